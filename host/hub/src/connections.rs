@@ -1,0 +1,404 @@
+//! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
+
+use crate::{
+    Accept, Close, Hub, LimitError, Limits, Message, Outbox, SendError,
+    limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
+};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt, ops,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64, atomic::Ordering},
+};
+
+/// Names one connection or feed for its life; never used again, not after a restart either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(u64);
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ConnId {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<ConnId, LimitError> {
+        let well_formed = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| well_formed);
+        number.map(ConnId).ok_or(LimitError::NotValid)
+    }
+}
+
+/// One WebSocket connection as apps see it; the socket itself is its owner's.
+pub struct Conn {
+    id: ConnId,
+    protocol: Option<String>,
+    outbox: Arc<Outbox>,
+    hub: Arc<Hub>,
+    state: Mutex<State>,
+}
+
+/// Guards what an app may change, from any instance.
+#[derive(Default)]
+struct State {
+    attachment: Bytes,
+    tags: Vec<String>,
+    follows: BTreeSet<String>,
+    /// Gone for the registry: nothing is followed or tagged any more.
+    gone: bool,
+}
+
+impl Conn {
+    /// Its name.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The subprotocol that was chosen.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// What is on its way to the client.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// Queues a message; never blocks.
+    pub fn send(&self, message: Message) -> Result<(), SendError> {
+        self.outbox.send(message)
+    }
+
+    /// Closes behind what is queued. Code and reason are checked (RFC 6455 section 7.4).
+    pub fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
+        check_close(code, reason)?;
+        self.outbox.close(Close::new(code, reason));
+        Ok(())
+    }
+
+    /// The app's own state for this connection.
+    pub fn attachment(&self) -> Bytes {
+        self.state().attachment.clone()
+    }
+
+    /// Replaces the attachment.
+    pub fn set_attachment(&self, value: Bytes) -> Result<(), LimitError> {
+        if value.len() > self.hub.limits().attachment_bytes_max {
+            return Err(LimitError::TooLarge);
+        }
+        self.state().attachment = value;
+        Ok(())
+    }
+
+    /// The connection's tags.
+    pub fn tags(&self) -> Vec<String> {
+        self.state().tags.clone()
+    }
+
+    /// Replaces the tags.
+    pub fn set_tags(&self, tags: Vec<String>) -> Result<(), LimitError> {
+        check_tags(&tags, self.hub.limits())?;
+        let mut state = self.state();
+        if !state.gone {
+            self.hub.connections().retag(self.id, &state.tags, &tags);
+        }
+        state.tags = tags;
+        Ok(())
+    }
+
+    /// From now on what is published to `topic` is sent to this connection.
+    pub fn follow(&self, topic: &str) -> Result<(), LimitError> {
+        let mut state = self.state();
+        if state.gone || state.follows.contains(topic) {
+            return Ok(());
+        }
+        if state.follows.len() >= self.hub.limits().follows_max {
+            return Err(LimitError::TooMany);
+        }
+        self.hub.topics().follow(topic, self.id, &self.outbox)?;
+        state.follows.insert(topic.to_owned());
+        Ok(())
+    }
+
+    /// Undoes [`follow`](Conn::follow).
+    pub fn unfollow(&self, topic: &str) {
+        if self.state().follows.remove(topic) {
+            self.hub.topics().unfollow(topic, self.id);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds a connection")
+    }
+
+    fn leave(&self) {
+        self.outbox.abandon();
+        let mut state = self.state();
+        state.gone = true;
+        for topic in std::mem::take(&mut state.follows) {
+            self.hub.topics().unfollow(&topic, self.id);
+        }
+        self.hub.connections().remove(self.id, &state.tags);
+    }
+}
+
+/// An opened connection in its owner's hand; dropping it takes it out of topics and registry.
+pub struct Opened(Arc<Conn>);
+
+impl ops::Deref for Opened {
+    type Target = Arc<Conn>;
+
+    fn deref(&self) -> &Arc<Conn> {
+        &self.0
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Who is there, by id and by tag; feeds too, so that one close reaches all.
+pub struct Connections {
+    next: AtomicU64,
+    registry: Mutex<Registry>,
+}
+
+#[derive(Default)]
+struct Registry {
+    conns: BTreeMap<ConnId, Arc<Conn>>,
+    feeds: HashMap<ConnId, Arc<Outbox>>,
+    tagged: HashMap<String, BTreeSet<ConnId>>,
+    closing: Option<Close>,
+}
+
+impl Connections {
+    /// `seed` tells this run's ids from those of others; its low 24 bits count.
+    pub(crate) fn new(seed: u64) -> Connections {
+        Connections { next: AtomicU64::new((seed << 40) | 1), registry: Mutex::default() }
+    }
+
+    pub(crate) fn next_id(&self) -> ConnId {
+        ConnId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn open(&self, hub: &Arc<Hub>, accept: Accept) -> Result<Opened, LimitError> {
+        crate::app::check_accept(&accept, hub.limits())?;
+        let mut registry = self.registry();
+        if registry.conns.len() >= hub.limits().connections_max {
+            return Err(LimitError::TooMany);
+        }
+        let id = self.next_id();
+        for tag in &accept.tags {
+            registry.tagged.entry(tag.clone()).or_default().insert(id);
+        }
+        let state = State { attachment: accept.attachment, tags: accept.tags, ..State::default() };
+        let outbox = Arc::new(Outbox::new(hub.limits()));
+        if let Some(close) = &registry.closing {
+            outbox.close(close.clone());
+        }
+        let conn = Arc::new(Conn { id, protocol: accept.protocol, outbox, hub: hub.clone(), state: Mutex::new(state) });
+        registry.conns.insert(id, conn.clone());
+        Ok(Opened(conn))
+    }
+
+    pub(crate) fn add_feed(&self, limits: &Limits, outbox: &Arc<Outbox>) -> Result<ConnId, LimitError> {
+        let mut registry = self.registry();
+        if registry.feeds.len() >= limits.feeds_max {
+            return Err(LimitError::TooMany);
+        }
+        let id = self.next_id();
+        if let Some(close) = &registry.closing {
+            outbox.close(close.clone());
+        }
+        registry.feeds.insert(id, outbox.clone());
+        Ok(id)
+    }
+
+    pub(crate) fn remove_feed(&self, id: ConnId) {
+        self.registry().feeds.remove(&id);
+    }
+
+    /// A live connection by its id.
+    pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
+        self.registry().conns.get(&id).cloned()
+    }
+
+    /// A page of ids in the order of their opening (WIT `websockets.ids`).
+    pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
+        let behind = (after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded), ops::Bound::Unbounded);
+        let limit = limit.min(IDS_PAGE_MAX);
+        let registry = self.registry();
+        match tag {
+            None => registry.conns.range(behind).map(|(id, _)| *id).take(limit).collect(),
+            Some(tag) => match registry.tagged.get(tag) {
+                None => Vec::new(),
+                Some(tagged) => tagged.range(behind).copied().take(limit).collect(),
+            },
+        }
+    }
+
+    /// How many connections and feeds are open.
+    pub fn count(&self) -> (usize, usize) {
+        let registry = self.registry();
+        (registry.conns.len(), registry.feeds.len())
+    }
+
+    /// Closes every connection and feed, and each that is opened later.
+    pub fn close_all(&self, close: &Close) {
+        let mut registry = self.registry();
+        registry.closing = Some(close.clone());
+        let conns = registry.conns.values().map(|conn| conn.outbox());
+        for outbox in conns.chain(registry.feeds.values()) {
+            outbox.close(close.clone());
+        }
+    }
+
+    fn retag(&self, id: ConnId, old: &[String], new: &[String]) {
+        let mut registry = self.registry();
+        registry.untag(id, old);
+        for tag in new {
+            registry.tagged.entry(tag.clone()).or_default().insert(id);
+        }
+    }
+
+    fn remove(&self, id: ConnId, tags: &[String]) {
+        let mut registry = self.registry();
+        registry.conns.remove(&id);
+        registry.untag(id, tags);
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().expect("nothing panics while it holds the registry")
+    }
+}
+
+impl Registry {
+    fn untag(&mut self, id: ConnId, tags: &[String]) {
+        for tag in tags {
+            if let Some(tagged) = self.tagged.get_mut(tag) {
+                tagged.remove(&id);
+                if tagged.is_empty() {
+                    self.tagged.remove(tag);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an app may close with this code and reason.
+pub fn check_close(code: u16, reason: &str) -> Result<(), LimitError> {
+    if reason.len() > CLOSE_REASON_BYTES_MAX {
+        return Err(LimitError::TooLarge);
+    }
+    match code {
+        1000..=1003 | 1007..=1014 | 3000..=4999 => Ok(()),
+        _ => Err(LimitError::NotValid),
+    }
+}
+
+pub(crate) fn check_tags(tags: &[String], limits: &Limits) -> Result<(), LimitError> {
+    if tags.len() > limits.tags_max {
+        return Err(LimitError::TooMany);
+    }
+    if tags.iter().any(|tag| tag.len() > limits.tag_bytes_max) {
+        return Err(LimitError::TooLarge);
+    }
+    if tags.iter().any(String::is_empty) { Err(LimitError::NotValid) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub() -> Arc<Hub> {
+        Hub::new(Limits { connections_max: 3, ..Limits::default() }, Default::default(), 7)
+    }
+
+    fn tagged(tags: &[&str]) -> Accept {
+        Accept { tags: tags.iter().map(|tag| tag.to_string()).collect(), ..Accept::default() }
+    }
+
+    #[test]
+    fn an_id_is_found_until_its_connection_is_dropped() {
+        let hub = hub();
+        let conn = hub.open(Accept::default()).unwrap();
+        let id = conn.id().to_string().parse().unwrap();
+        assert!(hub.connections().find(id).is_some());
+        drop(conn);
+        assert!(hub.connections().find(id).is_none());
+    }
+
+    #[test]
+    fn no_other_text_is_an_id() {
+        for text in ["", "7", "00000000000000zz", "+000000000000001", "000000000000000A", "00000000000000001"] {
+            assert!(text.parse::<ConnId>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn ids_come_by_tag_in_order_and_in_pages() {
+        let hub = hub();
+        let conns = [&["red"][..], &["blue", "red"], &[]].map(|tags| hub.open(tagged(tags)).unwrap());
+        let ids: Vec<ConnId> = conns.iter().map(|conn| conn.id()).collect();
+        let connections = hub.connections();
+        assert_eq!(connections.ids(None, None, 9), ids);
+        assert_eq!(connections.ids(None, Some(ids[0]), 1), ids[1..2]);
+        assert_eq!(connections.ids(Some("red"), None, 9), ids[..2]);
+        conns[0].set_tags(vec!["blue".into()]).unwrap();
+        assert_eq!(connections.ids(Some("red"), None, 9), ids[1..2]);
+        assert_eq!(connections.ids(Some("none"), None, 9), []);
+    }
+
+    #[test]
+    fn every_bound_of_a_connection_is_told_by_its_name() {
+        let hub = hub();
+        let conn = hub.open(Accept::default()).unwrap();
+        let long = "x".repeat(257);
+        let many: Vec<String> = (0..11).map(|n| n.to_string()).collect();
+        let checks = [
+            (conn.set_attachment(Bytes::from(vec![0; 16385])), LimitError::TooLarge),
+            (conn.set_tags(many), LimitError::TooMany),
+            (conn.set_tags(vec![long.clone()]), LimitError::TooLarge),
+            (conn.set_tags(vec![String::new()]), LimitError::NotValid),
+            (conn.follow(&long), LimitError::TooLarge),
+            (conn.follow(""), LimitError::NotValid),
+            (conn.close(1000, &"x".repeat(124)), LimitError::TooLarge),
+            (conn.close(1005, ""), LimitError::NotValid),
+            (conn.close(1006, ""), LimitError::NotValid),
+            (conn.close(1015, ""), LimitError::NotValid),
+            (conn.close(2999, ""), LimitError::NotValid),
+            (conn.close(5000, ""), LimitError::NotValid),
+        ];
+        for (index, (outcome, expected)) in checks.into_iter().enumerate() {
+            assert_eq!(outcome, Err(expected), "check {index}");
+        }
+        for topic in 0..128 {
+            conn.follow(&topic.to_string()).unwrap();
+        }
+        assert_eq!(conn.follow("one more"), Err(LimitError::TooMany));
+        assert_eq!(conn.follow("5"), Ok(()), "twice is once");
+    }
+
+    #[test]
+    fn one_connection_too_many_is_refused_and_a_place_is_free_again_after_one_leaves() {
+        let hub = hub();
+        let mut conns: Vec<Opened> = (0..3).map(|_| hub.open(Accept::default()).unwrap()).collect();
+        assert_eq!(hub.open(Accept::default()).err(), Some(LimitError::TooMany));
+        conns.pop();
+        assert!(hub.open(Accept::default()).is_ok());
+    }
+
+    #[test]
+    fn a_drain_closes_those_that_are_there_and_those_that_come() {
+        let hub = hub();
+        let early = hub.open(Accept::default()).unwrap();
+        hub.connections().close_all(&Close::new(1001, ""));
+        let late = hub.open(Accept::default()).unwrap();
+        assert!(early.outbox().is_closed() && late.outbox().is_closed());
+    }
+}

@@ -1,0 +1,137 @@
+//! The one handle: limits, connections, topics and counters of a running app.
+
+use crate::{Accept, ConnId, LimitError, Limits, Opened, Outbox, Publication, TopicPolicy, connections::Connections, topics::Topics};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// What the walls share. Made once for a served app.
+pub struct Hub {
+    limits: Limits,
+    connections: Connections,
+    topics: Topics,
+    counters: Counters,
+}
+
+impl Hub {
+    /// `seed` tells this run's ids and topic epochs from those of other runs.
+    pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
+        Arc::new(Hub {
+            connections: Connections::new(seed),
+            topics: Topics::new(limits.clone(), policy, seed),
+            counters: Counters::default(),
+            limits,
+        })
+    }
+
+    /// Every bound.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Who is there.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Everything that is counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Registers a connection that an app accepted.
+    pub fn open(self: &Arc<Hub>, accept: Accept) -> Result<Opened, LimitError> {
+        let opened = self.connections.open(self, accept)?;
+        self.counters.connections.add(1);
+        Ok(opened)
+    }
+
+    /// Registers a feed that follows these topics.
+    pub fn subscribe(self: &Arc<Hub>, topics: Vec<String>) -> Result<Subscribed, LimitError> {
+        if topics.len() > self.limits.follows_max {
+            return Err(LimitError::TooMany);
+        }
+        let outbox = Arc::new(Outbox::new(&self.limits));
+        let id = self.connections.add_feed(&self.limits, &outbox)?;
+        self.counters.feeds.add(1);
+        let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), hub: self.clone() };
+        for topic in topics {
+            self.topics.follow(&topic, id, &subscribed.outbox)?;
+            subscribed.topics.push(topic);
+        }
+        Ok(subscribed)
+    }
+
+    /// Sends a message to everyone who follows `topic`; its number in the topic, from 1.
+    pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
+        let (sequence, taken) = self.topics.publish(topic, publication)?;
+        self.counters.publications.add(1);
+        self.counters.deliveries.add(taken);
+        Ok(sequence)
+    }
+}
+
+/// An open feed in its owner's hand; dropping it takes it out of topics and registry.
+pub struct Subscribed {
+    id: ConnId,
+    outbox: Arc<Outbox>,
+    topics: Vec<String>,
+    hub: Arc<Hub>,
+}
+
+impl Subscribed {
+    /// What is on its way to the client.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.outbox.abandon();
+        for topic in &self.topics {
+            self.hub.topics.unfollow(topic, self.id);
+        }
+        self.hub.connections.remove_feed(self.id);
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// HTTP requests, upgrades included.
+    pub requests: Counter,
+    /// WebSocket connections that were opened.
+    pub connections: Counter,
+    /// Feeds that were opened.
+    pub feeds: Counter,
+    /// Calls into guest code.
+    pub guest_calls: Counter,
+    /// Calls that ended in a fault.
+    pub faults: Counter,
+    /// Publications to topics.
+    pub publications: Counter,
+    /// Publications that were queued towards a follower.
+    pub deliveries: Counter,
+}

@@ -1,0 +1,46 @@
+//! The middle of Tidegate: what a request, a connection, a topic and an app are, and every rule about them.
+//!
+//! Nothing here does I/O, reads a clock or knows wasmtime, hyper or a command line: time is an
+//! argument, a socket is an [`Outbox`] that somebody drains, guest code is an [`App`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tidegate_hub::{Hub, Limits, Message, Outgoing, Accept, Publication};
+//!
+//! let hub = Hub::new(Limits::default(), Default::default(), 1);
+//! let ann = hub.open(Accept::default()).unwrap();
+//! ann.follow("tea").unwrap();
+//! hub.publish("tea", Publication::new(Message::text("hello"))).unwrap();
+//! let mut batch = Default::default();
+//! ann.outbox().take(&mut batch, false);
+//! assert!(matches!(&batch[0], Outgoing::Publication(p) if p.message == Message::text("hello")));
+//! ```
+
+pub mod app;
+pub mod connections;
+pub mod hub;
+pub mod limits;
+pub mod manifest;
+pub mod message;
+pub mod outbox;
+pub mod path;
+pub mod pattern;
+pub mod request;
+pub mod routes;
+pub mod rules;
+pub mod session;
+pub mod testing;
+pub mod topics;
+
+pub use app::{Accept, App, Body, BodyError, Call, CloseInfo, Decision, Fault, Feed, First, Frame, Passed, Streamed, Verdict};
+pub use connections::{Conn, ConnId, Opened};
+pub use hub::{Counters, Hub};
+pub use limits::{LimitError, Limits};
+pub use manifest::{Exports, Guard, Manifest, Route, Target};
+pub use message::Message;
+pub use outbox::{Close, Outbox, Outgoing, SendError};
+pub use request::{Header, Request, Response};
+pub use routes::{Found, Table};
+pub use rules::{Rule, Violation};
+pub use session::Session;
+pub use topics::{Overflow, Publication, TopicPolicy};

@@ -1,0 +1,118 @@
+//! Every bound of the system, with its default. Each has one home here and one key in `tidegate.toml`.
+
+use std::time::Duration;
+
+/// The bounds that the host enforces. A plain struct: take the default and change what you must.
+///
+/// ```
+/// let limits = tidegate_hub::Limits { message_bytes_max: 16 << 20, ..Default::default() };
+/// assert_eq!(limits.frame_bytes_max, 1 << 20);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Body of a request to an `http` route; beyond it 413.
+    pub body_bytes_max: usize,
+    /// One WebSocket message, either way; beyond it 1009 for a client and `too-large` for an app.
+    pub message_bytes_max: usize,
+    /// Payload of one incoming WebSocket frame; beyond it 1009.
+    pub frame_bytes_max: usize,
+    /// Frames of one incoming message; beyond it 1009.
+    pub fragments_max: usize,
+    /// Bytes queued towards one client.
+    pub outbox_bytes_max: usize,
+    /// Messages queued towards one client.
+    pub outbox_messages_max: usize,
+    /// Bytes of messages that wait for the app before the host stops reading a connection.
+    pub inbox_bytes_max: usize,
+    /// Messages that wait for the app before the host stops reading a connection.
+    pub inbox_messages_max: usize,
+    /// An app's attachment to one connection.
+    pub attachment_bytes_max: usize,
+    /// Tags of one connection.
+    pub tags_max: usize,
+    /// One tag.
+    pub tag_bytes_max: usize,
+    /// Topics that one connection or feed follows.
+    pub follows_max: usize,
+    /// Name of a topic.
+    pub topic_bytes_max: usize,
+    /// Topics in all.
+    pub topics_max: usize,
+    /// WebSocket connections in all; beyond it 503.
+    pub connections_max: usize,
+    /// Feeds in all; beyond it 503.
+    pub feeds_max: usize,
+    /// Between two pings of the host; zero for none.
+    pub ping_every: Duration,
+    /// For the answer to a ping, then the connection counts as gone.
+    pub pong_within: Duration,
+    /// Without a message either way, then 1001; zero for no limit.
+    pub idle_max: Duration,
+    /// A connection's age, then 1001; zero for no limit.
+    pub lifetime_max: Duration,
+    /// For the peer's half of the close handshake, then the socket is dropped.
+    pub close_within: Duration,
+    /// For guards and `on-upgrade` together, then 503.
+    pub upgrade_within: Duration,
+    /// Between two comments on a feed that is otherwise silent.
+    pub comment_every: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes_max: 1 << 20,
+            message_bytes_max: 1 << 20,
+            frame_bytes_max: 1 << 20,
+            fragments_max: 1024,
+            outbox_bytes_max: 1 << 20,
+            outbox_messages_max: 1024,
+            inbox_bytes_max: 64 << 10,
+            inbox_messages_max: 64,
+            attachment_bytes_max: 16 << 10,
+            tags_max: 10,
+            tag_bytes_max: 256,
+            follows_max: 128,
+            topic_bytes_max: 256,
+            topics_max: 100_000,
+            connections_max: 100_000,
+            feeds_max: 100_000,
+            ping_every: Duration::from_secs(30),
+            pong_within: Duration::from_secs(10),
+            idle_max: Duration::ZERO,
+            lifetime_max: Duration::ZERO,
+            close_within: Duration::from_secs(5),
+            upgrade_within: Duration::from_secs(10),
+            comment_every: Duration::from_secs(15),
+        }
+    }
+}
+
+/// Bytes of a close reason (RFC 6455 section 5.5: 125 for the frame, two of them the code).
+pub const CLOSE_REASON_BYTES_MAX: usize = 123;
+
+/// Ids that one call of `websockets.ids` gives.
+pub const IDS_PAGE_MAX: usize = 1000;
+
+/// Why the host did not take what an app gave it (WIT `types.limit-error`). Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitError {
+    /// Longer than the limit for it. Send less.
+    TooLarge,
+    /// One more than the limit for it. Remove one first.
+    TooMany,
+    /// Of a form that the protocol does not allow.
+    NotValid,
+}
+
+impl std::fmt::Display for LimitError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            LimitError::TooLarge => "longer than the host's limit for it",
+            LimitError::TooMany => "more than the host's limit for it",
+            LimitError::NotValid => "of a form that the protocol does not allow",
+        })
+    }
+}
+
+impl std::error::Error for LimitError {}

@@ -1,0 +1,332 @@
+//! What is on its way to one client: a bounded queue that anyone fills and the client's own task drains.
+
+use crate::{Limits, Message, Overflow, Publication};
+use std::{
+    collections::VecDeque,
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+};
+
+/// One thing to write to a client.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// Sent to this client alone.
+    Message(Message),
+    /// Shared with every follower of its topic.
+    Publication(Arc<Publication>),
+    /// The last: nothing is queued behind it.
+    Close(Close),
+}
+
+/// A close frame's content (RFC 6455 section 7.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Close {
+    /// 1000 to 4999.
+    pub code: u16,
+    /// At most 123 bytes.
+    pub reason: String,
+}
+
+impl Close {
+    /// A close with one of the protocol's own codes.
+    pub fn new(code: u16, reason: &str) -> Close {
+        Close { code, reason: reason.to_owned() }
+    }
+}
+
+/// Why a message was not queued (WIT `websockets.send-error`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The client is leaving or gone.
+    Closed,
+    /// The outbox is at its bound. Wait until `queued` falls, or drop the message.
+    Full,
+    /// The message is larger than any may be.
+    TooLarge,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Closed => "the connection is closing or gone",
+            SendError::Full => "the connection's outbox is full",
+            SendError::TooLarge => "the message is larger than the host's limit",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// The queue towards one client. Its bounds are `outbox_bytes_max` and `outbox_messages_max`; one
+/// message fits into an empty outbox whatever its size.
+///
+/// ```
+/// use tidegate_hub::{Limits, Message, Outbox, SendError};
+/// let outbox = Outbox::new(&Limits { outbox_messages_max: 1, ..Default::default() });
+/// assert_eq!(outbox.send(Message::text("first")), Ok(()));
+/// assert_eq!(outbox.send(Message::text("second")), Err(SendError::Full));
+/// ```
+#[derive(Debug)]
+pub struct Outbox {
+    bytes_max: usize,
+    messages_max: usize,
+    message_bytes_max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Outgoing>,
+    /// Of what is in the queue.
+    bytes: usize,
+    /// Taken out and not yet written.
+    in_flight: usize,
+    /// A close is queued, or the client is gone.
+    closed: bool,
+    /// Who drains, while there is nothing to drain.
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new(limits: &Limits) -> Outbox {
+        Outbox {
+            bytes_max: limits.outbox_bytes_max,
+            messages_max: limits.outbox_messages_max,
+            message_bytes_max: limits.message_bytes_max,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Queues a message to this client alone.
+    pub fn send(&self, message: Message) -> Result<(), SendError> {
+        if message.len() > self.message_bytes_max {
+            return Err(SendError::TooLarge);
+        }
+        let mut state = self.state();
+        if state.closed {
+            return Err(SendError::Closed);
+        }
+        if self.is_full(&state, message.len()) {
+            return Err(SendError::Full);
+        }
+        state.push(message.len(), Outgoing::Message(message));
+        Outbox::wake(state);
+        Ok(())
+    }
+
+    /// Queues a publication; if it doesn't fit, `overflow` says who gives way. Whether it was queued.
+    pub fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> bool {
+        let length = publication.message.len();
+        let mut state = self.state();
+        if state.closed {
+            return false;
+        }
+        if self.is_full(&state, length) {
+            match overflow {
+                Overflow::Close => state.close(true, Close::new(1013, "too slow for what it follows")),
+                Overflow::DropOldest => {
+                    while self.is_full(&state, length) && state.drop_oldest_publication() {}
+                    if self.is_full(&state, length) {
+                        return false;
+                    }
+                    state.push(length, Outgoing::Publication(publication.clone()));
+                }
+            }
+            let queued = overflow == Overflow::DropOldest;
+            Outbox::wake(state);
+            return queued;
+        }
+        state.push(length, Outgoing::Publication(publication.clone()));
+        Outbox::wake(state);
+        true
+    }
+
+    /// Queues a close behind what is there; what comes later is refused. The second close changes nothing.
+    pub fn close(&self, close: Close) {
+        let mut state = self.state();
+        if !state.closed {
+            state.close(false, close);
+            Outbox::wake(state);
+        }
+    }
+
+    /// The client is gone: forgets the queue and refuses everything.
+    pub fn abandon(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.queue = VecDeque::new();
+        state.bytes = 0;
+        state.in_flight = 0;
+    }
+
+    /// Moves everything that is queued to the end of `batch`. `written`: what was taken before has reached the network.
+    pub fn take(&self, batch: &mut VecDeque<Outgoing>, written: bool) {
+        let mut state = self.state();
+        state.take(batch, written);
+    }
+
+    /// As [`take`](Outbox::take); ready when there was anything, else `cx` is woken when there is.
+    pub fn poll_take(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Outgoing>, written: bool) -> Poll<()> {
+        let mut state = self.state();
+        if state.take(batch, written) {
+            return Poll::Ready(());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => state.waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Bytes queued and not yet written to the network.
+    pub fn queued(&self) -> usize {
+        let state = self.state();
+        state.bytes + state.in_flight
+    }
+
+    /// Whether a close is queued or the client is gone.
+    pub fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
+    fn is_full(&self, state: &State, length: usize) -> bool {
+        let pending = state.bytes + state.in_flight;
+        state.queue.len() >= self.messages_max || (pending > 0 && pending + length > self.bytes_max)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds an outbox")
+    }
+
+    /// Wakes outside the lock: the drainer's first step is to take it.
+    fn wake(mut state: MutexGuard<'_, State>) {
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl State {
+    fn push(&mut self, length: usize, outgoing: Outgoing) {
+        self.bytes += length;
+        self.queue.push_back(outgoing);
+    }
+
+    fn take(&mut self, batch: &mut VecDeque<Outgoing>, written: bool) -> bool {
+        if written {
+            self.in_flight = 0;
+        }
+        if self.queue.is_empty() {
+            return false;
+        }
+        self.in_flight += mem::take(&mut self.bytes);
+        if batch.is_empty() {
+            mem::swap(&mut self.queue, batch);
+        } else {
+            batch.append(&mut self.queue);
+        }
+        true
+    }
+
+    fn close(&mut self, forget_queue: bool, close: Close) {
+        if forget_queue {
+            self.queue = VecDeque::new();
+            self.bytes = 0;
+        }
+        self.closed = true;
+        self.queue.push_back(Outgoing::Close(close));
+    }
+
+    /// Whether there was one to drop: messages to this client alone are not given up for a publication.
+    fn drop_oldest_publication(&mut self) -> bool {
+        let Some(at) = self.queue.iter().position(|outgoing| matches!(outgoing, Outgoing::Publication(_))) else {
+            return false;
+        };
+        if let Some(Outgoing::Publication(dropped)) = self.queue.remove(at) {
+            self.bytes -= dropped.message.len();
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outbox(bytes: usize, messages: usize) -> Outbox {
+        Outbox::new(&Limits { outbox_bytes_max: bytes, outbox_messages_max: messages, message_bytes_max: 100, ..Limits::default() })
+    }
+
+    fn publication(text: &str) -> Arc<Publication> {
+        Arc::new(Publication::new(Message::text(text.to_owned())))
+    }
+
+    fn drain(outbox: &Outbox) -> Vec<String> {
+        let mut batch = VecDeque::new();
+        outbox.take(&mut batch, true);
+        batch.iter().map(describe).collect()
+    }
+
+    fn describe(outgoing: &Outgoing) -> String {
+        let text = |message: &Message| String::from_utf8_lossy(message.bytes()).into_owned();
+        match outgoing {
+            Outgoing::Message(message) => text(message),
+            Outgoing::Publication(publication) => text(&publication.message),
+            Outgoing::Close(close) => format!("close {}", close.code),
+        }
+    }
+
+    #[test]
+    fn an_outbox_refuses_what_is_over_its_bounds() {
+        let by_bytes = outbox(10, 9);
+        assert_eq!(by_bytes.send(Message::text("1234567890ab")), Ok(()), "one message always fits");
+        assert_eq!(by_bytes.send(Message::text("c")), Err(SendError::Full));
+        let by_count = outbox(100, 2);
+        assert_eq!([(); 3].map(|()| by_count.send(Message::text("m"))), [Ok(()), Ok(()), Err(SendError::Full)]);
+        assert_eq!(by_count.send(Message::binary(vec![0; 101])), Err(SendError::TooLarge));
+    }
+
+    #[test]
+    fn what_is_in_flight_still_counts_until_it_is_written() {
+        let outbox = outbox(10, 9);
+        outbox.send(Message::text("12345678")).unwrap();
+        let mut batch = VecDeque::new();
+        outbox.take(&mut batch, false);
+        assert_eq!((outbox.queued(), outbox.send(Message::text("abc"))), (8, Err(SendError::Full)));
+        outbox.take(&mut batch, true);
+        assert_eq!((outbox.queued(), outbox.send(Message::text("abc"))), (0, Ok(())));
+    }
+
+    #[test]
+    fn a_slow_follower_is_closed_with_1013_and_its_queue_forgotten() {
+        let outbox = outbox(100, 2);
+        assert!(outbox.deliver(&publication("a"), Overflow::Close));
+        assert!(outbox.deliver(&publication("b"), Overflow::Close));
+        assert!(!outbox.deliver(&publication("c"), Overflow::Close));
+        assert_eq!(drain(&outbox), ["close 1013"]);
+        assert_eq!(outbox.send(Message::text("late")), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn a_slow_follower_loses_its_oldest_publications_but_no_message_of_its_own() {
+        let outbox = outbox(100, 3);
+        outbox.send(Message::text("own")).unwrap();
+        for text in ["a", "b", "c", "d"] {
+            assert!(outbox.deliver(&publication(text), Overflow::DropOldest));
+        }
+        assert_eq!(drain(&outbox), ["own", "c", "d"]);
+    }
+
+    #[test]
+    fn a_close_comes_behind_what_was_queued_and_only_once() {
+        let outbox = outbox(100, 9);
+        outbox.send(Message::text("bye")).unwrap();
+        outbox.close(Close::new(1000, ""));
+        outbox.close(Close::new(1001, ""));
+        assert_eq!(drain(&outbox), ["bye", "close 1000"]);
+    }
+}

@@ -1,0 +1,197 @@
+//! What a route or guard covers: literal segments, `{parameters}` and a last `{*rest}`.
+
+use crate::path::{Path, decode};
+use std::fmt;
+
+/// A pattern in normal form: the same shape as the paths that it is held against.
+///
+/// ```
+/// use tidegate_hub::pattern::Pattern;
+/// assert_eq!(Pattern::parse("/users//{id}/").unwrap(), Pattern::parse("/users/{id}").unwrap());
+/// assert!(Pattern::parse("/users/{id}x").is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    segments: Vec<Segment>,
+}
+
+/// One step of a [`Pattern`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Matches this text, percent-decoded.
+    Literal(String),
+    /// Matches any one segment.
+    Parameter(String),
+    /// Matches the one or more segments that are left.
+    Rest(String),
+}
+
+/// Why a text is no pattern; its `Display` says what to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadPattern(&'static str);
+
+impl fmt::Display for BadPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Segments of a pattern: more than any API has, few enough for recursion.
+const SEGMENTS_MAX: usize = 64;
+
+impl Pattern {
+    /// Reads a route's pattern.
+    pub fn parse(text: &str) -> Result<Pattern, BadPattern> {
+        let Some(path) = text.strip_prefix('/') else {
+            return Err(BadPattern("a pattern begins with \"/\""));
+        };
+        if path.contains(['?', '#']) {
+            return Err(BadPattern("a pattern has no query and no fragment; read the query in the handler"));
+        }
+        let mut segments: Vec<Segment> = Vec::new();
+        for raw in path.split('/') {
+            match parse_segment(raw)? {
+                Segment::Literal(literal) if literal.is_empty() || literal == "." => {}
+                Segment::Literal(literal) if literal == ".." => _ = segments.pop(),
+                segment => segments.push(segment),
+            }
+        }
+        check(&segments)?;
+        Ok(Pattern { segments })
+    }
+
+    /// The steps in order.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Names of the parameters in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(Segment::name)
+    }
+
+    /// Whether it matches every path but "/".
+    pub fn is_catch_all(&self) -> bool {
+        matches!(self.segments[..], [Segment::Rest(_)])
+    }
+
+    /// Whether it names a reserved path: its first segment is a literal that begins with two underscores.
+    pub fn is_reserved(&self) -> bool {
+        matches!(self.segments.first(), Some(Segment::Literal(literal)) if literal.starts_with("__"))
+    }
+
+    fn covers(&self, path: &Path<'_>, below: bool) -> bool {
+        let (steps, given) = (&self.segments, path.segments());
+        let all = steps.iter().zip(given).all(|(step, given)| match step {
+            Segment::Literal(literal) => literal == given,
+            _ => true,
+        });
+        let open_end = below || matches!(steps.last(), Some(Segment::Rest(_)));
+        all && (given.len() == steps.len() || open_end && given.len() > steps.len())
+    }
+}
+
+impl Segment {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Segment::Literal(_) => None,
+            Segment::Parameter(name) | Segment::Rest(name) => Some(name),
+        }
+    }
+}
+
+/// What a guard covers: a pattern, or with a last `*` a path and all below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cover {
+    pattern: Pattern,
+    below: bool,
+}
+
+impl Cover {
+    /// Reads a guard's pattern: a route's, "/private/*" or "/*".
+    pub fn parse(text: &str) -> Result<Cover, BadPattern> {
+        match text.strip_suffix("/*") {
+            Some(above) => Ok(Cover { pattern: Pattern::parse(if above.is_empty() { "/" } else { above })?, below: true }),
+            None => Ok(Cover { pattern: Pattern::parse(text)?, below: false }),
+        }
+    }
+
+    /// Whether the guard runs before this path, however it is spelled.
+    pub fn covers(&self, path: &Path<'_>) -> bool {
+        self.pattern.covers(path, self.below)
+    }
+
+    /// The pattern without its star.
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+}
+
+fn parse_segment(raw: &str) -> Result<Segment, BadPattern> {
+    if let Some(inner) = raw.strip_prefix('{').and_then(|raw| raw.strip_suffix('}')) {
+        let (name, segment): (_, fn(String) -> Segment) = match inner.strip_prefix('*') {
+            Some(name) => (name, Segment::Rest),
+            None => (inner, Segment::Parameter),
+        };
+        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        return if is_name {
+            Ok(segment(name.to_owned()))
+        } else {
+            Err(BadPattern("a parameter is \"{name}\" or \"{*name}\", with letters, digits, \"_\" and \"-\""))
+        };
+    }
+    if raw.contains(['{', '}']) {
+        return Err(BadPattern("a parameter is a whole segment: write \"/{id}\", and take the rest apart in the handler"));
+    }
+    if raw.contains('*') {
+        return Err(BadPattern("\"*\" stands only in \"{*rest}\", as the last segment (or ends a guard's pattern)"));
+    }
+    match decode(raw) {
+        Ok(literal) => Ok(Segment::Literal(literal.into_owned())),
+        Err(_) => Err(BadPattern("a broken percent-encoding or a control character")),
+    }
+}
+
+fn check(segments: &[Segment]) -> Result<(), BadPattern> {
+    if segments.len() > SEGMENTS_MAX {
+        return Err(BadPattern("a pattern has at most 64 segments"));
+    }
+    let rest = segments.iter().position(|segment| matches!(segment, Segment::Rest(_)));
+    if rest.is_some_and(|at| at + 1 < segments.len()) {
+        return Err(BadPattern("\"{*rest}\" stands only at the end"));
+    }
+    let names: Vec<&str> = segments.iter().filter_map(Segment::name).collect();
+    let twice = names.iter().enumerate().any(|(at, name)| names[..at].contains(name));
+    if twice { Err(BadPattern("two parameters have the same name")) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guard_covers_what_its_pattern_says() {
+        let cases = [
+            ("/*", "/", true),
+            ("/*", "/a/b", true),
+            ("/*", "/__loaders", true),
+            ("/private/*", "/private", true),
+            ("/private/*", "/private/", true),
+            ("/private/*", "//private/x/y", true),
+            ("/private/*", "/%70rivate/x", true),
+            ("/private/*", "/a/../private/x", true),
+            ("/private/*", "/privates", false),
+            ("/private/*", "/", false),
+            ("/private", "/private/x", false),
+            ("/users/{id}/*", "/users/7/x", true),
+            ("/users/{id}/*", "/users", false),
+            ("/files/{*rest}", "/files/a/b", true),
+            ("/files/{*rest}", "/files", false),
+            ("/__loaders", "/__loaders", true),
+        ];
+        for (pattern, path, covered) in cases {
+            let path_parsed = Path::parse(path).unwrap();
+            assert_eq!(Cover::parse(pattern).unwrap().covers(&path_parsed), covered, "{pattern} over {path}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A request's head after routing, and a whole answer.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+/// Name and value of a header as an app gives it: checked by whoever writes it to a client.
+pub type Header = (String, Bytes);
+
+/// The head of an HTTP request, after routing (WIT `types.request`).
+///
+/// ```
+/// let request = tidegate_hub::Request::get("/users/7?tab=1");
+/// assert_eq!(request.method, "GET");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// As the client sent it.
+    pub method: Method,
+    /// "https" or "http", as the client sees it.
+    pub scheme: &'static str,
+    /// The `Host` header.
+    pub authority: String,
+    /// Path and query as the client sent them, undecoded.
+    pub path: String,
+    /// As the client sent them.
+    pub headers: HeaderMap,
+    /// Parameters of the matched pattern in its order, percent-decoded once.
+    pub params: Vec<(String, String)>,
+    /// The client's address, "ip:port".
+    pub peer: String,
+    /// Index into the manifest's routes; for a guard, into its guards.
+    pub route: u32,
+    /// What guards found out; never from the client.
+    pub context: Vec<(String, String)>,
+}
+
+impl Request {
+    /// A GET of this path with nothing else, for tests and examples.
+    pub fn get(path: impl Into<String>) -> Request {
+        Request {
+            method: Method::GET,
+            scheme: "http",
+            authority: "localhost".into(),
+            path: path.into(),
+            headers: HeaderMap::new(),
+            params: Vec::new(),
+            peer: "127.0.0.1:1".into(),
+            route: 0,
+            context: Vec::new(),
+        }
+    }
+
+    /// The query string without its question mark, if there is one.
+    pub fn query(&self) -> Option<&str> {
+        self.path.split_once('?').map(|(_, query)| query)
+    }
+}
+
+/// A whole answer (WIT `types.response`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// HTTP status, 200 to 599; anything else is the app's error.
+    pub status: u16,
+    /// Framing and hop-by-hop headers are left out when it is written.
+    pub headers: Vec<Header>,
+    /// Whole.
+    pub body: Bytes,
+}

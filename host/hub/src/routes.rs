@@ -1,0 +1,260 @@
+//! The router: from a method and a path to the one route that answers, by the most literal pattern.
+
+use crate::{
+    Exports, Manifest, Target, Violation,
+    path::Path,
+    pattern::{Cover, Pattern, Segment},
+    rules,
+};
+use std::{borrow::Cow, collections::HashMap};
+
+/// The routes and guards of an app that broke no rule.
+///
+/// ```
+/// use tidegate_hub::{path::Path, Exports, Found, Manifest, Route, Table, Target};
+/// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![] };
+/// let table = Table::new(&manifest, Exports::ALL).unwrap();
+/// let found = table.find("GET", &Path::parse("/users/7").unwrap());
+/// assert_eq!(found, Found::Route { index: 0, target: Target::Http, params: vec![("id".into(), "7".into())] });
+/// ```
+pub struct Table {
+    routes: Vec<Entry>,
+    root: Node,
+    guards: Vec<Cover>,
+}
+
+struct Entry {
+    methods: Vec<String>,
+    names: Vec<String>,
+    target: Target,
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// This route.
+    Route {
+        /// Its index in the manifest.
+        index: u32,
+        /// Who answers.
+        target: Target,
+        /// Names and values of the parameters.
+        params: Vec<(String, String)>,
+    },
+    /// There are routes for the path, but none for the method: 405 with these in `Allow`.
+    Methods(Vec<String>),
+    /// There is no route.
+    Nothing,
+}
+
+#[derive(Default)]
+struct Node {
+    literals: HashMap<String, Node>,
+    parameter: Option<Box<Node>>,
+    /// Routes that end here.
+    here: Vec<u32>,
+    /// Routes that take whatever comes behind.
+    rest: Vec<u32>,
+}
+
+impl Table {
+    /// Checks the manifest and builds its router; every violation otherwise.
+    pub fn new(manifest: &Manifest, exports: Exports) -> Result<Table, Vec<Violation>> {
+        let violations = rules::check(manifest, exports);
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let mut table = Table { routes: Vec::new(), root: Node::default(), guards: Vec::new() };
+        for route in &manifest.routes {
+            let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
+            table.insert(&pattern, route.methods.clone(), route.target);
+        }
+        let covers = manifest.guards.iter().map(|guard| Cover::parse(&guard.pattern));
+        table.guards = covers.collect::<Result<_, _>>().expect("the rules let only patterns pass");
+        Ok(table)
+    }
+
+    /// A component of `wasi:http` alone, built for any host: it answers every path that is not reserved.
+    pub fn whole() -> Table {
+        let mut table = Table { routes: Vec::new(), root: Node::default(), guards: Vec::new() };
+        for pattern in ["/", "/{*rest}"] {
+            table.insert(&Pattern::parse(pattern).expect("a pattern"), Vec::new(), Target::Stream);
+        }
+        table
+    }
+
+    fn insert(&mut self, pattern: &Pattern, methods: Vec<String>, target: Target) {
+        let index = self.routes.len() as u32;
+        self.routes.push(Entry { methods, names: pattern.names().map(str::to_owned).collect(), target });
+        self.root.insert(pattern.segments(), index);
+    }
+
+    /// Indices of the guards that run before this path, in their order.
+    pub fn guards<'a>(&'a self, path: &'a Path<'_>) -> impl Iterator<Item = u32> + 'a {
+        self.guards.iter().enumerate().filter(|(_, cover)| cover.covers(path)).map(|(index, _)| index as u32)
+    }
+
+    /// The route for a method and path. A literal segment goes before a parameter, a parameter
+    /// before a rest, a named method before any; HEAD is answered by GET. A reserved path has none.
+    pub fn find(&self, method: &str, path: &Path<'_>) -> Found {
+        if path.is_reserved() {
+            return Found::Nothing;
+        }
+        let mut search = Search { table: self, method, allow: Vec::new(), params: Vec::new() };
+        match search.walk(&self.root, path.segments()) {
+            Some(index) => {
+                let entry = &self.routes[index as usize];
+                let params = entry.names.iter().cloned().zip(search.params).collect();
+                Found::Route { index, target: entry.target, params }
+            }
+            None if search.allow.is_empty() => Found::Nothing,
+            None => Found::Methods(search.allow),
+        }
+    }
+}
+
+impl Node {
+    fn insert(&mut self, segments: &[Segment], index: u32) {
+        match segments.split_first() {
+            None => self.here.push(index),
+            Some((Segment::Rest(_), _)) => self.rest.push(index),
+            Some((Segment::Literal(literal), behind)) => self.literals.entry(literal.clone()).or_default().insert(behind, index),
+            Some((Segment::Parameter(_), behind)) => self.parameter.get_or_insert_default().insert(behind, index),
+        }
+    }
+}
+
+/// One walk through the tree; backtracks where a deeper step finds nothing.
+struct Search<'a> {
+    table: &'a Table,
+    method: &'a str,
+    /// Methods of routes that match the path but not the method.
+    allow: Vec<String>,
+    /// Values of the parameters on the way.
+    params: Vec<String>,
+}
+
+impl Search<'_> {
+    fn walk(&mut self, node: &Node, segments: &[Cow<'_, str>]) -> Option<u32> {
+        let Some((first, behind)) = segments.split_first() else {
+            return self.pick(&node.here);
+        };
+        if let Some(found) = node.literals.get(&**first).and_then(|next| self.walk(next, behind)) {
+            return Some(found);
+        }
+        if let Some(next) = &node.parameter {
+            self.params.push(first.clone().into_owned());
+            match self.walk(next, behind) {
+                Some(found) => return Some(found),
+                None => _ = self.params.pop(),
+            }
+        }
+        let found = self.pick(&node.rest)?;
+        self.params.push(segments.join("/"));
+        Some(found)
+    }
+
+    fn pick(&mut self, routes: &[u32]) -> Option<u32> {
+        let with = |method: &str| {
+            let has = |index: &&u32| self.table.routes[**index as usize].methods.iter().any(|other| other == method);
+            routes.iter().find(has)
+        };
+        let any = || routes.iter().find(|index| self.table.routes[**index as usize].methods.is_empty());
+        let head = || if self.method == "HEAD" { with("GET") } else { None };
+        let found = with(self.method).or_else(head).or_else(any).copied();
+        if found.is_none() {
+            self.note_allowed(routes);
+        }
+        found
+    }
+
+    fn note_allowed(&mut self, routes: &[u32]) {
+        let methods = routes.iter().flat_map(|index| &self.table.routes[*index as usize].methods);
+        for method in methods {
+            let implied = (method == "GET").then_some("HEAD");
+            for name in [Some(method.as_str()), implied].into_iter().flatten() {
+                if !self.allow.iter().any(|allowed| allowed == name) {
+                    self.allow.push(name.to_owned());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Route;
+
+    const ROUTES: [(&str, &str); 12] = [
+        ("GET", "/"),
+        ("GET", "/users/{id}"),
+        ("POST", "/users/{id}"),
+        ("GET", "/users/me"),
+        ("", "/any"),
+        ("PUT", "/any"),
+        ("GET", "/files/{*path}"),
+        ("GET", "/files/{name}/info"),
+        ("GET", "/{x}"),
+        ("POST", "/{x}/{y}"),
+        ("GET", "/a/b/c"),
+        ("GET", "/{x}/b/d"),
+    ];
+
+    fn table() -> Table {
+        let mut routes: Vec<Route> = ROUTES.iter().map(|(method, pattern)| Route::new(method, pattern, Target::Http)).collect();
+        routes.swap(4, 5); // a named method before "any"
+        Table::new(&Manifest { routes, guards: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+    }
+
+    #[test]
+    fn a_path_leads_to_its_most_literal_route() {
+        let cases = [
+            ("GET", "/", "0"),
+            ("GET", "/users/7", "1 id=7"),
+            ("POST", "/users/7", "2 id=7"),
+            ("GET", "/users/me", "3"),
+            ("POST", "/users/me", "2 id=me"),
+            ("GET", "/users/a%2Fb", "1 id=a/b"),
+            ("GET", "/users/%7B", "1 id={"),
+            ("HEAD", "/users/me", "3"),
+            ("PUT", "/any", "4"),
+            ("DELETE", "/any", "5"),
+            ("GET", "/files/a/b%20c/d", "6 path=a/b c/d"),
+            ("GET", "/files/a/info", "7 name=a"),
+            ("GET", "/files/a/b/info", "6 path=a/b/info"),
+            ("GET", "/files", "8 x=files"),
+            ("GET", "/a/b/c", "10"),
+            ("GET", "/a/b/d", "11 x=a"),
+            ("GET", "//a/./b//d/", "11 x=a"),
+            ("GET", "/Users/me", "405 POST"),
+            ("PUT", "/users/7", "405 GET,HEAD,POST"),
+            ("POST", "/", "405 GET,HEAD"),
+            ("GET", "/a/b/x", "404"),
+            ("GET", "/__loaders", "404"),
+            ("GET", "/%5f%5floaders", "404"),
+            ("POST", "/__x/y", "404"),
+        ];
+        let table = table();
+        for (method, path, expected) in cases {
+            let found = match table.find(method, &Path::parse(path).unwrap()) {
+                Found::Nothing => "404".to_owned(),
+                Found::Methods(allow) => format!("405 {}", allow.join(",")),
+                Found::Route { index, params, .. } => {
+                    let params: String = params.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+                    format!("{index}{params}")
+                }
+            };
+            assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_whole_component_answers_everything_but_reserved_paths() {
+        let table = Table::whole();
+        for (path, answered) in [("/", true), ("/a/b", true), ("/__loaders", false), ("/__tidegate/x", false)] {
+            let found = table.find("PUT", &Path::parse(path).unwrap());
+            assert_eq!(matches!(found, Found::Route { target: Target::Stream, .. }), answered, "{path}");
+        }
+    }
+}

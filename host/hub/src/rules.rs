@@ -1,0 +1,349 @@
+//! The rules for an app's routes: what is refused at load, why, and what to write instead.
+
+use crate::{
+    Exports, Manifest, Route, Target,
+    pattern::{Cover, Pattern, Segment},
+};
+use std::{collections::HashMap, fmt};
+
+/// A rule that a route or guard breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Not a pattern.
+    Pattern,
+    /// Matches every path.
+    CatchAll,
+    /// Names a path whose first segment begins with two underscores.
+    Reserved,
+    /// The router can't tell it from an earlier one.
+    Duplicate,
+    /// An earlier one takes everything that it would match.
+    Shadowed,
+    /// Not a method that routes may have.
+    Method,
+    /// A method that the target can't have.
+    TargetMethod,
+    /// The component does not export the target's handler.
+    Export,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Rule::Pattern => "not a valid pattern",
+            Rule::CatchAll => "matches every path",
+            Rule::Reserved => "a reserved path",
+            Rule::Duplicate => "the same as an earlier route",
+            Rule::Shadowed => "shadowed by an earlier route",
+            Rule::Method => "not a method of a route",
+            Rule::TargetMethod => "not a method of this target",
+            Rule::Export => "its handler is not exported",
+        })
+    }
+}
+
+/// One rule broken by one route or guard.
+///
+/// Its `Display` is one line: what, where, which rule and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// "route" or "guard".
+    pub kind: &'static str,
+    /// Its index in the manifest.
+    pub index: usize,
+    /// The route's methods; empty for any, and for a guard.
+    pub methods: Vec<String>,
+    /// As the app wrote it.
+    pub pattern: String,
+    /// What it breaks.
+    pub rule: Rule,
+    /// What to write instead.
+    pub advice: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { kind, index, pattern, rule, advice, .. } = self;
+        let methods = match kind {
+            &"guard" => String::new(),
+            _ if self.methods.is_empty() => "any ".to_owned(),
+            _ => self.methods.join(",") + " ",
+        };
+        write!(f, "{kind} {index} ({methods}{pattern:?}): {rule}: {advice}")
+    }
+}
+
+/// Methods that a route may have; the host answers no other.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// Every rule that the manifest breaks, in its order; none if it may be served.
+pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let mut earlier = Earlier::default();
+    for (index, route) in manifest.routes.iter().enumerate() {
+        let mut refuse = |rule: Rule, advice: String| {
+            let (methods, pattern) = (route.methods.clone(), route.pattern.clone());
+            violations.push(Violation { kind: "route", index, methods, pattern, rule, advice });
+        };
+        check_methods(route, &mut refuse);
+        if !exports.has(route.target) {
+            refuse(Rule::Export, format!("export `{}` from the component, or give the route another target", route.target.interface()));
+        }
+        match Pattern::parse(&route.pattern) {
+            Err(why) => refuse(Rule::Pattern, why.to_string()),
+            Ok(pattern) => {
+                check_pattern(&pattern, &mut refuse);
+                earlier.check(index, route, &pattern, &mut refuse);
+            }
+        }
+    }
+    for (index, guard) in manifest.guards.iter().enumerate() {
+        let mut refuse = |rule: Rule, advice: String| {
+            violations.push(Violation { kind: "guard", index, methods: vec![], pattern: guard.pattern.clone(), rule, advice });
+        };
+        if !exports.guard {
+            refuse(Rule::Export, "export `tidegate:app/guard-handler` from the component".into());
+        }
+        if let Err(why) = Cover::parse(&guard.pattern) {
+            refuse(Rule::Pattern, why.to_string());
+        }
+    }
+    violations
+}
+
+fn check_methods(route: &Route, refuse: &mut impl FnMut(Rule, String)) {
+    let get_only = matches!(route.target, Target::WebSocket | Target::Events);
+    for method in &route.methods {
+        let upper = method.to_ascii_uppercase();
+        if !METHODS.contains(&method.as_str()) {
+            match METHODS.contains(&upper.as_str()) {
+                true => refuse(Rule::Method, format!("write {upper:?}: methods are upper-case")),
+                false => refuse(Rule::Method, format!("{method:?} is none of {}", METHODS.join(", "))),
+            }
+        } else if get_only && method != "GET" {
+            refuse(
+                Rule::TargetMethod,
+                format!("a {} route is reached by GET: leave {method} out, or add an http route for it", route.target),
+            );
+        }
+    }
+}
+
+fn check_pattern(pattern: &Pattern, refuse: &mut impl FnMut(Rule, String)) {
+    if pattern.is_catch_all() {
+        refuse(
+            Rule::CatchAll,
+            "the catch-all is the host's (pages, or --assets): give the route a first segment, as in \"/api/{*rest}\"".into(),
+        );
+    }
+    if pattern.is_reserved() {
+        refuse(Rule::Reserved, "paths that begin with \"__\" are the host's: begin with another segment; a guard may cover them".into());
+    }
+}
+
+/// The routes so far, by the shape that the router sees.
+#[derive(Default)]
+struct Earlier<'a> {
+    by_shape: HashMap<String, Vec<(usize, &'a Route)>>,
+}
+
+impl<'a> Earlier<'a> {
+    fn check(&mut self, index: usize, route: &'a Route, pattern: &Pattern, refuse: &mut impl FnMut(Rule, String)) {
+        let same_shape = self.by_shape.entry(shape(pattern)).or_default();
+        let clash = same_shape.iter().find_map(|(at, other)| overlap(other, route).map(|rule| (*at, *other, rule)));
+        if let Some((at, other, rule)) = clash {
+            let named = if other.pattern == route.pattern { String::new() } else { format!(" ({:?})", other.pattern) };
+            refuse(rule, format!("route {at}{named} already answers it: remove one of them, or give them different methods or paths"));
+        }
+        same_shape.push((index, route));
+    }
+}
+
+/// Which rule two routes of one shape break, if any.
+fn overlap(earlier: &Route, later: &Route) -> Option<Rule> {
+    match (earlier.methods.is_empty(), later.methods.is_empty()) {
+        (true, true) => Some(Rule::Duplicate),
+        (true, false) => Some(Rule::Shadowed),
+        (false, true) => None,
+        (false, false) => later.methods.iter().any(|method| earlier.methods.contains(method)).then_some(Rule::Duplicate),
+    }
+}
+
+/// Two patterns of one shape match the same paths.
+fn shape(pattern: &Pattern) -> String {
+    let step = |segment: &Segment| match segment {
+        Segment::Literal(literal) => format!("/={literal}"),
+        Segment::Parameter(_) => "/:".to_owned(),
+        Segment::Rest(_) => "/*".to_owned(),
+    };
+    pattern.segments().iter().map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Guard;
+
+    fn rules(routes: &[(&str, &str, Target)], exports: Exports) -> Vec<(usize, Rule)> {
+        let routes = routes.iter().map(|(methods, pattern, target)| Route {
+            methods: methods.split_terminator(',').map(str::to_owned).collect(),
+            pattern: pattern.to_string(),
+            target: *target,
+        });
+        let manifest = Manifest { routes: routes.collect(), guards: vec![] };
+        check(&manifest, exports).into_iter().map(|violation| (violation.index, violation.rule)).collect()
+    }
+
+    #[test]
+    fn every_registration_is_taken_or_refused_by_its_rule() {
+        use Rule::{CatchAll, Method, Pattern, Reserved, TargetMethod};
+        use Target::{Events, Http, Stream, WebSocket};
+        let taken: Option<Rule> = None;
+        let cases: Vec<(&str, &str, Target, Option<Rule>)> = vec![
+            // plain paths and parameters
+            ("GET", "/", Http, taken.clone()),
+            ("", "/", Http, None),
+            ("POST", "/", Http, None),
+            ("GET", "/hello", Http, None),
+            ("GET", "/hello/", Http, None),
+            ("GET", "/users/{id}", Http, None),
+            ("GET", "/{x}", Http, None),
+            ("POST", "/{x}", Http, None),
+            ("", "/{x}", Http, None),
+            ("GET", "/{x}/{y}", Http, None),
+            ("POST", "/{x}/{*rest}", Http, None),
+            ("GET", "/files/{*rest}", Stream, None),
+            ("GET", "/a/{b-c}/{d_1}", Http, None),
+            ("GET", "/_", Http, None),
+            ("GET", "/_loaders", Http, None),
+            ("GET", "/a/__loaders", Http, None),
+            ("GET", "/loaders__", Http, None),
+            ("GET", "/caf%C3%A9", Http, None),
+            ("GET", "/café", Http, None),
+            ("GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS", "/all", Http, None),
+            ("GET", "/ws", WebSocket, None),
+            ("", "/ws", WebSocket, None),
+            ("GET", "/feed", Events, None),
+            ("", "/feed", Events, None),
+            ("PUT", "/upload", Stream, None),
+            // the catch-all, however it is spelled
+            ("GET", "/{*rest}", Http, Some(CatchAll)),
+            ("", "/{*rest}", Http, Some(CatchAll)),
+            ("POST", "/{*any}", Stream, Some(CatchAll)),
+            ("GET", "//{*rest}", Http, Some(CatchAll)),
+            ("GET", "/./{*rest}", Http, Some(CatchAll)),
+            ("GET", "/a/../{*rest}", Http, Some(CatchAll)),
+            ("GET", "/{x}/../{*rest}", Http, Some(CatchAll)),
+            ("GET", "/%2e/{*rest}", Http, Some(CatchAll)),
+            ("GET", "/{*rest}/", Http, Some(CatchAll)),
+            ("GET", "/{*ws}", WebSocket, Some(CatchAll)),
+            // reserved paths, however they are spelled
+            ("POST", "/__loaders", Http, Some(Reserved)),
+            ("GET", "/__loaders", Http, Some(Reserved)),
+            ("", "/__loaders", Http, Some(Reserved)),
+            ("GET", "/__", Http, Some(Reserved)),
+            ("GET", "/__tidegate/health", Http, Some(Reserved)),
+            ("GET", "/__TIDEGATE/health", Http, Some(Reserved)),
+            ("POST", "/__LOADERS", Http, Some(Reserved)),
+            ("POST", "/__loaders/", Http, Some(Reserved)),
+            ("POST", "//__loaders", Http, Some(Reserved)),
+            ("POST", "/%5f%5floaders", Http, Some(Reserved)),
+            ("POST", "/%5F_loaders", Http, Some(Reserved)),
+            ("POST", "/_%5floaders", Http, Some(Reserved)),
+            ("POST", "/./__loaders", Http, Some(Reserved)),
+            ("POST", "/x/../__loaders", Http, Some(Reserved)),
+            ("POST", "/x/%2e%2E/__loaders", Http, Some(Reserved)),
+            ("GET", "/__x/{id}", Http, Some(Reserved)),
+            ("GET", "/__x/{*rest}", Stream, Some(Reserved)),
+            ("GET", "/__ws", WebSocket, Some(Reserved)),
+            ("GET", "/__feed", Events, Some(Reserved)),
+            // what is no pattern
+            ("GET", "", Http, Some(Pattern)),
+            ("GET", "hello", Http, Some(Pattern)),
+            ("GET", "*", Http, Some(Pattern)),
+            ("GET", "/*", Http, Some(Pattern)),
+            ("GET", "/a/*", Http, Some(Pattern)),
+            ("GET", "/{}", Http, Some(Pattern)),
+            ("GET", "/{*}", Http, Some(Pattern)),
+            ("GET", "/{a b}", Http, Some(Pattern)),
+            ("GET", "/{id}.json", Http, Some(Pattern)),
+            ("GET", "/x{id}", Http, Some(Pattern)),
+            ("GET", "/{id", Http, Some(Pattern)),
+            ("GET", "/id}", Http, Some(Pattern)),
+            ("GET", "/{*rest}/more", Http, Some(Pattern)),
+            ("GET", "/{id}/{id}", Http, Some(Pattern)),
+            ("GET", "/a?b=1", Http, Some(Pattern)),
+            ("GET", "/a#b", Http, Some(Pattern)),
+            ("GET", "/%zz", Http, Some(Pattern)),
+            ("GET", "/%ff", Http, Some(Pattern)),
+            ("GET", "/a%00b", Http, Some(Pattern)),
+            // methods
+            ("get", "/a", Http, Some(Method)),
+            ("Post", "/a", Http, Some(Method)),
+            ("FETCH", "/a", Http, Some(Method)),
+            ("CONNECT", "/a", Http, Some(Method)),
+            ("TRACE", "/a", Http, Some(Method)),
+            ("GET POST", "/a", Http, Some(Method)),
+            ("POST", "/ws", WebSocket, Some(TargetMethod)),
+            ("GET,PUT", "/ws", WebSocket, Some(TargetMethod)),
+            ("HEAD", "/feed", Events, Some(TargetMethod)),
+        ];
+        assert!(cases.len() >= 60);
+        for (methods, pattern, target, rule) in cases {
+            let broken: Vec<Rule> = rules(&[(methods, pattern, target)], Exports::ALL).into_iter().map(|(_, rule)| rule).collect();
+            assert_eq!(broken, Vec::from_iter(rule), "{methods} {pattern:?} {target}");
+        }
+    }
+
+    #[test]
+    fn routes_that_the_router_cannot_tell_apart_are_refused() {
+        use Target::{Http, WebSocket};
+        let cases: [(&[(&str, &str, Target)], &[(usize, Rule)]); 13] = [
+            (&[("GET", "/a", Http), ("GET", "/a", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET", "/a", Http), ("GET", "/a/", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET", "/a", Http), ("GET", "/%61", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET", "/{x}", Http), ("GET", "/{y}", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET", "/f/{*x}", Http), ("GET", "/f/{*y}", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET,POST", "/a", Http), ("POST,PUT", "/a", Http)], &[(1, Rule::Duplicate)]),
+            (&[("", "/a", Http), ("GET", "/a", Http)], &[(1, Rule::Shadowed)]),
+            (&[("", "/a", Http), ("", "/a", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET", "/a", Http), ("", "/a", Http)], &[]),
+            (&[("GET", "/a", Http), ("POST", "/a", Http)], &[]),
+            (&[("GET", "/a", WebSocket), ("GET", "/a", Http)], &[(1, Rule::Duplicate)]),
+            (&[("GET", "/{x}", Http), ("GET", "/a", Http), ("GET", "/A", Http)], &[]),
+            (&[("GET", "/f/{x}", Http), ("GET", "/f/{*x}", Http)], &[]),
+        ];
+        for (routes, expected) in cases {
+            assert_eq!(rules(routes, Exports::ALL), expected, "{routes:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_without_its_handler_is_refused_and_every_violation_is_listed() {
+        let http_only = Exports { http: true, ..Exports::default() };
+        let routes = [
+            ("GET", "/ws", Target::WebSocket),
+            ("get", "/__a", Target::Events),
+            ("GET", "/ok", Target::Http),
+            ("GET", "/s", Target::Stream),
+        ];
+        let expected = [(0, Rule::Export), (1, Rule::Method), (1, Rule::Export), (1, Rule::Reserved), (3, Rule::Export)];
+        assert_eq!(rules(&routes, http_only), expected);
+    }
+
+    #[test]
+    fn a_guard_may_cover_any_path_but_needs_its_handler_and_a_pattern() {
+        let guards = ["/*", "/__loaders", "/{*rest}", "/private/*", "private", "/{}/*"].map(|pattern| Guard { pattern: pattern.into() });
+        let manifest = Manifest { routes: vec![], guards: guards.to_vec() };
+        let broken = |exports| -> Vec<(usize, Rule)> { check(&manifest, exports).into_iter().map(|v| (v.index, v.rule)).collect() };
+        assert_eq!(broken(Exports::ALL), [(4, Rule::Pattern), (5, Rule::Pattern)]);
+        assert_eq!(broken(Exports::default()).iter().filter(|(_, rule)| *rule == Rule::Export).count(), 6);
+    }
+
+    #[test]
+    fn a_violation_says_in_one_line_what_to_write_instead() {
+        let manifest = Manifest { routes: vec![Route::new("get", "/a", Target::Http)], guards: vec![] };
+        let line = check(&manifest, Exports::ALL)[0].to_string();
+        assert_eq!(line, r#"route 0 (get "/a"): not a method of a route: write "GET": methods are upper-case"#);
+    }
+}

@@ -1,0 +1,445 @@
+//! The life of one WebSocket connection as a state machine: which event the app gets next, when to
+//! read on, when to ping, when to close and when it is over. It is handed frames and the time.
+
+use crate::{Close, CloseInfo, Limits, Message};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
+
+/// What the owner of the socket asks, in this order, after each thing that happened:
+/// [`next_call`](Session::next_call), [`wants_read`](Session::wants_read), [`poll_time`](Session::poll_time).
+///
+/// ```
+/// use std::time::Instant;
+/// use tidegate_hub::{Limits, Message, Session, session::Event};
+/// let mut session = Session::new(&Limits::default(), Instant::now());
+/// assert_eq!(session.next_call(), Some(Event::Open));
+/// session.handle_returned(true);
+/// session.handle_message(Message::text("hi"), Instant::now());
+/// assert_eq!(session.next_call(), Some(Event::Messages(vec![Message::text("hi")])));
+/// ```
+pub struct Session {
+    times: Times,
+    inbox: Vec<Message>,
+    inbox_bytes: usize,
+    inbox_bytes_max: usize,
+    inbox_messages_max: usize,
+    phase: Phase,
+    calling: bool,
+    opening: Opening,
+    /// Last time that anything came from the peer.
+    heard: Instant,
+    /// Last time that a message went either way.
+    busy: Instant,
+    opened: Instant,
+    ping: Ping,
+}
+
+/// What the app is called with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The connection is open.
+    Open,
+    /// Messages in their order; never empty.
+    Messages(Vec<Message>),
+    /// The last event.
+    Close(CloseInfo),
+}
+
+/// What time asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing before this moment; nothing at all if none.
+    Wait(Option<Instant>),
+    /// Send a ping now.
+    Ping,
+    /// Begin to close with this now.
+    Close(Close),
+    /// Drop the socket now: the peer does not answer.
+    Drop,
+}
+
+struct Times {
+    ping_every: Duration,
+    pong_within: Duration,
+    idle_max: Duration,
+    lifetime_max: Duration,
+    close_within: Duration,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Opening {
+    /// `Open` was not handed out yet.
+    Due,
+    Done,
+    /// The app never hears of this connection: accepted only to be closed.
+    Silent,
+}
+
+enum Phase {
+    Open,
+    /// Our close frame is out; the peer's is due until then.
+    Closing {
+        close: Close,
+        until: Instant,
+    },
+    /// The socket is done; `Close` is to be handed out.
+    Ended(CloseInfo),
+    /// Everything was handed out.
+    Over,
+}
+
+enum Ping {
+    At(Instant),
+    Sent { at: Instant, until: Instant },
+    Off,
+}
+
+impl Session {
+    /// A connection whose handshake is complete.
+    pub fn new(limits: &Limits, now: Instant) -> Session {
+        Session {
+            times: Times {
+                ping_every: limits.ping_every,
+                pong_within: limits.pong_within,
+                idle_max: limits.idle_max,
+                lifetime_max: limits.lifetime_max,
+                close_within: limits.close_within,
+            },
+            inbox: Vec::new(),
+            inbox_bytes: 0,
+            inbox_bytes_max: limits.inbox_bytes_max,
+            inbox_messages_max: limits.inbox_messages_max,
+            phase: Phase::Open,
+            calling: false,
+            opening: Opening::Due,
+            heard: now,
+            busy: now,
+            opened: now,
+            ping: if limits.ping_every.is_zero() { Ping::Off } else { Ping::At(now + limits.ping_every) },
+        }
+    }
+
+    /// A connection that was accepted only to be closed: the app gets no event of it.
+    pub fn silent(limits: &Limits, now: Instant) -> Session {
+        Session { opening: Opening::Silent, ..Session::new(limits, now) }
+    }
+
+    /// A message came. What comes after a close has begun is not for the app any more.
+    pub fn handle_message(&mut self, message: Message, now: Instant) {
+        self.heard = now;
+        self.busy = now;
+        if matches!(self.phase, Phase::Open) && self.opening != Opening::Silent {
+            self.inbox_bytes += message.len();
+            self.inbox.push(message);
+        }
+    }
+
+    /// A ping, a pong or a part of a message came.
+    pub fn handle_heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// A message went out.
+    pub fn handle_sent(&mut self, now: Instant) {
+        self.busy = now;
+    }
+
+    /// The peer's close frame came; the answer to it is the socket's business.
+    pub fn handle_peer_close(&mut self, close: Option<Close>) {
+        match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Open => {
+                let Close { code, reason } = close.unwrap_or(Close::new(1005, ""));
+                self.phase = Phase::Ended(CloseInfo { code, reason, clean: true, by_peer: true });
+            }
+            Phase::Closing { close: Close { code, reason }, .. } => {
+                self.phase = Phase::Ended(CloseInfo { code, reason, clean: true, by_peer: false });
+            }
+            ended => self.phase = ended,
+        }
+    }
+
+    /// Our close frame is on its way, for whatever reason. Undelivered messages stay due.
+    pub fn handle_closing(&mut self, close: Close, now: Instant) {
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Closing { close, until: now + self.times.close_within };
+        }
+    }
+
+    /// The socket is gone, without the close handshake if that was not complete.
+    pub fn handle_disconnect(&mut self) {
+        match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Open => self.phase = Phase::Ended(lost(true)),
+            Phase::Closing { close: Close { code, reason }, .. } => {
+                self.phase = Phase::Ended(CloseInfo { code, reason, clean: false, by_peer: false });
+            }
+            ended => self.phase = ended,
+        }
+    }
+
+    /// We gave the socket up: the peer did not answer.
+    pub fn handle_dropped(&mut self) {
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Ended(lost(false));
+        }
+        self.handle_disconnect();
+    }
+
+    /// The call that [`next_call`](Session::next_call) asked for has ended; `well`: without a fault.
+    /// After a fault the messages that wait are forgotten, and the owner closes with 1011.
+    pub fn handle_returned(&mut self, well: bool) {
+        self.calling = false;
+        if !well {
+            self.inbox = Vec::new();
+            self.inbox_bytes = 0;
+        }
+    }
+
+    /// The event that the app is to be called with now, if none is running.
+    pub fn next_call(&mut self) -> Option<Event> {
+        if self.calling {
+            return None;
+        }
+        let event = self.next_event()?;
+        self.calling = true;
+        Some(event)
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        if self.opening == Opening::Due {
+            self.opening = Opening::Done;
+            return Some(Event::Open);
+        }
+        if !self.inbox.is_empty() {
+            self.inbox_bytes = 0;
+            return Some(Event::Messages(mem::take(&mut self.inbox)));
+        }
+        if !matches!(self.phase, Phase::Ended(_)) {
+            return None;
+        }
+        match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Ended(info) if self.opening == Opening::Done => Some(Event::Close(info)),
+            _ => None,
+        }
+    }
+
+    /// Whether there is room for what the client sends. One message is always taken.
+    pub fn wants_read(&self) -> bool {
+        match self.phase {
+            Phase::Open => self.inbox.len() < self.inbox_messages_max && self.inbox_bytes < self.inbox_bytes_max,
+            Phase::Closing { .. } => true,
+            Phase::Ended(_) | Phase::Over => false,
+        }
+    }
+
+    /// Whether the socket is of no more use.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_) | Phase::Over)
+    }
+
+    /// Whether everything is done: no call runs and none will come.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Over) && !self.calling && self.inbox.is_empty()
+    }
+
+    /// What is due at `now`, or when to ask again.
+    pub fn poll_time(&mut self, now: Instant) -> Due {
+        match &self.phase {
+            Phase::Open => self.poll_open(now),
+            Phase::Closing { until, .. } if now >= *until => Due::Drop,
+            Phase::Closing { until, .. } => Due::Wait(Some(*until)),
+            Phase::Ended(_) | Phase::Over => Due::Wait(None),
+        }
+    }
+
+    fn poll_open(&mut self, now: Instant) -> Due {
+        let ends = [(self.opened, self.times.lifetime_max, "its lifetime is over"), (self.busy, self.times.idle_max, "idle")];
+        let ends = ends.map(|(since, max, reason)| ((!max.is_zero()).then_some(since + max), reason));
+        if let Some((_, reason)) = ends.iter().find(|(at, _)| at.is_some_and(|at| now >= at)) {
+            return Due::Close(Close::new(1001, reason));
+        }
+        let ping = match self.ping {
+            Ping::At(at) if now >= at => {
+                self.ping = Ping::Sent { at: now, until: now + self.times.pong_within };
+                return Due::Ping;
+            }
+            // What is not read can't be heard: then silence says nothing about the peer.
+            Ping::Sent { at, .. } if self.heard > at || !self.wants_read() => {
+                let next = at.max(self.heard) + self.times.ping_every;
+                self.ping = Ping::At(next);
+                Some(next)
+            }
+            Ping::Sent { until, .. } if now >= until => return Due::Drop,
+            Ping::Sent { until, .. } => Some(until),
+            Ping::At(at) => Some(at),
+            Ping::Off => None,
+        };
+        Due::Wait(ends.iter().filter_map(|(at, _)| *at).chain(ping).min())
+    }
+}
+
+fn lost(by_peer: bool) -> CloseInfo {
+    CloseInfo { code: 1006, reason: String::new(), clean: false, by_peer }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session whose `Open` has been handled, and the moment when it began.
+    fn opened(limits: Limits) -> (Session, Instant) {
+        let now = Instant::now();
+        let mut session = Session::new(&limits, now);
+        assert_eq!(session.next_call(), Some(Event::Open));
+        session.handle_returned(true);
+        (session, now)
+    }
+
+    fn text(text: &str) -> Message {
+        Message::text(text.to_owned())
+    }
+
+    fn ended(code: u16, clean: bool, by_peer: bool) -> Option<Event> {
+        Some(Event::Close(CloseInfo { code, reason: String::new(), clean, by_peer }))
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn messages_wait_for_open_and_come_together_in_order() {
+        let now = Instant::now();
+        let mut session = Session::new(&Limits::default(), now);
+        session.handle_message(text("a"), now);
+        assert_eq!(session.next_call(), Some(Event::Open));
+        session.handle_message(text("b"), now);
+        assert_eq!(session.next_call(), None, "one event at a time");
+        session.handle_returned(true);
+        assert_eq!(session.next_call(), Some(Event::Messages(vec![text("a"), text("b")])));
+    }
+
+    #[test]
+    fn reading_stops_while_enough_waits_and_goes_on_after_it_was_taken() {
+        let limits = Limits { inbox_messages_max: 2, inbox_bytes_max: 10, ..Limits::default() };
+        for messages in [&["a", "b"][..], &["one that is larger than all"]] {
+            let (mut session, now) = opened(limits.clone());
+            for message in messages {
+                assert!(session.wants_read());
+                session.handle_message(text(message), now);
+            }
+            assert!(!session.wants_read(), "{messages:?}");
+            assert!(session.next_call().is_some());
+            assert!(session.wants_read());
+        }
+    }
+
+    #[test]
+    fn the_app_hears_of_the_end_once_and_after_the_last_message() {
+        let (mut session, now) = opened(Limits::default());
+        session.handle_message(text("last"), now);
+        session.handle_peer_close(Some(Close::new(4001, "")));
+        session.handle_disconnect();
+        assert_eq!(session.next_call(), Some(Event::Messages(vec![text("last")])));
+        session.handle_returned(true);
+        assert_eq!(session.next_call(), ended(4001, true, true));
+        assert!(!session.is_over());
+        session.handle_returned(true);
+        assert_eq!(session.next_call(), None);
+        assert!(session.is_over());
+    }
+
+    #[test]
+    fn the_end_is_told_as_it_was() {
+        type Step = fn(&mut Session, Instant);
+        let ours: Step = |session, now| session.handle_closing(Close::new(1001, ""), now);
+        let cases: [(&[Step], Option<Event>); 6] = [
+            (&[|session, _| session.handle_peer_close(None)], ended(1005, true, true)),
+            (&[|session, _| session.handle_disconnect()], ended(1006, false, true)),
+            (&[|session, _| session.handle_dropped()], ended(1006, false, false)),
+            (&[ours, |session, _| session.handle_peer_close(Some(Close::new(1001, "")))], ended(1001, true, false)),
+            (&[ours, |session, _| session.handle_disconnect()], ended(1001, false, false)),
+            (&[ours, |session, _| session.handle_dropped()], ended(1001, false, false)),
+        ];
+        for (index, (steps, expected)) in cases.into_iter().enumerate() {
+            let (mut session, now) = opened(Limits::default());
+            steps.iter().for_each(|step| step(&mut session, now));
+            assert_eq!(session.next_call(), expected, "case {index}");
+        }
+    }
+
+    #[test]
+    fn a_fault_forgets_what_waits_and_nothing_comes_after_a_close_began() {
+        let (mut session, now) = opened(Limits::default());
+        session.handle_message(text("trap"), now);
+        session.next_call().unwrap();
+        session.handle_message(text("behind"), now);
+        session.handle_returned(false);
+        session.handle_closing(Close::new(1011, ""), now);
+        session.handle_message(text("late"), now);
+        assert_eq!(session.next_call(), None);
+        session.handle_peer_close(Some(Close::new(1011, "")));
+        assert_eq!(session.next_call(), ended(1011, true, false));
+    }
+
+    #[test]
+    fn a_connection_that_was_accepted_to_be_closed_is_never_told_of() {
+        let now = Instant::now();
+        let mut session = Session::silent(&Limits::default(), now);
+        session.handle_message(text("hello?"), now);
+        session.handle_closing(Close::new(4403, ""), now);
+        session.handle_peer_close(None);
+        assert_eq!(session.next_call(), None);
+        assert!(session.is_over());
+    }
+
+    #[test]
+    fn a_silent_peer_is_pinged_and_then_dropped() {
+        let (mut session, start) = opened(Limits::default());
+        assert_eq!(session.poll_time(start), Due::Wait(Some(start + 30 * SECOND)));
+        assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        assert_eq!(session.poll_time(start + 31 * SECOND), Due::Wait(Some(start + 40 * SECOND)));
+        assert_eq!(session.poll_time(start + 40 * SECOND), Due::Drop);
+        session.handle_dropped();
+        assert_eq!(session.next_call(), ended(1006, false, false));
+    }
+
+    #[test]
+    fn a_peer_that_answers_is_pinged_again_later() {
+        let (mut session, start) = opened(Limits::default());
+        assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        session.handle_heard(start + 32 * SECOND);
+        assert_eq!(session.poll_time(start + 40 * SECOND), Due::Wait(Some(start + 62 * SECOND)));
+        assert_eq!(session.poll_time(start + 62 * SECOND), Due::Ping);
+    }
+
+    #[test]
+    fn a_peer_that_is_not_read_is_not_blamed_for_its_silence() {
+        let (mut session, start) = opened(Limits { inbox_messages_max: 1, ..Limits::default() });
+        session.handle_message(text("waits"), start);
+        assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        assert_eq!(session.poll_time(start + 50 * SECOND), Due::Wait(Some(start + 60 * SECOND)));
+    }
+
+    #[test]
+    fn idle_and_lifetime_limits_close_with_1001() {
+        let off = Limits { ping_every: Duration::ZERO, ..Limits::default() };
+        let idle = Limits { idle_max: 60 * SECOND, ..off.clone() };
+        let (mut session, start) = opened(idle);
+        session.handle_message(text("x"), start + 30 * SECOND);
+        assert_eq!(session.poll_time(start + 60 * SECOND), Due::Wait(Some(start + 90 * SECOND)));
+        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Close(Close::new(1001, "idle")));
+        let lifetime = Limits { lifetime_max: 60 * SECOND, ..off.clone() };
+        let (mut session, start) = opened(lifetime);
+        session.handle_message(text("x"), start + 59 * SECOND);
+        assert_eq!(session.poll_time(start + 60 * SECOND), Due::Close(Close::new(1001, "its lifetime is over")));
+        assert_eq!(opened(off).0.poll_time(start), Due::Wait(None));
+    }
+
+    #[test]
+    fn a_peer_that_does_not_close_is_dropped_after_five_seconds() {
+        let (mut session, start) = opened(Limits::default());
+        session.handle_closing(Close::new(1000, ""), start);
+        assert_eq!(session.poll_time(start), Due::Wait(Some(start + 5 * SECOND)));
+        assert_eq!(session.poll_time(start + 5 * SECOND), Due::Drop);
+    }
+}

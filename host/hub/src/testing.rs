@@ -1,0 +1,89 @@
+//! An app of closures, for tests of whoever calls apps.
+
+use crate::{Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Passed, Request, Response, Streamed, Verdict};
+use bytes::Bytes;
+use std::sync::Arc;
+
+type Answer<In, Out> = Box<dyn Fn(In) -> Result<Out, Fault> + Send + Sync>;
+
+/// Guest code without a guest. Every handler can be replaced; the default passes guards, answers
+/// 200 with the path, accepts upgrades, sends messages back and follows nothing.
+///
+/// ```
+/// use tidegate_hub::{testing::FakeApp, Fault};
+/// let app = FakeApp { handle: Box::new(|_| Err(Fault::Cpu)), ..FakeApp::default() };
+/// ```
+pub struct FakeApp {
+    /// Guard index and request.
+    pub check: Answer<(u32, Request), Verdict>,
+    /// Request and body.
+    pub handle: Answer<(Request, Bytes), Response>,
+    /// Request and body; the answer's body is the whole answer.
+    pub stream: Box<dyn Fn(Request, Body) -> Result<Streamed, Fault> + Send + Sync>,
+    /// Request and offered subprotocols.
+    pub upgrade: Answer<(Request, Vec<String>), Decision>,
+    /// A connection that opened.
+    pub open: Answer<(Arc<Conn>, Request), ()>,
+    /// Messages of a connection.
+    pub messages: Answer<(Arc<Conn>, Vec<Message>), ()>,
+    /// A connection that ended.
+    pub close: Answer<(Arc<Conn>, CloseInfo), ()>,
+    /// Request and last event id.
+    pub subscribe: Answer<(Request, Option<String>), Result<Feed, Response>>,
+}
+
+impl Default for FakeApp {
+    fn default() -> FakeApp {
+        FakeApp {
+            check: Box::new(|_| Ok(Verdict::Pass(Passed::default()))),
+            handle: Box::new(|(request, _)| Ok(Response { status: 200, headers: vec![], body: request.path.into() })),
+            stream: Box::new(|_, body| Ok(Streamed { status: 200, headers: Default::default(), body })),
+            upgrade: Box::new(|_| Ok(Decision::Accept(Accept::default()))),
+            open: Box::new(|_| Ok(())),
+            messages: Box::new(|(conn, messages)| {
+                messages.into_iter().for_each(|message| _ = conn.send(message));
+                Ok(())
+            }),
+            close: Box::new(|_| Ok(())),
+            subscribe: Box::new(|_| Ok(Ok(Feed::default()))),
+        }
+    }
+}
+
+fn ready<'a, T: Send + 'a>(outcome: Result<T, Fault>) -> Call<'a, T> {
+    Box::pin(async { outcome })
+}
+
+impl App for FakeApp {
+    fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
+        ready((self.check)((guard, request.clone())))
+    }
+
+    fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
+        ready((self.handle)((request.clone(), body)))
+    }
+
+    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
+        ready((self.stream)(request.clone(), body))
+    }
+
+    fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
+        ready((self.upgrade)((request.clone(), offered.to_vec())))
+    }
+
+    fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
+        ready((self.open)((conn, request)))
+    }
+
+    fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
+        ready((self.messages)((conn, messages)))
+    }
+
+    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
+        ready((self.close)((conn, info)))
+    }
+
+    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
+        ready((self.subscribe)((request.clone(), last_event_id.map(str::to_owned))))
+    }
+}
