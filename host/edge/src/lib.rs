@@ -1,1 +1,37 @@
-//! The network wall.
+//! The network wall: sockets, HTTP/1.1, WebSocket frames, event streams and files, brokered to a hub's app.
+//!
+//! What a request may do and what an app is live in [`tidegate_hub`]; nothing here knows wasmtime.
+//!
+//! ```
+//! use std::{net::TcpListener, sync::Arc};
+//! use tidegate_edge::{Config, Server, serve};
+//! use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
+//!
+//! let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![] };
+//! let table = Table::new(&manifest, Exports::ALL).unwrap();
+//! let hub = Hub::new(Limits::default(), Default::default(), 1);
+//! let server = Server::new(hub, Arc::new(FakeApp::default()), table, Config::default());
+//!
+//! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+//! let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+//! let workers = [runtime.handle().clone()];
+//! let shutdown = async {}; // at once: a server would wait for a signal
+//! let drained = runtime.block_on(serve(listener, server, &workers, shutdown)).unwrap();
+//! assert!(drained.in_time);
+//! ```
+
+mod answer;
+mod assets;
+mod connection;
+mod event_stream;
+mod feed;
+mod fragments;
+mod handshake;
+mod http1;
+mod origin;
+mod server;
+mod upgrade;
+mod wire;
+
+pub use origin::Origins;
+pub use server::{Config, Drained, Server, serve};

@@ -84,6 +84,11 @@ enum Phase {
         close: Close,
         until: Instant,
     },
+    /// The peer's close frame came; it is answered when what came before it has been.
+    Answering {
+        close: Close,
+        until: Instant,
+    },
     /// The socket is done; `Close` is to be handed out.
     Ended(CloseInfo),
     /// Everything was handed out.
@@ -146,18 +151,40 @@ impl Session {
         self.busy = now;
     }
 
-    /// The peer's close frame came; the answer to it is the socket's business.
-    pub fn handle_peer_close(&mut self, close: Option<Close>) {
-        match mem::replace(&mut self.phase, Phase::Over) {
+    /// The peer's close frame came. If it began, the owner answers it when the session is
+    /// [`ready_to_answer`](Session::ready_to_answer), and says so.
+    pub fn handle_peer_close(&mut self, close: Option<Close>, now: Instant) {
+        self.phase = match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Open => {
-                let Close { code, reason } = close.unwrap_or(Close::new(1005, ""));
-                self.phase = Phase::Ended(CloseInfo { code, reason, clean: true, by_peer: true });
+                let close = close.unwrap_or(Close::new(1005, ""));
+                Phase::Answering { close, until: now + self.times.close_within }
             }
-            Phase::Closing { close: Close { code, reason }, .. } => {
-                self.phase = Phase::Ended(CloseInfo { code, reason, clean: true, by_peer: false });
-            }
-            ended => self.phase = ended,
+            Phase::Closing { close, .. } => Phase::Ended(ended(close, true, false)),
+            other => other,
         }
+    }
+
+    /// Whether the peer waits for the answer to its close, and nothing that came before it is left to do.
+    pub fn ready_to_answer(&self) -> bool {
+        matches!(self.phase, Phase::Answering { .. }) && self.is_quiet()
+    }
+
+    /// The peer's close was answered.
+    pub fn handle_answered(&mut self) {
+        self.phase = match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Answering { close, .. } => Phase::Ended(ended(close, true, true)),
+            other => other,
+        }
+    }
+
+    /// Whether no call runs and no message waits.
+    pub fn is_quiet(&self) -> bool {
+        !self.calling && self.inbox.is_empty() && self.opening != Opening::Due
+    }
+
+    /// Whether a close has begun, on either side.
+    pub fn is_closing(&self) -> bool {
+        !matches!(self.phase, Phase::Open)
     }
 
     /// Our close frame is on its way, for whatever reason. Undelivered messages stay due.
@@ -169,12 +196,11 @@ impl Session {
 
     /// The socket is gone, without the close handshake if that was not complete.
     pub fn handle_disconnect(&mut self) {
-        match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Open => self.phase = Phase::Ended(lost(true)),
-            Phase::Closing { close: Close { code, reason }, .. } => {
-                self.phase = Phase::Ended(CloseInfo { code, reason, clean: false, by_peer: false });
-            }
-            ended => self.phase = ended,
+        self.phase = match mem::replace(&mut self.phase, Phase::Over) {
+            Phase::Open => Phase::Ended(lost(true)),
+            Phase::Closing { close, .. } => Phase::Ended(ended(close, false, false)),
+            Phase::Answering { close, .. } => Phase::Ended(ended(close, false, true)),
+            other => other,
         }
     }
 
@@ -229,7 +255,7 @@ impl Session {
         match self.phase {
             Phase::Open => self.inbox.len() < self.inbox_messages_max && self.inbox_bytes < self.inbox_bytes_max,
             Phase::Closing { .. } => true,
-            Phase::Ended(_) | Phase::Over => false,
+            Phase::Answering { .. } | Phase::Ended(_) | Phase::Over => false,
         }
     }
 
@@ -247,8 +273,8 @@ impl Session {
     pub fn poll_time(&mut self, now: Instant) -> Due {
         match &self.phase {
             Phase::Open => self.poll_open(now),
-            Phase::Closing { until, .. } if now >= *until => Due::Drop,
-            Phase::Closing { until, .. } => Due::Wait(Some(*until)),
+            Phase::Closing { until, .. } | Phase::Answering { until, .. } if now >= *until => Due::Drop,
+            Phase::Closing { until, .. } | Phase::Answering { until, .. } => Due::Wait(Some(*until)),
             Phase::Ended(_) | Phase::Over => Due::Wait(None),
         }
     }
@@ -279,6 +305,10 @@ impl Session {
     }
 }
 
+fn ended(Close { code, reason }: Close, clean: bool, by_peer: bool) -> CloseInfo {
+    CloseInfo { code, reason, clean, by_peer }
+}
+
 fn lost(by_peer: bool) -> CloseInfo {
     CloseInfo { code: 1006, reason: String::new(), clean: false, by_peer }
 }
@@ -300,7 +330,7 @@ mod tests {
         Message::text(text.to_owned())
     }
 
-    fn ended(code: u16, clean: bool, by_peer: bool) -> Option<Event> {
+    fn told(code: u16, clean: bool, by_peer: bool) -> Option<Event> {
         Some(Event::Close(CloseInfo { code, reason: String::new(), clean, by_peer }))
     }
 
@@ -337,11 +367,14 @@ mod tests {
     fn the_app_hears_of_the_end_once_and_after_the_last_message() {
         let (mut session, now) = opened(Limits::default());
         session.handle_message(text("last"), now);
-        session.handle_peer_close(Some(Close::new(4001, "")));
-        session.handle_disconnect();
+        session.handle_peer_close(Some(Close::new(4001, "")), now);
+        assert!(!session.ready_to_answer(), "what came before the close goes first");
         assert_eq!(session.next_call(), Some(Event::Messages(vec![text("last")])));
         session.handle_returned(true);
-        assert_eq!(session.next_call(), ended(4001, true, true));
+        assert!(session.ready_to_answer());
+        session.handle_answered();
+        session.handle_disconnect();
+        assert_eq!(session.next_call(), told(4001, true, true));
         assert!(!session.is_over());
         session.handle_returned(true);
         assert_eq!(session.next_call(), None);
@@ -352,13 +385,14 @@ mod tests {
     fn the_end_is_told_as_it_was() {
         type Step = fn(&mut Session, Instant);
         let ours: Step = |session, now| session.handle_closing(Close::new(1001, ""), now);
-        let cases: [(&[Step], Option<Event>); 6] = [
-            (&[|session, _| session.handle_peer_close(None)], ended(1005, true, true)),
-            (&[|session, _| session.handle_disconnect()], ended(1006, false, true)),
-            (&[|session, _| session.handle_dropped()], ended(1006, false, false)),
-            (&[ours, |session, _| session.handle_peer_close(Some(Close::new(1001, "")))], ended(1001, true, false)),
-            (&[ours, |session, _| session.handle_disconnect()], ended(1001, false, false)),
-            (&[ours, |session, _| session.handle_dropped()], ended(1001, false, false)),
+        let cases: [(&[Step], Option<Event>); 7] = [
+            (&[|session, now| session.handle_peer_close(None, now), |session, _| session.handle_answered()], told(1005, true, true)),
+            (&[|session, now| session.handle_peer_close(None, now), |session, _| session.handle_dropped()], told(1005, false, true)),
+            (&[|session, _| session.handle_disconnect()], told(1006, false, true)),
+            (&[|session, _| session.handle_dropped()], told(1006, false, false)),
+            (&[ours, |session, now| session.handle_peer_close(Some(Close::new(1001, "")), now)], told(1001, true, false)),
+            (&[ours, |session, _| session.handle_disconnect()], told(1001, false, false)),
+            (&[ours, |session, _| session.handle_dropped()], told(1001, false, false)),
         ];
         for (index, (steps, expected)) in cases.into_iter().enumerate() {
             let (mut session, now) = opened(Limits::default());
@@ -377,8 +411,8 @@ mod tests {
         session.handle_closing(Close::new(1011, ""), now);
         session.handle_message(text("late"), now);
         assert_eq!(session.next_call(), None);
-        session.handle_peer_close(Some(Close::new(1011, "")));
-        assert_eq!(session.next_call(), ended(1011, true, false));
+        session.handle_peer_close(Some(Close::new(1011, "")), now);
+        assert_eq!(session.next_call(), told(1011, true, false));
     }
 
     #[test]
@@ -387,7 +421,7 @@ mod tests {
         let mut session = Session::silent(&Limits::default(), now);
         session.handle_message(text("hello?"), now);
         session.handle_closing(Close::new(4403, ""), now);
-        session.handle_peer_close(None);
+        session.handle_peer_close(None, now);
         assert_eq!(session.next_call(), None);
         assert!(session.is_over());
     }
@@ -400,7 +434,7 @@ mod tests {
         assert_eq!(session.poll_time(start + 31 * SECOND), Due::Wait(Some(start + 40 * SECOND)));
         assert_eq!(session.poll_time(start + 40 * SECOND), Due::Drop);
         session.handle_dropped();
-        assert_eq!(session.next_call(), ended(1006, false, false));
+        assert_eq!(session.next_call(), told(1006, false, false));
     }
 
     #[test]

@@ -1,0 +1,179 @@
+//! Answers to HTTP requests: from the host itself, from an app, and what a fault looks like to a client.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::SizeHint;
+use std::{
+    hash::{BuildHasher, RandomState},
+    io,
+    pin::Pin,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+};
+use tidegate_hub::{self as hub, Fault, Frame, Header};
+
+/// The body of an answer.
+pub(crate) enum Body {
+    /// In one piece, or none.
+    Whole(Option<Bytes>),
+    /// As the app or a feed makes it.
+    Stream(hub::Body),
+    /// Of an asset.
+    File(hyper_staticfile::Body),
+}
+
+pub(crate) type Answer = Response<Body>;
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+        match &mut *self {
+            Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes)))),
+            Body::File(file) => Pin::new(file).poll_frame(cx),
+            Body::Stream(stream) => stream.as_mut().poll_frame(cx).map(|next| {
+                next.map(|frame| match frame {
+                    Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
+                    Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers)),
+                    Err(error) => Err(io::Error::other(error)),
+                })
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Whole(bytes) => bytes.is_none(),
+            Body::File(file) => file.is_end_stream(),
+            Body::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::File(file) => file.size_hint(),
+            Body::Stream(stream) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
+        }
+    }
+}
+
+/// An answer of the host's own: one line of text.
+pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
+    let mut answer = Response::new(Body::Whole(Some(Bytes::from(format!("{text}\n")))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+/// What an app answered whole.
+pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
+    let status = check_status(response.status)?;
+    let body = (!response.body.is_empty()).then_some(response.body);
+    let mut answer = Response::new(Body::Whole(body));
+    *answer.status_mut() = status;
+    append(answer.headers_mut(), response.headers)?;
+    Ok(answer)
+}
+
+/// What an app answers in pieces.
+pub(crate) fn from_stream(streamed: hub::Streamed) -> Result<Answer, Fault> {
+    let mut answer = Response::new(Body::Stream(streamed.body));
+    *answer.status_mut() = check_status(streamed.status)?;
+    *answer.headers_mut() = streamed.headers;
+    // A length that the app promised stays: hyper holds it to it.
+    let length = answer.headers_mut().remove(header::CONTENT_LENGTH);
+    let connection: Vec<HeaderName> = answer.headers().keys().filter(|name| is_hosts(name)).cloned().collect();
+    connection.iter().for_each(|name| _ = answer.headers_mut().remove(name));
+    length.map(|length| answer.headers_mut().insert(header::CONTENT_LENGTH, length));
+    Ok(answer)
+}
+
+/// Adds an app's headers, without those that are the host's.
+pub(crate) fn append(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(), Fault> {
+    for (name, value) in given {
+        let bad = |_| Fault::Answer(format!("{name:?} is no header name"));
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(bad)?;
+        let bad = |_| Fault::Answer(format!("the value of the header {name:?} has a byte that no header may have"));
+        let value = HeaderValue::from_maybe_shared(value).map_err(bad)?;
+        if !is_hosts(&parsed) {
+            headers.append(parsed, value);
+        }
+    }
+    Ok(())
+}
+
+/// Framing and hop-by-hop headers (RFC 9110 section 7.6.1), and those of the WebSocket handshake.
+fn is_hosts(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "content-length" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+    ) || name.as_str().starts_with("sec-websocket-")
+}
+
+fn check_status(status: u16) -> Result<StatusCode, Fault> {
+    let valid = StatusCode::from_u16(status).ok().filter(|_| (200..=599).contains(&status));
+    valid.ok_or_else(|| Fault::Answer(format!("{status} is no status of an answer: 200 to 599")))
+}
+
+/// What a client gets for a fault: nothing of its text, but an id that leads to it in the log.
+pub(crate) fn from_fault(fault: &Fault, place: &str) -> Answer {
+    let id = log_fault(fault, place);
+    match fault {
+        Fault::Busy => {
+            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, &format!("busy, try again shortly (id {id})"));
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            answer
+        }
+        Fault::Wall => text(StatusCode::GATEWAY_TIMEOUT, &format!("the app took too long (id {id})")),
+        _ => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal error (id {id})")),
+    }
+}
+
+/// Writes the whole fault to the log; the id that it has there.
+pub(crate) fn log_fault(fault: &Fault, place: &str) -> String {
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
+    let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
+    tracing::error!(id, place, "{fault}");
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_that_are_the_hosts_are_left_out_and_bad_ones_are_the_apps_fault() {
+        let mut headers = HeaderMap::new();
+        let given =
+            ["Connection", "content-length", "Transfer-Encoding", "upgrade", "Sec-WebSocket-Accept", "x-kept", "set-cookie", "set-cookie"];
+        append(&mut headers, given.map(|name| (name.to_owned(), Bytes::from_static(b"1"))).to_vec()).unwrap();
+        let kept: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(kept, ["x-kept", "set-cookie", "set-cookie"]);
+        for (name, value) in [("a b", "x"), ("", "x"), ("x", "a\nb"), ("x", "a\0")] {
+            assert!(append(&mut headers, vec![(name.to_owned(), Bytes::from(value))]).is_err(), "{name:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn an_app_can_answer_with_200_to_599_only() {
+        for (status, valid) in [(200, true), (599, true), (101, false), (199, false), (600, false), (0, false), (9999, false)] {
+            assert_eq!(check_status(status).is_ok(), valid, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_client_learns_nothing_of_a_fault_but_its_id() {
+        for fault in [Fault::Trap("secret".into()), Fault::Cpu, Fault::Memory, Fault::Wall, Fault::Busy, Fault::Host("secret".into())] {
+            let answer = from_fault(&fault, "test");
+            let Body::Whole(Some(body)) = answer.body() else { panic!("no body") };
+            let body = String::from_utf8_lossy(body);
+            assert!(body.contains("(id ") && !body.contains("secret"), "{body}");
+            assert!(answer.status().is_server_error());
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The text of Server-Sent Events (WHATWG HTML, section 9.2): one event to a piece of bytes.
+
+use bytes::Bytes;
+use tidegate_hub::{Message, Publication};
+
+/// What keeps a silent stream open: clients ignore it.
+pub(crate) const COMMENT: &str = ":\n\n";
+
+/// One event; `data` is split on every kind of line end. Name and id have no line breaks: the hub checked.
+pub(crate) fn event(id: Option<&str>, name: Option<&str>, data: &str) -> Bytes {
+    let mut text = String::with_capacity(data.len() + 64);
+    for (field, value) in [("id", id), ("event", name)] {
+        if let Some(value) = value {
+            text.extend([field, ": ", value, "\n"]);
+        }
+    }
+    for line in lines(data) {
+        text.extend(["data: ", line, "\n"]);
+    }
+    text.push('\n');
+    text.into()
+}
+
+/// A publication as every feed that follows its topic gets it: made once, then shared. Binary has no form here.
+pub(crate) fn publication(publication: &Publication) -> Option<Bytes> {
+    let Message::Text(text) = &publication.message else { return None };
+    let encode = || {
+        let id = format!("{:x}-{}", publication.epoch, publication.sequence);
+        event(Some(&id), publication.event.as_deref(), text)
+    };
+    Some(publication.event_stream.get_or_init(encode).clone())
+}
+
+/// Splits on LF, CR and CRLF, keeping empty lines.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(at) = text.find(['\r', '\n']) else { return rest.take() };
+        let width = if text[at..].starts_with("\r\n") { 2 } else { 1 };
+        rest = Some(&text[at + width..]);
+        Some(&text[..at])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_line_by_line() {
+        let cases = [
+            (None, None, "hi", "data: hi\n\n"),
+            (None, None, "", "data: \n\n"),
+            (Some("5-1"), Some("tick"), "hi", "id: 5-1\nevent: tick\ndata: hi\n\n"),
+            (None, None, "a\nb\rc\r\nd", "data: a\ndata: b\ndata: c\ndata: d\n\n"),
+            (None, None, "a\n\n", "data: a\ndata: \ndata: \n\n"),
+            (None, None, "\r\r\n", "data: \ndata: \ndata: \n\n"),
+            (None, None, "id: 7", "data: id: 7\n\n"),
+        ];
+        for (id, name, data, expected) in cases {
+            assert_eq!(event(id, name, data), expected, "{data:?}");
+        }
+    }
+
+    #[test]
+    fn a_publication_is_encoded_once_for_all_feeds() {
+        let shared = Publication { epoch: 10, sequence: 3, ..Publication::new(Message::text("x")) };
+        let (first, second) = (publication(&shared).unwrap(), publication(&shared).unwrap());
+        assert_eq!(first, "id: a-3\ndata: x\n\n");
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        assert_eq!(publication(&Publication::new(Message::binary("x"))), None);
+    }
+}

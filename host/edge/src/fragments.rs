@@ -1,0 +1,97 @@
+//! Counts the frames of each incoming message: the one limit that the WebSocket library does not have.
+
+/// Follows frame boundaries (RFC 6455 section 5.2) in the bytes as they come; checks nothing else.
+#[derive(Debug, Default)]
+pub(crate) struct Fragments {
+    header: [u8; 10],
+    header_length: u8,
+    /// Bytes of mask and payload that are still to come.
+    skip: u64,
+    /// Frames so far of a message that is not whole.
+    count: usize,
+}
+
+impl Fragments {
+    /// Whether the message that these bytes belong to has at most `max` frames.
+    pub(crate) fn admit(&mut self, mut bytes: &[u8], max: usize) -> bool {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = self.skip.min(bytes.len() as u64);
+                self.skip -= skipped;
+                bytes = &bytes[skipped as usize..];
+                continue;
+            }
+            self.header[self.header_length as usize] = bytes[0];
+            self.header_length += 1;
+            bytes = &bytes[1..];
+            if self.header_length as usize == self.header_size() {
+                self.begin_frame();
+                if self.count > max {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Without the mask, as far as it is known.
+    fn header_size(&self) -> usize {
+        match self.header[1] & 0x7f {
+            _ if self.header_length < 2 => 2,
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        }
+    }
+
+    fn begin_frame(&mut self) {
+        let length = match (self.header[1] & 0x7f, &self.header) {
+            (126, [_, _, a, b, ..]) => u64::from(u16::from_be_bytes([*a, *b])),
+            (127, [_, _, long @ ..]) => u64::from_be_bytes(*long),
+            (short, _) => u64::from(short),
+        };
+        let mask = if self.header[1] & 0x80 != 0 { 4 } else { 0 };
+        self.skip = length.saturating_add(mask);
+        self.header_length = 0;
+        let (is_final, is_control) = (self.header[0] & 0x80 != 0, self.header[0] & 0x08 != 0);
+        if !is_control {
+            self.count = if is_final { 0 } else { self.count + 1 };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(first: u8, length: usize) -> Vec<u8> {
+        let mut frame = vec![first];
+        match length {
+            0..126 => frame.push(0x80 | length as u8),
+            126..65536 => frame.extend([&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat()),
+            _ => frame.extend([&[0x80 | 127][..], &(length as u64).to_be_bytes()].concat()),
+        }
+        frame.extend(vec![0xff; 4 + length]);
+        frame
+    }
+
+    #[test]
+    fn fragments_are_counted_over_control_frames_and_any_split_of_the_bytes() {
+        let (start, more, last, ping, whole) = (0x01, 0x00, 0x80, 0x89, 0x82);
+        let cases: [(&[(u8, usize)], bool); 5] = [
+            (&[(whole, 5), (whole, 300), (whole, 70_000), (whole, 0)], true),
+            (&[(start, 1), (more, 200), (last, 1), (start, 1), (more, 0), (last, 0)], true),
+            (&[(start, 1), (ping, 125), (more, 1), (ping, 0), (last, 1)], true),
+            (&[(start, 1), (more, 1), (more, 1), (last, 1)], false),
+            (&[(start, 70_000), (more, 0), (ping, 3), (more, 0)], false),
+        ];
+        for (frames, admitted) in cases {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(first, length)| frame(*first, *length)).collect();
+            for size in [1, 3, 7, bytes.len()] {
+                let mut fragments = Fragments::default();
+                let all = bytes.chunks(size).all(|chunk| fragments.admit(chunk, 2));
+                assert_eq!(all, admitted, "{frames:?} in pieces of {size}");
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! One HTTP/1.1 connection: reads each request's head and leads it through the order of handling.
+
+use crate::{
+    answer::{self, Answer, Body},
+    feed::FeedBody,
+    handshake::{self, Refusal},
+    server::{Lifeline, Server},
+    upgrade,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Authority};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tidegate_hub::{self as hub, BodyError, Fault, Found, Frame, Header, Passed, Request, Target, Verdict, app::Stream, path::Path};
+use tokio::{net::TcpStream, time::timeout};
+
+/// Serves requests until the client leaves, an upgrade takes the socket, or a drain ends it.
+pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline) {
+    _ = stream.set_nodelay(true);
+    let peer: Arc<str> = peer.to_string().into();
+    let mut stopping = lifeline.stopping.clone();
+    let service = {
+        let server = server.clone();
+        service_fn(move |request| {
+            let exchange = Exchange { server: server.clone(), lifeline: lifeline.clone(), peer: peer.clone() };
+            async move { Ok::<_, Infallible>(exchange.answer(request).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.config.header_within)
+        .max_buf_size(server.config.header_bytes_max)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    tokio::select! {
+        // Errors are the client's: it left, or sent what is no request and was told so by hyper.
+        _ = connection.as_mut() => return,
+        _ = stopping.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
+    }
+    _ = connection.await;
+}
+
+/// What answers one request.
+struct Exchange {
+    server: Arc<Server>,
+    lifeline: Lifeline,
+    peer: Arc<str>,
+}
+
+impl Exchange {
+    async fn answer(&self, request: http::Request<Incoming>) -> Answer {
+        self.server.hub.counters().requests.add(1);
+        let authority = match authority(request.version(), request.uri(), request.headers()) {
+            Ok(authority) => authority,
+            Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
+        };
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        match Path::parse(&target) {
+            Ok(path) if path.is_host() => host_endpoint(request.method(), &path),
+            Ok(path) => self.route(request, authority, &target, &path).await,
+            Err(_) => answer::text(StatusCode::BAD_REQUEST, "the path has a broken percent-encoding or a control character"),
+        }
+    }
+
+    /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
+    async fn route(&self, mut request: http::Request<Incoming>, authority: String, target: &str, path: &Path<'_>) -> Answer {
+        let server = &*self.server;
+        let found = server.table.find(request.method().as_str(), path);
+        let handshake = match &found {
+            Found::Route { target: Target::WebSocket, .. } => match self.admit(&request, &authority) {
+                Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
+                Err(refusal) => return refusal,
+            },
+            _ => None,
+        };
+        let (parts, body) = request.into_parts();
+        let mut head = Request {
+            method: parts.method,
+            scheme: "http",
+            authority,
+            path: target.to_owned(),
+            headers: parts.headers,
+            params: Vec::new(),
+            peer: self.peer.as_ref().to_owned(),
+            route: 0,
+            context: Vec::new(),
+        };
+        let is_upgrade = handshake.is_some();
+        let decide = async {
+            let mut added = Vec::new();
+            let outcome = match self.guard(&mut head, path, &mut added).await {
+                Ok(Some(refusal)) => Ok(refusal),
+                Ok(None) => self.dispatch(head, path, found, handshake, body).await,
+                Err(fault) => Err(fault),
+            };
+            let answer = outcome.unwrap_or_else(|fault| answer::from_fault(&fault, target));
+            with_headers(answer, added, target)
+        };
+        if !is_upgrade {
+            return decide.await;
+        }
+        match timeout(server.hub.limits().upgrade_within, decide).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let id = answer::log_fault(&Fault::Wall, target);
+                answer::text(StatusCode::SERVICE_UNAVAILABLE, &format!("the app took too long to decide (id {id})"))
+            }
+        }
+    }
+
+    fn admit(&self, request: &http::Request<Incoming>, authority: &str) -> Result<handshake::Handshake, Answer> {
+        let handshake = handshake::read(request.method(), request.version(), request.headers()).map_err(refusal)?;
+        let config = &self.server.config;
+        if config.origins.admit(request.headers(), authority, config.require_origin) {
+            return Ok(handshake);
+        }
+        Err(answer::text(StatusCode::FORBIDDEN, "this origin may not open a WebSocket here"))
+    }
+
+    /// Runs the guards that cover the path; the answer of the one that does not pass.
+    async fn guard(&self, head: &mut Request, path: &Path<'_>, added: &mut Vec<Header>) -> Result<Option<Answer>, Fault> {
+        let Exchange { server, .. } = self;
+        for index in server.table.guards(path) {
+            head.route = index;
+            match server.app.check(index, head).await? {
+                Verdict::Answer(response) => return answer::from_app(response).map(Some),
+                Verdict::Pass(Passed { headers, context }) => {
+                    added.extend(headers);
+                    head.context.extend(context);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn dispatch(
+        &self,
+        mut head: Request,
+        path: &Path<'_>,
+        found: Found,
+        handshake: Option<(handshake::Handshake, hyper::upgrade::OnUpgrade)>,
+        body: Incoming,
+    ) -> Result<Answer, Fault> {
+        let server = &self.server;
+        if let Some(assets) = &server.assets
+            && let Some(file) = assets.file(&head.method, path, &head.headers).await
+        {
+            return Ok(file);
+        }
+        let target = match found {
+            Found::Route { index, target, params } => {
+                head.route = index;
+                head.params = params;
+                target
+            }
+            Found::Methods(allow) => return Ok(method_not_allowed(&allow)),
+            Found::Nothing => return Ok(self.fallback(&head, path).await),
+        };
+        match (target, handshake) {
+            (Target::Http, _) => self.http(head, body).await,
+            (Target::Stream, _) => answer::from_stream(server.app.stream(&head, Box::pin(Upload(body))).await?),
+            (Target::Events, _) => self.events(head).await,
+            (Target::WebSocket, Some((handshake, on_upgrade))) => {
+                upgrade::upgrade(server, self.lifeline.clone(), head, handshake, on_upgrade).await
+            }
+            (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
+        }
+    }
+
+    async fn fallback(&self, head: &Request, path: &Path<'_>) -> Answer {
+        if let Some(assets) = &self.server.assets
+            && let Some(page) = assets.fallback(&head.method, path, &head.headers).await
+        {
+            return page;
+        }
+        answer::text(StatusCode::NOT_FOUND, "nothing is here")
+    }
+
+    async fn http(&self, head: Request, body: Incoming) -> Result<Answer, Fault> {
+        let body = if body.is_end_stream() {
+            Bytes::new()
+        } else {
+            match self.collect(body).await {
+                Ok(body) => body,
+                Err(refusal) => return Ok(refusal),
+            }
+        };
+        answer::from_app(self.server.app.handle(&head, body).await?)
+    }
+
+    /// The whole body, or what the client is told instead.
+    async fn collect(&self, body: Incoming) -> Result<Bytes, Answer> {
+        let max = self.server.hub.limits().body_bytes_max;
+        let too_large = || closing(answer::text(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {max} bytes")));
+        if body.size_hint().lower() > max as u64 {
+            return Err(too_large());
+        }
+        match timeout(self.server.config.body_within, Limited::new(body, max).collect()).await {
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+            Ok(Err(_)) => Err(closing(answer::text(StatusCode::BAD_REQUEST, "the body broke off"))),
+            Err(_) => Err(closing(answer::text(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
+        }
+    }
+
+    async fn events(&self, head: Request) -> Result<Answer, Fault> {
+        let hub = &self.server.hub;
+        let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let feed = match self.server.app.subscribe(&head, last).await? {
+            Ok(feed) => feed,
+            Err(response) => return answer::from_app(response),
+        };
+        if feed.first.iter().any(|first| first.event.as_deref().unwrap_or_default().contains(['\r', '\n', '\0'])) {
+            return Err(Fault::Answer("the name of a feed's first event has a line break".into()));
+        }
+        let body = match hub.subscribe(feed.topics) {
+            Ok(subscribed) => FeedBody::new(subscribed, &feed.first, hub.limits().comment_every),
+            Err(hub::LimitError::TooMany) if hub.connections().count().1 >= hub.limits().feeds_max => {
+                return Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many feeds, try again later"));
+            }
+            Err(error) => return Err(Fault::Answer(format!("the topics of a feed: {error}"))),
+        };
+        let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Stream(Box::pin(body)) };
+        let mut answer = http::Response::new(body);
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        Ok(answer)
+    }
+}
+
+/// Whom the request is for (RFC 9112 section 3.2); an absolute target goes before the `Host` header.
+fn authority(version: Version, target: &Uri, headers: &HeaderMap) -> Result<String, &'static str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().map_err(|_| "the Host header is not valid")?,
+        (None, _) if version < Version::HTTP_11 => "",
+        (None, _) => return Err("the Host header is missing"),
+        (Some(_), Some(_)) => return Err("there is more than one Host header"),
+    };
+    let is_valid = host.is_empty() || host.parse::<Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
+    if !is_valid {
+        return Err("the Host header is not valid");
+    }
+    Ok(target.authority().map_or(host, |authority| authority.as_str()).to_owned())
+}
+
+/// What the host itself serves.
+fn host_endpoint(method: &Method, path: &Path<'_>) -> Answer {
+    let is_health = matches!(path.segments(), [_, endpoint] if endpoint == "health");
+    match (is_health, method) {
+        (true, &Method::GET | &Method::HEAD) => answer::text(StatusCode::OK, "ok"),
+        (true, _) => method_not_allowed(&["GET".into(), "HEAD".into()]),
+        (false, _) => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
+    }
+}
+
+fn method_not_allowed(allow: &[String]) -> Answer {
+    let mut answer = answer::text(StatusCode::METHOD_NOT_ALLOWED, &format!("this path answers {}", allow.join(", ")));
+    let allow = HeaderValue::from_str(&allow.join(", ")).expect("methods of the rules");
+    answer.headers_mut().insert(header::ALLOW, allow);
+    answer
+}
+
+fn refusal(refusal: Refusal) -> Answer {
+    let mut answer = answer::text(refusal.status, refusal.text);
+    if let Some((name, value)) = refusal.header {
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+fn with_headers(mut answer: Answer, added: Vec<Header>, target: &str) -> Answer {
+    match answer::append(answer.headers_mut(), added) {
+        Ok(()) => answer,
+        Err(fault) => answer::from_fault(&fault, target),
+    }
+}
+
+/// The rest of the body will not be read: the connection can't be used again.
+fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// A request's body on its way to the app.
+struct Upload(Incoming);
+
+impl Stream for Upload {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx).map(|next| {
+            next.map(|outcome| match outcome.map(http_body::Frame::into_data) {
+                Ok(Ok(bytes)) => Ok(Frame::Data(bytes)),
+                Ok(Err(frame)) => Ok(Frame::Trailers(frame.into_trailers().unwrap_or_default())),
+                Err(error) => Err(BodyError(error.to_string())),
+            })
+        })
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.0.size_hint().exact()
+    }
+}

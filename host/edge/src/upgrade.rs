@@ -1,0 +1,80 @@
+//! Decides an upgrade with the app and, if it is accepted, gives the socket a task of its own.
+
+use crate::{
+    answer::{self, Answer, Body},
+    connection::Connection,
+    handshake::Handshake,
+    server::{Lifeline, Server},
+    wire::Wire,
+};
+use http::{HeaderValue, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use std::sync::Arc;
+use tidegate_hub::{Accept, Close, Decision, Fault, LimitError, Opened, Request, connections::check_close};
+use tokio::net::TcpStream;
+
+/// Asks the app; the answer is a 101 or the app's refusal.
+pub(crate) async fn upgrade(
+    server: &Arc<Server>,
+    lifeline: Lifeline,
+    request: Request,
+    handshake: Handshake,
+    on_upgrade: OnUpgrade,
+) -> Result<Answer, Fault> {
+    let decision = server.app.upgrade(&request, &handshake.offered).await?;
+    let (accept, close) = match decision {
+        Decision::Reject(response) => return answer::from_app(response),
+        Decision::Accept(accept) => (accept, None),
+        Decision::AcceptThenClose(code, reason) => (Accept::default(), Some(check_final(code, reason)?)),
+    };
+    let mut switching = switching(&handshake, &accept)?;
+    answer::append(switching.headers_mut(), accept.headers.clone())?;
+    let opened = match server.hub.open(accept) {
+        Ok(opened) => opened,
+        Err(LimitError::TooMany) if server.hub.connections().count().0 >= server.hub.limits().connections_max => {
+            return Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many connections, try again later"));
+        }
+        Err(error) => return Err(Fault::Answer(format!("the attachment or the tags of the accepted connection: {error}"))),
+    };
+    let request = close.is_none().then(|| Box::new(request));
+    if let Some(close) = close {
+        opened.outbox().close(close);
+    }
+    tokio::spawn(run(server.clone(), lifeline, opened, request, on_upgrade));
+    Ok(switching)
+}
+
+/// Codes that are free for apps (RFC 6455 section 7.4.2).
+fn check_final(code: u16, reason: String) -> Result<Close, Fault> {
+    match check_close(code, &reason) {
+        Ok(()) if code >= 3000 => Ok(Close { code, reason }),
+        _ => Err(Fault::Answer(format!("accept-then-close with code {code} and {} bytes: 3000 to 4999, at most 123 bytes", reason.len()))),
+    }
+}
+
+fn switching(handshake: &Handshake, accept: &Accept) -> Result<Answer, Fault> {
+    let mut answer = http::Response::new(Body::Whole(None));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = answer.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    let key = HeaderValue::from_str(&handshake.accept_key).expect("base64");
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    if let Some(protocol) = &accept.protocol {
+        if !handshake.offered.contains(protocol) {
+            return Err(Fault::Answer(format!("the subprotocol {protocol:?} was not offered; offered: {:?}", handshake.offered)));
+        }
+        let protocol = HeaderValue::from_str(protocol).expect("an offered token");
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    Ok(answer)
+}
+
+async fn run(server: Arc<Server>, lifeline: Lifeline, opened: Opened, request: Option<Box<Request>>, on_upgrade: OnUpgrade) {
+    // The client may be gone before it got its 101: then nothing was opened.
+    let Ok(upgraded) = on_upgrade.await else { return };
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+    let wire = Wire::new(parts.io.into_inner(), parts.read_buf, server.hub.limits());
+    Connection::new(wire, opened, server.app.clone(), server.hub.clone(), lifeline, request).await;
+}

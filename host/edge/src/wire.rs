@@ -1,0 +1,304 @@
+//! WebSocket frames on a socket: what comes is decoded by tungstenite, what goes is framed once and written in one go.
+//!
+//! An idle connection holds no read buffer to speak of: bytes are read into one that all
+//! connections of a thread share, and only what could not be decoded yet is kept.
+
+use crate::fragments::Fragments;
+use bytes::Bytes;
+use std::{
+    cell::RefCell,
+    io::{self, IoSlice, Read, Write},
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tidegate_hub::{Close, Limits, Message};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::{
+    self,
+    error::{CapacityError, ProtocolError},
+    protocol::{
+        CloseFrame, Role, WebSocketConfig, WebSocketContext,
+        frame::{
+            FrameHeader, Utf8Bytes,
+            coding::{Data, OpCode},
+        },
+    },
+};
+
+/// Of the buffer that the connections of a thread share.
+const READ_BYTES: usize = 16 << 10;
+/// Of the decoder's own buffer, which each connection keeps.
+const DECODER_BYTES: usize = 512;
+/// A larger payload is not copied behind its header but written from where it is.
+const COPY_BYTES_MAX: usize = 16 << 10;
+/// Framed bytes that wait for the socket before no more is framed.
+const OUT_BYTES_MAX: usize = 64 << 10;
+/// An idle connection keeps at most this much of its write buffer.
+const KEEP_BYTES_MAX: usize = 4 << 10;
+
+thread_local! {
+    static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// What came from the peer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    Message(Message),
+    /// A ping (answered with the next flush) or a pong.
+    Alive,
+    /// The peer's close frame.
+    Close(Option<Close>),
+    /// The peer broke the protocol: close with this and read no more.
+    Broken(Close),
+    /// The socket ended.
+    Gone,
+}
+
+/// One socket after its handshake.
+pub(crate) struct Wire<Io> {
+    io: Io,
+    decoder: WebSocketContext,
+    fragments: Fragments,
+    fragments_max: usize,
+    /// Read from the socket and not yet decoded.
+    unread: Bytes,
+    out: Vec<u8>,
+    /// How much of `out` has been written.
+    written: usize,
+    /// Goes behind `out`.
+    large: Bytes,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
+    /// `unread`: what came behind the request's head.
+    pub(crate) fn new(io: Io, unread: Bytes, limits: &Limits) -> Wire<Io> {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(DECODER_BYTES)
+            .write_buffer_size(0)
+            .max_message_size(Some(limits.message_bytes_max))
+            .max_frame_size(Some(limits.frame_bytes_max));
+        Wire {
+            io,
+            decoder: WebSocketContext::new(Role::Server, Some(config)),
+            fragments: Fragments::default(),
+            fragments_max: limits.fragments_max,
+            unread,
+            out: Vec::new(),
+            written: 0,
+            large: Bytes::new(),
+        }
+    }
+
+    /// Hands over what comes until `take` has enough (ready) or nothing more is there (pending).
+    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(Received) -> bool) -> Poll<()> {
+        SHARED.with_borrow_mut(|shared| {
+            let Wire { io, decoder, fragments, unread, out, .. } = self;
+            let mut source =
+                Source { io, cx, shared, filled: 0..0, unread, out, fragments, fragments_max: self.fragments_max, too_many: false };
+            let poll = loop {
+                let received = match decoder.read(&mut source) {
+                    Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Poll::Pending,
+                    Err(_) if source.too_many => Received::Broken(Close::new(1009, "a message of too many fragments")),
+                    outcome => received(outcome),
+                };
+                if !take(received) {
+                    break Poll::Ready(());
+                }
+            };
+            source.keep_rest();
+            poll
+        })
+    }
+
+    /// Reads and forgets, until the peer is gone.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        SHARED.with_borrow_mut(|shared| {
+            loop {
+                let mut buffer = ReadBuf::new(shared);
+                match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
+                    Ok(()) if !buffer.filled().is_empty() => {}
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+    }
+
+    /// Whether another message may be framed.
+    pub(crate) fn has_room(&self) -> bool {
+        self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
+    }
+
+    /// Frames a message; it goes with the next flush.
+    pub(crate) fn send(&mut self, message: &Message) {
+        let data = if matches!(message, Message::Text(_)) { Data::Text } else { Data::Binary };
+        let header = FrameHeader { opcode: OpCode::Data(data), ..FrameHeader::default() };
+        header.format(message.len() as u64, &mut self.out).expect("a Vec takes all");
+        if message.len() <= COPY_BYTES_MAX {
+            self.out.extend_from_slice(message.bytes());
+        } else {
+            self.large = message.bytes().clone();
+        }
+    }
+
+    /// Frames a ping.
+    pub(crate) fn ping(&mut self) {
+        // Refused only when a close frame went out: then no ping is due any more.
+        _ = self.decoder.write(&mut Out(&mut self.out), tungstenite::Message::Ping(Bytes::new()));
+    }
+
+    /// Frames what the decoder has to answer: pongs, and the answer to the peer's close.
+    pub(crate) fn reply(&mut self) {
+        // Says "closed" when that was the answer to a close: as it should be.
+        _ = self.decoder.flush(&mut Out(&mut self.out));
+    }
+
+    /// Frames our close.
+    pub(crate) fn close(&mut self, close: &Close) {
+        let frame = CloseFrame { code: close.code.into(), reason: Utf8Bytes::from(close.reason.as_str()) };
+        _ = self.decoder.close(&mut Out(&mut self.out), Some(frame));
+    }
+
+    /// Ready when everything that was framed has been written.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.out.len() || !self.large.is_empty() {
+            let first = &self.out[self.written..];
+            let io = Pin::new(&mut self.io);
+            let outcome = match (first.is_empty(), self.large.is_empty()) {
+                (_, true) => io.poll_write(cx, first),
+                (true, _) => io.poll_write(cx, &self.large),
+                _ => io.poll_write_vectored(cx, &[IoSlice::new(first), IoSlice::new(&self.large)]),
+            };
+            let written = ready!(outcome)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_first = written.min(first.len());
+            self.written += of_first;
+            _ = self.large.split_to(written - of_first);
+        }
+        self.written = 0;
+        self.out.clear();
+        if self.out.capacity() > KEEP_BYTES_MAX {
+            self.out = Vec::new();
+        }
+        self.large = Bytes::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ends our side of the socket.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
+    use tungstenite::{Error, Message as Frame};
+    match outcome {
+        Ok(Frame::Text(text)) => match bytestring::ByteString::try_from(Bytes::from(text)) {
+            Ok(text) => Received::Message(Message::Text(text)),
+            Err(_) => broken_utf8(),
+        },
+        Ok(Frame::Binary(bytes)) => Received::Message(Message::Binary(bytes)),
+        Ok(Frame::Close(close)) => {
+            Received::Close(close.map(|close| Close { code: close.code.into(), reason: close.reason.as_str().to_owned() }))
+        }
+        Ok(_) => Received::Alive,
+        Err(Error::Utf8(_)) => broken_utf8(),
+        Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => Received::Broken(Close::new(1009, "the message is too large")),
+        Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Received::Gone,
+        Err(Error::Protocol(_)) => Received::Broken(Close::new(1002, "not a valid frame")),
+        Err(_) => Received::Gone,
+    }
+}
+
+fn broken_utf8() -> Received {
+    Received::Broken(Close::new(1007, "the text is not UTF-8"))
+}
+
+/// What the decoder reads from; its own control frames go to `out`.
+struct Source<'a, 'cx, Io> {
+    io: &'a mut Io,
+    cx: &'a mut Context<'cx>,
+    shared: &'a mut [u8],
+    /// The part of `shared` that was read and not handed out.
+    filled: Range<usize>,
+    unread: &'a mut Bytes,
+    out: &'a mut Vec<u8>,
+    fragments: &'a mut Fragments,
+    fragments_max: usize,
+    too_many: bool,
+}
+
+impl<Io: AsyncRead + Unpin> Source<'_, '_, Io> {
+    fn fill(&mut self) -> io::Result<()> {
+        let mut buffer = ReadBuf::new(self.shared);
+        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) => {
+                self.filled = 0..buffer.filled().len();
+                Ok(())
+            }
+        }
+    }
+
+    fn keep_rest(&mut self) {
+        if !self.filled.is_empty() {
+            *self.unread = Bytes::copy_from_slice(&self.shared[self.filled.clone()]);
+        }
+    }
+}
+
+impl<Io: AsyncRead + Unpin> Read for Source<'_, '_, Io> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = if !self.unread.is_empty() {
+            let length = buffer.len().min(self.unread.len());
+            buffer[..length].copy_from_slice(&self.unread.split_to(length));
+            length
+        } else {
+            if self.filled.is_empty() {
+                self.fill()?;
+            }
+            let length = buffer.len().min(self.filled.len());
+            buffer[..length].copy_from_slice(&self.shared[self.filled.start..][..length]);
+            self.filled.start += length;
+            length
+        };
+        if !self.fragments.admit(&buffer[..length], self.fragments_max) {
+            self.too_many = true;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(length)
+    }
+}
+
+impl<Io> Write for Source<'_, '_, Io> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Out(self.out).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Where the decoder writes when it does not read.
+struct Out<'a>(&'a mut Vec<u8>);
+
+impl Read for Out<'_> {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+impl Write for Out<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
