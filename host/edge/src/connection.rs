@@ -8,13 +8,14 @@ use crate::{
 use std::{
     collections::VecDeque,
     future::Future,
+    io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 use tidegate_hub::{
-    App, Call, Close, Fault, Hub, Opened, Outgoing, Request, Session,
+    App, Call, Close, Fault, Limits, Opened, Outgoing, Request, Session,
     session::{Due, Event},
 };
 use tokio::{
@@ -28,7 +29,6 @@ pub(crate) struct Connection<Io> {
     session: Session,
     conn: Opened,
     app: Arc<dyn App>,
-    hub: Arc<Hub>,
     _lifeline: Lifeline,
     /// For the first event.
     request: Option<Box<Request>>,
@@ -56,17 +56,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         wire: Wire<Io>,
         conn: Opened,
         app: Arc<dyn App>,
-        hub: Arc<Hub>,
+        limits: &Limits,
         lifeline: Lifeline,
         request: Option<Box<Request>>,
     ) -> Connection<Io> {
         let begin = if request.is_some() { Session::new } else { Session::silent };
         Connection {
-            session: begin(hub.limits(), Instant::now()),
+            session: begin(limits, Instant::now()),
             wire,
             conn,
             app,
-            hub,
             _lifeline: lifeline,
             request,
             call: None,
@@ -162,52 +161,67 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         }
         let mut progress = false;
         loop {
-            while self.wire.has_room() {
-                let Some(outgoing) = self.batch.pop_front() else { break };
-                self.frame(outgoing);
+            let written = self.batch.is_empty() && self.wire.is_flushed();
+            // Taken even while the socket is stuck: it may be a close, whose time has to run.
+            let taken = self.conn.outbox().poll_take(cx, &mut self.batch, written).is_ready();
+            if taken {
+                self.notice_close();
                 progress = true;
             }
-            match self.wire.poll_flush(cx) {
+            match self.poll_batch(cx) {
                 Poll::Pending => return progress,
-                Poll::Ready(Ok(())) if !self.batch.is_empty() => continue,
-                Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
                     self.end();
                     return true;
                 }
-            }
-            if self.conn.outbox().poll_take(cx, &mut self.batch, true).is_pending() {
-                break;
+                Poll::Ready(Ok(())) if taken => {}
+                Poll::Ready(Ok(())) => return self.advance_end() || progress,
             }
         }
+    }
+
+    /// A close is always the last in the outbox.
+    fn notice_close(&mut self) {
+        if let Some(Outgoing::Close(close)) = self.batch.back() {
+            self.session.handle_closing(close.clone(), Instant::now());
+            self.clock_is_stale = true;
+        }
+    }
+
+    /// Ready when everything that was taken is written.
+    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.wire.has_room()
+                && let Some(outgoing) = self.batch.pop_front()
+            {
+                match outgoing {
+                    Outgoing::Close(close) => self.wire.close(&close),
+                    Outgoing::Message(message) => self.wire.send(&message),
+                    Outgoing::Publication(publication) => self.wire.send(&publication.message),
+                }
+            }
+            ready!(self.wire.poll_flush(cx))?;
+            if self.batch.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// What waited until everything before it was handled and written: the answer to a close, or to a broken frame.
+    fn advance_end(&mut self) -> bool {
         if self.session.ready_to_answer() {
-            self.answer_close();
-            progress = true;
+            self.wire.reply();
+            self.session.handle_answered();
+            return true;
         }
-        if self.session.is_quiet() && matches!(self.reading, Reading::Broken(_)) {
-            let Reading::Broken(close) = std::mem::replace(&mut self.reading, Reading::Discard) else { return progress };
-            self.conn.outbox().close(close);
-            progress = true;
+        if self.session.is_quiet()
+            && let Reading::Broken(close) = &self.reading
+        {
+            self.conn.outbox().close(close.clone());
+            self.reading = Reading::Discard;
+            return true;
         }
-        progress
-    }
-
-    fn frame(&mut self, outgoing: Outgoing) {
-        match &outgoing {
-            Outgoing::Close(_) if self.session.is_closing() => {}
-            Outgoing::Close(close) => {
-                self.wire.close(close);
-                self.session.handle_closing(close.clone(), Instant::now());
-                self.clock_is_stale = true;
-            }
-            Outgoing::Message(message) => self.wire.send(message),
-            Outgoing::Publication(publication) => self.wire.send(&publication.message),
-        }
-    }
-
-    fn answer_close(&mut self) {
-        self.wire.reply();
-        self.session.handle_answered();
+        false
     }
 
     fn poll_clock(&mut self, cx: &mut Context<'_>) -> bool {
@@ -261,8 +275,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
 
     /// The last bytes and our end of the socket, as far as the peer takes them at once.
     fn poll_end_of_socket(&mut self, cx: &mut Context<'_>) {
-        let discarding = matches!(self.reading, Reading::Discard) && self.batch.is_empty();
-        if (self.session.is_ended() || discarding) && self.wire.poll_flush(cx).is_ready() {
+        let ended = self.session.is_ended();
+        let discarding = matches!(self.reading, Reading::Discard) && self.session.is_closing() && self.batch.is_empty();
+        if ended {
+            self.wire.reply(); // the peer's close may have come while ours waited
+        }
+        if (ended || discarding) && self.wire.poll_flush(cx).is_ready() {
             _ = self.wire.poll_shutdown(cx);
         }
     }

@@ -9,11 +9,17 @@ pub(crate) struct Fragments {
     skip: u64,
     /// Frames so far of a message that is not whole.
     count: usize,
+    /// A message had too many: nothing is let through any more.
+    exceeded: bool,
 }
 
 impl Fragments {
-    /// Whether the message that these bytes belong to has at most `max` frames.
-    pub(crate) fn admit(&mut self, mut bytes: &[u8], max: usize) -> bool {
+    /// How many of these bytes come before the frame that is one too many for its message.
+    pub(crate) fn admit(&mut self, all: &[u8], max: usize) -> usize {
+        if self.exceeded {
+            return 0;
+        }
+        let mut bytes = all;
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = self.skip.min(bytes.len() as u64);
@@ -27,11 +33,17 @@ impl Fragments {
             if self.header_length as usize == self.header_size() {
                 self.begin_frame();
                 if self.count > max {
-                    return false;
+                    self.exceeded = true;
+                    return all.len() - bytes.len();
                 }
             }
         }
-        true
+        all.len()
+    }
+
+    /// Whether a message had too many.
+    pub(crate) fn exceeded(&self) -> bool {
+        self.exceeded
     }
 
     /// Without the mask, as far as it is known.
@@ -89,8 +101,8 @@ mod tests {
             let bytes: Vec<u8> = frames.iter().flat_map(|(first, length)| frame(*first, *length)).collect();
             for size in [1, 3, 7, bytes.len()] {
                 let mut fragments = Fragments::default();
-                let all = bytes.chunks(size).all(|chunk| fragments.admit(chunk, 2));
-                assert_eq!(all, admitted, "{frames:?} in pieces of {size}");
+                bytes.chunks(size).for_each(|chunk| _ = fragments.admit(chunk, 2));
+                assert_eq!(!fragments.exceeded(), admitted, "{frames:?} in pieces of {size}");
             }
         }
     }

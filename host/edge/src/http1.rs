@@ -79,7 +79,7 @@ impl Exchange {
         let handshake = match &found {
             Found::Route { target: Target::WebSocket, .. } => match self.admit(&request, &authority) {
                 Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
-                Err(refusal) => return refusal,
+                Err(refusal) => return *refusal,
             },
             _ => None,
         };
@@ -118,13 +118,14 @@ impl Exchange {
         }
     }
 
-    fn admit(&self, request: &http::Request<Incoming>, authority: &str) -> Result<handshake::Handshake, Answer> {
-        let handshake = handshake::read(request.method(), request.version(), request.headers()).map_err(refusal)?;
+    fn admit(&self, request: &http::Request<Incoming>, authority: &str) -> Result<handshake::Handshake, Box<Answer>> {
+        let handshake =
+            handshake::read(request.method(), request.version(), request.headers()).map_err(|refused| Box::new(refusal(refused)))?;
         let config = &self.server.config;
         if config.origins.admit(request.headers(), authority, config.require_origin) {
             return Ok(handshake);
         }
-        Err(answer::text(StatusCode::FORBIDDEN, "this origin may not open a WebSocket here"))
+        Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not open a WebSocket here")))
     }
 
     /// Runs the guards that cover the path; the answer of the one that does not pass.

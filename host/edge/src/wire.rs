@@ -94,12 +94,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(Received) -> bool) -> Poll<()> {
         SHARED.with_borrow_mut(|shared| {
             let Wire { io, decoder, fragments, unread, out, .. } = self;
-            let mut source =
-                Source { io, cx, shared, filled: 0..0, unread, out, fragments, fragments_max: self.fragments_max, too_many: false };
+            let mut source = Source { io, cx, shared, filled: 0..0, unread, out, fragments, fragments_max: self.fragments_max };
             let poll = loop {
                 let received = match decoder.read(&mut source) {
                     Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Poll::Pending,
-                    Err(_) if source.too_many => Received::Broken(Close::new(1009, "a message of too many fragments")),
+                    Err(_) if source.fragments.exceeded() => Received::Broken(Close::new(1009, "a message of too many fragments")),
                     outcome => received(outcome),
                 };
                 if !take(received) {
@@ -127,6 +126,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     /// Whether another message may be framed.
     pub(crate) fn has_room(&self) -> bool {
         self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
+    }
+
+    /// Whether everything that was framed has been written.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.out.is_empty() && self.large.is_empty()
     }
 
     /// Frames a message; it goes with the next flush.
@@ -227,7 +231,6 @@ struct Source<'a, 'cx, Io> {
     out: &'a mut Vec<u8>,
     fragments: &'a mut Fragments,
     fragments_max: usize,
-    too_many: bool,
 }
 
 impl<Io: AsyncRead + Unpin> Source<'_, '_, Io> {
@@ -252,6 +255,9 @@ impl<Io: AsyncRead + Unpin> Source<'_, '_, Io> {
 
 impl<Io: AsyncRead + Unpin> Read for Source<'_, '_, Io> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.fragments.exceeded() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let length = if !self.unread.is_empty() {
             let length = buffer.len().min(self.unread.len());
             buffer[..length].copy_from_slice(&self.unread.split_to(length));
@@ -265,11 +271,11 @@ impl<Io: AsyncRead + Unpin> Read for Source<'_, '_, Io> {
             self.filled.start += length;
             length
         };
-        if !self.fragments.admit(&buffer[..length], self.fragments_max) {
-            self.too_many = true;
-            return Err(io::ErrorKind::InvalidData.into());
+        // Nothing admitted would read as the end of the socket.
+        match self.fragments.admit(&buffer[..length], self.fragments_max) {
+            0 if length > 0 => Err(io::ErrorKind::InvalidData.into()),
+            admitted => Ok(admitted),
         }
-        Ok(length)
     }
 }
 

@@ -80,8 +80,9 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Of what is in the queue.
     bytes: usize,
-    /// Taken out and not yet written.
+    /// Bytes and messages that were taken out and are not yet written.
     in_flight: usize,
+    in_flight_messages: usize,
     /// A close is queued, or the client is gone.
     closed: bool,
     /// Who drains, while there is nothing to drain.
@@ -159,6 +160,7 @@ impl Outbox {
         state.queue = VecDeque::new();
         state.bytes = 0;
         state.in_flight = 0;
+        state.in_flight_messages = 0;
     }
 
     /// Moves everything that is queued to the end of `batch`. `written`: what was taken before has reached the network.
@@ -193,7 +195,7 @@ impl Outbox {
 
     fn is_full(&self, state: &State, length: usize) -> bool {
         let pending = state.bytes + state.in_flight;
-        state.queue.len() >= self.messages_max || (pending > 0 && pending + length > self.bytes_max)
+        state.queue.len() + state.in_flight_messages >= self.messages_max || (pending > 0 && pending + length > self.bytes_max)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -219,11 +221,13 @@ impl State {
     fn take(&mut self, batch: &mut VecDeque<Outgoing>, written: bool) -> bool {
         if written {
             self.in_flight = 0;
+            self.in_flight_messages = 0;
         }
         if self.queue.is_empty() {
             return false;
         }
         self.in_flight += mem::take(&mut self.bytes);
+        self.in_flight_messages += self.queue.len();
         if batch.is_empty() {
             mem::swap(&mut self.queue, batch);
         } else {

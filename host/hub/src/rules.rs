@@ -298,7 +298,9 @@ mod tests {
     #[test]
     fn routes_that_the_router_cannot_tell_apart_are_refused() {
         use Target::{Http, WebSocket};
-        let cases: [(&[(&str, &str, Target)], &[(usize, Rule)]); 13] = [
+        type Registration = (&'static str, &'static str, Target);
+        type Broken = (usize, Rule);
+        let cases: Vec<(&[Registration], &[Broken])> = vec![
             (&[("GET", "/a", Http), ("GET", "/a", Http)], &[(1, Rule::Duplicate)]),
             (&[("GET", "/a", Http), ("GET", "/a/", Http)], &[(1, Rule::Duplicate)]),
             (&[("GET", "/a", Http), ("GET", "/%61", Http)], &[(1, Rule::Duplicate)]),

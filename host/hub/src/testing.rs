@@ -22,6 +22,8 @@ pub struct FakeApp {
     pub stream: Box<dyn Fn(Request, Body) -> Result<Streamed, Fault> + Send + Sync>,
     /// Request and offered subprotocols.
     pub upgrade: Answer<(Request, Vec<String>), Decision>,
+    /// Whether `on-upgrade` never comes to its end.
+    pub undecided: bool,
     /// A connection that opened.
     pub open: Answer<(Arc<Conn>, Request), ()>,
     /// Messages of a connection.
@@ -39,6 +41,7 @@ impl Default for FakeApp {
             handle: Box::new(|(request, _)| Ok(Response { status: 200, headers: vec![], body: request.path.into() })),
             stream: Box::new(|_, body| Ok(Streamed { status: 200, headers: Default::default(), body })),
             upgrade: Box::new(|_| Ok(Decision::Accept(Accept::default()))),
+            undecided: false,
             open: Box::new(|_| Ok(())),
             messages: Box::new(|(conn, messages)| {
                 messages.into_iter().for_each(|message| _ = conn.send(message));
@@ -68,7 +71,10 @@ impl App for FakeApp {
     }
 
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
-        ready((self.upgrade)((request.clone(), offered.to_vec())))
+        match self.undecided {
+            true => Box::pin(std::future::pending()),
+            false => ready((self.upgrade)((request.clone(), offered.to_vec()))),
+        }
     }
 
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {

@@ -1,0 +1,50 @@
+//! The yardsticks: what hyper and tungstenite do by themselves, in the shape that a good engineer would write.
+
+mod echo;
+mod fanout;
+mod hello;
+mod listen;
+mod websocket;
+
+use std::net::SocketAddr;
+
+use clap::{Parser, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(about = "A native server to measure others by.")]
+struct Arguments {
+    yardstick: Yardstick,
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Yardstick {
+    /// WebSocket: each message back at once.
+    Echo,
+    /// WebSocket: all messages that are ready back in one write.
+    EchoBatched,
+    /// WebSocket: each message to all connections.
+    Fanout,
+    /// HTTP: one answer to everything.
+    Hello,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    tidegate_bench::machine::raise_open_files()?;
+    let arguments = Arguments::parse();
+    let listener = listen::bind(arguments.listen).await?;
+    let serving = async {
+        match arguments.yardstick {
+            Yardstick::Echo => websocket::serve(listener, echo::each).await,
+            Yardstick::EchoBatched => websocket::serve(listener, echo::batched).await,
+            Yardstick::Fanout => fanout::serve(listener).await,
+            Yardstick::Hello => hello::serve(listener).await,
+        }
+    };
+    tokio::task::LocalSet::new().run_until(serving).await
+}

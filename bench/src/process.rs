@@ -1,0 +1,59 @@
+//! What the kernel says of a process: the processor time that it used and the memory that it holds.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nix::time::ClockId;
+use nix::unistd::Pid;
+
+/// A process that is measured from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    pid: u32,
+    clock: ClockId,
+}
+
+impl Process {
+    /// The running process with this number.
+    pub fn new(pid: u32) -> Result<Self> {
+        let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(i32::try_from(pid)?))?;
+        Ok(Self { pid, clock })
+    }
+
+    /// User and system time of all of its threads, the ended ones included. This is its CPU clock: the sum
+    /// that `/proc/PID/task/*/schedstat` gives in parts, in nanoseconds, where `/proc/PID/stat` counts ticks.
+    pub fn cpu(&self) -> Result<Duration> {
+        Ok(self.clock.now().context("the server has ended")?.into())
+    }
+
+    /// Resident memory (`VmRSS`).
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the server has ended")?;
+        resident_bytes(&status).context("no VmRSS in the server's status")
+    }
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_from_the_status() {
+        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1234 * 1024));
+        assert_eq!(resident_bytes("Name:\tkthread\n"), None);
+    }
+
+    #[test]
+    fn a_process_sees_itself() {
+        let process = Process::new(std::process::id()).unwrap();
+        assert!(process.resident_bytes().unwrap() > 0);
+        assert!(process.cpu().unwrap() > Duration::ZERO);
+    }
+}

@@ -1,0 +1,98 @@
+//! What an app is given of the world, as people write it: variables, directories, hosts, assets.
+
+use crate::key::Value;
+use std::path::{Path, PathBuf};
+use tidegate_wasm::Dir;
+
+/// Takes each text of a list.
+pub(crate) fn each(value: Value, take: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
+    value.list()?.iter().map(String::as_str).try_for_each(take)
+}
+
+/// "NAME=VALUE", or "NAME" for the value that it has here.
+pub(crate) fn env(text: &str) -> Result<(String, String), String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (text, std::env::var(text).ok()),
+    };
+    if name.is_empty() || text.contains('\0') {
+        return Err(format!("{text:?} is no variable: write \"NAME=VALUE\", or \"NAME\" to pass on its value"));
+    }
+    let value = value.ok_or_else(|| format!("{name} is not set here: set it, or write \"{name}=VALUE\""))?;
+    Ok((name.to_owned(), value))
+}
+
+/// "HOST::GUEST" to read, "HOST::GUEST::rw" to write as well.
+pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
+    let parts: Vec<&str> = text.split("::").collect();
+    let (host, guest, writable) = match parts[..] {
+        [host, guest] => (host, guest, false),
+        [host, guest, "rw"] => (host, guest, true),
+        _ => ("", "", false),
+    };
+    if host.is_empty() || guest.is_empty() {
+        return Err(format!("{text:?} is no grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write"));
+    }
+    Ok(Dir { host: directory(host, base)?, guest: guest.to_owned(), writable })
+}
+
+/// A host that the app may reach: "api.example.com", "localhost:3000".
+pub(crate) fn outbound(text: &str) -> Result<String, String> {
+    let is_host = !text.is_empty() && !text.contains(['/', ' ', '@', '?']);
+    if is_host { Ok(text.to_owned()) } else { Err(format!("{text:?} is no host: write its name alone, as in \"api.example.com\"")) }
+}
+
+/// A directory of files to serve.
+pub(crate) fn assets(text: &str, base: &Path) -> Result<PathBuf, String> {
+    directory(text, base)
+}
+
+fn directory(text: &str, base: &Path) -> Result<PathBuf, String> {
+    let path = base.join(text);
+    match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.is_dir() => Ok(path),
+        Ok(_) => Err(format!("{} is not a directory", path.display())),
+        Err(error) => Err(format!("can't read the directory {}: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_has_a_name_and_a_value_from_there_or_from_here() {
+        let pair = |name: &str, value: &str| Some((name.to_owned(), value.to_owned()));
+        let cases = [
+            ("A=b", pair("A", "b")),
+            ("A=b=c", pair("A", "b=c")),
+            ("A=", pair("A", "")),
+            ("CARGO_PKG_NAME", pair("CARGO_PKG_NAME", "tidegate-cli")),
+            ("TIDEGATE_NEVER_SET", None),
+            ("=b", None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(env(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_is_read_only_unless_said_otherwise() {
+        let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let cases = [
+            ("src::/data", Some(false)),
+            ("src::/data::rw", Some(true)),
+            ("src", None),
+            ("src::", None),
+            ("::/data", None),
+            ("src::/data::ro", None),
+            ("nowhere::/data", None),
+            ("Cargo.toml::/data", None),
+        ];
+        for (text, writable) in cases {
+            let expected = writable.map(|writable| Dir { host: base.join("src"), guest: "/data".into(), writable });
+            assert_eq!(dir(text, base).ok(), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Every key of `tidegate.toml`: its section, its name and the place in [`Config`] that it sets.
+
+use crate::{
+    config::Config,
+    grant,
+    quantity::{self, Size, Time},
+};
+use std::{path::Path, time::Duration};
+use tidegate_edge::Origins;
+
+/// One key.
+pub(crate) struct Key {
+    pub(crate) section: &'static str,
+    pub(crate) name: &'static str,
+    field: Field,
+}
+
+/// What a key sets and how its value is written.
+enum Field {
+    Bytes(fn(&mut Config) -> &mut usize),
+    Count(fn(&mut Config) -> &mut usize),
+    Time(fn(&mut Config) -> &mut Duration),
+    /// Zero says that there is none.
+    TimeOrNone(fn(&mut Config) -> &mut Duration),
+    /// Read on its own; relative paths begin at the given directory.
+    Own(fn(&mut Config, Value, &Path) -> Result<(), String>),
+}
+
+/// A value as it stands in the file.
+pub(crate) enum Value {
+    /// A string, or a number as it is written.
+    Text(String),
+    Flag(bool),
+    List(Vec<String>),
+}
+
+macro_rules! keys {
+    ($([$section:ident] $($name:ident: $kind:ident($place:expr),)*)*) => {
+        &[$($(Key { section: stringify!($section), name: stringify!($name), field: Field::$kind($place) }),*),*]
+    };
+}
+
+/// All of them, in the order in which people read about them.
+pub(crate) const KEYS: &[Key] = keys! {
+    [server]
+    listen: Own(|config, value, _| Ok(config.listen = value.text()?.parse()?)),
+    assets: Own(|config, value, base| Ok(config.edge.assets = Some(grant::assets(&value.text()?, base)?))),
+    origins: Own(|config, value, _| Ok(config.edge.origins = origins(&value.list_or_one()?)?)),
+    require_origin: Own(|config, value, _| Ok(config.edge.require_origin = value.flag()?)),
+    workers: Own(|config, value, _| Ok(config.workers = quantity::count_above_zero(&value.text()?)?)),
+    drain: TimeOrNone(|config| &mut config.edge.drain_within),
+
+    [limits]
+    body_bytes_max: Bytes(|config| &mut config.limits.body_bytes_max),
+    message_bytes_max: Bytes(|config| &mut config.limits.message_bytes_max),
+    frame_bytes_max: Bytes(|config| &mut config.limits.frame_bytes_max),
+    fragments_max: Count(|config| &mut config.limits.fragments_max),
+    outbox_bytes_max: Bytes(|config| &mut config.limits.outbox_bytes_max),
+    outbox_messages_max: Count(|config| &mut config.limits.outbox_messages_max),
+    inbox_bytes_max: Bytes(|config| &mut config.limits.inbox_bytes_max),
+    inbox_messages_max: Count(|config| &mut config.limits.inbox_messages_max),
+    attachment_bytes_max: Bytes(|config| &mut config.limits.attachment_bytes_max),
+    tags_max: Count(|config| &mut config.limits.tags_max),
+    tag_bytes_max: Bytes(|config| &mut config.limits.tag_bytes_max),
+    follows_max: Count(|config| &mut config.limits.follows_max),
+    topic_bytes_max: Bytes(|config| &mut config.limits.topic_bytes_max),
+    topics_max: Count(|config| &mut config.limits.topics_max),
+    connections_max: Count(|config| &mut config.limits.connections_max),
+    feeds_max: Count(|config| &mut config.limits.feeds_max),
+    ping_every: TimeOrNone(|config| &mut config.limits.ping_every),
+    pong_within: Time(|config| &mut config.limits.pong_within),
+    idle_max: TimeOrNone(|config| &mut config.limits.idle_max),
+    lifetime_max: TimeOrNone(|config| &mut config.limits.lifetime_max),
+    close_within: Time(|config| &mut config.limits.close_within),
+    upgrade_within: Time(|config| &mut config.limits.upgrade_within),
+    comment_every: Time(|config| &mut config.limits.comment_every),
+    header_bytes_max: Bytes(|config| &mut config.edge.header_bytes_max),
+    header_within: Time(|config| &mut config.edge.header_within),
+    body_within: Time(|config| &mut config.edge.body_within),
+
+    [app]
+    memory: Bytes(|config| &mut config.app.memory_bytes_max),
+    instances: Count(|config| &mut config.app.instances_max),
+    cpu: Time(|config| &mut config.app.cpu_max),
+    wall: Time(|config| &mut config.app.wall_max),
+
+    [grants]
+    env: Own(|config, value, _| grant::each(value, |text| config.grant_env(grant::env(text)?))),
+    dirs: Own(|config, value, base| grant::each(value, |text| Ok(config.app.dirs.push(grant::dir(text, base)?)))),
+    outbound: Own(|config, value, _| grant::each(value, |text| Ok(config.app.outbound.push(grant::outbound(text)?)))),
+
+    [topics]
+    drop_oldest: Own(|config, value, _| Ok(config.topics.drop_oldest = value.list()?)),
+};
+
+impl Key {
+    /// The key of this section and name.
+    pub(crate) fn find(section: &str, name: &str) -> Option<&'static Key> {
+        KEYS.iter().find(|key| key.section == section && key.name == name)
+    }
+
+    /// Sets it in `config`; what to write instead if the value is of no use.
+    pub(crate) fn set(&self, config: &mut Config, value: Value, base: &Path) -> Result<(), String> {
+        match self.field {
+            Field::Bytes(field) => *field(config) = quantity::size(&value.text()?)?,
+            Field::Count(field) => *field(config) = quantity::count(&value.text()?)?,
+            Field::Time(field) => *field(config) = quantity::time_above_zero(&value.text()?)?,
+            Field::TimeOrNone(field) => *field(config) = quantity::time(&value.text()?)?,
+            Field::Own(set) => set(config, value, base)?,
+        }
+        Ok(())
+    }
+
+    /// Its value in `config` as [`set`](Key::set) reads it, if it is a quantity.
+    pub(crate) fn quantity(&self, config: &Config) -> Option<String> {
+        let mut config = config.clone();
+        match self.field {
+            Field::Bytes(field) => Some(Size(*field(&mut config)).to_string()),
+            Field::Count(field) => Some(field(&mut config).to_string()),
+            Field::Time(field) | Field::TimeOrNone(field) => Some(Time(*field(&mut config)).to_string()),
+            Field::Own(_) => None,
+        }
+    }
+}
+
+impl Value {
+    fn text(self) -> Result<String, String> {
+        match self {
+            Value::Text(text) => Ok(text),
+            Value::Flag(_) | Value::List(_) => Err("write one value, as a string or a number".into()),
+        }
+    }
+
+    fn flag(self) -> Result<bool, String> {
+        match self {
+            Value::Flag(flag) => Ok(flag),
+            Value::Text(_) | Value::List(_) => Err("write true or false".into()),
+        }
+    }
+
+    pub(crate) fn list(self) -> Result<Vec<String>, String> {
+        match self {
+            Value::List(list) => Ok(list),
+            Value::Text(_) | Value::Flag(_) => Err("write a list of strings, as in [\"one\", \"two\"]".into()),
+        }
+    }
+
+    fn list_or_one(self) -> Result<Vec<String>, String> {
+        match self {
+            Value::Text(text) => Ok(vec![text]),
+            other => other.list(),
+        }
+    }
+}
+
+/// Which pages may open a WebSocket: "same-origin", "any", or origins as browsers send them.
+pub(crate) fn origins(list: &[String]) -> Result<Origins, String> {
+    match list {
+        [] => Ok(Origins::SameOrigin),
+        [only] if only == "same-origin" => Ok(Origins::SameOrigin),
+        [only] if only == "any" => Ok(Origins::Any),
+        list => list.iter().map(|text| origin(text)).collect::<Result<_, _>>().map(Origins::List),
+    }
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    if text == "same-origin" || text == "any" {
+        return Err(format!("{text:?} stands alone: leave the other origins out, or {text:?}"));
+    }
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    match host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '*', ' '])) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no origin: write scheme and host as a browser sends them, as in \"https://example.org\"")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_hubs_limits_has_a_key_of_its_name() {
+        let debug = format!("{:#?}", tidegate_hub::Limits::default());
+        let fields: Vec<&str> = debug.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name).collect();
+        assert!(fields.len() > 20);
+        for field in fields {
+            assert!(Key::find("limits", field).is_some(), "{field}");
+        }
+    }
+
+    #[test]
+    fn each_limit_sets_the_field_of_its_name_and_reads_back_what_it_set() {
+        for key in KEYS.iter().filter(|key| key.section == "limits") {
+            let mut config = Config::default();
+            let text = if matches!(key.field, Field::Time(_) | Field::TimeOrNone(_)) { "77s" } else { "77" };
+            key.set(&mut config, Value::Text(text.into()), Path::new("")).unwrap();
+            assert!(format!("{config:?}").contains(&format!(" {}: 77", key.name)), "{}", key.name);
+            assert!(key.quantity(&config).unwrap().starts_with("77"), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn a_time_that_may_be_off_may_be_zero_and_no_other() {
+        for (name, zero_is_fine) in [("comment_every", false), ("pong_within", false), ("ping_every", true), ("idle_max", true)] {
+            let key = Key::find("limits", name).unwrap();
+            assert_eq!(key.set(&mut Config::default(), Value::Text("0s".into()), Path::new("")).is_ok(), zero_is_fine, "{name}");
+        }
+    }
+
+    #[test]
+    fn origins_are_a_word_or_a_list_of_what_browsers_send() {
+        let list = |texts: &[&str]| Some(Origins::List(texts.iter().map(|text| text.to_string()).collect()));
+        let cases: [(&[&str], Option<Origins>); 10] = [
+            (&[], Some(Origins::SameOrigin)),
+            (&["same-origin"], Some(Origins::SameOrigin)),
+            (&["any"], Some(Origins::Any)),
+            (&["https://a.example", "http://localhost:3000"], list(&["https://a.example", "http://localhost:3000"])),
+            (&["any", "https://a.example"], None),
+            (&["a.example"], None),
+            (&["https://"], None),
+            (&["https://a.example/"], None),
+            (&["https://*.example"], None),
+            (&["wss://a.example"], None),
+        ];
+        for (texts, expected) in cases {
+            let texts: Vec<String> = texts.iter().map(|text| text.to_string()).collect();
+            assert_eq!(origins(&texts).ok(), expected, "{texts:?}");
+        }
+    }
+}

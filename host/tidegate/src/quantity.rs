@@ -1,0 +1,156 @@
+//! Sizes and times as people write them: "64 MiB", "30s". Both ways.
+
+use std::{fmt, time::Duration};
+
+const SIZES: [(&str, u64); 9] = [
+    ("", 1),
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("KB", 1_000),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+];
+
+const TIMES: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+
+/// Beyond it a time is a mistake, and a clock that adds it may overflow.
+const TIME_MAX: Duration = Duration::from_secs(3650 * 86_400);
+
+/// Reads a size in bytes.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    let wrong = || format!("{text:?} is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"");
+    let bytes = read(text, &SIZES).ok_or_else(wrong)?;
+    usize::try_from(bytes).map_err(|_| wrong())
+}
+
+/// Reads a time.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no time: write a number with ms, s, m, h or d, as in \"30s\"");
+    let time = match text.trim() {
+        "0" => Duration::ZERO,
+        text => Duration::from_millis(read(text, &TIMES).ok_or_else(wrong)?),
+    };
+    if time > TIME_MAX { Err(format!("{text:?} is longer than ten years")) } else { Ok(time) }
+}
+
+/// Reads a time that may not be zero.
+pub(crate) fn time_above_zero(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if time.is_zero() { Err("zero is too short: write a time above it, as in \"30s\"".into()) } else { Ok(time) }
+}
+
+/// Reads a whole number.
+pub(crate) fn count(text: &str) -> Result<usize, String> {
+    text.trim().replace('_', "").parse().map_err(|_| format!("{text:?} is no whole number: write one, as in \"1000\""))
+}
+
+/// Reads a whole number that may not be zero.
+pub(crate) fn count_above_zero(text: &str) -> Result<usize, String> {
+    let count = count(text)?;
+    if count == 0 { Err("zero is too few: write a whole number above it".into()) } else { Ok(count) }
+}
+
+fn read(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len()));
+    let number: u64 = number.replace('_', "").parse().ok()?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.checked_mul(*factor)
+}
+
+/// A size as [`size`] reads it, in the largest unit that divides it.
+pub(crate) struct Size(pub(crate) usize);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let divides = |shift: &u32| self.0 > 0 && self.0.is_multiple_of(1 << shift);
+        match [30, 20, 10].into_iter().find(divides) {
+            Some(shift) => write!(f, "{} {}", self.0 >> shift, ["KiB", "MiB", "GiB"][shift as usize / 10 - 1]),
+            None => write!(f, "{} B", self.0),
+        }
+    }
+}
+
+/// A time as [`time`] reads it, in the largest unit that divides it.
+pub(crate) struct Time(pub(crate) Duration);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let divides = |(_, factor): &&(&str, u64)| ms > 0 && ms.is_multiple_of(u128::from(*factor));
+        match TIMES.iter().rev().find(divides) {
+            Some((unit, factor)) => write!(f, "{}{unit}", ms / u128::from(*factor)),
+            None => write!(f, "{ms}s"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_read_in_every_unit_and_nothing_else_is() {
+        let cases = [
+            ("0", Some(0)),
+            ("1048576", Some(1 << 20)),
+            ("1_000", Some(1000)),
+            ("1 MiB", Some(1 << 20)),
+            ("64MiB", Some(64 << 20)),
+            (" 4  KiB ", Some(4096)),
+            ("1 GiB", Some(1 << 30)),
+            ("3 B", Some(3)),
+            ("1 MB", Some(1_000_000)),
+            ("1 kB", Some(1_000)),
+            ("", None),
+            ("MiB", None),
+            ("-1", None),
+            ("1.5 MiB", None),
+            ("1 mib", None),
+            ("1 TiB", None),
+            ("99999999999 GiB", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(size(text).ok(), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_read_in_every_unit_and_nothing_else_is() {
+        let cases = [
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("500ms", Some(500)),
+            ("30s", Some(30_000)),
+            ("30 s", Some(30_000)),
+            ("2m", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("1d", Some(86_400_000)),
+            ("30", None),
+            ("s", None),
+            ("1.5s", None),
+            ("-1s", None),
+            ("1w", None),
+            ("4000d", None),
+            ("99999999999999999999s", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(time(text).ok(), expected.map(Duration::from_millis), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for bytes in [0, 1, 1000, 1024, 64 << 10, 1 << 20, 3 << 30, 1025] {
+            assert_eq!(size(&Size(bytes).to_string()), Ok(bytes));
+        }
+        for ms in [0, 1, 999, 1000, 1500, 60_000, 90_000, 3_600_000, 86_400_000] {
+            let duration = Duration::from_millis(ms);
+            assert_eq!(time(&Time(duration).to_string()), Ok(duration));
+        }
+        assert_eq!((Size(16 << 20).to_string(), Time(Duration::from_secs(90)).to_string()), ("16 MiB".into(), "90s".into()));
+    }
+}

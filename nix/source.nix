@@ -1,0 +1,17 @@
+# What cargo reads, and no more: editing flake.nix, documents or CI does not rebuild anything.
+{ lib }:
+let
+  root = ../.;
+in
+lib.fileset.toSource {
+  inherit root;
+  fileset = lib.fileset.unions [
+    (root + "/Cargo.toml")
+    (root + "/Cargo.lock")
+    (root + "/bench")
+    (root + "/examples")
+    (root + "/guest-sdk")
+    (root + "/host")
+    (root + "/wit")
+  ];
+}
