@@ -63,7 +63,7 @@ async fn hear_all(connection: &mut Connection, sent: &[u8], echo: Echo, began: I
         let before = expected.len();
         connection
             .read(|heard| {
-                ensure!(expected.next() == Some(heard), "the echo is not what was sent: {heard:?}");
+                ensure!(expected.next() == Some(heard), "the echo is not what was sent: {}", heard.escape_ascii());
                 Ok(())
             })
             .await?;

@@ -64,7 +64,7 @@ impl Round {
     }
 
     fn receive(&self, heard: &[u8]) -> Result<()> {
-        ensure!(*self.message.borrow() == heard, "not the message that was published: {heard:?}");
+        ensure!(*self.message.borrow() == heard, "not the message that was published: {}", heard.escape_ascii());
         let awaited = self.awaited.get().checked_sub(1).context("a message came twice")?;
         self.awaited.set(awaited);
         if awaited == 0 {

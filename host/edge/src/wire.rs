@@ -83,7 +83,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
             decoder: WebSocketContext::new(Role::Server, Some(config)),
             fragments: Fragments::default(),
             fragments_max: limits.fragments_max,
-            unread,
+            // A copy: even an empty slice would keep the whole buffer of the request's head alive.
+            unread: Bytes::copy_from_slice(&unread),
             out: Vec::new(),
             written: 0,
             large: Bytes::new(),
@@ -261,6 +262,9 @@ impl<Io: AsyncRead + Unpin> Read for Source<'_, '_, Io> {
         let length = if !self.unread.is_empty() {
             let length = buffer.len().min(self.unread.len());
             buffer[..length].copy_from_slice(&self.unread.split_to(length));
+            if self.unread.is_empty() {
+                *self.unread = Bytes::new();
+            }
             length
         } else {
             if self.filled.is_empty() {

@@ -169,14 +169,14 @@ mod tests {
                 "[limits]\nbody_bytes_max = -1",
                 "2: body_bytes_max: \"-1\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
             ),
-            (
-                "[limits]\nping_every = 30",
-                "2: ping_every: \"30\" is no time: write a number with ms, s, m, h or d, as in \"30s\"",
-            ),
+            ("[limits]\nping_every = 30", "2: ping_every: \"30\" is no time: write a number with ms, s, m, h or d, as in \"30s\""),
             ("[limits]\ntags_max = 1.5", "2: tags_max: \"1.5\" is no whole number: write one, as in \"1000\""),
             ("[limits]\ntags_max = { a = 1 }", "2: tags_max: write a string, a number, true, false, or a list of strings"),
             ("[topics]\ndrop_oldest = \"a\"", "2: drop_oldest: write a list of strings, as in [\"one\", \"two\"]"),
-            ("[grants]\nenv = [\"TIDEGATE_NEVER_SET\"]", "2: env: TIDEGATE_NEVER_SET is not set here: set it, or write \"TIDEGATE_NEVER_SET=VALUE\""),
+            (
+                "[grants]\nenv = [\"TIDEGATE_NEVER_SET\"]",
+                "2: env: TIDEGATE_NEVER_SET is not set here: set it, or write \"TIDEGATE_NEVER_SET=VALUE\"",
+            ),
             (
                 "[grants]\noutbound = [\"https://a.example\"]",
                 "2: outbound: \"https://a.example\" is no host: write its name alone, as in \"api.example.com\"",

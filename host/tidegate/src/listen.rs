@@ -1,8 +1,10 @@
 //! Where to listen: an address as people write it, opened as a socket.
 
-use anyhow::Context as _;
+use crate::failure::Failure;
+use anyhow::anyhow;
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, ErrorKind},
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     str::FromStr,
 };
@@ -45,14 +47,19 @@ impl FromStr for Listen {
 
 impl Listen {
     /// Opens the socket; the runtime that this is called in gives it up again.
-    pub(crate) fn open(&self) -> anyhow::Result<TcpListener> {
-        let mut addresses = self.0.to_socket_addrs().with_context(|| format!("can't find the address {self}"))?;
-        let address = addresses.next().with_context(|| format!("{self} has no address"))?;
-        open(address).with_context(|| {
-            let (ip, other) = (address.ip(), address.port().checked_add(1).unwrap_or(8080));
-            let other = SocketAddr::new(ip, other);
-            format!("can't listen on {address}: pass another address, as in --listen {other} (port 0 for any free one)")
-        })
+    pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
+        let mut addresses = self.0.to_socket_addrs().map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
+        let address = addresses.next().ok_or_else(|| Failure::usage(format!("{self} has no address")))?;
+        open(address).map_err(|error| refused(address, &error))
+    }
+}
+
+fn refused(address: SocketAddr, error: &io::Error) -> Failure {
+    let other = SocketAddr::new(address.ip(), address.port().checked_add(1).unwrap_or(8080));
+    let advice = format!("pass another address, as in --listen {other} (port 0 for any free one)");
+    match error.kind() {
+        ErrorKind::AddrInUse => anyhow!("{address} is in use: {advice}").into(),
+        _ => anyhow!("can't listen on {address}: {error}: {advice}").into(),
     }
 }
 

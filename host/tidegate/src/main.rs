@@ -1,2 +1,35 @@
-//! The door.
-fn main() {}
+//! The door of Tidegate: reads arguments, runs a command, and says how it ended.
+
+mod args;
+mod assemble;
+mod command;
+mod config;
+mod failure;
+mod grant;
+mod key;
+mod listen;
+mod logging;
+mod quantity;
+mod report;
+
+use args::{Args, Command};
+use clap::Parser as _;
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let format = args.log.log_format;
+    logging::start(args.log);
+    let done = match args.command {
+        Command::Serve(args) => command::serve::run(&args, format),
+        Command::Check(args) => command::check::run(&args),
+        Command::Routes(args) => command::routes::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}

@@ -1,0 +1,275 @@
+//! The command line: what may be typed, and how it goes before `tidegate.toml`.
+
+use crate::{config::Config, failure::Failure, grant, key, listen::Listen, quantity};
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tidegate_wasm::Dir;
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.";
+
+const LONG_ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.\n\n\
+    The host owns every socket; the app is called with events and answers with effects. So connections \
+    outlive a trap of the app, cost it no memory while they are idle, and broadcasts never enter it.";
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate serve app.wasm
+  tidegate serve app.wasm --assets web --listen 0.0.0.0:80
+  tidegate check app.wasm
+  tidegate routes app.wasm --json";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  tidegate serve app.wasm                            on http://127.0.0.1:8080
+  tidegate serve app.wasm --listen 127.0.0.1:0       on a free port; the first lines say which
+  tidegate serve app.wasm --assets web               with files, and web/index.html for other pages
+  tidegate serve app.wasm --env TOKEN --dir data::/data::rw --allow-outbound api.example.com
+  tidegate serve app.wasm --origin https://example.org --limit message_bytes_max=4MiB
+  tidegate serve app.wasm --config tidegate.toml     settings from a file; flags go before it
+
+Nothing is read but what is named here: a tidegate.toml only with --config.
+Ctrl-C or SIGTERM drains: no new connections, WebSockets closed with 1001, requests ended; a second one stops at once.";
+
+/// What was typed.
+#[derive(Parser)]
+#[command(name = "tidegate", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Serve an app until Ctrl-C or SIGTERM
+    #[command(after_help = SERVE_EXAMPLES)]
+    Serve(Box<ServeArgs>),
+    /// Check an app's routes and imports as `serve` does, and list every rule that it breaks
+    Check(LoadArgs),
+    /// List an app's routes and guards
+    Routes(RoutesArgs),
+}
+
+/// How to log.
+#[derive(Group)]
+#[command(next_help_heading = "Log (on stderr)")]
+pub(crate) struct LogArgs {
+    /// error, warn, info, debug, trace, or a filter as in "tidegate_edge=debug,info"
+    #[arg(long, global = true, value_name = "LEVEL", env = "TIDEGATE_LOG", hide_env_values = true, default_value = "info")]
+    #[arg(value_parser = filter)]
+    pub(crate) log: EnvFilter,
+    /// For people or for machines
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines to read; coloured on a terminal unless NO_COLOR is set.
+    Text,
+    /// One JSON object a line, the start and the stop included.
+    Json,
+}
+
+/// Which app, and what it may use.
+#[derive(Group)]
+pub(crate) struct LoadArgs {
+    /// The app: a WebAssembly component
+    #[arg(value_name = "APP.WASM")]
+    pub(crate) app: PathBuf,
+    /// Read settings from this file (none is read otherwise); flags go before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Give the app an environment variable; without a value, the one that it has here
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = grant::env, help_heading = "Grants (an app is given nothing else)")]
+    env: Vec<(String, String)>,
+    /// Give the app a directory to read; with ::rw to write as well
+    #[arg(long, value_name = "HOST::GUEST[::rw]", value_parser = dir, help_heading = "Grants (an app is given nothing else)")]
+    dir: Vec<Dir>,
+    /// Let the app send requests to this host
+    #[arg(long, value_name = "HOST", value_parser = grant::outbound, help_heading = "Grants (an app is given nothing else)")]
+    allow_outbound: Vec<String>,
+
+    /// Keep compiled code here [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
+    #[arg(long, value_name = "DIR", env = "TIDEGATE_CACHE_DIR", hide_env_values = true, help_heading = "Compiled code")]
+    cache: Option<PathBuf>,
+    /// Compile at every start and keep nothing
+    #[arg(long, help_heading = "Compiled code")]
+    no_cache: bool,
+}
+
+/// How to serve it.
+#[derive(Group)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+
+    /// Where to listen; port 0 for any free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Server")]
+    listen: Option<Listen>,
+    /// Serve the files of this directory before the app's routes, and its index.html for pages that nothing else answers
+    #[arg(long, value_name = "DIR", value_parser = assets, help_heading = "Server")]
+    assets: Option<PathBuf>,
+    /// Pages that may open WebSockets: same-origin, any, or an origin (repeatable) [default: same-origin]
+    #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
+    origin: Vec<String>,
+    /// Refuse WebSockets of clients that send no Origin (they are not browsers)
+    #[arg(long, help_heading = "Server")]
+    require_origin: bool,
+    /// Threads that serve connections [default: one a core]
+    #[arg(long, value_name = "N", value_parser = quantity::count_above_zero, help_heading = "Server")]
+    workers: Option<usize>,
+    /// Time to end what is open when the server stops [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = quantity::time, help_heading = "Server")]
+    drain: Option<Duration>,
+
+    /// Memory of one instance of the app [default: 64 MiB]
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
+    memory: Option<usize>,
+    /// Instances of the app in all
+    #[arg(long, value_name = "N", value_parser = quantity::count_above_zero, help_heading = "Limits")]
+    instances: Option<usize>,
+    /// Time that the app may compute for one event [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
+    cpu: Option<Duration>,
+    /// Time that one event may take, waiting included [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
+    wall: Option<Duration>,
+    /// Any key of [limits] in tidegate.toml, as in message_bytes_max=4MiB (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Limits")]
+    limit: Vec<String>,
+}
+
+/// What to list.
+#[derive(Group)]
+pub(crate) struct RoutesArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// As JSON, with index, methods, pattern and target of each route
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl LoadArgs {
+    /// The file's settings with these flags before them.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), read)?;
+        for variable in &self.env {
+            config.grant_env(variable.clone()).map_err(Failure::usage)?;
+        }
+        config.app.dirs.extend(self.dir.iter().cloned());
+        config.app.outbound.extend(self.allow_outbound.iter().cloned());
+        config.app.cache = self.cache();
+        Ok(config)
+    }
+
+    fn cache(&self) -> Option<PathBuf> {
+        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let named = self.cache.clone().filter(|path| !path.as_os_str().is_empty());
+        let homes = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+        if self.no_cache { None } else { named.or_else(|| homes().map(|home| home.join("tidegate"))) }
+    }
+}
+
+impl ServeArgs {
+    /// The file's settings with these flags before them.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let mut config = self.load.config()?;
+        put(&mut config.listen, &self.listen);
+        put(&mut config.workers, &self.workers);
+        put(&mut config.edge.drain_within, &self.drain);
+        put(&mut config.app.memory_bytes_max, &self.memory);
+        put(&mut config.app.instances_max, &self.instances);
+        put(&mut config.app.cpu_max, &self.cpu);
+        put(&mut config.app.wall_max, &self.wall);
+        config.edge.require_origin |= self.require_origin;
+        if self.assets.is_some() {
+            config.edge.assets = self.assets.clone();
+        }
+        if !self.origin.is_empty() {
+            config.edge.origins = key::origins(&self.origin).map_err(|what| Failure::usage(format!("--origin: {what}")))?;
+        }
+        for limit in &self.limit {
+            config.set_limit(limit).map_err(|what| Failure::usage(format!("--limit: {what}")))?;
+        }
+        Ok(config)
+    }
+}
+
+fn put<T: Clone>(place: &mut T, given: &Option<T>) {
+    if let Some(given) = given {
+        place.clone_from(given);
+    }
+}
+
+fn read(path: &Path) -> Result<Config, Failure> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Failure::usage(format!("can't read the settings in {}: {error}", path.display())))?;
+    let base = path.parent().unwrap_or(Path::new(""));
+    Config::parse(&text, base).map_err(|wrong| Failure::usage(format!("{}:{wrong}", path.display())))
+}
+
+/// A level alone, or a filter; a word that is no level would silence everything.
+fn filter(text: &str) -> Result<EnvFilter, String> {
+    let is_known = text.contains('=') || text.split(',').any(|part| part.trim().parse::<LevelFilter>().is_ok());
+    let filter = EnvFilter::try_new(text).ok().filter(|_| is_known);
+    filter.ok_or_else(|| "write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"".into())
+}
+
+fn dir(text: &str) -> Result<Dir, String> {
+    grant::dir(text, Path::new(""))
+}
+
+fn assets(text: &str) -> Result<PathBuf, String> {
+    grant::assets(text, Path::new(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_go_before_the_defaults() {
+        let args = Args::try_parse_from([
+            "tidegate",
+            "serve",
+            "a.wasm",
+            "--listen",
+            "localhost:0",
+            "--memory",
+            "1 MiB",
+            "--drain",
+            "0",
+            "--origin",
+            "any",
+            "--limit",
+            "tags_max=3",
+            "--env",
+            "A=1",
+            "--no-cache",
+            "--workers",
+            "7",
+        ]);
+        let Ok(Args { command: Command::Serve(serve), .. }) = args else { panic!("not taken") };
+        let Ok(config) = serve.config() else { panic!("refused") };
+        assert_eq!((config.listen.to_string(), config.workers, config.app.memory_bytes_max), ("localhost:0".into(), 7, 1 << 20));
+        assert_eq!((config.edge.origins, config.limits.tags_max), (tidegate_edge::Origins::Any, 3));
+        assert_eq!((config.edge.drain_within, config.app.cache), (Duration::ZERO, None));
+        assert_eq!(config.app.env, [("A".to_owned(), "1".to_owned())]);
+    }
+}

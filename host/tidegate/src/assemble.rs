@@ -1,0 +1,93 @@
+//! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
+
+use crate::{config::Config, failure::Failure};
+use anyhow::{Context as _, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    future::{Future, pending},
+    hash::{BuildHasher as _, RandomState},
+    io,
+    path::Path,
+    process,
+    sync::Arc,
+    thread,
+    time::SystemTime,
+};
+use tidegate_hub::{Hub, Table, Violation};
+use tidegate_wasm::Loaded;
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::oneshot,
+};
+
+/// A runtime for the thread that it is driven on.
+pub(crate) fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// Loads the component and checks its routes: every rule that it breaks is listed.
+pub(crate) async fn load(path: &Path, config: &Config) -> Result<(Loaded, Table), Failure> {
+    let loaded = tidegate_wasm::load(path, config.app.clone()).await?;
+    let table = match loaded.manifest() {
+        Some(manifest) => Table::new(manifest, loaded.exports()).map_err(|violations| refused(path, &violations))?,
+        None if loaded.exports().stream => Table::whole(),
+        None => return Err(anyhow!("{}: exports neither tidegate:app/manifest nor wasi:http", path.display()).into()),
+    };
+    Ok((loaded, table))
+}
+
+fn refused(path: &Path, violations: &[Violation]) -> Failure {
+    let count = match violations.len() {
+        1 => "a rule".to_owned(),
+        count => format!("{count} rules"),
+    };
+    let lines: String = violations.iter().map(|violation| format!("\n  {violation}")).collect();
+    anyhow!("{} breaks {count} for routes and guards, so nothing of it is served:{lines}", path.display()).into()
+}
+
+/// A hub whose ids and topics are told from those of every other run.
+pub(crate) fn hub(config: &Config) -> Arc<Hub> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let seed = RandomState::new().hash_one((now, process::id()));
+    Hub::new(config.limits.clone(), config.topics.clone(), seed)
+}
+
+/// Threads with a runtime each, driven until the process ends.
+pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, Failure> {
+    let start = |number: usize| -> io::Result<Handle> {
+        let runtime = runtime()?;
+        let handle = runtime.handle().clone();
+        thread::Builder::new().name(format!("worker {number}")).spawn(move || runtime.block_on(pending::<()>()))?;
+        Ok(handle)
+    };
+    let workers: io::Result<Vec<Handle>> = (0..count).map(start).collect();
+    Ok(workers.with_context(|| format!("can't start {count} workers: pass fewer with --workers"))?)
+}
+
+/// Lets the process open as many files as it is allowed to: each connection is one.
+pub(crate) fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
+/// Ready at the first SIGINT or SIGTERM; a second one ends the process at once.
+pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        either(&mut signals).await;
+        _ = tell.send(());
+        let code = 128 + either(&mut signals).await;
+        process::exit(code);
+    });
+    Ok(async { _ = told.await })
+}
+
+/// Waits for one of the two; its number.
+async fn either([interrupt, terminate]: &mut [Signal; 2]) -> i32 {
+    tokio::select! {
+        _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+    }
+}

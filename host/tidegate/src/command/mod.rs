@@ -1,0 +1,17 @@
+//! The commands, one a file, and what they share: a way to say something on stdout.
+
+pub(crate) mod check;
+pub(crate) mod routes;
+pub(crate) mod serve;
+
+use crate::failure::Failure;
+use std::io::{self, ErrorKind, Write as _};
+
+/// Writes to stdout; a reader that has seen enough is no failure.
+fn say(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,58 @@
+//! `tidegate routes`: an app's table, for people or as JSON.
+
+use crate::{args::RoutesArgs, assemble, command::say, failure::Failure, report};
+use serde_json::{Value, json};
+use tidegate_hub::Manifest;
+
+/// Lists routes and guards of an app that breaks no rule.
+pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
+    let config = args.load.config()?;
+    let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, &config))?;
+    let manifest = loaded.manifest();
+    say(&if args.json { format!("{:#}\n", to_json(manifest)) } else { to_text(manifest) })
+}
+
+fn to_text(manifest: Option<&Manifest>) -> String {
+    let mut text: String = report::route_lines(manifest).into_iter().map(|line| line + "\n").collect();
+    let guards = manifest.map_or(&[][..], |manifest| &manifest.guards);
+    if !guards.is_empty() {
+        text += "\nguards, in their order\n";
+        text.extend(guards.iter().map(|guard| format!("{}\n", guard.pattern)));
+    }
+    text
+}
+
+/// Without a manifest `whole` is true: the app's `wasi:http` export answers every path.
+fn to_json(manifest: Option<&Manifest>) -> Value {
+    let whole = manifest.is_none();
+    let manifest = manifest.cloned().unwrap_or_default();
+    let routes = manifest.routes.iter().enumerate().map(
+        |(index, route)| json!({ "index": index, "methods": route.methods, "pattern": route.pattern, "target": route.target.to_string() }),
+    );
+    let guards = manifest.guards.iter().enumerate().map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
+    json!({ "whole": whole, "routes": routes.collect::<Vec<_>>(), "guards": guards.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_hub::{Guard, Route, Target};
+
+    #[test]
+    fn the_table_reads_well_and_is_the_same_as_json() {
+        let routes = vec![Route::new("GET", "/users/{id}", Target::Http), Route::new("", "/ws", Target::WebSocket)];
+        let manifest = Manifest { routes, guards: vec![Guard { pattern: "/*".into() }] };
+        let text = "GET  /users/{id}  http\nany  /ws          websocket\n\nguards, in their order\n/*\n";
+        assert_eq!(to_text(Some(&manifest)), text);
+        let json = json!({
+            "whole": false,
+            "routes": [
+                { "index": 0, "methods": ["GET"], "pattern": "/users/{id}", "target": "http" },
+                { "index": 1, "methods": [], "pattern": "/ws", "target": "websocket" },
+            ],
+            "guards": [{ "index": 0, "pattern": "/*" }],
+        });
+        assert_eq!(to_json(Some(&manifest)), json);
+        assert_eq!(to_json(None), json!({ "whole": true, "routes": [], "guards": [] }));
+    }
+}

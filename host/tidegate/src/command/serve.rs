@@ -1,0 +1,37 @@
+//! `tidegate serve`: an app behind a socket, until a signal.
+
+use crate::{
+    args::{LogFormat, ServeArgs},
+    assemble,
+    config::Config,
+    failure::Failure,
+    report::{self, Report},
+};
+use tidegate_edge::Server;
+
+/// Serves until SIGINT or SIGTERM, and drains.
+pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
+    let config = args.config()?;
+    assemble::runtime()?.block_on(serve(args, &config, format))
+}
+
+async fn serve(args: &ServeArgs, config: &Config, format: LogFormat) -> Result<(), Failure> {
+    let (loaded, table) = assemble::load(&args.load.app, config).await?;
+    assemble::raise_open_files();
+    let listener = config.listen.open()?;
+    let workers = assemble::workers(config.workers)?;
+    let stop = assemble::stop_signal()?;
+
+    let report =
+        Report { address: listener.local_addr()?, app: &args.load.app, compiled: loaded.compiled(), manifest: loaded.manifest(), config };
+    report.tell(format);
+
+    let hub = assemble::hub(config);
+    let server = Server::new(hub.clone(), loaded.start(hub.clone()), table, config.edge.clone());
+    let drained = tidegate_edge::serve(listener, server, &workers, stop).await?;
+    if !drained.in_time {
+        tracing::warn!("cut off what was still open; give it longer with --drain");
+    }
+    report::tell_stopped(&hub, format);
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! What the server says of itself when it starts and when it stops: one screen, one line.
+
+use crate::{args::LogFormat, config::Config, key::KEYS, quantity::Time};
+use std::{
+    fmt::{self, Write as _},
+    io::Write as _,
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
+use tidegate_edge::Origins;
+use tidegate_hub::{Hub, Manifest, Route};
+use tidegate_wasm::{Compiled, Dir};
+
+/// Routes that the start shows; `tidegate routes` shows all.
+const ROUTES_SHOWN: usize = 20;
+
+/// What is served where. Its `Display` is the screen.
+pub(crate) struct Report<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) app: &'a Path,
+    pub(crate) compiled: Compiled,
+    pub(crate) manifest: Option<&'a Manifest>,
+    pub(crate) config: &'a Config,
+}
+
+impl Report<'_> {
+    /// Writes it to stderr.
+    pub(crate) fn tell(&self, format: LogFormat) {
+        match format {
+            LogFormat::Text => _ = write!(std::io::stderr(), "{self}"),
+            LogFormat::Json => {
+                let routes = self.manifest.map_or(0, |manifest| manifest.routes.len());
+                tracing::info!(url = url(self.address), app = %self.app.display(), routes, "serving");
+            }
+        }
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "tidegate {}: {}\n", env!("CARGO_PKG_VERSION"), url(self.address))?;
+        if self.address.ip().is_unspecified() {
+            section(f, "address", [format!("every one of this machine, port {}", self.address.port())])?;
+        }
+        section(f, "app", [format!("{}, {}", name(self.app), compiled(&self.compiled))])?;
+        section(f, "routes", shown_routes(self.manifest, self.app))?;
+        section(f, "guards", self.manifest.iter().flat_map(|manifest| &manifest.guards).map(|guard| guard.pattern.clone()))?;
+        section(f, "assets", self.config.edge.assets.iter().map(|path| format!("{}, before the routes", path.display())))?;
+        section(f, "origins", origins(&self.config.edge.origins, self.config.edge.require_origin))?;
+        section(f, "grants", grants(self.config))?;
+        section(f, "limits", changed_limits(self.config))?;
+        let drain = Time(self.config.edge.drain_within);
+        writeln!(f, "\nStop with Ctrl-C: what is open has {drain} to end; a second Ctrl-C stops at once.\n")
+    }
+}
+
+/// Lines with a word before the first; nothing where there are none.
+fn section(f: &mut fmt::Formatter<'_>, word: &str, lines: impl IntoIterator<Item = String>) -> fmt::Result {
+    let words = [word].into_iter().chain(std::iter::repeat(""));
+    words.zip(lines).try_for_each(|(word, line)| writeln!(f, "  {word:<9}{line}"))
+}
+
+/// Where a browser on this machine finds it.
+pub(crate) fn url(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("http://[::1]:{}", address.port()),
+        _ => format!("http://{address}"),
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).display().to_string()
+}
+
+fn compiled(compiled: &Compiled) -> String {
+    let took = match compiled.took {
+        took if took < Duration::from_secs(1) => format!("{} ms", took.as_millis()),
+        took => format!("{:.1} s", took.as_secs_f64()),
+    };
+    if compiled.cached { format!("from the cache in {took}") } else { format!("compiled in {took}") }
+}
+
+fn shown_routes(manifest: Option<&Manifest>, app: &Path) -> Vec<String> {
+    let mut lines = route_lines(manifest);
+    if lines.len() > ROUTES_SHOWN {
+        let more = lines.len() - ROUTES_SHOWN;
+        lines.truncate(ROUTES_SHOWN);
+        lines.push(format!("… and {more} more: tidegate routes {}", app.display()));
+    }
+    lines
+}
+
+/// One line a route: methods, pattern and target, aligned.
+pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
+    let Some(manifest) = manifest else {
+        return vec!["any  every path  stream (wasi:http, without a manifest)".into()];
+    };
+    let methods = |route: &Route| if route.methods.is_empty() { "any".into() } else { route.methods.join(",") };
+    let width = |of: &dyn Fn(&Route) -> usize| manifest.routes.iter().map(of).max().unwrap_or_default();
+    let methods_width = width(&|route| methods(route).chars().count());
+    let pattern_width = width(&|route| route.pattern.chars().count());
+    let line = |route: &Route| {
+        let (methods, pattern, target) = (methods(route), &route.pattern, route.target);
+        format!("{methods:<methods_width$}  {pattern:<pattern_width$}  {target}")
+    };
+    manifest.routes.iter().map(line).collect()
+}
+
+fn origins(origins: &Origins, require_origin: bool) -> Option<String> {
+    let who = match origins {
+        Origins::SameOrigin if !require_origin => return None,
+        Origins::SameOrigin => "same-origin".to_owned(),
+        Origins::List(list) => list.join(", "),
+        Origins::Any => "any: every page in the web may open a WebSocket here".to_owned(),
+    };
+    Some(if require_origin { format!("{who}; clients without one are refused") } else { who })
+}
+
+fn grants(config: &Config) -> Vec<String> {
+    let app = &config.app;
+    let mode = |dir: &Dir| if dir.writable { "read and write" } else { "read only" };
+    let env = app.env.iter().map(|(name, _)| format!("variable {name}"));
+    let dirs = app.dirs.iter().map(|dir| format!("directory {} as {}, {}", dir.host.display(), dir.guest, mode(dir)));
+    env.chain(dirs).chain(app.outbound.iter().map(|host| format!("requests to {host}"))).collect()
+}
+
+fn changed_limits(config: &Config) -> Vec<String> {
+    let default = Config::default();
+    let bounds = KEYS.iter().filter(|key| key.section == "limits" || key.section == "app");
+    let values = bounds.filter_map(|key| Some((key.name, key.quantity(config)?, key.quantity(&default)?)));
+    values.filter(|(_, now, default)| now != default).map(|(name, now, default)| format!("{name} = {now} (default {default})")).collect()
+}
+
+/// Writes what was counted since the start to stderr.
+pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
+    let counted = counters(hub);
+    match format {
+        LogFormat::Text => {
+            let pairs = counted.iter().fold(String::new(), |mut line, (name, count)| {
+                _ = write!(line, " {name}={count}");
+                line
+            });
+            _ = writeln!(std::io::stderr(), "stopped:{pairs}");
+        }
+        LogFormat::Json => {
+            let [(_, requests), (_, connections), (_, feeds), (_, guest_calls), (_, faults), (_, publications), (_, deliveries)] = counted;
+            tracing::info!(requests, connections, feeds, guest_calls, faults, publications, deliveries, "stopped");
+        }
+    }
+}
+
+/// Names and order are a promise: tests and benches read them.
+fn counters(hub: &Hub) -> [(&'static str, u64); 7] {
+    let counters = hub.counters();
+    [
+        ("requests", counters.requests.get()),
+        ("connections", counters.connections.get()),
+        ("feeds", counters.feeds.get()),
+        ("guest_calls", counters.guest_calls.get()),
+        ("faults", counters.faults.get()),
+        ("publications", counters.publications.get()),
+        ("deliveries", counters.deliveries.get()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_hub::{Guard, Target};
+
+    fn screen(routes: usize, config: &Config) -> String {
+        let route = |number: usize| Route::new(if number == 0 { "" } else { "GET" }, &format!("/{number}"), Target::Http);
+        let manifest = Manifest { routes: (0..routes).map(route).collect(), guards: vec![Guard { pattern: "/*".into() }] };
+        let report = Report {
+            address: "127.0.0.1:4000".parse().unwrap(),
+            app: Path::new("apps/lobby.wasm"),
+            compiled: Compiled { cached: false, took: Duration::from_millis(1234) },
+            manifest: Some(&manifest),
+            config,
+        };
+        report.to_string()
+    }
+
+    #[test]
+    fn the_start_says_what_is_served_where() {
+        let mut config = Config::default();
+        config.set_limit("message_bytes_max=4MiB").unwrap();
+        config.grant_env(("TOKEN".into(), "secret".into())).unwrap();
+        let expected = format!(
+            "\
+tidegate {}: http://127.0.0.1:4000
+
+  app      lobby.wasm, compiled in 1.2 s
+  routes   any  /0  http
+           GET  /1  http
+  guards   /*
+  grants   variable TOKEN
+  limits   message_bytes_max = 4 MiB (default 1 MiB)
+
+Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
+
+",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(screen(2, &config), expected);
+    }
+
+    #[test]
+    fn many_routes_are_cut_to_a_screen() {
+        let screen = screen(23, &Config::default());
+        assert!(screen.contains("GET  /19  http\n           … and 3 more: tidegate routes apps/lobby.wasm\n"), "{screen}");
+        assert!(screen.lines().count() < 40);
+    }
+
+    #[test]
+    fn the_url_is_one_that_a_browser_here_can_open() {
+        let cases = [
+            ("127.0.0.1:80", "http://127.0.0.1:80"),
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            ("[::]:80", "http://[::1]:80"),
+            ("[::1]:80", "http://[::1]:80"),
+            ("10.0.0.7:8080", "http://10.0.0.7:8080"),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(url(address.parse().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn the_counters_have_stable_names() {
+        let hub = Hub::new(Default::default(), Default::default(), 1);
+        hub.counters().deliveries.add(6);
+        let names = counters(&hub).map(|(name, _)| name);
+        assert_eq!(names, ["requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries"]);
+        assert_eq!(counters(&hub)[6].1, 6);
+    }
+}
