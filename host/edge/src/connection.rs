@@ -10,8 +10,11 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker, ready},
     time::Instant,
 };
 use tidegate_hub::{
@@ -39,6 +42,39 @@ pub(crate) struct Connection<Io> {
     clock: Option<Pin<Box<Sleep>>>,
     /// The session's next moment may have changed.
     clock_is_stale: bool,
+    outside: Option<Outside>,
+    /// The socket may have something to read.
+    readable: bool,
+}
+
+/// Wakes the task for the socket or the clock, and leaves a note of it: when only a message to send
+/// woke the task, as most often in a broadcast, neither is worth a look.
+struct Outside {
+    note: Arc<Note>,
+    waker: Waker,
+}
+
+struct Note {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Outside {
+    fn new(task: Waker) -> Outside {
+        let note = Arc::new(Note { woken: AtomicBool::new(true), task });
+        Outside { waker: note.clone().into(), note }
+    }
+}
+
+impl Wake for Note {
+    fn wake(self: Arc<Note>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Note>) {
+        self.woken.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 enum Reading {
@@ -73,12 +109,28 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             reading: Reading::Frames,
             clock: None,
             clock_is_stale: true,
+            outside: None,
+            readable: true,
         }
+    }
+
+    /// The waker for socket and clock; looks whether they woke the task.
+    fn outside_waker(&mut self, task: &Waker) -> Waker {
+        match &self.outside {
+            Some(outside) if outside.note.task.will_wake(task) => {}
+            _ => self.outside = Some(Outside::new(task.clone())),
+        }
+        let outside = self.outside.as_ref().expect("made above");
+        if outside.note.woken.load(Ordering::Relaxed) && outside.note.woken.swap(false, Ordering::Acquire) {
+            self.readable = true;
+            self.clock_is_stale |= self.clock.as_ref().is_some_and(|clock| clock.is_elapsed());
+        }
+        outside.waker.clone()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         match self.reading {
-            Reading::Frames if self.session.wants_read() && self.wire.has_room() => self.poll_frames(cx),
+            Reading::Frames if self.readable && self.session.wants_read() && self.wire.has_room() => self.poll_frames(cx),
             Reading::Discard if self.wire.poll_discard(cx).is_ready() => {
                 self.end();
                 true
@@ -113,6 +165,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         if progress && !self.session.is_closing() {
             self.wire.reply();
         }
+        self.readable = poll.is_ready();
         poll.is_ready() || progress
     }
 
@@ -121,6 +174,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         loop {
             if self.call.is_none() {
                 let Some(event) = self.session.next_call() else { break };
+                // What the app sends now is looked at behind the call: nobody has to wake us for it.
+                self.conn.outbox().unwatch();
                 self.call = Some(self.begin(event));
             }
             let Some(Poll::Ready(outcome)) = self.call.as_mut().map(|call| call.as_mut().poll(cx)) else { break };
@@ -155,27 +210,27 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         self.conn.outbox().close(close);
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_write(&mut self, cx: &mut Context<'_>, outside: &mut Context<'_>) -> bool {
         if self.session.is_ended() {
             return false;
         }
-        let mut progress = false;
-        loop {
-            let written = self.batch.is_empty() && self.wire.is_flushed();
-            // Taken even while the socket is stuck: it may be a close, whose time has to run.
-            let taken = self.conn.outbox().poll_take(cx, &mut self.batch, written).is_ready();
-            if taken {
-                self.notice_close();
-                progress = true;
+        // Taken even while the socket is stuck: it may be a close, whose time has to run.
+        let taken = self.conn.outbox().take_and_watch(cx, &mut self.batch);
+        if taken {
+            self.notice_close();
+            if self.session.has_idle_limit() {
+                self.session.handle_sent(Instant::now());
             }
-            match self.poll_batch(cx) {
-                Poll::Pending => return progress,
-                Poll::Ready(Err(_)) => {
-                    self.end();
-                    return true;
-                }
-                Poll::Ready(Ok(())) if taken => {}
-                Poll::Ready(Ok(())) => return self.advance_end() || progress,
+        }
+        match self.poll_batch(outside) {
+            Poll::Pending => taken,
+            Poll::Ready(Err(_)) => {
+                self.end();
+                true
+            }
+            Poll::Ready(Ok(())) => {
+                self.conn.outbox().written();
+                self.advance_end() || taken
             }
         }
     }
@@ -224,18 +279,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         false
     }
 
-    fn poll_clock(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_clock(&mut self, outside: &mut Context<'_>) -> bool {
         let mut progress = false;
-        loop {
-            if std::mem::take(&mut self.clock_is_stale) {
-                progress |= self.handle_time();
+        while std::mem::take(&mut self.clock_is_stale) {
+            progress |= self.handle_time();
+            if let Some(clock) = &mut self.clock {
+                self.clock_is_stale |= clock.as_mut().poll(outside).is_ready();
             }
-            let Some(clock) = &mut self.clock else { return progress };
-            if clock.as_mut().poll(cx).is_pending() {
-                return progress;
-            }
-            self.clock_is_stale = true;
         }
+        progress
     }
 
     fn handle_time(&mut self) -> bool {
@@ -291,12 +343,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Future for Connection<Io> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let connection = &mut *self;
+        let waker = connection.outside_waker(cx.waker());
+        let outside = &mut Context::from_waker(&waker);
         loop {
-            let mut progress = connection.poll_read(cx);
+            let mut progress = connection.poll_read(outside);
             progress |= connection.poll_call(cx);
-            progress |= connection.poll_write(cx);
-            progress |= connection.poll_clock(cx);
-            connection.poll_end_of_socket(cx);
+            progress |= connection.poll_write(cx, outside);
+            progress |= connection.poll_clock(outside);
+            connection.poll_end_of_socket(outside);
             if connection.session.is_over() {
                 return Poll::Ready(());
             }

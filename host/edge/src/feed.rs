@@ -46,9 +46,13 @@ impl FeedBody {
                     }
                 }
                 Some(Outgoing::Message(_)) => {}
-                // Asked for more: what was taken before has gone to the socket.
-                None if self.subscribed.outbox().poll_take(cx, &mut self.batch, true).is_pending() => return Poll::Pending,
-                None => {}
+                None => {
+                    // Asked for more: what was taken before has gone to the socket.
+                    self.subscribed.outbox().written();
+                    if !self.subscribed.outbox().take_and_watch(cx, &mut self.batch) {
+                        return Poll::Pending;
+                    }
+                }
             }
         }
     }

@@ -129,11 +129,6 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
     }
 
-    /// Whether everything that was framed has been written.
-    pub(crate) fn is_flushed(&self) -> bool {
-        self.out.is_empty() && self.large.is_empty()
-    }
-
     /// Frames a message; it goes with the next flush.
     pub(crate) fn send(&mut self, message: &Message) {
         let data = if matches!(message, Message::Text(_)) { Data::Text } else { Data::Binary };

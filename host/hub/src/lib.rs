@@ -12,7 +12,7 @@
 //! ann.follow("tea").unwrap();
 //! hub.publish("tea", Publication::new(Message::text("hello"))).unwrap();
 //! let mut batch = Default::default();
-//! ann.outbox().take(&mut batch, false);
+//! ann.outbox().take(&mut batch);
 //! assert!(matches!(&batch[0], Outgoing::Publication(p) if p.message == Message::text("hello")));
 //! ```
 

@@ -4,8 +4,11 @@ use crate::{Limits, Message, Overflow, Publication};
 use std::{
     collections::VecDeque,
     fmt, mem,
-    sync::{Arc, Mutex, MutexGuard},
-    task::{Context, Poll, Waker},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
 };
 
 /// One thing to write to a client.
@@ -72,6 +75,9 @@ pub struct Outbox {
     bytes_max: usize,
     messages_max: usize,
     message_bytes_max: usize,
+    /// Bytes and messages that were taken out and are not yet written. Only the drainer changes them.
+    in_flight_bytes: AtomicUsize,
+    in_flight_messages: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -80,9 +86,6 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Of what is in the queue.
     bytes: usize,
-    /// Bytes and messages that were taken out and are not yet written.
-    in_flight: usize,
-    in_flight_messages: usize,
     /// A close is queued, or the client is gone.
     closed: bool,
     /// Who drains, while there is nothing to drain.
@@ -96,6 +99,8 @@ impl Outbox {
             bytes_max: limits.outbox_bytes_max,
             messages_max: limits.outbox_messages_max,
             message_bytes_max: limits.message_bytes_max,
+            in_flight_bytes: AtomicUsize::new(0),
+            in_flight_messages: AtomicUsize::new(0),
             state: Mutex::default(),
         }
     }
@@ -159,33 +164,56 @@ impl Outbox {
         state.closed = true;
         state.queue = VecDeque::new();
         state.bytes = 0;
-        state.in_flight = 0;
-        state.in_flight_messages = 0;
+        state.waker = None;
+        self.written();
     }
 
-    /// Moves everything that is queued to the end of `batch`. `written`: what was taken before has reached the network.
-    pub fn take(&self, batch: &mut VecDeque<Outgoing>, written: bool) {
-        let mut state = self.state();
-        state.take(batch, written);
+    /// Moves everything that is queued to the end of `batch`; whether there was anything. Until it is
+    /// [`written`](Outbox::written) it counts as queued.
+    pub fn take(&self, batch: &mut VecDeque<Outgoing>) -> bool {
+        self.take_from(&mut self.state(), batch)
     }
 
-    /// As [`take`](Outbox::take); ready when there was anything, else `cx` is woken when there is.
-    pub fn poll_take(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Outgoing>, written: bool) -> Poll<()> {
+    /// As [`take`](Outbox::take), and from now on the next thing queued wakes `cx`, until [`unwatch`](Outbox::unwatch).
+    pub fn take_and_watch(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Outgoing>) -> bool {
         let mut state = self.state();
-        if state.take(batch, written) {
-            return Poll::Ready(());
-        }
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
         }
-        Poll::Pending
+        self.take_from(&mut state, batch)
+    }
+
+    /// The drainer is awake and will look by itself.
+    pub fn unwatch(&self) {
+        self.state().waker = None;
+    }
+
+    /// Everything that was taken has reached the network.
+    pub fn written(&self) {
+        self.in_flight_bytes.store(0, Ordering::Relaxed);
+        self.in_flight_messages.store(0, Ordering::Relaxed);
+    }
+
+    fn take_from(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> bool {
+        if state.queue.is_empty() {
+            return false;
+        }
+        let in_flight_bytes = self.in_flight_bytes.load(Ordering::Relaxed) + mem::take(&mut state.bytes);
+        self.in_flight_bytes.store(in_flight_bytes, Ordering::Relaxed);
+        let in_flight_messages = self.in_flight_messages.load(Ordering::Relaxed) + state.queue.len();
+        self.in_flight_messages.store(in_flight_messages, Ordering::Relaxed);
+        if batch.is_empty() {
+            mem::swap(&mut state.queue, batch);
+        } else {
+            batch.append(&mut state.queue);
+        }
+        true
     }
 
     /// Bytes queued and not yet written to the network.
     pub fn queued(&self) -> usize {
-        let state = self.state();
-        state.bytes + state.in_flight
+        self.state().bytes + self.in_flight_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether a close is queued or the client is gone.
@@ -194,8 +222,9 @@ impl Outbox {
     }
 
     fn is_full(&self, state: &State, length: usize) -> bool {
-        let pending = state.bytes + state.in_flight;
-        state.queue.len() + state.in_flight_messages >= self.messages_max || (pending > 0 && pending + length > self.bytes_max)
+        let pending = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed);
+        let messages = state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed);
+        messages >= self.messages_max || (pending > 0 && pending + length > self.bytes_max)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -216,24 +245,6 @@ impl State {
     fn push(&mut self, length: usize, outgoing: Outgoing) {
         self.bytes += length;
         self.queue.push_back(outgoing);
-    }
-
-    fn take(&mut self, batch: &mut VecDeque<Outgoing>, written: bool) -> bool {
-        if written {
-            self.in_flight = 0;
-            self.in_flight_messages = 0;
-        }
-        if self.queue.is_empty() {
-            return false;
-        }
-        self.in_flight += mem::take(&mut self.bytes);
-        self.in_flight_messages += self.queue.len();
-        if batch.is_empty() {
-            mem::swap(&mut self.queue, batch);
-        } else {
-            batch.append(&mut self.queue);
-        }
-        true
     }
 
     fn close(&mut self, forget_queue: bool, close: Close) {
@@ -271,7 +282,8 @@ mod tests {
 
     fn drain(outbox: &Outbox) -> Vec<String> {
         let mut batch = VecDeque::new();
-        outbox.take(&mut batch, true);
+        outbox.take(&mut batch);
+        outbox.written();
         batch.iter().map(describe).collect()
     }
 
@@ -299,9 +311,9 @@ mod tests {
         let outbox = outbox(10, 9);
         outbox.send(Message::text("12345678")).unwrap();
         let mut batch = VecDeque::new();
-        outbox.take(&mut batch, false);
+        outbox.take(&mut batch);
         assert_eq!((outbox.queued(), outbox.send(Message::text("abc"))), (8, Err(SendError::Full)));
-        outbox.take(&mut batch, true);
+        outbox.written();
         assert_eq!((outbox.queued(), outbox.send(Message::text("abc"))), (0, Ok(())));
     }
 

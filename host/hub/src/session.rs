@@ -146,6 +146,11 @@ impl Session {
         self.heard = now;
     }
 
+    /// Whether it matters when a message went out.
+    pub fn has_idle_limit(&self) -> bool {
+        !self.times.idle_max.is_zero()
+    }
+
     /// A message went out.
     pub fn handle_sent(&mut self, now: Instant) {
         self.busy = now;

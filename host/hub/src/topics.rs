@@ -179,7 +179,7 @@ mod tests {
 
     fn heard(conn: &Opened) -> Vec<String> {
         let mut batch = Default::default();
-        conn.outbox().take(&mut batch, true);
+        conn.outbox().take(&mut batch);
         let text = |outgoing: &Outgoing| match outgoing {
             Outgoing::Publication(p) => format!("{} {}", p.sequence, String::from_utf8_lossy(p.message.bytes())),
             other => format!("{other:?}"),
@@ -227,7 +227,7 @@ mod tests {
             .iter()
             .map(|conn| {
                 let mut batch = Default::default();
-                conn.outbox().take(&mut batch, true);
+                conn.outbox().take(&mut batch);
                 let Some(Outgoing::Publication(publication)) = batch.pop_front() else { panic!("nothing came") };
                 publication
             })

@@ -10,10 +10,8 @@ use std::{
 use tidegate_wasm::Dir;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.";
-
-const LONG_ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.\n\n\
-    The host owns every socket; the app is called with events and answers with effects. So connections \
+const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.\n\n\
+    The host owns every socket; the app is called with events and answers with effects. So connections\n\
     outlive a trap of the app, cost it no memory while they are idle, and broadcasts never enter it.";
 
 const EXAMPLES: &str = "\
@@ -32,12 +30,12 @@ Examples:
   tidegate serve app.wasm --origin https://example.org --limit message_bytes_max=4MiB
   tidegate serve app.wasm --config tidegate.toml     settings from a file; flags go before it
 
-Nothing is read but what is named here: a tidegate.toml only with --config.
-Ctrl-C or SIGTERM drains: no new connections, WebSockets closed with 1001, requests ended; a second one stops at once.";
+Ctrl-C or SIGTERM drains: no new connections, WebSockets closed with 1001, requests ended.
+A second one stops at once.";
 
 /// What was typed.
 #[derive(Parser)]
-#[command(name = "tidegate", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
+#[command(name = "tidegate", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -65,7 +63,7 @@ pub(crate) struct LogArgs {
     #[arg(long, global = true, value_name = "LEVEL", env = "TIDEGATE_LOG", hide_env_values = true, default_value = "info")]
     #[arg(value_parser = filter)]
     pub(crate) log: EnvFilter,
-    /// For people or for machines
+    /// Text to read (coloured on a terminal unless NO_COLOR is set), or a JSON object a line
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
 }
@@ -73,9 +71,8 @@ pub(crate) struct LogArgs {
 /// What a line of the log looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// Lines to read; coloured on a terminal unless NO_COLOR is set.
+    // No doc comments here: with them clap writes a long help, of four screens.
     Text,
-    /// One JSON object a line, the start and the stop included.
     Json,
 }
 
@@ -89,17 +86,17 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Give the app an environment variable; without a value, the one that it has here
-    #[arg(long, value_name = "NAME[=VALUE]", value_parser = grant::env, help_heading = "Grants (an app is given nothing else)")]
+    /// A variable of the environment; without a value, the one that it has here
+    #[arg(long, value_name = "NAME[=VALUE]", value_parser = grant::env, help_heading = "Grants (an app has nothing else)")]
     env: Vec<(String, String)>,
-    /// Give the app a directory to read; with ::rw to write as well
-    #[arg(long, value_name = "HOST::GUEST[::rw]", value_parser = dir, help_heading = "Grants (an app is given nothing else)")]
+    /// A directory to read; with ::rw to write as well
+    #[arg(long, value_name = "HOST::GUEST[::rw]", value_parser = dir, help_heading = "Grants (an app has nothing else)")]
     dir: Vec<Dir>,
-    /// Let the app send requests to this host
-    #[arg(long, value_name = "HOST", value_parser = grant::outbound, help_heading = "Grants (an app is given nothing else)")]
+    /// A host to send requests to
+    #[arg(long, value_name = "HOST", value_parser = grant::outbound, help_heading = "Grants (an app has nothing else)")]
     allow_outbound: Vec<String>,
 
-    /// Keep compiled code here [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
+    /// Where to keep it [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
     #[arg(long, value_name = "DIR", env = "TIDEGATE_CACHE_DIR", hide_env_values = true, help_heading = "Compiled code")]
     cache: Option<PathBuf>,
     /// Compile at every start and keep nothing
@@ -110,13 +107,10 @@ pub(crate) struct LoadArgs {
 /// How to serve it.
 #[derive(Group)]
 pub(crate) struct ServeArgs {
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-
     /// Where to listen; port 0 for any free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", help_heading = "Server")]
     listen: Option<Listen>,
-    /// Serve the files of this directory before the app's routes, and its index.html for pages that nothing else answers
+    /// Files to serve before the app's routes, index.html for pages that nothing else answers
     #[arg(long, value_name = "DIR", value_parser = assets, help_heading = "Server")]
     assets: Option<PathBuf>,
     /// Pages that may open WebSockets: same-origin, any, or an origin (repeatable) [default: same-origin]
@@ -147,6 +141,9 @@ pub(crate) struct ServeArgs {
     /// Any key of [limits] in tidegate.toml, as in message_bytes_max=4MiB (repeatable)
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Limits")]
     limit: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
 }
 
 /// What to list.
@@ -164,7 +161,7 @@ impl LoadArgs {
     pub(crate) fn config(&self) -> Result<Config, Failure> {
         let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), read)?;
         for variable in &self.env {
-            config.grant_env(variable.clone()).map_err(Failure::usage)?;
+            config.grant_env(variable.clone());
         }
         config.app.dirs.extend(self.dir.iter().cloned());
         config.app.outbound.extend(self.allow_outbound.iter().cloned());

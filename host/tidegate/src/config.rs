@@ -77,10 +77,9 @@ impl Config {
     }
 
     /// Gives the app a variable; a later one of the same name goes before an earlier one.
-    pub(crate) fn grant_env(&mut self, (name, value): (String, String)) -> Result<(), String> {
+    pub(crate) fn grant_env(&mut self, (name, value): (String, String)) {
         self.app.env.retain(|(earlier, _)| *earlier != name);
         self.app.env.push((name, value));
-        Ok(())
     }
 }
 

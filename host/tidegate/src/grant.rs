@@ -1,13 +1,7 @@
 //! What an app is given of the world, as people write it: variables, directories, hosts, assets.
 
-use crate::key::Value;
 use std::path::{Path, PathBuf};
 use tidegate_wasm::Dir;
-
-/// Takes each text of a list.
-pub(crate) fn each(value: Value, take: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
-    value.list()?.iter().map(String::as_str).try_for_each(take)
-}
 
 /// "NAME=VALUE", or "NAME" for the value that it has here.
 pub(crate) fn env(text: &str) -> Result<(String, String), String> {

@@ -43,11 +43,11 @@ macro_rules! keys {
 /// All of them, in the order in which people read about them.
 pub(crate) const KEYS: &[Key] = keys! {
     [server]
-    listen: Own(|config, value, _| Ok(config.listen = value.text()?.parse()?)),
-    assets: Own(|config, value, base| Ok(config.edge.assets = Some(grant::assets(&value.text()?, base)?))),
-    origins: Own(|config, value, _| Ok(config.edge.origins = origins(&value.list_or_one()?)?)),
-    require_origin: Own(|config, value, _| Ok(config.edge.require_origin = value.flag()?)),
-    workers: Own(|config, value, _| Ok(config.workers = quantity::count_above_zero(&value.text()?)?)),
+    listen: Own(|config, value, _| put(&mut config.listen, value.text()?.parse())),
+    assets: Own(|config, value, base| put(&mut config.edge.assets, grant::assets(&value.text()?, base).map(Some))),
+    origins: Own(|config, value, _| put(&mut config.edge.origins, origins(&value.list_or_one()?))),
+    require_origin: Own(|config, value, _| put(&mut config.edge.require_origin, value.flag())),
+    workers: Own(|config, value, _| put(&mut config.workers, quantity::count_above_zero(&value.text()?))),
     drain: TimeOrNone(|config| &mut config.edge.drain_within),
 
     [limits]
@@ -85,12 +85,12 @@ pub(crate) const KEYS: &[Key] = keys! {
     wall: Time(|config| &mut config.app.wall_max),
 
     [grants]
-    env: Own(|config, value, _| grant::each(value, |text| config.grant_env(grant::env(text)?))),
-    dirs: Own(|config, value, base| grant::each(value, |text| Ok(config.app.dirs.push(grant::dir(text, base)?)))),
-    outbound: Own(|config, value, _| grant::each(value, |text| Ok(config.app.outbound.push(grant::outbound(text)?)))),
+    env: Own(|config, value, _| value.list()?.iter().try_for_each(|text| grant::env(text).map(|env| config.grant_env(env)))),
+    dirs: Own(|config, value, base| add(&mut config.app.dirs, value.list()?.iter().map(|text| grant::dir(text, base)))),
+    outbound: Own(|config, value, _| add(&mut config.app.outbound, value.list()?.iter().map(|text| grant::outbound(text)))),
 
     [topics]
-    drop_oldest: Own(|config, value, _| Ok(config.topics.drop_oldest = value.list()?)),
+    drop_oldest: Own(|config, value, _| put(&mut config.topics.drop_oldest, value.list())),
 };
 
 impl Key {
@@ -138,7 +138,7 @@ impl Value {
         }
     }
 
-    pub(crate) fn list(self) -> Result<Vec<String>, String> {
+    fn list(self) -> Result<Vec<String>, String> {
         match self {
             Value::List(list) => Ok(list),
             Value::Text(_) | Value::Flag(_) => Err("write a list of strings, as in [\"one\", \"two\"]".into()),
@@ -151,6 +151,15 @@ impl Value {
             other => other.list(),
         }
     }
+}
+
+fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn add<T>(place: &mut Vec<T>, mut values: impl Iterator<Item = Result<T, String>>) -> Result<(), String> {
+    values.try_for_each(|value| value.map(|value| place.push(value)))
 }
 
 /// Which pages may open a WebSocket: "same-origin", "any", or origins as browsers send them.

@@ -187,7 +187,7 @@ mod tests {
     fn the_start_says_what_is_served_where() {
         let mut config = Config::default();
         config.set_limit("message_bytes_max=4MiB").unwrap();
-        config.grant_env(("TOKEN".into(), "secret".into())).unwrap();
+        config.grant_env(("TOKEN".into(), "secret".into()));
         let expected = format!(
             "\
 tidegate {}: http://127.0.0.1:4000

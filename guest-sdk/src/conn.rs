@@ -1,0 +1,232 @@
+//! A WebSocket connection in a handler's hand: the host owns it, an event lends it.
+
+use crate::{Error, Message, Result, world};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{cell::Cell, fmt};
+
+/// One connection, for as long as the event lasts that it came with. To reach it later, keep its
+/// [`id`](Conn::id) and [`find`] it.
+///
+/// What is done with a connection after its event is an error, or a panic where a method has none
+/// to give; it never reaches another connection.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// let count = async |conn: Conn, _: Message| {
+///     let n = conn.state::<u32>()?.unwrap_or(0) + 1; // kept by the host: any instance may count on
+///     conn.set_state(&n)?;
+///     conn.send(n.to_string())
+/// };
+/// let mut server = testing::serve(App::new().socket("/count", count));
+/// let ann = server.connect("/count");
+/// server.say(ann, "tick");
+/// server.say(ann, "tick");
+/// assert_eq!(server.heard(ann), ["1", "2"]);
+/// ```
+pub struct Conn {
+    handle: world::Handle,
+    /// Which event lent it; none for one that was found, which is lent for good.
+    event: Option<u64>,
+}
+
+thread_local! {
+    /// The event that runs, or the last one if none does.
+    static EVENT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Why a message was not queued (WIT `websockets.send-error`); the cause in an [`Error`] of [`Conn::send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// The connection is closing or gone. There is nothing to do.
+    Closed,
+    /// The connection's outbox is at its bound. Wait until [`queued`](Conn::queued) falls, or leave the message out.
+    Full,
+    /// The message is larger than the host's limit. Send less.
+    TooLarge,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SendError::Closed => "the connection is closing or gone",
+            SendError::Full => "the connection's outbox is full",
+            SendError::TooLarge => "the message is larger than the host's limit",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// Why the host did not take what it was given (WIT `types.limit-error`). Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitError {
+    /// Longer than the host's limit for it. Send less.
+    TooLarge,
+    /// One more than the host's limit for it. Remove one first.
+    TooMany,
+    /// Of a form that the protocol does not allow: a close code, a topic's name, a line break in an event's name.
+    NotValid,
+}
+
+impl fmt::Display for LimitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LimitError::TooLarge => "longer than the host's limit for it",
+            LimitError::TooMany => "more than the host's limit for it",
+            LimitError::NotValid => "of a form that the protocol does not allow",
+        })
+    }
+}
+
+impl std::error::Error for LimitError {}
+
+/// A [`Conn`] was used after its event.
+const STALE: &str = "this connection's event is over: keep `conn.id()` and `find` the connection by it";
+
+impl Conn {
+    /// Lends the connection to `event`, and takes it back.
+    pub(crate) fn lend<T>(handle: world::Handle, event: impl FnOnce(&Conn) -> T) -> T {
+        let number = EVENT.get();
+        let value = event(&Conn { handle, event: Some(number) });
+        EVENT.set(number + 1);
+        value
+    }
+
+    /// The same connection, for a handler that wants to own it.
+    pub(crate) fn again(&self) -> Conn {
+        Conn { handle: self.handle.again(), event: self.event }
+    }
+
+    /// Its name: stable across events and instances, never used again.
+    pub fn id(&self) -> String {
+        self.lent().id()
+    }
+
+    /// The subprotocol that was chosen, if any.
+    pub fn protocol(&self) -> Option<String> {
+        self.lent().protocol()
+    }
+
+    /// Queues a message; never blocks. The cause of a failure is a [`SendError`].
+    pub fn send(&self, message: impl Into<Message>) -> Result {
+        Ok(self.live()?.send(message.into())?)
+    }
+
+    /// Bytes queued and not yet written to the network.
+    pub fn queued(&self) -> u64 {
+        self.lent().queued()
+    }
+
+    /// Sends what is queued, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to 4999;
+    /// reason at most 123 bytes. Closing again changes nothing.
+    pub fn close(&self, code: u16, reason: &str) -> Result {
+        Ok(self.live()?.close(code, reason)?)
+    }
+
+    /// The app's own bytes for this connection, kept by the host across events, instances and traps.
+    pub fn attachment(&self) -> Vec<u8> {
+        self.lent().attachment()
+    }
+
+    /// Replaces the attachment, at most 16 KiB.
+    pub fn set_attachment(&self, bytes: &[u8]) -> Result {
+        Ok(self.live()?.set_attachment(bytes)?)
+    }
+
+    /// The value that [`set_state`](Conn::set_state) or [`Accept::state`](crate::Accept::state) left in the attachment, if any.
+    pub fn state<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let bytes = self.live()?.attachment();
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&bytes)?))
+    }
+
+    /// Keeps a value in the attachment, as JSON.
+    pub fn set_state(&self, value: &impl Serialize) -> Result {
+        self.set_attachment(&serde_json::to_vec(value)?)
+    }
+
+    /// From now on what is published to the topic is sent to this connection. A name has 1 to 256
+    /// bytes; a connection follows at most 128 topics; following twice is following once.
+    pub fn follow(&self, topic: &str) -> Result {
+        Ok(self.live()?.follow(topic)?)
+    }
+
+    /// Undoes [`follow`](Conn::follow).
+    pub fn unfollow(&self, topic: &str) -> Result {
+        self.live()?.unfollow(topic);
+        Ok(())
+    }
+
+    /// The connection's tags, by which [`ids`] finds it.
+    pub fn tags(&self) -> Vec<String> {
+        self.lent().tags()
+    }
+
+    /// Replaces the tags: at most 10, of 1 to 256 bytes.
+    pub fn set_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result {
+        let tags: Vec<String> = tags.into_iter().map(Into::into).collect();
+        Ok(self.live()?.set_tags(&tags)?)
+    }
+
+    fn live(&self) -> Result<&world::Handle> {
+        match self.event.is_none_or(|event| event == EVENT.get()) {
+            true => Ok(&self.handle),
+            false => Err(Error::fault(STALE)),
+        }
+    }
+
+    fn lent(&self) -> &world::Handle {
+        self.live().unwrap_or_else(|_| panic!("{STALE}"))
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.live() {
+            Ok(handle) => write!(f, "Conn({})", handle.id()),
+            Err(_) => write!(f, "Conn(its event is over)"),
+        }
+    }
+}
+
+/// A live connection of this app by its id, to be used in this event and later ones.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// let poke = async |req: Request| {
+///     let conn = find(&req.param::<String>("id")?).ok_or_else(|| Error::not_found("nobody here"))?;
+///     conn.send("poke")
+/// };
+/// let tell = async |conn: Conn, _: Message| conn.send(conn.id());
+/// let mut server = testing::serve(App::new().post("/poke/{id}", poke).socket("/", tell));
+/// let ann = server.connect("/");
+/// server.say(ann, "who am I?");
+/// let id = server.heard(ann)[0].text().unwrap().to_owned();
+/// assert_eq!(server.request("POST", &format!("/poke/{id}"), &[], b"").status(), 204);
+/// assert_eq!(server.heard(ann), ["poke"]);
+/// ```
+pub fn find(id: &str) -> Option<Conn> {
+    world::find(id).map(|handle| Conn { handle, event: None })
+}
+
+/// Ids of live connections in the order of their opening: all, or those with the tag; those behind
+/// `after`; at most `limit`, and at most 1,000.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// let app = App::new()
+///     .get("/count", async |_| ids(None, None, 1000).len().to_string())
+///     .socket("/", async |conn: Conn, msg| conn.send(msg));
+/// let mut server = testing::serve(app);
+/// server.connect("/");
+/// server.connect("/");
+/// assert_eq!(server.get("/count").text(), "2");
+/// ```
+pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
+    world::ids(tag, after, limit)
+}

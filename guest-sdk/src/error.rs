@@ -1,0 +1,204 @@
+//! What goes wrong, and who is told: the client reads its own mistakes, the operator reads ours.
+
+use crate::{Response, SendError, stream::Gone};
+use std::{error::Error as StdError, fmt};
+
+/// What a handler gives: a value, or what to answer instead.
+pub type Result<T = (), E = Error> = std::result::Result<T, E>;
+
+/// What to answer instead: a refusal that the client may read, or a fault that only the operator may.
+///
+/// Any `std::error::Error` becomes a fault by `?`: the client gets 500 and a fixed text, the
+/// operator the chain of causes on standard error. What the client did wrong is made by
+/// [`bad_request`](Error::bad_request), [`status`](Error::status) and the like, and by the parts of
+/// a [`Request`](crate::Request) that don't parse.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// async fn half(req: Request) -> Result<String> {
+///     let n: u32 = req.param("n")?; // "x" is the client's 400
+///     if n % 2 == 1 {
+///         return Err(Error::status(422, "an even number, please"));
+///     }
+///     let same: u32 = n.to_string().parse()?; // would be our 500
+///     Ok((same / 2).to_string())
+/// }
+///
+/// let mut server = testing::serve(App::new().get("/half/{n}", half));
+/// assert_eq!(server.get("/half/8").text(), "4");
+/// assert_eq!(server.get("/half/7").text(), "an even number, please");
+/// assert_eq!(server.get("/half/x").status(), 400);
+/// ```
+pub struct Error(Box<Kind>);
+
+enum Kind {
+    /// For the client.
+    Answer(Response),
+    /// For the operator.
+    Fault(Box<dyn StdError>),
+}
+
+/// What the client reads of a fault.
+const FAULT_TEXT: &str = "internal error";
+
+/// Bytes that a close frame has for its reason (RFC 6455 section 5.5).
+const REASON_BYTES_MAX: usize = 123;
+
+impl Error {
+    /// An answer with this status and text, both for the client.
+    pub fn status(status: u16, text: impl Into<String>) -> Error {
+        Error::from(Response::text(text).with_status(status))
+    }
+
+    /// 400: the client sent something that can't be read.
+    pub fn bad_request(text: impl Into<String>) -> Error {
+        Error::status(400, text)
+    }
+
+    /// 404: there is no such thing.
+    pub fn not_found(text: impl Into<String>) -> Error {
+        Error::status(404, text)
+    }
+
+    /// Our own fault: the client gets 500 and a fixed text, the operator gets this.
+    pub fn fault(cause: impl Into<Box<dyn StdError>>) -> Error {
+        Error(Box::new(Kind::Fault(cause.into())))
+    }
+
+    /// Adds a header to the answer, `www-authenticate` for one. The answer to a fault stays as it is.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Error {
+        if let Kind::Answer(response) = *self.0 {
+            *self.0 = Kind::Answer(response.header(name, value));
+        }
+        self
+    }
+
+    /// The cause of a fault, if it is of this type: [`SendError`] or
+    /// [`LimitError`](crate::LimitError), for example.
+    pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
+        match &*self.0 {
+            Kind::Fault(cause) => cause.downcast_ref(),
+            Kind::Answer(_) => None,
+        }
+    }
+
+    /// The answer; a fault is told to the operator, `place` says where it happened.
+    pub(crate) fn answer(self, place: fmt::Arguments<'_>) -> Response {
+        match *self.0 {
+            Kind::Answer(response) => response,
+            Kind::Fault(cause) => {
+                report(place, &*cause);
+                Response::text(FAULT_TEXT).with_status(500)
+            }
+        }
+    }
+
+    /// How a connection ends whose handler failed; `None` if it is ending already.
+    pub(crate) fn close(&self, place: fmt::Arguments<'_>) -> Option<(u16, &str)> {
+        match &*self.0 {
+            Kind::Answer(response) if response.status < 500 => Some((1008, reason(&response.body))),
+            Kind::Answer(response) => Some((1011, reason(&response.body))),
+            Kind::Fault(cause) => match cause.downcast_ref() {
+                Some(SendError::Closed) => None,
+                Some(SendError::Full) => Some((1013, "too slow")),
+                _ => {
+                    report(place, &**cause);
+                    Some((1011, FAULT_TEXT))
+                }
+            },
+        }
+    }
+
+    /// Whether the client went away while it was being answered: nobody's fault.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.downcast_ref::<Gone>().is_some()
+    }
+}
+
+/// The longest beginning of the text that fits into a close frame.
+fn reason(text: &[u8]) -> &str {
+    let text = std::str::from_utf8(text).unwrap_or_default();
+    &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
+/// Standard error is the operator's: the host shows it with the request that it belongs to.
+fn report(place: fmt::Arguments<'_>, cause: &dyn StdError) {
+    eprintln!("{place}: {}", Chain(cause));
+}
+
+/// An error and its causes on one line.
+struct Chain<'a>(&'a dyn StdError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl<E: StdError + 'static> From<E> for Error {
+    fn from(cause: E) -> Error {
+        Error::fault(cause)
+    }
+}
+
+impl From<Response> for Error {
+    /// This answer instead, whatever it is: a redirection, for example.
+    fn from(response: Response) -> Error {
+        Error(Box::new(Kind::Answer(response)))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Kind::Answer(response) => write!(f, "{}: {}", response.status, String::from_utf8_lossy(&response.body)),
+            Kind::Fault(cause) => write!(f, "{}", Chain(&**cause)),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_masked_and_a_refusal_is_not() {
+        let fault = Error::from(std::fmt::Error);
+        assert!(fault.downcast_ref::<std::fmt::Error>().is_some());
+        let masked = fault.answer(format_args!("test"));
+        assert_eq!((masked.status, masked.body), (500, FAULT_TEXT.into()));
+        let refused = Error::status(401, "who are you?").header("www-authenticate", "Bearer").answer(format_args!("test"));
+        assert_eq!((refused.status, refused.body.as_slice()), (401, &b"who are you?"[..]));
+        assert!(refused.headers.contains(&("www-authenticate".into(), b"Bearer".into())));
+    }
+
+    #[test]
+    fn a_connection_ends_with_the_code_for_what_went_wrong() {
+        let long = "é".repeat(100);
+        let cases = [
+            (Error::bad_request("a number, please"), Some((1008, "a number, please"))),
+            (Error::bad_request(long.clone()), Some((1008, &long[..122]))),
+            (Error::status(503, "later"), Some((1011, "later"))),
+            (SendError::Closed.into(), None),
+            (SendError::Full.into(), Some((1013, "too slow"))),
+            (SendError::TooLarge.into(), Some((1011, FAULT_TEXT))),
+            (Error::fault("secret"), Some((1011, FAULT_TEXT))),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.close(format_args!("test")), expected, "{error}");
+        }
+    }
+}

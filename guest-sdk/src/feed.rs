@@ -1,0 +1,104 @@
+//! Feeds: event streams that the host holds, so that an idle one costs no instance.
+
+use crate::{Error, Request, Result, task};
+use std::future::Future;
+
+/// What a feed follows, and what its client gets first.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// let feed = async |req: Request| -> Result<Feed> {
+///     let room: String = req.query("room")?;
+///     Ok(Feed::follow(room).follow_also("all").first("welcome"))
+/// };
+/// let mut server = testing::serve(App::new().feed("/feed", feed));
+/// let ann = server.subscribe("/feed?room=tea");
+/// server.publish("tea", "hot");
+/// server.publish("all", "hello");
+/// assert_eq!(server.events(ann), ["welcome", "hot", "hello"]);
+/// assert_eq!(server.try_subscribe("/feed").unwrap_err().status(), 400);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Feed {
+    pub(crate) topics: Vec<String>,
+    /// Data and event's name.
+    pub(crate) first: Vec<(String, Option<String>)>,
+}
+
+impl Feed {
+    /// Follows one topic.
+    pub fn follow(topic: impl Into<String>) -> Feed {
+        Feed { topics: vec![topic.into()], first: Vec::new() }
+    }
+
+    /// Follows one more, up to 128.
+    pub fn follow_also(mut self, topic: impl Into<String>) -> Feed {
+        self.topics.push(topic.into());
+        self
+    }
+
+    /// Sends this client an event before anything else.
+    pub fn first(mut self, data: impl Into<String>) -> Feed {
+        self.first.push((data.into(), None));
+        self
+    }
+
+    /// As [`first`](Feed::first), with an event's name.
+    pub fn first_event(mut self, name: impl Into<String>, data: impl Into<String>) -> Feed {
+        self.first.push((data.into(), Some(name.into())));
+        self
+    }
+}
+
+/// What a feed's handler may return: now, or when it was awaited. `When` is found by the compiler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no feed",
+    label = "what this handler returns is no feed",
+    note = "write `|_| Feed::follow(\"topic\")`, or return a `Result<Feed>`, or make the closure `async`"
+)]
+pub trait IntoFeed<When> {
+    /// The feed, or what to answer instead.
+    fn into_feed(self) -> Result<Feed>;
+}
+
+/// Marks what is a feed already.
+pub enum Now {}
+
+/// Marks what has to be awaited.
+pub enum Later<When> {
+    #[doc(hidden)]
+    Never(std::convert::Infallible, std::marker::PhantomData<When>),
+}
+
+impl IntoFeed<Now> for Feed {
+    fn into_feed(self) -> Result<Feed> {
+        Ok(self)
+    }
+}
+
+impl<E: Into<Error>> IntoFeed<Now> for std::result::Result<Feed, E> {
+    fn into_feed(self) -> Result<Feed> {
+        self.map_err(Into::into)
+    }
+}
+
+impl<F, When> IntoFeed<Later<When>> for F
+where
+    F: Future<Output: IntoFeed<When>>,
+{
+    fn into_feed(self) -> Result<Feed> {
+        task::run(self).into_feed()
+    }
+}
+
+/// A feed's handler, its types forgotten.
+pub(crate) type Handler = Box<dyn Fn(Request) -> Result<Feed>>;
+
+pub(crate) fn handler<F, R, When>(handler: F) -> Handler
+where
+    F: Fn(Request) -> R + 'static,
+    R: IntoFeed<When>,
+{
+    Box::new(move |request| handler(request).into_feed())
+}

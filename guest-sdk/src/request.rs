@@ -1,0 +1,160 @@
+//! A request as a handler reads it: what doesn't parse is the client's error.
+
+use crate::{Error, Result, stream::Body};
+use serde::de::DeserializeOwned;
+use std::{fmt::Display, str::FromStr};
+
+/// A request after routing, its body included.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// async fn search(req: Request) -> Result<String> {
+///     let shelf: String = req.param("shelf")?;
+///     let page: u32 = req.query_opt("page")?.unwrap_or(1);
+///     let words: Vec<String> = req.json()?;
+///     Ok(format!("{shelf} {page} {}", words.join("+")))
+/// }
+///
+/// let mut server = testing::serve(App::new().post("/{shelf}/search", search));
+/// let found = server.request("POST", "/a%20b/search?page=2", &[], br#"["sea", "salt"]"#);
+/// assert_eq!(found.text(), "a b 2 sea+salt");
+/// let refused = server.request("POST", "/a/search?page=two", &[], b"[]");
+/// assert_eq!((refused.status(), refused.text()), (400, "query parameter `page`: invalid digit found in string"));
+/// ```
+#[derive(Debug)]
+pub struct Request {
+    pub(crate) head: Head,
+    pub(crate) body: Body,
+}
+
+/// What stands before the body (WIT `types.request`).
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) method: String,
+    pub(crate) scheme: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) params: Vec<(String, String)>,
+    pub(crate) peer: String,
+    pub(crate) route: u32,
+    pub(crate) context: Vec<(String, String)>,
+}
+
+impl Request {
+    /// "GET", "POST", ...: as the client sent it.
+    pub fn method(&self) -> &str {
+        &self.head.method
+    }
+
+    /// "https" or "http", as the client sees it.
+    pub fn scheme(&self) -> &str {
+        &self.head.scheme
+    }
+
+    /// The `Host` header: "example.org" or "127.0.0.1:8080".
+    pub fn authority(&self) -> &str {
+        &self.head.authority
+    }
+
+    /// Path and query as the client sent them, undecoded: "/users/a%20b?tab=1".
+    pub fn uri(&self) -> &str {
+        &self.head.path
+    }
+
+    /// The path alone, undecoded.
+    pub fn path(&self) -> &str {
+        self.uri().split_once('?').map_or(self.uri(), |(path, _)| path)
+    }
+
+    /// The query without its question mark, undecoded; empty if there is none.
+    pub fn query_string(&self) -> &str {
+        self.uri().split_once('?').map_or("", |(_, query)| query)
+    }
+
+    /// The client's address, "ip:port".
+    pub fn peer(&self) -> &str {
+        &self.head.peer
+    }
+
+    /// A parameter of the route's pattern, percent-decoded. One that isn't a `T` is the client's 400;
+    /// one that the pattern doesn't have is our fault.
+    pub fn param<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
+        match find(&self.head.params, name) {
+            Some(value) => parse("parameter", name, value),
+            None => Err(Error::fault(format!("the route's pattern has no parameter `{name}`"))),
+        }
+    }
+
+    /// A parameter of the query. One that is missing or isn't a `T` is the client's 400.
+    pub fn query<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
+        let missing = || Error::bad_request(format!("query parameter `{name}` is missing"));
+        self.query_opt(name)?.ok_or_else(missing)
+    }
+
+    /// A parameter of the query that may be missing. One that isn't a `T` is the client's 400.
+    pub fn query_opt<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
+        let mut pairs = form_urlencoded::parse(self.query_string().as_bytes());
+        match pairs.find(|(other, _)| other == name) {
+            Some((_, value)) => parse("query parameter", name, &value).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The first header of this name, if it is text. Names are lower-case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers();
+        let (_, value) = headers.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// All headers in their order, names in lower case.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    /// The token of an `authorization: Bearer` header.
+    pub fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.header("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// What a guard found out about the request (a user, a tenant); never from the client. The last word counts.
+    pub fn context(&self, name: &str) -> Option<&str> {
+        self.head.context.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What a feed's client had last, if it was here before.
+    pub fn last_event_id(&self) -> Option<&str> {
+        self.header("last-event-id")
+    }
+
+    /// The body, whole. Empty in a stream route, whose body comes in pieces: see [`body`](Request::body).
+    pub fn bytes(&self) -> &[u8] {
+        self.body.whole()
+    }
+
+    /// The body as text; other bytes are the client's 400.
+    pub fn text(&self) -> Result<&str> {
+        std::str::from_utf8(self.bytes()).map_err(|_| Error::bad_request("the body is not UTF-8"))
+    }
+
+    /// The body as JSON; what isn't it is the client's 400.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(self.bytes()).map_err(|error| Error::bad_request(format!("the body: {error}")))
+    }
+
+    /// The body as it comes, in a stream route.
+    pub fn body(&mut self) -> &mut Body {
+        &mut self.body
+    }
+}
+
+fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+}
+
+fn parse<T: FromStr<Err: Display>>(kind: &str, name: &str, value: &str) -> Result<T> {
+    value.parse().map_err(|error| Error::bad_request(format!("{kind} `{name}`: {error}")))
+}

@@ -1,0 +1,233 @@
+//! WebSocket routes: from the handshake to the close, as four hooks of which none is a must.
+
+use crate::{Conn, Error, Message, Request, Response, Result, task};
+use serde::Serialize;
+use std::{fmt, future::Future, ops};
+
+/// What a WebSocket route does. It remembers nothing (`&self`), so any instance serves it: the
+/// attachment remembers for a connection, topics connect it to the others.
+///
+/// A closure `async |conn: Conn, msg| ...` is a socket too, with the first three hooks unwritten.
+///
+/// An error ends the connection: with 1008 and its text if it is the client's (a status below
+/// 500), else with 1011 and a fixed text.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// struct Lobby;
+///
+/// impl Socket for Lobby {
+///     async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
+///         let name: String = upgrade.query("name")?;
+///         Ok(Accept::new().state(&name)?.protocol(upgrade.pick(&["v2", "v1"])))
+///     }
+///     async fn open(&self, conn: &Conn, _: &Request) -> Result {
+///         conn.follow("lobby")
+///     }
+///     async fn message(&self, conn: &Conn, msg: Message) -> Result {
+///         let name: String = conn.state()?.unwrap_or_default();
+///         publish("lobby", format!("{name}: {}", msg.text()?))
+///     }
+/// }
+///
+/// let mut server = testing::serve(App::new().socket("/lobby", Lobby));
+/// let ann = server.connect("/lobby?name=Ann");
+/// server.say(ann, "hi");
+/// assert_eq!(server.heard(ann), ["Ann: hi"]);
+/// assert_eq!(server.try_connect("/lobby").unwrap_err().status(), 400);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no socket",
+    label = "neither a closure for messages nor a type that implements `Socket`",
+    note = "write `async |conn: Conn, msg| conn.send(msg)`, with the type of `conn`, returning `()` or `Result`",
+    note = "or implement `Socket` for a type of your own and give a value of it"
+)]
+pub trait Socket {
+    /// Before the handshake: accept, or refuse by an error, whose answer the client gets.
+    fn upgrade(&self, upgrade: &Upgrade) -> impl Future<Output = Result<Accept>> {
+        let _ = upgrade;
+        async { Ok(Accept::new()) }
+    }
+
+    /// After the handshake and before the first message.
+    fn open(&self, conn: &Conn, request: &Request) -> impl Future<Output = Result> {
+        let _ = (conn, request);
+        async { Ok(()) }
+    }
+
+    /// One message; messages of one connection come in their order, one at a time.
+    fn message(&self, conn: &Conn, message: Message) -> impl Future<Output = Result> {
+        let _ = (conn, message);
+        async { Ok(()) }
+    }
+
+    /// Once, after the end of a connection that was opened.
+    fn close(&self, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
+        let _ = (conn, info);
+        async { Ok(()) }
+    }
+}
+
+impl<F, R> Socket for F
+where
+    F: AsyncFn(Conn, Message) -> R,
+    R: Outcome,
+{
+    async fn message(&self, conn: &Conn, message: Message) -> Result {
+        self(conn.again(), message).await.into_result()
+    }
+}
+
+/// What a closure for messages may return.
+#[diagnostic::on_unimplemented(
+    message = "a socket's closure returns `()` or `Result`, not `{Self}`",
+    note = "end it with `;`, or with `Ok(())` behind a `?`"
+)]
+pub trait Outcome {
+    /// Whether it went well.
+    fn into_result(self) -> Result;
+}
+
+impl Outcome for () {
+    fn into_result(self) -> Result {
+        Ok(())
+    }
+}
+
+impl<E: Into<Error>> Outcome for std::result::Result<(), E> {
+    fn into_result(self) -> Result {
+        self.map_err(Into::into)
+    }
+}
+
+/// A request for a WebSocket: the [`Request`], and the subprotocols that the client offers.
+pub struct Upgrade {
+    pub(crate) request: Request,
+    pub(crate) offered: Vec<String>,
+}
+
+impl Upgrade {
+    /// The subprotocols that the client offers, its favourite first.
+    pub fn offered(&self) -> &[String] {
+        &self.offered
+    }
+
+    /// The first of ours that the client offers.
+    pub fn pick<'a>(&self, ours: &[&'a str]) -> Option<&'a str> {
+        ours.iter().copied().find(|own| self.offered.iter().any(|offered| offered == own))
+    }
+}
+
+impl ops::Deref for Upgrade {
+    type Target = Request;
+
+    fn deref(&self) -> &Request {
+        &self.request
+    }
+}
+
+/// How a connection begins: by default without anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accept {
+    pub(crate) protocol: Option<String>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) attachment: Vec<u8>,
+    pub(crate) tags: Vec<String>,
+    pub(crate) close: Option<(u16, String)>,
+}
+
+impl Accept {
+    /// Accept.
+    pub fn new() -> Accept {
+        Accept::default()
+    }
+
+    /// Accept and close at once, with a code of 3000 to 4999: for browsers, which can't read a refusal's status.
+    pub fn then_close(code: u16, reason: &str) -> Accept {
+        Accept { close: Some((code, reason.to_owned())), ..Accept::default() }
+    }
+
+    /// The subprotocol: one of those that the client offered, or none.
+    pub fn protocol<'a>(mut self, protocol: impl Into<Option<&'a str>>) -> Accept {
+        self.protocol = protocol.into().map(str::to_owned);
+        self
+    }
+
+    /// Adds a header to the 101.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
+        self.headers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// The connection's attachment, at most 16 KiB.
+    pub fn attachment(mut self, bytes: impl Into<Vec<u8>>) -> Accept {
+        self.attachment = bytes.into();
+        self
+    }
+
+    /// A value as the connection's attachment, for [`Conn::state`].
+    pub fn state(self, value: &impl Serialize) -> Result<Accept> {
+        Ok(self.attachment(serde_json::to_vec(value)?))
+    }
+
+    /// Adds a tag, by which [`ids`](crate::ids) finds the connection.
+    pub fn tag(mut self, tag: impl Into<String>) -> Accept {
+        self.tags.push(tag.into());
+        self
+    }
+}
+
+/// How a connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloseInfo {
+    /// As in the close frame; 1005 when it had none, 1006 when there was no close frame.
+    pub code: u16,
+    /// As in the close frame.
+    pub reason: String,
+    /// Whether the close handshake was completed (RFC 6455 section 7.1.4).
+    pub clean: bool,
+    /// Whether the client began it.
+    pub by_peer: bool,
+}
+
+/// A [`Socket`] whose type is forgotten. Its hooks run to their end inside the call, so that no
+/// future needs a box.
+pub(crate) trait Hooks {
+    fn upgrade(&self, upgrade: Upgrade, place: fmt::Arguments<'_>) -> Result<Accept, Response>;
+    fn open(&self, conn: &Conn, request: Request, place: fmt::Arguments<'_>);
+    fn messages(&self, conn: &Conn, messages: &mut dyn Iterator<Item = Message>, place: fmt::Arguments<'_>);
+    fn close(&self, conn: &Conn, info: CloseInfo, place: fmt::Arguments<'_>);
+}
+
+impl<S: Socket> Hooks for S {
+    fn upgrade(&self, upgrade: Upgrade, place: fmt::Arguments<'_>) -> Result<Accept, Response> {
+        task::run(Socket::upgrade(self, &upgrade)).map_err(|error| error.answer(place))
+    }
+
+    fn open(&self, conn: &Conn, request: Request, place: fmt::Arguments<'_>) {
+        settle(task::run(Socket::open(self, conn, &request)), conn, place);
+    }
+
+    fn messages(&self, conn: &Conn, messages: &mut dyn Iterator<Item = Message>, place: fmt::Arguments<'_>) {
+        for message in messages {
+            if !settle(task::run(Socket::message(self, conn, message)), conn, place) {
+                return;
+            }
+        }
+    }
+
+    fn close(&self, conn: &Conn, info: CloseInfo, place: fmt::Arguments<'_>) {
+        settle(task::run(Socket::close(self, conn, &info)), conn, place);
+    }
+}
+
+/// Closes a connection whose hook failed. Whether it may go on.
+fn settle(outcome: Result, conn: &Conn, place: fmt::Arguments<'_>) -> bool {
+    let Err(error) = outcome else { return true };
+    if let Some((code, reason)) = error.close(place) {
+        // A connection that is closing already closes as it was going to.
+        _ = conn.close(code, reason);
+    }
+    false
+}

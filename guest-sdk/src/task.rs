@@ -1,0 +1,64 @@
+//! Handlers may await: a handler's future is run to its end inside the one call that it answers.
+
+use crate::world;
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+/// Waits for so long, and lets what else the handler awaits go on. Other events of this instance
+/// wait as well; other instances don't. Under test time moves by itself: nothing really waits.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+/// use std::time::Duration;
+///
+/// let slow = async |_| {
+///     sleep(Duration::from_secs(3600)).await;
+///     "an hour later"
+/// };
+/// let mut server = testing::serve(App::new().get("/slow", slow));
+/// assert_eq!(server.get("/slow").text(), "an hour later");
+/// ```
+pub async fn sleep(duration: Duration) {
+    world::Wait::timer(duration).await;
+}
+
+/// Runs a future to its end. Most never wait: for those it costs one poll and no allocation.
+pub(crate) fn run<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => run_on(future),
+    }
+}
+
+/// Polls until there is a value, and in between lets the world wait for what the future waits for.
+fn run_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(woken.clone());
+    loop {
+        // Always once before the first wait: the first poll, in `run`, had no waker to give.
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        if !woken.0.swap(false, Ordering::Relaxed) {
+            world::wait();
+        }
+    }
+}
+
+/// Whether anything asked for another poll.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
