@@ -1,0 +1,150 @@
+//! Components made on the spot: a manifest of any routes, and handlers that trap.
+
+use std::path::Path;
+use tidegate_hub::Target;
+use wasm_encoder::{
+    CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, Instruction, MemorySection,
+    MemoryType, Module, TypeSection, ValType,
+};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{Function as WitFunction, Resolve, abi::AbiVariant, abi::WasmType};
+
+/// What a component is to have. It exports `tidegate:app/manifest` if it has routes or guards.
+#[derive(Default)]
+pub struct Fixture<'a> {
+    /// Methods with commas between, pattern, target.
+    pub routes: &'a [(&'a str, &'a str, Target)],
+    /// Patterns.
+    pub guards: &'a [&'a str],
+    /// Interfaces of `tidegate:app` that it exports, as "http-handler": every function of them traps.
+    pub handlers: &'a [&'a str],
+    /// An interface that it imports and no host has, as "test:secret/door".
+    pub import: Option<&'a str>,
+}
+
+/// A core module with nothing in it: a wasm file, but no component.
+pub fn core_module() -> Vec<u8> {
+    Module::new().finish()
+}
+
+impl Fixture<'_> {
+    /// The component's bytes.
+    pub fn build(&self) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
+        resolve.push_dir(&wit).expect("the contract is valid");
+        let package = resolve.push_str("fixture.wit", &self.wit()).expect("the fixture's world is valid");
+        let world = resolve.select_world(&[package], Some("fixture")).expect("it has one world");
+        let exports = resolve.worlds[world].exports.values().filter_map(|item| match item {
+            wit_parser::WorldItem::Interface { id, .. } => Some(*id),
+            _ => None,
+        });
+        let functions = exports.flat_map(|id| {
+            let name = resolve.id_of(id).expect("an interface of a package has a name");
+            resolve.interfaces[id].functions.values().map(move |function| (format!("{name}#{}", function.name), function))
+        });
+        let mut module = self.module(&resolve, &functions.collect::<Vec<_>>());
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the world can be encoded");
+        let encoder = ComponentEncoder::default().validate(true).module(&module).expect("the module fits the world");
+        let mut encoder = encoder;
+        encoder.encode().expect("the component can be encoded")
+    }
+
+    fn has_manifest(&self) -> bool {
+        !self.routes.is_empty() || !self.guards.is_empty()
+    }
+
+    fn wit(&self) -> String {
+        let manifest = self.has_manifest().then_some("manifest");
+        let export = |interface: &str| format!("  export tidegate:app/{interface}@0.1.0;\n");
+        let exports: String = manifest.into_iter().chain(self.handlers.iter().copied()).map(export).collect();
+        let (import, foreign) = match self.import.and_then(|import| import.split_once('/')) {
+            None => (String::new(), String::new()),
+            Some((package, interface)) => {
+                (format!("  import {package}/{interface};\n"), format!("package {package} {{ interface {interface} {{ knock: func() -> u32; }} }}\n"))
+            }
+        };
+        format!("package test:fixture;\nworld fixture {{\n{import}{exports}}}\n{foreign}")
+    }
+
+    /// The core module: every function traps but `describe`, which returns a pointer to the manifest.
+    fn module(&self, resolve: &Resolve, functions: &[(String, &WitFunction)]) -> Vec<u8> {
+        let (mut types, mut imports, mut declared) = (TypeSection::new(), ImportSection::new(), FunctionSection::new());
+        let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
+        types.ty().function([], [ValType::I32]);
+        types.ty().function([ValType::I32; 4], [ValType::I32]);
+        let imported = self.import.map(|import| imports.import(import, "knock", EntityType::Function(0))).iter().count() as u32;
+        declared.function(1);
+        code.function(Function::new([]).instruction(&Instruction::Unreachable).instruction(&Instruction::End));
+        exports.export("cabi_realloc", ExportKind::Func, imported);
+        let data = Data::manifest(self);
+        for (index, (name, function)) in (0..).zip(functions) {
+            let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
+            types.ty().function(signature.params.iter().map(value), signature.results.iter().map(value));
+            declared.function(2 + index);
+            let is_describe = name.ends_with("manifest@0.1.0#describe");
+            let body = if is_describe { Instruction::I32Const(data.root as i32) } else { Instruction::Unreachable };
+            code.function(Function::new([]).instruction(&body).instruction(&Instruction::End));
+            exports.export(name, ExportKind::Func, imported + 1 + index);
+        }
+        exports.export("memory", ExportKind::Memory, 0);
+        let mut memory = MemorySection::new();
+        memory.memory(MemoryType { minimum: 4, maximum: None, memory64: false, shared: false, page_size_log2: None });
+        let mut bytes = DataSection::new();
+        bytes.active(0, &ConstExpr::i32_const(Data::BASE as i32), data.bytes);
+        let mut module = Module::new();
+        module.section(&types).section(&imports).section(&declared).section(&memory).section(&exports).section(&code).section(&bytes);
+        module.finish()
+    }
+}
+
+fn value(ty: &WasmType) -> ValType {
+    match ty {
+        WasmType::I64 | WasmType::PointerOrI64 => ValType::I64,
+        WasmType::F32 => ValType::F32,
+        WasmType::F64 => ValType::F64,
+        WasmType::I32 | WasmType::Pointer | WasmType::Length => ValType::I32,
+    }
+}
+
+/// The manifest as it lies in memory (canonical ABI).
+struct Data {
+    bytes: Vec<u8>,
+    root: u32,
+}
+
+impl Data {
+    const BASE: u32 = 16;
+
+    fn manifest(fixture: &Fixture<'_>) -> Data {
+        let mut data = Data { bytes: Vec::new(), root: 0 };
+        let mut routes = Vec::new();
+        for (methods, pattern, target) in fixture.routes {
+            let methods: Vec<[u32; 2]> = methods.split_terminator(',').map(|method| data.text(method)).collect();
+            let target = [Target::Http, Target::Stream, Target::WebSocket, Target::Events].iter().position(|other| other == target);
+            routes.extend(data.list(&methods.concat(), methods.len()));
+            routes.extend(data.text(pattern));
+            routes.push(target.expect("there are four") as u32);
+        }
+        let guards: Vec<u32> = fixture.guards.iter().flat_map(|pattern| data.text(pattern)).collect();
+        let routes = data.list(&routes, fixture.routes.len());
+        let guards = data.list(&guards, fixture.guards.len());
+        [data.root, _] = data.list(&[routes, guards].concat(), 1);
+        data
+    }
+
+    /// Pointer and length.
+    fn text(&mut self, text: &str) -> [u32; 2] {
+        let at = Data::BASE + self.bytes.len() as u32;
+        self.bytes.extend(text.as_bytes());
+        [at, text.len() as u32]
+    }
+
+    /// Pointer and number of elements, each of some words.
+    fn list(&mut self, words: &[u32], count: usize) -> [u32; 2] {
+        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
+        let at = Data::BASE + self.bytes.len() as u32;
+        self.bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        [at, count as u32]
+    }
+}

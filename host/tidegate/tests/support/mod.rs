@@ -1,0 +1,257 @@
+//! What black-box tests are made of: the binary as a child process, and the components that it serves.
+//!
+//! ```ignore
+//! mod support;
+//! use support::{Tidegate, component};
+//!
+//! #[tokio::test]
+//! async fn an_echo_comes_back() {
+//!     let server = Tidegate::serve(&component("echo"), &[]);
+//!     let (socket, _) = tokio_tungstenite::connect_async(server.ws("/echo")).await.unwrap();
+//!     // …
+//!     assert_eq!(server.stop().counter("connections"), 1);
+//! }
+//! ```
+
+// Each test binary uses another part of this.
+#![allow(dead_code)]
+
+pub mod fixture;
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    collections::HashMap,
+    env,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// For anything that a test waits for: far more than it takes, so that only a hang reaches it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary, ready to be given arguments; nothing of the tester's own environment changes what it does.
+pub fn tidegate() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.env_remove("TIDEGATE_LOG").env("TIDEGATE_CACHE_DIR", target_dir().join("tidegate-cache")).stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end: for what ends by itself.
+pub fn run(args: &[&str]) -> Output {
+    tidegate().args(args).output().expect("the binary starts")
+}
+
+/// A running `tidegate serve` on a free port. Dropping it drains it.
+pub struct Tidegate {
+    child: Child,
+    log: Arc<Log>,
+    url: String,
+}
+
+/// How a server ended.
+pub struct Stopped {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Everything that it wrote to stderr.
+    pub stderr: String,
+}
+
+/// Lines of stderr as they come; waiting for one is bounded and takes no polling.
+#[derive(Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    grown: Condvar,
+}
+
+impl Tidegate {
+    /// Serves a component with these arguments behind `--listen 127.0.0.1:0`, and waits until it listens.
+    pub fn serve(component: &Path, args: &[&str]) -> Tidegate {
+        let mut command = tidegate();
+        command.arg("serve").arg(component).args(["--listen", "127.0.0.1:0"]).args(args);
+        Tidegate::spawn(command)
+    }
+
+    /// Starts a command that ends up as `tidegate serve`, for what [`serve`](Tidegate::serve) has no words for.
+    pub fn spawn(mut command: Command) -> Tidegate {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("stderr is piped");
+        thread::spawn({
+            let log = log.clone();
+            move || log.read(stderr)
+        });
+        let mut server = Tidegate { child, log, url: String::new() };
+        let line = server.wait_for("http://");
+        let url = line.split(['"', ' ']).find(|word| word.starts_with("http://"));
+        server.url = url.expect("the line has the URL").to_owned();
+        server
+    }
+
+    /// "http://127.0.0.1:PORT" and this path.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// "ws://127.0.0.1:PORT" and this path.
+    pub fn ws(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.address())
+    }
+
+    /// "127.0.0.1:PORT": for raw bytes, and as `Host`.
+    pub fn address(&self) -> &str {
+        self.url.strip_prefix("http://").expect("it is an http URL")
+    }
+
+    /// The process id: for figures from /proc.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until a line of stderr, past ones included, contains this text; the whole line.
+    pub fn wait_for(&self, text: &str) -> String {
+        self.log.wait_for(text).unwrap_or_else(|log| panic!("no line with {text:?} in\n{log}"))
+    }
+
+    /// Everything on stderr so far.
+    pub fn stderr(&self) -> String {
+        self.log.text()
+    }
+
+    /// Sends a signal, and goes on.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id() as i32).expect("a child has an id");
+        // It may have ended already: whoever waits finds out.
+        _ = kill_process(pid, signal);
+    }
+
+    /// Drains it by SIGTERM, and waits for its end.
+    pub fn stop(self) -> Stopped {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for an end that something else brings about.
+    pub fn wait(mut self) -> Stopped {
+        let ended = self.log.wait_for_end();
+        if !ended {
+            _ = self.child.kill();
+        }
+        let status = self.child.wait().expect("it is our child");
+        assert!(ended, "the server did not end in {PATIENCE:?}\n{}", self.log.text());
+        Stopped { status, stderr: self.log.text() }
+    }
+}
+
+impl Drop for Tidegate {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        // In a test that fails already, nobody learns anything from a slow end.
+        if thread::panicking() || !self.log.wait_for_end() {
+            _ = self.child.kill();
+        }
+        _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- stderr of {}\n{}---", self.url, self.log.text());
+        }
+    }
+}
+
+impl Stopped {
+    /// A number of the last line: "requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries".
+    pub fn counter(&self, name: &str) -> u64 {
+        let counters = self.counters();
+        *counters.get(name).unwrap_or_else(|| panic!("no counter {name} in\n{}", self.stderr))
+    }
+
+    /// All of them by name.
+    pub fn counters(&self) -> HashMap<&str, u64> {
+        let line = self.stderr.lines().find_map(|line| line.strip_prefix("stopped: ")).unwrap_or_default();
+        let pair = |pair: &'_ str| -> Option<(usize, u64)> {
+            let at = pair.find('=')?;
+            Some((at, pair[at + 1..].parse().ok()?))
+        };
+        line.split(' ').filter_map(|text| pair(text).map(|(at, count)| (&text[..at], count))).collect()
+    }
+}
+
+impl Log {
+    fn read(&self, stderr: ChildStderr) {
+        for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+            self.lock().0.push(String::from_utf8_lossy(&line).into_owned());
+            self.grown.notify_all();
+        }
+        self.lock().1 = true;
+        self.grown.notify_all();
+    }
+
+    fn wait_for(&self, text: &str) -> Result<String, String> {
+        let found = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
+        let waiting = self.grown.wait_timeout_while(self.lock(), PATIENCE, |(lines, ended)| !*ended && found(lines).is_none());
+        let (lines, _) = &*waiting.unwrap_or_else(PoisonError::into_inner).0;
+        found(lines).ok_or_else(|| lines.join("\n"))
+    }
+
+    fn wait_for_end(&self) -> bool {
+        let waiting = self.grown.wait_timeout_while(self.lock(), PATIENCE, |(_, ended)| !*ended);
+        waiting.unwrap_or_else(PoisonError::into_inner).0.1
+    }
+
+    fn text(&self) -> String {
+        self.lock().0.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The component of an example or another package of the workspace, by the package's name.
+///
+/// It is built on the spot, which takes a moment if nothing changed. With `TIDEGATE_APPS=DIR` it is
+/// taken from there as it is: what `cargo component build` made is tested that way.
+pub fn component(package: &str) -> PathBuf {
+    static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
+    let file = format!("{}.wasm", package.replace('-', "_"));
+    if let Some(dir) = env::var_os("TIDEGATE_APPS").filter(|dir| !dir.is_empty()) {
+        let path = workspace().join(dir).join(file);
+        assert!(path.is_file(), "TIDEGATE_APPS has no {}", path.display());
+        return path;
+    }
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = built.get_or_insert_default();
+    if let Some(path) = built.get(package) {
+        return path.clone();
+    }
+    build(package);
+    let path = target_dir().join("wasm32-wasip2/release").join(file);
+    assert!(path.is_file(), "{package} was built, but not as {}", path.display());
+    built.insert(package.to_owned(), path.clone());
+    path
+}
+
+/// Cargo's own lock keeps test binaries that run at the same time from building twice.
+fn build(package: &str) {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--package", package]).arg("--target-dir").arg(target_dir());
+    // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
+    let output = cargo.current_dir(workspace()).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").output().expect("cargo starts");
+    assert!(output.status.success(), "{package} can't be built for wasm32-wasip2:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The root of the repository.
+pub fn workspace() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("this crate lies in the workspace")
+}
+
+/// Where Cargo builds to: CARGO_TARGET_DIR and its like are heeded, for Cargo itself says where its `tmp` is.
+pub fn target_dir() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it lies in the target directory").to_owned()
+}
