@@ -1,1 +1,88 @@
-//! The guest wall.
+//! The guest wall: loads a component, keeps its instances, and answers the hub's calls with them.
+//!
+//! Nothing here knows a socket: requests and connections come and go as the hub's values.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use tidegate_hub::{Hub, Limits};
+//! let loaded = tidegate_wasm::load("app.wasm".as_ref(), Default::default()).await?;
+//! println!("{:?}", loaded.manifest());
+//! let app = loaded.start(Hub::new(Limits::default(), Default::default(), 1));
+//! # Ok(()) }
+//! ```
+
+mod bindings;
+mod body;
+mod cache;
+mod contract;
+mod fault;
+mod guest;
+mod http02;
+mod http03;
+mod import;
+mod load;
+mod machine;
+mod meter;
+mod outbound;
+mod pool;
+mod state;
+mod stdio;
+
+pub use guest::Guest;
+pub use load::{Compiled, LoadError, Loaded, load};
+
+use std::{path::PathBuf, time::Duration};
+
+/// What an app is given and how far it may go. A plain struct: take the default and change what you must.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Memory of one instance.
+    pub memory_bytes_max: usize,
+    /// Instances in use at a time; a call that finds none waits for a while, then fails as busy.
+    pub instances_max: usize,
+    /// Computing for one event; for a streamed request, between two waits.
+    pub cpu_max: Duration,
+    /// One event from its beginning to its end; for a streamed request, to the head of the answer.
+    pub wall_max: Duration,
+    /// Size of the component's file.
+    pub component_bytes_max: u64,
+    /// Environment variables.
+    pub env: Vec<(String, String)>,
+    /// Directories.
+    pub dirs: Vec<Dir>,
+    /// Hosts, each with or without a port, that requests may be sent to.
+    pub outbound: Vec<String>,
+    /// Where compiled code is kept.
+    pub cache: Option<PathBuf>,
+    /// Whether an instance of a component without a manifest serves more than one request; such
+    /// components are made for hosts that make a new one each time.
+    pub reuse_foreign: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            memory_bytes_max: 64 << 20,
+            instances_max: 1000,
+            cpu_max: Duration::from_secs(1),
+            wall_max: Duration::from_secs(30),
+            component_bytes_max: 256 << 20,
+            env: Vec::new(),
+            dirs: Vec::new(),
+            outbound: Vec::new(),
+            cache: None,
+            reuse_foreign: false,
+        }
+    }
+}
+
+/// A directory that an app sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dir {
+    /// Where it is.
+    pub host: PathBuf,
+    /// What the app calls it.
+    pub guest: String,
+    /// Whether the app may change what is in it.
+    pub writable: bool,
+}

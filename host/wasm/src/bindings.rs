@@ -1,0 +1,11 @@
+//! What wasmtime makes of `wit/`: imports that the host answers, and the types of both sides.
+#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    world: "app",
+    imports: { default: trappable },
+    exports: { default: async },
+    with: { "tidegate:app/websockets.connection": crate::import::websockets::Connection },
+    require_store_data_send: true,
+});

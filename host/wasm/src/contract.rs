@@ -1,0 +1,85 @@
+//! Parameters of the app's exports, lowered from where they are: nothing is copied on the way into the guest's memory.
+
+use crate::import::websockets::Connection;
+use tidegate_hub::{CloseInfo, Message, Request};
+use wasmtime::component::{ComponentType, Lower, Resource};
+
+/// WIT `types.request`.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct RequestRef<'a> {
+    method: &'a str,
+    scheme: &'a str,
+    authority: &'a str,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a [u8])],
+    params: &'a [(String, String)],
+    peer: &'a str,
+    route: u32,
+    context: &'a [(String, String)],
+}
+
+/// The headers of a request, as [`RequestRef`] borrows them.
+pub(crate) fn headers(request: &Request) -> Vec<(&str, &[u8])> {
+    request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+}
+
+impl<'a> RequestRef<'a> {
+    pub(crate) fn new(request: &'a Request, headers: &'a [(&'a str, &'a [u8])]) -> RequestRef<'a> {
+        RequestRef {
+            method: request.method.as_str(),
+            scheme: request.scheme,
+            authority: &request.authority,
+            path: &request.path,
+            headers,
+            params: &request.params,
+            peer: &request.peer,
+            route: request.route,
+            context: &request.context,
+        }
+    }
+}
+
+/// WIT `types.message`.
+#[derive(ComponentType, Lower)]
+#[component(variant)]
+pub(crate) enum MessageRef<'a> {
+    #[component(name = "text")]
+    Text(&'a str),
+    #[component(name = "binary")]
+    Binary(&'a [u8]),
+}
+
+impl<'a> From<&'a Message> for MessageRef<'a> {
+    fn from(message: &'a Message) -> MessageRef<'a> {
+        match message {
+            Message::Text(text) => MessageRef::Text(text),
+            Message::Binary(bytes) => MessageRef::Binary(bytes),
+        }
+    }
+}
+
+/// WIT `websocket-handler.close-info`.
+#[derive(ComponentType, Lower)]
+#[component(record)]
+pub(crate) struct CloseInfoRef<'a> {
+    code: u16,
+    reason: &'a str,
+    clean: bool,
+    #[component(name = "by-peer")]
+    by_peer: bool,
+}
+
+impl<'a> From<&'a CloseInfo> for CloseInfoRef<'a> {
+    fn from(info: &'a CloseInfo) -> CloseInfoRef<'a> {
+        CloseInfoRef { code: info.code, reason: &info.reason, clean: info.clean, by_peer: info.by_peer }
+    }
+}
+
+pub(crate) type Check<'a> = (u32, RequestRef<'a>);
+pub(crate) type Handle<'a> = (RequestRef<'a>, &'a [u8]);
+pub(crate) type Upgrade<'a> = (RequestRef<'a>, &'a [String]);
+pub(crate) type Open<'a> = (Resource<Connection>, RequestRef<'a>);
+pub(crate) type Messages<'a> = (Resource<Connection>, &'a [MessageRef<'a>]);
+pub(crate) type Close<'a> = (Resource<Connection>, CloseInfoRef<'a>);
+pub(crate) type Subscribe<'a> = (RequestRef<'a>, Option<&'a str>);

@@ -1,0 +1,78 @@
+//! `wasi:http/incoming-handler` 0.2: one streamed request to one instance, which goes on while its answer streams.
+
+use crate::{
+    body::{Incoming, outgoing},
+    fault::fault,
+    meter::Metered,
+    pool::Pool,
+};
+use std::sync::Arc;
+use tidegate_hub::{Body, Fault, Request, Streamed};
+use tokio::{sync::oneshot, time::timeout};
+use wasmtime_wasi_http::{
+    WasiHttpView,
+    p2::bindings::{ProxyIndices, http::types::Scheme},
+};
+
+/// Ready when the guest has given the head of its answer. Dropping the answer's body tells the guest that nobody reads on.
+pub(crate) async fn stream(pool: &Arc<Pool>, request: &Request, body: Body, reuse: bool) -> Result<Streamed, Fault> {
+    let (answer, answered) = oneshot::channel();
+    let request = head(request)?.map(|()| Incoming(body));
+    let call = tokio::spawn(run(pool.clone(), request, answer, reuse));
+    match timeout(pool.options().wall_max, answered).await {
+        Err(_) => {
+            call.abort();
+            Err(Fault::Wall)
+        }
+        Ok(Ok(Ok(response))) => {
+            let (parts, body) = response.into_parts();
+            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body: outgoing(body, Some(call)) })
+        }
+        Ok(Ok(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
+        // The guest ended without an answer: its own end says why.
+        Ok(Err(_)) => match call.await {
+            Ok(Err(fault)) => Err(fault),
+            Ok(Ok(())) => Err(Fault::Answer("the guest returned without setting its response".into())),
+            Err(error) => Err(Fault::Host(error.to_string())),
+        },
+    }
+}
+
+type Response = http::Response<wasmtime_wasi_http::WasiBody>;
+type Answer = oneshot::Sender<Result<Response, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>>;
+
+async fn run(pool: Arc<Pool>, request: http::Request<Incoming>, answer: Answer, reuse: bool) -> Result<(), Fault> {
+    let mut taken = if reuse { pool.take().await? } else { pool.take_fresh().await? };
+    let instance = &mut taken.instance;
+    instance.store.data_mut().memory.denied = false;
+    instance.store.set_epoch_deadline(1);
+    let meter = instance.store.data().meter.clone();
+    let call = async {
+        let mut http = instance.store.data_mut().http();
+        let request = http.new_incoming_request(Scheme::Http, request)?;
+        let answer = http.new_response_outparam(answer)?;
+        let proxy = ProxyIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
+        proxy.wasi_http_incoming_handler().call_handle(&mut instance.store, request, answer).await
+    };
+    match Metered::stream(&meter, call).await? {
+        Ok(()) => {
+            if reuse {
+                taken.give_back();
+            }
+            Ok(())
+        }
+        Err(error) => Err(fault(&error, &taken.instance.store)),
+    }
+}
+
+/// The request's head in the words of the `http` crate.
+pub(crate) fn head(request: &Request) -> Result<http::Request<()>, Fault> {
+    let authority = if request.authority.is_empty() { "localhost" } else { &request.authority };
+    let uri = http::Uri::builder().scheme(request.scheme).authority(authority).path_and_query(request.path.as_str()).build();
+    let uri = uri.map_err(|error| Fault::Host(format!("the request's target: {error}")))?;
+    let mut head = http::Request::new(());
+    *head.method_mut() = request.method.clone();
+    *head.uri_mut() = uri;
+    *head.headers_mut() = request.headers.clone();
+    Ok(head)
+}

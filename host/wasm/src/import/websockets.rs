@@ -1,0 +1,100 @@
+//! `tidegate:app/websockets`: an app's view of its connections.
+
+use crate::{
+    bindings::tidegate::app::{
+        types::{LimitError, Message},
+        websockets::{Host, HostConnection, SendError},
+    },
+    state::State,
+};
+use std::sync::Arc;
+use tidegate_hub::{self as hub, Conn};
+use wasmtime::{Result, bail, component::Resource};
+
+/// What stands behind a `connection` in a guest's hands: none before the first event.
+pub(crate) struct Connection(pub(crate) Option<Arc<Conn>>);
+
+impl State {
+    fn conn(&self, connection: &Resource<Connection>) -> Result<&Arc<Conn>> {
+        match &self.table.get(connection)?.0 {
+            Some(conn) => Ok(conn),
+            None => bail!("a connection outside of its event"),
+        }
+    }
+}
+
+impl Host for State {
+    fn find(&mut self, id: String) -> Result<Option<Resource<Connection>>> {
+        let Ok(id) = id.parse() else { return Ok(None) };
+        match self.hub()?.connections().find(id) {
+            Some(conn) => Ok(Some(self.table.push(Connection(Some(conn)))?)),
+            None => Ok(None),
+        }
+    }
+
+    fn ids(&mut self, tag: Option<String>, after: Option<String>, limit: u32) -> Result<Vec<String>> {
+        let after = match after.map(|after| after.parse()) {
+            Some(Err(_)) => return Ok(Vec::new()),
+            after => after.and_then(Result::ok),
+        };
+        let ids = self.hub()?.connections().ids(tag.as_deref(), after, limit as usize);
+        Ok(ids.into_iter().map(|id| id.to_string()).collect())
+    }
+}
+
+impl HostConnection for State {
+    fn id(&mut self, connection: Resource<Connection>) -> Result<String> {
+        Ok(self.conn(&connection)?.id().to_string())
+    }
+
+    fn protocol(&mut self, connection: Resource<Connection>) -> Result<Option<String>> {
+        Ok(self.conn(&connection)?.protocol().map(str::to_owned))
+    }
+
+    fn send(&mut self, connection: Resource<Connection>, message: Message) -> Result<Result<(), SendError>> {
+        let sent = self.conn(&connection)?.send(super::message(message));
+        Ok(sent.map_err(|error| match error {
+            hub::SendError::Closed => SendError::Closed,
+            hub::SendError::Full => SendError::Full,
+            hub::SendError::TooLarge => SendError::TooLarge,
+        }))
+    }
+
+    fn queued(&mut self, connection: Resource<Connection>) -> Result<u64> {
+        Ok(self.conn(&connection)?.outbox().queued() as u64)
+    }
+
+    fn close(&mut self, connection: Resource<Connection>, code: u16, reason: String) -> Result<Result<(), LimitError>> {
+        Ok(self.conn(&connection)?.close(code, &reason).map_err(Into::into))
+    }
+
+    fn attachment(&mut self, connection: Resource<Connection>) -> Result<Vec<u8>> {
+        Ok(self.conn(&connection)?.attachment().into())
+    }
+
+    fn set_attachment(&mut self, connection: Resource<Connection>, value: Vec<u8>) -> Result<Result<(), LimitError>> {
+        Ok(self.conn(&connection)?.set_attachment(value.into()).map_err(Into::into))
+    }
+
+    fn follow(&mut self, connection: Resource<Connection>, topic: String) -> Result<Result<(), LimitError>> {
+        Ok(self.conn(&connection)?.follow(&topic).map_err(Into::into))
+    }
+
+    fn unfollow(&mut self, connection: Resource<Connection>, topic: String) -> Result<()> {
+        self.conn(&connection)?.unfollow(&topic);
+        Ok(())
+    }
+
+    fn tags(&mut self, connection: Resource<Connection>) -> Result<Vec<String>> {
+        Ok(self.conn(&connection)?.tags())
+    }
+
+    fn set_tags(&mut self, connection: Resource<Connection>, tags: Vec<String>) -> Result<Result<(), LimitError>> {
+        Ok(self.conn(&connection)?.set_tags(tags).map_err(Into::into))
+    }
+
+    fn drop(&mut self, connection: Resource<Connection>) -> Result<()> {
+        self.table.delete(connection)?;
+        Ok(())
+    }
+}

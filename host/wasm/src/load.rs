@@ -1,0 +1,310 @@
+//! From a file to an app that is ready to be started, and everything that can be wrong with the file.
+
+use crate::{
+    Options,
+    bindings::exports::tidegate::app::manifest as wit,
+    cache::Cache,
+    guest::Guest,
+    import,
+    machine::Machine,
+    meter::Metered,
+    pool::{Interfaces, Pool},
+    state::State,
+};
+use std::{
+    fmt, fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tidegate_hub::{Exports, Fault, Guard, Hub, Manifest, Route, Target};
+use wasmparser::{Parser, Payload};
+use wasmtime::component::{Component, Linker};
+
+/// The version of the contract that this host speaks; any 0.1.x is compatible.
+const CONTRACT: &str = "0.1.0";
+
+/// Why a file is not served. Each is one line that says what to do next.
+#[derive(Debug)]
+pub enum LoadError {
+    /// The file can't be read.
+    Read(std::io::Error),
+    /// Larger than `Options::component_bytes_max`.
+    TooLarge(u64),
+    /// Not WebAssembly at all.
+    NotWasm,
+    /// A core module, not a component.
+    CoreModule,
+    /// A component that exports nothing that a host of HTTP could call.
+    OtherWorld,
+    /// Made for another version of the contract: the one found.
+    Version(String),
+    /// Imports what nothing grants: its name, and what would grant it.
+    NotGranted(String, &'static str),
+    /// Not a valid component, or one that asks for what this host does not have.
+    Invalid(wasmtime::Error),
+    /// The app failed while it described itself.
+    Describe(Fault),
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Read(error) => write!(f, "can't be read: {error}"),
+            LoadError::TooLarge(max) => write!(f, "is larger than {max} bytes: build it in release, or raise the limit"),
+            LoadError::NotWasm => write!(f, "is not WebAssembly: build the app with `cargo build --target wasm32-wasip2`"),
+            LoadError::CoreModule => write!(
+                f,
+                "is a core module, not a component: build it with `cargo build --target wasm32-wasip2` or `cargo component build`"
+            ),
+            LoadError::OtherWorld => {
+                write!(f, "is a component for another world: it exports neither tidegate:app/manifest@{CONTRACT} nor a wasi:http handler")
+            }
+            LoadError::Version(found) => write!(
+                f,
+                "is made for version {found} of tidegate:app, and this host speaks {CONTRACT}: build it with the SDK of this version"
+            ),
+            LoadError::NotGranted(import, advice) => write!(f, "imports {import}, which is not granted: {advice}"),
+            LoadError::Invalid(error) => write!(f, "can't be loaded: {error:#}"),
+            LoadError::Describe(fault) => write!(f, "failed while it described its routes: {fault}"),
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Where the machine code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compiled {
+    /// From the cache, not from the compiler.
+    pub cached: bool,
+    /// Reading and compiling, or reading the cache.
+    pub took: Duration,
+}
+
+/// An app that can be started.
+pub struct Loaded {
+    manifest: Option<Manifest>,
+    exports: Exports,
+    compiled: Compiled,
+    pool: Pool,
+}
+
+impl Loaded {
+    /// What the app asks the host to mount; none for a component of `wasi:http` alone, which is served whole.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.as_ref()
+    }
+
+    /// Which handlers the component exports.
+    pub fn exports(&self) -> Exports {
+        self.exports
+    }
+
+    /// Where its code came from.
+    pub fn compiled(&self) -> Compiled {
+        self.compiled
+    }
+
+    /// Connects the app to its hub.
+    pub fn start(mut self, hub: Arc<Hub>) -> Arc<Guest> {
+        self.pool.set_hub(hub);
+        Guest::new(self.pool, self.manifest.is_some())
+    }
+}
+
+/// Reads, checks and compiles a component (or takes its code from the cache), and asks it for its manifest.
+///
+/// Blocks while it compiles: seconds for a large app.
+pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
+    let began = Instant::now();
+    let wasm = read(path, options.component_bytes_max)?;
+    let outline = Outline::read(&wasm)?;
+    outline.check(&options)?;
+    let machine = Machine::new(&options, outline.is_concurrent()).map_err(LoadError::Invalid)?;
+    let (component, cached) = compile(&machine, &wasm, &options)?;
+    let pre = link(&machine, &component).map_err(LoadError::Invalid)?;
+    let compiled = Compiled { cached, took: began.elapsed() };
+    let interfaces = outline.interfaces();
+    let exports = Exports {
+        guard: interfaces.guard.is_some(),
+        http: interfaces.http.is_some(),
+        stream: interfaces.incoming.is_some() || interfaces.handler.is_some(),
+        websocket: interfaces.websocket.is_some(),
+        events: interfaces.events.is_some(),
+    };
+    let pool = Pool::new(machine, pre, interfaces, options);
+    let manifest = match &pool.interfaces().manifest {
+        Some(name) => Some(describe(&pool, name).await.map_err(LoadError::Describe)?),
+        None => None,
+    };
+    Ok(Loaded { manifest, exports, compiled, pool })
+}
+
+fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
+    let metadata = fs::metadata(path).map_err(LoadError::Read)?;
+    if metadata.len() > bytes_max {
+        return Err(LoadError::TooLarge(bytes_max));
+    }
+    fs::read(path).map_err(LoadError::Read)
+}
+
+fn compile(machine: &Machine, wasm: &[u8], options: &Options) -> Result<(Component, bool), LoadError> {
+    let cache = options.cache.as_deref().and_then(|directory| match Cache::open(directory) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            tracing::warn!("{} is not used as a cache: {error}", directory.display());
+            None
+        }
+    });
+    if let Some(component) = cache.as_ref().and_then(|cache| cache.get(&machine.engine, wasm)) {
+        return Ok((component, true));
+    }
+    let component = Component::new(&machine.engine, wasm).map_err(LoadError::Invalid)?;
+    if let Some(Err(error)) = cache.map(|cache| cache.put(&machine.engine, wasm, &component)) {
+        tracing::warn!("the compiled code could not be kept: {error:#}");
+    }
+    Ok((component, false))
+}
+
+fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::component::InstancePre<State>> {
+    let mut linker = Linker::new(&machine.engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    if machine.concurrent {
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
+    import::add_to_linker(&mut linker)?;
+    linker.instantiate_pre(component)
+}
+
+async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
+    let mut taken = pool.take().await?;
+    let instance = &mut taken.instance;
+    let meter = instance.store.data().meter.clone();
+    let wall_max = pool.options().wall_max;
+    let call = async {
+        let missing = || wasmtime::format_err!("the component exports {interface} without describe");
+        let index = instance.raw.get_export_index(&mut instance.store, None, interface).ok_or_else(missing)?;
+        let index = instance.raw.get_export_index(&mut instance.store, Some(&index), "describe").ok_or_else(missing)?;
+        let describe = instance.raw.get_typed_func::<(), (wit::App,)>(&mut instance.store, index)?;
+        instance.store.set_epoch_deadline(1);
+        describe.call_async(&mut instance.store, ()).await
+    };
+    let outcome = Metered::event(&meter, wall_max, call).await?;
+    match outcome {
+        Ok((app,)) => Ok(manifest(app)),
+        Err(error) => Err(crate::fault::fault(&error, &taken.instance.store)),
+    }
+}
+
+fn manifest(app: wit::App) -> Manifest {
+    let target = |target: wit::Target| match target {
+        wit::Target::Http => Target::Http,
+        wit::Target::Stream => Target::Stream,
+        wit::Target::Websocket => Target::WebSocket,
+        wit::Target::Events => Target::Events,
+    };
+    let route = |route: wit::Route| Route { methods: route.methods, pattern: route.pattern, target: target(route.target) };
+    Manifest {
+        routes: app.routes.into_iter().map(route).collect(),
+        guards: app.guards.into_iter().map(|guard| Guard { pattern: guard.pattern }).collect(),
+    }
+}
+
+/// Names of a component's imports and exports, read without compiling it.
+struct Outline {
+    imports: Vec<String>,
+    exports: Vec<String>,
+}
+
+impl Outline {
+    fn read(wasm: &[u8]) -> Result<Outline, LoadError> {
+        if !wasm.starts_with(b"\0asm") {
+            return Err(LoadError::NotWasm);
+        }
+        if Parser::is_core_wasm(wasm) {
+            return Err(LoadError::CoreModule);
+        }
+        let mut outline = Outline { imports: Vec::new(), exports: Vec::new() };
+        outline.parse(wasm).map_err(|error| LoadError::Invalid(wasmtime::format_err!("{error}")))?;
+        Ok(outline)
+    }
+
+    /// Only the outermost component's own sections; those of what it contains are skipped.
+    fn parse(&mut self, wasm: &[u8]) -> wasmparser::Result<()> {
+        let mut depth = 0;
+        for payload in Parser::new(0).parse_all(wasm) {
+            match payload? {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) if depth > 0 => depth -= 1,
+                Payload::ComponentImportSection(imports) if depth == 0 => {
+                    for import in imports {
+                        self.imports.push(import?.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(exports) if depth == 0 => {
+                    for export in exports {
+                        self.exports.push(export?.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, options: &Options) -> Result<(), LoadError> {
+        if let Some(other) = self.exports.iter().chain(&self.imports).find_map(|name| other_version(name)) {
+            return Err(LoadError::Version(other));
+        }
+        let interfaces = self.interfaces();
+        if interfaces.manifest.is_none() && interfaces.incoming.is_none() && interfaces.handler.is_none() {
+            return Err(LoadError::OtherWorld);
+        }
+        self.imports.iter().try_for_each(|import| check_import(import, options))
+    }
+
+    fn is_concurrent(&self) -> bool {
+        let is_03 = |name: &String| name.starts_with("wasi:") && name.contains("@0.3");
+        self.imports.iter().chain(&self.exports).any(is_03)
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        let find = |prefix: &str| self.exports.iter().find(|name| name.starts_with(prefix)).cloned();
+        Interfaces {
+            manifest: find("tidegate:app/manifest@"),
+            guard: find("tidegate:app/guard-handler@"),
+            http: find("tidegate:app/http-handler@"),
+            websocket: find("tidegate:app/websocket-handler@"),
+            events: find("tidegate:app/events-handler@"),
+            incoming: find("wasi:http/incoming-handler@0.2"),
+            handler: find("wasi:http/handler@0.3"),
+        }
+    }
+}
+
+/// The version, if the name is of another version of the contract.
+fn other_version(name: &str) -> Option<String> {
+    let (_, version) = name.strip_prefix("tidegate:app/")?.split_once('@')?;
+    (!version.starts_with("0.1.")).then(|| version.to_owned())
+}
+
+/// Everything of WASI that can do nothing by itself is there; what reaches out of the sandbox has to be granted.
+fn check_import(import: &str, options: &Options) -> Result<(), LoadError> {
+    let refuse = |advice| Err(LoadError::NotGranted(import.to_owned(), advice));
+    let name = import.split('@').next().unwrap_or(import);
+    match name {
+        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.is_empty() => {
+            refuse("name the hosts that the app may reach with --allow-outbound HOST")
+        }
+        "wasi:http/outgoing-handler" | "wasi:http/client" | "wasi:http/types" => Ok(()),
+        _ if ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"].iter().any(|group| name.starts_with(group)) => {
+            Ok(())
+        }
+        "tidegate:app/types" | "tidegate:app/websockets" | "tidegate:app/topics" => Ok(()),
+        _ if name.starts_with("wasi:sockets/") => refuse("no app gets sockets; use the host's routes, or wasi:http to send requests"),
+        _ => refuse("this host does not have it"),
+    }
+}

@@ -1,0 +1,84 @@
+//! The engine that compiles and runs an app, and its clock.
+
+use crate::{Options, meter::TICK};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+
+/// One engine: an app's own, since an app with `async` exports wants another configuration than one without.
+pub(crate) struct Machine {
+    pub(crate) engine: Engine,
+    /// Ticks since the engine was made.
+    pub(crate) now: Arc<AtomicU64>,
+    pub(crate) concurrent: bool,
+}
+
+impl Machine {
+    /// `concurrent`: for `wasi:http` 0.3; without it a call costs half.
+    pub(crate) fn new(options: &Options, concurrent: bool) -> wasmtime::Result<Machine> {
+        let pooled = Engine::new(&config(options, concurrent, true));
+        let engine = match pooled {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::warn!("no address space for a pool of instances, so they are made one by one: {error:#}");
+                Engine::new(&config(options, concurrent, false))?
+            }
+        };
+        let now = Arc::new(AtomicU64::new(0));
+        start_clock(&engine, now.clone());
+        Ok(Machine { engine, now, concurrent })
+    }
+}
+
+fn config(options: &Options, concurrent: bool, pooled: bool) -> Config {
+    let mut config = Config::new();
+    config.concurrency_support(concurrent);
+    config.wasm_component_model_async(concurrent);
+    config.epoch_interruption(true);
+    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
+    config.memory_init_cow(true);
+    if pooled {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+    }
+    config
+}
+
+/// A component made by `cargo component` has four core instances, one of an interpreter some more.
+fn pool(options: &Options) -> PoolingAllocationConfig {
+    let instances = u32::try_from(options.instances_max).unwrap_or(u32::MAX / 64);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances * 8)
+        .total_memories(instances * 2)
+        .total_tables(instances * 4)
+        .total_stacks(instances)
+        .max_component_instance_size(10 << 20)
+        .max_core_instance_size(10 << 20)
+        .max_core_instances_per_component(64)
+        .max_memories_per_component(8)
+        .max_tables_per_component(32)
+        .max_memory_size(options.memory_bytes_max)
+        .table_elements(100_000)
+        .max_unused_warm_slots(instances)
+        .linear_memory_keep_resident(1 << 20)
+        .table_keep_resident(64 << 10);
+    pool
+}
+
+/// Ends with the engine. Not a task: it has to tick while every worker is busy with guests.
+fn start_clock(engine: &Engine, now: Arc<AtomicU64>) {
+    let engine = engine.weak();
+    thread::spawn(move || {
+        loop {
+            thread::sleep(TICK);
+            let Some(engine) = engine.upgrade() else { return };
+            now.fetch_add(1, Ordering::Relaxed);
+            engine.increment_epoch();
+        }
+    });
+}

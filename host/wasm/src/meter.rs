@@ -1,0 +1,122 @@
+//! How long a call may compute and how long it may take.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tidegate_hub::Fault;
+use tokio::time::{Sleep, sleep};
+use wasmtime::UpdateDeadline;
+
+/// Length of a tick of the engine's clock: how long a guest computes before others have their turn.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Counts the ticks in which an instance computed. Shared with the engine's clock by its ticks.
+pub(crate) struct Meter {
+    /// Of the engine's clock.
+    now: Arc<AtomicU64>,
+    /// When the current poll of the call began: a tick that passed while the guest waited is not charged.
+    poll_began: AtomicU64,
+    used: AtomicU64,
+    budget: u64,
+    /// Whether the budget begins anew after each wait, for a stream, or holds for the whole call.
+    renewed: AtomicBool,
+    /// The guest has been made to yield, and so did not wait.
+    yielded: AtomicBool,
+}
+
+impl Meter {
+    pub(crate) fn new(now: Arc<AtomicU64>, cpu_max: Duration) -> Arc<Meter> {
+        let budget = cpu_max.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
+        let zero = || AtomicU64::new(0);
+        Arc::new(Meter { now, poll_began: zero(), used: zero(), budget, renewed: false.into(), yielded: false.into() })
+    }
+
+    fn begin(&self, renewed: bool) {
+        self.used.store(0, Relaxed);
+        self.renewed.store(renewed, Relaxed);
+        self.yielded.store(false, Relaxed);
+    }
+
+    /// For calls that go on for as long as they stream and are polled by others.
+    pub(crate) fn begin_stream(&self) {
+        self.begin(true);
+    }
+
+    pub(crate) fn begin_poll(&self) {
+        self.poll_began.store(self.now.load(Relaxed), Relaxed);
+        let waited = !self.yielded.load(Relaxed);
+        self.yielded.store(false, Relaxed);
+        if waited && self.renewed.load(Relaxed) {
+            self.used.store(0, Relaxed);
+        }
+    }
+
+    /// Called by the guest's code when a tick has passed.
+    pub(crate) fn charge(&self) -> wasmtime::Result<UpdateDeadline> {
+        if self.now.load(Relaxed) != self.poll_began.load(Relaxed) {
+            self.used.fetch_add(1, Relaxed);
+        }
+        if self.used.load(Relaxed) > self.budget {
+            return Err(OverBudget.into());
+        }
+        self.yielded.store(true, Relaxed);
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    }
+}
+
+/// The guest computed for too long.
+#[derive(Debug)]
+pub(crate) struct OverBudget;
+
+impl std::fmt::Display for OverBudget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("over its CPU budget")
+    }
+}
+
+impl std::error::Error for OverBudget {}
+
+/// A call with its limits. Its timer is only made when the call has to wait, which most never do.
+pub(crate) struct Metered<F> {
+    call: Pin<Box<F>>,
+    meter: Arc<Meter>,
+    wall_max: Option<Duration>,
+    wall: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F> Metered<F> {
+    /// A call that is an event: bounded as a whole.
+    pub(crate) fn event(meter: &Arc<Meter>, wall_max: Duration, call: F) -> Metered<F> {
+        meter.begin(false);
+        Metered { call: Box::pin(call), meter: meter.clone(), wall_max: Some(wall_max), wall: None }
+    }
+
+    /// A call that goes on for as long as it streams: bounded between two waits.
+    pub(crate) fn stream(meter: &Arc<Meter>, call: F) -> Metered<F> {
+        meter.begin(true);
+        Metered { call: Box::pin(call), meter: meter.clone(), wall_max: None, wall: None }
+    }
+}
+
+impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Metered<F> {
+    type Output = Result<wasmtime::Result<T>, Fault>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.meter.begin_poll();
+        if let Poll::Ready(outcome) = self.call.as_mut().poll(cx) {
+            return Poll::Ready(Ok(outcome));
+        }
+        if let (None, Some(wall_max)) = (&self.wall, self.wall_max) {
+            self.wall = Some(Box::pin(sleep(wall_max)));
+        }
+        let is_over = self.wall.as_mut().is_some_and(|wall| wall.as_mut().poll(cx).is_ready());
+        if is_over { Poll::Ready(Err(Fault::Wall)) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,108 @@
+//! What belongs to one instance: its WASI context, its resources, its memory limit and its meter.
+
+use crate::{
+    Options,
+    import::websockets::Connection,
+    meter::Meter,
+    outbound::Outbound,
+    stdio::{Channel, GuestOutput},
+};
+use std::sync::Arc;
+use tidegate_hub::{Conn, Hub};
+use wasmtime::{
+    ResourceLimiter,
+    component::{Resource, ResourceTable},
+};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+/// Resources that a guest may hold at a time: connections that it found, bodies, headers.
+const RESOURCES_MAX: usize = 10_000;
+/// Entries of one table of functions, as large guests of interpreters need.
+const TABLE_ENTRIES_MAX: usize = 100_000;
+
+pub(crate) struct State {
+    pub(crate) table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outbound: Outbound,
+    /// None while an app is asked for its manifest: then nobody is connected.
+    pub(crate) hub: Option<Arc<Hub>>,
+    pub(crate) memory: MemoryLimit,
+    pub(crate) meter: Arc<Meter>,
+    event: u32,
+}
+
+impl State {
+    pub(crate) fn new(options: &Options, hub: Option<Arc<Hub>>, meter: Arc<Meter>) -> wasmtime::Result<State> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        let event = table.push(Connection(None))?.rep();
+        Ok(State {
+            table,
+            wasi: wasi(options)?,
+            http: WasiHttpCtx::new(),
+            outbound: Outbound::new(&options.outbound),
+            hub,
+            memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false },
+            meter,
+            event,
+        })
+    }
+
+    /// The connection that the next call is about: one resource of the instance stands for each in turn.
+    pub(crate) fn set_connection(&mut self, conn: Option<Arc<Conn>>) -> wasmtime::Result<()> {
+        self.table.get_mut(&Resource::<Connection>::new_borrow(self.event))?.0 = conn;
+        Ok(())
+    }
+
+    /// That resource.
+    pub(crate) fn connection(&self) -> Resource<Connection> {
+        Resource::new_borrow(self.event)
+    }
+}
+
+/// Nothing but what was granted.
+fn wasi(options: &Options) -> wasmtime::Result<WasiCtx> {
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(GuestOutput::new(Channel::Out)).stderr(GuestOutput::new(Channel::Err));
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    for (name, value) in &options.env {
+        wasi.env(name, value);
+    }
+    for dir in &options.dirs {
+        let permissions = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        wasi.preopened_dir(&dir.host, &dir.guest, permissions)?;
+    }
+    Ok(wasi.build())
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+    }
+}
+
+/// Says no beyond the limit, and remembers it: the guest traps for want of memory, and that is what to report.
+pub(crate) struct MemoryLimit {
+    bytes_max: usize,
+    pub(crate) denied: bool,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let allowed = desired <= self.bytes_max;
+        self.denied |= !allowed;
+        Ok(allowed)
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ENTRIES_MAX)
+    }
+}
