@@ -1,1 +1,129 @@
-//! The SDK.
+//! Write an app for [Tidegate](https://github.com/): HTTP routes, WebSockets and event streams in a WebAssembly component.
+//!
+//! The host owns every connection; an app is called with events and answers with effects. Build one
+//! with `cargo component build`, or with `cargo build --target wasm32-wasip2`, and serve it:
+//!
+//! ```
+//! use tidegate::prelude::*;
+//!
+//! tidegate::serve!(app);
+//!
+//! fn app() -> App {
+//!     App::new()
+//!         .get("/", async |_| "hello")
+//!         .get("/users/{id}", show_user)
+//!         .socket("/echo", async |conn: Conn, msg| conn.send(msg))
+//! }
+//!
+//! async fn show_user(req: Request) -> Result<String> {
+//!     let id: u64 = req.param("id")?; // a bad id is the client's 400, not our 500
+//!     Ok(format!("user {id}"))
+//! }
+//!
+//! // in a test: no network, no wasm
+//! let mut server = tidegate::testing::serve(app());
+//! assert_eq!(server.get("/users/7").text(), "user 7");
+//! let ann = server.connect("/echo");
+//! server.say(ann, "hi");
+//! assert_eq!(server.heard(ann), ["hi"]);
+//! ```
+
+pub mod app;
+pub mod conn;
+pub mod error;
+pub mod feed;
+pub mod guard;
+pub mod message;
+pub mod request;
+pub mod response;
+pub mod socket;
+pub mod sse;
+pub mod stream;
+pub mod task;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
+pub mod topic;
+mod world;
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub mod bindings;
+
+pub use app::App;
+pub use conn::{Conn, LimitError, SendError, find, ids};
+pub use error::{Error, Result};
+pub use feed::Feed;
+pub use guard::Pass;
+pub use message::Message;
+pub use request::Request;
+pub use response::{IntoResponse, Json, Response};
+pub use socket::{Accept, CloseInfo, Outcome, Socket, Upgrade};
+pub use sse::Event;
+pub use stream::{Body, Reply};
+pub use task::sleep;
+pub use topic::{Publication, publish, publish_except};
+
+/// What an app needs every day: `use tidegate::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Accept, App, CloseInfo, Conn, Error, Event, Feed, IntoResponse, Json, Message, Pass, Publication, Reply, Request, Response, Result,
+        Socket, Upgrade, find, ids, publish, publish_except, sleep,
+    };
+}
+
+/// Makes the crate a component that serves the app: its argument is a function without arguments
+/// that builds an [`App`]. Once in a crate; natively it only checks the function's type.
+///
+/// ```
+/// use tidegate::prelude::*;
+///
+/// tidegate::serve!(app);
+///
+/// fn app() -> App {
+///     App::new().get("/", async |_| "hello")
+/// }
+/// ```
+#[macro_export]
+macro_rules! serve {
+    ($app:expr) => {
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            struct Component;
+
+            impl $crate::Serve for Component {
+                fn app() -> $crate::App {
+                    $app()
+                }
+            }
+
+            type Served = $crate::Served<Component>;
+
+            $crate::__export!(Served);
+        };
+
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() -> $crate::App = $app;
+    };
+}
+
+/// What [`serve!`] makes.
+#[doc(hidden)]
+pub trait Serve {
+    /// Builds the app.
+    fn app() -> App;
+}
+
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+pub use {wasip2, world::Served};
+
+/// Every export of the component.
+#[cfg(target_family = "wasm")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($component:ident) => {
+        $crate::bindings::export_app!($component with_types_in $crate::bindings);
+        $crate::wasip2::http::proxy::export!($component with_types_in $crate::wasip2);
+    };
+}

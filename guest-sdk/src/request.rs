@@ -29,7 +29,7 @@ pub struct Request {
 }
 
 /// What stands before the body (WIT `types.request`).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) method: String,
     pub(crate) scheme: String,

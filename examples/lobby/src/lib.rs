@@ -1,1 +1,59 @@
-//! Example.
+//! A chat with one room for all: each message is published to a topic that everybody follows.
+
+use serde::{Deserialize, Serialize};
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().socket("/lobby", Lobby)
+}
+
+/// Remembers nothing: the name is in the connection's state, who is there is in the topic.
+struct Lobby;
+
+/// What everybody hears: `{"kind": "say", "name": "Ann", "text": "hi"}`.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    kind: &'a str,
+    name: &'a str,
+    text: &'a str,
+}
+
+impl Socket for Lobby {
+    async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
+        let name: String = upgrade.query_opt("name")?.unwrap_or_default();
+        let name = if name.trim().is_empty() { "somebody" } else { name.trim() };
+        if name.chars().count() > 24 {
+            return Err(Error::bad_request("a name of at most 24 letters, please"));
+        }
+        Accept::new().state(&name)
+    }
+
+    async fn open(&self, conn: &Conn, _: &Request) -> Result {
+        conn.follow("lobby")?;
+        tell("join", conn, "")
+    }
+
+    async fn message(&self, conn: &Conn, msg: Message) -> Result {
+        tell("say", conn, msg.text()?)
+    }
+
+    async fn close(&self, conn: &Conn, _: &CloseInfo) -> Result {
+        tell("leave", conn, "")
+    }
+}
+
+fn tell(kind: &str, conn: &Conn, text: &str) -> Result {
+    let name: String = conn.state()?.unwrap_or_default();
+    publish("lobby", Message::from_json(&Line { kind, name: &name, text })?)
+}
+
+#[test]
+fn everybody_hears_what_anybody_says() {
+    let mut server = tidegate::testing::serve(app());
+    let (ann, bob) = (server.connect("/lobby?name=Ann"), server.connect("/lobby?name=Bob"));
+    server.say(ann, "hi");
+    let line = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
+    assert!(server.heard(ann).pop().unwrap() == line && server.heard(bob).pop().unwrap() == line);
+}

@@ -1,6 +1,6 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
-use crate::{config::Config, failure::Failure, grant, key, listen::Listen, quantity};
+use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use std::{
     env,
@@ -129,7 +129,7 @@ pub(crate) struct ServeArgs {
     /// Memory of one instance of the app [default: 64 MiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
     memory: Option<usize>,
-    /// Instances of the app in all
+    /// Instances of the app in all [default: 1000]
     #[arg(long, value_name = "N", value_parser = quantity::count_above_zero, help_heading = "Limits")]
     instances: Option<usize>,
     /// Time that the app may compute for one event [default: 1s]
@@ -138,6 +138,9 @@ pub(crate) struct ServeArgs {
     /// Time that one event may take, waiting included [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
     wall: Option<Duration>,
+    /// Let an instance of a component without a manifest serve more than one request
+    #[arg(long, help_heading = "Limits")]
+    reuse_foreign: bool,
     /// Any key of [limits] in tidegate.toml, as in message_bytes_max=4MiB (repeatable)
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Limits")]
     limit: Vec<String>,
@@ -189,6 +192,7 @@ impl ServeArgs {
         put(&mut config.app.cpu_max, &self.cpu);
         put(&mut config.app.wall_max, &self.wall);
         config.edge.require_origin |= self.require_origin;
+        config.app.reuse_foreign |= self.reuse_foreign;
         if self.assets.is_some() {
             config.edge.assets = self.assets.clone();
         }
@@ -196,7 +200,7 @@ impl ServeArgs {
             config.edge.origins = key::origins(&self.origin).map_err(|what| Failure::usage(format!("--origin: {what}")))?;
         }
         for limit in &self.limit {
-            config.set_limit(limit).map_err(|what| Failure::usage(format!("--limit: {what}")))?;
+            file::set_limit(&mut config, limit).map_err(|what| Failure::usage(format!("--limit: {what}")))?;
         }
         Ok(config)
     }
@@ -212,7 +216,7 @@ fn read(path: &Path) -> Result<Config, Failure> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| Failure::usage(format!("can't read the settings in {}: {error}", path.display())))?;
     let base = path.parent().unwrap_or(Path::new(""));
-    Config::parse(&text, base).map_err(|wrong| Failure::usage(format!("{}:{wrong}", path.display())))
+    file::parse(&text, base).map_err(|wrong| Failure::usage(format!("{}:{wrong}", path.display())))
 }
 
 /// A level alone, or a filter; a word that is no level would silence everything.
@@ -268,5 +272,26 @@ mod tests {
         assert_eq!((config.edge.origins, config.limits.tags_max), (tidegate_edge::Origins::Any, 3));
         assert_eq!((config.edge.drain_within, config.app.cache), (Duration::ZERO, None));
         assert_eq!(config.app.env, [("A".to_owned(), "1".to_owned())]);
+    }
+
+    #[test]
+    fn help_names_the_defaults_as_they_are() {
+        let mut command = Args::command();
+        let help = command.find_subcommand_mut("serve").expect("there is one").render_help().to_string();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let config = Config::default();
+        let quantity = |section, name| key::Key::find(section, name).and_then(|key| key.quantity(&config)).expect("it is one");
+        let flags = [
+            ("--listen", config.listen.to_string()),
+            ("--drain", quantity("server", "drain")),
+            ("--memory", quantity("app", "memory")),
+            ("--instances", quantity("app", "instances")),
+            ("--cpu", quantity("app", "cpu")),
+            ("--wall", quantity("app", "wall")),
+        ];
+        for (flag, default) in flags {
+            let told = words.split(&format!(" {flag} <")).nth(1).and_then(|rest| rest.split(" --").next());
+            assert!(told.is_some_and(|told| told.contains(&format!("[default: {default}]"))), "{flag}: {told:?}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::{
     time::SystemTime,
 };
 use tidegate_hub::{Hub, Table, Violation};
-use tidegate_wasm::Loaded;
+use tidegate_wasm::{LoadError, Loaded};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -28,13 +28,19 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.
 pub(crate) async fn load(path: &Path, config: &Config) -> Result<(Loaded, Table), Failure> {
-    let loaded = tidegate_wasm::load(path, config.app.clone()).await?;
+    let loaded = tidegate_wasm::load(path, config.app.clone()).await.map_err(|error| unfit(path, &error))?;
     let table = match loaded.manifest() {
         Some(manifest) => Table::new(manifest, loaded.exports()).map_err(|violations| refused(path, &violations))?,
-        None if loaded.exports().stream => Table::whole(),
-        None => return Err(anyhow!("{}: exports neither tidegate:app/manifest nor wasi:http", path.display()).into()),
+        None => Table::whole(),
     };
     Ok((loaded, table))
+}
+
+/// The file's name and what is wrong with it, which a compiler may tell in many lines: here in one.
+fn unfit(path: &Path, error: &LoadError) -> Failure {
+    let told = error.to_string();
+    let words: Vec<&str> = told.split_whitespace().collect();
+    anyhow!("{} {}", path.display(), words.join(" ")).into()
 }
 
 fn refused(path: &Path, violations: &[Violation]) -> Failure {
@@ -77,6 +83,7 @@ pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
         either(&mut signals).await;
+        tracing::info!("draining; a second signal stops at once");
         _ = tell.send(());
         let code = 128 + either(&mut signals).await;
         process::exit(code);

@@ -32,7 +32,7 @@ pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
 
 /// A host that the app may reach: "api.example.com", "localhost:3000".
 pub(crate) fn outbound(text: &str) -> Result<String, String> {
-    let is_host = !text.is_empty() && !text.contains(['/', ' ', '@', '?']);
+    let is_host = !text.is_empty() && !text.contains(['/', ' ', '@', '?', '*']);
     if is_host { Ok(text.to_owned()) } else { Err(format!("{text:?} is no host: write its name alone, as in \"api.example.com\"")) }
 }
 

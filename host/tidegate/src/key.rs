@@ -83,6 +83,8 @@ pub(crate) const KEYS: &[Key] = keys! {
     instances: Count(|config| &mut config.app.instances_max),
     cpu: Time(|config| &mut config.app.cpu_max),
     wall: Time(|config| &mut config.app.wall_max),
+    file: Own(|config, value, _| put(&mut config.app.component_bytes_max, quantity::size(&value.text()?).map(|bytes| bytes as u64))),
+    reuse_foreign: Own(|config, value, _| put(&mut config.app.reuse_foreign, value.flag())),
 
     [grants]
     env: Own(|config, value, _| value.list()?.iter().try_for_each(|text| grant::env(text).map(|env| config.grant_env(env)))),

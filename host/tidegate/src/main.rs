@@ -5,6 +5,7 @@ mod assemble;
 mod command;
 mod config;
 mod failure;
+mod file;
 mod grant;
 mod key;
 mod listen;

@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn the_start_says_what_is_served_where() {
         let mut config = Config::default();
-        config.set_limit("message_bytes_max=4MiB").unwrap();
+        config.limits.message_bytes_max = 4 << 20;
         config.grant_env(("TOKEN".into(), "secret".into()));
         let expected = format!(
             "\

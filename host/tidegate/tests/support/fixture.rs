@@ -3,33 +3,33 @@
 use std::path::Path;
 use tidegate_hub::Target;
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, Instruction, MemorySection,
-    MemoryType, Module, TypeSection, ValType,
+    CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, Instruction,
+    MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Function as WitFunction, Resolve, abi::AbiVariant, abi::WasmType};
 
 /// What a component is to have. It exports `tidegate:app/manifest` if it has routes or guards.
 #[derive(Default)]
-pub struct Fixture<'a> {
+pub(crate) struct Fixture<'a> {
     /// Methods with commas between, pattern, target.
-    pub routes: &'a [(&'a str, &'a str, Target)],
+    pub(crate) routes: &'a [(&'a str, &'a str, Target)],
     /// Patterns.
-    pub guards: &'a [&'a str],
+    pub(crate) guards: &'a [&'a str],
     /// Interfaces of `tidegate:app` that it exports, as "http-handler": every function of them traps.
-    pub handlers: &'a [&'a str],
+    pub(crate) handlers: &'a [&'a str],
     /// An interface that it imports and no host has, as "test:secret/door".
-    pub import: Option<&'a str>,
+    pub(crate) import: Option<&'a str>,
 }
 
 /// A core module with nothing in it: a wasm file, but no component.
-pub fn core_module() -> Vec<u8> {
+pub(crate) fn core_module() -> Vec<u8> {
     Module::new().finish()
 }
 
 impl Fixture<'_> {
     /// The component's bytes.
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
         resolve.push_dir(&wit).expect("the contract is valid");
@@ -45,8 +45,8 @@ impl Fixture<'_> {
         });
         let mut module = self.module(&resolve, &functions.collect::<Vec<_>>());
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the world can be encoded");
-        let encoder = ComponentEncoder::default().validate(true).module(&module).expect("the module fits the world");
-        let mut encoder = encoder;
+        let mut encoder = ComponentEncoder::default();
+        let encoder = encoder.validate(true).module(&module).expect("the module fits the world");
         encoder.encode().expect("the component can be encoded")
     }
 
@@ -60,9 +60,10 @@ impl Fixture<'_> {
         let exports: String = manifest.into_iter().chain(self.handlers.iter().copied()).map(export).collect();
         let (import, foreign) = match self.import.and_then(|import| import.split_once('/')) {
             None => (String::new(), String::new()),
-            Some((package, interface)) => {
-                (format!("  import {package}/{interface};\n"), format!("package {package} {{ interface {interface} {{ knock: func() -> u32; }} }}\n"))
-            }
+            Some((package, interface)) => (
+                format!("  import {package}/{interface};\n"),
+                format!("package {package} {{ interface {interface} {{ knock: func() -> u32; }} }}\n"),
+            ),
         };
         format!("package test:fixture;\nworld fixture {{\n{import}{exports}}}\n{foreign}")
     }

@@ -16,7 +16,7 @@
 // Each test binary uses another part of this.
 #![allow(dead_code)]
 
-pub mod fixture;
+pub(crate) mod fixture;
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -31,33 +31,33 @@ use std::{
 };
 
 /// For anything that a test waits for: far more than it takes, so that only a hang reaches it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The binary, ready to be given arguments; nothing of the tester's own environment changes what it does.
-pub fn tidegate() -> Command {
+pub(crate) fn tidegate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.env_remove("TIDEGATE_LOG").env("TIDEGATE_CACHE_DIR", target_dir().join("tidegate-cache")).stdin(Stdio::null());
     command
 }
 
 /// Runs the binary to its end: for what ends by itself.
-pub fn run(args: &[&str]) -> Output {
+pub(crate) fn run(args: &[&str]) -> Output {
     tidegate().args(args).output().expect("the binary starts")
 }
 
 /// A running `tidegate serve` on a free port. Dropping it drains it.
-pub struct Tidegate {
+pub(crate) struct Tidegate {
     child: Child,
     log: Arc<Log>,
     url: String,
 }
 
 /// How a server ended.
-pub struct Stopped {
+pub(crate) struct Stopped {
     /// Its exit status.
-    pub status: ExitStatus,
+    pub(crate) status: ExitStatus,
     /// Everything that it wrote to stderr.
-    pub stderr: String,
+    pub(crate) stderr: String,
 }
 
 /// Lines of stderr as they come; waiting for one is bounded and takes no polling.
@@ -69,14 +69,14 @@ struct Log {
 
 impl Tidegate {
     /// Serves a component with these arguments behind `--listen 127.0.0.1:0`, and waits until it listens.
-    pub fn serve(component: &Path, args: &[&str]) -> Tidegate {
+    pub(crate) fn serve(component: &Path, args: &[&str]) -> Tidegate {
         let mut command = tidegate();
         command.arg("serve").arg(component).args(["--listen", "127.0.0.1:0"]).args(args);
         Tidegate::spawn(command)
     }
 
     /// Starts a command that ends up as `tidegate serve`, for what [`serve`](Tidegate::serve) has no words for.
-    pub fn spawn(mut command: Command) -> Tidegate {
+    pub(crate) fn spawn(mut command: Command) -> Tidegate {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is piped");
@@ -92,50 +92,50 @@ impl Tidegate {
     }
 
     /// "http://127.0.0.1:PORT" and this path.
-    pub fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
     /// "ws://127.0.0.1:PORT" and this path.
-    pub fn ws(&self, path: &str) -> String {
+    pub(crate) fn ws(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address())
     }
 
     /// "127.0.0.1:PORT": for raw bytes, and as `Host`.
-    pub fn address(&self) -> &str {
+    pub(crate) fn address(&self) -> &str {
         self.url.strip_prefix("http://").expect("it is an http URL")
     }
 
     /// The process id: for figures from /proc.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Waits until a line of stderr, past ones included, contains this text; the whole line.
-    pub fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         self.log.wait_for(text).unwrap_or_else(|log| panic!("no line with {text:?} in\n{log}"))
     }
 
     /// Everything on stderr so far.
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.log.text()
     }
 
     /// Sends a signal, and goes on.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a child has an id");
         // It may have ended already: whoever waits finds out.
         _ = kill_process(pid, signal);
     }
 
     /// Drains it by SIGTERM, and waits for its end.
-    pub fn stop(self) -> Stopped {
+    pub(crate) fn stop(self) -> Stopped {
         self.signal(Signal::TERM);
         self.wait()
     }
 
     /// Waits for an end that something else brings about.
-    pub fn wait(mut self) -> Stopped {
+    pub(crate) fn wait(mut self) -> Stopped {
         let ended = self.log.wait_for_end();
         if !ended {
             _ = self.child.kill();
@@ -165,13 +165,13 @@ impl Drop for Tidegate {
 
 impl Stopped {
     /// A number of the last line: "requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries".
-    pub fn counter(&self, name: &str) -> u64 {
+    pub(crate) fn counter(&self, name: &str) -> u64 {
         let counters = self.counters();
         *counters.get(name).unwrap_or_else(|| panic!("no counter {name} in\n{}", self.stderr))
     }
 
     /// All of them by name.
-    pub fn counters(&self) -> HashMap<&str, u64> {
+    pub(crate) fn counters(&self) -> HashMap<&str, u64> {
         let line = self.stderr.lines().find_map(|line| line.strip_prefix("stopped: ")).unwrap_or_default();
         let pair = |pair: &'_ str| -> Option<(usize, u64)> {
             let at = pair.find('=')?;
@@ -216,7 +216,7 @@ impl Log {
 ///
 /// It is built on the spot, which takes a moment if nothing changed. With `TIDEGATE_APPS=DIR` it is
 /// taken from there as it is: what `cargo component build` made is tested that way.
-pub fn component(package: &str) -> PathBuf {
+pub(crate) fn component(package: &str) -> PathBuf {
     static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
     let file = format!("{}.wasm", package.replace('-', "_"));
     if let Some(dir) = env::var_os("TIDEGATE_APPS").filter(|dir| !dir.is_empty()) {
@@ -241,17 +241,18 @@ fn build(package: &str) {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--package", package]).arg("--target-dir").arg(target_dir());
     // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
-    let output = cargo.current_dir(workspace()).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").output().expect("cargo starts");
+    let output =
+        cargo.current_dir(workspace()).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").output().expect("cargo starts");
     assert!(output.status.success(), "{package} can't be built for wasm32-wasip2:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The root of the repository.
-pub fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize().expect("this crate lies in the workspace")
 }
 
 /// Where Cargo builds to: CARGO_TARGET_DIR and its like are heeded, for Cargo itself says where its `tmp` is.
-pub fn target_dir() -> PathBuf {
+pub(crate) fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it lies in the target directory").to_owned()
 }

@@ -12,7 +12,8 @@ use tidegate_hub::{self as hub, Conn};
 use wasmtime::{Result, bail, component::Resource};
 
 /// What stands behind a `connection` in a guest's hands: none before the first event.
-pub(crate) struct Connection(pub(crate) Option<Arc<Conn>>);
+#[allow(unreachable_pub, reason = "the generated bindings export it again")]
+pub struct Connection(pub(crate) Option<Arc<Conn>>);
 
 impl State {
     fn conn(&self, connection: &Resource<Connection>) -> Result<&Arc<Conn>> {

@@ -1,0 +1,273 @@
+//! The app: its routes and guards, and the way from an event to the handler that it is for.
+
+use crate::{
+    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Pass, Request, Response, Result, Socket, Upgrade,
+    feed::{self, IntoFeed},
+    guard::{self, IntoPass},
+    socket::Hooks,
+    stream::{self, StreamHandler},
+    task, world,
+};
+use std::fmt;
+use tidegate_hub::{
+    path::Path,
+    pattern::{Pattern, Segment},
+};
+
+/// What the host mounts: built by a function without arguments, in each instance anew.
+///
+/// A pattern is made of literal segments, `{parameters}` and perhaps a last `{*rest}`; the most
+/// literal route answers. The host refuses an app with a pattern that covers every path or one that
+/// begins with `__`, or with two routes that it can't tell apart; [`testing`](crate::testing) does too.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// fn app() -> App {
+///     App::new()
+///         .get("/", async |_| "hello")
+///         .get("/users/{id}", async |req: Request| Ok::<_, Error>(format!("user {}", req.param::<u64>("id")?)))
+///         .put("/files/{*path}", async |req: Request| req.param::<String>("path"))
+///         .socket("/echo", async |conn: Conn, msg| conn.send(msg))
+///         .feed("/feed", |_| Feed::follow("news").first("welcome"))
+/// }
+///
+/// let mut server = testing::serve(app());
+/// assert_eq!(server.get("/users/7").text(), "user 7");
+/// assert_eq!(server.request("PUT", "/files/a/b", &[], b"").text(), "a/b");
+/// assert_eq!(server.get("/files/a").status(), 405);
+/// ```
+#[derive(Default)]
+pub struct App {
+    pub(crate) routes: Vec<Route>,
+    pub(crate) guards: Vec<Guard>,
+}
+
+/// Methods (none for any), pattern and who answers.
+pub(crate) struct Route {
+    pub(crate) methods: Vec<String>,
+    pub(crate) pattern: String,
+    pub(crate) handler: Answers,
+}
+
+/// App code for the paths that the pattern covers.
+pub(crate) struct Guard {
+    pub(crate) pattern: String,
+    handler: guard::Handler,
+}
+
+/// Who answers a route.
+pub(crate) enum Answers {
+    Http(Box<dyn Fn(Request) -> Result<Response>>),
+    Stream(stream::Handler),
+    Socket(Box<dyn Hooks>),
+    Feed(feed::Handler),
+}
+
+/// What answers a request, or guards it: an async closure or function.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't answer requests",
+    label = "no async closure or function of a request",
+    note = "write `async |req: Request| ...`, or give the name of an `async fn(Request) -> ...`"
+)]
+pub trait Handler<R>: AsyncFn(Request) -> R {}
+
+impl<F, R> Handler<R> for F where F: AsyncFn(Request) -> R {}
+
+impl App {
+    /// An app without routes.
+    pub fn new() -> App {
+        App::default()
+    }
+
+    /// Answers GET, and HEAD likewise.
+    pub fn get<R: IntoResponse>(self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        self.route(&["GET"], pattern, handler)
+    }
+
+    /// Answers POST.
+    pub fn post<R: IntoResponse>(self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        self.route(&["POST"], pattern, handler)
+    }
+
+    /// Answers PUT.
+    pub fn put<R: IntoResponse>(self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        self.route(&["PUT"], pattern, handler)
+    }
+
+    /// Answers PATCH.
+    pub fn patch<R: IntoResponse>(self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        self.route(&["PATCH"], pattern, handler)
+    }
+
+    /// Answers DELETE.
+    pub fn delete<R: IntoResponse>(self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        self.route(&["DELETE"], pattern, handler)
+    }
+
+    /// Answers these methods, or any if there is none.
+    pub fn route<R: IntoResponse>(self, methods: &[&str], pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        let handler = move |request| task::run(handler(request)).into_response();
+        self.add(methods, pattern, Answers::Http(Box::new(handler)))
+    }
+
+    /// Opens WebSockets: with a closure for messages, or a [`Socket`].
+    pub fn socket(self, pattern: &str, socket: impl Socket + 'static) -> App {
+        self.add(&["GET"], pattern, Answers::Socket(Box::new(socket)))
+    }
+
+    /// Opens feeds: event streams that the host holds.
+    pub fn feed<R, When>(self, pattern: &str, handler: impl Fn(Request) -> R + 'static) -> App
+    where
+        R: IntoFeed<When>,
+    {
+        self.add(&["GET"], pattern, Answers::Feed(feed::handler(handler)))
+    }
+
+    /// Answers GET piece by piece.
+    pub fn stream<R: Outcome>(self, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
+        self.stream_on("GET", pattern, handler)
+    }
+
+    /// Answers this method piece by piece; any, if it is empty.
+    pub fn stream_on<R: Outcome>(self, method: &str, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
+        let methods: &[&str] = if method.is_empty() { &[] } else { &[method] };
+        self.add(methods, pattern, Answers::Stream(stream::handler(handler)))
+    }
+
+    /// Runs before whatever has a path that the pattern covers, reserved paths included. A guard's
+    /// pattern may end in `/*`: that path and all below it. Guards run in the order of the app.
+    pub fn guard<R: IntoPass>(mut self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
+        let handler = move |request| task::run(handler(request)).into_pass();
+        self.guards.push(Guard { pattern: pattern.to_owned(), handler: Box::new(handler) });
+        self
+    }
+
+    fn add(mut self, methods: &[&str], pattern: &str, handler: Answers) -> App {
+        let methods = methods.iter().copied().map(str::to_owned).collect();
+        self.routes.push(Route { methods, pattern: pattern.to_owned(), handler });
+        self
+    }
+}
+
+/// From an event to its handler. The host counts routes and guards as the manifest lists them.
+impl App {
+    pub(crate) fn check(&self, guard: u32, request: Request) -> Result<Pass, Response> {
+        let Some(guard) = self.guards.get(guard as usize) else { return Err(no_route()) };
+        (guard.handler)(request).map_err(|error| error.answer(format_args!("guard {}", guard.pattern)))
+    }
+
+    pub(crate) fn handle(&self, request: Request) -> Response {
+        match self.route_of(request.head.route) {
+            Some((route, Answers::Http(handler))) => handler(request).unwrap_or_else(|error| error.answer(format_args!("{route}"))),
+            _ => no_route(),
+        }
+    }
+
+    pub(crate) fn stream_to(&self, request: Request, outgoing: world::Outgoing) {
+        let nobody: stream::Handler = Box::new(|_, _| Err(no_route().into()));
+        match self.route_of(request.head.route) {
+            Some((route, Answers::Stream(handler))) => stream::answer(handler, request, outgoing, format_args!("{route}")),
+            _ => stream::answer(&nobody, request, outgoing, format_args!("")),
+        }
+    }
+
+    pub(crate) fn upgrade(&self, upgrade: Upgrade) -> Result<Accept, Response> {
+        match self.route_of(upgrade.head.route) {
+            Some((route, Answers::Socket(socket))) => socket.upgrade(upgrade, format_args!("{route}")),
+            _ => Err(no_route()),
+        }
+    }
+
+    pub(crate) fn open(&self, conn: &Conn, request: Request) {
+        if let Some((route, Answers::Socket(socket))) = self.route_of(request.head.route) {
+            socket.open(conn, request, format_args!("{route}"));
+        }
+    }
+
+    pub(crate) fn messages(&self, route: u32, conn: &Conn, messages: &mut dyn Iterator<Item = Message>) {
+        if let Some((route, Answers::Socket(socket))) = self.route_of(route) {
+            socket.messages(conn, messages, format_args!("{route}"));
+        }
+    }
+
+    pub(crate) fn close(&self, route: u32, conn: &Conn, info: CloseInfo) {
+        if let Some((route, Answers::Socket(socket))) = self.route_of(route) {
+            socket.close(conn, info, format_args!("{route}"));
+        }
+    }
+
+    pub(crate) fn subscribe(&self, request: Request) -> Result<Feed, Response> {
+        match self.route_of(request.head.route) {
+            Some((route, Answers::Feed(handler))) => handler(request).map_err(|error| error.answer(format_args!("{route}"))),
+            _ => Err(no_route()),
+        }
+    }
+
+    /// The stream route for a request that came by `wasi:http`, which doesn't say which route the
+    /// host found: the same that the host's router finds, and the parameters.
+    pub(crate) fn find_stream(&self, method: &str, path: &str) -> Option<(u32, Vec<(String, String)>)> {
+        let path = Path::parse(path).ok()?;
+        let streams = self.routes.iter().zip(0..).filter(|(route, _)| matches!(route.handler, Answers::Stream(_)));
+        let matches = streams.filter_map(|(route, index)| {
+            let by_method = route.rank(method)?;
+            let (literalness, params) = hold(&Pattern::parse(&route.pattern).ok()?, &path)?;
+            Some(((literalness, by_method), index, params))
+        });
+        let (_, index, params) = matches.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
+        Some((index, params))
+    }
+
+    fn route_of(&self, index: u32) -> Option<(&Route, &Answers)> {
+        let route = self.routes.get(index as usize)?;
+        Some((route, &route.handler))
+    }
+}
+
+impl Route {
+    /// How well the route fits the method: the less the better.
+    fn rank(&self, method: &str) -> Option<u8> {
+        let has = |method: &str| self.methods.iter().any(|own| own == method);
+        match self.methods.is_empty() {
+            true => Some(2),
+            false if has(method) => Some(0),
+            false => (method == "HEAD" && has("GET")).then_some(1),
+        }
+    }
+}
+
+/// "GET /users/{id}", for the operator.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let methods = if self.methods.is_empty() { "any".to_owned() } else { self.methods.join(",") };
+        write!(f, "{methods} {}", self.pattern)
+    }
+}
+
+/// What a pattern makes of a path: a rank for each segment, a literal before a parameter before a
+/// rest, and the parameters' values.
+fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Vec<(String, String)>)> {
+    let (mut ranks, mut params) = (Vec::new(), Vec::new());
+    let mut given = path.segments();
+    for segment in pattern.segments() {
+        let (first, behind) = given.split_first()?;
+        given = behind;
+        let (rank, param) = match segment {
+            Segment::Literal(literal) if literal == first => (0, None),
+            Segment::Literal(_) => return None,
+            Segment::Parameter(name) => (1, Some((name.clone(), first.to_string()))),
+            Segment::Rest(name) => {
+                let rest = std::iter::once(first).chain(std::mem::take(&mut given)).map(|segment| &**segment);
+                (2, Some((name.clone(), rest.collect::<Vec<_>>().join("/"))))
+            }
+        };
+        ranks.push(rank);
+        params.extend(param);
+    }
+    given.is_empty().then_some((ranks, params))
+}
+
+/// The host asked for a route that the manifest doesn't have: it speaks of another app.
+fn no_route() -> Response {
+    Error::fault("the host asked for a route that this app doesn't have").answer(format_args!("tidegate"))
+}

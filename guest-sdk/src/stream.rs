@@ -1,0 +1,199 @@
+//! Stream routes: bodies that are read and written piece by piece, for as long as client and handler like.
+
+use crate::{Error, IntoResponse, Outcome, Request, Response, Result, sse::Event, task, world};
+use std::fmt;
+
+/// The body of a [`Request`].
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// let upper = async |mut req: Request, reply: Reply| -> Result {
+///     let mut body = reply.header("content-type", "text/plain").start()?;
+///     while let Some(piece) = req.body().next().await? {
+///         body.write(piece.to_ascii_uppercase()).await?;
+///     }
+///     Ok(())
+/// };
+/// let mut server = testing::serve(App::new().stream_on("POST", "/upper", upper));
+/// assert_eq!(server.request("POST", "/upper", &[], b"low water").text(), "LOW WATER");
+/// ```
+#[derive(Debug, Default)]
+pub struct Body {
+    whole: Vec<u8>,
+    pieces: Option<world::Incoming>,
+}
+
+impl Body {
+    pub(crate) fn of_bytes(whole: Vec<u8>) -> Body {
+        Body { whole, pieces: None }
+    }
+
+    pub(crate) fn of_pieces(pieces: world::Incoming) -> Body {
+        Body { whole: Vec::new(), pieces: Some(pieces) }
+    }
+
+    pub(crate) fn whole(&self) -> &[u8] {
+        &self.whole
+    }
+
+    /// The next piece, never empty; `None` after the last. A client that goes away is an error.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        match &mut self.pieces {
+            Some(pieces) => pieces.next().await,
+            None => Ok(Some(std::mem::take(&mut self.whole)).filter(|whole| !whole.is_empty())),
+        }
+    }
+
+    /// All that is still to come; more than `bytes_max` is the client's 413.
+    pub async fn rest(&mut self, bytes_max: usize) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(piece) = self.next().await? {
+            if all.len() + piece.len() > bytes_max {
+                return Err(Error::status(413, format!("at most {bytes_max} bytes, please")));
+            }
+            all.extend_from_slice(&piece);
+        }
+        Ok(all)
+    }
+}
+
+/// The answer of a stream route, still to be begun. An error before that is answered as everywhere
+/// else; an error after it breaks the answer off, and the client notices.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+/// use std::time::Duration;
+///
+/// let ticks = async |_, reply: Reply| -> Result {
+///     let mut events = reply.events()?;
+///     for n in 1.. {
+///         events.send(Event::data(format!("tick {n}")).id(n.to_string())).await?;
+///         sleep(Duration::from_secs(1)).await;
+///     }
+///     Ok(())
+/// };
+/// let mut server = testing::serve(App::new().stream("/ticks", ticks));
+/// let reply = server.stream("/ticks").take(2); // then the client goes away
+/// assert_eq!(reply.header("content-type"), Some("text/event-stream"));
+/// assert_eq!(reply.events(), ["tick 1", "tick 2"]);
+/// ```
+pub struct Reply {
+    outgoing: world::Outgoing,
+    head: Response,
+}
+
+impl Reply {
+    pub(crate) fn new(outgoing: world::Outgoing) -> Reply {
+        Reply { outgoing, head: Response::new(200) }
+    }
+
+    /// Sets the status; it is 200 otherwise.
+    pub fn status(mut self, status: u16) -> Reply {
+        self.head = self.head.with_status(status);
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Reply {
+        self.head = self.head.header(name, value);
+        self
+    }
+
+    /// Sends the head; the body is to be written. It ends when the handler does.
+    pub fn start(self) -> Result<Writer> {
+        self.outgoing.start(&self.head)?;
+        Ok(Writer { outgoing: self.outgoing })
+    }
+
+    /// Sends the head of an event stream; events are to be sent.
+    pub fn events(self) -> Result<Events> {
+        let stream = self.header("content-type", "text/event-stream").header("cache-control", "no-cache, no-transform");
+        Ok(Events { writer: stream.header("x-accel-buffering", "no").start()? })
+    }
+
+    /// Sends a whole answer. Its status and headers are the answer's own.
+    pub async fn send(self, answer: impl IntoResponse) -> Result {
+        let response = answer.into_response()?;
+        self.outgoing.start(&response)?;
+        self.outgoing.write(&response.body).await
+    }
+}
+
+/// The body of an answer that was begun.
+pub struct Writer {
+    outgoing: world::Outgoing,
+}
+
+impl Writer {
+    /// Sends a piece; waits while the client is slow. A client that went away is an error: let it
+    /// end the handler by `?`.
+    pub async fn write(&mut self, piece: impl AsRef<[u8]>) -> Result {
+        self.outgoing.write(piece.as_ref()).await
+    }
+}
+
+/// An event stream that was begun.
+pub struct Events {
+    writer: Writer,
+}
+
+impl Events {
+    /// Sends an event at once; waits while the client is slow. A client that went away is an error:
+    /// let it end the handler by `?`.
+    pub async fn send(&mut self, event: impl Into<Event>) -> Result {
+        let text = event.into().encode()?;
+        self.writer.write(text).await
+    }
+}
+
+/// The client went away while it was being answered: the cause in an [`Error`] of [`Writer::write`].
+/// There is nothing to do, and nobody is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the client went away")
+    }
+}
+
+impl std::error::Error for Gone {}
+
+/// What answers a stream route.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't answer a stream route",
+    label = "no async closure or function of a request and a reply",
+    note = "write `async |req: Request, reply: Reply| -> Result {{ ... }}`"
+)]
+pub trait StreamHandler<R>: AsyncFn(Request, Reply) -> R {}
+
+impl<F, R> StreamHandler<R> for F where F: AsyncFn(Request, Reply) -> R {}
+
+/// A stream route's handler, its types forgotten.
+pub(crate) type Handler = Box<dyn Fn(Request, Reply) -> Result>;
+
+pub(crate) fn handler<F, R>(handler: F) -> Handler
+where
+    F: StreamHandler<R> + 'static,
+    R: Outcome,
+{
+    Box::new(move |request, reply| task::run(handler(request, reply)).into_result())
+}
+
+/// Lets the handler answer, and ends the answer as the handler ended.
+pub(crate) fn answer(handler: &Handler, request: Request, outgoing: world::Outgoing, place: fmt::Arguments<'_>) {
+    let outcome = handler(request, Reply::new(outgoing.clone()));
+    let error = match outcome {
+        Ok(()) if outgoing.is_started() => return outgoing.finish(),
+        Ok(()) => Error::fault("the handler ended without an answer"),
+        Err(error) => error,
+    };
+    if error.is_gone() {
+        return;
+    }
+    let response = error.answer(place);
+    if !outgoing.is_started() && task::run(Reply::new(outgoing.clone()).send(response)).is_ok() {
+        outgoing.finish();
+    }
+}

@@ -1,0 +1,14 @@
+//! The seam between handlers and the host: the component's imports and exports in wasm, a hub in
+//! memory natively. Both sides have the same names, so that everything above is the same code.
+
+#[cfg(target_family = "wasm")]
+mod guest;
+#[cfg(not(target_family = "wasm"))]
+mod native;
+
+#[cfg(target_family = "wasm")]
+pub use guest::Served;
+#[cfg(target_family = "wasm")]
+pub(crate) use guest::{Handle, Incoming, Outgoing, Wait, find, ids, publish, wait};
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use native::{Handle, Incoming, Outgoing, Recording, Wait, enter, find, ids, publish, wait};

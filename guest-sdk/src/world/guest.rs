@@ -1,0 +1,138 @@
+//! The seam in wasm: handlers reach the host by imports, the host reaches handlers by exports.
+
+mod exports;
+mod io;
+mod mark;
+
+use crate::{
+    LimitError, Message, Publication, SendError,
+    bindings::tidegate::app::{
+        topics, types,
+        websockets::{self, Connection},
+    },
+};
+use std::{mem::ManuallyDrop, ops};
+
+pub use exports::Served;
+pub(crate) use io::{Incoming, Outgoing, Wait, wait};
+
+/// A connection of the host.
+pub(crate) enum Handle {
+    /// Lent for one event; its name in this instance is the event's to give up.
+    Lent(ManuallyDrop<Connection>),
+    /// Found by its id.
+    Found(Connection),
+}
+
+impl ops::Deref for Handle {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        match self {
+            Handle::Lent(connection) => connection,
+            Handle::Found(connection) => connection,
+        }
+    }
+}
+
+impl Handle {
+    /// Another name for a connection that an event lends. `Conn` sees to it that nobody uses it
+    /// after the event.
+    #[allow(unsafe_code)]
+    fn lent(connection: &Connection) -> Handle {
+        // SAFETY: the handle is one of this instance, and `ManuallyDrop` leaves its end to its owner.
+        // A handle is a number that the host checks: a wrong one traps and touches no memory.
+        Handle::Lent(ManuallyDrop::new(unsafe { Connection::from_handle(connection.handle()) }))
+    }
+
+    /// The same connection, for whoever takes part in the same event.
+    pub(crate) fn again(&self) -> Handle {
+        Handle::lent(self)
+    }
+
+    pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
+        Ok(Connection::send(self, &message.into())?)
+    }
+
+    pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
+        Ok(Connection::close(self, code, reason)?)
+    }
+
+    pub(crate) fn attachment(&self) -> Vec<u8> {
+        mark::read(Connection::attachment(self)).1
+    }
+
+    pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
+        match mark::is_needed() {
+            false => Ok(Connection::set_attachment(self, bytes)?),
+            true => Ok(Connection::set_attachment(self, &mark::write(self.route(), bytes.to_vec()))?),
+        }
+    }
+
+    /// The socket route that the connection came by.
+    fn route(&self) -> u32 {
+        match mark::is_needed() {
+            false => mark::only_route(),
+            true => mark::read(Connection::attachment(self)).0,
+        }
+    }
+
+    pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
+        Ok(Connection::follow(self, topic)?)
+    }
+
+    pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
+        Ok(Connection::set_tags(self, tags)?)
+    }
+}
+
+pub(crate) fn find(id: &str) -> Option<Handle> {
+    websockets::find(id).map(Handle::Found)
+}
+
+pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
+    websockets::ids(tag, after, limit)
+}
+
+pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
+    let Publication { message, event, except } = publication;
+    Ok(topics::publish(topic, &topics::Publication { message: message.into(), event, except })?)
+}
+
+impl From<Message> for types::Message {
+    fn from(message: Message) -> types::Message {
+        match message {
+            Message::Text(text) => types::Message::Text(text),
+            Message::Binary(bytes) => types::Message::Binary(bytes),
+        }
+    }
+}
+
+impl From<types::Message> for Message {
+    fn from(message: types::Message) -> Message {
+        match message {
+            types::Message::Text(text) => Message::Text(text),
+            types::Message::Binary(bytes) => Message::Binary(bytes),
+        }
+    }
+}
+
+impl From<websockets::SendError> for SendError {
+    fn from(error: websockets::SendError) -> SendError {
+        match error {
+            websockets::SendError::Closed => SendError::Closed,
+            websockets::SendError::Full => SendError::Full,
+            websockets::SendError::TooLarge => SendError::TooLarge,
+        }
+    }
+}
+
+impl From<types::LimitError> for LimitError {
+    fn from(error: types::LimitError) -> LimitError {
+        match error {
+            types::LimitError::TooLarge => LimitError::TooLarge,
+            types::LimitError::TooMany => LimitError::TooMany,
+            types::LimitError::NotValid => LimitError::NotValid,
+        }
+    }
+}

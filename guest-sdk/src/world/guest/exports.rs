@@ -1,0 +1,156 @@
+//! The component's exports: each hands its event to the app, which is built once an instance.
+
+use super::{Handle, io, mark};
+use crate::{
+    App, CloseInfo, Conn, Message, Request, Response, Serve, Upgrade,
+    app::Answers,
+    bindings::{
+        exports::tidegate::app::{
+            events_handler::{self, First},
+            guard_handler::{self, Passed, Verdict},
+            http_handler,
+            manifest::{self, Target},
+            websocket_handler::{self, Decision},
+        },
+        tidegate::app::{types, websockets::Connection},
+    },
+    request::Head,
+    stream::Body,
+};
+use std::{cell::OnceCell, marker::PhantomData};
+use wasip2::{
+    exports::http::incoming_handler,
+    http::types::{IncomingRequest, ResponseOutparam},
+};
+
+thread_local! {
+    static APP: OnceCell<App> = const { OnceCell::new() };
+}
+
+/// Exports the app of `S`.
+pub struct Served<S>(PhantomData<S>);
+
+fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
+    APP.with(|app| event(app.get_or_init(build::<S>)))
+}
+
+fn build<S: Serve>() -> App {
+    let app = S::app();
+    mark::note(&app);
+    app
+}
+
+impl<S: Serve> manifest::Guest for Served<S> {
+    fn describe() -> manifest::App {
+        with::<S, _>(|app| {
+            let routes = app.routes.iter().map(|route| manifest::Route {
+                methods: route.methods.clone(),
+                pattern: route.pattern.clone(),
+                target: match route.handler {
+                    Answers::Http(_) => Target::Http,
+                    Answers::Stream(_) => Target::Stream,
+                    Answers::Socket(_) => Target::Websocket,
+                    Answers::Feed(_) => Target::Events,
+                },
+            });
+            let guards = app.guards.iter().map(|guard| manifest::Guard { pattern: guard.pattern.clone() });
+            manifest::App { routes: routes.collect(), guards: guards.collect() }
+        })
+    }
+}
+
+impl<S: Serve> guard_handler::Guest for Served<S> {
+    fn check(guard: u32, request: types::Request) -> Verdict {
+        match with::<S, _>(|app| app.check(guard, whole(request, Vec::new()))) {
+            Ok(pass) => Verdict::Pass(Passed { headers: pass.headers, context: pass.context }),
+            Err(response) => Verdict::Answer(response.into()),
+        }
+    }
+}
+
+impl<S: Serve> http_handler::Guest for Served<S> {
+    fn handle(request: types::Request, body: Vec<u8>) -> types::Response {
+        with::<S, _>(|app| app.handle(whole(request, body))).into()
+    }
+}
+
+impl<S: Serve> websocket_handler::Guest for Served<S> {
+    fn on_upgrade(request: types::Request, offered: Vec<String>) -> Decision {
+        let route = request.route;
+        let accept = match with::<S, _>(|app| app.upgrade(Upgrade { request: whole(request, Vec::new()), offered })) {
+            Ok(accept) => accept,
+            Err(response) => return Decision::Reject(response.into()),
+        };
+        match accept.close {
+            Some(close) => Decision::AcceptThenClose(close),
+            None => Decision::Accept(websocket_handler::Accept {
+                protocol: accept.protocol,
+                headers: accept.headers,
+                attachment: mark::write(route, accept.attachment),
+                tags: accept.tags,
+            }),
+        }
+    }
+
+    fn on_open(connection: &Connection, request: types::Request) {
+        with::<S, _>(|app| Conn::lend(Handle::lent(connection), |conn| app.open(conn, whole(request, Vec::new()))));
+    }
+
+    fn on_messages(connection: &Connection, messages: Vec<types::Message>) {
+        let mut messages = messages.into_iter().map(Message::from);
+        with::<S, _>(|app| {
+            let handle = Handle::lent(connection);
+            let route = handle.route();
+            Conn::lend(handle, |conn| app.messages(route, conn, &mut messages));
+        });
+    }
+
+    fn on_close(connection: &Connection, info: websocket_handler::CloseInfo) {
+        let websocket_handler::CloseInfo { code, reason, clean, by_peer } = info;
+        let info = CloseInfo { code, reason, clean, by_peer };
+        with::<S, _>(|app| {
+            let handle = Handle::lent(connection);
+            let route = handle.route();
+            Conn::lend(handle, |conn| app.close(route, conn, info));
+        });
+    }
+}
+
+impl<S: Serve> events_handler::Guest for Served<S> {
+    fn on_subscribe(mut request: types::Request, last_event_id: Option<String>) -> Result<events_handler::Feed, types::Response> {
+        let has_header = request.headers.iter().any(|(name, _)| name == "last-event-id");
+        if let Some(id) = last_event_id.filter(|_| !has_header) {
+            request.headers.push(("last-event-id".to_owned(), id.into_bytes()));
+        }
+        let feed = with::<S, _>(|app| app.subscribe(whole(request, Vec::new())))?;
+        let first = feed.first.into_iter().map(|(data, event)| First { data, event });
+        Ok(events_handler::Feed { topics: feed.topics, first: first.collect() })
+    }
+}
+
+impl<S: Serve> incoming_handler::Guest for Served<S> {
+    fn handle(request: IncomingRequest, outparam: ResponseOutparam) {
+        let outgoing = io::Outgoing::new(outparam);
+        let mut request = io::read(request);
+        with::<S, _>(|app| match app.find_stream(request.method(), request.uri()) {
+            Some((route, params)) => {
+                request.head.route = route;
+                request.head.params = params;
+                app.stream_to(request, outgoing);
+            }
+            None => io::answer(outgoing, Response::text("not found").with_status(404)),
+        });
+    }
+}
+
+fn whole(request: types::Request, body: Vec<u8>) -> Request {
+    let types::Request { method, scheme, authority, path, headers, params, peer, route, context } = request;
+    Request { head: Head { method, scheme, authority, path, headers, params, peer, route, context }, body: Body::of_bytes(body) }
+}
+
+impl From<Response> for types::Response {
+    fn from(response: Response) -> types::Response {
+        let Response { status, headers, body } = response;
+        types::Response { status, headers, body }
+    }
+}

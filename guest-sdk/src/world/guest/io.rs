@@ -1,0 +1,245 @@
+//! What may take its time: timers, and the streamed bodies of `wasi:http`.
+
+use crate::{
+    Error, Request, Response, Result,
+    request::Head,
+    stream::{Body, Gone, Reply},
+    task,
+};
+use std::{
+    cell::RefCell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use wasip2::{
+    clocks::monotonic_clock::subscribe_duration,
+    http::types::{Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam, Scheme},
+    io::{
+        poll::{Pollable, poll},
+        streams::{InputStream, OutputStream, StreamError},
+    },
+};
+
+/// Bytes that are asked of a body at once.
+const PIECE_BYTES_MAX: u64 = 64 << 10;
+
+thread_local! {
+    /// What futures of this instance wait for, and whom to wake.
+    static WAITING: RefCell<Vec<(Rc<Pollable>, Waker)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Ready when the host says so.
+pub(crate) struct Wait(Rc<Pollable>);
+
+impl Wait {
+    fn new(pollable: Pollable) -> Wait {
+        Wait(Rc::new(pollable))
+    }
+
+    pub(crate) fn timer(duration: Duration) -> Wait {
+        Wait::new(subscribe_duration(duration.as_nanos().try_into().unwrap_or(u64::MAX)))
+    }
+
+    fn forget(&self) {
+        WAITING.with_borrow_mut(|waiting| waiting.retain(|(pollable, _)| !Rc::ptr_eq(pollable, &self.0)));
+    }
+}
+
+impl Future for Wait {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.forget();
+        if self.0.ready() {
+            return Poll::Ready(());
+        }
+        WAITING.with_borrow_mut(|waiting| waiting.push((self.0.clone(), cx.waker().clone())));
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Blocks until something that is waited for is ready, and wakes who waits for it.
+pub(crate) fn wait() {
+    let waiting = WAITING.with_borrow(|waiting| waiting.clone());
+    assert!(!waiting.is_empty(), "a handler awaits something that nothing brings");
+    let pollables: Vec<&Pollable> = waiting.iter().map(|(pollable, _)| &**pollable).collect();
+    for index in poll(&pollables) {
+        waiting[index as usize].1.wake_by_ref();
+    }
+}
+
+/// A request's body as it comes.
+pub(crate) struct Incoming {
+    // Before the body that it is of: the host wants the child gone first.
+    stream: InputStream,
+    _body: IncomingBody,
+}
+
+impl Incoming {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        loop {
+            match self.stream.read(PIECE_BYTES_MAX) {
+                Ok(piece) if piece.is_empty() => Wait::new(self.stream.subscribe()).await,
+                Ok(piece) => return Ok(Some(piece)),
+                Err(StreamError::Closed) => return Ok(None),
+                Err(StreamError::LastOperationFailed(_)) => return Err(Gone.into()),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Incoming")
+    }
+}
+
+/// An answer's way out. Dropped before it is finished, it is broken off.
+#[derive(Clone)]
+pub(crate) struct Outgoing(Rc<RefCell<Stage>>);
+
+enum Stage {
+    Fresh(ResponseOutparam),
+    Started { stream: OutputStream, body: OutgoingBody },
+    Done,
+}
+
+impl Outgoing {
+    pub(crate) fn new(outparam: ResponseOutparam) -> Outgoing {
+        Outgoing(Rc::new(RefCell::new(Stage::Fresh(outparam))))
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        !matches!(*self.0.borrow(), Stage::Fresh(_))
+    }
+
+    pub(crate) fn start(&self, head: &Response) -> Result {
+        let response = self::head(head)?;
+        let mut stage = self.0.borrow_mut();
+        match std::mem::replace(&mut *stage, Stage::Done) {
+            Stage::Fresh(outparam) => {
+                let body = response.body().expect("a new answer has a body to be written");
+                let stream = body.write().expect("a new body has a stream to be written");
+                ResponseOutparam::set(outparam, Ok(response));
+                *stage = Stage::Started { stream, body };
+                Ok(())
+            }
+            other => {
+                *stage = other;
+                Err(Error::fault("the answer has begun already"))
+            }
+        }
+    }
+
+    pub(crate) async fn write(&self, mut bytes: &[u8]) -> Result {
+        while !bytes.is_empty() {
+            let wait = match self.write_some(&mut bytes)? {
+                Some(wait) => wait,
+                None => continue,
+            };
+            wait.await;
+        }
+        self.on_stream(OutputStream::flush)
+    }
+
+    /// Writes what the host takes at once; if it takes nothing, what to wait for.
+    fn write_some(&self, bytes: &mut &[u8]) -> Result<Option<Wait>> {
+        self.on_stream(|stream| {
+            let room = stream.check_write()?;
+            if room == 0 {
+                return Ok(Some(Wait::new(stream.subscribe())));
+            }
+            let (now, later) = bytes.split_at(bytes.len().min(room as usize));
+            stream.write(now)?;
+            *bytes = later;
+            Ok(None)
+        })
+    }
+
+    fn on_stream<T>(&self, act: impl FnOnce(&OutputStream) -> Result<T, StreamError>) -> Result<T> {
+        match &*self.0.borrow() {
+            Stage::Started { stream, .. } => act(stream).map_err(|_| Gone.into()),
+            _ => Err(Gone.into()),
+        }
+    }
+
+    pub(crate) fn finish(&self) {
+        if let Stage::Started { stream, body } = self.0.replace(Stage::Done) {
+            drop(stream);
+            // A client that is gone by now misses nothing that it could be told.
+            _ = OutgoingBody::finish(body, None);
+        }
+    }
+}
+
+/// The head of an answer as `wasi:http` has it. Headers that the host doesn't let apps set are left out.
+fn head(response: &Response) -> Result<OutgoingResponse> {
+    let fields = Fields::new();
+    for (name, value) in &response.headers {
+        _ = fields.append(name, value);
+    }
+    let head = OutgoingResponse::new(fields);
+    match head.set_status_code(response.status) {
+        Ok(()) => Ok(head),
+        Err(()) => Err(Error::fault(format!("{} is no status of an answer", response.status))),
+    }
+}
+
+/// Answers whole.
+pub(super) fn answer(outgoing: Outgoing, response: Response) {
+    if task::run(Reply::new(outgoing.clone()).send(response)).is_ok() {
+        outgoing.finish();
+    }
+}
+
+/// A request of `wasi:http`. It says nothing of route, parameters, context and peer.
+pub(super) fn read(incoming: IncomingRequest) -> Request {
+    let head = Head {
+        method: method(incoming.method()),
+        scheme: scheme(incoming.scheme()),
+        authority: incoming.authority().unwrap_or_default(),
+        path: incoming.path_with_query().unwrap_or_else(|| "/".to_owned()),
+        headers: incoming.headers().entries(),
+        params: Vec::new(),
+        peer: String::new(),
+        route: 0,
+        context: Vec::new(),
+    };
+    let body = incoming.consume().expect("nobody has taken the body yet");
+    let stream = body.stream().expect("nobody has taken the stream yet");
+    Request { head, body: Body::of_pieces(Incoming { stream, _body: body }) }
+}
+
+fn method(method: Method) -> String {
+    let name = match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Connect => "CONNECT",
+        Method::Options => "OPTIONS",
+        Method::Trace => "TRACE",
+        Method::Patch => "PATCH",
+        Method::Other(name) => return name,
+    };
+    name.to_owned()
+}
+
+fn scheme(scheme: Option<Scheme>) -> String {
+    match scheme {
+        Some(Scheme::Https) => "https".to_owned(),
+        Some(Scheme::Other(name)) => name,
+        Some(Scheme::Http) | None => "http".to_owned(),
+    }
+}

@@ -1,0 +1,246 @@
+//! The seam natively, for `testing`: the real hub without its walls, and a clock that nobody waits for.
+
+use crate::{Error, LimitError, Message, Publication, Response, Result, SendError, stream::Gone};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::Future,
+    mem,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tidegate_hub as hub;
+
+thread_local! {
+    /// The server that runs a handler on this thread.
+    static HUB: RefCell<Option<Arc<hub::Hub>>> = const { RefCell::new(None) };
+    /// Goes on only when every future waits.
+    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    static TIMERS: RefCell<Vec<(Rc<Duration>, Waker)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a handler as one of this server's.
+pub(crate) fn enter<T>(hub: &Arc<hub::Hub>, handler: impl FnOnce() -> T) -> T {
+    let before = HUB.replace(Some(hub.clone()));
+    let value = handler();
+    HUB.set(before);
+    value
+}
+
+fn with_hub<T>(act: impl FnOnce(&Arc<hub::Hub>) -> T) -> T {
+    let hub = HUB.with_borrow(Clone::clone);
+    act(&hub.expect("connections and topics are there inside of handlers: drive the app by `tidegate::testing::serve`"))
+}
+
+/// A connection of the hub.
+pub(crate) struct Handle(pub(crate) Arc<hub::Conn>);
+
+impl Handle {
+    pub(crate) fn again(&self) -> Handle {
+        Handle(self.0.clone())
+    }
+
+    pub(crate) fn id(&self) -> String {
+        self.0.id().to_string()
+    }
+
+    pub(crate) fn protocol(&self) -> Option<String> {
+        self.0.protocol().map(str::to_owned)
+    }
+
+    pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
+        Ok(self.0.send(message.into())?)
+    }
+
+    pub(crate) fn queued(&self) -> u64 {
+        self.0.outbox().queued() as u64
+    }
+
+    pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
+        Ok(self.0.close(code, reason)?)
+    }
+
+    pub(crate) fn attachment(&self) -> Vec<u8> {
+        self.0.attachment().to_vec()
+    }
+
+    pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
+        Ok(self.0.set_attachment(bytes.to_vec().into())?)
+    }
+
+    pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
+        Ok(self.0.follow(topic)?)
+    }
+
+    pub(crate) fn unfollow(&self, topic: &str) {
+        self.0.unfollow(topic);
+    }
+
+    pub(crate) fn tags(&self) -> Vec<String> {
+        self.0.tags()
+    }
+
+    pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
+        Ok(self.0.set_tags(tags.to_vec())?)
+    }
+}
+
+pub(crate) fn find(id: &str) -> Option<Handle> {
+    let id = id.parse().ok()?;
+    with_hub(|hub| hub.connections().find(id)).map(Handle)
+}
+
+pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
+    let after = after.and_then(|id| id.parse().ok());
+    let ids = with_hub(|hub| hub.connections().ids(tag, after, limit as usize));
+    ids.iter().map(ToString::to_string).collect()
+}
+
+pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
+    let Publication { message, event, except } = publication;
+    let except = except.map(|id| id.parse()).transpose()?;
+    let publication = hub::Publication { event, except, ..hub::Publication::new(message.into()) };
+    Ok(with_hub(|hub| hub.publish(topic, publication))?)
+}
+
+impl From<Message> for hub::Message {
+    fn from(message: Message) -> hub::Message {
+        match message {
+            Message::Text(text) => hub::Message::text(text),
+            Message::Binary(bytes) => hub::Message::binary(bytes),
+        }
+    }
+}
+
+impl From<&hub::Message> for Message {
+    fn from(message: &hub::Message) -> Message {
+        match message {
+            hub::Message::Text(text) => Message::Text(text.to_string()),
+            hub::Message::Binary(bytes) => Message::Binary(bytes.to_vec()),
+        }
+    }
+}
+
+impl From<hub::SendError> for SendError {
+    fn from(error: hub::SendError) -> SendError {
+        match error {
+            hub::SendError::Closed => SendError::Closed,
+            hub::SendError::Full => SendError::Full,
+            hub::SendError::TooLarge => SendError::TooLarge,
+        }
+    }
+}
+
+impl From<hub::LimitError> for LimitError {
+    fn from(error: hub::LimitError) -> LimitError {
+        match error {
+            hub::LimitError::TooLarge => LimitError::TooLarge,
+            hub::LimitError::TooMany => LimitError::TooMany,
+            hub::LimitError::NotValid => LimitError::NotValid,
+        }
+    }
+}
+
+/// Ready when the clock has come so far.
+pub(crate) struct Wait(Rc<Duration>);
+
+impl Wait {
+    pub(crate) fn timer(duration: Duration) -> Wait {
+        Wait(Rc::new(NOW.get().saturating_add(duration)))
+    }
+
+    fn forget(&self) {
+        TIMERS.with_borrow_mut(|timers| timers.retain(|(timer, _)| !Rc::ptr_eq(timer, &self.0)));
+    }
+}
+
+impl Future for Wait {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.forget();
+        if NOW.get() >= *self.0 {
+            return Poll::Ready(());
+        }
+        TIMERS.with_borrow_mut(|timers| timers.push((self.0.clone(), cx.waker().clone())));
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+/// Moves the clock to the next timer.
+pub(crate) fn wait() {
+    let next = TIMERS.with_borrow(|timers| timers.iter().min_by_key(|(due, _)| due.clone()).cloned());
+    let (due, waker) = next.expect("a handler awaits something that nothing brings");
+    NOW.set(*due);
+    waker.wake();
+}
+
+/// A request's body that comes in pieces.
+#[derive(Debug)]
+pub(crate) struct Incoming(pub(crate) VecDeque<Vec<u8>>);
+
+impl Incoming {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.pop_front())
+    }
+}
+
+/// An answer's way out: into a recording.
+#[derive(Clone)]
+pub(crate) struct Outgoing(Rc<RefCell<Recording>>);
+
+/// What a client has got of an answer.
+#[derive(Default)]
+pub(crate) struct Recording {
+    pub(crate) head: Option<Response>,
+    pub(crate) pieces: Vec<Vec<u8>>,
+    pub(crate) is_finished: bool,
+    /// Then the client goes away.
+    pieces_max: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn new(pieces_max: usize) -> Outgoing {
+        Outgoing(Rc::new(RefCell::new(Recording { pieces_max, ..Recording::default() })))
+    }
+
+    pub(crate) fn recorded(self) -> Recording {
+        mem::take(&mut self.0.borrow_mut())
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.0.borrow().head.is_some()
+    }
+
+    pub(crate) fn start(&self, head: &Response) -> Result {
+        if self.is_started() {
+            return Err(Error::fault("the answer has begun already"));
+        }
+        self.0.borrow_mut().head = Some(head.clone());
+        Ok(())
+    }
+
+    pub(crate) async fn write(&self, bytes: &[u8]) -> Result {
+        let mut recording = self.0.borrow_mut();
+        if recording.is_finished || recording.pieces.len() >= recording.pieces_max {
+            return Err(Gone.into());
+        }
+        if !bytes.is_empty() {
+            recording.pieces.push(bytes.to_vec());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(&self) {
+        self.0.borrow_mut().is_finished = true;
+    }
+}

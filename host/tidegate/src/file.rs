@@ -1,0 +1,213 @@
+//! `tidegate.toml`: read into a [`Config`], or refused with the line and what to write instead.
+
+use crate::{
+    config::Config,
+    key::{KEYS, Key, Value},
+};
+use std::{borrow::Cow, fmt, ops::Range, path::Path};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// The defaults with what the text of a `tidegate.toml` says; its relative paths begin at `base`.
+pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, Wrong> {
+    let at = |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    let bad = |error: toml::de::Error| Wrong { line: at(error.span().unwrap_or_default()), what: error.message().replace('\n', ", ") };
+    let file = DeTable::parse(text).map_err(bad)?;
+    let mut config = Config::default();
+    for (section, keys) in in_order(file.get_ref()) {
+        let name = section.get_ref();
+        if !KEYS.iter().any(|key| key.section == name) {
+            return Err(Wrong { line: at(section.span()), what: unknown_section(name) });
+        }
+        let DeValue::Table(keys) = keys.get_ref() else {
+            return Err(Wrong { line: at(section.span()), what: format!("{name:?} is a section: write [{name}] and its keys below") });
+        };
+        for (key, value) in in_order(keys) {
+            let key_name = key.get_ref();
+            let known = Key::find(name, key_name).ok_or_else(|| unknown_key(name, key_name));
+            let outcome = known.and_then(|known| {
+                let value = read(value.get_ref()).and_then(|value| known.set(&mut config, value, base));
+                value.map_err(|what| format!("{key_name}: {what}"))
+            });
+            outcome.map_err(|what| Wrong { line: at(key.span()), what })?;
+        }
+    }
+    Ok(config)
+}
+
+/// Sets one key of `[limits]` from "KEY=VALUE".
+pub(crate) fn set_limit(config: &mut Config, text: &str) -> Result<(), String> {
+    let (name, value) = text.split_once('=').ok_or("write \"KEY=VALUE\", as in \"message_bytes_max=4MiB\"")?;
+    let key = Key::find("limits", name).ok_or_else(|| unknown_key("limits", name))?;
+    key.set(config, Value::Text(value.into()), Path::new("")).map_err(|what| format!("{name}: {what}"))
+}
+
+/// What is wrong in a `tidegate.toml`, and on which line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.what)
+    }
+}
+
+/// Entries as they stand in the file, so that the first mistake is the one that is told.
+fn in_order<'a, 'b>(table: &'a DeTable<'b>) -> Vec<(&'a Spanned<Cow<'b, str>>, &'a Spanned<DeValue<'b>>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+fn read(value: &DeValue<'_>) -> Result<Value, String> {
+    let text = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let value = match value {
+        DeValue::Boolean(flag) => Some(Value::Flag(*flag)),
+        DeValue::Array(items) => items.iter().map(|item| text(item.get_ref())).collect::<Option<_>>().map(Value::List),
+        other => text(other).map(Value::Text),
+    };
+    value.ok_or_else(|| "write a string, a number, true, false, or a list of strings".into())
+}
+
+fn unknown_section(name: &str) -> String {
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+        return format!("{name:?} stands in a section: write it below [{}]", key.section);
+    }
+    let nearest = nearest(name, KEYS.iter().map(|key| key.section));
+    format!("unknown section [{name}]: did you mean [{nearest}]?")
+}
+
+fn unknown_key(section: &str, name: &str) -> String {
+    if let Some(elsewhere) = KEYS.iter().find(|key| key.name == name) {
+        return format!("unknown key {name:?} in [{section}]: it stands in [{}]", elsewhere.section);
+    }
+    let nearest = nearest(name, KEYS.iter().filter(|key| key.section == section).map(|key| key.name));
+    format!("unknown key {name:?} in [{section}]: did you mean {nearest:?}?")
+}
+
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
+    known.min_by_key(|known| strsim::damerau_levenshtein(name, known)).expect("every section has keys")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tidegate_edge::Origins;
+    use tidegate_hub::Limits;
+
+    fn read(text: &str) -> Result<Config, Wrong> {
+        parse(text, Path::new(env!("CARGO_MANIFEST_DIR")))
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_line_and_what_to_write_instead() {
+        let cases = [
+            ("[server]\nlisen = \"x\"", "2: unknown key \"lisen\" in [server]: did you mean \"listen\"?"),
+            ("[limits]\n\nmesage_bytes_max = 1", "3: unknown key \"mesage_bytes_max\" in [limits]: did you mean \"message_bytes_max\"?"),
+            ("[app]\nlisten = \"x\"", "2: unknown key \"listen\" in [app]: it stands in [server]"),
+            ("[limit]\n", "1: unknown section [limit]: did you mean [limits]?"),
+            ("listen = \"127.0.0.1:80\"", "1: \"listen\" stands in a section: write it below [server]"),
+            ("server = 1", "1: \"server\" is a section: write [server] and its keys below"),
+            (
+                "[server]\nlisten = \"here\"",
+                "2: listen: \"here\" is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            ),
+            ("[server]\nworkers = 0", "2: workers: zero is too few: write a whole number above it"),
+            ("[server]\nrequire_origin = \"yes\"", "2: require_origin: write true or false"),
+            ("[limits]\nbody_bytes_max = true", "2: body_bytes_max: write one value, as a string or a number"),
+            (
+                "[limits]\nbody_bytes_max = -1",
+                "2: body_bytes_max: \"-1\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
+            ),
+            ("[limits]\nping_every = 30", "2: ping_every: \"30\" is no time: write a number with ms, s, m, h or d, as in \"30s\""),
+            ("[limits]\ntags_max = 1.5", "2: tags_max: \"1.5\" is no whole number: write one, as in \"1000\""),
+            ("[limits]\ntags_max = { a = 1 }", "2: tags_max: write a string, a number, true, false, or a list of strings"),
+            ("[topics]\ndrop_oldest = \"a\"", "2: drop_oldest: write a list of strings, as in [\"one\", \"two\"]"),
+            (
+                "[grants]\nenv = [\"TIDEGATE_NEVER_SET\"]",
+                "2: env: TIDEGATE_NEVER_SET is not set here: set it, or write \"TIDEGATE_NEVER_SET=VALUE\"",
+            ),
+            (
+                "[grants]\noutbound = [\"https://a.example\"]",
+                "2: outbound: \"https://a.example\" is no host: write its name alone, as in \"api.example.com\"",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text).map(drop).map_err(|wrong| wrong.to_string()), Err(expected.to_owned()), "{text:?}");
+        }
+        for (text, line) in [("[server\n", 1), ("[server]\nlisten = \n", 2), ("[app]\ncpu = \"1s\"\ncpu = \"2s\"\n", 3)] {
+            assert_eq!(read(text).map(drop).map_err(|wrong| wrong.line), Err(line), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_sets_what_it_names_and_leaves_the_rest() {
+        let config = read(
+            r#"
+            [server]
+            listen = "0.0.0.0:80"
+            assets = "src"
+            origins = ["https://a.example"]
+            require_origin = true
+            workers = 3
+            drain = "1m"
+            [limits]
+            message_bytes_max = "4 MiB"
+            tags_max = 0
+            ping_every = "0s"
+            [app]
+            memory = 1_000_000
+            [grants]
+            env = ["A=1", "A=2"]
+            dirs = ["src::/src"]
+            outbound = ["a.example", "localhost:1"]
+            [topics]
+            drop_oldest = ["prices/*"]
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:80");
+        assert_eq!(config.workers, 3);
+        assert_eq!(config.edge.assets, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+        assert_eq!(config.edge.origins, Origins::List(vec!["https://a.example".into()]));
+        assert_eq!((config.edge.require_origin, config.edge.drain_within), (true, Duration::from_secs(60)));
+        let limits = Limits { message_bytes_max: 4 << 20, tags_max: 0, ping_every: Duration::ZERO, ..Limits::default() };
+        assert_eq!(config.limits, limits);
+        assert_eq!(config.app.memory_bytes_max, 1_000_000);
+        assert_eq!(config.app.env, [("A".to_owned(), "2".to_owned())]);
+        assert_eq!(config.app.outbound, ["a.example", "localhost:1"]);
+        assert_eq!((config.app.dirs.len(), config.topics.drop_oldest.len()), (1, 1));
+    }
+
+    #[test]
+    fn the_reference_file_names_every_key_with_its_default() {
+        let text = include_str!("../tidegate.toml");
+        let config = read(text).unwrap_or_else(|wrong| panic!("tidegate.toml:{wrong}"));
+        for key in KEYS {
+            assert_eq!(key.quantity(&config), key.quantity(&Config::default()), "{}", key.name);
+            let section = text.split("\n[").find(|section| section.starts_with(&format!("{}]", key.section)));
+            let named = section.unwrap().lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{} = ", key.name)));
+            assert!(named, "[{}] {}", key.section, key.name);
+        }
+    }
+
+    #[test]
+    fn a_limit_is_set_by_a_flag() {
+        let mut config = Config::default();
+        set_limit(&mut config, "tags_max=3").unwrap();
+        assert_eq!(config.limits.tags_max, 3);
+        assert_eq!(set_limit(&mut config, "tag_max=3").unwrap_err(), "unknown key \"tag_max\" in [limits]: did you mean \"tags_max\"?");
+        assert!(set_limit(&mut config, "tags_max").is_err() && set_limit(&mut config, "tags_max=x").is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! The command line as a person meets it: what is refused and with which line, what is listed, how a server starts and stops.
+
+mod support;
+
+use rustix::process::Signal;
+use std::{fs, net::TcpListener, path::Path, process::Output};
+use support::{
+    Tidegate,
+    fixture::{Fixture, core_module},
+    tidegate,
+};
+use tempfile::TempDir;
+use tidegate_hub::Target::{Events, Http, Stream, WebSocket};
+
+/// A directory with one of everything that is named below.
+fn place() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+    write("app.wasm", &Fixture { routes: &[("GET", "/", Http)], handlers: &["http-handler"], ..Fixture::default() }.build());
+    write("empty.wasm", b"");
+    write("text.wasm", b"not wasm at all");
+    write("core.wasm", &core_module());
+    write("half.wasm", &Fixture { routes: &[("GET", "/", Http)], handlers: &["http-handler"], ..Fixture::default() }.build()[..200]);
+    write("world.wasm", &Fixture { handlers: &["http-handler"], ..Fixture::default() }.build());
+    write(
+        "door.wasm",
+        &Fixture { routes: &[("GET", "/", Http)], handlers: &["http-handler"], import: Some("test:secret/door"), ..Fixture::default() }
+            .build(),
+    );
+    write("missing.wasm", &Fixture { routes: &[("GET", "/ws", WebSocket)], handlers: &["http-handler"], ..Fixture::default() }.build());
+    write("many.wasm", &many().build());
+    write("bad.toml", b"[server]\n\nlisen = \"127.0.0.1:0\"\n");
+    write("broken.toml", b"[server\n");
+    write("good.toml", b"[server]\nlisten = \"127.0.0.1:0\"\n[limits]\ntags_max = 3\n");
+    fs::create_dir(dir.path().join("files")).unwrap();
+    fs::write(dir.path().join("files/a.txt"), "a file").unwrap();
+    dir
+}
+
+/// Five rules broken at once.
+fn many() -> Fixture<'static> {
+    let routes = &[("GET", "/ok", Http), ("get", "/__a", Http), ("GET", "/{*rest}", Http), ("GET", "/ok/", Http), ("GET", "/feed", Events)];
+    Fixture { routes, handlers: &["http-handler"], ..Fixture::default() }
+}
+
+fn run(dir: &TempDir, args: &[&str]) -> Output {
+    tidegate().current_dir(dir).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn every_mistake_is_one_clear_line_and_an_exit_code() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let next = format!("127.0.0.1:{}", taken.local_addr().unwrap().port().checked_add(1).unwrap_or(8080));
+    let in_use = format!("error: {address} is in use: pass another address, as in --listen {next} (port 0 for any free one)");
+    let cases: &[(&[&str], i32, &str)] = &[
+        // the app
+        (&["serve", "nowhere.wasm"], 1, "error: nowhere.wasm can't be read: No such file or directory (os error 2)"),
+        (&["check", "nowhere.wasm"], 1, "error: nowhere.wasm can't be read: No such file or directory (os error 2)"),
+        (&["routes", "nowhere.wasm"], 1, "error: nowhere.wasm can't be read: No such file or directory (os error 2)"),
+        (&["check", "files"], 1, "error: files can't be read: Is a directory (os error 21)"),
+        (&["check", "empty.wasm"], 1, "error: empty.wasm is not WebAssembly: build the app with `cargo build --target wasm32-wasip2`"),
+        (&["check", "text.wasm"], 1, "error: text.wasm is not WebAssembly: build the app with `cargo build --target wasm32-wasip2`"),
+        (&["check", "half.wasm"], 1, "error: half.wasm can't be loaded: "),
+        (
+            &["check", "core.wasm"],
+            1,
+            "error: core.wasm is a core module, not a component: build it with `cargo build --target wasm32-wasip2` or `cargo component build`",
+        ),
+        (
+            &["check", "world.wasm"],
+            1,
+            "error: world.wasm is a component for another world: it exports neither tidegate:app/manifest@0.1.0 nor a wasi:http handler",
+        ),
+        (&["check", "door.wasm"], 1, "error: door.wasm imports test:secret/door, which is not granted: this host does not have it"),
+        (&["serve", "app.wasm", "--listen", &address], 1, &in_use),
+        // what was typed
+        (&["serve"], 2, "error: the following required arguments were not provided:"),
+        (&["serve", "app.wasm", "--port", "80"], 2, "error: unexpected argument '--port' found"),
+        (&["run", "app.wasm"], 2, "error: unrecognized subcommand 'run'"),
+        (
+            &["serve", "app.wasm", "--listen", "8080"],
+            2,
+            "error: invalid value '8080' for '--listen <ADDRESS>': \"8080\" is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
+        ),
+        (&["serve", "app.wasm", "--listen", "host.invalid:80"], 2, "error: can't find the address host.invalid:80: "),
+        (
+            &["serve", "app.wasm", "--assets", "nowhere"],
+            2,
+            "error: invalid value 'nowhere' for '--assets <DIR>': can't read the directory nowhere: No such file or directory (os error 2)",
+        ),
+        (
+            &["serve", "app.wasm", "--assets", "app.wasm"],
+            2,
+            "error: invalid value 'app.wasm' for '--assets <DIR>': app.wasm is not a directory",
+        ),
+        (
+            &["serve", "app.wasm", "--memory", "much"],
+            2,
+            "error: invalid value 'much' for '--memory <SIZE>': \"much\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
+        ),
+        (
+            &["serve", "app.wasm", "--workers", "0"],
+            2,
+            "error: invalid value '0' for '--workers <N>': zero is too few: write a whole number above it",
+        ),
+        (&["serve", "app.wasm", "--limit", "tags=3"], 2, "error: --limit: unknown key \"tags\" in [limits]: did you mean \"tags_max\"?"),
+        (
+            &["serve", "app.wasm", "--origin", "example.org"],
+            2,
+            "error: --origin: \"example.org\" is no origin: write scheme and host as a browser sends them, as in \"https://example.org\"",
+        ),
+        (
+            &["serve", "app.wasm", "--log", "inof"],
+            2,
+            "error: invalid value 'inof' for '--log <LEVEL>': write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"",
+        ),
+        (
+            &["check", "app.wasm", "--dir", "files"],
+            2,
+            "error: invalid value 'files' for '--dir <HOST::GUEST[::rw]>': \"files\" is no grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write",
+        ),
+        // what was written
+        (
+            &["serve", "app.wasm", "--config", "none.toml"],
+            2,
+            "error: can't read the settings in none.toml: No such file or directory (os error 2)",
+        ),
+        (&["serve", "app.wasm", "--config", "files"], 2, "error: can't read the settings in files: Is a directory (os error 21)"),
+        (
+            &["check", "app.wasm", "--config", "bad.toml"],
+            2,
+            "error: bad.toml:3: unknown key \"lisen\" in [server]: did you mean \"listen\"?",
+        ),
+        (&["check", "app.wasm", "--config", "broken.toml"], 2, "error: broken.toml:1: "),
+    ];
+    let dir = place();
+    for (args, code, line) in cases {
+        let output = run(&dir, args);
+        let stderr = text(&output.stderr);
+        let first = stderr.lines().next().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(*code), "{args:?}\n{stderr}");
+        // A text that ends in a colon and a space is the beginning of a line; the rest is the system's or a library's.
+        let told = if line.ends_with(": ") { first.starts_with(line) && first.len() > line.len() } else { first == *line };
+        assert!(told, "{args:?}\n{stderr}");
+        assert!(*code == 2 || stderr.lines().count() == 1, "more than one line: {args:?}\n{stderr}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+    }
+}
+
+#[test]
+fn every_broken_rule_is_listed_and_nothing_is_served() {
+    let dir = place();
+    let expected = "\
+error: many.wasm breaks 5 rules for routes and guards, so nothing of it is served:
+  route 1 (get \"/__a\"): not a method of a route: write \"GET\": methods are upper-case
+  route 1 (get \"/__a\"): a reserved path: paths that begin with \"__\" are the host's: begin with another segment; a guard may cover them
+  route 2 (GET \"/{*rest}\"): matches every path: the catch-all is the host's (pages, or --assets): give the route a first segment, as in \"/api/{*rest}\"
+  route 3 (GET \"/ok/\"): the same as an earlier route: route 0 (\"/ok\") already answers it: remove one of them, or give them different methods or paths
+  route 4 (GET \"/feed\"): its handler is not exported: export `tidegate:app/events-handler` from the component, or give the route another target
+";
+    for args in [&["check", "many.wasm"][..], &["serve", "many.wasm", "--listen", "127.0.0.1:0"], &["routes", "many.wasm"]] {
+        let output = run(&dir, args);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), expected), "{args:?}");
+    }
+    let one = run(&dir, &["check", "missing.wasm"]);
+    let expected = "\
+error: missing.wasm breaks a rule for routes and guards, so nothing of it is served:
+  route 0 (GET \"/ws\"): its handler is not exported: export `tidegate:app/websocket-handler` from the component, or give the route another target
+";
+    assert_eq!((one.status.code(), text(&one.stderr)), (Some(1), expected));
+}
+
+#[test]
+fn a_table_that_breaks_no_rule_is_checked_and_listed() {
+    let dir = place();
+    let routes = &[("GET,POST", "/users/{id}", Http), ("", "/any", Http), ("GET", "/ws", WebSocket), ("GET", "/feed", Events)];
+    let handlers = &["http-handler", "websocket-handler", "events-handler", "guard-handler"];
+    let app = Fixture { routes, guards: &["/*", "/private/*"], handlers, ..Fixture::default() }.build();
+    fs::write(dir.path().join("table.wasm"), app).unwrap();
+
+    let check = run(&dir, &["check", "table.wasm"]);
+    assert_eq!(
+        (check.status.code(), text(&check.stdout), text(&check.stderr)),
+        (Some(0), "OK: 4 routes (2 http, 1 websocket, 1 events), 2 guards\n", "")
+    );
+    let routes = run(&dir, &["routes", "table.wasm"]);
+    let expected = "\
+GET,POST  /users/{id}  http
+any       /any         http
+GET       /ws          websocket
+GET       /feed        events
+
+guards, in their order
+/*
+/private/*
+";
+    assert_eq!((routes.status.code(), text(&routes.stdout)), (Some(0), expected));
+    let json = run(&dir, &["routes", "--json", "table.wasm"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["routes"][2], serde_json::json!({ "index": 2, "methods": ["GET"], "pattern": "/ws", "target": "websocket" }));
+    assert_eq!(json["guards"][1], serde_json::json!({ "index": 1, "pattern": "/private/*" }));
+}
+
+#[test]
+fn a_stream_route_needs_a_wasi_http_export() {
+    let dir = place();
+    let app = Fixture { routes: &[("GET", "/", Stream)], handlers: &["http-handler"], ..Fixture::default() }.build();
+    fs::write(dir.path().join("stream.wasm"), app).unwrap();
+    let output = run(&dir, &["check", "stream.wasm"]);
+    assert!(text(&output.stderr).contains("export `wasi:http/incoming-handler`"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn help_and_version_are_on_stdout() {
+    let dir = place();
+    for (args, contains) in [
+        (&["--help"][..], "Commands:"),
+        (&["serve", "--help"], "--config"),
+        (&["serve", "-h"], "Examples:"),
+        (&["check", "--help"], "--allow-outbound"),
+        (&["--version"], env!("CARGO_PKG_VERSION")),
+    ] {
+        let output = run(&dir, args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(text(&output.stdout).contains(contains), "{args:?}");
+        assert!(text(&output.stdout).lines().count() < 70, "{args:?} is longer than a screen or two");
+    }
+}
+
+#[tokio::test]
+async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
+    let dir = place();
+    let files = dir.path().join("files");
+    let server =
+        Tidegate::serve(&dir.path().join("app.wasm"), &["--assets", files.to_str().unwrap(), "--limit", "tags_max=3", "--workers", "1"]);
+    let file = reqwest::get(server.url("/a.txt")).await.unwrap();
+    assert_eq!((file.status().as_u16(), file.text().await.unwrap()), (200, "a file".into()));
+    assert_eq!(reqwest::get(server.url("/")).await.unwrap().status(), 500, "the fixture's handlers trap");
+
+    let stopped = server.stop();
+    assert_eq!(stopped.status.code(), Some(0));
+    for line in ["  routes   GET  /  http\n", "before the routes\n", "  limits   tags_max = 3 (default 10)\n", "Stop with Ctrl-C"] {
+        assert!(stopped.stderr.contains(line), "{line:?} is not in\n{}", stopped.stderr);
+    }
+    let last = stopped.stderr.lines().last().unwrap();
+    assert_eq!(last, "stopped: requests=2 connections=0 feeds=0 guest_calls=1 faults=1 publications=0 deliveries=0");
+    assert_eq!(stopped.counter("faults"), 1);
+}
+
+#[test]
+fn either_signal_drains_and_the_exit_code_is_zero() {
+    let dir = place();
+    for signal in [Signal::INT, Signal::TERM] {
+        let server = Tidegate::serve(&dir.path().join("app.wasm"), &[]);
+        server.signal(signal);
+        assert_eq!(server.wait().status.code(), Some(0), "{signal:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_server_at_once() {
+    use tokio::io::AsyncWriteExt as _;
+    let dir = place();
+    let server = Tidegate::serve(&dir.path().join("app.wasm"), &["--drain", "1h"]);
+    // A request without an end: the drain would wait for it.
+    let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhalf").await.unwrap();
+    reqwest::get(server.url("/")).await.unwrap();
+    server.signal(Signal::TERM);
+    server.wait_for("draining");
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().status.code(), Some(128 + 2));
+}
+
+#[test]
+fn settings_come_from_the_file_that_is_named_and_from_no_other() {
+    let dir = place();
+    fs::copy(dir.path().join("bad.toml"), dir.path().join("tidegate.toml")).unwrap();
+    let mut command = tidegate();
+    command.current_dir(&dir).args(["serve", "app.wasm", "--config", "good.toml"]);
+    let stopped = Tidegate::spawn(command).stop();
+    assert!(stopped.stderr.contains("tags_max = 3 (default 10)"), "{}", stopped.stderr);
+}
+
+#[test]
+fn the_log_is_for_machines_if_asked() {
+    let dir = place();
+    let stopped = Tidegate::serve(&dir.path().join("app.wasm"), &["--log-format", "json"]).stop();
+    let lines: Vec<serde_json::Value> = stopped.stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    assert_eq!(lines.first().unwrap()["message"], "serving");
+    assert_eq!(lines.last().unwrap()["requests"], 0);
+    assert!(!stopped.stderr.contains('\u{1b}'), "no colour where there is no terminal");
+}
+
+#[test]
+fn compiled_code_is_kept_and_taken_again() {
+    let dir = place();
+    let cache = dir.path().join("cache");
+    let app = dir.path().join("app.wasm");
+    let start = |args: &[&str]| Tidegate::serve(&app, args).stop().stderr;
+    let cached = ["--cache", cache.to_str().unwrap()];
+    assert!(start(&cached).contains("app.wasm, compiled in "));
+    assert!(start(&cached).contains("app.wasm, from the cache in "));
+    assert!(start(&["--no-cache"]).contains("app.wasm, compiled in "));
+    assert!(Path::new(&cache).is_dir());
+}

@@ -1,0 +1,329 @@
+//! The floors of ARCHITECTURE.md, read from `cargo metadata` and the sources: who may import whom, and what the hub never touches.
+
+use serde_json::Value;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A crate of the workspace, its directory, and what it names in `[dependencies]` (of any target).
+struct Member {
+    name: String,
+    directory: PathBuf,
+    dependencies: BTreeSet<String>,
+}
+
+fn members() -> Vec<Member> {
+    let mut cargo = Command::new(env!("CARGO"));
+    let output = cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(workspace()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let string = |value: &Value| value.as_str().unwrap().to_owned();
+    let member = |package: &Value| Member {
+        name: string(&package["name"]),
+        directory: Path::new(&string(&package["manifest_path"])).parent().unwrap().to_owned(),
+        // Without a kind: neither for tests nor for a build script.
+        dependencies: list(&package["dependencies"]).filter(|it| it["kind"].is_null()).map(|it| string(&it["name"])).collect(),
+    };
+    list(&metadata["packages"]).map(member).collect()
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("this crate lies in the workspace")
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().unwrap().iter()
+}
+
+/// The workspace's own crates that a crate may depend on. Who is not listed is an app or a tool: only `tidegate` and the hub.
+const FLOORS: [(&str, &[&str]); 5] = [
+    ("tidegate-hub", &[]),
+    ("tidegate-edge", &["tidegate-hub"]),
+    ("tidegate-wasm", &["tidegate-hub"]),
+    ("tidegate-disk", &["tidegate-hub"]),
+    ("tidegate-cli", &["tidegate-hub", "tidegate-edge", "tidegate-wasm", "tidegate-disk"]),
+];
+
+/// Heavy dependencies have one owner each. A star stands for any ending.
+const OWNERS: [(&str, &str); 13] = [
+    ("wasmtime*", "tidegate-wasm"),
+    ("wasm-*", "tidegate-wasm"),
+    ("hyper", "tidegate-edge"),
+    ("hyper-util", "tidegate-edge"),
+    ("hyper-staticfile", "tidegate-edge"),
+    ("tokio-tungstenite", "tidegate-edge"),
+    ("tungstenite", "tidegate-edge"),
+    ("clap", "tidegate-cli"),
+    ("anyhow", "tidegate-cli"),
+    ("tracing-subscriber", "tidegate-cli"),
+    ("toml", "tidegate-cli"),
+    ("mimalloc", "tidegate-cli"),
+    ("wit-bindgen*", "tidegate"),
+];
+
+/// All that the middle needs of the world outside std.
+const HUB_MAY_USE: [&str; 3] = ["bytes", "bytestring", "http"];
+
+fn is_like(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
+}
+
+#[test]
+fn imports_go_down_and_siblings_never_meet() {
+    let members = members();
+    let ours: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+    assert!(FLOORS.iter().filter(|(name, _)| ours.contains(name)).count() >= 4, "the crates were renamed: name them here too");
+    for member in &members {
+        let floor = FLOORS.iter().find(|(name, _)| *name == member.name).map(|(_, may)| *may);
+        let is_tool = member.directory.starts_with(workspace().join("bench"));
+        let may = match floor {
+            Some(may) => may,
+            // The SDK checks patterns with the hub's own rules; nothing else of the host is in it.
+            None if member.name == "tidegate" => &["tidegate-hub"],
+            None if is_tool => &["tidegate-hub", "tidegate-edge"],
+            None => &["tidegate"],
+        };
+        let wrong: Vec<&String> =
+            member.dependencies.iter().filter(|it| ours.contains(it.as_str()) && !may.contains(&it.as_str())).collect();
+        assert!(wrong.is_empty(), "{} may import {may:?} of the workspace, and imports {wrong:?} as well", member.name);
+    }
+}
+
+#[test]
+fn a_heavy_dependency_has_one_owner() {
+    for member in members().iter().filter(|member| !member.directory.starts_with(workspace().join("bench"))) {
+        for name in &member.dependencies {
+            let owner = OWNERS.iter().find(|(pattern, _)| is_like(pattern, name)).map(|(_, owner)| *owner);
+            assert!(owner.is_none_or(|owner| owner == member.name), "{} imports {name}, which is {owner:?}'s alone", member.name);
+        }
+        let beyond: Vec<&String> = member.dependencies.iter().filter(|name| !HUB_MAY_USE.contains(&name.as_str())).collect();
+        assert!(member.name != "tidegate-hub" || beyond.is_empty(), "the hub imports {beyond:?}");
+    }
+}
+
+#[test]
+fn the_hub_never_reads_a_clock_a_file_a_socket_or_the_environment() {
+    let outside =
+        ["Instant::now", "SystemTime::now", ".elapsed()", "std::fs", "std::net", "std::env", "std::process", "std::thread", "tokio::"];
+    for source in sources("tidegate-hub") {
+        let code = source.code();
+        for name in outside {
+            assert!(!mentions(&code, name), "{} uses {name}", source.path.display());
+        }
+    }
+}
+
+/// Whether code names this path, also in a nested `use std::{fs, ..}`.
+fn mentions(code: &str, name: &str) -> bool {
+    let nested = name.strip_prefix("std::").is_some_and(|module| {
+        code.split("use std::{").skip(1).any(|rest| {
+            let group = rest.split(';').next().unwrap_or_default();
+            words(group).any(|word| word == module)
+        })
+    });
+    code.contains(name) || nested
+}
+
+#[test]
+fn only_the_door_reads_arguments_and_environment() {
+    for (name, _) in FLOORS.iter().filter(|(name, _)| *name != "tidegate-cli") {
+        for source in sources(name) {
+            let code = source.code();
+            let reads = ["env::args", "env::var"].into_iter().find(|reads| code.contains(reads));
+            assert_eq!(reads, None, "{}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn every_source_file_opens_with_what_it_is() {
+    let root = workspace();
+    let mut files = Vec::new();
+    for place in ["host", "guest-sdk", "examples", "bench", "tests"] {
+        collect(&root.join(place), &mut files);
+    }
+    assert!(files.len() > 30);
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        let says = text.lines().next().and_then(|line| line.strip_prefix("//! "));
+        assert!(says.is_some_and(|says| says.len() > 5), "{} does not open with `//!` and a sentence", path.display());
+    }
+}
+
+/// Modules that still import each other. Who unties a knot takes it off; nobody adds to one.
+const KNOTS: [(&str, &[&str]); 2] = [
+    ("tidegate-hub", &["app", "connections", "hub", "outbox", "topics"]),
+    ("tidegate-edge", &["connection", "http1", "server", "upgrade"]),
+];
+
+#[test]
+fn no_module_of_a_crate_is_part_of_a_cycle() {
+    let host = workspace().join("host");
+    for member in members().iter().filter(|member| member.directory.starts_with(&host) || member.name == "tidegate") {
+        let graph = graph(&sources_in(&member.directory));
+        let known = KNOTS.iter().find(|(name, _)| *name == member.name).map_or(&[][..], |(_, known)| known);
+        let tied: BTreeSet<&str> = cycles(&graph).into_iter().flatten().collect();
+        let imports = |module: &&str| graph[*module].iter().filter(|other| tied.contains(other.as_str())).collect::<Vec<_>>();
+        let told: String = tied.iter().map(|module| format!("  {module} imports {:?}\n", imports(module))).collect();
+        let known: BTreeSet<&str> = known.iter().copied().collect();
+        assert!(tied.is_subset(&known), "{}: modules import each other\n{told}", member.name);
+        assert!(known.is_subset(&tied), "{}: of {known:?} only {tied:?} import each other any more: take the rest off KNOTS", member.name);
+    }
+}
+
+/// One source file, and the module that it is.
+struct Source {
+    path: PathBuf,
+    /// "outbox", "command::serve"; empty for the root.
+    module: String,
+    text: String,
+}
+
+impl Source {
+    /// Without comments, and without what stands behind the first `#[cfg(test)]`: tests stand at the end.
+    fn code(&self) -> String {
+        let code = self.text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+    }
+}
+
+fn sources(package: &str) -> Vec<Source> {
+    members().iter().find(|member| member.name == package).map(|member| sources_in(&member.directory)).unwrap_or_default()
+}
+
+fn sources_in(directory: &Path) -> Vec<Source> {
+    let root = directory.join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let source = |path: PathBuf| {
+        let relative = path.strip_prefix(&root).unwrap().with_extension("");
+        let steps: Vec<String> = relative.iter().map(|step| step.to_str().unwrap().to_owned()).collect();
+        let module = steps.join("::");
+        let module = module.strip_suffix("::mod").unwrap_or(&module).to_owned();
+        let module = if module == "lib" || module == "main" { String::new() } else { module };
+        Source { text: fs::read_to_string(&path).unwrap(), path, module }
+    };
+    files.into_iter().map(source).collect()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.map(Result::unwrap) {
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "bindings.rs" {
+            files.push(path);
+        }
+    }
+    files.sort();
+}
+
+/// Which module imports which, of one crate. A name that the root re-exports is its home's.
+fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let modules: BTreeSet<&str> = sources.iter().map(|source| source.module.as_str()).filter(|module| !module.is_empty()).collect();
+    let root = sources.iter().find(|source| source.module.is_empty()).map(Source::code).unwrap_or_default();
+    let mut homes: BTreeMap<String, String> = BTreeMap::new();
+    for tree in root.split("pub use ").chain(root.split("pub(crate) use ")).skip(1) {
+        for path in flatten(tree.split(';').next().unwrap_or_default()) {
+            if let (Some(module), Some(name)) = (path.first(), path.last()) {
+                homes.insert(name.clone(), module.clone());
+            }
+        }
+    }
+    let mut graph = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.module.is_empty()) {
+        let imports = paths(&source.code()).into_iter().filter_map(|path| {
+            let longest = (1..=path.len()).rev().map(|length| path[..length].join("::")).find(|module| modules.contains(module.as_str()));
+            longest.or_else(|| homes.get(path.first()?).cloned())
+        });
+        // A module and those inside it are one thing to the others.
+        let is_inside = |module: &String| *module == source.module || source.module.starts_with(&format!("{module}::"));
+        graph.insert(source.module.clone(), imports.filter(|module| !is_inside(module)).collect());
+    }
+    graph
+}
+
+/// Every path behind `crate::`, without it.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    code.split("crate::").skip(1).flat_map(flatten).collect()
+}
+
+/// Takes the use tree at the beginning of a text apart: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn flatten(tree: &str) -> Vec<Vec<String>> {
+    let tree = tree.trim_start();
+    if let Some(group) = tree.strip_prefix('{') {
+        return split_group(group).into_iter().flat_map(flatten).collect();
+    }
+    let name: String = tree.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    if name.is_empty() || name == "self" {
+        return Vec::new();
+    }
+    match tree[name.len()..].strip_prefix("::").map(flatten) {
+        Some(below) if !below.is_empty() => below.into_iter().map(|path| [vec![name.clone()], path].concat()).collect(),
+        _ => vec![vec![name]],
+    }
+}
+
+/// What stands between the commas of a group, up to the brace that closes it.
+fn split_group(group: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                parts.push(&group[start..at]);
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(&group[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+/// Modules that reach each other, each group once.
+fn cycles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<&str>> {
+    let reach: BTreeMap<&str, BTreeSet<&str>> = graph.keys().map(|module| (module.as_str(), reached(graph, module))).collect();
+    let leads = |from: &str, to: &str| reach.get(from).is_some_and(|reached| reached.contains(to));
+    let group = |module: &str| -> BTreeSet<&str> { reach[module].iter().copied().filter(|other| leads(other, module)).collect() };
+    reach.keys().map(|module| group(module)).filter(|group| !group.is_empty()).collect()
+}
+
+fn reached<'a>(graph: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a str> {
+    let (mut seen, mut next) = (BTreeSet::new(), Vec::from_iter(&graph[from]));
+    while let Some(module) = next.pop() {
+        if seen.insert(module.as_str()) {
+            next.extend(graph.get(module).into_iter().flatten());
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_reader_of_imports_reads_them() {
+    let code = "use crate::{A, b::{C, d::E}, f};\nlet x = crate::g::h();\n";
+    let paths: Vec<String> = paths(code).iter().map(|path| path.join("::")).collect();
+    assert_eq!(paths, ["A", "b::C", "b::d::E", "f", "g::h"]);
+    assert!(mentions("use std::{\n    env,\n    io,\n};", "std::env") && !mentions("use std::{fmt};", "std::env"));
+    let graph = |edges: &[(&str, &str)]| {
+        let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (from, to) in edges {
+            graph.entry(from.to_string()).or_default().insert(to.to_string());
+        }
+        graph
+    };
+    assert_eq!(cycles(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])), BTreeSet::new());
+    assert_eq!(cycles(&graph(&[("b", "a"), ("a", "b"), ("c", "a")])), BTreeSet::from([BTreeSet::from(["a", "b"])]));
+}
