@@ -7,8 +7,7 @@ use crate::{
     },
     contract::{self, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade},
     fault::fault,
-    http02, http03,
-    meter::Metered,
+    http02, http03, meter,
     pool::{Instance, Pool, shortened},
 };
 use bytes::Bytes;
@@ -52,10 +51,10 @@ impl Guest {
         let instance = &mut taken.instance;
         let state = instance.store.data_mut();
         state.memory.denied = false;
-        let meter = state.meter.clone();
+        let clock = state.meter.clone();
         state.set_connection(conn).map_err(|error| Fault::Host(format!("{error:?}")))?;
         instance.store.set_epoch_deadline(1);
-        match Metered::event(&meter, self.pool.options().wall_max, call(instance)).await? {
+        match meter::event(&clock, self.pool.options().wall_max, call(instance)).await? {
             Ok(value) => {
                 _ = taken.instance.store.data_mut().set_connection(None);
                 taken.give_back();

@@ -3,7 +3,7 @@
 use crate::{
     body::{Incoming, outgoing},
     fault::fault,
-    meter::Metered,
+    meter,
     pool::Pool,
 };
 use std::sync::Arc;
@@ -46,7 +46,7 @@ async fn run(pool: Arc<Pool>, request: http::Request<Incoming>, answer: Answer, 
     let instance = &mut taken.instance;
     instance.store.data_mut().memory.denied = false;
     instance.store.set_epoch_deadline(1);
-    let meter = instance.store.data().meter.clone();
+    let clock = instance.store.data().meter.clone();
     let call = async {
         let mut http = instance.store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
@@ -54,7 +54,7 @@ async fn run(pool: Arc<Pool>, request: http::Request<Incoming>, answer: Answer, 
         let proxy = ProxyIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
         proxy.wasi_http_incoming_handler().call_handle(&mut instance.store, request, answer).await
     };
-    match Metered::stream(&meter, call).await? {
+    match meter::stream(&clock, call).await {
         Ok(()) => {
             if reuse {
                 taken.give_back();

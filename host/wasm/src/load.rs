@@ -7,7 +7,7 @@ use crate::{
     guest::Guest,
     import,
     machine::Machine,
-    meter::Metered,
+    meter,
     pool::{Interfaces, Pool},
     state::State,
 };
@@ -182,7 +182,7 @@ fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::
 async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
     let mut taken = pool.take().await?;
     let instance = &mut taken.instance;
-    let meter = instance.store.data().meter.clone();
+    let clock = instance.store.data().meter.clone();
     let wall_max = pool.options().wall_max;
     let call = async {
         let missing = || wasmtime::format_err!("the component exports {interface} without describe");
@@ -192,7 +192,7 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
         instance.store.set_epoch_deadline(1);
         describe.call_async(&mut instance.store, ()).await
     };
-    let outcome = Metered::event(&meter, wall_max, call).await?;
+    let outcome = meter::event(&clock, wall_max, call).await?;
     match outcome {
         Ok((app,)) => Ok(manifest(app)),
         Err(error) => Err(crate::fault::fault(&error, &taken.instance.store)),

@@ -1,13 +1,13 @@
 //! How long a call may compute and how long it may take.
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 use tidegate_hub::Fault;
@@ -83,40 +83,30 @@ impl std::fmt::Display for OverBudget {
 
 impl std::error::Error for OverBudget {}
 
-/// A call with its limits. Its timer is only made when the call has to wait, which most never do.
-pub(crate) struct Metered<F> {
-    call: Pin<Box<F>>,
-    meter: Arc<Meter>,
-    wall_max: Option<Duration>,
-    wall: Option<Pin<Box<Sleep>>>,
-}
-
-impl<F> Metered<F> {
-    /// A call that is an event: bounded as a whole.
-    pub(crate) fn event(meter: &Arc<Meter>, wall_max: Duration, call: F) -> Metered<F> {
-        meter.begin(false);
-        Metered { call: Box::pin(call), meter: meter.clone(), wall_max: Some(wall_max), wall: None }
-    }
-
-    /// A call that goes on for as long as it streams: bounded between two waits.
-    pub(crate) fn stream(meter: &Arc<Meter>, call: F) -> Metered<F> {
-        meter.begin(true);
-        Metered { call: Box::pin(call), meter: meter.clone(), wall_max: None, wall: None }
-    }
-}
-
-impl<T, F: Future<Output = wasmtime::Result<T>>> Future for Metered<F> {
-    type Output = Result<wasmtime::Result<T>, Fault>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.meter.begin_poll();
-        if let Poll::Ready(outcome) = self.call.as_mut().poll(cx) {
+/// Runs a call that is an event: bounded as a whole. Its timer is only made when the call has to wait,
+/// which most never do.
+pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Future<Output = T>) -> Result<T, Fault> {
+    meter.begin(false);
+    let mut call = pin!(call);
+    let mut wall: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|cx| {
+        meter.begin_poll();
+        if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
             return Poll::Ready(Ok(outcome));
         }
-        if let (None, Some(wall_max)) = (&self.wall, self.wall_max) {
-            self.wall = Some(Box::pin(sleep(wall_max)));
-        }
-        let is_over = self.wall.as_mut().is_some_and(|wall| wall.as_mut().poll(cx).is_ready());
-        if is_over { Poll::Ready(Err(Fault::Wall)) } else { Poll::Pending }
-    }
+        let wall = wall.get_or_insert_with(|| Box::pin(sleep(wall_max)));
+        wall.as_mut().poll(cx).map(|()| Err(Fault::Wall))
+    })
+    .await
+}
+
+/// Runs a call that goes on for as long as it streams: bounded between two waits.
+pub(crate) async fn stream<T>(meter: &Meter, call: impl Future<Output = T>) -> T {
+    meter.begin(true);
+    let mut call = pin!(call);
+    poll_fn(|cx| {
+        meter.begin_poll();
+        call.as_mut().poll(cx)
+    })
+    .await
 }
