@@ -64,6 +64,9 @@ impl Exchange {
             Ok(authority) => authority,
             Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
         };
+        if let Err(refused) = check_target(&request) {
+            return *refused;
+        }
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
         match Path::parse(&target) {
             Ok(path) if path.is_host() => host_endpoint(request.method(), &path),
@@ -241,10 +244,24 @@ impl Exchange {
     }
 }
 
+/// Targets that are no path (RFC 9112 section 3.2), and methods that are not for servers like this one. A request with both
+/// framings is hyper's: it goes by the Transfer-Encoding and closes the connection behind it (section 6.3).
+fn check_target(request: &http::Request<Incoming>) -> Result<(), Box<Answer>> {
+    let (method, target) = (request.method(), request.uri().path());
+    if method == Method::CONNECT || method == Method::TRACE {
+        return Err(Box::new(answer::text(StatusCode::NOT_IMPLEMENTED, "this server answers no CONNECT and no TRACE")));
+    }
+    if !target.is_ascii() || (target == "*" && method != Method::OPTIONS) {
+        return Err(Box::new(answer::text(StatusCode::BAD_REQUEST, "the target is not a path")));
+    }
+    Ok(())
+}
+
 /// Whom the request is for (RFC 9112 section 3.2); an absolute target goes before the `Host` header.
 fn authority(version: Version, target: &Uri, headers: &HeaderMap) -> Result<String, &'static str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.is_empty() && target.authority().is_none() => return Err("the Host header is empty"),
         (Some(host), None) => host.to_str().map_err(|_| "the Host header is not valid")?,
         (None, _) if version < Version::HTTP_11 => "",
         (None, _) => return Err("the Host header is missing"),
