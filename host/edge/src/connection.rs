@@ -222,6 +222,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
                 self.session.handle_sent(Instant::now());
             }
         }
+        // With room again, what was left unread meanwhile is worth a look.
+        let was_full = !self.wire.has_room();
         match self.poll_batch(outside) {
             Poll::Pending => taken,
             Poll::Ready(Err(_)) => {
@@ -230,7 +232,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             }
             Poll::Ready(Ok(())) => {
                 self.conn.outbox().written();
-                self.advance_end() || taken
+                self.advance_end() || taken || was_full
             }
         }
     }

@@ -126,6 +126,19 @@ fn a_close_is_echoed_and_the_server_ends_the_socket() {
 }
 
 #[test]
+fn what_comes_while_a_large_answer_is_written_is_read_when_that_is_done() {
+    let limits = Limits { message_bytes_max: 16 << 20, frame_bytes_max: 16 << 20, ..Limits::default() };
+    let served = limited(FakeApp::default(), limits);
+    let mut raw = served.websocket();
+    raw.send(&masked(0x82, &vec![7; 16 << 20]));
+    // The answer has begun and fills every buffer on the way: the close comes while the rest waits.
+    assert!(raw.0.peek(&mut [0]).is_ok());
+    raw.close(1000);
+    assert_eq!(raw.frame().1.len(), 16 << 20);
+    assert_eq!(raw.close_frame().0, 1000);
+}
+
+#[test]
 fn a_fault_closes_one_connection_with_1011_and_no_other() {
     let messages = |(conn, messages): (Arc<Conn>, Vec<Message>)| match &messages[0] {
         Message::Text(text) if text == "trap" => Err(Fault::Trap("canary".into())),
