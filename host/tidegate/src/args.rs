@@ -120,7 +120,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Server")]
     require_origin: bool,
     /// Threads that serve connections [default: one a core]
-    #[arg(long, value_name = "N", value_parser = quantity::count_above_zero, help_heading = "Server")]
+    #[arg(long, value_name = "N", value_parser = workers, help_heading = "Server")]
     workers: Option<usize>,
     /// Time to end what is open when the server stops [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time, help_heading = "Server")]
@@ -130,7 +130,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
     memory: Option<usize>,
     /// Instances of the app in all [default: 1000]
-    #[arg(long, value_name = "N", value_parser = quantity::count_above_zero, help_heading = "Limits")]
+    #[arg(long, value_name = "N", value_parser = instances, help_heading = "Limits")]
     instances: Option<usize>,
     /// Time that the app may compute for one event [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
@@ -141,7 +141,7 @@ pub(crate) struct ServeArgs {
     /// Let an instance of a component without a manifest serve more than one request
     #[arg(long, help_heading = "Limits")]
     reuse_foreign: bool,
-    /// Any key of [limits] in tidegate.toml, as in message_bytes_max=4MiB (repeatable)
+    /// Any limit of tidegate.toml by its key, as in message_bytes_max=4MiB (repeatable)
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Limits")]
     limit: Vec<String>,
 
@@ -224,6 +224,14 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     let is_known = text.contains('=') || text.split(',').any(|part| part.trim().parse::<LevelFilter>().is_ok());
     let filter = EnvFilter::try_new(text).ok().filter(|_| is_known);
     filter.ok_or_else(|| "write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"".into())
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    quantity::count_to(key::WORKERS_MAX, text)
+}
+
+fn instances(text: &str) -> Result<usize, String> {
+    quantity::count_to(key::INSTANCES_MAX, text)
 }
 
 fn dir(text: &str) -> Result<Dir, String> {

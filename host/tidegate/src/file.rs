@@ -123,7 +123,7 @@ mod tests {
                 "[server]\nlisten = \"here\"",
                 "2: listen: \"here\" is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
             ),
-            ("[server]\nworkers = 0", "2: workers: zero is too few: write a whole number above it"),
+            ("[server]\nworkers = 0", "2: workers: 0 is not from 1 to 1024"),
             ("[server]\nrequire_origin = \"yes\"", "2: require_origin: write true or false"),
             ("[limits]\nbody_bytes_max = true", "2: body_bytes_max: write one value, as a string or a number"),
             (

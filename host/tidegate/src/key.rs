@@ -19,6 +19,8 @@ pub(crate) struct Key {
 enum Field {
     Bytes(fn(&mut Config) -> &mut usize),
     Count(fn(&mut Config) -> &mut usize),
+    /// From 1 to this number.
+    CountTo(usize, fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
     /// Zero says that there is none.
     TimeOrNone(fn(&mut Config) -> &mut Duration),
@@ -34,9 +36,14 @@ pub(crate) enum Value {
     List(Vec<String>),
 }
 
+/// More threads serve nobody better.
+pub(crate) const WORKERS_MAX: usize = 1024;
+/// Each takes address space from a pool that is made at the start.
+pub(crate) const INSTANCES_MAX: usize = 100_000;
+
 macro_rules! keys {
-    ($([$section:ident] $($name:ident: $kind:ident($place:expr),)*)*) => {
-        &[$($(Key { section: stringify!($section), name: stringify!($name), field: Field::$kind($place) }),*),*]
+    ($([$section:ident] $($name:ident: $kind:ident($($place:expr),+),)*)*) => {
+        &[$($(Key { section: stringify!($section), name: stringify!($name), field: Field::$kind($($place),+) }),*),*]
     };
 }
 
@@ -47,7 +54,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     assets: Own(|config, value, base| put(&mut config.edge.assets, grant::assets(&value.text()?, base).map(Some))),
     origins: Own(|config, value, _| put(&mut config.edge.origins, origins(&value.list_or_one()?))),
     require_origin: Own(|config, value, _| put(&mut config.edge.require_origin, value.flag())),
-    workers: Own(|config, value, _| put(&mut config.workers, quantity::count_above_zero(&value.text()?))),
+    workers: CountTo(WORKERS_MAX, |config| &mut config.workers),
     drain: TimeOrNone(|config| &mut config.edge.drain_within),
 
     [limits]
@@ -80,7 +87,7 @@ pub(crate) const KEYS: &[Key] = keys! {
 
     [app]
     memory: Bytes(|config| &mut config.app.memory_bytes_max),
-    instances: Count(|config| &mut config.app.instances_max),
+    instances: CountTo(INSTANCES_MAX, |config| &mut config.app.instances_max),
     cpu: Time(|config| &mut config.app.cpu_max),
     wall: Time(|config| &mut config.app.wall_max),
     file: Own(|config, value, _| put(&mut config.app.component_bytes_max, quantity::size(&value.text()?).map(|bytes| bytes as u64))),
@@ -106,6 +113,7 @@ impl Key {
         match self.field {
             Field::Bytes(field) => *field(config) = quantity::size(&value.text()?)?,
             Field::Count(field) => *field(config) = quantity::count(&value.text()?)?,
+            Field::CountTo(max, field) => *field(config) = quantity::count_to(max, &value.text()?)?,
             Field::Time(field) => *field(config) = quantity::time_above_zero(&value.text()?)?,
             Field::TimeOrNone(field) => *field(config) = quantity::time(&value.text()?)?,
             Field::Own(set) => set(config, value, base)?,
@@ -118,7 +126,7 @@ impl Key {
         let mut config = config.clone();
         match self.field {
             Field::Bytes(field) => Some(Size(*field(&mut config)).to_string()),
-            Field::Count(field) => Some(field(&mut config).to_string()),
+            Field::Count(field) | Field::CountTo(_, field) => Some(field(&mut config).to_string()),
             Field::Time(field) | Field::TimeOrNone(field) => Some(Time(*field(&mut config)).to_string()),
             Field::Own(_) => None,
         }

@@ -47,10 +47,10 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.trim().replace('_', "").parse().map_err(|_| format!("{text:?} is no whole number: write one, as in \"1000\""))
 }
 
-/// Reads a whole number that may not be zero.
-pub(crate) fn count_above_zero(text: &str) -> Result<usize, String> {
+/// Reads a whole number from 1 to `max`.
+pub(crate) fn count_to(max: usize, text: &str) -> Result<usize, String> {
     let count = count(text)?;
-    if count == 0 { Err("zero is too few: write a whole number above it".into()) } else { Ok(count) }
+    if (1..=max).contains(&count) { Ok(count) } else { Err(format!("{count} is not from 1 to {max}")) }
 }
 
 fn read(text: &str, units: &[(&str, u64)]) -> Option<u64> {

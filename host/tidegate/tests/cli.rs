@@ -103,11 +103,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             2,
             "error: invalid value 'much' for '--memory <SIZE>': \"much\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
         ),
-        (
-            &["serve", "app.wasm", "--workers", "0"],
-            2,
-            "error: invalid value '0' for '--workers <N>': zero is too few: write a whole number above it",
-        ),
+        (&["serve", "app.wasm", "--workers", "0"], 2, "error: invalid value '0' for '--workers <N>': 0 is not from 1 to 1024"),
         (&["serve", "app.wasm", "--limit", "tags=3"], 2, "error: --limit: unknown key \"tags\" in [limits]: did you mean \"tags_max\"?"),
         (
             &["serve", "app.wasm", "--origin", "example.org"],

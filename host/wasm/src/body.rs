@@ -6,9 +6,10 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 use tidegate_hub::{Body, BodyError, Fault, Frame, app::Stream};
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client's body for a guest.
@@ -33,6 +34,9 @@ impl http_body::Body for Incoming {
     }
 }
 
+/// How long a guest may go on when nobody reads its answer any more.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
 /// A guest's body for a client. `call`: what the guest is still doing; if that fails, the body has no good end.
 pub(crate) fn outgoing(body: WasiBody, call: Option<JoinHandle<Result<(), Fault>>>) -> Body {
     Box::pin(Outgoing { body, call })
@@ -56,6 +60,19 @@ impl Outgoing {
                 Poll::Ready(Some(Err(BodyError(fault.to_string()))))
             }
             Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
+        }
+    }
+}
+
+/// The client is gone: what the guest writes from now on fails, and so it soon ends, or is ended.
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let (Some(mut call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
+            runtime.spawn(async move {
+                if timeout(ENDS_WITHIN, &mut call).await.is_err() {
+                    call.abort();
+                }
+            });
         }
     }
 }
