@@ -2,7 +2,7 @@
 
 use crate::{
     answer::log_fault,
-    server::Lifeline,
+    lifeline::Lifeline,
     wire::{Received, Wire},
 };
 use std::{

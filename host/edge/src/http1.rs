@@ -4,7 +4,8 @@ use crate::{
     answer::{self, Answer, Body},
     feed::FeedBody,
     handshake::{self, Refusal},
-    server::{Lifeline, Server},
+    lifeline::Lifeline,
+    server::Server,
     upgrade,
 };
 use bytes::Bytes;

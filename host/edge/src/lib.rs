@@ -20,18 +20,21 @@
 //! assert!(drained.in_time);
 //! ```
 
-mod answer;
-mod assets;
-mod connection;
-mod event_stream;
-mod feed;
-mod fragments;
-mod handshake;
-mod http1;
-mod origin;
 mod server;
+mod accept;
+mod lifeline;
+mod http1;
+mod handshake;
+mod origin;
 mod upgrade;
+mod connection;
 mod wire;
+mod fragments;
+mod feed;
+mod event_stream;
+mod assets;
+mod answer;
 
+pub use accept::{Drained, serve};
 pub use origin::Origins;
-pub use server::{Config, Drained, Server, serve};
+pub use server::{Config, Server};

@@ -4,7 +4,8 @@ use crate::{
     answer::{self, Answer, Body},
     connection::Connection,
     handshake::Handshake,
-    server::{Lifeline, Server},
+    lifeline::Lifeline,
+    server::Server,
     wire::Wire,
 };
 use http::{HeaderValue, StatusCode, header};

@@ -1,6 +1,6 @@
 //! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
 
-use crate::{Conn, LimitError, Message, Request, Response, request::Header};
+use crate::{CloseInfo, Conn, Decision, Feed, Message, Request, Response, Verdict};
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll};
 
@@ -63,79 +63,6 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What a guard says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Go on.
-    Pass(Passed),
-    /// Stop here with this answer.
-    Answer(Response),
-}
-
-/// What a guard that passes adds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    /// To the answer.
-    pub headers: Vec<Header>,
-    /// To the request's context.
-    pub context: Vec<(String, String)>,
-}
-
-/// What an app decides about an upgrade.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Complete the handshake.
-    Accept(Accept),
-    /// Refuse it with this answer.
-    Reject(Response),
-    /// Complete it and close at once with this code and reason.
-    AcceptThenClose(u16, String),
-}
-
-/// How a connection begins.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accept {
-    /// One of those offered, or none.
-    pub protocol: Option<String>,
-    /// Added to the 101.
-    pub headers: Vec<Header>,
-    /// The app's own state for the connection.
-    pub attachment: Bytes,
-    /// The connection's tags.
-    pub tags: Vec<String>,
-}
-
-/// How a connection ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseInfo {
-    /// As in the close frame; 1005 when it had none, 1006 when there was no close frame.
-    pub code: u16,
-    /// As in the close frame.
-    pub reason: String,
-    /// Whether the close handshake was completed.
-    pub clean: bool,
-    /// Whether the peer began it.
-    pub by_peer: bool,
-}
-
-/// What a feed begins with and follows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Feed {
-    /// Names of topics.
-    pub topics: Vec<String>,
-    /// Sent before anything else.
-    pub first: Vec<First>,
-}
-
-/// One event that a feed begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct First {
-    /// The event's data, of any number of lines.
-    pub data: String,
-    /// The event's name, without line breaks.
-    pub event: Option<String>,
-}
-
 /// The head of a streamed answer, its body still to come.
 pub struct Streamed {
     /// Status, as the app's `wasi:http` export gave it.
@@ -180,11 +107,3 @@ impl fmt::Display for BodyError {
 }
 
 impl std::error::Error for BodyError {}
-
-/// Checks an app's own description of a connection against the limits.
-pub(crate) fn check_accept(accept: &Accept, limits: &crate::Limits) -> Result<(), LimitError> {
-    if accept.attachment.len() > limits.attachment_bytes_max {
-        return Err(LimitError::TooLarge);
-    }
-    crate::connections::check_tags(&accept.tags, limits)
-}

@@ -1,43 +1,23 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, Close, Hub, LimitError, Limits, Message, Outbox, SendError,
+    Accept, Close, ConnId, LimitError, Limits, Message, Outbox, SendError,
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
+    topics::Topics,
 };
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt, ops,
-    str::FromStr,
+    ops,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64, atomic::Ordering},
 };
-
-/// Names one connection or feed for its life; never used again, not after a restart either.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(u64);
-
-impl fmt::Display for ConnId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-impl FromStr for ConnId {
-    type Err = LimitError;
-
-    fn from_str(text: &str) -> Result<ConnId, LimitError> {
-        let well_formed = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        let number = u64::from_str_radix(text, 16).ok().filter(|_| well_formed);
-        number.map(ConnId).ok_or(LimitError::NotValid)
-    }
-}
 
 /// One WebSocket connection as apps see it; the socket itself is its owner's.
 pub struct Conn {
     id: ConnId,
     protocol: Option<String>,
     outbox: Arc<Outbox>,
-    hub: Arc<Hub>,
+    others: Arc<Connections>,
     state: Mutex<State>,
 }
 
@@ -86,7 +66,7 @@ impl Conn {
 
     /// Replaces the attachment.
     pub fn set_attachment(&self, value: Bytes) -> Result<(), LimitError> {
-        if value.len() > self.hub.limits().attachment_bytes_max {
+        if value.len() > self.others.limits.attachment_bytes_max {
             return Err(LimitError::TooLarge);
         }
         self.state().attachment = value;
@@ -100,10 +80,10 @@ impl Conn {
 
     /// Replaces the tags.
     pub fn set_tags(&self, tags: Vec<String>) -> Result<(), LimitError> {
-        check_tags(&tags, self.hub.limits())?;
+        check_tags(&tags, &self.others.limits)?;
         let mut state = self.state();
         if !state.gone {
-            self.hub.connections().retag(self.id, &state.tags, &tags);
+            self.others.retag(self.id, &state.tags, &tags);
         }
         state.tags = tags;
         Ok(())
@@ -115,10 +95,10 @@ impl Conn {
         if state.gone || state.follows.contains(topic) {
             return Ok(());
         }
-        if state.follows.len() >= self.hub.limits().follows_max {
+        if state.follows.len() >= self.others.limits.follows_max {
             return Err(LimitError::TooMany);
         }
-        self.hub.topics().follow(topic, self.id, &self.outbox)?;
+        self.others.topics.follow(topic, self.id, &self.outbox)?;
         state.follows.insert(topic.to_owned());
         Ok(())
     }
@@ -126,7 +106,7 @@ impl Conn {
     /// Undoes [`follow`](Conn::follow).
     pub fn unfollow(&self, topic: &str) {
         if self.state().follows.remove(topic) {
-            self.hub.topics().unfollow(topic, self.id);
+            self.others.topics.unfollow(topic, self.id);
         }
     }
 
@@ -139,9 +119,9 @@ impl Conn {
         let mut state = self.state();
         state.gone = true;
         for topic in std::mem::take(&mut state.follows) {
-            self.hub.topics().unfollow(&topic, self.id);
+            self.others.topics.unfollow(&topic, self.id);
         }
-        self.hub.connections().remove(self.id, &state.tags);
+        self.others.remove(self.id, &state.tags);
     }
 }
 
@@ -164,6 +144,8 @@ impl Drop for Opened {
 
 /// Who is there, by id and by tag; feeds too, so that one close reaches all.
 pub struct Connections {
+    limits: Limits,
+    topics: Arc<Topics>,
     next: AtomicU64,
     registry: Mutex<Registry>,
 }
@@ -178,18 +160,21 @@ struct Registry {
 
 impl Connections {
     /// `seed` tells this run's ids from those of others; its low 24 bits count.
-    pub(crate) fn new(seed: u64) -> Connections {
-        Connections { next: AtomicU64::new((seed << 40) | 1), registry: Mutex::default() }
+    pub(crate) fn new(limits: Limits, topics: Arc<Topics>, seed: u64) -> Arc<Connections> {
+        Arc::new(Connections { limits, topics, next: AtomicU64::new((seed << 40) | 1), registry: Mutex::default() })
     }
 
     pub(crate) fn next_id(&self) -> ConnId {
         ConnId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn open(&self, hub: &Arc<Hub>, accept: Accept) -> Result<Opened, LimitError> {
-        crate::app::check_accept(&accept, hub.limits())?;
+    pub(crate) fn open(self: &Arc<Connections>, accept: Accept) -> Result<Opened, LimitError> {
+        if accept.attachment.len() > self.limits.attachment_bytes_max {
+            return Err(LimitError::TooLarge);
+        }
+        check_tags(&accept.tags, &self.limits)?;
         let mut registry = self.registry();
-        if registry.conns.len() >= hub.limits().connections_max {
+        if registry.conns.len() >= self.limits.connections_max {
             return Err(LimitError::TooMany);
         }
         let id = self.next_id();
@@ -197,18 +182,18 @@ impl Connections {
             registry.tagged.entry(tag.clone()).or_default().insert(id);
         }
         let state = State { attachment: accept.attachment, tags: accept.tags, ..State::default() };
-        let outbox = Arc::new(Outbox::new(hub.limits()));
+        let outbox = Arc::new(Outbox::new(&self.limits));
         if let Some(close) = &registry.closing {
             outbox.close(close.clone());
         }
-        let conn = Arc::new(Conn { id, protocol: accept.protocol, outbox, hub: hub.clone(), state: Mutex::new(state) });
+        let conn = Arc::new(Conn { id, protocol: accept.protocol, outbox, others: self.clone(), state: Mutex::new(state) });
         registry.conns.insert(id, conn.clone());
         Ok(Opened(conn))
     }
 
-    pub(crate) fn add_feed(&self, limits: &Limits, outbox: &Arc<Outbox>) -> Result<ConnId, LimitError> {
+    pub(crate) fn add_feed(&self, outbox: &Arc<Outbox>) -> Result<ConnId, LimitError> {
         let mut registry = self.registry();
-        if registry.feeds.len() >= limits.feeds_max {
+        if registry.feeds.len() >= self.limits.feeds_max {
             return Err(LimitError::TooMany);
         }
         let id = self.next_id();
@@ -314,6 +299,7 @@ pub(crate) fn check_tags(tags: &[String], limits: &Limits) -> Result<(), LimitEr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Hub;
 
     fn hub() -> Arc<Hub> {
         Hub::new(Limits { connections_max: 3, ..Limits::default() }, Default::default(), 7)
@@ -331,13 +317,6 @@ mod tests {
         assert!(hub.connections().find(id).is_some());
         drop(conn);
         assert!(hub.connections().find(id).is_none());
-    }
-
-    #[test]
-    fn no_other_text_is_an_id() {
-        for text in ["", "7", "00000000000000zz", "+000000000000001", "000000000000000A", "00000000000000001"] {
-            assert!(text.parse::<ConnId>().is_err(), "{text:?}");
-        }
     }
 
     #[test]

@@ -9,20 +9,17 @@ use std::sync::{
 /// What the walls share. Made once for a served app.
 pub struct Hub {
     limits: Limits,
-    connections: Connections,
-    topics: Topics,
+    connections: Arc<Connections>,
+    topics: Arc<Topics>,
     counters: Counters,
 }
 
 impl Hub {
     /// `seed` tells this run's ids and topic epochs from those of other runs.
     pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
-        Arc::new(Hub {
-            connections: Connections::new(seed),
-            topics: Topics::new(limits.clone(), policy, seed),
-            counters: Counters::default(),
-            limits,
-        })
+        let topics = Arc::new(Topics::new(limits.clone(), policy, seed));
+        let connections = Connections::new(limits.clone(), topics.clone(), seed);
+        Arc::new(Hub { limits, connections, topics, counters: Counters::default() })
     }
 
     /// Every bound.
@@ -40,13 +37,9 @@ impl Hub {
         &self.counters
     }
 
-    pub(crate) fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
     /// Registers a connection that an app accepted.
     pub fn open(self: &Arc<Hub>, accept: Accept) -> Result<Opened, LimitError> {
-        let opened = self.connections.open(self, accept)?;
+        let opened = self.connections.open(accept)?;
         self.counters.connections.add(1);
         Ok(opened)
     }
@@ -57,7 +50,7 @@ impl Hub {
             return Err(LimitError::TooMany);
         }
         let outbox = Arc::new(Outbox::new(&self.limits));
-        let id = self.connections.add_feed(&self.limits, &outbox)?;
+        let id = self.connections.add_feed(&outbox)?;
         self.counters.feeds.add(1);
         let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), hub: self.clone() };
         for topic in topics {

@@ -16,31 +16,36 @@
 //! assert!(matches!(&batch[0], Outgoing::Publication(p) if p.message == Message::text("hello")));
 //! ```
 
-pub mod app;
-pub mod connections;
-pub mod hub;
 pub mod limits;
-pub mod manifest;
 pub mod message;
-pub mod outbox;
+pub mod name;
+pub mod request;
+pub mod manifest;
 pub mod path;
 pub mod pattern;
-pub mod request;
-pub mod routes;
 pub mod rules;
+pub mod routes;
+pub mod event;
+pub mod publication;
+pub mod outbox;
 pub mod session;
-pub mod testing;
 pub mod topics;
+pub mod connections;
+pub mod hub;
+pub mod app;
+pub mod testing;
 
-pub use app::{Accept, App, Body, BodyError, Call, CloseInfo, Decision, Fault, Feed, First, Frame, Passed, Streamed, Verdict};
-pub use connections::{Conn, ConnId, Opened};
+pub use app::{App, Body, BodyError, Call, Fault, Frame, Streamed};
+pub use connections::{Conn, Opened};
+pub use event::{Accept, CloseInfo, Decision, Feed, First, Passed, Verdict};
 pub use hub::{Counters, Hub};
 pub use limits::{LimitError, Limits};
 pub use manifest::{Exports, Guard, Manifest, Route, Target};
 pub use message::Message;
+pub use name::ConnId;
 pub use outbox::{Close, Outbox, Outgoing, SendError};
+pub use publication::{Overflow, Publication, TopicPolicy};
 pub use request::{Header, Request, Response};
 pub use routes::{Found, Table};
 pub use rules::{Rule, Violation};
 pub use session::Session;
-pub use topics::{Overflow, Publication, TopicPolicy};

@@ -6,6 +6,6 @@ wasmtime::component::bindgen!({
     world: "app",
     imports: { default: trappable },
     exports: { default: async },
-    with: { "tidegate:app/websockets.connection": crate::import::websockets::Connection },
+    with: { "tidegate:app/websockets.connection": crate::connection::Connection },
     require_store_data_send: true,
 });

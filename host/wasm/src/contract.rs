@@ -1,6 +1,6 @@
 //! Parameters of the app's exports, lowered from where they are: nothing is copied on the way into the guest's memory.
 
-use crate::import::websockets::Connection;
+use crate::connection::Connection;
 use tidegate_hub::{CloseInfo, Message, Request};
 use wasmtime::component::{ComponentType, Lower, Resource};
 

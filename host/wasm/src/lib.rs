@@ -11,21 +11,22 @@
 //! # Ok(()) }
 //! ```
 
-mod bindings;
-mod body;
-mod cache;
-mod contract;
-mod fault;
-mod guest;
-mod http02;
-mod http03;
-mod import;
 mod load;
+mod cache;
 mod machine;
-mod meter;
-mod outbound;
 mod pool;
 mod state;
+mod guest;
+mod contract;
+mod connection;
+mod import;
+mod bindings;
+mod meter;
+mod fault;
+mod http02;
+mod http03;
+mod body;
+mod outbound;
 mod stdio;
 
 pub use guest::Guest;

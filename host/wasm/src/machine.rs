@@ -50,7 +50,7 @@ fn config(options: &Options, concurrent: bool, pooled: bool) -> Config {
 
 /// A component made by `cargo component` has four core instances, one of an interpreter some more.
 fn pool(options: &Options) -> PoolingAllocationConfig {
-    let instances = u32::try_from(options.instances_max).unwrap_or(u32::MAX / 64);
+    let instances = u32::try_from(options.instances_max).unwrap_or(u32::MAX).min(100_000);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances * 8)

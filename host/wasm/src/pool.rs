@@ -6,8 +6,8 @@ use crate::bindings::{
 };
 use crate::{
     Options,
+    connection::Connection,
     contract::{Check, Close, Handle, Messages, Open, Subscribe, Upgrade},
-    import::websockets::Connection,
     machine::Machine,
     meter::Meter,
     state::State,

@@ -2,7 +2,7 @@
 
 use crate::{
     Options,
-    import::websockets::Connection,
+    connection::Connection,
     meter::Meter,
     outbound::Outbound,
     stdio::{Channel, GuestOutput},

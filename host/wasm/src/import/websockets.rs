@@ -5,15 +5,12 @@ use crate::{
         types::{LimitError, Message},
         websockets::{Host, HostConnection, SendError},
     },
+    connection::Connection,
     state::State,
 };
 use std::sync::Arc;
 use tidegate_hub::{self as hub, Conn};
 use wasmtime::{Result, bail, component::Resource};
-
-/// What stands behind a `connection` in a guest's hands: none before the first event.
-#[allow(unreachable_pub, reason = "the generated bindings export it again")]
-pub struct Connection(pub(crate) Option<Arc<Conn>>);
 
 impl State {
     fn conn(&self, connection: &Resource<Connection>) -> Result<&Arc<Conn>> {

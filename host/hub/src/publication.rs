@@ -1,0 +1,66 @@
+//! One message to all who follow a topic, and what becomes of those who are too slow for it.
+
+use crate::{ConnId, LimitError, Limits, Message};
+use bytes::Bytes;
+use std::sync::OnceLock;
+
+/// What happens when a follower's outbox has no room for a publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// The follower is closed with 1013.
+    #[default]
+    Close,
+    /// The follower loses the oldest publications that wait for it.
+    DropOldest,
+}
+
+/// Which topics have which overflow policy: by full name, or by a prefix that ends in `*`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TopicPolicy {
+    /// Topics whose slow followers lose their oldest; all others close.
+    pub drop_oldest: Vec<String>,
+}
+
+impl TopicPolicy {
+    /// The policy of this topic.
+    pub fn overflow(&self, topic: &str) -> Overflow {
+        let matches = |name: &String| match name.strip_suffix('*') {
+            Some(prefix) => topic.starts_with(prefix),
+            None => topic == name,
+        };
+        if self.drop_oldest.iter().any(matches) { Overflow::DropOldest } else { Overflow::Close }
+    }
+}
+
+/// One message to everyone who follows a topic.
+#[derive(Debug)]
+pub struct Publication {
+    /// What WebSockets get.
+    pub message: Message,
+    /// The event's name on event streams.
+    pub event: Option<String>,
+    /// Who is left out.
+    pub except: Option<ConnId>,
+    /// Tells this topic's numbers from those that the same name had before a restart.
+    pub epoch: u64,
+    /// The publication's number in its topic, from 1.
+    pub sequence: u64,
+    /// As event streams carry it: kept by the first who writes it there.
+    pub event_stream: OnceLock<Bytes>,
+}
+
+impl Publication {
+    /// A message without an event's name, to everybody.
+    pub fn new(message: Message) -> Publication {
+        Publication { message, event: None, except: None, epoch: 0, sequence: 0, event_stream: OnceLock::new() }
+    }
+
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), LimitError> {
+        let event = self.event.as_deref().unwrap_or_default();
+        if event.contains(['\r', '\n', '\0']) {
+            return Err(LimitError::NotValid);
+        }
+        let too_large = self.message.len() > limits.message_bytes_max || event.len() > limits.topic_bytes_max;
+        if too_large { Err(LimitError::TooLarge) } else { Ok(()) }
+    }
+}
