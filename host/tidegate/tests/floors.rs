@@ -153,25 +153,15 @@ fn every_source_file_opens_with_what_it_is() {
     }
 }
 
-/// Modules that still import each other. Who unties a knot takes it off; nobody adds to one.
-const KNOTS: [(&str, &[&str]); 3] = [
-    ("tidegate-hub", &["app", "connections", "hub", "outbox", "topics"]),
-    ("tidegate-edge", &["connection", "http1", "server", "upgrade"]),
-    ("tidegate-wasm", &["import::websockets", "state"]),
-];
-
 #[test]
 fn no_module_of_a_crate_is_part_of_a_cycle() {
     let host = workspace().join("host");
     for member in members().iter().filter(|member| member.directory.starts_with(&host) || member.name == "tidegate") {
         let graph = graph(&sources_in(&member.directory));
-        let known = KNOTS.iter().find(|(name, _)| *name == member.name).map_or(&[][..], |(_, known)| known);
         let tied: BTreeSet<&str> = cycles(&graph).into_iter().flatten().collect();
         let imports = |module: &&str| graph[*module].iter().filter(|other| tied.contains(other.as_str())).collect::<Vec<_>>();
         let told: String = tied.iter().map(|module| format!("  {module} imports {:?}\n", imports(module))).collect();
-        let known: BTreeSet<&str> = known.iter().copied().collect();
-        assert!(tied.is_subset(&known), "{}: modules import each other\n{told}", member.name);
-        assert!(known.is_subset(&tied), "{}: of {known:?} only {tied:?} import each other any more: take the rest off KNOTS", member.name);
+        assert!(tied.is_empty(), "{}: modules import each other\n{told}", member.name);
     }
 }
 
