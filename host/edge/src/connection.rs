@@ -114,18 +114,34 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         }
     }
 
-    /// The waker for socket and clock; looks whether they woke the task.
-    fn outside_waker(&mut self, task: &Waker) -> Waker {
-        match &self.outside {
-            Some(outside) if outside.note.task.will_wake(task) => {}
-            _ => self.outside = Some(Outside::new(task.clone())),
-        }
-        let outside = self.outside.as_ref().expect("made above");
+    /// Takes the waker for socket and clock, and looks whether they woke the task.
+    fn look_outside(&mut self, task: &Waker) -> Outside {
+        let outside = match self.outside.take() {
+            Some(outside) if outside.note.task.will_wake(task) => outside,
+            _ => Outside::new(task.clone()),
+        };
         if outside.note.woken.load(Ordering::Relaxed) && outside.note.woken.swap(false, Ordering::Acquire) {
             self.readable = true;
             self.clock_is_stale |= self.clock.as_ref().is_some_and(|clock| clock.is_elapsed());
         }
-        outside.waker.clone()
+        outside
+    }
+
+    /// Ready when the connection is over.
+    fn poll_all(&mut self, cx: &mut Context<'_>, outside: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let mut progress = self.poll_read(outside);
+            progress |= self.poll_call(cx);
+            progress |= self.poll_write(cx, outside);
+            progress |= self.poll_clock(outside);
+            self.poll_end_of_socket(outside);
+            if self.session.is_over() {
+                return Poll::Ready(());
+            }
+            if !progress {
+                return Poll::Pending;
+            }
+        }
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
@@ -344,21 +360,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Future for Connection<Io> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let connection = &mut *self;
-        let waker = connection.outside_waker(cx.waker());
-        let outside = &mut Context::from_waker(&waker);
-        loop {
-            let mut progress = connection.poll_read(outside);
-            progress |= connection.poll_call(cx);
-            progress |= connection.poll_write(cx, outside);
-            progress |= connection.poll_clock(outside);
-            connection.poll_end_of_socket(outside);
-            if connection.session.is_over() {
-                return Poll::Ready(());
-            }
-            if !progress {
-                return Poll::Pending;
-            }
-        }
+        let outside = self.look_outside(cx.waker());
+        let poll = self.poll_all(cx, &mut Context::from_waker(&outside.waker));
+        self.outside = Some(outside);
+        poll
     }
 }
