@@ -70,8 +70,8 @@ pub(crate) struct Files {
     pub(crate) echo: PathBuf,
     #[arg(long, env = "HELLO_WASM", default_value = "target/wasm32-wasip2/release/hello.wasm")]
     pub(crate) hello: PathBuf,
-    #[arg(long, env = "LOBBY_WASM", default_value = "target/wasm32-wasip2/release/lobby.wasm")]
-    pub(crate) lobby: PathBuf,
+    #[arg(long, env = "BROADCAST_WASM", default_value = "target/wasm32-wasip2/release/broadcast.wasm")]
+    pub(crate) broadcast: PathBuf,
     #[arg(long, env = "PROXY_WASM", default_value = "target/wasm32-wasip2/release/hello_proxy.wasm")]
     pub(crate) proxy: PathBuf,
 }

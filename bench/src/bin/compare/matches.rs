@@ -79,7 +79,7 @@ fn fanout(arguments: &Arguments) -> Match {
         part: Part::Fanout,
         title: format!("fan-out to {}", arguments.followers),
         load: Load::Fanout(Fanout { followers: arguments.followers, message_bytes: MESSAGE_BYTES }),
-        contenders: vec![Contender::native("native", "fanout", files), Contender::tidegate("tidegate", &files.lobby, "/lobby", files)],
+        contenders: vec![Contender::native("native", "fanout", files), Contender::tidegate("tidegate", &files.broadcast, "/all", files)],
     }
 }
 

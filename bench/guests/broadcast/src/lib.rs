@@ -1,0 +1,29 @@
+//! Fan-out through a topic: whoever connects follows it, and what anybody says is published to it.
+
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().socket("/all", Broadcast)
+}
+
+struct Broadcast;
+
+impl Socket for Broadcast {
+    async fn open(&self, conn: &Conn, _: &Request) -> Result {
+        conn.follow("all")
+    }
+
+    async fn message(&self, _: &Conn, msg: Message) -> Result {
+        publish("all", msg)
+    }
+}
+
+#[test]
+fn everybody_hears_it_once() {
+    let mut server = tidegate::testing::serve(app());
+    let (ann, bob) = (server.connect("/all"), server.connect("/all"));
+    server.say(ann, "hi");
+    assert_eq!((server.heard(ann), server.heard(bob)), (vec!["hi".into()], vec!["hi".into()]));
+}
