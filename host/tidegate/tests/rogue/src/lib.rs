@@ -1,0 +1,77 @@
+//! An app that does whatever no app should: it traps, spins, eats memory and never comes back, wherever it is asked to.
+//!
+//! Every place where guest code runs can be told how to misbehave (see [`misbehave`]); a socket does as its messages say.
+
+mod misbehave;
+mod socket;
+mod streams;
+
+use misbehave::misbehave;
+use std::{fs, path::PathBuf};
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new()
+        .guard("/guarded/*", guard)
+        .get("/calm", async |_| "calm")
+        .get("/guarded/calm", async |_| "calm")
+        .get("/do/{how}", async |req: Request| misbehave(&req.param::<String>("how")?).await)
+        .get("/status/{code}", async |req: Request| Ok::<_, Error>(Response::new(req.param("code")?)))
+        .get("/header", async |_| Response::text("x").header("not a name", "x"))
+        .get("/bytes/{count}", async |req: Request| Ok::<_, Error>(vec![b'x'; req.param("count")?]))
+        .post("/publish/{topic}", publish)
+        .get("/connections", async |_| ids(None, None, 1000).join("\n"))
+        .get("/env", async |_| environment())
+        .get("/read", async |req: Request| fs::read_to_string(path(&req)?).map_err(told))
+        .put("/write", async |req: Request| fs::write(path(&req)?, req.bytes()).map_err(told))
+        .feed("/feed", feed)
+        .socket("/socket", socket::Rogue)
+        .socket("/other", async |conn: Conn, message| conn.send(message))
+        .stream("/stream/{how}/before", streams::before)
+        .stream("/stream/{how}/midway", streams::midway)
+        .stream("/stream/ever", streams::ever)
+        .stream_on("", "/stream/echo", streams::echo)
+}
+
+async fn guard(req: Request) -> Result<Pass> {
+    if let Some(how) = req.query_opt::<String>("how")? {
+        misbehave(&how).await?;
+    }
+    Ok(Pass::new().header("x-guarded", "yes"))
+}
+
+/// `?event=` names it.
+async fn publish(req: Request) -> Result<String> {
+    let topic: String = req.param("topic")?;
+    let publication = Publication::new(req.text()?);
+    let publication = match req.query_opt::<String>("event")? {
+        Some(event) => publication.event(event),
+        None => publication,
+    };
+    Ok(publication.publish(&topic)?.to_string())
+}
+
+async fn feed(req: Request) -> Result<Feed> {
+    if let Some(how) = req.query_opt::<String>("how")? {
+        misbehave(&how).await?;
+    }
+    Ok(Feed::follow(req.query::<String>("topic")?).first_event("begun", "first\nsecond"))
+}
+
+/// All variables, a line each.
+fn environment() -> String {
+    let mut lines: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+    lines.sort();
+    lines.join("\n")
+}
+
+fn path(req: &Request) -> Result<PathBuf> {
+    Ok(PathBuf::from(req.query::<String>("path")?))
+}
+
+/// Refusals of the host are what the tests want to read.
+fn told(error: std::io::Error) -> Error {
+    Error::status(403, error.kind().to_string())
+}

@@ -1,0 +1,90 @@
+//! A socket that does as its messages say: the first word is what to do, the rest is with what.
+
+use crate::misbehave::misbehave;
+use tidegate::prelude::*;
+
+/// The query says how to misbehave in `upgrade`, `open` or `close`, and what to refuse.
+pub(crate) struct Rogue;
+
+impl Socket for Rogue {
+    async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
+        if let Some(how) = upgrade.query_opt::<String>("upgrade")? {
+            misbehave(&how).await?;
+        }
+        if upgrade.query_opt::<String>("refuse")?.is_some() {
+            return Err(Error::status(418, "only coffee\nhere").header("x-why", "teapot").header("connection", "x-why"));
+        }
+        if let Some(code) = upgrade.query_opt("accept-then-close")? {
+            return Ok(Accept::then_close(code, "not you"));
+        }
+        let accept = match upgrade.query_opt::<String>("tag")? {
+            Some(tag) => Accept::new().tag(tag),
+            None => Accept::new(),
+        };
+        let protocol = upgrade.query_opt::<String>("protocol")?;
+        let close = upgrade.query_opt::<String>("close")?.unwrap_or_default();
+        Ok(accept.protocol(protocol.as_deref()).attachment(close).header("x-accepted", "yes"))
+    }
+
+    async fn open(&self, conn: &Conn, request: &Request) -> Result {
+        println!("opened {}", conn.id());
+        if let Some(topic) = request.query_opt::<String>("follow")? {
+            conn.follow(&topic)?;
+        }
+        match request.query_opt::<String>("open")? {
+            Some(how) => misbehave(&how).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn message(&self, conn: &Conn, message: Message) -> Result {
+        let Message::Text(text) = &message else { return conn.send(message) };
+        let (what, with) = text.split_once(' ').unwrap_or((text, ""));
+        match what {
+            "do" => misbehave(with).await,
+            "say" => conn.send(with),
+            "id" => conn.send(conn.id()),
+            "keep" => conn.set_attachment(with.as_bytes()),
+            "follow" => conn.follow(with),
+            "unfollow" => conn.unfollow(with),
+            "publish" => with.split_once(' ').map_or(Ok(()), |(topic, text)| publish(topic, text)),
+            "tell-others" => with.split_once(' ').map_or(Ok(()), |(topic, text)| tidegate::publish_except(conn, topic, text)),
+            "poke" => find(with).map_or_else(|| conn.send("nobody"), |other| other.send(format!("poked by {}", conn.id()))),
+            "tagged" => conn.send(ids(Some(with), None, 1000).join(" ")),
+            "close" => conn.close(with.parse()?, "as asked"),
+            "big" => big(conn, with.parse()?),
+            "flood" => flood(conn, with.parse()?),
+            _ => conn.send(message),
+        }
+    }
+
+    async fn close(&self, conn: &Conn, info: &CloseInfo) -> Result {
+        let kept = String::from_utf8(conn.attachment())?;
+        println!("closed {} code={} clean={} by_peer={} kept={kept}", conn.id(), info.code, info.clean, info.by_peer);
+        match kept.strip_prefix("do ") {
+            Some(how) => misbehave(how).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// One message of this size, or why not.
+fn big(conn: &Conn, bytes: usize) -> Result {
+    match conn.send(vec![b'x'; bytes]) {
+        Ok(()) => Ok(()),
+        Err(error) => conn.send(error.to_string()),
+    }
+}
+
+/// Sends messages of this size until one is refused, then closes and says how many there were.
+fn flood(conn: &Conn, bytes: usize) -> Result {
+    let message = vec![b'x'; bytes];
+    let mut sent = 0;
+    let why = loop {
+        match conn.send(message.as_slice()) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    conn.close(4000, &format!("{sent} sent, {} queued: {why}", conn.queued()))
+}
