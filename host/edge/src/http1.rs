@@ -107,8 +107,8 @@ impl Exchange {
                 Ok(None) => self.dispatch(head, path, found, handshake, body).await,
                 Err(fault) => Err(fault),
             };
-            let answer = outcome.unwrap_or_else(|fault| answer::from_fault(&fault, target));
-            with_headers(answer, added, target)
+            let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, target));
+            self.with_headers(answer, added, target)
         };
         if !is_upgrade {
             return decide.await;
@@ -116,9 +116,25 @@ impl Exchange {
         match timeout(server.hub.limits().upgrade_within, decide).await {
             Ok(answer) => answer,
             Err(_) => {
+                server.hub.counters().faults.add(1);
                 let id = answer::log_fault(&Fault::Wall, target);
                 answer::text(StatusCode::SERVICE_UNAVAILABLE, &format!("the app took too long to decide (id {id})"))
             }
+        }
+    }
+
+    /// A call's own fault was counted where the call ended; what it answered against the contract is found here.
+    fn answer_fault(&self, fault: &Fault, target: &str) -> Answer {
+        if matches!(fault, Fault::Answer(_)) {
+            self.server.hub.counters().faults.add(1);
+        }
+        answer::from_fault(fault, target)
+    }
+
+    fn with_headers(&self, mut answer: Answer, added: Vec<Header>, target: &str) -> Answer {
+        match answer::append(answer.headers_mut(), added) {
+            Ok(()) => answer,
+            Err(fault) => self.answer_fault(&fault, target),
         }
     }
 
@@ -298,13 +314,6 @@ fn refusal(refusal: Refusal) -> Answer {
         answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     answer
-}
-
-fn with_headers(mut answer: Answer, added: Vec<Header>, target: &str) -> Answer {
-    match answer::append(answer.headers_mut(), added) {
-        Ok(()) => answer,
-        Err(fault) => answer::from_fault(&fault, target),
-    }
 }
 
 /// The rest of the body will not be read: the connection can't be used again.

@@ -5,10 +5,11 @@ use http_body::{Body as _, SizeHint};
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tidegate_hub::{Body, BodyError, Fault, Frame, app::Stream};
+use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, app::Stream};
 use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -38,13 +39,20 @@ impl http_body::Body for Incoming {
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A guest's body for a client. `call`: what the guest is still doing; if that fails, the body has no good end.
-pub(crate) fn outgoing(body: WasiBody, call: Option<JoinHandle<Result<(), Fault>>>) -> Body {
-    Box::pin(Outgoing { body, call })
+pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, call: Option<JoinHandle<Result<(), Fault>>>) -> Body {
+    Box::pin(Outgoing { body, hub, call })
 }
 
 struct Outgoing {
     body: WasiBody,
+    hub: Arc<Hub>,
     call: Option<JoinHandle<Result<(), Fault>>>,
+}
+
+/// The guest failed behind the head of its answer: there is nobody to give an id to.
+fn tell(hub: &Hub, fault: &str) {
+    hub.counters().faults.add(1);
+    tracing::error!("a streamed answer broke off: {fault}");
 }
 
 impl Outgoing {
@@ -56,11 +64,20 @@ impl Outgoing {
         match outcome {
             Ok(Ok(())) => Poll::Ready(None),
             Ok(Err(fault)) => {
-                tracing::error!("a streamed answer broke off: {fault}");
+                tell(&self.hub, &fault.to_string());
                 Poll::Ready(Some(Err(BodyError(fault.to_string()))))
             }
             Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
         }
+    }
+
+    /// The guest's own end, which is awaited when this is dropped, says why; where there is none, the body's error has to do.
+    fn broken(&self, error: &Error) -> BodyError {
+        let told = format!("the guest's body: {error:?}");
+        if self.call.is_none() {
+            tell(&self.hub, &told);
+        }
+        BodyError(told)
     }
 }
 
@@ -68,9 +85,12 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if let (Some(mut call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
+            let hub = self.hub.clone();
             runtime.spawn(async move {
-                if timeout(ENDS_WITHIN, &mut call).await.is_err() {
-                    call.abort();
+                match timeout(ENDS_WITHIN, &mut call).await {
+                    Ok(Ok(Err(fault))) => tell(&hub, &fault.to_string()),
+                    Ok(_) => {}
+                    Err(_) => call.abort(),
                 }
             });
         }
@@ -84,7 +104,7 @@ impl Stream for Outgoing {
                 Ok(bytes) => Frame::Data(bytes),
                 Err(frame) => Frame::Trailers(frame.into_trailers().unwrap_or_default()),
             }))),
-            Some(Err(error)) => Poll::Ready(Some(Err(BodyError(format!("the guest's body: {error:?}"))))),
+            Some(Err(error)) => Poll::Ready(Some(Err(self.broken(&error)))),
             None => self.poll_end(cx),
         }
     }

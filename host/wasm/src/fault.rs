@@ -11,6 +11,29 @@ pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
     } else if store.data().memory.denied {
         Fault::Memory
     } else {
-        Fault::Trap(format!("{error:?}"))
+        Fault::Trap(told(error))
+    }
+}
+
+/// The error and its causes in one line, so that the log has it beside the id that the client was given.
+/// The innermost cause goes first: what led to it (a backtrace of the guest's functions) may be long.
+pub(crate) fn told(error: &wasmtime::Error) -> String {
+    let mut chain: Vec<String> = error.chain().map(|cause| words(&cause.to_string())).collect();
+    chain.reverse();
+    chain.join("; ")
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_in_one_line_with_its_innermost_cause_first() {
+        let error = wasmtime::format_err!("wasm trap: unreachable").context("while executing:\n  0: a!b\n  1: a!c");
+        assert_eq!(told(&error), "wasm trap: unreachable; while executing: 0: a!b 1: a!c");
     }
 }

@@ -6,7 +6,7 @@ use crate::{
         tidegate::app::types,
     },
     contract::{self, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade},
-    fault::fault,
+    fault::{fault, told},
     http02, http03, meter,
     pool::{Instance, Pool, shortened},
 };
@@ -32,7 +32,7 @@ impl Guest {
         let reuse = has_manifest || pool.options().reuse_foreign;
         let hub = pool.hub().expect("started with a hub").clone();
         let pool = Arc::new(pool);
-        let proxy = pool.interfaces().handler.is_some().then(|| http03::Proxy::new(pool.clone()));
+        let proxy = pool.interfaces().handler.is_some().then(|| http03::Proxy::new(pool.clone(), hub.clone()));
         Arc::new(Guest { pool, hub, proxy, reuse })
     }
 
@@ -52,7 +52,7 @@ impl Guest {
         let state = instance.store.data_mut();
         state.memory.denied = false;
         let clock = state.meter.clone();
-        state.set_connection(conn).map_err(|error| Fault::Host(format!("{error:?}")))?;
+        state.set_connection(conn).map_err(|error| Fault::Host(told(&error)))?;
         instance.store.set_epoch_deadline(1);
         match meter::event(&clock, self.pool.options().wall_max, call(instance)).await? {
             Ok(value) => {
@@ -110,9 +110,10 @@ impl App for Guest {
         Box::pin(async move {
             let outcome = match &self.proxy {
                 Some(proxy) => proxy.stream(request, body).await,
-                None => http02::stream(&self.pool, request, body, self.reuse).await,
+                None => http02::stream(&self.pool, &self.hub, request, body, self.reuse).await,
             };
-            if outcome.is_err() {
+            // What the guest answered against the contract is counted by who finds it at every other route.
+            if outcome.as_ref().is_err_and(|fault| !matches!(fault, Fault::Answer(_))) {
                 self.hub.counters().faults.add(1);
             }
             outcome

@@ -6,34 +6,53 @@ use crate::{
     meter,
     pool::Pool,
 };
-use std::sync::Arc;
-use tidegate_hub::{Body, Fault, Request, Streamed};
+use std::{
+    future::{Future, poll_fn, ready},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+};
+use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::{
     WasiHttpView,
     p2::bindings::{ProxyIndices, http::types::Scheme},
 };
 
-/// Ready when the guest has given the head of its answer. Dropping the answer's body tells the guest that nobody reads on.
-pub(crate) async fn stream(pool: &Arc<Pool>, request: &Request, body: Body, reuse: bool) -> Result<Streamed, Fault> {
+/// Ready when the guest has given the head of its answer; until then the guest runs in the caller's own task, and is
+/// given up with it. Dropping the answer's body tells the guest that nobody reads on.
+pub(crate) async fn stream(pool: &Arc<Pool>, hub: &Arc<Hub>, request: &Request, body: Body, reuse: bool) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
     let request = head(request)?.map(|()| Incoming(body));
-    let call = tokio::spawn(run(pool.clone(), request, answer, reuse));
-    match timeout(pool.options().wall_max, answered).await {
-        Err(_) => {
-            call.abort();
-            Err(Fault::Wall)
+    let mut call = Box::pin(run(pool.clone(), request, answer, reuse));
+    let (mut awaited, mut ended) = (Some(answered), None);
+    let head = poll_fn(|cx| {
+        if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
+            ended = Some(outcome);
         }
-        Ok(Ok(Ok(response))) => {
+        match awaited.as_mut().map(|answered| Pin::new(answered).poll(cx)) {
+            Some(Poll::Ready(Ok(answer))) => return Poll::Ready(Some(answer)),
+            // Thrown away by the guest: its end is awaited, and says why.
+            Some(Poll::Ready(Err(_))) => awaited = None,
+            Some(Poll::Pending) | None => {}
+        }
+        if ended.is_some() { Poll::Ready(None) } else { Poll::Pending }
+    });
+    match timeout(pool.options().wall_max, head).await {
+        Err(_) => Err(Fault::Wall),
+        Ok(Some(Ok(response))) => {
             let (parts, body) = response.into_parts();
-            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body: outgoing(body, Some(call)) })
+            let call = match ended {
+                Some(outcome) => tokio::spawn(ready(outcome)),
+                None => tokio::spawn(call),
+            };
+            let body = outgoing(body, hub.clone(), Some(call));
+            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body })
         }
-        Ok(Ok(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
-        // The guest ended without an answer: its own end says why.
-        Ok(Err(_)) => match call.await {
-            Ok(Err(fault)) => Err(fault),
-            Ok(Ok(())) => Err(Fault::Answer("the guest returned without setting its response".into())),
-            Err(error) => Err(Fault::Host(error.to_string())),
+        Ok(Some(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
+        Ok(None) => match ended {
+            Some(Err(fault)) => Err(fault),
+            _ => Err(Fault::Answer("the guest returned without setting its response".into())),
         },
     }
 }

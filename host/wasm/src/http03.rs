@@ -2,6 +2,7 @@
 
 use crate::{
     body::{Incoming, outgoing},
+    fault::told,
     http02::head,
     meter::{Meter, OverBudget},
     pool::Pool,
@@ -15,7 +16,7 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant as StdInstant},
 };
-use tidegate_hub::{Body, Fault, Request, Streamed};
+use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
 use tokio::{
     sync::Semaphore,
     time::{Instant, Sleep, sleep, sleep_until},
@@ -39,14 +40,15 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 /// The app's streamed requests.
 pub(crate) struct Proxy {
     handler: ProxyHandler<Instances>,
+    hub: Arc<Hub>,
     /// Requests that wait for the head of their answer.
     permits: Semaphore,
 }
 
 impl Proxy {
-    pub(crate) fn new(pool: Arc<Pool>) -> Proxy {
+    pub(crate) fn new(pool: Arc<Pool>, hub: Arc<Hub>) -> Proxy {
         let permits = Semaphore::new(pool.options().instances_max.saturating_mul(CONCURRENT_MAX).clamp(1, Semaphore::MAX_PERMITS));
-        Proxy { handler: ProxyHandler::new(Instances(pool)), permits }
+        Proxy { handler: ProxyHandler::new(Instances(pool)), hub, permits }
     }
 
     /// Ready when the guest has given the head of its answer.
@@ -55,7 +57,7 @@ impl Proxy {
         let request = head(request)?.map(|()| Incoming(body).boxed_unsync());
         let response = self.handler.handle((), request).await.map_err(|error| fault(&error))?;
         let (parts, body) = response.into_parts();
-        Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body: outgoing(body, None) })
+        Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body: outgoing(body, self.hub.clone(), None) })
     }
 }
 
@@ -67,7 +69,7 @@ fn fault(error: &wasmtime::Error) -> Fault {
     } else if error.is::<InstantiationError<()>>() {
         Fault::Busy
     } else {
-        Fault::Trap(format!("{error:?}"))
+        Fault::Trap(told(error))
     }
 }
 
@@ -116,7 +118,7 @@ impl WorkerState for Worker {
 
     fn drop(&self, _: Store<State>, result: Result<(), wasmtime::Error>) {
         if let Err(error) = result {
-            tracing::error!("an instance was thrown away: {error:?}");
+            tracing::error!("an instance was thrown away: {}", told(&error));
         }
     }
 }

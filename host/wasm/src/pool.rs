@@ -8,6 +8,7 @@ use crate::{
     Options,
     connection::Connection,
     contract::{Check, Close, Handle, Messages, Open, Subscribe, Upgrade},
+    fault::told,
     machine::Machine,
     meter::Meter,
     state::State,
@@ -197,7 +198,7 @@ impl Pool {
 
     async fn make(&self) -> Result<Instance, Fault> {
         let made = self.instantiate().await;
-        made.map_err(|error| Fault::Host(format!("{:?}", error.context("an instance could not be made"))))
+        made.map_err(|error| Fault::Host(told(&error.context("an instance could not be made"))))
     }
 
     async fn instantiate(&self) -> wasmtime::Result<Instance> {

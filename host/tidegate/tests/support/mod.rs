@@ -16,6 +16,7 @@
 // Each test binary uses another part of this.
 #![allow(dead_code)]
 
+pub(crate) mod client;
 pub(crate) mod fixture;
 
 use rustix::process::{Pid, Signal, kill_process};

@@ -1,0 +1,137 @@
+//! Clients that read well in tests: a WebSocket of tokio-tungstenite, and bytes on a socket as they are.
+
+use super::PATIENCE;
+use futures_util::{SinkExt as _, StreamExt as _};
+use std::{fmt::Debug, future::Future};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{self, client::IntoClientRequest, handshake::client::Response, protocol::CloseFrame},
+};
+pub(crate) use tungstenite::Message;
+
+/// Waits for something that comes soon, or fails.
+pub(crate) async fn soon<T>(what: impl Debug, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what:?} took longer than {PATIENCE:?}"))
+}
+
+/// A WebSocket whose handshake is complete.
+pub(crate) struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The server's half of the handshake.
+    pub(crate) response: Response,
+}
+
+impl Socket {
+    /// Connects; a refusal fails the test.
+    pub(crate) async fn connect(request: impl IntoClientRequest + Unpin + Debug) -> Socket {
+        Socket::try_connect(request).await.unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
+    }
+
+    /// Connects, or is refused: status and body of the refusal are its own.
+    pub(crate) async fn try_connect(request: impl IntoClientRequest + Unpin + Debug) -> Result<Socket, Box<Response>> {
+        match soon("the handshake", connect_async(request)).await {
+            Ok((stream, response)) => Ok(Socket { stream, response }),
+            Err(tungstenite::Error::Http(refusal)) => Err(refusal),
+            Err(error) => panic!("neither a handshake nor a refusal: {error}"),
+        }
+    }
+
+    /// Sends a message.
+    pub(crate) async fn say(&mut self, message: impl Into<Message>) {
+        soon("to send", self.stream.send(message.into())).await.expect("the connection is open");
+    }
+
+    /// The next message; a close fails the test.
+    pub(crate) async fn hear(&mut self) -> Message {
+        match self.next().await {
+            Some(Message::Close(frame)) => panic!("closed instead of a message: {frame:?}"),
+            Some(message) => message,
+            None => panic!("the connection ended instead of a message"),
+        }
+    }
+
+    /// The next message's text.
+    pub(crate) async fn text(&mut self) -> String {
+        self.hear().await.into_text().expect("it is text").to_string()
+    }
+
+    /// Sends a text, and gives the text that comes back.
+    pub(crate) async fn ask(&mut self, text: &str) -> String {
+        self.say(text).await;
+        self.text().await
+    }
+
+    /// The close frame, which has to come next; after it the close handshake is completed.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        let frame = match self.next().await {
+            Some(Message::Close(Some(CloseFrame { code, reason }))) => (code.into(), reason.to_string()),
+            other => panic!("no close frame but {other:?}"),
+        };
+        assert!(self.next().await.is_none(), "nothing comes behind the close frame");
+        frame
+    }
+
+    /// Closes with 1000, and waits for the other half.
+    pub(crate) async fn close(mut self) {
+        soon("to close", self.stream.close(None)).await.expect("the connection is open");
+        while self.next().await.is_some() {}
+    }
+
+    /// The next message or close, whoever sent pings; none at the end.
+    async fn next(&mut self) -> Option<Message> {
+        loop {
+            match soon("a message", self.stream.next()).await? {
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(message) => return Some(message),
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// A connection that carries bytes as they are written.
+pub(crate) struct Raw(pub(crate) TcpStream);
+
+impl Raw {
+    /// Connects to "ip:port".
+    pub(crate) async fn connect(address: &str) -> Raw {
+        Raw(TcpStream::connect(address).await.expect("the server accepts"))
+    }
+
+    /// Connects, and sends these bytes.
+    pub(crate) async fn send(address: &str, bytes: &str) -> Raw {
+        let mut raw = Raw::connect(address).await;
+        raw.write(bytes).await;
+        raw
+    }
+
+    /// Sends these bytes.
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        soon("to write", self.0.write_all(bytes.as_ref())).await.expect("the connection is open");
+    }
+
+    /// Everything up to and with this text.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(end.as_bytes()) {
+            match soon(end, self.0.read_u8()).await {
+                Ok(byte) => bytes.push(byte),
+                Err(error) => panic!("{error} instead of {end:?} after {:?}", String::from_utf8_lossy(&bytes)),
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Everything up to the end of the connection.
+    pub(crate) async fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        // A connection that is cut off ends as well.
+        _ = soon("the end", self.0.read_to_end(&mut bytes)).await;
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
