@@ -6,19 +6,18 @@ use crate::{
     wire::{Received, Wire},
 };
 use std::{
-    collections::VecDeque,
     future::Future,
-    io,
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Wake, Waker, ready},
+    task::{Context, Poll, Wake, Waker},
     time::Instant,
 };
 use tidegate_hub::{
-    App, Call, Close, Fault, Limits, Opened, Outgoing, Request, Session,
+    App, Call, Close, Fault, Limits, Opened, Request, Session,
+    outbox::Sink,
     session::{Due, Event},
 };
 use tokio::{
@@ -36,9 +35,9 @@ pub(crate) struct Connection<Io> {
     /// For the first event.
     request: Option<Box<Request>>,
     call: Option<Call<'static, ()>>,
-    /// Taken out of the outbox and not framed yet.
-    batch: VecDeque<Outgoing>,
     reading: Reading,
+    /// The socket takes no more for now; what waits in the outbox waits for that.
+    stuck: bool,
     clock: Option<Pin<Box<Sleep>>>,
     /// The session's next moment may have changed.
     clock_is_stale: bool,
@@ -105,8 +104,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             _lifeline: lifeline,
             request,
             call: None,
-            batch: VecDeque::new(),
             reading: Reading::Frames,
+            stuck: false,
             clock: None,
             clock_is_stale: true,
             outside: None,
@@ -157,10 +156,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
         let Connection { wire, session, reading, clock_is_stale, .. } = self;
-        let mut progress = false;
         let mut now = None;
         let poll = wire.poll_receive(cx, |received| {
-            progress = true;
             let now = *now.get_or_insert_with(Instant::now);
             match received {
                 Received::Message(message) => session.handle_message(message, now),
@@ -178,15 +175,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             }
             matches!(reading, Reading::Frames) && session.wants_read()
         });
-        if progress && !self.session.is_closing() {
+        if now.is_some() && !self.session.is_closing() {
             self.wire.reply();
         }
         self.readable = poll.is_ready();
-        poll.is_ready() || progress
+        self.readable
     }
 
     fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut progress = false;
+        let mut returned = false;
         loop {
             if self.call.is_none() {
                 let Some(event) = self.session.next_call() else { break };
@@ -200,9 +197,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             if let Err(fault) = outcome {
                 self.handle_fault(&fault);
             }
-            progress = true;
+            returned = true;
         }
-        progress
+        // What could not be read while messages waited can be now.
+        returned && self.readable
     }
 
     fn begin(&mut self, event: Event) -> Call<'static, ()> {
@@ -230,54 +228,39 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         if self.session.is_ended() {
             return false;
         }
-        // Taken even while the socket is stuck: it may be a close, whose time has to run.
-        let taken = self.conn.outbox().take_and_watch(cx, &mut self.batch);
-        if taken {
-            self.notice_close();
-            if self.session.has_idle_limit() {
+        let (was_full, mut progress) = (!self.wire.has_room(), false);
+        loop {
+            // Asked even while the socket is stuck: there may be a close, whose time has to run.
+            let taken = self.conn.outbox().take_and_watch(cx, &mut self.wire);
+            progress |= taken.close.is_some_and(|close| self.notice_close(close));
+            if taken.any && self.session.has_idle_limit() {
                 self.session.handle_sent(Instant::now());
             }
-        }
-        // With room again, what was left unread meanwhile is worth a look.
-        let was_full = !self.wire.has_room();
-        match self.poll_batch(outside) {
-            Poll::Pending => taken,
-            Poll::Ready(Err(_)) => {
-                self.end();
-                true
-            }
-            Poll::Ready(Ok(())) => {
-                self.conn.outbox().written();
-                self.advance_end() || taken || was_full
-            }
-        }
-    }
-
-    /// A close is always the last in the outbox.
-    fn notice_close(&mut self) {
-        if let Some(Outgoing::Close(close)) = self.batch.back() {
-            self.session.handle_closing(close.clone(), Instant::now());
-            self.clock_is_stale = true;
-        }
-    }
-
-    /// Ready when everything that was taken is written.
-    fn poll_batch(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            while self.wire.has_room()
-                && let Some(outgoing) = self.batch.pop_front()
-            {
-                match outgoing {
-                    Outgoing::Close(close) => self.wire.close(&close),
-                    Outgoing::Message(message) => self.wire.send(&message),
-                    Outgoing::Publication(publication) => self.wire.send(&publication.message),
+            let poll = self.wire.poll_flush(outside);
+            self.stuck = poll.is_pending();
+            match poll {
+                Poll::Pending => return progress,
+                Poll::Ready(Err(_)) => {
+                    self.end();
+                    return true;
                 }
-            }
-            ready!(self.wire.poll_flush(cx))?;
-            if self.batch.is_empty() {
-                return Poll::Ready(Ok(()));
+                Poll::Ready(Ok(())) if taken.all => break,
+                Poll::Ready(Ok(())) => {}
             }
         }
+        self.conn.outbox().written();
+        // With room again, what was left unread meanwhile is worth a look.
+        self.advance_end() || progress || was_full
+    }
+
+    /// Our close is on its way; whether that is new.
+    fn notice_close(&mut self, close: Close) -> bool {
+        if self.session.is_closing() {
+            return false;
+        }
+        self.session.handle_closing(close, Instant::now());
+        self.clock_is_stale = true;
+        true
     }
 
     /// What waited until everything before it was handled and written: the answer to a close, or to a broken frame.
@@ -346,7 +329,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     /// The last bytes and our end of the socket, as far as the peer takes them at once.
     fn poll_end_of_socket(&mut self, cx: &mut Context<'_>) {
         let ended = self.session.is_ended();
-        let discarding = matches!(self.reading, Reading::Discard) && self.session.is_closing() && self.batch.is_empty();
+        let discarding = matches!(self.reading, Reading::Discard) && self.session.is_closing() && !self.stuck;
         if ended {
             self.wire.reply(); // the peer's close may have come while ours waited
         }

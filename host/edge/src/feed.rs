@@ -16,7 +16,6 @@ use tokio::time::{Instant, Sleep, sleep};
 pub(crate) struct FeedBody {
     subscribed: Subscribed,
     first: VecDeque<Bytes>,
-    batch: VecDeque<Outgoing>,
     comment_every: Duration,
     silence: Pin<Box<Sleep>>,
 }
@@ -24,13 +23,7 @@ pub(crate) struct FeedBody {
 impl FeedBody {
     pub(crate) fn new(subscribed: Subscribed, first: &[First], comment_every: Duration) -> FeedBody {
         let encode = |first: &First| event_stream::event(None, first.event.as_deref(), &first.data);
-        FeedBody {
-            subscribed,
-            first: first.iter().map(encode).collect(),
-            batch: VecDeque::new(),
-            comment_every,
-            silence: Box::pin(sleep(comment_every)),
-        }
+        FeedBody { subscribed, first: first.iter().map(encode).collect(), comment_every, silence: Box::pin(sleep(comment_every)) }
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -38,7 +31,12 @@ impl FeedBody {
             return Poll::Ready(Some(first));
         }
         loop {
-            match self.batch.pop_front() {
+            // Asked for more: what was taken before has gone to the socket.
+            self.subscribed.outbox().written();
+            let mut next = None;
+            self.subscribed.outbox().take_and_watch(cx, &mut next);
+            match next {
+                None => return Poll::Pending,
                 Some(Outgoing::Close(_)) => return Poll::Ready(None),
                 Some(Outgoing::Publication(publication)) => {
                     if let Some(event) = event_stream::publication(&publication) {
@@ -46,13 +44,6 @@ impl FeedBody {
                     }
                 }
                 Some(Outgoing::Message(_)) => {}
-                None => {
-                    // Asked for more: what was taken before has gone to the socket.
-                    self.subscribed.outbox().written();
-                    if !self.subscribed.outbox().take_and_watch(cx, &mut self.batch) {
-                        return Poll::Pending;
-                    }
-                }
             }
         }
     }

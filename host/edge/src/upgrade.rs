@@ -77,5 +77,6 @@ async fn run(server: Arc<Server>, lifeline: Lifeline, opened: Opened, request: O
     let Ok(upgraded) = on_upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
     let wire = Wire::new(parts.io.into_inner(), parts.read_buf, server.hub.limits());
-    Connection::new(wire, opened, server.app.clone(), server.hub.limits(), lifeline, request).await;
+    // A task that is the connection and nothing else: it lives long, and there are many.
+    tokio::spawn(Connection::new(wire, opened, server.app.clone(), server.hub.limits(), lifeline, request));
 }

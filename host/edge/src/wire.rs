@@ -1,18 +1,20 @@
 //! WebSocket frames on a socket: what comes is decoded by tungstenite, what goes is framed once and written in one go.
 //!
-//! An idle connection holds no read buffer to speak of: bytes are read into one that all
-//! connections of a thread share, and only what could not be decoded yet is kept.
+//! An idle connection holds no buffers to speak of: bytes are read into one that all connections of a
+//! thread share, and only what could not be decoded yet is kept; frames are made in one that is handed
+//! from connection to connection, and kept only while the socket takes no more.
 
 use crate::fragments::Fragments;
 use bytes::Bytes;
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::{self, IoSlice, Read, Write},
+    mem,
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tidegate_hub::{Close, Limits, Message};
+use tidegate_hub::{Close, Limits, Message, Outgoing, outbox::Sink};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     self,
@@ -34,11 +36,11 @@ const DECODER_BYTES: usize = 512;
 const COPY_BYTES_MAX: usize = 16 << 10;
 /// Framed bytes that wait for the socket before no more is framed.
 const OUT_BYTES_MAX: usize = 64 << 10;
-/// An idle connection keeps at most this much of its write buffer.
-const KEEP_BYTES_MAX: usize = 4 << 10;
 
 thread_local! {
     static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+    /// A write buffer that no connection of the thread needs now: the last one that was written to its end.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// What came from the peer.
@@ -124,13 +126,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         })
     }
 
-    /// Whether another message may be framed.
-    pub(crate) fn has_room(&self) -> bool {
-        self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
-    }
-
     /// Frames a message; it goes with the next flush.
-    pub(crate) fn send(&mut self, message: &Message) {
+    fn send(&mut self, message: &Message) {
+        if self.out.capacity() == 0 {
+            self.out = SPARE.take();
+        }
         let data = if matches!(message, Message::Text(_)) { Data::Text } else { Data::Binary };
         let header = FrameHeader { opcode: OpCode::Data(data), ..FrameHeader::default() };
         header.format(message.len() as u64, &mut self.out).expect("a Vec takes all");
@@ -154,7 +154,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     }
 
     /// Frames our close.
-    pub(crate) fn close(&mut self, close: &Close) {
+    fn close(&mut self, close: &Close) {
         let frame = CloseFrame { code: close.code.into(), reason: Utf8Bytes::from(close.reason.as_str()) };
         _ = self.decoder.close(&mut Out(&mut self.out), Some(frame));
     }
@@ -177,18 +177,33 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
             self.written += of_first;
             _ = self.large.split_to(written - of_first);
         }
-        self.written = 0;
-        self.out.clear();
-        if self.out.capacity() > KEEP_BYTES_MAX {
-            self.out = Vec::new();
+        if self.written > 0 {
+            self.written = 0;
+            self.large = Bytes::new();
+            let mut spare = mem::take(&mut self.out);
+            spare.clear();
+            SPARE.set(spare);
         }
-        self.large = Bytes::new();
         Poll::Ready(Ok(()))
     }
 
     /// Ends our side of the socket.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Sink for Wire<Io> {
+    fn has_room(&self) -> bool {
+        self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
+    }
+
+    fn put(&mut self, outgoing: Outgoing) {
+        match outgoing {
+            Outgoing::Close(close) => self.close(&close),
+            Outgoing::Message(message) => self.send(&message),
+            Outgoing::Publication(publication) => self.send(&publication.message),
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! let ann = hub.open(Accept::default()).unwrap();
 //! ann.follow("tea").unwrap();
 //! hub.publish("tea", Publication::new(Message::text("hello"))).unwrap();
-//! let mut batch = Default::default();
+//! let mut batch = std::collections::VecDeque::new();
 //! ann.outbox().take(&mut batch);
 //! assert!(matches!(&batch[0], Outgoing::Publication(p) if p.message == Message::text("hello")));
 //! ```

@@ -3,7 +3,7 @@
 use crate::{Limits, Message, Overflow, Publication};
 use std::{
     collections::VecDeque,
-    fmt, mem,
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicUsize, Ordering},
@@ -61,6 +61,56 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
+impl Outgoing {
+    /// Bytes of its payload; a close has none that count.
+    fn len(&self) -> usize {
+        match self {
+            Outgoing::Message(message) => message.len(),
+            Outgoing::Publication(publication) => publication.message.len(),
+            Outgoing::Close(_) => 0,
+        }
+    }
+}
+
+/// Where a drainer puts what it takes. Called under the outbox's lock: it must not come back to that.
+pub trait Sink {
+    /// Whether it takes another one.
+    fn has_room(&self) -> bool;
+    /// Takes one.
+    fn put(&mut self, outgoing: Outgoing);
+}
+
+impl Sink for VecDeque<Outgoing> {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn put(&mut self, outgoing: Outgoing) {
+        self.push_back(outgoing);
+    }
+}
+
+impl Sink for Option<Outgoing> {
+    fn has_room(&self) -> bool {
+        self.is_none()
+    }
+
+    fn put(&mut self, outgoing: Outgoing) {
+        *self = Some(outgoing);
+    }
+}
+
+/// What a drainer learns besides what it took.
+#[derive(Debug)]
+pub struct Taken {
+    /// Whether there was anything to take.
+    pub any: bool,
+    /// Whether nothing is left.
+    pub all: bool,
+    /// The close that was the last in the queue: its time runs even while there is no room for it.
+    pub close: Option<Close>,
+}
+
 /// The queue towards one client. Its bounds are `outbox_bytes_max` and `outbox_messages_max`; one
 /// message fits into an empty outbox whatever its size.
 ///
@@ -117,7 +167,7 @@ impl Outbox {
         if self.is_full(&state, message.len()) {
             return Err(SendError::Full);
         }
-        state.push(message.len(), Outgoing::Message(message));
+        state.push(Outgoing::Message(message));
         Outbox::wake(state);
         Ok(())
     }
@@ -137,14 +187,14 @@ impl Outbox {
                     if self.is_full(&state, length) {
                         return false;
                     }
-                    state.push(length, Outgoing::Publication(publication.clone()));
+                    state.push(Outgoing::Publication(publication.clone()));
                 }
             }
             let queued = overflow == Overflow::DropOldest;
             Outbox::wake(state);
             return queued;
         }
-        state.push(length, Outgoing::Publication(publication.clone()));
+        state.push(Outgoing::Publication(publication.clone()));
         Outbox::wake(state);
         true
     }
@@ -168,20 +218,20 @@ impl Outbox {
         self.written();
     }
 
-    /// Moves everything that is queued to the end of `batch`; whether there was anything. Until it is
+    /// Moves what is queued, oldest first, into `sink` as far as that has room. Until it is
     /// [`written`](Outbox::written) it counts as queued.
-    pub fn take(&self, batch: &mut VecDeque<Outgoing>) -> bool {
-        self.take_from(&mut self.state(), batch)
+    pub fn take(&self, sink: &mut impl Sink) -> Taken {
+        self.take_from(&mut self.state(), sink)
     }
 
     /// As [`take`](Outbox::take), and from now on the next thing queued wakes `cx`, until [`unwatch`](Outbox::unwatch).
-    pub fn take_and_watch(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Outgoing>) -> bool {
+    pub fn take_and_watch(&self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Taken {
         let mut state = self.state();
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
         }
-        self.take_from(&mut state, batch)
+        self.take_from(&mut state, sink)
     }
 
     /// The drainer is awake and will look by itself.
@@ -195,20 +245,21 @@ impl Outbox {
         self.in_flight_messages.store(0, Ordering::Relaxed);
     }
 
-    fn take_from(&self, state: &mut State, batch: &mut VecDeque<Outgoing>) -> bool {
-        if state.queue.is_empty() {
-            return false;
+    fn take_from(&self, state: &mut State, sink: &mut impl Sink) -> Taken {
+        let close = state.last_close();
+        let (mut bytes, mut messages) = (0, 0);
+        while sink.has_room()
+            && let Some(outgoing) = state.queue.pop_front()
+        {
+            bytes += outgoing.len();
+            messages += 1;
+            sink.put(outgoing);
         }
-        let in_flight_bytes = self.in_flight_bytes.load(Ordering::Relaxed) + mem::take(&mut state.bytes);
-        self.in_flight_bytes.store(in_flight_bytes, Ordering::Relaxed);
-        let in_flight_messages = self.in_flight_messages.load(Ordering::Relaxed) + state.queue.len();
-        self.in_flight_messages.store(in_flight_messages, Ordering::Relaxed);
-        if batch.is_empty() {
-            mem::swap(&mut state.queue, batch);
-        } else {
-            batch.append(&mut state.queue);
-        }
-        true
+        state.bytes -= bytes;
+        let add = |counter: &AtomicUsize, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        add(&self.in_flight_bytes, bytes);
+        add(&self.in_flight_messages, messages);
+        Taken { all: state.queue.is_empty(), any: messages > 0, close }
     }
 
     /// Bytes queued and not yet written to the network.
@@ -242,8 +293,8 @@ impl Outbox {
 }
 
 impl State {
-    fn push(&mut self, length: usize, outgoing: Outgoing) {
-        self.bytes += length;
+    fn push(&mut self, outgoing: Outgoing) {
+        self.bytes += outgoing.len();
         self.queue.push_back(outgoing);
     }
 
@@ -256,13 +307,20 @@ impl State {
         self.queue.push_back(Outgoing::Close(close));
     }
 
+    fn last_close(&self) -> Option<Close> {
+        match self.queue.back() {
+            Some(Outgoing::Close(close)) if self.closed => Some(close.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether there was one to drop: messages to this client alone are not given up for a publication.
     fn drop_oldest_publication(&mut self) -> bool {
         let Some(at) = self.queue.iter().position(|outgoing| matches!(outgoing, Outgoing::Publication(_))) else {
             return false;
         };
-        if let Some(Outgoing::Publication(dropped)) = self.queue.remove(at) {
-            self.bytes -= dropped.message.len();
+        if let Some(dropped) = self.queue.remove(at) {
+            self.bytes -= dropped.len();
         }
         true
     }
@@ -335,6 +393,21 @@ mod tests {
             assert!(outbox.deliver(&publication(text), Overflow::DropOldest));
         }
         assert_eq!(drain(&outbox), ["own", "c", "d"]);
+    }
+
+    #[test]
+    fn a_drainer_takes_what_it_has_room_for_and_hears_of_a_close_that_waits() {
+        let outbox = outbox(100, 9);
+        outbox.send(Message::text("one")).unwrap();
+        outbox.send(Message::text("second")).unwrap();
+        outbox.close(Close::new(1000, ""));
+        let mut sink = None;
+        let taken = outbox.take(&mut sink);
+        assert_eq!((taken.any, taken.all, taken.close), (true, false, Some(Close::new(1000, ""))));
+        assert_eq!((sink.as_ref().map(describe), outbox.queued()), (Some("one".into()), 9));
+        assert!(!outbox.take(&mut sink).any, "it has no room");
+        outbox.written();
+        assert_eq!((outbox.queued(), drain(&outbox)), (6, vec!["second".to_owned(), "close 1000".into()]));
     }
 
     #[test]

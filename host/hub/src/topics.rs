@@ -112,13 +112,14 @@ fn check_name(name: &str, limits: &Limits) -> Result<(), LimitError> {
 mod tests {
     use super::*;
     use crate::{Accept, Hub, Message, Opened, Outgoing};
+    use std::collections::VecDeque;
 
     fn hub(limits: Limits) -> Arc<Hub> {
         Hub::new(limits, TopicPolicy { drop_oldest: vec!["prices/*".into()] }, 7)
     }
 
     fn heard(conn: &Opened) -> Vec<String> {
-        let mut batch = Default::default();
+        let mut batch = VecDeque::new();
         conn.outbox().take(&mut batch);
         let text = |outgoing: &Outgoing| match outgoing {
             Outgoing::Publication(p) => format!("{} {}", p.sequence, String::from_utf8_lossy(p.message.bytes())),
@@ -166,7 +167,7 @@ mod tests {
         let taken: Vec<Arc<Publication>> = conns
             .iter()
             .map(|conn| {
-                let mut batch = Default::default();
+                let mut batch = VecDeque::new();
                 conn.outbox().take(&mut batch);
                 let Some(Outgoing::Publication(publication)) = batch.pop_front() else { panic!("nothing came") };
                 publication
