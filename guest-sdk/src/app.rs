@@ -244,9 +244,12 @@ impl fmt::Display for Route {
     }
 }
 
+/// Names and values.
+type Params = Vec<(String, String)>;
+
 /// What a pattern makes of a path: a rank for each segment, a literal before a parameter before a
 /// rest, and the parameters' values.
-fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Vec<(String, String)>)> {
+fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Params)> {
     let (mut ranks, mut params) = (Vec::new(), Vec::new());
     let mut given = path.segments();
     for segment in pattern.segments() {

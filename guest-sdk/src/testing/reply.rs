@@ -112,7 +112,7 @@ impl Heard {
         if data.is_empty() {
             return None;
         }
-        Some(Heard { id: field("id").last(), name: field("event").last(), data: data.join("\n") })
+        Some(Heard { id: field("id").next_back(), name: field("event").next_back(), data: data.join("\n") })
     }
 }
 
