@@ -95,12 +95,16 @@ impl Socket {
 }
 
 /// A connection that carries bytes as they are written.
-pub(crate) struct Raw(pub(crate) TcpStream);
+pub(crate) struct Raw {
+    stream: TcpStream,
+    /// Read from the socket, and not yet asked for.
+    unread: Vec<u8>,
+}
 
 impl Raw {
     /// Connects to "ip:port".
     pub(crate) async fn connect(address: &str) -> Raw {
-        Raw(TcpStream::connect(address).await.expect("the server accepts"))
+        Raw { stream: TcpStream::connect(address).await.expect("the server accepts"), unread: Vec::new() }
     }
 
     /// Connects, and sends these bytes.
@@ -112,26 +116,33 @@ impl Raw {
 
     /// Sends these bytes.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        soon("to write", self.0.write_all(bytes.as_ref())).await.expect("the connection is open");
+        soon("to write", self.stream.write_all(bytes.as_ref())).await.expect("the connection is open");
     }
 
     /// Everything up to and with this text.
     pub(crate) async fn until(&mut self, end: &str) -> String {
-        let mut bytes = Vec::new();
-        while !bytes.ends_with(end.as_bytes()) {
-            match soon(end, self.0.read_u8()).await {
-                Ok(byte) => bytes.push(byte),
-                Err(error) => panic!("{error} instead of {end:?} after {:?}", String::from_utf8_lossy(&bytes)),
+        let mut searched = 0;
+        loop {
+            let new = &self.unread[searched..];
+            // The text's own search is compiled with optimisation; that of windows is not, and some tests read megabytes.
+            if String::from_utf8_lossy(new).contains(end) {
+                let at = new.windows(end.len()).position(|window| window == end.as_bytes()).expect("it is there");
+                let rest = self.unread.split_off(searched + at + end.len());
+                return String::from_utf8_lossy(&std::mem::replace(&mut self.unread, rest)).into_owned();
+            }
+            searched = (self.unread.len() + 1).saturating_sub(end.len());
+            let read = soon(end, self.stream.read_buf(&mut self.unread)).await;
+            if !matches!(read, Ok(1..)) {
+                let tail = &self.unread[self.unread.len().saturating_sub(1000)..];
+                panic!("{read:?} instead of {end:?} after {:?}", String::from_utf8_lossy(tail));
             }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Everything up to the end of the connection.
     pub(crate) async fn rest(&mut self) -> String {
-        let mut bytes = Vec::new();
         // A connection that is cut off ends as well.
-        _ = soon("the end", self.0.read_to_end(&mut bytes)).await;
-        String::from_utf8_lossy(&bytes).into_owned()
+        _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;
+        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
     }
 }
