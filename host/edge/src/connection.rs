@@ -211,7 +211,11 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
                 None => Box::pin(async { Ok(()) }),
             },
             Event::Messages(messages) => app.messages(conn, messages),
-            Event::Close(info) => app.close(conn, info),
+            Event::Close(info) => {
+                // Nobody is there any more: what is sent or published to it now is refused, not queued.
+                conn.outbox().abandon();
+                app.close(conn, info)
+            }
         }
     }
 

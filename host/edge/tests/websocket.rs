@@ -8,11 +8,12 @@ use std::{
 };
 use support::{Raw, Served, guarded, handshake, masked, told, usual};
 use tidegate_edge::{Config, Origins};
-use tidegate_hub::{Accept, CloseInfo, Conn, Decision, Fault, Limits, Message, Passed, Response, Verdict, testing::FakeApp};
+use tidegate_hub::{Accept, CloseInfo, Conn, Decision, Fault, Limits, Message, Passed, Response, SendError, Verdict, testing::FakeApp};
 
 /// Sends back what comes, and tells how each connection ends.
 fn echo(tell: Sender<String>) -> FakeApp {
-    let close = move |(_, info): (Arc<Conn>, CloseInfo)| {
+    let close = move |(conn, info): (Arc<Conn>, CloseInfo)| {
+        assert_eq!(conn.send(Message::text("late")), Err(SendError::Closed), "nobody is there any more");
         tell.send(describe(&info)).unwrap();
         Ok(())
     };

@@ -2,14 +2,18 @@
 
 mod support;
 
-use fantoccini::{Client, ClientBuilder, Locator};
+use fantoccini::{
+    Client, ClientBuilder, Locator,
+    wd::{TimeoutConfiguration, WindowHandle},
+};
+use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 use std::{
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
-use support::{PATIENCE, Tidegate, component};
+use support::{PATIENCE, Tidegate, component, workspace};
 use tempfile::TempDir;
 
 /// A browser of its own, with a profile that nothing else has used.
@@ -45,24 +49,45 @@ impl Browser {
         ];
         let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
         let capabilities = capabilities.as_object().expect("an object").clone();
-        let builder = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new());
-        let mut builder = builder;
+        let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{port}")).await;
-        Browser { driver, client: client.expect("chromium is installed: run scripts/setup tests"), _profile: profile }
+        let client = client.expect("chromium is installed: run scripts/setup tests");
+        let patience = TimeoutConfiguration::new(Some(PATIENCE), Some(PATIENCE), None);
+        client.update_timeouts(patience).await.expect("chromedriver takes time limits");
+        Browser { driver, client, _profile: profile }
     }
 
-    /// Waits until the element's text has `text` in it.
+    /// Waits until the element's text has `text` in it: the page itself says when it changes.
     async fn sees(&self, element: &str, text: &str) {
-        let has = format!(
-            "const [id, text, done] = arguments; const look = () => {{ const e = document.getElementById(id); \
-             if (e && e.innerText.includes(text)) done(true); else setTimeout(look, 20) }}; look()"
-        );
-        let seen = self.client.execute_async(&has, vec![json!(element), json!(text)]);
-        let seen = tokio::time::timeout(PATIENCE, seen).await;
+        const WATCH: &str = "const [id, text, done] = arguments; \
+            const watcher = new MutationObserver(look); \
+            function look() { if (document.getElementById(id).innerText.includes(text)) { watcher.disconnect(); done(true) } } \
+            watcher.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true }); look()";
+        let seen = tokio::time::timeout(PATIENCE, self.client.execute_async(WATCH, vec![json!(element), json!(text)])).await;
         if !matches!(seen, Ok(Ok(_))) {
             let page = self.client.source().await.unwrap_or_default();
-            panic!("#{element} never said {text:?}: {page}");
+            panic!("#{element} never said {text:?}: {seen:?}\n{page}");
         }
+    }
+
+    async fn goto(&self, url: &str) {
+        self.client.goto(url).await.expect("the page loads");
+    }
+
+    /// Opens another tab and goes there; its handle.
+    async fn open_tab(&self, url: &str) -> WindowHandle {
+        let tab = self.client.new_window(true).await.expect("the browser opens tabs").handle;
+        self.look_at(&tab).await;
+        self.goto(url).await;
+        tab
+    }
+
+    async fn look_at(&self, tab: &WindowHandle) {
+        self.client.switch_to_window(tab.clone()).await.expect("the tab is there");
+    }
+
+    async fn tab(&self) -> WindowHandle {
+        self.client.window().await.expect("there is a tab")
     }
 
     async fn write(&self, element: &str, text: &str) {
@@ -91,7 +116,72 @@ impl Browser {
     }
 }
 
+/// The example with its pages.
 fn serve(example: &str) -> Tidegate {
-    let assets = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(example).join("assets");
+    let assets = workspace().join("examples").join(example).join("assets");
     Tidegate::serve(&component(example), &["--assets", assets.to_str().expect("a plain path")])
+}
+
+#[tokio::test]
+async fn two_tabs_chat_through_a_topic() {
+    let server = serve("lobby");
+    let browser = Browser::open().await;
+    let (page, anns) = (server.url("/"), browser.tab().await);
+    browser.goto(&page).await;
+    browser.write("name", "Ann").await;
+    browser.click("enter").await;
+    browser.sees("status", "here as Ann").await;
+    browser.sees("log", "Ann is here").await;
+
+    let bobs = browser.open_tab(&page).await;
+    browser.write("name", "Bob").await;
+    browser.click("enter").await;
+    browser.sees("log", "Bob is here").await;
+    browser.write("text", "Is it high tide yet? 🌊").await;
+    browser.click("send").await;
+    browser.sees("log", "Is it high tide yet? 🌊").await;
+
+    browser.look_at(&anns).await;
+    browser.sees("log", "Bob is here").await;
+    browser.sees("log", "Is it high tide yet? 🌊").await;
+    browser.write("text", "<b>Almost</b>, I think.").await;
+    browser.click("send").await;
+    browser.look_at(&bobs).await;
+    browser.sees("log", "<b>Almost</b>, I think.").await;
+    browser.screenshot("lobby.png").await;
+
+    browser.client.close_window().await.expect("a tab can be closed");
+    browser.look_at(&anns).await;
+    browser.sees("log", "Bob has left").await;
+    browser.close().await;
+    let stopped = server.stop();
+    assert_eq!((stopped.counter("connections"), stopped.counter("faults")), (2, 0));
+    // Two joins, two messages, two leaves; Ann has heard all but her own leave, Bob all between his join and his leave.
+    assert_eq!((stopped.counter("publications"), stopped.counter("deliveries")), (6, 8));
+}
+
+#[tokio::test]
+async fn a_price_published_in_one_tab_is_seen_in_another_and_ticks_go_on() {
+    let server = serve("ticker");
+    let browser = Browser::open().await;
+    let (page, first) = (server.url("/"), browser.tab().await);
+    browser.goto(&page).await;
+    browser.sees("status", "the market is open").await;
+    browser.open_tab(&page).await;
+    browser.sees("status", "the market is open").await;
+    for (name, price) in [("tea", "12.5"), ("coffee", "9"), ("tea", "13.25")] {
+        browser.write("name", name).await;
+        browser.write("price", price).await;
+        browser.click("post").await;
+        browser.sees("feed", name).await;
+    }
+    browser.sees("answer", "published as number 3").await;
+    browser.look_at(&first).await;
+    browser.sees("feed", "13.25").await;
+    browser.sees("feed", "▲ 0.75").await;
+    browser.sees("ticks", "tick 2").await;
+    browser.screenshot("ticker.png").await;
+    browser.close().await;
+    let stopped = server.stop();
+    assert_eq!((stopped.counter("publications"), stopped.counter("deliveries"), stopped.counter("faults")), (3, 6, 0));
 }
