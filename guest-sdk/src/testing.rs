@@ -325,6 +325,7 @@ impl Server {
         let client = &mut self.clients[at];
         let Some(opened) = client.opened.take() else { return };
         client.closed = Some((info.code, info.reason.clone()));
+        opened.outbox().abandon(); // as the host does: nobody is there any more
         let (handle, route) = (Handle(Arc::clone(&opened)), client.route);
         let app = &self.app;
         world::enter(&self.hub, || Conn::lend(handle, |conn| app.close(route, conn, info)));

@@ -14,7 +14,7 @@ pub enum Origins {
     /// The page comes from the host that it connects to.
     #[default]
     SameOrigin,
-    /// The page comes from one of these, each as a browser sends it: "https://example.org".
+    /// The page comes from one of these, each as a browser sends it: `https://example.org`.
     List(Vec<String>),
     /// Any page: only for APIs that ask for credentials that no browser adds by itself.
     Any,

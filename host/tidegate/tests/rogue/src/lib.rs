@@ -1,6 +1,6 @@
 //! An app that does whatever no app should: it traps, spins, eats memory and never comes back, wherever it is asked to.
 //!
-//! Every place where guest code runs can be told how to misbehave (see [`misbehave`]); a socket does as its messages say.
+//! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
 
 mod misbehave;
 mod socket;
