@@ -28,7 +28,7 @@ use wasmtime_wasi_http::{
         ExpirationError, HandlerState, Instance, InstantiationError, ProxyHandler, ProxyPre, ShouldAccept, WorkerExpiration, WorkerState,
         WorkerStatus,
     },
-    p3::bindings::ServicePre,
+    p3::bindings::{ServicePre, http::types::ErrorCode},
 };
 
 /// Requests that one instance serves side by side, and in all.
@@ -68,6 +68,8 @@ fn fault(error: &wasmtime::Error) -> Fault {
         Fault::Cpu
     } else if error.is::<InstantiationError<()>>() {
         Fault::Busy
+    } else if let Some(code) = error.downcast_ref::<ErrorCode>() {
+        Fault::Answer(format!("the guest answered with the error {code:?}"))
     } else {
         Fault::Trap(told(error))
     }

@@ -1,0 +1,39 @@
+//! An app that sends a request to wherever it is told, and tells what came back.
+
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().get("/fetch", async |req: Request| fetch(&req.query::<String>("authority")?))
+}
+
+/// Natively there is nobody to send it.
+#[cfg(not(target_family = "wasm"))]
+fn fetch(_: &str) -> Result<String> {
+    Err(Error::status(501, "only in wasm"))
+}
+
+#[cfg(target_family = "wasm")]
+fn fetch(authority: &str) -> Result<String> {
+    use wasip2::http::{
+        outgoing_handler,
+        types::{Fields, OutgoingRequest, Scheme},
+    };
+    let refused = |what: &str| Error::status(502, what);
+    let request = OutgoingRequest::new(Fields::new());
+    request.set_scheme(Some(&Scheme::Http)).map_err(|()| refused("the scheme"))?;
+    request.set_authority(Some(authority)).map_err(|()| refused("the authority"))?;
+    request.set_path_with_query(Some("/errand")).map_err(|()| refused("the path"))?;
+    let pending = outgoing_handler::handle(request, None).map_err(|code| refused(&code.to_string()))?;
+    pending.subscribe().block();
+    let answer = pending.get().expect("it is ready").expect("it is asked once");
+    let response = answer.map_err(|code| refused(&code.to_string()))?;
+    let body = response.consume().map_err(|()| refused("the body"))?;
+    let stream = body.stream().map_err(|()| refused("the body"))?;
+    let mut text = Vec::new();
+    while let Ok(piece) = stream.blocking_read(4096) {
+        text.extend(piece);
+    }
+    Ok(format!("{} {}", response.status(), String::from_utf8_lossy(&text)))
+}

@@ -1,0 +1,164 @@
+//! What an app may reach of the world: nothing, and then what was granted and no more.
+
+mod support;
+
+use reqwest::Client;
+use std::{fs, os::unix::fs::symlink, path::Path};
+use support::{
+    Tidegate,
+    client::{Raw, soon},
+    component,
+    fixture::Fixture,
+    tidegate,
+};
+use tempfile::TempDir;
+use tidegate_hub::Target;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
+async fn get(server: &Tidegate, path: &str) -> (u16, String) {
+    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
+    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+}
+
+async fn put(server: &Tidegate, path: &str) -> u16 {
+    let request = Client::new().put(server.url(&format!("/write?path={path}"))).body("written");
+    soon(path, request.send()).await.unwrap().status().as_u16()
+}
+
+/// A directory that may be granted, with a file beside it that may not.
+fn place() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("secret.txt"), "secret").unwrap();
+    fs::create_dir_all(dir.path().join("data/deep")).unwrap();
+    fs::write(dir.path().join("data/a.txt"), "granted").unwrap();
+    fs::write(dir.path().join("data/deep/b.txt"), "as well").unwrap();
+    symlink(dir.path().join("secret.txt"), dir.path().join("data/absolute")).unwrap();
+    symlink("../secret.txt", dir.path().join("data/relative")).unwrap();
+    dir
+}
+
+fn settings(dir: &TempDir, text: &str) -> String {
+    let path = dir.path().join("tidegate.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn by_default_an_app_has_no_variable_and_no_file() {
+    let mut command = tidegate();
+    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0"]).env("TOKEN", "secret");
+    let server = Tidegate::spawn(command);
+    assert_eq!(get(&server, "/env").await, (200, String::new()));
+    for path in ["/etc/hostname", "/proc/self/environ", "Cargo.toml", ".", "/"] {
+        assert_eq!(get(&server, &format!("/read?path={path}")).await.0, 403, "{path}");
+    }
+    assert_eq!(put(&server, "/tmp/tidegate-rogue-was-here").await, 403);
+    assert!(!Path::new("/tmp/tidegate-rogue-was-here").exists());
+}
+
+#[tokio::test]
+async fn an_app_has_the_variables_that_were_granted_and_no_other() {
+    let place = place();
+    let settings = settings(&place, "[grants]\nenv = [\"A=file\", \"C=file\"]\n");
+    let mut command = tidegate();
+    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--config", &settings]);
+    command.args(["--env", "A=flag", "--env", "TOKEN"]).env("TOKEN", "passed on").env("OTHER", "secret");
+    let server = Tidegate::spawn(command);
+    assert_eq!(get(&server, "/env").await, (200, "A=flag\nC=file\nTOKEN=passed on".into()), "a flag goes before the file");
+}
+
+#[tokio::test]
+async fn a_directory_is_seen_under_its_name_and_nothing_outside_of_it() {
+    for (grant, status) in [("data::/data", 403), ("data::/data::rw", 204)] {
+        let place = place();
+        let grant = format!("{}/{grant}", place.path().display());
+        let server = Tidegate::serve(&component("rogue"), &["--dir", &grant]);
+        assert_eq!(get(&server, "/read?path=/data/a.txt").await, (200, "granted".into()));
+        assert_eq!(get(&server, "/read?path=/data/deep/../deep/b.txt").await, (200, "as well".into()));
+        let host = place.path().join("secret.txt");
+        let outside = ["/data/../secret.txt", "/data/absolute", "/data/relative", "/data/deep/../../secret.txt", host.to_str().unwrap()];
+        for path in outside {
+            let (status, told) = get(&server, &format!("/read?path={path}")).await;
+            assert!(status == 403 && !told.contains("secret"), "{path}: {status} {told}");
+            assert_eq!(put(&server, path).await, 403, "{path}");
+        }
+        assert_eq!(put(&server, "/data/new.txt").await, status, "{grant}");
+        assert_eq!(put(&server, "/data/a.txt").await, status, "{grant}");
+        let kept = fs::read_to_string(place.path().join("data/a.txt")).unwrap();
+        assert_eq!(kept, if status == 204 { "written" } else { "granted" });
+        assert_eq!(place.path().join("data/new.txt").exists(), status == 204);
+        assert_eq!(fs::read_to_string(host).unwrap(), "secret");
+    }
+}
+
+#[test]
+fn an_import_that_nothing_grants_is_named_with_what_would_grant_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let sockets = dir.path().join("sockets.wasm");
+    let routes = &[("GET", "/", Target::Http)];
+    let fixture = Fixture { routes, handlers: &["http-handler"], import: Some("wasi:sockets/tcp"), ..Fixture::default() };
+    fs::write(&sockets, fixture.build()).unwrap();
+    let cases = [
+        (component("errand"), "wasi:http/outgoing-handler@", "name the hosts that the app may reach with --allow-outbound HOST"),
+        (sockets, "wasi:sockets/tcp", "no app gets sockets; use the host's routes, or wasi:http to send requests"),
+    ];
+    for (app, import, advice) in cases {
+        for command in ["check", "serve"] {
+            let output = tidegate().arg(command).arg(&app).output().unwrap();
+            let line = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((output.status.code(), line.lines().count()), (Some(1), 1), "{line}");
+            assert!(line.contains(&format!(" imports {import}")) && line.contains("which is not granted: "), "{line}");
+            assert!(line.trim_end().ends_with(advice), "{line}");
+        }
+    }
+}
+
+/// Answers every request with what it was asked; its address.
+async fn other_server() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+/// The head of the request that comes next, which is answered.
+async fn answer_one(listener: &TcpListener) -> String {
+    let (mut stream, _) = soon("the errand", listener.accept()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon("the head", stream.read_u8()).await.unwrap());
+    }
+    stream.write_all(b"HTTP/1.1 203 Fine\r\ncontent-length: 5\r\n\r\nthere").await.unwrap();
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_request_goes_to_the_host_that_was_granted_and_to_no_other() {
+    let ((granted, address), (other, elsewhere)) = (other_server().await, other_server().await);
+    let server = Tidegate::serve(&component("errand"), &["--allow-outbound", &address, "--allow-outbound", "localhost"]);
+    let fetch = format!("/fetch?authority={address}");
+    let (answer, head) = tokio::join!(get(&server, &fetch), answer_one(&granted));
+    assert_eq!(answer, (200, "203 there".into()));
+    assert!(head.starts_with("GET /errand HTTP/1.1\r\n") && head.to_lowercase().contains(&format!("host: {address}\r\n")), "{head}");
+
+    let port = elsewhere.split_once(':').unwrap().1;
+    let refused = [
+        (elsewhere.clone(), "grant it with --allow-outbound"),
+        (format!("user@{address}"), ""),
+        // A name that was granted without its port must not lead to this machine.
+        (format!("localhost:{port}"), "it leads to a private address"),
+    ];
+    for (authority, told) in refused {
+        let (status, text) = get(&server, &format!("/fetch?authority={authority}")).await;
+        assert_eq!(status, 502, "{authority}: {text}");
+        server.wait_for(told);
+    }
+    drop(server);
+    // Whoever had connected would be in the queue.
+    let mut probe = Raw::connect(&elsewhere).await;
+    let (mut first, _) = soon("the probe", other.accept()).await.unwrap();
+    probe.write("x").await;
+    assert_eq!(soon("the probe", first.read_u8()).await.unwrap(), b'x', "nobody came before the probe");
+}

@@ -1,0 +1,89 @@
+//! Each path shows one thing that such a component may do, right or wrong.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use wasip2::{
+    exports::http::incoming_handler::Guest,
+    http::types::{ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam},
+    io::streams::OutputStream,
+};
+
+wasip2::http::proxy::export!(Proxy);
+
+struct Proxy;
+
+/// Requests that this instance has had.
+static REQUESTS: AtomicUsize = AtomicUsize::new(0);
+
+impl Guest for Proxy {
+    fn handle(request: IncomingRequest, answer: ResponseOutparam) {
+        let count = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
+        let target = request.path_with_query().unwrap_or_default();
+        match target.as_str() {
+            "/echo" => echo(&request, answer),
+            "/count" => whole(answer, 200, &count.to_string()),
+            "/error" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("a secret".to_owned())))),
+            "/silent" => {}
+            "/trap" => panic!("a secret"),
+            "/half" => half(answer),
+            "/trailing-trap" => {
+                whole(answer, 200, "all of it");
+                panic!("a secret");
+            }
+            _ => whole(answer, 200, &format!("{:?} {target} for {}", request.method(), request.authority().unwrap_or_default())),
+        }
+    }
+}
+
+/// An answer with its length.
+fn whole(answer: ResponseOutparam, status: u16, text: &str) {
+    let headers = Fields::new();
+    headers.set("content-length", &[text.len().to_string().into_bytes()]).expect("the name is allowed");
+    headers.set("x-version", &[b"0.2".to_vec()]).expect("the name is allowed");
+    let response = OutgoingResponse::new(headers);
+    response.set_status_code(status).expect("it is one");
+    let (body, out) = begin(answer, response);
+    write(&out, text.as_bytes());
+    end(body, out);
+}
+
+/// The request's body, piece by piece as it comes.
+fn echo(request: &IncomingRequest, answer: ResponseOutparam) {
+    let (body, out) = begin(answer, OutgoingResponse::new(Fields::new()));
+    let incoming = request.consume().expect("nobody took it before");
+    let stream = incoming.stream().expect("nobody took it before");
+    while let Ok(piece) = stream.blocking_read(64 << 10) {
+        write(&out, &piece);
+    }
+    end(body, out);
+}
+
+/// Promises more than it gives, and then traps.
+fn half(answer: ResponseOutparam) {
+    let headers = Fields::new();
+    headers.set("content-length", &[b"100".to_vec()]).expect("the name is allowed");
+    let (_body, out) = begin(answer, OutgoingResponse::new(headers));
+    write(&out, b"the first half");
+    panic!("a secret");
+}
+
+fn begin(answer: ResponseOutparam, response: OutgoingResponse) -> (OutgoingBody, OutputStream) {
+    let body = response.body().expect("nobody took it before");
+    let stream = body.write().expect("nobody took it before");
+    ResponseOutparam::set(answer, Ok(response));
+    (body, stream)
+}
+
+/// A client that has gone away misses nothing.
+fn end(body: OutgoingBody, stream: OutputStream) {
+    drop(stream);
+    _ = OutgoingBody::finish(body, None);
+}
+
+/// A client that goes away is nobody's fault.
+fn write(stream: &OutputStream, bytes: &[u8]) {
+    for piece in bytes.chunks(4096) {
+        if stream.blocking_write_and_flush(piece).is_err() {
+            return;
+        }
+    }
+}

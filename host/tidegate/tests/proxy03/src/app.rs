@@ -1,0 +1,75 @@
+//! The same paths as those of `proxy02`, in the words of 0.3: async, one instance for requests side by side.
+
+use wasip3::{
+    exports::http::handler::Guest,
+    http::types::{ErrorCode, Fields, Request, Response},
+    spawn_local, wit_future, wit_stream,
+};
+
+wasip3::http::service::export!(Proxy);
+
+struct Proxy;
+
+impl Guest for Proxy {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let target = request.get_path_with_query().unwrap_or_default();
+        match target.as_str() {
+            "/echo" => Ok(echo(request)),
+            "/error" => Err(ErrorCode::InternalError(Some("a secret".to_owned()))),
+            "/trap" => panic!("a secret"),
+            "/half" => Ok(half()),
+            "/ever" => loop {
+                std::hint::black_box(());
+            },
+            _ => Ok(whole(format!("{:?} {target} for {}", request.get_method(), request.get_authority().unwrap_or_default()))),
+        }
+    }
+}
+
+/// An answer with its length.
+fn whole(text: String) -> Response {
+    let headers = Fields::new();
+    headers.set("content-length", &[text.len().to_string().into_bytes()]).expect("the name is allowed");
+    headers.set("x-version", &[b"0.3".to_vec()]).expect("the name is allowed");
+    let (mut body, reader) = wit_stream::new();
+    spawn_local(async move {
+        body.write_all(text.into_bytes()).await;
+    });
+    respond(headers, reader)
+}
+
+/// The request's body, piece by piece as it comes.
+fn echo(request: Request) -> Response {
+    let (_done, result) = wit_future::new(|| Ok(()));
+    let (mut incoming, _trailers) = Request::consume_body(request, result);
+    let (mut body, reader) = wit_stream::new();
+    spawn_local(async move {
+        loop {
+            let (status, piece) = incoming.read(Vec::with_capacity(64 << 10)).await;
+            if piece.is_empty() && !matches!(status, wasip3::wit_bindgen::StreamResult::Complete(_)) {
+                return;
+            }
+            if !body.write_all(piece).await.is_empty() {
+                return; // the client went away
+            }
+        }
+    });
+    respond(Fields::new(), reader)
+}
+
+/// Promises more than it gives, and then traps.
+fn half() -> Response {
+    let headers = Fields::new();
+    headers.set("content-length", &[b"100".to_vec()]).expect("the name is allowed");
+    let (mut body, reader) = wit_stream::new();
+    spawn_local(async move {
+        body.write_all(b"the first half".to_vec()).await;
+        panic!("a secret");
+    });
+    respond(headers, reader)
+}
+
+fn respond(headers: Fields, body: wasip3::wit_bindgen::StreamReader<u8>) -> Response {
+    let (_trailers, none) = wit_future::new(|| Ok(None));
+    Response::new(headers, Some(body), none).0
+}

@@ -1,0 +1,4 @@
+//! A component that exports `wasi:http/handler` 0.3 and nothing of Tidegate: it never heard of it.
+
+#[cfg(target_family = "wasm")]
+mod app;
