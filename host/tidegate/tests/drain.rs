@@ -27,7 +27,11 @@ async fn either_signal_ends_each_kind_of_connection_in_its_way() {
         let feed = reqwest::get(server.url("/feed?topic=news")).await.unwrap();
         let mut idle = Raw::send(server.address(), "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n").await;
         idle.until("calm").await;
-        let mut upload = Raw::send(server.address(), "POST /publish/news HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nfirst").await;
+        // The 100 says that the host waits for the body: the request has begun.
+        let head = "POST /publish/news HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n";
+        let mut upload = Raw::send(server.address(), head).await;
+        upload.until("100 Continue\r\n\r\n").await;
+        upload.write("first").await;
         let mut stream = Raw::send(server.address(), "POST /stream/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nfirst").await;
         stream.until("first").await;
 

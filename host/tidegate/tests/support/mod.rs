@@ -213,38 +213,73 @@ impl Log {
     }
 }
 
+/// How a package is made a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Build {
+    /// `cargo build --target wasm32-wasip2`
+    Cargo,
+    /// `cargo component build`
+    CargoComponent,
+}
+
+/// Both ways that the README shows.
+pub(crate) const BUILDS: [Build; 2] = [Build::Cargo, Build::CargoComponent];
+
 /// The component of an example or another package of the workspace, by the package's name.
 ///
 /// It is built on the spot, which takes a moment if nothing changed. With `TIDEGATE_APPS=DIR` it is
-/// taken from there as it is: what `cargo component build` made is tested that way.
+/// taken from there as it is.
 pub(crate) fn component(package: &str) -> PathBuf {
-    static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
-    let file = format!("{}.wasm", package.replace('-', "_"));
     if let Some(dir) = env::var_os("TIDEGATE_APPS").filter(|dir| !dir.is_empty()) {
-        let path = workspace().join(dir).join(file);
+        let path = workspace().join(dir).join(file(package));
         assert!(path.is_file(), "TIDEGATE_APPS has no {}", path.display());
         return path;
     }
+    component_of(Build::Cargo, package)
+}
+
+/// As [`component`], built in this way.
+pub(crate) fn component_of(build: Build, package: &str) -> PathBuf {
+    static BUILT: Mutex<Option<HashMap<(Build, String), PathBuf>>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_default();
-    if let Some(path) = built.get(package) {
+    let key = (build, package.to_owned());
+    if let Some(path) = built.get(&key) {
         return path.clone();
     }
-    build(package);
-    let path = target_dir().join("wasm32-wasip2/release").join(file);
+    build.run(package);
+    let path = target_dir().join(build.target()).join("release").join(file(package));
     assert!(path.is_file(), "{package} was built, but not as {}", path.display());
-    built.insert(package.to_owned(), path.clone());
+    built.insert(key, path.clone());
     path
 }
 
-/// Cargo's own lock keeps test binaries that run at the same time from building twice.
-fn build(package: &str) {
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--package", package]).arg("--target-dir").arg(target_dir());
-    // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
-    let output =
-        cargo.current_dir(workspace()).env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").output().expect("cargo starts");
-    assert!(output.status.success(), "{package} can't be built for wasm32-wasip2:\n{}", String::from_utf8_lossy(&output.stderr));
+fn file(package: &str) -> String {
+    format!("{}.wasm", package.replace('-', "_"))
+}
+
+impl Build {
+    /// The part of the target directory where the component lies.
+    fn target(self) -> &'static str {
+        match self {
+            Build::Cargo => "wasm32-wasip2",
+            Build::CargoComponent => "wasm32-wasip1",
+        }
+    }
+
+    /// Cargo's own lock keeps test binaries that run at the same time from building twice.
+    fn run(self, package: &str) {
+        let mut cargo = Command::new(env!("CARGO"));
+        match self {
+            Build::Cargo => cargo.args(["build", "--target", self.target()]),
+            Build::CargoComponent => cargo.args(["component", "build"]),
+        };
+        cargo.args(["--quiet", "--release", "--package", package]).arg("--target-dir").arg(target_dir()).current_dir(workspace());
+        // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
+        let output = cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").output().expect("cargo starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{package} can't be built for {} ({self:?}):\n{told}", self.target());
+    }
 }
 
 /// The root of the repository.

@@ -1,0 +1,131 @@
+//! The examples as a visitor uses them, built in both ways that the README shows.
+
+mod support;
+
+use futures_util::StreamExt as _;
+use reqwest::Client;
+use support::{
+    BUILDS, Tidegate,
+    client::{Message, Socket, soon},
+    component_of,
+};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+/// Serves an example of each build in turn; at its end nothing has failed.
+async fn visit(example: &str, visitor: impl AsyncFn(&Tidegate)) {
+    for build in BUILDS {
+        let server = Tidegate::serve(&component_of(build, example), &[]);
+        visitor(&server).await;
+        let stopped = server.stop();
+        let log = &stopped.stderr;
+        assert_eq!((stopped.status.code(), stopped.counter("faults")), (Some(0), 0), "{example} by {build:?}\n{log}");
+        assert!(!log.contains("ERROR") && !log.contains("WARN"), "{example} by {build:?}\n{log}");
+    }
+}
+
+async fn ask(request: reqwest::RequestBuilder) -> (u16, String) {
+    let answer = soon("the answer", request.send()).await.unwrap();
+    (answer.status().as_u16(), soon("the body", answer.text()).await.unwrap())
+}
+
+#[tokio::test]
+async fn hello_greets_and_adds_up() {
+    visit("hello", async |server| {
+        let client = Client::new();
+        assert_eq!(ask(client.get(server.url("/"))).await, (200, "hello".into()));
+        assert_eq!(ask(client.get(server.url("/users/7"))).await, (200, "user 7".into()));
+        assert_eq!(ask(client.get(server.url("/users/seven"))).await.0, 400);
+        assert_eq!(ask(client.post(server.url("/sum")).body("[1, 2.5]")).await, (200, r#"{"sum":3.5}"#.into()));
+        assert_eq!(ask(client.post(server.url("/sum")).body("one")).await.0, 400);
+        assert_eq!(ask(client.post(server.url("/"))).await.0, 405);
+        assert_eq!(ask(client.get(server.url("/nowhere"))).await.0, 404);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn echo_sends_back_what_it_gets() {
+    visit("echo", async |server| {
+        let mut request = server.ws("/echo").into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "chat, v1.echo".parse().unwrap());
+        let mut ann = Socket::connect(request).await;
+        assert_eq!(ann.response.headers()["sec-websocket-protocol"], "v1.echo");
+        for message in [Message::text("hi"), Message::text(""), Message::binary(vec![0, 255]), Message::binary(vec![7; 1 << 20])] {
+            ann.say(message.clone()).await;
+            assert!(ann.hear().await == message);
+        }
+        ann.close().await;
+        assert_eq!(ask(Client::new().get(server.url("/echo"))).await.0, 426);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lobby_lets_everybody_hear_what_anybody_says() {
+    visit("lobby", async |server| {
+        let mut ann = Socket::connect(server.ws("/lobby?name=Ann")).await;
+        assert_eq!(ann.text().await, r#"{"kind":"join","name":"Ann","text":""}"#);
+        let mut bob = Socket::connect(server.ws("/lobby")).await;
+        let joined = r#"{"kind":"join","name":"somebody","text":""}"#;
+        assert_eq!((ann.text().await.as_str(), bob.text().await.as_str()), (joined, joined));
+        bob.say("hi \"all\"").await;
+        let said = r#"{"kind":"say","name":"somebody","text":"hi \"all\""}"#;
+        assert_eq!((ann.text().await.as_str(), bob.text().await.as_str()), (said, said));
+        bob.close().await;
+        assert_eq!(ann.text().await, r#"{"kind":"leave","name":"somebody","text":""}"#);
+        let refused = Socket::try_connect(server.ws(&format!("/lobby?name={}", "n".repeat(25)))).await.err().unwrap();
+        assert_eq!(refused.status(), 400);
+        ann.close().await;
+    })
+    .await;
+}
+
+// On several threads, so that the client's side of a dropped stream goes away while the server is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn ticker_tells_prices_and_counts_on() {
+    visit("ticker", async |server| {
+        let client = Client::new();
+        let mut feed = client.get(server.url("/prices")).send().await.unwrap().bytes_stream();
+        let first = soon("the first event", feed.next()).await.unwrap().unwrap();
+        assert_eq!(first, "event: open\ndata: the market is open\n\n");
+        let price = r#"{"name":"tea","price":12.5}"#;
+        assert_eq!(ask(client.post(server.url("/prices")).body(price)).await, (201, "1".into()));
+        assert_eq!(ask(client.post(server.url("/prices")).body("tea for two")).await.0, 400);
+        let second = soon("the price", feed.next()).await.unwrap().unwrap();
+        assert!(second.starts_with(b"id: ") && second.ends_with(format!("-1\nevent: price\ndata: {price}\n\n").as_bytes()), "{second:?}");
+
+        let ticks = client.get(server.url("/ticks")).header("last-event-id", "41").send().await.unwrap();
+        assert_eq!(ticks.headers()["content-type"], "text/event-stream");
+        let tick = soon("a tick", ticks.bytes_stream().next()).await.unwrap().unwrap();
+        assert_eq!(tick, "event: tick\nid: 42\ndata: tick 42\n\n");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn guarded_lets_only_those_in_who_are_known() {
+    visit("guarded", async |server| {
+        let client = Client::new();
+        let open = client.get(server.url("/")).send().await.unwrap();
+        assert_eq!((open.status().as_u16(), open.headers()["x-served-by"].to_str().unwrap()), (200, "guarded"));
+        let refused = client.get(server.url("/private/name")).send().await.unwrap();
+        assert_eq!((refused.status().as_u16(), refused.headers()["www-authenticate"].to_str().unwrap()), (401, "Bearer"));
+        for spelling in ["/private/../private/name", "/%70rivate/name", "//private//name", "/private/./name"] {
+            let path = spelling.to_owned();
+            let mut raw =
+                support::client::Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
+            let answer = raw.rest().await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{spelling}: {answer}");
+        }
+        let known = client.get(server.url("/private/name")).header("authorization", "Bearer tide-ann");
+        assert_eq!(ask(known).await, (200, "you are ann".into()));
+
+        let refused = Socket::try_connect(server.ws("/socket")).await.err().unwrap();
+        assert_eq!(refused.status(), 401);
+        let mut bob = Socket::connect(server.ws("/socket?token=tide-bob")).await;
+        assert_eq!(bob.response.headers()["x-served-by"], "guarded");
+        assert_eq!(bob.text().await, "hello bob");
+        bob.close().await;
+    })
+    .await;
+}
