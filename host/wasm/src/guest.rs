@@ -21,7 +21,7 @@ use tidegate_hub::{
 pub struct Guest {
     pool: Arc<Pool>,
     hub: Arc<Hub>,
-    /// Components of `wasi:http` 0.3 run their requests side by side.
+    /// For `wasi:http` 0.3.
     proxy: Option<http03::Proxy>,
     /// Whether an instance may serve one streamed request after another.
     reuse: bool,
@@ -32,7 +32,8 @@ impl Guest {
         let reuse = has_manifest || pool.options().reuse_foreign;
         let hub = pool.hub().expect("started with a hub").clone();
         let pool = Arc::new(pool);
-        let proxy = pool.interfaces().handler.is_some().then(|| http03::Proxy::new(pool.clone(), hub.clone()));
+        let proxy =
+            pool.interfaces().handler.is_some().then(|| http03::Proxy::new(pool.clone(), hub.clone(), pool.options().reuse_foreign));
         Arc::new(Guest { pool, hub, proxy, reuse })
     }
 

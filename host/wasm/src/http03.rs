@@ -1,4 +1,4 @@
-//! `wasi:http/handler` 0.3: requests side by side in a few instances, kept by wasmtime's own handler.
+//! `wasi:http/handler` 0.3: each request in an instance of its own, or many side by side in a few; kept by wasmtime's own handler.
 
 use crate::{
     body::{Incoming, outgoing},
@@ -18,7 +18,7 @@ use std::{
 };
 use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
 use tokio::{
-    sync::Semaphore,
+    sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep, sleep_until},
 };
 use wasmtime::{Store, StoreContextMut, component::GuestTaskId};
@@ -31,7 +31,7 @@ use wasmtime_wasi_http::{
     p3::bindings::{ServicePre, http::types::ErrorCode},
 };
 
-/// Requests that one instance serves side by side, and in all.
+/// Requests that one instance serves side by side, and in all, where instances may be shared: a trap in one ends all of them.
 const CONCURRENT_MAX: usize = 16;
 const TOTAL_MAX: usize = 128;
 /// An instance without requests is dropped after this time.
@@ -41,19 +41,17 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Proxy {
     handler: ProxyHandler<Instances>,
     hub: Arc<Hub>,
-    /// Requests that wait for the head of their answer.
-    permits: Semaphore,
 }
 
 impl Proxy {
-    pub(crate) fn new(pool: Arc<Pool>, hub: Arc<Hub>) -> Proxy {
-        let permits = Semaphore::new(pool.options().instances_max.saturating_mul(CONCURRENT_MAX).clamp(1, Semaphore::MAX_PERMITS));
-        Proxy { handler: ProxyHandler::new(Instances(pool)), hub, permits }
+    /// `share`: whether an instance may serve more than one request.
+    pub(crate) fn new(pool: Arc<Pool>, hub: Arc<Hub>, share: bool) -> Proxy {
+        let (concurrent_max, total_max) = if share { (CONCURRENT_MAX, TOTAL_MAX) } else { (1, 1) };
+        Proxy { handler: ProxyHandler::new(Instances { pool, concurrent_max, total_max }), hub }
     }
 
     /// Ready when the guest has given the head of its answer.
     pub(crate) async fn stream(&self, request: &Request, body: Body) -> Result<Streamed, Fault> {
-        let _permit = self.permits.try_acquire().map_err(|_| Fault::Busy)?;
         let request = head(request)?.map(|()| Incoming(body).boxed_unsync());
         let response = self.handler.handle((), request).await.map_err(|error| fault(&error))?;
         let (parts, body) = response.into_parts();
@@ -75,7 +73,11 @@ fn fault(error: &wasmtime::Error) -> Fault {
     }
 }
 
-struct Instances(Arc<Pool>);
+struct Instances {
+    pool: Arc<Pool>,
+    concurrent_max: usize,
+    total_max: usize,
+}
 
 impl HandlerState for Instances {
     type StoreData = State;
@@ -83,18 +85,24 @@ impl HandlerState for Instances {
     type WorkerState = Worker;
 
     async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiration, Worker>> {
-        let mut store = self.0.store()?;
-        let proxy = ProxyPre::P3(ServicePre::new(self.0.pre().clone())?).instantiate_async(&mut store).await?;
-        let wall_max = self.0.options().wall_max;
+        let permit = self.pool.owned_permit().await.map_err(|_| wasmtime::format_err!("all instances are in use"))?;
+        let mut store = self.pool.store()?;
+        let proxy = ProxyPre::P3(ServicePre::new(self.pool.pre().clone())?).instantiate_async(&mut store).await?;
+        let wall_max = self.pool.options().wall_max;
         let meter = store.data().meter.clone();
         meter.begin_stream();
         let expiration = Expiration { wall_max, meter, sleep: Box::pin(sleep(IDLE_MAX)) };
-        Ok(Instance { store, proxy, view: <State as WasiHttpView>::http, expiration, state: Worker { wall_max } })
+        let state = Worker { wall_max, concurrent_max: self.concurrent_max, total_max: self.total_max, _permit: permit };
+        Ok(Instance { store, proxy, view: <State as WasiHttpView>::http, expiration, state })
     }
 }
 
 struct Worker {
     wall_max: Duration,
+    concurrent_max: usize,
+    total_max: usize,
+    /// Given back when the instance is gone.
+    _permit: OwnedSemaphorePermit,
 }
 
 impl WorkerState for Worker {
@@ -103,8 +111,8 @@ impl WorkerState for Worker {
 
     fn should_accept_request(&self, concurrent: usize, total: usize) -> ShouldAccept {
         match () {
-            () if total >= TOTAL_MAX => ShouldAccept::Never,
-            () if concurrent >= CONCURRENT_MAX => ShouldAccept::No,
+            () if total >= self.total_max => ShouldAccept::Never,
+            () if concurrent >= self.concurrent_max => ShouldAccept::No,
             () => ShouldAccept::Yes,
         }
     }

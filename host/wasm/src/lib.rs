@@ -56,7 +56,8 @@ pub struct Options {
     /// Where compiled code is kept.
     pub cache: Option<PathBuf>,
     /// Whether an instance of a component without a manifest serves more than one request; such
-    /// components are made for hosts that make a new one each time.
+    /// components are made for hosts that make a new one each time. With `wasi:http` 0.3 they run
+    /// side by side, and a trap in one ends all of the instance's.
     pub reuse_foreign: bool,
 }
 

@@ -20,7 +20,7 @@ use std::{
 };
 use tidegate_hub::{Fault, Hub};
 use tokio::{
-    sync::{Semaphore, SemaphorePermit},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::timeout,
 };
 use wasmtime::{
@@ -41,7 +41,7 @@ pub(crate) struct Pool {
     hub: Option<Arc<Hub>>,
     idle: Mutex<Vec<Instance>>,
     /// A permit is the right to have an instance in use.
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 /// Full names of the interfaces that the component exports, with their versions.
@@ -143,7 +143,7 @@ impl Taken<'_> {
 
 impl Pool {
     pub(crate) fn new(machine: Machine, pre: InstancePre<State>, interfaces: Interfaces, options: Options) -> Pool {
-        let permits = Semaphore::new(options.instances_max.clamp(1, Semaphore::MAX_PERMITS));
+        let permits = Arc::new(Semaphore::new(options.instances_max.clamp(1, Semaphore::MAX_PERMITS)));
         Pool { machine, pre, interfaces, options, hub: None, idle: Mutex::default(), permits }
     }
 
@@ -191,6 +191,14 @@ impl Pool {
             return Ok(permit);
         }
         match timeout(WAIT, self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Fault::Busy),
+        }
+    }
+
+    /// The right to have an instance that does not come from this pool's stack.
+    pub(crate) async fn owned_permit(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        match timeout(WAIT, self.permits.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Fault::Busy),
         }
