@@ -26,7 +26,13 @@ impl Contender {
 
     /// An app in Tidegate.
     pub(crate) fn tidegate(name: &'static str, app: &Path, path: &str, files: &Files) -> Self {
-        let command = [text(&files.tidegate), "serve".into(), "--listen".into(), ANY_PORT.into(), text(app)];
+        Self::tidegate_with(name, &[], app, path, files)
+    }
+
+    /// An app in Tidegate, with more options.
+    pub(crate) fn tidegate_with(name: &'static str, options: &[&str], app: &Path, path: &str, files: &Files) -> Self {
+        let command = [text(&files.tidegate), "serve".into(), "--listen".into(), ANY_PORT.into()];
+        let command = command.into_iter().chain(options.iter().map(ToString::to_string)).chain([text(app)]);
         Self { name, target: target(command, path), needs: vec![files.tidegate.clone(), app.to_owned()] }
     }
 

@@ -68,6 +68,7 @@ fn wasi_http(arguments: &Arguments) -> Match {
         load: Load::Request { connections: CONNECTIONS },
         contenders: vec![
             Contender::wasmtime("wasmtime serve", &files.proxy, files),
+            Contender::tidegate_with("tidegate, instances reused", &["--reuse-foreign"], &files.proxy, "/", files),
             Contender::tidegate("tidegate", &files.proxy, "/", files),
         ],
     }
