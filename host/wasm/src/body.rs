@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, app::Stream};
-use tokio::{runtime::Handle, task::JoinHandle, time::timeout};
+use tokio::{runtime::Handle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client's body for a guest.
@@ -38,15 +38,20 @@ impl http_body::Body for Incoming {
 /// How long a guest may go on when nobody reads its answer any more.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
-/// A guest's body for a client. `call`: what the guest is still doing; if that fails, the body has no good end.
-pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, call: Option<JoinHandle<Result<(), Fault>>>) -> Body {
-    Box::pin(Outgoing { body, hub, call })
+/// What a guest still does behind the head of its answer.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
+
+/// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body has no good end.
+pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, rest: Option<Rest>) -> Body {
+    Box::pin(Outgoing { body, hub, rest, fault: None })
 }
 
 struct Outgoing {
     body: WasiBody,
     hub: Arc<Hub>,
-    call: Option<JoinHandle<Result<(), Fault>>>,
+    rest: Option<Rest>,
+    /// How `rest` failed.
+    fault: Option<Fault>,
 }
 
 /// The guest failed behind the head of its answer: there is nobody to give an id to.
@@ -56,41 +61,32 @@ fn tell(hub: &Hub, fault: &str) {
 }
 
 impl Outgoing {
-    /// The guest's end, when its body has ended: a trap behind the last byte is still a broken answer.
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let Some(call) = &mut self.call else { return Poll::Ready(None) };
-        let outcome = ready!(Pin::new(call).poll(cx));
-        self.call = None;
-        match outcome {
-            Ok(Ok(())) => Poll::Ready(None),
-            Ok(Err(fault)) => {
-                tell(&self.hub, &fault.to_string());
-                Poll::Ready(Some(Err(BodyError(fault.to_string()))))
-            }
-            Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(rest) = &mut self.rest {
+            let outcome = ready!(rest.as_mut().poll(cx));
+            self.rest = None;
+            self.fault = outcome.err();
         }
+        Poll::Ready(())
     }
 
-    /// The guest's own end, which is awaited when this is dropped, says why; where there is none, the body's error has to do.
-    fn broken(&self, error: &Error) -> BodyError {
-        let told = format!("the guest's body: {error:?}");
-        if self.call.is_none() {
-            tell(&self.hub, &told);
-        }
-        BodyError(told)
+    fn broken(&mut self, told: String) -> Poll<Option<Result<Frame, BodyError>>> {
+        tell(&self.hub, &told);
+        Poll::Ready(Some(Err(BodyError(told))))
     }
 }
 
 /// The client is gone: what the guest writes from now on fails, and so it soon ends, or is ended.
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        if let (Some(mut call), Ok(runtime)) = (self.call.take(), Handle::try_current()) {
+        if let Some(fault) = self.fault.take() {
+            tell(&self.hub, &fault.to_string());
+        }
+        if let (Some(rest), Ok(runtime)) = (self.rest.take(), Handle::try_current()) {
             let hub = self.hub.clone();
             runtime.spawn(async move {
-                match timeout(ENDS_WITHIN, &mut call).await {
-                    Ok(Ok(Err(fault))) => tell(&hub, &fault.to_string()),
-                    Ok(_) => {}
-                    Err(_) => call.abort(),
+                if let Ok(Err(fault)) = timeout(ENDS_WITHIN, rest).await {
+                    tell(&hub, &fault.to_string());
                 }
             });
         }
@@ -99,13 +95,27 @@ impl Drop for Outgoing {
 
 impl Stream for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let outgoing = &mut *self;
+        let rest = outgoing.poll_rest(cx);
+        match ready!(Pin::new(&mut outgoing.body).poll_frame(cx)) {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(match frame.into_data() {
                 Ok(bytes) => Frame::Data(bytes),
                 Err(frame) => Frame::Trailers(frame.into_trailers().unwrap_or_default()),
             }))),
-            Some(Err(error)) => Poll::Ready(Some(Err(self.broken(&error)))),
-            None => self.poll_end(cx),
+            // The guest's own end says why, now or when this is dropped; where there is none, the body's error has to do.
+            Some(Err(error)) => match outgoing.fault.take() {
+                Some(fault) => outgoing.broken(fault.to_string()),
+                None if outgoing.rest.is_some() => Poll::Ready(Some(Err(BodyError(format!("{error:?}"))))),
+                None => outgoing.broken(format!("the guest's body: {error:?}")),
+            },
+            // A trap behind the last byte is still a broken answer.
+            None => {
+                ready!(rest);
+                match outgoing.fault.take() {
+                    Some(fault) => outgoing.broken(fault.to_string()),
+                    None => Poll::Ready(None),
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! `wasi:http/incoming-handler` 0.2: one streamed request to one instance, which goes on while its answer streams.
 
 use crate::{
-    body::{Incoming, outgoing},
+    body::{Incoming, Rest, outgoing},
     fault::fault,
     meter,
     pool::Pool,
@@ -42,11 +42,12 @@ pub(crate) async fn stream(pool: &Arc<Pool>, hub: &Arc<Hub>, request: &Request, 
         Err(_) => Err(Fault::Wall),
         Ok(Some(Ok(response))) => {
             let (parts, body) = response.into_parts();
-            let call = match ended {
-                Some(outcome) => tokio::spawn(ready(outcome)),
-                None => tokio::spawn(call),
+            let rest: Option<Rest> = match ended {
+                Some(Ok(())) => None,
+                Some(outcome) => Some(Box::pin(ready(outcome))),
+                None => Some(call),
             };
-            let body = outgoing(body, hub.clone(), Some(call));
+            let body = outgoing(body, hub.clone(), rest);
             Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body })
         }
         Ok(Some(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
