@@ -66,12 +66,13 @@ pub(crate) enum Answers {
 
 /// What answers a request, or guards it: an async closure or function.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't answer requests",
-    label = "no async closure or function of a request",
+    message = "`{Self}` is no handler of requests",
+    label = "neither an `async` closure nor an `async fn` of one `Request`",
     note = "write `async |req: Request| ...`, or give the name of an `async fn(Request) -> ...`"
 )]
 pub trait Handler<R>: AsyncFn(Request) -> R {}
 
+#[diagnostic::do_not_recommend]
 impl<F, R> Handler<R> for F where F: AsyncFn(Request) -> R {}
 
 impl App {

@@ -39,8 +39,8 @@ use std::{fmt, future::Future, ops};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no socket",
-    label = "neither a closure for messages nor a type that implements `Socket`",
-    note = "write `async |conn: Conn, msg| conn.send(msg)`, with the type of `conn`, returning `()` or `Result`",
+    label = "neither an `async` closure of a `Conn` and a `Message` that returns `()` or `Result`, nor a type that implements `Socket`",
+    note = "write `async |conn: Conn, msg| conn.send(msg)`, with the type of `conn`",
     note = "or implement `Socket` for a type of your own and give a value of it"
 )]
 pub trait Socket {
@@ -69,6 +69,7 @@ pub trait Socket {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<F, R> Socket for F
 where
     F: AsyncFn(Conn, Message) -> R,
@@ -79,9 +80,9 @@ where
     }
 }
 
-/// What a closure for messages may return.
+/// What a closure for messages may return, and the handler of a stream route.
 #[diagnostic::on_unimplemented(
-    message = "a socket's closure returns `()` or `Result`, not `{Self}`",
+    message = "a handler of messages or of a stream returns `()` or `Result`, not `{Self}`",
     note = "end it with `;`, or with `Ok(())` behind a `?`"
 )]
 pub trait Outcome {

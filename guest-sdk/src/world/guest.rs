@@ -51,11 +51,11 @@ impl Handle {
     }
 
     pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
-        Ok(Connection::send(self, &message.into())?)
+        Connection::send(self, &outward(message)).map_err(send_error)
     }
 
     pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
-        Ok(Connection::close(self, code, reason)?)
+        Connection::close(self, code, reason).map_err(limit_error)
     }
 
     pub(crate) fn attachment(&self) -> Vec<u8> {
@@ -63,10 +63,11 @@ impl Handle {
     }
 
     pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        match mark::is_needed() {
-            false => Ok(Connection::set_attachment(self, bytes)?),
-            true => Ok(Connection::set_attachment(self, &mark::write(self.route(), bytes.to_vec()))?),
-        }
+        let set = match mark::is_needed() {
+            false => Connection::set_attachment(self, bytes),
+            true => Connection::set_attachment(self, &mark::write(self.route(), bytes.to_vec())),
+        };
+        set.map_err(limit_error)
     }
 
     /// The socket route that the connection came by.
@@ -78,11 +79,11 @@ impl Handle {
     }
 
     pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
-        Ok(Connection::follow(self, topic)?)
+        Connection::follow(self, topic).map_err(limit_error)
     }
 
     pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
-        Ok(Connection::set_tags(self, tags)?)
+        Connection::set_tags(self, tags).map_err(limit_error)
     }
 }
 
@@ -96,43 +97,37 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
     let Publication { message, event, except } = publication;
-    Ok(topics::publish(topic, &topics::Publication { message: message.into(), event, except })?)
+    topics::publish(topic, &topics::Publication { message: outward(message), event, except }).map_err(limit_error)
 }
 
-impl From<Message> for types::Message {
-    fn from(message: Message) -> types::Message {
-        match message {
-            Message::Text(text) => types::Message::Text(text),
-            Message::Binary(bytes) => types::Message::Binary(bytes),
-        }
+// Functions, where `From` would show generated types in the documentation and the errors of ours.
+
+fn outward(message: Message) -> types::Message {
+    match message {
+        Message::Text(text) => types::Message::Text(text),
+        Message::Binary(bytes) => types::Message::Binary(bytes),
     }
 }
 
-impl From<types::Message> for Message {
-    fn from(message: types::Message) -> Message {
-        match message {
-            types::Message::Text(text) => Message::Text(text),
-            types::Message::Binary(bytes) => Message::Binary(bytes),
-        }
+fn inward(message: types::Message) -> Message {
+    match message {
+        types::Message::Text(text) => Message::Text(text),
+        types::Message::Binary(bytes) => Message::Binary(bytes),
     }
 }
 
-impl From<websockets::SendError> for SendError {
-    fn from(error: websockets::SendError) -> SendError {
-        match error {
-            websockets::SendError::Closed => SendError::Closed,
-            websockets::SendError::Full => SendError::Full,
-            websockets::SendError::TooLarge => SendError::TooLarge,
-        }
+fn send_error(error: websockets::SendError) -> SendError {
+    match error {
+        websockets::SendError::Closed => SendError::Closed,
+        websockets::SendError::Full => SendError::Full,
+        websockets::SendError::TooLarge => SendError::TooLarge,
     }
 }
 
-impl From<types::LimitError> for LimitError {
-    fn from(error: types::LimitError) -> LimitError {
-        match error {
-            types::LimitError::TooLarge => LimitError::TooLarge,
-            types::LimitError::TooMany => LimitError::TooMany,
-            types::LimitError::NotValid => LimitError::NotValid,
-        }
+fn limit_error(error: types::LimitError) -> LimitError {
+    match error {
+        types::LimitError::TooLarge => LimitError::TooLarge,
+        types::LimitError::TooMany => LimitError::TooMany,
+        types::LimitError::NotValid => LimitError::NotValid,
     }
 }

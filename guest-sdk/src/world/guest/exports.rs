@@ -1,8 +1,8 @@
 //! The component's exports: each hands its event to the app, which is built once an instance.
 
-use super::{Handle, io, mark};
+use super::{Handle, inward, io, mark};
 use crate::{
-    App, CloseInfo, Conn, Message, Request, Response, Serve, Upgrade,
+    App, CloseInfo, Conn, Request, Response, Serve, Upgrade,
     app::Answers,
     bindings::{
         exports::tidegate::app::{
@@ -17,7 +17,12 @@ use crate::{
     request::Head,
     stream::Body,
 };
-use std::{cell::OnceCell, marker::PhantomData};
+use std::{
+    cell::OnceCell,
+    fmt,
+    marker::PhantomData,
+    panic::{self, PanicHookInfo},
+};
 use wasip2::{
     exports::http::incoming_handler,
     http::types::{IncomingRequest, ResponseOutparam},
@@ -35,9 +40,25 @@ fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
 }
 
 fn build<S: Serve>() -> App {
+    // Before the app is built: it may have a better one.
+    panic::set_hook(Box::new(|panic| eprintln!("{}", OneLine(panic))));
     let app = S::app();
     mark::note(&app);
     app
+}
+
+/// A panic as the operator reads it: the host logs each line by itself, so there is only one.
+struct OneLine<'a>(&'a PanicHookInfo<'a>);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("panic")?;
+        if let Some(location) = self.0.location() {
+            write!(f, " at {location}")?;
+        }
+        let message = self.0.payload_as_str().unwrap_or("with a value that is no text");
+        message.lines().map(str::trim).try_for_each(|line| write!(f, ": {line}"))
+    }
 }
 
 impl<S: Serve> manifest::Guest for Served<S> {
@@ -63,14 +84,14 @@ impl<S: Serve> guard_handler::Guest for Served<S> {
     fn check(guard: u32, request: types::Request) -> Verdict {
         match with::<S, _>(|app| app.check(guard, whole(request, Vec::new()))) {
             Ok(pass) => Verdict::Pass(Passed { headers: pass.headers, context: pass.context }),
-            Err(response) => Verdict::Answer(response.into()),
+            Err(response) => Verdict::Answer(answer(response)),
         }
     }
 }
 
 impl<S: Serve> http_handler::Guest for Served<S> {
     fn handle(request: types::Request, body: Vec<u8>) -> types::Response {
-        with::<S, _>(|app| app.handle(whole(request, body))).into()
+        answer(with::<S, _>(|app| app.handle(whole(request, body))))
     }
 }
 
@@ -79,7 +100,7 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
         let route = request.route;
         let accept = match with::<S, _>(|app| app.upgrade(Upgrade { request: whole(request, Vec::new()), offered })) {
             Ok(accept) => accept,
-            Err(response) => return Decision::Reject(response.into()),
+            Err(response) => return Decision::Reject(answer(response)),
         };
         match accept.close {
             Some(close) => Decision::AcceptThenClose(close),
@@ -97,7 +118,7 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     }
 
     fn on_messages(connection: &Connection, messages: Vec<types::Message>) {
-        let mut messages = messages.into_iter().map(Message::from);
+        let mut messages = messages.into_iter().map(inward);
         with::<S, _>(|app| {
             let handle = Handle::lent(connection);
             let route = handle.route();
@@ -122,7 +143,7 @@ impl<S: Serve> events_handler::Guest for Served<S> {
         if let Some(id) = last_event_id.filter(|_| !has_header) {
             request.headers.push(("last-event-id".to_owned(), id.into_bytes()));
         }
-        let feed = with::<S, _>(|app| app.subscribe(whole(request, Vec::new())))?;
+        let feed = with::<S, _>(|app| app.subscribe(whole(request, Vec::new()))).map_err(answer)?;
         let first = feed.first.into_iter().map(|(data, event)| First { data, event });
         Ok(events_handler::Feed { topics: feed.topics, first: first.collect() })
     }
@@ -148,9 +169,7 @@ fn whole(request: types::Request, body: Vec<u8>) -> Request {
     Request { head: Head { method, scheme, authority, path, headers, params, peer, route, context }, body: Body::of_bytes(body) }
 }
 
-impl From<Response> for types::Response {
-    fn from(response: Response) -> types::Response {
-        let Response { status, headers, body } = response;
-        types::Response { status, headers, body }
-    }
+fn answer(response: Response) -> types::Response {
+    let Response { status, headers, body } = response;
+    types::Response { status, headers, body }
 }
