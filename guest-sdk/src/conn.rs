@@ -87,7 +87,8 @@ const STALE: &str = "this connection's event is over: keep `conn.id()` and `find
 impl Conn {
     /// Lends the connection to `event`, and takes it back.
     pub(crate) fn lend<T>(handle: world::Handle, event: impl FnOnce(&Conn) -> T) -> T {
-        let number = EVENT.get();
+        let number = EVENT.get() + 1; // not that of an event that panicked
+        EVENT.set(number);
         let value = event(&Conn { handle, event: Some(number) });
         EVENT.set(number + 1);
         value

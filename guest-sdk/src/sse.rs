@@ -126,7 +126,7 @@ fn check(value: Option<&str>, error: BadEvent) -> Result<(), BadEvent> {
 }
 
 /// Lines as the reader of a stream sees them: ended by CR, LF or both together.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;

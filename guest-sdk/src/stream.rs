@@ -112,11 +112,12 @@ impl Reply {
         Ok(Events { writer: stream.header("x-accel-buffering", "no").start()? })
     }
 
-    /// Sends a whole answer. Its status and headers are the answer's own.
+    /// Sends a whole answer: its status, its headers behind those that were added here, its body.
     pub async fn send(self, answer: impl IntoResponse) -> Result {
-        let response = answer.into_response()?;
-        self.outgoing.start(&response)?;
-        self.outgoing.write(&response.body).await
+        let Response { status, headers, body } = answer.into_response()?;
+        let head = headers.iter().fold(self.head.with_status(status), |head, (name, value)| head.header(name, value));
+        self.outgoing.start(&head)?;
+        self.outgoing.write(&body).await
     }
 }
 
@@ -162,12 +163,13 @@ impl std::error::Error for Gone {}
 
 /// What answers a stream route.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't answer a stream route",
-    label = "no async closure or function of a request and a reply",
+    message = "`{Self}` is no handler of a stream route",
+    label = "neither an `async` closure nor an `async fn` of a `Request` and a `Reply`",
     note = "write `async |req: Request, reply: Reply| -> Result {{ ... }}`"
 )]
 pub trait StreamHandler<R>: AsyncFn(Request, Reply) -> R {}
 
+#[diagnostic::do_not_recommend]
 impl<F, R> StreamHandler<R> for F where F: AsyncFn(Request, Reply) -> R {}
 
 /// A stream route's handler, its types forgotten.

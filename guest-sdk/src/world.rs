@@ -11,4 +11,4 @@ pub use guest::Served;
 #[cfg(target_family = "wasm")]
 pub(crate) use guest::{Handle, Incoming, Outgoing, Wait, find, ids, publish, wait};
 #[cfg(not(target_family = "wasm"))]
-pub(crate) use native::{Handle, Incoming, Outgoing, Recording, Wait, enter, find, ids, publish, wait};
+pub(crate) use native::{Handle, Incoming, Outgoing, Recording, STATUSES, Wait, enter, find, ids, inward, publish, wait};

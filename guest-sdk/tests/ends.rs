@@ -11,6 +11,7 @@ impl Socket for Told {
         match msg.text()? {
             "leave" => conn.close(4001, "as you wish"),
             "fail" => Err(Error::fault("out of ideas")),
+            "panic" => panic!("on purpose"),
             _ => conn.send("go on"),
         }
     }
@@ -25,11 +26,13 @@ impl Socket for Told {
 #[test]
 fn every_end_is_told_once_and_nothing_is_sent_behind_it() {
     type End = fn(&mut testing::Server, testing::ConnRef);
-    let ends: [(&str, End, &str); 4] = [
+    let ends: [(&str, End, &str); 6] = [
         ("the client closes", |server, ann| server.close(ann), "1000 clean=true by_peer=true"),
+        ("the client says why", |server, ann| server.close_with(ann, 4000, "tired"), "4000 clean=true by_peer=true"),
         ("the client vanishes", |server, ann| server.vanish(ann), "1006 clean=false by_peer=true"),
         ("the app closes", |server, ann| server.say(ann, "leave"), "4001 clean=true by_peer=false"),
         ("the app fails", |server, ann| server.say(ann, "fail"), "1011 clean=true by_peer=false"),
+        ("the app panics", |server, ann| server.say(ann, "panic"), "1011 clean=true by_peer=false"),
     ];
     for (how, end, expected) in ends {
         let told = Arc::new(Mutex::new(Vec::new()));
@@ -41,4 +44,69 @@ fn every_end_is_told_once_and_nothing_is_sent_behind_it() {
         server.say(bob, "and you?");
         assert_eq!(server.heard(bob), ["go on"], "{how}");
     }
+}
+
+/// Panics in the hook that the client names.
+struct Clumsy;
+
+impl Clumsy {
+    fn trip(at: &str, request: &Request) {
+        assert!(request.query_string() != at, "on purpose");
+    }
+}
+
+impl Socket for Clumsy {
+    async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
+        Clumsy::trip("upgrade", upgrade);
+        Ok(Accept::new())
+    }
+
+    async fn open(&self, conn: &Conn, request: &Request) -> Result {
+        conn.send("welcome")?;
+        Clumsy::trip("open", request);
+        conn.follow("news")
+    }
+
+    async fn close(&self, _: &Conn, _: &CloseInfo) -> Result {
+        panic!("on purpose")
+    }
+}
+
+#[test]
+fn a_panic_ends_its_event_and_nothing_else() {
+    async fn trip(request: Request) -> Result<Pass> {
+        Clumsy::trip("guard", &request);
+        Ok(Pass::new())
+    }
+    let app = App::new()
+        .guard("/*", trip)
+        .get("/", async |_| -> String { panic!("on purpose") })
+        .get("/calm", async |_| "calm")
+        .feed("/feed", |_| -> Feed { panic!("on purpose") })
+        .stream("/before", async |_, _| -> Result { panic!("on purpose") })
+        .stream("/midway", async |_, reply: Reply| -> Result {
+            reply.start()?.write("the first half, ").await?;
+            panic!("on purpose")
+        })
+        .socket("/socket", Clumsy);
+    let mut server = testing::serve(app);
+    let bob = server.connect("/socket");
+
+    for path in ["/", "/calm?guard", "/before", "/feed"] {
+        let reply = server.get(path);
+        assert_eq!((reply.status(), reply.text()), (500, "internal error"), "{path}");
+    }
+    let half = server.get("/midway");
+    assert_eq!((half.status(), half.text(), half.is_whole()), (200, "the first half, ", false));
+    assert_eq!(server.try_connect("/socket?upgrade").unwrap_err().status(), 500);
+    assert_eq!(server.try_subscribe("/feed").unwrap_err().status(), 500);
+
+    let ann = server.connect("/socket?open");
+    assert_eq!(server.heard(ann), ["welcome"], "what was sent before arrives");
+    assert_eq!(server.closed(ann), Some((1011, "internal error".into())));
+
+    server.publish("news", "still here");
+    assert_eq!(server.heard(bob), ["welcome", "still here"]);
+    server.close(bob);
+    assert_eq!(server.get("/calm").text(), "calm");
 }

@@ -1,7 +1,11 @@
-//! What a client of a server under test gets: answers, and events.
+//! An answer as its client gets it: what the app gave, and what the host makes of that.
 
-use super::{ConnRef, FeedRef, Server};
-use crate::{Response, world::Recording};
+use super::Heard;
+use crate::{
+    Accept, Response,
+    world::{Recording, STATUSES},
+};
+use http::{HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use std::fmt;
 
@@ -29,8 +33,13 @@ impl Reply {
 
     /// The first header of this name. Panics if it is not text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.response.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
-        Some(std::str::from_utf8(value).expect("a header of text"))
+        self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All headers, names in lower case. Panics at one that is not text.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = |value| std::str::from_utf8(value).expect("a header of text");
+        self.response.headers.iter().map(move |(name, value)| (name.as_str(), text(value)))
     }
 
     /// The body.
@@ -48,9 +57,9 @@ impl Reply {
         serde_json::from_slice(self.bytes()).unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(self.bytes())))
     }
 
-    /// The body as the events of a stream, as a browser reads them.
+    /// The body as the events of a stream, as a browser reads them. Panics if it is no text.
     pub fn events(&self) -> Vec<Heard> {
-        self.text().split_inclusive("\n\n").filter_map(Heard::parse).collect()
+        Heard::read(self.text())
     }
 
     /// Whether the answer came to its end: a streamed one may be broken off, by either side.
@@ -65,98 +74,94 @@ impl fmt::Debug for Reply {
     }
 }
 
-impl From<Response> for Reply {
-    fn from(response: Response) -> Reply {
+/// What the host makes of it.
+impl Reply {
+    /// An app's whole answer: without the headers that are the host's, or a 500 if it breaks the contract.
+    pub(super) fn of_app(response: Response) -> Reply {
+        if !STATUSES.contains(&response.status) {
+            return Reply::broken(&format!("{} is no status of an answer: 200 to 599", response.status));
+        }
+        let Response { status, headers, body } = response;
+        match Reply::check_headers(&headers) {
+            Ok(()) => Reply::new(Response { status, headers: Vec::new(), body }).with_headers(headers),
+            Err(broken) => broken,
+        }
+    }
+
+    /// A streamed answer: headers that no answer may have never left the app.
+    pub(super) fn of_stream(recording: Recording) -> Reply {
+        let Some(Response { status, headers, .. }) = recording.head else { return Reply::trap() };
+        let response = Response { status, headers: Vec::new(), body: recording.pieces.concat() };
+        let headers = headers.into_iter().filter(|(name, value)| is_header(name, value)).collect();
+        Reply { response, is_whole: recording.is_finished }.with_headers(headers)
+    }
+
+    /// The 101 for what the app accepts.
+    pub(super) fn of_upgrade(accept: &Accept) -> Reply {
+        let reply = Reply::new(Response::new(101)).with_headers(accept.headers.clone());
+        match &accept.protocol {
+            Some(protocol) => reply.with("sec-websocket-protocol", protocol),
+            None => reply,
+        }
+    }
+
+    /// The head of a feed.
+    pub(super) fn of_feed() -> Reply {
+        let head = Response::new(200).header("content-type", "text/event-stream").header("cache-control", "no-cache, no-transform");
+        Reply::new(head.header("x-accel-buffering", "no"))
+    }
+
+    /// The host's own answer.
+    pub(super) fn of_host(status: u16, text: &str) -> Reply {
+        Reply::new(Response::text(text).with_status(status))
+    }
+
+    /// For an event that ended in a panic.
+    pub(super) fn trap() -> Reply {
+        Reply::of_host(500, "internal error")
+    }
+
+    /// For an app that broke the contract. The host tells the operator how, and this client, which is a test.
+    pub(super) fn broken(how: &str) -> Reply {
+        Reply::of_host(500, &format!("the app broke the contract: {how}"))
+    }
+
+    /// Whether these can be headers of an answer.
+    pub(super) fn check_headers(headers: &[(String, Vec<u8>)]) -> Result<(), Reply> {
+        match headers.iter().find(|(name, value)| !is_header(name, value)) {
+            Some((name, _)) => Err(Reply::broken(&format!("{name:?} is no header name, or its value has a byte that no header may have"))),
+            None => Ok(()),
+        }
+    }
+
+    /// With these headers, but for those that are the host's.
+    pub(super) fn with_headers(mut self, headers: Vec<(String, Vec<u8>)>) -> Reply {
+        self.response.headers.extend(headers.into_iter().filter(|(name, _)| !is_hosts(name)));
+        self
+    }
+
+    /// With a header that is the host's.
+    pub(super) fn with(mut self, name: &str, value: &str) -> Reply {
+        self.response = self.response.header(name, value);
+        self
+    }
+
+    pub(super) fn without_body(mut self) -> Reply {
+        self.response.body.clear();
+        self
+    }
+
+    fn new(response: Response) -> Reply {
         Reply { response, is_whole: true }
     }
 }
 
-impl From<Recording> for Reply {
-    fn from(recording: Recording) -> Reply {
-        let head = recording.head.expect("every stream route answers");
-        Reply { response: Response { body: recording.pieces.concat(), ..head }, is_whole: recording.is_finished }
-    }
+fn is_header(name: &str, value: &[u8]) -> bool {
+    HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_bytes(value).is_ok()
 }
 
-/// An event as a client gets it. Equal to a text if that is its data.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
-    pub(super) id: Option<String>,
-    pub(super) name: Option<String>,
-    pub(super) data: String,
-}
-
-impl Heard {
-    /// Its id, if it has one.
-    pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
-    }
-
-    /// Its name, if it has one.
-    pub fn name(&self) -> Option<&str> {
-        self.name.as_deref()
-    }
-
-    /// Its data, the lines joined by LF.
-    pub fn data(&self) -> &str {
-        &self.data
-    }
-
-    /// Reads one event, of LF-ended lines as the SDK writes them; `None` for one without data.
-    fn parse(text: &str) -> Option<Heard> {
-        let field = |name: &'static str| {
-            let value = move |line: &str| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned);
-            text.lines().filter_map(value)
-        };
-        let data: Vec<String> = field("data").collect();
-        if data.is_empty() {
-            return None;
-        }
-        Some(Heard { id: field("id").next_back(), name: field("event").next_back(), data: data.join("\n") })
-    }
-}
-
-impl PartialEq<&str> for Heard {
-    fn eq(&self, data: &&str) -> bool {
-        self.data == *data
-    }
-}
-
-/// Where a request led to.
-pub(super) enum Outcome {
-    Reply(Reply),
-    Conn(ConnRef),
-    Feed(FeedRef),
-}
-
-impl Outcome {
-    /// An answer of the host's own.
-    pub(super) fn text(status: u16, text: &str) -> Outcome {
-        Outcome::Reply(Response::text(text).with_status(status).into())
-    }
-
-    pub(super) fn with_headers(mut self, headers: Vec<(String, Vec<u8>)>, server: &mut Server) -> Outcome {
-        match &mut self {
-            Outcome::Reply(reply) => reply.response.headers.extend(headers),
-            Outcome::Conn(conn) => server.clients[conn.0].handshake.response.headers.extend(headers),
-            Outcome::Feed(_) => {}
-        }
-        self
-    }
-
-    pub(super) fn without_body(mut self) -> Outcome {
-        if let Outcome::Reply(reply) = &mut self {
-            reply.response.body.clear();
-        }
-        self
-    }
-
-    /// As seen by a client that doesn't know what it got.
-    pub(super) fn into_reply(self, server: &mut Server) -> Reply {
-        match self {
-            Outcome::Reply(reply) => reply,
-            Outcome::Conn(conn) => server.handshake(conn).clone(),
-            Outcome::Feed(_) => Response::new(200).header("content-type", "text/event-stream").into(),
-        }
-    }
+/// Framing and hop-by-hop headers (RFC 9110 section 7.6.1), and those of the WebSocket handshake.
+fn is_hosts(name: &str) -> bool {
+    let names = ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
+    names.contains(&name) || name.starts_with("sec-websocket-")
 }

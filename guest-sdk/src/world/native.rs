@@ -6,6 +6,7 @@ use std::{
     collections::VecDeque,
     future::Future,
     mem,
+    ops::RangeInclusive,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -13,6 +14,9 @@ use std::{
     time::Duration,
 };
 use tidegate_hub as hub;
+
+/// What an answer's status may be.
+pub(crate) const STATUSES: RangeInclusive<u16> = 200..=599;
 
 thread_local! {
     /// The server that runs a handler on this thread.
@@ -24,10 +28,17 @@ thread_local! {
 
 /// Runs a handler as one of this server's.
 pub(crate) fn enter<T>(hub: &Arc<hub::Hub>, handler: impl FnOnce() -> T) -> T {
-    let before = HUB.replace(Some(hub.clone()));
-    let value = handler();
-    HUB.set(before);
-    value
+    let _leave = Leave(HUB.replace(Some(hub.clone())));
+    handler()
+}
+
+/// The way out of a handler, by a panic too.
+struct Leave(Option<Arc<hub::Hub>>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        HUB.set(self.0.take());
+    }
 }
 
 fn with_hub<T>(act: impl FnOnce(&Arc<hub::Hub>) -> T) -> T {
@@ -52,7 +63,7 @@ impl Handle {
     }
 
     pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
-        Ok(self.0.send(message.into())?)
+        self.0.send(outward(message)).map_err(send_error)
     }
 
     pub(crate) fn queued(&self) -> u64 {
@@ -60,7 +71,7 @@ impl Handle {
     }
 
     pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
-        Ok(self.0.close(code, reason)?)
+        self.0.close(code, reason).map_err(limit_error)
     }
 
     pub(crate) fn attachment(&self) -> Vec<u8> {
@@ -68,11 +79,11 @@ impl Handle {
     }
 
     pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        Ok(self.0.set_attachment(bytes.to_vec().into())?)
+        self.0.set_attachment(bytes.to_vec().into()).map_err(limit_error)
     }
 
     pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
-        Ok(self.0.follow(topic)?)
+        self.0.follow(topic).map_err(limit_error)
     }
 
     pub(crate) fn unfollow(&self, topic: &str) {
@@ -84,7 +95,7 @@ impl Handle {
     }
 
     pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
-        Ok(self.0.set_tags(tags.to_vec())?)
+        self.0.set_tags(tags.to_vec()).map_err(limit_error)
     }
 }
 
@@ -101,46 +112,40 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
     let Publication { message, event, except } = publication;
-    let except = except.map(|id| id.parse()).transpose()?;
-    let publication = hub::Publication { event, except, ..hub::Publication::new(message.into()) };
-    Ok(with_hub(|hub| hub.publish(topic, publication))?)
+    let except = except.map(|id| id.parse()).transpose().map_err(limit_error)?;
+    let publication = hub::Publication { event, except, ..hub::Publication::new(outward(message)) };
+    with_hub(|hub| hub.publish(topic, publication)).map_err(limit_error)
 }
 
-impl From<Message> for hub::Message {
-    fn from(message: Message) -> hub::Message {
-        match message {
-            Message::Text(text) => hub::Message::text(text),
-            Message::Binary(bytes) => hub::Message::binary(bytes),
-        }
+// Functions, where `From` would show the host's types in the documentation of ours.
+
+fn outward(message: Message) -> hub::Message {
+    match message {
+        Message::Text(text) => hub::Message::text(text),
+        Message::Binary(bytes) => hub::Message::binary(bytes),
     }
 }
 
-impl From<&hub::Message> for Message {
-    fn from(message: &hub::Message) -> Message {
-        match message {
-            hub::Message::Text(text) => Message::Text(text.to_string()),
-            hub::Message::Binary(bytes) => Message::Binary(bytes.to_vec()),
-        }
+pub(crate) fn inward(message: &hub::Message) -> Message {
+    match message {
+        hub::Message::Text(text) => Message::Text(text.to_string()),
+        hub::Message::Binary(bytes) => Message::Binary(bytes.to_vec()),
     }
 }
 
-impl From<hub::SendError> for SendError {
-    fn from(error: hub::SendError) -> SendError {
-        match error {
-            hub::SendError::Closed => SendError::Closed,
-            hub::SendError::Full => SendError::Full,
-            hub::SendError::TooLarge => SendError::TooLarge,
-        }
+fn send_error(error: hub::SendError) -> SendError {
+    match error {
+        hub::SendError::Closed => SendError::Closed,
+        hub::SendError::Full => SendError::Full,
+        hub::SendError::TooLarge => SendError::TooLarge,
     }
 }
 
-impl From<hub::LimitError> for LimitError {
-    fn from(error: hub::LimitError) -> LimitError {
-        match error {
-            hub::LimitError::TooLarge => LimitError::TooLarge,
-            hub::LimitError::TooMany => LimitError::TooMany,
-            hub::LimitError::NotValid => LimitError::NotValid,
-        }
+fn limit_error(error: hub::LimitError) -> LimitError {
+    match error {
+        hub::LimitError::TooLarge => LimitError::TooLarge,
+        hub::LimitError::TooMany => LimitError::TooMany,
+        hub::LimitError::NotValid => LimitError::NotValid,
     }
 }
 
@@ -224,6 +229,9 @@ impl Outgoing {
     pub(crate) fn start(&self, head: &Response) -> Result {
         if self.is_started() {
             return Err(Error::fault("the answer has begun already"));
+        }
+        if !STATUSES.contains(&head.status) {
+            return Err(Error::fault(format!("{} is no status of an answer", head.status)));
         }
         self.0.borrow_mut().head = Some(head.clone());
         Ok(())

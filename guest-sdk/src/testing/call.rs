@@ -1,0 +1,202 @@
+//! One request, led through the order of handling as the host has it: guards, then the route.
+
+use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener};
+use crate::{
+    Accept, Request, Upgrade,
+    request::Head,
+    stream::Body,
+    world::{Incoming, Outgoing},
+};
+use tidegate_hub::{Close, Found, Target, connections::check_close, path::Path};
+
+/// Bytes of a piece of a streamed body: few, so that a test's body has several.
+const PIECE_BYTES: usize = 64;
+
+/// A request that is on its way.
+pub(super) struct Call<'a> {
+    pub(super) method: &'a str,
+    pub(super) connect: Connect,
+    pub(super) is_upgrade: bool,
+    pub(super) body: &'a [u8],
+    /// Of a streamed answer; then the client goes away.
+    pub(super) pieces_max: usize,
+}
+
+impl Call<'_> {
+    pub(super) fn get(connect: Connect, pieces_max: usize) -> Self {
+        Call { method: "GET", connect, is_upgrade: false, body: b"", pieces_max }
+    }
+
+    fn head(&self) -> Head {
+        let headers = self.connect.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
+        Head {
+            method: self.method.to_owned(),
+            scheme: "http".to_owned(),
+            authority: "localhost".to_owned(),
+            path: self.connect.path.clone(),
+            headers: headers.collect(),
+            params: Vec::new(),
+            peer: "127.0.0.1:1".to_owned(),
+            route: 0,
+            context: Vec::new(),
+        }
+    }
+}
+
+/// What a client gets.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) opened: Opened,
+}
+
+/// What the answer is the beginning of.
+pub(super) enum Opened {
+    Nothing,
+    Conn(ConnRef),
+    Feed(FeedRef),
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer { reply, opened: Opened::Nothing }
+    }
+}
+
+type Headers = Vec<(String, Vec<u8>)>;
+
+impl Server {
+    pub(super) fn call(&mut self, call: Call<'_>) -> Answer {
+        let Ok(path) = Path::parse(&call.connect.path) else {
+            return Reply::of_host(400, "the path has a broken percent-encoding or a control character").into();
+        };
+        if path.is_host() {
+            return Reply::of_host(404, "nothing is here").into();
+        }
+        let found = self.table.find(call.method, &path);
+        if matches!(found, Found::Route { target: Target::WebSocket, .. }) && !call.is_upgrade {
+            return Reply::of_host(426, "a WebSocket is here").with("upgrade", "websocket").into();
+        }
+        let mut head = call.head();
+        let mut answer = match self.guard(&mut head, &path) {
+            (added, Ok(())) => self.dispatch(head, found, &call).with_headers(added),
+            (added, Err(refusal)) => Answer::from(refusal).with_headers(added),
+        };
+        if let Opened::Conn(conn) = answer.opened {
+            self.clients[conn.0].handshake = answer.reply.clone();
+        }
+        self.settle();
+        if call.method == "HEAD" {
+            answer.reply = answer.reply.without_body();
+        }
+        answer
+    }
+
+    /// The headers that guards added, and whether all let the request pass.
+    fn guard(&self, head: &mut Head, path: &Path<'_>) -> (Headers, Result<(), Reply>) {
+        let mut added = Headers::new();
+        for index in self.table.guards(path) {
+            let request = Request { head: Head { route: index, ..head.clone() }, body: Body::default() };
+            match self.event(|app| app.check(index, request)) {
+                None => return (added, Err(Reply::trap())),
+                Some(Err(refusal)) => return (added, Err(Reply::of_app(refusal))),
+                Some(Ok(pass)) => match Reply::check_headers(&pass.headers) {
+                    Ok(()) => {
+                        added.extend(pass.headers);
+                        head.context.extend(pass.context);
+                    }
+                    Err(broken) => return (added, Err(broken)),
+                },
+            }
+        }
+        (added, Ok(()))
+    }
+
+    fn dispatch(&mut self, mut head: Head, found: Found, call: &Call<'_>) -> Answer {
+        let target = match found {
+            Found::Nothing => return Reply::of_host(404, "nothing is here").into(),
+            Found::Methods(allow) => return Reply::of_host(405, "the path has no such method").with("allow", &allow.join(", ")).into(),
+            Found::Route { index, target, params } => {
+                head.route = index;
+                head.params = params;
+                target
+            }
+        };
+        match target {
+            Target::Http if call.body.len() > self.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
+            Target::Http => {
+                let request = Request { head, body: Body::of_bytes(call.body.to_vec()) };
+                self.event(|app| app.handle(request)).map_or_else(Reply::trap, Reply::of_app).into()
+            }
+            Target::Stream => self.run_stream(head, call).into(),
+            Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
+            Target::Events => self.open_feed(head).unwrap_or_else(Answer::from),
+        }
+    }
+
+    fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
+        // `wasi:http` says nothing of route, peer and context: the app finds the route again.
+        let again = self.app.find_stream(call.method, &call.connect.path);
+        assert_eq!(again, Some((head.route, head.params.clone())), "guest and host agree on the route");
+        head.peer.clear();
+        head.context.clear();
+        let pieces = call.body.chunks(PIECE_BYTES).map(<[u8]>::to_vec).collect();
+        let outgoing = Outgoing::new(call.pieces_max);
+        let request = Request { head, body: Body::of_pieces(Incoming(pieces)) };
+        self.event(|app| app.stream_to(request, outgoing.clone()));
+        Reply::of_stream(outgoing.recorded())
+    }
+
+    fn upgrade(&mut self, head: Head, call: &Call<'_>) -> Result<Answer, Reply> {
+        let offered = call.connect.protocols.clone();
+        let upgrade = Upgrade { request: Request { head: head.clone(), body: Body::default() }, offered };
+        let accept = self.event(|app| app.upgrade(upgrade)).ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
+        let close = check(&accept, &call.connect.protocols)?;
+        let reply = Reply::of_upgrade(&accept);
+        let client = Client::open(&self.hub, head.route, accept, reply.clone())
+            .map_err(|error| Reply::broken(&format!("the attachment or the tags of the accepted connection: {error}")))?;
+        self.clients.push(client);
+        let conn = ConnRef(self.clients.len() - 1);
+        match close {
+            Some(close) => self.clients[conn.0].refuse(close),
+            None => self.socket_event(conn, |app, _, conn| app.open(conn, Request { head, body: Body::default() })),
+        }
+        Ok(Answer { reply, opened: Opened::Conn(conn) })
+    }
+
+    fn open_feed(&mut self, head: Head) -> Result<Answer, Reply> {
+        let request = Request { head, body: Body::default() };
+        let feed = self.event(|app| app.subscribe(request)).ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
+        let mut names = feed.first.iter().filter_map(|(_, name)| name.as_deref());
+        if names.any(|name| name.contains(['\r', '\n', '\0'])) {
+            return Err(Reply::broken("the name of a feed's first event has a line break"));
+        }
+        let listener = Listener::open(&self.hub, feed).map_err(|error| Reply::broken(&format!("the topics of a feed: {error}")))?;
+        self.listeners.push(listener);
+        Ok(Answer { reply: Reply::of_feed(), opened: Opened::Feed(FeedRef(self.listeners.len() - 1)) })
+    }
+}
+
+impl Answer {
+    fn with_headers(mut self, headers: Headers) -> Answer {
+        self.reply = self.reply.with_headers(headers);
+        self
+    }
+}
+
+/// What an app accepts, against the contract; the close, if it accepts to close at once.
+fn check(accept: &Accept, offered: &[String]) -> Result<Option<Close>, Reply> {
+    if let Some((code, reason)) = &accept.close {
+        return match check_close(*code, reason) {
+            Ok(()) if *code >= 3000 => Ok(Some(Close::new(*code, reason))),
+            _ => Err(Reply::broken(&format!(
+                "accept-then-close with code {code} and {} bytes: 3000 to 4999, at most 123 bytes",
+                reason.len()
+            ))),
+        };
+    }
+    Reply::check_headers(&accept.headers)?;
+    match accept.protocol.as_ref().filter(|protocol| !offered.contains(protocol)) {
+        Some(protocol) => Err(Reply::broken(&format!("the subprotocol {protocol:?} was not offered; offered: {offered:?}"))),
+        None => Ok(None),
+    }
+}

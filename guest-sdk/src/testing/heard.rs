@@ -1,0 +1,105 @@
+//! An event of a stream as its client gets it.
+
+use crate::sse::lines;
+
+/// An event as a client gets it. Equal to a text if that is its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    id: Option<String>,
+    name: Option<String>,
+    data: String,
+}
+
+impl Heard {
+    /// Its id, if it has one.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Its name, if it has one; a browser calls it "message" otherwise.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Its data, the lines joined by LF.
+    pub fn data(&self) -> &str {
+        &self.data
+    }
+
+    /// What becomes of an event that a feed carries.
+    pub(super) fn of_feed(id: Option<String>, name: Option<&str>, data: &str) -> Heard {
+        let data: Vec<&str> = lines(data).collect();
+        Heard { id, name: name.map(str::to_owned), data: data.join("\n") }
+    }
+
+    /// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): what has no data is no event,
+    /// and neither is what has no blank line behind it.
+    pub(super) fn read(stream: &str) -> Vec<Heard> {
+        let stream = stream.strip_prefix('\u{feff}').unwrap_or(stream);
+        let mut lines: Vec<&str> = lines(stream).collect();
+        lines.pop(); // what no line end stands behind
+        let mut events: Vec<&[&str]> = lines.split(|line| line.is_empty()).collect();
+        events.pop(); // what no blank line stands behind
+        events.into_iter().filter_map(Heard::of_lines).collect()
+    }
+
+    fn of_lines(lines: &[&str]) -> Option<Heard> {
+        let mut heard = Heard::default();
+        let mut data: Vec<&str> = Vec::new();
+        for line in lines {
+            let (field, value) = line.split_once(':').unwrap_or((line, ""));
+            let value = value.strip_prefix(' ').unwrap_or(value);
+            match field {
+                "data" => data.push(value),
+                "event" => heard.name = Some(value.to_owned()).filter(|name| !name.is_empty()),
+                "id" if !value.contains('\0') => heard.id = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        heard.data = data.join("\n");
+        (!data.is_empty()).then_some(heard)
+    }
+}
+
+impl PartialEq<&str> for Heard {
+    fn eq(&self, data: &&str) -> bool {
+        self.data == *data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_read_as_a_browser_reads_it() {
+        let cases: [(&str, &[&str]); 12] = [
+            ("data: a\n\ndata: b\n\n", &["--a", "--b"]),
+            ("\u{feff}data:a\r\n\r\ndata:b\r\rdata:c\n\n", &["--a", "--b", "--c"]),
+            ("data: a\ndata\ndata:  b\n\n", &["--a\n\n b"]),
+            ("data\n\n", &["--"]),
+            ("data: \n\n", &["--"]),
+            ("id: 7\nevent: tick\nretry: 9\ndata: a\n\ndata: b\n\n", &["7-tick-a", "--b"]),
+            ("id: 7\n\n: still here\n\n\n\n", &[]),
+            ("event:\nid: a\0b\ndata: a\n\n", &["--a"]),
+            ("data: a:b\n\n", &["--a:b"]),
+            ("Data: a\n data: b\nother: c\n\n", &[]),
+            ("data: whole\n\ndata: broken off\n", &["--whole"]),
+            ("", &[]),
+        ];
+        for (stream, expected) in cases {
+            let tell = |heard: &Heard| format!("{}-{}-{}", heard.id().unwrap_or_default(), heard.name().unwrap_or_default(), heard.data());
+            assert_eq!(Heard::read(stream).iter().map(tell).collect::<Vec<_>>(), expected, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_encoder_writes_is_read_again() {
+        for data in ["", "a", " a", ":", "a\nb", "a\n\nb\n", "\n", "\u{feff}a", "data: a", "a\0b"] {
+            let event = crate::Event::data(data).id("7").event("tick").encode().unwrap();
+            let read = Heard::read(&event);
+            assert_eq!(read, [Heard { id: Some("7".into()), name: Some("tick".into()), data: data.into() }]);
+            assert_eq!(Heard::read(&crate::Event::data(data).encode().unwrap()), [data]);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The server under test: what its clients do, and what they got.
+
+use super::{
+    ConnRef, Connect, FeedRef, Heard, Reply,
+    call::{Call, Opened},
+    client::Client,
+    listener::Listener,
+};
+use crate::{
+    App, CloseInfo, Conn, Message, Publication,
+    world::{self, Handle},
+};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+use tidegate_hub::{Hub, Limits, Table, TopicPolicy};
+
+/// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
+const PIECES_MAX: usize = 1000;
+
+/// A served app and its clients. Each call runs to its end, events that follow from it included.
+pub struct Server {
+    pub(super) app: App,
+    pub(super) table: Table,
+    pub(super) hub: Arc<Hub>,
+    pub(super) clients: Vec<Client>,
+    pub(super) listeners: Vec<Listener>,
+}
+
+/// Requests.
+impl Server {
+    pub(super) fn new(app: App, table: Table) -> Server {
+        let hub = Hub::new(Limits::default(), TopicPolicy::default(), 1);
+        Server { app, table, hub, clients: Vec::new(), listeners: Vec::new() }
+    }
+
+    /// Answers a GET.
+    pub fn get(&mut self, path: &str) -> Reply {
+        self.request("GET", path, &[], "")
+    }
+
+    /// Answers a POST.
+    pub fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> Reply {
+        self.request("POST", path, &[], body)
+    }
+
+    /// Answers a request. Of an answer without end, the client reads 1,000 pieces; a feed that it
+    /// opens is of no use to it but for its head.
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
+        let connect = headers.iter().fold(Connect::to(path), |connect, (name, value)| connect.header(name, value));
+        self.call(Call { method, body: body.as_ref(), ..Call::get(connect, PIECES_MAX) }).reply
+    }
+
+    /// Answers a GET piece by piece; [`Streaming::take`] says of how many.
+    pub fn stream(&mut self, connect: impl Into<Connect>) -> Streaming<'_> {
+        Streaming { connect: connect.into(), server: self }
+    }
+}
+
+/// WebSockets.
+impl Server {
+    /// Opens a WebSocket. Panics if the app refuses.
+    pub fn connect(&mut self, connect: impl Into<Connect>) -> ConnRef {
+        self.try_connect(connect).unwrap_or_else(|reply| panic!("the WebSocket was refused: {reply:?}"))
+    }
+
+    /// Opens a WebSocket, or gives the refusal.
+    pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
+        let answer = self.call(Call { is_upgrade: true, ..Call::get(connect.into(), PIECES_MAX) });
+        match answer.opened {
+            Opened::Conn(conn) => Ok(conn),
+            _ => Err(answer.reply),
+        }
+    }
+
+    /// The 101 that opened the connection.
+    pub fn handshake(&self, conn: ConnRef) -> &Reply {
+        &self.clients[conn.0].handshake
+    }
+
+    /// The subprotocol that the app chose.
+    pub fn protocol(&self, conn: ConnRef) -> Option<&str> {
+        self.handshake(conn).header("sec-websocket-protocol")
+    }
+
+    /// Sends a message. Panics if the connection is closed.
+    pub fn say(&mut self, conn: ConnRef, message: impl Into<Message>) {
+        let message = message.into();
+        let client = &self.clients[conn.0];
+        let Some(opened) = &client.opened else { panic!("the connection is closed: {:?}", client.closed) };
+        if opened.outbox().is_closed() {
+            return; // a client that stalls doesn't know yet, and isn't heard any more
+        }
+        if message.len() > self.hub.limits().message_bytes_max {
+            opened.close(1009, "the message is too large").expect("a valid code");
+            return self.settle();
+        }
+        self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut std::iter::once(message)));
+        self.settle();
+    }
+
+    /// What came since the last look.
+    pub fn heard(&mut self, conn: ConnRef) -> Vec<Message> {
+        std::mem::take(&mut self.clients[conn.0].heard)
+    }
+
+    /// The client reads no more: what it is sent waits in its outbox (1 MiB, 1,024 messages), until
+    /// that is full.
+    ///
+    /// ```
+    /// use tidegate::{SendError, prelude::*, testing};
+    ///
+    /// // A client that is too slow misses some.
+    /// let send = async |conn: Conn, msg: Message| match conn.send(msg) {
+    ///     Err(error) if error.downcast_ref() == Some(&SendError::Full) => Ok(()),
+    ///     sent => sent,
+    /// };
+    /// let mut server = testing::serve(App::new().socket("/", send));
+    /// let ann = server.connect("/");
+    /// server.stall(ann);
+    /// for _ in 0..2000 {
+    ///     server.say(ann, "tick");
+    /// }
+    /// server.resume(ann);
+    /// assert_eq!(server.heard(ann).len(), 1024);
+    /// ```
+    pub fn stall(&mut self, conn: ConnRef) {
+        self.clients[conn.0].is_stalled = true;
+    }
+
+    /// The client reads on.
+    pub fn resume(&mut self, conn: ConnRef) {
+        self.clients[conn.0].is_stalled = false;
+        self.settle();
+    }
+
+    /// Closes the connection from the client's side, with 1000.
+    pub fn close(&mut self, conn: ConnRef) {
+        self.close_with(conn, 1000, "");
+    }
+
+    /// As [`close`](Server::close), with this code and reason; a browser that gives none has 1005.
+    pub fn close_with(&mut self, conn: ConnRef, code: u16, reason: &str) {
+        self.end(conn.0, CloseInfo { code, reason: reason.to_owned(), clean: true, by_peer: true });
+        self.settle();
+    }
+
+    /// The client goes away without a word.
+    pub fn vanish(&mut self, conn: ConnRef) {
+        self.end(conn.0, CloseInfo { code: 1006, reason: String::new(), clean: false, by_peer: true });
+        self.settle();
+    }
+
+    /// Code and reason with which the connection was closed, by either side, if it was.
+    pub fn closed(&self, conn: ConnRef) -> Option<(u16, String)> {
+        self.clients[conn.0].closed.clone()
+    }
+}
+
+/// Feeds and topics.
+impl Server {
+    /// Opens a feed. Panics if the app refuses.
+    pub fn subscribe(&mut self, connect: impl Into<Connect>) -> FeedRef {
+        self.try_subscribe(connect).unwrap_or_else(|reply| panic!("the feed was refused: {reply:?}"))
+    }
+
+    /// Opens a feed, or gives the refusal.
+    pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
+        let answer = self.call(Call::get(connect.into(), PIECES_MAX));
+        match answer.opened {
+            Opened::Feed(feed) => Ok(feed),
+            _ => Err(answer.reply),
+        }
+    }
+
+    /// The events that came since the last look.
+    pub fn events(&mut self, feed: FeedRef) -> Vec<Heard> {
+        std::mem::take(&mut self.listeners[feed.0].heard)
+    }
+
+    /// Whether the feed was ended: more was published in one event than its outbox holds.
+    pub fn ended(&self, feed: FeedRef) -> bool {
+        self.listeners[feed.0].has_ended
+    }
+
+    /// Publishes from outside of the app.
+    pub fn publish(&mut self, topic: &str, message: impl Into<Message>) {
+        self.announce(topic, Publication::new(message));
+    }
+
+    /// As [`publish`](Server::publish), with all that a publication may have.
+    pub fn announce(&mut self, topic: &str, publication: Publication) {
+        let published = world::enter(&self.hub, || publication.publish(topic));
+        published.unwrap_or_else(|error| panic!("not published to {topic:?}: {error}"));
+        self.settle();
+    }
+}
+
+/// Events.
+impl Server {
+    /// Runs one event of the app. A panic ends it: `None`. The host drops an instance that trapped;
+    /// here there is one app, which goes on with what its closures captured.
+    pub(super) fn event<T>(&self, event: impl FnOnce(&App) -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(|| world::enter(&self.hub, || event(&self.app)))).ok()
+    }
+
+    /// As [`event`](Server::event), of a connection: a panic closes it.
+    pub(super) fn socket_event(&self, conn: ConnRef, event: impl FnOnce(&App, u32, &Conn)) {
+        let client = &self.clients[conn.0];
+        let opened = client.opened.as_ref().expect("events are of open connections");
+        let handle = Handle(Arc::clone(opened));
+        if self.event(|app| Conn::lend(handle, |conn| event(app, client.route, conn))).is_none() {
+            opened.close(1011, "internal error").expect("a valid code");
+        }
+    }
+
+    /// Brings every outbox to its client, and every close to the app, until nothing moves.
+    pub(super) fn settle(&mut self) {
+        self.listeners.iter_mut().for_each(Listener::drain);
+        loop {
+            let closing = self.clients.iter_mut().enumerate().find_map(|(at, client)| Some((at, client.drain()?)));
+            let Some((at, close)) = closing else { break };
+            self.end(at, CloseInfo { code: close.code, reason: close.reason, clean: true, by_peer: false });
+            self.listeners.iter_mut().for_each(Listener::drain);
+        }
+    }
+
+    fn end(&mut self, at: usize, info: CloseInfo) {
+        let client = &mut self.clients[at];
+        let Some(opened) = client.opened.take() else { return };
+        client.closed = Some((info.code, info.reason.clone()));
+        opened.outbox().abandon(); // as the host does: nobody is there any more
+        let (handle, route) = (Handle(Arc::clone(&opened)), client.route);
+        self.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info)));
+    }
+}
+
+/// A streamed answer that is about to be read.
+pub struct Streaming<'a> {
+    server: &'a mut Server,
+    connect: Connect,
+}
+
+impl Streaming<'_> {
+    /// Reads so many pieces (events, of an event stream), then goes away.
+    pub fn take(self, pieces: usize) -> Reply {
+        self.server.call(Call::get(self.connect, pieces)).reply
+    }
+}
