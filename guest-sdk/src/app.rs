@@ -16,6 +16,10 @@ use tidegate_hub::{
 
 /// What the host mounts: built by a function without arguments, in each instance anew.
 ///
+/// What a handler captures is its instance's own. Any event may meet another instance, and an
+/// instance is gone after a panic: what has to last belongs to a connection
+/// ([`Conn::set_state`]) or to a service outside.
+///
 /// A pattern is made of literal segments, `{parameters}` and perhaps a last `{*rest}`; the most
 /// literal route answers. The host refuses an app with a pattern that covers every path or one that
 /// begins with `__`, or with two routes that it can't tell apart; [`testing`](crate::testing) does too.
@@ -106,7 +110,7 @@ impl App {
         self.route(&["DELETE"], pattern, handler)
     }
 
-    /// Answers these methods, or any if there is none.
+    /// Answers these methods, in upper case, or any if there is none.
     pub fn route<R: IntoResponse>(self, methods: &[&str], pattern: &str, handler: impl Handler<R> + 'static) -> App {
         let handler = move |request| task::run(handler(request)).into_response();
         self.add(methods, pattern, Answers::Http(Box::new(handler)))
@@ -125,12 +129,12 @@ impl App {
         self.add(&["GET"], pattern, Answers::Feed(feed::handler(handler)))
     }
 
-    /// Answers GET piece by piece.
+    /// Answers GET piece by piece: with an event stream, or with what is too large or takes too long for [`get`](App::get).
     pub fn stream<R: Outcome>(self, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
         self.stream_on("GET", pattern, handler)
     }
 
-    /// Answers this method piece by piece; any, if it is empty.
+    /// Answers this method, in upper case, piece by piece; any, if it is empty.
     pub fn stream_on<R: Outcome>(self, method: &str, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
         let methods: &[&str] = if method.is_empty() { &[] } else { &[method] };
         self.add(methods, pattern, Answers::Stream(stream::handler(handler)))

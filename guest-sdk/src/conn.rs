@@ -40,7 +40,7 @@ thread_local! {
 pub enum SendError {
     /// The connection is closing or gone. There is nothing to do.
     Closed,
-    /// The connection's outbox is at its bound. Wait until [`queued`](Conn::queued) falls, or leave the message out.
+    /// The connection's outbox is at its bound: 1 MiB, 1,024 messages. Wait until [`queued`](Conn::queued) falls, or leave the message out.
     Full,
     /// The message is larger than the host's limit. Send less.
     TooLarge,
@@ -109,7 +109,8 @@ impl Conn {
         self.lent().protocol()
     }
 
-    /// Queues a message; never blocks. The cause of a failure is a [`SendError`].
+    /// Queues a message of at most 1 MiB; never blocks. The cause of a failure is a [`SendError`],
+    /// which [`Error::downcast_ref`] finds; given up by `?`, a full outbox closes the connection with 1013.
     pub fn send(&self, message: impl Into<Message>) -> Result {
         Ok(self.live()?.send(message.into())?)
     }
@@ -130,7 +131,8 @@ impl Conn {
         self.lent().attachment()
     }
 
-    /// Replaces the attachment, at most 16 KiB.
+    /// Replaces the attachment, at most 16 KiB; 2 bytes less in an app with several socket routes,
+    /// which are kept there.
     pub fn set_attachment(&self, bytes: &[u8]) -> Result {
         Ok(self.live()?.set_attachment(bytes)?)
     }
@@ -144,7 +146,7 @@ impl Conn {
         Ok(Some(serde_json::from_slice(&bytes)?))
     }
 
-    /// Keeps a value in the attachment, as JSON.
+    /// Keeps a value in the attachment, as JSON. Bounded as that is.
     pub fn set_state(&self, value: &impl Serialize) -> Result {
         self.set_attachment(&serde_json::to_vec(value)?)
     }

@@ -61,7 +61,8 @@ impl Error {
         Error::status(404, text)
     }
 
-    /// Our own fault: the client gets 500 and a fixed text, the operator gets this.
+    /// Our own fault: the client gets 500 and a fixed text, the operator gets this. Takes a text, or
+    /// what is no `std::error::Error` itself, as that of anyhow: `.map_err(Error::fault)?`.
     pub fn fault(cause: impl Into<Box<dyn StdError>>) -> Error {
         Error(Box::new(Kind::Fault(cause.into())))
     }

@@ -27,7 +27,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Follows one topic.
+    /// Follows one topic. A name has 1 to 256 bytes; another is our fault: 500.
     pub fn follow(topic: impl Into<String>) -> Feed {
         Feed { topics: vec![topic.into()], first: Vec::new() }
     }
@@ -44,7 +44,7 @@ impl Feed {
         self
     }
 
-    /// As [`first`](Feed::first), with an event's name.
+    /// As [`first`](Feed::first), with an event's name, which has no line break and no NUL.
     pub fn first_event(mut self, name: impl Into<String>, data: impl Into<String>) -> Feed {
         self.first.push((data.into(), Some(name.into())));
         self

@@ -1,4 +1,4 @@
-//! Write an app for [Tidegate](https://github.com/): HTTP routes, WebSockets and event streams in a WebAssembly component.
+//! Write an app for Tidegate: HTTP routes, WebSockets and event streams in a WebAssembly component.
 //!
 //! The host owns every connection; an app is called with events and answers with effects. Build one
 //! with `cargo component build`, or with `cargo build --target wasm32-wasip2`, and serve it:

@@ -23,7 +23,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// The value as JSON in a text message.
+    /// The value as JSON in a text message; fails if it has no JSON form (a map with keys that are no strings).
     pub fn from_json(value: &impl Serialize) -> Result<Message> {
         Ok(Message::Text(serde_json::to_string(value)?))
     }
@@ -38,7 +38,7 @@ impl Message {
 
     /// The value that the message carries as JSON; what is not it is the client's error.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.bytes()).map_err(|error| Error::bad_request(error.to_string()))
+        serde_json::from_slice(self.bytes()).map_err(|error| Error::bad_request(format!("the message: {error}")))
     }
 
     /// The payload, of either kind.

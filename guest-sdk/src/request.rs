@@ -73,7 +73,7 @@ impl Request {
         self.uri().split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The client's address, "ip:port".
+    /// The client's address, "ip:port"; empty in a stream route, as `wasi:http` doesn't say it.
     pub fn peer(&self) -> &str {
         &self.head.peer
     }
@@ -93,7 +93,7 @@ impl Request {
         self.query_opt(name)?.ok_or_else(missing)
     }
 
-    /// A parameter of the query that may be missing. One that isn't a `T` is the client's 400.
+    /// A parameter of the query that may be missing, the first of its name. One that isn't a `T` is the client's 400.
     pub fn query_opt<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
         let mut pairs = form_urlencoded::parse(self.query_string().as_bytes());
         match pairs.find(|(other, _)| other == name) {
@@ -114,13 +114,22 @@ impl Request {
         self.head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
+    /// The first cookie of this name, as the client sent it (RFC 6265 section 4.2.1): nothing is decoded.
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let headers = self.headers().filter(|(other, _)| *other == "cookie");
+        let mut cookies = headers.filter_map(|(_, value)| std::str::from_utf8(value).ok()).flat_map(|value| value.split(';'));
+        cookies.find_map(|cookie| cookie.trim().split_once('=').filter(|(other, _)| *other == name)).map(|(_, value)| value)
+    }
+
     /// The token of an `authorization: Bearer` header.
     pub fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// What a guard found out about the request (a user, a tenant); never from the client. The last word counts.
+    /// What a guard found out about the request (a user, a tenant); never from the client. The last
+    /// word counts. None in a stream route, as `wasi:http` has no place for it: what the route needs to
+    /// know, it has to find out itself.
     pub fn context(&self, name: &str) -> Option<&str> {
         self.head.context.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
@@ -130,7 +139,7 @@ impl Request {
         self.header("last-event-id")
     }
 
-    /// The body, whole. Empty in a stream route, whose body comes in pieces: see [`body`](Request::body).
+    /// The body, whole: at most 1 MiB, beyond which the client gets 413. Empty in a stream route, whose body comes in pieces: see [`body`](Request::body).
     pub fn bytes(&self) -> &[u8] {
         self.body.whole()
     }
@@ -157,4 +166,50 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
 
 fn parse<T: FromStr<Err: Display>>(kind: &str, name: &str, value: &str) -> Result<T> {
     value.parse().map_err(|error| Error::bad_request(format!("{kind} `{name}`: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers = [(&'static str, &'static str)];
+
+    fn request(headers: &Headers) -> Request {
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        let head = Head {
+            method: "GET".into(),
+            scheme: "http".into(),
+            authority: "localhost".into(),
+            path: "/".into(),
+            headers: headers.collect(),
+            params: Vec::new(),
+            peer: String::new(),
+            route: 0,
+            context: Vec::new(),
+        };
+        Request { head, body: Body::default() }
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let cases: [(&Headers, Option<&str>); 7] = [
+            (&[("cookie", "id=7")], Some("7")),
+            (&[("cookie", "kid=1; id=a=b; id=8")], Some("a=b")),
+            (&[("cookie", "other=1"), ("cookie", "id=9")], Some("9")),
+            (&[("cookie", "id=")], Some("")),
+            (&[("cookie", "id; ID=1;;")], None),
+            (&[("x", "id=7")], None),
+            (&[], None),
+        ];
+        for (headers, expected) in cases {
+            assert_eq!(request(headers).cookie("id"), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_a_bearers_alone() {
+        for (value, expected) in [("Bearer x", Some("x")), ("bearer  x ", Some("x")), ("Basic x", None), ("Bearer", None)] {
+            assert_eq!(request(&[("authorization", value)]).bearer(), expected, "{value}");
+        }
+    }
 }

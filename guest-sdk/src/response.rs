@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use serde::Serialize;
 
-/// A whole answer.
+/// A whole answer. One with a status or a header that HTTP doesn't have is our fault: 500.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -29,7 +29,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer without headers and body.
+    /// An answer without headers and body; its status is 200 to 599.
     pub fn new(status: u16) -> Response {
         Response { status, headers: Vec::new(), body: Vec::new() }
     }

@@ -44,7 +44,8 @@ use std::{fmt, future::Future, ops};
     note = "or implement `Socket` for a type of your own and give a value of it"
 )]
 pub trait Socket {
-    /// Before the handshake: accept, or refuse by an error, whose answer the client gets.
+    /// Before the handshake: accept, or refuse by an error, whose answer the client gets. With the
+    /// guards before it it has 10 s; then the client gets 503.
     fn upgrade(&self, upgrade: &Upgrade) -> impl Future<Output = Result<Accept>> {
         let _ = upgrade;
         async { Ok(Accept::new()) }
@@ -103,6 +104,7 @@ impl<E: Into<Error>> Outcome for std::result::Result<(), E> {
 }
 
 /// A request for a WebSocket: the [`Request`], and the subprotocols that the client offers.
+#[derive(Debug)]
 pub struct Upgrade {
     pub(crate) request: Request,
     pub(crate) offered: Vec<String>,
@@ -144,18 +146,19 @@ impl Accept {
         Accept::default()
     }
 
-    /// Accept and close at once, with a code of 3000 to 4999: for browsers, which can't read a refusal's status.
+    /// Accept and close at once, with a code of 3000 to 4999 and a reason of at most 123 bytes: for
+    /// browsers, which can't read a refusal's status.
     pub fn then_close(code: u16, reason: &str) -> Accept {
         Accept { close: Some((code, reason.to_owned())), ..Accept::default() }
     }
 
-    /// The subprotocol: one of those that the client offered, or none.
+    /// The subprotocol: one of those that the client offered, or none. Another is our fault: 500.
     pub fn protocol<'a>(mut self, protocol: impl Into<Option<&'a str>>) -> Accept {
         self.protocol = protocol.into().map(str::to_owned);
         self
     }
 
-    /// Adds a header to the 101.
+    /// Adds a header to the 101; the host leaves out hop-by-hop and `sec-websocket-*` headers.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
         self.headers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
@@ -172,14 +175,14 @@ impl Accept {
         Ok(self.attachment(serde_json::to_vec(value)?))
     }
 
-    /// Adds a tag, by which [`ids`](crate::ids) finds the connection.
+    /// Adds a tag, by which [`ids`](crate::ids) finds the connection: at most 10, of 1 to 256 bytes.
     pub fn tag(mut self, tag: impl Into<String>) -> Accept {
         self.tags.push(tag.into());
         self
     }
 }
 
-/// How a connection ended.
+/// How a connection ended (WIT `websocket-handler.close-info`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseInfo {
     /// As in the close frame; 1005 when it had none, 1006 when there was no close frame.

@@ -45,7 +45,7 @@ impl fmt::Display for BadEvent {
 impl std::error::Error for BadEvent {}
 
 impl Event {
-    /// An event with this data, of any number of lines.
+    /// An event with this data, of any number of lines: a client gets CR and CRLF as LF.
     pub fn data(data: impl Into<String>) -> Event {
         Event { data: Some(data.into()), ..Event::default() }
     }
@@ -60,19 +60,21 @@ impl Event {
         Event { comment: Some(text.into()), ..Event::default() }
     }
 
-    /// Gives it a name: in a browser, what `addEventListener` listens to. Without one it is "message".
+    /// Gives it a name: in a browser, what `addEventListener` listens to. Without one it is
+    /// "message". A line break or NUL in it is an error of [`encode`](Event::encode).
     pub fn event(mut self, name: impl Into<String>) -> Event {
         self.event = Some(name.into());
         self
     }
 
-    /// Gives it an id: what the client had last, when it comes again.
+    /// Gives it an id: what the client had last, when it comes again. A line break or NUL in it is an
+    /// error of [`encode`](Event::encode).
     pub fn id(mut self, id: impl Into<String>) -> Event {
         self.id = Some(id.into());
         self
     }
 
-    /// Tells the client how long to wait before it comes again.
+    /// Tells the client how long to wait before it comes again, in whole milliseconds.
     pub fn retry(mut self, after: Duration) -> Event {
         self.retry = Some(after);
         self

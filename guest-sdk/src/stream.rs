@@ -37,7 +37,8 @@ impl Body {
         &self.whole
     }
 
-    /// The next piece, never empty; `None` after the last. A client that goes away is an error.
+    /// The next piece, never empty and at most 64 KiB; `None` after the last. A client that goes
+    /// away is an error, [`Gone`].
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         match &mut self.pieces {
             Some(pieces) => pieces.next().await,
@@ -88,7 +89,7 @@ impl Reply {
         Reply { outgoing, head: Response::new(200) }
     }
 
-    /// Sets the status; it is 200 otherwise.
+    /// Sets the status, 200 to 599; it is 200 otherwise.
     pub fn status(mut self, status: u16) -> Reply {
         self.head = self.head.with_status(status);
         self

@@ -13,7 +13,9 @@ use std::{
 };
 
 /// Waits for so long, and lets what else the handler awaits go on. Other events of this instance
-/// wait as well; other instances don't. Under test time moves by itself: nothing really waits.
+/// wait as well; other instances don't. An event has 30 s in all, and then counts as a fault; a
+/// streamed answer that has begun has as long as its client reads. Under test time moves by itself:
+/// nothing really waits.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};

@@ -2,7 +2,9 @@
 
 use crate::{Conn, Message, Result, world};
 
-/// Sends a message to every connection and feed that follows the topic.
+/// Sends a message of at most 1 MiB to every connection and feed that follows the topic, whose name
+/// has 1 to 256 bytes. A follower whose outbox is full is closed with 1013, or loses its oldest
+/// publications where the host's configuration says so. The cause of a failure is a [`LimitError`](crate::LimitError).
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -49,7 +51,7 @@ impl Publication {
         Publication { message: message.into(), event: None, except: None }
     }
 
-    /// The event's name on feeds, without line breaks; WebSockets get the message alone.
+    /// The event's name on feeds, without line breaks and NUL; WebSockets get the message alone.
     pub fn event(mut self, name: impl Into<String>) -> Publication {
         self.event = Some(name.into());
         self
