@@ -258,21 +258,6 @@ fn either_signal_drains_and_the_exit_code_is_zero() {
     }
 }
 
-#[tokio::test]
-async fn a_second_signal_ends_the_server_at_once() {
-    use tokio::io::AsyncWriteExt as _;
-    let dir = place();
-    let server = Tidegate::serve(&dir.path().join("app.wasm"), &["--drain", "1h"]);
-    // A request without an end: the drain would wait for it.
-    let mut socket = tokio::net::TcpStream::connect(server.address()).await.unwrap();
-    socket.write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhalf").await.unwrap();
-    reqwest::get(server.url("/")).await.unwrap();
-    server.signal(Signal::TERM);
-    server.wait_for("draining");
-    server.signal(Signal::INT);
-    assert_eq!(server.wait().status.code(), Some(128 + 2));
-}
-
 #[test]
 fn settings_come_from_the_file_that_is_named_and_from_no_other() {
     let dir = place();
