@@ -173,6 +173,7 @@ impl Outbox {
     }
 
     /// Queues a publication; if it doesn't fit, `overflow` says who gives way. Whether it was queued.
+    /// The newest of a topic that drops its oldest is lost only for messages to this client alone.
     pub fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> bool {
         let length = publication.message.len();
         let mut state = self.state();
@@ -184,7 +185,8 @@ impl Outbox {
                 Overflow::Close => state.close(true, Close::new(1013, "too slow for what it follows")),
                 Overflow::DropOldest => {
                     while self.is_full(&state, length) && state.drop_oldest_publication() {}
-                    if self.is_full(&state, length) {
+                    // Behind what is being written alone, the newest is kept: it replaces what it made room for.
+                    if !state.queue.is_empty() && self.is_full(&state, length) {
                         return false;
                     }
                     state.push(Outgoing::Publication(publication.clone()));
@@ -393,6 +395,18 @@ mod tests {
             assert!(outbox.deliver(&publication(text), Overflow::DropOldest));
         }
         assert_eq!(drain(&outbox), ["own", "c", "d"]);
+    }
+
+    #[test]
+    fn the_newest_publication_is_kept_while_an_older_one_is_being_written() {
+        let outbox = outbox(10, 9);
+        assert!(outbox.deliver(&publication("12345678"), Overflow::DropOldest));
+        let mut batch = VecDeque::new();
+        outbox.take(&mut batch);
+        for text in ["old", "newest"] {
+            assert!(outbox.deliver(&publication(text), Overflow::DropOldest), "{text}");
+        }
+        assert_eq!(drain(&outbox), ["newest"]);
     }
 
     #[test]
