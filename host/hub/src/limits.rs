@@ -42,6 +42,20 @@ pub struct Limits {
     pub connections_max: usize,
     /// Feeds in all; beyond it 503.
     pub feeds_max: usize,
+    /// A key in a room's storage.
+    pub room_key_bytes_max: usize,
+    /// A value in a room's storage.
+    pub room_value_bytes_max: usize,
+    /// All keys and values of one room.
+    pub room_bytes_max: usize,
+    /// What one event of a room may write, send and publish before it is committed.
+    pub room_event_bytes_max: usize,
+    /// Events that wait for one room; beyond it 503 and 1013.
+    pub room_inbox_max: usize,
+    /// Rooms that are awake at a time: one more puts the one to sleep that was idle longest.
+    pub rooms_awake_max: usize,
+    /// Without an event, then a room sleeps.
+    pub room_idle_max: Duration,
     /// Between two pings of the host; zero for none.
     pub ping_every: Duration,
     /// For the answer to a ping, then the connection counts as gone.
@@ -77,6 +91,13 @@ impl Default for Limits {
             topics_max: 100_000,
             connections_max: 100_000,
             feeds_max: 100_000,
+            room_key_bytes_max: 2 << 10,
+            room_value_bytes_max: 2 << 20,
+            room_bytes_max: 1 << 30,
+            room_event_bytes_max: 16 << 20,
+            room_inbox_max: 10_000,
+            rooms_awake_max: 500,
+            room_idle_max: Duration::from_secs(10),
             ping_every: Duration::from_secs(30),
             pong_within: Duration::from_secs(10),
             idle_max: Duration::ZERO,
@@ -93,6 +114,27 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// Ids that one call of `websockets.ids` gives.
 pub const IDS_PAGE_MAX: usize = 1000;
+
+/// A room class's name.
+pub const ROOM_CLASS_BYTES_MAX: usize = 64;
+
+/// A room's name in its class.
+pub const ROOM_NAME_BYTES_MAX: usize = 256;
+
+/// Entries that one call of `room.entries` gives.
+pub const ENTRIES_PAGE_MAX: usize = 1000;
+
+/// Tries of one alarm; the first retry comes after [`ALARM_RETRY`], each later one after twice the time.
+pub const ALARM_ATTEMPTS_MAX: u32 = 6;
+
+/// Between an alarm that failed and its first retry.
+pub const ALARM_RETRY: Duration = Duration::from_secs(2);
+
+/// A room that fails to wake so many times in a row is closed for [`WAKE_PAUSE`].
+pub const WAKE_FAILURES_MAX: u32 = 5;
+
+/// How long a room that can't wake is closed.
+pub const WAKE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Why the host did not take what an app gave it (WIT `types.limit-error`). Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

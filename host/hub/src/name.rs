@@ -1,7 +1,10 @@
 //! Names that the host gives: what apps hold instead of the things themselves.
 
-use crate::LimitError;
-use std::{fmt, str::FromStr};
+use crate::{
+    LimitError,
+    limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
+};
+use std::{fmt, str::FromStr, sync::Arc};
 
 /// Names one connection or feed for its life; never used again, not after a restart either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +26,91 @@ impl FromStr for ConnId {
     }
 }
 
+/// Names one room: its class and its name in that class. Cloning shares the text.
+///
+/// ```
+/// use tidegate_hub::RoomId;
+/// let id = RoomId::new("chat", "tea").unwrap();
+/// assert_eq!((id.class(), id.name(), id.to_string()), ("chat", "tea", "chat/tea".into()));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoomId(Arc<(String, String)>);
+
+impl RoomId {
+    /// `class`: 1 to 64 of `a` to `z`, `0` to `9`, `-` and `_`. `name`: at most 256 bytes without control characters;
+    /// empty for the one room of its class.
+    pub fn new(class: &str, name: &str) -> Result<RoomId, LimitError> {
+        check_class(class)?;
+        if name.len() > ROOM_NAME_BYTES_MAX {
+            return Err(LimitError::TooLarge);
+        }
+        if name.chars().any(char::is_control) {
+            return Err(LimitError::NotValid);
+        }
+        Ok(RoomId(Arc::new((class.to_owned(), name.to_owned()))))
+    }
+
+    /// The room that these values of a route's parameters name: one is the name itself; several are joined by `/`,
+    /// with `/` and `%` in them percent-encoded, so that no two lists make one name.
+    pub fn of_params<'a>(class: &str, params: impl ExactSizeIterator<Item = &'a str>) -> Result<RoomId, LimitError> {
+        if params.len() == 1 {
+            return params.map(|name| RoomId::new(class, name)).next().expect("there is one");
+        }
+        let escaped: Vec<String> = params.map(|value| value.replace('%', "%25").replace('/', "%2F")).collect();
+        RoomId::new(class, &escaped.join("/"))
+    }
+
+    /// Which kind of room.
+    pub fn class(&self) -> &str {
+        &self.0.0
+    }
+
+    /// Which of that kind.
+    pub fn name(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl fmt::Display for RoomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.class(), self.name())
+    }
+}
+
+/// Whether a class may have this name.
+pub(crate) fn check_class(class: &str) -> Result<(), LimitError> {
+    if class.len() > ROOM_CLASS_BYTES_MAX {
+        return Err(LimitError::TooLarge);
+    }
+    let valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    if class.is_empty() || !class.bytes().all(valid) { Err(LimitError::NotValid) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_room_is_named_by_its_parameters_and_by_no_other_list_of_them() {
+        let name = |params: &[&str]| RoomId::of_params("chat", params.iter().copied()).map(|id| id.name().to_owned());
+        let long = "x".repeat(257);
+        let cases: [(&[&str], Result<&str, LimitError>); 8] = [
+            (&[], Ok("")),
+            (&["tea"], Ok("tea")),
+            (&["a/b"], Ok("a/b")),
+            (&["a", "b"], Ok("a/b")),
+            (&["a/b", "c"], Ok("a%2Fb/c")),
+            (&["a", "b/c"], Ok("a/b%2Fc")),
+            (&[&long], Err(LimitError::TooLarge)),
+            (&["a\nb"], Err(LimitError::NotValid)),
+        ];
+        for (params, expected) in cases {
+            assert_eq!(name(params), expected.map(str::to_owned), "{params:?}");
+        }
+        for (class, error) in [("", LimitError::NotValid), ("Chat", LimitError::NotValid), (&*"c".repeat(65), LimitError::TooLarge)] {
+            assert_eq!(RoomId::new(class, "tea"), Err(error), "{class:?}");
+        }
+    }
 
     #[test]
     fn no_other_text_is_an_id() {

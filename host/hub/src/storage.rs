@@ -1,0 +1,102 @@
+//! The seam to the storage of rooms: one trait, answered by a file in the host and by memory in tests.
+
+use crate::RoomId;
+use bytes::Bytes;
+use std::{collections::BTreeMap, fmt, future::Future, ops::Bound, pin::Pin};
+
+/// Where rooms keep what has to last: for each room ordered keys with values, a size and an alarm.
+///
+/// A room reads and commits from one place at a time; different rooms do so at once.
+pub trait Engine: Send + Sync + 'static {
+    /// The value of a key. May block for a read of the disk.
+    fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError>;
+    /// Entries in the order of their keys' bytes. May block for reads of the disk.
+    fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError>;
+    /// What is known of the room besides its entries; the default if it never wrote.
+    fn stored(&self, room: &RoomId) -> Result<Stored, EngineError>;
+    /// Every room that has an alarm.
+    fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError>;
+    /// Writes all of the batch. Ready when it is durable: from then on no crash undoes it. After an error nothing of it was
+    /// written, or the engine refuses every later commit: what was not acknowledged is never read back as if it were.
+    fn commit(&self, batch: Batch) -> Commit;
+}
+
+/// A commit on its way. Dropping it does not undo the commit.
+pub type Commit = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send>>;
+
+/// Which entries of a room.
+#[derive(Clone, Copy, Debug)]
+pub struct Range<'a> {
+    /// From this key on.
+    pub start: Bound<&'a str>,
+    /// Up to this key.
+    pub end: Bound<&'a str>,
+    /// From the end to the start.
+    pub reverse: bool,
+    /// At most so many.
+    pub limit: usize,
+}
+
+impl Range<'_> {
+    /// Every entry, the first `limit` of them.
+    pub fn all(limit: usize) -> Range<'static> {
+        Range { start: Bound::Unbounded, end: Bound::Unbounded, reverse: false, limit }
+    }
+}
+
+/// When a room is to be called again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// Unix time in milliseconds.
+    pub at: u64,
+    /// Of its tries, the next one: from 1.
+    pub attempt: u32,
+}
+
+/// What is kept of a room besides its entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Of all keys and values.
+    pub bytes: u64,
+    /// Its alarm.
+    pub alarm: Option<Alarm>,
+}
+
+/// What a room changes at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Whose.
+    pub room: RoomId,
+    /// Whether everything that was there goes first.
+    pub clear: bool,
+    /// New values; none deletes the key.
+    pub writes: BTreeMap<String, Option<Bytes>>,
+    /// What is to be known of the room from now on. A room without entries and without an alarm is forgotten.
+    pub stored: Stored,
+}
+
+/// Why storage did not do what it was asked to. The text is the operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineError {
+    /// There is no room on the disk. Make some: the host goes on by itself.
+    Full(String),
+    /// The disk can't be read or written. See the text, then restart the host.
+    Io(String),
+    /// What was read is not what was written. Restore a backup, or export what can still be read.
+    Corrupt(String),
+    /// An earlier failure closed the storage for writes: the text is that failure's. Restart the host.
+    Closed(String),
+}
+
+impl fmt::Display for EngineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EngineError::Full(text) => write!(f, "the disk is full: {text}"),
+            EngineError::Io(text) => write!(f, "the storage can't be read or written: {text}"),
+            EngineError::Corrupt(text) => write!(f, "the storage is damaged: {text}"),
+            EngineError::Closed(text) => write!(f, "the storage takes no more writes since an earlier failure: {text}"),
+        }
+    }
+}
+
+impl std::error::Error for EngineError {}
