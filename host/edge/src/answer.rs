@@ -124,14 +124,18 @@ fn check_status(status: u16) -> Result<StatusCode, Fault> {
 pub(crate) fn from_fault(fault: &Fault, place: &str) -> Answer {
     let id = log_fault(fault, place);
     match fault {
-        Fault::Busy => {
-            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, &format!("busy, try again shortly (id {id})"));
-            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            answer
-        }
+        Fault::Busy => later(&format!("busy, try again shortly (id {id})"), 1),
+        Fault::Closed(wait) => later(&format!("the room is closed for now (id {id})"), wait.as_secs() + 1),
         Fault::Wall => text(StatusCode::GATEWAY_TIMEOUT, &format!("the app took too long (id {id})")),
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal error (id {id})")),
     }
+}
+
+/// Says when to try again (RFC 9110 section 10.2.3).
+fn later(told: &str, seconds: u64) -> Answer {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, told);
+    answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    answer
 }
 
 /// Writes the whole fault to the log; the id that it has there.
@@ -168,7 +172,15 @@ mod tests {
 
     #[test]
     fn a_client_learns_nothing_of_a_fault_but_its_id() {
-        for fault in [Fault::Trap("secret".into()), Fault::Cpu, Fault::Memory, Fault::Wall, Fault::Busy, Fault::Host("secret".into())] {
+        for fault in [
+            Fault::Trap("secret".into()),
+            Fault::Cpu,
+            Fault::Memory,
+            Fault::Wall,
+            Fault::Busy,
+            Fault::Host("secret".into()),
+            Fault::Storage("secret".into()),
+        ] {
             let answer = from_fault(&fault, "test");
             let Body::Whole(Some(body)) = answer.body() else { panic!("no body") };
             let body = String::from_utf8_lossy(body);

@@ -223,6 +223,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         let id = log_fault(fault, &format!("connection {}", self.conn.id()));
         let close = match fault {
             Fault::Busy => Close::new(1013, "busy, try again shortly"),
+            Fault::Closed(_) => Close::new(1013, "the room is closed for now"),
             _ => Close { code: 1011, reason: format!("internal error (id {id})") },
         };
         self.conn.outbox().close(close);

@@ -9,7 +9,7 @@ use crate::{
     upgrade,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Authority};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -21,7 +21,9 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, BodyError, Fault, Found, Frame, Header, Passed, Request, Target, Verdict, app::Stream, path::Path};
+use tidegate_hub::{
+    self as hub, BodyError, Fault, Found, Frame, Header, Passed, Request, Target, Verdict, app::Stream, manifest::AskedFor, path::Path,
+};
 use tokio::{net::TcpStream, time::timeout};
 
 /// Serves requests until the client leaves, an upgrade takes the socket, or a drain ends it.
@@ -79,7 +81,7 @@ impl Exchange {
     /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
     async fn route(&self, mut request: http::Request<Incoming>, authority: String, target: &str, path: &Path<'_>) -> Answer {
         let server = &*self.server;
-        let found = server.table.find(request.method().as_str(), path);
+        let found = server.table.find(request.method().as_str(), asked_for(request.headers()), path);
         let handshake = match &found {
             Found::Route { target: Target::WebSocket, .. } => match self.admit(&request, &authority) {
                 Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
@@ -244,7 +246,8 @@ impl Exchange {
         if feed.first.iter().any(|first| first.event.as_deref().unwrap_or_default().contains(['\r', '\n', '\0'])) {
             return Err(Fault::Answer("the name of a feed's first event has a line break".into()));
         }
-        let body = match hub.subscribe(feed.topics) {
+        let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics));
+        let body = match opened {
             Ok(subscribed) => FeedBody::new(subscribed, &feed.first, hub.limits().comment_every),
             Err(hub::LimitError::TooMany) if hub.connections().count().1 >= hub.limits().feeds_max => {
                 return Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many feeds, try again later"));
@@ -258,6 +261,21 @@ impl Exchange {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         Ok(answer)
+    }
+}
+
+/// What the request asks for, where a path has routes for more than one thing.
+fn asked_for(headers: &HeaderMap) -> AskedFor {
+    let names = |name: HeaderName, value: &str| {
+        let mut values = headers.get_all(name).iter().filter_map(|header| header.to_str().ok());
+        values.any(|values| values.split([',', ';']).any(|given| given.trim().eq_ignore_ascii_case(value)))
+    };
+    if names(header::UPGRADE, "websocket") {
+        AskedFor::WebSocket
+    } else if names(header::ACCEPT, "text/event-stream") {
+        AskedFor::Events
+    } else {
+        AskedFor::Other
     }
 }
 

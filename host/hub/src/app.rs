@@ -1,8 +1,8 @@
 //! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
 
-use crate::{CloseInfo, Conn, Decision, Feed, Message, Request, Response, Verdict};
+use crate::{CloseInfo, Conn, Decision, Feed, Message, Request, Response, Transaction, Verdict};
 use bytes::Bytes;
-use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
 
 /// A call into an app: lives as long as what it borrows. Dropping it before its end gives the call up.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
@@ -26,6 +26,47 @@ pub trait App: Send + Sync + 'static {
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()>;
     /// WIT `events-handler.on-subscribe`.
     fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>>;
+    /// A fresh instance for a room, which has it to itself until it is dropped.
+    fn instance(&self) -> Call<'_, Box<dyn Instance>>;
+}
+
+/// Guest code that stands for one room.
+pub trait Instance: Send {
+    /// Hands it one event, which may use the transaction as long as the call lasts. After a fault it is not called again.
+    fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer>;
+}
+
+/// What a room is told.
+#[derive(Clone)]
+pub enum RoomEvent {
+    /// WIT `room-handler.wake`: the first event of an instance.
+    Wake,
+    /// WIT `http-handler.handle`.
+    Handle(Request, Bytes),
+    /// WIT `websocket-handler.on-upgrade`, with the subprotocols that were offered.
+    Upgrade(Request, Vec<String>),
+    /// WIT `websocket-handler.on-open`.
+    Open(Arc<Conn>, Request),
+    /// WIT `websocket-handler.on-messages`. Never empty.
+    Messages(Arc<Conn>, Vec<Message>),
+    /// WIT `websocket-handler.on-close`.
+    Close(Arc<Conn>, CloseInfo),
+    /// WIT `events-handler.on-subscribe`, with the id of the last event that the client had.
+    Subscribe(Request, Option<String>),
+    /// WIT `room-handler.on-alarm`: the attempt, from 1.
+    Alarm(u32),
+}
+
+/// What a room answers, as the event asks.
+pub enum RoomAnswer {
+    /// To events that want no answer.
+    Done,
+    /// To [`RoomEvent::Handle`].
+    Response(Response),
+    /// To [`RoomEvent::Upgrade`].
+    Decision(Decision),
+    /// To [`RoomEvent::Subscribe`].
+    Feed(Result<Feed, Response>),
 }
 
 /// Why a call into an app gave no result. The instance is thrown away; nobody else notices.
@@ -45,6 +86,10 @@ pub enum Fault {
     Answer(String),
     /// The instance could not be made, or the component does not export the handler.
     Host(String),
+    /// What the event did could not be made durable, so nothing of it happened; the text says why.
+    Storage(String),
+    /// The room fails to wake, and is closed for so long.
+    Closed(Duration),
 }
 
 impl fmt::Display for Fault {
@@ -56,6 +101,8 @@ impl fmt::Display for Fault {
             Fault::Memory => write!(f, "the app asked for more memory than an instance may have"),
             Fault::Busy => write!(f, "every instance of the app is busy"),
             Fault::Answer(what) => write!(f, "the app broke the contract: {what}"),
+            Fault::Storage(what) => write!(f, "the room's event did not happen: {what}"),
+            Fault::Closed(wait) => write!(f, "the room failed to wake, and is closed for another {} s", wait.as_secs() + 1),
             Fault::Host(what) => write!(f, "the app could not be called: {what}"),
         }
     }

@@ -1,7 +1,7 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, Close, ConnId, LimitError, Limits, Message, Outbox, SendError,
+    Accept, Close, ConnId, LimitError, Limits, Message, Outbox, RoomId, SendError,
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
     topics::Topics,
 };
@@ -16,6 +16,7 @@ use std::{
 pub struct Conn {
     id: ConnId,
     protocol: Option<String>,
+    room: Option<RoomId>,
     outbox: Arc<Outbox>,
     others: Arc<Connections>,
     state: Mutex<State>,
@@ -40,6 +41,11 @@ impl Conn {
     /// The subprotocol that was chosen.
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
+    }
+
+    /// The room that it is connected to.
+    pub fn room(&self) -> Option<&RoomId> {
+        self.room.as_ref()
     }
 
     /// What is on its way to the client.
@@ -110,6 +116,22 @@ impl Conn {
         }
     }
 
+    /// From now on it is listed among its room's connections, and hears what is broadcast there.
+    pub(crate) fn join(self: &Arc<Conn>) {
+        let state = self.state();
+        if let Some(room) = self.room.as_ref().filter(|_| !state.gone) {
+            self.others.registry().members.entry(room.clone()).or_default().insert(self.id, self.clone());
+            self.others.follow_room(room, self.id, &self.outbox);
+        }
+    }
+
+    /// Undoes [`join`](Conn::join).
+    pub(crate) fn part(&self) {
+        if let Some(room) = &self.room {
+            self.others.part(room, self.id);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds a connection")
     }
@@ -122,6 +144,8 @@ impl Conn {
             self.others.topics.unfollow(&topic, self.id);
         }
         self.others.remove(self.id, &state.tags);
+        drop(state);
+        self.part();
     }
 }
 
@@ -146,6 +170,7 @@ impl Drop for Opened {
 pub struct Connections {
     limits: Limits,
     topics: Arc<Topics>,
+    room_topics: Arc<Topics>,
     next: AtomicU64,
     registry: Mutex<Registry>,
 }
@@ -155,13 +180,15 @@ struct Registry {
     conns: BTreeMap<ConnId, Arc<Conn>>,
     feeds: HashMap<ConnId, Arc<Outbox>>,
     tagged: HashMap<String, BTreeSet<ConnId>>,
+    /// Of each room that has any.
+    members: HashMap<RoomId, BTreeMap<ConnId, Arc<Conn>>>,
     closing: Option<Close>,
 }
 
 impl Connections {
     /// `seed` tells this run's ids from those of others; its low 24 bits count.
-    pub(crate) fn new(limits: Limits, topics: Arc<Topics>, seed: u64) -> Arc<Connections> {
-        Arc::new(Connections { limits, topics, next: AtomicU64::new((seed << 40) | 1), registry: Mutex::default() })
+    pub(crate) fn new(limits: Limits, topics: Arc<Topics>, room_topics: Arc<Topics>, seed: u64) -> Arc<Connections> {
+        Arc::new(Connections { limits, topics, room_topics, next: AtomicU64::new((seed << 40) | 1), registry: Mutex::default() })
     }
 
     pub(crate) fn next_id(&self) -> ConnId {
@@ -186,7 +213,8 @@ impl Connections {
         if let Some(close) = &registry.closing {
             outbox.close(close.clone());
         }
-        let conn = Arc::new(Conn { id, protocol: accept.protocol, outbox, others: self.clone(), state: Mutex::new(state) });
+        let conn =
+            Arc::new(Conn { id, protocol: accept.protocol, room: accept.room, outbox, others: self.clone(), state: Mutex::new(state) });
         registry.conns.insert(id, conn.clone());
         Ok(Opened(conn))
     }
@@ -227,6 +255,21 @@ impl Connections {
         }
     }
 
+    /// A connection of this room by its id.
+    pub(crate) fn member(&self, room: &RoomId, id: ConnId) -> Option<Arc<Conn>> {
+        self.registry().members.get(room)?.get(&id).cloned()
+    }
+
+    /// The room's connections, or those of them with the tag.
+    pub(crate) fn members(&self, room: &RoomId, tag: Option<&str>) -> BTreeSet<ConnId> {
+        let registry = self.registry();
+        let Some(members) = registry.members.get(room) else { return BTreeSet::new() };
+        match tag {
+            None => members.keys().copied().collect(),
+            Some(tag) => registry.tagged.get(tag).into_iter().flatten().filter(|id| members.contains_key(id)).copied().collect(),
+        }
+    }
+
     /// How many connections and feeds are open.
     pub fn count(&self) -> (usize, usize) {
         let registry = self.registry();
@@ -240,6 +283,24 @@ impl Connections {
         let conns = registry.conns.values().map(|conn| conn.outbox());
         for outbox in conns.chain(registry.feeds.values()) {
             outbox.close(close.clone());
+        }
+    }
+
+    fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {
+        // Refused only if there are too many topics; a room that has connections is one of those that are kept.
+        if self.room_topics.follow(&room.to_string(), id, outbox).is_err() {
+            outbox.close(Close::new(1013, "too many rooms"));
+        }
+    }
+
+    fn part(&self, room: &RoomId, id: ConnId) {
+        self.room_topics.unfollow(&room.to_string(), id);
+        let mut registry = self.registry();
+        if let Some(members) = registry.members.get_mut(room) {
+            members.remove(&id);
+            if members.is_empty() {
+                registry.members.remove(room);
+            }
         }
     }
 

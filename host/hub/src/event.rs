@@ -1,6 +1,6 @@
 //! What an app is told, and what it answers: plain values on both sides of a call.
 
-use crate::{Response, request::Header};
+use crate::{LimitError, Response, RoomId, hub::Subscribed, request::Header};
 use bytes::Bytes;
 
 /// What a guard says.
@@ -43,6 +43,8 @@ pub struct Accept {
     pub attachment: Bytes,
     /// The connection's tags.
     pub tags: Vec<String>,
+    /// The room that it is connected to; never the app's choice.
+    pub room: Option<RoomId>,
 }
 
 /// How a connection ended.
@@ -59,12 +61,14 @@ pub struct CloseInfo {
 }
 
 /// What a feed begins with and follows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub struct Feed {
     /// Names of topics.
     pub topics: Vec<String>,
     /// Sent before anything else.
     pub first: Vec<First>,
+    /// A room's feed, which began with the event that admitted it: nothing between the two is missed.
+    pub opened: Option<Result<Subscribed, LimitError>>,
 }
 
 /// One event that a feed begins with.

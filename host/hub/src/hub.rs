@@ -1,6 +1,11 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
-use crate::{Accept, ConnId, LimitError, Limits, Opened, Outbox, Publication, TopicPolicy, connections::Connections, topics::Topics};
+use crate::{
+    Accept, ConnId, LimitError, Limits, Opened, Outbox, Publication, RoomId, TopicPolicy,
+    connections::Connections,
+    limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
+    topics::Topics,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -11,15 +16,19 @@ pub struct Hub {
     limits: Limits,
     connections: Arc<Connections>,
     topics: Arc<Topics>,
+    /// Those of rooms, by class and name.
+    room_topics: Arc<Topics>,
     counters: Counters,
 }
 
 impl Hub {
     /// `seed` tells this run's ids and topic epochs from those of other runs.
     pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
-        let topics = Arc::new(Topics::new(limits.clone(), policy, seed));
-        let connections = Connections::new(limits.clone(), topics.clone(), seed);
-        Arc::new(Hub { limits, connections, topics, counters: Counters::default() })
+        let topics = Arc::new(Topics::new(limits.clone(), policy.clone(), seed));
+        let topic_bytes_max = ROOM_CLASS_BYTES_MAX + 1 + ROOM_NAME_BYTES_MAX;
+        let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, seed));
+        let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), seed);
+        Arc::new(Hub { limits, connections, topics, room_topics, counters: Counters::default() })
     }
 
     /// Every bound.
@@ -46,13 +55,26 @@ impl Hub {
 
     /// Registers a feed that follows these topics.
     pub fn subscribe(self: &Arc<Hub>, topics: Vec<String>) -> Result<Subscribed, LimitError> {
+        self.open_feed(topics, None)
+    }
+
+    /// As [`subscribe`](Hub::subscribe), and the feed also gets what is broadcast in the room.
+    pub(crate) fn subscribe_in(self: &Arc<Hub>, topics: Vec<String>, room: &RoomId) -> Result<Subscribed, LimitError> {
+        self.open_feed(topics, Some(room))
+    }
+
+    fn open_feed(self: &Arc<Hub>, topics: Vec<String>, room: Option<&RoomId>) -> Result<Subscribed, LimitError> {
         if topics.len() > self.limits.follows_max {
             return Err(LimitError::TooMany);
         }
         let outbox = Arc::new(Outbox::new(&self.limits));
         let id = self.connections.add_feed(&outbox)?;
         self.counters.feeds.add(1);
-        let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), hub: self.clone() };
+        let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), room: None, hub: self.clone() };
+        if let Some(room) = room {
+            self.room_topics.follow(&room.to_string(), id, &subscribed.outbox)?;
+            subscribed.room = Some(room.clone());
+        }
         for topic in topics {
             self.topics.follow(&topic, id, &subscribed.outbox)?;
             subscribed.topics.push(topic);
@@ -62,7 +84,16 @@ impl Hub {
 
     /// Sends a message to everyone who follows `topic`; its number in the topic, from 1.
     pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
-        let (sequence, taken) = self.topics.publish(topic, publication)?;
+        self.publish_to(&self.topics, topic, publication)
+    }
+
+    /// Sends a message to the connections and feeds of a room.
+    pub(crate) fn broadcast(&self, room: &RoomId, publication: Publication) -> Result<u64, LimitError> {
+        self.publish_to(&self.room_topics, &room.to_string(), publication)
+    }
+
+    fn publish_to(&self, topics: &Topics, topic: &str, publication: Publication) -> Result<u64, LimitError> {
+        let (sequence, taken) = topics.publish(topic, publication)?;
         self.counters.publications.add(1);
         self.counters.deliveries.add(taken);
         Ok(sequence)
@@ -74,6 +105,7 @@ pub struct Subscribed {
     id: ConnId,
     outbox: Arc<Outbox>,
     topics: Vec<String>,
+    room: Option<RoomId>,
     hub: Arc<Hub>,
 }
 
@@ -89,6 +121,9 @@ impl Drop for Subscribed {
         self.outbox.abandon();
         for topic in &self.topics {
             self.hub.topics.unfollow(topic, self.id);
+        }
+        if let Some(room) = &self.room {
+            self.hub.room_topics.unfollow(&room.to_string(), self.id);
         }
         self.hub.connections.remove_feed(self.id);
     }
@@ -127,4 +162,8 @@ pub struct Counters {
     pub publications: Counter,
     /// Publications that were queued towards a follower.
     pub deliveries: Counter,
+    /// Instances that were made for a room.
+    pub wakes: Counter,
+    /// Commits of rooms; one may be of several events.
+    pub commits: Counter,
 }

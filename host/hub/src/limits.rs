@@ -124,6 +124,9 @@ pub const ROOM_NAME_BYTES_MAX: usize = 256;
 /// Entries that one call of `room.entries` gives.
 pub const ENTRIES_PAGE_MAX: usize = 1000;
 
+/// Bytes of keys and values with which one call of `room.entries` ends.
+pub const ENTRIES_PAGE_BYTES: usize = 1 << 20;
+
 /// Tries of one alarm; the first retry comes after [`ALARM_RETRY`], each later one after twice the time.
 pub const ALARM_ATTEMPTS_MAX: u32 = 6;
 

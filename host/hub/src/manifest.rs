@@ -26,13 +26,15 @@ pub struct Route {
     pub pattern: String,
     /// Who answers.
     pub target: Target,
+    /// A room class: events go to the one room that class and parameters name.
+    pub room: Option<String>,
 }
 
 impl Route {
     /// A route for one method, or for any if `method` is empty.
     pub fn new(method: &str, pattern: &str, target: Target) -> Route {
         let methods = if method.is_empty() { vec![] } else { vec![method.to_owned()] };
-        Route { methods, pattern: pattern.to_owned(), target }
+        Route { methods, pattern: pattern.to_owned(), target, room: None }
     }
 }
 
@@ -68,6 +70,28 @@ impl Target {
     }
 }
 
+/// What a request asks for, as its headers tell: routes that answer different ones may have the same path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AskedFor {
+    /// `Upgrade: websocket`.
+    WebSocket,
+    /// `Accept: text/event-stream`.
+    Events,
+    /// Anything else.
+    Other,
+}
+
+impl Target {
+    /// What it answers best.
+    pub fn asked_for(self) -> AskedFor {
+        match self {
+            Target::WebSocket => AskedFor::WebSocket,
+            Target::Events => AskedFor::Events,
+            Target::Http | Target::Stream => AskedFor::Other,
+        }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -92,11 +116,13 @@ pub struct Exports {
     pub websocket: bool,
     /// `events-handler`
     pub events: bool,
+    /// `room-handler`
+    pub room: bool,
 }
 
 impl Exports {
     /// Every handler.
-    pub const ALL: Exports = Exports { guard: true, http: true, stream: true, websocket: true, events: true };
+    pub const ALL: Exports = Exports { guard: true, http: true, stream: true, websocket: true, events: true, room: true };
 
     /// Whether there is a handler for this target.
     pub fn has(&self, target: Target) -> bool {

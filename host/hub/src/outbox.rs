@@ -172,6 +172,14 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether a message of this length would be queued behind so much more.
+    pub(crate) fn has_room(&self, bytes: usize, messages: usize, length: usize) -> bool {
+        let state = self.state();
+        let queued = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed) + bytes;
+        let count = state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed) + messages;
+        count < self.messages_max && (queued == 0 || queued + length <= self.bytes_max)
+    }
+
     /// Queues a publication; if it doesn't fit, `overflow` says who gives way. Whether it was queued.
     /// The newest of a topic that drops its oldest is lost only for messages to this client alone.
     pub fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> bool {

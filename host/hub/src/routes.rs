@@ -2,6 +2,7 @@
 
 use crate::{
     Exports, Manifest, Target, Violation,
+    manifest::AskedFor,
     path::Path,
     pattern::{Cover, Pattern, Segment},
     rules,
@@ -11,10 +12,10 @@ use std::{borrow::Cow, collections::HashMap};
 /// The routes and guards of an app that broke no rule.
 ///
 /// ```
-/// use tidegate_hub::{path::Path, Exports, Found, Manifest, Route, Table, Target};
+/// use tidegate_hub::{manifest::AskedFor, path::Path, Exports, Found, Manifest, Route, Table, Target};
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![] };
 /// let table = Table::new(&manifest, Exports::ALL).unwrap();
-/// let found = table.find("GET", &Path::parse("/users/7").unwrap());
+/// let found = table.find("GET", AskedFor::Other, &Path::parse("/users/7").unwrap());
 /// assert_eq!(found, Found::Route { index: 0, target: Target::Http, params: vec![("id".into(), "7".into())] });
 /// ```
 pub struct Table {
@@ -95,12 +96,13 @@ impl Table {
     }
 
     /// The route for a method and path. A literal segment goes before a parameter, a parameter
-    /// before a rest, a named method before any; HEAD is answered by GET. A reserved path has none.
-    pub fn find(&self, method: &str, path: &Path<'_>) -> Found {
+    /// before a rest, a route for what is asked for before others, a named method before any; HEAD is answered by GET.
+    /// A reserved path has none.
+    pub fn find(&self, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
         if path.is_reserved() {
             return Found::Nothing;
         }
-        let mut search = Search { table: self, method, allow: Vec::new(), params: Vec::new() };
+        let mut search = Search { table: self, method, asked, allow: Vec::new(), params: Vec::new() };
         match search.walk(&self.root, path.segments()) {
             Some(index) => {
                 let entry = &self.routes[index as usize];
@@ -109,6 +111,18 @@ impl Table {
             }
             None if search.allow.is_empty() => Found::Nothing,
             None => Found::Methods(search.allow),
+        }
+    }
+}
+
+impl Entry {
+    /// How well it fits the method: the less the better.
+    fn rank(&self, method: &str) -> Option<u8> {
+        let has = |method: &str| self.methods.iter().any(|own| own == method);
+        match method {
+            _ if has(method) => Some(0),
+            "HEAD" if has("GET") => Some(1),
+            _ => self.methods.is_empty().then_some(2),
         }
     }
 }
@@ -128,6 +142,7 @@ impl Node {
 struct Search<'a> {
     table: &'a Table,
     method: &'a str,
+    asked: AskedFor,
     /// Methods of routes that match the path but not the method.
     allow: Vec<String>,
     /// Values of the parameters on the way.
@@ -155,13 +170,12 @@ impl Search<'_> {
     }
 
     fn pick(&mut self, routes: &[u32]) -> Option<u32> {
-        let with = |method: &str| {
-            let has = |index: &&u32| self.table.routes[**index as usize].methods.iter().any(|other| other == method);
-            routes.iter().find(has)
+        let rank = |index: &u32| {
+            let entry = &self.table.routes[*index as usize];
+            let by_method = entry.rank(self.method)?;
+            Some((entry.target.asked_for() != self.asked, entry.target == Target::WebSocket, by_method, *index))
         };
-        let any = || routes.iter().find(|index| self.table.routes[**index as usize].methods.is_empty());
-        let head = || if self.method == "HEAD" { with("GET") } else { None };
-        let found = with(self.method).or_else(head).or_else(any).copied();
+        let found = routes.iter().filter_map(rank).min().map(|(.., index)| index);
         if found.is_none() {
             self.note_allowed(routes);
         }
@@ -237,7 +251,7 @@ mod tests {
         ];
         let table = table();
         for (method, path, expected) in cases {
-            let found = match table.find(method, &Path::parse(path).unwrap()) {
+            let found = match table.find(method, AskedFor::Other, &Path::parse(path).unwrap()) {
                 Found::Nothing => "404".to_owned(),
                 Found::Methods(allow) => format!("405 {}", allow.join(",")),
                 Found::Route { index, params, .. } => {
@@ -250,10 +264,34 @@ mod tests {
     }
 
     #[test]
+    fn routes_of_one_path_are_told_apart_by_what_is_asked_for() {
+        use AskedFor::{Events, Other, WebSocket};
+        let table = |targets: &[(&str, Target)]| {
+            let routes = targets.iter().map(|(method, target)| Route::new(method, "/tea", *target)).collect();
+            Table::new(&Manifest { routes, guards: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+        };
+        let all = [("GET", Target::WebSocket), ("GET", Target::Events), ("", Target::Http)];
+        let cases = [
+            (&all[..], [WebSocket, Events, Other], ["0", "1", "2"]),
+            (&all[..2], [WebSocket, Events, Other], ["0", "1", "1"]),
+            (&all[1..], [WebSocket, Events, Other], ["1", "0", "1"]),
+            (&all[..1], [WebSocket, Events, Other], ["0", "0", "0"]),
+        ];
+        for (targets, asked, expected) in cases {
+            let table = table(targets);
+            let found = asked.map(|asked| match table.find("GET", asked, &Path::parse("/tea").unwrap()) {
+                Found::Route { index, .. } => index.to_string(),
+                other => format!("{other:?}"),
+            });
+            assert_eq!(found, expected, "{targets:?}");
+        }
+    }
+
+    #[test]
     fn a_whole_component_answers_everything_but_reserved_paths() {
         let table = Table::whole();
         for (path, answered) in [("/", true), ("/a/b", true), ("/__loaders", false), ("/__tidegate/x", false)] {
-            let found = table.find("PUT", &Path::parse(path).unwrap());
+            let found = table.find("PUT", AskedFor::Other, &Path::parse(path).unwrap());
             assert_eq!(matches!(found, Found::Route { target: Target::Stream, .. }), answered, "{path}");
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     Exports, Manifest, Route, Target,
+    name::check_class,
     pattern::{Cover, Pattern, Segment},
 };
 use std::{collections::HashMap, fmt};
@@ -25,6 +26,8 @@ pub enum Rule {
     TargetMethod,
     /// The component does not export the target's handler.
     Export,
+    /// A room that can't be.
+    Room,
 }
 
 impl fmt::Display for Rule {
@@ -38,6 +41,7 @@ impl fmt::Display for Rule {
             Rule::Method => "not a method of a route",
             Rule::TargetMethod => "not a method of this target",
             Rule::Export => "its handler is not exported",
+            Rule::Room => "not a route of a room",
         })
     }
 }
@@ -89,6 +93,7 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
         if !exports.has(route.target) {
             refuse(Rule::Export, format!("export `{}` from the component, or give the route another target", route.target.interface()));
         }
+        check_room(route, exports, &mut refuse);
         match Pattern::parse(&route.pattern) {
             Err(why) => refuse(Rule::Pattern, why.to_string()),
             Ok(pattern) => {
@@ -129,6 +134,19 @@ fn check_methods(route: &Route, refuse: &mut impl FnMut(Rule, String)) {
     }
 }
 
+fn check_room(route: &Route, exports: Exports, refuse: &mut impl FnMut(Rule, String)) {
+    let Some(class) = &route.room else { return };
+    if !exports.room {
+        refuse(Rule::Export, "export `tidegate:app/room-handler` from the component".into());
+    }
+    if route.target == Target::Stream {
+        refuse(Rule::Room, "a room answers whole, as part of its event: give the route the target http, websocket or events".into());
+    }
+    if check_class(class).is_err() {
+        refuse(Rule::Room, format!("{class:?} is no class of rooms: 1 to 64 of a-z, 0-9, '-' and '_'"));
+    }
+}
+
 fn check_pattern(pattern: &Pattern, refuse: &mut impl FnMut(Rule, String)) {
     if pattern.is_catch_all() {
         refuse(
@@ -159,8 +177,12 @@ impl<'a> Earlier<'a> {
     }
 }
 
-/// Which rule two routes of one shape break, if any.
+/// Which rule two routes of one shape break, if any. A request for a WebSocket, one for an event stream and any other are
+/// told apart by their headers: routes for them may share a path.
 fn overlap(earlier: &Route, later: &Route) -> Option<Rule> {
+    if earlier.target.asked_for() != later.target.asked_for() {
+        return None;
+    }
     match (earlier.methods.is_empty(), later.methods.is_empty()) {
         (true, true) => Some(Rule::Duplicate),
         (true, false) => Some(Rule::Shadowed),
@@ -189,6 +211,7 @@ mod tests {
             methods: methods.split_terminator(',').map(str::to_owned).collect(),
             pattern: pattern.to_string(),
             target: *target,
+            room: None,
         });
         let manifest = Manifest { routes: routes.collect(), guards: vec![] };
         check(&manifest, exports).into_iter().map(|violation| (violation.index, violation.rule)).collect()

@@ -44,6 +44,20 @@ impl Range<'_> {
     }
 }
 
+/// The first key behind all that begin with `prefix`; none if there is no such key.
+pub fn behind_prefix(prefix: &str) -> Option<String> {
+    let mut kept = prefix;
+    while let Some(last) = kept.chars().next_back() {
+        kept = &kept[..kept.len() - last.len_utf8()];
+        // Keys are in the order of their bytes, which for UTF-8 is that of its characters.
+        let next = (last as u32 + 1..=char::MAX as u32).find_map(char::from_u32);
+        if let Some(next) = next {
+            return Some(format!("{kept}{next}"));
+        }
+    }
+    None
+}
+
 /// When a room is to be called again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
@@ -100,3 +114,23 @@ impl fmt::Display for EngineError {
 }
 
 impl std::error::Error for EngineError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_behind_a_prefix_begins_with_the_next_character() {
+        let cases = [
+            ("", None),
+            ("a", Some("b")),
+            ("tea/", Some("tea0")),
+            ("a\u{d7ff}", Some("a\u{e000}")),
+            ("a\u{10ffff}", Some("b")),
+            ("\u{10ffff}", None),
+        ];
+        for (prefix, expected) in cases {
+            assert_eq!(behind_prefix(prefix).as_deref(), expected, "{prefix:?}");
+        }
+    }
+}

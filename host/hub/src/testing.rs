@@ -1,6 +1,9 @@
 //! An app of closures, for tests of whoever calls apps.
 
-use crate::{Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Passed, Request, Response, Streamed, Verdict};
+use crate::{
+    Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Passed, Request, Response, Streamed, Transaction, Verdict,
+    app::{Instance, RoomAnswer, RoomEvent},
+};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -32,6 +35,8 @@ pub struct FakeApp {
     pub close: Answer<(Arc<Conn>, CloseInfo), ()>,
     /// Request and last event id.
     pub subscribe: Answer<(Request, Option<String>), Result<Feed, Response>>,
+    /// An event of a room, and what it may use.
+    pub room: Arc<dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync>,
 }
 
 impl Default for FakeApp {
@@ -49,6 +54,16 @@ impl Default for FakeApp {
             }),
             close: Box::new(|_| Ok(())),
             subscribe: Box::new(|_| Ok(Ok(Feed::default()))),
+            room: Arc::new(|event, _| {
+                Ok(match event {
+                    RoomEvent::Handle(request, _) => {
+                        RoomAnswer::Response(Response { status: 200, headers: vec![], body: request.path.into() })
+                    }
+                    RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
+                    RoomEvent::Subscribe(..) => RoomAnswer::Feed(Ok(Feed::default())),
+                    _ => RoomAnswer::Done,
+                })
+            }),
         }
     }
 }
@@ -91,5 +106,17 @@ impl App for FakeApp {
 
     fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
         ready((self.subscribe)((request.clone(), last_event_id.map(str::to_owned))))
+    }
+
+    fn instance(&self) -> Call<'_, Box<dyn Instance>> {
+        ready(Ok(Box::new(FakeInstance(self.room.clone())) as Box<dyn Instance>))
+    }
+}
+
+struct FakeInstance(Arc<dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync>);
+
+impl Instance for FakeInstance {
+    fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer> {
+        ready((self.0)(event, transaction))
     }
 }

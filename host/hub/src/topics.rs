@@ -101,7 +101,7 @@ impl Topic {
     }
 }
 
-fn check_name(name: &str, limits: &Limits) -> Result<(), LimitError> {
+pub(crate) fn check_name(name: &str, limits: &Limits) -> Result<(), LimitError> {
     if name.len() > limits.topic_bytes_max {
         return Err(LimitError::TooLarge);
     }

@@ -4,7 +4,7 @@
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "app",
-    imports: { default: trappable },
+    imports: { "tidegate:app/room.flush": async | trappable, default: trappable },
     exports: { default: async },
     with: { "tidegate:app/websockets.connection": crate::connection::Connection },
     require_store_data_send: true,

@@ -83,3 +83,5 @@ pub(crate) type Open<'a> = (Resource<Connection>, RequestRef<'a>);
 pub(crate) type Messages<'a> = (Resource<Connection>, &'a [MessageRef<'a>]);
 pub(crate) type Close<'a> = (Resource<Connection>, CloseInfoRef<'a>);
 pub(crate) type Subscribe<'a> = (RequestRef<'a>, Option<&'a str>);
+pub(crate) type Wake<'a> = (&'a str, &'a str);
+pub(crate) type Alarm = (u32,);

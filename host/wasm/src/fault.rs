@@ -6,7 +6,9 @@ use wasmtime::Store;
 
 /// A trap is for want of memory if memory was denied in the same event.
 pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
-    if error.is::<OverBudget>() {
+    if let Some(failure) = &store.data().failure {
+        failure.clone()
+    } else if error.is::<OverBudget>() {
         Fault::Cpu
     } else if store.data().memory.denied {
         Fault::Memory

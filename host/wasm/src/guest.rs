@@ -1,21 +1,15 @@
 //! The app as the hub sees it: each event is a call of an export on an idle instance, in the task that has the event.
 
 use crate::{
-    bindings::{
-        exports::tidegate::app::{events_handler, guard_handler, websocket_handler},
-        tidegate::app::types,
-    },
-    contract::{self, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade},
+    Options,
     fault::{fault, told},
     http02, http03, meter,
-    pool::{Instance, Pool, shortened},
+    pool::{Instance, Pool},
+    room::RoomInstance,
 };
 use bytes::Bytes;
 use std::sync::Arc;
-use tidegate_hub::{
-    Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, First, Header, Hub, Message, Passed, Request, Response, Streamed,
-    Verdict,
-};
+use tidegate_hub::{App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Message, Request, Response, Streamed, Verdict, app};
 
 /// A started app.
 pub struct Guest {
@@ -37,73 +31,51 @@ impl Guest {
         Arc::new(Guest { pool, hub, proxy, reuse })
     }
 
-    /// Runs one event: an idle instance, its limits, and back to the others unless it failed.
+    /// Runs one event on an idle instance, which goes back to the others unless it failed.
     async fn event<T>(&self, conn: Option<Arc<Conn>>, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
-        let outcome = self.run(conn, call).await;
+        let outcome = async {
+            let mut taken = self.pool.take().await?;
+            let value = run(&mut taken.instance, conn, self.pool.options(), call).await?;
+            taken.give_back();
+            Ok(value)
+        };
+        let outcome = outcome.await;
         if outcome.is_err() {
             self.hub.counters().faults.add(1);
         }
         outcome
     }
-
-    async fn run<T>(&self, conn: Option<Arc<Conn>>, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
-        let mut taken = self.pool.take().await?;
-        let instance = &mut taken.instance;
-        let state = instance.store.data_mut();
-        state.memory.denied = false;
-        let clock = state.meter.clone();
-        state.set_connection(conn).map_err(|error| Fault::Host(told(&error)))?;
-        instance.store.set_epoch_deadline(1);
-        match meter::event(&clock, self.pool.options().wall_max, call(instance)).await? {
-            Ok(value) => {
-                _ = taken.instance.store.data_mut().set_connection(None);
-                taken.give_back();
-                Ok(value)
-            }
-            Err(error) => Err(fault(&error, &taken.instance.store)),
-        }
-    }
 }
 
-/// Calls an export with parameters that live as long as the call.
-macro_rules! call {
-    ($instance:ident.$export:ident, $params:ty => $return:ty, $values:expr) => {{
-        let Some(export) = $instance.exports.$export else {
-            return Err(wasmtime::format_err!(concat!("the component has no handler for ", stringify!($export))));
-        };
-        shortened!(export, $params, $return).call_async(&mut $instance.store, $values).await
-    }};
+/// Runs one event within its limits. After a fault the instance is of no use any more.
+pub(crate) async fn run<T>(
+    instance: &mut Instance,
+    conn: Option<Arc<Conn>>,
+    options: &Options,
+    call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
+) -> Result<T, Fault> {
+    let state = instance.store.data_mut();
+    state.memory.denied = false;
+    let clock = state.meter.clone();
+    state.set_connection(conn).map_err(|error| Fault::Host(told(&error)))?;
+    instance.store.set_epoch_deadline(1);
+    match meter::event(&clock, options.wall_max, call(instance)).await? {
+        Ok(value) => {
+            _ = instance.store.data_mut().set_connection(None);
+            Ok(value)
+        }
+        Err(error) => Err(fault(&error, &instance.store)),
+    }
 }
 
 impl App for Guest {
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
-        Box::pin(async move {
-            let headers = contract::headers(request);
-            let verdict = self.event(None, async |instance| {
-                let params = (guard, RequestRef::new(request, &headers));
-                let (verdict,) = call!(instance.check, Check<'_> => (guard_handler::Verdict,), params)?;
-                Ok(verdict)
-            });
-            Ok(match verdict.await? {
-                guard_handler::Verdict::Pass(passed) => {
-                    Verdict::Pass(Passed { headers: self::headers(passed.headers), context: passed.context })
-                }
-                guard_handler::Verdict::Answer(answer) => Verdict::Answer(response(answer)),
-            })
-        })
+        Box::pin(self.event(None, async move |instance| instance.check(guard, request).await))
     }
 
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
-        Box::pin(async move {
-            let headers = contract::headers(request);
-            let answer = self.event(None, async |instance| {
-                let params = (RequestRef::new(request, &headers), &body[..]);
-                let (answer,) = call!(instance.handle, Handle<'_> => (types::Response,), params)?;
-                Ok(answer)
-            });
-            Ok(response(answer.await?))
-        })
+        Box::pin(self.event(None, async move |instance| instance.handle(request, &body).await))
     }
 
     fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
@@ -122,81 +94,29 @@ impl App for Guest {
     }
 
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
-        Box::pin(async move {
-            let headers = contract::headers(request);
-            let decision = self.event(None, async |instance| {
-                let params = (RequestRef::new(request, &headers), offered);
-                let (decision,) = call!(instance.upgrade, Upgrade<'_> => (websocket_handler::Decision,), params)?;
-                Ok(decision)
-            });
-            Ok(match decision.await? {
-                websocket_handler::Decision::Accept(accept) => Decision::Accept(Accept {
-                    protocol: accept.protocol,
-                    headers: self::headers(accept.headers),
-                    attachment: accept.attachment.into(),
-                    tags: accept.tags,
-                }),
-                websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)),
-                websocket_handler::Decision::AcceptThenClose((code, reason)) => Decision::AcceptThenClose(code, reason),
-            })
-        })
+        Box::pin(self.event(None, async move |instance| instance.upgrade(request, offered).await))
     }
 
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
-        Box::pin(async move {
-            let headers = contract::headers(&request);
-            self.event(Some(conn), async |instance| {
-                let params = (instance.connection(), RequestRef::new(&request, &headers));
-                call!(instance.open, Open<'_> => (), params)
-            })
-            .await
-        })
+        Box::pin(async move { self.event(Some(conn), async |instance| instance.open(&request).await).await })
     }
 
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
-        Box::pin(async move {
-            let messages: Vec<MessageRef<'_>> = messages.iter().map(MessageRef::from).collect();
-            self.event(Some(conn), async |instance| {
-                let params = (instance.connection(), &messages[..]);
-                call!(instance.messages, Messages<'_> => (), params)
-            })
-            .await
-        })
+        Box::pin(async move { self.event(Some(conn), async |instance| instance.messages(&messages).await).await })
     }
 
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
-        Box::pin(async move {
-            self.event(Some(conn), async |instance| {
-                let params = (instance.connection(), CloseInfoRef::from(&info));
-                call!(instance.close, Close<'_> => (), params)
-            })
-            .await
-        })
+        Box::pin(async move { self.event(Some(conn), async |instance| instance.close(&info).await).await })
     }
 
     fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
-        Box::pin(async move {
-            let headers = contract::headers(request);
-            let feed = self.event(None, async |instance| {
-                let params = (RequestRef::new(request, &headers), last_event_id);
-                let (feed,) = call!(instance.subscribe, Subscribe<'_> => (Result<events_handler::Feed, types::Response>,), params)?;
-                Ok(feed)
-            });
-            Ok(match feed.await? {
-                Ok(feed) => {
-                    let first = feed.first.into_iter().map(|first| First { data: first.data, event: first.event });
-                    Ok(Feed { topics: feed.topics, first: first.collect() })
-                }
-                Err(answer) => Err(response(answer)),
-            })
+        Box::pin(self.event(None, async move |instance| instance.subscribe(request, last_event_id).await))
+    }
+
+    fn instance(&self) -> Call<'_, Box<dyn app::Instance>> {
+        Box::pin(async {
+            let instance = RoomInstance::new(&self.pool, &self.hub).await?;
+            Ok(Box::new(instance) as Box<dyn app::Instance>)
         })
     }
-}
-
-fn headers(headers: Vec<types::Header>) -> Vec<Header> {
-    headers.into_iter().map(|(name, value)| (name, value.into())).collect()
-}
-
-fn response(response: types::Response) -> Response {
-    Response { status: response.status, headers: headers(response.headers), body: response.body.into() }
 }

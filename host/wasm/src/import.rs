@@ -1,5 +1,6 @@
 //! The host's side of the interfaces that apps import, one file an interface.
 
+pub(crate) mod room;
 pub(crate) mod topics;
 pub(crate) mod websockets;
 
@@ -8,7 +9,6 @@ use crate::{
     state::State,
 };
 use bytes::Bytes;
-use std::sync::Arc;
 use tidegate_hub as hub;
 use wasmtime::component::{HasSelf, Linker};
 
@@ -17,15 +17,23 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     use crate::bindings::tidegate::app;
     app::types::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::websockets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    app::topics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    app::topics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    app::room::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
 impl types::Host for State {}
 
 impl State {
-    fn hub(&self) -> wasmtime::Result<&Arc<hub::Hub>> {
-        self.hub.as_ref().ok_or_else(|| wasmtime::format_err!("an app can't reach connections or topics while it describes itself"))
+    fn scope(&self) -> wasmtime::Result<&hub::Scope> {
+        self.scope.as_ref().ok_or_else(|| wasmtime::format_err!("an app can't reach connections or topics while it describes itself"))
     }
+}
+
+/// What the app publishes, as the hub has it.
+fn publication(publication: topics::Publication) -> Result<hub::Publication, hub::LimitError> {
+    let topics::Publication { message, event, except } = publication;
+    let except = except.map(|id| id.parse()).transpose()?;
+    Ok(hub::Publication { event, except, ..hub::Publication::new(self::message(message)) })
 }
 
 /// Takes the message's memory over.

@@ -17,6 +17,8 @@ mod machine;
 mod pool;
 mod state;
 mod guest;
+mod room;
+mod call;
 mod contract;
 mod connection;
 mod import;

@@ -132,6 +132,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
         stream: interfaces.incoming.is_some() || interfaces.handler.is_some(),
         websocket: interfaces.websocket.is_some(),
         events: interfaces.events.is_some(),
+        room: interfaces.room.is_some(),
     };
     let pool = Pool::new(machine, pre, interfaces, options);
     let manifest = match &pool.interfaces().manifest {
@@ -206,7 +207,8 @@ fn manifest(app: wit::App) -> Manifest {
         wit::Target::Websocket => Target::WebSocket,
         wit::Target::Events => Target::Events,
     };
-    let route = |route: wit::Route| Route { methods: route.methods, pattern: route.pattern, target: target(route.target) };
+    let route =
+        |route: wit::Route| Route { methods: route.methods, pattern: route.pattern, target: target(route.target), room: route.room };
     Manifest {
         routes: app.routes.into_iter().map(route).collect(),
         guards: app.guards.into_iter().map(|guard| Guard { pattern: guard.pattern }).collect(),
@@ -279,6 +281,7 @@ impl Outline {
             http: find("tidegate:app/http-handler@"),
             websocket: find("tidegate:app/websocket-handler@"),
             events: find("tidegate:app/events-handler@"),
+            room: find("tidegate:app/room-handler@"),
             incoming: find("wasi:http/incoming-handler@0.2"),
             handler: find("wasi:http/handler@0.3"),
         }
@@ -303,7 +306,7 @@ fn check_import(import: &str, options: &Options) -> Result<(), LoadError> {
         _ if ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"].iter().any(|group| name.starts_with(group)) => {
             Ok(())
         }
-        "tidegate:app/types" | "tidegate:app/websockets" | "tidegate:app/topics" => Ok(()),
+        "tidegate:app/types" | "tidegate:app/websockets" | "tidegate:app/topics" | "tidegate:app/room" => Ok(()),
         _ if name.starts_with("wasi:sockets/") => refuse("no app gets sockets; use the host's routes, or wasi:http to send requests"),
         _ => refuse("this host does not have it"),
     }

@@ -7,7 +7,7 @@ use crate::bindings::{
 use crate::{
     Options,
     connection::Connection,
-    contract::{Check, Close, Handle, Messages, Open, Subscribe, Upgrade},
+    contract::{Alarm, Check, Close, Handle, Messages, Open, Subscribe, Upgrade, Wake},
     fault::told,
     machine::Machine,
     meter::Meter,
@@ -52,6 +52,7 @@ pub(crate) struct Interfaces {
     pub(crate) http: Option<String>,
     pub(crate) websocket: Option<String>,
     pub(crate) events: Option<String>,
+    pub(crate) room: Option<String>,
     pub(crate) incoming: Option<String>,
     pub(crate) handler: Option<String>,
 }
@@ -79,6 +80,8 @@ pub(crate) struct Exports {
     pub(crate) messages: Option<Export<Messages<'static>, ()>>,
     pub(crate) close: Option<Export<Close<'static>, ()>>,
     pub(crate) subscribe: Option<Export<Subscribe<'static>, (Result<Feed, Response>,)>>,
+    pub(crate) wake: Option<Export<Wake<'static>, (Result<(), String>,)>>,
+    pub(crate) alarm: Option<Export<Alarm, ()>>,
 }
 
 /// A function whose type was checked once, for parameters that live as long as one call.
@@ -204,7 +207,7 @@ impl Pool {
         }
     }
 
-    async fn make(&self) -> Result<Instance, Fault> {
+    pub(crate) async fn make(&self) -> Result<Instance, Fault> {
         let made = self.instantiate().await;
         made.map_err(|error| Fault::Host(told(&error.context("an instance could not be made"))))
     }
@@ -232,7 +235,7 @@ impl Pool {
 
 impl Exports {
     fn find(raw: &Raw, store: &mut Store<State>, interfaces: &Interfaces) -> wasmtime::Result<Exports> {
-        let Interfaces { guard, http, websocket, events, .. } = interfaces;
+        let Interfaces { guard, http, websocket, events, room, .. } = interfaces;
         Ok(Exports {
             check: Export::find(raw, store, guard.as_ref(), "check")?,
             handle: Export::find(raw, store, http.as_ref(), "handle")?,
@@ -241,6 +244,8 @@ impl Exports {
             messages: Export::find(raw, store, websocket.as_ref(), "on-messages")?,
             close: Export::find(raw, store, websocket.as_ref(), "on-close")?,
             subscribe: Export::find(raw, store, events.as_ref(), "on-subscribe")?,
+            wake: Export::find(raw, store, room.as_ref(), "wake")?,
+            alarm: Export::find(raw, store, room.as_ref(), "on-alarm")?,
         })
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     stdio::{Channel, GuestOutput},
 };
 use std::sync::Arc;
-use tidegate_hub::{Conn, Hub};
+use tidegate_hub::{Conn, Fault, Hub, Scope};
 use wasmtime::{
     ResourceLimiter,
     component::{Resource, ResourceTable},
@@ -26,8 +26,10 @@ pub(crate) struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
-    /// None while an app is asked for its manifest: then nobody is connected.
-    pub(crate) hub: Option<Arc<Hub>>,
+    /// Whom the event that runs acts for; none while an app is asked for its manifest: then nobody is connected.
+    pub(crate) scope: Option<Scope>,
+    /// Why an import had to end the event, if that is not the guest's fault.
+    pub(crate) failure: Option<Fault>,
     pub(crate) memory: MemoryLimit,
     pub(crate) meter: Arc<Meter>,
     event: u32,
@@ -43,7 +45,8 @@ impl State {
             wasi: wasi(options)?,
             http: WasiHttpCtx::new(),
             outbound: Outbound::new(&options.outbound),
-            hub,
+            scope: hub.map(Scope::App),
+            failure: None,
             memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false },
             meter,
             event,

@@ -24,7 +24,7 @@ impl State {
 impl Host for State {
     fn find(&mut self, id: String) -> Result<Option<Resource<Connection>>> {
         let Ok(id) = id.parse() else { return Ok(None) };
-        match self.hub()?.connections().find(id) {
+        match self.scope()?.find(id) {
             Some(conn) => Ok(Some(self.table.push(Connection(Some(conn)))?)),
             None => Ok(None),
         }
@@ -35,7 +35,7 @@ impl Host for State {
             Some(Err(_)) => return Ok(Vec::new()),
             after => after.and_then(Result::ok),
         };
-        let ids = self.hub()?.connections().ids(tag.as_deref(), after, limit as usize);
+        let ids = self.scope()?.ids(tag.as_deref(), after, limit as usize);
         Ok(ids.into_iter().map(|id| id.to_string()).collect())
     }
 }
@@ -50,7 +50,7 @@ impl HostConnection for State {
     }
 
     fn send(&mut self, connection: Resource<Connection>, message: Message) -> Result<Result<(), SendError>> {
-        let sent = self.conn(&connection)?.send(super::message(message));
+        let sent = self.scope()?.send(self.conn(&connection)?, super::message(message));
         Ok(sent.map_err(|error| match error {
             hub::SendError::Closed => SendError::Closed,
             hub::SendError::Full => SendError::Full,
@@ -59,36 +59,36 @@ impl HostConnection for State {
     }
 
     fn queued(&mut self, connection: Resource<Connection>) -> Result<u64> {
-        Ok(self.conn(&connection)?.outbox().queued() as u64)
+        Ok(self.scope()?.queued(self.conn(&connection)?) as u64)
     }
 
     fn close(&mut self, connection: Resource<Connection>, code: u16, reason: String) -> Result<Result<(), LimitError>> {
-        Ok(self.conn(&connection)?.close(code, &reason).map_err(Into::into))
+        Ok(self.scope()?.close(self.conn(&connection)?, code, &reason).map_err(Into::into))
     }
 
     fn attachment(&mut self, connection: Resource<Connection>) -> Result<Vec<u8>> {
-        Ok(self.conn(&connection)?.attachment().into())
+        Ok(self.scope()?.attachment(self.conn(&connection)?).into())
     }
 
     fn set_attachment(&mut self, connection: Resource<Connection>, value: Vec<u8>) -> Result<Result<(), LimitError>> {
-        Ok(self.conn(&connection)?.set_attachment(value.into()).map_err(Into::into))
+        Ok(self.scope()?.set_attachment(self.conn(&connection)?, value.into()).map_err(Into::into))
     }
 
     fn follow(&mut self, connection: Resource<Connection>, topic: String) -> Result<Result<(), LimitError>> {
-        Ok(self.conn(&connection)?.follow(&topic).map_err(Into::into))
+        Ok(self.scope()?.follow(self.conn(&connection)?, &topic).map_err(Into::into))
     }
 
     fn unfollow(&mut self, connection: Resource<Connection>, topic: String) -> Result<()> {
-        self.conn(&connection)?.unfollow(&topic);
+        self.scope()?.unfollow(self.conn(&connection)?, &topic);
         Ok(())
     }
 
     fn tags(&mut self, connection: Resource<Connection>) -> Result<Vec<String>> {
-        Ok(self.conn(&connection)?.tags())
+        Ok(self.scope()?.tags(self.conn(&connection)?))
     }
 
     fn set_tags(&mut self, connection: Resource<Connection>, tags: Vec<String>) -> Result<Result<(), LimitError>> {
-        Ok(self.conn(&connection)?.set_tags(tags).map_err(Into::into))
+        Ok(self.scope()?.set_tags(self.conn(&connection)?, tags).map_err(Into::into))
     }
 
     fn drop(&mut self, connection: Resource<Connection>) -> Result<()> {

@@ -1,0 +1,107 @@
+//! Writes of a room that its storage does not have yet, and reads that see both.
+
+use crate::{
+    Engine, EngineError, RoomId,
+    limits::{ENTRIES_PAGE_BYTES, ENTRIES_PAGE_MAX},
+    storage::Range,
+};
+use bytes::Bytes;
+use std::{collections::BTreeMap, ops::Bound};
+
+/// Entries that are asked of the storage at once.
+const READ: usize = 32;
+
+/// What was written since the last commit.
+#[derive(Default)]
+pub(crate) struct Overlay {
+    /// Everything that the storage has is gone.
+    pub(crate) clear: bool,
+    /// New values; none for a key that was deleted.
+    pub(crate) writes: BTreeMap<String, Option<Bytes>>,
+}
+
+impl Overlay {
+    /// What is known of the key here: nothing, that it is gone, or its value.
+    pub(crate) fn find(&self, key: &str) -> Option<Option<Bytes>> {
+        match self.writes.get(key) {
+            Some(value) => Some(value.clone()),
+            None => self.clear.then_some(None),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.clear && self.writes.is_empty()
+    }
+
+    /// Adds what was written later.
+    pub(crate) fn absorb(&mut self, later: Overlay) {
+        if later.clear {
+            *self = later;
+        } else {
+            self.writes.extend(later.writes);
+        }
+    }
+}
+
+/// A page of entries as they would be with both overlays committed, the older one first. It ends at the range's limit,
+/// at 1,000 entries, or with the entry that makes it 1 MiB; it is empty only if there is nothing.
+pub(crate) fn page(
+    engine: &dyn Engine,
+    room: &RoomId,
+    overlays: [&Overlay; 2],
+    range: Range<'_>,
+) -> Result<Vec<(String, Bytes)>, EngineError> {
+    let [older, newer] = overlays;
+    let limit = range.limit.min(ENTRIES_PAGE_MAX);
+    let (mut start, mut end) = (range.start.map(str::to_owned), range.end.map(str::to_owned));
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    loop {
+        let (from, to) = (start.as_ref().map(String::as_str), end.as_ref().map(String::as_str));
+        if limit == 0 || is_empty(from, to) {
+            return Ok(page);
+        }
+        let read = match older.clear || newer.clear {
+            true => Vec::new(),
+            false => engine.range(room, &Range { start: from, end: to, reverse: range.reverse, limit: READ })?,
+        };
+        let last = read.last().filter(|_| read.len() == READ).map(|(key, _)| key.clone());
+        let seen = match &last {
+            Some(last) if range.reverse => (Bound::Included(last.as_str()), to),
+            Some(last) => (from, Bound::Included(last.as_str())),
+            None => (from, to),
+        };
+        let mut window: BTreeMap<String, Bytes> = read.into_iter().collect();
+        let layers = if newer.clear { [None, Some(newer)] } else { [Some(older), Some(newer)] };
+        for (key, value) in layers.into_iter().flatten().flat_map(|layer| layer.writes.range::<str, _>(seen)) {
+            match value {
+                Some(value) => _ = window.insert(key.clone(), value.clone()),
+                None => _ = window.remove(key),
+            }
+        }
+        let forwards: Box<dyn Iterator<Item = (String, Bytes)>> = match range.reverse {
+            true => Box::new(window.into_iter().rev()),
+            false => Box::new(window.into_iter()),
+        };
+        for (key, value) in forwards {
+            bytes += key.len() + value.len();
+            page.push((key, value));
+            if page.len() >= limit || bytes >= ENTRIES_PAGE_BYTES {
+                return Ok(page);
+            }
+        }
+        match last {
+            None => return Ok(page),
+            Some(last) if range.reverse => end = Bound::Excluded(last),
+            Some(last) => start = Bound::Excluded(last),
+        }
+    }
+}
+
+/// Whether no key is between the two: such a range is no error of an app's.
+fn is_empty(start: Bound<&str>, end: Bound<&str>) -> bool {
+    match (start, end) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start >= end,
+    }
+}

@@ -1,0 +1,452 @@
+//! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
+
+use crate::{
+    App, Body, Call, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Feed, Hub, Manifest, Message, Request, Response, RoomId,
+    Streamed, Transaction, Verdict,
+    alarms::Alarms,
+    app::{Instance, RoomAnswer, RoomEvent},
+    effects::Slot,
+    limits::{ALARM_RETRY, LimitError},
+    room::{Posted, Refused, Room},
+};
+use bytes::Bytes;
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync::oneshot;
+
+/// Events that one commit is for, at most.
+const TURN_EVENTS_MAX: usize = 256;
+
+/// Runs a task to its end, on whatever thread: what takes a room's turns must not end with the client that began them.
+pub type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+
+/// An app whose events go to rooms where its routes say so, and to the app itself elsewhere.
+///
+/// A room has one live instance, and one event at a time. All events that wait are one turn: they run one after the other,
+/// then what they did is committed at once, and only then anybody sees it.
+pub struct Rooms {
+    hub: Arc<Hub>,
+    app: Arc<dyn App>,
+    engine: Arc<dyn Engine>,
+    /// The class of each route, in the manifest's order.
+    classes: Vec<Option<String>>,
+    spawn: Spawn,
+    /// Unix milliseconds, as of the last tick.
+    now: AtomicU64,
+    /// Rooms that are awake, or of which there is something to remember.
+    live: Mutex<HashMap<RoomId, Arc<Live>>>,
+    alarms: Mutex<Alarms>,
+    me: Weak<Rooms>,
+}
+
+struct Live {
+    id: RoomId,
+    room: Mutex<Room<Box<dyn Instance>, Waiting>>,
+}
+
+/// An event, and who waits for its outcome.
+struct Waiting {
+    event: RoomEvent,
+    reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
+}
+
+/// An event that ran, and is not durable yet.
+struct Done {
+    reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
+    outcome: Result<RoomAnswer, Fault>,
+    /// Where the feed is found that the event admitted.
+    feed: Option<Arc<Slot>>,
+}
+
+impl Rooms {
+    /// `now` is Unix time in milliseconds. Alarms that the storage has are called from the next [`tick`](Rooms::tick) on.
+    pub fn new(
+        hub: Arc<Hub>,
+        app: Arc<dyn App>,
+        engine: Arc<dyn Engine>,
+        manifest: &Manifest,
+        spawn: Spawn,
+        now: u64,
+    ) -> Result<Arc<Rooms>, EngineError> {
+        let mut alarms = Alarms::default();
+        for (room, alarm) in engine.alarms()? {
+            alarms.set(&room, Some(alarm.at));
+        }
+        let classes = manifest.routes.iter().map(|route| route.room.clone()).collect();
+        let (now, live, alarms) = (AtomicU64::new(now), Mutex::default(), Mutex::new(alarms));
+        Ok(Arc::new_cyclic(|me| Rooms { hub, app, engine, classes, spawn, now, live, alarms, me: me.clone() }))
+    }
+
+    /// Time has come so far: calls rooms whose alarms are due, and puts to sleep those that were idle for long enough.
+    /// Call it every tenth of a second or so.
+    pub fn tick(&self, now: u64) {
+        self.now.store(now, Ordering::Relaxed);
+        while let Some(room) = { self.alarms().take_due(now) } {
+            if let Err(fault) = self.post(&room, RoomEvent::Alarm(0)) {
+                tracing::warn!(%room, "its alarm has to wait: {fault}");
+                self.alarms().set(&room, Some(now + ALARM_RETRY.as_millis() as u64));
+            }
+        }
+        let idle_max = self.hub.limits().room_idle_max.as_millis() as u64;
+        self.sleep_where(|since| since + idle_max <= now);
+    }
+
+    /// Puts every room to sleep that has no event.
+    pub fn sleep_all(&self) {
+        self.sleep_where(|_| true);
+    }
+
+    /// How many rooms are awake.
+    pub fn awake(&self) -> usize {
+        self.live().values().filter(|live| live.room().is_awake()).count()
+    }
+
+    /// Drops the instances of idle rooms, and forgets rooms of which there is nothing to remember.
+    fn sleep_where(&self, is_due: impl Fn(u64) -> bool) {
+        let mut asleep = Vec::new();
+        self.live().retain(|_, live| {
+            let mut room = live.room();
+            if room.idle_since().is_some_and(&is_due) {
+                asleep.extend(room.sleep());
+            }
+            !room.is_blank(self.now())
+        });
+        drop(asleep); // outside of the locks: it gives memory back to the system
+    }
+
+    /// Makes place for one more that is awake.
+    fn make_place(&self) {
+        let victim = {
+            let live = self.live();
+            let awake = live.values().filter(|live| live.room().is_awake()).count();
+            let idle = live.values().filter_map(|live| Some((live.room().idle_since()?, live))).min_by_key(|(since, _)| *since);
+            idle.filter(|_| awake > self.hub.limits().rooms_awake_max).and_then(|(_, live)| live.room().sleep())
+        };
+        drop(victim);
+    }
+
+    /// The room of a route's event; none if the route has none.
+    fn room_of(&self, request: &Request) -> Option<Result<RoomId, LimitError>> {
+        let class = self.classes.get(request.route as usize)?.as_deref()?;
+        Some(RoomId::of_params(class, request.params.iter().map(|(_, value)| value.as_str())))
+    }
+
+    /// Hands the event to its room, and waits for its outcome.
+    async fn ask(&self, room: &RoomId, event: RoomEvent) -> Result<RoomAnswer, Fault> {
+        let outcome = self.post(room, event)?;
+        outcome.await.unwrap_or_else(|_| Err(Fault::Host("the room's turn was given up".into())))
+    }
+
+    fn post(&self, id: &RoomId, event: RoomEvent) -> Result<oneshot::Receiver<Result<RoomAnswer, Fault>>, Fault> {
+        let (reply, outcome) = oneshot::channel();
+        // The room is found and gets its event under one lock: it can't be forgotten in between.
+        let mut rooms = self.live();
+        let live = match rooms.get(id) {
+            Some(live) => live.clone(),
+            None => {
+                let live = Arc::new(Live { id: id.clone(), room: Mutex::default() });
+                rooms.insert(id.clone(), live.clone());
+                live
+            }
+        };
+        let posted = live.room().post(Waiting { event, reply }, self.hub.limits().room_inbox_max, self.now());
+        drop(rooms);
+        match posted {
+            Ok(Posted::Queued) => {}
+            Ok(Posted::Start(instance)) => {
+                let me = self.me.upgrade().expect("it is being called");
+                (self.spawn)(Box::pin(me.take_turns(live, instance)));
+            }
+            Err(Refused::Full) => return Err(Fault::Busy),
+            Err(Refused::Closed(wait)) => return Err(Fault::Closed(wait)),
+        }
+        Ok(outcome)
+    }
+
+    async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Box<dyn Instance>>) {
+        loop {
+            let waiting = live.room().next_turn(TURN_EVENTS_MAX, &mut instance, self.now());
+            if waiting.is_empty() {
+                return;
+            }
+            self.take_turn(&live, &mut instance, waiting).await;
+        }
+    }
+
+    async fn take_turn(&self, live: &Live, instance: &mut Option<Box<dyn Instance>>, waiting: VecDeque<Waiting>) {
+        let transaction = Transaction::new(self.hub.clone(), self.engine.clone(), live.id.clone());
+        let mut done = Vec::with_capacity(waiting.len());
+        for Waiting { event, reply } in waiting {
+            // Whoever asked has gone; events of a connection and alarms happen all the same.
+            if reply.is_closed() && matches!(event, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..)) {
+                continue;
+            }
+            let (outcome, feed) = self.run(live, instance, &transaction, event).await;
+            done.push(Done { reply, outcome, feed });
+            if transaction.is_heavy() {
+                self.settle(live, instance, &transaction, std::mem::take(&mut done)).await;
+            }
+        }
+        self.settle(live, instance, &transaction, done).await;
+    }
+
+    /// Commits what was done, then tells everybody.
+    async fn settle(&self, live: &Live, instance: &mut Option<Box<dyn Instance>>, transaction: &Transaction, done: Vec<Done>) {
+        let failure = match transaction.commit().await {
+            Ok(alarm) => {
+                if let Some(alarm) = alarm {
+                    self.alarms().set(&live.id, alarm.map(|alarm| alarm.at));
+                }
+                None
+            }
+            Err(error) => {
+                // What the instance remembers did not happen.
+                *instance = None;
+                tracing::error!(room = %live.id, "{} events did not happen: {error}", done.len());
+                // Was it an alarm's event, the alarm is still there.
+                if let Ok(Some(alarm)) = transaction.alarm() {
+                    let retry = self.now() + ALARM_RETRY.as_millis() as u64;
+                    self.alarms().set(&live.id, Some(alarm.at.max(retry)));
+                }
+                Some(error.to_string())
+            }
+        };
+        for Done { reply, outcome, feed } in done {
+            let outcome = match (&failure, outcome) {
+                (Some(error), Ok(_)) => {
+                    self.hub.counters().faults.add(1);
+                    Err(Fault::Storage(error.clone()))
+                }
+                (_, Ok(RoomAnswer::Feed(Ok(answer)))) => {
+                    Ok(RoomAnswer::Feed(Ok(Feed { opened: feed.and_then(|slot| slot.take()), ..answer })))
+                }
+                (_, outcome) => outcome,
+            };
+            _ = reply.send(outcome);
+        }
+    }
+
+    /// Runs one event; of messages that trap together, those before the first that traps by itself.
+    async fn run(
+        &self,
+        live: &Live,
+        instance: &mut Option<Box<dyn Instance>>,
+        transaction: &Transaction,
+        event: RoomEvent,
+    ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+        match event {
+            RoomEvent::Alarm(_) => (self.run_alarm(live, instance, transaction).await, None),
+            RoomEvent::Messages(conn, messages) if messages.len() > 1 => {
+                let together = self.call(live, instance, transaction, RoomEvent::Messages(conn.clone(), messages.clone())).await;
+                if together.is_ok() {
+                    return (together, None);
+                }
+                for message in messages {
+                    let alone = self.call(live, instance, transaction, RoomEvent::Messages(conn.clone(), vec![message])).await;
+                    if alone.is_err() {
+                        return (alone, None);
+                    }
+                }
+                (Ok(RoomAnswer::Done), None)
+            }
+            event => match self.call(live, instance, transaction, event).await {
+                Ok(RoomAnswer::Feed(Ok(mut feed))) => {
+                    let slot = transaction.subscribe(std::mem::take(&mut feed.topics));
+                    transaction.keep();
+                    (Ok(RoomAnswer::Feed(Ok(feed))), Some(slot))
+                }
+                outcome => (outcome, None),
+            },
+        }
+    }
+
+    async fn run_alarm(
+        &self,
+        live: &Live,
+        instance: &mut Option<Box<dyn Instance>>,
+        transaction: &Transaction,
+    ) -> Result<RoomAnswer, Fault> {
+        let alarm = transaction.alarm().map_err(|error| Fault::Storage(error.to_string()))?;
+        // It was moved or taken away while it waited for its turn.
+        let Some(alarm) = alarm.filter(|alarm| alarm.at <= self.now()) else { return Ok(RoomAnswer::Done) };
+        transaction.set_alarm(None);
+        transaction.keep();
+        let outcome = self.call(live, instance, transaction, RoomEvent::Alarm(alarm.attempt)).await;
+        if let Err(fault) = &outcome {
+            let again = if transaction.retry_alarm(alarm, self.now()) { "it is tried again" } else { "it was the last try" };
+            tracing::error!(room = %live.id, attempt = alarm.attempt, "its alarm failed, {again}: {fault}");
+        }
+        outcome
+    }
+
+    /// Calls the room's instance with the event, and keeps what it did if it ends well.
+    async fn call(
+        &self,
+        live: &Live,
+        instance: &mut Option<Box<dyn Instance>>,
+        transaction: &Transaction,
+        event: RoomEvent,
+    ) -> Result<RoomAnswer, Fault> {
+        if instance.is_none() {
+            *instance = Some(self.wake(live, transaction).await?);
+        }
+        match &event {
+            RoomEvent::Open(conn, _) => transaction.join(conn.clone()),
+            RoomEvent::Close(conn, _) => transaction.leave(conn.clone()),
+            _ => {}
+        }
+        let awake = instance.as_mut().expect("it was woken");
+        let outcome = awake.call(event, transaction).await;
+        match &outcome {
+            Ok(_) => transaction.keep(),
+            Err(_) => {
+                transaction.discard();
+                *instance = None;
+            }
+        }
+        outcome
+    }
+
+    async fn wake(&self, live: &Live, transaction: &Transaction) -> Result<Box<dyn Instance>, Fault> {
+        if let Err(Refused::Closed(wait)) = live.room().check_open(self.now()) {
+            return Err(Fault::Closed(wait));
+        }
+        self.make_place();
+        let woken = async {
+            let mut instance = self.app.instance().await?;
+            self.hub.counters().wakes.add(1);
+            instance.call(RoomEvent::Wake, transaction).await?;
+            Ok(instance)
+        };
+        let woken = woken.await;
+        match &woken {
+            Ok(_) => transaction.keep(),
+            Err(_) => transaction.discard(),
+        }
+        // That every instance is in use is not the room's fault.
+        if !matches!(woken, Err(Fault::Busy)) {
+            live.room().handle_wake(woken.is_ok(), self.now());
+        }
+        woken
+    }
+
+    fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<Live>>> {
+        self.live.lock().expect("nothing panics while it holds the rooms")
+    }
+
+    fn alarms(&self) -> MutexGuard<'_, Alarms> {
+        self.alarms.lock().expect("nothing panics while it holds the alarms")
+    }
+}
+
+impl Live {
+    fn room(&self) -> MutexGuard<'_, Room<Box<dyn Instance>, Waiting>> {
+        self.room.lock().expect("nothing panics while it holds a room")
+    }
+}
+
+/// What a client is told whose path names no room that can be.
+fn no_room(error: LimitError) -> Response {
+    let text = match error {
+        LimitError::TooLarge => "the room's name is too long",
+        _ => "the room's name has a control character",
+    };
+    let headers = vec![("content-type".to_owned(), Bytes::from_static(b"text/plain; charset=utf-8"))];
+    Response { status: 400, headers, body: format!("{text}\n").into() }
+}
+
+/// An answer of another kind than the event asks for.
+fn mistaken() -> Fault {
+    Fault::Host("the room answered another event than it was asked".into())
+}
+
+impl App for Rooms {
+    fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
+        self.app.check(guard, request)
+    }
+
+    fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
+        let Some(room) = self.room_of(request) else { return self.app.handle(request, body) };
+        Box::pin(async move {
+            match room {
+                Err(error) => Ok(no_room(error)),
+                Ok(room) => match self.ask(&room, RoomEvent::Handle(request.clone(), body)).await? {
+                    RoomAnswer::Response(response) => Ok(response),
+                    _ => Err(mistaken()),
+                },
+            }
+        })
+    }
+
+    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
+        self.app.stream(request, body)
+    }
+
+    fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
+        let Some(room) = self.room_of(request) else { return self.app.upgrade(request, offered) };
+        Box::pin(async move {
+            let room = match room {
+                Ok(room) => room,
+                Err(error) => return Ok(Decision::Reject(no_room(error))),
+            };
+            match self.ask(&room, RoomEvent::Upgrade(request.clone(), offered.to_vec())).await? {
+                RoomAnswer::Decision(Decision::Accept(mut accept)) => {
+                    accept.room = Some(room);
+                    Ok(Decision::Accept(accept))
+                }
+                RoomAnswer::Decision(decision) => Ok(decision),
+                _ => Err(mistaken()),
+            }
+        })
+    }
+
+    fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
+        match conn.room().cloned() {
+            None => self.app.clone().open(conn, request),
+            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Open(conn, request)).await.map(|_| ()) }),
+        }
+    }
+
+    fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
+        match conn.room().cloned() {
+            None => self.app.clone().messages(conn, messages),
+            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Messages(conn, messages)).await.map(|_| ()) }),
+        }
+    }
+
+    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
+        match conn.room().cloned() {
+            None => self.app.clone().close(conn, info),
+            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Close(conn, info)).await.map(|_| ()) }),
+        }
+    }
+
+    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
+        let Some(room) = self.room_of(request) else { return self.app.subscribe(request, last_event_id) };
+        Box::pin(async move {
+            let room = match room {
+                Ok(room) => room,
+                Err(error) => return Ok(Err(no_room(error))),
+            };
+            match self.ask(&room, RoomEvent::Subscribe(request.clone(), last_event_id.map(str::to_owned))).await? {
+                RoomAnswer::Feed(feed) => Ok(feed),
+                _ => Err(mistaken()),
+            }
+        })
+    }
+
+    fn instance(&self) -> Call<'_, Box<dyn Instance>> {
+        self.app.instance()
+    }
+}

@@ -1,0 +1,126 @@
+//! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
+
+use crate::{Conn, ConnId, Hub, LimitError, Message, Publication, SendError, Transaction};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// What an event may do, whoever runs it.
+///
+/// ```
+/// use tidegate_hub::{Hub, Limits, Message, Publication, Scope};
+/// let scope = Scope::App(Hub::new(Limits::default(), Default::default(), 1));
+/// assert_eq!(scope.publish("tea", Publication::new(Message::text("hot"))), Ok(1));
+/// ```
+#[derive(Clone)]
+pub enum Scope {
+    /// Any connection; at once.
+    App(Arc<Hub>),
+    /// The room's own connections; with its commit.
+    Room(Transaction),
+}
+
+impl Scope {
+    /// The room's transaction, if this is a room.
+    pub fn room(&self) -> Option<&Transaction> {
+        match self {
+            Scope::App(_) => None,
+            Scope::Room(transaction) => Some(transaction),
+        }
+    }
+
+    /// A live connection by its id.
+    pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
+        match self {
+            Scope::App(hub) => hub.connections().find(id),
+            Scope::Room(transaction) => transaction.find(id),
+        }
+    }
+
+    /// A page of ids (WIT `websockets.ids`).
+    pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
+        match self {
+            Scope::App(hub) => hub.connections().ids(tag, after, limit),
+            Scope::Room(transaction) => transaction.ids(tag, after, limit),
+        }
+    }
+
+    /// Queues a message.
+    pub fn send(&self, conn: &Arc<Conn>, message: Message) -> Result<(), SendError> {
+        match self {
+            Scope::App(_) => conn.send(message),
+            Scope::Room(transaction) => transaction.send(conn, message),
+        }
+    }
+
+    /// Bytes queued towards the connection.
+    pub fn queued(&self, conn: &Conn) -> usize {
+        match self {
+            Scope::App(_) => conn.outbox().queued(),
+            Scope::Room(transaction) => transaction.queued(conn),
+        }
+    }
+
+    /// Closes behind what is queued.
+    pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
+        match self {
+            Scope::App(_) => conn.close(code, reason),
+            Scope::Room(transaction) => transaction.close(conn, code, reason),
+        }
+    }
+
+    /// The app's own state for the connection.
+    pub fn attachment(&self, conn: &Conn) -> Bytes {
+        match self {
+            Scope::App(_) => conn.attachment(),
+            Scope::Room(transaction) => transaction.attachment(conn),
+        }
+    }
+
+    /// Replaces the attachment.
+    pub fn set_attachment(&self, conn: &Arc<Conn>, value: Bytes) -> Result<(), LimitError> {
+        match self {
+            Scope::App(_) => conn.set_attachment(value),
+            Scope::Room(transaction) => transaction.set_attachment(conn, value),
+        }
+    }
+
+    /// The connection's tags.
+    pub fn tags(&self, conn: &Conn) -> Vec<String> {
+        match self {
+            Scope::App(_) => conn.tags(),
+            Scope::Room(transaction) => transaction.tags(conn),
+        }
+    }
+
+    /// Replaces the tags.
+    pub fn set_tags(&self, conn: &Arc<Conn>, tags: Vec<String>) -> Result<(), LimitError> {
+        match self {
+            Scope::App(_) => conn.set_tags(tags),
+            Scope::Room(transaction) => transaction.set_tags(conn, tags),
+        }
+    }
+
+    /// Lets the connection follow a topic.
+    pub fn follow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
+        match self {
+            Scope::App(_) => conn.follow(topic),
+            Scope::Room(transaction) => transaction.follow(conn, topic),
+        }
+    }
+
+    /// Undoes [`follow`](Scope::follow).
+    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) {
+        match self {
+            Scope::App(_) => conn.unfollow(topic),
+            Scope::Room(transaction) => transaction.unfollow(conn, topic),
+        }
+    }
+
+    /// Publishes to a topic; the publication's number, or 0 if it waits for a commit.
+    pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
+        match self {
+            Scope::App(hub) => hub.publish(topic, publication),
+            Scope::Room(transaction) => transaction.publish(topic, publication).map(|()| 0),
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! A room's events since its last commit: what they did happens as a whole once it is durable, or not at all.
+
+use crate::{
+    Alarm, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message, Publication, RoomId, SendError, Stored,
+    effects::{Effects, Slot},
+    limits::{ALARM_ATTEMPTS_MAX, ALARM_RETRY, IDS_PAGE_MAX},
+    overlay::{self, Overlay},
+    storage::Range,
+};
+use bytes::Bytes;
+use std::{
+    collections::BTreeSet,
+    fmt, mem,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+/// Events that ended well are kept; the one that runs may still be discarded. Reads see both. Cloning shares it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidegate_hub::{testing::Memory, Hub, Limits, RoomId, Transaction};
+/// let hub = Hub::new(Limits::default(), Default::default(), 1);
+/// let tea = Transaction::new(hub, Arc::new(Memory::default()), RoomId::new("chat", "tea").unwrap());
+/// tea.put("cups", "2".into()).unwrap();
+/// assert_eq!(tea.get("cups").unwrap(), Some("2".into()));
+/// tea.discard();
+/// assert_eq!(tea.get("cups").unwrap(), None);
+/// ```
+#[derive(Clone)]
+pub struct Transaction {
+    hub: Arc<Hub>,
+    engine: Arc<dyn Engine>,
+    room: RoomId,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// As the engine has it, once it was asked.
+    stored: Option<Stored>,
+    kept: Part,
+    event: Part,
+}
+
+/// What some events did.
+#[derive(Default)]
+struct Part {
+    overlay: Overlay,
+    /// What that adds to the room's size.
+    bytes: i64,
+    alarm: Option<Option<Alarm>>,
+    effects: Effects,
+    /// Bytes of writes, messages and publications.
+    weight: usize,
+}
+
+/// Why a room's storage did not take what it was given (WIT `room.storage-error`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageError {
+    /// The key is empty or longer than this many bytes.
+    Key(usize),
+    /// The value is longer than this many bytes.
+    Value(usize),
+    /// The room would hold more than this many bytes.
+    Room(usize),
+    /// One event would write and send more than this many bytes: commit in between, by `flush`.
+    Event(usize),
+    /// The engine failed; that ends the event.
+    Engine(EngineError),
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::Key(max) => write!(f, "a key has 1 to {max} bytes"),
+            StorageError::Value(max) => write!(f, "a value has at most {max} bytes"),
+            StorageError::Room(max) => write!(f, "a room holds at most {max} bytes"),
+            StorageError::Event(max) => write!(f, "one event writes and sends at most {max} bytes"),
+            StorageError::Engine(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}
+
+impl From<EngineError> for StorageError {
+    fn from(error: EngineError) -> StorageError {
+        StorageError::Engine(error)
+    }
+}
+
+/// What the storage holds.
+impl Transaction {
+    /// Nothing has happened yet.
+    pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, room: RoomId) -> Transaction {
+        Transaction { hub, engine, room, state: Arc::default() }
+    }
+
+    /// Whose it is.
+    pub fn room(&self) -> &RoomId {
+        &self.room
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Result<Option<Bytes>, EngineError> {
+        self.value(&self.state(), key)
+    }
+
+    /// Writes a key.
+    pub fn put(&self, key: &str, value: Bytes) -> Result<(), StorageError> {
+        let limits = self.hub.limits();
+        if key.is_empty() || key.len() > limits.room_key_bytes_max {
+            return Err(StorageError::Key(limits.room_key_bytes_max));
+        }
+        if value.len() > limits.room_value_bytes_max {
+            return Err(StorageError::Value(limits.room_value_bytes_max));
+        }
+        let (mut state, weight) = (self.state(), key.len() + value.len());
+        if state.event.weight + weight > limits.room_event_bytes_max {
+            return Err(StorageError::Event(limits.room_event_bytes_max));
+        }
+        let before = self.value(&state, key)?.map_or(0, |old| key.len() + old.len());
+        let grown = weight as i64 - before as i64;
+        if grown > 0 && self.bytes(&mut state)? + grown > limits.room_bytes_max as i64 {
+            return Err(StorageError::Room(limits.room_bytes_max));
+        }
+        state.event.weight += weight;
+        state.event.bytes += grown;
+        state.event.overlay.writes.insert(key.to_owned(), Some(value));
+        Ok(())
+    }
+
+    /// Deletes a key; whether it was there.
+    pub fn delete(&self, key: &str) -> Result<bool, EngineError> {
+        let mut state = self.state();
+        let Some(old) = self.value(&state, key)? else { return Ok(false) };
+        state.event.bytes -= (key.len() + old.len()) as i64;
+        state.event.overlay.writes.insert(key.to_owned(), None);
+        Ok(true)
+    }
+
+    /// Deletes every key. The alarm stays.
+    pub fn clear(&self) -> Result<(), EngineError> {
+        let mut state = self.state();
+        state.event.bytes -= self.bytes(&mut state)?;
+        state.event.overlay.absorb(Overlay { clear: true, ..Overlay::default() });
+        Ok(())
+    }
+
+    /// A page of entries in the order of their keys: it ends at the range's limit, at 1,000 entries, or with the entry
+    /// that makes it 1 MiB; it is empty only if there is nothing.
+    pub fn entries(&self, range: Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
+        let state = self.state();
+        overlay::page(&*self.engine, &self.room, [&state.kept.overlay, &state.event.overlay], range)
+    }
+
+    /// The room's alarm.
+    pub fn alarm(&self) -> Result<Option<Alarm>, EngineError> {
+        let mut state = self.state();
+        match state.event.alarm.or(state.kept.alarm) {
+            Some(alarm) => Ok(alarm),
+            None => Ok(self.stored(&mut state)?.alarm),
+        }
+    }
+
+    /// Sets the alarm to a Unix time in milliseconds, or takes it away.
+    pub fn set_alarm(&self, at: Option<u64>) {
+        self.state().event.alarm = Some(at.map(|at| Alarm { at, attempt: 1 }));
+    }
+
+    fn value(&self, state: &State, key: &str) -> Result<Option<Bytes>, EngineError> {
+        match state.event.overlay.find(key).or_else(|| state.kept.overlay.find(key)) {
+            Some(value) => Ok(value),
+            None => self.engine.get(&self.room, key),
+        }
+    }
+
+    /// The room's size as it would be now.
+    fn bytes(&self, state: &mut State) -> Result<i64, EngineError> {
+        Ok(self.stored(state)?.bytes as i64 + state.kept.bytes + state.event.bytes)
+    }
+
+    fn stored(&self, state: &mut State) -> Result<Stored, EngineError> {
+        match state.stored {
+            Some(stored) => Ok(stored),
+            None => Ok(*state.stored.insert(self.engine.stored(&self.room)?)),
+        }
+    }
+}
+
+/// What others will see.
+impl Transaction {
+    /// A connection of this room by its id.
+    pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
+        let state = self.state();
+        let member = state.event.effects.member(id).or_else(|| state.kept.effects.member(id));
+        member.unwrap_or_else(|| self.hub.connections().member(&self.room, id))
+    }
+
+    /// A page of ids of the room's connections, in the order of their opening (WIT `websockets.ids`).
+    pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
+        let mut ids: BTreeSet<ConnId> = self.hub.connections().members(&self.room, tag);
+        let state = self.state();
+        state.kept.effects.amend(&mut ids, tag);
+        state.event.effects.amend(&mut ids, tag);
+        ids.into_iter().filter(|id| after.is_none_or(|after| *id > after)).take(limit.min(IDS_PAGE_MAX)).collect()
+    }
+
+    /// Sends a message to one connection.
+    pub fn send(&self, conn: &Arc<Conn>, message: Message) -> Result<(), SendError> {
+        let mut state = self.state();
+        let state = &mut *state;
+        state.event.weigh(message.len(), self.hub.limits().room_event_bytes_max).map_err(|_| SendError::Full)?;
+        state.event.effects.send(conn, message, self.hub.limits(), &state.kept.effects)
+    }
+
+    /// Bytes queued towards a connection, those of this room's events included.
+    pub fn queued(&self, conn: &Conn) -> usize {
+        let state = self.state();
+        conn.outbox().queued() + state.kept.effects.queued(conn.id()) + state.event.effects.queued(conn.id())
+    }
+
+    /// Closes behind what is sent.
+    pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
+        self.state().event.effects.close(conn, code, reason)
+    }
+
+    /// The connection's attachment.
+    pub fn attachment(&self, conn: &Conn) -> Bytes {
+        let state = self.state();
+        let set = state.event.effects.attachment(conn.id()).or_else(|| state.kept.effects.attachment(conn.id()));
+        set.unwrap_or_else(|| conn.attachment())
+    }
+
+    /// Replaces the attachment.
+    pub fn set_attachment(&self, conn: &Arc<Conn>, value: Bytes) -> Result<(), LimitError> {
+        self.state().event.effects.set_attachment(conn, value, self.hub.limits())
+    }
+
+    /// The connection's tags.
+    pub fn tags(&self, conn: &Conn) -> Vec<String> {
+        let state = self.state();
+        let set = state.event.effects.tags(conn.id()).or_else(|| state.kept.effects.tags(conn.id()));
+        set.unwrap_or_else(|| conn.tags())
+    }
+
+    /// Replaces the tags.
+    pub fn set_tags(&self, conn: &Arc<Conn>, tags: Vec<String>) -> Result<(), LimitError> {
+        self.state().event.effects.set_tags(conn, tags, self.hub.limits())
+    }
+
+    /// Lets the connection follow a topic.
+    pub fn follow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
+        self.state().event.effects.follow(conn, topic, self.hub.limits())
+    }
+
+    /// Undoes [`follow`](Transaction::follow).
+    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) {
+        self.state().event.effects.unfollow(conn, topic);
+    }
+
+    /// Publishes to a topic.
+    pub fn publish(&self, topic: &str, publication: Publication) -> Result<(), LimitError> {
+        let mut state = self.state();
+        state.event.weigh(publication.message.len(), self.hub.limits().room_event_bytes_max)?;
+        state.event.effects.publish(topic, publication, self.hub.limits())
+    }
+
+    /// Publishes to the room's own topic: to its connections and feeds.
+    pub fn broadcast(&self, publication: Publication) -> Result<(), LimitError> {
+        let mut state = self.state();
+        state.event.weigh(publication.message.len(), self.hub.limits().room_event_bytes_max)?;
+        state.event.effects.broadcast(publication, self.hub.limits())
+    }
+
+    pub(crate) fn join(&self, conn: Arc<Conn>) {
+        self.state().event.effects.join(conn);
+    }
+
+    pub(crate) fn leave(&self, conn: Arc<Conn>) {
+        self.state().event.effects.leave(conn);
+    }
+
+    pub(crate) fn subscribe(&self, topics: Vec<String>) -> Arc<Slot> {
+        self.state().event.effects.subscribe(topics)
+    }
+}
+
+/// The end of an event.
+impl Transaction {
+    /// The event that runs has ended well.
+    pub fn keep(&self) {
+        self.state().keep();
+    }
+
+    /// It has not: nothing of it happened.
+    pub fn discard(&self) {
+        self.state().event = Part::default();
+    }
+
+    /// Undoes what the event that runs has done so far, but for connections that came or went with it (WIT `room.rollback`).
+    pub fn rollback(&self) {
+        let mut state = self.state();
+        let effects = mem::take(&mut state.event.effects).members_only();
+        state.event = Part { effects, ..Part::default() };
+    }
+
+    /// Whether so much was kept that it is time to commit.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.state().kept.weight >= self.hub.limits().room_event_bytes_max
+    }
+
+    /// The alarm's handler has failed: it is tried again after a while, or given up. Whether it is tried again.
+    pub(crate) fn retry_alarm(&self, alarm: Alarm, now: u64) -> bool {
+        let again = alarm.attempt < ALARM_ATTEMPTS_MAX;
+        let wait = ALARM_RETRY.as_millis() as u64;
+        let next = Alarm { at: now + (wait << (alarm.attempt - 1)), attempt: alarm.attempt + 1 };
+        self.state().kept.alarm = Some(again.then_some(next));
+        again
+    }
+
+    /// Commits what this event has done so far, and everything before it: then others see it (WIT `room.flush`).
+    pub async fn flush(&self) -> Result<(), EngineError> {
+        self.keep();
+        self.commit().await.map(|_| ())
+    }
+
+    /// Commits what was kept, then does what others see of it. The alarm, if it was changed.
+    pub(crate) async fn commit(&self) -> Result<Option<Option<Alarm>>, EngineError> {
+        let (batch, effects, alarm) = self.prepare()?;
+        if let Some(batch) = batch {
+            let stored = batch.stored;
+            self.engine.commit(batch).await?;
+            self.hub.counters().commits.add(1);
+            self.state().stored = Some(stored);
+        }
+        effects.release(&self.hub, &self.room);
+        Ok(alarm)
+    }
+
+    fn prepare(&self) -> Result<(Option<Batch>, Effects, Option<Option<Alarm>>), EngineError> {
+        let mut state = self.state();
+        let Part { overlay, bytes, alarm, effects, .. } = mem::take(&mut state.kept);
+        if overlay.is_empty() && alarm.is_none() {
+            return Ok((None, effects, None));
+        }
+        let before = self.stored(&mut state)?;
+        let stored = Stored { bytes: before.bytes.saturating_add_signed(bytes), alarm: alarm.unwrap_or(before.alarm) };
+        let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, stored };
+        Ok((Some(batch), effects, alarm))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds a transaction")
+    }
+}
+
+impl State {
+    fn keep(&mut self) {
+        let Part { overlay, bytes, alarm, effects, weight } = mem::take(&mut self.event);
+        self.kept.weight += weight;
+        self.kept.overlay.absorb(overlay);
+        self.kept.bytes += bytes;
+        self.kept.alarm = alarm.or(self.kept.alarm);
+        self.kept.effects.absorb(effects);
+    }
+}
+
+impl Part {
+    /// Counts so many bytes more, if the event may have them.
+    fn weigh(&mut self, bytes: usize, max: usize) -> Result<(), LimitError> {
+        if self.weight + bytes > max {
+            return Err(LimitError::TooMany);
+        }
+        self.weight += bytes;
+        Ok(())
+    }
+}

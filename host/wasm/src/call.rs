@@ -1,0 +1,112 @@
+//! Calls of an instance's exports, one function an export: the hub's values in, the hub's values out.
+
+use crate::{
+    bindings::{
+        exports::tidegate::app::{events_handler, guard_handler, websocket_handler},
+        tidegate::app::types,
+    },
+    contract::{self, Alarm, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade, Wake},
+    pool::{Instance, shortened},
+};
+use tidegate_hub::{Accept, CloseInfo, Decision, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
+use wasmtime::Result;
+
+/// Calls an export with parameters that live as long as the call.
+macro_rules! call {
+    ($instance:ident.$export:ident, $params:ty => $return:ty, $values:expr) => {{
+        let Some(export) = $instance.exports.$export else {
+            return Err(wasmtime::format_err!(concat!("the component has no handler for ", stringify!($export))));
+        };
+        shortened!(export, $params, $return).call_async(&mut $instance.store, $values).await
+    }};
+}
+
+impl Instance {
+    pub(crate) async fn check(&mut self, guard: u32, request: &Request) -> Result<Verdict> {
+        let headers = contract::headers(request);
+        let params = (guard, RequestRef::new(request, &headers));
+        let (verdict,) = call!(self.check, Check<'_> => (guard_handler::Verdict,), params)?;
+        Ok(match verdict {
+            guard_handler::Verdict::Pass(passed) => {
+                Verdict::Pass(Passed { headers: self::headers(passed.headers), context: passed.context })
+            }
+            guard_handler::Verdict::Answer(answer) => Verdict::Answer(response(answer)),
+        })
+    }
+
+    pub(crate) async fn handle(&mut self, request: &Request, body: &[u8]) -> Result<Response> {
+        let headers = contract::headers(request);
+        let params = (RequestRef::new(request, &headers), body);
+        let (answer,) = call!(self.handle, Handle<'_> => (types::Response,), params)?;
+        Ok(response(answer))
+    }
+
+    pub(crate) async fn upgrade(&mut self, request: &Request, offered: &[String]) -> Result<Decision> {
+        let headers = contract::headers(request);
+        let params = (RequestRef::new(request, &headers), offered);
+        let (decision,) = call!(self.upgrade, Upgrade<'_> => (websocket_handler::Decision,), params)?;
+        Ok(match decision {
+            websocket_handler::Decision::Accept(accept) => Decision::Accept(Accept {
+                protocol: accept.protocol,
+                headers: self::headers(accept.headers),
+                attachment: accept.attachment.into(),
+                tags: accept.tags,
+                room: None,
+            }),
+            websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)),
+            websocket_handler::Decision::AcceptThenClose((code, reason)) => Decision::AcceptThenClose(code, reason),
+        })
+    }
+
+    pub(crate) async fn open(&mut self, request: &Request) -> Result<()> {
+        let headers = contract::headers(request);
+        let params = (self.connection(), RequestRef::new(request, &headers));
+        call!(self.open, Open<'_> => (), params)
+    }
+
+    pub(crate) async fn messages(&mut self, messages: &[Message]) -> Result<()> {
+        let messages: Vec<MessageRef<'_>> = messages.iter().map(MessageRef::from).collect();
+        let params = (self.connection(), &messages[..]);
+        call!(self.messages, Messages<'_> => (), params)
+    }
+
+    pub(crate) async fn close(&mut self, info: &CloseInfo) -> Result<()> {
+        let params = (self.connection(), CloseInfoRef::from(info));
+        call!(self.close, Close<'_> => (), params)
+    }
+
+    pub(crate) async fn subscribe(
+        &mut self,
+        request: &Request,
+        last_event_id: Option<&str>,
+    ) -> Result<std::result::Result<Feed, Response>> {
+        let headers = contract::headers(request);
+        let params = (RequestRef::new(request, &headers), last_event_id);
+        let (feed,) = call!(self.subscribe, Subscribe<'_> => (std::result::Result<events_handler::Feed, types::Response>,), params)?;
+        Ok(match feed {
+            Ok(feed) => {
+                let first = feed.first.into_iter().map(|first| First { data: first.data, event: first.event });
+                Ok(Feed { topics: feed.topics, first: first.collect(), opened: None })
+            }
+            Err(answer) => Err(response(answer)),
+        })
+    }
+
+    pub(crate) async fn wake(&mut self, room: &RoomId) -> Result<()> {
+        let params = (room.class(), room.name());
+        let (woken,) = call!(self.wake, Wake<'_> => (std::result::Result<(), String>,), params)?;
+        woken.map_err(|why| wasmtime::format_err!("the room could not wake: {why}"))
+    }
+
+    pub(crate) async fn alarm(&mut self, attempt: u32) -> Result<()> {
+        call!(self.alarm, Alarm => (), (attempt,))
+    }
+}
+
+fn headers(headers: Vec<types::Header>) -> Vec<Header> {
+    headers.into_iter().map(|(name, value)| (name, value.into())).collect()
+}
+
+fn response(response: types::Response) -> Response {
+    Response { status: response.status, headers: headers(response.headers), body: response.body.into() }
+}

@@ -1,0 +1,109 @@
+//! `tidegate:app/room`: storage, alarm and audience of the room whose event runs.
+
+use crate::{
+    bindings::tidegate::app::{
+        room::{Host, Query, StorageError},
+        topics::Publication,
+        types::LimitError,
+    },
+    state::State,
+};
+use std::ops::Bound;
+use tidegate_hub::{
+    EngineError, Fault, Transaction,
+    storage::{Range, behind_prefix},
+    transaction,
+};
+use wasmtime::{Result, bail};
+
+impl State {
+    fn transaction(&self) -> Result<&Transaction> {
+        match self.scope()?.room() {
+            Some(transaction) => Ok(transaction),
+            None => bail!("a room's function was called outside of a room"),
+        }
+    }
+
+    /// Ends the event if the storage failed: the guest has no answer to that.
+    fn stored<T>(&mut self, outcome: Result<T, EngineError>) -> Result<T> {
+        outcome.map_err(|error| {
+            self.failure = Some(Fault::Storage(error.to_string()));
+            wasmtime::format_err!("{error}")
+        })
+    }
+}
+
+impl Host for State {
+    fn identity(&mut self) -> Result<Option<(String, String)>> {
+        let room = self.scope()?.room().map(Transaction::room);
+        Ok(room.map(|room| (room.class().to_owned(), room.name().to_owned())))
+    }
+
+    fn get(&mut self, key: String) -> Result<Option<Vec<u8>>> {
+        let value = self.transaction()?.get(&key);
+        Ok(self.stored(value)?.map(Into::into))
+    }
+
+    fn put(&mut self, key: String, value: Vec<u8>) -> Result<Result<(), StorageError>> {
+        use transaction::StorageError::{Engine, Event, Key, Room, Value};
+        let refused = match self.transaction()?.put(&key, value.into()) {
+            Ok(()) => return Ok(Ok(())),
+            Err(Engine(error)) => return self.stored(Err(error)),
+            Err(Key(max)) => StorageError::Key(max as u64),
+            Err(Value(max)) => StorageError::Value(max as u64),
+            Err(Room(max)) => StorageError::Room(max as u64),
+            Err(Event(max)) => StorageError::Event(max as u64),
+        };
+        Ok(Err(refused))
+    }
+
+    fn delete(&mut self, key: String) -> Result<bool> {
+        let deleted = self.transaction()?.delete(&key);
+        self.stored(deleted)
+    }
+
+    fn entries(&mut self, query: Query) -> Result<Vec<(String, Vec<u8>)>> {
+        let behind = behind_prefix(&query.prefix);
+        let start = query.start.as_deref().map_or(&*query.prefix, |start| start.max(&query.prefix));
+        let end = [query.end.as_deref(), behind.as_deref()].into_iter().flatten().min();
+        let range = Range {
+            start: Bound::Included(start),
+            end: end.map_or(Bound::Unbounded, Bound::Excluded),
+            reverse: query.reverse,
+            limit: query.limit.map_or(usize::MAX, |limit| limit as usize),
+        };
+        let entries = self.transaction()?.entries(range);
+        Ok(self.stored(entries)?.into_iter().map(|(key, value)| (key, value.into())).collect())
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        let cleared = self.transaction()?.clear();
+        self.stored(cleared)
+    }
+
+    fn set_alarm(&mut self, at: Option<u64>) -> Result<()> {
+        self.transaction()?.set_alarm(at);
+        Ok(())
+    }
+
+    fn alarm(&mut self) -> Result<Option<u64>> {
+        let alarm = self.transaction()?.alarm();
+        Ok(self.stored(alarm)?.map(|alarm| alarm.at))
+    }
+
+    fn broadcast(&mut self, publication: Publication) -> Result<Result<(), LimitError>> {
+        let transaction = self.transaction()?;
+        let broadcast = super::publication(publication).and_then(|publication| transaction.broadcast(publication));
+        Ok(broadcast.map_err(Into::into))
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        let flushed = self.transaction()?.clone().flush().await;
+        self.stored(flushed)
+    }
+
+    fn rollback(&mut self) -> Result<()> {
+        self.transaction()?.rollback();
+        Ok(())
+    }
+}

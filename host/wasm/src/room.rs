@@ -1,0 +1,62 @@
+//! An instance that stands for one room: it has it to itself, and its events act for the room's transaction.
+
+use crate::{
+    guest::run,
+    pool::{Instance, Pool},
+};
+use std::sync::Arc;
+use tidegate_hub::{
+    Call, Fault, Hub, Scope, Transaction,
+    app::{self, RoomAnswer, RoomEvent},
+};
+use tokio::sync::OwnedSemaphorePermit;
+
+pub(crate) struct RoomInstance {
+    instance: Instance,
+    pool: Arc<Pool>,
+    hub: Arc<Hub>,
+    /// Given back when the room sleeps.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl RoomInstance {
+    pub(crate) async fn new(pool: &Arc<Pool>, hub: &Arc<Hub>) -> Result<RoomInstance, Fault> {
+        let permit = pool.owned_permit().await?;
+        Ok(RoomInstance { instance: pool.make().await?, pool: pool.clone(), hub: hub.clone(), _permit: permit })
+    }
+
+    async fn event(&mut self, event: RoomEvent, transaction: &Transaction) -> Result<RoomAnswer, Fault> {
+        self.instance.store.data_mut().scope = Some(Scope::Room(transaction.clone()));
+        let conn = match &event {
+            RoomEvent::Open(conn, _) | RoomEvent::Messages(conn, _) | RoomEvent::Close(conn, _) => Some(conn.clone()),
+            _ => None,
+        };
+        let room = transaction.room().clone();
+        let call = async move |instance: &mut Instance| match event {
+            RoomEvent::Wake => instance.wake(&room).await.map(|()| RoomAnswer::Done),
+            RoomEvent::Handle(request, body) => instance.handle(&request, &body).await.map(RoomAnswer::Response),
+            RoomEvent::Upgrade(request, offered) => instance.upgrade(&request, &offered).await.map(RoomAnswer::Decision),
+            RoomEvent::Open(_, request) => instance.open(&request).await.map(|()| RoomAnswer::Done),
+            RoomEvent::Messages(_, messages) => instance.messages(&messages).await.map(|()| RoomAnswer::Done),
+            RoomEvent::Close(_, info) => instance.close(&info).await.map(|()| RoomAnswer::Done),
+            RoomEvent::Subscribe(request, last) => instance.subscribe(&request, last.as_deref()).await.map(RoomAnswer::Feed),
+            RoomEvent::Alarm(attempt) => instance.alarm(attempt).await.map(|()| RoomAnswer::Done),
+        };
+        run(&mut self.instance, conn, self.pool.options(), call).await
+    }
+}
+
+impl app::Instance for RoomInstance {
+    fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer> {
+        Box::pin(async move {
+            self.hub.counters().guest_calls.add(1);
+            let outcome = self.event(event, transaction).await;
+            // The transaction is the event's: nothing of the instance has it any longer.
+            self.instance.store.data_mut().scope = None;
+            if outcome.is_err() {
+                self.hub.counters().faults.add(1);
+            }
+            outcome
+        })
+    }
+}
