@@ -17,6 +17,13 @@ pub struct Manifest {
     pub guards: Vec<Guard>,
 }
 
+impl Manifest {
+    /// Whether any route is of a room.
+    pub fn has_rooms(&self) -> bool {
+        self.routes.iter().any(|route| route.room.is_some())
+    }
+}
+
 /// Methods, pattern and who answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -71,14 +78,14 @@ impl Target {
 }
 
 /// What a request asks for, as its headers tell: routes that answer different ones may have the same path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AskedFor {
-    /// `Upgrade: websocket`.
-    WebSocket,
+    /// Nothing in particular.
+    Other,
     /// `Accept: text/event-stream`.
     Events,
-    /// Anything else.
-    Other,
+    /// `Upgrade: websocket`.
+    WebSocket,
 }
 
 impl Target {

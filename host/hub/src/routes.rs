@@ -173,7 +173,9 @@ impl Search<'_> {
         let rank = |index: &u32| {
             let entry = &self.table.routes[*index as usize];
             let by_method = entry.rank(self.method)?;
-            Some((entry.target.asked_for() != self.asked, entry.target == Target::WebSocket, by_method, *index))
+            let asked_for = entry.target.asked_for();
+            // What is asked for by nothing in particular can be answered to anybody, a WebSocket only to who asks for one.
+            Some((asked_for != self.asked, asked_for, by_method, *index))
         };
         let found = routes.iter().filter_map(rank).min().map(|(.., index)| index);
         if found.is_none() {
@@ -267,7 +269,8 @@ mod tests {
     fn routes_of_one_path_are_told_apart_by_what_is_asked_for() {
         use AskedFor::{Events, Other, WebSocket};
         let table = |targets: &[(&str, Target)]| {
-            let routes = targets.iter().map(|(method, target)| Route::new(method, "/tea", *target)).collect();
+            let route = |(method, target): &(&str, Target)| Route { room: Some("tea".into()), ..Route::new(method, "/tea", *target) };
+            let routes = targets.iter().map(route).collect();
             Table::new(&Manifest { routes, guards: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
         };
         let all = [("GET", Target::WebSocket), ("GET", Target::Events), ("", Target::Http)];

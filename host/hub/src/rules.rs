@@ -177,10 +177,11 @@ impl<'a> Earlier<'a> {
     }
 }
 
-/// Which rule two routes of one shape break, if any. A request for a WebSocket, one for an event stream and any other are
-/// told apart by their headers: routes for them may share a path.
+/// Which rule two routes of one shape break, if any. Those of one class of rooms may share a path: a request for a
+/// WebSocket, one for an event stream and any other are told apart by their headers.
 fn overlap(earlier: &Route, later: &Route) -> Option<Rule> {
-    if earlier.target.asked_for() != later.target.asked_for() {
+    let one_class = earlier.room.is_some() && earlier.room == later.room;
+    if one_class && earlier.target.asked_for() != later.target.asked_for() {
         return None;
     }
     match (earlier.methods.is_empty(), later.methods.is_empty()) {
@@ -315,6 +316,29 @@ mod tests {
         for (methods, pattern, target, rule) in cases {
             let broken: Vec<Rule> = rules(&[(methods, pattern, target)], Exports::ALL).into_iter().map(|(_, rule)| rule).collect();
             assert_eq!(broken, Vec::from_iter(rule), "{methods} {pattern:?} {target}");
+        }
+    }
+
+    #[test]
+    fn rooms_have_a_class_a_handler_and_targets_that_answer_whole() {
+        let chat = |class: &str, method: &str, target| Route { room: Some(class.into()), ..Route::new(method, "/rooms/{name}", target) };
+        let all = [chat("chat", "GET", Target::WebSocket), chat("chat", "GET", Target::Events), chat("chat", "", Target::Http)];
+        let other = [chat("chat", "GET", Target::WebSocket), chat("board", "GET", Target::Http)];
+        let none = Exports { room: false, ..Exports::ALL };
+        let long = "c".repeat(65);
+        let cases: [(&[Route], Exports, &[(usize, Rule)]); 7] = [
+            (&all, Exports::ALL, &[]),
+            (&other, Exports::ALL, &[(1, Rule::Duplicate)]),
+            (&[all[0].clone(), all[0].clone()], Exports::ALL, &[(1, Rule::Duplicate)]),
+            (&[chat("chat", "GET", Target::Stream)], Exports::ALL, &[(0, Rule::Room)]),
+            (&[chat("Chat", "GET", Target::Http)], Exports::ALL, &[(0, Rule::Room)]),
+            (&[chat(&long, "GET", Target::Http)], Exports::ALL, &[(0, Rule::Room)]),
+            (&all[..1], none, &[(0, Rule::Export)]),
+        ];
+        for (index, (routes, exports, expected)) in cases.into_iter().enumerate() {
+            let manifest = Manifest { routes: routes.to_vec(), guards: vec![] };
+            let broken: Vec<(usize, Rule)> = check(&manifest, exports).into_iter().map(|it| (it.index, it.rule)).collect();
+            assert_eq!(broken, expected, "case {index}");
         }
     }
 

@@ -1,4 +1,8 @@
-//! An app of closures, for tests of whoever calls apps.
+//! An app of closures and a storage in memory, for tests of whoever calls apps and rooms.
+
+mod memory;
+
+pub use memory::Memory;
 
 use crate::{
     Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Passed, Request, Response, Streamed, Transaction, Verdict,

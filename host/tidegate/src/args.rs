@@ -113,6 +113,9 @@ pub(crate) struct ServeArgs {
     /// Files to serve before the app's routes, index.html for pages that nothing else answers
     #[arg(long, value_name = "DIR", value_parser = assets, help_heading = "Server")]
     assets: Option<PathBuf>,
+    /// Where rooms keep what has to last [default: tidegate-data]
+    #[arg(long, value_name = "DIR", help_heading = "Server")]
+    data: Option<PathBuf>,
     /// Pages that may open WebSockets: same-origin, any, or an origin (repeatable) [default: same-origin]
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     origin: Vec<String>,
@@ -186,6 +189,7 @@ impl ServeArgs {
         let mut config = self.load.config()?;
         put(&mut config.listen, &self.listen);
         put(&mut config.workers, &self.workers);
+        put(&mut config.data, &self.data);
         put(&mut config.edge.drain_within, &self.drain);
         put(&mut config.app.memory_bytes_max, &self.memory);
         put(&mut config.app.instances_max, &self.instances);

@@ -11,9 +11,10 @@ use std::{
     process,
     sync::Arc,
     thread,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
-use tidegate_hub::{Hub, Table, Violation};
+use tidegate_disk::Storage;
+use tidegate_hub::{App, Hub, Manifest, Rooms, Table, Violation};
 use tidegate_wasm::{LoadError, Loaded};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -57,6 +58,37 @@ pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed = RandomState::new().hash_one((now, process::id()));
     Hub::new(config.limits.clone(), config.topics.clone(), seed)
+}
+
+/// How often rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The app with its rooms, if it has any: their storage is opened, and they are called when their alarms are due.
+pub(crate) fn with_rooms(
+    app: Arc<dyn App>,
+    hub: &Arc<Hub>,
+    manifest: &Manifest,
+    config: &Config,
+    worker: &Handle,
+) -> Result<Arc<dyn App>, Failure> {
+    let storage = Storage::open(&config.data, Default::default())?;
+    let spawn = Box::new(|task| _ = tokio::spawn(task));
+    let rooms = Rooms::new(hub.clone(), app, Arc::new(storage), manifest, spawn, unix_ms())
+        .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
+    let ticked = Arc::downgrade(&rooms);
+    worker.spawn(async move {
+        while let Some(rooms) = ticked.upgrade() {
+            rooms.tick(unix_ms());
+            drop(rooms);
+            tokio::time::sleep(TICK).await;
+        }
+    });
+    Ok(rooms)
+}
+
+/// The time of day, which the hub doesn't know by itself.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 /// Threads with a runtime each, driven until the process ends.

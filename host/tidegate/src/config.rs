@@ -1,6 +1,7 @@
 //! What was chosen for a run: plain settings, filled from the defaults, then `tidegate.toml`, then flags.
 
 use crate::listen::Listen;
+use std::path::PathBuf;
 use tidegate_hub::{Limits, TopicPolicy};
 
 /// All settings. The walls' own structs are filled here and handed in as they are.
@@ -14,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     /// What happens to slow followers.
     pub(crate) topics: TopicPolicy,
+    /// Where rooms keep what has to last.
+    pub(crate) data: PathBuf,
     /// How clients are treated.
     pub(crate) edge: tidegate_edge::Config,
     /// What the app may use.
@@ -27,6 +30,7 @@ impl Default for Config {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             limits: Limits::default(),
             topics: TopicPolicy::default(),
+            data: PathBuf::from("tidegate-data"),
             edge: tidegate_edge::Config::default(),
             app: tidegate_wasm::Options::default(),
         }

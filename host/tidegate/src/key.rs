@@ -56,6 +56,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     require_origin: Own(|config, value, _| put(&mut config.edge.require_origin, value.flag())),
     workers: CountTo(WORKERS_MAX, |config| &mut config.workers),
     drain: TimeOrNone(|config| &mut config.edge.drain_within),
+    data: Own(|config, value, base| put(&mut config.data, value.text().map(|path| base.join(path)))),
 
     [limits]
     body_bytes_max: Bytes(|config| &mut config.limits.body_bytes_max),
@@ -81,6 +82,13 @@ pub(crate) const KEYS: &[Key] = keys! {
     close_within: Time(|config| &mut config.limits.close_within),
     upgrade_within: Time(|config| &mut config.limits.upgrade_within),
     comment_every: Time(|config| &mut config.limits.comment_every),
+    room_key_bytes_max: Bytes(|config| &mut config.limits.room_key_bytes_max),
+    room_value_bytes_max: Bytes(|config| &mut config.limits.room_value_bytes_max),
+    room_bytes_max: Bytes(|config| &mut config.limits.room_bytes_max),
+    room_event_bytes_max: Bytes(|config| &mut config.limits.room_event_bytes_max),
+    room_inbox_max: Count(|config| &mut config.limits.room_inbox_max),
+    rooms_awake_max: Count(|config| &mut config.limits.rooms_awake_max),
+    room_idle_max: Time(|config| &mut config.limits.room_idle_max),
     header_bytes_max: Bytes(|config| &mut config.edge.header_bytes_max),
     header_within: Time(|config| &mut config.edge.header_within),
     body_within: Time(|config| &mut config.edge.body_within),

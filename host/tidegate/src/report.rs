@@ -46,6 +46,8 @@ impl fmt::Display for Report<'_> {
         section(f, "app", [format!("{}, {}", name(self.app), compiled(&self.compiled))])?;
         section(f, "routes", shown_routes(self.manifest, self.app))?;
         section(f, "guards", self.manifest.iter().flat_map(|manifest| &manifest.guards).map(|guard| guard.pattern.clone()))?;
+        let has_rooms = self.manifest.is_some_and(Manifest::has_rooms);
+        section(f, "data", has_rooms.then(|| format!("{}, what rooms keep", self.config.data.display())))?;
         section(f, "assets", self.config.edge.assets.iter().map(|path| format!("{}, before the routes", path.display())))?;
         section(f, "origins", origins(&self.config.edge.origins, self.config.edge.require_origin))?;
         section(f, "grants", grants(self.config))?;
@@ -103,7 +105,8 @@ pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
     let pattern_width = width(&|route| route.pattern.chars().count());
     let line = |route: &Route| {
         let (methods, pattern, target) = (methods(route), &route.pattern, route.target);
-        format!("{methods:<methods_width$}  {pattern:<pattern_width$}  {target}")
+        let room = route.room.as_ref().map_or_else(String::new, |class| format!(" of room {class}"));
+        format!("{methods:<methods_width$}  {pattern:<pattern_width$}  {target}{room}")
     };
     manifest.routes.iter().map(line).collect()
 }
@@ -145,14 +148,15 @@ pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
             _ = writeln!(std::io::stderr(), "stopped:{pairs}");
         }
         LogFormat::Json => {
-            let [(_, requests), (_, connections), (_, feeds), (_, guest_calls), (_, faults), (_, publications), (_, deliveries)] = counted;
-            tracing::info!(requests, connections, feeds, guest_calls, faults, publications, deliveries, "stopped");
+            let [requests, connections, feeds, guest_calls, faults, publications, deliveries, wakes, commits] =
+                counted.map(|(_, count)| count);
+            tracing::info!(requests, connections, feeds, guest_calls, faults, publications, deliveries, wakes, commits, "stopped");
         }
     }
 }
 
 /// Names and order are a promise: tests and benches read them.
-fn counters(hub: &Hub) -> [(&'static str, u64); 7] {
+fn counters(hub: &Hub) -> [(&'static str, u64); 9] {
     let counters = hub.counters();
     [
         ("requests", counters.requests.get()),
@@ -162,6 +166,8 @@ fn counters(hub: &Hub) -> [(&'static str, u64); 7] {
         ("faults", counters.faults.get()),
         ("publications", counters.publications.get()),
         ("deliveries", counters.deliveries.get()),
+        ("wakes", counters.wakes.get()),
+        ("commits", counters.commits.get()),
     ]
 }
 
@@ -233,7 +239,8 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
         let hub = Hub::new(Default::default(), Default::default(), 1);
         hub.counters().deliveries.add(6);
         let names = counters(&hub).map(|(name, _)| name);
-        assert_eq!(names, ["requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries"]);
+        let promised = ["requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries", "wakes", "commits"];
+        assert_eq!(names, promised);
         assert_eq!(counters(&hub)[6].1, 6);
     }
 }

@@ -65,7 +65,7 @@ const OWNERS: [(&str, &str); 13] = [
 ];
 
 /// All that the middle needs of the world outside std.
-const HUB_MAY_USE: [&str; 3] = ["bytes", "bytestring", "http"];
+const HUB_MAY_USE: [&str; 5] = ["bytes", "bytestring", "http", "tokio", "tracing"];
 
 fn is_like(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))

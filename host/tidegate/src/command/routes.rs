@@ -27,7 +27,7 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
     let whole = manifest.is_none();
     let manifest = manifest.cloned().unwrap_or_default();
     let routes = manifest.routes.iter().enumerate().map(
-        |(index, route)| json!({ "index": index, "methods": route.methods, "pattern": route.pattern, "target": route.target.to_string() }),
+        |(index, route)| json!({ "index": index, "methods": route.methods, "pattern": route.pattern, "target": route.target.to_string(), "room": route.room }),
     );
     let guards = manifest.guards.iter().enumerate().map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
     json!({ "whole": whole, "routes": routes.collect::<Vec<_>>(), "guards": guards.collect::<Vec<_>>() })
@@ -40,15 +40,16 @@ mod tests {
 
     #[test]
     fn the_table_reads_well_and_is_the_same_as_json() {
-        let routes = vec![Route::new("GET", "/users/{id}", Target::Http), Route::new("", "/ws", Target::WebSocket)];
+        let chat = Route { room: Some("chat".into()), ..Route::new("", "/ws", Target::WebSocket) };
+        let routes = vec![Route::new("GET", "/users/{id}", Target::Http), chat];
         let manifest = Manifest { routes, guards: vec![Guard { pattern: "/*".into() }] };
-        let text = "GET  /users/{id}  http\nany  /ws          websocket\n\nguards, in their order\n/*\n";
+        let text = "GET  /users/{id}  http\nany  /ws          websocket of room chat\n\nguards, in their order\n/*\n";
         assert_eq!(to_text(Some(&manifest)), text);
         let json = json!({
             "whole": false,
             "routes": [
-                { "index": 0, "methods": ["GET"], "pattern": "/users/{id}", "target": "http" },
-                { "index": 1, "methods": [], "pattern": "/ws", "target": "websocket" },
+                { "index": 0, "methods": ["GET"], "pattern": "/users/{id}", "target": "http", "room": null },
+                { "index": 1, "methods": [], "pattern": "/ws", "target": "websocket", "room": "chat" },
             ],
             "guards": [{ "index": 0, "pattern": "/*" }],
         });

@@ -7,7 +7,9 @@ use crate::{
     failure::Failure,
     report::{self, Report},
 };
+use std::sync::Arc;
 use tidegate_edge::Server;
+use tidegate_hub::App;
 
 /// Serves until SIGINT or SIGTERM, and drains.
 pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
@@ -27,7 +29,12 @@ async fn serve(args: &ServeArgs, config: &Config, format: LogFormat) -> Result<(
     report.tell(format);
 
     let hub = assemble::hub(config);
-    let server = Server::new(hub.clone(), loaded.start(hub.clone()), table, config.edge.clone());
+    let manifest = loaded.manifest().filter(|manifest| manifest.has_rooms()).cloned();
+    let mut app: Arc<dyn App> = loaded.start(hub.clone());
+    if let Some(manifest) = manifest {
+        app = assemble::with_rooms(app, &hub, &manifest, config, &workers[0])?;
+    }
+    let server = Server::new(hub.clone(), app, table, config.edge.clone());
     let drained = tidegate_edge::serve(listener, server, &workers, stop).await?;
     if !drained.in_time {
         tracing::warn!("cut off what was still open; give it longer with --drain");

@@ -1,0 +1,114 @@
+//! Storage in memory, which tests can make fail and hold back.
+
+use crate::{Alarm, Batch, Engine, EngineError, RoomId, Stored, storage::Commit, storage::Range};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Poll, Waker},
+};
+
+/// An [`Engine`] without a disk. Clones share what is kept, as a restarted host would.
+///
+/// ```
+/// use tidegate_hub::{testing::Memory, Engine, EngineError, RoomId};
+/// let memory = Memory::default();
+/// memory.fail_next([EngineError::Full("no space".into())]);
+/// assert_eq!(memory.get(&RoomId::new("chat", "tea").unwrap(), "cups"), Ok(None));
+/// ```
+#[derive(Clone, Default)]
+pub struct Memory(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    rooms: BTreeMap<RoomId, (BTreeMap<String, Bytes>, Stored)>,
+    failures: VecDeque<EngineError>,
+    held: bool,
+    waiting: Vec<Waker>,
+}
+
+impl Memory {
+    /// The next commits fail, each with one of these.
+    pub fn fail_next(&self, failures: impl IntoIterator<Item = EngineError>) {
+        self.state().failures.extend(failures);
+    }
+
+    /// From now on commits wait.
+    pub fn hold(&self) {
+        self.state().held = true;
+    }
+
+    /// Commits go on.
+    pub fn release(&self) {
+        let waiting = {
+            let mut state = self.state();
+            state.held = false;
+            std::mem::take(&mut state.waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nothing panics while it holds the memory")
+    }
+}
+
+impl State {
+    fn apply(&mut self, batch: Batch) -> Result<(), EngineError> {
+        if let Some(failure) = self.failures.pop_front() {
+            return Err(failure);
+        }
+        let (entries, stored) = self.rooms.entry(batch.room.clone()).or_default();
+        if batch.clear {
+            entries.clear();
+        }
+        for (key, value) in batch.writes {
+            match value {
+                Some(value) => _ = entries.insert(key, value),
+                None => _ = entries.remove(&key),
+            }
+        }
+        *stored = batch.stored;
+        if *stored == Stored::default() {
+            self.rooms.remove(&batch.room);
+        }
+        Ok(())
+    }
+}
+
+impl Engine for Memory {
+    fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.state().rooms.get(room).and_then(|(entries, _)| entries.get(key).cloned()))
+    }
+
+    fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
+        let state = self.state();
+        let Some((entries, _)) = state.rooms.get(room) else { return Ok(Vec::new()) };
+        let within =
+            entries.range::<str, (Bound<&str>, Bound<&str>)>((range.start, range.end)).map(|(key, value)| (key.clone(), value.clone()));
+        Ok(if range.reverse { within.rev().take(range.limit).collect() } else { within.take(range.limit).collect() })
+    }
+
+    fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
+        Ok(self.state().rooms.get(room).map_or_else(Stored::default, |(_, stored)| *stored))
+    }
+
+    fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
+        let state = self.state();
+        Ok(state.rooms.iter().filter_map(|(room, (_, stored))| Some((room.clone(), stored.alarm?))).collect())
+    }
+
+    fn commit(&self, batch: Batch) -> Commit {
+        let (memory, mut batch) = (self.clone(), Some(batch));
+        Box::pin(poll_fn(move |cx| {
+            let mut state = memory.state();
+            if state.held {
+                state.waiting.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(state.apply(batch.take().expect("polled once more after its end")))
+        }))
+    }
+}

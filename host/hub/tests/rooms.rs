@@ -1,0 +1,464 @@
+//! Rooms, driven by hand: tasks run when the test polls them, time goes on when the test says so.
+
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+use tidegate_hub::{
+    Accept, App, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, Limits, Manifest, Message, Opened, Outgoing, Publication,
+    Request, Response, RoomId, Rooms, Route, Target, Transaction,
+    app::{RoomAnswer, RoomEvent},
+    storage::Range,
+    testing::{FakeApp, Memory},
+};
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Script = dyn Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync;
+
+/// A host of one app with one class of rooms, `chat`, at `/rooms/{name}`. Its instances add what messages say to `log`,
+/// and broadcast it; `script` goes first.
+struct World {
+    hub: Arc<Hub>,
+    memory: Memory,
+    rooms: Arc<Rooms>,
+    tasks: Arc<Mutex<VecDeque<Task>>>,
+    now: AtomicU64,
+    wakes: Arc<AtomicUsize>,
+}
+
+const START: u64 = 1_000_000;
+
+impl World {
+    fn new(script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static) -> World {
+        World::over(Memory::default(), Arc::new(script))
+    }
+
+    fn over(memory: Memory, script: Arc<Script>) -> World {
+        let hub = Hub::new(Limits { rooms_awake_max: 3, ..Limits::default() }, Default::default(), 1);
+        let wakes = Arc::<AtomicUsize>::default();
+        let woken = wakes.clone();
+        let room = move |event: RoomEvent, transaction: &Transaction| {
+            script(&event, transaction)?;
+            Ok(match event {
+                RoomEvent::Wake => {
+                    woken.fetch_add(1, Ordering::Relaxed);
+                    RoomAnswer::Done
+                }
+                RoomEvent::Handle(..) => {
+                    let log = transaction.get("log").unwrap().unwrap_or_default();
+                    RoomAnswer::Response(Response { status: 200, headers: vec![], body: log })
+                }
+                RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
+                RoomEvent::Messages(_, messages) => {
+                    messages.iter().for_each(|message| say(transaction, message));
+                    RoomAnswer::Done
+                }
+                _ => RoomAnswer::Done,
+            })
+        };
+        let app = Arc::new(FakeApp { room: Arc::new(room), ..FakeApp::default() });
+        let route = |target| Route { room: Some("chat".into()), ..Route::new("GET", "/rooms/{name}", target) };
+        let manifest = Manifest { routes: vec![route(Target::WebSocket), route(Target::Http)], guards: vec![] };
+        let tasks = Arc::<Mutex<VecDeque<Task>>>::default();
+        let queue = tasks.clone();
+        let spawn = Box::new(move |task| queue.lock().unwrap().push_back(task));
+        let rooms = Rooms::new(hub.clone(), app, Arc::new(memory.clone()), &manifest, spawn, START).unwrap();
+        World { hub, memory, rooms, tasks, now: AtomicU64::new(START), wakes }
+    }
+
+    /// Polls every task until none gets any further.
+    fn settle(&self) {
+        for _ in 0..3 {
+            let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
+            for mut task in tasks {
+                if poll(&mut task).is_none() {
+                    self.tasks.lock().unwrap().push_back(task);
+                }
+            }
+        }
+    }
+
+    fn run<T>(&self, call: impl Future<Output = T>) -> T {
+        let mut call = pin!(call);
+        assert!(poll(&mut call).is_none(), "a room's event goes through its room's task");
+        self.settle();
+        poll(&mut call).expect("it ends when the rooms have settled")
+    }
+
+    fn advance(&self, time: Duration) {
+        let time = time.as_millis() as u64;
+        self.rooms.tick(self.now.fetch_add(time, Ordering::Relaxed) + time);
+        self.settle();
+    }
+
+    fn join(&self, name: &str) -> Opened {
+        let conn = self.hub.open(Accept { room: Some(room(name)), ..Accept::default() }).unwrap();
+        self.run(self.rooms.clone().open(conn.clone(), request(name))).unwrap();
+        conn
+    }
+
+    fn say(&self, conn: &Arc<Conn>, texts: &[&'static str]) -> Result<(), Fault> {
+        self.run(self.rooms.clone().messages(conn.clone(), texts.iter().map(|text| Message::text(*text)).collect()))
+    }
+
+    fn log(&self, name: &str) -> Result<String, Fault> {
+        let request = request(name);
+        let response = self.run(self.rooms.handle(&request, Bytes::new()))?;
+        Ok(String::from_utf8(response.body.to_vec()).unwrap())
+    }
+
+    fn wakes(&self) -> usize {
+        self.wakes.load(Ordering::Relaxed)
+    }
+}
+
+fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    match Pin::new(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn room(name: &str) -> RoomId {
+    RoomId::new("chat", name).unwrap()
+}
+
+fn request(name: &str) -> Request {
+    Request { params: vec![("name".into(), name.into())], ..Request::get(format!("/rooms/{name}")) }
+}
+
+fn say(transaction: &Transaction, message: &Message) {
+    let mut log = transaction.get("log").unwrap().unwrap_or_default().to_vec();
+    log.extend_from_slice(message.bytes());
+    transaction.put("log", log.into()).unwrap();
+    transaction.broadcast(Publication::new(message.clone())).unwrap();
+}
+
+fn heard(conn: &Conn) -> Vec<String> {
+    let mut batch = VecDeque::new();
+    conn.outbox().take(&mut batch);
+    conn.outbox().written();
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    let tell = |outgoing: &Outgoing| match outgoing {
+        Outgoing::Message(message) => text(message.bytes()),
+        Outgoing::Publication(publication) => text(publication.message.bytes()),
+        Outgoing::Close(close) => format!("close {}", close.code),
+    };
+    batch.iter().map(tell).collect()
+}
+
+fn fine(_: &RoomEvent, _: &Transaction) -> Result<(), Fault> {
+    Ok(())
+}
+
+/// Traps at messages that say so, after they have had their effect.
+fn touchy(event: &RoomEvent, transaction: &Transaction) -> Result<(), Fault> {
+    match event {
+        RoomEvent::Messages(_, messages) if messages.contains(&Message::text("trap")) => {
+            messages.iter().for_each(|message| say(transaction, message));
+            Err(Fault::Trap("as asked".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn what_a_room_keeps_is_there_after_it_slept_and_after_a_restart() {
+    let world = World::new(fine);
+    let ann = world.join("tea");
+    world.say(&ann, &["a", "b"]).unwrap();
+    assert_eq!((heard(&ann), world.wakes()), (vec!["a".to_owned(), "b".into()], 1));
+    world.advance(Duration::from_secs(9));
+    assert_eq!(world.rooms.awake(), 1);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.rooms.awake(), 0);
+    world.say(&ann, &["c"]).unwrap();
+    assert_eq!((heard(&ann), world.wakes(), world.log("tea")), (vec!["c".to_owned()], 2, Ok("abc".into())));
+    let restarted = World::over(world.memory.clone(), Arc::new(fine));
+    assert_eq!((restarted.log("tea"), restarted.log("milk")), (Ok("abc".into()), Ok(String::new())));
+}
+
+#[test]
+fn nobody_sees_an_event_before_it_is_durable() {
+    let world = World::new(fine);
+    let ann = world.join("tea");
+    world.memory.hold();
+    let mut said = world.rooms.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
+    assert!(poll(&mut said).is_none());
+    world.settle();
+    assert!(poll(&mut said).is_none() && heard(&ann).is_empty());
+    // It does not sleep in the middle of its event.
+    world.advance(Duration::from_secs(60));
+    assert_eq!((world.rooms.awake(), world.memory.get(&room("tea"), "log")), (1, Ok(None)));
+    world.memory.release();
+    world.settle();
+    assert_eq!((poll(&mut said), heard(&ann)), (Some(Ok(())), vec!["a".to_owned()]));
+}
+
+#[test]
+fn an_event_whose_commit_fails_has_not_happened_and_the_room_is_woken_anew() {
+    let world = World::new(fine);
+    let ann = world.join("tea");
+    world.memory.fail_next([EngineError::Full("no space".into())]);
+    assert!(matches!(world.say(&ann, &["a"]), Err(Fault::Storage(_))));
+    assert!(heard(&ann).is_empty());
+    world.say(&ann, &["b"]).unwrap();
+    assert_eq!((heard(&ann), world.log("tea"), world.wakes()), (vec!["b".to_owned()], Ok("b".into()), 2));
+}
+
+#[test]
+fn of_messages_that_trap_together_those_before_the_one_that_traps_alone_happen() {
+    let world = World::new(touchy);
+    let (ann, bob) = (world.join("tea"), world.join("tea"));
+    assert!(matches!(world.say(&ann, &["a", "b", "trap", "c"]), Err(Fault::Trap(_))));
+    world.say(&bob, &["d"]).unwrap();
+    assert_eq!((heard(&bob), world.log("tea")), (vec!["a".to_owned(), "b".into(), "d".into()], Ok("abd".into())));
+}
+
+#[test]
+fn a_trap_costs_the_events_beside_it_nothing_and_they_see_what_came_before() {
+    let world = World::new(touchy);
+    let conns = [(); 3].map(|()| world.join("tea"));
+    let says = ["a", "trap", "b"];
+    let mut calls: Vec<_> =
+        conns.iter().zip(says).map(|(conn, text)| world.rooms.clone().messages(Arc::clone(conn), vec![Message::text(text)])).collect();
+    calls.iter_mut().for_each(|call| assert!(poll(call).is_none()));
+    world.settle();
+    let outcomes: Vec<bool> = calls.iter_mut().map(|call| poll(call).unwrap().is_ok()).collect();
+    assert_eq!((outcomes, world.log("tea")), (vec![true, false, true], Ok("ab".into())));
+    assert_eq!(world.hub.counters().commits.get(), 1, "one turn, one commit");
+}
+
+#[test]
+fn a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds() {
+    let world = World::new(|event, _| match event {
+        RoomEvent::Wake => Err(Fault::Trap("as asked".into())),
+        _ => Ok(()),
+    });
+    for _ in 0..5 {
+        assert!(matches!(world.log("tea"), Err(Fault::Trap(_))));
+    }
+    let request = request("tea");
+    let closed = |world: &World| match poll(&mut world.rooms.handle(&request, Bytes::new())) {
+        Some(Err(Fault::Closed(wait))) => Some(wait),
+        _ => None,
+    };
+    assert_eq!(closed(&world), Some(Duration::from_secs(30)));
+    world.advance(Duration::from_secs(29));
+    assert_eq!(closed(&world), Some(Duration::from_secs(1)));
+    world.advance(Duration::from_secs(1));
+    assert!(matches!(world.log("tea"), Err(Fault::Trap(_))), "it is tried again");
+}
+
+#[test]
+fn a_message_that_comes_while_the_room_wakes_waits_for_it() {
+    let world = World::new(|event, transaction| {
+        if let RoomEvent::Wake = event {
+            transaction.put("log", "woken ".into()).unwrap();
+        }
+        Ok(())
+    });
+    let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
+    let mut open = world.rooms.clone().open(conn.clone(), request("tea"));
+    let mut said = world.rooms.clone().messages(conn.clone(), vec![Message::text("a")]);
+    assert!(poll(&mut open).is_none() && poll(&mut said).is_none());
+    world.settle();
+    assert_eq!((poll(&mut open), poll(&mut said), world.wakes()), (Some(Ok(())), Some(Ok(())), 1));
+    assert_eq!(world.log("tea"), Ok("woken a".into()));
+}
+
+/// Sets an alarm of so many seconds at a message that says so, and notes each alarm's attempt.
+fn alarming(fails: u32) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
+    move |event, transaction| match event {
+        RoomEvent::Messages(_, messages) => {
+            let seconds: u64 = std::str::from_utf8(messages[0].bytes()).unwrap().parse().unwrap();
+            transaction.set_alarm(Some(START + seconds * 1000));
+            Ok(())
+        }
+        RoomEvent::Alarm(attempt) => {
+            say(transaction, &Message::text(format!("!{attempt}")));
+            if *attempt <= fails { Err(Fault::Trap("as asked".into())) } else { Ok(()) }
+        }
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn an_alarm_wakes_a_sleeping_room_once_and_survives_a_restart() {
+    let world = World::new(alarming(0));
+    let ann = world.join("tea");
+    world.say(&ann, &["60"]).unwrap();
+    world.advance(Duration::from_secs(59));
+    assert_eq!((world.rooms.awake(), heard(&ann).len()), (0, 1));
+    let restarted = World::over(world.memory.clone(), Arc::new(alarming(0)));
+    for world in [&world, &restarted] {
+        world.advance(Duration::from_secs(60));
+        world.advance(Duration::from_secs(60));
+    }
+    assert_eq!((heard(&ann), restarted.memory.alarms()), (vec!["!1".to_owned()], Ok(vec![])));
+}
+
+#[test]
+fn an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up() {
+    let world = World::new(alarming(9));
+    let ann = world.join("tea");
+    world.say(&ann, &["10"]).unwrap();
+    let stored = |world: &World| world.memory.alarms().unwrap().first().map(|(_, alarm)| (alarm.attempt, alarm.at - START));
+    world.advance(Duration::from_secs(10));
+    let mut at = 10;
+    for (attempt, wait) in [(2, 2), (3, 4), (4, 8), (5, 16), (6, 32)] {
+        at += wait;
+        assert_eq!(stored(&world), Some((attempt, at * 1000)));
+        world.advance(Duration::from_secs(wait));
+    }
+    assert_eq!((stored(&world), world.log("tea")), (None, Ok("10".into())), "and nothing of it happened");
+}
+
+#[test]
+fn an_alarm_that_succeeds_at_its_third_try_happens_once() {
+    let world = World::new(alarming(2));
+    let ann = world.join("tea");
+    world.say(&ann, &["1"]).unwrap();
+    for _ in 0..20 {
+        world.advance(Duration::from_secs(1));
+    }
+    assert_eq!(heard(&ann), ["1", "!3"]);
+}
+
+#[test]
+fn an_alarm_that_is_moved_or_whose_commit_fails_is_not_lost() {
+    let world = World::new(alarming(0));
+    let ann = world.join("tea");
+    world.say(&ann, &["10"]).unwrap();
+    world.say(&ann, &["20"]).unwrap();
+    world.advance(Duration::from_secs(15));
+    assert_eq!(heard(&ann), ["10", "20"]);
+    world.memory.fail_next([EngineError::Io("as asked".into())]);
+    world.advance(Duration::from_secs(5));
+    assert!(heard(&ann).is_empty());
+    world.advance(Duration::from_secs(2));
+    assert_eq!(heard(&ann), ["!1"]);
+}
+
+#[test]
+fn one_more_that_wakes_puts_the_longest_idle_to_sleep() {
+    let world = World::new(fine);
+    for (name, awake) in [("a", 1), ("b", 2), ("c", 3), ("d", 3), ("e", 3)] {
+        world.advance(Duration::from_millis(1));
+        world.log(name).unwrap();
+        assert_eq!(world.rooms.awake(), awake, "{name}");
+    }
+    world.log("e").unwrap();
+    assert_eq!(world.wakes(), 5, "the one that was used last is awake");
+    world.log("a").unwrap();
+    assert_eq!(world.wakes(), 6);
+}
+
+#[test]
+fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
+    let seen = Arc::<Mutex<Vec<(&'static str, usize)>>>::default();
+    let note = seen.clone();
+    let world = World::new(move |event, transaction| {
+        let what = match event {
+            RoomEvent::Open(..) => "open",
+            RoomEvent::Close(..) => "close",
+            _ => return Ok(()),
+        };
+        note.lock().unwrap().push((what, transaction.ids(None, None, 9).len()));
+        Ok(())
+    });
+    let (ann, bob) = (world.join("tea"), world.join("tea"));
+    let _elsewhere = world.join("milk");
+    let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
+    world.run(world.rooms.clone().close(Arc::clone(&ann), gone)).unwrap();
+    drop(ann);
+    assert_eq!(*seen.lock().unwrap(), [("open", 1), ("open", 2), ("open", 1), ("close", 1)]);
+    world.say(&bob, &["x"]).unwrap();
+    assert_eq!(heard(&bob), ["x"]);
+}
+
+#[test]
+fn an_event_reads_what_it_wrote_itself_in_order() {
+    let check = |event: &RoomEvent, transaction: &Transaction| {
+        if let RoomEvent::Wake = event {
+            return Ok(());
+        }
+        let keys = |range: Range<'_>| transaction.entries(range).unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>().join("");
+        let all = Range::all(99);
+        for key in ["b", "d", "a"] {
+            transaction.put(key, Bytes::from_static(b"1")).unwrap();
+        }
+        transaction.delete("b").unwrap();
+        assert_eq!((keys(all), keys(Range { reverse: true, limit: 1, ..all })), ("ad".into(), "d".into()));
+        transaction.rollback();
+        assert_eq!(keys(all), "");
+        transaction.put("c", Bytes::new()).unwrap();
+        transaction.clear().unwrap();
+        transaction.put("e", Bytes::new()).unwrap();
+        assert_eq!(keys(all), "e");
+        Ok(())
+    };
+    World::new(check).log("tea").unwrap();
+}
+
+/// What overlays make of a storage is what a map would make of the same writes: random histories, the same from run to run.
+#[test]
+fn pages_over_storage_and_uncommitted_writes_are_those_of_a_plain_map() {
+    let world = World::new(fine);
+    let mut random = Random(7);
+    for round in 0..200 {
+        let name = format!("r{round}");
+        let transaction = Transaction::new(world.hub.clone(), Arc::new(world.memory.clone()), room(&name));
+        let mut model = BTreeMap::<String, Bytes>::new();
+        for _ in 0..random.below(150) {
+            match random.below(20) {
+                0 => {
+                    transaction.clear().unwrap();
+                    model.clear();
+                }
+                1 => transaction.keep(),
+                2 => assert!(poll(&mut pin!(transaction.flush())).unwrap().is_ok()),
+                3..8 => {
+                    let key = format!("{:02}", random.below(90));
+                    assert_eq!(transaction.delete(&key).unwrap(), model.remove(&key).is_some());
+                }
+                _ => {
+                    let (key, value) = (format!("{:02}", random.below(90)), Bytes::from(vec![b'x'; random.below(40)]));
+                    transaction.put(&key, value.clone()).unwrap();
+                    model.insert(key, value);
+                }
+            }
+        }
+        for reverse in [false, true] {
+            let range = Range { reverse, ..Range::all(usize::MAX) };
+            let mut expected: Vec<_> = model.clone().into_iter().collect();
+            if reverse {
+                expected.reverse();
+            }
+            assert_eq!(transaction.entries(range).unwrap(), expected, "round {round}");
+        }
+        poll(&mut pin!(transaction.flush())).unwrap().unwrap();
+        let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert_eq!(world.memory.stored(&room(&name)).unwrap().bytes, bytes as u64, "round {round}");
+    }
+}
+
+/// The same numbers every time (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
