@@ -1,8 +1,10 @@
 //! An app of closures and a storage in memory, for tests of whoever calls apps and rooms.
 
 mod memory;
+mod suite;
 
 pub use memory::Memory;
+pub use suite::suite;
 
 use crate::{
     Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Passed, Request, Response, Streamed, Transaction, Verdict,

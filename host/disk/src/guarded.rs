@@ -1,0 +1,31 @@
+//! Calls of the store, whose errors and panics become errors of ours.
+
+use std::{
+    io::ErrorKind,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+use tidegate_hub::EngineError;
+
+/// Runs it. The store panics at some of what it can't read: that is damage, not a fault of whoever asked.
+pub(crate) fn guarded<T>(call: impl FnOnce() -> fjall::Result<T>) -> Result<T, EngineError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(outcome) => outcome.map_err(|error| told(&error)),
+        Err(_) => Err(EngineError::Corrupt("the store could not read what is on the disk".into())),
+    }
+}
+
+fn told(error: &fjall::Error) -> EngineError {
+    let io = match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => Some(error),
+        _ => None,
+    };
+    match (error, io) {
+        (fjall::Error::Poisoned, _) => EngineError::Closed("an earlier write failed".into()),
+        (_, Some(error)) => match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => EngineError::Full(error.to_string()),
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => EngineError::Corrupt(error.to_string()),
+            _ => EngineError::Io(error.to_string()),
+        },
+        _ => EngineError::Corrupt(error.to_string()),
+    }
+}

@@ -1,0 +1,24 @@
+//! The disk wall: keeps what rooms have to keep, in one store for all of them.
+//!
+//! Nothing here knows apps, sockets or quotas: batches come from the hub, and are durable or refused.
+//!
+//! ```
+//! # let directory = tempfile::tempdir().unwrap();
+//! use tidegate_disk::Storage;
+//! use tidegate_hub::{Engine as _, RoomId};
+//!
+//! let storage = Storage::open(&directory.path().join("data")).unwrap();
+//! assert_eq!(storage.get(&RoomId::new("chat", "tea").unwrap(), "cups"), Ok(None));
+//! ```
+
+mod storage;
+mod maintenance;
+mod tables;
+mod row;
+mod writer;
+mod guarded;
+mod open_error;
+
+pub use maintenance::Verified;
+pub use open_error::OpenError;
+pub use storage::Storage;

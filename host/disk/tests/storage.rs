@@ -1,0 +1,235 @@
+//! The storage on a real disk: what every engine must do, restarts, other processes, damage, and what an operator does with it.
+
+use bytes::Bytes;
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tempfile::TempDir;
+use tidegate_disk::Storage;
+use tidegate_hub::{Alarm, Batch, Engine, EngineError, RoomId, Stored, storage::Commit, storage::Range, testing::suite};
+
+fn run(commit: Commit) -> Result<(), EngineError> {
+    runtime().block_on(commit)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().unwrap())
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn open(&self) -> Storage {
+        Storage::open(&self.data()).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+fn room(name: &str) -> RoomId {
+    RoomId::new("chat", name).unwrap()
+}
+
+/// Writes one key, with the size that this makes.
+fn put(storage: &Storage, name: &str, key: &str, value: &str) -> Result<(), EngineError> {
+    let room = room(name);
+    let before = storage.get(&room, key)?.map_or(0, |old| key.len() + old.len());
+    let Stored { bytes, alarm } = storage.stored(&room)?;
+    let bytes = bytes + (key.len() + value.len() - before) as u64;
+    let writes = BTreeMap::from([(key.to_owned(), Some(Bytes::from(value.to_owned())))]);
+    run(storage.commit(Batch { room, clear: false, writes, stored: Stored { bytes, alarm } }))
+}
+
+#[test]
+fn it_does_what_every_engine_must_do() {
+    suite(&Place::new().open(), run);
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_restart() {
+    let place = Place::new();
+    for round in 0..3 {
+        let storage = place.open();
+        for earlier in 0..round {
+            assert_eq!(storage.get(&room("tea"), &earlier.to_string()), Ok(Some("x".into())));
+        }
+        put(&storage, "tea", &round.to_string(), "x").unwrap();
+        put(&storage, &format!("new {round}"), "k", "v").unwrap();
+    }
+    let storage = place.open();
+    assert_eq!(storage.rooms(None, None, 9).unwrap().len(), 4);
+    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+}
+
+#[test]
+fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
+    let place = Place::new();
+    let storage = place.open();
+    for key in 0..2500 {
+        put(&storage, "tea", &format!("{key}"), "x").unwrap();
+    }
+    let clear = Batch { room: room("tea"), clear: true, writes: BTreeMap::new(), stored: Stored::default() };
+    run(storage.commit(clear)).unwrap();
+    put(&storage, "milk", "k", "v").unwrap();
+    drop(storage);
+    let storage = place.open();
+    put(&storage, "tea", "new", "x").unwrap();
+    assert_eq!(storage.range(&room("tea"), &Range::all(9)).unwrap().len(), 1);
+    assert_eq!(storage.get(&room("milk"), "k"), Ok(Some("v".into())));
+    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+}
+
+#[test]
+fn another_process_is_refused_and_told_which_directory() {
+    let place = Place::new();
+    let _open = place.open();
+    let error = Storage::open(&place.data()).err().unwrap().to_string();
+    assert!(error.contains("another process has") && error.contains(&place.data().display().to_string()), "{error}");
+}
+
+#[test]
+fn a_directory_that_can_not_be_used_is_told_in_one_line() {
+    let place = Place::new();
+    let file = place.0.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let open = place.0.path().join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    for (directory, told) in [(file.join("data"), "can't use"), (open, "others than its owner may write there")] {
+        let error = Storage::open(&directory).err().unwrap().to_string();
+        assert!(error.contains(told) && error.lines().count() == 1, "{error}");
+    }
+}
+
+#[test]
+fn a_backup_is_what_was_there_at_one_moment_and_takes_no_place_of_another() {
+    let place = Place::new();
+    let storage = Arc::new(place.open());
+    for number in 0..200 {
+        put(&storage, &format!("{}", number % 7), &number.to_string(), "x").unwrap();
+    }
+    let alarm = Some(Alarm { at: 5, attempt: 1 });
+    run(storage.commit(Batch { room: room("alarm"), clear: false, writes: BTreeMap::new(), stored: Stored { bytes: 0, alarm } })).unwrap();
+    let copy = place.0.path().join("copy");
+    storage.backup(&copy).unwrap();
+    put(&storage, "0", "later", "x").unwrap();
+    assert!(storage.backup(&copy).unwrap_err().to_string().contains("exists already"));
+    let copied = Storage::open(&copy).unwrap();
+    let verified = copied.verify().unwrap();
+    assert_eq!((verified.rooms, verified.entries, verified.wrong), (8, 200, vec![]));
+    assert_eq!((copied.get(&room("0"), "later"), copied.alarms().unwrap().len()), (Ok(None), 1));
+    put(&copied, "new", "k", "v").unwrap();
+    assert_eq!(copied.verify().unwrap().wrong, [""; 0], "a new room gets a number of its own");
+}
+
+#[test]
+fn rooms_are_listed_in_pages_deleted_and_compacted() {
+    let place = Place::new();
+    let storage = place.open();
+    for name in ["a", "b", "c", "d"] {
+        put(&storage, name, "k", "value").unwrap();
+    }
+    let names = |after: Option<&RoomId>, limit| {
+        let page = storage.rooms(Some("chat"), after, limit).unwrap();
+        page.iter().map(|(room, stored)| format!("{} {}", room.name(), stored.bytes)).collect::<Vec<_>>().join(",")
+    };
+    assert_eq!((names(None, 2), names(Some(&room("b")), 9)), ("a 6,b 6".into(), "c 6,d 6".into()));
+    let delete = |name| runtime().block_on(storage.delete(&room(name)));
+    assert_eq!((delete("b"), delete("b")), (Ok(true), Ok(false)));
+    storage.compact().unwrap();
+    assert_eq!((names(None, 9), storage.rooms(Some("cha"), None, 9).unwrap().len()), ("a 6,c 6,d 6".into(), 0));
+    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+}
+
+/// Every file of the directory, in the same order each time.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            let list = if entry.file_type().unwrap().is_dir() { &mut open } else { &mut files };
+            list.push(entry.path());
+        }
+    }
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    for file in files(from) {
+        let target = to.join(file.strip_prefix(from).unwrap());
+        fs::create_dir_all(target.parent().unwrap())?;
+        fs::copy(file, target)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_damaged_directory_is_refused_or_told_by_verify_or_reads_as_it_was_written() {
+    let place = Place::new();
+    let storage = place.open();
+    for number in 0..300 {
+        put(&storage, "tea", &format!("{number:03}"), &"x".repeat(200)).unwrap();
+    }
+    storage.compact().unwrap();
+    for number in 300..320 {
+        put(&storage, "tea", &format!("{number:03}"), &"x".repeat(200)).unwrap();
+    }
+    drop(storage);
+    let names = files(&place.data());
+    for (index, name) in names.iter().enumerate() {
+        let length = fs::metadata(name).unwrap().len();
+        for damage in [Damage::Cut(length / 2), Damage::Cut(0), Damage::Flip(length / 3), Damage::Flip(7), Damage::Gone] {
+            let damaged = place.0.path().join(format!("damaged {index} {damage:?}"));
+            copy(&place.data(), &damaged).unwrap();
+            damage.apply(&damaged.join(name.strip_prefix(place.data()).unwrap()), length);
+            check_damaged(&damaged, name, &damage);
+            fs::remove_dir_all(&damaged).unwrap();
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Damage {
+    Cut(u64),
+    Flip(u64),
+    Gone,
+}
+
+impl Damage {
+    fn apply(&self, file: &Path, length: u64) {
+        match self {
+            Damage::Cut(at) => fs::OpenOptions::new().write(true).open(file).unwrap().set_len(*at).unwrap(),
+            Damage::Gone => fs::remove_file(file).unwrap(),
+            Damage::Flip(at) if *at < length => {
+                let mut bytes = fs::read(file).unwrap();
+                bytes[*at as usize] ^= 0x10;
+                fs::write(file, bytes).unwrap();
+            }
+            Damage::Flip(_) => {}
+        }
+    }
+}
+
+/// Never a panic, never another value than the one that was written.
+fn check_damaged(directory: &Path, name: &Path, damage: &Damage) {
+    let storage = match Storage::open(directory) {
+        Ok(storage) => storage,
+        Err(error) => return assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+    };
+    for number in 0..320 {
+        if let Ok(Some(value)) = storage.get(&room("tea"), &format!("{number:03}")) {
+            assert_eq!(value, "x".repeat(200), "{} {damage:?}", name.display());
+        }
+    }
+    _ = storage.verify();
+}
