@@ -1,9 +1,10 @@
 //! The app: its routes and guards, and the way from an event to the handler that it is for.
 
 use crate::{
-    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Pass, Request, Response, Result, Socket, Upgrade,
+    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Pass, Request, Response, Result, Room, Socket, Upgrade,
     feed::{self, IntoFeed},
     guard::{self, IntoPass},
+    room::{Class, Live},
     socket::Hooks,
     stream::{self, StreamHandler},
     task, world,
@@ -45,6 +46,7 @@ use tidegate_hub::{
 pub struct App {
     pub(crate) routes: Vec<Route>,
     pub(crate) guards: Vec<Guard>,
+    classes: Vec<Class>,
 }
 
 /// Methods (none for any), pattern and who answers.
@@ -66,6 +68,16 @@ pub(crate) enum Answers {
     Stream(stream::Handler),
     Socket(Box<dyn Hooks>),
     Feed(feed::Handler),
+    /// The room of this class that the parameters name.
+    Room(String, RoomEvents),
+}
+
+/// Which of a room's events a route is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RoomEvents {
+    Sockets,
+    Feeds,
+    Requests,
 }
 
 /// What answers a request, or guards it: an async closure or function.
@@ -138,6 +150,18 @@ impl App {
     pub fn stream_on<R: Outcome>(self, method: &str, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
         let methods: &[&str] = if method.is_empty() { &[] } else { &[method] };
         self.add(methods, pattern, Answers::Stream(stream::handler(handler)))
+    }
+
+    /// Opens rooms: WebSockets, feeds and other requests of this path go to the one room that its parameters name. The whole room
+    /// class has the same data, whatever pattern leads to it.
+    pub fn room<R: Room>(mut self, pattern: &str) -> App {
+        let class = Class::of::<R>();
+        let name = class.name.clone();
+        if !self.classes.iter().any(|known| known.name == name) {
+            self.classes.push(class);
+        }
+        let routes: [(&[&str], _); 3] = [(&["GET"], RoomEvents::Sockets), (&["GET"], RoomEvents::Feeds), (&[], RoomEvents::Requests)];
+        routes.into_iter().fold(self, |app, (methods, events)| app.add(methods, pattern, Answers::Room(name.clone(), events)))
     }
 
     /// Runs before whatever has a path that the pattern covers, reserved paths included. A guard's
@@ -223,9 +247,30 @@ impl App {
         Some((index, params))
     }
 
+    /// A room of this class, not yet awake.
+    pub(crate) fn make_room(&self, class: &str) -> Option<Box<dyn Live>> {
+        self.classes.iter().find(|known| known.name == class).map(|class| (class.make)())
+    }
+
     fn route_of(&self, index: u32) -> Option<(&Route, &Answers)> {
         let route = self.routes.get(index as usize)?;
         Some((route, &route.handler))
+    }
+}
+
+impl Answers {
+    /// Whether it opens WebSockets.
+    #[cfg(target_family = "wasm")]
+    pub(crate) fn is_socket(&self) -> bool {
+        matches!(self, Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets))
+    }
+
+    /// The class, if it is of rooms.
+    pub(crate) fn class(&self) -> Option<&str> {
+        match self {
+            Answers::Room(class, _) => Some(class),
+            _ => None,
+        }
     }
 }
 

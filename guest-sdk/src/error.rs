@@ -84,6 +84,14 @@ impl Error {
         }
     }
 
+    /// In words, for the operator.
+    pub(crate) fn told(&self) -> String {
+        match &*self.0 {
+            Kind::Answer(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
+            Kind::Fault(cause) => Chain(&**cause).to_string(),
+        }
+    }
+
     /// The answer; a fault is told to the operator, `place` says where it happened.
     pub(crate) fn answer(self, place: fmt::Arguments<'_>) -> Response {
         match *self.0 {

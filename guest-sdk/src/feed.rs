@@ -27,6 +27,11 @@ pub struct Feed {
 }
 
 impl Feed {
+    /// Follows no topic; in a room it gets what the room broadcasts.
+    pub fn new() -> Feed {
+        Feed::default()
+    }
+
     /// Follows one topic. A name has 1 to 256 bytes; another is our fault: 500.
     pub fn follow(topic: impl Into<String>) -> Feed {
         Feed { topics: vec![topic.into()], first: Vec::new() }

@@ -30,12 +30,14 @@
 
 pub mod app;
 pub mod conn;
+pub mod cx;
 pub mod error;
 pub mod feed;
 pub mod guard;
 pub mod message;
 pub mod request;
 pub mod response;
+pub mod room;
 pub mod socket;
 pub mod sse;
 pub mod stream;
@@ -51,12 +53,14 @@ pub mod bindings;
 
 pub use app::App;
 pub use conn::{Conn, LimitError, SendError, find, ids};
+pub use cx::{Cx, Range, StorageError};
 pub use error::{Error, Result};
 pub use feed::Feed;
 pub use guard::Pass;
 pub use message::Message;
 pub use request::Request;
 pub use response::{IntoResponse, Json, Response};
+pub use room::Room;
 pub use socket::{Accept, CloseInfo, Outcome, Socket, Upgrade};
 pub use sse::Event;
 pub use stream::{Body, Reply};
@@ -66,8 +70,8 @@ pub use topic::{Publication, publish, publish_except};
 /// What an app needs every day: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Accept, App, CloseInfo, Conn, Error, Event, Feed, IntoResponse, Json, Message, Pass, Publication, Reply, Request, Response, Result,
-        Socket, Upgrade, find, ids, publish, publish_except, sleep,
+        Accept, App, CloseInfo, Conn, Cx, Error, Event, Feed, IntoResponse, Json, Message, Pass, Publication, Reply, Request, Response,
+        Result, Room, Socket, Upgrade, find, ids, publish, publish_except, sleep,
     };
 }
 

@@ -29,9 +29,13 @@ mod connect;
 mod heard;
 mod listener;
 mod reply;
+mod rooms;
 mod server;
 
-use crate::{App, app::Answers};
+use crate::{
+    App,
+    app::{Answers, RoomEvents},
+};
 pub use client::ConnRef;
 pub use connect::Connect;
 pub use heard::Heard;
@@ -62,11 +66,12 @@ fn manifest(app: &App) -> Manifest {
         methods: route.methods.clone(),
         pattern: route.pattern.clone(),
         target: match route.handler {
-            Answers::Http(_) => Target::Http,
+            Answers::Http(_) | Answers::Room(_, RoomEvents::Requests) => Target::Http,
             Answers::Stream(_) => Target::Stream,
-            Answers::Socket(_) => Target::WebSocket,
-            Answers::Feed(_) => Target::Events,
+            Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets) => Target::WebSocket,
+            Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Events,
         },
+        room: route.handler.class().map(str::to_owned),
     });
     let guards = app.guards.iter().map(|guard| Guard { pattern: guard.pattern.clone() });
     Manifest { routes: routes.collect(), guards: guards.collect() }

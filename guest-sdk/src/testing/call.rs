@@ -1,13 +1,14 @@
 //! One request, led through the order of handling as the host has it: guards, then the route.
 
-use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener};
+use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener, rooms::Membership};
 use crate::{
-    Accept, Request, Upgrade,
+    Accept, Conn, Request, Upgrade,
     request::Head,
     stream::Body,
-    world::{Incoming, Outgoing},
+    world::{Handle, Incoming, Outgoing},
 };
-use tidegate_hub::{Close, Found, Target, connections::check_close, path::Path};
+use std::sync::Arc;
+use tidegate_hub::{Close, Found, RoomId, Target, connections::check_close, manifest::AskedFor, path::Path};
 
 /// Bytes of a piece of a streamed body: few, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
@@ -16,7 +17,7 @@ const PIECE_BYTES: usize = 64;
 pub(super) struct Call<'a> {
     pub(super) method: &'a str,
     pub(super) connect: Connect,
-    pub(super) is_upgrade: bool,
+    pub(super) asked: AskedFor,
     pub(super) body: &'a [u8],
     /// Of a streamed answer; then the client goes away.
     pub(super) pieces_max: usize,
@@ -24,7 +25,9 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     pub(super) fn get(connect: Connect, pieces_max: usize) -> Self {
-        Call { method: "GET", connect, is_upgrade: false, body: b"", pieces_max }
+        let accepts = |(name, value): &(String, String)| name.eq_ignore_ascii_case("accept") && value.contains("text/event-stream");
+        let asked = if connect.headers.iter().any(accepts) { AskedFor::Events } else { AskedFor::Other };
+        Call { method: "GET", connect, asked, body: b"", pieces_max }
     }
 
     fn head(&self) -> Head {
@@ -72,8 +75,8 @@ impl Server {
         if path.is_host() {
             return Reply::of_host(404, "nothing is here").into();
         }
-        let found = self.table.find(call.method, &path);
-        if matches!(found, Found::Route { target: Target::WebSocket, .. }) && !call.is_upgrade {
+        let found = self.table.find(call.method, call.asked, &path);
+        if matches!(found, Found::Route { target: Target::WebSocket, .. }) && call.asked != AskedFor::WebSocket {
             return Reply::of_host(426, "a WebSocket is here").with("upgrade", "websocket").into();
         }
         let mut head = call.head();
@@ -124,8 +127,13 @@ impl Server {
         match target {
             Target::Http if call.body.len() > self.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
             Target::Http => {
+                let room = self.room_of(head.route, &head.params);
                 let request = Request { head, body: Body::of_bytes(call.body.to_vec()) };
-                self.event(|app| app.handle(request)).map_or_else(Reply::trap, Reply::of_app).into()
+                let answer = match room {
+                    None => self.event(|app| app.handle(request)),
+                    Some(room) => self.room_event(&room, Membership::Stays, |live, cx, _| live.request(cx, request)),
+                };
+                answer.map_or_else(Reply::trap, Reply::of_app).into()
             }
             Target::Stream => self.run_stream(head, call).into(),
             Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
@@ -149,28 +157,56 @@ impl Server {
     fn upgrade(&mut self, head: Head, call: &Call<'_>) -> Result<Answer, Reply> {
         let offered = call.connect.protocols.clone();
         let upgrade = Upgrade { request: Request { head: head.clone(), body: Body::default() }, offered };
-        let accept = self.event(|app| app.upgrade(upgrade)).ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
+        let room = self.room_of(head.route, &head.params);
+        let decided = match &room {
+            None => self.event(|app| app.upgrade(upgrade)),
+            Some(room) => self.room_event(room, Membership::Stays, |live, cx, _| live.upgrade(cx, upgrade)),
+        };
+        let accept = decided.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
         let close = check(&accept, &call.connect.protocols)?;
         let reply = Reply::of_upgrade(&accept);
-        let client = Client::open(&self.hub, head.route, accept, reply.clone())
+        let client = Client::open(&self.hub, head.route, room.clone(), accept, reply.clone())
             .map_err(|error| Reply::broken(&format!("the attachment or the tags of the accepted connection: {error}")))?;
         self.clients.push(client);
         let conn = ConnRef(self.clients.len() - 1);
         match close {
             Some(close) => self.clients[conn.0].refuse(close),
-            None => self.socket_event(conn, |app, _, conn| app.open(conn, Request { head, body: Body::default() })),
+            None => self.open(conn, room, Request { head, body: Body::default() }),
         }
         Ok(Answer { reply, opened: Opened::Conn(conn) })
     }
 
+    fn open(&mut self, conn: ConnRef, room: Option<RoomId>, request: Request) {
+        let Some(room) = room else {
+            return self.socket_event(conn, |app, _, conn| app.open(conn, request));
+        };
+        let opened = Arc::clone(self.clients[conn.0].opened.as_ref().expect("it was opened just now"));
+        let done = self.room_event(&room, Membership::Joins(opened.clone()), |live, cx, _| {
+            Conn::lend(Handle(opened), |conn| live.open(cx, conn, request));
+        });
+        self.close_if_failed(conn, done);
+    }
+
     fn open_feed(&mut self, head: Head) -> Result<Answer, Reply> {
+        let room = self.room_of(head.route, &head.params);
         let request = Request { head, body: Body::default() };
-        let feed = self.event(|app| app.subscribe(request)).ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
+        let mut slot = None;
+        let admitted = match room {
+            None => self.event(|app| app.subscribe(request)),
+            Some(room) => self.room_event(&room, Membership::Stays, |live, cx, transaction| {
+                let feed = live.feed(cx, request)?;
+                slot = Some(transaction.subscribe(feed.topics.clone()));
+                Ok(feed)
+            }),
+        };
+        let feed = admitted.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
         let mut names = feed.first.iter().filter_map(|(_, name)| name.as_deref());
         if names.any(|name| name.contains(['\r', '\n', '\0'])) {
             return Err(Reply::broken("the name of a feed's first event has a line break"));
         }
-        let listener = Listener::open(&self.hub, feed).map_err(|error| Reply::broken(&format!("the topics of a feed: {error}")))?;
+        let broken = |error| Reply::broken(&format!("the topics of a feed: {error}"));
+        let opened = slot.and_then(|slot| slot.take()).transpose().map_err(broken)?;
+        let listener = Listener::open(&self.hub, feed, opened).map_err(broken)?;
         self.listeners.push(listener);
         Ok(Answer { reply: Reply::of_feed(), opened: Opened::Feed(FeedRef(self.listeners.len() - 1)) })
     }

@@ -3,7 +3,7 @@
 use super::Reply;
 use crate::{Accept, Message, world};
 use std::{collections::VecDeque, sync::Arc};
-use tidegate_hub::{self as hub, Close, Hub, LimitError, Opened, Outgoing};
+use tidegate_hub::{self as hub, Close, Hub, LimitError, Opened, Outgoing, RoomId};
 
 /// A WebSocket of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub struct ConnRef(pub(super) usize);
 /// One WebSocket and what its client knows.
 pub(super) struct Client {
     pub(super) route: u32,
+    pub(super) room: Option<RoomId>,
     /// None once it is closed.
     pub(super) opened: Option<Opened>,
     pub(super) handshake: Reply,
@@ -22,17 +23,24 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn open(hub: &Arc<Hub>, route: u32, accept: Accept, handshake: Reply) -> Result<Client, LimitError> {
-        let accept =
-            hub::Accept { protocol: accept.protocol, headers: Vec::new(), attachment: accept.attachment.into(), tags: accept.tags };
+    pub(super) fn open(hub: &Arc<Hub>, route: u32, room: Option<RoomId>, accept: Accept, handshake: Reply) -> Result<Client, LimitError> {
+        let Accept { protocol, attachment, tags, .. } = accept;
+        let accept = hub::Accept { protocol, headers: Vec::new(), attachment: attachment.into(), tags, room: room.clone() };
         let opened = Some(hub.open(accept)?);
-        Ok(Client { route, opened, handshake, heard: Vec::new(), closed: None, is_stalled: false })
+        Ok(Client { route, room, opened, handshake, heard: Vec::new(), closed: None, is_stalled: false })
     }
 
     /// Closed before it was opened.
     pub(super) fn refuse(&mut self, close: Close) {
         self.opened = None;
         self.closed = Some((close.code, close.reason));
+    }
+
+    /// The host is gone.
+    pub(super) fn drop_dead(&mut self) {
+        if self.opened.take().is_some() {
+            self.closed = Some((1006, String::new()));
+        }
     }
 
     /// Takes what is on its way to the client; a close, if that is the last of it.

@@ -17,9 +17,11 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn open(hub: &Arc<Hub>, feed: Feed) -> Result<Listener, LimitError> {
+    /// `opened`: a room's feed, which began with its event.
+    pub(super) fn open(hub: &Arc<Hub>, feed: Feed, opened: Option<Subscribed>) -> Result<Listener, LimitError> {
         let heard = feed.first.iter().map(|(data, name)| Heard::of_feed(None, name.as_deref(), data)).collect();
-        Ok(Listener { subscribed: hub.subscribe(feed.topics)?, heard, has_ended: false })
+        let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics), Ok)?;
+        Ok(Listener { subscribed, heard, has_ended: false })
     }
 
     pub(super) fn drain(&mut self) {

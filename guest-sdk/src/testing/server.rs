@@ -5,6 +5,7 @@ use super::{
     call::{Call, Opened},
     client::Client,
     listener::Listener,
+    rooms::{Membership, Rooms},
 };
 use crate::{
     App, CloseInfo, Conn, Message, Publication,
@@ -14,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
-use tidegate_hub::{Hub, Limits, Table, TopicPolicy};
+use tidegate_hub::{Hub, Limits, Scope, Table, TopicPolicy, manifest::AskedFor};
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
 const PIECES_MAX: usize = 1000;
@@ -26,13 +27,14 @@ pub struct Server {
     pub(super) hub: Arc<Hub>,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) rooms: Rooms,
 }
 
 /// Requests.
 impl Server {
     pub(super) fn new(app: App, table: Table) -> Server {
         let hub = Hub::new(Limits::default(), TopicPolicy::default(), 1);
-        Server { app, table, hub, clients: Vec::new(), listeners: Vec::new() }
+        Server { app, table, hub, clients: Vec::new(), listeners: Vec::new(), rooms: Rooms::default() }
     }
 
     /// Answers a GET.
@@ -67,7 +69,7 @@ impl Server {
 
     /// Opens a WebSocket, or gives the refusal.
     pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
-        let answer = self.call(Call { is_upgrade: true, ..Call::get(connect.into(), PIECES_MAX) });
+        let answer = self.call(Call { asked: AskedFor::WebSocket, ..Call::get(connect.into(), PIECES_MAX) });
         match answer.opened {
             Opened::Conn(conn) => Ok(conn),
             _ => Err(answer.reply),
@@ -96,7 +98,17 @@ impl Server {
             opened.close(1009, "the message is too large").expect("a valid code");
             return self.settle();
         }
-        self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut std::iter::once(message)));
+        let mut messages = std::iter::once(message);
+        match client.room.clone() {
+            None => self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut messages)),
+            Some(room) => {
+                let opened = Arc::clone(opened);
+                let done = self.room_event(&room, Membership::Stays, |live, cx, _| {
+                    Conn::lend(Handle(opened), |conn| live.messages(cx, conn, &mut messages));
+                });
+                self.close_if_failed(conn, done);
+            }
+        }
         self.settle();
     }
 
@@ -167,7 +179,7 @@ impl Server {
 
     /// Opens a feed, or gives the refusal.
     pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
-        let answer = self.call(Call::get(connect.into(), PIECES_MAX));
+        let answer = self.call(Call { asked: AskedFor::Events, ..Call::get(connect.into(), PIECES_MAX) });
         match answer.opened {
             Opened::Feed(feed) => Ok(feed),
             _ => Err(answer.reply),
@@ -191,7 +203,7 @@ impl Server {
 
     /// As [`publish`](Server::publish), with all that a publication may have.
     pub fn announce(&mut self, topic: &str, publication: Publication) {
-        let published = world::enter(&self.hub, || publication.publish(topic));
+        let published = world::enter(Scope::App(self.hub.clone()), || publication.publish(topic));
         published.unwrap_or_else(|error| panic!("not published to {topic:?}: {error}"));
         self.settle();
     }
@@ -202,7 +214,7 @@ impl Server {
     /// Runs one event of the app. A panic ends it: `None`. The host drops an instance that trapped;
     /// here there is one app, which goes on with what its closures captured.
     pub(super) fn event<T>(&self, event: impl FnOnce(&App) -> T) -> Option<T> {
-        catch_unwind(AssertUnwindSafe(|| world::enter(&self.hub, || event(&self.app)))).ok()
+        catch_unwind(AssertUnwindSafe(|| world::enter(Scope::App(self.hub.clone()), || event(&self.app)))).ok()
     }
 
     /// As [`event`](Server::event), of a connection: a panic closes it.
@@ -211,6 +223,13 @@ impl Server {
         let opened = client.opened.as_ref().expect("events are of open connections");
         let handle = Handle(Arc::clone(opened));
         if self.event(|app| Conn::lend(handle, |conn| event(app, client.route, conn))).is_none() {
+            opened.close(1011, "internal error").expect("a valid code");
+        }
+    }
+
+    /// A room's event that has not happened costs its connection.
+    pub(super) fn close_if_failed(&self, conn: ConnRef, done: Option<()>) {
+        if let (None, Some(opened)) = (done, &self.clients[conn.0].opened) {
             opened.close(1011, "internal error").expect("a valid code");
         }
     }
@@ -232,7 +251,13 @@ impl Server {
         client.closed = Some((info.code, info.reason.clone()));
         opened.outbox().abandon(); // as the host does: nobody is there any more
         let (handle, route) = (Handle(Arc::clone(&opened)), client.route);
-        self.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info)));
+        match client.room.clone() {
+            None => _ = self.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info))),
+            Some(room) => {
+                let leaves = Membership::Leaves(Arc::clone(&opened));
+                self.room_event(&room, leaves, |live, cx, _| Conn::lend(handle, |conn| live.close(cx, conn, info)));
+            }
+        }
     }
 }
 

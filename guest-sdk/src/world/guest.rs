@@ -3,6 +3,7 @@
 mod exports;
 mod io;
 mod mark;
+mod room;
 
 use crate::{
     LimitError, Message, Publication, SendError,
@@ -15,6 +16,10 @@ use std::{mem::ManuallyDrop, ops};
 
 pub use exports::Served;
 pub(crate) use io::{Incoming, Outgoing, Wait, wait};
+pub(crate) use room::{
+    hand_over_one_by_one, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put,
+    room_set_alarm,
+};
 
 /// A connection of the host.
 pub(crate) enum Handle {
@@ -96,11 +101,15 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 }
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
-    let Publication { message, event, except } = publication;
-    topics::publish(topic, &topics::Publication { message: outward(message), event, except }).map_err(limit_error)
+    topics::publish(topic, &published(publication)).map_err(limit_error)
 }
 
 // Functions, where `From` would show generated types in the documentation and the errors of ours.
+
+fn published(publication: Publication) -> topics::Publication {
+    let Publication { message, event, except } = publication;
+    topics::Publication { message: outward(message), event, except }
+}
 
 fn outward(message: Message) -> types::Message {
     match message {

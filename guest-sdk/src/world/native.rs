@@ -1,6 +1,12 @@
 //! The seam natively, for `testing`: the real hub without its walls, and a clock that nobody waits for.
 
+mod room;
+
 use crate::{Error, LimitError, Message, Publication, Response, Result, SendError, stream::Gone};
+pub(crate) use room::{
+    hand_over_one_by_one, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put,
+    room_set_alarm, set_now,
+};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -19,31 +25,31 @@ use tidegate_hub as hub;
 pub(crate) const STATUSES: RangeInclusive<u16> = 200..=599;
 
 thread_local! {
-    /// The server that runs a handler on this thread.
-    static HUB: RefCell<Option<Arc<hub::Hub>>> = const { RefCell::new(None) };
+    /// What the handler that runs on this thread acts for.
+    static SCOPE: RefCell<Option<hub::Scope>> = const { RefCell::new(None) };
     /// Goes on only when every future waits.
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     static TIMERS: RefCell<Vec<(Rc<Duration>, Waker)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Runs a handler as one of this server's.
-pub(crate) fn enter<T>(hub: &Arc<hub::Hub>, handler: impl FnOnce() -> T) -> T {
-    let _leave = Leave(HUB.replace(Some(hub.clone())));
+/// Runs a handler for this app, or for this room.
+pub(crate) fn enter<T>(scope: hub::Scope, handler: impl FnOnce() -> T) -> T {
+    let _leave = Leave(SCOPE.replace(Some(scope)));
     handler()
 }
 
 /// The way out of a handler, by a panic too.
-struct Leave(Option<Arc<hub::Hub>>);
+struct Leave(Option<hub::Scope>);
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        HUB.set(self.0.take());
+        SCOPE.set(self.0.take());
     }
 }
 
-fn with_hub<T>(act: impl FnOnce(&Arc<hub::Hub>) -> T) -> T {
-    let hub = HUB.with_borrow(Clone::clone);
-    act(&hub.expect("connections and topics are there inside of handlers: drive the app by `tidegate::testing::serve`"))
+fn scope() -> hub::Scope {
+    let scope = SCOPE.with_borrow(Clone::clone);
+    scope.expect("connections, topics and rooms are there inside of handlers: drive the app by `tidegate::testing::serve`")
 }
 
 /// A connection of the hub.
@@ -63,58 +69,62 @@ impl Handle {
     }
 
     pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
-        self.0.send(outward(message)).map_err(send_error)
+        scope().send(&self.0, outward(message)).map_err(send_error)
     }
 
     pub(crate) fn queued(&self) -> u64 {
-        self.0.outbox().queued() as u64
+        scope().queued(&self.0) as u64
     }
 
     pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
-        self.0.close(code, reason).map_err(limit_error)
+        scope().close(&self.0, code, reason).map_err(limit_error)
     }
 
     pub(crate) fn attachment(&self) -> Vec<u8> {
-        self.0.attachment().to_vec()
+        scope().attachment(&self.0).to_vec()
     }
 
     pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        self.0.set_attachment(bytes.to_vec().into()).map_err(limit_error)
+        scope().set_attachment(&self.0, bytes.to_vec().into()).map_err(limit_error)
     }
 
     pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
-        self.0.follow(topic).map_err(limit_error)
+        scope().follow(&self.0, topic).map_err(limit_error)
     }
 
     pub(crate) fn unfollow(&self, topic: &str) {
-        self.0.unfollow(topic);
+        scope().unfollow(&self.0, topic);
     }
 
     pub(crate) fn tags(&self) -> Vec<String> {
-        self.0.tags()
+        scope().tags(&self.0)
     }
 
     pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
-        self.0.set_tags(tags.to_vec()).map_err(limit_error)
+        scope().set_tags(&self.0, tags.to_vec()).map_err(limit_error)
     }
 }
 
 pub(crate) fn find(id: &str) -> Option<Handle> {
     let id = id.parse().ok()?;
-    with_hub(|hub| hub.connections().find(id)).map(Handle)
+    scope().find(id).map(Handle)
 }
 
 pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
     let after = after.and_then(|id| id.parse().ok());
-    let ids = with_hub(|hub| hub.connections().ids(tag, after, limit as usize));
+    let ids = scope().ids(tag, after, limit as usize);
     ids.iter().map(ToString::to_string).collect()
 }
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
+    let publication = published(publication)?;
+    scope().publish(topic, publication).map_err(limit_error)
+}
+
+fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
     let Publication { message, event, except } = publication;
     let except = except.map(|id| id.parse()).transpose().map_err(limit_error)?;
-    let publication = hub::Publication { event, except, ..hub::Publication::new(outward(message)) };
-    with_hub(|hub| hub.publish(topic, publication)).map_err(limit_error)
+    Ok(hub::Publication { event, except, ..hub::Publication::new(outward(message)) })
 }
 
 // Functions, where `From` would show the host's types in the documentation of ours.

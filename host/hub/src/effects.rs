@@ -45,11 +45,11 @@ struct Draft {
 
 /// Where a feed of a room is found once the event that admitted it is durable.
 #[derive(Default)]
-pub(crate) struct Slot(Mutex<Option<Result<Subscribed, LimitError>>>);
+pub struct Slot(Mutex<Option<Result<Subscribed, LimitError>>>);
 
 impl Slot {
     /// The feed, once.
-    pub(crate) fn take(&self) -> Option<Result<Subscribed, LimitError>> {
+    pub fn take(&self) -> Option<Result<Subscribed, LimitError>> {
         self.0.lock().expect("nothing panics while it holds a slot").take()
     }
 }

@@ -45,7 +45,7 @@ impl Range<'_> {
 }
 
 /// The first key behind all that begin with `prefix`; none if there is no such key.
-pub fn behind_prefix(prefix: &str) -> Option<String> {
+pub(crate) fn behind_prefix(prefix: &str) -> Option<String> {
     let mut kept = prefix;
     while let Some(last) = kept.chars().next_back() {
         kept = &kept[..kept.len() - last.len_utf8()];

@@ -1,16 +1,18 @@
 //! A room's events since its last commit: what they did happens as a whole once it is durable, or not at all.
 
+pub use crate::effects::Slot;
 use crate::{
     Alarm, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message, Publication, RoomId, SendError, Stored,
-    effects::{Effects, Slot},
+    effects::Effects,
     limits::{ALARM_ATTEMPTS_MAX, ALARM_RETRY, IDS_PAGE_MAX},
     overlay::{self, Overlay},
-    storage::Range,
+    storage::{Range, behind_prefix},
 };
 use bytes::Bytes;
 use std::{
     collections::BTreeSet,
     fmt, mem,
+    ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -154,6 +156,21 @@ impl Transaction {
         overlay::page(&*self.engine, &self.room, [&state.kept.overlay, &state.event.overlay], range)
     }
 
+    /// As [`entries`](Transaction::entries), of keys that begin with `prefix` (WIT `room.query`): from `start` on, up to `end`.
+    pub fn query(
+        &self,
+        prefix: &str,
+        start: Option<&str>,
+        end: Option<&str>,
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, EngineError> {
+        let behind = behind_prefix(prefix);
+        let end = [end, behind.as_deref()].into_iter().flatten().min();
+        let start = Bound::Included(start.map_or(prefix, |start| start.max(prefix)));
+        self.entries(Range { start, end: end.map_or(Bound::Unbounded, Bound::Excluded), reverse, limit })
+    }
+
     /// The room's alarm.
     pub fn alarm(&self) -> Result<Option<Alarm>, EngineError> {
         let mut state = self.state();
@@ -273,15 +290,18 @@ impl Transaction {
         state.event.effects.broadcast(publication, self.hub.limits())
     }
 
-    pub(crate) fn join(&self, conn: Arc<Conn>) {
+    /// The connection is one of the room's from this event on.
+    pub fn join(&self, conn: Arc<Conn>) {
         self.state().event.effects.join(conn);
     }
 
-    pub(crate) fn leave(&self, conn: Arc<Conn>) {
+    /// It is none of the room's any more.
+    pub fn leave(&self, conn: Arc<Conn>) {
         self.state().event.effects.leave(conn);
     }
 
-    pub(crate) fn subscribe(&self, topics: Vec<String>) -> Arc<Slot> {
+    /// Opens a feed that gets what the room broadcasts from this event on, and what it follows besides.
+    pub fn subscribe(&self, topics: Vec<String>) -> Arc<Slot> {
         self.state().event.effects.subscribe(topics)
     }
 }
@@ -311,7 +331,7 @@ impl Transaction {
     }
 
     /// The alarm's handler has failed: it is tried again after a while, or given up. Whether it is tried again.
-    pub(crate) fn retry_alarm(&self, alarm: Alarm, now: u64) -> bool {
+    pub fn retry_alarm(&self, alarm: Alarm, now: u64) -> bool {
         let again = alarm.attempt < ALARM_ATTEMPTS_MAX;
         let wait = ALARM_RETRY.as_millis() as u64;
         let next = Alarm { at: now + (wait << (alarm.attempt - 1)), attempt: alarm.attempt + 1 };
@@ -326,7 +346,7 @@ impl Transaction {
     }
 
     /// Commits what was kept, then does what others see of it. The alarm, if it was changed.
-    pub(crate) async fn commit(&self) -> Result<Option<Option<Alarm>>, EngineError> {
+    pub async fn commit(&self) -> Result<Option<Option<Alarm>>, EngineError> {
         let (batch, effects, alarm) = self.prepare()?;
         if let Some(batch) = batch {
             let stored = batch.stored;

@@ -2,23 +2,25 @@
 
 use super::{Handle, inward, io, mark};
 use crate::{
-    App, CloseInfo, Conn, Request, Response, Serve, Upgrade,
-    app::Answers,
+    App, CloseInfo, Conn, Cx, Request, Response, Serve, Upgrade,
+    app::{Answers, RoomEvents},
     bindings::{
         exports::tidegate::app::{
             events_handler::{self, First},
             guard_handler::{self, Passed, Verdict},
             http_handler,
             manifest::{self, Target},
+            room_handler,
             websocket_handler::{self, Decision},
         },
         tidegate::app::{types, websockets::Connection},
     },
     request::Head,
+    room::Live,
     stream::Body,
 };
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     fmt,
     marker::PhantomData,
     panic::{self, PanicHookInfo},
@@ -30,6 +32,8 @@ use wasip2::{
 
 thread_local! {
     static APP: OnceCell<App> = const { OnceCell::new() };
+    /// The room that this instance stands for, if it was woken as one.
+    static ROOM: RefCell<Option<(Cx, Box<dyn Live>)>> = const { RefCell::new(None) };
 }
 
 /// Exports the app of `S`.
@@ -37,6 +41,14 @@ pub struct Served<S>(PhantomData<S>);
 
 fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
     APP.with(|app| event(app.get_or_init(build::<S>)))
+}
+
+/// Hands the event to the room, if this instance is one, and to the app otherwise.
+fn with_room<S: Serve, E, T>(event: E, of_room: impl FnOnce(&mut dyn Live, &Cx, E) -> T, of_app: impl FnOnce(&App, E) -> T) -> T {
+    ROOM.with_borrow_mut(|room| match room {
+        Some((cx, room)) => of_room(&mut **room, cx, event),
+        None => with::<S, _>(|app| of_app(app, event)),
+    })
 }
 
 fn build<S: Serve>() -> App {
@@ -68,11 +80,12 @@ impl<S: Serve> manifest::Guest for Served<S> {
                 methods: route.methods.clone(),
                 pattern: route.pattern.clone(),
                 target: match route.handler {
-                    Answers::Http(_) => Target::Http,
+                    Answers::Http(_) | Answers::Room(_, RoomEvents::Requests) => Target::Http,
                     Answers::Stream(_) => Target::Stream,
-                    Answers::Socket(_) => Target::Websocket,
-                    Answers::Feed(_) => Target::Events,
+                    Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets) => Target::Websocket,
+                    Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Events,
                 },
+                room: route.handler.class().map(str::to_owned),
             });
             let guards = app.guards.iter().map(|guard| manifest::Guard { pattern: guard.pattern.clone() });
             manifest::App { routes: routes.collect(), guards: guards.collect() }
@@ -91,14 +104,17 @@ impl<S: Serve> guard_handler::Guest for Served<S> {
 
 impl<S: Serve> http_handler::Guest for Served<S> {
     fn handle(request: types::Request, body: Vec<u8>) -> types::Response {
-        answer(with::<S, _>(|app| app.handle(whole(request, body))))
+        let request = whole(request, body);
+        answer(with_room::<S, _, _>(request, |room, cx, request| room.request(cx, request), |app, request| app.handle(request)))
     }
 }
 
 impl<S: Serve> websocket_handler::Guest for Served<S> {
     fn on_upgrade(request: types::Request, offered: Vec<String>) -> Decision {
         let route = request.route;
-        let accept = match with::<S, _>(|app| app.upgrade(Upgrade { request: whole(request, Vec::new()), offered })) {
+        let upgrade = Upgrade { request: whole(request, Vec::new()), offered };
+        let decided = with_room::<S, _, _>(upgrade, |room, cx, upgrade| room.upgrade(cx, upgrade), |app, upgrade| app.upgrade(upgrade));
+        let accept = match decided {
             Ok(accept) => accept,
             Err(response) => return Decision::Reject(answer(response)),
         };
@@ -114,25 +130,32 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     }
 
     fn on_open(connection: &Connection, request: types::Request) {
-        with::<S, _>(|app| Conn::lend(Handle::lent(connection), |conn| app.open(conn, whole(request, Vec::new()))));
+        Conn::lend(Handle::lent(connection), |conn| {
+            let request = whole(request, Vec::new());
+            with_room::<S, _, _>(request, |room, cx, request| room.open(cx, conn, request), |app, request| app.open(conn, request));
+        });
     }
 
     fn on_messages(connection: &Connection, messages: Vec<types::Message>) {
         let mut messages = messages.into_iter().map(inward);
-        with::<S, _>(|app| {
-            let handle = Handle::lent(connection);
-            let route = handle.route();
-            Conn::lend(handle, |conn| app.messages(route, conn, &mut messages));
+        let handle = Handle::lent(connection);
+        let route = handle.route();
+        Conn::lend(handle, |conn| {
+            with_room::<S, _, _>(
+                &mut messages,
+                |room, cx, messages| room.messages(cx, conn, messages),
+                |app, messages| app.messages(route, conn, messages),
+            );
         });
     }
 
     fn on_close(connection: &Connection, info: websocket_handler::CloseInfo) {
         let websocket_handler::CloseInfo { code, reason, clean, by_peer } = info;
         let info = CloseInfo { code, reason, clean, by_peer };
-        with::<S, _>(|app| {
-            let handle = Handle::lent(connection);
-            let route = handle.route();
-            Conn::lend(handle, |conn| app.close(route, conn, info));
+        let handle = Handle::lent(connection);
+        let route = handle.route();
+        Conn::lend(handle, |conn| {
+            with_room::<S, _, _>(info, |room, cx, info| room.close(cx, conn, info), |app, info| app.close(route, conn, info));
         });
     }
 }
@@ -143,9 +166,26 @@ impl<S: Serve> events_handler::Guest for Served<S> {
         if let Some(id) = last_event_id.filter(|_| !has_header) {
             request.headers.push(("last-event-id".to_owned(), id.into_bytes()));
         }
-        let feed = with::<S, _>(|app| app.subscribe(whole(request, Vec::new()))).map_err(answer)?;
+        let request = whole(request, Vec::new());
+        let feed = with_room::<S, _, _>(request, |room, cx, request| room.feed(cx, request), |app, request| app.subscribe(request));
+        let feed = feed.map_err(answer)?;
         let first = feed.first.into_iter().map(|(data, event)| First { data, event });
         Ok(events_handler::Feed { topics: feed.topics, first: first.collect() })
+    }
+}
+
+impl<S: Serve> room_handler::Guest for Served<S> {
+    fn wake(class: String, name: String) -> Result<(), String> {
+        let room = with::<S, _>(|app| app.make_room(&class));
+        let mut room = room.ok_or_else(|| format!("this app has no rooms of the class {class:?}"))?;
+        let cx = Cx::new(class, name);
+        room.wake(&cx)?;
+        ROOM.set(Some((cx, room)));
+        Ok(())
+    }
+
+    fn on_alarm(attempt: u32) {
+        with_room::<S, _, _>(attempt, |room, cx, attempt| room.alarm(cx, attempt), |_, _| panic!("an alarm outside of a room"));
     }
 }
 

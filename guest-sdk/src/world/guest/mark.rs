@@ -1,7 +1,7 @@
 //! Which socket route a connection came by. The contract's events don't say it, so where there are
 //! several routes, the SDK keeps the answer in front of the app's own attachment.
 
-use crate::{App, app::Answers};
+use crate::App;
 use std::cell::Cell;
 
 thread_local! {
@@ -19,7 +19,7 @@ const LENGTH: usize = 2;
 
 /// Notes the socket routes of the app that this instance serves.
 pub(super) fn note(app: &App) {
-    let is_socket = |index: &u32| matches!(app.routes[*index as usize].handler, Answers::Socket(_));
+    let is_socket = |index: &u32| app.routes[*index as usize].handler.is_socket();
     let mut sockets = (0..app.routes.len() as u32).filter(is_socket);
     let first = sockets.next();
     let count = first.iter().count() + sockets.count();

@@ -8,12 +8,7 @@ use crate::{
     },
     state::State,
 };
-use std::ops::Bound;
-use tidegate_hub::{
-    EngineError, Fault, Transaction,
-    storage::{Range, behind_prefix},
-    transaction,
-};
+use tidegate_hub::{EngineError, Fault, Transaction, transaction};
 use wasmtime::{Result, bail};
 
 impl State {
@@ -63,16 +58,9 @@ impl Host for State {
     }
 
     fn entries(&mut self, query: Query) -> Result<Vec<(String, Vec<u8>)>> {
-        let behind = behind_prefix(&query.prefix);
-        let start = query.start.as_deref().map_or(&*query.prefix, |start| start.max(&query.prefix));
-        let end = [query.end.as_deref(), behind.as_deref()].into_iter().flatten().min();
-        let range = Range {
-            start: Bound::Included(start),
-            end: end.map_or(Bound::Unbounded, Bound::Excluded),
-            reverse: query.reverse,
-            limit: query.limit.map_or(usize::MAX, |limit| limit as usize),
-        };
-        let entries = self.transaction()?.entries(range);
+        let Query { prefix, start, end, reverse, limit } = query;
+        let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+        let entries = self.transaction()?.query(&prefix, start.as_deref(), end.as_deref(), reverse, limit);
         Ok(self.stored(entries)?.into_iter().map(|(key, value)| (key, value.into())).collect())
     }
 

@@ -1,0 +1,262 @@
+//! What a room's handlers use: its storage, its alarm, its connections.
+
+use crate::{Conn, Error, Message, Publication, Result, conn, ids, world};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+/// The room whose event runs. What is done through it takes effect with the event; reads see the event's own writes.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// struct Notes;
+///
+/// impl Room for Notes {
+///     async fn wake(_: &Cx) -> Result<Self> {
+///         Ok(Notes)
+///     }
+///     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+///         if req.method() == "POST" {
+///             let number = cx.range("note/").count()?;
+///             cx.put(&format!("note/{number:06}"), req.text()?)?;
+///         }
+///         let notes = cx.range("note/").reverse().limit(10).entries()?;
+///         let lines: Vec<String> = notes.into_iter().map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).collect();
+///         Ok(Response::text(lines.join(",")))
+///     }
+/// }
+///
+/// let mut server = testing::serve(App::new().room::<Notes>("/notes/{name}"));
+/// server.post("/notes/tea", "buy milk");
+/// assert_eq!(server.post("/notes/tea", "boil water").text(), "boil water,buy milk");
+/// assert_eq!(server.get("/notes/rum").text(), "");
+/// ```
+pub struct Cx {
+    class: String,
+    name: String,
+}
+
+/// Why a room's storage did not take what it was given (WIT `room.storage-error`); the cause in an [`Error`] of [`Cx::put`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageError {
+    /// A key has 1 to this many bytes (2,048).
+    Key(u64),
+    /// A value has at most this many bytes (2 MiB).
+    Value(u64),
+    /// A room holds at most this many bytes of keys and values (1 GiB). Delete some.
+    Room(u64),
+    /// One event writes and sends at most this many bytes (16 MiB). [`Cx::flush`] in between.
+    Event(u64),
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::Key(max) => write!(f, "a key has 1 to {max} bytes"),
+            StorageError::Value(max) => write!(f, "a value has at most {max} bytes"),
+            StorageError::Room(max) => write!(f, "a room holds at most {max} bytes"),
+            StorageError::Event(max) => write!(f, "one event writes and sends at most {max} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}
+
+impl Cx {
+    pub(crate) fn new(class: String, name: String) -> Cx {
+        Cx { class, name }
+    }
+
+    /// Which kind of room.
+    pub fn class(&self) -> &str {
+        &self.class
+    }
+
+    /// Which of that kind: the value of the route's parameter. Several are joined by `/`; empty for a route without parameters.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        Ok(world::room_get(key))
+    }
+
+    /// Writes a key of 1 to 2,048 bytes; a value has at most 2 MiB, a room 1 GiB in all. The cause of a failure is a [`StorageError`].
+    pub fn put(&self, key: &str, value: impl AsRef<[u8]>) -> Result {
+        Ok(world::room_put(key, value.as_ref())?)
+    }
+
+    /// A value that [`put_json`](Cx::put_json) wrote.
+    pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        let value = self.get(key)?;
+        value.map(|value| serde_json::from_slice(&value).map_err(Error::from)).transpose()
+    }
+
+    /// Writes a value as JSON. Bounded as by [`put`](Cx::put).
+    pub fn put_json(&self, key: &str, value: &impl Serialize) -> Result {
+        self.put(key, serde_json::to_vec(value)?)
+    }
+
+    /// Deletes a key; whether it was there.
+    pub fn delete(&self, key: &str) -> Result<bool> {
+        Ok(world::room_delete(key))
+    }
+
+    /// Deletes every key. The alarm stays.
+    pub fn clear(&self) -> Result {
+        world::room_clear();
+        Ok(())
+    }
+
+    /// The entries whose keys begin with `prefix`, in the order of their bytes.
+    pub fn range<'a>(&self, prefix: &'a str) -> Range<'a> {
+        Range { prefix, start: None, end: None, reverse: false, limit: usize::MAX }
+    }
+
+    /// Calls the room after this time, give or take a second. A room has one alarm: setting it again moves it.
+    pub fn alarm_in(&self, duration: Duration) -> Result {
+        self.alarm_at(self.now() + duration)
+    }
+
+    /// Calls the room at this time.
+    pub fn alarm_at(&self, time: SystemTime) -> Result {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        world::room_set_alarm(Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
+        Ok(())
+    }
+
+    /// Takes the alarm away.
+    pub fn cancel_alarm(&self) -> Result {
+        world::room_set_alarm(None);
+        Ok(())
+    }
+
+    /// When the room will be called. None while it is being called, until it is set again.
+    pub fn alarm(&self) -> Result<Option<SystemTime>> {
+        Ok(world::room_alarm().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at)))
+    }
+
+    /// The time of day; in a test, that of the server.
+    pub fn now(&self) -> SystemTime {
+        world::now()
+    }
+
+    /// Sends a message of at most 1 MiB to all of the room's connections and feeds.
+    pub fn broadcast(&self, message: impl Into<Message>) -> Result {
+        self.publish(Publication::new(message))
+    }
+
+    /// As [`broadcast`](Cx::broadcast), to everybody but this connection.
+    pub fn broadcast_except(&self, conn: &Conn, message: impl Into<Message>) -> Result {
+        self.publish(Publication::new(message).except(conn))
+    }
+
+    /// Broadcasts with more to say: an event's name for feeds, or who is left out.
+    pub fn publish(&self, publication: Publication) -> Result {
+        Ok(world::room_broadcast(publication)?)
+    }
+
+    /// The room's connections in the order of their opening: from the `open` of each to its `close`.
+    pub fn connections(&self) -> Vec<Conn> {
+        self.connections_with(None)
+    }
+
+    /// Those of them that have the tag.
+    pub fn connections_tagged(&self, tag: &str) -> Vec<Conn> {
+        self.connections_with(Some(tag))
+    }
+
+    fn connections_with(&self, tag: Option<&str>) -> Vec<Conn> {
+        const PAGE: u32 = 1000;
+        let mut found = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = ids(tag, after.as_deref(), PAGE);
+            after = page.last().cloned();
+            let is_last = page.len() < PAGE as usize;
+            found.extend(page.iter().filter_map(|id| conn::find(id)));
+            if is_last {
+                return found;
+            }
+        }
+    }
+
+    /// Makes what this event has done so far durable, and lets its messages out: what comes behind is an event of its own.
+    pub fn flush(&self) -> Result {
+        world::room_flush();
+        Ok(())
+    }
+}
+
+/// Some of a room's entries, about to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Range<'a> {
+    pub(crate) prefix: &'a str,
+    pub(crate) start: Option<&'a str>,
+    pub(crate) end: Option<&'a str>,
+    pub(crate) reverse: bool,
+    pub(crate) limit: usize,
+}
+
+impl<'a> Range<'a> {
+    /// From this key on, itself included.
+    pub fn start(self, key: &'a str) -> Range<'a> {
+        Range { start: Some(key), ..self }
+    }
+
+    /// Up to this key, itself not included.
+    pub fn end(self, key: &'a str) -> Range<'a> {
+        Range { end: Some(key), ..self }
+    }
+
+    /// From the last key to the first.
+    pub fn reverse(self) -> Range<'a> {
+        Range { reverse: true, ..self }
+    }
+
+    /// At most so many.
+    pub fn limit(self, limit: usize) -> Range<'a> {
+        Range { limit, ..self }
+    }
+
+    /// Reads them: all at once, so give a limit where there may be many.
+    pub fn entries(self) -> Result<Vec<(String, Vec<u8>)>> {
+        let mut entries = Vec::new();
+        self.each(|key, value| entries.push((key, value)));
+        Ok(entries)
+    }
+
+    /// Reads them as values that [`Cx::put_json`] wrote.
+    pub fn json<T: DeserializeOwned>(self) -> Result<Vec<(String, T)>> {
+        let entries = self.entries()?.into_iter();
+        entries.map(|(key, value)| Ok((key, serde_json::from_slice(&value)?))).collect()
+    }
+
+    /// How many there are.
+    pub fn count(self) -> Result<usize> {
+        let mut count = 0;
+        self.each(|_, _| count += 1);
+        Ok(count)
+    }
+
+    /// The host gives pages, each from behind the last key of the one before.
+    fn each(self, mut take: impl FnMut(String, Vec<u8>)) {
+        let (mut left, mut start, mut end) = (self.limit, self.start.map(str::to_owned), self.end.map(str::to_owned));
+        while left > 0 {
+            let limit = u32::try_from(left).unwrap_or(u32::MAX);
+            let page = world::room_entries(self.prefix, start.as_deref(), end.as_deref(), self.reverse, limit);
+            let Some((last, _)) = page.last() else { return };
+            match self.reverse {
+                true => end = Some(last.clone()),
+                // The first key behind it.
+                false => start = Some(format!("{last}\0")),
+            }
+            left -= page.len().min(left);
+            page.into_iter().for_each(|(key, value)| take(key, value));
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Rooms: state beside the connections, one event at a time, each of them whole or not at all.
+
+use crate::{Accept, CloseInfo, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task, world};
+use std::{any::type_name, fmt, future::Future, marker::PhantomData};
+
+/// One room of a class: made by [`wake`](Room::wake) when an event comes for it and it is not awake, dropped when it was idle
+/// for 10 seconds. Its connections, and what it wrote through [`Cx`], stay.
+///
+/// What an event writes, sends, broadcasts and answers takes effect together, when it is durable. An event that panics, or whose
+/// handler returns an error, has not happened: nothing of it is kept or sent but the error's own answer, and the room is woken
+/// anew before its next event.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// struct Counter(u64);
+///
+/// impl Room for Counter {
+///     async fn wake(cx: &Cx) -> Result<Self> {
+///         Ok(Counter(cx.get_json("count")?.unwrap_or(0)))
+///     }
+///     async fn message(&mut self, cx: &Cx, _: &Conn, _: Message) -> Result {
+///         self.0 += 1;
+///         cx.put_json("count", &self.0)?;
+///         cx.broadcast(self.0.to_string())
+///     }
+/// }
+///
+/// let mut server = testing::serve(App::new().room::<Counter>("/counters/{name}"));
+/// let ann = server.connect("/counters/tea");
+/// server.say(ann, "one more");
+/// server.sleep("/counters/tea");
+/// server.say(ann, "one more");
+/// assert_eq!(server.heard(ann), ["1", "2"]);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no room",
+    label = "this type does not implement `Room`",
+    note = "implement `Room` for it: `async fn wake(cx: &Cx) -> Result<Self>`, and a function for each event that it wants"
+)]
+pub trait Room: Sized + 'static {
+    /// The class of these rooms: with the name it says which room an event is for, and where its data lies. 1 to 64 of a-z, 0-9,
+    /// `-` and `_`. It is the type's name in lower case, with `-` before each further capital: when you rename the type, write the
+    /// old class here, or its rooms begin anew.
+    fn class() -> String {
+        class_of(type_name::<Self>())
+    }
+
+    /// Reads what the room needs in memory. An error is told to whoever the room was woken for; after five in a row the room is
+    /// closed for 30 seconds.
+    fn wake(cx: &Cx) -> impl Future<Output = Result<Self>>;
+
+    /// Decides about a WebSocket, before its handshake; the default accepts.
+    fn upgrade(&mut self, cx: &Cx, upgrade: &Upgrade) -> impl Future<Output = Result<Accept>> {
+        let _ = (cx, upgrade);
+        async { Ok(Accept::new()) }
+    }
+
+    /// A connection is open: from now on it hears what the room broadcasts, and is among its [`connections`](Cx::connections).
+    fn open(&mut self, cx: &Cx, conn: &Conn, request: &Request) -> impl Future<Output = Result> {
+        let _ = (cx, conn, request);
+        async { Ok(()) }
+    }
+
+    /// A message has come. An error closes the connection: with 1008 for a refusal, with 1011 for a fault.
+    fn message(&mut self, cx: &Cx, conn: &Conn, message: Message) -> impl Future<Output = Result> {
+        let _ = (cx, conn, message);
+        async { Ok(()) }
+    }
+
+    /// A connection has ended; it is none of the room's any more.
+    fn close(&mut self, cx: &Cx, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
+        let _ = (cx, conn, info);
+        async { Ok(()) }
+    }
+
+    /// Answers an HTTP request of any method; the default has nothing to say but 404.
+    fn request(&mut self, cx: &Cx, request: Request) -> impl Future<Output = Result<Response>> {
+        let _ = (cx, request);
+        async { Err(Error::not_found("this room answers WebSockets only")) }
+    }
+
+    /// Admits a feed, for a request that accepts `text/event-stream`: it gets what the room broadcasts from now on, and what it
+    /// follows besides. The default has nothing to say but 404.
+    fn feed(&mut self, cx: &Cx, request: Request) -> impl Future<Output = Result<Feed>> {
+        let _ = (cx, request);
+        async { Err(Error::not_found("this room has no feed")) }
+    }
+
+    /// The room's alarm, which is gone now. After an error or a panic it comes again, 2 seconds later and then after twice the
+    /// time; `attempt` is 1 at first, and 6 the last time.
+    fn alarm(&mut self, cx: &Cx, attempt: u32) -> impl Future<Output = Result> {
+        let _ = (cx, attempt);
+        async { Ok(()) }
+    }
+}
+
+/// `my_app::ChatRoom` → `chat-room`
+fn class_of(type_name: &str) -> String {
+    let plain = type_name.split('<').next().unwrap_or(type_name);
+    let name = plain.rsplit("::").next().unwrap_or(plain);
+    let mut class = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !class.is_empty() {
+            class.push('-');
+        }
+        class.push(letter.to_ascii_lowercase());
+    }
+    class
+}
+
+/// A class of rooms, whatever its type.
+pub(crate) struct Class {
+    pub(crate) name: String,
+    pub(crate) make: fn() -> Box<dyn Live>,
+}
+
+impl Class {
+    pub(crate) fn of<R: Room>() -> Class {
+        Class { name: R::class(), make: || Box::new(Awake::<R> { room: None, of: PhantomData }) }
+    }
+}
+
+/// One room, whatever its type. Each event is undone if its handler fails.
+pub(crate) trait Live {
+    /// The reason is the operator's.
+    fn wake(&mut self, cx: &Cx) -> Result<(), String>;
+    fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response>;
+    fn open(&mut self, cx: &Cx, conn: &Conn, request: Request);
+    fn messages(&mut self, cx: &Cx, conn: &Conn, messages: &mut dyn ExactSizeIterator<Item = Message>);
+    fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo);
+    fn request(&mut self, cx: &Cx, request: Request) -> Response;
+    fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response>;
+    /// Panics if the handler fails: the host tries again after a trap.
+    fn alarm(&mut self, cx: &Cx, attempt: u32);
+}
+
+struct Awake<R> {
+    /// None before it woke, and after an event that failed: what it remembers may not have happened.
+    room: Option<R>,
+    of: PhantomData<R>,
+}
+
+impl<R: Room> Awake<R> {
+    /// Runs a handler; if it fails, what it did is undone.
+    fn event<T>(&mut self, cx: &Cx, handler: impl AsyncFnOnce(&mut R) -> Result<T>) -> Result<T> {
+        let outcome = task::run(async {
+            let room = match &mut self.room {
+                Some(room) => room,
+                asleep => asleep.insert(R::wake(cx).await?),
+            };
+            handler(room).await
+        });
+        if outcome.is_err() {
+            self.room = None;
+            world::rollback();
+        }
+        outcome
+    }
+
+    /// As [`event`](Awake::event), of a connection: it is closed if the handler fails.
+    fn socket_event(&mut self, cx: &Cx, conn: &Conn, handler: impl AsyncFnOnce(&mut R) -> Result) {
+        if let Err(error) = self.event(cx, handler)
+            && let Some((code, reason)) = error.close(format_args!("{}", Place(cx)))
+        {
+            // A connection that is closing already closes as it was going to.
+            _ = conn.close(code, reason);
+        }
+    }
+}
+
+impl<R: Room> Live for Awake<R> {
+    fn wake(&mut self, cx: &Cx) -> Result<(), String> {
+        self.event(cx, async |_| Ok(())).map_err(|error| error.told())
+    }
+
+    fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response> {
+        self.event(cx, async |room| room.upgrade(cx, &upgrade).await).map_err(|error| error.answer(format_args!("{}", Place(cx))))
+    }
+
+    fn open(&mut self, cx: &Cx, conn: &Conn, request: Request) {
+        self.socket_event(cx, conn, async |room| room.open(cx, conn, &request).await);
+    }
+
+    fn messages(&mut self, cx: &Cx, conn: &Conn, messages: &mut dyn ExactSizeIterator<Item = Message>) {
+        let is_alone = messages.len() == 1;
+        for message in messages {
+            if is_alone {
+                return self.socket_event(cx, conn, async |room| room.message(cx, conn, message).await);
+            }
+            // Undoing this one would undo those before it: the host hands them over one by one after a trap.
+            let room = &mut self.room;
+            let outcome = task::run(async {
+                let room = match room {
+                    Some(room) => room,
+                    asleep => asleep.insert(R::wake(cx).await?),
+                };
+                room.message(cx, conn, message).await
+            });
+            if outcome.is_err() {
+                world::hand_over_one_by_one();
+            }
+        }
+    }
+
+    fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo) {
+        self.socket_event(cx, conn, async |room| room.close(cx, conn, &info).await);
+    }
+
+    fn request(&mut self, cx: &Cx, request: Request) -> Response {
+        self.event(cx, async |room| room.request(cx, request).await).unwrap_or_else(|error| error.answer(format_args!("{}", Place(cx))))
+    }
+
+    fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response> {
+        self.event(cx, async |room| room.feed(cx, request).await).map_err(|error| error.answer(format_args!("{}", Place(cx))))
+    }
+
+    fn alarm(&mut self, cx: &Cx, attempt: u32) {
+        if let Err(error) = self.event(cx, async |room| room.alarm(cx, attempt).await) {
+            panic!("the alarm of {} failed: {}", Place(cx), error.told());
+        }
+    }
+}
+
+/// "room chat/tea", for the operator.
+struct Place<'a>(&'a Cx);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "room {}/{}", self.0.class(), self.0.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_class_is_named_after_its_type() {
+        let cases = [("my_app::ChatRoom", "chat-room"), ("Chat", "chat"), ("a::b::Board2", "board2"), ("a::Of<b::C>", "of")];
+        for (name, class) in cases {
+            assert_eq!(class_of(name), class);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The server's rooms: the hub's transactions over a storage in memory, and a clock that the test moves.
+
+use super::Server;
+use crate::{Cx, room::Live, world};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
+use tidegate_hub::{
+    Alarm, Conn, Engine as _, EngineError, Found, RoomId, Scope, Transaction, manifest::AskedFor, path::Path, testing::Memory,
+};
+
+/// Rooms of the server under test.
+pub(super) struct Rooms {
+    memory: Memory,
+    awake: BTreeMap<RoomId, (Cx, Box<dyn Live>)>,
+    now: SystemTime,
+}
+
+impl Default for Rooms {
+    fn default() -> Rooms {
+        // Any time will do, but the same in each run.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+        Rooms { memory: Memory::default(), awake: BTreeMap::new(), now }
+    }
+}
+
+/// Whether the event is the first or the last of a connection.
+pub(super) enum Membership {
+    Joins(Arc<Conn>),
+    Leaves(Arc<Conn>),
+    Stays,
+}
+
+/// Rooms.
+impl Server {
+    /// Puts the room of this path to sleep, as the host does after 10 seconds without an event: what it has in memory is gone,
+    /// its connections stay, and the next event wakes it.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// struct Forgetful(u32);
+    ///
+    /// impl Room for Forgetful {
+    ///     async fn wake(_: &Cx) -> Result<Self> {
+    ///         Ok(Forgetful(0))
+    ///     }
+    ///     async fn message(&mut self, _: &Cx, conn: &Conn, _: Message) -> Result {
+    ///         self.0 += 1;
+    ///         conn.send(self.0.to_string())
+    ///     }
+    /// }
+    ///
+    /// let mut server = testing::serve(App::new().room::<Forgetful>("/{name}"));
+    /// let ann = server.connect("/tea");
+    /// server.say(ann, "x");
+    /// server.sleep("/tea");
+    /// server.say(ann, "x");
+    /// assert_eq!(server.heard(ann), ["1", "1"]);
+    /// ```
+    pub fn sleep(&mut self, path: &str) {
+        let room = self.room_at(path);
+        self.rooms.awake.remove(&room);
+    }
+
+    /// Lets so much time go by: alarms that become due in it are called in their order.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// struct Egg;
+    ///
+    /// impl Room for Egg {
+    ///     async fn wake(_: &Cx) -> Result<Self> {
+    ///         Ok(Egg)
+    ///     }
+    ///     async fn open(&mut self, cx: &Cx, _: &Conn, _: &Request) -> Result {
+    ///         cx.alarm_in(Duration::from_secs(300))
+    ///     }
+    ///     async fn alarm(&mut self, cx: &Cx, _: u32) -> Result {
+    ///         cx.broadcast("done")
+    ///     }
+    /// }
+    ///
+    /// let mut server = testing::serve(App::new().room::<Egg>("/eggs/{name}"));
+    /// let ann = server.connect("/eggs/soft");
+    /// server.advance(Duration::from_secs(299));
+    /// assert!(server.heard(ann).is_empty());
+    /// server.advance(Duration::from_secs(1));
+    /// assert_eq!(server.heard(ann), ["done"]);
+    /// ```
+    pub fn advance(&mut self, time: Duration) {
+        let until = self.rooms.now + time;
+        while let Some((room, alarm)) = self.rooms.next_alarm(unix_ms(until)) {
+            self.rooms.now = self.rooms.now.max(SystemTime::UNIX_EPOCH + Duration::from_millis(alarm.at));
+            self.call_alarm(&room, alarm);
+            self.settle();
+        }
+        self.rooms.now = until;
+    }
+
+    /// The next event of a room that writes fails to become durable: it has not happened, and its client is told so.
+    pub fn fail_next_commit(&mut self) {
+        self.rooms.memory.fail_next([EngineError::Io("the test asked for it".into())]);
+    }
+
+    /// As if the host had been killed and started again: connections and everything in memory are gone, what rooms keep is there.
+    pub fn restart(&mut self) {
+        self.rooms.awake.clear();
+        self.clients.iter_mut().for_each(super::client::Client::drop_dead);
+    }
+
+    /// The value that the room of this path keeps under a key.
+    pub fn stored(&self, path: &str, key: &str) -> Option<Vec<u8>> {
+        let value = self.rooms.memory.get(&self.room_at(path), key);
+        value.expect("memory can be read").map(|value| value.to_vec())
+    }
+
+    /// Runs one event of a room as the host does: it happens as a whole, or not at all. None if it panicked, or did not become
+    /// durable.
+    pub(super) fn room_event<T>(
+        &mut self,
+        room: &RoomId,
+        membership: Membership,
+        event: impl FnOnce(&mut dyn Live, &Cx, &Transaction) -> T,
+    ) -> Option<T> {
+        let transaction = Transaction::new(self.hub.clone(), Arc::new(self.rooms.memory.clone()), room.clone());
+        let value = self.run_event(room, &transaction, membership, event);
+        match &value {
+            Some(_) => transaction.keep(),
+            None => transaction.discard(),
+        }
+        if commit(&transaction).is_err() || value.is_none() {
+            self.rooms.awake.remove(room);
+            return None;
+        }
+        value
+    }
+
+    fn run_event<T>(
+        &mut self,
+        room: &RoomId,
+        transaction: &Transaction,
+        membership: Membership,
+        event: impl FnOnce(&mut dyn Live, &Cx, &Transaction) -> T,
+    ) -> Option<T> {
+        world::set_now(self.rooms.now);
+        let run = || {
+            world::enter(Scope::Room(transaction.clone()), || {
+                let (cx, mut live) = match self.rooms.awake.remove(room) {
+                    Some(awake) => awake,
+                    None => self.wake(room, transaction),
+                };
+                match membership {
+                    Membership::Joins(conn) => transaction.join(conn),
+                    Membership::Leaves(conn) => transaction.leave(conn),
+                    Membership::Stays => {}
+                }
+                let value = event(&mut *live, &cx, transaction);
+                self.rooms.awake.insert(room.clone(), (cx, live));
+                value
+            })
+        };
+        catch_unwind(AssertUnwindSafe(run)).ok()
+    }
+
+    fn wake(&self, room: &RoomId, transaction: &Transaction) -> (Cx, Box<dyn Live>) {
+        let cx = Cx::new(room.class().to_owned(), room.name().to_owned());
+        let mut live = self.app.make_room(room.class()).expect("routes are of classes that the app has");
+        if let Err(why) = live.wake(&cx) {
+            panic!("the room {room} could not wake: {why}");
+        }
+        transaction.keep();
+        (cx, live)
+    }
+
+    fn call_alarm(&mut self, room: &RoomId, alarm: Alarm) {
+        let outcome = self.room_event(room, Membership::Stays, |live, cx, transaction| {
+            transaction.set_alarm(None);
+            live.alarm(cx, alarm.attempt);
+        });
+        if outcome.is_none() {
+            let transaction = Transaction::new(self.hub.clone(), Arc::new(self.rooms.memory.clone()), room.clone());
+            transaction.retry_alarm(alarm, unix_ms(self.rooms.now));
+            commit(&transaction).expect("memory can be written");
+        }
+    }
+
+    /// The room that this path leads to. Panics if it leads to none.
+    fn room_at(&self, path: &str) -> RoomId {
+        let parsed = Path::parse(path).unwrap_or_else(|_| panic!("{path:?} is no path"));
+        let found = self.table.find("GET", AskedFor::WebSocket, &parsed);
+        let Found::Route { index, params, .. } = found else { panic!("no route leads to {path:?}") };
+        self.room_of(index, &params).unwrap_or_else(|| panic!("{path:?} is no room's"))
+    }
+
+    /// The room of a route, if it has any.
+    pub(super) fn room_of(&self, route: u32, params: &[(String, String)]) -> Option<RoomId> {
+        let class = self.app.routes[route as usize].handler.class()?;
+        RoomId::of_params(class, params.iter().map(|(_, value)| value.as_str())).ok()
+    }
+}
+
+impl Rooms {
+    fn next_alarm(&self, until: u64) -> Option<(RoomId, Alarm)> {
+        let alarms = self.memory.alarms().expect("memory can be read").into_iter();
+        alarms.filter(|(_, alarm)| alarm.at <= until).min_by_key(|(_, alarm)| alarm.at)
+    }
+}
+
+fn commit(transaction: &Transaction) -> Result<(), EngineError> {
+    match pin!(transaction.commit()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome.map(|_| ()),
+        Poll::Pending => unreachable!("the storage is in memory"),
+    }
+}
+
+fn unix_ms(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,60 @@
+//! What a room's handlers reach, by imports.
+
+use super::{limit_error, published};
+use crate::{LimitError, Publication, StorageError, bindings::tidegate::app::room};
+use std::time::SystemTime;
+
+pub(crate) fn room_get(key: &str) -> Option<Vec<u8>> {
+    room::get(key)
+}
+
+pub(crate) fn room_put(key: &str, value: &[u8]) -> Result<(), StorageError> {
+    room::put(key, value).map_err(|error| match error {
+        room::StorageError::Key(max) => StorageError::Key(max),
+        room::StorageError::Value(max) => StorageError::Value(max),
+        room::StorageError::Room(max) => StorageError::Room(max),
+        room::StorageError::Event(max) => StorageError::Event(max),
+    })
+}
+
+pub(crate) fn room_delete(key: &str) -> bool {
+    room::delete(key)
+}
+
+pub(crate) fn room_clear() {
+    room::clear();
+}
+
+pub(crate) fn room_entries(prefix: &str, start: Option<&str>, end: Option<&str>, reverse: bool, limit: u32) -> Vec<(String, Vec<u8>)> {
+    let owned = |bound: Option<&str>| bound.map(str::to_owned);
+    room::entries(&room::Query { prefix: prefix.to_owned(), start: owned(start), end: owned(end), reverse, limit: Some(limit) })
+}
+
+pub(crate) fn room_set_alarm(at: Option<u64>) {
+    room::set_alarm(at);
+}
+
+pub(crate) fn room_alarm() -> Option<u64> {
+    room::alarm()
+}
+
+pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
+    room::broadcast(&published(publication)).map_err(limit_error)
+}
+
+pub(crate) fn room_flush() {
+    room::flush();
+}
+
+pub(crate) fn rollback() {
+    room::rollback();
+}
+
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Gives the event up: the host hands the messages of a batch over one by one then.
+pub(crate) fn hand_over_one_by_one() -> ! {
+    panic!("one of several messages failed: they are handed over again, one by one")
+}

@@ -1,0 +1,90 @@
+//! What a room's handlers reach natively: the hub's transaction of the room, and a clock that the test moves.
+
+use super::{limit_error, published, scope};
+use crate::{LimitError, Publication, StorageError};
+use std::{
+    cell::Cell,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::SystemTime,
+};
+use tidegate_hub::{self as hub, Transaction};
+
+thread_local! {
+    static NOW: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
+}
+
+/// What a test's commits can fail with, and no handler goes on after.
+const FAILED: &str = "the storage failed";
+
+fn transaction() -> Transaction {
+    let scope = scope();
+    scope.room().cloned().expect("a room's storage is there inside of its handlers")
+}
+
+pub(crate) fn room_get(key: &str) -> Option<Vec<u8>> {
+    transaction().get(key).expect(FAILED).map(|value| value.to_vec())
+}
+
+pub(crate) fn room_put(key: &str, value: &[u8]) -> Result<(), StorageError> {
+    use hub::StorageError::{Engine, Event, Key, Room, Value};
+    transaction().put(key, value.to_vec().into()).map_err(|error| match error {
+        Key(max) => StorageError::Key(max as u64),
+        Value(max) => StorageError::Value(max as u64),
+        Room(max) => StorageError::Room(max as u64),
+        Event(max) => StorageError::Event(max as u64),
+        Engine(error) => panic!("{error}"),
+    })
+}
+
+pub(crate) fn room_delete(key: &str) -> bool {
+    transaction().delete(key).expect(FAILED)
+}
+
+pub(crate) fn room_clear() {
+    transaction().clear().expect(FAILED);
+}
+
+pub(crate) fn room_entries(prefix: &str, start: Option<&str>, end: Option<&str>, reverse: bool, limit: u32) -> Vec<(String, Vec<u8>)> {
+    let entries = transaction().query(prefix, start, end, reverse, limit as usize).expect(FAILED);
+    entries.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
+}
+
+pub(crate) fn room_set_alarm(at: Option<u64>) {
+    transaction().set_alarm(at);
+}
+
+pub(crate) fn room_alarm() -> Option<u64> {
+    transaction().alarm().expect(FAILED).map(|alarm| alarm.at)
+}
+
+pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
+    let publication = published(publication)?;
+    transaction().broadcast(publication).map_err(limit_error)
+}
+
+pub(crate) fn room_flush() {
+    match pin!(transaction().flush()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(flushed) => flushed.expect(FAILED),
+        Poll::Pending => unreachable!("the storage is in memory"),
+    }
+}
+
+pub(crate) fn rollback() {
+    if let Some(transaction) = scope().room() {
+        transaction.rollback();
+    }
+}
+
+/// The server's time of day.
+pub(crate) fn now() -> SystemTime {
+    NOW.get()
+}
+
+pub(crate) fn set_now(now: SystemTime) {
+    NOW.set(now);
+}
+
+pub(crate) fn hand_over_one_by_one() -> ! {
+    panic!("here messages come one by one")
+}

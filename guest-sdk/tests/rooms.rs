@@ -1,0 +1,175 @@
+//! Rooms under test: what the host promises of them holds in a test as well.
+
+use std::time::Duration;
+use tidegate::{StorageError, prelude::*, testing};
+
+/// Adds what it hears to a log, and does what some messages ask for.
+struct Chat {
+    log: String,
+}
+
+impl Room for Chat {
+    async fn wake(cx: &Cx) -> Result<Self> {
+        Ok(Chat { log: cx.get_json("log")?.unwrap_or_default() })
+    }
+
+    async fn open(&mut self, cx: &Cx, conn: &Conn, _: &Request) -> Result {
+        cx.broadcast(format!("{} here", cx.connections().len()))?;
+        conn.send(self.log.as_str())
+    }
+
+    async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
+        let text = msg.text()?;
+        self.log += text;
+        cx.put_json("log", &self.log)?;
+        cx.broadcast_except(conn, text)?;
+        match text {
+            "panic" => panic!("as asked"),
+            "refuse" => Err(Error::bad_request("not that")),
+            "fault" => Err(Error::fault("as asked")),
+            "too much" => cx.put("k", vec![0; 3 << 20]),
+            "flush" => {
+                cx.flush()?;
+                panic!("as asked")
+            }
+            "alarm" => cx.alarm_in(Duration::from_secs(60)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn close(&mut self, cx: &Cx, _: &Conn, _: &CloseInfo) -> Result {
+        cx.broadcast(format!("{} left", cx.connections().len()))
+    }
+
+    async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+        if req.method() == "POST" {
+            cx.put("posted", req.text()?)?;
+            cx.broadcast("posted")?;
+            if req.text()? == "panic" {
+                panic!("as asked");
+            }
+        }
+        Ok(Response::text(format!("{}:{}", cx.name(), self.log)))
+    }
+
+    async fn feed(&mut self, _: &Cx, _: Request) -> Result<Feed> {
+        Ok(Feed::new().first(self.log.as_str()))
+    }
+
+    async fn alarm(&mut self, cx: &Cx, attempt: u32) -> Result {
+        cx.broadcast(format!("alarm {attempt}"))?;
+        if attempt < 3 { Err(Error::fault("not yet")) } else { Ok(()) }
+    }
+}
+
+fn server() -> testing::Server {
+    testing::serve(App::new().room::<Chat>("/rooms/{name}"))
+}
+
+#[test]
+fn a_room_keeps_its_log_through_sleep_and_restart() {
+    let mut server = server();
+    let ann = server.connect("/rooms/tea");
+    server.say(ann, "hi");
+    server.sleep("/rooms/tea");
+    let bob = server.connect("/rooms/tea");
+    assert_eq!(server.heard(bob), ["2 here", "hi"]);
+    server.restart();
+    assert_eq!(server.closed(ann), Some((1006, String::new())));
+    let eve = server.connect("/rooms/tea");
+    assert_eq!((server.heard(eve), server.get("/rooms/milk").text()), (vec!["1 here".into(), Message::from("hi")], "milk:".into()));
+}
+
+#[test]
+fn an_event_that_fails_has_not_happened() {
+    let cases = [
+        ("panic", (1011, "internal error")),
+        ("fault", (1011, "internal error")),
+        ("refuse", (1008, "not that")),
+        ("too much", (1011, "internal error")),
+    ];
+    for (text, (code, reason)) in cases {
+        let mut server = server();
+        let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
+        server.say(ann, "a");
+        server.heard(bob);
+        server.say(ann, text);
+        assert_eq!(server.closed(ann), Some((code, reason.into())), "{text}");
+        assert_eq!(server.heard(bob), ["1 left"], "{text}");
+        server.say(bob, "b");
+        assert_eq!(server.get("/rooms/tea").text(), "tea:ab", "{text}: woken from what is stored");
+    }
+}
+
+#[test]
+fn what_was_flushed_before_a_panic_stays() {
+    let mut server = server();
+    let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
+    server.heard(bob);
+    server.say(ann, "flush");
+    assert_eq!((server.heard(bob), server.get("/rooms/tea").text()), (vec!["flush".into(), Message::from("1 left")], "tea:flush".into()));
+}
+
+#[test]
+fn an_event_whose_commit_fails_has_not_happened() {
+    let mut server = server();
+    let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
+    server.heard(bob);
+    server.fail_next_commit();
+    server.say(ann, "a");
+    assert_eq!((server.closed(ann).unwrap().0, server.heard(bob)), (1011, vec![Message::from("1 left")]));
+    server.fail_next_commit();
+    assert_eq!(server.post("/rooms/tea", "x").status(), 500);
+    assert_eq!((server.stored("/rooms/tea", "posted"), server.post("/rooms/tea", "x").status()), (None, 200));
+    assert_eq!(server.stored("/rooms/tea", "posted"), Some(b"x".to_vec()));
+}
+
+#[test]
+fn requests_sockets_and_feeds_of_a_path_meet_in_one_room() {
+    let mut server = server();
+    let ann = server.connect("/rooms/a%20b");
+    let feed = server.subscribe("/rooms/a b");
+    server.say(ann, "x");
+    assert_eq!(server.post("/rooms/a%20b", "y").text(), "a b:x");
+    assert_eq!(server.post("/rooms/a%20b", "panic").status(), 500);
+    assert_eq!(server.heard(ann), ["1 here", "", "posted"]);
+    let events: Vec<String> = server.events(feed).iter().map(|event| event.data().to_owned()).collect();
+    assert_eq!(events, ["", "x", "posted"], "what panicked is not among them");
+}
+
+#[test]
+fn an_alarm_is_tried_until_it_succeeds() {
+    let mut server = server();
+    let ann = server.connect("/rooms/tea");
+    server.say(ann, "alarm");
+    server.sleep("/rooms/tea");
+    server.heard(ann);
+    for (seconds, heard) in [(59, 0), (1, 0), (2, 0), (3, 0), (1, 1), (600, 0)] {
+        server.advance(Duration::from_secs(seconds));
+        assert_eq!(server.heard(ann).len(), heard, "{seconds}");
+    }
+}
+
+#[test]
+fn a_limit_is_told_by_its_name() {
+    struct Greedy;
+    impl Room for Greedy {
+        async fn wake(_: &Cx) -> Result<Self> {
+            Ok(Greedy)
+        }
+        async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
+            let told = |outcome: Result| outcome.unwrap_err().downcast_ref::<StorageError>().copied();
+            assert_eq!(told(cx.put("", "x")), Some(StorageError::Key(2048)));
+            assert_eq!(told(cx.put(&"k".repeat(2049), "x")), Some(StorageError::Key(2048)));
+            assert_eq!(told(cx.put("k", vec![0; (2 << 20) + 1])), Some(StorageError::Value(2 << 20)));
+            for key in 0..8 {
+                cx.put(&format!("{key}"), vec![0; (2 << 20) - 1])?;
+            }
+            assert_eq!(told(cx.put("k", vec![0; 2 << 20])), Some(StorageError::Event(16 << 20)));
+            assert_eq!((cx.range("").count()?, cx.range("").start("2").end("5").count()?), (8, 3));
+            Ok(Response::text("fine"))
+        }
+    }
+    let mut server = testing::serve(App::new().room::<Greedy>("/{name}"));
+    assert_eq!(server.get("/x").text(), "fine");
+}
