@@ -9,65 +9,51 @@ fn app() -> App {
     App::new().room::<Chat>("/rooms/{name}")
 }
 
-/// What a client gets: `{"kind": "say", "name": "Ann", "text": "hi"}`, or "join" or "leave"; first the last lines, and who is there.
+/// Awake it knows the number of the next line. Lines are in its storage, names in the states of its connections.
+struct Chat(u64);
+
+/// What a client gets: `{"kind":"say","name":"Ann","text":"hi"}`; first of all a welcome.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line {
+    Welcome { names: Vec<String>, lines: Vec<(String, Line)> },
     Join { name: String },
-    Leave { name: String },
     Say { name: String, text: String },
-    Welcome { names: Vec<String>, lines: Vec<Line> },
+    Leave { name: String },
 }
-
-/// The number of the next line; the lines are in the storage, names in the connections' states.
-struct Chat(u64);
 
 impl Room for Chat {
     async fn wake(cx: &Cx) -> Result<Self> {
-        let last = cx.range("line/").reverse().limit(1).entries()?.pop();
-        Ok(Chat(last.map_or(0, |(key, _)| key["line/".len()..].parse::<u64>().map_or(0, |last| last + 1))))
+        let last = cx.range("").reverse().limit(1).entries()?;
+        Ok(Chat(last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1))
     }
-
     async fn upgrade(&mut self, _: &Cx, upgrade: &Upgrade) -> Result<Accept> {
-        let name: String = upgrade.query_opt("name")?.unwrap_or_default();
-        match name.trim().chars().count() {
-            0 => Accept::new().state(&"somebody"),
-            1..=24 => Accept::new().state(&name.trim()),
-            _ => Err(Error::bad_request("a name of at most 24 letters, please")),
+        let name: String = upgrade.query("name")?;
+        if name.len() > 40 {
+            return Err(Error::bad_request("a shorter name, please"));
         }
+        Accept::new().state(&name)
     }
-
     async fn open(&mut self, cx: &Cx, conn: &Conn, _: &Request) -> Result {
-        let names = cx.connections().iter().map(name_of).collect::<Result<_>>()?;
-        let mut lines: Vec<Line> = cx.range("line/").reverse().limit(50).json()?.into_iter().map(|(_, line)| line).collect();
-        lines.reverse();
+        let names = cx.connections().iter().map(name).collect::<Result<_>>()?;
+        let lines = cx.range("").reverse().limit(50).json()?; // the last first
         conn.send(Message::from_json(&Line::Welcome { names, lines })?)?;
-        cx.broadcast_except(conn, Message::from_json(&Line::Join { name: name_of(conn)? })?)
+        cx.broadcast_except(conn, Message::from_json(&Line::Join { name: name(conn)? })?)
     }
-
     async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
-        let line = Line::Say { name: name_of(conn)?, text: msg.text()?.to_owned() };
-        cx.put_json(&format!("line/{:012}", self.0), &line)?;
+        let line = Line::Say { name: name(conn)?, text: msg.text()?.to_owned() };
+        cx.put_json(&format!("{:09}", self.0), &line)?;
         self.0 += 1;
-        cx.broadcast(Message::from_json(&line)?)
+        cx.broadcast(Message::from_json(&line)?) // when it is durable
     }
-
     async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
-        cx.broadcast(Message::from_json(&Line::Leave { name: name_of(conn)? })?)
+        cx.broadcast(Message::from_json(&Line::Leave { name: name(conn)? })?)
     }
 }
 
-fn name_of(conn: &Conn) -> Result<String> {
+fn name(conn: &Conn) -> Result<String> {
     Ok(conn.state()?.unwrap_or_default())
 }
 
-#[test]
-fn who_comes_later_reads_what_was_said_and_sees_who_is_there() {
-    let mut server = tidegate::testing::serve(app());
-    let ann = server.connect("/rooms/tea?name=Ann");
-    server.say(ann, "hi");
-    server.sleep("/rooms/tea");
-    let bob = server.connect("/rooms/tea?name=Bob");
-    let welcome = r#"{"kind":"welcome","names":["Ann","Bob"],"lines":[{"kind":"say","name":"Ann","text":"hi"}]}"#;
-    assert_eq!(server.heard(bob), [welcome]);
-}
+#[cfg(test)]
+mod test;

@@ -138,6 +138,7 @@ fn a_feed_begins_with_its_first_events_and_brings_publications_until_the_drain()
         _ => Ok(Ok(Feed {
             topics: vec!["news".into()],
             first: vec![First { data: format!("{last:?}\nhi"), event: Some("welcome".into()) }],
+            ..Feed::default()
         })),
     };
     let mut served = Served::usual(FakeApp { subscribe: Box::new(subscribe), ..FakeApp::default() });

@@ -15,6 +15,9 @@ use std::sync::Arc;
 
 type Answer<In, Out> = Box<dyn Fn(In) -> Result<Out, Fault> + Send + Sync>;
 
+/// What a room does with an event.
+pub type RoomScript = dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync;
+
 /// Guest code without a guest. Every handler can be replaced; the default passes guards, answers
 /// 200 with the path, accepts upgrades, sends messages back and follows nothing.
 ///
@@ -42,7 +45,7 @@ pub struct FakeApp {
     /// Request and last event id.
     pub subscribe: Answer<(Request, Option<String>), Result<Feed, Response>>,
     /// An event of a room, and what it may use.
-    pub room: Arc<dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync>,
+    pub room: Arc<RoomScript>,
 }
 
 impl Default for FakeApp {
@@ -119,7 +122,7 @@ impl App for FakeApp {
     }
 }
 
-struct FakeInstance(Arc<dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync>);
+struct FakeInstance(Arc<RoomScript>);
 
 impl Instance for FakeInstance {
     fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer> {

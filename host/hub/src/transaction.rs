@@ -347,27 +347,17 @@ impl Transaction {
 
     /// Commits what was kept, then does what others see of it. The alarm, if it was changed.
     pub async fn commit(&self) -> Result<Option<Option<Alarm>>, EngineError> {
-        let (batch, effects, alarm) = self.prepare()?;
-        if let Some(batch) = batch {
-            let stored = batch.stored;
+        let Part { overlay, bytes, alarm, effects, .. } = mem::take(&mut self.state().kept);
+        if !overlay.is_empty() || alarm.is_some() {
+            let before = self.stored(&mut self.state())?;
+            let stored = Stored { bytes: before.bytes.saturating_add_signed(bytes), alarm: alarm.unwrap_or(before.alarm) };
+            let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, stored };
             self.engine.commit(batch).await?;
             self.hub.counters().commits.add(1);
             self.state().stored = Some(stored);
         }
         effects.release(&self.hub, &self.room);
         Ok(alarm)
-    }
-
-    fn prepare(&self) -> Result<(Option<Batch>, Effects, Option<Option<Alarm>>), EngineError> {
-        let mut state = self.state();
-        let Part { overlay, bytes, alarm, effects, .. } = mem::take(&mut state.kept);
-        if overlay.is_empty() && alarm.is_none() {
-            return Ok((None, effects, None));
-        }
-        let before = self.stored(&mut state)?;
-        let stored = Stored { bytes: before.bytes.saturating_add_signed(bytes), alarm: alarm.unwrap_or(before.alarm) };
-        let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, stored };
-        Ok((Some(batch), effects, alarm))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

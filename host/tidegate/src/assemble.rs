@@ -71,7 +71,7 @@ pub(crate) fn with_rooms(
     config: &Config,
     worker: &Handle,
 ) -> Result<Arc<dyn App>, Failure> {
-    let storage = Storage::open(&config.data, Default::default())?;
+    let storage = Storage::open(&config.data)?;
     let spawn = Box::new(|task| _ = tokio::spawn(task));
     let rooms = Rooms::new(hub.clone(), app, Arc::new(storage), manifest, spawn, unix_ms())
         .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;

@@ -118,8 +118,12 @@ impl Browser {
 
 /// The example with its pages.
 fn serve(example: &str) -> Tidegate {
+    serve_at("127.0.0.1:0", example, &[])
+}
+
+fn serve_at(address: &str, example: &str, args: &[&str]) -> Tidegate {
     let assets = workspace().join("examples").join(example).join("assets");
-    Tidegate::serve(&component(example), &["--assets", assets.to_str().expect("a plain path")])
+    Tidegate::serve_at(address, &component(example), &[&["--assets", assets.to_str().expect("a plain path")], args].concat())
 }
 
 #[tokio::test]
@@ -184,4 +188,51 @@ async fn a_price_published_in_one_tab_is_seen_in_another_and_ticks_go_on() {
     browser.close().await;
     let stopped = server.stop();
     assert_eq!((stopped.counter("publications"), stopped.counter("deliveries"), stopped.counter("faults")), (3, 6, 0));
+}
+
+#[tokio::test]
+async fn a_room_remembers_what_two_tabs_said_over_a_kill() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let start = |address: &str| serve_at(address, "chat", &["--data", data.to_str().unwrap()]);
+    let server = start("127.0.0.1:0");
+    let browser = Browser::open().await;
+    let (page, anns) = (server.url("/#high tea"), browser.tab().await);
+    let join = async |name: &str| {
+        browser.write("name", name).await;
+        browser.click("enter").await;
+        browser.sees("status", &format!("here as {name}")).await;
+    };
+    let say = async |text: &str| {
+        browser.write("text", text).await;
+        browser.click("send").await;
+        browser.sees("log", text).await;
+    };
+    browser.goto(&page).await;
+    join("Ann").await;
+    say("Is anybody here?").await;
+    let bobs = browser.open_tab(&page).await;
+    join("Bob").await;
+    browser.sees("log", "Is anybody here?").await;
+    browser.sees("people", "Ann").await;
+    say("I am.").await;
+    browser.look_at(&anns).await;
+    browser.sees("log", "I am.").await;
+    browser.sees("people", "Bob").await;
+    browser.screenshot("chat.png").await;
+
+    let address = server.address().to_owned();
+    server.signal(rustix::process::Signal::KILL);
+    server.wait();
+    browser.sees("status", "connection lost").await;
+    let server = start(&address);
+    for tab in [&anns, &bobs] {
+        browser.look_at(tab).await;
+        browser.sees("status", "here as").await;
+        browser.sees("log", "Is anybody here?").await;
+        browser.sees("log", "I am.").await;
+    }
+    say("And still here.").await;
+    browser.close().await;
+    assert_eq!(server.stop().counter("faults"), 0);
 }

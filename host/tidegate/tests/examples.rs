@@ -14,7 +14,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 /// Serves an example of each build in turn; at its end nothing has failed.
 async fn visit(example: &str, visitor: impl AsyncFn(&Tidegate)) {
     for build in BUILDS {
-        let server = Tidegate::serve(&component_of(build, example), &[]);
+        let data = tempfile::tempdir().unwrap();
+        let server = Tidegate::serve(&component_of(build, example), &["--data", data.path().to_str().unwrap()]);
         visitor(&server).await;
         let stopped = server.stop();
         let log = &stopped.stderr;
@@ -126,6 +127,41 @@ async fn guarded_lets_only_those_in_who_are_known() {
         assert_eq!(bob.response.headers()["x-served-by"], "guarded");
         assert_eq!(bob.text().await, "hello bob");
         bob.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn counter_counts_over_requests_and_sockets() {
+    visit("counter", async |server| {
+        let client = Client::new();
+        let mut ann = Socket::connect(server.ws("/counters/tea")).await;
+        assert_eq!(ann.text().await, "0");
+        assert_eq!(ask(client.post(server.url("/counters/tea")).body("2")).await, (200, "2".into()));
+        assert_eq!((ann.text().await, ann.ask("40").await), ("2".into(), "42".into()));
+        assert_eq!(ask(client.get(server.url("/counters/tea"))).await, (200, "42".into()));
+        assert_eq!(ask(client.get(server.url("/counters/milk"))).await, (200, "0".into()));
+        assert_eq!(ask(client.delete(server.url("/counters/tea"))).await.0, 405);
+        assert_eq!(ask(client.post(server.url("/counters/tea")).body("many")).await.0, 400);
+        ann.say("many").await;
+        assert_eq!(ann.closed().await, (1008, "a number, please".into()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn chat_remembers_what_was_said_and_knows_who_is_there() {
+    visit("chat", async |server| {
+        let mut ann = Socket::connect(server.ws("/rooms/tea?name=Ann")).await;
+        assert_eq!(ann.text().await, r#"{"kind":"welcome","names":["Ann"],"lines":[]}"#);
+        let said = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
+        assert_eq!(ann.ask("hi").await, said);
+        let mut bob = Socket::connect(server.ws("/rooms/tea?name=Bob")).await;
+        assert_eq!(bob.text().await, format!(r#"{{"kind":"welcome","names":["Ann","Bob"],"lines":[["000000001",{said}]]}}"#));
+        assert_eq!(ann.text().await, r#"{"kind":"join","name":"Bob"}"#);
+        bob.close().await;
+        assert_eq!(ann.text().await, r#"{"kind":"leave","name":"Bob"}"#);
+        assert_eq!(Socket::try_connect(server.ws("/rooms/tea")).await.err().unwrap().status(), 400);
     })
     .await;
 }

@@ -26,9 +26,13 @@ fn to_text(manifest: Option<&Manifest>) -> String {
 fn to_json(manifest: Option<&Manifest>) -> Value {
     let whole = manifest.is_none();
     let manifest = manifest.cloned().unwrap_or_default();
-    let routes = manifest.routes.iter().enumerate().map(
-        |(index, route)| json!({ "index": index, "methods": route.methods, "pattern": route.pattern, "target": route.target.to_string(), "room": route.room }),
-    );
+    let routes = manifest.routes.iter().enumerate().map(|(index, route)| {
+        let mut json = json!({ "index": index, "methods": route.methods, "pattern": route.pattern, "target": route.target.to_string() });
+        if let Some(class) = &route.room {
+            json["room"] = class.as_str().into();
+        }
+        json
+    });
     let guards = manifest.guards.iter().enumerate().map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
     json!({ "whole": whole, "routes": routes.collect::<Vec<_>>(), "guards": guards.collect::<Vec<_>>() })
 }
@@ -48,7 +52,7 @@ mod tests {
         let json = json!({
             "whole": false,
             "routes": [
-                { "index": 0, "methods": ["GET"], "pattern": "/users/{id}", "target": "http", "room": null },
+                { "index": 0, "methods": ["GET"], "pattern": "/users/{id}", "target": "http" },
                 { "index": 1, "methods": [], "pattern": "/ws", "target": "websocket", "room": "chat" },
             ],
             "guards": [{ "index": 0, "pattern": "/*" }],

@@ -24,16 +24,15 @@ async fn serve(args: &ServeArgs, config: &Config, format: LogFormat) -> Result<(
     let workers = assemble::workers(config.workers)?;
     let stop = assemble::stop_signal()?;
 
-    let report =
-        Report { address: listener.local_addr()?, app: &args.load.app, compiled: loaded.compiled(), manifest: loaded.manifest(), config };
+    let hub = assemble::hub(config);
+    let (manifest, compiled) = (loaded.manifest().cloned(), loaded.compiled());
+    let mut app: Arc<dyn App> = loaded.start(hub.clone());
+    if let Some(manifest) = manifest.as_ref().filter(|manifest| manifest.has_rooms()) {
+        app = assemble::with_rooms(app, &hub, manifest, config, &workers[0])?;
+    }
+    let report = Report { address: listener.local_addr()?, app: &args.load.app, compiled, manifest: manifest.as_ref(), config };
     report.tell(format);
 
-    let hub = assemble::hub(config);
-    let manifest = loaded.manifest().filter(|manifest| manifest.has_rooms()).cloned();
-    let mut app: Arc<dyn App> = loaded.start(hub.clone());
-    if let Some(manifest) = manifest {
-        app = assemble::with_rooms(app, &hub, &manifest, config, &workers[0])?;
-    }
     let server = Server::new(hub.clone(), app, table, config.edge.clone());
     let drained = tidegate_edge::serve(listener, server, &workers, stop).await?;
     if !drained.in_time {

@@ -126,6 +126,7 @@ impl Data {
             routes.extend(data.list(&methods.concat(), methods.len()));
             routes.extend(data.text(pattern));
             routes.push(target.expect("there are four") as u32);
+            routes.extend([0; 3]); // no room
         }
         let guards: Vec<u32> = fixture.guards.iter().flat_map(|pattern| data.text(pattern)).collect();
         let routes = data.list(&routes, fixture.routes.len());

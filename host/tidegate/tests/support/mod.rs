@@ -21,6 +21,7 @@ pub(crate) mod fixture;
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
+    borrow::BorrowMut,
     collections::HashMap,
     env,
     io::{BufRead as _, BufReader},
@@ -51,6 +52,8 @@ pub(crate) struct Tidegate {
     child: Child,
     log: Arc<Log>,
     url: String,
+    /// Where its rooms keep their data, if nobody else said.
+    data: Option<tempfile::TempDir>,
 }
 
 /// How a server ended.
@@ -71,21 +74,33 @@ struct Log {
 impl Tidegate {
     /// Serves a component with these arguments behind `--listen 127.0.0.1:0`, and waits until it listens.
     pub(crate) fn serve(component: &Path, args: &[&str]) -> Tidegate {
+        Tidegate::serve_at("127.0.0.1:0", component, args)
+    }
+
+    /// As [`serve`](Tidegate::serve), where an earlier server was.
+    pub(crate) fn serve_at(address: &str, component: &Path, args: &[&str]) -> Tidegate {
         let mut command = tidegate();
-        command.arg("serve").arg(component).args(["--listen", "127.0.0.1:0"]).args(args);
-        Tidegate::spawn(command)
+        command.arg("serve").arg(component).args(["--listen", address]).args(args);
+        if args.contains(&"--data") {
+            return Tidegate::spawn(command);
+        }
+        // Its rooms keep what they keep as long as it lives.
+        let data = tempfile::tempdir().expect("a directory for rooms");
+        let mut server = Tidegate::spawn(command.arg("--data").arg(data.path().join("data")));
+        server.data = Some(data);
+        server
     }
 
     /// Starts a command that ends up as `tidegate serve`, for what [`serve`](Tidegate::serve) has no words for.
-    pub(crate) fn spawn(mut command: Command) -> Tidegate {
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    pub(crate) fn spawn(mut command: impl BorrowMut<Command>) -> Tidegate {
+        let mut child = command.borrow_mut().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is piped");
         thread::spawn({
             let log = log.clone();
             move || log.read(stderr)
         });
-        let mut server = Tidegate { child, log, url: String::new() };
+        let mut server = Tidegate { child, log, url: String::new(), data: None };
         let line = server.wait_for("http://");
         let url = line.split(['"', ' ']).find(|word| word.starts_with("http://"));
         server.url = url.expect("the line has the URL").to_owned();

@@ -3,6 +3,7 @@
 //! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
 
 mod misbehave;
+mod room;
 mod socket;
 mod streams;
 
@@ -29,6 +30,7 @@ fn app() -> App {
         .feed("/feed", feed)
         .socket("/socket", socket::Rogue)
         .socket("/other", async |conn: Conn, message| conn.send(message))
+        .room::<room::Rogue>("/rooms/{name}")
         .stream("/stream/{how}/before", streams::before)
         .stream("/stream/{how}/midway", streams::midway)
         .stream("/stream/ever", streams::ever)

@@ -1,0 +1,76 @@
+//! A room that does as its messages say, and notes in its storage how often it woke.
+
+use crate::misbehave::misbehave;
+use std::time::Duration;
+use tidegate::prelude::*;
+
+/// Which wake of the room this is: if the storage knows of a later one, two instances live.
+pub(crate) struct Rogue {
+    wake: u64,
+}
+
+impl Rogue {
+    /// Adds a line, and counts it: both, or neither. The line's number.
+    fn add(&self, cx: &Cx, text: &str) -> Result<u64> {
+        let wakes: Option<u64> = cx.get_json("wakes")?;
+        if wakes != Some(self.wake) {
+            cx.broadcast("two instances")?;
+        }
+        let count: u64 = cx.get_json("count")?.unwrap_or(0);
+        cx.put(&format!("line/{count:09}"), text)?;
+        cx.put_json("count", &(count + 1))?;
+        cx.broadcast(text)?;
+        Ok(count)
+    }
+}
+
+impl Room for Rogue {
+    fn class() -> String {
+        "rogue".into()
+    }
+
+    async fn wake(cx: &Cx) -> Result<Self> {
+        let wake = cx.get_json("wakes")?.unwrap_or(0) + 1;
+        cx.put_json("wakes", &wake)?;
+        match cx.name() {
+            "never" => panic!("it never wakes"),
+            _ => Ok(Rogue { wake }),
+        }
+    }
+
+    async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
+        let text = msg.text()?;
+        let (what, with) = text.split_once(' ').unwrap_or((text, ""));
+        match what {
+            "wake" => conn.send(self.wake.to_string()),
+            "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?)),
+            "members" => conn.send(cx.connections().len().to_string()),
+            "keep" => conn.set_attachment(with.as_bytes()),
+            "kept" => conn.send(String::from_utf8(conn.attachment())?),
+            "then" => {
+                self.add(cx, "half done")?;
+                conn.send("half done")?;
+                misbehave(with).await
+            }
+            _ => self.add(cx, text).map(drop),
+        }
+    }
+
+    /// A POST adds the body; a GET lists all lines, and says how many there should be.
+    async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+        if req.method() == "POST" {
+            return Ok(Response::text(self.add(cx, req.text()?)?.to_string()));
+        }
+        let lines = cx.range("line/").entries()?.into_iter().map(|(_, line)| String::from_utf8(line)).collect::<Result<Vec<_>, _>>()?;
+        let count: u64 = cx.get_json("count")?.unwrap_or(0);
+        Ok(Response::text(format!("{count}\n{}", lines.join("\n"))))
+    }
+
+    async fn feed(&mut self, _: &Cx, _: Request) -> Result<Feed> {
+        Ok(Feed::new().first("begun"))
+    }
+
+    async fn alarm(&mut self, cx: &Cx, attempt: u32) -> Result {
+        self.add(cx, &format!("alarm {attempt}")).map(drop)
+    }
+}

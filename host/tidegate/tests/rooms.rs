@@ -1,0 +1,284 @@
+//! Rooms behind the real binary: what is kept over faults, sleep, kills and restarts, and what is not sent.
+
+mod support;
+
+use futures_util::StreamExt as _;
+use rustix::process::Signal;
+use std::{
+    collections::HashMap,
+    env,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use support::{
+    Tidegate,
+    client::{Socket, soon},
+    component, tidegate,
+};
+use tempfile::TempDir;
+
+/// A directory for a server's data, which outlives the server.
+fn place() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn serve(place: &TempDir, app: &str, args: &[&str]) -> Tidegate {
+    let data = place.path().join("data");
+    Tidegate::serve(&component(app), &[&["--data", data.to_str().unwrap()], args].concat())
+}
+
+async fn get(server: &Tidegate, path: &str) -> String {
+    soon(path, async { reqwest::get(server.url(path)).await.unwrap().text().await.unwrap() }).await
+}
+
+async fn post(server: &Tidegate, path: &str, body: &str) -> String {
+    let request = reqwest::Client::new().post(server.url(path)).body(body.to_owned());
+    soon(path, async { request.send().await.unwrap().text().await.unwrap() }).await
+}
+
+#[tokio::test]
+async fn sockets_requests_and_feeds_of_a_path_meet_in_one_room() {
+    let place = place();
+    let server = serve(&place, "rogue", &[]);
+    let mut ann = Socket::connect(server.ws("/rooms/a%20b")).await;
+    assert_eq!(ann.ask("hello").await, "hello");
+    let request = reqwest::Client::new().get(server.url("/rooms/a%20b")).header("accept", "text/event-stream");
+    let feed = request.send().await.unwrap();
+    assert_eq!(feed.headers()["content-type"], "text/event-stream");
+    assert_eq!(post(&server, "/rooms/a%20b", "posted").await, "1");
+    assert_eq!(ann.text().await, "posted");
+    assert_eq!((get(&server, "/rooms/a%20b").await, get(&server, "/rooms/other").await), ("2\nhello\nposted".into(), "0\n".into()));
+    let mut told = String::new();
+    let mut pieces = feed.bytes_stream();
+    while !told.contains("posted") {
+        told += &String::from_utf8_lossy(&soon("the feed", pieces.next()).await.unwrap().unwrap());
+    }
+    assert!(told.contains("data: begun") && !told.contains("hello"), "{told}");
+    for (path, status) in [(format!("/rooms/{}", "x".repeat(257)), 400), ("/rooms/a%0Ab".into(), 400), ("/rooms/a/b".into(), 404)] {
+        assert_eq!(reqwest::get(server.url(&path)).await.unwrap().status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_fails_leaves_nothing_behind_and_costs_its_sender_alone() {
+    let place = place();
+    let server = serve(&place, "rogue", &["--cpu", "100ms", "--wall", "1s", "--memory", "16MiB"]);
+    let mut bob = Socket::connect(server.ws("/rooms/tea")).await;
+    assert_eq!(bob.ask("a").await, "a");
+    for how in ["panic", "abort", "exit", "recurse", "spin", "eat", "sleep", "fail"] {
+        let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
+        assert_eq!(ann.ask("members").await, "2");
+        ann.say(format!("then {how}")).await;
+        assert_eq!(ann.closed().await.0, 1011, "{how}");
+    }
+    assert_eq!((bob.ask("b").await, get(&server, "/rooms/tea").await), ("b".into(), "2\na\nb".into()));
+    let stopped = server.stop();
+    assert!(!stopped.stderr.contains("two instances"), "{}", stopped.stderr);
+}
+
+#[tokio::test]
+async fn a_room_that_never_wakes_is_closed_for_a_while() {
+    let place = place();
+    let server = serve(&place, "rogue", &[]);
+    for _ in 0..5 {
+        assert_eq!(reqwest::get(server.url("/rooms/never")).await.unwrap().status(), 500);
+    }
+    let closed = reqwest::get(server.url("/rooms/never")).await.unwrap();
+    let retry: u64 = closed.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!(closed.status() == 503 && (25..=31).contains(&retry), "{closed:?}");
+    assert_eq!(get(&server, "/rooms/other").await, "0\n");
+}
+
+#[tokio::test]
+async fn a_room_sleeps_and_wakes_under_its_connections() {
+    let place = place();
+    let server = serve(&place, "rogue", &["--limit", "room_idle_max=1ms"]);
+    let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
+    ann.say("keep a cup").await;
+    let mut wakes = Vec::new();
+    while wakes.len() < 3 {
+        let wake: u64 = ann.ask("wake").await.parse().unwrap();
+        if wakes.last() != Some(&wake) {
+            wakes.push(wake);
+        }
+    }
+    assert!(wakes.is_sorted(), "{wakes:?}");
+    assert_eq!((ann.ask("kept").await, ann.ask("members").await), ("a cup".into(), "1".into()));
+    ann.say("alarm 1").await;
+    assert_eq!(ann.text().await, "alarm 1");
+    ann.close().await;
+    assert!(server.stop().counter("wakes") >= 3);
+}
+
+#[tokio::test]
+async fn there_is_never_more_than_one_instance_of_a_room() {
+    let place = place();
+    let server = Arc::new(serve(&place, "rogue", &["--limit", "room_idle_max=1ms", "--limit", "rooms_awake_max=2"]));
+    let mut bob = Socket::connect(server.ws("/rooms/0")).await;
+    let tasks = (0..8).map(|client| {
+        let server = server.clone();
+        tokio::spawn(async move {
+            for round in 0..60 {
+                let room = (client + round) % 4;
+                let mut socket = Socket::connect(server.ws(&format!("/rooms/{room}"))).await;
+                socket.say(if round % 7 == 0 { "then panic" } else { "x" }).await;
+                _ = reqwest::get(server.url(&format!("/rooms/{room}"))).await.unwrap().text().await;
+            }
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        soon("the churn", task).await.unwrap();
+    }
+    bob.say("last").await;
+    loop {
+        match &*bob.text().await {
+            "last" => break,
+            heard => assert_eq!(heard, "x"),
+        }
+    }
+    for room in 0..4 {
+        let log = get(&server, &format!("/rooms/{room}")).await;
+        let (count, lines) = log.split_once('\n').unwrap();
+        assert_eq!(count.parse::<usize>().unwrap(), lines.lines().filter(|line| matches!(*line, "x" | "last")).count(), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_is_kept_over_a_kill() {
+    let place = place();
+    let mut server = serve(&place, "rogue", &[]);
+    let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
+    ann.say("alarm 300").await;
+    assert_eq!(ann.ask("set").await, "set");
+    server.signal(Signal::KILL);
+    server.wait();
+    server = serve(&place, "rogue", &[]);
+    let mut bob = Socket::connect(server.ws("/rooms/tea")).await;
+    if !get(&server, "/rooms/tea").await.contains("alarm 1") {
+        assert_eq!(bob.text().await, "alarm 1");
+    }
+    assert_eq!(get(&server, "/rooms/tea").await, "2\nset\nalarm 1");
+}
+
+#[test]
+fn data_that_can_not_be_used_is_told_in_one_line_and_nothing_is_served() {
+    let place = place();
+    let _first = serve(&place, "rogue", &[]);
+    let file = place.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let cases = [(place.path().join("data"), "another process has"), (file.join("data"), "can't use")];
+    for (data, told) in cases {
+        let output = serve_to_its_end(&data);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.contains(told) && stderr.trim().lines().count() == 1, "{stderr}");
+    }
+}
+
+fn serve_to_its_end(data: &Path) -> std::process::Output {
+    let mut command = tidegate();
+    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
+    command.output().unwrap()
+}
+
+#[test]
+fn an_app_without_rooms_keeps_nothing() {
+    let place = place();
+    serve(&place, "echo", &[]).stop();
+    assert!(!place.path().join("data").exists());
+}
+
+/// Clients write numbered lines to 50 rooms while the host is killed again and again. Whatever was acknowledged, by an answer or
+/// by a broadcast, is there afterwards, once and in order; nothing is half done. `TIDEGATE_CRASH_SECONDS` says for how long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_every_kill() {
+    const ROOMS: usize = 50;
+    let seconds = env::var("TIDEGATE_CRASH_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let place = place();
+    let mut all = vec![Vec::<u64>::new(); ROOMS];
+    let mut next = vec![1_u64; ROOMS];
+    let mut random = Random(Instant::now().elapsed().as_nanos() as u64 | 0x9E37_79B9);
+    let mut kills = 0;
+    while Instant::now() < until {
+        let server = serve(&place, "rogue", &["--limit", "room_idle_max=300ms"]);
+        let url = server.url("");
+        let stopped = Arc::new(AtomicBool::new(false));
+        let writers = (0..ROOMS).map(|room| {
+            let (url, first, stopped) = (url.clone(), next[room], stopped.clone());
+            tokio::spawn(async move { write(&url, room, first, &stopped).await })
+        });
+        let writers: Vec<_> = writers.collect();
+        tokio::time::sleep(Duration::from_millis(200 + random.below(1800))).await;
+        server.signal(Signal::KILL);
+        server.wait();
+        stopped.store(true, Ordering::Relaxed);
+        kills += 1;
+        for (room, writer) in writers.into_iter().enumerate() {
+            let (heard, first_free) = soon("a writer", writer).await.unwrap();
+            all[room].extend(heard);
+            next[room] = first_free;
+        }
+    }
+    let server = serve(&place, "rogue", &[]);
+    let mut total = 0;
+    for (room, acknowledged) in all.iter().enumerate() {
+        let log = get(&server, &format!("/rooms/{room}")).await;
+        let (count, lines) = log.split_once('\n').unwrap();
+        let lines: Vec<u64> = lines.lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(count.parse::<usize>().unwrap(), lines.len(), "room {room}: a line and its count are one event");
+        assert!(lines.is_sorted_by(|one, other| one < other), "room {room}: in order, once: {lines:?}");
+        let positions: HashMap<u64, usize> = lines.iter().copied().zip(0..).collect();
+        let lost: Vec<&u64> = acknowledged.iter().filter(|number| !positions.contains_key(number)).collect();
+        assert!(lost.is_empty(), "room {room} lost what it had acknowledged: {lost:?}");
+        total += acknowledged.len();
+    }
+    assert!(total > ROOMS && kills > 1, "{total} lines, {kills} kills");
+    println!("{total} acknowledgements in {ROOMS} rooms survived {kills} kills");
+}
+
+/// Writes numbers until the server is gone, over HTTP in half of the rooms and over a WebSocket in the others. What was
+/// acknowledged, and the next number that nobody used.
+async fn write(url: &str, room: usize, first: u64, stopped: &AtomicBool) -> (Vec<u64>, u64) {
+    let (mut heard, mut number) = (Vec::new(), first);
+    let path = format!("{url}/rooms/{room}");
+    if room.is_multiple_of(2) {
+        let client = reqwest::Client::builder().timeout(support::PATIENCE).build().unwrap();
+        while !stopped.load(Ordering::Relaxed) {
+            number += 1;
+            match client.post(&path).body((number - 1).to_string()).send().await {
+                Ok(answer) if answer.status() == 200 => heard.push(number - 1),
+                _ => break,
+            }
+        }
+    } else if let Ok((mut socket, _)) = tokio_tungstenite::connect_async(path.replace("http://", "ws://")).await {
+        use futures_util::SinkExt as _;
+        use tokio_tungstenite::tungstenite::Message;
+        loop {
+            number += 1;
+            if socket.send(Message::text((number - 1).to_string())).await.is_err() {
+                break;
+            }
+            match socket.next().await {
+                Some(Ok(Message::Text(text))) => heard.push(text.parse().unwrap()),
+                _ => break,
+            }
+        }
+    }
+    (heard, number)
+}
+
+/// Enough for when to kill (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
