@@ -138,13 +138,11 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
 
     fn on_messages(connection: &Connection, messages: Vec<types::Message>) {
         let mut messages = messages.into_iter().map(inward);
-        let handle = Handle::lent(connection);
-        let route = handle.route();
-        Conn::lend(handle, |conn| {
+        Conn::lend(Handle::lent(connection), |conn| {
             with_room::<S, _, _>(
                 &mut messages,
                 |room, cx, messages| room.messages(cx, conn, messages),
-                |app, messages| app.messages(route, conn, messages),
+                |app, messages| app.messages(route_of(connection), conn, messages),
             );
         });
     }
@@ -152,12 +150,19 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     fn on_close(connection: &Connection, info: websocket_handler::CloseInfo) {
         let websocket_handler::CloseInfo { code, reason, clean, by_peer } = info;
         let info = CloseInfo { code, reason, clean, by_peer };
-        let handle = Handle::lent(connection);
-        let route = handle.route();
-        Conn::lend(handle, |conn| {
-            with_room::<S, _, _>(info, |room, cx, info| room.close(cx, conn, info), |app, info| app.close(route, conn, info));
+        Conn::lend(Handle::lent(connection), |conn| {
+            with_room::<S, _, _>(
+                info,
+                |room, cx, info| room.close(cx, conn, info),
+                |app, info| app.close(route_of(connection), conn, info),
+            );
         });
     }
+}
+
+/// The socket route that the connection came by. Known once the app is built: an instance's first event may be any.
+fn route_of(connection: &Connection) -> u32 {
+    Handle::lent(connection).route()
 }
 
 impl<S: Serve> events_handler::Guest for Served<S> {
