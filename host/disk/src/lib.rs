@@ -14,8 +14,9 @@
 mod storage;
 mod maintenance;
 mod tables;
-mod row;
 mod writer;
+mod rows;
+mod row;
 mod guarded;
 mod open_error;
 

@@ -4,23 +4,17 @@ use crate::{
     OpenError,
     guarded::guarded,
     row::{Row, room_of},
+    rows::Rows,
     tables::Tables,
     writer::{Order, Writer},
 };
 use bytes::Bytes;
-use std::{
-    collections::HashMap,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{path::Path, sync::Arc};
 use tidegate_hub::{
     Alarm, Batch, Engine, EngineError, RoomId, Stored,
     storage::{Commit, Range},
 };
 use tokio::sync::oneshot;
-
-/// Rows that are kept in memory, so that a read of a room looks for its entry only.
-const ROWS_MAX: usize = 10_000;
 
 /// An open data directory. Dropping it finishes the commits that were asked for.
 pub struct Storage {
@@ -28,10 +22,6 @@ pub struct Storage {
     rows: Arc<Rows>,
     writer: Writer,
 }
-
-/// Rows of rooms as of their last commit; none for a room that keeps nothing.
-#[derive(Default)]
-pub(crate) struct Rows(Mutex<HashMap<RoomId, Option<Row>>>);
 
 impl Storage {
     /// Opens the directory, or makes it. Of two processes the second is refused. Blocks while it reads the log of an
@@ -45,36 +35,6 @@ impl Storage {
 
     pub(crate) fn row(&self, room: &RoomId) -> Result<Option<Row>, EngineError> {
         self.rows.find(&self.tables, room)
-    }
-}
-
-impl Rows {
-    /// From memory, or else from the store.
-    pub(crate) fn find(&self, tables: &Tables, room: &RoomId) -> Result<Option<Row>, EngineError> {
-        let kept = self.rows().get(room).copied();
-        if let Some(row) = kept {
-            return Ok(row);
-        }
-        let read = tables.row(room)?;
-        // It gives way to what was committed meanwhile.
-        Ok(*self.make_place().entry(room.clone()).or_insert(read))
-    }
-
-    /// What was committed.
-    pub(crate) fn set(&self, room: &RoomId, row: Option<Row>) {
-        self.make_place().insert(room.clone(), row);
-    }
-
-    fn make_place(&self) -> MutexGuard<'_, HashMap<RoomId, Option<Row>>> {
-        let mut rows = self.rows();
-        if rows.len() >= ROWS_MAX {
-            rows.clear();
-        }
-        rows
-    }
-
-    fn rows(&self) -> MutexGuard<'_, HashMap<RoomId, Option<Row>>> {
-        self.0.lock().expect("nothing panics while it holds the rows")
     }
 }
 

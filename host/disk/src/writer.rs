@@ -5,7 +5,7 @@ use crate::{
     guarded::guarded,
     open_error::Why,
     row::{Row, entry_key, room_key},
-    storage::Rows,
+    rows::Rows,
     tables::Tables,
 };
 use fjall::{OwnedWriteBatch as WriteBatch, PersistMode};

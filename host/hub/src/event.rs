@@ -1,6 +1,6 @@
 //! What an app is told, and what it answers: plain values on both sides of a call.
 
-use crate::{LimitError, Response, RoomId, hub::Subscribed, request::Header};
+use crate::{Response, RoomId, request::Header};
 use bytes::Bytes;
 
 /// What a guard says.
@@ -58,24 +58,4 @@ pub struct CloseInfo {
     pub clean: bool,
     /// Whether the peer began it.
     pub by_peer: bool,
-}
-
-/// What a feed begins with and follows.
-#[derive(Default)]
-pub struct Feed {
-    /// Names of topics.
-    pub topics: Vec<String>,
-    /// Sent before anything else.
-    pub first: Vec<First>,
-    /// A room's feed, which began with the event that admitted it: nothing between the two is missed.
-    pub opened: Option<Result<Subscribed, LimitError>>,
-}
-
-/// One event that a feed begins with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct First {
-    /// The event's data, of any number of lines.
-    pub data: String,
-    /// The event's name, without line breaks.
-    pub event: Option<String>,
 }

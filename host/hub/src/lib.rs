@@ -33,6 +33,7 @@ pub mod session;
 pub mod topics;
 pub mod connections;
 pub mod hub;
+pub mod feed;
 mod overlay;
 mod effects;
 pub mod transaction;
@@ -45,7 +46,8 @@ pub mod testing;
 
 pub use app::{App, Body, BodyError, Call, Fault, Frame, Streamed};
 pub use connections::{Conn, Opened};
-pub use event::{Accept, CloseInfo, Decision, Feed, First, Passed, Verdict};
+pub use event::{Accept, CloseInfo, Decision, Passed, Verdict};
+pub use feed::{Feed, First};
 pub use hub::{Counters, Hub};
 pub use limits::{LimitError, Limits};
 pub use manifest::{Exports, Guard, Manifest, Route, Target};

@@ -326,7 +326,8 @@ mod tests {
         let other = [chat("chat", "GET", Target::WebSocket), chat("board", "GET", Target::Http)];
         let none = Exports { room: false, ..Exports::ALL };
         let long = "c".repeat(65);
-        let cases: [(&[Route], Exports, &[(usize, Rule)]); 7] = [
+        type Broken<'a> = &'a [(usize, Rule)];
+        let cases: [(&[Route], Exports, Broken<'_>); 7] = [
             (&all, Exports::ALL, &[]),
             (&other, Exports::ALL, &[(1, Rule::Duplicate)]),
             (&[all[0].clone(), all[0].clone()], Exports::ALL, &[(1, Rule::Duplicate)]),

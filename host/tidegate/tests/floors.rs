@@ -48,7 +48,8 @@ const FLOORS: [(&str, &[&str]); 5] = [
 ];
 
 /// Heavy dependencies have one owner each. A star stands for any ending.
-const OWNERS: [(&str, &str); 13] = [
+const OWNERS: [(&str, &str); 14] = [
+    ("fjall", "tidegate-disk"),
     ("wasmtime*", "tidegate-wasm"),
     ("wasm-*", "tidegate-wasm"),
     ("hyper", "tidegate-edge"),
@@ -106,11 +107,13 @@ fn a_heavy_dependency_has_one_owner() {
 
 #[test]
 fn the_hub_never_reads_a_clock_a_file_a_socket_or_the_environment() {
-    let outside =
-        ["Instant::now", "SystemTime::now", ".elapsed()", "std::fs", "std::net", "std::env", "std::process", "std::thread", "tokio::"];
+    let of_std = ["Instant::now", "SystemTime::now", ".elapsed()", "std::fs", "std::net", "std::env", "std::process", "std::thread"];
+    // Its channels and locks do nothing by themselves: the hub may have those.
+    let of_tokio = ["tokio::{", "tokio::time", "tokio::net", "tokio::fs", "tokio::io", "tokio::task", "tokio::spawn", "tokio::runtime"];
+    let outside = [&of_std[..], &of_tokio].concat();
     for source in sources("tidegate-hub") {
         let code = source.code();
-        for name in outside {
+        for name in &outside {
             assert!(!mentions(&code, name), "{} uses {name}", source.path.display());
         }
     }

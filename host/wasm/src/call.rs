@@ -1,14 +1,18 @@
 //! Calls of an instance's exports, one function an export: the hub's values in, the hub's values out.
 
 use crate::{
+    Options,
     bindings::{
         exports::tidegate::app::{events_handler, guard_handler, websocket_handler},
         tidegate::app::types,
     },
     contract::{self, Alarm, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade, Wake},
+    fault::{fault, told},
+    meter,
     pool::{Instance, shortened},
 };
-use tidegate_hub::{Accept, CloseInfo, Decision, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
+use std::sync::Arc;
+use tidegate_hub::{Accept, CloseInfo, Conn, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
 use wasmtime::Result;
 
 /// Calls an export with parameters that live as long as the call.
@@ -22,6 +26,27 @@ macro_rules! call {
 }
 
 impl Instance {
+    /// Runs one event within its limits. After a fault the instance is of no use any more.
+    pub(crate) async fn run<T>(
+        &mut self,
+        conn: Option<Arc<Conn>>,
+        options: &Options,
+        call: impl AsyncFnOnce(&mut Instance) -> Result<T>,
+    ) -> std::result::Result<T, Fault> {
+        let state = self.store.data_mut();
+        state.memory.denied = false;
+        let clock = state.meter.clone();
+        state.set_connection(conn).map_err(|error| Fault::Host(told(&error)))?;
+        self.store.set_epoch_deadline(1);
+        match meter::event(&clock, options.wall_max, call(self)).await? {
+            Ok(value) => {
+                _ = self.store.data_mut().set_connection(None);
+                Ok(value)
+            }
+            Err(error) => Err(fault(&error, &self.store)),
+        }
+    }
+
     pub(crate) async fn check(&mut self, guard: u32, request: &Request) -> Result<Verdict> {
         let headers = contract::headers(request);
         let params = (guard, RequestRef::new(request, &headers));

@@ -1,9 +1,7 @@
 //! The app as the hub sees it: each event is a call of an export on an idle instance, in the task that has the event.
 
 use crate::{
-    Options,
-    fault::{fault, told},
-    http02, http03, meter,
+    http02, http03,
     pool::{Instance, Pool},
     room::RoomInstance,
 };
@@ -36,7 +34,7 @@ impl Guest {
         self.hub.counters().guest_calls.add(1);
         let outcome = async {
             let mut taken = self.pool.take().await?;
-            let value = run(&mut taken.instance, conn, self.pool.options(), call).await?;
+            let value = taken.instance.run(conn, self.pool.options(), call).await?;
             taken.give_back();
             Ok(value)
         };
@@ -45,27 +43,6 @@ impl Guest {
             self.hub.counters().faults.add(1);
         }
         outcome
-    }
-}
-
-/// Runs one event within its limits. After a fault the instance is of no use any more.
-pub(crate) async fn run<T>(
-    instance: &mut Instance,
-    conn: Option<Arc<Conn>>,
-    options: &Options,
-    call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
-) -> Result<T, Fault> {
-    let state = instance.store.data_mut();
-    state.memory.denied = false;
-    let clock = state.meter.clone();
-    state.set_connection(conn).map_err(|error| Fault::Host(told(&error)))?;
-    instance.store.set_epoch_deadline(1);
-    match meter::event(&clock, options.wall_max, call(instance)).await? {
-        Ok(value) => {
-            _ = instance.store.data_mut().set_connection(None);
-            Ok(value)
-        }
-        Err(error) => Err(fault(&error, &instance.store)),
     }
 }
 

@@ -1,9 +1,6 @@
 //! An instance that stands for one room: it has it to itself, and its events act for the room's transaction.
 
-use crate::{
-    guest::run,
-    pool::{Instance, Pool},
-};
+use crate::pool::{Instance, Pool};
 use std::sync::Arc;
 use tidegate_hub::{
     Call, Fault, Hub, Scope, Transaction,
@@ -42,7 +39,7 @@ impl RoomInstance {
             RoomEvent::Subscribe(request, last) => instance.subscribe(&request, last.as_deref()).await.map(RoomAnswer::Feed),
             RoomEvent::Alarm(attempt) => instance.alarm(attempt).await.map(|()| RoomAnswer::Done),
         };
-        run(&mut self.instance, conn, self.pool.options(), call).await
+        self.instance.run(conn, self.pool.options(), call).await
     }
 }
 
