@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tidegate_hub::RoomId;
 use tidegate_wasm::Dir;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -19,7 +20,8 @@ Examples:
   tidegate serve app.wasm
   tidegate serve app.wasm --assets web --listen 0.0.0.0:80
   tidegate check app.wasm
-  tidegate routes app.wasm --json";
+  tidegate routes app.wasm --json
+  tidegate data rooms";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -53,6 +55,8 @@ pub(crate) enum Command {
     Check(LoadArgs),
     /// List an app's routes and guards
     Routes(RoutesArgs),
+    /// Look after the data of rooms, while no server has it open
+    Data(DataArgs),
 }
 
 /// How to log.
@@ -162,6 +166,51 @@ pub(crate) struct RoutesArgs {
     pub(crate) json: bool,
 }
 
+/// Which data, and what to do with it.
+#[derive(Group)]
+pub(crate) struct DataArgs {
+    /// The directory that `serve` was given
+    #[arg(long, global = true, value_name = "DIR", default_value = "tidegate-data")]
+    pub(crate) data: PathBuf,
+    #[command(subcommand)]
+    pub(crate) command: DataCommand,
+}
+
+/// What to do with the data of rooms.
+#[derive(Subcommand)]
+pub(crate) enum DataCommand {
+    /// List rooms, their sizes and alarms
+    Rooms {
+        /// Only those of this class
+        #[arg(long)]
+        class: Option<String>,
+        /// As JSON, a line for each room
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write one room as JSON lines to stdout
+    Export {
+        #[arg(value_name = "CLASS/NAME", value_parser = room)]
+        room: RoomId,
+    },
+    /// Read rooms as JSON lines from stdin; each replaces the room of its name
+    Import,
+    /// Delete one room with all that it keeps
+    Delete {
+        #[arg(value_name = "CLASS/NAME", value_parser = room)]
+        room: RoomId,
+    },
+    /// Read everything and compare it with its checksums and sizes; exit code 1 if something is wrong
+    Verify,
+    /// Give back the space of what was overwritten and deleted
+    Compact,
+    /// Copy everything to a directory that is not there yet
+    Backup {
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
 impl LoadArgs {
     /// The file's settings with these flags before them.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
@@ -208,6 +257,12 @@ impl ServeArgs {
         }
         Ok(config)
     }
+}
+
+/// "chat/tea"
+pub(crate) fn room(text: &str) -> Result<RoomId, String> {
+    let (class, name) = text.split_once('/').ok_or_else(|| format!("{text:?} is no room: write CLASS/NAME"))?;
+    RoomId::new(class, name).map_err(|error| format!("{text:?} is no room: {error}"))
 }
 
 fn put<T: Clone>(place: &mut T, given: &Option<T>) {

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => command::serve::run(&args, format),
         Command::Check(args) => command::check::run(&args),
         Command::Routes(args) => command::routes::run(&args),
+        Command::Data(args) => command::data::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -178,6 +178,50 @@ fn data_that_can_not_be_used_is_told_in_one_line_and_nothing_is_served() {
     }
 }
 
+fn data(place: &TempDir, args: &[&str], stdin: &str) -> (bool, String) {
+    use std::{io::Write as _, process::Stdio};
+    let mut command = tidegate();
+    command.arg("data").args(args).arg("--data").arg(place.path().join("data"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let told = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.success(), String::from_utf8(told).unwrap())
+}
+
+#[tokio::test]
+async fn an_operator_lists_exports_moves_and_verifies_rooms() {
+    let place = place();
+    assert!(data(&place, &["rooms"], "").1.contains("there is no directory"));
+    let server = serve(&place, "rogue", &[]);
+    for (room, body) in [("tea", "a"), ("tea", "b"), ("milk", "c")] {
+        post(&server, &format!("/rooms/{room}"), body).await;
+    }
+    assert!(data(&place, &["rooms"], "").1.contains("another process has"), "the server has it open");
+    server.stop();
+    let (_, listed) = data(&place, &["rooms"], "");
+    assert!(listed.starts_with("rogue/milk  ") && listed.lines().count() == 2, "{listed}");
+    let (_, tea) = data(&place, &["export", "rogue/tea"], "");
+    assert_eq!(tea.lines().next(), Some(r#"{"alarm":null,"room":"rogue/tea"}"#));
+    assert!(tea.contains(r#"{"key":"line/000000001","text":"b"}"#), "{tea}");
+    let copy = place.path().join("copy");
+    assert!(data(&place, &["backup", copy.to_str().unwrap()], "").0 && copy.is_dir());
+    assert_eq!(data(&place, &["delete", "rogue/tea"], ""), (true, "rogue/tea was deleted\n".into()));
+    assert!(!data(&place, &["delete", "rogue/tea"], "").0);
+    let rum = tea.replace("rogue/tea", "rogue/rum") + r#"{"key":"binary","base64":"AP8="}"# + "\n";
+    assert_eq!(data(&place, &["import"], &rum), (true, "1 rooms were imported\n".into()));
+    for (input, told) in [("x", "line 1 is no JSON"), (r#"{"key":"k","text":"v"}"#, "line 1 comes before"), (r#"{"room":"x"}"#, "line 1")] {
+        let (imported, error) = data(&place, &["import"], input);
+        assert!(!imported && error.contains(told) && error.trim().lines().count() == 1, "{error}");
+    }
+    assert!(data(&place, &["compact"], "").0);
+    let (well, verified) = data(&place, &["verify"], "");
+    assert!(well && verified.starts_with("2 rooms, ") && verified.contains("all is well"), "{verified}");
+    assert!(data(&place, &["export", "rogue/rum"], "").1.contains(r#"{"base64":"AP8=","key":"binary"}"#));
+    let server = serve(&place, "rogue", &[]);
+    assert_eq!((get(&server, "/rooms/rum").await, get(&server, "/rooms/tea").await), ("2\na\nb".into(), "0\n".into()));
+}
+
 fn serve_to_its_end(data: &Path) -> std::process::Output {
     let mut command = tidegate();
     command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(data);

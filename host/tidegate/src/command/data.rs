@@ -1,0 +1,156 @@
+//! `tidegate data`: what an operator does with the data of rooms while no server has it open.
+
+use crate::{
+    args::{self, DataArgs, DataCommand},
+    assemble,
+    command::say,
+    failure::Failure,
+};
+use anyhow::{Context as _, anyhow, bail};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead},
+    ops::Bound,
+};
+use tidegate_disk::Storage;
+use tidegate_hub::{Alarm, Batch, Engine, RoomId, Stored, storage::Range};
+
+/// Rooms or entries that are read, and entries that are written, at a time.
+const PAGE: usize = 1000;
+
+/// Opens the directory, and does it.
+pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
+    if !args.data.is_dir() {
+        return Err(anyhow!("there is no directory {}: name the one that serve was given with --data", args.data.display()).into());
+    }
+    let storage = Storage::open(&args.data)?;
+    match &args.command {
+        DataCommand::Rooms { class, json } => list(&storage, class.as_deref(), *json)?,
+        DataCommand::Export { room } => export(&storage, room)?,
+        DataCommand::Import => {
+            let imported = assemble::runtime()?.block_on(import(&storage, io::stdin().lock()))?;
+            say(&format!("{imported} rooms were imported\n"))?;
+        }
+        DataCommand::Delete { room } => match assemble::runtime()?.block_on(storage.delete(room))? {
+            true => say(&format!("{room} was deleted\n"))?,
+            false => return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into()),
+        },
+        DataCommand::Verify => verify(&storage)?,
+        DataCommand::Compact => storage.compact()?,
+        DataCommand::Backup { to } => storage.backup(to)?,
+    }
+    Ok(())
+}
+
+/// Every room, page by page.
+fn rooms(storage: &Storage, class: Option<&str>, mut each: impl FnMut(&RoomId, Stored) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut after: Option<RoomId> = None;
+    loop {
+        let page = storage.rooms(class, after.as_ref(), PAGE)?;
+        for (room, stored) in &page {
+            each(room, *stored)?;
+        }
+        match page.into_iter().next_back() {
+            Some((last, _)) => after = Some(last),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), Failure> {
+    rooms(storage, class, |room, stored| {
+        let at = stored.alarm.map(|alarm| alarm.at);
+        match json {
+            true => say(&format!("{}\n", json!({ "room": room.to_string(), "bytes": stored.bytes, "alarm": at }))),
+            false => say(&format!("{room}  {} bytes{}\n", stored.bytes, at.map_or_else(String::new, |at| format!("  alarm at {at} ms")))),
+        }
+    })
+}
+
+/// A line for the room, then a line for each entry.
+fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
+    let stored = storage.stored(room)?;
+    if stored == Stored::default() {
+        return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into());
+    }
+    let alarm = stored.alarm.map(|alarm| json!({ "at": alarm.at, "attempt": alarm.attempt }));
+    say(&format!("{}\n", json!({ "room": room.to_string(), "alarm": alarm })))?;
+    let mut last: Option<String> = None;
+    loop {
+        let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let page = storage.range(room, &Range { start, ..Range::all(PAGE) })?;
+        let line = |(key, value): &(String, Bytes)| match std::str::from_utf8(value) {
+            Ok(text) => format!("{}\n", json!({ "key": key, "text": text })),
+            Err(_) => format!("{}\n", json!({ "key": key, "base64": BASE64_STANDARD.encode(value) })),
+        };
+        say(&page.iter().map(line).collect::<String>())?;
+        match page.into_iter().next_back() {
+            Some((key, _)) => last = Some(key),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Reads what `export` wrote, of any number of rooms; a room that is there already is replaced. How many there were.
+async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow::Error> {
+    let (mut count, mut open) = (0, None::<Batch>);
+    for (number, line) in (1..).zip(lines.lines()) {
+        let line = line.context("the input can't be read")?;
+        let line: Value = serde_json::from_str(&line).with_context(|| format!("line {number} is no JSON"))?;
+        if line.get("room").is_some() {
+            if let Some(done) = open.take() {
+                storage.commit(done).await?;
+            }
+            open = Some(room_line(&line).with_context(|| format!("line {number}"))?);
+            count += 1;
+            continue;
+        }
+        let Some(batch) = &mut open else { bail!("line {number} comes before any line with a \"room\"") };
+        let (key, value) = entry_line(&line).with_context(|| format!("line {number}"))?;
+        batch.stored.bytes += (key.len() + value.len()) as u64;
+        batch.writes.insert(key, Some(value));
+        if batch.writes.len() >= PAGE {
+            let next = Batch { clear: false, writes: BTreeMap::new(), ..batch.clone() };
+            storage.commit(std::mem::replace(batch, next)).await?;
+        }
+    }
+    if let Some(done) = open {
+        storage.commit(done).await?;
+    }
+    Ok(count)
+}
+
+fn room_line(line: &Value) -> Result<Batch, anyhow::Error> {
+    let room = line["room"].as_str().and_then(|name| args::room(name).ok()).context("\"room\" is no class/name")?;
+    let alarm = match &line["alarm"] {
+        Value::Null => None,
+        alarm => {
+            let at = alarm["at"].as_u64().context("\"alarm\" has no \"at\"")?;
+            Some(Alarm { at, attempt: alarm["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1).max(1) })
+        }
+    };
+    Ok(Batch { room, clear: true, writes: BTreeMap::new(), stored: Stored { bytes: 0, alarm } })
+}
+
+fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {
+    let key = line["key"].as_str().filter(|key| !key.is_empty()).context("there is no \"key\"")?;
+    let value = match (line["text"].as_str(), line["base64"].as_str()) {
+        (Some(text), None) => text.to_owned().into(),
+        (None, Some(base64)) => BASE64_STANDARD.decode(base64).context("\"base64\" is none")?.into(),
+        _ => bail!("there is neither \"text\" nor \"base64\""),
+    };
+    Ok((key.to_owned(), value))
+}
+
+fn verify(storage: &Storage) -> Result<(), Failure> {
+    let found = storage.verify()?;
+    let summary = format!("{} rooms, {} entries, {} bytes", found.rooms, found.entries, found.bytes);
+    if found.wrong.is_empty() {
+        return say(&format!("{summary}: all is well\n"));
+    }
+    let lines: String = found.wrong.iter().map(|wrong| format!("\n  {wrong}")).collect();
+    Err(anyhow!("{summary}; restore a backup, or export what is well:{lines}").into())
+}
