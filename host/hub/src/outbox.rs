@@ -172,12 +172,9 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a message of this length would be queued behind so much more.
+    /// Whether a message of this length would be queued behind so many more bytes and messages.
     pub(crate) fn has_room(&self, bytes: usize, messages: usize, length: usize) -> bool {
-        let state = self.state();
-        let queued = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed) + bytes;
-        let count = state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed) + messages;
-        count < self.messages_max && (queued == 0 || queued + length <= self.bytes_max)
+        self.has_room_behind(&self.state(), bytes, messages, length)
     }
 
     /// Queues a publication; if it doesn't fit, `overflow` says who gives way. Whether it was queued.
@@ -283,9 +280,13 @@ impl Outbox {
     }
 
     fn is_full(&self, state: &State, length: usize) -> bool {
-        let pending = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed);
-        let messages = state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed);
-        messages >= self.messages_max || (pending > 0 && pending + length > self.bytes_max)
+        !self.has_room_behind(state, 0, 0, length)
+    }
+
+    fn has_room_behind(&self, state: &State, bytes: usize, messages: usize, length: usize) -> bool {
+        let pending = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed) + bytes;
+        let count = state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed) + messages;
+        count < self.messages_max && (pending == 0 || pending + length <= self.bytes_max)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

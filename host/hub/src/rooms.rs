@@ -12,12 +12,13 @@ use crate::{
 use bytes::Bytes;
 use std::{
     collections::{HashMap, VecDeque},
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
 };
 use tokio::sync::oneshot;
 
@@ -177,6 +178,8 @@ impl Rooms {
                 return;
             }
             self.take_turn(&live, &mut instance, waiting).await;
+            // A room that never rests leaves its thread to the others between two turns.
+            yield_once().await;
         }
     }
 
@@ -348,6 +351,19 @@ impl Rooms {
     fn alarms(&self) -> MutexGuard<'_, Alarms> {
         self.alarms.lock().expect("nothing panics while it holds the alarms")
     }
+}
+
+/// Lets every other task of the thread go first.
+async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| match std::mem::replace(&mut yielded, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 impl Live {

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_disk::Storage;
-use tidegate_hub::{App, Hub, Manifest, Rooms, Table, Violation};
+use tidegate_hub::{App, Hub, Limits, Manifest, Rooms, Table, Violation};
 use tidegate_wasm::{LoadError, Loaded};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -57,7 +57,9 @@ fn refused(path: &Path, violations: &[Violation]) -> Failure {
 pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed = RandomState::new().hash_one((now, process::id()));
-    Hub::new(config.limits.clone(), config.topics.clone(), seed)
+    // Rooms leave some instances to everything else.
+    let rooms_awake_max = config.limits.rooms_awake_max.min(config.app.instances_max.div_ceil(2));
+    Hub::new(Limits { rooms_awake_max, ..config.limits.clone() }, config.topics.clone(), seed)
 }
 
 /// How often rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
