@@ -152,13 +152,15 @@ impl App {
         self.add(methods, pattern, Answers::Stream(stream::handler(handler)))
     }
 
-    /// Opens rooms: WebSockets, feeds and other requests of this path go to the one room that its parameters name. The whole room
-    /// class has the same data, whatever pattern leads to it.
+    /// Opens rooms: WebSockets, feeds and other requests of this path go to the one room that its parameters name (see [`Cx::name`](crate::Cx::name)).
+    /// Several patterns may lead to the rooms of one type. Panics if another type has the same [class](Room::class): their rooms
+    /// would share what they keep.
     pub fn room<R: Room>(mut self, pattern: &str) -> App {
         let class = Class::of::<R>();
         let name = class.name.clone();
-        if !self.classes.iter().any(|known| known.name == name) {
-            self.classes.push(class);
+        match self.classes.iter().find(|known| known.name == name) {
+            Some(known) => assert!(known.of == class.of, "two types of rooms have the class {name:?}: write `Room::class` for one of them"),
+            None => self.classes.push(class),
         }
         let routes: [(&[&str], _); 3] = [(&["GET"], RoomEvents::Sockets), (&["GET"], RoomEvents::Feeds), (&[], RoomEvents::Requests)];
         routes.into_iter().fold(self, |app, (methods, events)| app.add(methods, pattern, Answers::Room(name.clone(), events)))

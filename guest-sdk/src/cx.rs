@@ -3,6 +3,7 @@
 use crate::{Conn, Error, Message, Publication, Result, conn, ids, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    cell::Cell,
     fmt,
     time::{Duration, SystemTime},
 };
@@ -37,6 +38,8 @@ use std::{
 pub struct Cx {
     class: String,
     name: String,
+    attempt: Cell<u32>,
+    flushes: Cell<u32>,
 }
 
 /// Why a room's storage did not take what it was given (WIT `room.storage-error`); the cause in an [`Error`] of [`Cx::put`].
@@ -67,7 +70,16 @@ impl std::error::Error for StorageError {}
 
 impl Cx {
     pub(crate) fn new(class: String, name: String) -> Cx {
-        Cx { class, name }
+        Cx { class, name, attempt: Cell::new(0), flushes: Cell::new(0) }
+    }
+
+    pub(crate) fn set_attempt(&self, attempt: u32) {
+        self.attempt.set(attempt);
+    }
+
+    /// How often it was flushed.
+    pub(crate) fn flushes(&self) -> u32 {
+        self.flushes.get()
     }
 
     /// Which kind of room.
@@ -119,12 +131,15 @@ impl Cx {
 
     /// Calls the room after this time, give or take a second. A room has one alarm: setting it again moves it.
     pub fn alarm_in(&self, duration: Duration) -> Result {
-        self.alarm_at(self.now() + duration)
+        self.set_alarm(unix_time(self.now()).saturating_add(duration))
     }
 
-    /// Calls the room at this time.
+    /// Calls the room at this time; if it has passed, at once.
     pub fn alarm_at(&self, time: SystemTime) -> Result {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.set_alarm(unix_time(time))
+    }
+
+    fn set_alarm(&self, since: Duration) -> Result {
         world::room_set_alarm(Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
         Ok(())
     }
@@ -140,29 +155,60 @@ impl Cx {
         Ok(world::room_alarm().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at)))
     }
 
+    /// Which call of the alarm this is, in [`Room::alarm`](crate::Room::alarm): 1 at first, and 6 the last time that it is tried
+    /// again. 0 in other events.
+    pub fn attempt(&self) -> u32 {
+        self.attempt.get()
+    }
+
     /// The time of day; in a test, that of the server.
     pub fn now(&self) -> SystemTime {
         world::now()
     }
 
-    /// Sends a message of at most 1 MiB to all of the room's connections and feeds.
-    pub fn broadcast(&self, message: impl Into<Message>) -> Result {
-        self.publish(Publication::new(message))
+    /// Sends a message of at most 1 MiB to all of the room's connections and feeds; a [`Publication`] has more to say. The cause
+    /// of a failure is a [`LimitError`](crate::LimitError).
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// struct Prices;
+    ///
+    /// impl Room for Prices {
+    ///     async fn wake(_: &Cx) -> Result<Self> {
+    ///         Ok(Prices)
+    ///     }
+    ///     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+    ///         cx.broadcast(Publication::new(req.text()?).event("price"))?;
+    ///         Ok(Response::new(204))
+    ///     }
+    ///     async fn feed(&mut self, _: &Cx, _: Request) -> Result<Feed> {
+    ///         Ok(Feed::new())
+    ///     }
+    /// }
+    ///
+    /// let mut server = testing::serve(App::new().room::<Prices>("/prices"));
+    /// let feed = server.subscribe("/prices");
+    /// server.post("/prices", "12");
+    /// assert_eq!(server.events(feed)[0].name(), Some("price"));
+    /// ```
+    pub fn broadcast(&self, publication: impl Into<Publication>) -> Result {
+        Ok(world::room_broadcast(publication.into())?)
     }
 
     /// As [`broadcast`](Cx::broadcast), to everybody but this connection.
     pub fn broadcast_except(&self, conn: &Conn, message: impl Into<Message>) -> Result {
-        self.publish(Publication::new(message).except(conn))
-    }
-
-    /// Broadcasts with more to say: an event's name for feeds, or who is left out.
-    pub fn publish(&self, publication: Publication) -> Result {
-        Ok(world::room_broadcast(publication)?)
+        self.broadcast(Publication::new(message).except(conn))
     }
 
     /// The room's connections in the order of their opening: from the `open` of each to its `close`.
     pub fn connections(&self) -> Vec<Conn> {
         self.connections_with(None)
+    }
+
+    /// One of them by its id; none if it has ended.
+    pub fn find(&self, id: &str) -> Option<Conn> {
+        conn::find(id)
     }
 
     /// Those of them that have the tag.
@@ -186,13 +232,42 @@ impl Cx {
     }
 
     /// Makes what this event has done so far durable, and lets its messages out: what comes behind is an event of its own.
+    /// An error or a panic undoes what was done since.
     pub fn flush(&self) -> Result {
+        self.flushes.set(self.flushes.get().wrapping_add(1));
         world::room_flush();
         Ok(())
     }
 }
 
-/// Some of a room's entries, about to be read.
+/// Since 1970; times before are none of an alarm's.
+fn unix_time(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Some of a room's entries, about to be read: all that begin with a prefix, or those of them that its methods leave.
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// struct Days;
+///
+/// impl Room for Days {
+///     async fn wake(_: &Cx) -> Result<Self> {
+///         Ok(Days)
+///     }
+///     async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
+///         for (day, cups) in [("day/mon", 1), ("day/tue", 2), ("day/wed", 3), ("other", 4)] {
+///             cx.put_json(day, &cups)?;
+///         }
+///         assert_eq!(cx.range("day/").reverse().limit(1).json::<u32>()?, [("day/wed".to_owned(), 3)]);
+///         assert_eq!(cx.range("day/").start("day/tue").end("day/wed").entries()?, [("day/tue".to_owned(), b"2".to_vec())]);
+///         Ok(Response::text(cx.range("day/").count()?.to_string()))
+///     }
+/// }
+///
+/// assert_eq!(testing::serve(App::new().room::<Days>("/days")).get("/days").text(), "3");
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Range<'a> {
     pub(crate) prefix: &'a str,
@@ -236,7 +311,7 @@ impl<'a> Range<'a> {
         entries.map(|(key, value)| Ok((key, serde_json::from_slice(&value)?))).collect()
     }
 
-    /// How many there are.
+    /// How many there are. They are read for that.
     pub fn count(self) -> Result<usize> {
         let mut count = 0;
         self.each(|_, _| count += 1);

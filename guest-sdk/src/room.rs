@@ -1,14 +1,22 @@
 //! Rooms: state beside the connections, one event at a time, each of them whole or not at all.
 
 use crate::{Accept, CloseInfo, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task, world};
-use std::{any::type_name, fmt, future::Future, marker::PhantomData};
+use std::{
+    any::{TypeId, type_name},
+    fmt,
+    future::Future,
+};
 
 /// One room of a class: made by [`wake`](Room::wake) when an event comes for it and it is not awake, dropped when it was idle
 /// for 10 seconds. Its connections, and what it wrote through [`Cx`], stay.
 ///
 /// What an event writes, sends, broadcasts and answers takes effect together, when it is durable. An event that panics, or whose
 /// handler returns an error, has not happened: nothing of it is kept or sent but the error's own answer, and the room is woken
-/// anew before its next event.
+/// anew before its next event. A request gets the error as its answer, a connection is closed: with 1008 and the error's text if it
+/// is the client's (a status below 500), else with 1011.
+///
+/// Messages that came together are handed over together; each of them happens whole or not at all nevertheless. If one fails,
+/// all are undone and those before it run again: what a handler does outside of Tidegate may be done twice.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -62,13 +70,14 @@ pub trait Room: Sized + 'static {
         async { Ok(()) }
     }
 
-    /// A message has come. An error closes the connection: with 1008 for a refusal, with 1011 for a fault.
+    /// A message has come; those of one connection come in their order.
     fn message(&mut self, cx: &Cx, conn: &Conn, message: Message) -> impl Future<Output = Result> {
         let _ = (cx, conn, message);
         async { Ok(()) }
     }
 
-    /// A connection has ended; it is none of the room's any more.
+    /// A connection has ended; it is none of the room's any more. Once for each that [`open`](Room::open) was called for, even if
+    /// that failed.
     fn close(&mut self, cx: &Cx, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
         let _ = (cx, conn, info);
         async { Ok(()) }
@@ -77,7 +86,7 @@ pub trait Room: Sized + 'static {
     /// Answers an HTTP request of any method; the default has nothing to say but 404.
     fn request(&mut self, cx: &Cx, request: Request) -> impl Future<Output = Result<Response>> {
         let _ = (cx, request);
-        async { Err(Error::not_found("this room answers WebSockets only")) }
+        async { Err(Error::not_found("this room answers no requests")) }
     }
 
     /// Admits a feed, for a request that accepts `text/event-stream`: it gets what the room broadcasts from now on, and what it
@@ -88,9 +97,9 @@ pub trait Room: Sized + 'static {
     }
 
     /// The room's alarm, which is gone now. After an error or a panic it comes again, 2 seconds later and then after twice the
-    /// time; `attempt` is 1 at first, and 6 the last time.
-    fn alarm(&mut self, cx: &Cx, attempt: u32) -> impl Future<Output = Result> {
-        let _ = (cx, attempt);
+    /// time, 6 times in all: [`Cx::attempt`] counts.
+    fn alarm(&mut self, cx: &Cx) -> impl Future<Output = Result> {
+        let _ = cx;
         async { Ok(()) }
     }
 }
@@ -112,12 +121,13 @@ fn class_of(type_name: &str) -> String {
 /// A class of rooms, whatever its type.
 pub(crate) struct Class {
     pub(crate) name: String,
+    pub(crate) of: TypeId,
     pub(crate) make: fn() -> Box<dyn Live>,
 }
 
 impl Class {
     pub(crate) fn of<R: Room>() -> Class {
-        Class { name: R::class(), make: || Box::new(Awake::<R> { room: None, of: PhantomData }) }
+        Class { name: R::class(), of: TypeId::of::<R>(), make: || Box::new(Awake::<R> { room: None }) }
     }
 }
 
@@ -127,7 +137,7 @@ pub(crate) trait Live {
     fn wake(&mut self, cx: &Cx) -> Result<(), String>;
     fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response>;
     fn open(&mut self, cx: &Cx, conn: &Conn, request: Request);
-    fn messages(&mut self, cx: &Cx, conn: &Conn, messages: &mut dyn ExactSizeIterator<Item = Message>);
+    fn messages(&mut self, cx: &Cx, conn: &Conn, messages: Vec<Message>);
     fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo);
     fn request(&mut self, cx: &Cx, request: Request) -> Response;
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response>;
@@ -138,40 +148,72 @@ pub(crate) trait Live {
 struct Awake<R> {
     /// None before it woke, and after an event that failed: what it remembers may not have happened.
     room: Option<R>,
-    of: PhantomData<R>,
 }
 
 impl<R: Room> Awake<R> {
     /// Runs a handler; if it fails, what it did is undone.
     fn event<T>(&mut self, cx: &Cx, handler: impl AsyncFnOnce(&mut R) -> Result<T>) -> Result<T> {
-        let outcome = task::run(async {
-            let room = match &mut self.room {
-                Some(room) => room,
-                asleep => asleep.insert(R::wake(cx).await?),
-            };
-            handler(room).await
-        });
+        let outcome = task::run(async { handler(self.awake(cx).await).await });
         if outcome.is_err() {
-            self.room = None;
-            world::rollback();
+            self.undo();
         }
         outcome
     }
 
     /// As [`event`](Awake::event), of a connection: it is closed if the handler fails.
     fn socket_event(&mut self, cx: &Cx, conn: &Conn, handler: impl AsyncFnOnce(&mut R) -> Result) {
-        if let Err(error) = self.event(cx, handler)
-            && let Some((code, reason)) = error.close(format_args!("{}", Place(cx)))
-        {
-            // A connection that is closing already closes as it was going to.
-            _ = conn.close(code, reason);
+        if let Err(error) = self.event(cx, handler) {
+            close(cx, conn, &error);
         }
+    }
+
+    /// The room, woken again if an event of this instance failed. If it can't wake, that is no answer for whose event this is:
+    /// it panics, and the host wakes the room in another instance, and counts.
+    async fn awake(&mut self, cx: &Cx) -> &mut R {
+        if self.room.is_none() {
+            let woken = R::wake(cx).await;
+            self.room = Some(woken.unwrap_or_else(|error| panic!("{} can't wake: {}", Place(cx), error.told())));
+        }
+        self.room.as_mut().expect("it was woken above")
+    }
+
+    fn undo(&mut self) {
+        self.room = None;
+        world::rollback();
+    }
+
+    /// Runs messages from the index `from` on, each of them if those before it went well. After a failure none from there on has
+    /// happened, and `messages` are those before the one that failed; `from` moves behind those that were flushed.
+    fn run_messages(&mut self, cx: &Cx, conn: &Conn, messages: &mut Vec<Message>, from: &mut usize) -> Result {
+        let count = messages.len();
+        for index in *from..count {
+            // The last one is never run again: either it is the one that fails, or none does.
+            let message = if index + 1 == count { messages.pop().expect("it is the last") } else { messages[index].clone() };
+            let flushes = cx.flushes();
+            let outcome = self.event(cx, async |room| room.message(cx, conn, message).await);
+            let has_flushed = cx.flushes() != flushes;
+            if let Err(error) = outcome {
+                messages.truncate(index);
+                *from = if has_flushed { index } else { *from };
+                return Err(error);
+            }
+            if has_flushed && index + 1 < count {
+                // It is durable but for its end: were that undone with a later message, it could not run again.
+                cx.flush()?;
+                *from = index + 1;
+            }
+        }
+        Ok(())
     }
 }
 
 impl<R: Room> Live for Awake<R> {
     fn wake(&mut self, cx: &Cx) -> Result<(), String> {
-        self.event(cx, async |_| Ok(())).map_err(|error| error.told())
+        match task::run(R::wake(cx)) {
+            Ok(room) => self.room = Some(room),
+            Err(error) => return Err(error.told()),
+        }
+        Ok(())
     }
 
     fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response> {
@@ -182,24 +224,14 @@ impl<R: Room> Live for Awake<R> {
         self.socket_event(cx, conn, async |room| room.open(cx, conn, &request).await);
     }
 
-    fn messages(&mut self, cx: &Cx, conn: &Conn, messages: &mut dyn ExactSizeIterator<Item = Message>) {
-        let is_alone = messages.len() == 1;
-        for message in messages {
-            if is_alone {
-                return self.socket_event(cx, conn, async |room| room.message(cx, conn, message).await);
-            }
-            // Undoing this one would undo those before it: the host hands them over one by one after a trap.
-            let room = &mut self.room;
-            let outcome = task::run(async {
-                let room = match room {
-                    Some(room) => room,
-                    asleep => asleep.insert(R::wake(cx).await?),
-                };
-                room.message(cx, conn, message).await
-            });
-            if outcome.is_err() {
-                world::hand_over_one_by_one();
-            }
+    fn messages(&mut self, cx: &Cx, conn: &Conn, mut messages: Vec<Message>) {
+        let (mut from, mut failure) = (0, None);
+        // Each failure leaves fewer messages.
+        while let Err(error) = self.run_messages(cx, conn, &mut messages, &mut from) {
+            failure = Some(error);
+        }
+        if let Some(error) = failure {
+            close(cx, conn, &error);
         }
     }
 
@@ -216,9 +248,19 @@ impl<R: Room> Live for Awake<R> {
     }
 
     fn alarm(&mut self, cx: &Cx, attempt: u32) {
-        if let Err(error) = self.event(cx, async |room| room.alarm(cx, attempt).await) {
+        cx.set_attempt(attempt);
+        if let Err(error) = self.event(cx, async |room| room.alarm(cx).await) {
             panic!("the alarm of {} failed: {}", Place(cx), error.told());
         }
+        cx.set_attempt(0);
+    }
+}
+
+/// Closes a connection whose event failed.
+fn close(cx: &Cx, conn: &Conn, error: &Error) {
+    if let Some((code, reason)) = error.close(format_args!("{}", Place(cx))) {
+        // A connection that is closing already closes as it was going to.
+        _ = conn.close(code, reason);
     }
 }
 

@@ -68,3 +68,10 @@ impl Publication {
         Ok(world::publish(topic, self)?)
     }
 }
+
+/// To everybody, without an event's name.
+impl<M: Into<Message>> From<M> for Publication {
+    fn from(message: M) -> Publication {
+        Publication::new(message)
+    }
+}

@@ -10,11 +10,11 @@ mod native;
 pub use guest::Served;
 #[cfg(target_family = "wasm")]
 pub(crate) use guest::{
-    Handle, Incoming, Outgoing, Wait, find, hand_over_one_by_one, ids, now, publish, rollback, room_alarm, room_broadcast, room_clear,
-    room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm, wait,
+    Handle, Incoming, Outgoing, Wait, find, ids, now, publish, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries,
+    room_flush, room_get, room_put, room_set_alarm, wait,
 };
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{
-    Handle, Incoming, Outgoing, Recording, STATUSES, Wait, enter, find, hand_over_one_by_one, ids, inward, now, publish, rollback,
-    room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm, set_now, wait,
+    Handle, Incoming, Outgoing, Recording, STATUSES, Wait, enter, find, ids, inward, now, publish, rollback, room_alarm, room_broadcast,
+    room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm, set_now, wait,
 };

@@ -32,6 +32,11 @@ impl Room for Chat {
                 cx.flush()?;
                 panic!("as asked")
             }
+            "save" => cx.flush(),
+            "save and refuse" => {
+                cx.flush()?;
+                Err(Error::bad_request("not that"))
+            }
             "alarm" => cx.alarm_in(Duration::from_secs(60)),
             _ => Ok(()),
         }
@@ -56,7 +61,8 @@ impl Room for Chat {
         Ok(Feed::new().first(self.log.as_str()))
     }
 
-    async fn alarm(&mut self, cx: &Cx, attempt: u32) -> Result {
+    async fn alarm(&mut self, cx: &Cx) -> Result {
+        let attempt = cx.attempt();
         cx.broadcast(format!("alarm {attempt}"))?;
         if attempt < 3 { Err(Error::fault("not yet")) } else { Ok(()) }
     }
@@ -98,6 +104,30 @@ fn an_event_that_fails_has_not_happened() {
         assert_eq!(server.heard(bob), ["1 left"], "{text}");
         server.say(bob, "b");
         assert_eq!(server.get("/rooms/tea").text(), "tea:ab", "{text}: woken from what is stored");
+    }
+}
+
+#[test]
+fn of_messages_that_come_together_those_before_a_failure_happen() {
+    let cases: [(&[&str], &str, Option<u16>); 8] = [
+        (&["a", "b"], "ab", None),
+        (&["a", "b", "refuse", "c"], "ab", Some(1008)),
+        (&["a", "fault", "refuse"], "a", Some(1011)),
+        (&["refuse", "a"], "", Some(1008)),
+        (&["a", "b", "panic", "c"], "ab", Some(1011)),
+        (&["a", "save", "b", "refuse", "c"], "asaveb", Some(1008)),
+        (&["a", "save", "save and refuse", "b"], "asavesave and refuse", Some(1008)),
+        (&["a", "flush", "b"], "aflush", Some(1011)),
+    ];
+    for (texts, log, code) in cases {
+        let mut server = server();
+        let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
+        server.heard(bob);
+        server.say_all(ann, texts.iter().copied());
+        let heard: String = server.heard(bob).iter().map(|message| message.text().unwrap()).filter(|text| !text.contains(' ')).collect();
+        assert_eq!(heard, log.replace("save and refuse", ""), "{texts:?}: each is heard once");
+        assert_eq!(server.get("/rooms/tea").text(), format!("tea:{log}"), "{texts:?}");
+        assert_eq!(server.closed(ann).map(|(code, _)| code), code, "{texts:?}");
     }
 }
 
@@ -148,6 +178,80 @@ fn an_alarm_is_tried_until_it_succeeds() {
         server.advance(Duration::from_secs(seconds));
         assert_eq!(server.heard(ann).len(), heard, "{seconds}");
     }
+}
+
+#[test]
+fn an_alarm_whose_commit_fails_comes_again_at_its_first_attempt() {
+    struct Egg;
+    impl Room for Egg {
+        async fn wake(_: &Cx) -> Result<Self> {
+            Ok(Egg)
+        }
+        async fn open(&mut self, cx: &Cx, _: &Conn, _: &Request) -> Result {
+            cx.alarm_in(Duration::from_secs(1))
+        }
+        async fn alarm(&mut self, cx: &Cx) -> Result {
+            cx.broadcast(format!("attempt {}", cx.attempt()))
+        }
+    }
+    let mut server = testing::serve(App::new().room::<Egg>("/egg"));
+    let ann = server.connect("/egg");
+    server.fail_next_commit();
+    for (seconds, heard) in [(1, &[][..]), (1, &[]), (1, &["attempt 1"]), (60, &[])] {
+        server.advance(Duration::from_secs(seconds));
+        assert_eq!(server.heard(ann), heard, "{seconds}");
+    }
+}
+
+#[test]
+fn a_name_that_no_room_can_have_is_the_clients_error() {
+    let mut server = server();
+    let long = format!("/rooms/{}", "x".repeat(257));
+    assert_eq!([server.get(&long).status(), server.try_connect(&long).unwrap_err().status()], [400, 400]);
+    assert_eq!(server.try_subscribe(&long).unwrap_err().status(), 400);
+}
+
+#[test]
+fn a_restart_ends_feeds_and_connections() {
+    let mut server = server();
+    let (ann, feed) = (server.connect("/rooms/tea"), server.subscribe("/rooms/tea"));
+    server.restart();
+    server.post("/rooms/tea", "x");
+    assert!(server.ended(feed) && server.closed(ann).is_some() && server.events(feed).len() == 1);
+}
+
+#[test]
+#[should_panic = "two types of rooms have the class \"chat\""]
+fn two_types_of_one_class_are_refused() {
+    mod other {
+        use tidegate::prelude::*;
+        pub(super) struct Chat;
+        impl Room for Chat {
+            async fn wake(_: &Cx) -> Result<Self> {
+                Ok(Chat)
+            }
+        }
+    }
+    let _ = App::new().room::<Chat>("/rooms/{name}").room::<other::Chat>("/others/{name}");
+}
+
+#[test]
+fn a_room_that_cannot_wake_again_is_a_fault_and_no_answer() {
+    struct Touchy;
+    impl Room for Touchy {
+        async fn wake(cx: &Cx) -> Result<Self> {
+            if cx.get("broken")?.is_some() { Err(Error::not_found("the operator reads this")) } else { Ok(Touchy) }
+        }
+        async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+            if req.method() == "POST" {
+                cx.put("broken", "")?;
+                cx.flush()?;
+            }
+            Err(Error::bad_request("undone"))
+        }
+    }
+    let mut server = testing::serve(App::new().room::<Touchy>("/x"));
+    assert_eq!((server.get("/x").status(), server.post("/x", "").status(), server.get("/x").status()), (400, 400, 500));
 }
 
 #[test]

@@ -126,19 +126,21 @@ impl Server {
         };
         match target {
             Target::Http if call.body.len() > self.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
-            Target::Http => {
-                let room = self.room_of(head.route, &head.params);
-                let request = Request { head, body: Body::of_bytes(call.body.to_vec()) };
-                let answer = match room {
-                    None => self.event(|app| app.handle(request)),
-                    Some(room) => self.room_event(&room, Membership::Stays, |live, cx, _| live.request(cx, request)),
-                };
-                answer.map_or_else(Reply::trap, Reply::of_app).into()
-            }
+            Target::Http => self.answer(head, call).unwrap_or_else(|refusal| refusal).into(),
             Target::Stream => self.run_stream(head, call).into(),
             Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
             Target::Events => self.open_feed(head).unwrap_or_else(Answer::from),
         }
+    }
+
+    fn answer(&mut self, head: Head, call: &Call<'_>) -> Result<Reply, Reply> {
+        let room = self.room_of(head.route, &head.params)?;
+        let request = Request { head, body: Body::of_bytes(call.body.to_vec()) };
+        let answer = match room {
+            None => self.event(|app| app.handle(request)),
+            Some(room) => self.room_event(&room, Membership::Stays, |live, cx, _| live.request(cx, request)),
+        };
+        answer.map(Reply::of_app).ok_or_else(Reply::trap)
     }
 
     fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
@@ -157,7 +159,7 @@ impl Server {
     fn upgrade(&mut self, head: Head, call: &Call<'_>) -> Result<Answer, Reply> {
         let offered = call.connect.protocols.clone();
         let upgrade = Upgrade { request: Request { head: head.clone(), body: Body::default() }, offered };
-        let room = self.room_of(head.route, &head.params);
+        let room = self.room_of(head.route, &head.params)?;
         let decided = match &room {
             None => self.event(|app| app.upgrade(upgrade)),
             Some(room) => self.room_event(room, Membership::Stays, |live, cx, _| live.upgrade(cx, upgrade)),
@@ -188,7 +190,7 @@ impl Server {
     }
 
     fn open_feed(&mut self, head: Head) -> Result<Answer, Reply> {
-        let room = self.room_of(head.route, &head.params);
+        let room = self.room_of(head.route, &head.params)?;
         let request = Request { head, body: Body::default() };
         let mut slot = None;
         let admitted = match room {

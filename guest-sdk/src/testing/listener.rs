@@ -11,7 +11,8 @@ pub struct FeedRef(pub(super) usize);
 
 /// One feed and what its client knows.
 pub(super) struct Listener {
-    subscribed: Subscribed,
+    /// None once the host is gone.
+    subscribed: Option<Subscribed>,
     pub(super) heard: Vec<Heard>,
     pub(super) has_ended: bool,
 }
@@ -21,13 +22,20 @@ impl Listener {
     pub(super) fn open(hub: &Arc<Hub>, feed: Feed, opened: Option<Subscribed>) -> Result<Listener, LimitError> {
         let heard = feed.first.iter().map(|(data, name)| Heard::of_feed(None, name.as_deref(), data)).collect();
         let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics), Ok)?;
-        Ok(Listener { subscribed, heard, has_ended: false })
+        Ok(Listener { subscribed: Some(subscribed), heard, has_ended: false })
+    }
+
+    /// The host is gone.
+    pub(super) fn drop_dead(&mut self) {
+        self.subscribed = None;
+        self.has_ended = true;
     }
 
     pub(super) fn drain(&mut self) {
+        let Some(subscribed) = &self.subscribed else { return };
         let mut batch = VecDeque::new();
-        self.subscribed.outbox().take(&mut batch);
-        self.subscribed.outbox().written();
+        subscribed.outbox().take(&mut batch);
+        subscribed.outbox().written();
         for outgoing in batch {
             match outgoing {
                 Outgoing::Publication(publication) => self.heard.extend(heard(&publication)),

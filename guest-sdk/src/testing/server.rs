@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
-use tidegate_hub::{Hub, Limits, Scope, Table, TopicPolicy, manifest::AskedFor};
+use tidegate_hub::{self as hub, Hub, Limits, Scope, Table, TopicPolicy, manifest::AskedFor};
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
 const PIECES_MAX: usize = 1000;
@@ -88,28 +88,51 @@ impl Server {
 
     /// Sends a message. Panics if the connection is closed.
     pub fn say(&mut self, conn: ConnRef, message: impl Into<Message>) {
-        let message = message.into();
+        self.say_all(conn, [message]);
+    }
+
+    /// Sends messages that the host hands over together, as it does with those that come while a handler runs. Panics if the
+    /// connection is closed.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// let short = async |conn: Conn, msg: Message| match msg.len() {
+    ///     0..=3 => conn.send(msg),
+    ///     _ => Err(Error::bad_request("too long")),
+    /// };
+    /// let mut server = testing::serve(App::new().socket("/", short));
+    /// let ann = server.connect("/");
+    /// server.say_all(ann, ["hi", "hello", "bye"]);
+    /// assert_eq!(server.heard(ann), ["hi"]);
+    /// assert_eq!(server.closed(ann), Some((1008, "too long".into())));
+    /// ```
+    pub fn say_all<M: Into<Message>>(&mut self, conn: ConnRef, messages: impl IntoIterator<Item = M>) {
         let client = &self.clients[conn.0];
         let Some(opened) = &client.opened else { panic!("the connection is closed: {:?}", client.closed) };
         if opened.outbox().is_closed() {
             return; // a client that stalls doesn't know yet, and isn't heard any more
         }
-        if message.len() > self.hub.limits().message_bytes_max {
+        let opened = Arc::clone(opened);
+        let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
+        let too_large = messages.iter().position(|message| message.len() > self.hub.limits().message_bytes_max);
+        messages.truncate(too_large.unwrap_or(messages.len()));
+        self.hand_over(conn, &opened, messages);
+        if too_large.is_some() {
             opened.close(1009, "the message is too large").expect("a valid code");
-            return self.settle();
         }
-        let mut messages = std::iter::once(message);
-        match client.room.clone() {
-            None => self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut messages)),
+        self.settle();
+    }
+
+    fn hand_over(&mut self, conn: ConnRef, opened: &Arc<hub::Conn>, messages: Vec<Message>) {
+        match self.clients[conn.0].room.clone() {
+            _ if messages.is_empty() => {}
+            None => self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut messages.into_iter())),
             Some(room) => {
-                let opened = Arc::clone(opened);
-                let done = self.room_event(&room, Membership::Stays, |live, cx, _| {
-                    Conn::lend(Handle(opened), |conn| live.messages(cx, conn, &mut messages));
-                });
+                let done = self.room_messages(&room, opened, messages);
                 self.close_if_failed(conn, done);
             }
         }
-        self.settle();
     }
 
     /// What came since the last look.
@@ -191,7 +214,7 @@ impl Server {
         std::mem::take(&mut self.listeners[feed.0].heard)
     }
 
-    /// Whether the feed was ended: more was published in one event than its outbox holds.
+    /// Whether the feed was ended: more was published in one event than its outbox holds, or the server was restarted.
     pub fn ended(&self, feed: FeedRef) -> bool {
         self.listeners[feed.0].has_ended
     }

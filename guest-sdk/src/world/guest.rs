@@ -17,8 +17,7 @@ use std::{mem::ManuallyDrop, ops};
 pub use exports::Served;
 pub(crate) use io::{Incoming, Outgoing, Wait, wait};
 pub(crate) use room::{
-    hand_over_one_by_one, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put,
-    room_set_alarm,
+    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm,
 };
 
 /// A connection of the host.

@@ -4,8 +4,8 @@ mod room;
 
 use crate::{Error, LimitError, Message, Publication, Response, Result, SendError, stream::Gone};
 pub(crate) use room::{
-    hand_over_one_by_one, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put,
-    room_set_alarm, set_now,
+    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm,
+    set_now,
 };
 use std::{
     cell::{Cell, RefCell},

@@ -161,7 +161,8 @@ impl Effects {
                 Some(_) => {}
             }
         }
-        for (id, draft) in self.drafts.iter().filter(|(_, draft)| draft.conn.room().is_some()) {
+        let is_here = |id| !matches!(self.members.get(id), Some(None));
+        for (id, draft) in self.drafts.iter().filter(|(id, draft)| draft.conn.room().is_some() && is_here(*id)) {
             if let (Some(tag), Some(tags)) = (tag, &draft.tags) {
                 match tags.iter().any(|own| own == tag) {
                     true => _ = ids.insert(*id),

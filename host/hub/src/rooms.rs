@@ -236,7 +236,8 @@ impl Rooms {
         }
     }
 
-    /// Runs one event; of messages that trap together, those before the first that traps by itself.
+    /// Runs one event; of messages that trap together, those before the first that traps by itself, unless they flushed: then
+    /// nobody knows which of them are durable.
     async fn run(
         &self,
         live: &Live,
@@ -247,8 +248,9 @@ impl Rooms {
         match event {
             RoomEvent::Alarm(_) => (self.run_alarm(live, instance, transaction).await, None),
             RoomEvent::Messages(conn, messages) if messages.len() > 1 => {
+                let flushes = transaction.flushes();
                 let together = self.call(live, instance, transaction, RoomEvent::Messages(conn.clone(), messages.clone())).await;
-                if together.is_ok() {
+                if together.is_ok() || transaction.flushes() != flushes {
                     return (together, None);
                 }
                 for message in messages {

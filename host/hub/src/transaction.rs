@@ -42,6 +42,7 @@ struct State {
     stored: Option<Stored>,
     kept: Part,
     event: Part,
+    flushes: u64,
 }
 
 /// What some events did.
@@ -339,8 +340,14 @@ impl Transaction {
         again
     }
 
+    /// How often events flushed: one that did must not run again, because part of it is durable.
+    pub fn flushes(&self) -> u64 {
+        self.state().flushes
+    }
+
     /// Commits what this event has done so far, and everything before it: then others see it (WIT `room.flush`).
     pub async fn flush(&self) -> Result<(), EngineError> {
+        self.state().flushes += 1;
         self.keep();
         self.commit().await.map(|_| ())
     }

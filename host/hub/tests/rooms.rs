@@ -224,6 +224,20 @@ fn of_messages_that_trap_together_those_before_the_one_that_traps_alone_happen()
 }
 
 #[test]
+fn messages_of_which_some_were_flushed_do_not_run_again_after_a_trap() {
+    let world = World::new(|event, transaction| {
+        let RoomEvent::Messages(_, messages) = event else { return Ok(()) };
+        say(transaction, &messages[0]);
+        assert!(poll(&mut Box::pin(transaction.flush())).unwrap().is_ok());
+        say(transaction, &messages[1]);
+        Err(Fault::Trap("behind the flush".into()))
+    });
+    let (ann, bob) = (world.join("tea"), world.join("tea"));
+    assert!(matches!(world.say(&ann, &["a", "b"]), Err(Fault::Trap(_))));
+    assert_eq!((heard(&bob), world.log("tea")), (vec!["a".to_owned()], Ok("a".into())));
+}
+
+#[test]
 fn a_trap_costs_the_events_beside_it_nothing_and_they_see_what_came_before() {
     let world = World::new(touchy);
     let conns = [(); 3].map(|()| world.join("tea"));
@@ -368,11 +382,14 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
     let note = seen.clone();
     let world = World::new(move |event, transaction| {
         let what = match event {
-            RoomEvent::Open(..) => "open",
-            RoomEvent::Close(..) => "close",
+            RoomEvent::Open(conn, _) => (transaction.set_tags(conn, vec!["here".into()]).unwrap(), "open").1,
+            // A tag that comes with the end makes nobody one of the room's again.
+            RoomEvent::Close(conn, _) => (transaction.set_tags(conn, vec!["here".into(), "late".into()]).unwrap(), "close").1,
             _ => return Ok(()),
         };
-        note.lock().unwrap().push((what, transaction.ids(None, None, 9).len()));
+        let counts = [None, Some("here")].map(|tag| transaction.ids(tag, None, 9).len());
+        assert_eq!(counts[0], counts[1]);
+        note.lock().unwrap().push((what, counts[0]));
         Ok(())
     });
     let (ann, bob) = (world.join("tea"), world.join("tea"));

@@ -137,12 +137,12 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     }
 
     fn on_messages(connection: &Connection, messages: Vec<types::Message>) {
-        let mut messages = messages.into_iter().map(inward);
+        let messages = messages.into_iter().map(inward);
         Conn::lend(Handle::lent(connection), |conn| {
             with_room::<S, _, _>(
-                &mut messages,
-                |room, cx, messages| room.messages(cx, conn, messages),
-                |app, messages| app.messages(route_of(connection), conn, messages),
+                messages,
+                |room, cx, messages| room.messages(cx, conn, messages.collect()),
+                |app, mut messages| app.messages(route_of(connection), conn, &mut messages),
             );
         });
     }

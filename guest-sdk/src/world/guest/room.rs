@@ -53,8 +53,3 @@ pub(crate) fn rollback() {
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
-
-/// Gives the event up: the host hands the messages of a batch over one by one then.
-pub(crate) fn hand_over_one_by_one() -> ! {
-    panic!("one of several messages failed: they are handed over again, one by one")
-}

@@ -84,7 +84,3 @@ pub(crate) fn now() -> SystemTime {
 pub(crate) fn set_now(now: SystemTime) {
     NOW.set(now);
 }
-
-pub(crate) fn hand_over_one_by_one() -> ! {
-    panic!("here messages come one by one")
-}
