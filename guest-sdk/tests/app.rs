@@ -81,5 +81,5 @@ fn an_hour_after_the_last_message_the_log_is_gone() {
 #[test]
 fn a_bad_id_is_the_clients_mistake() {
     let mut server = tidegate::testing::serve(app());
-    assert_eq!((server.get("/users/7").text(), server.get("/users/x").status()), ("user 7".into(), 400));
+    assert_eq!((server.get("/users/7").text(), server.get("/users/x").status()), ("user 7", 400));
 }
