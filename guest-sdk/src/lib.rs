@@ -1,4 +1,4 @@
-//! Write an app for Tidegate: HTTP routes, WebSockets and event streams in a WebAssembly component.
+//! Write an app for Tidegate: HTTP routes, WebSockets, event streams and rooms in a WebAssembly component.
 //!
 //! The host owns every connection; an app is called with events and answers with effects. Build one
 //! with `cargo component build`, or with `cargo build --target wasm32-wasip2`, and serve it:
@@ -35,6 +35,7 @@ pub mod error;
 pub mod feed;
 pub mod guard;
 pub mod message;
+pub mod presence;
 pub mod request;
 pub mod response;
 pub mod room;
@@ -58,6 +59,7 @@ pub use error::{Error, Result};
 pub use feed::Feed;
 pub use guard::Pass;
 pub use message::Message;
+pub use presence::{Member, Presence};
 pub use request::Request;
 pub use response::{IntoResponse, Json, Response};
 pub use room::Room;

@@ -236,6 +236,10 @@ impl<R: Room> Live for Awake<R> {
     }
 
     fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo) {
+        // That it is gone is no doing of the handler, and not undone with it.
+        if cx.presence().part(conn).is_ok_and(|was_present| was_present) {
+            _ = cx.flush();
+        }
         self.socket_event(cx, conn, async |room| room.close(cx, conn, &info).await);
     }
 

@@ -70,7 +70,7 @@ impl Room for Rogue {
         Ok(Feed::new().first("begun"))
     }
 
-    async fn alarm(&mut self, cx: &Cx, attempt: u32) -> Result {
-        self.add(cx, &format!("alarm {attempt}")).map(drop)
+    async fn alarm(&mut self, cx: &Cx) -> Result {
+        self.add(cx, &format!("alarm {}", cx.attempt())).map(drop)
     }
 }
