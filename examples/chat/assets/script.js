@@ -8,7 +8,7 @@ const [log, people, status, text, send] = ["log", "people", "status", "text", "s
 
 let socket;
 let [room, name] = [decodeURIComponent(location.hash.slice(1)), ""];
-let names = [];
+let members = new Map(); // names by id
 let retryMs = 500;
 
 element("room").value = room || "tea";
@@ -33,7 +33,8 @@ function connect() {
   socket.onmessage = (event) => handle(JSON.parse(event.data));
   socket.onclose = () => {
     show("lost", "connection lost, trying again …");
-    showPeople([]);
+    members.clear();
+    showPeople();
     setTimeout(connect, retryMs);
     retryMs = Math.min(retryMs * 2, RETRY_MAX_MS);
   };
@@ -41,19 +42,22 @@ function connect() {
 
 function handle(line) {
   switch (line.kind) {
-    case "welcome":
+    case "history":
       log.replaceChildren();
-      line.lines.reverse().forEach(([, earlier]) => handle(earlier));
-      return showPeople(line.names);
+      return line.lines.reverse().forEach(([, earlier]) => handle(earlier));
     case "say":
       return addLine(line.name === name ? "say mine" : "say", span("name", line.name), span("text", line.text));
+    case "snapshot":
+      members = new Map(line.members.map(({ id, meta }) => [id, meta]));
+      return showPeople();
     case "join":
-      showPeople([...names, line.name]);
-      return addLine("note", `${line.name} is here`);
+      members.set(line.id, line.meta);
+      showPeople();
+      return addLine("note", `${line.meta} is here`);
     case "leave":
-      names.splice(names.indexOf(line.name), 1);
-      showPeople(names);
-      return addLine("note", `${line.name} has left`);
+      members.delete(line.id);
+      showPeople();
+      return addLine("note", `${line.meta} has left`);
   }
 }
 
@@ -67,9 +71,8 @@ function addLine(className, ...parts) {
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
 
-function showPeople(now) {
-  names = now;
-  people.replaceChildren(...names.map((who) => {
+function showPeople() {
+  people.replaceChildren(...[...members.values()].map((who) => {
     const item = document.createElement("li");
     item.textContent = who;
     item.classList.toggle("me", who === name);

@@ -4,6 +4,7 @@ mod support;
 
 use fantoccini::{
     Client, ClientBuilder, Locator,
+    actions::{InputSource as _, MOUSE_BUTTON_LEFT, MouseActions, PointerAction},
     wd::{TimeoutConfiguration, WindowHandle},
 };
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -99,6 +100,28 @@ impl Browser {
     async fn click(&self, element: &str) {
         let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
         element.click().await.expect("it can be clicked");
+    }
+
+    /// Drags the mouse from each of these places to the next.
+    async fn draw<const N: usize>(&self, places: [(f64, f64); N]) {
+        let move_to = |(x, y)| PointerAction::MoveTo { duration: None, x, y };
+        let drag = places[1..].iter().fold(
+            MouseActions::new("mouse".into()).then(move_to(places[0])).then(PointerAction::Down { button: MOUSE_BUTTON_LEFT }),
+            |drag, place| drag.then(move_to(*place)),
+        );
+        let drag = drag.then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
+        self.client.perform_actions(drag).await.expect("the mouse moves");
+    }
+
+    /// Waits until something is drawn on the canvas: looked for with every picture that the browser makes.
+    async fn shows_ink(&self) {
+        const LOOK: &str = "const [done] = arguments; const board = document.querySelector('canvas'); \
+            function look() { \
+              const pixels = board.width ? board.getContext('2d').getImageData(0, 0, board.width, board.height).data : []; \
+              if (pixels.some((part) => part > 0)) done(true); else requestAnimationFrame(look) \
+            } look()";
+        let seen = tokio::time::timeout(PATIENCE, self.client.execute_async(LOOK, vec![])).await;
+        assert!(matches!(seen, Ok(Ok(_))), "nothing was drawn: {seen:?}");
     }
 
     /// A picture for whoever wants to look: in the folder that TIDEGATE_SCREENSHOTS names.
@@ -233,6 +256,37 @@ async fn a_room_remembers_what_two_tabs_said_over_a_kill() {
         browser.sees("log", "I am.").await;
     }
     say("And still here.").await;
+    browser.close().await;
+    assert_eq!(server.stop().counter("faults"), 0);
+}
+
+#[tokio::test]
+async fn what_one_tab_draws_another_shows_and_a_restart_keeps() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let start = |address: &str| serve_at(address, "board", &["--data", data.to_str().unwrap()]);
+    let server = start("127.0.0.1:0");
+    let browser = Browser::open().await;
+    let (page, anns) = (server.url("/#sea"), browser.tab().await);
+    browser.goto(&page).await;
+    browser.sees("status", "connected").await;
+    let bobs = browser.open_tab(&page).await;
+    browser.sees("status", "connected").await;
+    browser.draw([(200.0, 160.0), (300.0, 290.0), (400.0, 150.0), (500.0, 300.0), (590.0, 170.0)]).await;
+    browser.look_at(&anns).await;
+    browser.shows_ink().await;
+    browser.draw([(210.0, 320.0), (390.0, 350.0), (560.0, 310.0)]).await;
+    browser.look_at(&bobs).await;
+    browser.screenshot("board.png").await;
+
+    let address = server.address().to_owned();
+    server.signal(rustix::process::Signal::KILL);
+    server.wait();
+    browser.sees("status", "connection lost").await;
+    let server = start(&address);
+    browser.sees("status", "connected").await;
+    browser.shows_ink().await;
+    browser.click("clear").await;
     browser.close().await;
     assert_eq!(server.stop().counter("faults"), 0);
 }

@@ -4,6 +4,7 @@ mod support;
 
 use futures_util::StreamExt as _;
 use reqwest::Client;
+use serde_json::{Value, json};
 use support::{
     BUILDS, Tidegate,
     client::{Message, Socket, soon},
@@ -153,15 +154,57 @@ async fn counter_counts_over_requests_and_sockets() {
 async fn chat_remembers_what_was_said_and_knows_who_is_there() {
     visit("chat", async |server| {
         let mut ann = Socket::connect(server.ws("/rooms/tea?name=Ann")).await;
-        assert_eq!(ann.text().await, r#"{"kind":"welcome","names":["Ann"],"lines":[]}"#);
+        assert_eq!(ann.text().await, r#"{"kind":"history","lines":[]}"#);
+        let snapshot: Value = serde_json::from_str(&ann.text().await).unwrap();
+        let member = json!({ "id": snapshot["self"], "meta": "Ann" });
+        assert_eq!(snapshot, json!({ "kind": "snapshot", "self": member["id"], "members": [member] }));
         let said = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
         assert_eq!(ann.ask("hi").await, said);
         let mut bob = Socket::connect(server.ws("/rooms/tea?name=Bob")).await;
-        assert_eq!(bob.text().await, format!(r#"{{"kind":"welcome","names":["Ann","Bob"],"lines":[["000000001",{said}]]}}"#));
-        assert_eq!(ann.text().await, r#"{"kind":"join","name":"Bob"}"#);
+        assert_eq!(bob.text().await, format!(r#"{{"kind":"history","lines":[["000000001",{said}]]}}"#));
+        let snapshot: Value = serde_json::from_str(&bob.text().await).unwrap();
+        assert_eq!((&snapshot["members"][0], &snapshot["members"][1]["meta"]), (&member, &json!("Bob")));
+        let bobs = snapshot["self"].as_str().unwrap();
+        assert_eq!(ann.text().await, format!(r#"{{"kind":"join","id":"{bobs}","meta":"Bob"}}"#));
         bob.close().await;
-        assert_eq!(ann.text().await, r#"{"kind":"leave","name":"Bob"}"#);
+        assert_eq!(ann.text().await, format!(r#"{{"kind":"leave","id":"{bobs}","meta":"Bob"}}"#));
         assert_eq!(Socket::try_connect(server.ws("/rooms/tea")).await.err().unwrap().status(), 400);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn board_shows_pointers_and_keeps_strokes() {
+    visit("board", async |server| {
+        let mut ann = Socket::connect(server.ws("/boards/sea")).await;
+        let mut bob = Socket::connect(server.ws("/boards/sea")).await;
+        let anns: Value = serde_json::from_str(&ann.text().await).unwrap();
+        let bobs: Value = serde_json::from_str(&bob.text().await).unwrap();
+        assert_eq!(bobs["members"][0], anns["members"][0]);
+        ann.say(r#"{"kind":"move","at":[1,2]}"#).await;
+        let moved: Value = serde_json::from_str(&bob.text().await).unwrap();
+        assert_eq!(moved, json!({ "kind": "move", "at": [1, 2], "id": anns["self"] }));
+        ann.say(r#"{"kind":"stroke","points":[[1,2],[3,4]]}"#).await;
+        let stroke = bob.text().await;
+        assert_eq!(ask(Client::new().get(server.url("/boards/sea"))).await, (200, format!("[{stroke}]")));
+        assert!(ann.text().await.starts_with(r#"{"kind":"join""#));
+        ann.say(r#"{"kind":"scribble"}"#).await;
+        assert_eq!(ann.closed().await.0, 1008);
+        bob.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reminder_tells_when_it_is_time() {
+    visit("reminder", async |server| {
+        let client = Client::new();
+        let mut ann = Socket::connect(server.ws("/reminders/ann")).await;
+        assert_eq!(ask(client.post(server.url("/reminders/ann?in=3600s")).body("later")).await.0, 201);
+        assert_eq!(ask(client.post(server.url("/reminders/ann?in=0s")).body("tea")).await.0, 201);
+        assert_eq!(ann.text().await, "tea");
+        assert!(ask(client.get(server.url("/reminders/ann"))).await.1.ends_with(" later\n"));
+        assert_eq!(ask(client.post(server.url("/reminders/ann?in=soon")).body("tea")).await.0, 400);
     })
     .await;
 }
