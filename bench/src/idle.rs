@@ -8,7 +8,8 @@ use crate::crowd;
 use crate::outcome::{Figure, Outcome};
 use crate::server::Server;
 
-const SETTLE: Duration = Duration::from_secs(2);
+/// Also what rooms need to fall asleep that sleep after a second.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// Opens `connections` and weighs the server before and after.
 pub async fn run(connections: usize, server: &Server, path: &str) -> Result<Outcome> {

@@ -12,7 +12,7 @@ use crate::fanout::{self, Fanout};
 use crate::machine::{self, Cores};
 use crate::outcome::Outcome;
 use crate::server::{Command, Server};
-use crate::{idle, request, start};
+use crate::{idle, request, start, wake};
 
 /// After the window, conversations finish what is in flight; a server that loses something makes them wait.
 const FINISH_MAX: Duration = Duration::from_secs(60);
@@ -34,6 +34,13 @@ pub enum Load {
     },
     /// One message to many.
     Fanout(Fanout),
+    /// Messages to rooms that sleep.
+    Wake {
+        /// How many connections, each to a room of its own.
+        connections: usize,
+        /// How often each of them is woken.
+        rounds: usize,
+    },
     /// Starts of the server.
     Start {
         /// How many.
@@ -69,6 +76,7 @@ pub fn run(load: Load, target: &Target, setting: Setting) -> Result<Outcome> {
         Load::Request { connections } => against(target, setting, async |server| request::run(connections, server, path, window).await),
         Load::Idle { connections } => against(target, setting, async |server| idle::run(connections, server, path).await),
         Load::Fanout(fanout) => against(target, setting, async |server| fanout::run(fanout, server, path, window).await),
+        Load::Wake { connections, rounds } => against(target, setting, async |server| wake::run(connections, rounds, server, path).await),
         Load::Start { times } => start::run(times, &target.command, path, setting.cores.server),
     }
 }

@@ -8,9 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use tempfile::TempDir;
 
 use crate::machine;
 use crate::process::Process;
+
+/// The argument that stands for an empty directory, which goes with the server.
+pub const DATA: &str = "{data}";
 
 /// The argument that asks for any free port; a scenario that needs to know the port first replaces it.
 pub const ANY_PORT: &str = "127.0.0.1:0";
@@ -32,8 +36,9 @@ impl Command {
 
     /// Starts it on `core`. A thread pins itself there for the spawn and the child inherits that, so nothing
     /// else (`taskset` would) runs between the spawn and the server.
-    fn spawn(&self, core: usize) -> Result<Child> {
+    fn spawn(&self, core: usize, data: &str) -> Result<Child> {
         let (program, arguments) = self.0.split_first().context("no server command")?;
+        let arguments = arguments.iter().map(|argument| argument.replace(DATA, data));
         let mut command = std::process::Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let spawned = thread::scope(|scope| {
@@ -52,6 +57,7 @@ pub struct Server {
     /// What it uses.
     pub process: Process,
     child: Child,
+    _data: TempDir,
 }
 
 impl Server {
@@ -72,9 +78,10 @@ impl Server {
     }
 
     fn spawn(command: &Command, core: usize, port: u16) -> Result<Self> {
-        let child = command.spawn(core)?;
+        let data = tempfile::tempdir()?;
+        let child = command.spawn(core, &data.path().to_string_lossy())?;
         let process = Process::new(child.id())?;
-        Ok(Self { address: (Ipv4Addr::LOCALHOST, port).into(), process, child })
+        Ok(Self { address: (Ipv4Addr::LOCALHOST, port).into(), process, child, _data: data })
     }
 
     /// An error when the server has ended by itself.

@@ -25,6 +25,12 @@ pub(crate) enum Part {
     Idle,
     /// Time to the first answer.
     Start,
+    /// Messages that a room writes to its storage before it answers.
+    Rooms,
+    /// The first message to a room that sleeps.
+    Wake,
+    /// Memory of rooms with a WebSocket each, asleep and awake.
+    RoomsIdle,
 }
 
 #[derive(Parser)]
@@ -72,6 +78,13 @@ pub(crate) struct Files {
     pub(crate) hello: PathBuf,
     #[arg(long, env = "BROADCAST_WASM", default_value = "target/wasm32-wasip2/release/broadcast.wasm")]
     pub(crate) broadcast: PathBuf,
+    #[arg(long, env = "DURABLE_WASM", default_value = "target/wasm32-wasip2/release/durable.wasm")]
+    pub(crate) durable: PathBuf,
+    /// The program, not the script of the same name that starts it.
+    #[arg(long, env = "WORKERD", default_value = "workerd")]
+    pub(crate) workerd: PathBuf,
+    #[arg(long, default_value = "bench/workerd/serve")]
+    pub(crate) workerd_serve: PathBuf,
     #[arg(long, env = "PROXY_WASM", default_value = "target/wasm32-wasip2/release/hello_proxy.wasm")]
     pub(crate) proxy: PathBuf,
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use tidegate_bench::scenario::Target;
-use tidegate_bench::server::{ANY_PORT, Command};
+use tidegate_bench::server::{ANY_PORT, Command, DATA};
 
 use crate::arguments::Files;
 
@@ -20,8 +20,21 @@ pub(crate) struct Contender {
 impl Contender {
     /// A yardstick server.
     pub(crate) fn native(name: &'static str, yardstick: &str, files: &Files) -> Self {
+        Self::native_with(name, yardstick, &[], files)
+    }
+
+    /// A yardstick server, with more options.
+    pub(crate) fn native_with(name: &'static str, yardstick: &str, options: &[&str], files: &Files) -> Self {
         let command = [text(&files.native), yardstick.into(), "--listen".into(), ANY_PORT.into()];
+        let command = command.into_iter().chain(options.iter().map(ToString::to_string));
         Self { name, target: target(command, "/"), needs: vec![files.native.clone()] }
+    }
+
+    /// A Durable Object in workerd, on the local disk.
+    pub(crate) fn workerd(name: &'static str, path: &str, files: &Files) -> Self {
+        let program = in_path(&files.workerd);
+        let command = [text(&files.workerd_serve), text(&program), DATA.into()];
+        Self { name, target: target(command, path), needs: vec![program, files.workerd_serve.clone()] }
     }
 
     /// An app in Tidegate.

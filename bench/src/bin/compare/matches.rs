@@ -3,6 +3,7 @@
 use tidegate_bench::echo::Echo;
 use tidegate_bench::fanout::Fanout;
 use tidegate_bench::scenario::Load;
+use tidegate_bench::server::DATA;
 
 use crate::arguments::{Arguments, Part};
 use crate::contender::Contender;
@@ -10,6 +11,10 @@ use crate::contender::Contender;
 const CONNECTIONS: usize = 100;
 const MESSAGE_BYTES: usize = 64;
 const STARTS: usize = 10;
+const ROOM_CONNECTIONS: usize = 50;
+const ROOMS_AWAKE: usize = 1000;
+const WAKES: usize = 200;
+const AWAKE: &str = "rooms_awake_max=1500";
 
 /// One row group of the table.
 pub(crate) struct Match {
@@ -32,6 +37,12 @@ pub(crate) fn chosen(arguments: &Arguments) -> Vec<Match> {
         fanout(arguments),
         idle(arguments),
         start(arguments),
+        rooms(1, arguments),
+        rooms(50, arguments),
+        rooms(1000, arguments),
+        wake(arguments),
+        rooms_asleep(arguments),
+        rooms_awake(arguments),
     ];
     all.into_iter().filter(|entry| arguments.wants(entry.part)).collect()
 }
@@ -104,6 +115,68 @@ fn start(arguments: &Arguments) -> Match {
             Contender::native("hyper", "hello", files),
             Contender::tidegate("tidegate", &files.hello, "/", files),
             Contender::wasmtime("wasmtime serve", &files.proxy, files),
+        ],
+    }
+}
+
+/// One write and one reply to each message; with many rooms each has a connection of its own.
+fn rooms(count: usize, arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    let (path, number) = (format!("/kept/{{{count}}}"), count.to_string());
+    Match {
+        part: Part::Rooms,
+        title: format!("kept and answered, {count} rooms"),
+        load: Load::Echo(Echo { connections: count.max(ROOM_CONNECTIONS), depth: 1, message_bytes: MESSAGE_BYTES }),
+        contenders: vec![
+            Contender::workerd("workerd", &path, files),
+            Contender::native_with("native, an fsync each", "synced-each", &["--data", DATA], files),
+            Contender::native_with("native, the engine", "engine", &["--data", DATA, "--rooms", &number], files),
+            Contender::tidegate_with("tidegate", &["--data", DATA, "--limit", AWAKE, "--instances", "3000"], &files.durable, &path, files),
+        ],
+    }
+}
+
+fn wake(arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    let path = format!("/quiet/{{{WAKES}}}");
+    let tidegate = |name, idle| Contender::tidegate_with(name, &["--data", DATA, "--limit", idle], &files.durable, &path, files);
+    Match {
+        part: Part::Wake,
+        title: "first message to a room".into(),
+        load: Load::Wake { connections: WAKES, rounds: arguments.repeat },
+        contenders: vec![
+            Contender::native("native", "echo", files),
+            tidegate("tidegate, awake", "room_idle_max=1h"),
+            tidegate("tidegate, asleep", "room_idle_max=1s"),
+        ],
+    }
+}
+
+fn rooms_asleep(arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    let count = arguments.idle_connections;
+    let options = ["--data", DATA, "--limit", "room_idle_max=1s"];
+    Match {
+        part: Part::RoomsIdle,
+        title: format!("{count} rooms with a WebSocket each, asleep"),
+        load: Load::Idle { connections: count },
+        contenders: vec![
+            Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
+            Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{count}}}"), files),
+        ],
+    }
+}
+
+fn rooms_awake(arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    let options = ["--data", DATA, "--limit", AWAKE, "--limit", "room_idle_max=1h", "--instances", "3000"];
+    Match {
+        part: Part::RoomsIdle,
+        title: format!("{ROOMS_AWAKE} rooms with a WebSocket each, awake"),
+        load: Load::Idle { connections: ROOMS_AWAKE },
+        contenders: vec![
+            Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
+            Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{ROOMS_AWAKE}}}"), files),
         ],
     }
 }

@@ -1,0 +1,45 @@
+//! What a room costs: `/kept/{name}` writes each message to its storage and sends it back, `/quiet/{name}` only sends it back.
+
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().room::<Kept>("/kept/{name}").room::<Quiet>("/quiet/{name}")
+}
+
+struct Kept;
+
+impl Room for Kept {
+    async fn wake(_: &Cx) -> Result<Self> {
+        Ok(Kept)
+    }
+
+    async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
+        cx.put("last", msg.bytes())?;
+        conn.send(msg)
+    }
+}
+
+struct Quiet;
+
+impl Room for Quiet {
+    async fn wake(_: &Cx) -> Result<Self> {
+        Ok(Quiet)
+    }
+
+    async fn message(&mut self, _: &Cx, conn: &Conn, msg: Message) -> Result {
+        conn.send(msg)
+    }
+}
+
+#[test]
+fn what_comes_back_is_kept() {
+    let mut server = tidegate::testing::serve(app());
+    let (kept, quiet) = (server.connect("/kept/a"), server.connect("/quiet/a"));
+    for conn in [kept, quiet] {
+        server.say(conn, "hi");
+        assert_eq!(server.heard(conn), ["hi"]);
+    }
+    assert_eq!((server.stored("/kept/a", "last"), server.stored("/quiet/a", "last")), (Some(b"hi".to_vec()), None));
+}
