@@ -11,8 +11,10 @@ use crate::server::Server;
 /// Also what rooms need to fall asleep that sleep after a second.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// Opens `connections` and weighs the server before and after.
-pub async fn run(connections: usize, server: &Server, path: &str) -> Result<Outcome> {
+/// Opens `connections` and weighs the server before and after. `earlier` connections come and go before that: what the server
+/// keeps for its busiest moment (a pool's instances, the allocator's pages) is no connection's.
+pub async fn run(connections: usize, earlier: usize, server: &Server, path: &str) -> Result<Outcome> {
+    drop(crowd::open(server.address, path, earlier).await?);
     tokio::time::sleep(SETTLE).await;
     let before = server.process.resident_bytes()?;
     let crowd = crowd::open(server.address, path, connections).await?;

@@ -27,15 +27,16 @@ impl Process {
         Ok(self.clock.now().context("the server has ended")?.into())
     }
 
-    /// Resident memory (`VmRSS`).
+    /// Resident memory, of shared pages the share (`Pss`): one page of code or of a guest's image that is mapped a thousand times
+    /// is there once.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the server has ended")?;
-        resident_bytes(&status).context("no VmRSS in the server's status")
+        let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).context("the server has ended")?;
+        resident_bytes(&maps).context("no Pss in the server's maps")
     }
 }
 
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn resident_bytes(maps: &str) -> Option<u64> {
+    let line = maps.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kibibytes * 1024)
 }
@@ -45,9 +46,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resident_memory_is_read_from_the_status() {
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    1234 kB\nThreads:\t1\n"), Some(1234 * 1024));
-        assert_eq!(resident_bytes("Name:\tkthread\n"), None);
+    fn resident_memory_is_read_from_the_maps() {
+        assert_eq!(resident_bytes("Rss:   2000 kB\nPss:                1234 kB\nPss_Dirty:   1 kB\n"), Some(1234 * 1024));
+        assert_eq!(resident_bytes("Rss: 1 kB\n"), None);
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Load {
     Idle {
         /// How many connections.
         connections: usize,
+        /// How many came and went before the server was weighed.
+        earlier: usize,
     },
     /// One message to many.
     Fanout(Fanout),
@@ -74,7 +76,7 @@ pub fn run(load: Load, target: &Target, setting: Setting) -> Result<Outcome> {
     match load {
         Load::Echo(echo) => against(target, setting, async |server| echo::run(echo, server, path, window).await),
         Load::Request { connections } => against(target, setting, async |server| request::run(connections, server, path, window).await),
-        Load::Idle { connections } => against(target, setting, async |server| idle::run(connections, server, path).await),
+        Load::Idle { connections, earlier } => against(target, setting, async |server| idle::run(connections, earlier, server, path).await),
         Load::Fanout(fanout) => against(target, setting, async |server| fanout::run(fanout, server, path, window).await),
         Load::Wake { connections, rounds } => against(target, setting, async |server| wake::run(connections, rounds, server, path).await),
         Load::Start { times } => start::run(times, &target.command, path, setting.cores.server),

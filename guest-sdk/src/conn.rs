@@ -233,3 +233,38 @@ pub fn find(id: &str) -> Option<Conn> {
 pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
     world::ids(tag, after, limit)
 }
+
+/// From now on the host answers the text message `request` with `response`, and calls nobody for it: a heartbeat costs no event,
+/// and leaves a sleeping room asleep. In a room it is for the room's connections, and takes effect with the event; set it when the
+/// room wakes. Elsewhere it is for every connection that is in no room. It replaces the one before. Each has at most 2,048 bytes;
+/// the cause of a failure is a [`LimitError`].
+///
+/// ```
+/// use tidegate::{prelude::*, testing};
+///
+/// struct Tea;
+///
+/// impl Room for Tea {
+///     async fn wake(_: &Cx) -> Result<Self> {
+///         set_auto_response("ping", "pong")?;
+///         Ok(Tea)
+///     }
+///     async fn message(&mut self, _: &Cx, _: &Conn, _: Message) -> Result {
+///         panic!("nobody may wake me")
+///     }
+/// }
+///
+/// let mut server = testing::serve(App::new().room::<Tea>("/{name}"));
+/// let ann = server.connect("/tea");
+/// server.sleep("/tea");
+/// server.say(ann, "ping");
+/// assert_eq!(server.heard(ann), ["pong"]);
+/// ```
+pub fn set_auto_response(request: &str, response: &str) -> Result {
+    Ok(world::set_auto_response(Some((request, response)))?)
+}
+
+/// Undoes [`set_auto_response`].
+pub fn clear_auto_response() -> Result {
+    Ok(world::set_auto_response(None)?)
+}

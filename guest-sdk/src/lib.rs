@@ -53,7 +53,7 @@ mod world;
 pub mod bindings;
 
 pub use app::App;
-pub use conn::{Conn, LimitError, SendError, find, ids};
+pub use conn::{Conn, LimitError, SendError, clear_auto_response, find, ids, set_auto_response};
 pub use cx::{Cx, Range, StorageError};
 pub use error::{Error, Result};
 pub use feed::Feed;
@@ -73,7 +73,7 @@ pub use topic::{Publication, publish, publish_except};
 pub mod prelude {
     pub use crate::{
         Accept, App, CloseInfo, Conn, Cx, Error, Event, Feed, IntoResponse, Json, Message, Pass, Publication, Reply, Request, Response,
-        Result, Room, Socket, Upgrade, find, ids, publish, publish_except, sleep,
+        Result, Room, Socket, Upgrade, find, ids, publish, publish_except, set_auto_response, sleep,
     };
 }
 

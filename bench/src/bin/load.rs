@@ -50,6 +50,9 @@ enum Scenario {
     Idle {
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
+        /// Come and go before the server is weighed.
+        #[arg(long, default_value_t = 0)]
+        earlier: usize,
         #[command(flatten)]
         subject: Subject,
     },
@@ -57,6 +60,15 @@ enum Scenario {
     Fanout {
         #[arg(long, default_value_t = 5_000)]
         followers: usize,
+        #[command(flatten)]
+        subject: Subject,
+    },
+    /// The first message to rooms that were left alone: `--path '/quiet/{200}'`.
+    Wake {
+        #[arg(long, default_value_t = 200)]
+        connections: usize,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
         #[command(flatten)]
         subject: Subject,
     },
@@ -101,8 +113,9 @@ impl Scenario {
                 (Load::Echo(Echo { connections, depth, message_bytes: subject.message_bytes }), subject)
             }
             Self::Request { connections, subject } => (Load::Request { connections }, subject),
-            Self::Idle { connections, subject } => (Load::Idle { connections }, subject),
+            Self::Idle { connections, earlier, subject } => (Load::Idle { connections, earlier }, subject),
             Self::Fanout { followers, subject } => (Load::Fanout(Fanout { followers, message_bytes: subject.message_bytes }), subject),
+            Self::Wake { connections, rounds, subject } => (Load::Wake { connections, rounds }, subject),
             Self::Start { times, subject } => (Load::Start { times }, subject),
         }
     }

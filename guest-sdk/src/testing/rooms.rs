@@ -15,8 +15,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{
-    Alarm, Conn, Engine as _, EngineError, Found, LimitError, RoomId, Scope, Transaction, limits::ALARM_RETRY, manifest::AskedFor,
-    path::Path, testing::Memory,
+    Alarm, Conn, Engine as _, EngineError, Found, LimitError, RoomId, Scope, Transaction, auto_response::Automatic, limits::ALARM_RETRY,
+    manifest::AskedFor, path::Path, testing::Memory,
 };
 
 /// Alarms that may come at one and the same time.
@@ -25,11 +25,14 @@ const ALARMS_MAX: usize = 1000;
 /// Rooms of the server under test.
 pub(super) struct Rooms {
     memory: Memory,
-    awake: BTreeMap<RoomId, (Cx, Box<dyn Live>)>,
+    awake: BTreeMap<RoomId, Awake>,
     now: SystemTime,
     /// Alarms whose commit failed wait until then, in Unix milliseconds.
     deferred: BTreeMap<RoomId, u64>,
 }
+
+/// A room in memory, and what answers for its connections.
+type Awake = (Cx, Box<dyn Live>, Arc<Automatic>);
 
 /// Why an event has not happened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -232,7 +235,7 @@ impl Server {
         world::set_now(self.rooms.now);
         let run = || {
             world::enter(Scope::Room(transaction.clone()), || {
-                let (cx, mut live) = match self.rooms.awake.remove(room) {
+                let (cx, mut live, automatic) = match self.rooms.awake.remove(room) {
                     Some(awake) => awake,
                     None => self.wake(room, transaction),
                 };
@@ -242,21 +245,21 @@ impl Server {
                     Membership::Stays => {}
                 }
                 let value = event(&mut *live, &cx, transaction);
-                self.rooms.awake.insert(room.clone(), (cx, live));
+                self.rooms.awake.insert(room.clone(), (cx, live, automatic));
                 value
             })
         };
         catch_unwind(AssertUnwindSafe(run)).ok()
     }
 
-    fn wake(&self, room: &RoomId, transaction: &Transaction) -> (Cx, Box<dyn Live>) {
+    fn wake(&self, room: &RoomId, transaction: &Transaction) -> Awake {
         let cx = Cx::new(room.class().to_owned(), room.name().to_owned());
         let mut live = self.app.make_room(room.class()).expect("routes are of classes that the app has");
         if let Err(why) = live.wake(&cx) {
             panic!("the room {room} could not wake: {why}");
         }
         transaction.keep();
-        (cx, live)
+        (cx, live, self.hub.connections().automatic_of(room))
     }
 
     fn call_alarm(&mut self, room: &RoomId, alarm: Alarm) {

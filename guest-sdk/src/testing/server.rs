@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     App, CloseInfo, Conn, Message, Publication,
-    world::{self, Handle},
+    world::{self, Handle, outward},
 };
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -117,6 +117,7 @@ impl Server {
         let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
         let too_large = messages.iter().position(|message| message.len() > self.hub.limits().message_bytes_max);
         messages.truncate(too_large.unwrap_or(messages.len()));
+        messages.retain(|message| !opened.answer_automatically(&outward(message.clone())));
         self.hand_over(conn, &opened, messages);
         if too_large.is_some() {
             opened.close(1009, "the message is too large").expect("a valid code");

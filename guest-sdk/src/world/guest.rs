@@ -99,6 +99,10 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
     websockets::ids(tag, after, limit)
 }
 
+pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitError> {
+    websockets::set_auto_response(pair).map_err(limit_error)
+}
+
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
     topics::publish(topic, &published(publication)).map_err(limit_error)
 }

@@ -116,6 +116,12 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
     ids.iter().map(ToString::to_string).collect()
 }
 
+pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitError> {
+    let response = pair.map(|(request, response)| hub::AutoResponse::new(request, response)).transpose().map_err(limit_error)?;
+    scope().set_auto_response(response);
+    Ok(())
+}
+
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
     let publication = published(publication)?;
     scope().publish(topic, publication).map_err(limit_error)
@@ -129,7 +135,7 @@ fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
 
 // Functions, where `From` would show the host's types in the documentation of ours.
 
-fn outward(message: Message) -> hub::Message {
+pub(crate) fn outward(message: Message) -> hub::Message {
     match message {
         Message::Text(text) => hub::Message::text(text),
         Message::Binary(bytes) => hub::Message::binary(bytes),

@@ -155,11 +155,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
-        let Connection { wire, session, reading, clock_is_stale, .. } = self;
+        let Connection { wire, session, conn, reading, clock_is_stale, .. } = self;
         let mut now = None;
         let poll = wire.poll_receive(cx, |received| {
             let now = *now.get_or_insert_with(Instant::now);
             match received {
+                Received::Message(message) if !session.is_closing() && conn.answer_automatically(&message) => {
+                    session.handle_answered_message(now)
+                }
                 Received::Message(message) => session.handle_message(message, now),
                 Received::Alive => session.handle_heard(now),
                 Received::Close(close) => {
@@ -210,7 +213,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
                 Some(request) => app.open(conn, *request),
                 None => Box::pin(async { Ok(()) }),
             },
-            Event::Messages(messages) => app.messages(conn, messages),
+            Event::Messages(mut messages) => {
+                // Those that came before the room had the connection.
+                messages.retain(|message| !conn.answer_automatically(message));
+                match messages.is_empty() {
+                    true => Box::pin(async { Ok(()) }),
+                    false => app.messages(conn, messages),
+                }
+            }
             Event::Close(info) => {
                 // Nobody is there any more: what is sent or published to it now is refused, not queued.
                 conn.outbox().abandon();

@@ -1,7 +1,8 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, Close, ConnId, LimitError, Limits, Message, Outbox, RoomId, SendError,
+    Accept, AutoResponse, Close, ConnId, Counters, LimitError, Limits, Message, Outbox, RoomId, SendError,
+    auto_response::Automatic,
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
     topics::Topics,
 };
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops,
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, atomic::AtomicU64, atomic::Ordering},
 };
 
 /// One WebSocket connection as apps see it; the socket itself is its owner's.
@@ -18,6 +19,8 @@ pub struct Conn {
     protocol: Option<String>,
     room: Option<RoomId>,
     outbox: Arc<Outbox>,
+    /// A room's is known from the moment on that the connection is one of the room's.
+    automatic: OnceLock<Arc<Automatic>>,
     others: Arc<Connections>,
     state: Mutex<State>,
 }
@@ -56,6 +59,17 @@ impl Conn {
     /// Queues a message; never blocks.
     pub fn send(&self, message: Message) -> Result<(), SendError> {
         self.outbox.send(message)
+    }
+
+    /// Answers a message that has come, if that needs no app; whether it did. A client that sends such messages and does not
+    /// read the answers is closed with 1013.
+    pub fn answer_automatically(&self, message: &Message) -> bool {
+        let Some(answer) = self.automatic.get().and_then(|automatic| automatic.answer(message)) else { return false };
+        self.others.counters.auto_responses.add(1);
+        if self.send(answer) == Err(SendError::Full) {
+            self.outbox.close(Close::new(1013, "too slow for what it is sent"));
+        }
+        true
     }
 
     /// Closes behind what is queued. Code and reason are checked (RFC 6455 section 7.4).
@@ -120,6 +134,7 @@ impl Conn {
     pub(crate) fn join(self: &Arc<Conn>) {
         let state = self.state();
         if let Some(room) = self.room.as_ref().filter(|_| !state.gone) {
+            _ = self.automatic.set(self.others.automatic_of(room));
             self.others.registry().members.entry(room.clone()).or_default().insert(self.id, self.clone());
             self.others.follow_room(room, self.id, &self.outbox);
         }
@@ -172,6 +187,11 @@ pub struct Connections {
     topics: Arc<Topics>,
     room_topics: Arc<Topics>,
     next: AtomicU64,
+    /// Of connections that are in no room.
+    automatic: Arc<Automatic>,
+    /// A room's lives as long as one of its connections, or whoever keeps the room awake.
+    room_automatic: Mutex<HashMap<RoomId, Weak<Automatic>>>,
+    counters: Arc<Counters>,
     registry: Mutex<Registry>,
 }
 
@@ -187,8 +207,16 @@ struct Registry {
 
 impl Connections {
     /// `seed` tells this run's ids from those of others; its low 24 bits count.
-    pub(crate) fn new(limits: Limits, topics: Arc<Topics>, room_topics: Arc<Topics>, seed: u64) -> Arc<Connections> {
-        Arc::new(Connections { limits, topics, room_topics, next: AtomicU64::new((seed << 40) | 1), registry: Mutex::default() })
+    pub(crate) fn new(
+        limits: Limits,
+        topics: Arc<Topics>,
+        room_topics: Arc<Topics>,
+        counters: Arc<Counters>,
+        seed: u64,
+    ) -> Arc<Connections> {
+        let next = AtomicU64::new((seed << 40) | 1);
+        let (automatic, room_automatic, registry) = Default::default();
+        Arc::new(Connections { limits, topics, room_topics, next, automatic, room_automatic, counters, registry })
     }
 
     pub(crate) fn next_id(&self) -> ConnId {
@@ -213,8 +241,12 @@ impl Connections {
         if let Some(close) = &registry.closing {
             outbox.close(close.clone());
         }
-        let conn =
-            Arc::new(Conn { id, protocol: accept.protocol, room: accept.room, outbox, others: self.clone(), state: Mutex::new(state) });
+        let (protocol, room) = (accept.protocol, accept.room);
+        let automatic = OnceLock::new();
+        if room.is_none() {
+            _ = automatic.set(self.automatic.clone());
+        }
+        let conn = Arc::new(Conn { id, protocol, room, outbox, automatic, others: self.clone(), state: Mutex::new(state) });
         registry.conns.insert(id, conn.clone());
         Ok(Opened(conn))
     }
@@ -268,6 +300,25 @@ impl Connections {
             None => members.keys().copied().collect(),
             Some(tag) => registry.tagged.get(tag).into_iter().flatten().filter(|id| members.contains_key(id)).copied().collect(),
         }
+    }
+
+    /// Sets what answers for the connections that are in no room (WIT `websockets.set-auto-response`).
+    pub fn set_auto_response(&self, response: Option<AutoResponse>) {
+        self.automatic.set(response);
+    }
+
+    /// What answers for the room's connections. Whoever keeps the room awake keeps this too.
+    pub fn automatic_of(&self, room: &RoomId) -> Arc<Automatic> {
+        let mut all = self.room_automatic.lock().expect("nothing panics while it holds the auto-responses");
+        if let Some(automatic) = all.get(room).and_then(Weak::upgrade) {
+            return automatic;
+        }
+        if all.len() == all.capacity() {
+            all.retain(|_, automatic| automatic.strong_count() > 0);
+        }
+        let automatic = Arc::<Automatic>::default();
+        all.insert(room.clone(), Arc::downgrade(&automatic));
+        automatic
     }
 
     /// How many connections and feeds are open.

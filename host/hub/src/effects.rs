@@ -1,7 +1,7 @@
 //! What others will see of a room's events: collected while they run, done in their order when they are durable.
 
 use crate::{
-    Close, Conn, ConnId, Hub, LimitError, Limits, Message, Publication, RoomId, SendError,
+    AutoResponse, Close, Conn, ConnId, Hub, LimitError, Limits, Message, Publication, RoomId, SendError,
     connections::{check_close, check_tags},
     hub::Subscribed,
     topics::check_name,
@@ -31,6 +31,7 @@ enum Effect {
     Unfollow(Arc<Conn>, String),
     Publish(String, Publication),
     Broadcast(Publication),
+    AutoRespond(Option<AutoResponse>),
     Subscribe(Vec<String>, Arc<Slot>),
 }
 
@@ -131,6 +132,10 @@ impl Effects {
         Ok(())
     }
 
+    pub(crate) fn auto_respond(&mut self, response: Option<AutoResponse>) {
+        self.in_order.push(Effect::AutoRespond(response));
+    }
+
     pub(crate) fn subscribe(&mut self, topics: Vec<String>) -> Arc<Slot> {
         let slot = Arc::<Slot>::default();
         self.in_order.push(Effect::Subscribe(topics, slot.clone()));
@@ -222,6 +227,7 @@ impl Effects {
                 // Refused only if there are too many topics: then nobody follows this one.
                 Effect::Publish(topic, publication) => _ = hub.publish(&topic, publication),
                 Effect::Broadcast(publication) => _ = hub.broadcast(room, publication),
+                Effect::AutoRespond(response) => hub.connections().automatic_of(room).set(response),
                 Effect::Subscribe(topics, slot) => {
                     let subscribed = hub.subscribe_in(topics, room);
                     *slot.0.lock().expect("nothing panics while it holds a slot") = Some(subscribed);

@@ -1,15 +1,12 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, ConnId, LimitError, Limits, Opened, Outbox, Publication, RoomId, TopicPolicy,
+    Accept, ConnId, Counters, LimitError, Limits, Opened, Outbox, Publication, RoomId, TopicPolicy,
     connections::Connections,
     limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
     topics::Topics,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 /// What the walls share. Made once for a served app.
 pub struct Hub {
@@ -18,7 +15,7 @@ pub struct Hub {
     topics: Arc<Topics>,
     /// Those of rooms, by class and name.
     room_topics: Arc<Topics>,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 impl Hub {
@@ -27,8 +24,9 @@ impl Hub {
         let topics = Arc::new(Topics::new(limits.clone(), policy.clone(), seed));
         let topic_bytes_max = ROOM_CLASS_BYTES_MAX + 1 + ROOM_NAME_BYTES_MAX;
         let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, seed));
-        let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), seed);
-        Arc::new(Hub { limits, connections, topics, room_topics, counters: Counters::default() })
+        let counters = Arc::<Counters>::default();
+        let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), seed);
+        Arc::new(Hub { limits, connections, topics, room_topics, counters })
     }
 
     /// Every bound.
@@ -127,43 +125,4 @@ impl Drop for Subscribed {
         }
         self.hub.connections.remove_feed(self.id);
     }
-}
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Counts `n` more.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// What was counted so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// What happened since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// HTTP requests, upgrades included.
-    pub requests: Counter,
-    /// WebSocket connections that were opened.
-    pub connections: Counter,
-    /// Feeds that were opened.
-    pub feeds: Counter,
-    /// Calls into guest code.
-    pub guest_calls: Counter,
-    /// Calls that ended in a fault.
-    pub faults: Counter,
-    /// Publications to topics.
-    pub publications: Counter,
-    /// Publications that were queued towards a follower.
-    pub deliveries: Counter,
-    /// Instances that were made for a room.
-    pub wakes: Counter,
-    /// Commits of rooms; one may be of several events.
-    pub commits: Counter,
 }

@@ -115,6 +115,9 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 /// Ids that one call of `websockets.ids` gives.
 pub const IDS_PAGE_MAX: usize = 1000;
 
+/// The text of an auto-response, and the one that it answers.
+pub const AUTO_RESPONSE_BYTES_MAX: usize = 2048;
+
 /// A room class's name.
 pub const ROOM_CLASS_BYTES_MAX: usize = 64;
 

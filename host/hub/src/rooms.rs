@@ -5,6 +5,7 @@ use crate::{
     Streamed, Transaction, Verdict,
     alarms::Alarms,
     app::{Instance, RoomAnswer, RoomEvent},
+    auto_response::Automatic,
     effects::Slot,
     limits::{ALARM_RETRY, LimitError},
     room::{Posted, Refused, Room},
@@ -49,6 +50,8 @@ pub struct Rooms {
 
 struct Live {
     id: RoomId,
+    /// As long as the room is awake, it is there also without connections.
+    _automatic: Arc<Automatic>,
     room: Mutex<Room<Box<dyn Instance>, Waiting>>,
 }
 
@@ -152,7 +155,8 @@ impl Rooms {
         let live = match rooms.get(id) {
             Some(live) => live.clone(),
             None => {
-                let live = Arc::new(Live { id: id.clone(), room: Mutex::default() });
+                let _automatic = self.hub.connections().automatic_of(id);
+                let live = Arc::new(Live { id: id.clone(), _automatic, room: Mutex::default() });
                 rooms.insert(id.clone(), live.clone());
                 live
             }

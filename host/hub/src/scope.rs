@@ -1,6 +1,6 @@
 //! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
 
-use crate::{Conn, ConnId, Hub, LimitError, Message, Publication, SendError, Transaction};
+use crate::{AutoResponse, Conn, ConnId, Hub, LimitError, Message, Publication, SendError, Transaction};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -113,6 +113,14 @@ impl Scope {
         match self {
             Scope::App(_) => conn.unfollow(topic),
             Scope::Room(transaction) => transaction.unfollow(conn, topic),
+        }
+    }
+
+    /// Sets what answers for the connections that are in no room, or for the room's.
+    pub fn set_auto_response(&self, response: Option<AutoResponse>) {
+        match self {
+            Scope::App(hub) => hub.connections().set_auto_response(response),
+            Scope::Room(transaction) => transaction.set_auto_response(response),
         }
     }
 

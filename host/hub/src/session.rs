@@ -133,12 +133,17 @@ impl Session {
 
     /// A message came. What comes after a close has begun is not for the app any more.
     pub fn handle_message(&mut self, message: Message, now: Instant) {
-        self.heard = now;
-        self.busy = now;
+        self.handle_answered_message(now);
         if matches!(self.phase, Phase::Open) && self.opening != Opening::Silent {
             self.inbox_bytes += message.len();
             self.inbox.push(message);
         }
+    }
+
+    /// A message came that needs no call.
+    pub fn handle_answered_message(&mut self, now: Instant) {
+        self.heard = now;
+        self.busy = now;
     }
 
     /// A ping, a pong or a part of a message came.

@@ -2,7 +2,7 @@
 
 pub use crate::effects::Slot;
 use crate::{
-    Alarm, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message, Publication, RoomId, SendError, Stored,
+    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message, Publication, RoomId, SendError, Stored,
     effects::Effects,
     limits::{ALARM_ATTEMPTS_MAX, ALARM_RETRY, IDS_PAGE_MAX},
     overlay::{self, Overlay},
@@ -289,6 +289,11 @@ impl Transaction {
         let mut state = self.state();
         state.event.weigh(publication.message.len(), self.hub.limits().room_event_bytes_max)?;
         state.event.effects.broadcast(publication, self.hub.limits())
+    }
+
+    /// Sets what answers for the room's connections.
+    pub fn set_auto_response(&self, response: Option<AutoResponse>) {
+        self.state().event.effects.auto_respond(response);
     }
 
     /// The connection is one of the room's from this event on.

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, App, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, Limits, Manifest, Message, Opened, Outgoing, Publication,
-    Request, Response, RoomId, Rooms, Route, Target, Transaction,
+    Accept, App, AutoResponse, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, Limits, Manifest, Message, Opened, Outgoing,
+    Publication, Request, Response, RoomId, Rooms, Route, Target, Transaction,
     app::{RoomAnswer, RoomEvent},
     storage::Range,
     testing::{FakeApp, Memory},
@@ -374,6 +374,33 @@ fn one_more_that_wakes_puts_the_longest_idle_to_sleep() {
     assert_eq!(world.wakes(), 5, "the one that was used last is awake");
     world.log("a").unwrap();
     assert_eq!(world.wakes(), 6);
+}
+
+#[test]
+fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
+    let world = World::new(|event, transaction| match event {
+        RoomEvent::Messages(_, messages) => {
+            transaction.set_auto_response(Some(AutoResponse::new("ping", "pong").unwrap()));
+            if messages[0] == Message::text("trap") { Err(Fault::Trap("as asked".into())) } else { Ok(()) }
+        }
+        _ => Ok(()),
+    });
+    let (ann, elsewhere) = (world.join("tea"), world.join("milk"));
+    let ping = Message::text("ping");
+    assert!(world.say(&ann, &["trap"]).is_err() && !ann.answer_automatically(&ping));
+    world.say(&ann, &["set"]).unwrap();
+    heard(&ann);
+    world.rooms.sleep_all();
+    let bob = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
+    assert!(!bob.answer_automatically(&ping), "not before it is one of the room's");
+    world.run(world.rooms.clone().open(bob.clone(), request("tea"))).unwrap();
+    world.rooms.sleep_all();
+    for conn in [&ann, &bob] {
+        assert!(conn.answer_automatically(&ping) && !conn.answer_automatically(&Message::binary("ping")));
+        assert_eq!(heard(conn), ["pong"]);
+    }
+    assert!(!elsewhere.answer_automatically(&ping));
+    assert_eq!(world.hub.counters().auto_responses.get(), 2);
 }
 
 #[test]

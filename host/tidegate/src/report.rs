@@ -148,15 +148,27 @@ pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
             _ = writeln!(std::io::stderr(), "stopped:{pairs}");
         }
         LogFormat::Json => {
-            let [requests, connections, feeds, guest_calls, faults, publications, deliveries, wakes, commits] =
+            let [requests, connections, feeds, guest_calls, faults, publications, deliveries, auto_responses, wakes, commits] =
                 counted.map(|(_, count)| count);
-            tracing::info!(requests, connections, feeds, guest_calls, faults, publications, deliveries, wakes, commits, "stopped");
+            tracing::info!(
+                requests,
+                connections,
+                feeds,
+                guest_calls,
+                faults,
+                publications,
+                deliveries,
+                auto_responses,
+                wakes,
+                commits,
+                "stopped"
+            );
         }
     }
 }
 
 /// Names and order are a promise: tests and benches read them.
-fn counters(hub: &Hub) -> [(&'static str, u64); 9] {
+fn counters(hub: &Hub) -> [(&'static str, u64); 10] {
     let counters = hub.counters();
     [
         ("requests", counters.requests.get()),
@@ -166,6 +178,7 @@ fn counters(hub: &Hub) -> [(&'static str, u64); 9] {
         ("faults", counters.faults.get()),
         ("publications", counters.publications.get()),
         ("deliveries", counters.deliveries.get()),
+        ("auto_responses", counters.auto_responses.get()),
         ("wakes", counters.wakes.get()),
         ("commits", counters.commits.get()),
     ]
@@ -239,7 +252,18 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
         let hub = Hub::new(Default::default(), Default::default(), 1);
         hub.counters().deliveries.add(6);
         let names = counters(&hub).map(|(name, _)| name);
-        let promised = ["requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries", "wakes", "commits"];
+        let promised = [
+            "requests",
+            "connections",
+            "feeds",
+            "guest_calls",
+            "faults",
+            "publications",
+            "deliveries",
+            "auto_responses",
+            "wakes",
+            "commits",
+        ];
         assert_eq!(names, promised);
         assert_eq!(counters(&hub)[6].1, 6);
     }

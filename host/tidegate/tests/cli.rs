@@ -244,7 +244,10 @@ async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
         assert!(stopped.stderr.contains(line), "{line:?} is not in\n{}", stopped.stderr);
     }
     let last = stopped.stderr.lines().last().unwrap();
-    assert_eq!(last, "stopped: requests=2 connections=0 feeds=0 guest_calls=1 faults=1 publications=0 deliveries=0 wakes=0 commits=0");
+    assert_eq!(
+        last,
+        "stopped: requests=2 connections=0 feeds=0 guest_calls=1 faults=1 publications=0 deliveries=0 auto_responses=0 wakes=0 commits=0"
+    );
     assert_eq!(stopped.counter("faults"), 1);
 }
 

@@ -177,8 +177,8 @@ async fn chat_remembers_what_was_said_and_knows_who_is_there() {
 async fn board_shows_pointers_and_keeps_strokes() {
     visit("board", async |server| {
         let mut ann = Socket::connect(server.ws("/boards/sea")).await;
+        let anns: Value = serde_json::from_str(&ann.text().await).unwrap(); // a handshake is done before the room knows of it
         let mut bob = Socket::connect(server.ws("/boards/sea")).await;
-        let anns: Value = serde_json::from_str(&ann.text().await).unwrap();
         let bobs: Value = serde_json::from_str(&bob.text().await).unwrap();
         assert_eq!(bobs["members"][0], anns["members"][0]);
         ann.say(r#"{"kind":"move","at":[1,2]}"#).await;

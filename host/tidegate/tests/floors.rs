@@ -84,7 +84,7 @@ fn imports_go_down_and_siblings_never_meet() {
             Some(may) => may,
             // The SDK checks patterns with the hub's own rules; nothing else of the host is in it.
             None if member.name == "tidegate" => &["tidegate-hub"],
-            None if is_tool => &["tidegate-hub", "tidegate-edge"],
+            None if is_tool => &["tidegate-hub", "tidegate-edge", "tidegate-disk"],
             None => &["tidegate"],
         };
         let wrong: Vec<&String> =

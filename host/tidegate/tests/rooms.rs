@@ -115,6 +115,28 @@ async fn a_room_sleeps_and_wakes_under_its_connections() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_is_answered_without_a_call_and_leaves_a_sleeping_room_asleep() {
+    const BEATS: u64 = 200;
+    let place = place();
+    for (path, args) in [("/socket", &[][..]), ("/rooms/tea", &["--limit", "room_idle_max=1ms"])] {
+        let server = serve(&place, "rogue", args);
+        let mut ann = Socket::connect(server.ws(path)).await;
+        ann.say("automatic ping pong").await;
+        assert_ne!(ann.ask("pin").await, "pong");
+        for _ in 0..BEATS {
+            assert_eq!(ann.ask("ping").await, "pong", "{path}");
+        }
+        assert_ne!(ann.ask("pin").await, "pong", "{path}");
+        ann.say("automatic").await;
+        assert_eq!(ann.ask("ping").await, "ping", "{path}: it was taken away");
+        ann.close().await;
+        let stopped = server.stop();
+        assert_eq!(stopped.counter("auto_responses"), BEATS, "{path}");
+        assert!(stopped.counter("guest_calls") < 20, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn there_is_never_more_than_one_instance_of_a_room() {
     let place = place();
     let server = Arc::new(serve(&place, "rogue", &["--limit", "room_idle_max=1ms", "--limit", "rooms_awake_max=2"]));

@@ -8,7 +8,7 @@ use std::{
     },
     thread,
 };
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 
 /// One engine: an app's own, since an app with `async` exports wants another configuration than one without.
 pub(crate) struct Machine {
@@ -64,7 +64,9 @@ fn pool(options: &Options) -> PoolingAllocationConfig {
         .max_tables_per_component(32)
         .max_memory_size(options.memory_bytes_max)
         .table_elements(100_000)
-        .max_unused_warm_slots(instances)
+        // What an instance wrote is reset in place for the next one; without the scan (before Linux 6.7) all of it would be,
+        // and stay in memory, written or not.
+        .pagemap_scan(Enabled::Auto)
         .linear_memory_keep_resident(1 << 20)
         .table_keep_resident(64 << 10);
     pool

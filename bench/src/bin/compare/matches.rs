@@ -13,6 +13,7 @@ const MESSAGE_BYTES: usize = 64;
 const STARTS: usize = 10;
 const ROOM_CONNECTIONS: usize = 50;
 const ROOMS_AWAKE: usize = 1000;
+const ROOMS_EARLIER: usize = 1000;
 const WAKES: usize = 200;
 const AWAKE: &str = "rooms_awake_max=1500";
 
@@ -100,7 +101,7 @@ fn idle(arguments: &Arguments) -> Match {
     Match {
         part: Part::Idle,
         title: "idle WebSockets".into(),
-        load: Load::Idle { connections: arguments.idle_connections },
+        load: Load::Idle { connections: arguments.idle_connections, earlier: 0 },
         contenders: vec![Contender::native("native", "echo", files), Contender::tidegate("tidegate", &files.echo, "/echo", files)],
     }
 }
@@ -125,7 +126,7 @@ fn rooms(count: usize, arguments: &Arguments) -> Match {
     let (path, number) = (format!("/kept/{{{count}}}"), count.to_string());
     Match {
         part: Part::Rooms,
-        title: format!("kept and answered, {count} rooms"),
+        title: format!("kept and answered, {count} {}", if count == 1 { "room" } else { "rooms" }),
         load: Load::Echo(Echo { connections: count.max(ROOM_CONNECTIONS), depth: 1, message_bytes: MESSAGE_BYTES }),
         contenders: vec![
             Contender::workerd("workerd", &path, files),
@@ -159,7 +160,7 @@ fn rooms_asleep(arguments: &Arguments) -> Match {
     Match {
         part: Part::RoomsIdle,
         title: format!("{count} rooms with a WebSocket each, asleep"),
-        load: Load::Idle { connections: count },
+        load: Load::Idle { connections: count, earlier: ROOMS_EARLIER },
         contenders: vec![
             Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
             Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{count}}}"), files),
@@ -173,7 +174,7 @@ fn rooms_awake(arguments: &Arguments) -> Match {
     Match {
         part: Part::RoomsIdle,
         title: format!("{ROOMS_AWAKE} rooms with a WebSocket each, awake"),
-        load: Load::Idle { connections: ROOMS_AWAKE },
+        load: Load::Idle { connections: ROOMS_AWAKE, earlier: 0 },
         contenders: vec![
             Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
             Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{ROOMS_AWAKE}}}"), files),

@@ -9,7 +9,7 @@ use crate::{
     state::State,
 };
 use std::sync::Arc;
-use tidegate_hub::{self as hub, Conn};
+use tidegate_hub::{self as hub, AutoResponse, Conn};
 use wasmtime::{Result, bail, component::Resource};
 
 impl State {
@@ -37,6 +37,12 @@ impl Host for State {
         };
         let ids = self.scope()?.ids(tag.as_deref(), after, limit as usize);
         Ok(ids.into_iter().map(|id| id.to_string()).collect())
+    }
+
+    fn set_auto_response(&mut self, pair: Option<(String, String)>) -> Result<Result<(), LimitError>> {
+        let scope = self.scope()?;
+        let response = pair.map(|(request, response)| AutoResponse::new(request, response)).transpose();
+        Ok(response.map(|response| scope.set_auto_response(response)).map_err(Into::into))
     }
 }
 

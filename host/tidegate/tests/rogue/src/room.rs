@@ -1,6 +1,6 @@
 //! A room that does as its messages say, and notes in its storage how often it woke.
 
-use crate::misbehave::misbehave;
+use crate::{misbehave::misbehave, socket::automatic};
 use std::time::Duration;
 use tidegate::prelude::*;
 
@@ -46,6 +46,7 @@ impl Room for Rogue {
             "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?)),
             "members" => conn.send(cx.connections().len().to_string()),
             "keep" => conn.set_attachment(with.as_bytes()),
+            "automatic" => automatic(with),
             "kept" => conn.send(String::from_utf8(conn.attachment())?),
             "then" => {
                 self.add(cx, "half done")?;

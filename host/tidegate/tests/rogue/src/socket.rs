@@ -51,6 +51,7 @@ impl Socket for Rogue {
             "tell-others" => with.split_once(' ').map_or(Ok(()), |(topic, text)| tidegate::publish_except(conn, topic, text)),
             "poke" => find(with).map_or_else(|| conn.send("nobody"), |other| other.send(format!("poked by {}", conn.id()))),
             "tagged" => conn.send(ids(Some(with), None, 1000).join(" ")),
+            "automatic" => automatic(with),
             "close" => conn.close(with.parse()?, "as asked"),
             "big" => big(conn, with.parse()?),
             "flood" => flood(conn, with.parse()?),
@@ -65,6 +66,14 @@ impl Socket for Rogue {
             Some(how) => misbehave(how).await,
             None => Ok(()),
         }
+    }
+}
+
+/// "ping pong" answers the one with the other; nothing takes that away.
+pub(crate) fn automatic(with: &str) -> Result {
+    match with.split_once(' ') {
+        Some((request, response)) => tidegate::set_auto_response(request, response),
+        None => tidegate::clear_auto_response(),
     }
 }
 

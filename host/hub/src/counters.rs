@@ -1,0 +1,44 @@
+//! What is counted since the start, for operators and tests.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts `n` more.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What was counted so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// HTTP requests, upgrades included.
+    pub requests: Counter,
+    /// WebSocket connections that were opened.
+    pub connections: Counter,
+    /// Feeds that were opened.
+    pub feeds: Counter,
+    /// Calls into guest code.
+    pub guest_calls: Counter,
+    /// Calls that ended in a fault.
+    pub faults: Counter,
+    /// Publications to topics.
+    pub publications: Counter,
+    /// Publications that were queued towards a follower.
+    pub deliveries: Counter,
+    /// Messages that were answered without a call.
+    pub auto_responses: Counter,
+    /// Instances that were made for a room.
+    pub wakes: Counter,
+    /// Commits of rooms; one may be of several events.
+    pub commits: Counter,
+}
