@@ -1,6 +1,6 @@
 //! A WebSocket connection in a handler's hand: the host owns it, an event lends it.
 
-use crate::{Error, Message, Result, world};
+use crate::{Error, Followed, Message, Position, Result, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::Cell, fmt};
 
@@ -154,7 +154,42 @@ impl Conn {
     /// From now on what is published to the topic is sent to this connection. A name has 1 to 256
     /// bytes; a connection follows at most 128 topics; following twice is following once.
     pub fn follow(&self, topic: &str) -> Result {
-        Ok(self.live()?.follow(topic)?)
+        self.follow_since(topic, None).map(drop)
+    }
+
+    /// As [`follow`](Conn::follow), for a client that was here before: first it gets what was published behind `since`, if all of
+    /// that is still kept (256 messages, of at most 64 KiB, for 2 minutes) and fits into its outbox. Without `since` it says where
+    /// the client begins; that and the number of messages that came behind it are where the client is when it comes back.
+    ///
+    /// ```
+    /// use tidegate::{Followed, prelude::*, testing};
+    ///
+    /// struct News;
+    ///
+    /// impl Socket for News {
+    ///     async fn open(&self, conn: &Conn, req: &Request) -> Result {
+    ///         let Followed { from, gap } = conn.follow_since("news", req.query_opt("since")?)?;
+    ///         conn.send(if gap { format!("gap {from}") } else { format!("from {from}") })
+    ///     }
+    /// }
+    ///
+    /// let mut server = testing::serve(App::new().socket("/news", News));
+    /// let ann = server.connect("/news");
+    /// let from = server.heard(ann)[0].text().unwrap().replace("from ", "");
+    /// server.vanish(ann);
+    /// server.publish("news", "high water");
+    /// let again = server.connect(format!("/news?since={from}").as_str());
+    /// assert_eq!(server.heard(again)[0], "high water");
+    /// let lost = server.connect("/news?since=0-7");
+    /// assert!(server.heard(lost)[0].text().unwrap().starts_with("gap "));
+    /// ```
+    pub fn follow_since(&self, topic: &str, since: Option<Position>) -> Result<Followed> {
+        Ok(self.live()?.follow(topic, since)?)
+    }
+
+    /// What its room broadcast behind `since`.
+    pub(crate) fn resume(&self, since: Position) -> Result<Followed> {
+        Ok(self.live()?.resume(since)?)
     }
 
     /// Undoes [`follow`](Conn::follow).

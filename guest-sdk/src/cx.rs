@@ -1,6 +1,6 @@
 //! What a room's handlers use: its storage, its alarm, its connections.
 
-use crate::{Conn, Error, Message, Publication, Result, conn, ids, world};
+use crate::{Conn, Error, Followed, Message, Position, Publication, Result, conn, ids, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     cell::Cell,
@@ -166,8 +166,9 @@ impl Cx {
         world::now()
     }
 
-    /// Sends a message of at most 1 MiB to all of the room's connections and feeds; a [`Publication`] has more to say. The cause
-    /// of a failure is a [`LimitError`](crate::LimitError).
+    /// Sends a message of at most 1 MiB to all of the room's connections and feeds; a [`Publication`] has more to say. The latest
+    /// 256, of at most 64 KiB, are kept on the disk for 2 minutes, for those who come back: feeds by themselves, connections by
+    /// [`resume`](Cx::resume). The cause of a failure is a [`LimitError`](crate::LimitError).
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -199,6 +200,48 @@ impl Cx {
     /// As [`broadcast`](Cx::broadcast), to everybody but this connection.
     pub fn broadcast_except(&self, conn: &Conn, message: impl Into<Message>) -> Result {
         self.broadcast(Publication::new(message).except(conn))
+    }
+
+    /// Where the room is in what it broadcasts, this event's broadcasts included. A client that knows its position can come back to
+    /// it: say it in [`Room::open`](crate::Room::open), and count what comes behind it; or have it in each message.
+    pub fn position(&self) -> Position {
+        world::room_position()
+    }
+
+    /// In [`Room::open`](crate::Room::open): sends a connection that comes back what was broadcast behind `since`, and before it
+    /// came. For another connection it is a [`LimitError::NotValid`](crate::LimitError).
+    ///
+    /// ```
+    /// use tidegate::{Followed, prelude::*, testing};
+    ///
+    /// struct Tea;
+    ///
+    /// impl Room for Tea {
+    ///     async fn wake(_: &Cx) -> Result<Self> {
+    ///         Ok(Tea)
+    ///     }
+    ///     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
+    ///         match req.query_opt("since")? {
+    ///             Some(since) if !cx.resume(conn, since)?.gap => Ok(()),
+    ///             _ => conn.send(cx.position().to_string()), // and the whole state
+    ///         }
+    ///     }
+    ///     async fn message(&mut self, cx: &Cx, _: &Conn, msg: Message) -> Result {
+    ///         cx.broadcast(msg)
+    ///     }
+    /// }
+    ///
+    /// let mut server = testing::serve(App::new().room::<Tea>("/tea"));
+    /// let [ann, bob] = [(); 2].map(|()| server.connect("/tea"));
+    /// let was = server.heard(bob)[0].text().unwrap().to_owned();
+    /// server.vanish(bob);
+    /// server.say(ann, "you missed this");
+    /// server.restart(); // what a room broadcasts is on the disk
+    /// let again = server.connect(format!("/tea?since={was}").as_str());
+    /// assert_eq!(server.heard(again), ["you missed this"]);
+    /// ```
+    pub fn resume(&self, conn: &Conn, since: Position) -> Result<Followed> {
+        conn.resume(since)
     }
 
     /// The room's connections in the order of their opening: from the `open` of each to its `close`.

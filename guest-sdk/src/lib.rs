@@ -35,6 +35,7 @@ pub mod error;
 pub mod feed;
 pub mod guard;
 pub mod message;
+pub mod position;
 pub mod presence;
 pub mod request;
 pub mod response;
@@ -59,6 +60,7 @@ pub use error::{Error, Result};
 pub use feed::Feed;
 pub use guard::Pass;
 pub use message::Message;
+pub use position::{Followed, Position};
 pub use presence::{Member, Presence};
 pub use request::Request;
 pub use response::{IntoResponse, Json, Response};
@@ -72,8 +74,8 @@ pub use topic::{Publication, publish, publish_except};
 /// What an app needs every day: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Accept, App, CloseInfo, Conn, Cx, Error, Event, Feed, IntoResponse, Json, Message, Pass, Publication, Reply, Request, Response,
-        Result, Room, Socket, Upgrade, find, ids, publish, publish_except, set_auto_response, sleep,
+        Accept, App, CloseInfo, Conn, Cx, Error, Event, Feed, IntoResponse, Json, Message, Pass, Position, Publication, Reply, Request,
+        Response, Result, Room, Socket, Upgrade, find, ids, publish, publish_except, set_auto_response, sleep,
     };
 }
 

@@ -1,6 +1,6 @@
 //! Presence: who is in a room. The host keeps it with the connections, so that it survives sleep, and nobody has to be forgotten.
 
-use crate::{Conn, Cx, Error, Message, Result};
+use crate::{Conn, Cx, Error, Message, Publication, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -95,7 +95,7 @@ impl Presence<'_> {
         conn.set_state(meta)?;
         conn.set_tags(conn.tags().into_iter().chain([TAG.to_owned()]))?;
         conn.send(Message::from_json(&Notice::Snapshot { me: Some(conn.id()), members: self.members() })?)?;
-        self.0.broadcast_except(conn, Message::from_json(&Notice::Join(member(conn)))?)
+        self.tell(Publication::new(Message::from_json(&Notice::Join(member(conn)))?).except(conn))
     }
 
     /// What others see of the connection has changed: all are told, itself included. Fails if it has not joined.
@@ -104,7 +104,7 @@ impl Presence<'_> {
             return Err(Error::fault("only who has joined can be updated"));
         }
         conn.set_state(meta)?;
-        self.0.broadcast(Message::from_json(&Notice::Update(member(conn)))?)
+        self.tell(Publication::new(Message::from_json(&Notice::Update(member(conn)))?))
     }
 
     /// The connection goes, and stays open: all are told, itself included. Nothing happens if it is not there.
@@ -118,7 +118,7 @@ impl Presence<'_> {
             return Ok(false);
         }
         conn.set_tags(conn.tags().into_iter().filter(|tag| tag != TAG))?;
-        self.0.broadcast(Message::from_json(&Notice::Leave(member(conn)))?)?;
+        self.tell(Publication::new(Message::from_json(&Notice::Leave(member(conn)))?))?;
         Ok(true)
     }
 
@@ -131,6 +131,11 @@ impl Presence<'_> {
     /// A snapshot without `self`, as JSON: for a feed's first event, or an answer to a request.
     pub fn snapshot(&self) -> Result<String> {
         Ok(serde_json::to_string(&Notice::Snapshot { me: None, members: self.members() })?)
+    }
+
+    /// Who comes back gets a snapshot: what was told meanwhile is of no use.
+    fn tell(&self, notice: Publication) -> Result {
+        self.0.broadcast(notice.transient())
     }
 
     fn members(&self) -> Vec<Member<Value>> {

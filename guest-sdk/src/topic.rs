@@ -43,12 +43,13 @@ pub struct Publication {
     pub(crate) message: Message,
     pub(crate) event: Option<String>,
     pub(crate) except: Option<String>,
+    pub(crate) transient: bool,
 }
 
 impl Publication {
     /// To everybody, without an event's name. A binary message goes to WebSockets only.
     pub fn new(message: impl Into<Message>) -> Publication {
-        Publication { message: message.into(), event: None, except: None }
+        Publication { message: message.into(), event: None, except: None, transient: false }
     }
 
     /// The event's name on feeds, without line breaks and NUL; WebSockets get the message alone.
@@ -63,7 +64,13 @@ impl Publication {
         self
     }
 
-    /// Sends it; its number in the topic, from 1.
+    /// Of no use to who comes back later, like a pointer's move: it gets no number, is not kept, and in a room waits for no disk.
+    pub fn transient(mut self) -> Publication {
+        self.transient = true;
+        self
+    }
+
+    /// Sends it; its number in the topic, from 1. 0 if it is transient, and in a room, where it is published with the event.
     pub fn publish(self, topic: &str) -> Result<u64> {
         Ok(world::publish(topic, self)?)
     }

@@ -11,11 +11,11 @@ pub use guest::Served;
 #[cfg(target_family = "wasm")]
 pub(crate) use guest::{
     Handle, Incoming, Outgoing, Wait, find, ids, now, publish, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries,
-    room_flush, room_get, room_put, room_set_alarm, set_auto_response, wait,
+    room_flush, room_get, room_position, room_put, room_set_alarm, set_auto_response, wait,
 };
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{
     Handle, Incoming, Outgoing, Recording, STATUSES, Wait, enter, find, ids, inward, now, outward, publish, rollback, room_alarm,
-    room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm, set_auto_response, set_now,
-    wait,
+    room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put, room_set_alarm,
+    set_auto_response, set_now, wait,
 };

@@ -37,7 +37,11 @@ impl Room for Board {
     async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
         let mut act: Act = msg.json()?;
         match &mut act {
-            Act::Move { id, .. } => *id = Some(conn.id()), // keeps nothing, so it waits for no disk
+            Act::Move { id, .. } => {
+                *id = Some(conn.id());
+                // It keeps nothing and is not kept, so it waits for no disk.
+                return cx.broadcast(Publication::new(Message::from_json(&act)?).except(conn).transient());
+            }
             Act::Stroke { points, .. } if points.len() > 256 => return Err(Error::bad_request("a shorter stroke, please")),
             Act::Stroke { colour, .. } => {
                 *colour = conn.state()?;

@@ -8,7 +8,7 @@ use crate::{
     world::{Handle, Incoming, Outgoing},
 };
 use std::sync::Arc;
-use tidegate_hub::{Close, Found, RoomId, Target, connections::check_close, manifest::AskedFor, path::Path};
+use tidegate_hub::{Close, Found, Positions, RoomId, Target, connections::check_close, manifest::AskedFor, path::Path};
 
 /// Bytes of a piece of a streamed body: few, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
@@ -191,13 +191,16 @@ impl Server {
 
     fn open_feed(&mut self, head: Head) -> Result<Answer, Reply> {
         let room = self.room_of(head.route, &head.params)?;
+        let last = head.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("last-event-id"));
+        let since = last.and_then(|(_, id)| Some(Positions::parse(std::str::from_utf8(id).ok()?)));
+        let again = since.clone();
         let request = Request { head, body: Body::default() };
         let mut slot = None;
         let admitted = match room {
             None => self.event(|app| app.subscribe(request)),
             Some(room) => self.room_event(&room, Membership::Stays, |live, cx, transaction| {
                 let feed = live.feed(cx, request)?;
-                slot = Some(transaction.subscribe(feed.topics.clone()));
+                slot = Some(transaction.subscribe(feed.topics.clone(), again).expect("memory can be read"));
                 Ok(feed)
             }),
         };
@@ -208,7 +211,7 @@ impl Server {
         }
         let broken = |error| Reply::broken(&format!("the topics of a feed: {error}"));
         let opened = slot.and_then(|slot| slot.take()).transpose().map_err(broken)?;
-        let listener = Listener::open(&self.hub, feed, opened).map_err(broken)?;
+        let listener = Listener::open(&self.hub, feed, since.as_ref(), opened).map_err(broken)?;
         self.listeners.push(listener);
         Ok(Answer { reply: Reply::of_feed(), opened: Opened::Feed(FeedRef(self.listeners.len() - 1)) })
     }

@@ -3,7 +3,7 @@
 use super::Heard;
 use crate::Feed;
 use std::{collections::VecDeque, sync::Arc};
-use tidegate_hub::{self as hub, Hub, LimitError, Outgoing, hub::Subscribed};
+use tidegate_hub::{self as hub, Hub, LimitError, Outgoing, Positions, hub::Subscribed};
 
 /// A feed of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,16 +13,20 @@ pub struct FeedRef(pub(super) usize);
 pub(super) struct Listener {
     /// None once the host is gone.
     subscribed: Option<Subscribed>,
+    /// Where it is.
+    pub(super) positions: Positions,
     pub(super) heard: Vec<Heard>,
     pub(super) has_ended: bool,
 }
 
 impl Listener {
     /// `opened`: a room's feed, which began with its event.
-    pub(super) fn open(hub: &Arc<Hub>, feed: Feed, opened: Option<Subscribed>) -> Result<Listener, LimitError> {
-        let heard = feed.first.iter().map(|(data, name)| Heard::of_feed(None, name.as_deref(), data)).collect();
-        let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics), Ok)?;
-        Ok(Listener { subscribed: Some(subscribed), heard, has_ended: false })
+    pub(super) fn open(hub: &Arc<Hub>, feed: Feed, since: Option<&Positions>, opened: Option<Subscribed>) -> Result<Listener, LimitError> {
+        let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics, since), Ok)?;
+        let first = feed.first.iter().map(|(data, name)| Heard::of_feed(None, name.as_deref(), data));
+        let gap = subscribed.has_gap().then(|| Heard::of_feed(None, Some("tidegate-gap"), "read the state anew"));
+        let (heard, positions) = (first.chain(gap).collect(), subscribed.positions().clone());
+        Ok(Listener { subscribed: Some(subscribed), positions, heard, has_ended: false })
     }
 
     /// The host is gone.
@@ -38,7 +42,13 @@ impl Listener {
         subscribed.outbox().written();
         for outgoing in batch {
             match outgoing {
-                Outgoing::Publication(publication) => self.heard.extend(heard(&publication)),
+                Outgoing::Publication(publication) => {
+                    let id = (!publication.transient).then(|| {
+                        self.positions.advance(&publication);
+                        self.positions.to_string()
+                    });
+                    self.heard.extend(heard(&publication, id));
+                }
                 Outgoing::Close(_) => self.has_ended = true,
                 Outgoing::Message(_) => {}
             }
@@ -47,8 +57,7 @@ impl Listener {
 }
 
 /// What a feed makes of a publication: nothing of a binary one.
-fn heard(publication: &hub::Publication) -> Option<Heard> {
+fn heard(publication: &hub::Publication, id: Option<String>) -> Option<Heard> {
     let hub::Message::Text(text) = &publication.message else { return None };
-    let id = format!("{}-{}", publication.epoch, publication.sequence);
-    Some(Heard::of_feed(Some(id), publication.event.as_deref(), text))
+    Some(Heard::of_feed(id, publication.event.as_deref(), text))
 }

@@ -122,6 +122,7 @@ impl Server {
         let until = self.rooms.now + time;
         let mut left = ALARMS_MAX;
         while let Some((due, room, alarm)) = self.rooms.next_alarm(unix_ms(until)) {
+            self.hub.tick(due);
             let due = SystemTime::UNIX_EPOCH + Duration::from_millis(due);
             left = if due > self.rooms.now { ALARMS_MAX } else { left - 1 };
             assert!(left > 0, "{room} sets its alarm to the time that it is called at, again and again");
@@ -130,6 +131,7 @@ impl Server {
             self.settle();
         }
         self.rooms.now = until;
+        self.hub.tick(unix_ms(until));
     }
 
     /// The next event of a room that writes fails to become durable: it has not happened, and its client is told so.

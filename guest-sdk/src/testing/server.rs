@@ -215,6 +215,24 @@ impl Server {
         std::mem::take(&mut self.listeners[feed.0].heard)
     }
 
+    /// Where the feed is: what a browser sends as `Last-Event-ID` when it comes again.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing::{self, Connect}};
+    ///
+    /// let mut server = testing::serve(App::new().feed("/news", |_| Feed::follow("news")));
+    /// let feed = server.subscribe("/news");
+    /// let last = server.last_event_id(feed);
+    /// server.publish("news", "high water");
+    /// let again = server.subscribe(Connect::to("/news").header("last-event-id", &last));
+    /// assert_eq!(server.events(again), ["high water"]);
+    /// let lost = server.subscribe(Connect::to("/news").header("last-event-id", "0-7"));
+    /// assert_eq!(server.events(lost)[0].name(), Some("tidegate-gap"));
+    /// ```
+    pub fn last_event_id(&self, feed: FeedRef) -> String {
+        self.listeners[feed.0].positions.to_string()
+    }
+
     /// Whether the feed was ended: more was published in one event than its outbox holds, or the server was restarted.
     pub fn ended(&self, feed: FeedRef) -> bool {
         self.listeners[feed.0].has_ended

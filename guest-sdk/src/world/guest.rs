@@ -6,7 +6,7 @@ mod mark;
 mod room;
 
 use crate::{
-    LimitError, Message, Publication, SendError,
+    Followed, LimitError, Message, Position, Publication, SendError,
     bindings::tidegate::app::{
         topics, types,
         websockets::{self, Connection},
@@ -17,7 +17,8 @@ use std::{mem::ManuallyDrop, ops};
 pub use exports::Served;
 pub(crate) use io::{Incoming, Outgoing, Wait, wait};
 pub(crate) use room::{
-    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm,
+    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
+    room_set_alarm,
 };
 
 /// A connection of the host.
@@ -82,8 +83,12 @@ impl Handle {
         }
     }
 
-    pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
-        Connection::follow(self, topic).map_err(limit_error)
+    pub(crate) fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+        Connection::follow(self, topic, since.map(position)).map(followed).map_err(limit_error)
+    }
+
+    pub(crate) fn resume(&self, since: Position) -> Result<Followed, LimitError> {
+        room::resume(self, since)
     }
 
     pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
@@ -110,8 +115,8 @@ pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, Limi
 // Functions, where `From` would show generated types in the documentation and the errors of ours.
 
 fn published(publication: Publication) -> topics::Publication {
-    let Publication { message, event, except } = publication;
-    topics::Publication { message: outward(message), event, except }
+    let Publication { message, event, except, transient } = publication;
+    topics::Publication { message: outward(message), event, except, transient }
 }
 
 fn outward(message: Message) -> types::Message {
@@ -126,6 +131,15 @@ fn inward(message: types::Message) -> Message {
         types::Message::Text(text) => Message::Text(text),
         types::Message::Binary(bytes) => Message::Binary(bytes),
     }
+}
+
+fn position(position: Position) -> types::Position {
+    types::Position { epoch: position.epoch, sequence: position.sequence }
+}
+
+fn followed(followed: types::Followed) -> Followed {
+    let types::Position { epoch, sequence } = followed.from;
+    Followed { from: Position { epoch, sequence }, gap: followed.gap }
 }
 
 fn send_error(error: websockets::SendError) -> SendError {

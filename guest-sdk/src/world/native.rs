@@ -2,10 +2,10 @@
 
 mod room;
 
-use crate::{Error, LimitError, Message, Publication, Response, Result, SendError, stream::Gone};
+use crate::{Error, Followed, LimitError, Message, Position, Publication, Response, Result, SendError, stream::Gone};
 pub(crate) use room::{
-    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_put, room_set_alarm,
-    set_now,
+    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
+    room_set_alarm, set_now,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -88,8 +88,12 @@ impl Handle {
         scope().set_attachment(&self.0, bytes.to_vec().into()).map_err(limit_error)
     }
 
-    pub(crate) fn follow(&self, topic: &str) -> Result<(), LimitError> {
-        scope().follow(&self.0, topic).map_err(limit_error)
+    pub(crate) fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+        scope().follow(&self.0, topic, since.map(position)).map(followed).map_err(limit_error)
+    }
+
+    pub(crate) fn resume(&self, since: Position) -> Result<Followed, LimitError> {
+        room::resume(&self.0, since)
     }
 
     pub(crate) fn unfollow(&self, topic: &str) {
@@ -128,9 +132,9 @@ pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, Limi
 }
 
 fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
-    let Publication { message, event, except } = publication;
+    let Publication { message, event, except, transient } = publication;
     let except = except.map(|id| id.parse()).transpose().map_err(limit_error)?;
-    Ok(hub::Publication { event, except, ..hub::Publication::new(outward(message)) })
+    Ok(hub::Publication { event, except, transient, ..hub::Publication::new(outward(message)) })
 }
 
 // Functions, where `From` would show the host's types in the documentation of ours.
@@ -147,6 +151,15 @@ pub(crate) fn inward(message: &hub::Message) -> Message {
         hub::Message::Text(text) => Message::Text(text.to_string()),
         hub::Message::Binary(bytes) => Message::Binary(bytes.to_vec()),
     }
+}
+
+fn position(position: Position) -> hub::Position {
+    hub::Position { epoch: position.epoch, sequence: position.sequence }
+}
+
+fn followed(followed: hub::Followed) -> Followed {
+    let hub::Position { epoch, sequence } = followed.from;
+    Followed { from: Position { epoch, sequence }, gap: followed.gap }
 }
 
 fn send_error(error: hub::SendError) -> SendError {

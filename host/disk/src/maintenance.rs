@@ -8,7 +8,11 @@ use crate::{
     tables::Tables,
 };
 use fjall::{PersistMode, Readable as _};
-use std::{collections::HashMap, fmt, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    path::Path,
+};
 use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, Stored};
 
 /// Entries that are copied at a time.
@@ -50,8 +54,7 @@ impl Storage {
     pub async fn delete(&self, room: &RoomId) -> Result<bool, EngineError> {
         let there = self.row(room)?.is_some();
         if there {
-            let batch = Batch { room: room.clone(), clear: true, writes: Default::default(), stored: Stored::default() };
-            self.commit(batch).await?;
+            self.commit(Batch { clear: true, ..Batch::new(room.clone(), Stored::default()) }).await?;
         }
         Ok(there)
     }
@@ -61,6 +64,7 @@ impl Storage {
         let snapshot = self.tables.store.snapshot();
         let mut found = Verified::default();
         let mut by_number = HashMap::<u64, (RoomId, u64)>::new();
+        let mut logs = HashSet::new();
         let mut alarms = 0;
         for guard in snapshot.iter(&self.tables.rooms) {
             let (key, row) = guarded(|| guard.into_inner())?;
@@ -68,6 +72,7 @@ impl Storage {
                 Ok((room, row)) => {
                     found.rooms += 1;
                     alarms += usize::from(row.stored.alarm.is_some());
+                    logs.extend((row.log != 0).then_some(row.log));
                     by_number.insert(row.number, (room, row.stored.bytes));
                 }
                 Err(error) => found.wrong(error),
@@ -87,6 +92,7 @@ impl Storage {
                     found.bytes += size;
                     *left = left.wrapping_sub(size);
                 }
+                None if logs.contains(&number) => {}
                 None if garbage.iter().any(|own| **own == number.to_be_bytes()) => {}
                 None => found.wrong(format_args!("the entry {text:?} is of no room")),
             }

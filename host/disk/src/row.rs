@@ -1,39 +1,61 @@
 //! What is kept of a room besides its entries, and the keys under which it is all found.
 
-use tidegate_hub::{Alarm, RoomId, Stored};
+use tidegate_hub::{Alarm, Position, RoomId, Stored, storage::Logged};
 
-/// Number, size and alarm of one room.
+/// Numbers, size, alarm and history of one room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Given when the room first wrote, and anew when it is cleared: what the old number has is garbage at once.
+    /// Of its entries. Given when the room first wrote, and anew when it is cleared: what the old number has is garbage at once.
     pub(crate) number: u64,
+    /// Of its log, if it has a history; else 0.
+    pub(crate) log: u64,
     pub(crate) stored: Stored,
 }
 
+/// Which parts a row has.
+const ALARM: u8 = 1;
+const HISTORY: u8 = 2;
+
 impl Row {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(28);
+        let Stored { bytes: size, alarm, history } = self.stored;
+        let parts = if alarm.is_some() { ALARM } else { 0 } | if history.is_some() { HISTORY } else { 0 };
+        let mut bytes = Vec::with_capacity(61);
+        bytes.push(parts);
         bytes.extend_from_slice(&self.number.to_be_bytes());
-        bytes.extend_from_slice(&self.stored.bytes.to_be_bytes());
-        if let Some(alarm) = self.stored.alarm {
-            bytes.extend_from_slice(&alarm.at.to_be_bytes());
-            bytes.extend_from_slice(&alarm.attempt.to_be_bytes());
+        bytes.extend_from_slice(&size.to_be_bytes());
+        if let Some(Alarm { at, attempt }) = alarm {
+            bytes.extend_from_slice(&at.to_be_bytes());
+            bytes.extend_from_slice(&attempt.to_be_bytes());
+        }
+        if let Some(Logged { position: Position { epoch, sequence }, expires }) = history {
+            [self.log, epoch, sequence, expires].iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
         }
         bytes
     }
 
     /// None if it is not what `encode` made.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Row> {
-        let (number, rest) = number(bytes)?;
-        let (size, rest) = self::number(rest)?;
-        let alarm = match rest {
-            [] => None,
-            rest => {
-                let (at, attempt) = self::number(rest)?;
-                Some(Alarm { at, attempt: u32::from_be_bytes(attempt.try_into().ok()?) })
-            }
-        };
-        Some(Row { number, stored: Stored { bytes: size, alarm } })
+        let (&parts, rest) = bytes.split_first()?;
+        let (number, rest) = self::number(rest)?;
+        let (bytes, mut rest) = self::number(rest)?;
+        let mut row = Row { number, log: 0, stored: Stored { bytes, ..Stored::default() } };
+        if parts & ALARM != 0 {
+            let (at, behind) = self::number(rest)?;
+            let (attempt, behind) = behind.split_first_chunk()?;
+            row.stored.alarm = Some(Alarm { at, attempt: u32::from_be_bytes(*attempt) });
+            rest = behind;
+        }
+        if parts & HISTORY != 0 {
+            let mut next = || {
+                let (number, behind) = self::number(rest)?;
+                rest = behind;
+                Some(number)
+            };
+            row.log = next()?;
+            row.stored.history = Some(Logged { position: Position { epoch: next()?, sequence: next()? }, expires: next()? });
+        }
+        (rest.is_empty() && parts & !(ALARM | HISTORY) == 0).then_some(row)
     }
 }
 
@@ -64,19 +86,26 @@ pub(crate) fn entry_of(key: &[u8]) -> Option<(u64, &str)> {
     Some((number, std::str::from_utf8(key).ok()?))
 }
 
+/// A slot of a log, among entries that have the log's number.
+pub(crate) fn slot_key(slot: u32) -> String {
+    format!("{slot:08x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_row_is_read_as_it_was_written_and_nothing_else_is_one() {
-        for alarm in [None, Some(Alarm { at: u64::MAX, attempt: 3 })] {
-            let row = Row { number: 7, stored: Stored { bytes: 9, alarm } };
+        let alarm = Some(Alarm { at: u64::MAX, attempt: 3 });
+        let history = Some(Logged { position: Position { epoch: 8, sequence: u64::MAX }, expires: 5 });
+        for (alarm, history) in [(None, None), (alarm, None), (None, history), (alarm, history)] {
+            let log = if history.is_some() { 6 } else { 0 };
+            let row = Row { number: 7, log, stored: Stored { bytes: 9, alarm, history } };
             let bytes = row.encode();
             assert_eq!(Row::decode(&bytes), Some(row));
-            for cut in (0..bytes.len()).filter(|cut| *cut != 16) {
-                assert_eq!(Row::decode(&bytes[..cut]), None, "{cut}");
-            }
+            assert!((0..bytes.len()).all(|cut| Row::decode(&bytes[..cut]).is_none()));
+            assert_eq!(Row::decode(&[&bytes[..], b"x"].concat()), None);
         }
     }
 }

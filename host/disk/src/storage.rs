@@ -57,6 +57,16 @@ impl Engine for Storage {
         Ok(self.row(room)?.map_or_else(Stored::default, |row| row.stored))
     }
 
+    fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {
+        match self.row(room)? {
+            Some(Row { log, .. }) if log != 0 => {
+                let slots = self.tables.range(log, &Range::all(usize::MAX))?;
+                Ok(slots.into_iter().map(|(_, publication)| publication).collect())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
         let keys: Vec<_> = guarded(|| self.tables.alarms.iter().map(|guard| guard.key()).collect())?;
         let mut alarms = Vec::with_capacity(keys.len());

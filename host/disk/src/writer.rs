@@ -4,7 +4,7 @@ use crate::{
     OpenError,
     guarded::guarded,
     open_error::Why,
-    row::{Row, entry_key, room_key},
+    row::{Row, entry_key, room_key, room_of, slot_key},
     rows::Rows,
     tables::Tables,
 };
@@ -12,9 +12,11 @@ use fjall::{OwnedWriteBatch as WriteBatch, PersistMode};
 use std::{
     collections::HashMap,
     fs::File,
+    ops::Bound,
     path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
+    time::SystemTime,
 };
 use tidegate_hub::{Batch, EngineError, RoomId, Stored};
 use tokio::sync::{
@@ -31,6 +33,9 @@ const GROUP_BYTES_MAX: usize = 64 << 20;
 const RESERVE_BYTES: u64 = 32 << 20;
 /// Entries of garbage that are deleted at a time, while nobody waits.
 const SWEEP: usize = 1000;
+
+/// Milliseconds between two rounds through all rooms for histories that are too old.
+const SWEEP_EVERY: u64 = 300_000;
 
 /// A commit, and who waits for it.
 pub(crate) struct Order {
@@ -50,7 +55,7 @@ impl Writer {
         let next = tables.next_number().map_err(|error| OpenError::new(directory, Why::Corrupt(error.to_string())))?;
         let place = File::open(directory).map_err(io)?;
         let (queue, orders) = mpsc::channel(QUEUE_MAX);
-        let mut work = Work { tables, rows, place, next, closed: None };
+        let mut work = Work { tables, rows, place, next, swept: Vec::new(), sweep_at: 0, closed: None };
         let thread = thread::Builder::new().name("storage".into()).spawn(move || work.run(orders)).map_err(io)?;
         Ok(Writer { queue: Some(queue), thread: Some(thread) })
     }
@@ -75,6 +80,10 @@ struct Work {
     /// The directory, to ask how much room is left.
     place: File,
     next: u64,
+    /// Up to here rooms were looked at for histories that are too old; empty between two rounds.
+    swept: Vec<u8>,
+    /// When the next round begins, in Unix milliseconds.
+    sweep_at: u64,
     /// Why nothing is written any more.
     closed: Option<String>,
 }
@@ -110,7 +119,7 @@ impl Work {
         }
         let bytes: usize = batches.iter().map(weight).sum();
         self.check_space(bytes as u64)?;
-        let (batch, rows) = self.prepare(batches)?;
+        let (batch, rows) = self.prepare(batches, Some(PersistMode::SyncData))?;
         guarded(|| batch.commit()).inspect_err(|error| self.close(error))?;
         rows.iter().for_each(|(room, row)| self.rows.set(room, *row));
         Ok(())
@@ -132,8 +141,12 @@ impl Work {
         Ok(())
     }
 
-    fn prepare(&mut self, batches: Vec<Batch>) -> Result<(WriteBatch, HashMap<RoomId, Option<Row>>), EngineError> {
-        let mut write = self.tables.store.batch().durability(Some(PersistMode::SyncData));
+    fn prepare(
+        &mut self,
+        batches: Vec<Batch>,
+        durability: Option<PersistMode>,
+    ) -> Result<(WriteBatch, HashMap<RoomId, Option<Row>>), EngineError> {
+        let mut write = self.tables.store.batch().durability(durability);
         let mut rows = HashMap::<RoomId, Option<Row>>::new();
         let next = self.next;
         for batch in batches {
@@ -157,12 +170,29 @@ impl Work {
         if let Some(cleared) = before.filter(|_| batch.clear) {
             write.insert(&tables.garbage, cleared.number.to_be_bytes(), []);
         }
-        let number = kept.map_or(self.next, |row| row.number);
+        let mut fresh = || {
+            self.next += 1;
+            self.next - 1
+        };
+        let number = kept.map_or_else(&mut fresh, |row| row.number);
+        let log = match (before.map_or(0, |row| row.log), batch.stored.history) {
+            (0, Some(_)) => fresh(),
+            (log, Some(_)) => log,
+            (log, None) => {
+                if log != 0 {
+                    write.insert(&tables.garbage, log.to_be_bytes(), []);
+                }
+                0
+            }
+        };
         for (key, value) in &batch.writes {
             match value {
                 Some(value) => write.insert(&tables.entries, entry_key(number, key), &value[..]),
                 None => write.remove(&tables.entries, entry_key(number, key)),
             }
+        }
+        for (slot, publication) in &batch.log {
+            write.insert(&tables.entries, entry_key(log, &slot_key(*slot)), &publication[..]);
         }
         let room = room_key(&batch.room);
         match (before.and_then(|row| row.stored.alarm), batch.stored.alarm) {
@@ -174,18 +204,23 @@ impl Work {
             write.remove(&tables.rooms, room);
             return None;
         }
-        self.next = self.next.max(number + 1);
-        let row = Row { number, stored: batch.stored };
+        let row = Row { number, log, stored: batch.stored };
         write.insert(&self.tables.rooms, room, row.encode());
         Some(row)
     }
 
-    /// Deletes some of the entries that rooms have cleared; whether there may be more.
+    /// Deletes some of what nobody needs; whether there may be more.
     fn sweep(&mut self) -> bool {
         if self.closed.is_some() {
             return false;
         }
-        let swept = guarded(|| {
+        let swept = self.sweep_garbage().and_then(|more| if more { Ok(true) } else { self.forget_histories(unix_ms()) });
+        swept.inspect_err(|error| self.close(error)).unwrap_or(false)
+    }
+
+    /// Entries and logs that rooms have given up.
+    fn sweep_garbage(&self) -> Result<bool, EngineError> {
+        guarded(|| {
             let Some(number) = self.tables.garbage.first_key_value().map(|guard| guard.key()).transpose()? else { return Ok(false) };
             let mut write = self.tables.store.batch();
             let keys: fjall::Result<Vec<_>> = self.tables.entries.prefix(&number).take(SWEEP).map(|guard| guard.key()).collect();
@@ -196,8 +231,26 @@ impl Work {
             keys.into_iter().for_each(|key| write.remove(&self.tables.entries, key));
             write.commit()?;
             Ok(true)
-        });
-        swept.inspect_err(|error| self.close(error)).unwrap_or(false)
+        })
+    }
+
+    /// Gives up histories that are too old to be of use, and rooms that kept nothing else: some rooms at a time, all of them every
+    /// few minutes.
+    fn forget_histories(&mut self, now: u64) -> Result<bool, EngineError> {
+        if self.swept.is_empty() && now < self.sweep_at {
+            return Ok(false);
+        }
+        let behind = (Bound::Excluded(self.swept.clone()), Bound::Unbounded);
+        let page: Vec<_> = guarded(|| self.tables.rooms.range::<Vec<u8>, _>(behind).take(SWEEP).map(|guard| guard.into_inner()).collect())?;
+        self.swept = page.last().filter(|_| page.len() == SWEEP).map_or_else(Vec::new, |(key, _)| key.to_vec());
+        self.sweep_at = now + SWEEP_EVERY;
+        let rows = page.iter().filter_map(|(key, row)| Some((room_of(key)?, Row::decode(row)?)));
+        let old = rows.filter(|(_, row)| row.stored.history.is_some_and(|history| history.expires <= now));
+        let batches = old.map(|(room, row)| Batch::new(room, Stored { history: None, ..row.stored })).collect();
+        let (batch, rows) = self.prepare(batches, None)?;
+        guarded(|| batch.commit())?;
+        rows.iter().for_each(|(room, row)| self.rows.set(room, *row));
+        Ok(!self.swept.is_empty())
     }
 }
 
@@ -214,8 +267,13 @@ fn gather(first: Order, orders: &mut Receiver<Order>) -> Vec<Order> {
     group
 }
 
+fn unix_ms() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
+}
+
 /// About what it takes on the disk.
 fn weight(batch: &Batch) -> usize {
     let writes = batch.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()) + 64);
-    writes.sum::<usize>() + 256
+    let log = batch.log.iter().map(|(_, publication)| publication.len() + 64);
+    writes.chain(log).sum::<usize>() + 256
 }

@@ -6,10 +6,16 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tidegate_disk::Storage;
-use tidegate_hub::{Alarm, Batch, Engine, EngineError, RoomId, Stored, storage::Commit, storage::Range, testing::suite};
+use tidegate_hub::{
+    Alarm, Batch, Engine, EngineError, Position, RoomId, Stored,
+    storage::{Commit, Logged, Range},
+    testing::suite,
+};
 
 fn run(commit: Commit) -> Result<(), EngineError> {
     runtime().block_on(commit)
@@ -43,10 +49,10 @@ fn room(name: &str) -> RoomId {
 fn put(storage: &Storage, name: &str, key: &str, value: &str) -> Result<(), EngineError> {
     let room = room(name);
     let before = storage.get(&room, key)?.map_or(0, |old| key.len() + old.len());
-    let Stored { bytes, alarm } = storage.stored(&room)?;
+    let Stored { bytes, alarm, .. } = storage.stored(&room)?;
     let bytes = bytes + (key.len() + value.len() - before) as u64;
     let writes = BTreeMap::from([(key.to_owned(), Some(Bytes::from(value.to_owned())))]);
-    run(storage.commit(Batch { room, clear: false, writes, stored: Stored { bytes, alarm } }))
+    run(storage.commit(Batch { writes, ..Batch::new(room, Stored { bytes, alarm, history: None }) }))
 }
 
 #[test]
@@ -77,7 +83,7 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
     for key in 0..2500 {
         put(&storage, "tea", &format!("{key}"), "x").unwrap();
     }
-    let clear = Batch { room: room("tea"), clear: true, writes: BTreeMap::new(), stored: Stored::default() };
+    let clear = Batch { clear: true, ..Batch::new(room("tea"), Stored::default()) };
     run(storage.commit(clear)).unwrap();
     put(&storage, "milk", "k", "v").unwrap();
     drop(storage);
@@ -85,6 +91,29 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
     put(&storage, "tea", "new", "x").unwrap();
     assert_eq!(storage.range(&room("tea"), &Range::all(9)).unwrap().len(), 1);
     assert_eq!(storage.get(&room("milk"), "k"), Ok(Some("v".into())));
+    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+}
+
+#[test]
+fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
+    let place = Place::new();
+    let storage = place.open();
+    let logged = |expires| Some(Logged { position: Position { epoch: 7, sequence: 1 }, expires });
+    for (name, bytes, expires) in [("old", 0, 1), ("old with a key", 4, 1), ("new", 0, u64::MAX)] {
+        let writes = if bytes > 0 { BTreeMap::from([("k".to_owned(), Some(Bytes::from_static(b"old")))]) } else { BTreeMap::new() };
+        let batch = Batch::new(room(name), Stored { bytes, alarm: None, history: logged(expires) });
+        run(storage.commit(Batch { writes, log: vec![(1, "said".into())], ..batch })).unwrap();
+    }
+    drop(storage);
+    let storage = place.open(); // which looks at all rooms once it has nothing else to do
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while storage.rooms(None, None, 9).unwrap().len() > 2 || !storage.log(&room("old with a key")).unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the old room is still there");
+        thread::yield_now();
+    }
+    assert_eq!(storage.log(&room("new")), Ok(vec!["said".into()]));
+    assert_eq!(storage.get(&room("old with a key"), "k"), Ok(Some("old".into())));
+    assert_eq!(storage.stored(&room("new")).unwrap().history, logged(u64::MAX));
     assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
 }
 
@@ -118,7 +147,7 @@ fn a_backup_is_what_was_there_at_one_moment_and_takes_no_place_of_another() {
         put(&storage, &format!("{}", number % 7), &number.to_string(), "x").unwrap();
     }
     let alarm = Some(Alarm { at: 5, attempt: 1 });
-    run(storage.commit(Batch { room: room("alarm"), clear: false, writes: BTreeMap::new(), stored: Stored { bytes: 0, alarm } })).unwrap();
+    run(storage.commit(Batch::new(room("alarm"), Stored { alarm, ..Stored::default() }))).unwrap();
     let copy = place.0.path().join("copy");
     storage.backup(&copy).unwrap();
     put(&storage, "0", "later", "x").unwrap();

@@ -1,10 +1,24 @@
 //! The text of Server-Sent Events (WHATWG HTML, section 9.2): one event to a piece of bytes.
 
 use bytes::Bytes;
-use tidegate_hub::{Message, Publication};
+use tidegate_hub::{Message, Position, Positions, Publication};
 
 /// What keeps a silent stream open: clients ignore it.
 pub(crate) const COMMENT: &str = ":\n\n";
+
+/// What a client gets that comes back when something that it did not have is gone.
+pub(crate) const GAP: &str = "event: tidegate-gap\ndata: read the state anew\n\n";
+
+/// The line that tells a client where it is.
+pub(crate) fn id(positions: &Positions) -> String {
+    format!("id: {positions}\n")
+}
+
+/// A publication's event without the line of its id.
+pub(crate) fn without_id(event: &Bytes) -> Bytes {
+    let end = event.iter().position(|byte| *byte == b'\n').expect("the id has a line");
+    event.slice(end + 1..)
+}
 
 /// One event; `data` is split on every kind of line end. Name and id have no line breaks: the hub checked.
 pub(crate) fn event(id: Option<&str>, name: Option<&str>, data: &str) -> Bytes {
@@ -21,12 +35,13 @@ pub(crate) fn event(id: Option<&str>, name: Option<&str>, data: &str) -> Bytes {
     text.into()
 }
 
-/// A publication as every feed that follows its topic gets it: made once, then shared. Binary has no form here.
+/// A publication as every feed that follows its topic alone gets it: made once, then shared. Binary has no form here.
 pub(crate) fn publication(publication: &Publication) -> Option<Bytes> {
     let Message::Text(text) = &publication.message else { return None };
     let encode = || {
-        let id = format!("{:x}-{}", publication.epoch, publication.sequence);
-        event(Some(&id), publication.event.as_deref(), text)
+        let Publication { epoch, sequence, transient, .. } = *publication;
+        let id = (!transient).then(|| Position { epoch, sequence }.to_string());
+        event(id.as_deref(), publication.event.as_deref(), text)
     };
     Some(publication.event_stream.get_or_init(encode).clone())
 }
@@ -67,7 +82,9 @@ mod tests {
     fn a_publication_is_encoded_once_for_all_feeds() {
         let shared = Publication { epoch: 10, sequence: 3, ..Publication::new(Message::text("x")) };
         let (first, second) = (publication(&shared).unwrap(), publication(&shared).unwrap());
-        assert_eq!(first, "id: a-3\ndata: x\n\n");
+        assert_eq!((&first[..], &without_id(&first)[..]), (&b"id: a-3\ndata: x\n\n"[..], &b"data: x\n\n"[..]));
+        let passing = Publication { transient: true, ..Publication::new(Message::text("x")) };
+        assert_eq!(publication(&passing).unwrap(), "data: x\n\n");
         assert_eq!(first.as_ptr(), second.as_ptr());
         assert_eq!(publication(&Publication::new(Message::binary("x"))), None);
     }

@@ -9,28 +9,49 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tidegate_hub::{BodyError, First, Frame, Outgoing, app::Stream, hub::Subscribed};
+use tidegate_hub::{BodyError, First, Frame, Outgoing, Positions, Publication, app::Stream, hub::Subscribed};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Ends when its outbox is closed: too slow for its topics, or the server is going away.
 pub(crate) struct FeedBody {
     subscribed: Subscribed,
-    first: VecDeque<Bytes>,
+    /// Where the client is, when it has what is ready.
+    positions: Positions,
+    ready: VecDeque<Bytes>,
     comment_every: Duration,
     silence: Pin<Box<Sleep>>,
 }
 
 impl FeedBody {
     pub(crate) fn new(subscribed: Subscribed, first: &[First], comment_every: Duration) -> FeedBody {
-        let encode = |first: &First| event_stream::event(None, first.event.as_deref(), &first.data);
-        FeedBody { subscribed, first: first.iter().map(encode).collect(), comment_every, silence: Box::pin(sleep(comment_every)) }
+        let positions = subscribed.positions().clone();
+        // So that also a client that got nothing yet can come back to where it was.
+        let id = (!positions.0.is_empty()).then(|| Bytes::from(format!("{}\n", event_stream::id(&positions))));
+        let first = first.iter().map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
+        let gap = subscribed.has_gap().then(|| Bytes::from_static(event_stream::GAP.as_bytes()));
+        let ready = id.into_iter().chain(first).chain(gap).collect();
+        FeedBody { subscribed, positions, ready, comment_every, silence: Box::pin(sleep(comment_every)) }
+    }
+
+    /// An event with one position as its id is the same for all who follow the topic; one with several is this client's.
+    fn prepare(&mut self, publication: &Publication) {
+        if !publication.transient {
+            self.positions.advance(publication);
+        }
+        let Some(event) = event_stream::publication(publication) else { return };
+        if publication.transient || self.positions.0.len() == 1 {
+            self.ready.push_back(event);
+        } else {
+            self.ready.push_back(event_stream::id(&self.positions).into());
+            self.ready.push_back(event_stream::without_id(&event));
+        }
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if let Some(first) = self.first.pop_front() {
-            return Poll::Ready(Some(first));
-        }
         loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Poll::Ready(Some(ready));
+            }
             // Asked for more: what was taken before has gone to the socket.
             self.subscribed.outbox().written();
             let mut next = None;
@@ -38,11 +59,7 @@ impl FeedBody {
             match next {
                 None => return Poll::Pending,
                 Some(Outgoing::Close(_)) => return Poll::Ready(None),
-                Some(Outgoing::Publication(publication)) => {
-                    if let Some(event) = event_stream::publication(&publication) {
-                        return Poll::Ready(Some(event));
-                    }
-                }
+                Some(Outgoing::Publication(publication)) => self.prepare(&publication),
                 Some(Outgoing::Message(_)) => {}
             }
         }

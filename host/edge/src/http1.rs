@@ -22,7 +22,8 @@ use std::{
     task::{Context, Poll},
 };
 use tidegate_hub::{
-    self as hub, BodyError, Fault, Found, Frame, Header, Passed, Request, Target, Verdict, app::Stream, manifest::AskedFor, path::Path,
+    self as hub, BodyError, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream, manifest::AskedFor,
+    path::Path,
 };
 use tokio::{net::TcpStream, time::timeout};
 
@@ -238,7 +239,7 @@ impl Exchange {
 
     async fn events(&self, head: Request) -> Result<Answer, Fault> {
         let hub = &self.server.hub;
-        let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok());
+        let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
         let feed = match self.server.app.subscribe(&head, last).await? {
             Ok(feed) => feed,
             Err(response) => return answer::from_app(response),
@@ -246,7 +247,8 @@ impl Exchange {
         if feed.first.iter().any(|first| first.event.as_deref().unwrap_or_default().contains(['\r', '\n', '\0'])) {
             return Err(Fault::Answer("the name of a feed's first event has a line break".into()));
         }
-        let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics));
+        let since = last.map(Positions::parse);
+        let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics, since.as_ref()));
         let body = match opened {
             Ok(subscribed) => FeedBody::new(subscribed, &feed.first, hub.limits().comment_every),
             Err(hub::LimitError::TooMany) if hub.connections().count().1 >= hub.limits().feeds_max => {

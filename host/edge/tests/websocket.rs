@@ -179,7 +179,7 @@ fn a_slow_reader_is_told_full_and_costs_no_more_than_its_outbox() {
 fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
     let (tell, told) = told();
     let open = |(conn, _): (Arc<Conn>, tidegate_hub::Request)| {
-        conn.follow("news").unwrap();
+        conn.follow("news", None).unwrap();
         Ok(())
     };
     let app = FakeApp { open: Box::new(open), ..echo(tell) };

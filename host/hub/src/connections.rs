@@ -1,7 +1,7 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, AutoResponse, Close, ConnId, Counters, LimitError, Limits, Message, Outbox, RoomId, SendError,
+    Accept, AutoResponse, Close, ConnId, Counters, Followed, LimitError, Limits, Message, Outbox, Position, Positions, RoomId, SendError,
     auto_response::Automatic,
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
     topics::Topics,
@@ -109,18 +109,20 @@ impl Conn {
         Ok(())
     }
 
-    /// From now on what is published to `topic` is sent to this connection.
-    pub fn follow(&self, topic: &str) -> Result<(), LimitError> {
+    /// From now on what is published to `topic` is sent to this connection; first what was published behind `since`.
+    pub fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
         let mut state = self.state();
         if state.gone || state.follows.contains(topic) {
-            return Ok(());
+            return self.others.topics.check(topic, None);
         }
         if state.follows.len() >= self.others.limits.follows_max {
             return Err(LimitError::TooMany);
         }
-        self.others.topics.follow(topic, self.id, &self.outbox)?;
+        let since = since.map(|since| Positions(vec![since]));
+        let (followed, missed) = self.others.topics.follow(topic, self.id, &self.outbox, since.as_ref())?;
+        self.others.counters.deliveries.add(missed);
         state.follows.insert(topic.to_owned());
-        Ok(())
+        Ok(followed)
     }
 
     /// Undoes [`follow`](Conn::follow).
@@ -339,7 +341,7 @@ impl Connections {
 
     fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {
         // Refused only if there are too many topics; a room that has connections is one of those that are kept.
-        if self.room_topics.follow(&room.to_string(), id, outbox).is_err() {
+        if self.room_topics.follow(&room.to_string(), id, outbox, None).is_err() {
             outbox.close(Close::new(1013, "too many rooms"));
         }
     }
@@ -456,8 +458,8 @@ mod tests {
             (conn.set_tags(many), LimitError::TooMany),
             (conn.set_tags(vec![long.clone()]), LimitError::TooLarge),
             (conn.set_tags(vec![String::new()]), LimitError::NotValid),
-            (conn.follow(&long), LimitError::TooLarge),
-            (conn.follow(""), LimitError::NotValid),
+            (conn.follow(&long, None).map(drop), LimitError::TooLarge),
+            (conn.follow("", None).map(drop), LimitError::NotValid),
             (conn.close(1000, &"x".repeat(124)), LimitError::TooLarge),
             (conn.close(1005, ""), LimitError::NotValid),
             (conn.close(1006, ""), LimitError::NotValid),
@@ -469,10 +471,10 @@ mod tests {
             assert_eq!(outcome, Err(expected), "check {index}");
         }
         for topic in 0..128 {
-            conn.follow(&topic.to_string()).unwrap();
+            conn.follow(&topic.to_string(), None).unwrap();
         }
-        assert_eq!(conn.follow("one more"), Err(LimitError::TooMany));
-        assert_eq!(conn.follow("5"), Ok(()), "twice is once");
+        assert_eq!(conn.follow("one more", None), Err(LimitError::TooMany));
+        assert!(conn.follow("5", None).is_ok(), "twice is once");
     }
 
     #[test]

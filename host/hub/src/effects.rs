@@ -1,8 +1,9 @@
 //! What others will see of a room's events: collected while they run, done in their order when they are durable.
 
 use crate::{
-    AutoResponse, Close, Conn, ConnId, Hub, LimitError, Limits, Message, Publication, RoomId, SendError,
+    AutoResponse, Close, Conn, ConnId, Followed, Hub, LimitError, Limits, Message, Position, Positions, Publication, RoomId, SendError,
     connections::{check_close, check_tags},
+    history::{self, Missed},
     hub::Subscribed,
     topics::check_name,
 };
@@ -27,12 +28,21 @@ enum Effect {
     Leave(Arc<Conn>),
     Send(Arc<Conn>, Message),
     Close(Arc<Conn>, Close),
-    Follow(Arc<Conn>, String),
+    Follow(Arc<Conn>, String, Position),
     Unfollow(Arc<Conn>, String),
     Publish(String, Publication),
-    Broadcast(Publication),
+    Broadcast(Arc<Publication>),
     AutoRespond(Option<AutoResponse>),
-    Subscribe(Vec<String>, Arc<Slot>),
+    Subscribe(Box<Subscription>),
+}
+
+/// A feed that is about to be opened.
+struct Subscription {
+    topics: Vec<String>,
+    since: Option<Positions>,
+    /// Of the room's own topic.
+    missed: (Followed, Missed),
+    slot: Arc<Slot>,
 }
 
 struct Draft {
@@ -108,11 +118,9 @@ impl Effects {
         Ok(())
     }
 
-    /// Whether a connection may follow one more is found out when it is done: until then nobody knows what it follows.
-    pub(crate) fn follow(&mut self, conn: &Arc<Conn>, topic: &str, limits: &Limits) -> Result<(), LimitError> {
-        check_name(topic, limits)?;
-        self.in_order.push(Effect::Follow(conn.clone(), topic.to_owned()));
-        Ok(())
+    /// From there on. Whether a connection may follow one more is found out when it is done: until then nobody knows what it follows.
+    pub(crate) fn follow(&mut self, conn: &Arc<Conn>, topic: &str, from: Position) {
+        self.in_order.push(Effect::Follow(conn.clone(), topic.to_owned(), from));
     }
 
     pub(crate) fn unfollow(&mut self, conn: &Arc<Conn>, topic: &str) {
@@ -126,19 +134,40 @@ impl Effects {
         Ok(())
     }
 
-    pub(crate) fn broadcast(&mut self, publication: Publication, limits: &Limits) -> Result<(), LimitError> {
-        publication.check(limits)?;
-        self.in_order.push(Effect::Broadcast(publication));
-        Ok(())
+    /// It was checked, and has its number.
+    pub(crate) fn broadcast(&mut self, publication: Publication) {
+        self.in_order.push(Effect::Broadcast(Arc::new(publication)));
+    }
+
+    /// What was broadcast and has a number.
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = &Arc<Publication>> {
+        self.in_order.iter().filter_map(|effect| match effect {
+            Effect::Broadcast(publication) if !publication.transient => Some(publication),
+            _ => None,
+        })
+    }
+
+    /// The log's slots that change with what was broadcast.
+    pub(crate) fn log(&self, now: u64, limits: &Limits) -> Vec<(u32, Bytes)> {
+        let slot = |publication: &Publication| (publication.sequence % limits.history_messages_max as u64) as u32;
+        let latest = self.numbered().count().saturating_sub(limits.history_messages_max);
+        let latest = self.numbered().skip(latest);
+        latest.filter_map(|publication| Some((slot(publication), history::encode(publication, now, limits)?))).collect()
+    }
+
+    /// Whether so much more could be sent to the connection.
+    pub(crate) fn has_room(&self, conn: &Conn, bytes: usize, messages: usize, earlier: &Effects) -> bool {
+        let [own, earlier] = [self, earlier].map(|effects| effects.pending(conn.id()).0);
+        conn.outbox().has_room(bytes + own[0] + earlier[0], messages + own[1] + earlier[1], 0)
     }
 
     pub(crate) fn auto_respond(&mut self, response: Option<AutoResponse>) {
         self.in_order.push(Effect::AutoRespond(response));
     }
 
-    pub(crate) fn subscribe(&mut self, topics: Vec<String>) -> Arc<Slot> {
+    pub(crate) fn subscribe(&mut self, topics: Vec<String>, since: Option<Positions>, missed: (Followed, Missed)) -> Arc<Slot> {
         let slot = Arc::<Slot>::default();
-        self.in_order.push(Effect::Subscribe(topics, slot.clone()));
+        self.in_order.push(Effect::Subscribe(Box::new(Subscription { topics, since, missed, slot: slot.clone() })));
         slot
     }
 
@@ -218,18 +247,19 @@ impl Effects {
                     }
                 }
                 Effect::Close(conn, close) => conn.outbox().close(close),
-                Effect::Follow(conn, topic) => {
-                    if conn.follow(&topic).is_err() {
-                        conn.outbox().close(Close::new(1011, "it follows too many topics"));
-                    }
-                }
+                Effect::Follow(conn, topic, from) => match conn.follow(&topic, Some(from)) {
+                    Ok(Followed { gap: false, .. }) => {}
+                    Ok(_) => conn.outbox().close(Close::new(1013, "too slow for what it follows")),
+                    Err(_) => conn.outbox().close(Close::new(1011, "it follows too many topics")),
+                },
                 Effect::Unfollow(conn, topic) => conn.unfollow(&topic),
                 // Refused only if there are too many topics: then nobody follows this one.
                 Effect::Publish(topic, publication) => _ = hub.publish(&topic, publication),
-                Effect::Broadcast(publication) => _ = hub.broadcast(room, publication),
+                Effect::Broadcast(publication) => _ = hub.broadcast(room, &publication),
                 Effect::AutoRespond(response) => hub.connections().automatic_of(room).set(response),
-                Effect::Subscribe(topics, slot) => {
-                    let subscribed = hub.subscribe_in(topics, room);
+                Effect::Subscribe(subscription) => {
+                    let Subscription { topics, since, missed, slot } = *subscription;
+                    let subscribed = hub.subscribe_in(topics, since.as_ref(), room, missed);
                     *slot.0.lock().expect("nothing panics while it holds a slot") = Some(subscribed);
                 }
             }

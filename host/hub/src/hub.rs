@@ -1,8 +1,9 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, ConnId, Counters, LimitError, Limits, Opened, Outbox, Publication, RoomId, TopicPolicy,
+    Accept, ConnId, Counters, Followed, LimitError, Limits, Opened, Outbox, Position, Positions, Publication, RoomId, TopicPolicy,
     connections::Connections,
+    history::Missed,
     limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
     topics::Topics,
 };
@@ -23,7 +24,7 @@ impl Hub {
     pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
         let topics = Arc::new(Topics::new(limits.clone(), policy.clone(), seed));
         let topic_bytes_max = ROOM_CLASS_BYTES_MAX + 1 + ROOM_NAME_BYTES_MAX;
-        let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, seed));
+        let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, !seed));
         let counters = Arc::<Counters>::default();
         let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), seed);
         Arc::new(Hub { limits, connections, topics, room_topics, counters })
@@ -51,50 +52,83 @@ impl Hub {
         Ok(opened)
     }
 
-    /// Registers a feed that follows these topics.
-    pub fn subscribe(self: &Arc<Hub>, topics: Vec<String>) -> Result<Subscribed, LimitError> {
-        self.open_feed(topics, None)
+    /// Time has come so far, in Unix milliseconds. Call it every tenth of a second or so: what topics keep has an age.
+    pub fn tick(&self, now: u64) {
+        self.topics.tick(now);
     }
 
-    /// As [`subscribe`](Hub::subscribe), and the feed also gets what is broadcast in the room.
-    pub(crate) fn subscribe_in(self: &Arc<Hub>, topics: Vec<String>, room: &RoomId) -> Result<Subscribed, LimitError> {
-        self.open_feed(topics, Some(room))
+    /// Unix time in milliseconds, as of the last tick.
+    pub(crate) fn now(&self) -> u64 {
+        self.topics.now()
     }
 
-    fn open_feed(self: &Arc<Hub>, topics: Vec<String>, room: Option<&RoomId>) -> Result<Subscribed, LimitError> {
+    /// Registers a feed that follows these topics, from where it was if it was here before.
+    pub fn subscribe(self: &Arc<Hub>, topics: Vec<String>, since: Option<&Positions>) -> Result<Subscribed, LimitError> {
+        self.open_feed(topics, since, None)
+    }
+
+    /// As [`subscribe`](Hub::subscribe), and the feed also gets what is broadcast in the room, first what it missed.
+    pub(crate) fn subscribe_in(
+        self: &Arc<Hub>,
+        topics: Vec<String>,
+        since: Option<&Positions>,
+        room: &RoomId,
+        missed: (Followed, Missed),
+    ) -> Result<Subscribed, LimitError> {
+        self.open_feed(topics, since, Some((room, missed)))
+    }
+
+    fn open_feed(
+        self: &Arc<Hub>,
+        topics: Vec<String>,
+        since: Option<&Positions>,
+        room: Option<(&RoomId, (Followed, Missed))>,
+    ) -> Result<Subscribed, LimitError> {
         if topics.len() > self.limits.follows_max {
             return Err(LimitError::TooMany);
         }
         let outbox = Arc::new(Outbox::new(&self.limits));
         let id = self.connections.add_feed(&outbox)?;
         self.counters.feeds.add(1);
-        let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), room: None, hub: self.clone() };
-        if let Some(room) = room {
-            self.room_topics.follow(&room.to_string(), id, &subscribed.outbox)?;
+        let (positions, gap) = Default::default();
+        let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), room: None, positions, gap, hub: self.clone() };
+        if let Some((room, missed)) = room {
+            let followed = self.room_topics.follow_with(&room.to_string(), id, &subscribed.outbox, missed)?;
             subscribed.room = Some(room.clone());
+            subscribed.note(followed);
         }
         for topic in topics {
-            self.topics.follow(&topic, id, &subscribed.outbox)?;
+            let followed = self.topics.follow(&topic, id, &subscribed.outbox, since)?;
             subscribed.topics.push(topic);
+            subscribed.note(followed);
         }
         Ok(subscribed)
     }
 
-    /// Sends a message to everyone who follows `topic`; its number in the topic, from 1.
+    /// Sends a message to everyone who follows `topic`; its number in the topic, from 1, or 0 if it is transient.
     pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
-        self.publish_to(&self.topics, topic, publication)
-    }
-
-    /// Sends a message to the connections and feeds of a room.
-    pub(crate) fn broadcast(&self, room: &RoomId, publication: Publication) -> Result<u64, LimitError> {
-        self.publish_to(&self.room_topics, &room.to_string(), publication)
-    }
-
-    fn publish_to(&self, topics: &Topics, topic: &str, publication: Publication) -> Result<u64, LimitError> {
-        let (sequence, taken) = topics.publish(topic, publication)?;
+        let (sequence, taken) = self.topics.publish(topic, publication)?;
         self.counters.publications.add(1);
         self.counters.deliveries.add(taken);
         Ok(sequence)
+    }
+
+    /// Sends a message, which has its number, to the connections and feeds of a room.
+    pub(crate) fn broadcast(&self, room: &RoomId, publication: &Arc<Publication>) -> Result<(), LimitError> {
+        let taken = self.room_topics.pass_on(&room.to_string(), publication)?;
+        self.counters.publications.add(1);
+        self.counters.deliveries.add(taken);
+        Ok(())
+    }
+
+    /// How a connection would begin to follow a topic now.
+    pub(crate) fn check_follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+        self.topics.check(topic, since)
+    }
+
+    /// Where a room's topic is, as far as is known in memory.
+    pub(crate) fn room_position(&self, room: &RoomId) -> Result<Position, LimitError> {
+        self.room_topics.position(&room.to_string())
     }
 }
 
@@ -104,6 +138,8 @@ pub struct Subscribed {
     outbox: Arc<Outbox>,
     topics: Vec<String>,
     room: Option<RoomId>,
+    positions: Positions,
+    gap: bool,
     hub: Arc<Hub>,
 }
 
@@ -111,6 +147,22 @@ impl Subscribed {
     /// What is on its way to the client.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
+    }
+
+    /// Where it begins, in each topic that it follows.
+    pub fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// Whether something is gone that it did not have.
+    pub fn has_gap(&self) -> bool {
+        self.gap
+    }
+
+    fn note(&mut self, (followed, missed): (Followed, u64)) {
+        self.positions.0.push(followed.from);
+        self.gap |= followed.gap;
+        self.hub.counters.deliveries.add(missed);
     }
 }
 

@@ -9,7 +9,7 @@
 //!
 //! let hub = Hub::new(Limits::default(), Default::default(), 1);
 //! let ann = hub.open(Accept::default()).unwrap();
-//! ann.follow("tea").unwrap();
+//! ann.follow("tea", None).unwrap();
 //! hub.publish("tea", Publication::new(Message::text("hello"))).unwrap();
 //! let mut batch = std::collections::VecDeque::new();
 //! ann.outbox().take(&mut batch);
@@ -30,6 +30,7 @@ pub mod publication;
 pub mod outbox;
 pub mod storage;
 pub mod session;
+pub mod history;
 pub mod topics;
 pub mod counters;
 pub mod auto_response;
@@ -52,6 +53,7 @@ pub use connections::{Conn, Opened};
 pub use counters::Counters;
 pub use event::{Accept, CloseInfo, Decision, Passed, Verdict};
 pub use feed::{Feed, First};
+pub use history::{Followed, Position, Positions};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};
 pub use manifest::{Exports, Guard, Manifest, Route, Target};

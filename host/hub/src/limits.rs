@@ -38,6 +38,14 @@ pub struct Limits {
     pub topic_bytes_max: usize,
     /// Topics in all.
     pub topics_max: usize,
+    /// Publications that a topic keeps for those who come back; zero for none.
+    pub history_messages_max: usize,
+    /// How long it keeps each of them.
+    pub history_age_max: Duration,
+    /// The longest message that is kept.
+    pub history_message_bytes_max: usize,
+    /// Messages that all topics together keep in memory; those of rooms are in their storage.
+    pub history_bytes_max: usize,
     /// WebSocket connections in all; beyond it 503.
     pub connections_max: usize,
     /// Feeds in all; beyond it 503.
@@ -89,6 +97,10 @@ impl Default for Limits {
             follows_max: 128,
             topic_bytes_max: 256,
             topics_max: 100_000,
+            history_messages_max: 256,
+            history_age_max: Duration::from_secs(120),
+            history_message_bytes_max: 64 << 10,
+            history_bytes_max: 64 << 20,
             connections_max: 100_000,
             feeds_max: 100_000,
             room_key_bytes_max: 2 << 10,

@@ -39,11 +39,13 @@ pub struct Publication {
     pub message: Message,
     /// The event's name on event streams.
     pub event: Option<String>,
+    /// Not kept, and without a number: of no use to who comes back.
+    pub transient: bool,
     /// Who is left out.
     pub except: Option<ConnId>,
     /// Tells this topic's numbers from those that the same name had before a restart.
     pub epoch: u64,
-    /// The publication's number in its topic, from 1.
+    /// The publication's number in its topic, from 1; 0 if it is transient.
     pub sequence: u64,
     /// As event streams carry it: kept by the first who writes it there.
     pub event_stream: OnceLock<Bytes>,
@@ -52,7 +54,7 @@ pub struct Publication {
 impl Publication {
     /// A message without an event's name, to everybody.
     pub fn new(message: Message) -> Publication {
-        Publication { message, event: None, except: None, epoch: 0, sequence: 0, event_stream: OnceLock::new() }
+        Publication { message, event: None, transient: false, except: None, epoch: 0, sequence: 0, event_stream: OnceLock::new() }
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), LimitError> {

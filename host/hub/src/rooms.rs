@@ -1,8 +1,8 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, Body, Call, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Feed, Hub, Manifest, Message, Request, Response, RoomId,
-    Streamed, Transaction, Verdict,
+    App, Body, Call, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Feed, Hub, Manifest, Message, Positions, Request, Response,
+    RoomId, Streamed, Transaction, Verdict,
     alarms::Alarms,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
@@ -15,10 +15,7 @@ use std::{
     collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, Weak},
     task::Poll,
 };
 use tokio::sync::oneshot;
@@ -40,8 +37,6 @@ pub struct Rooms {
     /// The class of each route, in the manifest's order.
     classes: Vec<Option<String>>,
     spawn: Spawn,
-    /// Unix milliseconds, as of the last tick.
-    now: AtomicU64,
     /// Rooms that are awake, or of which there is something to remember.
     live: Mutex<HashMap<RoomId, Arc<Live>>>,
     alarms: Mutex<Alarms>,
@@ -83,15 +78,16 @@ impl Rooms {
         for (room, alarm) in engine.alarms()? {
             alarms.set(&room, Some(alarm.at));
         }
+        hub.tick(now);
         let classes = manifest.routes.iter().map(|route| route.room.clone()).collect();
-        let (now, live, alarms) = (AtomicU64::new(now), Mutex::default(), Mutex::new(alarms));
-        Ok(Arc::new_cyclic(|me| Rooms { hub, app, engine, classes, spawn, now, live, alarms, me: me.clone() }))
+        let (live, alarms) = (Mutex::default(), Mutex::new(alarms));
+        Ok(Arc::new_cyclic(|me| Rooms { hub, app, engine, classes, spawn, live, alarms, me: me.clone() }))
     }
 
-    /// Time has come so far: calls rooms whose alarms are due, and puts to sleep those that were idle for long enough.
+    /// Time has come so far, also for the hub: calls rooms whose alarms are due, and puts to sleep those that were idle for long enough.
     /// Call it every tenth of a second or so.
     pub fn tick(&self, now: u64) {
-        self.now.store(now, Ordering::Relaxed);
+        self.hub.tick(now);
         while let Some(room) = { self.alarms().take_due(now) } {
             if let Err(fault) = self.post(&room, RoomEvent::Alarm(0)) {
                 tracing::warn!(%room, "its alarm has to wait: {fault}");
@@ -265,14 +261,25 @@ impl Rooms {
                 }
                 (Ok(RoomAnswer::Done), None)
             }
-            event => match self.call(live, instance, transaction, event).await {
-                Ok(RoomAnswer::Feed(Ok(mut feed))) => {
-                    let slot = transaction.subscribe(std::mem::take(&mut feed.topics));
-                    transaction.keep();
-                    (Ok(RoomAnswer::Feed(Ok(feed))), Some(slot))
+            RoomEvent::Subscribe(request, last) => {
+                let since = last.as_deref().map(Positions::parse);
+                match self.call(live, instance, transaction, RoomEvent::Subscribe(request, last)).await {
+                    Ok(RoomAnswer::Feed(Ok(feed))) => Rooms::open_feed(transaction, feed, since),
+                    outcome => (outcome, None),
                 }
-                outcome => (outcome, None),
-            },
+            }
+            event => (self.call(live, instance, transaction, event).await, None),
+        }
+    }
+
+    /// The feed begins with the event that admitted it.
+    fn open_feed(transaction: &Transaction, mut feed: Feed, since: Option<Positions>) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+        match transaction.subscribe(std::mem::take(&mut feed.topics), since) {
+            Ok(slot) => {
+                transaction.keep();
+                (Ok(RoomAnswer::Feed(Ok(feed))), Some(slot))
+            }
+            Err(error) => (Err(Fault::Storage(error.to_string())), None),
         }
     }
 
@@ -347,7 +354,7 @@ impl Rooms {
     }
 
     fn now(&self) -> u64 {
-        self.now.load(Ordering::Relaxed)
+        self.hub.now()
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<Live>>> {

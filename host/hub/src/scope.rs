@@ -1,6 +1,6 @@
 //! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
 
-use crate::{AutoResponse, Conn, ConnId, Hub, LimitError, Message, Publication, SendError, Transaction};
+use crate::{AutoResponse, Conn, ConnId, Followed, Hub, LimitError, Message, Position, Publication, SendError, Transaction};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -100,11 +100,11 @@ impl Scope {
         }
     }
 
-    /// Lets the connection follow a topic.
-    pub fn follow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
+    /// Lets the connection follow a topic, from `since` on.
+    pub fn follow(&self, conn: &Arc<Conn>, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
         match self {
-            Scope::App(_) => conn.follow(topic),
-            Scope::Room(transaction) => transaction.follow(conn, topic),
+            Scope::App(_) => conn.follow(topic, since),
+            Scope::Room(transaction) => transaction.follow(conn, topic, since),
         }
     }
 

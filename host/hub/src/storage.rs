@@ -1,6 +1,6 @@
 //! The seam to the storage of rooms: one trait, answered by a file in the host and by memory in tests.
 
-use crate::RoomId;
+use crate::{Position, RoomId};
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, future::Future, ops::Bound, pin::Pin};
 
@@ -14,6 +14,8 @@ pub trait Engine: Send + Sync + 'static {
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError>;
     /// What is known of the room besides its entries; the default if it never wrote.
     fn stored(&self, room: &RoomId) -> Result<Stored, EngineError>;
+    /// The room's latest publications, in any order: what batches put into the slots of its log.
+    fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError>;
     /// Every room that has an alarm.
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError>;
     /// Writes all of the batch. Ready when it is durable: from then on no crash undoes it. After an error nothing of it was
@@ -74,6 +76,17 @@ pub struct Stored {
     pub bytes: u64,
     /// Its alarm.
     pub alarm: Option<Alarm>,
+    /// Of its topic, if anything was broadcast.
+    pub history: Option<Logged>,
+}
+
+/// What is kept of a room's topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Where the topic is.
+    pub position: Position,
+    /// Unix time in milliseconds; from then on nothing in the log is of any use.
+    pub expires: u64,
 }
 
 /// What a room changes at once.
@@ -85,8 +98,17 @@ pub struct Batch {
     pub clear: bool,
     /// New values; none deletes the key.
     pub writes: BTreeMap<String, Option<Bytes>>,
-    /// What is to be known of the room from now on. A room without entries and without an alarm is forgotten.
+    /// Publications for the slots of the room's log, each in the place of the one before it.
+    pub log: Vec<(u32, Bytes)>,
+    /// What is to be known of the room from now on. A room without entries, alarm and history is forgotten.
     pub stored: Stored,
+}
+
+impl Batch {
+    /// Changes no entry.
+    pub fn new(room: RoomId, stored: Stored) -> Batch {
+        Batch { room, clear: false, writes: BTreeMap::new(), log: Vec::new(), stored }
+    }
 }
 
 /// Why storage did not do what it was asked to. The text is the operator's.

@@ -1,16 +1,30 @@
 //! Publish and follow: a publication is made once and shared by every follower's outbox.
 
-use crate::{ConnId, LimitError, Limits, Outbox, Overflow, Publication, TopicPolicy};
+use crate::{
+    ConnId, Followed, LimitError, Limits, Outbox, Overflow, Position, Positions, Publication, TopicPolicy,
+    history::{self, History, Missed},
+};
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
+
+/// Milliseconds between two looks at what is too old to be kept.
+const SWEEP_EVERY: u64 = 10_000;
 
 /// All topics by name. One without followers is kept for its numbers until there are too many.
 pub struct Topics {
     limits: Limits,
     policy: TopicPolicy,
     seed: u64,
+    /// Unix milliseconds, as of the last tick.
+    now: AtomicU64,
+    swept: AtomicU64,
+    /// Bytes that all topics keep.
+    kept: Arc<AtomicUsize>,
     /// Held only to look a topic up; each topic has its own lock for its followers.
     topics: Mutex<Names>,
 }
@@ -22,14 +36,13 @@ struct Names {
 }
 
 struct Topic {
-    epoch: u64,
     overflow: Overflow,
     followers: Mutex<Followers>,
 }
 
-#[derive(Default)]
 struct Followers {
-    sequence: u64,
+    position: Position,
+    history: History,
     /// In the order of their opening, which is about their order in memory: with thousands of followers,
     /// a walk through them costs half as many cache misses as one in a hash's order.
     by_id: BTreeMap<ConnId, Arc<Outbox>>,
@@ -37,15 +50,69 @@ struct Followers {
 
 impl Topics {
     pub(crate) fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Topics {
-        Topics { limits, policy, seed, topics: Mutex::default() }
+        let (now, swept, kept, topics) = Default::default();
+        Topics { limits, policy, seed, now, swept, kept, topics }
     }
 
-    pub(crate) fn follow(&self, name: &str, id: ConnId, outbox: &Arc<Outbox>) -> Result<(), LimitError> {
+    /// Time has come so far, in Unix milliseconds: what is too old is forgotten.
+    pub(crate) fn tick(&self, now: u64) {
+        self.now.store(now, Ordering::Relaxed);
+        if self.kept.load(Ordering::Relaxed) == 0 || now < self.swept.load(Ordering::Relaxed) + SWEEP_EVERY {
+            return;
+        }
+        self.swept.store(now, Ordering::Relaxed);
+        let topics: Vec<Arc<Topic>> = self.names().by_name.values().cloned().collect();
+        for topic in topics {
+            topic.followers().history.expire(now, &self.limits);
+        }
+    }
+
+    /// Unix milliseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// With `since`, what was missed comes first; how many that were.
+    pub(crate) fn follow(
+        &self,
+        name: &str,
+        id: ConnId,
+        outbox: &Arc<Outbox>,
+        since: Option<&Positions>,
+    ) -> Result<(Followed, u64), LimitError> {
         // Under the names' lock, so that a sweep can't take the topic away in between.
         let mut names = self.names();
         let topic = self.topic(&mut names, name)?;
-        topic.followers().by_id.insert(id, outbox.clone());
-        Ok(())
+        let mut followers = topic.followers();
+        let (followed, missed) = followers.resume(since, self.now(), &self.limits);
+        Ok(followers.enter(id, outbox, followed, missed, topic.overflow))
+    }
+
+    /// As [`follow`](Topics::follow), of a topic whose history somebody else has.
+    pub(crate) fn follow_with(
+        &self,
+        name: &str,
+        id: ConnId,
+        outbox: &Arc<Outbox>,
+        (followed, missed): (Followed, Missed),
+    ) -> Result<(Followed, u64), LimitError> {
+        let mut names = self.names();
+        let topic = self.topic(&mut names, name)?;
+        let entered = topic.followers().enter(id, outbox, followed, missed, topic.overflow);
+        Ok(entered)
+    }
+
+    /// How [`follow`](Topics::follow) would begin now.
+    pub(crate) fn check(&self, name: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+        let topic = self.topic(&mut self.names(), name)?;
+        let since = since.map(|since| Positions(vec![since]));
+        let (followed, _) = topic.followers().resume(since.as_ref(), self.now(), &self.limits);
+        Ok(followed)
+    }
+
+    /// Where the topic is.
+    pub(crate) fn position(&self, name: &str) -> Result<Position, LimitError> {
+        Ok(self.topic(&mut self.names(), name)?.followers().position)
     }
 
     pub(crate) fn unfollow(&self, name: &str, id: ConnId) {
@@ -60,13 +127,29 @@ impl Topics {
         publication.check(&self.limits)?;
         let topic = self.topic(&mut self.names(), name)?;
         let mut followers = topic.followers();
-        followers.sequence += 1;
-        publication.epoch = topic.epoch;
-        publication.sequence = followers.sequence;
+        if publication.transient {
+            return Ok((0, followers.deliver(&Arc::new(publication), topic.overflow)));
+        }
+        followers.position.sequence += 1;
+        publication.epoch = followers.position.epoch;
+        publication.sequence = followers.position.sequence;
         let publication = Arc::new(publication);
-        let others = followers.by_id.iter().filter(|(id, _)| Some(**id) != publication.except);
-        let taken = others.filter(|(_, outbox)| outbox.deliver(&publication, topic.overflow)).count();
-        Ok((publication.sequence, taken as u64))
+        if self.limits.history_messages_max > 0 {
+            let now = self.now();
+            followers.history.expire(now, &self.limits);
+            followers.history.push(&publication, now, &self.limits);
+        }
+        Ok((publication.sequence, followers.deliver(&publication, topic.overflow)))
+    }
+
+    /// As [`publish`](Topics::publish), of a publication that has its number already, in a topic whose history somebody else has.
+    pub(crate) fn pass_on(&self, name: &str, publication: &Arc<Publication>) -> Result<u64, LimitError> {
+        let topic = self.topic(&mut self.names(), name)?;
+        let mut followers = topic.followers();
+        if !publication.transient {
+            followers.position = Position { epoch: publication.epoch, sequence: publication.sequence };
+        }
+        Ok(followers.deliver(publication, topic.overflow))
     }
 
     fn topic(&self, names: &mut Names, name: &str) -> Result<Arc<Topic>, LimitError> {
@@ -81,11 +164,9 @@ impl Topics {
             }
         }
         names.made += 1;
-        let topic = Arc::new(Topic {
-            epoch: self.seed.wrapping_add(names.made),
-            overflow: self.policy.overflow(name),
-            followers: Mutex::default(),
-        });
+        let position = Position { epoch: self.seed.wrapping_add(names.made), sequence: 0 };
+        let followers = Followers { position, history: History::new(self.kept.clone()), by_id: BTreeMap::new() };
+        let topic = Arc::new(Topic { overflow: self.policy.overflow(name), followers: Mutex::new(followers) });
         names.by_name.insert(name.to_owned(), topic.clone());
         Ok(topic)
     }
@@ -98,6 +179,34 @@ impl Topics {
 impl Topic {
     fn followers(&self) -> MutexGuard<'_, Followers> {
         self.followers.lock().expect("nothing panics while it holds a topic")
+    }
+}
+
+impl Followers {
+    fn resume(&mut self, since: Option<&Positions>, now: u64, limits: &Limits) -> (Followed, Missed) {
+        let here = self.position;
+        let since = since.map(|since| since.within(here));
+        self.history.expire(now, limits);
+        history::resume(since, here, |sequence| self.history.behind(sequence))
+    }
+
+    /// One more follows, and gets first what it missed; that is a gap if there is no room for it. How many it got.
+    fn enter(&mut self, id: ConnId, outbox: &Arc<Outbox>, mut followed: Followed, missed: Missed, overflow: Overflow) -> (Followed, u64) {
+        let bytes = missed.iter().map(|publication| publication.message.len()).sum();
+        let fits = missed.is_empty() || outbox.has_room(bytes, missed.len() - 1, 0);
+        if fits {
+            missed.iter().for_each(|publication| _ = outbox.deliver(publication, overflow));
+        } else {
+            followed = Followed { from: self.position, gap: true };
+        }
+        self.by_id.insert(id, outbox.clone());
+        (followed, if fits { missed.len() as u64 } else { 0 })
+    }
+
+    /// To how many.
+    fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> u64 {
+        let others = self.by_id.iter().filter(|(id, _)| Some(**id) != publication.except);
+        others.filter(|(_, outbox)| outbox.deliver(publication, overflow)).count() as u64
     }
 }
 
@@ -136,9 +245,9 @@ mod tests {
     fn a_publication_reaches_every_follower_in_order_and_nobody_else() {
         let hub = hub(Limits::default());
         let [ann, bob, eve] = [(); 3].map(|()| hub.open(Accept::default()).unwrap());
-        ann.follow("tea").unwrap();
-        bob.follow("tea").unwrap();
-        eve.follow("milk").unwrap();
+        ann.follow("tea", None).unwrap();
+        bob.follow("tea", None).unwrap();
+        eve.follow("milk", None).unwrap();
         assert_eq!((say(&hub, "tea", "a"), say(&hub, "tea", "b")), (1, 2));
         bob.unfollow("tea");
         assert_eq!(say(&hub, "tea", "c"), 3);
@@ -151,8 +260,8 @@ mod tests {
     fn the_one_left_out_hears_nothing() {
         let hub = hub(Limits::default());
         let [ann, bob] = [(); 2].map(|()| hub.open(Accept::default()).unwrap());
-        ann.follow("tea").unwrap();
-        bob.follow("tea").unwrap();
+        ann.follow("tea", None).unwrap();
+        bob.follow("tea", None).unwrap();
         let except = Some(ann.id());
         hub.publish("tea", Publication { except, ..Publication::new(Message::text("psst")) }).unwrap();
         assert_eq!((heard(&ann).len(), heard(&bob).len()), (0, 1));
@@ -162,7 +271,7 @@ mod tests {
     fn one_allocation_serves_all_followers() {
         let hub = hub(Limits::default());
         let conns: Vec<Opened> = (0..3).map(|_| hub.open(Accept::default()).unwrap()).collect();
-        conns.iter().for_each(|conn| conn.follow("tea").unwrap());
+        conns.iter().for_each(|conn| _ = conn.follow("tea", None).unwrap());
         say(&hub, "tea", "once");
         let taken: Vec<Arc<Publication>> = conns
             .iter()
@@ -189,13 +298,13 @@ mod tests {
     fn topics_that_nobody_follows_give_way_to_new_ones_and_followed_ones_stay() {
         let hub = hub(Limits { topics_max: 2, ..Limits::default() });
         let ann = hub.open(Accept::default()).unwrap();
-        ann.follow("kept").unwrap();
+        ann.follow("kept", None).unwrap();
         for topic in ["a", "b", "c"] {
             assert_eq!(say(&hub, topic, "x"), 1);
         }
         assert_eq!((say(&hub, "kept", "one"), say(&hub, "kept", "two")), (1, 2));
-        ann.follow("also").unwrap();
-        assert_eq!(ann.follow("too many"), Err(LimitError::TooMany));
+        ann.follow("also", None).unwrap();
+        assert_eq!(ann.follow("too many", None), Err(LimitError::TooMany));
     }
 
     #[test]

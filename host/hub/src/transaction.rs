@@ -2,11 +2,13 @@
 
 pub use crate::effects::Slot;
 use crate::{
-    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message, Publication, RoomId, SendError, Stored,
+    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError, Message, Position, Positions, Publication,
+    RoomId, SendError, Stored,
     effects::Effects,
+    history::{self, Missed},
     limits::{ALARM_ATTEMPTS_MAX, ALARM_RETRY, IDS_PAGE_MAX},
     overlay::{self, Overlay},
-    storage::{Range, behind_prefix},
+    storage::{Logged, Range, behind_prefix},
 };
 use bytes::Bytes;
 use std::{
@@ -40,6 +42,8 @@ pub struct Transaction {
 struct State {
     /// As the engine has it, once it was asked.
     stored: Option<Stored>,
+    /// Where the room's topic is without what was kept, once somebody asked.
+    base: Option<Position>,
     kept: Part,
     event: Part,
     flushes: u64,
@@ -53,6 +57,10 @@ struct Part {
     bytes: i64,
     alarm: Option<Option<Alarm>>,
     effects: Effects,
+    /// Broadcasts that have a number.
+    numbered: u64,
+    /// Connections that came with the event that runs.
+    joined: Vec<ConnId>,
     /// Bytes of writes, messages and publications.
     weight: usize,
 }
@@ -267,9 +275,11 @@ impl Transaction {
         self.state().event.effects.set_tags(conn, tags, self.hub.limits())
     }
 
-    /// Lets the connection follow a topic.
-    pub fn follow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
-        self.state().event.effects.follow(conn, topic, self.hub.limits())
+    /// Lets the connection follow a topic, from `since` on.
+    pub fn follow(&self, conn: &Arc<Conn>, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+        let followed = self.hub.check_follow(topic, since)?;
+        self.state().event.effects.follow(conn, topic, followed.from);
+        Ok(followed)
     }
 
     /// Undoes [`follow`](Transaction::follow).
@@ -284,11 +294,49 @@ impl Transaction {
         state.event.effects.publish(topic, publication, self.hub.limits())
     }
 
-    /// Publishes to the room's own topic: to its connections and feeds.
-    pub fn broadcast(&self, publication: Publication) -> Result<(), LimitError> {
+    /// Publishes to the room's own topic: to its connections and feeds. Its number, or 0 if it is transient.
+    pub fn broadcast(&self, mut publication: Publication) -> Result<Result<u64, LimitError>, EngineError> {
         let mut state = self.state();
-        state.event.weigh(publication.message.len(), self.hub.limits().room_event_bytes_max)?;
-        state.event.effects.broadcast(publication, self.hub.limits())
+        let checked = publication.check(self.hub.limits());
+        let max = self.hub.limits().room_event_bytes_max;
+        if let Err(error) = checked.and_then(|()| state.event.weigh(publication.message.len(), max)) {
+            return Ok(Err(error));
+        }
+        if !publication.transient {
+            let Position { epoch, sequence } = self.place(&mut state)?;
+            (publication.epoch, publication.sequence) = (epoch, sequence + 1);
+            state.event.numbered += 1;
+        }
+        let sequence = publication.sequence;
+        state.event.effects.broadcast(publication);
+        Ok(Ok(sequence))
+    }
+
+    /// Where the room's topic is, behind what this event has broadcast so far.
+    pub fn position(&self) -> Result<Position, EngineError> {
+        self.place(&mut self.state())
+    }
+
+    /// Sends a connection that comes with this event what was broadcast behind `since`, and before it came; refused as not valid
+    /// for any other connection.
+    pub fn resume(&self, conn: &Arc<Conn>, since: Position) -> Result<Result<Followed, LimitError>, EngineError> {
+        let mut state = self.state();
+        if !state.event.joined.contains(&conn.id()) {
+            return Ok(Err(LimitError::NotValid));
+        }
+        let base = self.base(&mut state)?;
+        let came = Position { sequence: base.sequence + state.kept.numbered, ..base };
+        let (followed, missed) = self.missed(&state, Some(since), came)?;
+        let bytes = missed.iter().map(|publication| publication.message.len()).sum::<usize>();
+        let state = &mut *state;
+        if !state.event.effects.has_room(conn, bytes, missed.len(), &state.kept.effects) {
+            return Ok(Ok(Followed { from: came, gap: true }));
+        }
+        for publication in missed {
+            // A connection that closes already wants nothing.
+            _ = state.event.effects.send(conn, publication.message.clone(), self.hub.limits(), &state.kept.effects);
+        }
+        Ok(Ok(followed))
     }
 
     /// Sets what answers for the room's connections.
@@ -298,7 +346,9 @@ impl Transaction {
 
     /// The connection is one of the room's from this event on.
     pub fn join(&self, conn: Arc<Conn>) {
-        self.state().event.effects.join(conn);
+        let mut state = self.state();
+        state.event.joined.push(conn.id());
+        state.event.effects.join(conn);
     }
 
     /// It is none of the room's any more.
@@ -306,9 +356,47 @@ impl Transaction {
         self.state().event.effects.leave(conn);
     }
 
-    /// Opens a feed that gets what the room broadcasts from this event on, and what it follows besides.
-    pub fn subscribe(&self, topics: Vec<String>) -> Arc<Slot> {
-        self.state().event.effects.subscribe(topics)
+    /// Opens a feed that gets what the room broadcasts from this event on, or from where it was, and what it follows besides.
+    pub fn subscribe(&self, topics: Vec<String>, since: Option<Positions>) -> Result<Arc<Slot>, EngineError> {
+        let mut state = self.state();
+        let here = self.place(&mut state)?;
+        let was = since.as_ref().map(|since| since.within(here));
+        let missed = self.missed(&state, was, here)?;
+        Ok(state.event.effects.subscribe(topics, since, missed))
+    }
+
+    /// Where the room's topic is, behind what was broadcast so far.
+    fn place(&self, state: &mut State) -> Result<Position, EngineError> {
+        let base = self.base(state)?;
+        Ok(Position { sequence: base.sequence + state.kept.numbered + state.event.numbered, ..base })
+    }
+
+    fn base(&self, state: &mut State) -> Result<Position, EngineError> {
+        if let Some(base) = state.base {
+            return Ok(base);
+        }
+        let base = match self.stored(state)?.history {
+            Some(logged) => logged.position,
+            // Refused only if there are too many topics: then nobody hears of it.
+            None => self.hub.room_position(&self.room).unwrap_or(Position { epoch: 0, sequence: 0 }),
+        };
+        Ok(*state.base.insert(base))
+    }
+
+    /// What was broadcast behind `since` and up to `here`.
+    fn missed(&self, state: &State, since: Option<Position>, here: Position) -> Result<(Followed, Missed), EngineError> {
+        let mut log = Ok(Vec::new());
+        let resumed = history::resume(since, here, |sequence| {
+            log = self.engine.log(&self.room);
+            let (now, limits) = (self.hub.now(), self.hub.limits());
+            let stored = log.iter().flatten().filter_map(|bytes| history::decode(bytes, here.epoch, now, limits));
+            let recent = [&state.kept, &state.event].into_iter().flat_map(|part| part.effects.numbered().cloned());
+            let mut missed: Missed = stored.chain(recent).collect();
+            missed.retain(|publication| (sequence + 1..=here.sequence).contains(&publication.sequence));
+            missed.sort_by_key(|publication| publication.sequence);
+            missed
+        });
+        log.map(|_| resumed)
     }
 }
 
@@ -327,8 +415,8 @@ impl Transaction {
     /// Undoes what the event that runs has done so far, but for connections that came or went with it (WIT `room.rollback`).
     pub fn rollback(&self) {
         let mut state = self.state();
-        let effects = mem::take(&mut state.event.effects).members_only();
-        state.event = Part { effects, ..Part::default() };
+        let Part { effects, joined, .. } = mem::take(&mut state.event);
+        state.event = Part { effects: effects.members_only(), joined, ..Part::default() };
     }
 
     /// Whether so much was kept that it is time to commit.
@@ -359,11 +447,18 @@ impl Transaction {
 
     /// Commits what was kept, then does what others see of it. The alarm, if it was changed.
     pub async fn commit(&self) -> Result<Option<Option<Alarm>>, EngineError> {
-        let Part { overlay, bytes, alarm, effects, .. } = mem::take(&mut self.state().kept);
-        if !overlay.is_empty() || alarm.is_some() {
+        let Part { overlay, bytes, alarm, effects, numbered, .. } = mem::take(&mut self.state().kept);
+        let base = self.state().base.take();
+        let logged = base.filter(|_| numbered > 0 && self.hub.limits().history_messages_max > 0).map(|base| Logged {
+            position: Position { sequence: base.sequence + numbered, ..base },
+            expires: self.hub.now() + self.hub.limits().history_age_max.as_millis() as u64,
+        });
+        if !overlay.is_empty() || alarm.is_some() || logged.is_some() {
             let before = self.stored(&mut self.state())?;
-            let stored = Stored { bytes: before.bytes.saturating_add_signed(bytes), alarm: alarm.unwrap_or(before.alarm) };
-            let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, stored };
+            let bytes = before.bytes.saturating_add_signed(bytes);
+            let stored = Stored { bytes, alarm: alarm.unwrap_or(before.alarm), history: logged.or(before.history) };
+            let log = logged.map_or_else(Vec::new, |_| effects.log(self.hub.now(), self.hub.limits()));
+            let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, log, stored };
             self.engine.commit(batch).await?;
             self.hub.counters().commits.add(1);
             self.state().stored = Some(stored);
@@ -379,8 +474,9 @@ impl Transaction {
 
 impl State {
     fn keep(&mut self) {
-        let Part { overlay, bytes, alarm, effects, weight } = mem::take(&mut self.event);
+        let Part { overlay, bytes, alarm, effects, numbered, weight, .. } = mem::take(&mut self.event);
         self.kept.weight += weight;
+        self.kept.numbered += numbered;
         self.kept.overlay.absorb(overlay);
         self.kept.bytes += bytes;
         self.kept.alarm = alarm.or(self.kept.alarm);

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, App, AutoResponse, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, Limits, Manifest, Message, Opened, Outgoing,
-    Publication, Request, Response, RoomId, Rooms, Route, Target, Transaction,
+    Accept, App, AutoResponse, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, LimitError, Limits, Manifest, Message, Opened,
+    Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Target, Transaction,
     app::{RoomAnswer, RoomEvent},
     storage::Range,
     testing::{FakeApp, Memory},
@@ -139,7 +139,7 @@ fn say(transaction: &Transaction, message: &Message) {
     let mut log = transaction.get("log").unwrap().unwrap_or_default().to_vec();
     log.extend_from_slice(message.bytes());
     transaction.put("log", log.into()).unwrap();
-    transaction.broadcast(Publication::new(message.clone())).unwrap();
+    transaction.broadcast(Publication::new(message.clone())).unwrap().unwrap();
 }
 
 fn heard(conn: &Conn) -> Vec<String> {
@@ -401,6 +401,81 @@ fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     }
     assert!(!elsewhere.answer_automatically(&ping));
     assert_eq!(world.hub.counters().auto_responses.get(), 2);
+}
+
+/// Whoever comes resumes from the position at the end of its path, if there is one.
+fn resuming(seen: Arc<Mutex<Vec<(u64, bool)>>>) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
+    move |event, transaction| {
+        if let RoomEvent::Open(conn, request) = event
+            && let Ok(since) = request.path.rsplit('/').next().unwrap().parse()
+        {
+            let followed = transaction.resume(conn, since).unwrap().unwrap();
+            seen.lock().unwrap().push((followed.from.sequence, followed.gap));
+        }
+        if let RoomEvent::Messages(conn, messages) = event {
+            if messages[0] == Message::text("trap") {
+                return Err(Fault::Trap("as asked".into()));
+            }
+            let here = transaction.position().unwrap();
+            assert_eq!(transaction.resume(conn, here), Ok(Err(LimitError::NotValid)), "only who comes");
+        }
+        Ok(())
+    }
+}
+
+fn come(world: &World, since: Position) -> Opened {
+    let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
+    let request = Request { path: format!("/rooms/tea/{since}"), ..request("tea") };
+    world.run(world.rooms.clone().open(conn.clone(), request)).unwrap();
+    conn
+}
+
+#[test]
+fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once_and_in_order() {
+    let seen = Arc::<Mutex<Vec<(u64, bool)>>>::default();
+    let world = World::new(resuming(seen.clone()));
+    let ann = world.join("tea");
+    world.say(&ann, &["a", "b"]).unwrap();
+    assert!(world.say(&ann, &["trap"]).is_err());
+    world.say(&ann, &["c"]).unwrap();
+    assert_eq!(heard(&ann), ["a", "b", "c"]);
+    let epoch = world.memory.stored(&room("tea")).unwrap().history.unwrap().position.epoch;
+    let cases: [(u64, u64, &[&str], (u64, bool)); 5] = [
+        (epoch, 0, &["a", "b", "c"], (0, false)),
+        (epoch, 2, &["c"], (2, false)),
+        (epoch, 3, &[], (3, false)),
+        (epoch, 4, &[], (3, true)),
+        (epoch ^ 1, 0, &[], (3, true)),
+    ];
+    for (epoch, sequence, texts, followed) in cases {
+        let conn = come(&world, Position { epoch, sequence });
+        assert_eq!((heard(&conn), seen.lock().unwrap().pop()), (texts.iter().map(|text| text.to_string()).collect(), Some(followed)));
+    }
+    let again = World::over(world.memory.clone(), Arc::new(resuming(seen.clone())));
+    let bob = come(&again, Position { epoch, sequence: 1 });
+    again.say(&bob, &["d"]).unwrap();
+    assert_eq!(heard(&bob), ["b", "c", "d"], "over a restart");
+    again.advance(Duration::from_secs(121));
+    let late = come(&again, Position { epoch, sequence: 2 });
+    assert_eq!((heard(&late).len(), seen.lock().unwrap().pop()), (0, Some((4, true))), "all of it is too old");
+}
+
+#[test]
+fn what_is_transient_has_no_number_and_costs_no_commit() {
+    let world = World::new(|event, transaction| {
+        if let RoomEvent::Open(..) = event {
+            let passing = Publication { transient: true, ..Publication::new(Message::text("passed")) };
+            assert_eq!(transaction.broadcast(passing), Ok(Ok(0)));
+        }
+        Ok(())
+    });
+    let ann = world.join("tea");
+    assert_eq!((heard(&ann), world.hub.counters().commits.get()), (vec!["passed".into()], 0));
+    world.say(&ann, &["a"]).unwrap();
+    world.join("tea");
+    world.say(&ann, &["b"]).unwrap();
+    assert_eq!((heard(&ann), world.hub.counters().commits.get()), (["a", "passed", "b"].map(String::from).to_vec(), 2));
+    assert_eq!(world.memory.stored(&room("tea")).unwrap().history.unwrap().position.sequence, 2);
 }
 
 #[test]

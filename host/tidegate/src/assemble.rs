@@ -62,7 +62,7 @@ pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     Hub::new(Limits { rooms_awake_max, ..config.limits.clone() }, config.topics.clone(), seed)
 }
 
-/// How often rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
+/// How often hub and rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
 const TICK: Duration = Duration::from_millis(100);
 
 /// The app with its rooms, if it has any: their storage is opened, and they are called when their alarms are due.
@@ -77,19 +77,24 @@ pub(crate) fn with_rooms(
     let spawn = Box::new(|task| _ = tokio::spawn(task));
     let rooms = Rooms::new(hub.clone(), app, Arc::new(storage), manifest, spawn, unix_ms())
         .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
-    let ticked = Arc::downgrade(&rooms);
-    worker.spawn(async move {
-        while let Some(rooms) = ticked.upgrade() {
-            rooms.tick(unix_ms());
-            drop(rooms);
-            tokio::time::sleep(TICK).await;
-        }
-    });
+    tick(worker, &rooms, |rooms| rooms.tick(unix_ms()));
     Ok(rooms)
 }
 
+/// Calls `ticked` with the time every now and then, as long as somebody has it.
+pub(crate) fn tick<T: Send + Sync + 'static>(worker: &Handle, ticked: &Arc<T>, tick: impl Fn(&T) + Send + 'static) {
+    let ticked = Arc::downgrade(ticked);
+    worker.spawn(async move {
+        while let Some(ticked) = ticked.upgrade() {
+            tick(&ticked);
+            drop(ticked);
+            tokio::time::sleep(TICK).await;
+        }
+    });
+}
+
 /// The time of day, which the hub doesn't know by itself.
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 

@@ -88,6 +88,8 @@ async fn ticker_tells_prices_and_counts_on() {
     visit("ticker", async |server| {
         let client = Client::new();
         let mut feed = client.get(server.url("/prices")).send().await.unwrap().bytes_stream();
+        let position = soon("where it begins", feed.next()).await.unwrap().unwrap();
+        assert!(position.starts_with(b"id: ") && position.ends_with(b"-0\n\n"), "{position:?}");
         let first = soon("the first event", feed.next()).await.unwrap().unwrap();
         assert_eq!(first, "event: open\ndata: the market is open\n\n");
         let price = r#"{"name":"tea","price":12.5}"#;

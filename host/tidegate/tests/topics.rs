@@ -4,6 +4,7 @@ mod support;
 
 use futures_util::{StreamExt as _, future::join_all, stream::BoxStream};
 use reqwest::Client;
+use rustix::process::Signal;
 use std::fs;
 use support::{
     Stopped, Tidegate,
@@ -31,13 +32,27 @@ struct Reader {
 
 impl Reader {
     async fn follow(server: &Tidegate, topic: &str) -> Reader {
-        let answer = soon("the feed", reqwest::get(server.url(&format!("/feed?topic={topic}")))).await.unwrap();
+        let mut reader = Reader::open(server, &format!("/feed?topic={topic}"), None).await;
+        assert!(reader.until("-0\n\n").await.starts_with("id: "), "where it begins");
+        assert_eq!(reader.until("second\n\n").await, "event: begun\ndata: first\ndata: second\n\n");
+        reader
+    }
+
+    /// `last`: the id of the last event that the client had.
+    async fn open(server: &Tidegate, path: &str, last: Option<&str>) -> Reader {
+        let request = reqwest::Client::new().get(server.url(path)).header("accept", "text/event-stream");
+        let request = last.into_iter().fold(request, |request, last| request.header("last-event-id", last));
+        let answer = soon("the feed", request.send()).await.unwrap();
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
         assert_eq!((answer.status().as_u16(), header("content-type").as_str()), (200, "text/event-stream"));
         assert_eq!((header("cache-control").as_str(), header("x-accel-buffering").as_str()), ("no-cache, no-transform", "no"));
-        let mut reader = Reader { pieces: answer.bytes_stream().map(|piece| piece.map(Into::into)).boxed(), heard: String::new() };
-        assert_eq!(reader.until("second\n\n").await, "event: begun\ndata: first\ndata: second\n\n");
-        reader
+        Reader { pieces: answer.bytes_stream().map(|piece| piece.map(Into::into)).boxed(), heard: String::new() }
+    }
+
+    /// The id that the client has once it has seen this text.
+    async fn id_at(&mut self, end: &str) -> String {
+        let told = self.until(end).await;
+        told.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().expect("an id").to_owned()
     }
 
     /// All up to and with this text, which is forgotten.
@@ -85,6 +100,84 @@ async fn a_publication_reaches_every_follower_in_order_and_costs_no_guest_call()
     assert_eq!(calls(&many), 20 * 4 + 20 + 10);
     assert_eq!((many.counter("publications"), many.counter("deliveries")), (10, 400));
     assert_eq!((many.counter("connections"), many.counter("feeds"), many.counter("faults")), (20, 20, 0));
+}
+
+#[tokio::test]
+async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is_gone() {
+    let place = tempfile::tempdir().unwrap();
+    let data = ["--data", place.path().to_str().unwrap(), "--limit", "history_messages_max=3", "--limit", "room_idle_max=1ms"];
+    for (feed, publish) in [("/feed?topic=news", "/publish/news"), ("/rooms/tea", "/rooms/tea")] {
+        let mut server = rogue(&data);
+        let post = async |server: &Tidegate, text: &str| {
+            reqwest::Client::new().post(server.url(publish)).body(text.to_owned()).send().await.unwrap().error_for_status().unwrap();
+        };
+        post(&server, "before").await;
+        let mut ann = Reader::open(&server, feed, None).await;
+        let begun = ann.id_at("begun").await;
+        assert!(begun.ends_with("-1"), "{feed}: {begun}");
+        post(&server, "heard").await;
+        let last = ann.id_at("data: heard\n\n").await;
+        drop(ann);
+        for text in ["one", "two"] {
+            post(&server, text).await;
+        }
+        if feed.starts_with("/rooms") {
+            server.signal(Signal::KILL);
+            server.wait();
+            server = rogue(&data);
+        }
+        let events = |epoch: &str| format!("id: {epoch}-3\ndata: one\n\nid: {epoch}-4\ndata: two\n\n");
+        let epoch = last.strip_suffix("-2").unwrap();
+        let mut again = Reader::open(&server, feed, Some(&last)).await;
+        assert!(again.until("data: two\n\n").await.ends_with(&events(epoch)), "{feed}");
+        for lost in ["0-1", "neither ours", &begun] {
+            post(&server, "more").await;
+            let mut reader = Reader::open(&server, feed, Some(lost)).await;
+            let told = reader.until("event: tidegate-gap\ndata: read the state anew\n\n").await;
+            assert!(!told.contains("data: one") && !told.contains("data: more"), "{feed} {lost}: {told}");
+            post(&server, "new").await;
+            reader.until("data: new\n\n").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_feed_of_several_topics_comes_back_to_its_place_in_each() {
+    let server = rogue(&[]);
+    let mut ann = Reader::open(&server, "/feed?topic=tea&also=milk", None).await;
+    ann.until("begun").await;
+    publish(&server, "tea", "hot").await;
+    publish(&server, "milk", "cold").await;
+    publish(&server, "milk", "fresh").await;
+    let last = ann.id_at("data: fresh\n\n").await;
+    drop(ann);
+    publish(&server, "milk", "sour").await;
+    publish(&server, "tea", "stale").await;
+    let mut again = Reader::open(&server, "/feed?topic=tea&also=milk", Some(&last)).await;
+    let told = again.until("data: sour\n\n").await;
+    assert!(told.contains("data: stale\n") && !told.contains("hot") && !told.contains("fresh") && !told.contains("gap"), "{told}");
+    let sequences = |id: &str| id.split(',').map(|position| position.rsplit('-').next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(sequences(&last), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_socket_that_comes_back_gets_what_it_missed_or_is_told_that_something_is_gone() {
+    let server = rogue(&[]);
+    let mut ann = Socket::connect(server.ws("/socket")).await;
+    let from = ann.ask("since news").await;
+    let from = from.strip_suffix(" whole").expect("nothing was missed").to_owned();
+    publish(&server, "news", "one").await;
+    assert_eq!(ann.text().await, "one");
+    let epoch = from.strip_suffix("-0").unwrap();
+    for (since, told) in [("-0", vec!["one", "-0 whole"]), ("-1", vec!["-1 whole"]), ("-2", vec!["-1 gap"])] {
+        let mut again = Socket::connect(server.ws("/socket")).await;
+        again.say(format!("since news {epoch}{since}")).await;
+        for expected in told {
+            assert_eq!(again.text().await.replace(epoch, ""), expected, "since {since}");
+        }
+        publish(&server, "other", "x").await;
+        again.close().await;
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ pub(crate) mod topics;
 pub(crate) mod websockets;
 
 use crate::{
-    bindings::tidegate::app::types::{self, LimitError, Message},
+    bindings::tidegate::app::types::{self, Followed, LimitError, Message, Position},
     state::State,
 };
 use bytes::Bytes;
@@ -31,9 +31,9 @@ impl State {
 
 /// What the app publishes, as the hub has it.
 fn publication(publication: topics::Publication) -> Result<hub::Publication, hub::LimitError> {
-    let topics::Publication { message, event, except } = publication;
+    let topics::Publication { message, event, except, transient } = publication;
     let except = except.map(|id| id.parse()).transpose()?;
-    Ok(hub::Publication { event, except, ..hub::Publication::new(self::message(message)) })
+    Ok(hub::Publication { event, except, transient, ..hub::Publication::new(self::message(message)) })
 }
 
 /// Takes the message's memory over.
@@ -41,6 +41,22 @@ fn message(message: Message) -> hub::Message {
     match message {
         Message::Text(text) => hub::Message::Text(text.into()),
         Message::Binary(bytes) => hub::Message::Binary(Bytes::from(bytes)),
+    }
+}
+
+fn position(position: Position) -> hub::Position {
+    hub::Position { epoch: position.epoch, sequence: position.sequence }
+}
+
+impl From<hub::Position> for Position {
+    fn from(position: hub::Position) -> Position {
+        Position { epoch: position.epoch, sequence: position.sequence }
+    }
+}
+
+impl From<hub::Followed> for Followed {
+    fn from(followed: hub::Followed) -> Followed {
+        Followed { from: followed.from.into(), gap: followed.gap }
     }
 }
 

@@ -55,7 +55,7 @@ async fn commit_each(mut socket: Socket, storage: Rc<Storage>, room: RoomId) {
         let value = message.clone().into_data();
         let stored = Stored { bytes: (KEY.len() + value.len()) as u64, ..Stored::default() };
         let writes = BTreeMap::from([(KEY.to_owned(), Some(value))]);
-        let batch = Batch { room: room.clone(), clear: false, writes, stored };
+        let batch = Batch { writes, ..Batch::new(room.clone(), stored) };
         if storage.commit(batch).await.is_err() || socket.send(message).await.is_err() {
             return;
         }

@@ -1,7 +1,10 @@
 //! What a room's handlers reach, by imports.
 
-use super::{limit_error, published};
-use crate::{LimitError, Publication, StorageError, bindings::tidegate::app::room};
+use super::{followed, limit_error, position, published};
+use crate::{
+    Followed, LimitError, Position, Publication, StorageError,
+    bindings::tidegate::app::{room, websockets::Connection},
+};
 use std::time::SystemTime;
 
 pub(crate) fn room_get(key: &str) -> Option<Vec<u8>> {
@@ -39,7 +42,16 @@ pub(crate) fn room_alarm() -> Option<u64> {
 }
 
 pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
-    room::broadcast(&published(publication)).map_err(limit_error)
+    room::broadcast(&published(publication)).map(drop).map_err(limit_error)
+}
+
+pub(crate) fn room_position() -> Position {
+    let room::Position { epoch, sequence } = room::topic_position();
+    Position { epoch, sequence }
+}
+
+pub(super) fn resume(connection: &Connection, since: Position) -> Result<Followed, LimitError> {
+    room::resume(connection, position(since)).map(followed).map_err(limit_error)
 }
 
 pub(crate) fn room_flush() {

@@ -1,10 +1,11 @@
 //! What a room's handlers reach natively: the hub's transaction of the room, and a clock that the test moves.
 
-use super::{limit_error, published, scope};
-use crate::{LimitError, Publication, StorageError};
+use super::{followed, limit_error, position, published, scope};
+use crate::{Followed, LimitError, Position, Publication, StorageError};
 use std::{
     cell::Cell,
     pin::pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::SystemTime,
 };
@@ -60,7 +61,16 @@ pub(crate) fn room_alarm() -> Option<u64> {
 
 pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
     let publication = published(publication)?;
-    transaction().broadcast(publication).map_err(limit_error)
+    transaction().broadcast(publication).expect(FAILED).map(drop).map_err(limit_error)
+}
+
+pub(crate) fn room_position() -> Position {
+    let hub::Position { epoch, sequence } = transaction().position().expect(FAILED);
+    Position { epoch, sequence }
+}
+
+pub(super) fn resume(conn: &Arc<hub::Conn>, since: Position) -> Result<Followed, LimitError> {
+    transaction().resume(conn, position(since)).expect(FAILED).map(followed).map_err(limit_error)
 }
 
 pub(crate) fn room_flush() {

@@ -23,10 +23,18 @@ pub struct Memory(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    rooms: BTreeMap<RoomId, (BTreeMap<String, Bytes>, Stored)>,
+    rooms: BTreeMap<RoomId, Kept>,
     failures: VecDeque<EngineError>,
     held: bool,
     waiting: Vec<Waker>,
+}
+
+/// Of one room.
+#[derive(Default)]
+struct Kept {
+    entries: BTreeMap<String, Bytes>,
+    log: BTreeMap<u32, Bytes>,
+    stored: Stored,
 }
 
 impl Memory {
@@ -60,7 +68,7 @@ impl State {
         if let Some(failure) = self.failures.pop_front() {
             return Err(failure);
         }
-        let (entries, stored) = self.rooms.entry(batch.room.clone()).or_default();
+        let Kept { entries, log, stored } = self.rooms.entry(batch.room.clone()).or_default();
         if batch.clear {
             entries.clear();
         }
@@ -70,6 +78,7 @@ impl State {
                 None => _ = entries.remove(&key),
             }
         }
+        log.extend(batch.log);
         *stored = batch.stored;
         if *stored == Stored::default() {
             self.rooms.remove(&batch.room);
@@ -80,24 +89,28 @@ impl State {
 
 impl Engine for Memory {
     fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.state().rooms.get(room).and_then(|(entries, _)| entries.get(key).cloned()))
+        Ok(self.state().rooms.get(room).and_then(|kept| kept.entries.get(key).cloned()))
     }
 
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
         let state = self.state();
-        let Some((entries, _)) = state.rooms.get(room) else { return Ok(Vec::new()) };
+        let Some(Kept { entries, .. }) = state.rooms.get(room) else { return Ok(Vec::new()) };
         let within =
             entries.range::<str, (Bound<&str>, Bound<&str>)>((range.start, range.end)).map(|(key, value)| (key.clone(), value.clone()));
         Ok(if range.reverse { within.rev().take(range.limit).collect() } else { within.take(range.limit).collect() })
     }
 
     fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
-        Ok(self.state().rooms.get(room).map_or_else(Stored::default, |(_, stored)| *stored))
+        Ok(self.state().rooms.get(room).map_or_else(Stored::default, |kept| kept.stored))
+    }
+
+    fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {
+        Ok(self.state().rooms.get(room).map_or_else(Vec::new, |kept| kept.log.values().cloned().collect()))
     }
 
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
         let state = self.state();
-        Ok(state.rooms.iter().filter_map(|(room, (_, stored))| Some((room.clone(), stored.alarm?))).collect())
+        Ok(state.rooms.iter().filter_map(|(room, kept)| Some((room.clone(), kept.stored.alarm?))).collect())
     }
 
     fn commit(&self, batch: Batch) -> Commit {

@@ -1,8 +1,8 @@
 //! What every engine must do, whatever it keeps its rooms on.
 
 use crate::{
-    Alarm, Batch, Engine, EngineError, RoomId, Stored,
-    storage::{Commit, Range},
+    Alarm, Batch, Engine, EngineError, Position, RoomId, Stored,
+    storage::{Commit, Logged, Range},
 };
 use bytes::Bytes;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -26,6 +26,7 @@ pub fn suite(engine: &dyn Engine, run: impl Fn(Commit) -> Result<(), EngineError
     suite.rooms_never_see_each_other();
     suite.a_clear_goes_before_the_writes_of_its_batch();
     suite.sizes_and_alarms_are_kept_until_the_room_is_forgotten();
+    suite.a_log_has_the_latest_of_each_slot_and_outlives_a_clear();
     suite.commits_that_are_under_way_together_all_happen();
 }
 
@@ -40,7 +41,7 @@ fn room(class: &str, name: &str) -> RoomId {
 
 fn batch(room: &RoomId, writes: &[(&str, Option<&str>)]) -> Batch {
     let writes = writes.iter().map(|(key, value)| ((*key).to_owned(), value.map(|value| Bytes::from(value.to_owned())))).collect();
-    Batch { room: room.clone(), clear: false, writes, stored: Stored { bytes: 1, alarm: None } }
+    Batch { writes, ..Batch::new(room.clone(), Stored { bytes: 1, ..Stored::default() }) }
 }
 
 impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
@@ -116,7 +117,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
 
     fn sizes_and_alarms_are_kept_until_the_room_is_forgotten(&self) {
         let [tea, milk] = [room("fifth", "tea"), room("fifth", "milk")];
-        let stored = |bytes, at: Option<u64>| Stored { bytes, alarm: at.map(|at| Alarm { at, attempt: 2 }) };
+        let stored = |bytes, at: Option<u64>| Stored { bytes, alarm: at.map(|at| Alarm { at, attempt: 2 }), history: None };
         let listed = || {
             let mut alarms = self.engine.alarms().expect("alarms");
             alarms.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -134,6 +135,28 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
             self.commit(Batch { stored, ..batch(room, &[]) });
             assert_eq!((self.engine.stored(room), listed()), (Ok(stored), alarms));
         }
+    }
+
+    fn a_log_has_the_latest_of_each_slot_and_outlives_a_clear(&self) {
+        let (tea, rum) = (room("sixth", "tea"), room("sixth", "rum"));
+        let logged = |sequence| Logged { position: Position { epoch: 9, sequence }, expires: u64::MAX };
+        let log = |slots: &[(u32, &'static str)]| slots.iter().map(|(slot, text)| (*slot, Bytes::from_static(text.as_bytes()))).collect();
+        let read = || {
+            let mut log = self.engine.log(&tea).expect("a log");
+            log.sort();
+            log
+        };
+        let stored = |bytes, sequence| Stored { bytes, alarm: None, history: Some(logged(sequence)) };
+        self.commit(Batch { log: log(&[(1, "a"), (2, "b")]), stored: stored(2, 2), ..batch(&tea, &[("k", Some("v"))]) });
+        self.commit(Batch { log: log(&[(1, "c"), (300, "d")]), stored: stored(2, 4), ..batch(&tea, &[]) });
+        assert_eq!((read(), self.engine.log(&rum)), (vec!["b".into(), "c".into(), "d".into()], Ok(vec![])));
+        self.commit(Batch { clear: true, log: log(&[(2, "e")]), stored: stored(0, 5), ..batch(&tea, &[]) });
+        assert_eq!((read(), self.engine.get(&tea, "k")), (vec!["c".into(), "d".into(), "e".into()], Ok(None)));
+        assert_eq!(self.engine.stored(&tea), Ok(stored(0, 5)));
+        self.commit(Batch { stored: Stored::default(), ..batch(&tea, &[]) });
+        self.commit(Batch { log: log(&[(7, "f")]), stored: stored(0, 1), ..batch(&tea, &[]) });
+        assert_eq!(read(), [Bytes::from_static(b"f")], "it was forgotten with its room");
+        self.commit(Batch { stored: Stored::default(), ..batch(&tea, &[]) });
     }
 
     fn commits_that_are_under_way_together_all_happen(&self) {

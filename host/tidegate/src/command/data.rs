@@ -132,7 +132,7 @@ fn room_line(line: &Value) -> Result<Batch, anyhow::Error> {
             Some(Alarm { at, attempt: alarm["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1).max(1) })
         }
     };
-    Ok(Batch { room, clear: true, writes: BTreeMap::new(), stored: Stored { bytes: 0, alarm } })
+    Ok(Batch { clear: true, ..Batch::new(room, Stored { alarm, ..Stored::default() }) })
 }
 
 fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {

@@ -4,12 +4,13 @@ use crate::{
     bindings::tidegate::app::{
         room::{Host, Query, StorageError},
         topics::Publication,
-        types::LimitError,
+        types::{Followed, LimitError, Position},
     },
+    connection::Connection,
     state::State,
 };
 use tidegate_hub::{EngineError, Fault, Transaction, transaction};
-use wasmtime::{Result, bail};
+use wasmtime::{Result, bail, component::Resource};
 
 impl State {
     fn transaction(&self) -> Result<&Transaction> {
@@ -79,10 +80,22 @@ impl Host for State {
         Ok(self.stored(alarm)?.map(|alarm| alarm.at))
     }
 
-    fn broadcast(&mut self, publication: Publication) -> Result<Result<(), LimitError>> {
-        let transaction = self.transaction()?;
-        let broadcast = super::publication(publication).and_then(|publication| transaction.broadcast(publication));
-        Ok(broadcast.map_err(Into::into))
+    fn broadcast(&mut self, publication: Publication) -> Result<Result<u64, LimitError>> {
+        let broadcast = match super::publication(publication) {
+            Ok(publication) => self.transaction()?.broadcast(publication),
+            Err(error) => return Ok(Err(error.into())),
+        };
+        Ok(self.stored(broadcast)?.map_err(Into::into))
+    }
+
+    fn topic_position(&mut self) -> Result<Position> {
+        let position = self.transaction()?.position();
+        Ok(self.stored(position)?.into())
+    }
+
+    fn resume(&mut self, connection: Resource<Connection>, since: Position) -> Result<Result<Followed, LimitError>> {
+        let resumed = self.transaction()?.resume(self.conn(&connection)?, super::position(since));
+        Ok(self.stored(resumed)?.map(Into::into).map_err(Into::into))
     }
 
     async fn flush(&mut self) -> Result<()> {

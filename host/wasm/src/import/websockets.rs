@@ -2,7 +2,7 @@
 
 use crate::{
     bindings::tidegate::app::{
-        types::{LimitError, Message},
+        types::{Followed, LimitError, Message, Position},
         websockets::{Host, HostConnection, SendError},
     },
     connection::Connection,
@@ -13,7 +13,7 @@ use tidegate_hub::{self as hub, AutoResponse, Conn};
 use wasmtime::{Result, bail, component::Resource};
 
 impl State {
-    fn conn(&self, connection: &Resource<Connection>) -> Result<&Arc<Conn>> {
+    pub(super) fn conn(&self, connection: &Resource<Connection>) -> Result<&Arc<Conn>> {
         match &self.table.get(connection)?.0 {
             Some(conn) => Ok(conn),
             None => bail!("a connection outside of its event"),
@@ -80,8 +80,9 @@ impl HostConnection for State {
         Ok(self.scope()?.set_attachment(self.conn(&connection)?, value.into()).map_err(Into::into))
     }
 
-    fn follow(&mut self, connection: Resource<Connection>, topic: String) -> Result<Result<(), LimitError>> {
-        Ok(self.scope()?.follow(self.conn(&connection)?, &topic).map_err(Into::into))
+    fn follow(&mut self, connection: Resource<Connection>, topic: String, since: Option<Position>) -> Result<Result<Followed, LimitError>> {
+        let followed = self.scope()?.follow(self.conn(&connection)?, &topic, since.map(super::position));
+        Ok(followed.map(Into::into).map_err(Into::into))
     }
 
     fn unfollow(&mut self, connection: Resource<Connection>, topic: String) -> Result<()> {

@@ -59,7 +59,8 @@ async fn feed(req: Request) -> Result<Feed> {
     if let Some(how) = req.query_opt::<String>("how")? {
         misbehave(&how).await?;
     }
-    Ok(Feed::follow(req.query::<String>("topic")?).first_event("begun", "first\nsecond"))
+    let feed = Feed::follow(req.query::<String>("topic")?).first_event("begun", "first\nsecond");
+    Ok(req.query_opt::<String>("also")?.into_iter().fold(feed, Feed::follow_also))
 }
 
 /// All variables, a line each.

@@ -46,6 +46,7 @@ impl Socket for Rogue {
             "id" => conn.send(conn.id()),
             "keep" => conn.set_attachment(with.as_bytes()),
             "follow" => conn.follow(with),
+            "since" => follow_since(conn, with),
             "unfollow" => conn.unfollow(with),
             "publish" => with.split_once(' ').map_or(Ok(()), |(topic, text)| publish(topic, text)),
             "tell-others" => with.split_once(' ').map_or(Ok(()), |(topic, text)| tidegate::publish_except(conn, topic, text)),
@@ -75,6 +76,13 @@ pub(crate) fn automatic(with: &str) -> Result {
         Some((request, response)) => tidegate::set_auto_response(request, response),
         None => tidegate::clear_auto_response(),
     }
+}
+
+/// "topic position": follows from there, and says from where and whether something is gone.
+fn follow_since(conn: &Conn, with: &str) -> Result {
+    let (topic, since) = with.split_once(' ').map_or((with, None), |(topic, since)| (topic, Some(since)));
+    let followed = conn.follow_since(topic, since.map(str::parse).transpose()?)?;
+    conn.send(format!("{} {}", followed.from, if followed.gap { "gap" } else { "whole" }))
 }
 
 /// One message of this size, or why not.

@@ -1,0 +1,66 @@
+//! Places in topics, for those who come back.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// A place in a topic: behind the publication with this number. As text, which JSON has too, `<epoch>-<sequence>` with the epoch in
+/// hex: the id of an event on a feed.
+///
+/// ```
+/// use tidegate::Position;
+/// let position: Position = "a-3".parse().unwrap();
+/// assert_eq!(position, Position { epoch: 10, sequence: 3 });
+/// assert_eq!(serde_json::to_string(&position).unwrap(), "\"a-3\"");
+/// assert!("3".parse::<Position>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Position {
+    /// Tells this topic's numbers from those of other topics, and from those that the same name had earlier.
+    pub epoch: u64,
+    /// The number of a publication, from 1; 0 is before the first.
+    pub sequence: u64,
+}
+
+/// How a connection begins to follow a topic that it may have followed before ([`Conn::follow_since`](crate::Conn::follow_since),
+/// [`Cx::resume`](crate::Cx::resume)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// What is behind it comes: first what was missed, then what is new.
+    pub from: Position,
+    /// Something between what was there before and this is gone: tell the client to read the state anew.
+    pub gap: bool,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.epoch, self.sequence)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Position> {
+        let parse = || {
+            let (epoch, sequence) = text.split_once('-')?;
+            Some(Position { epoch: u64::from_str_radix(epoch, 16).ok()?, sequence: sequence.parse().ok()? })
+        };
+        parse().ok_or_else(|| Error::bad_request("a position is of the form <epoch>-<sequence>"))
+    }
+}
+
+impl TryFrom<String> for Position {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Position> {
+        text.parse()
+    }
+}
+
+impl From<Position> for String {
+    fn from(position: Position) -> String {
+        position.to_string()
+    }
+}

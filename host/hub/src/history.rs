@@ -1,0 +1,289 @@
+//! What a topic said lately, so that whoever comes back misses nothing, or is told that something is missing.
+
+use crate::{LimitError, Limits, Message, Publication};
+use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// A place in a topic: behind the publication with this number. In text `<epoch>-<sequence>`, the epoch in hex: the id of an event
+/// on an event stream.
+///
+/// ```
+/// use tidegate_hub::Position;
+/// let position: Position = "a-3".parse().unwrap();
+/// assert_eq!((position.epoch, position.sequence, position.to_string()), (10, 3, "a-3".to_owned()));
+/// assert!("3".parse::<Position>().is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Tells this topic's numbers from those of other topics, and from those that the same name had earlier.
+    pub epoch: u64,
+    /// The number of a publication, from 1; 0 is before the first.
+    pub sequence: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.epoch, self.sequence)
+    }
+}
+
+impl FromStr for Position {
+    type Err = LimitError;
+
+    fn from_str(text: &str) -> Result<Position, LimitError> {
+        let parse = || {
+            let (epoch, sequence) = text.split_once('-')?;
+            Some(Position { epoch: u64::from_str_radix(epoch, 16).ok()?, sequence: sequence.parse().ok()? })
+        };
+        parse().ok_or(LimitError::NotValid)
+    }
+}
+
+/// Where somebody is in each topic that it follows, as the id of an event says it: positions with commas between them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Positions(pub Vec<Position>);
+
+impl Positions {
+    /// The positions that can be read in an id. One that is not ours leads nowhere: who has it is told of a gap.
+    pub fn parse(id: &str) -> Positions {
+        Positions(id.split(',').filter_map(|position| position.parse().ok()).collect())
+    }
+
+    /// Where in the topic that is `here` now. Whoever was nowhere in it may have missed anything.
+    pub(crate) fn within(&self, here: Position) -> Position {
+        let nowhere = Position { epoch: here.epoch.wrapping_add(1), sequence: 0 };
+        self.0.iter().copied().find(|position| position.epoch == here.epoch).unwrap_or(nowhere)
+    }
+
+    /// The publication has come.
+    pub fn advance(&mut self, publication: &Publication) {
+        let Publication { epoch, sequence, .. } = *publication;
+        match self.0.iter_mut().find(|position| position.epoch == epoch) {
+            Some(position) => position.sequence = sequence,
+            None => self.0.push(Position { epoch, sequence }),
+        }
+    }
+}
+
+impl fmt::Display for Positions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        self.0.iter().try_for_each(|position| write!(f, "{}{position}", std::mem::replace(&mut separator, ",")))
+    }
+}
+
+/// How somebody begins to follow a topic (WIT `types.followed`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// What is behind it will come.
+    pub from: Position,
+    /// Something between what it had and `from` is gone.
+    pub gap: bool,
+}
+
+/// Numbered publications that were kept, without one missing.
+pub(crate) type Missed = Vec<Arc<Publication>>;
+
+/// What is to be sent to somebody who had everything up to `since`, now that the topic is at `now`.
+pub(crate) fn resume(since: Option<Position>, now: Position, kept: impl FnOnce(u64) -> Missed) -> (Followed, Missed) {
+    let fresh = |gap| (Followed { from: now, gap }, Missed::new());
+    let Some(since) = since else { return fresh(false) };
+    let Some(missed) = now.sequence.checked_sub(since.sequence).filter(|_| since.epoch == now.epoch) else { return fresh(true) };
+    let kept = if missed == 0 { Missed::new() } else { kept(since.sequence) };
+    match kept.len() as u64 == missed {
+        true => (Followed { from: since, gap: false }, kept),
+        false => fresh(true),
+    }
+}
+
+/// The latest publications of a topic in memory, within the limits for count and age, and for the bytes of all topics together.
+pub(crate) struct History {
+    /// With the time when each was published.
+    kept: VecDeque<(u64, Arc<Publication>)>,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl History {
+    /// `bytes`: what all topics keep.
+    pub(crate) fn new(bytes: Arc<AtomicUsize>) -> History {
+        History { kept: VecDeque::new(), bytes }
+    }
+
+    pub(crate) fn push(&mut self, publication: &Arc<Publication>, now: u64, limits: &Limits) {
+        let length = publication.message.len();
+        let fits = |bytes: usize| bytes + length <= limits.history_bytes_max;
+        while self.kept.len() >= limits.history_messages_max || !fits(self.bytes.load(Ordering::Relaxed)) {
+            if !self.pop() {
+                return;
+            }
+        }
+        if length <= limits.history_message_bytes_max {
+            self.bytes.fetch_add(length, Ordering::Relaxed);
+            self.kept.push_back((now, publication.clone()));
+        }
+    }
+
+    /// Forgets what is too old; whether anything is left.
+    pub(crate) fn expire(&mut self, now: u64, limits: &Limits) -> bool {
+        while self.kept.front().is_some_and(|(at, _)| is_old(*at, now, limits)) {
+            self.pop();
+        }
+        if self.kept.is_empty() {
+            self.kept = VecDeque::new();
+        }
+        !self.kept.is_empty()
+    }
+
+    /// What is kept behind this number.
+    pub(crate) fn behind(&self, sequence: u64) -> Missed {
+        self.kept.iter().map(|(_, publication)| publication).filter(|publication| publication.sequence > sequence).cloned().collect()
+    }
+
+    fn pop(&mut self) -> bool {
+        let popped = self.kept.pop_front();
+        popped.inspect(|(_, publication)| _ = self.bytes.fetch_sub(publication.message.len(), Ordering::Relaxed)).is_some()
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        while self.pop() {}
+    }
+}
+
+fn is_old(at: u64, now: u64, limits: &Limits) -> bool {
+    at.saturating_add(limits.history_age_max.as_millis() as u64) <= now
+}
+
+/// A room's publication as its storage keeps it; none if it is none of those that are kept.
+pub(crate) fn encode(publication: &Publication, now: u64, limits: &Limits) -> Option<Bytes> {
+    if publication.sequence == 0 || publication.message.len() > limits.history_message_bytes_max {
+        return None;
+    }
+    let event = publication.event.as_deref().unwrap_or_default();
+    let kind = u8::from(matches!(publication.message, Message::Text(_))) | u8::from(publication.event.is_some()) << 1;
+    let mut bytes = Vec::with_capacity(21 + event.len() + publication.message.len());
+    bytes.extend_from_slice(&now.to_be_bytes());
+    bytes.extend_from_slice(&publication.sequence.to_be_bytes());
+    bytes.push(kind);
+    bytes.extend_from_slice(&(event.len() as u32).to_be_bytes());
+    bytes.extend_from_slice(event.as_bytes());
+    bytes.extend_from_slice(publication.message.bytes());
+    Some(bytes.into())
+}
+
+/// What [`encode`] made, if it is not too old; with this epoch.
+pub(crate) fn decode(bytes: &Bytes, epoch: u64, now: u64, limits: &Limits) -> Option<Arc<Publication>> {
+    let (at, rest) = bytes.split_first_chunk()?;
+    let (sequence, rest) = rest.split_first_chunk()?;
+    let ([kind], rest) = rest.split_first_chunk()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    let (event, payload) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    if is_old(u64::from_be_bytes(*at), now, limits) {
+        return None;
+    }
+    let payload = bytes.slice_ref(payload);
+    let message = match kind & 1 {
+        1 => Message::Text(payload.try_into().ok()?),
+        _ => Message::Binary(payload),
+    };
+    let event = if kind & 2 == 2 { Some(std::str::from_utf8(event).ok()?.to_owned()) } else { None };
+    Some(Arc::new(Publication { event, epoch, sequence: u64::from_be_bytes(*sequence), ..Publication::new(message) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn limits() -> Limits {
+        Limits {
+            history_messages_max: 3,
+            history_age_max: Duration::from_millis(100),
+            history_bytes_max: 10,
+            history_message_bytes_max: 5,
+            ..Limits::default()
+        }
+    }
+
+    fn publication(sequence: u64, text: &str) -> Arc<Publication> {
+        Arc::new(Publication { epoch: 7, sequence, ..Publication::new(Message::text(text.to_owned())) })
+    }
+
+    fn at(sequence: u64) -> Position {
+        Position { epoch: 7, sequence }
+    }
+
+    #[test]
+    fn a_position_is_read_as_it_is_written_and_what_is_none_is_left_out() {
+        let id = Positions(vec![at(0), Position { epoch: u64::MAX, sequence: u64::MAX }]).to_string();
+        assert_eq!(id, "7-0,ffffffffffffffff-18446744073709551615");
+        assert_eq!(Positions::parse(&id).to_string(), id);
+        for (id, count) in [("", 0), ("7", 0), ("x-1", 0), ("7-", 0), ("-7", 0), ("7-1,", 1), ("x,7-1", 1), ("7-1-1", 0)] {
+            assert_eq!(Positions::parse(id).0.len(), count, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn who_comes_back_gets_what_was_missed_or_is_told_of_a_gap() {
+        let mut history = History::new(Arc::default());
+        for sequence in 1..=5 {
+            history.push(&publication(sequence, "x"), 0, &limits());
+        }
+        let cases = [
+            (None, at(5), false, 0),
+            (Some(at(5)), at(5), false, 0),
+            (Some(at(4)), at(4), false, 1),
+            (Some(at(2)), at(2), false, 3),
+            (Some(at(1)), at(5), true, 0),
+            (Some(at(6)), at(5), true, 0),
+            (Some(Position { epoch: 8, sequence: 5 }), at(5), true, 0),
+        ];
+        for (since, from, gap, missed) in cases {
+            let (followed, got) = resume(since, at(5), |sequence| history.behind(sequence));
+            assert_eq!((followed, got.len()), (Followed { from, gap }, missed), "{since:?}");
+        }
+    }
+
+    #[test]
+    fn count_age_and_bytes_are_bounded_and_the_oldest_goes_first() {
+        let (total, limits) = (Arc::<AtomicUsize>::default(), limits());
+        let mut history = History::new(total.clone());
+        let mut other = History::new(total.clone());
+        for (sequence, text) in [(1, "1234"), (2, "1234"), (3, "12")] {
+            history.push(&publication(sequence, text), sequence, &limits);
+        }
+        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 10));
+        other.push(&publication(1, "x"), 0, &limits);
+        assert_eq!(other.behind(0).len(), 0, "nothing of another topic gives way");
+        history.push(&publication(4, "123"), 4, &limits);
+        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 9));
+        history.push(&publication(5, "123456"), 5, &limits);
+        assert_eq!(history.behind(0).last().unwrap().sequence, 4, "it is too large to be kept");
+        assert!(history.expire(103, &limits) && !history.expire(104, &limits));
+        assert_eq!(total.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_publication_is_read_as_it_was_kept_until_it_is_too_old() {
+        let limits = limits();
+        for (message, event) in [(Message::text("tea"), Some("")), (Message::binary(vec![255]), Some("cup")), (Message::text(""), None)] {
+            let sent = Publication { sequence: 3, event: event.map(str::to_owned), ..Publication::new(message) };
+            let bytes = encode(&sent, 50, &limits).unwrap();
+            let got = decode(&bytes, 7, 149, &limits).unwrap();
+            assert_eq!((&got.message, &got.event, got.epoch, got.sequence), (&sent.message, &sent.event, 7, 3));
+            assert!(decode(&bytes, 7, 150, &limits).is_none(), "it is too old");
+            assert!((0..21 + event.map_or(0, str::len)).all(|cut| decode(&bytes.slice(..cut), 7, 0, &limits).is_none()));
+        }
+        let large = Publication { sequence: 1, ..Publication::new(Message::text("123456")) };
+        assert!(encode(&large, 0, &limits).is_none() && encode(&Publication::new(Message::text("")), 0, &limits).is_none());
+    }
+}
