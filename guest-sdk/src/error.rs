@@ -103,6 +103,12 @@ impl Error {
         }
     }
 
+    /// What a room that calls gets instead of an answer; a fault is told to the operator.
+    pub(crate) fn refusal(self, place: fmt::Arguments<'_>) -> (u16, String) {
+        let response = self.answer(place);
+        (response.status, String::from_utf8_lossy(&response.body).into_owned())
+    }
+
     /// How a connection ends whose handler failed; `None` if it is ending already.
     pub(crate) fn close(&self, place: fmt::Arguments<'_>) -> Option<(u16, &str)> {
         match &*self.0 {

@@ -96,6 +96,13 @@ pub trait Room: Sized + 'static {
         async { Err(Error::not_found("this room has no feed")) }
     }
 
+    /// Answers a call from elsewhere, made by [`room`](crate::room); an error is a refusal, with its status and text. The default has
+    /// nothing to say but 404.
+    fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> impl Future<Output = Result<Vec<u8>>> {
+        let _ = (cx, payload);
+        async { Err(Error::not_found("this room answers no calls")) }
+    }
+
     /// The room's alarm, which is gone now. After an error or a panic it comes again, 2 seconds later and then after twice the
     /// time, 6 times in all: [`Cx::attempt`] counts.
     fn alarm(&mut self, cx: &Cx) -> impl Future<Output = Result> {
@@ -141,6 +148,8 @@ pub(crate) trait Live {
     fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo);
     fn request(&mut self, cx: &Cx, request: Request) -> Response;
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response>;
+    /// Status and text of a refusal.
+    fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)>;
     /// Panics if the handler fails: the host tries again after a trap.
     fn alarm(&mut self, cx: &Cx, attempt: u32);
 }
@@ -249,6 +258,10 @@ impl<R: Room> Live for Awake<R> {
 
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response> {
         self.event(cx, async |room| room.feed(cx, request).await).map_err(|error| error.answer(format_args!("{}", Place(cx))))
+    }
+
+    fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)> {
+        self.event(cx, async |room| room.call(cx, payload).await).map_err(|error| error.refusal(format_args!("{}", Place(cx))))
     }
 
     fn alarm(&mut self, cx: &Cx, attempt: u32) {

@@ -31,6 +31,7 @@ mod listener;
 mod reply;
 mod rooms;
 mod server;
+mod stage;
 
 use crate::{
     App,

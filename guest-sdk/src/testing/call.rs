@@ -1,6 +1,6 @@
 //! One request, led through the order of handling as the host has it: guards, then the route.
 
-use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener, rooms::Membership};
+use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener, stage::Membership};
 use crate::{
     Accept, Conn, Request, Upgrade,
     request::Head,
@@ -99,7 +99,7 @@ impl Server {
         let mut added = Headers::new();
         for index in self.table.guards(path) {
             let request = Request { head: Head { route: index, ..head.clone() }, body: Body::default() };
-            match self.event(|app| app.check(index, request)) {
+            match self.stage.event(|app| app.check(index, request)) {
                 None => return (added, Err(Reply::trap())),
                 Some(Err(refusal)) => return (added, Err(Reply::of_app(refusal))),
                 Some(Ok(pass)) => match Reply::check_headers(&pass.headers) {
@@ -125,7 +125,7 @@ impl Server {
             }
         };
         match target {
-            Target::Http if call.body.len() > self.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
+            Target::Http if call.body.len() > self.stage.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
             Target::Http => self.answer(head, call).unwrap_or_else(|refusal| refusal).into(),
             Target::Stream => self.run_stream(head, call).into(),
             Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
@@ -137,22 +137,22 @@ impl Server {
         let room = self.room_of(head.route, &head.params)?;
         let request = Request { head, body: Body::of_bytes(call.body.to_vec()) };
         let answer = match room {
-            None => self.event(|app| app.handle(request)),
-            Some(room) => self.room_event(&room, Membership::Stays, |live, cx, _| live.request(cx, request)),
+            None => self.stage.event(|app| app.handle(request)),
+            Some(room) => self.stage.room_event(&room, Membership::Stays, |live, cx, _| live.request(cx, request)),
         };
         answer.map(Reply::of_app).ok_or_else(Reply::trap)
     }
 
     fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
         // `wasi:http` says nothing of route, peer and context: the app finds the route again.
-        let again = self.app.find_stream(call.method, &call.connect.path);
+        let again = self.stage.app.find_stream(call.method, &call.connect.path);
         assert_eq!(again, Some((head.route, head.params.clone())), "guest and host agree on the route");
         head.peer.clear();
         head.context.clear();
         let pieces = call.body.chunks(PIECE_BYTES).map(<[u8]>::to_vec).collect();
         let outgoing = Outgoing::new(call.pieces_max);
         let request = Request { head, body: Body::of_pieces(Incoming(pieces)) };
-        self.event(|app| app.stream_to(request, outgoing.clone()));
+        self.stage.event(|app| app.stream_to(request, outgoing.clone()));
         Reply::of_stream(outgoing.recorded())
     }
 
@@ -161,13 +161,13 @@ impl Server {
         let upgrade = Upgrade { request: Request { head: head.clone(), body: Body::default() }, offered };
         let room = self.room_of(head.route, &head.params)?;
         let decided = match &room {
-            None => self.event(|app| app.upgrade(upgrade)),
-            Some(room) => self.room_event(room, Membership::Stays, |live, cx, _| live.upgrade(cx, upgrade)),
+            None => self.stage.event(|app| app.upgrade(upgrade)),
+            Some(room) => self.stage.room_event(room, Membership::Stays, |live, cx, _| live.upgrade(cx, upgrade)),
         };
         let accept = decided.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
         let close = check(&accept, &call.connect.protocols)?;
         let reply = Reply::of_upgrade(&accept);
-        let client = Client::open(&self.hub, head.route, room.clone(), accept, reply.clone())
+        let client = Client::open(&self.stage.hub, head.route, room.clone(), accept, reply.clone())
             .map_err(|error| Reply::broken(&format!("the attachment or the tags of the accepted connection: {error}")))?;
         self.clients.push(client);
         let conn = ConnRef(self.clients.len() - 1);
@@ -183,7 +183,7 @@ impl Server {
             return self.socket_event(conn, |app, _, conn| app.open(conn, request));
         };
         let opened = Arc::clone(self.clients[conn.0].opened.as_ref().expect("it was opened just now"));
-        let done = self.room_event(&room, Membership::Joins(opened.clone()), |live, cx, _| {
+        let done = self.stage.room_event(&room, Membership::Joins(opened.clone()), |live, cx, _| {
             Conn::lend(Handle(opened), |conn| live.open(cx, conn, request));
         });
         self.close_if_failed(conn, done);
@@ -197,8 +197,8 @@ impl Server {
         let request = Request { head, body: Body::default() };
         let mut slot = None;
         let admitted = match room {
-            None => self.event(|app| app.subscribe(request)),
-            Some(room) => self.room_event(&room, Membership::Stays, |live, cx, transaction| {
+            None => self.stage.event(|app| app.subscribe(request)),
+            Some(room) => self.stage.room_event(&room, Membership::Stays, |live, cx, transaction| {
                 let feed = live.feed(cx, request)?;
                 slot = Some(transaction.subscribe(feed.topics.clone(), again).expect("memory can be read"));
                 Ok(feed)
@@ -211,7 +211,7 @@ impl Server {
         }
         let broken = |error| Reply::broken(&format!("the topics of a feed: {error}"));
         let opened = slot.and_then(|slot| slot.take()).transpose().map_err(broken)?;
-        let listener = Listener::open(&self.hub, feed, since.as_ref(), opened).map_err(broken)?;
+        let listener = Listener::open(&self.stage.hub, feed, since.as_ref(), opened).map_err(broken)?;
         self.listeners.push(listener);
         Ok(Answer { reply: Reply::of_feed(), opened: Opened::Feed(FeedRef(self.listeners.len() - 1)) })
     }

@@ -5,36 +5,30 @@ use super::{
     call::{Call, Opened},
     client::Client,
     listener::Listener,
-    rooms::{Membership, Rooms},
+    stage::{Membership, Stage},
 };
 use crate::{
     App, CloseInfo, Conn, Message, Publication,
     world::{self, Handle, outward},
 };
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
-use tidegate_hub::{self as hub, Hub, Limits, Scope, Table, TopicPolicy, manifest::AskedFor};
+use std::{rc::Rc, sync::Arc};
+use tidegate_hub::{self as hub, Scope, Table, manifest::AskedFor};
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
 const PIECES_MAX: usize = 1000;
 
 /// A served app and its clients. Each call runs to its end, events that follow from it included.
 pub struct Server {
-    pub(super) app: App,
+    pub(super) stage: Rc<Stage>,
     pub(super) table: Table,
-    pub(super) hub: Arc<Hub>,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
-    pub(super) rooms: Rooms,
 }
 
 /// Requests.
 impl Server {
     pub(super) fn new(app: App, table: Table) -> Server {
-        let hub = Hub::new(Limits::default(), TopicPolicy::default(), 1);
-        Server { app, table, hub, clients: Vec::new(), listeners: Vec::new(), rooms: Rooms::default() }
+        Server { stage: Stage::new(app), table, clients: Vec::new(), listeners: Vec::new() }
     }
 
     /// Answers a GET.
@@ -115,7 +109,7 @@ impl Server {
         }
         let opened = Arc::clone(opened);
         let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
-        let too_large = messages.iter().position(|message| message.len() > self.hub.limits().message_bytes_max);
+        let too_large = messages.iter().position(|message| message.len() > self.stage.hub.limits().message_bytes_max);
         messages.truncate(too_large.unwrap_or(messages.len()));
         messages.retain(|message| !opened.answer_automatically(&outward(message.clone())));
         self.hand_over(conn, &opened, messages);
@@ -130,7 +124,7 @@ impl Server {
             _ if messages.is_empty() => {}
             None => self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut messages.into_iter())),
             Some(room) => {
-                let done = self.room_messages(&room, opened, messages);
+                let done = self.stage.room_messages(&room, opened, messages);
                 self.close_if_failed(conn, done);
             }
         }
@@ -245,7 +239,7 @@ impl Server {
 
     /// As [`publish`](Server::publish), with all that a publication may have.
     pub fn announce(&mut self, topic: &str, publication: Publication) {
-        let published = world::enter(Scope::App(self.hub.clone()), || publication.publish(topic));
+        let published = world::enter(Scope::App(self.stage.hub.clone()), || publication.publish(topic));
         published.unwrap_or_else(|error| panic!("not published to {topic:?}: {error}"));
         self.settle();
     }
@@ -253,18 +247,12 @@ impl Server {
 
 /// Events.
 impl Server {
-    /// Runs one event of the app. A panic ends it: `None`. The host drops an instance that trapped;
-    /// here there is one app, which goes on with what its closures captured.
-    pub(super) fn event<T>(&self, event: impl FnOnce(&App) -> T) -> Option<T> {
-        catch_unwind(AssertUnwindSafe(|| world::enter(Scope::App(self.hub.clone()), || event(&self.app)))).ok()
-    }
-
-    /// As [`event`](Server::event), of a connection: a panic closes it.
+    /// Runs one event of a connection: a panic closes it.
     pub(super) fn socket_event(&self, conn: ConnRef, event: impl FnOnce(&App, u32, &Conn)) {
         let client = &self.clients[conn.0];
         let opened = client.opened.as_ref().expect("events are of open connections");
         let handle = Handle(Arc::clone(opened));
-        if self.event(|app| Conn::lend(handle, |conn| event(app, client.route, conn))).is_none() {
+        if self.stage.event(|app| Conn::lend(handle, |conn| event(app, client.route, conn))).is_none() {
             opened.close(1011, "internal error").expect("a valid code");
         }
     }
@@ -294,10 +282,10 @@ impl Server {
         opened.outbox().abandon(); // as the host does: nobody is there any more
         let (handle, route) = (Handle(Arc::clone(&opened)), client.route);
         match client.room.clone() {
-            None => _ = self.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info))),
+            None => _ = self.stage.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info))),
             Some(room) => {
                 let leaves = Membership::Leaves(Arc::clone(&opened));
-                self.room_event(&room, leaves, |live, cx, _| Conn::lend(handle, |conn| live.close(cx, conn, info)));
+                self.stage.room_event(&room, leaves, |live, cx, _| Conn::lend(handle, |conn| live.close(cx, conn, info)));
             }
         }
     }

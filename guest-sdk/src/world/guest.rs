@@ -17,7 +17,7 @@ use std::{mem::ManuallyDrop, ops};
 pub use exports::Served;
 pub(crate) use io::{Incoming, Outgoing, Wait, wait};
 pub(crate) use room::{
-    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
+    call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
     room_set_alarm,
 };
 

@@ -4,8 +4,8 @@ mod room;
 
 use crate::{Error, Followed, LimitError, Message, Position, Publication, Response, Result, SendError, stream::Gone};
 pub(crate) use room::{
-    now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
-    room_set_alarm, set_now,
+    call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
+    room_set_alarm, set_caller, set_now,
 };
 use std::{
     cell::{Cell, RefCell},

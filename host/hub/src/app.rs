@@ -55,6 +55,8 @@ pub enum RoomEvent {
     Subscribe(Request, Option<String>),
     /// WIT `room-handler.on-alarm`: the attempt, from 1.
     Alarm(u32),
+    /// WIT `room-handler.on-call`.
+    Call(Bytes),
 }
 
 /// What a room answers, as the event asks.
@@ -67,6 +69,8 @@ pub enum RoomAnswer {
     Decision(Decision),
     /// To [`RoomEvent::Subscribe`].
     Feed(Result<Feed, Response>),
+    /// To [`RoomEvent::Call`]: the answer, or status and text of a refusal.
+    Called(Result<Bytes, (u16, String)>),
 }
 
 /// Why a call into an app gave no result. The instance is thrown away; nobody else notices.

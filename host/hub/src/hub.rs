@@ -1,13 +1,16 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, ConnId, Counters, Followed, LimitError, Limits, Opened, Outbox, Position, Positions, Publication, RoomId, TopicPolicy,
+    Accept, CallError, ConnId, Counters, Followed, LimitError, Limits, Opened, Outbox, Position, Positions, Publication, RoomId,
+    TopicPolicy,
+    calls::{Called, Callee},
     connections::Connections,
     history::Missed,
     limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
     topics::Topics,
 };
-use std::sync::Arc;
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What the walls share. Made once for a served app.
 pub struct Hub {
@@ -17,6 +20,8 @@ pub struct Hub {
     /// Those of rooms, by class and name.
     room_topics: Arc<Topics>,
     counters: Arc<Counters>,
+    /// Whoever answers calls to rooms, if the app has any.
+    callee: OnceLock<Weak<dyn Callee>>,
 }
 
 impl Hub {
@@ -27,7 +32,7 @@ impl Hub {
         let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, !seed));
         let counters = Arc::<Counters>::default();
         let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), seed);
-        Arc::new(Hub { limits, connections, topics, room_topics, counters })
+        Arc::new(Hub { limits, connections, topics, room_topics, counters, callee: OnceLock::new() })
     }
 
     /// Every bound.
@@ -124,6 +129,22 @@ impl Hub {
     /// How a connection would begin to follow a topic now.
     pub(crate) fn check_follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
         self.topics.check(topic, since)
+    }
+
+    /// Says who answers calls to rooms; once.
+    pub(crate) fn set_callee(&self, callee: Weak<dyn Callee>) {
+        _ = self.callee.set(callee);
+    }
+
+    /// Calls a room (WIT `rooms.call`), once.
+    pub(crate) fn call(&self, caller: Option<&RoomId>, class: &str, name: &str, payload: Bytes) -> Called {
+        let callee = self.callee.get().and_then(Weak::upgrade);
+        let call = match (callee, RoomId::new(class, name)) {
+            (Some(_), Ok(_)) if payload.len() > self.limits.call_bytes_max => Err(CallError::TooLarge),
+            (Some(callee), Ok(room)) => Ok(callee.call_room(caller, room, payload)),
+            _ => Err(CallError::NotValid),
+        };
+        call.unwrap_or_else(|error| Box::pin(async { Err(error) }))
     }
 
     /// Where a room's topic is, as far as is known in memory.

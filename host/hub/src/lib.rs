@@ -35,6 +35,7 @@ pub mod topics;
 pub mod counters;
 pub mod auto_response;
 pub mod connections;
+pub mod calls;
 pub mod hub;
 pub mod feed;
 mod overlay;
@@ -49,6 +50,7 @@ pub mod testing;
 
 pub use app::{App, Body, BodyError, Call, Fault, Frame, Streamed};
 pub use auto_response::AutoResponse;
+pub use calls::CallError;
 pub use connections::{Conn, Opened};
 pub use counters::Counters;
 pub use event::{Accept, CloseInfo, Decision, Passed, Verdict};

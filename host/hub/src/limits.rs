@@ -60,6 +60,8 @@ pub struct Limits {
     pub room_event_bytes_max: usize,
     /// Events that wait for one room; beyond it 503 and 1013.
     pub room_inbox_max: usize,
+    /// Payload of a call to a room, and of its answer.
+    pub call_bytes_max: usize,
     /// Rooms that are awake at a time: one more puts the one to sleep that was idle longest.
     pub rooms_awake_max: usize,
     /// Without an event, then a room sleeps.
@@ -108,6 +110,7 @@ impl Default for Limits {
             room_bytes_max: 1 << 30,
             room_event_bytes_max: 16 << 20,
             room_inbox_max: 10_000,
+            call_bytes_max: 1 << 20,
             rooms_awake_max: 500,
             room_idle_max: Duration::from_secs(10),
             ping_every: Duration::from_secs(30),

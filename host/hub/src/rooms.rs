@@ -1,11 +1,12 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, Body, Call, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Feed, Hub, Manifest, Message, Positions, Request, Response,
-    RoomId, Streamed, Transaction, Verdict,
+    App, Body, Call, CallError, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Feed, Hub, Manifest, Message, Positions, Request,
+    Response, RoomId, Streamed, Transaction, Verdict,
     alarms::Alarms,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
+    calls::{Called, Callee},
     effects::Slot,
     limits::{ALARM_RETRY, LimitError},
     room::{Posted, Refused, Room},
@@ -40,6 +41,8 @@ pub struct Rooms {
     /// Rooms that are awake, or of which there is something to remember.
     live: Mutex<HashMap<RoomId, Arc<Live>>>,
     alarms: Mutex<Alarms>,
+    /// Rooms whose event waits for the answer of another room.
+    waits: Mutex<HashMap<RoomId, RoomId>>,
     me: Weak<Rooms>,
 }
 
@@ -80,8 +83,11 @@ impl Rooms {
         }
         hub.tick(now);
         let classes = manifest.routes.iter().map(|route| route.room.clone()).collect();
-        let (live, alarms) = (Mutex::default(), Mutex::new(alarms));
-        Ok(Arc::new_cyclic(|me| Rooms { hub, app, engine, classes, spawn, live, alarms, me: me.clone() }))
+        let (live, alarms, waits) = (Mutex::default(), Mutex::new(alarms), Mutex::default());
+        let rooms = Arc::new_cyclic(|me| Rooms { hub, app, engine, classes, spawn, live, alarms, waits, me: me.clone() });
+        let me: Weak<Rooms> = rooms.me.clone();
+        rooms.hub.set_callee(me);
+        Ok(rooms)
     }
 
     /// Time has come so far, also for the hub: calls rooms whose alarms are due, and puts to sleep those that were idle for long enough.
@@ -188,7 +194,9 @@ impl Rooms {
         let mut done = Vec::with_capacity(waiting.len());
         for Waiting { event, reply } in waiting {
             // Whoever asked has gone; events of a connection and alarms happen all the same.
-            if reply.is_closed() && matches!(event, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..)) {
+            if reply.is_closed()
+                && matches!(event, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..) | RoomEvent::Call(_))
+            {
                 continue;
             }
             let (outcome, feed) = self.run(live, instance, &transaction, event).await;
@@ -319,7 +327,7 @@ impl Rooms {
             _ => {}
         }
         let awake = instance.as_mut().expect("it was woken");
-        let outcome = awake.call(event, transaction).await;
+        let outcome = awake.call(event, transaction).await.and_then(|answer| self.check_answer(answer));
         match &outcome {
             Ok(_) => transaction.keep(),
             Err(_) => {
@@ -328,6 +336,31 @@ impl Rooms {
             }
         }
         outcome
+    }
+
+    /// An answer that is too long is none, before anything happens.
+    fn check_answer(&self, answer: RoomAnswer) -> Result<RoomAnswer, Fault> {
+        let max = self.hub.limits().call_bytes_max;
+        match &answer {
+            RoomAnswer::Called(Ok(bytes)) if bytes.len() > max => {
+                Err(Fault::Answer(format!("{} bytes to a call: at most {max}", bytes.len())))
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Notes that the caller waits for the room; refused if that, or what it waits for, waits for the caller.
+    fn wait_for(&self, caller: &RoomId, room: &RoomId) -> Result<Wait, CallError> {
+        let mut waits = self.waits();
+        let mut next = Some(room);
+        while let Some(room) = next {
+            if room == caller {
+                return Err(CallError::Cycle);
+            }
+            next = waits.get(room);
+        }
+        waits.insert(caller.clone(), room.clone());
+        Ok(Wait { rooms: self.me.clone(), caller: caller.clone() })
     }
 
     async fn wake(&self, live: &Live, transaction: &Transaction) -> Result<Box<dyn Instance>, Fault> {
@@ -361,8 +394,55 @@ impl Rooms {
         self.live.lock().expect("nothing panics while it holds the rooms")
     }
 
+    fn waits(&self) -> MutexGuard<'_, HashMap<RoomId, RoomId>> {
+        self.waits.lock().expect("nothing panics while it holds who waits")
+    }
+
     fn alarms(&self) -> MutexGuard<'_, Alarms> {
         self.alarms.lock().expect("nothing panics while it holds the alarms")
+    }
+}
+
+/// A room's event waits for the answer of another room.
+struct Wait {
+    rooms: Weak<Rooms>,
+    caller: RoomId,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Some(rooms) = self.rooms.upgrade() {
+            rooms.waits().remove(&self.caller);
+        }
+    }
+}
+
+impl Callee for Rooms {
+    fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called {
+        let begin = || {
+            if !self.classes.iter().flatten().any(|class| class == room.class()) {
+                return Err(CallError::NotValid);
+            }
+            let wait = caller.map(|caller| self.wait_for(caller, &room)).transpose()?;
+            Ok((wait, self.post(&room, RoomEvent::Call(payload)).map_err(no_answer)?))
+        };
+        let begun = begin();
+        Box::pin(async move {
+            let (_wait, outcome) = begun?;
+            match outcome.await {
+                Ok(Ok(RoomAnswer::Called(answer))) => answer.map_err(|(status, text)| CallError::Refused(status, text)),
+                Ok(Err(fault)) => Err(no_answer(fault)),
+                _ => Err(CallError::Failed),
+            }
+        })
+    }
+}
+
+/// What a caller learns of a fault: nothing of its text, which the log has.
+fn no_answer(fault: Fault) -> CallError {
+    match fault {
+        Fault::Busy | Fault::Closed(_) => CallError::Busy,
+        _ => CallError::Failed,
     }
 }
 

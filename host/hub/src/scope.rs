@@ -1,6 +1,6 @@
 //! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
 
-use crate::{AutoResponse, Conn, ConnId, Followed, Hub, LimitError, Message, Position, Publication, SendError, Transaction};
+use crate::{AutoResponse, Conn, ConnId, Followed, Hub, LimitError, Message, Position, Publication, SendError, Transaction, calls::Called};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -25,6 +25,14 @@ impl Scope {
         match self {
             Scope::App(_) => None,
             Scope::Room(transaction) => Some(transaction),
+        }
+    }
+
+    /// Calls a room (WIT `rooms.call`), once.
+    pub fn call(&self, class: &str, name: &str, payload: Bytes) -> Called {
+        match self {
+            Scope::App(hub) => hub.call(None, class, name, payload),
+            Scope::Room(transaction) => transaction.call(class, name, payload),
         }
     }
 

@@ -4,6 +4,7 @@ pub use crate::effects::Slot;
 use crate::{
     Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError, Message, Position, Positions, Publication,
     RoomId, SendError, Stored,
+    calls::Called,
     effects::Effects,
     history::{self, Missed},
     limits::{ALARM_ATTEMPTS_MAX, ALARM_RETRY, IDS_PAGE_MAX},
@@ -216,6 +217,11 @@ impl Transaction {
 
 /// What others will see.
 impl Transaction {
+    /// Calls another room, which sees nothing of what this event has done.
+    pub fn call(&self, class: &str, name: &str, payload: Bytes) -> Called {
+        self.hub.call(Some(&self.room), class, name, payload)
+    }
+
     /// A connection of this room by its id.
     pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
         let state = self.state();

@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, App, AutoResponse, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, LimitError, Limits, Manifest, Message, Opened,
-    Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Target, Transaction,
+    Accept, App, AutoResponse, CallError, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, LimitError, Limits, Manifest,
+    Message, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Target, Transaction,
     app::{RoomAnswer, RoomEvent},
+    calls,
     storage::Range,
     testing::{FakeApp, Memory},
 };
@@ -56,6 +57,11 @@ impl World {
                     let log = transaction.get("log").unwrap().unwrap_or_default();
                     RoomAnswer::Response(Response { status: 200, headers: vec![], body: log })
                 }
+                RoomEvent::Call(payload) => RoomAnswer::Called(match &payload[..] {
+                    b"refuse" => Err((409, "as asked".into())),
+                    b"long" => Ok(vec![0; (1 << 20) + 1].into()),
+                    _ => Ok(payload),
+                }),
                 RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
                 RoomEvent::Messages(_, messages) => {
                     messages.iter().for_each(|message| say(transaction, message));
@@ -403,6 +409,72 @@ fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     assert_eq!(world.hub.counters().auto_responses.get(), 2);
 }
 
+fn answer(call: &mut calls::Called) -> Result<Bytes, CallError> {
+    poll(call).expect("it has its answer")
+}
+
+#[test]
+fn a_room_that_waits_for_its_caller_is_not_called_whoever_is_in_between() {
+    let waiting = Arc::<Mutex<Vec<calls::Called>>>::default();
+    let calls = waiting.clone();
+    let world = World::new(move |event, transaction| {
+        if let RoomEvent::Messages(_, messages) = event {
+            let Message::Text(name) = &messages[0] else { return Ok(()) };
+            calls.lock().unwrap().push(transaction.call("chat", name, Bytes::new()));
+        }
+        Ok(())
+    });
+    let [a, b, c] = ["a", "b", "c"].map(|name| world.join(name));
+    let outcome = |conn: &Arc<Conn>, name: &'static str| {
+        world.say(conn, &[name]).unwrap();
+        poll(waiting.lock().unwrap().last_mut().unwrap())
+    };
+    assert_eq!(outcome(&a, "a"), Some(Err(CallError::Cycle)));
+    // Whoever has not taken its answer waits.
+    world.say(&a, &["b"]).unwrap();
+    world.say(&b, &["c"]).unwrap();
+    assert_eq!(outcome(&c, "a"), Some(Err(CallError::Cycle)));
+    waiting.lock().unwrap().clear();
+    assert_ne!(outcome(&c, "a"), Some(Err(CallError::Cycle)), "nobody waits any more");
+}
+
+#[test]
+fn a_call_is_an_event_of_its_room_and_what_can_not_be_one_is_told() {
+    let world = World::new(|event, transaction| match event {
+        RoomEvent::Call(payload) if payload == "trap" => {
+            say(transaction, &Message::text("x"));
+            Err(Fault::Trap("as asked".into()))
+        }
+        RoomEvent::Call(payload) if payload != "long" => {
+            say(transaction, &Message::text("y"));
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    let scope = Scope::App(world.hub.clone());
+    let call = |class: &str, name: &str, payload: Vec<u8>| {
+        let mut called = scope.call(class, name, payload.into());
+        world.settle();
+        answer(&mut called)
+    };
+    let cases = [
+        ("chat", "tea", b"ping".to_vec(), Ok(Bytes::from_static(b"ping"))),
+        ("chat", "tea", b"trap".to_vec(), Err(CallError::Failed)),
+        ("chat", "tea", b"refuse".to_vec(), Err(CallError::Refused(409, "as asked".into()))),
+        ("chat", "tea", b"long".to_vec(), Err(CallError::Failed)),
+        ("chat", "tea", vec![0; (1 << 20) + 1], Err(CallError::TooLarge)),
+        ("chat", "a\nb", b"ping".to_vec(), Err(CallError::NotValid)),
+        ("none", "tea", b"ping".to_vec(), Err(CallError::NotValid)),
+        ("No", "tea", b"ping".to_vec(), Err(CallError::NotValid)),
+    ];
+    for (class, name, payload, expected) in cases {
+        let told = String::from_utf8_lossy(&payload[..payload.len().min(9)]).into_owned();
+        assert_eq!(call(class, name, payload), expected, "{class} {name} {told}");
+    }
+    drop(scope.call("chat", "tea", "given up".into()));
+    assert_eq!(world.log("tea"), Ok("yy".into()), "of the call that trapped, and of the one given up, nothing is there");
+}
+
 /// Whoever comes resumes from the position at the end of its path, if there is one.
 fn resuming(seen: Arc<Mutex<Vec<(u64, bool)>>>) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
     move |event, transaction| {
@@ -440,7 +512,7 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     world.say(&ann, &["c"]).unwrap();
     assert_eq!(heard(&ann), ["a", "b", "c"]);
     let epoch = world.memory.stored(&room("tea")).unwrap().history.unwrap().position.epoch;
-    let cases: [(u64, u64, &[&str], (u64, bool)); 5] = [
+    let cases: [(u64, u64, &[&str], _); 5] = [
         (epoch, 0, &["a", "b", "c"], (0, false)),
         (epoch, 2, &["c"], (2, false)),
         (epoch, 3, &[], (3, false)),

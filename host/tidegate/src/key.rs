@@ -91,6 +91,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     room_bytes_max: Bytes(|config| &mut config.limits.room_bytes_max),
     room_event_bytes_max: Bytes(|config| &mut config.limits.room_event_bytes_max),
     room_inbox_max: Count(|config| &mut config.limits.room_inbox_max),
+    call_bytes_max: Bytes(|config| &mut config.limits.call_bytes_max),
     rooms_awake_max: Count(|config| &mut config.limits.rooms_awake_max),
     room_idle_max: Time(|config| &mut config.limits.room_idle_max),
     header_bytes_max: Bytes(|config| &mut config.edge.header_bytes_max),

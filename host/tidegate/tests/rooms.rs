@@ -137,6 +137,35 @@ async fn a_heartbeat_is_answered_without_a_call_and_leaves_a_sleeping_room_aslee
 }
 
 #[tokio::test]
+async fn a_room_answers_calls_of_routes_and_of_rooms_and_what_fails_is_told() {
+    let place = place();
+    let server = serve(&place, "rogue", &["--limit", "call_bytes_max=1000 B"]);
+    let long = format!("tea {}", "x".repeat(1001));
+    let calls = [
+        ("tea one", "0"),
+        ("tea two", "1"),
+        ("tea via milk three", "0"),
+        ("tea then panic", "the room's event failed"),
+        ("tea via tea four", "the room waits for the one that calls it"),
+        ("tea via milk via tea five", "the room waits for the one that calls it"),
+        ("tea via milk then panic", "the room's event failed"),
+        ("tea refuse not now", "not now"),
+        (&long, "a call's payload has at most 1 MiB"),
+        ("beer then sleep", "the room did not answer in time"),
+        ("tea four", "2"),
+    ];
+    for (call, answer) in calls {
+        assert_eq!(post(&server, "/via", call).await, answer, "{call}");
+    }
+    let mut ann = Socket::connect(server.ws("/rooms/rum")).await;
+    ann.say("via tea six").await;
+    assert_eq!(ann.hear().await.into_data(), "3");
+    assert_eq!(get(&server, "/rooms/tea").await, "4\none\ntwo\nfour\nsix");
+    assert_eq!(get(&server, "/rooms/milk").await, "1\nthree");
+    ann.close().await;
+}
+
+#[tokio::test]
 async fn there_is_never_more_than_one_instance_of_a_room() {
     let place = place();
     let server = Arc::new(serve(&place, "rogue", &["--limit", "room_idle_max=1ms", "--limit", "rooms_awake_max=2"]));

@@ -4,7 +4,11 @@
 wasmtime::component::bindgen!({
     path: "../../wit",
     world: "app",
-    imports: { "tidegate:app/room.flush": async | trappable, default: trappable },
+    imports: {
+        "tidegate:app/room.flush": async | trappable,
+        "tidegate:app/rooms.call": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
     with: { "tidegate:app/websockets.connection": crate::connection::Connection },
     require_store_data_send: true,

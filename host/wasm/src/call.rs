@@ -6,11 +6,14 @@ use crate::{
         exports::tidegate::app::{events_handler, guard_handler, websocket_handler},
         tidegate::app::types,
     },
-    contract::{self, Alarm, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade, Wake},
+    contract::{
+        self, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade, Wake,
+    },
     fault::{fault, told},
     meter,
     pool::{Instance, shortened},
 };
+use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_hub::{Accept, CloseInfo, Conn, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
 use wasmtime::Result;
@@ -121,6 +124,11 @@ impl Instance {
         let params = (room.class(), room.name());
         let (woken,) = call!(self.wake, Wake<'_> => (std::result::Result<(), String>,), params)?;
         woken.map_err(|why| wasmtime::format_err!("the room could not wake: {why}"))
+    }
+
+    pub(crate) async fn answer(&mut self, payload: &[u8]) -> Result<std::result::Result<Bytes, (u16, String)>> {
+        let (answer,) = call!(self.answer, Answer<'_> => Answered, (payload,))?;
+        Ok(answer.map(Bytes::from))
     }
 
     pub(crate) async fn alarm(&mut self, attempt: u32) -> Result<()> {

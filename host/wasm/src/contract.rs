@@ -85,3 +85,5 @@ pub(crate) type Close<'a> = (Resource<Connection>, CloseInfoRef<'a>);
 pub(crate) type Subscribe<'a> = (RequestRef<'a>, Option<&'a str>);
 pub(crate) type Wake<'a> = (&'a str, &'a str);
 pub(crate) type Alarm = (u32,);
+pub(crate) type Answer<'a> = (&'a [u8],);
+pub(crate) type Answered = (Result<Vec<u8>, (u16, String)>,);

@@ -1,6 +1,7 @@
 //! The host's side of the interfaces that apps import, one file an interface.
 
 pub(crate) mod room;
+pub(crate) mod rooms;
 pub(crate) mod topics;
 pub(crate) mod websockets;
 
@@ -18,7 +19,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     app::types::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::websockets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::topics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    app::room::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    app::room::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    app::rooms::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
 impl types::Host for State {}

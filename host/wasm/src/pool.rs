@@ -7,7 +7,7 @@ use crate::bindings::{
 use crate::{
     Options,
     connection::Connection,
-    contract::{Alarm, Check, Close, Handle, Messages, Open, Subscribe, Upgrade, Wake},
+    contract::{Alarm, Answer, Answered, Check, Close, Handle, Messages, Open, Subscribe, Upgrade, Wake},
     fault::told,
     machine::Machine,
     meter::Meter,
@@ -82,6 +82,7 @@ pub(crate) struct Exports {
     pub(crate) subscribe: Option<Export<Subscribe<'static>, (Result<Feed, Response>,)>>,
     pub(crate) wake: Option<Export<Wake<'static>, (Result<(), String>,)>>,
     pub(crate) alarm: Option<Export<Alarm, ()>>,
+    pub(crate) answer: Option<Export<Answer<'static>, Answered>>,
 }
 
 /// A function whose type was checked once, for parameters that live as long as one call.
@@ -246,6 +247,7 @@ impl Exports {
             subscribe: Export::find(raw, store, events.as_ref(), "on-subscribe")?,
             wake: Export::find(raw, store, room.as_ref(), "wake")?,
             alarm: Export::find(raw, store, room.as_ref(), "on-alarm")?,
+            answer: Export::find(raw, store, room.as_ref(), "on-call")?,
         })
     }
 }

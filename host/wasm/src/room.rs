@@ -37,6 +37,7 @@ impl RoomInstance {
             RoomEvent::Messages(_, messages) => instance.messages(&messages).await.map(|()| RoomAnswer::Done),
             RoomEvent::Close(_, info) => instance.close(&info).await.map(|()| RoomAnswer::Done),
             RoomEvent::Subscribe(request, last) => instance.subscribe(&request, last.as_deref()).await.map(RoomAnswer::Feed),
+            RoomEvent::Call(payload) => instance.answer(&payload).await.map(RoomAnswer::Called),
             RoomEvent::Alarm(attempt) => instance.alarm(attempt).await.map(|()| RoomAnswer::Done),
         };
         self.instance.run(conn, self.pool.options(), call).await

@@ -189,6 +189,10 @@ impl<S: Serve> room_handler::Guest for Served<S> {
         Ok(())
     }
 
+    fn on_call(payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)> {
+        with_room::<S, _, _>(payload, |room, cx, payload| room.call(cx, payload), |_, _| panic!("a call outside of a room"))
+    }
+
     fn on_alarm(attempt: u32) {
         with_room::<S, _, _>(attempt, |room, cx, attempt| room.alarm(cx, attempt), |_, _| panic!("an alarm outside of a room"));
     }

@@ -2,8 +2,8 @@
 
 use super::{followed, limit_error, position, published};
 use crate::{
-    Followed, LimitError, Position, Publication, StorageError,
-    bindings::tidegate::app::{room, websockets::Connection},
+    CallError, Followed, LimitError, Position, Publication, StorageError,
+    bindings::tidegate::app::{room, rooms, websockets::Connection},
 };
 use std::time::SystemTime;
 
@@ -60,6 +60,19 @@ pub(crate) fn room_flush() {
 
 pub(crate) fn rollback() {
     room::rollback();
+}
+
+pub(crate) fn call(class: &str, name: &str, payload: &[u8], deadline: Option<u32>, attempts: u32) -> Result<Vec<u8>, CallError> {
+    let options = rooms::Options { deadline, attempts: Some(attempts) };
+    rooms::call(class, name, payload, options).map_err(|error| match error {
+        rooms::CallError::NotValid => CallError::NotValid,
+        rooms::CallError::TooLarge => CallError::TooLarge,
+        rooms::CallError::Cycle => CallError::Cycle,
+        rooms::CallError::Busy => CallError::Busy,
+        rooms::CallError::Failed => CallError::Failed,
+        rooms::CallError::Deadline => CallError::Deadline,
+        rooms::CallError::Refused((status, text)) => CallError::Refused(status, text),
+    })
 }
 
 pub(crate) fn now() -> SystemTime {

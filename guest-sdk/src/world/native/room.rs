@@ -1,17 +1,23 @@
 //! What a room's handlers reach natively: the hub's transaction of the room, and a clock that the test moves.
 
 use super::{followed, limit_error, position, published, scope};
-use crate::{Followed, LimitError, Position, Publication, StorageError};
+use crate::{CallError, Followed, LimitError, Position, Publication, StorageError};
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     pin::pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::SystemTime,
 };
 use tidegate_hub::{self as hub, Transaction};
 
+/// Calls a room of the server under test: class, name, payload.
+pub(crate) type Caller = Rc<dyn Fn(&str, &str, &[u8]) -> Result<Vec<u8>, CallError>>;
+
 thread_local! {
+    /// The rooms that can be called, while a handler runs.
+    static CALLER: RefCell<Option<Caller>> = const { RefCell::new(None) };
     static NOW: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
 }
 
@@ -84,6 +90,25 @@ pub(crate) fn rollback() {
     if let Some(transaction) = scope().room() {
         transaction.rollback();
     }
+}
+
+/// Deadlines are not waited for: every handler ends at once.
+pub(crate) fn call(class: &str, name: &str, payload: &[u8], _deadline: Option<u32>, attempts: u32) -> Result<Vec<u8>, CallError> {
+    let caller =
+        CALLER.with_borrow(Clone::clone).expect("rooms are called inside of handlers: drive the app by `tidegate::testing::serve`");
+    let mut left = attempts;
+    loop {
+        left = left.saturating_sub(1);
+        match caller(class, name, payload) {
+            Err(CallError::Busy | CallError::Failed) if left > 0 => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// From now on calls of this thread go there.
+pub(crate) fn set_caller(caller: Caller) {
+    CALLER.set(Some(caller));
 }
 
 /// The server's time of day.

@@ -30,6 +30,7 @@ fn app() -> App {
         .feed("/feed", feed)
         .socket("/socket", socket::Rogue)
         .socket("/other", async |conn: Conn, message| conn.send(message))
+        .post("/via", async |req: Request| room::via(req.text()?))
         .room::<room::Rogue>("/rooms/{name}")
         .stream("/stream/{how}/before", streams::before)
         .stream("/stream/{how}/midway", streams::midway)

@@ -2,7 +2,7 @@
 
 use crate::{misbehave::misbehave, socket::automatic};
 use std::time::Duration;
-use tidegate::prelude::*;
+use tidegate::{CallError, prelude::*};
 
 /// Which wake of the room this is: if the storage knows of a later one, two instances live.
 pub(crate) struct Rogue {
@@ -21,6 +21,17 @@ impl Rogue {
         cx.put_json("count", &(count + 1))?;
         cx.broadcast(text)?;
         Ok(count)
+    }
+}
+
+/// "NAME rest": the room's answer, or why there is none.
+pub(crate) fn via(with: &str) -> Result<Vec<u8>> {
+    let (name, payload) = with.split_once(' ').unwrap_or((with, ""));
+    let call = tidegate::room::<Rogue>(name).deadline(Duration::from_millis(300));
+    match call.try_call(payload) {
+        Err(CallError::Refused(status, text)) => Err(Error::status(status, text)),
+        Err(error) => Ok(error.to_string().into()),
+        answer => Ok(answer?),
     }
 }
 
@@ -45,6 +56,7 @@ impl Room for Rogue {
             "wake" => conn.send(self.wake.to_string()),
             "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?)),
             "members" => conn.send(cx.connections().len().to_string()),
+            "via" => conn.send(via(with)?),
             "keep" => conn.set_attachment(with.as_bytes()),
             "automatic" => automatic(with),
             "kept" => conn.send(String::from_utf8(conn.attachment())?),
@@ -65,6 +77,22 @@ impl Room for Rogue {
         let lines = cx.range("line/").entries()?.into_iter().map(|(_, line)| String::from_utf8(line)).collect::<Result<Vec<_>, _>>()?;
         let count: u64 = cx.get_json("count")?.unwrap_or(0);
         Ok(Response::text(format!("{count}\n{}", lines.join("\n"))))
+    }
+
+    /// "via NAME rest" calls that room with the rest; "then HOW" adds a line and misbehaves; anything else is a line.
+    async fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>> {
+        let text = String::from_utf8(payload)?;
+        let (what, with) = text.split_once(' ').unwrap_or((&text, ""));
+        match what {
+            "via" => via(with),
+            "refuse" => Err(Error::status(409, with)),
+            "then" => {
+                self.add(cx, "half done")?;
+                misbehave(with).await?;
+                Ok(Vec::new())
+            }
+            _ => Ok(self.add(cx, &text)?.to_string().into()),
+        }
     }
 
     async fn feed(&mut self, _: &Cx, _: Request) -> Result<Feed> {

@@ -1,0 +1,50 @@
+//! Calls into rooms, from routes and from other rooms: who answers them, and why one gave no answer.
+
+use crate::RoomId;
+use bytes::Bytes;
+use std::{fmt, future::Future, pin::Pin};
+
+/// Answers calls: all rooms of an app.
+pub trait Callee: Send + Sync {
+    /// Calls a room, once. `caller`: the room whose event calls, and waits for the answer. Dropping the future gives the answer up;
+    /// a call that waits for its turn is given up with it.
+    fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called;
+}
+
+/// A call on its way.
+pub type Called = Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>;
+
+/// Why a call gave no answer (WIT `rooms.call-error`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError {
+    /// The app has no such class, or no room can have this name.
+    NotValid,
+    /// The payload is longer than the limit.
+    TooLarge,
+    /// The room that is called waits for the room that calls.
+    Cycle,
+    /// Nothing has happened: too many wait for the room, every instance is in use, or it is closed for a while.
+    Busy,
+    /// The room's event failed, and was undone unless it flushed.
+    Failed,
+    /// There was no answer in time; the event may have happened, or may still.
+    Deadline,
+    /// The room's own refusal: a status as in HTTP, and a text.
+    Refused(u16, String),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::NotValid => write!(f, "there is no such room"),
+            CallError::TooLarge => write!(f, "the call's payload is longer than the host's limit for it"),
+            CallError::Cycle => write!(f, "the room waits for the one that calls it"),
+            CallError::Busy => write!(f, "the room is busy"),
+            CallError::Failed => write!(f, "the room's event failed"),
+            CallError::Deadline => write!(f, "the room did not answer in time"),
+            CallError::Refused(status, text) => write!(f, "the room refused: {status} {text}"),
+        }
+    }
+}
+
+impl std::error::Error for CallError {}

@@ -1,0 +1,51 @@
+//! `tidegate:app/rooms`: calls into rooms, with their deadline and their tries.
+
+use crate::{
+    bindings::tidegate::app::rooms::{CallError, Host, Options},
+    state::State,
+};
+use bytes::Bytes;
+use std::time::Duration;
+use tidegate_hub as hub;
+use tokio::time::{sleep, timeout};
+use wasmtime::Result;
+
+/// A call's deadline, unless it says another.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Between the first try and the second; twice as long each further time.
+const RETRY: Duration = Duration::from_millis(50);
+
+impl Host for State {
+    async fn call(&mut self, class: String, name: String, payload: Vec<u8>, options: Options) -> Result<Result<Vec<u8>, CallError>> {
+        let scope = self.scope()?.clone();
+        let deadline = options.deadline.map_or(DEADLINE, |millis| Duration::from_millis(millis.into()));
+        let payload = Bytes::from(payload);
+        let call = async {
+            let (mut left, mut wait) = (options.attempts.unwrap_or(1), RETRY);
+            loop {
+                left = left.saturating_sub(1);
+                match scope.call(&class, &name, payload.clone()).await {
+                    Err(hub::CallError::Busy | hub::CallError::Failed) if left > 0 => sleep(wait).await,
+                    outcome => return outcome,
+                }
+                wait *= 2;
+            }
+        };
+        let outcome = timeout(deadline, call).await.unwrap_or(Err(hub::CallError::Deadline));
+        Ok(outcome.map(Into::into).map_err(Into::into))
+    }
+}
+
+impl From<hub::CallError> for CallError {
+    fn from(error: hub::CallError) -> CallError {
+        match error {
+            hub::CallError::NotValid => CallError::NotValid,
+            hub::CallError::TooLarge => CallError::TooLarge,
+            hub::CallError::Cycle => CallError::Cycle,
+            hub::CallError::Busy => CallError::Busy,
+            hub::CallError::Failed => CallError::Failed,
+            hub::CallError::Deadline => CallError::Deadline,
+            hub::CallError::Refused(status, text) => CallError::Refused((status, text)),
+        }
+    }
+}
