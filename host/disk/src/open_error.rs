@@ -33,6 +33,11 @@ impl OpenError {
         OpenError { directory: directory.to_owned(), why }
     }
 
+    /// Whether another process has the directory open.
+    pub fn is_locked(&self) -> bool {
+        matches!(self.why, Why::Locked)
+    }
+
     /// Of the store's own errors.
     pub(crate) fn of_store(directory: &Path, error: fjall::Error) -> OpenError {
         let why = match error {

@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Check(LoadArgs),
     /// List an app's routes and guards
     Routes(RoutesArgs),
-    /// Look after the data of rooms, while no server has it open
+    /// Look after the data of rooms while no server has it open, or back it up at any time
     Data(DataArgs),
 }
 
@@ -204,7 +204,7 @@ pub(crate) enum DataCommand {
     Verify,
     /// Give back the space of what was overwritten and deleted
     Compact,
-    /// Copy everything to a directory that is not there yet
+    /// Copy everything, as it is at one moment, to a directory that is not there yet; also while a server has it open
     Backup {
         #[arg(value_name = "DIR")]
         to: PathBuf,

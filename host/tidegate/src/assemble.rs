@@ -1,6 +1,10 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{config::Config, failure::Failure};
+use crate::{
+    config::Config,
+    control::{self, Door},
+    failure::Failure,
+};
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
@@ -65,20 +69,22 @@ pub(crate) fn hub(config: &Config) -> Arc<Hub> {
 /// How often hub and rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The app with its rooms, if it has any: their storage is opened, and they are called when their alarms are due.
+/// The app with its rooms: their storage is opened, they are called when their alarms are due, and the server's owner may command it.
 pub(crate) fn with_rooms(
     app: Arc<dyn App>,
     hub: &Arc<Hub>,
     manifest: &Manifest,
     config: &Config,
     worker: &Handle,
-) -> Result<Arc<dyn App>, Failure> {
-    let storage = Storage::open(&config.data)?;
+) -> Result<(Arc<dyn App>, Option<Door>), Failure> {
+    let storage = Arc::new(Storage::open(&config.data)?);
+    let door = control::open(worker, &config.data, &storage);
+    let door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error}")).ok();
     let spawn = Box::new(|task| _ = tokio::spawn(task));
-    let rooms = Rooms::new(hub.clone(), app, Arc::new(storage), manifest, spawn, unix_ms())
+    let rooms = Rooms::new(hub.clone(), app, storage, manifest, spawn, unix_ms())
         .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
     tick(worker, &rooms, |rooms| rooms.tick(unix_ms()));
-    Ok(rooms)
+    Ok((rooms, door))
 }
 
 /// Calls `ticked` with the time every now and then, as long as somebody has it.

@@ -4,6 +4,7 @@ mod args;
 mod assemble;
 mod command;
 mod config;
+mod control;
 mod failure;
 mod file;
 mod grant;

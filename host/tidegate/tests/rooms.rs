@@ -7,10 +7,12 @@ use rustix::process::Signal;
 use std::{
     collections::HashMap,
     env,
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -230,7 +232,7 @@ fn data_that_can_not_be_used_is_told_in_one_line_and_nothing_is_served() {
 }
 
 fn data(place: &TempDir, args: &[&str], stdin: &str) -> (bool, String) {
-    use std::{io::Write as _, process::Stdio};
+    use std::process::Stdio;
     let mut command = tidegate();
     command.arg("data").args(args).arg("--data").arg(place.path().join("data"));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -271,6 +273,50 @@ async fn an_operator_lists_exports_moves_and_verifies_rooms() {
     assert!(data(&place, &["export", "rogue/rum"], "").1.contains(r#"{"base64":"AP8=","key":"binary"}"#));
     let server = serve(&place, "rogue", &[]);
     assert_eq!((get(&server, "/rooms/rum").await, get(&server, "/rooms/tea").await), ("2\na\nb".into(), "0\n".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
+    let place = place();
+    let server = Arc::new(serve(&place, "rogue", &[]));
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let writers: Vec<_> = (0..4)
+        .map(|room| {
+            let (server, acknowledged) = (server.clone(), acknowledged.clone());
+            tokio::spawn(async move {
+                for line in 0..300 {
+                    assert_eq!(post(&server, &format!("/rooms/{room}"), "x").await, line.to_string());
+                    acknowledged.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    while acknowledged.load(Ordering::SeqCst) < 100 {
+        tokio::task::yield_now().await;
+    }
+    let (before, copy) = (acknowledged.load(Ordering::SeqCst), place.path().join("copy"));
+    assert_eq!(data(&place, &["backup", copy.to_str().unwrap()], ""), (true, String::new()));
+    assert!(data(&place, &["backup", copy.to_str().unwrap()], "").1.contains("exists already"));
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let copied = tempfile::tempdir_in(place.path()).unwrap();
+    std::fs::rename(&copy, copied.path().join("data")).unwrap();
+    assert!(data(&copied, &["verify"], "").1.ends_with("all is well\n"));
+    let lines: u64 = (0..4).map(|room| data(&copied, &["export", &format!("rogue/{room}")], "").1.matches("line/").count() as u64).sum();
+    assert!((before..1200).contains(&lines), "{before} were acknowledged before, and {lines} are there");
+
+    let door = place.path().join("data.sock");
+    assert_eq!(std::fs::metadata(&door).unwrap().permissions().mode() & 0o777, 0o600);
+    for (command, told) in [("nonsense", "a line of JSON"), (r#"{"backup":"relative"}"#, "no such command"), ("{}", "no such command")] {
+        let mut stream = BufReader::new(UnixStream::connect(&door).unwrap());
+        stream.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        assert!(answer.contains(told), "{command}: {answer}");
+    }
+    Arc::into_inner(server).unwrap().stop();
+    assert!(!door.exists());
 }
 
 fn serve_to_its_end(data: &Path) -> std::process::Output {

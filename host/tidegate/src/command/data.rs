@@ -1,9 +1,10 @@
-//! `tidegate data`: what an operator does with the data of rooms while no server has it open.
+//! `tidegate data`: what an operator does with the data of rooms. A backup needs no end of the server that has it open.
 
 use crate::{
     args::{self, DataArgs, DataCommand},
     assemble,
     command::say,
+    control,
     failure::Failure,
 };
 use anyhow::{Context as _, anyhow, bail};
@@ -26,7 +27,10 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
     if !args.data.is_dir() {
         return Err(anyhow!("there is no directory {}: name the one that serve was given with --data", args.data.display()).into());
     }
-    let storage = Storage::open(&args.data)?;
+    let storage = match (Storage::open(&args.data), &args.command) {
+        (Err(error), DataCommand::Backup { to }) if error.is_locked() => return control::backup(&args.data, to),
+        (storage, _) => storage?,
+    };
     match &args.command {
         DataCommand::Rooms { class, json } => list(&storage, class.as_deref(), *json)?,
         DataCommand::Export { room } => export(&storage, room)?,

@@ -26,11 +26,14 @@ async fn serve(args: &ServeArgs, config: &Config, format: LogFormat) -> Result<(
 
     let hub = assemble::hub(config);
     let (manifest, compiled) = (loaded.manifest().cloned(), loaded.compiled());
-    let mut app: Arc<dyn App> = loaded.start(hub.clone());
-    match manifest.as_ref().filter(|manifest| manifest.has_rooms()) {
-        Some(manifest) => app = assemble::with_rooms(app, &hub, manifest, config, &workers[0])?,
-        None => assemble::tick(&workers[0], &hub, |hub| hub.tick(assemble::unix_ms())),
-    }
+    let app: Arc<dyn App> = loaded.start(hub.clone());
+    let (app, _door) = match manifest.as_ref().filter(|manifest| manifest.has_rooms()) {
+        Some(manifest) => assemble::with_rooms(app, &hub, manifest, config, &workers[0])?,
+        None => {
+            assemble::tick(&workers[0], &hub, |hub| hub.tick(assemble::unix_ms()));
+            (app, None)
+        }
+    };
     let report = Report { address: listener.local_addr()?, app: &args.load.app, compiled, manifest: manifest.as_ref(), config };
     report.tell(format);
 
