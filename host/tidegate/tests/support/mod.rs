@@ -92,7 +92,12 @@ impl Tidegate {
     }
 
     /// Starts a command that ends up as `tidegate serve`, for what [`serve`](Tidegate::serve) has no words for.
-    pub(crate) fn spawn(mut command: impl BorrowMut<Command>) -> Tidegate {
+    pub(crate) fn spawn(command: impl BorrowMut<Command>) -> Tidegate {
+        Tidegate::try_spawn(command).unwrap_or_else(|log| panic!("it does not listen:\n{log}"))
+    }
+
+    /// As [`spawn`](Tidegate::spawn), or what it said on stderr instead.
+    pub(crate) fn try_spawn(mut command: impl BorrowMut<Command>) -> Result<Tidegate, String> {
         let mut child = command.borrow_mut().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is piped");
@@ -101,10 +106,10 @@ impl Tidegate {
             move || log.read(stderr)
         });
         let mut server = Tidegate { child, log, url: String::new(), data: None };
-        let line = server.wait_for("http://");
+        let line = server.log.wait_for("http://")?;
         let url = line.split(['"', ' ']).find(|word| word.starts_with("http://"));
         server.url = url.expect("the line has the URL").to_owned();
-        server
+        Ok(server)
     }
 
     /// "http://127.0.0.1:PORT" and this path.
@@ -235,6 +240,8 @@ pub(crate) enum Build {
     Cargo,
     /// `cargo component build`
     CargoComponent,
+    /// `cargo build`: no component, but a library to preload.
+    Library,
 }
 
 /// Both ways that the README shows.
@@ -263,7 +270,7 @@ pub(crate) fn component_of(build: Build, package: &str) -> PathBuf {
         return path.clone();
     }
     build.run(package);
-    let path = target_dir().join(build.target()).join("release").join(file(package));
+    let path = target_dir().join(build.target()).join("release").join(build.file(package));
     assert!(path.is_file(), "{package} was built, but not as {}", path.display());
     built.insert(key, path.clone());
     path
@@ -279,6 +286,14 @@ impl Build {
         match self {
             Build::Cargo => "wasm32-wasip2",
             Build::CargoComponent => "wasm32-wasip1",
+            Build::Library => "",
+        }
+    }
+
+    fn file(self, package: &str) -> String {
+        match self {
+            Build::Library => format!("lib{package}.so"),
+            Build::Cargo | Build::CargoComponent => file(package),
         }
     }
 
@@ -288,6 +303,7 @@ impl Build {
         match self {
             Build::Cargo => cargo.args(["build", "--target", self.target()]),
             Build::CargoComponent => cargo.args(["component", "build"]),
+            Build::Library => cargo.arg("build"),
         };
         cargo.args(["--quiet", "--release", "--package", package]).arg("--target-dir").arg(target_dir()).current_dir(workspace());
         // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
