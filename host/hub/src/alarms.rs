@@ -22,6 +22,13 @@ impl Alarms {
         }
     }
 
+    /// Sets the alarm of a room that has none.
+    pub(crate) fn set_again(&mut self, room: &RoomId, at: u64) {
+        if !self.by_room.contains_key(room) {
+            self.set(room, Some(at));
+        }
+    }
+
     /// Takes the earliest that is due.
     pub(crate) fn take_due(&mut self, now: u64) -> Option<RoomId> {
         let (at, room) = self.due.first().filter(|(at, _)| *at <= now).cloned()?;

@@ -102,6 +102,7 @@ impl Rooms {
         }
         let idle_max = self.hub.limits().room_idle_max.as_millis() as u64;
         self.sleep_where(|since| since + idle_max <= now);
+        self.make_place();
     }
 
     /// Puts every room to sleep that has no event.
@@ -127,15 +128,21 @@ impl Rooms {
         drop(asleep); // outside of the locks: it gives memory back to the system
     }
 
-    /// Makes place for one more that is awake.
+    /// Puts those to sleep that are more than may be awake, the longest idle first. Those that run are not idle: many at once are
+    /// bounded by the app's instances only, until they rest.
     fn make_place(&self) {
-        let victim = {
+        let asleep: Vec<_> = {
             let live = self.live();
             let awake = live.values().filter(|live| live.room().is_awake()).count();
-            let idle = live.values().filter_map(|live| Some((live.room().idle_since()?, live))).min_by_key(|(since, _)| *since);
-            idle.filter(|_| awake > self.hub.limits().rooms_awake_max).and_then(|(_, live)| live.room().sleep())
+            let excess = awake.saturating_sub(self.hub.limits().rooms_awake_max);
+            let mut idle = match excess {
+                0 => Vec::new(),
+                _ => live.values().filter_map(|live| Some((live.room().idle_since()?, live))).collect(),
+            };
+            idle.sort_by_key(|(since, _)| *since);
+            idle.iter().take(excess).filter_map(|(_, live)| live.room().sleep()).collect()
         };
-        drop(victim);
+        drop(asleep);
     }
 
     /// The room of a route's event; none if the route has none.
@@ -221,10 +228,10 @@ impl Rooms {
                 // What the instance remembers did not happen.
                 *instance = None;
                 tracing::error!(room = %live.id, "{} events did not happen: {error}", done.len());
-                // Was it an alarm's event, the alarm is still there.
+                // Was it the alarm's event, the alarm is still there, and no longer listed.
                 if let Ok(Some(alarm)) = transaction.alarm() {
                     let retry = self.now() + ALARM_RETRY.as_millis() as u64;
-                    self.alarms().set(&live.id, Some(alarm.at.max(retry)));
+                    self.alarms().set_again(&live.id, alarm.at.max(retry));
                 }
                 Some(error.to_string())
             }

@@ -1,5 +1,7 @@
 //! Rooms, driven by hand: tasks run when the test polls them, time goes on when the test says so.
 
+mod model;
+
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -366,6 +368,30 @@ fn an_alarm_that_is_moved_or_whose_commit_fails_is_not_lost() {
     assert!(heard(&ann).is_empty());
     world.advance(Duration::from_secs(2));
     assert_eq!(heard(&ann), ["!1"]);
+}
+
+#[test]
+fn an_alarm_is_not_late_because_another_event_of_its_room_failed() {
+    let world = World::new(alarming(0));
+    let ann = world.join("tea");
+    world.say(&ann, &["10"]).unwrap();
+    world.advance(Duration::from_secs(9));
+    world.memory.fail_next([EngineError::Io("as asked".into())]);
+    assert!(world.say(&ann, &["20"]).is_err());
+    world.advance(Duration::from_secs(1));
+    assert_eq!(heard(&ann), ["10", "!1"]);
+}
+
+#[test]
+fn rooms_that_were_all_needed_at_once_are_no_more_than_may_be_awake_when_they_rest() {
+    let world = World::new(alarming(0));
+    for name in ["a", "b", "c", "d", "e"] {
+        world.say(&world.join(name), &["60"]).unwrap();
+    }
+    world.advance(Duration::from_secs(60));
+    assert_eq!(world.rooms.awake(), 5);
+    world.advance(Duration::from_millis(100));
+    assert_eq!(world.rooms.awake(), 3);
 }
 
 #[test]
