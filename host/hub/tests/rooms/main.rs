@@ -15,8 +15,9 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, App, AutoResponse, CallError, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, LimitError, Limits, Manifest,
-    Message, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Target, Transaction,
+    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, LimitError,
+    Limits, Manifest, Message, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Stored, Target,
+    Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
     storage::Range,
@@ -212,6 +213,26 @@ fn nobody_sees_an_event_before_it_is_durable() {
 }
 
 #[test]
+fn what_a_drain_finds_on_its_way_to_the_disk_is_kept_and_answered() {
+    let world = World::new(fine);
+    let ann = world.join("tea");
+    world.memory.hold();
+    let mut said = world.rooms.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
+    let asked = request("tea");
+    let mut answer = world.rooms.handle(&asked, Bytes::new());
+    assert!(poll(&mut said).is_none() && poll(&mut answer).is_none());
+    world.settle();
+    world.hub.connections().close_all(&Close::new(1001, "the server is going away"));
+    world.rooms.sleep_all();
+    world.memory.release();
+    world.settle();
+    // Nobody hears anything after the close of its connection, and who comes back finds what was said.
+    assert_eq!((poll(&mut said), heard(&ann)), (Some(Ok(())), vec!["close 1001".to_owned()]));
+    assert_eq!(poll(&mut answer).unwrap().unwrap().body, "a");
+    assert_eq!(World::over(world.memory.clone(), Arc::new(fine)).log("tea"), Ok("a".into()));
+}
+
+#[test]
 fn an_event_whose_commit_fails_has_not_happened_and_the_room_is_woken_anew() {
     let world = World::new(fine);
     let ann = world.join("tea");
@@ -326,6 +347,23 @@ fn an_alarm_wakes_a_sleeping_room_once_and_survives_a_restart() {
         world.advance(Duration::from_secs(60));
     }
     assert_eq!((heard(&ann), restarted.memory.alarms()), (vec!["!1".to_owned()], Ok(vec![])));
+}
+
+#[test]
+fn a_hundred_thousand_alarms_that_sleep_are_no_task_until_they_are_due() {
+    let memory = Memory::default();
+    for n in 0..100_000 {
+        let alarm = Some(Alarm { at: START + 10_000 + n, attempt: 1 });
+        let batch = Batch::new(room(&format!("room{n}")), Stored { alarm, ..Stored::default() });
+        assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
+    }
+    let world = World::over(memory, Arc::new(alarming(0)));
+    world.rooms.tick(START + 9_999);
+    assert_eq!((world.tasks.lock().unwrap().len(), world.rooms.awake()), (0, 0));
+    world.rooms.tick(START + 10_001);
+    assert_eq!(world.tasks.lock().unwrap().len(), 2);
+    world.settle();
+    assert_eq!((world.wakes(), world.memory.alarms().unwrap().len()), (2, 99_998));
 }
 
 #[test]
