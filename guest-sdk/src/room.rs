@@ -96,7 +96,7 @@ pub trait Room: Sized + 'static {
         async { Err(Error::not_found("this room has no feed")) }
     }
 
-    /// Answers a call from elsewhere, made by [`room`](crate::room); an error is a refusal, with its status and text. The default has
+    /// Answers a call from elsewhere, made by [`room`](crate::room()); an error is a refusal, with its status and text. The default has
     /// nothing to say but 404.
     fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> impl Future<Output = Result<Vec<u8>>> {
         let _ = (cx, payload);
