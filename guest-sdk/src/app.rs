@@ -254,6 +254,16 @@ impl App {
         self.classes.iter().find(|known| known.name == class).map(|class| (class.make)())
     }
 
+    /// The socket route, where there is one and no more; those of rooms are not asked for.
+    #[cfg(target_family = "wasm")]
+    pub(crate) fn only_socket(&self) -> Option<u32> {
+        let mut sockets = (0..).zip(&self.routes).filter(|(_, route)| matches!(route.handler, Answers::Socket(_)));
+        match (sockets.next(), sockets.next()) {
+            (Some((only, _)), None) => Some(only),
+            _ => None,
+        }
+    }
+
     fn route_of(&self, index: u32) -> Option<(&Route, &Answers)> {
         let route = self.routes.get(index as usize)?;
         Some((route, &route.handler))
@@ -261,12 +271,6 @@ impl App {
 }
 
 impl Answers {
-    /// Whether it opens WebSockets.
-    #[cfg(target_family = "wasm")]
-    pub(crate) fn is_socket(&self) -> bool {
-        matches!(self, Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets))
-    }
-
     /// The class, if it is of rooms.
     pub(crate) fn class(&self) -> Option<&str> {
         match self {

@@ -131,8 +131,7 @@ impl Conn {
         self.lent().attachment()
     }
 
-    /// Replaces the attachment, at most 16 KiB; 2 bytes less in an app with several socket routes,
-    /// which are kept there.
+    /// Replaces the attachment, at most 16 KiB.
     pub fn set_attachment(&self, bytes: &[u8]) -> Result {
         Ok(self.live()?.set_attachment(bytes)?)
     }

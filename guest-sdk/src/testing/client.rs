@@ -25,7 +25,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn open(hub: &Arc<Hub>, route: u32, room: Option<RoomId>, accept: Accept, handshake: Reply) -> Result<Client, LimitError> {
         let Accept { protocol, attachment, tags, .. } = accept;
-        let accept = hub::Accept { protocol, headers: Vec::new(), attachment: attachment.into(), tags, room: room.clone() };
+        let accept = hub::Accept { protocol, headers: Vec::new(), attachment: attachment.into(), tags, room: room.clone(), route: None };
         let opened = Some(hub.open(accept)?);
         Ok(Client { route, room, opened, handshake, heard: Vec::new(), closed: None, is_stalled: false })
     }

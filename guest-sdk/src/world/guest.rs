@@ -2,7 +2,6 @@
 
 mod exports;
 mod io;
-mod mark;
 mod room;
 
 use crate::{
@@ -64,23 +63,11 @@ impl Handle {
     }
 
     pub(crate) fn attachment(&self) -> Vec<u8> {
-        mark::read(Connection::attachment(self)).1
+        Connection::attachment(self)
     }
 
     pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        let set = match mark::is_needed() {
-            false => Connection::set_attachment(self, bytes),
-            true => Connection::set_attachment(self, &mark::write(self.route(), bytes.to_vec())),
-        };
-        set.map_err(limit_error)
-    }
-
-    /// The socket route that the connection came by.
-    fn route(&self) -> u32 {
-        match mark::is_needed() {
-            false => mark::only_route(),
-            true => mark::read(Connection::attachment(self)).0,
-        }
+        Connection::set_attachment(self, bytes).map_err(limit_error)
     }
 
     pub(crate) fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {

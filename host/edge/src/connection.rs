@@ -3,6 +3,7 @@
 use crate::{
     answer::log_fault,
     lifeline::Lifeline,
+    server::{Server, Version},
     wire::{Received, Wire},
 };
 use std::{
@@ -16,7 +17,7 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    App, Call, Close, Fault, Limits, Opened, Request, Session,
+    Call, Close, Fault, Opened, Request, Session,
     outbox::Sink,
     session::{Due, Event},
 };
@@ -25,15 +26,20 @@ use tokio::{
     time::{Sleep, sleep_until},
 };
 
+/// The first event, for the version that accepted the connection.
+pub(crate) struct First {
+    pub(crate) version: Arc<Version>,
+    pub(crate) request: Request,
+}
+
 /// Ends when the app has heard of the connection's end, and the socket is closed.
 pub(crate) struct Connection<Io> {
     wire: Wire<Io>,
     session: Session,
     conn: Opened,
-    app: Arc<dyn App>,
+    server: Arc<Server>,
     _lifeline: Lifeline,
-    /// For the first event.
-    request: Option<Box<Request>>,
+    first: Option<Box<First>>,
     call: Option<Call<'static, ()>>,
     reading: Reading,
     /// The socket takes no more for now; what waits in the outbox waits for that.
@@ -86,23 +92,16 @@ enum Reading {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
-    /// `request`: the head of the upgrade, or none for a connection that the app is not told of.
-    pub(crate) fn new(
-        wire: Wire<Io>,
-        conn: Opened,
-        app: Arc<dyn App>,
-        limits: &Limits,
-        lifeline: Lifeline,
-        request: Option<Box<Request>>,
-    ) -> Connection<Io> {
-        let begin = if request.is_some() { Session::new } else { Session::silent };
+    /// `first`: none for a connection that the app is not told of.
+    pub(crate) fn new(wire: Wire<Io>, conn: Opened, server: Arc<Server>, lifeline: Lifeline, first: Option<Box<First>>) -> Connection<Io> {
+        let begin = if first.is_some() { Session::new } else { Session::silent };
         Connection {
-            session: begin(limits, Instant::now()),
+            session: begin(server.hub.limits(), Instant::now()),
             wire,
             conn,
-            app,
+            server,
             _lifeline: lifeline,
-            request,
+            first,
             call: None,
             reading: Reading::Frames,
             stuck: false,
@@ -207,10 +206,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     }
 
     fn begin(&mut self, event: Event) -> Call<'static, ()> {
-        let (app, conn) = (self.app.clone(), self.conn.clone());
+        let (conn, version) = (self.conn.clone(), self.server.version());
+        let is_gone = || conn.outbox().is_closed() && conn.route().is_some_and(|route| !version.table.has_successor(route));
         match event {
-            Event::Open => match self.request.take() {
-                Some(request) => app.open(conn, *request),
+            // No version that is served has a handler for it.
+            Event::Messages(_) | Event::Close(_) if is_gone() => Box::pin(async { Ok(()) }),
+            Event::Open => match self.first.take() {
+                Some(first) => first.version.app.clone().open(conn, first.request),
                 None => Box::pin(async { Ok(()) }),
             },
             Event::Messages(mut messages) => {
@@ -218,13 +220,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
                 messages.retain(|message| !conn.answer_automatically(message));
                 match messages.is_empty() {
                     true => Box::pin(async { Ok(()) }),
-                    false => app.messages(conn, messages),
+                    false => version.app.clone().messages(conn, messages),
                 }
             }
             Event::Close(info) => {
                 // Nobody is there any more: what is sent or published to it now is refused, not queued.
                 conn.outbox().abandon();
-                app.close(conn, info)
+                version.app.clone().close(conn, info)
             }
         }
     }

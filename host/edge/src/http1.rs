@@ -5,11 +5,11 @@ use crate::{
     feed::FeedBody,
     handshake::{self, Refusal},
     lifeline::Lifeline,
-    server::Server,
+    server::{Server, Version},
     upgrade,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -82,7 +82,8 @@ impl Exchange {
     /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
     async fn route(&self, mut request: http::Request<Incoming>, authority: String, target: &str, path: &Path<'_>) -> Answer {
         let server = &*self.server;
-        let found = server.table.find(request.method().as_str(), asked_for(request.headers()), path);
+        let version = server.version();
+        let found = version.table.find(request.method().as_str(), asked_for(request.headers()), path);
         let handshake = match &found {
             Found::Route { target: Target::WebSocket, .. } => match self.admit(&request, &authority) {
                 Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
@@ -105,9 +106,9 @@ impl Exchange {
         let is_upgrade = handshake.is_some();
         let decide = async {
             let mut added = Vec::new();
-            let outcome = match self.guard(&mut head, path, &mut added).await {
+            let outcome = match self.guard(&version, &mut head, path, &mut added).await {
                 Ok(Some(refusal)) => Ok(refusal),
-                Ok(None) => self.dispatch(head, path, found, handshake, body).await,
+                Ok(None) => self.dispatch(&version, head, path, found, handshake, body).await,
                 Err(fault) => Err(fault),
             };
             let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, target));
@@ -152,11 +153,16 @@ impl Exchange {
     }
 
     /// Runs the guards that cover the path; the answer of the one that does not pass.
-    async fn guard(&self, head: &mut Request, path: &Path<'_>, added: &mut Vec<Header>) -> Result<Option<Answer>, Fault> {
-        let Exchange { server, .. } = self;
-        for index in server.table.guards(path) {
+    async fn guard(
+        &self,
+        version: &Version,
+        head: &mut Request,
+        path: &Path<'_>,
+        added: &mut Vec<Header>,
+    ) -> Result<Option<Answer>, Fault> {
+        for index in version.table.guards(path) {
             head.route = index;
-            match server.app.check(index, head).await? {
+            match version.app.check(index, head).await? {
                 Verdict::Answer(response) => return answer::from_app(response).map(Some),
                 Verdict::Pass(Passed { headers, context }) => {
                     added.extend(headers);
@@ -169,6 +175,7 @@ impl Exchange {
 
     async fn dispatch(
         &self,
+        version: &Arc<Version>,
         mut head: Request,
         path: &Path<'_>,
         found: Found,
@@ -191,11 +198,11 @@ impl Exchange {
             Found::Nothing => return Ok(self.fallback(&head, path).await),
         };
         match (target, handshake) {
-            (Target::Http, _) => self.http(head, body).await,
-            (Target::Stream, _) => answer::from_stream(server.app.stream(&head, Box::pin(Upload(body))).await?),
-            (Target::Events, _) => self.events(head).await,
+            (Target::Http, _) => self.http(version, head, body).await,
+            (Target::Stream, _) => answer::from_stream(version.app.stream(&head, Box::pin(Upload(body))).await?),
+            (Target::Events, _) => self.events(version, head).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
-                upgrade::upgrade(server, self.lifeline.clone(), head, handshake, on_upgrade).await
+                upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, handshake, on_upgrade).await
             }
             (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
         }
@@ -210,7 +217,7 @@ impl Exchange {
         answer::text(StatusCode::NOT_FOUND, "nothing is here")
     }
 
-    async fn http(&self, head: Request, body: Incoming) -> Result<Answer, Fault> {
+    async fn http(&self, version: &Version, head: Request, body: Incoming) -> Result<Answer, Fault> {
         let body = if body.is_end_stream() {
             Bytes::new()
         } else {
@@ -219,7 +226,7 @@ impl Exchange {
                 Err(refusal) => return Ok(refusal),
             }
         };
-        answer::from_app(self.server.app.handle(&head, body).await?)
+        answer::from_app(version.app.handle(&head, body).await?)
     }
 
     /// The whole body, or what the client is told instead.
@@ -237,10 +244,10 @@ impl Exchange {
         }
     }
 
-    async fn events(&self, head: Request) -> Result<Answer, Fault> {
+    async fn events(&self, version: &Version, head: Request) -> Result<Answer, Fault> {
         let hub = &self.server.hub;
         let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
-        let feed = match self.server.app.subscribe(&head, last).await? {
+        let feed = match version.app.subscribe(&head, last).await? {
             Ok(feed) => feed,
             Err(response) => return answer::from_app(response),
         };
@@ -295,12 +302,12 @@ fn check_target(request: &http::Request<Incoming>) -> Result<(), Box<Answer>> {
 }
 
 /// Whom the request is for (RFC 9112 section 3.2); an absolute target goes before the `Host` header.
-fn authority(version: Version, target: &Uri, headers: &HeaderMap) -> Result<String, &'static str> {
+fn authority(version: http::Version, target: &Uri, headers: &HeaderMap) -> Result<String, &'static str> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (Some(host), None) if host.is_empty() && target.authority().is_none() => return Err("the Host header is empty"),
         (Some(host), None) => host.to_str().map_err(|_| "the Host header is not valid")?,
-        (None, _) if version < Version::HTTP_11 => "",
+        (None, _) if version < http::Version::HTTP_11 => "",
         (None, _) => return Err("the Host header is missing"),
         (Some(_), Some(_)) => return Err("there is more than one Host header"),
     };

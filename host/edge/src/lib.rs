@@ -4,13 +4,14 @@
 //!
 //! ```
 //! use std::{net::TcpListener, sync::Arc};
-//! use tidegate_edge::{Config, Server, serve};
+//! use tidegate_edge::{Config, Server, Version, serve};
 //! use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
 //!
 //! let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![] };
 //! let table = Table::new(&manifest, Exports::ALL).unwrap();
 //! let hub = Hub::new(Limits::default(), Default::default(), 1);
-//! let server = Server::new(hub, Arc::new(FakeApp::default()), table, Config::default());
+//! let version = Arc::new(Version { app: Arc::new(FakeApp::default()), table });
+//! let server = Server::new(hub, version, Config::default());
 //!
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 //! let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -37,4 +38,4 @@ mod answer;
 
 pub use accept::{Drained, serve};
 pub use origin::Origins;
-pub use server::{Config, Server};
+pub use server::{Config, Server, Swapped, Version};

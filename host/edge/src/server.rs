@@ -1,8 +1,12 @@
 //! What every connection of a served app needs.
 
 use crate::{Origins, assets::Assets};
-use std::{path::PathBuf, sync::Arc, time::Duration};
-use tidegate_hub::{App, Hub, Table};
+use std::{
+    path::PathBuf,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+use tidegate_hub::{App, Close, Hub, Table};
 
 /// How the edge treats clients. A plain struct: take the default and change what you must.
 #[derive(Clone, Debug)]
@@ -37,19 +41,59 @@ impl Default for Config {
     }
 }
 
+/// One version of an app: its code, and the table that leads to it. They are changed together or not at all.
+pub struct Version {
+    /// Its code.
+    pub app: Arc<dyn App>,
+    /// Its routes and guards.
+    pub table: Table,
+}
+
+/// What became of the connections when another version was put in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swapped {
+    /// WebSockets that go on.
+    pub kept: usize,
+    /// WebSockets that were closed with 1012, since the version has no route like theirs.
+    pub closed: usize,
+    /// Feeds, which all go on.
+    pub feeds: usize,
+}
+
 /// One served app: what every connection of it needs.
 pub struct Server {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) app: Arc<dyn App>,
-    pub(crate) table: Table,
+    current: RwLock<Arc<Version>>,
     pub(crate) config: Config,
     pub(crate) assets: Option<Assets>,
 }
 
 impl Server {
     /// Puts the parts together; opens nothing.
-    pub fn new(hub: Arc<Hub>, app: Arc<dyn App>, table: Table, config: Config) -> Arc<Server> {
+    pub fn new(hub: Arc<Hub>, first: Arc<Version>, config: Config) -> Arc<Server> {
         let assets = config.assets.as_deref().map(Assets::new);
-        Arc::new(Server { hub, app, table, config, assets })
+        let current = RwLock::new(first);
+        Arc::new(Server { hub, current, config, assets })
     }
+
+    /// The version that is served now. What begins with one ends with it: whoever asks keeps the answer for as long as that takes.
+    pub fn version(&self) -> Arc<Version> {
+        self.current.read().expect("nothing panics while it holds the version").clone()
+    }
+
+    /// From now on requests, and the events of connections, go to this version; what is in flight ends where it began.
+    pub fn swap(&self, version: Arc<Version>) -> Swapped {
+        let connections = self.hub.connections();
+        let sweep = || connections.close_unless(|route| version.table.has_successor(route), &route_is_gone());
+        // Before, so that the version hears of none that it doesn't know; after, for those that came in between.
+        let (_, before) = sweep();
+        *self.current.write().expect("nothing panics while it holds the version") = version.clone();
+        let (kept, after) = sweep();
+        Swapped { kept, closed: before + after, feeds: connections.count().1 }
+    }
+}
+
+/// RFC 6455 section 7.4.1, and the registry of close codes: 1012 is "service restart", after which clients come back.
+pub(crate) fn route_is_gone() -> Close {
+    Close::new(1012, "a new version of the app has no such route")
 }

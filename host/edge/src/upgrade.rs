@@ -2,10 +2,10 @@
 
 use crate::{
     answer::{self, Answer, Body},
-    connection::Connection,
+    connection::{Connection, First},
     handshake::Handshake,
     lifeline::Lifeline,
-    server::Server,
+    server::{self, Server, Version},
     wire::Wire,
 };
 use http::{HeaderValue, StatusCode, header};
@@ -18,19 +18,21 @@ use tokio::net::TcpStream;
 /// Asks the app; the answer is a 101 or the app's refusal.
 pub(crate) async fn upgrade(
     server: &Arc<Server>,
+    version: Arc<Version>,
     lifeline: Lifeline,
     request: Request,
     handshake: Handshake,
     on_upgrade: OnUpgrade,
 ) -> Result<Answer, Fault> {
-    let decision = server.app.upgrade(&request, &handshake.offered).await?;
-    let (accept, close) = match decision {
+    let decision = version.app.upgrade(&request, &handshake.offered).await?;
+    let (mut accept, close) = match decision {
         Decision::Reject(response) => return answer::from_app(response),
         Decision::Accept(accept) => (accept, None),
         Decision::AcceptThenClose(code, reason) => (Accept::default(), Some(check_final(code, reason)?)),
     };
     let mut switching = switching(&handshake, &accept)?;
     answer::append(switching.headers_mut(), accept.headers.clone())?;
+    accept.route = version.table.route(request.route).cloned();
     let opened = match server.hub.open(accept) {
         Ok(opened) => opened,
         Err(LimitError::TooMany) if server.hub.connections().count().0 >= server.hub.limits().connections_max => {
@@ -38,11 +40,13 @@ pub(crate) async fn upgrade(
         }
         Err(error) => return Err(Fault::Answer(format!("the attachment or the tags of the accepted connection: {error}"))),
     };
-    let request = close.is_none().then(|| Box::new(request));
-    if let Some(close) = close {
+    // The version may have changed while the app decided.
+    let is_gone = opened.route().is_some_and(|route| !server.version().table.has_successor(route));
+    let first = close.is_none().then(|| Box::new(First { version, request }));
+    if let Some(close) = close.or_else(|| is_gone.then(server::route_is_gone)) {
         opened.outbox().close(close);
     }
-    tokio::spawn(run(server.clone(), lifeline, opened, request, on_upgrade));
+    tokio::spawn(run(server.clone(), lifeline, opened, first, on_upgrade));
     Ok(switching)
 }
 
@@ -72,11 +76,11 @@ fn switching(handshake: &Handshake, accept: &Accept) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-async fn run(server: Arc<Server>, lifeline: Lifeline, opened: Opened, request: Option<Box<Request>>, on_upgrade: OnUpgrade) {
+async fn run(server: Arc<Server>, lifeline: Lifeline, opened: Opened, first: Option<Box<First>>, on_upgrade: OnUpgrade) {
     // The client may be gone before it got its 101: then nothing was opened.
     let Ok(upgraded) = on_upgrade.await else { return };
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
     let wire = Wire::new(parts.io.into_inner(), parts.read_buf, server.hub.limits());
     // A task that is the connection and nothing else: it lives long, and there are many.
-    tokio::spawn(Connection::new(wire, opened, server.app.clone(), server.hub.limits(), lifeline, request));
+    tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
 }

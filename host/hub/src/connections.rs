@@ -1,7 +1,8 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, AutoResponse, Close, ConnId, Counters, Followed, LimitError, Limits, Message, Outbox, Position, Positions, RoomId, SendError,
+    Accept, AutoResponse, Close, ConnId, Counters, Followed, LimitError, Limits, Message, Outbox, Position, Positions, RoomId, Route,
+    SendError,
     auto_response::Automatic,
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
     topics::Topics,
@@ -18,6 +19,7 @@ pub struct Conn {
     id: ConnId,
     protocol: Option<String>,
     room: Option<RoomId>,
+    route: Option<Arc<Route>>,
     outbox: Arc<Outbox>,
     /// A room's is known from the moment on that the connection is one of the room's.
     automatic: OnceLock<Arc<Automatic>>,
@@ -49,6 +51,11 @@ impl Conn {
     /// The room that it is connected to.
     pub fn room(&self) -> Option<&RoomId> {
         self.room.as_ref()
+    }
+
+    /// The route that it came by, in the version of the app that accepted it.
+    pub fn route(&self) -> Option<&Arc<Route>> {
+        self.route.as_ref()
     }
 
     /// What is on its way to the client.
@@ -238,17 +245,17 @@ impl Connections {
         for tag in &accept.tags {
             registry.tagged.entry(tag.clone()).or_default().insert(id);
         }
-        let state = State { attachment: accept.attachment, tags: accept.tags, ..State::default() };
+        let Accept { protocol, attachment, tags, room, route, .. } = accept;
+        let state = State { attachment, tags, ..State::default() };
         let outbox = Arc::new(Outbox::new(&self.limits));
         if let Some(close) = &registry.closing {
             outbox.close(close.clone());
         }
-        let (protocol, room) = (accept.protocol, accept.room);
         let automatic = OnceLock::new();
         if room.is_none() {
             _ = automatic.set(self.automatic.clone());
         }
-        let conn = Arc::new(Conn { id, protocol, room, outbox, automatic, others: self.clone(), state: Mutex::new(state) });
+        let conn = Arc::new(Conn { id, protocol, room, route, outbox, automatic, others: self.clone(), state: Mutex::new(state) });
         registry.conns.insert(id, conn.clone());
         Ok(Opened(conn))
     }
@@ -337,6 +344,14 @@ impl Connections {
         for outbox in conns.chain(registry.feeds.values()) {
             outbox.close(close.clone());
         }
+    }
+
+    /// Closes the connections whose route isn't one of those that stay; how many are left, and how many were closed.
+    pub fn close_unless(&self, stays: impl Fn(&Route) -> bool, close: &Close) -> (usize, usize) {
+        let conns: Vec<_> = self.registry().conns.values().filter(|conn| !conn.outbox.is_closed()).cloned().collect();
+        let (stay, gone): (Vec<_>, Vec<_>) = conns.into_iter().partition(|conn| conn.route.as_ref().is_none_or(|route| stays(route)));
+        gone.iter().for_each(|conn| conn.outbox.close(close.clone()));
+        (stay.len(), gone.len())
     }
 
     fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {

@@ -1,7 +1,8 @@
 //! What an app is told, and what it answers: plain values on both sides of a call.
 
-use crate::{Response, RoomId, request::Header};
+use crate::{Response, RoomId, Route, request::Header};
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// What a guard says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Accept {
     pub tags: Vec<String>,
     /// The room that it is connected to; never the app's choice.
     pub room: Option<RoomId>,
+    /// The route that it came by; never the app's choice either.
+    pub route: Option<Arc<Route>>,
 }
 
 /// How a connection ended.

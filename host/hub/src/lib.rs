@@ -46,6 +46,7 @@ pub mod app;
 mod room;
 mod alarms;
 pub mod rooms;
+pub mod front;
 pub mod testing;
 
 pub use app::{App, Body, BodyError, Call, Fault, Frame, Streamed};
@@ -55,6 +56,7 @@ pub use connections::{Conn, Opened};
 pub use counters::Counters;
 pub use event::{Accept, CloseInfo, Decision, Passed, Verdict};
 pub use feed::{Feed, First};
+pub use front::Front;
 pub use history::{Followed, Position, Positions};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};

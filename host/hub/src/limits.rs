@@ -151,6 +151,9 @@ pub const ALARM_ATTEMPTS_MAX: u32 = 6;
 /// Between an alarm that failed and its first retry.
 pub const ALARM_RETRY: Duration = Duration::from_secs(2);
 
+/// An alarm of a room class that the served version doesn't have is looked at again after this.
+pub const ALARM_OF_NOBODY: Duration = Duration::from_secs(10);
+
 /// A room that fails to wake so many times in a row is closed for [`WAKE_PAUSE`].
 pub const WAKE_FAILURES_MAX: u32 = 5;
 

@@ -18,6 +18,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The route that answers what that one does, of this version or another.
+    pub fn successor(&self, route: &Route) -> Option<u32> {
+        self.routes.iter().position(|own| own.succeeds(route)).map(|index| index as u32)
+    }
+
     /// Whether any route is of a room.
     pub fn has_rooms(&self) -> bool {
         self.routes.iter().any(|route| route.room.is_some())
@@ -42,6 +47,11 @@ impl Route {
     pub fn new(method: &str, pattern: &str, target: Target) -> Route {
         let methods = if method.is_empty() { vec![] } else { vec![method.to_owned()] };
         Route { methods, pattern: pattern.to_owned(), target, room: None }
+    }
+
+    /// Whether it answers what the other one does, in another version of the app: by the same pattern, with the same target and room class.
+    pub fn succeeds(&self, other: &Route) -> bool {
+        (&self.pattern, self.target, &self.room) == (&other.pattern, other.target, &other.room)
     }
 }
 

@@ -90,6 +90,11 @@ impl<I, E> Room<I, E> {
         }
     }
 
+    /// Wakes that failed were those of another version of the app.
+    pub(crate) fn forgive(&mut self) {
+        (self.failures, self.closed_until) = (0, 0);
+    }
+
     /// Since when it is awake without an event.
     pub(crate) fn idle_since(&self) -> Option<u64> {
         match self.phase {

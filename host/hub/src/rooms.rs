@@ -1,14 +1,13 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, Body, Call, CallError, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Feed, Hub, Manifest, Message, Positions, Request,
-    Response, RoomId, Streamed, Transaction, Verdict,
+    App, CallError, Engine, EngineError, Fault, Feed, Hub, Manifest, Positions, RoomId, Route, Transaction,
     alarms::Alarms,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
     calls::{Called, Callee},
     effects::Slot,
-    limits::{ALARM_RETRY, LimitError},
+    limits::{ALARM_OF_NOBODY, ALARM_RETRY},
     room::{Posted, Refused, Room},
 };
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use std::{
     collections::{HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
     task::Poll,
 };
 use tokio::sync::oneshot;
@@ -27,16 +26,15 @@ const TURN_EVENTS_MAX: usize = 256;
 /// Runs a task to its end, on whatever thread: what takes a room's turns must not end with the client that began them.
 pub type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
 
-/// An app whose events go to rooms where its routes say so, and to the app itself elsewhere.
+/// The rooms of an app, whichever version of it is served. What leads a version's events to them is a [`Front`](crate::Front).
 ///
 /// A room has one live instance, and one event at a time. All events that wait are one turn: they run one after the other,
 /// then what they did is committed at once, and only then anybody sees it.
 pub struct Rooms {
     hub: Arc<Hub>,
-    app: Arc<dyn App>,
     engine: Arc<dyn Engine>,
-    /// The class of each route, in the manifest's order.
-    classes: Vec<Option<String>>,
+    /// Whose instances are woken from now on; none before the first is served.
+    current: RwLock<Option<Arc<Version>>>,
     spawn: Spawn,
     /// Rooms that are awake, or of which there is something to remember.
     live: Mutex<HashMap<RoomId, Arc<Live>>>,
@@ -50,12 +48,26 @@ struct Live {
     id: RoomId,
     /// As long as the room is awake, it is there also without connections.
     _automatic: Arc<Automatic>,
-    room: Mutex<Room<Box<dyn Instance>, Waiting>>,
+    room: Mutex<Room<Awake, Waiting>>,
+}
+
+/// One version of the app: its code, and what it asked the host to mount.
+pub(crate) struct Version {
+    pub(crate) app: Arc<dyn App>,
+    pub(crate) manifest: Manifest,
+}
+
+/// The one instance of a room.
+struct Awake {
+    instance: Box<dyn Instance>,
+    version: Arc<Version>,
 }
 
 /// An event, and who waits for its outcome.
 struct Waiting {
     event: RoomEvent,
+    /// The version whose routes the event's request was matched with; none for events without a request.
+    version: Option<Arc<Version>>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
 }
 
@@ -69,22 +81,14 @@ struct Done {
 
 impl Rooms {
     /// `now` is Unix time in milliseconds. Alarms that the storage has are called from the next [`tick`](Rooms::tick) on.
-    pub fn new(
-        hub: Arc<Hub>,
-        app: Arc<dyn App>,
-        engine: Arc<dyn Engine>,
-        manifest: &Manifest,
-        spawn: Spawn,
-        now: u64,
-    ) -> Result<Arc<Rooms>, EngineError> {
+    pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, spawn: Spawn, now: u64) -> Result<Arc<Rooms>, EngineError> {
         let mut alarms = Alarms::default();
         for (room, alarm) in engine.alarms()? {
             alarms.set(&room, Some(alarm.at));
         }
         hub.tick(now);
-        let classes = manifest.routes.iter().map(|route| route.room.clone()).collect();
-        let (live, alarms, waits) = (Mutex::default(), Mutex::new(alarms), Mutex::default());
-        let rooms = Arc::new_cyclic(|me| Rooms { hub, app, engine, classes, spawn, live, alarms, waits, me: me.clone() });
+        let (current, live, alarms, waits) = (RwLock::default(), Mutex::default(), Mutex::new(alarms), Mutex::default());
+        let rooms = Arc::new_cyclic(|me| Rooms { hub, engine, current, spawn, live, alarms, waits, me: me.clone() });
         let me: Weak<Rooms> = rooms.me.clone();
         rooms.hub.set_callee(me);
         Ok(rooms)
@@ -95,7 +99,10 @@ impl Rooms {
     pub fn tick(&self, now: u64) {
         self.hub.tick(now);
         while let Some(room) = { self.alarms().take_due(now) } {
-            if let Err(fault) = self.post(&room, RoomEvent::Alarm(0)) {
+            if !self.has_class(room.class()) {
+                // Of a version that is not served now: it must not fail until it is given up.
+                self.alarms().set(&room, Some(now + ALARM_OF_NOBODY.as_millis() as u64));
+            } else if let Err(fault) = self.post(&room, RoomEvent::Alarm(0), None) {
                 tracing::warn!(%room, "its alarm has to wait: {fault}");
                 self.alarms().set(&room, Some(now + ALARM_RETRY.as_millis() as u64));
             }
@@ -145,19 +152,29 @@ impl Rooms {
         drop(asleep);
     }
 
-    /// The room of a route's event; none if the route has none.
-    fn room_of(&self, request: &Request) -> Option<Result<RoomId, LimitError>> {
-        let class = self.classes.get(request.route as usize)?.as_deref()?;
-        Some(RoomId::of_params(class, request.params.iter().map(|(_, value)| value.as_str())))
+    /// From now on rooms wake as this version. Those that are idle sleep now; one that runs changes between two of its events.
+    /// What made the version before it fail to wake is forgiven.
+    pub(crate) fn serve(&self, version: Arc<Version>) {
+        *self.current.write().expect("nothing panics while it holds the version") = Some(version);
+        self.live().values().for_each(|live| live.room().forgive());
+        self.sleep_all();
     }
 
-    /// Hands the event to its room, and waits for its outcome.
-    async fn ask(&self, room: &RoomId, event: RoomEvent) -> Result<RoomAnswer, Fault> {
-        let outcome = self.post(room, event)?;
-        outcome.await.unwrap_or_else(|_| Err(Fault::Host("the room's turn was given up".into())))
+    fn current(&self) -> Option<Arc<Version>> {
+        self.current.read().expect("nothing panics while it holds the version").clone()
     }
 
-    fn post(&self, id: &RoomId, event: RoomEvent) -> Result<oneshot::Receiver<Result<RoomAnswer, Fault>>, Fault> {
+    fn has_class(&self, class: &str) -> bool {
+        let is_it = |route: &Route| route.room.as_deref() == Some(class);
+        self.current().is_some_and(|version| version.manifest.routes.iter().any(is_it))
+    }
+
+    pub(crate) fn post(
+        &self,
+        id: &RoomId,
+        event: RoomEvent,
+        version: Option<&Arc<Version>>,
+    ) -> Result<oneshot::Receiver<Result<RoomAnswer, Fault>>, Fault> {
         let (reply, outcome) = oneshot::channel();
         // The room is found and gets its event under one lock: it can't be forgotten in between.
         let mut rooms = self.live();
@@ -170,7 +187,7 @@ impl Rooms {
                 live
             }
         };
-        let posted = live.room().post(Waiting { event, reply }, self.hub.limits().room_inbox_max, self.now());
+        let posted = live.room().post(Waiting { event, version: version.cloned(), reply }, self.hub.limits().room_inbox_max, self.now());
         drop(rooms);
         match posted {
             Ok(Posted::Queued) => {}
@@ -184,7 +201,7 @@ impl Rooms {
         Ok(outcome)
     }
 
-    async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Box<dyn Instance>>) {
+    async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Awake>) {
         loop {
             let waiting = live.room().next_turn(TURN_EVENTS_MAX, &mut instance, self.now());
             if waiting.is_empty() {
@@ -196,17 +213,20 @@ impl Rooms {
         }
     }
 
-    async fn take_turn(&self, live: &Live, instance: &mut Option<Box<dyn Instance>>, waiting: VecDeque<Waiting>) {
+    async fn take_turn(&self, live: &Live, instance: &mut Option<Awake>, waiting: VecDeque<Waiting>) {
         let transaction = Transaction::new(self.hub.clone(), self.engine.clone(), live.id.clone());
         let mut done = Vec::with_capacity(waiting.len());
-        for Waiting { event, reply } in waiting {
+        for Waiting { event, version, reply } in waiting {
             // Whoever asked has gone; events of a connection and alarms happen all the same.
             if reply.is_closed()
                 && matches!(event, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..) | RoomEvent::Call(_))
             {
                 continue;
             }
-            let (outcome, feed) = self.run(live, instance, &transaction, event).await;
+            let (outcome, feed) = match self.adopt(event, version) {
+                Some(event) => self.run(live, instance, &transaction, event).await,
+                None => (Err(Fault::Busy), None),
+            };
             done.push(Done { reply, outcome, feed });
             if transaction.is_heavy() {
                 self.settle(live, instance, &transaction, std::mem::take(&mut done)).await;
@@ -216,7 +236,7 @@ impl Rooms {
     }
 
     /// Commits what was done, then tells everybody.
-    async fn settle(&self, live: &Live, instance: &mut Option<Box<dyn Instance>>, transaction: &Transaction, done: Vec<Done>) {
+    async fn settle(&self, live: &Live, instance: &mut Option<Awake>, transaction: &Transaction, done: Vec<Done>) {
         let failure = match transaction.commit().await {
             Ok(alarm) => {
                 if let Some(alarm) = alarm {
@@ -251,12 +271,27 @@ impl Rooms {
         }
     }
 
+    /// The event as the version that is served now knows it; none if that has no such route any more.
+    fn adopt(&self, mut event: RoomEvent, version: Option<Arc<Version>>) -> Option<RoomEvent> {
+        let (Some(version), Some(current)) = (version, self.current()) else { return Some(event) };
+        if let RoomEvent::Handle(request, _)
+        | RoomEvent::Upgrade(request, _)
+        | RoomEvent::Open(_, request)
+        | RoomEvent::Subscribe(request, _) = &mut event
+            && !Arc::ptr_eq(&version, &current)
+        {
+            let route = version.manifest.routes.get(request.route as usize)?;
+            request.route = current.manifest.successor(route)?;
+        }
+        Some(event)
+    }
+
     /// Runs one event; of messages that trap together, those before the first that traps by itself, unless they flushed: then
     /// nobody knows which of them are durable.
     async fn run(
         &self,
         live: &Live,
-        instance: &mut Option<Box<dyn Instance>>,
+        instance: &mut Option<Awake>,
         transaction: &Transaction,
         event: RoomEvent,
     ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
@@ -298,12 +333,7 @@ impl Rooms {
         }
     }
 
-    async fn run_alarm(
-        &self,
-        live: &Live,
-        instance: &mut Option<Box<dyn Instance>>,
-        transaction: &Transaction,
-    ) -> Result<RoomAnswer, Fault> {
+    async fn run_alarm(&self, live: &Live, instance: &mut Option<Awake>, transaction: &Transaction) -> Result<RoomAnswer, Fault> {
         let alarm = transaction.alarm().map_err(|error| Fault::Storage(error.to_string()))?;
         // It was moved or taken away while it waited for its turn.
         let Some(alarm) = alarm.filter(|alarm| alarm.at <= self.now()) else { return Ok(RoomAnswer::Done) };
@@ -321,12 +351,14 @@ impl Rooms {
     async fn call(
         &self,
         live: &Live,
-        instance: &mut Option<Box<dyn Instance>>,
+        instance: &mut Option<Awake>,
         transaction: &Transaction,
         event: RoomEvent,
     ) -> Result<RoomAnswer, Fault> {
-        if instance.is_none() {
-            *instance = Some(self.wake(live, transaction).await?);
+        let current = self.current().ok_or_else(|| Fault::Host("no version of the app is served yet".into()))?;
+        if instance.as_ref().is_none_or(|awake| !Arc::ptr_eq(&awake.version, &current)) {
+            *instance = None; // before there is another one
+            *instance = Some(self.wake(live, transaction, current).await?);
         }
         match &event {
             RoomEvent::Open(conn, _) => transaction.join(conn.clone()),
@@ -334,7 +366,7 @@ impl Rooms {
             _ => {}
         }
         let awake = instance.as_mut().expect("it was woken");
-        let outcome = awake.call(event, transaction).await.and_then(|answer| self.check_answer(answer));
+        let outcome = awake.instance.call(event, transaction).await.and_then(|answer| self.check_answer(answer));
         match &outcome {
             Ok(_) => transaction.keep(),
             Err(_) => {
@@ -370,16 +402,16 @@ impl Rooms {
         Ok(Wait { rooms: self.me.clone(), caller: caller.clone() })
     }
 
-    async fn wake(&self, live: &Live, transaction: &Transaction) -> Result<Box<dyn Instance>, Fault> {
+    async fn wake(&self, live: &Live, transaction: &Transaction, version: Arc<Version>) -> Result<Awake, Fault> {
         if let Err(Refused::Closed(wait)) = live.room().check_open(self.now()) {
             return Err(Fault::Closed(wait));
         }
         self.make_place();
         let woken = async {
-            let mut instance = self.app.instance().await?;
+            let mut instance = version.app.instance().await?;
             self.hub.counters().wakes.add(1);
             instance.call(RoomEvent::Wake, transaction).await?;
-            Ok(instance)
+            Ok(Awake { instance, version })
         };
         let woken = woken.await;
         match &woken {
@@ -427,11 +459,11 @@ impl Drop for Wait {
 impl Callee for Rooms {
     fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called {
         let begin = || {
-            if !self.classes.iter().flatten().any(|class| class == room.class()) {
+            if !self.has_class(room.class()) {
                 return Err(CallError::NotValid);
             }
             let wait = caller.map(|caller| self.wait_for(caller, &room)).transpose()?;
-            Ok((wait, self.post(&room, RoomEvent::Call(payload)).map_err(no_answer)?))
+            Ok((wait, self.post(&room, RoomEvent::Call(payload), None).map_err(no_answer)?))
         };
         let begun = begin();
         Box::pin(async move {
@@ -467,102 +499,7 @@ async fn yield_once() {
 }
 
 impl Live {
-    fn room(&self) -> MutexGuard<'_, Room<Box<dyn Instance>, Waiting>> {
+    fn room(&self) -> MutexGuard<'_, Room<Awake, Waiting>> {
         self.room.lock().expect("nothing panics while it holds a room")
-    }
-}
-
-/// What a client is told whose path names no room that can be.
-fn no_room(error: LimitError) -> Response {
-    let text = match error {
-        LimitError::TooLarge => "the room's name is too long",
-        _ => "the room's name has a control character",
-    };
-    let headers = vec![("content-type".to_owned(), Bytes::from_static(b"text/plain; charset=utf-8"))];
-    Response { status: 400, headers, body: format!("{text}\n").into() }
-}
-
-/// An answer of another kind than the event asks for.
-fn mistaken() -> Fault {
-    Fault::Host("the room answered another event than it was asked".into())
-}
-
-impl App for Rooms {
-    fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
-        self.app.check(guard, request)
-    }
-
-    fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
-        let Some(room) = self.room_of(request) else { return self.app.handle(request, body) };
-        Box::pin(async move {
-            match room {
-                Err(error) => Ok(no_room(error)),
-                Ok(room) => match self.ask(&room, RoomEvent::Handle(request.clone(), body)).await? {
-                    RoomAnswer::Response(response) => Ok(response),
-                    _ => Err(mistaken()),
-                },
-            }
-        })
-    }
-
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
-        self.app.stream(request, body)
-    }
-
-    fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
-        let Some(room) = self.room_of(request) else { return self.app.upgrade(request, offered) };
-        Box::pin(async move {
-            let room = match room {
-                Ok(room) => room,
-                Err(error) => return Ok(Decision::Reject(no_room(error))),
-            };
-            match self.ask(&room, RoomEvent::Upgrade(request.clone(), offered.to_vec())).await? {
-                RoomAnswer::Decision(Decision::Accept(mut accept)) => {
-                    accept.room = Some(room);
-                    Ok(Decision::Accept(accept))
-                }
-                RoomAnswer::Decision(decision) => Ok(decision),
-                _ => Err(mistaken()),
-            }
-        })
-    }
-
-    fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
-        match conn.room().cloned() {
-            None => self.app.clone().open(conn, request),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Open(conn, request)).await.map(|_| ()) }),
-        }
-    }
-
-    fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
-        match conn.room().cloned() {
-            None => self.app.clone().messages(conn, messages),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Messages(conn, messages)).await.map(|_| ()) }),
-        }
-    }
-
-    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
-        match conn.room().cloned() {
-            None => self.app.clone().close(conn, info),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Close(conn, info)).await.map(|_| ()) }),
-        }
-    }
-
-    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
-        let Some(room) = self.room_of(request) else { return self.app.subscribe(request, last_event_id) };
-        Box::pin(async move {
-            let room = match room {
-                Ok(room) => room,
-                Err(error) => return Ok(Err(no_room(error))),
-            };
-            match self.ask(&room, RoomEvent::Subscribe(request.clone(), last_event_id.map(str::to_owned))).await? {
-                RoomAnswer::Feed(feed) => Ok(feed),
-                _ => Err(mistaken()),
-            }
-        })
-    }
-
-    fn instance(&self) -> Call<'_, Box<dyn Instance>> {
-        self.app.instance()
     }
 }

@@ -1,13 +1,13 @@
 //! The router: from a method and a path to the one route that answers, by the most literal pattern.
 
 use crate::{
-    Exports, Manifest, Target, Violation,
+    Exports, Manifest, Route, Target, Violation,
     manifest::AskedFor,
     path::Path,
     pattern::{Cover, Pattern, Segment},
     rules,
 };
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// The routes and guards of an app that broke no rule.
 ///
@@ -25,9 +25,9 @@ pub struct Table {
 }
 
 struct Entry {
-    methods: Vec<String>,
+    route: Arc<Route>,
+    /// Of its parameters.
     names: Vec<String>,
-    target: Target,
 }
 
 /// Where a path leads.
@@ -68,7 +68,7 @@ impl Table {
         let mut table = Table { routes: Vec::new(), root: Node::default(), guards: Vec::new() };
         for route in &manifest.routes {
             let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
-            table.insert(&pattern, route.methods.clone(), route.target);
+            table.insert(&pattern, route.clone());
         }
         let covers = manifest.guards.iter().map(|guard| Cover::parse(&guard.pattern));
         table.guards = covers.collect::<Result<_, _>>().expect("the rules let only patterns pass");
@@ -79,15 +79,25 @@ impl Table {
     pub fn whole() -> Table {
         let mut table = Table { routes: Vec::new(), root: Node::default(), guards: Vec::new() };
         for pattern in ["/", "/{*rest}"] {
-            table.insert(&Pattern::parse(pattern).expect("a pattern"), Vec::new(), Target::Stream);
+            table.insert(&Pattern::parse(pattern).expect("a pattern"), Route::new("", pattern, Target::Stream));
         }
         table
     }
 
-    fn insert(&mut self, pattern: &Pattern, methods: Vec<String>, target: Target) {
+    fn insert(&mut self, pattern: &Pattern, route: Route) {
         let index = self.routes.len() as u32;
-        self.routes.push(Entry { methods, names: pattern.names().map(str::to_owned).collect(), target });
+        self.routes.push(Entry { route: Arc::new(route), names: pattern.names().map(str::to_owned).collect() });
         self.root.insert(pattern.segments(), index);
+    }
+
+    /// The route of this index.
+    pub fn route(&self, index: u32) -> Option<&Arc<Route>> {
+        self.routes.get(index as usize).map(|entry| &entry.route)
+    }
+
+    /// Whether a route answers what that one of another version does.
+    pub fn has_successor(&self, route: &Route) -> bool {
+        self.routes.iter().any(|entry| entry.route.succeeds(route))
     }
 
     /// Indices of the guards that run before this path, in their order.
@@ -107,7 +117,7 @@ impl Table {
             Some(index) => {
                 let entry = &self.routes[index as usize];
                 let params = entry.names.iter().cloned().zip(search.params).collect();
-                Found::Route { index, target: entry.target, params }
+                Found::Route { index, target: entry.route.target, params }
             }
             None if search.allow.is_empty() => Found::Nothing,
             None => Found::Methods(search.allow),
@@ -118,11 +128,11 @@ impl Table {
 impl Entry {
     /// How well it fits the method: the less the better.
     fn rank(&self, method: &str) -> Option<u8> {
-        let has = |method: &str| self.methods.iter().any(|own| own == method);
+        let has = |method: &str| self.route.methods.iter().any(|own| own == method);
         match method {
             _ if has(method) => Some(0),
             "HEAD" if has("GET") => Some(1),
-            _ => self.methods.is_empty().then_some(2),
+            _ => self.route.methods.is_empty().then_some(2),
         }
     }
 }
@@ -173,7 +183,7 @@ impl Search<'_> {
         let rank = |index: &u32| {
             let entry = &self.table.routes[*index as usize];
             let by_method = entry.rank(self.method)?;
-            let asked_for = entry.target.asked_for();
+            let asked_for = entry.route.target.asked_for();
             // What is asked for by nothing in particular can be answered to anybody, a WebSocket only to who asks for one.
             Some((asked_for != self.asked, asked_for, by_method, *index))
         };
@@ -185,7 +195,7 @@ impl Search<'_> {
     }
 
     fn note_allowed(&mut self, routes: &[u32]) {
-        let methods = routes.iter().flat_map(|index| &self.table.routes[*index as usize].methods);
+        let methods = routes.iter().flat_map(|index| &self.table.routes[*index as usize].route.methods);
         for method in methods {
             let implied = (method == "GET").then_some("HEAD");
             for name in [Some(method.as_str()), implied].into_iter().flatten() {

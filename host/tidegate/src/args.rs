@@ -35,6 +35,10 @@ Examples:
 Ctrl-C or SIGTERM drains: no new connections, WebSockets closed with 1001, requests ended.
 A second one stops at once.";
 
+const RELOAD_HELP: &str = "\
+New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
+route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
+
 /// What was typed.
 #[derive(Parser)]
 #[command(name = "tidegate", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -55,6 +59,9 @@ pub(crate) enum Command {
     Check(LoadArgs),
     /// List an app's routes and guards
     Routes(RoutesArgs),
+    /// Let a running server load its app's file again, without losing a connection
+    #[command(after_help = RELOAD_HELP)]
+    Reload(ReloadArgs),
     /// Look after the data of rooms while no server has it open, or back it up at any time
     Data(DataArgs),
 }
@@ -164,6 +171,17 @@ pub(crate) struct RoutesArgs {
     /// As JSON, with index, methods, pattern and target of each route
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which server, and which version.
+#[derive(Group)]
+pub(crate) struct ReloadArgs {
+    /// The --data that the server was given: its control socket is beside it
+    #[arg(long, value_name = "DIR", default_value = "tidegate-data")]
+    pub(crate) data: PathBuf,
+    /// Go back to the version that was served before; a second time undoes that
+    #[arg(long)]
+    pub(crate) rollback: bool,
 }
 
 /// Which data, and what to do with it.

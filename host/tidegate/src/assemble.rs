@@ -1,29 +1,24 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{
-    config::Config,
-    control::{self, Door},
-    failure::Failure,
-};
+use crate::{config::Config, failure::Failure};
 use anyhow::{Context as _, anyhow};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     future::{Future, pending},
     hash::{BuildHasher as _, RandomState},
-    io,
+    io::{self, IsTerminal as _},
     path::Path,
     process,
     sync::Arc,
     thread,
     time::{Duration, SystemTime},
 };
-use tidegate_disk::Storage;
-use tidegate_hub::{App, Hub, Limits, Manifest, Rooms, Table, Violation};
+use tidegate_hub::{Hub, Limits, Table, Violation};
 use tidegate_wasm::{LoadError, Loaded};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 
 /// A runtime for the thread that it is driven on.
@@ -69,24 +64,6 @@ pub(crate) fn hub(config: &Config) -> Arc<Hub> {
 /// How often hub and rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The app with its rooms: their storage is opened, they are called when their alarms are due, and the server's owner may command it.
-pub(crate) fn with_rooms(
-    app: Arc<dyn App>,
-    hub: &Arc<Hub>,
-    manifest: &Manifest,
-    config: &Config,
-    worker: &Handle,
-) -> Result<(Arc<dyn App>, Option<Door>), Failure> {
-    let storage = Arc::new(Storage::open(&config.data)?);
-    let door = control::open(worker, &config.data, &storage);
-    let door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error}")).ok();
-    let spawn = Box::new(|task| _ = tokio::spawn(task));
-    let rooms = Rooms::new(hub.clone(), app, storage, manifest, spawn, unix_ms())
-        .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
-    tick(worker, &rooms, |rooms| rooms.tick(unix_ms()));
-    Ok((rooms, door))
-}
-
 /// Calls `ticked` with the time every now and then, as long as somebody has it.
 pub(crate) fn tick<T: Send + Sync + 'static>(worker: &Handle, ticked: &Arc<T>, tick: impl Fn(&T) + Send + 'static) {
     let ticked = Arc::downgrade(ticked);
@@ -122,18 +99,33 @@ pub(crate) fn raise_open_files() {
     _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// Ready at the first SIGINT or SIGTERM; a second one ends the process at once.
-pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut signals = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+/// Ready at the first SIGINT or SIGTERM, or when the terminal is gone that the process was started from; a second one ends the process
+/// at once. A SIGHUP otherwise is a wish to reload.
+pub(crate) fn signals() -> io::Result<(impl Future<Output = ()>, mpsc::Receiver<()>)> {
+    let mut stops = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+    let mut hangup = signal(SignalKind::hangup())?;
+    let had_terminal = io::stdin().is_terminal();
     let (tell, told) = oneshot::channel();
+    let (wish, wishes) = mpsc::channel(1);
     tokio::spawn(async move {
-        either(&mut signals).await;
+        loop {
+            tokio::select! {
+                _ = either(&mut stops) => break,
+                _ = hangup.recv() => {
+                    if had_terminal && !io::stdin().is_terminal() {
+                        break;
+                    }
+                    // One that waits already will see the newest file.
+                    _ = wish.try_send(());
+                }
+            }
+        }
         tracing::info!("draining; a second signal stops at once");
         _ = tell.send(());
-        let code = 128 + either(&mut signals).await;
+        let code = 128 + either(&mut stops).await;
         process::exit(code);
     });
-    Ok(async { _ = told.await })
+    Ok((async { _ = told.await }, wishes))
 }
 
 /// Waits for one of the two; its number.

@@ -1,8 +1,9 @@
 //! The door of a running server: a Unix socket beside its data, by which commands of its owner reach it.
 //!
-//! A command is one line of JSON, `{"backup":"/absolute/path"}`; the answer is another, `{"done":true}` or `{"error":"why"}`.
+//! A command is one line of JSON: `"reload"`, `"rollback"` or `{"backup":"/absolute/path"}`. The answer is another,
+//! `{"done":"what"}` or `{"error":"why"}`.
 
-use crate::failure::Failure;
+use crate::{failure::Failure, site::Site};
 use anyhow::{Context as _, anyhow};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
@@ -15,7 +16,6 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tidegate_disk::Storage;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
@@ -45,9 +45,13 @@ impl Drop for Door {
     }
 }
 
-/// Opens the door of a server that has this data open: what an earlier one left behind is nobody's.
-pub(crate) fn open(worker: &Handle, data: &Path, storage: &Arc<Storage>) -> io::Result<Door> {
+/// Opens the door of a server. What an earlier one left behind is nobody's; one that is still there keeps its door.
+pub(crate) fn open(worker: &Handle, data: &Path, site: &Arc<Site>) -> io::Result<Door> {
     let path = socket(data);
+    if net::UnixStream::connect(&path).is_ok() {
+        let told = format!("another server has {}: give each its own --data, or use SIGHUP to reload", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, told));
+    }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -56,15 +60,15 @@ pub(crate) fn open(worker: &Handle, data: &Path, storage: &Arc<Storage>) -> io::
     let listener = UnixListener::bind(&path)?;
     let door = Door(path);
     fs::set_permissions(&door.0, fs::Permissions::from_mode(0o600))?;
-    worker.spawn(answer_all(listener, storage.clone()));
+    worker.spawn(answer_all(listener, site.clone()));
     Ok(door)
 }
 
-async fn answer_all(listener: UnixListener, storage: Arc<Storage>) {
+async fn answer_all(listener: UnixListener, site: Arc<Site>) {
     loop {
         match listener.accept().await {
             // Somebody may have come in before the file had its mode.
-            Ok((stream, _)) if is_owner(&stream) => drop(tokio::spawn(answer(stream, storage.clone()))),
+            Ok((stream, _)) if is_owner(&stream) => drop(tokio::spawn(answer(stream, site.clone()))),
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!("the control socket took no command: {error}");
@@ -78,45 +82,59 @@ fn is_owner(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
 }
 
-async fn answer(mut stream: UnixStream, storage: Arc<Storage>) {
+async fn answer(mut stream: UnixStream, site: Arc<Site>) {
     let mut line = String::new();
     let (reading, mut writing) = stream.split();
     let read = timeout(LINE_WITHIN, BufReader::new(reading.take(LINE_BYTES_MAX)).read_line(&mut line)).await;
     if !matches!(read, Ok(Ok(1..))) {
         return;
     }
-    let answer = match obey(&line, storage).await {
-        Ok(()) => json!({ "done": true }),
-        Err(error) => json!({ "error": format!("{error:#}") }),
+    let answer = match obey(&line, &site).await {
+        Ok(done) => json!({ "done": done }),
+        Err(failure) => json!({ "error": failure.to_string() }),
     };
     _ = writing.write_all(format!("{answer}\n").as_bytes()).await;
 }
 
-async fn obey(line: &str, storage: Arc<Storage>) -> Result<(), anyhow::Error> {
+async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
     let command: Value = serde_json::from_str(line).context("a command is a line of JSON")?;
-    let to = command["backup"].as_str().map(PathBuf::from).filter(|to| to.is_absolute()).context("there is no such command")?;
-    tracing::info!("backing up to {}", to.display());
-    spawn_blocking(move || storage.backup(&to)).await??;
-    Ok(())
+    match (command.as_str(), command["backup"].as_str().map(PathBuf::from)) {
+        (Some("reload"), _) => Ok(site.reload().await?.to_string()),
+        (Some("rollback"), _) => Ok(site.roll_back().await?.to_string()),
+        (_, Some(to)) if to.is_absolute() => {
+            let storage = site.storage().context("this app has no rooms: there is nothing to back up")?;
+            tracing::info!("backing up to {}", to.display());
+            spawn_blocking(move || storage.backup(&to)).await??;
+            Ok("backed up".into())
+        }
+        _ => Err(anyhow!("there is no such command").into()),
+    }
 }
 
 /// Lets the server that has this data open copy it, while it serves.
 pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), Failure> {
     let to = path::absolute(to).with_context(|| format!("{} is no path", to.display()))?;
     let to = to.to_str().context("a path that is no text can't be told to the server")?;
-    command(data, &json!({ "backup": to }))
+    let unheard = |socket: &Path| format!("another process has {} open, and does not answer at {}", data.display(), socket.display());
+    command(data, &json!({ "backup": to }), unheard).map(drop)
 }
 
-fn command(data: &Path, command: &Value) -> Result<(), Failure> {
+/// Lets the server that has this data put another version of its app in place; what it says then.
+pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, Failure> {
+    let unheard = |socket: &Path| format!("no server answers at {}: is it running, with this --data?", socket.display());
+    command(data, &json!(if rollback { "rollback" } else { "reload" }), unheard)
+}
+
+fn command(data: &Path, command: &Value, unheard: impl Fn(&Path) -> String) -> Result<String, Failure> {
     let path = socket(data);
-    let unheard = || format!("another process has {} open, and does not answer at {}", data.display(), path.display());
+    let unheard = || unheard(&path);
     let mut stream = net::UnixStream::connect(&path).with_context(unheard)?;
     stream.write_all(format!("{command}\n").as_bytes()).with_context(unheard)?;
     let mut line = String::new();
     io::BufReader::new(stream).read_line(&mut line).with_context(unheard)?;
     let answer: Value = serde_json::from_str(&line).with_context(unheard)?;
-    match answer["error"].as_str() {
-        Some(error) => Err(anyhow!("{error}").into()),
-        None => Ok(()),
+    match (answer["done"].as_str(), answer["error"].as_str()) {
+        (Some(done), _) => Ok(done.to_owned()),
+        (_, error) => Err(anyhow!("{}", error.unwrap_or("an answer that is none")).into()),
     }
 }

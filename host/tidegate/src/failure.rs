@@ -18,13 +18,21 @@ impl Failure {
 
     /// Writes the line; the exit code.
     pub(crate) fn tell(self) -> ExitCode {
-        let (error, code) = match self {
-            Failure::Usage(error) => (error, 2),
-            Failure::Run(error) => (error, 1),
+        let code = match self {
+            Failure::Usage(_) => 2,
+            Failure::Run(_) => 1,
         };
         // Nobody may be there to read it any more.
-        _ = writeln!(std::io::stderr(), "error: {error:#}");
+        _ = writeln!(std::io::stderr(), "error: {self}");
         ExitCode::from(code)
+    }
+}
+
+/// The error with its causes.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Failure::Usage(error) | Failure::Run(error)) = self;
+        write!(f, "{error:#}")
     }
 }
 

@@ -13,6 +13,7 @@ mod listen;
 mod logging;
 mod quantity;
 mod report;
+mod site;
 
 use args::{Args, Command};
 use clap::Parser as _;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => command::serve::run(&args, format),
         Command::Check(args) => command::check::run(&args),
         Command::Routes(args) => command::routes::run(&args),
+        Command::Reload(args) => command::reload::run(&args),
         Command::Data(args) => command::data::run(&args),
     };
     match done {

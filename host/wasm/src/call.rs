@@ -80,6 +80,7 @@ impl Instance {
                 attachment: accept.attachment.into(),
                 tags: accept.tags,
                 room: None,
+                route: None,
             }),
             websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)),
             websocket_handler::Decision::AcceptThenClose((code, reason)) => Decision::AcceptThenClose(code, reason),

@@ -84,7 +84,7 @@ pub struct Compiled {
 
 /// An app that can be started.
 pub struct Loaded {
-    manifest: Option<Manifest>,
+    manifest: Option<Arc<Manifest>>,
     exports: Exports,
     compiled: Compiled,
     pool: Pool,
@@ -92,7 +92,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// What the app asks the host to mount; none for a component of `wasi:http` alone, which is served whole.
-    pub fn manifest(&self) -> Option<&Manifest> {
+    pub fn manifest(&self) -> Option<&Arc<Manifest>> {
         self.manifest.as_ref()
     }
 
@@ -108,8 +108,9 @@ impl Loaded {
 
     /// Connects the app to its hub.
     pub fn start(mut self, hub: Arc<Hub>) -> Arc<Guest> {
-        self.pool.set_hub(hub);
-        Guest::new(self.pool, self.manifest.is_some())
+        let has_manifest = self.manifest.is_some();
+        self.pool.connect(hub, self.manifest);
+        Guest::new(self.pool, has_manifest)
     }
 }
 
@@ -136,7 +137,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     };
     let pool = Pool::new(machine, pre, interfaces, options);
     let manifest = match &pool.interfaces().manifest {
-        Some(name) => Some(describe(&pool, name).await.map_err(LoadError::Describe)?),
+        Some(name) => Some(Arc::new(describe(&pool, name).await.map_err(LoadError::Describe)?)),
         None => None,
     };
     Ok(Loaded { manifest, exports, compiled, pool })

@@ -18,7 +18,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tidegate_hub::{Fault, Hub};
+use tidegate_hub::{Fault, Hub, Manifest};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::timeout,
@@ -39,6 +39,7 @@ pub(crate) struct Pool {
     interfaces: Interfaces,
     options: Options,
     hub: Option<Arc<Hub>>,
+    manifest: Option<Arc<Manifest>>,
     idle: Mutex<Vec<Instance>>,
     /// A permit is the right to have an instance in use.
     permits: Arc<Semaphore>,
@@ -148,12 +149,13 @@ impl Taken<'_> {
 impl Pool {
     pub(crate) fn new(machine: Machine, pre: InstancePre<State>, interfaces: Interfaces, options: Options) -> Pool {
         let permits = Arc::new(Semaphore::new(options.instances_max.clamp(1, Semaphore::MAX_PERMITS)));
-        Pool { machine, pre, interfaces, options, hub: None, idle: Mutex::default(), permits }
+        Pool { machine, pre, interfaces, options, hub: None, manifest: None, idle: Mutex::default(), permits }
     }
 
-    /// Whom the instances that are made from now on talk to.
-    pub(crate) fn set_hub(&mut self, hub: Arc<Hub>) {
+    /// Whom the instances that are made from now on talk to, and which routes are theirs.
+    pub(crate) fn connect(&mut self, hub: Arc<Hub>, manifest: Option<Arc<Manifest>>) {
         self.hub = Some(hub);
+        self.manifest = manifest;
         self.idle.get_mut().expect("nothing panics while it holds the pool").clear();
     }
 
@@ -223,7 +225,7 @@ impl Pool {
     /// A store with every limit set.
     pub(crate) fn store(&self) -> wasmtime::Result<Store<State>> {
         let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max);
-        let state = State::new(&self.options, self.hub.clone(), meter)?;
+        let state = State::new(&self.options, self.hub.clone(), self.manifest.clone(), meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(64 << 20);

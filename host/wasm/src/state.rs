@@ -8,7 +8,7 @@ use crate::{
     stdio::{Channel, GuestOutput},
 };
 use std::sync::Arc;
-use tidegate_hub::{Conn, Fault, Hub, Scope};
+use tidegate_hub::{Conn, Fault, Hub, Manifest, Scope};
 use wasmtime::{
     ResourceLimiter,
     component::{Resource, ResourceTable},
@@ -33,10 +33,17 @@ pub(crate) struct State {
     pub(crate) memory: MemoryLimit,
     pub(crate) meter: Arc<Meter>,
     event: u32,
+    /// The routes of the app, once it has told them.
+    pub(crate) manifest: Option<Arc<Manifest>>,
 }
 
 impl State {
-    pub(crate) fn new(options: &Options, hub: Option<Arc<Hub>>, meter: Arc<Meter>) -> wasmtime::Result<State> {
+    pub(crate) fn new(
+        options: &Options,
+        hub: Option<Arc<Hub>>,
+        manifest: Option<Arc<Manifest>>,
+        meter: Arc<Meter>,
+    ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event = table.push(Connection(None))?.rep();
@@ -50,6 +57,7 @@ impl State {
             memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false },
             meter,
             event,
+            manifest,
         })
     }
 

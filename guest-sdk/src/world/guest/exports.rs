@@ -1,6 +1,6 @@
 //! The component's exports: each hands its event to the app, which is built once an instance.
 
-use super::{Handle, inward, io, mark};
+use super::{Handle, inward, io};
 use crate::{
     App, CloseInfo, Conn, Cx, Request, Response, Serve, Upgrade,
     app::{Answers, RoomEvents},
@@ -54,9 +54,7 @@ fn with_room<S: Serve, E, T>(event: E, of_room: impl FnOnce(&mut dyn Live, &Cx, 
 fn build<S: Serve>() -> App {
     // Before the app is built: it may have a better one.
     panic::set_hook(Box::new(|panic| eprintln!("{}", OneLine(panic))));
-    let app = S::app();
-    mark::note(&app);
-    app
+    S::app()
 }
 
 /// A panic as the operator reads it: the host logs each line by itself, so there is only one.
@@ -111,7 +109,6 @@ impl<S: Serve> http_handler::Guest for Served<S> {
 
 impl<S: Serve> websocket_handler::Guest for Served<S> {
     fn on_upgrade(request: types::Request, offered: Vec<String>) -> Decision {
-        let route = request.route;
         let upgrade = Upgrade { request: whole(request, Vec::new()), offered };
         let decided = with_room::<S, _, _>(upgrade, |room, cx, upgrade| room.upgrade(cx, upgrade), |app, upgrade| app.upgrade(upgrade));
         let accept = match decided {
@@ -123,7 +120,7 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
             None => Decision::Accept(websocket_handler::Accept {
                 protocol: accept.protocol,
                 headers: accept.headers,
-                attachment: mark::write(route, accept.attachment),
+                attachment: accept.attachment,
                 tags: accept.tags,
             }),
         }
@@ -142,7 +139,11 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
             with_room::<S, _, _>(
                 messages,
                 |room, cx, messages| room.messages(cx, conn, messages.collect()),
-                |app, mut messages| app.messages(route_of(connection), conn, &mut messages),
+                |app, mut messages| {
+                    if let Some(route) = route_of(app, connection) {
+                        app.messages(route, conn, &mut messages);
+                    }
+                },
             );
         });
     }
@@ -154,15 +155,20 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
             with_room::<S, _, _>(
                 info,
                 |room, cx, info| room.close(cx, conn, info),
-                |app, info| app.close(route_of(connection), conn, info),
+                |app, info| {
+                    if let Some(route) = route_of(app, connection) {
+                        app.close(route, conn, info);
+                    }
+                },
             );
         });
     }
 }
 
-/// The socket route that the connection came by. Known once the app is built: an instance's first event may be any.
-fn route_of(connection: &Connection) -> u32 {
-    Handle::lent(connection).route()
+/// The socket route that the connection came by; none if this version of the app has it no more. Where there is one such route,
+/// nobody has to be asked.
+fn route_of(app: &App, connection: &Connection) -> Option<u32> {
+    app.only_socket().or_else(|| connection.route())
 }
 
 impl<S: Serve> events_handler::Guest for Served<S> {

@@ -8,7 +8,7 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use tidegate_edge::{Config, Drained, Server, serve};
+use tidegate_edge::{Config, Drained, Server, Version, serve};
 use tidegate_hub::{Exports, Guard, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
 use tokio::sync::oneshot;
 
@@ -50,7 +50,7 @@ impl Served {
     pub fn new(app: FakeApp, manifest: Manifest, limits: Limits, config: Config) -> Served {
         let table = Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
         let hub = Hub::new(limits, Default::default(), 1);
-        let server = Server::new(hub.clone(), Arc::new(app), table, config);
+        let server = Server::new(hub.clone(), Arc::new(Version { app: Arc::new(app), table }), config);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();

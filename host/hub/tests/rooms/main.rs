@@ -15,9 +15,9 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Hub, LimitError,
-    Limits, Manifest, Message, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Stored, Target,
-    Transaction,
+    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Front, Hub,
+    LimitError, Limits, Manifest, Message, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Stored,
+    Target, Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
     storage::Range,
@@ -33,6 +33,7 @@ struct World {
     hub: Arc<Hub>,
     memory: Memory,
     rooms: Arc<Rooms>,
+    front: Arc<Front>,
     tasks: Arc<Mutex<VecDeque<Task>>>,
     now: AtomicU64,
     wakes: Arc<AtomicUsize>,
@@ -48,39 +49,21 @@ impl World {
     fn over(memory: Memory, script: Arc<Script>) -> World {
         let hub = Hub::new(Limits { rooms_awake_max: 3, ..Limits::default() }, Default::default(), 1);
         let wakes = Arc::<AtomicUsize>::default();
-        let woken = wakes.clone();
-        let room = move |event: RoomEvent, transaction: &Transaction| {
-            script(&event, transaction)?;
-            Ok(match event {
-                RoomEvent::Wake => {
-                    woken.fetch_add(1, Ordering::Relaxed);
-                    RoomAnswer::Done
-                }
-                RoomEvent::Handle(..) => {
-                    let log = transaction.get("log").unwrap().unwrap_or_default();
-                    RoomAnswer::Response(Response { status: 200, headers: vec![], body: log })
-                }
-                RoomEvent::Call(payload) => RoomAnswer::Called(match &payload[..] {
-                    b"refuse" => Err((409, "as asked".into())),
-                    b"long" => Ok(vec![0; (1 << 20) + 1].into()),
-                    _ => Ok(payload),
-                }),
-                RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
-                RoomEvent::Messages(_, messages) => {
-                    messages.iter().for_each(|message| say(transaction, message));
-                    RoomAnswer::Done
-                }
-                _ => RoomAnswer::Done,
-            })
-        };
-        let app = Arc::new(FakeApp { room: Arc::new(room), ..FakeApp::default() });
-        let route = |target| Route { room: Some("chat".into()), ..Route::new("GET", "/rooms/{name}", target) };
-        let manifest = Manifest { routes: vec![route(Target::WebSocket), route(Target::Http)], guards: vec![] };
         let tasks = Arc::<Mutex<VecDeque<Task>>>::default();
         let queue = tasks.clone();
         let spawn = Box::new(move |task| queue.lock().unwrap().push_back(task));
-        let rooms = Rooms::new(hub.clone(), app, Arc::new(memory.clone()), &manifest, spawn, START).unwrap();
-        World { hub, memory, rooms, tasks, now: AtomicU64::new(START), wakes }
+        let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, START).unwrap();
+        let front = Front::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
+        front.serve();
+        World { hub, memory, rooms, front, tasks, now: AtomicU64::new(START), wakes }
+    }
+
+    /// Another version of the app, not served yet.
+    fn version(&self, class: &str, script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static) -> Arc<Front> {
+        // Its routes stand elsewhere than those of the first.
+        let mut manifest = manifest(class);
+        manifest.routes.insert(0, Route::new("GET", "/", Target::Http));
+        Front::new(self.rooms.clone(), app(Arc::new(script), self.wakes.clone()), manifest)
     }
 
     /// Polls every task until none gets any further.
@@ -110,17 +93,17 @@ impl World {
 
     fn join(&self, name: &str) -> Opened {
         let conn = self.hub.open(Accept { room: Some(room(name)), ..Accept::default() }).unwrap();
-        self.run(self.rooms.clone().open(conn.clone(), request(name))).unwrap();
+        self.run(self.front.clone().open(conn.clone(), request(name))).unwrap();
         conn
     }
 
     fn say(&self, conn: &Arc<Conn>, texts: &[&'static str]) -> Result<(), Fault> {
-        self.run(self.rooms.clone().messages(conn.clone(), texts.iter().map(|text| Message::text(*text)).collect()))
+        self.run(self.front.clone().messages(conn.clone(), texts.iter().map(|text| Message::text(*text)).collect()))
     }
 
     fn log(&self, name: &str) -> Result<String, Fault> {
         let request = request(name);
-        let response = self.run(self.rooms.handle(&request, Bytes::new()))?;
+        let response = self.run(self.front.handle(&request, Bytes::new()))?;
         Ok(String::from_utf8(response.body.to_vec()).unwrap())
     }
 
@@ -134,6 +117,39 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
+}
+
+fn manifest(class: &str) -> Manifest {
+    let route = |target| Route { room: Some(class.into()), ..Route::new("GET", "/rooms/{name}", target) };
+    Manifest { routes: vec![route(Target::WebSocket), route(Target::Http)], guards: vec![] }
+}
+
+fn app(script: Arc<Script>, woken: Arc<AtomicUsize>) -> Arc<FakeApp> {
+    let room = move |event: RoomEvent, transaction: &Transaction| {
+        script(&event, transaction)?;
+        Ok(match event {
+            RoomEvent::Wake => {
+                woken.fetch_add(1, Ordering::Relaxed);
+                RoomAnswer::Done
+            }
+            RoomEvent::Handle(..) => {
+                let log = transaction.get("log").unwrap().unwrap_or_default();
+                RoomAnswer::Response(Response { status: 200, headers: vec![], body: log })
+            }
+            RoomEvent::Call(payload) => RoomAnswer::Called(match &payload[..] {
+                b"refuse" => Err((409, "as asked".into())),
+                b"long" => Ok(vec![0; (1 << 20) + 1].into()),
+                _ => Ok(payload),
+            }),
+            RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
+            RoomEvent::Messages(_, messages) => {
+                messages.iter().for_each(|message| say(transaction, message));
+                RoomAnswer::Done
+            }
+            _ => RoomAnswer::Done,
+        })
+    };
+    Arc::new(FakeApp { room: Arc::new(room), ..FakeApp::default() })
 }
 
 fn room(name: &str) -> RoomId {
@@ -200,7 +216,7 @@ fn nobody_sees_an_event_before_it_is_durable() {
     let world = World::new(fine);
     let ann = world.join("tea");
     world.memory.hold();
-    let mut said = world.rooms.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
+    let mut said = world.front.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
     assert!(poll(&mut said).is_none());
     world.settle();
     assert!(poll(&mut said).is_none() && heard(&ann).is_empty());
@@ -217,9 +233,9 @@ fn what_a_drain_finds_on_its_way_to_the_disk_is_kept_and_answered() {
     let world = World::new(fine);
     let ann = world.join("tea");
     world.memory.hold();
-    let mut said = world.rooms.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
+    let mut said = world.front.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
     let asked = request("tea");
-    let mut answer = world.rooms.handle(&asked, Bytes::new());
+    let mut answer = world.front.handle(&asked, Bytes::new());
     assert!(poll(&mut said).is_none() && poll(&mut answer).is_none());
     world.settle();
     world.hub.connections().close_all(&Close::new(1001, "the server is going away"));
@@ -272,7 +288,7 @@ fn a_trap_costs_the_events_beside_it_nothing_and_they_see_what_came_before() {
     let conns = [(); 3].map(|()| world.join("tea"));
     let says = ["a", "trap", "b"];
     let mut calls: Vec<_> =
-        conns.iter().zip(says).map(|(conn, text)| world.rooms.clone().messages(Arc::clone(conn), vec![Message::text(text)])).collect();
+        conns.iter().zip(says).map(|(conn, text)| world.front.clone().messages(Arc::clone(conn), vec![Message::text(text)])).collect();
     calls.iter_mut().for_each(|call| assert!(poll(call).is_none()));
     world.settle();
     let outcomes: Vec<bool> = calls.iter_mut().map(|call| poll(call).unwrap().is_ok()).collect();
@@ -290,7 +306,7 @@ fn a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds() 
         assert!(matches!(world.log("tea"), Err(Fault::Trap(_))));
     }
     let request = request("tea");
-    let closed = |world: &World| match poll(&mut world.rooms.handle(&request, Bytes::new())) {
+    let closed = |world: &World| match poll(&mut world.front.handle(&request, Bytes::new())) {
         Some(Err(Fault::Closed(wait))) => Some(wait),
         _ => None,
     };
@@ -310,8 +326,8 @@ fn a_message_that_comes_while_the_room_wakes_waits_for_it() {
         Ok(())
     });
     let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
-    let mut open = world.rooms.clone().open(conn.clone(), request("tea"));
-    let mut said = world.rooms.clone().messages(conn.clone(), vec![Message::text("a")]);
+    let mut open = world.front.clone().open(conn.clone(), request("tea"));
+    let mut said = world.front.clone().messages(conn.clone(), vec![Message::text("a")]);
     assert!(poll(&mut open).is_none() && poll(&mut said).is_none());
     world.settle();
     assert_eq!((poll(&mut open), poll(&mut said), world.wakes()), (Some(Ok(())), Some(Ok(())), 1));
@@ -463,7 +479,7 @@ fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     world.rooms.sleep_all();
     let bob = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
     assert!(!bob.answer_automatically(&ping), "not before it is one of the room's");
-    world.run(world.rooms.clone().open(bob.clone(), request("tea"))).unwrap();
+    world.run(world.front.clone().open(bob.clone(), request("tea"))).unwrap();
     world.rooms.sleep_all();
     for conn in [&ann, &bob] {
         assert!(conn.answer_automatically(&ping) && !conn.answer_automatically(&Message::binary("ping")));
@@ -562,7 +578,7 @@ fn resuming(seen: Arc<Mutex<Vec<(u64, bool)>>>) -> impl Fn(&RoomEvent, &Transact
 fn come(world: &World, since: Position) -> Opened {
     let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
     let request = Request { path: format!("/rooms/tea/{since}"), ..request("tea") };
-    world.run(world.rooms.clone().open(conn.clone(), request)).unwrap();
+    world.run(world.front.clone().open(conn.clone(), request)).unwrap();
     conn
 }
 
@@ -594,6 +610,93 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     again.advance(Duration::from_secs(121));
     let late = come(&again, Position { epoch, sequence: 2 });
     assert_eq!((heard(&late).len(), seen.lock().unwrap().pop()), (0, Some((4, true))), "all of it is too old");
+}
+
+/// Writes which version handled an event into the log, with the route of those that are requests.
+fn signed(name: &'static str) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
+    move |event, transaction| {
+        match event {
+            RoomEvent::Messages(..) => say(transaction, &Message::text(name)),
+            RoomEvent::Handle(request, _) => say(transaction, &Message::text(format!("{name}{} ", request.route))),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn another_version_takes_over_between_two_events_and_the_room_is_never_there_twice() {
+    let world = World::new(signed("1:"));
+    let ann = world.join("tea");
+    world.say(&ann, &["a "]).unwrap();
+    // One event is on its way to the disk, one waits for its turn, and one is matched with the routes of the first version.
+    world.memory.hold();
+    let say = |text: &str| world.front.clone().messages(Arc::clone(&ann), vec![Message::text(text.to_owned())]);
+    let mut first = say("b ");
+    assert!(poll(&mut first).is_none());
+    world.settle();
+    let mut second = say("c ");
+    assert!(poll(&mut second).is_none());
+    world.version("chat", signed("2:")).serve();
+    let asked = Request { route: 1, ..request("tea") };
+    let mut third = world.front.handle(&asked, Bytes::new());
+    assert!(poll(&mut third).is_none());
+    world.memory.release();
+    world.settle();
+    assert_eq!((poll(&mut first), poll(&mut second)), (Some(Ok(())), Some(Ok(()))));
+    assert_eq!(poll(&mut third).unwrap().unwrap().body, "1:a 1:b 2:c 2:2 ");
+    assert_eq!((world.wakes(), heard(&ann).concat()), (2, "1:a 1:b 2:c 2:2 ".to_owned()));
+}
+
+#[test]
+fn a_room_that_is_idle_when_another_version_is_served_sleeps_and_wakes_as_that() {
+    let world = World::new(signed("1:"));
+    let ann = world.join("tea");
+    assert_eq!(world.rooms.awake(), 1);
+    world.version("chat", signed("2:")).serve();
+    assert_eq!(world.rooms.awake(), 0);
+    world.say(&ann, &["a"]).unwrap();
+    assert_eq!((heard(&ann).concat(), world.wakes()), ("2:a".to_owned(), 2));
+    // And back again.
+    world.front.serve();
+    world.say(&ann, &["b"]).unwrap();
+    assert_eq!((heard(&ann).concat(), world.wakes()), ("1:b".to_owned(), 3));
+}
+
+#[test]
+fn a_request_that_was_matched_with_a_route_that_is_gone_is_told_to_come_again() {
+    let world = World::new(fine);
+    world.version("talk", fine).serve();
+    let asked = Request { route: 1, ..request("tea") };
+    assert_eq!(world.run(world.front.handle(&asked, Bytes::new())), Err(Fault::Busy));
+}
+
+#[test]
+fn a_room_that_failed_to_wake_is_forgiven_when_another_version_is_served() {
+    let world = World::new(|event, _| match event {
+        RoomEvent::Wake => Err(Fault::Trap("as made".into())),
+        _ => Ok(()),
+    });
+    for _ in 0..5 {
+        assert!(world.log("tea").is_err());
+    }
+    let closed = poll(&mut world.front.handle(&request("tea"), Bytes::new()));
+    assert!(matches!(closed, Some(Err(Fault::Closed(_)))), "{closed:?}");
+    world.version("chat", fine).serve();
+    assert_eq!(world.log("tea"), Ok(String::new()));
+}
+
+#[test]
+fn an_alarm_of_a_class_that_is_not_served_waits_until_it_is() {
+    let world = World::new(alarming(0));
+    let ann = world.join("tea");
+    world.say(&ann, &["60"]).unwrap();
+    world.version("talk", alarming(0)).serve();
+    world.advance(Duration::from_secs(600));
+    assert_eq!((heard(&ann).len(), world.memory.alarms().unwrap().len()), (1, 1));
+    world.front.serve();
+    world.advance(Duration::from_secs(10));
+    assert_eq!((heard(&ann), world.memory.alarms()), (vec!["!1".to_owned()], Ok(vec![])));
 }
 
 #[test]
@@ -633,7 +736,7 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     let _elsewhere = world.join("milk");
     let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
-    world.run(world.rooms.clone().close(Arc::clone(&ann), gone)).unwrap();
+    world.run(world.front.clone().close(Arc::clone(&ann), gone)).unwrap();
     drop(ann);
     assert_eq!(*seen.lock().unwrap(), [("open", 1), ("open", 2), ("open", 1), ("close", 1)]);
     world.say(&bob, &["x"]).unwrap();

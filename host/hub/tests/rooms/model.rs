@@ -116,7 +116,7 @@ impl Pair {
             Step::Leave(client) if !self.clients.is_empty() => {
                 let Client(conn, ..) = self.clients.swap_remove(client % self.clients.len());
                 let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
-                self.world.run(self.world.rooms.clone().close(conn.clone(), gone)).unwrap();
+                self.world.run(self.world.front.clone().close(conn.clone(), gone)).unwrap();
             }
             Step::Say(..) | Step::Leave(_) => {}
             Step::Sleep => self.world.rooms.sleep_all(),
@@ -142,7 +142,7 @@ impl Pair {
         let conn = self.world.hub.open(Accept { room: Some(super::room(ROOMS[room])), ..Accept::default() }).unwrap();
         let request = request(ROOMS[room]);
         let request = Request { path: path.unwrap_or_else(|| request.path.clone()), ..request };
-        self.world.run(self.world.rooms.clone().open(conn.clone(), request)).unwrap();
+        self.world.run(self.world.front.clone().open(conn.clone(), request)).unwrap();
         self.clients.push(Client(conn, room, Vec::new()));
     }
 

@@ -4,14 +4,15 @@ use crate::{
     args::{LogFormat, ServeArgs},
     assemble,
     config::Config,
+    control,
     failure::Failure,
     report::{self, Report},
+    site::Site,
 };
 use std::sync::Arc;
-use tidegate_edge::Server;
-use tidegate_hub::App;
+use tokio::sync::mpsc::Receiver;
 
-/// Serves until SIGINT or SIGTERM, and drains.
+/// Serves until SIGINT or SIGTERM, and drains. At each SIGHUP the app's file is loaded again.
 pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
     let config = args.config()?;
     assemble::runtime()?.block_on(serve(args, &config, format))
@@ -22,26 +23,27 @@ async fn serve(args: &ServeArgs, config: &Config, format: LogFormat) -> Result<(
     assemble::raise_open_files();
     let listener = config.listen.open()?;
     let workers = assemble::workers(config.workers)?;
-    let stop = assemble::stop_signal()?;
+    let (stop, wishes) = assemble::signals()?;
 
-    let hub = assemble::hub(config);
-    let (manifest, compiled) = (loaded.manifest().cloned(), loaded.compiled());
-    let app: Arc<dyn App> = loaded.start(hub.clone());
-    let (app, _door) = match manifest.as_ref().filter(|manifest| manifest.has_rooms()) {
-        Some(manifest) => assemble::with_rooms(app, &hub, manifest, config, &workers[0])?,
-        None => {
-            assemble::tick(&workers[0], &hub, |hub| hub.tick(assemble::unix_ms()));
-            (app, None)
-        }
-    };
-    let report = Report { address: listener.local_addr()?, app: &args.load.app, compiled, manifest: manifest.as_ref(), config };
+    let compiled = loaded.compiled();
+    let site = Site::new(&args.load.app, config, &workers[0], loaded, table)?;
+    let door = control::open(&workers[0], &config.data, &site);
+    let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
+    tokio::spawn(reload_all(site.clone(), wishes));
+    let manifest = site.manifest();
+    let report = Report { address: listener.local_addr()?, app: &args.load.app, compiled, manifest: manifest.as_deref(), config };
     report.tell(format);
 
-    let server = Server::new(hub.clone(), app, table, config.edge.clone());
-    let drained = tidegate_edge::serve(listener, server, &workers, stop).await?;
+    let drained = tidegate_edge::serve(listener, site.server().clone(), &workers, stop).await?;
     if !drained.in_time {
         tracing::warn!("cut off what was still open; give it longer with --drain");
     }
-    report::tell_stopped(&hub, format);
+    report::tell_stopped(site.hub(), format);
     Ok(())
+}
+
+async fn reload_all(site: Arc<Site>, mut wishes: Receiver<()>) {
+    while wishes.recv().await.is_some() {
+        _ = site.reload().await; // told in the log
+    }
 }

@@ -1,7 +1,7 @@
 //! Clients that read well in tests: a WebSocket of tokio-tungstenite, and bytes on a socket as they are.
 
 use super::PATIENCE;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _, stream::BoxStream};
 use std::{fmt::Debug, future::Future};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -144,5 +144,47 @@ impl Raw {
         // A connection that is cut off ends as well.
         _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+}
+
+/// A feed's client: reads until it has seen a text.
+pub(crate) struct Reader {
+    pieces: BoxStream<'static, reqwest::Result<Vec<u8>>>,
+    heard: String,
+}
+
+impl Reader {
+    pub(crate) async fn follow(server: &super::Tidegate, topic: &str) -> Reader {
+        let mut reader = Reader::open(server, &format!("/feed?topic={topic}"), None).await;
+        assert!(reader.until("-0\n\n").await.starts_with("id: "), "where it begins");
+        assert_eq!(reader.until("second\n\n").await, "event: begun\ndata: first\ndata: second\n\n");
+        reader
+    }
+
+    /// `last`: the id of the last event that the client had.
+    pub(crate) async fn open(server: &super::Tidegate, path: &str, last: Option<&str>) -> Reader {
+        let request = reqwest::Client::new().get(server.url(path)).header("accept", "text/event-stream");
+        let request = last.into_iter().fold(request, |request, last| request.header("last-event-id", last));
+        let answer = soon("the feed", request.send()).await.unwrap();
+        let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+        assert_eq!((answer.status().as_u16(), header("content-type").as_str()), (200, "text/event-stream"));
+        assert_eq!((header("cache-control").as_str(), header("x-accel-buffering").as_str()), ("no-cache, no-transform", "no"));
+        Reader { pieces: answer.bytes_stream().map(|piece| piece.map(Into::into)).boxed(), heard: String::new() }
+    }
+
+    /// The id that the client has once it has seen this text.
+    pub(crate) async fn id_at(&mut self, end: &str) -> String {
+        let told = self.until(end).await;
+        told.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().expect("an id").to_owned()
+    }
+
+    /// All up to and with this text, which is forgotten.
+    pub(crate) async fn until(&mut self, end: &str) -> String {
+        while !self.heard.contains(end) {
+            let piece = soon(end, self.pieces.next()).await.unwrap_or_else(|| panic!("no {end:?} after {:?}", self.heard)).unwrap();
+            self.heard += std::str::from_utf8(&piece).unwrap();
+        }
+        let rest = self.heard.split_off(self.heard.find(end).unwrap() + end.len());
+        std::mem::replace(&mut self.heard, rest)
     }
 }

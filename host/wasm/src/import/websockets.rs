@@ -51,6 +51,11 @@ impl HostConnection for State {
         Ok(self.conn(&connection)?.id().to_string())
     }
 
+    fn route(&mut self, connection: Resource<Connection>) -> Result<Option<u32>> {
+        let Some(route) = self.conn(&connection)?.route() else { return Ok(None) };
+        Ok(self.manifest.as_ref().and_then(|manifest| manifest.successor(route)))
+    }
+
     fn protocol(&mut self, connection: Resource<Connection>) -> Result<Option<String>> {
         Ok(self.conn(&connection)?.protocol().map(str::to_owned))
     }

@@ -17,6 +17,8 @@ fn app() -> App {
     App::new()
         .guard("/guarded/*", guard)
         .get("/calm", async |_| "calm")
+        .get("/version", async |_| version())
+        .put("/version", async |_| version())
         .get("/guarded/calm", async |_| "calm")
         .get("/do/{how}", async |req: Request| misbehave(&req.param::<String>("how")?).await)
         .get("/status/{code}", async |req: Request| Ok::<_, Error>(Response::new(req.param("code")?)))
@@ -36,6 +38,11 @@ fn app() -> App {
         .stream("/stream/{how}/midway", streams::midway)
         .stream("/stream/ever", streams::ever)
         .stream_on("", "/stream/echo", streams::echo)
+}
+
+/// Tests make other versions of this app: they write another text over this one.
+fn version() -> &'static str {
+    std::hint::black_box("version 01")
 }
 
 async fn guard(req: Request) -> Result<Pass> {

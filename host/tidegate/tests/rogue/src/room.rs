@@ -1,6 +1,6 @@
 //! A room that does as its messages say, and notes in its storage how often it woke.
 
-use crate::{misbehave::misbehave, socket::automatic};
+use crate::{misbehave::misbehave, socket::automatic, version};
 use std::time::Duration;
 use tidegate::{CallError, prelude::*};
 
@@ -53,6 +53,7 @@ impl Room for Rogue {
         let text = msg.text()?;
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
+            "version" => conn.send(version()),
             "wake" => conn.send(self.wake.to_string()),
             "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?)),
             "members" => conn.send(cx.connections().len().to_string()),

@@ -1,6 +1,6 @@
 //! A socket that does as its messages say: the first word is what to do, the rest is with what.
 
-use crate::misbehave::misbehave;
+use crate::{misbehave::misbehave, version};
 use tidegate::prelude::*;
 
 /// The query says how to misbehave in `upgrade`, `open` or `close`, and what to refuse.
@@ -44,6 +44,7 @@ impl Socket for Rogue {
             "do" => misbehave(with).await,
             "say" => conn.send(with),
             "id" => conn.send(conn.id()),
+            "version" => conn.send(version()),
             "keep" => conn.set_attachment(with.as_bytes()),
             "follow" => conn.follow(with),
             "since" => follow_since(conn, with),

@@ -1,0 +1,206 @@
+//! What is served: an app in its present version, its rooms, and how another version takes its place.
+
+use crate::{assemble, config::Config, failure::Failure};
+use anyhow::{Context as _, anyhow};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+    time::{Duration, Instant},
+};
+use tidegate_disk::Storage;
+use tidegate_edge::{Server, Swapped, Version};
+use tidegate_hub::{App, Front, Hub, Manifest, Rooms, Table};
+use tidegate_wasm::{Compiled, Loaded};
+use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
+
+/// A served app. Its versions follow each other; hub, rooms and connections stay.
+pub(crate) struct Site {
+    app: PathBuf,
+    config: Config,
+    worker: Handle,
+    hub: Arc<Hub>,
+    server: Arc<Server>,
+    kept: Arc<Kept>,
+    /// One change at a time.
+    changes: Turn<()>,
+    history: Mutex<History>,
+}
+
+/// What rooms keep: opened with the first version that has rooms.
+#[derive(Default)]
+struct Kept(OnceLock<(Arc<Storage>, Arc<Rooms>)>);
+
+struct History {
+    present: Edition,
+    /// Where a rollback goes.
+    before: Option<Edition>,
+    /// Of the newest.
+    number: u32,
+}
+
+/// A version with what is to be done to serve it.
+#[derive(Clone)]
+struct Edition {
+    number: u32,
+    version: Arc<Version>,
+    front: Option<Arc<Front>>,
+    manifest: Option<Arc<Manifest>>,
+}
+
+/// Another version is served. Its `Display` is one line for operators.
+pub(crate) struct Change {
+    /// Counted from 1, since the start of the server.
+    pub(crate) number: u32,
+    /// None for a version that was there before.
+    pub(crate) compiled: Option<Compiled>,
+    /// From its being ready until it was served.
+    pub(crate) took: Duration,
+    pub(crate) swapped: Swapped,
+}
+
+impl Site {
+    /// The first version. Nothing is served before somebody serves [`server`](Site::server).
+    pub(crate) fn new(app: &Path, config: &Config, worker: &Handle, loaded: Loaded, table: Table) -> Result<Arc<Site>, Failure> {
+        let (hub, kept) = (assemble::hub(config), Arc::<Kept>::default());
+        assemble::tick(worker, &hub, |hub| hub.tick(assemble::unix_ms()));
+        let present = edition(1, loaded, table, &hub, &kept, config, worker)?;
+        if let Some(front) = &present.front {
+            front.serve();
+        }
+        let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
+        let history = Mutex::new(History { present, before: None, number: 1 });
+        let (app, config, worker) = (app.to_owned(), config.clone(), worker.clone());
+        Ok(Arc::new(Site { app, config, worker, hub, server, kept, changes: Turn::default(), history }))
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// What the present version mounts.
+    pub(crate) fn manifest(&self) -> Option<Arc<Manifest>> {
+        self.history().present.manifest.clone()
+    }
+
+    /// Where rooms are kept, if the app has any.
+    pub(crate) fn storage(&self) -> Option<Arc<Storage>> {
+        self.kept.0.get().map(|(storage, _)| storage.clone())
+    }
+
+    /// Loads the file again, beside the version that is served, and puts it in its place. If anything is wrong with it, nothing changes.
+    pub(crate) async fn reload(self: &Arc<Site>) -> Result<Change, Failure> {
+        let _turn = self.changes.lock().await;
+        told(self.load().await)
+    }
+
+    /// Puts the version that was served before in its place again; a second rollback undoes that.
+    pub(crate) async fn roll_back(&self) -> Result<Change, Failure> {
+        let _turn = self.changes.lock().await;
+        told(self.go_back())
+    }
+
+    async fn load(self: &Arc<Site>) -> Result<Change, Failure> {
+        let site = self.clone();
+        // Compiling takes seconds, and nobody may have to wait for it.
+        let load = move || assemble::runtime()?.block_on(assemble::load(&site.app, &site.config));
+        let (loaded, table) = spawn_blocking(load).await.map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
+        let (compiled, number) = (loaded.compiled(), self.history().number + 1);
+        let began = Instant::now();
+        let edition = edition(number, loaded, table, &self.hub, &self.kept, &self.config, &self.worker)?;
+        let swapped = self.put(edition);
+        Ok(Change { number, compiled: Some(compiled), took: began.elapsed(), swapped })
+    }
+
+    fn go_back(&self) -> Result<Change, Failure> {
+        let before = self.history().before.clone().context("there is no version before this one")?;
+        let (began, number) = (Instant::now(), before.number);
+        let swapped = self.put(before);
+        Ok(Change { number, compiled: None, took: began.elapsed(), swapped })
+    }
+
+    fn put(&self, edition: Edition) -> Swapped {
+        if let Some(front) = &edition.front {
+            front.serve();
+        }
+        let swapped = self.server.swap(edition.version.clone());
+        let mut history = self.history();
+        history.number = history.number.max(edition.number);
+        history.before = Some(std::mem::replace(&mut history.present, edition));
+        swapped
+    }
+
+    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().expect("nothing panics while it holds the versions")
+    }
+}
+
+/// Tells the log what became of a change.
+fn told(outcome: Result<Change, Failure>) -> Result<Change, Failure> {
+    match &outcome {
+        Ok(change) => tracing::info!("{change}"),
+        Err(failure) => tracing::error!("nothing changes: {failure}"),
+    }
+    outcome
+}
+
+/// Connects a version to hub and rooms; nobody calls it yet.
+fn edition(
+    number: u32,
+    loaded: Loaded,
+    table: Table,
+    hub: &Arc<Hub>,
+    kept: &Kept,
+    config: &Config,
+    worker: &Handle,
+) -> Result<Edition, Failure> {
+    let manifest = loaded.manifest().cloned();
+    let app: Arc<dyn App> = loaded.start(hub.clone());
+    let front = match &manifest {
+        Some(manifest) if manifest.has_rooms() || kept.0.get().is_some() => {
+            Some(Front::new(kept.rooms(hub, config, worker)?, app.clone(), Manifest::clone(manifest)))
+        }
+        _ => None,
+    };
+    let app = front.clone().map_or(app, |front| front as Arc<dyn App>);
+    Ok(Edition { number, version: Arc::new(Version { app, table }), front, manifest })
+}
+
+impl Kept {
+    /// Opens the storage, and has rooms called when their alarms are due.
+    fn rooms(&self, hub: &Arc<Hub>, config: &Config, worker: &Handle) -> Result<Arc<Rooms>, Failure> {
+        if let Some((_, rooms)) = self.0.get() {
+            return Ok(rooms.clone());
+        }
+        let storage = Arc::new(Storage::open(&config.data)?);
+        let spawn = Box::new(|task| _ = tokio::spawn(task));
+        let rooms = Rooms::new(hub.clone(), storage.clone(), spawn, assemble::unix_ms())
+            .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
+        assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::unix_ms()));
+        _ = self.0.set((storage, rooms.clone()));
+        Ok(rooms)
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Swapped { kept, closed, feeds } = self.swapped;
+        write!(f, "version {} is served", self.number)?;
+        match self.compiled {
+            Some(Compiled { cached, took }) => {
+                let how = if cached { "from the cache" } else { "compiled" };
+                write!(f, ": {how} in {} ms, in place {:.1} ms later", took.as_millis(), self.took.as_secs_f64() * 1000.0)?;
+            }
+            None => write!(f, " again")?,
+        }
+        write!(f, "; {kept} WebSockets and {feeds} feeds go on")?;
+        if closed > 0 {
+            write!(f, ", {closed} WebSockets were closed (1012): their routes are gone")?;
+        }
+        Ok(())
+    }
+}
