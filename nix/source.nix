@@ -8,6 +8,7 @@ lib.fileset.toSource {
   fileset = lib.fileset.unions [
     (root + "/Cargo.toml")
     (root + "/Cargo.lock")
+    (root + "/rust-toolchain.toml")
     (root + "/bench")
     (root + "/examples")
     (root + "/guest-sdk")

@@ -1,6 +1,6 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
-use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity};
+use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity, template::Template};
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use std::{
     env,
@@ -17,6 +17,7 @@ const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets an
 
 const EXAMPLES: &str = "\
 Examples:
+  tidegate new talk --template chat
   tidegate serve app.wasm
   tidegate serve app.wasm --assets web --listen 0.0.0.0:80
   tidegate check app.wasm
@@ -35,6 +36,13 @@ Examples:
 Ctrl-C or SIGTERM drains: no new connections, WebSockets closed with 1001, requests ended.
 A second one stops at once.";
 
+const NEW_EXAMPLES: &str = "\
+Examples:
+  tidegate new hello
+  tidegate new apps/talk --template chat
+
+It needs no network, and changes nothing that is there.";
+
 const RELOAD_HELP: &str = "\
 New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
 route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
@@ -52,6 +60,9 @@ pub(crate) struct Args {
 /// What to do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Write a project to begin with: an app, its test, its page, and the SDK of this version
+    #[command(after_help = NEW_EXAMPLES)]
+    New(NewArgs),
     /// Serve an app until Ctrl-C or SIGTERM
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeArgs>),
@@ -85,6 +96,26 @@ pub(crate) enum LogFormat {
     // No doc comments here: with them clap writes a long help, of four screens.
     Text,
     Json,
+}
+
+/// What to begin with.
+#[derive(Group)]
+pub(crate) struct NewArgs {
+    /// Where to write it; its last part is the name of the crate
+    #[arg(value_name = "NAME")]
+    pub(crate) path: PathBuf,
+    /// What to begin with
+    #[arg(long, value_name = "TEMPLATE", default_value = "hello")]
+    pub(crate) template: Template,
+    /// The language of the app
+    #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
+    pub(crate) lang: Lang,
+}
+
+/// What an app may be written in. Others are to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lang {
+    Rust,
 }
 
 /// Which app, and what it may use.

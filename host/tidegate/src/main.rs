@@ -14,6 +14,7 @@ mod logging;
 mod quantity;
 mod report;
 mod site;
+mod template;
 
 use args::{Args, Command};
 use clap::Parser as _;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let format = args.log.log_format;
     logging::start(args.log);
     let done = match args.command {
+        Command::New(args) => command::new::run(&args),
         Command::Serve(args) => command::serve::run(&args, format),
         Command::Check(args) => command::check::run(&args),
         Command::Routes(args) => command::routes::run(&args),

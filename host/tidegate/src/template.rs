@@ -1,0 +1,119 @@
+//! What `tidegate new` writes: an example with the files of a project around it, and the SDK that this command was built with.
+
+use clap::ValueEnum;
+use std::{fs, io, path::Path};
+
+mod carried {
+    include!(concat!(env!("OUT_DIR"), "/carried.rs"));
+}
+
+/// An app to begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Template {
+    /// HTTP: an answer, a parameter, JSON in and out
+    Hello,
+    /// A WebSocket that sends back what it gets
+    Echo,
+    /// Rooms that remember what was said and know who is there
+    Chat,
+    /// Server-Sent Events: a feed that everybody follows, and an answer that goes on and on
+    Feed,
+}
+
+impl Template {
+    /// The example that it is.
+    fn example(self) -> &'static str {
+        match self {
+            Template::Hello => "hello",
+            Template::Echo => "echo",
+            Template::Chat => "chat",
+            Template::Feed => "ticker",
+        }
+    }
+
+    /// Where its page is.
+    pub(crate) fn page(self) -> &'static str {
+        match self {
+            Template::Hello => "/index.html",
+            _ => "/",
+        }
+    }
+}
+
+/// The files around the example; words in braces are filled in.
+const PROJECT: [(&str, &str); 7] = [
+    ("Cargo.toml", include_str!("../templates/Cargo.toml")),
+    (".gitignore", include_str!("../templates/gitignore")),
+    (".dockerignore", include_str!("../templates/dockerignore")),
+    ("tidegate.toml", include_str!("../templates/tidegate.toml")),
+    ("Dockerfile", include_str!("../templates/Dockerfile")),
+    ("flake.nix", include_str!("../templates/flake.nix")),
+    ("README.md", include_str!("../templates/README.md")),
+];
+
+/// Writes a project into a directory that is there and empty. `name` is a crate's.
+pub(crate) fn write(template: Template, name: &str, to: &Path) -> io::Result<()> {
+    let words = [
+        ("{name}", name.to_owned()),
+        ("{package}", name.replace('_', "-")),
+        ("{crate}", name.replace('-', "_")),
+        ("{page}", template.page().to_owned()),
+        ("{version}", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    for (path, text) in PROJECT {
+        let text = words.iter().fold(text.to_owned(), |text, (word, with)| text.replace(word, with));
+        put(&to.join(path), text.as_bytes())?;
+    }
+    let example = format!("examples/{}/", template.example());
+    for (path, bytes) in carried::EXAMPLES {
+        if let Some(path) = path.strip_prefix(&example) {
+            put(&to.join(path), bytes)?;
+        }
+    }
+    for (path, bytes) in carried::TOOLCHAIN {
+        put(&to.join(path), bytes)?;
+    }
+    let vendor = to.join("vendor/tidegate");
+    for (path, bytes) in carried::SDK {
+        put(&vendor.join(path), bytes)?;
+    }
+    put(&vendor.join("Cargo.toml"), sdk_workspace().as_bytes())
+}
+
+/// The workspace of Tidegate itself, without the members that are not carried.
+fn sdk_workspace() -> String {
+    let [(_, text)] = carried::WORKSPACE else { unreachable!("one file is one entry") };
+    let text = String::from_utf8_lossy(text);
+    let members = text.find("members = [").zip(text.find("[workspace.package]"));
+    let (begin, end) = members.expect("the workspace lists its members first");
+    format!("{}members = [\"guest-sdk\", \"host/hub\"]\n\n{}", &text[..begin], &text[end..])
+}
+
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_template_is_carried_whole_and_leaves_no_word_unfilled() {
+        for template in Template::value_variants() {
+            let place = tempfile::tempdir().unwrap();
+            write(*template, "my_app", place.path()).unwrap();
+            for path in ["src/lib.rs", "assets/index.html", "vendor/tidegate/guest-sdk/src/lib.rs", "vendor/tidegate/wit/world.wit"] {
+                assert!(place.path().join(path).is_file(), "{template:?} has no {path}");
+            }
+            for (path, _) in PROJECT {
+                let text = fs::read_to_string(place.path().join(path)).unwrap();
+                for word in ["{name}", "{package}", "{crate}", "{page}", "{version}"] {
+                    assert!(!text.contains(word), "{template:?} {path}: {word}");
+                }
+            }
+        }
+    }
+}
