@@ -40,6 +40,8 @@ pub(crate) struct Connection<Io> {
     server: Arc<Server>,
     _lifeline: Lifeline,
     first: Option<Box<First>>,
+    /// What the call is for, in development.
+    event: Option<String>,
     call: Option<Call<'static, ()>>,
     reading: Reading,
     /// The socket takes no more for now; what waits in the outbox waits for that.
@@ -102,6 +104,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             server,
             _lifeline: lifeline,
             first,
+            event: None,
             call: None,
             reading: Reading::Frames,
             stuck: false,
@@ -207,6 +210,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
 
     fn begin(&mut self, event: Event) -> Call<'static, ()> {
         let (conn, version) = (self.conn.clone(), self.server.version());
+        self.event = self.server.config.pages.is_some().then(|| format!("{event:?}"));
         let is_gone = || conn.outbox().is_closed() && conn.route().is_some_and(|route| !version.table.has_successor(route));
         match event {
             // No version that is served has a handler for it.
@@ -233,6 +237,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
 
     fn handle_fault(&mut self, fault: &Fault) {
         let id = log_fault(fault, &format!("connection {}", self.conn.id()));
+        if let Some(event) = &self.event {
+            let (route, attachment) = (self.conn.route().map_or("", |route| &route.pattern), self.conn.attachment());
+            tracing::error!(id, route, event, attachment = %String::from_utf8_lossy(&attachment), "the event that failed");
+        }
         let close = match fault {
             Fault::Busy => Close::new(1013, "busy, try again shortly"),
             Fault::Closed(_) => Close::new(1013, "the room is closed for now"),

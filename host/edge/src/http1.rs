@@ -2,6 +2,7 @@
 
 use crate::{
     answer::{self, Answer, Body},
+    dev,
     feed::FeedBody,
     handshake::{self, Refusal},
     lifeline::Lifeline,
@@ -73,7 +74,7 @@ impl Exchange {
         }
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
         match Path::parse(&target) {
-            Ok(path) if path.is_host() => host_endpoint(request.method(), &path),
+            Ok(path) if path.is_host() => self.host_endpoint(request.method(), &path),
             Ok(path) => self.route(request, authority, &target, &path).await,
             Err(_) => answer::text(StatusCode::BAD_REQUEST, "the path has a broken percent-encoding or a control character"),
         }
@@ -132,7 +133,23 @@ impl Exchange {
         if matches!(fault, Fault::Answer(_)) {
             self.server.hub.counters().faults.add(1);
         }
-        answer::from_fault(fault, target)
+        let masked = answer::from_fault(fault, target);
+        if self.server.config.pages.is_some() { dev::show_fault(fault, &masked) } else { masked }
+    }
+
+    /// What the host itself serves.
+    fn host_endpoint(&self, method: &Method, path: &Path<'_>) -> Answer {
+        let [_, endpoint] = path.segments() else { return answer::text(StatusCode::NOT_FOUND, "nothing is here") };
+        let pages = self.server.config.pages.as_deref();
+        let answer = match &**endpoint {
+            "health" => Some(answer::text(StatusCode::OK, "ok")),
+            endpoint => dev::answer(endpoint, pages, self.lifeline.stopping.clone()),
+        };
+        match (answer, method) {
+            (Some(answer), &Method::GET | &Method::HEAD) => answer,
+            (Some(_), _) => method_not_allowed(&["GET".into(), "HEAD".into()]),
+            (None, _) => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
+        }
     }
 
     fn with_headers(&self, mut answer: Answer, added: Vec<Header>, target: &str) -> Answer {
@@ -316,16 +333,6 @@ fn authority(version: http::Version, target: &Uri, headers: &HeaderMap) -> Resul
         return Err("the Host header is not valid");
     }
     Ok(target.authority().map_or(host, |authority| authority.as_str()).to_owned())
-}
-
-/// What the host itself serves.
-fn host_endpoint(method: &Method, path: &Path<'_>) -> Answer {
-    let is_health = matches!(path.segments(), [_, endpoint] if endpoint == "health");
-    match (is_health, method) {
-        (true, &Method::GET | &Method::HEAD) => answer::text(StatusCode::OK, "ok"),
-        (true, _) => method_not_allowed(&["GET".into(), "HEAD".into()]),
-        (false, _) => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
-    }
 }
 
 fn method_not_allowed(allow: &[String]) -> Answer {

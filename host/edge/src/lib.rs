@@ -34,8 +34,10 @@ mod fragments;
 mod feed;
 mod event_stream;
 mod assets;
+mod dev;
 mod answer;
 
 pub use accept::{Drained, serve};
+pub use dev::Pages;
 pub use origin::Origins;
 pub use server::{Config, Server, Swapped, Version};

@@ -1,6 +1,6 @@
 //! What every connection of a served app needs.
 
-use crate::{Origins, assets::Assets};
+use crate::{Origins, Pages, assets::Assets};
 use std::{
     path::PathBuf,
     sync::{Arc, RwLock},
@@ -25,6 +25,8 @@ pub struct Config {
     pub body_within: Duration,
     /// For connections and requests to end after the shutdown began.
     pub drain_within: Duration,
+    /// Pages that are told of changes. Then the app is in development: faults are shown whole.
+    pub pages: Option<Arc<Pages>>,
 }
 
 impl Default for Config {
@@ -37,6 +39,7 @@ impl Default for Config {
             header_bytes_max: 64 << 10,
             body_within: Duration::from_secs(30),
             drain_within: Duration::from_secs(10),
+            pages: None,
         }
     }
 }

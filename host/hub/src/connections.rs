@@ -330,6 +330,11 @@ impl Connections {
         automatic
     }
 
+    /// All live connections, in the order of their opening.
+    pub fn all(&self) -> Vec<Arc<Conn>> {
+        self.registry().conns.values().cloned().collect()
+    }
+
     /// How many connections and feeds are open.
     pub fn count(&self) -> (usize, usize) {
         let registry = self.registry();

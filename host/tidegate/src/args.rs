@@ -43,6 +43,17 @@ Examples:
 
 It needs no network, and changes nothing that is there.";
 
+const DEV_HELP: &str = "\
+Examples:
+  tidegate dev
+  tidegate dev apps/talk --listen 127.0.0.1:3000
+
+Open WebSockets, feeds and rooms stay when the app changes. A page that has
+  <script src=\"/__tidegate/dev.js\"></script>
+shows what doesn't build, and takes changed styles in place. With data-reload=\"assets\" it is loaded again when another of its files changes, with
+data-reload after each version of the app as well.
+In `tidegate serve` that script is empty.";
+
 const RELOAD_HELP: &str = "\
 New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
 route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
@@ -63,6 +74,9 @@ pub(crate) enum Command {
     /// Write a project to begin with: an app, its test, its page, and the SDK of this version
     #[command(after_help = NEW_EXAMPLES)]
     New(NewArgs),
+    /// Build a project, serve it, and swap each change in while its connections stay
+    #[command(after_help = DEV_HELP)]
+    Dev(DevArgs),
     /// Serve an app until Ctrl-C or SIGTERM
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeArgs>),
@@ -116,6 +130,44 @@ pub(crate) struct NewArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Lang {
     Rust,
+}
+
+/// Which project, and where to serve it.
+#[derive(Clone, Group)]
+pub(crate) struct DevArgs {
+    /// The project: a folder with a Cargo.toml
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Where to listen; port 0 for any free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<Listen>,
+    /// Settings [default: tidegate.toml of the project, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where rooms keep what has to last [default: tidegate-data in the project]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl DevArgs {
+    /// The file with the settings, which may not be there.
+    pub(crate) fn settings(&self, project: &Path) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| project.join("tidegate.toml"))
+    }
+
+    /// The project's settings with these flags before them. Nothing is cached: each version is compiled once.
+    pub(crate) fn config(&self, project: &Path) -> Result<Config, Failure> {
+        let settings = self.settings(project);
+        let is_asked_for = self.config.is_some() || settings.is_file();
+        let mut config = if is_asked_for { read(&settings)? } else { Config::default() };
+        if config.data == Config::default().data {
+            config.data = project.join("tidegate-data");
+        }
+        put(&mut config.listen, &self.listen);
+        put(&mut config.data, &self.data);
+        config.app.quick = true;
+        Ok(config)
+    }
 }
 
 /// Which app, and what it may use.

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{Hub, Limits, Table, Violation};
-use tidegate_wasm::{LoadError, Loaded};
+use tidegate_wasm::{LoadError, Loaded, Options};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -27,8 +27,8 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.
-pub(crate) async fn load(path: &Path, config: &Config) -> Result<(Loaded, Table), Failure> {
-    let loaded = tidegate_wasm::load(path, config.app.clone()).await.map_err(|error| unfit(path, &error))?;
+pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), Failure> {
+    let loaded = tidegate_wasm::load(path, options).await.map_err(|error| unfit(path, &error))?;
     let table = match loaded.manifest() {
         Some(manifest) => Table::new(manifest, loaded.exports()).map_err(|violations| refused(path, &violations))?,
         None => Table::whole(),

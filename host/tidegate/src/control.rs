@@ -3,7 +3,10 @@
 //! A command is one line of JSON: `"reload"`, `"rollback"` or `{"backup":"/absolute/path"}`. The answer is another,
 //! `{"done":"what"}` or `{"error":"why"}`.
 
-use crate::{failure::Failure, site::Site};
+use crate::{
+    failure::Failure,
+    site::{self, Site},
+};
 use anyhow::{Context as _, anyhow};
 use rustix::process::geteuid;
 use serde_json::{Value, json};
@@ -99,8 +102,8 @@ async fn answer(mut stream: UnixStream, site: Arc<Site>) {
 async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
     let command: Value = serde_json::from_str(line).context("a command is a line of JSON")?;
     match (command.as_str(), command["backup"].as_str().map(PathBuf::from)) {
-        (Some("reload"), _) => Ok(site.reload().await?.to_string()),
-        (Some("rollback"), _) => Ok(site.roll_back().await?.to_string()),
+        (Some("reload"), _) => Ok(site::told(site.reload().await)?.to_string()),
+        (Some("rollback"), _) => Ok(site::told(site.roll_back().await)?.to_string()),
         (_, Some(to)) if to.is_absolute() => {
             let storage = site.storage().context("this app has no rooms: there is nothing to back up")?;
             tracing::info!("backing up to {}", to.display());

@@ -5,6 +5,7 @@ mod assemble;
 mod command;
 mod config;
 mod control;
+mod dev;
 mod failure;
 mod file;
 mod grant;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     logging::start(args.log);
     let done = match args.command {
         Command::New(args) => command::new::run(&args),
+        Command::Dev(args) => command::dev::run(&args, format),
         Command::Serve(args) => command::serve::run(&args, format),
         Command::Check(args) => command::check::run(&args),
         Command::Routes(args) => command::routes::run(&args),

@@ -5,19 +5,21 @@ use anyhow::{Context as _, anyhow};
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
     time::{Duration, Instant},
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
 use tidegate_hub::{App, Front, Hub, Manifest, Rooms, Table};
-use tidegate_wasm::{Compiled, Loaded};
+use tidegate_wasm::{Compiled, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
 
 /// A served app. Its versions follow each other; hub, rooms and connections stay.
 pub(crate) struct Site {
     app: PathBuf,
     config: Config,
+    /// Of the versions to come.
+    options: Mutex<Options>,
     worker: Handle,
     hub: Arc<Hub>,
     server: Arc<Server>,
@@ -70,8 +72,8 @@ impl Site {
         }
         let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
         let history = Mutex::new(History { present, before: None, number: 1 });
-        let (app, config, worker) = (app.to_owned(), config.clone(), worker.clone());
-        Ok(Arc::new(Site { app, config, worker, hub, server, kept, changes: Turn::default(), history }))
+        let (app, config, options, worker) = (app.to_owned(), config.clone(), Mutex::new(config.app.clone()), worker.clone());
+        Ok(Arc::new(Site { app, config, options, worker, hub, server, kept, changes: Turn::default(), history }))
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -95,19 +97,19 @@ impl Site {
     /// Loads the file again, beside the version that is served, and puts it in its place. If anything is wrong with it, nothing changes.
     pub(crate) async fn reload(self: &Arc<Site>) -> Result<Change, Failure> {
         let _turn = self.changes.lock().await;
-        told(self.load().await)
+        self.load().await
     }
 
     /// Puts the version that was served before in its place again; a second rollback undoes that.
     pub(crate) async fn roll_back(&self) -> Result<Change, Failure> {
         let _turn = self.changes.lock().await;
-        told(self.go_back())
+        self.go_back()
     }
 
     async fn load(self: &Arc<Site>) -> Result<Change, Failure> {
         let site = self.clone();
         // Compiling takes seconds, and nobody may have to wait for it.
-        let load = move || assemble::runtime()?.block_on(assemble::load(&site.app, &site.config));
+        let load = move || assemble::runtime()?.block_on(assemble::load(&site.app, site.options().clone()));
         let (loaded, table) = spawn_blocking(load).await.map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
         let (compiled, number) = (loaded.compiled(), self.history().number + 1);
         let began = Instant::now();
@@ -134,13 +136,22 @@ impl Site {
         swapped
     }
 
-    fn history(&self) -> std::sync::MutexGuard<'_, History> {
+    /// What the versions to come may use.
+    pub(crate) fn set_options(&self, options: Options) {
+        *self.options() = options;
+    }
+
+    fn options(&self) -> MutexGuard<'_, Options> {
+        self.options.lock().expect("nothing panics while it holds the options")
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nothing panics while it holds the versions")
     }
 }
 
 /// Tells the log what became of a change.
-fn told(outcome: Result<Change, Failure>) -> Result<Change, Failure> {
+pub(crate) fn told(outcome: Result<Change, Failure>) -> Result<Change, Failure> {
     match &outcome {
         Ok(change) => tracing::info!("{change}"),
         Err(failure) => tracing::error!("nothing changes: {failure}"),

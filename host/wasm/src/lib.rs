@@ -61,6 +61,9 @@ pub struct Options {
     /// components are made for hosts that make a new one each time. With `wasi:http` 0.3 they run
     /// side by side, and a trap in one ends all of the instance's.
     pub reuse_foreign: bool,
+    /// Compile in a third of the time (Winch), to code that takes more of it: for development. What that compiler can't do is
+    /// left to the usual one.
+    pub quick: bool,
 }
 
 impl Default for Options {
@@ -76,6 +79,7 @@ impl Default for Options {
             outbound: Vec::new(),
             cache: None,
             reuse_foreign: false,
+            quick: false,
         }
     }
 }

@@ -19,7 +19,10 @@ use std::{
 };
 use tidegate_hub::{Exports, Fault, Guard, Hub, Manifest, Route, Target};
 use wasmparser::{Parser, Payload};
-use wasmtime::component::{Component, Linker};
+use wasmtime::{
+    Strategy,
+    component::{Component, Linker},
+};
 
 /// The version of the contract that this host speaks; any 0.1.x is compatible.
 const CONTRACT: &str = "0.1.0";
@@ -122,8 +125,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     let wasm = read(path, options.component_bytes_max)?;
     let outline = Outline::read(&wasm)?;
     outline.check(&options)?;
-    let machine = Machine::new(&options, outline.is_concurrent()).map_err(LoadError::Invalid)?;
-    let (component, cached) = compile(&machine, &wasm, &options)?;
+    let (machine, component, cached) = compile(&wasm, &options, outline.is_concurrent()).map_err(LoadError::Invalid)?;
     let pre = link(&machine, &component).map_err(LoadError::Invalid)?;
     let compiled = Compiled { cached, took: began.elapsed() };
     let interfaces = outline.interfaces();
@@ -151,7 +153,16 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     fs::read(path).map_err(LoadError::Read)
 }
 
-fn compile(machine: &Machine, wasm: &[u8], options: &Options) -> Result<(Component, bool), LoadError> {
+/// Whether it came from the cache is told as well.
+fn compile(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result<(Machine, Component, bool)> {
+    if options.quick {
+        let quick = Machine::new(options, concurrent, Strategy::Winch);
+        match quick.and_then(|machine| Ok((Component::new(&machine.engine, wasm)?, machine))) {
+            Ok((component, machine)) => return Ok((machine, component, false)),
+            Err(error) => tracing::debug!("left to the slower compiler: {error:#}"),
+        }
+    }
+    let machine = Machine::new(options, concurrent, Strategy::Cranelift)?;
     let cache = options.cache.as_deref().and_then(|directory| match Cache::open(directory) {
         Ok(cache) => Some(cache),
         Err(error) => {
@@ -160,13 +171,13 @@ fn compile(machine: &Machine, wasm: &[u8], options: &Options) -> Result<(Compone
         }
     });
     if let Some(component) = cache.as_ref().and_then(|cache| cache.get(&machine.engine, wasm)) {
-        return Ok((component, true));
+        return Ok((machine, component, true));
     }
-    let component = Component::new(&machine.engine, wasm).map_err(LoadError::Invalid)?;
+    let component = Component::new(&machine.engine, wasm)?;
     if let Some(Err(error)) = cache.map(|cache| cache.put(&machine.engine, wasm, &component)) {
         tracing::warn!("the compiled code could not be kept: {error:#}");
     }
-    Ok((component, false))
+    Ok((machine, component, false))
 }
 
 fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::component::InstancePre<State>> {

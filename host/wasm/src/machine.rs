@@ -8,7 +8,7 @@ use std::{
     },
     thread,
 };
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
 /// One engine: an app's own, since an app with `async` exports wants another configuration than one without.
 pub(crate) struct Machine {
@@ -20,13 +20,13 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// `concurrent`: for `wasi:http` 0.3; without it a call costs half.
-    pub(crate) fn new(options: &Options, concurrent: bool) -> wasmtime::Result<Machine> {
-        let pooled = Engine::new(&config(options, concurrent, true));
+    pub(crate) fn new(options: &Options, concurrent: bool, compiler: Strategy) -> wasmtime::Result<Machine> {
+        let pooled = Engine::new(&config(options, concurrent, compiler, true));
         let engine = match pooled {
             Ok(engine) => engine,
             Err(error) => {
                 tracing::warn!("no address space for a pool of instances, so they are made one by one: {error:#}");
-                Engine::new(&config(options, concurrent, false))?
+                Engine::new(&config(options, concurrent, compiler, false))?
             }
         };
         let now = Arc::new(AtomicU64::new(0));
@@ -35,8 +35,9 @@ impl Machine {
     }
 }
 
-fn config(options: &Options, concurrent: bool, pooled: bool) -> Config {
+fn config(options: &Options, concurrent: bool, compiler: Strategy, pooled: bool) -> Config {
     let mut config = Config::new();
+    config.strategy(compiler);
     config.concurrency_support(concurrent);
     config.wasm_component_model_async(concurrent);
     config.epoch_interruption(true);

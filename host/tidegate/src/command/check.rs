@@ -6,7 +6,7 @@ use tidegate_hub::{Manifest, Target};
 /// Says OK, or fails with every violation.
 pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
     let config = args.config()?;
-    let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.app, &config))?;
+    let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.app, config.app))?;
     say(&match loaded.manifest() {
         Some(manifest) => format!("OK: {}\n", counts(manifest)),
         None => "OK: no manifest; its wasi:http export answers every path\n".into(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod data;
+pub(crate) mod dev;
 pub(crate) mod new;
 pub(crate) mod reload;
 pub(crate) mod routes;

@@ -7,7 +7,7 @@ use tidegate_hub::Manifest;
 /// Lists routes and guards of an app that breaks no rule.
 pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
     let config = args.load.config()?;
-    let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, &config))?;
+    let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app))?;
     let manifest = loaded.manifest().map(|manifest| &**manifest);
     say(&if args.json { format!("{:#}\n", to_json(manifest)) } else { to_text(manifest) })
 }

@@ -7,43 +7,86 @@ use crate::{
     control,
     failure::Failure,
     report::{self, Report},
-    site::Site,
+    site::{self, Site},
 };
-use std::sync::Arc;
-use tokio::sync::mpsc::Receiver;
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+};
+use tidegate_hub::Table;
+use tidegate_wasm::{Compiled, Loaded};
+use tokio::{runtime::Handle, sync::mpsc::Receiver};
 
 /// Serves until SIGINT or SIGTERM, and drains. At each SIGHUP the app's file is loaded again.
 pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
     let config = args.config()?;
-    assemble::runtime()?.block_on(serve(args, &config, format))
+    assemble::runtime()?.block_on(async {
+        let (loaded, table) = assemble::load(&args.load.app, config.app.clone()).await?;
+        let serving = Serving::open(&args.load.app, &config, loaded, table).await?;
+        serving.tell(format)?;
+        serving.run(format).await
+    })
 }
 
-async fn serve(args: &ServeArgs, config: &Config, format: LogFormat) -> Result<(), Failure> {
-    let (loaded, table) = assemble::load(&args.load.app, config).await?;
-    assemble::raise_open_files();
-    let listener = config.listen.open()?;
-    let workers = assemble::workers(config.workers)?;
-    let (stop, wishes) = assemble::signals()?;
+/// A server whose socket is open, and which serves nobody yet.
+pub(crate) struct Serving {
+    app: PathBuf,
+    config: Config,
+    compiled: Compiled,
+    site: Arc<Site>,
+    listener: TcpListener,
+    workers: Vec<Handle>,
+    stop: Pin<Box<dyn Future<Output = ()>>>,
+    _door: Option<control::Door>,
+}
 
-    let compiled = loaded.compiled();
-    let site = Site::new(&args.load.app, config, &workers[0], loaded, table)?;
-    let door = control::open(&workers[0], &config.data, &site);
-    let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
-    tokio::spawn(reload_all(site.clone(), wishes));
-    let manifest = site.manifest();
-    let report = Report { address: listener.local_addr()?, app: &args.load.app, compiled, manifest: manifest.as_deref(), config };
-    report.tell(format);
-
-    let drained = tidegate_edge::serve(listener, site.server().clone(), &workers, stop).await?;
-    if !drained.in_time {
-        tracing::warn!("cut off what was still open; give it longer with --drain");
+impl Serving {
+    pub(crate) async fn open(app: &Path, config: &Config, loaded: Loaded, table: Table) -> Result<Serving, Failure> {
+        assemble::raise_open_files();
+        let listener = config.listen.open()?;
+        let workers = assemble::workers(config.workers)?;
+        let (stop, wishes) = assemble::signals()?;
+        let compiled = loaded.compiled();
+        let site = Site::new(app, config, &workers[0], loaded, table)?;
+        let door = control::open(&workers[0], &config.data, &site);
+        let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
+        tokio::spawn(reload_all(site.clone(), wishes));
+        let (app, config) = (app.to_owned(), config.clone());
+        Ok(Serving { app, config, compiled, site, listener, workers, stop: Box::pin(stop), _door })
     }
-    report::tell_stopped(site.hub(), format);
-    Ok(())
+
+    pub(crate) fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    pub(crate) fn address(&self) -> Result<SocketAddr, Failure> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Says what is served where.
+    pub(crate) fn tell(&self, format: LogFormat) -> Result<(), Failure> {
+        let manifest = self.site.manifest();
+        let Serving { app, config, compiled, .. } = self;
+        let report = Report { address: self.address()?, app, compiled: *compiled, manifest: manifest.as_deref(), config };
+        report.tell(format);
+        Ok(())
+    }
+
+    pub(crate) async fn run(self, format: LogFormat) -> Result<(), Failure> {
+        let drained = tidegate_edge::serve(self.listener, self.site.server().clone(), &self.workers, self.stop).await?;
+        if !drained.in_time {
+            tracing::warn!("cut off what was still open; give it longer with --drain");
+        }
+        report::tell_stopped(self.site.hub(), format);
+        Ok(())
+    }
 }
 
 async fn reload_all(site: Arc<Site>, mut wishes: Receiver<()>) {
     while wishes.recv().await.is_some() {
-        _ = site.reload().await; // told in the log
+        _ = site::told(site.reload().await);
     }
 }

@@ -1,0 +1,99 @@
+//! What `tidegate dev` tells open pages, over a channel of its own below the host's reserved path.
+
+use crate::{
+    answer::{self, Answer, Body},
+    event_stream,
+};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tidegate_hub::{BodyError, Fault, Frame, app::Stream};
+use tokio::sync::watch;
+
+const SCRIPT: &str = include_str!("dev.js");
+
+/// Tells every open page the same: the latest news, as JSON of which the edge reads nothing. A page that connects gets them at once.
+///
+/// ```
+/// let pages = tidegate_edge::Pages::default();
+/// pages.tell(r#"{"version":2}"#);
+/// ```
+#[derive(Debug)]
+pub struct Pages(watch::Sender<Arc<str>>);
+
+impl Default for Pages {
+    fn default() -> Pages {
+        Pages(watch::Sender::new("{}".into()))
+    }
+}
+
+impl Pages {
+    /// The news from now on, in one line.
+    pub fn tell(&self, news: &str) {
+        self.0.send_replace(news.into());
+    }
+}
+
+/// What a page asks for: the script, or the channel. Where nothing is developed, the script is empty and there is no channel.
+pub(crate) fn answer(endpoint: &str, pages: Option<&Pages>, stopping: watch::Receiver<bool>) -> Option<Answer> {
+    match (endpoint, pages) {
+        ("dev.js", Some(_)) => Some(with_type(Body::Whole(Some(Bytes::from_static(SCRIPT.as_bytes()))), "text/javascript; charset=utf-8")),
+        ("dev.js", None) => Some(with_type(Body::Whole(None), "text/javascript; charset=utf-8")),
+        ("dev", Some(pages)) => {
+            let mut news = pages.0.subscribe();
+            news.mark_changed();
+            Some(with_type(Body::Stream(Box::pin(Channel { next: next(news, stopping) })), "text/event-stream"))
+        }
+        _ => None,
+    }
+}
+
+fn with_type(body: Body, kind: &'static str) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = StatusCode::OK;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+type Next = Pin<Box<dyn Future<Output = Option<(Bytes, watch::Receiver<Arc<str>>, watch::Receiver<bool>)>> + Send>>;
+
+struct Channel {
+    next: Next,
+}
+
+/// The next news, or none when the server stops.
+fn next(mut news: watch::Receiver<Arc<str>>, mut stopping: watch::Receiver<bool>) -> Next {
+    Box::pin(async move {
+        tokio::select! {
+            changed = news.changed() => changed.ok()?,
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+        }
+        let event = event_stream::event(None, None, &news.borrow_and_update());
+        Some((event, news, stopping))
+    })
+}
+
+impl Stream for Channel {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.next.as_mut().poll(cx).map(|next| {
+            let (event, news, stopping) = next?;
+            self.next = self::next(news, stopping);
+            Some(Ok(Frame::Data(event)))
+        })
+    }
+}
+
+/// A fault as its author wants to see it.
+pub(crate) fn show_fault(fault: &Fault, masked: &Answer) -> Answer {
+    let mut shown =
+        answer::text(masked.status(), &format!("{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log."));
+    let kept = masked.headers().iter().filter(|(name, _)| **name != header::CONTENT_TYPE);
+    shown.headers_mut().extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+    shown
+}
