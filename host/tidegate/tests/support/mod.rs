@@ -16,6 +16,7 @@
 // Each test binary uses another part of this.
 #![allow(dead_code)]
 
+pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod fixture;
 
@@ -97,7 +98,12 @@ impl Tidegate {
     }
 
     /// As [`spawn`](Tidegate::spawn), or what it said on stderr instead.
-    pub(crate) fn try_spawn(mut command: impl BorrowMut<Command>) -> Result<Tidegate, String> {
+    pub(crate) fn try_spawn(command: impl BorrowMut<Command>) -> Result<Tidegate, String> {
+        Tidegate::begin(command).listening()
+    }
+
+    /// Starts a command that may take its time to listen.
+    pub(crate) fn begin(mut command: impl BorrowMut<Command>) -> Tidegate {
         let mut child = command.borrow_mut().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is piped");
@@ -105,11 +111,15 @@ impl Tidegate {
             let log = log.clone();
             move || log.read(stderr)
         });
-        let mut server = Tidegate { child, log, url: String::new(), data: None };
-        let line = server.log.wait_for("http://")?;
+        Tidegate { child, log, url: String::new(), data: None }
+    }
+
+    /// Waits until it listens, or has ended: then what it said.
+    pub(crate) fn listening(mut self) -> Result<Tidegate, String> {
+        let line = self.log.wait_for("http://")?;
         let url = line.split(['"', ' ']).find(|word| word.starts_with("http://"));
-        server.url = url.expect("the line has the URL").to_owned();
-        Ok(server)
+        self.url = url.expect("the line has the URL").to_owned();
+        Ok(self)
     }
 
     /// "http://127.0.0.1:PORT" and this path.

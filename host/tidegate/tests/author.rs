@@ -1,0 +1,168 @@
+//! An author's day: a new project, a live server, and each change in it while a browser and its WebSocket stay.
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use support::{
+    Stopped, Tidegate,
+    browser::Browser,
+    client::{Socket, soon},
+    run, target_dir, tidegate,
+};
+
+/// A project in a folder that is the same in each run, so that Cargo has built its SDK before.
+struct Project(PathBuf);
+
+impl Project {
+    fn new(name: &str, template: &str) -> Project {
+        let place = target_dir().join("tmp").join("author");
+        fs::create_dir_all(&place).unwrap();
+        let dir = place.join(name);
+        _ = fs::remove_dir_all(&dir);
+        let made = run(&["new", dir.to_str().unwrap(), "--template", template]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let project = Project(dir);
+        // The first build takes its time; what the tests wait for is the next ones.
+        project.cargo(&["build", "--quiet", "--target", "wasm32-wasip2"]);
+        project
+    }
+
+    fn command(&self, mut command: Command) -> Command {
+        command.current_dir(&self.0).env("CARGO_TARGET_DIR", self.0.parent().unwrap().join("target"));
+        command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        command
+    }
+
+    fn cargo(&self, args: &[&str]) {
+        let output = self.command(Command::new("cargo")).args(args).output().unwrap();
+        assert!(output.status.success(), "cargo {args:?}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn dev(&self) -> Tidegate {
+        Tidegate::spawn(self.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]))
+    }
+
+    /// Writes a file with one text in the place of another.
+    fn edit(&self, file: &str, text: &str, with: &str) {
+        let path = self.0.join(file);
+        let before = fs::read_to_string(&path).unwrap();
+        assert!(before.contains(text), "{text:?} is not in {file}");
+        fs::write(path, before.replace(text, with)).unwrap();
+    }
+}
+
+/// In the page: what the overlay of `dev.js` says, if there is one.
+const OVERLAY: &str = "const overlay = document.querySelector('tidegate-overlay'); return overlay && overlay.shadowRoot.textContent";
+
+/// Waits until this is true in the page, which may be loaded again meanwhile: then it is asked anew.
+async fn until(browser: &Browser, what: &str, script: &str) {
+    let script = format!("const done = arguments[0]; (function look() {{ if ({script}) done(true); else requestAnimationFrame(look) }})()");
+    let look = async { while browser.client.execute_async(&script, vec![]).await.is_err() {} };
+    soon(what, look).await;
+}
+
+fn is_file(path: &Path) {
+    assert!(path.is_file(), "no {}", path.display());
+}
+
+#[tokio::test]
+async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_open_connections() {
+    let project = Project::new("my-echo", "echo");
+    project.cargo(&["test", "--quiet"]);
+    project.cargo(&["component", "build", "--quiet", "--release"]);
+    is_file(&project.0.parent().unwrap().join("target/wasm32-wasip1/release/my_echo.wasm"));
+
+    let server = project.dev();
+    let mut socket = Socket::connect(server.ws("/echo")).await;
+    assert_eq!(socket.ask("hi").await, "hi");
+    let browser = Browser::open().await;
+    browser.goto(&server.url("/")).await;
+    browser.sees("status", "connected").await;
+    browser.client.execute("window.before = document", vec![]).await.unwrap();
+
+    // A new version answers on the connection that is there.
+    project.edit("src/lib.rs", "conn.send(msg)", "conn.send(msg)?;\n        conn.send(\"and again\")");
+    let told = server.wait_for("version 2: built in ");
+    assert!(told.ends_with("2 WebSockets and 0 feeds kept"), "{told}");
+    assert_eq!(socket.ask("hi").await, "hi");
+    assert_eq!(socket.text().await, "and again");
+    browser.write("text", "heard").await;
+    browser.client.execute("document.forms[0].requestSubmit()", vec![]).await.unwrap();
+    browser.sees("log", "and again").await;
+
+    // What doesn't build is shown, and changes nothing.
+    project.edit("src/lib.rs", "and again\")", "and again\").nonsense()");
+    until(&browser, "an overlay", "document.querySelector('tidegate-overlay')").await;
+    let overlay = browser.client.execute(OVERLAY, vec![]).await.unwrap().to_string();
+    assert!(overlay.contains("error[E0599]: no method named `nonsense`") && overlay.contains("src/lib.rs:"), "{overlay}");
+    browser.screenshot("dev-overlay.png").await;
+    server.wait_for("error[E0599]: no method named `nonsense`");
+    assert_eq!(socket.ask("still").await, "still");
+    assert_eq!(socket.text().await, "and again");
+    project.edit("src/lib.rs", ".nonsense()", "");
+    until(&browser, "no overlay", "!document.querySelector('tidegate-overlay')").await;
+
+    // A rule that is broken is told as `check` tells it.
+    project.edit("src/lib.rs", "App::new()", "App::new().get(\"/__loaders\", async |_| \"\")");
+    until(&browser, "an overlay", "document.querySelector('tidegate-overlay')").await;
+    let overlay = browser.client.execute(OVERLAY, vec![]).await.unwrap().to_string();
+    assert!(overlay.contains("/__loaders"), "{overlay}");
+    project.edit("src/lib.rs", ".get(\"/__loaders\", async |_| \"\")", "");
+    until(&browser, "no overlay", "!document.querySelector('tidegate-overlay')").await;
+
+    // Styles are taken in place.
+    project.edit("assets/style.css", "body { margin: 0;", "body { margin: 0; outline-color: rgb(1, 2, 3);");
+    until(&browser, "the new style", "getComputedStyle(document.body).outlineColor === 'rgb(1, 2, 3)'").await;
+    let stayed = browser.client.execute("return window.before === document && document.getElementById('log').innerText", vec![]).await;
+    assert!(stayed.unwrap().as_str().is_some_and(|log| log.contains("and again")), "the page was loaded again");
+
+    // Another file of the page asks for the whole of it, and the page wants that.
+    project.edit("assets/index.html", "<h1>Echo</h1>", "<h1 id=\"title\">My echo</h1>");
+    until(&browser, "the new page", "document.getElementById('title') && !window.before").await;
+    browser.sees("status", "connected").await;
+    browser.screenshot("echo.png").await;
+    browser.close().await;
+
+    socket.close().await;
+    let Stopped { stderr, status } = server.stop();
+    assert!(status.success() && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_trap_is_told_with_its_place_its_event_and_its_attachment_and_costs_one_connection() {
+    let project = Project::new("my-traps", "echo");
+    project.edit("src/lib.rs", "conn.send(msg)", "conn.set_attachment(b\"of Ann\")?;\n        panic!(\"no such thing\")");
+    let server = project.dev();
+    let mut socket = Socket::connect(server.ws("/echo")).await;
+    let mut other = Socket::connect(server.ws("/echo")).await;
+    socket.say("the message").await;
+    assert_eq!(socket.closed().await.0, 1011);
+    let line = fs::read_to_string(project.0.join("src/lib.rs")).unwrap().lines().position(|line| line.contains("panic!")).unwrap() + 1;
+    server.wait_for(&format!("src/lib.rs:{line}:"));
+    server.wait_for("no such thing");
+    let told = server.wait_for("the event that failed");
+    for part in ["the message", "of Ann", "/echo"] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    project.edit("src/lib.rs", "panic!(\"no such thing\")", "conn.send(msg)");
+    server.wait_for("version 2: ");
+    assert_eq!(other.ask("hi").await, "hi");
+    other.close().await;
+}
+
+#[tokio::test]
+async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
+    let project = Project::new("my-late", "hello");
+    project.edit("src/lib.rs", "fn app()", "fn ap()");
+    let server = Tidegate::begin(project.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]));
+    server.wait_for("Nothing is served yet");
+    project.edit("src/lib.rs", "fn ap()", "fn app()");
+    let server = server.listening().unwrap_or_else(|log| panic!("{log}"));
+    let answer = reqwest::get(server.url("/")).await.unwrap().text().await.unwrap();
+    assert_eq!(answer, "hello");
+    assert!(server.stop().status.success());
+}

@@ -1,0 +1,138 @@
+//! Headless Chromium, driven by chromedriver.
+
+use super::PATIENCE;
+use fantoccini::{
+    Client, ClientBuilder, Locator,
+    actions::{InputSource as _, MOUSE_BUTTON_LEFT, MouseActions, PointerAction},
+    wd::{TimeoutConfiguration, WindowHandle},
+};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::json;
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// A browser of its own, with a profile that nothing else has used.
+pub(crate) struct Browser {
+    driver: Child,
+    pub(crate) client: Client,
+    _profile: TempDir,
+}
+
+impl Browser {
+    pub(crate) async fn open() -> Browser {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is installed: run scripts/setup tests");
+        let lines = BufReader::new(driver.stdout.take().expect("stdout is piped")).lines();
+        let started = lines.map_while(Result::ok).find(|line| line.contains("started successfully on port"));
+        let started = started.expect("chromedriver says its port");
+        let port: String = started.chars().filter(char::is_ascii_digit).collect();
+        let profile = tempfile::tempdir().expect("a directory for the profile");
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            &format!("--user-data-dir={}", profile.path().display()),
+        ];
+        let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
+        let capabilities = capabilities.as_object().expect("an object").clone();
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        let client = builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{port}")).await;
+        let client = client.expect("chromium is installed: run scripts/setup tests");
+        let patience = TimeoutConfiguration::new(Some(PATIENCE), Some(PATIENCE), None);
+        client.update_timeouts(patience).await.expect("chromedriver takes time limits");
+        Browser { driver, client, _profile: profile }
+    }
+
+    /// Waits until the element's text has `text` in it: the page itself says when it changes.
+    pub(crate) async fn sees(&self, element: &str, text: &str) {
+        const WATCH: &str = "const [id, text, done] = arguments; \
+            const watcher = new MutationObserver(look); \
+            function look() { if (document.getElementById(id).innerText.includes(text)) { watcher.disconnect(); done(true) } } \
+            watcher.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true }); look()";
+        let seen = tokio::time::timeout(PATIENCE, self.client.execute_async(WATCH, vec![json!(element), json!(text)])).await;
+        if !matches!(seen, Ok(Ok(_))) {
+            let page = self.client.source().await.unwrap_or_default();
+            panic!("#{element} never said {text:?}: {seen:?}\n{page}");
+        }
+    }
+
+    pub(crate) async fn goto(&self, url: &str) {
+        self.client.goto(url).await.expect("the page loads");
+    }
+
+    /// Opens another tab and goes there; its handle.
+    pub(crate) async fn open_tab(&self, url: &str) -> WindowHandle {
+        let tab = self.client.new_window(true).await.expect("the browser opens tabs").handle;
+        self.look_at(&tab).await;
+        self.goto(url).await;
+        tab
+    }
+
+    pub(crate) async fn look_at(&self, tab: &WindowHandle) {
+        self.client.switch_to_window(tab.clone()).await.expect("the tab is there");
+    }
+
+    pub(crate) async fn tab(&self) -> WindowHandle {
+        self.client.window().await.expect("there is a tab")
+    }
+
+    pub(crate) async fn write(&self, element: &str, text: &str) {
+        let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
+        element.clear().await.expect("it can be written to");
+        element.send_keys(text).await.expect("it can be written to");
+    }
+
+    pub(crate) async fn click(&self, element: &str) {
+        let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
+        element.click().await.expect("it can be clicked");
+    }
+
+    /// Drags the mouse from each of these places to the next.
+    pub(crate) async fn draw<const N: usize>(&self, places: [(f64, f64); N]) {
+        let move_to = |(x, y)| PointerAction::MoveTo { duration: None, x, y };
+        let drag = places[1..].iter().fold(
+            MouseActions::new("mouse".into()).then(move_to(places[0])).then(PointerAction::Down { button: MOUSE_BUTTON_LEFT }),
+            |drag, place| drag.then(move_to(*place)),
+        );
+        let drag = drag.then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
+        self.client.perform_actions(drag).await.expect("the mouse moves");
+    }
+
+    /// Waits until something is drawn on the canvas: looked for with every picture that the browser makes.
+    pub(crate) async fn shows_ink(&self) {
+        const LOOK: &str = "const [done] = arguments; const board = document.querySelector('canvas'); \
+            function look() { \
+              const pixels = board.width ? board.getContext('2d').getImageData(0, 0, board.width, board.height).data : []; \
+              if (pixels.some((part) => part > 0)) done(true); else requestAnimationFrame(look) \
+            } look()";
+        let seen = tokio::time::timeout(PATIENCE, self.client.execute_async(LOOK, vec![])).await;
+        assert!(matches!(seen, Ok(Ok(_))), "nothing was drawn: {seen:?}");
+    }
+
+    /// A picture for whoever wants to look: in the folder that TIDEGATE_SCREENSHOTS names.
+    pub(crate) async fn screenshot(&self, name: &str) {
+        if let Ok(folder) = std::env::var("TIDEGATE_SCREENSHOTS") {
+            let picture = self.client.screenshot().await.expect("the browser takes a picture");
+            std::fs::write(PathBuf::from(folder).join(name), picture).expect("the folder can be written to");
+        }
+    }
+
+    pub(crate) async fn close(mut self) {
+        _ = self.client.clone().close().await;
+        _ = self.driver.kill();
+        _ = self.driver.wait();
+    }
+}
