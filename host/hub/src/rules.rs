@@ -30,6 +30,23 @@ pub enum Rule {
     Room,
 }
 
+impl Rule {
+    /// Its code, for ever: "TG003". What it means is told by `tidegate explain`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rule::Pattern => "TG001",
+            Rule::CatchAll => "TG002",
+            Rule::Reserved => "TG003",
+            Rule::Duplicate => "TG004",
+            Rule::Shadowed => "TG005",
+            Rule::Method => "TG006",
+            Rule::TargetMethod => "TG007",
+            Rule::Export => "TG008",
+            Rule::Room => "TG009",
+        }
+    }
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -61,21 +78,35 @@ pub struct Violation {
     pub pattern: String,
     /// What it breaks.
     pub rule: Rule,
+    /// What about it; empty where the rule says it all.
+    pub why: String,
     /// What to write instead.
-    pub advice: String,
+    pub help: String,
 }
 
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Violation { kind, index, pattern, rule, advice, .. } = self;
+impl Violation {
+    /// `route 4 (POST "/__loaders")`
+    pub fn place(&self) -> String {
+        let Violation { kind, index, pattern, .. } = self;
         let methods = match kind {
             &"guard" => String::new(),
             _ if self.methods.is_empty() => "any ".to_owned(),
             _ => self.methods.join(",") + " ",
         };
-        write!(f, "{kind} {index} ({methods}{pattern:?}): {rule}: {advice}")
+        format!("{kind} {index} ({methods}{pattern:?})")
     }
 }
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place(), self.rule)?;
+        [&self.why, &self.help].into_iter().filter(|part| !part.is_empty()).try_for_each(|part| write!(f, ": {part}"))
+    }
+}
+
+/// Takes a rule that is broken, what about it, and what to write instead.
+trait Refuse: FnMut(Rule, String, &str) {}
+impl<F: FnMut(Rule, String, &str)> Refuse for F {}
 
 /// Methods that a route may have; the host answers no other.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -85,17 +116,18 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut earlier = Earlier::default();
     for (index, route) in manifest.routes.iter().enumerate() {
-        let mut refuse = |rule: Rule, advice: String| {
-            let (methods, pattern) = (route.methods.clone(), route.pattern.clone());
-            violations.push(Violation { kind: "route", index, methods, pattern, rule, advice });
+        let mut refuse = |rule: Rule, why: String, help: &str| {
+            let (methods, pattern, help) = (route.methods.clone(), route.pattern.clone(), help.to_owned());
+            violations.push(Violation { kind: "route", index, methods, pattern, rule, why, help });
         };
         check_methods(route, &mut refuse);
         if !exports.has(route.target) {
-            refuse(Rule::Export, format!("export `{}` from the component, or give the route another target", route.target.interface()));
+            let help = format!("export `{}` from the component, or give the route another target", route.target.interface());
+            refuse(Rule::Export, String::new(), &help);
         }
         check_room(route, exports, &mut refuse);
         match Pattern::parse(&route.pattern) {
-            Err(why) => refuse(Rule::Pattern, why.to_string()),
+            Err(why) => refuse(Rule::Pattern, why.to_string(), ""),
             Ok(pattern) => {
                 check_pattern(&pattern, &mut refuse);
                 earlier.check(index, route, &pattern, &mut refuse);
@@ -103,59 +135,60 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
         }
     }
     for (index, guard) in manifest.guards.iter().enumerate() {
-        let mut refuse = |rule: Rule, advice: String| {
-            violations.push(Violation { kind: "guard", index, methods: vec![], pattern: guard.pattern.clone(), rule, advice });
+        let mut refuse = |rule: Rule, why: String, help: &str| {
+            let (pattern, help) = (guard.pattern.clone(), help.to_owned());
+            violations.push(Violation { kind: "guard", index, methods: vec![], pattern, rule, why, help });
         };
         if !exports.guard {
-            refuse(Rule::Export, "export `tidegate:app/guard-handler` from the component".into());
+            refuse(Rule::Export, String::new(), "export `tidegate:app/guard-handler` from the component");
         }
         if let Err(why) = Cover::parse(&guard.pattern) {
-            refuse(Rule::Pattern, why.to_string());
+            refuse(Rule::Pattern, why.to_string(), "");
         }
     }
     violations
 }
 
-fn check_methods(route: &Route, refuse: &mut impl FnMut(Rule, String)) {
+fn check_methods(route: &Route, refuse: &mut impl Refuse) {
     let get_only = matches!(route.target, Target::WebSocket | Target::Events);
     for method in &route.methods {
         let upper = method.to_ascii_uppercase();
         if !METHODS.contains(&method.as_str()) {
             match METHODS.contains(&upper.as_str()) {
-                true => refuse(Rule::Method, format!("write {upper:?}: methods are upper-case")),
-                false => refuse(Rule::Method, format!("{method:?} is none of {}", METHODS.join(", "))),
+                true => refuse(Rule::Method, "methods are upper-case".into(), &format!("write {upper:?}")),
+                false => refuse(
+                    Rule::Method,
+                    format!("{method:?} is none that a host of HTTP answers"),
+                    &format!("write one of {}", METHODS.join(", ")),
+                ),
             }
         } else if get_only && method != "GET" {
-            refuse(
-                Rule::TargetMethod,
-                format!("a {} route is reached by GET: leave {method} out, or add an http route for it", route.target),
-            );
+            let help = format!("leave {method} out, or add an http route for it");
+            refuse(Rule::TargetMethod, format!("a {} route is reached by GET", route.target), &help);
         }
     }
 }
 
-fn check_room(route: &Route, exports: Exports, refuse: &mut impl FnMut(Rule, String)) {
+fn check_room(route: &Route, exports: Exports, refuse: &mut impl Refuse) {
     let Some(class) = &route.room else { return };
     if !exports.room {
-        refuse(Rule::Export, "export `tidegate:app/room-handler` from the component".into());
+        refuse(Rule::Export, String::new(), "export `tidegate:app/room-handler` from the component");
     }
     if route.target == Target::Stream {
-        refuse(Rule::Room, "a room answers whole, as part of its event: give the route the target http, websocket or events".into());
+        refuse(Rule::Room, "a room answers whole, as part of its event".into(), "give the route the target http, websocket or events");
     }
     if check_class(class).is_err() {
-        refuse(Rule::Room, format!("{class:?} is no class of rooms: 1 to 64 of a-z, 0-9, '-' and '_'"));
+        refuse(Rule::Room, format!("{class:?} is no class of rooms"), "write 1 to 64 of a-z, 0-9, '-' and '_'");
     }
 }
 
-fn check_pattern(pattern: &Pattern, refuse: &mut impl FnMut(Rule, String)) {
+fn check_pattern(pattern: &Pattern, refuse: &mut impl Refuse) {
     if pattern.is_catch_all() {
-        refuse(
-            Rule::CatchAll,
-            "the catch-all is the host's (pages, or --assets): give the route a first segment, as in \"/api/{*rest}\"".into(),
-        );
+        let why = "the catch-all is the host's (pages, or --assets)".to_owned();
+        refuse(Rule::CatchAll, why, "give the route a first segment, as in \"/api/{*rest}\"");
     }
     if pattern.is_reserved() {
-        refuse(Rule::Reserved, "paths that begin with \"__\" are the host's: begin with another segment; a guard may cover them".into());
+        refuse(Rule::Reserved, "paths that begin with \"__\" are the host's".into(), "begin with another segment; a guard may cover them");
     }
 }
 
@@ -166,12 +199,12 @@ struct Earlier<'a> {
 }
 
 impl<'a> Earlier<'a> {
-    fn check(&mut self, index: usize, route: &'a Route, pattern: &Pattern, refuse: &mut impl FnMut(Rule, String)) {
+    fn check(&mut self, index: usize, route: &'a Route, pattern: &Pattern, refuse: &mut impl Refuse) {
         let same_shape = self.by_shape.entry(shape(pattern)).or_default();
         let clash = same_shape.iter().find_map(|(at, other)| overlap(other, route).map(|rule| (*at, *other, rule)));
         if let Some((at, other, rule)) = clash {
             let named = if other.pattern == route.pattern { String::new() } else { format!(" ({:?})", other.pattern) };
-            refuse(rule, format!("route {at}{named} already answers it: remove one of them, or give them different methods or paths"));
+            refuse(rule, format!("route {at}{named} already answers it"), "remove one of them, or give them different methods or paths");
         }
         same_shape.push((index, route));
     }
@@ -391,9 +424,17 @@ mod tests {
     }
 
     #[test]
+    fn every_rule_has_a_code_of_its_own() {
+        use Rule::{CatchAll, Duplicate, Export, Method, Pattern, Reserved, Room, Shadowed, TargetMethod};
+        let all = [Pattern, CatchAll, Reserved, Duplicate, Shadowed, Method, TargetMethod, Export, Room];
+        let codes: Vec<String> = all.iter().map(|rule| rule.code().to_owned()).collect();
+        assert_eq!(codes, Vec::from_iter((1..=9).map(|number| format!("TG{number:03}"))));
+    }
+
+    #[test]
     fn a_violation_says_in_one_line_what_to_write_instead() {
         let manifest = Manifest { routes: vec![Route::new("get", "/a", Target::Http)], guards: vec![] };
         let line = check(&manifest, Exports::ALL)[0].to_string();
-        assert_eq!(line, r#"route 0 (get "/a"): not a method of a route: write "GET": methods are upper-case"#);
+        assert_eq!(line, r#"route 0 (get "/a"): not a method of a route: methods are upper-case: write "GET""#);
     }
 }

@@ -54,6 +54,9 @@ shows what doesn't build, and takes changed styles in place. With data-reload=\"
 data-reload after each version of the app as well.
 In `tidegate serve` that script is empty.";
 
+const CHECK_HELP: &str = "\
+Each problem has a code; `tidegate explain TG003` says what it means. The exit code is 0 if the app can be served, 1 if not.";
+
 const RELOAD_HELP: &str = "\
 New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
 route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
@@ -81,7 +84,14 @@ pub(crate) enum Command {
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeArgs>),
     /// Check an app's routes and imports as `serve` does, and list every rule that it breaks
-    Check(LoadArgs),
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckArgs),
+    /// Say what a code of a report means, as in TG003, and what to do about it
+    Explain {
+        /// All of them if none is given
+        #[arg(value_name = "CODE")]
+        codes: Vec<String>,
+    },
     /// List an app's routes and guards
     Routes(RoutesArgs),
     /// Let a running server load its app's file again, without losing a connection
@@ -244,6 +254,16 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) load: LoadArgs,
+}
+
+/// What to check, and for whom.
+#[derive(Group)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// The report as JSON on stdout, for editors and CI
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What to list.

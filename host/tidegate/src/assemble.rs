@@ -1,7 +1,7 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{config::Config, failure::Failure};
-use anyhow::{Context as _, anyhow};
+use crate::{config::Config, failure::Failure, problem::Unfit};
+use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     future::{Future, pending},
@@ -13,8 +13,8 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
-use tidegate_hub::{Hub, Limits, Table, Violation};
-use tidegate_wasm::{LoadError, Loaded, Options};
+use tidegate_hub::{Hub, Limits, Table};
+use tidegate_wasm::{Loaded, Options};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -28,28 +28,12 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.
 pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), Failure> {
-    let loaded = tidegate_wasm::load(path, options).await.map_err(|error| unfit(path, &error))?;
+    let loaded = tidegate_wasm::load(path, options).await.map_err(|error| Failure::Unfit(Unfit::load(path, &error)))?;
     let table = match loaded.manifest() {
-        Some(manifest) => Table::new(manifest, loaded.exports()).map_err(|violations| refused(path, &violations))?,
+        Some(manifest) => Table::new(manifest, loaded.exports()).map_err(|violations| Failure::Unfit(Unfit::rules(path, &violations)))?,
         None => Table::whole(),
     };
     Ok((loaded, table))
-}
-
-/// The file's name and what is wrong with it, which a compiler may tell in many lines: here in one.
-fn unfit(path: &Path, error: &LoadError) -> Failure {
-    let told = error.to_string();
-    let words: Vec<&str> = told.split_whitespace().collect();
-    anyhow!("{} {}", path.display(), words.join(" ")).into()
-}
-
-fn refused(path: &Path, violations: &[Violation]) -> Failure {
-    let count = match violations.len() {
-        1 => "a rule".to_owned(),
-        count => format!("{count} rules"),
-    };
-    let lines: String = violations.iter().map(|violation| format!("\n  {violation}")).collect();
-    anyhow!("{} breaks {count} for routes and guards, so nothing of it is served:{lines}", path.display()).into()
 }
 
 /// A hub whose ids and topics are told from those of every other run.

@@ -1,13 +1,18 @@
-//! How a command that failed tells it: one line on stderr, and an exit code.
+//! How a command that failed tells it: a line or a report on stderr, and an exit code.
 
+use crate::{logging, problem::Unfit};
 use std::{fmt, io::Write as _, process::ExitCode};
 
 /// Why a command failed.
 pub(crate) enum Failure {
     /// What was typed, or written in `tidegate.toml`: exit code 2, as for any other wrong argument.
     Usage(anyhow::Error),
-    /// Everything else: the app, its rules, the port. Exit code 1.
+    /// The app can't be served. Exit code 1.
+    Unfit(Unfit),
+    /// Everything else: the port, the data, the disk. Exit code 1.
     Run(anyhow::Error),
+    /// It was told already. Exit code 1.
+    Told,
 }
 
 impl Failure {
@@ -16,23 +21,31 @@ impl Failure {
         Failure::Usage(anyhow::anyhow!("{what}"))
     }
 
-    /// Writes the line; the exit code.
+    /// For people: the report on an app, or a line.
+    pub(crate) fn report(&self) -> String {
+        match self {
+            Failure::Unfit(unfit) => unfit.report(logging::is_coloured()),
+            Failure::Told => String::new(),
+            other => format!("error: {other}\n"),
+        }
+    }
+
+    /// Writes the report; the exit code.
     pub(crate) fn tell(self) -> ExitCode {
-        let code = match self {
-            Failure::Usage(_) => 2,
-            Failure::Run(_) => 1,
-        };
         // Nobody may be there to read it any more.
-        _ = writeln!(std::io::stderr(), "error: {self}");
-        ExitCode::from(code)
+        _ = write!(std::io::stderr(), "{}", self.report());
+        ExitCode::from(if matches!(self, Failure::Usage(_)) { 2 } else { 1 })
     }
 }
 
-/// The error with its causes.
+/// In short, with the causes.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Failure::Usage(error) | Failure::Run(error)) = self;
-        write!(f, "{error:#}")
+        match self {
+            Failure::Usage(error) | Failure::Run(error) => write!(f, "{error:#}"),
+            Failure::Unfit(unfit) => unfit.fmt(f),
+            Failure::Told => Ok(()),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod grant;
 mod key;
 mod listen;
 mod logging;
+mod problem;
 mod quantity;
 mod report;
 mod site;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => command::dev::run(&args, format),
         Command::Serve(args) => command::serve::run(&args, format),
         Command::Check(args) => command::check::run(&args),
+        Command::Explain { codes } => command::explain::run(&codes),
         Command::Routes(args) => command::routes::run(&args),
         Command::Reload(args) => command::reload::run(&args),
         Command::Data(args) => command::data::run(&args),

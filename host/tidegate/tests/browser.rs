@@ -2,8 +2,6 @@
 
 mod support;
 
-use fantoccini::Locator;
-use serde_json::json;
 use support::{Tidegate, browser::Browser, component, workspace};
 
 /// The example with its pages.

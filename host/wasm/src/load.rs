@@ -50,27 +50,56 @@ pub enum LoadError {
     Describe(Fault),
 }
 
+impl LoadError {
+    /// Its code, for ever: "TG013". What it means is told by `tidegate explain`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            LoadError::Read(_) => "TG010",
+            LoadError::TooLarge(_) => "TG011",
+            LoadError::NotWasm => "TG012",
+            LoadError::CoreModule => "TG013",
+            LoadError::OtherWorld => "TG014",
+            LoadError::Version(_) => "TG015",
+            LoadError::NotGranted(..) => "TG016",
+            LoadError::Invalid(_) => "TG017",
+            LoadError::Describe(_) => "TG018",
+        }
+    }
+
+    /// What is wrong, as it goes on behind the file's name.
+    pub fn what(&self) -> String {
+        match self {
+            LoadError::Read(error) => format!("can't be read: {error}"),
+            LoadError::TooLarge(max) => format!("is larger than {max} bytes"),
+            LoadError::NotWasm => "is not WebAssembly".into(),
+            LoadError::CoreModule => "is a core module, not a component".into(),
+            LoadError::OtherWorld => {
+                format!("is a component for another world: it exports neither tidegate:app/manifest@{CONTRACT} nor a wasi:http handler")
+            }
+            LoadError::Version(found) => format!("is made for version {found} of tidegate:app, and this host speaks {CONTRACT}"),
+            LoadError::NotGranted(import, _) => format!("imports {import}, which is not granted"),
+            LoadError::Invalid(error) => format!("can't be loaded: {error:#}"),
+            LoadError::Describe(fault) => format!("failed while it described its routes: {fault}"),
+        }
+    }
+
+    /// What to do next, where that can be said.
+    pub fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            LoadError::TooLarge(_) => "build it in release, or raise the limit",
+            LoadError::NotWasm => "build the app with `cargo build --target wasm32-wasip2`",
+            LoadError::CoreModule => "build it with `cargo build --target wasm32-wasip2` or `cargo component build`",
+            LoadError::Version(_) => "build it with the SDK of this version",
+            LoadError::NotGranted(_, help) => help,
+            LoadError::Read(_) | LoadError::OtherWorld | LoadError::Invalid(_) | LoadError::Describe(_) => return None,
+        })
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LoadError::Read(error) => write!(f, "can't be read: {error}"),
-            LoadError::TooLarge(max) => write!(f, "is larger than {max} bytes: build it in release, or raise the limit"),
-            LoadError::NotWasm => write!(f, "is not WebAssembly: build the app with `cargo build --target wasm32-wasip2`"),
-            LoadError::CoreModule => write!(
-                f,
-                "is a core module, not a component: build it with `cargo build --target wasm32-wasip2` or `cargo component build`"
-            ),
-            LoadError::OtherWorld => {
-                write!(f, "is a component for another world: it exports neither tidegate:app/manifest@{CONTRACT} nor a wasi:http handler")
-            }
-            LoadError::Version(found) => write!(
-                f,
-                "is made for version {found} of tidegate:app, and this host speaks {CONTRACT}: build it with the SDK of this version"
-            ),
-            LoadError::NotGranted(import, advice) => write!(f, "imports {import}, which is not granted: {advice}"),
-            LoadError::Invalid(error) => write!(f, "can't be loaded: {error:#}"),
-            LoadError::Describe(fault) => write!(f, "failed while it described its routes: {fault}"),
-        }
+        f.write_str(&self.what())?;
+        self.help().map_or(Ok(()), |help| write!(f, ": {help}"))
     }
 }
 

@@ -1,16 +1,32 @@
 //! `tidegate check`: every rule that `serve` enforces when it loads an app, and nothing served.
 
-use crate::{args::LoadArgs, assemble, command::say, failure::Failure};
+use crate::{args::CheckArgs, assemble, command::say, failure::Failure};
+use serde_json::{Value, json};
+use std::{path::Path, sync::Arc};
 use tidegate_hub::{Manifest, Target};
 
-/// Says OK, or fails with every violation.
-pub(crate) fn run(args: &LoadArgs) -> Result<(), Failure> {
-    let config = args.config()?;
-    let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.app, config.app))?;
-    say(&match loaded.manifest() {
-        Some(manifest) => format!("OK: {}\n", counts(manifest)),
-        None => "OK: no manifest; its wasi:http export answers every path\n".into(),
-    })
+/// Says OK, or reports every problem.
+pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let config = args.load.config()?;
+    let loaded = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app));
+    match loaded {
+        Ok((loaded, _)) if args.json => say(&format!("{:#}\n", json(&args.load.app, loaded.manifest()))),
+        Ok((loaded, _)) => say(&match loaded.manifest() {
+            Some(manifest) => format!("OK: {}\n", counts(manifest)),
+            None => "OK: no manifest; its wasi:http export answers every path\n".into(),
+        }),
+        Err(Failure::Unfit(unfit)) if args.json => {
+            say(&format!("{:#}\n", unfit.json()))?;
+            Err(Failure::Told)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+fn json(app: &Path, manifest: Option<&Arc<Manifest>>) -> Value {
+    let count = |count: fn(&Manifest) -> usize| manifest.map_or(0, |manifest| count(manifest));
+    let (routes, guards) = (count(|manifest| manifest.routes.len()), count(|manifest| manifest.guards.len()));
+    json!({ "app": app.display().to_string(), "ok": true, "problems": [], "routes": routes, "guards": guards })
 }
 
 /// "3 routes (2 http, 1 websocket), 1 guard"

@@ -73,7 +73,7 @@ async fn begin(project: &Project, config: &Config, inputs: &mut UnboundedReceive
         if build(project).await.is_ok() {
             match assemble::load(project.artifact(), config.app.clone()).await {
                 Ok(loaded) => return Ok(loaded),
-                Err(failure) => say(&format!("error: {failure}")),
+                Err(failure) => _ = told(&failure),
             }
         }
         say("Nothing is served yet: it begins when a change has made this right.");
@@ -148,10 +148,7 @@ impl Author {
             return Ok(());
         }
         let began = Instant::now();
-        let change = self.site.reload().await.map_err(|failure| {
-            say(&format!("error: {failure}"));
-            failure.to_string()
-        })?;
+        let change = self.site.reload().await.map_err(|failure| told(&failure))?;
         let swap = began.elapsed();
         self.news.version = change.number;
         self.news.error = None;
@@ -172,10 +169,7 @@ impl Author {
 
     /// Grants and bounds of instances are those of the next version; what else changed begins with the next start.
     async fn reconfigure(&mut self) -> Result<(), String> {
-        let config = self.args.config(self.project.dir()).map_err(|failure| {
-            say(&format!("error: {failure}"));
-            failure.to_string()
-        })?;
+        let config = self.args.config(self.project.dir()).map_err(|failure| told(&failure))?;
         say("Settings were read again: [app] and [grants] hold from this version on, the others from the next start.");
         self.site.set_options(config.app);
         self.rebuild(true).await
@@ -199,6 +193,13 @@ impl Author {
             say(&format!("  {}  {route}{room}, {} bytes queued", conn.id(), conn.outbox().queued()));
         }
     }
+}
+
+/// Shows what is wrong in the terminal; the same for the page.
+fn told(failure: &Failure) -> String {
+    let report = failure.report();
+    say(&report);
+    report
 }
 
 fn say(line: &str) {

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod data;
 pub(crate) mod dev;
+pub(crate) mod explain;
 pub(crate) mod new;
 pub(crate) mod reload;
 pub(crate) mod routes;

@@ -1,10 +1,10 @@
 //! The author's crate: where it is, and how it becomes a component.
 
-use crate::failure::Failure;
+use crate::{failure::Failure, logging};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use std::{
-    io::{BufRead as _, BufReader, IsTerminal as _, Write as _, stderr},
+    io::{BufRead as _, BufReader, Write as _, stderr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -71,7 +71,7 @@ impl Project {
     /// Builds the component; shows what Cargo says, and gives it back where the build failed.
     pub(crate) fn build(&self) -> Result<Built, String> {
         let (began, before) = (Instant::now(), self.made());
-        let colour = stderr().is_terminal();
+        let colour = logging::is_coloured();
         let mut cargo = Command::new("cargo");
         if self.component {
             cargo.args(["component", "build"]);

@@ -20,6 +20,10 @@ pub(crate) struct Fixture<'a> {
     pub(crate) handlers: &'a [&'a str],
     /// An interface that it imports and no host has, as "test:secret/door".
     pub(crate) import: Option<&'a str>,
+    /// The room class of all of its routes.
+    pub(crate) room: Option<&'a str>,
+    /// Whether it traps when it is asked for its manifest.
+    pub(crate) speechless: bool,
 }
 
 /// A core module with nothing in it: a wasm file, but no component.
@@ -84,7 +88,7 @@ impl Fixture<'_> {
             types.ty().function(signature.params.iter().map(value), signature.results.iter().map(value));
             declared.function(2 + index);
             let is_describe = name.ends_with("manifest@0.1.0#describe");
-            let body = if is_describe { Instruction::I32Const(data.root as i32) } else { Instruction::Unreachable };
+            let body = if is_describe && !self.speechless { Instruction::I32Const(data.root as i32) } else { Instruction::Unreachable };
             code.function(Function::new([]).instruction(&body).instruction(&Instruction::End));
             exports.export(name, ExportKind::Func, imported + 1 + index);
         }
@@ -126,7 +130,13 @@ impl Data {
             routes.extend(data.list(&methods.concat(), methods.len()));
             routes.extend(data.text(pattern));
             routes.push(target.expect("there are four") as u32);
-            routes.extend([0; 3]); // no room
+            match fixture.room {
+                None => routes.extend([0; 3]),
+                Some(class) => {
+                    routes.push(1);
+                    routes.extend(data.text(class));
+                }
+            }
         }
         let guards: Vec<u32> = fixture.guards.iter().flat_map(|pattern| data.text(pattern)).collect();
         let routes = data.list(&routes, fixture.routes.len());

@@ -1,0 +1,146 @@
+//! Why an app is not served: each problem with its code, in one line for the log, as a report for people, as JSON for editors.
+
+use serde_json::{Value, json};
+use std::{
+    fmt::{self, Write as _},
+    path::{Path, PathBuf},
+};
+use tidegate_hub::Violation;
+use tidegate_wasm::LoadError;
+
+const EXPLANATIONS: &str = include_str!("explanations.md");
+
+/// A file that is not served. Its `Display` is the short form.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    app: PathBuf,
+    problems: Vec<Problem>,
+}
+
+/// One problem.
+#[derive(Debug)]
+struct Problem {
+    code: &'static str,
+    /// What is wrong, in a few words.
+    title: String,
+    /// Which route or guard.
+    place: Option<(&'static str, usize, String)>,
+    why: String,
+    help: String,
+    line: String,
+}
+
+impl Unfit {
+    pub(crate) fn load(app: &Path, error: &LoadError) -> Unfit {
+        let title = one_line(&error.what());
+        let line = one_line(&error.to_string());
+        let help = error.help().unwrap_or_default().to_owned();
+        Unfit { app: app.to_owned(), problems: vec![Problem { code: error.code(), title, place: None, why: String::new(), help, line }] }
+    }
+
+    pub(crate) fn rules(app: &Path, violations: &[Violation]) -> Unfit {
+        let problem = |violation: &Violation| Problem {
+            code: violation.rule.code(),
+            title: violation.rule.to_string(),
+            place: Some((violation.kind, violation.index, violation.place())),
+            why: violation.why.clone(),
+            help: violation.help.clone(),
+            line: violation.to_string(),
+        };
+        Unfit { app: app.to_owned(), problems: violations.iter().map(problem).collect() }
+    }
+
+    /// As rustc tells errors.
+    pub(crate) fn report(&self, colour: bool) -> String {
+        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let (app, mut report) = (self.app.display(), String::new());
+        for Problem { code, title, place, why, help, .. } in &self.problems {
+            let (head, title) =
+                (paint("1;31", &format!("error[{code}]")), paint("1", &format!(": {}", self.title(title, place.is_some()))));
+            _ = writeln!(report, "{head}{title}");
+            let place = place.as_ref().map_or_else(String::new, |(.., place)| format!(", {place}"));
+            _ = writeln!(report, "  {} {app}{place}", paint("1;34", "-->"));
+            for (word, text) in [("why", why), ("help", help)] {
+                if !text.is_empty() {
+                    _ = writeln!(report, "   {} {word}: {text}", paint("1;34", "="));
+                }
+            }
+            report.push('\n');
+        }
+        let codes = self.problems.iter().map(|problem| problem.code).collect::<std::collections::BTreeSet<_>>();
+        let codes: Vec<&str> = codes.into_iter().collect();
+        let count = match self.problems.len() {
+            1 => "one problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        _ = writeln!(report, "{app} is not served, for {count}. More about it: tidegate explain {}", codes.join(" "));
+        report
+    }
+
+    /// `app.wasm is a core module` needs its file; what is said of a route has a line for it.
+    fn title(&self, title: &str, has_place: bool) -> String {
+        if has_place { title.to_owned() } else { format!("{} {title}", self.app.display()) }
+    }
+
+    /// For editors and CI.
+    pub(crate) fn json(&self) -> Value {
+        let problem = |problem: &Problem| {
+            let place = problem.place.as_ref().map(|(kind, index, place)| json!({ "kind": kind, "index": index, "text": place }));
+            json!({ "code": problem.code, "title": problem.title, "place": place, "why": problem.why, "help": problem.help })
+        };
+        json!({ "app": self.app.display().to_string(), "ok": false, "problems": self.problems.iter().map(problem).collect::<Vec<_>>() })
+    }
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let app = self.app.display();
+        match &self.problems[..] {
+            [Problem { place: None, code, line, .. }] => write!(f, "{app} {line} ({code})"),
+            problems => {
+                let count = match problems.len() {
+                    1 => "a rule".to_owned(),
+                    count => format!("{count} rules"),
+                };
+                write!(f, "{app} breaks {count} for routes and guards, so nothing of it is served:")?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {} {}", problem.code, problem.line))
+            }
+        }
+    }
+}
+
+/// A compiler tells in many lines; here it is one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// What a code means, with its title; none if there is no such code.
+pub(crate) fn explain(code: &str) -> Option<&'static str> {
+    let code = code.to_ascii_uppercase();
+    sections().find(|section| section.strip_prefix(&code).is_some_and(|rest| rest.starts_with(": "))).map(str::trim_end)
+}
+
+/// All codes with their titles.
+pub(crate) fn titles() -> impl Iterator<Item = &'static str> {
+    sections().filter_map(|section| section.lines().next())
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    EXPLANATIONS.split("\n## ").skip(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_explained_once_and_in_order() {
+        let codes: Vec<&str> = titles().filter_map(|title| Some(title.split_once(": ")?.0)).collect();
+        assert_eq!(codes, Vec::from_iter((1..=18).map(|number| format!("TG{number:03}"))));
+        for code in codes {
+            let text = explain(&code.to_lowercase()).unwrap();
+            assert!(text.lines().count() > 3 && text.contains("```"), "{code} has no example:\n{text}");
+        }
+        assert_eq!(explain("TG0"), None);
+    }
+}
