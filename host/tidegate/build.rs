@@ -18,7 +18,8 @@ fn main() -> io::Result<()> {
     list(&root, "SDK", SDK.into_iter().map(str::to_owned), &mut code)?;
     list(&root, "EXAMPLES", examples, &mut code)?;
     list(&root, "WORKSPACE", ["Cargo.toml".to_owned()].into_iter(), &mut code)?;
-    list(&root, "TOOLCHAIN", ["rust-toolchain.toml".to_owned()].into_iter(), &mut code)?;
+    // The versions that this was tested with, and that this machine may have already.
+    list(&root, "VERSIONS", ["rust-toolchain.toml", "Cargo.lock"].into_iter().map(str::to_owned), &mut code)?;
     fs::write(Path::new(&env::var("OUT_DIR").expect("Cargo sets it")).join("carried.rs"), code)
 }
 

@@ -1,7 +1,8 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
 use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity, template::Template};
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{Args as Group, ColorChoice, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use std::{
     env,
     path::{Path, PathBuf},
@@ -22,7 +23,10 @@ Examples:
   tidegate serve app.wasm --assets web --listen 0.0.0.0:80
   tidegate check app.wasm
   tidegate routes app.wasm --json
-  tidegate data rooms";
+  tidegate data rooms
+
+Exit codes: 0 all went well; 1 the app, the port, the data or the disk; 2 what was typed or written in
+tidegate.toml; 130 or 143 a second SIGINT or SIGTERM.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -56,6 +60,12 @@ In `tidegate serve` that script is empty.";
 
 const CHECK_HELP: &str = "\
 Each problem has a code; `tidegate explain TG003` says what it means. The exit code is 0 if the app can be served, 1 if not.";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate
+  tidegate completions zsh > ~/.zfunc/_tidegate
+  tidegate completions fish > ~/.config/fish/completions/tidegate.fish";
 
 const RELOAD_HELP: &str = "\
 New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
@@ -97,6 +107,17 @@ pub(crate) enum Command {
     /// Let a running server load its app's file again, without losing a connection
     #[command(after_help = RELOAD_HELP)]
     Reload(ReloadArgs),
+    /// Write the completions of a shell to stdout
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+    /// Write the manual's pages into a directory
+    Man {
+        #[arg(value_name = "DIR")]
+        to: PathBuf,
+    },
     /// Look after the data of rooms while no server has it open, or back it up at any time
     Data(DataArgs),
 }
@@ -109,9 +130,12 @@ pub(crate) struct LogArgs {
     #[arg(long, global = true, value_name = "LEVEL", env = "TIDEGATE_LOG", hide_env_values = true, default_value = "info")]
     #[arg(value_parser = filter)]
     pub(crate) log: EnvFilter,
-    /// Text to read (coloured on a terminal unless NO_COLOR is set), or a JSON object a line
+    /// Text to read, or a JSON object a line
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
+    /// Colours on stderr; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(crate) color: ColorChoice,
 }
 
 /// What a line of the log looks like.

@@ -1,6 +1,6 @@
 //! How a command that failed tells it: a line or a report on stderr, and an exit code.
 
-use crate::{logging, problem::Unfit};
+use crate::{colour, problem::Unfit};
 use std::{fmt, io::Write as _, process::ExitCode};
 
 /// Why a command failed.
@@ -24,7 +24,7 @@ impl Failure {
     /// For people: the report on an app, or a line.
     pub(crate) fn report(&self) -> String {
         match self {
-            Failure::Unfit(unfit) => unfit.report(logging::is_coloured()),
+            Failure::Unfit(unfit) => unfit.report(colour::is_on()),
             Failure::Told => String::new(),
             other => format!("error: {other}\n"),
         }

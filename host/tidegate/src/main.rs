@@ -2,6 +2,7 @@
 
 mod args;
 mod assemble;
+mod colour;
 mod command;
 mod config;
 mod control;
@@ -28,6 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log.log_format;
+    colour::choose(args.log.color);
     logging::start(args.log);
     let done = match args.command {
         Command::New(args) => command::new::run(&args),
@@ -36,6 +38,8 @@ fn main() -> ExitCode {
         Command::Check(args) => command::check::run(&args),
         Command::Explain { codes } => command::explain::run(&codes),
         Command::Routes(args) => command::routes::run(&args),
+        Command::Completions { shell } => command::shell::completions(shell),
+        Command::Man { to } => command::shell::man(&to),
         Command::Reload(args) => command::reload::run(&args),
         Command::Data(args) => command::data::run(&args),
     };

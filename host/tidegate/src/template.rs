@@ -70,7 +70,7 @@ pub(crate) fn write(template: Template, name: &str, to: &Path) -> io::Result<()>
             put(&to.join(path), bytes)?;
         }
     }
-    for (path, bytes) in carried::TOOLCHAIN {
+    for (path, bytes) in carried::VERSIONS {
         put(&to.join(path), bytes)?;
     }
     let vendor = to.join("vendor/tidegate");

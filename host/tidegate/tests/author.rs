@@ -13,6 +13,10 @@ use support::{
     client::{Socket, soon},
     run, target_dir, tidegate,
 };
+use tokio::sync::Mutex;
+
+/// One project at a time: they share what Cargo builds, and would wait for each other in the middle of a test.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A project in a folder that is the same in each run, so that Cargo has built its SDK before.
 struct Project(PathBuf);
@@ -71,6 +75,7 @@ fn is_file(path: &Path) {
 
 #[tokio::test]
 async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_open_connections() {
+    let _turn = TURN.lock().await;
     let project = Project::new("my-echo", "echo");
     project.cargo(&["test", "--quiet"]);
     project.cargo(&["component", "build", "--quiet", "--release"]);
@@ -134,6 +139,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
 
 #[tokio::test]
 async fn a_trap_is_told_with_its_place_its_event_and_its_attachment_and_costs_one_connection() {
+    let _turn = TURN.lock().await;
     let project = Project::new("my-traps", "echo");
     project.edit("src/lib.rs", "conn.send(msg)", "conn.set_attachment(b\"of Ann\")?;\n        panic!(\"no such thing\")");
     let server = project.dev();
@@ -156,6 +162,7 @@ async fn a_trap_is_told_with_its_place_its_event_and_its_attachment_and_costs_on
 
 #[tokio::test]
 async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
+    let _turn = TURN.lock().await;
     let project = Project::new("my-late", "hello");
     project.edit("src/lib.rs", "fn app()", "fn ap()");
     let server = Tidegate::begin(project.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]));

@@ -203,6 +203,33 @@ fn a_stream_route_needs_a_wasi_http_export() {
 }
 
 #[test]
+fn shells_and_man_know_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&dir, &["completions", shell]);
+        let script = text(&output.stdout);
+        assert!(
+            output.status.success() && ["reload", "explain", "--rollback"].iter().all(|word| script.contains(word.trim_start_matches('-'))),
+            "{shell}"
+        );
+    }
+    assert!(run(&dir, &["man", "pages"]).status.success());
+    for page in ["tidegate.1", "tidegate-serve.1", "tidegate-data-backup.1"] {
+        assert!(fs::read_to_string(dir.path().join("pages").join(page)).unwrap().contains(".SH"), "{page}");
+    }
+}
+
+#[test]
+fn colours_are_there_when_they_are_asked_for_and_never_otherwise() {
+    let dir = place();
+    let cases: [(&[&str], bool); 3] = [(&[], false), (&["--color", "always"], true), (&["--color", "never"], false)];
+    for (args, coloured) in cases {
+        let output = run(&dir, &[&["check", "core.wasm"], args].concat());
+        assert_eq!(text(&output.stderr).contains("\x1b[1;31merror[TG013]"), coloured, "{args:?}");
+    }
+}
+
+#[test]
 fn help_and_version_are_on_stdout() {
     let dir = place();
     for (args, contains) in [

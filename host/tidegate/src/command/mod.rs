@@ -8,6 +8,7 @@ pub(crate) mod new;
 pub(crate) mod reload;
 pub(crate) mod routes;
 pub(crate) mod serve;
+pub(crate) mod shell;
 
 use crate::failure::Failure;
 use std::io::{self, ErrorKind, Write as _};

@@ -1,6 +1,6 @@
 //! The author's crate: where it is, and how it becomes a component.
 
-use crate::{failure::Failure, logging};
+use crate::{colour, failure::Failure};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use std::{
@@ -71,7 +71,7 @@ impl Project {
     /// Builds the component; shows what Cargo says, and gives it back where the build failed.
     pub(crate) fn build(&self) -> Result<Built, String> {
         let (began, before) = (Instant::now(), self.made());
-        let colour = logging::is_coloured();
+        let colour = colour::is_on();
         let mut cargo = Command::new("cargo");
         if self.component {
             cargo.args(["component", "build"]);
