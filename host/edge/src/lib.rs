@@ -35,6 +35,7 @@ mod feed;
 mod event_stream;
 mod assets;
 mod dev;
+pub mod client;
 mod answer;
 
 pub use accept::{Drained, serve};

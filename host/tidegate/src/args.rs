@@ -67,6 +67,14 @@ Examples:
   tidegate completions zsh > ~/.zfunc/_tidegate
   tidegate completions fish > ~/.config/fish/completions/tidegate.fish";
 
+const CONNECT_EXAMPLES: &str = "\
+Examples:
+  tidegate connect ws://127.0.0.1:8080/echo
+  echo hi | tidegate connect ws://127.0.0.1:8080/echo --protocol v1.echo --header 'authorization: Bearer x'
+  tidegate connect ws://127.0.0.1:8080/echo --bench 10000
+
+Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with another code than 1000, 1001 or none.";
+
 const RELOAD_HELP: &str = "\
 New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
 route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
@@ -107,6 +115,9 @@ pub(crate) enum Command {
     /// Let a running server load its app's file again, without losing a connection
     #[command(after_help = RELOAD_HELP)]
     Reload(ReloadArgs),
+    /// Talk to a WebSocket from the terminal, a line a message
+    #[command(after_help = CONNECT_EXAMPLES)]
+    Connect(ConnectArgs),
     /// Write the completions of a shell to stdout
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -290,6 +301,25 @@ pub(crate) struct CheckArgs {
     pub(crate) json: bool,
 }
 
+/// Whom to talk to, and how.
+#[derive(Group)]
+pub(crate) struct ConnectArgs {
+    /// As in ws://127.0.0.1:8080/echo
+    pub(crate) url: String,
+    /// A header of the handshake (repeatable)
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// A subprotocol to offer (repeatable)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) protocol: Vec<String>,
+    /// Send each line as bytes, which it has in hex; bytes that come are shown so in any case
+    #[arg(long)]
+    pub(crate) binary: bool,
+    /// Send so many messages, each behind the answer to the one before, and say how long the answers took
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "binary")]
+    pub(crate) bench: Option<u32>,
+}
+
 /// What to list.
 #[derive(Group)]
 pub(crate) struct RoutesArgs {
@@ -428,6 +458,12 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     let is_known = text.contains('=') || text.split(',').any(|part| part.trim().parse::<LevelFilter>().is_ok());
     let filter = EnvFilter::try_new(text).ok().filter(|_| is_known);
     filter.ok_or_else(|| "write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"".into())
+}
+
+/// "name: value"
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or_else(|| format!("{text:?} is no header: write it as in \"authorization: Bearer x\""))?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn workers(text: &str) -> Result<usize, String> {

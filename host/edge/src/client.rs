@@ -1,0 +1,145 @@
+//! The other side of a WebSocket, for `tidegate connect`: RFC 6455 over plain TCP.
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use std::{fmt, io};
+use tidegate_hub::{Close, Message};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{self, client::IntoClientRequest as _, protocol::CloseFrame},
+};
+
+/// A WebSocket whose handshake is complete.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), tidegate_edge::client::ClientError> {
+/// use tidegate_edge::client::{Client, Received};
+/// let mut client = Client::connect("ws://127.0.0.1:8080/echo", &[], &[]).await?;
+/// client.send("hi".into()).await?;
+/// assert!(matches!(client.receive().await, Received::Message(_)));
+/// # Ok(())
+/// # }
+/// ```
+pub struct Client {
+    stream: WebSocketStream<TcpStream>,
+    protocol: Option<String>,
+}
+
+/// What the server did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A message, whole.
+    Message(Message),
+    /// The end: the code and reason of its close frame, 1005 where that had none, 1006 where there was no such frame.
+    Closed(Close),
+}
+
+/// Why there is no WebSocket.
+#[derive(Debug)]
+pub enum ClientError {
+    /// Not a URL of a WebSocket.
+    Url(String),
+    /// A header or subprotocol that none can be.
+    Header(String),
+    /// The server can't be reached, or went away.
+    Io(io::Error),
+    /// The server refused the upgrade: its status and the beginning of its answer.
+    Refused(StatusCode, String),
+    /// The server broke the protocol.
+    Protocol(String),
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Url(why) => write!(f, "{why}: write it as in ws://127.0.0.1:8080/echo"),
+            ClientError::Header(what) => write!(f, "{what:?} is no header: write it as in \"authorization: Bearer x\""),
+            ClientError::Io(error) => write!(f, "{error}"),
+            ClientError::Refused(status, text) => write!(f, "refused with {status}: {text}"),
+            ClientError::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl Client {
+    /// Connects and completes the handshake. Headers are names and values; of the subprotocols the server picks one.
+    pub async fn connect(url: &str, headers: &[(String, String)], protocols: &[String]) -> Result<Client, ClientError> {
+        let uri: Uri = url.parse().map_err(|error| ClientError::Url(format!("{url:?} is no URL: {error}")))?;
+        let host = match (uri.scheme_str(), uri.host()) {
+            (Some("ws"), Some(host)) => host.trim_matches(['[', ']']).to_owned(),
+            (Some("wss"), _) => return Err(ClientError::Url("wss needs TLS, which is the proxy's".into())),
+            _ => return Err(ClientError::Url(format!("{url:?} is no URL of a WebSocket"))),
+        };
+        let mut request = url.into_client_request().map_err(|error| ClientError::Url(error.to_string()))?;
+        for (name, value) in headers {
+            let bad = || ClientError::Header(format!("{name}: {value}"));
+            let name: HeaderName = name.parse().map_err(|_| bad())?;
+            request.headers_mut().append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+        }
+        if !protocols.is_empty() {
+            let value = HeaderValue::from_str(&protocols.join(", ")).map_err(|_| ClientError::Header(protocols.join(", ")))?;
+            request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(ClientError::Io)?;
+        _ = stream.set_nodelay(true);
+        let (stream, response) = client_async(request, stream).await.map_err(refused)?;
+        let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Client { stream, protocol })
+    }
+
+    /// The subprotocol that the server picked.
+    pub fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
+    }
+
+    /// Sends a message.
+    pub async fn send(&mut self, message: Message) -> Result<(), ClientError> {
+        let message = match message {
+            Message::Text(text) => tungstenite::Message::text(text.to_string()),
+            Message::Binary(bytes) => tungstenite::Message::Binary(bytes),
+        };
+        self.stream.send(message).await.map_err(refused)
+    }
+
+    /// Begins the close handshake; the server's half is received as any other close.
+    pub async fn close(&mut self, close: Close) {
+        _ = self.stream.close(Some(CloseFrame { code: close.code.into(), reason: close.reason.into() })).await;
+    }
+
+    /// The next message, or the end. Dropping the future loses nothing.
+    pub async fn receive(&mut self) -> Received {
+        let gone = || Received::Closed(Close { code: 1006, reason: String::new() });
+        loop {
+            match self.stream.next().await {
+                Some(Ok(tungstenite::Message::Text(text))) => return Received::Message(Message::text(text.to_string())),
+                Some(Ok(tungstenite::Message::Binary(bytes))) => return Received::Message(Message::Binary(bytes)),
+                Some(Ok(tungstenite::Message::Close(frame))) => {
+                    // Polled on, so that our half is written.
+                    while let Some(Ok(_)) = self.stream.next().await {}
+                    let close = frame.map_or(Close { code: 1005, reason: String::new() }, |frame| Close {
+                        code: frame.code.into(),
+                        reason: frame.reason.to_string(),
+                    });
+                    return Received::Closed(close);
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return gone(),
+            }
+        }
+    }
+}
+
+fn refused(error: tungstenite::Error) -> ClientError {
+    match error {
+        tungstenite::Error::Http(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            let text = String::from_utf8_lossy(&body[..body.len().min(1000)]).trim().to_owned();
+            ClientError::Refused(response.status(), text)
+        }
+        tungstenite::Error::Io(error) => ClientError::Io(error),
+        other => ClientError::Protocol(other.to_string()),
+    }
+}

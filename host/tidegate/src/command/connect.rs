@@ -1,0 +1,154 @@
+//! `tidegate connect`: a WebSocket in the terminal, a line a message.
+
+use crate::{args::ConnectArgs, assemble, failure::Failure};
+use anyhow::{Context as _, anyhow};
+use std::{
+    io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin, stdout},
+    thread,
+    time::{Duration, Instant},
+};
+use tidegate_edge::client::{Client, ClientError, Received};
+use tidegate_hub::{Close, Message};
+use tokio::{sync::mpsc, time::timeout};
+
+/// For the server's half of the close handshake.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Talks until one of both sides closes. That the server closed otherwise than by 1000, 1001 or 1005 is a failure.
+pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
+    assemble::runtime()?.block_on(async {
+        let client = Client::connect(&args.url, &args.header, &args.protocol).await.map_err(|error| match error {
+            ClientError::Url(_) | ClientError::Header(_) => Failure::usage(error),
+            error => anyhow!("{}: {error}", args.url).into(),
+        })?;
+        match args.bench {
+            Some(count) => bench(client, count).await,
+            None => talk(client, args.binary).await,
+        }
+    })
+}
+
+async fn talk(mut client: Client, binary: bool) -> Result<(), Failure> {
+    let protocol = client.protocol().map_or_else(String::new, |protocol| format!(", subprotocol {protocol}"));
+    note(&format!("connected{protocol}; Ctrl-D closes"));
+    let (say, mut said) = mpsc::unbounded_channel();
+    thread::spawn(move || stdin().lock().lines().map_while(Result::ok).all(|line| say.send(line).is_ok()));
+    loop {
+        tokio::select! {
+            line = said.recv() => match line {
+                Some(line) => match message(&line, binary) {
+                    Ok(message) => client.send(message).await.context("the message was not sent")?,
+                    Err(why) => note(why),
+                },
+                None => {
+                    client.close(Close::new(1000, "")).await;
+                    let heard = timeout(CLOSE_WITHIN, hear_out(&mut client)).await;
+                    return Ok(heard.unwrap_or_else(|_| Err(anyhow!("the server did not answer the close")))?);
+                }
+            },
+            received = client.receive() => match received {
+                Received::Message(message) => show(&message)?,
+                Received::Closed(close) => return Ok(end(&close)?),
+            },
+        }
+    }
+}
+
+/// What is still on its way when nothing more is said.
+async fn hear_out(client: &mut Client) -> Result<(), anyhow::Error> {
+    loop {
+        match client.receive().await {
+            Received::Message(message) => show(&message)?,
+            Received::Closed(close) => return end(&close),
+        }
+    }
+}
+
+fn end(close: &Close) -> Result<(), anyhow::Error> {
+    let told = match close.code {
+        1006 => "the connection broke off".to_owned(),
+        code if close.reason.is_empty() => format!("closed with {code}"),
+        code => format!("closed with {code}: {}", close.reason),
+    };
+    match close.code {
+        1000 | 1001 | 1005 => {
+            note(&told);
+            Ok(())
+        }
+        _ => Err(anyhow!("{told}")),
+    }
+}
+
+/// A line as a message: text, or bytes in hex.
+fn message(line: &str, binary: bool) -> Result<Message, &'static str> {
+    if !binary {
+        return Ok(Message::text(line.to_owned()));
+    }
+    let digits: Vec<u8> = line.trim().trim_start_matches("0x").bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|_| pair.len() == 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
+    bytes.map(|bytes| Message::Binary(bytes.into())).ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
+}
+
+/// Text as it is, bytes in hex; marked where somebody types in between.
+fn show(message: &Message) -> Result<(), anyhow::Error> {
+    let mark = if stdin().is_terminal() && stdout().is_terminal() { "< " } else { "" };
+    let mut stdout = stdout().lock();
+    match message {
+        Message::Text(text) => writeln!(stdout, "{mark}{text}")?,
+        Message::Binary(bytes) => {
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            writeln!(stdout, "{mark}0x{hex}")?;
+        }
+    }
+    Ok(stdout.flush()?)
+}
+
+fn note(text: &str) {
+    _ = writeln!(stderr(), "{text}");
+}
+
+/// One message after the other, each when the answer to the one before it is there.
+async fn bench(mut client: Client, count: u32) -> Result<(), Failure> {
+    let text = "x".repeat(64);
+    let mut times = Vec::with_capacity(count as usize);
+    let began = Instant::now();
+    for _ in 0..count.max(1) {
+        let sent = Instant::now();
+        client.send(Message::text(text.clone())).await?;
+        match client.receive().await {
+            Received::Message(_) => times.push(sent.elapsed()),
+            Received::Closed(close) => {
+                return end(&close).map_err(Into::into).and_then(|()| Err(anyhow!("it closed before the end").into()));
+            }
+        }
+    }
+    let took = began.elapsed().as_secs_f64();
+    times.sort();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
+    super::say(&format!(
+        "{} round trips of 64 bytes: {:.0} a second, p50 {:.0} µs, p99 {:.0} µs, slowest {:.0} µs\n",
+        times.len(),
+        times.len() as f64 / took,
+        at(0.5),
+        at(0.99),
+        at(1.0)
+    ))?;
+    client.close(Close::new(1000, "")).await;
+    _ = timeout(CLOSE_WITHIN, client.receive()).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_text_or_bytes_in_hex() {
+        assert_eq!(message("0xff", false), Ok(Message::text("0xff")));
+        assert_eq!(message("0x00 ff2A", true), Ok(Message::Binary(vec![0, 255, 42].into())));
+        for bad in ["0", "xyz!", "+1", "ü"] {
+            assert!(message(bad, true).is_err(), "{bad}");
+        }
+    }
+}
