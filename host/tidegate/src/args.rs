@@ -67,6 +67,15 @@ Examples:
   tidegate completions zsh > ~/.zfunc/_tidegate
   tidegate completions fish > ~/.config/fish/completions/tidegate.fish";
 
+const COMPILE_HELP: &str = "\
+Examples:
+  tidegate compile app.wasm -o app.tide
+  tidegate serve app.tide
+
+The file holds machine code, which runs outside of the sandbox: it is trusted as the tidegate binary is. It is taken only if it belongs to
+root or to the user who serves it, if nobody else may write to it, if it is whole, and if it was made by the same version for the same
+kind of processor. Never serve one that comes from elsewhere: compile the .wasm yourself.";
+
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   tidegate connect ws://127.0.0.1:8080/echo
@@ -115,6 +124,9 @@ pub(crate) enum Command {
     /// Let a running server load its app's file again, without losing a connection
     #[command(after_help = RELOAD_HELP)]
     Reload(ReloadArgs),
+    /// Compile an app ahead of time, for starts without a compiler
+    #[command(after_help = COMPILE_HELP)]
+    Compile(CompileArgs),
     /// Talk to a WebSocket from the terminal, a line a message
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
@@ -299,6 +311,16 @@ pub(crate) struct CheckArgs {
     /// The report as JSON on stdout, for editors and CI
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What to compile, and where to.
+#[derive(Group)]
+pub(crate) struct CompileArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Where to write it [default: APP.tide]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 /// Whom to talk to, and how.

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Check(args) => command::check::run(&args),
         Command::Explain { codes } => command::explain::run(&codes),
         Command::Routes(args) => command::routes::run(&args),
+        Command::Compile(args) => command::compile::run(&args),
         Command::Connect(args) => command::connect::run(&args),
         Command::Completions { shell } => command::shell::completions(shell),
         Command::Man { to } => command::shell::man(&to),

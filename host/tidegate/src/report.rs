@@ -10,7 +10,7 @@ use std::{
 };
 use tidegate_edge::Origins;
 use tidegate_hub::{Hub, Manifest, Route};
-use tidegate_wasm::{Compiled, Dir};
+use tidegate_wasm::{Compiled, Dir, Origin};
 
 /// Routes that the start shows; `tidegate routes` shows all.
 const ROUTES_SHOWN: usize = 20;
@@ -81,7 +81,16 @@ fn compiled(compiled: &Compiled) -> String {
         took if took < Duration::from_secs(1) => format!("{} ms", took.as_millis()),
         took => format!("{:.1} s", took.as_secs_f64()),
     };
-    if compiled.cached { format!("from the cache in {took}") } else { format!("compiled in {took}") }
+    format!("{} in {took}", origin(compiled.origin))
+}
+
+/// How it came to its machine code.
+pub(crate) fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Compiler => "compiled",
+        Origin::Cache => "from the cache",
+        Origin::Ahead => "compiled ahead, read",
+    }
 }
 
 fn shown_routes(manifest: Option<&Manifest>, app: &Path) -> Vec<String> {
@@ -195,7 +204,7 @@ mod tests {
         let report = Report {
             address: "127.0.0.1:4000".parse().unwrap(),
             app: Path::new("apps/lobby.wasm"),
-            compiled: Compiled { cached: false, took: Duration::from_millis(1234) },
+            compiled: Compiled { origin: Origin::Compiler, took: Duration::from_millis(1234) },
             manifest: Some(&manifest),
             config,
         };

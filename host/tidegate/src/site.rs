@@ -1,6 +1,6 @@
 //! What is served: an app in its present version, its rooms, and how another version takes its place.
 
-use crate::{assemble, config::Config, failure::Failure};
+use crate::{assemble, config::Config, failure::Failure, report};
 use anyhow::{Context as _, anyhow};
 use std::{
     fmt,
@@ -202,9 +202,14 @@ impl fmt::Display for Change {
         let Swapped { kept, closed, feeds } = self.swapped;
         write!(f, "version {} is served", self.number)?;
         match self.compiled {
-            Some(Compiled { cached, took }) => {
-                let how = if cached { "from the cache" } else { "compiled" };
-                write!(f, ": {how} in {} ms, in place {:.1} ms later", took.as_millis(), self.took.as_secs_f64() * 1000.0)?;
+            Some(Compiled { origin, took }) => {
+                write!(
+                    f,
+                    ": {} in {} ms, in place {:.1} ms later",
+                    report::origin(origin),
+                    took.as_millis(),
+                    self.took.as_secs_f64() * 1000.0
+                )?;
             }
             None => write!(f, " again")?,
         }

@@ -55,15 +55,22 @@ impl Cache {
     }
 
     fn path(&self, engine: &Engine, wasm: &[u8]) -> PathBuf {
-        let mut key = Key(Sha256::new_with_prefix(wasm));
-        engine.precompile_compatibility_hash().hash(&mut key);
-        let name: String = key.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(format!("{name}.tide"))
+        let key = Key::of(&(Sha256::digest(wasm).as_slice(), engine.precompile_compatibility_hash()));
+        let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.directory.join(format!("{name}.code"))
     }
 }
 
 /// Lets what can be hashed go into a digest.
-struct Key(Sha256);
+pub(crate) struct Key(Sha256);
+
+impl Key {
+    pub(crate) fn of(value: &impl Hash) -> [u8; DIGEST_BYTES] {
+        let mut key = Key(Sha256::new());
+        value.hash(&mut key);
+        key.0.finalize().into()
+    }
+}
 
 impl Hasher for Key {
     fn write(&mut self, bytes: &[u8]) {

@@ -13,6 +13,7 @@
 
 mod load;
 mod cache;
+mod tide;
 mod machine;
 mod pool;
 mod state;
@@ -32,7 +33,7 @@ mod outbound;
 mod stdio;
 
 pub use guest::Guest;
-pub use load::{Compiled, LoadError, Loaded, load};
+pub use load::{Compiled, LoadError, Loaded, Origin, compile, load};
 
 use std::{path::PathBuf, time::Duration};
 

@@ -10,6 +10,7 @@ use crate::{
     meter,
     pool::{Interfaces, Pool},
     state::State,
+    tide::{self, Tide},
 };
 use std::{
     fmt, fs,
@@ -48,6 +49,14 @@ pub enum LoadError {
     Invalid(wasmtime::Error),
     /// The app failed while it described itself.
     Describe(Fault),
+    /// The compiled file can't be written.
+    Write(std::io::Error),
+    /// Compiled ahead, and not whole any more.
+    Altered,
+    /// Compiled ahead by another engine.
+    OtherEngine,
+    /// Compiled ahead, and others may write to it.
+    Untrusted,
 }
 
 impl LoadError {
@@ -55,6 +64,7 @@ impl LoadError {
     pub fn code(&self) -> &'static str {
         match self {
             LoadError::Read(_) => "TG010",
+            LoadError::Write(_) => "TG022",
             LoadError::TooLarge(_) => "TG011",
             LoadError::NotWasm => "TG012",
             LoadError::CoreModule => "TG013",
@@ -63,6 +73,9 @@ impl LoadError {
             LoadError::NotGranted(..) => "TG016",
             LoadError::Invalid(_) => "TG017",
             LoadError::Describe(_) => "TG018",
+            LoadError::Altered => "TG019",
+            LoadError::OtherEngine => "TG020",
+            LoadError::Untrusted => "TG021",
         }
     }
 
@@ -70,6 +83,7 @@ impl LoadError {
     pub fn what(&self) -> String {
         match self {
             LoadError::Read(error) => format!("can't be read: {error}"),
+            LoadError::Write(error) => format!("was compiled, and that can't be written: {error}"),
             LoadError::TooLarge(max) => format!("is larger than {max} bytes"),
             LoadError::NotWasm => "is not WebAssembly".into(),
             LoadError::CoreModule => "is a core module, not a component".into(),
@@ -80,6 +94,9 @@ impl LoadError {
             LoadError::NotGranted(import, _) => format!("imports {import}, which is not granted"),
             LoadError::Invalid(error) => format!("can't be loaded: {error:#}"),
             LoadError::Describe(fault) => format!("failed while it described its routes: {fault}"),
+            LoadError::Altered => "was altered or damaged since it was compiled, so none of it is run".into(),
+            LoadError::OtherEngine => "was compiled by another engine: another version of tidegate, or for another processor".into(),
+            LoadError::Untrusted => "holds machine code, and others may write to it, so none of it is run".into(),
         }
     }
 
@@ -91,7 +108,11 @@ impl LoadError {
             LoadError::CoreModule => "build it with `cargo build --target wasm32-wasip2` or `cargo component build`",
             LoadError::Version(_) => "build it with the SDK of this version",
             LoadError::NotGranted(_, help) => help,
-            LoadError::Read(_) | LoadError::OtherWorld | LoadError::Invalid(_) | LoadError::Describe(_) => return None,
+            LoadError::Altered | LoadError::OtherEngine => "compile it again with `tidegate compile`",
+            LoadError::Untrusted => "let it belong to root or to this user, and take away the others' right to write (chmod go-w)",
+            LoadError::Read(_) | LoadError::Write(_) | LoadError::OtherWorld | LoadError::Invalid(_) | LoadError::Describe(_) => {
+                return None;
+            }
         })
     }
 }
@@ -108,10 +129,21 @@ impl std::error::Error for LoadError {}
 /// Where the machine code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// From the cache, not from the compiler.
-    pub cached: bool,
-    /// Reading and compiling, or reading the cache.
+    /// Who made it.
+    pub origin: Origin,
+    /// Reading and compiling, or only reading.
     pub took: Duration,
+}
+
+/// Who made the machine code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The compiler, just now.
+    Compiler,
+    /// An earlier start, which kept it.
+    Cache,
+    /// `tidegate compile`.
+    Ahead,
 }
 
 /// An app that can be started.
@@ -151,12 +183,21 @@ impl Loaded {
 /// Blocks while it compiles: seconds for a large app.
 pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     let began = Instant::now();
-    let wasm = read(path, options.component_bytes_max)?;
-    let outline = Outline::read(&wasm)?;
+    let bytes = read(path, options.component_bytes_max)?;
+    let ahead = Tide::read(path, &bytes)?;
+    let outline = Outline::read(ahead.as_ref().map_or(&bytes, |ahead| ahead.wasm))?;
     outline.check(&options)?;
-    let (machine, component, cached) = compile(&wasm, &options, outline.is_concurrent()).map_err(LoadError::Invalid)?;
+    let concurrent = outline.is_concurrent();
+    let (machine, component, origin) = match &ahead {
+        None => make(&bytes, &options, concurrent).map_err(LoadError::Invalid)?,
+        Some(ahead) => {
+            let machine = Machine::new(&options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
+            let component = ahead.component(&machine.engine)?;
+            (machine, component, Origin::Ahead)
+        }
+    };
     let pre = link(&machine, &component).map_err(LoadError::Invalid)?;
-    let compiled = Compiled { cached, took: began.elapsed() };
+    let compiled = Compiled { origin, took: began.elapsed() };
     let interfaces = outline.interfaces();
     let exports = Exports {
         guard: interfaces.guard.is_some(),
@@ -182,12 +223,23 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     fs::read(path).map_err(LoadError::Read)
 }
 
-/// Whether it came from the cache is told as well.
-fn compile(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result<(Machine, Component, bool)> {
+/// Compiles a component ahead into a file that [`load`] takes; the bytes of that file.
+///
+/// Blocks while it compiles. Nothing of the app is run, and no grant is looked at.
+pub fn compile(path: &Path, to: &Path, options: &Options) -> Result<u64, LoadError> {
+    let wasm = read(path, options.component_bytes_max)?;
+    let concurrent = Outline::read(&wasm)?.is_concurrent();
+    let machine = Machine::new(options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
+    let component = Component::new(&machine.engine, &wasm).map_err(LoadError::Invalid)?;
+    tide::write(to, &machine.engine, &wasm, &component).map_err(LoadError::Write)
+}
+
+/// From the cache, or else from the compiler.
+fn make(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result<(Machine, Component, Origin)> {
     if options.quick {
         let quick = Machine::new(options, concurrent, Strategy::Winch);
         match quick.and_then(|machine| Ok((Component::new(&machine.engine, wasm)?, machine))) {
-            Ok((component, machine)) => return Ok((machine, component, false)),
+            Ok((component, machine)) => return Ok((machine, component, Origin::Compiler)),
             Err(error) => tracing::debug!("left to the slower compiler: {error:#}"),
         }
     }
@@ -200,13 +252,13 @@ fn compile(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result
         }
     });
     if let Some(component) = cache.as_ref().and_then(|cache| cache.get(&machine.engine, wasm)) {
-        return Ok((machine, component, true));
+        return Ok((machine, component, Origin::Cache));
     }
     let component = Component::new(&machine.engine, wasm)?;
     if let Some(Err(error)) = cache.map(|cache| cache.put(&machine.engine, wasm, &component)) {
         tracing::warn!("the compiled code could not be kept: {error:#}");
     }
-    Ok((machine, component, false))
+    Ok((machine, component, Origin::Compiler))
 }
 
 fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::component::InstancePre<State>> {

@@ -85,7 +85,11 @@ fn message(line: &str, binary: bool) -> Result<Message, &'static str> {
         return Ok(Message::text(line.to_owned()));
     }
     let digits: Vec<u8> = line.trim().trim_start_matches("0x").bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|_| pair.len() == 2)?, 16).ok();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |pair: &[u8]| match *pair {
+        [high, low] => Some((digit(high)? * 16 + digit(low)?) as u8),
+        _ => None,
+    };
     let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
     bytes.map(|bytes| Message::Binary(bytes.into())).ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
 }

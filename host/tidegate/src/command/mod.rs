@@ -1,6 +1,7 @@
 //! The commands, one a file, and what they share: a way to say something on stdout.
 
 pub(crate) mod check;
+pub(crate) mod compile;
 pub(crate) mod connect;
 pub(crate) mod data;
 pub(crate) mod dev;
