@@ -1,0 +1,60 @@
+//! What is there while an app is developed, and is not otherwise: the pages' channel, and faults that are shown whole.
+
+mod support;
+
+use std::sync::Arc;
+use support::{Served, usual};
+use tidegate_edge::{Config, Pages};
+use tidegate_hub::{Fault, Limits, testing::FakeApp};
+
+const SECRET: &str = "the canary is in the code";
+
+fn faulty() -> FakeApp {
+    FakeApp { handle: Box::new(|_| Err(Fault::Trap(SECRET.into()))), ..FakeApp::default() }
+}
+
+fn developed() -> (Served, Arc<Pages>) {
+    let pages = Arc::<Pages>::default();
+    let config = Config { pages: Some(pages.clone()), ..Config::default() };
+    (Served::new(faulty(), usual(), Limits::default(), config), pages)
+}
+
+#[test]
+fn a_page_hears_the_latest_news_at_once_and_all_that_come_until_the_drain() {
+    let (mut served, pages) = developed();
+    pages.tell(r#"{"version":1}"#);
+    pages.tell(r#"{"version":2}"#);
+    let mut page = served.raw();
+    page.send(b"GET /__tidegate/dev HTTP/1.1\r\nhost: test\r\n\r\n");
+    let head = page.head();
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/event-stream") && head.contains("no-store"), "{head}");
+    assert!(page.until("\n\n").ends_with("data: {\"version\":2}\n\n"));
+    pages.tell(r#"{"version":3}"#);
+    assert!(page.until("\n\n").ends_with("data: {\"version\":3}\n\n"));
+    served.stop();
+    assert!(page.rest().ends_with("0\r\n\r\n"), "the channel ends as it should");
+    assert!(served.drained().in_time);
+}
+
+#[test]
+fn a_fault_is_shown_whole_in_development_and_never_otherwise() {
+    let (developed, _) = developed();
+    let served = Served::usual(faulty());
+    let (shown, masked) = (developed.get("/hello"), served.get("/hello"));
+    assert!(shown.starts_with("HTTP/1.1 500") && shown.contains(SECRET) && shown.contains("Only tidegate dev shows this"), "{shown}");
+    assert!(masked.starts_with("HTTP/1.1 500") && !masked.contains(SECRET) && masked.contains("(id "), "{masked}");
+}
+
+#[test]
+fn the_script_is_empty_and_the_channel_is_nowhere_unless_an_app_is_developed() {
+    let (developed, _) = developed();
+    let served = Served::usual(FakeApp::default());
+    let script = developed.get("/__tidegate/dev.js");
+    assert!(script.contains("text/javascript") && script.contains("new EventSource(\"/__tidegate/dev\")"), "{script}");
+    let empty = served.get("/__tidegate/dev.js");
+    assert!(empty.starts_with("HTTP/1.1 200") && empty.ends_with("\r\n\r\n"), "{empty}");
+    assert!(served.get("/__tidegate/dev").starts_with("HTTP/1.1 404"));
+    let post = developed.ask("POST /__tidegate/dev HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"), "{post}");
+    assert!(developed.get("/__tidegate/dev/more").starts_with("HTTP/1.1 404"));
+}
