@@ -13,7 +13,8 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, Fault, Frame, Header};
+use tidegate_hub::{self as hub, Conn, Fault, Frame, Header};
+use tracing::field::display;
 
 /// The body of an answer.
 pub(crate) enum Body {
@@ -120,8 +121,21 @@ fn check_status(status: u16) -> Result<StatusCode, Fault> {
     valid.ok_or_else(|| Fault::Answer(format!("{status} is no status of an answer: 200 to 599")))
 }
 
+/// What the log calls requests and connections that come and go; it has them from the level `debug` on.
+pub(crate) const ACCESS: &str = "access";
+
+/// Where something happened, for who reads the log.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Place<'a> {
+    /// Path and query.
+    pub(crate) request: Option<&'a str>,
+    /// Its pattern.
+    pub(crate) route: Option<&'a str>,
+    pub(crate) conn: Option<&'a Conn>,
+}
+
 /// What a client gets for a fault: nothing of its text, but an id that leads to it in the log.
-pub(crate) fn from_fault(fault: &Fault, place: &str) -> Answer {
+pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
     let id = log_fault(fault, place);
     match fault {
         Fault::Busy => later(&format!("busy, try again shortly (id {id})"), 1),
@@ -139,10 +153,12 @@ fn later(told: &str, seconds: u64) -> Answer {
 }
 
 /// Writes the whole fault to the log; the id that it has there.
-pub(crate) fn log_fault(fault: &Fault, place: &str) -> String {
+pub(crate) fn log_fault(fault: &Fault, Place { request, route, conn }: Place<'_>) -> String {
     static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
     let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
-    tracing::error!(id, place, "{fault}");
+    let route = route.or_else(|| Some(conn?.route()?.pattern.as_str()));
+    let (connection, room) = (conn.map(|conn| display(conn.id())), conn.and_then(Conn::room).map(display));
+    tracing::error!(id, request, route, connection, room, "{fault}");
     id
 }
 
@@ -181,7 +197,7 @@ mod tests {
             Fault::Host("secret".into()),
             Fault::Storage("secret".into()),
         ] {
-            let answer = from_fault(&fault, "test");
+            let answer = from_fault(&fault, Place::default());
             let Body::Whole(Some(body)) = answer.body() else { panic!("no body") };
             let body = String::from_utf8_lossy(body);
             assert!(body.contains("(id ") && !body.contains("secret"), "{body}");

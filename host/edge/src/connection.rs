@@ -1,7 +1,7 @@
 //! One WebSocket's task: moves frames, time and calls between the socket, its session and the app.
 
 use crate::{
-    answer::log_fault,
+    answer::{ACCESS, Place, log_fault},
     lifeline::Lifeline,
     server::{Server, Version},
     wire::{Received, Wire},
@@ -25,6 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Sleep, sleep_until},
 };
+use tracing::field::display;
 
 /// The first event, for the version that accepted the connection.
 pub(crate) struct First {
@@ -212,6 +213,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         let (conn, version) = (self.conn.clone(), self.server.version());
         self.event = self.server.config.pages.is_some().then(|| format!("{event:?}"));
         let is_gone = || conn.outbox().is_closed() && conn.route().is_some_and(|route| !version.table.has_successor(route));
+        self.log_access(&event);
         match event {
             // No version that is served has a handler for it.
             Event::Messages(_) | Event::Close(_) if is_gone() => Box::pin(async { Ok(()) }),
@@ -235,8 +237,22 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         }
     }
 
+    fn log_access(&self, event: &Event) {
+        let end = match event {
+            Event::Open => None,
+            Event::Messages(_) => return,
+            Event::Close(info) => Some(info),
+        };
+        let conn = &self.conn;
+        let (connection, room, route) = (display(conn.id()), conn.room().map(display), conn.route().map(|route| route.pattern.as_str()));
+        match end {
+            None => tracing::debug!(target: ACCESS, connection, room, route, "opened"),
+            Some(info) => tracing::debug!(target: ACCESS, connection, room, route, code = info.code, by_peer = info.by_peer, "closed"),
+        }
+    }
+
     fn handle_fault(&mut self, fault: &Fault) {
-        let id = log_fault(fault, &format!("connection {}", self.conn.id()));
+        let id = log_fault(fault, Place { conn: Some(&self.conn), ..Place::default() });
         if let Some(event) = &self.event {
             let (route, attachment) = (self.conn.route().map_or("", |route| &route.pattern), self.conn.attachment());
             tracing::error!(id, route, event, attachment = %String::from_utf8_lossy(&attachment), "the event that failed");

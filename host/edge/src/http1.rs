@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection: reads each request's head and leads it through the order of handling.
 
 use crate::{
-    answer::{self, Answer, Body},
+    answer::{self, ACCESS, Answer, Body, Place},
     dev,
     feed::FeedBody,
     handshake::{self, Refusal},
@@ -17,10 +17,12 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
+    future::Future,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 use tidegate_hub::{
     self as hub, BodyError, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream, manifest::AskedFor,
@@ -93,6 +95,7 @@ impl Exchange {
             _ => None,
         };
         let (parts, body) = request.into_parts();
+        let method = parts.method.clone();
         let mut head = Request {
             method: parts.method,
             scheme: "http",
@@ -105,6 +108,11 @@ impl Exchange {
             context: Vec::new(),
         };
         let is_upgrade = handshake.is_some();
+        let route = match found {
+            Found::Route { index, .. } => version.table.route(index).map(|route| route.pattern.as_str()),
+            _ => None,
+        };
+        let place = Place { request: Some(target), route, conn: None };
         let decide = async {
             let mut added = Vec::new();
             let outcome = match self.guard(&version, &mut head, path, &mut added).await {
@@ -112,28 +120,36 @@ impl Exchange {
                 Ok(None) => self.dispatch(&version, head, path, found, handshake, body).await,
                 Err(fault) => Err(fault),
             };
-            let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, target));
-            self.with_headers(answer, added, target)
+            let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, place));
+            self.with_headers(answer, added, place)
         };
-        if !is_upgrade {
-            return decide.await;
+        let began = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(Instant::now);
+        let answer = if is_upgrade { self.decide_in_time(decide, place).await } else { decide.await };
+        if let Some(began) = began {
+            let (status, took) = (answer.status().as_u16(), began.elapsed());
+            tracing::debug!(target: ACCESS, route, status, ?took, peer = &*self.peer, "{method} {target}");
         }
-        match timeout(server.hub.limits().upgrade_within, decide).await {
+        answer
+    }
+
+    /// An upgrade that the app decides in time, or its refusal.
+    async fn decide_in_time(&self, decide: impl Future<Output = Answer>, place: Place<'_>) -> Answer {
+        match timeout(self.server.hub.limits().upgrade_within, decide).await {
             Ok(answer) => answer,
             Err(_) => {
-                server.hub.counters().faults.add(1);
-                let id = answer::log_fault(&Fault::Wall, target);
+                self.server.hub.counters().faults.add(1);
+                let id = answer::log_fault(&Fault::Wall, place);
                 answer::text(StatusCode::SERVICE_UNAVAILABLE, &format!("the app took too long to decide (id {id})"))
             }
         }
     }
 
     /// A call's own fault was counted where the call ended; what it answered against the contract is found here.
-    fn answer_fault(&self, fault: &Fault, target: &str) -> Answer {
+    fn answer_fault(&self, fault: &Fault, place: Place<'_>) -> Answer {
         if matches!(fault, Fault::Answer(_)) {
             self.server.hub.counters().faults.add(1);
         }
-        let masked = answer::from_fault(fault, target);
+        let masked = answer::from_fault(fault, place);
         if self.server.config.pages.is_some() { dev::show_fault(fault, &masked) } else { masked }
     }
 
@@ -152,10 +168,10 @@ impl Exchange {
         }
     }
 
-    fn with_headers(&self, mut answer: Answer, added: Vec<Header>, target: &str) -> Answer {
+    fn with_headers(&self, mut answer: Answer, added: Vec<Header>, place: Place<'_>) -> Answer {
         match answer::append(answer.headers_mut(), added) {
             Ok(()) => answer,
-            Err(fault) => self.answer_fault(&fault, target),
+            Err(fault) => self.answer_fault(&fault, place),
         }
     }
 

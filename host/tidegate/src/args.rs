@@ -1,6 +1,6 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
-use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity, template::Template};
+use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity, tail::Wanted, template::Template};
 use clap::{Args as Group, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tidegate_hub::RoomId;
+use tidegate_hub::{ConnId, RoomId};
 use tidegate_wasm::Dir;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -84,6 +84,15 @@ Examples:
 
 Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with another code than 1000, 1001 or none.";
 
+const TAIL_HELP: &str = "\
+Examples:
+  tidegate tail                                   all, requests and connections included
+  tidegate tail --level warn                      only what the app prints on stderr, and what fails
+  tidegate tail --route '/chat/{room}' --json
+  tidegate tail --room chat/tea
+
+Nothing of it is kept: it begins when you ask, and a server whose log nobody watches spends nothing on it.";
+
 const RELOAD_HELP: &str = "\
 New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
 route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
@@ -130,6 +139,9 @@ pub(crate) enum Command {
     /// Talk to a WebSocket from the terminal, a line a message
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
+    /// Show the log of a running server as it grows: requests, connections, what the app prints, faults
+    #[command(after_help = TAIL_HELP)]
+    Tail(TailArgs),
     /// Write the completions of a shell to stdout
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
@@ -352,6 +364,37 @@ pub(crate) struct RoutesArgs {
     pub(crate) json: bool,
 }
 
+/// Which server, and what of its log.
+#[derive(Group)]
+pub(crate) struct TailArgs {
+    /// The --data that the server was given: its control socket is beside it
+    #[arg(long, value_name = "DIR", default_value = "tidegate-data")]
+    pub(crate) data: PathBuf,
+    /// error, warn, info, or debug: with each request, and each connection that comes or goes
+    #[arg(long, value_name = "LEVEL", default_value = "debug", value_parser = tail_level)]
+    level: LevelFilter,
+    /// Only what is about this route, as in "/chat/{room}"
+    #[arg(long, value_name = "PATTERN")]
+    route: Option<String>,
+    /// Only what is about this connection; its id is in each line about it
+    #[arg(long, value_name = "ID")]
+    connection: Option<ConnId>,
+    /// Only what is about this room
+    #[arg(long, value_name = "CLASS/NAME", value_parser = room)]
+    room: Option<RoomId>,
+    /// A JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl TailArgs {
+    /// What of the log.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let (connection, room) = (self.connection.map(|id| id.to_string()), self.room.as_ref().map(RoomId::to_string));
+        Wanted { level: self.level, route: self.route.clone(), connection, room }
+    }
+}
+
 /// Which server, and which version.
 #[derive(Group)]
 pub(crate) struct ReloadArgs {
@@ -480,6 +523,11 @@ fn filter(text: &str) -> Result<EnvFilter, String> {
     let is_known = text.contains('=') || text.split(',').any(|part| part.trim().parse::<LevelFilter>().is_ok());
     let filter = EnvFilter::try_new(text).ok().filter(|_| is_known);
     filter.ok_or_else(|| "write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"".into())
+}
+
+fn tail_level(text: &str) -> Result<LevelFilter, String> {
+    let level = text.parse().ok().filter(|level| (LevelFilter::ERROR..=LevelFilter::DEBUG).contains(level));
+    level.ok_or_else(|| "write error, warn, info or debug".into())
 }
 
 /// "name: value"

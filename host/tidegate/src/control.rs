@@ -1,11 +1,12 @@
 //! The door of a running server: a Unix socket beside its data, by which commands of its owner reach it.
 //!
 //! A command is one line of JSON: `"reload"`, `"rollback"` or `{"backup":"/absolute/path"}`. The answer is another,
-//! `{"done":"what"}` or `{"error":"why"}`.
+//! `{"done":"what"}` or `{"error":"why"}`. To `{"tail":…}` come lines of the log, as long as both sides like.
 
 use crate::{
     failure::Failure,
     site::{self, Site},
+    tail::{Tail, Wanted},
 };
 use anyhow::{Context as _, anyhow};
 use rustix::process::geteuid;
@@ -92,11 +93,37 @@ async fn answer(mut stream: UnixStream, site: Arc<Site>) {
     if !matches!(read, Ok(Ok(1..))) {
         return;
     }
+    if let Some(wanted) = serde_json::from_str(&line).ok().and_then(|command: Value| Wanted::from_json(&command["tail"])) {
+        return show_tail(Tail::open(wanted), stream).await;
+    }
     let answer = match obey(&line, &site).await {
         Ok(done) => json!({ "done": done }),
         Err(failure) => json!({ "error": failure.to_string() }),
     };
     _ = writing.write_all(format!("{answer}\n").as_bytes()).await;
+}
+
+/// The log goes on until one side ends; that the other has gone is seen even while nothing is logged.
+async fn show_tail(mut tail: Tail, mut stream: UnixStream) {
+    let (mut reading, mut writing) = stream.split();
+    let mut gone = [0];
+    let begun = format!("{}\n", json!({ "done": "begun" }));
+    if writing.write_all(begun.as_bytes()).await.is_err() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            line = tail.next() => match line {
+                Some(line) => {
+                    if writing.write_all((line + "\n").as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+                None => return,
+            },
+            _ = reading.read(&mut gone) => return,
+        }
+    }
 }
 
 async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
@@ -124,20 +151,29 @@ pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), Failure> {
 
 /// Lets the server that has this data put another version of its app in place; what it says then.
 pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, Failure> {
-    let unheard = |socket: &Path| format!("no server answers at {}: is it running, with this --data?", socket.display());
-    command(data, &json!(if rollback { "rollback" } else { "reload" }), unheard)
+    command(data, &json!(if rollback { "rollback" } else { "reload" }), unheard).map(|(done, _)| done)
 }
 
-fn command(data: &Path, command: &Value, unheard: impl Fn(&Path) -> String) -> Result<String, Failure> {
+/// The log of the server that has this data, from now on: lines of JSON, until it ends.
+pub(crate) fn tail(data: &Path, wanted: &Wanted) -> Result<io::Lines<io::BufReader<net::UnixStream>>, Failure> {
+    Ok(command(data, &json!({ "tail": wanted.to_json() }), unheard)?.1.lines())
+}
+
+fn unheard(socket: &Path) -> String {
+    format!("no server answers at {}: is it running, with this --data?", socket.display())
+}
+
+/// What it answers, and whatever comes behind that.
+fn command(data: &Path, command: &Value, unheard: impl Fn(&Path) -> String) -> Result<(String, io::BufReader<net::UnixStream>), Failure> {
     let path = socket(data);
     let unheard = || unheard(&path);
     let mut stream = net::UnixStream::connect(&path).with_context(unheard)?;
     stream.write_all(format!("{command}\n").as_bytes()).with_context(unheard)?;
-    let mut line = String::new();
-    io::BufReader::new(stream).read_line(&mut line).with_context(unheard)?;
+    let (mut line, mut reading) = (String::new(), io::BufReader::new(stream));
+    reading.read_line(&mut line).with_context(unheard)?;
     let answer: Value = serde_json::from_str(&line).with_context(unheard)?;
     match (answer["done"].as_str(), answer["error"].as_str()) {
-        (Some(done), _) => Ok(done.to_owned()),
+        (Some(done), _) => Ok((done.to_owned(), reading)),
         (_, error) => Err(anyhow!("{}", error.unwrap_or("an answer that is none")).into()),
     }
 }

@@ -17,6 +17,7 @@ mod problem;
 mod quantity;
 mod report;
 mod site;
+mod tail;
 mod template;
 
 use args::{Args, Command};
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Connect(args) => command::connect::run(&args),
         Command::Completions { shell } => command::shell::completions(shell),
         Command::Man { to } => command::shell::man(&to),
+        Command::Tail(args) => command::tail::run(&args),
         Command::Reload(args) => command::reload::run(&args),
         Command::Data(args) => command::data::run(&args),
     };

@@ -12,10 +12,10 @@ use crate::{
     fault::{fault, told},
     meter,
     pool::{Instance, shortened},
+    stdio::About,
 };
 use bytes::Bytes;
-use std::sync::Arc;
-use tidegate_hub::{Accept, CloseInfo, Conn, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
+use tidegate_hub::{Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
 use wasmtime::Result;
 
 /// Calls an export with parameters that live as long as the call.
@@ -32,18 +32,18 @@ impl Instance {
     /// Runs one event within its limits. After a fault the instance is of no use any more.
     pub(crate) async fn run<T>(
         &mut self,
-        conn: Option<Arc<Conn>>,
+        about: About,
         options: &Options,
         call: impl AsyncFnOnce(&mut Instance) -> Result<T>,
     ) -> std::result::Result<T, Fault> {
         let state = self.store.data_mut();
         state.memory.denied = false;
         let clock = state.meter.clone();
-        state.set_connection(conn).map_err(|error| Fault::Host(told(&error)))?;
+        state.set_about(about).map_err(|error| Fault::Host(told(&error)))?;
         self.store.set_epoch_deadline(1);
         match meter::event(&clock, options.wall_max, call(self)).await? {
             Ok(value) => {
-                _ = self.store.data_mut().set_connection(None);
+                _ = self.store.data_mut().set_about(About::default());
                 Ok(value)
             }
             Err(error) => Err(fault(&error, &self.store)),

@@ -4,6 +4,7 @@ use crate::{
     http02, http03,
     pool::{Instance, Pool},
     room::RoomInstance,
+    stdio::About,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -30,11 +31,11 @@ impl Guest {
     }
 
     /// Runs one event on an idle instance, which goes back to the others unless it failed.
-    async fn event<T>(&self, conn: Option<Arc<Conn>>, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
+    async fn event<T>(&self, about: About, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
         let outcome = async {
             let mut taken = self.pool.take().await?;
-            let value = taken.instance.run(conn, self.pool.options(), call).await?;
+            let value = taken.instance.run(about, self.pool.options(), call).await?;
             taken.give_back();
             Ok(value)
         };
@@ -48,11 +49,11 @@ impl Guest {
 
 impl App for Guest {
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
-        Box::pin(self.event(None, async move |instance| instance.check(guard, request).await))
+        Box::pin(self.event(About::default(), async move |instance| instance.check(guard, request).await))
     }
 
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
-        Box::pin(self.event(None, async move |instance| instance.handle(request, &body).await))
+        Box::pin(self.event(at(request), async move |instance| instance.handle(request, &body).await))
     }
 
     fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
@@ -71,23 +72,23 @@ impl App for Guest {
     }
 
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
-        Box::pin(self.event(None, async move |instance| instance.upgrade(request, offered).await))
+        Box::pin(self.event(at(request), async move |instance| instance.upgrade(request, offered).await))
     }
 
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
-        Box::pin(async move { self.event(Some(conn), async |instance| instance.open(&request).await).await })
+        Box::pin(async move { self.event(of(conn), async |instance| instance.open(&request).await).await })
     }
 
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
-        Box::pin(async move { self.event(Some(conn), async |instance| instance.messages(&messages).await).await })
+        Box::pin(async move { self.event(of(conn), async |instance| instance.messages(&messages).await).await })
     }
 
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
-        Box::pin(async move { self.event(Some(conn), async |instance| instance.close(&info).await).await })
+        Box::pin(async move { self.event(of(conn), async |instance| instance.close(&info).await).await })
     }
 
     fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
-        Box::pin(self.event(None, async move |instance| instance.subscribe(request, last_event_id).await))
+        Box::pin(self.event(at(request), async move |instance| instance.subscribe(request, last_event_id).await))
     }
 
     fn instance(&self) -> Call<'_, Box<dyn app::Instance>> {
@@ -96,4 +97,12 @@ impl App for Guest {
             Ok(Box::new(instance) as Box<dyn app::Instance>)
         })
     }
+}
+
+fn at(request: &Request) -> About {
+    About { route: Some(request.route), ..About::default() }
+}
+
+fn of(conn: Arc<Conn>) -> About {
+    About { conn: Some(conn), ..About::default() }
 }

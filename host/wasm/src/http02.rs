@@ -5,6 +5,7 @@ use crate::{
     fault::fault,
     meter,
     pool::Pool,
+    stdio::About,
 };
 use std::{
     future::{Future, poll_fn, ready},
@@ -23,8 +24,8 @@ use wasmtime_wasi_http::{
 /// given up with it. Dropping the answer's body tells the guest that nobody reads on.
 pub(crate) async fn stream(pool: &Arc<Pool>, hub: &Arc<Hub>, request: &Request, body: Body, reuse: bool) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let request = head(request)?.map(|()| Incoming(body));
-    let mut call = Box::pin(run(pool.clone(), request, answer, reuse));
+    let (route, request) = (request.route, head(request)?.map(|()| Incoming(body)));
+    let mut call = Box::pin(run(pool.clone(), route, request, answer, reuse));
     let (mut awaited, mut ended) = (Some(answered), None);
     let head = poll_fn(|cx| {
         if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
@@ -61,13 +62,15 @@ pub(crate) async fn stream(pool: &Arc<Pool>, hub: &Arc<Hub>, request: &Request, 
 type Response = http::Response<wasmtime_wasi_http::WasiBody>;
 type Answer = oneshot::Sender<Result<Response, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>>;
 
-async fn run(pool: Arc<Pool>, request: http::Request<Incoming>, answer: Answer, reuse: bool) -> Result<(), Fault> {
+async fn run(pool: Arc<Pool>, route: u32, request: http::Request<Incoming>, answer: Answer, reuse: bool) -> Result<(), Fault> {
     let mut taken = if reuse { pool.take().await? } else { pool.take_fresh().await? };
     let instance = &mut taken.instance;
     instance.store.data_mut().memory.denied = false;
     instance.store.set_epoch_deadline(1);
     let clock = instance.store.data().meter.clone();
+    let about = About { route: Some(route), ..About::default() };
     let call = async {
+        instance.store.data_mut().set_about(about)?;
         let mut http = instance.store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let answer = http.new_response_outparam(answer)?;

@@ -12,6 +12,7 @@
 //! ```
 
 mod load;
+mod load_error;
 mod cache;
 mod tide;
 mod machine;
@@ -33,7 +34,8 @@ mod outbound;
 mod stdio;
 
 pub use guest::Guest;
-pub use load::{Compiled, LoadError, Loaded, Origin, compile, load};
+pub use load::{Compiled, Loaded, Origin, compile, load};
+pub use load_error::LoadError;
 
 use std::{path::PathBuf, time::Duration};
 

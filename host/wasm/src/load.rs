@@ -1,4 +1,4 @@
-//! From a file to an app that is ready to be started, and everything that can be wrong with the file.
+//! From a file to an app that is ready to be started.
 
 use crate::{
     Options,
@@ -6,6 +6,7 @@ use crate::{
     cache::Cache,
     guest::Guest,
     import,
+    load_error::LoadError,
     machine::Machine,
     meter,
     pool::{Interfaces, Pool},
@@ -13,7 +14,7 @@ use crate::{
     tide::{self, Tide},
 };
 use std::{
-    fmt, fs,
+    fs,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,107 +25,6 @@ use wasmtime::{
     Strategy,
     component::{Component, Linker},
 };
-
-/// The version of the contract that this host speaks; any 0.1.x is compatible.
-const CONTRACT: &str = "0.1.0";
-
-/// Why a file is not served. Each is one line that says what to do next.
-#[derive(Debug)]
-pub enum LoadError {
-    /// The file can't be read.
-    Read(std::io::Error),
-    /// Larger than `Options::component_bytes_max`.
-    TooLarge(u64),
-    /// Not WebAssembly at all.
-    NotWasm,
-    /// A core module, not a component.
-    CoreModule,
-    /// A component that exports nothing that a host of HTTP could call.
-    OtherWorld,
-    /// Made for another version of the contract: the one found.
-    Version(String),
-    /// Imports what nothing grants: its name, and what would grant it.
-    NotGranted(String, &'static str),
-    /// Not a valid component, or one that asks for what this host does not have.
-    Invalid(wasmtime::Error),
-    /// The app failed while it described itself.
-    Describe(Fault),
-    /// The compiled file can't be written.
-    Write(std::io::Error),
-    /// Compiled ahead, and not whole any more.
-    Altered,
-    /// Compiled ahead by another engine.
-    OtherEngine,
-    /// Compiled ahead, and others may write to it.
-    Untrusted,
-}
-
-impl LoadError {
-    /// Its code, for ever: "TG013". What it means is told by `tidegate explain`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            LoadError::Read(_) => "TG010",
-            LoadError::Write(_) => "TG022",
-            LoadError::TooLarge(_) => "TG011",
-            LoadError::NotWasm => "TG012",
-            LoadError::CoreModule => "TG013",
-            LoadError::OtherWorld => "TG014",
-            LoadError::Version(_) => "TG015",
-            LoadError::NotGranted(..) => "TG016",
-            LoadError::Invalid(_) => "TG017",
-            LoadError::Describe(_) => "TG018",
-            LoadError::Altered => "TG019",
-            LoadError::OtherEngine => "TG020",
-            LoadError::Untrusted => "TG021",
-        }
-    }
-
-    /// What is wrong, as it goes on behind the file's name.
-    pub fn what(&self) -> String {
-        match self {
-            LoadError::Read(error) => format!("can't be read: {error}"),
-            LoadError::Write(error) => format!("was compiled, and that can't be written: {error}"),
-            LoadError::TooLarge(max) => format!("is larger than {max} bytes"),
-            LoadError::NotWasm => "is not WebAssembly".into(),
-            LoadError::CoreModule => "is a core module, not a component".into(),
-            LoadError::OtherWorld => {
-                format!("is a component for another world: it exports neither tidegate:app/manifest@{CONTRACT} nor a wasi:http handler")
-            }
-            LoadError::Version(found) => format!("is made for version {found} of tidegate:app, and this host speaks {CONTRACT}"),
-            LoadError::NotGranted(import, _) => format!("imports {import}, which is not granted"),
-            LoadError::Invalid(error) => format!("can't be loaded: {error:#}"),
-            LoadError::Describe(fault) => format!("failed while it described its routes: {fault}"),
-            LoadError::Altered => "was altered or damaged since it was compiled, so none of it is run".into(),
-            LoadError::OtherEngine => "was compiled by another engine: another version of tidegate, or for another processor".into(),
-            LoadError::Untrusted => "holds machine code, and others may write to it, so none of it is run".into(),
-        }
-    }
-
-    /// What to do next, where that can be said.
-    pub fn help(&self) -> Option<&'static str> {
-        Some(match self {
-            LoadError::TooLarge(_) => "build it in release, or raise the limit",
-            LoadError::NotWasm => "build the app with `cargo build --target wasm32-wasip2`",
-            LoadError::CoreModule => "build it with `cargo build --target wasm32-wasip2` or `cargo component build`",
-            LoadError::Version(_) => "build it with the SDK of this version",
-            LoadError::NotGranted(_, help) => help,
-            LoadError::Altered | LoadError::OtherEngine => "compile it again with `tidegate compile`",
-            LoadError::Untrusted => "let it belong to root or to this user, and take away the others' right to write (chmod go-w)",
-            LoadError::Read(_) | LoadError::Write(_) | LoadError::OtherWorld | LoadError::Invalid(_) | LoadError::Describe(_) => {
-                return None;
-            }
-        })
-    }
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what())?;
-        self.help().map_or(Ok(()), |help| write!(f, ": {help}"))
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 /// Where the machine code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

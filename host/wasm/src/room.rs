@@ -1,6 +1,9 @@
 //! An instance that stands for one room: it has it to itself, and its events act for the room's transaction.
 
-use crate::pool::{Instance, Pool};
+use crate::{
+    pool::{Instance, Pool},
+    stdio::About,
+};
 use std::sync::Arc;
 use tidegate_hub::{
     Call, Fault, Hub, Scope, Transaction,
@@ -24,11 +27,15 @@ impl RoomInstance {
 
     async fn event(&mut self, event: RoomEvent, transaction: &Transaction) -> Result<RoomAnswer, Fault> {
         self.instance.store.data_mut().scope = Some(Scope::Room(transaction.clone()));
-        let conn = match &event {
-            RoomEvent::Open(conn, _) | RoomEvent::Messages(conn, _) | RoomEvent::Close(conn, _) => Some(conn.clone()),
-            _ => None,
-        };
         let room = transaction.room().clone();
+        let mut about = About { room: Some(room.clone()), ..About::default() };
+        match &event {
+            RoomEvent::Open(conn, _) | RoomEvent::Messages(conn, _) | RoomEvent::Close(conn, _) => about.conn = Some(conn.clone()),
+            RoomEvent::Handle(request, _) | RoomEvent::Upgrade(request, _) | RoomEvent::Subscribe(request, _) => {
+                about.route = Some(request.route);
+            }
+            RoomEvent::Wake | RoomEvent::Call(_) | RoomEvent::Alarm(_) => {}
+        }
         let call = async move |instance: &mut Instance| match event {
             RoomEvent::Wake => instance.wake(&room).await.map(|()| RoomAnswer::Done),
             RoomEvent::Handle(request, body) => instance.handle(&request, &body).await.map(RoomAnswer::Response),
@@ -40,7 +47,7 @@ impl RoomInstance {
             RoomEvent::Call(payload) => instance.answer(&payload).await.map(RoomAnswer::Called),
             RoomEvent::Alarm(attempt) => instance.alarm(attempt).await.map(|()| RoomAnswer::Done),
         };
-        self.instance.run(conn, self.pool.options(), call).await
+        self.instance.run(about, self.pool.options(), call).await
     }
 }
 

@@ -5,10 +5,10 @@ use crate::{
     connection::Connection,
     meter::Meter,
     outbound::Outbound,
-    stdio::{Channel, GuestOutput},
+    stdio::{About, Channel, GuestOutput, Now},
 };
 use std::sync::Arc;
-use tidegate_hub::{Conn, Fault, Hub, Manifest, Scope};
+use tidegate_hub::{Fault, Hub, Manifest, Scope};
 use wasmtime::{
     ResourceLimiter,
     component::{Resource, ResourceTable},
@@ -33,6 +33,7 @@ pub(crate) struct State {
     pub(crate) memory: MemoryLimit,
     pub(crate) meter: Arc<Meter>,
     event: u32,
+    now: Now,
     /// The routes of the app, once it has told them.
     pub(crate) manifest: Option<Arc<Manifest>>,
 }
@@ -47,9 +48,10 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event = table.push(Connection(None))?.rep();
+        let now = Now::default();
         Ok(State {
             table,
-            wasi: wasi(options)?,
+            wasi: wasi(options, &now, manifest.as_ref())?,
             http: WasiHttpCtx::new(),
             outbound: Outbound::new(&options.outbound),
             scope: hub.map(Scope::App),
@@ -57,13 +59,15 @@ impl State {
             memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false },
             meter,
             event,
+            now,
             manifest,
         })
     }
 
-    /// The connection that the next call is about: one resource of the instance stands for each in turn.
-    pub(crate) fn set_connection(&mut self, conn: Option<Arc<Conn>>) -> wasmtime::Result<()> {
-        self.table.get_mut(&Resource::<Connection>::new_borrow(self.event))?.0 = conn;
+    /// What the next call is about. One resource of the instance stands for each connection in turn.
+    pub(crate) fn set_about(&mut self, about: About) -> wasmtime::Result<()> {
+        self.table.get_mut(&Resource::<Connection>::new_borrow(self.event))?.0 = about.conn.clone();
+        *self.now.lock().expect("nothing panics while it holds it") = about;
         Ok(())
     }
 
@@ -74,9 +78,10 @@ impl State {
 }
 
 /// Nothing but what was granted.
-fn wasi(options: &Options) -> wasmtime::Result<WasiCtx> {
+fn wasi(options: &Options, now: &Now, manifest: Option<&Arc<Manifest>>) -> wasmtime::Result<WasiCtx> {
     let mut wasi = WasiCtx::builder();
-    wasi.stdout(GuestOutput::new(Channel::Out)).stderr(GuestOutput::new(Channel::Err));
+    let output = |channel| GuestOutput::new(channel, now, manifest.cloned());
+    wasi.stdout(output(Channel::Out)).stderr(output(Channel::Err));
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     for (name, value) in &options.env {
         wasi.env(name, value);

@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, Mutex},
     task::{Context, Poll},
 };
+use tidegate_hub::{Conn, Manifest, RoomId};
 use tokio::io::AsyncWrite;
+use tracing::field::display;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 /// A longer line is cut into pieces of this size.
@@ -18,23 +20,42 @@ pub(crate) enum Channel {
     Err,
 }
 
+/// What an event is about.
+#[derive(Clone, Default)]
+pub(crate) struct About {
+    pub(crate) conn: Option<Arc<Conn>>,
+    pub(crate) room: Option<RoomId>,
+    /// Of a request: index into the manifest's routes.
+    pub(crate) route: Option<u32>,
+}
+
+/// What the event that runs in an instance is about.
+pub(crate) type Now = Arc<Mutex<About>>;
+
 /// Standard output or error of one instance.
 #[derive(Clone)]
 pub(crate) struct GuestOutput {
     channel: Channel,
     line: Arc<Mutex<Vec<u8>>>,
+    now: Now,
+    manifest: Option<Arc<Manifest>>,
 }
 
 impl GuestOutput {
-    pub(crate) fn new(channel: Channel) -> GuestOutput {
-        GuestOutput { channel, line: Arc::default() }
+    pub(crate) fn new(channel: Channel, now: &Now, manifest: Option<Arc<Manifest>>) -> GuestOutput {
+        GuestOutput { channel, line: Arc::default(), now: now.clone(), manifest }
     }
 
     fn log(&self, line: &mut Vec<u8>) {
         let text = String::from_utf8_lossy(line);
+        let About { conn, room, route } = self.now.lock().expect("nothing panics while it holds it").clone();
+        let by_connection = || Some(conn.as_ref()?.route()?.pattern.as_str());
+        let by_index = |index| Some(self.manifest.as_ref()?.routes.get(index as usize)?.pattern.as_str());
+        let route = route.and_then(by_index).or_else(by_connection);
+        let (connection, room) = (conn.as_ref().map(|conn| display(conn.id())), room.as_ref().map(display));
         match self.channel {
-            Channel::Out => tracing::info!(target: "app", "{text}"),
-            Channel::Err => tracing::warn!(target: "app", "{text}"),
+            Channel::Out => tracing::info!(target: "app", connection, room, route, "{text}"),
+            Channel::Err => tracing::warn!(target: "app", connection, room, route, "{text}"),
         }
         line.clear();
     }

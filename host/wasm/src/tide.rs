@@ -4,7 +4,7 @@
 //! belongs to this user or root and nobody else may write to it, if it is whole, and if this very engine made its code. The digest
 //! finds damage and carelessness; it is no signature, and whoever may write the file may have anything run.
 
-use crate::{cache::Key, load::LoadError};
+use crate::{cache::Key, load_error::LoadError};
 use sha2::{Digest as _, Sha256};
 use std::{
     fs, io,

@@ -11,6 +11,7 @@ pub(crate) mod reload;
 pub(crate) mod routes;
 pub(crate) mod serve;
 pub(crate) mod shell;
+pub(crate) mod tail;
 
 use crate::failure::Failure;
 use std::io::{self, ErrorKind, Write as _};

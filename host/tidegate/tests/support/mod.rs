@@ -152,10 +152,14 @@ impl Tidegate {
         self.log.text()
     }
 
+    /// Its `--data`, if nobody else said.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.data.as_ref().expect("it has the directory that was made for it").path().join("data")
+    }
+
     /// Runs `tidegate reload` for it: what it says, on stdout or stderr.
     pub(crate) fn reload(&self, args: &[&str]) -> Result<String, String> {
-        let data = self.data.as_ref().expect("it has the directory that was made for it").path().join("data");
-        let output = tidegate().arg("reload").arg("--data").arg(data).args(args).output().expect("the binary starts");
+        let output = tidegate().arg("reload").arg("--data").arg(self.data()).args(args).output().expect("the binary starts");
         let text = |bytes| String::from_utf8(bytes).expect("it is text");
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }

@@ -1,0 +1,64 @@
+//! `tidegate tail`: the live log of a running server.
+
+use crate::{args::TailArgs, colour, control, failure::Failure};
+use serde_json::{Map, Value};
+use std::{
+    fmt::Write as _,
+    io::{Write as _, stderr},
+};
+
+/// Shows lines until the server ends.
+pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
+    let lines = control::tail(&args.data, &args.wanted())?;
+    _ = writeln!(stderr(), "the log from now on; Ctrl-C ends this, and nothing else");
+    for line in lines {
+        let line = line?;
+        let told = match serde_json::from_str(&line) {
+            Ok(Value::Object(fields)) if !args.json => readable(fields, colour::is_on_stdout()),
+            _ => line,
+        };
+        super::say(&format!("{told}\n"))?;
+    }
+    Ok(())
+}
+
+/// Time, level, what is told, and where.
+fn readable(mut fields: Map<String, Value>, coloured: bool) -> String {
+    let mut take = |key: &str| fields.remove(key).map_or_else(String::new, |value| plain(&value));
+    let (time, level, target, message) = (take("time"), take("level"), take("target"), take("message"));
+    let time = time.split(['T', '.', 'Z']).nth(1).unwrap_or_default();
+    let (dim, level_colour, off) = match (coloured, level.as_str()) {
+        (false, _) => ("", "", ""),
+        (_, "ERROR") => ("\x1b[2m", "\x1b[31m", "\x1b[0m"),
+        (_, "WARN") => ("\x1b[2m", "\x1b[33m", "\x1b[0m"),
+        (_, "INFO") => ("\x1b[2m", "\x1b[32m", "\x1b[0m"),
+        _ => ("\x1b[2m", "\x1b[34m", "\x1b[0m"),
+    };
+    let target = target.split("::").next().unwrap_or_default();
+    let mut line = format!("{dim}{time}{off} {level_colour}{level:>5}{off} {dim}{target}:{off} {message}{dim}");
+    for (key, value) in &fields {
+        _ = write!(line, " {key}={}", plain(value));
+    }
+    line + off
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_line_has_what_is_told_before_where() {
+        let Value::Object(fields) = json!({
+            "time": "2026-05-01T10:20:30.123456Z", "level": "INFO", "target": "tidegate_edge::http1", "message": "GET /", "route": "/", "status": 200,
+        }) else {
+            panic!()
+        };
+        assert_eq!(readable(fields.clone(), false), "10:20:30  INFO tidegate_edge: GET / route=/ status=200");
+        assert_eq!(readable(fields, true).matches('\x1b').count(), 8);
+    }
+}
