@@ -55,11 +55,15 @@ use tidegate_hub::{Exports, Guard, Manifest, Route, Table, Target};
 /// testing::serve(App::new().get("/__mine", async |_| "no: such paths are the host's"));
 /// ```
 pub fn serve(app: App) -> Server {
-    let table = Table::new(&manifest(&app), Exports::ALL).unwrap_or_else(|violations| {
+    let table = table(&app);
+    Server::new(app, table)
+}
+
+fn table(app: &App) -> Table {
+    Table::new(&manifest(app), Exports::ALL).unwrap_or_else(|violations| {
         let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
         panic!("the host refuses this app:\n{}", lines.join("\n"))
-    });
-    Server::new(app, table)
+    })
 }
 
 fn manifest(app: &App) -> Manifest {

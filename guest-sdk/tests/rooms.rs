@@ -277,3 +277,19 @@ fn a_limit_is_told_by_its_name() {
     let mut server = testing::serve(App::new().room::<Greedy>("/{name}"));
     assert_eq!(server.get("/x").text(), "fine");
 }
+
+#[test]
+fn another_version_wakes_the_same_rooms_for_the_same_connections() {
+    let app = || App::new().room::<Chat>("/chat/{name}");
+    let mut server = testing::serve(app());
+    let (ann, feed) = (server.connect("/chat/tea"), server.subscribe("/chat/tea"));
+    server.say(ann, "hi");
+    server.heard(ann);
+    // The same room behind another index.
+    server.reload(App::new().get("/new", async |_| "new").room::<Chat>("/chat/{name}"));
+    let bob = server.connect("/chat/tea");
+    assert_eq!(server.heard(ann), ["2 here"]);
+    server.say(bob, "x");
+    assert_eq!((server.get("/chat/tea").text(), server.heard(ann)), ("tea:hix", vec!["x".into()]));
+    assert!(!server.ended(feed) && server.get("/new").status() == 200);
+}

@@ -13,7 +13,7 @@ const EXAMPLES: [&str; 4] = ["hello", "echo", "chat", "ticker"];
 
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("Cargo sets it")).join("../..").canonicalize()?;
-    let examples = EXAMPLES.iter().flat_map(|name| ["src", "assets"].map(|part| format!("examples/{name}/{part}")));
+    let examples = EXAMPLES.iter().flat_map(|name| ["src", "assets", "conversations.toml"].map(|part| format!("examples/{name}/{part}")));
     let mut code = String::new();
     list(&root, "SDK", SDK.into_iter().map(str::to_owned), &mut code)?;
     list(&root, "EXAMPLES", examples, &mut code)?;

@@ -145,7 +145,7 @@ impl Server {
 
     fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
         // `wasi:http` says nothing of route, peer and context: the app finds the route again.
-        let again = self.stage.app.find_stream(call.method, &call.connect.path);
+        let again = self.stage.app().find_stream(call.method, &call.connect.path);
         assert_eq!(again, Some((head.route, head.params.clone())), "guest and host agree on the route");
         head.peer.clear();
         head.context.clear();

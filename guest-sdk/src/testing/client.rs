@@ -36,10 +36,10 @@ impl Client {
         self.closed = Some((close.code, close.reason));
     }
 
-    /// The host is gone.
-    pub(super) fn drop_dead(&mut self) {
+    /// Ends it without a word to the app.
+    pub(super) fn drop_dead(&mut self, code: u16, reason: &str) {
         if self.opened.take().is_some() {
-            self.closed = Some((1006, String::new()));
+            self.closed = Some((code, reason.to_owned()));
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a test does with the server's rooms: lets them sleep, moves their clock, fails their storage, looks into it.
 
 use super::{Reply, Server};
+use crate::App;
 use std::time::Duration;
 use tidegate_hub::{Engine as _, EngineError, Found, LimitError, RoomId, manifest::AskedFor, path::Path};
 
@@ -108,12 +109,40 @@ impl Server {
         self.stage.rooms.borrow_mut().memory.fail_next([EngineError::Io("the test asked for it".into())]);
     }
 
+    /// Another version of the app takes the place of this one, as `tidegate reload` and `tidegate dev` do it: connections, feeds and what
+    /// rooms keep stay, rooms wake anew, and WebSockets whose route is gone are closed with 1012. Panics, as [`serve`](super::serve)
+    /// does, at a version that the host refuses.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// let mut server = testing::serve(App::new().socket("/", async |conn: Conn, _| conn.send("one")));
+    /// let ann = server.connect("/");
+    /// server.reload(App::new().get("/new", async |_| "new").socket("/", async |conn: Conn, _| conn.send("two")));
+    /// server.say(ann, "x");
+    /// server.expect(ann, "two");
+    /// server.reload(App::new().get("/new", async |_| "new"));
+    /// assert_eq!(server.closed(ann).unwrap().0, 1012);
+    /// ```
+    pub fn reload(&mut self, app: App) {
+        let table = super::table(&app);
+        for client in &mut self.clients {
+            let route = self.table.route(client.route).expect("it was matched with it");
+            match table.successor(route) {
+                Some(index) => client.route = index,
+                None => client.drop_dead(1012, "a new version of the app has no such route"),
+            }
+        }
+        self.table = table;
+        self.stage.set_app(app);
+    }
+
     /// As if the host had been killed and started again: connections, feeds and everything in memory are gone, what rooms keep is
     /// there, and the clock is where it was.
     pub fn restart(&mut self) {
         self.stage.rooms.borrow_mut().awake.clear();
         self.stage.rooms.borrow_mut().deferred.clear();
-        self.clients.iter_mut().for_each(super::client::Client::drop_dead);
+        self.clients.iter_mut().for_each(|client| client.drop_dead(1006, ""));
         self.listeners.iter_mut().for_each(super::listener::Listener::drop_dead);
     }
 
@@ -134,7 +163,7 @@ impl Server {
 
     /// The room of a route, if it has any; a 400 if no room can have this name.
     pub(super) fn room_of(&self, route: u32, params: &[(String, String)]) -> Result<Option<RoomId>, Reply> {
-        let Some(class) = self.stage.app.routes[route as usize].handler.class() else { return Ok(None) };
+        let Some(class) = self.table.route(route).and_then(|route| route.room.as_deref()) else { return Ok(None) };
         match RoomId::of_params(class, params.iter().map(|(_, value)| value.as_str())) {
             Ok(room) => Ok(Some(room)),
             Err(LimitError::TooLarge) => Err(Reply::of_host(400, "the room's name is too long")),

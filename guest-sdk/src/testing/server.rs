@@ -135,6 +135,34 @@ impl Server {
         std::mem::take(&mut self.clients[conn.0].heard)
     }
 
+    /// The next message is this one. Panics if it is another, or if there is none.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// let mut server = testing::serve(App::new().socket("/", async |conn: Conn, msg| conn.send(msg)));
+    /// let ann = server.connect("/");
+    /// server.say(ann, "hi");
+    /// server.expect(ann, "hi");
+    /// server.expect_nothing(ann);
+    /// ```
+    #[track_caller]
+    pub fn expect(&mut self, conn: ConnRef, message: impl Into<Message>) {
+        let (heard, message) = (&mut self.clients[conn.0].heard, message.into());
+        match heard.first() {
+            Some(next) if *next == message => _ = heard.remove(0),
+            Some(next) => panic!("heard {next:?} instead of {message:?}"),
+            None => panic!("heard nothing instead of {message:?}"),
+        }
+    }
+
+    /// Nothing came since the last look. Panics at what came.
+    #[track_caller]
+    pub fn expect_nothing(&self, conn: ConnRef) {
+        let heard = &self.clients[conn.0].heard;
+        assert!(heard.is_empty(), "heard {heard:?}, and nothing was to come");
+    }
+
     /// The client reads no more: what it is sent waits in its outbox (1 MiB, 1,024 messages), until
     /// that is full.
     ///

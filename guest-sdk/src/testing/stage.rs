@@ -22,7 +22,7 @@ use tidegate_hub::{
 
 /// An app, its hub and its rooms. Handlers reach it again when they call rooms, so nothing of it is borrowed while one runs.
 pub(super) struct Stage {
-    pub(super) app: App,
+    app: RefCell<Rc<App>>,
     pub(super) hub: Arc<Hub>,
     pub(super) rooms: RefCell<Rooms>,
     /// Rooms whose events run: each waits for the next one's answer.
@@ -70,13 +70,23 @@ impl Stage {
     pub(super) fn new(app: App) -> Rc<Stage> {
         let hub = Hub::new(Limits::default(), TopicPolicy::default(), 1);
         let (rooms, running) = Default::default();
-        Rc::new_cyclic(|me| Stage { app, hub, rooms, running, me: me.clone() })
+        Rc::new_cyclic(|me| Stage { app: RefCell::new(Rc::new(app)), hub, rooms, running, me: me.clone() })
+    }
+
+    pub(super) fn app(&self) -> Rc<App> {
+        self.app.borrow().clone()
+    }
+
+    /// Another version of the app: rooms wake as its own.
+    pub(super) fn set_app(&self, app: App) {
+        *self.app.borrow_mut() = Rc::new(app);
+        self.rooms.borrow_mut().awake.clear();
     }
 
     /// Runs one event of the app. A panic ends it: `None`. The host drops an instance that trapped;
     /// here there is one app, which goes on with what its closures captured.
     pub(super) fn event<T>(&self, event: impl FnOnce(&App) -> T) -> Option<T> {
-        self.enter(Scope::App(self.hub.clone()), || event(&self.app))
+        self.enter(Scope::App(self.hub.clone()), || event(&self.app()))
     }
 
     fn enter<T>(&self, scope: Scope, handler: impl FnOnce() -> T) -> Option<T> {
@@ -90,7 +100,7 @@ impl Stage {
 
     /// Calls a room for a handler.
     fn call(&self, class: &str, name: &str, payload: &[u8]) -> Result<Vec<u8>, CallError> {
-        let room = RoomId::new(class, name).ok().filter(|room| self.app.make_room(room.class()).is_some());
+        let room = RoomId::new(class, name).ok().filter(|room| self.app().make_room(room.class()).is_some());
         let room = room.ok_or(CallError::NotValid)?;
         let max = self.hub.limits().call_bytes_max;
         if payload.len() > max {
@@ -194,7 +204,7 @@ impl Stage {
 
     fn wake(&self, room: &RoomId, transaction: &Transaction) -> Awake {
         let cx = Cx::new(room.class().to_owned(), room.name().to_owned());
-        let mut live = self.app.make_room(room.class()).expect("routes are of classes that the app has");
+        let mut live = self.app().make_room(room.class()).expect("routes are of classes that the app has");
         if let Err(why) = live.wake(&cx) {
             panic!("the room {room} could not wake: {why}");
         }

@@ -64,6 +64,7 @@ async fn accept(
             let (server, lifeline) = (server.clone(), lifeline.clone());
             worker.spawn(async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
+                    _ = stream.set_nodelay(true);
                     http1::serve(stream, peer, server, lifeline).await;
                 }
             });

@@ -1,10 +1,17 @@
-//! The other side of a WebSocket, for `tidegate connect`: RFC 6455 over plain TCP.
+//! The other side: WebSockets (RFC 6455) over plain TCP or over a pipe, and requests over a pipe. For `tidegate connect` and `tidegate test`.
 
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::{HeaderName, HeaderValue, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
 use std::{fmt, io};
 use tidegate_hub::{Close, Message};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{self, client::IntoClientRequest as _, protocol::CloseFrame},
@@ -21,8 +28,8 @@ use tokio_tungstenite::{
 /// # Ok(())
 /// # }
 /// ```
-pub struct Client {
-    stream: WebSocketStream<TcpStream>,
+pub struct Client<Io = TcpStream> {
+    stream: WebSocketStream<Io>,
     protocol: Option<String>,
 }
 
@@ -73,6 +80,15 @@ impl Client {
             (Some("wss"), _) => return Err(ClientError::Url("wss needs TLS, which is the proxy's".into())),
             _ => return Err(ClientError::Url(format!("{url:?} is no URL of a WebSocket"))),
         };
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(ClientError::Io)?;
+        _ = stream.set_nodelay(true);
+        Client::over(stream, url, headers, protocols).await
+    }
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
+    /// Completes the handshake on a connection that is there already.
+    pub async fn over(io: Io, url: &str, headers: &[(String, String)], protocols: &[String]) -> Result<Client<Io>, ClientError> {
         let mut request = url.into_client_request().map_err(|error| ClientError::Url(error.to_string()))?;
         for (name, value) in headers {
             let bad = || ClientError::Header(format!("{name}: {value}"));
@@ -83,9 +99,7 @@ impl Client {
             let value = HeaderValue::from_str(&protocols.join(", ")).map_err(|_| ClientError::Header(protocols.join(", ")))?;
             request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
-        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(ClientError::Io)?;
-        _ = stream.set_nodelay(true);
-        let (stream, response) = client_async(request, stream).await.map_err(refused)?;
+        let (stream, response) = client_async(request, io).await.map_err(refused)?;
         let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Ok(Client { stream, protocol })
     }
@@ -141,5 +155,80 @@ fn refused(error: tungstenite::Error) -> ClientError {
         }
         tungstenite::Error::Io(error) => ClientError::Io(error),
         other => ClientError::Protocol(other.to_string()),
+    }
+}
+
+/// The answer to a request, its body still to come.
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// All headers.
+    pub headers: HeaderMap,
+    body: Incoming,
+}
+
+/// Sends a request on a connection that is there already, and is of no use for others then.
+///
+/// # Errors
+/// If the server can't be understood, or went away.
+pub async fn request<Io>(io: Io, request: http::Request<Bytes>) -> Result<Answer, ClientError>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |error: hyper::Error| ClientError::Protocol(error.to_string());
+    let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
+    tokio::spawn(connection);
+    let (parts, body) = sender.send_request(request.map(Full::new)).await.map_err(broken)?.into_parts();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+impl Answer {
+    /// The next piece of the body; none at its end.
+    ///
+    /// # Errors
+    /// If it broke off.
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(ClientError::Protocol(format!("the answer broke off: {error}"))),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An event of an event stream (WHATWG HTML, section 9.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// Its data, lines joined by LF.
+    pub data: String,
+}
+
+impl Event {
+    /// Takes the first whole event from what was read of a stream; comments, and blocks without data, are none.
+    ///
+    /// ```
+    /// use tidegate_edge::client::Event;
+    /// let mut read = ":\n\nid: 7\nevent: tick\ndata: a\ndata: b\n\ndata: half".to_owned();
+    /// assert_eq!(Event::take(&mut read), Some(Event { name: Some("tick".into()), data: "a\nb".into() }));
+    /// assert_eq!((Event::take(&mut read), &*read), (None, "data: half"));
+    /// ```
+    pub fn take(read: &mut String) -> Option<Event> {
+        while let Some(end) = read.find("\n\n") {
+            let block: String = read.drain(..end + 2).collect();
+            let of = |field: &str| block.lines().filter_map(move |line| line.strip_prefix(field)?.strip_prefix(": ")).collect::<Vec<_>>();
+            let (names, data) = (of("event"), of("data"));
+            if block.lines().any(|line| line.starts_with("data")) {
+                return Some(Event { name: names.last().map(ToString::to_string), data: data.join("\n") });
+            }
+        }
+        None
     }
 }

@@ -28,17 +28,22 @@ use tidegate_hub::{
     self as hub, BodyError, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream, manifest::AskedFor,
     path::Path,
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 
 /// Serves requests until the client leaves, an upgrade takes the socket, or a drain ends it.
-pub(crate) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline) {
-    _ = stream.set_nodelay(true);
+pub(crate) async fn serve<Io>(stream: Io, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let peer: Arc<str> = peer.to_string().into();
     let mut stopping = lifeline.stopping.clone();
     let service = {
         let server = server.clone();
         service_fn(move |request| {
-            let exchange = Exchange { server: server.clone(), lifeline: lifeline.clone(), peer: peer.clone() };
+            let exchange = Exchange { server: server.clone(), lifeline: lifeline.clone(), peer: peer.clone(), go_on: upgrade::go_on::<Io> };
             async move { Ok::<_, Infallible>(exchange.answer(request).await) }
         })
     };
@@ -62,6 +67,8 @@ struct Exchange {
     server: Arc<Server>,
     lifeline: Lifeline,
     peer: Arc<str>,
+    /// With an upgraded connection.
+    go_on: upgrade::GoOn,
 }
 
 impl Exchange {
@@ -235,7 +242,7 @@ impl Exchange {
             (Target::Stream, _) => answer::from_stream(version.app.stream(&head, Box::pin(Upload(body))).await?),
             (Target::Events, _) => self.events(version, head).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
-                upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, handshake, on_upgrade).await
+                upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, (handshake, on_upgrade, self.go_on)).await
             }
             (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
         }

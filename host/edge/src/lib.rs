@@ -23,6 +23,7 @@
 
 mod server;
 mod accept;
+mod local;
 mod lifeline;
 mod http1;
 mod handshake;
@@ -40,5 +41,6 @@ mod answer;
 
 pub use accept::{Drained, serve};
 pub use dev::Pages;
+pub use local::Local;
 pub use origin::Origins;
 pub use server::{Config, Server, Swapped, Version};

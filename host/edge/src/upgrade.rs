@@ -13,7 +13,25 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tidegate_hub::{Accept, Close, Decision, Fault, LimitError, Opened, Request, connections::check_close};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Goes on with a socket as a WebSocket. Of what type the socket is, is known where the connection began.
+pub(crate) type GoOn = fn(Arc<Server>, Lifeline, Opened, Option<Box<First>>, OnUpgrade);
+
+/// For sockets of this type.
+pub(crate) fn go_on<Io>(server: Arc<Server>, lifeline: Lifeline, opened: Opened, first: Option<Box<First>>, on_upgrade: OnUpgrade)
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        // The client may be gone before it got its 101: then nothing was opened.
+        let Ok(upgraded) = on_upgrade.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Io>>() else { return };
+        let wire = Wire::new(parts.io.into_inner(), parts.read_buf, server.hub.limits());
+        // A task that is the connection and nothing else: it lives long, and there are many.
+        tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
+    });
+}
 
 /// Asks the app; the answer is a 101 or the app's refusal.
 pub(crate) async fn upgrade(
@@ -21,8 +39,7 @@ pub(crate) async fn upgrade(
     version: Arc<Version>,
     lifeline: Lifeline,
     request: Request,
-    handshake: Handshake,
-    on_upgrade: OnUpgrade,
+    (handshake, on_upgrade, go_on): (Handshake, OnUpgrade, GoOn),
 ) -> Result<Answer, Fault> {
     let decision = version.app.upgrade(&request, &handshake.offered).await?;
     let (mut accept, close) = match decision {
@@ -46,7 +63,7 @@ pub(crate) async fn upgrade(
     if let Some(close) = close.or_else(|| is_gone.then(server::route_is_gone)) {
         opened.outbox().close(close);
     }
-    tokio::spawn(run(server.clone(), lifeline, opened, first, on_upgrade));
+    go_on(server.clone(), lifeline, opened, first, on_upgrade);
     Ok(switching)
 }
 
@@ -74,13 +91,4 @@ fn switching(handshake: &Handshake, accept: &Accept) -> Result<Answer, Fault> {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     Ok(answer)
-}
-
-async fn run(server: Arc<Server>, lifeline: Lifeline, opened: Opened, first: Option<Box<First>>, on_upgrade: OnUpgrade) {
-    // The client may be gone before it got its 101: then nothing was opened.
-    let Ok(upgraded) = on_upgrade.await else { return };
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let wire = Wire::new(parts.io.into_inner(), parts.read_buf, server.hub.limits());
-    // A task that is the connection and nothing else: it lives long, and there are many.
-    tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
 }

@@ -29,6 +29,11 @@ impl Alarms {
         }
     }
 
+    /// When the earliest is due.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
     /// Takes the earliest that is due.
     pub(crate) fn take_due(&mut self, now: u64) -> Option<RoomId> {
         let (at, room) = self.due.first().filter(|(at, _)| *at <= now).cloned()?;
@@ -49,7 +54,7 @@ mod tests {
         for (room, at) in [(&tea, Some(5)), (&milk, Some(3)), (&rum, Some(1)), (&tea, Some(2)), (&rum, None)] {
             alarms.set(room, at);
         }
-        assert_eq!(alarms.take_due(1), None);
+        assert_eq!((alarms.take_due(1), alarms.next()), (None, Some(2)));
         assert_eq!([alarms.take_due(9), alarms.take_due(9), alarms.take_due(9)], [Some(tea), Some(milk), None]);
     }
 }

@@ -117,6 +117,22 @@ impl Rooms {
         self.sleep_where(|_| true);
     }
 
+    /// When the next alarm is due, in Unix milliseconds.
+    pub fn next_alarm(&self) -> Option<u64> {
+        self.alarms().next()
+    }
+
+    /// Puts one room to sleep, if it has no event; whether it sleeps now.
+    pub fn sleep(&self, room: &RoomId) -> bool {
+        let Some(live) = self.live().get(room).cloned() else { return true };
+        let (asleep, still_awake) = {
+            let mut room = live.room();
+            (room.idle_since().and_then(|_| room.sleep()), room.is_awake())
+        };
+        drop(asleep);
+        !still_awake
+    }
+
     /// How many rooms are awake.
     pub fn awake(&self) -> usize {
         self.live().values().filter(|live| live.room().is_awake()).count()

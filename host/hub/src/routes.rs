@@ -97,7 +97,12 @@ impl Table {
 
     /// Whether a route answers what that one of another version does.
     pub fn has_successor(&self, route: &Route) -> bool {
-        self.routes.iter().any(|entry| entry.route.succeeds(route))
+        self.successor(route).is_some()
+    }
+
+    /// The route that answers what that one of another version does.
+    pub fn successor(&self, route: &Route) -> Option<u32> {
+        self.routes.iter().position(|entry| entry.route.succeeds(route)).map(|index| index as u32)
     }
 
     /// Indices of the guards that run before this path, in their order.

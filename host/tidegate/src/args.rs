@@ -76,6 +76,24 @@ The file holds machine code, which runs outside of the sandbox: it is trusted as
 root or to the user who serves it, if nobody else may write to it, if it is whole, and if it was made by the same version for the same
 kind of processor. Never serve one that comes from elsewhere: compile the .wasm yourself.";
 
+const TEST_HELP: &str = "\
+A script is a list of tests, each with steps:
+  [[test]]
+  name = \"what one says, all hear\"
+  steps = [
+    { connect = \"ann\", to = \"/rooms/tea?name=Ann\" },
+    { expect = \"ann\", json = { kind = \"history\" } },
+    { say = \"ann\", text = \"hi\" },
+    { expect = \"ann\", contains = \"hi\" },
+    { sleep = \"/rooms/tea\" },
+    { advance = \"1h\" },
+    { reload = true },
+    { request = \"GET /health\", status = 200, text = \"ok\" },
+  ]
+
+Each test begins with an app that nobody used. There are also subscribe, close, vanish, publish, restart and fail_next_commit.
+The exit code is 0 if all passed, 1 if not, 2 if a script can't be read.";
+
 const CONNECT_EXAMPLES: &str = "\
 Examples:
   tidegate connect ws://127.0.0.1:8080/echo
@@ -136,6 +154,9 @@ pub(crate) enum Command {
     /// Compile an app ahead of time, for starts without a compiler
     #[command(after_help = COMPILE_HELP)]
     Compile(CompileArgs),
+    /// Play scripted conversations with an app, without a network
+    #[command(after_help = TEST_HELP)]
+    Test(TestArgs),
     /// Talk to a WebSocket from the terminal, a line a message
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
@@ -333,6 +354,16 @@ pub(crate) struct CompileArgs {
     /// Where to write it [default: APP.tide]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+}
+
+/// Which app, and what to say to it.
+#[derive(Group)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    /// Files with conversations
+    #[arg(value_name = "SCRIPT.TOML", required = true)]
+    pub(crate) scripts: Vec<PathBuf>,
 }
 
 /// Whom to talk to, and how.

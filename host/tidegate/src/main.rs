@@ -10,12 +10,15 @@ mod dev;
 mod failure;
 mod file;
 mod grant;
+mod hex;
 mod key;
 mod listen;
 mod logging;
+mod play;
 mod problem;
 mod quantity;
 mod report;
+mod script;
 mod site;
 mod tail;
 mod template;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Explain { codes } => command::explain::run(&codes),
         Command::Routes(args) => command::routes::run(&args),
         Command::Compile(args) => command::compile::run(&args),
+        Command::Test(args) => command::test::run(&args),
         Command::Connect(args) => command::connect::run(&args),
         Command::Completions { shell } => command::shell::completions(shell),
         Command::Man { to } => command::shell::man(&to),

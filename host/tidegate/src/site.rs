@@ -10,17 +10,17 @@ use std::{
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
-use tidegate_hub::{App, Front, Hub, Manifest, Rooms, Table};
-use tidegate_wasm::{Compiled, Loaded, Options};
+use tidegate_hub::{App, Engine, Front, Hub, Manifest, Rooms, Table, testing::Memory};
+use tidegate_wasm::{Clock, Compiled, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
 
 /// A served app. Its versions follow each other; hub, rooms and connections stay.
 pub(crate) struct Site {
-    app: PathBuf,
+    app: Mutex<PathBuf>,
     config: Config,
     /// Of the versions to come.
     options: Mutex<Options>,
-    worker: Handle,
+    ground: Ground,
     hub: Arc<Hub>,
     server: Arc<Server>,
     kept: Arc<Kept>,
@@ -29,9 +29,17 @@ pub(crate) struct Site {
     history: Mutex<History>,
 }
 
+/// What a site stands on: where rooms keep what they keep, and where time comes from.
+pub(crate) enum Ground {
+    /// The disk, and the time of day, told by this worker.
+    Real(Handle),
+    /// Memory, and a clock that somebody else moves.
+    Test(Memory, Clock),
+}
+
 /// What rooms keep: opened with the first version that has rooms.
 #[derive(Default)]
-struct Kept(OnceLock<(Arc<Storage>, Arc<Rooms>)>);
+struct Kept(OnceLock<(Option<Arc<Storage>>, Arc<Rooms>)>);
 
 struct History {
     present: Edition,
@@ -63,17 +71,20 @@ pub(crate) struct Change {
 
 impl Site {
     /// The first version. Nothing is served before somebody serves [`server`](Site::server).
-    pub(crate) fn new(app: &Path, config: &Config, worker: &Handle, loaded: Loaded, table: Table) -> Result<Arc<Site>, Failure> {
+    pub(crate) fn new(app: &Path, config: &Config, ground: Ground, loaded: Loaded, table: Table) -> Result<Arc<Site>, Failure> {
         let (hub, kept) = (assemble::hub(config), Arc::<Kept>::default());
-        assemble::tick(worker, &hub, |hub| hub.tick(assemble::unix_ms()));
-        let present = edition(1, loaded, table, &hub, &kept, config, worker)?;
+        match &ground {
+            Ground::Real(worker) => assemble::tick(worker, &hub, |hub| hub.tick(assemble::unix_ms())),
+            Ground::Test(_, clock) => hub.tick(clock.now()),
+        }
+        let present = edition(1, loaded, table, &hub, &kept, config, &ground)?;
         if let Some(front) = &present.front {
             front.serve();
         }
         let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
         let history = Mutex::new(History { present, before: None, number: 1 });
-        let (app, config, options, worker) = (app.to_owned(), config.clone(), Mutex::new(config.app.clone()), worker.clone());
-        Ok(Arc::new(Site { app, config, options, worker, hub, server, kept, changes: Turn::default(), history }))
+        let (app, config, options) = (Mutex::new(app.to_owned()), config.clone(), Mutex::new(config.app.clone()));
+        Ok(Arc::new(Site { app, config, options, ground, hub, server, kept, changes: Turn::default(), history }))
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -91,7 +102,17 @@ impl Site {
 
     /// Where rooms are kept, if the app has any.
     pub(crate) fn storage(&self) -> Option<Arc<Storage>> {
-        self.kept.0.get().map(|(storage, _)| storage.clone())
+        self.kept.0.get()?.0.clone()
+    }
+
+    /// Its rooms, if it ever had any.
+    pub(crate) fn rooms(&self) -> Option<Arc<Rooms>> {
+        self.kept.0.get().map(|(_, rooms)| rooms.clone())
+    }
+
+    /// Versions to come are loaded from this file.
+    pub(crate) fn set_app(&self, path: &Path) {
+        *self.app() = path.to_owned();
     }
 
     /// Loads the file again, beside the version that is served, and puts it in its place. If anything is wrong with it, nothing changes.
@@ -109,11 +130,11 @@ impl Site {
     async fn load(self: &Arc<Site>) -> Result<Change, Failure> {
         let site = self.clone();
         // Compiling takes seconds, and nobody may have to wait for it.
-        let load = move || assemble::runtime()?.block_on(assemble::load(&site.app, site.options().clone()));
+        let load = move || assemble::runtime()?.block_on(assemble::load(&site.app().clone(), site.options().clone()));
         let (loaded, table) = spawn_blocking(load).await.map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
         let (compiled, number) = (loaded.compiled(), self.history().number + 1);
         let began = Instant::now();
-        let edition = edition(number, loaded, table, &self.hub, &self.kept, &self.config, &self.worker)?;
+        let edition = edition(number, loaded, table, &self.hub, &self.kept, &self.config, &self.ground)?;
         let swapped = self.put(edition);
         Ok(Change { number, compiled: Some(compiled), took: began.elapsed(), swapped })
     }
@@ -145,6 +166,10 @@ impl Site {
         self.options.lock().expect("nothing panics while it holds the options")
     }
 
+    fn app(&self) -> MutexGuard<'_, PathBuf> {
+        self.app.lock().expect("nothing panics while it holds a path")
+    }
+
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nothing panics while it holds the versions")
     }
@@ -167,13 +192,13 @@ fn edition(
     hub: &Arc<Hub>,
     kept: &Kept,
     config: &Config,
-    worker: &Handle,
+    ground: &Ground,
 ) -> Result<Edition, Failure> {
     let manifest = loaded.manifest().cloned();
     let app: Arc<dyn App> = loaded.start(hub.clone());
     let front = match &manifest {
         Some(manifest) if manifest.has_rooms() || kept.0.get().is_some() => {
-            Some(Front::new(kept.rooms(hub, config, worker)?, app.clone(), Manifest::clone(manifest)))
+            Some(Front::new(kept.rooms(hub, config, ground)?, app.clone(), Manifest::clone(manifest)))
         }
         _ => None,
     };
@@ -183,15 +208,23 @@ fn edition(
 
 impl Kept {
     /// Opens the storage, and has rooms called when their alarms are due.
-    fn rooms(&self, hub: &Arc<Hub>, config: &Config, worker: &Handle) -> Result<Arc<Rooms>, Failure> {
+    fn rooms(&self, hub: &Arc<Hub>, config: &Config, ground: &Ground) -> Result<Arc<Rooms>, Failure> {
         if let Some((_, rooms)) = self.0.get() {
             return Ok(rooms.clone());
         }
-        let storage = Arc::new(Storage::open(&config.data)?);
+        let (storage, engine, now): (_, Arc<dyn Engine>, _) = match ground {
+            Ground::Real(_) => {
+                let storage = Arc::new(Storage::open(&config.data)?);
+                (Some(storage.clone()), storage, assemble::unix_ms())
+            }
+            Ground::Test(memory, clock) => (None, Arc::new(memory.clone()), clock.now()),
+        };
         let spawn = Box::new(|task| _ = tokio::spawn(task));
-        let rooms = Rooms::new(hub.clone(), storage.clone(), spawn, assemble::unix_ms())
-            .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
-        assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::unix_ms()));
+        let rooms =
+            Rooms::new(hub.clone(), engine, spawn, now).with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
+        if let Ground::Real(worker) = ground {
+            assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::unix_ms()));
+        }
         _ = self.0.set((storage, rooms.clone()));
         Ok(rooms)
     }

@@ -105,7 +105,13 @@ mod tests {
         for template in Template::value_variants() {
             let place = tempfile::tempdir().unwrap();
             write(*template, "my_app", place.path()).unwrap();
-            for path in ["src/lib.rs", "assets/index.html", "vendor/tidegate/guest-sdk/src/lib.rs", "vendor/tidegate/wit/world.wit"] {
+            for path in [
+                "src/lib.rs",
+                "conversations.toml",
+                "assets/index.html",
+                "vendor/tidegate/guest-sdk/src/lib.rs",
+                "vendor/tidegate/wit/world.wit",
+            ] {
                 assert!(place.path().join(path).is_file(), "{template:?} has no {path}");
             }
             for (path, _) in PROJECT {

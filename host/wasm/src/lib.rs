@@ -31,8 +31,10 @@ mod http02;
 mod http03;
 mod body;
 mod outbound;
+mod clock;
 mod stdio;
 
+pub use clock::Clock;
 pub use guest::Guest;
 pub use load::{Compiled, Loaded, Origin, compile, load};
 pub use load_error::LoadError;
@@ -67,6 +69,8 @@ pub struct Options {
     /// Compile in a third of the time (Winch), to code that takes more of it: for development. What that compiler can't do is
     /// left to the usual one.
     pub quick: bool,
+    /// The app's wall clock, where that is not the time of day.
+    pub clock: Option<Clock>,
 }
 
 impl Default for Options {
@@ -83,6 +87,7 @@ impl Default for Options {
             cache: None,
             reuse_foreign: false,
             quick: false,
+            clock: None,
         }
     }
 }

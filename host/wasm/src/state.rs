@@ -83,6 +83,9 @@ fn wasi(options: &Options, now: &Now, manifest: Option<&Arc<Manifest>>) -> wasmt
     let output = |channel| GuestOutput::new(channel, now, manifest.cloned());
     wasi.stdout(output(Channel::Out)).stderr(output(Channel::Err));
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    if let Some(clock) = &options.clock {
+        wasi.wall_clock(clock.clone());
+    }
     for (name, value) in &options.env {
         wasi.env(name, value);
     }

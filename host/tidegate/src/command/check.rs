@@ -1,6 +1,11 @@
 //! `tidegate check`: every rule that `serve` enforces when it loads an app, and nothing served.
 
-use crate::{args::CheckArgs, assemble, command::say, failure::Failure};
+use crate::{
+    args::CheckArgs,
+    assemble,
+    command::{plural, say},
+    failure::Failure,
+};
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tidegate_hub::{Manifest, Target};
@@ -36,8 +41,4 @@ fn counts(manifest: &Manifest) -> String {
     let each: Vec<String> = targets.iter().filter(|target| of(target) > 0).map(|target| format!("{} {target}", of(target))).collect();
     let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
     format!("{}{each}, {}", plural(manifest.routes.len(), "route"), plural(manifest.guards.len(), "guard"))
-}
-
-fn plural(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }

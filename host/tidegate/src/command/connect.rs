@@ -1,6 +1,6 @@
 //! `tidegate connect`: a WebSocket in the terminal, a line a message.
 
-use crate::{args::ConnectArgs, assemble, failure::Failure};
+use crate::{args::ConnectArgs, assemble, failure::Failure, hex};
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin, stdout},
@@ -84,14 +84,7 @@ fn message(line: &str, binary: bool) -> Result<Message, &'static str> {
     if !binary {
         return Ok(Message::text(line.to_owned()));
     }
-    let digits: Vec<u8> = line.trim().trim_start_matches("0x").bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let byte = |pair: &[u8]| match *pair {
-        [high, low] => Some((digit(high)? * 16 + digit(low)?) as u8),
-        _ => None,
-    };
-    let bytes: Option<Vec<u8>> = digits.chunks(2).map(byte).collect();
-    bytes.map(|bytes| Message::Binary(bytes.into())).ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
+    hex::read(line).map(|bytes| Message::Binary(bytes.into())).ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
 }
 
 /// Text as it is, bytes in hex; marked where somebody types in between.
@@ -100,10 +93,7 @@ fn show(message: &Message) -> Result<(), anyhow::Error> {
     let mut stdout = stdout().lock();
     match message {
         Message::Text(text) => writeln!(stdout, "{mark}{text}")?,
-        Message::Binary(bytes) => {
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-            writeln!(stdout, "{mark}0x{hex}")?;
-        }
+        Message::Binary(bytes) => writeln!(stdout, "{mark}{}", hex::write(bytes))?,
     }
     Ok(stdout.flush()?)
 }
@@ -141,18 +131,4 @@ async fn bench(mut client: Client, count: u32) -> Result<(), Failure> {
     client.close(Close::new(1000, "")).await;
     _ = timeout(CLOSE_WITHIN, client.receive()).await;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_is_text_or_bytes_in_hex() {
-        assert_eq!(message("0xff", false), Ok(Message::text("0xff")));
-        assert_eq!(message("0x00 ff2A", true), Ok(Message::Binary(vec![0, 255, 42].into())));
-        for bad in ["0", "xyz!", "+1", "ü"] {
-            assert!(message(bad, true).is_err(), "{bad}");
-        }
-    }
 }

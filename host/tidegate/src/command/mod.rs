@@ -1,4 +1,4 @@
-//! The commands, one a file, and what they share: a way to say something on stdout.
+//! The commands, one a file, and what they share: ways to say something.
 
 pub(crate) mod check;
 pub(crate) mod compile;
@@ -12,9 +12,15 @@ pub(crate) mod routes;
 pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod tail;
+pub(crate) mod test;
 
 use crate::failure::Failure;
 use std::io::{self, ErrorKind, Write as _};
+
+/// "1 route", "2 routes"
+pub(crate) fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
 
 /// Writes to stdout; a reader that has seen enough is no failure.
 fn say(text: &str) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use crate::{
     control,
     failure::Failure,
     report::{self, Report},
-    site::{self, Site},
+    site::{self, Ground, Site},
 };
 use std::{
     future::Future,
@@ -50,7 +50,7 @@ impl Serving {
         let workers = assemble::workers(config.workers)?;
         let (stop, wishes) = assemble::signals()?;
         let compiled = loaded.compiled();
-        let site = Site::new(app, config, &workers[0], loaded, table)?;
+        let site = Site::new(app, config, Ground::Real(workers[0].clone()), loaded, table)?;
         let door = control::open(&workers[0], &config.data, &site);
         let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
         tokio::spawn(reload_all(site.clone(), wishes));

@@ -1,0 +1,55 @@
+//! Clients in this process: connections that are pipes instead of sockets, and are served in every other way as those are.
+
+use crate::{http1, lifeline::Lifeline, server::Server};
+use std::{net::SocketAddr, sync::Arc};
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::watch,
+};
+
+/// What a pipe holds on its way, in each direction.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// A server that no network leads to. Dropping it ends its connections as a drain does.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidegate_edge::{Config, Local, Server, Version};
+/// use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
+/// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+///
+/// let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![] };
+/// let table = Table::new(&manifest, Exports::ALL).unwrap();
+/// let version = Arc::new(Version { app: Arc::new(FakeApp::default()), table });
+/// let local = Local::new(Server::new(Hub::new(Limits::default(), Default::default(), 1), version, Config::default()));
+///
+/// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// runtime.block_on(async {
+///     let mut pipe = local.connect();
+///     pipe.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+///     let mut answer = String::new();
+///     pipe.read_to_string(&mut answer).await.unwrap();
+///     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("/hello"));
+/// });
+/// ```
+pub struct Local {
+    server: Arc<Server>,
+    lifeline: Lifeline,
+    _stop: watch::Sender<bool>,
+}
+
+impl Local {
+    /// Serves nobody yet.
+    pub fn new(server: Arc<Server>) -> Local {
+        let (lifeline, stop, _) = Lifeline::new();
+        Local { server, lifeline, _stop: stop }
+    }
+
+    /// The client's end of a new connection, served on the current runtime.
+    pub fn connect(&self) -> DuplexStream {
+        let (client, server) = duplex(PIPE_BYTES);
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        tokio::spawn(http1::serve(server, peer, self.server.clone(), self.lifeline.clone()));
+        client
+    }
+}

@@ -1,0 +1,460 @@
+//! Plays a script's conversations with the real component: the real edge over pipes, rooms in memory, a clock that the script moves.
+
+use crate::{
+    assemble,
+    config::Config,
+    failure::Failure,
+    hex,
+    script::{Action, Check, Expected, Pairs, Payload, Step, Test},
+    site::{Ground, Site},
+};
+use bytes::Bytes;
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tidegate_edge::{
+    Local,
+    client::{Answer, Client, ClientError, Event, Received, request},
+};
+use tidegate_hub::{Close, EngineError, Found, Message, Publication, RoomId, manifest::AskedFor, path, testing::Memory};
+use tidegate_wasm::Clock;
+use tokio::{
+    io::DuplexStream,
+    runtime::Runtime,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::yield_now,
+    time::timeout,
+};
+
+/// When every test begins, in Unix milliseconds: any time will do, but the same in each run.
+const BEGIN: u64 = 2_000_000_000_000;
+/// For whatever is expected, in real time: an app may wait for something that no script moves.
+const WITHIN: Duration = Duration::from_secs(5);
+/// So often everything that can go on does, before nothing is said to move any more.
+const TURNS: usize = 500;
+/// Alarms of one and the same time: beyond it, one sets itself for ever.
+const ALARMS_MAX: u32 = 1000;
+
+/// What went wrong, and on which line.
+pub(crate) struct Failed {
+    pub(crate) line: usize,
+    pub(crate) what: String,
+}
+
+/// Plays one test against an app that nobody used before.
+pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), Failed> {
+    let Some(first) = test.steps.first() else { return Ok(()) };
+    let mut stage = Stage::new(app, config).map_err(|failure| Failed { line: first.line, what: failure.to_string() })?;
+    test.steps.iter().try_for_each(|Step { line, action }| stage.step(action).map_err(|what| Failed { line: *line, what }))
+}
+
+/// An app that is served to nobody but the script's people.
+struct Stage {
+    app: PathBuf,
+    config: Config,
+    memory: Memory,
+    clock: Clock,
+    /// Of the version that runs; dropped with it, everything stops at once.
+    life: Life,
+}
+
+struct Life {
+    runtime: Runtime,
+    site: Arc<Site>,
+    local: Local,
+    people: HashMap<String, Person>,
+}
+
+/// Somebody with a WebSocket or a feed.
+struct Person {
+    heard: UnboundedReceiver<Heard>,
+    /// None for feeds, and for those who went away.
+    does: Option<UnboundedSender<Does>>,
+}
+
+enum Does {
+    Say(Message),
+    Close(Close),
+}
+
+#[derive(Debug)]
+enum Heard {
+    Message(Message),
+    Event(Event),
+    Closed(Close),
+    Ended,
+}
+
+type Outcome<T = ()> = Result<T, String>;
+
+impl Stage {
+    fn new(app: &Path, config: &Config) -> Result<Stage, Failure> {
+        let (clock, memory) = (Clock::at(BEGIN), Memory::default());
+        let mut config = config.clone();
+        config.app.clock = Some(clock.clone());
+        let life = Life::begin(app, &config, &memory, &clock)?;
+        Ok(Stage { app: app.to_owned(), config, memory, clock, life })
+    }
+
+    fn step(&mut self, action: &Action) -> Outcome {
+        match action {
+            Action::Restart => {
+                // The old life ends before the new one begins.
+                self.life.people.values_mut().for_each(|person| *person = Person::gone());
+                let people = std::mem::take(&mut self.life.people);
+                let life = Life::begin(&self.app, &self.config, &self.memory, &self.clock).map_err(|failure| failure.to_string())?;
+                std::mem::replace(&mut self.life, Life { people, ..life }).runtime.shutdown_background();
+                Ok(())
+            }
+            Action::FailNextCommit => {
+                self.memory.fail_next([EngineError::Io("the script asked for it".into())]);
+                Ok(())
+            }
+            Action::Advance { time } => self.life.advance(&self.clock, *time),
+            Action::Reload { file } => {
+                let done = self.life.reload(file.as_deref());
+                self.app = file.clone().unwrap_or(std::mem::take(&mut self.app));
+                done
+            }
+            action => {
+                let Life { runtime, site, local, people } = &mut self.life;
+                runtime.block_on(async {
+                    let done = act(action, site, local, people).await;
+                    settle().await;
+                    done
+                })
+            }
+        }
+    }
+}
+
+/// Lets everything go on that can.
+async fn settle() {
+    for _ in 0..TURNS {
+        yield_now().await;
+    }
+}
+
+impl Life {
+    fn begin(app: &Path, config: &Config, memory: &Memory, clock: &Clock) -> Result<Life, Failure> {
+        let runtime = assemble::runtime()?;
+        let site = runtime.block_on(async {
+            let (loaded, table) = assemble::load(app, config.app.clone()).await?;
+            Site::new(app, config, Ground::Test(memory.clone(), clock.clone()), loaded, table)
+        })?;
+        let local = Local::new(site.server().clone());
+        Ok(Life { runtime, site, local, people: HashMap::new() })
+    }
+
+    fn reload(&self, file: Option<&Path>) -> Outcome {
+        if let Some(file) = file {
+            self.site.set_app(file);
+        }
+        self.runtime.block_on(async {
+            self.site.reload().await.map_err(|failure| failure.to_string())?;
+            settle().await;
+            Ok(())
+        })
+    }
+
+    /// Alarms that become due are called at their time, and in their order.
+    fn advance(&self, clock: &Clock, time: Duration) -> Outcome {
+        let until = clock.now() + time.as_millis() as u64;
+        let mut at_once = 0;
+        loop {
+            let next = self.site.rooms().and_then(|rooms| rooms.next_alarm()).filter(|due| *due <= until);
+            let now = next.unwrap_or(until).max(clock.now());
+            at_once = if now > clock.now() { 0 } else { at_once + 1 };
+            if at_once > ALARMS_MAX {
+                return Err("an alarm sets itself to the time that it is called at, again and again".into());
+            }
+            clock.set(now);
+            self.runtime.block_on(async {
+                match self.site.rooms() {
+                    Some(rooms) => rooms.tick(now),
+                    None => self.site.hub().tick(now),
+                }
+                settle().await;
+            });
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn act(action: &Action, site: &Site, local: &Local, people: &mut HashMap<String, Person>) -> Outcome {
+    match action {
+        Action::Connect { who, to, headers, protocols, status, protocol } => {
+            let url = format!("ws://localhost{to}");
+            let opened = within(Client::over(local.connect(), &url, headers, protocols)).await?;
+            match opened {
+                Ok(client) if *status == 101 => {
+                    if client.protocol() != protocol.as_deref().or(client.protocol()) {
+                        return Err(format!("the app chose the subprotocol {:?}", client.protocol().unwrap_or_default()));
+                    }
+                    people.insert(who.clone(), Person::with_socket(client));
+                    Ok(())
+                }
+                Ok(_) => Err(format!("{who} has a WebSocket, and was to be refused with {status}")),
+                Err(ClientError::Refused(refused, _)) if refused.as_u16() == *status => Ok(()),
+                Err(error) => Err(format!("{who} has no WebSocket: {error}")),
+            }
+        }
+        Action::Subscribe { who, to, headers, status } => {
+            let mut headers = headers.clone();
+            headers.push(("accept".into(), "text/event-stream".into()));
+            let answer = ask(local, "GET", to, &headers, &Payload::Text(String::new())).await?;
+            if answer.status.as_u16() != *status {
+                return Err(format!("{who} was answered {}", answer.status));
+            }
+            if *status == 200 {
+                people.insert(who.clone(), Person::with_feed(answer));
+            }
+            Ok(())
+        }
+        Action::Say { who, payload } => person(people, who)?.does(who, Does::Say(message(payload))),
+        Action::Close { who, code, reason } => person(people, who)?.does(who, Does::Close(Close::new(*code, reason))),
+        Action::Vanish { who } => people.remove(who).map(drop).ok_or_else(|| nobody(who)),
+        Action::Expect { who, what } => expect(who, person(people, who)?, what).await,
+        Action::Request { method, path, headers, body, status, checks, answer } => {
+            let got = ask(local, method, path, headers, body).await?;
+            check_answer(got, *status, checks, answer).await
+        }
+        Action::Publish { topic, payload, event } => {
+            let publication = Publication { event: event.as_deref().map(Into::into), ..Publication::new(message(payload)) };
+            site.hub().publish(topic, publication).map(drop).map_err(|error| format!("not published: {error}"))
+        }
+        Action::Sleep { path } => {
+            let room = room_at(site, path)?;
+            let rooms = site.rooms().expect("a room's route brings rooms");
+            if rooms.sleep(&room) { Ok(()) } else { Err(format!("{room} is busy, and can't sleep")) }
+        }
+        Action::Advance { .. } | Action::Reload { .. } | Action::Restart | Action::FailNextCommit => {
+            unreachable!("these are done to everybody")
+        }
+    }
+}
+
+/// Where the routes of the present version lead.
+fn room_at(site: &Site, path: &str) -> Outcome<RoomId> {
+    let parsed = path::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
+    let version = site.server().version();
+    let rooms_of = |asked| match version.table.find("GET", asked, &parsed) {
+        Found::Route { index, params, .. } => Some((version.table.route(index)?.room.clone()?, params)),
+        _ => None,
+    };
+    let found = [AskedFor::WebSocket, AskedFor::Events, AskedFor::Other].into_iter().find_map(rooms_of);
+    let (class, params) = found.ok_or_else(|| format!("{path} leads to no room"))?;
+    RoomId::of_params(&class, params.iter().map(|(_, value)| value.as_str())).map_err(|error| format!("{path}: {error}"))
+}
+
+async fn ask(local: &Local, method: &str, path: &str, headers: &Pairs, body: &Payload) -> Outcome<Answer> {
+    let mut head = http::Request::builder().method(method).uri(path).header("host", "localhost");
+    for (name, value) in headers {
+        head = head.header(name, value);
+    }
+    let body = match body {
+        Payload::Text(text) => Bytes::from(text.clone()),
+        Payload::Binary(bytes) => Bytes::from(bytes.clone()),
+    };
+    let head = head.body(body).map_err(|error| format!("that is no request: {error}"))?;
+    within(request(local.connect(), head)).await?.map_err(|error| error.to_string())
+}
+
+async fn check_answer(mut answer: Answer, status: Option<u16>, checks: &[Check], headers: &Pairs) -> Outcome {
+    let (got, mut body) = (answer.status, Vec::new());
+    while let Some(piece) = within(answer.piece()).await?.map_err(|error| error.to_string())? {
+        body.extend_from_slice(&piece);
+    }
+    let shown = shown(&body);
+    match status {
+        Some(status) if got.as_u16() != status => return Err(format!("answered {got} instead of {status}: {shown}")),
+        None if !got.is_success() => return Err(format!("answered {got}: {shown}")),
+        _ => {}
+    }
+    for (name, value) in headers {
+        let had = answer.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        if had.as_ref() != Some(value) {
+            return Err(format!("the header {name} is {had:?} instead of {value:?}"));
+        }
+    }
+    let wrong = checks.iter().find_map(|check| differs(check, &body, None));
+    wrong.map_or(Ok(()), |wanted| Err(format!("answered {shown} instead of {wanted}")))
+}
+
+async fn expect(who: &str, person: &mut Person, what: &Expected) -> Outcome {
+    if *what == Expected::Nothing {
+        settle().await;
+        return match person.heard.try_recv() {
+            Ok(heard) => Err(format!("{who} heard {}, and nothing was to come", told(&heard))),
+            Err(_) => Ok(()),
+        };
+    }
+    let wanted = match what {
+        Expected::Message(checks) => checks.iter().map(wanted).collect::<Vec<_>>().join(" and "),
+        Expected::Closed(code, _) => format!("the close {code}"),
+        Expected::Ended => "the end of the feed".into(),
+        Expected::Nothing => unreachable!("it is looked at above"),
+    };
+    let heard = match timeout(WITHIN, person.heard.recv()).await {
+        Ok(Some(heard)) => heard,
+        Ok(None) => return Err(format!("{who} is gone, and was to hear {wanted}")),
+        Err(_) => return Err(format!("{who} heard nothing in {} s, and was to hear {wanted}", WITHIN.as_secs())),
+    };
+    let fits = match (what, &heard) {
+        (Expected::Message(checks), Heard::Message(message)) => {
+            let (Message::Text(_) | Message::Binary(_)) = message;
+            checks.iter().all(|check| differs(check, bytes(message), None).is_none())
+        }
+        (Expected::Message(checks), Heard::Event(event)) => {
+            checks.iter().all(|check| differs(check, event.data.as_bytes(), event.name.as_deref()).is_none())
+        }
+        (Expected::Closed(code, reason), Heard::Closed(close)) => {
+            close.code == *code && reason.as_ref().is_none_or(|reason| close.reason.contains(&**reason))
+        }
+        (Expected::Ended, Heard::Ended) => true,
+        _ => false,
+    };
+    if fits { Ok(()) } else { Err(format!("{who} heard {} instead of {wanted}", told(&heard))) }
+}
+
+/// What was wanted, if it is something else.
+fn differs(check: &Check, bytes: &[u8], event: Option<&str>) -> Option<String> {
+    let text = std::str::from_utf8(bytes);
+    let fits = match check {
+        Check::Text(wanted) => text == Ok(wanted),
+        Check::Contains(part) => text.is_ok_and(|text| text.contains(&**part)),
+        Check::Json(wanted) => serde_json::from_slice(bytes).is_ok_and(|had| has(&had, wanted)),
+        Check::Binary(wanted) => bytes == wanted,
+        Check::Event(wanted) => event == Some(wanted),
+    };
+    (!fits).then(|| wanted(check))
+}
+
+fn wanted(check: &Check) -> String {
+    match check {
+        Check::Text(text) => format!("{text:?}"),
+        Check::Contains(part) => format!("something with {part:?}"),
+        Check::Json(json) => json.to_string(),
+        Check::Binary(bytes) => hex::write(bytes),
+        Check::Event(name) => format!("an event {name:?}"),
+    }
+}
+
+/// Whether it has all that is wanted: an object may have more members.
+fn has(had: &Value, wanted: &Value) -> bool {
+    match (had, wanted) {
+        (Value::Object(had), Value::Object(wanted)) => {
+            wanted.iter().all(|(name, wanted)| had.get(name).is_some_and(|had| has(had, wanted)))
+        }
+        (Value::Array(had), Value::Array(wanted)) => {
+            had.len() == wanted.len() && had.iter().zip(wanted).all(|(had, wanted)| has(had, wanted))
+        }
+        (Value::Number(had), Value::Number(wanted)) => had.as_f64() == wanted.as_f64(),
+        (had, wanted) => had == wanted,
+    }
+}
+
+fn told(heard: &Heard) -> String {
+    match heard {
+        Heard::Message(message) => shown(bytes(message)),
+        Heard::Event(Event { name: Some(name), data }) => format!("the event {name:?} with {data:?}"),
+        Heard::Event(Event { name: None, data }) => format!("{data:?}"),
+        Heard::Closed(close) if close.reason.is_empty() => format!("the close {}", close.code),
+        Heard::Closed(close) => format!("the close {} ({})", close.code, close.reason),
+        Heard::Ended => "the end of the feed".into(),
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => format!("{text:?}"),
+        Err(_) => hex::write(bytes),
+    }
+}
+
+fn bytes(message: &Message) -> &[u8] {
+    match message {
+        Message::Text(text) => text.as_bytes(),
+        Message::Binary(bytes) => bytes,
+    }
+}
+
+fn message(payload: &Payload) -> Message {
+    match payload {
+        Payload::Text(text) => Message::text(text.clone()),
+        Payload::Binary(bytes) => Message::Binary(bytes.clone().into()),
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> Outcome<T> {
+    timeout(WITHIN, future).await.map_err(|_| format!("no answer in {} s", WITHIN.as_secs()))
+}
+
+fn person<'a>(people: &'a mut HashMap<String, Person>, who: &str) -> Outcome<&'a mut Person> {
+    people.get_mut(who).ok_or_else(|| nobody(who))
+}
+
+fn nobody(who: &str) -> String {
+    format!("nobody is called {who}: let them connect or subscribe first")
+}
+
+impl Person {
+    /// Whose connection broke off with the server.
+    fn gone() -> Person {
+        let (hear, heard) = unbounded_channel();
+        _ = hear.send(Heard::Closed(Close { code: 1006, reason: String::new() }));
+        Person { heard, does: None }
+    }
+
+    fn does(&self, who: &str, does: Does) -> Outcome {
+        let done = self.does.as_ref().is_some_and(|way| way.send(does).is_ok());
+        if done { Ok(()) } else { Err(format!("{who} has no WebSocket any more")) }
+    }
+
+    fn with_socket(mut client: Client<DuplexStream>) -> Person {
+        let (hear, heard) = unbounded_channel();
+        let (does, mut done) = unbounded_channel();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    does = done.recv() => match does {
+                        Some(Does::Say(message)) => _ = client.send(message).await,
+                        Some(Does::Close(close)) => client.close(close).await,
+                        None => return,
+                    },
+                    received = client.receive() => match received {
+                        Received::Message(message) => _ = hear.send(Heard::Message(message)),
+                        Received::Closed(close) => {
+                            _ = hear.send(Heard::Closed(close));
+                            return;
+                        }
+                    },
+                }
+            }
+        });
+        Person { heard, does: Some(does) }
+    }
+
+    fn with_feed(mut answer: Answer) -> Person {
+        let (hear, heard) = unbounded_channel();
+        tokio::spawn(async move {
+            let mut read = String::new();
+            while let Ok(Some(piece)) = answer.piece().await {
+                read += &String::from_utf8_lossy(&piece);
+                while let Some(event) = Event::take(&mut read) {
+                    if hear.send(Heard::Event(event)).is_err() {
+                        return;
+                    }
+                }
+            }
+            _ = hear.send(Heard::Ended);
+        });
+        Person { heard, does: None }
+    }
+}

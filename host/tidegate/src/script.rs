@@ -1,0 +1,502 @@
+//! Scripted conversations as they are written: TOML, read into steps, or refused with the line and what to write instead.
+
+use crate::quantity;
+use serde_json::Value;
+use std::{
+    borrow::Cow,
+    fmt,
+    ops::Range,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+/// One test: its steps are taken one after the other, against an app that nobody used before.
+#[derive(Debug)]
+pub(crate) struct Test {
+    pub(crate) name: String,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What somebody does, and the line on which that is written.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) line: usize,
+    pub(crate) action: Action,
+}
+
+/// What can be done.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Opens a WebSocket, or is refused with another status than 101.
+    Connect {
+        who: String,
+        to: String,
+        headers: Pairs,
+        protocols: Vec<String>,
+        status: u16,
+        protocol: Option<String>,
+    },
+    /// Opens a feed, or is refused with another status than 200.
+    Subscribe {
+        who: String,
+        to: String,
+        headers: Pairs,
+        status: u16,
+    },
+    Say {
+        who: String,
+        payload: Payload,
+    },
+    Expect {
+        who: String,
+        what: Expected,
+    },
+    Close {
+        who: String,
+        code: u16,
+        reason: String,
+    },
+    /// Goes away without a word.
+    Vanish {
+        who: String,
+    },
+    Request {
+        method: String,
+        path: String,
+        headers: Pairs,
+        body: Payload,
+        status: Option<u16>,
+        checks: Vec<Check>,
+        answer: Pairs,
+    },
+    /// From outside of the app.
+    Publish {
+        topic: String,
+        payload: Payload,
+        event: Option<String>,
+    },
+    /// The room of this path.
+    Sleep {
+        path: String,
+    },
+    Advance {
+        time: Duration,
+    },
+    /// Another version, of this file or of the same again.
+    Reload {
+        file: Option<PathBuf>,
+    },
+    /// As after a kill.
+    Restart,
+    FailNextCommit,
+}
+
+/// Names and values.
+pub(crate) type Pairs = Vec<(String, String)>;
+
+/// What is sent.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Payload {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+/// What somebody is to hear next.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Expected {
+    /// A message or event that passes all of these.
+    Message(Vec<Check>),
+    Nothing,
+    /// The end of a WebSocket, with a part of its reason.
+    Closed(u16, Option<String>),
+    /// The end of a feed.
+    Ended,
+}
+
+/// What a message, event or body is to be.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Check {
+    Text(String),
+    Contains(String),
+    /// Has at least these members, and otherwise is the same.
+    Json(Value),
+    Binary(Vec<u8>),
+    /// The name of an event.
+    Event(String),
+}
+
+/// What is wrong in a script, and on which line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Wrong {
+    pub(crate) line: usize,
+    pub(crate) what: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.line, self.what)
+    }
+}
+
+/// Reads a script; relative paths in it begin at `base`.
+pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, Wrong> {
+    let line = |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count();
+    let bad = |error: toml::de::Error| Wrong { line: line(error.span().unwrap_or_default()), what: error.message().replace('\n', ", ") };
+    let file = DeTable::parse(text).map_err(bad)?;
+    let reader = Reader { line: &line, base };
+    let mut fields = reader.fields(file.get_ref(), 1);
+    let tests = fields.tables("test")?;
+    fields.end()?;
+    if tests.is_empty() {
+        return Err(Wrong { line: 1, what: "no test is here: begin one with [[test]]".into() });
+    }
+    tests.into_iter().map(|(at, table)| reader.test(at, table)).collect()
+}
+
+struct Reader<'a> {
+    line: &'a dyn Fn(Range<usize>) -> usize,
+    base: &'a Path,
+}
+
+type Tables<'a, 't> = Vec<(usize, &'a DeTable<'t>)>;
+
+/// The keys of one table that were not asked for yet.
+struct Fields<'a, 't> {
+    left: Vec<(&'a Spanned<Cow<'t, str>>, &'a Spanned<DeValue<'t>>)>,
+    known: Vec<&'static str>,
+    line: &'a dyn Fn(Range<usize>) -> usize,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn fields<'t>(&self, table: &'a DeTable<'t>, at: usize) -> Fields<'a, 't> {
+        Fields { left: table.iter().collect(), known: Vec::new(), line: self.line, at }
+    }
+
+    fn test(&self, at: usize, table: &'a DeTable<'_>) -> Result<Test, Wrong> {
+        let mut fields = self.fields(table, at);
+        let name = fields.needed("name")?;
+        let steps = fields.tables("steps")?;
+        fields.end()?;
+        let steps = steps.into_iter().map(|(line, table)| {
+            let mut fields = self.fields(table, line);
+            let action = self.action(&mut fields)?;
+            fields.end()?;
+            Ok(Step { line, action })
+        });
+        Ok(Test { name, steps: steps.collect::<Result<_, _>>()? })
+    }
+
+    /// The first key says what is done, the others how.
+    fn action(&self, fields: &mut Fields<'a, '_>) -> Result<Action, Wrong> {
+        if let Some(who) = fields.text("connect")? {
+            let (to, headers, protocols) = (fields.needed("to")?, fields.pairs("headers")?, fields.list("protocols")?);
+            return Ok(Action::Connect {
+                who,
+                to,
+                headers,
+                protocols,
+                status: fields.status()?.unwrap_or(101),
+                protocol: fields.text("protocol")?,
+            });
+        }
+        if let Some(who) = fields.text("subscribe")? {
+            let (to, headers) = (fields.needed("to")?, fields.pairs("headers")?);
+            return Ok(Action::Subscribe { who, to, headers, status: fields.status()?.unwrap_or(200) });
+        }
+        if let Some(who) = fields.text("say")? {
+            return Ok(Action::Say { who, payload: fields.payload()? });
+        }
+        if let Some(who) = fields.text("expect")? {
+            return Ok(Action::Expect { who, what: fields.expected()? });
+        }
+        if let Some(who) = fields.text("close")? {
+            let code = fields.number("code")?.unwrap_or(1000);
+            return Ok(Action::Close { who, code, reason: fields.text("reason")?.unwrap_or_default() });
+        }
+        if let Some(who) = fields.text("vanish")? {
+            return Ok(Action::Vanish { who });
+        }
+        if let Some(request) = fields.text("request")? {
+            let (method, path) =
+                request.split_once(' ').ok_or_else(|| fields.wrong("request", "write method and path, as in \"GET /users/7\""))?;
+            let (headers, body) = (fields.pairs("headers")?, fields.body()?);
+            let (status, answer) = (fields.status()?, fields.pairs("header")?);
+            return Ok(Action::Request {
+                method: method.into(),
+                path: path.into(),
+                headers,
+                body,
+                status,
+                checks: fields.checks()?,
+                answer,
+            });
+        }
+        if let Some(topic) = fields.text("publish")? {
+            return Ok(Action::Publish { topic, event: fields.text("event")?, payload: fields.payload()? });
+        }
+        if let Some(path) = fields.text("sleep")? {
+            return Ok(Action::Sleep { path });
+        }
+        if let Some(time) = fields.text("advance")? {
+            let time = quantity::time(&time).map_err(|what| fields.wrong("advance", what))?;
+            return Ok(Action::Advance { time });
+        }
+        if let Some(file) = fields.take("reload") {
+            let file = match file.get_ref() {
+                DeValue::Boolean(true) => None,
+                DeValue::String(file) => Some(self.base.join(&**file)),
+                _ => return Err(fields.wrong("reload", "write true, or the file of another version")),
+            };
+            return Ok(Action::Reload { file });
+        }
+        for (key, action) in [("restart", Action::Restart), ("fail_next_commit", Action::FailNextCommit)] {
+            if fields.flag(key)? {
+                return Ok(action);
+            }
+        }
+        match fields.left.first() {
+            Some(_) => Err(fields.unknown()),
+            None => Err(Wrong { line: fields.at, what: format!("a step is one of {}", fields.known.join(", ")) }),
+        }
+    }
+}
+
+impl<'a, 't> Fields<'a, 't> {
+    fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
+        self.known.push(key);
+        let at = self.left.iter().position(|(name, _)| name.get_ref() == key)?;
+        let (name, value) = self.left.swap_remove(at);
+        self.at = (self.line)(name.span());
+        Some(value)
+    }
+
+    fn wrong(&self, key: &str, what: impl fmt::Display) -> Wrong {
+        Wrong { line: self.at, what: format!("{key}: {what}") }
+    }
+
+    fn text(&mut self, key: &'static str) -> Result<Option<String>, Wrong> {
+        match self.take(key).map(Spanned::get_ref) {
+            None => Ok(None),
+            Some(DeValue::String(text)) => Ok(Some(text.to_string())),
+            Some(_) => Err(self.wrong(key, "write a string")),
+        }
+    }
+
+    fn needed(&mut self, key: &'static str) -> Result<String, Wrong> {
+        self.text(key)?.ok_or_else(|| Wrong { line: self.at, what: format!("{key} is missing") })
+    }
+
+    fn number(&mut self, key: &'static str) -> Result<Option<u16>, Wrong> {
+        match self.take(key).map(Spanned::get_ref) {
+            None => Ok(None),
+            Some(DeValue::Integer(number)) => {
+                number.to_string().parse().map(Some).map_err(|_| self.wrong(key, "write a number below 65536"))
+            }
+            Some(_) => Err(self.wrong(key, "write a number")),
+        }
+    }
+
+    fn status(&mut self) -> Result<Option<u16>, Wrong> {
+        self.number("status")
+    }
+
+    fn flag(&mut self, key: &'static str) -> Result<bool, Wrong> {
+        match self.take(key).map(Spanned::get_ref) {
+            None => Ok(false),
+            Some(DeValue::Boolean(true)) => Ok(true),
+            Some(_) => Err(self.wrong(key, "write true, or leave it out")),
+        }
+    }
+
+    fn list(&mut self, key: &'static str) -> Result<Vec<String>, Wrong> {
+        let items = match self.take(key).map(Spanned::get_ref) {
+            None => return Ok(Vec::new()),
+            Some(DeValue::Array(items)) => items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect(),
+            Some(_) => None,
+        };
+        items.ok_or_else(|| self.wrong(key, "write a list of strings"))
+    }
+
+    fn pairs(&mut self, key: &'static str) -> Result<Pairs, Wrong> {
+        let pairs = match self.take(key).map(Spanned::get_ref) {
+            None => return Ok(Vec::new()),
+            Some(DeValue::Table(table)) => {
+                table.iter().map(|(name, value)| Some((name.get_ref().to_string(), value.get_ref().as_str()?.to_owned()))).collect()
+            }
+            Some(_) => None,
+        };
+        pairs.ok_or_else(|| self.wrong(key, "write { name = \"value\" }"))
+    }
+
+    fn tables(&mut self, key: &'static str) -> Result<Tables<'a, 't>, Wrong> {
+        let tables = match self.take(key).map(Spanned::get_ref) {
+            None => return Ok(Vec::new()),
+            Some(DeValue::Array(items)) => {
+                let table = |item: &'a Spanned<DeValue<'t>>| match item.get_ref() {
+                    DeValue::Table(table) => Some(((self.line)(item.span()), table)),
+                    _ => None,
+                };
+                items.iter().map(table).collect()
+            }
+            Some(_) => None,
+        };
+        tables.ok_or_else(|| self.wrong(key, format_args!("write a list of tables, as in [[{key}]]")))
+    }
+
+    fn json(&mut self, key: &'static str) -> Result<Option<Value>, Wrong> {
+        let json = self.take(key).map(|value| json(value.get_ref()));
+        json.map(|json| json.ok_or_else(|| self.wrong(key, "JSON has no dates"))).transpose()
+    }
+
+    fn binary(&mut self) -> Result<Option<Vec<u8>>, Wrong> {
+        let hex = self.text("hex")?;
+        hex.map(|hex| crate::hex::read(&hex).ok_or_else(|| self.wrong("hex", "write bytes in hex, as in \"00ff2a\""))).transpose()
+    }
+
+    /// One of text, json and hex.
+    fn payload(&mut self) -> Result<Payload, Wrong> {
+        self.maybe_payload("text")?.ok_or_else(|| Wrong { line: self.at, what: "say what: text, json or hex is missing".into() })
+    }
+
+    /// A request's: its text is called body, since text is the answer's.
+    fn body(&mut self) -> Result<Payload, Wrong> {
+        let text = self.text("body")?.map(Payload::Text);
+        let json = self.json("body_json")?.map(|json| Payload::Text(json.to_string()));
+        Ok(text.or(json).unwrap_or(Payload::Text(String::new())))
+    }
+
+    fn maybe_payload(&mut self, text: &'static str) -> Result<Option<Payload>, Wrong> {
+        let text = self.text(text)?.map(Payload::Text);
+        let json = self.json("json")?.map(|json| Payload::Text(json.to_string()));
+        Ok(text.or(json).or(self.binary()?.map(Payload::Binary)))
+    }
+
+    fn checks(&mut self) -> Result<Vec<Check>, Wrong> {
+        let text = self.text("text")?.map(Check::Text);
+        let contains = self.text("contains")?.map(Check::Contains);
+        let json = self.json("json")?.map(Check::Json);
+        let binary = self.binary()?.map(Check::Binary);
+        Ok([text, contains, json, binary].into_iter().flatten().collect())
+    }
+
+    fn expected(&mut self) -> Result<Expected, Wrong> {
+        if self.flag("nothing")? {
+            return Ok(Expected::Nothing);
+        }
+        if let Some(code) = self.number("closed")? {
+            return Ok(Expected::Closed(code, self.text("reason")?));
+        }
+        if self.flag("ended")? {
+            return Ok(Expected::Ended);
+        }
+        let event = self.text("event")?.map(Check::Event);
+        let checks: Vec<Check> = event.into_iter().chain(self.checks()?).collect();
+        if checks.is_empty() {
+            let what = "say what: text, contains, json, hex, event, closed, ended or nothing is missing";
+            return Err(Wrong { line: self.at, what: what.into() });
+        }
+        Ok(Expected::Message(checks))
+    }
+
+    fn unknown(&self) -> Wrong {
+        let (name, _) = self.left[0];
+        let nearest = self.known.iter().min_by_key(|known| strsim::damerau_levenshtein(name.get_ref(), known));
+        let nearest = nearest.expect("something is known everywhere");
+        Wrong { line: (self.line)(name.span()), what: format!("unknown key {:?}: did you mean {nearest:?}?", name.get_ref()) }
+    }
+
+    fn end(&self) -> Result<(), Wrong> {
+        if self.left.is_empty() { Ok(()) } else { Err(self.unknown()) }
+    }
+}
+
+fn json(value: &DeValue<'_>) -> Option<Value> {
+    Some(match value {
+        DeValue::String(text) => text.to_string().into(),
+        DeValue::Integer(number) => number.to_string().parse::<i64>().ok()?.into(),
+        DeValue::Float(number) => number.to_string().parse::<f64>().ok()?.into(),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(_) => return None,
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into(),
+        DeValue::Table(table) => {
+            let members = table.iter().map(|(name, value)| Some((name.get_ref().to_string(), json(value.get_ref())?)));
+            Value::Object(members.collect::<Option<_>>()?)
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn action(step: &str) -> Result<Action, String> {
+        let text = format!("[[test]]\nname = \"x\"\nsteps = [\n{{ {step} }},\n]\n");
+        parse(&text, Path::new("/base")).map(|mut tests| tests.remove(0).steps.remove(0).action).map_err(|wrong| wrong.to_string())
+    }
+
+    #[test]
+    fn every_step_is_read() {
+        let who = || "ann".to_owned();
+        let cases = [
+            ("vanish = \"ann\"", Action::Vanish { who: who() }),
+            ("close = \"ann\"", Action::Close { who: who(), code: 1000, reason: String::new() }),
+            (
+                "say = \"ann\", json = { a = [1, 2.5, true] }",
+                Action::Say { who: who(), payload: Payload::Text(r#"{"a":[1,2.5,true]}"#.into()) },
+            ),
+            ("say = \"ann\", hex = \"00 ff\"", Action::Say { who: who(), payload: Payload::Binary(vec![0, 255]) }),
+            ("expect = \"ann\", closed = 1011", Action::Expect { who: who(), what: Expected::Closed(1011, None) }),
+            (
+                "expect = \"ann\", event = \"tick\", json = { a = 1 }",
+                Action::Expect { who: who(), what: Expected::Message(vec![Check::Event("tick".into()), Check::Json(json!({ "a": 1 }))]) },
+            ),
+            ("sleep = \"/rooms/tea\"", Action::Sleep { path: "/rooms/tea".into() }),
+            ("advance = \"90s\"", Action::Advance { time: Duration::from_secs(90) }),
+            ("reload = true", Action::Reload { file: None }),
+            ("reload = \"next.wasm\"", Action::Reload { file: Some("/base/next.wasm".into()) }),
+            ("restart = true", Action::Restart),
+            ("fail_next_commit = true", Action::FailNextCommit),
+        ];
+        for (step, expected) in cases {
+            assert_eq!(action(step), Ok(expected), "{step}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_line_and_what_to_write_instead() {
+        let steps = [
+            ("conect = \"ann\"", "4: unknown key \"conect\": did you mean \"connect\"?"),
+            ("connect = \"ann\"", "4: to is missing"),
+            ("say = \"ann\"", "4: say what: text, json or hex is missing"),
+            ("say = \"ann\", txt = \"x\", text = \"y\"", "4: unknown key \"txt\": did you mean \"text\"?"),
+            ("say = 1, text = \"x\"", "4: say: write a string"),
+            ("say = \"ann\", hex = \"0\"", "4: hex: write bytes in hex, as in \"00ff2a\""),
+            ("expect = \"ann\"", "4: say what: text, contains, json, hex, event, closed, ended or nothing is missing"),
+            ("expect = \"ann\", nothing = false", "4: nothing: write true, or leave it out"),
+            ("advance = \"soon\"", "4: advance: \"soon\" is no time: write a number with ms, s, m, h or d, as in \"30s\""),
+            ("request = \"/\"", "4: request: write method and path, as in \"GET /users/7\""),
+            ("request = \"GET /\", status = 70000", "4: status: write a number below 65536"),
+            ("reload = 7", "4: reload: write true, or the file of another version"),
+            ("connect = \"ann\", to = \"/\", headers = [1]", "4: headers: write { name = \"value\" }"),
+        ];
+        for (step, told) in steps {
+            assert_eq!(action(step), Err(told.to_owned()), "{step}");
+        }
+        assert!(action("").unwrap_err().starts_with("4: a step is one of connect, subscribe, say, expect, "));
+        let files = [
+            ("", "1: no test is here: begin one with [[test]]"),
+            ("\ntests = 1", "2: unknown key \"tests\": did you mean \"test\"?"),
+            ("[[test]]\nsteps = []", "1: name is missing"),
+            ("test = 1", "1: test: write a list of tables, as in [[test]]"),
+        ];
+        for (file, told) in files {
+            assert_eq!(parse(file, Path::new("")).unwrap_err().to_string(), told, "{file:?}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `tidegate test`: conversations with real components, without a network.
+
+mod support;
+
+use std::{fs, path::Path};
+use support::{component, run};
+
+/// Plays one test with these steps against the app that misbehaves: exit code, and what is told.
+fn play(steps: &str) -> (Option<i32>, String) {
+    let place = tempfile::tempdir().unwrap();
+    let script = place.path().join("script.toml");
+    fs::write(&script, format!("[[test]]\nname = \"it\"\nsteps = [\n{steps}\n]\n")).unwrap();
+    fs::write(place.path().join("bad.wasm"), "no component").unwrap();
+    let app = component("rogue");
+    let output = run(&["test", app.to_str().unwrap(), script.to_str().unwrap(), "--log", "off"]);
+    let told = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), told.replace(place.path().to_str().unwrap(), "PLACE"))
+}
+
+#[test]
+fn the_conversations_of_every_example_pass() {
+    let examples = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")).unwrap();
+    let mut played = 0;
+    for example in examples.map(|entry| entry.unwrap()) {
+        let script = example.path().join("conversations.toml");
+        if script.is_file() {
+            let app = component(example.file_name().to_str().unwrap());
+            let output = run(&["test", app.to_str().unwrap(), script.to_str().unwrap()]);
+            assert!(output.status.success(), "{}\n{}", script.display(), String::from_utf8_lossy(&output.stdout));
+            played += 1;
+        }
+    }
+    assert!(played >= 5, "only {played} examples have conversations");
+}
+
+#[test]
+fn every_step_does_what_a_client_or_the_world_does() {
+    for steps in [
+        // A trap costs its connection, and nobody else.
+        r#"{ connect = "ann", to = "/socket" }, { connect = "bob", to = "/socket" },
+           { say = "ann", text = "do panic" }, { expect = "ann", closed = 1011, reason = "internal error" },
+           { say = "bob", text = "say fine" }, { expect = "bob", text = "fine" }"#,
+        // Who vanishes is closed with 1006, and is gone for the app.
+        r#"{ connect = "ann", to = "/socket?tag=x" }, { connect = "bob", to = "/socket" }, { vanish = "ann" },
+           { say = "bob", text = "tagged x" }, { expect = "bob", text = "" }"#,
+        // A feed follows what is published from outside.
+        r#"{ subscribe = "ann", to = "/feed?topic=news" }, { expect = "ann", event = "begun" },
+           { publish = "news", text = "high water", event = "alert" }, { expect = "ann", event = "alert", text = "high water" }"#,
+        // Events that can't be made durable have not happened.
+        r#"{ request = "POST /rooms/tea", body = "one", text = "0" }, { fail_next_commit = true },
+           { request = "POST /rooms/tea", body = "two", status = 500 }, { request = "GET /rooms/tea", text = "1\none" }"#,
+        // A room that was asleep wakes anew; one that is served again has what it kept.
+        r#"{ connect = "ann", to = "/rooms/tea" }, { say = "ann", text = "wake" }, { expect = "ann", text = "1" }, { sleep = "/rooms/tea" },
+           { say = "ann", text = "wake" }, { expect = "ann", text = "2" }, { restart = true }, { expect = "ann", closed = 1006 },
+           { connect = "ann", to = "/rooms/tea" }, { say = "ann", text = "wake" }, { expect = "ann", text = "3" }"#,
+        // Guards, headers of answers, refusals.
+        r#"{ request = "GET /guarded/calm", header = { x-guarded = "yes" }, contains = "calm" }, { request = "GET /status/204", status = 204 },
+           { connect = "ann", to = "/socket?refuse=1", status = 418 }, { connect = "ann", to = "/nowhere", status = 404 },
+           { request = "GET /socket", status = 426 }"#,
+        // The server closes a connection whose message is too large.
+        r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "close 4001" }, { expect = "ann", closed = 4001, reason = "asked" }"#,
+    ] {
+        assert_eq!(play(steps), (Some(0), "PLACE/script.toml\n  ok     it\n\n1 test passed, 0 failed\n".to_owned()), "{steps}");
+    }
+}
+
+#[test]
+fn what_was_not_expected_is_told_with_its_line() {
+    for (steps, told) in [
+        (r#"{ request = "GET /calm", text = "storm" }"#, "4: answered \"calm\" instead of \"storm\""),
+        (r#"{ request = "GET /calm", status = 404 }"#, "4: answered 200 OK instead of 404: \"calm\""),
+        ("\n{ request = \"GET /status/500\" }", "5: answered 500 Internal Server Error: \"\""),
+        (r#"{ request = "GET /calm", header = { x-no = "1" } }"#, "4: the header x-no is None instead of \"1\""),
+        (r#"{ say = "ann", text = "x" }"#, "4: nobody is called ann: let them connect or subscribe first"),
+        (r#"{ connect = "ann", to = "/socket?refuse=1" }"#, "4: ann has no WebSocket: refused with 418 I'm a teapot: only coffee\nhere"),
+        (r#"{ connect = "ann", to = "/socket", status = 403 }"#, "4: ann has a WebSocket, and was to be refused with 403"),
+        (
+            r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "say x" }, { expect = "ann", nothing = true }"#,
+            "4: ann heard \"x\", and nothing was to come",
+        ),
+        (
+            r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "close 4001" }, { expect = "ann", text = "x" }"#,
+            "4: ann heard the close 4001 (as asked) instead of \"x\"",
+        ),
+        (r#"{ sleep = "/calm" }"#, "4: /calm leads to no room"),
+        (r#"{ reload = "bad.wasm" }"#, "4: PLACE/bad.wasm is not WebAssembly"),
+    ] {
+        let (code, all) = play(steps);
+        assert!(code == Some(1) && all.contains(&format!("PLACE/script.toml:{told}")), "{steps}\n{told}\n{all}");
+        assert!(all.contains("  FAILED it\n") && all.ends_with("\n0 tests passed, 1 failed\n"), "{all}");
+    }
+}
+
+#[test]
+fn a_script_that_cannot_be_read_plays_nothing() {
+    for (steps, told) in [
+        (r#"{ sya = "ann" }"#, "PLACE/script.toml:4: unknown key \"sya\": did you mean \"say\"?"),
+        ("{ say = ", "PLACE/script.toml:5: missing array opening"),
+    ] {
+        let (code, all) = play(steps);
+        assert!(code == Some(2) && all.starts_with(&format!("error: {told}")), "{all}");
+    }
+    let output = run(&["test", "app.wasm", "/nowhere.toml"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+}
