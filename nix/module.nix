@@ -83,6 +83,8 @@ in
             "serve"
             "--listen"
             cfg.listen
+            "--data"
+            "/var/lib/tidegate/rooms"
           ]
           ++ lib.optionals (cfg.settings != { }) [
             "--config"
@@ -95,9 +97,12 @@ in
           ++ cfg.extraArgs
           ++ [ "${cfg.component}" ]
         );
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         Restart = "on-failure";
 
         DynamicUser = true;
+        StateDirectory = "tidegate"; # what rooms keep
+        StateDirectoryMode = "0700";
         CacheDirectory = "tidegate";
         CacheDirectoryMode = "0700"; # compiled code: whoever can write it is trusted
         LimitNOFILE = 1048576;

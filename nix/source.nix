@@ -10,6 +10,10 @@ lib.fileset.toSource {
     (root + "/Cargo.lock")
     (root + "/rust-toolchain.toml")
     (root + "/bench")
+    # The guide's crate is a member of the workspace; its pages are not read.
+    (root + "/docs/Cargo.toml")
+    (root + "/docs/build.rs")
+    (root + "/docs/guide.rs")
     (root + "/examples")
     (root + "/guest-sdk")
     (root + "/host")

@@ -5,6 +5,7 @@ let
   pkg = { outPath = "/run/tidegate"; meta.mainProgram = "tidegate"; };
   pkgs = {
     stdenv.hostPlatform.system = "x86_64-linux";
+    coreutils = "/run/coreutils";
     formats.toml = { }: {
       type = builtins.isAttrs;
       generate = name: _: "/run/${name}";
@@ -32,7 +33,7 @@ assert config.networking.firewall.allowedTCPPorts == [ 80 ];
 assert (evaluate least).networking.firewall.allowedTCPPorts == null;
 assert s.serviceConfig.AmbientCapabilities == [ "CAP_NET_BIND_SERVICE" ];
 assert leastService.AmbientCapabilities == [ ] && leastService.CapabilityBoundingSet == "";
-assert leastService.ExecStart == ''"/run/tidegate/bin/tidegate" "serve" "--listen" "127.0.0.1:8080" "/srv/app.wasm"'';
+assert leastService.ExecStart == ''"/run/tidegate/bin/tidegate" "serve" "--listen" "127.0.0.1:8080" "--data" "/var/lib/tidegate/rooms" "/srv/app.wasm"'';
 assert lib.hasSuffix ''"--config" "/run/tidegate.toml" "--assets" "/srv/public" "--env" "RATE=100%%$$" "/srv/app.wasm"'' s.serviceConfig.ExecStart;
 # the default package has to evaluate as well
 assert builtins.isString (toString top.services.tidegate.package.content);

@@ -59,8 +59,14 @@ impl Storage {
         Ok(there)
     }
 
-    /// Reads everything and compares: each block with its checksum, each room's size with its entries, alarms with rooms.
-    pub fn verify(&self) -> Result<Verified, EngineError> {
+    /// About as many entries as all rooms have: more, if much was overwritten.
+    pub fn entries_about(&self) -> usize {
+        self.tables.entries.approximate_len()
+    }
+
+    /// Reads everything and compares: each block with its checksum, each room's size with its entries, alarms with rooms. `each` is
+    /// called with each entry.
+    pub fn verify(&self, mut each: impl FnMut()) -> Result<Verified, EngineError> {
         let snapshot = self.tables.store.snapshot();
         let mut found = Verified::default();
         let mut by_number = HashMap::<u64, (RoomId, u64)>::new();
@@ -81,6 +87,7 @@ impl Storage {
         let garbage = snapshot.iter(&self.tables.garbage).map(|guard| guarded(|| guard.key())).collect::<Result<Vec<_>, _>>()?;
         for guard in snapshot.iter(&self.tables.entries) {
             let (key, value) = guarded(|| guard.into_inner())?;
+            each();
             let Some((number, text)) = entry_of(&key) else {
                 found.wrong("an entry's key is no text");
                 continue;
@@ -118,8 +125,9 @@ impl Storage {
         })
     }
 
-    /// Copies everything as it is at one moment, while commits go on, into a directory that is not there yet.
-    pub fn backup(&self, to: &Path) -> Result<(), OpenError> {
+    /// Copies everything as it is at one moment, while commits go on, into a directory that is not there yet. `each` is called with
+    /// each row: an entry, and a few more for each room.
+    pub fn backup(&self, to: &Path, mut each: impl FnMut()) -> Result<(), OpenError> {
         if to.exists() {
             return Err(OpenError::new(to, Why::Exists));
         }
@@ -133,6 +141,7 @@ impl Storage {
                 for guard in snapshot.iter(from) {
                     let (key, value) = guard.into_inner()?;
                     write.insert(to, key, value);
+                    each();
                     if write.len() >= COPY {
                         std::mem::replace(&mut write, copy.store.batch()).commit()?;
                     }

@@ -73,7 +73,7 @@ fn what_was_committed_is_there_after_a_restart() {
     }
     let storage = place.open();
     assert_eq!(storage.rooms(None, None, 9).unwrap().len(), 4);
-    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+    assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
     put(&storage, "tea", "new", "x").unwrap();
     assert_eq!(storage.range(&room("tea"), &Range::all(9)).unwrap().len(), 1);
     assert_eq!(storage.get(&room("milk"), "k"), Ok(Some("v".into())));
-    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+    assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
     assert_eq!(storage.log(&room("new")), Ok(vec!["said".into()]));
     assert_eq!(storage.get(&room("old with a key"), "k"), Ok(Some("old".into())));
     assert_eq!(storage.stored(&room("new")).unwrap().history, logged(u64::MAX));
-    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+    assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
 #[test]
@@ -149,15 +149,15 @@ fn a_backup_is_what_was_there_at_one_moment_and_takes_no_place_of_another() {
     let alarm = Some(Alarm { at: 5, attempt: 1 });
     run(storage.commit(Batch::new(room("alarm"), Stored { alarm, ..Stored::default() }))).unwrap();
     let copy = place.0.path().join("copy");
-    storage.backup(&copy).unwrap();
+    storage.backup(&copy, || {}).unwrap();
     put(&storage, "0", "later", "x").unwrap();
-    assert!(storage.backup(&copy).unwrap_err().to_string().contains("exists already"));
+    assert!(storage.backup(&copy, || {}).unwrap_err().to_string().contains("exists already"));
     let copied = Storage::open(&copy).unwrap();
-    let verified = copied.verify().unwrap();
+    let verified = copied.verify(|| {}).unwrap();
     assert_eq!((verified.rooms, verified.entries, verified.wrong), (8, 200, vec![]));
     assert_eq!((copied.get(&room("0"), "later"), copied.alarms().unwrap().len()), (Ok(None), 1));
     put(&copied, "new", "k", "v").unwrap();
-    assert_eq!(copied.verify().unwrap().wrong, [""; 0], "a new room gets a number of its own");
+    assert_eq!(copied.verify(|| {}).unwrap().wrong, [""; 0], "a new room gets a number of its own");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn rooms_are_listed_in_pages_deleted_and_compacted() {
     assert_eq!((delete("b"), delete("b")), (Ok(true), Ok(false)));
     storage.compact().unwrap();
     assert_eq!((names(None, 9), storage.rooms(Some("cha"), None, 9).unwrap().len()), ("a 6,c 6,d 6".into(), 0));
-    assert_eq!(storage.verify().unwrap().wrong, [""; 0]);
+    assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
 /// Every file of the directory, in the same order each time.
@@ -260,5 +260,5 @@ fn check_damaged(directory: &Path, name: &Path, damage: &Damage) {
             assert_eq!(value, "x".repeat(200), "{} {damage:?}", name.display());
         }
     }
-    _ = storage.verify();
+    _ = storage.verify(|| {});
 }

@@ -25,8 +25,8 @@ Examples:
   tidegate routes app.wasm --json
   tidegate data rooms
 
-Exit codes: 0 all went well; 1 the app, the port, the data or the disk; 2 what was typed or written in
-tidegate.toml; 130 or 143 a second SIGINT or SIGTERM.";
+Exit codes: 0 all went well; 1 the app, the port, the data or the disk; 2 what was typed, or written
+in tidegate.toml; 130 or 143 a second SIGINT or SIGTERM.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
@@ -54,12 +54,13 @@ Examples:
 
 Open WebSockets, feeds and rooms stay when the app changes. A page that has
   <script src=\"/__tidegate/dev.js\"></script>
-shows what doesn't build, and takes changed styles in place. With data-reload=\"assets\" it is loaded again when another of its files changes, with
-data-reload after each version of the app as well.
+shows what doesn't build, and takes changed styles in place. With data-reload=\"assets\" it is
+loaded again when another of its files changes, with data-reload after each version of the app too.
 In `tidegate serve` that script is empty.";
 
 const CHECK_HELP: &str = "\
-Each problem has a code; `tidegate explain TG003` says what it means. The exit code is 0 if the app can be served, 1 if not.";
+Each problem has a code; `tidegate explain TG003` says what it means. The exit code is 0 if the app
+can be served, 1 if not.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -72,9 +73,10 @@ Examples:
   tidegate compile app.wasm -o app.tide
   tidegate serve app.tide
 
-The file holds machine code, which runs outside of the sandbox: it is trusted as the tidegate binary is. It is taken only if it belongs to
-root or to the user who serves it, if nobody else may write to it, if it is whole, and if it was made by the same version for the same
-kind of processor. Never serve one that comes from elsewhere: compile the .wasm yourself.";
+The file holds machine code, which runs outside of the sandbox: it is trusted as the tidegate binary
+is. It is taken only if it belongs to root or to the user who serves it, if nobody else may write to
+it, if it is whole, and if it was made by the same version for the same kind of processor. Never
+serve one that comes from elsewhere: compile the .wasm yourself.";
 
 const TEST_HELP: &str = "\
 A script is a list of tests, each with steps:
@@ -91,7 +93,8 @@ A script is a list of tests, each with steps:
     { request = \"GET /health\", status = 200, text = \"ok\" },
   ]
 
-Each test begins with an app that nobody used. There are also subscribe, close, vanish, publish, restart and fail_next_commit.
+Each test begins with an app that nobody used. There are also subscribe, close, vanish, publish,
+restart and fail_next_commit.
 The exit code is 0 if all passed, 1 if not, 2 if a script can't be read.";
 
 const CONNECT_EXAMPLES: &str = "\
@@ -100,7 +103,8 @@ Examples:
   echo hi | tidegate connect ws://127.0.0.1:8080/echo --protocol v1.echo --header 'authorization: Bearer x'
   tidegate connect ws://127.0.0.1:8080/echo --bench 10000
 
-Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with another code than 1000, 1001 or none.";
+Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with
+another code than 1000, 1001 or none.";
 
 const TAIL_HELP: &str = "\
 Examples:
@@ -109,11 +113,13 @@ Examples:
   tidegate tail --route '/chat/{room}' --json
   tidegate tail --room chat/tea
 
-Nothing of it is kept: it begins when you ask, and a server whose log nobody watches spends nothing on it.";
+Nothing of it is kept: it begins when you ask, and a server whose log nobody watches spends nothing
+on it.";
 
 const RELOAD_HELP: &str = "\
-New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms stay; only WebSockets whose
-route the new version doesn't have are closed (1012). A file that can't be served changes nothing. SIGHUP does the same.";
+New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms
+stay; only WebSockets whose route the new version doesn't have are closed (1012). A file that can't
+be served changes nothing. SIGHUP does the same.";
 
 /// What was typed.
 #[derive(Parser)]

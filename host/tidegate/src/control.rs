@@ -134,7 +134,7 @@ async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
         (_, Some(to)) if to.is_absolute() => {
             let storage = site.storage().context("this app has no rooms: there is nothing to back up")?;
             tracing::info!("backing up to {}", to.display());
-            spawn_blocking(move || storage.backup(&to)).await??;
+            spawn_blocking(move || storage.backup(&to, || {})).await??;
             Ok("backed up".into())
         }
         _ => Err(anyhow!("there is no such command").into()),

@@ -16,7 +16,10 @@ mod listen;
 mod logging;
 mod play;
 mod problem;
+mod progress;
 mod quantity;
+#[cfg(test)]
+mod reference;
 mod report;
 mod script;
 mod site;

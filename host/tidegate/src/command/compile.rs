@@ -1,6 +1,6 @@
 //! `tidegate compile`: machine code ahead of time, for starts without a compiler.
 
-use crate::{args::CompileArgs, command::say, failure::Failure, problem::Unfit};
+use crate::{args::CompileArgs, command::say, failure::Failure, problem::Unfit, progress::Progress};
 use std::time::Instant;
 
 /// Writes the compiled file, and says how large it is.
@@ -11,7 +11,9 @@ pub(crate) fn run(args: &CompileArgs) -> Result<(), Failure> {
     if to == *app {
         return Err(Failure::usage(format!("{} would be written over: name another file with -o", app.display())));
     }
+    let progress = Progress::unknown(&format!("compiling {}", app.display()));
     let bytes = tidegate_wasm::compile(app, &to, &config.app).map_err(|error| Failure::Unfit(Unfit::load(app, &error)))?;
+    drop(progress);
     let (mib, took) = (bytes as f64 / (1 << 20) as f64, began.elapsed().as_secs_f64());
     say(&format!("{}: {mib:.1} MiB, compiled in {took:.1} s; for this version of tidegate on this kind of processor\n", to.display()))
 }

@@ -6,6 +6,7 @@ use crate::{
     command::say,
     control,
     failure::Failure,
+    progress::Progress,
 };
 use anyhow::{Context as _, anyhow, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead},
+    io::{self, BufRead, IsTerminal as _},
     ops::Bound,
 };
 use tidegate_disk::Storage;
@@ -28,7 +29,10 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
         return Err(anyhow!("there is no directory {}: name the one that serve was given with --data", args.data.display()).into());
     }
     let storage = match (Storage::open(&args.data), &args.command) {
-        (Err(error), DataCommand::Backup { to }) if error.is_locked() => return control::backup(&args.data, to),
+        (Err(error), DataCommand::Backup { to }) if error.is_locked() => {
+            let _progress = Progress::unknown("copying, by the server that has it open");
+            return control::backup(&args.data, to);
+        }
         (storage, _) => storage?,
     };
     match &args.command {
@@ -43,8 +47,14 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
             false => return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into()),
         },
         DataCommand::Verify => verify(&storage)?,
-        DataCommand::Compact => storage.compact()?,
-        DataCommand::Backup { to } => storage.backup(to)?,
+        DataCommand::Compact => {
+            let _progress = Progress::unknown("compacting");
+            storage.compact()?;
+        }
+        DataCommand::Backup { to } => {
+            let progress = Progress::of("copying", storage.entries_about() as u64);
+            storage.backup(to, || progress.step(1))?;
+        }
     }
     Ok(())
 }
@@ -80,6 +90,8 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
     if stored == Stored::default() {
         return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into());
     }
+    // Not beside what is written to the same terminal.
+    let progress = (!io::stdout().is_terminal()).then(|| Progress::of("exporting", stored.bytes));
     let alarm = stored.alarm.map(|alarm| json!({ "at": alarm.at, "attempt": alarm.attempt }));
     say(&format!("{}\n", json!({ "room": room.to_string(), "alarm": alarm })))?;
     let mut last: Option<String> = None;
@@ -91,6 +103,9 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
             Err(_) => format!("{}\n", json!({ "key": key, "base64": BASE64_STANDARD.encode(value) })),
         };
         say(&page.iter().map(line).collect::<String>())?;
+        if let Some(progress) = &progress {
+            progress.step(page.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum());
+        }
         match page.into_iter().next_back() {
             Some((key, _)) => last = Some(key),
             None => return Ok(()),
@@ -100,6 +115,7 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
 
 /// Reads what `export` wrote, of any number of rooms; a room that is there already is replaced. How many there were.
 async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow::Error> {
+    let _progress = Progress::unknown("importing");
     let (mut count, mut open) = (0, None::<Batch>);
     for (number, line) in (1..).zip(lines.lines()) {
         let line = line.context("the input can't be read")?;
@@ -150,7 +166,9 @@ fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {
 }
 
 fn verify(storage: &Storage) -> Result<(), Failure> {
-    let found = storage.verify()?;
+    let progress = Progress::of("reading", storage.entries_about() as u64);
+    let found = storage.verify(|| progress.step(1))?;
+    drop(progress);
     let summary = format!("{} rooms, {} entries, {} bytes", found.rooms, found.entries, found.bytes);
     if found.wrong.is_empty() {
         return say(&format!("{summary}: all is well\n"));

@@ -3,7 +3,7 @@
 use crate::{
     args::{DevArgs, LogFormat},
     assemble,
-    command::serve,
+    command::{plural, serve},
     config::Config,
     dev::{Built, Keys, Kind, News, Project, Watch},
     failure::Failure,
@@ -145,6 +145,7 @@ impl Author {
     async fn rebuild(&mut self, anyway: bool) -> Result<(), String> {
         let built = build(&self.project).await?;
         if !built.is_new && !anyway && self.news.error.is_none() {
+            say(&format!("built in {:.1} s: the component is as it was", built.took.as_secs_f64()));
             return Ok(());
         }
         let began = Instant::now();
@@ -154,15 +155,15 @@ impl Author {
         self.news.error = None;
         let kept = change.swapped;
         say(&format!(
-            "version {}: built in {:.1} s, swapped in {} ms, {} WebSockets and {} feeds kept",
+            "version {}: built in {:.1} s, swapped in {} ms, {} and {} kept",
             change.number,
             built.took.as_secs_f64(),
             swap.as_millis(),
-            kept.kept,
-            kept.feeds
+            plural(kept.kept, "WebSocket"),
+            plural(kept.feeds, "feed")
         ));
         if kept.closed > 0 {
-            say(&format!("{} WebSockets were closed (1012): their routes are gone", kept.closed));
+            say(&format!("{} closed (1012), as the new version has no route for that", plural(kept.closed, "WebSocket")));
         }
         Ok(())
     }
@@ -186,7 +187,7 @@ impl Author {
 
     fn list_connections(&self) {
         let conns = self.site.hub().connections().all();
-        say(&format!("{} WebSockets", conns.len()));
+        say(&plural(conns.len(), "WebSocket"));
         for conn in conns {
             let route = conn.route().map_or("", |route| route.pattern.as_str());
             let room = conn.room().map_or_else(String::new, |room| format!(" in room {room}"));
