@@ -23,7 +23,7 @@ use tokio_tungstenite::{
 /// # async fn example() -> Result<(), tidegate_edge::client::ClientError> {
 /// use tidegate_edge::client::{Client, Received};
 /// let mut client = Client::connect("ws://127.0.0.1:8080/echo", &[], &[]).await?;
-/// client.send("hi".into()).await?;
+/// client.send(tidegate_hub::Message::text("hi")).await?;
 /// assert!(matches!(client.receive().await, Received::Message(_)));
 /// # Ok(())
 /// # }
@@ -216,16 +216,18 @@ impl Event {
     ///
     /// ```
     /// use tidegate_edge::client::Event;
-    /// let mut read = ":\n\nid: 7\nevent: tick\ndata: a\ndata: b\n\ndata: half".to_owned();
+    /// let mut read = ":\n\nid: 7\nevent: tick\ndata: a\ndata:b\n\ndata: half".to_owned();
     /// assert_eq!(Event::take(&mut read), Some(Event { name: Some("tick".into()), data: "a\nb".into() }));
     /// assert_eq!((Event::take(&mut read), &*read), (None, "data: half"));
     /// ```
     pub fn take(read: &mut String) -> Option<Event> {
         while let Some(end) = read.find("\n\n") {
             let block: String = read.drain(..end + 2).collect();
-            let of = |field: &str| block.lines().filter_map(move |line| line.strip_prefix(field)?.strip_prefix(": ")).collect::<Vec<_>>();
+            let value =
+                |line, field| str::strip_prefix(line, field)?.strip_prefix(':').map(|value| value.strip_prefix(' ').unwrap_or(value));
+            let of = |field| block.lines().filter_map(|line| value(line, field)).collect::<Vec<_>>();
             let (names, data) = (of("event"), of("data"));
-            if block.lines().any(|line| line.starts_with("data")) {
+            if !data.is_empty() {
                 return Some(Event { name: names.last().map(ToString::to_string), data: data.join("\n") });
             }
         }
