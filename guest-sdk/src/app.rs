@@ -1,9 +1,10 @@
 //! The app: its routes and guards, and the way from an event to the handler that it is for.
 
 use crate::{
-    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Pass, Request, Response, Result, Room, Socket, Upgrade,
+    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request, Response, Result, Room, Socket, Upgrade,
     feed::{self, IntoFeed},
     guard::{self, IntoPass},
+    page::Mounted,
     room::{Class, Live},
     socket::Hooks,
     stream::{self, StreamHandler},
@@ -46,6 +47,7 @@ use tidegate_hub::{
 pub struct App {
     pub(crate) routes: Vec<Route>,
     pub(crate) guards: Vec<Guard>,
+    pub(crate) pages: Vec<Mounted>,
     classes: Vec<Class>,
 }
 
@@ -164,6 +166,18 @@ impl App {
         }
         let routes: [(&[&str], _); 3] = [(&["GET"], RoomEvents::Sockets), (&["GET"], RoomEvents::Feeds), (&[], RoomEvents::Requests)];
         routes.into_iter().fold(self, |app, (methods, events)| app.add(methods, pattern, Answers::Room(name.clone(), events)))
+    }
+
+    /// Answers GET with a page, and POST with its actions. See [`Page`].
+    pub fn page(mut self, pattern: &str, page: impl Page) -> App {
+        self.pages.push(Mounted::new(pattern, page, false));
+        self
+    }
+
+    /// The page for every path that nothing else answers, but "/". An app has one at most.
+    pub fn fallback(mut self, page: impl Page) -> App {
+        self.pages.push(Mounted::new("/{*rest}", page, true));
+        self
     }
 
     /// Runs before whatever has a path that the pattern covers, reserved paths included. A guard's

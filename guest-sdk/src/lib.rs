@@ -33,8 +33,11 @@ pub mod conn;
 pub mod cx;
 pub mod error;
 pub mod feed;
+pub mod form;
 pub mod guard;
+pub mod loader;
 pub mod message;
+pub mod page;
 pub mod position;
 pub mod presence;
 pub mod request;
@@ -59,8 +62,11 @@ pub use conn::{Conn, LimitError, SendError, clear_auto_response, find, ids, set_
 pub use cx::{Cx, Range, StorageError};
 pub use error::{Error, Result};
 pub use feed::Feed;
+pub use form::{Done, Field, Form};
 pub use guard::Pass;
+pub use loader::Sink;
 pub use message::Message;
+pub use page::{Loader, Page, View};
 pub use position::{Followed, Position};
 pub use presence::{Member, Presence};
 pub use request::Request;
@@ -76,8 +82,9 @@ pub use topic::{Publication, publish, publish_except};
 /// What an app needs every day: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Accept, App, CloseInfo, Conn, Cx, Error, Event, Feed, IntoResponse, Json, Message, Pass, Position, Publication, Reply, Request,
-        Response, Result, Room, Socket, Upgrade, find, ids, publish, publish_except, set_auto_response, sleep,
+        Accept, App, CloseInfo, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json, Loader, Message, Page, Pass, Position,
+        Publication, Reply, Request, Response, Result, Room, Sink, Socket, Upgrade, View, find, ids, publish, publish_except,
+        set_auto_response, sleep,
     };
 }
 

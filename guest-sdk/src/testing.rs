@@ -28,6 +28,7 @@ mod client;
 mod connect;
 mod heard;
 mod listener;
+mod pages;
 mod reply;
 mod rooms;
 mod server;
@@ -41,9 +42,10 @@ pub use client::ConnRef;
 pub use connect::Connect;
 pub use heard::Heard;
 pub use listener::FeedRef;
+pub use pages::{Load, Upload};
 pub use reply::Reply;
 pub use server::{Server, Streaming};
-use tidegate_hub::{Exports, Guard, Manifest, Route, Table, Target};
+use tidegate_hub::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Table, Target};
 
 /// Serves the app to this test.
 ///
@@ -79,5 +81,11 @@ fn manifest(app: &App) -> Manifest {
         room: route.handler.class().map(str::to_owned),
     });
     let guards = app.guards.iter().map(|guard| Guard { pattern: guard.pattern.clone() });
-    Manifest { routes: routes.collect(), guards: guards.collect() }
+    let pages = app.pages.iter().map(|page| Page {
+        pattern: page.pattern.clone(),
+        loaders: page.loaders.iter().map(|it| LoaderInfo { name: it.name.into(), live: it.live, awaited: it.awaited }).collect(),
+        actions: page.actions.iter().map(ToString::to_string).collect(),
+        fallback: page.fallback,
+    });
+    Manifest { routes: routes.collect(), guards: guards.collect(), pages: pages.collect() }
 }

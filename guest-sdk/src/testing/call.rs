@@ -30,7 +30,7 @@ impl Call<'_> {
         Call { method: "GET", connect, asked, body: b"", pieces_max }
     }
 
-    fn head(&self) -> Head {
+    pub(super) fn head(&self) -> Head {
         let headers = self.connect.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
         Head {
             method: self.method.to_owned(),
@@ -95,9 +95,9 @@ impl Server {
     }
 
     /// The headers that guards added, and whether all let the request pass.
-    fn guard(&self, head: &mut Head, path: &Path<'_>) -> (Headers, Result<(), Reply>) {
+    pub(super) fn guard(&self, head: &mut Head, path: &Path<'_>) -> (Headers, Result<(), Reply>) {
         let mut added = Headers::new();
-        for index in self.table.guards(path) {
+        for index in self.table.guards(&[path]) {
             let request = Request { head: Head { route: index, ..head.clone() }, body: Body::default() };
             match self.stage.event(|app| app.check(index, request)) {
                 None => return (added, Err(Reply::trap())),
@@ -128,6 +128,7 @@ impl Server {
             Target::Http if call.body.len() > self.stage.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
             Target::Http => self.answer(head, call).unwrap_or_else(|refusal| refusal).into(),
             Target::Stream => self.run_stream(head, call).into(),
+            Target::Page => self.page(head, call).unwrap_or_else(|refusal| refusal).into(),
             Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
             Target::Events => self.open_feed(head).unwrap_or_else(Answer::from),
         }

@@ -15,7 +15,7 @@ use std::{rc::Rc, sync::Arc};
 use tidegate_hub::{self as hub, Scope, Table, manifest::AskedFor};
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
-const PIECES_MAX: usize = 1000;
+pub(super) const PIECES_MAX: usize = 1000;
 
 /// A served app and its clients. Each call runs to its end, events that follow from it included.
 pub struct Server {

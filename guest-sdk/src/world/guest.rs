@@ -1,6 +1,7 @@
 //! The seam in wasm: handlers reach the host by imports, the host reaches handlers by exports.
 
 mod exports;
+mod form;
 mod io;
 mod room;
 
@@ -14,7 +15,8 @@ use crate::{
 use std::{mem::ManuallyDrop, ops};
 
 pub use exports::Served;
-pub(crate) use io::{Incoming, Outgoing, Wait, wait};
+pub(crate) use form::Form;
+pub(crate) use io::{Incoming, Outgoing, Wait, idle, wait};
 pub(crate) use room::{
     call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
     room_set_alarm,

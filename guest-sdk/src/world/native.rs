@@ -1,8 +1,10 @@
 //! The seam natively, for `testing`: the real hub without its walls, and a clock that nobody waits for.
 
+mod form;
 mod room;
 
 use crate::{Error, Followed, LimitError, Message, Position, Publication, Response, Result, SendError, stream::Gone};
+pub(crate) use form::Form;
 pub(crate) use room::{
     call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
     room_set_alarm, set_caller, set_now,
@@ -216,6 +218,17 @@ pub(crate) fn wait() {
     let (due, waker) = next.expect("a handler awaits something that nothing brings");
     NOW.set(*due);
     waker.wake();
+}
+
+/// For how long nothing can happen, if anything is waited for.
+pub(crate) fn idle() -> Option<Duration> {
+    let next = TIMERS.with_borrow(|timers| timers.iter().map(|(due, _)| **due).min());
+    Some(next?.saturating_sub(NOW.get()))
+}
+
+/// Lets so much time go.
+pub(crate) fn pass(duration: Duration) {
+    NOW.set(NOW.get() + duration);
 }
 
 /// A request's body that comes in pieces.

@@ -89,10 +89,14 @@ impl Stream for Channel {
     }
 }
 
+/// A fault in its author's words.
+pub(crate) fn told(fault: &Fault) -> String {
+    format!("{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log.")
+}
+
 /// A fault as its author wants to see it.
 pub(crate) fn show_fault(fault: &Fault, masked: &Answer) -> Answer {
-    let mut shown =
-        answer::text(masked.status(), &format!("{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log."));
+    let mut shown = answer::text(masked.status(), &told(fault));
     let kept = masked.headers().iter().filter(|(name, _)| **name != header::CONTENT_TYPE);
     shown.headers_mut().extend(kept.map(|(name, value)| (name.clone(), value.clone())));
     shown

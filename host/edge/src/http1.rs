@@ -6,6 +6,7 @@ use crate::{
     feed::FeedBody,
     handshake::{self, Refusal},
     lifeline::Lifeline,
+    pages::{self, Visit},
     server::{Server, Version},
     upgrade,
 };
@@ -84,6 +85,7 @@ impl Exchange {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
         match Path::parse(&target) {
             Ok(path) if path.is_host() => self.host_endpoint(request.method(), &path),
+            Ok(path) if pages::is_loaders(&path) && self.server.version().table.has_pages() => self.load(request, authority).await,
             Ok(path) => self.route(request, authority, &target, &path).await,
             Err(_) => answer::text(StatusCode::BAD_REQUEST, "the path has a broken percent-encoding or a control character"),
         }
@@ -99,21 +101,15 @@ impl Exchange {
                 Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
                 Err(refusal) => return *refusal,
             },
+            Found::Route { target: Target::Page, .. } if request.method() == Method::POST => match self.admit_form(&request, &authority) {
+                Ok(()) => None,
+                Err(refusal) => return *refusal,
+            },
             _ => None,
         };
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
-        let mut head = Request {
-            method: parts.method,
-            scheme: "http",
-            authority,
-            path: target.to_owned(),
-            headers: parts.headers,
-            params: Vec::new(),
-            peer: self.peer.as_ref().to_owned(),
-            route: 0,
-            context: Vec::new(),
-        };
+        let mut head = self.head(parts.method, authority, target, parts.headers);
         let is_upgrade = handshake.is_some();
         let route = match found {
             Found::Route { index, .. } => version.table.route(index).map(|route| route.pattern.as_str()),
@@ -122,7 +118,7 @@ impl Exchange {
         let place = Place { request: Some(target), route, conn: None };
         let decide = async {
             let mut added = Vec::new();
-            let outcome = match self.guard(&version, &mut head, path, &mut added).await {
+            let outcome = match self.guard(&version, &mut head, &[path], &mut added).await {
                 Ok(Some(refusal)) => Ok(refusal),
                 Ok(None) => self.dispatch(&version, head, path, found, handshake, body).await,
                 Err(fault) => Err(fault),
@@ -166,6 +162,8 @@ impl Exchange {
         let pages = self.server.config.pages.as_deref();
         let answer = match &**endpoint {
             "health" => Some(answer::text(StatusCode::OK, "ok")),
+            "client.js" => Some(pages::script(pages::CLIENT, "text/javascript; charset=utf-8")),
+            "client.d.ts" => Some(pages::script(pages::CLIENT_TYPES, "text/plain; charset=utf-8")),
             endpoint => dev::answer(endpoint, pages, self.lifeline.stopping.clone()),
         };
         match (answer, method) {
@@ -192,15 +190,15 @@ impl Exchange {
         Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not open a WebSocket here")))
     }
 
-    /// Runs the guards that cover the path; the answer of the one that does not pass.
+    /// Runs the guards that cover one of the paths; the answer of the one that does not pass.
     async fn guard(
         &self,
         version: &Version,
         head: &mut Request,
-        path: &Path<'_>,
+        paths: &[&Path<'_>],
         added: &mut Vec<Header>,
     ) -> Result<Option<Answer>, Fault> {
-        for index in version.table.guards(path) {
+        for index in version.table.guards(paths) {
             head.route = index;
             match version.app.check(index, head).await? {
                 Verdict::Answer(response) => return answer::from_app(response).map(Some),
@@ -244,7 +242,76 @@ impl Exchange {
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
                 upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, (handshake, on_upgrade, self.go_on)).await
             }
+            (Target::Page, _) => self.page(version, head, body).await,
             (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
+        }
+    }
+
+    async fn page(&self, version: &Arc<Version>, head: Request, body: Incoming) -> Result<Answer, Fault> {
+        let is_form = head.method == Method::POST;
+        let visit = self.visit(version, head);
+        match is_form {
+            true => pages::act::act(visit, body, async |body| self.collect(body).await).await,
+            false => pages::show::show(visit, None).await,
+        }
+    }
+
+    fn visit(&self, version: &Arc<Version>, head: Request) -> Visit {
+        let stopping = self.lifeline.stopping.clone();
+        Visit { server: self.server.clone(), version: version.clone(), stopping, request: Arc::new(head) }
+    }
+
+    /// One loader by itself: guarded as the page that declares it, whatever the client says that page's path is.
+    async fn load(&self, request: http::Request<Incoming>, authority: String) -> Answer {
+        let version = self.server.version();
+        if request.method() != Method::POST {
+            return method_not_allowed(&["POST".into()]);
+        }
+        if let Err(refusal) = self.admit_form(&request, &authority) {
+            return *refusal;
+        }
+        let (parts, body) = request.into_parts();
+        let form = match pages::load::form(&parts.headers) {
+            Ok(form) => form,
+            Err(refusal) => return refusal,
+        };
+        let body = match self.collect(body).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let wanted = match pages::load::read(&version, &body) {
+            Ok(wanted) => wanted,
+            Err(refusal) => return refusal,
+        };
+        let mut head = self.head(Method::GET, authority, &wanted.target, parts.headers);
+        let path = Path::parse(&wanted.target).expect("it was parsed before");
+        let own = Path::parse("/__loaders").expect("a path");
+        let route = version.table.route(wanted.route).map(|route| route.pattern.clone());
+        let place = Place { request: Some("/__loaders"), route: route.as_deref(), conn: None };
+        let mut added = Vec::new();
+        let answer = match self.guard(&version, &mut head, &[&path, &own], &mut added).await {
+            Ok(Some(refusal)) => refusal,
+            Ok(None) => {
+                head.route = wanted.route;
+                head.params = wanted.params;
+                pages::load::answer(self.visit(&version, head), form, &wanted.loader).await
+            }
+            Err(fault) => self.answer_fault(&fault, place),
+        };
+        tracing::debug!(target: ACCESS, route, status = answer.status().as_u16(), peer = &*self.peer, "POST /__loaders {}", wanted.loader);
+        self.with_headers(answer, added, place)
+    }
+
+    fn head(&self, method: Method, authority: String, path: &str, headers: HeaderMap) -> Request {
+        let (path, peer) = (path.to_owned(), self.peer.as_ref().to_owned());
+        Request { method, scheme: "http", authority, path, headers, params: Vec::new(), peer, route: 0, context: Vec::new() }
+    }
+
+    /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.
+    fn admit_form(&self, request: &http::Request<Incoming>, authority: &str) -> Result<(), Box<Answer>> {
+        match self.server.config.origins.admit(request.headers(), authority, self.server.config.require_origin) {
+            true => Ok(()),
+            false => Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not send forms here"))),
         }
     }
 

@@ -7,7 +7,7 @@
 //! use tidegate_edge::{Config, Server, Version, serve};
 //! use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
 //!
-//! let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![] };
+//! let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };
 //! let table = Table::new(&manifest, Exports::ALL).unwrap();
 //! let hub = Hub::new(Limits::default(), Default::default(), 1);
 //! let version = Arc::new(Version { app: Arc::new(FakeApp::default()), table });
@@ -35,6 +35,8 @@ mod fragments;
 mod feed;
 mod event_stream;
 mod assets;
+mod media;
+mod pages;
 mod dev;
 pub mod client;
 mod answer;

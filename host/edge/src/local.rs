@@ -18,7 +18,7 @@ const PIPE_BYTES: usize = 64 << 10;
 /// use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
 /// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 ///
-/// let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![] };
+/// let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };
 /// let table = Table::new(&manifest, Exports::ALL).unwrap();
 /// let version = Arc::new(Version { app: Arc::new(FakeApp::default()), table });
 /// let local = Local::new(Server::new(Hub::new(Limits::default(), Default::default(), 1), version, Config::default()));

@@ -1,6 +1,9 @@
 //! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
 
-use crate::{CloseInfo, Conn, Decision, Feed, Message, Request, Response, Transaction, Verdict};
+use crate::{
+    CloseInfo, Conn, Decision, Feed, Message, Request, Response, Transaction, Verdict,
+    page::{Form, Problem, Shell, Step, Update, View},
+};
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
 
@@ -28,6 +31,30 @@ pub trait App: Send + Sync + 'static {
     fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>>;
     /// A fresh instance for a room, which has it to itself until it is dropped.
     fn instance(&self) -> Call<'_, Box<dyn Instance>>;
+    /// Who answers for pages.
+    fn pages(&self) -> &dyn Pages;
+}
+
+/// Guest code for pages, by the index that they have in the manifest.
+pub trait Pages: Send + Sync {
+    /// WIT `pages.load`: in an instance of its own, until it is dropped.
+    fn load<'a>(&'a self, page: u32, loader: &'a str, request: &'a Request) -> Call<'a, Box<dyn Loader>>;
+    /// WIT `pages.render`.
+    fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell>;
+    /// WIT `pages.act`: in an instance of its own, until it is dropped.
+    fn act<'a>(&'a self, page: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>>;
+}
+
+/// One run of a loader. After a fault it is not asked again.
+pub trait Loader: Send {
+    /// WIT `pages.loader.next`.
+    fn next(&mut self) -> Call<'_, Result<Step, Problem>>;
+}
+
+/// One run of an action. After a fault, or when it is done, it is not asked again.
+pub trait Attempt: Send {
+    /// WIT `pages.attempt.next`.
+    fn next(&mut self) -> Call<'_, Update>;
 }
 
 /// Guest code that stands for one room.

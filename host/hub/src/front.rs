@@ -2,7 +2,7 @@
 
 use crate::{
     App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Manifest, Message, Request, Response, RoomId, Rooms, Streamed, Verdict,
-    app::{Instance, RoomAnswer, RoomEvent},
+    app::{Instance, Pages, RoomAnswer, RoomEvent},
     limits::LimitError,
     rooms::Version,
 };
@@ -116,6 +116,10 @@ impl App for Front {
 
     fn instance(&self) -> Call<'_, Box<dyn Instance>> {
         self.version.app.instance()
+    }
+
+    fn pages(&self) -> &dyn Pages {
+        self.version.app.pages()
     }
 }
 

@@ -78,8 +78,16 @@ pub struct Limits {
     pub close_within: Duration,
     /// For guards and `on-upgrade` together, then 503.
     pub upgrade_within: Duration,
-    /// Between two comments on a feed that is otherwise silent.
+    /// Between two comments on a feed that is otherwise silent, and between two signs of life of a page.
     pub comment_every: Duration,
+    /// How long the shell of a page waits for first values.
+    pub first_within: Duration,
+    /// For a loader that is not live to end, then 504 or its like.
+    pub loader_within: Duration,
+    /// A form in all, its files included; beyond it 413.
+    pub upload_bytes_max: usize,
+    /// For an action, and for the form that it reads, then 504.
+    pub upload_within: Duration,
 }
 
 impl Default for Limits {
@@ -120,6 +128,10 @@ impl Default for Limits {
             close_within: Duration::from_secs(5),
             upgrade_within: Duration::from_secs(10),
             comment_every: Duration::from_secs(15),
+            first_within: Duration::from_millis(50),
+            loader_within: Duration::from_secs(30),
+            upload_bytes_max: 100 << 20,
+            upload_within: Duration::from_secs(600),
         }
     }
 }

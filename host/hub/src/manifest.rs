@@ -6,7 +6,7 @@ use std::fmt;
 ///
 /// ```
 /// use tidegate_hub::{Exports, Manifest, Route, Table, Target};
-/// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![] };
+/// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
 /// assert!(Table::new(&manifest, Exports::ALL).is_ok());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,12 +15,23 @@ pub struct Manifest {
     pub routes: Vec<Route>,
     /// In the order in which they run.
     pub guards: Vec<Guard>,
+    /// In the order of the app, which counts them on their own.
+    pub pages: Vec<Page>,
 }
 
 impl Manifest {
     /// The route that answers what that one does, of this version or another.
     pub fn successor(&self, route: &Route) -> Option<u32> {
         self.routes.iter().position(|own| own.succeeds(route)).map(|index| index as u32)
+    }
+
+    /// The pattern of what requests name by this index: a route, or a page behind all routes.
+    pub fn pattern(&self, index: u32) -> Option<&str> {
+        let (index, routes) = (index as usize, self.routes.len());
+        match self.routes.get(index) {
+            Some(route) => Some(&route.pattern),
+            None => self.pages.get(index - routes).map(|page| page.pattern.as_str()),
+        }
     }
 
     /// Whether any route is of a room.
@@ -62,6 +73,44 @@ pub struct Guard {
     pub pattern: String,
 }
 
+/// HTML that the host answers GET with, and forms that it answers POST with (WIT `pages.page`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// As a route's.
+    pub pattern: String,
+    /// What brings its values.
+    pub loaders: Vec<LoaderInfo>,
+    /// What its forms do, by name.
+    pub actions: Vec<String>,
+    /// Whether it answers what nothing else does.
+    pub fallback: bool,
+}
+
+impl Page {
+    /// The route that leads to it.
+    pub fn route(&self) -> Route {
+        let methods: &[&str] = if self.actions.is_empty() { &["GET"] } else { &["GET", "POST"] };
+        let methods = methods.iter().copied().map(str::to_owned).collect();
+        Route { methods, ..Route::new("", &self.pattern, Target::Page) }
+    }
+
+    /// Its loader of this name.
+    pub fn loader(&self, name: &str) -> Option<&LoaderInfo> {
+        self.loaders.iter().find(|loader| loader.name == name)
+    }
+}
+
+/// What brings values to a page (WIT `pages.loader-info`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoaderInfo {
+    /// Of its page's own.
+    pub name: String,
+    /// Whether it has no deadline.
+    pub live: bool,
+    /// Whether the shell waits for its first value.
+    pub awaited: bool,
+}
+
 /// Who answers a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -73,6 +122,8 @@ pub enum Target {
     WebSocket,
     /// `events-handler`: a feed that the host holds.
     Events,
+    /// `pages`: HTML and forms.
+    Page,
 }
 
 impl Target {
@@ -83,6 +134,7 @@ impl Target {
             Target::Stream => "wasi:http/incoming-handler",
             Target::WebSocket => "tidegate:app/websocket-handler",
             Target::Events => "tidegate:app/events-handler",
+            Target::Page => "tidegate:app/pages",
         }
     }
 }
@@ -104,7 +156,7 @@ impl Target {
         match self {
             Target::WebSocket => AskedFor::WebSocket,
             Target::Events => AskedFor::Events,
-            Target::Http | Target::Stream => AskedFor::Other,
+            Target::Http | Target::Stream | Target::Page => AskedFor::Other,
         }
     }
 }
@@ -116,6 +168,7 @@ impl fmt::Display for Target {
             Target::Stream => "stream",
             Target::WebSocket => "websocket",
             Target::Events => "events",
+            Target::Page => "page",
         })
     }
 }
@@ -135,11 +188,14 @@ pub struct Exports {
     pub events: bool,
     /// `room-handler`
     pub room: bool,
+    /// `pages`
+    pub pages: bool,
 }
 
 impl Exports {
     /// Every handler.
-    pub const ALL: Exports = Exports { guard: true, http: true, stream: true, websocket: true, events: true, room: true };
+    pub const ALL: Exports =
+        Exports { guard: true, http: true, stream: true, websocket: true, events: true, room: true, pages: true };
 
     /// Whether there is a handler for this target.
     pub fn has(&self, target: Target) -> bool {
@@ -148,6 +204,7 @@ impl Exports {
             Target::Stream => self.stream,
             Target::WebSocket => self.websocket,
             Target::Events => self.events,
+            Target::Page => self.pages,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The router: from a method and a path to the one route that answers, by the most literal pattern.
 
 use crate::{
-    Exports, Manifest, Route, Target, Violation,
+    Exports, Manifest, Page, Route, Target, Violation,
     manifest::AskedFor,
     path::Path,
     pattern::{Cover, Pattern, Segment},
@@ -13,7 +13,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 ///
 /// ```
 /// use tidegate_hub::{manifest::AskedFor, path::Path, Exports, Found, Manifest, Route, Table, Target};
-/// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![] };
+/// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
 /// let table = Table::new(&manifest, Exports::ALL).unwrap();
 /// let found = table.find("GET", AskedFor::Other, &Path::parse("/users/7").unwrap());
 /// assert_eq!(found, Found::Route { index: 0, target: Target::Http, params: vec![("id".into(), "7".into())] });
@@ -22,6 +22,8 @@ pub struct Table {
     routes: Vec<Entry>,
     root: Node,
     guards: Vec<Cover>,
+    /// Their routes are behind all others.
+    pages: Vec<Page>,
 }
 
 struct Entry {
@@ -65,11 +67,12 @@ impl Table {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let mut table = Table { routes: Vec::new(), root: Node::default(), guards: Vec::new() };
-        for route in &manifest.routes {
+        let mut table = Table::empty();
+        for route in manifest.routes.iter().cloned().chain(manifest.pages.iter().map(Page::route)) {
             let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
-            table.insert(&pattern, route.clone());
+            table.insert(&pattern, route);
         }
+        table.pages = manifest.pages.clone();
         let covers = manifest.guards.iter().map(|guard| Cover::parse(&guard.pattern));
         table.guards = covers.collect::<Result<_, _>>().expect("the rules let only patterns pass");
         Ok(table)
@@ -77,11 +80,15 @@ impl Table {
 
     /// A component of `wasi:http` alone, built for any host: it answers every path that is not reserved.
     pub fn whole() -> Table {
-        let mut table = Table { routes: Vec::new(), root: Node::default(), guards: Vec::new() };
+        let mut table = Table::empty();
         for pattern in ["/", "/{*rest}"] {
             table.insert(&Pattern::parse(pattern).expect("a pattern"), Route::new("", pattern, Target::Stream));
         }
         table
+    }
+
+    fn empty() -> Table {
+        Table { routes: Vec::new(), root: Node::default(), guards: Vec::new(), pages: Vec::new() }
     }
 
     fn insert(&mut self, pattern: &Pattern, route: Route) {
@@ -95,6 +102,27 @@ impl Table {
         self.routes.get(index as usize).map(|entry| &entry.route)
     }
 
+    /// Whether there are any.
+    pub fn has_pages(&self) -> bool {
+        !self.pages.is_empty()
+    }
+
+    /// The page that a route of this index leads to, and its index among the pages.
+    pub fn page(&self, route: u32) -> Option<(u32, &Page)> {
+        let index = route.checked_sub(self.first_page())?;
+        Some((index, self.pages.get(index as usize)?))
+    }
+
+    /// The page of this pattern, as the app wrote it, and the index of its route.
+    pub fn page_of(&self, pattern: &str) -> Option<(u32, &Page)> {
+        let index = self.pages.iter().position(|page| page.pattern == pattern)?;
+        Some((self.first_page() + index as u32, &self.pages[index]))
+    }
+
+    fn first_page(&self) -> u32 {
+        (self.routes.len() - self.pages.len()) as u32
+    }
+
     /// Whether a route answers what that one of another version does.
     pub fn has_successor(&self, route: &Route) -> bool {
         self.successor(route).is_some()
@@ -105,9 +133,10 @@ impl Table {
         self.routes.iter().position(|entry| entry.route.succeeds(route)).map(|index| index as u32)
     }
 
-    /// Indices of the guards that run before this path, in their order.
-    pub fn guards<'a>(&'a self, path: &'a Path<'_>) -> impl Iterator<Item = u32> + 'a {
-        self.guards.iter().enumerate().filter(|(_, cover)| cover.covers(path)).map(|(index, _)| index as u32)
+    /// Indices of the guards that run before one of these paths, in their order.
+    pub fn guards<'a>(&'a self, paths: &'a [&'a Path<'_>]) -> impl Iterator<Item = u32> + 'a {
+        let covers = |cover: &Cover| paths.iter().any(|path| cover.covers(path));
+        self.guards.iter().enumerate().filter(move |(_, cover)| covers(cover)).map(|(index, _)| index as u32)
     }
 
     /// The route for a method and path. A literal segment goes before a parameter, a parameter
@@ -235,7 +264,7 @@ mod tests {
     fn table() -> Table {
         let mut routes: Vec<Route> = ROUTES.iter().map(|(method, pattern)| Route::new(method, pattern, Target::Http)).collect();
         routes.swap(4, 5); // a named method before "any"
-        Table::new(&Manifest { routes, guards: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+        Table::new(&Manifest { routes, guards: vec![], pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
     }
 
     #[test]
@@ -286,7 +315,7 @@ mod tests {
         let table = |targets: &[(&str, Target)]| {
             let route = |(method, target): &(&str, Target)| Route { room: Some("tea".into()), ..Route::new(method, "/tea", *target) };
             let routes = targets.iter().map(route).collect();
-            Table::new(&Manifest { routes, guards: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+            Table::new(&Manifest { routes, guards: vec![], pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
         };
         let all = [("GET", Target::WebSocket), ("GET", Target::Events), ("", Target::Http)];
         let cases = [

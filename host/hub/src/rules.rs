@@ -1,7 +1,7 @@
 //! The rules for an app's routes: what is refused at load, why, and what to write instead.
 
 use crate::{
-    Exports, Manifest, Route, Target,
+    Exports, Manifest, Page, Route, Target,
     name::check_class,
     pattern::{Cover, Pattern, Segment},
 };
@@ -28,6 +28,10 @@ pub enum Rule {
     Export,
     /// A room that can't be.
     Room,
+    /// A route answers the page's path.
+    PageRoute,
+    /// A loader or an action that can't be.
+    PageName,
 }
 
 impl Rule {
@@ -43,6 +47,8 @@ impl Rule {
             Rule::TargetMethod => "TG007",
             Rule::Export => "TG008",
             Rule::Room => "TG009",
+            Rule::PageRoute => "TG023",
+            Rule::PageName => "TG024",
         }
     }
 }
@@ -59,6 +65,8 @@ impl fmt::Display for Rule {
             Rule::TargetMethod => "not a method of this target",
             Rule::Export => "its handler is not exported",
             Rule::Room => "not a route of a room",
+            Rule::PageRoute => "a page where a route is",
+            Rule::PageName => "not a name of a loader or an action",
         })
     }
 }
@@ -68,11 +76,11 @@ impl fmt::Display for Rule {
 /// Its `Display` is one line: what, where, which rule and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// "route" or "guard".
+    /// "route", "guard" or "page".
     pub kind: &'static str,
     /// Its index in the manifest.
     pub index: usize,
-    /// The route's methods; empty for any, and for a guard.
+    /// The route's methods; empty for any, and for what is no route.
     pub methods: Vec<String>,
     /// As the app wrote it.
     pub pattern: String,
@@ -89,7 +97,7 @@ impl Violation {
     pub fn place(&self) -> String {
         let Violation { kind, index, pattern, .. } = self;
         let methods = match kind {
-            &"guard" => String::new(),
+            &("guard" | "page") => String::new(),
             _ if self.methods.is_empty() => "any ".to_owned(),
             _ => self.methods.join(",") + " ",
         };
@@ -110,6 +118,12 @@ impl<F: FnMut(Rule, String, &str)> Refuse for F {}
 
 /// Methods that a route may have; the host answers no other.
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+/// Methods of a page's path that are the host's.
+const PAGE_METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
+
+/// The name of a loader or an action.
+const PAGE_NAME_BYTES_MAX: usize = 64;
 
 /// Every rule that the manifest breaks, in its order; none if it may be served.
 pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
@@ -146,7 +160,56 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
             refuse(Rule::Pattern, why.to_string(), "");
         }
     }
+    for (index, page) in manifest.pages.iter().enumerate() {
+        let mut refuse = |rule: Rule, why: String, help: &str| {
+            let (pattern, help) = (page.pattern.clone(), help.to_owned());
+            violations.push(Violation { kind: "page", index, methods: vec![], pattern, rule, why, help });
+        };
+        if !exports.pages {
+            refuse(Rule::Export, String::new(), "export `tidegate:app/pages` from the component");
+        }
+        check_names("loader", page.loaders.iter().map(|loader| &loader.name), &mut refuse);
+        check_names("action", page.actions.iter(), &mut refuse);
+        match Pattern::parse(&page.pattern) {
+            Err(why) => refuse(Rule::Pattern, why.to_string(), ""),
+            Ok(pattern) => {
+                check_page(page, &pattern, &mut refuse);
+                earlier.check_page(index, page, &pattern, &mut refuse);
+            }
+        }
+    }
     violations
+}
+
+fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a String> + Clone, refuse: &mut impl Refuse) {
+    let is_valid = |name: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        (1..=PAGE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_part)
+    };
+    for (at, name) in names.clone().enumerate() {
+        if !is_valid(name) {
+            refuse(Rule::PageName, format!("{name:?} is no name of {kind}s"), "write 1 to 64 of letters, digits, '-', '_' and '.'");
+        } else if names.clone().take(at).any(|earlier| earlier == name) {
+            refuse(Rule::PageName, format!("the page has two {kind}s of the name {name:?}"), "give one of them another name");
+        }
+    }
+}
+
+fn check_page(page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
+    match (page.fallback, pattern.is_catch_all()) {
+        (false, true) => {
+            let why = "only the fallback page matches every path".to_owned();
+            refuse(Rule::CatchAll, why, "make it the fallback page, or give it a first segment, as in \"/docs/{*rest}\"");
+        }
+        (true, false) => {
+            let why = "the fallback page answers what nothing else does".to_owned();
+            refuse(Rule::CatchAll, why, "write \"/{*rest}\", or make it a page like the others");
+        }
+        _ if pattern.is_reserved() => {
+            refuse(Rule::Reserved, "paths that begin with \"__\" are the host's".into(), "begin with another segment");
+        }
+        _ => {}
+    }
 }
 
 fn check_methods(route: &Route, refuse: &mut impl Refuse) {
@@ -196,6 +259,7 @@ fn check_pattern(pattern: &Pattern, refuse: &mut impl Refuse) {
 #[derive(Default)]
 struct Earlier<'a> {
     by_shape: HashMap<String, Vec<(usize, &'a Route)>>,
+    pages: HashMap<String, usize>,
 }
 
 impl<'a> Earlier<'a> {
@@ -207,6 +271,25 @@ impl<'a> Earlier<'a> {
             refuse(rule, format!("route {at}{named} already answers it"), "remove one of them, or give them different methods or paths");
         }
         same_shape.push((index, route));
+    }
+
+    /// A page's path is its own, but for WebSockets and event streams, which are asked for by other requests.
+    fn check_page(&mut self, index: usize, page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
+        let shape = shape(pattern);
+        let takes = |route: &Route| {
+            let is_read = route.target.asked_for() == Target::Page.asked_for();
+            is_read && (route.methods.is_empty() || route.methods.iter().any(|method| PAGE_METHODS.contains(&method.as_str())))
+        };
+        let clash = self.by_shape.get(&shape).into_iter().flatten().find(|(_, route)| takes(route));
+        if let Some((at, route)) = clash {
+            let methods = if route.methods.is_empty() { "any method".to_owned() } else { route.methods.join(", ") };
+            let why = format!("route {at} answers {methods} of {:?}", route.pattern);
+            refuse(Rule::PageRoute, why, "GET, HEAD and POST of a page's path are the host's: remove the route, or give one of them another path");
+        }
+        match self.pages.get(&shape) {
+            Some(earlier) => refuse(Rule::Duplicate, format!("page {earlier} already answers it ({:?})", page.pattern), "remove one of them"),
+            None => _ = self.pages.insert(shape, index),
+        }
     }
 }
 
@@ -247,7 +330,7 @@ mod tests {
             target: *target,
             room: None,
         });
-        let manifest = Manifest { routes: routes.collect(), guards: vec![] };
+        let manifest = Manifest { routes: routes.collect(), guards: vec![], pages: vec![] };
         check(&manifest, exports).into_iter().map(|violation| (violation.index, violation.rule)).collect()
     }
 
@@ -370,7 +453,7 @@ mod tests {
             (&all[..1], none, &[(0, Rule::Export)]),
         ];
         for (index, (routes, exports, expected)) in cases.into_iter().enumerate() {
-            let manifest = Manifest { routes: routes.to_vec(), guards: vec![] };
+            let manifest = Manifest { routes: routes.to_vec(), guards: vec![], pages: vec![] };
             let broken: Vec<(usize, Rule)> = check(&manifest, exports).into_iter().map(|it| (it.index, it.rule)).collect();
             assert_eq!(broken, expected, "case {index}");
         }
@@ -417,23 +500,69 @@ mod tests {
     #[test]
     fn a_guard_may_cover_any_path_but_needs_its_handler_and_a_pattern() {
         let guards = ["/*", "/__loaders", "/{*rest}", "/private/*", "private", "/{}/*"].map(|pattern| Guard { pattern: pattern.into() });
-        let manifest = Manifest { routes: vec![], guards: guards.to_vec() };
+        let manifest = Manifest { routes: vec![], guards: guards.to_vec(), pages: vec![] };
         let broken = |exports| -> Vec<(usize, Rule)> { check(&manifest, exports).into_iter().map(|v| (v.index, v.rule)).collect() };
         assert_eq!(broken(Exports::ALL), [(4, Rule::Pattern), (5, Rule::Pattern)]);
         assert_eq!(broken(Exports::default()).iter().filter(|(_, rule)| *rule == Rule::Export).count(), 6);
     }
 
     #[test]
+    fn a_page_has_its_path_to_itself_and_names_that_can_be() {
+        use crate::LoaderInfo;
+        let page = |pattern: &str| Page { pattern: pattern.into(), ..Page::default() };
+        let fallback = |pattern: &str| Page { fallback: true, ..page(pattern) };
+        let loaders = |names: &[&str]| Page {
+            loaders: names.iter().map(|name| LoaderInfo { name: name.to_string(), ..LoaderInfo::default() }).collect(),
+            ..page("/p")
+        };
+        let actions = |names: &[&str]| Page { actions: names.iter().map(ToString::to_string).collect(), ..page("/p") };
+        let long = "n".repeat(65);
+        type Broken<'a> = &'a [(usize, Rule)];
+        let cases: [(&[(&str, &str, Target)], &[Page], Broken<'_>); 22] = [
+            (&[], &[page("/"), page("/products/{id}")], &[]),
+            (&[("DELETE", "/p", Target::Http), ("PUT", "/p", Target::Stream)], &[page("/p")], &[]),
+            (&[("GET", "/p", Target::WebSocket), ("GET", "/q", Target::Events)], &[page("/p"), page("/q")], &[]),
+            (&[("GET", "/p/{id}", Target::Http)], &[page("/p/new")], &[]),
+            (&[("POST", "/p", Target::Http)], &[page("/p")], &[(0, Rule::PageRoute)]),
+            (&[("POST", "/p/", Target::Stream)], &[page("//p")], &[(0, Rule::PageRoute)]),
+            (&[("", "/p", Target::Http)], &[page("/p")], &[(0, Rule::PageRoute)]),
+            (&[("GET", "/p/{x}", Target::Http)], &[page("/p/{id}")], &[(0, Rule::PageRoute)]),
+            (&[("HEAD", "/p", Target::Http)], &[page("/q"), page("/%70")], &[(1, Rule::PageRoute)]),
+            (&[], &[page("/p/{a}"), page("/p/{b}")], &[(1, Rule::Duplicate)]),
+            (&[], &[page("/{*rest}")], &[(0, Rule::CatchAll)]),
+            (&[], &[fallback("/{*rest}")], &[]),
+            (&[], &[fallback("/{*a}"), fallback("/{*b}")], &[(1, Rule::Duplicate)]),
+            (&[], &[fallback("/p")], &[(0, Rule::CatchAll)]),
+            (&[], &[page("/__loaders")], &[(0, Rule::Reserved)]),
+            (&[], &[page("/%5f_x/{id}")], &[(0, Rule::Reserved)]),
+            (&[], &[page("p")], &[(0, Rule::Pattern)]),
+            (&[], &[loaders(&["a", "b-c_d.e"]), page("/q")], &[]),
+            (&[], &[loaders(&["a", "a"])], &[(0, Rule::PageName)]),
+            (&[], &[loaders(&[""])], &[(0, Rule::PageName)]),
+            (&[], &[actions(&["a b", &long, "buy", "buy"])], &[(0, Rule::PageName), (0, Rule::PageName), (0, Rule::PageName)]),
+            (&[], &[Page { actions: vec!["a".into()], ..loaders(&["a"]) }], &[]),
+        ];
+        for (routes, pages, expected) in cases {
+            let route = |(methods, pattern, target): &(&str, &str, Target)| Route::new(methods, pattern, *target);
+            let manifest = Manifest { routes: routes.iter().map(route).collect(), guards: vec![], pages: pages.to_vec() };
+            let broken: Vec<(usize, Rule)> = check(&manifest, Exports::ALL).into_iter().map(|it| (it.index, it.rule)).collect();
+            assert_eq!(broken, expected, "{routes:?} {pages:?}");
+        }
+        let manifest = Manifest { pages: vec![page("/p")], ..Manifest::default() };
+        assert_eq!(check(&manifest, Exports { pages: false, ..Exports::ALL })[0].rule, Rule::Export);
+    }
+
+    #[test]
     fn every_rule_has_a_code_of_its_own() {
-        use Rule::{CatchAll, Duplicate, Export, Method, Pattern, Reserved, Room, Shadowed, TargetMethod};
-        let all = [Pattern, CatchAll, Reserved, Duplicate, Shadowed, Method, TargetMethod, Export, Room];
+        use Rule::{CatchAll, Duplicate, Export, Method, PageName, PageRoute, Pattern, Reserved, Room, Shadowed, TargetMethod};
+        let all = [Pattern, CatchAll, Reserved, Duplicate, Shadowed, Method, TargetMethod, Export, Room, PageRoute, PageName];
         let codes: Vec<String> = all.iter().map(|rule| rule.code().to_owned()).collect();
-        assert_eq!(codes, Vec::from_iter((1..=9).map(|number| format!("TG{number:03}"))));
+        assert_eq!(codes, Vec::from_iter((1..=9).chain(23..=24).map(|number| format!("TG{number:03}"))));
     }
 
     #[test]
     fn a_violation_says_in_one_line_what_to_write_instead() {
-        let manifest = Manifest { routes: vec![Route::new("get", "/a", Target::Http)], guards: vec![] };
+        let manifest = Manifest { routes: vec![Route::new("get", "/a", Target::Http)], guards: vec![], pages: vec![] };
         let line = check(&manifest, Exports::ALL)[0].to_string();
         assert_eq!(line, r#"route 0 (get "/a"): not a method of a route: methods are upper-case: write "GET""#);
     }

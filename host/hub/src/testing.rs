@@ -7,8 +7,9 @@ pub use memory::Memory;
 pub use suite::suite;
 
 use crate::{
-    Accept, App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Passed, Request, Response, Streamed, Transaction, Verdict,
+    Accept, App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Loader, Message, Pages, Passed, Request, Response, Streamed, Transaction, Verdict,
     app::{Instance, RoomAnswer, RoomEvent},
+    page::{Form, Outcome, Problem, Shell, Step, Update, View},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -46,7 +47,27 @@ pub struct FakeApp {
     pub subscribe: Answer<(Request, Option<String>), Result<Feed, Response>>,
     /// An event of a room, and what it may use.
     pub room: Arc<RoomScript>,
+    /// Name of a loader and request; what it gives, one after the other, and from then on that it has ended.
+    pub load: Answer<(String, Request), Vec<Loaded>>,
+    /// Request and view.
+    pub render: Answer<(Request, View), Shell>,
+    /// Name of an action and request, and its form; how far it comes.
+    pub act: Arc<ActionScript>,
 }
+
+/// What a loader gives when it is asked, or a moment in which it never answers.
+#[derive(Clone, Debug)]
+pub enum Loaded {
+    /// At once.
+    Step(Result<Step, Problem>),
+    /// Never.
+    Stuck,
+    /// It faults.
+    Fault(Fault),
+}
+
+/// What an action does with its form.
+pub type ActionScript = dyn Fn(String, Request, Box<dyn Form>) -> Call<'static, Vec<Update>> + Send + Sync;
 
 impl Default for FakeApp {
     fn default() -> FakeApp {
@@ -72,6 +93,12 @@ impl Default for FakeApp {
                     RoomEvent::Subscribe(..) => RoomAnswer::Feed(Ok(Feed::default())),
                     _ => RoomAnswer::Done,
                 })
+            }),
+            load: Box::new(|_| Ok(Vec::new())),
+            render: Box::new(|(request, _)| Ok(Shell { status: 200, headers: vec![], html: request.path })),
+            act: Arc::new(|name, _, _| {
+                let outcome = Outcome::Success { value: format!("{name:?}"), stale: vec![] };
+                ready(Ok(vec![Update::Done(Ok(outcome))]))
             }),
         }
     }
@@ -120,6 +147,10 @@ impl App for FakeApp {
     fn instance(&self) -> Call<'_, Box<dyn Instance>> {
         ready(Ok(Box::new(FakeInstance(self.room.clone())) as Box<dyn Instance>))
     }
+
+    fn pages(&self) -> &dyn Pages {
+        self
+    }
 }
 
 struct FakeInstance(Arc<RoomScript>);
@@ -127,5 +158,50 @@ struct FakeInstance(Arc<RoomScript>);
 impl Instance for FakeInstance {
     fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer> {
         ready((self.0)(event, transaction))
+    }
+}
+
+impl Pages for FakeApp {
+    fn load<'a>(&'a self, _: u32, loader: &'a str, request: &'a Request) -> Call<'a, Box<dyn Loader>> {
+        let steps = (self.load)((loader.to_owned(), request.clone()));
+        ready(steps.map(|steps| Box::new(FakeLoader(steps.into_iter())) as Box<dyn Loader>))
+    }
+
+    fn render<'a>(&'a self, _: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell> {
+        ready((self.render)((request.clone(), view.clone())))
+    }
+
+    fn act<'a>(&'a self, _: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>> {
+        let script = (self.act)(action.to_owned(), request.clone(), form);
+        ready(Ok(Box::new(FakeAttempt { script: Some(script), updates: Vec::new().into_iter() }) as Box<dyn Attempt>))
+    }
+}
+
+struct FakeLoader(std::vec::IntoIter<Loaded>);
+
+impl Loader for FakeLoader {
+    fn next(&mut self) -> Call<'_, Result<Step, Problem>> {
+        match self.0.next() {
+            Some(Loaded::Step(step)) => ready(Ok(step)),
+            Some(Loaded::Stuck) => Box::pin(std::future::pending()),
+            Some(Loaded::Fault(fault)) => ready(Err(fault)),
+            None => ready(Ok(Ok(Step::End))),
+        }
+    }
+}
+
+struct FakeAttempt {
+    script: Option<Call<'static, Vec<Update>>>,
+    updates: std::vec::IntoIter<Update>,
+}
+
+impl Attempt for FakeAttempt {
+    fn next(&mut self) -> Call<'_, Update> {
+        Box::pin(async {
+            if let Some(script) = self.script.take() {
+                self.updates = script.await?.into_iter();
+            }
+            self.updates.next().ok_or_else(|| Fault::Answer("no more updates".into()))
+        })
     }
 }

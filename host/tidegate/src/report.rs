@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::Origins;
-use tidegate_hub::{Hub, Manifest, Route};
+use tidegate_hub::{Hub, Manifest, Page, Route};
 use tidegate_wasm::{Compiled, Dir, Origin};
 
 /// Routes that the start shows; `tidegate routes` shows all.
@@ -30,7 +30,7 @@ impl Report<'_> {
         match format {
             LogFormat::Text => _ = write!(std::io::stderr(), "{self}"),
             LogFormat::Json => {
-                let routes = self.manifest.map_or(0, |manifest| manifest.routes.len());
+                let routes = self.manifest.map_or(0, |manifest| manifest.routes.len() + manifest.pages.len());
                 tracing::info!(url = url(self.address), app = %self.app.display(), routes, "serving");
             }
         }
@@ -103,13 +103,14 @@ fn shown_routes(manifest: Option<&Manifest>, app: &Path) -> Vec<String> {
     lines
 }
 
-/// One line a route: methods, pattern and target, aligned.
+/// One line a route, and a page: methods, pattern and target, aligned.
 pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
     let Some(manifest) = manifest else {
         return vec!["any  every path  stream (wasi:http, without a manifest)".into()];
     };
     let methods = |route: &Route| if route.methods.is_empty() { "any".into() } else { route.methods.join(",") };
-    let width = |of: &dyn Fn(&Route) -> usize| manifest.routes.iter().map(of).max().unwrap_or_default();
+    let routes: Vec<Route> = manifest.routes.iter().cloned().chain(manifest.pages.iter().map(Page::route)).collect();
+    let width = |of: &dyn Fn(&Route) -> usize| routes.iter().map(of).max().unwrap_or_default();
     let methods_width = width(&|route| methods(route).chars().count());
     let pattern_width = width(&|route| route.pattern.chars().count());
     let line = |route: &Route| {
@@ -117,7 +118,7 @@ pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
         let room = route.room.as_ref().map_or_else(String::new, |class| format!(" of room {class}"));
         format!("{methods:<methods_width$}  {pattern:<pattern_width$}  {target}{room}")
     };
-    manifest.routes.iter().map(line).collect()
+    routes.iter().map(line).collect()
 }
 
 fn origins(origins: &Origins, require_origin: bool) -> Option<String> {
@@ -200,7 +201,7 @@ mod tests {
 
     fn screen(routes: usize, config: &Config) -> String {
         let route = |number: usize| Route::new(if number == 0 { "" } else { "GET" }, &format!("/{number}"), Target::Http);
-        let manifest = Manifest { routes: (0..routes).map(route).collect(), guards: vec![Guard { pattern: "/*".into() }] };
+        let manifest = Manifest { routes: (0..routes).map(route).collect(), guards: vec![Guard { pattern: "/*".into() }], pages: vec![] };
         let report = Report {
             address: "127.0.0.1:4000".parse().unwrap(),
             app: Path::new("apps/lobby.wasm"),

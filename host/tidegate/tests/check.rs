@@ -41,6 +41,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("TG015", replace(fine(), b"@0.1.0", b"@0.2.0")),
         ("TG016", Fixture { import: Some("test:secret/door"), ..app(&[("GET", "/", Http)]) }.build()),
         ("TG017", fine()[..200].to_vec()),
+        ("TG023", Fixture { pages: &[("/shop", &["buy"])], ..app(&[("POST", "/shop", Http)]) }.build()),
+        ("TG024", Fixture { pages: &[("/shop", &["buy now"])], ..app(&[("GET", "/", Http)]) }.build()),
         ("TG018", Fixture { speechless: true, ..app(&[("GET", "/", Http)]) }.build()),
     ]
 }
@@ -133,7 +135,7 @@ fn what_a_code_means_is_told_and_what_is_no_code_is_refused() {
     let one = explain(&["TG003"]);
     assert!(String::from_utf8(one.stdout).unwrap().starts_with("TG003: a reserved path\n\n"));
     let all = String::from_utf8(explain(&[]).stdout).unwrap();
-    assert_eq!((all.lines().count(), all.lines().next()), (22, Some("TG001: not a valid pattern")));
+    assert_eq!((all.lines().count(), all.lines().next()), (24, Some("TG001: not a valid pattern")));
     let none = explain(&["TG999"]);
     assert_eq!((none.status.code(), none.stderr), (Some(2), b"error: there is no code TG999: `tidegate explain` lists all\n".to_vec()));
 }

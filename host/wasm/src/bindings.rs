@@ -7,9 +7,14 @@ wasmtime::component::bindgen!({
     imports: {
         "tidegate:app/room.flush": async | trappable,
         "tidegate:app/rooms.call": async | trappable,
+        "tidegate:app/forms.[method]form.next": async | trappable,
+        "tidegate:app/forms.[method]form.read": async | trappable,
         default: trappable,
     },
     exports: { default: async },
-    with: { "tidegate:app/websockets.connection": crate::connection::Connection },
+    with: {
+        "tidegate:app/websockets.connection": crate::connection::Connection,
+        "tidegate:app/forms.form": crate::form::Form,
+    },
     require_store_data_send: true,
 });

@@ -1,22 +1,27 @@
 //! Calls of an instance's exports, one function an export: the hub's values in, the hub's values out.
 
 use crate::{
-    Options,
     bindings::{
-        exports::tidegate::app::{events_handler, guard_handler, websocket_handler},
+        exports::tidegate::app::{events_handler, guard_handler, pages as wit, websocket_handler},
         tidegate::app::types,
     },
     contract::{
-        self, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, MessageRef, Messages, Open, RequestRef, Subscribe, Upgrade, Wake,
+        self, Act, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, Load, MessageRef, Messages, Next, Open, Render, RequestRef,
+        Subscribe, Upgrade, Wake,
     },
     fault::{fault, told},
-    meter,
+    form::Form,
+    meter, pages,
     pool::{Instance, shortened},
     stdio::About,
 };
 use bytes::Bytes;
-use tidegate_hub::{Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict};
-use wasmtime::Result;
+use std::time::Duration;
+use tidegate_hub::{Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict, page};
+use wasmtime::{
+    Result,
+    component::{Resource, ResourceAny},
+};
 
 /// Calls an export with parameters that live as long as the call.
 macro_rules! call {
@@ -33,7 +38,7 @@ impl Instance {
     pub(crate) async fn run<T>(
         &mut self,
         about: About,
-        options: &Options,
+        wall_max: Duration,
         call: impl AsyncFnOnce(&mut Instance) -> Result<T>,
     ) -> std::result::Result<T, Fault> {
         let state = self.store.data_mut();
@@ -41,7 +46,7 @@ impl Instance {
         let clock = state.meter.clone();
         state.set_about(about).map_err(|error| Fault::Host(told(&error)))?;
         self.store.set_epoch_deadline(1);
-        match meter::event(&clock, options.wall_max, call(self)).await? {
+        match meter::event(&clock, wall_max, call(self)).await? {
             Ok(value) => {
                 _ = self.store.data_mut().set_about(About::default());
                 Ok(value)
@@ -134,6 +139,37 @@ impl Instance {
 
     pub(crate) async fn alarm(&mut self, attempt: u32) -> Result<()> {
         call!(self.alarm, Alarm => (), (attempt,))
+    }
+
+    pub(crate) async fn load(&mut self, page: u32, loader: &str, request: &Request) -> Result<ResourceAny> {
+        let headers = contract::headers(request);
+        let params = (page, loader, RequestRef::new(request, &headers));
+        let (loader,) = call!(self.load, Load<'_> => (ResourceAny,), params)?;
+        Ok(loader)
+    }
+
+    pub(crate) async fn next_step(&mut self, loader: ResourceAny) -> Result<std::result::Result<wit::Step, wit::Problem>> {
+        let (step,) = call!(self.next_step, Next => (std::result::Result<wit::Step, wit::Problem>,), (loader,))?;
+        Ok(step)
+    }
+
+    pub(crate) async fn render(&mut self, page: u32, request: &Request, view: &page::View) -> Result<page::Shell> {
+        let (headers, view) = (contract::headers(request), pages::view(view));
+        let params = (page, RequestRef::new(request, &headers), &view);
+        let (shell,) = call!(self.render, Render<'_> => (wit::Shell,), params)?;
+        Ok(pages::shell(shell))
+    }
+
+    pub(crate) async fn act(&mut self, page: u32, action: &str, request: &Request, form: Resource<Form>) -> Result<ResourceAny> {
+        let headers = contract::headers(request);
+        let params = (page, action, RequestRef::new(request, &headers), form);
+        let (attempt,) = call!(self.act, Act<'_> => (ResourceAny,), params)?;
+        Ok(attempt)
+    }
+
+    pub(crate) async fn next_update(&mut self, attempt: ResourceAny) -> Result<wit::Update> {
+        let (update,) = call!(self.next_update, Next => (wit::Update,), (attempt,))?;
+        Ok(update)
     }
 }
 

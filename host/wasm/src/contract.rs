@@ -1,8 +1,8 @@
 //! Parameters of the app's exports, lowered from where they are: nothing is copied on the way into the guest's memory.
 
-use crate::connection::Connection;
+use crate::{bindings::exports::tidegate::app::pages::View, connection::Connection, form::Form};
 use tidegate_hub::{CloseInfo, Message, Request};
-use wasmtime::component::{ComponentType, Lower, Resource};
+use wasmtime::component::{ComponentType, Lower, Resource, ResourceAny};
 
 /// WIT `types.request`.
 #[derive(ComponentType, Lower)]
@@ -86,4 +86,8 @@ pub(crate) type Subscribe<'a> = (RequestRef<'a>, Option<&'a str>);
 pub(crate) type Wake<'a> = (&'a str, &'a str);
 pub(crate) type Alarm = (u32,);
 pub(crate) type Answer<'a> = (&'a [u8],);
+pub(crate) type Load<'a> = (u32, &'a str, RequestRef<'a>);
+pub(crate) type Render<'a> = (u32, RequestRef<'a>, &'a View);
+pub(crate) type Act<'a> = (u32, &'a str, RequestRef<'a>, Resource<Form>);
+pub(crate) type Next = (ResourceAny,);
 pub(crate) type Answered = (Result<Vec<u8>, (u16, String)>,);

@@ -1,14 +1,17 @@
 //! The app as the hub sees it: each event is a call of an export on an idle instance, in the task that has the event.
 
 use crate::{
-    http02, http03,
+    http02, http03, pages,
     pool::{Instance, Pool},
     room::RoomInstance,
     stdio::About,
 };
 use bytes::Bytes;
 use std::sync::Arc;
-use tidegate_hub::{App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Message, Request, Response, Streamed, Verdict, app};
+use tidegate_hub::{
+    App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Loader, Message, Pages, Request, Response, Streamed, Verdict, app,
+    page::{Form, Shell, View},
+};
 
 /// A started app.
 pub struct Guest {
@@ -35,7 +38,7 @@ impl Guest {
         self.hub.counters().guest_calls.add(1);
         let outcome = async {
             let mut taken = self.pool.take().await?;
-            let value = taken.instance.run(about, self.pool.options(), call).await?;
+            let value = taken.instance.run(about, self.pool.options().wall_max, call).await?;
             taken.give_back();
             Ok(value)
         };
@@ -96,6 +99,24 @@ impl App for Guest {
             let instance = RoomInstance::new(&self.pool, &self.hub).await?;
             Ok(Box::new(instance) as Box<dyn app::Instance>)
         })
+    }
+
+    fn pages(&self) -> &dyn Pages {
+        self
+    }
+}
+
+impl Pages for Guest {
+    fn load<'a>(&'a self, page: u32, loader: &'a str, request: &'a Request) -> Call<'a, Box<dyn Loader>> {
+        Box::pin(pages::load((&self.pool, &self.hub), page, loader, request))
+    }
+
+    fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell> {
+        Box::pin(self.event(at(request), async move |instance| instance.render(page, request, view).await))
+    }
+
+    fn act<'a>(&'a self, page: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>> {
+        Box::pin(pages::act((&self.pool, &self.hub), page, action, request, form))
     }
 }
 

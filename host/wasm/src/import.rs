@@ -1,5 +1,6 @@
 //! The host's side of the interfaces that apps import, one file an interface.
 
+pub(crate) mod forms;
 pub(crate) mod room;
 pub(crate) mod rooms;
 pub(crate) mod topics;
@@ -20,7 +21,8 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     app::websockets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::topics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::room::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    app::rooms::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    app::rooms::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    app::forms::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
 impl types::Host for State {}

@@ -20,6 +20,8 @@ mod pool;
 mod state;
 mod guest;
 mod room;
+mod form;
+mod pages;
 mod call;
 mod contract;
 mod connection;

@@ -2,14 +2,14 @@
 
 use crate::{
     Options,
-    bindings::exports::tidegate::app::manifest as wit,
+    bindings::exports::tidegate::app::{manifest as wit, pages as wit_pages},
     cache::Cache,
     guest::Guest,
     import,
     load_error::LoadError,
     machine::Machine,
-    meter,
-    pool::{Interfaces, Pool},
+    meter, pages,
+    pool::{Instance, Interfaces, Pool},
     state::State,
     tide::{self, Tide},
 };
@@ -19,11 +19,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tidegate_hub::{Exports, Fault, Guard, Hub, Manifest, Route, Target};
+use tidegate_hub::{Exports, Fault, Guard, Hub, Manifest, Page, Route, Target};
 use wasmparser::{Parser, Payload};
 use wasmtime::{
     Strategy,
-    component::{Component, Linker},
+    component::{Component, ComponentNamedList, Lift, Linker},
 };
 
 /// Where the machine code came from.
@@ -106,6 +106,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
         websocket: interfaces.websocket.is_some(),
         events: interfaces.events.is_some(),
         room: interfaces.room.is_some(),
+        pages: interfaces.pages.is_some(),
     };
     let pool = Pool::new(machine, pre, interfaces, options);
     let manifest = match &pool.interfaces().manifest {
@@ -179,21 +180,31 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
     let clock = instance.store.data().meter.clone();
     let wall_max = pool.options().wall_max;
     let call = async {
-        let missing = || wasmtime::format_err!("the component exports {interface} without describe");
-        let index = instance.raw.get_export_index(&mut instance.store, None, interface).ok_or_else(missing)?;
-        let index = instance.raw.get_export_index(&mut instance.store, Some(&index), "describe").ok_or_else(missing)?;
-        let describe = instance.raw.get_typed_func::<(), (wit::App,)>(&mut instance.store, index)?;
         instance.store.set_epoch_deadline(1);
-        describe.call_async(&mut instance.store, ()).await
+        let (app,): (wit::App,) = told_by(instance, interface).await?;
+        let pages = match &pool.interfaces().pages {
+            Some(interface) => told_by::<(Vec<wit_pages::Page>,)>(instance, interface).await?.0,
+            None => Vec::new(),
+        };
+        Ok((app, pages))
     };
     let outcome = meter::event(&clock, wall_max, call).await?;
     match outcome {
-        Ok((app,)) => Ok(manifest(app)),
+        Ok((app, pages)) => Ok(manifest(app, pages::described(pages))),
         Err(error) => Err(crate::fault::fault(&error, &taken.instance.store)),
     }
 }
 
-fn manifest(app: wit::App) -> Manifest {
+/// What the `describe` of an interface says.
+async fn told_by<T: ComponentNamedList + Lift + 'static>(instance: &mut Instance, interface: &str) -> wasmtime::Result<T> {
+    let missing = || wasmtime::format_err!("the component exports {interface} without describe");
+    let index = instance.raw.get_export_index(&mut instance.store, None, interface).ok_or_else(missing)?;
+    let index = instance.raw.get_export_index(&mut instance.store, Some(&index), "describe").ok_or_else(missing)?;
+    let describe = instance.raw.get_typed_func::<(), T>(&mut instance.store, index)?;
+    describe.call_async(&mut instance.store, ()).await
+}
+
+fn manifest(app: wit::App, pages: Vec<Page>) -> Manifest {
     let target = |target: wit::Target| match target {
         wit::Target::Http => Target::Http,
         wit::Target::Stream => Target::Stream,
@@ -205,6 +216,7 @@ fn manifest(app: wit::App) -> Manifest {
     Manifest {
         routes: app.routes.into_iter().map(route).collect(),
         guards: app.guards.into_iter().map(|guard| Guard { pattern: guard.pattern }).collect(),
+        pages,
     }
 }
 
@@ -275,6 +287,7 @@ impl Outline {
             websocket: find("tidegate:app/websocket-handler@"),
             events: find("tidegate:app/events-handler@"),
             room: find("tidegate:app/room-handler@"),
+            pages: find("tidegate:app/pages@"),
             incoming: find("wasi:http/incoming-handler@0.2"),
             handler: find("wasi:http/handler@0.3"),
         }
@@ -299,7 +312,8 @@ fn check_import(import: &str, options: &Options) -> Result<(), LoadError> {
         _ if ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"].iter().any(|group| name.starts_with(group)) => {
             Ok(())
         }
-        "tidegate:app/types" | "tidegate:app/websockets" | "tidegate:app/topics" | "tidegate:app/room" | "tidegate:app/rooms" => Ok(()),
+        "tidegate:app/types" | "tidegate:app/websockets" | "tidegate:app/topics" | "tidegate:app/room" | "tidegate:app/rooms"
+        | "tidegate:app/forms" => Ok(()),
         _ if name.starts_with("wasi:sockets/") => refuse("no app gets sockets; use the host's routes, or wasi:http to send requests"),
         _ => refuse("this host does not have it"),
     }

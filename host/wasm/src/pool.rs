@@ -1,13 +1,18 @@
 //! The instances of an app: idle ones wait on a stack, so that the one that was used last, and is still warm, goes first.
 
 use crate::bindings::{
-    exports::tidegate::app::{events_handler::Feed, guard_handler::Verdict, websocket_handler::Decision},
+    exports::tidegate::app::{
+        events_handler::Feed,
+        guard_handler::Verdict,
+        pages::{Problem, Shell, Step, Update},
+        websocket_handler::Decision,
+    },
     tidegate::app::types::Response,
 };
 use crate::{
     Options,
     connection::Connection,
-    contract::{Alarm, Answer, Answered, Check, Close, Handle, Messages, Open, Subscribe, Upgrade, Wake},
+    contract::{Act, Alarm, Answer, Answered, Check, Close, Handle, Load, Messages, Next, Open, Render, Subscribe, Upgrade, Wake},
     fault::told,
     machine::Machine,
     meter::Meter,
@@ -25,7 +30,7 @@ use tokio::{
 };
 use wasmtime::{
     Store,
-    component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource},
+    component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
 };
 
 /// How long a call waits for an instance when all are busy.
@@ -54,6 +59,7 @@ pub(crate) struct Interfaces {
     pub(crate) websocket: Option<String>,
     pub(crate) events: Option<String>,
     pub(crate) room: Option<String>,
+    pub(crate) pages: Option<String>,
     pub(crate) incoming: Option<String>,
     pub(crate) handler: Option<String>,
 }
@@ -84,6 +90,11 @@ pub(crate) struct Exports {
     pub(crate) wake: Option<Export<Wake<'static>, (Result<(), String>,)>>,
     pub(crate) alarm: Option<Export<Alarm, ()>>,
     pub(crate) answer: Option<Export<Answer<'static>, Answered>>,
+    pub(crate) load: Option<Export<Load<'static>, (ResourceAny,)>>,
+    pub(crate) next_step: Option<Export<Next, (Result<Step, Problem>,)>>,
+    pub(crate) render: Option<Export<Render<'static>, (Shell,)>>,
+    pub(crate) act: Option<Export<Act<'static>, (ResourceAny,)>>,
+    pub(crate) next_update: Option<Export<Next, (Update,)>>,
 }
 
 /// A function whose type was checked once, for parameters that live as long as one call.
@@ -139,10 +150,20 @@ pub(crate) struct Taken<'a> {
 
 impl Taken<'_> {
     pub(crate) fn give_back(self) {
-        let mut idle = self.pool.idle.lock().expect("nothing panics while it holds the pool");
-        if idle.len() < IDLE_MAX {
-            idle.push(self.instance);
-        }
+        self.pool.put_back(self.instance);
+    }
+}
+
+/// As [`Taken`], for whoever keeps it between events.
+pub(crate) struct Owned {
+    pub(crate) instance: Instance,
+    pool: Arc<Pool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Owned {
+    pub(crate) fn give_back(self) {
+        self.pool.put_back(self.instance);
     }
 }
 
@@ -178,12 +199,28 @@ impl Pool {
     /// The instance that was used last, or a new one; waits a while if as many as may be are in use.
     pub(crate) async fn take(&self) -> Result<Taken<'_>, Fault> {
         let permit = self.permit().await?;
+        Ok(Taken { instance: self.idle_or_new().await?, pool: self, _permit: permit })
+    }
+
+    /// As [`take`](Pool::take), for as long as its owner likes.
+    pub(crate) async fn take_owned(self: &Arc<Pool>) -> Result<Owned, Fault> {
+        let permit = self.owned_permit().await?;
+        Ok(Owned { instance: self.idle_or_new().await?, pool: self.clone(), _permit: permit })
+    }
+
+    async fn idle_or_new(&self) -> Result<Instance, Fault> {
         let idle = self.idle.lock().expect("nothing panics while it holds the pool").pop();
-        let instance = match idle {
-            Some(instance) => instance,
-            None => self.make().await?,
-        };
-        Ok(Taken { instance, pool: self, _permit: permit })
+        match idle {
+            Some(instance) => Ok(instance),
+            None => self.make().await,
+        }
+    }
+
+    fn put_back(&self, instance: Instance) {
+        let mut idle = self.idle.lock().expect("nothing panics while it holds the pool");
+        if idle.len() < IDLE_MAX {
+            idle.push(instance);
+        }
     }
 
     /// An instance that nobody used before.
@@ -238,7 +275,7 @@ impl Pool {
 
 impl Exports {
     fn find(raw: &Raw, store: &mut Store<State>, interfaces: &Interfaces) -> wasmtime::Result<Exports> {
-        let Interfaces { guard, http, websocket, events, room, .. } = interfaces;
+        let Interfaces { guard, http, websocket, events, room, pages, .. } = interfaces;
         Ok(Exports {
             check: Export::find(raw, store, guard.as_ref(), "check")?,
             handle: Export::find(raw, store, http.as_ref(), "handle")?,
@@ -250,6 +287,11 @@ impl Exports {
             wake: Export::find(raw, store, room.as_ref(), "wake")?,
             alarm: Export::find(raw, store, room.as_ref(), "on-alarm")?,
             answer: Export::find(raw, store, room.as_ref(), "on-call")?,
+            load: Export::find(raw, store, pages.as_ref(), "load")?,
+            next_step: Export::find(raw, store, pages.as_ref(), "[method]loader.next")?,
+            render: Export::find(raw, store, pages.as_ref(), "render")?,
+            act: Export::find(raw, store, pages.as_ref(), "act")?,
+            next_update: Export::find(raw, store, pages.as_ref(), "[method]attempt.next")?,
         })
     }
 }

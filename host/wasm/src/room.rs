@@ -47,7 +47,7 @@ impl RoomInstance {
             RoomEvent::Call(payload) => instance.answer(&payload).await.map(RoomAnswer::Called),
             RoomEvent::Alarm(attempt) => instance.alarm(attempt).await.map(|()| RoomAnswer::Done),
         };
-        self.instance.run(about, self.pool.options(), call).await
+        self.instance.run(about, self.pool.options().wall_max, call).await
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum Channel {
 pub(crate) struct About {
     pub(crate) conn: Option<Arc<Conn>>,
     pub(crate) room: Option<RoomId>,
-    /// Of a request: index into the manifest's routes.
+    /// Of a request: index into the manifest's routes, and the pages behind them.
     pub(crate) route: Option<u32>,
 }
 
@@ -50,7 +50,7 @@ impl GuestOutput {
         let text = String::from_utf8_lossy(line);
         let About { conn, room, route } = self.now.lock().expect("nothing panics while it holds it").clone();
         let by_connection = || Some(conn.as_ref()?.route()?.pattern.as_str());
-        let by_index = |index| Some(self.manifest.as_ref()?.routes.get(index as usize)?.pattern.as_str());
+        let by_index = |index| self.manifest.as_ref()?.pattern(index);
         let route = route.and_then(by_index).or_else(by_connection);
         let (connection, room) = (conn.as_ref().map(|conn| display(conn.id())), room.as_ref().map(display));
         match self.channel {

@@ -1,19 +1,23 @@
 //! The component's exports: each hands its event to the app, which is built once an instance.
 
-use super::{Handle, inward, io};
+use super::{Form, Handle, inward, io};
 use crate::{
     App, CloseInfo, Conn, Cx, Request, Response, Serve, Upgrade,
     app::{Answers, RoomEvents},
+    form::{Denied, Done},
+    loader::{Progress, Running},
+    page::{First as Initial, Mounted, View},
     bindings::{
         exports::tidegate::app::{
             events_handler::{self, First},
             guard_handler::{self, Passed, Verdict},
             http_handler,
             manifest::{self, Target},
+            pages,
             room_handler,
             websocket_handler::{self, Decision},
         },
-        tidegate::app::{types, websockets::Connection},
+        tidegate::app::{forms, types, websockets::Connection},
     },
     request::Head,
     room::Live,
@@ -24,6 +28,7 @@ use std::{
     fmt,
     marker::PhantomData,
     panic::{self, PanicHookInfo},
+    time::Duration,
 };
 use wasip2::{
     exports::http::incoming_handler,
@@ -202,6 +207,100 @@ impl<S: Serve> room_handler::Guest for Served<S> {
     fn on_alarm(attempt: u32) {
         with_room::<S, _, _>(attempt, |room, cx, attempt| room.alarm(cx, attempt), |_, _| panic!("an alarm outside of a room"));
     }
+}
+
+/// A run of a loader or an action, in an instance that it has to itself.
+#[doc(hidden)]
+pub struct Run<T>(RefCell<Running<T>>);
+
+fn with_page<S: Serve, T>(page: u32, event: impl FnOnce(&Mounted) -> T) -> T {
+    with::<S, _>(|app| event(app.pages.get(page as usize).expect("the host counts pages as they were described")))
+}
+
+impl<S: Serve> pages::Guest for Served<S> {
+    type Loader = Run<()>;
+    type Attempt = Run<Done>;
+
+    fn describe() -> Vec<pages::Page> {
+        with::<S, _>(|app| {
+            let page = |page: &Mounted| pages::Page {
+                pattern: page.pattern.clone(),
+                loaders: page.loaders.iter().map(|it| pages::LoaderInfo { name: it.name.into(), live: it.live, awaited: it.awaited }).collect(),
+                actions: page.actions.iter().map(ToString::to_string).collect(),
+                fallback: page.fallback,
+            };
+            app.pages.iter().map(page).collect()
+        })
+    }
+
+    fn load(page: u32, loader: String, request: types::Request) -> pages::Loader {
+        let run = with_page::<S, _>(page, |page| page.load(loader, whole(request, Vec::new())));
+        pages::Loader::new(Run(RefCell::new(run)))
+    }
+
+    fn render(page: u32, request: types::Request, view: pages::View) -> pages::Shell {
+        let first = view.first.into_iter().map(|(name, first)| {
+            let first = match first {
+                pages::First::Value(json) => Initial::Value(json),
+                pages::First::Failed(problem) => Initial::Failed(problem.status, problem.message),
+                pages::First::Pending => Initial::Pending,
+            };
+            (name, first)
+        });
+        let denied = view.denied.map(|(action, denial)| {
+            let pages::Denial { status, message, errors, values } = denial;
+            (action, Done::Deny(Denied { status, message, errors, values }))
+        });
+        let view = View { first: first.collect(), nonce: view.nonce, denied };
+        let Response { status, headers, body } = with_page::<S, _>(page, |page| page.render(&whole(request, Vec::new()), &view));
+        let html = String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        pages::Shell { status, headers, html }
+    }
+
+    fn act(page: u32, action: String, request: types::Request, form: forms::Form) -> pages::Attempt {
+        let run = with_page::<S, _>(page, |page| page.act(action, whole(request, Vec::new()), Form(form)));
+        pages::Attempt::new(Run(RefCell::new(run)))
+    }
+}
+
+impl pages::GuestLoader for Run<()> {
+    fn next(&self) -> Result<pages::Step, pages::Problem> {
+        let mut run = self.0.borrow_mut();
+        match run.next() {
+            Progress::Value(json) => Ok(pages::Step::Value(json)),
+            Progress::Later(wait) => Ok(pages::Step::Later(millis(wait))),
+            Progress::Ended(Ok(())) => Ok(pages::Step::End),
+            Progress::Ended(Err(error)) => Err(problem(run.told(error))),
+        }
+    }
+}
+
+impl pages::GuestAttempt for Run<Done> {
+    fn next(&self) -> pages::Update {
+        let mut run = self.0.borrow_mut();
+        let done = match run.next() {
+            Progress::Value(json) => return pages::Update::Progress(json),
+            Progress::Later(wait) => return pages::Update::Later(millis(wait)),
+            Progress::Ended(Ok(done)) => done,
+            Progress::Ended(Err(error)) => return pages::Update::Done(Err(problem(run.told(error)))),
+        };
+        pages::Update::Done(Ok(match done {
+            Done::Success(value, stale) => pages::Outcome::Success((value, stale)),
+            Done::Redirect(status, location) => pages::Outcome::Redirect((status, location)),
+            Done::Deny(Denied { status, message, errors, values }) => {
+                pages::Outcome::Deny(pages::Denial { status, message, errors, values })
+            }
+        }))
+    }
+}
+
+/// Not a moment too early: the timer would not be ready yet.
+fn millis(wait: Duration) -> u32 {
+    wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u32::MAX)
+}
+
+fn problem((status, message): (u16, String)) -> pages::Problem {
+    pages::Problem { status, message }
 }
 
 impl<S: Serve> incoming_handler::Guest for Served<S> {

@@ -13,7 +13,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use wasip2::{
     clocks::monotonic_clock::subscribe_duration,
@@ -29,23 +29,31 @@ const PIECE_BYTES_MAX: u64 = 64 << 10;
 
 thread_local! {
     /// What futures of this instance wait for, and whom to wake.
-    static WAITING: RefCell<Vec<(Rc<Pollable>, Waker)>> = const { RefCell::new(Vec::new()) };
+    static WAITING: RefCell<Vec<(Rc<Awaited>, Waker)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Something that the host says is ready.
+struct Awaited {
+    pollable: Pollable,
+    /// Of a timer.
+    until: Option<Instant>,
 }
 
 /// Ready when the host says so.
-pub(crate) struct Wait(Rc<Pollable>);
+pub(crate) struct Wait(Rc<Awaited>);
 
 impl Wait {
     fn new(pollable: Pollable) -> Wait {
-        Wait(Rc::new(pollable))
+        Wait(Rc::new(Awaited { pollable, until: None }))
     }
 
     pub(crate) fn timer(duration: Duration) -> Wait {
-        Wait::new(subscribe_duration(duration.as_nanos().try_into().unwrap_or(u64::MAX)))
+        let pollable = subscribe_duration(duration.as_nanos().try_into().unwrap_or(u64::MAX));
+        Wait(Rc::new(Awaited { pollable, until: Instant::now().checked_add(duration) }))
     }
 
     fn forget(&self) {
-        WAITING.with_borrow_mut(|waiting| waiting.retain(|(pollable, _)| !Rc::ptr_eq(pollable, &self.0)));
+        WAITING.with_borrow_mut(|waiting| waiting.retain(|(awaited, _)| !Rc::ptr_eq(awaited, &self.0)));
     }
 }
 
@@ -54,7 +62,7 @@ impl Future for Wait {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.forget();
-        if self.0.ready() {
+        if self.0.pollable.ready() {
             return Poll::Ready(());
         }
         WAITING.with_borrow_mut(|waiting| waiting.push((self.0.clone(), cx.waker().clone())));
@@ -72,10 +80,18 @@ impl Drop for Wait {
 pub(crate) fn wait() {
     let waiting = WAITING.with_borrow(|waiting| waiting.clone());
     assert!(!waiting.is_empty(), "a handler awaits something that nothing brings");
-    let pollables: Vec<&Pollable> = waiting.iter().map(|(pollable, _)| &**pollable).collect();
+    let pollables: Vec<&Pollable> = waiting.iter().map(|(awaited, _)| &awaited.pollable).collect();
     for index in poll(&pollables) {
         waiting[index as usize].1.wake_by_ref();
     }
+}
+
+/// For how long nothing can happen, if timers are all that is waited for.
+pub(crate) fn idle() -> Option<Duration> {
+    WAITING.with_borrow(|waiting| {
+        let timers: Option<Vec<Instant>> = waiting.iter().map(|(awaited, _)| awaited.until).collect();
+        Some(timers?.into_iter().min()?.saturating_duration_since(Instant::now()))
+    })
 }
 
 /// A request's body as it comes.

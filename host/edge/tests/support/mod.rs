@@ -17,7 +17,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn routes(routes: &[(&str, &str, Target)]) -> Manifest {
     let route = |(method, pattern, target): &(&str, &str, Target)| Route::new(method, pattern, *target);
-    Manifest { routes: routes.iter().map(route).collect(), guards: vec![] }
+    Manifest { routes: routes.iter().map(route).collect(), guards: vec![], pages: vec![] }
 }
 
 pub fn usual() -> Manifest {

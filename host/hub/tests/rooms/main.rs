@@ -121,7 +121,7 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 
 fn manifest(class: &str) -> Manifest {
     let route = |target| Route { room: Some(class.into()), ..Route::new("GET", "/rooms/{name}", target) };
-    Manifest { routes: vec![route(Target::WebSocket), route(Target::Http)], guards: vec![] }
+    Manifest { routes: vec![route(Target::WebSocket), route(Target::Http)], guards: vec![], pages: vec![] }
 }
 
 fn app(script: Arc<Script>, woken: Arc<AtomicUsize>) -> Arc<FakeApp> {

@@ -31,7 +31,8 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
 fn json(app: &Path, manifest: Option<&Arc<Manifest>>) -> Value {
     let count = |count: fn(&Manifest) -> usize| manifest.map_or(0, |manifest| count(manifest));
     let (routes, guards) = (count(|manifest| manifest.routes.len()), count(|manifest| manifest.guards.len()));
-    json!({ "app": app.display().to_string(), "ok": true, "problems": [], "routes": routes, "guards": guards })
+    let pages = count(|manifest| manifest.pages.len());
+    json!({ "app": app.display().to_string(), "ok": true, "problems": [], "routes": routes, "guards": guards, "pages": pages })
 }
 
 /// "3 routes (2 http, 1 websocket), 1 guard"
@@ -40,5 +41,9 @@ fn counts(manifest: &Manifest) -> String {
     let of = |target: &Target| manifest.routes.iter().filter(|route| route.target == *target).count();
     let each: Vec<String> = targets.iter().filter(|target| of(target) > 0).map(|target| format!("{} {target}", of(target))).collect();
     let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
-    format!("{}{each}, {}", plural(manifest.routes.len(), "route"), plural(manifest.guards.len(), "guard"))
+    let pages = match manifest.pages.len() {
+        0 => String::new(),
+        pages => format!(", {}", plural(pages, "page")),
+    };
+    format!("{}{each}, {}{pages}", plural(manifest.routes.len(), "route"), plural(manifest.guards.len(), "guard"))
 }

@@ -2,7 +2,7 @@
 
 use crate::{args::RoutesArgs, assemble, command::say, failure::Failure, report};
 use serde_json::{Value, json};
-use tidegate_hub::Manifest;
+use tidegate_hub::{LoaderInfo, Manifest};
 
 /// Lists routes and guards of an app that breaks no rule.
 pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
@@ -34,20 +34,32 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
         json
     });
     let guards = manifest.guards.iter().enumerate().map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
-    json!({ "whole": whole, "routes": routes.collect::<Vec<_>>(), "guards": guards.collect::<Vec<_>>() })
+    let pages = manifest.pages.iter().enumerate().map(|(index, page)| {
+        let loader = |loader: &LoaderInfo| json!({ "name": loader.name, "live": loader.live, "awaited": loader.awaited });
+        let loaders: Vec<Value> = page.loaders.iter().map(loader).collect();
+        json!({ "index": index, "pattern": page.pattern, "loaders": loaders, "actions": page.actions, "fallback": page.fallback })
+    });
+    json!({
+        "whole": whole,
+        "routes": routes.collect::<Vec<_>>(),
+        "guards": guards.collect::<Vec<_>>(),
+        "pages": pages.collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_hub::{Guard, Route, Target};
+    use tidegate_hub::{Guard, Page, Route, Target};
 
     #[test]
     fn the_table_reads_well_and_is_the_same_as_json() {
         let chat = Route { room: Some("chat".into()), ..Route::new("", "/ws", Target::WebSocket) };
         let routes = vec![Route::new("GET", "/users/{id}", Target::Http), chat];
-        let manifest = Manifest { routes, guards: vec![Guard { pattern: "/*".into() }] };
-        let text = "GET  /users/{id}  http\nany  /ws          websocket of room chat\n\nguards, in their order\n/*\n";
+        let loaders = vec![LoaderInfo { name: "stock".into(), live: true, awaited: false }];
+        let pages = vec![Page { pattern: "/shop".into(), loaders, actions: vec!["buy".into()], fallback: false }];
+        let manifest = Manifest { routes, guards: vec![Guard { pattern: "/*".into() }], pages };
+        let text = "GET       /users/{id}  http\nany       /ws          websocket of room chat\nGET,POST  /shop        page\n\nguards, in their order\n/*\n";
         assert_eq!(to_text(Some(&manifest)), text);
         let json = json!({
             "whole": false,
@@ -56,8 +68,9 @@ mod tests {
                 { "index": 1, "methods": [], "pattern": "/ws", "target": "websocket", "room": "chat" },
             ],
             "guards": [{ "index": 0, "pattern": "/*" }],
+            "pages": [{ "index": 0, "pattern": "/shop", "loaders": [{ "name": "stock", "live": true, "awaited": false }], "actions": ["buy"], "fallback": false }],
         });
         assert_eq!(to_json(Some(&manifest)), json);
-        assert_eq!(to_json(None), json!({ "whole": true, "routes": [], "guards": [] }));
+        assert_eq!(to_json(None), json!({ "whole": true, "routes": [], "guards": [], "pages": [] }));
     }
 }

@@ -20,6 +20,8 @@ pub(crate) struct Fixture<'a> {
     pub(crate) handlers: &'a [&'a str],
     /// An interface that it imports and no host has, as "test:secret/door".
     pub(crate) import: Option<&'a str>,
+    /// Patterns of pages, with the names of their actions. It exports `tidegate:app/pages` if there is one.
+    pub(crate) pages: &'a [(&'a str, &'a [&'a str])],
     /// The room class of all of its routes.
     pub(crate) room: Option<&'a str>,
     /// Whether it traps when it is asked for its manifest.
@@ -55,13 +57,14 @@ impl Fixture<'_> {
     }
 
     fn has_manifest(&self) -> bool {
-        !self.routes.is_empty() || !self.guards.is_empty()
+        !self.routes.is_empty() || !self.guards.is_empty() || !self.pages.is_empty()
     }
 
     fn wit(&self) -> String {
         let manifest = self.has_manifest().then_some("manifest");
         let export = |interface: &str| format!("  export tidegate:app/{interface}@0.1.0;\n");
-        let exports: String = manifest.into_iter().chain(self.handlers.iter().copied()).map(export).collect();
+        let pages = (!self.pages.is_empty()).then_some("pages");
+        let exports: String = manifest.into_iter().chain(pages).chain(self.handlers.iter().copied()).map(export).collect();
         let (import, foreign) = match self.import.and_then(|import| import.split_once('/')) {
             None => (String::new(), String::new()),
             Some((package, interface)) => (
@@ -72,7 +75,7 @@ impl Fixture<'_> {
         format!("package test:fixture;\nworld fixture {{\n{import}{exports}}}\n{foreign}")
     }
 
-    /// The core module: every function traps but `describe`, which returns a pointer to the manifest.
+    /// The core module: every function traps but `describe`, which returns a pointer to what it describes.
     fn module(&self, resolve: &Resolve, functions: &[(String, &WitFunction)]) -> Vec<u8> {
         let (mut types, mut imports, mut declared) = (TypeSection::new(), ImportSection::new(), FunctionSection::new());
         let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
@@ -87,8 +90,12 @@ impl Fixture<'_> {
             let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
             types.ty().function(signature.params.iter().map(value), signature.results.iter().map(value));
             declared.function(2 + index);
-            let is_describe = name.ends_with("manifest@0.1.0#describe");
-            let body = if is_describe && !self.speechless { Instruction::I32Const(data.root as i32) } else { Instruction::Unreachable };
+            let body = match name.as_str() {
+                _ if self.speechless => Instruction::Unreachable,
+                "tidegate:app/manifest@0.1.0#describe" => Instruction::I32Const(data.root as i32),
+                "tidegate:app/pages@0.1.0#describe" => Instruction::I32Const(data.pages as i32),
+                _ => Instruction::Unreachable,
+            };
             code.function(Function::new([]).instruction(&body).instruction(&Instruction::End));
             exports.export(name, ExportKind::Func, imported + 1 + index);
         }
@@ -116,13 +123,14 @@ fn value(ty: &WasmType) -> ValType {
 struct Data {
     bytes: Vec<u8>,
     root: u32,
+    pages: u32,
 }
 
 impl Data {
     const BASE: u32 = 16;
 
     fn manifest(fixture: &Fixture<'_>) -> Data {
-        let mut data = Data { bytes: Vec::new(), root: 0 };
+        let mut data = Data { bytes: Vec::new(), root: 0, pages: 0 };
         let mut routes = Vec::new();
         for (methods, pattern, target) in fixture.routes {
             let methods: Vec<[u32; 2]> = methods.split_terminator(',').map(|method| data.text(method)).collect();
@@ -142,6 +150,15 @@ impl Data {
         let routes = data.list(&routes, fixture.routes.len());
         let guards = data.list(&guards, fixture.guards.len());
         [data.root, _] = data.list(&[routes, guards].concat(), 1);
+        let mut pages = Vec::new();
+        for (pattern, actions) in fixture.pages {
+            let actions: Vec<[u32; 2]> = actions.iter().map(|action| data.text(action)).collect();
+            let actions = data.list(&actions.concat(), actions.len());
+            pages.extend([data.text(pattern), [0, 0], actions].concat());
+            pages.push(0); // no fallback
+        }
+        let pages = data.list(&pages, fixture.pages.len());
+        [data.pages, _] = data.list(&pages, 1);
         data
     }
 

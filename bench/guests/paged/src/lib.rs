@@ -1,0 +1,63 @@
+//! Pages to be measured: the same one without loaders, with a slow one, and with one that brings the time of its yield again and again.
+
+use std::time::{Duration, SystemTime};
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().page("/plain", Plain).page("/slow", Slow).page("/live/{ms}", Live)
+}
+
+const HTML: &str = "<!doctype html><html><head><title>measured</title></head><body><h1>measured</h1></body></html>";
+
+struct Plain;
+
+impl Page for Plain {
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html(HTML))
+    }
+}
+
+struct Slow;
+
+impl Page for Slow {
+    const LOADERS: &[Loader] = &[Loader::new("slow")];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        sleep(Duration::from_millis(300)).await;
+        sink.send("at last").await
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html(HTML))
+    }
+}
+
+struct Live;
+
+impl Page for Live {
+    const LOADERS: &[Loader] = &[Loader::live("live").awaited()];
+
+    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
+        let ms: u64 = req.param("ms")?;
+        loop {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+            sink.send(&(now.as_micros() as u64)).await?;
+            sleep(Duration::from_millis(ms)).await;
+        }
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html(HTML))
+    }
+}
+
+#[test]
+fn each_page_is_there() {
+    let mut server = tidegate::testing::serve(app());
+    for path in ["/plain", "/slow", "/live/1000"] {
+        assert_eq!(server.get(path).status(), 200, "{path}");
+    }
+    assert_eq!(server.load_some("/live/{ms}", "live", &[("ms", "1000")], 3).took(), Duration::from_secs(2));
+}

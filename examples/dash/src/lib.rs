@@ -1,0 +1,70 @@
+//! A dashboard: askama renders it, a live loader streams the load of a machine into it, and a WebSocket beside it takes notes.
+
+use askama::Template;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().page("/", Dashboard).socket("/notes", Notes)
+}
+
+/// One reading.
+#[derive(Clone, Serialize, Deserialize)]
+struct Reading {
+    second: u32,
+    percent: u32,
+}
+
+#[derive(Template)]
+#[template(path = "dash.html")]
+struct Screen<'a> {
+    nonce: &'a str,
+    reading: Reading,
+}
+
+struct Dashboard;
+
+impl Page for Dashboard {
+    const LOADERS: &[Loader] = &[Loader::live("load").awaited()];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        for second in 0.. {
+            sink.send(&Reading { second, percent: (second * 37 + 20) % 100 }).await?;
+            sleep(Duration::from_millis(250)).await;
+        }
+        Ok(())
+    }
+
+    fn render(&self, _: &Request, view: &View) -> Result<Response> {
+        let reading = view.value("load")?.unwrap_or(Reading { second: 0, percent: 0 });
+        let page = Screen { nonce: view.nonce(), reading }.render()?;
+        Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
+    }
+}
+
+/// What one visitor notes, all see.
+struct Notes;
+
+impl Socket for Notes {
+    async fn open(&self, conn: &Conn, _: &Request) -> Result {
+        conn.follow("notes")
+    }
+
+    async fn message(&self, _: &Conn, note: Message) -> Result {
+        publish("notes", note)
+    }
+}
+
+#[test]
+fn the_dashboard_begins_with_a_reading_and_notes_reach_everybody() {
+    let mut server = tidegate::testing::serve(app());
+    assert!(server.get("/").text().contains("<b id=\"percent\" data-slot=\"load.percent\">20</b>"));
+    let readings: Vec<Reading> = server.load_some("/", "load", &[], 3).values();
+    assert_eq!(readings.iter().map(|reading| reading.percent).collect::<Vec<_>>(), [20, 57, 94]);
+    let (ann, bob) = (server.connect("/notes"), server.connect("/notes"));
+    server.say(ann, "fan is loud");
+    server.expect(bob, "fan is loud");
+}

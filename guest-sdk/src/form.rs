@@ -1,0 +1,202 @@
+//! Forms: read as they come, or whole into a type; and what became of an action.
+
+use crate::{
+    Error, Result,
+    page::{Yielded, give},
+    world,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+
+/// The form of an action. Its files are not buffered by anybody: read them piece by piece.
+pub struct Form {
+    form: world::Form,
+    yielded: Yielded,
+    /// Text fields that were read, for the page that shows the form again.
+    values: Vec<(String, String)>,
+}
+
+/// Text of all fields together, if the form is read whole.
+const TEXT_BYTES_MAX: usize = 1 << 20;
+
+/// The beginning of a field of a form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Field {
+    pub(crate) name: String,
+    pub(crate) filename: Option<String>,
+    pub(crate) content_type: Option<String>,
+}
+
+impl Field {
+    /// As the form has it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Of a file: as the client calls it. Not to be trusted as a path.
+    pub fn filename(&self) -> Option<&str> {
+        self.filename.as_deref()
+    }
+
+    /// As the client says.
+    pub fn content_type(&self) -> Option<&str> {
+        self.content_type.as_deref()
+    }
+}
+
+impl Form {
+    pub(crate) fn new(form: world::Form, yielded: Yielded) -> Form {
+        Form { form, yielded, values: Vec::new() }
+    }
+
+    /// The form as a `T`: of its fields as text, or of the JSON that was sent. What does not fit is the client's 422, told at its field.
+    /// Files end it: read what stands before them by [`next`](Form::next).
+    pub async fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
+        if let Some(json) = self.form.json() {
+            let mut reader = serde_json::Deserializer::from_str(&json);
+            return serde_path_to_error::deserialize(&mut reader).map_err(|error| misfit(&error.path().to_string(), &error.inner().to_string()));
+        }
+        let mut bytes = 0;
+        while let Some(field) = self.next().await? {
+            if field.filename.is_some() {
+                return Err(Error::status(400, "this form has no files"));
+            }
+            let value = self.text(TEXT_BYTES_MAX - bytes).await?;
+            bytes += value.len();
+            self.values.push((field.name, value));
+        }
+        let pairs = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.values).finish();
+        let reader = serde_html_form::Deserializer::new(form_urlencoded::parse(pairs.as_bytes()));
+        match serde_path_to_error::deserialize(reader) {
+            Ok(value) => Ok(value),
+            Err(error) => Err(misfit(&error.path().to_string(), &error.inner().to_string())),
+        }
+    }
+
+    /// The next field, in the client's order; `None` behind the last. What was not read of the one before is skipped.
+    pub async fn next(&mut self) -> Result<Option<Field>> {
+        self.form.next().await
+    }
+
+    /// The next bytes of the field that [`next`](Form::next) gave, never empty; `None` at its end.
+    pub async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
+        self.form.read().await
+    }
+
+    /// The rest of the field as text; more than `bytes_max` is the client's 413, other bytes than UTF-8 its 400.
+    pub async fn text(&mut self, bytes_max: usize) -> Result<String> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            if bytes.len() + piece.len() > bytes_max {
+                return Err(Error::status(413, format!("at most {bytes_max} bytes, please")));
+            }
+            bytes.extend(piece);
+        }
+        String::from_utf8(bytes).map_err(|_| Error::bad_request("a field is not UTF-8"))
+    }
+
+    /// Tells how far it is, to clients that asked for an event stream; the others hear nothing.
+    pub async fn progress(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
+        give(&self.yielded, value).await
+    }
+
+    /// A denial, with what was sent.
+    pub(crate) fn with_values(self, done: Result<Done>) -> Result<Done> {
+        let done = match done {
+            Err(error) => match error.downcast_ref::<Denied>() {
+                Some(denied) => Done::Deny(denied.clone()),
+                None => return Err(error),
+            },
+            Ok(done) => done,
+        };
+        Ok(match done {
+            Done::Deny(denied) if denied.values.is_empty() => Done::Deny(Denied { values: self.values, ..denied }),
+            done => done,
+        })
+    }
+}
+
+/// What the reader says, at the field that it says it of.
+fn misfit(path: &str, why: &str) -> Error {
+    let missing = why.split('`').nth(1).filter(|_| why.starts_with("missing field"));
+    let (field, why) = match missing {
+        Some(field) => (field, "this field is missing"),
+        None => (if path == "." { "" } else { path }, why.split(" at line ").next().unwrap_or(why)),
+    };
+    Done::deny(422, "please look again").field(field, why).into()
+}
+
+/// What became of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// With a value as JSON, and the loaders whose values have changed by it. Made by [`Done::success`].
+    #[doc(hidden)]
+    Success(String, Vec<String>),
+    /// Made by [`Done::redirect`].
+    #[doc(hidden)]
+    Redirect(u16, String),
+    /// Made by [`Done::deny`].
+    #[doc(hidden)]
+    Deny(Denied),
+}
+
+impl Done {
+    /// It is done. Without JavaScript the browser is sent to the page again (303), so that nobody sends the form twice.
+    pub fn success(value: &impl Serialize) -> Result<Done> {
+        Ok(Done::Success(serde_json::to_string(value)?, Vec::new()))
+    }
+
+    /// The values of this loader have changed: the browser asks for them anew. Of a success; nothing otherwise.
+    pub fn stale(mut self, loader: &str) -> Done {
+        if let Done::Success(_, stale) = &mut self {
+            stale.push(loader.to_owned());
+        }
+        self
+    }
+
+    /// It goes on elsewhere, by GET (303).
+    pub fn redirect(location: &str) -> Done {
+        Done::Redirect(303, location.to_owned())
+    }
+
+    /// It is refused: a status of 400 to 499, and a text for people. Without JavaScript the page is shown again.
+    pub fn deny(status: u16, message: impl Into<String>) -> Done {
+        Done::Deny(Denied { status, message: message.into(), ..Denied::default() })
+    }
+
+    /// What is wrong with a field. Of a refusal; nothing otherwise.
+    pub fn field(mut self, name: &str, why: impl Into<String>) -> Done {
+        if let Done::Deny(denied) = &mut self {
+            denied.errors.push((name.to_owned(), why.into()));
+        }
+        self
+    }
+}
+
+/// A refusal as the cause in an [`Error`]: `return Err(Done::deny(…).into())`, and by `?` what can't be read of a [`Form`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[doc(hidden)]
+pub struct Denied {
+    pub(crate) status: u16,
+    pub(crate) message: String,
+    pub(crate) errors: Vec<(String, String)>,
+    pub(crate) values: Vec<(String, String)>,
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.message)?;
+        self.errors.iter().try_for_each(|(field, why)| write!(f, "; {field}: {why}"))
+    }
+}
+
+impl std::error::Error for Denied {}
+
+impl From<Done> for Error {
+    fn from(done: Done) -> Error {
+        match done {
+            Done::Deny(denied) => Error::fault(denied),
+            other => Error::fault(format!("only a refusal can be an error, not {other:?}")),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Loaders that run: asked again and again, each goes on from where it waits.
+
+use crate::{
+    Error, Result,
+    page::{Yielded, give},
+    world,
+};
+use serde::Serialize;
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+/// Where a loader sends its values.
+pub struct Sink(pub(crate) Yielded);
+
+impl Sink {
+    /// Sends a value, as JSON; goes on when the client has taken it.
+    pub async fn send(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
+        give(&self.0, value).await
+    }
+}
+
+/// A future of the app that gives values away before it ends.
+pub(crate) struct Running<T> {
+    place: String,
+    future: Option<Pin<Box<dyn Future<Output = Result<T>>>>>,
+    yielded: Yielded,
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(crate) enum Progress<T> {
+    /// JSON.
+    Value(String),
+    /// It waits for so long, and for nothing else.
+    Later(Duration),
+    Ended(Result<T>),
+}
+
+impl<T> Running<T> {
+    pub(crate) fn new(place: String, begin: impl FnOnce(Yielded) -> Pin<Box<dyn Future<Output = Result<T>>>>) -> Running<T> {
+        let yielded = Yielded::default();
+        Running { place, future: Some(begin(yielded.clone())), yielded }
+    }
+
+    /// Goes on to the next value, the next wait, or the end.
+    pub(crate) fn next(&mut self) -> Progress<T> {
+        let woken = Arc::new(Woken(AtomicBool::new(false)));
+        let waker = Waker::from(woken.clone());
+        loop {
+            let Some(future) = &mut self.future else { return Progress::Ended(Err(Error::fault("it has ended"))) };
+            if let Poll::Ready(ended) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                self.future = None;
+                return Progress::Ended(ended);
+            }
+            if let Some(value) = self.yielded.take() {
+                return Progress::Value(value);
+            }
+            if woken.0.swap(false, Ordering::Relaxed) {
+                continue;
+            }
+            match world::idle() {
+                Some(wait) => return Progress::Later(wait),
+                None => world::wait(),
+            }
+        }
+    }
+
+    /// What a client is told of an error: status and text.
+    pub(crate) fn told(&self, error: Error) -> (u16, String) {
+        match error.refusal(format_args!("{}", self.place)) {
+            (status @ 400..=599, message) => (status, message),
+            (other, _) => (500, format!("{other} is no status of an error")),
+        }
+    }
+}
+
+/// Whether anything asked for another poll.
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,277 @@
+//! Pages under test: rendered with what their loaders bring, loaders by themselves, and forms.
+
+use super::{Connect, Reply, Server, call::Call, server::PIECES_MAX};
+use crate::{
+    Field, Request, Response,
+    form::{Denied, Done},
+    loader::{Progress, Running},
+    page::{First, View},
+    request::Head,
+    stream::Body,
+    world::{self, Form},
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::{collections::VecDeque, time::Duration};
+use tidegate_hub::{Found, Page, manifest::AskedFor, path::Path};
+
+/// Bytes of a piece of an upload: few, so that a test's file has several.
+const PIECE_BYTES: usize = 64;
+
+/// The nonce of every page under test.
+const NONCE: &str = "test-nonce";
+
+type Parameters<'a> = &'a [(&'a str, &'a str)];
+
+/// What a loader brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    values: Vec<String>,
+    ended: Option<(u16, String)>,
+    /// Under the clock of the test.
+    took: Duration,
+}
+
+impl Load {
+    /// Its values in their order. Panics if one is no `T`.
+    pub fn values<T: DeserializeOwned>(&self) -> Vec<T> {
+        self.values.iter().map(|json| serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"))).collect()
+    }
+
+    /// Status and text of its error; none if it ended well, or was left while it went on.
+    pub fn error(&self) -> Option<(u16, &str)> {
+        self.ended.as_ref().map(|(status, message)| (*status, message.as_str()))
+    }
+
+    /// How long it slept.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+}
+
+/// A file of a form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Of its field.
+    pub name: String,
+    /// As the client calls it.
+    pub filename: String,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// Pages.
+impl Server {
+    /// Runs a loader by itself, as `/__loaders` does: to its end, or to its thousandth value. The page is named by its pattern.
+    pub fn load(&mut self, page: &str, loader: &str, params: Parameters<'_>) -> Load {
+        self.load_some(page, loader, params, PIECES_MAX)
+    }
+
+    /// As [`load`](Server::load), until it has brought so many values; then the client goes away.
+    pub fn load_some(&mut self, page: &str, loader: &str, params: Parameters<'_>, values: usize) -> Load {
+        let route = self.table.page_of(page).unwrap_or_else(|| panic!("there is no page {page:?}")).0;
+        let path = params.iter().fold(page.to_owned(), |path, (name, value)| {
+            path.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
+        });
+        let mut head = Call::get(Connect::to(&path), PIECES_MAX).head();
+        let parsed = Path::parse(&path).expect("the parameters make a path");
+        match self.guard(&mut head, &parsed) {
+            (_, Ok(())) => {}
+            (_, Err(refusal)) => {
+                let ended = Some((refusal.status(), refusal.text().to_owned()));
+                return Load { values: Vec::new(), ended, took: Duration::ZERO };
+            }
+        }
+        if let Found::Route { params, .. } = self.table.find("GET", AskedFor::Other, &parsed) {
+            head.params = params;
+        }
+        head.route = route;
+        let outcome = self.run_loader(head, loader, values);
+        self.settle();
+        outcome
+    }
+
+    /// Sends a form of text fields to a page, as a browser without JavaScript does.
+    pub fn submit(&mut self, path: &str, action: &str, fields: Parameters<'_>) -> Reply {
+        let pairs = [("__action", action)].into_iter().chain(fields.iter().copied());
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        let kind = [("content-type", "application/x-www-form-urlencoded"), ("accept", "text/html")];
+        self.request("POST", path, &kind, body)
+    }
+
+    /// Sends JSON to an action, as the browser's side does with `accept: application/json`: the answer is an envelope.
+    pub fn submit_json(&mut self, path: &str, action: &str, value: &serde_json::Value) -> Reply {
+        let mut value = value.clone();
+        value["__action"] = action.into();
+        self.request("POST", path, &[("content-type", "application/json"), ("accept", "application/json")], value.to_string())
+    }
+
+    /// Sends a form of text fields and files to a page.
+    pub fn upload(&mut self, path: &str, action: &str, fields: Parameters<'_>, files: &[Upload]) -> Reply {
+        let mut form = Form::default();
+        for (name, value) in fields {
+            form.fields.push_back((Field { name: (*name).to_owned(), ..Field::default() }, pieces(value.as_bytes())));
+        }
+        for Upload { name, filename, bytes } in files {
+            let field = Field { name: name.clone(), filename: Some(filename.clone()), content_type: None };
+            form.fields.push_back((field, pieces(bytes)));
+        }
+        let call = Call { method: "POST", ..Call::get(Connect::to(path).header("accept", "text/html"), PIECES_MAX) };
+        let parsed = Path::parse(path).expect("a path");
+        let Found::Route { index, params, .. } = self.table.find("POST", AskedFor::Other, &parsed) else {
+            panic!("there is no page with actions at {path}")
+        };
+        let mut head = call.head();
+        if let (_, Err(refusal)) = self.guard(&mut head, &parsed) {
+            return refusal;
+        }
+        (head.route, head.params) = (index, params);
+        let reply = self.act(head, action, form, false).unwrap_or_else(|refusal| refusal);
+        self.settle();
+        reply
+    }
+
+    pub(super) fn page(&mut self, head: Head, call: &Call<'_>) -> Result<Reply, Reply> {
+        if call.method != "POST" {
+            return self.show(head, None);
+        }
+        let header = |name: &str| head.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        let text = |name: &str| header(name).map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
+        let is_json = text("accept").contains("application/json");
+        let no_action = || Reply::of_host(400, "the form names no action: it needs a field __action");
+        let (action, form) = match text("content-type").as_str() {
+            "application/json" => {
+                let mut value: serde_json::Value = serde_json::from_slice(call.body).map_err(|_| no_action())?;
+                let action = value.as_object_mut().and_then(|object| object.remove("__action")).ok_or_else(no_action)?;
+                let action = action.as_str().ok_or_else(no_action)?.to_owned();
+                (action, Form { json: Some(value.to_string()), ..Form::default() })
+            }
+            "application/x-www-form-urlencoded" => {
+                let mut form = Form::default();
+                let mut action = None;
+                for (name, value) in form_urlencoded::parse(call.body) {
+                    match &*name {
+                        "__action" => action = Some(value.into_owned()),
+                        _ => form.fields.push_back((Field { name: name.into_owned(), ..Field::default() }, pieces(value.as_bytes()))),
+                    }
+                }
+                (action.ok_or_else(no_action)?, form)
+            }
+            _ => return Err(Reply::of_host(415, "a form is multipart/form-data, application/x-www-form-urlencoded or application/json")),
+        };
+        self.act(head, &action, form, is_json)
+    }
+
+    /// With the first value of each loader, all of which have time enough here.
+    fn show(&mut self, head: Head, denied: Option<(String, Denied)>) -> Result<Reply, Reply> {
+        let (index, page) = self.page_of(&head);
+        let first = page.loaders.iter().map(|info| {
+            let load = self.run_loader(head.clone(), &info.name, 1);
+            let first = match (load.values.into_iter().next(), load.ended) {
+                (Some(json), _) => First::Value(json),
+                (None, Some((status, message))) => First::Failed(status, message),
+                (None, None) => First::Pending,
+            };
+            (info.name.clone(), first)
+        });
+        let first = first.collect();
+        let status = denied.as_ref().map(|(_, denied)| denied.status);
+        let denied = denied.map(|(action, denied)| (action, Done::Deny(denied)));
+        let view = View { first, nonce: NONCE.to_owned(), denied };
+        let request = Request { head, body: Body::default() };
+        let shell = self.stage.event(|app| app.pages[index].render(&request, &view)).ok_or_else(Reply::trap)?;
+        Ok(Reply::of_app(match status {
+            Some(status) if shell.status == 200 => shell.with_status(status),
+            _ => shell,
+        }))
+    }
+
+    fn page_of(&self, head: &Head) -> (usize, Page) {
+        let (index, page) = self.table.page(head.route).expect("the request was led to a page");
+        (index as usize, page.clone())
+    }
+
+    fn run_loader(&self, head: Head, loader: &str, values_max: usize) -> Load {
+        let (index, page) = self.page_of(&head);
+        assert!(page.loader(loader).is_some(), "the page {:?} has no loader {loader:?}", page.pattern);
+        let request = Request { head, body: Body::default() };
+        let mut load = Load { values: Vec::new(), ended: None, took: Duration::ZERO };
+        let Some(mut run) = self.stage.event(|app| app.pages[index].load(loader.to_owned(), request)) else { return load.trapped() };
+        while load.values.len() < values_max {
+            match self.step(&mut run) {
+                None => return load.trapped(),
+                Some(Progress::Value(json)) => load.values.push(json),
+                Some(Progress::Later(wait)) => {
+                    load.took += wait;
+                    world::pass(wait);
+                }
+                Some(Progress::Ended(Ok(()))) => return load,
+                Some(Progress::Ended(Err(error))) => {
+                    load.ended = Some(run.told(error));
+                    return load;
+                }
+            }
+        }
+        // Its client goes away: what it holds is given up within an event, too.
+        self.stage.event(|_| drop(run));
+        load
+    }
+
+    fn step<T>(&self, run: &mut Running<T>) -> Option<Progress<T>> {
+        self.stage.event(|_| run.next())
+    }
+
+    fn act(&mut self, head: Head, action: &str, form: Form, is_json: bool) -> Result<Reply, Reply> {
+        let (index, page) = self.page_of(&head);
+        if !page.actions.iter().any(|own| own == action) {
+            return Err(Reply::of_host(404, "the page has no such action"));
+        }
+        let request = Request { head: head.clone(), body: Body::default() };
+        let begun = self.stage.event(|app| app.pages[index].act(action.to_owned(), request, form));
+        let mut run = begun.ok_or_else(Reply::trap)?;
+        let done = loop {
+            match self.step(&mut run).ok_or_else(Reply::trap)? {
+                Progress::Value(_) => {}
+                Progress::Later(wait) => world::pass(wait),
+                Progress::Ended(done) => break done,
+            }
+        };
+        let done = done.map_err(|error| run.told(error));
+        if is_json {
+            return Ok(envelope(done));
+        }
+        match done {
+            Ok(Done::Success(..)) => Ok(Reply::of_app(Response::redirect(&head.path))),
+            Ok(Done::Redirect(status, location)) => Ok(Reply::of_app(Response::redirect(&location).with_status(status))),
+            Ok(Done::Deny(denied)) => self.show(head, Some((action.to_owned(), denied))),
+            Err((status, message)) => Ok(Reply::of_host(status, &message)),
+        }
+    }
+}
+
+impl Load {
+    fn trapped(mut self) -> Load {
+        self.ended = Some((500, "internal error".to_owned()));
+        self
+    }
+}
+
+fn envelope(done: Result<Done, (u16, String)>) -> Reply {
+    let (status, envelope) = match done {
+        Ok(Done::Success(value, stale)) => {
+            let value: serde_json::Value = serde_json::from_str(&value).expect("the SDK made it");
+            (200, json!({ "outcome": "success", "value": value, "stale": stale }))
+        }
+        Ok(Done::Redirect(status, location)) => (200, json!({ "outcome": "redirect", "status": status, "location": location })),
+        Ok(Done::Deny(Denied { status, message, errors, .. })) => {
+            let errors: serde_json::Map<_, _> = errors.into_iter().map(|(name, why)| (name, why.into())).collect();
+            (status, json!({ "outcome": "deny", "status": status, "message": message, "errors": errors }))
+        }
+        Err((status, message)) => (status, json!({ "outcome": "error", "status": status, "message": message })),
+    };
+    Reply::of_app(Response::json(&envelope).expect("a value").with_status(status))
+}
+
+fn pieces(bytes: &[u8]) -> VecDeque<Vec<u8>> {
+    bytes.chunks(PIECE_BYTES).map(<[u8]>::to_vec).collect()
+}

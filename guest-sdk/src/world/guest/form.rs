@@ -1,0 +1,32 @@
+//! The form of an action, as the host hands it over.
+
+use crate::{
+    Error, Field, Result,
+    bindings::tidegate::app::forms::{self, FormError},
+    stream::Gone,
+};
+
+pub(crate) struct Form(pub(super) forms::Form);
+
+impl Form {
+    pub(crate) fn json(&self) -> Option<String> {
+        self.0.json()
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Option<Field>> {
+        let field = |forms::Field { name, filename, content_type }| Field { name, filename, content_type };
+        Ok(self.0.next().map_err(error)?.map(field))
+    }
+
+    pub(crate) async fn read(&mut self) -> Result<Option<Vec<u8>>> {
+        self.0.read().map_err(error)
+    }
+}
+
+fn error(error: FormError) -> Error {
+    match error {
+        FormError::Broken => Gone.into(),
+        FormError::TooLarge => Error::status(413, "the form is too large"),
+        FormError::TooSlow => Error::status(408, "the form took too long"),
+    }
+}

@@ -1,0 +1,101 @@
+//! Pages: GET streams a shell and what its loaders bring, POST is an action, and `/__loaders` runs one loader by itself.
+
+pub(crate) mod act;
+mod form;
+mod json;
+pub(crate) mod load;
+mod loading;
+pub(crate) mod show;
+
+use crate::{
+    answer::{self, Answer, Body, Place},
+    dev,
+    server::{Server, Version},
+};
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tidegate_hub::{BodyError, Fault, Frame, Page, Request, app::Stream, path::Path};
+use tokio::sync::watch;
+
+/// A request to a page that its guards let pass.
+#[derive(Clone)]
+pub(crate) struct Visit {
+    pub(crate) server: Arc<Server>,
+    pub(crate) version: Arc<Version>,
+    pub(crate) stopping: watch::Receiver<bool>,
+    /// Its route is the page's.
+    pub(crate) request: Arc<Request>,
+}
+
+impl Visit {
+    /// The page and its index.
+    fn page(&self) -> (u32, &Page) {
+        self.version.table.page(self.request.route).expect("the request was led to a page")
+    }
+
+    /// What a client may know of a fault; the log has all of it.
+    fn told(&self, fault: &Fault) -> String {
+        if matches!(fault, Fault::Answer(_)) {
+            self.server.hub.counters().faults.add(1);
+        }
+        let (_, page) = self.page();
+        let place = Place { request: Some(&self.request.path), route: Some(&page.pattern), conn: None };
+        let id = answer::log_fault(fault, place);
+        match self.server.config.pages {
+            Some(_) => dev::told(fault),
+            None => format!("internal error (id {id})"),
+        }
+    }
+}
+
+/// The browser's side: a module without dependencies.
+pub(crate) const CLIENT: &str = include_str!("pages/client.js");
+/// Its types, for editors and TypeScript.
+pub(crate) const CLIENT_TYPES: &str = include_str!("pages/client.d.ts");
+
+/// One of the two; it changes with the host only.
+pub(crate) fn script(text: &'static str, kind: &'static str) -> Answer {
+    let mut answer = typed(StatusCode::OK, kind, Body::Whole(Some(Bytes::from_static(text.as_bytes()))));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    answer
+}
+
+/// Whether it is the path where loaders are asked by themselves.
+pub(crate) fn is_loaders(path: &Path<'_>) -> bool {
+    matches!(path.segments(), [only] if only == "__loaders")
+}
+
+/// Content of this type that no cache keeps.
+fn typed(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+    let mut answer = http::Response::new(body);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+/// As [`typed`], of a text.
+fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
+    typed(status, kind, Body::Whole(Some(Bytes::from(text))))
+}
+
+/// As [`typed`], piece by piece: proxies are not to gather them.
+fn streamed(kind: &'static str, pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Answer {
+    let mut answer = typed(StatusCode::OK, kind, Body::Stream(Box::pin(Pieces(Box::pin(pieces)))));
+    answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    answer
+}
+
+struct Pieces(Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>);
+
+impl Stream for Pieces {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.0.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::Data(bytes))))
+    }
+}

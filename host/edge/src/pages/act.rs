@@ -1,0 +1,229 @@
+//! POST to a page: an action with its form, answered as HTML, as JSON, or as a stream of how far it is.
+
+use super::{
+    Visit,
+    form::{self, Form, Kind, Limits, Refused},
+    json, show, streamed, whole,
+};
+use crate::{
+    answer::{self, Answer},
+    event_stream, media,
+};
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use http::{HeaderValue, Method, StatusCode, header};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tidegate_hub::{
+    Attempt, Fault,
+    page::{Denial, Outcome, Problem, Update},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// What the client wants to be told as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// A redirection, or the page again: forms without JavaScript.
+    Html,
+    Json,
+    /// How far it is, and then as JSON.
+    Events,
+}
+
+const TOLD: [(&str, Told); 3] = [("text/html", Told::Html), ("application/json", Told::Json), ("text/event-stream", Told::Events)];
+
+/// Runs the action that the form names. `collect` reads a small body whole, or refuses it.
+pub(crate) async fn act(
+    mut visit: Visit,
+    body: Incoming,
+    collect: impl AsyncFnOnce(Incoming) -> Result<Bytes, Answer>,
+) -> Result<Answer, Fault> {
+    let headers = &visit.request.headers;
+    let Some(told) = media::pick(headers, &TOLD) else {
+        return Ok(answer::text(StatusCode::NOT_ACCEPTABLE, "an action answers with text/html, application/json or text/event-stream"));
+    };
+    let (action, form) = match read(&visit, body, collect).await {
+        Ok(read) => read,
+        Err(answer) => return Ok(answer),
+    };
+    let (index, page) = visit.page();
+    if !page.actions.contains(&action) {
+        return Ok(answer::text(StatusCode::NOT_FOUND, "the page has no such action"));
+    }
+    let deadline = Instant::now() + visit.server.hub.limits().upload_within;
+    let begun = visit.version.app.pages().act(index, &action, &visit.request, Box::new(form));
+    let attempt = timeout_at(deadline, begun).await.unwrap_or(Err(Fault::Wall));
+    let run = Run { visit: visit.clone(), deadline, attempt: Some(attempt) };
+    match told {
+        Told::Events => Ok(events(run)),
+        Told::Json => {
+            let ended = run.to_its_end().await;
+            let status = ended.as_ref().map_or_else(|fault| fault_status(fault), status);
+            Ok(whole(status, "application/json", envelope(&visit, ended).to_string()))
+        }
+        Told::Html => match run.to_its_end().await? {
+            Ok(Outcome::Success { .. }) => {
+                let location = visit.request.path.clone();
+                redirect(StatusCode::SEE_OTHER, &location)
+            }
+            Ok(Outcome::Redirect { status, location }) => redirect(StatusCode::from_u16(status).expect("a checked status"), &location),
+            Ok(Outcome::Deny(denial)) => {
+                visit.request = Arc::new(tidegate_hub::Request { method: Method::POST, ..(*visit.request).clone() });
+                show::show(visit, Some((action, denial))).await
+            }
+            Err(Problem { status, message }) => Ok(answer::text(StatusCode::from_u16(status).expect("a checked status"), &message)),
+        },
+    }
+}
+
+async fn read(
+    visit: &Visit,
+    body: Incoming,
+    collect: impl AsyncFnOnce(Incoming) -> Result<Bytes, Answer>,
+) -> Result<(String, Form), Answer> {
+    let refuse = |Refused(status, text)| answer::text(StatusCode::from_u16(status).expect("a status of ours"), &text);
+    let Some(kind) = Kind::of(&visit.request.headers) else {
+        let text = "a form is multipart/form-data, application/x-www-form-urlencoded or application/json";
+        return Err(answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    };
+    let limits = visit.server.hub.limits();
+    match kind {
+        Kind::Multipart(boundary) => {
+            let bounds =
+                Limits { bytes_max: limits.upload_bytes_max, held_max: limits.body_bytes_max, within: limits.upload_within };
+            form::parts(boundary, body, bounds).await.map_err(refuse)
+        }
+        kind => form::whole(&kind, &collect(body).await?).map_err(refuse),
+    }
+}
+
+/// An action that runs.
+struct Run {
+    visit: Visit,
+    deadline: Instant,
+    /// None when it has ended.
+    attempt: Option<Result<Box<dyn Attempt>, Fault>>,
+}
+
+/// What an action came to.
+type Ended = Result<Result<Outcome, Problem>, Fault>;
+
+impl Run {
+    async fn to_its_end(mut self) -> Ended {
+        loop {
+            if let Some(ended) = self.next().await?.1 {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// How far it is, or its end.
+    async fn next(&mut self) -> Result<(Option<String>, Option<Result<Outcome, Problem>>), Fault> {
+        let mut attempt = self.attempt.take().unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
+        let (deadline, bytes_max) = (self.deadline, self.visit.server.hub.limits().message_bytes_max);
+        let update = async {
+            loop {
+                match attempt.next().await? {
+                    Update::Later(wait) => sleep(wait).await,
+                    update => return Ok(update),
+                }
+            }
+        };
+        match timeout_at(deadline, update).await.unwrap_or(Err(Fault::Wall))? {
+            Update::Progress(json) => {
+                self.attempt = Some(Ok(attempt));
+                Ok((Some(json::checked(json, bytes_max)?), None))
+            }
+            Update::Done(ended) => Ok((None, Some(self.check(ended, bytes_max)?))),
+            Update::Later(_) => unreachable!("it was waited for"),
+        }
+    }
+
+    /// Against the contract.
+    fn check(&self, ended: Result<Outcome, Problem>, bytes_max: usize) -> Result<Result<Outcome, Problem>, Fault> {
+        let status = |status: u16, valid: bool| if valid { Ok(()) } else { Err(Fault::Answer(format!("{status} is no status of this outcome"))) };
+        Ok(match ended {
+            Ok(Outcome::Success { value, stale }) => {
+                let (_, page) = self.visit.page();
+                if let Some(other) = stale.iter().find(|name| page.loader(name).is_none()) {
+                    return Err(Fault::Answer(format!("the page has no loader {other:?} that could be stale")));
+                }
+                Ok(Outcome::Success { value: json::checked(value, bytes_max)?, stale })
+            }
+            Ok(Outcome::Redirect { status: code, location }) => {
+                status(code, [301, 302, 303, 307, 308].contains(&code))?;
+                HeaderValue::from_str(&location).map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
+                Ok(Outcome::Redirect { status: code, location })
+            }
+            Ok(Outcome::Deny(denial)) => {
+                status(denial.status, (400..=499).contains(&denial.status))?;
+                Ok(Outcome::Deny(denial))
+            }
+            Err(problem) => {
+                status(problem.status, (400..=599).contains(&problem.status))?;
+                Err(problem)
+            }
+        })
+    }
+}
+
+/// Nothing of a redirection is for a client that can't follow it to a page.
+fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
+    let location = HeaderValue::from_str(location).map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
+    let mut answer = answer::text(status, "see the location");
+    answer.headers_mut().insert(header::LOCATION, location);
+    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(answer)
+}
+
+fn status(ended: &Result<Outcome, Problem>) -> StatusCode {
+    let status = match ended {
+        Ok(Outcome::Success { .. } | Outcome::Redirect { .. }) => 200,
+        Ok(Outcome::Deny(denial)) => denial.status,
+        Err(problem) => problem.status,
+    };
+    StatusCode::from_u16(status).expect("a checked status")
+}
+
+fn fault_status(fault: &Fault) -> StatusCode {
+    match fault {
+        Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Wall => StatusCode::GATEWAY_TIMEOUT,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// The outcome as JSON.
+fn envelope(visit: &Visit, ended: Ended) -> Value {
+    match ended {
+        Ok(Ok(Outcome::Success { value, stale })) => {
+            let value: Value = serde_json::from_str(&value).expect("checked JSON");
+            json!({ "outcome": "success", "value": value, "stale": stale })
+        }
+        Ok(Ok(Outcome::Redirect { status, location })) => json!({ "outcome": "redirect", "status": status, "location": location }),
+        Ok(Ok(Outcome::Deny(Denial { status, message, errors, .. }))) => {
+            let errors: serde_json::Map<String, Value> = errors.into_iter().map(|(name, text)| (name, text.into())).collect();
+            json!({ "outcome": "deny", "status": status, "message": message, "errors": errors })
+        }
+        Ok(Err(Problem { status, message })) => json!({ "outcome": "error", "status": status, "message": message }),
+        Err(fault) => json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visit.told(&fault) }),
+    }
+}
+
+/// Each progress as an event, then the outcome.
+fn events(run: Run) -> Answer {
+    let pieces = unfold(Some(run), |run| async {
+        let mut run = run?;
+        Some(match run.next().await {
+            Ok((Some(progress), _)) => (event_stream::event(None, Some("progress"), &progress), Some(run)),
+            Ok((None, ended)) => (outcome(&run.visit, Ok(ended.expect("it goes on or ends"))), None),
+            Err(fault) => (outcome(&run.visit, Err(fault)), None),
+        })
+    });
+    streamed("text/event-stream", pieces)
+}
+
+fn outcome(visit: &Visit, ended: Ended) -> Bytes {
+    event_stream::event(None, Some("outcome"), &envelope(visit, ended).to_string())
+}

@@ -1,0 +1,270 @@
+//! Forms as they come: fields of `multipart/form-data` are handed on piece by piece, other kinds are small and read whole.
+
+use bytes::Bytes;
+use futures_util::Stream;
+use hyper::body::{Body as _, Incoming};
+use multer::Multipart;
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tidegate_hub::page::{self, Field, FormError, Piece};
+use tokio::time::{Instant, timeout_at};
+
+/// The field that names the action.
+pub(super) const ACTION: &str = "__action";
+
+/// Why there is no form, with a status for the client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refused(pub(super) u16, pub(super) String);
+
+fn refused(status: u16, text: impl Into<String>) -> Refused {
+    Refused(status, text.into())
+}
+
+impl From<FormError> for Refused {
+    fn from(error: FormError) -> Refused {
+        let status = match error {
+            FormError::Broken => 400,
+            FormError::TooLarge => 413,
+            FormError::TooSlow => 408,
+        };
+        refused(status, error.to_string())
+    }
+}
+
+/// Fields that were read already.
+type Read = VecDeque<(Field, Bytes)>;
+
+/// The kinds of forms that the host reads.
+pub(super) enum Kind {
+    UrlEncoded,
+    Json,
+    /// With its boundary.
+    Multipart(String),
+}
+
+impl Kind {
+    pub(super) fn of(headers: &http::HeaderMap) -> Option<Kind> {
+        match crate::media::content_type(headers)?.as_str() {
+            "application/x-www-form-urlencoded" => Some(Kind::UrlEncoded),
+            "application/json" => Some(Kind::Json),
+            "multipart/form-data" => {
+                let value = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
+                multer::parse_boundary(value).ok().map(Kind::Multipart)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The action that a small form names, and the form.
+pub(super) fn whole(kind: &Kind, body: &[u8]) -> Result<(String, Form), Refused> {
+    let (action, json, mut read) = match kind {
+        Kind::Json => {
+            let mut object: serde_json::Map<String, serde_json::Value> =
+                serde_json::from_slice(body).map_err(|error| refused(400, format!("the form is no JSON object: {error}")))?;
+            let action = match object.remove(ACTION) {
+                Some(serde_json::Value::String(action)) => Some(action),
+                _ => None,
+            };
+            (action, Some(serde_json::Value::Object(object).to_string()), Read::new())
+        }
+        _ => {
+            let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
+                (Field { name: name.into_owned(), ..Field::default() }, Bytes::from(value.into_owned()))
+            };
+            (None, None, form_urlencoded::parse(body).map(field).collect())
+        }
+    };
+    let action = action.or_else(|| take_action(&mut read)).ok_or_else(no_action)?;
+    Ok((action, Form { json, read, current: None, rest: None }))
+}
+
+/// The action that a form of parts names. What stands before it waits in memory, at most `held_max` bytes.
+pub(super) async fn parts(boundary: String, body: Incoming, limits: Limits) -> Result<(String, Form), Refused> {
+    let mut rest = Rest::new(boundary, body, limits);
+    let (mut read, mut held) = (Read::new(), 0);
+    while let Some(field) = rest.next().await? {
+        let mut whole = Vec::new();
+        while let Some(piece) = rest.read().await? {
+            held += piece.len();
+            if held > limits.held_max {
+                return Err(refused(413, format!("put the field {ACTION} before files: {} bytes came before it", limits.held_max)));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        if field.name == ACTION {
+            let action = String::from_utf8(whole).map_err(|_| no_action())?;
+            return Ok((action, Form { json: None, read, current: None, rest: Some(rest) }));
+        }
+        read.push_back((field, whole.into()));
+    }
+    Err(no_action())
+}
+
+fn take_action(read: &mut Read) -> Option<String> {
+    let at = read.iter().position(|(field, _)| field.name == ACTION)?;
+    let (_, action) = read.remove(at)?;
+    String::from_utf8(action.into()).ok()
+}
+
+fn no_action() -> Refused {
+    refused(400, format!("the form names no action: it needs a field {ACTION}"))
+}
+
+/// Bounds of a form that comes piece by piece.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) bytes_max: usize,
+    pub(super) held_max: usize,
+    pub(super) within: Duration,
+}
+
+/// A form whose action is known.
+pub(super) struct Form {
+    json: Option<String>,
+    read: Read,
+    /// What is left of a field that was read already.
+    current: Option<Bytes>,
+    rest: Option<Rest>,
+}
+
+impl page::Form for Form {
+    fn json(&self) -> Option<&str> {
+        self.json.as_deref()
+    }
+
+    fn next(&mut self) -> Piece<'_, Field> {
+        Box::pin(async {
+            if let Some((field, value)) = self.read.pop_front() {
+                self.current = Some(value);
+                return Ok(Some(field));
+            }
+            self.current = None;
+            match &mut self.rest {
+                Some(rest) => rest.next().await,
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn read(&mut self) -> Piece<'_, Bytes> {
+        Box::pin(async {
+            match (&mut self.current, &mut self.rest) {
+                (Some(current), _) => Ok(Some(std::mem::take(current)).filter(|value| !value.is_empty())),
+                (None, Some(rest)) => rest.read().await,
+                (None, None) => Ok(None),
+            }
+        })
+    }
+}
+
+/// The parts that are still to come.
+struct Rest {
+    parts: Multipart<'static>,
+    part: Option<multer::Field<'static>>,
+    deadline: Instant,
+    /// Why the body ended early.
+    cause: Arc<OnceLock<FormError>>,
+}
+
+impl Rest {
+    fn new(boundary: String, body: Incoming, limits: Limits) -> Rest {
+        let cause = Arc::<OnceLock<FormError>>::default();
+        let body = Counted { body, left: limits.bytes_max, cause: cause.clone() };
+        Rest { parts: Multipart::new(body, boundary), part: None, deadline: Instant::now() + limits.within, cause }
+    }
+
+    async fn next(&mut self) -> Result<Option<Field>, FormError> {
+        // The parser goes on only when nobody has the part before.
+        self.part = None;
+        self.part = self.in_time(async |rest| rest.parts.next_field().await).await?;
+        Ok(self.part.as_ref().map(|part| Field {
+            name: part.name().unwrap_or_default().to_owned(),
+            filename: part.file_name().map(str::to_owned),
+            content_type: part.content_type().map(ToString::to_string),
+        }))
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, FormError> {
+        let piece = async |rest: &mut Rest| match &mut rest.part {
+            Some(part) => part.chunk().await,
+            None => Ok(None),
+        };
+        loop {
+            match self.in_time(piece).await? {
+                Some(piece) if piece.is_empty() => {}
+                piece => return Ok(piece),
+            }
+        }
+    }
+
+    async fn in_time<T>(&mut self, step: impl AsyncFnOnce(&mut Rest) -> Result<T, multer::Error>) -> Result<T, FormError> {
+        let deadline = self.deadline;
+        match timeout_at(deadline, step(self)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) => Err(self.cause.get().copied().unwrap_or(FormError::Broken)),
+            Err(_) => Err(FormError::TooSlow),
+        }
+    }
+}
+
+/// A body of at most so many bytes. The parser says of an error only that there was one, so its cause is kept beside it.
+struct Counted {
+    body: Incoming,
+    left: usize,
+    cause: Arc<OnceLock<FormError>>,
+}
+
+impl Stream for Counted {
+    type Item = Result<Bytes, FormError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+            let bytes = match frame.map(http_body::Frame::into_data) {
+                Ok(Ok(bytes)) => bytes,
+                Ok(Err(_)) => continue,
+                Err(_) => return Poll::Ready(Some(Err(FormError::Broken))),
+            };
+            match self.left.checked_sub(bytes.len()) {
+                Some(left) => self.left = left,
+                None => {
+                    _ = self.cause.set(FormError::TooLarge);
+                    return Poll::Ready(Some(Err(FormError::TooLarge)));
+                }
+            }
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_form_names_its_action() {
+        let cases = [
+            (Kind::UrlEncoded, "__action=buy&n=1", Ok("buy")),
+            (Kind::UrlEncoded, "n=1&__action=a+b", Ok("a b")),
+            (Kind::UrlEncoded, "n=1", Err(400)),
+            (Kind::UrlEncoded, "", Err(400)),
+            (Kind::Json, r#"{"__action":"buy","n":1}"#, Ok("buy")),
+            (Kind::Json, r#"{"__action":1}"#, Err(400)),
+            (Kind::Json, r#"{"n":1}"#, Err(400)),
+            (Kind::Json, "[]", Err(400)),
+            (Kind::Json, "{", Err(400)),
+        ];
+        for (kind, body, expected) in cases {
+            let read = whole(&kind, body.as_bytes());
+            assert_eq!(read.as_ref().map(|(action, _)| action.as_str()).map_err(|refused| refused.0), expected, "{body}");
+        }
+        let (_, form) = whole(&Kind::Json, br#"{"__action":"buy","n":1}"#).unwrap();
+        assert_eq!(page::Form::json(&form), Some(r#"{"n":1}"#));
+    }
+}

@@ -1,0 +1,277 @@
+//! GET of a page: the shell goes out with what the loaders have by then, the rest behind it as it comes.
+
+use super::{
+    Pieces, Visit, json,
+    loading::{Brought, Loading},
+};
+use crate::answer::{self, Answer, Body};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use serde_json::{Map, Value, json};
+use std::{
+    fmt::Write as _,
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tidegate_hub::{
+    Fault, Page,
+    page::{Denial, Initial, Problem, View},
+};
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Where an app wants the stream to go.
+const MARKER: &str = "<!--tidegate-->";
+
+/// Renders the page; `denied`: the action that was refused, for the page to say so.
+pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Result<Answer, Fault> {
+    let (index, page) = visit.page();
+    let page = page.clone();
+    let status = denied.as_ref().map(|(_, denial)| denial.status);
+    let mut loadings: Vec<Loading> = page.loaders.iter().map(|info| Loading::begin(&visit, info)).collect();
+    let brought = first(&mut loadings, &page, visit.server.hub.limits().first_within).await;
+    let view = View { first: initial(&page, &brought), nonce: nonce()?, denied };
+    let shell = visit.version.app.pages().render(index, &visit.request, &view).await?;
+
+    let mut answer = answer::from_app(tidegate_hub::Response { status: shell.status, headers: shell.headers, body: Bytes::new() })?;
+    if let Some(status) = status.filter(|_| shell.status == 200) {
+        *answer.status_mut() = StatusCode::from_u16(status).map_err(|_| Fault::Answer(format!("{status} is no status")))?;
+    }
+    let is_read = visit.request.method != Method::POST;
+    let headers = answer.headers_mut();
+    default(headers, header::CONTENT_TYPE, "text/html; charset=utf-8");
+    default(headers, header::CACHE_CONTROL, if is_read { "private, no-cache" } else { "no-store" });
+    if is_read && answer.status() == StatusCode::OK && is_fresh(&visit.request.headers, answer.headers()) {
+        return Ok(not_modified(&answer));
+    }
+    let stream = Streaming::new(&visit, &page, view.nonce, loadings);
+    *answer.body_mut() = stream.into_body(shell.html, brought);
+    if let Body::Stream(_) = answer.body() {
+        answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+    Ok(answer)
+}
+
+fn default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
+    headers.entry(name).or_insert(HeaderValue::from_static(value));
+}
+
+/// 128 random bits: nobody can guess it (CSP level 3, section 7.1).
+fn nonce() -> Result<String, Fault> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Fault::Host(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    }))
+}
+
+/// What each loader brings first, of those that do in time: until the deadline, or longer where the shell is to wait.
+async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<Option<Brought>> {
+    let mut brought: Vec<Option<Brought>> = vec![None; loadings.len()];
+    let mut due: Pin<Box<Sleep>> = Box::pin(sleep(within));
+    poll_fn(|cx| {
+        for (loading, brought) in loadings.iter_mut().zip(&mut brought) {
+            if brought.is_none()
+                && let Poll::Ready(first) = loading.poll_next(cx)
+            {
+                *brought = Some(first);
+            }
+        }
+        let is_due = due.is_elapsed() || due.as_mut().poll(cx).is_ready();
+        let waits = |(info, brought): (&tidegate_hub::LoaderInfo, &Option<Brought>)| brought.is_none() && (info.awaited || !is_due);
+        if page.loaders.iter().zip(&brought).any(waits) { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    brought
+}
+
+fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, Initial)> {
+    let initial = |brought: &Option<Brought>| match brought {
+        Some(Brought::Value(json)) => Initial::Value(json.clone()),
+        Some(other) => other.problem().map_or(Initial::Pending, Initial::Failed),
+        None => Initial::Pending,
+    };
+    page.loaders.iter().zip(brought).map(|(info, brought)| (info.name.clone(), initial(brought))).collect()
+}
+
+/// RFC 9110 section 13.1: an entity tag goes before a date.
+fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
+    let text = |headers: &HeaderMap, name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    if let Some(known) = text(asked, header::IF_NONE_MATCH) {
+        let own = text(answered, header::ETAG).map(|tag| opaque(&tag));
+        return own.is_some_and(|own| known.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == own));
+    }
+    let known = text(asked, header::IF_MODIFIED_SINCE);
+    known.is_some() && known == text(answered, header::LAST_MODIFIED)
+}
+
+/// What the client has is good: its own policy and nonce too, so nothing of ours replaces them.
+fn not_modified(answer: &Answer) -> Answer {
+    let mut short = http::Response::new(Body::Whole(None));
+    *short.status_mut() = StatusCode::NOT_MODIFIED;
+    for name in [header::CACHE_CONTROL, header::CONTENT_LOCATION, header::ETAG, header::EXPIRES, header::VARY] {
+        answer.headers().get_all(&name).iter().for_each(|value| _ = short.headers_mut().append(&name, value.clone()));
+    }
+    short
+}
+
+/// What comes behind the shell.
+struct Streaming {
+    visit: Visit,
+    nonce: String,
+    loadings: Vec<Loading>,
+    /// What the client's script has to know of the page.
+    about: String,
+    beat_every: Duration,
+    beat: Pin<Box<Sleep>>,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Of the page, behind the stream.
+    tail: Option<String>,
+}
+
+impl Streaming {
+    fn new(visit: &Visit, page: &Page, nonce: String, loadings: Vec<Loading>) -> Streaming {
+        let beat_every = visit.server.hub.limits().comment_every;
+        let params: Map<String, Value> =
+            visit.request.params.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
+        let names: Vec<&str> = loadings.iter().map(Loading::name).collect();
+        let search = visit.request.query().map_or(String::new(), |query| format!("?{query}"));
+        let about = json!(["page", { "page": page.pattern, "params": params, "search": search, "loaders": names, "beat": beat_every.as_millis() as u64 }]);
+        let mut stopping = visit.stopping.clone();
+        let stopped = Box::pin(async move {
+            _ = stopping.wait_for(|stopping| *stopping).await;
+        });
+        let (about, beat) = (about.to_string(), Box::pin(sleep(beat_every)));
+        Streaming { visit: visit.clone(), nonce, loadings, about, beat_every, beat, stopped, tail: None }
+    }
+
+    /// The page with what is there already, and the rest as it comes.
+    fn into_body(mut self, html: String, brought: Vec<Option<Brought>>) -> Body {
+        if self.loadings.is_empty() {
+            return Body::Whole((!html.is_empty()).then(|| html.into()));
+        }
+        let (at, behind) = place(&html);
+        let mut marks = vec![self.about.clone()];
+        for (loading, brought) in self.loadings.iter().zip(brought) {
+            marks.extend(brought.map(|brought| mark(loading.name(), &brought)));
+        }
+        self.loadings.retain(|loading| !loading.has_ended());
+        let has_ended = self.loadings.is_empty();
+        if has_ended {
+            marks.push(r#"["done"]"#.into());
+        }
+        let head = html[..at].to_owned() + &self.script(&marks);
+        if has_ended {
+            return Body::Whole(Some((head + &html[behind..]).into()));
+        }
+        if self.visit.request.method == Method::HEAD {
+            return Body::Whole(None);
+        }
+        self.tail = Some(html[behind..].to_owned());
+        let mut head = Some(Bytes::from(head));
+        let pieces = futures_util::stream::poll_fn(move |cx| match head.take() {
+            Some(head) => Poll::Ready(Some(head)),
+            None => self.poll_piece(cx),
+        });
+        Body::Stream(Box::pin(Pieces(Box::pin(pieces))))
+    }
+
+    fn script(&self, marks: &[String]) -> String {
+        let marks = marks.join(",");
+        format!("<script nonce=\"{}\">(self.__tidegate??=[]).push({})</script>\n", self.nonce, json::for_script(&marks))
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.tail.is_none() {
+            return Poll::Ready(None);
+        }
+        let mut marks = Vec::new();
+        for loading in &mut self.loadings {
+            if let Poll::Ready(brought) = loading.poll_next(cx) {
+                marks.push(mark(loading.name(), &brought));
+            }
+        }
+        self.loadings.retain(|loading| !loading.has_ended());
+        if !self.loadings.is_empty() && self.stopped.as_mut().poll(cx).is_ready() {
+            let gone = Brought::Failed(Problem { status: 503, message: "the server is going away".into() });
+            marks.extend(self.loadings.drain(..).map(|loading| mark(loading.name(), &gone)));
+        }
+        if self.loadings.is_empty() {
+            marks.push(r#"["done"]"#.into());
+        } else if marks.is_empty() {
+            if self.beat.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            marks.push(r#"["beat"]"#.into());
+        }
+        self.beat.as_mut().reset(Instant::now() + self.beat_every);
+        let mut piece = self.script(&marks);
+        if self.loadings.is_empty() {
+            piece += &self.tail.take().unwrap_or_default();
+        }
+        Poll::Ready(Some(piece.into()))
+    }
+}
+
+/// What the client's script is told of a loader.
+fn mark(name: &str, brought: &Brought) -> String {
+    match brought {
+        Brought::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
+        Brought::End => format!("[\"end\",\"{name}\"]"),
+        Brought::Failed(Problem { status, message }) => json!(["error", name, status, message]).to_string(),
+        Brought::TimedOut => format!("[\"timeout\",\"{name}\"]"),
+    }
+}
+
+/// Where the stream goes, as the ends of what is before it and of what it replaces.
+fn place(html: &str) -> (usize, usize) {
+    if let Some(at) = html.find(MARKER) {
+        return (at, at + MARKER.len());
+    }
+    let end = "</body>".as_bytes();
+    let at = html.as_bytes().windows(end.len()).rposition(|window| window.eq_ignore_ascii_case(end)).unwrap_or(html.len());
+    (at, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stream_goes_where_the_app_wants_it_or_else_to_the_end_of_the_body() {
+        let cases = [
+            ("a<!--tidegate-->b</body>", ("a", "b</body>")),
+            ("a</BODY></html>", ("a", "</BODY></html>")),
+            ("<p></body></p></body>", ("<p></body></p>", "</body>")),
+            ("a", ("a", "")),
+            ("", ("", "")),
+        ];
+        for (html, expected) in cases {
+            let (at, behind) = place(html);
+            assert_eq!((&html[..at], &html[behind..]), expected, "{html}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_fresh_as_its_tag_says_or_its_date() {
+        let cases = [
+            ([("if-none-match", "\"a\"")], [("etag", "\"a\"")], true),
+            ([("if-none-match", "\"b\", W/\"a\"")], [("etag", "\"a\"")], true),
+            ([("if-none-match", "*")], [("etag", "\"a\"")], true),
+            ([("if-none-match", "\"b\"")], [("etag", "\"a\"")], false),
+            ([("if-none-match", "\"a\"")], [("x", "1")], false),
+            ([("if-modified-since", "Tue, 24 Nov 2026 08:00:00 GMT")], [("last-modified", "Tue, 24 Nov 2026 08:00:00 GMT")], true),
+            ([("if-modified-since", "Tue, 24 Nov 2026 08:00:00 GMT")], [("last-modified", "Tue, 24 Nov 2026 09:00:00 GMT")], false),
+            ([("x", "1")], [("etag", "\"a\"")], false),
+        ];
+        let headers = |pairs: [(&'static str, &str); 1]| -> HeaderMap {
+            pairs.into_iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+        };
+        for (asked, answered, expected) in cases {
+            assert_eq!(is_fresh(&headers(asked), &headers(answered)), expected, "{asked:?} {answered:?}");
+        }
+    }
+}

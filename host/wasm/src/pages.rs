@@ -1,0 +1,187 @@
+//! Loaders and actions: each runs in an instance that it has to itself, and that goes back to the others when it ends well.
+
+use crate::{
+    bindings::exports::tidegate::app::pages as wit,
+    form::Form,
+    pool::{Instance, Owned, Pool},
+    stdio::About,
+};
+use std::{sync::Arc, time::Duration};
+use tidegate_hub::{
+    Attempt, Call, Fault, Hub, Loader, LoaderInfo, Page, Request,
+    page::{self, Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
+};
+use tokio::runtime::Handle;
+use wasmtime::component::ResourceAny;
+
+/// The least that a guest is left alone that asks for time: no loop of waiting takes a core.
+const LATER_MIN: Duration = Duration::from_millis(1);
+
+/// A resource of the guest that is asked again and again.
+struct Running {
+    /// None while it is asked: a call that is given up takes the instance with it.
+    rest: Option<(Owned, ResourceAny)>,
+    about: About,
+    wall_max: Duration,
+    hub: Arc<Hub>,
+}
+
+impl Running {
+    async fn begin(
+        (pool, hub): (&Arc<Pool>, &Arc<Hub>),
+        route: u32,
+        wall_max: Duration,
+        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<ResourceAny>,
+    ) -> Result<Running, Fault> {
+        let about = About { route: Some(route), ..About::default() };
+        let outcome = async {
+            let mut owned = pool.take_owned().await?;
+            let resource = owned.instance.run(about.clone(), wall_max, call).await?;
+            Ok(Running { rest: Some((owned, resource)), about, wall_max, hub: hub.clone() })
+        };
+        counted(hub, outcome.await)
+    }
+
+    /// Asks once. After a fault the instance is gone.
+    async fn ask<T>(&mut self, call: impl AsyncFnOnce(&mut Instance, ResourceAny) -> wasmtime::Result<T>) -> Result<T, Fault> {
+        let Some((mut owned, resource)) = self.rest.take() else {
+            return Err(Fault::Host("it failed before, and can't be asked again".into()));
+        };
+        let asked = owned.instance.run(self.about.clone(), self.wall_max, async |instance| call(instance, resource).await).await;
+        let value = counted(&self.hub, asked)?;
+        self.rest = Some((owned, resource));
+        Ok(value)
+    }
+}
+
+fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
+    hub.counters().guest_calls.add(1);
+    if outcome.is_err() {
+        hub.counters().faults.add(1);
+    }
+    outcome
+}
+
+/// The guest's destructor runs as an event of its own: what a loader holds is given up when its client goes away.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let (Some((mut owned, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
+        let (about, wall_max, hub) = (self.about.clone(), self.wall_max, self.hub.clone());
+        runtime.spawn(async move {
+            let end = async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
+            match counted(&hub, owned.instance.run(about, wall_max, end).await) {
+                Ok(()) => owned.give_back(),
+                Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
+            }
+        });
+    }
+}
+
+struct RunningLoader(Running);
+
+impl Loader for RunningLoader {
+    fn next(&mut self) -> Call<'_, Result<Step, Problem>> {
+        Box::pin(async {
+            let step = self.0.ask(async |instance, loader| instance.next_step(loader).await).await?;
+            Ok(match step {
+                Ok(wit::Step::Value(json)) => Ok(Step::Value(json)),
+                Ok(wit::Step::Later(ms)) => Ok(Step::Later(later(ms))),
+                Ok(wit::Step::End) => Ok(Step::End),
+                Err(problem) => Err(self::problem(problem)),
+            })
+        })
+    }
+}
+
+struct RunningAttempt(Running);
+
+impl Attempt for RunningAttempt {
+    fn next(&mut self) -> Call<'_, Update> {
+        Box::pin(async {
+            let update = self.0.ask(async |instance, attempt| instance.next_update(attempt).await).await?;
+            Ok(match update {
+                wit::Update::Progress(json) => Update::Progress(json),
+                wit::Update::Later(ms) => Update::Later(later(ms)),
+                wit::Update::Done(Ok(outcome)) => Update::Done(Ok(self::outcome(outcome))),
+                wit::Update::Done(Err(problem)) => Update::Done(Err(self::problem(problem))),
+            })
+        })
+    }
+}
+
+pub(crate) async fn load(
+    app: (&Arc<Pool>, &Arc<Hub>),
+    index: u32,
+    loader: &str,
+    request: &Request,
+) -> Result<Box<dyn Loader>, Fault> {
+    let wall_max = app.0.options().wall_max;
+    let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
+    Ok(Box::new(RunningLoader(Running::begin(app, request.route, wall_max, begin).await?)))
+}
+
+pub(crate) async fn act(
+    app: (&Arc<Pool>, &Arc<Hub>),
+    index: u32,
+    action: &str,
+    request: &Request,
+    form: Box<dyn page::Form>,
+) -> Result<Box<dyn Attempt>, Fault> {
+    // It waits for its form.
+    let wall_max = app.1.limits().upload_within;
+    let begin = async |instance: &mut Instance| {
+        let form = instance.store.data_mut().table.push(Form(form))?;
+        instance.act(index, action, request, form).await
+    };
+    Ok(Box::new(RunningAttempt(Running::begin(app, request.route, wall_max, begin).await?)))
+}
+
+fn later(ms: u32) -> Duration {
+    Duration::from_millis(ms.into()).max(LATER_MIN)
+}
+
+fn problem(problem: wit::Problem) -> Problem {
+    Problem { status: problem.status, message: problem.message }
+}
+
+fn outcome(outcome: wit::Outcome) -> Outcome {
+    match outcome {
+        wit::Outcome::Success((value, stale)) => Outcome::Success { value, stale },
+        wit::Outcome::Redirect((status, location)) => Outcome::Redirect { status, location },
+        wit::Outcome::Deny(wit::Denial { status, message, errors, values }) => Outcome::Deny(Denial { status, message, errors, values }),
+    }
+}
+
+/// A view in the words of the contract.
+pub(crate) fn view(view: &View) -> wit::View {
+    let first = view.first.iter().map(|(name, initial)| {
+        let first = match initial {
+            Initial::Value(json) => wit::First::Value(json.clone()),
+            Initial::Failed(Problem { status, message }) => wit::First::Failed(wit::Problem { status: *status, message: message.clone() }),
+            Initial::Pending => wit::First::Pending,
+        };
+        (name.clone(), first)
+    });
+    let denied = view.denied.clone().map(|(action, denial)| {
+        let Denial { status, message, errors, values } = denial;
+        (action, wit::Denial { status, message, errors, values })
+    });
+    wit::View { first: first.collect(), nonce: view.nonce.clone(), denied }
+}
+
+pub(crate) fn shell(shell: wit::Shell) -> Shell {
+    let headers = shell.headers.into_iter().map(|(name, value)| (name, value.into()));
+    Shell { status: shell.status, headers: headers.collect(), html: shell.html }
+}
+
+/// What the app says of its pages.
+pub(crate) fn described(pages: Vec<wit::Page>) -> Vec<Page> {
+    let loader = |loader: wit::LoaderInfo| LoaderInfo { name: loader.name, live: loader.live, awaited: loader.awaited };
+    let page = |page: wit::Page| Page {
+        pattern: page.pattern,
+        loaders: page.loaders.into_iter().map(loader).collect(),
+        actions: page.actions,
+        fallback: page.fallback,
+    };
+    pages.into_iter().map(page).collect()
+}
