@@ -22,7 +22,9 @@ pub mod talks;
 
 pub mod echo;
 pub mod fanout;
+pub mod first_byte;
 pub mod idle;
+pub mod pages;
 pub mod request;
 pub mod start;
 pub mod wake;

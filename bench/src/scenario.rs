@@ -12,7 +12,7 @@ use crate::fanout::{self, Fanout};
 use crate::machine::{self, Cores};
 use crate::outcome::Outcome;
 use crate::server::{Command, Server};
-use crate::{idle, request, start, wake};
+use crate::{first_byte, idle, pages, request, start, wake};
 
 /// After the window, conversations finish what is in flight; a server that loses something makes them wait.
 const FINISH_MAX: Duration = Duration::from_secs(60);
@@ -42,6 +42,16 @@ pub enum Load {
         connections: usize,
         /// How often each of them is woken.
         rounds: usize,
+    },
+    /// The time to the first byte of an answer.
+    FirstByte {
+        /// How many answers.
+        times: usize,
+    },
+    /// Pages that stream.
+    Pages {
+        /// How many at once.
+        pages: usize,
     },
     /// Starts of the server.
     Start {
@@ -79,6 +89,8 @@ pub fn run(load: Load, target: &Target, setting: Setting) -> Result<Outcome> {
         Load::Idle { connections, earlier } => against(target, setting, async |server| idle::run(connections, earlier, server, path).await),
         Load::Fanout(fanout) => against(target, setting, async |server| fanout::run(fanout, server, path, window).await),
         Load::Wake { connections, rounds } => against(target, setting, async |server| wake::run(connections, rounds, server, path).await),
+        Load::FirstByte { times } => against(target, setting, async |server| first_byte::run(times, server, path).await),
+        Load::Pages { pages } => against(target, setting, async |server| pages::run(pages, server, path, window).await),
         Load::Start { times } => start::run(times, &target.command, path, setting.cores.server),
     }
 }

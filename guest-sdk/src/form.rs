@@ -54,7 +54,8 @@ impl Form {
     pub async fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         if let Some(json) = self.form.json() {
             let mut reader = serde_json::Deserializer::from_str(&json);
-            return serde_path_to_error::deserialize(&mut reader).map_err(|error| misfit(&error.path().to_string(), &error.inner().to_string()));
+            return serde_path_to_error::deserialize(&mut reader)
+                .map_err(|error| misfit(&error.path().to_string(), &error.inner().to_string()));
         }
         let mut bytes = 0;
         while let Some(field) = self.next().await? {

@@ -14,6 +14,7 @@ use std::{
     rc::Rc,
     task::Poll,
 };
+use tidegate_hub::Due;
 
 /// One page. The host starts its loaders, has it rendered with what they have by then (within 50 ms by default), sends that at once,
 /// and streams to the browser what they bring later; `/__tidegate/client.js` takes it there. Its forms are posted to its own path,
@@ -88,13 +89,13 @@ pub trait Page: 'static {
 pub struct Loader {
     pub(crate) name: &'static str,
     pub(crate) live: bool,
-    pub(crate) awaited: bool,
+    pub(crate) due: Due,
 }
 
 impl Loader {
     /// It ends within 30 seconds, or the host ends it.
     pub const fn new(name: &'static str) -> Loader {
-        Loader { name, live: false, awaited: false }
+        Loader { name, live: false, due: Due::Soon }
     }
 
     /// It goes on for as long as the client stays.
@@ -104,7 +105,12 @@ impl Loader {
 
     /// The page is not rendered before its first value.
     pub const fn awaited(self) -> Loader {
-        Loader { awaited: true, ..self }
+        Loader { due: Due::Awaited, ..self }
+    }
+
+    /// It begins when the page has gone out: for what is known to be slow. One that sleeps at first is not waited for either way.
+    pub const fn deferred(self) -> Loader {
+        Loader { due: Due::Deferred, ..self }
     }
 }
 

@@ -83,7 +83,7 @@ fn manifest(app: &App) -> Manifest {
     let guards = app.guards.iter().map(|guard| Guard { pattern: guard.pattern.clone() });
     let pages = app.pages.iter().map(|page| Page {
         pattern: page.pattern.clone(),
-        loaders: page.loaders.iter().map(|it| LoaderInfo { name: it.name.into(), live: it.live, awaited: it.awaited }).collect(),
+        loaders: page.loaders.iter().map(|it| LoaderInfo { name: it.name.into(), live: it.live, due: it.due }).collect(),
         actions: page.actions.iter().map(ToString::to_string).collect(),
         fallback: page.fallback,
     });

@@ -72,6 +72,20 @@ enum Scenario {
         #[command(flatten)]
         subject: Subject,
     },
+    /// Time to the first byte of an answer, on a fresh connection each.
+    FirstByte {
+        #[arg(long, default_value_t = 500)]
+        times: usize,
+        #[command(flatten)]
+        subject: Subject,
+    },
+    /// Pages that stream the time of each value: `--path /live/1000` of `guests/paged`.
+    Pages {
+        #[arg(long, default_value_t = 1_000)]
+        pages: usize,
+        #[command(flatten)]
+        subject: Subject,
+    },
     /// Time from spawn to the first answer.
     Start {
         #[arg(long, default_value_t = 10)]
@@ -116,6 +130,8 @@ impl Scenario {
             Self::Idle { connections, earlier, subject } => (Load::Idle { connections, earlier }, subject),
             Self::Fanout { followers, subject } => (Load::Fanout(Fanout { followers, message_bytes: subject.message_bytes }), subject),
             Self::Wake { connections, rounds, subject } => (Load::Wake { connections, rounds }, subject),
+            Self::FirstByte { times, subject } => (Load::FirstByte { times }, subject),
+            Self::Pages { pages, subject } => (Load::Pages { pages }, subject),
             Self::Start { times, subject } => (Load::Start { times }, subject),
         }
     }

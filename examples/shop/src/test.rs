@@ -26,7 +26,6 @@ fn a_form_is_taken_or_shown_again_with_what_is_wrong() {
         assert_eq!(shown.status(), 422);
         assert!(shown.text().contains(wrong) && shown.text().contains(&format!("value=\"{email}\"")), "{}", shown.text());
     }
-    let told: serde_json::Value =
-        server.submit_json("/products/rope", "buy", &serde_json::json!({ "amount": 2, "email": "a@b" })).json();
+    let told: serde_json::Value = server.submit_json("/products/rope", "buy", &serde_json::json!({ "amount": 2, "email": "a@b" })).json();
     assert_eq!(told, serde_json::json!({ "outcome": "success", "value": "2 for 30 €", "stale": ["stock"] }));
 }

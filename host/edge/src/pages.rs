@@ -86,16 +86,33 @@ fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
 
 /// As [`typed`], piece by piece: proxies are not to gather them.
 fn streamed(kind: &'static str, pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Answer {
-    let mut answer = typed(StatusCode::OK, kind, Body::Stream(Box::pin(Pieces(Box::pin(pieces)))));
+    let mut answer = typed(StatusCode::OK, kind, Body::Stream(Box::pin(Pieces::new(pieces))));
     answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     answer
 }
 
-struct Pieces(Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>);
+/// A body of pieces, each of which goes out before anybody is asked for the next.
+struct Pieces {
+    pieces: Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>,
+    /// The last one may still be in a buffer of hyper, which writes it when there is nothing more for the moment.
+    is_held: bool,
+}
+
+impl Pieces {
+    fn new(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Pieces {
+        Pieces { pieces: Box::pin(pieces), is_held: false }
+    }
+}
 
 impl Stream for Pieces {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        self.0.as_mut().poll_next(cx).map(|next| next.map(|bytes| Ok(Frame::Data(bytes))))
+        if std::mem::take(&mut self.is_held) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let next = std::task::ready!(self.pieces.as_mut().poll_next(cx));
+        self.is_held = next.is_some();
+        Poll::Ready(next.map(|bytes| Ok(Frame::Data(bytes))))
     }
 }

@@ -61,7 +61,7 @@ pub use front::Front;
 pub use history::{Followed, Position, Positions};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};
-pub use manifest::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Target};
+pub use manifest::{Due, Exports, Guard, LoaderInfo, Manifest, Page, Route, Target};
 pub use message::Message;
 pub use name::{ConnId, RoomId};
 pub use outbox::{Close, Outbox, Outgoing, SendError};

@@ -107,8 +107,30 @@ pub struct LoaderInfo {
     pub name: String,
     /// Whether it has no deadline.
     pub live: bool,
-    /// Whether the shell waits for its first value.
-    pub awaited: bool,
+    /// When its first value is.
+    pub due: Due,
+}
+
+/// How long the shell of a page waits for a loader's first value (WIT `pages.due`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Due {
+    /// For [`first_within`](crate::Limits::first_within), and only if the loader can have one by then.
+    #[default]
+    Soon,
+    /// For as long as the loader may take.
+    Awaited,
+    /// Not at all: it begins behind the shell.
+    Deferred,
+}
+
+impl fmt::Display for Due {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Due::Soon => "soon",
+            Due::Awaited => "awaited",
+            Due::Deferred => "deferred",
+        })
+    }
 }
 
 /// Who answers a route.
@@ -194,8 +216,7 @@ pub struct Exports {
 
 impl Exports {
     /// Every handler.
-    pub const ALL: Exports =
-        Exports { guard: true, http: true, stream: true, websocket: true, events: true, room: true, pages: true };
+    pub const ALL: Exports = Exports { guard: true, http: true, stream: true, websocket: true, events: true, room: true, pages: true };
 
     /// Whether there is a handler for this target.
     pub fn has(&self, target: Target) -> bool {

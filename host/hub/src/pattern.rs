@@ -80,6 +80,19 @@ impl Pattern {
         matches!(self.segments.first(), Some(Segment::Literal(literal)) if literal.starts_with("__"))
     }
 
+    /// Whether it matches every path that the other matches.
+    pub fn includes(&self, other: &Pattern) -> bool {
+        let (own, other) = (&self.segments[..], &other.segments[..]);
+        let all = own.iter().zip(other).all(|(own, other)| match (own, other) {
+            (Segment::Rest(_), _) => true,
+            (_, Segment::Rest(_)) => false,
+            (Segment::Parameter(_), _) => true,
+            (Segment::Literal(own), Segment::Literal(other)) => own == other,
+            (Segment::Literal(_), Segment::Parameter(_)) => false,
+        });
+        all && (own.len() == other.len() || own.len() < other.len() && matches!(own.last(), Some(Segment::Rest(_))))
+    }
+
     fn covers(&self, path: &Path<'_>, below: bool) -> bool {
         let (steps, given) = (&self.segments, path.segments());
         let all = steps.iter().zip(given).all(|(step, given)| match step {

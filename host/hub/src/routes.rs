@@ -24,6 +24,8 @@ pub struct Table {
     guards: Vec<Cover>,
     /// Their routes are behind all others.
     pages: Vec<Page>,
+    /// The page that answers paths which are nobody's in the tree.
+    fallback: Node,
 }
 
 struct Entry {
@@ -68,9 +70,12 @@ impl Table {
             return Err(violations);
         }
         let mut table = Table::empty();
-        for route in manifest.routes.iter().cloned().chain(manifest.pages.iter().map(Page::route)) {
+        let routes = manifest.routes.iter().map(|route| (route.clone(), false));
+        for (route, is_fallback) in routes.chain(manifest.pages.iter().map(|page| (page.route(), page.fallback))) {
             let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
-            table.insert(&pattern, route);
+            let index = table.add(&pattern, route);
+            let tree = if is_fallback { &mut table.fallback } else { &mut table.root };
+            tree.insert(pattern.segments(), index);
         }
         table.pages = manifest.pages.clone();
         let covers = manifest.guards.iter().map(|guard| Cover::parse(&guard.pattern));
@@ -81,20 +86,22 @@ impl Table {
     /// A component of `wasi:http` alone, built for any host: it answers every path that is not reserved.
     pub fn whole() -> Table {
         let mut table = Table::empty();
-        for pattern in ["/", "/{*rest}"] {
-            table.insert(&Pattern::parse(pattern).expect("a pattern"), Route::new("", pattern, Target::Stream));
+        for text in ["/", "/{*rest}"] {
+            let pattern = Pattern::parse(text).expect("a pattern");
+            let index = table.add(&pattern, Route::new("", text, Target::Stream));
+            table.root.insert(pattern.segments(), index);
         }
         table
     }
 
     fn empty() -> Table {
-        Table { routes: Vec::new(), root: Node::default(), guards: Vec::new(), pages: Vec::new() }
+        Table { routes: Vec::new(), root: Node::default(), guards: Vec::new(), pages: Vec::new(), fallback: Node::default() }
     }
 
-    fn insert(&mut self, pattern: &Pattern, route: Route) {
-        let index = self.routes.len() as u32;
+    /// Its index; it is still in no tree.
+    fn add(&mut self, pattern: &Pattern, route: Route) -> u32 {
         self.routes.push(Entry { route: Arc::new(route), names: pattern.names().map(str::to_owned).collect() });
-        self.root.insert(pattern.segments(), index);
+        self.routes.len() as u32 - 1
     }
 
     /// The route of this index.
@@ -141,13 +148,20 @@ impl Table {
 
     /// The route for a method and path. A literal segment goes before a parameter, a parameter
     /// before a rest, a route for what is asked for before others, a named method before any; HEAD is answered by GET.
-    /// A reserved path has none.
+    /// The fallback page has what no other route knows, with any method. A reserved path has none.
     pub fn find(&self, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
         if path.is_reserved() {
             return Found::Nothing;
         }
+        match self.find_in(&self.root, method, asked, path) {
+            Found::Nothing => self.find_in(&self.fallback, method, asked, path),
+            found => found,
+        }
+    }
+
+    fn find_in(&self, tree: &Node, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
         let mut search = Search { table: self, method, asked, allow: Vec::new(), params: Vec::new() };
-        match search.walk(&self.root, path.segments()) {
+        match search.walk(tree, path.segments()) {
             Some(index) => {
                 let entry = &self.routes[index as usize];
                 let params = entry.names.iter().cloned().zip(search.params).collect();
@@ -268,6 +282,33 @@ mod tests {
     }
 
     #[test]
+    fn the_fallback_page_answers_what_is_nobody_else_s() {
+        let page = |pattern: &str, fallback| Page { pattern: pattern.into(), fallback, ..Page::default() };
+        let routes = vec![Route::new("POST", "/api", Target::Http), Route::new("GET", "/files/{*path}", Target::Http)];
+        let manifest = Manifest { routes, guards: vec![], pages: vec![page("/{*rest}", true), page("/about", false)] };
+        let table = Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+        let cases = [
+            // method, path, index of the route or the methods that there are
+            ("GET", "/nowhere/at/all", Ok(2)),
+            ("HEAD", "/nowhere", Ok(2)),
+            ("POST", "/nowhere", Err("GET, HEAD")),
+            ("GET", "/about", Ok(3)),
+            ("GET", "/api", Err("POST")),
+            ("PUT", "/files/x", Err("GET, HEAD")),
+            ("GET", "/__loaders", Err("")),
+            ("GET", "/", Err("")),
+        ];
+        for (method, path, expected) in cases {
+            let found = match table.find(method, AskedFor::Other, &Path::parse(path).unwrap()) {
+                Found::Route { index, .. } => Ok(index),
+                Found::Methods(allow) => Err(allow.join(", ")),
+                Found::Nothing => Err(String::new()),
+            };
+            assert_eq!(found, expected.map_err(str::to_owned), "{method} {path}");
+        }
+    }
+
+    #[test]
     fn a_path_leads_to_its_most_literal_route() {
         let cases = [
             ("GET", "/", "0"),
@@ -315,7 +356,8 @@ mod tests {
         let table = |targets: &[(&str, Target)]| {
             let route = |(method, target): &(&str, Target)| Route { room: Some("tea".into()), ..Route::new(method, "/tea", *target) };
             let routes = targets.iter().map(route).collect();
-            Table::new(&Manifest { routes, guards: vec![], pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+            Table::new(&Manifest { routes, guards: vec![], pages: vec![] }, Exports::ALL)
+                .unwrap_or_else(|violations| panic!("{violations:?}"))
         };
         let all = [("GET", Target::WebSocket), ("GET", Target::Events), ("", Target::Http)];
         let cases = [

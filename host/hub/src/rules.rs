@@ -259,6 +259,8 @@ fn check_pattern(pattern: &Pattern, refuse: &mut impl Refuse) {
 #[derive(Default)]
 struct Earlier<'a> {
     by_shape: HashMap<String, Vec<(usize, &'a Route)>>,
+    /// Those that answer POST, with their indices.
+    posts: Vec<(usize, &'a Route, Pattern)>,
     pages: HashMap<String, usize>,
 }
 
@@ -271,26 +273,38 @@ impl<'a> Earlier<'a> {
             refuse(rule, format!("route {at}{named} already answers it"), "remove one of them, or give them different methods or paths");
         }
         same_shape.push((index, route));
+        if route.target.asked_for() == Target::Page.asked_for() && answers(route, &["POST"]) {
+            self.posts.push((index, route, pattern.clone()));
+        }
     }
 
     /// A page's path is its own, but for WebSockets and event streams, which are asked for by other requests.
     fn check_page(&mut self, index: usize, page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
         let shape = shape(pattern);
-        let takes = |route: &Route| {
-            let is_read = route.target.asked_for() == Target::Page.asked_for();
-            is_read && (route.methods.is_empty() || route.methods.iter().any(|method| PAGE_METHODS.contains(&method.as_str())))
-        };
-        let clash = self.by_shape.get(&shape).into_iter().flatten().find(|(_, route)| takes(route));
-        if let Some((at, route)) = clash {
+        let takes = |route: &Route| route.target.asked_for() == Target::Page.asked_for() && answers(route, &PAGE_METHODS);
+        let same_path = self.by_shape.get(&shape).into_iter().flatten().find(|(_, route)| takes(route));
+        // What the fallback page answers is nobody else's: it takes nothing from others, nor they from it.
+        let takes_post = || self.posts.iter().find(|(_, _, route)| !page.fallback && route.includes(pattern)).map(|(at, route, _)| (at, route));
+        if let Some((at, route)) = same_path.map(|(at, route)| (at, route)).or_else(takes_post) {
             let methods = if route.methods.is_empty() { "any method".to_owned() } else { route.methods.join(", ") };
             let why = format!("route {at} answers {methods} of {:?}", route.pattern);
-            refuse(Rule::PageRoute, why, "GET, HEAD and POST of a page's path are the host's: remove the route, or give one of them another path");
+            refuse(
+                Rule::PageRoute,
+                why,
+                "GET, HEAD and POST of a page's path are the host's: remove the route, or give one of them another path",
+            );
         }
         match self.pages.get(&shape) {
-            Some(earlier) => refuse(Rule::Duplicate, format!("page {earlier} already answers it ({:?})", page.pattern), "remove one of them"),
+            Some(earlier) => {
+                refuse(Rule::Duplicate, format!("page {earlier} already answers it ({:?})", page.pattern), "remove one of them")
+            }
             None => _ = self.pages.insert(shape, index),
         }
     }
+}
+
+fn answers(route: &Route, methods: &[&str]) -> bool {
+    route.methods.is_empty() || route.methods.iter().any(|method| methods.contains(&method.as_str()))
 }
 
 /// Which rule two routes of one shape break, if any. Those of one class of rooms may share a path: a request for a
@@ -518,11 +532,17 @@ mod tests {
         let actions = |names: &[&str]| Page { actions: names.iter().map(ToString::to_string).collect(), ..page("/p") };
         let long = "n".repeat(65);
         type Broken<'a> = &'a [(usize, Rule)];
-        let cases: [(&[(&str, &str, Target)], &[Page], Broken<'_>); 22] = [
+        let cases: [(&[(&str, &str, Target)], &[Page], Broken<'_>); 28] = [
             (&[], &[page("/"), page("/products/{id}")], &[]),
             (&[("DELETE", "/p", Target::Http), ("PUT", "/p", Target::Stream)], &[page("/p")], &[]),
             (&[("GET", "/p", Target::WebSocket), ("GET", "/q", Target::Events)], &[page("/p"), page("/q")], &[]),
             (&[("GET", "/p/{id}", Target::Http)], &[page("/p/new")], &[]),
+            (&[("POST", "/p/new", Target::Http), ("POST", "/p/{id}/more", Target::Http)], &[page("/p/{id}")], &[]),
+            (&[("POST", "/p/{id}", Target::Http)], &[page("/p/new")], &[(0, Rule::PageRoute)]),
+            (&[("", "/{x}", Target::Stream)], &[page("/about")], &[(0, Rule::PageRoute)]),
+            (&[("POST", "/p/{*rest}", Target::Http)], &[page("/p/{id}/{of}"), page("/p")], &[(0, Rule::PageRoute)]),
+            (&[("POST", "/p/{*rest}", Target::Http)], &[fallback("/{*rest}")], &[]),
+            (&[("GET", "/p/{id}", Target::WebSocket)], &[page("/p/new")], &[]),
             (&[("POST", "/p", Target::Http)], &[page("/p")], &[(0, Rule::PageRoute)]),
             (&[("POST", "/p/", Target::Stream)], &[page("//p")], &[(0, Rule::PageRoute)]),
             (&[("", "/p", Target::Http)], &[page("/p")], &[(0, Rule::PageRoute)]),

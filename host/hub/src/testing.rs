@@ -7,7 +7,8 @@ pub use memory::Memory;
 pub use suite::suite;
 
 use crate::{
-    Accept, App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Loader, Message, Pages, Passed, Request, Response, Streamed, Transaction, Verdict,
+    Accept, App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Loader, Message, Pages, Passed, Request, Response, Streamed,
+    Transaction, Verdict,
     app::{Instance, RoomAnswer, RoomEvent},
     page::{Form, Outcome, Problem, Shell, Step, Update, View},
 };
@@ -62,6 +63,8 @@ pub enum Loaded {
     Step(Result<Step, Problem>),
     /// Never.
     Stuck,
+    /// Never, and it holds this.
+    Held(Arc<dyn std::any::Any + Send + Sync>),
     /// It faults.
     Fault(Fault),
 }
@@ -184,6 +187,11 @@ impl Loader for FakeLoader {
         match self.0.next() {
             Some(Loaded::Step(step)) => ready(Ok(step)),
             Some(Loaded::Stuck) => Box::pin(std::future::pending()),
+            Some(Loaded::Held(held)) => Box::pin(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                unreachable!("it never ends")
+            }),
             Some(Loaded::Fault(fault)) => ready(Err(fault)),
             None => ready(Ok(Ok(Step::End))),
         }

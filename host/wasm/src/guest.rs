@@ -9,7 +9,8 @@ use crate::{
 use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_hub::{
-    App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Loader, Message, Pages, Request, Response, Streamed, Verdict, app,
+    App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Loader, Message, Pages, Request, Response, Streamed, Verdict,
+    app,
     page::{Form, Shell, View},
 };
 

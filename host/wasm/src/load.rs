@@ -312,7 +312,11 @@ fn check_import(import: &str, options: &Options) -> Result<(), LoadError> {
         _ if ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"].iter().any(|group| name.starts_with(group)) => {
             Ok(())
         }
-        "tidegate:app/types" | "tidegate:app/websockets" | "tidegate:app/topics" | "tidegate:app/room" | "tidegate:app/rooms"
+        "tidegate:app/types"
+        | "tidegate:app/websockets"
+        | "tidegate:app/topics"
+        | "tidegate:app/room"
+        | "tidegate:app/rooms"
         | "tidegate:app/forms" => Ok(()),
         _ if name.starts_with("wasi:sockets/") => refuse("no app gets sockets; use the host's routes, or wasi:http to send requests"),
         _ => refuse("this host does not have it"),

@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use tidegate_hub::{
-    Attempt, Call, Fault, Hub, Loader, LoaderInfo, Page, Request,
+    Attempt, Call, Due, Fault, Hub, Loader, LoaderInfo, Page, Request,
     page::{self, Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
 };
 use tokio::runtime::Handle;
@@ -109,12 +109,7 @@ impl Attempt for RunningAttempt {
     }
 }
 
-pub(crate) async fn load(
-    app: (&Arc<Pool>, &Arc<Hub>),
-    index: u32,
-    loader: &str,
-    request: &Request,
-) -> Result<Box<dyn Loader>, Fault> {
+pub(crate) async fn load(app: (&Arc<Pool>, &Arc<Hub>), index: u32, loader: &str, request: &Request) -> Result<Box<dyn Loader>, Fault> {
     let wall_max = app.0.options().wall_max;
     let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
     Ok(Box::new(RunningLoader(Running::begin(app, request.route, wall_max, begin).await?)))
@@ -174,9 +169,17 @@ pub(crate) fn shell(shell: wit::Shell) -> Shell {
     Shell { status: shell.status, headers: headers.collect(), html: shell.html }
 }
 
+fn due(due: wit::Due) -> Due {
+    match due {
+        wit::Due::Soon => Due::Soon,
+        wit::Due::Awaited => Due::Awaited,
+        wit::Due::Deferred => Due::Deferred,
+    }
+}
+
 /// What the app says of its pages.
 pub(crate) fn described(pages: Vec<wit::Page>) -> Vec<Page> {
-    let loader = |loader: wit::LoaderInfo| LoaderInfo { name: loader.name, live: loader.live, awaited: loader.awaited };
+    let loader = |loader: wit::LoaderInfo| LoaderInfo { name: loader.name, live: loader.live, due: due(loader.due) };
     let page = |page: wit::Page| Page {
         pattern: page.pattern,
         loaders: page.loaders.into_iter().map(loader).collect(),

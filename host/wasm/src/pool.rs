@@ -48,6 +48,8 @@ pub(crate) struct Pool {
     idle: Mutex<Vec<Instance>>,
     /// A permit is the right to have an instance in use.
     permits: Arc<Semaphore>,
+    /// The right to keep one between events, beside that: half of all, so that some are left for everybody else.
+    kept: Arc<Semaphore>,
 }
 
 /// Full names of the interfaces that the component exports, with their versions.
@@ -158,7 +160,7 @@ impl Taken<'_> {
 pub(crate) struct Owned {
     pub(crate) instance: Instance,
     pool: Arc<Pool>,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Owned {
@@ -169,8 +171,9 @@ impl Owned {
 
 impl Pool {
     pub(crate) fn new(machine: Machine, pre: InstancePre<State>, interfaces: Interfaces, options: Options) -> Pool {
-        let permits = Arc::new(Semaphore::new(options.instances_max.clamp(1, Semaphore::MAX_PERMITS)));
-        Pool { machine, pre, interfaces, options, hub: None, manifest: None, idle: Mutex::default(), permits }
+        let instances_max = options.instances_max.clamp(1, Semaphore::MAX_PERMITS);
+        let [permits, kept] = [instances_max, instances_max.div_ceil(2)].map(|count| Arc::new(Semaphore::new(count)));
+        Pool { machine, pre, interfaces, options, hub: None, manifest: None, idle: Mutex::default(), permits, kept }
     }
 
     /// Whom the instances that are made from now on talk to, and which routes are theirs.
@@ -204,8 +207,8 @@ impl Pool {
 
     /// As [`take`](Pool::take), for as long as its owner likes.
     pub(crate) async fn take_owned(self: &Arc<Pool>) -> Result<Owned, Fault> {
-        let permit = self.owned_permit().await?;
-        Ok(Owned { instance: self.idle_or_new().await?, pool: self.clone(), _permit: permit })
+        let permits = [owned_permit(&self.kept).await?, owned_permit(&self.permits).await?];
+        Ok(Owned { instance: self.idle_or_new().await?, pool: self.clone(), _permits: permits })
     }
 
     async fn idle_or_new(&self) -> Result<Instance, Fault> {
@@ -241,10 +244,7 @@ impl Pool {
 
     /// The right to have an instance that does not come from this pool's stack.
     pub(crate) async fn owned_permit(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        match timeout(WAIT, self.permits.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Fault::Busy),
-        }
+        owned_permit(&self.permits).await
     }
 
     pub(crate) async fn make(&self) -> Result<Instance, Fault> {
@@ -270,6 +270,16 @@ impl Pool {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| context.data().meter.charge());
         Ok(store)
+    }
+}
+
+async fn owned_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
+    if let Ok(permit) = permits.clone().try_acquire_owned() {
+        return Ok(permit);
+    }
+    match timeout(WAIT, permits.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Fault::Busy),
     }
 }
 

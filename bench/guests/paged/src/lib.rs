@@ -1,12 +1,12 @@
 //! Pages to be measured: the same one without loaders, with a slow one, and with one that brings the time of its yield again and again.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tidegate::prelude::*;
 
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().page("/plain", Plain).page("/slow", Slow).page("/live/{ms}", Live)
+    App::new().page("/plain", Plain).page("/slow", Slow).page("/busy", Busy).page("/live/{ms}", Live)
 }
 
 const HTML: &str = "<!doctype html><html><head><title>measured</title></head><body><h1>measured</h1></body></html>";
@@ -26,6 +26,22 @@ impl Page for Slow {
 
     async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
         sleep(Duration::from_millis(300)).await;
+        sink.send("at last").await
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html(HTML))
+    }
+}
+
+struct Busy;
+
+impl Page for Busy {
+    const LOADERS: &[Loader] = &[Loader::new("busy").deferred()];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        let until = Instant::now() + Duration::from_millis(300);
+        while Instant::now() < until {}
         sink.send("at last").await
     }
 
@@ -56,7 +72,7 @@ impl Page for Live {
 #[test]
 fn each_page_is_there() {
     let mut server = tidegate::testing::serve(app());
-    for path in ["/plain", "/slow", "/live/1000"] {
+    for path in ["/plain", "/slow", "/busy", "/live/1000"] {
         assert_eq!(server.get(path).status(), 200, "{path}");
     }
     assert_eq!(server.load_some("/live/{ms}", "live", &[("ms", "1000")], 3).took(), Duration::from_secs(2));

@@ -31,6 +31,10 @@ pub(crate) enum Part {
     Wake,
     /// Memory of rooms with a WebSocket each, asleep and awake.
     RoomsIdle,
+    /// When the first byte of a page comes, with and without loaders.
+    FirstByte,
+    /// Pages that stream: their memory, and how late their values are.
+    Pages,
 }
 
 #[derive(Parser)]
@@ -80,6 +84,8 @@ pub(crate) struct Files {
     pub(crate) broadcast: PathBuf,
     #[arg(long, env = "DURABLE_WASM", default_value = "target/wasm32-wasip2/release/durable.wasm")]
     pub(crate) durable: PathBuf,
+    #[arg(long, env = "PAGED_WASM", default_value = "target/wasm32-wasip2/release/paged.wasm")]
+    pub(crate) paged: PathBuf,
     /// The program, not the script of the same name that starts it.
     #[arg(long, env = "WORKERD", default_value = "workerd")]
     pub(crate) workerd: PathBuf,

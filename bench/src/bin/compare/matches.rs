@@ -15,6 +15,8 @@ const ROOM_CONNECTIONS: usize = 50;
 const ROOMS_AWAKE: usize = 1000;
 const ROOMS_EARLIER: usize = 1000;
 const WAKES: usize = 200;
+const FIRST_BYTES: usize = 500;
+const PAGES: usize = 1000;
 const AWAKE: &str = "rooms_awake_max=1500";
 
 /// One row group of the table.
@@ -44,6 +46,8 @@ pub(crate) fn chosen(arguments: &Arguments) -> Vec<Match> {
         wake(arguments),
         rooms_asleep(arguments),
         rooms_awake(arguments),
+        first_byte(arguments),
+        pages(arguments),
     ];
     all.into_iter().filter(|entry| arguments.wants(entry.part)).collect()
 }
@@ -179,5 +183,30 @@ fn rooms_awake(arguments: &Arguments) -> Match {
             Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
             Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{ROOMS_AWAKE}}}"), files),
         ],
+    }
+}
+
+fn first_byte(arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    let page = |name, path| Contender::tidegate(name, &files.paged, path, files);
+    Match {
+        part: Part::FirstByte,
+        title: "first byte of a page".into(),
+        load: Load::FirstByte { times: FIRST_BYTES },
+        contenders: vec![
+            page("without loaders", "/plain"),
+            page("a loader that sleeps for 300 ms", "/slow"),
+            page("a deferred loader that computes for 300 ms", "/busy"),
+        ],
+    }
+}
+
+fn pages(arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    Match {
+        part: Part::Pages,
+        title: format!("{PAGES} pages that stream a value a second each"),
+        load: Load::Pages { pages: PAGES },
+        contenders: vec![Contender::tidegate("tidegate", &files.paged, "/live/1000", files)],
     }
 }

@@ -4,21 +4,20 @@ use super::{Form, Handle, inward, io};
 use crate::{
     App, CloseInfo, Conn, Cx, Request, Response, Serve, Upgrade,
     app::{Answers, RoomEvents},
-    form::{Denied, Done},
-    loader::{Progress, Running},
-    page::{First as Initial, Mounted, View},
     bindings::{
         exports::tidegate::app::{
             events_handler::{self, First},
             guard_handler::{self, Passed, Verdict},
             http_handler,
             manifest::{self, Target},
-            pages,
-            room_handler,
+            pages, room_handler,
             websocket_handler::{self, Decision},
         },
         tidegate::app::{forms, types, websockets::Connection},
     },
+    form::{Denied, Done},
+    loader::{Progress, Running},
+    page::{First as Initial, Mounted, View},
     request::Head,
     room::Live,
     stream::Body,
@@ -225,7 +224,11 @@ impl<S: Serve> pages::Guest for Served<S> {
         with::<S, _>(|app| {
             let page = |page: &Mounted| pages::Page {
                 pattern: page.pattern.clone(),
-                loaders: page.loaders.iter().map(|it| pages::LoaderInfo { name: it.name.into(), live: it.live, awaited: it.awaited }).collect(),
+                loaders: page
+                    .loaders
+                    .iter()
+                    .map(|it| pages::LoaderInfo { name: it.name.into(), live: it.live, due: due(it.due) })
+                    .collect(),
                 actions: page.actions.iter().map(ToString::to_string).collect(),
                 fallback: page.fallback,
             };
@@ -291,6 +294,14 @@ impl pages::GuestAttempt for Run<Done> {
                 pages::Outcome::Deny(pages::Denial { status, message, errors, values })
             }
         }))
+    }
+}
+
+fn due(due: Due) -> pages::Due {
+    match due {
+        Due::Soon => pages::Due::Soon,
+        Due::Awaited => pages::Due::Awaited,
+        Due::Deferred => pages::Due::Deferred,
     }
 }
 

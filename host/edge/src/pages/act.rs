@@ -90,8 +90,7 @@ async fn read(
     let limits = visit.server.hub.limits();
     match kind {
         Kind::Multipart(boundary) => {
-            let bounds =
-                Limits { bytes_max: limits.upload_bytes_max, held_max: limits.body_bytes_max, within: limits.upload_within };
+            let bounds = Limits { bytes_max: limits.upload_bytes_max, held_max: limits.body_bytes_max, within: limits.upload_within };
             form::parts(boundary, body, bounds).await.map_err(refuse)
         }
         kind => form::whole(&kind, &collect(body).await?).map_err(refuse),
@@ -142,7 +141,8 @@ impl Run {
 
     /// Against the contract.
     fn check(&self, ended: Result<Outcome, Problem>, bytes_max: usize) -> Result<Result<Outcome, Problem>, Fault> {
-        let status = |status: u16, valid: bool| if valid { Ok(()) } else { Err(Fault::Answer(format!("{status} is no status of this outcome"))) };
+        let status =
+            |status: u16, valid: bool| if valid { Ok(()) } else { Err(Fault::Answer(format!("{status} is no status of this outcome"))) };
         Ok(match ended {
             Ok(Outcome::Success { value, stale }) => {
                 let (_, page) = self.visit.page();
@@ -153,7 +153,9 @@ impl Run {
             }
             Ok(Outcome::Redirect { status: code, location }) => {
                 status(code, [301, 302, 303, 307, 308].contains(&code))?;
-                HeaderValue::from_str(&location).map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
+                if !is_location(&location) {
+                    return Err(Fault::Answer(format!("{location:?} is no path and no http or https URL, so nobody is sent there")));
+                }
                 Ok(Outcome::Redirect { status: code, location })
             }
             Ok(Outcome::Deny(denial)) => {
@@ -166,6 +168,13 @@ impl Run {
             }
         })
     }
+}
+
+/// Whether a browser that goes there loads a page, by a header or by a script: no other scheme, and nothing that URL parsers skip.
+fn is_location(location: &str) -> bool {
+    let scheme = location.split(['/', '?', '#']).next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
+    let is_page = scheme.is_none_or(|scheme| ["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own)));
+    is_page && !location.is_empty() && location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
 /// Nothing of a redirection is for a client that can't follow it to a page.
@@ -226,4 +235,18 @@ fn events(run: Run) -> Answer {
 
 fn outcome(visit: &Visit, ended: Ended) -> Bytes {
     event_stream::event(None, Some("outcome"), &envelope(visit, ended).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_what_is_no_page() {
+        let pages = ["/", "/a?b=c#d", "?tab=1", "#top", "next", "/a:b", "https://example.org/x", "HTTP://example.org", "//example.org"];
+        let others =
+            ["", " /", "javascript:alert(1)", "JavaScript:alert(1)", "java\tscript:alert(1)", "data:text/html,x", "/a\r\nb: c", "/é", "\\\\evil", "x:y/z"];
+        assert_eq!(pages.map(is_location), [true; 9]);
+        assert_eq!(others.map(is_location), [false; 10]);
+    }
 }

@@ -31,6 +31,7 @@ class Loader {
   abort() {
     this.#abort?.abort();
     this.#abort = undefined;
+    this.detached = true;
     if (this.status !== "done" && this.status !== "error") this.fail(0, "aborted");
   }
   async reload() {
@@ -95,6 +96,7 @@ const marks = {
 const own = (name) => [loader(name)].find((it) => !it.detached);
 
 function take(...all) {
+  document.currentScript?.remove(); // a page that streams for long does not grow
   clearTimeout(beatTimer);
   for (const [kind, ...rest] of all) marks[kind]?.(...rest);
   // A browser does not tell a page that its connection is dead: silence does.
@@ -122,45 +124,53 @@ function fill({ name, value, status }) {
 }
 function parsed() {
   for (const it of loaders.values()) if (!it.where) fill(it);
-  document.querySelectorAll("form[data-enhance]").forEach((form) => enhance(form));
   if (page.page) broken();
 }
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", parsed);
 else parsed();
 
-/** Sends the form by fetch: errors go to `[data-error=field]`, stale loaders are reloaded, `tidegate:outcome` is dispatched. */
+const enhanced = new WeakMap();
+
+/** As `<form method="post" data-enhance>`: it is sent by fetch, and `hear` is told the outcome. */
 export function enhance(form, hear) {
-  if (form.__tidegate) return;
-  form.__tidegate = true;
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    const data = new FormData(form, event.submitter);
-    const simple = ![...data.values()].some((value) => value instanceof File);
-    form.ariaBusy = "true";
-    let detail;
-    try {
-      const response = await fetch(form.getAttribute("action") || location.href, {
-        method: "POST",
-        headers: { accept: "application/json" },
-        body: simple ? new URLSearchParams(data) : data,
-      });
-      const text = await response.text();
-      try { detail = JSON.parse(text); } catch { detail = { outcome: "error", status: response.status, message: text.trim() }; }
-    } catch (error) {
-      detail = { outcome: "error", status: 0, message: String(error) };
-    }
-    form.ariaBusy = "false";
-    const errors = { "": detail.outcome === "success" ? "" : detail.message, ...detail.errors };
-    for (const place of form.querySelectorAll("[data-error]")) place.textContent = errors[place.dataset.error] ?? "";
-    for (const field of form.elements) field.name && field.setAttribute("aria-invalid", field.name in errors);
-    if (detail.outcome === "success") {
-      form.reset();
-      detail.stale.forEach((name) => loader(name).reload());
-    }
-    hear?.(detail);
-    const goesOn = form.dispatchEvent(new CustomEvent("tidegate:outcome", { bubbles: true, cancelable: true, detail }));
-    if (detail.outcome === "redirect" && goesOn) location.assign(detail.location);
-  });
+  enhanced.set(form, hear);
+}
+// One listener for all forms, those too that are still to come: a page that streams has no end to wait for.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented || !("enhance" in form.dataset || enhanced.has(form))) return;
+  event.preventDefault();
+  if (form.ariaBusy !== "true") send(form, event.submitter);
+});
+
+// Errors go to `[data-error=field]`, stale loaders are reloaded, `tidegate:outcome` is dispatched.
+async function send(form, submitter) {
+  const data = new FormData(form, submitter);
+  const simple = ![...data.values()].some((value) => value instanceof File);
+  form.ariaBusy = "true";
+  let detail;
+  try {
+    const response = await fetch(submitter?.getAttribute("formaction") || form.getAttribute("action") || location.href, {
+      method: "POST",
+      headers: { accept: "application/json" },
+      body: simple ? new URLSearchParams(data) : data,
+    });
+    const text = await response.text();
+    try { detail = JSON.parse(text); } catch { detail = { outcome: "error", status: response.status, message: text.trim() }; }
+  } catch (error) {
+    detail = { outcome: "error", status: 0, message: String(error) };
+  }
+  form.ariaBusy = "false";
+  const errors = { "": detail.outcome === "success" ? "" : detail.message, ...detail.errors };
+  for (const place of form.querySelectorAll("[data-error]")) place.textContent = errors[place.dataset.error] ?? "";
+  for (const field of form.elements) field.name && field.setAttribute("aria-invalid", field.name in errors);
+  if (detail.outcome === "success") {
+    form.reset();
+    detail.stale.forEach((name) => loader(name).reload());
+  }
+  enhanced.get(form)?.(detail);
+  const goesOn = form.dispatchEvent(new CustomEvent("tidegate:outcome", { bubbles: true, cancelable: true, detail }));
+  if (detail.outcome === "redirect" && goesOn) location.assign(detail.location);
 }
 
 const wait = (tries) => Math.random() * Math.min(30000, 500 * 2 ** tries);
@@ -223,7 +233,8 @@ export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
         if (response.ok) {
           onstatus?.("open");
           let event = { type: "message", data: [] };
-          for await (const line of lines(response.body)) {
+          for await (const ended of lines(response.body)) {
+            const line = ended.replace(/\r$/, "");
             const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
             if (field === "data") event.data.push(value);
             else if (field === "event") event.type = value;

@@ -81,7 +81,10 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Answer> {
 /// Reads what is asked for.
 pub(crate) fn read(version: &Version, body: &[u8]) -> Result<Wanted, Answer> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| {
-        refusal(400, &format!("{error}: send {{\"page\":\"/products/{{id}}\",\"loader\":\"stock\",\"params\":{{\"id\":\"7\"}},\"search\":\"\"}}"))
+        refusal(
+            400,
+            &format!("{error}: send {{\"page\":\"/products/{{id}}\",\"loader\":\"stock\",\"params\":{{\"id\":\"7\"}},\"search\":\"\"}}"),
+        )
     })?;
     let (route, page) = version.table.page_of(&asked.page).ok_or_else(|| refusal(404, "there is no such page"))?;
     if page.loader(&asked.loader).is_none() {
@@ -140,7 +143,7 @@ pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> Answer {
     }
     let mut stopped = stopped(&visit);
     let brought = poll_fn(|cx| match loading.poll_next(cx) {
-        Poll::Pending if loading.deadline().is_none() && stopped.as_mut().poll(cx).is_ready() => Poll::Ready(going_away()),
+        Poll::Pending if loading.is_live() && stopped.as_mut().poll(cx).is_ready() => Poll::Ready(going_away()),
         other => other,
     })
     .await;

@@ -4,13 +4,14 @@ use super::{Visit, json};
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 use tidegate_hub::{
     Fault, Loader, LoaderInfo,
     page::{Problem, Step},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 /// What a loader brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,10 @@ impl Brought {
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = (Option<Box<dyn Loader>>, Brought)> + Send>>;
+type Asked = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;
+
+/// The loader, and what it answered.
+type Outcome = (Box<dyn Loader>, Result<Step, Problem>);
 
 /// One loader of a visit. Dropping it cancels the loader.
 pub(super) struct Loading {
@@ -48,9 +52,11 @@ pub(super) struct Loading {
 }
 
 enum Stage {
-    /// Until the next thing that it brings.
+    /// Until it answers.
     Asked(Asked),
-    /// The last thing was taken.
+    /// Until it wants to be asked again, or its time is up.
+    Sleeping(Box<dyn Loader>, Pin<Box<Sleep>>),
+    /// What it brought last was taken.
     Idle(Box<dyn Loader>),
     Ended,
 }
@@ -58,10 +64,8 @@ enum Stage {
 impl Loading {
     pub(super) fn begin(visit: &Visit, info: &LoaderInfo) -> Loading {
         let deadline = (!info.live).then(|| Instant::now() + visit.server.hub.limits().loader_within);
-        let (name, visit) = (info.name.clone(), visit.clone());
-        let begun = begin(visit.clone(), name.clone());
-        let stage = Stage::Asked(in_time(deadline, visit.clone(), begun));
-        Loading { name, visit, deadline, stage }
+        let begun = begin(visit.clone(), info.name.clone());
+        Loading { name: info.name.clone(), visit: visit.clone(), deadline, stage: Stage::Asked(in_time(deadline, begun)) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -72,71 +76,87 @@ impl Loading {
         matches!(self.stage, Stage::Ended)
     }
 
-    /// Whether it can only end when it wants to.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+    /// Whether it goes on for as long as anybody wants it.
+    pub(super) fn is_live(&self) -> bool {
+        self.deadline.is_none()
     }
 
-    /// What it brings next; nothing more behind an end.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Brought> {
-        if let Stage::Idle(_) = self.stage {
-            let Stage::Idle(loader) = std::mem::replace(&mut self.stage, Stage::Ended) else { unreachable!("it was looked at") };
-            self.stage = Stage::Asked(in_time(self.deadline, self.visit.clone(), ask(loader)));
+    /// Until when it surely brings nothing, by its own word.
+    pub(super) fn sleeps_until(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Sleeping(_, sleep) => Some(sleep.deadline()),
+            _ => None,
         }
-        let Stage::Asked(asked) = &mut self.stage else { return Poll::Pending };
-        let (loader, brought) = std::task::ready!(asked.as_mut().poll(cx));
-        self.stage = loader.map_or(Stage::Ended, Stage::Idle);
-        Poll::Ready(brought)
+    }
+
+    /// What it brings next; nothing more behind an end. It is asked for it now, not before.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Brought> {
+        loop {
+            if let Stage::Sleeping(_, sleep) = &mut self.stage {
+                ready!(sleep.as_mut().poll(cx));
+            }
+            self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
+                Stage::Ended => return Poll::Pending,
+                Stage::Idle(loader) | Stage::Sleeping(loader, _) => {
+                    if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        return Poll::Ready(failed(&self.visit, &Fault::Wall));
+                    }
+                    Stage::Asked(in_time(self.deadline, ask(loader)))
+                }
+                Stage::Asked(mut asked) => match asked.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        self.stage = Stage::Asked(asked);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok((loader, Ok(Step::Later(wait))))) => Stage::Sleeping(loader, self.sleep(wait)),
+                    Poll::Ready(Ok((loader, Ok(Step::Value(text))))) => match json::checked(text, self.bytes_max()) {
+                        Ok(json) => {
+                            self.stage = Stage::Idle(loader);
+                            return Poll::Ready(Brought::Value(json));
+                        }
+                        Err(fault) => return Poll::Ready(failed(&self.visit, &fault)),
+                    },
+                    Poll::Ready(Ok((_, Ok(Step::End)))) => return Poll::Ready(Brought::End),
+                    Poll::Ready(Ok((_, Err(problem)))) => return Poll::Ready(refused(&self.visit, problem)),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(failed(&self.visit, &fault)),
+                },
+            };
+        }
+    }
+
+    fn sleep(&self, wait: Duration) -> Pin<Box<Sleep>> {
+        let wake = Instant::now() + wait;
+        Box::pin(sleep_until(self.deadline.map_or(wake, |deadline| deadline.min(wake))))
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.visit.server.hub.limits().message_bytes_max
     }
 }
-
-type Outcome = (Box<dyn Loader>, Result<Option<String>, Problem>);
 
 async fn begin(visit: Visit, name: String) -> Result<Outcome, Fault> {
     let (index, _) = visit.page();
     ask(visit.version.app.pages().load(index, &name, &visit.request).await?).await
 }
 
-/// The loader and its next value, or its end.
 async fn ask(mut loader: Box<dyn Loader>) -> Result<Outcome, Fault> {
-    loop {
-        let outcome = match loader.next().await? {
-            Ok(Step::Value(json)) => Ok(Some(json)),
-            Ok(Step::End) => Ok(None),
-            Ok(Step::Later(wait)) => {
-                sleep(wait).await;
-                continue;
-            }
-            Err(problem) => Err(problem),
-        };
-        return Ok((loader, outcome));
+    let step = loader.next().await?;
+    Ok((loader, step))
+}
+
+/// A loader that is asked when its time is up has taken too long.
+fn in_time(deadline: Option<Instant>, asked: impl Future<Output = Result<Outcome, Fault>> + Send + 'static) -> Asked {
+    match deadline {
+        None => Box::pin(asked),
+        Some(deadline) => Box::pin(async move { timeout_at(deadline, asked).await.unwrap_or(Err(Fault::Wall)) }),
     }
 }
 
-fn in_time(deadline: Option<Instant>, visit: Visit, asked: impl Future<Output = Result<Outcome, Fault>> + Send + 'static) -> Asked {
-    Box::pin(async move {
-        let outcome = match deadline {
-            None => asked.await,
-            Some(deadline) => match timeout_at(deadline, asked).await {
-                Ok(outcome) => outcome,
-                Err(_) => return (None, Brought::TimedOut),
-            },
-        };
-        let checked = outcome.and_then(|(loader, outcome)| {
-            Ok(match outcome {
-                Ok(Some(text)) => (Some(loader), Brought::Value(json::checked(text, visit.server.hub.limits().message_bytes_max)?)),
-                Ok(None) => (None, Brought::End),
-                Err(problem) => (None, Brought::Failed(check(problem)?)),
-            })
-        });
-        checked.unwrap_or_else(|fault| (None, failed(&visit, &fault)))
-    })
-}
-
-fn check(problem: Problem) -> Result<Problem, Fault> {
+/// Its own error, if it is one that a client can be told.
+fn refused(visit: &Visit, problem: Problem) -> Brought {
     match problem.status {
-        400..=599 => Ok(problem),
-        status => Err(Fault::Answer(format!("{status} is no status of a problem: 400 to 599"))),
+        400..=599 => Brought::Failed(problem),
+        status => failed(visit, &Fault::Answer(format!("{status} is no status of a problem: 400 to 599"))),
     }
 }
 

@@ -11,15 +11,15 @@ use serde_json::{Map, Value, json};
 use std::{
     fmt::Write as _,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, Page,
+    Due, Fault, LoaderInfo, Page,
     page::{Denial, Initial, Problem, View},
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Where an app wants the stream to go.
 const MARKER: &str = "<!--tidegate-->";
@@ -67,21 +67,29 @@ fn nonce() -> Result<String, Fault> {
     }))
 }
 
-/// What each loader brings first, of those that do in time: until the deadline, or longer where the shell is to wait.
+/// What each loader brings first, as far as the shell waits for it.
 async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<Option<Brought>> {
     let mut brought: Vec<Option<Brought>> = vec![None; loadings.len()];
-    let mut due: Pin<Box<Sleep>> = Box::pin(sleep(within));
+    let until = Instant::now() + within;
+    let mut due = pin!(sleep_until(until));
     poll_fn(|cx| {
-        for (loading, brought) in loadings.iter_mut().zip(&mut brought) {
+        for ((info, loading), brought) in page.loaders.iter().zip(&mut *loadings).zip(&mut brought) {
             if brought.is_none()
+                && info.due != Due::Deferred
                 && let Poll::Ready(first) = loading.poll_next(cx)
             {
                 *brought = Some(first);
             }
         }
         let is_due = due.is_elapsed() || due.as_mut().poll(cx).is_ready();
-        let waits = |(info, brought): (&tidegate_hub::LoaderInfo, &Option<Brought>)| brought.is_none() && (info.awaited || !is_due);
-        if page.loaders.iter().zip(&brought).any(waits) { Poll::Pending } else { Poll::Ready(()) }
+        let may_bring = |loading: &Loading| loading.sleeps_until().is_none_or(|wakes| wakes < until);
+        let waits = |((info, loading), brought): ((&LoaderInfo, &Loading), &Option<Brought>)| match info.due {
+            _ if brought.is_some() => false,
+            Due::Soon => !is_due && may_bring(loading),
+            Due::Awaited => true,
+            Due::Deferred => false,
+        };
+        if page.loaders.iter().zip(&*loadings).zip(&brought).any(waits) { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
     brought
@@ -176,7 +184,7 @@ impl Streaming {
             Some(head) => Poll::Ready(Some(head)),
             None => self.poll_piece(cx),
         });
-        Body::Stream(Box::pin(Pieces(Box::pin(pieces))))
+        Body::Stream(Box::pin(Pieces::new(pieces)))
     }
 
     fn script(&self, marks: &[String]) -> String {

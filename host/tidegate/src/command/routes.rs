@@ -35,7 +35,7 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
     });
     let guards = manifest.guards.iter().enumerate().map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
     let pages = manifest.pages.iter().enumerate().map(|(index, page)| {
-        let loader = |loader: &LoaderInfo| json!({ "name": loader.name, "live": loader.live, "awaited": loader.awaited });
+        let loader = |loader: &LoaderInfo| json!({ "name": loader.name, "live": loader.live, "due": loader.due.to_string() });
         let loaders: Vec<Value> = page.loaders.iter().map(loader).collect();
         json!({ "index": index, "pattern": page.pattern, "loaders": loaders, "actions": page.actions, "fallback": page.fallback })
     });
@@ -50,13 +50,14 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_hub::Due;
     use tidegate_hub::{Guard, Page, Route, Target};
 
     #[test]
     fn the_table_reads_well_and_is_the_same_as_json() {
         let chat = Route { room: Some("chat".into()), ..Route::new("", "/ws", Target::WebSocket) };
         let routes = vec![Route::new("GET", "/users/{id}", Target::Http), chat];
-        let loaders = vec![LoaderInfo { name: "stock".into(), live: true, awaited: false }];
+        let loaders = vec![LoaderInfo { name: "stock".into(), live: true, due: Due::Soon }];
         let pages = vec![Page { pattern: "/shop".into(), loaders, actions: vec!["buy".into()], fallback: false }];
         let manifest = Manifest { routes, guards: vec![Guard { pattern: "/*".into() }], pages };
         let text = "GET       /users/{id}  http\nany       /ws          websocket of room chat\nGET,POST  /shop        page\n\nguards, in their order\n/*\n";
@@ -68,7 +69,7 @@ mod tests {
                 { "index": 1, "methods": [], "pattern": "/ws", "target": "websocket", "room": "chat" },
             ],
             "guards": [{ "index": 0, "pattern": "/*" }],
-            "pages": [{ "index": 0, "pattern": "/shop", "loaders": [{ "name": "stock", "live": true, "awaited": false }], "actions": ["buy"], "fallback": false }],
+            "pages": [{ "index": 0, "pattern": "/shop", "loaders": [{ "name": "stock", "live": true, "due": "soon" }], "actions": ["buy"], "fallback": false }],
         });
         assert_eq!(to_json(Some(&manifest)), json);
         assert_eq!(to_json(None), json!({ "whole": true, "routes": [], "guards": [], "pages": [] }));

@@ -22,8 +22,23 @@ pub(crate) struct Browser {
     _profile: TempDir,
 }
 
+/// What it does with pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// A page that was gone to is loaded whole.
+    Whole,
+    /// It is looked at while it still loads: for pages that stream.
+    AtOnce,
+    /// As that, and scripts are not run.
+    WithoutScripts,
+}
+
 impl Browser {
     pub(crate) async fn open() -> Browser {
+        Browser::open_as(Manner::Whole).await
+    }
+
+    pub(crate) async fn open_as(manner: Manner) -> Browser {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -46,7 +61,10 @@ impl Browser {
             "--disable-sync",
             &format!("--user-data-dir={}", profile.path().display()),
         ];
-        let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
+        let scripts = if manner == Manner::WithoutScripts { 2 } else { 1 };
+        let preferences = json!({ "profile.managed_default_content_settings.javascript": scripts });
+        let loading = if manner == Manner::Whole { "normal" } else { "none" };
+        let capabilities = json!({ "pageLoadStrategy": loading, "goog:chromeOptions": { "args": arguments, "prefs": preferences } });
         let capabilities = capabilities.as_object().expect("an object").clone();
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{port}")).await;
@@ -67,6 +85,25 @@ impl Browser {
             let page = self.client.source().await.unwrap_or_default();
             panic!("#{element} never said {text:?}: {seen:?}\n{page}");
         }
+    }
+
+    /// Waits until the page has the element.
+    pub(crate) async fn has(&self, css: &str) {
+        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
+        if let Err(error) = found {
+            panic!("the page has no {css}: {error}\n{}", self.client.source().await.unwrap_or_default());
+        }
+    }
+
+    /// The text that an element shows now.
+    pub(crate) async fn text(&self, element: &str) -> String {
+        let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
+        element.text().await.expect("it is there")
+    }
+
+    /// What a script of the tester's returns.
+    pub(crate) async fn run(&self, script: &str) -> serde_json::Value {
+        self.client.execute(script, vec![]).await.expect("the script runs")
     }
 
     pub(crate) async fn goto(&self, url: &str) {

@@ -3,6 +3,7 @@
 //! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
 
 mod misbehave;
+mod pages;
 mod room;
 mod socket;
 mod streams;
@@ -33,6 +34,7 @@ fn app() -> App {
         .socket("/socket", socket::Rogue)
         .socket("/other", async |conn: Conn, message| conn.send(message))
         .post("/via", async |req: Request| room::via(req.text()?))
+        .page("/page", pages::Rogue)
         .room::<room::Rogue>("/rooms/{name}")
         .stream("/stream/{how}/before", streams::before)
         .stream("/stream/{how}/midway", streams::midway)

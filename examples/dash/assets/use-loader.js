@@ -1,0 +1,15 @@
+// A loader of Tidegate as a hook of Preact.
+import { useEffect, useState } from "preact/hooks";
+
+/**
+ * What the loader has brought so far; the component is drawn again with each change.
+ *
+ * @template T
+ * @param {import("/__tidegate/client.js").Loader<T>} loader
+ */
+export function useLoader(loader) {
+  const now = () => ({ status: loader.status, value: loader.value, error: loader.error });
+  const [state, setState] = useState(now);
+  useEffect(() => loader.subscribe(() => setState(now())), [loader]);
+  return state;
+}
