@@ -45,7 +45,8 @@ where
         let server = server.clone();
         service_fn(move |request| {
             let exchange = Exchange { server: server.clone(), lifeline: lifeline.clone(), peer: peer.clone(), go_on: upgrade::go_on::<Io> };
-            async move { Ok::<_, Infallible>(exchange.answer(request).await) }
+            // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
+            Box::pin(async move { Ok::<_, Infallible>(exchange.answer(request).await) })
         })
     };
     let connection = http1::Builder::new()
@@ -258,7 +259,7 @@ impl Exchange {
 
     fn visit(&self, version: &Arc<Version>, head: Request) -> Visit {
         let stopping = self.lifeline.stopping.clone();
-        Visit { server: self.server.clone(), version: version.clone(), stopping, request: Arc::new(head) }
+        Visit::new(self.server.clone(), version.clone(), stopping, head)
     }
 
     /// One loader by itself: guarded as the page that declares it, whatever the client says that page's path is.

@@ -15,6 +15,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use std::{
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -23,19 +24,32 @@ use tidegate_hub::{BodyError, Fault, Frame, Page, Request, app::Stream, path::Pa
 use tokio::sync::watch;
 
 /// A request to a page that its guards let pass.
-#[derive(Clone)]
 pub(crate) struct Visit {
-    pub(crate) server: Arc<Server>,
-    pub(crate) version: Arc<Version>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    visited: Arc<Visited>,
     /// Its route is the page's.
-    pub(crate) request: Arc<Request>,
+    request: Arc<Request>,
 }
 
 impl Visit {
+    pub(crate) fn new(server: Arc<Server>, version: Arc<Version>, stopping: watch::Receiver<bool>, request: Request) -> Visit {
+        let visited = Visited { server, version, stopping, route: request.route, path: request.path.clone() };
+        Visit { visited: Arc::new(visited), request: Arc::new(request) }
+    }
+}
+
+/// What is still to be known of a visit while it streams, when nobody reads its request any more: that holds buffers of its connection.
+struct Visited {
+    server: Arc<Server>,
+    version: Arc<Version>,
+    stopping: watch::Receiver<bool>,
+    route: u32,
+    path: String,
+}
+
+impl Visited {
     /// The page and its index.
     fn page(&self) -> (u32, &Page) {
-        self.version.table.page(self.request.route).expect("the request was led to a page")
+        self.version.table.page(self.route).expect("the request was led to a page")
     }
 
     /// What a client may know of a fault; the log has all of it.
@@ -44,14 +58,22 @@ impl Visit {
             self.server.hub.counters().faults.add(1);
         }
         let (_, page) = self.page();
-        let place = Place { request: Some(&self.request.path), route: Some(&page.pattern), conn: None };
+        let place = Place { request: Some(&self.path), route: Some(&page.pattern), conn: None };
         let id = answer::log_fault(fault, place);
         match self.server.config.pages {
             Some(_) => dev::told(fault),
             None => format!("internal error (id {id})"),
         }
     }
+
+    /// Resolves when the server begins to go away.
+    fn stopped(&self) -> Stopped {
+        let mut stopping = self.stopping.clone();
+        Box::pin(async move { _ = stopping.wait_for(|stopping| *stopping).await })
+    }
 }
+
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The browser's side: a module without dependencies.
 pub(crate) const CLIENT: &str = include_str!("pages/client.js");

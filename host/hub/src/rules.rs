@@ -284,7 +284,8 @@ impl<'a> Earlier<'a> {
         let takes = |route: &Route| route.target.asked_for() == Target::Page.asked_for() && answers(route, &PAGE_METHODS);
         let same_path = self.by_shape.get(&shape).into_iter().flatten().find(|(_, route)| takes(route));
         // What the fallback page answers is nobody else's: it takes nothing from others, nor they from it.
-        let takes_post = || self.posts.iter().find(|(_, _, route)| !page.fallback && route.includes(pattern)).map(|(at, route, _)| (at, route));
+        let takes_post =
+            || self.posts.iter().find(|(_, _, route)| !page.fallback && route.includes(pattern)).map(|(at, route, _)| (at, route));
         if let Some((at, route)) = same_path.map(|(at, route)| (at, route)).or_else(takes_post) {
             let methods = if route.methods.is_empty() { "any method".to_owned() } else { route.methods.join(", ") };
             let why = format!("route {at} answers {methods} of {:?}", route.pattern);

@@ -1,7 +1,7 @@
 //! POST to a page: an action with its form, answered as HTML, as JSON, or as a stream of how far it is.
 
 use super::{
-    Visit,
+    Visit, Visited,
     form::{self, Form, Kind, Limits, Refused},
     json, show, streamed, whole,
 };
@@ -47,20 +47,20 @@ pub(crate) async fn act(
         Ok(read) => read,
         Err(answer) => return Ok(answer),
     };
-    let (index, page) = visit.page();
+    let (index, page) = visit.visited.page();
     if !page.actions.contains(&action) {
         return Ok(answer::text(StatusCode::NOT_FOUND, "the page has no such action"));
     }
-    let deadline = Instant::now() + visit.server.hub.limits().upload_within;
-    let begun = visit.version.app.pages().act(index, &action, &visit.request, Box::new(form));
+    let deadline = Instant::now() + visit.visited.server.hub.limits().upload_within;
+    let begun = visit.visited.version.app.pages().act(index, &action, &visit.request, Box::new(form));
     let attempt = timeout_at(deadline, begun).await.unwrap_or(Err(Fault::Wall));
-    let run = Run { visit: visit.clone(), deadline, attempt: Some(attempt) };
+    let run = Run { visited: visit.visited.clone(), deadline, attempt: Some(attempt) };
     match told {
         Told::Events => Ok(events(run)),
         Told::Json => {
             let ended = run.to_its_end().await;
             let status = ended.as_ref().map_or_else(|fault| fault_status(fault), status);
-            Ok(whole(status, "application/json", envelope(&visit, ended).to_string()))
+            Ok(whole(status, "application/json", envelope(&visit.visited, ended).to_string()))
         }
         Told::Html => match run.to_its_end().await? {
             Ok(Outcome::Success { .. }) => {
@@ -87,7 +87,7 @@ async fn read(
         let text = "a form is multipart/form-data, application/x-www-form-urlencoded or application/json";
         return Err(answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     };
-    let limits = visit.server.hub.limits();
+    let limits = visit.visited.server.hub.limits();
     match kind {
         Kind::Multipart(boundary) => {
             let bounds = Limits { bytes_max: limits.upload_bytes_max, held_max: limits.body_bytes_max, within: limits.upload_within };
@@ -99,7 +99,7 @@ async fn read(
 
 /// An action that runs.
 struct Run {
-    visit: Visit,
+    visited: Arc<Visited>,
     deadline: Instant,
     /// None when it has ended.
     attempt: Option<Result<Box<dyn Attempt>, Fault>>,
@@ -120,7 +120,7 @@ impl Run {
     /// How far it is, or its end.
     async fn next(&mut self) -> Result<(Option<String>, Option<Result<Outcome, Problem>>), Fault> {
         let mut attempt = self.attempt.take().unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
-        let (deadline, bytes_max) = (self.deadline, self.visit.server.hub.limits().message_bytes_max);
+        let (deadline, bytes_max) = (self.deadline, self.visited.server.hub.limits().message_bytes_max);
         let update = async {
             loop {
                 match attempt.next().await? {
@@ -145,7 +145,7 @@ impl Run {
             |status: u16, valid: bool| if valid { Ok(()) } else { Err(Fault::Answer(format!("{status} is no status of this outcome"))) };
         Ok(match ended {
             Ok(Outcome::Success { value, stale }) => {
-                let (_, page) = self.visit.page();
+                let (_, page) = self.visited.page();
                 if let Some(other) = stale.iter().find(|name| page.loader(name).is_none()) {
                     return Err(Fault::Answer(format!("the page has no loader {other:?} that could be stale")));
                 }
@@ -204,7 +204,7 @@ fn fault_status(fault: &Fault) -> StatusCode {
 }
 
 /// The outcome as JSON.
-fn envelope(visit: &Visit, ended: Ended) -> Value {
+fn envelope(visited: &Visited, ended: Ended) -> Value {
     match ended {
         Ok(Ok(Outcome::Success { value, stale })) => {
             let value: Value = serde_json::from_str(&value).expect("checked JSON");
@@ -216,7 +216,7 @@ fn envelope(visit: &Visit, ended: Ended) -> Value {
             json!({ "outcome": "deny", "status": status, "message": message, "errors": errors })
         }
         Ok(Err(Problem { status, message })) => json!({ "outcome": "error", "status": status, "message": message }),
-        Err(fault) => json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visit.told(&fault) }),
+        Err(fault) => json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visited.told(&fault) }),
     }
 }
 
@@ -226,15 +226,15 @@ fn events(run: Run) -> Answer {
         let mut run = run?;
         Some(match run.next().await {
             Ok((Some(progress), _)) => (event_stream::event(None, Some("progress"), &progress), Some(run)),
-            Ok((None, ended)) => (outcome(&run.visit, Ok(ended.expect("it goes on or ends"))), None),
-            Err(fault) => (outcome(&run.visit, Err(fault)), None),
+            Ok((None, ended)) => (outcome(&run.visited, Ok(ended.expect("it goes on or ends"))), None),
+            Err(fault) => (outcome(&run.visited, Err(fault)), None),
         })
     });
     streamed("text/event-stream", pieces)
 }
 
-fn outcome(visit: &Visit, ended: Ended) -> Bytes {
-    event_stream::event(None, Some("outcome"), &envelope(visit, ended).to_string())
+fn outcome(visited: &Visited, ended: Ended) -> Bytes {
+    event_stream::event(None, Some("outcome"), &envelope(visited, ended).to_string())
 }
 
 #[cfg(test)]
@@ -244,8 +244,18 @@ mod tests {
     #[test]
     fn nobody_is_sent_to_what_is_no_page() {
         let pages = ["/", "/a?b=c#d", "?tab=1", "#top", "next", "/a:b", "https://example.org/x", "HTTP://example.org", "//example.org"];
-        let others =
-            ["", " /", "javascript:alert(1)", "JavaScript:alert(1)", "java\tscript:alert(1)", "data:text/html,x", "/a\r\nb: c", "/é", "\\\\evil", "x:y/z"];
+        let others = [
+            "",
+            " /",
+            "javascript:alert(1)",
+            "JavaScript:alert(1)",
+            "java\tscript:alert(1)",
+            "data:text/html,x",
+            "/a\r\nb: c",
+            "/é",
+            "\\\\evil",
+            "x:y/z",
+        ];
         assert_eq!(pages.map(is_location), [true; 9]);
         assert_eq!(others.map(is_location), [false; 10]);
     }

@@ -96,7 +96,6 @@ const marks = {
 const own = (name) => [loader(name)].find((it) => !it.detached);
 
 function take(...all) {
-  document.currentScript?.remove(); // a page that streams for long does not grow
   clearTimeout(beatTimer);
   for (const [kind, ...rest] of all) marks[kind]?.(...rest);
   // A browser does not tell a page that its connection is dead: silence does.

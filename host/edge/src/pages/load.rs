@@ -1,7 +1,7 @@
 //! `POST /__loaders`: one loader of a page by itself, as one value or as a stream of all.
 
 use super::{
-    Visit, json,
+    Visit, Visited, json,
     loading::{Brought, Loading},
     streamed, whole,
 };
@@ -14,14 +14,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{HeaderMap, StatusCode, uri::PathAndQuery};
 use serde::Deserialize;
-use std::{
-    collections::BTreeMap,
-    fmt::Write as _,
-    future::{Future, poll_fn},
-    pin::Pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt::Write as _, future::poll_fn, task::Poll, time::Duration};
 use tidegate_hub::{
     Found,
     manifest::AskedFor,
@@ -135,13 +128,13 @@ fn push(path: &mut String, segment: &str) {
 
 /// Runs the loader.
 pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> Answer {
-    let (_, page) = visit.page();
+    let (_, page) = visit.visited.page();
     let info = page.loader(loader).expect("it was looked for");
     let mut loading = Loading::begin(&visit, info);
     if form != Form::Json {
-        return stream(visit, form, loading);
+        return stream(&visit.visited, form, loading);
     }
-    let mut stopped = stopped(&visit);
+    let mut stopped = visit.visited.stopped();
     let brought = poll_fn(|cx| match loading.poll_next(cx) {
         Poll::Pending if loading.is_live() && stopped.as_mut().poll(cx).is_ready() => Poll::Ready(going_away()),
         other => other,
@@ -158,15 +151,10 @@ fn going_away() -> Brought {
     Brought::Failed(Problem { status: 503, message: "the server is going away".into() })
 }
 
-fn stopped(visit: &Visit) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-    let mut stopping = visit.stopping.clone();
-    Box::pin(async move { _ = stopping.wait_for(|stopping| *stopping).await })
-}
-
 /// Everything that it brings, then why it ended.
-fn stream(visit: Visit, form: Form, loading: Loading) -> Answer {
-    let beat_every: Duration = visit.server.hub.limits().comment_every;
-    let state = Some((loading, stopped(&visit)));
+fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
+    let beat_every: Duration = visited.server.hub.limits().comment_every;
+    let state = Some((loading, visited.stopped()));
     let pieces = unfold(state, move |state| async move {
         let (mut loading, mut stopped) = state?;
         let next = poll_fn(|cx| match loading.poll_next(cx) {

@@ -1,14 +1,15 @@
 //! Loaders that run: what each has next, asked for only when somebody wants it.
 
-use super::{Visit, json};
+use super::{Visit, Visited, json};
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, Loader, LoaderInfo,
+    Fault, Loader, LoaderInfo, Request,
     page::{Problem, Step},
 };
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -45,7 +46,7 @@ type Outcome = (Box<dyn Loader>, Result<Step, Problem>);
 /// One loader of a visit. Dropping it cancels the loader.
 pub(super) struct Loading {
     name: String,
-    visit: Visit,
+    visited: Arc<Visited>,
     /// None while its loader is live.
     deadline: Option<Instant>,
     stage: Stage,
@@ -63,9 +64,9 @@ enum Stage {
 
 impl Loading {
     pub(super) fn begin(visit: &Visit, info: &LoaderInfo) -> Loading {
-        let deadline = (!info.live).then(|| Instant::now() + visit.server.hub.limits().loader_within);
-        let begun = begin(visit.clone(), info.name.clone());
-        Loading { name: info.name.clone(), visit: visit.clone(), deadline, stage: Stage::Asked(in_time(deadline, begun)) }
+        let deadline = (!info.live).then(|| Instant::now() + visit.visited.server.hub.limits().loader_within);
+        let begun = begin(visit.visited.clone(), visit.request.clone(), info.name.clone());
+        Loading { name: info.name.clone(), visited: visit.visited.clone(), deadline, stage: Stage::Asked(in_time(deadline, begun)) }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -99,7 +100,7 @@ impl Loading {
                 Stage::Ended => return Poll::Pending,
                 Stage::Idle(loader) | Stage::Sleeping(loader, _) => {
                     if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                        return Poll::Ready(failed(&self.visit, &Fault::Wall));
+                        return Poll::Ready(failed(&self.visited, &Fault::Wall));
                     }
                     Stage::Asked(in_time(self.deadline, ask(loader)))
                 }
@@ -114,11 +115,11 @@ impl Loading {
                             self.stage = Stage::Idle(loader);
                             return Poll::Ready(Brought::Value(json));
                         }
-                        Err(fault) => return Poll::Ready(failed(&self.visit, &fault)),
+                        Err(fault) => return Poll::Ready(failed(&self.visited, &fault)),
                     },
                     Poll::Ready(Ok((_, Ok(Step::End)))) => return Poll::Ready(Brought::End),
-                    Poll::Ready(Ok((_, Err(problem)))) => return Poll::Ready(refused(&self.visit, problem)),
-                    Poll::Ready(Err(fault)) => return Poll::Ready(failed(&self.visit, &fault)),
+                    Poll::Ready(Ok((_, Err(problem)))) => return Poll::Ready(refused(&self.visited, problem)),
+                    Poll::Ready(Err(fault)) => return Poll::Ready(failed(&self.visited, &fault)),
                 },
             };
         }
@@ -130,13 +131,15 @@ impl Loading {
     }
 
     fn bytes_max(&self) -> usize {
-        self.visit.server.hub.limits().message_bytes_max
+        self.visited.server.hub.limits().message_bytes_max
     }
 }
 
-async fn begin(visit: Visit, name: String) -> Result<Outcome, Fault> {
-    let (index, _) = visit.page();
-    ask(visit.version.app.pages().load(index, &name, &visit.request).await?).await
+async fn begin(visited: Arc<Visited>, request: Arc<Request>, name: String) -> Result<Outcome, Fault> {
+    let (index, _) = visited.page();
+    let loader = visited.version.app.pages().load(index, &name, &request).await?;
+    drop(request);
+    ask(loader).await
 }
 
 async fn ask(mut loader: Box<dyn Loader>) -> Result<Outcome, Fault> {
@@ -153,16 +156,16 @@ fn in_time(deadline: Option<Instant>, asked: impl Future<Output = Result<Outcome
 }
 
 /// Its own error, if it is one that a client can be told.
-fn refused(visit: &Visit, problem: Problem) -> Brought {
+fn refused(visited: &Visited, problem: Problem) -> Brought {
     match problem.status {
         400..=599 => Brought::Failed(problem),
-        status => failed(visit, &Fault::Answer(format!("{status} is no status of a problem: 400 to 599"))),
+        status => failed(visited, &Fault::Answer(format!("{status} is no status of a problem: 400 to 599"))),
     }
 }
 
 /// A busy loop is a loader that takes too long, too.
-fn failed(visit: &Visit, fault: &Fault) -> Brought {
-    let message = visit.told(fault);
+fn failed(visited: &Visited, fault: &Fault) -> Brought {
+    let message = visited.told(fault);
     match fault {
         Fault::Cpu | Fault::Wall => Brought::TimedOut,
         Fault::Busy => Brought::Failed(Problem { status: 503, message }),

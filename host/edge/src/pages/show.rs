@@ -1,7 +1,7 @@
 //! GET of a page: the shell goes out with what the loaders have by then, the rest behind it as it comes.
 
 use super::{
-    Pieces, Visit, json,
+    Pieces, Stopped, Visit, Visited, json,
     loading::{Brought, Loading},
 };
 use crate::answer::{self, Answer, Body};
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
 use std::{
     fmt::Write as _,
-    future::{Future, poll_fn},
+    future::{Future as _, poll_fn},
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
@@ -26,13 +26,13 @@ const MARKER: &str = "<!--tidegate-->";
 
 /// Renders the page; `denied`: the action that was refused, for the page to say so.
 pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Result<Answer, Fault> {
-    let (index, page) = visit.page();
-    let page = page.clone();
+    let Visited { server, version, .. } = &*visit.visited;
+    let (index, page) = visit.visited.page();
     let status = denied.as_ref().map(|(_, denial)| denial.status);
     let mut loadings: Vec<Loading> = page.loaders.iter().map(|info| Loading::begin(&visit, info)).collect();
-    let brought = first(&mut loadings, &page, visit.server.hub.limits().first_within).await;
-    let view = View { first: initial(&page, &brought), nonce: nonce()?, denied };
-    let shell = visit.version.app.pages().render(index, &visit.request, &view).await?;
+    let brought = first(&mut loadings, page, server.hub.limits().first_within).await;
+    let view = View { first: initial(page, &brought), nonce: nonce()?, denied };
+    let shell = version.app.pages().render(index, &visit.request, &view).await?;
 
     let mut answer = answer::from_app(tidegate_hub::Response { status: shell.status, headers: shell.headers, body: Bytes::new() })?;
     if let Some(status) = status.filter(|_| shell.status == 200) {
@@ -45,8 +45,8 @@ pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Resu
     if is_read && answer.status() == StatusCode::OK && is_fresh(&visit.request.headers, answer.headers()) {
         return Ok(not_modified(&answer));
     }
-    let stream = Streaming::new(&visit, &page, view.nonce, loadings);
-    *answer.body_mut() = stream.into_body(shell.html, brought);
+    let stream = Streaming::new(&visit, view.nonce, loadings);
+    *answer.body_mut() = stream.into_body(shell.html, brought, visit.request.method == Method::HEAD);
     if let Body::Stream(_) = answer.body() {
         answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
@@ -128,41 +128,37 @@ fn not_modified(answer: &Answer) -> Answer {
 
 /// What comes behind the shell.
 struct Streaming {
-    visit: Visit,
     nonce: String,
     loadings: Vec<Loading>,
     /// What the client's script has to know of the page.
     about: String,
     beat_every: Duration,
     beat: Pin<Box<Sleep>>,
-    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    stopped: Stopped,
     /// Of the page, behind the stream.
     tail: Option<String>,
 }
 
 impl Streaming {
-    fn new(visit: &Visit, page: &Page, nonce: String, loadings: Vec<Loading>) -> Streaming {
-        let beat_every = visit.server.hub.limits().comment_every;
+    fn new(visit: &Visit, nonce: String, loadings: Vec<Loading>) -> Streaming {
+        let beat_every = visit.visited.server.hub.limits().comment_every;
+        let (_, page) = visit.visited.page();
         let params: Map<String, Value> =
             visit.request.params.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
         let names: Vec<&str> = loadings.iter().map(Loading::name).collect();
         let search = visit.request.query().map_or(String::new(), |query| format!("?{query}"));
         let about = json!(["page", { "page": page.pattern, "params": params, "search": search, "loaders": names, "beat": beat_every.as_millis() as u64 }]);
-        let mut stopping = visit.stopping.clone();
-        let stopped = Box::pin(async move {
-            _ = stopping.wait_for(|stopping| *stopping).await;
-        });
-        let (about, beat) = (about.to_string(), Box::pin(sleep(beat_every)));
-        Streaming { visit: visit.clone(), nonce, loadings, about, beat_every, beat, stopped, tail: None }
+        let (about, beat, stopped) = (about.to_string(), Box::pin(sleep(beat_every)), visit.visited.stopped());
+        Streaming { nonce, loadings, about, beat_every, beat, stopped, tail: None }
     }
 
     /// The page with what is there already, and the rest as it comes.
-    fn into_body(mut self, html: String, brought: Vec<Option<Brought>>) -> Body {
+    fn into_body(mut self, html: String, brought: Vec<Option<Brought>>, is_head: bool) -> Body {
         if self.loadings.is_empty() {
             return Body::Whole((!html.is_empty()).then(|| html.into()));
         }
         let (at, behind) = place(&html);
-        let mut marks = vec![self.about.clone()];
+        let mut marks = vec![std::mem::take(&mut self.about)];
         for (loading, brought) in self.loadings.iter().zip(brought) {
             marks.extend(brought.map(|brought| mark(loading.name(), &brought)));
         }
@@ -175,7 +171,7 @@ impl Streaming {
         if has_ended {
             return Body::Whole(Some((head + &html[behind..]).into()));
         }
-        if self.visit.request.method == Method::HEAD {
+        if is_head {
             return Body::Whole(None);
         }
         self.tail = Some(html[behind..].to_owned());
@@ -187,9 +183,14 @@ impl Streaming {
         Body::Stream(Box::pin(Pieces::new(pieces)))
     }
 
+    /// It takes itself away, so that a page which streams for long does not grow.
     fn script(&self, marks: &[String]) -> String {
         let marks = marks.join(",");
-        format!("<script nonce=\"{}\">(self.__tidegate??=[]).push({})</script>\n", self.nonce, json::for_script(&marks))
+        let nonce = &self.nonce;
+        format!(
+            "<script nonce=\"{nonce}\">(self.__tidegate??=[]).push({});document.currentScript.remove()</script>\n",
+            json::for_script(&marks)
+        )
     }
 
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
