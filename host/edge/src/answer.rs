@@ -20,8 +20,10 @@ use tracing::field::display;
 pub(crate) enum Body {
     /// In one piece, or none.
     Whole(Option<Bytes>),
-    /// As the app or a feed makes it.
+    /// As the app makes it.
     Stream(hub::Body),
+    /// As a feed or a page makes it, for long: see `held`.
+    Held(hub::Body),
     /// Of an asset.
     File(hyper_staticfile::Body),
 }
@@ -36,7 +38,7 @@ impl http_body::Body for Body {
         match &mut *self {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes)))),
             Body::File(file) => Pin::new(file).poll_frame(cx),
-            Body::Stream(stream) => stream.as_mut().poll_frame(cx).map(|next| {
+            Body::Stream(stream) | Body::Held(stream) => stream.as_mut().poll_frame(cx).map(|next| {
                 next.map(|frame| match frame {
                     Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
                     Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers)),
@@ -50,7 +52,7 @@ impl http_body::Body for Body {
         match self {
             Body::Whole(bytes) => bytes.is_none(),
             Body::File(file) => file.is_end_stream(),
-            Body::Stream(_) => false,
+            Body::Stream(_) | Body::Held(_) => false,
         }
     }
 
@@ -58,7 +60,7 @@ impl http_body::Body for Body {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Body::File(file) => file.size_hint(),
-            Body::Stream(stream) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Body::Stream(stream) | Body::Held(stream) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }

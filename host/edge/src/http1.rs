@@ -5,20 +5,21 @@ use crate::{
     dev,
     feed::FeedBody,
     handshake::{self, Refusal},
+    held::{self, Handover},
     lifeline::Lifeline,
     pages::{self, Visit},
     server::{Server, Version},
     upgrade,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, response::Parts, uri::Authority};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -39,29 +40,53 @@ pub(crate) async fn serve<Io>(stream: Io, peer: SocketAddr, server: Arc<Server>,
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // On the heap, so that nothing is left of it while an answer is held.
+    let held = Box::pin(converse(stream, peer, server, lifeline.clone())).await;
+    if let Some((stream, (parts, body))) = held {
+        // Errors are the client's: it left.
+        _ = held::write(stream, parts, body).await;
+    }
+}
+
+/// Requests and answers, until the connection ends or an answer is to be held: then the socket and that answer.
+async fn converse<Io>(stream: Io, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline) -> Option<(Io, (Parts, hub::Body))>
+where
+    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let peer: Arc<str> = peer.to_string().into();
     let mut stopping = lifeline.stopping.clone();
+    let handover = Handover::default();
     let service = {
-        let server = server.clone();
+        let (server, handover) = (server.clone(), handover.clone());
         service_fn(move |request| {
             let exchange = Exchange { server: server.clone(), lifeline: lifeline.clone(), peer: peer.clone(), go_on: upgrade::go_on::<Io> };
+            let (handover, version) = (handover.clone(), request.version());
             // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
-            Box::pin(async move { Ok::<_, Infallible>(exchange.answer(request).await) })
+            Box::pin(async move { Ok::<_, Infallible>(handover.offer(version, exchange.answer(request).await).await) })
         })
     };
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(server.config.header_within)
         .max_buf_size(server.config.header_bytes_max)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(handover.watch(stream)), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
-    tokio::select! {
-        // Errors are the client's: it left, or sent what is no request and was told so by hyper.
-        _ = connection.as_mut() => return,
-        _ = stopping.wait_for(|stopping| *stopping) => connection.as_mut().graceful_shutdown(),
-    }
-    _ = connection.await;
+    let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
+    let mut is_stopped = false;
+    let held = poll_fn(|cx| {
+        if !is_stopped && stopped.as_mut().poll(cx).is_ready() {
+            is_stopped = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        match Pin::new(&mut connection).poll(cx) {
+            // Errors are the client's: it left, or sent what is no request and was told so by hyper.
+            Poll::Ready(_) => Poll::Ready(None),
+            // An answer is handed over while the connection is polled.
+            Poll::Pending => handover.take().map_or(Poll::Pending, |held| Poll::Ready(Some(held))),
+        }
+    });
+    let held = held.await?;
+    Some((connection.into_parts()?.io.into_inner().into_inner(), *held))
 }
 
 /// What answers one request.
@@ -371,7 +396,7 @@ impl Exchange {
             }
             Err(error) => return Err(Fault::Answer(format!("the topics of a feed: {error}"))),
         };
-        let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Stream(Box::pin(body)) };
+        let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Held(Box::pin(body)) };
         let mut answer = http::Response::new(body);
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -33,6 +33,7 @@ mod connection;
 mod wire;
 mod fragments;
 mod feed;
+mod held;
 mod event_stream;
 mod assets;
 mod media;

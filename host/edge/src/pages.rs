@@ -108,7 +108,7 @@ fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
 
 /// As [`typed`], piece by piece: proxies are not to gather them.
 fn streamed(kind: &'static str, pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Answer {
-    let mut answer = typed(StatusCode::OK, kind, Body::Stream(Box::pin(Pieces::new(pieces))));
+    let mut answer = typed(StatusCode::OK, kind, Body::Held(Box::pin(Pieces::new(pieces))));
     answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     answer
@@ -117,7 +117,7 @@ fn streamed(kind: &'static str, pieces: impl futures_util::Stream<Item = Bytes> 
 /// A body of pieces, each of which goes out before anybody is asked for the next.
 struct Pieces {
     pieces: Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>,
-    /// The last one may still be in a buffer of hyper, which writes it when there is nothing more for the moment.
+    /// The last one may still be in a buffer, which is written when there is nothing more for the moment.
     is_held: bool,
 }
 

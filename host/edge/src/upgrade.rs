@@ -4,6 +4,7 @@ use crate::{
     answer::{self, Answer, Body},
     connection::{Connection, First},
     handshake::Handshake,
+    held::Watched,
     lifeline::Lifeline,
     server::{self, Server, Version},
     wire::Wire,
@@ -26,8 +27,8 @@ where
     tokio::spawn(async move {
         // The client may be gone before it got its 101: then nothing was opened.
         let Ok(upgraded) = on_upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Io>>() else { return };
-        let wire = Wire::new(parts.io.into_inner(), parts.read_buf, server.hub.limits());
+        let Ok(parts) = upgraded.downcast::<TokioIo<Watched<Io>>>() else { return };
+        let wire = Wire::new(parts.io.into_inner().into_inner(), parts.read_buf, server.hub.limits());
         // A task that is the connection and nothing else: it lives long, and there are many.
         tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
     });

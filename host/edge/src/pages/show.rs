@@ -47,7 +47,7 @@ pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Resu
     }
     let stream = Streaming::new(&visit, view.nonce, loadings);
     *answer.body_mut() = stream.into_body(shell.html, brought, visit.request.method == Method::HEAD);
-    if let Body::Stream(_) = answer.body() {
+    if let Body::Held(_) = answer.body() {
         answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     Ok(answer)
@@ -180,7 +180,7 @@ impl Streaming {
             Some(head) => Poll::Ready(Some(head)),
             None => self.poll_piece(cx),
         });
-        Body::Stream(Box::pin(Pieces::new(pieces)))
+        Body::Held(Box::pin(Pieces::new(pieces)))
     }
 
     /// It takes itself away, so that a page which streams for long does not grow.
