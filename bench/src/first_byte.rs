@@ -11,7 +11,10 @@ use crate::request::request;
 use crate::server::Server;
 
 /// Before anything counts: the server's first instances are made then.
-const WARM_UP: usize = 20;
+const WARM_UP: usize = 10;
+
+/// Between two of them: what the last one left behind is over then.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks `times`; each answer has to begin with 200, and is left at its first bytes.
 pub async fn run(times: usize, server: &Server, path: &str) -> Result<Outcome> {
@@ -28,6 +31,7 @@ pub async fn run(times: usize, server: &Server, path: &str) -> Result<Outcome> {
 }
 
 async fn first_byte(server: &Server, path: &str) -> Result<Duration> {
+    tokio::time::sleep(PAUSE).await;
     let mut stream = TcpStream::connect(server.address).await?;
     stream.set_nodelay(true)?;
     let began = Instant::now();

@@ -74,7 +74,7 @@ enum Scenario {
     },
     /// Time to the first byte of an answer, on a fresh connection each.
     FirstByte {
-        #[arg(long, default_value_t = 500)]
+        #[arg(long, default_value_t = 100)]
         times: usize,
         #[command(flatten)]
         subject: Subject,

@@ -190,3 +190,41 @@ fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
         out.extend_from_slice(b"\r\n");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Version;
+    use std::future::Future as _;
+    use std::task::Waker;
+    use tokio::io::{AsyncReadExt as _, duplex};
+
+    struct Never;
+
+    impl app::Stream for Never {
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+            Poll::Pending
+        }
+    }
+
+    /// Whether the handover keeps an answer that is to be held.
+    fn keeps(handover: &Handover, version: Version) -> bool {
+        let offer = std::pin::pin!(handover.offer(version, Answer::new(Body::Held(Box::pin(Never)))));
+        let is_pending = offer.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        assert_eq!(handover.take().is_some(), is_pending);
+        is_pending
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_kept_only_when_all_before_it_has_gone_out() {
+        let handover = Handover::default();
+        let (io, mut client) = duplex(4);
+        let mut io = handover.watch(io);
+        assert!(keeps(&handover, Version::HTTP_11) && !keeps(&handover, Version::HTTP_10));
+        let mut write = |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
+        assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());
+        assert!(!keeps(&handover, Version::HTTP_11), "the rest would be lost");
+        client.read_exact(&mut [0; 4]).await.unwrap();
+        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&handover, Version::HTTP_11));
+    }
+}

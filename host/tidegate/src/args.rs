@@ -322,7 +322,7 @@ pub(crate) struct ServeArgs {
     /// Memory of one instance of the app [default: 64 MiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
     memory: Option<usize>,
-    /// Instances of the app in all [default: 1000]
+    /// Instances of the app in all [default: 2000]
     #[arg(long, value_name = "N", value_parser = instances, help_heading = "Limits")]
     instances: Option<usize>,
     /// Time that the app may compute for one event [default: 1s]

@@ -48,7 +48,8 @@ use std::{path::PathBuf, time::Duration};
 pub struct Options {
     /// Memory of one instance.
     pub memory_bytes_max: usize,
-    /// Instances in use at a time; a call that finds none waits for a while, then fails as busy.
+    /// Instances in use at a time, at most half of them kept between events by loaders and actions; a call that finds none waits for
+    /// a while, then fails as busy.
     pub instances_max: usize,
     /// Computing for one event; for a streamed request, between two waits.
     pub cpu_max: Duration,
@@ -79,7 +80,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             memory_bytes_max: 64 << 20,
-            instances_max: 1000,
+            instances_max: 2000,
             cpu_max: Duration::from_secs(1),
             wall_max: Duration::from_secs(30),
             component_bytes_max: 256 << 20,

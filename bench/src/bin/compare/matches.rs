@@ -15,7 +15,7 @@ const ROOM_CONNECTIONS: usize = 50;
 const ROOMS_AWAKE: usize = 1000;
 const ROOMS_EARLIER: usize = 1000;
 const WAKES: usize = 200;
-const FIRST_BYTES: usize = 500;
+const FIRST_BYTES: usize = 100;
 const PAGES: usize = 1000;
 const AWAKE: &str = "rooms_awake_max=1500";
 

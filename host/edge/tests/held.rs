@@ -1,0 +1,141 @@
+//! Answers that are held: what goes over the wire when hyper has let go of the connection, and when it has not.
+
+mod support;
+
+use bytes::Bytes;
+use std::{
+    io::Read as _,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use support::{PATIENCE, Served, routes, usual};
+use tidegate_edge::Config;
+use tidegate_hub::{
+    BodyError, Feed, First, Frame, Limits, Message, Publication, Streamed, Target,
+    app::{Body, Stream},
+    testing::FakeApp,
+};
+
+fn feeds() -> FakeApp {
+    let first = || First { data: "hello".into(), event: None };
+    let feed = move || Feed { topics: vec!["news".into()], first: vec![first()], ..Feed::default() };
+    FakeApp { subscribe: Box::new(move |_| Ok(Ok(feed()))), ..FakeApp::default() }
+}
+
+fn ask(path: &str, version: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/{version}\r\nhost: test\r\naccept: text/event-stream\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn a_held_answer_comes_in_chunks_and_ends_with_its_connection() {
+    let mut served = Served::usual(feeds());
+    let mut feed = served.raw();
+    feed.send(&ask("/feed", "1.1"));
+    let head = feed.head();
+    let headers = ["HTTP/1.1 200 OK\r\n", "content-type: text/event-stream\r\n", "transfer-encoding: chunked\r\n", "connection: close\r\n"];
+    assert!(headers.iter().all(|header| head.contains(header)) && head.contains("\r\ndate: "), "{head}");
+    feed.until("data: hello\n\n\r\n");
+    served.hub.publish("news", Publication::new(Message::text("high water"))).unwrap();
+    let piece = feed.until("data: high water\n\n\r\n");
+    assert_eq!(
+        usize::from_str_radix(piece.lines().next().unwrap(), 16).unwrap(),
+        piece.len() - piece.find('\n').unwrap() - 1 - 2,
+        "{piece:?}"
+    );
+    served.stop();
+    assert_eq!(feed.rest(), "0\r\n\r\n");
+    assert!(served.drained().in_time);
+}
+
+#[test]
+fn a_client_of_http_1_0_gets_it_without_chunks() {
+    let mut served = Served::usual(feeds());
+    let mut feed = served.raw();
+    feed.send(&ask("/feed", "1.0"));
+    assert!(!feed.head().contains("transfer-encoding"));
+    feed.until("data: hello\n\n");
+    served.stop();
+    assert_eq!(feed.rest(), "");
+}
+
+/// A body of one piece, which holds the upload that it answers.
+struct Piece(Option<Bytes>, Body);
+
+impl Stream for Piece {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::Data(bytes))))
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(BYTES as u64)
+    }
+}
+
+const BYTES: usize = 4 << 20;
+
+#[test]
+fn what_was_asked_before_is_answered_whole_though_nobody_read_it_yet() {
+    // The upload is let go of unread, with the answer.
+    let stream = |_, upload| {
+        let body = Piece(Some(Bytes::from(vec![b'x'; BYTES])), upload);
+        Ok(Streamed { status: 200, headers: Default::default(), body: Box::pin(body) })
+    };
+    let served = Served::usual(FakeApp { stream: Box::new(stream), ..feeds() });
+    let mut both = served.raw();
+    let upload = b"POST /stream HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello";
+    both.send(&[&upload[..], &ask("/feed", "1.1")].concat());
+    assert!(both.head().contains("content-length: 4194304"));
+    let mut body = vec![0; BYTES];
+    both.0.read_exact(&mut body).unwrap();
+    assert!(body.iter().all(|byte| *byte == b'x'));
+    assert!(both.head().starts_with("HTTP/1.1 200 OK\r\n"));
+    both.until("data: hello\n\n");
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_kept_connection_may_end_with_one() {
+    let served = Served::usual(feeds());
+    let mut kept = served.raw();
+    for _ in 0..2 {
+        kept.send(b"GET /hello HTTP/1.1\r\nhost: test\r\n\r\n");
+        kept.head();
+        kept.until("/hello");
+    }
+    kept.send(&ask("/feed", "1.1"));
+    kept.until("data: hello\n\n");
+}
+
+#[test]
+fn a_client_that_leaves_or_chatters_costs_nobody_anything() {
+    let limits = Limits { comment_every: Duration::from_millis(20), ..Limits::default() };
+    let served = Served::new(feeds(), usual(), limits, Config::default());
+    let mut gone = served.raw();
+    gone.send(&ask("/feed", "1.1"));
+    gone.until("data: hello\n\n");
+    drop(gone);
+    let mut chatty = served.raw();
+    chatty.send(&ask("/feed", "1.1"));
+    chatty.until("data: hello\n\n");
+    chatty.send(&[b'x'; 1000]);
+    chatty.until(":\n\n\r\n");
+    served.hub.publish("news", Publication::new(Message::text("still here"))).unwrap();
+    chatty.until("data: still here\n\n");
+    drop(chatty);
+    wait_until("both are given up", || served.hub.connections().count().1 == 0);
+}
+
+#[test]
+fn a_held_answer_to_head_has_no_body() {
+    let served = Served::new(feeds(), routes(&[("GET", "/feed", Target::Events)]), Limits::default(), Config::default());
+    let answer = served.ask("HEAD /feed HTTP/1.1\r\nhost: test\r\nconnection: close\r\naccept: text/event-stream\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+}
