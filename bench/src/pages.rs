@@ -101,7 +101,8 @@ impl Reader {
 /// The time in the first value of these bytes, and where it ends; none if it is not there yet.
 fn value(bytes: &[u8]) -> Result<Option<(Duration, usize)>> {
     let (before, behind) = MARK;
-    ensure!(!bytes.starts_with(b"HTTP/1.1 ") || bytes.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(bytes));
+    let status = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    ensure!(status.is_none_or(|status| status == b"200"), "{}", String::from_utf8_lossy(bytes));
     let Some(at) = bytes.windows(before.len()).position(|window| window == before) else { return Ok(None) };
     let digits = &bytes[at + before.len()..];
     let Some(end) = digits.iter().position(|byte| *byte == behind) else { return Ok(None) };

@@ -1,10 +1,6 @@
 //! Forms: read as they come, or whole into a type; and what became of an action.
 
-use crate::{
-    Error, Result,
-    page::{Yielded, give},
-    world,
-};
+use crate::{Error, Result, world, yielded::Yielded};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
@@ -98,7 +94,7 @@ impl Form {
 
     /// Tells how far it is, to clients that asked for an event stream; the others hear nothing.
     pub async fn progress(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
-        give(&self.yielded, value).await
+        self.yielded.give(value).await
     }
 
     /// A denial, with what was sent.

@@ -51,6 +51,7 @@ pub mod task;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 pub mod topic;
+mod yielded;
 mod world;
 
 #[cfg(target_family = "wasm")]

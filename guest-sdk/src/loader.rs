@@ -1,10 +1,6 @@
 //! Loaders that run: asked again and again, each goes on from where it waits.
 
-use crate::{
-    Error, Result,
-    page::{Yielded, give},
-    world,
-};
+use crate::{Error, Result, world, yielded::Yielded};
 use serde::Serialize;
 use std::{
     future::Future,
@@ -23,7 +19,7 @@ pub struct Sink(pub(crate) Yielded);
 impl Sink {
     /// Sends a value, as JSON; goes on when the client has taken it.
     pub async fn send(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
-        give(&self.0, value).await
+        self.0.give(value).await
     }
 }
 

@@ -6,14 +6,8 @@ use crate::{
     loader::{Running, Sink},
     world,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use std::{
-    cell::RefCell,
-    future::{Future, poll_fn},
-    pin::Pin,
-    rc::Rc,
-    task::Poll,
-};
+use serde::de::DeserializeOwned;
+use std::{future::Future, pin::Pin, rc::Rc};
 use tidegate_hub::Due;
 
 /// One page. The host starts its loaders, has it rendered with what they have by then (within 50 ms by default), sends that at once,
@@ -257,14 +251,4 @@ impl Mounted {
         let rendered = self.page.render(request, view).into_response();
         rendered.unwrap_or_else(|error| error.answer(format_args!("page {}", self.pattern)))
     }
-}
-
-/// Values on their way to the host: one at a time, taken before the next is made.
-pub(crate) type Yielded = Rc<RefCell<Option<String>>>;
-
-/// Gives a value away, and is ready when the host wants the next.
-pub(crate) async fn give(yielded: &Yielded, value: &(impl Serialize + ?Sized)) -> Result {
-    *yielded.borrow_mut() = Some(serde_json::to_string(value)?);
-    poll_fn(|_| if yielded.borrow().is_some() { Poll::Pending } else { Poll::Ready(()) }).await;
-    Ok(())
 }

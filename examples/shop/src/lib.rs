@@ -147,7 +147,7 @@ impl Drop for Watching {
     }
 }
 
-/// How many look at products now.
+/// How many look at products now. It is kept, so that it outlasts a sleep: a server that is killed has nobody to take them away.
 struct Watchers(i64);
 
 impl Room for Watchers {

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tidegate_hub::{BodyError, Fault, Frame, Page, Request, app::Stream, path::Path};
+use tidegate_hub::{self as hub, BodyError, Fault, Frame, Page, Request, app::Stream, path::Path};
 use tokio::sync::watch;
 
 /// A request to a page that its guards let pass.
@@ -107,8 +107,8 @@ fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
 }
 
 /// As [`typed`], piece by piece: proxies are not to gather them.
-fn streamed(kind: &'static str, pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Answer {
-    let mut answer = typed(StatusCode::OK, kind, Body::Held(Box::pin(Pieces::new(pieces))));
+fn streamed(kind: &'static str, body: Body) -> Answer {
+    let mut answer = typed(StatusCode::OK, kind, body);
     answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
     answer
@@ -122,8 +122,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> Pieces {
-        Pieces { pieces: Box::pin(pieces), is_held: false }
+    fn stream(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> hub::Body {
+        Box::pin(Pieces { pieces: Box::pin(pieces), is_held: false })
     }
 }
 

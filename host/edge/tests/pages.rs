@@ -319,6 +319,9 @@ fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
         (multi, format!("{}{echo}--B--\r\n", big(3_000)), "413", "put the field __action before files"),
         (multi, format!("{}--B--\r\n", big(100)), "400", "names no action"),
         (multi, "tea".into(), "400", "broke off, or is none"),
+        (url, "a&".repeat(999), "400", "names no action"),
+        (multi, part("a", None, "").repeat(30) + "--B--\r\n", "400", "names no action"),
+        (multi, part(&"n".repeat(150), None, "").repeat(20) + "--B--\r\n", "413", "put the field __action before files"),
         (multi, format!("{echo}{}", &big(100)[..80]), "200", "Some(Broken)"),
         ("multipart/form-data", echo.clone(), "415", "multipart/form-data"),
         ("text/plain", "a".into(), "415", "application/x-www-form-urlencoded"),
@@ -339,6 +342,17 @@ fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
         raw.send(sent.as_bytes());
         assert_eq!(status(&raw.head()), expected, "{sent}");
         raw.until(text);
+    }
+}
+
+#[test]
+fn a_form_in_which_nothing_is_found_is_not_gathered() {
+    let served = Served::new(app(), manifest(), Limits { upload_bytes_max: 10 << 20, ..limits() }, Config::default());
+    let head = "POST /shop/7 HTTP/1.1\r\nhost: test\r\ncontent-type: multipart/form-data; boundary=B\r\ncontent-length: 5000000\r\n\r\n";
+    for begun in ["--B\r\ncontent-disposition: form-data; name=\"", "no boundary at all "] {
+        let mut raw = served.raw();
+        raw.send(format!("{head}{begun}{}", "n".repeat(1 << 20)).as_bytes());
+        assert_eq!(status(&raw.head()), "413", "{begun}");
     }
 }
 
@@ -512,7 +526,13 @@ fn the_browser_s_side_is_small_and_served_to_everybody() {
     let served = Served::usual(FakeApp::default());
     let script = served.get("/__tidegate/client.js");
     assert!(script.contains("text/javascript") && script.contains("export function loader("), "{script}");
-    assert!(served.get("/__tidegate/client.d.ts").contains("export interface Loader<T"));
+    let types = served.get("/__tidegate/client.d.ts");
+    let functions = |text: &str| -> Vec<String> {
+        let named = text.lines().filter_map(|line| line.strip_prefix("export function ")?.split(['(', '<']).next().map(str::to_owned));
+        named.collect()
+    };
+    assert_eq!(functions(&script), functions(&types));
+    assert_eq!(functions(&types), ["loader", "enhance", "socket", "events"]);
     let mut gzip = std::process::Command::new("gzip")
         .args(["-9", "-c", concat!(env!("CARGO_MANIFEST_DIR"), "/src/pages/client.js")])
         .stdout(std::process::Stdio::piped())

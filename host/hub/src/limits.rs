@@ -139,6 +139,12 @@ impl Default for Limits {
 /// Bytes of a close reason (RFC 6455 section 5.5: 125 for the frame, two of them the code).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
+/// Fields of a form that the host reads before it calls its action.
+pub const FORM_FIELDS_MAX: usize = 1000;
+
+/// What the host reads of a form of parts without finding one: the head of a part is no longer.
+pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;
+
 /// Ids that one call of `websockets.ids` gives.
 pub const IDS_PAGE_MAX: usize = 1000;
 

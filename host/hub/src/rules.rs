@@ -188,7 +188,7 @@ fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a String> + Clone, 
     };
     for (at, name) in names.clone().enumerate() {
         if !is_valid(name) {
-            refuse(Rule::PageName, format!("{name:?} is no name of {kind}s"), "write 1 to 64 of letters, digits, '-', '_' and '.'");
+            refuse(Rule::PageName, format!("{name:?} is not a valid {kind} name"), "write 1 to 64 of letters, digits, '-', '_' and '.'");
         } else if names.clone().take(at).any(|earlier| earlier == name) {
             refuse(Rule::PageName, format!("the page has two {kind}s of the name {name:?}"), "give one of them another name");
         }

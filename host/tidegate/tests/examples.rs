@@ -3,7 +3,7 @@
 mod support;
 
 use futures_util::StreamExt as _;
-use reqwest::Client;
+use reqwest::{Client, redirect::Policy};
 use serde_json::{Value, json};
 use support::{
     BUILDS, Tidegate,
@@ -207,6 +207,46 @@ async fn reminder_tells_when_it_is_time() {
         assert_eq!(ann.text().await, "tea");
         assert!(ask(client.get(server.url("/reminders/ann"))).await.1.ends_with(" later\n"));
         assert_eq!(ask(client.post(server.url("/reminders/ann?in=soon")).body("tea")).await.0, 400);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn shop_sells_with_and_without_scripts() {
+    visit("shop", async |server| {
+        let client = Client::builder().redirect(Policy::none()).build().unwrap();
+        let shelf = ask(client.get(server.url("/"))).await;
+        assert!(shelf.0 == 200 && shelf.1.contains("Ten metres of rope"), "{shelf:?}");
+        let form = |body: &str| {
+            let request = client.post(server.url("/products/rope")).header("content-type", "application/x-www-form-urlencoded");
+            request.header("accept", "text/html").body(body.to_owned())
+        };
+        let bought = form("__action=buy&amount=2&email=ann@example.org").send().await.unwrap();
+        assert_eq!((bought.status().as_u16(), bought.headers()["location"].to_str().unwrap()), (303, "/products/rope"));
+        // The page again: its stock goes on for as long as somebody reads.
+        let denied = form("__action=buy&amount=99&email=ann").send().await.unwrap();
+        assert_eq!((denied.status().as_u16(), denied.headers()["content-type"].to_str().unwrap()), (422, "text/html; charset=utf-8"));
+        let mut page = denied.bytes_stream();
+        let shell = soon("the page", page.next()).await.unwrap().unwrap();
+        let shell = String::from_utf8_lossy(&shell);
+        assert!(shell.contains("from 1 to 10") && shell.contains("value=\"99\"") && shell.contains("Ten metres of rope"), "{shell}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn dash_streams_readings_and_takes_notes() {
+    visit("dash", async |server| {
+        let asked = r#"{"page":"/","loader":"load"}"#;
+        let request = Client::new().post(server.url("/__loaders")).header("content-type", "application/json").body(asked);
+        let readings = request.header("accept", "application/x-ndjson").send().await.unwrap();
+        let first = soon("a reading", readings.bytes_stream().next()).await.unwrap().unwrap();
+        assert_eq!(first, "{\"value\":{\"second\":0,\"percent\":20}}\n");
+        let (mut ann, mut bob) = (Socket::connect(server.ws("/notes")).await, Socket::connect(server.ws("/notes")).await);
+        ann.say("the fan is loud").await;
+        assert_eq!((ann.text().await.as_str(), bob.text().await.as_str()), ("the fan is loud", "the fan is loud"));
+        ann.close().await;
+        bob.close().await;
     })
     .await;
 }

@@ -193,6 +193,40 @@ async fn a_page_ends_well_when_the_server_is_drained() {
 }
 
 #[tokio::test]
+async fn the_browser_s_side_keeps_its_promises() {
+    let server = Tidegate::serve(&component("hello"), &[]);
+    let browser = Browser::open().await;
+    browser.goto(&server.url("/__tidegate/health")).await;
+    let wrong = soon("the checks", browser.client.execute_async(include_str!("client.js"), vec![])).await.unwrap();
+    assert_eq!(wrong, json!([]));
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_its_loader_back() {
+    let server = Tidegate::serve(&component("rogue"), &[]);
+    let flood = || async {
+        let asked = json!({ "page": "/flood", "loader": "flood" }).to_string();
+        let head = "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: application/x-ndjson\r\n";
+        Raw::send(server.address(), &format!("{head}content-length: {}\r\n\r\n{asked}", asked.len())).await
+    };
+    let (mut slow, mut swift) = (flood().await, flood().await);
+    slow.until("{\"value\":[0,").await;
+    swift.until("{\"value\":[9,").await;
+    let peak = most_memory(&server);
+    // While the one gets 64 MiB, the other gets what the sockets between them hold, and the server keeps nothing for it.
+    swift.until("{\"value\":[1024,").await;
+    let grown = most_memory(&server) - peak;
+    assert!(grown < 16 << 20, "the server grew by {grown} bytes");
+    // Whoever reads on gets the next one, none missing.
+    for number in 1..200 {
+        slow.until(&format!("{{\"value\":[{number},")).await;
+    }
+    drop((slow, swift));
+    assert_eq!(server.stop().counter("faults"), 0);
+}
+
+#[tokio::test]
 async fn preact_draws_what_a_loader_brings() {
     let assets = workspace().join("examples/dash/assets");
     assert!(assets.join("node_modules/preact").is_dir(), "Preact is there: run scripts/setup tests");

@@ -1,12 +1,12 @@
 //! POST to a page: an action with its form, answered as HTML, as JSON, or as a stream of how far it is.
 
 use super::{
-    Visit, Visited,
+    Pieces, Visit, Visited,
     form::{self, Form, Kind, Limits, Refused},
     json, show, streamed, whole,
 };
 use crate::{
-    answer::{self, Answer},
+    answer::{self, Answer, Body},
     event_stream, media,
 };
 use bytes::Bytes;
@@ -230,7 +230,8 @@ fn events(run: Run) -> Answer {
             Err(fault) => (outcome(&run.visited, Err(fault)), None),
         })
     });
-    streamed("text/event-stream", pieces)
+    // Not held: its form may still come, through hyper.
+    streamed("text/event-stream", Body::Stream(Pieces::stream(pieces)))
 }
 
 fn outcome(visited: &Visited, ended: Ended) -> Bytes {

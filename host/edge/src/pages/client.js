@@ -106,7 +106,7 @@ function broken() {
   pageDone = true;
   clearTimeout(beatTimer);
   for (const it of loaders.values()) {
-    if (!it.where && !it.detached && it.status !== "done" && it.status !== "error") it.fail(0, "the stream broke off");
+    if (!it.where && !it.detached && it.status !== "done" && it.status !== "error") it.fail(0, page.page ? "the stream broke off" : "the page has no such loader");
   }
 }
 const early = self.__tidegate ?? [];
@@ -123,7 +123,7 @@ function fill({ name, value, status }) {
 }
 function parsed() {
   for (const it of loaders.values()) if (!it.where) fill(it);
-  if (page.page) broken();
+  broken();
 }
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", parsed);
 else parsed();

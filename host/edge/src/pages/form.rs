@@ -7,11 +7,17 @@ use multer::Multipart;
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
     time::Duration,
 };
-use tidegate_hub::page::{self, Field, FormError, Piece};
+use tidegate_hub::{
+    limits::{FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
+    page::{self, Field, FormError, Piece},
+};
 use tokio::time::{Instant, timeout_at};
 
 /// The field that names the action.
@@ -77,7 +83,11 @@ pub(super) fn whole(kind: &Kind, body: &[u8]) -> Result<(String, Form), Refused>
             let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
                 (Field { name: name.into_owned(), ..Field::default() }, Bytes::from(value.into_owned()))
             };
-            (None, None, form_urlencoded::parse(body).map(field).collect())
+            let read: Read = form_urlencoded::parse(body).map(field).take(FORM_FIELDS_MAX + 1).collect();
+            if read.len() > FORM_FIELDS_MAX {
+                return Err(too_many());
+            }
+            (None, None, read)
         }
     };
     let action = action.or_else(|| take_action(&mut read)).ok_or_else(no_action)?;
@@ -90,6 +100,7 @@ pub(super) async fn parts(boundary: String, body: Incoming, limits: Limits) -> R
     let (mut read, mut held) = (Read::new(), 0);
     while let Some(field) = rest.next().await? {
         let mut whole = Vec::new();
+        held += field.name.len() + field.filename.as_ref().map_or(0, String::len);
         while let Some(piece) = rest.read().await? {
             held += piece.len();
             if held > limits.held_max {
@@ -102,8 +113,15 @@ pub(super) async fn parts(boundary: String, body: Incoming, limits: Limits) -> R
             return Ok((action, Form { json: None, read, current: None, rest: Some(rest) }));
         }
         read.push_back((field, whole.into()));
+        if read.len() > FORM_FIELDS_MAX {
+            return Err(too_many());
+        }
     }
     Err(no_action())
+}
+
+fn too_many() -> Refused {
+    refused(413, format!("more than {FORM_FIELDS_MAX} fields"))
 }
 
 fn take_action(read: &mut Read) -> Option<String> {
@@ -168,19 +186,20 @@ struct Rest {
     parts: Multipart<'static>,
     part: Option<multer::Field<'static>>,
     deadline: Instant,
-    /// Why the body ended early.
-    cause: Arc<OnceLock<FormError>>,
+    progress: Arc<Progress>,
 }
 
 impl Rest {
     fn new(boundary: String, body: Incoming, limits: Limits) -> Rest {
-        let cause = Arc::<OnceLock<FormError>>::default();
-        let body = Counted { body, left: limits.bytes_max, cause: cause.clone() };
-        Rest { parts: Multipart::new(body, boundary), part: None, deadline: Instant::now() + limits.within, cause }
+        let progress = Arc::<Progress>::default();
+        let body = Counted { body, left: limits.bytes_max, progress: progress.clone() };
+        Rest { parts: Multipart::new(body, boundary), part: None, deadline: Instant::now() + limits.within, progress }
     }
 
     async fn next(&mut self) -> Result<Option<Field>, FormError> {
-        // The parser goes on only when nobody has the part before.
+        // Read to its end here: the parser would gather what it skips.
+        while self.part.is_some() && self.read().await?.is_some() {}
+        // It goes on only when nobody has the part before.
         self.part = None;
         self.part = self.in_time(async |rest| rest.parts.next_field().await).await?;
         Ok(self.part.as_ref().map(|part| Field {
@@ -206,18 +225,30 @@ impl Rest {
     async fn in_time<T>(&mut self, step: impl AsyncFnOnce(&mut Rest) -> Result<T, multer::Error>) -> Result<T, FormError> {
         let deadline = self.deadline;
         match timeout_at(deadline, step(self)).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(_)) => Err(self.cause.get().copied().unwrap_or(FormError::Broken)),
+            Ok(Ok(value)) => {
+                self.progress.unfound.store(0, Relaxed);
+                Ok(value)
+            }
+            Ok(Err(_)) => Err(self.progress.cause.get().copied().unwrap_or(FormError::Broken)),
             Err(_) => Err(FormError::TooSlow),
         }
     }
 }
 
-/// A body of at most so many bytes. The parser says of an error only that there was one, so its cause is kept beside it.
+/// What the parser doesn't say.
+#[derive(Default)]
+struct Progress {
+    /// Why the body ended early.
+    cause: OnceLock<FormError>,
+    /// Bytes that it was given since it last found anything: it keeps them all.
+    unfound: AtomicUsize,
+}
+
+/// A body of at most so many bytes, and so many at a time in which the parser finds nothing.
 struct Counted {
     body: Incoming,
     left: usize,
-    cause: Arc<OnceLock<FormError>>,
+    progress: Arc<Progress>,
 }
 
 impl Stream for Counted {
@@ -231,10 +262,11 @@ impl Stream for Counted {
                 Ok(Err(_)) => continue,
                 Err(_) => return Poll::Ready(Some(Err(FormError::Broken))),
             };
+            let unfound = self.progress.unfound.fetch_add(bytes.len(), Relaxed);
             match self.left.checked_sub(bytes.len()) {
-                Some(left) => self.left = left,
-                None => {
-                    _ = self.cause.set(FormError::TooLarge);
+                Some(left) if unfound <= PART_HEAD_BYTES_MAX => self.left = left,
+                _ => {
+                    _ = self.progress.cause.set(FormError::TooLarge);
                     return Poll::Ready(Some(Err(FormError::TooLarge)));
                 }
             }
@@ -264,6 +296,13 @@ mod tests {
             let read = whole(&kind, body.as_bytes());
             assert_eq!(read.as_ref().map(|(action, _)| action.as_str()).map_err(|refused| refused.0), expected, "{body}");
         }
+        let many = |fields: usize| {
+            whole(&Kind::UrlEncoded, ("__action=buy&".to_owned() + &"a&".repeat(fields)).as_bytes()).map_err(|refused| refused.0)
+        };
+        assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
+        let many =
+            |fields| whole(&Kind::UrlEncoded, ("__action=buy&".to_owned() + &"a&".repeat(fields)).as_bytes()).map_err(|refused| refused.0);
+        assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
         let (_, form) = whole(&Kind::Json, br#"{"__action":"buy","n":1}"#).unwrap();
         assert_eq!(page::Form::json(&form), Some(r#"{"n":1}"#));
     }

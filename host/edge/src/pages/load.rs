@@ -1,7 +1,7 @@
 //! `POST /__loaders`: one loader of a page by itself, as one value or as a stream of all.
 
 use super::{
-    Visit, Visited, json,
+    Pieces, Visit, Visited, json,
     loading::{Brought, Loading},
     streamed, whole,
 };
@@ -168,7 +168,7 @@ fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
         let rest = matches!(brought, Brought::Value(_)).then_some((loading, stopped));
         Some((frame(form, &brought), rest))
     });
-    streamed(if form == Form::Events { "text/event-stream" } else { "application/x-ndjson" }, pieces)
+    streamed(if form == Form::Events { "text/event-stream" } else { "application/x-ndjson" }, Body::Held(Pieces::stream(pieces)))
 }
 
 fn beat(form: Form) -> Bytes {

@@ -46,8 +46,8 @@ pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Resu
         return Ok(not_modified(&answer));
     }
     let stream = Streaming::new(&visit, view.nonce, loadings);
-    *answer.body_mut() = stream.into_body(shell.html, brought, visit.request.method == Method::HEAD);
-    if let Body::Held(_) = answer.body() {
+    *answer.body_mut() = stream.into_body(shell.html, brought, &visit.request.method);
+    if let Body::Held(_) | Body::Stream(_) = answer.body() {
         answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     Ok(answer)
@@ -153,7 +153,7 @@ impl Streaming {
     }
 
     /// The page with what is there already, and the rest as it comes.
-    fn into_body(mut self, html: String, brought: Vec<Option<Brought>>, is_head: bool) -> Body {
+    fn into_body(mut self, html: String, brought: Vec<Option<Brought>>, method: &Method) -> Body {
         if self.loadings.is_empty() {
             return Body::Whole((!html.is_empty()).then(|| html.into()));
         }
@@ -171,7 +171,7 @@ impl Streaming {
         if has_ended {
             return Body::Whole(Some((head + &html[behind..]).into()));
         }
-        if is_head {
+        if method == Method::HEAD {
             return Body::Whole(None);
         }
         self.tail = Some(html[behind..].to_owned());
@@ -180,7 +180,9 @@ impl Streaming {
             Some(head) => Poll::Ready(Some(head)),
             None => self.poll_piece(cx),
         });
-        Body::Held(Box::pin(Pieces::new(pieces)))
+        // A form that was refused may still come, through hyper.
+        let body = Pieces::stream(pieces);
+        if method == Method::POST { Body::Stream(body) } else { Body::Held(body) }
     }
 
     /// It takes itself away, so that a page which streams for long does not grow.

@@ -35,6 +35,7 @@ fn app() -> App {
         .socket("/other", async |conn: Conn, message| conn.send(message))
         .post("/via", async |req: Request| room::via(req.text()?))
         .page("/page", pages::Rogue)
+        .page("/flood", pages::Flood)
         .room::<room::Rogue>("/rooms/{name}")
         .stream("/stream/{how}/before", streams::before)
         .stream("/stream/{how}/midway", streams::midway)

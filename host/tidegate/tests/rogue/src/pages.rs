@@ -44,3 +44,22 @@ async fn weigh(form: &mut Form) -> Result<Done> {
     }
     Done::success(&weights)
 }
+
+/// A page whose loader never stops for want of anything but a reader.
+pub(crate) struct Flood;
+
+impl Page for Flood {
+    const LOADERS: &[Loader] = &[Loader::new("flood")];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        let text = "x".repeat(64 << 10);
+        for number in 0.. {
+            sink.send(&(number, &text)).await?;
+        }
+        Ok(())
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html("<!doctype html><body>a flood</body>"))
+    }
+}
