@@ -60,11 +60,14 @@ fn a_client_of_http_1_0_gets_it_without_chunks() {
 }
 
 /// A body of one piece, which holds the upload that it answers.
-struct Piece(Option<Bytes>, Body);
+struct Piece {
+    bytes: Option<Bytes>,
+    _upload: Body,
+}
 
 impl Stream for Piece {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::Data(bytes))))
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::Data(bytes))))
     }
 
     fn length(&self) -> Option<u64> {
@@ -78,7 +81,7 @@ const BYTES: usize = 4 << 20;
 fn what_was_asked_before_is_answered_whole_though_nobody_read_it_yet() {
     // The upload is let go of unread, with the answer.
     let stream = |_, upload| {
-        let body = Piece(Some(Bytes::from(vec![b'x'; BYTES])), upload);
+        let body = Piece { bytes: Some(Bytes::from(vec![b'x'; BYTES])), _upload: upload };
         Ok(Streamed { status: 200, headers: Default::default(), body: Box::pin(body) })
     };
     let served = Served::usual(FakeApp { stream: Box::new(stream), ..feeds() });

@@ -242,9 +242,12 @@ async fn dash_streams_readings_and_takes_notes() {
         let readings = request.header("accept", "application/x-ndjson").send().await.unwrap();
         let first = soon("a reading", readings.bytes_stream().next()).await.unwrap().unwrap();
         assert_eq!(first, "{\"value\":{\"second\":0,\"percent\":20}}\n");
-        let (mut ann, mut bob) = (Socket::connect(server.ws("/notes")).await, Socket::connect(server.ws("/notes")).await);
-        ann.say("the fan is loud").await;
-        assert_eq!((ann.text().await.as_str(), bob.text().await.as_str()), ("the fan is loud", "the fan is loud"));
+        let mut ann = Socket::connect(server.ws("/notes")).await;
+        // Whoever hears its own note follows the others'.
+        assert_eq!(ann.ask("the fan is loud").await, "the fan is loud");
+        let mut bob = Socket::connect(server.ws("/notes")).await;
+        bob.say("so it is").await;
+        assert_eq!((ann.text().await.as_str(), bob.text().await.as_str()), ("so it is", "so it is"));
         ann.close().await;
         bob.close().await;
     })

@@ -101,12 +101,14 @@ pub(super) async fn parts(boundary: String, body: Incoming, limits: Limits) -> R
     while let Some(field) = rest.next().await? {
         let mut whole = Vec::new();
         held += field.name.len() + field.filename.as_ref().map_or(0, String::len);
-        while let Some(piece) = rest.read().await? {
+        while held <= limits.held_max
+            && let Some(piece) = rest.read().await?
+        {
             held += piece.len();
-            if held > limits.held_max {
-                return Err(refused(413, format!("put the field {ACTION} before files: {} bytes came before it", limits.held_max)));
-            }
             whole.extend_from_slice(&piece);
+        }
+        if held > limits.held_max {
+            return Err(refused(413, format!("put the field {ACTION} before files: {} bytes came before it", limits.held_max)));
         }
         if field.name == ACTION {
             let action = String::from_utf8(whole).map_err(|_| no_action())?;
