@@ -299,7 +299,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         let form = match pages::load::form(&parts.headers) {
             Ok(form) => form,
-            Err(refusal) => return refusal,
+            Err(problem) => return pages::load::refusal(&problem),
         };
         let body = match self.collect(body).await {
             Ok(body) => body,
@@ -307,7 +307,7 @@ impl Exchange {
         };
         let wanted = match pages::load::read(&version, &body) {
             Ok(wanted) => wanted,
-            Err(refusal) => return refusal,
+            Err(problem) => return pages::load::refusal(&problem),
         };
         let mut head = self.head(Method::GET, authority, &wanted.target, parts.headers);
         let path = Path::parse(&wanted.target).expect("it was parsed before");

@@ -532,8 +532,8 @@ mod tests {
         };
         let actions = |names: &[&str]| Page { actions: names.iter().map(ToString::to_string).collect(), ..page("/p") };
         let long = "n".repeat(65);
-        type Broken<'a> = &'a [(usize, Rule)];
-        let cases: [(&[(&str, &str, Target)], &[Page], Broken<'_>); 28] = [
+        type Case<'a> = (&'a [(&'a str, &'a str, Target)], &'a [Page], &'a [(usize, Rule)]);
+        let cases: [Case<'_>; 28] = [
             (&[], &[page("/"), page("/products/{id}")], &[]),
             (&[("DELETE", "/p", Target::Http), ("PUT", "/p", Target::Stream)], &[page("/p")], &[]),
             (&[("GET", "/p", Target::WebSocket), ("GET", "/q", Target::Events)], &[page("/p"), page("/q")], &[]),

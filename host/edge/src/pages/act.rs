@@ -58,11 +58,11 @@ pub(crate) async fn act(
     match told {
         Told::Events => Ok(events(run)),
         Told::Json => {
-            let ended = run.to_its_end().await;
-            let status = ended.as_ref().map_or_else(|fault| fault_status(fault), status);
+            let ended = run.end().await;
+            let status = ended.as_ref().map_or_else(fault_status, status);
             Ok(whole(status, "application/json", envelope(&visit.visited, ended).to_string()))
         }
-        Told::Html => match run.to_its_end().await? {
+        Told::Html => match run.end().await? {
             Ok(Outcome::Success { .. }) => {
                 let location = visit.request.path.clone();
                 redirect(StatusCode::SEE_OTHER, &location)
@@ -109,7 +109,7 @@ struct Run {
 type Ended = Result<Result<Outcome, Problem>, Fault>;
 
 impl Run {
-    async fn to_its_end(mut self) -> Ended {
+    async fn end(mut self) -> Ended {
         loop {
             if let Some(ended) = self.next().await?.1 {
                 return Ok(ended);

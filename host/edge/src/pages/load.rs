@@ -63,36 +63,36 @@ pub(crate) struct Wanted {
 }
 
 /// How the values are wanted; before the body is read.
-pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Answer> {
+pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Problem> {
     if media::content_type(headers).as_deref() != Some("application/json") {
-        return Err(refusal(415, "send the loader's name as application/json"));
+        return Err(refused(415, "send the loader's name as application/json"));
     }
     let form = media::pick(headers, &FORMS);
-    form.ok_or_else(|| refusal(406, "a loader gives application/json, text/event-stream or application/x-ndjson"))
+    form.ok_or_else(|| refused(406, "a loader gives application/json, text/event-stream or application/x-ndjson"))
 }
 
 /// Reads what is asked for.
-pub(crate) fn read(version: &Version, body: &[u8]) -> Result<Wanted, Answer> {
+pub(crate) fn read(version: &Version, body: &[u8]) -> Result<Wanted, Problem> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| {
-        refusal(
+        refused(
             400,
             &format!("{error}: send {{\"page\":\"/products/{{id}}\",\"loader\":\"stock\",\"params\":{{\"id\":\"7\"}},\"search\":\"\"}}"),
         )
     })?;
-    let (route, page) = version.table.page_of(&asked.page).ok_or_else(|| refusal(404, "there is no such page"))?;
+    let (route, page) = version.table.page_of(&asked.page).ok_or_else(|| refused(404, "there is no such page"))?;
     if page.loader(&asked.loader).is_none() {
-        return Err(refusal(404, "the page has no such loader"));
+        return Err(refused(404, "the page has no such loader"));
     }
     let pattern = Pattern::parse(&page.pattern).expect("the rules let only patterns pass");
-    let path = path(&pattern, &asked.params).map_err(|why| refusal(400, &why))?;
+    let path = path(&pattern, &asked.params).map_err(|why| refused(400, &why))?;
     let query = asked.search.trim_start_matches('?');
     let target = if query.is_empty() { path } else { format!("{path}?{query}") };
-    let target: PathAndQuery = target.parse().map_err(|_| refusal(400, "\"search\" is no query"))?;
+    let target: PathAndQuery = target.parse().map_err(|_| refused(400, "\"search\" is no query"))?;
     let target = target.as_str().to_owned();
-    let parsed = Path::parse(&target).map_err(|_| refusal(400, "a parameter has a control character"))?;
+    let parsed = Path::parse(&target).map_err(|_| refused(400, "a parameter has a control character"))?;
     match version.table.find("GET", AskedFor::Other, &parsed) {
         Found::Route { index, params, .. } if index == route => Ok(Wanted { loader: asked.loader, route, target, params }),
-        _ => Err(refusal(404, "with these parameters it is another page")),
+        _ => Err(refused(404, "with these parameters it is another page")),
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> Answer {
     .await;
     match (brought.problem(), brought) {
         (None, Brought::Value(json)) => whole(StatusCode::OK, "application/json", json),
-        (Some(problem), _) => refusal(problem.status, &problem.message),
+        (Some(problem), _) => refusal(&problem),
         (None, _) => super::typed(StatusCode::NO_CONTENT, "application/json", Body::Whole(None)),
     }
 }
@@ -188,10 +188,13 @@ fn frame(form: Form, brought: &Brought) -> Bytes {
     }
 }
 
+fn refused(status: u16, message: &str) -> Problem {
+    Problem { status, message: message.to_owned() }
+}
+
 /// The host's own refusal, and a loader's.
-pub(crate) fn refusal(status: u16, message: &str) -> Answer {
-    let problem = Problem { status, message: message.to_owned() };
-    whole(StatusCode::from_u16(status).expect("a checked status"), "application/json", json::error(&problem) + "\n")
+pub(crate) fn refusal(problem: &Problem) -> Answer {
+    whole(StatusCode::from_u16(problem.status).expect("a checked status"), "application/json", json::error(problem) + "\n")
 }
 
 #[cfg(test)]
