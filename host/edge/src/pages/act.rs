@@ -11,7 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ const TOLD: [(&str, Told); 3] = [("text/html", Told::Html), ("application/json",
 
 /// Runs the action that the form names. `collect` reads a small body whole, or refuses it.
 pub(crate) async fn act(
-    mut visit: Visit,
+    visit: Visit,
     body: Incoming,
     collect: impl AsyncFnOnce(Incoming) -> Result<Bytes, Answer>,
 ) -> Result<Answer, Fault> {
@@ -63,15 +63,9 @@ pub(crate) async fn act(
             Ok(whole(status, "application/json", envelope(&visit.visited, ended).to_string()))
         }
         Told::Html => match run.end().await? {
-            Ok(Outcome::Success { .. }) => {
-                let location = visit.request.path.clone();
-                redirect(StatusCode::SEE_OTHER, &location)
-            }
+            Ok(Outcome::Success { .. }) => redirect(StatusCode::SEE_OTHER, &own_path(&visit.request.path)),
             Ok(Outcome::Redirect { status, location }) => redirect(StatusCode::from_u16(status).expect("a checked status"), &location),
-            Ok(Outcome::Deny(denial)) => {
-                visit.request = Arc::new(tidegate_hub::Request { method: Method::POST, ..(*visit.request).clone() });
-                show::show(visit, Some((action, denial))).await
-            }
+            Ok(Outcome::Deny(denial)) => show::show(visit, Some((action, denial))).await,
             Err(Problem { status, message }) => Ok(answer::text(StatusCode::from_u16(status).expect("a checked status"), &message)),
         },
     }
@@ -108,17 +102,23 @@ struct Run {
 /// What an action came to.
 type Ended = Result<Result<Outcome, Problem>, Fault>;
 
+/// What is heard of an action next.
+enum Heard {
+    /// JSON.
+    Progress(String),
+    Ended(Result<Outcome, Problem>),
+}
+
 impl Run {
     async fn end(mut self) -> Ended {
         loop {
-            if let Some(ended) = self.next().await?.1 {
+            if let Heard::Ended(ended) = self.next().await? {
                 return Ok(ended);
             }
         }
     }
 
-    /// How far it is, or its end.
-    async fn next(&mut self) -> Result<(Option<String>, Option<Result<Outcome, Problem>>), Fault> {
+    async fn next(&mut self) -> Result<Heard, Fault> {
         let mut attempt = self.attempt.take().unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
         let (deadline, bytes_max) = (self.deadline, self.visited.server.hub.limits().message_bytes_max);
         let update = async {
@@ -132,9 +132,9 @@ impl Run {
         match timeout_at(deadline, update).await.unwrap_or(Err(Fault::Wall))? {
             Update::Progress(json) => {
                 self.attempt = Some(Ok(attempt));
-                Ok((Some(json::checked(json, bytes_max)?), None))
+                Ok(Heard::Progress(json::checked(json, bytes_max)?))
             }
-            Update::Done(ended) => Ok((None, Some(self.check(ended, bytes_max)?))),
+            Update::Done(ended) => Ok(Heard::Ended(self.check(ended, bytes_max)?)),
             Update::Later(_) => unreachable!("it was waited for"),
         }
     }
@@ -175,6 +175,11 @@ fn is_location(location: &str) -> bool {
     let scheme = location.split(['/', '?', '#']).next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
     let is_page = scheme.is_none_or(|scheme| ["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own)));
     is_page && !location.is_empty() && location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+}
+
+/// The path of the request, however it was spelled: two slashes at its beginning, or what browsers take for them, would be another host.
+fn own_path(path: &str) -> String {
+    format!("/{}", path.trim_start_matches(['/', '\\']))
 }
 
 /// Nothing of a redirection is for a client that can't follow it to a page.
@@ -225,8 +230,8 @@ fn events(run: Run) -> Answer {
     let pieces = unfold(Some(run), |run| async {
         let mut run = run?;
         Some(match run.next().await {
-            Ok((Some(progress), _)) => (event_stream::event(None, Some("progress"), &progress), Some(run)),
-            Ok((None, ended)) => (outcome(&run.visited, Ok(ended.expect("it goes on or ends"))), None),
+            Ok(Heard::Progress(json)) => (event_stream::event(None, Some("progress"), &json), Some(run)),
+            Ok(Heard::Ended(ended)) => (outcome(&run.visited, Ok(ended)), None),
             Err(fault) => (outcome(&run.visited, Err(fault)), None),
         })
     });
@@ -259,5 +264,12 @@ mod tests {
         ];
         assert_eq!(pages.map(is_location), [true; 9]);
         assert_eq!(others.map(is_location), [false; 10]);
+    }
+
+    #[test]
+    fn after_success_a_client_stays_on_its_host() {
+        for (path, location) in [("/shop/7?a=//b", "/shop/7?a=//b"), ("//evil.example/x", "/evil.example/x"), ("/\\evil", "/evil"), ("/", "/")] {
+            assert_eq!(own_path(path), location);
+        }
     }
 }
