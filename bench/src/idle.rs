@@ -1,15 +1,23 @@
-//! Idle: connections that were opened and do nothing, and the server's resident memory for each of them.
+//! Idle: connections or feeds that were opened and do nothing, and the server's resident memory for each of them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::crowd;
+use crate::inbox::Inbox;
 use crate::outcome::{Figure, Outcome};
+use crate::request::request;
 use crate::server::Server;
 
 /// Also what rooms need to fall asleep that sleep after a second.
 const SETTLE: Duration = Duration::from_secs(3);
+const FEEDS_AT_ONCE_MAX: usize = 50;
+const EVENT_END: &[u8] = b"\n\n";
 
 /// Opens `connections` and weighs the server before and after. `earlier` connections come and go before that: what the server
 /// keeps for its busiest moment (a pool's instances, the allocator's pages) is no connection's.
@@ -22,6 +30,30 @@ pub async fn run(connections: usize, earlier: usize, server: &Server, path: &str
     let after = server.process.resident_bytes()?;
     crowd.iter().try_for_each(|connection| connection.check_open())?;
     Ok(outcome(connections, before, after))
+}
+
+/// The same for event streams, each open once its first event is there. One comes and goes before.
+pub async fn feeds(feeds: usize, server: &Server, path: &str) -> Result<Outcome> {
+    drop(open_feed(server.address, path).await?);
+    tokio::time::sleep(SETTLE).await;
+    let before = server.process.resident_bytes()?;
+    let open = (0..feeds).map(|_| open_feed(server.address, path));
+    let open: Vec<TcpStream> = stream::iter(open).buffer_unordered(FEEDS_AT_ONCE_MAX).try_collect().await?;
+    tokio::time::sleep(SETTLE).await;
+    let after = server.process.resident_bytes()?;
+    drop(open);
+    Ok(outcome(feeds, before, after))
+}
+
+async fn open_feed(address: SocketAddr, path: &str) -> Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(request(address, path).as_bytes()).await?;
+    let mut inbox = Inbox::new();
+    while !inbox.bytes().windows(EVENT_END.len()).any(|window| window == EVENT_END) {
+        inbox.fill(&mut stream).await?;
+    }
+    ensure!(inbox.bytes().starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(inbox.bytes()));
+    Ok(stream)
 }
 
 fn outcome(connections: usize, before: u64, after: u64) -> Outcome {

@@ -34,6 +34,11 @@ pub enum Load {
         /// How many came and went before the server was weighed.
         earlier: usize,
     },
+    /// Event streams that bring nothing.
+    Feeds {
+        /// How many.
+        feeds: usize,
+    },
     /// One message to many.
     Fanout(Fanout),
     /// Messages to rooms that sleep.
@@ -87,6 +92,7 @@ pub fn run(load: Load, target: &Target, setting: Setting) -> Result<Outcome> {
         Load::Echo(echo) => against(target, setting, async |server| echo::run(echo, server, path, window).await),
         Load::Request { connections } => against(target, setting, async |server| request::run(connections, server, path, window).await),
         Load::Idle { connections, earlier } => against(target, setting, async |server| idle::run(connections, earlier, server, path).await),
+        Load::Feeds { feeds } => against(target, setting, async |server| idle::feeds(feeds, server, path).await),
         Load::Fanout(fanout) => against(target, setting, async |server| fanout::run(fanout, server, path, window).await),
         Load::Wake { connections, rounds } => against(target, setting, async |server| wake::run(connections, rounds, server, path).await),
         Load::FirstByte { times } => against(target, setting, async |server| first_byte::run(times, server, path).await),

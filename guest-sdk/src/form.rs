@@ -5,6 +5,39 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
 /// The form of an action. Its files are not buffered by anybody: read them piece by piece.
+///
+/// ```
+/// use tidegate::{prelude::*, testing, testing::Upload};
+///
+/// struct Scale;
+///
+/// impl Page for Scale {
+///     const ACTIONS: &[&str] = &["weigh"];
+///
+///     async fn act(&self, _: &str, _: &Request, form: &mut Form) -> Result<Done> {
+///         let mut bytes = 0;
+///         while let Some(field) = form.next().await? {
+///             if field.filename().is_none() {
+///                 return Ok(Done::deny(422, "files, please").field(field.name(), "no file"));
+///             }
+///             while let Some(piece) = form.piece().await? {
+///                 bytes += piece.len();
+///             }
+///         }
+///         Ok(Done::redirect(&format!("/weighed?bytes={bytes}")))
+///     }
+///
+///     fn render(&self, _: &Request, view: &View) -> Result<Response> {
+///         Ok(Response::html(format!("<em>{}</em>", view.field_error("note").unwrap_or_default())))
+///     }
+/// }
+///
+/// let mut server = testing::serve(App::new().page("/scale", Scale));
+/// let stone = Upload { name: "stone".into(), filename: "stone.jpg".into(), bytes: vec![7; 500] };
+/// assert_eq!(server.upload("/scale", "weigh", &[], &[stone]).header("location"), Some("/weighed?bytes=500"));
+/// let refused = server.upload("/scale", "weigh", &[("note", "heavy")], &[]);
+/// assert_eq!((refused.status(), refused.text()), (422, "<em>no file</em>"));
+/// ```
 pub struct Form {
     form: world::Form,
     yielded: Yielded,

@@ -14,6 +14,34 @@ use std::{
 };
 
 /// Where a loader sends its values.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{prelude::*, testing};
+///
+/// struct Countdown;
+///
+/// impl Page for Countdown {
+///     const LOADERS: &[Loader] = &[Loader::new("seconds")];
+///
+///     async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+///         for left in (1..=3).rev() {
+///             sink.send(&left).await?;
+///             sleep(Duration::from_secs(1)).await;
+///         }
+///         Err(Error::status(410, "lift-off"))
+///     }
+///
+///     fn render(&self, _: &Request, view: &View) -> Result<Response> {
+///         Ok(Response::html(format!("{:?}", view.value::<u32>("seconds")?)))
+///     }
+/// }
+///
+/// let mut server = testing::serve(App::new().page("/", Countdown));
+/// assert_eq!(server.get("/").text(), "Some(3)");
+/// let load = server.load("/", "seconds", &[]);
+/// assert_eq!((load.values::<u32>(), load.error(), load.took()), (vec![3, 2, 1], Some((410, "lift-off")), Duration::from_secs(3)));
+/// ```
 pub struct Sink(pub(crate) Yielded);
 
 impl Sink {

@@ -55,6 +55,11 @@ use tidegate_hub::Due;
 /// assert_eq!((reply.status(), reply.header("location")), (303, Some("/tides/dover")));
 /// assert_eq!(server.submit("/tides/calais", "rename", &[("name", "")]).status(), 422);
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no page",
+    label = "not a type that implements `Page`",
+    note = "write `impl Page for {Self}`; of its functions only `render` is needed"
+)]
 pub trait Page: 'static {
     /// What brings its values, each by a name of its own.
     const LOADERS: &[Loader] = &[];

@@ -56,6 +56,13 @@ enum Scenario {
         #[command(flatten)]
         subject: Subject,
     },
+    /// Memory of event streams that bring nothing behind their first event.
+    Feeds {
+        #[arg(long, default_value_t = 10_000)]
+        feeds: usize,
+        #[command(flatten)]
+        subject: Subject,
+    },
     /// Each message of one WebSocket to all of them.
     Fanout {
         #[arg(long, default_value_t = 5_000)]
@@ -128,6 +135,7 @@ impl Scenario {
             }
             Self::Request { connections, subject } => (Load::Request { connections }, subject),
             Self::Idle { connections, earlier, subject } => (Load::Idle { connections, earlier }, subject),
+            Self::Feeds { feeds, subject } => (Load::Feeds { feeds }, subject),
             Self::Fanout { followers, subject } => (Load::Fanout(Fanout { followers, message_bytes: subject.message_bytes }), subject),
             Self::Wake { connections, rounds, subject } => (Load::Wake { connections, rounds }, subject),
             Self::FirstByte { times, subject } => (Load::FirstByte { times }, subject),

@@ -118,7 +118,8 @@ document.addEventListener("tidegate:outcome", ({ detail }) => {
 const STYLE: &str = "body{font:17px/1.5 system-ui;max-width:36rem;margin:2rem auto;padding:0 1rem;color:#1d2b36;background:#f6f8f9}\
 h1{margin:.2em 0}a{color:#0b6b8a}form{display:grid;gap:.5rem;padding:1rem;background:#fff;border-radius:.5rem}label{display:grid;\
 grid-template-columns:6rem 1fr}input,button{font:inherit;padding:.3rem .5rem}button{background:#0b6b8a;color:#fff;border:0;\
-border-radius:.3rem}em{color:#a3262a;min-height:1em}[data-loader]{color:#6b7b86}[data-loader]::after{content:attr(data-status)}";
+border-radius:.3rem}em{color:#a3262a;min-height:1em}[data-loader]{color:#6b7b86}[data-loader]::after{content:attr(data-status)}\
+[data-status=error]{color:#a3262a}";
 
 fn framed(title: &str, main: &Markup, view: &View) -> Response {
     let page = html! {

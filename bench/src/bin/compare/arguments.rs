@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Fanout,
     /// Memory of idle WebSockets.
     Idle,
+    /// Memory of idle event streams.
+    Feeds,
     /// Time to the first answer.
     Start,
     /// Messages that a room writes to its storage before it answers.
@@ -84,6 +86,8 @@ pub(crate) struct Files {
     pub(crate) broadcast: PathBuf,
     #[arg(long, env = "DURABLE_WASM", default_value = "target/wasm32-wasip2/release/durable.wasm")]
     pub(crate) durable: PathBuf,
+    #[arg(long, env = "TICKER_WASM", default_value = "target/wasm32-wasip2/release/ticker.wasm")]
+    pub(crate) ticker: PathBuf,
     #[arg(long, env = "PAGED_WASM", default_value = "target/wasm32-wasip2/release/paged.wasm")]
     pub(crate) paged: PathBuf,
     /// The program, not the script of the same name that starts it.

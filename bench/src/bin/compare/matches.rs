@@ -39,6 +39,7 @@ pub(crate) fn chosen(arguments: &Arguments) -> Vec<Match> {
         wasi_http(arguments),
         fanout(arguments),
         idle(arguments),
+        feeds(arguments),
         start(arguments),
         rooms(1, arguments),
         rooms(50, arguments),
@@ -107,6 +108,16 @@ fn idle(arguments: &Arguments) -> Match {
         title: "idle WebSockets".into(),
         load: Load::Idle { connections: arguments.idle_connections, earlier: 0 },
         contenders: vec![Contender::native("native", "echo", files), Contender::tidegate("tidegate", &files.echo, "/echo", files)],
+    }
+}
+
+fn feeds(arguments: &Arguments) -> Match {
+    let files = &arguments.files;
+    Match {
+        part: Part::Feeds,
+        title: "idle event streams".into(),
+        load: Load::Feeds { feeds: arguments.idle_connections },
+        contenders: vec![Contender::tidegate("tidegate", &files.ticker, "/prices", files)],
     }
 }
 

@@ -268,7 +268,9 @@ mod tests {
 
     #[test]
     fn after_success_a_client_stays_on_its_host() {
-        for (path, location) in [("/shop/7?a=//b", "/shop/7?a=//b"), ("//evil.example/x", "/evil.example/x"), ("/\\evil", "/evil"), ("/", "/")] {
+        for (path, location) in
+            [("/shop/7?a=//b", "/shop/7?a=//b"), ("//evil.example/x", "/evil.example/x"), ("/\\evil", "/evil"), ("/", "/")]
+        {
             assert_eq!(own_path(path), location);
         }
     }
