@@ -188,9 +188,7 @@ impl Exchange {
         let pages = self.server.config.pages.as_deref();
         let answer = match &**endpoint {
             "health" => Some(answer::text(StatusCode::OK, "ok")),
-            "client.js" => Some(pages::script(pages::CLIENT, "text/javascript; charset=utf-8")),
-            "client.d.ts" => Some(pages::script(pages::CLIENT_TYPES, "text/plain; charset=utf-8")),
-            endpoint => dev::answer(endpoint, pages, self.lifeline.stopping.clone()),
+            endpoint => pages::script(endpoint, pages.is_some()).or_else(|| dev::answer(endpoint, pages, self.lifeline.stopping.clone())),
         };
         match (answer, method) {
             (Some(answer), &Method::GET | &Method::HEAD) => answer,

@@ -76,15 +76,31 @@ impl Visited {
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The browser's side: a module without dependencies.
-pub(crate) const CLIENT: &str = include_str!("pages/client.js");
-/// Its types, for editors and TypeScript.
-pub(crate) const CLIENT_TYPES: &str = include_str!("pages/client.d.ts");
+const CLIENT: &str = include_str!("pages/client.js");
 
-/// One of the two; it changes with the host only.
-pub(crate) fn script(text: &'static str, kind: &'static str) -> Answer {
+/// In development a page is loaded again with each version of the app that rendered it.
+const CLIENT_IN_DEVELOPMENT: &str = concat!(
+    include_str!("pages/client.js"),
+    "\nimport \"/__tidegate/dev.js\";\naddEventListener(\"tidegate:version\", () => page.page && location.reload());\n"
+);
+
+/// Its types, for editors and TypeScript.
+const CLIENT_TYPES: &str = include_str!("pages/client.d.ts");
+
+/// One of the two, by its name.
+pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
+    let (text, kind) = match name {
+        "client.js" if is_developed => (CLIENT_IN_DEVELOPMENT, "text/javascript; charset=utf-8"),
+        "client.js" => (CLIENT, "text/javascript; charset=utf-8"),
+        "client.d.ts" => (CLIENT_TYPES, "text/plain; charset=utf-8"),
+        _ => return None,
+    };
     let mut answer = typed(StatusCode::OK, kind, Body::Whole(Some(Bytes::from_static(text.as_bytes()))));
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
-    answer
+    if !is_developed {
+        // It changes with the host only.
+        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    }
+    Some(answer)
 }
 
 /// Whether it is the path where loaders are asked by themselves.

@@ -56,5 +56,10 @@ fn the_script_is_empty_and_the_channel_is_nowhere_unless_an_app_is_developed() {
     assert!(served.get("/__tidegate/dev").starts_with("HTTP/1.1 404"));
     let post = developed.ask("POST /__tidegate/dev HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     assert!(post.starts_with("HTTP/1.1 405") && post.contains("allow: GET, HEAD"), "{post}");
+    let (own, usual) = (developed.get("/__tidegate/client.js"), served.get("/__tidegate/client.js"));
+    assert!(
+        own.contains("import \"/__tidegate/dev.js\";") && own.contains("cache-control: no-store") && !usual.contains("dev.js"),
+        "{own}"
+    );
     assert!(developed.get("/__tidegate/dev/more").starts_with("HTTP/1.1 404"));
 }
