@@ -9,7 +9,7 @@ use std::{
 };
 use support::{
     Stopped, Tidegate,
-    browser::Browser,
+    browser::{Browser, Manner},
     client::{Socket, soon},
     run, target_dir, tidegate,
 };
@@ -135,6 +135,55 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
     socket.close().await;
     let Stopped { stderr, status } = server.stop();
     assert!(status.success() && !stderr.contains("panicked"), "{stderr}");
+}
+
+/// An app of one page, which streams for as long as somebody looks at it, under a strict policy.
+const PAGE: &str = r#"
+use std::time::Duration;
+use tidegate::prelude::*;
+
+tidegate::serve!(app);
+
+fn app() -> App {
+    App::new().page("/", Clock)
+}
+
+struct Clock;
+
+impl Page for Clock {
+    const LOADERS: &[Loader] = &[Loader::live("seconds")];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        for second in 0.. {
+            sink.send(&second).await?;
+            sleep(Duration::from_secs(1)).await;
+        }
+        Ok(())
+    }
+
+    fn render(&self, _: &Request, view: &View) -> Result<Response> {
+        let page = format!("<!doctype html><head>{}</head><h1>the first</h1><p id=seconds data-slot=seconds></p>", view.script());
+        Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
+    }
+}
+"#;
+
+#[tokio::test]
+async fn a_page_is_loaded_again_with_each_version_of_its_app() {
+    let _turn = TURN.lock().await;
+    let project = Project::new("my-page", "hello");
+    fs::write(project.0.join("src/lib.rs"), PAGE).unwrap();
+    let server = project.dev();
+    let browser = Browser::open_as(Manner::AtOnce).await;
+    browser.goto(&server.url("/")).await;
+    until(&browser, "a value", "document.getElementById('seconds')?.textContent === '1'").await;
+    project.edit("src/lib.rs", "<h1>the first</h1>", "<h1>the second</h1>");
+    until(&browser, "the new page", "document.querySelector('h1')?.textContent === 'the second'").await;
+    until(&browser, "its first value", "document.getElementById('seconds')?.textContent").await;
+    project.edit("src/lib.rs", "for second in 0..", "for second in nothing..");
+    until(&browser, "an overlay", "document.querySelector('tidegate-overlay')").await;
+    browser.close().await;
+    assert!(server.stop().status.success());
 }
 
 #[tokio::test]
