@@ -136,8 +136,8 @@ export function enhance(form, hear) {
 }
 // One listener for all forms, those too that are still to come: a page that streams has no end to wait for.
 document.addEventListener("submit", (event) => {
-  const form = event.target;
-  if (form.method !== "post" || event.defaultPrevented || !("enhance" in form.dataset || enhanced.has(form))) return;
+  const form = event.target; // whose fields may be called `method` or `reset`
+  if (form.getAttribute("method")?.toLowerCase() !== "post" || event.defaultPrevented || !("enhance" in form.dataset || enhanced.has(form))) return;
   event.preventDefault();
   if (form.ariaBusy !== "true") send(form, event.submitter);
 });
@@ -154,6 +154,7 @@ async function send(form, submitter) {
       headers: { accept: "application/json" },
       body: simple ? new URLSearchParams(data) : data,
     });
+    if (response.redirected) return location.assign(response.url); // a guard's: to where one signs in
     const text = await response.text();
     try { detail = JSON.parse(text); } catch { detail = { outcome: "error", status: response.status, message: text.trim() }; }
   } catch (error) {
@@ -164,7 +165,7 @@ async function send(form, submitter) {
   for (const place of form.querySelectorAll("[data-error]")) place.textContent = errors[place.dataset.error] ?? "";
   for (const field of form.elements) field.name && field.setAttribute("aria-invalid", field.name in errors);
   if (detail.outcome === "success") {
-    form.reset();
+    HTMLFormElement.prototype.reset.call(form);
     detail.stale.forEach((name) => loader(name).reload());
   }
   enhanced.get(form)?.(detail);
