@@ -80,7 +80,7 @@ impl Server {
             return Reply::of_host(426, "a WebSocket is here").with("upgrade", "websocket").into();
         }
         let mut head = call.head();
-        let mut answer = match self.guard(&mut head, &path) {
+        let mut answer = match self.guard(&mut head, &[&path]) {
             (added, Ok(())) => self.dispatch(head, found, &call).with_headers(added),
             (added, Err(refusal)) => Answer::from(refusal).with_headers(added),
         };
@@ -95,9 +95,9 @@ impl Server {
     }
 
     /// The headers that guards added, and whether all let the request pass.
-    pub(super) fn guard(&self, head: &mut Head, path: &Path<'_>) -> (Headers, Result<(), Reply>) {
+    pub(super) fn guard(&self, head: &mut Head, paths: &[&Path<'_>]) -> (Headers, Result<(), Reply>) {
         let mut added = Headers::new();
-        for index in self.table.guards(&[path]) {
+        for index in self.table.guards(paths) {
             let request = Request { head: Head { route: index, ..head.clone() }, body: Body::default() };
             match self.stage.event(|app| app.check(index, request)) {
                 None => return (added, Err(Reply::trap())),

@@ -75,7 +75,8 @@ impl Server {
         });
         let mut head = Call::get(Connect::to(&path), PIECES_MAX).head();
         let parsed = Path::parse(&path).expect("the parameters make a path");
-        match self.guard(&mut head, &parsed) {
+        let own = Path::parse("/__loaders").expect("a path");
+        match self.guard(&mut head, &[&parsed, &own]) {
             (_, Ok(())) => {}
             (_, Err(refusal)) => {
                 let ended = Some((refusal.status(), refusal.text().to_owned()));
@@ -122,7 +123,7 @@ impl Server {
             panic!("there is no page with actions at {path}")
         };
         let mut head = call.head();
-        if let (_, Err(refusal)) = self.guard(&mut head, &parsed) {
+        if let (_, Err(refusal)) = self.guard(&mut head, &[&parsed]) {
             return refusal;
         }
         (head.route, head.params) = (index, params);

@@ -431,14 +431,14 @@ fn a_page_that_streams_gives_signs_of_life_and_ends_with_the_server() {
     let mut served = Served::new(app(), manifest(), limits, Config::default());
     let mut page = served.raw();
     page.send(b"GET /live HTTP/1.1\r\nhost: test\r\n\r\n");
-    page.until(r#"["beat"]);"#);
+    page.until(r#"["beat"]))("#);
     let mut events = served.raw();
     let asked = r#"{"page":"/live","loader":"live"}"#;
     events.send(post("/__loaders", "content-type: application/json\r\naccept: text/event-stream\r\n", asked).as_bytes());
     events.until("data: 1\n\n");
     events.until(":\n\n");
     served.stop();
-    page.until(r#"["error","live",503,"the server is going away"],["done"]);"#);
+    page.until(r#"["error","live",503,"the server is going away"],["done"]))("#);
     assert!(page.rest().contains("</body>"));
     assert!(events.rest().contains("event: error\ndata: {\"message\":\"the server is going away\",\"status\":503}"));
     assert!(served.drained().in_time);

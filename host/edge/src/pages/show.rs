@@ -24,6 +24,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 /// Where an app wants the stream to go.
 const MARKER: &str = "<!--tidegate-->";
 
+/// Marks that wait in a browser for the client's script.
+const EARLY_MAX: usize = 1000;
+
 /// Renders the page; `denied`: the action that was refused, for the page to say so.
 pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Result<Answer, Fault> {
     let Visited { server, version, .. } = &*visit.visited;
@@ -185,12 +188,13 @@ impl Streaming {
         if method == Method::POST { Body::Stream(body) } else { Body::Held(body) }
     }
 
-    /// It takes itself away, so that a page which streams for long does not grow.
+    /// It takes itself away, so that a page which streams for long does not grow; nor does what waits for a client's script that never
+    /// comes.
     fn script(&self, marks: &[String]) -> String {
         let marks = marks.join(",");
         let nonce = &self.nonce;
         format!(
-            "<script nonce=\"{nonce}\">(self.__tidegate??=[]).push({});document.currentScript.remove()</script>\n",
+            "<script nonce=\"{nonce}\">(t=>t.length>={EARLY_MAX}||t.push({}))(self.__tidegate??=[]);document.currentScript.remove()</script>\n",
             json::for_script(&marks)
         )
     }
