@@ -1,7 +1,7 @@
 //! Answers that are held open for long, without hyper: it keeps two buffers for each of its connections, and what waits needs none.
 
 use crate::answer::{Answer, Body};
-use http::{StatusCode, response::Parts};
+use http::{StatusCode, header, response::Parts};
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
@@ -33,8 +33,10 @@ struct Shared {
 impl Handover {
     /// Keeps an answer that is to be held, and never comes back then; any other is hyper's.
     pub(crate) async fn offer(&self, version: http::Version, answer: Answer) -> Answer {
-        // HTTP/1.0 knows no chunks.
-        if version != http::Version::HTTP_11 || self.0.is_behind.load(Relaxed) {
+        // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5 and 15.4.5).
+        let has_no_chunks =
+            version != http::Version::HTTP_11 || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
+        if has_no_chunks || self.0.is_behind.load(Relaxed) {
             return answer;
         }
         match answer.into_parts() {
@@ -173,8 +175,10 @@ fn head(parts: &Parts) -> Vec<u8> {
     for (name, value) in &parts.headers {
         head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    let date = httpdate::fmt_http_date(SystemTime::now());
-    head.extend_from_slice(format!("date: {date}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes());
+    if !parts.headers.contains_key(header::DATE) {
+        head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes());
+    }
+    head.extend_from_slice(b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n");
     head
 }
 

@@ -105,7 +105,11 @@ fn render((request, view): (Request, View)) -> Result<Shell, Fault> {
         headers.push(("etag".into(), "\"v1\"".into()));
         headers.push(("content-security-policy".into(), "script-src 'self'".into()));
     }
-    Ok(Shell { status: 200, headers, html })
+    if request.path.contains("dated") {
+        headers.push(("date".into(), "Thu, 01 Jan 1970 00:00:00 GMT".into()));
+    }
+    let status = if request.path.contains("empty") { 204 } else { 200 };
+    Ok(Shell { status, headers, html })
 }
 
 fn app() -> FakeApp {
@@ -423,6 +427,16 @@ fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
     {
         assert!(text.contains(mark) && !text.contains("secret"), "{mark} in {text}");
     }
+}
+
+#[test]
+fn a_page_that_streams_is_sent_as_its_head_allows() {
+    let served = served();
+    let empty = served.get("/slow?empty");
+    assert!(empty.starts_with("HTTP/1.1 204 ") && !empty.contains("transfer-encoding") && empty.ends_with("\r\n\r\n"), "{empty}");
+    let dated = served.get("/slow?dated");
+    assert_eq!(dated.to_lowercase().matches("\r\ndate: ").count(), 1, "{dated}");
+    assert!(dated.contains("date: Thu, 01 Jan 1970 00:00:00 GMT\r\n") && unchunked(&dated).contains("</body>"), "{dated}");
 }
 
 #[test]
