@@ -1,0 +1,1 @@
+//! Only hosts that may be named are served.

@@ -1,0 +1,1 @@
+//! An instance that nobody waits for ends, and idle instances yield their place.

@@ -1,0 +1,18 @@
+//! Hostile clients, hostile guests and faults of the machine against the real binary: one module for each kind.
+//!
+//! Each test lowers a limit by a setting instead of waiting for its default, and checks that nobody but the offender notices.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod events;
+mod fairness;
+mod hosts;
+mod instances;
+mod logging;
+mod memory;
+mod operator;
+mod outbound;
+mod paths;
+mod progress;
+mod storage;

@@ -1,0 +1,1 @@
+//! All memory that clients and guests can make the host hold has one budget.

@@ -1,0 +1,1 @@
+//! The operator's commands refuse what they cannot do, and change nothing then.

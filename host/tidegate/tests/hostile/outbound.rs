@@ -1,0 +1,1 @@
+//! Outbound HTTP of a guest cannot reach inside.

@@ -1,0 +1,1 @@
+//! Every consumer of a request's path reads it in the same way.

@@ -1,0 +1,1 @@
+//! Storage that failed recovers by itself.
