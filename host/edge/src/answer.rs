@@ -142,6 +142,7 @@ pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
     match fault {
         Fault::Busy => later(&format!("busy, try again shortly (id {id})"), 1),
         Fault::Closed(wait) => later(&format!("the room is closed for now (id {id})"), wait.as_secs() + 1),
+        Fault::Unavailable(_) => later(&format!("the room's storage is not available, nothing happened (id {id})"), 1),
         Fault::Wall => text(StatusCode::GATEWAY_TIMEOUT, &format!("the app took too long (id {id})")),
         _ => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal error (id {id})")),
     }
@@ -198,6 +199,7 @@ mod tests {
             Fault::Busy,
             Fault::Host("secret".into()),
             Fault::Storage("secret".into()),
+            Fault::Unavailable("secret".into()),
         ] {
             let answer = from_fault(&fault, Place::default());
             let Body::Whole(Some(body)) = answer.body() else { panic!("no body") };

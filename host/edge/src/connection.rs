@@ -260,6 +260,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         let close = match fault {
             Fault::Busy => Close::new(1013, "busy, try again shortly"),
             Fault::Closed(_) => Close::new(1013, "the room is closed for now"),
+            Fault::Unavailable(_) => Close::new(1013, "the room's storage is not available, try again shortly"),
             _ => Close { code: 1011, reason: format!("internal error (id {id})") },
         };
         self.conn.outbox().close(close);

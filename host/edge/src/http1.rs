@@ -27,8 +27,8 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    self as hub, BodyError, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream, manifest::AskedFor,
-    path::Path,
+    self as hub, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream,
+    manifest::AskedFor, path::Path,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -187,13 +187,21 @@ impl Exchange {
         let [_, endpoint] = path.segments() else { return answer::text(StatusCode::NOT_FOUND, "nothing is here") };
         let pages = self.server.config.pages.as_deref();
         let answer = match &**endpoint {
-            "health" => Some(answer::text(StatusCode::OK, "ok")),
+            "health" => Some(self.health()),
             endpoint => pages::script(endpoint, pages.is_some()).or_else(|| dev::answer(endpoint, pages, self.lifeline.stopping.clone())),
         };
         match (answer, method) {
             (Some(answer), &Method::GET | &Method::HEAD) => answer,
             (Some(_), _) => method_not_allowed(&["GET".into(), "HEAD".into()]),
             (None, _) => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
+        }
+    }
+
+    /// Whether everything that the app needs is there, for load balancers and supervisors.
+    fn health(&self) -> Answer {
+        match self.server.hub.storage_status() {
+            EngineStatus::Open => answer::text(StatusCode::OK, "ok"),
+            EngineStatus::Closed(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &format!("the storage of rooms is closed: {why}")),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
 
 use crate::{
-    CloseInfo, Conn, Decision, Feed, Message, Request, Response, Transaction, Verdict,
+    CloseInfo, Conn, Decision, EngineError, Feed, Message, Request, Response, Transaction, Verdict,
     page::{Form, Problem, Shell, Step, Update, View},
 };
 use bytes::Bytes;
@@ -117,8 +117,10 @@ pub enum Fault {
     Answer(String),
     /// The instance could not be made, or the component does not export the handler.
     Host(String),
-    /// What the event did could not be made durable, so nothing of it happened; the text says why.
+    /// The storage of rooms failed under this event, which did not happen; or it is not known whether it did, and the text says so.
     Storage(String),
+    /// The storage of rooms was closed or full before this event, which did not happen and may be tried again. The text says why.
+    Unavailable(String),
     /// The room fails to wake, and is closed for so long.
     Closed(Duration),
 }
@@ -132,7 +134,8 @@ impl fmt::Display for Fault {
             Fault::Memory => write!(f, "the app asked for more memory than an instance may have"),
             Fault::Busy => write!(f, "every instance of the app is busy"),
             Fault::Answer(what) => write!(f, "the app broke the contract: {what}"),
-            Fault::Storage(what) => write!(f, "the room's event did not happen: {what}"),
+            Fault::Storage(what) => write!(f, "the room's event failed: {what}"),
+            Fault::Unavailable(what) => write!(f, "the room's event did not happen: {what}"),
             Fault::Closed(wait) => write!(f, "the room failed to wake, and is closed for another {} s", wait.as_secs() + 1),
             Fault::Host(what) => write!(f, "the app could not be called: {what}"),
         }
@@ -140,6 +143,16 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+impl From<EngineError> for Fault {
+    fn from(error: EngineError) -> Fault {
+        let text = error.to_string();
+        match error {
+            EngineError::Full(_) | EngineError::Closed(_) => Fault::Unavailable(text),
+            EngineError::Io(_) | EngineError::Corrupt(_) | EngineError::Unknown(_) => Fault::Storage(text),
+        }
+    }
+}
 
 /// The head of a streamed answer, its body still to come.
 pub struct Streamed {

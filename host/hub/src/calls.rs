@@ -1,6 +1,6 @@
 //! Calls into rooms, from routes and from other rooms: who answers them, and why one gave no answer.
 
-use crate::RoomId;
+use crate::{EngineStatus, RoomId};
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin};
 
@@ -9,6 +9,8 @@ pub trait Callee: Send + Sync {
     /// Calls a room, once. `caller`: the room whose event calls, and waits for the answer. Dropping the future gives the answer up;
     /// a call that waits for its turn is given up with it.
     fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called;
+    /// Returns whether rooms can be read and written now.
+    fn storage_status(&self) -> EngineStatus;
 }
 
 /// A call on its way.

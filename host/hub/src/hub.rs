@@ -1,8 +1,8 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, CallError, ConnId, Counters, Followed, LimitError, Limits, Opened, Outbox, Position, Positions, Publication, RoomId,
-    TopicPolicy,
+    Accept, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Opened, Outbox, Position, Positions, Publication,
+    RoomId, TopicPolicy,
     calls::{Called, Callee},
     connections::Connections,
     history::Missed,
@@ -134,6 +134,11 @@ impl Hub {
     /// Says who answers calls to rooms; once.
     pub(crate) fn set_callee(&self, callee: Weak<dyn Callee>) {
         _ = self.callee.set(callee);
+    }
+
+    /// Returns whether rooms can be read and written now; [`EngineStatus::Open`] if the app has none.
+    pub fn storage_status(&self) -> EngineStatus {
+        self.callee.get().and_then(Weak::upgrade).map_or(EngineStatus::Open, |callee| callee.storage_status())
     }
 
     /// Calls a room (WIT `rooms.call`), once.

@@ -72,5 +72,5 @@ pub use routes::{Found, Table};
 pub use rules::{Rule, Violation};
 pub use scope::Scope;
 pub use session::Session;
-pub use storage::{Alarm, Batch, Engine, EngineError, Stored};
+pub use storage::{Alarm, Batch, Engine, EngineError, EngineStatus, Stored};
 pub use transaction::{StorageError, Transaction};

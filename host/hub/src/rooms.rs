@@ -1,7 +1,7 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, CallError, Engine, EngineError, Fault, Feed, Hub, Manifest, Positions, RoomId, Route, Transaction,
+    App, CallError, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Positions, RoomId, Route, Transaction,
     alarms::Alarms,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
@@ -269,14 +269,14 @@ impl Rooms {
                     let retry = self.now() + ALARM_RETRY.as_millis() as u64;
                     self.alarms().set_again(&live.id, alarm.at.max(retry));
                 }
-                Some(error.to_string())
+                Some(Fault::from(error))
             }
         };
         for Done { reply, outcome, feed } in done {
             let outcome = match (&failure, outcome) {
-                (Some(error), Ok(_)) => {
+                (Some(fault), Ok(_)) => {
                     self.hub.counters().faults.add(1);
-                    Err(Fault::Storage(error.clone()))
+                    Err(fault.clone())
                 }
                 (_, Ok(RoomAnswer::Feed(Ok(answer)))) => {
                     Ok(RoomAnswer::Feed(Ok(Feed { opened: feed.and_then(|slot| slot.take()), ..answer })))
@@ -345,12 +345,12 @@ impl Rooms {
                 transaction.keep();
                 (Ok(RoomAnswer::Feed(Ok(feed))), Some(slot))
             }
-            Err(error) => (Err(Fault::Storage(error.to_string())), None),
+            Err(error) => (Err(error.into()), None),
         }
     }
 
     async fn run_alarm(&self, live: &Live, instance: &mut Option<Awake>, transaction: &Transaction) -> Result<RoomAnswer, Fault> {
-        let alarm = transaction.alarm().map_err(|error| Fault::Storage(error.to_string()))?;
+        let alarm = transaction.alarm().map_err(Fault::from)?;
         // It was moved or taken away while it waited for its turn.
         let Some(alarm) = alarm.filter(|alarm| alarm.at <= self.now()) else { return Ok(RoomAnswer::Done) };
         transaction.set_alarm(None);
@@ -473,6 +473,10 @@ impl Drop for Wait {
 }
 
 impl Callee for Rooms {
+    fn storage_status(&self) -> EngineStatus {
+        self.engine.status()
+    }
+
     fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called {
         let begin = || {
             if !self.has_class(room.class()) {
@@ -496,7 +500,7 @@ impl Callee for Rooms {
 /// What a caller learns of a fault: nothing of its text, which the log has.
 fn no_answer(fault: Fault) -> CallError {
     match fault {
-        Fault::Busy | Fault::Closed(_) => CallError::Busy,
+        Fault::Busy | Fault::Closed(_) | Fault::Unavailable(_) => CallError::Busy,
         _ => CallError::Failed,
     }
 }

@@ -19,8 +19,23 @@ pub trait Engine: Send + Sync + 'static {
     /// Every room that has an alarm.
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError>;
     /// Writes all of the batch. Ready when it is durable: from then on no crash undoes it. After an error nothing of it was
-    /// written, or the engine refuses every later commit: what was not acknowledged is never read back as if it were.
+    /// written, and nothing of it is read back later, except after [`EngineError::Unknown`]: then this process does not read it
+    /// back, and a later one may.
     fn commit(&self, batch: Batch) -> Commit;
+    /// Returns whether rooms can be read and written now. Cheap: reads no disk.
+    fn status(&self) -> EngineStatus {
+        EngineStatus::Open
+    }
+}
+
+/// Whether an engine can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineStatus {
+    /// Reads and commits are taken.
+    Open,
+    /// Reads and commits are refused with [`EngineError::Closed`] until the engine has opened again by itself. The text is the
+    /// operator's.
+    Closed(String),
 }
 
 /// A commit on its way. Dropping it does not undo the commit.
@@ -112,25 +127,30 @@ impl Batch {
 }
 
 /// Why storage did not do what it was asked to. The text is the operator's.
+///
+/// After all but [`Unknown`](EngineError::Unknown) the batch of a refused commit has not happened, and never will.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineError {
-    /// There is no room on the disk. Make some: the host goes on by itself.
+    /// Space on the disk, or file descriptors, are used up. The engine goes on by itself when there are some again.
     Full(String),
-    /// The disk can't be read or written. See the text, then restart the host.
+    /// This call could not read or write the disk. A later call may succeed.
     Io(String),
     /// What was read is not what was written. Restore a backup, or export what can still be read.
     Corrupt(String),
-    /// An earlier failure closed the storage for writes: the text is that failure's. Restart the host.
+    /// An earlier failure closed the engine: the text is that failure's. It opens again by itself.
     Closed(String),
+    /// A commit failed, and the disk took no note of that either: after a crash of the machine the batch may be there or not.
+    Unknown(String),
 }
 
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EngineError::Full(text) => write!(f, "the disk is full: {text}"),
+            EngineError::Full(text) => write!(f, "the storage lacks space or file descriptors: {text}"),
             EngineError::Io(text) => write!(f, "the storage can't be read or written: {text}"),
             EngineError::Corrupt(text) => write!(f, "the storage is damaged: {text}"),
-            EngineError::Closed(text) => write!(f, "the storage takes no more writes since an earlier failure: {text}"),
+            EngineError::Closed(text) => write!(f, "the storage is closed since an earlier failure, and opens again by itself: {text}"),
+            EngineError::Unknown(text) => write!(f, "it is not known whether the disk has what was written: {text}"),
         }
     }
 }

@@ -202,7 +202,7 @@ fn status(ended: &Result<Outcome, Problem>) -> StatusCode {
 
 fn fault_status(fault: &Fault) -> StatusCode {
     match fault {
-        Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Busy | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Fault::Wall => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

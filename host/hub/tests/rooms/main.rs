@@ -253,7 +253,7 @@ fn an_event_whose_commit_fails_has_not_happened_and_the_room_is_woken_anew() {
     let world = World::new(fine);
     let ann = world.join("tea");
     world.memory.fail_next([EngineError::Full("no space".into())]);
-    assert!(matches!(world.say(&ann, &["a"]), Err(Fault::Storage(_))));
+    assert!(matches!(world.say(&ann, &["a"]), Err(Fault::Unavailable(_))));
     assert!(heard(&ann).is_empty());
     world.say(&ann, &["b"]).unwrap();
     assert_eq!((heard(&ann), world.log("tea"), world.wakes()), (vec!["b".to_owned()], Ok("b".into()), 2));

@@ -23,8 +23,9 @@ impl State {
     /// Ends the event if the storage failed: the guest has no answer to that.
     fn stored<T>(&mut self, outcome: Result<T, EngineError>) -> Result<T> {
         outcome.map_err(|error| {
-            self.failure = Some(Fault::Storage(error.to_string()));
-            wasmtime::format_err!("{error}")
+            let text = error.to_string();
+            self.failure = Some(Fault::from(error));
+            wasmtime::format_err!("{text}")
         })
     }
 }
