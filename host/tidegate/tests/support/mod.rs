@@ -36,9 +36,11 @@ use std::{
 /// For anything that a test waits for: far more than it takes, so that only a hang reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary, ready to be given arguments; nothing of the tester's own environment changes what it does.
+/// The binary, ready to be given arguments; nothing of the tester's own environment changes what it does. `TIDEGATE_BINARY` names another
+/// one to be tested.
 pub(crate) fn tidegate() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let binary = env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let mut command = Command::new(binary);
     command.env_remove("TIDEGATE_LOG").env("TIDEGATE_CACHE_DIR", target_dir().join("tidegate-cache")).stdin(Stdio::null());
     command
 }

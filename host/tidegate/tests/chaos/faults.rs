@@ -1,0 +1,172 @@
+//! The faults of the machine that a storm turns on and off: errors of calls, too few descriptors, steps of the clock, stops, reloads.
+
+use crate::random::Random;
+use crate::support::Tidegate;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::task::JoinSet;
+
+const EIO: u64 = 5;
+const ENFILE: u64 = 23;
+const EMFILE: u64 = 24;
+const ENOSPC: u64 = 28;
+/// The library writes one half of the bytes.
+const SHORT: u64 = 1 << 32;
+/// The library's numbers of what it injected begin here.
+const INJECTED: u64 = 8;
+const NUMBERS: u64 = 16;
+const HOUR_MS: i64 = 3_600_000;
+
+/// A kind of fault that lasts for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    WriteFails,
+    DiskFull,
+    ShortWrites,
+    SyncFails,
+    OpenFails,
+    AcceptFails,
+    /// The process may not open more descriptors than it has, and a few.
+    FewDescriptors,
+    ClockForward,
+    ClockBack,
+    /// The process stands still.
+    Stop,
+    /// The app is loaded anew.
+    Reload,
+    /// Requests occupy all instances.
+    Overload,
+    /// No fault of a time: alarms are set in events that flush.
+    Flush,
+}
+
+pub(crate) const KINDS: [(&str, Kind); 13] = [
+    ("write", Kind::WriteFails),
+    ("full", Kind::DiskFull),
+    ("short", Kind::ShortWrites),
+    ("sync", Kind::SyncFails),
+    ("open", Kind::OpenFails),
+    ("accept", Kind::AcceptFails),
+    ("descriptors", Kind::FewDescriptors),
+    ("forward", Kind::ClockForward),
+    ("back", Kind::ClockBack),
+    ("stop", Kind::Stop),
+    ("reload", Kind::Reload),
+    ("overload", Kind::Overload),
+    ("flush", Kind::Flush),
+];
+
+/// The numbers of the library `faulty`, in the order of their places.
+#[derive(Clone, Copy)]
+enum Number {
+    Write = 0,
+    Sync = 1,
+    Open = 2,
+    Accept = 3,
+    Clock = 4,
+}
+
+/// The file by which the library takes orders.
+pub(crate) struct Control {
+    path: PathBuf,
+    file: File,
+    /// How far the wall clock was ahead at most.
+    ahead_max_ms: i64,
+}
+
+impl Control {
+    pub(crate) fn new(directory: &Path) -> Control {
+        let path = directory.join("faults");
+        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file for the faults");
+        file.set_len(8 * NUMBERS).expect("a few bytes");
+        Control { path, file, ahead_max_ms: 0 }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn set(&self, number: Number, value: u64) {
+        self.file.write_all_at(&value.to_ne_bytes(), 8 * number as u64).expect("the file is there");
+    }
+
+    fn get(&self, place: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.file.read_exact_at(&mut bytes, 8 * place).expect("the file is there");
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// How many calls failed by order: writes, syncs, opens, accepts.
+    pub(crate) fn injected(&self) -> [u64; 4] {
+        [Number::Write, Number::Sync, Number::Open, Number::Accept].map(|number| self.get(INJECTED + number as u64))
+    }
+
+    /// No call fails any more. The clock stays where it is.
+    pub(crate) fn calm(&self) {
+        for number in [Number::Write, Number::Sync, Number::Open, Number::Accept] {
+            self.set(number, 0);
+        }
+    }
+
+    fn set_clock(&mut self, ahead_ms: i64) {
+        self.ahead_max_ms = self.ahead_max_ms.max(ahead_ms);
+        self.set(Number::Clock, ahead_ms as u64);
+    }
+
+    /// Sets the clock to a time at which every alarm is due that was set so far.
+    pub(crate) fn let_alarms_ring(&mut self) {
+        self.set_clock(self.ahead_max_ms + 10_000);
+    }
+
+    /// Begins a fault, waits, and ends it. A fault that the process may not survive is the storm's to try, not this one's.
+    pub(crate) async fn inflict(&mut self, kind: Kind, random: &mut Random, server: &Tidegate) {
+        let time = Duration::from_millis(random.between(5, 250));
+        let mut requests = JoinSet::new();
+        match kind {
+            Kind::WriteFails => self.set(Number::Write, EIO),
+            Kind::DiskFull => self.set(Number::Write, ENOSPC),
+            Kind::ShortWrites => self.set(Number::Write, SHORT),
+            Kind::SyncFails => self.set(Number::Sync, EIO),
+            Kind::OpenFails => self.set(Number::Open, *random.pick(&[EMFILE, ENFILE])),
+            Kind::AcceptFails => self.set(Number::Accept, *random.pick(&[EMFILE, ENFILE])),
+            Kind::ClockForward => self.set_clock(random.between(1, HOUR_MS as u64) as i64),
+            Kind::ClockBack => self.set_clock(-(random.between(1, HOUR_MS as u64) as i64)),
+            Kind::FewDescriptors => limit_descriptors(server, Some(random.below(4))),
+            Kind::Stop => server.signal(Signal::STOP),
+            Kind::Reload => server.signal(Signal::HUP),
+            Kind::Overload => {
+                for _ in 0..random.between(1, 30) {
+                    let request = reqwest::get(server.url(&format!("/sleep/{}", random.below(300))));
+                    requests.spawn(async { drop(request.await) });
+                }
+            }
+            Kind::Flush => {}
+        }
+        tokio::time::sleep(time).await;
+        match kind {
+            Kind::FewDescriptors => limit_descriptors(server, None),
+            Kind::Stop => server.signal(Signal::CONT),
+            // The clock stays, until the next step.
+            Kind::ClockForward | Kind::ClockBack | Kind::Reload | Kind::Flush => {}
+            // Their clients leave, or wait on.
+            Kind::Overload if random.one_in(2) => requests.detach_all(),
+            Kind::Overload => {}
+            _ => self.calm(),
+        }
+    }
+}
+
+/// The soft limit of the process: so many more than it has, or all that the hard limit allows.
+fn limit_descriptors(server: &Tidegate, more: Option<u64>) {
+    let pid = Pid::from_raw(server.pid() as i32);
+    let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).map_or(0, |entries| entries.count() as u64);
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = more.map_or(maximum, |more| Some(open + more));
+    // The process may have ended by itself, which the storm finds out.
+    _ = prlimit(pid, Resource::Nofile, Rlimit { current, maximum });
+}

@@ -1,0 +1,100 @@
+//! The clients' side of the story: what they asked for, what they were answered, and which of their connections are open.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// What a client knows of a thing that it asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was answered that it happened.
+    Done,
+    /// It was answered that it did not happen.
+    Refused,
+    /// There was no answer, or one that promises nothing.
+    Unknown,
+}
+
+/// A connection as the app names it: the number of the process, and the connection's id in it.
+pub(crate) type ConnectionName = (u64, String);
+
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionRecord {
+    /// Neither side has ended it.
+    pub(crate) is_open: bool,
+    /// It has joined the presence, and was told so.
+    pub(crate) is_member: bool,
+    /// Whom the presence's messages say to be there.
+    pub(crate) view: BTreeSet<String>,
+}
+
+/// What is known of one room.
+#[derive(Debug, Default)]
+pub(crate) struct RoomRecord {
+    pub(crate) lines: HashMap<String, Outcome>,
+    pub(crate) alarms: HashMap<String, Outcome>,
+    pub(crate) connections: BTreeMap<ConnectionName, ConnectionRecord>,
+    /// Messages that no client can have caused.
+    pub(crate) oddities: Vec<String>,
+}
+
+/// What is known of the sockets without a room, in one life.
+#[derive(Debug, Default)]
+pub(crate) struct PlainRecord {
+    /// By the id; true while it is open.
+    pub(crate) connections: HashMap<String, bool>,
+    /// What the app published, by the id.
+    pub(crate) opens: HashMap<String, u32>,
+    pub(crate) closes: HashMap<String, u32>,
+    /// Nobody listened all the time.
+    pub(crate) is_incomplete: bool,
+}
+
+/// What is known in all: rooms of this era by their index.
+#[derive(Debug, Default)]
+pub(crate) struct Record {
+    pub(crate) rooms: Vec<RoomRecord>,
+    pub(crate) plain: PlainRecord,
+}
+
+impl RoomRecord {
+    /// Takes a message that a connection of the room got.
+    pub(crate) fn take(&mut self, name: &ConnectionName, text: &str) {
+        if let Some(id) = text.strip_prefix("line ") {
+            // A room's broadcast comes after its commit: whoever hears it knows.
+            match self.lines.get_mut(id) {
+                Some(Outcome::Refused) | None => self.oddities.push(format!("heard {text:?}, which was refused or never asked for")),
+                Some(outcome) => *outcome = Outcome::Done,
+            }
+        } else if let Ok(notice) = serde_json::from_str::<Value>(text) {
+            let connection = self.connections.entry(name.clone()).or_default();
+            connection.take_notice(&notice);
+        }
+    }
+}
+
+impl ConnectionRecord {
+    fn take_notice(&mut self, notice: &Value) {
+        let id = |value: &Value| value["id"].as_str().unwrap_or_default().to_owned();
+        match notice["kind"].as_str() {
+            Some("snapshot") => {
+                self.is_member = true;
+                self.view = notice["members"].as_array().into_iter().flatten().map(id).collect();
+            }
+            Some("join") => drop(self.view.insert(id(notice))),
+            Some("leave") => drop(self.view.remove(&id(notice))),
+            _ => {}
+        }
+    }
+}
+
+impl PlainRecord {
+    /// Takes what the app published.
+    pub(crate) fn take(&mut self, text: &str) {
+        let events = match text.split_once(' ') {
+            Some(("open", _)) => &mut self.opens,
+            Some(("close", _)) => &mut self.closes,
+            _ => return,
+        };
+        *events.entry(text.split_once(' ').expect("it has a space").1.to_owned()).or_default() += 1;
+    }
+}
