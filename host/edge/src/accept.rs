@@ -1,6 +1,6 @@
 //! Accepts connections, hands each to a worker, and drains them all when it is told to stop.
 
-use crate::{http1, lifeline::Lifeline, server::Server};
+use crate::{http1, lifeline::Lifeline, pace, server::Server};
 use std::{future::Future, io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 use tidegate_hub::Close;
 use tokio::{
@@ -65,6 +65,7 @@ async fn accept(
             worker.spawn(async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
+                    pace::bound_silence(&stream, server.config.write_within);
                     http1::serve(stream, peer, server, lifeline).await;
                 }
             });

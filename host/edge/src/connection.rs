@@ -3,6 +3,7 @@
 use crate::{
     answer::{ACCESS, Place, log_fault},
     lifeline::Lifeline,
+    pace::{Meter, Rule, Socket},
     server::{Server, Version},
     wire::{Received, Wire},
 };
@@ -21,10 +22,7 @@ use tidegate_hub::{
     outbox::Sink,
     session::{Due, Event},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Sleep, sleep_until},
-};
+use tokio::time::{Sleep, sleep_until};
 use tracing::field::display;
 
 /// The first event, for the version that accepted the connection.
@@ -53,6 +51,39 @@ pub(crate) struct Connection<Io> {
     outside: Option<Outside>,
     /// The socket may have something to read.
     readable: bool,
+    ping: Ping,
+    /// None until the client is waited for.
+    pace: Option<Box<Pace>>,
+}
+
+/// A ping on its way.
+enum Ping {
+    None,
+    /// It waits until everything before it is written.
+    Due,
+    /// It is in the kernel: the client's machine has it when `end` bytes are acknowledged. So many were when it was looked at last.
+    Left {
+        end: u64,
+        acknowledged: u64,
+    },
+}
+
+/// How slow the client is, in each direction.
+#[derive(Default)]
+struct Pace {
+    reading: Meter,
+    writing: Meter,
+    /// When to look again, if the client is waited for.
+    due: Option<tokio::time::Instant>,
+    late: Option<Late>,
+}
+
+#[derive(Clone, Copy)]
+enum Late {
+    /// A message does not come.
+    Upload,
+    /// What waits is not taken.
+    Reader,
 }
 
 /// Wakes the task for the socket or the clock, and leaves a note of it: when only a message to send
@@ -94,7 +125,7 @@ enum Reading {
     Gone,
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
+impl<Io: Socket> Connection<Io> {
     /// `first`: none for a connection that the app is not told of.
     pub(crate) fn new(wire: Wire<Io>, conn: Opened, server: Arc<Server>, lifeline: Lifeline, first: Option<Box<First>>) -> Connection<Io> {
         let begin = if first.is_some() { Session::new } else { Session::silent };
@@ -113,6 +144,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             clock_is_stale: true,
             outside: None,
             readable: true,
+            ping: Ping::None,
+            pace: None,
         }
     }
 
@@ -135,6 +168,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
             let mut progress = self.poll_read(outside);
             progress |= self.poll_call(cx);
             progress |= self.poll_write(cx, outside);
+            self.look_at_pace(false);
             progress |= self.poll_clock(outside);
             self.poll_end_of_socket(outside);
             if self.session.is_over() {
@@ -158,8 +192,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
-        let Connection { wire, session, conn, reading, clock_is_stale, .. } = self;
-        let mut now = None;
+        let Connection { wire, session, conn, server, reading, clock_is_stale, .. } = self;
+        let (mut now, before) = (None, wire.received());
         let poll = wire.poll_receive(cx, |received| {
             let now = *now.get_or_insert_with(Instant::now);
             match received {
@@ -167,7 +201,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
                     session.handle_answered_message(now)
                 }
                 Received::Message(message) => session.handle_message(message, now),
-                Received::Alive => session.handle_heard(now),
+                Received::Ping | Received::Pong if session.handle_control(received == Received::Ping, now) => {}
+                Received::Ping | Received::Pong if session.is_closing() => *reading = Reading::Discard,
+                Received::Ping | Received::Pong => {
+                    server.hub.counters().control_floods.add(1);
+                    *reading = Reading::Broken(Close::new(1008, "too many pings and pongs"));
+                }
                 Received::Close(close) => {
                     session.handle_peer_close(close, now);
                     *clock_is_stale = true;
@@ -183,6 +222,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         });
         if now.is_some() && !self.session.is_closing() {
             self.wire.reply();
+        }
+        // Any byte is a sign of life, also of a message that takes long.
+        if self.wire.is_within_message() && self.wire.received() != before {
+            self.session.handle_part(now.unwrap_or_else(Instant::now));
         }
         self.readable = poll.is_ready();
         self.readable
@@ -286,6 +329,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
                     self.end();
                     return true;
                 }
+                Poll::Ready(Ok(())) if self.advance_ping() => {}
                 Poll::Ready(Ok(())) if taken.all => break,
                 Poll::Ready(Ok(())) => {}
             }
@@ -293,6 +337,96 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
         self.conn.outbox().written();
         // With room again, what was left unread meanwhile is worth a look.
         self.advance_end() || progress || was_full
+    }
+
+    /// Everything that was framed is written: whether a ping follows now.
+    fn advance_ping(&mut self) -> bool {
+        match self.ping {
+            Ping::Due if !self.session.is_closing() => {
+                self.wire.ping();
+                self.ping = Ping::Left { end: u64::MAX, acknowledged: 0 };
+                true
+            }
+            // It was framed last, and is written now.
+            Ping::Left { end: u64::MAX, .. } => {
+                self.ping = Ping::Left { end: self.wire.sent(), acknowledged: self.wire.acknowledged() };
+                self.session.handle_ping_left(Instant::now());
+                self.clock_is_stale = true;
+                false
+            }
+            Ping::None | Ping::Due | Ping::Left { .. } => false,
+        }
+    }
+
+    /// The answer to a ping is late. While the ping itself is still in the kernel, and what is before it moves at the least rate, that is
+    /// the link's fault and not the client's.
+    fn excuse_pong(&mut self, now: Instant) {
+        let (config, acknowledged) = (&self.server.config, self.wire.acknowledged());
+        let rule = Rule::new(config.write_within, config.bytes_per_second_min);
+        if let Ping::Left { end, acknowledged: before } = &mut self.ping
+            && acknowledged < *end
+            && acknowledged > *before
+            && rule.is_kept_by(acknowledged - *before, self.server.hub.limits().pong_within)
+        {
+            *before = acknowledged;
+            self.session.handle_ping_left(now);
+        }
+    }
+
+    /// Looks whether the client is waited for. As long as that stays as it is, it is looked at again only when time has passed.
+    fn look_at_pace(&mut self, time_passed: bool) {
+        let is_open = !self.session.is_closing();
+        let owes = is_open
+            && matches!(self.reading, Reading::Frames)
+            && !self.readable
+            && self.wire.is_within_message()
+            && self.session.wants_read();
+        let takes = is_open && self.stuck;
+        let noted = self.pace.as_ref().map_or((false, false), |pace| (pace.reading.is_waiting(), pace.writing.is_waiting()));
+        if (owes, takes) != noted || ((owes || takes) && time_passed) {
+            self.note_pace(owes, takes);
+        }
+    }
+
+    fn note_pace(&mut self, owes: bool, takes: bool) {
+        let (config, now) = (&self.server.config, tokio::time::Instant::now());
+        let pace = self.pace.get_or_insert_default();
+        if owes || pace.reading.is_waiting() {
+            let rule = Rule::new(config.read_within, config.bytes_per_second_min);
+            if pace.reading.note(self.wire.received(), owes, rule, now) && owes {
+                pace.late = Some(Late::Upload);
+            }
+            // Each message has its own time.
+            if !self.wire.is_within_message() {
+                pace.reading.reset();
+            }
+            pace.due = pace.reading.due(rule);
+        }
+        if takes || pace.writing.is_waiting() {
+            let rule = Rule::new(config.write_within, config.bytes_per_second_min);
+            if pace.writing.note(self.wire.acknowledged(), takes, rule, now) && takes {
+                pace.late = Some(Late::Reader);
+            }
+            let due = pace.writing.due(rule);
+            pace.due = if pace.reading.is_waiting() { pace.due.into_iter().chain(due).min() } else { due };
+        }
+        let clock = self.clock.as_ref().map(|clock| clock.deadline());
+        self.clock_is_stale |= pace.late.is_some() || pace.due.is_some_and(|due| clock.is_none_or(|clock| due < clock));
+    }
+
+    fn count_late(&self, late: Late) {
+        let counters = self.server.hub.counters();
+        let reason = match late {
+            Late::Upload => {
+                counters.stalled_uploads.add(1);
+                "it sent a message too slowly"
+            }
+            Late::Reader => {
+                counters.stalled_readers.add(1);
+                "it took its messages too slowly"
+            }
+        };
+        tracing::debug!(target: ACCESS, connection = %self.conn.id(), "gave up a connection: {reason}");
     }
 
     /// Our close is on its way; whether that is new.
@@ -325,6 +459,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     fn poll_clock(&mut self, outside: &mut Context<'_>) -> bool {
         let mut progress = false;
         while std::mem::take(&mut self.clock_is_stale) {
+            self.look_at_pace(true);
             progress |= self.handle_time();
             if let Some(clock) = &mut self.clock {
                 self.clock_is_stale |= clock.as_mut().poll(outside).is_ready();
@@ -334,13 +469,22 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     }
 
     fn handle_time(&mut self) -> bool {
-        match self.session.poll_time(Instant::now()) {
+        let now = Instant::now();
+        if self.session.is_pong_late(now) {
+            self.excuse_pong(now);
+        }
+        let late = self.pace.as_mut().and_then(|pace| pace.late.take());
+        if let Some(late) = late {
+            self.count_late(late);
+        }
+        match if late.is_some() { Due::Drop } else { self.session.poll_time(now) } {
             Due::Wait(until) => {
-                self.set_clock(until.map(Into::into));
+                let due = self.pace.as_ref().and_then(|pace| pace.due);
+                self.set_clock(until.map(Into::into).into_iter().chain(due).min());
                 return false;
             }
             Due::Ping => {
-                self.wire.ping();
+                self.ping = Ping::Due;
                 self.clock_is_stale = true;
             }
             Due::Close(close) => {
@@ -381,7 +525,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Connection<Io> {
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Future for Connection<Io> {
+impl<Io: Socket> Future for Connection<Io> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

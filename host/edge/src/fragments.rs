@@ -46,6 +46,11 @@ impl Fragments {
         self.exceeded
     }
 
+    /// Whether a frame, or a message of several, has begun and is not whole.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.skip > 0 || self.header_length > 0 || self.count > 0
+    }
+
     /// Without the mask, as far as it is known.
     fn header_size(&self) -> usize {
         match self.header[1] & 0x7f {
@@ -85,6 +90,19 @@ mod tests {
         }
         frame.extend(vec![0xff; 4 + length]);
         frame
+    }
+
+    #[test]
+    fn a_message_that_is_not_whole_is_known_at_every_byte() {
+        let (start, last, ping, whole) = (0x01, 0x80, 0x89, 0x82);
+        let bytes = [frame(whole, 3), frame(start, 200), frame(ping, 0), frame(last, 0)].concat();
+        let ends = [0, frame(whole, 3).len(), bytes.len()];
+        let mut fragments = Fragments::default();
+        for (at, byte) in bytes.iter().enumerate() {
+            assert_eq!(fragments.is_within_message(), !ends.contains(&at), "before byte {at}");
+            fragments.admit(&[*byte], 9);
+        }
+        assert!(!fragments.is_within_message());
     }
 
     #[test]

@@ -1,119 +1,70 @@
 //! Answers that are held open for long, without hyper: it keeps two buffers for each of its connections, and what waits needs none.
 
-use crate::answer::{Answer, Body};
+use crate::{
+    answer::{Answer, Body},
+    lifeline::Lifeline,
+    pace::{Meter, Rule, Socket, stopped},
+    paced::Shared,
+    server::Server,
+};
 use http::{StatusCode, header, response::Parts};
 use std::{
-    future::poll_fn,
-    io::{self, IoSlice},
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    future::{Future as _, poll_fn},
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll},
     time::SystemTime,
 };
 use tidegate_hub::{BodyError, Frame, app};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
+    time::{Instant, sleep},
+};
 
 /// What is gathered before it is written.
 const WRITE_BYTES: usize = 16 << 10;
 
-/// Takes an answer from the service that made it to the task of its connection, past hyper.
-#[derive(Clone, Default)]
-pub(crate) struct Handover(Arc<Shared>);
-
-#[derive(Default)]
-struct Shared {
-    answer: Mutex<Option<Box<(Parts, app::Body)>>>,
-    /// The socket took not all of what was written to it: an earlier answer is still on its way.
-    is_behind: AtomicBool,
-}
-
-impl Handover {
-    /// Keeps an answer that is to be held, and never comes back then; any other is hyper's.
-    pub(crate) async fn offer(&self, version: http::Version, answer: Answer) -> Answer {
-        // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5 and 15.4.5).
-        let has_no_chunks =
-            version != http::Version::HTTP_11 || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
-        if has_no_chunks || self.0.is_behind.load(Relaxed) {
-            return answer;
+/// Keeps an answer that is to be held for the connection's task, past hyper, and never comes back then; any other is hyper's.
+pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answer) -> Answer {
+    // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5 and 15.4.5).
+    let has_no_chunks = version != http::Version::HTTP_11 || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
+    // The rest of an earlier answer would be lost.
+    if has_no_chunks || !shared.is_flushed() {
+        return answer;
+    }
+    match answer.into_parts() {
+        (parts, Body::Held(body)) => {
+            *shared.held.lock().expect("nothing panics while it holds it") = Some(Box::new((parts, body)));
+            std::future::pending().await
         }
-        match answer.into_parts() {
-            (parts, Body::Held(body)) => {
-                *self.0.answer.lock().expect("nothing panics while it holds it") = Some(Box::new((parts, body)));
-                std::future::pending().await
-            }
-            (parts, body) => Answer::from_parts(parts, body),
-        }
-    }
-
-    /// The answer that was kept.
-    pub(crate) fn take(&self) -> Option<Box<(Parts, app::Body)>> {
-        self.0.answer.lock().expect("nothing panics while it holds it").take()
-    }
-
-    /// The socket, watched by this.
-    pub(crate) fn watch<Io>(&self, io: Io) -> Watched<Io> {
-        Watched { io, handover: self.clone() }
+        (parts, body) => Answer::from_parts(parts, body),
     }
 }
 
-/// A socket of which is known whether all that was written to it went out.
-pub(crate) struct Watched<Io> {
-    io: Io,
-    handover: Handover,
-}
-
-impl<Io> Watched<Io> {
-    pub(crate) fn into_inner(self) -> Io {
-        self.io
-    }
-
-    fn note(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.handover.0.is_behind.store(written.is_pending(), Relaxed);
-        written
-    }
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.note(written)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        self.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
+/// The answer that was kept.
+pub(crate) fn take(shared: &Shared) -> Option<Box<(Parts, app::Body)>> {
+    shared.held.lock().expect("nothing panics while it holds it").take()
 }
 
 /// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client goes away; the connection ends with it. An answer
 /// that breaks off has no last chunk.
-pub(crate) async fn write(mut io: impl AsyncRead + AsyncWrite + Unpin, parts: Parts, mut body: app::Body) -> io::Result<()> {
+///
+/// # Errors
+/// `TimedOut` if the client takes what waits for it too slowly.
+pub(crate) async fn write<Io: Socket>(
+    io: Io,
+    parts: Parts,
+    mut body: app::Body,
+    server: Arc<Server>,
+    lifeline: Lifeline,
+) -> io::Result<()> {
+    let mut io = Writer { io, sent: 0, meter: None, server, lifeline };
     let mut out = head(&parts);
     drop(parts);
     let mut listens = true;
     loop {
-        match next(&mut io, &mut body, !out.is_empty(), &mut listens).await {
+        match next(&mut io.io, &mut body, !out.is_empty(), &mut listens).await {
             Next::Frame(Ok(Frame::Data(bytes))) => push_chunk(&mut out, &bytes),
             Next::Frame(Ok(Frame::Trailers(_))) => {}
             Next::Frame(Err(_)) => return io.write_all(&out).await,
@@ -121,9 +72,9 @@ pub(crate) async fn write(mut io: impl AsyncRead + AsyncWrite + Unpin, parts: Pa
             Next::End => {
                 out.extend_from_slice(b"0\r\n\r\n");
                 io.write_all(&out).await?;
-                return io.shutdown().await;
+                return io.io.shutdown().await;
             }
-            Next::Gone => return Ok(()),
+            Next::Gone(outcome) => return outcome,
             Next::Waiting => {
                 io.write_all(&out).await?;
                 out = Vec::new();
@@ -141,8 +92,8 @@ enum Next {
     End,
     /// There is none yet, and something to write meanwhile.
     Waiting,
-    /// The client has left.
-    Gone,
+    /// The client has left, or was given up by the kernel.
+    Gone(io::Result<()>),
     /// The client said something that nobody will read.
     Nothing,
 }
@@ -164,10 +115,72 @@ async fn next(io: &mut (impl AsyncRead + Unpin), body: &mut app::Body, has_more:
                 *listens = false;
                 Poll::Ready(Next::Nothing)
             }
-            _ => Poll::Ready(Next::Gone),
+            outcome => Poll::Ready(Next::Gone(outcome)),
         }
     })
     .await
+}
+
+/// A socket whose client has to take what is written to it.
+struct Writer<Io> {
+    io: Io,
+    sent: u64,
+    /// None as long as the socket took everything at once.
+    meter: Option<Box<Meter>>,
+    server: Arc<Server>,
+    lifeline: Lifeline,
+}
+
+impl<Io: Socket> Writer<Io> {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        let is_done = poll_fn(|cx| {
+            Poll::Ready(match self.poll_write_all(cx, &mut rest) {
+                Poll::Ready(outcome) => outcome.map(|()| true),
+                Poll::Pending => Ok(false),
+            })
+        });
+        // Its timer takes room, which a feed that is read never needs.
+        if is_done.await? { Ok(()) } else { Box::pin(self.write_slowly(rest)).await }
+    }
+
+    fn poll_write_all(&mut self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Poll<io::Result<()>> {
+        while !rest.is_empty() {
+            let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += written as u64;
+            *rest = &rest[written..];
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// While the server goes away it is less patient, so that a slow client does not hold the drain.
+    async fn write_slowly(&mut self, mut rest: &[u8]) -> io::Result<()> {
+        let config = &self.server.config;
+        let (mut rule, drain) = (Rule::new(config.write_within, config.bytes_per_second_min), config.drain_within / 2);
+        let (mut stopped, mut is_stopped) = (pin!(stopped(self.lifeline.stopping.clone())), false);
+        let mut timer = pin!(sleep(rule.within));
+        poll_fn(|cx| {
+            if !is_stopped && stopped.as_mut().poll(cx).is_ready() {
+                is_stopped = true;
+                rule = rule.at_most(drain);
+            }
+            loop {
+                let poll = self.poll_write_all(cx, &mut rest);
+                let acknowledged = self.sent.saturating_sub(self.io.unacknowledged());
+                let meter = self.meter.get_or_insert_default();
+                if meter.note(acknowledged, poll.is_pending(), rule, Instant::now()) && poll.is_pending() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                let Some(due) = meter.due(rule) else { return poll };
+                timer.as_mut().reset(due);
+                std::task::ready!(timer.as_mut().poll(cx));
+            }
+        })
+        .await
+    }
 }
 
 fn head(parts: &Parts) -> Vec<u8> {
@@ -198,10 +211,10 @@ fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::paced::Paced;
     use http::Version;
-    use std::future::Future as _;
     use std::task::Waker;
-    use tokio::io::{AsyncReadExt as _, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWrite as _, duplex};
 
     struct Never;
 
@@ -211,24 +224,24 @@ mod tests {
         }
     }
 
-    /// Whether the handover keeps an answer that is to be held.
-    fn keeps(handover: &Handover, version: Version) -> bool {
-        let offer = std::pin::pin!(handover.offer(version, Answer::new(Body::Held(Box::pin(Never)))));
+    /// Whether an answer that is to be held is kept.
+    fn keeps(shared: &Shared, version: Version) -> bool {
+        let offer = pin!(offer(shared, version, Answer::new(Body::Held(Box::pin(Never)))));
         let is_pending = offer.poll(&mut Context::from_waker(Waker::noop())).is_pending();
-        assert_eq!(handover.take().is_some(), is_pending);
+        assert_eq!(take(shared).is_some(), is_pending);
         is_pending
     }
 
     #[tokio::test]
     async fn an_answer_is_kept_only_when_all_before_it_has_gone_out() {
-        let handover = Handover::default();
+        let shared = Arc::<Shared>::default();
         let (io, mut client) = duplex(4);
-        let mut io = handover.watch(io);
-        assert!(keeps(&handover, Version::HTTP_11) && !keeps(&handover, Version::HTTP_10));
+        let mut io = Paced::new(io, shared.clone());
+        assert!(keeps(&shared, Version::HTTP_11) && !keeps(&shared, Version::HTTP_10));
         let mut write = |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
         assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());
-        assert!(!keeps(&handover, Version::HTTP_11), "the rest would be lost");
+        assert!(!keeps(&shared, Version::HTTP_11), "the rest would be lost");
         client.read_exact(&mut [0; 4]).await.unwrap();
-        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&handover, Version::HTTP_11));
+        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&shared, Version::HTTP_11));
     }
 }

@@ -5,8 +5,10 @@ use crate::{
     dev,
     feed::FeedBody,
     handshake::{self, Refusal},
-    held::{self, Handover},
+    held,
     lifeline::Lifeline,
+    pace::Socket,
+    paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
     pages::{self, Visit},
     server::{Server, Version},
     upgrade,
@@ -16,77 +18,149 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, 
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::{
     convert::Infallible,
     future::{Future, poll_fn},
+    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 use tidegate_hub::{
     self as hub, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream,
     manifest::AskedFor, path::Path,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::timeout,
-};
+use tokio::time::timeout;
 
-/// Serves requests until the client leaves, an upgrade takes the socket, or a drain ends it.
-pub(crate) async fn serve<Io>(stream: Io, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline)
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain ends it.
+pub(crate) async fn serve<Io: Socket>(stream: Io, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline) {
+    let peer: Arc<str> = peer.to_string().into();
     // On the heap, so that nothing is left of it while an answer is held.
-    let held = Box::pin(converse(stream, peer, server, lifeline.clone())).await;
+    let held = Box::pin(converse(stream, peer.clone(), server.clone(), lifeline.clone())).await;
     if let Some((stream, (parts, body))) = held {
-        // Errors are the client's: it left.
-        _ = held::write(stream, parts, body).await;
+        // Other errors are the client's: it left.
+        if held::write(stream, parts, body, server.clone(), lifeline).await.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            count_late(&server, &peer, Late::Reader);
+        }
     }
 }
 
+/// How the conversation of a connection ends.
+enum End {
+    /// The client left, or an upgrade took the socket.
+    Over,
+    Held(Box<(Parts, hub::Body)>),
+    Late(Late),
+}
+
 /// Requests and answers, until the connection ends or an answer is to be held: then the socket and that answer.
-async fn converse<Io>(stream: Io, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline) -> Option<(Io, (Parts, hub::Body))>
-where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let peer: Arc<str> = peer.to_string().into();
+async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, lifeline: Lifeline) -> Option<(Io, (Parts, hub::Body))> {
     let mut stopping = lifeline.stopping.clone();
-    let handover = Handover::default();
+    let shared = Arc::<Shared>::default();
     let service = {
-        let (server, handover) = (server.clone(), handover.clone());
-        service_fn(move |request| {
-            let exchange = Exchange { server: server.clone(), lifeline: lifeline.clone(), peer: peer.clone(), go_on: upgrade::go_on::<Io> };
-            let (handover, version) = (handover.clone(), request.version());
+        let (server, shared, peer) = (server.clone(), shared.clone(), peer.clone());
+        service_fn(move |request: http::Request<Incoming>| {
+            shared.begin(!request.body().is_end_stream());
+            let (server, lifeline, peer, shared) = (server.clone(), lifeline.clone(), peer.clone(), shared.clone());
+            let exchange = Exchange { server, lifeline, peer, shared, go_on: upgrade::go_on::<Io> };
+            let version = request.version();
             // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
-            Box::pin(async move { Ok::<_, Infallible>(handover.offer(version, exchange.answer(request).await).await) })
+            Box::pin(async move {
+                let answer = exchange.answer(request).await;
+                let answer = held::offer(&exchange.shared, version, answer).await;
+                Ok::<_, Infallible>(answer.map(|body| exchange.shared.answer(body)))
+            })
         })
     };
     let mut connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.config.header_within)
+        // Heads have a clock of ours, which knows an idle connection from a slow one.
+        .header_read_timeout(None)
         .max_buf_size(server.config.header_bytes_max)
-        .serve_connection(TokioIo::new(handover.watch(stream)), service)
+        .serve_connection(TokioIo::new(Paced::new(stream, shared.clone())), service)
         .with_upgrades();
     let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
-    let mut is_stopped = false;
-    let held = poll_fn(|cx| {
+    let (mut is_stopped, mut watch) = (false, Watch::new(&server.config));
+    let end = poll_fn(|cx| {
         if !is_stopped && stopped.as_mut().poll(cx).is_ready() {
             is_stopped = true;
             Pin::new(&mut connection).graceful_shutdown();
+            watch.drain();
         }
-        match Pin::new(&mut connection).poll(cx) {
-            // Errors are the client's: it left, or sent what is no request and was told so by hyper.
-            Poll::Ready(_) => Poll::Ready(None),
+        loop {
+            match Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(Err(error)) if is_timed_out(&error) => return Poll::Ready(End::Late(Late::Reader)),
+                // Other errors are the client's: it left, or sent what is no request and was told so by hyper.
+                Poll::Ready(_) => return Poll::Ready(End::Over),
+                Poll::Pending => {}
+            }
             // An answer is handed over while the connection is polled.
-            Poll::Pending => handover.take().map_or(Poll::Pending, |held| Poll::Ready(Some(held))),
+            if let Some(held) = held::take(&shared) {
+                return Poll::Ready(End::Held(held));
+            }
+            // A drain waits for requests that came whole; hyper would wait for the rest of a head as well.
+            if is_stopped && !shared.is_busy() && shared.is_flushed() {
+                return Poll::Ready(End::Over);
+            }
+            match ready!(watch.poll_late(&shared, cx)) {
+                // The body has ended for the app, which may answer now.
+                Late::Body => count_late(&server, &peer, Late::Body),
+                late => return Poll::Ready(End::Late(late)),
+            }
         }
     });
-    let held = held.await?;
-    Some((connection.into_parts()?.io.into_inner().into_inner(), *held))
+    match end.await {
+        End::Over => None,
+        End::Held(held) => Some((connection.into_parts()?.io.into_inner().into_inner(), *held)),
+        End::Late(late) => {
+            count_late(&server, &peer, late);
+            if late == Late::Head || (late == Late::Answer && !shared.is_answered()) {
+                answer_late(connection.into_parts()?.io.into_inner().into_inner()).await;
+            }
+            None
+        }
+    }
+}
+
+/// Whether the kernel gave the client up.
+fn is_timed_out(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+}
+
+fn count_late(server: &Server, peer: &str, late: Late) {
+    let counters = server.hub.counters();
+    let reason = match late {
+        // Nothing was asked for, or it was counted when its body was given up.
+        Late::Idle | Late::Answer => return,
+        Late::Head => {
+            counters.late_heads.add(1);
+            "the head of its request took too long"
+        }
+        Late::Body => {
+            counters.stalled_uploads.add(1);
+            "it sent a body too slowly"
+        }
+        Late::Reader => {
+            counters.stalled_readers.add(1);
+            "it took its answer too slowly"
+        }
+    };
+    tracing::debug!(target: ACCESS, peer, "closed a connection: {reason}");
+}
+
+/// Says 408 where hyper can't, as far as the client takes it at once.
+async fn answer_late(mut stream: impl Socket) {
+    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    poll_fn(|cx| {
+        if Pin::new(&mut stream).poll_write(cx, answer).is_ready() {
+            _ = Pin::new(&mut stream).poll_shutdown(cx);
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// What answers one request.
@@ -94,6 +168,7 @@ struct Exchange {
     server: Arc<Server>,
     lifeline: Lifeline,
     peer: Arc<str>,
+    shared: Arc<Shared>,
     /// With an upgraded connection.
     go_on: upgrade::GoOn,
 }
@@ -269,7 +344,11 @@ impl Exchange {
         };
         match (target, handshake) {
             (Target::Http, _) => self.http(version, head, body).await,
-            (Target::Stream, _) => answer::from_stream(version.app.stream(&head, Box::pin(Upload(body))).await?),
+            (Target::Stream, _) => {
+                let streamed = version.app.stream(&head, Box::pin(Upload(self.shared.body(body)))).await;
+                // The client is at fault, however the app took it.
+                if self.shared.is_late() { Ok(too_slow()) } else { answer::from_stream(streamed?) }
+            }
             (Target::Events, _) => self.events(version, head).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
                 upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, (handshake, on_upgrade, self.go_on)).await
@@ -283,7 +362,7 @@ impl Exchange {
         let is_form = head.method == Method::POST;
         let visit = self.visit(version, head);
         match is_form {
-            true => pages::act::act(visit, body, async |body| self.collect(body).await).await,
+            true => pages::act::act(visit, self.shared.body(body), async |body| self.collect_body(body).await).await,
             false => pages::show::show(visit, None).await,
         }
     }
@@ -370,6 +449,10 @@ impl Exchange {
 
     /// The whole body, or what the client is told instead.
     async fn collect(&self, body: Incoming) -> Result<Bytes, Answer> {
+        self.collect_body(self.shared.body(body)).await
+    }
+
+    async fn collect_body(&self, body: RequestBody) -> Result<Bytes, Answer> {
         let max = self.server.hub.limits().body_bytes_max;
         let too_large = || closing(answer::text(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {max} bytes")));
         if body.size_hint().lower() > max as u64 {
@@ -378,8 +461,9 @@ impl Exchange {
         match timeout(self.server.config.body_within, Limited::new(body, max).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) if matches!(error.downcast_ref(), Some(BodyFailure::Late)) => Err(too_slow()),
             Ok(Err(_)) => Err(closing(answer::text(StatusCode::BAD_REQUEST, "the body broke off"))),
-            Err(_) => Err(closing(answer::text(StatusCode::REQUEST_TIMEOUT, "the body took too long"))),
+            Err(_) => Err(too_slow()),
         }
     }
 
@@ -478,8 +562,12 @@ fn closing(mut answer: Answer) -> Answer {
     answer
 }
 
+fn too_slow() -> Answer {
+    closing(answer::text(StatusCode::REQUEST_TIMEOUT, "the body took too long"))
+}
+
 /// A request's body on its way to the app.
-struct Upload(Incoming);
+struct Upload(RequestBody);
 
 impl Stream for Upload {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {

@@ -25,6 +25,8 @@ mod server;
 mod accept;
 mod local;
 mod lifeline;
+mod pace;
+mod paced;
 mod http1;
 mod handshake;
 mod origin;

@@ -17,12 +17,21 @@ pub struct Config {
     pub require_origin: bool,
     /// Files that are served by their exact path, before the app's routes.
     pub assets: Option<PathBuf>,
-    /// For a request's head to come whole; also how long an idle connection is kept.
+    /// For a request's head to come whole, from its first byte; then 408 and the end of the connection.
     pub header_within: Duration,
+    /// How long an HTTP connection is kept while no request has begun.
+    pub idle_within: Duration,
     /// Bytes of a request's head; beyond it 431 (or 414).
     pub header_bytes_max: usize,
     /// For a bounded body to come whole, then 408.
     pub body_within: Duration,
+    /// For the next byte of a body, a form or a WebSocket message that the host reads; then 408, or the end of the connection.
+    pub read_within: Duration,
+    /// For the client to take one more byte of what waits for it, then the end of the connection.
+    pub write_within: Duration,
+    /// Bytes a second that a client moves at least while the host waits for it, averaged over `read_within` or `write_within`; zero for
+    /// no such bound.
+    pub bytes_per_second_min: usize,
     /// For connections and requests to end after the shutdown began.
     pub drain_within: Duration,
     /// Pages that are told of changes. Then the app is in development: faults are shown whole.
@@ -35,9 +44,13 @@ impl Default for Config {
             origins: Origins::SameOrigin,
             require_origin: false,
             assets: None,
-            header_within: Duration::from_secs(30),
+            header_within: Duration::from_secs(10),
+            idle_within: Duration::from_secs(75),
             header_bytes_max: 64 << 10,
             body_within: Duration::from_secs(30),
+            read_within: Duration::from_secs(30),
+            write_within: Duration::from_secs(30),
+            bytes_per_second_min: 256,
             drain_within: Duration::from_secs(10),
             pages: None,
         }

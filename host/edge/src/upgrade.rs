@@ -4,8 +4,9 @@ use crate::{
     answer::{self, Answer, Body},
     connection::{Connection, First},
     handshake::Handshake,
-    held::Watched,
     lifeline::Lifeline,
+    pace::Socket,
+    paced::Paced,
     server::{self, Server, Version},
     wire::Wire,
 };
@@ -14,7 +15,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tidegate_hub::{Accept, Close, Decision, Fault, LimitError, Opened, Request, connections::check_close};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Goes on with a socket as a WebSocket. Of what type the socket is, is known where the connection began.
 pub(crate) type GoOn = fn(Arc<Server>, Lifeline, Opened, Option<Box<First>>, OnUpgrade);
@@ -22,12 +22,12 @@ pub(crate) type GoOn = fn(Arc<Server>, Lifeline, Opened, Option<Box<First>>, OnU
 /// For sockets of this type.
 pub(crate) fn go_on<Io>(server: Arc<Server>, lifeline: Lifeline, opened: Opened, first: Option<Box<First>>, on_upgrade: OnUpgrade)
 where
-    Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Io: Socket,
 {
     tokio::spawn(async move {
         // The client may be gone before it got its 101: then nothing was opened.
         let Ok(upgraded) = on_upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Watched<Io>>>() else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Paced<Io>>>() else { return };
         let wire = Wire::new(parts.io.into_inner().into_inner(), parts.read_buf, server.hub.limits());
         // A task that is the connection and nothing else: it lives long, and there are many.
         tokio::spawn(Connection::new(wire, opened, server, lifeline, first));

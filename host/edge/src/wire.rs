@@ -4,7 +4,7 @@
 //! thread share, and only what could not be decoded yet is kept; frames are made in one that is handed
 //! from connection to connection, and kept only while the socket takes no more.
 
-use crate::fragments::Fragments;
+use crate::{fragments::Fragments, pace::Socket};
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
@@ -15,7 +15,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tidegate_hub::{Close, Limits, Message, Outgoing, outbox::Sink};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     self,
     error::{CapacityError, ProtocolError},
@@ -47,8 +47,9 @@ thread_local! {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     Message(Message),
-    /// A ping (answered with the next flush) or a pong.
-    Alive,
+    /// It is answered with the next flush.
+    Ping,
+    Pong,
     /// The peer's close frame.
     Close(Option<Close>),
     /// The peer broke the protocol: close with this and read no more.
@@ -70,9 +71,12 @@ pub(crate) struct Wire<Io> {
     written: usize,
     /// Goes behind `out`.
     large: Bytes,
+    /// Bytes that came from the socket and went to it.
+    received: u64,
+    sent: u64,
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
+impl<Io: Socket> Wire<Io> {
     /// `unread`: what came behind the request's head.
     pub(crate) fn new(io: Io, unread: Bytes, limits: &Limits) -> Wire<Io> {
         let config = WebSocketConfig::default()
@@ -90,21 +94,44 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
             out: Vec::new(),
             written: 0,
             large: Bytes::new(),
+            received: 0,
+            sent: 0,
         }
+    }
+
+    /// Bytes that have come so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes that the client's machine has acknowledged so far. A system call.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.sent.saturating_sub(self.io.unacknowledged())
+    }
+
+    /// Whether a frame, or a message of several, has begun and is not whole.
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.fragments.is_within_message()
     }
 
     /// Hands over what comes until `take` has enough (ready) or nothing more is there (pending).
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(Received) -> bool) -> Poll<()> {
         SHARED.with_borrow_mut(|shared| {
-            let Wire { io, decoder, fragments, unread, out, .. } = self;
-            let mut source = Source { io, cx, shared, filled: 0..0, unread, out, fragments, fragments_max: self.fragments_max };
+            let Wire { io, decoder, fragments, unread, out, received: count, .. } = self;
+            let mut source = Source { io, cx, shared, filled: 0..0, unread, out, count, fragments, fragments_max: self.fragments_max };
             let poll = loop {
                 let received = match decoder.read(&mut source) {
                     Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Poll::Pending,
                     Err(_) if source.fragments.exceeded() => Received::Broken(Close::new(1009, "a message of too many fragments")),
                     outcome => received(outcome),
                 };
-                if !take(received) {
+                // Pongs are framed while this reads: no more of them than the socket is given at a time.
+                if !take(received) || source.out.len() >= OUT_BYTES_MAX {
                     break Poll::Ready(());
                 }
             };
@@ -141,7 +168,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
         }
     }
 
-    /// Frames a ping.
+    /// Frames a ping. Everything before it must be written: it would stand within a large message.
     pub(crate) fn ping(&mut self) {
         // Refused only when a close frame went out: then no ping is due any more.
         _ = self.decoder.write(&mut Out(&mut self.out), tungstenite::Message::Ping(Bytes::new()));
@@ -175,6 +202,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
             }
             let of_first = written.min(first.len());
             self.written += of_first;
+            self.sent += written as u64;
             _ = self.large.split_to(written - of_first);
         }
         if self.written > 0 {
@@ -193,7 +221,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Wire<Io> {
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Sink for Wire<Io> {
+impl<Io: Socket> Sink for Wire<Io> {
     fn has_room(&self) -> bool {
         self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
     }
@@ -218,7 +246,8 @@ fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
         Ok(Frame::Close(close)) => {
             Received::Close(close.map(|close| Close { code: close.code.into(), reason: close.reason.as_str().to_owned() }))
         }
-        Ok(_) => Received::Alive,
+        Ok(Frame::Ping(_)) => Received::Ping,
+        Ok(_) => Received::Pong,
         Err(Error::Utf8(_)) => broken_utf8(),
         Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => Received::Broken(Close::new(1009, "the message is too large")),
         Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Received::Gone,
@@ -240,6 +269,8 @@ struct Source<'a, 'cx, Io> {
     filled: Range<usize>,
     unread: &'a mut Bytes,
     out: &'a mut Vec<u8>,
+    /// Bytes that came so far.
+    count: &'a mut u64,
     fragments: &'a mut Fragments,
     fragments_max: usize,
 }
@@ -252,6 +283,7 @@ impl<Io: AsyncRead + Unpin> Source<'_, '_, Io> {
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(())) => {
                 self.filled = 0..buffer.filled().len();
+                *self.count += self.filled.len() as u64;
                 Ok(())
             }
         }

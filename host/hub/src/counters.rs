@@ -41,4 +41,12 @@ pub struct Counters {
     pub wakes: Counter,
     /// Commits of rooms; one may be of several events.
     pub commits: Counter,
+    /// Connections that were closed because a request's head took longer than `header_within`.
+    pub late_heads: Counter,
+    /// Connections that were closed because a body, a form or a WebSocket message came too slowly (`read_within`, `bytes_per_second_min`).
+    pub stalled_uploads: Counter,
+    /// Connections that were closed because their client took too slowly what waited for it (`write_within`, `bytes_per_second_min`).
+    pub stalled_readers: Counter,
+    /// WebSockets that were closed because of `control_frames_max`.
+    pub control_floods: Counter,
 }

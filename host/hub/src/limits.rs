@@ -68,9 +68,11 @@ pub struct Limits {
     pub room_idle_max: Duration,
     /// Between two pings of the host; zero for none.
     pub ping_every: Duration,
-    /// For the answer to a ping, then the connection counts as gone.
+    /// From the moment when a ping has left the host until any byte comes, then the connection counts as gone (1006).
     pub pong_within: Duration,
-    /// Without a message either way, then 1001; zero for no limit.
+    /// Pings and pongs of one WebSocket in a second; beyond it 1008.
+    pub control_frames_max: usize,
+    /// Without a message, a part of one or a ping of the client, then 1001; zero for no limit. Pongs do not count.
     pub idle_max: Duration,
     /// A connection's age, then 1001; zero for no limit.
     pub lifetime_max: Duration,
@@ -123,6 +125,7 @@ impl Default for Limits {
             room_idle_max: Duration::from_secs(10),
             ping_every: Duration::from_secs(30),
             pong_within: Duration::from_secs(10),
+            control_frames_max: 100,
             idle_max: Duration::ZERO,
             lifetime_max: Duration::ZERO,
             close_within: Duration::from_secs(5),
@@ -141,6 +144,12 @@ pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 /// Fields of a form that the host reads before it calls its action.
 pub const FORM_FIELDS_MAX: usize = 1000;
+
+/// Bytes of a form that are there before its action starts, or all of it if it is shorter.
+pub const FORM_BEGUN_BYTES: usize = 64 << 10;
+
+/// The time for which `control_frames_max` counts.
+pub const CONTROL_FRAMES_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the host reads of a form of parts without finding one: the head of a part is no longer.
 pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;

@@ -1,7 +1,7 @@
 //! The life of one WebSocket connection as a state machine: which event the app gets next, when to
 //! read on, when to ping, when to close and when it is over. It is handed frames and the time.
 
-use crate::{Close, CloseInfo, Limits, Message};
+use crate::{Close, CloseInfo, Limits, Message, limits::CONTROL_FRAMES_PERIOD};
 use std::{
     mem,
     time::{Duration, Instant},
@@ -34,6 +34,7 @@ pub struct Session {
     busy: Instant,
     opened: Instant,
     ping: Ping,
+    control_frames: ControlFrames,
 }
 
 /// What the app is called with.
@@ -52,7 +53,7 @@ pub enum Event {
 pub enum Due {
     /// Nothing before this moment; nothing at all if none.
     Wait(Option<Instant>),
-    /// Send a ping now.
+    /// Send a ping, and say when it [left](Session::handle_ping_left).
     Ping,
     /// Begin to close with this now.
     Close(Close),
@@ -97,8 +98,21 @@ enum Phase {
 
 enum Ping {
     At(Instant),
-    Sent { at: Instant, until: Instant },
+    /// Asked for, and still in the host: the time for its answer does not run yet.
+    Due,
+    /// It left the host at `at`; the answer is due at `until`.
+    Sent {
+        at: Instant,
+        until: Instant,
+    },
     Off,
+}
+
+/// Pings and pongs that came in the second that began at `since`.
+struct ControlFrames {
+    since: Instant,
+    count: usize,
+    max: usize,
 }
 
 impl Session {
@@ -123,6 +137,7 @@ impl Session {
             busy: now,
             opened: now,
             ping: if limits.ping_every.is_zero() { Ping::Off } else { Ping::At(now + limits.ping_every) },
+            control_frames: ControlFrames { since: now, count: 0, max: limits.control_frames_max },
         }
     }
 
@@ -146,9 +161,41 @@ impl Session {
         self.busy = now;
     }
 
-    /// A ping, a pong or a part of a message came.
-    pub fn handle_heard(&mut self, now: Instant) {
+    /// A part of a message came: the peer is alive, and not idle.
+    pub fn handle_part(&mut self, now: Instant) {
         self.heard = now;
+        self.busy = now;
+    }
+
+    /// A ping or a pong came. Returns false if it is one too many in this second: the owner closes with 1008.
+    ///
+    /// A ping shows that the peer is not idle; a pong does not, since the host asked for it.
+    #[must_use]
+    pub fn handle_control(&mut self, is_ping: bool, now: Instant) -> bool {
+        self.heard = now;
+        if is_ping {
+            self.busy = now;
+        }
+        let frames = &mut self.control_frames;
+        if now.saturating_duration_since(frames.since) >= CONTROL_FRAMES_PERIOD {
+            (frames.since, frames.count) = (now, 0);
+        }
+        frames.count += 1;
+        frames.count <= frames.max
+    }
+
+    /// The ping that [`poll_time`](Session::poll_time) asked for has left the host, or is still leaving it: its answer is due from now on.
+    pub fn handle_ping_left(&mut self, now: Instant) {
+        if matches!(self.ping, Ping::Due | Ping::Sent { .. }) {
+            self.ping = Ping::Sent { at: now, until: now + self.times.pong_within };
+        }
+    }
+
+    /// Whether the answer to a ping that left the host is late. The owner may know that it has not left the machine yet,
+    /// and say so by [`handle_ping_left`](Session::handle_ping_left) before it asks [`poll_time`](Session::poll_time).
+    pub fn is_pong_late(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Open)
+            && matches!(self.ping, Ping::Sent { at, until } if self.heard <= at && now >= until && self.wants_read())
     }
 
     /// Whether it matters when a message went out.
@@ -297,9 +344,11 @@ impl Session {
         }
         let ping = match self.ping {
             Ping::At(at) if now >= at => {
-                self.ping = Ping::Sent { at: now, until: now + self.times.pong_within };
+                self.ping = Ping::Due;
                 return Due::Ping;
             }
+            // How long the peer may take to let it out is the owner's to judge.
+            Ping::Due => None,
             // What is not read can't be heard: then silence says nothing about the peer.
             Ping::Sent { at, .. } if self.heard > at || !self.wants_read() => {
                 let next = at.max(self.heard) + self.times.ping_every;
@@ -441,7 +490,9 @@ mod tests {
         let (mut session, start) = opened(Limits::default());
         assert_eq!(session.poll_time(start), Due::Wait(Some(start + 30 * SECOND)));
         assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        session.handle_ping_left(start + 30 * SECOND);
         assert_eq!(session.poll_time(start + 31 * SECOND), Due::Wait(Some(start + 40 * SECOND)));
+        assert!(session.is_pong_late(start + 40 * SECOND));
         assert_eq!(session.poll_time(start + 40 * SECOND), Due::Drop);
         session.handle_dropped();
         assert_eq!(session.next_call(), told(1006, false, false));
@@ -449,11 +500,43 @@ mod tests {
 
     #[test]
     fn a_peer_that_answers_is_pinged_again_later() {
+        type Step = fn(&mut Session, Instant);
+        let answers: [(&str, Step); 4] = [
+            ("a pong", |session, now| assert!(session.handle_control(false, now))),
+            ("a ping of its own", |session, now| assert!(session.handle_control(true, now))),
+            ("a part of a message", |session, now| session.handle_part(now)),
+            ("a message", |session, now| session.handle_answered_message(now)),
+        ];
+        for (name, answer) in answers {
+            let (mut session, start) = opened(Limits::default());
+            assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+            session.handle_ping_left(start + 30 * SECOND);
+            answer(&mut session, start + 32 * SECOND);
+            assert!(!session.is_pong_late(start + 40 * SECOND), "{name}");
+            assert_eq!(session.poll_time(start + 40 * SECOND), Due::Wait(Some(start + 62 * SECOND)), "{name}");
+            assert_eq!(session.poll_time(start + 62 * SECOND), Due::Ping, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_time_for_a_pong_begins_when_the_ping_has_left_the_host() {
         let (mut session, start) = opened(Limits::default());
         assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
-        session.handle_heard(start + 32 * SECOND);
-        assert_eq!(session.poll_time(start + 40 * SECOND), Due::Wait(Some(start + 62 * SECOND)));
-        assert_eq!(session.poll_time(start + 62 * SECOND), Due::Ping);
+        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(None), "it still waits for the socket");
+        session.handle_ping_left(start + 90 * SECOND);
+        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(Some(start + 100 * SECOND)));
+        session.handle_ping_left(start + 100 * SECOND);
+        assert_eq!(session.poll_time(start + 100 * SECOND), Due::Wait(Some(start + 110 * SECOND)), "it had not left the machine");
+        assert_eq!(session.poll_time(start + 110 * SECOND), Due::Drop);
+    }
+
+    #[test]
+    fn control_frames_have_a_rate() {
+        let (mut session, start) = opened(Limits { control_frames_max: 3, ..Limits::default() });
+        let mut admitted = |at: Duration| [true, false, true, false].map(|is_ping| session.handle_control(is_ping, start + at));
+        assert_eq!(admitted(Duration::ZERO), [true, true, true, false]);
+        assert_eq!(admitted(SECOND / 2), [false; 4]);
+        assert_eq!(admitted(SECOND), [true, true, true, false], "the next second");
     }
 
     #[test]
@@ -461,6 +544,8 @@ mod tests {
         let (mut session, start) = opened(Limits { inbox_messages_max: 1, ..Limits::default() });
         session.handle_message(text("waits"), start);
         assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        session.handle_ping_left(start + 30 * SECOND);
+        assert!(!session.is_pong_late(start + 50 * SECOND));
         assert_eq!(session.poll_time(start + 50 * SECOND), Due::Wait(Some(start + 60 * SECOND)));
     }
 
@@ -471,7 +556,11 @@ mod tests {
         let (mut session, start) = opened(idle);
         session.handle_message(text("x"), start + 30 * SECOND);
         assert_eq!(session.poll_time(start + 60 * SECOND), Due::Wait(Some(start + 90 * SECOND)));
-        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Close(Close::new(1001, "idle")));
+        session.handle_part(start + 80 * SECOND);
+        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(Some(start + 140 * SECOND)), "a part of a message counts");
+        assert!(session.handle_control(false, start + 100 * SECOND) && session.handle_control(true, start + 90 * SECOND));
+        assert_eq!(session.poll_time(start + 140 * SECOND), Due::Wait(Some(start + 150 * SECOND)), "a ping counts, a pong does not");
+        assert_eq!(session.poll_time(start + 150 * SECOND), Due::Close(Close::new(1001, "idle")));
         let lifetime = Limits { lifetime_max: 60 * SECOND, ..off.clone() };
         let (mut session, start) = opened(lifetime);
         session.handle_message(text("x"), start + 59 * SECOND);

@@ -81,6 +81,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     feeds_max: Count(|config| &mut config.limits.feeds_max),
     ping_every: TimeOrNone(|config| &mut config.limits.ping_every),
     pong_within: Time(|config| &mut config.limits.pong_within),
+    control_frames_max: Count(|config| &mut config.limits.control_frames_max),
     idle_max: TimeOrNone(|config| &mut config.limits.idle_max),
     lifetime_max: TimeOrNone(|config| &mut config.limits.lifetime_max),
     close_within: Time(|config| &mut config.limits.close_within),
@@ -100,7 +101,11 @@ pub(crate) const KEYS: &[Key] = keys! {
     room_idle_max: Time(|config| &mut config.limits.room_idle_max),
     header_bytes_max: Bytes(|config| &mut config.edge.header_bytes_max),
     header_within: Time(|config| &mut config.edge.header_within),
+    idle_within: Time(|config| &mut config.edge.idle_within),
     body_within: Time(|config| &mut config.edge.body_within),
+    read_within: Time(|config| &mut config.edge.read_within),
+    write_within: Time(|config| &mut config.edge.write_within),
+    bytes_per_second_min: Bytes(|config| &mut config.edge.bytes_per_second_min),
 
     [app]
     memory: Bytes(|config| &mut config.app.memory_bytes_max),

@@ -158,8 +158,22 @@ pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
             _ = writeln!(std::io::stderr(), "stopped:{pairs}");
         }
         LogFormat::Json => {
-            let [requests, connections, feeds, guest_calls, faults, publications, deliveries, auto_responses, wakes, commits] =
-                counted.map(|(_, count)| count);
+            let [
+                requests,
+                connections,
+                feeds,
+                guest_calls,
+                faults,
+                publications,
+                deliveries,
+                auto_responses,
+                wakes,
+                commits,
+                late_heads,
+                stalled_uploads,
+                stalled_readers,
+                control_floods,
+            ] = counted.map(|(_, count)| count);
             tracing::info!(
                 requests,
                 connections,
@@ -171,6 +185,10 @@ pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
                 auto_responses,
                 wakes,
                 commits,
+                late_heads,
+                stalled_uploads,
+                stalled_readers,
+                control_floods,
                 "stopped"
             );
         }
@@ -178,7 +196,7 @@ pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
 }
 
 /// Names and order are a promise: tests and benches read them.
-fn counters(hub: &Hub) -> [(&'static str, u64); 10] {
+fn counters(hub: &Hub) -> [(&'static str, u64); 14] {
     let counters = hub.counters();
     [
         ("requests", counters.requests.get()),
@@ -191,6 +209,10 @@ fn counters(hub: &Hub) -> [(&'static str, u64); 10] {
         ("auto_responses", counters.auto_responses.get()),
         ("wakes", counters.wakes.get()),
         ("commits", counters.commits.get()),
+        ("late_heads", counters.late_heads.get()),
+        ("stalled_uploads", counters.stalled_uploads.get()),
+        ("stalled_readers", counters.stalled_readers.get()),
+        ("control_floods", counters.control_floods.get()),
     ]
 }
 

@@ -2,22 +2,22 @@
 
 use super::{
     Pieces, Visit, Visited,
-    form::{self, Form, Kind, Limits, Refused},
+    form::{self, Form, Kind, Lateness, Limits, Refused},
     json, show, streamed, whole,
 };
 use crate::{
     answer::{self, Answer, Body},
     event_stream, media,
+    paced::RequestBody,
 };
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{HeaderValue, StatusCode, header};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tidegate_hub::{
     Attempt, Fault,
-    page::{Denial, Outcome, Problem, Update},
+    page::{Denial, FormError, Outcome, Problem, Update},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -36,8 +36,8 @@ const TOLD: [(&str, Told); 3] = [("text/html", Told::Html), ("application/json",
 /// Runs the action that the form names. `collect` reads a small body whole, or refuses it.
 pub(crate) async fn act(
     visit: Visit,
-    body: Incoming,
-    collect: impl AsyncFnOnce(Incoming) -> Result<Bytes, Answer>,
+    body: RequestBody,
+    collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, Answer>,
 ) -> Result<Answer, Fault> {
     let headers = &visit.request.headers;
     let Some(told) = media::pick(headers, &TOLD) else {
@@ -52,9 +52,10 @@ pub(crate) async fn act(
         return Ok(answer::text(StatusCode::NOT_FOUND, "the page has no such action"));
     }
     let deadline = Instant::now() + visit.visited.server.hub.limits().upload_within;
+    let lateness = form.lateness();
     let begun = visit.visited.version.app.pages().act(index, &action, &visit.request, Box::new(form));
     let attempt = timeout_at(deadline, begun).await.unwrap_or(Err(Fault::Wall));
-    let run = Run { visited: visit.visited.clone(), deadline, attempt: Some(attempt) };
+    let run = Run { visited: visit.visited.clone(), deadline, lateness, attempt: Some(attempt) };
     match told {
         Told::Events => Ok(events(run)),
         Told::Json => {
@@ -73,8 +74,8 @@ pub(crate) async fn act(
 
 async fn read(
     visit: &Visit,
-    body: Incoming,
-    collect: impl AsyncFnOnce(Incoming) -> Result<Bytes, Answer>,
+    body: RequestBody,
+    collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, Answer>,
 ) -> Result<(String, Form), Answer> {
     let refuse = |Refused(status, text)| answer::text(StatusCode::from_u16(status).expect("a status of ours"), &text);
     let Some(kind) = Kind::of(&visit.request.headers) else {
@@ -95,6 +96,7 @@ async fn read(
 struct Run {
     visited: Arc<Visited>,
     deadline: Instant,
+    lateness: Lateness,
     /// None when it has ended.
     attempt: Option<Result<Box<dyn Attempt>, Fault>>,
 }
@@ -119,6 +121,15 @@ impl Run {
     }
 
     async fn next(&mut self) -> Result<Heard, Fault> {
+        match self.ask().await {
+            Ok(Heard::Progress(json)) => Ok(Heard::Progress(json)),
+            // The client is at fault, however the action took it.
+            _ if self.lateness.is_late() => Ok(Heard::Ended(Err(Problem { status: 408, message: FormError::TooSlow.to_string() }))),
+            ended => ended,
+        }
+    }
+
+    async fn ask(&mut self) -> Result<Heard, Fault> {
         let mut attempt = self.attempt.take().unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
         let (deadline, bytes_max) = (self.deadline, self.visited.server.hub.limits().message_bytes_max);
         let update = async {

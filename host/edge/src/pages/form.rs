@@ -1,11 +1,13 @@
 //! Forms as they come: fields of `multipart/form-data` are handed on piece by piece, other kinds are small and read whole.
 
+use crate::paced::{BodyFailure, RequestBody};
 use bytes::Bytes;
 use futures_util::Stream;
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use multer::Multipart;
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -15,13 +17,16 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    limits::{FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
+    limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
     page::{self, Field, FormError, Piece},
 };
 use tokio::time::{Instant, timeout_at};
 
 /// The field that names the action.
 pub(super) const ACTION: &str = "__action";
+
+/// What the parser is given at a time of what was read before it began.
+const PIECE_BYTES: usize = 8 << 10;
 
 /// Why there is no form, with a status for the client.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,8 +100,8 @@ pub(super) fn whole(kind: &Kind, body: &[u8]) -> Result<(String, Form), Refused>
 }
 
 /// The action that a form of parts names. What stands before it waits in memory, at most `held_max` bytes.
-pub(super) async fn parts(boundary: String, body: Incoming, limits: Limits) -> Result<(String, Form), Refused> {
-    let mut rest = Rest::new(boundary, body, limits);
+pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits) -> Result<(String, Form), Refused> {
+    let mut rest = Rest::begin(boundary, body, limits).await?;
     let (mut read, mut held) = (Read::new(), 0);
     while let Some(field) = rest.next().await? {
         let mut whole = Vec::new();
@@ -153,6 +158,22 @@ pub(super) struct Form {
     rest: Option<Rest>,
 }
 
+/// Whether the client of a form is too slow, also when the form is in other hands.
+#[derive(Clone, Default)]
+pub(super) struct Lateness(Option<Arc<Progress>>);
+
+impl Lateness {
+    pub(super) fn is_late(&self) -> bool {
+        self.0.as_ref().is_some_and(|progress| progress.cause.get() == Some(&FormError::TooSlow))
+    }
+}
+
+impl Form {
+    pub(super) fn lateness(&self) -> Lateness {
+        Lateness(self.rest.as_ref().map(|rest| rest.progress.clone()))
+    }
+}
+
 impl page::Form for Form {
     fn json(&self) -> Option<&str> {
         self.json.as_deref()
@@ -192,10 +213,13 @@ struct Rest {
 }
 
 impl Rest {
-    fn new(boundary: String, body: Incoming, limits: Limits) -> Rest {
+    /// Reads the beginning of the form, so that no action starts for a client that sends next to nothing.
+    async fn begin(boundary: String, mut body: RequestBody, limits: Limits) -> Result<Rest, FormError> {
+        let deadline = Instant::now() + limits.within;
+        let begun = timeout_at(deadline, begun(&mut body)).await.unwrap_or(Err(FormError::TooSlow))?;
         let progress = Arc::<Progress>::default();
-        let body = Counted { body, left: limits.bytes_max, progress: progress.clone() };
-        Rest { parts: Multipart::new(body, boundary), part: None, deadline: Instant::now() + limits.within, progress }
+        let body = Counted { begun, was_parsed: true, body, left: limits.bytes_max, progress: progress.clone() };
+        Ok(Rest { parts: Multipart::new(body, boundary), part: None, deadline, progress })
     }
 
     async fn next(&mut self) -> Result<Option<Field>, FormError> {
@@ -232,8 +256,31 @@ impl Rest {
                 Ok(value)
             }
             Ok(Err(_)) => Err(self.progress.cause.get().copied().unwrap_or(FormError::Broken)),
-            Err(_) => Err(FormError::TooSlow),
+            Err(_) => {
+                _ = self.progress.cause.set(FormError::TooSlow);
+                Err(FormError::TooSlow)
+            }
         }
+    }
+}
+
+/// [`FORM_BEGUN_BYTES`] of a body and the rest of their piece, or all of it. One buffer: the pieces of a slow client are small.
+async fn begun(body: &mut RequestBody) -> Result<Bytes, FormError> {
+    let mut begun = Vec::new();
+    while begun.len() < FORM_BEGUN_BYTES
+        && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+    {
+        if let Ok(bytes) = frame.map_err(error)?.into_data() {
+            begun.extend_from_slice(&bytes);
+        }
+    }
+    Ok(begun.into())
+}
+
+fn error(failure: BodyFailure) -> FormError {
+    match failure {
+        BodyFailure::Late => FormError::TooSlow,
+        BodyFailure::Broken(_) => FormError::Broken,
     }
 }
 
@@ -248,7 +295,11 @@ struct Progress {
 
 /// A body of at most so many bytes, and so many at a time in which the parser finds nothing.
 struct Counted {
-    body: Incoming,
+    /// What was read before the parser began.
+    begun: Bytes,
+    /// The parser has looked at what it was given last: it takes all that it can get before it looks.
+    was_parsed: bool,
+    body: RequestBody,
     left: usize,
     progress: Arc<Progress>,
 }
@@ -257,13 +308,25 @@ impl Stream for Counted {
     type Item = Result<Bytes, FormError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !std::mem::replace(&mut self.was_parsed, true) && self.progress.unfound.load(Relaxed) > 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
-            let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
-            let bytes = match frame.map(http_body::Frame::into_data) {
-                Ok(Ok(bytes)) => bytes,
-                Ok(Err(_)) => continue,
-                Err(_) => return Poll::Ready(Some(Err(FormError::Broken))),
-            };
+            let piece = self.begun.len().min(PIECE_BYTES);
+            let mut bytes = self.begun.split_to(piece);
+            if bytes.is_empty() {
+                let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+                bytes = match frame.map(http_body::Frame::into_data) {
+                    Ok(Ok(bytes)) => bytes,
+                    Ok(Err(_)) => continue,
+                    Err(failure) => {
+                        let error = error(failure);
+                        _ = self.progress.cause.set(error);
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                };
+            }
             let unfound = self.progress.unfound.fetch_add(bytes.len(), Relaxed);
             match self.left.checked_sub(bytes.len()) {
                 Some(left) if unfound <= PART_HEAD_BYTES_MAX => self.left = left,
@@ -272,6 +335,7 @@ impl Stream for Counted {
                     return Poll::Ready(Some(Err(FormError::TooLarge)));
                 }
             }
+            self.was_parsed = false;
             return Poll::Ready(Some(Ok(bytes)));
         }
     }

@@ -129,6 +129,10 @@ impl Raw {
 
     /// Everything up to and with this text.
     pub fn until(&mut self, end: &str) -> String {
+        String::from_utf8(self.bytes_until(end)).unwrap()
+    }
+
+    pub fn bytes_until(&mut self, end: &str) -> Vec<u8> {
         let mut text = Vec::new();
         while !text.ends_with(end.as_bytes()) {
             let mut byte = [0];
@@ -137,7 +141,7 @@ impl Raw {
                 end => panic!("{end:?} after {:?}", String::from_utf8_lossy(&text)),
             }
         }
-        String::from_utf8(text).unwrap()
+        text
     }
 
     /// Everything up to the end of the connection.
@@ -208,4 +212,13 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 pub fn told() -> (mpsc::Sender<String>, impl Fn() -> String) {
     let (tell, told) = mpsc::channel();
     (tell, move || told.recv_timeout(PATIENCE).expect("the app is told in time"))
+}
+
+/// Waits until it is so.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

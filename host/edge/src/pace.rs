@@ -1,0 +1,236 @@
+//! How slow a client may be. A [`Meter`] adds up the time that the host waits for a client, in one direction, and the bytes that move
+//! meanwhile; the [`Rule`] says when that is too slow. Time in which the host does not wait counts for nothing: a guest that does not
+//! read, or a feed without events, is not the client's fault. The owner of the connection has the clock and the timer.
+
+use std::{future::Future, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    net::TcpStream,
+    time::Instant,
+};
+
+/// What a client has to move while the host waits for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    /// At least one byte in this time, and `bytes_min` in all.
+    pub(crate) within: Duration,
+    /// Zero for no such bound.
+    bytes_min: u64,
+}
+
+impl Rule {
+    pub(crate) fn new(within: Duration, bytes_per_second_min: usize) -> Rule {
+        let bytes_min = (bytes_per_second_min as u128).saturating_mul(within.as_millis()) / 1000;
+        Rule { within, bytes_min: bytes_min.try_into().unwrap_or(u64::MAX) }
+    }
+
+    /// Whether so many bytes in this time are not too slow on average.
+    pub(crate) fn is_kept_by(self, moved: u64, time: Duration) -> bool {
+        u128::from(moved) * self.within.as_millis() >= u128::from(self.bytes_min) * time.as_millis()
+    }
+
+    /// The same rate, with no more patience than this.
+    pub(crate) fn at_most(self, within: Duration) -> Rule {
+        if within >= self.within {
+            return self;
+        }
+        let bytes_min = u128::from(self.bytes_min).saturating_mul(within.as_millis()) / self.within.as_millis().max(1);
+        Rule { within, bytes_min: bytes_min.try_into().unwrap_or(u64::MAX) }
+    }
+}
+
+/// Time that the host waited for a client, and what moved meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    state: State,
+    /// Bytes that had moved in all when this was last looked at.
+    total: u64,
+    /// Time waited since the last byte moved.
+    silence: Duration,
+    /// Time waited since the rate was last judged.
+    waited: Duration,
+    /// What moved in `waited`.
+    moved: u64,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Unused,
+    /// The host waits for the client, and looked at it last at this moment.
+    Waiting(Instant),
+    /// The host waited until then.
+    Rested(Instant),
+}
+
+impl Meter {
+    /// Whether the host waited for the client when this was last looked at.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting(_))
+    }
+
+    /// Forgets what was waited: the client has brought what it owed.
+    pub(crate) fn reset(&mut self) {
+        *self = Meter::default();
+    }
+
+    /// Notes that `total` bytes have moved since the connection began, and whether the host waits from now on. Returns true if the client
+    /// is too slow.
+    pub(crate) fn note(&mut self, total: u64, is_waiting: bool, rule: Rule, now: Instant) -> bool {
+        match self.state {
+            State::Waiting(since) => {
+                let (passed, moved) = (now.saturating_duration_since(since), total.saturating_sub(self.total));
+                self.waited += passed;
+                self.moved += moved;
+                self.silence = if moved > 0 { Duration::ZERO } else { self.silence + passed };
+            }
+            // After a rest of this length nothing of before is in the average.
+            State::Rested(until) if now.saturating_duration_since(until) >= rule.within => self.reset(),
+            State::Rested(_) | State::Unused => {}
+        }
+        self.total = total;
+        let is_late = self.silence >= rule.within || (self.waited >= rule.within && self.moved < rule.bytes_min);
+        if self.waited >= rule.within {
+            (self.waited, self.moved) = (Duration::ZERO, 0);
+        }
+        self.state = match (is_waiting, &self.state) {
+            (true, _) => State::Waiting(now),
+            (false, State::Waiting(_)) => State::Rested(now),
+            (false, State::Rested(until)) => State::Rested(*until),
+            (false, State::Unused) => State::Unused,
+        };
+        is_late
+    }
+
+    /// When to look at this again, if the host waits.
+    pub(crate) fn due(&self, rule: Rule) -> Option<Instant> {
+        let State::Waiting(since) = self.state else { return None };
+        Some(since + rule.within.saturating_sub(self.silence.max(self.waited)))
+    }
+}
+
+/// A stream of bytes to and from a client.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Bytes that were written and that the client's machine has not acknowledged.
+    fn unacknowledged(&self) -> u64;
+}
+
+impl Socket for TcpStream {
+    #[cfg(target_os = "linux")]
+    fn unacknowledged(&self) -> u64 {
+        /// tcp(7): bytes in the send queue.
+        const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+        // SAFETY: this ioctl of a TCP socket writes one C int.
+        #[allow(unsafe_code)]
+        let queued = unsafe { rustix::ioctl::ioctl(self, rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new()) };
+        queued.ok().and_then(|queued| queued.try_into().ok()).unwrap_or_default()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn unacknowledged(&self) -> u64 {
+        0
+    }
+}
+
+/// A pipe in this process: what was written is as good as received.
+impl Socket for DuplexStream {
+    fn unacknowledged(&self) -> u64 {
+        0
+    }
+}
+
+/// Lets the kernel end a connection whose client acknowledges nothing for this long (RFC 5482): bytes that wait in the kernel are not the
+/// process's to see. The connection then fails with `TimedOut`.
+pub(crate) fn bound_silence(socket: &TcpStream, within: Duration) {
+    // Where there is no such option, the meters have to do.
+    #[cfg(target_os = "linux")]
+    {
+        _ = rustix::net::sockopt::set_tcp_user_timeout(socket, within.as_millis().try_into().unwrap_or(u32::MAX));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, within);
+}
+
+/// Resolves when the server begins to go away.
+pub(crate) fn stopped(mut stopping: tokio::sync::watch::Receiver<bool>) -> impl Future<Output = ()> {
+    async move { _ = stopping.wait_for(|stopping| *stopping).await }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rule() -> Rule {
+        Rule::new(30 * SECOND, 256)
+    }
+
+    /// Moves `bytes` at the end of every `every` while the host waits; the second in which that is too slow, if it is within an hour.
+    fn late(every: u32, bytes: u64) -> Option<u32> {
+        let (start, mut meter) = (Instant::now(), Meter::default());
+        assert!(!meter.note(0, true, rule(), start));
+        let mut total = 0;
+        (1..3600).find(|second| {
+            if second % every == 0 {
+                total += bytes;
+            }
+            meter.note(total, true, rule(), start + *second * SECOND)
+        })
+    }
+
+    #[test]
+    fn a_client_moves_a_byte_in_thirty_seconds_and_256_a_second_on_average() {
+        let cases = [
+            ("nothing", 3600, 0, Some(30)),
+            ("a byte every 20 s", 20, 1, Some(30)),
+            ("a byte a second", 1, 1, Some(30)),
+            ("255 bytes a second", 1, 255, Some(30)),
+            ("256 bytes a second", 1, 256, None),
+            ("much every 15 s", 15, 100_000, None),
+            ("much, then nothing for 40 s", 40, 1_000_000, Some(30)),
+            ("a slow link", 1, 40_000, None),
+        ];
+        for (name, every, bytes, expected) in cases {
+            assert_eq!(late(every, bytes), expected, "{name}");
+        }
+        let (start, mut meter) = (Instant::now(), Meter::default());
+        meter.note(0, true, rule(), start);
+        assert!(!meter.note(1 << 20, true, rule(), start + SECOND));
+        assert!(!meter.note(1 << 20, true, rule(), start + 30 * SECOND));
+        assert!(meter.note(1 << 20, true, rule(), start + 31 * SECOND), "a burst buys no more silence than any byte");
+    }
+
+    #[test]
+    fn only_time_in_which_the_host_waits_counts() {
+        let (start, mut meter) = (Instant::now(), Meter::default());
+        let mut now = start;
+        for _ in 0..100 {
+            assert!(!meter.note(0, true, rule(), now));
+            now += SECOND / 10;
+            assert!(!meter.note(0, false, rule(), now));
+            assert_eq!(meter.due(rule()), None);
+            now += 29 * SECOND;
+        }
+        meter.note(0, true, rule(), now);
+        assert_eq!(meter.due(rule()), Some(now + 20 * SECOND), "ten seconds were waited before");
+        assert!(!meter.note(0, false, rule(), now));
+        now += 31 * SECOND;
+        meter.note(0, true, rule(), now);
+        assert_eq!(meter.due(rule()), Some(now + 30 * SECOND), "after a rest they are forgotten");
+        let (before, mut meter) = (now, Meter::default());
+        meter.note(1 << 20, true, rule(), before);
+        assert!(meter.note(1 << 20, true, rule(), before + 30 * SECOND), "what moved before the host waited pays for nothing");
+    }
+
+    #[test]
+    fn less_patience_is_the_same_rate() {
+        let rule = rule().at_most(5 * SECOND);
+        assert_eq!((rule.within, rule.bytes_min), (5 * SECOND, 1280));
+        assert_eq!(rule.at_most(9 * SECOND).within, 5 * SECOND);
+        let off = Rule::new(SECOND, 0);
+        let (start, mut meter) = (Instant::now(), Meter::default());
+        meter.note(0, true, off, start);
+        assert!(!meter.note(1, true, off, start + SECOND) && meter.note(1, true, off, start + 2 * SECOND));
+    }
+}

@@ -1,0 +1,470 @@
+//! The clock of an HTTP/1.1 connection that hyper reads and writes. hyper knows what it waits for and does not say; so the socket, the
+//! request's body and the answer's body note what happens to them in one place, [`Shared`], and the connection's task asks the
+//! [`Watch`] after each look at hyper whether the client is late. Most of these notes are plain stores. The clock is read when a
+//! connection becomes idle and while the client is waited for, and there is one timer, which is moved only when it fires too early.
+
+use crate::{
+    answer::Body,
+    pace::{Meter, Rule, Socket},
+    server::Config,
+};
+use bytes::Bytes;
+use http::response::Parts;
+use http_body::SizeHint;
+use hyper::body::Incoming;
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+use tidegate_hub::app;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep_until},
+};
+
+/// How long an app has to answer a client whose request broke off for want of progress; then the connection ends.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the parts of one connection know of each other.
+#[derive(Default)]
+pub(crate) struct Shared {
+    /// An answer that hyper is not to write.
+    pub(crate) held: Mutex<Option<Box<(Parts, app::Body)>>>,
+    received: AtomicU64,
+    sent: AtomicU64,
+    /// What of `sent` the client's machine has acknowledged, when the socket last took no more.
+    acknowledged: AtomicU64,
+    is_reading: AtomicBool,
+    is_writing: AtomicBool,
+    /// The last bytes that were read are the end of a head.
+    ends_head: AtomicBool,
+    in_flight: InFlight,
+}
+
+/// A request and its answer.
+#[derive(Default)]
+struct InFlight {
+    /// Number of requests so far.
+    count: AtomicU64,
+    /// Between a request's head and the end of its answer.
+    is_open: AtomicBool,
+    /// Its answer has begun.
+    is_answered: AtomicBool,
+    has_body: AtomicBool,
+    /// `received` when it ended.
+    received: AtomicU64,
+    /// Somebody waits for more of its body.
+    wants_body: AtomicBool,
+    /// Its client is too slow: the body has ended.
+    is_late: AtomicBool,
+    /// Of who waits for its body.
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Shared {
+    /// Whether all that was written to the socket has been taken by it.
+    pub(crate) fn is_flushed(&self) -> bool {
+        !self.is_writing.load(Relaxed)
+    }
+
+    /// Whether a request is being handled or answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.is_open.load(Relaxed)
+    }
+
+    /// Whether the client of the request that is being handled was too slow with its body.
+    pub(crate) fn is_late(&self) -> bool {
+        self.in_flight.is_late.load(Relaxed)
+    }
+
+    /// Whether an answer to the request that is being handled has begun.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.in_flight.is_answered.load(Relaxed)
+    }
+
+    /// A request came.
+    pub(crate) fn begin(&self, has_body: bool) {
+        let in_flight = &self.in_flight;
+        in_flight.count.store(in_flight.count.load(Relaxed) + 1, Relaxed);
+        in_flight.is_answered.store(false, Relaxed);
+        in_flight.has_body.store(has_body, Relaxed);
+        in_flight.is_open.store(true, Relaxed);
+    }
+
+    /// Its body, for the app.
+    pub(crate) fn body(self: &Arc<Shared>, body: Incoming) -> RequestBody {
+        RequestBody { body, shared: self.clone(), has_ended: false }
+    }
+
+    /// Its answer, for hyper.
+    pub(crate) fn answer(self: Arc<Shared>, body: Body) -> AnswerBody {
+        self.in_flight.is_answered.store(true, Relaxed);
+        AnswerBody { body, shared: self }
+    }
+
+    /// Ends the body of the request: its client is too slow.
+    fn give_up_body(&self) {
+        self.in_flight.is_late.store(true, Release);
+        if let Some(waker) = self.in_flight.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            waker.wake();
+        }
+    }
+
+    /// Bytes of the next request came, and not all of its head.
+    fn has_part_of_head(&self) -> bool {
+        let in_flight = &self.in_flight;
+        let came_since = self.received.load(Relaxed) != in_flight.received.load(Relaxed);
+        // Several requests may come at once, and the last of them in part. Behind a body there is no telling.
+        let came_before = in_flight.count.load(Relaxed) > 0 && !in_flight.has_body.load(Relaxed) && !self.ends_head.load(Relaxed);
+        came_since || came_before
+    }
+}
+
+/// A counter that has one writer.
+fn add(counter: &AtomicU64, n: usize) {
+    counter.store(counter.load(Relaxed) + n as u64, Relaxed);
+}
+
+/// A socket that notes what moves and what waits.
+pub(crate) struct Paced<Io> {
+    io: Io,
+    shared: Arc<Shared>,
+}
+
+impl<Io> Paced<Io> {
+    pub(crate) fn new(io: Io, shared: Arc<Shared>) -> Paced<Io> {
+        Paced { io, shared }
+    }
+
+    pub(crate) fn into_inner(self) -> Io {
+        self.io
+    }
+}
+
+impl<Io: Socket> Paced<Io> {
+    fn note_written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = &poll {
+            add(&self.shared.sent, *written);
+        }
+        let (was_writing, is_writing) = (self.shared.is_writing.load(Relaxed), poll.is_pending());
+        if was_writing || is_writing {
+            self.shared.is_writing.store(is_writing, Relaxed);
+            // The kernel takes more only when a third of its buffer is free: on a slow link that is long after the client took a part.
+            let acknowledged = self.shared.sent.load(Relaxed).saturating_sub(self.io.unacknowledged());
+            self.shared.acknowledged.store(acknowledged, Relaxed);
+        }
+        poll
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.io).poll_read(cx, buffer);
+        self.shared.is_reading.store(poll.is_pending(), Relaxed);
+        let read = &buffer.filled()[before..];
+        if !read.is_empty() {
+            add(&self.shared.received, read.len());
+            self.shared.ends_head.store(read.ends_with(b"\n\r\n") || read.ends_with(b"\n\n"), Relaxed);
+        }
+        poll
+    }
+}
+
+impl<Io: Socket> AsyncWrite for Paced<Io> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.note_written(poll)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let poll = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        self.note_written(poll)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A request's body, which notes whether somebody waits for it, and ends when its client is too slow.
+pub(crate) struct RequestBody {
+    body: Incoming,
+    shared: Arc<Shared>,
+    has_ended: bool,
+}
+
+/// Why a request's body ended early.
+#[derive(Debug)]
+pub(crate) enum BodyFailure {
+    /// The client was too slow.
+    Late,
+    /// The client left, or broke the protocol.
+    Broken(hyper::Error),
+}
+
+impl fmt::Display for BodyFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyFailure::Late => write!(f, "the client sent the body too slowly"),
+            BodyFailure::Broken(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BodyFailure {}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFailure;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyFailure>>> {
+        let this = &mut *self;
+        if this.has_ended {
+            return Poll::Ready(None);
+        }
+        let in_flight = &this.shared.in_flight;
+        let poll = Pin::new(&mut this.body).poll_frame(cx);
+        if poll.is_pending() {
+            // Before the look at `is_late`: then the one who sets it sees the waker, or this sees it.
+            match &mut *in_flight.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        if in_flight.is_late.load(Acquire) {
+            this.has_ended = true;
+            in_flight.wants_body.store(false, Relaxed);
+            return Poll::Ready(Some(Err(BodyFailure::Late)));
+        }
+        in_flight.wants_body.store(poll.is_pending(), Relaxed);
+        Poll::Ready(ready!(poll).map(|frame| frame.map_err(BodyFailure::Broken)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.has_ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.shared.in_flight.wants_body.store(false, Relaxed);
+    }
+}
+
+/// An answer's body, whose end is the end of the exchange.
+pub(crate) struct AnswerBody {
+    body: Body,
+    shared: Arc<Shared>,
+}
+
+impl http_body::Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        let in_flight = &self.shared.in_flight;
+        in_flight.is_open.store(false, Relaxed);
+        in_flight.received.store(self.shared.received.load(Relaxed), Relaxed);
+    }
+}
+
+/// What the clock of a connection says of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// It has asked for nothing for long.
+    Idle,
+    /// A request's head took too long.
+    Head,
+    /// A request's body comes too slowly: the app may still answer.
+    Body,
+    /// The app did not answer after that.
+    Answer,
+    /// It takes its answer too slowly.
+    Reader,
+}
+
+/// The clock of a connection.
+pub(crate) struct Watch {
+    times: Times,
+    /// The exchange that this was last asked in.
+    count: u64,
+    head: Head,
+    body: Meter,
+    /// The body was given up: the end of the app's time to answer.
+    answer_until: Option<Instant>,
+    reader: Meter,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+struct Times {
+    idle_within: Duration,
+    header_within: Duration,
+    body: Rule,
+    reader: Rule,
+    /// Patience while the server goes away.
+    drain: Duration,
+}
+
+/// The next request.
+enum Head {
+    /// Another one is being answered.
+    None,
+    /// Due at that moment; so many bytes had come in all.
+    Idle { until: Instant, received: u64 },
+    /// It has begun, and is due whole at that moment.
+    Begun { until: Instant },
+}
+
+impl Watch {
+    pub(crate) fn new(config: &Config) -> Watch {
+        let times = Times {
+            idle_within: config.idle_within,
+            header_within: config.header_within,
+            body: Rule::new(config.read_within, config.bytes_per_second_min),
+            reader: Rule::new(config.write_within, config.bytes_per_second_min),
+            drain: config.drain_within / 2,
+        };
+        let (body, reader) = (Meter::default(), Meter::default());
+        // No exchange has this number.
+        Watch { times, count: u64::MAX, head: Head::None, body, answer_until: None, reader, timer: None }
+    }
+
+    /// The server goes away: from now on it is less patient, so that slow clients do not hold the drain.
+    pub(crate) fn drain(&mut self) {
+        self.times.body = self.times.body.at_most(self.times.drain);
+        self.times.reader = self.times.reader.at_most(self.times.drain);
+        // Both are looked at anew.
+        self.timer = None;
+    }
+
+    /// Asked after hyper has done all that it can for now.
+    pub(crate) fn poll_late(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Late> {
+        loop {
+            if let Some(late) = self.look(shared) {
+                return Poll::Ready(late);
+            }
+            let due = [self.head.until(), self.body.due(self.times.body), self.answer_until, self.reader.due(self.times.reader)];
+            let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
+            match &mut self.timer {
+                // It fires early at the worst, and is set anew then.
+                Some(timer) if timer.deadline() <= due && !timer.is_elapsed() => return Poll::Pending,
+                Some(timer) => timer.as_mut().reset(due),
+                timer => *timer = Some(Box::pin(sleep_until(due))),
+            }
+            let timer = self.timer.as_mut().expect("it was just set");
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+
+    fn look(&mut self, shared: &Shared) -> Option<Late> {
+        let in_flight = &shared.in_flight;
+        let (is_open, count) = (in_flight.is_open.load(Relaxed), in_flight.count.load(Relaxed));
+        if count != self.count {
+            self.count = count;
+            self.head = Head::None;
+            self.answer_until = None;
+            self.body.reset();
+        }
+        if let Some(late) = self.look_at_head(shared, is_open) {
+            return Some(late);
+        }
+        let waits_for_body = is_open && in_flight.wants_body.load(Relaxed) && shared.is_reading.load(Relaxed);
+        if self.has_changed(self.body.is_waiting(), waits_for_body)
+            && self.body.note(shared.received.load(Relaxed), waits_for_body, self.times.body, Instant::now())
+            && waits_for_body
+            && self.answer_until.is_none()
+        {
+            self.answer_until = Some(Instant::now() + ANSWER_WITHIN);
+            shared.give_up_body();
+            return Some(Late::Body);
+        }
+        if self.answer_until.is_some_and(|until| Instant::now() >= until) {
+            return Some(Late::Answer);
+        }
+        let waits_for_reader = shared.is_writing.load(Relaxed);
+        if self.has_changed(self.reader.is_waiting(), waits_for_reader) {
+            let acknowledged = shared.acknowledged.load(Relaxed);
+            if self.reader.note(acknowledged, waits_for_reader, self.times.reader, Instant::now()) && waits_for_reader {
+                return Some(Late::Reader);
+            }
+        }
+        None
+    }
+
+    fn look_at_head(&mut self, shared: &Shared, is_open: bool) -> Option<Late> {
+        if is_open {
+            self.head = Head::None;
+            return None;
+        }
+        let begun = |now: Instant, times: &Times| Head::Begun { until: now + times.header_within };
+        match self.head {
+            Head::None => {
+                let now = Instant::now();
+                self.head = match shared.has_part_of_head() {
+                    true => begun(now, &self.times),
+                    false => Head::Idle { until: now + self.times.idle_within, received: shared.received.load(Relaxed) },
+                };
+            }
+            Head::Idle { received, .. } if received != shared.received.load(Relaxed) => self.head = begun(Instant::now(), &self.times),
+            Head::Idle { until, .. } | Head::Begun { until } if !self.is_due() || Instant::now() < until => {}
+            Head::Idle { .. } => return Some(Late::Idle),
+            Head::Begun { .. } => return Some(Late::Head),
+        }
+        None
+    }
+
+    /// Whether a meter is worth a look: as long as the client is waited for, only when time has passed.
+    fn has_changed(&self, was_waiting: bool, is_waiting: bool) -> bool {
+        was_waiting != is_waiting || (is_waiting && self.is_due())
+    }
+
+    /// Whether the timer has fired: without it nothing is late.
+    fn is_due(&self) -> bool {
+        self.timer.as_ref().is_none_or(|timer| timer.is_elapsed())
+    }
+}
+
+impl Head {
+    fn until(&self) -> Option<Instant> {
+        match self {
+            Head::None => None,
+            Head::Idle { until, .. } | Head::Begun { until } => Some(*until),
+        }
+    }
+}
