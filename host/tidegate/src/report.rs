@@ -295,6 +295,10 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
             "auto_responses",
             "wakes",
             "commits",
+            "late_heads",
+            "stalled_uploads",
+            "stalled_readers",
+            "control_floods",
         ];
         assert_eq!(names, promised);
         assert_eq!(counters(&hub)[6].1, 6);
