@@ -90,6 +90,8 @@ pub struct Limits {
     pub upload_bytes_max: usize,
     /// For an action, and for the form that it reads, then 504.
     pub upload_within: Duration,
+    /// Time for what a guest still does after its answer has ended, or after its client has left; then its instance is dropped.
+    pub after_answer_max: Duration,
 }
 
 impl Default for Limits {
@@ -135,6 +137,7 @@ impl Default for Limits {
             loader_within: Duration::from_secs(30),
             upload_bytes_max: 100 << 20,
             upload_within: Duration::from_secs(600),
+            after_answer_max: Duration::from_secs(10),
         }
     }
 }

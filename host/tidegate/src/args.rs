@@ -331,7 +331,7 @@ pub(crate) struct ServeArgs {
     /// Time that one event may take, waiting included [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
     wall: Option<Duration>,
-    /// Let an instance of a component without a manifest serve more than one request (of wasi:http 0.3 at the same time: a trap ends all of them)
+    /// Let an instance of a component without a manifest serve one request after the other
     #[arg(long, help_heading = "Limits")]
     reuse_foreign: bool,
     /// Any limit of tidegate.toml by its key, as in message_bytes_max=4MiB (repeatable)

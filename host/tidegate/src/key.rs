@@ -91,6 +91,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     loader_within: Time(|config| &mut config.limits.loader_within),
     upload_bytes_max: Bytes(|config| &mut config.limits.upload_bytes_max),
     upload_within: Time(|config| &mut config.limits.upload_within),
+    after_answer_max: Time(|config| &mut config.limits.after_answer_max),
     room_key_bytes_max: Bytes(|config| &mut config.limits.room_key_bytes_max),
     room_value_bytes_max: Bytes(|config| &mut config.limits.room_value_bytes_max),
     room_bytes_max: Bytes(|config| &mut config.limits.room_bytes_max),

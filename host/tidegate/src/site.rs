@@ -11,7 +11,7 @@ use std::{
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
 use tidegate_hub::{App, Engine, Front, Hub, Manifest, Rooms, Table, testing::Memory};
-use tidegate_wasm::{Clock, Compiled, Loaded, Options};
+use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
 
 /// A served app. Its versions follow each other; hub, rooms and connections stay.
@@ -22,6 +22,8 @@ pub(crate) struct Site {
     options: Mutex<Options>,
     ground: Ground,
     hub: Arc<Hub>,
+    /// Of all versions together.
+    instances: Instances,
     server: Arc<Server>,
     kept: Arc<Kept>,
     /// One change at a time.
@@ -73,18 +75,19 @@ impl Site {
     /// The first version. Nothing is served before somebody serves [`server`](Site::server).
     pub(crate) fn new(app: &Path, config: &Config, ground: Ground, loaded: Loaded, table: Table) -> Result<Arc<Site>, Failure> {
         let (hub, kept) = (assemble::hub(config), Arc::<Kept>::default());
+        let instances = Instances::new(config.app.instances_max);
         match &ground {
             Ground::Real(worker) => assemble::tick(worker, &hub, |hub| hub.tick(assemble::unix_ms())),
             Ground::Test(_, clock) => hub.tick(clock.now()),
         }
-        let present = edition(1, loaded, table, &hub, &kept, config, &ground)?;
+        let present = edition(1, loaded, table, (&hub, &instances), &kept, config, &ground)?;
         if let Some(front) = &present.front {
             front.serve();
         }
         let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
         let history = Mutex::new(History { present, before: None, number: 1 });
         let (app, config, options) = (Mutex::new(app.to_owned()), config.clone(), Mutex::new(config.app.clone()));
-        Ok(Arc::new(Site { app, config, options, ground, hub, server, kept, changes: Turn::default(), history }))
+        Ok(Arc::new(Site { app, config, options, ground, hub, instances, server, kept, changes: Turn::default(), history }))
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -134,7 +137,7 @@ impl Site {
         let (loaded, table) = spawn_blocking(load).await.map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
         let (compiled, number) = (loaded.compiled(), self.history().number + 1);
         let began = Instant::now();
-        let edition = edition(number, loaded, table, &self.hub, &self.kept, &self.config, &self.ground)?;
+        let edition = edition(number, loaded, table, (&self.hub, &self.instances), &self.kept, &self.config, &self.ground)?;
         let swapped = self.put(edition);
         Ok(Change { number, compiled: Some(compiled), took: began.elapsed(), swapped })
     }
@@ -189,13 +192,13 @@ fn edition(
     number: u32,
     loaded: Loaded,
     table: Table,
-    hub: &Arc<Hub>,
+    (hub, instances): (&Arc<Hub>, &Instances),
     kept: &Kept,
     config: &Config,
     ground: &Ground,
 ) -> Result<Edition, Failure> {
     let manifest = loaded.manifest().cloned();
-    let app: Arc<dyn App> = loaded.start(hub.clone());
+    let app: Arc<dyn App> = loaded.start(hub.clone(), instances);
     let front = match &manifest {
         Some(manifest) if manifest.has_rooms() || kept.0.get().is_some() => {
             Some(Front::new(kept.rooms(hub, config, ground)?, app.clone(), Manifest::clone(manifest)))

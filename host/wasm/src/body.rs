@@ -1,13 +1,13 @@
 //! Bodies between the hub's words and those of `wasi:http`.
 
+use crate::instances::Account;
 use bytes::Bytes;
 use http_body::{Body as _, SizeHint};
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, app::Stream};
 use tokio::{runtime::Handle, time::timeout};
@@ -35,23 +35,25 @@ impl http_body::Body for Incoming {
     }
 }
 
-/// How long a guest may go on when nobody reads its answer any more.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
-
-/// What a guest still does behind the head of its answer.
+/// What a guest still does after the head of its answer.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
-/// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body has no good end.
-pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, rest: Option<Rest>) -> Body {
-    Box::pin(Outgoing { body, hub, rest, fault: None })
+/// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body has no good end. What is left of
+/// it when the body has ended, or is dropped, goes on in a task of its own for at most `after_answer_max`.
+pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, account: Arc<Account>, rest: Option<Rest>) -> Body {
+    let unread = body.size_hint().exact();
+    Box::pin(Outgoing { body, hub, account, rest, fault: None, unread })
 }
 
 struct Outgoing {
     body: WasiBody,
     hub: Arc<Hub>,
+    account: Arc<Account>,
     rest: Option<Rest>,
     /// How `rest` failed.
     fault: Option<Fault>,
+    /// Bytes that its client has not read, if its length is known: an answer of which none is left has ended well.
+    unread: Option<u64>,
 }
 
 /// The guest failed behind the head of its answer: there is nobody to give an id to.
@@ -76,30 +78,55 @@ impl Outgoing {
     }
 }
 
-/// The client is gone: what the guest writes from now on fails, and so it soon ends, or is ended.
+impl Outgoing {
+    /// Lets the rest go on without a reader. If the answer has `ended`, the rest is the guest's own work, and has its time. If its
+    /// client left before, nothing waits for the rest, so it ends as soon as a call waits for an instance.
+    fn detach(&mut self, ended: bool) {
+        let (Some(rest), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
+        let (hub, account) = (self.hub.clone(), self.account.clone());
+        runtime.spawn(async move {
+            let within = hub.limits().after_answer_max;
+            let wanted = async {
+                match ended {
+                    false => account.wanted().await,
+                    true => pending().await,
+                }
+            };
+            let mut wanted = pin!(wanted);
+            let mut rest = pin!(timeout(within, rest));
+            let outcome = poll_fn(|cx| match rest.as_mut().poll(cx) {
+                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+                Poll::Pending => wanted.as_mut().poll(cx).map(|()| None),
+            });
+            match outcome.await {
+                Some(Ok(Err(fault))) => tell(&hub, &fault.to_string()),
+                Some(Err(_)) if ended => tracing::warn!("an instance was ended: its work after an answer took longer than {within:?}"),
+                Some(Ok(Ok(())) | Err(_)) | None => {}
+            }
+        });
+    }
+}
+
+/// If its client is gone, what the guest writes from now on fails, and so it soon ends, or is ended.
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if let Some(fault) = self.fault.take() {
             tell(&self.hub, &fault.to_string());
         }
-        if let (Some(rest), Ok(runtime)) = (self.rest.take(), Handle::try_current()) {
-            let hub = self.hub.clone();
-            runtime.spawn(async move {
-                if let Ok(Err(fault)) = timeout(ENDS_WITHIN, rest).await {
-                    tell(&hub, &fault.to_string());
-                }
-            });
-        }
+        self.detach(self.unread == Some(0));
     }
 }
 
 impl Stream for Outgoing {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let outgoing = &mut *self;
-        let rest = outgoing.poll_rest(cx);
+        _ = outgoing.poll_rest(cx);
         match ready!(Pin::new(&mut outgoing.body).poll_frame(cx)) {
             Some(Ok(frame)) => Poll::Ready(Some(Ok(match frame.into_data() {
-                Ok(bytes) => Frame::Data(bytes),
+                Ok(bytes) => {
+                    outgoing.unread = outgoing.unread.map(|unread| unread.saturating_sub(bytes.len() as u64));
+                    Frame::Data(bytes)
+                }
                 Err(frame) => Frame::Trailers(frame.into_trailers().unwrap_or_default()),
             }))),
             // The guest's own end says why, now or when this is dropped; where there is none, the body's error has to do.
@@ -108,14 +135,14 @@ impl Stream for Outgoing {
                 None if outgoing.rest.is_some() => Poll::Ready(Some(Err(BodyError(format!("{error:?}"))))),
                 None => outgoing.broken(format!("the guest's body: {error:?}")),
             },
-            // A trap behind the last byte is still a broken answer.
-            None => {
-                ready!(rest);
-                match outgoing.fault.take() {
-                    Some(fault) => outgoing.broken(fault.to_string()),
-                    None => Poll::Ready(None),
+            // A trap right after the last byte is still a broken answer; what the guest does later is not the client's to wait for.
+            None => match outgoing.fault.take() {
+                Some(fault) => outgoing.broken(fault.to_string()),
+                None => {
+                    outgoing.detach(true);
+                    Poll::Ready(None)
                 }
-            }
+            },
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{meter::OverBudget, state::State};
 use tidegate_hub::Fault;
-use wasmtime::Store;
+use wasmtime::{PoolConcurrencyLimitError, Store};
 
 /// A trap is for want of memory if memory was denied in the same event.
 pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
@@ -10,11 +10,18 @@ pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
         failure.clone()
     } else if error.is::<OverBudget>() {
         Fault::Cpu
+    } else if is_full(error) {
+        Fault::Busy
     } else if store.data().memory.denied {
         Fault::Memory
     } else {
         Fault::Trap(told(error))
     }
+}
+
+/// Whether the engine's pool has no slot left of some kind: instances, memories, tables or stacks.
+pub(crate) fn is_full(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
 }
 
 /// The error and its causes in one line, so that the log has it beside the id that the client was given.

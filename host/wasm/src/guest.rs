@@ -1,7 +1,9 @@
 //! The app as the hub sees it: each event is a call of an export on an idle instance, in the task that has the event.
 
 use crate::{
-    http02, http03, pages,
+    http02, http03,
+    instances::Use,
+    pages,
     pool::{Instance, Pool},
     room::RoomInstance,
     stdio::About,
@@ -18,10 +20,10 @@ use tidegate_hub::{
 pub struct Guest {
     pool: Arc<Pool>,
     hub: Arc<Hub>,
-    /// For `wasi:http` 0.3.
-    proxy: Option<http03::Proxy>,
     /// Whether an instance may serve one streamed request after another.
     reuse: bool,
+    /// What a streamed request counts as: a component without a manifest has nothing but those, and all instances are theirs.
+    stream: Use,
 }
 
 impl Guest {
@@ -29,16 +31,19 @@ impl Guest {
         let reuse = has_manifest || pool.options().reuse_foreign;
         let hub = pool.hub().expect("started with a hub").clone();
         let pool = Arc::new(pool);
-        let proxy =
-            pool.interfaces().handler.is_some().then(|| http03::Proxy::new(pool.clone(), hub.clone(), pool.options().reuse_foreign));
-        Arc::new(Guest { pool, hub, proxy, reuse })
+        let stream = if has_manifest { Use::Stream } else { Use::Event };
+        Arc::new(Guest { pool, hub, reuse, stream })
     }
 
     /// Runs one event on an idle instance, which goes back to the others unless it failed.
     async fn event<T>(&self, about: About, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
+        self.event_of(Use::Event, about, call).await
+    }
+
+    async fn event_of<T>(&self, of: Use, about: About, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
         let outcome = async {
-            let mut taken = self.pool.take().await?;
+            let mut taken = self.pool.take(of).await?;
             let value = taken.instance.run(about, self.pool.options().wall_max, call).await?;
             taken.give_back();
             Ok(value)
@@ -63,9 +68,9 @@ impl App for Guest {
     fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
         self.hub.counters().guest_calls.add(1);
         Box::pin(async move {
-            let outcome = match &self.proxy {
-                Some(proxy) => proxy.stream(request, body).await,
-                None => http02::stream(&self.pool, &self.hub, request, body, self.reuse).await,
+            let outcome = match self.pool.interfaces().handler {
+                Some(_) => http03::stream((&self.pool, &self.hub), request, body, self.stream, self.reuse).await,
+                None => http02::stream((&self.pool, &self.hub), request, body, self.stream, self.reuse).await,
             };
             // What the guest answered against the contract is counted by who finds it at every other route.
             if outcome.as_ref().is_err_and(|fault| !matches!(fault, Fault::Answer(_))) {
@@ -113,7 +118,7 @@ impl Pages for Guest {
     }
 
     fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell> {
-        Box::pin(self.event(at(request), async move |instance| instance.render(page, request, view).await))
+        Box::pin(self.event_of(Use::Render, at(request), async move |instance| instance.render(page, request, view).await))
     }
 
     fn act<'a>(&'a self, page: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>> {

@@ -1,73 +1,48 @@
 //! `wasi:http/incoming-handler` 0.2: one streamed request to one instance, which goes on while its answer streams.
 
 use crate::{
-    body::{Incoming, Rest, outgoing},
+    body::Incoming,
     fault::fault,
+    instances::Use,
     meter,
     pool::Pool,
     stdio::About,
+    streamed::{self, Answer},
 };
-use std::{
-    future::{Future, poll_fn, ready},
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::sync::Arc;
 use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::sync::oneshot;
 use wasmtime_wasi_http::{
     WasiHttpView,
-    p2::bindings::{ProxyIndices, http::types::Scheme},
+    p2::bindings::{
+        ProxyIndices,
+        http::types::{ErrorCode, Scheme},
+    },
 };
 
-/// Ready when the guest has given the head of its answer; until then the guest runs in the caller's own task, and is
-/// given up with it. Dropping the answer's body tells the guest that nobody reads on.
-pub(crate) async fn stream(pool: &Arc<Pool>, hub: &Arc<Hub>, request: &Request, body: Body, reuse: bool) -> Result<Streamed, Fault> {
+/// See [`streamed::begin`].
+pub(crate) async fn stream(
+    (pool, hub): (&Arc<Pool>, &Arc<Hub>),
+    request: &Request,
+    body: Body,
+    of: Use,
+    reuse: bool,
+) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let (route, request) = (request.route, head(request)?.map(|()| Incoming(body)));
-    let mut call = Box::pin(run(pool.clone(), route, request, answer, reuse));
-    let (mut awaited, mut ended) = (Some(answered), None);
-    let head = poll_fn(|cx| {
-        if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
-            ended = Some(outcome);
-        }
-        match awaited.as_mut().map(|answered| Pin::new(answered).poll(cx)) {
-            Some(Poll::Ready(Ok(answer))) => return Poll::Ready(Some(answer)),
-            // Thrown away by the guest: its end is awaited, and says why.
-            Some(Poll::Ready(Err(_))) => awaited = None,
-            Some(Poll::Pending) | None => {}
-        }
-        if ended.is_some() { Poll::Ready(None) } else { Poll::Pending }
-    });
-    match timeout(pool.options().wall_max, head).await {
-        Err(_) => Err(Fault::Wall),
-        Ok(Some(Ok(response))) => {
-            let (parts, body) = response.into_parts();
-            let rest: Option<Rest> = match ended {
-                Some(Ok(())) => None,
-                Some(outcome) => Some(Box::pin(ready(outcome))),
-                None => Some(call),
-            };
-            let body = outgoing(body, hub.clone(), rest);
-            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body })
-        }
-        Ok(Some(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
-        Ok(None) => match ended {
-            Some(Err(fault)) => Err(fault),
-            _ => Err(Fault::Answer("the guest returned without setting its response".into())),
-        },
-    }
+    let (route, request) = (request.route, streamed::head(request)?.map(|()| Incoming(body)));
+    streamed::begin(pool, hub, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered).await
 }
 
-type Response = http::Response<wasmtime_wasi_http::WasiBody>;
-type Answer = oneshot::Sender<Result<Response, wasmtime_wasi_http::p2::bindings::http::types::ErrorCode>>;
-
-async fn run(pool: Arc<Pool>, route: u32, request: http::Request<Incoming>, answer: Answer, reuse: bool) -> Result<(), Fault> {
-    let mut taken = if reuse { pool.take().await? } else { pool.take_fresh().await? };
+async fn run(
+    pool: Arc<Pool>,
+    (of, reuse): (Use, bool),
+    route: u32,
+    request: http::Request<Incoming>,
+    answer: oneshot::Sender<Answer<ErrorCode>>,
+) -> Result<(), Fault> {
+    let mut taken = if reuse { pool.take(of).await? } else { pool.take_fresh(of).await? };
     let instance = &mut taken.instance;
-    instance.store.data_mut().memory.denied = false;
-    instance.store.set_epoch_deadline(1);
-    let clock = instance.store.data().meter.clone();
+    let clock = instance.begin_stream();
     let about = About { route: Some(route), ..About::default() };
     let call = async {
         instance.store.data_mut().set_about(about)?;
@@ -86,16 +61,4 @@ async fn run(pool: Arc<Pool>, route: u32, request: http::Request<Incoming>, answ
         }
         Err(error) => Err(fault(&error, &taken.instance.store)),
     }
-}
-
-/// The request's head in the words of the `http` crate.
-pub(crate) fn head(request: &Request) -> Result<http::Request<()>, Fault> {
-    let authority = if request.authority.is_empty() { "localhost" } else { &request.authority };
-    let uri = http::Uri::builder().scheme(request.scheme).authority(authority).path_and_query(request.path.as_str()).build();
-    let uri = uri.map_err(|error| Fault::Host(format!("the request's target: {error}")))?;
-    let mut head = http::Request::new(());
-    *head.method_mut() = request.method.clone();
-    *head.uri_mut() = uri;
-    *head.headers_mut() = request.headers.clone();
-    Ok(head)
 }

@@ -7,7 +7,8 @@
 //! use tidegate_hub::{Hub, Limits};
 //! let loaded = tidegate_wasm::load("app.wasm".as_ref(), Default::default()).await?;
 //! println!("{:?}", loaded.manifest());
-//! let app = loaded.start(Hub::new(Limits::default(), Default::default(), 1));
+//! let instances = tidegate_wasm::Instances::new(100);
+//! let app = loaded.start(Hub::new(Limits::default(), Default::default(), 1), &instances);
 //! # Ok(()) }
 //! ```
 
@@ -16,6 +17,7 @@ mod load_error;
 mod cache;
 mod tide;
 mod machine;
+mod instances;
 mod pool;
 mod state;
 mod guest;
@@ -29,6 +31,7 @@ mod import;
 mod bindings;
 mod meter;
 mod fault;
+mod streamed;
 mod http02;
 mod http03;
 mod body;
@@ -38,6 +41,7 @@ mod stdio;
 
 pub use clock::Clock;
 pub use guest::Guest;
+pub use instances::Instances;
 pub use load::{Compiled, Loaded, Origin, compile, load};
 pub use load_error::LoadError;
 
@@ -48,8 +52,8 @@ use std::{path::PathBuf, time::Duration};
 pub struct Options {
     /// Memory of one instance.
     pub memory_bytes_max: usize,
-    /// Instances in use at a time, at most half of them kept between events by loaders and actions; a call that finds none waits for
-    /// a while, then fails as busy.
+    /// Instances at a time, in use or idle, of all versions of the app together. Streams, loaders, actions and rooms have shares of them
+    /// (see `instances.rs`); a call that finds none waits for 5 s, then fails as busy.
     pub instances_max: usize,
     /// Computing for one event; for a streamed request, between two waits.
     pub cpu_max: Duration,
@@ -65,9 +69,8 @@ pub struct Options {
     pub outbound: Vec<String>,
     /// Where compiled code is kept.
     pub cache: Option<PathBuf>,
-    /// Whether an instance of a component without a manifest serves more than one request; such
-    /// components are made for hosts that make a new one each time. With `wasi:http` 0.3 they run
-    /// side by side, and a trap in one ends all of the instance's.
+    /// Whether an instance of a component without a manifest serves more than one request, one after the other; such
+    /// components are made for hosts that make a new one each time.
     pub reuse_foreign: bool,
     /// Compile in a third of the time (Winch), to code that takes more of it: for development. What that compiler can't do is
     /// left to the usual one.

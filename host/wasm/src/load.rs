@@ -6,6 +6,7 @@ use crate::{
     cache::Cache,
     guest::Guest,
     import,
+    instances::Instances,
     load_error::LoadError,
     machine::Machine,
     meter, pages,
@@ -70,10 +71,10 @@ impl Loaded {
         self.compiled
     }
 
-    /// Connects the app to its hub.
-    pub fn start(mut self, hub: Arc<Hub>) -> Arc<Guest> {
+    /// Connects the app to its hub, and to the account of the instances of all its versions.
+    pub fn start(mut self, hub: Arc<Hub>, instances: &Instances) -> Arc<Guest> {
         let has_manifest = self.manifest.is_some();
-        self.pool.connect(hub, self.manifest);
+        self.pool.connect(hub, self.manifest, instances);
         Guest::new(self.pool, has_manifest)
     }
 }
@@ -175,8 +176,8 @@ fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::
 }
 
 async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
-    let mut taken = pool.take().await?;
-    let instance = &mut taken.instance;
+    let mut instance = pool.make().await?;
+    let instance = &mut instance;
     let clock = instance.store.data().meter.clone();
     let wall_max = pool.options().wall_max;
     let call = async {
@@ -191,7 +192,7 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
     let outcome = meter::event(&clock, wall_max, call).await?;
     match outcome {
         Ok((app, pages)) => Ok(manifest(app, pages::described(pages))),
-        Err(error) => Err(crate::fault::fault(&error, &taken.instance.store)),
+        Err(error) => Err(crate::fault::fault(&error, &instance.store)),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{Options, meter::TICK};
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -16,7 +16,14 @@ pub(crate) struct Machine {
     /// Ticks since the engine was made.
     pub(crate) now: Arc<AtomicU64>,
     pub(crate) concurrent: bool,
+    each_second: Arc<OnceLock<Housekeeping>>,
 }
+
+/// Work that does not wait for a worker.
+type Housekeeping = Box<dyn Fn() + Send + Sync>;
+
+/// Ticks between two turns of it.
+const SECOND: u64 = 100;
 
 impl Machine {
     /// `concurrent`: for `wasi:http` 0.3; without it a call costs half.
@@ -30,8 +37,14 @@ impl Machine {
             }
         };
         let now = Arc::new(AtomicU64::new(0));
-        start_clock(&engine, now.clone());
-        Ok(Machine { engine, now, concurrent })
+        let each_second = Arc::new(OnceLock::new());
+        start_clock(&engine, now.clone(), each_second.clone());
+        Ok(Machine { engine, now, concurrent, each_second })
+    }
+
+    /// From now on `work` is done about once a second, on the clock's thread: it has to be short.
+    pub(crate) fn each_second(&self, work: Housekeeping) {
+        _ = self.each_second.set(work);
     }
 }
 
@@ -44,23 +57,30 @@ fn config(options: &Options, concurrent: bool, compiler: Strategy, pooled: bool)
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config.memory_init_cow(true);
     if pooled {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options, concurrent)));
     }
     config
 }
 
-/// A component made by `cargo component` has four core instances, one of an interpreter some more.
-fn pool(options: &Options) -> PoolingAllocationConfig {
-    let instances = u32::try_from(options.instances_max).unwrap_or(u32::MAX).min(100_000);
+/// Core instances of one component; a component made by `cargo component` has four, one of an interpreter some more.
+const CORE_INSTANCES_MAX: u32 = 64;
+
+/// As many slots of each kind as instances need, so that only the account of instances says no. Core instances are only counted.
+/// Memories, tables and stacks take address space: components that need more of them than this have fewer instances.
+/// While a version is loaded it has an instance beside those of the account.
+fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
+    let instances = u32::try_from(options.instances_max).unwrap_or(u32::MAX).min(100_000) + 1;
+    // A guest of 0.3 may wait in several tasks at a time.
+    let stacks = if concurrent { instances * 2 } else { instances };
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
-        .total_core_instances(instances * 8)
+        .total_core_instances(instances * CORE_INSTANCES_MAX)
         .total_memories(instances * 2)
         .total_tables(instances * 4)
-        .total_stacks(instances)
+        .total_stacks(stacks)
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)
-        .max_core_instances_per_component(64)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
         .max_memories_per_component(8)
         .max_tables_per_component(32)
         .max_memory_size(options.memory_bytes_max)
@@ -74,14 +94,17 @@ fn pool(options: &Options) -> PoolingAllocationConfig {
 }
 
 /// Ends with the engine. Not a task: it has to tick while every worker is busy with guests.
-fn start_clock(engine: &Engine, now: Arc<AtomicU64>) {
+fn start_clock(engine: &Engine, now: Arc<AtomicU64>, each_second: Arc<OnceLock<Housekeeping>>) {
     let engine = engine.weak();
     thread::spawn(move || {
         loop {
             thread::sleep(TICK);
             let Some(engine) = engine.upgrade() else { return };
-            now.fetch_add(1, Ordering::Relaxed);
+            let tick = now.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
+            if let (true, Some(work)) = (tick.is_multiple_of(SECOND), each_second.get()) {
+                work();
+            }
         }
     });
 }

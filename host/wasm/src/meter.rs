@@ -44,12 +44,7 @@ impl Meter {
         self.yielded.store(false, Relaxed);
     }
 
-    /// For calls that go on for as long as they stream and are polled by others.
-    pub(crate) fn begin_stream(&self) {
-        self.begin(true);
-    }
-
-    pub(crate) fn begin_poll(&self) {
+    fn begin_poll(&self) {
         self.poll_began.store(self.now.load(Relaxed), Relaxed);
         let waited = !self.yielded.load(Relaxed);
         self.yielded.store(false, Relaxed);

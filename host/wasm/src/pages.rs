@@ -3,7 +3,8 @@
 use crate::{
     bindings::exports::tidegate::app::pages as wit,
     form::Form,
-    pool::{Instance, Owned, Pool},
+    instances::Use,
+    pool::{Instance, Pool, Taken},
     stdio::About,
 };
 use std::{sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ const LATER_MIN: Duration = Duration::from_millis(1);
 /// A resource of the guest that is asked again and again.
 struct Running {
     /// None while it is asked: a call that is given up takes the instance with it.
-    rest: Option<(Owned, ResourceAny)>,
+    rest: Option<(Taken, ResourceAny)>,
     about: About,
     wall_max: Duration,
     hub: Arc<Hub>,
@@ -29,27 +30,28 @@ struct Running {
 impl Running {
     async fn begin(
         (pool, hub): (&Arc<Pool>, &Arc<Hub>),
+        of: Use,
         route: u32,
         wall_max: Duration,
         call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<ResourceAny>,
     ) -> Result<Running, Fault> {
         let about = About { route: Some(route), ..About::default() };
         let outcome = async {
-            let mut owned = pool.take_owned().await?;
-            let resource = owned.instance.run(about.clone(), wall_max, call).await?;
-            Ok(Running { rest: Some((owned, resource)), about, wall_max, hub: hub.clone() })
+            let mut taken = pool.take(of).await?;
+            let resource = taken.instance.run(about.clone(), wall_max, call).await?;
+            Ok(Running { rest: Some((taken, resource)), about, wall_max, hub: hub.clone() })
         };
         counted(hub, outcome.await)
     }
 
     /// Asks once. After a fault the instance is gone.
     async fn ask<T>(&mut self, call: impl AsyncFnOnce(&mut Instance, ResourceAny) -> wasmtime::Result<T>) -> Result<T, Fault> {
-        let Some((mut owned, resource)) = self.rest.take() else {
+        let Some((mut taken, resource)) = self.rest.take() else {
             return Err(Fault::Host("it failed before, and can't be asked again".into()));
         };
-        let asked = owned.instance.run(self.about.clone(), self.wall_max, async |instance| call(instance, resource).await).await;
+        let asked = taken.instance.run(self.about.clone(), self.wall_max, async |instance| call(instance, resource).await).await;
         let value = counted(&self.hub, asked)?;
-        self.rest = Some((owned, resource));
+        self.rest = Some((taken, resource));
         Ok(value)
     }
 }
@@ -62,15 +64,17 @@ fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
     outcome
 }
 
-/// The guest's destructor runs as an event of its own: what a loader holds is given up when its client goes away.
+/// The guest's destructor runs as an event of its own: what a loader holds is given up when its client goes away. It is work after
+/// an answer, and has no more time than that.
 impl Drop for Running {
     fn drop(&mut self) {
-        let (Some((mut owned, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
-        let (about, wall_max, hub) = (self.about.clone(), self.wall_max, self.hub.clone());
+        let (Some((mut taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
+        let (about, hub) = (self.about.clone(), self.hub.clone());
+        let wall_max = self.wall_max.min(hub.limits().after_answer_max);
         runtime.spawn(async move {
             let end = async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
-            match counted(&hub, owned.instance.run(about, wall_max, end).await) {
-                Ok(()) => owned.give_back(),
+            match counted(&hub, taken.instance.run(about, wall_max, end).await) {
+                Ok(()) => taken.give_back(),
                 Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
             }
         });
@@ -112,7 +116,7 @@ impl Attempt for RunningAttempt {
 pub(crate) async fn load(app: (&Arc<Pool>, &Arc<Hub>), index: u32, loader: &str, request: &Request) -> Result<Box<dyn Loader>, Fault> {
     let wall_max = app.0.options().wall_max;
     let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
-    Ok(Box::new(RunningLoader(Running::begin(app, request.route, wall_max, begin).await?)))
+    Ok(Box::new(RunningLoader(Running::begin(app, Use::Loader, request.route, wall_max, begin).await?)))
 }
 
 pub(crate) async fn act(
@@ -128,7 +132,7 @@ pub(crate) async fn act(
         let form = instance.store.data_mut().table.push(Form(form))?;
         instance.act(index, action, request, form).await
     };
-    Ok(Box::new(RunningAttempt(Running::begin(app, request.route, wall_max, begin).await?)))
+    Ok(Box::new(RunningAttempt(Running::begin(app, Use::Action, request.route, wall_max, begin).await?)))
 }
 
 fn later(ms: u32) -> Duration {

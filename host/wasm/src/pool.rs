@@ -1,4 +1,6 @@
-//! The instances of an app: idle ones wait on a stack, so that the one that was used last, and is still warm, goes first.
+//! The instances of one version of an app. Idle ones wait on a stack: the one that was used last, and is still warm, goes first.
+//! An idle instance keeps its slot in the account (`instances.rs`) until it is taken again, yields it to another caller, grew too
+//! large, or has been idle for too long.
 
 use crate::bindings::{
     exports::tidegate::app::{
@@ -13,30 +15,33 @@ use crate::{
     Options,
     connection::Connection,
     contract::{Act, Alarm, Answer, Answered, Check, Close, Handle, Load, Messages, Next, Open, Render, Subscribe, Upgrade, Wake},
-    fault::told,
+    fault::{is_full, told},
+    instances::{Account, Idle, Instances, Permit, Slot, Use},
     machine::Machine,
-    meter::Meter,
+    meter::{Meter, TICK},
     state::State,
 };
 use std::{
     marker::PhantomData,
-    sync::{Arc, Mutex},
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tidegate_hub::{Fault, Hub, Manifest};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    time::timeout,
-};
 use wasmtime::{
     Store,
     component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
 };
 
-/// How long a call waits for an instance when all are busy.
-const WAIT: Duration = Duration::from_secs(5);
-/// Idle instances that are kept; each holds some tens of KiB.
+/// Number of idle instances that a version keeps.
 const IDLE_MAX: usize = 64;
+/// An instance that is idle for longer is dropped.
+const IDLE_WITHIN: Duration = Duration::from_secs(10);
+/// An instance whose linear memory grew by more bytes since it was made is dropped when it is given back: memory never shrinks.
+const IDLE_GROWTH_MAX: usize = 4 << 20;
 
 pub(crate) struct Pool {
     machine: Machine,
@@ -45,11 +50,55 @@ pub(crate) struct Pool {
     options: Options,
     hub: Option<Arc<Hub>>,
     manifest: Option<Arc<Manifest>>,
-    idle: Mutex<Vec<Instance>>,
-    /// A permit is the right to have an instance in use.
-    permits: Arc<Semaphore>,
-    /// The right to keep one between events, beside that: half of all, so that some are left for everybody else.
-    kept: Arc<Semaphore>,
+    idle: Arc<IdleStack>,
+    account: Arc<Account>,
+}
+
+/// The idle instances of a version, each with the tick at which it became idle: the oldest first.
+struct IdleStack {
+    stack: Mutex<Vec<(u64, Instance)>>,
+    now: Arc<AtomicU64>,
+}
+
+impl IdleStack {
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Instance)>> {
+        self.stack.lock().expect("nothing panics while it holds the idle instances")
+    }
+
+    fn pop(&self) -> Option<Instance> {
+        self.lock().pop().map(|(_, instance)| instance)
+    }
+
+    fn push(&self, instance: Instance) {
+        let mut stack = self.lock();
+        if stack.len() < IDLE_MAX {
+            stack.push((self.now.load(Relaxed), instance));
+        }
+    }
+
+    /// Drops those that have been idle for too long.
+    fn drop_old(&self) {
+        let newest = self.now.load(Relaxed).saturating_sub(ticks(IDLE_WITHIN));
+        let old: Vec<_> = {
+            let mut stack = self.lock();
+            let count = stack.partition_point(|(since, _)| *since < newest);
+            stack.drain(..count).collect()
+        };
+        drop(old); // outside of the lock: it gives memory back to the system
+    }
+}
+
+impl Idle for IdleStack {
+    fn yield_slot(&self) -> Option<Slot> {
+        let oldest = {
+            let mut stack = self.lock();
+            if stack.is_empty() { None } else { Some(stack.remove(0)) }
+        };
+        oldest.map(|(_, Instance { store, slot, .. })| {
+            drop(store);
+            slot
+        })
+    }
 }
 
 /// Full names of the interfaces that the component exports, with their versions.
@@ -71,12 +120,28 @@ pub(crate) struct Instance {
     pub(crate) store: Store<State>,
     pub(crate) exports: Exports,
     pub(crate) raw: Raw,
+    /// After the store, which is dropped first.
+    slot: Slot,
+    /// Linear memory that it began with, in bytes.
+    bytes_at_first: usize,
 }
 
 impl Instance {
     /// The connection of the event that runs.
     pub(crate) fn connection(&self) -> Resource<Connection> {
         self.store.data().connection()
+    }
+
+    /// Prepares it for a call that streams; the meter of that call.
+    pub(crate) fn begin_stream(&mut self) -> Arc<Meter> {
+        self.store.data_mut().memory.denied = false;
+        self.store.set_epoch_deadline(1);
+        self.store.data().meter.clone()
+    }
+
+    /// Whether its memory grew so much that it is not worth keeping.
+    fn is_large(&self) -> bool {
+        self.store.data().memory.bytes() > self.bytes_at_first + IDLE_GROWTH_MAX
     }
 }
 
@@ -144,43 +209,51 @@ impl<Params, Return> Export<Params, Return> {
 }
 
 /// An instance in use. Dropped with it, unless it is given back: after a fault, and when the call is given up.
-pub(crate) struct Taken<'a> {
-    pub(crate) instance: Instance,
-    pool: &'a Pool,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Taken<'_> {
-    pub(crate) fn give_back(self) {
-        self.pool.put_back(self.instance);
-    }
-}
-
-/// As [`Taken`], for whoever keeps it between events.
-pub(crate) struct Owned {
+pub(crate) struct Taken {
     pub(crate) instance: Instance,
     pool: Arc<Pool>,
-    _permits: [OwnedSemaphorePermit; 2],
+    /// After the instance, which is dropped first.
+    permit: Permit,
 }
 
-impl Owned {
+impl Taken {
     pub(crate) fn give_back(self) {
-        self.pool.put_back(self.instance);
+        let Taken { instance, pool, permit } = self;
+        if !instance.is_large() {
+            pool.idle.push(instance);
+        } else {
+            drop(instance);
+        }
+        drop(permit);
     }
 }
 
 impl Pool {
     pub(crate) fn new(machine: Machine, pre: InstancePre<State>, interfaces: Interfaces, options: Options) -> Pool {
-        let instances_max = options.instances_max.clamp(1, Semaphore::MAX_PERMITS);
-        let [permits, kept] = [instances_max, instances_max.div_ceil(2)].map(|count| Arc::new(Semaphore::new(count)));
-        Pool { machine, pre, interfaces, options, hub: None, manifest: None, idle: Mutex::default(), permits, kept }
+        let idle = Arc::new(IdleStack { stack: Mutex::default(), now: machine.now.clone() });
+        let old = Arc::downgrade(&idle);
+        machine.each_second(Box::new(move || {
+            if let Some(idle) = old.upgrade() {
+                idle.drop_old();
+            }
+        }));
+        // Until it is connected, one instance is asked for the manifest.
+        let account = Account::new(1);
+        Pool { machine, pre, interfaces, options, hub: None, manifest: None, idle, account }
     }
 
-    /// Whom the instances that are made from now on talk to, and which routes are theirs.
-    pub(crate) fn connect(&mut self, hub: Arc<Hub>, manifest: Option<Arc<Manifest>>) {
+    /// What the instances that are made from now on talk to, which routes are theirs, and where they are counted.
+    pub(crate) fn connect(&mut self, hub: Arc<Hub>, manifest: Option<Arc<Manifest>>, instances: &Instances) {
         self.hub = Some(hub);
         self.manifest = manifest;
-        self.idle.get_mut().expect("nothing panics while it holds the pool").clear();
+        self.idle.lock().clear();
+        self.account = instances.0.clone();
+        let idle: Weak<IdleStack> = Arc::downgrade(&self.idle);
+        self.account.register(idle);
+    }
+
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     pub(crate) fn hub(&self) -> Option<&Arc<Hub>> {
@@ -199,70 +272,55 @@ impl Pool {
         &self.interfaces
     }
 
-    /// The instance that was used last, or a new one; waits a while if as many as may be are in use.
-    pub(crate) async fn take(&self) -> Result<Taken<'_>, Fault> {
-        let permit = self.permit().await?;
-        Ok(Taken { instance: self.idle_or_new().await?, pool: self, _permit: permit })
+    /// The instance that was used last, or a new one; waits a while if all that this use may have are in use.
+    pub(crate) async fn take(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
+        let permit = self.account.permit(of).await?;
+        let instance = match self.idle.pop() {
+            Some(instance) => instance,
+            None => self.make().await?,
+        };
+        Ok(Taken { instance, pool: self.clone(), permit })
     }
 
-    /// As [`take`](Pool::take), for as long as its owner likes.
-    pub(crate) async fn take_owned(self: &Arc<Pool>) -> Result<Owned, Fault> {
-        let permits = [owned_permit(&self.kept).await?, owned_permit(&self.permits).await?];
-        Ok(Owned { instance: self.idle_or_new().await?, pool: self.clone(), _permits: permits })
+    /// As [`take`](Pool::take), but always an instance that was not used before.
+    pub(crate) async fn take_fresh(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
+        let permit = self.account.permit(of).await?;
+        Ok(Taken { instance: self.make().await?, pool: self.clone(), permit })
     }
 
-    async fn idle_or_new(&self) -> Result<Instance, Fault> {
-        let idle = self.idle.lock().expect("nothing panics while it holds the pool").pop();
-        match idle {
-            Some(instance) => Ok(instance),
-            None => self.make().await,
-        }
-    }
-
-    fn put_back(&self, instance: Instance) {
-        let mut idle = self.idle.lock().expect("nothing panics while it holds the pool");
-        if idle.len() < IDLE_MAX {
-            idle.push(instance);
-        }
-    }
-
-    /// An instance that nobody used before.
-    pub(crate) async fn take_fresh(&self) -> Result<Taken<'_>, Fault> {
-        let permit = self.permit().await?;
-        Ok(Taken { instance: self.make().await?, pool: self, _permit: permit })
-    }
-
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        if let Ok(permit) = self.permits.try_acquire() {
-            return Ok(permit);
-        }
-        match timeout(WAIT, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Fault::Busy),
-        }
-    }
-
-    /// The right to have an instance that does not come from this pool's stack.
-    pub(crate) async fn owned_permit(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        owned_permit(&self.permits).await
-    }
-
+    /// A new instance, for the owner of a permit.
     pub(crate) async fn make(&self) -> Result<Instance, Fault> {
-        let made = self.instantiate().await;
-        made.map_err(|error| Fault::Host(told(&error.context("an instance could not be made"))))
+        let mut slot = self.account.reserve().await?;
+        loop {
+            match self.instantiate().await {
+                Ok((store, raw, exports)) => {
+                    let bytes_at_first = store.data().memory.bytes();
+                    return Ok(Instance { store, exports, raw, slot, bytes_at_first });
+                }
+                // The engine has fewer memories, tables or stacks than this component's instances need: idle ones make way.
+                Err(error) if is_full(&error) => match self.idle.yield_slot() {
+                    Some(yielded) => drop(mem::replace(&mut slot, yielded)),
+                    None => {
+                        tracing::warn!("an instance could not be made: {}", told(&error));
+                        return Err(Fault::Busy);
+                    }
+                },
+                Err(error) => return Err(Fault::Host(told(&error.context("an instance could not be made")))),
+            }
+        }
     }
 
-    async fn instantiate(&self) -> wasmtime::Result<Instance> {
+    async fn instantiate(&self) -> wasmtime::Result<(Store<State>, Raw, Exports)> {
         let mut store = self.store()?;
         let raw = self.pre.instantiate_async(&mut store).await?;
         let exports = Exports::find(&raw, &mut store, &self.interfaces)?;
-        Ok(Instance { store, exports, raw })
+        Ok((store, raw, exports))
     }
 
     /// A store with every limit set.
-    pub(crate) fn store(&self) -> wasmtime::Result<Store<State>> {
+    fn store(&self) -> wasmtime::Result<Store<State>> {
         let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max);
-        let state = State::new(&self.options, self.hub.clone(), self.manifest.clone(), meter)?;
+        let state = State::new(&self.options, self.hub.clone(), self.manifest.clone(), self.account.clone(), meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(64 << 20);
@@ -273,14 +331,9 @@ impl Pool {
     }
 }
 
-async fn owned_permit(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
-    if let Ok(permit) = permits.clone().try_acquire_owned() {
-        return Ok(permit);
-    }
-    match timeout(WAIT, permits.clone().acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Fault::Busy),
-    }
+/// Ticks of the engine's clock in this time.
+fn ticks(time: Duration) -> u64 {
+    (time.as_millis() / TICK.as_millis()) as u64
 }
 
 impl Exports {

@@ -1,6 +1,7 @@
 //! An instance that stands for one room: it has it to itself, and its events act for the room's transaction.
 
 use crate::{
+    instances::{Permit, Use},
     pool::{Instance, Pool},
     stdio::About,
 };
@@ -9,19 +10,18 @@ use tidegate_hub::{
     Call, Fault, Hub, Scope, Transaction,
     app::{self, RoomAnswer, RoomEvent},
 };
-use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) struct RoomInstance {
     instance: Instance,
     pool: Arc<Pool>,
     hub: Arc<Hub>,
     /// Given back when the room sleeps.
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl RoomInstance {
     pub(crate) async fn new(pool: &Arc<Pool>, hub: &Arc<Hub>) -> Result<RoomInstance, Fault> {
-        let permit = pool.owned_permit().await?;
+        let permit = pool.account().permit(Use::Room).await?;
         Ok(RoomInstance { instance: pool.make().await?, pool: pool.clone(), hub: hub.clone(), _permit: permit })
     }
 

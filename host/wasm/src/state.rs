@@ -3,6 +3,7 @@
 use crate::{
     Options,
     connection::Connection,
+    instances::Account,
     meter::Meter,
     outbound::Outbound,
     stdio::{About, Channel, GuestOutput, Now},
@@ -43,6 +44,7 @@ impl State {
         options: &Options,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
+        account: Arc<Account>,
         meter: Arc<Meter>,
     ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
@@ -56,7 +58,7 @@ impl State {
             outbound: Outbound::new(&options.outbound),
             scope: hub.map(Scope::App),
             failure: None,
-            memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false },
+            memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false, bytes: 0, growing: 0, account },
             meter,
             event,
             now,
@@ -108,17 +110,49 @@ impl WasiHttpView for State {
     }
 }
 
-/// Says no beyond the limit, and remembers it: the guest traps for want of memory, and that is what to report.
+/// Says no beyond the limit, and remembers it: the guest traps for want of memory, and that is what to report. Counts what the
+/// instance has, for itself and in the account of all.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
     pub(crate) denied: bool,
+    /// Linear memory of the instance: all of its memories.
+    bytes: usize,
+    /// By how much it was last allowed to grow.
+    growing: usize,
+    account: Arc<Account>,
+}
+
+impl MemoryLimit {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        self.account.count_bytes(-(self.bytes as isize));
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let allowed = desired <= self.bytes_max;
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let growing = desired.saturating_sub(current);
+        let allowed = self.bytes.saturating_add(growing) <= self.bytes_max;
         self.denied |= !allowed;
+        if allowed {
+            self.bytes += growing;
+            self.growing = growing;
+            self.account.count_bytes(growing as isize);
+        }
         Ok(allowed)
+    }
+
+    /// It was allowed, but the system had no memory.
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        let growing = std::mem::take(&mut self.growing);
+        self.bytes -= growing;
+        self.account.count_bytes(-(growing as isize));
+        Ok(())
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {

@@ -1,1 +1,141 @@
 //! An instance that nobody waits for ends, and idle instances yield their place.
+
+use crate::support::{
+    Tidegate,
+    client::{Raw, soon},
+    component,
+};
+use futures_util::future::join_all;
+
+/// Instances of each server: enough for a share of everything.
+const INSTANCES: usize = 8;
+
+/// An app that answers streams, and where it does what.
+struct App {
+    component: &'static str,
+    args: &'static [&'static str],
+    /// Streams that it may have at a time.
+    streams: usize,
+    wait: &'static str,
+    collect: &'static str,
+    idle: &'static str,
+    echo: &'static str,
+    /// None where an answer ends with its handler.
+    after: Option<&'static str>,
+}
+
+/// Each `wasi:http` and our own contract, with and without instances that serve more than one request.
+fn apps() -> Vec<App> {
+    let foreign = |component, args| App {
+        component,
+        args,
+        streams: INSTANCES,
+        wait: "/wait",
+        collect: "/collect",
+        idle: "/idle",
+        echo: "/echo",
+        after: Some("/after"),
+    };
+    let own = |args| App {
+        component: "rogue",
+        args,
+        streams: 3,
+        wait: "/stream/wait",
+        collect: "/stream/collect",
+        idle: "/stream/idle",
+        echo: "/stream/echo",
+        after: None,
+    };
+    let reuse = &["--reuse-foreign"][..];
+    let mut apps: Vec<App> = ["proxy02", "proxy03"].into_iter().flat_map(|name| [foreign(name, &[]), foreign(name, reuse)]).collect();
+    // The last blocks its whole instance, which only 0.3 can do otherwise.
+    apps.extend([&[][..], reuse].map(|args| App { wait: "/block", ..foreign("proxy03", args) }));
+    apps.extend([own(&[]), own(reuse)]);
+    apps
+}
+
+impl App {
+    fn serve(&self, args: &[&str]) -> Tidegate {
+        let instances = INSTANCES.to_string();
+        let limits = ["--instances", &instances, "--workers", "2", "--log", "warn"];
+        Tidegate::serve(&component(self.component), &[&limits, self.args, args].concat())
+    }
+
+    /// As many conversations at once as there may be streams: each holds an instance until all have one.
+    async fn assert_all_are_free(&self, server: &Tidegate, after: &str) {
+        let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n", self.echo);
+        let mut open = join_all((0..self.streams).map(|_| async {
+            let mut raw = Raw::send(server.address(), &head).await;
+            let answer = raw.until("\r\n\r\n").await;
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{} {:?} after {after}: {answer}", self.component, self.args);
+            raw.until("first").await;
+            raw
+        }))
+        .await;
+        for raw in &mut open {
+            raw.write("0\r\n\r\n").await;
+            raw.until("0\r\n\r\n").await;
+        }
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
+}
+
+/// A request of which most of the body never comes.
+fn part(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\npart")
+}
+
+/// Sends this once for each stream that there may be, and waits for `until`.
+async fn all(app: &App, server: &Tidegate, request: &str, until: &str) -> Vec<Raw> {
+    let one = async || {
+        let mut raw = Raw::send(server.address(), request).await;
+        raw.until(until).await;
+        raw
+    };
+    join_all((0..app.streams).map(|_| one())).await
+}
+
+#[tokio::test]
+async fn an_instance_whose_request_is_given_up_is_free_again() {
+    for app in apps() {
+        let server = app.serve(&["--wall", "1s"]);
+        for request in [get(app.wait), part(app.wait), part(app.collect)] {
+            let refused = all(&app, &server, &request, "HTTP/1.1 504 ").await;
+            app.assert_all_are_free(&server, &request).await;
+            drop(refused);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_instance_whose_client_left_is_free_again() {
+    for app in apps() {
+        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--drain", "0"]);
+        for request in [get(app.idle)] {
+            drop(all(&app, &server, &request, "a first piece").await);
+            app.assert_all_are_free(&server, &request).await;
+        }
+        // Before the head there is nothing to wait for; a request that comes later is answered all the same.
+        let request = get(app.wait);
+        let early = join_all((0..app.streams).map(|_| Raw::send(server.address(), &request))).await;
+        drop(early);
+        app.assert_all_are_free(&server, "no head").await;
+    }
+}
+
+#[tokio::test]
+async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
+    for app in apps() {
+        let Some(path) = app.after else { continue };
+        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=500ms"]);
+        let one = async || {
+            let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
+            assert_eq!(soon(path, answer.text()).await.unwrap(), "answered", "{}", app.component);
+        };
+        join_all((0..app.streams).map(|_| one())).await;
+        app.assert_all_are_free(&server, "work after the answer").await;
+    }
+}

@@ -20,6 +20,16 @@ impl Guest for Proxy {
         let target = request.path_with_query().unwrap_or_default();
         match target.as_str() {
             "/echo" => echo(&request, answer),
+            "/wait" => {
+                wait();
+                whole(answer, 200, "at last");
+            }
+            "/collect" => collect(&request, answer),
+            "/idle" => idle(answer),
+            "/after" => {
+                whole(answer, 200, "answered");
+                wait();
+            }
             "/count" => whole(answer, 200, &count.to_string()),
             "/error" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("a secret".to_owned())))),
             "/silent" => {}
@@ -54,6 +64,27 @@ fn echo(request: &IncomingRequest, answer: ResponseOutparam) {
     while let Ok(piece) = stream.blocking_read(64 << 10) {
         write(&out, &piece);
     }
+    end(body, out);
+}
+
+/// Longer than any test lasts.
+fn wait() {
+    wasip2::clocks::monotonic_clock::subscribe_duration(3_600_000_000_000).block();
+}
+
+/// Answers when the request's body has ended.
+fn collect(request: &IncomingRequest, answer: ResponseOutparam) {
+    let incoming = request.consume().expect("nobody took it before");
+    let stream = incoming.stream().expect("nobody took it before");
+    while stream.blocking_read(64 << 10).is_ok() {}
+    whole(answer, 200, "collected");
+}
+
+/// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
+fn idle(answer: ResponseOutparam) {
+    let (body, out) = begin(answer, OutgoingResponse::new(Fields::new()));
+    write(&out, b"a first piece");
+    wait();
     end(body, out);
 }
 

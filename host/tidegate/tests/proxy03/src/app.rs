@@ -15,6 +15,24 @@ impl Guest for Proxy {
         let target = request.get_path_with_query().unwrap_or_default();
         match target.as_str() {
             "/echo" => Ok(echo(request)),
+            "/wait" => {
+                wait().await;
+                Ok(whole("at last".to_owned()))
+            }
+            "/block" => {
+                // In the contract's blocking way: nothing else of this instance can go on meanwhile.
+                std::thread::sleep(std::time::Duration::from_nanos(AN_HOUR));
+                Ok(whole("at last".to_owned()))
+            }
+            "/collect" => {
+                collect(request).await;
+                Ok(whole("collected".to_owned()))
+            }
+            "/idle" => Ok(idle()),
+            "/after" => {
+                spawn_local(wait());
+                Ok(whole("answered".to_owned()))
+            }
             "/error" => Err(ErrorCode::InternalError(Some("a secret".to_owned()))),
             "/trap" => panic!("a secret"),
             "/half" => Ok(half()),
@@ -53,6 +71,31 @@ fn echo(request: Request) -> Response {
                 return; // the client went away
             }
         }
+    });
+    respond(Fields::new(), reader)
+}
+
+/// Longer than any test lasts, in nanoseconds.
+const AN_HOUR: u64 = 3_600_000_000_000;
+
+async fn wait() {
+    wasip3::clocks::monotonic_clock::wait_for(AN_HOUR).await;
+}
+
+/// Ready when the request's body has ended.
+async fn collect(request: Request) {
+    let (_done, result) = wit_future::new(|| Ok(()));
+    let (mut incoming, _trailers) = Request::consume_body(request, result);
+    while let (wasip3::wit_bindgen::StreamResult::Complete(_), _) = incoming.read(Vec::with_capacity(64 << 10)).await {}
+}
+
+/// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
+fn idle() -> Response {
+    let (mut body, reader) = wit_stream::new();
+    spawn_local(async move {
+        body.write_all(b"a first piece".to_vec()).await;
+        wait().await;
+        body.write_all(b"a second".to_vec()).await;
     });
     respond(Fields::new(), reader)
 }

@@ -41,6 +41,9 @@ fn app() -> App {
         .stream("/stream/{how}/midway", streams::midway)
         .stream("/stream/ever", streams::ever)
         .stream_on("", "/stream/echo", streams::echo)
+        .stream_on("", "/stream/wait", streams::wait)
+        .stream_on("", "/stream/collect", streams::collect)
+        .stream_on("", "/stream/idle", streams::idle)
 }
 
 /// Tests make other versions of this app: they write another text over this one.

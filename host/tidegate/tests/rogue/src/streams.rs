@@ -34,3 +34,21 @@ pub(crate) async fn echo(mut req: Request, reply: Reply) -> Result {
     }
     Ok(())
 }
+
+/// Answers never.
+pub(crate) async fn wait(_: Request, _: Reply) -> Result {
+    misbehave("sleep").await
+}
+
+/// Answers when the request's body has ended.
+pub(crate) async fn collect(mut req: Request, reply: Reply) -> Result {
+    while req.body().next().await?.is_some() {}
+    reply.send("collected").await
+}
+
+/// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
+pub(crate) async fn idle(_: Request, reply: Reply) -> Result {
+    let mut body = reply.start()?;
+    body.write("a first piece").await?;
+    misbehave("sleep").await
+}

@@ -1,0 +1,377 @@
+//! One account of an app's instances, whichever version of the app they are of.
+//!
+//! An instance has a slot for as long as it exists, in use or idle: slots are what the engine's pool and the machine's memory
+//! really hold. A permit is the right to use one. There are as many permits as slots, so a permit always leads to a slot: if all
+//! slots are taken, one of them is an idle instance's, and that instance yields (`reserve`). An instance is dropped before its
+//! permit is given back; otherwise another caller could have a permit and find no slot.
+//!
+//! Calls that hold an instance for as long as a client wishes take a permit of their share first ([`Shares`]), so that they never
+//! take all of them. Permits are always taken in the same order, from the share to the whole; nobody waits in a circle.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
+    },
+    time::Duration,
+};
+use tidegate_hub::Fault;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+
+/// How long a call waits for an instance when all that it may use are in use; then it is busy (503).
+const WAIT: Duration = Duration::from_secs(5);
+/// How long a permit's owner waits for the slot of an instance that is just being dropped.
+const SLOT_RETRY: Duration = Duration::from_millis(1);
+
+/// What an instance is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// One event: a plain route, a guard, an upgrade, a subscription, messages. Bounded by CPU and wall time.
+    Event,
+    /// `pages.render`.
+    Render,
+    /// A streamed request, for as long as its client reads.
+    Stream,
+    /// A run of a loader, for as long as the page wants its values.
+    Loader,
+    /// A run of an action, for as long as its form comes.
+    Action,
+    /// A room that is awake.
+    Room,
+}
+
+/// How many instances each use may have at a time, in eighths of all (at least one). Each sum leaves something to the others, so
+/// that with at least 8 instances a plain route always has an eighth, and rooms and what clients hold each have a quarter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shares {
+    render: usize,
+    stream: usize,
+    loader: usize,
+    action: usize,
+    /// Streams, loaders and actions together: what clients hold.
+    clients: usize,
+    room: usize,
+    /// Clients and rooms together: what is held for longer than one event.
+    held: usize,
+}
+
+impl Shares {
+    fn of(instances: usize) -> Shares {
+        let eighths = |count: usize| (instances * count / 8).max(1);
+        Shares {
+            render: eighths(1),
+            stream: eighths(3),
+            loader: eighths(3),
+            action: eighths(2),
+            clients: eighths(4),
+            room: eighths(4),
+            held: eighths(6),
+        }
+    }
+}
+
+/// Semaphores of [`Shares`].
+struct Permits {
+    all: Arc<Semaphore>,
+    render: Arc<Semaphore>,
+    stream: Arc<Semaphore>,
+    loader: Arc<Semaphore>,
+    action: Arc<Semaphore>,
+    clients: Arc<Semaphore>,
+    room: Arc<Semaphore>,
+    held: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(instances: usize) -> Permits {
+        let shares = Shares::of(instances);
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
+        Permits {
+            all: semaphore(instances),
+            render: semaphore(shares.render),
+            stream: semaphore(shares.stream),
+            loader: semaphore(shares.loader),
+            action: semaphore(shares.action),
+            clients: semaphore(shares.clients),
+            room: semaphore(shares.room),
+            held: semaphore(shares.held),
+        }
+    }
+
+    /// What a use needs a permit of, in the order in which they are taken.
+    fn of(&self, of: Use) -> [Option<&Arc<Semaphore>>; 4] {
+        let clients = |share| [Some(share), Some(&self.clients), Some(&self.held), Some(&self.all)];
+        match of {
+            Use::Event => [Some(&self.all), None, None, None],
+            Use::Render => [Some(&self.render), Some(&self.all), None, None],
+            Use::Stream => clients(&self.stream),
+            Use::Loader => clients(&self.loader),
+            Use::Action => clients(&self.action),
+            Use::Room => [Some(&self.room), Some(&self.held), Some(&self.all), None],
+        }
+    }
+}
+
+/// The right to use one instance, in all shares that it counts in.
+pub(crate) struct Permit {
+    _permits: [Option<OwnedSemaphorePermit>; 4],
+}
+
+/// An instance's place in the account; given back when the instance is gone.
+pub(crate) struct Slot(Arc<Account>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.live.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Idle instances of one version, which yield their slots.
+pub(crate) trait Idle: Send + Sync {
+    /// Drops the one that has been idle longest; its slot.
+    fn yield_slot(&self) -> Option<Slot>;
+}
+
+/// The account itself.
+pub(crate) struct Account {
+    max: usize,
+    permits: Permits,
+    /// Slots that are taken.
+    live: AtomicUsize,
+    /// Linear memory of all instances.
+    bytes: AtomicUsize,
+    /// Of every version that is still there, the oldest first.
+    idle: Mutex<Vec<Weak<dyn Idle>>>,
+    /// Number of calls that wait for a permit, and the notice that there is one more.
+    waiting: AtomicUsize,
+    wanted: Notify,
+}
+
+/// A call waits for a permit.
+struct Waiting<'a>(&'a Account);
+
+impl<'a> Waiting<'a> {
+    fn new(account: &'a Account) -> Waiting<'a> {
+        account.waiting.fetch_add(1, SeqCst);
+        account.wanted.notify_waiters();
+        Waiting(account)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Account {
+    pub(crate) fn new(max: usize) -> Arc<Account> {
+        let max = max.clamp(1, Semaphore::MAX_PERMITS);
+        let [live, bytes, waiting] = [0; 3].map(AtomicUsize::new);
+        Arc::new(Account { max, permits: Permits::new(max), live, bytes, idle: Mutex::default(), waiting, wanted: Notify::new() })
+    }
+
+    /// From now on these yield, too.
+    pub(crate) fn register(&self, idle: Weak<dyn Idle>) {
+        let mut all = self.idle.lock().expect("nothing panics while it holds the list");
+        all.retain(|idle| idle.strong_count() > 0);
+        all.push(idle);
+    }
+
+    /// Waits a while if all that this use may have are in use.
+    pub(crate) async fn permit(&self, of: Use) -> Result<Permit, Fault> {
+        let wanted = self.permits.of(of);
+        let mut permits = [const { None }; 4];
+        for (place, semaphore) in permits.iter_mut().zip(wanted.into_iter().flatten()) {
+            let Ok(permit) = semaphore.clone().try_acquire_owned() else {
+                let wanted = wanted.map(|semaphore| semaphore.cloned());
+                let _waiting = Waiting::new(self);
+                return timeout(WAIT, wait(permits, wanted)).await.map_err(|_| Fault::Busy);
+            };
+            *place = Some(permit);
+        }
+        Ok(Permit { _permits: permits })
+    }
+
+    /// Ready when a call waits for a permit: work that no client waits for gives up its instance then.
+    pub(crate) async fn wanted(&self) {
+        let mut notice = pin!(self.wanted.notified());
+        notice.as_mut().enable();
+        if self.waiting.load(SeqCst) == 0 {
+            notice.await;
+        }
+    }
+
+    /// A slot for the owner of a permit; an idle instance yields its own if there is no other.
+    pub(crate) async fn reserve(self: &Arc<Account>) -> Result<Slot, Fault> {
+        let reserve = async {
+            loop {
+                if let Some(slot) = self.try_reserve() {
+                    return slot;
+                }
+                sleep(SLOT_RETRY).await;
+            }
+        };
+        match self.try_reserve() {
+            Some(slot) => Ok(slot),
+            None => timeout(WAIT, reserve).await.map_err(|_| Fault::Busy),
+        }
+    }
+
+    fn try_reserve(self: &Arc<Account>) -> Option<Slot> {
+        match self.live.fetch_update(Relaxed, Relaxed, |live| (live < self.max).then_some(live + 1)) {
+            Ok(_) => Some(Slot(self.clone())),
+            Err(_) => self.idle().iter().find_map(|idle| idle.yield_slot()),
+        }
+    }
+
+    fn idle(&self) -> Vec<Arc<dyn Idle>> {
+        self.idle.lock().expect("nothing panics while it holds the list").iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The memory of an instance has grown, or is gone.
+    pub(crate) fn count_bytes(&self, added: isize) {
+        self.bytes.fetch_add(added as usize, Relaxed);
+    }
+}
+
+/// Waits for the permits that are missing, one after the other.
+async fn wait(mut permits: [Option<OwnedSemaphorePermit>; 4], wanted: [Option<Arc<Semaphore>>; 4]) -> Permit {
+    for at in 0..wanted.len() {
+        if let (None, Some(semaphore)) = (&permits[at], &wanted[at]) {
+            permits[at] = semaphore.clone().acquire_owned().await.ok();
+        }
+    }
+    Permit { _permits: permits }
+}
+
+/// The instances of one served app: of every version of it, in use or idle. Clones are the same account.
+#[derive(Clone)]
+pub struct Instances(pub(crate) Arc<Account>);
+
+impl Instances {
+    /// At most `max` instances at a time, at least one.
+    pub fn new(max: usize) -> Instances {
+        Instances(Account::new(max))
+    }
+
+    /// Number of instances, in use or idle.
+    pub fn count(&self) -> usize {
+        self.0.live.load(Relaxed)
+    }
+
+    /// Bytes of linear memory that all instances have together, touched or not.
+    pub fn bytes(&self) -> usize {
+        self.0.bytes.load(Relaxed)
+    }
+
+    /// Drops every idle instance, which gives its memory back to the system; how many there were.
+    pub fn shed_idle(&self) -> usize {
+        let mut shed = 0;
+        for idle in self.0.idle() {
+            while idle.yield_slot().is_some() {
+                shed += 1;
+            }
+        }
+        shed
+    }
+}
+
+impl std::fmt::Debug for Instances {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instances").field("count", &self.count()).field("bytes", &self.bytes()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Use; 6] = [Use::Event, Use::Render, Use::Stream, Use::Loader, Use::Action, Use::Room];
+
+    fn try_permit(account: &Account, of: Use) -> Option<Permit> {
+        let mut permits = [const { None }; 4];
+        for (place, semaphore) in permits.iter_mut().zip(account.permits.of(of).into_iter().flatten()) {
+            *place = Some(semaphore.clone().try_acquire_owned().ok()?);
+        }
+        Some(Permit { _permits: permits })
+    }
+
+    /// Takes what is left for these uses, one after the other; how many each got.
+    fn fill(account: &Account, uses: &[Use], taken: &mut Vec<Permit>) -> Vec<usize> {
+        let all_of = |of| std::iter::from_fn(move || try_permit(account, of));
+        uses.iter()
+            .map(|of| {
+                let permits: Vec<Permit> = all_of(*of).collect();
+                let count = permits.len();
+                taken.extend(permits);
+                count
+            })
+            .collect()
+    }
+
+    #[test]
+    fn whatever_clients_and_rooms_hold_leaves_an_eighth_to_plain_routes_and_a_quarter_to_each_other() {
+        for instances in [8, 16, 17, 100, 2000] {
+            for first in [Use::Render, Use::Stream, Use::Loader, Use::Action, Use::Room] {
+                let account = Account::new(instances);
+                let mut taken = Vec::new();
+                let rest = ALL.into_iter().filter(|of| *of != Use::Event && *of != first);
+                let held: Vec<Use> = std::iter::once(first).chain(rest).collect();
+                let counts = fill(&account, &held, &mut taken);
+                assert!(counts[0] >= 1 && counts[0] <= instances / 2, "{instances} {first:?} {counts:?}");
+                let plain = fill(&account, &[Use::Event], &mut taken)[0];
+                assert!(plain >= instances / 8, "{instances} after {first:?} {counts:?}: {plain} for plain routes");
+            }
+            let account = Account::new(instances);
+            let mut taken = Vec::new();
+            fill(&account, &[Use::Stream, Use::Loader, Use::Action], &mut taken);
+            assert!(fill(&account, &[Use::Room], &mut taken)[0] >= instances / 4, "{instances}: rooms beside clients");
+        }
+    }
+
+    #[test]
+    fn every_use_has_an_instance_even_of_few() {
+        for instances in 1..8 {
+            for of in ALL {
+                let account = Account::new(instances);
+                assert!(try_permit(&account, of).is_some(), "{of:?} of {instances}");
+            }
+        }
+        let account = Account::new(3);
+        let mut taken = Vec::new();
+        let held = fill(&account, &[Use::Stream, Use::Room, Use::Action, Use::Loader, Use::Render], &mut taken);
+        assert_eq!((held.iter().sum::<usize>(), fill(&account, &[Use::Event], &mut taken)[0]), (3, 0), "{held:?}");
+    }
+
+    struct Stack(Mutex<Vec<Slot>>);
+
+    impl Idle for Stack {
+        fn yield_slot(&self) -> Option<Slot> {
+            self.0.lock().unwrap().pop()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_idle_instance_of_any_version_yields_its_slot() {
+        let instances = Instances::new(2);
+        let stacks = [(); 2].map(|()| Arc::new(Stack(Mutex::default())));
+        for stack in &stacks {
+            let idle: Weak<Stack> = Arc::downgrade(stack);
+            instances.0.register(idle);
+            stack.0.lock().unwrap().push(instances.0.reserve().await.unwrap());
+        }
+        let (_one, two) = (instances.0.reserve().await.unwrap(), instances.0.reserve().await.unwrap());
+        assert_eq!((instances.count(), instances.shed_idle()), (2, 0));
+        assert!(instances.0.try_reserve().is_none(), "none is idle");
+        drop(two);
+        assert!(instances.0.try_reserve().is_some());
+    }
+}
