@@ -2,7 +2,7 @@
 //! meanwhile; the [`Rule`] says when that is too slow. Time in which the host does not wait counts for nothing: a guest that does not
 //! read, or a feed without events, is not the client's fault. The owner of the connection has the clock and the timer.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
     net::TcpStream,
@@ -152,8 +152,8 @@ pub(crate) fn bound_silence(socket: &TcpStream, within: Duration) {
 }
 
 /// Resolves when the server begins to go away.
-pub(crate) fn stopped(mut stopping: tokio::sync::watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async move { _ = stopping.wait_for(|stopping| *stopping).await }
+pub(crate) async fn stopped(mut stopping: tokio::sync::watch::Receiver<bool>) {
+    _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{ConnId, RoomId};
-use tidegate_wasm::Dir;
+use tidegate_wasm::{Dir, Grant};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.\n\n\
@@ -282,9 +282,9 @@ pub(crate) struct LoadArgs {
     /// A directory to read; with ::rw to write as well
     #[arg(long, value_name = "HOST::GUEST[::rw]", value_parser = dir, help_heading = "Grants (an app has nothing else)")]
     dir: Vec<Dir>,
-    /// A host to send requests to
-    #[arg(long, value_name = "HOST", value_parser = grant::outbound, help_heading = "Grants (an app has nothing else)")]
-    allow_outbound: Vec<String>,
+    /// A host to send requests to: https unless it begins with http://; with ::private it may lead to private addresses
+    #[arg(long, value_name = "[SCHEME://]HOST[:PORT][::private]", value_parser = Grant::parse, help_heading = "Grants (an app has nothing else)")]
+    allow_outbound: Vec<Grant>,
 
     /// Where to keep it [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
     #[arg(long, value_name = "DIR", env = "TIDEGATE_CACHE_DIR", hide_env_values = true, help_heading = "Compiled code")]
@@ -496,7 +496,7 @@ impl LoadArgs {
             config.grant_env(variable.clone());
         }
         config.app.dirs.extend(self.dir.iter().cloned());
-        config.app.outbound.extend(self.allow_outbound.iter().cloned());
+        config.app.outbound.grants.extend(self.allow_outbound.iter().cloned());
         config.app.cache = self.cache();
         Ok(config)
     }

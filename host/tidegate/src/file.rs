@@ -73,10 +73,28 @@ fn read(value: &DeValue<'_>) -> Result<Value, String> {
     };
     let value = match value {
         DeValue::Boolean(flag) => Some(Value::Flag(*flag)),
+        DeValue::Array(items) if items.iter().any(|item| matches!(item.get_ref(), DeValue::Table(_))) => {
+            let hosts = items.iter().map(|item| text(item.get_ref()).or_else(|| host(item.get_ref())));
+            hosts.collect::<Option<_>>().map(Value::Hosts)
+        }
         DeValue::Array(items) => items.iter().map(|item| text(item.get_ref())).collect::<Option<_>>().map(Value::List),
         other => text(other).map(Value::Text),
     };
     value.ok_or_else(|| "write a string, a number, true, false, or a list of strings".into())
+}
+
+/// `{ host = "db.internal", private = true }` as "db.internal::private"; `private` may be left out.
+fn host(value: &DeValue<'_>) -> Option<String> {
+    let DeValue::Table(table) = value else { return None };
+    let (mut host, mut private) = (None, false);
+    for (key, value) in table.iter() {
+        match (&**key.get_ref(), value.get_ref()) {
+            ("host", DeValue::String(text)) => host = Some(text),
+            ("private", DeValue::Boolean(flag)) => private = *flag,
+            _ => return None,
+        }
+    }
+    host.map(|host| if private { format!("{host}::private") } else { host.to_string() })
 }
 
 fn unknown_section(name: &str) -> String {
@@ -139,9 +157,12 @@ mod tests {
                 "2: env: TIDEGATE_NEVER_SET is not set here: set it, or write \"TIDEGATE_NEVER_SET=VALUE\"",
             ),
             (
-                "[grants]\noutbound = [\"https://a.example\"]",
-                "2: outbound: \"https://a.example\" is no host: write its name alone, as in \"api.example.com\"",
+                "[grants]\noutbound = [\"https://a.example/path\"]",
+                "2: outbound: \"https://a.example/path\" is not a host: write [SCHEME://]HOST[:PORT][::private], as in \"api.example.com\" \
+                 (https, port 443) or \"http://db.internal:8080::private\"",
             ),
+            ("[grants]\noutbound = [{ name = \"a.example\" }]", "2: outbound: write a string, a number, true, false, or a list of strings"),
+            ("[grants]\nenv = [{ host = \"a.example\" }]", "2: env: write a list of strings, as in [\"one\", \"two\"]"),
         ];
         for (text, expected) in cases {
             assert_eq!(read(text).map(drop).map_err(|wrong| wrong.to_string()), Err(expected.to_owned()), "{text:?}");
@@ -171,7 +192,7 @@ mod tests {
             [grants]
             env = ["A=1", "A=2"]
             dirs = ["src::/src"]
-            outbound = ["a.example", "localhost:1"]
+            outbound = ["a.example", { host = "http://db.internal:1", private = true }, { host = "b.example" }]
             [topics]
             drop_oldest = ["prices/*"]
             "#,
@@ -186,7 +207,8 @@ mod tests {
         assert_eq!(config.limits, limits);
         assert_eq!(config.app.memory_bytes_max, 1_000_000);
         assert_eq!(config.app.env, [("A".to_owned(), "2".to_owned())]);
-        assert_eq!(config.app.outbound, ["a.example", "localhost:1"]);
+        let grants: Vec<String> = config.app.outbound.grants.iter().map(|grant| grant.to_string()).collect();
+        assert_eq!(grants, ["https://a.example:443", "http://db.internal:1::private", "https://b.example:443"]);
         assert_eq!((config.app.dirs.len(), config.topics.drop_oldest.len()), (1, 1));
     }
 

@@ -30,12 +30,6 @@ pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
     Ok(Dir { host: directory(host, base)?, guest: guest.to_owned(), writable })
 }
 
-/// A host that the app may reach: "api.example.com", "localhost:3000".
-pub(crate) fn outbound(text: &str) -> Result<String, String> {
-    let is_host = !text.is_empty() && !text.contains(['/', ' ', '@', '?', '*']);
-    if is_host { Ok(text.to_owned()) } else { Err(format!("{text:?} is no host: write its name alone, as in \"api.example.com\"")) }
-}
-
 /// A directory of files to serve.
 pub(crate) fn assets(text: &str, base: &Path) -> Result<PathBuf, String> {
     directory(text, base)

@@ -7,6 +7,7 @@ use crate::{
 };
 use std::{path::Path, time::Duration};
 use tidegate_edge::Origins;
+use tidegate_wasm::{Authority, Grant};
 
 /// One key.
 pub(crate) struct Key {
@@ -34,6 +35,8 @@ pub(crate) enum Value {
     Text(String),
     Flag(bool),
     List(Vec<String>),
+    /// A list in which a table stands for a host: `{ host = "db.internal", private = true }`, here as "db.internal::private".
+    Hosts(Vec<String>),
 }
 
 /// More threads serve nobody better.
@@ -114,12 +117,16 @@ pub(crate) const KEYS: &[Key] = keys! {
     cpu: Time(|config| &mut config.app.cpu_max),
     wall: Time(|config| &mut config.app.wall_max),
     file: Own(|config, value, _| put(&mut config.app.component_bytes_max, quantity::size(&value.text()?).map(|bytes| bytes as u64))),
+    outbound_silence_max: Time(|config| &mut config.app.outbound.silence_max),
+    outbound_bytes_max: Own(|config, value, _| put(&mut config.app.outbound.body_bytes_max, quantity::size(&value.text()?).map(|bytes| bytes as u64))),
+    outbound_requests_max: Count(|config| &mut config.app.outbound.requests_max),
     reuse_foreign: Own(|config, value, _| put(&mut config.app.reuse_foreign, value.flag())),
 
     [grants]
     env: Own(|config, value, _| value.list()?.iter().try_for_each(|text| grant::env(text).map(|env| config.grant_env(env)))),
     dirs: Own(|config, value, base| add(&mut config.app.dirs, value.list()?.iter().map(|text| grant::dir(text, base)))),
-    outbound: Own(|config, value, _| add(&mut config.app.outbound, value.list()?.iter().map(|text| grant::outbound(text)))),
+    outbound: Own(|config, value, _| add(&mut config.app.outbound.grants, value.hosts()?.iter().map(|text| Grant::parse(text)))),
+    ca: Own(|config, value, base| put(&mut config.app.outbound.authorities, Authority::read(&base.join(value.text()?)))),
 
     [topics]
     drop_oldest: Own(|config, value, _| put(&mut config.topics.drop_oldest, value.list())),
@@ -160,21 +167,28 @@ impl Value {
     fn text(self) -> Result<String, String> {
         match self {
             Value::Text(text) => Ok(text),
-            Value::Flag(_) | Value::List(_) => Err("write one value, as a string or a number".into()),
+            Value::Flag(_) | Value::List(_) | Value::Hosts(_) => Err("write one value, as a string or a number".into()),
         }
     }
 
     fn flag(self) -> Result<bool, String> {
         match self {
             Value::Flag(flag) => Ok(flag),
-            Value::Text(_) | Value::List(_) => Err("write true or false".into()),
+            Value::Text(_) | Value::List(_) | Value::Hosts(_) => Err("write true or false".into()),
         }
     }
 
     fn list(self) -> Result<Vec<String>, String> {
         match self {
             Value::List(list) => Ok(list),
-            Value::Text(_) | Value::Flag(_) => Err("write a list of strings, as in [\"one\", \"two\"]".into()),
+            Value::Text(_) | Value::Flag(_) | Value::Hosts(_) => Err("write a list of strings, as in [\"one\", \"two\"]".into()),
+        }
+    }
+
+    fn hosts(self) -> Result<Vec<String>, String> {
+        match self {
+            Value::Hosts(hosts) => Ok(hosts),
+            other => other.list(),
         }
     }
 

@@ -136,7 +136,7 @@ fn grants(config: &Config) -> Vec<String> {
     let mode = |dir: &Dir| if dir.writable { "read and write" } else { "read only" };
     let env = app.env.iter().map(|(name, _)| format!("variable {name}"));
     let dirs = app.dirs.iter().map(|dir| format!("directory {} as {}, {}", dir.host.display(), dir.guest, mode(dir)));
-    env.chain(dirs).chain(app.outbound.iter().map(|host| format!("requests to {host}"))).collect()
+    env.chain(dirs).chain(app.outbound.grants.iter().map(|grant| format!("requests to {grant}"))).collect()
 }
 
 fn changed_limits(config: &Config) -> Vec<String> {

@@ -160,9 +160,12 @@ impl Site {
         swapped
     }
 
-    /// What the versions to come may use.
+    /// What the versions to come may use. The server listens where it did before.
     pub(crate) fn set_options(&self, options: Options) {
-        *self.options() = options;
+        let mut present = self.options();
+        let own = present.outbound.own.clone();
+        *present = options;
+        present.outbound.own = own;
     }
 
     fn options(&self) -> MutexGuard<'_, Options> {

@@ -47,14 +47,15 @@ const FLOORS: [(&str, &[&str]); 5] = [
     ("tidegate-cli", &["tidegate-hub", "tidegate-edge", "tidegate-wasm", "tidegate-disk"]),
 ];
 
-/// Heavy dependencies have one owner each. A star stands for any ending.
-const OWNERS: [(&str, &str); 14] = [
+/// Heavy dependencies have one owner each. A star stands for any ending. Of hyper-util, edge uses what serves and wasm its client.
+const OWNERS: [(&str, &str); 15] = [
     ("fjall", "tidegate-disk"),
     ("wasmtime*", "tidegate-wasm"),
     ("wasm-*", "tidegate-wasm"),
     ("hyper", "tidegate-edge"),
-    ("hyper-util", "tidegate-edge"),
     ("hyper-staticfile", "tidegate-edge"),
+    ("hyper-rustls", "tidegate-wasm"),
+    ("rustls*", "tidegate-wasm"),
     ("tokio-tungstenite", "tidegate-edge"),
     ("tungstenite", "tidegate-edge"),
     ("clap", "tidegate-cli"),

@@ -4,19 +4,9 @@ mod support;
 
 use reqwest::Client;
 use std::{fs, os::unix::fs::symlink, path::Path};
-use support::{
-    Tidegate,
-    client::{Raw, soon},
-    component,
-    fixture::Fixture,
-    tidegate,
-};
+use support::{Tidegate, client::soon, component, fixture::Fixture, tidegate};
 use tempfile::TempDir;
 use tidegate_hub::Target;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-};
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
@@ -114,51 +104,4 @@ fn an_import_that_nothing_grants_is_named_with_what_would_grant_it() {
             assert!(report.contains(&format!("= help: {advice}\n")), "{report}");
         }
     }
-}
-
-/// Answers every request with what it was asked; its address.
-async fn other_server() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    (listener, address)
-}
-
-/// The head of the request that comes next, which is answered.
-async fn answer_one(listener: &TcpListener) -> String {
-    let (mut stream, _) = soon("the errand", listener.accept()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(soon("the head", stream.read_u8()).await.unwrap());
-    }
-    stream.write_all(b"HTTP/1.1 203 Fine\r\ncontent-length: 5\r\n\r\nthere").await.unwrap();
-    String::from_utf8(head).unwrap()
-}
-
-#[tokio::test]
-async fn a_request_goes_to_the_host_that_was_granted_and_to_no_other() {
-    let ((granted, address), (other, elsewhere)) = (other_server().await, other_server().await);
-    let server = Tidegate::serve(&component("errand"), &["--allow-outbound", &address, "--allow-outbound", "localhost"]);
-    let fetch = format!("/fetch?authority={address}");
-    let (answer, head) = tokio::join!(get(&server, &fetch), answer_one(&granted));
-    assert_eq!(answer, (200, "203 there".into()));
-    assert!(head.starts_with("GET /errand HTTP/1.1\r\n") && head.to_lowercase().contains(&format!("host: {address}\r\n")), "{head}");
-
-    let port = elsewhere.split_once(':').unwrap().1;
-    let refused = [
-        (elsewhere.clone(), "grant it with --allow-outbound"),
-        (format!("user@{address}"), ""),
-        // A name that was granted without its port must not lead to this machine.
-        (format!("localhost:{port}"), "it leads to a private address"),
-    ];
-    for (authority, told) in refused {
-        let (status, text) = get(&server, &format!("/fetch?authority={authority}")).await;
-        assert_eq!(status, 502, "{authority}: {text}");
-        server.wait_for(told);
-    }
-    drop(server);
-    // Whoever had connected would be in the queue.
-    let mut probe = Raw::connect(&elsewhere).await;
-    let (mut first, _) = soon("the probe", other.accept()).await.unwrap();
-    probe.write("x").await;
-    assert_eq!(soon("the probe", first.read_u8()).await.unwrap(), b'x', "nobody came before the probe");
 }

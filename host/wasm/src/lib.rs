@@ -44,6 +44,7 @@ pub use guest::Guest;
 pub use instances::Instances;
 pub use load::{Compiled, Loaded, Origin, compile, load};
 pub use load_error::LoadError;
+pub use outbound::{Authority, Grant, OutboundOptions, OwnAddress};
 
 use std::{path::PathBuf, time::Duration};
 
@@ -65,8 +66,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Directories.
     pub dirs: Vec<Dir>,
-    /// Hosts, each with or without a port, that requests may be sent to.
-    pub outbound: Vec<String>,
+    /// Requests that it may send.
+    pub outbound: OutboundOptions,
     /// Where compiled code is kept.
     pub cache: Option<PathBuf>,
     /// Whether an instance of a component without a manifest serves more than one request, one after the other; such
@@ -89,7 +90,7 @@ impl Default for Options {
             component_bytes_max: 256 << 20,
             env: Vec::new(),
             dirs: Vec::new(),
-            outbound: Vec::new(),
+            outbound: OutboundOptions::default(),
             cache: None,
             reuse_foreign: false,
             quick: false,

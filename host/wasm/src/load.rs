@@ -306,7 +306,7 @@ fn check_import(import: &str, options: &Options) -> Result<(), LoadError> {
     let refuse = |advice| Err(LoadError::NotGranted(import.to_owned(), advice));
     let name = import.split('@').next().unwrap_or(import);
     match name {
-        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.is_empty() => {
+        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.grants.is_empty() => {
             refuse("name the hosts that the app may reach with --allow-outbound HOST")
         }
         "wasi:http/outgoing-handler" | "wasi:http/client" | "wasi:http/types" => Ok(()),

@@ -1,43 +1,131 @@
-//! Which hosts an app may send requests to.
+//! Outbound HTTP of guests: which hosts a request may go to, and the client that sends it.
+//!
+//! A request passes two gates. Its target, read as scheme, host and port, has to be one that was granted (`destination`). Then a
+//! connector resolves the name once and connects to one of the addresses that the grant allows (`connect`, `address`): without
+//! `private` only public ones, and never the address at which this server listens. Both hold for every connection, since the
+//! pool (`client`) opens connections by that connector alone. Redirects are not followed: a guest that follows one sends a new
+//! request, which passes the same gates.
 
-use http_body_util::BodyExt;
-use std::{net::IpAddr, sync::Arc};
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks, default_send_request};
+mod address;
+mod client;
+mod connect;
+mod destination;
 
-type Work = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Sent = Result<(http::Response<WasiBody>, Work), Error>;
+pub use connect::OwnAddress;
+pub use destination::Grant;
 
-/// The hosts that were granted by name, each with or without a port. A name that leads to an address of this
-/// machine or network is refused unless the grant names that port as well, or the address itself; the name is
-/// looked up once more for the connection, so this is a net for accidents, not a firewall.
+use client::{Bounds, Failure, HttpClient};
+use connect::{Connector, SystemResolver};
+use destination::Destination;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// Outbound HTTP of an app. A plain struct: take the default, which grants nothing, and change what you must.
+#[derive(Clone, Debug)]
+pub struct OutboundOptions {
+    /// Hosts that requests may be sent to.
+    pub grants: Vec<Grant>,
+    /// Certificates of authorities that are trusted beside the system's.
+    pub authorities: Vec<Authority>,
+    /// Time without progress: to the head of a response once its request is sent, and between two pieces of its body. A guest may
+    /// ask for less.
+    pub silence_max: Duration,
+    /// Bytes of one response's body.
+    pub body_bytes_max: u64,
+    /// Requests in progress at a time; one more waits for up to ten seconds, then fails with `connection-limit-reached`.
+    pub requests_max: usize,
+    /// This server's own address, which no request reaches.
+    pub own: OwnAddress,
+}
+
+impl Default for OutboundOptions {
+    fn default() -> OutboundOptions {
+        OutboundOptions {
+            grants: Vec::new(),
+            authorities: Vec::new(),
+            silence_max: Duration::from_secs(30),
+            body_bytes_max: 100 << 20,
+            requests_max: 128,
+            own: OwnAddress::default(),
+        }
+    }
+}
+
+/// The certificate of an authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authority(CertificateDer<'static>);
+
+impl Authority {
+    /// All certificates of a PEM file.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the file.
+    pub fn read(path: &Path) -> Result<Vec<Authority>, String> {
+        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        match certificates {
+            Ok(certificates) if certificates.is_empty() => Err(format!("{} has no certificate in PEM", path.display())),
+            Ok(certificates) => Ok(certificates.into_iter().map(Authority).collect()),
+            Err(error) => Err(format!("can't read certificates from {}: {error}", path.display())),
+        }
+    }
+}
+
+/// What the instances of one app version share for their requests. The client is made by the first request.
 #[derive(Clone)]
-pub(crate) struct Outbound {
-    granted: Arc<[String]>,
+pub(crate) struct Outbound(Arc<Shared>);
+
+struct Shared {
+    options: OutboundOptions,
+    connector: Connector,
+    client: OnceLock<HttpClient>,
 }
 
 impl Outbound {
-    pub(crate) fn new(granted: &[String]) -> Outbound {
-        Outbound { granted: granted.iter().map(|host| host.to_ascii_lowercase()).collect() }
-    }
-
-    /// Whether the authority was granted, and whether by its port or address too.
-    fn grant(&self, authority: &http::uri::Authority) -> Option<Exact> {
-        let (whole, host) = (authority.as_str().to_ascii_lowercase(), authority.host().to_ascii_lowercase());
-        if whole.contains('@') {
-            return None;
-        }
-        let is_address = host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-        let mut granted = self.granted.iter();
-        if self.granted.contains(&whole) && (authority.port().is_some() || is_address) {
-            return Some(Exact(true));
-        }
-        granted.any(|granted| *granted == host).then_some(Exact(is_address))
+    pub(crate) fn new(options: &OutboundOptions) -> Outbound {
+        let connector = Connector::new(options.grants.clone(), options.own.clone(), SystemResolver);
+        Outbound(Arc::new(Shared { options: options.clone(), connector, client: OnceLock::new() }))
     }
 }
 
-/// The grant names the very place, so that it may be a private one.
-#[derive(Debug, PartialEq, Eq)]
-struct Exact(bool);
+impl Shared {
+    fn client(&self) -> &HttpClient {
+        self.client.get_or_init(|| {
+            let OutboundOptions { silence_max, body_bytes_max, requests_max, authorities, .. } = &self.options;
+            let authorities: Vec<_> = authorities.iter().map(|Authority(certificate)| certificate.clone()).collect();
+            let bounds = Bounds { silence_max: *silence_max, body_bytes_max: *body_bytes_max, requests_max: *requests_max };
+            HttpClient::new(self.connector.clone(), &authorities, bounds)
+        })
+    }
+
+    async fn send(&self, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> Result<http::Response<WasiBody>, Error> {
+        let Some(destination) = Destination::of(request.uri()) else {
+            tracing::warn!(target: "app", "a request was refused: its target is not a scheme, a host and a port");
+            return Err(Error::HttpRequestUriInvalid);
+        };
+        if !self.connector.is_granted(&destination) {
+            tracing::warn!(target: "app", "a request to {destination} was refused: grant it with --allow-outbound {destination}");
+            return Err(Error::HttpRequestDenied);
+        }
+        self.client().send(&destination, request, options).await.map_err(|failure| match failure {
+            Failure::Refused(reason, code) => {
+                tracing::warn!(
+                    target: "app",
+                    "a request to {destination} was refused: {reason}; --allow-outbound {destination}::private lets it lead inside"
+                );
+                code
+            }
+            Failure::Other(code) => code,
+        })
+    }
+}
+
+type Work = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Result<(http::Response<WasiBody>, Work), Error>;
 
 impl WasiHttpHooks for Outbound {
     fn send_request(
@@ -46,83 +134,11 @@ impl WasiHttpHooks for Outbound {
         options: Option<RequestOptions>,
         _: Work,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let grant = request.uri().authority().and_then(|authority| self.grant(authority));
+        let shared = self.0.clone();
         Box::new(async move {
-            let Some(Exact(exact)) = grant else {
-                tracing::warn!(target: "app", "a request to {} was refused: grant it with --allow-outbound", request.uri());
-                return Err(Error::HttpRequestDenied);
-            };
-            if !exact && leads_inside(request.uri()).await {
-                tracing::warn!(target: "app", "a request to {} was refused: it leads to a private address; grant it with its port", request.uri());
-                return Err(Error::DestinationIpProhibited);
-            }
-            let (response, work) = default_send_request(request, options).await?;
-            Ok((response.map(BodyExt::boxed_unsync), Box::new(work) as Work))
+            let response = shared.send(request, options).await?;
+            // The pool drives its connections itself.
+            Ok((response, Box::new(async { Ok(()) }) as Work))
         })
-    }
-}
-
-async fn leads_inside(uri: &http::Uri) -> bool {
-    let Some(host) = uri.host() else { return true };
-    match tokio::net::lookup_host((host.trim_matches(['[', ']']), 0)).await {
-        Ok(mut addresses) => addresses.any(|address| is_inside(address.ip())),
-        Err(_) => false, // the request itself will say so
-    }
-}
-
-/// Loopback, private, link-local (where clouds keep their metadata), or no single host.
-fn is_inside(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            v4.is_loopback() || v4.is_private() || v4.is_link_local() || v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_unspecified() || v6.is_multicast()
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_granted_hosts_are_reached() {
-        let outbound = Outbound::new(&["api.example.com".into(), "localhost:3000".into(), "10.0.0.1".into()]);
-        let cases = [
-            ("api.example.com", Some(Exact(false))),
-            ("API.example.com:8443", Some(Exact(false))),
-            ("localhost:3000", Some(Exact(true))),
-            ("localhost:3001", None),
-            ("localhost", None),
-            ("10.0.0.1:80", Some(Exact(true))),
-            ("evil.example.com", None),
-            ("api.example.com.evil.org", None),
-        ];
-        for (authority, grant) in cases {
-            assert_eq!(outbound.grant(&authority.parse().unwrap()), grant, "{authority}");
-        }
-        assert_eq!(outbound.grant(&"evil@api.example.com".parse().unwrap()), None);
-    }
-
-    #[test]
-    fn addresses_inside_are_known() {
-        for inside in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "192.168.0.1",
-            "172.16.0.1",
-            "169.254.169.254",
-            "0.0.0.0",
-            "::1",
-            "fd00::1",
-            "fe80::1",
-            "::ffff:127.0.0.1",
-        ] {
-            assert!(is_inside(inside.parse().unwrap()), "{inside}");
-        }
-        for outside in ["93.184.216.34", "2606:2800:220:1::1"] {
-            assert!(!is_inside(outside.parse().unwrap()), "{outside}");
-        }
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     instances::{Account, Idle, Instances, Permit, Slot, Use},
     machine::Machine,
     meter::{Meter, TICK},
+    outbound::Outbound,
     state::State,
 };
 use std::{
@@ -48,6 +49,7 @@ pub(crate) struct Pool {
     pre: InstancePre<State>,
     interfaces: Interfaces,
     options: Options,
+    outbound: Outbound,
     hub: Option<Arc<Hub>>,
     manifest: Option<Arc<Manifest>>,
     idle: Arc<IdleStack>,
@@ -239,7 +241,8 @@ impl Pool {
         }));
         // Until it is connected, one instance is asked for the manifest.
         let account = Account::new(1);
-        Pool { machine, pre, interfaces, options, hub: None, manifest: None, idle, account }
+        let outbound = Outbound::new(&options.outbound);
+        Pool { machine, pre, interfaces, options, outbound, hub: None, manifest: None, idle, account }
     }
 
     /// What the instances that are made from now on talk to, which routes are theirs, and where they are counted.
@@ -320,7 +323,7 @@ impl Pool {
     /// A store with every limit set.
     fn store(&self) -> wasmtime::Result<Store<State>> {
         let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max);
-        let state = State::new(&self.options, self.hub.clone(), self.manifest.clone(), self.account.clone(), meter)?;
+        let state = State::new(&self.options, self.outbound.clone(), self.hub.clone(), self.manifest.clone(), self.account.clone(), meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(64 << 20);

@@ -42,6 +42,7 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(
         options: &Options,
+        outbound: Outbound,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
         account: Arc<Account>,
@@ -55,7 +56,7 @@ impl State {
             table,
             wasi: wasi(options, &now, manifest.as_ref())?,
             http: WasiHttpCtx::new(),
-            outbound: Outbound::new(&options.outbound),
+            outbound,
             scope: hub.map(Scope::App),
             failure: None,
             memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false, bytes: 0, growing: 0, account },

@@ -47,6 +47,7 @@ impl Serving {
     pub(crate) async fn open(app: &Path, config: &Config, loaded: Loaded, table: Table) -> Result<Serving, Failure> {
         assemble::raise_open_files();
         let listener = config.listen.open()?;
+        config.app.outbound.own.set(listener.local_addr()?);
         let workers = assemble::workers(config.workers)?;
         let (stop, wishes) = assemble::signals()?;
         let compiled = loaded.compiled();
