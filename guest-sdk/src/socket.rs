@@ -63,7 +63,8 @@ pub trait Socket {
         async { Ok(()) }
     }
 
-    /// Once, after the end of a connection that was opened.
+    /// Exactly once after the end of a connection that [`open`](Socket::open) was called for, also if the client left in the middle of
+    /// that. It comes later while every instance is busy, and not again if it fails.
     fn close(&self, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
         let _ = (conn, info);
         async { Ok(()) }

@@ -5,10 +5,11 @@ use super::{
     call::{Call, Opened},
     client::Client,
     listener::Listener,
-    stage::{Membership, Stage},
+    stage::{Membership, Stage, Undone},
 };
 use crate::{
-    App, CloseInfo, Conn, Message, Publication,
+    App, CloseInfo, Conn, Cx, Message, Publication,
+    room::Live,
     world::{self, Handle, outward},
 };
 use std::{rc::Rc, sync::Arc};
@@ -312,8 +313,14 @@ impl Server {
         match client.room.clone() {
             None => _ = self.stage.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info))),
             Some(room) => {
-                let leaves = Membership::Leaves(Arc::clone(&opened));
-                self.stage.room_event(&room, leaves, |live, cx, _| Conn::lend(handle, |conn| live.close(cx, conn, info)));
+                // As in the host, it is tried again if it did not become durable.
+                loop {
+                    let (leaves, handle, info) = (Membership::Leaves(Arc::clone(&opened)), handle.again(), info.clone());
+                    let close = |live: &mut dyn Live, cx: &Cx, _: &_| Conn::lend(handle, |conn| live.close(cx, conn, info));
+                    if !matches!(self.stage.try_room_event(&room, leaves, close), Err(Undone::Commit)) {
+                        break;
+                    }
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{
-    Alarm, Conn, Engine as _, EngineError, Hub, Limits, RoomId, Scope, TopicPolicy, Transaction, auto_response::Automatic,
+    Alarm, Conn, Engine as _, EngineError, Hub, Limits, Now, RoomId, Scope, TopicPolicy, Transaction, auto_response::Automatic,
     limits::ALARM_RETRY, testing::Memory,
 };
 
@@ -218,7 +218,7 @@ impl Stage {
 
     pub(super) fn set_now(&self, now: SystemTime) {
         self.rooms.borrow_mut().now = now;
-        self.hub.tick(unix_ms(now));
+        self.hub.tick(Now::at(unix_ms(now)));
     }
 
     /// The next alarm that is due by then: when, whose it is, and what it is.
@@ -253,7 +253,7 @@ impl Stage {
 
 fn commit(transaction: &Transaction) -> Result<(), EngineError> {
     match pin!(transaction.commit()).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome.map(|_| ()),
+        Poll::Ready(outcome) => outcome,
         Poll::Pending => unreachable!("the storage is in memory"),
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::{
     answer::{ACCESS, Place, log_fault},
+    closing,
+    closings::Closing,
     lifeline::Lifeline,
     pace::{Meter, Rule, Socket},
     server::{Server, Version},
@@ -18,7 +20,7 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    Call, Close, Fault, Opened, Request, Session,
+    Call, Close, CloseInfo, Fault, Opened, Request, Session,
     outbox::Sink,
     session::{Due, Event},
 };
@@ -37,11 +39,15 @@ pub(crate) struct Connection<Io> {
     session: Session,
     conn: Opened,
     server: Arc<Server>,
-    _lifeline: Lifeline,
+    lifeline: Lifeline,
     first: Option<Box<First>>,
     /// What the call is for, in development.
     event: Option<String>,
     call: Option<Call<'static, ()>>,
+    /// Whether that call is the on-open.
+    opening: bool,
+    /// How it ended, for its last event: that is delivered without the socket.
+    ended: Option<CloseInfo>,
     reading: Reading,
     /// The socket takes no more for now; what waits in the outbox waits for that.
     stuck: bool,
@@ -134,10 +140,12 @@ impl<Io: Socket> Connection<Io> {
             wire,
             conn,
             server,
-            _lifeline: lifeline,
+            lifeline,
             first,
             event: None,
             call: None,
+            opening: false,
+            ended: None,
             reading: Reading::Frames,
             stuck: false,
             clock: None,
@@ -238,10 +246,15 @@ impl<Io: Socket> Connection<Io> {
                 let Some(event) = self.session.next_call() else { break };
                 // What the app sends now is looked at behind the call: nobody has to wake us for it.
                 self.conn.outbox().unwatch();
+                self.opening = matches!(event, Event::Open);
                 self.call = Some(self.begin(event));
             }
             let Some(Poll::Ready(outcome)) = self.call.as_mut().map(|call| call.as_mut().poll(cx)) else { break };
             self.call = None;
+            // A room says itself when the app is called.
+            if self.opening && self.conn.room().is_none() && !outcome.as_ref().is_err_and(Fault::is_of_host) {
+                self.conn.handle_opening();
+            }
             self.session.handle_returned(outcome.is_ok());
             if let Err(fault) = outcome {
                 self.handle_fault(&fault);
@@ -259,7 +272,7 @@ impl<Io: Socket> Connection<Io> {
         self.log_access(&event);
         match event {
             // No version that is served has a handler for it.
-            Event::Messages(_) | Event::Close(_) if is_gone() => Box::pin(async { Ok(()) }),
+            Event::Messages(_) if is_gone() => Box::pin(async { Ok(()) }),
             Event::Open => match self.first.take() {
                 Some(first) => first.version.app.clone().open(conn, first.request),
                 None => Box::pin(async { Ok(()) }),
@@ -273,9 +286,8 @@ impl<Io: Socket> Connection<Io> {
                 }
             }
             Event::Close(info) => {
-                // Nobody is there any more: what is sent or published to it now is refused, not queued.
-                conn.outbox().abandon();
-                version.app.clone().close(conn, info)
+                self.ended = Some(info);
+                Box::pin(async { Ok(()) })
             }
         }
     }
@@ -507,6 +519,14 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
+    /// The app is owed the last event of a connection that it was told of.
+    fn hand_over(&mut self) {
+        if let Some(info) = self.ended.take().filter(|_| self.conn.has_opened()) {
+            let closing = Closing { conn: self.conn.hand_over(), info, _lifeline: self.lifeline.clone() };
+            tokio::spawn(closing::deliver(self.server.clone(), closing));
+        }
+    }
+
     fn end(&mut self) {
         self.reading = Reading::Gone;
         self.session.handle_disconnect();
@@ -532,6 +552,9 @@ impl<Io: Socket> Future for Connection<Io> {
         let outside = self.look_outside(cx.waker());
         let poll = self.poll_all(cx, &mut Context::from_waker(&outside.waker));
         self.outside = Some(outside);
+        if poll.is_ready() {
+            self.hand_over();
+        }
         poll
     }
 }

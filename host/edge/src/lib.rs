@@ -21,6 +21,7 @@
 //! assert!(drained.in_time);
 //! ```
 
+mod closings;
 mod server;
 mod accept;
 mod local;
@@ -31,6 +32,7 @@ mod http1;
 mod handshake;
 mod origin;
 mod upgrade;
+mod closing;
 mod connection;
 mod wire;
 mod fragments;

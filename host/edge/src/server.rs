@@ -1,6 +1,6 @@
 //! What every connection of a served app needs.
 
-use crate::{Origins, Pages, assets::Assets};
+use crate::{Origins, Pages, assets::Assets, closings::Closings};
 use std::{
     path::PathBuf,
     sync::{Arc, RwLock},
@@ -82,6 +82,8 @@ pub struct Server {
     current: RwLock<Arc<Version>>,
     pub(crate) config: Config,
     pub(crate) assets: Option<Assets>,
+    /// Connections outside of rooms whose on-close has to wait.
+    pub(crate) closings: Closings,
 }
 
 impl Server {
@@ -89,7 +91,7 @@ impl Server {
     pub fn new(hub: Arc<Hub>, first: Arc<Version>, config: Config) -> Arc<Server> {
         let assets = config.assets.as_deref().map(Assets::new);
         let current = RwLock::new(first);
-        Arc::new(Server { hub, current, config, assets })
+        Arc::new(Server { hub, current, config, assets, closings: Closings::default() })
     }
 
     /// The version that is served now. What begins with one ends with it: whoever asks keeps the answer for as long as that takes.
@@ -100,7 +102,12 @@ impl Server {
     /// From now on requests, and the events of connections, go to this version; what is in flight ends where it began.
     pub fn swap(&self, version: Arc<Version>) -> Swapped {
         let connections = self.hub.connections();
-        let sweep = || connections.close_unless(|route| version.table.has_successor(route), &route_is_gone());
+        let before = self.version();
+        let sweep = || {
+            // Their last events go to the version that had their route.
+            connections.set_last_version(|route| !version.table.has_successor(route), before.clone());
+            connections.close_unless(|route| version.table.has_successor(route), &route_is_gone())
+        };
         // Before, so that the version hears of none that it doesn't know; after, for those that came in between.
         let (_, before) = sweep();
         *self.current.write().expect("nothing panics while it holds the version") = version.clone();

@@ -60,6 +60,9 @@ pub(crate) async fn upgrade(
     };
     // The version may have changed while the app decided.
     let is_gone = opened.route().is_some_and(|route| !server.version().table.has_successor(route));
+    if is_gone {
+        opened.set_last_version(version.clone());
+    }
     let first = close.is_none().then(|| Box::new(First { version, request }));
     if let Some(close) = close.or_else(|| is_gone.then(server::route_is_gone)) {
         opened.outbox().close(close);

@@ -1,60 +1,226 @@
-//! When rooms are to be called: one queue for all of them, so that a sleeping alarm costs no task.
+//! When rooms are to be called: one index of all alarms, so that a sleeping alarm costs no task.
+//!
+//! The index says of each room what its storage has, and when the room is called next. Only [`commit`](Alarms::commit) learns an
+//! alarm: the one place where a transaction has become durable reports it, whatever committed. Calling an alarm takes nothing out of
+//! the index; the alarm is `Called` until its event has ended, and is queued again unless a commit has changed it.
+//!
+//! The first try of an alarm has a time of day. Later tries, and tries that the host could not make, have a pause: a wall clock
+//! that is set moves no pause, and one that is set back while an alarm waits for its room's turn loses none.
 
-use crate::RoomId;
-use std::collections::{BTreeSet, HashMap};
+use crate::{
+    Alarm, Now, RoomId,
+    limits::{ALARM_RETRY, ALARMS_LATE, ALARMS_LATE_MAX},
+    retry::Backoff,
+};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
-/// The next alarm of each room that has one. Times are Unix milliseconds.
+/// Invariant: each room of `by_room` stands in exactly one queue, or in none while it is `Called`.
 #[derive(Default)]
 pub(crate) struct Alarms {
-    due: BTreeSet<(u64, RoomId)>,
-    by_room: HashMap<RoomId, u64>,
+    by_room: HashMap<RoomId, Entry>,
+    /// By Unix milliseconds.
+    by_wall: BTreeSet<(u64, RoomId)>,
+    /// By monotonic milliseconds.
+    by_monotonic: BTreeSet<(u64, RoomId)>,
+}
+
+struct Entry {
+    /// As it is stored; none if a commit has failed that would have changed it, so that the storage has to be asked.
+    alarm: Option<Alarm>,
+    due: Due,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Wall(u64),
+    Monotonic(u64),
+    /// The room has the event, and has not said what became of it.
+    Called,
 }
 
 impl Alarms {
-    /// Sets, moves or takes away the room's alarm.
-    pub(crate) fn set(&mut self, room: &RoomId, at: Option<u64>) {
-        if let Some(before) = self.by_room.remove(room) {
-            self.due.remove(&(before, room.clone()));
-        }
-        if let Some(at) = at {
-            self.by_room.insert(room.clone(), at);
-            self.due.insert((at, room.clone()));
-        }
-    }
-
-    /// Sets the alarm of a room that has none.
-    pub(crate) fn set_again(&mut self, room: &RoomId, at: u64) {
-        if !self.by_room.contains_key(room) {
-            self.set(room, Some(at));
+    /// This alarm of the room is durable now. Nothing changes if it was that before: neither a pause nor a call in progress ends.
+    pub(crate) fn commit(&mut self, room: &RoomId, alarm: Option<Alarm>, now: Now) {
+        if self.by_room.get(room).and_then(|entry| entry.alarm) != alarm {
+            self.remove(room);
+            if let Some(alarm) = alarm {
+                self.insert(room, Entry { alarm: Some(alarm), due: due(alarm, now), backoff: Backoff::default() });
+            }
         }
     }
 
-    /// When the earliest is due.
-    pub(crate) fn next(&self) -> Option<u64> {
-        self.due.first().map(|(at, _)| *at)
+    /// A commit that would have changed the room's alarm has failed: the room is called soon, to find out what is stored.
+    pub(crate) fn doubt(&mut self, room: &RoomId, now: Now) {
+        let soon = Due::Monotonic(now.monotonic + Backoff::default().pause());
+        let mut entry = self.remove(room).unwrap_or(Entry { alarm: None, due: soon, backoff: Backoff::default() });
+        entry.alarm = None;
+        // The event of one that was called finds out.
+        if entry.due != Due::Called {
+            entry.due = soon;
+        }
+        self.insert(room, entry);
     }
 
-    /// Takes the earliest that is due.
-    pub(crate) fn take_due(&mut self, now: u64) -> Option<RoomId> {
-        let (at, room) = self.due.first().filter(|(at, _)| *at <= now).cloned()?;
-        self.due.remove(&(at, room.clone()));
-        self.by_room.remove(&room);
-        Some(room)
+    /// The alarm that was called could not be handed to the app, which is no fault of the app: another try after a pause of at least
+    /// this.
+    pub(crate) fn put_off(&mut self, room: &RoomId, at_least: Duration, now: Now) {
+        if let Some(mut entry) = self.remove(room) {
+            entry.due = Due::Monotonic(now.monotonic + entry.backoff.pause().max(at_least.as_millis() as u64));
+            self.insert(room, entry);
+        }
     }
+
+    /// The event of the alarm that was called has ended, and this is stored.
+    pub(crate) fn finish(&mut self, room: &RoomId, stored: Option<Alarm>, now: Now) {
+        if self.by_room.get(room).is_some_and(|entry| entry.due == Due::Called || entry.alarm.is_none()) {
+            self.remove(room);
+        }
+        self.commit(room, stored, now);
+    }
+
+    /// Whether the room was called for this very alarm, which was due then.
+    pub(crate) fn is_called(&self, room: &RoomId, alarm: Alarm) -> bool {
+        self.by_room.get(room).is_some_and(|entry| entry.due == Due::Called && entry.alarm == Some(alarm))
+    }
+
+    /// When the next one is called, in Unix milliseconds if the wall clock is not set until then.
+    pub(crate) fn next(&self, now: Now) -> Option<u64> {
+        let paused = self.by_monotonic.first().map(|(at, _)| now.wall + at.saturating_sub(now.monotonic));
+        self.by_wall.first().map(|(at, _)| *at).into_iter().chain(paused).min()
+    }
+
+    /// Rooms to call now: every alarm whose time has just come, and a few of those that are late or come again, the longest due
+    /// first. So what a start, a resumed machine or a mended storage finds overdue is spread over the next ticks.
+    pub(crate) fn call_due(&mut self, now: Now) -> Vec<RoomId> {
+        let late = now.wall.saturating_sub(ALARMS_LATE.as_millis() as u64);
+        let overdue = self.by_wall.iter().take_while(|(at, _)| *at < late && *at <= now.wall).take(ALARMS_LATE_MAX);
+        let in_time = self.by_wall.range((late, RoomId::least())..).take_while(|(at, _)| *at <= now.wall);
+        let again = self.by_monotonic.iter().take_while(|(at, _)| *at <= now.monotonic).take(ALARMS_LATE_MAX);
+        let rooms: Vec<RoomId> = overdue.chain(in_time).chain(again).map(|(_, room)| room.clone()).collect();
+        for room in &rooms {
+            if let Some(entry) = self.remove(room) {
+                self.insert(room, Entry { due: Due::Called, ..entry });
+            }
+        }
+        rooms
+    }
+
+    fn insert(&mut self, room: &RoomId, entry: Entry) {
+        match entry.due {
+            Due::Wall(at) => _ = self.by_wall.insert((at, room.clone())),
+            Due::Monotonic(at) => _ = self.by_monotonic.insert((at, room.clone())),
+            Due::Called => {}
+        }
+        self.by_room.insert(room.clone(), entry);
+    }
+
+    fn remove(&mut self, room: &RoomId) -> Option<Entry> {
+        let entry = self.by_room.remove(room)?;
+        match entry.due {
+            Due::Wall(at) => _ = self.by_wall.remove(&(at, room.clone())),
+            Due::Monotonic(at) => _ = self.by_monotonic.remove(&(at, room.clone())),
+            Due::Called => {}
+        }
+        Some(entry)
+    }
+}
+
+/// The pause before a later try is as long as it was meant to be, whatever happened to the wall clock since it was stored.
+fn due(alarm: Alarm, now: Now) -> Due {
+    match alarm.attempt {
+        0 | 1 => Due::Wall(alarm.at),
+        attempt => Due::Monotonic(now.monotonic + alarm.at.saturating_sub(now.wall).min(pause(attempt))),
+    }
+}
+
+/// Milliseconds before this try, from the second on, after the one before it failed.
+pub(crate) fn pause(attempt: u32) -> u64 {
+    (ALARM_RETRY.as_millis() as u64) << attempt.saturating_sub(2).min(16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TEA: usize = 0;
+    const MILK: usize = 1;
+    const RUM: usize = 2;
+
+    fn rooms() -> [RoomId; 3] {
+        ["tea", "milk", "rum"].map(|name| RoomId::new("chat", name).unwrap())
+    }
+
+    fn first(at: u64) -> Option<Alarm> {
+        Some(Alarm { at, attempt: 1 })
+    }
+
     #[test]
     fn alarms_come_in_their_order_and_a_moved_one_comes_once() {
-        let [tea, milk, rum] = ["tea", "milk", "rum"].map(|name| RoomId::new("chat", name).unwrap());
-        let mut alarms = Alarms::default();
-        for (room, at) in [(&tea, Some(5)), (&milk, Some(3)), (&rum, Some(1)), (&tea, Some(2)), (&rum, None)] {
-            alarms.set(room, at);
+        let (rooms, mut alarms) = (rooms(), Alarms::default());
+        for (room, at) in [(TEA, first(5)), (MILK, first(3)), (RUM, first(1)), (TEA, first(2)), (RUM, None)] {
+            alarms.commit(&rooms[room], at, Now::at(0));
         }
-        assert_eq!((alarms.take_due(1), alarms.next()), (None, Some(2)));
-        assert_eq!([alarms.take_due(9), alarms.take_due(9), alarms.take_due(9)], [Some(tea), Some(milk), None]);
+        assert_eq!((alarms.call_due(Now::at(1)), alarms.next(Now::at(1))), (vec![], Some(2)));
+        assert_eq!(alarms.call_due(Now::at(9)), [rooms[TEA].clone(), rooms[MILK].clone()]);
+        assert_eq!(alarms.call_due(Now::at(9)), [], "their events run");
+    }
+
+    #[test]
+    fn an_alarm_that_was_called_is_there_until_a_commit_takes_it_away() {
+        let ([tea, ..], mut alarms) = (rooms(), Alarms::default());
+        alarms.commit(&tea, first(5), Now::at(0));
+        assert_eq!(alarms.call_due(Now::at(5)).len(), 1);
+        // Another event of the room commits meanwhile.
+        alarms.commit(&tea, first(5), Now::at(6));
+        assert!(alarms.is_called(&tea, first(5).unwrap()));
+        alarms.finish(&tea, first(5), Now { monotonic: 7, wall: 1 });
+        assert_eq!((alarms.call_due(Now { monotonic: 8, wall: 4 }).len(), alarms.call_due(Now { monotonic: 9, wall: 5 }).len()), (0, 1));
+        alarms.commit(&tea, None, Now::at(10));
+        alarms.finish(&tea, None, Now::at(10));
+        assert_eq!(alarms.next(Now::at(10)), None);
+    }
+
+    #[test]
+    fn pauses_do_not_follow_the_wall_clock() {
+        let ([tea, milk, rum], mut alarms) = (rooms(), Alarms::default());
+        let hour = 3_600_000;
+        alarms.commit(&tea, first(hour), Now::at(hour));
+        alarms.call_due(Now::at(hour));
+        alarms.put_off(&tea, Duration::ZERO, Now::at(hour));
+        alarms.doubt(&milk, Now::at(hour));
+        alarms.commit(&rum, Some(Alarm { at: hour + 2000, attempt: 2 }), Now::at(hour));
+        for wall in [0, 9 * hour] {
+            assert_eq!(alarms.call_due(Now { monotonic: hour + 249, wall }), []);
+        }
+        let back = |monotonic| Now { monotonic: hour + monotonic, wall: 0 };
+        assert_eq!(alarms.call_due(back(250)), [milk, tea.clone()]);
+        assert_eq!((alarms.call_due(back(1999)).len(), alarms.call_due(back(2000))), (0, vec![rum]));
+        // Each further pause is longer.
+        alarms.put_off(&tea, Duration::ZERO, back(2000));
+        assert_eq!((alarms.call_due(back(2499)).len(), alarms.call_due(back(2500))), (0, vec![tea]));
+    }
+
+    #[test]
+    fn a_later_try_found_at_the_start_waits_no_longer_than_its_pause() {
+        let ([tea, ..], mut alarms) = (rooms(), Alarms::default());
+        alarms.commit(&tea, Some(Alarm { at: 9_000_000, attempt: 3 }), Now { monotonic: 10, wall: 1_000 });
+        let at = |monotonic| Now { monotonic, wall: 1_000 };
+        assert_eq!((alarms.call_due(at(4009)).len(), alarms.call_due(at(4010)).len()), (0, 1));
+    }
+
+    #[test]
+    fn those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them() {
+        let ([tea, ..], mut alarms) = (rooms(), Alarms::default());
+        for n in 0..25 {
+            alarms.commit(&RoomId::new("late", &n.to_string()).unwrap(), first(n), Now::at(0));
+        }
+        let now = Now::at(100_000);
+        alarms.commit(&tea, first(now.wall), now);
+        let called: Vec<usize> = (0..4).map(|_| alarms.call_due(now).len()).collect();
+        assert_eq!(called, [ALARMS_LATE_MAX + 1, ALARMS_LATE_MAX, 5, 0]);
     }
 }

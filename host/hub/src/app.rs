@@ -125,6 +125,17 @@ pub enum Fault {
     Closed(Duration),
 }
 
+impl Fault {
+    /// Whether it is the host that could not call the app, or could not keep what the app did. Then the app has not failed: it is no
+    /// try of an alarm and no failed wake, and what must happen is tried again. Otherwise the app was called and has failed.
+    pub fn is_of_host(&self) -> bool {
+        match self {
+            Fault::Busy | Fault::Closed(_) | Fault::Host(_) | Fault::Storage(_) | Fault::Unavailable(_) => true,
+            Fault::Trap(_) | Fault::Cpu | Fault::Wall | Fault::Memory | Fault::Answer(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

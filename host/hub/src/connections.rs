@@ -9,9 +9,13 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
+    any::Any,
     collections::{BTreeMap, BTreeSet, HashMap},
     ops,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, Weak, atomic::AtomicU64, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// One WebSocket connection as apps see it; the socket itself is its owner's.
@@ -23,9 +27,15 @@ pub struct Conn {
     outbox: Arc<Outbox>,
     /// A room's is known from the moment on that the connection is one of the room's.
     automatic: OnceLock<Arc<Automatic>>,
+    /// Whether the app was called with its on-open: then it is owed an on-close.
+    opened: AtomicBool,
+    last_version: OnceLock<LastVersion>,
     others: Arc<Connections>,
     state: Mutex<State>,
 }
+
+/// A version of the app, of whatever type the owner of connections has.
+pub type LastVersion = Arc<dyn Any + Send + Sync>;
 
 /// Guards what an app may change, from any instance.
 #[derive(Default)]
@@ -56,6 +66,26 @@ impl Conn {
     /// The route that it came by, in the version of the app that accepted it.
     pub fn route(&self) -> Option<&Arc<Route>> {
         self.route.as_ref()
+    }
+
+    /// The app is being called with its on-open.
+    pub fn handle_opening(&self) {
+        self.opened.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the app was called with its on-open.
+    pub fn has_opened(&self) -> bool {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// The last version of the app that has its route. Only the first that is set counts.
+    pub fn set_last_version(&self, version: LastVersion) {
+        _ = self.last_version.set(version);
+    }
+
+    /// The last version of the app that has its route, if later ones don't have it.
+    pub fn last_version(&self) -> Option<&LastVersion> {
+        self.last_version.get()
     }
 
     /// What is on its way to the client.
@@ -174,19 +204,31 @@ impl Conn {
 }
 
 /// An opened connection in its owner's hand; dropping it takes it out of topics and registry.
-pub struct Opened(Arc<Conn>);
+pub struct Opened {
+    conn: Arc<Conn>,
+    is_owner: bool,
+}
+
+impl Opened {
+    /// Makes somebody else the owner; dropping this one has no effect any longer.
+    pub fn hand_over(&mut self) -> Opened {
+        Opened { conn: self.conn.clone(), is_owner: std::mem::take(&mut self.is_owner) }
+    }
+}
 
 impl ops::Deref for Opened {
     type Target = Arc<Conn>;
 
     fn deref(&self) -> &Arc<Conn> {
-        &self.0
+        &self.conn
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.leave();
+        if self.is_owner {
+            self.conn.leave();
+        }
     }
 }
 
@@ -255,9 +297,10 @@ impl Connections {
         if room.is_none() {
             _ = automatic.set(self.automatic.clone());
         }
-        let conn = Arc::new(Conn { id, protocol, room, route, outbox, automatic, others: self.clone(), state: Mutex::new(state) });
+        let (opened, last_version, others, state) = (AtomicBool::new(false), OnceLock::new(), self.clone(), Mutex::new(state));
+        let conn = Arc::new(Conn { id, protocol, room, route, outbox, automatic, opened, last_version, others, state });
         registry.conns.insert(id, conn.clone());
-        Ok(Opened(conn))
+        Ok(Opened { conn, is_owner: true })
     }
 
     pub(crate) fn add_feed(&self, outbox: &Arc<Outbox>) -> Result<ConnId, LimitError> {
@@ -341,6 +384,12 @@ impl Connections {
         (registry.conns.len(), registry.feeds.len())
     }
 
+    /// How many connections are owed an on-close: the app was called with their on-open. A connection stays until its on-close was
+    /// delivered, after its socket is gone too.
+    pub fn owed_closes(&self) -> usize {
+        self.registry().conns.values().filter(|conn| conn.has_opened()).count()
+    }
+
     /// Closes every connection and feed, and each that is opened later.
     pub fn close_all(&self, close: &Close) {
         let mut registry = self.registry();
@@ -357,6 +406,13 @@ impl Connections {
         let (stay, gone): (Vec<_>, Vec<_>) = conns.into_iter().partition(|conn| conn.route.as_ref().is_none_or(|route| stays(route)));
         gone.iter().for_each(|conn| conn.outbox.close(close.clone()));
         (stay.len(), gone.len())
+    }
+
+    /// Of the connections whose route goes with this version, closing ones included, it is the last version.
+    pub fn set_last_version(&self, is_gone: impl Fn(&Route) -> bool, version: LastVersion) {
+        let conns = self.all();
+        let gone = conns.iter().filter(|conn| conn.route.as_ref().is_some_and(|route| is_gone(route)));
+        gone.for_each(|conn| conn.set_last_version(version.clone()));
     }
 
     fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {

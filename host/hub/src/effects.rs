@@ -217,6 +217,10 @@ impl Effects {
         Effects { in_order, drafts: BTreeMap::new(), members: self.members }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.in_order.is_empty() && self.drafts.is_empty()
+    }
+
     /// Adds what was done later.
     pub(crate) fn absorb(&mut self, later: Effects) {
         self.in_order.extend(later.in_order);

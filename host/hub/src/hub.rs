@@ -1,8 +1,9 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Opened, Outbox, Position, Positions, Publication,
+    Accept, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Now, Opened, Outbox, Position, Positions, Publication,
     RoomId, TopicPolicy,
+    alarms::Alarms,
     calls::{Called, Callee},
     connections::Connections,
     history::Missed,
@@ -10,7 +11,7 @@ use crate::{
     topics::Topics,
 };
 use bytes::Bytes;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 /// What the walls share. Made once for a served app.
 pub struct Hub {
@@ -20,6 +21,8 @@ pub struct Hub {
     /// Those of rooms, by class and name.
     room_topics: Arc<Topics>,
     counters: Arc<Counters>,
+    /// Of every room that has one, as it is stored.
+    alarms: Mutex<Alarms>,
     /// Whoever answers calls to rooms, if the app has any.
     callee: OnceLock<Weak<dyn Callee>>,
 }
@@ -32,7 +35,8 @@ impl Hub {
         let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, !seed));
         let counters = Arc::<Counters>::default();
         let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), seed);
-        Arc::new(Hub { limits, connections, topics, room_topics, counters, callee: OnceLock::new() })
+        let (alarms, callee) = Default::default();
+        Arc::new(Hub { limits, connections, topics, room_topics, counters, alarms, callee })
     }
 
     /// Every bound.
@@ -57,14 +61,19 @@ impl Hub {
         Ok(opened)
     }
 
-    /// Time has come so far, in Unix milliseconds. Call it every tenth of a second or so: what topics keep has an age.
-    pub fn tick(&self, now: u64) {
+    /// Advances the hub's time to `now`. Call it every tenth of a second or so: what topics keep has an age.
+    pub fn tick(&self, now: Now) {
         self.topics.tick(now);
     }
 
-    /// Unix time in milliseconds, as of the last tick.
-    pub(crate) fn now(&self) -> u64 {
+    /// The time as of the last tick.
+    pub(crate) fn now(&self) -> Now {
         self.topics.now()
+    }
+
+    /// When rooms are called.
+    pub(crate) fn alarms(&self) -> MutexGuard<'_, Alarms> {
+        self.alarms.lock().expect("nothing panics while it holds the alarms")
     }
 
     /// Registers a feed that follows these topics, from where it was if it was here before.

@@ -17,6 +17,8 @@
 //! ```
 
 pub mod limits;
+pub mod now;
+pub mod retry;
 pub mod message;
 pub mod name;
 pub mod request;
@@ -37,6 +39,7 @@ pub mod counters;
 pub mod auto_response;
 pub mod connections;
 pub mod calls;
+mod alarms;
 pub mod hub;
 pub mod feed;
 mod overlay;
@@ -45,7 +48,6 @@ pub mod transaction;
 pub mod scope;
 pub mod app;
 mod room;
-mod alarms;
 pub mod rooms;
 pub mod front;
 pub mod testing;
@@ -64,6 +66,7 @@ pub use limits::{LimitError, Limits};
 pub use manifest::{Due, Exports, Guard, LoaderInfo, Manifest, Page, Route, Target};
 pub use message::Message;
 pub use name::{ConnId, RoomId};
+pub use now::Now;
 pub use outbox::{Close, Outbox, Outgoing, SendError};
 pub use publication::{Overflow, Publication, TopicPolicy};
 pub use request::{Header, Request, Response};

@@ -178,8 +178,24 @@ pub const ENTRIES_PAGE_BYTES: usize = 1 << 20;
 /// Tries of one alarm; the first retry comes after [`ALARM_RETRY`], each later one after twice the time.
 pub const ALARM_ATTEMPTS_MAX: u32 = 6;
 
-/// Between an alarm that failed and its first retry.
+/// Between an alarm that failed and its first retry; at least this also before an alarm is tried again that the host could not call.
 pub const ALARM_RETRY: Duration = Duration::from_secs(2);
+
+/// An alarm is late if it is called so much after its time, or later: because the host was not running, the machine was suspended or
+/// the clock was set.
+pub const ALARMS_LATE: Duration = Duration::from_secs(1);
+
+/// Late alarms that one tick calls, the longest due first: 100 a second with ticks of 100 ms. As many that are tried again.
+pub const ALARMS_LATE_MAX: usize = 10;
+
+/// The first pause before the host tries again what it could not do: each later one is twice as long, up to [`HOST_RETRY_MAX`].
+pub const HOST_RETRY: Duration = Duration::from_millis(250);
+
+/// The longest pause before the host tries again what it could not do.
+pub const HOST_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Rooms whose pending events one tick tries again, the longest due first.
+pub const ROOM_RETRIES_MAX: usize = 50;
 
 /// An alarm of a room class that the served version doesn't have is looked at again after this.
 pub const ALARM_OF_NOBODY: Duration = Duration::from_secs(10);

@@ -50,6 +50,11 @@ impl RoomId {
         Ok(RoomId(Arc::new((class.to_owned(), name.to_owned()))))
     }
 
+    /// Stands before every room in their order, and names none.
+    pub(crate) fn least() -> RoomId {
+        RoomId(Arc::new((String::new(), String::new())))
+    }
+
     /// The room that these values of a route's parameters name: one is the name itself; several are joined by `/`,
     /// with `/` and `%` in them percent-encoded, so that no two lists make one name.
     pub fn of_params<'a>(class: &str, params: impl ExactSizeIterator<Item = &'a str>) -> Result<RoomId, LimitError> {

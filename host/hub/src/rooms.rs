@@ -1,18 +1,17 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, CallError, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Positions, RoomId, Route, Transaction,
-    alarms::Alarms,
+    App, CallError, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Now, Positions, RoomId, Transaction,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
     calls::{Called, Callee},
     effects::Slot,
-    limits::{ALARM_OF_NOBODY, ALARM_RETRY},
+    limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX},
     room::{Posted, Refused, Room},
 };
 use bytes::Bytes;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
     future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
@@ -38,7 +37,8 @@ pub struct Rooms {
     spawn: Spawn,
     /// Rooms that are awake, or of which there is something to remember.
     live: Mutex<HashMap<RoomId, Arc<Live>>>,
-    alarms: Mutex<Alarms>,
+    /// Rooms with pending events, by the monotonic time of their next try.
+    retries: Mutex<BTreeSet<(u64, RoomId)>>,
     /// Rooms whose event waits for the answer of another room.
     waits: Mutex<HashMap<RoomId, RoomId>>,
     me: Weak<Rooms>,
@@ -57,6 +57,12 @@ pub(crate) struct Version {
     pub(crate) manifest: Manifest,
 }
 
+impl Version {
+    fn has_class(&self, class: &str) -> bool {
+        self.manifest.routes.iter().any(|route| route.room.as_deref() == Some(class))
+    }
+}
+
 /// The one instance of a room.
 struct Awake {
     instance: Box<dyn Instance>,
@@ -71,45 +77,102 @@ struct Waiting {
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
 }
 
+impl Waiting {
+    /// Whether whoever asked has gone and nothing has to happen for it. Events of a connection and alarms happen all the same.
+    fn is_given_up(&self) -> bool {
+        use RoomEvent::{Call, Handle, Subscribe, Upgrade};
+        self.reply.is_closed() && matches!(self.event, Handle(..) | Upgrade(..) | Subscribe(..) | Call(_))
+    }
+
+    /// Whether the event has to be handed to the app, however often that has to be tried.
+    fn is_certain(&self) -> bool {
+        matches!(self.event, RoomEvent::Close(..))
+    }
+}
+
+/// A room's events that are run one after the other and committed at once.
+struct Turn<'a> {
+    live: &'a Live,
+    instance: &'a mut Option<Awake>,
+    transaction: Transaction,
+    done: Vec<Done>,
+    /// Events that must happen and could not be handed over, by their place in the turn.
+    pending: Vec<(usize, Waiting)>,
+    /// Why the host can't run events of the room: the other events of the turn need not find that out one by one.
+    unreachable: Option<Fault>,
+    /// Of the event that runs: the version that it was posted by, and whether it was handed to the app.
+    version: Option<Arc<Version>>,
+    called: bool,
+}
+
 /// An event that ran, and is not durable yet.
 struct Done {
+    place: usize,
+    /// The commit that makes it durable; none if it flushed, and has done nothing since.
+    commit: Option<u64>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
     outcome: Result<RoomAnswer, Fault>,
     /// Where the feed is found that the event admitted.
     feed: Option<Arc<Slot>>,
+    /// The event once more, if it must happen.
+    again: Option<RoomEvent>,
+    version: Option<Arc<Version>>,
+    is_alarm: bool,
 }
 
 impl Rooms {
-    /// `now` is Unix time in milliseconds. Alarms that the storage has are called from the next [`tick`](Rooms::tick) on.
-    pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, spawn: Spawn, now: u64) -> Result<Arc<Rooms>, EngineError> {
-        let mut alarms = Alarms::default();
-        for (room, alarm) in engine.alarms()? {
-            alarms.set(&room, Some(alarm.at));
-        }
+    /// Alarms that the storage has are called from the next [`tick`](Rooms::tick) on.
+    pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, spawn: Spawn, now: Now) -> Result<Arc<Rooms>, EngineError> {
         hub.tick(now);
-        let (current, live, alarms, waits) = (RwLock::default(), Mutex::default(), Mutex::new(alarms), Mutex::default());
-        let rooms = Arc::new_cyclic(|me| Rooms { hub, engine, current, spawn, live, alarms, waits, me: me.clone() });
+        for (room, alarm) in engine.alarms()? {
+            hub.alarms().commit(&room, Some(alarm), now);
+        }
+        let (current, live, retries, waits) = Default::default();
+        let rooms = Arc::new_cyclic(|me| Rooms { hub, engine, current, spawn, live, retries, waits, me: me.clone() });
         let me: Weak<Rooms> = rooms.me.clone();
         rooms.hub.set_callee(me);
         Ok(rooms)
     }
 
-    /// Time has come so far, also for the hub: calls rooms whose alarms are due, and puts to sleep those that were idle for long enough.
-    /// Call it every tenth of a second or so.
-    pub fn tick(&self, now: u64) {
+    /// Advances the time to `now`, also the hub's: calls rooms whose alarms are due, tries again what the host could not do, and puts to
+    /// sleep those that were idle for long enough. Call it every tenth of a second or so.
+    pub fn tick(&self, now: Now) {
         self.hub.tick(now);
-        while let Some(room) = { self.alarms().take_due(now) } {
+        let due = self.hub.alarms().call_due(now);
+        for room in due {
             if !self.has_class(room.class()) {
                 // Of a version that is not served now: it must not fail until it is given up.
-                self.alarms().set(&room, Some(now + ALARM_OF_NOBODY.as_millis() as u64));
+                self.hub.alarms().put_off(&room, ALARM_OF_NOBODY, now);
             } else if let Err(fault) = self.post(&room, RoomEvent::Alarm(0), None) {
                 tracing::warn!(%room, "its alarm has to wait: {fault}");
-                self.alarms().set(&room, Some(now + ALARM_RETRY.as_millis() as u64));
+                self.hub.alarms().put_off(&room, ALARM_RETRY, now);
             }
         }
+        self.resume_pending(now.monotonic);
         let idle_max = self.hub.limits().room_idle_max.as_millis() as u64;
-        self.sleep_where(|since| since + idle_max <= now);
+        self.sleep_where(|since| since + idle_max <= now.monotonic);
         self.make_place();
+    }
+
+    /// Begins the next try of some rooms whose pause is over.
+    fn resume_pending(&self, now: u64) {
+        for _ in 0..ROOM_RETRIES_MAX {
+            let due = {
+                let mut retries = self.retries();
+                let is_due = retries.first().is_some_and(|(at, _)| *at <= now);
+                is_due.then(|| retries.pop_first()).flatten()
+            };
+            let Some((at, id)) = due else { return };
+            let Some(live) = self.live().get(&id).cloned() else { continue };
+            let resumed = live.room().resume(at);
+            if let Some(Posted::Start(instance)) = resumed {
+                self.start(live, instance);
+            }
+        }
+    }
+
+    fn retry_at(&self, at: u64, room: &RoomId) {
+        self.retries().insert((at, room.clone()));
     }
 
     /// Puts every room to sleep that has no event.
@@ -117,9 +180,9 @@ impl Rooms {
         self.sleep_where(|_| true);
     }
 
-    /// When the next alarm is due, in Unix milliseconds.
+    /// When the next alarm is due, in Unix milliseconds if the wall clock is not set until then.
     pub fn next_alarm(&self) -> Option<u64> {
-        self.alarms().next()
+        self.hub.alarms().next(self.hub.now())
     }
 
     /// Puts one room to sleep, if it has no event; whether it sleeps now.
@@ -172,7 +235,8 @@ impl Rooms {
     /// What made the version before it fail to wake is forgiven.
     pub(crate) fn serve(&self, version: Arc<Version>) {
         *self.current.write().expect("nothing panics while it holds the version") = Some(version);
-        self.live().values().for_each(|live| live.room().forgive());
+        let pending: Vec<RoomId> = self.live().values().filter(|live| live.room().forgive()).map(|live| live.id.clone()).collect();
+        pending.iter().for_each(|room| self.retry_at(0, room));
         self.sleep_all();
     }
 
@@ -181,8 +245,7 @@ impl Rooms {
     }
 
     fn has_class(&self, class: &str) -> bool {
-        let is_it = |route: &Route| route.room.as_deref() == Some(class);
-        self.current().is_some_and(|version| version.manifest.routes.iter().any(is_it))
+        self.current().is_some_and(|version| version.has_class(class))
     }
 
     pub(crate) fn post(
@@ -203,18 +266,25 @@ impl Rooms {
                 live
             }
         };
-        let posted = live.room().post(Waiting { event, version: version.cloned(), reply }, self.hub.limits().room_inbox_max, self.now());
+        let waiting = Waiting { event, version: version.cloned(), reply };
+        let posted = match waiting.is_certain() {
+            true => Ok(live.room().post_certain(waiting, self.now())),
+            false => live.room().post(waiting, self.hub.limits().room_inbox_max, self.now()),
+        };
         drop(rooms);
         match posted {
             Ok(Posted::Queued) => {}
-            Ok(Posted::Start(instance)) => {
-                let me = self.me.upgrade().expect("it is being called");
-                (self.spawn)(Box::pin(me.take_turns(live, instance)));
-            }
+            Ok(Posted::Start(instance)) => self.start(live, instance),
+            Ok(Posted::Pending(at)) => self.retry_at(at, id),
             Err(Refused::Full) => return Err(Fault::Busy),
             Err(Refused::Closed(wait)) => return Err(Fault::Closed(wait)),
         }
         Ok(outcome)
+    }
+
+    fn start(&self, live: Arc<Live>, instance: Option<Awake>) {
+        let me = self.me.upgrade().expect("it is being called");
+        (self.spawn)(Box::pin(me.take_turns(live, instance)));
     }
 
     async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Awake>) {
@@ -229,62 +299,126 @@ impl Rooms {
         }
     }
 
-    async fn take_turn(&self, live: &Live, instance: &mut Option<Awake>, waiting: VecDeque<Waiting>) {
-        let transaction = Transaction::new(self.hub.clone(), self.engine.clone(), live.id.clone());
-        let mut done = Vec::with_capacity(waiting.len());
-        for Waiting { event, version, reply } in waiting {
-            // Whoever asked has gone; events of a connection and alarms happen all the same.
-            if reply.is_closed()
-                && matches!(event, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..) | RoomEvent::Call(_))
-            {
+    async fn take_turn(&self, live: &Live, instance: &mut Option<Awake>, waiting: impl IntoIterator<Item = Waiting>) {
+        // What the app would do could not be kept.
+        let unreachable = match self.engine.status() {
+            EngineStatus::Open => None,
+            EngineStatus::Closed(why) => Some(Fault::Unavailable(why)),
+        };
+        let mut turn = Turn {
+            live,
+            instance,
+            transaction: Transaction::new(self.hub.clone(), self.engine.clone(), live.id.clone()),
+            done: Vec::new(),
+            pending: Vec::new(),
+            unreachable,
+            version: None,
+            called: false,
+        };
+        for (place, waiting) in waiting.into_iter().enumerate() {
+            if waiting.is_given_up() {
                 continue;
             }
-            let (outcome, feed) = match self.adopt(event, version) {
-                Some(event) => self.run(live, instance, &transaction, event).await,
-                None => (Err(Fault::Busy), None),
-            };
-            done.push(Done { reply, outcome, feed });
-            if transaction.is_heavy() {
-                self.settle(live, instance, &transaction, std::mem::take(&mut done)).await;
+            self.take_event(&mut turn, place, waiting).await;
+            if turn.transaction.is_heavy() {
+                self.settle(&mut turn).await;
             }
         }
-        self.settle(live, instance, &transaction, done).await;
+        self.settle(&mut turn).await;
+        self.put_back(turn);
     }
 
-    /// Commits what was done, then tells everybody.
-    async fn settle(&self, live: &Live, instance: &mut Option<Awake>, transaction: &Transaction, done: Vec<Done>) {
-        let failure = match transaction.commit().await {
-            Ok(alarm) => {
-                if let Some(alarm) = alarm {
-                    self.alarms().set(&live.id, alarm.map(|alarm| alarm.at));
-                }
-                None
-            }
-            Err(error) => {
-                // What the instance remembers did not happen.
-                *instance = None;
-                tracing::error!(room = %live.id, "{} events did not happen: {error}", done.len());
-                // Was it the alarm's event, the alarm is still there, and no longer listed.
-                if let Ok(Some(alarm)) = transaction.alarm() {
-                    let retry = self.now() + ALARM_RETRY.as_millis() as u64;
-                    self.alarms().set_again(&live.id, alarm.at.max(retry));
-                }
-                Some(Fault::from(error))
-            }
+    async fn take_event(&self, turn: &mut Turn<'_>, place: usize, waiting: Waiting) {
+        // A flush that the event before gave up decides what this one reads.
+        turn.transaction.finish().await;
+        let again = waiting.is_certain().then(|| waiting.event.clone());
+        let is_alarm = matches!(waiting.event, RoomEvent::Alarm(_));
+        let Waiting { event, version, reply } = waiting;
+        (turn.called, turn.version) = (false, version.clone());
+        let flushes = turn.transaction.flushes();
+        let (outcome, feed) = match self.adopt(event, version.clone()) {
+            Some(event) => self.run(turn, event).await,
+            None => (Err(Fault::Busy), None),
         };
-        for Done { reply, outcome, feed } in done {
-            let outcome = match (&failure, outcome) {
-                (Some(fault), Ok(_)) => {
+        match (&outcome, again) {
+            (Err(fault), Some(event)) if fault.is_of_host() || !turn.called => {
+                tracing::debug!(room = %turn.live.id, "an event has to wait: {fault}");
+                turn.pending.push((place, Waiting { event, version, reply }));
+            }
+            (_, again) => {
+                let is_durable = turn.transaction.flushes() != flushes && turn.transaction.is_clean();
+                let commit = (!is_durable).then(|| turn.transaction.number());
+                turn.done.push(Done { place, commit, reply, outcome, feed, again, version, is_alarm });
+            }
+        }
+    }
+
+    /// Commits what was done, then says to everybody what became of it.
+    async fn settle(&self, turn: &mut Turn<'_>) {
+        if turn.transaction.commit().await.is_err() {
+            // What the instance remembers did not happen.
+            *turn.instance = None;
+        }
+        let mut failures = Vec::new();
+        for Done { place, commit, reply, outcome, feed, again, version, is_alarm } in std::mem::take(&mut turn.done) {
+            let failure = commit.and_then(|commit| turn.transaction.outcome(commit).err());
+            if is_alarm {
+                let is_of_host = failure.is_some() || outcome.as_ref().is_err_and(Fault::is_of_host);
+                self.finish_alarm(turn, is_of_host);
+            }
+            let outcome = match (failure, outcome, again) {
+                (Some(error), Ok(_), again) => {
+                    failures.push(error.clone());
+                    if let Some(event) = again {
+                        turn.pending.push((place, Waiting { event, version, reply }));
+                        continue;
+                    }
                     self.hub.counters().faults.add(1);
-                    Err(fault.clone())
+                    Err(error.into())
                 }
-                (_, Ok(RoomAnswer::Feed(Ok(answer)))) => {
+                (_, Ok(RoomAnswer::Feed(Ok(answer))), _) => {
                     Ok(RoomAnswer::Feed(Ok(Feed { opened: feed.and_then(|slot| slot.take()), ..answer })))
                 }
-                (_, outcome) => outcome,
+                (_, outcome, again) => {
+                    if again.is_some() {
+                        turn.live.room().handle_delivery();
+                    }
+                    outcome
+                }
             };
             _ = reply.send(outcome);
         }
+        if let Some(error) = failures.first() {
+            tracing::error!(room = %turn.live.id, "{} events did not happen: {error}", failures.len());
+        }
+    }
+
+    /// The alarm's event has ended: what is stored now says when the room is called again, unless the host has failed.
+    fn finish_alarm(&self, turn: &Turn<'_>, is_of_host: bool) {
+        let (room, now) = (&turn.live.id, self.hub.now());
+        match turn.transaction.stored_alarm() {
+            Ok(stored) if !is_of_host => self.hub.alarms().finish(room, stored, now),
+            _ => self.hub.alarms().put_off(room, ALARM_RETRY, now),
+        }
+    }
+
+    /// Keeps the turn's events that must happen and could not be handed over, for another try.
+    fn put_back(&self, turn: Turn<'_>) {
+        let Turn { live, mut pending, .. } = turn;
+        if pending.is_empty() {
+            return;
+        }
+        pending.sort_by_key(|(place, _)| *place);
+        // An old version is kept only if no other one can be called.
+        let is_served = self.has_class(live.id.class());
+        let forget = |waiting: Waiting| Waiting { version: waiting.version.filter(|_| !is_served), ..waiting };
+        let events: Vec<Waiting> = pending.into_iter().map(|(_, waiting)| forget(waiting)).collect();
+        let count = events.len();
+        let (again, is_first) = live.room().put_back(events.into_iter(), self.now());
+        if is_first {
+            tracing::warn!(room = %live.id, "{count} on-close events have to wait");
+        }
+        self.retry_at(again, &live.id);
     }
 
     /// The event as the version that is served now knows it; none if that has no such route any more.
@@ -304,23 +438,18 @@ impl Rooms {
 
     /// Runs one event; of messages that trap together, those before the first that traps by itself, unless they flushed: then
     /// nobody knows which of them are durable.
-    async fn run(
-        &self,
-        live: &Live,
-        instance: &mut Option<Awake>,
-        transaction: &Transaction,
-        event: RoomEvent,
-    ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+    async fn run(&self, turn: &mut Turn<'_>, event: RoomEvent) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
         match event {
-            RoomEvent::Alarm(_) => (self.run_alarm(live, instance, transaction).await, None),
+            RoomEvent::Alarm(_) => (self.run_alarm(turn).await, None),
             RoomEvent::Messages(conn, messages) if messages.len() > 1 => {
-                let flushes = transaction.flushes();
-                let together = self.call(live, instance, transaction, RoomEvent::Messages(conn.clone(), messages.clone())).await;
-                if together.is_ok() || transaction.flushes() != flushes {
+                let flushes = turn.transaction.flushes();
+                let together = self.call(turn, RoomEvent::Messages(conn.clone(), messages.clone())).await;
+                let has_app_failed = together.as_ref().is_err_and(|fault| !fault.is_of_host());
+                if !has_app_failed || turn.transaction.flushes() != flushes {
                     return (together, None);
                 }
                 for message in messages {
-                    let alone = self.call(live, instance, transaction, RoomEvent::Messages(conn.clone(), vec![message])).await;
+                    let alone = self.call(turn, RoomEvent::Messages(conn.clone(), vec![message])).await;
                     if alone.is_err() {
                         return (alone, None);
                     }
@@ -329,12 +458,12 @@ impl Rooms {
             }
             RoomEvent::Subscribe(request, last) => {
                 let since = last.as_deref().map(Positions::parse);
-                match self.call(live, instance, transaction, RoomEvent::Subscribe(request, last)).await {
-                    Ok(RoomAnswer::Feed(Ok(feed))) => Rooms::open_feed(transaction, feed, since),
+                match self.call(turn, RoomEvent::Subscribe(request, last)).await {
+                    Ok(RoomAnswer::Feed(Ok(feed))) => Rooms::open_feed(&turn.transaction, feed, since),
                     outcome => (outcome, None),
                 }
             }
-            event => (self.call(live, instance, transaction, event).await, None),
+            event => (self.call(turn, event).await, None),
         }
     }
 
@@ -349,48 +478,87 @@ impl Rooms {
         }
     }
 
-    async fn run_alarm(&self, live: &Live, instance: &mut Option<Awake>, transaction: &Transaction) -> Result<RoomAnswer, Fault> {
-        let alarm = transaction.alarm().map_err(Fault::from)?;
-        // It was moved or taken away while it waited for its turn.
-        let Some(alarm) = alarm.filter(|alarm| alarm.at <= self.now()) else { return Ok(RoomAnswer::Done) };
-        transaction.set_alarm(None);
-        transaction.keep();
-        let outcome = self.call(live, instance, transaction, RoomEvent::Alarm(alarm.attempt)).await;
-        if let Err(fault) = &outcome {
-            let again = if transaction.retry_alarm(alarm, self.now()) { "it is tried again" } else { "it was the last try" };
-            tracing::error!(room = %live.id, attempt = alarm.attempt, "its alarm failed, {again}: {fault}");
+    /// A try counts only if it was the app that failed.
+    async fn run_alarm(&self, turn: &mut Turn<'_>) -> Result<RoomAnswer, Fault> {
+        let (room, now) = (&turn.live.id, self.hub.now());
+        let alarm = turn.transaction.alarm().map_err(Fault::from)?;
+        // It was moved or taken away while it waited for its turn; or it was due then, and the clock was set back.
+        let Some(alarm) = alarm.filter(|alarm| alarm.at <= now.wall || self.hub.alarms().is_called(room, *alarm)) else {
+            return Ok(RoomAnswer::Done);
+        };
+        let outcome = match self.ensure_awake(turn).await {
+            Ok(()) => {
+                turn.transaction.set_alarm(None);
+                turn.transaction.keep();
+                self.call(turn, RoomEvent::Alarm(alarm.attempt)).await
+            }
+            Err(fault) => Err(fault),
+        };
+        match &outcome {
+            Ok(_) => {}
+            Err(fault) if fault.is_of_host() => {
+                turn.transaction.restore_alarm(alarm);
+                tracing::warn!(%room, "its alarm has to wait: {fault}");
+            }
+            Err(fault) => {
+                let again = if turn.transaction.retry_alarm(alarm, now.wall) { "it is tried again" } else { "it was the last try" };
+                tracing::error!(%room, attempt = alarm.attempt, "its alarm failed, {again}: {fault}");
+            }
         }
         outcome
     }
 
     /// Calls the room's instance with the event, and keeps what it did if it ends well.
-    async fn call(
-        &self,
-        live: &Live,
-        instance: &mut Option<Awake>,
-        transaction: &Transaction,
-        event: RoomEvent,
-    ) -> Result<RoomAnswer, Fault> {
-        let current = self.current().ok_or_else(|| Fault::Host("no version of the app is served yet".into()))?;
-        if instance.as_ref().is_none_or(|awake| !Arc::ptr_eq(&awake.version, &current)) {
-            *instance = None; // before there is another one
-            *instance = Some(self.wake(live, transaction, current).await?);
-        }
+    async fn call(&self, turn: &mut Turn<'_>, event: RoomEvent) -> Result<RoomAnswer, Fault> {
+        self.ensure_awake(turn).await?;
+        let transaction = &turn.transaction;
         match &event {
-            RoomEvent::Open(conn, _) => transaction.join(conn.clone()),
+            RoomEvent::Open(conn, _) => {
+                conn.handle_opening();
+                transaction.join(conn.clone());
+            }
             RoomEvent::Close(conn, _) => transaction.leave(conn.clone()),
             _ => {}
         }
-        let awake = instance.as_mut().expect("it was woken");
+        turn.called = true;
+        let awake = turn.instance.as_mut().expect("it was woken");
         let outcome = awake.instance.call(event, transaction).await.and_then(|answer| self.check_answer(answer));
         match &outcome {
             Ok(_) => transaction.keep(),
             Err(_) => {
+                // A flush that the call gave up is over before the event's own changes are.
+                transaction.finish().await;
                 transaction.discard();
-                *instance = None;
+                *turn.instance = None;
             }
         }
         outcome
+    }
+
+    /// The room has an instance of the version that is served.
+    async fn ensure_awake(&self, turn: &mut Turn<'_>) -> Result<(), Fault> {
+        if let Some(fault) = &turn.unreachable {
+            return Err(fault.clone());
+        }
+        let version = self.version_for(turn)?;
+        if turn.instance.as_ref().is_some_and(|awake| Arc::ptr_eq(&awake.version, &version)) {
+            return Ok(());
+        }
+        *turn.instance = None; // before there is another one
+        let woken = self.wake(turn.live, &turn.transaction, version).await;
+        *turn.instance = Some(woken.inspect_err(|fault| turn.unreachable = fault.is_of_host().then(|| fault.clone()))?);
+        Ok(())
+    }
+
+    /// The version that is served; if that has no such rooms, the one that the event was posted by: a connection that is closed because
+    /// its route is gone still has its last event.
+    fn version_for(&self, turn: &Turn<'_>) -> Result<Arc<Version>, Fault> {
+        let current = self.current().ok_or_else(|| Fault::Host("no version of the app is served yet".into()))?;
+        let is_known = |version: &Arc<Version>| version.has_class(turn.live.id.class());
+        if turn.instance.as_ref().is_some_and(|awake| Arc::ptr_eq(&awake.version, &current)) || is_known(&current) {
+            return Ok(current);
+        }
+        Ok(turn.version.clone().filter(is_known).unwrap_or(current))
     }
 
     /// An answer that is too long is none, before anything happens.
@@ -434,15 +602,16 @@ impl Rooms {
             Ok(_) => transaction.keep(),
             Err(_) => transaction.discard(),
         }
-        // That every instance is in use is not the room's fault.
-        if !matches!(woken, Err(Fault::Busy)) {
+        // That every instance is in use, for one, is not the room's fault.
+        if !woken.as_ref().is_err_and(Fault::is_of_host) {
             live.room().handle_wake(woken.is_ok(), self.now());
         }
         woken
     }
 
+    /// Monotonic milliseconds.
     fn now(&self) -> u64 {
-        self.hub.now()
+        self.hub.now().monotonic
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<Live>>> {
@@ -453,8 +622,8 @@ impl Rooms {
         self.waits.lock().expect("nothing panics while it holds who waits")
     }
 
-    fn alarms(&self) -> MutexGuard<'_, Alarms> {
-        self.alarms.lock().expect("nothing panics while it holds the alarms")
+    fn retries(&self) -> MutexGuard<'_, BTreeSet<(u64, RoomId)>> {
+        self.retries.lock().expect("nothing panics while it holds the retries")
     }
 }
 

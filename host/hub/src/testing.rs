@@ -46,6 +46,8 @@ pub struct FakeApp {
     pub close: Answer<(Arc<Conn>, CloseInfo), ()>,
     /// Request and last event id.
     pub subscribe: Answer<(Request, Option<String>), Result<Feed, Response>>,
+    /// Whether there is an instance for a room.
+    pub instance: Answer<(), ()>,
     /// An event of a room, and what it may use.
     pub room: Arc<RoomScript>,
     /// Name of a loader and request; what it gives, one after the other, and from then on that it has ended.
@@ -87,6 +89,7 @@ impl Default for FakeApp {
             }),
             close: Box::new(|_| Ok(())),
             subscribe: Box::new(|_| Ok(Ok(Feed::default()))),
+            instance: Box::new(|()| Ok(())),
             room: Arc::new(|event, _| {
                 Ok(match event {
                     RoomEvent::Handle(request, _) => {
@@ -148,7 +151,7 @@ impl App for FakeApp {
     }
 
     fn instance(&self) -> Call<'_, Box<dyn Instance>> {
-        ready(Ok(Box::new(FakeInstance(self.room.clone())) as Box<dyn Instance>))
+        ready((self.instance)(()).map(|()| Box::new(FakeInstance(self.room.clone())) as Box<dyn Instance>))
     }
 
     fn pages(&self) -> &dyn Pages {

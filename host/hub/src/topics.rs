@@ -1,8 +1,9 @@
 //! Publish and follow: a publication is made once and shared by every follower's outbox.
 
 use crate::{
-    ConnId, Followed, LimitError, Limits, Outbox, Overflow, Position, Positions, Publication, TopicPolicy,
+    ConnId, Followed, LimitError, Limits, Now, Outbox, Overflow, Position, Positions, Publication, TopicPolicy,
     history::{self, History, Missed},
+    now::Latest,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,8 +21,9 @@ pub struct Topics {
     limits: Limits,
     policy: TopicPolicy,
     seed: u64,
-    /// Unix milliseconds, as of the last tick.
-    now: AtomicU64,
+    /// As of the last tick.
+    now: Latest,
+    /// When it was looked last at what is too old, in monotonic milliseconds.
     swept: AtomicU64,
     /// Bytes that all topics keep.
     kept: Arc<AtomicUsize>,
@@ -54,22 +56,22 @@ impl Topics {
         Topics { limits, policy, seed, now, swept, kept, topics }
     }
 
-    /// Time has come so far, in Unix milliseconds: what is too old is forgotten.
-    pub(crate) fn tick(&self, now: u64) {
-        self.now.store(now, Ordering::Relaxed);
-        if self.kept.load(Ordering::Relaxed) == 0 || now < self.swept.load(Ordering::Relaxed) + SWEEP_EVERY {
+    /// Advances the time to `now`, and forgets what is too old.
+    pub(crate) fn tick(&self, now: Now) {
+        self.now.set(now);
+        if self.kept.load(Ordering::Relaxed) == 0 || now.monotonic < self.swept.load(Ordering::Relaxed) + SWEEP_EVERY {
             return;
         }
-        self.swept.store(now, Ordering::Relaxed);
+        self.swept.store(now.monotonic, Ordering::Relaxed);
         let topics: Vec<Arc<Topic>> = self.names().by_name.values().cloned().collect();
         for topic in topics {
-            topic.followers().history.expire(now, &self.limits);
+            topic.followers().history.expire(now.wall, &self.limits);
         }
     }
 
-    /// Unix milliseconds.
-    pub(crate) fn now(&self) -> u64 {
-        self.now.load(Ordering::Relaxed)
+    /// As of the last tick.
+    pub(crate) fn now(&self) -> Now {
+        self.now.get()
     }
 
     /// With `since`, what was missed comes first; how many that were.
@@ -84,7 +86,7 @@ impl Topics {
         let mut names = self.names();
         let topic = self.topic(&mut names, name)?;
         let mut followers = topic.followers();
-        let (followed, missed) = followers.resume(since, self.now(), &self.limits);
+        let (followed, missed) = followers.resume(since, self.now().wall, &self.limits);
         Ok(followers.enter(id, outbox, followed, missed, topic.overflow))
     }
 
@@ -106,7 +108,7 @@ impl Topics {
     pub(crate) fn check(&self, name: &str, since: Option<Position>) -> Result<Followed, LimitError> {
         let topic = self.topic(&mut self.names(), name)?;
         let since = since.map(|since| Positions(vec![since]));
-        let (followed, _) = topic.followers().resume(since.as_ref(), self.now(), &self.limits);
+        let (followed, _) = topic.followers().resume(since.as_ref(), self.now().wall, &self.limits);
         Ok(followed)
     }
 
@@ -135,7 +137,7 @@ impl Topics {
         publication.sequence = followers.position.sequence;
         let publication = Arc::new(publication);
         if self.limits.history_messages_max > 0 {
-            let now = self.now();
+            let now = self.now().wall;
             followers.history.expire(now, &self.limits);
             followers.history.push(&publication, now, &self.limits);
         }

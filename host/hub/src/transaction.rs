@@ -4,19 +4,23 @@ pub use crate::effects::Slot;
 use crate::{
     Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError, Message, Position, Positions, Publication,
     RoomId, SendError, Stored,
+    alarms::pause,
     calls::Called,
     effects::Effects,
     history::{self, Missed},
-    limits::{ALARM_ATTEMPTS_MAX, ALARM_RETRY, IDS_PAGE_MAX},
+    limits::{ALARM_ATTEMPTS_MAX, IDS_PAGE_MAX},
     overlay::{self, Overlay},
-    storage::{Logged, Range, behind_prefix},
+    storage::{Commit, Logged, Range, behind_prefix},
 };
 use bytes::Bytes;
 use std::{
     collections::BTreeSet,
-    fmt, mem,
+    fmt,
+    future::poll_fn,
+    mem,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
+    task::{Poll, ready},
 };
 
 /// Events that ended well are kept; the one that runs may still be discarded. Reads see both. Cloning shares it.
@@ -48,6 +52,22 @@ struct State {
     kept: Part,
     event: Part,
     flushes: u64,
+    /// The commit that has begun and whose outcome nobody has taken yet.
+    committing: Option<Committing>,
+    /// Commits that have begun: what is kept now is of the next one.
+    commits: u64,
+    /// Those of them that failed, by their number.
+    failed: Vec<(u64, EngineError)>,
+}
+
+/// A commit on its way, and what follows from it. It belongs to the transaction, not to the call that began it: a guest's flush may
+/// be given up (the event takes too long), and then the next event must not run before it is known what is durable.
+struct Committing {
+    commit: Commit,
+    /// What is stored if it succeeds.
+    stored: Stored,
+    changes_alarm: bool,
+    effects: Effects,
 }
 
 /// What some events did.
@@ -394,7 +414,7 @@ impl Transaction {
         let mut log = Ok(Vec::new());
         let resumed = history::resume(since, here, |sequence| {
             log = self.engine.log(&self.room);
-            let (now, limits) = (self.hub.now(), self.hub.limits());
+            let (now, limits) = (self.hub.now().wall, self.hub.limits());
             let stored = log.iter().flatten().filter_map(|bytes| history::decode(bytes, here.epoch, now, limits));
             let recent = [&state.kept, &state.event].into_iter().flat_map(|part| part.effects.numbered().cloned());
             let mut missed: Missed = stored.chain(recent).collect();
@@ -433,10 +453,21 @@ impl Transaction {
     /// The alarm's handler has failed: it is tried again after a while, or given up. Whether it is tried again.
     pub fn retry_alarm(&self, alarm: Alarm, now: u64) -> bool {
         let again = alarm.attempt < ALARM_ATTEMPTS_MAX;
-        let wait = ALARM_RETRY.as_millis() as u64;
-        let next = Alarm { at: now + (wait << (alarm.attempt - 1)), attempt: alarm.attempt + 1 };
+        let next = Alarm { at: now + pause(alarm.attempt + 1), attempt: alarm.attempt + 1 };
         self.state().kept.alarm = Some(again.then_some(next));
         again
+    }
+
+    /// The alarm's handler could not be called, which is no fault of the app: the alarm is there as it was.
+    pub(crate) fn restore_alarm(&self, alarm: Alarm) {
+        let mut state = self.state();
+        let is_stored = state.stored.is_some_and(|stored| stored.alarm == Some(alarm));
+        state.kept.alarm = (!is_stored).then_some(Some(alarm));
+    }
+
+    /// The alarm as it is durable.
+    pub(crate) fn stored_alarm(&self) -> Result<Option<Alarm>, EngineError> {
+        Ok(self.stored(&mut self.state())?.alarm)
     }
 
     /// How often events flushed: one that did must not run again, because part of it is durable.
@@ -448,29 +479,94 @@ impl Transaction {
     pub async fn flush(&self) -> Result<(), EngineError> {
         self.state().flushes += 1;
         self.keep();
-        self.commit().await.map(|_| ())
+        self.commit().await
     }
 
-    /// Commits what was kept, then does what others see of it. The alarm, if it was changed.
-    pub async fn commit(&self) -> Result<Option<Option<Alarm>>, EngineError> {
+    /// Commits what was kept, then does what others see of it. After an error nothing of it has happened.
+    pub async fn commit(&self) -> Result<(), EngineError> {
+        self.finish().await;
+        let number = self.state().commits;
+        self.begin();
+        self.finish().await;
+        self.outcome(number)
+    }
+
+    /// The number of the commit that what is kept now belongs to.
+    pub(crate) fn number(&self) -> u64 {
+        self.state().commits
+    }
+
+    /// Whether nothing was kept since the last commit.
+    pub(crate) fn is_clean(&self) -> bool {
+        let Part { overlay, alarm, effects, numbered, .. } = &self.state().kept;
+        overlay.is_empty() && alarm.is_none() && effects.is_empty() && *numbered == 0
+    }
+
+    /// What became of the commit with this number, which is none of those to come.
+    pub(crate) fn outcome(&self, number: u64) -> Result<(), EngineError> {
+        let failed = self.state().failed.iter().find(|(failed, _)| *failed == number).map(|(_, error)| error.clone());
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Begins to commit what was kept. What needs no storage happens at once.
+    fn begin(&self) {
         let Part { overlay, bytes, alarm, effects, numbered, .. } = mem::take(&mut self.state().kept);
         let base = self.state().base.take();
+        let now = self.hub.now().wall;
         let logged = base.filter(|_| numbered > 0 && self.hub.limits().history_messages_max > 0).map(|base| Logged {
             position: Position { sequence: base.sequence + numbered, ..base },
-            expires: self.hub.now() + self.hub.limits().history_age_max.as_millis() as u64,
+            expires: now + self.hub.limits().history_age_max.as_millis() as u64,
         });
-        if !overlay.is_empty() || alarm.is_some() || logged.is_some() {
-            let before = self.stored(&mut self.state())?;
-            let bytes = before.bytes.saturating_add_signed(bytes);
-            let stored = Stored { bytes, alarm: alarm.unwrap_or(before.alarm), history: logged.or(before.history) };
-            let log = logged.map_or_else(Vec::new, |_| effects.log(self.hub.now(), self.hub.limits()));
-            let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, log, stored };
-            self.engine.commit(batch).await?;
-            self.hub.counters().commits.add(1);
-            self.state().stored = Some(stored);
+        let mut state = self.state();
+        state.commits += 1;
+        if overlay.is_empty() && alarm.is_none() && logged.is_none() {
+            drop(state);
+            effects.release(&self.hub, &self.room);
+            return;
         }
-        effects.release(&self.hub, &self.room);
-        Ok(alarm)
+        let before = match self.stored(&mut state) {
+            Ok(before) => before,
+            Err(error) => return self.handle_failure(&mut state, error, alarm.is_some()),
+        };
+        let bytes = before.bytes.saturating_add_signed(bytes);
+        let stored = Stored { bytes, alarm: alarm.unwrap_or(before.alarm), history: logged.or(before.history) };
+        let log = logged.map_or_else(Vec::new, |_| effects.log(now, self.hub.limits()));
+        let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, log, stored };
+        let changes_alarm = stored.alarm != before.alarm;
+        state.committing = Some(Committing { commit: self.engine.commit(batch), stored, changes_alarm, effects });
+    }
+
+    /// Waits for the commit that has begun, if any has. The one place where anything becomes durable: the index of alarms and whoever
+    /// sees an effect learn it here.
+    pub(crate) async fn finish(&self) {
+        let done = poll_fn(|cx| {
+            let mut state = self.state();
+            let Some(committing) = &mut state.committing else { return Poll::Ready(None) };
+            let outcome = ready!(committing.commit.as_mut().poll(cx));
+            Poll::Ready(state.committing.take().map(|committing| (outcome, committing)))
+        });
+        let Some((outcome, Committing { stored, changes_alarm, effects, .. })) = done.await else { return };
+        let mut state = self.state();
+        match outcome {
+            Ok(()) => {
+                state.stored = Some(stored);
+                drop(state);
+                self.hub.counters().commits.add(1);
+                self.hub.alarms().commit(&self.room, stored.alarm, self.hub.now());
+                effects.release(&self.hub, &self.room);
+            }
+            Err(error) => self.handle_failure(&mut state, error, changes_alarm),
+        }
+    }
+
+    fn handle_failure(&self, state: &mut State, error: EngineError, changes_alarm: bool) {
+        let number = state.commits - 1;
+        state.failed.push((number, error));
+        // What is stored has to be asked again: an engine may not know what became of the commit.
+        state.stored = None;
+        if changes_alarm {
+            self.hub.alarms().doubt(&self.room, self.hub.now());
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

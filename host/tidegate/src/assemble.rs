@@ -2,7 +2,10 @@
 
 use crate::{config::Config, failure::Failure, problem::Unfit};
 use anyhow::Context as _;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
 use std::{
     future::{Future, pending},
     hash::{BuildHasher as _, RandomState},
@@ -13,7 +16,7 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
-use tidegate_hub::{Hub, Limits, Table};
+use tidegate_hub::{Hub, Limits, Now, Table};
 use tidegate_wasm::{Loaded, Options};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -60,7 +63,17 @@ pub(crate) fn tick<T: Send + Sync + 'static>(worker: &Handle, ticked: &Arc<T>, t
     });
 }
 
-/// The time of day, which the hub doesn't know by itself.
+/// The time, which the hub doesn't know by itself. Its durations count the time for which the machine was suspended.
+pub(crate) fn now() -> Now {
+    #[cfg(target_os = "linux")]
+    const MONOTONIC: ClockId = ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    const MONOTONIC: ClockId = ClockId::Monotonic;
+    let monotonic = clock_gettime(MONOTONIC);
+    Now { monotonic: monotonic.tv_sec as u64 * 1000 + monotonic.tv_nsec as u64 / 1_000_000, wall: unix_ms() }
+}
+
+/// The time of day.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }

@@ -20,7 +20,7 @@ use tidegate_edge::{
     Local,
     client::{Answer, Client, ClientError, Event, Received, request},
 };
-use tidegate_hub::{Close, EngineError, Found, Message, Publication, RoomId, manifest::AskedFor, path, testing::Memory};
+use tidegate_hub::{Close, EngineError, Found, Message, Now, Publication, RoomId, manifest::AskedFor, path, testing::Memory};
 use tidegate_wasm::Clock;
 use tokio::{
     io::DuplexStream,
@@ -175,8 +175,8 @@ impl Life {
             clock.set(now);
             self.runtime.block_on(async {
                 match self.site.rooms() {
-                    Some(rooms) => rooms.tick(now),
-                    None => self.site.hub().tick(now),
+                    Some(rooms) => rooms.tick(Now::at(now)),
+                    None => self.site.hub().tick(Now::at(now)),
                 }
                 settle().await;
             });

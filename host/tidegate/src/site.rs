@@ -10,7 +10,7 @@ use std::{
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
-use tidegate_hub::{App, Engine, Front, Hub, Manifest, Rooms, Table, testing::Memory};
+use tidegate_hub::{App, Engine, Front, Hub, Manifest, Now, Rooms, Table, testing::Memory};
 use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
 
@@ -77,8 +77,8 @@ impl Site {
         let (hub, kept) = (assemble::hub(config), Arc::<Kept>::default());
         let instances = Instances::new(config.app.instances_max);
         match &ground {
-            Ground::Real(worker) => assemble::tick(worker, &hub, |hub| hub.tick(assemble::unix_ms())),
-            Ground::Test(_, clock) => hub.tick(clock.now()),
+            Ground::Real(worker) => assemble::tick(worker, &hub, |hub| hub.tick(assemble::now())),
+            Ground::Test(_, clock) => hub.tick(Now::at(clock.now())),
         }
         let present = edition(1, loaded, table, (&hub, &instances), &kept, config, &ground)?;
         if let Some(front) = &present.front {
@@ -221,15 +221,15 @@ impl Kept {
         let (storage, engine, now): (_, Arc<dyn Engine>, _) = match ground {
             Ground::Real(_) => {
                 let storage = Arc::new(Storage::open(&config.data)?);
-                (Some(storage.clone()), storage, assemble::unix_ms())
+                (Some(storage.clone()), storage, assemble::now())
             }
-            Ground::Test(memory, clock) => (None, Arc::new(memory.clone()), clock.now()),
+            Ground::Test(memory, clock) => (None, Arc::new(memory.clone()), Now::at(clock.now())),
         };
         let spawn = Box::new(|task| _ = tokio::spawn(task));
         let rooms =
             Rooms::new(hub.clone(), engine, spawn, now).with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
         if let Ground::Real(worker) = ground {
-            assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::unix_ms()));
+            assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::now()));
         }
         _ = self.0.set((storage, rooms.clone()));
         Ok(rooms)

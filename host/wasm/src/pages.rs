@@ -7,12 +7,12 @@ use crate::{
     pool::{Instance, Pool, Taken},
     stdio::About,
 };
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tidegate_hub::{
     Attempt, Call, Due, Fault, Hub, Loader, LoaderInfo, Page, Request,
     page::{self, Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 use wasmtime::component::ResourceAny;
 
 /// The least that a guest is left alone that asks for time: no loop of waiting takes a core.
@@ -68,25 +68,51 @@ fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
 /// an answer, and has no more time than that.
 impl Drop for Running {
     fn drop(&mut self) {
-        let (Some((mut taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
-        let (about, hub) = (self.about.clone(), self.hub.clone());
-        let wall_max = self.wall_max.min(hub.limits().after_answer_max);
-        runtime.spawn(async move {
-            let end = async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
-            match counted(&hub, taken.instance.run(about, wall_max, end).await) {
-                Ok(()) => taken.give_back(),
-                Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
-            }
-        });
+        let (Some((taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
+        runtime.spawn(end(taken, resource, self.about.clone(), self.wall_max, self.hub.clone()));
     }
 }
 
-struct RunningLoader(Running);
+async fn end(mut taken: Taken, resource: ResourceAny, about: About, wall_max: Duration, hub: Arc<Hub>) {
+    let wall_max = wall_max.min(hub.limits().after_answer_max);
+    let end = async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
+    match counted(&hub, taken.instance.run(about, wall_max, end).await) {
+        Ok(()) => taken.give_back(),
+        Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
+    }
+}
+
+type Asked = Pin<Box<dyn Future<Output = (Result<Result<wit::Step, wit::Problem>, Fault>, Taken)> + Send>>;
+
+struct RunningLoader {
+    running: Running,
+    /// While it is asked: the call goes on if nobody waits for it any longer, so that the destructor can run.
+    asked: Option<(Asked, ResourceAny)>,
+}
+
+async fn ask(
+    mut taken: Taken,
+    loader: ResourceAny,
+    about: About,
+    wall_max: Duration,
+) -> (Result<Result<wit::Step, wit::Problem>, Fault>, Taken) {
+    let step = taken.instance.run(about, wall_max, async |instance| instance.next_step(loader).await).await;
+    (step, taken)
+}
 
 impl Loader for RunningLoader {
     fn next(&mut self) -> Call<'_, Result<Step, Problem>> {
         Box::pin(async {
-            let step = self.0.ask(async |instance, loader| instance.next_step(loader).await).await?;
+            if let Some((taken, loader)) = self.running.rest.take() {
+                self.asked = Some((Box::pin(ask(taken, loader, self.running.about.clone(), self.running.wall_max)), loader));
+            }
+            let Some((asked, loader)) = &mut self.asked else {
+                return Err(Fault::Host("it failed before, and can't be asked again".into()));
+            };
+            let ((step, taken), loader) = (asked.await, *loader);
+            self.asked = None;
+            let step = counted(&self.running.hub, step)?;
+            self.running.rest = Some((taken, loader));
             Ok(match step {
                 Ok(wit::Step::Value(json)) => Ok(Step::Value(json)),
                 Ok(wit::Step::Later(ms)) => Ok(Step::Later(later(ms))),
@@ -94,6 +120,20 @@ impl Loader for RunningLoader {
                 Err(problem) => Err(self::problem(problem)),
             })
         })
+    }
+}
+
+impl Drop for RunningLoader {
+    fn drop(&mut self) {
+        let (Some((asked, loader)), Ok(runtime)) = (self.asked.take(), Handle::try_current()) else { return };
+        let (about, wall_max, hub) = (self.running.about.clone(), self.running.wall_max, self.running.hub.clone());
+        runtime.spawn(async move {
+            match timeout(hub.limits().after_answer_max, asked).await {
+                Ok((Ok(_), taken)) => end(taken, loader, about, wall_max, hub).await,
+                Ok((Err(fault), _)) => _ = counted::<()>(&hub, Err(fault)),
+                Err(_) => tracing::warn!("a loader whose client left had no end in time: its instance is dropped"),
+            }
+        });
     }
 }
 
@@ -116,7 +156,8 @@ impl Attempt for RunningAttempt {
 pub(crate) async fn load(app: (&Arc<Pool>, &Arc<Hub>), index: u32, loader: &str, request: &Request) -> Result<Box<dyn Loader>, Fault> {
     let wall_max = app.0.options().wall_max;
     let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
-    Ok(Box::new(RunningLoader(Running::begin(app, Use::Loader, request.route, wall_max, begin).await?)))
+    let running = Running::begin(app, Use::Loader, request.route, wall_max, begin).await?;
+    Ok(Box::new(RunningLoader { running, asked: None }))
 }
 
 pub(crate) async fn act(

@@ -43,6 +43,11 @@ impl Memory {
         self.state().failures.extend(failures);
     }
 
+    /// Commits succeed again.
+    pub fn fail_no_more(&self) {
+        self.state().failures.clear();
+    }
+
     /// From now on commits wait.
     pub fn hold(&self) {
         self.state().held = true;

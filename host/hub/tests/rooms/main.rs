@@ -1,5 +1,6 @@
 //! Rooms, driven by hand: tasks run when the test polls them, time goes on when the test says so.
 
+mod certain;
 mod model;
 
 use bytes::Bytes;
@@ -16,8 +17,8 @@ use std::{
 };
 use tidegate_hub::{
     Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Front, Hub,
-    LimitError, Limits, Manifest, Message, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Stored,
-    Target, Transaction,
+    LimitError, Limits, Manifest, Message, Now, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope,
+    Stored, Target, Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
     storage::Range,
@@ -35,7 +36,10 @@ struct World {
     rooms: Arc<Rooms>,
     front: Arc<Front>,
     tasks: Arc<Mutex<VecDeque<Task>>>,
+    /// Monotonic milliseconds.
     now: AtomicU64,
+    /// How far the wall clock was set forward, or back, modulo 2^64.
+    set: AtomicU64,
     wakes: Arc<AtomicUsize>,
 }
 
@@ -47,15 +51,20 @@ impl World {
     }
 
     fn over(memory: Memory, script: Arc<Script>) -> World {
-        let hub = Hub::new(Limits { rooms_awake_max: 3, ..Limits::default() }, Default::default(), 1);
+        World::at(Now::at(START), Limits { rooms_awake_max: 3, ..Limits::default() }, memory, script)
+    }
+
+    fn at(now: Now, limits: Limits, memory: Memory, script: Arc<Script>) -> World {
+        let hub = Hub::new(limits, Default::default(), 1);
         let wakes = Arc::<AtomicUsize>::default();
         let tasks = Arc::<Mutex<VecDeque<Task>>>::default();
         let queue = tasks.clone();
         let spawn = Box::new(move |task| queue.lock().unwrap().push_back(task));
-        let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, START).unwrap();
+        let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, now).unwrap();
         let front = Front::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
         front.serve();
-        World { hub, memory, rooms, front, tasks, now: AtomicU64::new(START), wakes }
+        let set = AtomicU64::new(now.wall.wrapping_sub(now.monotonic));
+        World { hub, memory, rooms, front, tasks, now: AtomicU64::new(now.monotonic), set, wakes }
     }
 
     /// Another version of the app, not served yet.
@@ -68,7 +77,7 @@ impl World {
 
     /// Polls every task until none gets any further.
     fn settle(&self) {
-        for _ in 0..3 {
+        for _ in 0..6 {
             let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
             for mut task in tasks {
                 if poll(&mut task).is_none() {
@@ -86,9 +95,20 @@ impl World {
     }
 
     fn advance(&self, time: Duration) {
-        let time = time.as_millis() as u64;
-        self.rooms.tick(self.now.fetch_add(time, Ordering::Relaxed) + time);
+        self.now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        self.rooms.tick(self.time());
         self.settle();
+    }
+
+    fn time(&self) -> Now {
+        let monotonic = self.now.load(Ordering::Relaxed);
+        Now { monotonic, wall: monotonic.wrapping_add(self.set.load(Ordering::Relaxed)) }
+    }
+
+    /// Sets the wall clock by so many milliseconds.
+    fn set_clock(&self, by: i64) {
+        self.set.fetch_add(by as u64, Ordering::Relaxed);
+        self.rooms.tick(self.time());
     }
 
     fn join(&self, name: &str) -> Opened {
@@ -374,9 +394,9 @@ fn a_hundred_thousand_alarms_that_sleep_are_no_task_until_they_are_due() {
         assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
     }
     let world = World::over(memory, Arc::new(alarming(0)));
-    world.rooms.tick(START + 9_999);
+    world.rooms.tick(Now::at(START + 9_999));
     assert_eq!((world.tasks.lock().unwrap().len(), world.rooms.awake()), (0, 0));
-    world.rooms.tick(START + 10_001);
+    world.rooms.tick(Now::at(START + 10_001));
     assert_eq!(world.tasks.lock().unwrap().len(), 2);
     world.settle();
     assert_eq!((world.wakes(), world.memory.alarms().unwrap().len()), (2, 99_998));

@@ -81,6 +81,10 @@ impl Serving {
         if !drained.in_time {
             tracing::warn!("cut off what was still open; give it longer with --drain");
         }
+        let undelivered = self.site.hub().connections().owed_closes();
+        if undelivered > 0 {
+            tracing::warn!("on-close events that were not delivered within --drain: {undelivered}");
+        }
         report::tell_stopped(self.site.hub(), format);
         Ok(())
     }

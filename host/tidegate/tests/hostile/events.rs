@@ -1,1 +1,286 @@
 //! Events that must happen do happen: `on-close`, presence leaves and alarms under overload.
+
+use super::support::{
+    Build, PATIENCE, Tidegate,
+    client::{Raw, Reader, Socket, soon},
+    component, component_of, tidegate,
+};
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+use tokio::time::sleep;
+
+/// Between two looks at what nobody announces.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn serve(args: &[&str]) -> Tidegate {
+    let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"].into_iter().chain(args.iter().copied()).collect();
+    Tidegate::serve(&component("rogue"), &args)
+}
+
+/// Requests that hold every instance until they are dropped.
+async fn hold_all(server: &Tidegate, instances: usize, account: &mut Reader) -> Vec<Raw> {
+    let mut holders = Vec::new();
+    for _ in 0..instances {
+        // A room that has not slept yet may still have the last instance: then this one waits for it, and may have to come again.
+        loop {
+            let request = format!("GET /hold/3600000 HTTP/1.1\r\nhost: {}\r\n\r\n", server.address());
+            let mut holder = Raw::send(server.address(), &request).await;
+            tokio::select! {
+                _ = account.until("held") => { holders.push(holder); break }
+                answer = holder.until("\r\n\r\n") => assert!(answer.starts_with("HTTP/1.1 503"), "{answer}"),
+            }
+        }
+    }
+    holders
+}
+
+async fn get(server: &Tidegate, path: &str) -> (u16, String) {
+    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
+    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+}
+
+/// Asks again until the answer is so.
+async fn get_until(server: &Tidegate, path: &str, is_it: impl Fn(u16, &str) -> bool) -> String {
+    let began = Instant::now();
+    loop {
+        let (status, text) = get(server, path).await;
+        if is_it(status, &text) {
+            return text;
+        }
+        assert!(began.elapsed() < PATIENCE, "{path}: {status} {text}");
+        sleep(LOOK).await;
+    }
+}
+
+/// A connection that opened, and its id.
+async fn account(server: &Tidegate, query: &str, account: &mut Reader) -> (Socket, String) {
+    let socket = Socket::connect(server.ws(&format!("/account{query}"))).await;
+    let said = account.until("open ").await;
+    assert!(!said.contains("close"), "{said}");
+    let id = account.until("\n").await.trim().to_owned();
+    (socket, id)
+}
+
+async fn guest(server: &Tidegate, room: &str, name: &str) -> Socket {
+    let mut socket = Socket::connect(server.ws(&format!("/guests/{room}?name={name}"))).await;
+    assert!(socket.text().await.contains("snapshot"));
+    socket
+}
+
+fn leaves(message: &str, name: &str) -> bool {
+    message.contains(r#""kind":"leave""#) && message.contains(name)
+}
+
+#[tokio::test]
+async fn an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_is_free() {
+    let server = serve(&["--instances", "4"]);
+    let mut said = Reader::follow(&server, "account").await;
+    let (ann, ann_id) = account(&server, "", &mut said).await;
+    let (mut dan, _) = account(&server, "", &mut said).await;
+    let mut cid = guest(&server, "tea", "cid").await;
+    let bob = guest(&server, "tea", "bob").await;
+    assert!(cid.text().await.contains("join"));
+    let holders = hold_all(&server, 4, &mut said).await;
+    drop((ann, bob));
+    server.wait_for("its on-close has to wait: every instance of the app is busy");
+    server.wait_for("1 on-close events have to wait");
+    drop(holders);
+    let until_close = said.until(&format!("close {ann_id};")).await;
+    assert!(!until_close.contains("close "), "{until_close}");
+    let leave = cid.text().await;
+    assert!(leaves(&leave, "bob"), "{leave}");
+    assert_eq!(get_until(&server, "/guests/tea", |status, _| status == 200).await, "close bob | cid");
+    // Neither comes again.
+    assert_eq!(dan.ask("x").await, "x");
+    let (_eve, _) = account(&server, "", &mut said).await;
+    assert_eq!(cid.ask("x").await, "done x");
+    assert_eq!(get(&server, "/guests/tea").await.1, "close bob | cid");
+    drop((dan, cid));
+    let stopped = server.stop();
+    assert!(!stopped.stderr.contains("not delivered"), "{}", stopped.stderr);
+}
+
+#[tokio::test]
+async fn the_log_counts_what_the_drain_could_not_deliver() {
+    let server = serve(&["--instances", "2", "--drain", "1s"]);
+    let mut said = Reader::follow(&server, "account").await;
+    let (ann, _) = account(&server, "", &mut said).await;
+    let (bob, _) = account(&server, "", &mut said).await;
+    let holders = hold_all(&server, 2, &mut said).await;
+    drop((ann, bob));
+    server.wait_for("its on-close has to wait");
+    let stopped = server.stop();
+    assert!(stopped.stderr.contains("on-close events that were not delivered within --drain: 2"), "{}", stopped.stderr);
+    drop(holders);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_on_open_or_before_it_traps_has_one_on_close() {
+    let server = serve(&[]);
+    let mut said = Reader::follow(&server, "account").await;
+    for query in ["?hold=500", "?trap=yes", ""] {
+        let (ann, id) = account(&server, query, &mut said).await;
+        drop(ann);
+        let until_close = said.until(&format!("close {id};")).await;
+        assert!(!until_close.contains("close "), "{query}: {until_close}");
+    }
+    let (_bob, _) = account(&server, "", &mut said).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
+    let server = serve(&["--instances", "2"]);
+    let mut said = Reader::follow(&server, "account").await;
+    let mut ann = Socket::connect(server.ws("/socket")).await;
+    ann.ask("id").await;
+    let holders = hold_all(&server, 1, &mut said).await;
+    // The other instance decides this upgrade, and then is in its on-open.
+    let _cid = Socket::connect(server.ws("/account?hold=3600000")).await;
+    said.until("open ").await;
+    // With none left, an upgrade is refused and nothing is owed.
+    let refused = Socket::try_connect(server.ws("/account")).await.err().map(|refusal| refusal.status().as_u16());
+    assert_eq!(refused, Some(503));
+    drop(holders);
+    let (bob, id) = account(&server, "", &mut said).await;
+    drop(bob);
+    let until_close = said.until(&format!("close {id};")).await;
+    assert!(!until_close.contains("close "), "{until_close}");
+}
+
+#[tokio::test]
+async fn a_presence_leave_waits_for_a_room_that_does_not_wake_until_another_version_is_served() {
+    let component = component("rogue");
+    let folder = tempfile::tempdir().unwrap();
+    let app = folder.path().join("app.wasm");
+    fs::copy(&component, &app).unwrap();
+    let server = Tidegate::serve(&app, &["--limit", "room_idle_max=200ms"]);
+    let mut ann = guest(&server, "tea", "ann").await;
+    let bob = guest(&server, "tea", "bob").await;
+    ann.text().await;
+    assert_eq!(ann.ask("sleepy").await, "done sleepy");
+    // It sleeps, and then is closed after five wakes that fail.
+    get_until(&server, "/guests/tea", |status, _| status == 503).await;
+    drop(bob);
+    write_version(&component, &app, b"version 02");
+    server.reload(&[]).unwrap();
+    let leave = ann.text().await;
+    assert!(leaves(&leave, "bob"), "{leave}");
+    assert_eq!(get(&server, "/guests/tea").await, (200, "close bob | ann".into()));
+}
+
+/// The component, as another version of itself.
+fn write_version(component: &Path, app: &Path, version: &[u8; 10]) {
+    let mut wasm = fs::read(component).unwrap();
+    let marks: Vec<usize> = wasm.windows(10).enumerate().filter(|(_, text)| text == b"version 01").map(|(at, _)| at).collect();
+    assert!(!marks.is_empty());
+    marks.iter().for_each(|at| wasm[*at..at + 10].copy_from_slice(version));
+    fs::write(app, wasm).unwrap();
+}
+
+#[tokio::test]
+async fn an_alarm_rings_whichever_commit_made_it_durable() {
+    let server = serve(&[]);
+    for set in ["alarm 300", "alarm-flush 300"] {
+        let room = set.replace(' ', "-");
+        let mut ann = guest(&server, &room, "ann").await;
+        assert_eq!(ann.ask(set).await, format!("done {set}"));
+        assert_eq!(ann.text().await, "alarm 1", "{set}");
+        assert_eq!(get(&server, &format!("/guests/{room}")).await.1, "alarm 1 | ann", "{set}");
+    }
+}
+
+#[tokio::test]
+async fn an_alarm_that_finds_every_instance_busy_keeps_its_tries() {
+    let server = serve(&["--instances", "4"]);
+    let mut said = Reader::follow(&server, "account").await;
+    let mut ann = guest(&server, "tea", "ann").await;
+    assert_eq!(ann.ask("alarm 2000").await, "done alarm 2000");
+    let holders = hold_all(&server, 4, &mut said).await;
+    let began = Instant::now();
+    while server.stderr().matches("its alarm has to wait").count() < 2 {
+        assert!(began.elapsed() < PATIENCE, "{}", server.stderr());
+        sleep(LOOK).await;
+    }
+    drop(holders);
+    assert_eq!(ann.text().await, "alarm 1");
+    assert!(!server.stderr().contains("its alarm failed"), "{}", server.stderr());
+}
+
+#[tokio::test]
+async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_busy_or_it_waits_for_a_room() {
+    for (path, sign) in [("/parting", "still here"), ("/parting?call=1000", "a page")] {
+        let server = serve(&["--instances", "8"]);
+        let mut said = Reader::follow(&server, "account").await;
+        let mut page = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address())).await;
+        page.until(sign).await;
+        if path.contains("call") {
+            server.wait_for("a call waits");
+        }
+        let busy = if path.contains("call") { 6 } else { 7 };
+        let holders = hold_all(&server, busy, &mut said).await;
+        drop(page);
+        server.wait_for("the loader was dropped");
+        drop(holders);
+    }
+}
+
+/// A server whose wall clock a test sets.
+struct Clocked {
+    server: Tidegate,
+    control: File,
+    _data: tempfile::TempDir,
+}
+
+impl Clocked {
+    fn serve(component: &Path, args: &[&str]) -> Clocked {
+        let data = tempfile::tempdir().unwrap();
+        let path: PathBuf = data.path().join("control");
+        fs::write(&path, [0; 128]).unwrap();
+        let control = File::options().write(true).open(&path).unwrap();
+        let library = component_of(Build::Library, "faulty");
+        let mut command = tidegate();
+        command.env("LD_PRELOAD", library).env("FAULTY_CONTROL", &path).env("FAULTY_DIR", data.path().join("none"));
+        command.arg("serve").arg(component).args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path().join("data")).args(args);
+        Clocked { server: Tidegate::spawn(&mut command), control, _data: data }
+    }
+
+    /// Sets the wall clock so many milliseconds ahead of the machine's.
+    fn set(&self, ahead: i64) {
+        self.control.write_all_at(&ahead.to_ne_bytes(), 32).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
+    const HOUR: i64 = 3_600_000;
+    let clocked = Clocked::serve(&component("rogue"), &["--limit", "room_idle_max=300ms", "--limit", "ping_every=200ms"]);
+    let server = &clocked.server;
+    // An alarm comes when the clock says so.
+    let mut ann = guest(server, "tea", "ann").await;
+    ann.ask("alarm 1800000").await;
+    clocked.set(-HOUR);
+    let mut bob = guest(server, "milk", "bob").await;
+    bob.ask("alarm 300").await;
+    assert_eq!(bob.text().await, "alarm 1");
+    clocked.set(HOUR);
+    assert_eq!(ann.text().await, "alarm 1");
+    // A room sleeps after its idle time, and connections stay, whichever way the clock goes.
+    let mut cid = Socket::connect(server.ws("/rooms/rum")).await;
+    for ahead in [0, HOUR, -HOUR, 0] {
+        clocked.set(ahead);
+        let woken: u64 = cid.ask("wake").await.parse().unwrap();
+        let began = Instant::now();
+        loop {
+            sleep(Duration::from_millis(500)).await;
+            if cid.ask("wake").await.parse::<u64>().unwrap() > woken {
+                break;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not sleep, {ahead} ms ahead");
+        }
+    }
+    assert_eq!(ann.ask("x").await, "done x");
+}

@@ -2,6 +2,7 @@
 //!
 //! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
 
+mod events;
 mod misbehave;
 mod pages;
 mod room;
@@ -34,6 +35,10 @@ fn app() -> App {
         .socket("/socket", socket::Rogue)
         .socket("/other", async |conn: Conn, message| conn.send(message))
         .post("/via", async |req: Request| room::via(req.text()?))
+        .get("/hold/{ms}", events::hold)
+        .socket("/account", events::Account)
+        .room::<events::Guests>("/guests/{name}")
+        .page("/parting", events::Parting)
         .page("/page", pages::Rogue)
         .page("/flood", pages::Flood)
         .room::<room::Rogue>("/rooms/{name}")

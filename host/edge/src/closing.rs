@@ -1,0 +1,79 @@
+//! The last event of a connection, delivered after the socket is gone: exactly once for each on-open that was delivered.
+//!
+//! A connection hands itself over when its socket has ended; from then on it is one entry here. In a room the room keeps the event, in
+//! the order of its other events, until it was handed to the app. Outside of rooms [`Closings`](crate::closings::Closings) does: entries wait in their
+//! order while the host can't call the app, and a few workers, which exist only while something waits, try the first ones again with
+//! pauses that grow.
+//!
+//! A pending close keeps its connection in the registry: it keeps its place in `connections_max`, which bounds the queue, and the drain
+//! waits for it.
+
+use crate::{
+    answer::{Place, log_fault},
+    closings::Closing,
+    server::{Server, Version},
+};
+use std::{sync::Arc, time::Duration};
+use tidegate_hub::{App, Fault, retry::Backoff};
+use tokio::time::sleep;
+
+/// Delivers the event, now or later.
+pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
+    // Nobody is there any more: what is sent or published to it now is refused, not queued.
+    closing.conn.outbox().abandon();
+    if closing.conn.room().is_some() || server.closings.is_empty() {
+        let Err(fault) = closing.attempt(&server).await else { return };
+        tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}");
+    }
+    if server.closings.push(closing) {
+        tokio::spawn(work(server));
+    }
+}
+
+/// Ends when nothing waits.
+async fn work(server: Arc<Server>) {
+    let mut backoff = Backoff::default();
+    while let Some(closing) = server.closings.take() {
+        if closing.attempt(&server).await.is_ok() {
+            backoff = Backoff::default();
+        } else {
+            server.closings.put_back(closing);
+            sleep(Duration::from_millis(backoff.pause())).await;
+        }
+    }
+}
+
+impl Closing {
+    /// One try; an error if the host could not call the app. An app that fails has been called: that is in the log.
+    async fn attempt(&self, server: &Server) -> Result<(), Fault> {
+        let outcome = match self.app(server) {
+            Some(app) => app.close(Arc::clone(&self.conn), self.info.clone()).await,
+            None => Err(Fault::Host("no version of the app has its route".into())),
+        };
+        match outcome {
+            Err(fault) if fault.is_of_host() => Err(fault),
+            Err(fault) => {
+                let id = log_fault(&fault, Place { conn: Some(&self.conn), ..Place::default() });
+                if server.config.pages.is_some() {
+                    let attachment = self.conn.attachment();
+                    let attachment = String::from_utf8_lossy(&attachment);
+                    tracing::error!(id, event = ?self.info, %attachment, "the event that failed");
+                }
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The version that is served; if that has no such route, the last one that had it.
+    fn app(&self, server: &Server) -> Option<Arc<dyn App>> {
+        let version = server.version();
+        match self.conn.route() {
+            Some(route) if !version.table.has_successor(route) => {
+                let last = self.conn.last_version()?.downcast_ref::<Version>()?;
+                Some(last.app.clone())
+            }
+            _ => Some(version.app.clone()),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Connections outside of rooms whose last event has to wait, in their order.
+
+use crate::lifeline::Lifeline;
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard},
+};
+use tidegate_hub::{CloseInfo, Opened};
+
+/// Tries of the queue's entries at a time: each may wait for an instance.
+const WORKERS_MAX: usize = 8;
+
+/// A connection that is owed its on-close.
+pub(crate) struct Closing {
+    pub(crate) conn: Opened,
+    pub(crate) info: CloseInfo,
+    pub(crate) _lifeline: Lifeline,
+}
+
+/// Those that wait for another try, and how many workers there are. `connections_max` bounds it: each entry keeps its place.
+#[derive(Default)]
+pub(crate) struct Closings(Mutex<(VecDeque<Closing>, usize)>);
+
+impl Closings {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().0.is_empty()
+    }
+
+    /// Adds one behind the others; whether a worker has to be started.
+    pub(crate) fn push(&self, closing: Closing) -> bool {
+        let (waiting, workers) = &mut *self.lock();
+        waiting.push_back(closing);
+        let starts = *workers < WORKERS_MAX;
+        *workers += usize::from(starts);
+        starts
+    }
+
+    /// The first one; without one the worker that asks ends.
+    pub(crate) fn take(&self) -> Option<Closing> {
+        let (waiting, workers) = &mut *self.lock();
+        let first = waiting.pop_front();
+        *workers -= usize::from(first.is_none());
+        first
+    }
+
+    pub(crate) fn put_back(&self, closing: Closing) {
+        self.lock().0.push_front(closing);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (VecDeque<Closing>, usize)> {
+        self.0.lock().expect("nothing panics while it holds the queue")
+    }
+}

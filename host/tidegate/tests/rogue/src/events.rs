@@ -1,0 +1,136 @@
+//! First and last events, and alarms, of which everything is said: to a topic, or to the room.
+
+use crate::version;
+use std::time::Duration;
+use tidegate::prelude::*;
+
+/// What is said of sockets and of requests that hold an instance.
+const TOPIC: &str = "account";
+
+/// Holds its instance for so long.
+pub(crate) async fn hold(req: Request) -> Result<String> {
+    publish(TOPIC, "held")?;
+    sleep(Duration::from_millis(req.param("ms")?)).await;
+    Ok("over".into())
+}
+
+/// `?hold=MS` lets on-open take so long; `?trap=` lets it trap.
+pub(crate) struct Account;
+
+impl Socket for Account {
+    async fn open(&self, conn: &Conn, request: &Request) -> Result {
+        publish(TOPIC, format!("open {}", conn.id()))?;
+        if let Some(ms) = request.query_opt("hold")? {
+            sleep(Duration::from_millis(ms)).await;
+        }
+        if request.query_opt::<String>("trap")?.is_some() {
+            panic!("as asked");
+        }
+        Ok(())
+    }
+
+    async fn message(&self, conn: &Conn, message: Message) -> Result {
+        conn.send(message)
+    }
+
+    async fn close(&self, conn: &Conn, _: &CloseInfo) -> Result {
+        publish(TOPIC, format!("close {};", conn.id()))
+    }
+}
+
+/// A room that knows who is there, and keeps a line for each last event and each alarm.
+pub(crate) struct Guests;
+
+impl Guests {
+    fn add(&self, cx: &Cx, text: &str) -> Result {
+        let count: u64 = cx.get_json("count")?.unwrap_or(0);
+        cx.put_json("count", &(count + 1))?;
+        cx.put(&format!("line/{count:09}"), text)
+    }
+}
+
+impl Room for Guests {
+    fn class() -> String {
+        "guests".into()
+    }
+
+    /// A room that was told "sleepy" does not wake as the first version.
+    async fn wake(cx: &Cx) -> Result<Self> {
+        if cx.get("sleepy")?.is_some() && version().ends_with("01") {
+            panic!("it does not wake");
+        }
+        Ok(Guests)
+    }
+
+    async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
+        cx.presence().join(conn, &req.query::<String>("name")?)
+    }
+
+    async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
+        let text = msg.text()?;
+        let (what, with) = text.split_once(' ').unwrap_or((text, ""));
+        match what {
+            "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?))?,
+            "alarm-flush" => {
+                cx.alarm_in(Duration::from_millis(with.parse()?))?;
+                cx.flush()?;
+            }
+            "sleepy" => cx.put("sleepy", "")?,
+            _ => {}
+        }
+        conn.send(format!("done {text}"))
+    }
+
+    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
+        self.add(cx, &format!("close {}", conn.state::<String>()?.unwrap_or_default()))
+    }
+
+    /// Takes so many milliseconds.
+    async fn call(&mut self, _: &Cx, payload: Vec<u8>) -> Result<Vec<u8>> {
+        println!("a call waits");
+        sleep(Duration::from_millis(String::from_utf8(payload)?.parse()?)).await;
+        Ok(Vec::new())
+    }
+
+    async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
+        let lines = cx.range("line/").entries()?.into_iter().map(|(_, line)| String::from_utf8(line)).collect::<Result<Vec<_>, _>>()?;
+        let members = cx.presence().list::<String>()?.into_iter().map(|member| member.meta).collect::<Vec<_>>();
+        Ok(Response::text(format!("{} | {}", lines.join(", "), members.join(", "))))
+    }
+
+    async fn alarm(&mut self, cx: &Cx) -> Result {
+        let line = format!("alarm {}", cx.attempt());
+        cx.broadcast(line.as_str())?;
+        self.add(cx, &line)
+    }
+}
+
+/// A page whose loader says when it is dropped, and waits for a room before it has anything.
+pub(crate) struct Parting;
+
+struct Guard;
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        println!("the loader was dropped");
+    }
+}
+
+impl Page for Parting {
+    const LOADERS: &[Loader] = &[Loader::live("parting")];
+
+    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
+        let _guard = Guard;
+        if let Some(ms) = req.query_opt::<String>("call")? {
+            tidegate::room::<Guests>("slow").call(ms)?;
+        }
+        loop {
+            sink.send("still here").await?;
+            sleep(Duration::from_secs(3600)).await;
+        }
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
+    }
+}
