@@ -151,7 +151,8 @@ async fn end(mut socket: Socket, random: &mut Random) {
 }
 
 /// A command to a room, and what becomes of the things that it asks for.
-struct Command {
+#[derive(Debug)]
+pub(crate) struct Command {
     text: String,
     lines: Vec<String>,
     alarms: Vec<String>,
@@ -179,7 +180,7 @@ impl Command {
         }
     }
 
-    fn write(&self, record: &mut RoomRecord, outcome: Outcome) {
+    pub(crate) fn write(&self, record: &mut RoomRecord, outcome: Outcome) {
         for (things, ids) in [(&mut record.lines, &self.lines), (&mut record.alarms, &self.alarms)] {
             for id in ids {
                 let is_flushed = outcome == Outcome::Refused && self.flushed.contains(id);
@@ -214,8 +215,13 @@ async fn write_by_requests(life: Arc<Life>, room: usize, writer: String, mut ran
                         life.room(room, |record| record.oddities.push(format!("{:?} was answered with 200", command.text)));
                         Outcome::Unknown
                     }
-                    // The answer to a commit that may have become durable says so.
-                    (500, Ok(text)) if text.contains("unknown") => Outcome::Unknown,
+                    // The log says whether it is known what became of it.
+                    (500, Ok(text)) if !command.fails => {
+                        let id = text.split_once("(id ").and_then(|(_, rest)| rest.split_once(')')).map(|(id, _)| id.to_owned());
+                        life.room(room, |record| record.failed.extend(id.map(|id| (id, command))));
+                        life.pause(random.below(20)).await;
+                        continue;
+                    }
                     (500, Err(_)) => Outcome::Unknown,
                     _ => Outcome::Refused,
                 }

@@ -264,6 +264,7 @@ impl Storm {
         match (end, stopped) {
             (_, Err(_)) => self.report(vec!["it did not end".into()], ""),
             (_, Ok(stopped)) => {
+                self.record(|record| record.rooms.iter_mut().for_each(|room| room.resolve(&stopped.stderr)));
                 let is_expected = if end == End::Drain { stopped.status.success() } else { stopped.status.signal() == Some(9) };
                 let died = (!is_expected).then(|| format!("it ended by itself, or not well: {:?}", stopped.status));
                 let panicked =
@@ -290,9 +291,9 @@ impl Storm {
     async fn check(&mut self, life: &Life) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
         let mut wrong = Vec::new();
+        // Alarms that were set while the clock was ahead are due, too.
+        self.control.let_alarms_ring();
         while Instant::now() < end {
-            // Alarms that were set while the clock was ahead are due, too, and so are their retries.
-            self.control.let_alarms_ring();
             wrong.clear();
             for room in 0..ROOMS {
                 match self.ledger(life, room).await {

@@ -1,5 +1,6 @@
 //! The clients' side of the story: what they asked for, what they were answered, and which of their connections are open.
 
+use crate::clients::Command;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -33,6 +34,8 @@ pub(crate) struct RoomRecord {
     pub(crate) lines: HashMap<String, Outcome>,
     pub(crate) alarms: HashMap<String, Outcome>,
     pub(crate) connections: BTreeMap<ConnectionName, ConnectionRecord>,
+    /// Commands that were answered with 500, by the id that the log has for the cause.
+    pub(crate) failed: Vec<(String, Command)>,
     /// Messages that no client can have caused.
     pub(crate) oddities: Vec<String>,
 }
@@ -56,7 +59,19 @@ pub(crate) struct Record {
     pub(crate) plain: PlainRecord,
 }
 
+/// What the log says of a commit of which nobody knows whether it is on the disk.
+const UNKNOWN: &str = "it is not known whether";
+
 impl RoomRecord {
+    /// What failed in a life whose log is this one: it did not happen, unless the log says that this is not known, or says nothing.
+    pub(crate) fn resolve(&mut self, log: &str) {
+        for (id, command) in std::mem::take(&mut self.failed) {
+            if log.lines().any(|line| line.contains(&id) && !line.contains(UNKNOWN)) {
+                command.write(self, Outcome::Refused);
+            }
+        }
+    }
+
     /// Takes a message that a connection of the room got.
     pub(crate) fn take(&mut self, name: &ConnectionName, text: &str) {
         if let Some(id) = text.strip_prefix("line ") {
