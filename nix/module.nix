@@ -43,7 +43,7 @@ in
     settings = lib.mkOption {
       type = toml.type;
       default = { };
-      example = lib.literalExpression "{ limits.message_bytes_max = 65536; }";
+      example = lib.literalExpression "{ server.hosts = [ \"example.org\" ]; limits.message_bytes_max = 65536; }";
       description = ''
         The contents of `tidegate.toml`. They are readable by every user of the machine:
         no secrets here.

@@ -53,17 +53,18 @@ impl Request {
         &self.head.scheme
     }
 
-    /// The `Host` header: "example.org" or "127.0.0.1:8080".
+    /// Host and port that the client asked for: "example.org" or "127.0.0.1:8080".
     pub fn authority(&self) -> &str {
         &self.head.authority
     }
 
-    /// Path and query as the client sent them, undecoded: "/users/a%20b?tab=1".
+    /// The path, still encoded, and the query as the client sent it: "/users/a%20b?tab=1". The path is the one that guards and
+    /// routes were found by, in its one spelling: without empty and dot segments, and with nothing encoded that need not be.
     pub fn uri(&self) -> &str {
         &self.head.path
     }
 
-    /// The path alone, undecoded.
+    /// The path alone, still encoded.
     pub fn path(&self) -> &str {
         self.uri().split_once('?').map_or(self.uri(), |(path, _)| path)
     }

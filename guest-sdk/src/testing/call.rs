@@ -8,7 +8,12 @@ use crate::{
     world::{Handle, Incoming, Outgoing},
 };
 use std::sync::Arc;
-use tidegate_hub::{Close, Found, Positions, RoomId, Target, connections::check_close, manifest::AskedFor, path::Path};
+use tidegate_hub::{
+    AMBIGUOUS, Close, Found, Positions, RoomId, Target,
+    connections::check_close,
+    manifest::AskedFor,
+    path::{BadPath, Path},
+};
 
 /// Bytes of a piece of a streamed body: few, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
@@ -30,13 +35,14 @@ impl Call<'_> {
         Call { method: "GET", connect, asked, body: b"", pieces_max }
     }
 
-    pub(super) fn head(&self) -> Head {
+    /// With the path as the host read it.
+    pub(super) fn head(&self, path: &Path<'_>) -> Head {
         let headers = self.connect.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
         Head {
             method: self.method.to_owned(),
             scheme: "http".to_owned(),
             authority: "localhost".to_owned(),
-            path: self.connect.path.clone(),
+            path: path.target().to_owned(),
             headers: headers.collect(),
             params: Vec::new(),
             peer: "127.0.0.1:1".to_owned(),
@@ -69,17 +75,25 @@ type Headers = Vec<(String, Vec<u8>)>;
 
 impl Server {
     pub(super) fn call(&mut self, call: Call<'_>) -> Answer {
-        let Ok(path) = Path::parse(&call.connect.path) else {
-            return Reply::of_host(400, "the path has a broken percent-encoding or a control character").into();
+        let path = match Path::parse(&call.connect.path) {
+            Ok(path) => path,
+            Err(bad @ BadPath::TooLong) => return Reply::of_host(414, &bad.to_string()).into(),
+            Err(bad) => return Reply::of_host(400, &bad.to_string()).into(),
         };
+        if path.is_reserved() && path.has_separator() {
+            return Reply::of_host(400, AMBIGUOUS).into();
+        }
         if path.is_host() {
             return Reply::of_host(404, "nothing is here").into();
         }
         let found = self.table.find(call.method, call.asked, &path);
+        if found == Found::Ambiguous {
+            return Reply::of_host(400, AMBIGUOUS).into();
+        }
         if matches!(found, Found::Route { target: Target::WebSocket, .. }) && call.asked != AskedFor::WebSocket {
             return Reply::of_host(426, "a WebSocket is here").with("upgrade", "websocket").into();
         }
-        let mut head = call.head();
+        let mut head = call.head(&path);
         let mut answer = match self.guard(&mut head, &[&path]) {
             (added, Ok(())) => self.dispatch(head, found, &call).with_headers(added),
             (added, Err(refusal)) => Answer::from(refusal).with_headers(added),
@@ -116,6 +130,7 @@ impl Server {
 
     fn dispatch(&mut self, mut head: Head, found: Found, call: &Call<'_>) -> Answer {
         let target = match found {
+            Found::Ambiguous => unreachable!("it was refused before the guards"),
             Found::Nothing => return Reply::of_host(404, "nothing is here").into(),
             Found::Methods(allow) => return Reply::of_host(405, "the path has no such method").with("allow", &allow.join(", ")).into(),
             Found::Route { index, target, params } => {
@@ -146,7 +161,7 @@ impl Server {
 
     fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
         // `wasi:http` says nothing of route, peer and context: the app finds the route again.
-        let again = self.stage.app().find_stream(call.method, &call.connect.path);
+        let again = self.stage.app().find_stream(call.method, &head.path);
         assert_eq!(again, Some((head.route, head.params.clone())), "guest and host agree on the route");
         head.peer.clear();
         head.context.clear();

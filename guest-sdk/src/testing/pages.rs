@@ -13,7 +13,7 @@ use crate::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{collections::VecDeque, time::Duration};
-use tidegate_hub::{Found, Page, manifest::AskedFor, path::Path};
+use tidegate_hub::{AMBIGUOUS, Found, Page, manifest::AskedFor, path::Path, pattern::Pattern};
 
 /// Bytes of a piece of an upload: few, so that a test's file has several.
 const PIECE_BYTES: usize = 64;
@@ -70,23 +70,24 @@ impl Server {
     /// As [`load`](Server::load), until it has brought so many values; then the client goes away.
     pub fn load_some(&mut self, page: &str, loader: &str, params: Parameters<'_>, values: usize) -> Load {
         let route = self.table.page_of(page).unwrap_or_else(|| panic!("there is no page {page:?}")).0;
-        let path = params.iter().fold(page.to_owned(), |path, (name, value)| {
-            path.replace(&format!("{{{name}}}"), value).replace(&format!("{{*{name}}}"), value)
-        });
-        let mut head = Call::get(Connect::to(&path), PIECES_MAX).head();
-        let parsed = Path::parse(&path).expect("the parameters make a path");
+        let pattern = Pattern::parse(page).expect("the rules let only patterns pass");
+        let value_of = |name: &str| params.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
+        let path = pattern.path(value_of).unwrap_or_else(|name| panic!("the parameter {name:?} of the page is missing, or empty"));
+        let path = match Path::parse(&path) {
+            Ok(path) => path,
+            Err(bad) => return Load::refused(400, &format!("with these parameters {bad}")),
+        };
+        let params = match self.table.find("GET", AskedFor::Other, &path) {
+            Found::Route { index, params, .. } if index == route => params,
+            Found::Ambiguous => return Load::refused(400, AMBIGUOUS),
+            _ => return Load::refused(404, "with these parameters it is another page"),
+        };
+        let mut head = Call::get(Connect::to(path.target()), PIECES_MAX).head(&path);
         let own = Path::parse("/__loaders").expect("a path");
-        match self.guard(&mut head, &[&parsed, &own]) {
-            (_, Ok(())) => {}
-            (_, Err(refusal)) => {
-                let ended = Some((refusal.status(), refusal.text().to_owned()));
-                return Load { values: Vec::new(), ended, took: Duration::ZERO };
-            }
+        if let (_, Err(refusal)) = self.guard(&mut head, &[&path, &own]) {
+            return Load::refused(refusal.status(), refusal.text());
         }
-        if let Found::Route { params, .. } = self.table.find("GET", AskedFor::Other, &parsed) {
-            head.params = params;
-        }
-        head.route = route;
+        (head.route, head.params) = (route, params);
         let outcome = self.run_loader(head, loader, values);
         self.settle();
         outcome
@@ -122,7 +123,7 @@ impl Server {
         let Found::Route { index, params, .. } = self.table.find("POST", AskedFor::Other, &parsed) else {
             panic!("there is no page with actions at {path}")
         };
-        let mut head = call.head();
+        let mut head = call.head(&parsed);
         if let (_, Err(refusal)) = self.guard(&mut head, &[&parsed]) {
             return refusal;
         }
@@ -251,6 +252,10 @@ impl Server {
 }
 
 impl Load {
+    fn refused(status: u16, text: &str) -> Load {
+        Load { values: Vec::new(), ended: Some((status, text.to_owned())), took: Duration::ZERO }
+    }
+
     fn trapped(mut self) -> Load {
         self.ended = Some((500, "internal error".to_owned()));
         self

@@ -46,6 +46,8 @@ async fn accept(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     listener.set_nonblocking(true)?;
+    // A server that listens again keeps the first address: only requests without `Host` see it.
+    _ = server.address.set(listener.local_addr()?);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut shutdown = pin!(shutdown);
     let mut turn = workers.iter().cycle();

@@ -11,10 +11,11 @@ use crate::{
     paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
     pages::{self, Visit},
     server::{Server, Version},
+    target::{self, Form, Named},
     upgrade,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header, response::Parts, uri::Authority};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -30,8 +31,10 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    self as hub, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict, app::Stream,
-    manifest::AskedFor, path::Path,
+    self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict,
+    app::Stream,
+    manifest::AskedFor,
+    path::{BadPath, Path},
 };
 use tokio::time::timeout;
 
@@ -176,24 +179,37 @@ struct Exchange {
 impl Exchange {
     async fn answer(&self, request: http::Request<Incoming>) -> Answer {
         self.server.hub.counters().requests.add(1);
-        let authority = match authority(request.version(), request.uri(), request.headers()) {
-            Ok(authority) => authority,
+        let Named { authority, is_served } = match Named::of(&request, &self.server.config.hosts, || self.server.own_authority()) {
+            Ok(named) => named,
             Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
         };
-        if let Err(refused) = check_target(&request) {
-            return *refused;
+        match Form::of(&request) {
+            Ok(Form::Path) => {}
+            Ok(Form::Server) => return if is_served { target::about_server() } else { misdirected() },
+            Err((status, text)) => return answer::text(status, text),
         }
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
-        match Path::parse(&target) {
-            Ok(path) if path.is_host() => self.host_endpoint(request.method(), &path),
-            Ok(path) if pages::is_loaders(&path) && self.server.version().table.has_pages() => self.load(request, authority).await,
-            Ok(path) => self.route(request, authority, &target, &path).await,
-            Err(_) => answer::text(StatusCode::BAD_REQUEST, "the path has a broken percent-encoding or a control character"),
+        let path = match Path::parse(&target) {
+            Ok(path) => path,
+            Err(bad @ BadPath::TooLong) => return answer::text(StatusCode::URI_TOO_LONG, &bad.to_string()),
+            Err(bad) => return answer::text(StatusCode::BAD_REQUEST, &bad.to_string()),
+        };
+        if !is_served && !is_health(&path) {
+            return misdirected();
+        }
+        if path.is_reserved() && path.has_separator() {
+            answer::text(StatusCode::BAD_REQUEST, AMBIGUOUS)
+        } else if path.is_host() {
+            self.host_endpoint(request.method(), &path)
+        } else if pages::is_loaders(&path) && self.server.version().table.has_pages() {
+            self.load(request, authority).await
+        } else {
+            self.route(request, authority, &path).await
         }
     }
 
     /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
-    async fn route(&self, mut request: http::Request<Incoming>, authority: String, target: &str, path: &Path<'_>) -> Answer {
+    async fn route(&self, mut request: http::Request<Incoming>, authority: String, path: &Path<'_>) -> Answer {
         let server = &*self.server;
         let version = server.version();
         let found = version.table.find(request.method().as_str(), asked_for(request.headers()), path);
@@ -206,17 +222,18 @@ impl Exchange {
                 Ok(()) => None,
                 Err(refusal) => return *refusal,
             },
+            Found::Ambiguous => return answer::text(StatusCode::BAD_REQUEST, AMBIGUOUS),
             _ => None,
         };
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
-        let mut head = self.head(parts.method, authority, target, parts.headers);
+        let mut head = self.head(parts.method, authority, path.target(), parts.headers);
         let is_upgrade = handshake.is_some();
         let route = match found {
             Found::Route { index, .. } => version.table.route(index).map(|route| route.pattern.as_str()),
             _ => None,
         };
-        let place = Place { request: Some(target), route, conn: None };
+        let place = Place { request: Some(path.target()), route, conn: None };
         let decide = async {
             let mut added = Vec::new();
             let outcome = match self.guard(&version, &mut head, &[path], &mut added).await {
@@ -231,7 +248,7 @@ impl Exchange {
         let answer = if is_upgrade { self.decide_in_time(decide, place).await } else { decide.await };
         if let Some(began) = began {
             let (status, took) = (answer.status().as_u16(), began.elapsed());
-            tracing::debug!(target: ACCESS, route, status, ?took, peer = &*self.peer, "{method} {target}");
+            tracing::debug!(target: ACCESS, route, status, ?took, peer = &*self.peer, "{method} {}", path.target());
         }
         answer
     }
@@ -341,6 +358,7 @@ impl Exchange {
             }
             Found::Methods(allow) => return Ok(method_not_allowed(&allow)),
             Found::Nothing => return Ok(self.fallback(&head, path).await),
+            Found::Ambiguous => unreachable!("it was refused before the guards"),
         };
         match (target, handshake) {
             (Target::Http, _) => self.http(version, head, body).await,
@@ -511,34 +529,14 @@ fn asked_for(headers: &HeaderMap) -> AskedFor {
     }
 }
 
-/// Targets that are no path (RFC 9112 section 3.2), and methods that are not for servers like this one. A request with both
-/// framings is hyper's: it goes by the Transfer-Encoding and closes the connection behind it (section 6.3).
-fn check_target(request: &http::Request<Incoming>) -> Result<(), Box<Answer>> {
-    let (method, target) = (request.method(), request.uri().path());
-    if method == Method::CONNECT || method == Method::TRACE {
-        return Err(Box::new(answer::text(StatusCode::NOT_IMPLEMENTED, "this server answers no CONNECT and no TRACE")));
-    }
-    if !target.is_ascii() || (target == "*" && method != Method::OPTIONS) {
-        return Err(Box::new(answer::text(StatusCode::BAD_REQUEST, "the target is not a path")));
-    }
-    Ok(())
+/// `/__tidegate/health` answers for any host: who asks for it has no name for the server.
+fn is_health(path: &Path<'_>) -> bool {
+    path.is_host() && matches!(path.segments(), [_, endpoint] if endpoint == "health")
 }
 
-/// Whom the request is for (RFC 9112 section 3.2); an absolute target goes before the `Host` header.
-fn authority(version: http::Version, target: &Uri, headers: &HeaderMap) -> Result<String, &'static str> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.is_empty() && target.authority().is_none() => return Err("the Host header is empty"),
-        (Some(host), None) => host.to_str().map_err(|_| "the Host header is not valid")?,
-        (None, _) if version < http::Version::HTTP_11 => "",
-        (None, _) => return Err("the Host header is missing"),
-        (Some(_), Some(_)) => return Err("there is more than one Host header"),
-    };
-    let is_valid = host.is_empty() || host.parse::<Authority>().is_ok_and(|authority| !authority.as_str().contains('@'));
-    if !is_valid {
-        return Err("the Host header is not valid");
-    }
-    Ok(target.authority().map_or(host, |authority| authority.as_str()).to_owned())
+/// RFC 9110 section 15.5.20.
+fn misdirected() -> Answer {
+    answer::text(StatusCode::MISDIRECTED_REQUEST, "this server does not serve the host that the request names")
 }
 
 fn method_not_allowed(allow: &[String]) -> Answer {

@@ -30,6 +30,8 @@ mod pace;
 mod paced;
 mod http1;
 mod handshake;
+mod authority;
+mod target;
 mod origin;
 mod upgrade;
 mod closing;
@@ -47,7 +49,8 @@ pub mod client;
 mod answer;
 
 pub use accept::{Drained, serve};
+pub use authority::{HostPattern, Hosts};
 pub use dev::Pages;
 pub use local::Local;
-pub use origin::Origins;
+pub use origin::{Origins, is_web_origin};
 pub use server::{Config, Server, Swapped, Version};

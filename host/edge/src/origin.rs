@@ -1,6 +1,7 @@
 //! Which pages may open a WebSocket: the check against cross-site hijacking, before any guest code.
 
-use http::{HeaderMap, Uri, header};
+use crate::authority::{Authority, Host};
+use http::{HeaderMap, header};
 
 /// A policy for the `Origin` of an upgrade (RFC 6455 section 10.2).
 ///
@@ -16,39 +17,80 @@ pub enum Origins {
     SameOrigin,
     /// The page comes from one of these, each as a browser sends it: `https://example.org`.
     List(Vec<String>),
-    /// Any page: only for APIs that ask for credentials that no browser adds by itself.
+    /// Any page, also one without an origin of its own (`null`): only for APIs that ask for credentials that no browser adds by itself.
     Any,
 }
 
 impl Origins {
-    /// Whether a request with these headers to this host may open a WebSocket.
+    /// Whether a request with these headers to this host may open a WebSocket, or send a form.
     pub(crate) fn admit(&self, headers: &HeaderMap, authority: &str, require_origin: bool) -> bool {
         let mut given = headers.get_all(header::ORIGIN).iter();
         let (Some(origin), None) = (given.next(), given.next()) else {
             return !headers.contains_key(header::ORIGIN) && !require_origin;
         };
         let origin = origin.to_str().unwrap_or_default();
-        match self {
-            Origins::Any => true,
-            Origins::List(list) => list.iter().any(|listed| listed.eq_ignore_ascii_case(origin)),
-            Origins::SameOrigin => is_same(origin, authority),
+        match (self, Origin::parse(origin)) {
+            (Origins::Any, None) => origin == "null",
+            (Origins::Any, Some(_)) => true,
+            (Origins::List(list), Some(origin)) => list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed == origin),
+            (Origins::SameOrigin, Some(origin)) => origin.is_of(authority),
+            (_, None) => false,
         }
     }
 }
 
-/// Compares hosts and ports; a missing port is the default one of the page's scheme, which is what
-/// a proxy that ends TLS leaves to compare.
-fn is_same(origin: &str, authority: &str) -> bool {
-    let Ok(origin) = origin.parse::<Uri>() else { return false };
-    let Ok(target) = authority.parse::<http::uri::Authority>() else { return false };
-    let default_port = match origin.scheme_str() {
-        Some("https") => 443,
-        Some("http") => 80,
-        _ => return false,
-    };
-    let host = origin.host().unwrap_or_default();
-    let port = origin.port_u16().unwrap_or(default_port);
-    host.eq_ignore_ascii_case(target.host()) && port == target.port_u16().unwrap_or(default_port)
+/// Whether a text is the origin of a web page: `http` or `https`, a host, and perhaps a port, without anything else.
+///
+/// ```
+/// assert!(tidegate_edge::is_web_origin("https://example.org:8443"));
+/// assert!(!tidegate_edge::is_web_origin("https://example.org/"));
+/// ```
+pub fn is_web_origin(text: &str) -> bool {
+    Origin::parse(text).is_some_and(|origin| origin.default_port().is_some())
+}
+
+/// What stands in `Origin` (RFC 6454 section 7.1), but for `null`.
+#[derive(Clone, Copy, Debug)]
+struct Origin<'a> {
+    scheme: &'a str,
+    host: Host<'a>,
+    port: Option<u16>,
+}
+
+impl<'a> Origin<'a> {
+    /// Nothing if it is not exactly a scheme, a host and perhaps a valid port.
+    fn parse(text: &'a str) -> Option<Origin<'a>> {
+        let (scheme, authority) = text.split_once("://")?;
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(is_letter);
+        let Authority { host, port } = Authority::parse(authority).filter(|_| is_scheme && !authority.ends_with(':'))?;
+        Some(Origin { scheme, host, port })
+    }
+
+    fn default_port(&self) -> Option<u16> {
+        match self.scheme {
+            scheme if scheme.eq_ignore_ascii_case("https") => Some(443),
+            scheme if scheme.eq_ignore_ascii_case("http") => Some(80),
+            _ => None,
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.port.or(self.default_port())
+    }
+
+    /// Compares hosts and ports with those that a request names; a missing port is the default one of the page's scheme, which is
+    /// what a proxy that ends TLS leaves to compare.
+    fn is_of(&self, authority: &str) -> bool {
+        let (Some(target), Some(default_port)) = (Authority::parse(authority), self.default_port()) else { return false };
+        self.host == target.host && self.port() == Some(target.port.unwrap_or(default_port))
+    }
+}
+
+impl PartialEq for Origin<'_> {
+    fn eq(&self, other: &Origin<'_>) -> bool {
+        self.scheme.eq_ignore_ascii_case(other.scheme) && self.host == other.host && self.port() == other.port()
+    }
 }
 
 #[cfg(test)]
@@ -69,15 +111,43 @@ mod tests {
             (&same, Some("http://localhost:8081"), "localhost:8080", false),
             (&same, Some("http://evil.example"), "localhost:8080", false),
             (&same, Some("http://localhost.evil.example:8080"), "localhost:8080", false),
-            (&same, Some("http://evil@localhost:8080"), "localhost:8080", true),
+            (&same, Some("http://evil@localhost:8080"), "localhost:8080", false),
+            (&same, Some("http://localhost:8080@localhost:8080"), "localhost:8080", false),
+            (&same, Some("https://a.example/"), "a.example", false),
+            (&same, Some("https://a.example/path"), "a.example", false),
+            (&same, Some("https://a.example?x"), "a.example", false),
+            (&same, Some("https://a.example#x"), "a.example", false),
+            (&same, Some("https://a.example:"), "a.example", false),
+            (&same, Some("https://a.example:0"), "a.example", false),
+            (&same, Some("https://a.example:443x"), "a.example", false),
+            (&same, Some("https://a.example:65979"), "a.example", false),
+            (&same, Some("https://a.example:0443"), "a.example", true),
+            (&same, Some("https://a.example."), "a.example", false),
+            (&same, Some("https:a.example"), "a.example", false),
+            (&same, Some("//a.example"), "a.example", false),
+            (&same, Some("a.example"), "a.example", false),
+            (&same, Some("https://"), "a.example", false),
+            (&same, Some("https://a.example https://a.example"), "a.example", false),
+            (&same, Some("file://a.example"), "a.example", false),
+            (&same, Some("ws://a.example"), "a.example", false),
+            (&same, Some("http://[::1]:8080"), "[::1]:8080", true),
+            (&same, Some("http://[0:0::1]:8080"), "[::1]:8080", true),
+            (&same, Some("http://127.0.0.1"), "127.0.0.1", true),
             (&same, Some("null"), "localhost:8080", false),
             (&same, Some("file://"), "localhost:8080", false),
             (&same, Some(""), "localhost:8080", false),
             (&same, None, "localhost:8080", true),
             (&list, Some("https://a.example"), "b.example", true),
+            (&list, Some("HTTPS://A.example:443"), "b.example", true),
+            (&list, Some("https://a.example:444"), "b.example", false),
+            (&list, Some("https://a.example/"), "b.example", false),
             (&list, Some("http://a.example"), "a.example", false),
             (&list, None, "a.example", true),
             (&Origins::Any, Some("null"), "a.example", true),
+            (&Origins::Any, Some("chrome-extension://abcdef"), "a.example", true),
+            (&Origins::Any, Some("https://b.example/path"), "a.example", false),
+            (&Origins::Any, Some("https://b.example:99999"), "a.example", false),
+            (&Origins::Any, Some(""), "a.example", false),
         ];
         for (origins, origin, authority, admitted) in cases {
             let mut headers = HeaderMap::new();

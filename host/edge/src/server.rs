@@ -1,9 +1,10 @@
 //! What every connection of a served app needs.
 
-use crate::{Origins, Pages, assets::Assets, closings::Closings};
+use crate::{Hosts, Origins, Pages, assets::Assets, closings::Closings};
 use std::{
+    net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, RwLock},
+    sync::{Arc, OnceLock, RwLock},
     time::Duration,
 };
 use tidegate_hub::{App, Close, Hub, Table};
@@ -11,6 +12,8 @@ use tidegate_hub::{App, Close, Hub, Table};
 /// How the edge treats clients. A plain struct: take the default and change what you must.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Hosts that requests may name; any other gets 421 before any guest code.
+    pub hosts: Hosts,
     /// Which pages may open a WebSocket.
     pub origins: Origins,
     /// Whether a request for a WebSocket without `Origin` (not from a browser) is refused.
@@ -41,6 +44,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            hosts: Hosts::Any,
             origins: Origins::SameOrigin,
             require_origin: false,
             assets: None,
@@ -84,6 +88,8 @@ pub struct Server {
     pub(crate) assets: Option<Assets>,
     /// Connections outside of rooms whose on-close has to wait.
     pub(crate) closings: Closings,
+    /// Where it listens, once it does.
+    pub(crate) address: OnceLock<SocketAddr>,
 }
 
 impl Server {
@@ -91,7 +97,12 @@ impl Server {
     pub fn new(hub: Arc<Hub>, first: Arc<Version>, config: Config) -> Arc<Server> {
         let assets = config.assets.as_deref().map(Assets::new);
         let current = RwLock::new(first);
-        Arc::new(Server { hub, current, config, assets, closings: Closings::default() })
+        Arc::new(Server { hub, current, config, assets, closings: Closings::default(), address: OnceLock::new() })
+    }
+
+    /// The authority of a request that names none (HTTP/1.0): the listener's address, or `localhost` where there is no network.
+    pub(crate) fn own_authority(&self) -> String {
+        self.address.get().map_or_else(|| "localhost".to_owned(), SocketAddr::to_string)
     }
 
     /// The version that is served now. What begins with one ends with it: whoever asks keeps the answer for as long as that takes.

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 use support::{Served, usual};
-use tidegate_edge::{Config, Pages};
+use tidegate_edge::{Config, Hosts, Pages};
 use tidegate_hub::{Fault, Limits, testing::FakeApp};
 
 const SECRET: &str = "the canary is in the code";
@@ -62,4 +62,29 @@ fn the_script_is_empty_and_the_channel_is_nowhere_unless_an_app_is_developed() {
         "{own}"
     );
     assert!(developed.get("/__tidegate/dev/more").starts_with("HTTP/1.1 404"));
+}
+
+#[test]
+fn a_host_that_is_not_served_gets_nothing_but_health() {
+    let config = Config { hosts: Hosts::Local, pages: Some(Arc::default()), ..Config::default() };
+    let (tell, told) = std::sync::mpsc::channel();
+    let check = move |(guard, _): (u32, tidegate_hub::Request)| {
+        tell.send(guard).unwrap();
+        Ok(tidegate_hub::Verdict::Pass(Default::default()))
+    };
+    let served = Served::new(FakeApp { check: Box::new(check), ..FakeApp::default() }, usual(), Limits::default(), config);
+    let ask = |target: &str, host: &str| {
+        served.ask(&format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\n"))
+    };
+    for target in ["/hello", "/ws", "/feed", "/none", "/__tidegate/dev", "/__tidegate/dev.js", "/__loaders", "/__tidegate/health/x", "//"] {
+        assert!(ask(target, "evil.example").starts_with("HTTP/1.1 421"), "{target}");
+    }
+    assert!(ask("http://evil.example/hello", "localhost").starts_with("HTTP/1.1 421"), "the target goes before the header");
+    assert!(served.ask("OPTIONS * HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").starts_with("HTTP/1.1 421"));
+    assert!(told.try_recv().is_err(), "no guard ran");
+    assert!(ask("/__tidegate/health", "evil.example").starts_with("HTTP/1.1 200"));
+    for host in ["localhost", "x.localhost:1", "127.0.0.1", "[::1]:8080"] {
+        assert!(ask("/hello", host).starts_with("HTTP/1.1 200"), "{host}");
+    }
+    assert!(served.ask("GET /hello HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200"), "the listener has an address");
 }

@@ -40,6 +40,17 @@ fn a_request_that_is_not_one_gets_its_exact_answer() {
         ("POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: gzip\r\n\r\n", "400"),
         ("POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n", "200"),
         ("GET /hello HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n", "400"),
+        ("OPTIONS * HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "204"),
+        ("GET x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET other:80 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET http://user@test/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET ftp://test/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET /hello HTTP/1.1\r\nhost: test:99999\r\nconnection: close\r\n\r\n", "400"),
+        ("GET /hello HTTP/1.0\r\n\r\n", "200"),
+        ("GET /hello\\x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET /hello%2Fx HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET /__tidegate%2Fhealth HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
+        ("GET /__tidegate/health%2F HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
         ("GET * HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
         ("GET /caf\u{e9} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
         ("CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\nconnection: close\r\n\r\n", "501"),
@@ -74,7 +85,7 @@ fn a_body_without_a_length_is_still_bounded() {
 }
 
 #[test]
-fn an_app_gets_the_request_as_the_client_sent_it() {
+fn an_app_gets_the_request_as_the_client_sent_it_and_its_path_in_normal_form() {
     let (tell, told) = told();
     let handle = move |(request, body): (tidegate_hub::Request, Bytes)| {
         let line =
@@ -83,9 +94,10 @@ fn an_app_gets_the_request_as_the_client_sent_it() {
         Ok(Response { status: 201, headers: vec![("x-b".into(), "2".into())], body: "made".into() })
     };
     let served = Served::usual(FakeApp { handle: Box::new(handle), ..FakeApp::default() });
-    let answer =
-        served.ask("POST /items//a%20b/?q=%20 HTTP/1.1\r\nhost: test:1\r\nx-a: 1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
-    assert_eq!(told(), r#"POST test:1 /items//a%20b/?q=%20 [("id", "a b")] "1" b"hi""#);
+    let answer = served.ask(
+        "POST /x/..//items//%61%20b/?q=%20#top HTTP/1.1\r\nhost: test:1\r\nx-a: 1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
+    );
+    assert_eq!(told(), r#"POST test:1 /items/a%20b/?q=%20 [("id", "a b")] "1" b"hi""#);
     assert!(answer.starts_with("HTTP/1.1 201") && answer.contains("x-b: 2") && answer.ends_with("made"), "{answer}");
 }
 
@@ -248,7 +260,8 @@ fn files_are_served_by_their_exact_path_and_a_page_falls_back_to_the_index() {
         ("GET", "/.secret", "404", ""),
         ("GET", "/css", "200", "<p>index"),
         ("GET", "/../../etc/passwd", "200", "<p>index"),
-        ("GET", "/css%2Fa%20b.css", "404", ""),
+        ("GET", "/css%2Fa%20b.css", "400", ""),
+        ("GET", "/css/a%20b.css%5C", "400", ""),
         ("GET", "/__x/y.js", "404", ""),
         ("POST", "/css/a%20b.css", "404", ""),
         ("GET", "/items/7", "405", ""),

@@ -71,7 +71,7 @@ pub use outbox::{Close, Outbox, Outgoing, SendError};
 pub use publication::{Overflow, Publication, TopicPolicy};
 pub use request::{Header, Request, Response};
 pub use rooms::Rooms;
-pub use routes::{Found, Table};
+pub use routes::{AMBIGUOUS, Found, Table};
 pub use rules::{Rule, Violation};
 pub use scope::Scope;
 pub use session::Session;

@@ -1,6 +1,6 @@
 //! What a route or guard covers: literal segments, `{parameters}` and a last `{*rest}`.
 
-use crate::path::{Path, decode};
+use crate::path::{BadPath, Path, SEPARATORS, decode, encoded, is_unreserved};
 use std::fmt;
 
 /// A pattern in normal form: the same shape as the paths that it is held against.
@@ -20,7 +20,7 @@ pub struct Pattern {
 pub enum Segment {
     /// Matches this text, percent-decoded.
     Literal(String),
-    /// Matches any one segment.
+    /// Matches any one segment; the only place for a slash that a client encoded.
     Parameter(String),
     /// Matches the one or more segments that are left.
     Rest(String),
@@ -70,6 +70,24 @@ impl Pattern {
         self.segments.iter().filter_map(Segment::name)
     }
 
+    /// The path that the pattern makes of the values of its parameters, with all but the unreserved encoded (RFC 3986 section 2.3).
+    /// The slashes of a rest stay. A path of dot segments may lead elsewhere: ask the router.
+    ///
+    /// # Errors
+    /// The name of a parameter that has no value, or an empty one.
+    pub fn path<'v>(&self, value_of: impl Fn(&str) -> Option<&'v str>) -> Result<String, String> {
+        let value = |name: &str| value_of(name).filter(|value| !value.is_empty()).ok_or_else(|| name.to_owned());
+        let mut path = String::new();
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => push_encoded(&mut path, literal),
+                Segment::Parameter(name) => push_encoded(&mut path, value(name)?),
+                Segment::Rest(name) => value(name)?.split('/').for_each(|segment| push_encoded(&mut path, segment)),
+            }
+        }
+        Ok(if path.is_empty() { "/".into() } else { path })
+    }
+
     /// Whether it matches every path but "/".
     pub fn is_catch_all(&self) -> bool {
         matches!(self.segments[..], [Segment::Rest(_)])
@@ -93,18 +111,39 @@ impl Pattern {
         all && (own.len() == other.len() || own.len() < other.len() && matches!(own.last(), Some(Segment::Rest(_))))
     }
 
-    fn covers(&self, path: &Path<'_>, below: bool) -> bool {
-        let (steps, given) = (&self.segments, path.segments());
-        let all = steps.iter().zip(given).all(|(step, given)| match step {
-            Segment::Literal(literal) => literal == given,
-            _ => true,
-        });
+    fn covers(&self, given: &[impl AsRef<str>], below: bool) -> bool {
+        let steps = &self.segments;
+        let all = steps.iter().zip(given).all(|(step, given)| step.takes(given.as_ref()));
         let open_end = below || matches!(steps.last(), Some(Segment::Rest(_)));
         all && (given.len() == steps.len() || open_end && given.len() > steps.len())
+    }
+
+    /// Whether a segment that has a separator stands where the pattern has more to compare than a last parameter.
+    fn goes_on_at_separator(&self, path: &Path<'_>) -> bool {
+        let mut steps = self.segments.iter().peekable();
+        for given in path.segments() {
+            let Some(step) = steps.next() else { return false };
+            let is_last = steps.peek().is_none();
+            match step {
+                Segment::Rest(_) => return false,
+                Segment::Literal(_) if given.contains(SEPARATORS) => return true,
+                Segment::Parameter(_) if given.contains(SEPARATORS) && !is_last => return true,
+                step if !step.takes(given) => return false,
+                _ => {}
+            }
+        }
+        false
     }
 }
 
 impl Segment {
+    fn takes(&self, given: &str) -> bool {
+        match self {
+            Segment::Literal(literal) => literal == given,
+            Segment::Parameter(_) | Segment::Rest(_) => true,
+        }
+    }
+
     fn name(&self) -> Option<&str> {
         match self {
             Segment::Literal(_) => None,
@@ -131,12 +170,25 @@ impl Cover {
 
     /// Whether the guard runs before this path, however it is spelled.
     pub fn covers(&self, path: &Path<'_>) -> bool {
-        self.pattern.covers(path, self.below)
+        self.pattern.covers(path.segments(), self.below)
+    }
+
+    /// Whether an app could read a path that has a separator as one that the guard covers, though it does not run, or as another one
+    /// below the guard's pattern. `decoded_first`: the path's segments to such an app.
+    pub(crate) fn may_be_misread(&self, path: &Path<'_>, decoded_first: &[&str]) -> bool {
+        self.pattern.goes_on_at_separator(path) || self.pattern.covers(decoded_first, self.below) && !self.covers(path)
     }
 
     /// The pattern without its star.
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
+    }
+}
+
+fn push_encoded(path: &mut String, segment: &str) {
+    path.push('/');
+    for byte in segment.bytes() {
+        if is_unreserved(byte) { path.push(byte.into()) } else { path.extend(encoded(byte)) }
     }
 }
 
@@ -160,7 +212,9 @@ fn parse_segment(raw: &str) -> Result<Segment, BadPattern> {
         return Err(BadPattern("\"*\" stands only in \"{*rest}\", as the last segment (or ends a guard's pattern)"));
     }
     match decode(raw) {
+        Ok(literal) if literal.contains(SEPARATORS) => Err(BadPattern("a slash inside of a segment is matched only by a parameter")),
         Ok(literal) => Ok(Segment::Literal(literal.into_owned())),
+        Err(BadPath::Backslash) => Err(BadPattern("no path has a backslash: write \"/\"")),
         Err(_) => Err(BadPattern("a broken percent-encoding or a control character")),
     }
 }

@@ -18,9 +18,10 @@ pub struct Request {
     pub method: Method,
     /// "https" or "http", as the client sees it.
     pub scheme: &'static str,
-    /// The `Host` header.
+    /// Host and port that the client named: the `Host` header, or the target if that is absolute. The listener's address for
+    /// HTTP/1.0 without `Host`.
     pub authority: String,
-    /// Path and query as the client sent them, undecoded.
+    /// The path in normal form, still encoded, and the query as the client sent it: [`Path::target`](crate::path::Path::target).
     pub path: String,
     /// As the client sent them.
     pub headers: HeaderMap,

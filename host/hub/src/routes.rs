@@ -3,7 +3,7 @@
 use crate::{
     Exports, Manifest, Page, Route, Target, Violation,
     manifest::AskedFor,
-    path::Path,
+    path::{Path, SEPARATORS},
     pattern::{Cover, Pattern, Segment},
     rules,
 };
@@ -50,7 +50,12 @@ pub enum Found {
     Methods(Vec<String>),
     /// There is no route.
     Nothing,
+    /// An encoded slash or backslash stands where programs read the path in two ways: 400, before any guard.
+    Ambiguous,
 }
+
+/// Why a path is [`Found::Ambiguous`], for its client.
+pub const AMBIGUOUS: &str = "an encoded slash or backslash may stand only in a single parameter of the path";
 
 #[derive(Default)]
 struct Node {
@@ -149,19 +154,33 @@ impl Table {
     /// The route for a method and path. A literal segment goes before a parameter, a parameter
     /// before a rest, a route for what is asked for before others, a named method before any; HEAD is answered by GET.
     /// The fallback page has what no other route knows, with any method. A reserved path has none.
+    /// A path that [has a separator](Path::has_separator) leads to a route only if a single parameter takes that segment and no guard
+    /// could be passed by it; otherwise it is ambiguous.
     pub fn find(&self, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
-        if path.is_reserved() {
-            return Found::Nothing;
+        if path.has_separator() && self.guards_may_be_misread(path) {
+            return Found::Ambiguous;
         }
-        match self.find_in(&self.root, method, asked, path) {
-            Found::Nothing => self.find_in(&self.fallback, method, asked, path),
-            found => found,
-        }
+        let found = match path.is_reserved() {
+            true => Found::Nothing,
+            false => match self.find_in(&self.root, method, asked, path) {
+                Found::Nothing => self.find_in(&self.fallback, method, asked, path),
+                found => found,
+            },
+        };
+        // Without a route no parameter takes the separator: it may be meant for the name of a file.
+        if found == Found::Nothing && path.has_separator() { Found::Ambiguous } else { found }
+    }
+
+    fn guards_may_be_misread(&self, path: &Path<'_>) -> bool {
+        let decoded_first = path.decoded_first();
+        self.guards.iter().any(|cover| cover.may_be_misread(path, &decoded_first))
     }
 
     fn find_in(&self, tree: &Node, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
-        let mut search = Search { table: self, method, asked, allow: Vec::new(), params: Vec::new() };
+        let has_separator = path.has_separator();
+        let mut search = Search { table: self, method, asked, allow: Vec::new(), params: Vec::new(), has_separator, is_ambiguous: false };
         match search.walk(tree, path.segments()) {
+            _ if search.is_ambiguous => Found::Ambiguous,
             Some(index) => {
                 let entry = &self.routes[index as usize];
                 let params = entry.names.iter().cloned().zip(search.params).collect();
@@ -205,6 +224,10 @@ struct Search<'a> {
     allow: Vec<String>,
     /// Values of the parameters on the way.
     params: Vec<String>,
+    /// Whether a segment of the path has a separator.
+    has_separator: bool,
+    /// Whether the route that was found takes such a segment as a part of its rest.
+    is_ambiguous: bool,
 }
 
 impl Search<'_> {
@@ -222,7 +245,13 @@ impl Search<'_> {
                 None => _ = self.params.pop(),
             }
         }
-        let found = self.pick(&node.rest)?;
+        let allowed = self.allow.len();
+        let found = self.pick(&node.rest);
+        if self.has_separator && segments.iter().any(|segment| segment.contains(SEPARATORS)) {
+            self.is_ambiguous = found.is_some();
+            self.allow.truncate(allowed);
+        }
+        let found = found?;
         self.params.push(segments.join("/"));
         Some(found)
     }
@@ -302,7 +331,7 @@ mod tests {
             let found = match table.find(method, AskedFor::Other, &Path::parse(path).unwrap()) {
                 Found::Route { index, .. } => Ok(index),
                 Found::Methods(allow) => Err(allow.join(", ")),
-                Found::Nothing => Err(String::new()),
+                Found::Nothing | Found::Ambiguous => Err(String::new()),
             };
             assert_eq!(found, expected.map_err(str::to_owned), "{method} {path}");
         }
@@ -317,6 +346,16 @@ mod tests {
             ("GET", "/users/me", "3"),
             ("POST", "/users/me", "2 id=me"),
             ("GET", "/users/a%2Fb", "1 id=a/b"),
+            ("GET", "/users/a%5cb%2f", "1 id=a\\b/"),
+            ("PUT", "/users/a%2Fb", "405 GET,HEAD,POST"),
+            ("GET", "/files/a%2Fb", "400"),
+            ("PUT", "/files/a%2Fb", "405 POST"),
+            ("PUT", "/files/a/b%2Fc", "400"),
+            ("GET", "/files/a/b%5C/c", "400"),
+            ("GET", "/files/a%2Fb/info", "7 name=a/b"),
+            ("GET", "/files/a%2Fb/else", "400"),
+            ("GET", "/nowhere/at/all%2F", "400"),
+            ("GET", "/__x%2Fy", "400"),
             ("GET", "/users/%7B", "1 id={"),
             ("HEAD", "/users/me", "3"),
             ("PUT", "/any", "4"),
@@ -340,6 +379,7 @@ mod tests {
         for (method, path, expected) in cases {
             let found = match table.find(method, AskedFor::Other, &Path::parse(path).unwrap()) {
                 Found::Nothing => "404".to_owned(),
+                Found::Ambiguous => "400".to_owned(),
                 Found::Methods(allow) => format!("405 {}", allow.join(",")),
                 Found::Route { index, params, .. } => {
                     let params: String = params.iter().map(|(name, value)| format!(" {name}={value}")).collect();
@@ -347,6 +387,41 @@ mod tests {
                 }
             };
             assert_eq!(found, expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn a_separator_leads_past_no_guard() {
+        let routes = [("GET", "/{a}"), ("GET", "/{a}/{b}"), ("GET", "/{a}/{b}/{c}")];
+        let cases = [
+            // the guard, the path, whether it is served
+            ("/a/b/*", "/a%2Fb/c", false),
+            ("/a/b/*", "/a%5Cb/c", false),
+            ("/a/b/*", "/a/b%2Fc", false),
+            ("/a/b/*", "/a/x%2Fc", false),
+            ("/a/b/*", "/x/b%2Fc", true),
+            ("/a/b/*", "/a/b/c%2Fd", true),
+            ("/a/b/*", "/x/..%2F..%2Fa%2Fb%2Fc", false),
+            ("/a/b/*", "/x/..%2F..%2Fa%2Fc", true),
+            ("/a/{id}/b", "/a/7%2Fb", false),
+            ("/a/{id}/b", "/a/7%2F8/b", false),
+            ("/a/{id}", "/a/7%2F8", true),
+            ("/a/{id}/*", "/a/7%2F8", true),
+            ("/a/{*rest}", "/a/7%2F8", true),
+            ("/a", "/a/%2F", false),
+            ("/a", "/a%2F", false),
+            ("/a/*", "/a/%2F", true),
+            ("/", "/%2F", false),
+            ("/*", "/a%2Fb/c%5C", true),
+        ];
+        for (guard, path, is_served) in cases {
+            let routes = routes.iter().map(|(method, pattern)| Route::new(method, pattern, Target::Http)).collect();
+            let guards = vec![crate::Guard { pattern: guard.into() }];
+            let table =
+                Table::new(&Manifest { routes, guards, pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+            let found = table.find("GET", AskedFor::Other, &Path::parse(path).unwrap());
+            assert_eq!(matches!(found, Found::Route { .. }), is_served, "{guard} before {path}: {found:?}");
+            assert_eq!(found == Found::Ambiguous, !is_served, "{guard} before {path}: {found:?}");
         }
     }
 
@@ -379,7 +454,7 @@ mod tests {
     #[test]
     fn a_whole_component_answers_everything_but_reserved_paths() {
         let table = Table::whole();
-        for (path, answered) in [("/", true), ("/a/b", true), ("/__loaders", false), ("/__tidegate/x", false)] {
+        for (path, answered) in [("/", true), ("/a/b", true), ("/a%2Fb", false), ("/__loaders", false), ("/__tidegate/x", false)] {
             let found = table.find("PUT", AskedFor::Other, &Path::parse(path).unwrap());
             assert_eq!(matches!(found, Found::Route { target: Target::Stream, .. }), answered, "{path}");
         }

@@ -6,7 +6,7 @@ use crate::{
     quantity::{self, Size, Time},
 };
 use std::{path::Path, time::Duration};
-use tidegate_edge::Origins;
+use tidegate_edge::{Hosts, Origins, is_web_origin};
 use tidegate_wasm::{Authority, Grant};
 
 /// One key.
@@ -55,6 +55,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     [server]
     listen: Own(|config, value, _| put(&mut config.listen, value.text()?.parse())),
     assets: Own(|config, value, base| put(&mut config.edge.assets, grant::assets(&value.text()?, base).map(Some))),
+    hosts: Own(|config, value, _| put(&mut config.edge.hosts, hosts(&value.list_or_one()?))),
     origins: Own(|config, value, _| put(&mut config.edge.origins, origins(&value.list_or_one()?))),
     require_origin: Own(|config, value, _| put(&mut config.edge.require_origin, value.flag())),
     workers: CountTo(WORKERS_MAX, |config| &mut config.workers),
@@ -209,6 +210,14 @@ fn add<T>(place: &mut Vec<T>, mut values: impl Iterator<Item = Result<T, String>
     values.try_for_each(|value| value.map(|value| place.push(value)))
 }
 
+/// Hosts that are served: patterns, at least one.
+fn hosts(list: &[String]) -> Result<Hosts, String> {
+    match list {
+        [] => Err("an empty list serves nobody: name a host, as in \"example.org\", or write \"*\" for any".into()),
+        list => list.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Hosts::List),
+    }
+}
+
 /// Which pages may open a WebSocket: "same-origin", "any", or origins as browsers send them.
 pub(crate) fn origins(list: &[String]) -> Result<Origins, String> {
     match list {
@@ -223,8 +232,7 @@ fn origin(text: &str) -> Result<String, String> {
     if text == "same-origin" || text == "any" {
         return Err(format!("{text:?} stands alone: leave the other origins out, or {text:?}"));
     }
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    match host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '*', ' '])) {
+    match is_web_origin(text) {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is no origin: write scheme and host as a browser sends them, as in \"https://example.org\"")),
     }
@@ -264,9 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn hosts_are_a_list_of_patterns_and_never_none() {
+        for (texts, valid) in
+            [(&["a.example", "*.a.example", "[::1]"][..], true), (&["*"], true), (&[], false), (&["a.example", "a:80"], false)]
+        {
+            let texts: Vec<String> = texts.iter().map(|text| text.to_string()).collect();
+            assert_eq!(hosts(&texts).is_ok(), valid, "{texts:?}");
+        }
+    }
+
+    #[test]
     fn origins_are_a_word_or_a_list_of_what_browsers_send() {
         let list = |texts: &[&str]| Some(Origins::List(texts.iter().map(|text| text.to_string()).collect()));
-        let cases: [(&[&str], Option<Origins>); 10] = [
+        let cases: [(&[&str], Option<Origins>); 15] = [
             (&[], Some(Origins::SameOrigin)),
             (&["same-origin"], Some(Origins::SameOrigin)),
             (&["any"], Some(Origins::Any)),
@@ -277,6 +295,11 @@ mod tests {
             (&["https://a.example/"], None),
             (&["https://*.example"], None),
             (&["wss://a.example"], None),
+            (&["https://a.example:99999"], None),
+            (&["https://a.example:"], None),
+            (&["https://user@a.example"], None),
+            (&["https://a.example#x"], None),
+            (&["null"], None),
         ];
         for (texts, expected) in cases {
             let texts: Vec<String> = texts.iter().map(|text| text.to_string()).collect();

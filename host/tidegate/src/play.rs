@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{
-    Local,
+    Hosts, Local,
     client::{Answer, Client, ClientError, Event, Received, request},
 };
 use tidegate_hub::{Close, EngineError, Found, Message, Now, Publication, RoomId, manifest::AskedFor, path, testing::Memory};
@@ -96,6 +96,8 @@ impl Stage {
         let (clock, memory) = (Clock::at(BEGIN), Memory::default());
         let mut config = config.clone();
         config.app.clock = Some(clock.clone());
+        // A script names no host, and no network leads here.
+        config.edge.hosts = Hosts::Any;
         let life = Life::begin(app, &config, &memory, &clock)?;
         Ok(Stage { app: app.to_owned(), config, memory, clock, life })
     }

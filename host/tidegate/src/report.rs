@@ -8,7 +8,7 @@ use std::{
     path::Path,
     time::Duration,
 };
-use tidegate_edge::Origins;
+use tidegate_edge::{HostPattern, Hosts, Origins};
 use tidegate_hub::{Hub, Manifest, Page, Route};
 use tidegate_wasm::{Compiled, Dir, Origin};
 
@@ -49,6 +49,7 @@ impl fmt::Display for Report<'_> {
         let has_rooms = self.manifest.is_some_and(Manifest::has_rooms);
         section(f, "data", has_rooms.then(|| format!("{}, what rooms keep", self.config.data.display())))?;
         section(f, "assets", self.config.edge.assets.iter().map(|path| format!("{}, before the routes", path.display())))?;
+        section(f, "hosts", hosts(&self.config.edge.hosts))?;
         section(f, "origins", origins(&self.config.edge.origins, self.config.edge.require_origin))?;
         section(f, "grants", grants(self.config))?;
         section(f, "limits", changed_limits(self.config))?;
@@ -119,6 +120,14 @@ pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
         format!("{methods:<methods_width$}  {pattern:<pattern_width$}  {target}{room}")
     };
     routes.iter().map(line).collect()
+}
+
+fn hosts(hosts: &Hosts) -> Option<String> {
+    match hosts {
+        Hosts::Any => None,
+        Hosts::Local => Some("localhost, *.localhost and addresses".into()),
+        Hosts::List(list) => Some(list.iter().map(HostPattern::to_string).collect::<Vec<_>>().join(", ")),
+    }
 }
 
 fn origins(origins: &Origins, require_origin: bool) -> Option<String> {

@@ -10,7 +10,7 @@ use std::{
 use support::{
     Stopped, Tidegate,
     browser::{Browser, Manner},
-    client::{Socket, soon},
+    client::{Raw, Socket, soon},
     run, target_dir, tidegate,
 };
 use tokio::sync::Mutex;
@@ -214,11 +214,28 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-late", "hello");
     project.edit("src/lib.rs", "fn app()", "fn ap()");
+    // What is right for production opens nothing here.
+    project.edit("tidegate.toml", "# hosts = [\"example.org\"]", "hosts = \"*\"");
     let server = Tidegate::begin(project.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]));
     server.wait_for("Nothing is served yet");
     project.edit("src/lib.rs", "fn ap()", "fn app()");
     let server = server.listening().unwrap_or_else(|log| panic!("{log}"));
     let answer = reqwest::get(server.url("/")).await.unwrap().text().await.unwrap();
     assert_eq!(answer, "hello");
-    assert!(server.stop().status.success());
+    // A page of another site, which lets its own name lead here, reads neither the app nor what is told to its pages.
+    let status = async |target: &str, host: &str| {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        Raw::send(server.address(), &head).await.until("\r\n").await
+    };
+    for target in ["/", "/__tidegate/dev", "/__tidegate/dev.js", "/__tidegate/client.js"] {
+        for host in ["evil.example", "example.org:8080", "localhost.evil.example"] {
+            assert_eq!(status(target, host).await, "HTTP/1.1 421 Misdirected Request\r\n", "{target} of {host}");
+        }
+        for host in ["localhost:8080", "talk.localhost", "127.0.0.1", "192.168.1.7:8080", "[::1]"] {
+            assert_eq!(status(target, host).await, "HTTP/1.1 200 OK\r\n", "{target} of {host}");
+        }
+    }
+    assert_eq!(status("/__tidegate/health", "evil.example").await, "HTTP/1.1 200 OK\r\n");
+    let stopped = server.stop();
+    assert!(stopped.status.success() && !stopped.stderr.contains("any host"), "{}", stopped.stderr);
 }

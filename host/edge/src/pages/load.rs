@@ -14,14 +14,8 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{HeaderMap, StatusCode, uri::PathAndQuery};
 use serde::Deserialize;
-use std::{collections::BTreeMap, fmt::Write as _, future::poll_fn, task::Poll, time::Duration};
-use tidegate_hub::{
-    Found,
-    manifest::AskedFor,
-    page::Problem,
-    path::Path,
-    pattern::{Pattern, Segment},
-};
+use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
+use tidegate_hub::{AMBIGUOUS, Found, manifest::AskedFor, page::Problem, path::Path, pattern::Pattern};
 use tokio::time::sleep;
 
 /// What the client wants a loader's values as.
@@ -88,42 +82,22 @@ pub(crate) fn read(version: &Version, body: &[u8]) -> Result<Wanted, Problem> {
     let query = asked.search.trim_start_matches('?');
     let target = if query.is_empty() { path } else { format!("{path}?{query}") };
     let target: PathAndQuery = target.parse().map_err(|_| refused(400, "\"search\" is no query"))?;
-    let target = target.as_str().to_owned();
-    let parsed = Path::parse(&target).map_err(|_| refused(400, "a parameter has a control character"))?;
+    let parsed = Path::parse(target.as_str()).map_err(|bad| refused(400, &format!("with these parameters {bad}")))?;
     match version.table.find("GET", AskedFor::Other, &parsed) {
-        Found::Route { index, params, .. } if index == route => Ok(Wanted { loader: asked.loader, route, target, params }),
+        Found::Route { index, params, .. } if index == route => {
+            Ok(Wanted { loader: asked.loader, route, target: parsed.target().to_owned(), params })
+        }
+        Found::Ambiguous => Err(refused(400, AMBIGUOUS)),
         _ => Err(refused(404, "with these parameters it is another page")),
     }
 }
 
 /// The path that the pattern and its parameters make.
 fn path(pattern: &Pattern, params: &BTreeMap<String, String>) -> Result<String, String> {
-    let missing = |name: &str| format!("the parameter {name:?} is missing, or empty");
-    let value = |name: &str| params.get(name).filter(|value| !value.is_empty()).ok_or_else(|| missing(name));
     if let Some(other) = params.keys().find(|name| pattern.names().all(|own| own != name.as_str())) {
         return Err(format!("the page has no parameter {other:?}"));
     }
-    let mut path = String::new();
-    for segment in pattern.segments() {
-        match segment {
-            Segment::Literal(literal) => push(&mut path, literal),
-            Segment::Parameter(name) => push(&mut path, value(name)?),
-            Segment::Rest(name) => value(name)?.split('/').for_each(|segment| push(&mut path, segment)),
-        }
-    }
-    Ok(if path.is_empty() { "/".into() } else { path })
-}
-
-/// Percent-encodes all but the unreserved (RFC 3986 section 2.3).
-fn push(path: &mut String, segment: &str) {
-    path.push('/');
-    for byte in segment.bytes() {
-        match byte {
-            b'-' | b'.' | b'_' | b'~' => path.push(byte.into()),
-            byte if byte.is_ascii_alphanumeric() => path.push(byte.into()),
-            byte => _ = write!(path, "%{byte:02X}"),
-        }
-    }
+    pattern.path(|name| params.get(name).map(String::as_str)).map_err(|name| format!("the parameter {name:?} is missing, or empty"))
 }
 
 /// Runs the loader.

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tidegate_edge::Pages;
+use tidegate_edge::{Hosts, Pages};
 use tidegate_hub::Table;
 use tidegate_wasm::Loaded;
 use tokio::{
@@ -44,6 +44,8 @@ pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), Failure> {
     let mut config = args.config(project.dir())?;
     let pages = Arc::<Pages>::default();
     config.edge.pages = Some(pages.clone());
+    // Whatever the settings list: with any name, a page of that name could read the app and its faults by rebinding the name to here.
+    config.edge.hosts = Hosts::Local;
     assemble::runtime()?.block_on(dev(args, project, config, pages, format))
 }
 

@@ -16,6 +16,7 @@ use std::{
     pin::Pin,
     sync::Arc,
 };
+use tidegate_edge::Hosts;
 use tidegate_hub::Table;
 use tidegate_wasm::{Compiled, Loaded};
 use tokio::{runtime::Handle, sync::mpsc::Receiver};
@@ -27,6 +28,11 @@ pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
         let (loaded, table) = assemble::load(&args.load.app, config.app.clone()).await?;
         let serving = Serving::open(&args.load.app, &config, loaded, table).await?;
         serving.tell(format)?;
+        if config.edge.hosts == Hosts::Any {
+            tracing::warn!(
+                "requests may name any host: list yours as hosts in [server] of tidegate.toml, or write hosts = \"*\" if any is right"
+            );
+        }
         serving.run(format).await
     })
 }

@@ -5,6 +5,7 @@
 mod events;
 mod misbehave;
 mod pages;
+mod paths;
 mod room;
 mod socket;
 mod streams;
@@ -16,7 +17,7 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new()
+    paths::register(App::new())
         .guard("/guarded/*", guard)
         .get("/calm", async |_| "calm")
         .get("/version", async |_| version())

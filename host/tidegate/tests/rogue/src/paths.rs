@@ -1,0 +1,51 @@
+//! Every consumer of a path: each answers with the path and the parameters that it received.
+
+use tidegate::prelude::*;
+
+pub(crate) fn register(app: App) -> App {
+    app.guard("/paths/secret/*", async |_: Request| Err::<Pass, _>(Error::status(403, "guarded")))
+        .guard("/paths/noted/*", async |req: Request| Ok::<_, Error>(Pass::new().header("x-guard", req.uri())))
+        .get("/paths/{*rest}", async |req: Request| told(&req, "rest"))
+        .get("/paths/noted/{name}", async |req: Request| told(&req, "name"))
+        .get("/paths/one/{name}", async |req: Request| told(&req, "name"))
+        .get("/paths/one/{name}/tail", async |req: Request| told(&req, "name"))
+        .stream("/paths/stream/{name}", async |req: Request, reply: Reply| reply.send(told(&req, "name")?).await)
+        .stream("/paths/streams/{*rest}", async |req: Request, reply: Reply| reply.send(told(&req, "rest")?).await)
+        .room::<Named>("/paths/rooms/{name}")
+        .page("/paths/page/{name}", Shown)
+}
+
+fn told(req: &Request, name: &str) -> Result<String> {
+    Ok(format!("{} {name}={}", req.uri(), req.param::<String>(name)?))
+}
+
+struct Named;
+
+impl Room for Named {
+    async fn wake(_: &Cx) -> Result<Self> {
+        Ok(Named)
+    }
+
+    async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+        Ok(Response::text(format!("{} room={}", req.uri(), cx.name())))
+    }
+}
+
+struct Shown;
+
+impl Page for Shown {
+    const LOADERS: &[Loader] = &[Loader::new("path")];
+    const ACTIONS: &[&str] = &["stay"];
+
+    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
+        sink.send(&told(req, "name")?).await
+    }
+
+    async fn act(&self, _: &str, _: &Request, _: &mut Form) -> Result<Done> {
+        Done::success(&())
+    }
+
+    fn render(&self, req: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html(format!("<!doctype html><body>{}</body>", told(req, "name")?)))
+    }
+}
