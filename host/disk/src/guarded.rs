@@ -1,12 +1,16 @@
 //! Calls of the store, whose errors and panics become errors of ours.
 
+use rustix::io::Errno;
 use std::{
     io::ErrorKind,
     panic::{AssertUnwindSafe, catch_unwind},
 };
 use tidegate_hub::EngineError;
 
-/// Runs it. The store panics at some of what it can't read: that is damage, not a fault of whoever asked.
+/// Of the process, and of the machine.
+const OUT_OF_DESCRIPTORS: [i32; 2] = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
+
+/// Runs it. The store panics at some of what it can't read: that is damage, not a fault of the caller.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> fjall::Result<T>) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(outcome) => outcome.map_err(|error| told(&error)),
@@ -21,8 +25,14 @@ fn told(error: &fjall::Error) -> EngineError {
     };
     match (error, io) {
         (fjall::Error::Poisoned, _) => EngineError::Closed("an earlier write failed".into()),
+        // Errors without a kind of their own.
+        (_, Some(error)) if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => {
+            EngineError::Full(error.to_string())
+        }
         (_, Some(error)) => match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => EngineError::Full(error.to_string()),
+            ErrorKind::OutOfMemory | ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                EngineError::Full(error.to_string())
+            }
             ErrorKind::UnexpectedEof | ErrorKind::InvalidData => EngineError::Corrupt(error.to_string()),
             _ => EngineError::Io(error.to_string()),
         },

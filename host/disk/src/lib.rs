@@ -13,6 +13,11 @@
 
 mod storage;
 mod maintenance;
+mod directory;
+mod doubt;
+mod generation;
+mod journal;
+mod space;
 mod tables;
 mod writer;
 mod rows;

@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
+use tidegate_hub::EngineError;
 
 /// Why the storage was not opened. Each is one line that names the directory.
 #[derive(Debug)]
@@ -14,8 +15,16 @@ pub struct OpenError {
 
 #[derive(Debug)]
 pub(crate) enum Why {
-    /// It can't be made, or others may read it.
+    /// It can't be made, or others may write there.
     Directory(io::Error),
+    /// There is no store in it, and none may be made.
+    Missing,
+    /// There are files in it, such as this one, and no store.
+    Foreign(String),
+    /// It is a backup that was not finished.
+    Incomplete,
+    /// The target of a backup is in the directory that is backed up.
+    Inside,
     /// Another process has it.
     Locked,
     /// Another version of this host wrote it.
@@ -26,6 +35,10 @@ pub(crate) enum Why {
     Corrupt(String),
     /// Something is there already.
     Exists,
+    /// Something that is no unfinished backup is where one is made.
+    InTheWay,
+    /// The copy is not what it should be.
+    Unverified(String),
 }
 
 impl OpenError {
@@ -36,6 +49,15 @@ impl OpenError {
     /// Whether another process has the directory open.
     pub fn is_locked(&self) -> bool {
         matches!(self.why, Why::Locked)
+    }
+
+    /// Of what a call of the store gave.
+    pub(crate) fn of_engine(directory: &Path, error: EngineError) -> OpenError {
+        let why = match error {
+            EngineError::Corrupt(text) => Why::Corrupt(text),
+            other => Why::Io(io::Error::other(other.to_string())),
+        };
+        OpenError::new(directory, why)
     }
 
     /// Of the store's own errors.
@@ -55,6 +77,12 @@ impl fmt::Display for OpenError {
         let directory = self.directory.display();
         match &self.why {
             Why::Directory(error) => write!(f, "can't use {directory} for the data of rooms: {error}; name another with --data"),
+            Why::Missing => write!(f, "there are no data of rooms in {directory}: name the directory that serve was given with --data"),
+            Why::Foreign(name) => {
+                write!(f, "{directory} has other files, as {name:?}, and no data of rooms: name a new or empty directory with --data")
+            }
+            Why::Incomplete => write!(f, "{directory} is a backup that was not finished: delete it, and make another"),
+            Why::Inside => write!(f, "{directory} is in the directory that is to be backed up: name one outside of it"),
             Why::Locked => write!(f, "another process has {directory} open: stop it, or name another directory with --data"),
             Why::Format(found) => {
                 write!(f, "{directory} was written by another version of tidegate (format {found}): use that version, or another directory")
@@ -62,6 +90,10 @@ impl fmt::Display for OpenError {
             Why::Io(error) => write!(f, "can't read or write {directory}: {error}"),
             Why::Corrupt(text) => write!(f, "{directory} is damaged: {text}; restore a backup, or move it away to begin anew"),
             Why::Exists => write!(f, "{directory} exists already: name a directory that does not"),
+            Why::InTheWay => write!(f, "{directory} is in the way of the backup: move it away"),
+            Why::Unverified(text) => {
+                write!(f, "the copy was not kept, because it is not well: {text}; `tidegate data verify` has the rest")
+            }
         }
     }
 }

@@ -2,53 +2,77 @@
 
 use crate::{
     OpenError,
+    directory::Make,
+    generation::Shared,
     guarded::guarded,
     row::{Row, room_of},
-    rows::Rows,
-    tables::Tables,
     writer::{Order, Writer},
 };
 use bytes::Bytes;
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tidegate_hub::{
-    Alarm, Batch, Engine, EngineError, RoomId, Stored,
+    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, Stored,
     storage::{Commit, Range},
 };
 use tokio::sync::oneshot;
 
 /// An open data directory. Dropping it finishes the commits that were asked for.
+///
+/// After a failed write it is closed: reads and commits are refused with [`EngineError::Closed`], and it opens again by itself, with
+/// everything that was acknowledged.
 pub struct Storage {
-    pub(crate) tables: Tables,
-    rows: Arc<Rows>,
+    pub(crate) directory: PathBuf,
+    pub(crate) shared: Arc<Shared>,
     writer: Writer,
 }
 
 impl Storage {
-    /// Opens the directory, or makes it. Of two processes the second is refused. Blocks while it reads the log of an
-    /// earlier run.
+    /// Opens the directory. One that is new or empty becomes a store; any other that is none is refused, and left as it is. Of two
+    /// processes the second is refused. Blocks while it reads the log of an earlier run.
     pub fn open(directory: &Path) -> Result<Storage, OpenError> {
-        let tables = Tables::open(directory)?;
-        let rows = Arc::<Rows>::default();
-        let writer = Writer::start(directory, tables.clone(), rows.clone())?;
-        Ok(Storage { tables, rows, writer })
+        Storage::start(directory, Make::IfEmpty)
+    }
+
+    /// As [`open`](Storage::open), and a directory that is no store yet is refused as well.
+    pub fn open_existing(directory: &Path) -> Result<Storage, OpenError> {
+        Storage::start(directory, Make::Never)
+    }
+
+    fn start(directory: &Path, make: Make) -> Result<Storage, OpenError> {
+        let (writer, shared) = Writer::start(directory, make)?;
+        Ok(Storage { directory: directory.to_owned(), shared, writer })
+    }
+
+    /// Gives back the space of what was overwritten and deleted, by a copy of everything else into new files. Takes as much space
+    /// again while it runs, and commits wait for it. Blocks: not for async code.
+    pub fn compact(&self) -> Result<(), EngineError> {
+        let (done, outcome) = oneshot::channel();
+        self.writer.queue().blocking_send(Order::Compact(done)).map_err(|_| ended())?;
+        outcome.blocking_recv().unwrap_or_else(|_| Err(ended()))
     }
 
     pub(crate) fn row(&self, room: &RoomId) -> Result<Option<Row>, EngineError> {
-        self.rows.find(&self.tables, room)
+        let generation = self.shared.generation()?;
+        generation.rows.find(&generation.tables, room)
     }
 }
 
 impl Engine for Storage {
     fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError> {
-        match self.row(room)? {
-            Some(row) => self.tables.value(row.number, key),
+        let generation = self.shared.generation()?;
+        match generation.rows.find(&generation.tables, room)? {
+            Some(row) => generation.tables.value(row.number, key),
             None => Ok(None),
         }
     }
 
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
-        match self.row(room)? {
-            Some(row) => self.tables.range(row.number, range),
+        let generation = self.shared.generation()?;
+        match generation.rows.find(&generation.tables, room)? {
+            Some(row) => generation.tables.range(row.number, range),
             None => Ok(Vec::new()),
         }
     }
@@ -58,9 +82,10 @@ impl Engine for Storage {
     }
 
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {
-        match self.row(room)? {
+        let generation = self.shared.generation()?;
+        match generation.rows.find(&generation.tables, room)? {
             Some(Row { log, .. }) if log != 0 => {
-                let slots = self.tables.range(log, &Range::all(usize::MAX))?;
+                let slots = generation.tables.range(log, &Range::all(usize::MAX))?;
                 Ok(slots.into_iter().map(|(_, publication)| publication).collect())
             }
             _ => Ok(Vec::new()),
@@ -68,23 +93,34 @@ impl Engine for Storage {
     }
 
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
-        let keys: Vec<_> = guarded(|| self.tables.alarms.iter().map(|guard| guard.key()).collect())?;
+        let generation = self.shared.generation()?;
+        let keys: Vec<_> = guarded(|| generation.tables.alarms.iter().map(|guard| guard.key()).collect())?;
         let mut alarms = Vec::with_capacity(keys.len());
         for key in keys {
             let room = room_of(&key).ok_or_else(|| EngineError::Corrupt("an alarm is of no room".into()))?;
-            let alarm = self.tables.row(&room)?.and_then(|row| row.stored.alarm);
+            let alarm = generation.tables.row(&room)?.and_then(|row| row.stored.alarm);
             alarms.extend(alarm.map(|alarm| (room, alarm)));
         }
         Ok(alarms)
     }
 
     fn commit(&self, batch: Batch) -> Commit {
-        let queue = self.writer.queue();
+        let (queue, status) = (self.writer.queue(), self.status());
         Box::pin(async move {
+            if let EngineStatus::Closed(why) = status {
+                return Err(EngineError::Closed(why));
+            }
             let (done, outcome) = oneshot::channel();
-            let closed = || EngineError::Closed("the storage is being closed".into());
-            queue.send(Order { batch, done }).await.map_err(|_| closed())?;
-            outcome.await.unwrap_or_else(|_| Err(closed()))
+            queue.send(Order::Commit(batch, done)).await.map_err(|_| ended())?;
+            outcome.await.unwrap_or_else(|_| Err(ended()))
         })
     }
+
+    fn status(&self) -> EngineStatus {
+        self.shared.status()
+    }
+}
+
+fn ended() -> EngineError {
+    EngineError::Closed("the host ends".into())
 }

@@ -9,18 +9,25 @@ use crate::{
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use std::{
-    fs::DirBuilder,
     ops::Bound,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    time::Duration,
 };
 use tidegate_hub::{EngineError, RoomId, storage::Range};
 
-/// Of what this host writes; one that finds another refuses it.
-const FORMAT: u64 = 1;
 /// Of blocks that were read.
 const CACHE_BYTES: u64 = 64 << 20;
+/// Bytes of a table's latest writes that are kept in memory before they are flushed to the disk: what a flush needs there.
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Bytes of full journals from which on the store flushes what still needs them, so that they can go.
+const JOURNALS_BYTES: u64 = 64 << 20;
+/// Flushes of a table that may wait when a commit begins, and tables that may wait to be merged: below the numbers (4 and 30) at
+/// which the store holds a commit up.
+const SEALED_MAX: usize = 2;
+const UNMERGED_MAX: usize = 20;
+/// Between two looks at whether the store has flushed enough.
+const FLUSH_PAUSE: Duration = Duration::from_millis(1);
 
 /// Handles: cloning shares the store.
 #[derive(Clone)]
@@ -34,39 +41,47 @@ pub(crate) struct Tables {
     pub(crate) alarms: Keyspace,
     /// Numbers whose entries are garbage → nothing.
     pub(crate) garbage: Keyspace,
-    /// `format`, and the `next` number.
+    /// The `next` number.
     pub(crate) meta: Keyspace,
 }
 
 impl Tables {
-    /// Makes the directory, of mode 0700, if there is none.
-    pub(crate) fn open(directory: &Path) -> Result<Tables, OpenError> {
-        make(directory).map_err(|error| OpenError::new(directory, Why::Directory(error)))?;
-        let opened = catch_unwind(AssertUnwindSafe(|| Tables::open_store(directory)));
-        let damaged = |_| OpenError::new(directory, Why::Corrupt("the store could not read it".into()));
-        let tables = opened.map_err(damaged)?.map_err(|error| OpenError::of_store(directory, error))?;
-        tables.check_format(directory)?;
+    /// Opens a generation that is complete. `directory` is the data directory, for what is reported.
+    pub(crate) fn open(generation: &Path, directory: &Path) -> Result<Tables, OpenError> {
+        let damaged = |text: &str| OpenError::new(directory, Why::Corrupt(text.to_owned()));
+        // The store would make a new one in its place.
+        if !generation.join("version").exists() {
+            return Err(damaged("a part of it is gone"));
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| Tables::create(generation)));
+        let tables = opened.map_err(|_| damaged("the store could not read it"))?.map_err(|error| OpenError::of_store(directory, error))?;
         Ok(tables)
     }
 
-    fn open_store(directory: &Path) -> fjall::Result<Tables> {
-        let store = Database::builder(directory).cache_size(CACHE_BYTES).open()?;
-        let table = |name: &str| store.keyspace(name, KeyspaceCreateOptions::default);
+    /// Makes the tables of a new generation, without any rows.
+    pub(crate) fn create(generation: &Path) -> fjall::Result<Tables> {
+        let store = Database::builder(generation).cache_size(CACHE_BYTES).max_journaling_size(JOURNALS_BYTES).open()?;
+        let table = |name: &str| store.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES));
         let (rooms, entries, alarms) = (table("rooms")?, table("entries")?, table("alarms")?);
         let (garbage, meta) = (table("garbage")?, table("meta")?);
         Ok(Tables { rooms, entries, alarms, garbage, meta, store })
     }
 
-    fn check_format(&self, directory: &Path) -> Result<(), OpenError> {
-        let of_store = |error| OpenError::of_store(directory, error);
-        match self.meta.get("format").map_err(of_store)? {
-            Some(found) if *found == FORMAT.to_be_bytes() => Ok(()),
-            Some(found) => Err(OpenError::new(directory, Why::Format(format!("{found:?}")))),
-            None if self.rooms.is_empty().map_err(of_store)? => {
-                self.meta.insert("format", FORMAT.to_be_bytes()).map_err(of_store)?;
-                self.store.persist(fjall::PersistMode::SyncAll).map_err(of_store)
+    /// Every table, always in the same order.
+    pub(crate) fn all(&self) -> [&Keyspace; 5] {
+        [&self.rooms, &self.entries, &self.alarms, &self.garbage, &self.meta]
+    }
+
+    /// Waits until the store has flushed enough for another commit: it would wait without end for its own threads, which end with
+    /// the first error of the disk. Refused if they have.
+    pub(crate) fn wait_for_flushes(&self) -> fjall::Result<()> {
+        loop {
+            self.store.persist(fjall::PersistMode::Buffer)?;
+            let is_flushed = |table: &Keyspace| table.sealed_memtable_count() <= SEALED_MAX && table.l0_table_count() < UNMERGED_MAX;
+            if self.all().into_iter().all(is_flushed) {
+                return Ok(());
             }
-            None => Err(OpenError::new(directory, Why::Corrupt("it has rooms, and does not say of which format".into()))),
+            std::thread::sleep(FLUSH_PAUSE);
         }
     }
 
@@ -113,16 +128,5 @@ impl Tables {
         .into_iter()
         .map(|entry| entry.ok_or_else(|| EngineError::Corrupt("a key of a room is no text".into())))
         .collect()
-    }
-}
-
-fn make(directory: &Path) -> std::io::Result<()> {
-    if !directory.exists() {
-        return DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    }
-    let mode = std::fs::metadata(directory)?.permissions().mode();
-    match mode & 0o022 {
-        0 => Ok(()),
-        _ => Err(std::io::Error::other("others than its owner may write there")),
     }
 }

@@ -1,22 +1,34 @@
 //! The one thread that writes: takes every commit that waits, and makes them durable by one fsync.
+//!
+//! It is open or closed. A write that fails closes it: at once nothing can be read or written, and the store's journal gets a note
+//! from which batch on it must not be believed ([`Doubt`]); only then are the commits of that group refused. The store's own threads
+//! end with their first error, too; that is found before the next commit. Closed, it tries again and again, with pauses that grow,
+//! to copy everything that was acknowledged into a new generation, all of it synced; then that generation counts, and the thread is
+//! open. Nothing of the files that failed is used again: after a failed fsync the kernel shows data that the disk may not have.
+//!
+//! The same copy gives back the space of journals and of what was overwritten, before a lack of space refuses commits.
 
 use crate::{
     OpenError,
+    directory::{Directory, Make},
+    doubt::Doubt,
+    generation::{Generation, Shared, retire},
     guarded::guarded,
+    journal,
     open_error::Why,
     row::{Row, entry_key, room_key, room_of, slot_key},
-    rows::Rows,
+    space::Space,
     tables::Tables,
 };
 use fjall::{OwnedWriteBatch as WriteBatch, PersistMode};
 use std::{
     collections::HashMap,
-    fs::File,
+    fs, io,
     ops::Bound,
     path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 use tidegate_hub::{Batch, EngineError, RoomId, Stored};
 use tokio::sync::{
@@ -24,24 +36,34 @@ use tokio::sync::{
     oneshot,
 };
 
-/// Commits that wait in the queue; whoever comes behind them waits for a place.
+/// Commits that wait in the queue; further ones wait for a place in it.
 const QUEUE_MAX: usize = 4096;
 /// Commits and bytes that one fsync is for, at most.
 const GROUP_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 64 << 20;
-/// Free space below which nothing is written any more: the store can't go back once the disk has refused a write.
-const RESERVE_BYTES: u64 = 32 << 20;
-/// Entries of garbage that are deleted at a time, while nobody waits.
+/// Entries of garbage that are deleted at a time, while no commit waits.
 const SWEEP: usize = 1000;
-
 /// Milliseconds between two rounds through all rooms for histories that are too old.
 const SWEEP_EVERY: u64 = 300_000;
+/// Pause before the first try to open again, and the longest: each is twice the one before.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Between two looks, while closed, at commits that still arrive.
+const CLOSED_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes that must have been written before a rewrite can give back space that is worth it.
+const REWRITE_BYTES_MIN: u64 = 4 << 20;
+/// Bytes that deleting one entry takes, about.
+const SWEPT_BYTES: u64 = 256;
+/// Pause after a rewrite that did not succeed.
+const REWRITE_PAUSE: Duration = Duration::from_secs(10);
 
-/// A commit, and who waits for it.
-pub(crate) struct Order {
-    pub(crate) batch: Batch,
-    pub(crate) done: oneshot::Sender<Result<(), EngineError>>,
+/// What the thread is asked for; the sender gets the outcome.
+pub(crate) enum Order {
+    Commit(Batch, Done),
+    Compact(Done),
 }
+
+type Done = oneshot::Sender<Result<(), EngineError>>;
 
 /// The thread's handle; dropping it lets the thread finish what was asked.
 pub(crate) struct Writer {
@@ -50,14 +72,14 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(directory: &Path, tables: Tables, rows: Arc<Rows>) -> Result<Writer, OpenError> {
-        let io = |error| OpenError::new(directory, Why::Io(error));
-        let next = tables.next_number().map_err(|error| OpenError::new(directory, Why::Corrupt(error.to_string())))?;
-        let place = File::open(directory).map_err(io)?;
+    /// Opens the directory and starts the thread.
+    pub(crate) fn start(directory: &Path, make: Make) -> Result<(Writer, Arc<Shared>), OpenError> {
+        let mut work = Work::open(Directory::open(directory, make)?)?;
+        let shared = work.shared.clone();
         let (queue, orders) = mpsc::channel(QUEUE_MAX);
-        let mut work = Work { tables, rows, place, next, swept: Vec::new(), sweep_at: 0, closed: None };
-        let thread = thread::Builder::new().name("storage".into()).spawn(move || work.run(orders)).map_err(io)?;
-        Ok(Writer { queue: Some(queue), thread: Some(thread) })
+        let thread = thread::Builder::new().name("storage".into()).spawn(move || work.run(orders));
+        let thread = thread.map_err(|error| OpenError::new(directory, Why::Io(error)))?;
+        Ok((Writer { queue: Some(queue), thread: Some(thread) }, shared))
     }
 
     pub(crate) fn queue(&self) -> Sender<Order> {
@@ -75,70 +97,217 @@ impl Drop for Writer {
 }
 
 struct Work {
-    tables: Tables,
-    rows: Arc<Rows>,
-    /// The directory, to ask how much room is left.
-    place: File,
+    space: Space,
+    shared: Arc<Shared>,
+    /// The one that counts. While closed, the one that failed: what it has in memory is what was acknowledged.
+    generation: Arc<Generation>,
+    /// Number of the next room.
     next: u64,
     /// Up to here rooms were looked at for histories that are too old; empty between two rounds.
     swept: Vec<u8>,
     /// When the next round begins, in Unix milliseconds.
     sweep_at: u64,
-    /// Why nothing is written any more.
-    closed: Option<String>,
+    /// Why nothing is read or written, and how it goes on.
+    closed: Option<Closed>,
+    /// Bytes that were written since the generation was made, about.
+    written: u64,
+    /// No rewrite before this time.
+    rewrite_at: Instant,
+    /// The last to be dropped: then another process may have it.
+    directory: Directory,
+}
+
+struct Closed {
+    why: String,
+    /// Next try to open again, and the pause if that fails.
+    retry_at: Instant,
+    pause: Duration,
 }
 
 impl Work {
+    fn open(mut directory: Directory) -> Result<Work, OpenError> {
+        let path = directory.path().to_owned();
+        let io = |error| OpenError::new(&path, Why::Io(error));
+        directory.remove_leftovers();
+        let space = Space::of(&path).map_err(io)?;
+        let (generation, in_doubt) = match directory.current() {
+            Some(current) => load(&path, &current)?,
+            None => (make(&mut directory)?, false),
+        };
+        let generation = Arc::new(generation);
+        let mut work = Work {
+            next: generation.tables.next_number().map_err(|error| OpenError::of_engine(&path, error))?,
+            written: journal::allocated_bytes(generation.path()).map_err(io)?,
+            shared: Arc::new(Shared::new(generation.clone())),
+            directory,
+            space,
+            generation,
+            swept: Vec::new(),
+            sweep_at: 0,
+            closed: None,
+            rewrite_at: Instant::now(),
+        };
+        if in_doubt {
+            tracing::info!("a write of the storage had failed: everything that was acknowledged is copied");
+            work.renew().map_err(|error| OpenError::of_engine(&path, error))?;
+        }
+        Ok(work)
+    }
+
     fn run(&mut self, mut orders: Receiver<Order>) {
         loop {
-            let first = match orders.try_recv() {
-                Ok(first) => first,
+            let order = match orders.try_recv() {
+                Ok(order) => order,
                 Err(TryRecvError::Disconnected) => return,
-                // Nobody waits: time for what nobody waits for.
+                Err(TryRecvError::Empty) if self.closed.is_some() => {
+                    self.reopen_if_due();
+                    continue;
+                }
+                // No commit waits: time for what can wait.
                 Err(TryRecvError::Empty) if self.sweep() => continue,
+                Err(TryRecvError::Empty) if self.closed.is_some() => continue,
                 Err(TryRecvError::Empty) => match orders.blocking_recv() {
-                    Some(first) => first,
+                    Some(order) => order,
                     None => return,
                 },
             };
-            self.commit(gather(first, &mut orders));
+            self.obey(order, &mut orders);
         }
     }
 
-    fn commit(&mut self, group: Vec<Order>) {
-        let (batches, waiting): (Vec<Batch>, Vec<_>) = group.into_iter().map(|order| (order.batch, order.done)).unzip();
-        let outcome = self.write(batches);
-        for done in waiting {
-            _ = done.send(outcome.clone());
+    fn obey(&mut self, order: Order, orders: &mut Receiver<Order>) {
+        let mut compact = None;
+        match order {
+            Order::Commit(batch, done) => {
+                let group = gather((batch, done), orders, &mut compact);
+                let (batches, waiting): (Vec<Batch>, Vec<Done>) = group.into_iter().unzip();
+                let outcome = self.write(batches);
+                for done in waiting {
+                    _ = done.send(outcome.clone());
+                }
+            }
+            Order::Compact(done) => compact = Some(done),
         }
+        if let Some(done) = compact {
+            _ = done.send(self.check_open().and_then(|()| self.renew()));
+        }
+    }
+
+    fn check_open(&self) -> Result<(), EngineError> {
+        self.closed.as_ref().map_or(Ok(()), |closed| Err(EngineError::Closed(closed.why.clone())))
     }
 
     fn write(&mut self, batches: Vec<Batch>) -> Result<(), EngineError> {
-        if let Some(why) = &self.closed {
-            return Err(EngineError::Closed(why.clone()));
-        }
-        let bytes: usize = batches.iter().map(weight).sum();
-        self.check_space(bytes as u64)?;
+        self.check_open()?;
+        let bytes = batches.iter().map(weight).sum::<usize>() as u64;
+        self.make_space(bytes)?;
+        self.check_open()?; // a rewrite may have closed it
+        self.check_store()?;
         let (batch, rows) = self.prepare(batches, Some(PersistMode::SyncData))?;
-        guarded(|| batch.commit()).inspect_err(|error| self.close(error))?;
-        rows.iter().for_each(|(room, row)| self.rows.set(room, *row));
+        self.commit(batch)?;
+        self.written += bytes;
+        rows.iter().for_each(|(room, row)| self.generation.rows.set(room, *row));
         Ok(())
     }
 
-    /// A write has failed: what of it is on the disk nobody knows before the log is read again.
-    fn close(&mut self, error: &EngineError) {
-        tracing::error!("the storage takes no more writes: {error}; restart the host when that is mended");
-        self.closed = Some(error.to_string());
-    }
-
-    /// Twice the bytes: they stand in the log and, for a while, in a table.
-    fn check_space(&self, bytes: u64) -> Result<(), EngineError> {
-        let space = rustix::fs::fstatvfs(&self.place).map_err(|error| EngineError::Io(error.to_string()))?;
-        let free = space.f_bavail * space.f_frsize;
-        if free < RESERVE_BYTES + 2 * bytes {
-            return Err(EngineError::Full(format!("{} MiB are left, {} are kept free", free >> 20, RESERVE_BYTES >> 20)));
+    /// Hands a batch to the store. If that fails the storage is closed, and the error says what became of the batch.
+    fn commit(&mut self, batch: WriteBatch) -> Result<(), EngineError> {
+        // The batch gets this number or a higher one, and everything that was acknowledged has a lower one.
+        let number = self.generation.tables.store.visible_seqno();
+        let Err(error) = guarded(|| batch.commit()) else { return Ok(()) };
+        let noted = self.close(error.to_string(), number);
+        match (error, noted) {
+            // It was refused before anything was written.
+            (EngineError::Closed(why), _) => Err(EngineError::Closed(why)),
+            (error, Ok(())) => Err(EngineError::Io(error.to_string())),
+            (error, Err(_)) => Err(EngineError::Unknown(error.to_string())),
         }
+    }
+
+    /// The store's own threads may have failed since the last commit: then it is replaced before this one.
+    fn check_store(&mut self) -> Result<(), EngineError> {
+        let Err(error) = guarded(|| self.generation.tables.wait_for_flushes()) else { return Ok(()) };
+        _ = self.close(error.to_string(), self.generation.tables.store.visible_seqno());
+        self.reopen();
+        self.check_open()
+    }
+
+    /// From now on nothing is read or written, and batches from this number on have been refused: the error if that could not be
+    /// noted on the disk.
+    fn close(&mut self, why: String, number: u64) -> io::Result<()> {
+        tracing::error!("the storage is closed, and opens again by itself: {why}");
+        self.shared.set(Err(why.clone()));
+        self.closed = Some(Closed { why, retry_at: Instant::now() + REOPEN_PAUSE, pause: REOPEN_PAUSE });
+        let noted = self.generation.doubt.set(number);
+        if let Err(error) = &noted {
+            tracing::error!("the disk may have kept what was refused, and takes no note of it: {error}");
+        }
+        noted
+    }
+
+    fn reopen_if_due(&mut self) {
+        match &self.closed {
+            Some(closed) if Instant::now() >= closed.retry_at => self.reopen(),
+            _ => thread::sleep(CLOSED_PAUSE),
+        }
+    }
+
+    fn reopen(&mut self) {
+        let renewed = self.renew();
+        let Some(closed) = &mut self.closed else { return };
+        match renewed {
+            Ok(()) => {
+                self.closed = None;
+                tracing::info!("the storage is open again");
+            }
+            Err(error) => {
+                tracing::warn!("the storage can't be opened again yet: {error}");
+                self.shared.set(Err(format!("{}; it can't be opened again yet: {error}", closed.why)));
+                closed.pause = (2 * closed.pause).min(REOPEN_PAUSE_MAX);
+                closed.retry_at = Instant::now() + closed.pause;
+            }
+        }
+    }
+
+    /// Copies everything into a new generation, which counts from then on. After an error the one before it still does, and is closed
+    /// if it is not known which of the two would count after a crash.
+    fn renew(&mut self) -> Result<(), EngineError> {
+        let io = |error: io::Error| EngineError::Io(error.to_string());
+        self.space.check_copy()?;
+        let (number, path) = self.directory.next().map_err(io)?;
+        let copied = self.generation.copy(&path, || {}, || self.space.check_copy());
+        let copy = copied.inspect_err(|_| _ = fs::remove_dir_all(&path))?;
+        if let Err(error) = self.directory.set_current(number) {
+            if self.closed.is_none() {
+                // What is acknowledged from now on would be in one of the two only.
+                _ = self.close(error.to_string(), self.generation.tables.store.visible_seqno());
+            }
+            return Err(io(error));
+        }
+        let before = std::mem::replace(&mut self.generation, Arc::new(copy));
+        self.shared.set(Ok(self.generation.clone()));
+        self.written = 0;
+        retire(before);
         Ok(())
+    }
+
+    /// Refuses a commit of so many bytes if the disk lacks space for it, after what was overwritten has given its space back.
+    fn make_space(&mut self, bytes: u64) -> Result<(), EngineError> {
+        let measured = self.space.measure()?;
+        let checked = measured.check_commit(bytes);
+        let is_due = match (&checked, measured.rewrite_after()) {
+            (Err(_), _) => self.written >= REWRITE_BYTES_MIN,
+            (Ok(()), Some(after)) => self.written >= after.max(REWRITE_BYTES_MIN),
+            (Ok(()), None) => false,
+        };
+        if !is_due || Instant::now() < self.rewrite_at {
+            return checked;
+        }
+        if let Err(error) = self.renew() {
+            tracing::debug!("the storage's journals could not be rewritten: {error}");
+            self.rewrite_at = Instant::now() + REWRITE_PAUSE;
+        }
+        self.space.measure()?.check_commit(bytes)
     }
 
     fn prepare(
@@ -146,26 +315,27 @@ impl Work {
         batches: Vec<Batch>,
         durability: Option<PersistMode>,
     ) -> Result<(WriteBatch, HashMap<RoomId, Option<Row>>), EngineError> {
-        let mut write = self.tables.store.batch().durability(durability);
+        let mut write = self.generation.tables.store.batch().durability(durability);
         let mut rows = HashMap::<RoomId, Option<Row>>::new();
         let next = self.next;
         for batch in batches {
             let before = match rows.get(&batch.room) {
                 Some(row) => *row,
-                None => self.rows.find(&self.tables, &batch.room)?,
+                None => self.generation.rows.find(&self.generation.tables, &batch.room)?,
             };
             let after = self.add(&mut write, &batch, before);
             rows.insert(batch.room, after);
         }
         if self.next != next {
-            write.insert(&self.tables.meta, "next", self.next.to_be_bytes());
+            write.insert(&self.generation.tables.meta, "next", self.next.to_be_bytes());
         }
         Ok((write, rows))
     }
 
     /// Adds one room's changes; what is known of it then.
     fn add(&mut self, write: &mut WriteBatch, batch: &Batch, before: Option<Row>) -> Option<Row> {
-        let tables = &self.tables;
+        let generation = self.generation.clone();
+        let tables = &generation.tables;
         let kept = before.filter(|_| !batch.clear);
         if let Some(cleared) = before.filter(|_| batch.clear) {
             write.insert(&tables.garbage, cleared.number.to_be_bytes(), []);
@@ -205,33 +375,35 @@ impl Work {
             return None;
         }
         let row = Row { number, log, stored: batch.stored };
-        write.insert(&self.tables.rooms, room, row.encode());
+        write.insert(&self.generation.tables.rooms, room, row.encode());
         Some(row)
     }
 
-    /// Deletes some of what nobody needs; whether there may be more.
+    /// Deletes some of what no room needs; whether there may be more. Gives up quietly if the disk can't be read, or lacks space.
     fn sweep(&mut self) -> bool {
-        if self.closed.is_some() {
-            return false;
-        }
         let swept = self.sweep_garbage().and_then(|more| if more { Ok(true) } else { self.forget_histories(unix_ms()) });
-        swept.inspect_err(|error| self.close(error)).unwrap_or(false)
+        swept.inspect_err(|error| tracing::debug!("nothing is swept for now: {error}")).unwrap_or(false)
     }
 
     /// Entries and logs that rooms have given up.
-    fn sweep_garbage(&self) -> Result<bool, EngineError> {
-        guarded(|| {
-            let Some(number) = self.tables.garbage.first_key_value().map(|guard| guard.key()).transpose()? else { return Ok(false) };
-            let mut write = self.tables.store.batch();
-            let keys: fjall::Result<Vec<_>> = self.tables.entries.prefix(&number).take(SWEEP).map(|guard| guard.key()).collect();
-            let keys = keys?;
-            if keys.len() < SWEEP {
-                write.remove(&self.tables.garbage, number);
-            }
-            keys.into_iter().for_each(|key| write.remove(&self.tables.entries, key));
-            write.commit()?;
-            Ok(true)
-        })
+    fn sweep_garbage(&mut self) -> Result<bool, EngineError> {
+        let tables = &self.generation.tables;
+        let Some(number) = guarded(|| tables.garbage.first_key_value().map(|guard| guard.key()).transpose())? else { return Ok(false) };
+        let keys: Vec<_> = guarded(|| tables.entries.prefix(&number).take(SWEEP).map(|guard| guard.key()).collect())?;
+        let mut write = tables.store.batch();
+        if keys.len() < SWEEP {
+            write.remove(&tables.garbage, number);
+        }
+        keys.into_iter().for_each(|key| write.remove(&tables.entries, key));
+        self.commit_swept(write)?;
+        Ok(true)
+    }
+
+    /// Not synced: a commit after it syncs it, too, and if there is none it is swept again.
+    fn commit_swept(&mut self, write: WriteBatch) -> Result<(), EngineError> {
+        self.space.measure()?.check_commit(SWEPT_BYTES * write.len() as u64)?;
+        self.check_store()?;
+        self.commit(write)
     }
 
     /// Gives up histories that are too old to be of use, and rooms that kept nothing else: some rooms at a time, all of them every
@@ -240,29 +412,65 @@ impl Work {
         if self.swept.is_empty() && now < self.sweep_at {
             return Ok(false);
         }
-        let behind = (Bound::Excluded(self.swept.clone()), Bound::Unbounded);
-        let page: Vec<_> = guarded(|| self.tables.rooms.range::<Vec<u8>, _>(behind).take(SWEEP).map(|guard| guard.into_inner()).collect())?;
+        let after = (Bound::Excluded(self.swept.clone()), Bound::Unbounded);
+        let rooms = &self.generation.tables.rooms;
+        let page: Vec<_> = guarded(|| rooms.range::<Vec<u8>, _>(after).take(SWEEP).map(|guard| guard.into_inner()).collect())?;
         self.swept = page.last().filter(|_| page.len() == SWEEP).map_or_else(Vec::new, |(key, _)| key.to_vec());
         self.sweep_at = now + SWEEP_EVERY;
         let rows = page.iter().filter_map(|(key, row)| Some((room_of(key)?, Row::decode(row)?)));
         let old = rows.filter(|(_, row)| row.stored.history.is_some_and(|history| history.expires <= now));
-        let batches = old.map(|(room, row)| Batch::new(room, Stored { history: None, ..row.stored })).collect();
-        let (batch, rows) = self.prepare(batches, None)?;
-        guarded(|| batch.commit())?;
-        rows.iter().for_each(|(room, row)| self.rows.set(room, *row));
+        let batches: Vec<Batch> = old.map(|(room, row)| Batch::new(room, Stored { history: None, ..row.stored })).collect();
+        if !batches.is_empty() {
+            let (batch, rows) = self.prepare(batches, None)?;
+            self.commit_swept(batch)?;
+            rows.iter().for_each(|(room, row)| self.generation.rows.set(room, *row));
+        }
         Ok(!self.swept.is_empty())
     }
 }
 
-/// Everything that waits, up to a group's bounds. There is no waiting for more: while one group is on its way to the disk
-/// the next one gathers by itself.
-fn gather(first: Order, orders: &mut Receiver<Order>) -> Vec<Order> {
-    let mut bytes = weight(&first.batch);
+/// Opens the generation that counts; whether a write of it had failed. What was refused then is cut off first.
+fn load(directory: &Path, generation: &Path) -> Result<(Generation, bool), OpenError> {
+    let fail = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => OpenError::new(directory, Why::Corrupt("a part of it is gone".into())),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => OpenError::new(directory, Why::Corrupt(error.to_string())),
+        _ => OpenError::new(directory, Why::Io(error)),
+    };
+    let (doubt, from) = Doubt::open(generation).map_err(fail)?;
+    if let Some(from) = from {
+        journal::cut(generation, from).map_err(fail)?;
+    }
+    Ok((Generation::new(generation, Tables::open(generation, directory)?, doubt), from.is_some()))
+}
+
+/// Makes the first generation of a directory.
+fn make(directory: &mut Directory) -> Result<Generation, OpenError> {
+    let at = directory.path().to_owned();
+    let io = |error| OpenError::new(&at, Why::Io(error));
+    let (number, path) = directory.next().map_err(io)?;
+    let tables = guarded(|| Tables::create(&path)).map_err(|error| OpenError::of_engine(&at, error))?;
+    let doubt = Doubt::create(&path).map_err(io)?;
+    directory.set_current(number).map_err(io)?;
+    Ok(Generation::new(&path, tables, doubt))
+}
+
+/// Every commit that waits, up to a group's bounds; ends at an order to compact. There is no waiting for more: while one group is on
+/// its way to the disk the next one gathers by itself.
+fn gather(first: (Batch, Done), orders: &mut Receiver<Order>, compact: &mut Option<Done>) -> Vec<(Batch, Done)> {
+    let mut bytes = weight(&first.0);
     let mut group = vec![first];
     while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
-        let Ok(order) = orders.try_recv() else { break };
-        bytes += weight(&order.batch);
-        group.push(order);
+        match orders.try_recv() {
+            Ok(Order::Commit(batch, done)) => {
+                bytes += weight(&batch);
+                group.push((batch, done));
+            }
+            Ok(Order::Compact(done)) => {
+                *compact = Some(done);
+                break;
+            }
+            Err(_) => break,
+        }
     }
     group
 }
