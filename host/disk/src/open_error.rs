@@ -77,7 +77,9 @@ impl fmt::Display for OpenError {
         let directory = self.directory.display();
         match &self.why {
             Why::Directory(error) => write!(f, "can't use {directory} for the data of rooms: {error}; name another with --data"),
-            Why::Missing => write!(f, "there are no data of rooms in {directory}: name the directory that serve was given with --data"),
+            Why::Missing => {
+                write!(f, "there is no directory {directory} with data of rooms: name the one that serve was given with --data")
+            }
             Why::Foreign(name) => {
                 write!(f, "{directory} has other files, as {name:?}, and no data of rooms: name a new or empty directory with --data")
             }

@@ -12,7 +12,10 @@ use std::{
     io::{self, IsTerminal as _},
     path::Path,
     process,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, SystemTime},
 };
@@ -96,20 +99,57 @@ pub(crate) fn raise_open_files() {
     _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
-/// Ready at the first SIGINT or SIGTERM, or when the terminal is gone that the process was started from; a second one ends the process
-/// at once. A SIGHUP otherwise is a wish to reload.
-pub(crate) fn signals() -> io::Result<(impl Future<Output = ()>, mpsc::Receiver<()>)> {
-    let mut stops = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-    let mut hangup = signal(SignalKind::hangup())?;
-    let had_terminal = io::stdin().is_terminal();
-    let (tell, told) = oneshot::channel();
-    let (wish, wishes) = mpsc::channel(1);
-    tokio::spawn(async move {
+/// What the process is told by signals. They are handled from the moment that this is made, in a thread of their own: also while the
+/// others compile, and as process 1 of a container, which the kernel spares signals that it does not handle.
+pub(crate) struct Signals {
+    is_serving: Arc<AtomicBool>,
+    stop: oneshot::Receiver<()>,
+    wishes: mpsc::Receiver<()>,
+}
+
+impl Signals {
+    /// Until [`serve`](Signals::serve), SIGINT and SIGTERM end the process with exit code 0: there is nothing to drain.
+    pub(crate) fn handle() -> io::Result<Signals> {
+        let runtime = runtime()?;
+        let handlers = {
+            let _inside = runtime.enter();
+            Handlers::register()?
+        };
+        let is_serving = Arc::<AtomicBool>::default();
+        let (tell, stop) = oneshot::channel();
+        let (wish, wishes) = mpsc::channel(1);
+        let signals = Signals { is_serving: is_serving.clone(), stop, wishes };
+        thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(handlers.handle(&is_serving, tell, wish)))?;
+        Ok(signals)
+    }
+
+    /// From now on a stop is a drain. Ready at the first SIGINT or SIGTERM, or when the terminal is gone that the process was started
+    /// from; a second one ends the process at once. A SIGHUP otherwise is a wish to reload.
+    pub(crate) fn serve(self) -> (impl Future<Output = ()>, mpsc::Receiver<()>) {
+        self.is_serving.store(true, Ordering::SeqCst);
+        let stop = self.stop;
+        (async { _ = stop.await }, self.wishes)
+    }
+}
+
+struct Handlers {
+    stops: [Signal; 2],
+    hangup: Signal,
+    had_terminal: bool,
+}
+
+impl Handlers {
+    fn register() -> io::Result<Handlers> {
+        let stops = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
+        Ok(Handlers { stops, hangup: signal(SignalKind::hangup())?, had_terminal: io::stdin().is_terminal() })
+    }
+
+    async fn handle(mut self, is_serving: &AtomicBool, stop: oneshot::Sender<()>, wish: mpsc::Sender<()>) {
         loop {
             tokio::select! {
-                _ = either(&mut stops) => break,
-                _ = hangup.recv() => {
-                    if had_terminal && !io::stdin().is_terminal() {
+                _ = either(&mut self.stops) => break,
+                _ = self.hangup.recv() => {
+                    if self.had_terminal && !io::stdin().is_terminal() {
                         break;
                     }
                     // One that waits already will see the newest file.
@@ -117,12 +157,15 @@ pub(crate) fn signals() -> io::Result<(impl Future<Output = ()>, mpsc::Receiver<
                 }
             }
         }
+        if !is_serving.load(Ordering::SeqCst) {
+            tracing::info!("stopped before anything was served");
+            process::exit(0);
+        }
         tracing::info!("draining; a second signal stops at once");
-        _ = tell.send(());
-        let code = 128 + either(&mut stops).await;
+        _ = stop.send(());
+        let code = 128 + either(&mut self.stops).await;
         process::exit(code);
-    });
-    Ok((async { _ = told.await }, wishes))
+    }
 }
 
 /// Waits for one of the two; its number.

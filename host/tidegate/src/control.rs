@@ -15,7 +15,10 @@ use std::{
     ffi::OsString,
     fs, io,
     io::{BufRead as _, Write as _},
-    os::unix::{fs::PermissionsExt as _, net},
+    os::unix::{
+        fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        net,
+    },
     path::{self, Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -40,32 +43,72 @@ fn socket(data: &Path) -> PathBuf {
     name.into()
 }
 
-/// An open door. Dropping it takes the socket's file away.
-pub(crate) struct Door(PathBuf);
+/// An open door. Dropping it takes the socket's file away, if it is still this one's.
+pub(crate) struct Door {
+    path: PathBuf,
+    file: (u64, u64),
+}
 
 impl Drop for Door {
     fn drop(&mut self) {
-        _ = fs::remove_file(&self.0);
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            _ = fs::remove_file(&self.path);
+        }
     }
 }
 
-/// Opens the door of a server. What an earlier one left behind is nobody's; one that is still there keeps its door.
+/// Refuses a data directory whose control socket would have a path that is longer than the system takes.
+pub(crate) fn check_path(data: &Path) -> Result<(), Failure> {
+    let path = socket(data);
+    match net::SocketAddr::from_pathname(&path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::usage(format!(
+            "the control socket {} has a path of {} bytes, {error}: name a directory with a shorter path with --data",
+            path.display(),
+            path.as_os_str().len()
+        ))),
+    }
+}
+
+/// Opens the door of a server. A socket that an earlier one left is replaced; that of a server that still runs, and any other file, is
+/// left alone.
 pub(crate) fn open(worker: &Handle, data: &Path, site: &Arc<Site>) -> io::Result<Door> {
     let path = socket(data);
-    if net::UnixStream::connect(&path).is_ok() {
-        let told = format!("another server has {}: give each its own --data, or use SIGHUP to reload", path.display());
-        return Err(io::Error::new(io::ErrorKind::AddrInUse, told));
-    }
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_stale(&path)?;
     let _inside = worker.enter();
     let listener = UnixListener::bind(&path)?;
-    let door = Door(path);
-    fs::set_permissions(&door.0, fs::Permissions::from_mode(0o600))?;
+    let door = Door { file: identity(&path)?, path };
+    fs::set_permissions(&door.path, fs::Permissions::from_mode(0o600))?;
     worker.spawn(answer_all(listener, site.clone()));
     Ok(door)
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            let told = format!("{} is there and is not a socket: move it away, or name another --data", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
+        }
+        Ok(_) => {}
+    }
+    match net::UnixStream::connect(path) {
+        // Its server is gone.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => {
+            let told = format!("another server has {}: give each its own --data, or use SIGHUP to reload", path.display());
+            Err(io::Error::new(io::ErrorKind::AddrInUse, told))
+        }
+    }
+}
+
+/// Device and number of a file, which no other has while it is there.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 async fn answer_all(listener: UnixListener, site: Arc<Site>) {

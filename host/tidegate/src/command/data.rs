@@ -25,10 +25,12 @@ const PAGE: usize = 1000;
 
 /// Opens the directory, and does it.
 pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
-    if !args.data.is_dir() {
-        return Err(anyhow!("there is no directory {}: name the one that serve was given with --data", args.data.display()).into());
-    }
-    let storage = match (Storage::open(&args.data), &args.command) {
+    // Only an import begins something; everything else looks at what is there.
+    let storage = match args.command {
+        DataCommand::Import => Storage::open(&args.data),
+        _ => Storage::open_existing(&args.data),
+    };
+    let storage = match (storage, &args.command) {
         (Err(error), DataCommand::Backup { to }) if error.is_locked() => {
             let _progress = Progress::unknown("copying, by the server that has it open");
             return control::backup(&args.data, to);

@@ -2,9 +2,10 @@
 
 use crate::{
     args::{DevArgs, LogFormat},
-    assemble,
+    assemble::{self, Signals},
     command::{plural, serve},
     config::Config,
+    control,
     dev::{Built, Keys, Kind, News, Project, Watch},
     failure::Failure,
     report,
@@ -40,16 +41,25 @@ enum Input {
 
 /// Builds and serves until SIGINT, SIGTERM or `q`.
 pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), Failure> {
+    let signals = Signals::handle()?;
     let project = Project::find(&args.dir)?;
     let mut config = args.config(project.dir())?;
+    control::check_path(&config.data)?;
     let pages = Arc::<Pages>::default();
     config.edge.pages = Some(pages.clone());
     // Whatever the settings list: with any name, a page of that name could read the app and its faults by rebinding the name to here.
     config.edge.hosts = Hosts::Local;
-    assemble::runtime()?.block_on(dev(args, project, config, pages, format))
+    assemble::runtime()?.block_on(dev(args, project, config, pages, format, signals))
 }
 
-async fn dev(args: &DevArgs, project: Project, config: Config, pages: Arc<Pages>, format: LogFormat) -> Result<(), Failure> {
+async fn dev(
+    args: &DevArgs,
+    project: Project,
+    config: Config,
+    pages: Arc<Pages>,
+    format: LogFormat,
+    signals: Signals,
+) -> Result<(), Failure> {
     let (tell, mut inputs) = unbounded_channel();
     let (changed, mut changes) = unbounded_channel();
     let settings = args.settings(project.dir());
@@ -59,7 +69,7 @@ async fn dev(args: &DevArgs, project: Project, config: Config, pages: Arc<Pages>
     let keys = Keys::listen(tell, Input::Key);
 
     let (loaded, table) = begin(&project, &config, &mut inputs).await?;
-    let serving = serve::Serving::open(project.artifact(), &config, loaded, table).await?;
+    let serving = serve::Serving::open(project.artifact(), &config, loaded, table, signals).await?;
     serving.tell(format)?;
     let told = if keys.is_some() { "r rebuild   o open in the browser   c list connections   q quit" } else { "Watching." };
     say(&format!("{told}\n"));

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{LogFormat, ServeArgs},
-    assemble,
+    assemble::{self, Signals},
     config::Config,
     control,
     failure::Failure,
@@ -23,10 +23,12 @@ use tokio::{runtime::Handle, sync::mpsc::Receiver};
 
 /// Serves until SIGINT or SIGTERM, and drains. At each SIGHUP the app's file is loaded again.
 pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
+    let signals = Signals::handle()?;
     let config = args.config()?;
+    control::check_path(&config.data)?;
     assemble::runtime()?.block_on(async {
         let (loaded, table) = assemble::load(&args.load.app, config.app.clone()).await?;
-        let serving = Serving::open(&args.load.app, &config, loaded, table).await?;
+        let serving = Serving::open(&args.load.app, &config, loaded, table, signals).await?;
         serving.tell(format)?;
         if config.edge.hosts == Hosts::Any {
             tracing::warn!(
@@ -50,14 +52,14 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    pub(crate) async fn open(app: &Path, config: &Config, loaded: Loaded, table: Table) -> Result<Serving, Failure> {
+    pub(crate) async fn open(app: &Path, config: &Config, loaded: Loaded, table: Table, signals: Signals) -> Result<Serving, Failure> {
         assemble::raise_open_files();
         let listener = config.listen.open()?;
         config.app.outbound.own.set(listener.local_addr()?);
         let workers = assemble::workers(config.workers)?;
-        let (stop, wishes) = assemble::signals()?;
         let compiled = loaded.compiled();
         let site = Site::new(app, config, Ground::Real(workers[0].clone()), loaded, table)?;
+        let (stop, wishes) = signals.serve();
         let door = control::open(&workers[0], &config.data, &site);
         let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
         tokio::spawn(reload_all(site.clone(), wishes));
