@@ -27,7 +27,7 @@ pub struct Conn {
     outbox: Arc<Outbox>,
     /// A room's is known from the moment on that the connection is one of the room's.
     automatic: OnceLock<Arc<Automatic>>,
-    /// Whether the app was called with its on-open: then it is owed an on-close.
+    /// Whether its on-open has happened: then it is owed an on-close.
     opened: AtomicBool,
     last_version: OnceLock<LastVersion>,
     others: Arc<Connections>,
@@ -68,12 +68,12 @@ impl Conn {
         self.route.as_ref()
     }
 
-    /// The app is being called with its on-open.
+    /// The app was called with its on-open, and that has happened or the app has failed in it.
     pub fn handle_opening(&self) {
         self.opened.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the app was called with its on-open.
+    /// Whether its on-open has happened: then the app is owed its on-close.
     pub fn has_opened(&self) -> bool {
         self.opened.load(Ordering::Relaxed)
     }
@@ -384,7 +384,7 @@ impl Connections {
         (registry.conns.len(), registry.feeds.len())
     }
 
-    /// How many connections are owed an on-close: the app was called with their on-open. A connection stays until its on-close was
+    /// How many connections are owed an on-close: their on-open has happened. A connection stays until its on-close was
     /// delivered, after its socket is gone too.
     pub fn owed_closes(&self) -> usize {
         self.registry().conns.values().filter(|conn| conn.has_opened()).count()

@@ -1,7 +1,7 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, CallError, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Now, Positions, RoomId, Transaction,
+    App, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Now, Positions, RoomId, Transaction,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
     calls::{Called, Callee},
@@ -117,7 +117,15 @@ struct Done {
     /// The event once more, if it must happen.
     again: Option<RoomEvent>,
     version: Option<Arc<Version>>,
+    /// The connection that the event opened.
+    opened: Option<Opened>,
     is_alarm: bool,
+}
+
+/// A connection whose on-open ran, and whether some of that is sure to have happened: the app failed in it, or flushed.
+struct Opened {
+    conn: Arc<Conn>,
+    is_certain: bool,
 }
 
 impl Rooms {
@@ -334,8 +342,9 @@ impl Rooms {
         let again = waiting.is_certain().then(|| waiting.event.clone());
         let is_alarm = matches!(waiting.event, RoomEvent::Alarm(_));
         let Waiting { event, version, reply } = waiting;
+        let conn = if let RoomEvent::Open(conn, _) = &event { Some(conn.clone()) } else { None };
         (turn.called, turn.version) = (false, version.clone());
-        let flushes = turn.transaction.flushes();
+        let first = turn.transaction.number();
         let (outcome, feed) = match self.adopt(event, version.clone()) {
             Some(event) => self.run(turn, event).await,
             None => (Err(Fault::Busy), None),
@@ -346,9 +355,12 @@ impl Rooms {
                 turn.pending.push((place, Waiting { event, version, reply }));
             }
             (_, again) => {
-                let is_durable = turn.transaction.flushes() != flushes && turn.transaction.is_clean();
-                let commit = (!is_durable).then(|| turn.transaction.number());
-                turn.done.push(Done { place, commit, reply, outcome, feed, again, version, is_alarm });
+                let number = turn.transaction.number();
+                let has_flushed = number != first && turn.transaction.outcome(first).is_ok();
+                let commit = (!has_flushed || !turn.transaction.is_clean()).then_some(number);
+                let has_failed = outcome.as_ref().is_err_and(|fault| !fault.is_of_host());
+                let opened = conn.filter(|_| turn.called).map(|conn| Opened { conn, is_certain: has_flushed || has_failed });
+                turn.done.push(Done { place, commit, reply, outcome, feed, again, version, opened, is_alarm });
             }
         }
     }
@@ -360,7 +372,7 @@ impl Rooms {
             *turn.instance = None;
         }
         let mut failures = Vec::new();
-        for Done { place, commit, reply, outcome, feed, again, version, is_alarm } in std::mem::take(&mut turn.done) {
+        for Done { place, commit, reply, outcome, feed, again, version, opened, is_alarm } in std::mem::take(&mut turn.done) {
             let failure = commit.and_then(|commit| turn.transaction.outcome(commit).err());
             if is_alarm {
                 let is_of_host = failure.is_some() || outcome.as_ref().is_err_and(Fault::is_of_host);
@@ -386,6 +398,10 @@ impl Rooms {
                     outcome
                 }
             };
+            // An on-open that has not happened is owed no on-close.
+            if let Some(Opened { conn, .. }) = opened.filter(|opened| opened.is_certain || outcome.is_ok()) {
+                conn.handle_opening();
+            }
             _ = reply.send(outcome);
         }
         if let Some(error) = failures.first() {
@@ -513,10 +529,7 @@ impl Rooms {
         self.ensure_awake(turn).await?;
         let transaction = &turn.transaction;
         match &event {
-            RoomEvent::Open(conn, _) => {
-                conn.handle_opening();
-                transaction.join(conn.clone());
-            }
+            RoomEvent::Open(conn, _) => transaction.join(conn.clone()),
             RoomEvent::Close(conn, _) => transaction.leave(conn.clone()),
             _ => {}
         }

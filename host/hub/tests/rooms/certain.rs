@@ -173,7 +173,7 @@ fn no_obstacle_of_the_hosts_own_closes_a_room() {
 }
 
 #[test]
-fn a_connection_is_owed_an_on_close_only_if_the_app_was_called_with_its_on_open() {
+fn a_connection_whose_on_open_was_not_called_is_owed_no_on_close() {
     for obstacle in [EveryInstanceIsBusy, NoInstanceCanBeMade, TheRoomDoesNotWake] {
         let course = Course::new();
         course.put(obstacle);
@@ -185,6 +185,34 @@ fn a_connection_is_owed_an_on_close_only_if_the_app_was_called_with_its_on_open(
         let ann = course.join("ann");
         assert!(ann.has_opened());
         assert_eq!(course.world.hub.connections().owed_closes(), 1);
+    }
+}
+
+#[test]
+fn an_on_open_that_has_not_happened_is_owed_no_on_close_and_one_of_which_a_part_has_is() {
+    for (flushes, traps, fails, is_owed) in [
+        (false, false, false, true),
+        (false, true, false, true),
+        (false, false, true, false),
+        (true, false, true, false),
+        (true, true, false, true),
+    ] {
+        let world = World::new(move |event, transaction| {
+            if let RoomEvent::Open(..) = event {
+                say(transaction, &Message::text("open"));
+                if flushes {
+                    poll(&mut pin!(transaction.flush())).unwrap()?;
+                }
+                if traps {
+                    return Err(Fault::Trap("as asked".into()));
+                }
+            }
+            Ok(())
+        });
+        let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
+        world.memory.fail_next(fails.then(|| EngineError::Io("as asked".into())));
+        let opened = world.run(world.front.clone().open(conn.clone(), request("tea")));
+        assert_eq!((opened.is_ok(), conn.has_opened()), (!traps && !fails, is_owed), "{flushes} {traps} {fails}");
     }
 }
 
