@@ -43,8 +43,8 @@ const GROUP_MAX: usize = 1024;
 const GROUP_BYTES_MAX: usize = 64 << 20;
 /// Entries of garbage that are deleted at a time, while no commit waits.
 const SWEEP: usize = 1000;
-/// Milliseconds between two rounds through all rooms for histories that are too old.
-const SWEEP_EVERY: u64 = 300_000;
+/// Time between two rounds through all rooms for histories that are too old.
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// Pause before the first try to open again, and the longest: each is twice the one before.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -105,8 +105,8 @@ struct Work {
     next: u64,
     /// Up to here rooms were looked at for histories that are too old; empty between two rounds.
     swept: Vec<u8>,
-    /// When the next round begins, in Unix milliseconds.
-    sweep_at: u64,
+    /// When the next round begins.
+    sweep_at: Instant,
     /// Why nothing is read or written, and how it goes on.
     closed: Option<Closed>,
     /// Bytes that were written since the generation was made, about.
@@ -143,7 +143,7 @@ impl Work {
             space,
             generation,
             swept: Vec::new(),
-            sweep_at: 0,
+            sweep_at: Instant::now(),
             closed: None,
             rewrite_at: Instant::now(),
         };
@@ -409,14 +409,14 @@ impl Work {
     /// Gives up histories that are too old to be of use, and rooms that kept nothing else: some rooms at a time, all of them every
     /// few minutes.
     fn forget_histories(&mut self, now: u64) -> Result<bool, EngineError> {
-        if self.swept.is_empty() && now < self.sweep_at {
+        if self.swept.is_empty() && Instant::now() < self.sweep_at {
             return Ok(false);
         }
         let after = (Bound::Excluded(self.swept.clone()), Bound::Unbounded);
         let rooms = &self.generation.tables.rooms;
         let page: Vec<_> = guarded(|| rooms.range::<Vec<u8>, _>(after).take(SWEEP).map(|guard| guard.into_inner()).collect())?;
         self.swept = page.last().filter(|_| page.len() == SWEEP).map_or_else(Vec::new, |(key, _)| key.to_vec());
-        self.sweep_at = now + SWEEP_EVERY;
+        self.sweep_at = Instant::now() + SWEEP_EVERY;
         let rows = page.iter().filter_map(|(key, row)| Some((room_of(key)?, Row::decode(row)?)));
         let old = rows.filter(|(_, row)| row.stored.history.is_some_and(|history| history.expires <= now));
         let batches: Vec<Batch> = old.map(|(room, row)| Batch::new(room, Stored { history: None, ..row.stored })).collect();
