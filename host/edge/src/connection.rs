@@ -7,6 +7,7 @@ use crate::{
     lifeline::Lifeline,
     pace::{Meter, Rule, Socket},
     server::{Server, Version},
+    turn::yield_to_others,
     wire::{Received, Wire},
 };
 use std::{
@@ -26,6 +27,11 @@ use tidegate_hub::{
 };
 use tokio::time::{Sleep, sleep_until};
 use tracing::field::display;
+
+/// A connection that always has more to do leaves its worker to the others after so many rounds of reading, calling and writing,
+const ROUNDS_MAX: usize = 4;
+/// each of at most so many frames.
+const FRAMES_MAX: usize = 256;
 
 /// The first event, for the version that accepted the connection.
 pub(crate) struct First {
@@ -172,7 +178,7 @@ impl<Io: Socket> Connection<Io> {
 
     /// Ready when the connection is over.
     fn poll_all(&mut self, cx: &mut Context<'_>, outside: &mut Context<'_>) -> Poll<()> {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             let mut progress = self.poll_read(outside);
             progress |= self.poll_call(cx);
             progress |= self.poll_write(cx, outside);
@@ -186,6 +192,8 @@ impl<Io: Socket> Connection<Io> {
                 return Poll::Pending;
             }
         }
+        yield_to_others(cx);
+        Poll::Pending
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
@@ -201,8 +209,9 @@ impl<Io: Socket> Connection<Io> {
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
         let Connection { wire, session, conn, server, reading, clock_is_stale, .. } = self;
-        let (mut now, before) = (None, wire.received());
+        let (mut now, before, mut frames) = (None, wire.received(), 0);
         let poll = wire.poll_receive(cx, |received| {
+            frames += 1;
             let now = *now.get_or_insert_with(Instant::now);
             match received {
                 Received::Message(message) if !session.is_closing() && conn.answer_automatically(&message) => {
@@ -226,7 +235,7 @@ impl<Io: Socket> Connection<Io> {
                     session.handle_disconnect();
                 }
             }
-            matches!(reading, Reading::Frames) && session.wants_read()
+            matches!(reading, Reading::Frames) && session.wants_read() && frames < FRAMES_MAX
         });
         if now.is_some() && !self.session.is_closing() {
             self.wire.reply();

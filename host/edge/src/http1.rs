@@ -72,6 +72,7 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             let version = request.version();
             // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
             Box::pin(async move {
+                exchange.shared.requests.begin().await;
                 let answer = exchange.answer(request).await;
                 let answer = held::offer(&exchange.shared, version, answer).await;
                 Ok::<_, Infallible>(answer.map(|body| exchange.shared.answer(body)))
@@ -93,6 +94,7 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             watch.drain();
         }
         loop {
+            shared.requests.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(Err(error)) if is_timed_out(&error) => return Poll::Ready(End::Late(Late::Reader)),
                 // Other errors are the client's: it left, or sent what is no request and was told so by hyper.
@@ -110,6 +112,7 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             match ready!(watch.poll_late(&shared, cx)) {
                 // The body has ended for the app, which may answer now.
                 Late::Body => count_late(&server, &peer, Late::Body),
+                Late::Look => {}
                 late => return Poll::Ready(End::Late(late)),
             }
         }
@@ -137,7 +140,7 @@ fn count_late(server: &Server, peer: &str, late: Late) {
     let counters = server.hub.counters();
     let reason = match late {
         // Nothing was asked for, or it was counted when its body was given up.
-        Late::Idle | Late::Answer => return,
+        Late::Idle | Late::Answer | Late::Look => return,
         Late::Head => {
             counters.late_heads.add(1);
             "the head of its request took too long"

@@ -26,6 +26,7 @@ mod server;
 mod accept;
 mod local;
 mod lifeline;
+mod turn;
 mod pace;
 mod paced;
 mod http1;

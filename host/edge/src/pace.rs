@@ -2,9 +2,14 @@
 //! meanwhile; the [`Rule`] says when that is too slow. Time in which the host does not wait counts for nothing: a guest that does not
 //! read, or a feed without events, is not the client's fault. The owner of the connection has the clock and the timer.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream},
+    io::{AsyncRead, AsyncWrite, DuplexStream, Interest},
     net::TcpStream,
     time::Instant,
 };
@@ -113,6 +118,9 @@ impl Meter {
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Bytes that were written and that the client's machine has not acknowledged.
     fn unacknowledged(&self) -> u64;
+
+    /// Whether the client has ended its side, also if bytes from before are still to be read.
+    fn has_left(&self) -> bool;
 }
 
 impl Socket for TcpStream {
@@ -130,12 +138,22 @@ impl Socket for TcpStream {
     fn unacknowledged(&self) -> u64 {
         0
     }
+
+    fn has_left(&self) -> bool {
+        let ready = pin!(self.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
 }
 
 /// A pipe in this process: what was written is as good as received.
 impl Socket for DuplexStream {
     fn unacknowledged(&self) -> u64 {
         0
+    }
+
+    /// Its end is read like any other byte.
+    fn has_left(&self) -> bool {
+        false
     }
 }
 

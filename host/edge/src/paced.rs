@@ -7,6 +7,7 @@ use crate::{
     answer::Body,
     pace::{Meter, Rule, Socket},
     server::Config,
+    turn::Requests,
 };
 use bytes::Bytes;
 use http::response::Parts;
@@ -34,6 +35,9 @@ use tokio::{
 /// How long an app has to answer a client whose request broke off for want of progress; then the connection ends.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often the connection of a request whose body is not read is looked at: hyper would see its end only by reading.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// What the parts of one connection know of each other.
 #[derive(Default)]
 pub(crate) struct Shared {
@@ -48,6 +52,8 @@ pub(crate) struct Shared {
     /// The last bytes that were read are the end of a head.
     ends_head: AtomicBool,
     in_flight: InFlight,
+    /// Requests that begin.
+    pub(crate) requests: Requests,
 }
 
 /// A request and its answer.
@@ -109,6 +115,12 @@ impl Shared {
     pub(crate) fn answer(self: Arc<Shared>, body: Body) -> AnswerBody {
         self.in_flight.is_answered.store(true, Relaxed);
         AnswerBody { body, shared: self }
+    }
+
+    /// Whether a request is open and nothing waits for its body, so that hyper does not notice if its client leaves.
+    fn is_unwatched(&self) -> bool {
+        let in_flight = &self.in_flight;
+        in_flight.is_open.load(Relaxed) && in_flight.has_body.load(Relaxed) && !in_flight.wants_body.load(Relaxed)
     }
 
     /// Ends the body of the request: its client is too slow.
@@ -195,7 +207,11 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
         self.io.is_write_vectored()
     }
 
+    /// hyper flushes whenever it is polled.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.shared.is_unwatched() && self.io.has_left() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -317,6 +333,8 @@ pub(crate) enum Late {
     Answer,
     /// It takes its answer too slowly.
     Reader,
+    /// Nothing is late, but hyper has to be polled, to see whether the client is still there.
+    Look,
 }
 
 /// The clock of a connection.
@@ -329,6 +347,8 @@ pub(crate) struct Watch {
     /// The body was given up: the end of the app's time to answer.
     answer_until: Option<Instant>,
     reader: Meter,
+    /// When to look whether the client is still there.
+    look_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -362,7 +382,7 @@ impl Watch {
         };
         let (body, reader) = (Meter::default(), Meter::default());
         // No exchange has this number.
-        Watch { times, count: u64::MAX, head: Head::None, body, answer_until: None, reader, timer: None }
+        Watch { times, count: u64::MAX, head: Head::None, body, answer_until: None, reader, look_at: None, timer: None }
     }
 
     /// The server goes away: from now on it is less patient, so that slow clients do not hold the drain.
@@ -379,7 +399,8 @@ impl Watch {
             if let Some(late) = self.look(shared) {
                 return Poll::Ready(late);
             }
-            let due = [self.head.until(), self.body.due(self.times.body), self.answer_until, self.reader.due(self.times.reader)];
+            let due =
+                [self.head.until(), self.body.due(self.times.body), self.answer_until, self.reader.due(self.times.reader), self.look_at];
             let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
             match &mut self.timer {
                 // It fires early at the worst, and is set anew then.
@@ -424,7 +445,23 @@ impl Watch {
                 return Some(Late::Reader);
             }
         }
-        None
+        self.look_at_client(shared)
+    }
+
+    fn look_at_client(&mut self, shared: &Shared) -> Option<Late> {
+        if !shared.is_unwatched() {
+            self.look_at = None;
+            return None;
+        }
+        if self.look_at.is_some() && !self.is_due() {
+            return None;
+        }
+        let now = Instant::now();
+        let is_due = self.look_at.is_some_and(|at| at <= now);
+        if is_due || self.look_at.is_none() {
+            self.look_at = Some(now + LOOK_EVERY);
+        }
+        is_due.then_some(Late::Look)
     }
 
     fn look_at_head(&mut self, shared: &Shared, is_open: bool) -> Option<Late> {

@@ -27,9 +27,12 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+/// Tasks that a worker polls before it looks at its sockets again, if it always has one that is ready.
+const TASKS_BETWEEN_SOCKETS: u32 = 16;
+
 /// A runtime for the thread that it is driven on.
 pub(crate) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+    Builder::new_current_thread().enable_all().event_interval(TASKS_BETWEEN_SOCKETS).build()
 }
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.

@@ -29,6 +29,7 @@ mod contract;
 mod connection;
 mod import;
 mod bindings;
+mod turns;
 mod meter;
 mod fault;
 mod streamed;

@@ -1,5 +1,6 @@
 //! How long a call may compute and how long it may take.
 
+use crate::turns;
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
@@ -11,7 +12,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::Fault;
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    task::yield_now,
+    time::{Sleep, sleep},
+};
 use wasmtime::UpdateDeadline;
 
 /// Length of a tick of the engine's clock: how long a guest computes before others have their turn.
@@ -27,42 +31,56 @@ pub(crate) struct Meter {
     budget: u64,
     /// Whether the budget begins anew after each wait, for a stream, or holds for the whole call.
     renewed: AtomicBool,
-    /// The guest has been made to yield, and so did not wait.
-    yielded: AtomicBool,
+    /// The guest was made to wait for its next turn, and so did not wait by itself.
+    resting: AtomicBool,
 }
 
 impl Meter {
     pub(crate) fn new(now: Arc<AtomicU64>, cpu_max: Duration) -> Arc<Meter> {
         let budget = cpu_max.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
         let zero = || AtomicU64::new(0);
-        Arc::new(Meter { now, poll_began: zero(), used: zero(), budget, renewed: false.into(), yielded: false.into() })
+        Arc::new(Meter { now, poll_began: zero(), used: zero(), budget, renewed: false.into(), resting: false.into() })
     }
 
     fn begin(&self, renewed: bool) {
         self.used.store(0, Relaxed);
         self.renewed.store(renewed, Relaxed);
-        self.yielded.store(false, Relaxed);
+        self.resting.store(false, Relaxed);
     }
 
     fn begin_poll(&self) {
         self.poll_began.store(self.now.load(Relaxed), Relaxed);
-        let waited = !self.yielded.load(Relaxed);
-        self.yielded.store(false, Relaxed);
-        if waited && self.renewed.load(Relaxed) {
+        if self.resting.load(Relaxed) {
+            return;
+        }
+        turns::count_call();
+        if self.renewed.load(Relaxed) {
             self.used.store(0, Relaxed);
         }
     }
 
-    /// Called by the guest's code when a tick has passed.
-    pub(crate) fn charge(&self) -> wasmtime::Result<UpdateDeadline> {
+    /// Called by the guest's code when a tick has passed. After its first tick the guest waits for what else is ready, since it may
+    /// have begun in the middle of that tick; after any later one it is a spinner.
+    pub(crate) fn charge(self: &Arc<Meter>) -> wasmtime::Result<UpdateDeadline> {
+        turns::end();
         if self.now.load(Relaxed) != self.poll_began.load(Relaxed) {
             self.used.fetch_add(1, Relaxed);
         }
-        if self.used.load(Relaxed) > self.budget {
+        let used = self.used.load(Relaxed);
+        if used > self.budget {
             return Err(OverBudget.into());
         }
-        self.yielded.store(true, Relaxed);
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        self.resting.store(true, Relaxed);
+        let meter = self.clone();
+        let rest = async move {
+            if used > 1 {
+                turns::next().await
+            } else {
+                yield_now().await
+            }
+            meter.resting.store(false, Relaxed);
+        };
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(rest)))
     }
 }
 
@@ -86,7 +104,9 @@ pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Futur
     let mut wall: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         meter.begin_poll();
-        if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
+        let poll = call.as_mut().poll(cx);
+        turns::end();
+        if let Poll::Ready(outcome) = poll {
             return Poll::Ready(Ok(outcome));
         }
         let wall = wall.get_or_insert_with(|| Box::pin(sleep(wall_max)));
@@ -101,7 +121,9 @@ pub(crate) async fn stream<T>(meter: &Meter, call: impl Future<Output = T>) -> T
     let mut call = pin!(call);
     poll_fn(|cx| {
         meter.begin_poll();
-        call.as_mut().poll(cx)
+        let poll = call.as_mut().poll(cx);
+        turns::end();
+        poll
     })
     .await
 }

@@ -1,1 +1,103 @@
 //! A client that floods or a guest that spins leaves the others their share of a worker.
+
+use crate::support::{
+    Tidegate,
+    client::{Message, Raw, Socket, soon},
+    component,
+};
+use futures_util::future::{join_all, select};
+use reqwest::Client;
+use std::{
+    future::pending,
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+const SPINNERS: usize = 30;
+
+fn rogue(args: &[&str]) -> Tidegate {
+    Tidegate::serve(&component("rogue"), &[&["--workers", "1", "--wall", "1h", "--drain", "0", "--log", "off"], args].concat())
+}
+
+async fn status(server: &Tidegate, client: &Client, path: &str) -> u16 {
+    soon(path, client.get(server.url(path)).send()).await.unwrap().status().as_u16()
+}
+
+/// Asks one thing after the other, and counts the answers, for as long as `other` takes.
+async fn calm_answers(server: &Tidegate, other: impl Future) -> usize {
+    let (client, count) = (Client::new(), AtomicUsize::new(0));
+    let ask = async {
+        loop {
+            assert_eq!(status(server, &client, "/calm").await, 200);
+            count.fetch_add(1, Relaxed);
+        }
+    };
+    select(pin!(ask), pin!(other)).await;
+    count.load(Relaxed)
+}
+
+#[tokio::test]
+async fn calls_that_end_within_a_tick_go_before_guests_that_spin() {
+    let server = rogue(&["--cpu", "200ms"]);
+    let spinners = async {
+        let client = Client::new();
+        let spinners = join_all((0..SPINNERS).map(|_| status(&server, &client, "/do/spin"))).await;
+        assert_eq!(spinners, [500; SPINNERS]);
+    };
+    // In all they compute for 600 ticks. Each would have one of them before an answer, if they went first: 20 answers.
+    let answers = calm_answers(&server, spinners).await;
+    assert!(answers >= 4 * 20, "{answers} answers beside {SPINNERS} spinners");
+}
+
+#[tokio::test]
+async fn a_guest_that_spins_has_its_tenth_of_a_worker_that_is_always_busy() {
+    let server = rogue(&["--cpu", "100ms"]);
+    let client = Client::new();
+    let busy = join_all((0..8).map(|_| calm_answers(&server, pending::<()>())));
+    let spinner = pin!(status(&server, &client, "/do/spin"));
+    match select(pin!(busy), spinner).await {
+        futures_util::future::Either::Right((status, _)) => assert_eq!(status, 500),
+        futures_util::future::Either::Left(_) => unreachable!("they never end"),
+    }
+}
+
+/// Writes this again and again, and reads what comes back, until it is dropped.
+async fn flood(mut raw: Raw, piece: Vec<u8>) {
+    let mut wrote = true;
+    while wrote {
+        wrote = raw.exchange(&piece).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns() {
+    const HANDSHAKE: &str =
+        "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let server = rogue(&[]);
+    let requests = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000).into_bytes();
+    let frames = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'].repeat(8000);
+    let floods = join_all((0..8).map(|number| {
+        let (server, piece, is_socket) = (&server, if number % 2 == 0 { requests.clone() } else { frames.clone() }, number % 2 == 1);
+        async move {
+            let mut raw = Raw::connect(server.address()).await;
+            if is_socket {
+                raw.write(format!("GET /socket HTTP/1.1\r\nhost: x\r\n{HANDSHAKE}\r\n")).await;
+                raw.until("\r\n\r\n").await;
+            }
+            flood(raw, piece).await;
+        }
+    }));
+    let good = async {
+        let client = Client::new();
+        let mut socket = Socket::connect(server.ws("/socket")).await;
+        for number in 0..50 {
+            assert_eq!(status(&server, &client, "/calm").await, 200);
+            socket.say(Message::text(format!("say {number}"))).await;
+            assert_eq!(socket.text().await, number.to_string());
+        }
+    };
+    match select(pin!(floods), pin!(good)).await {
+        futures_util::future::Either::Right(_) => {}
+        futures_util::future::Either::Left(_) => panic!("the floods ended before the good client had its answers"),
+    }
+}

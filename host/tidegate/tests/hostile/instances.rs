@@ -6,6 +6,8 @@ use crate::support::{
     component,
 };
 use futures_util::future::join_all;
+use std::{fs, time::Duration};
+use tokio::time::sleep;
 
 /// Instances of each server: enough for a share of everything.
 const INSTANCES: usize = 8;
@@ -114,7 +116,7 @@ async fn an_instance_whose_request_is_given_up_is_free_again() {
 async fn an_instance_whose_client_left_is_free_again() {
     for app in apps() {
         let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--drain", "0"]);
-        for request in [get(app.idle)] {
+        for request in [get(app.idle), part(app.idle)] {
             drop(all(&app, &server, &request, "a first piece").await);
             app.assert_all_are_free(&server, &request).await;
         }
@@ -138,4 +140,69 @@ async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
         join_all((0..app.streams).map(|_| one())).await;
         app.assert_all_are_free(&server, "work after the answer").await;
     }
+}
+
+async fn status(server: &Tidegate, path: &str) -> u16 {
+    soon(path, reqwest::get(server.url(path))).await.unwrap().status().as_u16()
+}
+
+/// All instances at once, each for one request of this path.
+async fn burst(server: &Tidegate, path: &str) {
+    let statuses = join_all((0..INSTANCES).map(|_| status(server, path))).await;
+    assert!(statuses.iter().all(|status| [200, 204].contains(status)), "{path}: {statuses:?}");
+}
+
+fn rogue(args: &[&str]) -> Tidegate {
+    let instances = INSTANCES.to_string();
+    Tidegate::serve(&component("rogue"), &[&["--instances", &instances, "--workers", "2", "--log", "warn"], args].concat())
+}
+
+#[tokio::test]
+async fn idle_instances_yield_to_rooms_streams_and_pages() {
+    let server = rogue(&[]);
+    burst(&server, "/pause/300").await;
+    for number in 0..3 * INSTANCES {
+        assert_eq!(status(&server, &format!("/rooms/room-{number}")).await, 200, "room {number}");
+        assert_eq!((status(&server, "/stream/calm/before").await, status(&server, "/page").await), (200, 200), "beside room {number}");
+    }
+    burst(&server, "/pause/300").await;
+    // Another version of the app counts in the same account, and its instances yield to each other.
+    server.reload(&[]).unwrap();
+    burst(&server, "/pause/300").await;
+    assert_eq!(status(&server, "/rooms/another").await, 200);
+    assert_eq!(server.stop().counter("faults"), 0);
+}
+
+#[tokio::test]
+async fn whatever_streams_hold_leaves_instances_to_everything_else() {
+    let server = rogue(&["--wall", "1h", "--drain", "0"]);
+    let app = apps().into_iter().find(|app| app.component == "rogue").unwrap();
+    let held = all(&app, &server, &get(app.idle), "a first piece").await;
+    let refused = soon("busy", reqwest::get(server.url(app.idle))).await.unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "1"));
+    let paths = ["/calm", "/guarded/calm", "/rooms/one", "/rooms/two", "/page"];
+    for path in paths {
+        assert_eq!(status(&server, path).await, 200, "{path} beside {} streams", held.len());
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_grew_is_not_kept() {
+    let server = rogue(&[]);
+    let resident = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() >> 10
+    };
+    burst(&server, "/pause/300").await;
+    let before = resident();
+    burst(&server, "/grow/40").await;
+    // Eight of them would have 320 MiB; a pool's slot keeps one.
+    let small = async {
+        while resident() > before + 80 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("to be small again", small).await;
+    assert_eq!(status(&server, "/calm").await, 200);
 }

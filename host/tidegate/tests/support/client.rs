@@ -139,6 +139,19 @@ impl Raw {
         }
     }
 
+    /// Writes these bytes, and reads and forgets whatever comes meanwhile. Returns false if the connection has ended.
+    pub(crate) async fn exchange(&mut self, bytes: &[u8]) -> bool {
+        let (mut reader, mut writer) = self.stream.split();
+        let mut write = std::pin::pin!(writer.write_all(bytes));
+        let mut read = vec![0; 64 << 10];
+        loop {
+            tokio::select! {
+                written = &mut write => return written.is_ok(),
+                count = reader.read(&mut read) => if !matches!(count, Ok(1..)) { return false },
+            }
+        }
+    }
+
     /// Everything up to the end of the connection.
     pub(crate) async fn rest(&mut self) -> String {
         // A connection that is cut off ends as well.

@@ -11,7 +11,7 @@ mod socket;
 mod streams;
 
 use misbehave::misbehave;
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 use tidegate::prelude::*;
 
 tidegate::serve!(app);
@@ -24,6 +24,8 @@ fn app() -> App {
         .put("/version", async |_| version())
         .get("/guarded/calm", async |_| "calm")
         .get("/do/{how}", async |req: Request| misbehave(&req.param::<String>("how")?).await)
+        .get("/pause/{ms}", async |req: Request| Ok::<_, Error>(sleep(Duration::from_millis(req.param("ms")?)).await))
+        .get("/grow/{mib}", grow)
         .get("/status/{code}", async |req: Request| Ok::<_, Error>(Response::new(req.param("code")?)))
         .get("/header", async |_| Response::text("x").header("not a name", "x"))
         .get("/bytes/{count}", async |req: Request| Ok::<_, Error>(vec![b'x'; req.param("count")?]))
@@ -81,6 +83,13 @@ async fn feed(req: Request) -> Result<Feed> {
     }
     let feed = Feed::follow(req.query::<String>("topic")?).first_event("begun", "first\nsecond");
     Ok(req.query_opt::<String>("also")?.into_iter().fold(feed, Feed::follow_also))
+}
+
+/// Uses so much memory, gives it back to the allocator, and waits a while, so that others need instances of their own.
+async fn grow(req: Request) -> Result {
+    drop(std::hint::black_box(vec![1_u8; req.param::<usize>("mib")? << 20]));
+    sleep(Duration::from_millis(300)).await;
+    Ok(())
 }
 
 /// All variables, a line each.
