@@ -62,7 +62,7 @@ pub struct Limits {
     pub room_inbox_max: usize,
     /// Payload of a call to a room, and of its answer.
     pub call_bytes_max: usize,
-    /// Rooms that are awake at a time: one more puts the one to sleep that was idle longest.
+    /// Rooms that are awake at a time, at most a quarter of the instances: one more puts the one to sleep that was idle longest.
     pub rooms_awake_max: usize,
     /// Without an event, then a room sleeps.
     pub room_idle_max: Duration,

@@ -49,8 +49,9 @@ pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table
 pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let seed = RandomState::new().hash_one((now, process::id()));
-    // Rooms leave some instances to everything else.
-    let rooms_awake_max = config.limits.rooms_awake_max.min(config.app.instances_max.div_ceil(2));
+    // The quarter of all instances that clients cannot take from rooms: one more awake room always finds an idle one to put to sleep,
+    // or an instance. Rooms that run at the same time may have more.
+    let rooms_awake_max = config.limits.rooms_awake_max.min((config.app.instances_max / 4).max(1));
     Hub::new(Limits { rooms_awake_max, ..config.limits.clone() }, config.topics.clone(), seed)
 }
 
