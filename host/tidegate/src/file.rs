@@ -120,7 +120,11 @@ fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> &'a str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
+    use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
+    use std::{
+        env, fs,
+        time::{Duration, Instant},
+    };
     use tidegate_edge::Origins;
     use tidegate_hub::Limits;
 
@@ -231,5 +235,51 @@ mod tests {
         assert_eq!(config.limits.tags_max, 3);
         assert_eq!(set_limit(&mut config, "tag_max=3").unwrap_err(), "unknown key \"tag_max\" in [limits]: did you mean \"tags_max\"?");
         assert!(set_limit(&mut config, "tags_max").is_err() && set_limit(&mut config, "tags_max=x").is_err());
+    }
+
+    /// Texts of `fuzz/corpus/settings`, altered, for `TIDEGATE_FUZZ_SECONDS`: a proptest and no fuzz target, as what settings set brings
+    /// wasmtime along, which is not to be built with coverage.
+    #[test]
+    fn any_text_is_settings_or_is_refused_on_one_of_its_lines() {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/settings");
+        let kept = fs::read_dir(corpus).unwrap().map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+        let kept: Vec<String> = kept.collect();
+        let pieces: Vec<String> =
+            kept.iter().flat_map(|text| text.split_inclusive(['\n', ' ', '=', '"', '['])).map(str::to_owned).collect();
+        let change = (any::<usize>(), 0_usize..40, prop_oneof![select(pieces), "\\PC{0,6}"]);
+        let altered = (select(kept), vec(change, 0..8)).prop_map(|(mut text, changes)| {
+            for (at, length, piece) in changes {
+                let from = at % (text.len() + 1);
+                let to = (from + length).min(text.len());
+                text.replace_range(text.floor_char_boundary(from)..text.floor_char_boundary(to), &piece);
+            }
+            text
+        });
+        let seconds = env::var("TIDEGATE_FUZZ_SECONDS").map_or(1, |seconds| seconds.parse().expect("a number of seconds"));
+        let (began, mut count) = (Instant::now(), 0);
+        while count == 0 || began.elapsed() < Duration::from_secs(seconds) {
+            let mut runner = TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+            let outcome = runner.run(&altered, |text| {
+                is_read_or_refused(&text);
+                Ok(())
+            });
+            outcome.unwrap_or_else(|failed| panic!("{failed}"));
+            count += 200;
+        }
+        println!("fuzz: settings   {count:9} inputs in {seconds} s");
+    }
+
+    fn is_read_or_refused(text: &str) {
+        match read(text) {
+            Ok(config) => {
+                for key in KEYS {
+                    let Some(written) = key.quantity(&config) else { continue };
+                    let mut again = Config::default();
+                    key.set(&mut again, Value::Text(written.clone()), Path::new("")).unwrap_or_else(|why| panic!("{}: {why}", key.name));
+                    assert_eq!(key.quantity(&again), Some(written), "{}", key.name);
+                }
+            }
+            Err(wrong) => assert!((1..=text.lines().count() + 1).contains(&wrong.line) && !wrong.what.is_empty(), "{wrong}"),
+        }
     }
 }
