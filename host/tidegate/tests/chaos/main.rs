@@ -47,6 +47,8 @@ const QUIET: u64 = 6;
 const DRAIN: u64 = 8;
 /// Beyond so many it is of no use to go on.
 const WRONG_MAX: usize = 20;
+/// For what a room says of itself; one that says nothing is asked again.
+const LEDGER_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at what becomes true soon.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// More than so many of one look are the same again.
@@ -323,7 +325,7 @@ impl Storm {
 
     async fn ledger(&self, life: &Life, room: usize) -> Result<Ledger, String> {
         let url = format!("http://{}/ledger/{}-{room}", life.address, self.era);
-        let answer = self.http.get(url).timeout(PATIENCE).send().await.map_err(|error| format!("{error:?}"))?;
+        let answer = self.http.get(url).timeout(LEDGER_WITHIN).send().await.map_err(|error| format!("{error:?}"))?;
         let status = answer.status();
         let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
         if status != 200 {
