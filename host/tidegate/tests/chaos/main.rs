@@ -9,7 +9,7 @@
 //! | `TIDEGATE_CHAOS_SECONDS` | how long | 10 |
 //! | `TIDEGATE_CHAOS_KILLS` | and at least so many kills | 1 |
 //! | `TIDEGATE_CHAOS_SEED` | the decisions of plan, faults and clients; how they interleave is up to the machine | the time |
-//! | `TIDEGATE_CHAOS_FAULTS` | names of `faults::KINDS` with commas between, or "all"; "" for kills and clients alone | `USUAL` |
+//! | `TIDEGATE_CHAOS_FAULTS` | names of `faults::KINDS` with commas between, or "all"; "" for kills and clients alone | all |
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -53,8 +53,6 @@ const LEDGER_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// More than so many of one look are the same again.
 const TOLD: usize = 8;
-/// The kinds of a storm that does not say otherwise.
-const USUAL: &str = "";
 const LIMITS: [&str; 6] = [
     "room_idle_max=150ms",
     "rooms_awake_max=3",
@@ -110,7 +108,7 @@ impl Settings {
     fn from_environment() -> Settings {
         let number = |name: &str, default: u64| env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let names = env::var("TIDEGATE_CHAOS_FAULTS").unwrap_or_else(|_| USUAL.into());
+        let names = env::var("TIDEGATE_CHAOS_FAULTS").unwrap_or_else(|_| "all".into());
         let is_wanted = |name: &str| names.split(',').any(|wanted| wanted == name || wanted == "all");
         let kinds = KINDS.iter().filter(|(name, _)| is_wanted(name)).map(|(_, kind)| *kind).collect();
         Settings {
