@@ -435,7 +435,7 @@ impl<Io: Socket> Connection<Io> {
         self.clock_is_stale |= pace.late.is_some() || pace.due.is_some_and(|due| clock.is_none_or(|clock| due < clock));
     }
 
-    fn count_late(&self, late: Late) {
+    fn give_up(&self, late: Late) {
         let counters = self.server.hub.counters();
         let reason = match late {
             Late::Upload => {
@@ -443,6 +443,7 @@ impl<Io: Socket> Connection<Io> {
                 "it sent a message too slowly"
             }
             Late::Reader => {
+                self.wire.abort();
                 counters.stalled_readers.add(1);
                 "it took its messages too slowly"
             }
@@ -496,7 +497,7 @@ impl<Io: Socket> Connection<Io> {
         }
         let late = self.pace.as_mut().and_then(|pace| pace.late.take());
         if let Some(late) = late {
-            self.count_late(late);
+            self.give_up(late);
         }
         match if late.is_some() { Due::Drop } else { self.session.poll_time(now) } {
             Due::Wait(until) => {

@@ -172,6 +172,7 @@ impl<Io: Socket> Writer<Io> {
                 let acknowledged = self.sent.saturating_sub(self.io.unacknowledged());
                 let meter = self.meter.get_or_insert_default();
                 if meter.note(acknowledged, poll.is_pending(), rule, Instant::now()) && poll.is_pending() {
+                    self.io.abort();
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 let Some(due) = meter.due(rule) else { return poll };

@@ -122,8 +122,12 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
         End::Held(held) => Some((connection.into_parts()?.io.into_inner().into_inner(), *held)),
         End::Late(late) => {
             count_late(&server, &peer, late);
-            if late == Late::Head || (late == Late::Answer && !shared.is_answered()) {
-                answer_late(connection.into_parts()?.io.into_inner().into_inner()).await;
+            let stream = connection.into_parts()?.io.into_inner().into_inner();
+            match late {
+                Late::Reader => stream.abort(),
+                Late::Head => answer_late(stream).await,
+                Late::Answer if !shared.is_answered() => answer_late(stream).await,
+                Late::Idle | Late::Body | Late::Answer => {}
             }
             None
         }

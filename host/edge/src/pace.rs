@@ -121,6 +121,9 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Whether the client has ended its side, also if bytes from before are still to be read.
     fn has_left(&self) -> bool;
+
+    /// Makes the end of the connection, which comes with its drop, forget what the kernel still has for the client.
+    fn abort(&self);
 }
 
 impl Socket for TcpStream {
@@ -143,6 +146,11 @@ impl Socket for TcpStream {
         let ready = pin!(self.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
+
+    fn abort(&self) {
+        // Without it the kernel would go on to offer some megabytes to a client that takes none. If it fails, it does.
+        _ = self.set_zero_linger();
+    }
 }
 
 /// A pipe in this process: what was written is as good as received.
@@ -155,6 +163,8 @@ impl Socket for DuplexStream {
     fn has_left(&self) -> bool {
         false
     }
+
+    fn abort(&self) {}
 }
 
 /// Lets the kernel end a connection whose client acknowledges nothing for this long (RFC 5482): bytes that wait in the kernel are not the

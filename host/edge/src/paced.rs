@@ -49,8 +49,8 @@ pub(crate) struct Shared {
     acknowledged: AtomicU64,
     is_reading: AtomicBool,
     is_writing: AtomicBool,
-    /// The last bytes that were read are the end of a head.
-    ends_head: AtomicBool,
+    /// The last eight bytes that were read.
+    tail: AtomicU64,
     in_flight: InFlight,
     /// Requests that begin.
     pub(crate) requests: Requests,
@@ -66,6 +66,9 @@ struct InFlight {
     /// Its answer has begun.
     is_answered: AtomicBool,
     has_body: AtomicBool,
+    /// Bytes of its body that were read, and the last eight of them.
+    body_received: AtomicU64,
+    body_tail: AtomicU64,
     /// `received` when it ended.
     received: AtomicU64,
     /// Somebody waits for more of its body.
@@ -103,6 +106,7 @@ impl Shared {
         in_flight.count.store(in_flight.count.load(Relaxed) + 1, Relaxed);
         in_flight.is_answered.store(false, Relaxed);
         in_flight.has_body.store(has_body, Relaxed);
+        in_flight.body_received.store(0, Relaxed);
         in_flight.is_open.store(true, Relaxed);
     }
 
@@ -135,9 +139,26 @@ impl Shared {
     fn has_part_of_head(&self) -> bool {
         let in_flight = &self.in_flight;
         let came_since = self.received.load(Relaxed) != in_flight.received.load(Relaxed);
-        // Several requests may come at once, and the last of them in part. Behind a body there is no telling.
-        let came_before = in_flight.count.load(Relaxed) > 0 && !in_flight.has_body.load(Relaxed) && !self.ends_head.load(Relaxed);
+        // Several requests may come at once, and the last of them in part. What was read last is then not the end of the one before.
+        let came_before = in_flight.count.load(Relaxed) > 0 && !self.ends_request();
         came_since || came_before
+    }
+
+    /// Whether what was read last is the end of the last request: of its head, its last chunk and trailers, or its body.
+    fn ends_request(&self) -> bool {
+        let (tail, in_flight) = (self.tail.load(Relaxed), &self.in_flight);
+        let is_blank_line = tail as u16 == u16::from_be_bytes(*b"\n\n") || tail & 0xff_ffff == u64::from_be_bytes(*b"\0\0\0\0\0\n\r\n");
+        let read = in_flight.body_received.load(Relaxed).min(8);
+        let is_body = in_flight.has_body.load(Relaxed) && read > 0 && (tail ^ in_flight.body_tail.load(Relaxed)) << (64 - 8 * read) == 0;
+        is_blank_line || is_body
+    }
+}
+
+/// The last eight bytes of a stream that ended with `tail` and goes on with these.
+fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
+    match bytes.last_chunk() {
+        Some(last) => u64::from_be_bytes(*last),
+        None => bytes.iter().fold(tail, |tail, byte| tail << 8 | u64::from(*byte)),
     }
 }
 
@@ -186,7 +207,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
             add(&self.shared.received, read.len());
-            self.shared.ends_head.store(read.ends_with(b"\n\r\n") || read.ends_with(b"\n\n"), Relaxed);
+            self.shared.tail.store(tail_of(self.shared.tail.load(Relaxed), read), Relaxed);
         }
         poll
     }
@@ -271,6 +292,12 @@ impl http_body::Body for RequestBody {
             return Poll::Ready(Some(Err(BodyFailure::Late)));
         }
         in_flight.wants_body.store(poll.is_pending(), Relaxed);
+        if let Poll::Ready(Some(Ok(frame))) = &poll
+            && let Some(data) = frame.data_ref()
+        {
+            add(&in_flight.body_received, data.len());
+            in_flight.body_tail.store(tail_of(in_flight.body_tail.load(Relaxed), data), Relaxed);
+        }
         Poll::Ready(ready!(poll).map(|frame| frame.map_err(BodyFailure::Broken)))
     }
 

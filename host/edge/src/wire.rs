@@ -215,6 +215,11 @@ impl<Io: Socket> Wire<Io> {
         Poll::Ready(Ok(()))
     }
 
+    /// The client takes nothing more: its socket ends at once when this is dropped.
+    pub(crate) fn abort(&self) {
+        self.io.abort();
+    }
+
     /// Ends our side of the socket.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)

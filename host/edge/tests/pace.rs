@@ -71,13 +71,16 @@ const HELLO: &str = "GET /hello HTTP/1.1\r\nhost: test\r\n\r\n";
 #[test]
 fn a_head_has_its_time_from_its_first_byte_and_an_idle_connection_another() {
     let half = "GET /hello HTTP/1.1\r\nho";
-    let cases: [(&str, Vec<String>, bool); 7] = [
+    let upload = "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nhi";
+    let cases: [(&str, Vec<String>, bool); 9] = [
         ("nothing at all", vec![], false),
         ("half a head", vec![half.into()], true),
         ("a single byte", vec!["G".into()], true),
         ("half a head after a request", vec![HELLO.into(), half.into()], true),
         ("half a head with the request before it", vec![format!("{HELLO}{half}")], true),
         ("half a head after two requests at once", vec![format!("{HELLO}{HELLO}{half}")], true),
+        ("nothing after a body", vec![upload.into()], false),
+        ("half a head with the body before it", vec![format!("{upload}{half}")], true),
         ("half an upgrade", vec![handshake("/ws", "").trim_end().into()], true),
     ];
     for (name, sent, is_head) in cases {
@@ -223,13 +226,15 @@ fn a_body_that_nobody_reads_is_not_the_clients_fault() {
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
     let follow = "GET /feed HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n";
+    // An outbox that overflows would end the feed before.
+    let limits = Limits { outbox_bytes_max: 1 << 30, outbox_messages_max: 1 << 20, ..Limits::default() };
     let cases: [(&str, FakeApp, &str); 3] = [
         ("a stream", deaf(4096), "POST /stream HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"),
         ("a large answer", large(), HELLO),
         ("a feed", feeds(), follow),
     ];
     for (name, app, request) in cases {
-        let served = Served::new(app, usual(), Limits::default(), Config { write_within: SHORT, ..patient() });
+        let served = Served::new(app, usual(), limits.clone(), Config { write_within: SHORT, ..patient() });
         let mut raw = served.raw();
         raw.send(request.as_bytes());
         wait_until(name, || {

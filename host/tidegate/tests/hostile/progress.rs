@@ -1,1 +1,293 @@
 //! Every wait that a client can hold has a deadline or a minimum rate, and connections are capped.
+
+use crate::support::{
+    Tidegate,
+    client::{Raw, Socket, soon},
+    component,
+};
+use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+    time::sleep,
+};
+
+// --- Deadlines and rates of slow clients.
+
+/// Longer than anything in these tests.
+const NEVER: &str = "1h";
+
+/// The rogue, with patience of a second for what `short` names, and without end for every other wait.
+fn server(short: &[&str], more: &[&str]) -> Tidegate {
+    let waits = ["header_within", "idle_within", "body_within", "read_within", "write_within", "upload_within", "ping_every"];
+    let limits: Vec<String> = waits.iter().map(|wait| format!("{wait}={}", if short.contains(wait) { "1s" } else { NEVER })).collect();
+    let args = limits.iter().flat_map(|limit| ["--limit", limit.as_str()]);
+    Tidegate::serve(&component("rogue"), &args.chain(["--drain", "10s"]).chain(more.iter().copied()).collect::<Vec<_>>())
+}
+
+/// A client whose socket holds next to nothing.
+async fn narrow(server: &Tidegate, says: &[u8]) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = soon("to connect", socket.connect(server.address().parse().unwrap())).await.unwrap();
+    stream.write_all(says).await.unwrap();
+    stream
+}
+
+async fn assert_serves(server: &Tidegate) {
+    let answer = soon("a good client", reqwest::get(server.url("/calm"))).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (200, "calm"));
+}
+
+fn upgrade(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+fn form(length: usize) -> String {
+    format!(
+        "POST /page HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=B\r\naccept: application/json\r\n\
+         content-length: {length}\r\n\r\n--B\r\ncontent-disposition: form-data; name=\"__action\"\r\n\r\nweigh\r\n\
+         --B\r\ncontent-disposition: form-data; name=\"a\"\r\n\r\n"
+    )
+}
+
+const CHUNKED: &str = "POST /stream/echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
+const UPLOAD: &str = "POST /publish/news HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
+const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// What a client does that keeps the host waiting: it says the first, then the second again and again.
+struct Slow {
+    name: &'static str,
+    /// The setting that ends it.
+    within: &'static str,
+    counter: &'static str,
+    first: String,
+    again: &'static [u8],
+    /// The answer holds this.
+    told: &'static str,
+}
+
+fn slow_senders() -> Vec<Slow> {
+    let head =
+        |name, first: String, again| Slow { name, within: "header_within", counter: "late_heads", first, again, told: "HTTP/1.1 408" };
+    let body = |name, first: String, again, told| Slow { name, within: "read_within", counter: "stalled_uploads", first, again, told };
+    vec![
+        head("a byte of a head", "G".into(), b""),
+        head("a head that drips", "GET / HTTP/1.1\r\nhost: x\r\n".into(), b"a: b\r\n"),
+        head("half a head after a whole request", format!("{CALM}GET /ca"), b""),
+        head("an upgrade that drips", upgrade("/socket").trim_end().into(), b"a"),
+        body("a body of nothing", UPLOAD.into(), b"", "HTTP/1.1 408"),
+        body("a body that drips", UPLOAD.into(), b"x", "HTTP/1.1 408"),
+        body("a stream of one byte", format!("{CHUNKED}1\r\nx\r\n"), b"", "HTTP/1.1 200"),
+        body("a stream that drips", CHUNKED.into(), b"1\r\nx\r\n", "HTTP/1.1 200"),
+        body("the size of a chunk drips", format!("{CHUNKED}1;"), b"a", "HTTP/1.1 200"),
+        body("trailers that drip", format!("{CHUNKED}1\r\nx\r\n0\r\n"), b"a: b\r\n", "HTTP/1.1 200"),
+        body("a form that has begun", form(1 << 20), b"", "HTTP/1.1 408"),
+        body("a form that drips", form(1 << 20), b"x", "HTTP/1.1 408"),
+        body("a form whose action runs", format!("{}{}", form(1 << 20), "x".repeat(70 << 10)), b"", "HTTP/1.1 408"),
+        body("a message that has begun", upgrade("/socket") + "\x01", b"", "HTTP/1.1 101"),
+        body("a message that drips", upgrade("/socket") + "\x02\x7f\0\0\0\0\0\x01\0\0\0\0\0\0", b"x", "HTTP/1.1 101"),
+    ]
+}
+
+#[tokio::test]
+async fn who_sends_slowly_is_told_or_closed_and_counted() {
+    for slow in slow_senders() {
+        let server = server(&[slow.within], &["--limit", "bytes_per_second_min=2000"]);
+        let mut stream = TcpStream::connect(server.address()).await.unwrap();
+        // Of a frame the mask's bit is set here: it is no character.
+        let first: Vec<u8> = match slow.told {
+            "HTTP/1.1 101" => [upgrade("/socket").as_bytes(), &masked(&slow.first.as_bytes()[upgrade("/socket").len()..])].concat(),
+            _ => slow.first.clone().into_bytes(),
+        };
+        stream.write_all(&first).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let answer = async {
+            let mut answer = Vec::new();
+            // A connection that is cut off ends as well.
+            _ = reader.read_to_end(&mut answer).await;
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        let drip = async {
+            while !slow.again.is_empty() && writer.write_all(slow.again).await.is_ok() {
+                sleep(Duration::from_millis(20)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let answer = soon(slow.name, async {
+            tokio::select! { answer = answer => answer, () = drip => unreachable!() }
+        })
+        .await;
+        assert!(answer.contains(slow.told), "{}: {answer}", slow.name);
+        assert_serves(&server).await;
+        assert_eq!(server.stop().counter(slow.counter), 1, "{}", slow.name);
+    }
+}
+
+/// A frame whose head lacks the bit of the mask.
+fn masked(frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    if let Some(length) = frame.get_mut(1) {
+        *length |= 0x80;
+    }
+    frame
+}
+
+#[tokio::test]
+async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
+    let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n".to_owned();
+    let cases: [(&str, String); 5] = [
+        ("a stream", "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".into()),
+        ("a whole answer", "GET /bytes/30000000 HTTP/1.1\r\nhost: x\r\n\r\n".into()),
+        ("a page that streams", "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n".into()),
+        ("a feed", feed),
+        ("a websocket", upgrade("/socket?follow=news")),
+    ];
+    for (name, says) in cases {
+        for reads in [false, true] {
+            let server = server(&["write_within"], &["--limit", "feeds_max=1", "--limit", "bytes_per_second_min=100000"]);
+            let mut stream = narrow(&server, says.as_bytes()).await;
+            let topic = matches!(name, "a feed" | "a websocket");
+            if topic {
+                soon("the head", stream.readable()).await.unwrap();
+            }
+            let client = reqwest::Client::new();
+            let given_up = async {
+                let mut bytes = [0];
+                loop {
+                    if topic {
+                        let publish = client.post(server.url("/publish/news")).body("x".repeat(100_000));
+                        soon("to publish", publish.send()).await.unwrap();
+                    } else {
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                    // What it reads is far below the rate.
+                    if reads && !matches!(stream.read(&mut bytes).await, Ok(1)) {
+                        return;
+                    }
+                    if matches!(stream.try_write(b""), Err(_)) || is_reset(&stream) {
+                        return;
+                    }
+                }
+            };
+            soon(name, given_up).await;
+            if name == "a feed" {
+                let another = Raw::send(server.address(), &says).await.until("\r\n\r\n").await;
+                assert!(another.starts_with("HTTP/1.1 200"), "its place is free again: {another}");
+            }
+            assert_serves(&server).await;
+            assert_eq!(server.stop().counter("stalled_readers"), 1, "{name}, reads: {reads}");
+        }
+    }
+}
+
+/// Whether the server has ended the connection: the kernel knows, though nothing of what is there was read.
+fn is_reset(stream: &TcpStream) -> bool {
+    !matches!(stream.take_error(), Ok(None))
+}
+
+#[tokio::test]
+async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
+    let server = server(&["header_within", "read_within", "write_within"], &[]);
+    let mut feed = Raw::send(server.address(), "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await;
+    feed.until("second\n\n").await;
+    let mut socket = Socket::connect(server.ws("/socket")).await;
+    let mut kept = Raw::send(server.address(), CALM).await;
+    kept.until("calm").await;
+    // Its body is never read: the app waits for something else.
+    let mut deaf = Raw::send(server.address(), "POST /stream/sleep/midway HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1").await;
+    deaf.until("\r\n\r\n").await;
+    sleep(Duration::from_secs(3)).await;
+    soon("to publish", reqwest::Client::new().post(server.url("/publish/news")).body("still here").send()).await.unwrap();
+    feed.until("data: still here").await;
+    assert_eq!(socket.ask("say still here").await, "still here");
+    kept.write(CALM).await;
+    kept.until("calm").await;
+    drop((feed, socket, kept, deaf));
+    let stopped = server.stop();
+    for counter in ["late_heads", "stalled_uploads", "stalled_readers"] {
+        assert_eq!(stopped.counter(counter), 0, "{counter}");
+    }
+}
+
+#[tokio::test]
+async fn no_action_starts_for_a_form_that_has_only_begun() {
+    let server = server(&["read_within"], &[]);
+    let forms = (0..20).map(|_| async {
+        let answer = Raw::send(server.address(), &form(1 << 20)).await.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    });
+    futures_util::future::join_all(forms).await;
+    let stopped = server.stop();
+    assert_eq!((stopped.counter("stalled_uploads"), stopped.counter("guest_calls")), (20, 0));
+}
+
+#[tokio::test]
+async fn slow_clients_do_not_hold_the_drain() {
+    let server = server(&[], &["--drain", "4s"]);
+    let heads = ["", "GET /calm HT", CALM];
+    let bodies = [UPLOAD.to_owned(), format!("{CHUNKED}1\r\nx\r\n"), form(1 << 20)];
+    let mut raws = Vec::new();
+    for says in heads.iter().map(|head| head.to_string()).chain(bodies) {
+        raws.push(Raw::send(server.address(), &says).await);
+    }
+    raws[2].until("calm").await;
+    raws[4].until("\r\n\r\n").await;
+    let reader = narrow(&server, b"GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    soon("the answer", reader.readable()).await.unwrap();
+    // A request after all of them: they were taken up.
+    assert_serves(&server).await;
+    let stopped = server.stop();
+    assert!(!stopped.stderr.contains("cut off"), "{}", stopped.stderr);
+    assert_eq!(stopped.counter("late_heads"), 0);
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_or_pongs_is_closed_with_1008() {
+    for first in [0x89, 0x8a] {
+        let server = server(&[], &["--limit", "control_frames_max=50"]);
+        let mut raw = Raw::send(server.address(), &upgrade("/socket")).await;
+        raw.until("\r\n\r\n").await;
+        let frame = [&[first, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
+        raw.write(frame.repeat(200)).await;
+        let rest = raw.rest().await;
+        assert!(rest.contains("too many pings and pongs"), "{rest}");
+        assert_serves(&server).await;
+        assert_eq!(server.stop().counter("control_floods"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
+    let limits = ["--limit", "pong_within=1s", "--limit", "idle_max=3s", "--limit", "outbox_bytes_max=10MiB"];
+    let limits = [&limits[..], &["--limit", "ping_every=1s"]].concat();
+    // Up: a frame of 400 KB in small pieces, for some seconds, without a pong in between.
+    let server = server(&[], &limits);
+    let mut raw = Raw::send(server.address(), &upgrade("/other")).await;
+    raw.until("\r\n\r\n").await;
+    let size = 400_000_u64;
+    raw.write([&[0x82, 0xff][..], &size.to_be_bytes(), &[0; 4]].concat()).await;
+    for _ in 0..100 {
+        raw.write(vec![b'u'; size as usize / 100]).await;
+        sleep(Duration::from_millis(50)).await;
+    }
+    raw.until(&"u".repeat(size as usize)).await;
+    drop(raw);
+    // Down: more than the kernel takes at once, read in small pieces; the ping stands behind it.
+    let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
+    let (ask, size) = (b"big 900000", 900_000);
+    stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask].concat()).await.unwrap();
+    let (mut read, mut bytes) = (0, vec![0; 16 << 10]);
+    while read < size {
+        let n = soon("more of the message", stream.read(&mut bytes)).await.unwrap();
+        assert!(n > 0, "cut after {read} bytes");
+        read += n;
+        sleep(Duration::from_millis(50)).await;
+    }
+    drop(stream);
+    let stopped = server.stop();
+    assert_eq!((stopped.counter("stalled_readers"), stopped.counter("stalled_uploads")), (0, 0));
+}
