@@ -5,7 +5,7 @@ use crate::{
     closing,
     closings::Closing,
     lifeline::Lifeline,
-    pace::{Meter, Rule, Socket},
+    pace::{Meter, Rule, Socket, poll_timer},
     server::{Server, Version},
     turn::yield_to_others,
     wire::{Received, Wire},
@@ -484,7 +484,7 @@ impl<Io: Socket> Connection<Io> {
             self.look_at_pace(true);
             progress |= self.handle_time();
             if let Some(clock) = &mut self.clock {
-                self.clock_is_stale |= clock.as_mut().poll(outside).is_ready();
+                self.clock_is_stale |= poll_timer(clock.as_mut(), outside).is_ready();
             }
         }
         progress

@@ -5,7 +5,7 @@
 
 use crate::{
     answer::Body,
-    pace::{Meter, Rule, Socket},
+    pace::{Meter, Rule, Socket, poll_timer},
     server::Config,
     turn::Requests,
 };
@@ -436,7 +436,7 @@ impl Watch {
                 timer => *timer = Some(Box::pin(sleep_until(due))),
             }
             let timer = self.timer.as_mut().expect("it was just set");
-            ready!(timer.as_mut().poll(cx));
+            ready!(poll_timer(timer.as_mut(), cx));
         }
     }
 

@@ -5,7 +5,7 @@ use crate::support::{
     client::{Raw, Socket, soon},
     component,
 };
-use std::time::Duration;
+use std::{fs, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -22,7 +22,25 @@ fn server(short: &[&str], more: &[&str]) -> Tidegate {
     let waits = ["header_within", "idle_within", "body_within", "read_within", "write_within", "upload_within", "ping_every"];
     let limits: Vec<String> = waits.iter().map(|wait| format!("{wait}={}", if short.contains(wait) { "1s" } else { NEVER })).collect();
     let args = limits.iter().flat_map(|limit| ["--limit", limit.as_str()]);
-    Tidegate::serve(&component("rogue"), &args.chain(["--drain", "10s"]).chain(more.iter().copied()).collect::<Vec<_>>())
+    Tidegate::serve(&component("rogue"), &args.chain(more.iter().copied()).collect::<Vec<_>>())
+}
+
+/// Number of sockets that the server has.
+fn sockets(server: &Tidegate) -> usize {
+    let files = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    files
+        .filter(|file| fs::read_link(file.as_ref().unwrap().path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:")))
+        .count()
+}
+
+/// Waits until the server has no more sockets than these: a client that does not read learns nothing of its end.
+async fn until_sockets(server: &Tidegate, count: usize) {
+    let gone = async {
+        while sockets(server) > count {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    soon("the end of the connections", gone).await;
 }
 
 /// A client whose socket holds next to nothing.
@@ -61,8 +79,6 @@ const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
 /// What a client does that keeps the host waiting: it says the first, then the second again and again.
 struct Slow {
     name: &'static str,
-    /// The setting that ends it.
-    within: &'static str,
     counter: &'static str,
     first: String,
     again: &'static [u8],
@@ -71,9 +87,8 @@ struct Slow {
 }
 
 fn slow_senders() -> Vec<Slow> {
-    let head =
-        |name, first: String, again| Slow { name, within: "header_within", counter: "late_heads", first, again, told: "HTTP/1.1 408" };
-    let body = |name, first: String, again, told| Slow { name, within: "read_within", counter: "stalled_uploads", first, again, told };
+    let head = |name, first: String, again| Slow { name, counter: "late_heads", first, again, told: "HTTP/1.1 408" };
+    let body = |name, first: String, again, told| Slow { name, counter: "stalled_uploads", first, again, told };
     vec![
         head("a byte of a head", "G".into(), b""),
         head("a head that drips", "GET / HTTP/1.1\r\nhost: x\r\n".into(), b"a: b\r\n"),
@@ -93,37 +108,47 @@ fn slow_senders() -> Vec<Slow> {
     ]
 }
 
-#[tokio::test]
-async fn who_sends_slowly_is_told_or_closed_and_counted() {
-    for slow in slow_senders() {
-        let server = server(&[slow.within], &["--limit", "bytes_per_second_min=2000"]);
-        let mut stream = TcpStream::connect(server.address()).await.unwrap();
-        // Of a frame the mask's bit is set here: it is no character.
-        let first: Vec<u8> = match slow.told {
-            "HTTP/1.1 101" => [upgrade("/socket").as_bytes(), &masked(&slow.first.as_bytes()[upgrade("/socket").len()..])].concat(),
-            _ => slow.first.clone().into_bytes(),
+impl Slow {
+    /// Sends it until the connection ends; the answer.
+    async fn run(&self, address: &str) -> String {
+        let upgrade = upgrade("/socket");
+        let first = match self.first.as_bytes().strip_prefix(upgrade.as_bytes()) {
+            // Of a frame the mask's bit is set here: it is no character.
+            Some(frame) if !frame.is_empty() => [upgrade.as_bytes(), &masked(frame)].concat(),
+            _ => self.first.clone().into_bytes(),
         };
+        let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(&first).await.unwrap();
         let (mut reader, mut writer) = stream.into_split();
-        let answer = async {
-            let mut answer = Vec::new();
-            // A connection that is cut off ends as well.
-            _ = reader.read_to_end(&mut answer).await;
-            String::from_utf8_lossy(&answer).into_owned()
-        };
+        let mut answer = Vec::new();
         let drip = async {
-            while !slow.again.is_empty() && writer.write_all(slow.again).await.is_ok() {
+            while !self.again.is_empty() && writer.write_all(self.again).await.is_ok() {
                 sleep(Duration::from_millis(20)).await;
             }
             std::future::pending::<()>().await;
         };
-        let answer = soon(slow.name, async {
-            tokio::select! { answer = answer => answer, () = drip => unreachable!() }
-        })
-        .await;
+        // A connection that is cut off ends as well.
+        let ended = async {
+            tokio::select! { _ = reader.read_to_end(&mut answer) => {}, () = drip => {} }
+        };
+        soon(self.name, ended).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn who_sends_slowly_is_told_or_closed_and_counted() {
+    let server = server(&["header_within", "read_within"], &["--limit", "bytes_per_second_min=2000"]);
+    let slow = slow_senders();
+    let answers = futures_util::future::join_all(slow.iter().map(|slow| slow.run(server.address()))).await;
+    for (slow, answer) in slow.iter().zip(answers) {
         assert!(answer.contains(slow.told), "{}: {answer}", slow.name);
-        assert_serves(&server).await;
-        assert_eq!(server.stop().counter(slow.counter), 1, "{}", slow.name);
+    }
+    assert_serves(&server).await;
+    let stopped = server.stop();
+    for counter in ["late_heads", "stalled_uploads"] {
+        let expected = slow.iter().filter(|slow| slow.counter == counter).count();
+        assert_eq!(stopped.counter(counter), expected as u64, "{counter}");
     }
 }
 
@@ -138,55 +163,47 @@ fn masked(frame: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
-    let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n".to_owned();
-    let cases: [(&str, String); 5] = [
-        ("a stream", "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".into()),
-        ("a whole answer", "GET /bytes/30000000 HTTP/1.1\r\nhost: x\r\n\r\n".into()),
-        ("a page that streams", "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n".into()),
-        ("a feed", feed),
-        ("a websocket", upgrade("/socket?follow=news")),
+    let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
+    let says = [
+        "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "GET /bytes/30000000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        feed.to_owned(),
+        upgrade("/socket?follow=news"),
     ];
-    for (name, says) in cases {
-        for reads in [false, true] {
-            let server = server(&["write_within"], &["--limit", "feeds_max=1", "--limit", "bytes_per_second_min=100000"]);
-            let mut stream = narrow(&server, says.as_bytes()).await;
-            let topic = matches!(name, "a feed" | "a websocket");
-            if topic {
-                soon("the head", stream.readable()).await.unwrap();
-            }
-            let client = reqwest::Client::new();
-            let given_up = async {
-                let mut bytes = [0];
-                loop {
-                    if topic {
-                        let publish = client.post(server.url("/publish/news")).body("x".repeat(100_000));
-                        soon("to publish", publish.send()).await.unwrap();
-                    } else {
-                        sleep(Duration::from_millis(20)).await;
-                    }
-                    // What it reads is far below the rate.
-                    if reads && !matches!(stream.read(&mut bytes).await, Ok(1)) {
-                        return;
-                    }
-                    if matches!(stream.try_write(b""), Err(_)) || is_reset(&stream) {
-                        return;
-                    }
-                }
-            };
-            soon(name, given_up).await;
-            if name == "a feed" {
-                let another = Raw::send(server.address(), &says).await.until("\r\n\r\n").await;
-                assert!(another.starts_with("HTTP/1.1 200"), "its place is free again: {another}");
-            }
-            assert_serves(&server).await;
-            assert_eq!(server.stop().counter("stalled_readers"), 1, "{name}, reads: {reads}");
-        }
+    // An outbox that overflows would end the last two in its own way.
+    let limits = ["feeds_max=2", "bytes_per_second_min=100000", "outbox_bytes_max=1GiB", "outbox_messages_max=1000000"];
+    let server = server(&["write_within"], &limits.map(|limit| ["--limit", limit]).concat());
+    let before = sockets(&server);
+    let (mut silent, mut drips) = (Vec::new(), Vec::new());
+    for says in &says {
+        silent.push(narrow(&server, says.as_bytes()).await);
+        drips.push(narrow(&server, says.as_bytes()).await);
     }
-}
-
-/// Whether the server has ended the connection: the kernel knows, though nothing of what is there was read.
-fn is_reset(stream: &TcpStream) -> bool {
-    !matches!(stream.take_error(), Ok(None))
+    for stream in silent.iter().chain(&drips) {
+        soon("the answer", stream.readable()).await.unwrap();
+    }
+    let publish = async {
+        let client = reqwest::Client::new();
+        loop {
+            let publish = client.post(server.url("/publish/news")).body("x".repeat(500_000));
+            soon("to publish", publish.send()).await.unwrap();
+        }
+    };
+    // What they read is far below the rate.
+    let read = futures_util::future::join_all(drips.iter_mut().map(async |stream| {
+        while let Ok(1..) = stream.read(&mut [0]).await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }));
+    let clients = async { tokio::join!(publish, read) };
+    // The publisher has a socket.
+    tokio::select! { () = until_sockets(&server, before + 1) => {}, _ = clients => unreachable!("the publisher never ends") }
+    let another = Raw::send(server.address(), feed).await.until("\r\n\r\n").await;
+    assert!(another.starts_with("HTTP/1.1 200"), "the places of the feeds are free again: {another}");
+    assert_serves(&server).await;
+    drop((silent, drips));
+    assert_eq!(server.stop().counter("stalled_readers"), 2 * says.len() as u64);
 }
 
 #[tokio::test]
@@ -247,17 +264,17 @@ async fn slow_clients_do_not_hold_the_drain() {
 
 #[tokio::test]
 async fn a_flood_of_pings_or_pongs_is_closed_with_1008() {
+    let server = server(&[], &["--limit", "control_frames_max=50"]);
     for first in [0x89, 0x8a] {
-        let server = server(&[], &["--limit", "control_frames_max=50"]);
         let mut raw = Raw::send(server.address(), &upgrade("/socket")).await;
         raw.until("\r\n\r\n").await;
         let frame = [&[first, 0x80 | 125, 0, 0, 0, 0][..], &[b'x'; 125]].concat();
         raw.write(frame.repeat(200)).await;
         let rest = raw.rest().await;
         assert!(rest.contains("too many pings and pongs"), "{rest}");
-        assert_serves(&server).await;
-        assert_eq!(server.stop().counter("control_floods"), 1);
     }
+    assert_serves(&server).await;
+    assert_eq!(server.stop().counter("control_floods"), 2);
 }
 
 #[tokio::test]
