@@ -12,6 +12,7 @@ use crate::{
 };
 use std::{
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -209,7 +210,7 @@ impl<Io: Socket> Connection<Io> {
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
         let Connection { wire, session, conn, server, reading, clock_is_stale, .. } = self;
-        let (mut now, before, mut frames) = (None, wire.received(), 0);
+        let (mut now, before, mut frames, mut is_given_up) = (None, wire.received(), 0, false);
         let poll = wire.poll_receive(cx, |received| {
             frames += 1;
             let now = *now.get_or_insert_with(Instant::now);
@@ -230,7 +231,8 @@ impl<Io: Socket> Connection<Io> {
                 }
                 Received::Broken(_) if session.is_closing() => *reading = Reading::Discard,
                 Received::Broken(close) => *reading = Reading::Broken(close),
-                Received::Gone => {
+                Received::Gone | Received::GivenUp => {
+                    is_given_up = received == Received::GivenUp;
                     *reading = Reading::Gone;
                     session.handle_disconnect();
                 }
@@ -239,6 +241,9 @@ impl<Io: Socket> Connection<Io> {
         });
         if now.is_some() && !self.session.is_closing() {
             self.wire.reply();
+        }
+        if is_given_up {
+            self.give_up(Late::Reader);
         }
         // Any byte is a sign of life, also of a message that takes long.
         if self.wire.is_within_message() && self.wire.received() != before {
@@ -346,7 +351,10 @@ impl<Io: Socket> Connection<Io> {
             self.stuck = poll.is_pending();
             match poll {
                 Poll::Pending => return progress,
-                Poll::Ready(Err(_)) => {
+                Poll::Ready(Err(error)) => {
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        self.give_up(Late::Reader);
+                    }
                     self.end();
                     return true;
                 }

@@ -56,6 +56,8 @@ pub(crate) enum Received {
     Broken(Close),
     /// The socket ended.
     Gone,
+    /// The kernel gave the client up: it acknowledged nothing for too long.
+    GivenUp,
 }
 
 /// One socket after its handshake.
@@ -255,6 +257,7 @@ fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
         Ok(_) => Received::Pong,
         Err(Error::Utf8(_)) => broken_utf8(),
         Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => Received::Broken(Close::new(1009, "the message is too large")),
+        Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Received::GivenUp,
         Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Received::Gone,
         Err(Error::Protocol(_)) => Received::Broken(Close::new(1002, "not a valid frame")),
         Err(_) => Received::Gone,
