@@ -127,7 +127,7 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
                 Late::Reader => stream.abort(),
                 Late::Head => answer_late(stream).await,
                 Late::Answer if !shared.is_answered() => answer_late(stream).await,
-                Late::Idle | Late::Body | Late::Answer => {}
+                Late::Idle | Late::Body | Late::Answer | Late::Look => {}
             }
             None
         }

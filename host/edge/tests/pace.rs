@@ -376,7 +376,8 @@ fn pings_and_pongs_have_a_rate() {
 
 #[test]
 fn slow_clients_do_not_hold_the_drain() {
-    let cases: [(&str, fn() -> FakeApp, &str); 5] = [
+    type App = fn() -> FakeApp;
+    let cases: [(&str, App, &str); 5] = [
         ("nothing yet", FakeApp::default, ""),
         ("half a head", FakeApp::default, "GET /hello HT"),
         ("an idle connection", FakeApp::default, HELLO),
