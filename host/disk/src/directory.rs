@@ -98,7 +98,7 @@ impl Directory {
     /// A directory for a backup, which is none to anybody else before [`complete`](Directory::complete).
     pub(crate) fn create_incomplete(path: &Path) -> Result<Directory, OpenError> {
         let made = create(path).and_then(|()| File::create_new(path.join(INCOMPLETE)));
-        made.map_err(|error| OpenError::new(path, Why::Directory(error)))?;
+        made.map_err(|error| OpenError::new(path, Why::Io(error)))?;
         Ok(Directory { path: path.to_owned(), _lock: lock(path)?, current: None, highest: 0 })
     }
 

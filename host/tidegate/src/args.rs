@@ -504,8 +504,17 @@ impl LoadArgs {
     fn cache(&self) -> Option<PathBuf> {
         let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let named = self.cache.clone().filter(|path| !path.as_os_str().is_empty());
-        let homes = || set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-        if self.no_cache { None } else { named.or_else(|| homes().map(|home| home.join("tidegate"))) }
+        // A relative one would be another place after each change of the working directory.
+        let home = |name: &str| set(name).filter(|path| path.is_absolute());
+        let homes = || home("XDG_CACHE_HOME").or_else(|| home("HOME").map(|home| home.join(".cache")));
+        if self.no_cache {
+            return None;
+        }
+        let cache = named.or_else(|| homes().map(|home| home.join("tidegate")));
+        if cache.is_none() {
+            tracing::warn!("compiled components are not kept: neither HOME nor XDG_CACHE_HOME is set; name a directory with --cache");
+        }
+        cache
     }
 }
 

@@ -1,1 +1,199 @@
 //! Storage that failed recovers by itself.
+//!
+//! A library that is preloaded fails the calls of the C library on the data directory, as the test says, while the server runs.
+
+use crate::support::{
+    Build, Tidegate,
+    client::{Socket, soon},
+    component, component_of, run, tidegate,
+};
+use rustix::process::Signal;
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// Faults of the preloaded library: the number of the call, and the error; 1 << 32 is a short write.
+const FAULTS: [(&str, u64, u64); 6] = [
+    ("write fails", 0, EIO),
+    ("no space is left", 0, ENOSPC),
+    ("writes are short", 0, 1 << 32),
+    ("fsync fails", 1, EIO),
+    ("fsync finds no space", 1, ENOSPC),
+    ("there are no descriptors", 2, EMFILE),
+];
+const EIO: u64 = 5;
+const EMFILE: u64 = 24;
+const ENOSPC: u64 = 28;
+const ROOMS: usize = 3;
+/// Between two tries at a storage that is closed.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A server on a disk that fails as the test says.
+struct Faulty {
+    place: TempDir,
+    control: File,
+    /// Lines of each room that were acknowledged: no other may ever be there.
+    acknowledged: [usize; ROOMS],
+}
+
+impl Faulty {
+    fn new() -> Faulty {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("control"), [0; 128]).unwrap();
+        let control = File::options().write(true).open(place.path().join("control")).unwrap();
+        Faulty { place, control, acknowledged: [0; ROOMS] }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.place.path().join("data")
+    }
+
+    fn serve(&self) -> Tidegate {
+        let mut command = tidegate();
+        command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(self.data());
+        command.env("LD_PRELOAD", component_of(Build::Library, "faulty")).env("FAULTY_DIR", self.data());
+        command.env("FAULTY_CONTROL", self.place.path().join("control"));
+        Tidegate::spawn(command)
+    }
+
+    fn set(&self, call: u64, error: u64) {
+        self.control.write_all_at(&error.to_ne_bytes(), 8 * call).unwrap();
+    }
+
+    /// Posts the next line to a room; the status.
+    async fn post(&mut self, server: &Tidegate, room: usize) -> u16 {
+        let body = format!("line {}", self.acknowledged[room]);
+        let request = reqwest::Client::new().post(server.url(&format!("/rooms/{room}"))).body(body);
+        let answer = soon("an answer", request.send()).await.unwrap();
+        let status = answer.status().as_u16();
+        match status {
+            200 => self.acknowledged[room] += 1,
+            503 => assert!(answer.headers().contains_key("retry-after")),
+            500 => {}
+            other => panic!("{other} from a disk that fails"),
+        }
+        status
+    }
+
+    /// Posts to all rooms until one answers so.
+    async fn post_until(&mut self, server: &Tidegate, expected: u16) {
+        let posting = async {
+            for room in (0..ROOMS).cycle() {
+                match self.post(server, room).await {
+                    status if status == expected => return,
+                    200 => {}
+                    _ => tokio::time::sleep(PAUSE).await,
+                }
+            }
+        };
+        soon("a storage that opens or closes", posting).await;
+    }
+
+    /// Every acknowledged line is there, and nothing else.
+    async fn check(&self, server: &Tidegate, what: &str) {
+        for (room, acknowledged) in self.acknowledged.into_iter().enumerate() {
+            let expected: Vec<String> = (0..acknowledged).map(|number| format!("line {number}")).collect();
+            let (status, kept) = get(server, &format!("/rooms/{room}")).await;
+            assert_eq!((status, kept), (200, format!("{acknowledged}\n{}", expected.join("\n"))), "{what}, room {room}");
+        }
+    }
+
+    fn verify(&self, what: &str) {
+        let verified = run(&["data", "verify", "--data", self.data().to_str().unwrap()]);
+        assert!(String::from_utf8_lossy(&verified.stdout).ends_with("all is well\n"), "{what}: {verified:?}");
+    }
+}
+
+async fn get(server: &Tidegate, path: &str) -> (u16, String) {
+    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
+    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+}
+
+/// The faults after which a commit can't be acknowledged.
+fn closing() -> impl Iterator<Item = (&'static str, u64, u64)> {
+    FAULTS.into_iter().filter(|(_, call, error)| *error != 1 << 32 && *call < 2)
+}
+
+#[tokio::test]
+async fn a_storage_that_failed_is_closed_to_reads_and_writes_and_opens_again_under_its_connections() {
+    let mut disk = Faulty::new();
+    let server = disk.serve();
+    for (what, call, error) in closing() {
+        disk.post_until(&server, 200).await;
+        let mut ann = Socket::connect(server.ws("/socket")).await;
+        let id = ann.ask("id").await;
+        let mut bob = Socket::connect(server.ws("/rooms/0")).await;
+        bob.ask("members").await;
+        disk.set(call, error);
+        disk.post_until(&server, 503).await;
+        assert_eq!(get(&server, "/rooms/0").await.0, 503, "{what}: reads as well");
+        let (status, why) = get(&server, "/__tidegate/health").await;
+        assert!(status == 503 && why.starts_with("the storage of rooms is closed: "), "{what}: {why}");
+        let refused = Socket::try_connect(server.ws("/rooms/0")).await.err().unwrap();
+        assert_eq!(refused.status(), 503, "{what}");
+        bob.say("a line that does not happen").await;
+        assert_eq!(bob.closed().await.0, 1013, "{what}");
+        assert_eq!(get(&server, "/calm").await, (200, "calm".into()), "{what}: the rest is served");
+        disk.set(call, 0);
+        disk.post_until(&server, 200).await;
+        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{what}");
+        assert_eq!(ann.ask("id").await, id, "{what}: the connection stayed");
+        disk.check(&server, what).await;
+    }
+    assert_eq!(server.stop().status.code(), Some(0));
+    disk.verify("at the end");
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_and_what_was_refused_is_not_over_faults_and_kills() {
+    let mut disk = Faulty::new();
+    let mut server = disk.serve();
+    for (what, call, error) in FAULTS {
+        for is_mended in [false, true] {
+            disk.set(call, error);
+            for post in 0..30 {
+                disk.post(&server, post % ROOMS).await;
+            }
+            if is_mended {
+                disk.set(call, 0);
+                disk.post_until(&server, 200).await;
+                disk.check(&server, what).await;
+                continue;
+            }
+            server.signal(Signal::KILL);
+            assert!(!server.wait().stderr.contains("panicked"), "{what}");
+            disk.set(call, 0);
+            server = disk.serve();
+            disk.check(&server, what).await;
+            disk.post_until(&server, 200).await;
+        }
+    }
+    server.stop();
+    disk.verify("at the end");
+}
+
+#[tokio::test]
+async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
+    let mut disk = Faulty::new();
+    let server = disk.serve();
+    // Values that make the store flush, which needs new files.
+    let big = "x".repeat(1_000_000);
+    let client = reqwest::Client::new();
+    disk.set(2, EMFILE);
+    let mut taken = 0;
+    for _ in 0..40 {
+        let answer = soon("an answer", client.post(server.url("/rooms/big")).body(big.clone()).send()).await.unwrap();
+        taken += usize::from(answer.status() == 200);
+    }
+    disk.set(2, 0);
+    disk.post_until(&server, 200).await;
+    let answer = soon("an answer", client.post(server.url("/rooms/big")).body(big.clone()).send()).await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), taken.to_string(), "lines that were there");
+    disk.check(&server, "after descriptors ran out").await;
+    server.stop();
+    disk.verify("at the end");
+}
