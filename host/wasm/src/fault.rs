@@ -1,6 +1,7 @@
 //! What became of a call that gave no result, for those who have to act on it.
 
 use crate::{meter::OverBudget, state::State};
+use rustix::io::Errno;
 use tidegate_hub::Fault;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 
@@ -19,9 +20,13 @@ pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
     }
 }
 
-/// Whether the engine's pool has no slot left of some kind: instances, memories, tables or stacks.
+/// Whether the host has no room for more: the engine's pool has no slot left of some kind (instances, memories, tables or stacks), or
+/// the system has no memory or mappings left.
 pub(crate) fn is_full(error: &wasmtime::Error) -> bool {
-    error.is::<PoolConcurrencyLimitError>()
+    let is_system = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<Errno>().is_some_and(|error| [Errno::NOMEM, Errno::AGAIN, Errno::MFILE, Errno::NFILE].contains(error))
+    };
+    error.is::<PoolConcurrencyLimitError>() || error.chain().any(is_system)
 }
 
 /// The error and its causes in one line, so that the log has it beside the id that the client was given.
@@ -39,6 +44,13 @@ fn words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_without_room_is_told_from_a_guest_that_fails() {
+        let mapping = |error: Errno| wasmtime::Error::from(error).context("mmap failed").context("an instance could not be made");
+        assert!(is_full(&mapping(Errno::NOMEM)) && is_full(&mapping(Errno::AGAIN)) && !is_full(&mapping(Errno::INVAL)));
+        assert!(!is_full(&wasmtime::format_err!("wasm trap: unreachable")));
+    }
 
     #[test]
     fn an_error_is_told_in_one_line_with_its_innermost_cause_first() {

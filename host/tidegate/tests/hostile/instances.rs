@@ -7,7 +7,11 @@ use crate::support::{
 };
 use futures_util::future::join_all;
 use std::{fs, time::Duration};
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 
 /// Instances of each server: enough for a share of everything.
 const INSTANCES: usize = 8;
@@ -205,4 +209,41 @@ async fn an_instance_that_grew_is_not_kept() {
     };
     soon("to be small again", small).await;
     assert_eq!(status(&server, "/calm").await, 200);
+}
+
+/// Waits until so many requests have come, so that as many instances are in use at once.
+async fn requests(upstream: &TcpListener) -> Vec<TcpStream> {
+    let mut asking = Vec::new();
+    while asking.len() < INSTANCES {
+        let (mut stream, _) = soon("a request", upstream.accept()).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(soon("its head", stream.read_u8()).await.unwrap());
+        }
+        asking.push(stream);
+    }
+    asking
+}
+
+#[tokio::test]
+async fn an_instance_whose_upstream_is_silent_is_free_again() {
+    for (guest, args) in [("errand", &[][..]), ("errand03", &[]), ("errand03", &["--reuse-foreign"])] {
+        let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = upstream.local_addr().unwrap();
+        let (instances, grant) = (INSTANCES.to_string(), format!("http://{address}"));
+        let limits = ["--instances", &instances, "--wall", "1s", "--log", "warn", "--allow-outbound", &grant];
+        let server = Tidegate::serve(&component(guest), &[&limits, args].concat());
+        let path = format!("/fetch?scheme=http&authority={address}");
+        let ask = async || join_all((0..INSTANCES).map(|_| status(&server, &path))).await;
+
+        let (statuses, _silent) = tokio::join!(ask(), requests(&upstream));
+        assert_eq!(statuses, [504; INSTANCES], "{guest} {args:?}");
+        let answers = async {
+            for mut stream in requests(&upstream).await {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi").await.unwrap();
+            }
+        };
+        let (statuses, ()) = tokio::join!(ask(), answers);
+        assert_eq!(statuses, [200; INSTANCES], "{guest} {args:?}: all are free again");
+    }
 }
