@@ -23,7 +23,11 @@ pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
     closing.conn.outbox().abandon();
     if closing.conn.room().is_some() || server.closings.is_empty() {
         let Err(fault) = closing.attempt(&server).await else { return };
-        tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}");
+        // One line says it for all that wait.
+        match server.closings.is_empty() {
+            true => tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}"),
+            false => tracing::debug!(connection = %closing.conn.id(), "its on-close has to wait: {fault}"),
+        }
     }
     if server.closings.push(closing) {
         tokio::spawn(work(server));
