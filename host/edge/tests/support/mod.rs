@@ -38,6 +38,7 @@ pub fn guarded(mut manifest: Manifest, patterns: &[&str]) -> Manifest {
 pub struct Served {
     pub address: SocketAddr,
     pub hub: Arc<Hub>,
+    pub server: Arc<Server>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<Drained>>,
 }
@@ -54,13 +55,14 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
+        let served = server.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let workers = [runtime.handle().clone()];
             let shutdown = async { _ = stopped.await };
-            runtime.block_on(serve(listener, server, &workers, shutdown)).unwrap()
+            runtime.block_on(serve(listener, served, &workers, shutdown)).unwrap()
         });
-        Served { address, hub, stop: Some(stop), thread: Some(thread) }
+        Served { address, hub, server, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn raw(&self) -> Raw {
