@@ -421,14 +421,15 @@ impl Pair {
         let now = self.model.now;
         let model = &mut self.model.rooms[room];
         match rang {
-            None => {}
-            // What is stored says when it is called next, unless the host could not find out or keep it.
-            Some(rings) if !(rings && open.rang) => {
-                if model.due == Some(Due::Called) || model.known.is_none() {
-                    (model.known, model.due, model.pauses) = (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
-                }
+            // The host could not keep what became of it.
+            Some(rings) if rings && open.rang => {
+                model.due = Some(Due::Monotonic(now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER)));
             }
-            Some(_) => model.due = Some(Due::Monotonic(now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER))),
+            // What is stored says when it is called next.
+            Some(_) if model.due == Some(Due::Called) || model.known.is_none() => {
+                (model.known, model.due, model.pauses) = (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
+            }
+            _ => {}
         }
         if !failed.is_empty() {
             model.closes.splice(0..0, failed);
