@@ -209,7 +209,7 @@ impl Exchange {
         } else if path.is_host() {
             self.host_endpoint(request.method(), &path)
         } else if pages::is_loaders(&path) && self.server.version().table.has_pages() {
-            self.load(request, authority).await
+            Box::pin(self.load(request, authority)).await
         } else {
             self.route(request, authority, &path).await
         }
@@ -241,7 +241,8 @@ impl Exchange {
             _ => None,
         };
         let place = Place { request: Some(path.target()), route, conn: None };
-        let decide = async {
+        // In place: it is large, and each move would copy it.
+        let decide = pin!(async {
             let mut added = Vec::new();
             let outcome = match self.guard(&version, &mut head, &[path], &mut added).await {
                 Ok(Some(refusal)) => Ok(refusal),
@@ -250,7 +251,7 @@ impl Exchange {
             };
             let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, place));
             self.with_headers(answer, added, place)
-        };
+        });
         let began = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(Instant::now);
         let answer = if is_upgrade { self.decide_in_time(decide, place).await } else { decide.await };
         if let Some(began) = began {
@@ -261,7 +262,7 @@ impl Exchange {
     }
 
     /// An upgrade that the app decides in time, or its refusal.
-    async fn decide_in_time(&self, decide: impl Future<Output = Answer>, place: Place<'_>) -> Answer {
+    async fn decide_in_time(&self, decide: Pin<&mut impl Future<Output = Answer>>, place: Place<'_>) -> Answer {
         match timeout(self.server.hub.limits().upgrade_within, decide).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -353,7 +354,7 @@ impl Exchange {
     ) -> Result<Answer, Fault> {
         let server = &self.server;
         if let Some(assets) = &server.assets
-            && let Some(file) = assets.file(&head.method, path, &head.headers).await
+            && let Some(file) = Box::pin(assets.file(&head.method, path, &head.headers)).await
         {
             return Ok(file);
         }
@@ -364,9 +365,10 @@ impl Exchange {
                 target
             }
             Found::Methods(allow) => return Ok(method_not_allowed(&allow)),
-            Found::Nothing => return Ok(self.fallback(&head, path).await),
+            Found::Nothing => return Ok(Box::pin(self.fallback(&head, path)).await),
             Found::Ambiguous => unreachable!("it was refused before the guards"),
         };
+        // All but the most common branch are on the heap: the future of every request has room for the largest that is in place.
         match (target, handshake) {
             (Target::Http, _) => self.http(version, head, body).await,
             (Target::Stream, _) => {
@@ -374,11 +376,12 @@ impl Exchange {
                 // The client is at fault, however the app took it.
                 if self.shared.is_late() { Ok(too_slow()) } else { answer::from_stream(streamed?) }
             }
-            (Target::Events, _) => self.events(version, head).await,
+            (Target::Events, _) => Box::pin(self.events(version, head)).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
-                upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, (handshake, on_upgrade, self.go_on)).await
+                let with = (handshake, on_upgrade, self.go_on);
+                Box::pin(upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, with)).await
             }
-            (Target::Page, _) => self.page(version, head, body).await,
+            (Target::Page, _) => Box::pin(self.page(version, head, body)).await,
             (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
         }
     }
@@ -464,7 +467,7 @@ impl Exchange {
         let body = if body.is_end_stream() {
             Bytes::new()
         } else {
-            match self.collect(body).await {
+            match Box::pin(self.collect(body)).await {
                 Ok(body) => body,
                 Err(refusal) => return Ok(refusal),
             }
