@@ -366,7 +366,8 @@ mod tests {
         for stack in &stacks {
             let idle: Weak<Stack> = Arc::downgrade(stack);
             instances.0.register(idle);
-            stack.0.lock().unwrap().push(instances.0.reserve().await.unwrap());
+            let slot = instances.0.reserve().await.unwrap();
+            stack.0.lock().unwrap().push(slot);
         }
         let (_one, two) = (instances.0.reserve().await.unwrap(), instances.0.reserve().await.unwrap());
         assert_eq!((instances.count(), instances.shed_idle()), (2, 0));

@@ -99,7 +99,7 @@ mod tests {
     fn a_spinner_computes_when_nothing_else_does_or_when_its_tenth_is_due() {
         let (short, long) = (Duration::from_micros(20), Duration::from_millis(3));
         assert_eq!(turn(short, |_| 0), Some(5), "a worker that is quiet for 100 µs");
-        assert_eq!(turn(short, |number| u64::from(number)), Some(4500), "a call in each round: after 90 ms of them");
+        assert_eq!(turn(short, u64::from), Some(4500), "a call in each round: after 90 ms of them");
         assert_eq!(turn(short, |number| u64::from(number.min(50))), Some(55), "the last call was in the 50th round");
         assert_eq!(turn(long, |_| 0), Some(30), "long rounds without calls are work as well");
     }
