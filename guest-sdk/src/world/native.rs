@@ -99,7 +99,7 @@ impl Handle {
     }
 
     pub(crate) fn unfollow(&self, topic: &str) {
-        scope().unfollow(&self.0, topic);
+        scope().unfollow(&self.0, topic).expect("one event does more than the host lets it");
     }
 
     pub(crate) fn tags(&self) -> Vec<String> {
@@ -124,8 +124,7 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 
 pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitError> {
     let response = pair.map(|(request, response)| hub::AutoResponse::new(request, response)).transpose().map_err(limit_error)?;
-    scope().set_auto_response(response);
-    Ok(())
+    scope().set_auto_response(response).map_err(limit_error)
 }
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {

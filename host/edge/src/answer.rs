@@ -13,7 +13,10 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, Conn, Fault, Frame, Header};
+use tidegate_hub::{
+    self as hub, Conn, Fault, Frame, Header,
+    limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX},
+};
 use tracing::field::display;
 
 /// The body of an answer.
@@ -96,8 +99,18 @@ pub(crate) fn from_stream(streamed: hub::Streamed) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
+/// What a client is told when there is no memory for what it asks for.
+pub(crate) fn out_of_memory() -> Answer {
+    later("the server is short of memory, try again shortly", 1)
+}
+
 /// Adds an app's headers, without those that are the host's.
 pub(crate) fn append(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(), Fault> {
+    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if headers.len() + given.len() > ANSWER_HEADERS_MAX || bytes > ANSWER_HEADERS_BYTES_MAX {
+        let told = format!("{} headers of {bytes} bytes: at most {ANSWER_HEADERS_MAX} of {ANSWER_HEADERS_BYTES_MAX} bytes", given.len());
+        return Err(Fault::Answer(told));
+    }
     for (name, value) in given {
         let bad = |_| Fault::Answer(format!("{name:?} is no header name"));
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(bad)?;
@@ -149,7 +162,7 @@ pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
 }
 
 /// Says when to try again (RFC 9110 section 10.2.3).
-fn later(told: &str, seconds: u64) -> Answer {
+pub(crate) fn later(told: &str, seconds: u64) -> Answer {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, told);
     answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     answer
@@ -179,6 +192,20 @@ mod tests {
         assert_eq!(kept, ["x-kept", "set-cookie", "set-cookie"]);
         for (name, value) in [("a b", "x"), ("", "x"), ("x", "a\nb"), ("x", "a\0")] {
             assert!(append(&mut headers, vec![(name.to_owned(), Bytes::from(value))]).is_err(), "{name:?} {value:?}");
+        }
+    }
+
+    #[test]
+    fn headers_are_bounded_in_number_and_in_bytes() {
+        let header = |length: usize| ("x-a".to_owned(), Bytes::from(vec![b'a'; length]));
+        for (given, valid) in [
+            (vec![header(1); ANSWER_HEADERS_MAX], true),
+            (vec![header(1); ANSWER_HEADERS_MAX + 1], false),
+            (vec![header(1); 100_000], false),
+            (vec![header(ANSWER_HEADERS_BYTES_MAX - 3)], true),
+            (vec![header(ANSWER_HEADERS_BYTES_MAX)], false),
+        ] {
+            assert_eq!(append(&mut HeaderMap::new(), given).is_ok(), valid);
         }
     }
 

@@ -23,6 +23,7 @@ use std::{
 };
 use tidegate_hub::{
     Call, Close, CloseInfo, Fault, Opened, Request, Session,
+    budget::{Charge, Kind},
     outbox::Sink,
     session::{Due, Event},
 };
@@ -67,6 +68,8 @@ pub(crate) struct Connection<Io> {
     ping: Ping,
     /// None until the client is waited for.
     pace: Option<Box<Pace>>,
+    /// Memory of the messages that have come, and of the one that is coming.
+    charge: Charge,
 }
 
 /// A ping on its way.
@@ -161,6 +164,7 @@ impl<Io: Socket> Connection<Io> {
             readable: true,
             ping: Ping::None,
             pace: None,
+            charge: Charge::new(Kind::Request),
         }
     }
 
@@ -179,6 +183,9 @@ impl<Io: Socket> Connection<Io> {
 
     /// Ready when the connection is over.
     fn poll_all(&mut self, cx: &mut Context<'_>, outside: &mut Context<'_>) -> Poll<()> {
+        if self.conn.outbox().is_evicted() {
+            self.handle_eviction();
+        }
         for _ in 0..ROUNDS_MAX {
             let mut progress = self.poll_read(outside);
             progress |= self.poll_call(cx);
@@ -250,7 +257,41 @@ impl<Io: Socket> Connection<Io> {
             self.session.handle_part(now.unwrap_or_else(Instant::now));
         }
         self.readable = poll.is_ready();
+        match self.wire.take_control_bytes() {
+            0 => {}
+            pongs => self.conn.outbox().count_in_flight(pongs),
+        }
+        self.charge_messages();
         self.readable
+    }
+
+    /// Reserves the memory of what came. If there is none, the connection ends.
+    fn charge_messages(&mut self) {
+        let bytes = self.wire.partial_bytes() + self.session.held_bytes();
+        if self.conn.outbox().charge_beside(&mut self.charge, bytes).is_err() {
+            self.conn.outbox().close(Close::new(1013, "the server is short of memory"));
+            self.stop_reading();
+        }
+    }
+
+    /// The server is short of memory, and this connection has much of it. The queue was forgotten, with a close in its place; if the
+    /// client does not even take that, the socket is dropped.
+    fn handle_eviction(&mut self) {
+        self.stop_reading();
+        if self.stuck && !self.session.is_ended() {
+            self.wire.forget_out();
+            self.session.handle_dropped();
+            self.reading = Reading::Gone;
+        }
+    }
+
+    fn stop_reading(&mut self) {
+        if let Reading::Frames | Reading::Broken(_) = self.reading {
+            self.reading = Reading::Discard;
+            self.wire.forget_partial();
+            // Less than before is never refused.
+            _ = self.conn.outbox().charge_beside(&mut self.charge, self.session.held_bytes());
+        }
     }
 
     fn poll_call(&mut self, cx: &mut Context<'_>) -> bool {
@@ -270,6 +311,7 @@ impl<Io: Socket> Connection<Io> {
                 self.conn.handle_opening();
             }
             self.session.handle_returned(outcome.is_ok());
+            self.charge_messages();
             if let Err(fault) = outcome {
                 self.handle_fault(&fault);
             }

@@ -9,6 +9,11 @@ pub(crate) struct Fragments {
     skip: u64,
     /// Frames so far of a message that is not whole.
     count: usize,
+    /// Payload so far of a message that is not whole.
+    partial: usize,
+    /// The frame whose payload comes belongs to a message, and is its last.
+    is_data: bool,
+    is_final: bool,
     /// A message had too many: nothing is let through any more.
     exceeded: bool,
 }
@@ -25,6 +30,7 @@ impl Fragments {
                 let skipped = self.skip.min(bytes.len() as u64);
                 self.skip -= skipped;
                 bytes = &bytes[skipped as usize..];
+                self.count_payload(skipped as usize);
                 continue;
             }
             self.header[self.header_length as usize] = bytes[0];
@@ -51,6 +57,17 @@ impl Fragments {
         self.skip > 0 || self.header_length > 0 || self.count > 0
     }
 
+    /// Bytes of the message that has begun and is not whole.
+    pub(crate) fn partial(&self) -> usize {
+        self.partial
+    }
+
+    fn count_payload(&mut self, bytes: usize) {
+        if self.is_data {
+            self.partial = if self.is_final && self.skip == 0 { 0 } else { self.partial + bytes };
+        }
+    }
+
     /// Without the mask, as far as it is known.
     fn header_size(&self) -> usize {
         match self.header[1] & 0x7f {
@@ -71,9 +88,11 @@ impl Fragments {
         self.skip = length.saturating_add(mask);
         self.header_length = 0;
         let (is_final, is_control) = (self.header[0] & 0x80 != 0, self.header[0] & 0x08 != 0);
+        (self.is_data, self.is_final) = (!is_control, is_final);
         if !is_control {
             self.count = if is_final { 0 } else { self.count + 1 };
         }
+        self.count_payload(0);
     }
 }
 
@@ -122,6 +141,26 @@ mod tests {
                 bytes.chunks(size).for_each(|chunk| _ = fragments.admit(chunk, 2));
                 assert_eq!(!fragments.exceeded(), admitted, "{frames:?} in pieces of {size}");
             }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_message_count_until_it_is_whole() {
+        let (start, last, ping, whole) = (0x02, 0x80, 0x89, 0x82);
+        // A mask counts as payload: four bytes a frame.
+        let steps: [(&[u8], usize); 7] = [
+            (&frame(whole, 70_000)[..40_000], 39_990),
+            (&frame(whole, 70_000)[40_000..], 0),
+            (&frame(start, 1000), 1004),
+            (&frame(ping, 100), 1004),
+            (&frame(last, 500)[..104], 1104),
+            (&frame(last, 500)[104..], 0),
+            (&frame(whole, 0), 0),
+        ];
+        let mut fragments = Fragments::default();
+        for (number, (bytes, partial)) in steps.into_iter().enumerate() {
+            fragments.admit(bytes, 9);
+            assert_eq!(fragments.partial(), partial, "step {number}");
         }
     }
 }

@@ -212,6 +212,7 @@ fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
     use crate::paced::Paced;
     use http::Version;
     use std::task::Waker;
@@ -237,7 +238,7 @@ mod tests {
     async fn an_answer_is_kept_only_when_all_before_it_has_gone_out() {
         let shared = Arc::<Shared>::default();
         let (io, mut client) = duplex(4);
-        let mut io = Paced::new(io, shared.clone());
+        let mut io = Paced::new(io, shared.clone(), Memory::new(&Arc::new(tidegate_hub::Budget::new(0))));
         assert!(keeps(&shared, Version::HTTP_11) && !keeps(&shared, Version::HTTP_10));
         let mut write = |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
         assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());

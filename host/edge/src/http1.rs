@@ -7,6 +7,7 @@ use crate::{
     handshake::{self, Refusal},
     held,
     lifeline::Lifeline,
+    memory::Memory,
     pace::Socket,
     paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
     pages::{self, Visit},
@@ -17,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response::Parts};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::Limited;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use std::{
@@ -33,6 +34,7 @@ use std::{
 use tidegate_hub::{
     self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict,
     app::Stream,
+    limits::GUARD_CONTEXT_BYTES_MAX,
     manifest::AskedFor,
     path::{BadPath, Path},
 };
@@ -62,13 +64,15 @@ enum End {
 /// Requests and answers, until the connection ends or an answer is to be held: then the socket and that answer.
 async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, lifeline: Lifeline) -> Option<(Io, (Parts, hub::Body))> {
     let mut stopping = lifeline.stopping.clone();
+    let memory = Memory::new(server.hub.budget());
     let shared = Arc::<Shared>::default();
     let service = {
-        let (server, shared, peer) = (server.clone(), shared.clone(), peer.clone());
+        let (server, shared, peer, memory) = (server.clone(), shared.clone(), peer.clone(), memory.clone());
         service_fn(move |request: http::Request<Incoming>| {
             shared.begin(!request.body().is_end_stream());
-            let (server, lifeline, peer, shared) = (server.clone(), lifeline.clone(), peer.clone(), shared.clone());
-            let exchange = Exchange { server, lifeline, peer, shared, go_on: upgrade::go_on::<Io> };
+            memory.begin_request();
+            let (server, lifeline, peer, shared, memory) = (server.clone(), lifeline.clone(), peer.clone(), shared.clone(), memory.clone());
+            let exchange = Exchange { server, lifeline, peer, shared, memory, go_on: upgrade::go_on::<Io> };
             let version = request.version();
             // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
             Box::pin(async move {
@@ -83,7 +87,7 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
         // Heads have a clock of ours, which knows an idle connection from a slow one.
         .header_read_timeout(None)
         .max_buf_size(server.config.header_bytes_max)
-        .serve_connection(TokioIo::new(Paced::new(stream, shared.clone())), service)
+        .serve_connection(TokioIo::new(Paced::new(stream, shared.clone(), memory.clone())), service)
         .with_upgrades();
     let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
     let (mut is_stopped, mut watch) = (false, Watch::new(&server.config));
@@ -92,6 +96,9 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             is_stopped = true;
             Pin::new(&mut connection).graceful_shutdown();
             watch.drain();
+        }
+        if memory.is_evicted(cx.waker()) {
+            return Poll::Ready(End::Over);
         }
         loop {
             shared.requests.begin_poll();
@@ -179,12 +186,31 @@ struct Exchange {
     lifeline: Lifeline,
     peer: Arc<str>,
     shared: Arc<Shared>,
+    memory: Arc<Memory>,
     /// With an upgraded connection.
     go_on: upgrade::GoOn,
 }
 
 impl Exchange {
     async fn answer(&self, request: http::Request<Incoming>) -> Answer {
+        let answer = self.find_answer(request).await;
+        self.memory.end_request();
+        self.reserve(answer)
+    }
+
+    /// Reserves the memory of an answer on its way. If there is none, the client is told so instead.
+    fn reserve(&self, answer: Answer) -> Answer {
+        let (parts, body) = answer.into_parts();
+        let body = match body {
+            Body::Whole(Some(bytes)) => self.memory.answer(bytes).map(|bytes| Body::Whole(Some(bytes))),
+            Body::Stream(body) => self.memory.stream(body).map(Body::Stream),
+            Body::Held(body) => Ok(Body::Held(self.memory.hold(body))),
+            body => Ok(body),
+        };
+        body.map_or_else(|_| answer::out_of_memory(), |body| Answer::from_parts(parts, body))
+    }
+
+    async fn find_answer(&self, request: http::Request<Incoming>) -> Answer {
         self.server.hub.counters().requests.add(1);
         let Named { authority, is_served } = match Named::of(&request, &self.server.config.hosts, || self.server.own_authority()) {
             Ok(named) => named,
@@ -335,6 +361,10 @@ impl Exchange {
             match version.app.check(index, head).await? {
                 Verdict::Answer(response) => return answer::from_app(response).map(Some),
                 Verdict::Pass(Passed { headers, context }) => {
+                    let bytes: usize = context.iter().map(|(name, value)| name.len() + value.len()).sum();
+                    if bytes > GUARD_CONTEXT_BYTES_MAX {
+                        return Err(Fault::Answer(format!("a guard's context of {bytes} bytes: at most {GUARD_CONTEXT_BYTES_MAX}")));
+                    }
                     added.extend(headers);
                     head.context.extend(context);
                 }
@@ -368,6 +398,10 @@ impl Exchange {
             Found::Nothing => return Ok(Box::pin(self.fallback(&head, path)).await),
             Found::Ambiguous => unreachable!("it was refused before the guards"),
         };
+        // What holds memory for long; a plain request is small or is asked again when its body comes.
+        if target != Target::Http && self.memory.is_scarce() {
+            return Ok(answer::out_of_memory());
+        }
         // All but the most common branch are on the heap: the future of every request has room for the largest that is in place.
         match (target, handshake) {
             (Target::Http, _) => self.http(version, head, body).await,
@@ -405,6 +439,9 @@ impl Exchange {
         let version = self.server.version();
         if request.method() != Method::POST {
             return method_not_allowed(&["POST".into()]);
+        }
+        if self.memory.is_scarce() {
+            return answer::out_of_memory();
         }
         if let Err(refusal) = self.admit_form(&request, &authority) {
             return *refusal;
@@ -486,8 +523,9 @@ impl Exchange {
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        match timeout(self.server.config.body_within, Limited::new(body, max).collect()).await {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
+        match timeout(self.server.config.body_within, self.memory.collect(Limited::new(body, max))).await {
+            Ok(Ok(Some(body))) => Ok(body),
+            Ok(Ok(None)) => Err(closing(answer::out_of_memory())),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
             Ok(Err(error)) if matches!(error.downcast_ref(), Some(BodyFailure::Late)) => Err(too_slow()),
             Ok(Err(_)) => Err(closing(answer::text(StatusCode::BAD_REQUEST, "the body broke off"))),
@@ -504,6 +542,10 @@ impl Exchange {
         };
         if feed.first.iter().any(|first| first.event.as_deref().unwrap_or_default().contains(['\r', '\n', '\0'])) {
             return Err(Fault::Answer("the name of a feed's first event has a line break".into()));
+        }
+        let bytes: usize = feed.first.iter().map(|first| first.data.len()).sum();
+        if bytes > hub.limits().outbox_bytes_max {
+            return Err(Fault::Answer(format!("the first events of a feed have {bytes} bytes: at most {}", hub.limits().outbox_bytes_max)));
         }
         let since = last.map(Positions::parse);
         let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics, since.as_ref()));

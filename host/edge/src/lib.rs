@@ -27,6 +27,7 @@ mod accept;
 mod local;
 mod lifeline;
 mod turn;
+mod memory;
 mod pace;
 mod paced;
 mod http1;

@@ -5,6 +5,7 @@
 
 use crate::{
     answer::Body,
+    memory::Memory,
     pace::{Meter, Rule, Socket, poll_timer},
     server::Config,
     turn::Requests,
@@ -171,11 +172,12 @@ fn add(counter: &AtomicU64, n: usize) {
 pub(crate) struct Paced<Io> {
     io: Io,
     shared: Arc<Shared>,
+    memory: Arc<Memory>,
 }
 
 impl<Io> Paced<Io> {
-    pub(crate) fn new(io: Io, shared: Arc<Shared>) -> Paced<Io> {
-        Paced { io, shared }
+    pub(crate) fn new(io: Io, shared: Arc<Shared>, memory: Arc<Memory>) -> Paced<Io> {
+        Paced { io, shared, memory }
     }
 
     pub(crate) fn into_inner(self) -> Io {
@@ -206,6 +208,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
         self.shared.is_reading.store(poll.is_pending(), Relaxed);
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
+            self.memory.handle_read(read.len()).map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
             add(&self.shared.received, read.len());
             self.shared.tail.store(tail_of(self.shared.tail.load(Relaxed), read), Relaxed);
         }

@@ -76,6 +76,8 @@ pub(crate) struct Wire<Io> {
     /// Bytes that came from the socket and went to it.
     received: u64,
     sent: u64,
+    /// Bytes of control frames that were framed and not yet counted.
+    control_bytes: usize,
 }
 
 impl<Io: Socket> Wire<Io> {
@@ -98,6 +100,7 @@ impl<Io: Socket> Wire<Io> {
             large: Bytes::new(),
             received: 0,
             sent: 0,
+            control_bytes: 0,
         }
     }
 
@@ -125,6 +128,7 @@ impl<Io: Socket> Wire<Io> {
     pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(Received) -> bool) -> Poll<()> {
         SHARED.with_borrow_mut(|shared| {
             let Wire { io, decoder, fragments, unread, out, received: count, .. } = self;
+            let out_before = out.len();
             let mut source = Source { io, cx, shared, filled: 0..0, unread, out, count, fragments, fragments_max: self.fragments_max };
             let poll = loop {
                 let received = match decoder.read(&mut source) {
@@ -138,8 +142,31 @@ impl<Io: Socket> Wire<Io> {
                 }
             };
             source.keep_rest();
+            self.control_bytes += self.out.len() - out_before;
             poll
         })
+    }
+
+    /// Bytes of pongs that were framed since the last time.
+    pub(crate) fn take_control_bytes(&mut self) -> usize {
+        mem::take(&mut self.control_bytes)
+    }
+
+    /// Bytes of a message that has begun and is not whole.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.fragments.partial()
+    }
+
+    /// Forgets what was read of a message that is not whole. Nothing may be received any more.
+    pub(crate) fn forget_partial(&mut self) {
+        self.fragments = Fragments::default();
+        self.unread = Bytes::new();
+        self.decoder = WebSocketContext::new(Role::Server, Some(*self.decoder.get_config()));
+    }
+
+    /// Forgets what waits for the socket. Nothing may be written any more.
+    pub(crate) fn forget_out(&mut self) {
+        (self.out, self.written, self.large) = (Vec::new(), 0, Bytes::new());
     }
 
     /// Reads and forgets, until the peer is gone.
@@ -178,8 +205,10 @@ impl<Io: Socket> Wire<Io> {
 
     /// Frames what the decoder has to answer: pongs, and the answer to the peer's close.
     pub(crate) fn reply(&mut self) {
+        let before = self.out.len();
         // Says "closed" when that was the answer to a close: as it should be.
         _ = self.decoder.flush(&mut Out(&mut self.out));
+        self.control_bytes += self.out.len() - before;
     }
 
     /// Frames our close.

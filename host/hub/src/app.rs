@@ -3,6 +3,7 @@
 use crate::{
     CloseInfo, Conn, Decision, EngineError, Feed, Message, Request, Response, Transaction, Verdict,
     page::{Form, Problem, Shell, Step, Update, View},
+    request::headers_weight,
 };
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
@@ -86,6 +87,32 @@ pub enum RoomEvent {
     Call(Bytes),
 }
 
+impl RoomEvent {
+    /// Bytes of memory that it takes while it waits: the record, and what it holds.
+    pub(crate) fn weight(&self) -> usize {
+        let held = match self {
+            RoomEvent::Wake | RoomEvent::Alarm(_) => 0,
+            RoomEvent::Handle(request, body) => request.weight() + body.len(),
+            RoomEvent::Upgrade(request, offered) => request.weight() + strings(offered),
+            RoomEvent::Open(_, request) => request.weight(),
+            RoomEvent::Messages(_, messages) => messages.iter().map(|message| size_of::<Message>() + message.len()).sum(),
+            RoomEvent::Close(_, info) => info.reason.len(),
+            RoomEvent::Subscribe(request, last) => request.weight() + last.as_ref().map_or(0, String::len),
+            RoomEvent::Call(payload) => payload.len(),
+        };
+        size_of::<RoomEvent>() + held
+    }
+
+    /// Whether it is not worth a call once nobody waits for its answer. What concerns a connection or an alarm happens all the same.
+    pub(crate) fn can_be_given_up(&self) -> bool {
+        matches!(self, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..) | RoomEvent::Call(_))
+    }
+}
+
+fn strings(strings: &[String]) -> usize {
+    strings.iter().map(|string| size_of::<String>() + string.len()).sum()
+}
+
 /// What a room answers, as the event asks.
 pub enum RoomAnswer {
     /// To events that want no answer.
@@ -98,6 +125,30 @@ pub enum RoomAnswer {
     Feed(Result<Feed, Response>),
     /// To [`RoomEvent::Call`]: the answer, or status and text of a refusal.
     Called(Result<Bytes, (u16, String)>),
+}
+
+impl RoomAnswer {
+    /// Bytes of memory that it takes while it waits for the commit.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            RoomAnswer::Done => 0,
+            RoomAnswer::Response(response) | RoomAnswer::Decision(Decision::Reject(response)) | RoomAnswer::Feed(Err(response)) => {
+                response.weight()
+            }
+            RoomAnswer::Decision(Decision::Accept(accept)) => {
+                let protocol = accept.protocol.as_ref().map_or(0, String::len);
+                protocol + headers_weight(&accept.headers) + accept.attachment.len() + strings(&accept.tags)
+            }
+            RoomAnswer::Decision(Decision::AcceptThenClose(_, reason)) => reason.len(),
+            RoomAnswer::Feed(Ok(feed)) => {
+                let first =
+                    feed.first.iter().map(|first| size_of_val(first) + first.data.len() + first.event.as_ref().map_or(0, String::len));
+                strings(&feed.topics) + first.sum::<usize>()
+            }
+            RoomAnswer::Called(Ok(answer)) => answer.len(),
+            RoomAnswer::Called(Err((_, text))) => text.len(),
+        }
+    }
 }
 
 /// Why a call into an app gave no result. The instance is thrown away; nobody else notices.

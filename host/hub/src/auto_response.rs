@@ -29,6 +29,11 @@ impl AutoResponse {
             false => Err(LimitError::TooLarge),
         }
     }
+
+    /// Bytes of memory that it takes.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<AutoResponse>() + self.request.len() + self.response.len()
+    }
 }
 
 /// The auto-response of some connections, shared by them: of all of a room's, or of all that are in none.

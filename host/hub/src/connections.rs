@@ -1,9 +1,10 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, AutoResponse, Close, ConnId, Counters, Followed, LimitError, Limits, Message, Outbox, Position, Positions, RoomId, Route,
-    SendError,
+    Accept, AutoResponse, Budget, Close, ConnId, Counters, Followed, LimitError, Limits, Message, Outbox, Position, Positions, RoomId,
+    Route, SendError,
     auto_response::Automatic,
+    budget::{Charge, Kind},
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
     topics::Topics,
 };
@@ -38,13 +39,26 @@ pub struct Conn {
 pub type LastVersion = Arc<dyn Any + Send + Sync>;
 
 /// Guards what an app may change, from any instance.
-#[derive(Default)]
 struct State {
     attachment: Bytes,
     tags: Vec<String>,
     follows: BTreeSet<String>,
+    /// Bytes of the names in `follows`.
+    follows_bytes: usize,
+    charge: Charge,
     /// Gone for the registry: nothing is followed or tagged any more.
     gone: bool,
+}
+
+/// What a tag or a topic takes beside its name: an entry of the connection, and one of the index.
+const NAME_BYTES: usize = 128;
+
+impl State {
+    /// Bytes that they take here and in the registry with this attachment, these tags and so many bytes of topics' names more.
+    fn weight(&self, attachment: &[u8], tags: &[String], followed: usize) -> usize {
+        let tags: usize = tags.iter().map(|tag| NAME_BYTES + tag.len()).sum();
+        attachment.len() + tags + self.follows.len() * NAME_BYTES + self.follows_bytes + followed
+    }
 }
 
 impl Conn {
@@ -126,7 +140,9 @@ impl Conn {
         if value.len() > self.others.limits.attachment_bytes_max {
             return Err(LimitError::TooLarge);
         }
-        self.state().attachment = value;
+        let mut state = self.state();
+        self.charge(&mut state, |state| state.weight(&value, &state.tags, 0))?;
+        state.attachment = value;
         Ok(())
     }
 
@@ -139,6 +155,7 @@ impl Conn {
     pub fn set_tags(&self, tags: Vec<String>) -> Result<(), LimitError> {
         check_tags(&tags, &self.others.limits)?;
         let mut state = self.state();
+        self.charge(&mut state, |state| state.weight(&state.attachment, &tags, 0))?;
         if !state.gone {
             self.others.retag(self.id, &state.tags, &tags);
         }
@@ -155,18 +172,29 @@ impl Conn {
         if state.follows.len() >= self.others.limits.follows_max {
             return Err(LimitError::TooMany);
         }
+        self.charge(&mut state, |state| state.weight(&state.attachment, &state.tags, NAME_BYTES + topic.len()))?;
         let since = since.map(|since| Positions(vec![since]));
         let (followed, missed) = self.others.topics.follow(topic, self.id, &self.outbox, since.as_ref())?;
         self.others.counters.deliveries.add(missed);
         state.follows.insert(topic.to_owned());
+        state.follows_bytes += topic.len();
         Ok(followed)
     }
 
     /// Undoes [`follow`](Conn::follow).
     pub fn unfollow(&self, topic: &str) {
-        if self.state().follows.remove(topic) {
+        let mut state = self.state();
+        if state.follows.remove(topic) {
+            state.follows_bytes -= topic.len();
+            drop(state);
             self.others.topics.unfollow(topic, self.id);
         }
+    }
+
+    /// Reserves what the connection will have; refused if there is no memory for it.
+    fn charge(&self, state: &mut State, weight: impl FnOnce(&State) -> usize) -> Result<(), LimitError> {
+        let bytes = weight(state);
+        Ok(self.outbox.charge_beside(&mut state.charge, bytes)?)
     }
 
     /// From now on it is listed among its room's connections, and hears what is broadcast there.
@@ -194,6 +222,8 @@ impl Conn {
         self.outbox.abandon();
         let mut state = self.state();
         state.gone = true;
+        _ = self.outbox.charge_beside(&mut state.charge, 0);
+        state.follows_bytes = 0;
         for topic in std::mem::take(&mut state.follows) {
             self.others.topics.unfollow(&topic, self.id);
         }
@@ -243,6 +273,7 @@ pub struct Connections {
     /// A room's lives as long as one of its connections, or whoever keeps the room awake.
     room_automatic: Mutex<HashMap<RoomId, Weak<Automatic>>>,
     counters: Arc<Counters>,
+    budget: Arc<Budget>,
     registry: Mutex<Registry>,
 }
 
@@ -263,11 +294,12 @@ impl Connections {
         topics: Arc<Topics>,
         room_topics: Arc<Topics>,
         counters: Arc<Counters>,
+        budget: Arc<Budget>,
         seed: u64,
     ) -> Arc<Connections> {
         let next = AtomicU64::new((seed << 40) | 1);
         let (automatic, room_automatic, registry) = Default::default();
-        Arc::new(Connections { limits, topics, room_topics, next, automatic, room_automatic, counters, registry })
+        Arc::new(Connections { limits, topics, room_topics, next, automatic, room_automatic, counters, budget, registry })
     }
 
     pub(crate) fn next_id(&self) -> ConnId {
@@ -288,8 +320,13 @@ impl Connections {
             registry.tagged.entry(tag.clone()).or_default().insert(id);
         }
         let Accept { protocol, attachment, tags, room, route, .. } = accept;
-        let state = State { attachment, tags, ..State::default() };
-        let outbox = Arc::new(Outbox::new(&self.limits));
+        let outbox = Outbox::in_budget(&self.limits, &self.budget);
+        let (follows, charge) = (BTreeSet::new(), Charge::new(Kind::Connection));
+        let mut state = State { attachment, tags, follows, follows_bytes: 0, charge, gone: false };
+        let weight = state.weight(&state.attachment, &state.tags, 0);
+        if outbox.charge_beside(&mut state.charge, weight).is_err() {
+            outbox.close(Close::new(1013, "the server is short of memory"));
+        }
         if let Some(close) = &registry.closing {
             outbox.close(close.clone());
         }

@@ -1,7 +1,9 @@
 //! What others will see of a room's events: collected while they run, done in their order when they are durable.
 
 use crate::{
-    AutoResponse, Close, Conn, ConnId, Followed, Hub, LimitError, Limits, Message, Position, Positions, Publication, RoomId, SendError,
+    AutoResponse, Budget, Close, Conn, ConnId, Followed, Hub, LimitError, Limits, Message, Position, Positions, Publication, RoomId,
+    SendError,
+    budget::Charge,
     connections::{check_close, check_tags},
     history::{self, Missed},
     hub::Subscribed,
@@ -9,7 +11,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     sync::{Arc, Mutex},
 };
 
@@ -21,8 +23,47 @@ pub(crate) struct Effects {
     drafts: BTreeMap<ConnId, Draft>,
     /// Connections that came, and none for those that went.
     members: BTreeMap<ConnId, Option<Arc<Conn>>>,
+    /// Only the last one that was set counts.
+    auto_response: Option<Option<AutoResponse>>,
 }
 
+/// The bound of the event that runs: whatever it does has a weight, the bytes of memory that it takes until the commit. They may be
+/// at most `room_event_bytes_max`, and have to be within the budget of the process.
+pub(crate) struct Allowance<'a> {
+    /// Of the event so far.
+    pub(crate) weight: &'a mut usize,
+    /// Of the events before it.
+    pub(crate) kept: usize,
+    pub(crate) max: usize,
+    pub(crate) budget: &'a Arc<Budget>,
+    pub(crate) charge: &'a mut Charge,
+}
+
+impl Allowance<'_> {
+    /// The event takes so many bytes more, and so many less for what they replace.
+    pub(crate) fn admit(&mut self, more: usize, less: usize) -> Result<(), LimitError> {
+        let weight = *self.weight + more - less;
+        if weight > self.max && more > less {
+            return Err(LimitError::TooMany);
+        }
+        self.charge.fit(self.budget, self.kept + weight)?;
+        *self.weight = weight;
+        Ok(())
+    }
+
+    /// As [`admit`](Allowance::admit), for what the host does: it is not refused.
+    pub(crate) fn force(&mut self, more: usize) {
+        *self.weight += more;
+        self.charge.force(self.budget, self.kept + *self.weight);
+    }
+
+    /// Whether so many bytes more would be admitted.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
+        *self.weight + more <= self.max
+    }
+}
+
+/// Has a [weight](Effect::weight): whoever adds a kind says what it takes.
 enum Effect {
     Join(Arc<Conn>),
     Leave(Arc<Conn>),
@@ -32,8 +73,23 @@ enum Effect {
     Unfollow(Arc<Conn>, String),
     Publish(String, Publication),
     Broadcast(Arc<Publication>),
-    AutoRespond(Option<AutoResponse>),
     Subscribe(Box<Subscription>),
+}
+
+impl Effect {
+    /// Bytes of memory that it takes until it is done: the record, and the strings that it holds.
+    fn weight(&self) -> usize {
+        let held = match self {
+            Effect::Join(_) | Effect::Leave(_) => size_of::<(ConnId, Option<Arc<Conn>>)>(),
+            Effect::Send(_, message) => message.len(),
+            Effect::Close(_, close) => close.reason.len(),
+            Effect::Follow(_, topic, _) | Effect::Unfollow(_, topic) => topic.len(),
+            Effect::Publish(topic, publication) => topic.len() + publication.weight(),
+            Effect::Broadcast(publication) => publication.weight(),
+            Effect::Subscribe(subscription) => subscription.weight(),
+        };
+        size_of::<Effect>() + held
+    }
 }
 
 /// A feed that is about to be opened.
@@ -43,6 +99,20 @@ struct Subscription {
     /// Of the room's own topic.
     missed: (Followed, Missed),
     slot: Arc<Slot>,
+}
+
+/// Bytes of memory that so many messages of so many bytes take.
+pub(crate) fn sends_weight(bytes: usize, messages: usize) -> usize {
+    bytes + messages * size_of::<Effect>() + size_of::<(ConnId, Draft)>()
+}
+
+impl Subscription {
+    fn weight(&self) -> usize {
+        let topics: usize = self.topics.iter().map(|topic| size_of::<String>() + topic.len()).sum();
+        let positions = self.since.as_ref().map_or(0, |since| since.0.len() * size_of::<Position>());
+        let missed: usize = self.missed.1.iter().map(|publication| publication.weight()).sum();
+        size_of::<Subscription>() + topics + positions + missed
+    }
 }
 
 struct Draft {
@@ -66,77 +136,139 @@ impl Slot {
 }
 
 impl Effects {
+    /// Queues what is done in order. Nothing else may: what is queued has been admitted.
+    fn push(&mut self, effect: Effect, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+        allowance.admit(effect.weight(), 0)?;
+        self.in_order.push(effect);
+        Ok(())
+    }
+
+    /// As `push`, for what is the host's doing.
+    fn force(&mut self, effect: Effect, allowance: &mut Allowance<'_>) {
+        allowance.force(effect.weight());
+        self.in_order.push(effect);
+    }
+
     /// The connection is one of the room's from here on, and hears what is broadcast.
-    pub(crate) fn join(&mut self, conn: Arc<Conn>) {
+    pub(crate) fn join(&mut self, conn: Arc<Conn>, allowance: &mut Allowance<'_>) {
         self.members.insert(conn.id(), Some(conn.clone()));
-        self.in_order.push(Effect::Join(conn));
+        self.force(Effect::Join(conn), allowance);
     }
 
     /// It is none of the room's any more.
-    pub(crate) fn leave(&mut self, conn: Arc<Conn>) {
+    pub(crate) fn leave(&mut self, conn: Arc<Conn>, allowance: &mut Allowance<'_>) {
         self.members.insert(conn.id(), None);
-        self.in_order.push(Effect::Leave(conn));
+        self.force(Effect::Leave(conn), allowance);
     }
 
     /// `earlier`: what the room's earlier events sent to it.
-    pub(crate) fn send(&mut self, conn: &Arc<Conn>, message: Message, limits: &Limits, earlier: &Effects) -> Result<(), SendError> {
+    pub(crate) fn send(
+        &mut self,
+        conn: &Arc<Conn>,
+        message: Message,
+        limits: &Limits,
+        earlier: &Effects,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), SendError> {
         if message.len() > limits.message_bytes_max {
             return Err(SendError::TooLarge);
         }
         let ([bytes, messages], closed) = earlier.pending(conn.id());
-        let draft = self.draft(conn);
+        let draft = self.draft(conn, allowance).map_err(|_| SendError::Full)?;
         if closed || draft.closed || conn.outbox().is_closed() {
             return Err(SendError::Closed);
         }
         if !conn.outbox().has_room(bytes + draft.bytes, messages + draft.messages, message.len()) {
             return Err(SendError::Full);
         }
-        draft.bytes += message.len();
+        let length = message.len();
+        self.push(Effect::Send(conn.clone(), message), allowance).map_err(|_| SendError::Full)?;
+        let draft = self.draft(conn, allowance).map_err(|_| SendError::Full)?;
+        draft.bytes += length;
         draft.messages += 1;
-        self.in_order.push(Effect::Send(conn.clone(), message));
         Ok(())
     }
 
-    pub(crate) fn close(&mut self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
+    /// The first close counts; a later one changes nothing.
+    pub(crate) fn close(
+        &mut self,
+        conn: &Arc<Conn>,
+        code: u16,
+        reason: &str,
+        earlier: &Effects,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         check_close(code, reason)?;
-        self.draft(conn).closed = true;
-        self.in_order.push(Effect::Close(conn.clone(), Close::new(code, reason)));
+        if self.pending(conn.id()).1 || earlier.pending(conn.id()).1 {
+            return Ok(());
+        }
+        self.draft(conn, allowance)?;
+        self.push(Effect::Close(conn.clone(), Close::new(code, reason)), allowance)?;
+        self.draft(conn, allowance)?.closed = true;
         Ok(())
     }
 
-    pub(crate) fn set_attachment(&mut self, conn: &Arc<Conn>, value: Bytes, limits: &Limits) -> Result<(), LimitError> {
+    pub(crate) fn set_attachment(
+        &mut self,
+        conn: &Arc<Conn>,
+        value: Bytes,
+        limits: &Limits,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         if value.len() > limits.attachment_bytes_max {
             return Err(LimitError::TooLarge);
         }
-        self.draft(conn).attachment = Some(value);
+        let draft = self.draft(conn, allowance)?;
+        allowance.admit(value.len(), draft.attachment.as_ref().map_or(0, Bytes::len))?;
+        draft.attachment = Some(value);
         Ok(())
     }
 
-    pub(crate) fn set_tags(&mut self, conn: &Arc<Conn>, tags: Vec<String>, limits: &Limits) -> Result<(), LimitError> {
+    pub(crate) fn set_tags(
+        &mut self,
+        conn: &Arc<Conn>,
+        tags: Vec<String>,
+        limits: &Limits,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         check_tags(&tags, limits)?;
-        self.draft(conn).tags = Some(tags);
+        let weight = |tags: &[String]| tags.iter().map(|tag| size_of::<String>() + tag.len()).sum();
+        let draft = self.draft(conn, allowance)?;
+        allowance.admit(weight(&tags), draft.tags.as_deref().map_or(0, weight))?;
+        draft.tags = Some(tags);
         Ok(())
     }
 
     /// From there on. Whether a connection may follow one more is found out when it is done: until then nobody knows what it follows.
-    pub(crate) fn follow(&mut self, conn: &Arc<Conn>, topic: &str, from: Position) {
-        self.in_order.push(Effect::Follow(conn.clone(), topic.to_owned(), from));
+    pub(crate) fn follow(
+        &mut self,
+        conn: &Arc<Conn>,
+        topic: &str,
+        from: Position,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
+        self.push(Effect::Follow(conn.clone(), topic.to_owned(), from), allowance)
     }
 
-    pub(crate) fn unfollow(&mut self, conn: &Arc<Conn>, topic: &str) {
-        self.in_order.push(Effect::Unfollow(conn.clone(), topic.to_owned()));
+    pub(crate) fn unfollow(&mut self, conn: &Arc<Conn>, topic: &str, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+        self.push(Effect::Unfollow(conn.clone(), topic.to_owned()), allowance)
     }
 
-    pub(crate) fn publish(&mut self, topic: &str, publication: Publication, limits: &Limits) -> Result<(), LimitError> {
+    pub(crate) fn publish(
+        &mut self,
+        topic: &str,
+        publication: Publication,
+        limits: &Limits,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         check_name(topic, limits)?;
         publication.check(limits)?;
-        self.in_order.push(Effect::Publish(topic.to_owned(), publication));
-        Ok(())
+        self.push(Effect::Publish(topic.to_owned(), publication), allowance)
     }
 
     /// It was checked, and has its number.
-    pub(crate) fn broadcast(&mut self, publication: Publication) {
-        self.in_order.push(Effect::Broadcast(Arc::new(publication)));
+    pub(crate) fn broadcast(&mut self, publication: Publication, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+        self.push(Effect::Broadcast(Arc::new(publication)), allowance)
     }
 
     /// What was broadcast and has a number.
@@ -161,13 +293,22 @@ impl Effects {
         conn.outbox().has_room(bytes + own[0] + earlier[0], messages + own[1] + earlier[1], 0)
     }
 
-    pub(crate) fn auto_respond(&mut self, response: Option<AutoResponse>) {
-        self.in_order.push(Effect::AutoRespond(response));
+    pub(crate) fn auto_respond(&mut self, response: Option<AutoResponse>, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+        let weight = |response: &Option<AutoResponse>| response.as_ref().map_or(0, AutoResponse::weight);
+        allowance.admit(weight(&response), self.auto_response.as_ref().map_or(0, weight))?;
+        self.auto_response = Some(response);
+        Ok(())
     }
 
-    pub(crate) fn subscribe(&mut self, topics: Vec<String>, since: Option<Positions>, missed: (Followed, Missed)) -> Arc<Slot> {
+    pub(crate) fn subscribe(
+        &mut self,
+        topics: Vec<String>,
+        since: Option<Positions>,
+        missed: (Followed, Missed),
+        allowance: &mut Allowance<'_>,
+    ) -> Arc<Slot> {
         let slot = Arc::<Slot>::default();
-        self.in_order.push(Effect::Subscribe(Box::new(Subscription { topics, since, missed, slot: slot.clone() })));
+        self.force(Effect::Subscribe(Box::new(Subscription { topics, since, missed, slot: slot.clone() })), allowance);
         slot
     }
 
@@ -214,17 +355,23 @@ impl Effects {
     /// What is left if the event undoes itself: that connections came or went is not its doing.
     pub(crate) fn members_only(self) -> Effects {
         let in_order = self.in_order.into_iter().filter(|effect| matches!(effect, Effect::Join(_) | Effect::Leave(_))).collect();
-        Effects { in_order, drafts: BTreeMap::new(), members: self.members }
+        Effects { in_order, members: self.members, ..Effects::default() }
+    }
+
+    /// Bytes of memory that they take.
+    pub(crate) fn weight(&self) -> usize {
+        self.in_order.iter().map(Effect::weight).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.in_order.is_empty() && self.drafts.is_empty()
+        self.in_order.is_empty() && self.drafts.is_empty() && self.auto_response.is_none()
     }
 
     /// Adds what was done later.
     pub(crate) fn absorb(&mut self, later: Effects) {
         self.in_order.extend(later.in_order);
         self.members.extend(later.members);
+        self.auto_response = later.auto_response.or(self.auto_response.take());
         for (id, draft) in later.drafts {
             match self.drafts.get_mut(&id) {
                 None => _ = self.drafts.insert(id, draft),
@@ -235,10 +382,16 @@ impl Effects {
 
     /// Does it all.
     pub(crate) fn release(self, hub: &Arc<Hub>, room: &RoomId) {
+        if let Some(response) = self.auto_response {
+            hub.connections().automatic_of(room).set(response);
+        }
         for draft in self.drafts.into_values() {
-            // Both were checked when they were set.
-            draft.attachment.map(|value| draft.conn.set_attachment(value));
-            draft.tags.map(|tags| draft.conn.set_tags(tags));
+            // Both were checked when they were set; what is refused now is so for want of memory.
+            let attached = draft.attachment.map_or(Ok(()), |value| draft.conn.set_attachment(value));
+            let tagged = draft.tags.map_or(Ok(()), |tags| draft.conn.set_tags(tags));
+            if attached.is_err() || tagged.is_err() {
+                draft.conn.outbox().close(Close::new(1013, "the server is short of memory"));
+            }
         }
         for effect in self.in_order {
             match effect {
@@ -258,9 +411,13 @@ impl Effects {
                 },
                 Effect::Unfollow(conn, topic) => conn.unfollow(&topic),
                 // Refused only if there are too many topics: then nobody follows this one.
-                Effect::Publish(topic, publication) => _ = hub.publish(&topic, publication),
+                Effect::Publish(topic, mut publication) => {
+                    // It was admitted with the event: no want of memory undoes that now.
+                    let weight = publication.weight();
+                    publication.charge.force(hub.budget(), weight);
+                    _ = hub.publish(&topic, publication);
+                }
                 Effect::Broadcast(publication) => _ = hub.broadcast(room, &publication),
-                Effect::AutoRespond(response) => hub.connections().automatic_of(room).set(response),
                 Effect::Subscribe(subscription) => {
                     let Subscription { topics, since, missed, slot } = *subscription;
                     let subscribed = hub.subscribe_in(topics, since.as_ref(), room, missed);
@@ -270,9 +427,14 @@ impl Effects {
         }
     }
 
-    fn draft(&mut self, conn: &Arc<Conn>) -> &mut Draft {
-        let fresh = || Draft { conn: conn.clone(), attachment: None, tags: None, bytes: 0, messages: 0, closed: false };
-        self.drafts.entry(conn.id()).or_insert_with(fresh)
+    fn draft(&mut self, conn: &Arc<Conn>, allowance: &mut Allowance<'_>) -> Result<&mut Draft, LimitError> {
+        match self.drafts.entry(conn.id()) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                allowance.admit(size_of::<(ConnId, Draft)>(), 0)?;
+                Ok(entry.insert(Draft { conn: conn.clone(), attachment: None, tags: None, bytes: 0, messages: 0, closed: false }))
+            }
+        }
     }
 
     /// Bytes and messages on their way to it, and whether it will be closed.

@@ -118,15 +118,15 @@ impl History {
     }
 
     pub(crate) fn push(&mut self, publication: &Arc<Publication>, now: u64, limits: &Limits) {
-        let length = publication.message.len();
-        let fits = |bytes: usize| bytes + length <= limits.history_bytes_max;
+        let (length, weight) = (publication.message.len(), weight(publication));
+        let fits = |bytes: usize| bytes + weight <= limits.history_bytes_max;
         while self.kept.len() >= limits.history_messages_max || !fits(self.bytes.load(Ordering::Relaxed)) {
             if !self.pop() {
                 return;
             }
         }
         if length <= limits.history_message_bytes_max {
-            self.bytes.fetch_add(length, Ordering::Relaxed);
+            self.bytes.fetch_add(weight, Ordering::Relaxed);
             self.kept.push_back((now, publication.clone()));
         }
     }
@@ -142,6 +142,12 @@ impl History {
         !self.kept.is_empty()
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        while self.pop() {}
+        self.kept = VecDeque::new();
+    }
+
     /// What is kept behind this number.
     pub(crate) fn behind(&self, sequence: u64) -> Missed {
         self.kept.iter().map(|(_, publication)| publication).filter(|publication| publication.sequence > sequence).cloned().collect()
@@ -149,14 +155,19 @@ impl History {
 
     fn pop(&mut self) -> bool {
         let popped = self.kept.pop_front();
-        popped.inspect(|(_, publication)| _ = self.bytes.fetch_sub(publication.message.len(), Ordering::Relaxed)).is_some()
+        popped.inspect(|(_, publication)| _ = self.bytes.fetch_sub(weight(publication), Ordering::Relaxed)).is_some()
     }
 }
 
 impl Drop for History {
     fn drop(&mut self) {
-        while self.pop() {}
+        self.clear();
     }
+}
+
+/// Bytes that count for a publication that is kept: an empty one takes memory too.
+fn weight(publication: &Publication) -> usize {
+    size_of::<(u64, Arc<Publication>)>() + publication.weight()
 }
 
 fn is_old(at: u64, now: u64, limits: &Limits) -> bool {
@@ -208,11 +219,14 @@ mod tests {
         Limits {
             history_messages_max: 3,
             history_age_max: Duration::from_millis(100),
-            history_bytes_max: 10,
+            history_bytes_max: 3 * RECORD + 10,
             history_message_bytes_max: 5,
             ..Limits::default()
         }
     }
+
+    /// What an empty publication counts.
+    const RECORD: usize = size_of::<(u64, Arc<Publication>)>() + size_of::<Publication>();
 
     fn publication(sequence: u64, text: &str) -> Arc<Publication> {
         Arc::new(Publication { epoch: 7, sequence, ..Publication::new(Message::text(text.to_owned())) })
@@ -261,11 +275,11 @@ mod tests {
         for (sequence, text) in [(1, "1234"), (2, "1234"), (3, "12")] {
             history.push(&publication(sequence, text), sequence, &limits);
         }
-        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 10));
+        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 3 * RECORD + 10));
         other.push(&publication(1, "x"), 0, &limits);
         assert_eq!(other.behind(0).len(), 0, "nothing of another topic gives way");
         history.push(&publication(4, "123"), 4, &limits);
-        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 9));
+        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 3 * RECORD + 9));
         history.push(&publication(5, "123456"), 5, &limits);
         assert_eq!(history.behind(0).last().unwrap().sequence, 4, "it is too large to be kept");
         assert!(history.expire(103, &limits) && !history.expire(104, &limits));

@@ -1,8 +1,8 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Now, Opened, Outbox, Position, Positions, Publication,
-    RoomId, TopicPolicy,
+    Accept, Budget, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Now, Opened, Outbox, Position, Positions,
+    Publication, RoomId, TopicPolicy,
     alarms::Alarms,
     calls::{Called, Callee},
     connections::Connections,
@@ -23,6 +23,7 @@ pub struct Hub {
     counters: Arc<Counters>,
     /// Of every room that has one, as it is stored.
     alarms: Mutex<Alarms>,
+    budget: Arc<Budget>,
     /// Whoever answers calls to rooms, if the app has any.
     callee: OnceLock<Weak<dyn Callee>>,
 }
@@ -30,13 +31,14 @@ pub struct Hub {
 impl Hub {
     /// `seed` tells this run's ids and topic epochs from those of other runs.
     pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
-        let topics = Arc::new(Topics::new(limits.clone(), policy.clone(), seed));
+        let budget = Arc::new(Budget::new(limits.memory_max));
+        let topics = Arc::new(Topics::new(limits.clone(), policy.clone(), budget.clone(), seed));
         let topic_bytes_max = ROOM_CLASS_BYTES_MAX + 1 + ROOM_NAME_BYTES_MAX;
-        let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, !seed));
+        let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, budget.clone(), !seed));
         let counters = Arc::<Counters>::default();
-        let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), seed);
+        let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), budget.clone(), seed);
         let (alarms, callee) = Default::default();
-        Arc::new(Hub { limits, connections, topics, room_topics, counters, alarms, callee })
+        Arc::new(Hub { limits, connections, topics, room_topics, counters, alarms, budget, callee })
     }
 
     /// Every bound.
@@ -52,6 +54,16 @@ impl Hub {
     /// Everything that is counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// The memory of the process.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Forgets what topics keep for clients that come back, to give its memory back.
+    pub fn shed(&self) {
+        self.topics.shed();
     }
 
     /// Registers a connection that an app accepted.
@@ -101,7 +113,7 @@ impl Hub {
         if topics.len() > self.limits.follows_max {
             return Err(LimitError::TooMany);
         }
-        let outbox = Arc::new(Outbox::new(&self.limits));
+        let outbox = Outbox::in_budget(&self.limits, &self.budget);
         let id = self.connections.add_feed(&outbox)?;
         self.counters.feeds.add(1);
         let (positions, gap) = Default::default();

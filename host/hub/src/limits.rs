@@ -44,7 +44,8 @@ pub struct Limits {
     pub history_age_max: Duration,
     /// The longest message that is kept.
     pub history_message_bytes_max: usize,
-    /// Messages that all topics together keep in memory; those of rooms are in their storage.
+    /// Bytes of the publications, and of the records of them, that all topics together keep in memory; at most an eighth of `memory_max`.
+    /// Those of rooms are in their storage.
     pub history_bytes_max: usize,
     /// WebSocket connections in all; beyond it 503.
     pub connections_max: usize,
@@ -60,6 +61,10 @@ pub struct Limits {
     pub room_event_bytes_max: usize,
     /// Events that wait for one room; beyond it 503 and 1013.
     pub room_inbox_max: usize,
+    /// Bytes of the events that wait for one room; beyond it 503, 1013, or `busy` to a caller.
+    pub room_inbox_bytes_max: usize,
+    /// Bytes of the events that wait for all rooms together; beyond it 503, 1013, or `busy` to a caller.
+    pub rooms_inbox_bytes_max: usize,
     /// Payload of a call to a room, and of its answer.
     pub call_bytes_max: usize,
     /// Rooms that are awake at a time, at most a quarter of the instances: one more puts the one to sleep that was idle longest.
@@ -92,6 +97,10 @@ pub struct Limits {
     pub upload_within: Duration,
     /// Time for what a guest still does after its answer has ended, or after its client has left; then its instance is dropped.
     pub after_answer_max: Duration,
+    /// Anonymous memory of the whole process, in bytes; zero for 75 % of the memory that the machine or the control group has.
+    /// From 70 % of it idle instances and histories are dropped; from 85 % on, work that would hold memory is refused (503, 1013, or an
+    /// error to the app), and small requests are served; from 92 % on the largest connections, requests and instances are closed.
+    pub memory_max: usize,
 }
 
 impl Default for Limits {
@@ -122,6 +131,8 @@ impl Default for Limits {
             room_bytes_max: 1 << 30,
             room_event_bytes_max: 16 << 20,
             room_inbox_max: 10_000,
+            room_inbox_bytes_max: 16 << 20,
+            rooms_inbox_bytes_max: 256 << 20,
             call_bytes_max: 1 << 20,
             rooms_awake_max: 500,
             room_idle_max: Duration::from_secs(10),
@@ -138,6 +149,7 @@ impl Default for Limits {
             upload_bytes_max: 100 << 20,
             upload_within: Duration::from_secs(600),
             after_answer_max: Duration::from_secs(10),
+            memory_max: 0,
         }
     }
 }
@@ -156,6 +168,15 @@ pub const CONTROL_FRAMES_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the host reads of a form of parts without finding one: the head of a part is no longer.
 pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Headers of an answer, those that guards add included; an app that gives more has failed (500).
+pub const ANSWER_HEADERS_MAX: usize = 1000;
+
+/// Bytes of names and values of the headers that one call of an app gives.
+pub const ANSWER_HEADERS_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of the context that one guard adds to a request; a guard that adds more has failed (500).
+pub const GUARD_CONTEXT_BYTES_MAX: usize = 256 << 10;
 
 /// Ids that one call of `websockets.ids` gives.
 pub const IDS_PAGE_MAX: usize = 1000;

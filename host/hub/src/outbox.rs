@@ -1,12 +1,15 @@
 //! What is on its way to one client: a bounded queue that anyone fills and the client's own task drains.
 
-use crate::{Limits, Message, Overflow, Publication};
+use crate::{
+    Budget, Limits, Message, Overflow, Publication,
+    budget::{CONSUMER_BYTES_MIN, Charge, Consumer, Kind, OutOfMemory},
+};
 use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Waker},
 };
@@ -70,7 +73,21 @@ impl Outgoing {
             Outgoing::Close(_) => 0,
         }
     }
+
+    /// Bytes of memory that it takes here. A publication's message is shared by its followers: a large one is counted once, where it
+    /// was made.
+    fn weight(&self) -> usize {
+        let payload = match self {
+            Outgoing::Message(message) => message.len(),
+            Outgoing::Publication(publication) => publication.message.len().min(SHARED_BYTES_MAX),
+            Outgoing::Close(close) => close.reason.len(),
+        };
+        size_of::<Outgoing>() + payload
+    }
 }
+
+/// Beyond this a publication is counted once for all of its followers.
+const SHARED_BYTES_MAX: usize = 4 << 10;
 
 /// Where a drainer puts what it takes. Called under the outbox's lock: it must not come back to that.
 pub trait Sink {
@@ -128,14 +145,27 @@ pub struct Outbox {
     /// Bytes and messages that were taken out and are not yet written. Only the drainer changes them.
     in_flight_bytes: AtomicUsize,
     in_flight_messages: AtomicUsize,
+    budget: Arc<Budget>,
+    /// Something is reserved for the queue.
+    is_charged: AtomicBool,
+    /// What is reserved for the same client elsewhere.
+    beside: AtomicUsize,
+    is_registered: AtomicBool,
+    is_evicted: AtomicBool,
+    me: Weak<Outbox>,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     queue: VecDeque<Outgoing>,
     /// Of what is in the queue.
     bytes: usize,
+    /// Weight of what is in the queue, and of what was taken out and may not be written yet.
+    weight: usize,
+    /// The part of it that was taken out.
+    taken: usize,
+    charge: Charge,
     /// A close is queued, or the client is gone.
     closed: bool,
     /// Who drains, while there is nothing to drain.
@@ -143,15 +173,32 @@ struct State {
 }
 
 impl Outbox {
-    /// An empty outbox.
+    /// An empty outbox, in no budget.
     pub fn new(limits: &Limits) -> Outbox {
+        Outbox::build(limits, Arc::new(Budget::new(0)), Weak::new())
+    }
+
+    /// An empty outbox whose memory is a part of the budget.
+    pub(crate) fn in_budget(limits: &Limits, budget: &Arc<Budget>) -> Arc<Outbox> {
+        Arc::new_cyclic(|me| Outbox::build(limits, budget.clone(), me.clone()))
+    }
+
+    fn build(limits: &Limits, budget: Arc<Budget>, me: Weak<Outbox>) -> Outbox {
+        let state =
+            State { queue: VecDeque::new(), bytes: 0, weight: 0, taken: 0, charge: Charge::new(Kind::Outbox), closed: false, waker: None };
         Outbox {
             bytes_max: limits.outbox_bytes_max,
             messages_max: limits.outbox_messages_max,
             message_bytes_max: limits.message_bytes_max,
             in_flight_bytes: AtomicUsize::new(0),
             in_flight_messages: AtomicUsize::new(0),
-            state: Mutex::default(),
+            budget,
+            is_charged: AtomicBool::new(false),
+            beside: AtomicUsize::new(0),
+            is_registered: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
+            me,
+            state: Mutex::new(state),
         }
     }
 
@@ -164,10 +211,12 @@ impl Outbox {
         if state.closed {
             return Err(SendError::Closed);
         }
-        if self.is_full(&state, message.len()) {
+        let full = self.is_full(&state, message.len());
+        let outgoing = Outgoing::Message(message);
+        if full || !self.reserve(&mut state, outgoing.weight()) {
             return Err(SendError::Full);
         }
-        state.push(Outgoing::Message(message));
+        state.push(outgoing);
         Outbox::wake(state);
         Ok(())
     }
@@ -185,13 +234,14 @@ impl Outbox {
         if state.closed {
             return false;
         }
-        if self.is_full(&state, length) {
+        let weight = size_of::<Outgoing>() + length.min(SHARED_BYTES_MAX);
+        if self.is_full(&state, length) || !self.reserve(&mut state, weight) {
             match overflow {
                 Overflow::Close => state.close(true, Close::new(1013, "too slow for what it follows")),
                 Overflow::DropOldest => {
                     while self.is_full(&state, length) && state.drop_oldest_publication() {}
                     // Behind what is being written alone, the newest is kept: it replaces what it made room for.
-                    if !state.queue.is_empty() && self.is_full(&state, length) {
+                    if !state.queue.is_empty() && (self.is_full(&state, length) || !self.reserve(&mut state, weight)) {
                         return false;
                     }
                     state.push(Outgoing::Publication(publication.clone()));
@@ -220,9 +270,11 @@ impl Outbox {
         let mut state = self.state();
         state.closed = true;
         state.queue = VecDeque::new();
-        state.bytes = 0;
+        (state.bytes, state.weight, state.taken) = (0, 0, 0);
         state.waker = None;
-        self.written();
+        self.in_flight_bytes.store(0, Ordering::Relaxed);
+        self.in_flight_messages.store(0, Ordering::Relaxed);
+        self.release(&mut state);
     }
 
     /// Moves what is queued, oldest first, into `sink` as far as that has room. Until it is
@@ -250,15 +302,78 @@ impl Outbox {
     pub fn written(&self) {
         self.in_flight_bytes.store(0, Ordering::Relaxed);
         self.in_flight_messages.store(0, Ordering::Relaxed);
+        if self.is_charged.load(Ordering::Relaxed) {
+            self.release(&mut self.state());
+        }
+    }
+
+    /// Bytes that the owner queued beside the outbox, as pongs are: they count as queued until they are
+    /// [`written`](Outbox::written).
+    pub fn count_in_flight(&self, bytes: usize) {
+        self.in_flight_bytes.store(self.in_flight_bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+    }
+
+    /// Whether the client is to be dropped at once, for want of memory. Its owner is woken when that changes.
+    pub fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Relaxed)
+    }
+
+    /// As [`Charge::fit`], for memory that is held for the same client beside its outbox: all of it counts when the largest
+    /// consumers are closed.
+    pub fn charge_beside(&self, charge: &mut Charge, bytes: usize) -> Result<(), OutOfMemory> {
+        let before = charge.bytes();
+        charge.fit(&self.budget, bytes)?;
+        match charge.bytes().checked_sub(before) {
+            Some(0) => {}
+            Some(more) => {
+                let beside = self.beside.fetch_add(more, Ordering::Relaxed) + more;
+                self.register(beside);
+            }
+            None => _ = self.beside.fetch_sub(before - charge.bytes(), Ordering::Relaxed),
+        }
+        Ok(())
+    }
+
+    /// Whether so much more weight is within the budget; it is reserved then.
+    fn reserve(&self, state: &mut State, weight: usize) -> bool {
+        self.forget_written(state);
+        let fits = state.charge.fit(&self.budget, state.weight + weight).is_ok();
+        if state.charge.bytes() > 0 {
+            self.is_charged.store(true, Ordering::Relaxed);
+            self.register(state.charge.bytes());
+        }
+        fits
+    }
+
+    /// Gives back what was reserved for what has gone.
+    fn release(&self, state: &mut State) {
+        self.forget_written(state);
+        // Less than before is never refused.
+        _ = state.charge.fit(&self.budget, state.weight);
+        self.is_charged.store(state.charge.bytes() > 0, Ordering::Relaxed);
+    }
+
+    fn forget_written(&self, state: &mut State) {
+        if self.in_flight_messages.load(Ordering::Relaxed) == 0 {
+            state.weight -= std::mem::take(&mut state.taken);
+        }
+    }
+
+    fn register(&self, bytes: usize) {
+        if bytes >= CONSUMER_BYTES_MIN && !self.is_registered.swap(true, Ordering::Relaxed) {
+            self.budget.register(self.me.clone());
+        }
     }
 
     fn take_from(&self, state: &mut State, sink: &mut impl Sink) -> Taken {
         let close = state.last_close();
         let (mut bytes, mut messages) = (0, 0);
+        self.forget_written(state);
         while sink.has_room()
             && let Some(outgoing) = state.queue.pop_front()
         {
             bytes += outgoing.len();
+            state.taken += outgoing.weight();
             messages += 1;
             sink.put(outgoing);
         }
@@ -303,19 +418,37 @@ impl Outbox {
     }
 }
 
+impl Consumer for Outbox {
+    fn bytes(&self) -> usize {
+        self.state().charge.bytes() + self.beside.load(Ordering::Relaxed)
+    }
+
+    fn evict(&self) {
+        let mut state = self.state();
+        self.is_evicted.store(true, Ordering::Relaxed);
+        if !state.closed {
+            state.close(true, Close::new(1013, "the server is short of memory"));
+        }
+        Outbox::wake(state);
+    }
+}
+
 impl State {
     fn push(&mut self, outgoing: Outgoing) {
         self.bytes += outgoing.len();
+        self.weight += outgoing.weight();
         self.queue.push_back(outgoing);
     }
 
     fn close(&mut self, forget_queue: bool, close: Close) {
         if forget_queue {
             self.queue = VecDeque::new();
-            self.bytes = 0;
+            (self.bytes, self.weight) = (0, self.taken);
         }
         self.closed = true;
-        self.queue.push_back(Outgoing::Close(close));
+        let close = Outgoing::Close(close);
+        self.weight += close.weight();
+        self.queue.push_back(close);
     }
 
     fn last_close(&self) -> Option<Close> {
@@ -332,6 +465,7 @@ impl State {
         };
         if let Some(dropped) = self.queue.remove(at) {
             self.bytes -= dropped.len();
+            self.weight -= dropped.weight();
         }
         true
     }

@@ -18,6 +18,7 @@ pub(crate) struct Overlay {
     pub(crate) clear: bool,
     /// New values; none for a key that was deleted.
     pub(crate) writes: BTreeMap<String, Option<Bytes>>,
+    weight: usize,
 }
 
 impl Overlay {
@@ -33,14 +34,45 @@ impl Overlay {
         !self.clear && self.writes.is_empty()
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// Bytes that this write takes, and those of the one that it replaces.
+    pub(crate) fn cost(&self, key: &str, value: Option<&Bytes>) -> (usize, usize) {
+        (weight(key, value), self.writes.get(key).map_or(0, |old| weight(key, old.as_ref())))
+    }
+
+    /// Writes a key, or deletes it.
+    pub(crate) fn insert(&mut self, key: &str, value: Option<Bytes>) {
+        let (more, less) = self.cost(key, value.as_ref());
+        self.weight = self.weight + more - less;
+        self.writes.insert(key.to_owned(), value);
+    }
+
+    /// Deletes everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Overlay { clear: true, ..Overlay::default() };
+    }
+
     /// Adds what was written later.
     pub(crate) fn absorb(&mut self, later: Overlay) {
         if later.clear {
             *self = later;
-        } else {
-            self.writes.extend(later.writes);
+            return;
+        }
+        for (key, value) in later.writes {
+            let (more, less) = self.cost(&key, value.as_ref());
+            self.weight = self.weight + more - less;
+            self.writes.insert(key, value);
         }
     }
+}
+
+/// Bytes of memory that a write takes: the record and its strings.
+fn weight(key: &str, value: Option<&Bytes>) -> usize {
+    size_of::<(String, Option<Bytes>)>() + key.len() + value.map_or(0, Bytes::len)
 }
 
 /// A page of entries as they would be with both overlays committed, the older one first. It ends at the range's limit,

@@ -1,8 +1,11 @@
 //! One message to all who follow a topic, and what becomes of those who are too slow for it.
 
-use crate::{ConnId, LimitError, Limits, Message};
+use crate::{
+    Budget, ConnId, LimitError, Limits, Message,
+    budget::{Charge, Kind, OutOfMemory},
+};
 use bytes::Bytes;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// What happens when a follower's outbox has no room for a publication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,12 +52,26 @@ pub struct Publication {
     pub sequence: u64,
     /// As event streams carry it: kept by the first who writes it there.
     pub event_stream: OnceLock<Bytes>,
+    /// What is reserved for it if it is large: its followers share it.
+    pub charge: Charge,
 }
 
 impl Publication {
     /// A message without an event's name, to everybody.
     pub fn new(message: Message) -> Publication {
-        Publication { message, event: None, transient: false, except: None, epoch: 0, sequence: 0, event_stream: OnceLock::new() }
+        let (event_stream, charge) = (OnceLock::new(), Charge::new(Kind::Publication));
+        Publication { message, event: None, transient: false, except: None, epoch: 0, sequence: 0, event_stream, charge }
+    }
+
+    /// Bytes of memory that it takes: the record and its strings.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Publication>() + self.message.len() + self.event.as_ref().map_or(0, String::len)
+    }
+
+    /// Reserves its memory.
+    pub(crate) fn charge(&mut self, budget: &Arc<Budget>) -> Result<(), OutOfMemory> {
+        let weight = self.weight();
+        self.charge.fit(budget, weight)
     }
 
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), LimitError> {

@@ -6,6 +6,14 @@ use http::{HeaderMap, Method};
 /// Name and value of a header as an app gives it: checked by whoever writes it to a client.
 pub type Header = (String, Bytes);
 
+/// What a header takes beside its name and value.
+const FIELD_BYTES: usize = 64;
+
+/// Bytes of memory that headers take.
+pub(crate) fn headers_weight(headers: &[Header]) -> usize {
+    headers.iter().map(|(name, value)| name.len() + value.len() + FIELD_BYTES).sum()
+}
+
 /// The head of an HTTP request, after routing (WIT `types.request`).
 ///
 /// ```
@@ -51,6 +59,14 @@ impl Request {
         }
     }
 
+    /// Bytes of memory that it takes.
+    pub fn weight(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum();
+        let pairs = self.params.iter().chain(&self.context);
+        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum();
+        size_of::<Request>() + self.authority.len() + self.path.len() + self.peer.len() + headers + pairs
+    }
+
     /// The query string without its question mark, if there is one.
     pub fn query(&self) -> Option<&str> {
         self.path.split_once('?').map(|(_, query)| query)
@@ -66,4 +82,11 @@ pub struct Response {
     pub headers: Vec<Header>,
     /// Whole.
     pub body: Bytes,
+}
+
+impl Response {
+    /// Bytes of memory that it takes.
+    pub fn weight(&self) -> usize {
+        size_of::<Response>() + headers_weight(&self.headers) + self.body.len()
+    }
 }

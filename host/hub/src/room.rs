@@ -12,7 +12,7 @@ use std::{collections::VecDeque, time::Duration};
 /// `pending`: in their order, until the pause before the next try is over. At most one of each connection of the room is.
 pub(crate) struct Room<I, E> {
     phase: Phase<I>,
-    inbox: VecDeque<E>,
+    inbox: Inbox<E>,
     pending: VecDeque<E>,
     /// When pending events are tried again.
     again_at: u64,
@@ -20,6 +20,28 @@ pub(crate) struct Room<I, E> {
     /// Wakes that failed, in a row.
     failures: u32,
     closed_until: u64,
+}
+
+/// Events in the order of their coming, each with a number that only grows. One that was given up leaves its place empty.
+struct Inbox<E> {
+    events: VecDeque<Waiting<E>>,
+    next: u64,
+    /// Of those that are there.
+    count: usize,
+    bytes: usize,
+}
+
+struct Waiting<E> {
+    number: u64,
+    bytes: usize,
+    event: Option<E>,
+}
+
+/// How much may wait for a room.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InboxMax {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
 }
 
 enum Phase<I> {
@@ -56,7 +78,7 @@ impl<I, E> Default for Room<I, E> {
     fn default() -> Room<I, E> {
         Room {
             phase: Phase::Asleep,
-            inbox: VecDeque::new(),
+            inbox: Inbox { events: VecDeque::new(), next: 0, count: 0, bytes: 0 },
             pending: VecDeque::new(),
             again_at: 0,
             backoff: Backoff::default(),
@@ -67,20 +89,22 @@ impl<I, E> Default for Room<I, E> {
 }
 
 impl<I, E> Room<I, E> {
-    /// An event has come.
-    pub(crate) fn post(&mut self, event: E, inbox_max: usize, now: u64) -> Result<Posted<I>, Refused> {
+    /// An event of so many bytes has come. It gets a number.
+    pub(crate) fn post(&mut self, event: E, bytes: usize, max: InboxMax, now: u64) -> Result<(u64, Posted<I>), Refused> {
         self.check_open(now)?;
-        if self.inbox.len() >= inbox_max {
+        // One event is always taken, whatever its size.
+        let is_full = self.inbox.count >= max.events || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
+        if is_full {
             return Err(Refused::Full);
         }
-        self.inbox.push_back(event);
-        Ok(self.start())
+        let number = self.inbox.push(event, bytes);
+        Ok((number, self.start()))
     }
 
-    /// An event has come that must happen.
-    pub(crate) fn post_certain(&mut self, event: E, now: u64) -> Posted<I> {
+    /// An event of so many bytes has come that must happen.
+    pub(crate) fn post_certain(&mut self, event: E, bytes: usize, now: u64) -> Posted<I> {
         if self.pending.is_empty() && self.check_open(now).is_ok() {
-            self.inbox.push_back(event);
+            self.inbox.push(event, bytes);
             return self.start();
         }
         if self.pending.is_empty() {
@@ -115,6 +139,23 @@ impl<I, E> Room<I, E> {
         }
     }
 
+    /// The event with this number is given up, and its bytes with it; none if its turn has come.
+    pub(crate) fn give_up(&mut self, number: u64) -> Option<E> {
+        self.inbox.take(number)
+    }
+
+    /// Bytes of the events that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.inbox.bytes
+    }
+
+    /// Gives up those of the events that wait for which `is_it` says so.
+    pub(crate) fn give_up_where(&mut self, is_it: impl Fn(&E) -> bool) -> Vec<E> {
+        let numbers: Vec<u64> =
+            self.inbox.events.iter().filter(|waiting| waiting.event.as_ref().is_some_and(&is_it)).map(|waiting| waiting.number).collect();
+        numbers.into_iter().filter_map(|number| self.inbox.take(number)).collect()
+    }
+
     /// Whether the room may be woken.
     pub(crate) fn check_open(&self, now: u64) -> Result<(), Refused> {
         match self.closed_until.checked_sub(now).filter(|left| *left > 0) {
@@ -123,14 +164,21 @@ impl<I, E> Room<I, E> {
         }
     }
 
-    /// The events of the next turn, at most `max`: pending ones first, if it is time for them. If there are none, the room takes the
-    /// instance back and rests.
-    pub(crate) fn next_turn(&mut self, max: usize, instance: &mut Option<I>, now: u64) -> VecDeque<E> {
-        let mut events = VecDeque::new();
+    /// The events of the next turn, at most `max` of them and the one that makes them `bytes_max` bytes: pending ones first, if it is
+    /// time for them. If there are none, the room takes the instance back and rests.
+    pub(crate) fn next_turn(&mut self, max: usize, bytes_max: usize, instance: &mut Option<I>, now: u64) -> Vec<E> {
+        let mut events = Vec::new();
         if self.again_at <= now {
             events.extend(self.pending.drain(..self.pending.len().min(max)));
         }
-        events.extend(self.inbox.drain(..self.inbox.len().min(max - events.len())));
+        let mut bytes = 0;
+        while events.len() < max
+            && bytes < bytes_max
+            && let Some((event, size)) = self.inbox.pop()
+        {
+            events.push(event);
+            bytes += size;
+        }
         if events.is_empty() {
             self.phase = match instance.take() {
                 Some(instance) => Phase::Awake { instance, since: now },
@@ -194,6 +242,38 @@ impl<I, E> Room<I, E> {
     }
 }
 
+impl<E> Inbox<E> {
+    fn push(&mut self, event: E, bytes: usize) -> u64 {
+        let number = self.next;
+        self.events.push_back(Waiting { number, bytes, event: Some(event) });
+        (self.next, self.count, self.bytes) = (number + 1, self.count + 1, self.bytes + bytes);
+        number
+    }
+
+    fn pop(&mut self) -> Option<(E, usize)> {
+        while let Some(Waiting { bytes, event, .. }) = self.events.pop_front() {
+            if let Some(event) = event {
+                (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
+                return Some((event, bytes));
+            }
+        }
+        // What one burst took is not kept.
+        self.events = VecDeque::new();
+        None
+    }
+
+    fn take(&mut self, number: u64) -> Option<E> {
+        let at = self.events.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
+        let (event, bytes) = (self.events[at].event.take()?, self.events[at].bytes);
+        (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
+        // Empty places are less than half, so that they need no bound of their own.
+        if self.events.len() > 2 * self.count + 16 {
+            self.events.retain(|waiting| waiting.event.is_some());
+        }
+        Some(event)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,34 +281,39 @@ mod tests {
     type Tea = Room<&'static str, u32>;
 
     fn turn(room: &mut Tea, instance: &mut Option<&'static str>) -> Vec<u32> {
-        room.next_turn(2, instance, 100).into()
+        room.next_turn(2, 100, instance, 100)
+    }
+
+    /// Posts an event of ten bytes to a room with a place for so many.
+    fn post(room: &mut Tea, event: u32, events: usize, now: u64) -> Result<Posted<&'static str>, Refused> {
+        room.post(event, 10, InboxMax { events, bytes: 1000 }, now).map(|(_, posted)| posted)
     }
 
     #[test]
     fn events_of_one_room_wait_for_the_turn_that_runs() {
         let mut room = Tea::default();
-        assert_eq!(room.post(1, 9, 0), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 1, 9, 0), Ok(Posted::Start(None)));
         for event in [2, 3] {
-            assert_eq!(room.post(event, 9, 0), Ok(Posted::Queued));
+            assert_eq!(post(&mut room, event, 9, 0), Ok(Posted::Queued));
         }
         let mut instance = Some("one");
         assert_eq!((turn(&mut room, &mut instance), turn(&mut room, &mut instance)), (vec![1, 2], vec![3]));
         assert_eq!(room.sleep(), None, "it runs");
         assert_eq!((turn(&mut room, &mut instance), instance), (vec![], None));
         assert_eq!(room.idle_since(), Some(100));
-        assert_eq!(room.post(4, 9, 0), Ok(Posted::Start(Some("one"))));
+        assert_eq!(post(&mut room, 4, 9, 0), Ok(Posted::Start(Some("one"))));
     }
 
     #[test]
     fn a_room_that_sleeps_leaves_nothing_behind() {
         let mut room = Tea::default();
-        room.post(1, 9, 0).unwrap();
+        post(&mut room, 1, 9, 0).unwrap();
         let mut instance = Some("one");
         while !turn(&mut room, &mut instance).is_empty() {}
         assert!(!room.is_blank(100) && room.is_awake());
         assert_eq!((room.sleep(), room.sleep()), (Some("one"), None));
         assert!(room.is_blank(100) && !room.is_awake());
-        assert_eq!(room.post(2, 9, 100), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 2, 9, 100), Ok(Posted::Start(None)));
     }
 
     #[test]
@@ -239,56 +324,84 @@ mod tests {
             assert_eq!(room.check_open(1000), Ok(()));
         }
         room.handle_wake(false, 1000);
-        assert_eq!(room.post(1, 9, 1000), Err(Refused::Closed(Duration::from_secs(30))));
-        assert_eq!(room.post(1, 9, 30_999), Err(Refused::Closed(Duration::from_millis(1))));
+        assert_eq!(post(&mut room, 1, 9, 1000), Err(Refused::Closed(Duration::from_secs(30))));
+        assert_eq!(post(&mut room, 1, 9, 30_999), Err(Refused::Closed(Duration::from_millis(1))));
         assert!(!room.is_blank(30_999));
-        assert_eq!(room.post(1, 9, 31_000), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 1, 9, 31_000), Ok(Posted::Start(None)));
     }
 
     #[test]
     fn an_event_that_must_happen_is_taken_by_a_room_that_is_full_or_closed() {
         let mut room = Tea::default();
-        assert_eq!(room.post(1, 1, 0), Ok(Posted::Start(None)));
-        assert_eq!((room.post(2, 1, 0), room.post_certain(3, 0)), (Err(Refused::Full), Posted::Queued));
+        assert_eq!(post(&mut room, 1, 1, 0), Ok(Posted::Start(None)));
+        assert_eq!((post(&mut room, 2, 1, 0), room.post_certain(3, 10, 0)), (Err(Refused::Full), Posted::Queued));
         let mut instance = None;
         assert_eq!(turn(&mut room, &mut instance), [1, 3]);
         (0..5).for_each(|_| room.handle_wake(false, 100));
         let reopens = 100 + 30_000;
         assert_eq!(room.put_back([3].into_iter(), 100), (reopens, true));
-        assert_eq!(room.post_certain(4, 100), Posted::Pending(reopens));
+        assert_eq!(room.post_certain(4, 10, 100), Posted::Pending(reopens));
         assert_eq!(turn(&mut room, &mut instance), [], "it rests");
         assert_eq!((room.resume(100), room.is_blank(reopens)), (None, false));
         assert_eq!((room.resume(reopens), room.resume(reopens)), (Some(Posted::Start(None)), None));
-        assert_eq!(room.next_turn(9, &mut instance, reopens), [3, 4]);
+        assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), [3, 4]);
         room.handle_delivery();
-        assert_eq!(room.next_turn(9, &mut instance, reopens), []);
+        assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), []);
         assert_eq!((room.resume(reopens), room.is_blank(reopens)), (None, true), "nothing of it is left");
     }
 
     #[test]
     fn pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them() {
         let (mut room, mut instance, mut now) = (Tea::default(), None, 0);
-        room.post_certain(1, now);
+        room.post_certain(1, 10, now);
         for pause in [250, 500, 1000] {
-            assert_eq!(room.next_turn(9, &mut instance, now), [1]);
+            assert_eq!(room.next_turn(9, 1000, &mut instance, now), [1]);
             let (again, is_first) = room.put_back([1].into_iter(), now);
             assert_eq!((again, is_first), (now + pause, pause == 250));
-            assert_eq!(room.post(7, 9, now), Ok(Posted::Queued));
-            assert_eq!((room.next_turn(9, &mut instance, now), room.next_turn(9, &mut instance, now)), ([7].into(), [].into()));
+            assert_eq!(post(&mut room, 7, 9, now), Ok(Posted::Queued));
+            assert_eq!((room.next_turn(9, 1000, &mut instance, now), room.next_turn(9, 1000, &mut instance, now)), ([7].into(), [].into()));
             now = again;
             assert_eq!((room.resume(now - 1), room.resume(now)), (None, Some(Posted::Start(None))));
         }
         // As soon as the room wakes, they are next.
         room.put_back([].into_iter(), now);
         room.handle_wake(true, now);
-        assert_eq!(room.next_turn(9, &mut instance, now), [1]);
+        assert_eq!(room.next_turn(9, 1000, &mut instance, now), [1]);
     }
 
     #[test]
     fn one_event_too_many_is_refused() {
         let mut room = Tea::default();
-        assert_eq!(room.post(1, 2, 0), Ok(Posted::Start(None)));
-        assert_eq!(room.post(2, 2, 0), Ok(Posted::Queued));
-        assert_eq!(room.post(3, 2, 0), Err(Refused::Full));
+        assert_eq!(post(&mut room, 1, 2, 0), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 2, 2, 0), Ok(Posted::Queued));
+        assert_eq!(post(&mut room, 3, 2, 0), Err(Refused::Full));
+    }
+
+    #[test]
+    fn bytes_that_wait_are_bounded_and_one_event_is_always_taken() {
+        let max = InboxMax { events: 9, bytes: 100 };
+        let mut room = Tea::default();
+        let mut posted = |event, bytes| room.post(event, bytes, max, 0).is_ok();
+        assert_eq!([posted(1, 500), posted(2, 1)], [true, false]);
+        assert_eq!((room.next_turn(9, 1, &mut None, 0), room.waiting_bytes()), (vec![1], 0));
+        let mut posted = |event, bytes| room.post(event, bytes, max, 0).is_ok();
+        assert_eq!([posted(3, 60), posted(4, 41), posted(5, 40)], [true, false, true]);
+        assert_eq!(room.next_turn(9, 60, &mut None, 0), vec![3], "a turn has a bound of bytes too");
+        assert_eq!(room.next_turn(9, 60, &mut None, 0), [5]);
+    }
+
+    #[test]
+    fn an_event_that_is_given_up_takes_its_bytes_with_it_and_the_others_keep_their_order() {
+        let max = InboxMax { events: 1000, bytes: 1_000_000 };
+        let mut room = Tea::default();
+        let numbers: Vec<u64> = (0..100).map(|event| room.post(event, 10, max, 0).unwrap().0).collect();
+        for number in &numbers[..90] {
+            assert!(room.give_up(*number).is_some());
+            assert_eq!(room.give_up(*number), None, "once");
+        }
+        assert_eq!((room.waiting_bytes(), room.inbox.events.len() <= 36), (100, true));
+        assert_eq!(room.give_up_where(|event| event % 2 == 0).len(), 5);
+        assert_eq!(room.next_turn(99, 1000, &mut None, 0), [91, 93, 95, 97, 99]);
+        assert_eq!((room.next_turn(99, 1000, &mut None, 0), room.give_up(numbers[99])), (vec![], None));
     }
 }

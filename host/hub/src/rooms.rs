@@ -1,26 +1,34 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Now, Positions, RoomId, Transaction,
+    App, Budget, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Now, Positions, RoomId, Transaction,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
+    budget::{CONSUMER_BYTES_MIN, Consumer, Kind},
     calls::{Called, Callee},
     effects::Slot,
     limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX},
-    room::{Posted, Refused, Room},
+    room::{InboxMax, Posted, Refused, Room},
 };
 use bytes::Bytes;
 use std::{
     collections::{BTreeSet, HashMap},
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
-    task::Poll,
+    sync::{
+        Arc, Mutex, MutexGuard, RwLock, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 use tokio::sync::oneshot;
 
 /// Events that one commit is for, at most.
 const TURN_EVENTS_MAX: usize = 256;
+
+/// Bytes of events with which a turn ends.
+const TURN_BYTES: usize = 4 << 20;
 
 /// Runs a task to its end, on whatever thread: what takes a room's turns must not end with the client that began them.
 pub type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -49,6 +57,7 @@ struct Live {
     /// As long as the room is awake, it is there also without connections.
     _automatic: Arc<Automatic>,
     room: Mutex<Room<Awake, Waiting>>,
+    is_consumer: AtomicBool,
 }
 
 /// One version of the app: its code, and what it asked the host to mount.
@@ -75,18 +84,50 @@ struct Waiting {
     /// The version whose routes the event's request was matched with; none for events without a request.
     version: Option<Arc<Version>>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
+    held: Held,
+}
+
+/// What is reserved for an event that waits.
+struct Held {
+    budget: Arc<Budget>,
+    bytes: usize,
+}
+
+impl Held {
+    /// Refused beyond `max` bytes of all rooms together, and if there is no memory for it.
+    fn reserve(budget: &Arc<Budget>, bytes: usize, max: usize) -> Result<Held, Fault> {
+        if budget.reserved_for(Kind::Inbox) + bytes > max || budget.reserve(Kind::Inbox, bytes).is_err() {
+            return Err(Fault::Busy);
+        }
+        Ok(Held { budget: budget.clone(), bytes })
+    }
+
+    fn force(budget: &Arc<Budget>, bytes: usize) -> Held {
+        budget.add(Kind::Inbox, bytes);
+        Held { budget: budget.clone(), bytes }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.budget.give_back(Kind::Inbox, self.bytes);
+    }
+}
+
+/// Whether the event has to be handed to the app, however often that has to be tried.
+fn is_certain(event: &RoomEvent) -> bool {
+    matches!(event, RoomEvent::Close(..))
 }
 
 impl Waiting {
     /// Whether whoever asked has gone and nothing has to happen for it. Events of a connection and alarms happen all the same.
     fn is_given_up(&self) -> bool {
-        use RoomEvent::{Call, Handle, Subscribe, Upgrade};
-        self.reply.is_closed() && matches!(self.event, Handle(..) | Upgrade(..) | Subscribe(..) | Call(_))
+        self.reply.is_closed() && self.event.can_be_given_up()
     }
 
     /// Whether the event has to be handed to the app, however often that has to be tried.
     fn is_certain(&self) -> bool {
-        matches!(self.event, RoomEvent::Close(..))
+        is_certain(&self.event)
     }
 }
 
@@ -96,6 +137,8 @@ struct Turn<'a> {
     instance: &'a mut Option<Awake>,
     transaction: Transaction,
     done: Vec<Done>,
+    /// Bytes of their answers.
+    answers: usize,
     /// Events that must happen and could not be handed over, by their place in the turn.
     pending: Vec<(usize, Waiting)>,
     /// Why the host can't run events of the room: the other events of the turn need not find that out one by one.
@@ -115,7 +158,7 @@ struct Done {
     /// Where the feed is found that the event admitted.
     feed: Option<Arc<Slot>>,
     /// The event once more, if it must happen.
-    again: Option<RoomEvent>,
+    again: Option<(RoomEvent, Held)>,
     version: Option<Arc<Version>>,
     /// The connection that the event opened.
     opened: Option<Opened>,
@@ -188,6 +231,12 @@ impl Rooms {
         self.sleep_where(|_| true);
     }
 
+    /// Puts every room to sleep that has had no event for so long, to give its memory back.
+    pub fn shed(&self, idle: Duration) {
+        let (now, idle) = (self.now(), idle.as_millis() as u64);
+        self.sleep_where(|since| since + idle <= now);
+    }
+
     /// When the next alarm is due, in Unix milliseconds if the wall clock is not set until then.
     pub fn next_alarm(&self) -> Option<u64> {
         self.hub.alarms().next(self.hub.now())
@@ -256,38 +305,47 @@ impl Rooms {
         self.current().is_some_and(|version| version.has_class(class))
     }
 
-    pub(crate) fn post(
-        &self,
-        id: &RoomId,
-        event: RoomEvent,
-        version: Option<&Arc<Version>>,
-    ) -> Result<oneshot::Receiver<Result<RoomAnswer, Fault>>, Fault> {
+    pub(crate) fn post(&self, id: &RoomId, event: RoomEvent, version: Option<&Arc<Version>>) -> Result<Outcome, Fault> {
         let (reply, outcome) = oneshot::channel();
+        let (bytes, can_be_given_up, limits) = (event.weight(), event.can_be_given_up(), self.hub.limits());
+        let held = match is_certain(&event) {
+            true => Held::force(self.hub.budget(), bytes),
+            false => Held::reserve(self.hub.budget(), bytes, limits.rooms_inbox_bytes_max)?,
+        };
         // The room is found and gets its event under one lock: it can't be forgotten in between.
         let mut rooms = self.live();
         let live = match rooms.get(id) {
             Some(live) => live.clone(),
             None => {
                 let _automatic = self.hub.connections().automatic_of(id);
-                let live = Arc::new(Live { id: id.clone(), _automatic, room: Mutex::default() });
+                let (room, is_consumer) = Default::default();
+                let live = Arc::new(Live { id: id.clone(), _automatic, room, is_consumer });
                 rooms.insert(id.clone(), live.clone());
                 live
             }
         };
-        let waiting = Waiting { event, version: version.cloned(), reply };
-        let posted = match waiting.is_certain() {
-            true => Ok(live.room().post_certain(waiting, self.now())),
-            false => live.room().post(waiting, self.hub.limits().room_inbox_max, self.now()),
+        let max = InboxMax { events: limits.room_inbox_max, bytes: limits.room_inbox_bytes_max };
+        let waiting = Waiting { event, version: version.cloned(), reply, held };
+        let (posted, bytes) = {
+            let mut room = live.room();
+            let posted = match waiting.is_certain() {
+                true => Ok((0, room.post_certain(waiting, bytes, self.now()))),
+                false => room.post(waiting, bytes, max, self.now()),
+            };
+            (posted, room.waiting_bytes())
         };
         drop(rooms);
+        live.register(self.hub.budget(), bytes);
+        let (number, posted) = posted.map_err(|refused| match refused {
+            Refused::Full => Fault::Busy,
+            Refused::Closed(wait) => Fault::Closed(wait),
+        })?;
         match posted {
-            Ok(Posted::Queued) => {}
-            Ok(Posted::Start(instance)) => self.start(live, instance),
-            Ok(Posted::Pending(at)) => self.retry_at(at, id),
-            Err(Refused::Full) => return Err(Fault::Busy),
-            Err(Refused::Closed(wait)) => return Err(Fault::Closed(wait)),
+            Posted::Queued => {}
+            Posted::Start(instance) => self.start(live.clone(), instance),
+            Posted::Pending(at) => self.retry_at(at, id),
         }
-        Ok(outcome)
+        Ok(Outcome { outcome, waits: can_be_given_up.then_some((live, number)) })
     }
 
     fn start(&self, live: Arc<Live>, instance: Option<Awake>) {
@@ -297,7 +355,7 @@ impl Rooms {
 
     async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Awake>) {
         loop {
-            let waiting = live.room().next_turn(TURN_EVENTS_MAX, &mut instance, self.now());
+            let waiting = live.room().next_turn(TURN_EVENTS_MAX, TURN_BYTES, &mut instance, self.now());
             if waiting.is_empty() {
                 return;
             }
@@ -318,6 +376,7 @@ impl Rooms {
             instance,
             transaction: Transaction::new(self.hub.clone(), self.engine.clone(), live.id.clone()),
             done: Vec::new(),
+            answers: 0,
             pending: Vec::new(),
             unreachable,
             version: None,
@@ -328,8 +387,9 @@ impl Rooms {
                 continue;
             }
             self.take_event(&mut turn, place, waiting).await;
-            if turn.transaction.is_heavy() {
+            if turn.transaction.is_heavy(turn.answers) {
                 self.settle(&mut turn).await;
+                turn.answers = 0;
             }
         }
         self.settle(&mut turn).await;
@@ -341,7 +401,7 @@ impl Rooms {
         turn.transaction.finish().await;
         let again = waiting.is_certain().then(|| waiting.event.clone());
         let is_alarm = matches!(waiting.event, RoomEvent::Alarm(_));
-        let Waiting { event, version, reply } = waiting;
+        let Waiting { event, version, reply, held } = waiting;
         let conn = if let RoomEvent::Open(conn, _) = &event { Some(conn.clone()) } else { None };
         (turn.called, turn.version) = (false, version.clone());
         let first = turn.transaction.number();
@@ -352,9 +412,11 @@ impl Rooms {
         match (&outcome, again) {
             (Err(fault), Some(event)) if fault.is_of_host() || !turn.called => {
                 tracing::debug!(room = %turn.live.id, "an event has to wait: {fault}");
-                turn.pending.push((place, Waiting { event, version, reply }));
+                turn.pending.push((place, Waiting { event, version, reply, held }));
             }
             (_, again) => {
+                turn.answers += outcome.as_ref().map_or(0, RoomAnswer::weight);
+                let again = again.map(|event| (event, held));
                 let number = turn.transaction.number();
                 let has_flushed = number != first && turn.transaction.outcome(first).is_ok();
                 let commit = (!has_flushed || !turn.transaction.is_clean()).then_some(number);
@@ -381,8 +443,8 @@ impl Rooms {
             let outcome = match (failure, outcome, again) {
                 (Some(error), Ok(_), again) => {
                     failures.push(error.clone());
-                    if let Some(event) = again {
-                        turn.pending.push((place, Waiting { event, version, reply }));
+                    if let Some((event, held)) = again {
+                        turn.pending.push((place, Waiting { event, version, reply, held }));
                         continue;
                     }
                     self.hub.counters().faults.add(1);
@@ -576,10 +638,13 @@ impl Rooms {
 
     /// An answer that is too long is none, before anything happens.
     fn check_answer(&self, answer: RoomAnswer) -> Result<RoomAnswer, Fault> {
-        let max = self.hub.limits().call_bytes_max;
+        let (weight, limits) = (answer.weight(), self.hub.limits());
         match &answer {
-            RoomAnswer::Called(Ok(bytes)) if bytes.len() > max => {
-                Err(Fault::Answer(format!("{} bytes to a call: at most {max}", bytes.len())))
+            RoomAnswer::Called(_) if weight > limits.call_bytes_max => {
+                Err(Fault::Answer(format!("{weight} bytes to a call: at most {}", limits.call_bytes_max)))
+            }
+            _ if weight > limits.room_event_bytes_max => {
+                Err(Fault::Answer(format!("{weight} bytes in the answer to one event: at most {}", limits.room_event_bytes_max)))
             }
             _ => Ok(answer),
         }
@@ -637,6 +702,31 @@ impl Rooms {
 
     fn retries(&self) -> MutexGuard<'_, BTreeSet<(u64, RoomId)>> {
         self.retries.lock().expect("nothing panics while it holds the retries")
+    }
+}
+
+/// The outcome of an event that was posted. Dropping it gives the event up, if it waits and is one that can be given up: what it holds
+/// is dropped now, not when its turn comes.
+pub(crate) struct Outcome {
+    outcome: oneshot::Receiver<Result<RoomAnswer, Fault>>,
+    waits: Option<(Arc<Live>, u64)>,
+}
+
+impl Future for Outcome {
+    type Output = Result<Result<RoomAnswer, Fault>, oneshot::error::RecvError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
+        self.waits = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        let Some((live, number)) = self.waits.take() else { return };
+        let given_up = live.room().give_up(number);
+        drop(given_up); // outside of the lock
     }
 }
 
@@ -701,7 +791,29 @@ async fn yield_once() {
 }
 
 impl Live {
+    /// From the first large inbox on, the room is one of the consumers of memory.
+    fn register(self: &Arc<Live>, budget: &Budget, waiting: usize) {
+        if waiting >= CONSUMER_BYTES_MIN && !self.is_consumer.swap(true, Relaxed) {
+            let me: Weak<Live> = Arc::downgrade(self);
+            budget.register(me);
+        }
+    }
+
     fn room(&self) -> MutexGuard<'_, Room<Awake, Waiting>> {
         self.room.lock().expect("nothing panics while it holds a room")
+    }
+}
+
+/// What waits for the room. For want of memory requests and calls that wait are answered as if the room had been busy.
+impl Consumer for Live {
+    fn bytes(&self) -> usize {
+        self.room().waiting_bytes()
+    }
+
+    fn evict(&self) {
+        let refused = self.room().give_up_where(|waiting| waiting.event.can_be_given_up());
+        for Waiting { reply, .. } in refused {
+            _ = reply.send(Err(Fault::Busy));
+        }
     }
 }

@@ -116,18 +116,24 @@ impl Scope {
         }
     }
 
-    /// Undoes [`follow`](Scope::follow).
-    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) {
+    /// Undoes [`follow`](Scope::follow). It is refused if a room's event does too much.
+    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
         match self {
-            Scope::App(_) => conn.unfollow(topic),
+            Scope::App(_) => {
+                conn.unfollow(topic);
+                Ok(())
+            }
             Scope::Room(transaction) => transaction.unfollow(conn, topic),
         }
     }
 
     /// Sets what answers for the connections that are in no room, or for the room's.
-    pub fn set_auto_response(&self, response: Option<AutoResponse>) {
+    pub fn set_auto_response(&self, response: Option<AutoResponse>) -> Result<(), LimitError> {
         match self {
-            Scope::App(hub) => hub.connections().set_auto_response(response),
+            Scope::App(hub) => {
+                hub.connections().set_auto_response(response);
+                Ok(())
+            }
             Scope::Room(transaction) => transaction.set_auto_response(response),
         }
     }

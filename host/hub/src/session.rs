@@ -23,6 +23,8 @@ pub struct Session {
     times: Times,
     inbox: Vec<Message>,
     inbox_bytes: usize,
+    /// Bytes of the messages that the running call has.
+    calling_bytes: usize,
     inbox_bytes_max: usize,
     inbox_messages_max: usize,
     phase: Phase,
@@ -128,6 +130,7 @@ impl Session {
             },
             inbox: Vec::new(),
             inbox_bytes: 0,
+            calling_bytes: 0,
             inbox_bytes_max: limits.inbox_bytes_max,
             inbox_messages_max: limits.inbox_messages_max,
             phase: Phase::Open,
@@ -273,6 +276,7 @@ impl Session {
     /// After a fault the messages that wait are forgotten, and the owner closes with 1011.
     pub fn handle_returned(&mut self, well: bool) {
         self.calling = false;
+        self.calling_bytes = 0;
         if !well {
             self.inbox = Vec::new();
             self.inbox_bytes = 0;
@@ -295,7 +299,7 @@ impl Session {
             return Some(Event::Open);
         }
         if !self.inbox.is_empty() {
-            self.inbox_bytes = 0;
+            self.calling_bytes = mem::take(&mut self.inbox_bytes);
             return Some(Event::Messages(mem::take(&mut self.inbox)));
         }
         if !matches!(self.phase, Phase::Ended(_)) {
@@ -305,6 +309,11 @@ impl Session {
             Phase::Ended(info) if self.opening == Opening::Done => Some(Event::Close(info)),
             _ => None,
         }
+    }
+
+    /// Bytes of the messages that wait for the app, or that its running call has.
+    pub fn held_bytes(&self) -> usize {
+        self.inbox_bytes + self.calling_bytes
     }
 
     /// Whether there is room for what the client sends. One message is always taken.

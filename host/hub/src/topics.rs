@@ -1,7 +1,7 @@
 //! Publish and follow: a publication is made once and shared by every follower's outbox.
 
 use crate::{
-    ConnId, Followed, LimitError, Limits, Now, Outbox, Overflow, Position, Positions, Publication, TopicPolicy,
+    Budget, ConnId, Followed, LimitError, Limits, Now, Outbox, Overflow, Position, Positions, Publication, TopicPolicy,
     history::{self, History, Missed},
     now::Latest,
 };
@@ -16,6 +16,9 @@ use std::{
 /// Milliseconds between two looks at what is too old to be kept.
 const SWEEP_EVERY: u64 = 10_000;
 
+/// Histories have at most this part of `memory_max`, whatever `history_bytes_max` is.
+const HISTORY_PART: usize = 8;
+
 /// All topics by name. One without followers is kept for its numbers until there are too many.
 pub struct Topics {
     limits: Limits,
@@ -27,6 +30,7 @@ pub struct Topics {
     swept: AtomicU64,
     /// Bytes that all topics keep.
     kept: Arc<AtomicUsize>,
+    budget: Arc<Budget>,
     /// Held only to look a topic up; each topic has its own lock for its followers.
     topics: Mutex<Names>,
 }
@@ -51,9 +55,23 @@ struct Followers {
 }
 
 impl Topics {
-    pub(crate) fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Topics {
+    pub(crate) fn new(mut limits: Limits, policy: TopicPolicy, budget: Arc<Budget>, seed: u64) -> Topics {
+        if limits.memory_max > 0 {
+            limits.history_bytes_max = limits.history_bytes_max.min(limits.memory_max / HISTORY_PART);
+        }
         let (now, swept, kept, topics) = Default::default();
-        Topics { limits, policy, seed, now, swept, kept, topics }
+        Topics { limits, policy, seed, now, swept, kept, budget, topics }
+    }
+
+    /// Forgets what is kept of every topic. A client that comes back learns of a gap.
+    pub(crate) fn shed(&self) {
+        if self.kept.load(Ordering::Relaxed) > 0 {
+            self.all().iter().for_each(|topic| topic.followers().history.clear());
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Topic>> {
+        self.names().by_name.values().cloned().collect()
     }
 
     /// Advances the time to `now`, and forgets what is too old.
@@ -63,8 +81,7 @@ impl Topics {
             return;
         }
         self.swept.store(now.monotonic, Ordering::Relaxed);
-        let topics: Vec<Arc<Topic>> = self.names().by_name.values().cloned().collect();
-        for topic in topics {
+        for topic in self.all() {
             topic.followers().history.expire(now.wall, &self.limits);
         }
     }
@@ -127,6 +144,7 @@ impl Topics {
     /// The publication's number, and how many outboxes took it.
     pub(crate) fn publish(&self, name: &str, mut publication: Publication) -> Result<(u64, u64), LimitError> {
         publication.check(&self.limits)?;
+        publication.charge(&self.budget)?;
         let topic = self.topic(&mut self.names(), name)?;
         let mut followers = topic.followers();
         if publication.transient {

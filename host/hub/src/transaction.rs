@@ -5,12 +5,14 @@ use crate::{
     Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError, Message, Position, Positions, Publication,
     RoomId, SendError, Stored,
     alarms::pause,
+    budget::{Charge, Kind},
     calls::Called,
-    effects::Effects,
+    effects::{self, Allowance, Effects},
     history::{self, Missed},
     limits::{ALARM_ATTEMPTS_MAX, IDS_PAGE_MAX},
     overlay::{self, Overlay},
     storage::{Commit, Logged, Range, behind_prefix},
+    topics::check_name,
 };
 use bytes::Bytes;
 use std::{
@@ -43,7 +45,6 @@ pub struct Transaction {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
     /// As the engine has it, once it was asked.
     stored: Option<Stored>,
@@ -52,6 +53,8 @@ struct State {
     kept: Part,
     event: Part,
     flushes: u64,
+    /// Of `kept` and `event`.
+    charge: Charge,
     /// The commit that has begun and whose outcome nobody has taken yet.
     committing: Option<Committing>,
     /// Commits that have begun: what is kept now is of the next one.
@@ -82,7 +85,7 @@ struct Part {
     numbered: u64,
     /// Connections that came with the event that runs.
     joined: Vec<ConnId>,
-    /// Bytes of writes, messages and publications.
+    /// Bytes of memory that everything takes that is kept here until the commit.
     weight: usize,
 }
 
@@ -95,7 +98,7 @@ pub enum StorageError {
     Value(usize),
     /// The room would hold more than this many bytes.
     Room(usize),
-    /// One event would write and send more than this many bytes: commit in between, by `flush`.
+    /// One event would write and send more than this many bytes: commit in between, by `flush`. Also if the host has no memory for it.
     Event(usize),
     /// The engine failed; that ends the event.
     Engine(EngineError),
@@ -125,7 +128,10 @@ impl From<EngineError> for StorageError {
 impl Transaction {
     /// Nothing has happened yet.
     pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, room: RoomId) -> Transaction {
-        Transaction { hub, engine, room, state: Arc::default() }
+        let (stored, base, kept, event, flushes, committing, commits, failed) = Default::default();
+        let charge = Charge::new(Kind::Transaction);
+        let state = State { stored, base, kept, event, flushes, charge, committing, commits, failed };
+        Transaction { hub, engine, room, state: Arc::new(Mutex::new(state)) }
     }
 
     /// Whose it is.
@@ -147,27 +153,23 @@ impl Transaction {
         if value.len() > limits.room_value_bytes_max {
             return Err(StorageError::Value(limits.room_value_bytes_max));
         }
-        let (mut state, weight) = (self.state(), key.len() + value.len());
-        if state.event.weight + weight > limits.room_event_bytes_max {
-            return Err(StorageError::Event(limits.room_event_bytes_max));
-        }
+        let (mut state, size) = (self.state(), key.len() + value.len());
         let before = self.value(&state, key)?.map_or(0, |old| key.len() + old.len());
-        let grown = weight as i64 - before as i64;
+        let grown = size as i64 - before as i64;
         if grown > 0 && self.bytes(&mut state)? + grown > limits.room_bytes_max as i64 {
             return Err(StorageError::Room(limits.room_bytes_max));
         }
-        state.event.weight += weight;
+        self.write(&mut state, key, Some(value))?;
         state.event.bytes += grown;
-        state.event.overlay.writes.insert(key.to_owned(), Some(value));
         Ok(())
     }
 
-    /// Deletes a key; whether it was there.
-    pub fn delete(&self, key: &str) -> Result<bool, EngineError> {
+    /// Deletes a key; whether it was there. It is refused if the event does too much.
+    pub fn delete(&self, key: &str) -> Result<bool, StorageError> {
         let mut state = self.state();
         let Some(old) = self.value(&state, key)? else { return Ok(false) };
+        self.write(&mut state, key, None)?;
         state.event.bytes -= (key.len() + old.len()) as i64;
-        state.event.overlay.writes.insert(key.to_owned(), None);
         Ok(true)
     }
 
@@ -175,8 +177,25 @@ impl Transaction {
     pub fn clear(&self) -> Result<(), EngineError> {
         let mut state = self.state();
         state.event.bytes -= self.bytes(&mut state)?;
-        state.event.overlay.absorb(Overlay { clear: true, ..Overlay::default() });
+        state.event.weight -= state.event.overlay.weight();
+        state.event.overlay.clear();
         Ok(())
+    }
+
+    fn write(&self, state: &mut State, key: &str, value: Option<Bytes>) -> Result<(), StorageError> {
+        let (more, less) = state.event.overlay.cost(key, value.as_ref());
+        let (mut allowance, ..) = self.allowance(state);
+        let refused = |_| StorageError::Event(self.hub.limits().room_event_bytes_max);
+        allowance.admit(more, less).map_err(refused)?;
+        state.event.overlay.insert(key, value);
+        Ok(())
+    }
+
+    /// What bounds the event that runs, what it did, and what those before it did.
+    fn allowance<'a>(&'a self, state: &'a mut State) -> (Allowance<'a>, &'a mut Effects, &'a Effects) {
+        let State { kept, event, charge, .. } = state;
+        let (max, budget) = (self.hub.limits().room_event_bytes_max, self.hub.budget());
+        (Allowance { weight: &mut event.weight, kept: kept.weight, max, budget, charge }, &mut event.effects, &kept.effects)
     }
 
     /// A page of entries in the order of their keys: it ends at the range's limit, at 1,000 entries, or with the entry
@@ -261,9 +280,8 @@ impl Transaction {
     /// Sends a message to one connection.
     pub fn send(&self, conn: &Arc<Conn>, message: Message) -> Result<(), SendError> {
         let mut state = self.state();
-        let state = &mut *state;
-        state.event.weigh(message.len(), self.hub.limits().room_event_bytes_max).map_err(|_| SendError::Full)?;
-        state.event.effects.send(conn, message, self.hub.limits(), &state.kept.effects)
+        let (mut allowance, effects, earlier) = self.allowance(&mut state);
+        effects.send(conn, message, self.hub.limits(), earlier, &mut allowance)
     }
 
     /// Bytes queued towards a connection, those of this room's events included.
@@ -274,7 +292,9 @@ impl Transaction {
 
     /// Closes behind what is sent.
     pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
-        self.state().event.effects.close(conn, code, reason)
+        let mut state = self.state();
+        let (mut allowance, effects, earlier) = self.allowance(&mut state);
+        effects.close(conn, code, reason, earlier, &mut allowance)
     }
 
     /// The connection's attachment.
@@ -286,7 +306,9 @@ impl Transaction {
 
     /// Replaces the attachment.
     pub fn set_attachment(&self, conn: &Arc<Conn>, value: Bytes) -> Result<(), LimitError> {
-        self.state().event.effects.set_attachment(conn, value, self.hub.limits())
+        let mut state = self.state();
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.set_attachment(conn, value, self.hub.limits(), &mut allowance)
     }
 
     /// The connection's tags.
@@ -298,43 +320,52 @@ impl Transaction {
 
     /// Replaces the tags.
     pub fn set_tags(&self, conn: &Arc<Conn>, tags: Vec<String>) -> Result<(), LimitError> {
-        self.state().event.effects.set_tags(conn, tags, self.hub.limits())
+        let mut state = self.state();
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.set_tags(conn, tags, self.hub.limits(), &mut allowance)
     }
 
     /// Lets the connection follow a topic, from `since` on.
     pub fn follow(&self, conn: &Arc<Conn>, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
         let followed = self.hub.check_follow(topic, since)?;
-        self.state().event.effects.follow(conn, topic, followed.from);
+        let mut state = self.state();
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.follow(conn, topic, followed.from, &mut allowance)?;
         Ok(followed)
     }
 
-    /// Undoes [`follow`](Transaction::follow).
-    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) {
-        self.state().event.effects.unfollow(conn, topic);
+    /// Undoes [`follow`](Transaction::follow). It is refused if the event does too much.
+    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
+        if check_name(topic, self.hub.limits()).is_err() {
+            return Ok(()); // no connection follows it
+        }
+        let mut state = self.state();
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.unfollow(conn, topic, &mut allowance)
     }
 
     /// Publishes to a topic.
     pub fn publish(&self, topic: &str, publication: Publication) -> Result<(), LimitError> {
         let mut state = self.state();
-        state.event.weigh(publication.message.len(), self.hub.limits().room_event_bytes_max)?;
-        state.event.effects.publish(topic, publication, self.hub.limits())
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.publish(topic, publication, self.hub.limits(), &mut allowance)
     }
 
     /// Publishes to the room's own topic: to its connections and feeds. Its number, or 0 if it is transient.
     pub fn broadcast(&self, mut publication: Publication) -> Result<Result<u64, LimitError>, EngineError> {
         let mut state = self.state();
-        let checked = publication.check(self.hub.limits());
-        let max = self.hub.limits().room_event_bytes_max;
-        if let Err(error) = checked.and_then(|()| state.event.weigh(publication.message.len(), max)) {
-            return Ok(Err(error));
-        }
-        if !publication.transient {
+        let is_numbered = !publication.transient;
+        if is_numbered {
             let Position { epoch, sequence } = self.place(&mut state)?;
             (publication.epoch, publication.sequence) = (epoch, sequence + 1);
-            state.event.numbered += 1;
         }
-        let sequence = publication.sequence;
-        state.event.effects.broadcast(publication);
+        let (sequence, checked) = (publication.sequence, publication.check(self.hub.limits()));
+        let charged = checked.and_then(|()| Ok(publication.charge(self.hub.budget())?));
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        if let Err(error) = charged.and_then(|()| effects.broadcast(publication, &mut allowance)) {
+            return Ok(Err(error));
+        }
+        state.event.numbered += u64::from(is_numbered);
         Ok(Ok(sequence))
     }
 
@@ -354,32 +385,39 @@ impl Transaction {
         let came = Position { sequence: base.sequence + state.kept.numbered, ..base };
         let (followed, missed) = self.missed(&state, Some(since), came)?;
         let bytes = missed.iter().map(|publication| publication.message.len()).sum::<usize>();
-        let state = &mut *state;
-        if !state.event.effects.has_room(conn, bytes, missed.len(), &state.kept.effects) {
+        let (mut allowance, effects, earlier) = self.allowance(&mut state);
+        if !effects.has_room(conn, bytes, missed.len(), earlier) || !allowance.has_room(effects::sends_weight(bytes, missed.len())) {
             return Ok(Ok(Followed { from: came, gap: true }));
         }
         for publication in missed {
-            // A connection that closes already wants nothing.
-            _ = state.event.effects.send(conn, publication.message.clone(), self.hub.limits(), &state.kept.effects);
+            // A connection that closes already wants nothing; one that there is no memory for must not miss one in the middle.
+            if effects.send(conn, publication.message.clone(), self.hub.limits(), earlier, &mut allowance) == Err(SendError::Full) {
+                _ = effects.close(conn, 1013, "the server is short of memory", earlier, &mut allowance);
+            }
         }
         Ok(Ok(followed))
     }
 
     /// Sets what answers for the room's connections.
-    pub fn set_auto_response(&self, response: Option<AutoResponse>) {
-        self.state().event.effects.auto_respond(response);
+    pub fn set_auto_response(&self, response: Option<AutoResponse>) -> Result<(), LimitError> {
+        let mut state = self.state();
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.auto_respond(response, &mut allowance)
     }
 
     /// The connection is one of the room's from this event on.
     pub fn join(&self, conn: Arc<Conn>) {
         let mut state = self.state();
         state.event.joined.push(conn.id());
-        state.event.effects.join(conn);
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.join(conn, &mut allowance);
     }
 
     /// It is none of the room's any more.
     pub fn leave(&self, conn: Arc<Conn>) {
-        self.state().event.effects.leave(conn);
+        let mut state = self.state();
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        effects.leave(conn, &mut allowance);
     }
 
     /// Opens a feed that gets what the room broadcasts from this event on, or from where it was, and what it follows besides.
@@ -388,7 +426,8 @@ impl Transaction {
         let here = self.place(&mut state)?;
         let was = since.as_ref().map(|since| since.within(here));
         let missed = self.missed(&state, was, here)?;
-        Ok(state.event.effects.subscribe(topics, since, missed))
+        let (mut allowance, effects, _) = self.allowance(&mut state);
+        Ok(effects.subscribe(topics, since, missed, &mut allowance))
     }
 
     /// Where the room's topic is, behind what was broadcast so far.
@@ -442,12 +481,13 @@ impl Transaction {
     pub fn rollback(&self) {
         let mut state = self.state();
         let Part { effects, joined, .. } = mem::take(&mut state.event);
-        state.event = Part { effects: effects.members_only(), joined, ..Part::default() };
+        let effects = effects.members_only();
+        state.event = Part { weight: effects.weight(), effects, joined, ..Part::default() };
     }
 
-    /// Whether so much was kept that it is time to commit.
-    pub(crate) fn is_heavy(&self) -> bool {
-        self.state().kept.weight >= self.hub.limits().room_event_bytes_max
+    /// Whether so much was kept, with the answers that wait for the commit, that it is time to commit.
+    pub(crate) fn is_heavy(&self, answers: usize) -> bool {
+        self.state().kept.weight + answers >= self.hub.limits().room_event_bytes_max
     }
 
     /// The alarm's handler has failed: it is tried again after a while, or given up. Whether it is tried again.
@@ -522,6 +562,7 @@ impl Transaction {
         if overlay.is_empty() && alarm.is_none() && logged.is_none() {
             drop(state);
             effects.release(&self.hub, &self.room);
+            self.refit(&mut self.state());
             return;
         }
         let before = match self.stored(&mut state) {
@@ -554,6 +595,7 @@ impl Transaction {
                 self.hub.counters().commits.add(1);
                 self.hub.alarms().commit(&self.room, stored.alarm, self.hub.now());
                 effects.release(&self.hub, &self.room);
+                self.refit(&mut self.state());
             }
             Err(error) => self.handle_failure(&mut state, error, changes_alarm),
         }
@@ -567,6 +609,14 @@ impl Transaction {
         if changes_alarm {
             self.hub.alarms().doubt(&self.room, self.hub.now());
         }
+        self.refit(state);
+    }
+
+    /// Gives back what was reserved for what a commit took.
+    fn refit(&self, state: &mut State) {
+        let weight = state.kept.weight + state.event.weight;
+        // Less than before is never refused.
+        _ = state.charge.fit(self.hub.budget(), weight);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -586,13 +636,102 @@ impl State {
     }
 }
 
-impl Part {
-    /// Counts so many bytes more, if the event may have them.
-    fn weigh(&mut self, bytes: usize, max: usize) -> Result<(), LimitError> {
-        if self.weight + bytes > max {
-            return Err(LimitError::TooMany);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Accept, Limits, Opened, RoomId, TopicPolicy, testing::Memory};
+
+    const MAX: usize = 64 << 10;
+
+    fn room(limits: Limits) -> (Arc<Hub>, Transaction, Opened) {
+        let hub = Hub::new(Limits { room_event_bytes_max: MAX, ..limits }, TopicPolicy::default(), 1);
+        let id = RoomId::new("chat", "tea").unwrap();
+        let conn = hub.open(Accept { room: Some(id.clone()), ..Accept::default() }).unwrap();
+        (hub.clone(), Transaction::new(hub, Arc::new(Memory::default()), id), conn)
+    }
+
+    /// Does something for the n-th time; whether it was admitted.
+    type Verb = fn(&Transaction, &Arc<Conn>, usize) -> bool;
+
+    /// Everything that an event can do. The first: each one takes memory until the commit. The second: only the last one counts.
+    const ADDED: &[(&str, Verb)] = &[
+        ("send", |room, conn, _| room.send(conn, Message::text("")).is_ok()),
+        ("follow", |room, conn, _| room.follow(conn, "t", None).is_ok()),
+        ("unfollow", |room, conn, _| room.unfollow(conn, "t").is_ok()),
+        ("publish", |room, _, _| room.publish("t", Publication::new(Message::text(""))).is_ok()),
+        ("broadcast", |room, _, _| room.broadcast(Publication::new(Message::text(""))).unwrap().is_ok()),
+        ("broadcast, transient", |room, _, _| {
+            room.broadcast(Publication { transient: true, ..Publication::new(Message::text("")) }).unwrap().is_ok()
+        }),
+        ("put", |room, _, n| room.put(&n.to_string(), Bytes::new()).is_ok()),
+        ("put and delete", |room, _, n| room.put(&n.to_string(), Bytes::new()).is_ok() && room.delete(&n.to_string()).is_ok()),
+    ];
+    const REPLACED: &[(&str, Verb)] = &[
+        ("close", |room, conn, n| room.close(conn, 4000, &"r".repeat(n % 100)).is_ok()),
+        ("attachment", |room, conn, n| room.set_attachment(conn, vec![0; 1000 + n % 3].into()).is_ok()),
+        ("tags", |room, conn, n| room.set_tags(conn, vec!["t".repeat(100 + n % 3)]).is_ok()),
+        ("auto-response", |room, _, n| room.set_auto_response(Some(AutoResponse::new("p".repeat(2000), n.to_string()).unwrap())).is_ok()),
+        ("auto-response, none", |room, _, _| room.set_auto_response(None).is_ok()),
+        ("alarm", |room, _, n| {
+            room.set_alarm(Some(n as u64));
+            true
+        }),
+        ("put", |room, _, _| room.put("same", vec![0; 1000].into()).is_ok()),
+        ("delete", |room, _, _| room.put("same", Bytes::new()).is_ok() && room.delete("same").is_ok()),
+        ("clear", |room, _, n| room.put(&n.to_string(), vec![0; 1000].into()).is_ok() && room.clear().is_ok()),
+    ];
+
+    #[test]
+    fn whatever_an_event_does_again_and_again_has_a_weight_or_replaces_itself() {
+        let limits = Limits { outbox_messages_max: usize::MAX, ..Limits::default() };
+        for (name, verb) in ADDED {
+            let (_hub, room, conn) = room(limits.clone());
+            let admitted = (0..MAX).take_while(|n| verb(&room, &conn, *n)).count();
+            assert!(admitted > 50 && admitted < MAX / size_of::<(String, Option<Bytes>)>(), "{name}: {admitted}");
+            assert!(room.state().event.weight <= MAX, "{name}");
         }
-        self.weight += bytes;
-        Ok(())
+        for (name, verb) in REPLACED {
+            let (_hub, room, conn) = room(limits.clone());
+            assert!((0..MAX).all(|n| verb(&room, &conn, n)), "{name}");
+            let weight = room.state().event.weight;
+            assert!(weight < 5000, "{name}: {weight}");
+        }
+    }
+
+    #[test]
+    fn an_event_has_the_weight_of_what_it_holds_and_none_once_it_is_undone() {
+        let (_hub, room, conn) = room(Limits::default());
+        let verbs = [ADDED, REPLACED].concat();
+        assert!(verbs.iter().all(|(_, verb)| verb(&room, &conn, 1) || room.find(conn.id()).is_none()));
+        let weight = || room.state().event.weight;
+        let (all, of_effects) = (weight(), { room.state().event.effects.weight() });
+        assert!(all > of_effects && of_effects > 0);
+        room.keep();
+        let kept = { room.state().kept.weight };
+        assert_eq!((weight(), kept), (0, all));
+        assert!(ADDED[3].1(&room, &conn, 1));
+        room.rollback();
+        assert_eq!(weight(), 0);
+        room.join(conn.clone());
+        let joined = weight();
+        assert!(ADDED[3].1(&room, &conn, 1));
+        room.rollback();
+        assert_eq!(weight(), joined, "that it came is not undone");
+    }
+
+    #[test]
+    fn what_events_do_counts_in_the_budget_of_the_process_until_it_is_undone() {
+        let (hub, room, _conn) = room(Limits { memory_max: 400 << 10, room_event_bytes_max: MAX, ..Limits::default() });
+        let fill = |room: &Transaction| (0..).take_while(|n| room.put(&n.to_string(), vec![0; 10_000].into()).is_ok()).count();
+        let mut turns = 0;
+        while fill(&room) > 0 {
+            room.keep();
+            turns += 1;
+            assert!(turns < 100, "the budget refuses nothing");
+        }
+        let reserved = hub.budget().reserved();
+        assert!(reserved > 200 << 10 && reserved <= 340 << 10, "{reserved}");
+        drop(room);
+        assert_eq!(hub.budget().reserved(), 0);
     }
 }

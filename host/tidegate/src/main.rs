@@ -14,6 +14,7 @@ mod hex;
 mod key;
 mod listen;
 mod logging;
+mod memory;
 mod play;
 mod problem;
 mod progress;

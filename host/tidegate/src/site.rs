@@ -113,6 +113,15 @@ impl Site {
         self.kept.0.get().map(|(_, rooms)| rooms.clone())
     }
 
+    /// Drops what is kept in case it is wanted: idle instances, rooms that were idle for so long, and what topics keep.
+    pub(crate) fn shed(&self, room_idle: Duration) {
+        self.instances.shed_idle();
+        if let Some(rooms) = self.rooms() {
+            rooms.shed(room_idle);
+        }
+        self.hub.shed();
+    }
+
     /// Versions to come are loaded from this file.
     pub(crate) fn set_app(&self, path: &Path) {
         *self.app() = path.to_owned();

@@ -48,7 +48,7 @@ const FLOORS: [(&str, &[&str]); 5] = [
 ];
 
 /// Heavy dependencies have one owner each. A star stands for any ending. Of hyper-util, edge uses what serves and wasm its client.
-const OWNERS: [(&str, &str); 15] = [
+const OWNERS: [(&str, &str); 16] = [
     ("fjall", "tidegate-disk"),
     ("wasmtime*", "tidegate-wasm"),
     ("wasm-*", "tidegate-wasm"),
@@ -63,6 +63,7 @@ const OWNERS: [(&str, &str); 15] = [
     ("tracing-subscriber", "tidegate-cli"),
     ("toml", "tidegate-cli"),
     ("mimalloc", "tidegate-cli"),
+    ("libmimalloc-sys", "tidegate-cli"),
     ("wit-bindgen*", "tidegate"),
 ];
 

@@ -1,6 +1,9 @@
 //! What became of a call that gave no result, for those who have to act on it.
 
-use crate::{meter::OverBudget, state::State};
+use crate::{
+    meter::{Evicted, OverBudget},
+    state::State,
+};
 use rustix::io::Errno;
 use tidegate_hub::Fault;
 use wasmtime::{PoolConcurrencyLimitError, Store};
@@ -13,7 +16,7 @@ pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
         Fault::Cpu
     } else if is_full(error) {
         Fault::Busy
-    } else if store.data().memory.denied {
+    } else if store.data().memory.denied || error.is::<Evicted>() {
         Fault::Memory
     } else {
         Fault::Trap(told(error))
@@ -34,8 +37,16 @@ pub(crate) fn is_full(error: &wasmtime::Error) -> bool {
 pub(crate) fn told(error: &wasmtime::Error) -> String {
     let mut chain: Vec<String> = error.chain().map(|cause| words(&cause.to_string())).collect();
     chain.reverse();
-    chain.join("; ")
+    let mut told = chain.join("; ");
+    if told.len() > TOLD_BYTES_MAX {
+        told.truncate(told.floor_char_boundary(TOLD_BYTES_MAX));
+        told.push('…');
+    }
+    told
 }
+
+/// Bytes of an error that a log line has: a guest may choose a part of it.
+const TOLD_BYTES_MAX: usize = 16 << 10;
 
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -10,6 +10,9 @@ use std::{
 };
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
+/// Slots of the pool of instances that keep their dirty pages while no instance is in them.
+const WARM_SLOTS_MAX: u32 = 32;
+
 /// One engine: an app's own, since an app with `async` exports wants another configuration than one without.
 pub(crate) struct Machine {
     pub(crate) engine: Engine,
@@ -88,7 +91,9 @@ fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
         // What an instance wrote is reset in place for the next one; without the scan (before Linux 6.7) all of it would be,
         // and stay in memory, written or not.
         .pagemap_scan(Enabled::Auto)
-        .linear_memory_keep_resident(1 << 20)
+        // What a slot keeps while no instance is in it belongs to no budget, so that it has a small bound: 18 MiB in all.
+        .max_unused_warm_slots(WARM_SLOTS_MAX)
+        .linear_memory_keep_resident(512 << 10)
         .table_keep_resident(64 << 10);
     pool
 }

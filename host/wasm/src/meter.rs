@@ -8,10 +8,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
-use tidegate_hub::Fault;
+use tidegate_hub::{Fault, budget::Account};
 use tokio::{
     task::yield_now,
     time::{Sleep, sleep},
@@ -33,13 +33,15 @@ pub(crate) struct Meter {
     renewed: AtomicBool,
     /// The guest was made to wait for its next turn, and so did not wait by itself.
     resting: AtomicBool,
+    /// Of the instance's memory; none while an app is loaded.
+    account: Option<Arc<Account>>,
 }
 
 impl Meter {
-    pub(crate) fn new(now: Arc<AtomicU64>, cpu_max: Duration) -> Arc<Meter> {
+    pub(crate) fn new(now: Arc<AtomicU64>, cpu_max: Duration, account: Option<Arc<Account>>) -> Arc<Meter> {
         let budget = cpu_max.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
         let zero = || AtomicU64::new(0);
-        Arc::new(Meter { now, poll_began: zero(), used: zero(), budget, renewed: false.into(), resting: false.into() })
+        Arc::new(Meter { now, poll_began: zero(), used: zero(), budget, renewed: false.into(), resting: false.into(), account })
     }
 
     fn begin(&self, renewed: bool) {
@@ -59,10 +61,25 @@ impl Meter {
         }
     }
 
+    /// Whether the instance is to end because the server is short of memory.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.account.as_ref().is_some_and(|account| account.is_evicted())
+    }
+
+    /// As [`is_evicted`](Meter::is_evicted), for an instance that is about to wait: the task is woken when that changes.
+    pub(crate) fn watch_eviction(&self, cx: &Context<'_>) -> bool {
+        let Some(account) = self.account.as_ref().filter(|account| account.is_large()) else { return false };
+        account.watch(cx.waker());
+        account.is_evicted()
+    }
+
     /// Called by the guest's code when a tick has passed. After its first tick the guest waits for what else is ready, since it may
     /// have begun in the middle of that tick; after any later one it is a spinner.
     pub(crate) fn charge(self: &Arc<Meter>) -> wasmtime::Result<UpdateDeadline> {
         turns::end();
+        if self.is_evicted() {
+            return Err(Evicted.into());
+        }
         if self.now.load(Relaxed) != self.poll_began.load(Relaxed) {
             self.used.fetch_add(1, Relaxed);
         }
@@ -96,6 +113,18 @@ impl std::fmt::Display for OverBudget {
 
 impl std::error::Error for OverBudget {}
 
+/// The instance had much memory when the server was short of it.
+#[derive(Debug)]
+pub(crate) struct Evicted;
+
+impl std::fmt::Display for Evicted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the server is short of memory")
+    }
+}
+
+impl std::error::Error for Evicted {}
+
 /// Runs a call that is an event: bounded as a whole. Its timer is only made when the call has to wait,
 /// which most never do.
 pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Future<Output = T>) -> Result<T, Fault> {
@@ -109,6 +138,9 @@ pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Futur
         if let Poll::Ready(outcome) = poll {
             return Poll::Ready(Ok(outcome));
         }
+        if meter.watch_eviction(cx) {
+            return Poll::Ready(Err(Fault::Memory));
+        }
         let wall = wall.get_or_insert_with(|| Box::pin(sleep(wall_max)));
         wall.as_mut().poll(cx).map(|()| Err(Fault::Wall))
     })
@@ -116,14 +148,17 @@ pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Futur
 }
 
 /// Runs a call that goes on for as long as it streams: bounded between two waits.
-pub(crate) async fn stream<T>(meter: &Meter, call: impl Future<Output = T>) -> T {
+pub(crate) async fn stream<T>(meter: &Meter, call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
     meter.begin(true);
     let mut call = pin!(call);
     poll_fn(|cx| {
         meter.begin_poll();
         let poll = call.as_mut().poll(cx);
         turns::end();
-        poll
+        match poll {
+            Poll::Pending if meter.watch_eviction(cx) => Poll::Ready(Err(Evicted.into())),
+            poll => poll,
+        }
     })
     .await
 }

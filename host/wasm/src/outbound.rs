@@ -127,7 +127,18 @@ impl Shared {
 type Work = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(http::Response<WasiBody>, Work), Error>;
 
+/// Bytes of a guest's body that are handed on at once: what waits for a slow reader is a few of them.
+const CHUNK_BYTES: usize = 64 << 10;
+
 impl WasiHttpHooks for Outbound {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,

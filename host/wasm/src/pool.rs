@@ -31,7 +31,7 @@ use std::{
     },
     time::Duration,
 };
-use tidegate_hub::{Fault, Hub, Manifest};
+use tidegate_hub::{Fault, Hub, Manifest, budget};
 use wasmtime::{
     Store,
     component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
@@ -141,9 +141,9 @@ impl Instance {
         self.store.data().meter.clone()
     }
 
-    /// Whether its memory grew so much that it is not worth keeping.
+    /// Whether its memory grew so much that it is not worth keeping, or the server is short of it.
     fn is_large(&self) -> bool {
-        self.store.data().memory.bytes() > self.bytes_at_first + IDLE_GROWTH_MAX
+        self.store.data().meter.is_evicted() || self.store.data().memory.bytes() > self.bytes_at_first + IDLE_GROWTH_MAX
     }
 }
 
@@ -322,8 +322,10 @@ impl Pool {
 
     /// A store with every limit set.
     fn store(&self) -> wasmtime::Result<Store<State>> {
-        let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max);
-        let state = State::new(&self.options, self.outbound.clone(), self.hub.clone(), self.manifest.clone(), self.account.clone(), meter)?;
+        let reserved = self.hub.as_ref().map(|hub| budget::Account::new(hub.budget()));
+        let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max, reserved.clone());
+        let (hub, manifest, accounts) = (self.hub.clone(), self.manifest.clone(), (self.account.clone(), reserved));
+        let state = State::new(&self.options, self.outbound.clone(), hub, manifest, accounts, meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(64 << 20);

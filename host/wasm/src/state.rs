@@ -9,7 +9,10 @@ use crate::{
     stdio::{About, Channel, GuestOutput, Now},
 };
 use std::sync::Arc;
-use tidegate_hub::{Fault, Hub, Manifest, Scope};
+use tidegate_hub::{
+    Fault, Hub, Manifest, Scope,
+    budget::{self, Kind, Share},
+};
 use wasmtime::{
     ResourceLimiter,
     component::{Resource, ResourceTable},
@@ -19,7 +22,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// Resources that a guest may hold at a time: connections that it found, bodies, headers.
 const RESOURCES_MAX: usize = 10_000;
-/// Entries of one table of functions, as large guests of interpreters need.
+/// Entries of all tables of functions, as large guests of interpreters need.
 const TABLE_ENTRIES_MAX: usize = 100_000;
 
 pub(crate) struct State {
@@ -45,13 +48,14 @@ impl State {
         outbound: Outbound,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
-        account: Arc<Account>,
+        (account, reserved): (Arc<Account>, Option<Arc<budget::Account>>),
         meter: Arc<Meter>,
     ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event = table.push(Connection(None))?.rep();
         let now = Now::default();
+        let share = reserved.map(|account| Share::new(&account, Kind::Instance));
         Ok(State {
             table,
             wasi: wasi(options, &now, manifest.as_ref())?,
@@ -59,7 +63,15 @@ impl State {
             outbound,
             scope: hub.map(Scope::App),
             failure: None,
-            memory: MemoryLimit { bytes_max: options.memory_bytes_max, denied: false, bytes: 0, growing: 0, account },
+            memory: MemoryLimit {
+                bytes_max: options.memory_bytes_max,
+                denied: false,
+                bytes: 0,
+                growing: 0,
+                table_entries: 0,
+                account,
+                share,
+            },
             meter,
             event,
             now,
@@ -111,8 +123,8 @@ impl WasiHttpView for State {
     }
 }
 
-/// Says no beyond the limit, and remembers it: the guest traps for want of memory, and that is what to report. Counts what the
-/// instance has, for itself and in the account of all.
+/// Says no beyond the limit, or when the server is short of memory, and remembers it: the guest traps for want of memory, and that is
+/// what to report. Counts what the instance has, for itself, in the account of all instances and in the budget of the process.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
     pub(crate) denied: bool,
@@ -120,7 +132,11 @@ pub(crate) struct MemoryLimit {
     bytes: usize,
     /// By how much it was last allowed to grow.
     growing: usize,
+    /// Entries of all of its tables.
+    table_entries: usize,
     account: Arc<Account>,
+    /// None while an app is loaded.
+    share: Option<Share>,
 }
 
 impl MemoryLimit {
@@ -138,7 +154,8 @@ impl Drop for MemoryLimit {
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let growing = desired.saturating_sub(current);
-        let allowed = self.bytes.saturating_add(growing) <= self.bytes_max;
+        let bytes = self.bytes.saturating_add(growing);
+        let allowed = bytes <= self.bytes_max && self.share.as_mut().is_none_or(|share| share.fit(bytes).is_ok());
         self.denied |= !allowed;
         if allowed {
             self.bytes += growing;
@@ -156,7 +173,12 @@ impl ResourceLimiter for MemoryLimit {
         Ok(())
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ENTRIES_MAX)
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let entries = self.table_entries.saturating_add(desired.saturating_sub(current));
+        let allowed = entries <= TABLE_ENTRIES_MAX;
+        if allowed {
+            self.table_entries = entries;
+        }
+        Ok(allowed)
     }
 }

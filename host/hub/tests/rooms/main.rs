@@ -486,7 +486,7 @@ fn one_more_that_wakes_puts_the_longest_idle_to_sleep() {
 fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     let world = World::new(|event, transaction| match event {
         RoomEvent::Messages(_, messages) => {
-            transaction.set_auto_response(Some(AutoResponse::new("ping", "pong").unwrap()));
+            transaction.set_auto_response(Some(AutoResponse::new("ping", "pong").unwrap())).unwrap();
             if messages[0] == Message::text("trap") { Err(Fault::Trap("as asked".into())) } else { Ok(()) }
         }
         _ => Ok(()),

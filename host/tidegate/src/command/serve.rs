@@ -6,9 +6,11 @@ use crate::{
     config::Config,
     control,
     failure::Failure,
+    memory,
     report::{self, Report},
     site::{self, Ground, Site},
 };
+use anyhow::Context as _;
 use std::{
     future::Future,
     net::{SocketAddr, TcpListener},
@@ -60,6 +62,7 @@ impl Serving {
         let compiled = loaded.compiled();
         let site = Site::new(app, config, Ground::Real(workers[0].clone()), loaded, table)?;
         let (stop, wishes) = signals.serve();
+        memory::watch(&site, &workers).context("can't look after the memory of the process")?;
         let door = control::open(&workers[0], &config.data, &site);
         let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
         tokio::spawn(reload_all(site.clone(), wishes));

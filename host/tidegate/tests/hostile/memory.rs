@@ -1,1 +1,263 @@
-//! All memory that clients and guests can make the host hold has one budget.
+//! The memory of the process has one budget, whatever holds it: guests, clients that do not read, and what waits.
+
+use crate::support::{PATIENCE, Tidegate, component};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+const MIB: usize = 1 << 20;
+/// So small that every attack exceeds it, and large enough for the server itself without optimisation.
+const BUDGET: usize = 256 * MIB;
+const MEMORY_MAX: &str = "memory_max=256MiB";
+
+fn serve(limits: &[&str]) -> Tidegate {
+    let mut args = vec!["--limit", MEMORY_MAX, "--workers", "2"];
+    args.extend(limits.iter().flat_map(|limit| ["--limit", limit]));
+    Tidegate::serve(&component("rogue"), &args)
+}
+
+/// The highest anonymous memory of a server, and a client that asks it for another route all the while.
+struct Bystanders {
+    ended: Arc<AtomicBool>,
+    peak: Arc<AtomicUsize>,
+    watch: JoinHandle<()>,
+    client: JoinHandle<Result<usize, String>>,
+}
+
+impl Bystanders {
+    fn of(server: &Tidegate) -> Bystanders {
+        let (ended, peak) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (statm, address) = (format!("/proc/{}/statm", server.pid()), server.address().to_owned());
+        let watch = {
+            let (ended, peak) = (ended.clone(), peak.clone());
+            thread::spawn(move || {
+                while !ended.load(Relaxed) {
+                    peak.fetch_max(anonymous(&statm), Relaxed);
+                    thread::sleep(Duration::from_millis(5));
+                }
+            })
+        };
+        let client = {
+            let ended = ended.clone();
+            thread::spawn(move || {
+                let mut done = 0;
+                while !ended.load(Relaxed) {
+                    let answer = ask(&address, "GET", "/calm", b"");
+                    if !answer.starts_with("HTTP/1.1 200") {
+                        return Err(format!("after {done} good answers: {answer:?}"));
+                    }
+                    done += 1;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Ok(done)
+            })
+        };
+        Bystanders { ended, peak, watch, client }
+    }
+
+    /// Checks that the budget held, and that the client noticed nothing.
+    fn check(self, name: &str) {
+        self.ended.store(true, Relaxed);
+        self.watch.join().unwrap();
+        let done = self.client.join().unwrap().unwrap_or_else(|error| panic!("{name}: the good client had {error}"));
+        let peak = self.peak.load(Relaxed);
+        assert!(peak > 0 && peak <= BUDGET / 10 * 11, "{name}: {} MiB of {} MiB", peak / MIB, BUDGET / MIB);
+        assert!(done > 0, "{name}: the good client was never answered");
+    }
+}
+
+fn anonymous(statm: &str) -> usize {
+    let text = fs::read_to_string(statm).unwrap_or_default();
+    let pages: Vec<usize> = text.split(' ').map_while(|pages| pages.trim().parse().ok()).collect();
+    pages.get(1).unwrap_or(&0).saturating_sub(*pages.get(2).unwrap_or(&0)) * rustix::param::page_size()
+}
+
+fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn request(method: &str, path: &str, length: usize) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")
+}
+
+/// The whole answer, as far as it came.
+fn ask(address: &str, method: &str, path: &str, body: &[u8]) -> String {
+    let mut stream = connect(address);
+    let mut answer = Vec::new();
+    let sent = stream.write_all(request(method, path, body.len()).as_bytes()).and_then(|()| stream.write_all(body));
+    _ = sent.and_then(|()| stream.read_to_end(&mut answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn upgrade(address: &str, path: &str) -> Option<TcpStream> {
+    let mut stream = connect(address);
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        answer.push(byte[0]);
+    }
+    answer.starts_with(b"HTTP/1.1 101").then_some(stream)
+}
+
+/// The head of a frame with an empty mask.
+fn frame(opcode: u8, length: usize) -> Vec<u8> {
+    let size = match length {
+        0..126 => vec![0x80 | length as u8],
+        126..65536 => [&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat(),
+        _ => [&[0x80 | 127][..], &(length as u64).to_be_bytes()].concat(),
+    };
+    [&[0x80 | opcode][..], &size, &[0; 4]].concat()
+}
+
+/// Does the same on many threads.
+fn crowd(count: usize, work: impl Fn(usize) + Sync) {
+    thread::scope(|scope| {
+        for number in 0..count {
+            let work = &work;
+            scope.spawn(move || work(number));
+        }
+    });
+}
+
+/// Writes to each without waiting for any, as far as each takes it; ends when none takes more.
+fn pump(streams: &mut [TcpStream], bytes: &[u8]) {
+    streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    let mut written = vec![0; streams.len()];
+    let mut moved = Instant::now();
+    while moved.elapsed() < Duration::from_millis(500) {
+        for (stream, written) in streams.iter_mut().zip(&mut written) {
+            if let Ok(count @ 1..) = stream.write(&bytes[*written..bytes.len().min(*written + (64 << 10))]) {
+                *written += count;
+                moved = Instant::now();
+            }
+        }
+    }
+}
+
+#[test]
+fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
+    let server = serve(&["room_event_bytes_max=2MiB"]);
+    let address = server.address();
+    let _conn = upgrade(address, "/greedy/rooms/tea").unwrap();
+    // What is added is refused or fails, what replaces itself does not.
+    let added =
+        ["publish 1000000 200", "broadcast 1000000 0", "follow 1000000 200", "unfollow 1000000 200", "put 1000000 10", "delete 1000000 0"];
+    let replaced = ["automatic 20000 2048", "close 20000 120", "attach 20000 16000", "tag 20000 250", "alarm 20000 0"];
+    let bystanders = Bystanders::of(&server);
+    for command in added {
+        let answer = ask(address, "POST", "/greedy/rooms/tea", command.as_bytes());
+        assert!(!answer.contains("all") && !answer.is_empty(), "{command}: {answer}");
+    }
+    for command in replaced {
+        let _conn = upgrade(address, "/greedy/rooms/milk").unwrap();
+        let answer = ask(address, "POST", "/greedy/rooms/milk", command.as_bytes());
+        assert!(answer.ends_with("20000 all"), "{command}: {answer}");
+    }
+    bystanders.check("events of rooms");
+}
+
+#[test]
+fn an_answer_with_too_many_headers_is_the_apps_failure() {
+    let server = serve(&[]);
+    for (count, status) in [(900, "200"), (1001, "500"), (100_000, "500")] {
+        let answer = ask(server.address(), "GET", &format!("/greedy/headers?count={count}"), b"");
+        assert_eq!(answer.get(9..12), Some(status), "{count}");
+    }
+}
+
+#[test]
+fn a_call_that_is_given_up_takes_its_payload_with_it() {
+    let server = serve(&["room_inbox_bytes_max=4MiB"]);
+    let address = server.address();
+    let mut busy = connect(address);
+    let body = b"sleep 20000 0";
+    busy.write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes()).unwrap();
+    busy.write_all(body).unwrap();
+    let bystanders = Bystanders::of(&server);
+    // Each waits behind the event that runs, and none takes the place of the next one, whose bytes would not fit beside it.
+    let answer = ask(address, "POST", "/greedy/storm?room=slow&count=100&bytes=1000000", b"");
+    assert!(answer.ends_with("\r\n\r\n100"), "{answer}");
+    bystanders.check("calls that are given up");
+}
+
+#[test]
+fn bytes_that_wait_for_a_room_are_bounded() {
+    let server = serve(&["room_inbox_bytes_max=3MiB"]);
+    let address = server.address();
+    let hold = |body: &[u8]| {
+        let mut stream = connect(address);
+        stream.write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes()).unwrap();
+        stream.write_all(body).unwrap();
+        stream
+    };
+    let _running = hold(b"sleep 20000 0");
+    let waits = b"sleep 0 0".iter().copied().chain(std::iter::repeat(b' ')).take(MIB - 100).collect::<Vec<u8>>();
+    let mut waiting: Vec<TcpStream> = (0..8).map(|_| hold(&waits)).collect();
+    // The first ones wait; those beyond the bound are refused at once.
+    waiting.iter().for_each(|stream| stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap());
+    let refused = waiting.iter_mut().filter_map(|stream| {
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).ok().map(|()| String::from_utf8_lossy(&answer).into_owned())
+    });
+    let refused: Vec<String> = refused.collect();
+    assert!((5..=7).contains(&refused.len()) && refused.iter().all(|answer| answer == "HTTP/1.1 503"), "{refused:?}");
+}
+
+#[test]
+fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
+    let attacks: [(&str, fn(&str)); 6] = [
+        ("instances", |address| {
+            crowd(40, |_| _ = ask(address, "GET", "/greedy/grow?mb=40&hold=1000", b""));
+        }),
+        ("answers", |address| {
+            let streams = (0..100).map(|_| {
+                let mut stream = connect(address);
+                stream.write_all(request("GET", "/greedy/answer?bytes=8000000", 0).as_bytes()).unwrap();
+                stream
+            });
+            let streams: Vec<TcpStream> = streams.collect();
+            thread::sleep(Duration::from_secs(2));
+            drop(streams);
+        }),
+        ("bodies", |address| {
+            let mut streams: Vec<TcpStream> = (0..400).map(|_| connect(address)).collect();
+            pump(&mut streams, &[request("POST", "/greedy/body", MIB).as_bytes(), &vec![b'x'; MIB - 100]].concat());
+        }),
+        ("partial messages", |address| {
+            let mut streams: Vec<TcpStream> = (0..400).filter_map(|_| upgrade(address, "/socket")).collect();
+            pump(&mut streams, &[&frame(2, MIB - 1)[..], &vec![b'x'; MIB - 100]].concat());
+        }),
+        ("outboxes", |address| {
+            let mut streams: Vec<TcpStream> = (0..400).filter_map(|_| upgrade(address, "/socket")).collect();
+            let text = b"big 900000";
+            pump(&mut streams, &[&frame(1, text.len())[..], text].concat().repeat(3));
+            thread::sleep(Duration::from_secs(1));
+        }),
+        ("pongs", |address| {
+            let mut streams: Vec<TcpStream> = (0..50).filter_map(|_| upgrade(address, "/socket")).collect();
+            pump(&mut streams, &[&frame(9, 125)[..], &[b'p'; 125]].concat().repeat(20_000));
+        }),
+    ];
+    for (name, attack) in attacks {
+        let server = serve(&["control_frames_max=1000000"]);
+        let bystanders = Bystanders::of(&server);
+        attack(server.address());
+        bystanders.check(name);
+    }
+}

@@ -55,8 +55,11 @@ impl Host for State {
     }
 
     fn delete(&mut self, key: String) -> Result<bool> {
-        let deleted = self.transaction()?.delete(&key);
-        self.stored(deleted)
+        match self.transaction()?.delete(&key) {
+            Ok(deleted) => Ok(deleted),
+            Err(transaction::StorageError::Engine(error)) => self.stored(Err(error)),
+            Err(error) => bail!("one event does more than it may: {error}"),
+        }
     }
 
     fn entries(&mut self, query: Query) -> Result<Vec<(String, Vec<u8>)>> {

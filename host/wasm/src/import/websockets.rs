@@ -42,7 +42,7 @@ impl Host for State {
     fn set_auto_response(&mut self, pair: Option<(String, String)>) -> Result<Result<(), LimitError>> {
         let scope = self.scope()?;
         let response = pair.map(|(request, response)| AutoResponse::new(request, response)).transpose();
-        Ok(response.map(|response| scope.set_auto_response(response)).map_err(Into::into))
+        Ok(response.and_then(|response| scope.set_auto_response(response)).map_err(Into::into))
     }
 }
 
@@ -91,8 +91,10 @@ impl HostConnection for State {
     }
 
     fn unfollow(&mut self, connection: Resource<Connection>, topic: String) -> Result<()> {
-        self.scope()?.unfollow(self.conn(&connection)?, &topic);
-        Ok(())
+        match self.scope()?.unfollow(self.conn(&connection)?, &topic) {
+            Ok(()) => Ok(()),
+            Err(error) => bail!("one event does more than it may: {error}"),
+        }
     }
 
     fn tags(&mut self, connection: Resource<Connection>) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
 //! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
 
 mod events;
+mod greedy;
 mod misbehave;
 mod pages;
 mod paths;
@@ -45,6 +46,14 @@ fn app() -> App {
         .page("/page", pages::Rogue)
         .page("/flood", pages::Flood)
         .room::<room::Rogue>("/rooms/{name}")
+        .get("/greedy/grow", greedy::grow)
+        .get("/greedy/answer", greedy::answer)
+        .get("/greedy/headers", greedy::headers)
+        .get("/greedy/publish", greedy::publish)
+        .post("/greedy/body", async |req: Request| req.bytes().len().to_string())
+        .post("/greedy/storm", greedy::storm)
+        .stream("/greedy/stream", greedy::stream)
+        .room::<greedy::Greedy>("/greedy/rooms/{name}")
         .stream("/stream/{how}/before", streams::before)
         .stream("/stream/{how}/midway", streams::midway)
         .stream("/stream/ever", streams::ever)

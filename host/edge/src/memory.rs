@@ -1,0 +1,172 @@
+//! What one HTTP connection holds of the process's memory: its request's head and body, and the answer on its way.
+//!
+//! Nothing is counted that is small. What is large is reserved before it is held, and what there is no memory for is refused; an
+//! account that grew large may be evicted, and its connection ends then.
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+};
+use tidegate_hub::{
+    self as hub, BodyError, Budget, Frame,
+    app::Stream,
+    budget::{Account, Kind, OutOfMemory, Share},
+};
+
+/// Beyond this something is counted at all; at least what is free for its kind.
+const LARGE: usize = 16 << 10;
+/// What a streamed answer holds besides its pieces: the buffers on both of its sides, and the guest that waits.
+const STREAM_BYTES: usize = 128 << 10;
+
+/// The account of one connection.
+pub(crate) struct Memory {
+    account: Arc<Account>,
+    /// Bytes that were read since the last request was answered, until the head of the next one is whole.
+    head_bytes: AtomicUsize,
+    head: Mutex<Share>,
+    /// A request is being handled: what is read now belongs to its body.
+    is_handling: AtomicBool,
+}
+
+impl Memory {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Arc<Memory> {
+        let account = Account::new(budget);
+        let head = Mutex::new(Share::new(&account, Kind::Request));
+        Arc::new(Memory { account, head_bytes: AtomicUsize::new(0), head, is_handling: AtomicBool::new(false) })
+    }
+
+    /// Whether work that would hold memory for long is refused for now.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.account.budget().is_scarce()
+    }
+
+    /// Whether the connection is to end, for want of memory; `waker` is woken when that changes.
+    pub(crate) fn is_evicted(&self, waker: &Waker) -> bool {
+        if !self.account.is_large() {
+            return false;
+        }
+        self.account.watch(waker);
+        self.account.is_evicted()
+    }
+
+    /// So many bytes have been read from the socket.
+    pub(crate) fn handle_read(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        if self.is_handling.load(Relaxed) {
+            return Ok(());
+        }
+        let bytes = self.head_bytes.load(Relaxed) + bytes;
+        self.head_bytes.store(bytes, Relaxed);
+        if bytes <= LARGE { Ok(()) } else { self.head().fit(bytes) }
+    }
+
+    /// The head of a request is whole.
+    pub(crate) fn begin_request(&self) {
+        self.is_handling.store(true, Relaxed);
+        if self.head_bytes.swap(0, Relaxed) > LARGE {
+            // Less than before is never refused.
+            _ = self.head().fit(0);
+        }
+    }
+
+    /// The request was handled: what is read from now on is the next one.
+    pub(crate) fn end_request(&self) {
+        self.is_handling.store(false, Relaxed);
+    }
+
+    /// The whole body, held as long as somebody has it. None if there is no memory for it.
+    pub(crate) async fn collect<B>(&self, body: B) -> Result<Option<Bytes>, B::Error>
+    where
+        B: http_body::Body<Data = Bytes>,
+    {
+        let mut share = Share::new(&self.account, Kind::Request);
+        let mut body = std::pin::pin!(body);
+        let (mut pieces, mut bytes) = (Vec::<Bytes>::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let Ok(piece) = frame?.into_data() else { continue };
+            bytes += piece.len();
+            // Only what has come: a client that announces much and sends nothing holds nothing.
+            if share.fit(bytes).is_err() {
+                return Ok(None);
+            }
+            pieces.push(piece);
+        }
+        let whole = match pieces.len() {
+            0 | 1 => pieces.pop().unwrap_or_default(),
+            _ => pieces.concat().into(),
+        };
+        Ok(Some(held(whole, share)))
+    }
+
+    /// The bytes of an answer, held as long as they wait for the client.
+    pub(crate) fn answer(&self, bytes: Bytes) -> Result<Bytes, OutOfMemory> {
+        if bytes.len() <= LARGE {
+            return Ok(bytes);
+        }
+        let mut share = Share::new(&self.account, Kind::Response);
+        share.fit(bytes.len())?;
+        Ok(held(bytes, share))
+    }
+
+    /// The body of an answer that streams: its pieces are held as long as they wait for the client.
+    pub(crate) fn stream(&self, body: hub::Body) -> Result<hub::Body, OutOfMemory> {
+        let mut share = Share::new(&self.account, Kind::Response);
+        share.fit(STREAM_BYTES)?;
+        Ok(Box::pin(Streaming { body, share, base: STREAM_BYTES }))
+    }
+
+    /// As [`stream`](Memory::stream), of an answer that mostly waits and has nothing meanwhile.
+    pub(crate) fn hold(&self, body: hub::Body) -> hub::Body {
+        Box::pin(Streaming { body, share: Share::new(&self.account, Kind::Response), base: 0 })
+    }
+
+    fn head(&self) -> std::sync::MutexGuard<'_, Share> {
+        self.head.lock().expect("nothing panics while it holds a share")
+    }
+}
+
+/// The bytes, and what is reserved for them.
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+fn held(bytes: Bytes, share: Share) -> Bytes {
+    if bytes.len() <= LARGE { bytes } else { Bytes::from_owner(Held { bytes, _share: share }) }
+}
+
+struct Streaming {
+    body: hub::Body,
+    share: Share,
+    /// Reserved as long as it streams.
+    base: usize,
+}
+
+impl Stream for Streaming {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let this = &mut *self;
+        let next = std::task::ready!(this.body.as_mut().poll_frame(cx));
+        // Asked for another piece: the last one is about to leave.
+        if let Some(Ok(Frame::Data(bytes))) = &next
+            && let Err(error) = this.share.fit(this.base + bytes.len())
+        {
+            return Poll::Ready(Some(Err(BodyError(error.to_string()))));
+        }
+        Poll::Ready(next)
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.body.length()
+    }
+}

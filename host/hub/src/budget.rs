@@ -1,0 +1,595 @@
+//! The memory of the process as one account, with a bound (`memory_max`).
+//!
+//! Two figures decide. *Reserved* bytes are what the parts of the server asked for before they allocated it: a reservation that
+//! would exceed the budget is refused, so nothing that is counted can exceed it, however fast it comes. *Measured* bytes are the
+//! anonymous memory of the process, which its owner reports by [`look`](Budget::look); they include whatever is not counted
+//! (allocator, stacks, the store), and between two looks only as much may be reserved as they leave free.
+//!
+//! What is small is not reserved: each [`Kind`] has an amount that is free for each of its owners, and beyond that bytes are
+//! reserved in chunks. So an ordinary message or request touches no shared counter, and is served even when nothing is left for
+//! larger ones.
+//!
+//! The measured bytes put the server in one of four stages; each includes what the earlier ones do. Large owners are
+//! [`Consumer`]s: they are closed, the largest first, when refusing was not enough. Who sheds and when to look again is decided by
+//! the process that owns the budget: nothing here has a clock or does I/O.
+
+use crate::{LimitError, counters::Counter};
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Waker,
+};
+
+/// Percent of `memory_max` from which idle instances and histories are dropped.
+const SHED_PERCENT: usize = 70;
+/// Percent of `memory_max` that may be reserved, and from which new work is refused. The rest is for what is not counted.
+const REFUSE_PERCENT: usize = 85;
+/// Percent of `memory_max` from which the largest consumers are closed.
+const CLOSE_PERCENT: usize = 92;
+/// A consumer with fewer reserved bytes is never closed for want of memory.
+pub const CONSUMER_BYTES_MIN: usize = 64 << 10;
+
+/// What memory is reserved for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Messages on their way to a client.
+    Outbox,
+    /// Attachment, tags and topics of a connection.
+    Connection,
+    /// Parts of a message, a request's head or its body.
+    Request,
+    /// Answers on their way to a client.
+    Response,
+    /// A large publication, which its followers share.
+    Publication,
+    /// Events that wait for a room.
+    Inbox,
+    /// What the events of a room did before their commit.
+    Transaction,
+    /// Linear memories of an instance.
+    Instance,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 8] =
+        [Kind::Outbox, Kind::Connection, Kind::Request, Kind::Response, Kind::Publication, Kind::Inbox, Kind::Transaction, Kind::Instance];
+
+    /// Bytes that each owner has without a reservation.
+    const fn free(self) -> usize {
+        match self {
+            Kind::Connection | Kind::Publication => 4 << 10,
+            Kind::Outbox | Kind::Request | Kind::Response => 16 << 10,
+            Kind::Inbox => 0,
+            Kind::Transaction => 64 << 10,
+            Kind::Instance => 2 << 20,
+        }
+    }
+
+    /// Bytes that are reserved at once.
+    const fn chunk(self) -> usize {
+        match self {
+            Kind::Connection | Kind::Publication => 4 << 10,
+            Kind::Outbox | Kind::Request | Kind::Response => 16 << 10,
+            Kind::Inbox => 1,
+            Kind::Transaction | Kind::Instance => 64 << 10,
+        }
+    }
+
+    /// What has to be reserved for so many bytes.
+    const fn reservation(self, bytes: usize) -> usize {
+        if bytes <= self.free() { 0 } else { bytes.next_multiple_of(self.chunk()) }
+    }
+}
+
+/// How scarce memory is. Later stages include what earlier ones do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// Nothing has to be done.
+    #[default]
+    Calm,
+    /// Idle instances and histories are dropped.
+    Shed,
+    /// Work that would hold memory is refused: 503, 1013 or an error to the app. Small requests are served.
+    Refuse,
+    /// The largest consumers are closed.
+    Close,
+}
+
+impl Stage {
+    fn of(number: u8) -> Stage {
+        match number {
+            0 => Stage::Calm,
+            1 => Stage::Shed,
+            2 => Stage::Refuse,
+            _ => Stage::Close,
+        }
+    }
+}
+
+/// There is no memory for it within the budget. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server is short of memory")
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
+impl From<OutOfMemory> for LimitError {
+    fn from(_: OutOfMemory) -> LimitError {
+        LimitError::TooMany
+    }
+}
+
+/// An owner of much memory, which can be closed.
+pub trait Consumer: Send + Sync {
+    /// Bytes that it has reserved.
+    fn bytes(&self) -> usize;
+    /// Closes it, so that it gives them back soon.
+    fn evict(&self);
+}
+
+/// The account. Shared by everything that reserves memory.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tidegate_hub::budget::{Budget, Charge, Kind, OutOfMemory};
+/// let budget = Arc::new(Budget::new(1 << 20));
+/// let mut charge = Charge::new(Kind::Request);
+/// assert_eq!(charge.fit(&budget, 500_000), Ok(()));
+/// assert_eq!(charge.fit(&budget, 2_000_000), Err(OutOfMemory));
+/// drop(charge);
+/// assert_eq!(budget.reserved(), 0);
+/// ```
+pub struct Budget {
+    /// Zero for no bound.
+    bytes_max: usize,
+    reserved: AtomicUsize,
+    by_kind: [AtomicUsize; Kind::ALL.len()],
+    /// What `reserved` may grow to until the next look.
+    ceiling: AtomicUsize,
+    stage: AtomicU8,
+    refusals: Counter,
+    evictions: Counter,
+    consumers: Mutex<Vec<Weak<dyn Consumer>>>,
+}
+
+impl Budget {
+    /// A budget of so many bytes; zero for one without a bound.
+    pub fn new(bytes_max: usize) -> Budget {
+        let ceiling = if bytes_max == 0 { usize::MAX } else { percent(bytes_max, REFUSE_PERCENT) };
+        Budget {
+            bytes_max,
+            reserved: AtomicUsize::new(0),
+            by_kind: Default::default(),
+            ceiling: ceiling.into(),
+            stage: AtomicU8::new(0),
+            refusals: Counter::default(),
+            evictions: Counter::default(),
+            consumers: Mutex::default(),
+        }
+    }
+
+    /// `memory_max` in bytes; zero if there is no bound.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    /// Bytes that are reserved now.
+    pub fn reserved(&self) -> usize {
+        self.reserved.load(Relaxed)
+    }
+
+    /// Bytes of these that are reserved for one kind.
+    pub fn reserved_for(&self, kind: Kind) -> usize {
+        self.by_kind[kind as usize].load(Relaxed)
+    }
+
+    /// How scarce memory was at the last look.
+    pub fn stage(&self) -> Stage {
+        Stage::of(self.stage.load(Relaxed))
+    }
+
+    /// Whether work that would hold memory for long is refused: connections, feeds, streams, forms.
+    pub fn is_scarce(&self) -> bool {
+        self.stage.load(Relaxed) >= Stage::Refuse as u8
+    }
+
+    /// Reservations that were refused since the start.
+    pub fn refusals(&self) -> u64 {
+        self.refusals.get()
+    }
+
+    /// Consumers that were closed since the start.
+    pub fn evictions(&self) -> u64 {
+        self.evictions.get()
+    }
+
+    /// The process has so many bytes of anonymous memory now. Returns the stage that follows.
+    pub fn look(&self, measured: usize) -> Stage {
+        if self.bytes_max == 0 {
+            return Stage::Calm;
+        }
+        let [shed, refuse, close] = [SHED_PERCENT, REFUSE_PERCENT, CLOSE_PERCENT].map(|part| percent(self.bytes_max, part));
+        let ceiling = self.reserved().saturating_add(refuse.saturating_sub(measured));
+        self.ceiling.store(ceiling.min(refuse), Relaxed);
+        let stage = match measured {
+            _ if measured >= close => Stage::Close,
+            _ if measured >= refuse => Stage::Refuse,
+            _ if measured >= shed => Stage::Shed,
+            _ => Stage::Calm,
+        };
+        self.stage.store(stage as u8, Relaxed);
+        stage
+    }
+
+    /// Bytes that have to go until new work is taken again.
+    pub fn excess(&self, measured: usize) -> usize {
+        measured.saturating_sub(percent(self.bytes_max, REFUSE_PERCENT))
+    }
+
+    /// Closes the largest consumers, until they have so many bytes together. Returns how many were closed, and their bytes.
+    pub fn close_largest(&self, bytes: usize) -> (usize, usize) {
+        let consumers: Vec<Arc<dyn Consumer>> = {
+            let mut consumers = self.consumers();
+            consumers.retain(|consumer| consumer.strong_count() > 0);
+            consumers.iter().filter_map(Weak::upgrade).collect()
+        };
+        let mut consumers: Vec<_> = consumers.into_iter().map(|consumer| (consumer.bytes(), consumer)).collect();
+        consumers.retain(|(bytes, _)| *bytes >= CONSUMER_BYTES_MIN);
+        consumers.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        let (mut count, mut freed) = (0, 0);
+        for (size, consumer) in consumers {
+            if freed >= bytes {
+                break;
+            }
+            consumer.evict();
+            (count, freed) = (count + 1, freed + size);
+        }
+        self.evictions.add(count as u64);
+        (count, freed)
+    }
+
+    /// Adds a consumer to those that may be closed, as long as it lives.
+    pub(crate) fn register(&self, consumer: Weak<dyn Consumer>) {
+        let mut consumers = self.consumers();
+        if consumers.len() == consumers.capacity() {
+            consumers.retain(|consumer| consumer.strong_count() > 0);
+        }
+        consumers.push(consumer);
+    }
+
+    /// Reserves exactly so many bytes.
+    pub(crate) fn reserve(&self, kind: Kind, bytes: usize) -> Result<(), OutOfMemory> {
+        let before = self.reserved.fetch_add(bytes, Relaxed);
+        if before.saturating_add(bytes) > self.ceiling.load(Relaxed) {
+            self.reserved.fetch_sub(bytes, Relaxed);
+            self.refusals.add(1);
+            return Err(OutOfMemory);
+        }
+        self.by_kind[kind as usize].fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Counts so many bytes, whether they fit or not: for what was admitted already.
+    pub(crate) fn add(&self, kind: Kind, bytes: usize) {
+        self.reserved.fetch_add(bytes, Relaxed);
+        self.by_kind[kind as usize].fetch_add(bytes, Relaxed);
+    }
+
+    /// Gives back what was reserved or added.
+    pub(crate) fn give_back(&self, kind: Kind, bytes: usize) {
+        self.reserved.fetch_sub(bytes, Relaxed);
+        self.by_kind[kind as usize].fetch_sub(bytes, Relaxed);
+    }
+
+    fn consumers(&self) -> MutexGuard<'_, Vec<Weak<dyn Consumer>>> {
+        self.consumers.lock().expect("nothing panics while it holds the consumers")
+    }
+}
+
+/// For the log: what is reserved for what.
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for kind in Kind::ALL.into_iter().filter(|kind| self.reserved_for(*kind) > 0) {
+            write!(f, "{separator}{kind:?} {} KiB", self.reserved_for(kind) >> 10)?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+fn percent(bytes: usize, part: usize) -> usize {
+    bytes / 100 * part
+}
+
+/// What one owner has reserved: nothing as long as it stays within the free amount of its kind. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Charge {
+    kind: Kind,
+    bytes: usize,
+    /// None until something is reserved.
+    budget: Option<Arc<Budget>>,
+}
+
+impl Charge {
+    /// Nothing is reserved.
+    pub const fn new(kind: Kind) -> Charge {
+        Charge { kind, bytes: 0, budget: None }
+    }
+
+    /// Bytes that are reserved.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The owner has so many bytes from now on. If they are refused, it keeps what it had reserved.
+    pub fn fit(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
+        // Within what is free, or within what is reserved: the common cases.
+        if (self.bytes == 0 && bytes <= self.kind.free()) || self.is_close(bytes) {
+            return Ok(());
+        }
+        let wanted = self.kind.reservation(bytes);
+        match wanted.checked_sub(self.bytes) {
+            Some(more) => budget.reserve(self.kind, more)?,
+            None => budget.give_back(self.kind, self.bytes - wanted),
+        }
+        self.set(budget, wanted);
+        Ok(())
+    }
+
+    /// As [`fit`](Charge::fit), for what was admitted already.
+    pub fn force(&mut self, budget: &Arc<Budget>, bytes: usize) {
+        if self.fit(budget, bytes).is_err() {
+            let wanted = self.kind.reservation(bytes);
+            budget.add(self.kind, wanted - self.bytes);
+            self.set(budget, wanted);
+        }
+    }
+
+    fn set(&mut self, budget: &Arc<Budget>, bytes: usize) {
+        self.bytes = bytes;
+        self.budget.get_or_insert_with(|| budget.clone());
+    }
+
+    /// So that an owner whose bytes go up and down by little reserves nothing.
+    fn is_close(&self, bytes: usize) -> bool {
+        bytes <= self.bytes && bytes > self.kind.free() && self.bytes - bytes <= 2 * self.kind.chunk()
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        if let Some(budget) = &self.budget {
+            budget.give_back(self.kind, self.bytes);
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget").field("bytes_max", &self.bytes_max).field("reserved", &self.reserved()).finish()
+    }
+}
+
+/// What one socket or instance has reserved in all: a consumer whose owner looks whether it is to end, and is woken for that.
+pub struct Account {
+    budget: Arc<Budget>,
+    bytes: AtomicUsize,
+    is_registered: AtomicBool,
+    is_evicted: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+    me: Weak<Account>,
+}
+
+impl Account {
+    /// Nothing is reserved.
+    pub fn new(budget: &Arc<Budget>) -> Arc<Account> {
+        let new = |me: &Weak<Account>| Account {
+            budget: budget.clone(),
+            bytes: AtomicUsize::new(0),
+            is_registered: AtomicBool::new(false),
+            is_evicted: AtomicBool::new(false),
+            waker: Mutex::default(),
+            me: me.clone(),
+        };
+        Arc::new_cyclic(new)
+    }
+
+    /// The budget that it is a part of.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Whether its owner is to end, for want of memory.
+    pub fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Relaxed)
+    }
+
+    /// Whether there is enough of it that it may be evicted: only then its owner has to watch.
+    pub fn is_large(&self) -> bool {
+        self.is_registered.load(Relaxed)
+    }
+
+    /// Wakes `waker` when its owner is to end.
+    pub fn watch(&self, waker: &Waker) {
+        let mut current = self.waker.lock().expect("nothing panics while it holds a waker");
+        match &mut *current {
+            Some(current) => current.clone_from(waker),
+            None => *current = Some(waker.clone()),
+        }
+    }
+
+    fn changed(&self, before: usize, after: usize) {
+        let bytes = match after.checked_sub(before) {
+            Some(more) => self.bytes.fetch_add(more, Relaxed) + more,
+            None => self.bytes.fetch_sub(before - after, Relaxed),
+        };
+        if bytes >= CONSUMER_BYTES_MIN && !self.is_registered.swap(true, Relaxed) {
+            self.budget.register(self.me.clone());
+        }
+    }
+}
+
+impl Consumer for Account {
+    fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed)
+    }
+
+    fn evict(&self) {
+        self.is_evicted.store(true, Relaxed);
+        let waker = self.waker.lock().expect("nothing panics while it holds a waker").take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A part of an [`Account`].
+pub struct Share {
+    account: Arc<Account>,
+    charge: Charge,
+}
+
+impl Share {
+    /// Nothing is reserved.
+    pub fn new(account: &Arc<Account>, kind: Kind) -> Share {
+        Share { account: account.clone(), charge: Charge::new(kind) }
+    }
+
+    /// As [`Charge::fit`].
+    pub fn fit(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        let before = self.charge.bytes;
+        self.charge.fit(&self.account.budget, bytes)?;
+        if self.charge.bytes != before {
+            self.account.changed(before, self.charge.bytes);
+        }
+        Ok(())
+    }
+
+    /// The account that it is a part of.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if self.charge.bytes > 0 {
+            self.account.changed(self.charge.bytes, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    fn budget() -> Arc<Budget> {
+        Arc::new(Budget::new(100 * MIB))
+    }
+
+    #[test]
+    fn what_is_small_is_free_and_the_rest_is_reserved_in_chunks() {
+        let budget = budget();
+        for kind in Kind::ALL {
+            let mut charge = Charge::new(kind);
+            charge.fit(&budget, kind.free()).unwrap();
+            assert_eq!(budget.reserved(), 0, "{kind:?}");
+            charge.fit(&budget, kind.free() + 1).unwrap();
+            assert_eq!(charge.bytes(), (kind.free() + 1).next_multiple_of(kind.chunk()), "{kind:?}");
+            assert_eq!((budget.reserved(), budget.reserved_for(kind)), (charge.bytes(), charge.bytes()), "{kind:?}");
+            charge.fit(&budget, 0).unwrap();
+            assert_eq!(budget.reserved(), 0, "{kind:?}");
+            charge.fit(&budget, 10 * MIB).unwrap();
+            drop(charge);
+            assert_eq!((budget.reserved(), budget.reserved_for(kind)), (0, 0), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_go_up_and_down_by_a_little_reserve_nothing_more() {
+        let budget = budget();
+        let mut charge = Charge::new(Kind::Outbox);
+        charge.fit(&budget, MIB).unwrap();
+        for bytes in [MIB - 30_000, MIB, MIB - 1] {
+            charge.fit(&budget, bytes).unwrap();
+            assert_eq!(budget.reserved(), MIB);
+        }
+        charge.fit(&budget, MIB / 2).unwrap();
+        assert_eq!(budget.reserved(), MIB / 2);
+    }
+
+    #[test]
+    fn what_exceeds_the_budget_is_refused_and_changes_nothing() {
+        let budget = budget();
+        let mut charge = Charge::new(Kind::Request);
+        charge.fit(&budget, 80 * MIB).unwrap();
+        assert_eq!(charge.fit(&budget, 86 * MIB), Err(OutOfMemory));
+        assert_eq!((charge.bytes(), budget.reserved(), budget.refusals()), (80 * MIB, 80 * MIB, 1));
+        charge.force(&budget, 90 * MIB);
+        assert_eq!(budget.reserved(), 90 * MIB);
+        let mut small = Charge::new(Kind::Request);
+        assert_eq!(small.fit(&budget, 10_000), Ok(()), "what is small is served");
+        drop(charge);
+        assert_eq!(small.fit(&budget, 80 * MIB), Ok(()));
+    }
+
+    #[test]
+    fn only_so_much_is_reserved_as_the_last_look_left_free() {
+        let budget = budget();
+        for (measured, reserved, fits) in [(0, 85, true), (0, 86, false), (60, 25, true), (60, 26, false), (90, 1, false)] {
+            budget.look(measured * MIB);
+            let mut charge = Charge::new(Kind::Request);
+            assert_eq!(charge.fit(&budget, reserved * MIB).is_ok(), fits, "{measured} measured, {reserved} reserved");
+        }
+        // What is measured includes what is reserved.
+        let mut charge = Charge::new(Kind::Request);
+        budget.look(0);
+        charge.fit(&budget, 50 * MIB).unwrap();
+        budget.look(70 * MIB);
+        assert!(charge.fit(&budget, 65 * MIB).is_ok() && charge.fit(&budget, 66 * MIB).is_err());
+    }
+
+    #[test]
+    fn the_stages_follow_what_is_measured() {
+        let budget = budget();
+        let stages = [(0, Stage::Calm), (69, Stage::Calm), (70, Stage::Shed), (85, Stage::Refuse), (92, Stage::Close), (10, Stage::Calm)];
+        for (measured, stage) in stages {
+            assert_eq!((budget.look(measured * MIB), budget.stage()), (stage, stage), "{measured}");
+            assert_eq!(budget.is_scarce(), stage >= Stage::Refuse);
+        }
+        assert_eq!(budget.excess(95 * MIB), 10 * MIB);
+        let unbounded = Arc::new(Budget::new(0));
+        assert_eq!(unbounded.look(usize::MAX), Stage::Calm);
+        assert_eq!(Charge::new(Kind::Request).fit(&unbounded, 1 << 50), Ok(()));
+    }
+
+    #[test]
+    fn the_largest_consumers_are_closed_and_the_small_ones_never() {
+        let budget = budget();
+        let accounts = [MIB, 3 * MIB, 2 * MIB, 20_000].map(|bytes| {
+            let mut share = Share::new(&Account::new(&budget), Kind::Request);
+            share.fit(bytes).unwrap();
+            share
+        });
+        let evicted = || accounts.each_ref().map(|share| share.account().is_evicted());
+        assert_eq!(budget.close_largest(4 * MIB), (2, 5 * MIB));
+        assert_eq!(evicted(), [false, true, true, false]);
+        assert_eq!(budget.close_largest(100 * MIB).0, 3);
+        assert_eq!(evicted(), [true, true, true, false]);
+        drop(accounts);
+        assert_eq!((budget.close_largest(1), budget.reserved(), budget.evictions()), ((0, 0), 0, 5));
+    }
+}

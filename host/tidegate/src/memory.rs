@@ -1,0 +1,262 @@
+//! The memory of the process: how much it may have, how much it has, and what is done when it runs short.
+//!
+//! The hub's [`Budget`] decides; this is its eye and its hand. A thread of its own reads the anonymous memory of the process, also
+//! while every worker is busy with guests, and more often the more there is. It drops what is idle, has the allocator give free pages
+//! back to the system, and has the largest consumers closed.
+
+use crate::site::Site;
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+use tidegate_hub::{Budget, budget::Stage};
+use tokio::runtime::Handle;
+
+/// Percent of the memory that the process could have which it has if nothing else was set.
+const DEFAULT_PERCENT: u64 = 75;
+
+/// Between two looks while less than half of the budget is used.
+const CALM_LOOK: Duration = Duration::from_millis(100);
+/// Between two looks otherwise: what is not counted may grow by about 2 MiB in each millisecond.
+const LOOK: Duration = Duration::from_millis(10);
+/// Between two times that what is idle is dropped.
+const SHED_EVERY: Duration = Duration::from_millis(200);
+/// The same from the second stage on.
+const SHED_FAST: Duration = Duration::from_millis(50);
+/// What was closed needs so long to give its memory back.
+const CLOSE_EVERY: Duration = Duration::from_millis(50);
+/// A room that was idle for less is shed only from the second stage on.
+const ROOM_IDLE: Duration = Duration::from_secs(1);
+/// Between two lines of the log about the same shortage.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// `memory_max` as it was set, or else three quarters of what the control groups of the process, or the machine, have.
+pub(crate) fn bytes_max(set: usize) -> usize {
+    if set > 0 {
+        return set;
+    }
+    let available = available(Path::new("/"));
+    // Without a bound if the system says nothing.
+    available.map_or(0, |bytes| usize::try_from(bytes / 100 * DEFAULT_PERCENT).unwrap_or(usize::MAX))
+}
+
+/// Bytes of memory that the process could have: the least of the machine's and of those of each control group above it. `root` is
+/// where `proc` and `sys` are found.
+fn available(root: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let of_groups = groups.lines().filter_map(|line| {
+        let (_, line) = line.split_once(':')?;
+        let (controllers, path) = line.split_once(':')?;
+        let (mounts, file): (&[&str], _) = match controllers {
+            "" => (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => (&["sys/fs/cgroup/memory"], "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        mounts.iter().filter_map(|mount| least(&root.join(mount), path, file)).min()
+    });
+    let of_machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+        Some(kib << 10)
+    });
+    of_groups.chain(of_machine).min()
+}
+
+/// The least limit of a control group and of those above it. In a container the path may be one of the outside: what is not there
+/// is passed over.
+fn least(mount: &Path, path: &str, file: &str) -> Option<u64> {
+    let path = Path::new(path.trim_start_matches('/'));
+    let limit = |group: &Path| fs::read_to_string(mount.join(group).join(file)).ok()?.trim().parse().ok();
+    path.ancestors().filter_map(limit).min()
+}
+
+/// Looks after the memory of the process as long as the site is served. `workers` are the threads whose allocators have memory to
+/// give back.
+pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
+    let budget = site.hub().budget().clone();
+    if budget.bytes_max() == 0 {
+        return Ok(());
+    }
+    let (statm, site) = (File::open("/proc/self/statm")?, Arc::downgrade(site));
+    let collecting = workers.iter().map(|worker| (worker.clone(), Arc::default())).collect();
+    let mut watch = Watch { budget, statm, site, collecting, shed: None, closed: None, logged: None };
+    thread::Builder::new().name("memory".into()).spawn(move || while watch.look() {})?;
+    Ok(())
+}
+
+struct Watch {
+    budget: Arc<Budget>,
+    statm: File,
+    site: Weak<Site>,
+    /// The workers, and whether each has been asked to collect and has not done so yet.
+    collecting: Vec<(Handle, Arc<AtomicBool>)>,
+    shed: Option<Instant>,
+    closed: Option<Instant>,
+    logged: Option<(Instant, Stage)>,
+}
+
+impl Watch {
+    /// One look, and the time until the next. Returns false when the site is gone.
+    fn look(&mut self) -> bool {
+        let Some(site) = self.site.upgrade() else { return false };
+        let measured = anonymous(&self.statm).unwrap_or(0);
+        let stage = self.budget.look(measured);
+        let now = Instant::now();
+        if stage >= Stage::Shed {
+            let is_urgent = stage >= Stage::Refuse;
+            if is_due(&mut self.shed, now, if is_urgent { SHED_FAST } else { SHED_EVERY }) {
+                site.shed(if is_urgent { Duration::ZERO } else { ROOM_IDLE });
+                self.collect();
+            }
+        } else if self.shed.take().is_some() {
+            allocator::set_purge_delay(allocator::PURGE_DELAY);
+        }
+        if stage == Stage::Close && is_due(&mut self.closed, now, CLOSE_EVERY) {
+            let (count, bytes) = self.budget.close_largest(self.budget.excess(measured));
+            tracing::debug!("{count} consumers of memory are closed, with {} KiB", bytes >> 10);
+        }
+        self.log(stage, measured, now);
+        drop(site);
+        thread::sleep(if measured < self.budget.bytes_max() / 2 { CALM_LOOK } else { LOOK });
+        true
+    }
+
+    /// Has every allocator give back what it keeps. Each thread has its own, which nobody else may touch.
+    fn collect(&self) {
+        allocator::set_purge_delay(0);
+        allocator::collect();
+        for (worker, is_asked) in &self.collecting {
+            if !is_asked.swap(true, Relaxed) {
+                let is_asked = is_asked.clone();
+                worker.spawn(async move {
+                    allocator::collect();
+                    is_asked.store(false, Relaxed);
+                });
+            }
+        }
+    }
+
+    fn log(&mut self, stage: Stage, measured: usize, now: Instant) {
+        let worst = self.logged.map_or(Stage::Calm, |(_, worst)| worst);
+        let is_old = self.logged.is_none_or(|(at, _)| now >= at + LOG_EVERY);
+        if stage <= worst && !is_old {
+            return;
+        }
+        let what = match stage {
+            Stage::Calm => {
+                self.logged = None;
+                return;
+            }
+            Stage::Shed => "idle instances and histories are dropped",
+            Stage::Refuse => "new work is refused",
+            Stage::Close => "the largest consumers are closed",
+        };
+        self.logged = Some((now, stage));
+        let (max, refusals, evictions) = (self.budget.bytes_max() >> 20, self.budget.refusals(), self.budget.evictions());
+        let reserved = self.budget.to_string();
+        tracing::warn!(refusals, evictions, reserved, "{} MiB of memory_max = {max} MiB are used: {what}", measured >> 20);
+    }
+}
+
+/// Whether it was not done for so long; then it counts as done.
+fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
+    let is_due = last.is_none_or(|last| now >= last + every);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}
+
+/// Bytes of anonymous memory of this process: what is resident and belongs to no file (proc(5), `statm`).
+fn anonymous(statm: &File) -> io::Result<usize> {
+    let mut bytes = [0; 128];
+    let length = statm.read_at(&mut bytes, 0)?;
+    let text = String::from_utf8_lossy(&bytes[..length]);
+    let mut pages = text.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
+    let (resident, of_files) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    Ok(resident.saturating_sub(of_files) * rustix::param::page_size())
+}
+
+/// mimalloc keeps pages that are free, for a while, for the thread that freed them.
+#[allow(unsafe_code)]
+mod allocator {
+    use std::ffi::c_long;
+
+    /// Milliseconds that a free page is kept, unless memory is scarce: the allocator's default.
+    pub(super) const PURGE_DELAY: c_long = 1000;
+    /// `mi_option_purge_delay` of mimalloc.h, which the bindings lack.
+    const OPTION: libmimalloc_sys::mi_option_t = 15;
+
+    /// Gives back what this thread keeps, and what no thread owns.
+    pub(super) fn collect() {
+        // SAFETY: it may be called at any time, and touches the heap of the calling thread and what is shared.
+        unsafe { libmimalloc_sys::mi_collect(true) }
+    }
+
+    pub(super) fn set_purge_delay(milliseconds: c_long) {
+        // SAFETY: the option exists, and any value is valid; it is read anew at each purge.
+        unsafe { libmimalloc_sys::mi_option_set(OPTION, milliseconds) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn machine(files: &[(&str, &str)]) -> Option<u64> {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        available(root.path())
+    }
+
+    #[test]
+    fn the_least_of_machine_and_control_groups_counts_also_nested_and_of_either_version() {
+        let memory = ("proc/meminfo", "MemTotal:        1048576 kB\nMemFree:  1 kB\n");
+        let v2 = ("proc/self/cgroup", "0::/a/b\n");
+        let v1 = ("proc/self/cgroup", "5:devices:/x\n4:memory:/a/b\n0::/\n");
+        let cases: [(&[(&str, &str)], Option<u64>); 9] = [
+            (&[], None),
+            (&[memory], Some(1024 * MIB)),
+            (&[memory, v2], Some(1024 * MIB)),
+            (&[memory, v2, ("sys/fs/cgroup/a/b/memory.max", "max\n"), ("sys/fs/cgroup/a/memory.max", "max\n")], Some(1024 * MIB)),
+            (&[memory, v2, ("sys/fs/cgroup/a/b/memory.max", "209715200\n"), ("sys/fs/cgroup/a/memory.max", "max\n")], Some(200 * MIB)),
+            (&[memory, v2, ("sys/fs/cgroup/a/b/memory.max", "209715200\n"), ("sys/fs/cgroup/a/memory.max", "104857600")], Some(100 * MIB)),
+            // The path is one of the outside: only the container's own group is there.
+            (&[memory, v2, ("sys/fs/cgroup/memory.max", "104857600\n")], Some(100 * MIB)),
+            (&[memory, v1, ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "104857600\n")], Some(100 * MIB)),
+            (&[memory, v1, ("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n")], Some(1024 * MIB)),
+        ];
+        for (files, expected) in cases {
+            assert_eq!(machine(files), expected, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_set_counts_as_it_is() {
+        assert_eq!(bytes_max(7), 7);
+        assert!(bytes_max(0) > 0, "this machine has some");
+    }
+
+    #[test]
+    fn anonymous_memory_is_what_was_written_to() {
+        let statm = File::open("/proc/self/statm").unwrap();
+        let before = anonymous(&statm).unwrap();
+        let written = vec![1u8; 64 << 20];
+        let after = anonymous(&statm).unwrap();
+        assert!(before > 0 && after > before + (48 << 20), "{before} {after} {}", written.len());
+    }
+}
