@@ -1,4 +1,4 @@
-//! The same paths as those of `proxy02`, in the words of 0.3: async, one instance for requests side by side.
+//! The same paths as those of `proxy02`, in the words of 0.3: async.
 
 use wasip3::{
     exports::http::handler::Guest,
