@@ -67,7 +67,7 @@ async fn accept(
             worker.spawn(async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
-                    pace::bound_silence(&stream, server.config.write_within);
+                    pace::bound(&stream, server.config.write_within);
                     http1::serve(stream, peer, server, lifeline).await;
                 }
             });

@@ -153,7 +153,12 @@ pub(crate) struct Place<'a> {
 pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
     let id = log_fault(fault, place);
     match fault {
-        Fault::Busy => later(&format!("busy, try again shortly (id {id})"), 1),
+        Fault::Busy => {
+            let mut answer = later(&format!("busy, try again shortly (id {id})"), 1);
+            // A full host does not keep the connections of clients that it turned away.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+        }
         Fault::Closed(wait) => later(&format!("the room is closed for now (id {id})"), wait.as_secs() + 1),
         Fault::Unavailable(_) => later(&format!("the room's storage is not available, nothing happened (id {id})"), 1),
         Fault::Wall => text(StatusCode::GATEWAY_TIMEOUT, &format!("the app took too long (id {id})")),

@@ -178,13 +178,18 @@ pub(crate) fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<(
     pin!(unconstrained(timer)).poll(cx)
 }
 
+/// Bytes of one connection that the kernel takes before it can send them. A client that reads nothing is so noticed after these, and
+/// not after megabytes, which would be made for nothing.
+const UNSENT_BYTES_MAX: u32 = 128 << 10;
+
 /// Lets the kernel end a connection whose client acknowledges nothing for this long (RFC 5482): bytes that wait in the kernel are not the
-/// process's to see. The connection then fails with `TimedOut`.
-pub(crate) fn bound_silence(socket: &TcpStream, within: Duration) {
-    // Where there is no such option, the meters have to do.
+/// process's to see. The connection then fails with `TimedOut`. And bounds these bytes.
+pub(crate) fn bound(socket: &TcpStream, within: Duration) {
+    // Where there are no such options, the meters have to do.
     #[cfg(target_os = "linux")]
     {
         _ = rustix::net::sockopt::set_tcp_user_timeout(socket, within.as_millis().try_into().unwrap_or(u32::MAX));
+        _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (socket, within);
