@@ -6,7 +6,10 @@ use http_body::{Body as _, SizeHint};
 use std::{
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
 };
 use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, app::Stream};
@@ -14,24 +17,44 @@ use tokio::{runtime::Handle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client's body for a guest.
-pub(crate) struct Incoming(pub(crate) Body);
+pub(crate) struct Incoming {
+    body: Body,
+    cut_off: CutOff,
+}
+
+/// Whether a client's body broke off: a guest that passes that on in its answer has done nothing wrong.
+#[derive(Clone, Default)]
+pub(crate) struct CutOff(Arc<AtomicBool>);
+
+impl Incoming {
+    pub(crate) fn new(body: Body) -> Incoming {
+        Incoming { body, cut_off: CutOff::default() }
+    }
+
+    pub(crate) fn cut_off(&self) -> CutOff {
+        self.cut_off.clone()
+    }
+}
 
 impl http_body::Body for Incoming {
     type Data = Bytes;
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
-        self.0.as_mut().poll_frame(cx).map(|next| {
+        self.body.as_mut().poll_frame(cx).map(|next| {
             next.map(|frame| match frame {
                 Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
                 Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers)),
-                Err(_) => Err(Error::ConnectionTerminated),
+                Err(_) => {
+                    self.cut_off.0.store(true, Relaxed);
+                    Err(Error::ConnectionTerminated)
+                }
             })
         })
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.length().map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.body.length().map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 
@@ -40,9 +63,9 @@ pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
 /// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body has no good end. What is left of
 /// it when the body has ended, or is dropped, goes on in a task of its own for at most `after_answer_max`.
-pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, account: Arc<Account>, rest: Option<Rest>) -> Body {
+pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, account: Arc<Account>, rest: Option<Rest>, cut_off: CutOff) -> Body {
     let unread = body.size_hint().exact();
-    Box::pin(Outgoing { body, hub, account, rest, fault: None, unread })
+    Box::pin(Outgoing { body, hub, account, rest, fault: None, unread, cut_off })
 }
 
 struct Outgoing {
@@ -54,6 +77,8 @@ struct Outgoing {
     fault: Option<Fault>,
     /// Bytes that its client has not read, if its length is known: an answer of which none is left has ended well.
     unread: Option<u64>,
+    /// Of the request.
+    cut_off: CutOff,
 }
 
 /// The guest failed behind the head of its answer: there is nobody to give an id to.
@@ -132,7 +157,9 @@ impl Stream for Outgoing {
             // The guest's own end says why, now or when this is dropped; where there is none, the body's error has to do.
             Some(Err(error)) => match outgoing.fault.take() {
                 Some(fault) => outgoing.broken(fault.to_string()),
-                None if outgoing.rest.is_some() => Poll::Ready(Some(Err(BodyError(format!("{error:?}"))))),
+                None if outgoing.rest.is_some() || outgoing.cut_off.0.load(Relaxed) => {
+                    Poll::Ready(Some(Err(BodyError(format!("{error:?}")))))
+                }
                 None => outgoing.broken(format!("the guest's body: {error:?}")),
             },
             // A trap right after the last byte is still a broken answer; what the guest does later is not the client's to wait for.

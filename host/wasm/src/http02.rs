@@ -29,8 +29,9 @@ pub(crate) async fn stream(
     reuse: bool,
 ) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let (route, request) = (request.route, streamed::head(request)?.map(|()| Incoming(body)));
-    streamed::begin(pool, hub, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered).await
+    let (route, request) = (request.route, streamed::head(request)?.map(|()| Incoming::new(body)));
+    let cut_off = request.body().cut_off();
+    streamed::begin(pool, hub, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, cut_off).await
 }
 
 async fn run(

@@ -1,7 +1,7 @@
 //! One streamed request to one instance, whichever `wasi:http` it is of: its head, and what goes on after it.
 
 use crate::{
-    body::{Rest, outgoing},
+    body::{CutOff, Rest, outgoing},
     pool::Pool,
 };
 use std::{
@@ -25,6 +25,7 @@ pub(crate) async fn begin<E: Debug>(
     hub: &Arc<Hub>,
     mut call: Rest,
     answered: oneshot::Receiver<Answer<E>>,
+    cut_off: CutOff,
 ) -> Result<Streamed, Fault> {
     let (mut awaited, mut ended) = (Some(answered), None);
     let head = poll_fn(|cx| {
@@ -50,7 +51,7 @@ pub(crate) async fn begin<E: Debug>(
                 Some(outcome) => Some(Box::pin(ready(outcome))),
                 None => Some(call),
             };
-            let body = outgoing(body, hub.clone(), pool.account().clone(), rest);
+            let body = outgoing(body, hub.clone(), pool.account().clone(), rest, cut_off);
             Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body })
         }
         Ok(Some(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),

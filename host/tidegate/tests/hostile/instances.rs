@@ -134,6 +134,18 @@ async fn an_instance_whose_client_left_is_free_again() {
 }
 
 #[tokio::test]
+async fn a_body_that_breaks_off_is_no_fault_of_the_app() {
+    for app in apps() {
+        let server = app.serve(&[]);
+        let request = format!("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n", app.echo);
+        drop(all(&app, &server, &request, "first").await);
+        app.assert_all_are_free(&server, "broken bodies").await;
+        let stopped = server.stop();
+        assert_eq!(stopped.counter("faults"), 0, "{} {:?}\n{}", app.component, app.args, stopped.stderr);
+    }
+}
+
+#[tokio::test]
 async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
     for app in apps() {
         let Some(path) = app.after else { continue };
