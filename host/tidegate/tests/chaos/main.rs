@@ -177,6 +177,7 @@ impl Storm {
             }
         }
         self.count();
+        println!("era {}: {:?} in {:.0} s", self.era, self.tally, self.begun.elapsed().as_secs_f64());
     }
 
     fn record<T>(&self, write: impl FnOnce(&mut Record) -> T) -> T {
