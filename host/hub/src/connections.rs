@@ -381,13 +381,21 @@ impl Connections {
         self.registry().members.get(room)?.get(&id).cloned()
     }
 
-    /// The room's connections, or those of them with the tag.
-    pub(crate) fn members(&self, room: &RoomId, tag: Option<&str>) -> BTreeSet<ConnId> {
+    /// A page of the room's connections, or of those of them with the tag, in the order of their opening.
+    pub(crate) fn members(&self, room: &RoomId, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> BTreeSet<ConnId> {
+        let behind = (after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded), ops::Bound::Unbounded);
         let registry = self.registry();
         let Some(members) = registry.members.get(room) else { return BTreeSet::new() };
         match tag {
-            None => members.keys().copied().collect(),
-            Some(tag) => registry.tagged.get(tag).into_iter().flatten().filter(|id| members.contains_key(id)).copied().collect(),
+            None => members.range(behind).map(|(id, _)| *id).take(limit).collect(),
+            Some(tag) => match registry.tagged.get(tag) {
+                None => BTreeSet::new(),
+                // The smaller set is walked: never all connections that have the tag in other rooms, under the lock that all need.
+                Some(tagged) if tagged.len() < members.len() => {
+                    tagged.range(behind).filter(|id| members.contains_key(id)).take(limit).copied().collect()
+                }
+                Some(tagged) => members.range(behind).map(|(id, _)| *id).filter(|id| tagged.contains(id)).take(limit).collect(),
+            },
         }
     }
 

@@ -347,6 +347,11 @@ impl Effects {
         }
     }
 
+    /// How many ids [`amend`](Effects::amend) adds or removes at most.
+    pub(crate) fn amends_max(&self) -> usize {
+        self.members.len() + self.drafts.values().filter(|draft| draft.tags.is_some()).count()
+    }
+
     /// Whether the connection came or went; nothing if neither.
     pub(crate) fn member(&self, id: ConnId) -> Option<Option<Arc<Conn>>> {
         self.members.get(&id).cloned()

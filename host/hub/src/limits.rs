@@ -227,6 +227,9 @@ pub const WAKE_FAILURES_MAX: u32 = 5;
 /// How long a room that can't wake is closed.
 pub const WAKE_PAUSE: Duration = Duration::from_secs(30);
 
+/// Rooms whose failed wakes are remembered: for one more, the failures of the one that failed first are forgotten, and no other's.
+pub const ROOMS_FAILING_MAX: usize = 1000;
+
 /// Why the host did not take what an app gave it (WIT `types.limit-error`). Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitError {

@@ -7,12 +7,12 @@ use crate::{
     budget::{CONSUMER_BYTES_MIN, Consumer, Kind},
     calls::{Called, Callee},
     effects::Slot,
-    limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX},
+    limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX, ROOMS_FAILING_MAX},
     room::{InboxMax, Posted, Refused, Room},
 };
 use bytes::Bytes;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     future::{Future, poll_fn},
     pin::Pin,
     sync::{
@@ -49,6 +49,8 @@ pub struct Rooms {
     retries: Mutex<BTreeSet<(u64, RoomId)>>,
     /// Rooms whose event waits for the answer of another room.
     waits: Mutex<HashMap<RoomId, RoomId>>,
+    /// Rooms whose last wake failed, in the order in which they first did: clients choose names, so they are bounded.
+    failing: Mutex<VecDeque<RoomId>>,
     me: Weak<Rooms>,
 }
 
@@ -179,7 +181,8 @@ impl Rooms {
             hub.alarms().commit(&room, Some(alarm), now);
         }
         let (current, live, retries, waits) = Default::default();
-        let rooms = Arc::new_cyclic(|me| Rooms { hub, engine, current, spawn, live, retries, waits, me: me.clone() });
+        let failing = Mutex::default();
+        let rooms = Arc::new_cyclic(|me| Rooms { hub, engine, current, spawn, live, retries, waits, failing, me: me.clone() });
         let me: Weak<Rooms> = rooms.me.clone();
         rooms.hub.set_callee(me);
         Ok(rooms)
@@ -683,8 +686,28 @@ impl Rooms {
         // That every instance is in use, for one, is not the room's fault.
         if !woken.as_ref().is_err_and(Fault::is_of_host) {
             live.room().handle_wake(woken.is_ok(), self.now());
+            if woken.is_err() {
+                self.remember_failing(&live.id);
+            }
         }
         woken
+    }
+
+    /// Notes a failed wake. Beyond the bound, what is remembered of the room that failed first is forgotten.
+    fn remember_failing(&self, room: &RoomId) {
+        let forgotten = {
+            let mut failing = self.failing.lock().expect("nothing panics while it holds the failing rooms");
+            if failing.contains(room) {
+                return;
+            }
+            failing.push_back(room.clone());
+            if failing.len() > ROOMS_FAILING_MAX { failing.pop_front() } else { None }
+        };
+        let forgotten = forgotten.and_then(|room| self.live().get(&room).cloned());
+        if let Some(live) = forgotten {
+            // What it has pending is tried again in its own time.
+            _ = live.room().forgive();
+        }
     }
 
     /// Monotonic milliseconds.

@@ -6,10 +6,10 @@ use crate::{
     now::Latest,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -19,7 +19,8 @@ const SWEEP_EVERY: u64 = 10_000;
 /// Histories have at most this part of `memory_max`, whatever `history_bytes_max` is.
 const HISTORY_PART: usize = 8;
 
-/// All topics by name. One without followers is kept for its numbers until there are too many.
+/// All topics by name. One without followers is kept, for its numbers and its history, until there are too many; then the
+/// one that was used least lately gives way to a new one.
 pub struct Topics {
     limits: Limits,
     policy: TopicPolicy,
@@ -37,12 +38,30 @@ pub struct Topics {
 
 #[derive(Default)]
 struct Names {
-    by_name: HashMap<String, Arc<Topic>>,
+    by_name: HashMap<Arc<str>, Arc<Topic>>,
+    /// Topics that may be forgotten, in the order in which they lost their last follower or were made. One that has got a
+    /// follower since stays here until its turn comes, so that a follow costs nothing; no topic is here twice.
+    unfollowed: VecDeque<Listed>,
+    /// Topics that were made so far: the time by which their use is compared.
     made: u64,
 }
 
+struct Listed {
+    name: Arc<str>,
+    /// How many topics had been made when it was put here.
+    at: u64,
+}
+
+/// Topics that are kept once more, though it is their turn, because something was published to them meanwhile: no more of them are
+/// passed over for one new topic.
+const SECOND_CHANCES_MAX: usize = 64;
+
 struct Topic {
     overflow: Overflow,
+    /// Whether its name is in [`Names::unfollowed`]; changed under the lock of the names.
+    is_listed: AtomicBool,
+    /// How many topics had been made when it was published to last.
+    used_at: AtomicU64,
     followers: Mutex<Followers>,
 }
 
@@ -135,9 +154,16 @@ impl Topics {
     }
 
     pub(crate) fn unfollow(&self, name: &str, id: ConnId) {
-        let names = self.names();
-        if let Some(topic) = names.by_name.get(name) {
-            topic.followers().by_id.remove(&id);
+        let mut names = self.names();
+        if let Some(topic) = names.by_name.get(name).cloned() {
+            let is_empty = {
+                let mut followers = topic.followers();
+                followers.by_id.remove(&id);
+                followers.by_id.is_empty()
+            };
+            if is_empty {
+                names.list(name, &topic);
+            }
         }
     }
 
@@ -145,7 +171,12 @@ impl Topics {
     pub(crate) fn publish(&self, name: &str, mut publication: Publication) -> Result<(u64, u64), LimitError> {
         publication.check(&self.limits)?;
         publication.charge(&self.budget)?;
-        let topic = self.topic(&mut self.names(), name)?;
+        let topic = {
+            let mut names = self.names();
+            let topic = self.topic(&mut names, name)?;
+            topic.used_at.store(names.made, Ordering::Relaxed);
+            topic
+        };
         let mut followers = topic.followers();
         if publication.transient {
             return Ok((0, followers.deliver(&Arc::new(publication), topic.overflow)));
@@ -177,22 +208,49 @@ impl Topics {
             return Ok(topic.clone());
         }
         check_name(name, &self.limits)?;
-        if names.by_name.len() >= self.limits.topics_max {
-            names.by_name.retain(|_, topic| !topic.followers().by_id.is_empty());
-            if names.by_name.len() >= self.limits.topics_max {
-                return Err(LimitError::TooMany);
-            }
+        if names.by_name.len() >= self.limits.topics_max && !names.forget_one() {
+            return Err(LimitError::TooMany);
         }
         names.made += 1;
         let position = Position { epoch: self.seed.wrapping_add(names.made), sequence: 0 };
         let followers = Followers { position, history: History::new(self.kept.clone()), by_id: BTreeMap::new() };
-        let topic = Arc::new(Topic { overflow: self.policy.overflow(name), followers: Mutex::new(followers) });
-        names.by_name.insert(name.to_owned(), topic.clone());
+        let (overflow, followers) = (self.policy.overflow(name), Mutex::new(followers));
+        let topic = Arc::new(Topic { overflow, is_listed: AtomicBool::new(false), used_at: AtomicU64::new(0), followers });
+        names.by_name.insert(name.into(), topic.clone());
+        names.list(name, &topic);
         Ok(topic)
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
         self.topics.lock().expect("nothing panics while it holds the topics")
+    }
+}
+
+impl Names {
+    /// The topic has no follower: it may be forgotten when its turn comes.
+    fn list(&mut self, name: &str, topic: &Topic) {
+        if !topic.is_listed.swap(true, Ordering::Relaxed) {
+            self.unfollowed.push_back(Listed { name: name.into(), at: self.made });
+        }
+    }
+
+    /// Makes place for one topic; false if all have followers. Each name that is passed over leaves the queue or was published
+    /// to since it was put there, so this costs little in the long run.
+    fn forget_one(&mut self) -> bool {
+        let mut chances = SECOND_CHANCES_MAX;
+        while let Some(Listed { name, at }) = self.unfollowed.pop_front() {
+            let Some(topic) = self.by_name.get(&name) else { continue };
+            if !topic.followers().by_id.is_empty() {
+                topic.is_listed.store(false, Ordering::Relaxed);
+            } else if chances > 0 && topic.used_at.load(Ordering::Relaxed) > at {
+                chances -= 1;
+                self.unfollowed.push_back(Listed { name, at: self.made });
+            } else {
+                self.by_name.remove(&name);
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -325,6 +383,40 @@ mod tests {
         assert_eq!((say(&hub, "kept", "one"), say(&hub, "kept", "two")), (1, 2));
         ann.follow("also", None).unwrap();
         assert_eq!(ann.follow("too many", None), Err(LimitError::TooMany));
+    }
+
+    #[test]
+    fn one_new_topic_takes_the_place_of_one_and_all_others_keep_their_numbers() {
+        let hub = hub(Limits { topics_max: 10, ..Limits::default() });
+        for number in 0..10 {
+            assert_eq!(say(&hub, &number.to_string(), "x"), 1);
+        }
+        say(&hub, "new", "x");
+        // None was used since it was made, so the oldest gave way.
+        for number in 1..10 {
+            assert_eq!(say(&hub, &number.to_string(), "x"), 2, "{number}");
+        }
+        // Names that come and go push out each other, and not one that is published to all the time.
+        for number in 0..100_u64 {
+            say(&hub, &format!("new/{number}"), "x");
+            assert_eq!(say(&hub, "9", "x"), number + 3);
+        }
+    }
+
+    #[test]
+    fn a_topic_that_is_followed_again_is_never_forgotten() {
+        let hub = hub(Limits { topics_max: 2, ..Limits::default() });
+        let ann = hub.open(Accept::default()).unwrap();
+        for _ in 0..5 {
+            ann.follow("kept", None).unwrap();
+            ann.unfollow("kept");
+        }
+        ann.follow("kept", None).unwrap();
+        assert_eq!(say(&hub, "kept", "x"), 1);
+        for number in 0..20 {
+            say(&hub, &number.to_string(), "x");
+        }
+        assert_eq!(say(&hub, "kept", "x"), 2);
     }
 
     #[test]

@@ -270,11 +270,14 @@ impl Transaction {
 
     /// A page of ids of the room's connections, in the order of their opening (WIT `websockets.ids`).
     pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
-        let mut ids: BTreeSet<ConnId> = self.hub.connections().members(&self.room, tag);
         let state = self.state();
+        let limit = limit.min(IDS_PAGE_MAX);
+        // So many that the page is full also after what the room's events take away.
+        let with_spare = limit + state.kept.effects.amends_max() + state.event.effects.amends_max();
+        let mut ids: BTreeSet<ConnId> = self.hub.connections().members(&self.room, tag, after, with_spare);
         state.kept.effects.amend(&mut ids, tag);
         state.event.effects.amend(&mut ids, tag);
-        ids.into_iter().filter(|id| after.is_none_or(|after| *id > after)).take(limit.min(IDS_PAGE_MAX)).collect()
+        ids.into_iter().filter(|id| after.is_none_or(|after| *id > after)).take(limit).collect()
     }
 
     /// Sends a message to one connection.

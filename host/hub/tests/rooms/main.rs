@@ -21,6 +21,7 @@ use tidegate_hub::{
     Stored, Target, Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
+    limits::ROOMS_FAILING_MAX,
     storage::Range,
     testing::{FakeApp, Memory},
 };
@@ -335,6 +336,25 @@ fn a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds() 
     assert_eq!(closed(&world), Some(Duration::from_secs(1)));
     world.advance(Duration::from_secs(1));
     assert!(matches!(world.log("tea"), Err(Fault::Trap(_))), "it is tried again");
+}
+
+#[test]
+fn names_of_rooms_that_cannot_wake_push_out_one_failing_room_each() {
+    let world = World::new(|event, _| match event {
+        RoomEvent::Wake => Err(Fault::Trap("as asked".into())),
+        _ => Ok(()),
+    });
+    for _ in 0..5 {
+        assert!(["tea", "milk"].iter().all(|name| matches!(world.log(name), Err(Fault::Trap(_)))));
+    }
+    let is_closed = |name: &str| matches!(poll(&mut world.front.handle(&request(name), Bytes::new())), Some(Err(Fault::Closed(_))));
+    for number in 0..ROOMS_FAILING_MAX - 2 {
+        assert!(matches!(world.log(&number.to_string()), Err(Fault::Trap(_))));
+    }
+    assert!(is_closed("tea") && is_closed("milk"));
+    assert!(matches!(world.log("one more"), Err(Fault::Trap(_))));
+    assert!(is_closed("milk"));
+    assert!(matches!(world.log("tea"), Err(Fault::Trap(_))), "the one that failed first is forgotten");
 }
 
 #[test]
