@@ -1,13 +1,31 @@
 //! Accepts connections, hands each to a worker, and drains them all when it is told to stop.
 
-use crate::{http1, lifeline::Lifeline, pace, server::Server};
-use std::{future::Future, io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
+use crate::{
+    answer::NO_SEAT,
+    http1,
+    lifeline::Lifeline,
+    pace,
+    server::Server,
+    sockets::{Refusal, Seated},
+};
+use std::{
+    fs::File,
+    future::Future,
+    io,
+    net::{SocketAddr, TcpListener},
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tidegate_hub::Close;
 use tokio::{
     net::TcpStream,
     runtime::Handle,
     time::{sleep, timeout},
 };
+
+/// Time before the next try when a connection can be neither accepted nor refused.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How the drain went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,15 +69,36 @@ async fn accept(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut shutdown = pin!(shutdown);
     let mut turn = workers.iter().cycle();
+    let mut reserve = Reserve::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut shutdown => return Ok(()),
         };
-        let Ok((stream, peer)) = accepted else {
-            // Out of files, most likely: those that are open have to end before another can begin.
-            sleep(Duration::from_millis(50)).await;
-            continue;
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            // It was over before it began: the next one may be fine.
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                if is_out_of_descriptors(&error) {
+                    server.sockets.note(Refusal::Descriptors, server.hub.counters(), Instant::now());
+                }
+                // Without the reserve, or with any other error, the next try would fail at once: it must not take a core.
+                if !reserve.refuse_one(&listener).await {
+                    sleep(PAUSE).await;
+                }
+                continue;
+            }
+        };
+        // A socket that listens on IPv6 sees IPv4 clients as mapped addresses.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let seat = match server.sockets.take_seat(peer.ip()) {
+            Ok(seat) => seat,
+            Err(refusal) => {
+                server.sockets.note(refusal, server.hub.counters(), Instant::now());
+                refuse(&stream);
+                continue;
+            }
         };
         // A socket belongs to the runtime where it is first used: this one gives it up.
         if let (Ok(stream), Some(worker)) = (stream.into_std(), turn.next()) {
@@ -68,9 +107,58 @@ async fn accept(
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
                     pace::bound(&stream, server.config.write_within);
-                    http1::serve(stream, peer, server, lifeline).await;
+                    http1::serve(Seated::new(stream, seat), peer, server, lifeline).await;
                 }
             });
         }
+    }
+}
+
+/// Answers 503, as far as that goes without waiting, before the socket is closed.
+fn refuse(stream: &TcpStream) {
+    // Nothing was sent yet, so the socket's buffer takes it whole.
+    _ = stream.try_write(NO_SEAT);
+    // What is unread when a socket is closed becomes a reset, which may overtake the answer.
+    _ = stream.try_read(&mut [0; 4096]);
+}
+
+/// Errors that `accept` passes on from the one connection that it took (accept(2), "Error handling").
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied | NetworkDown | NetworkUnreachable | HostUnreachable
+    )
+}
+
+/// EMFILE or ENFILE, which have no kind of their own: the numbers are those of every Unix.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
+}
+
+/// A descriptor that is kept for the time when none is left: then it is given up for the next connection, which so can be
+/// refused instead of waiting in the queue without an answer.
+struct Reserve(Option<File>);
+
+impl Reserve {
+    fn new() -> Reserve {
+        Reserve(File::open("/dev/null").ok())
+    }
+
+    /// Accepts and refuses one connection in the place of the reserve; false if there was none, or no reserve.
+    async fn refuse_one(&mut self, listener: &tokio::net::TcpListener) -> bool {
+        if self.0.take().is_none() {
+            *self = Reserve::new();
+            return false;
+        }
+        let accepted = timeout(Duration::ZERO, listener.accept()).await;
+        if let Ok(Ok((stream, _))) = &accepted {
+            refuse(stream);
+        }
+        let is_refused = matches!(accepted, Ok(Ok(_)));
+        // The socket that was refused gives its descriptor back to the reserve.
+        drop(accepted);
+        *self = Reserve::new();
+        is_refused
     }
 }

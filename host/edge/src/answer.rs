@@ -1,5 +1,6 @@
 //! Answers to HTTP requests: from the host itself, from an app, and what a fault looks like to a client.
 
+use crate::sockets::Seat;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::SizeHint;
@@ -27,8 +28,8 @@ pub(crate) enum Body {
     Stream(hub::Body),
     /// As a feed or a page makes it, for long: see `held`.
     Held(hub::Body),
-    /// Of an asset.
-    File(hyper_staticfile::Body),
+    /// Of an asset, with the seat of its descriptor.
+    File { file: Box<hyper_staticfile::Body>, _seat: Seat },
 }
 
 pub(crate) type Answer = Response<Body>;
@@ -40,7 +41,7 @@ impl http_body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
         match &mut *self {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes)))),
-            Body::File(file) => Pin::new(file).poll_frame(cx),
+            Body::File { file, .. } => Pin::new(&mut **file).poll_frame(cx),
             Body::Stream(stream) | Body::Held(stream) => stream.as_mut().poll_frame(cx).map(|next| {
                 next.map(|frame| match frame {
                     Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
@@ -54,7 +55,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(bytes) => bytes.is_none(),
-            Body::File(file) => file.is_end_stream(),
+            Body::File { file, .. } => file.is_end_stream(),
             Body::Stream(_) | Body::Held(_) => false,
         }
     }
@@ -62,7 +63,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::File(file) => file.size_hint(),
+            Body::File { file, .. } => file.size_hint(),
             Body::Stream(stream) | Body::Held(stream) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
@@ -75,6 +76,20 @@ pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer
 }
+
+/// Seconds after which a client that was refused may come again.
+const RETRY_AFTER: &str = "5";
+
+/// The host has no room for it now: 503.
+pub(crate) fn retry_later(text: &str) -> Answer {
+    let mut answer = self::text(StatusCode::SERVICE_UNAVAILABLE, text);
+    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    answer
+}
+
+/// What a connection is answered that gets no seat: it is closed after it, and nothing of it was read.
+pub(crate) const NO_SEAT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 38\r\n\
+    retry-after: 5\r\nconnection: close\r\n\r\ntoo many connections, try again later\n";
 
 /// What an app answered whole.
 pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {

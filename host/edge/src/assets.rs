@@ -1,20 +1,29 @@
 //! Files of `--assets DIR`, by their exact path, with ranges and conditional requests.
 
-use crate::answer::{Answer, Body};
+use crate::{
+    answer::{self, Answer, Body},
+    sockets::Sockets,
+};
 use http::{HeaderMap, Method};
 use hyper_staticfile::{AcceptEncoding, ResolveResult, Resolver, ResponseBuilder};
-use std::path::{Path as FilePath, PathBuf};
-use tidegate_hub::path::Path;
+use std::{
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+use tidegate_hub::{Hub, path::Path};
 
 /// A directory of files; its dotfiles are not served, but for `.well-known`.
 pub(crate) struct Assets {
     root: PathBuf,
     resolver: Resolver,
+    sockets: Arc<Sockets>,
+    hub: Arc<Hub>,
 }
 
 impl Assets {
-    pub(crate) fn new(root: &FilePath) -> Assets {
-        Assets { root: root.to_owned(), resolver: Resolver::new(root) }
+    pub(crate) fn new(root: &FilePath, sockets: Arc<Sockets>, hub: Arc<Hub>) -> Assets {
+        Assets { root: root.to_owned(), resolver: Resolver::new(root), sockets, hub }
     }
 
     /// The file of exactly this path, if there is one.
@@ -46,6 +55,14 @@ impl Assets {
     }
 
     async fn serve(&self, name: &str, method: &Method, headers: &HeaderMap) -> Option<Answer> {
+        // It holds a descriptor for as long as the client takes to read it.
+        let seat = match self.sockets.take_file() {
+            Ok(seat) => seat,
+            Err(refusal) => {
+                self.sockets.note(refusal, self.hub.counters(), Instant::now());
+                return Some(answer::retry_later("too many connections, try again later"));
+            }
+        };
         let request_path = format!("/{}", encode(name));
         let resolved = self.resolver.resolve_path(&request_path, AcceptEncoding::none()).await.ok()?;
         if !matches!(resolved, ResolveResult::Found(_)) {
@@ -53,7 +70,7 @@ impl Assets {
         }
         let uri = request_path.parse().ok()?;
         let response = ResponseBuilder::new().request_parts(method, &uri, headers).build(resolved).ok()?;
-        Some(response.map(Body::File))
+        Some(response.map(|file| Body::File { file: Box::new(file), _seat: seat }))
     }
 }
 

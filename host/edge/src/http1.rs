@@ -552,7 +552,8 @@ impl Exchange {
         let body = match opened {
             Ok(subscribed) => FeedBody::new(subscribed, &feed.first, hub.limits().comment_every),
             Err(hub::LimitError::TooMany) if hub.connections().count().1 >= hub.limits().feeds_max => {
-                return Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many feeds, try again later"));
+                hub.counters().refused_feeds.add(1);
+                return Ok(answer::retry_later("too many feeds, try again later"));
             }
             Err(error) => return Err(Fault::Answer(format!("the topics of a feed: {error}"))),
         };

@@ -23,6 +23,7 @@
 
 mod closings;
 mod server;
+mod sockets;
 mod accept;
 mod local;
 mod lifeline;
@@ -56,3 +57,4 @@ pub use dev::Pages;
 pub use local::Local;
 pub use origin::{Origins, is_web_origin};
 pub use server::{Config, Server, Swapped, Version};
+pub use sockets::SOCKETS_PER_ADDRESS_MAX;

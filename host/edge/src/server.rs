@@ -1,6 +1,6 @@
 //! What every connection of a served app needs.
 
-use crate::{Hosts, Origins, Pages, assets::Assets, closings::Closings};
+use crate::{Hosts, Origins, Pages, assets::Assets, closings::Closings, sockets::Sockets};
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -35,6 +35,12 @@ pub struct Config {
     /// Bytes a second that a client moves at least while the host waits for it, averaged over `read_within` or `write_within`; zero for
     /// no such bound.
     pub bytes_per_second_min: usize,
+    /// Sockets of clients in all, and files that are being sent to them; none for no limit. One more is answered with 503 and closed.
+    pub sockets_max: Option<usize>,
+    /// Sockets of one client: an IPv4 address, or a /64 network of IPv6. None: [`SOCKETS_PER_ADDRESS_MAX`](crate::SOCKETS_PER_ADDRESS_MAX)
+    /// for public addresses, no limit for loopback and private ones. A number holds for every address; zero for no limit. One
+    /// more is answered with 503 and closed.
+    pub sockets_per_address_max: Option<usize>,
     /// For connections and requests to end after the shutdown began.
     pub drain_within: Duration,
     /// Pages that are told of changes. Then the app is in development: faults are shown whole.
@@ -55,6 +61,8 @@ impl Default for Config {
             read_within: Duration::from_secs(30),
             write_within: Duration::from_secs(30),
             bytes_per_second_min: 256,
+            sockets_max: None,
+            sockets_per_address_max: None,
             drain_within: Duration::from_secs(10),
             pages: None,
         }
@@ -90,14 +98,16 @@ pub struct Server {
     pub(crate) closings: Closings,
     /// Where it listens, once it does.
     pub(crate) address: OnceLock<SocketAddr>,
+    pub(crate) sockets: Arc<Sockets>,
 }
 
 impl Server {
     /// Puts the parts together; opens nothing.
     pub fn new(hub: Arc<Hub>, first: Arc<Version>, config: Config) -> Arc<Server> {
-        let assets = config.assets.as_deref().map(Assets::new);
+        let sockets = Sockets::new(config.sockets_max, config.sockets_per_address_max);
+        let assets = config.assets.as_deref().map(|root| Assets::new(root, sockets.clone(), hub.clone()));
         let current = RwLock::new(first);
-        Arc::new(Server { hub, current, config, assets, closings: Closings::default(), address: OnceLock::new() })
+        Arc::new(Server { hub, current, config, assets, closings: Closings::default(), address: OnceLock::new(), sockets })
     }
 
     /// The authority of a request that names none (HTTP/1.0): the listener's address, or `localhost` where there is no network.

@@ -54,7 +54,8 @@ pub(crate) async fn upgrade(
     let opened = match server.hub.open(accept) {
         Ok(opened) => opened,
         Err(LimitError::TooMany) if server.hub.connections().count().0 >= server.hub.limits().connections_max => {
-            return Ok(answer::text(StatusCode::SERVICE_UNAVAILABLE, "too many connections, try again later"));
+            server.hub.counters().refused_websockets.add(1);
+            return Ok(answer::retry_later("too many connections, try again later"));
         }
         Err(error) => return Err(Fault::Answer(format!("the attachment or the tags of the accepted connection: {error}"))),
     };

@@ -49,4 +49,16 @@ pub struct Counters {
     pub stalled_readers: Counter,
     /// WebSockets that were closed because of `control_frames_max`.
     pub control_floods: Counter,
+    /// Lines of the app's output that were left out of the log because it printed too much.
+    pub output_dropped: Counter,
+    /// Connections, and static files, that were refused because `sockets_max` were open.
+    pub refused_sockets: Counter,
+    /// Connections that were refused because their address had `sockets_per_address_max`.
+    pub refused_address: Counter,
+    /// Connections that were refused because no file descriptor was left.
+    pub refused_descriptors: Counter,
+    /// WebSockets that were refused because `connections_max` were open.
+    pub refused_websockets: Counter,
+    /// Feeds that were refused because `feeds_max` were open.
+    pub refused_feeds: Counter,
 }

@@ -1,6 +1,6 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{config::Config, failure::Failure, memory, problem::Unfit};
+use crate::{config::Config, failure::Failure, logging, memory, problem::Unfit};
 use anyhow::Context as _;
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -98,10 +98,31 @@ pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, Failure> {
     Ok(workers.with_context(|| format!("can't start {count} workers: pass fewer with --workers"))?)
 }
 
-/// Lets the process open as many files as it is allowed to: each connection is one.
-pub(crate) fn raise_open_files() {
+/// Descriptors that are reserved for storage, log, control socket and outgoing requests; half of all if there are fewer than twice as many.
+const FILES_RESERVED: u64 = 512;
+
+/// Lets the process open as many files as it is allowed to: each connection is one. Returns how many that is; none if there is no limit.
+pub(crate) fn raise_open_files() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Where the hard limit can't be taken (macOS has a lower one of the kernel), what was there before stays.
     _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current
+}
+
+/// How many sockets clients may hold if the process may open `files`, and a warning for the operator if that is less than is set, or little.
+pub(crate) fn sockets_max(files: Option<u64>, set: Option<usize>) -> (Option<usize>, Option<String>) {
+    let Some(files) = files else { return (set, None) };
+    let reserved = FILES_RESERVED.min(files.div_ceil(2));
+    let room = usize::try_from(files - reserved).unwrap_or(usize::MAX);
+    let advice = "raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE of systemd)";
+    let warning = match set {
+        Some(set) if set > room => Some(format!("sockets_max is {room} and not {set}: the process may open {files} files; {advice}")),
+        None if reserved < FILES_RESERVED => {
+            Some(format!("clients may hold {room} sockets at a time: the process may open only {files} files; {advice}"))
+        }
+        _ => None,
+    };
+    (Some(set.map_or(room, |set| set.min(room))), warning)
 }
 
 /// What the process is told by signals. They are handled from the moment that this is made, in a thread of their own: also while the
@@ -164,6 +185,7 @@ impl Handlers {
         }
         if !is_serving.load(Ordering::SeqCst) {
             tracing::info!("stopped before anything was served");
+            logging::finish();
             process::exit(0);
         }
         tracing::info!("draining; a second signal stops at once");
@@ -178,5 +200,33 @@ async fn either([interrupt, terminate]: &mut [Signal; 2]) -> i32 {
     tokio::select! {
         _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),
         _ = terminate.recv() => SignalKind::terminate().as_raw_value(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_leave_files_to_the_rest_of_the_process() {
+        let cases = [
+            (Some(1_048_576), None, Some(1_048_064), false),
+            (Some(20_000), None, Some(19_488), false),
+            (Some(1024), None, Some(512), false),
+            (Some(1023), None, Some(511), false),
+            (Some(1022), None, Some(511), true),
+            (Some(300), None, Some(150), true),
+            (Some(1), None, Some(0), true),
+            (Some(20_000), Some(7), Some(7), false),
+            (Some(20_000), Some(19_488), Some(19_488), false),
+            (Some(20_000), Some(19_489), Some(19_488), true),
+            (Some(300), Some(100), Some(100), false),
+            (None, None, None, false),
+            (None, Some(7), Some(7), false),
+        ];
+        for (files, set, expected, warns) in cases {
+            let (sockets, warning) = sockets_max(files, set);
+            assert_eq!((sockets, warning.is_some()), (expected, warns), "{files:?} {set:?}");
+        }
     }
 }

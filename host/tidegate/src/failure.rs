@@ -1,7 +1,7 @@
 //! How a command that failed tells it: a line or a report on stderr, and an exit code.
 
-use crate::{colour, problem::Unfit};
-use std::{fmt, io::Write as _, process::ExitCode};
+use crate::{colour, logging, problem::Unfit};
+use std::{fmt, process::ExitCode};
 
 /// Why a command failed.
 pub(crate) enum Failure {
@@ -32,8 +32,7 @@ impl Failure {
 
     /// Writes the report; the exit code.
     pub(crate) fn tell(self) -> ExitCode {
-        // Nobody may be there to read it any more.
-        _ = write!(std::io::stderr(), "{}", self.report());
+        logging::say(&self.report());
         ExitCode::from(if matches!(self, Failure::Usage(_)) { 2 } else { 1 })
     }
 }

@@ -23,6 +23,8 @@ enum Field {
     /// From 1 to this number.
     CountTo(usize, fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
+    /// From this number on, or "auto".
+    CountOrAuto(usize, fn(&mut Config) -> &mut Option<usize>),
     /// Zero says that there is none.
     TimeOrNone(fn(&mut Config) -> &mut Duration),
     /// Read on its own; relative paths begin at the given directory.
@@ -83,6 +85,8 @@ pub(crate) const KEYS: &[Key] = keys! {
     history_bytes_max: Bytes(|config| &mut config.limits.history_bytes_max),
     connections_max: Count(|config| &mut config.limits.connections_max),
     feeds_max: Count(|config| &mut config.limits.feeds_max),
+    sockets_max: CountOrAuto(1, |config| &mut config.edge.sockets_max),
+    sockets_per_address_max: CountOrAuto(0, |config| &mut config.edge.sockets_per_address_max),
     ping_every: TimeOrNone(|config| &mut config.limits.ping_every),
     pong_within: Time(|config| &mut config.limits.pong_within),
     control_frames_max: Count(|config| &mut config.limits.control_frames_max),
@@ -120,6 +124,8 @@ pub(crate) const KEYS: &[Key] = keys! {
     instances: CountTo(INSTANCES_MAX, |config| &mut config.app.instances_max),
     cpu: Time(|config| &mut config.app.cpu_max),
     wall: Time(|config| &mut config.app.wall_max),
+    output_rate: Bytes(|config| &mut config.app.output_rate),
+    instance_output_rate: Bytes(|config| &mut config.app.instance_output_rate),
     file: Own(|config, value, _| put(&mut config.app.component_bytes_max, quantity::size(&value.text()?).map(|bytes| bytes as u64))),
     outbound_silence_max: Time(|config| &mut config.app.outbound.silence_max),
     outbound_bytes_max: Own(|config, value, _| put(&mut config.app.outbound.body_bytes_max, quantity::size(&value.text()?).map(|bytes| bytes as u64))),
@@ -148,6 +154,7 @@ impl Key {
             Field::Bytes(field) => *field(config) = quantity::size(&value.text()?)?,
             Field::Count(field) => *field(config) = quantity::count(&value.text()?)?,
             Field::CountTo(max, field) => *field(config) = quantity::count_to(max, &value.text()?)?,
+            Field::CountOrAuto(min, field) => *field(config) = quantity::count_or_auto(min, &value.text()?)?,
             Field::Time(field) => *field(config) = quantity::time_above_zero(&value.text()?)?,
             Field::TimeOrNone(field) => *field(config) = quantity::time(&value.text()?)?,
             Field::Own(set) => set(config, value, base)?,
@@ -161,6 +168,7 @@ impl Key {
         match self.field {
             Field::Bytes(field) => Some(Size(*field(&mut config)).to_string()),
             Field::Count(field) | Field::CountTo(_, field) => Some(field(&mut config).to_string()),
+            Field::CountOrAuto(_, field) => Some(field(&mut config).map_or_else(|| "auto".into(), |count| count.to_string())),
             Field::Time(field) | Field::TimeOrNone(field) => Some(Time(*field(&mut config)).to_string()),
             Field::Own(_) => None,
         }
@@ -261,7 +269,8 @@ mod tests {
             let mut config = Config::default();
             let text = if matches!(key.field, Field::Time(_) | Field::TimeOrNone(_)) { "77s" } else { "77" };
             key.set(&mut config, Value::Text(text.into()), Path::new("")).unwrap();
-            assert!(format!("{config:?}").contains(&format!(" {}: 77", key.name)), "{}", key.name);
+            let set = [" ", " Some("].map(|before| format!(" {}:{before}77", key.name));
+            assert!(set.iter().any(|set| format!("{config:?}").contains(set)), "{}", key.name);
             assert!(key.quantity(&config).unwrap().starts_with("77"), "{}", key.name);
         }
     }

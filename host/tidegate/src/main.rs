@@ -12,10 +12,14 @@ mod file;
 mod grant;
 mod hex;
 mod key;
+#[cfg(test)]
+mod limits_reference;
+mod line_queue;
 mod listen;
 mod logging;
 mod memory;
 mod play;
+mod printable;
 mod problem;
 mod progress;
 mod quantity;
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log.log_format;
     colour::choose(args.log.color);
-    logging::start(args.log);
+    logging::start(args.log, matches!(args.command, Command::Serve(_) | Command::Dev(_)));
     let done = match args.command {
         Command::New(args) => command::new::run(&args),
         Command::Dev(args) => command::dev::run(&args, format),
@@ -55,8 +59,10 @@ fn main() -> ExitCode {
         Command::Reload(args) => command::reload::run(&args),
         Command::Data(args) => command::data::run(&args),
     };
-    match done {
+    let code = match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
-    }
+    };
+    logging::finish();
+    code
 }

@@ -47,6 +47,15 @@ pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.trim().replace('_', "").parse().map_err(|_| format!("{text:?} is no whole number: write one, as in \"1000\""))
 }
 
+/// Reads a whole number of at least `min`, or "auto": none.
+pub(crate) fn count_or_auto(min: usize, text: &str) -> Result<Option<usize>, String> {
+    if text.trim() == "auto" {
+        return Ok(None);
+    }
+    let count = count(text).map_err(|what| format!("{what}, or \"auto\""))?;
+    if count >= min { Ok(Some(count)) } else { Err(format!("{count} is less than {min}")) }
+}
+
 /// Reads a whole number from 1 to `max`.
 pub(crate) fn count_to(max: usize, text: &str) -> Result<usize, String> {
     let count = count(text)?;
@@ -140,6 +149,16 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(time(text).ok(), expected.map(Duration::from_millis), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_count_may_be_left_to_the_host() {
+        let cases =
+            [("auto", Some(None)), (" auto ", Some(None)), ("1", Some(Some(1))), ("0", None), ("-1", None), ("Auto", None), ("", None)];
+        for (text, expected) in cases {
+            assert_eq!(count_or_auto(1, text).ok(), expected, "{text:?}");
+        }
+        assert_eq!(count_or_auto(0, "0"), Ok(Some(0)));
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! What the server says of itself when it starts and when it stops: one screen, one line.
 
-use crate::{args::LogFormat, config::Config, key::KEYS, quantity::Time};
+use crate::{args::LogFormat, config::Config, key::KEYS, logging, quantity::Time};
 use std::{
     fmt::{self, Write as _},
-    io::Write as _,
     net::SocketAddr,
     path::Path,
     time::Duration,
@@ -28,7 +27,7 @@ impl Report<'_> {
     /// Writes it to stderr.
     pub(crate) fn tell(&self, format: LogFormat) {
         match format {
-            LogFormat::Text => _ = write!(std::io::stderr(), "{self}"),
+            LogFormat::Text => logging::say(&self.to_string()),
             LogFormat::Json => {
                 let routes = self.manifest.map_or(0, |manifest| manifest.routes.len() + manifest.pages.len());
                 tracing::info!(url = url(self.address), app = %self.app.display(), routes, "serving");
@@ -155,74 +154,57 @@ fn changed_limits(config: &Config) -> Vec<String> {
     values.filter(|(_, now, default)| now != default).map(|(name, now, default)| format!("{name} = {now} (default {default})")).collect()
 }
 
+/// Names the counters once: the list of their values, and the event of the log that has them as fields.
+macro_rules! counted {
+    ($($name:ident),* $(,)?) => {
+        /// Names and values. Names and order are a promise, which new ones only extend: tests and benches read them.
+        fn counters(hub: &Hub) -> Vec<(&'static str, u64)> {
+            let counters = hub.counters();
+            vec![$((stringify!($name), counters.$name.get())),*]
+        }
+
+        fn log_counters(hub: &Hub) {
+            let counters = hub.counters();
+            tracing::info!($($name = counters.$name.get(),)* log_dropped = logging::dropped(), "stopped");
+        }
+    };
+}
+
+counted! {
+    requests,
+    connections,
+    feeds,
+    guest_calls,
+    faults,
+    publications,
+    deliveries,
+    auto_responses,
+    wakes,
+    commits,
+    late_heads,
+    stalled_uploads,
+    stalled_readers,
+    control_floods,
+    output_dropped,
+    refused_sockets,
+    refused_address,
+    refused_descriptors,
+    refused_websockets,
+    refused_feeds,
+}
+
 /// Writes what was counted since the start to stderr.
 pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
-    let counted = counters(hub);
     match format {
         LogFormat::Text => {
-            let pairs = counted.iter().fold(String::new(), |mut line, (name, count)| {
+            let pairs = counters(hub).iter().fold(String::new(), |mut line, (name, count)| {
                 _ = write!(line, " {name}={count}");
                 line
             });
-            _ = writeln!(std::io::stderr(), "stopped:{pairs}");
+            logging::say(&format!("stopped:{pairs} log_dropped={}\n", logging::dropped()));
         }
-        LogFormat::Json => {
-            let [
-                requests,
-                connections,
-                feeds,
-                guest_calls,
-                faults,
-                publications,
-                deliveries,
-                auto_responses,
-                wakes,
-                commits,
-                late_heads,
-                stalled_uploads,
-                stalled_readers,
-                control_floods,
-            ] = counted.map(|(_, count)| count);
-            tracing::info!(
-                requests,
-                connections,
-                feeds,
-                guest_calls,
-                faults,
-                publications,
-                deliveries,
-                auto_responses,
-                wakes,
-                commits,
-                late_heads,
-                stalled_uploads,
-                stalled_readers,
-                control_floods,
-                "stopped"
-            );
-        }
+        LogFormat::Json => log_counters(hub),
     }
-}
-
-/// Names and order are a promise: tests and benches read them.
-fn counters(hub: &Hub) -> [(&'static str, u64); 14] {
-    let counters = hub.counters();
-    [
-        ("requests", counters.requests.get()),
-        ("connections", counters.connections.get()),
-        ("feeds", counters.feeds.get()),
-        ("guest_calls", counters.guest_calls.get()),
-        ("faults", counters.faults.get()),
-        ("publications", counters.publications.get()),
-        ("deliveries", counters.deliveries.get()),
-        ("auto_responses", counters.auto_responses.get()),
-        ("wakes", counters.wakes.get()),
-        ("commits", counters.commits.get()),
-        ("late_heads", counters.late_heads.get()),
-        ("stalled_uploads", counters.stalled_uploads.get()),
-        ("stalled_readers", counters.stalled_readers.get()),
-        ("control_floods", counters.control_floods.get()),
-    ]
 }
 
 #[cfg(test)]
@@ -292,7 +274,7 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
     fn the_counters_have_stable_names() {
         let hub = Hub::new(Default::default(), Default::default(), 1);
         hub.counters().deliveries.add(6);
-        let names = counters(&hub).map(|(name, _)| name);
+        let names: Vec<_> = counters(&hub).into_iter().map(|(name, _)| name).collect();
         let promised = [
             "requests",
             "connections",
@@ -308,6 +290,12 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
             "stalled_uploads",
             "stalled_readers",
             "control_floods",
+            "output_dropped",
+            "refused_sockets",
+            "refused_address",
+            "refused_descriptors",
+            "refused_websockets",
+            "refused_feeds",
         ];
         assert_eq!(names, promised);
         assert_eq!(counters(&hub)[6].1, 6);

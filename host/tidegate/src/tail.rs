@@ -1,5 +1,6 @@
 //! The live log: what a server logs, for its owner who looks on, as lines of JSON. While nobody does, it costs nothing.
 
+use crate::printable;
 use serde_json::{Map, Value};
 use std::{
     fmt,
@@ -24,6 +25,8 @@ use tracing_subscriber::{
 
 /// Lines that wait for somebody who reads slowly; the oldest are left out then, and counted.
 const LINES_MAX: usize = 4096;
+/// Bytes of one field; the rest is cut off.
+const FIELD_BYTES_MAX: usize = 8 << 10;
 /// The lowest level that can be asked for.
 const LEVEL_MAX: LevelFilter = LevelFilter::DEBUG;
 
@@ -142,6 +145,10 @@ struct Fields(Map<String, Value>);
 
 impl Fields {
     fn put(&mut self, name: &str, value: Value) {
+        let value = match value {
+            Value::String(text) if text.len() > FIELD_BYTES_MAX => printable::cut(&text, FIELD_BYTES_MAX).into(),
+            value => value,
+        };
         self.0.insert(name.to_owned(), value);
     }
 }

@@ -61,6 +61,10 @@ pub struct Options {
     pub cpu_max: Duration,
     /// One event from its beginning to its end; for a streamed request, to the head of the answer.
     pub wall_max: Duration,
+    /// Bytes that all instances together may print in a second; more lines are left out of the log and counted.
+    pub output_rate: usize,
+    /// Bytes that one instance may print in a second.
+    pub instance_output_rate: usize,
     /// Size of the component's file.
     pub component_bytes_max: u64,
     /// Environment variables.
@@ -88,6 +92,8 @@ impl Default for Options {
             instances_max: 2000,
             cpu_max: Duration::from_secs(1),
             wall_max: Duration::from_secs(30),
+            output_rate: 1 << 20,
+            instance_output_rate: 256 << 10,
             component_bytes_max: 256 << 20,
             env: Vec::new(),
             dirs: Vec::new(),

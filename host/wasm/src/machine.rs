@@ -1,12 +1,13 @@
 //! The engine that compiles and runs an app, and its clock.
 
-use crate::{Options, meter::TICK};
+use crate::{Options, meter::TICK, stdio::AppOutput};
 use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Instant,
 };
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
 
@@ -20,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) now: Arc<AtomicU64>,
     pub(crate) concurrent: bool,
     each_second: Arc<OnceLock<Housekeeping>>,
+    /// What its instances print.
+    pub(crate) output: Arc<AppOutput>,
 }
 
 /// Work that does not wait for a worker.
@@ -41,8 +44,9 @@ impl Machine {
         };
         let now = Arc::new(AtomicU64::new(0));
         let each_second = Arc::new(OnceLock::new());
-        start_clock(&engine, now.clone(), each_second.clone());
-        Ok(Machine { engine, now, concurrent, each_second })
+        let output = AppOutput::new(options);
+        start_clock(&engine, now.clone(), each_second.clone(), output.clone());
+        Ok(Machine { engine, now, concurrent, each_second, output })
     }
 
     /// From now on `work` is done about once a second, on the clock's thread: it has to be short.
@@ -99,7 +103,7 @@ fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
 }
 
 /// Ends with the engine. Not a task: it has to tick while every worker is busy with guests.
-fn start_clock(engine: &Engine, now: Arc<AtomicU64>, each_second: Arc<OnceLock<Housekeeping>>) {
+fn start_clock(engine: &Engine, now: Arc<AtomicU64>, each_second: Arc<OnceLock<Housekeeping>>, output: Arc<AppOutput>) {
     let engine = engine.weak();
     thread::spawn(move || {
         loop {
@@ -107,7 +111,11 @@ fn start_clock(engine: &Engine, now: Arc<AtomicU64>, each_second: Arc<OnceLock<H
             let Some(engine) = engine.upgrade() else { return };
             let tick = now.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
-            if let (true, Some(work)) = (tick.is_multiple_of(SECOND), each_second.get()) {
+            if !tick.is_multiple_of(SECOND) {
+                continue;
+            }
+            output.say_dropped(Instant::now());
+            if let Some(work) = each_second.get() {
                 work();
             }
         }

@@ -221,6 +221,8 @@ pub(crate) struct Taken {
 impl Taken {
     pub(crate) fn give_back(self) {
         let Taken { instance, pool, permit } = self;
+        // What was printed without a line's end is logged now, not when the next request comes.
+        instance.store.data().output().end_lines();
         if !instance.is_large() {
             pool.idle.push(instance);
         } else {
@@ -325,7 +327,7 @@ impl Pool {
         let reserved = self.hub.as_ref().map(|hub| budget::Account::new(hub.budget()));
         let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max, reserved.clone());
         let (hub, manifest, accounts) = (self.hub.clone(), self.manifest.clone(), (self.account.clone(), reserved));
-        let state = State::new(&self.options, self.outbound.clone(), hub, manifest, accounts, meter)?;
+        let state = State::new(&self.options, self.outbound.clone(), &self.machine.output, hub, manifest, accounts, meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(64 << 20);

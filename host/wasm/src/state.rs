@@ -6,7 +6,7 @@ use crate::{
     instances::Account,
     meter::Meter,
     outbound::Outbound,
-    stdio::{About, Channel, GuestOutput, Now},
+    stdio::{About, AppOutput, Channel, GuestOutput, Output},
 };
 use std::sync::Arc;
 use tidegate_hub::{
@@ -37,7 +37,7 @@ pub(crate) struct State {
     pub(crate) memory: MemoryLimit,
     pub(crate) meter: Arc<Meter>,
     event: u32,
-    now: Now,
+    output: Arc<Output>,
     /// The routes of the app, once it has told them.
     pub(crate) manifest: Option<Arc<Manifest>>,
 }
@@ -46,6 +46,7 @@ impl State {
     pub(crate) fn new(
         options: &Options,
         outbound: Outbound,
+        output: &Arc<AppOutput>,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
         (account, reserved): (Arc<Account>, Option<Arc<budget::Account>>),
@@ -54,11 +55,11 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event = table.push(Connection(None))?.rep();
-        let now = Now::default();
         let share = reserved.map(|account| Share::new(&account, Kind::Instance));
+        let output = Output::new(output, hub.clone(), manifest.clone());
         Ok(State {
             table,
-            wasi: wasi(options, &now, manifest.as_ref())?,
+            wasi: wasi(options, &output)?,
             http: WasiHttpCtx::new(),
             outbound,
             scope: hub.map(Scope::App),
@@ -74,7 +75,7 @@ impl State {
             },
             meter,
             event,
-            now,
+            output,
             manifest,
         })
     }
@@ -82,8 +83,13 @@ impl State {
     /// What the next call is about. One resource of the instance stands for each connection in turn.
     pub(crate) fn set_about(&mut self, about: About) -> wasmtime::Result<()> {
         self.table.get_mut(&Resource::<Connection>::new_borrow(self.event))?.0 = about.conn.clone();
-        *self.now.lock().expect("nothing panics while it holds it") = about;
+        self.output.begin(about);
         Ok(())
+    }
+
+    /// What the instance prints.
+    pub(crate) fn output(&self) -> &Arc<Output> {
+        &self.output
     }
 
     /// That resource.
@@ -93,10 +99,9 @@ impl State {
 }
 
 /// Nothing but what was granted.
-fn wasi(options: &Options, now: &Now, manifest: Option<&Arc<Manifest>>) -> wasmtime::Result<WasiCtx> {
+fn wasi(options: &Options, output: &Arc<Output>) -> wasmtime::Result<WasiCtx> {
     let mut wasi = WasiCtx::builder();
-    let output = |channel| GuestOutput::new(channel, now, manifest.cloned());
-    wasi.stdout(output(Channel::Out)).stderr(output(Channel::Err));
+    wasi.stdout(GuestOutput::new(Channel::Out, output)).stderr(GuestOutput::new(Channel::Err, output));
     wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
     if let Some(clock) = &options.clock {
         wasi.wall_clock(clock.clone());

@@ -25,6 +25,7 @@ use crate::{
 use std::{
     cell::{OnceCell, RefCell},
     fmt,
+    io::{Write as _, stdout},
     marker::PhantomData,
     panic::{self, PanicHookInfo},
     time::Duration,
@@ -45,13 +46,29 @@ thread_local! {
 pub struct Served<S>(PhantomData<S>);
 
 fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
+    let _end = EndOutput;
     APP.with(|app| event(app.get_or_init(build::<S>)))
+}
+
+/// At the end of an event: text printed without a line's end would stay in the buffer of the standard library, and begin the output of
+/// a later event.
+#[doc(hidden)]
+pub struct EndOutput;
+
+impl Drop for EndOutput {
+    fn drop(&mut self) {
+        // The host refuses no output.
+        _ = stdout().flush();
+    }
 }
 
 /// Hands the event to the room, if this instance is one, and to the app otherwise.
 fn with_room<S: Serve, E, T>(event: E, of_room: impl FnOnce(&mut dyn Live, &Cx, E) -> T, of_app: impl FnOnce(&App, E) -> T) -> T {
     ROOM.with_borrow_mut(|room| match room {
-        Some((cx, room)) => of_room(&mut **room, cx, event),
+        Some((cx, room)) => {
+            let _end = EndOutput;
+            of_room(&mut **room, cx, event)
+        }
         None => with::<S, _>(|app| of_app(app, event)),
     })
 }
@@ -195,6 +212,7 @@ impl<S: Serve> room_handler::Guest for Served<S> {
         let room = with::<S, _>(|app| app.make_room(&class));
         let mut room = room.ok_or_else(|| format!("this app has no rooms of the class {class:?}"))?;
         let cx = Cx::new(class, name);
+        let _end = EndOutput;
         room.wake(&cx)?;
         ROOM.set(Some((cx, room)));
         Ok(())
@@ -209,9 +227,9 @@ impl<S: Serve> room_handler::Guest for Served<S> {
     }
 }
 
-/// A run of a loader or an action, in an instance that it has to itself.
+/// A run of a loader or an action, in an instance that it has to itself. Its output ends after it was dropped.
 #[doc(hidden)]
-pub struct Run<T>(RefCell<Running<T>>);
+pub struct Run<T>(RefCell<Running<T>>, EndOutput);
 
 fn with_page<S: Serve, T>(page: u32, event: impl FnOnce(&Mounted) -> T) -> T {
     with::<S, _>(|app| event(app.pages.get(page as usize).expect("the host counts pages as they were described")))
@@ -239,7 +257,7 @@ impl<S: Serve> pages::Guest for Served<S> {
 
     fn load(page: u32, loader: String, request: types::Request) -> pages::Loader {
         let run = with_page::<S, _>(page, |page| page.load(loader, whole(request, Vec::new())));
-        pages::Loader::new(Run(RefCell::new(run)))
+        pages::Loader::new(Run(RefCell::new(run), EndOutput))
     }
 
     fn render(page: u32, request: types::Request, view: pages::View) -> pages::Shell {
@@ -263,12 +281,13 @@ impl<S: Serve> pages::Guest for Served<S> {
 
     fn act(page: u32, action: String, request: types::Request, form: forms::Form) -> pages::Attempt {
         let run = with_page::<S, _>(page, |page| page.act(action, whole(request, Vec::new()), Form(form)));
-        pages::Attempt::new(Run(RefCell::new(run)))
+        pages::Attempt::new(Run(RefCell::new(run), EndOutput))
     }
 }
 
 impl pages::GuestLoader for Run<()> {
     fn next(&self) -> Result<pages::Step, pages::Problem> {
+        let _end = EndOutput;
         let mut run = self.0.borrow_mut();
         match run.next() {
             Progress::Value(json) => Ok(pages::Step::Value(json)),
@@ -281,6 +300,7 @@ impl pages::GuestLoader for Run<()> {
 
 impl pages::GuestAttempt for Run<Done> {
     fn next(&self) -> pages::Update {
+        let _end = EndOutput;
         let mut run = self.0.borrow_mut();
         let done = match run.next() {
             Progress::Value(json) => return pages::Update::Progress(json),

@@ -8,14 +8,13 @@ use crate::{
     control,
     dev::{Built, Keys, Kind, News, Project, Watch},
     failure::Failure,
-    report,
+    logging, report,
     site::Site,
 };
 use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
 use std::{
     collections::BTreeSet,
-    io::Write as _,
     net::SocketAddr,
     process::{Command, Stdio},
     sync::Arc,
@@ -216,5 +215,5 @@ fn told(failure: &Failure) -> String {
 }
 
 fn say(line: &str) {
-    _ = writeln!(std::io::stderr(), "{line}");
+    logging::say(&format!("{line}\n"));
 }

@@ -55,12 +55,17 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) async fn open(app: &Path, config: &Config, loaded: Loaded, table: Table, signals: Signals) -> Result<Serving, Failure> {
-        assemble::raise_open_files();
+        let mut resolved = config.clone();
+        let (sockets_max, warning) = assemble::sockets_max(assemble::raise_open_files(), config.edge.sockets_max);
+        resolved.edge.sockets_max = sockets_max;
+        if let Some(warning) = warning {
+            tracing::warn!("{warning}");
+        }
         let listener = config.listen.open()?;
         config.app.outbound.own.set(listener.local_addr()?);
         let workers = assemble::workers(config.workers)?;
         let compiled = loaded.compiled();
-        let site = Site::new(app, config, Ground::Real(workers[0].clone()), loaded, table)?;
+        let site = Site::new(app, &resolved, Ground::Real(workers[0].clone()), loaded, table)?;
         let (stop, wishes) = signals.serve();
         memory::watch(&site, &workers).context("can't look after the memory of the process")?;
         let door = control::open(&workers[0], &config.data, &site);

@@ -1,6 +1,6 @@
 //! `tidegate tail`: the live log of a running server.
 
-use crate::{args::TailArgs, colour, control, failure::Failure};
+use crate::{args::TailArgs, colour, control, failure::Failure, printable};
 use serde_json::{Map, Value};
 use std::{
     fmt::Write as _,
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
         let line = line?;
         let told = match serde_json::from_str(&line) {
             Ok(Value::Object(fields)) if !args.json => readable(fields, colour::is_on_stdout()),
-            _ => line,
+            _ => printable::escaped_json(&line).into_owned(),
         };
         super::say(&format!("{told}\n"))?;
     }
@@ -43,7 +43,7 @@ fn readable(mut fields: Map<String, Value>, coloured: bool) -> String {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), |text| printable::escaped(text).into_owned())
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! The author's crate: where it is, and how it becomes a component.
 
-use crate::{colour, failure::Failure};
+use crate::{colour, failure::Failure, logging};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use std::{
-    io::{BufRead as _, BufReader, Write as _, stderr},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -108,7 +108,7 @@ fn rendered(line: &str) -> Option<String> {
 /// Writes the texts to the terminal as they come; all of them.
 fn show(texts: impl Iterator<Item = String>) -> String {
     texts.fold(String::new(), |all, text| {
-        _ = writeln!(stderr(), "{text}");
+        logging::say(&format!("{text}\n"));
         all + &text + "\n"
     })
 }

@@ -5,10 +5,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod caps;
 mod events;
 mod fairness;
 mod hosts;
 mod instances;
+mod limits;
 mod logging;
 mod memory;
 mod operator;

@@ -152,6 +152,12 @@ impl Raw {
         }
     }
 
+    /// As [`rest`](Raw::rest), as it came.
+    pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
+        _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;
+        std::mem::take(&mut self.unread)
+    }
+
     /// Everything up to the end of the connection.
     pub(crate) async fn rest(&mut self) -> String {
         // A connection that is cut off ends as well.

@@ -33,6 +33,14 @@ impl Guest for Proxy {
             "/count" => whole(answer, 200, &count.to_string()),
             "/error" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("a secret".to_owned())))),
             "/silent" => {}
+            "/part" => {
+                eprint!("a part");
+                whole(answer, 200, "printed");
+            }
+            "/line" => {
+                eprintln!("a line");
+                whole(answer, 200, "printed");
+            }
             "/trap" => panic!("a secret"),
             "/half" => half(answer),
             "/trailing-trap" => {

@@ -36,6 +36,14 @@ impl Guest for Proxy {
             "/error" => Err(ErrorCode::InternalError(Some("a secret".to_owned()))),
             "/trap" => panic!("a secret"),
             "/half" => Ok(half()),
+            "/part" => {
+                eprint!("a part");
+                Ok(whole("printed".into()))
+            }
+            "/line" => {
+                eprintln!("a line");
+                Ok(whole("printed".into()))
+            }
             "/ever" => loop {
                 std::hint::black_box(());
             },

@@ -4,9 +4,11 @@
 
 mod events;
 mod greedy;
+mod limits;
 mod misbehave;
 mod pages;
 mod paths;
+mod print;
 mod room;
 mod socket;
 mod streams;
@@ -31,6 +33,8 @@ fn app() -> App {
         .get("/header", async |_| Response::text("x").header("not a name", "x"))
         .get("/bytes/{count}", async |req: Request| Ok::<_, Error>(vec![b'x'; req.param("count")?]))
         .post("/publish/{topic}", publish)
+        .get("/print/{what}", async |req: Request| print::print(&req.param::<String>("what")?))
+        .get("/peer", async |req: Request| req.peer().to_owned())
         .get("/connections", async |_| ids(None, None, 1000).join("\n"))
         .get("/env", async |_| environment())
         .get("/read", async |req: Request| fs::read_to_string(path(&req)?).map_err(told))

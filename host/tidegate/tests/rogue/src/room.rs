@@ -1,6 +1,6 @@
 //! A room that does as its messages say, and notes in its storage how often it woke.
 
-use crate::{misbehave::misbehave, socket::automatic, version};
+use crate::{limits, misbehave::misbehave, print::print, socket::automatic, version};
 use std::time::Duration;
 use tidegate::{CallError, prelude::*};
 
@@ -54,6 +54,8 @@ impl Room for Rogue {
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
             "version" => conn.send(version()),
+            "limit" => limits::of_room(cx, conn, with),
+            "print" => print(with),
             "wake" => conn.send(self.wake.to_string()),
             "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?)),
             "members" => conn.send(cx.connections().len().to_string()),

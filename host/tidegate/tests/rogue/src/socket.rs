@@ -1,6 +1,6 @@
 //! A socket that does as its messages say: the first word is what to do, the rest is with what.
 
-use crate::{misbehave::misbehave, version};
+use crate::{limits, misbehave::misbehave, print::print, version};
 use tidegate::prelude::*;
 
 /// The query says how to misbehave in `upgrade`, `open` or `close`, and what to refuse.
@@ -42,6 +42,8 @@ impl Socket for Rogue {
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
             "do" => misbehave(with).await,
+            "limit" => limits::of_connection(conn, with),
+            "print" => print(with),
             "say" => conn.send(with),
             "id" => conn.send(conn.id()),
             "version" => conn.send(version()),

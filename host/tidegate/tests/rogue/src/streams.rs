@@ -1,6 +1,6 @@
 //! Streamed answers that never begin, break off, never end, or come back as the request's own body.
 
-use crate::misbehave::misbehave;
+use crate::{misbehave::misbehave, print::print};
 use tidegate::prelude::*;
 
 pub(crate) async fn before(req: Request, reply: Reply) -> Result {
@@ -28,6 +28,9 @@ pub(crate) async fn ever(_: Request, reply: Reply) -> Result {
 }
 
 pub(crate) async fn echo(mut req: Request, reply: Reply) -> Result {
+    if let Some(what) = req.query_opt::<String>("print")? {
+        print(&what)?;
+    }
     let mut body = reply.header("x-method", req.method()).start()?;
     while let Some(piece) = req.body().next().await? {
         body.write(piece).await?;

@@ -1,0 +1,318 @@
+//! Sockets that clients hold: a cap on all of them together, and one on those of an address.
+//!
+//! A connection takes a [`Seat`] when it is accepted, and the seat is given back when its socket is closed, whatever the
+//! connection became meanwhile (requests, a held answer, a WebSocket). A static file that is being sent takes one too. So
+//! the number of seats is the number of descriptors that clients can make the process hold, and storage, log and control
+//! socket always have the rest.
+//!
+//! Invariant: an address has an entry only while it has a seat, so the table is never larger than the cap on all.
+
+use crate::pace::Socket;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io::{self, IoSlice},
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+use tidegate_hub::Counters;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Connections of one public address, if no setting says otherwise.
+pub const SOCKETS_PER_ADDRESS_MAX: usize = 1024;
+
+/// Time between two lines of the log about refusals for the same reason.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// The seats, and how many are taken.
+pub(crate) struct Sockets {
+    max: usize,
+    /// None: [`SOCKETS_PER_ADDRESS_MAX`] for public addresses, and no cap for the others. Zero: no cap.
+    per_address_max: Option<usize>,
+    taken: Mutex<Taken>,
+    refusals: Mutex<[Refused; 3]>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by_client: HashMap<Client, usize>,
+}
+
+/// What is counted as one client: an IPv4 address, or the /64 network of an IPv6 address, which one customer has whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Client {
+    V4(u32),
+    V6(u64),
+}
+
+/// Why a connection gets no seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// All seats are taken.
+    All,
+    /// The client has as many as an address may have.
+    Address(IpAddr),
+    /// The process or the machine has no descriptor left.
+    Descriptors,
+}
+
+/// What the log has said of one kind of refusals.
+#[derive(Clone, Copy, Default)]
+struct Refused {
+    logged: Option<Instant>,
+    since: u64,
+}
+
+impl Client {
+    /// `address` is canonical: an IPv4-mapped address has become the IPv4 address.
+    fn of(address: IpAddr) -> Client {
+        match address {
+            IpAddr::V4(v4) => Client::V4(v4.to_bits()),
+            IpAddr::V6(v6) => Client::V6((v6.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+/// Whether an address is of this machine or of a private network, where a proxy may stand for many clients: loopback,
+/// private and link-local addresses, and those shared by a carrier's customers (RFC 1918, RFC 3927, RFC 4193, RFC 4291, RFC 6598).
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let is_shared = v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64;
+            v4.is_loopback() || v4.is_private() || v4.is_link_local() || is_shared
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+impl Sockets {
+    /// `max` none: no cap on all.
+    pub(crate) fn new(max: Option<usize>, per_address_max: Option<usize>) -> Arc<Sockets> {
+        let (taken, refusals) = Default::default();
+        Arc::new(Sockets { max: max.unwrap_or(usize::MAX), per_address_max, taken, refusals })
+    }
+
+    /// A seat for a connection from this address.
+    pub(crate) fn take_seat(self: &Arc<Sockets>, address: IpAddr) -> Result<Seat, Refusal> {
+        let address = address.to_canonical();
+        let max = self.max_of(address);
+        let mut taken = self.taken();
+        if taken.all >= self.max {
+            return Err(Refusal::All);
+        }
+        let client = max.map(|_| Client::of(address));
+        if let (Some(client), Some(max)) = (client, max) {
+            let seats = taken.by_client.entry(client).or_default();
+            if *seats >= max {
+                return Err(Refusal::Address(address));
+            }
+            *seats += 1;
+        }
+        taken.all += 1;
+        Ok(Seat { sockets: self.clone(), client })
+    }
+
+    /// A seat for a file that is being sent to a client.
+    pub(crate) fn take_file(self: &Arc<Sockets>) -> Result<Seat, Refusal> {
+        let mut taken = self.taken();
+        if taken.all >= self.max {
+            return Err(Refusal::All);
+        }
+        taken.all += 1;
+        Ok(Seat { sockets: self.clone(), client: None })
+    }
+
+    /// Counts a refusal, and logs which setting to change: at the first one, and then once in [`LOG_EVERY`].
+    pub(crate) fn note(&self, refusal: Refusal, counters: &Counters, now: Instant) {
+        let (kind, counter) = match refusal {
+            Refusal::All => (0, &counters.refused_sockets),
+            Refusal::Address(_) => (1, &counters.refused_address),
+            Refusal::Descriptors => (2, &counters.refused_descriptors),
+        };
+        counter.add(1);
+        let mut refusals = self.refusals.lock().expect("nothing panics while it holds the refusals");
+        let refused = &mut refusals[kind];
+        refused.since += 1;
+        if refused.logged.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY) {
+            return;
+        }
+        let count = refused.since;
+        *refused = Refused { logged: Some(now), since: 0 };
+        drop(refusals);
+        match refusal {
+            Refusal::All => tracing::warn!(
+                count,
+                "refused connections: {} sockets are open: raise sockets_max, or the open files of the process (RLIMIT_NOFILE)",
+                self.max
+            ),
+            Refusal::Address(address) => tracing::warn!(
+                count,
+                "refused connections: {address} has {} open: if it is a proxy, raise sockets_per_address_max (0 for no limit)",
+                self.max_of(address).unwrap_or_default()
+            ),
+            Refusal::Descriptors => tracing::warn!(
+                count,
+                "refused connections: no file descriptor is left: lower sockets_max, or raise the open files of the process (RLIMIT_NOFILE)"
+            ),
+        }
+    }
+
+    /// How many sockets this address may have; none for no cap.
+    fn max_of(&self, address: IpAddr) -> Option<usize> {
+        match self.per_address_max {
+            Some(0) => None,
+            Some(max) => Some(max),
+            None => (!is_private(address)).then_some(SOCKETS_PER_ADDRESS_MAX),
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().expect("nothing panics while it holds the seats")
+    }
+}
+
+/// The right to hold one descriptor; given back when it is dropped.
+pub(crate) struct Seat {
+    sockets: Arc<Sockets>,
+    /// None if no cap holds for its address.
+    client: Option<Client>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.sockets.taken();
+        taken.all -= 1;
+        if let Some(client) = self.client
+            && let Entry::Occupied(mut seats) = taken.by_client.entry(client)
+        {
+            *seats.get_mut() -= 1;
+            if *seats.get() == 0 {
+                seats.remove();
+            }
+        }
+    }
+}
+
+/// A socket with its seat. The socket is closed first: a seat that is free stands for a descriptor that is free.
+pub(crate) struct Seated<Io> {
+    io: Io,
+    _seat: Seat,
+}
+
+impl<Io> Seated<Io> {
+    pub(crate) fn new(io: Io, seat: Seat) -> Seated<Io> {
+        Seated { io, _seat: seat }
+    }
+}
+
+impl<Io: Socket> Socket for Seated<Io> {
+    fn unacknowledged(&self) -> u64 {
+        self.io.unacknowledged()
+    }
+
+    fn has_left(&self) -> bool {
+        self.io.has_left()
+    }
+
+    fn abort(&self) {
+        self.io.abort();
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Seated<Io> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn clients_are_ipv4_addresses_and_ipv6_networks() {
+        let same = [("192.0.2.1", "::ffff:192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:1:2:3")];
+        let different = [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "::192.0.2.1")];
+        for (rows, expected) in [(&same[..], true), (&different[..], false)] {
+            for (one, other) in rows {
+                let sockets = Sockets::new(None, Some(1));
+                let _seat = sockets.take_seat(address(one)).unwrap();
+                assert_eq!(sockets.take_seat(address(other)).is_err(), expected, "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cap_of_an_address_holds_for_public_addresses_unless_it_is_set() {
+        let cases = [
+            ("192.0.2.1", false),
+            ("8.8.8.8", false),
+            ("127.0.0.1", true),
+            ("127.255.0.1", true),
+            ("10.0.0.1", true),
+            ("172.16.0.1", true),
+            ("172.32.0.1", false),
+            ("192.168.1.1", true),
+            ("169.254.1.1", true),
+            ("100.64.0.1", true),
+            ("100.128.0.1", false),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::ffff:8.8.8.8", false),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("2001:db8::1", false),
+        ];
+        for (text, is_off) in cases {
+            let address = address(text).to_canonical();
+            assert_eq!(Sockets::new(None, None).max_of(address).is_none(), is_off, "{text}");
+            assert_eq!(Sockets::new(None, Some(7)).max_of(address), Some(7), "{text}");
+            assert_eq!(Sockets::new(None, Some(0)).max_of(address), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_seat_that_is_given_back_is_free_and_leaves_nothing_in_the_table() {
+        let sockets = Sockets::new(Some(3), Some(2));
+        let [ann, bob] = ["192.0.2.1", "192.0.2.2"].map(address);
+        let first = sockets.take_seat(ann).unwrap();
+        let second = sockets.take_seat(ann).unwrap();
+        assert_eq!(sockets.take_seat(ann).err(), Some(Refusal::Address(ann)));
+        let file = sockets.take_file().unwrap();
+        assert_eq!((sockets.take_seat(bob).err(), sockets.take_file().err()), (Some(Refusal::All), Some(Refusal::All)));
+        drop(first);
+        assert!(sockets.take_seat(ann).is_ok());
+        drop((second, file));
+        let taken = sockets.taken();
+        assert_eq!((taken.all, taken.by_client.len()), (0, 0));
+    }
+}

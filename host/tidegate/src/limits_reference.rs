@@ -1,0 +1,729 @@
+//! The guide's page of limits: this test compares it with the settings, the constants and the tests, or writes it anew.
+//!
+//! A row says what is bounded, what happens beyond the bound, and which tests cross it from outside. Defaults are not written here:
+//! they are those of [`Config`] and of the constants. A limit without a row, a row without a limit, and a row without a test fail.
+
+use crate::{
+    config::Config,
+    key::{KEYS, Key},
+    quantity::{Size, Time},
+};
+use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path, time::Duration};
+use tidegate_hub::limits::*;
+
+const PAGE: &str = "../../docs/src/reference/limits.md";
+
+const HEAD: &str = "\
+# Limits
+
+Everything that a client or an app could let grow has a bound. Those with a setting are set in `tidegate.toml`, or for one run by `--limit KEY=VALUE` (keys of
+`[limits]`); the others are fixed. Each of them is crossed by a test that talks to the server from outside.
+
+Close codes are those of WebSockets, other numbers are those of HTTP. An error to the app is the error that its call returns; the app decides what the client sees.
+";
+
+/// One limit.
+struct Row {
+    limit: Limit,
+    /// What is bounded.
+    what: &'static str,
+    /// What a client, the app or the operator sees beyond it.
+    beyond: &'static str,
+    /// Tests that cross it, as "FILE::FUNCTION", the file below `host`.
+    tests: &'static [&'static str],
+}
+
+enum Limit {
+    /// Section and name.
+    Setting(&'static str, &'static str),
+    /// Name and value.
+    Fixed(&'static str, Value),
+}
+
+enum Value {
+    Bytes(usize),
+    Count(usize),
+    Time(Duration),
+}
+
+const fn setting(
+    section: &'static str,
+    name: &'static str,
+    what: &'static str,
+    beyond: &'static str,
+    tests: &'static [&'static str],
+) -> Row {
+    Row { limit: Limit::Setting(section, name), what, beyond, tests }
+}
+
+const fn limit(name: &'static str, what: &'static str, beyond: &'static str, tests: &'static [&'static str]) -> Row {
+    setting("limits", name, what, beyond, tests)
+}
+
+const fn fixed(name: &'static str, value: Value, what: &'static str, beyond: &'static str, tests: &'static [&'static str]) -> Row {
+    Row { limit: Limit::Fixed(name, value), what, beyond, tests }
+}
+
+/// Settings that bound nothing.
+const NO_LIMITS: [&str; 14] = [
+    "listen",
+    "assets",
+    "origins",
+    "require_origin",
+    "hosts",
+    "workers",
+    "data",
+    "file",
+    "reuse_foreign",
+    "env",
+    "dirs",
+    "outbound",
+    "ca",
+    "drop_oldest",
+];
+
+type Group = (&'static str, &'static [Row]);
+
+/// All limits, in groups.
+const GROUPS: &[Group] = &[
+    (
+        "Connections",
+        &[
+            limit(
+                "sockets_max",
+                "Sockets of clients, and static files that are being sent to them. `auto`: the open files of the process (RLIMIT_NOFILE), less 512; half of them, if there are fewer than 1,024",
+                "503 with `Retry-After`, and the connection is closed without being read; counted as `refused_sockets`",
+                &["tidegate/tests/hostile/caps.rs::sockets_are_capped_whatever_they_have_become"],
+            ),
+            limit(
+                "sockets_per_address_max",
+                "Sockets of one IPv4 address, or of one /64 network of IPv6. `auto`: 1,024 for public addresses, no bound for loopback and private ones. A number holds for every address, 0 for no bound",
+                "503 with `Retry-After`, and the connection is closed; counted as `refused_address`",
+                &["tidegate/tests/hostile/caps.rs::an_address_has_a_cap_of_its_own_if_it_is_set"],
+            ),
+            limit(
+                "connections_max",
+                "WebSockets in all",
+                "503 with `Retry-After`; counted as `refused_websockets`",
+                &["tidegate/tests/hostile/caps.rs::websockets_and_feeds_beyond_their_limits_are_refused_and_counted"],
+            ),
+            limit(
+                "feeds_max",
+                "Feeds in all",
+                "503 with `Retry-After`; counted as `refused_feeds`",
+                &["tidegate/tests/hostile/caps.rs::websockets_and_feeds_beyond_their_limits_are_refused_and_counted"],
+            ),
+            limit(
+                "read_within",
+                "Time for the next byte of a body, a form or a WebSocket message that the host reads",
+                "408, or the connection is closed; counted as `stalled_uploads`",
+                &["edge/tests/pace.rs::a_body_that_is_read_moves_or_ends_with_408"],
+            ),
+            limit(
+                "write_within",
+                "Time for the client to take one more byte of what waits for it",
+                "the connection is closed; counted as `stalled_readers`",
+                &["edge/tests/pace.rs::a_client_that_does_not_read_is_given_up"],
+            ),
+            limit(
+                "bytes_per_second_min",
+                "Bytes a second that a client moves at least while the host waits for it, on average over `read_within` or `write_within`",
+                "as for those two",
+                &["edge/tests/pace.rs::a_client_that_drips_is_as_slow_as_one_that_stops"],
+            ),
+            setting(
+                "server",
+                "drain",
+                "Time for what is open to end when the server stops",
+                "what is still open is cut off",
+                &["tidegate/tests/drain.rs::what_does_not_end_is_cut_off_at_the_deadline"],
+            ),
+        ],
+    ),
+    (
+        "Requests",
+        &[
+            limit(
+                "header_bytes_max",
+                "Head of a request",
+                "431, or 414 if its first line is too long",
+                &["tidegate/tests/hostile/limits.rs::a_body_and_a_head_are_bounded"],
+            ),
+            limit(
+                "header_within",
+                "Time for a head to come, from its first byte",
+                "the connection is closed; counted as `late_heads`",
+                &["tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up"],
+            ),
+            limit(
+                "idle_within",
+                "Time between two requests of a connection",
+                "the connection is closed",
+                &["tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up"],
+            ),
+            limit(
+                "body_bytes_max",
+                "Body of a request to an `http` route",
+                "413",
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_body_and_a_head_are_bounded",
+                    "edge/tests/http.rs::a_body_without_a_length_is_still_bounded",
+                ],
+            ),
+            limit(
+                "body_within",
+                "Time for such a body to come",
+                "408",
+                &["tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up"],
+            ),
+            limit(
+                "after_answer_max",
+                "Time for what an app still does after an answer has ended, or its client has left",
+                "the instance is dropped",
+                &["tidegate/tests/hostile/instances.rs::work_after_an_answer_is_bounded_and_does_not_hold_the_answer"],
+            ),
+        ],
+    ),
+    (
+        "WebSockets and feeds",
+        &[
+            limit(
+                "message_bytes_max",
+                "One WebSocket message, either way",
+                "close 1009; an error to the app for a message of its own",
+                &[
+                    "tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009",
+                    "tidegate/tests/hostile/limits.rs::a_message_that_an_app_sends_is_bounded_too",
+                ],
+            ),
+            limit(
+                "frame_bytes_max",
+                "Payload of one frame that comes in",
+                "close 1009",
+                &["tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009"],
+            ),
+            limit(
+                "fragments_max",
+                "Frames of one message that comes in",
+                "close 1009",
+                &["tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009"],
+            ),
+            limit(
+                "control_frames_max",
+                "Pings and pongs of a client in a second",
+                "close 1008; counted as `control_floods`",
+                &["edge/tests/pace.rs::pings_and_pongs_have_a_rate"],
+            ),
+            fixed(
+                "CONTROL_FRAMES_PERIOD",
+                Value::Time(CONTROL_FRAMES_PERIOD),
+                "The time for which `control_frames_max` counts",
+                "",
+                &["edge/tests/pace.rs::pings_and_pongs_have_a_rate"],
+            ),
+            limit(
+                "inbox_messages_max",
+                "Messages that wait for the app",
+                "the host stops reading the connection until the app has had them",
+                &["tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait"],
+            ),
+            limit(
+                "inbox_bytes_max",
+                "Bytes of messages that wait for the app",
+                "the host stops reading the connection until the app has had them",
+                &["tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait"],
+            ),
+            limit(
+                "outbox_messages_max",
+                "Messages queued towards one client",
+                "`full` to the app; a publication closes the client with 1013, or drops its oldest (`drop_oldest`)",
+                &["tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told"],
+            ),
+            limit(
+                "outbox_bytes_max",
+                "Bytes queued towards one client",
+                "as for messages",
+                &["tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told"],
+            ),
+            limit(
+                "attachment_bytes_max",
+                "An app's attachment to one connection",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            limit(
+                "tags_max",
+                "Tags of one connection",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            limit(
+                "tag_bytes_max",
+                "One tag",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            limit(
+                "upgrade_within",
+                "Time for guards and the app to decide about an upgrade",
+                "503",
+                &["tidegate/tests/faults.rs::an_app_that_does_not_decide_in_time_is_a_fault_and_a_503"],
+            ),
+            limit(
+                "ping_every",
+                "Time between two pings of the host",
+                "a ping; 0 for none",
+                &["tidegate/tests/hostile/limits.rs::a_peer_that_answers_no_ping_is_dropped"],
+            ),
+            limit(
+                "pong_within",
+                "Time for any byte to come after a ping",
+                "the connection is dropped; the app hears 1006",
+                &["tidegate/tests/hostile/limits.rs::a_peer_that_answers_no_ping_is_dropped"],
+            ),
+            limit(
+                "idle_max",
+                "Time without a byte either way; 0 for no bound",
+                "close 1001",
+                &["tidegate/tests/hostile/limits.rs::a_websocket_has_a_life_and_a_time_to_be_idle"],
+            ),
+            limit(
+                "lifetime_max",
+                "Age of a WebSocket; 0 for no bound",
+                "close 1001",
+                &["tidegate/tests/hostile/limits.rs::a_websocket_has_a_life_and_a_time_to_be_idle"],
+            ),
+            limit(
+                "close_within",
+                "Time for the client's half of the close handshake",
+                "the socket is dropped",
+                &["tidegate/tests/drain.rs::a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told_the_truth"],
+            ),
+            limit(
+                "comment_every",
+                "Time between two comments on a silent feed, and between two signs of life of a page that streams",
+                "a comment",
+                &["tidegate/tests/topics.rs::a_silent_feed_is_kept_open_by_comments"],
+            ),
+            fixed(
+                "CLOSE_REASON_BYTES_MAX",
+                Value::Bytes(CLOSE_REASON_BYTES_MAX),
+                "Reason of a close (RFC 6455 section 5.5)",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            fixed(
+                "AUTO_RESPONSE_BYTES_MAX",
+                Value::Bytes(AUTO_RESPONSE_BYTES_MAX),
+                "Text of an auto-response, and the one that it answers",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            fixed(
+                "IDS_PAGE_MAX",
+                Value::Count(IDS_PAGE_MAX),
+                "Ids of connections that one call of the app gets",
+                "the app asks for the next page",
+                &["tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on"],
+            ),
+        ],
+    ),
+    (
+        "Topics",
+        &[
+            limit(
+                "topics_max",
+                "Topics in all",
+                "the one without followers that was not published to lately is forgotten; an error to the app if all have followers",
+                &["tidegate/tests/hostile/caps.rs::names_of_topics_push_out_one_topic_each_and_none_that_is_in_use"],
+            ),
+            limit(
+                "topic_bytes_max",
+                "Name of a topic",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            limit(
+                "follows_max",
+                "Topics that one connection or feed follows",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            limit(
+                "history_messages_max",
+                "Publications that a topic keeps for clients that come back",
+                "a gap is told",
+                &["tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes"],
+            ),
+            limit(
+                "history_message_bytes_max",
+                "A publication that is kept",
+                "it is not kept: a gap is told",
+                &["tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes"],
+            ),
+            limit(
+                "history_bytes_max",
+                "Publications that all topics together keep in memory; those of rooms are in their storage",
+                "the topic's oldest are forgotten: a gap is told",
+                &["tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes"],
+            ),
+            limit(
+                "history_age_max",
+                "Age of a publication that is kept",
+                "a gap is told",
+                &["tidegate/tests/hostile/limits.rs::a_history_is_forgotten_with_its_age"],
+            ),
+        ],
+    ),
+    (
+        "Rooms",
+        &[
+            limit(
+                "room_key_bytes_max",
+                "A key in a room's storage",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+            ),
+            limit(
+                "room_value_bytes_max",
+                "A value in a room's storage",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+            ),
+            limit(
+                "room_bytes_max",
+                "All keys and values of one room",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+            ),
+            limit(
+                "room_event_bytes_max",
+                "What one event of a room writes, sends and publishes before it is committed",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+            ),
+            limit(
+                "room_inbox_max",
+                "Events that wait for one room",
+                "503, or close 1013",
+                &["tidegate/tests/hostile/limits.rs::events_that_wait_for_a_room_are_bounded"],
+            ),
+            limit(
+                "call_bytes_max",
+                "Payload of a call to a room, and of its answer",
+                "an error to the caller",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            limit(
+                "rooms_awake_max",
+                "Rooms that are awake at a time; at most half of the instances",
+                "the room that was idle longest sleeps",
+                &["tidegate/tests/rooms.rs::there_is_never_more_than_one_instance_of_a_room"],
+            ),
+            limit(
+                "room_idle_max",
+                "Time without an event before a room sleeps",
+                "its instance is dropped; its connections stay",
+                &["tidegate/tests/rooms.rs::a_room_sleeps_and_wakes_under_its_connections"],
+            ),
+            fixed(
+                "ROOM_CLASS_BYTES_MAX",
+                Value::Bytes(ROOM_CLASS_BYTES_MAX),
+                "Name of a room class",
+                "the app is refused when it is loaded",
+                &["tidegate/tests/check.rs::every_code_is_triggered_and_reported"],
+            ),
+            fixed(
+                "ROOM_NAME_BYTES_MAX",
+                Value::Bytes(ROOM_NAME_BYTES_MAX),
+                "Name of a room in its class",
+                "400, or an error to the caller",
+                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+            ),
+            fixed(
+                "ENTRIES_PAGE_MAX",
+                Value::Count(ENTRIES_PAGE_MAX),
+                "Entries that one call of the app gets",
+                "the app asks for the next page; the SDK does so by itself",
+                &["tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on"],
+            ),
+            fixed(
+                "ENTRIES_PAGE_BYTES",
+                Value::Bytes(ENTRIES_PAGE_BYTES),
+                "Bytes of keys and values with which such a call ends",
+                "the app asks for the next page; the SDK does so by itself",
+                &["tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on"],
+            ),
+            fixed(
+                "WAKE_FAILURES_MAX",
+                Value::Count(WAKE_FAILURES_MAX as usize),
+                "Wakes of a room that fail in a row",
+                "the room is closed for a while: 503, or close 1013",
+                &["tidegate/tests/rooms.rs::a_room_that_never_wakes_is_closed_for_a_while"],
+            ),
+            fixed(
+                "WAKE_PAUSE",
+                Value::Time(WAKE_PAUSE),
+                "Time for which such a room is closed",
+                "it is tried again",
+                &["hub/tests/rooms/main.rs::a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds"],
+            ),
+            fixed(
+                "ROOMS_FAILING_MAX",
+                Value::Count(ROOMS_FAILING_MAX),
+                "Rooms whose failed wakes are remembered",
+                "the failures of the room that failed first are forgotten",
+                &["hub/tests/rooms/main.rs::names_of_rooms_that_cannot_wake_push_out_one_failing_room_each"],
+            ),
+            fixed(
+                "ALARM_ATTEMPTS_MAX",
+                Value::Count(ALARM_ATTEMPTS_MAX as usize),
+                "Tries of one alarm",
+                "it is given up, and logged",
+                &["hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up"],
+            ),
+            fixed(
+                "ALARM_RETRY",
+                Value::Time(ALARM_RETRY),
+                "Time before the first retry of an alarm; twice as long before each later one",
+                "",
+                &["hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up"],
+            ),
+            fixed(
+                "ALARMS_LATE",
+                Value::Time(ALARMS_LATE),
+                "Time after which an alarm that was not called is late",
+                "late alarms are spread",
+                &["hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them"],
+            ),
+            fixed(
+                "ALARMS_LATE_MAX",
+                Value::Count(ALARMS_LATE_MAX),
+                "Late alarms that are called in a tenth of a second, and as many that are tried again",
+                "they wait, the longest due first",
+                &["hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them"],
+            ),
+            fixed(
+                "HOST_RETRY",
+                Value::Time(HOST_RETRY),
+                "First pause before the host tries again what it could not do: each later one is twice as long",
+                "",
+                &["tidegate/tests/hostile/events.rs::an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_is_free"],
+            ),
+            fixed(
+                "HOST_RETRY_MAX",
+                Value::Time(HOST_RETRY_MAX),
+                "The longest such pause",
+                "",
+                &["hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them"],
+            ),
+            fixed(
+                "ROOM_RETRIES_MAX",
+                Value::Count(ROOM_RETRIES_MAX),
+                "Rooms whose pending events are tried again in a tenth of a second",
+                "they wait, the longest due first",
+                &["hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them"],
+            ),
+            fixed(
+                "ALARM_OF_NOBODY",
+                Value::Time(ALARM_OF_NOBODY),
+                "Time between two looks at an alarm of a room class that the served version does not have",
+                "it waits",
+                &["hub/tests/rooms/main.rs::an_alarm_of_a_class_that_is_not_served_waits_until_it_is"],
+            ),
+        ],
+    ),
+    (
+        "Pages and forms",
+        &[
+            limit(
+                "first_within",
+                "Time that the shell of a page waits for first values",
+                "the shell goes out without them",
+                &["tidegate/tests/pages.rs::the_shell_goes_out_before_the_first_value_of_a_slow_loader"],
+            ),
+            limit(
+                "loader_within",
+                "Time for a loader that is not live to end",
+                "504, or `timeout` in a stream",
+                &["tidegate/tests/pages.rs::a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing"],
+            ),
+            limit(
+                "upload_bytes_max",
+                "A form in all, its files included",
+                "413",
+                &["tidegate/tests/hostile/limits.rs::a_form_is_bounded_in_bytes_and_in_fields"],
+            ),
+            limit(
+                "upload_within",
+                "Time for an action, and for the form that it reads",
+                "504",
+                &["tidegate/tests/hostile/limits.rs::an_action_has_its_time"],
+            ),
+            fixed(
+                "FORM_FIELDS_MAX",
+                Value::Count(FORM_FIELDS_MAX),
+                "Fields of a form before the name of its action",
+                "413",
+                &["tidegate/tests/hostile/limits.rs::a_form_is_bounded_in_bytes_and_in_fields"],
+            ),
+            fixed(
+                "FORM_BEGUN_BYTES",
+                Value::Bytes(FORM_BEGUN_BYTES),
+                "Bytes of a form that are there before its action starts, or the whole form",
+                "the action waits",
+                &["edge/tests/pace.rs::an_action_starts_when_64_kib_of_its_form_are_there_or_all_of_it"],
+            ),
+            fixed(
+                "PART_HEAD_BYTES_MAX",
+                Value::Bytes(PART_HEAD_BYTES_MAX),
+                "Bytes of a form of parts in which no part is found",
+                "413",
+                &["edge/tests/pages.rs::a_form_in_which_nothing_is_found_is_not_gathered"],
+            ),
+        ],
+    ),
+    (
+        "The app",
+        &[
+            setting(
+                "app",
+                "memory",
+                "Memory of one instance",
+                "500, or close 1011",
+                &["tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory"],
+            ),
+            setting(
+                "app",
+                "instances",
+                "Instances in use at a time; streams, loaders, actions and rooms have shares of them",
+                "the call waits for a while, then 503",
+                &["tidegate/tests/faults.rs::more_events_than_instances_are_told_to_come_again_and_nothing_is_broken"],
+            ),
+            setting(
+                "app",
+                "cpu",
+                "Computing for one event; for a streamed request, between two waits",
+                "500, or close 1011",
+                &["tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory"],
+            ),
+            setting(
+                "app",
+                "wall",
+                "One event from its beginning to its end; for a streamed request, to the head of the answer",
+                "504, or close 1011",
+                &["tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory"],
+            ),
+            setting(
+                "app",
+                "output_rate",
+                "Bytes that all instances together may print in a second",
+                "more lines are left out of the log; counted as `output_dropped`",
+                &["tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may"],
+            ),
+            setting(
+                "app",
+                "instance_output_rate",
+                "Bytes that one instance may print in a second",
+                "more lines are left out of the log; counted as `output_dropped`",
+                &["tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may"],
+            ),
+            setting(
+                "app",
+                "outbound_silence_max",
+                "Time to the head of a response to the app's own requests, and between two pieces of its body",
+                "an error to the app",
+                &["tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up"],
+            ),
+            setting(
+                "app",
+                "outbound_bytes_max",
+                "Body of such a response",
+                "an error to the app",
+                &["tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up"],
+            ),
+            setting(
+                "app",
+                "outbound_requests_max",
+                "Such requests in progress",
+                "an error to the app",
+                &["tidegate/tests/hostile/limits.rs::requests_of_an_app_in_progress_are_bounded"],
+            ),
+        ],
+    ),
+];
+
+/// The default of a setting that is read on its own.
+fn own(config: &Config, name: &str) -> String {
+    match name {
+        "outbound_bytes_max" => Size(config.app.outbound.body_bytes_max as usize).to_string(),
+        name => panic!("{name} is no quantity"),
+    }
+}
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    GROUPS.iter().flat_map(|(_, rows)| rows.iter())
+}
+
+#[test]
+fn the_guide_has_every_limit_with_its_default() {
+    let mut page = HEAD.to_owned();
+    let config = Config::default();
+    for (name, rows) in GROUPS {
+        _ = write!(page, "\n## {name}\n\n| limit | default | setting | beyond it |\n|---|---|---|---|\n");
+        for Row { limit, what, beyond, .. } in *rows {
+            let (default, set_by) = match limit {
+                Limit::Setting(section, name) => {
+                    let key = Key::find(section, name).unwrap_or_else(|| panic!("there is no setting {section}.{name}"));
+                    (key.quantity(&config).unwrap_or_else(|| own(&config, name)), format!("`[{section}] {name}`"))
+                }
+                Limit::Fixed(_, Value::Bytes(bytes)) => (Size(*bytes).to_string(), "fixed".to_owned()),
+                Limit::Fixed(_, Value::Count(count)) => (count.to_string(), "fixed".to_owned()),
+                Limit::Fixed(_, Value::Time(time)) => (Time(*time).to_string(), "fixed".to_owned()),
+            };
+            _ = writeln!(page, "| {what} | {default} | {set_by} | {beyond} |");
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    if env::var_os("TIDEGATE_GOLDEN").is_some() {
+        fs::write(&path, &page).expect("the page is written");
+    }
+    assert_eq!(fs::read_to_string(&path).expect("the page is there"), page, "with TIDEGATE_GOLDEN=1 this test writes {PAGE}");
+}
+
+#[test]
+fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
+    let set: BTreeSet<&str> = rows()
+        .filter_map(|row| match row.limit {
+            Limit::Setting(_, name) => Some(name),
+            Limit::Fixed(..) => None,
+        })
+        .collect();
+    for key in KEYS {
+        assert_ne!(set.contains(key.name), NO_LIMITS.contains(&key.name), "[{}] {}: give it a row", key.section, key.name);
+    }
+    let fixed: BTreeSet<&str> = rows()
+        .filter_map(|row| match row.limit {
+            Limit::Fixed(name, _) => Some(name),
+            Limit::Setting(..) => None,
+        })
+        .collect();
+    let source = include_str!("../../hub/src/limits.rs");
+    let constants: BTreeSet<&str> =
+        source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':')).map(|(name, _)| name).collect();
+    assert_eq!(constants, fixed, "constants of hub/src/limits.rs, and rows");
+}
+
+#[test]
+fn every_limit_is_crossed_by_a_test() {
+    let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for row in rows() {
+        assert!(!row.tests.is_empty(), "{}", row.what);
+        for test in row.tests {
+            let (file, function) = test.split_once("::").expect("FILE::FUNCTION");
+            let source = fs::read_to_string(host.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let is_test = source.contains(&format!("fn {function}()")) && source.contains("#[test]") | source.contains("#[tokio::test]");
+            assert!(is_test, "{}: there is no test {test}", row.what);
+        }
+    }
+}

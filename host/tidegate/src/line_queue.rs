@@ -1,0 +1,233 @@
+//! Lines on their way to stderr: a thread of its own writes them, and nothing else ever waits for a reader of the log.
+//!
+//! The queue is bounded in bytes. A line that finds no room is dropped and counted; once lines flow again, one line says how many
+//! are missing. While the reader is gone (a closed pipe, a full disk) lines are dropped as they come, and counted too. At the
+//! end, [`drain`](LineQueue::drain) waits for what is queued, but not for longer than it is told.
+//!
+//! Invariant: only the writing thread touches the output, and it holds no lock meanwhile.
+
+use std::{
+    io::Write,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Bytes of all lines that wait to be written, those included that are being written.
+pub(crate) const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// So much more there is for what the server says of itself at its start and its end.
+const IMPORTANT_BYTES_MAX: usize = 64 << 10;
+
+/// Capacity that an empty buffer keeps.
+const BUFFER_BYTES_KEPT: usize = 64 << 10;
+
+/// Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct LineQueue(Arc<Shared>);
+
+struct Shared {
+    bytes_max: usize,
+    state: Mutex<State>,
+    filled: Condvar,
+    emptied: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<u8>,
+    /// Bytes that the thread has taken and not yet written.
+    writing: usize,
+    /// The thread writes, or says what was dropped.
+    is_busy: bool,
+    /// Lines that were dropped since a line last said so.
+    unsaid: u64,
+    /// The last write failed: what is missing is said when one succeeds again.
+    is_broken: bool,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        !self.waiting.is_empty() || (self.unsaid > 0 && !self.is_broken)
+    }
+}
+
+impl LineQueue {
+    /// Starts the thread that writes to `output`. `say_dropped` is called with a number of lines that were dropped, when others
+    /// were written: its line goes into the queue like any other.
+    pub(crate) fn start(bytes_max: usize, output: impl Write + Send + 'static, say_dropped: fn(u64)) -> LineQueue {
+        let (state, filled, emptied, dropped) = Default::default();
+        let queue = LineQueue(Arc::new(Shared { bytes_max, state, filled, emptied, dropped }));
+        let shared = queue.0.clone();
+        // Without the thread there is no log: the process could start no worker either.
+        _ = thread::Builder::new().name("log".into()).spawn(move || shared.write_all(output, say_dropped));
+        queue
+    }
+
+    /// Queues whole lines, each with its end; never waits.
+    pub(crate) fn push(&self, lines: &[u8]) {
+        self.0.push(lines, self.0.bytes_max);
+    }
+
+    /// As [`push`](LineQueue::push), of what the server says of itself.
+    pub(crate) fn push_important(&self, lines: &[u8]) {
+        self.0.push(lines, self.0.bytes_max + IMPORTANT_BYTES_MAX);
+    }
+
+    /// Lines that were dropped since the start.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Relaxed)
+    }
+
+    /// Waits until all is written, or for so long.
+    pub(crate) fn drain(&self, within: Duration) {
+        let has_work = |state: &mut State| state.has_work() || state.is_busy;
+        drop(self.0.emptied.wait_timeout_while(self.0.state(), within, has_work));
+    }
+}
+
+impl Shared {
+    fn push(&self, lines: &[u8], bytes_max: usize) {
+        let mut state = self.state();
+        if state.waiting.len() + state.writing + lines.len() > bytes_max {
+            self.drop_lines(&mut state, lines);
+            return;
+        }
+        let was_idle = state.waiting.is_empty();
+        state.waiting.extend_from_slice(lines);
+        drop(state);
+        if was_idle {
+            self.filled.notify_one();
+        }
+    }
+
+    fn drop_lines(&self, state: &mut State, lines: &[u8]) {
+        let count = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+        state.unsaid += count;
+        self.dropped.fetch_add(count, Relaxed);
+    }
+
+    fn write_all(&self, mut output: impl Write, say_dropped: fn(u64)) {
+        let mut batch = Vec::new();
+        loop {
+            let unsaid = self.take(&mut batch);
+            if unsaid > 0 {
+                say_dropped(unsaid);
+            }
+            let written = output.write_all(&batch).and_then(|()| output.flush());
+            let mut state = self.state();
+            state.writing = 0;
+            state.is_busy = false;
+            state.is_broken = written.is_err();
+            if written.is_err() {
+                self.drop_lines(&mut state, &batch);
+            }
+            let is_done = !state.has_work();
+            drop(state);
+            if is_done {
+                self.emptied.notify_all();
+            }
+            batch.clear();
+            batch.shrink_to(BUFFER_BYTES_KEPT);
+        }
+    }
+
+    /// Waits for lines and takes them, or, if there are none, the number of those that were dropped.
+    fn take(&self, batch: &mut Vec<u8>) -> u64 {
+        let waiting = self.filled.wait_while(self.state(), |state| !state.has_work());
+        let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
+        state.is_busy = true;
+        if state.waiting.is_empty() {
+            return std::mem::take(&mut state.unsaid);
+        }
+        std::mem::swap(batch, &mut state.waiting);
+        state.writing = batch.len();
+        0
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io,
+        sync::mpsc::{Receiver, SyncSender, sync_channel},
+    };
+
+    /// A pipe that takes a write when its reader takes it, and fails once the reader is gone.
+    struct Pipe(SyncSender<Vec<u8>>);
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.is_empty() {
+                return Ok(0);
+            }
+            self.0.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn queue(say_dropped: fn(u64)) -> (LineQueue, Receiver<Vec<u8>>) {
+        let (sender, receiver) = sync_channel(0);
+        (LineQueue::start(100, Pipe(sender), say_dropped), receiver)
+    }
+
+    const FOREVER: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn lines_come_in_their_order() {
+        let (queue, output) = queue(|_| {});
+        queue.push(b"one\n");
+        queue.push(b"two\n");
+        let mut read = Vec::new();
+        while read.len() < 8 {
+            read.extend(output.recv_timeout(FOREVER).unwrap());
+        }
+        assert_eq!(read, b"one\ntwo\n");
+        queue.drain(FOREVER);
+        assert_eq!(queue.dropped(), 0);
+    }
+
+    #[test]
+    fn a_reader_that_reads_nothing_stops_nobody_and_what_is_missing_is_said_when_it_reads() {
+        static SAID: AtomicU64 = AtomicU64::new(0);
+        let (queue, output) = queue(|lines| _ = SAID.fetch_add(lines, Relaxed));
+        for _ in 0..30 {
+            queue.push(b"ten bytes\n");
+        }
+        assert_eq!(queue.dropped(), 20);
+        queue.push_important(b"stopped\n");
+        queue.drain(Duration::ZERO); // does not wait for the reader
+        assert_eq!(SAID.load(Relaxed), 0);
+        let mut read = Vec::new();
+        while !read.ends_with(b"stopped\n") {
+            read.extend(output.recv_timeout(FOREVER).unwrap());
+        }
+        assert_eq!(read.len(), 108);
+        queue.drain(FOREVER);
+        assert_eq!(SAID.load(Relaxed), 20);
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_costs_its_lines_and_ends_no_wait() {
+        let (queue, output) = queue(|_| unreachable!("nothing was written"));
+        drop(output);
+        for number in 1..=3 {
+            queue.push(b"lost\n");
+            queue.drain(FOREVER);
+            assert_eq!(queue.dropped(), number);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Connections are capped, in all and for each address, and names that clients choose are bounded.
+
+use crate::support::{
+    PATIENCE, Tidegate,
+    client::{Raw, Socket, soon},
+    component, tidegate,
+};
+use std::{process::Command, time::Instant};
+use tidegate_edge::SOCKETS_PER_ADDRESS_MAX;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
+
+const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// A connection from this address, if it is served: then it stays open.
+async fn served_from(server: &Tidegate, from: &str) -> Result<TcpStream, String> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut stream = soon("to connect", socket.connect(server.address().parse().unwrap())).await.expect("it is accepted");
+    // One that is refused may be closed already.
+    _ = stream.write_all(CALM.as_bytes()).await;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"calm") {
+        let read = soon("the answer", stream.read_buf(&mut answer)).await;
+        if !matches!(read, Ok(1..)) {
+            return Err(String::from_utf8_lossy(&answer).into_owned());
+        }
+    }
+    Ok(stream)
+}
+
+/// As [`served_from`], until a place is free.
+async fn served_again(server: &Tidegate, from: &str) -> TcpStream {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match served_from(server, from).await {
+            Ok(stream) => return stream,
+            Err(refusal) => assert!(Instant::now() < until, "{refusal}"),
+        }
+    }
+}
+
+fn assert_is_refusal(answer: &str) {
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "), "{answer:?}");
+    assert!(answer.ends_with("too many connections, try again later\n"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn sockets_are_capped_whatever_they_have_become() {
+    let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_max=4"]);
+    let kept = served_from(&server, "127.0.0.1").await.unwrap();
+    let idle = Raw::connect(server.address()).await;
+    let _half = Raw::send(server.address(), "GET /calm HT").await;
+    let socket = Socket::connect(server.ws("/socket")).await;
+    for _ in 0..3 {
+        assert_is_refusal(&served_from(&server, "127.0.0.2").await.unwrap_err());
+    }
+    // Each kind of connection gives its place back.
+    let again = {
+        drop(kept);
+        served_again(&server, "127.0.0.1").await
+    };
+    socket.close().await;
+    let _other = served_again(&server, "127.0.0.1").await;
+    assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
+    drop((again, idle));
+    let warning = server.wait_for("refused connections: 4 sockets are open");
+    assert!(warning.contains("raise sockets_max"), "{warning}");
+    let stopped = server.stop();
+    assert!(stopped.counter("refused_sockets") >= 4);
+    assert_eq!((stopped.counter("refused_address"), stopped.counter("refused_descriptors")), (0, 0));
+    assert_eq!(stopped.stderr.matches("refused connections").count(), 1, "{}", stopped.stderr);
+}
+
+#[tokio::test]
+async fn feeds_and_held_answers_count_as_sockets() {
+    let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_max=2"]);
+    let mut feed = Raw::send(server.address(), "GET /feed?topic=tea HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await;
+    feed.until("second\n\n").await;
+    let mut page = Raw::send(server.address(), "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    page.until("a flood").await;
+    assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
+    drop(feed);
+    let _one = served_again(&server, "127.0.0.1").await;
+    drop(page);
+    let _other = served_again(&server, "127.0.0.1").await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_sent_has_a_place_of_its_own() {
+    let assets = tempfile::tempdir().unwrap();
+    std::fs::write(assets.path().join("big.bin"), vec![b'b'; 32 << 20]).unwrap();
+    let args = ["--limit", "sockets_max=3", "--assets", assets.path().to_str().unwrap()];
+    let server = Tidegate::serve(&component("rogue"), &args);
+    let mut slow = Raw::send(server.address(), "GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    slow.until("\r\n\r\n").await;
+    let mut other = Raw::send(server.address(), "GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let head = other.until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: "), "{head}");
+    drop((slow, other));
+    let _again = served_again(&server, "127.0.0.1").await;
+    let mut whole = Raw::send(server.address(), "GET /big.bin HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(whole.rest().await.len() > 32 << 20);
+}
+
+#[tokio::test]
+async fn an_address_has_a_cap_of_its_own_if_it_is_set() {
+    let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_per_address_max=2", "--log", "info,access=debug"]);
+    let first = served_from(&server, "127.0.0.1").await.unwrap();
+    let _second = served_from(&server, "127.0.0.1").await.unwrap();
+    for _ in 0..5 {
+        assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
+    }
+    // The others notice nothing.
+    let _others = [served_from(&server, "127.0.0.2").await.unwrap(), served_from(&server, "127.0.0.3").await.unwrap()];
+    drop(first);
+    let _third = served_again(&server, "127.0.0.1").await;
+    let warning = server.wait_for("refused connections: 127.0.0.1 has 2 open");
+    assert!(warning.contains("raise sockets_per_address_max"), "{warning}");
+    let stopped = server.stop();
+    assert!(stopped.counter("refused_address") >= 5);
+    assert_eq!(stopped.counter("refused_sockets"), 0);
+}
+
+#[tokio::test]
+async fn a_proxy_on_this_machine_is_not_cut_off() {
+    let server = Tidegate::serve(&component("rogue"), &[]);
+    let mut connections = Vec::new();
+    for _ in 0..SOCKETS_PER_ADDRESS_MAX + 10 {
+        connections.push(Raw::connect(server.address()).await);
+    }
+    connections[SOCKETS_PER_ADDRESS_MAX + 9].write(CALM).await;
+    assert!(connections[SOCKETS_PER_ADDRESS_MAX + 9].until("calm").await.starts_with("HTTP/1.1 200 "));
+    drop(connections);
+    assert_eq!(server.stop().counter("refused_address"), 0);
+}
+
+#[tokio::test]
+async fn a_mapped_address_is_the_ipv4_address_for_cap_app_and_log() {
+    let args = ["--limit", "sockets_per_address_max=1", "--log", "info,access=debug"];
+    let server = Tidegate::serve_at("[::]:0", &component("rogue"), &args);
+    let port = server.address().rsplit_once(':').unwrap().1.to_owned();
+    let peer = "GET /peer HTTP/1.1\r\nhost: x\r\n\r\n";
+    let mut v4 = Raw::send(&format!("127.0.0.1:{port}"), peer).await;
+    let told = v4.until("127.0.0.1:").await;
+    assert!(!told.contains("ffff"), "{told}");
+    let mut refused = Raw::send(&format!("127.0.0.1:{port}"), "").await;
+    assert_is_refusal(&refused.rest().await);
+    let mut v6 = Raw::send(&format!("[::1]:{port}"), peer).await;
+    v6.until("[::1]:").await;
+    let warning = server.wait_for("refused connections");
+    assert!(warning.contains(" 127.0.0.1 has 1 open"), "{warning}");
+    drop((v4, v6));
+    let stopped = server.stop();
+    assert!(stopped.stderr.contains("peer=\"127.0.0.1:") && stopped.stderr.contains("peer=\"[::1]:"), "{}", stopped.stderr);
+    assert!(!stopped.stderr.contains("::ffff:"), "{}", stopped.stderr);
+}
+
+/// A server that may open so many files.
+fn with_files(files: u32, args: &[&str]) -> (Tidegate, tempfile::TempDir) {
+    let data = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {files} && exec \"$@\""), "sh"]);
+    let binary = tidegate();
+    shell.arg(binary.get_program());
+    for (name, value) in binary.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path().join("data")).args(args);
+    (Tidegate::spawn(shell), data)
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
+    let (server, _data) = with_files(300, &[]);
+    let warning = server.wait_for("clients may hold 150 sockets");
+    assert!(warning.contains("raise RLIMIT_NOFILE"), "{warning}");
+    let write = "POST /rooms/tea HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".to_owned() + &"w".repeat(1000);
+    let mut good = Raw::send(server.address(), &write).await;
+    good.until("\r\n\r\n").await;
+    let mut flood = Vec::new();
+    for _ in 0..400 {
+        flood.push(Raw::connect(server.address()).await);
+    }
+    for _ in 0..50 {
+        good.write(&write).await;
+        let answer = good.until("\r\n\r\n").await;
+        assert!(answer.contains("HTTP/1.1 200 "), "{answer}");
+    }
+    // Those beyond the cap were refused, and none was left without an answer.
+    let refused = flood.split_off(200);
+    for mut raw in refused {
+        assert_is_refusal(&raw.rest().await);
+    }
+    drop(flood);
+    let _again = served_again(&server, "127.0.0.1").await;
+    drop(good);
+    let stopped = server.stop();
+    assert!(stopped.counter("refused_sockets") >= 200);
+    assert_eq!(stopped.counter("refused_descriptors"), 0);
+}
+
+#[tokio::test]
+async fn more_sockets_than_files_are_not_promised() {
+    let (server, _data) = with_files(700, &["--limit", "sockets_max=5000"]);
+    let warning = server.wait_for("sockets_max is 350 and not 5000");
+    assert!(warning.contains("may open 700 files"), "{warning}");
+    drop(server);
+    let (server, _data) = with_files(300, &["--limit", "sockets_max=10"]);
+    assert!(!server.stop().stderr.contains("RLIMIT_NOFILE"));
+}
+
+#[tokio::test]
+async fn websockets_and_feeds_beyond_their_limits_are_refused_and_counted() {
+    let server = Tidegate::serve(&component("rogue"), &["--limit", "connections_max=1", "--limit", "feeds_max=1"]);
+    let _socket = Socket::connect(server.ws("/socket")).await;
+    let refusal = Socket::try_connect(server.ws("/socket")).await.err().unwrap();
+    assert_eq!((refusal.status().as_u16(), &refusal.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    let feed = "GET /feed?topic=tea HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
+    let mut first = Raw::send(server.address(), feed).await;
+    first.until("second\n\n").await;
+    let mut second = Raw::send(server.address(), feed).await;
+    let head = second.until("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: 5\r\n"), "{head}");
+    drop((first, second));
+    let stopped = server.stop();
+    assert_eq!((stopped.counter("refused_websockets"), stopped.counter("refused_feeds")), (1, 1));
+}
+
+#[tokio::test]
+async fn names_of_topics_push_out_one_topic_each_and_none_that_is_in_use() {
+    let server = Tidegate::serve(&component("rogue"), &["--limit", "topics_max=20"]);
+    let client = reqwest::Client::new();
+    let publish = async |topic: &str| -> u64 {
+        let answer = soon(topic, client.post(server.url(&format!("/publish/{topic}"))).body("x").send()).await.unwrap();
+        answer.text().await.unwrap().parse().unwrap()
+    };
+    let mut follower = Socket::connect(server.ws("/socket?follow=followed")).await;
+    assert_eq!(publish("followed").await, 1);
+    for round in 1..=30 {
+        // Its numbers go on, though many times as many names come as there may be topics.
+        assert_eq!(publish("in-use").await, round);
+        for number in 0..5 {
+            publish(&format!("made-up-{round}-{number}")).await;
+        }
+    }
+    assert_eq!(publish("followed").await, 2);
+    assert_eq!((follower.text().await.as_str(), follower.text().await.as_str()), ("x", "x"));
+}

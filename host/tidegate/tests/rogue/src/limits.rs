@@ -1,0 +1,54 @@
+//! Crosses limits on purpose: what an app asks for, in whatever size it is told, and what it hears then.
+
+use crate::room::Rogue;
+use tidegate::prelude::*;
+
+/// "WHAT SIZE" of a connection: "ok", or why not.
+pub(crate) fn of_connection(conn: &Conn, with: &str) -> Result {
+    let (what, size) = read(with)?;
+    let text = "x".repeat(size);
+    let outcome = match what {
+        "attachment" => conn.set_attachment(text.as_bytes()),
+        "tags" => conn.set_tags((0..size).map(|number| number.to_string())),
+        "tag" => conn.set_tags([text]),
+        "follows" => (0..size).try_for_each(|number| conn.follow(&number.to_string())),
+        "topic" => conn.follow(&text),
+        "message" => conn.send(text),
+        "reason" => conn.close(4000, &text),
+        "automatic" => tidegate::set_auto_response(&text, "x"),
+        "ids" => return conn.send(ids(None, None, size as u32).len().to_string()),
+        "call" => tidegate::room::<Rogue>("called").try_call(text).map(drop).map_err(|error| Error::fault(error.to_string())),
+        "room-name" => tidegate::room::<Rogue>(text).try_call("x").map(drop).map_err(|error| Error::fault(error.to_string())),
+        what => return Err(Error::bad_request(format!("no limit is called {what:?}"))),
+    };
+    conn.send(heard(outcome))
+}
+
+/// "WHAT SIZE" of a room's storage and of what its event does.
+pub(crate) fn of_room(cx: &Cx, conn: &Conn, with: &str) -> Result {
+    let (what, size) = read(with)?;
+    let text = "x".repeat(size);
+    let outcome = match what {
+        "key" => cx.put(&text, "x"),
+        "value" => cx.put("value", &text),
+        // In pieces that are no value too large, and no event.
+        "entry" => cx.put(&format!("entry/{}", cx.range("entry/").count()?), &text),
+        "event" => (0..size).try_for_each(|number| cx.put(&format!("event/{number}"), "x".repeat(1024))),
+        "broadcast" => cx.broadcast(text),
+        "page" => {
+            (0..size).try_for_each(|number| cx.put(&format!("page/{number}"), "x"))?;
+            return conn.send(cx.range("page/").count()?.to_string());
+        }
+        what => return Err(Error::bad_request(format!("no limit is called {what:?}"))),
+    };
+    conn.send(heard(outcome))
+}
+
+fn read(with: &str) -> Result<(&str, usize)> {
+    let (what, size) = with.split_once(' ').unwrap_or((with, "0"));
+    Ok((what, size.parse()?))
+}
+
+fn heard(outcome: Result) -> String {
+    outcome.map_or_else(|error| error.to_string(), |()| "ok".to_owned())
+}
