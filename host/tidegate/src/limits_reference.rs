@@ -409,6 +409,18 @@ const GROUPS: &[Group] = &[
                 &["tidegate/tests/hostile/limits.rs::events_that_wait_for_a_room_are_bounded"],
             ),
             limit(
+                "room_inbox_bytes_max",
+                "Bytes of the events that wait for one room",
+                "503, close 1013, or `busy` to a caller",
+                &["tidegate/tests/hostile/memory.rs::bytes_that_wait_for_a_room_are_bounded"],
+            ),
+            limit(
+                "rooms_inbox_bytes_max",
+                "Bytes of the events that wait for all rooms together",
+                "503, close 1013, or `busy` to a caller",
+                &["tidegate/tests/hostile/memory.rs::bytes_that_wait_for_a_room_are_bounded"],
+            ),
+            limit(
                 "call_bytes_max",
                 "Payload of a call to a room, and of its answer",
                 "an error to the caller",
@@ -586,6 +598,33 @@ const GROUPS: &[Group] = &[
     (
         "The app",
         &[
+            limit(
+                "memory_max",
+                "Anonymous memory of the process; `0 B` for 75 % of what the machine or the control group has",
+                "from 70 % on idle instances and histories are dropped, from 85 % on work that would hold memory is refused (503, 1013, or an error to the app), from 92 % on the largest connections, requests and instances are closed",
+                &["tidegate/tests/hostile/memory.rs::guests_and_clients_that_hold_memory_never_exceed_the_budget"],
+            ),
+            fixed(
+                "ANSWER_HEADERS_MAX",
+                Value::Count(ANSWER_HEADERS_MAX),
+                "Headers of an answer, those that guards add included",
+                "500",
+                &["tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_the_apps_failure"],
+            ),
+            fixed(
+                "ANSWER_HEADERS_BYTES_MAX",
+                Value::Bytes(ANSWER_HEADERS_BYTES_MAX),
+                "Names and values of the headers that one call of an app gives",
+                "500",
+                &["edge/src/answer.rs::headers_are_bounded_in_number_and_in_bytes"],
+            ),
+            fixed(
+                "GUARD_CONTEXT_BYTES_MAX",
+                Value::Bytes(GUARD_CONTEXT_BYTES_MAX),
+                "Context that one guard adds to a request",
+                "500",
+                &["edge/src/answer.rs::headers_are_bounded_in_number_and_in_bytes"],
+            ),
             setting(
                 "app",
                 "memory",
