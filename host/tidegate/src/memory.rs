@@ -228,7 +228,9 @@ mod tests {
         let memory = ("proc/meminfo", "MemTotal:        1048576 kB\nMemFree:  1 kB\n");
         let v2 = ("proc/self/cgroup", "0::/a/b\n");
         let v1 = ("proc/self/cgroup", "5:devices:/x\n4:memory:/a/b\n0::/\n");
-        let cases: [(&[(&str, &str)], Option<u64>); 9] = [
+        /// Paths and texts.
+        type Files<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Files<'_>, Option<u64>); 9] = [
             (&[], None),
             (&[memory], Some(1024 * MIB)),
             (&[memory, v2], Some(1024 * MIB)),

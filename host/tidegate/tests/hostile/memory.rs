@@ -221,7 +221,8 @@ fn bytes_that_wait_for_a_room_are_bounded() {
 
 #[test]
 fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
-    let attacks: [(&str, fn(&str)); 6] = [
+    type Attack = fn(&str);
+    let attacks: [(&str, Attack); 6] = [
         ("instances", |address| {
             crowd(40, |_| _ = ask(address, "GET", "/greedy/grow?mb=40&hold=1000", b""));
         }),

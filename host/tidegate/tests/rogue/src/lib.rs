@@ -27,7 +27,7 @@ fn app() -> App {
         .put("/version", async |_| version())
         .get("/guarded/calm", async |_| "calm")
         .get("/do/{how}", async |req: Request| misbehave(&req.param::<String>("how")?).await)
-        .get("/pause/{ms}", async |req: Request| Ok::<_, Error>(sleep(Duration::from_millis(req.param("ms")?)).await))
+        .get("/pause/{ms}", pause)
         .get("/grow/{mib}", grow)
         .get("/status/{code}", async |req: Request| Ok::<_, Error>(Response::new(req.param("code")?)))
         .get("/header", async |_| Response::text("x").header("not a name", "x"))
@@ -65,6 +65,11 @@ fn app() -> App {
         .stream_on("", "/stream/wait", streams::wait)
         .stream_on("", "/stream/collect", streams::collect)
         .stream_on("", "/stream/idle", streams::idle)
+}
+
+async fn pause(req: Request) -> Result {
+    sleep(Duration::from_millis(req.param("ms")?)).await;
+    Ok(())
 }
 
 /// Tests make other versions of this app: they write another text over this one.
