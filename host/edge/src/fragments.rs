@@ -36,12 +36,9 @@ impl Fragments {
             self.header[self.header_length as usize] = bytes[0];
             self.header_length += 1;
             bytes = &bytes[1..];
-            if self.header_length as usize == self.header_size() {
-                self.begin_frame();
-                if self.count > max {
-                    self.exceeded = true;
-                    return all.len() - bytes.len();
-                }
+            if self.header_length as usize == self.header_size() && self.begin_frame() > max {
+                self.exceeded = true;
+                return all.len() - bytes.len();
             }
         }
         all.len()
@@ -78,7 +75,8 @@ impl Fragments {
         }
     }
 
-    fn begin_frame(&mut self) {
+    /// Returns the number of frames that the message has with this one; none for a control frame.
+    fn begin_frame(&mut self) -> usize {
         let length = match (self.header[1] & 0x7f, &self.header) {
             (126, [_, _, a, b, ..]) => u64::from(u16::from_be_bytes([*a, *b])),
             (127, [_, _, long @ ..]) => u64::from_be_bytes(*long),
@@ -89,10 +87,13 @@ impl Fragments {
         self.header_length = 0;
         let (is_final, is_control) = (self.header[0] & 0x80 != 0, self.header[0] & 0x08 != 0);
         (self.is_data, self.is_final) = (!is_control, is_final);
-        if !is_control {
-            self.count = if is_final { 0 } else { self.count + 1 };
-        }
         self.count_payload(0);
+        if is_control {
+            return 0;
+        }
+        let frames = self.count + 1;
+        self.count = if is_final { 0 } else { frames };
+        frames
     }
 }
 
@@ -127,18 +128,19 @@ mod tests {
     #[test]
     fn fragments_are_counted_over_control_frames_and_any_split_of_the_bytes() {
         let (start, more, last, ping, whole) = (0x01, 0x00, 0x80, 0x89, 0x82);
-        let cases: [(&[(u8, usize)], bool); 5] = [
+        let cases: [(&[(u8, usize)], bool); 6] = [
             (&[(whole, 5), (whole, 300), (whole, 70_000), (whole, 0)], true),
             (&[(start, 1), (more, 200), (last, 1), (start, 1), (more, 0), (last, 0)], true),
             (&[(start, 1), (ping, 125), (more, 1), (ping, 0), (last, 1)], true),
             (&[(start, 1), (more, 1), (more, 1), (last, 1)], false),
-            (&[(start, 70_000), (more, 0), (ping, 3), (more, 0)], false),
+            (&[(start, 1), (more, 1), (more, 1)], true),
+            (&[(start, 70_000), (more, 0), (ping, 3), (more, 0), (more, 0)], false),
         ];
         for (frames, admitted) in cases {
             let bytes: Vec<u8> = frames.iter().flat_map(|(first, length)| frame(*first, *length)).collect();
             for size in [1, 3, 7, bytes.len()] {
                 let mut fragments = Fragments::default();
-                bytes.chunks(size).for_each(|chunk| _ = fragments.admit(chunk, 2));
+                bytes.chunks(size).for_each(|chunk| _ = fragments.admit(chunk, 3));
                 assert_eq!(!fragments.exceeded(), admitted, "{frames:?} in pieces of {size}");
             }
         }

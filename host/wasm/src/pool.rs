@@ -37,6 +37,12 @@ use wasmtime::{
     component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
 };
 
+/// What one call hands to the host at most, an answer above all, unless a limit allows a message or a value that is longer: a larger answer is
+/// one for a `stream` route.
+const LIFTED_BYTES_MAX: usize = 16 << 20;
+/// Beside a message or value of the largest size.
+const LIFTED_EXTRA: usize = 1 << 20;
+
 /// Number of idle instances that a version keeps.
 const IDLE_MAX: usize = 64;
 /// An instance that is idle for longer is dropped.
@@ -322,6 +328,13 @@ impl Pool {
         Ok((store, raw, exports))
     }
 
+    /// Bytes that one call may hand to the host: they are copied before any of them can be counted, so that they have a bound of their own.
+    fn lifted_bytes_max(&self) -> usize {
+        let limits = self.hub.as_ref().map(|hub| hub.limits());
+        let largest = limits.map_or(0, |limits| limits.message_bytes_max.max(limits.room_value_bytes_max).max(limits.call_bytes_max));
+        LIFTED_BYTES_MAX.max(largest.saturating_add(LIFTED_EXTRA))
+    }
+
     /// A store with every limit set.
     fn store(&self) -> wasmtime::Result<Store<State>> {
         let reserved = self.hub.as_ref().map(|hub| budget::Account::new(hub.budget()));
@@ -330,7 +343,7 @@ impl Pool {
         let state = State::new(&self.options, self.outbound.clone(), &self.machine.output, hub, manifest, accounts, meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(64 << 20);
+        store.set_hostcall_fuel(self.lifted_bytes_max());
         store.set_max_component_handles(10_000);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| context.data().meter.charge());

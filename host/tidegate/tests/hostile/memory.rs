@@ -115,6 +115,16 @@ fn upgrade(address: &str, path: &str) -> Option<TcpStream> {
     answer.starts_with(b"HTTP/1.1 101").then_some(stream)
 }
 
+/// A connection of a room, which the room has already: it has echoed a message.
+fn join(address: &str, path: &str) -> TcpStream {
+    let mut stream = upgrade(address, path).unwrap();
+    stream.write_all(&[&frame(1, 1)[..], b"x"].concat()).unwrap();
+    let mut echo = [0; 3];
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!(echo[2], b'x');
+    stream
+}
+
 /// The head of a frame with an empty mask.
 fn frame(opcode: u8, length: usize) -> Vec<u8> {
     let size = match length {
@@ -154,7 +164,7 @@ fn pump(streams: &mut [TcpStream], bytes: &[u8]) {
 fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
     let server = serve(&["room_event_bytes_max=2MiB"]);
     let address = server.address();
-    let _conn = upgrade(address, "/greedy/rooms/tea").unwrap();
+    let _conn = join(address, "/greedy/rooms/tea");
     // What is added is refused or fails, what replaces itself does not.
     let added =
         ["publish 1000000 200", "broadcast 1000000 0", "follow 1000000 200", "unfollow 1000000 200", "put 1000000 10", "delete 1000000 0"];
@@ -164,9 +174,10 @@ fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
         let answer = ask(address, "POST", "/greedy/rooms/tea", command.as_bytes());
         assert!(!answer.contains("all") && !answer.is_empty(), "{command}: {answer}");
     }
-    for command in replaced {
-        let _conn = upgrade(address, "/greedy/rooms/milk").unwrap();
-        let answer = ask(address, "POST", "/greedy/rooms/milk", command.as_bytes());
+    for (number, command) in replaced.into_iter().enumerate() {
+        let room = format!("/greedy/rooms/milk-{number}");
+        let _conn = join(address, &room);
+        let answer = ask(address, "POST", &room, command.as_bytes());
         assert!(answer.ends_with("20000 all"), "{command}: {answer}");
     }
     bystanders.check("events of rooms");
