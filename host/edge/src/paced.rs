@@ -119,7 +119,7 @@ impl Shared {
     /// Its answer, for hyper.
     pub(crate) fn answer(self: Arc<Shared>, body: Body) -> AnswerBody {
         self.in_flight.is_answered.store(true, Relaxed);
-        AnswerBody { body, shared: self }
+        AnswerBody { body, shared: self, failure: None }
     }
 
     /// Whether a request is open and nothing waits for its body, so that hyper does not notice if its client leaves.
@@ -323,6 +323,7 @@ impl Drop for RequestBody {
 pub(crate) struct AnswerBody {
     body: Body,
     shared: Arc<Shared>,
+    failure: Option<io::Error>,
 }
 
 impl http_body::Body for AnswerBody {
@@ -330,7 +331,18 @@ impl http_body::Body for AnswerBody {
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            // hyper drops the connection at once, with what it has not written: first it writes the head and the pieces so far.
+            Some(Err(failure)) => {
+                self.failure = Some(failure);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame),
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,8 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
-use crate::{config::Config, failure::Failure, file, grant, key, listen::Listen, quantity, tail::Wanted, template::Template};
+use crate::{
+    config::Config, failure::Failure, file, grant, key, listen::Listen, logging::LogFormat, quantity, tail::Wanted, template::Template,
+};
 use clap::{Args as Group, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::{
@@ -198,14 +200,6 @@ pub(crate) struct LogArgs {
     /// Colours on stderr; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
-}
-
-/// What a line of the log looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    // No doc comments here: with them clap writes a long help, of four screens.
-    Text,
-    Json,
 }
 
 /// What to begin with.

@@ -1,6 +1,6 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{config::Config, failure::Failure, logging, memory, problem::Unfit};
+use crate::{config::Config, failure::Failure, logging, memory_limit, problem::Unfit};
 use anyhow::Context as _;
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -52,7 +52,7 @@ pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     // The quarter of all instances that clients cannot take from rooms: one more awake room always finds an idle one to put to sleep,
     // or an instance. Rooms that run at the same time may have more.
     let rooms_awake_max = config.limits.rooms_awake_max.min((config.app.instances_max / 4).max(1));
-    let memory_max = memory::bytes_max(config.limits.memory_max);
+    let memory_max = memory_limit::bytes_max(config.limits.memory_max);
     Hub::new(Limits { rooms_awake_max, memory_max, ..config.limits.clone() }, config.topics.clone(), seed)
 }
 

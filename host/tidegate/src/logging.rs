@@ -1,11 +1,11 @@
 //! The log: lines on stderr, for people or for machines, and for whoever looks on.
 
 use crate::{
-    args::{LogArgs, LogFormat},
     colour,
     line_queue::{LineQueue, QUEUE_BYTES_MAX},
     printable, tail,
 };
+use clap::ValueEnum;
 use rustix::io::Errno;
 use std::{
     backtrace::{Backtrace, BacktraceStatus},
@@ -15,7 +15,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tracing_subscriber::{Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _};
 
 /// Bytes of one line. A longer one is cut; as JSON, which can't be cut, it is dropped and counted.
 const LINE_BYTES_MAX: usize = 128 << 10;
@@ -29,20 +29,28 @@ const FULL_PAUSE: Duration = Duration::from_millis(10);
 /// The queue of a server; commands that end by themselves have none, and wait for their reader.
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    // No doc comments here: with them clap writes a long help, of four screens.
+    Text,
+    Json,
+}
+
 /// From now on what the walls trace is written. A server (`is_server`) never waits for whoever reads it.
-pub(crate) fn start(args: LogArgs, is_server: bool) {
+pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
     if is_server {
         _ = QUEUE.set(LineQueue::start(QUEUE_BYTES_MAX, Stderr, say_dropped));
         panic::set_hook(Box::new(log_panic));
     }
-    let writer = Lines { format: args.log_format, is_coloured: colour::is_on() };
+    let writer = Lines { format, is_coloured: colour::is_on() };
     // A reader of the log that went away must not bring the server down: errors of writing are left alone.
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(writer.is_coloured).log_internal_errors(false);
-    let lines = match args.log_format {
+    let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    registry().with(lines.with_filter(args.log)).with(tail::Lines.with_filter(tail::IfWatched)).init();
+    registry().with(lines.with_filter(filter)).with(tail::Lines.with_filter(tail::IfWatched)).init();
 }
 
 /// Writes text of our own to stderr, whole lines, as a part of the log or beside it.

@@ -18,6 +18,7 @@ mod line_queue;
 mod listen;
 mod logging;
 mod memory;
+mod memory_limit;
 mod play;
 mod printable;
 mod problem;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log.log_format;
     colour::choose(args.log.color);
-    logging::start(args.log, matches!(args.command, Command::Serve(_) | Command::Dev(_)));
+    logging::start(args.log.log, format, matches!(args.command, Command::Serve(_) | Command::Dev(_)));
     let done = match args.command {
         Command::New(args) => command::new::run(&args),
         Command::Dev(args) => command::dev::run(&args, format),

@@ -1,6 +1,11 @@
 //! What the server says of itself when it starts and when it stops: one screen, one line.
 
-use crate::{args::LogFormat, config::Config, key::KEYS, logging, quantity::Time};
+use crate::{
+    config::Config,
+    key::KEYS,
+    logging::{self, LogFormat},
+    quantity::Time,
+};
 use std::{
     fmt::{self, Write as _},
     net::SocketAddr,

@@ -39,6 +39,8 @@ fn settings(dir: &TempDir, text: &str) -> String {
 #[tokio::test]
 async fn by_default_an_app_has_no_variable_and_no_file() {
     let mut command = tidegate();
+    let place = place();
+    command.current_dir(place.path()); // where its rooms would keep their data
     command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0"]).env("TOKEN", "secret");
     let server = Tidegate::spawn(command);
     assert_eq!(get(&server, "/env").await, (200, String::new()));
@@ -54,7 +56,7 @@ async fn an_app_has_the_variables_that_were_granted_and_no_other() {
     let place = place();
     let settings = settings(&place, "[grants]\nenv = [\"A=file\", \"C=file\"]\n");
     let mut command = tidegate();
-    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--config", &settings]);
+    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--config", &settings]).current_dir(place.path());
     command.args(["--env", "A=flag", "--env", "TOKEN"]).env("TOKEN", "passed on").env("OTHER", "secret");
     let server = Tidegate::spawn(command);
     assert_eq!(get(&server, "/env").await, (200, "A=flag\nC=file\nTOKEN=passed on".into()), "a flag goes before the file");

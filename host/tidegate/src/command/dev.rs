@@ -1,14 +1,15 @@
 //! `tidegate dev`: builds a project, serves it, and swaps each change in while its connections stay.
 
 use crate::{
-    args::{DevArgs, LogFormat},
+    args::DevArgs,
     assemble::{self, Signals},
     command::{plural, serve},
     config::Config,
     control,
     dev::{Built, Keys, Kind, News, Project, Watch},
     failure::Failure,
-    logging, report,
+    logging::{self, LogFormat},
+    report,
     site::Site,
 };
 use anyhow::Context as _;

@@ -1,11 +1,12 @@
 //! `tidegate serve`: an app behind a socket, until a signal.
 
 use crate::{
-    args::{LogFormat, ServeArgs},
+    args::ServeArgs,
     assemble::{self, Signals},
     config::Config,
     control,
     failure::Failure,
+    logging::LogFormat,
     memory,
     report::{self, Report},
     site::{self, Ground, Site},
