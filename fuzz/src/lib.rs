@@ -1,4 +1,4 @@
-//! What several fuzz targets share: a server in this process, and clients that send bytes in pieces.
+//! Code shared by several fuzz targets: a server in this process, and clients that send bytes in pieces.
 
 use std::{
     sync::{Arc, Mutex, OnceLock},
@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 
-/// No exchange takes longer, whatever a client sends: it says when it has sent all.
+/// Maximum duration of one exchange. The client signals the end of its input, so a longer exchange is a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server of an app that sends messages back and reads forms to their end.
@@ -67,7 +67,7 @@ impl Stage {
         Stage { runtime, local: Local::new(server), messages }
     }
 
-    /// What the server answers to a client that sends these pieces and then no more, and the messages that the app had.
+    /// Sends these pieces as one client, then ends the input. Returns the server's output and the messages that the app received.
     pub fn exchange(&self, pieces: &[&[u8]]) -> (Vec<u8>, Vec<Message>) {
         self.messages.lock().expect("nobody panics").clear();
         let answered = self.runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! A form with parts, in pieces: an answer comes, whatever the form is.
+//! Sends a multipart form in pieces. The server must answer every input.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! What a client sends on an open WebSocket, in pieces: the app has the same messages as if all came at once, and what is sent back is
-//! frames and nothing else.
+//! Sends a client's bytes on an open WebSocket, in pieces. The app must receive the same messages as if all bytes came at once, and the
+//! server must send back only whole frames.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A manifest, a line each: what the rules let pass is a table in which every pattern leads somewhere, and no reserved path does.
+//! Reads a manifest, one entry per line. If the rules accept it, every pattern must be found in its table, and no reserved path may be.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -76,8 +76,8 @@ pub trait Room: Sized + 'static {
         async { Ok(()) }
     }
 
-    /// A connection has ended; it is none of the room's any more. Exactly once for each that [`open`](Room::open) was called for, even
-    /// if that failed: the host tries until the room could be called and what this does is on the disk.
+    /// A connection has ended and is no longer in the room's list. Called exactly once for each connection for which [`open`](Room::open)
+    /// was called, even if that call failed: the host tries again until the room could be called and its changes are on the disk.
     fn close(&mut self, cx: &Cx, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
         let _ = (cx, conn, info);
         async { Ok(()) }

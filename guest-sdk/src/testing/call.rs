@@ -35,7 +35,7 @@ impl Call<'_> {
         Call { method: "GET", connect, asked, body: b"", pieces_max }
     }
 
-    /// With the path as the host read it.
+    /// Returns the head of the request, with the path as the host read it.
     pub(super) fn head(&self, path: &Path<'_>) -> Head {
         let headers = self.connect.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
         Head {

@@ -1,4 +1,4 @@
-//! The data directory: who has it open, and which generation of the store in it counts.
+//! The data directory: the lock that keeps other processes out, and the file that names the current generation of the store.
 //!
 //! A *generation* is a whole store in a directory of its own, named by a number. The file `current` names the one that counts; it
 //! is replaced in one step, so that another generation takes over as a whole or not at all. All others are leftovers of a process
@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-/// Of what this host writes; a directory of another is refused. The first one had no generations.
+/// Version of the directory format that this host writes. A directory in another format is refused. Format 1 had no generations.
 const FORMAT: u64 = 2;
 /// Locked as long as a process has the directory open.
 const LOCK: &str = "tidegate.lock";
@@ -57,7 +57,7 @@ pub(crate) struct Directory {
     highest: u64,
 }
 
-/// What stands in a directory.
+/// Content of a directory.
 enum Content {
     Store,
     /// Nothing, or what is left of a store that was never complete.
@@ -117,8 +117,8 @@ impl Directory {
         self.current.map(|number| self.path.join(number.to_string()))
     }
 
-    /// Where the next generation may be made, and its number: never one that was made before by this process. What another left
-    /// there is removed first.
+    /// Returns the number and the path of the next generation. This process never uses a number twice. Files that another process left at
+    /// that path are removed first.
     pub(crate) fn next(&mut self) -> io::Result<(u64, PathBuf)> {
         let number = self.highest + 1;
         let path = self.path.join(number.to_string());
@@ -218,7 +218,7 @@ fn look(path: &Path) -> io::Result<Content> {
     }
     let names = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()?;
     let has = |name: &str| names.iter().any(|other| other == name);
-    // What a process that was killed at its first start leaves. A file system puts `lost+found` into its root.
+    // A process that was killed at its first start leaves these files. A file system puts `lost+found` into its root.
     let is_leftover = |name: &&String| [LOCK, CURRENT_NEXT, "1", "lost+found"].contains(&name.as_str());
     if has(INCOMPLETE) {
         return Ok(Content::Incomplete);

@@ -1,8 +1,8 @@
 //! One generation of the store, open; and the one that counts now, which reads and commits share.
 //!
-//! Handles are replaced all at once: whatever reads holds its generation until it has read, and begins with the one of that moment.
-//! What a generation has in memory is what was acknowledged, also after a failed write: the store applies a batch when its write
-//! has succeeded. So a generation that failed is closed for everybody except the copy into the next one.
+//! All handles are replaced at once. Each read takes the current generation when it starts and holds it until it ends. The memory of a
+//! generation contains exactly the acknowledged batches, also after a failed write, because the store applies a batch only after its
+//! write has succeeded. So a failed generation is closed for every reader except the copy into the next one.
 
 use crate::{directory, doubt::Doubt, guarded::guarded, rows::Rows, tables::Tables};
 use std::{
@@ -103,8 +103,8 @@ impl Shared {
     }
 }
 
-/// Closes a generation that does not count any more, and removes its files: as soon as nothing reads it, in a thread of its own.
-/// Waits for that a while, because its space is needed.
+/// Closes a replaced generation and removes its files as soon as no read uses it, in a thread of its own. Waits a while for that thread,
+/// because the space is needed.
 pub(crate) fn retire(generation: Arc<Generation>) {
     let remove = move || {
         let mut generation = generation;

@@ -7,7 +7,7 @@ use std::{
 };
 use tidegate_hub::EngineError;
 
-/// Of the process, and of the machine.
+/// Errors for the descriptor limit of the process (`EMFILE`) and of the machine (`ENFILE`).
 const OUT_OF_DESCRIPTORS: [i32; 2] = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
 
 /// Runs it. The store panics at some of what it can't read: that is damage, not a fault of the caller.

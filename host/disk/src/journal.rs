@@ -67,7 +67,7 @@ fn find(mut journal: impl BufRead, from: u64) -> io::Result<Option<u64>> {
 }
 
 struct Entry {
-    /// Of a batch that begins here.
+    /// Sequence number of the batch that begins with this entry, if one does.
     sequence: Option<u64>,
     /// Its length.
     bytes: u64,

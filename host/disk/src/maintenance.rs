@@ -77,7 +77,8 @@ impl Storage {
     }
 
     /// Copies everything as it is at one moment, while commits go on, into a directory that is not there yet. The copy is made beside
-    /// it, under the same name with `.incomplete` at its end, is read again, and only then gets its name: what has the name is whole.
+    /// it, under the same name with `.incomplete` at its end, is read again, and only then gets its name. So a copy with its final name
+    /// is complete.
     /// `each` is called with each row, once for its copy and once for its check.
     pub fn backup(&self, to: &Path, mut each: impl FnMut()) -> Result<(), OpenError> {
         let fail = |why| OpenError::new(to, why);

@@ -51,7 +51,7 @@ impl OpenError {
         matches!(self.why, Why::Locked)
     }
 
-    /// Of what a call of the store gave.
+    /// Converts an error that the storage engine returned.
     pub(crate) fn of_engine(directory: &Path, error: EngineError) -> OpenError {
         let why = match error {
             EngineError::Corrupt(text) => Why::Corrupt(text),

@@ -10,9 +10,9 @@ use tidegate_hub::EngineError;
 const RESERVE_BYTES: u64 = 64 << 20;
 /// A disk below this size has its journals rewritten early: full-grown ones would fill it.
 const SMALL_BYTES: u64 = 1 << 30;
-/// Parts of a disk: of a small one, the reserve, and what is written before the journals are rewritten.
+/// On a small disk, one part in this many is the reserve, and as much is written before the journals are rewritten.
 const PARTS: u64 = 8;
-/// Of the reserve, the part that a copy leaves.
+/// A copy leaves one part in this many of the reserve free.
 const COPY_LEAVES: u64 = 4;
 
 /// The disk that a directory is on.

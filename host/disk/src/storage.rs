@@ -30,8 +30,8 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens the directory. One that is new or empty becomes a store; any other that is none is refused, and left as it is. Of two
-    /// processes the second is refused. Blocks while it reads the log of an earlier run.
+    /// Opens the directory. A new or empty directory becomes a store. Any other directory that is not a store is refused and left as it
+    /// is. If another process has the directory open, this one is refused. Blocks while it reads the log of an earlier run.
     pub fn open(directory: &Path) -> Result<Storage, OpenError> {
         Storage::start(directory, Make::IfEmpty)
     }

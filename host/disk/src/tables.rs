@@ -18,7 +18,7 @@ use tidegate_hub::{EngineError, RoomId, storage::Range};
 
 /// Of blocks that were read.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Bytes of a table's latest writes that are kept in memory before they are flushed to the disk: what a flush needs there.
+/// Bytes of a table's latest writes that are kept in memory before they are flushed. A flush needs as much space on the disk.
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Bytes of full journals from which on the store flushes what still needs them, so that they can go.
 const JOURNALS_BYTES: u64 = 64 << 20;

@@ -57,7 +57,7 @@ const SWEPT_BYTES: u64 = 256;
 /// Pause after a rewrite that did not succeed.
 const REWRITE_PAUSE: Duration = Duration::from_secs(10);
 
-/// What the thread is asked for; the sender gets the outcome.
+/// Request to the writer thread, with the sender for its outcome.
 pub(crate) enum Order {
     Commit(Batch, Done),
     Compact(Done),
@@ -99,7 +99,7 @@ impl Drop for Writer {
 struct Work {
     space: Space,
     shared: Arc<Shared>,
-    /// The one that counts. While closed, the one that failed: what it has in memory is what was acknowledged.
+    /// The current generation. While the storage is closed, the one that failed: its memory contains exactly the acknowledged batches.
     generation: Arc<Generation>,
     /// Number of the next room.
     next: u64,
@@ -279,7 +279,7 @@ impl Work {
         let copy = copied.inspect_err(|_| _ = fs::remove_dir_all(&path))?;
         if let Err(error) = self.directory.set_current(number) {
             if self.closed.is_none() {
-                // What is acknowledged from now on would be in one of the two only.
+                // It is unknown which of the two generations the next start opens, and later commits would be in only one of them.
                 _ = self.close(error.to_string(), self.generation.tables.store.visible_seqno());
             }
             return Err(io(error));
@@ -429,7 +429,7 @@ impl Work {
     }
 }
 
-/// Opens the generation that counts; whether a write of it had failed. What was refused then is cut off first.
+/// Opens the current generation. Also returns true if one of its writes had failed; the refused batches are then cut off first.
 fn load(directory: &Path, generation: &Path) -> Result<(Generation, bool), OpenError> {
     let fail = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::new(directory, Why::Corrupt("a part of it is gone".into())),

@@ -118,7 +118,7 @@ async fn accept(
 fn refuse(stream: &TcpStream) {
     // Nothing was sent yet, so the socket's buffer takes it whole.
     _ = stream.try_write(NO_SEAT);
-    // What is unread when a socket is closed becomes a reset, which may overtake the answer.
+    // Closing a socket with unread bytes sends a reset, which may overtake the answer.
     _ = stream.try_read(&mut [0; 4096]);
 }
 

@@ -28,7 +28,7 @@ pub(crate) enum Body {
     Stream(hub::Body),
     /// As a feed or a page makes it, for long: see `held`.
     Held(hub::Body),
-    /// Of an asset, with the seat of its descriptor.
+    /// The file of an asset, with the seat of its descriptor.
     File { file: Box<hyper_staticfile::Body>, _seat: Seat },
 }
 
@@ -87,7 +87,7 @@ pub(crate) fn retry_later(text: &str) -> Answer {
     answer
 }
 
-/// What a connection is answered that gets no seat: it is closed after it, and nothing of it was read.
+/// Answer to a connection that gets no seat. The connection is closed after it, without being read.
 pub(crate) const NO_SEAT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 38\r\n\
     retry-after: 5\r\nconnection: close\r\n\r\ntoo many connections, try again later\n";
 
@@ -114,7 +114,7 @@ pub(crate) fn from_stream(streamed: hub::Streamed) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-/// What a client is told when there is no memory for what it asks for.
+/// Answer to a request for which there is not enough memory.
 pub(crate) fn out_of_memory() -> Answer {
     later("the server is short of memory, try again shortly", 1)
 }

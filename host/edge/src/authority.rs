@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-/// A host and perhaps a port: what `Host` and an absolute target have. No user and no password.
+/// A host and an optional port, as in `Host` and in an absolute target. A user or a password is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
     pub(crate) host: Host<'a>,

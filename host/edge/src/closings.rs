@@ -26,7 +26,7 @@ impl Closings {
         self.lock().0.is_empty()
     }
 
-    /// Adds one behind the others; whether a worker has to be started.
+    /// Adds a connection at the end of the queue. Returns true if a worker has to be started.
     pub(crate) fn push(&self, closing: Closing) -> bool {
         let (waiting, workers) = &mut *self.lock();
         waiting.push_back(closing);

@@ -98,7 +98,7 @@ struct Pace {
 enum Late {
     /// A message does not come.
     Upload,
-    /// What waits is not taken.
+    /// The client does not take the bytes that wait for it.
     Reader,
 }
 
@@ -579,7 +579,7 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// The app is owed the last event of a connection that it was told of.
+    /// If the app has received the on-open, starts a task that delivers the on-close.
     fn hand_over(&mut self) {
         if let Some(info) = self.ended.take().filter(|_| self.conn.has_opened()) {
             let closing = Closing { conn: self.conn.hand_over(), info, _lifeline: self.lifeline.clone() };

@@ -104,7 +104,7 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             shared.requests.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(Err(error)) if is_timed_out(&error) => return Poll::Ready(End::Late(Late::Reader)),
-                // Other errors are the client's: it left, or sent what is no request and was told so by hyper.
+                // Other errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
                 Poll::Ready(_) => return Poll::Ready(End::Over),
                 Poll::Pending => {}
             }
@@ -198,7 +198,7 @@ impl Exchange {
         self.reserve(answer)
     }
 
-    /// Reserves the memory of an answer on its way. If there is none, the client is told so instead.
+    /// Reserves the memory of an answer until it is sent. If there is not enough, returns an answer that says so.
     fn reserve(&self, answer: Answer) -> Answer {
         let (parts, body) = answer.into_parts();
         let body = match body {
@@ -398,7 +398,7 @@ impl Exchange {
             Found::Nothing => return Ok(Box::pin(self.fallback(&head, path)).await),
             Found::Ambiguous => unreachable!("it was refused before the guards"),
         };
-        // What holds memory for long; a plain request is small or is asked again when its body comes.
+        // These targets hold memory for long. A plain request is small, or its memory is checked again when its body comes.
         if target != Target::Http && self.memory.is_scarce() {
             return Ok(answer::out_of_memory());
         }
@@ -582,7 +582,7 @@ fn asked_for(headers: &HeaderMap) -> AskedFor {
     }
 }
 
-/// `/__tidegate/health` answers for any host: who asks for it has no name for the server.
+/// `/__tidegate/health` answers for any host, because a health check does not know the server's host names.
 fn is_health(path: &Path<'_>) -> bool {
     path.is_host() && matches!(path.segments(), [_, endpoint] if endpoint == "health")
 }

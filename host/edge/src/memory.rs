@@ -1,7 +1,7 @@
-//! What one HTTP connection holds of the process's memory: its request's head and body, and the answer on its way.
+//! Memory that one HTTP connection holds: the head and body of its request, and the answer until it is sent.
 //!
-//! Nothing is counted that is small. What is large is reserved before it is held, and what there is no memory for is refused; an
-//! account that grew large may be evicted, and its connection ends then.
+//! Small amounts are not counted. Large ones are reserved before they are held, and refused if there is not enough memory. An account
+//! that grew large may be evicted; its connection then ends.
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -21,7 +21,7 @@ use tidegate_hub::{
 
 /// Beyond this something is counted at all; at least what is free for its kind.
 const LARGE: usize = 16 << 10;
-/// What a streamed answer holds besides its pieces: the buffers on both of its sides, and the guest that waits.
+/// Bytes that a streamed answer holds besides its pieces: the buffers on both of its sides, and the guest that waits.
 const STREAM_BYTES: usize = 128 << 10;
 
 /// The account of one connection.
@@ -30,7 +30,7 @@ pub(crate) struct Memory {
     /// Bytes that were read since the last request was answered, until the head of the next one is whole.
     head_bytes: AtomicUsize,
     head: Mutex<Share>,
-    /// A request is being handled: what is read now belongs to its body.
+    /// True while a request is being handled: bytes read now belong to its body.
     is_handling: AtomicBool,
 }
 
@@ -74,12 +74,12 @@ impl Memory {
         }
     }
 
-    /// The request was handled: what is read from now on is the next one.
+    /// Marks the request as handled: bytes read from now on belong to the next one.
     pub(crate) fn end_request(&self) {
         self.is_handling.store(false, Relaxed);
     }
 
-    /// The whole body, held as long as somebody has it. None if there is no memory for it.
+    /// Reads the whole body. Its memory stays reserved until the last clone is dropped. Returns `None` if there is not enough memory.
     pub(crate) async fn collect<B>(&self, body: B) -> Result<Option<Bytes>, B::Error>
     where
         B: http_body::Body<Data = Bytes>,

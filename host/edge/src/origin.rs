@@ -49,7 +49,7 @@ pub fn is_web_origin(text: &str) -> bool {
     Origin::parse(text).is_some_and(|origin| origin.default_port().is_some())
 }
 
-/// What stands in `Origin` (RFC 6454 section 7.1), but for `null`.
+/// Value of the `Origin` header (RFC 6454 section 7.1), except `null`.
 #[derive(Clone, Copy, Debug)]
 struct Origin<'a> {
     scheme: &'a str,
@@ -79,8 +79,8 @@ impl<'a> Origin<'a> {
         self.port.or(self.default_port())
     }
 
-    /// Compares hosts and ports with those that a request names; a missing port is the default one of the page's scheme, which is
-    /// what a proxy that ends TLS leaves to compare.
+    /// Compares host and port with those that a request names. A missing port is the default port of the page's scheme, because a proxy
+    /// that ends TLS hides the scheme of the request.
     fn is_of(&self, authority: &str) -> bool {
         let (Some(target), Some(default_port)) = (Authority::parse(authority), self.default_port()) else { return false };
         self.host == target.host && self.port() == Some(target.port.unwrap_or(default_port))

@@ -18,7 +18,7 @@ use tokio::{
 /// Looks at a client in the time that it has for a byte.
 const LOOKS: u32 = 10;
 
-/// What a client has to move while the host waits for it.
+/// Bytes that a client has to move while the host waits for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
     /// At least one byte in this time, and `bytes_min` in all.
@@ -58,7 +58,7 @@ pub(crate) struct Meter {
     silence: Duration,
     /// Time waited since the rate was last judged.
     waited: Duration,
-    /// What moved in `waited`.
+    /// Bytes that moved in `waited`.
     moved: u64,
 }
 
@@ -158,7 +158,7 @@ impl Socket for TcpStream {
     }
 }
 
-/// A pipe in this process: what was written is as good as received.
+/// A pipe in this process: written bytes count as received.
 impl Socket for DuplexStream {
     fn unacknowledged(&self) -> u64 {
         0

@@ -39,14 +39,14 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How often the connection of a request whose body is not read is looked at: hyper would see its end only by reading.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What the parts of one connection know of each other.
+/// State shared by the parts of one connection.
 #[derive(Default)]
 pub(crate) struct Shared {
     /// An answer that hyper is not to write.
     pub(crate) held: Mutex<Option<Box<(Parts, app::Body)>>>,
     received: AtomicU64,
     sent: AtomicU64,
-    /// What of `sent` the client's machine has acknowledged, when the socket last took no more.
+    /// Bytes of `sent` that the client's machine had acknowledged when the socket last accepted no more.
     acknowledged: AtomicU64,
     is_reading: AtomicBool,
     is_writing: AtomicBool,
@@ -72,11 +72,11 @@ struct InFlight {
     body_tail: AtomicU64,
     /// `received` when it ended.
     received: AtomicU64,
-    /// Somebody waits for more of its body.
+    /// True while a reader waits for more of its body.
     wants_body: AtomicBool,
     /// Its client is too slow: the body has ended.
     is_late: AtomicBool,
-    /// Of who waits for its body.
+    /// Waker of the reader of its body.
     waker: Mutex<Option<Waker>>,
 }
 
@@ -140,12 +140,12 @@ impl Shared {
     fn has_part_of_head(&self) -> bool {
         let in_flight = &self.in_flight;
         let came_since = self.received.load(Relaxed) != in_flight.received.load(Relaxed);
-        // Several requests may come at once, and the last of them in part. What was read last is then not the end of the one before.
+        // Several requests may come at once, the last of them in part. The last bytes read are then not the end of the earlier request.
         let came_before = in_flight.count.load(Relaxed) > 0 && !self.ends_request();
         came_since || came_before
     }
 
-    /// Whether what was read last is the end of the last request: of its head, its last chunk and trailers, or its body.
+    /// Returns true if the last bytes read are the end of the last request: of its head, its last chunk and trailers, or its body.
     fn ends_request(&self) -> bool {
         let (tail, in_flight) = (self.tail.load(Relaxed), &self.in_flight);
         let is_blank_line = tail as u16 == u16::from_be_bytes(*b"\n\n") || tail & 0xff_ffff == u64::from_be_bytes(*b"\0\0\0\0\0\n\r\n");
@@ -244,7 +244,7 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
     }
 }
 
-/// A request's body, which notes whether somebody waits for it, and ends when its client is too slow.
+/// A request's body. It records whether a reader waits for it, and ends when its client is too slow.
 pub(crate) struct RequestBody {
     body: Incoming,
     shared: Arc<Shared>,
@@ -362,7 +362,7 @@ impl Drop for AnswerBody {
     }
 }
 
-/// What the clock of a connection says of its client.
+/// Verdict of a connection's clock on its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Late {
     /// It has asked for nothing for long.

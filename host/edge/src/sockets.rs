@@ -1,7 +1,7 @@
 //! Sockets that clients hold: a cap on all of them together, and one on those of an address.
 //!
-//! A connection takes a [`Seat`] when it is accepted, and the seat is given back when its socket is closed, whatever the
-//! connection became meanwhile (requests, a held answer, a WebSocket). A static file that is being sent takes one too. So
+//! A connection takes a [`Seat`] when it is accepted and gives it back when its socket is closed, no matter how it was used in between
+//! (requests, a held answer, a WebSocket). A static file that is being sent takes one too. So
 //! the number of seats is the number of descriptors that clients can make the process hold, and storage, log and control
 //! socket always have the rest.
 //!
@@ -41,7 +41,7 @@ struct Taken {
     by_client: HashMap<Client, usize>,
 }
 
-/// What is counted as one client: an IPv4 address, or the /64 network of an IPv6 address, which one customer has whole.
+/// Key by which clients are counted: an IPv4 address, or the /64 network of an IPv6 address, since one customer usually has a whole /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
     V4(u32),
@@ -59,7 +59,7 @@ pub(crate) enum Refusal {
     Descriptors,
 }
 
-/// What the log has said of one kind of refusals.
+/// Log state for one kind of refusal.
 #[derive(Clone, Copy, Default)]
 struct Refused {
     logged: Option<Instant>,

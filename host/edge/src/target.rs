@@ -6,7 +6,7 @@ use crate::{
 };
 use http::{Method, Request, StatusCode, Version, header};
 
-/// What a target names.
+/// Form of a request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// A path, by itself or in a URL of this server.

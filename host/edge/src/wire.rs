@@ -157,14 +157,14 @@ impl<Io: Socket> Wire<Io> {
         self.fragments.partial()
     }
 
-    /// Forgets what was read of a message that is not whole. Nothing may be received any more.
+    /// Drops a partly received message. Nothing may be received afterwards.
     pub(crate) fn forget_partial(&mut self) {
         self.fragments = Fragments::default();
         self.unread = Bytes::new();
         self.decoder = WebSocketContext::new(Role::Server, Some(*self.decoder.get_config()));
     }
 
-    /// Forgets what waits for the socket. Nothing may be written any more.
+    /// Drops the bytes that wait for the socket. Nothing may be written afterwards.
     pub(crate) fn forget_out(&mut self) {
         (self.out, self.written, self.large) = (Vec::new(), 0, Bytes::new());
     }

@@ -1,4 +1,4 @@
-//! The last event of each connection: delivered exactly once, whatever the host has to wait for.
+//! The on-close of each connection is delivered exactly once, no matter how long the host has to wait.
 
 mod support;
 

@@ -1,7 +1,8 @@
 //! When rooms are to be called: one index of all alarms, so that a sleeping alarm costs no task.
 //!
 //! The index says of each room what its storage has, and when the room is called next. Only [`commit`](Alarms::commit) learns an
-//! alarm: the one place where a transaction has become durable reports it, whatever committed. Calling an alarm takes nothing out of
+//! alarm: it is called by the one place where a transaction becomes durable, for every kind of commit. Calling an alarm takes nothing out
+//! of
 //! the index; the alarm is `Called` until its event has ended, and is queued again unless a commit has changed it.
 //!
 //! The first try of an alarm has a time of day. Later tries, and tries that the host could not make, have a pause: a wall clock
@@ -129,7 +130,8 @@ impl Alarms {
     }
 }
 
-/// The pause before a later try is as long as it was meant to be, whatever happened to the wall clock since it was stored.
+/// Returns when the alarm is due. The pause before a later try keeps its length even if the wall clock was set after the alarm was
+/// stored.
 fn due(alarm: Alarm, now: Now) -> Due {
     match alarm.attempt {
         0 | 1 => Due::Wall(alarm.at),

@@ -103,7 +103,7 @@ impl RoomEvent {
         size_of::<RoomEvent>() + held
     }
 
-    /// Whether it is not worth a call once nobody waits for its answer. What concerns a connection or an alarm happens all the same.
+    /// Returns true if the call can be skipped once no caller waits for its answer. Events of a connection and alarms are never skipped.
     pub(crate) fn can_be_given_up(&self) -> bool {
         matches!(self, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..) | RoomEvent::Call(_))
     }

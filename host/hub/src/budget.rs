@@ -2,16 +2,15 @@
 //!
 //! Two figures decide. *Reserved* bytes are what the parts of the server asked for before they allocated it: a reservation that
 //! would exceed the budget is refused, so nothing that is counted can exceed it, however fast it comes. *Measured* bytes are the
-//! anonymous memory of the process, which its owner reports by [`look`](Budget::look); they include whatever is not counted
-//! (allocator, stacks, the store), and between two looks only as much may be reserved as they leave free.
+//! anonymous memory of the process, which its owner reports by [`look`](Budget::look). They include uncounted memory (allocator, stacks,
+//! the store), and between two looks only as much may be reserved as they leave free.
 //!
-//! What is small is not reserved: each [`Kind`] has an amount that is free for each of its owners, and beyond that bytes are
-//! reserved in chunks. So an ordinary message or request touches no shared counter, and is served even when nothing is left for
-//! larger ones.
+//! Small amounts are not reserved: each [`Kind`] has an amount that is free for each of its owners, and beyond that bytes are reserved in
+//! chunks. So an ordinary message or request touches no shared counter, and is served even when nothing is left for larger ones.
 //!
 //! The measured bytes put the server in one of four stages; each includes what the earlier ones do. Large owners are
-//! [`Consumer`]s: they are closed, the largest first, when refusing was not enough. Who sheds and when to look again is decided by
-//! the process that owns the budget: nothing here has a clock or does I/O.
+//! [`Consumer`]s: they are closed, the largest first, when refusing was not enough. The process that owns the budget sheds memory and
+//! decides when to look again: nothing here has a clock or does I/O.
 
 use crate::{LimitError, counters::Counter};
 use std::{
@@ -32,7 +31,7 @@ const CLOSE_PERCENT: usize = 92;
 /// A consumer with fewer reserved bytes is never closed for want of memory.
 pub const CONSUMER_BYTES_MIN: usize = 64 << 10;
 
-/// What memory is reserved for.
+/// Purpose of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Messages on their way to a client.
@@ -47,7 +46,7 @@ pub enum Kind {
     Publication,
     /// Events that wait for a room.
     Inbox,
-    /// What the events of a room did before their commit.
+    /// Writes and effects of a room's events before their commit.
     Transaction,
     /// Linear memories of an instance.
     Instance,
@@ -79,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// What has to be reserved for so many bytes.
+    /// Returns the number of bytes to reserve for this many used bytes.
     const fn reservation(self, bytes: usize) -> usize {
         if bytes <= self.free() { 0 } else { bytes.next_multiple_of(self.chunk()) }
     }
@@ -154,7 +153,7 @@ pub struct Budget {
     bytes_max: usize,
     reserved: AtomicUsize,
     by_kind: [AtomicUsize; Kind::ALL.len()],
-    /// What `reserved` may grow to until the next look.
+    /// Maximum of `reserved` until the next look.
     ceiling: AtomicUsize,
     stage: AtomicU8,
     refusals: Counter,
@@ -296,7 +295,7 @@ impl Budget {
     }
 }
 
-/// For the log: what is reserved for what.
+/// Writes the reserved bytes of each kind, for the log.
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
@@ -312,7 +311,7 @@ fn percent(bytes: usize, part: usize) -> usize {
     bytes / 100 * part
 }
 
-/// What one owner has reserved: nothing as long as it stays within the free amount of its kind. Dropping it gives it back.
+/// Reservation of one owner. It is empty while the owner stays within the free amount of its kind. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Charge {
     kind: Kind,
@@ -381,7 +380,7 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// What one socket or instance has reserved in all: a consumer whose owner looks whether it is to end, and is woken for that.
+/// Total reservation of one socket or instance. It is a consumer: its owner checks whether it must end, and is woken for that.
 pub struct Account {
     budget: Arc<Budget>,
     bytes: AtomicUsize,
@@ -554,7 +553,7 @@ mod tests {
             let mut charge = Charge::new(Kind::Request);
             assert_eq!(charge.fit(&budget, reserved * MIB).is_ok(), fits, "{measured} measured, {reserved} reserved");
         }
-        // What is measured includes what is reserved.
+        // The measured bytes include the reserved ones.
         let mut charge = Charge::new(Kind::Request);
         budget.look(0);
         charge.fit(&budget, 50 * MIB).unwrap();

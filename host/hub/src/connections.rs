@@ -35,7 +35,7 @@ pub struct Conn {
     state: Mutex<State>,
 }
 
-/// A version of the app, of whatever type the owner of connections has.
+/// A version of the app. Its type is chosen by the owner of the connections.
 pub type LastVersion = Arc<dyn Any + Send + Sync>;
 
 /// Guards what an app may change, from any instance.
@@ -50,7 +50,7 @@ struct State {
     gone: bool,
 }
 
-/// What a tag or a topic takes beside its name: an entry of the connection, and one of the index.
+/// Bytes that a tag or a topic takes beside its name: an entry of the connection, and one of the index.
 const NAME_BYTES: usize = 128;
 
 impl State {
@@ -240,7 +240,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Makes somebody else the owner; dropping this one has no effect any longer.
+    /// Returns a new owner. Dropping this value has no effect afterwards.
     pub fn hand_over(&mut self) -> Opened {
         Opened { conn: self.conn.clone(), is_owner: std::mem::take(&mut self.is_owner) }
     }
@@ -453,7 +453,7 @@ impl Connections {
         (stay.len(), gone.len())
     }
 
-    /// Of the connections whose route goes with this version, closing ones included, it is the last version.
+    /// Sets the last version of each connection whose route is removed after it, closing connections included.
     pub fn set_last_version(&self, is_gone: impl Fn(&Route) -> bool, version: LastVersion) {
         let conns = self.all();
         let gone = conns.iter().filter(|conn| conn.route.as_ref().is_some_and(|route| is_gone(route)));

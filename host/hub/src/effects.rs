@@ -27,12 +27,12 @@ pub(crate) struct Effects {
     auto_response: Option<Option<AutoResponse>>,
 }
 
-/// The bound of the event that runs: whatever it does has a weight, the bytes of memory that it takes until the commit. They may be
-/// at most `room_event_bytes_max`, and have to be within the budget of the process.
+/// The bound of the running event. Each of its writes and effects has a weight: the bytes of memory that it takes until the commit. Their
+/// sum is at most `room_event_bytes_max` and within the budget of the process.
 pub(crate) struct Allowance<'a> {
-    /// Of the event so far.
+    /// Weight of the running event so far.
     pub(crate) weight: &'a mut usize,
-    /// Of the events before it.
+    /// Weight of the events before it.
     pub(crate) kept: usize,
     pub(crate) max: usize,
     pub(crate) budget: &'a Arc<Budget>,
@@ -63,7 +63,7 @@ impl Allowance<'_> {
     }
 }
 
-/// Has a [weight](Effect::weight): whoever adds a kind says what it takes.
+/// An effect of an event. Each kind needs an arm in [`weight`](Effect::weight) that returns its bytes of memory.
 enum Effect {
     Join(Arc<Conn>),
     Leave(Arc<Conn>),
@@ -136,7 +136,7 @@ impl Slot {
 }
 
 impl Effects {
-    /// Queues what is done in order. Nothing else may: what is queued has been admitted.
+    /// Admits an effect and queues it in order. Only this function and [`force`](Effects::force) queue effects, so each one is counted.
     fn push(&mut self, effect: Effect, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
         allowance.admit(effect.weight(), 0)?;
         self.in_order.push(effect);
@@ -391,7 +391,7 @@ impl Effects {
             hub.connections().automatic_of(room).set(response);
         }
         for draft in self.drafts.into_values() {
-            // Both were checked when they were set; what is refused now is so for want of memory.
+            // Both were checked when they were set, so a refusal here means that there is not enough memory.
             let attached = draft.attachment.map_or(Ok(()), |value| draft.conn.set_attachment(value));
             let tagged = draft.tags.map_or(Ok(()), |tags| draft.conn.set_tags(tags));
             if attached.is_err() || tagged.is_err() {

@@ -225,7 +225,7 @@ mod tests {
         }
     }
 
-    /// What an empty publication counts.
+    /// Bytes that an empty publication counts.
     const RECORD: usize = size_of::<(u64, Arc<Publication>)>() + size_of::<Publication>();
 
     fn publication(sequence: u64, text: &str) -> Arc<Publication> {

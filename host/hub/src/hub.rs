@@ -21,7 +21,7 @@ pub struct Hub {
     /// Those of rooms, by class and name.
     room_topics: Arc<Topics>,
     counters: Arc<Counters>,
-    /// Of every room that has one, as it is stored.
+    /// The stored alarm of every room that has one.
     alarms: Mutex<Alarms>,
     budget: Arc<Budget>,
     /// Whoever answers calls to rooms, if the app has any.
@@ -73,7 +73,7 @@ impl Hub {
         Ok(opened)
     }
 
-    /// Advances the hub's time to `now`. Call it every tenth of a second or so: what topics keep has an age.
+    /// Advances the hub's time to `now`. Call it about every 100 ms, because the histories of topics have a maximum age.
     pub fn tick(&self, now: Now) {
         self.topics.tick(now);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// and for ages that must hold over a restart (histories). A wall clock that is set changes nothing else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since some moment before the start, by a clock that nobody sets and that counts suspend.
+    /// Milliseconds since an unspecified moment before the start, by a clock that cannot be set and that counts suspend.
     pub monotonic: u64,
     /// Unix time in milliseconds; it may jump in either direction.
     pub wall: u64,

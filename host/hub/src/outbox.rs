@@ -148,7 +148,7 @@ pub struct Outbox {
     budget: Arc<Budget>,
     /// Something is reserved for the queue.
     is_charged: AtomicBool,
-    /// What is reserved for the same client elsewhere.
+    /// Bytes reserved for the same client outside this outbox.
     beside: AtomicUsize,
     is_registered: AtomicBool,
     is_evicted: AtomicBool,

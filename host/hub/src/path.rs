@@ -39,7 +39,7 @@ pub enum BadPath {
     TooLong,
 }
 
-/// Bytes of a normal form with its query: what a URI of the `http` crate holds.
+/// Maximum length of a normal form with its query, in bytes: the maximum of a URI in the `http` crate.
 pub const TARGET_BYTES_MAX: usize = (u16::MAX - 1) as usize;
 
 impl<'a> Path<'a> {
@@ -71,7 +71,7 @@ impl<'a> Path<'a> {
         &self.segments
     }
 
-    /// The path in its one spelling, with the query as it came: what the app receives.
+    /// Returns the path in its normal form with the query as it came. The app receives this text.
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -105,7 +105,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// What divides the segments of a path, to one reader or another.
+/// Characters that some readers of a path take as separators of segments.
 pub(crate) const SEPARATORS: [char; 2] = ['/', '\\'];
 
 /// Whether a path is in normal form already. A name that begins with a dot is looked at more closely, as it may be a dot segment.
@@ -117,7 +117,7 @@ fn is_normal(path: &str) -> bool {
         && pairs.into_iter().all(|(one, next)| *one != b'/' || !matches!(next, b'/' | b'.'))
 }
 
-/// What stands in a segment as it is (RFC 3986 section 3.3), but for percent-encodings.
+/// Returns true if a segment may contain this byte unencoded (RFC 3986 section 3.3).
 fn is_plain(byte: u8) -> bool {
     is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
 }
@@ -158,8 +158,8 @@ impl<'a> Normal<'a> {
     }
 }
 
-/// Appends a segment that can be decoded: what is unreserved as it is, everything else encoded as it was, in capitals. Characters that
-/// were encoded and have a meaning in some paths (`;`, `=`) stay encoded.
+/// Appends a segment that can be decoded. Unreserved characters are appended unencoded; other encodings are kept, in capitals. Encoded
+/// characters with a meaning in some paths (`;`, `=`) stay encoded.
 fn encode(raw: &str, text: &mut String) {
     let mut rest = raw.bytes();
     while let Some(byte) = rest.next() {

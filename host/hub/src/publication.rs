@@ -52,7 +52,7 @@ pub struct Publication {
     pub sequence: u64,
     /// As event streams carry it: kept by the first who writes it there.
     pub event_stream: OnceLock<Bytes>,
-    /// What is reserved for it if it is large: its followers share it.
+    /// Reservation for a large publication. Its followers share it.
     pub charge: Charge,
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method};
 /// Name and value of a header as an app gives it: checked by whoever writes it to a client.
 pub type Header = (String, Bytes);
 
-/// What a header takes beside its name and value.
+/// Bytes that a header takes beside its name and value.
 const FIELD_BYTES: usize = 64;
 
 /// Bytes of memory that headers take.

@@ -26,7 +26,7 @@ pub(crate) struct Room<I, E> {
 struct Inbox<E> {
     events: VecDeque<Waiting<E>>,
     next: u64,
-    /// Of those that are there.
+    /// Number of waiting events, without the empty places.
     count: usize,
     bytes: usize,
 }
@@ -92,7 +92,7 @@ impl<I, E> Room<I, E> {
     /// An event of so many bytes has come. It gets a number.
     pub(crate) fn post(&mut self, event: E, bytes: usize, max: InboxMax, now: u64) -> Result<(u64, Posted<I>), Refused> {
         self.check_open(now)?;
-        // One event is always taken, whatever its size.
+        // An empty inbox takes one event of any size.
         let is_full = self.inbox.count >= max.events || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
         if is_full {
             return Err(Refused::Full);
@@ -110,7 +110,7 @@ impl<I, E> Room<I, E> {
         if self.pending.is_empty() {
             self.again_at = self.closed_until;
         }
-        // Behind those that came before it.
+        // The room is closed, or earlier events are pending: this event is tried after them.
         self.pending.push_back(event);
         Posted::Pending(self.again_at)
     }
@@ -197,7 +197,7 @@ impl<I, E> Room<I, E> {
     pub(crate) fn handle_wake(&mut self, woke: bool, now: u64) {
         self.failures = if woke { 0 } else { self.failures + 1 };
         if woke {
-            // What kept pending events from being handed over is over, as it seems.
+            // The obstacle to delivering pending events seems to be gone, so try them now.
             self.again_at = self.again_at.min(now);
         }
         if self.failures >= WAKE_FAILURES_MAX {
@@ -257,7 +257,7 @@ impl<E> Inbox<E> {
                 return Some((event, bytes));
             }
         }
-        // What one burst took is not kept.
+        // Free the capacity that a burst of events took.
         self.events = VecDeque::new();
         None
     }

@@ -89,7 +89,7 @@ struct Waiting {
     held: Held,
 }
 
-/// What is reserved for an event that waits.
+/// Reservation for an event that waits.
 struct Held {
     budget: Arc<Budget>,
     bytes: usize,
@@ -122,7 +122,7 @@ fn is_certain(event: &RoomEvent) -> bool {
 }
 
 impl Waiting {
-    /// Whether whoever asked has gone and nothing has to happen for it. Events of a connection and alarms happen all the same.
+    /// Returns true if the caller has gone and the event can be skipped. Events of a connection and alarms are never skipped.
     fn is_given_up(&self) -> bool {
         self.reply.is_closed() && self.event.can_be_given_up()
     }
@@ -145,7 +145,7 @@ struct Turn<'a> {
     pending: Vec<(usize, Waiting)>,
     /// Why the host can't run events of the room: the other events of the turn need not find that out one by one.
     unreachable: Option<Fault>,
-    /// Of the event that runs: the version that it was posted by, and whether it was handed to the app.
+    /// Version that posted the running event. `called` is true if the event was handed to the app.
     version: Option<Arc<Version>>,
     called: bool,
 }
@@ -369,7 +369,7 @@ impl Rooms {
     }
 
     async fn take_turn(&self, live: &Live, instance: &mut Option<Awake>, waiting: impl IntoIterator<Item = Waiting>) {
-        // What the app would do could not be kept.
+        // While the storage is closed, the app's writes could not be committed.
         let unreachable = match self.engine.status() {
             EngineStatus::Open => None,
             EngineStatus::Closed(why) => Some(Fault::Unavailable(why)),
@@ -433,7 +433,7 @@ impl Rooms {
     /// Commits what was done, then says to everybody what became of it.
     async fn settle(&self, turn: &mut Turn<'_>) {
         if turn.transaction.commit().await.is_err() {
-            // What the instance remembers did not happen.
+            // The instance remembers events that have not happened.
             *turn.instance = None;
         }
         let mut failures = Vec::new();
@@ -474,7 +474,7 @@ impl Rooms {
         }
     }
 
-    /// The alarm's event has ended: what is stored now says when the room is called again, unless the host has failed.
+    /// Handles the end of an alarm's event. The stored alarm says when the room is called again, unless the host has failed.
     fn finish_alarm(&self, turn: &Turn<'_>, is_of_host: bool) {
         let (room, now) = (&turn.live.id, self.hub.now());
         match turn.transaction.stored_alarm() {
@@ -705,7 +705,7 @@ impl Rooms {
         };
         let forgotten = forgotten.and_then(|room| self.live().get(&room).cloned());
         if let Some(live) = forgotten {
-            // What it has pending is tried again in its own time.
+            // Pending events of the room are tried again at their own time.
             _ = live.room().forgive();
         }
     }
@@ -728,8 +728,8 @@ impl Rooms {
     }
 }
 
-/// The outcome of an event that was posted. Dropping it gives the event up, if it waits and is one that can be given up: what it holds
-/// is dropped now, not when its turn comes.
+/// The outcome of a posted event. Dropping it gives up the event if it still waits and can be given up: its memory is freed now, not when
+/// its turn comes.
 pub(crate) struct Outcome {
     outcome: oneshot::Receiver<Result<RoomAnswer, Fault>>,
     waits: Option<(Arc<Live>, u64)>,
@@ -827,7 +827,7 @@ impl Live {
     }
 }
 
-/// What waits for the room. For want of memory requests and calls that wait are answered as if the room had been busy.
+/// The waiting events of a room. If memory runs short, waiting requests and calls are answered as if the room were busy.
 impl Consumer for Live {
     fn bytes(&self) -> usize {
         self.room().waiting_bytes()

@@ -16,7 +16,7 @@ use std::{
 /// Milliseconds between two looks at what is too old to be kept.
 const SWEEP_EVERY: u64 = 10_000;
 
-/// Histories have at most this part of `memory_max`, whatever `history_bytes_max` is.
+/// Histories have at most one part in this many of `memory_max`, even if `history_bytes_max` is larger.
 const HISTORY_PART: usize = 8;
 
 /// All topics by name. One without followers is kept, for its numbers and its history, until there are too many; then the

@@ -53,11 +53,11 @@ struct State {
     kept: Part,
     event: Part,
     flushes: u64,
-    /// Of `kept` and `event`.
+    /// Reservation for the bytes of `kept` and `event`.
     charge: Charge,
-    /// The commit that has begun and whose outcome nobody has taken yet.
+    /// The commit that has started and whose outcome has not been taken yet.
     committing: Option<Committing>,
-    /// Commits that have begun: what is kept now is of the next one.
+    /// Number of commits that have started. The writes and effects in `kept` belong to the next one.
     commits: u64,
     /// Those of them that failed, by their number.
     failed: Vec<(u64, EngineError)>,
@@ -67,7 +67,7 @@ struct State {
 /// be given up (the event takes too long), and then the next event must not run before it is known what is durable.
 struct Committing {
     commit: Commit,
-    /// What is stored if it succeeds.
+    /// Stored state after the commit, if it succeeds.
     stored: Stored,
     changes_alarm: bool,
     effects: Effects,
@@ -191,7 +191,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// What bounds the event that runs, what it did, and what those before it did.
+    /// Returns the bound of the running event, its effects, and the effects of the events before it.
     fn allowance<'a>(&'a self, state: &'a mut State) -> (Allowance<'a>, &'a mut Effects, &'a Effects) {
         let State { kept, event, charge, .. } = state;
         let (max, budget) = (self.hub.limits().room_event_bytes_max, self.hub.budget());
@@ -545,13 +545,13 @@ impl Transaction {
         overlay.is_empty() && alarm.is_none() && effects.is_empty() && *numbered == 0
     }
 
-    /// What became of the commit with this number, which is none of those to come.
+    /// Returns the outcome of the commit with this number, which must have ended.
     pub(crate) fn outcome(&self, number: u64) -> Result<(), EngineError> {
         let failed = self.state().failed.iter().find(|(failed, _)| *failed == number).map(|(_, error)| error.clone());
         failed.map_or(Ok(()), Err)
     }
 
-    /// Begins to commit what was kept. What needs no storage happens at once.
+    /// Starts to commit the kept writes and effects. If nothing has to be stored, the effects happen at once.
     fn begin(&self) {
         let Part { overlay, bytes, alarm, effects, numbered, .. } = mem::take(&mut self.state().kept);
         let base = self.state().base.take();
@@ -580,8 +580,8 @@ impl Transaction {
         state.committing = Some(Committing { commit: self.engine.commit(batch), stored, changes_alarm, effects });
     }
 
-    /// Waits for the commit that has begun, if any has. The one place where anything becomes durable: the index of alarms and whoever
-    /// sees an effect learn it here.
+    /// Waits for the running commit, if there is one. This is the only place where a commit becomes known as durable: it updates the
+    /// index of alarms and releases the effects.
     pub(crate) async fn finish(&self) {
         let done = poll_fn(|cx| {
             let mut state = self.state();
@@ -607,7 +607,7 @@ impl Transaction {
     fn handle_failure(&self, state: &mut State, error: EngineError, changes_alarm: bool) {
         let number = state.commits - 1;
         state.failed.push((number, error));
-        // What is stored has to be asked again: an engine may not know what became of the commit.
+        // Read the stored state again, because the engine may not know the outcome of the commit.
         state.stored = None;
         if changes_alarm {
             self.hub.alarms().doubt(&self.room, self.hub.now());

@@ -125,8 +125,8 @@ pub(crate) fn sockets_max(files: Option<u64>, set: Option<usize>) -> (Option<usi
     (Some(set.map_or(room, |set| set.min(room))), warning)
 }
 
-/// What the process is told by signals. They are handled from the moment that this is made, in a thread of their own: also while the
-/// others compile, and as process 1 of a container, which the kernel spares signals that it does not handle.
+/// Signals that the process receives. A thread of their own handles them from the moment that this value is made, so they work while
+/// other threads compile, and in process 1 of a container, to which the kernel does not deliver unhandled signals.
 pub(crate) struct Signals {
     is_serving: Arc<AtomicBool>,
     stop: oneshot::Receiver<()>,

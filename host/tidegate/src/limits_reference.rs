@@ -25,9 +25,9 @@ Close codes are those of WebSockets, other numbers are those of HTTP. An error t
 /// One limit.
 struct Row {
     limit: Limit,
-    /// What is bounded.
+    /// The bounded quantity.
     what: &'static str,
-    /// What a client, the app or the operator sees beyond it.
+    /// Effect beyond the limit, as the client, the app or the operator sees it.
     beyond: &'static str,
     /// Tests that cross it, as "FILE::FUNCTION", the file below `host`.
     tests: &'static [&'static str],

@@ -2,7 +2,7 @@
 //!
 //! The queue is bounded in bytes. A line that finds no room is dropped and counted; once lines flow again, one line says how many
 //! are missing. While the reader is gone (a closed pipe, a full disk) lines are dropped as they come, and counted too. At the
-//! end, [`drain`](LineQueue::drain) waits for what is queued, but not for longer than it is told.
+//! end, [`drain`](LineQueue::drain) waits until the queued lines are written, for at most the given time.
 //!
 //! Invariant: only the writing thread touches the output, and it holds no lock meanwhile.
 
@@ -46,7 +46,7 @@ struct State {
     is_busy: bool,
     /// Lines that were dropped since a line last said so.
     unsaid: u64,
-    /// The last write failed: what is missing is said when one succeeds again.
+    /// True if the last write failed. The number of missing lines is logged when a write succeeds again.
     is_broken: bool,
 }
 

@@ -37,7 +37,7 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// From now on what the walls trace is written. A server (`is_server`) never waits for whoever reads it.
+/// Starts to write the events that `tracing` receives. A server (`is_server`) never waits for the reader of its log.
 pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
     if is_server {
         _ = QUEUE.set(LineQueue::start(QUEUE_BYTES_MAX, Stderr, say_dropped));
@@ -57,7 +57,7 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
 pub(crate) fn say(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push_important(text.as_bytes()),
-        // Nobody may be there to read it any more.
+        // The reader of stderr may have gone, so a failed write is ignored.
         None => _ = stderr().write_all(text.as_bytes()),
     }
 }
@@ -103,7 +103,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Lines {
-    /// Takes a whole line, with its end. What is in it is of clients and guests too: no control character gets through.
+    /// Takes a whole line with its end. A line may contain text from clients and guests, so control characters are escaped.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let text = text.strip_suffix('\n').unwrap_or(&text);

@@ -21,13 +21,13 @@ use tokio::runtime::Handle;
 
 /// Between two looks while less than half of the budget is used.
 const CALM_LOOK: Duration = Duration::from_millis(100);
-/// Between two looks otherwise: what is not counted may grow by about 2 MiB in each millisecond.
+/// Time between two looks otherwise. Uncounted memory may grow by about 2 MiB per millisecond.
 const LOOK: Duration = Duration::from_millis(10);
 /// Between two times that what is idle is dropped.
 const SHED_EVERY: Duration = Duration::from_millis(200);
 /// The same from the second stage on.
 const SHED_FAST: Duration = Duration::from_millis(50);
-/// What was closed needs so long to give its memory back.
+/// Time between two closes, in which a closed consumer gives its memory back.
 const CLOSE_EVERY: Duration = Duration::from_millis(50);
 /// A room that was idle for less is shed only from the second stage on.
 const ROOM_IDLE: Duration = Duration::from_secs(1);
@@ -85,7 +85,7 @@ impl Watch {
         true
     }
 
-    /// Has every allocator give back what it keeps. Each thread has its own, which nobody else may touch.
+    /// Has every allocator give back its free pages. Each thread has its own allocator, which no other thread may touch.
     fn collect(&self) {
         allocator::set_purge_delay(0);
         allocator::collect();
@@ -131,7 +131,7 @@ fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
     is_due
 }
 
-/// Bytes of anonymous memory of this process: what is resident and belongs to no file (proc(5), `statm`).
+/// Returns the bytes of anonymous memory of this process: resident pages that belong to no file (proc(5), `statm`).
 fn anonymous(statm: &File) -> io::Result<usize> {
     let mut bytes = [0; 128];
     let length = statm.read_at(&mut bytes, 0)?;

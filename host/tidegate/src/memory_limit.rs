@@ -37,8 +37,8 @@ fn available(root: &Path) -> Option<u64> {
     of_groups.chain(of_machine).min()
 }
 
-/// The least limit of a control group and of those above it. In a container the path may be one of the outside: what is not there
-/// is passed over.
+/// Returns the least limit of a control group and its ancestors. In a container the path may be one outside of it, so missing files are
+/// skipped.
 fn least(mount: &Path, path: &str, file: &str) -> Option<u64> {
     let path = Path::new(path.trim_start_matches('/'));
     let limit = |group: &Path| fs::read_to_string(mount.join(group).join(file)).ok()?.trim().parse().ok();

@@ -8,7 +8,7 @@ fn is_control(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// With each of them as Rust writes it: `\n`, `\r`, `\t`, `\u{1b}`.
+/// Returns the text with each of these characters as a Rust escape: `\n`, `\r`, `\t`, `\u{1b}`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     escaped_but(text, |_| 0)
 }

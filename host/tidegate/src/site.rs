@@ -22,7 +22,7 @@ pub(crate) struct Site {
     options: Mutex<Options>,
     ground: Ground,
     hub: Arc<Hub>,
-    /// Of all versions together.
+    /// Account of the instances of all versions.
     instances: Instances,
     server: Arc<Server>,
     kept: Arc<Kept>,
@@ -169,7 +169,7 @@ impl Site {
         swapped
     }
 
-    /// What the versions to come may use. The server listens where it did before.
+    /// Sets the options of later versions. The addresses at which the server listens do not change.
     pub(crate) fn set_options(&self, options: Options) {
         let mut present = self.options();
         let own = present.outbound.own.clone();

@@ -214,7 +214,7 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-late", "hello");
     project.edit("src/lib.rs", "fn app()", "fn ap()");
-    // What is right for production opens nothing here.
+    // The setting for production has no effect in `tidegate dev`.
     project.edit("tidegate.toml", "# hosts = [\"example.org\"]", "hosts = \"*\"");
     let server = Tidegate::begin(project.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]));
     server.wait_for("Nothing is served yet");
@@ -222,7 +222,7 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
     let server = server.listening().unwrap_or_else(|log| panic!("{log}"));
     let answer = reqwest::get(server.url("/")).await.unwrap().text().await.unwrap();
     assert_eq!(answer, "hello");
-    // A page of another site, which lets its own name lead here, reads neither the app nor what is told to its pages.
+    // A page of another site that rebinds its own name to this machine can read neither the app nor the channel of its pages.
     let status = async |target: &str, host: &str| {
         let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         Raw::send(server.address(), &head).await.until("\r\n").await

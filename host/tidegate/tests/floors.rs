@@ -47,7 +47,7 @@ const FLOORS: [(&str, &[&str]); 5] = [
     ("tidegate-cli", &["tidegate-hub", "tidegate-edge", "tidegate-wasm", "tidegate-disk"]),
 ];
 
-/// Heavy dependencies have one owner each. A star stands for any ending. Of hyper-util, edge uses what serves and wasm its client.
+/// Heavy dependencies have one owner each. A star stands for any ending. edge uses the server part of hyper-util, wasm uses its client.
 const OWNERS: [(&str, &str); 16] = [
     ("fjall", "tidegate-disk"),
     ("wasmtime*", "tidegate-wasm"),

@@ -58,11 +58,11 @@ impl http_body::Body for Incoming {
     }
 }
 
-/// What a guest still does after the head of its answer.
+/// Work of a guest after the head of its answer.
 pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
 
-/// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body has no good end. What is left of
-/// it when the body has ended, or is dropped, goes on in a task of its own for at most `after_answer_max`.
+/// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body ends with an error. If `rest` has not
+/// finished when the body ends or is dropped, it goes on in a task of its own for at most `after_answer_max`.
 pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, account: Arc<Account>, rest: Option<Rest>, cut_off: CutOff) -> Body {
     let unread = body.size_hint().exact();
     Box::pin(Outgoing { body, hub, account, rest, fault: None, unread, cut_off })
@@ -77,7 +77,7 @@ struct Outgoing {
     fault: Option<Fault>,
     /// Bytes that its client has not read, if its length is known: an answer of which none is left has ended well.
     unread: Option<u64>,
-    /// Of the request.
+    /// The request's `CutOff`.
     cut_off: CutOff,
 }
 
@@ -162,7 +162,7 @@ impl Stream for Outgoing {
                 }
                 None => outgoing.broken(format!("the guest's body: {error:?}")),
             },
-            // A trap right after the last byte is still a broken answer; what the guest does later is not the client's to wait for.
+            // A trap right after the last byte is still a broken answer. The client does not wait for later work of the guest.
             None => match outgoing.fault.take() {
                 Some(fault) => outgoing.broken(fault.to_string()),
                 None => {

@@ -22,7 +22,7 @@ pub struct Guest {
     hub: Arc<Hub>,
     /// Whether an instance may serve one streamed request after another.
     reuse: bool,
-    /// What a streamed request counts as: a component without a manifest has nothing but those, and all instances are theirs.
+    /// Use that a streamed request counts as. A component without a manifest has only streamed requests, which may use all instances.
     stream: Use,
 }
 

@@ -6,7 +6,7 @@
 //! permit is given back; otherwise another caller could have a permit and find no slot.
 //!
 //! Calls that hold an instance for as long as a client wishes take a permit of their share first ([`Shares`]), so that they never
-//! take all of them. Permits are always taken in the same order, from the share to the whole; nobody waits in a circle.
+//! take all of them. Permits are always taken in the same order, from the share to the whole, so calls cannot deadlock.
 
 use std::{
     pin::pin,
@@ -30,7 +30,7 @@ const WAIT: Duration = Duration::from_secs(5);
 /// How long a permit's owner waits for the slot of an instance that is just being dropped.
 const SLOT_RETRY: Duration = Duration::from_millis(1);
 
-/// What an instance is used for.
+/// Purpose for which an instance is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Use {
     /// One event: a plain route, a guard, an upgrade, a subscription, messages. Bounded by CPU and wall time.
@@ -55,10 +55,10 @@ struct Shares {
     stream: usize,
     loader: usize,
     action: usize,
-    /// Streams, loaders and actions together: what clients hold.
+    /// Maximum of streams, loaders and actions together, which clients hold.
     clients: usize,
     room: usize,
-    /// Clients and rooms together: what is held for longer than one event.
+    /// Maximum of clients and rooms together, which hold instances for longer than one event.
     held: usize,
 }
 
@@ -105,7 +105,7 @@ impl Permits {
         }
     }
 
-    /// What a use needs a permit of, in the order in which they are taken.
+    /// Returns the semaphores of which a use needs a permit, in the order in which they are taken.
     fn of(&self, of: Use) -> [Option<&Arc<Semaphore>>; 4] {
         let clients = |share| [Some(share), Some(&self.clients), Some(&self.held), Some(&self.all)];
         match of {
@@ -147,7 +147,7 @@ pub(crate) struct Account {
     live: AtomicUsize,
     /// Linear memory of all instances.
     bytes: AtomicUsize,
-    /// Of every version that is still there, the oldest first.
+    /// Idle instances of every version that still exists, the oldest version first.
     idle: Mutex<Vec<Weak<dyn Idle>>>,
     /// Number of calls that wait for a permit, and the notice that there is one more.
     waiting: AtomicUsize,
@@ -252,7 +252,7 @@ async fn wait(mut permits: [Option<OwnedSemaphorePermit>; 4], wanted: [Option<Ar
     Permit { _permits: permits }
 }
 
-/// The instances of one served app: of every version of it, in use or idle. Clones are the same account.
+/// Account of the instances of one served app: of all its versions, in use or idle. Clones share the account.
 #[derive(Clone)]
 pub struct Instances(pub(crate) Arc<Account>);
 

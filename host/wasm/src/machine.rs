@@ -21,7 +21,7 @@ pub(crate) struct Machine {
     pub(crate) now: Arc<AtomicU64>,
     pub(crate) concurrent: bool,
     each_second: Arc<OnceLock<Housekeeping>>,
-    /// What its instances print.
+    /// Output of its instances.
     pub(crate) output: Arc<AppOutput>,
 }
 
@@ -95,7 +95,7 @@ fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
         // What an instance wrote is reset in place for the next one; without the scan (before Linux 6.7) all of it would be,
         // and stay in memory, written or not.
         .pagemap_scan(Enabled::Auto)
-        // What a slot keeps while no instance is in it belongs to no budget, so that it has a small bound: 18 MiB in all.
+        // Memory that a slot keeps without an instance is in no budget, so its bound is small: 18 MiB in all.
         .max_unused_warm_slots(WARM_SLOTS_MAX)
         .linear_memory_keep_resident(512 << 10)
         .table_keep_resident(64 << 10);

@@ -33,7 +33,7 @@ pub(crate) struct Meter {
     renewed: AtomicBool,
     /// The guest was made to wait for its next turn, and so did not wait by itself.
     resting: AtomicBool,
-    /// Of the instance's memory; none while an app is loaded.
+    /// Account of the instance's memory; `None` while an app is loaded.
     account: Option<Arc<Account>>,
 }
 

@@ -75,7 +75,7 @@ impl Authority {
     }
 }
 
-/// What the instances of one app version share for their requests. The client is made by the first request.
+/// State that the instances of one app version share for their requests. The first request makes the client.
 #[derive(Clone)]
 pub(crate) struct Outbound(Arc<Shared>);
 
@@ -127,7 +127,7 @@ impl Shared {
 type Work = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(http::Response<WasiBody>, Work), Error>;
 
-/// Bytes of a guest's body that are handed on at once: what waits for a slow reader is a few of them.
+/// Bytes of a guest's body that are passed on at once. A few such chunks wait for a slow reader.
 const CHUNK_BYTES: usize = 64 << 10;
 
 impl WasiHttpHooks for Outbound {

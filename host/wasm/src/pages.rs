@@ -64,8 +64,8 @@ fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
     outcome
 }
 
-/// The guest's destructor runs as an event of its own: what a loader holds is given up when its client goes away. It is work after
-/// an answer, and has no more time than that.
+/// The guest's destructor runs as an event of its own, so a loader releases its resources when its client leaves. It counts as work after
+/// an answer and has the same time limit.
 impl Drop for Running {
     fn drop(&mut self) {
         let (Some((taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
@@ -86,7 +86,7 @@ type Asked = Pin<Box<dyn Future<Output = (Result<Result<wit::Step, wit::Problem>
 
 struct RunningLoader {
     running: Running,
-    /// While it is asked: the call goes on if nobody waits for it any longer, so that the destructor can run.
+    /// The call that is asking it for its next step. If the client leaves, the call goes on, so that the destructor can run.
     asked: Option<(Asked, ResourceAny)>,
 }
 

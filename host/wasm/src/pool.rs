@@ -37,8 +37,8 @@ use wasmtime::{
     component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
 };
 
-/// What one call hands to the host at most, an answer above all, unless a limit allows a message or a value that is longer: a larger answer is
-/// one for a `stream` route.
+/// Maximum number of bytes that one call passes to the host, unless a limit allows a longer message or value. An app needs a `stream`
+/// route for a larger answer.
 const LIFTED_BYTES_MAX: usize = 16 << 20;
 /// Beside a message or value of the largest size.
 const LIFTED_EXTRA: usize = 1 << 20;
@@ -227,7 +227,7 @@ pub(crate) struct Taken {
 impl Taken {
     pub(crate) fn give_back(self) {
         let Taken { instance, pool, permit } = self;
-        // What was printed without a line's end is logged now, not when the next request comes.
+        // Log printed text without a line's end now, not when the next request comes.
         instance.store.data().output().end_lines();
         if !instance.is_large() {
             pool.idle.push(instance);
@@ -253,7 +253,7 @@ impl Pool {
         Pool { machine, pre, interfaces, options, outbound, hub: None, manifest: None, idle, account }
     }
 
-    /// What the instances that are made from now on talk to, which routes are theirs, and where they are counted.
+    /// Sets the hub, the routes and the account for the instances that are made from now on.
     pub(crate) fn connect(&mut self, hub: Arc<Hub>, manifest: Option<Arc<Manifest>>, instances: &Instances) {
         self.hub = Some(hub);
         self.manifest = manifest;

@@ -87,7 +87,7 @@ impl State {
         Ok(())
     }
 
-    /// What the instance prints.
+    /// Returns the output of the instance.
     pub(crate) fn output(&self) -> &Arc<Output> {
         &self.output
     }
@@ -128,8 +128,8 @@ impl WasiHttpView for State {
     }
 }
 
-/// Says no beyond the limit, or when the server is short of memory, and remembers it: the guest traps for want of memory, and that is
-/// what to report. Counts what the instance has, for itself, in the account of all instances and in the budget of the process.
+/// Refuses memory beyond the limit, or when the server is short of memory, and remembers the refusal: the guest then traps, and the
+/// refusal is the cause to report. Counts the memory for the instance, in the account of all instances and in the budget of the process.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
     pub(crate) denied: bool,

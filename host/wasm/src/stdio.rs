@@ -28,7 +28,7 @@ use wasmtime_wasi::{
 
 /// A longer line is cut into pieces of this size.
 const LINE_BYTES_MAX: usize = 8 << 10;
-/// What a line costs beside its bytes: its time, level and place in the log.
+/// Cost of a line beside its own bytes, in bytes: its time, level and place in the log.
 const LINE_BYTES_MORE: usize = 64;
 /// Bytes that a guest may write at once.
 const WRITE_BYTES_MAX: usize = 64 << 10;
@@ -72,7 +72,7 @@ impl Rate {
     }
 }
 
-/// What all instances of an app print together: its rate, and what was dropped.
+/// Output of all instances of an app together: its rate, and the number of dropped lines.
 pub(crate) struct AppOutput {
     rate: Rate,
     rate_max: usize,
@@ -126,7 +126,7 @@ pub(crate) struct Output {
     rate: Rate,
     hub: Option<Arc<Hub>>,
     manifest: Option<Arc<Manifest>>,
-    /// What the event that runs is about.
+    /// Description of the running event.
     about: Mutex<About>,
     /// By channel: a line that has begun.
     lines: [Mutex<Vec<u8>>; 2],
@@ -140,7 +140,8 @@ impl Output {
         Arc::new(Output { app: app.clone(), rate: Rate::new(app.instance_rate_max), hub, manifest, about, lines, is_begun })
     }
 
-    /// Another event begins, or none: what the one before has printed without a line's end is logged as a line of its own.
+    /// Ends the output of the last event and starts that of the next, if there is one. Text printed without a line's end is logged as a
+    /// line of its own.
     pub(crate) fn begin(&self, about: About) {
         self.end_lines();
         *self.about.lock().expect("nothing panics while it holds it") = about;

@@ -15,11 +15,11 @@ use tidegate_hub::{Fault, Hub, Request, Streamed};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::WasiBody;
 
-/// What the guest answers, or the error of its `wasi:http`.
+/// Answer of the guest, or the error of its `wasi:http`.
 pub(crate) type Answer<E> = Result<http::Response<WasiBody>, E>;
 
 /// Ready when the guest has given the head of its answer; until then the guest runs in the caller's own task, and is
-/// given up with it. Dropping the answer's body tells the guest that nobody reads on.
+/// given up with it. Dropping the answer's body notifies the guest that the reader has gone.
 pub(crate) async fn begin<E: Debug>(
     pool: &Pool,
     hub: &Arc<Hub>,

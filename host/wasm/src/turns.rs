@@ -2,7 +2,7 @@
 //! that computed for longer is a spinner, and computes only in turns of at most one tick, while the worker has nothing else to do or
 //! when the tenth of the worker that belongs to spinners is due.
 //!
-//! One spinner at a time waits for the next turn, the others wait behind it in the order of their coming (`baton`). It looks after
+//! One spinner at a time waits for the next turn, the others wait after it in the order of their coming (`baton`). It looks after
 //! each round of the worker: a round is over when every task that was ready has run and the worker has looked at its sockets. Only
 //! spinners pay for this: a call that ends within one tick costs one count.
 
@@ -26,7 +26,7 @@ thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
     /// When the turn began that runs now.
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
-    /// What spinners owe the others for their last turn.
+    /// Time that spinners owe the other tasks for their last turn.
     static OWED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn next() {
     }
 }
 
-/// What the others of a worker did since a spinner waits for its turn.
+/// Activity of a worker's other tasks since a spinner started to wait for its turn.
 struct Others {
     last: Instant,
     calls: u64,

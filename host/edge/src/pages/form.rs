@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 /// The field that names the action.
 pub(super) const ACTION: &str = "__action";
 
-/// What the parser is given at a time of what was read before it began.
+/// Bytes given to the parser at a time, of those that were read before it started.
 const PIECE_BYTES: usize = 8 << 10;
 
 /// Why there is no form, with a status for the client.
@@ -295,7 +295,7 @@ struct Progress {
 
 /// A body of at most so many bytes, and so many at a time in which the parser finds nothing.
 struct Counted {
-    /// What was read before the parser began.
+    /// Bytes that were read before the parser started.
     begun: Bytes,
     /// The parser has looked at what it was given last: it takes all that it can get before it looks.
     was_parsed: bool,

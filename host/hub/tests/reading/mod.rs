@@ -1,4 +1,4 @@
-//! What has to hold for any path, told by readers that share no code with the host's own.
+//! Properties that hold for any path, checked by readers that share no code with the host's own.
 
 use tidegate_hub::{Exports, Found, Guard, Manifest, Route, Table, Target, manifest::AskedFor, path::Path};
 
@@ -51,7 +51,8 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
     assert_eq!(&run, &covering(guards, &split_first));
 
     if found != Found::Ambiguous {
-        // One that decodes and then splits, in whatever way, reads nothing that another guard covers.
+        // A reader that decodes first and then splits, with or without backslashes as separators, reads no path that another guard
+        // covers.
         let decoded_first = decoded(bare);
         let readings = [resolved(decoded_first.split('/')), resolved(decoded_first.split(['/', '\\']))];
         for reading in readings {
@@ -101,7 +102,7 @@ fn resolved<'a>(segments: impl Iterator<Item = &'a str>) -> Vec<String> {
     kept
 }
 
-/// Whether a guard's pattern covers these segments, told by its text alone.
+/// Returns true if a guard's pattern covers these segments, judged by its text alone.
 fn covers(pattern: &str, given: &[String]) -> bool {
     let steps: Vec<&str> = pattern.split('/').filter(|step| !step.is_empty()).collect();
     let (fixed, least) = match steps.split_last() {

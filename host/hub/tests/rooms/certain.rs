@@ -1,8 +1,8 @@
-//! Events that must happen: an on-close for each on-open, and every alarm, whatever keeps the host from calling the app.
+//! Events that must happen: an on-close for each on-open, and every alarm, even if the host cannot call the app for a while.
 
 use super::*;
 
-/// What keeps the host from delivering an event, until it is taken away.
+/// Obstacle that keeps the host from delivering an event until the test removes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Obstacle {
     EveryInstanceIsBusy,

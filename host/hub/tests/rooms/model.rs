@@ -15,7 +15,8 @@ use tidegate_hub::{
 };
 
 const ROOMS: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// What connections say; some are also orders, done in this order before all of it is kept and broadcast.
+/// Texts that connections send. Some are also commands. An event runs its commands in this order, then stores and broadcasts all its
+/// texts.
 const TEXTS: [&str; 8] = ["1", "2", "later", "later", "cancel", "undo", "flush", "trap"];
 const ALARM_AFTER: u64 = 1000;
 /// Before the second try of an alarm whose handler failed, and at least before one that the host could not keep.
@@ -67,7 +68,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug)]
 enum Event {
     Open,
-    /// Of the call with this number.
+    /// A call with this number and these texts.
     Say(usize, Vec<&'static str>),
     Close(u64),
     Alarm,
@@ -91,7 +92,7 @@ struct RoomModel {
     sulks: bool,
     /// When it is called for its alarm.
     due: Option<Due>,
-    /// What the index believes to be stored; none if it has to ask.
+    /// The stored alarm as the index knows it; `None` if the index has to read it.
     known: Option<Alarm>,
     pauses: u32,
     /// On-close events that were not durable yet, when they are tried again, and the pauses so far.
@@ -108,7 +109,7 @@ enum Due {
     Called,
 }
 
-/// What was done since the last commit.
+/// Changes since the last commit.
 #[derive(Default)]
 struct Uncommitted {
     alarm: Option<Option<Alarm>>,
@@ -186,7 +187,7 @@ fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<
                     transaction.put("sulks", "".into()).unwrap();
                 }
             }
-            // As presence does: what it says is out before anything else can go wrong.
+            // Presence does the same: its message is durable before anything else can fail.
             RoomEvent::Close(..) => {
                 super::say(transaction, &Message::text("bye"));
                 flush(transaction)?;
@@ -425,7 +426,7 @@ impl Pair {
             Some(rings) if rings && open.rang => {
                 model.due = Some(Due::Monotonic(now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER)));
             }
-            // What is stored says when it is called next.
+            // The stored alarm says when the room is called next.
             Some(_) if model.due == Some(Due::Called) || model.known.is_none() => {
                 (model.known, model.due, model.pauses) = (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
             }
@@ -576,7 +577,7 @@ impl Model {
     }
 }
 
-/// A second try waits for its pause, whatever the wall clock says.
+/// Returns when the alarm is due. A second try waits for its pause, even if the wall clock is set.
 fn due(alarm: Alarm, now: Now) -> Due {
     match alarm.attempt {
         1 => Due::Wall(alarm.at),

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), Failure> {
     control::check_path(&config.data)?;
     let pages = Arc::<Pages>::default();
     config.edge.pages = Some(pages.clone());
-    // Whatever the settings list: with any name, a page of that name could read the app and its faults by rebinding the name to here.
+    // The setting `hosts` does not apply: a page of a listed name could read the app and its faults by DNS rebinding.
     config.edge.hosts = Hosts::Local;
     assemble::runtime()?.block_on(dev(args, project, config, pages, format, signals))
 }

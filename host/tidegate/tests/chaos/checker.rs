@@ -4,7 +4,7 @@ use crate::record::{Outcome, PlainRecord, RoomRecord};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// What a room says of itself.
+/// A room's own report of its state.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Ledger {
     count: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Ledger {
     alarm: bool,
 }
 
-/// What holds at any time: nothing that was acknowledged is missing, nothing that was refused is there, nothing is there twice.
+/// Checks the invariants that hold at any time: no acknowledged write is missing, no refused write is there, no write is there twice.
 pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
     let mut wrong = record.oddities.clone();
     if ledger.count != ledger.lines.len() {
@@ -59,7 +59,8 @@ pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
     wrong
 }
 
-/// What becomes true when all is quiet: every alarm has rung, every end was delivered, presence and connections are the open sockets.
+/// Checks the conditions that hold once all is quiet: every alarm has rung, every on-close was delivered, and presence and connections
+/// equal the open sockets.
 pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<String> {
     let mut wrong: Vec<String> = Vec::new();
     for (id, how) in &ledger.pending {

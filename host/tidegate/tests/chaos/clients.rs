@@ -27,7 +27,7 @@ const MEMBERS: u64 = 3;
 const PLAIN: u64 = 6;
 const BAD: u64 = 6;
 
-/// What the clients of a life share.
+/// State shared by the clients of one life of the server.
 pub(crate) struct Life {
     pub(crate) number: u64,
     /// "127.0.0.1:PORT"
@@ -49,7 +49,7 @@ pub(crate) struct Held {
     place: Place,
 }
 
-/// What a socket belongs to.
+/// The owner of a socket.
 #[derive(Clone)]
 enum Place {
     Room(usize, ConnectionName),
@@ -156,7 +156,7 @@ pub(crate) struct Command {
     text: String,
     lines: Vec<String>,
     alarms: Vec<String>,
-    /// What is durable in the middle of the event: a refusal promises nothing about it.
+    /// Lines that the event flushes before it ends. If the event is refused, they may or may not be stored.
     flushed: Vec<String>,
     fails: bool,
 }

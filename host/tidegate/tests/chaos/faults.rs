@@ -106,7 +106,7 @@ impl Control {
         [Number::Write, Number::Sync, Number::Open, Number::Accept].map(|number| self.get(INJECTED + number as u64))
     }
 
-    /// No call fails any more. The clock stays where it is.
+    /// Removes all faults of calls. The clock keeps its offset.
     pub(crate) fn calm(&self) {
         for number in [Number::Write, Number::Sync, Number::Open, Number::Accept] {
             self.set(number, 0);

@@ -260,7 +260,7 @@ impl Storm {
         let signal = if end == End::Drain { Signal::TERM } else { Signal::KILL };
         server.signal(signal);
         let stopped = tokio::task::spawn_blocking(|| server.wait()).await;
-        // Only now: what a client hears of the end of a server that is killed must not count as an end of its own.
+        // Dropped only after the server has stopped: a client must not record the end of a killed server as an end of its own.
         drop((clients, holding, watching, to_hold));
         match (end, stopped) {
             (_, Err(_)) => self.report(vec!["it did not end".into()], ""),
@@ -277,7 +277,7 @@ impl Storm {
         }
     }
 
-    /// Nothing fails any more, and the clients come to an end: those that keep a socket hand it over.
+    /// Removes all faults and waits for the clients to end. Clients with an open socket hand it over.
     async fn settle(&mut self, quiet: &watch::Sender<bool>, clients: &mut JoinSet<()>) -> Vec<String> {
         self.control.calm();
         quiet.send_replace(true);
@@ -305,7 +305,7 @@ impl Storm {
                             (checker::always(record, &ledger), checker::quiet(record, &ledger, life.number))
                         });
                         let told = |text| format!("room {}-{room}: {text}", self.era);
-                        // What is lost does not come back.
+                        // Lost writes do not come back, so waiting longer is pointless.
                         if !always.is_empty() {
                             return always.into_iter().map(told).collect();
                         }

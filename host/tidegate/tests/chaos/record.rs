@@ -1,10 +1,10 @@
-//! The clients' side of the story: what they asked for, what they were answered, and which of their connections are open.
+//! The record of the clients: their requests, the answers, and their open connections.
 
 use crate::clients::Command;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What a client knows of a thing that it asked for.
+/// Outcome of a request as its client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It was answered that it happened.
@@ -22,13 +22,13 @@ pub(crate) type ConnectionName = (u64, String);
 pub(crate) struct ConnectionRecord {
     /// Neither side has ended it.
     pub(crate) is_open: bool,
-    /// It has joined the presence, and was told so.
+    /// True if it has joined the presence and received the confirmation.
     pub(crate) is_member: bool,
     /// Whom the presence's messages say to be there.
     pub(crate) view: BTreeSet<String>,
 }
 
-/// What is known of one room.
+/// Record of one room.
 #[derive(Debug, Default)]
 pub(crate) struct RoomRecord {
     pub(crate) lines: HashMap<String, Outcome>,
@@ -40,30 +40,31 @@ pub(crate) struct RoomRecord {
     pub(crate) oddities: Vec<String>,
 }
 
-/// What is known of the sockets without a room, in one life.
+/// Record of the sockets without a room, in one life of the server.
 #[derive(Debug, Default)]
 pub(crate) struct PlainRecord {
     /// By the id; true while it is open.
     pub(crate) connections: HashMap<String, bool>,
-    /// What the app published, by the id.
+    /// Number of opens that the app published, by the id.
     pub(crate) opens: HashMap<String, u32>,
     pub(crate) closes: HashMap<String, u32>,
-    /// Nobody listened all the time.
+    /// True if there was a time without a follower of the topic, so that publications may be missing.
     pub(crate) is_incomplete: bool,
 }
 
-/// What is known in all: rooms of this era by their index.
+/// The whole record: rooms of this era by their index, and sockets without a room.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) rooms: Vec<RoomRecord>,
     pub(crate) plain: PlainRecord,
 }
 
-/// What the log says of a commit of which nobody knows whether it is on the disk.
+/// Text of the log line about a commit with an unknown outcome.
 const UNKNOWN: &str = "it is not known whether";
 
 impl RoomRecord {
-    /// What failed in a life whose log is this one: it did not happen, unless the log says that this is not known, or says nothing.
+    /// Resolves the commands that failed in the life with this log. A command counts as refused if a log line names it, unless that line
+    /// says that the outcome is unknown.
     pub(crate) fn resolve(&mut self, log: &str) {
         for (id, command) in std::mem::take(&mut self.failed) {
             if log.lines().any(|line| line.contains(&id) && !line.contains(UNKNOWN)) {
@@ -75,7 +76,7 @@ impl RoomRecord {
     /// Takes a message that a connection of the room got.
     pub(crate) fn take(&mut self, name: &ConnectionName, text: &str) {
         if let Some(id) = text.strip_prefix("line ") {
-            // A room's broadcast comes after its commit: whoever hears it knows.
+            // A room broadcasts after its commit, so a client that receives the line knows that it is stored.
             match self.lines.get_mut(id) {
                 Some(Outcome::Refused) | None => self.oddities.push(format!("heard {text:?}, which was refused or never asked for")),
                 Some(outcome) => *outcome = Outcome::Done,

@@ -13,7 +13,7 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// Between two looks at what nobody announces; longer than a room is idle before it sleeps.
+/// Interval for polling state that sends no notification. It is longer than the idle time after which a room sleeps.
 const LOOK: Duration = Duration::from_millis(500);
 
 fn serve(args: &[&str]) -> Tidegate {
@@ -141,7 +141,7 @@ async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
     // The other instance decides this upgrade, and then is in its on-open.
     let _cid = Socket::connect(server.ws("/account?hold=3600000")).await;
     said.until("open ").await;
-    // With none left, an upgrade is refused and nothing is owed.
+    // If no instance is free, the upgrade is refused and no on-close follows.
     let refused = Socket::try_connect(server.ws("/account")).await.err().map(|refusal| refusal.status().as_u16());
     assert_eq!(refused, Some(503));
     drop(holders);

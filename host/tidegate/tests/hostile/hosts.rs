@@ -57,7 +57,7 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
     for line in ["POST /__loaders", "POST /page", "PUT /version", "OPTIONS *", "DELETE /calm"] {
         assert_eq!(status(&server, &format!("{line} HTTP/1.1\r\nhost: evil.example\r\n{form}")).await, 421, "{line}");
     }
-    // An absolute target is what counts, whatever the header says.
+    // An absolute target takes precedence over the `Host` header.
     assert_eq!(get(&server, "http://evil.example/calm", "a.example").await, 421);
     assert_eq!(get(&server, "http://a.example/calm", "evil.example").await, 200);
     assert_eq!(status(&server, "GET /calm HTTP/1.0\r\n\r\n").await, 421, "the listener's address is not listed");

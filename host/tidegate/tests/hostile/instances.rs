@@ -1,4 +1,4 @@
-//! An instance that nobody waits for ends, and idle instances yield their place.
+//! An instance whose client has left ends, and idle instances yield their place.
 
 use crate::support::{
     Tidegate,

@@ -1,4 +1,4 @@
-//! Each limit is crossed from outside: what a client, or an app, gets beyond it, and that it gets it on this side of the limit.
+//! Crosses each limit from outside: the value at the limit is accepted, and the client or the app gets the documented error beyond it.
 
 use crate::support::{
     PATIENCE, Tidegate,
@@ -13,7 +13,7 @@ fn serve(limits: &[&str]) -> Tidegate {
     Tidegate::serve(&component("rogue"), &args)
 }
 
-/// What the app hears: fine with the first size, too much with the second.
+/// Checks that the app's call succeeds with the first size and fails with the second.
 async fn check_sizes(server: &Tidegate, path: &str, cases: &[(&str, usize, usize)]) {
     for (what, fine, beyond) in cases {
         let mut socket = Socket::connect(server.ws(path)).await;
@@ -41,7 +41,7 @@ async fn what_an_app_may_do_with_a_connection_is_bounded() {
         ("room-name", 256, 257),
     ];
     check_sizes(&server, "/socket", &cases).await;
-    // A reason is a part of a close, so only one that is too long can be told.
+    // A valid reason closes the socket, so only an error for a reason that is too long can be reported.
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let told = socket.ask("limit reason 124").await;
     assert!(told != "ok", "{told}");
@@ -174,7 +174,7 @@ async fn a_client_that_sends_faster_than_the_app_reads_has_to_wait() {
     let handshake = "GET /socket HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     raw.write_all(handshake.as_bytes()).await.unwrap();
-    // The app sleeps in its first event; what comes meanwhile is not gathered.
+    // The app sleeps in its first event; the host stops reading meanwhile.
     raw.write_all(b"\x81\x88\0\0\0\0do sleep").await.unwrap();
     let flood = [b"\x81\xfe".to_vec(), 60_000_u16.to_be_bytes().to_vec(), vec![0; 4], vec![b'x'; 60_000]].concat();
     let mut sent = 0;

@@ -189,7 +189,7 @@ async fn foreign_components_that_are_used_again_join_no_output_either() {
     }
 }
 
-/// What `/print/forged` prints.
+/// Text that `/print/forged` prints.
 const FORGED: &str = "one\r2026-11-27T00:00:00.000000Z  INFO forged: line\u{1b}[2J\u{1b}[31mred\u{7}\u{9b}31m\u{202e}\u{2028}end";
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The memory of the process has one budget, whatever holds it: guests, clients that do not read, and what waits.
+//! One budget covers the memory of the process: guests, clients that do not read, and waiting events.
 
 use crate::support::{PATIENCE, Tidegate, component};
 use std::{
@@ -165,7 +165,7 @@ fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
     let server = serve(&["room_event_bytes_max=2MiB"]);
     let address = server.address();
     let _conn = join(address, "/greedy/rooms/tea");
-    // What is added is refused or fails, what replaces itself does not.
+    // Effects that add up are refused or fail; values that replace an earlier one do not.
     let added =
         ["publish 1000000 200", "broadcast 1000000 0", "follow 1000000 200", "unfollow 1000000 200", "put 1000000 10", "delete 1000000 0"];
     let replaced = ["automatic 20000 2048", "close 20000 120", "attach 20000 16000", "tag 20000 250", "alarm 20000 0"];
@@ -201,7 +201,7 @@ fn a_call_that_is_given_up_takes_its_payload_with_it() {
     busy.write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes()).unwrap();
     busy.write_all(body).unwrap();
     let bystanders = Bystanders::of(&server);
-    // Each waits behind the event that runs, and none takes the place of the next one, whose bytes would not fit beside it.
+    // Each call waits after the running event. A call that was given up frees its bytes, otherwise the next one would not fit.
     let answer = ask(address, "POST", "/greedy/storm?room=slow&count=100&bytes=1000000", b"");
     assert!(answer.ends_with("\r\n\r\n100"), "{answer}");
     bystanders.check("calls that are given up");

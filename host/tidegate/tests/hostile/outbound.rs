@@ -28,7 +28,7 @@ async fn fetch(server: &Tidegate, scheme: &str, authority: &str) -> (u16, String
     (answer.status().as_u16(), soon(authority, answer.text()).await.unwrap())
 }
 
-/// A server of somebody else on this machine, and its address.
+/// Another server on this machine, and its address.
 async fn upstream() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();

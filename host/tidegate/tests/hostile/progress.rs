@@ -76,7 +76,7 @@ const CHUNKED: &str = "POST /stream/echo HTTP/1.1\r\nhost: x\r\ntransfer-encodin
 const UPLOAD: &str = "POST /publish/news HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
 const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// What a client does that keeps the host waiting: it says the first, then the second again and again.
+/// A client that keeps the host waiting: it sends `first` once, then `again` over and over.
 struct Slow {
     name: &'static str,
     counter: &'static str,
@@ -113,7 +113,7 @@ impl Slow {
     async fn run(&self, address: &str) -> String {
         let upgrade = upgrade("/socket");
         let first = match self.first.as_bytes().strip_prefix(upgrade.as_bytes()) {
-            // Of a frame the mask's bit is set here: it is no character.
+            // The mask bit of a frame is set here, because that byte cannot be written in a string.
             Some(frame) if !frame.is_empty() => [upgrade.as_bytes(), &masked(frame)].concat(),
             _ => self.first.clone().into_bytes(),
         };
@@ -190,7 +190,7 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
             soon("to publish", publish.send()).await.unwrap();
         }
     };
-    // What they read is far below the rate.
+    // These clients read far below the minimum rate.
     let read = futures_util::future::join_all(drips.iter_mut().map(async |stream| {
         while let Ok(1..) = stream.read(&mut [0]).await {
             sleep(Duration::from_millis(20)).await;
@@ -293,7 +293,7 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
     }
     raw.until(&"u".repeat(size as usize)).await;
     drop(raw);
-    // Down: more than the kernel takes at once, read in small pieces; the ping stands behind it.
+    // Downwards: a message larger than the kernel takes at once, read in small pieces. The ping is queued after it.
     let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
     let (ask, size) = (b"big 900000", 900_000);
     stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask].concat()).await.unwrap();

@@ -139,7 +139,7 @@ impl Raw {
         }
     }
 
-    /// Writes these bytes, and reads and forgets whatever comes meanwhile. Returns false if the connection has ended.
+    /// Writes these bytes, and reads and drops all bytes that come meanwhile. Returns false if the connection has ended.
     pub(crate) async fn exchange(&mut self, bytes: &[u8]) -> bool {
         let (mut reader, mut writer) = self.stream.split();
         let mut write = std::pin::pin!(writer.write_all(bytes));

@@ -316,7 +316,7 @@ mod tests {
             ("api.example.com", "fec0::1", "prohibited"),
             ("api.example.com", "", "not found"),
             ("api.example.com", "!", "lookup"),
-            // What is not allowed is left out, and the rest is used.
+            // Addresses that are not allowed are left out, and the rest is used.
             ("api.example.com", "127.0.0.1 93.184.216.34", "93.184.216.34"),
             ("api.example.com", "93.184.216.34 fd00::1", "93.184.216.34"),
             ("api.example.com", "10.0.0.1 ::1 169.254.169.254", "prohibited"),

@@ -1,4 +1,4 @@
-//! An app that records each of its events, so that a checker outside can tell which were lost and which happened twice.
+//! An app that records each of its events, so that a checker outside can find lost and repeated events.
 //!
 //! `/ledger/{name}` is a room that stores lines, alarms, and each open and close of its connections. `/plain` is a socket without a room
 //! that publishes its open and its close to a topic; `/watch` follows that topic. The other routes occupy instances.

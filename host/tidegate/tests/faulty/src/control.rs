@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-/// What a number of the file means. A call's fault is the error that it fails with, or 0.
+/// Meaning of a number in the file. The fault of a call is the error with which it fails, or 0.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub(crate) enum Number {

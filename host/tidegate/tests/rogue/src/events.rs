@@ -4,7 +4,7 @@ use crate::version;
 use std::time::Duration;
 use tidegate::prelude::*;
 
-/// What is said of sockets and of requests that hold an instance.
+/// Topic for messages about sockets and about requests that hold an instance.
 const TOPIC: &str = "account";
 
 /// Holds its instance for so long.
@@ -54,7 +54,7 @@ impl Room for Guests {
         "guests".into()
     }
 
-    /// A room that was told "sleepy" does not wake as the first version.
+    /// A room that has stored `sleepy` fails to wake in the first version.
     async fn wake(cx: &Cx) -> Result<Self> {
         if cx.get("sleepy")?.is_some() && version().ends_with("01") {
             panic!("it does not wake");

@@ -1,4 +1,4 @@
-//! What makes the host hold memory: in one event, in many, and for clients that do not read.
+//! Makes the host hold memory: in one event, in many, and for clients that do not read.
 
 use std::{
     hint::black_box,
@@ -24,7 +24,7 @@ pub(crate) async fn headers(req: Request) -> Result<Response> {
     Ok((0..count).fold(Response::text("x"), |response, _| response.header("x-more", "x")))
 }
 
-/// Streams pieces of a megabyte as long as somebody reads.
+/// Streams pieces of a megabyte as long as the client reads.
 pub(crate) async fn stream(_: Request, reply: Reply) -> Result {
     let mut body = reply.start()?;
     loop {

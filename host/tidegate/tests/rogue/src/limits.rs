@@ -1,4 +1,4 @@
-//! Crosses limits on purpose: what an app asks for, in whatever size it is told, and what it hears then.
+//! Crosses limits on purpose: makes calls of a requested size and reports their results.
 
 use crate::room::Rogue;
 use tidegate::prelude::*;

@@ -1,4 +1,4 @@
-//! Output of every kind, in any event: what is printed, and how often.
+//! Prints output of every kind, in any event, once or many times.
 
 use std::io::Write as _;
 use tidegate::prelude::*;
