@@ -16,7 +16,7 @@ use tidegate_hub::{EngineError, EngineStatus};
 
 /// Time to wait for a generation that has been replaced to be removed; after it that goes on in its own thread.
 const RETIRE_WITHIN: Duration = Duration::from_secs(5);
-/// Between two looks at whether a replaced generation is still read.
+/// Time between two checks whether a replaced generation is still read.
 const RETIRE_PAUSE: Duration = Duration::from_millis(5);
 /// Rows between two checks that there is space for more of a copy.
 const CHECK_EVERY: usize = 256;
@@ -84,7 +84,7 @@ impl Shared {
         Shared(RwLock::new(Ok(generation)))
     }
 
-    /// For one read. Refused while the storage is closed.
+    /// Returns the current generation for one read, or an error while the storage is closed.
     pub(crate) fn generation(&self) -> Result<Arc<Generation>, EngineError> {
         self.0.read().expect("nothing panics while it holds the generation").clone().map_err(EngineError::Closed)
     }
@@ -96,7 +96,7 @@ impl Shared {
         }
     }
 
-    /// From now on this one counts, or none.
+    /// Sets the current generation, or the reason why there is none.
     pub(crate) fn set(&self, generation: Result<Arc<Generation>, String>) {
         let before = std::mem::replace(&mut *self.0.write().expect("nothing panics while it holds the generation"), generation);
         drop(before); // outside of the lock: it may be the last handle

@@ -69,7 +69,7 @@ fn find(mut journal: impl BufRead, from: u64) -> io::Result<Option<u64>> {
 struct Entry {
     /// Sequence number of the batch that begins with this entry, if one does.
     sequence: Option<u64>,
-    /// Its length.
+    /// Length of the entry.
     bytes: u64,
 }
 

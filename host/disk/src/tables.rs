@@ -26,7 +26,7 @@ const JOURNALS_BYTES: u64 = 64 << 20;
 /// which the store holds a commit up.
 const SEALED_MAX: usize = 2;
 const UNMERGED_MAX: usize = 20;
-/// Between two looks at whether the store has flushed enough.
+/// Time between two checks whether the store has flushed enough.
 const FLUSH_PAUSE: Duration = Duration::from_millis(1);
 
 /// Handles: cloning shares the store.

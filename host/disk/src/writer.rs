@@ -48,7 +48,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// Pause before the first try to open again, and the longest: each is twice the one before.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Between two looks, while closed, at commits that still arrive.
+/// Time between two checks for commits that still arrive while the storage is closed.
 const CLOSED_PAUSE: Duration = Duration::from_millis(20);
 /// Bytes that must have been written before a rewrite can give back space that is worth it.
 const REWRITE_BYTES_MIN: u64 = 4 << 20;
@@ -105,7 +105,7 @@ struct Work {
     next: u64,
     /// Up to here rooms were looked at for histories that are too old; empty between two rounds.
     swept: Vec<u8>,
-    /// When the next round begins.
+    /// Start of the next round.
     sweep_at: Instant,
     /// Why nothing is read or written, and how it goes on.
     closed: Option<Closed>,

@@ -90,7 +90,7 @@ pub enum Hosts {
     Any,
     /// `localhost`, names below it, and IP addresses: none of them can be a name that an attacker lets lead here.
     Local,
-    /// Those that one of the patterns matches.
+    /// Hosts that one of the patterns matches.
     List(Vec<HostPattern>),
 }
 

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 /// Delivers the event, now or later.
 pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
-    // The client has left: messages sent or published to it from now on are refused, not queued.
+    // Nobody is there any more: what is sent or published to it now is refused, not queued.
     closing.conn.outbox().abandon();
     if closing.conn.room().is_some() || server.closings.is_empty() {
         let Err(fault) = closing.attempt(&server).await else { return };

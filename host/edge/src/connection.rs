@@ -89,7 +89,7 @@ enum Ping {
 struct Pace {
     reading: Meter,
     writing: Meter,
-    /// When to look again, if the client is waited for.
+    /// Time of the next check, if the host waits for the client.
     due: Option<tokio::time::Instant>,
     late: Option<Late>,
 }

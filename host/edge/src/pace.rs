@@ -38,7 +38,7 @@ impl Rule {
         u128::from(moved) * self.within.as_millis() >= u128::from(self.bytes_min) * time.as_millis()
     }
 
-    /// The same rate, with no more patience than this.
+    /// Returns the same rate with a time of at most `within`.
     pub(crate) fn at_most(self, within: Duration) -> Rule {
         if within >= self.within {
             return self;

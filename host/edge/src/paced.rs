@@ -62,9 +62,9 @@ pub(crate) struct Shared {
 struct InFlight {
     /// Number of requests so far.
     count: AtomicU64,
-    /// Between a request's head and the end of its answer.
+    /// True between a request's head and the end of its answer.
     is_open: AtomicBool,
-    /// Its answer has begun.
+    /// True if its answer has begun.
     is_answered: AtomicBool,
     has_body: AtomicBool,
     /// Bytes of its body that were read, and the last eight of them.
@@ -74,7 +74,7 @@ struct InFlight {
     received: AtomicU64,
     /// True while a reader waits for more of its body.
     wants_body: AtomicBool,
-    /// Its client is too slow: the body has ended.
+    /// True if its client is too slow; the body has then ended.
     is_late: AtomicBool,
     /// Waker of the reader of its body.
     waker: Mutex<Option<Waker>>,
@@ -111,12 +111,12 @@ impl Shared {
         in_flight.is_open.store(true, Relaxed);
     }
 
-    /// Its body, for the app.
+    /// Wraps the request's body for the app.
     pub(crate) fn body(self: &Arc<Shared>, body: Incoming) -> RequestBody {
         RequestBody { body, shared: self.clone(), has_ended: false }
     }
 
-    /// Its answer, for hyper.
+    /// Wraps the body of the answer for hyper.
     pub(crate) fn answer(self: Arc<Shared>, body: Body) -> AnswerBody {
         self.in_flight.is_answered.store(true, Relaxed);
         AnswerBody { body, shared: self, failure: None }
@@ -389,7 +389,7 @@ pub(crate) struct Watch {
     /// The body was given up: the end of the app's time to answer.
     answer_until: Option<Instant>,
     reader: Meter,
-    /// When to look whether the client is still there.
+    /// Time of the next check whether the client is still there.
     look_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }

@@ -29,7 +29,7 @@ pub(crate) struct Alarms {
 }
 
 struct Entry {
-    /// As it is stored; none if a commit has failed that would have changed it, so that the storage has to be asked.
+    /// The stored alarm. `None` if a commit that would have changed it has failed, so that it has to be read from the storage.
     alarm: Option<Alarm>,
     due: Due,
     backoff: Backoff,
@@ -88,7 +88,7 @@ impl Alarms {
         self.by_room.get(room).is_some_and(|entry| entry.due == Due::Called && entry.alarm == Some(alarm))
     }
 
-    /// When the next one is called, in Unix milliseconds if the wall clock is not set until then.
+    /// Returns the time at which the next alarm is called, in Unix milliseconds, if the wall clock is not set until then.
     pub(crate) fn next(&self, now: Now) -> Option<u64> {
         let paused = self.by_monotonic.first().map(|(at, _)| now.wall + at.saturating_sub(now.monotonic));
         self.by_wall.first().map(|(at, _)| *at).into_iter().chain(paused).min()

@@ -14,7 +14,7 @@ pub(crate) struct Room<I, E> {
     phase: Phase<I>,
     inbox: Inbox<E>,
     pending: VecDeque<E>,
-    /// When pending events are tried again.
+    /// Time at which pending events are tried again.
     again_at: u64,
     backoff: Backoff,
     /// Wakes that failed, in a row.

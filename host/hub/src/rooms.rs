@@ -240,7 +240,7 @@ impl Rooms {
         self.sleep_where(|since| since + idle <= now);
     }
 
-    /// When the next alarm is due, in Unix milliseconds if the wall clock is not set until then.
+    /// Returns the time at which the next alarm is due, in Unix milliseconds, if the wall clock is not set until then.
     pub fn next_alarm(&self) -> Option<u64> {
         self.hub.alarms().next(self.hub.now())
     }
@@ -433,7 +433,7 @@ impl Rooms {
     /// Commits what was done, then says to everybody what became of it.
     async fn settle(&self, turn: &mut Turn<'_>) {
         if turn.transaction.commit().await.is_err() {
-            // The instance remembers events that have not happened.
+            // What the instance remembers did not happen.
             *turn.instance = None;
         }
         let mut failures = Vec::new();
@@ -814,7 +814,7 @@ async fn yield_once() {
 }
 
 impl Live {
-    /// From the first large inbox on, the room is one of the consumers of memory.
+    /// Registers the room as a consumer of memory when its inbox is large for the first time.
     fn register(self: &Arc<Live>, budget: &Budget, waiting: usize) {
         if waiting >= CONSUMER_BYTES_MIN && !self.is_consumer.swap(true, Relaxed) {
             let me: Weak<Live> = Arc::downgrade(self);

@@ -27,7 +27,7 @@ pub struct Topics {
     seed: u64,
     /// As of the last tick.
     now: Latest,
-    /// When it was looked last at what is too old, in monotonic milliseconds.
+    /// Time of the last check for publications that are too old, in monotonic milliseconds.
     swept: AtomicU64,
     /// Bytes that all topics keep.
     kept: Arc<AtomicUsize>,

@@ -59,7 +59,7 @@ struct State {
     committing: Option<Committing>,
     /// Number of commits that have started. The writes and effects in `kept` belong to the next one.
     commits: u64,
-    /// Those of them that failed, by their number.
+    /// Commits that failed, by their number.
     failed: Vec<(u64, EngineError)>,
 }
 

@@ -20,7 +20,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt::MakeWriter, layer::Subscrib
 /// Bytes of one line. A longer one is cut; as JSON, which can't be cut, it is dropped and counted.
 const LINE_BYTES_MAX: usize = 128 << 10;
 
-/// For what is queued to be written when the process ends, if its reader is slow.
+/// Time for writing the queued lines when the process ends, if their reader is slow.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Time between two looks at a stderr that takes nothing now and was set not to block.
@@ -57,7 +57,7 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
 pub(crate) fn say(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push_important(text.as_bytes()),
-        // The reader of stderr may have gone, so a failed write is ignored.
+        // Nobody may be there to read it any more.
         None => _ = stderr().write_all(text.as_bytes()),
     }
 }
@@ -87,7 +87,7 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
     tracing::error!(thread, backtrace, "{info}");
 }
 
-/// Where formatted lines go.
+/// Destination of formatted lines.
 #[derive(Clone, Copy)]
 struct Lines {
     format: LogFormat,

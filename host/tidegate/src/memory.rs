@@ -19,11 +19,11 @@ use std::{
 use tidegate_hub::{Budget, budget::Stage};
 use tokio::runtime::Handle;
 
-/// Between two looks while less than half of the budget is used.
+/// Time between two looks while less than half of the budget is used.
 const CALM_LOOK: Duration = Duration::from_millis(100);
 /// Time between two looks otherwise. Uncounted memory may grow by about 2 MiB per millisecond.
 const LOOK: Duration = Duration::from_millis(10);
-/// Between two times that what is idle is dropped.
+/// Time between two rounds in which idle memory is dropped.
 const SHED_EVERY: Duration = Duration::from_millis(200);
 /// The same from the second stage on.
 const SHED_FAST: Duration = Duration::from_millis(50);
@@ -31,7 +31,7 @@ const SHED_FAST: Duration = Duration::from_millis(50);
 const CLOSE_EVERY: Duration = Duration::from_millis(50);
 /// A room that was idle for less is shed only from the second stage on.
 const ROOM_IDLE: Duration = Duration::from_secs(1);
-/// Between two lines of the log about the same shortage.
+/// Time between two log lines about the same shortage.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Looks after the memory of the process as long as the site is served. `workers` are the threads whose allocators have memory to

@@ -13,7 +13,7 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     escaped_but(text, |_| 0)
 }
 
-/// The same, and the colours stay that stand in the text (`ESC [ … m`).
+/// Like [`escaped`], but keeps the colours of the text (`ESC [ … m`).
 pub(crate) fn escaped_coloured(text: &str) -> Cow<'_, str> {
     escaped_but(text, |rest| {
         let Some(code) = rest.strip_prefix("\x1b[") else { return 0 };

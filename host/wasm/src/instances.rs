@@ -178,7 +178,7 @@ impl Account {
         Arc::new(Account { max, permits: Permits::new(max), live, bytes, idle: Mutex::default(), waiting, wanted: Notify::new() })
     }
 
-    /// From now on these yield, too.
+    /// Registers idle instances that yield their places from now on.
     pub(crate) fn register(&self, idle: Weak<dyn Idle>) {
         let mut all = self.idle.lock().expect("nothing panics while it holds the list");
         all.retain(|idle| idle.strong_count() > 0);

@@ -49,7 +49,7 @@ impl Machine {
         Ok(Machine { engine, now, concurrent, each_second, output })
     }
 
-    /// From now on `work` is done about once a second, on the clock's thread: it has to be short.
+    /// Runs `work` about once a second from now on, on the clock's thread, so it has to be short.
     pub(crate) fn each_second(&self, work: Housekeeping) {
         _ = self.each_second.set(work);
     }

@@ -53,7 +53,7 @@ pub(crate) struct About {
 /// Bytes that may be printed in a second.
 struct Rate {
     max: usize,
-    /// When the second began, and what was printed in it.
+    /// Start of the current second, and the number of bytes printed in it.
     second: Mutex<Option<(Instant, usize)>>,
 }
 

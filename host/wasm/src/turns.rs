@@ -24,7 +24,7 @@ thread_local! {
     static BATON: RefCell<Arc<Semaphore>> = RefCell::new(Arc::new(Semaphore::new(1)));
     /// Calls that were looked at and are no spinners.
     static CALLS: Cell<u64> = const { Cell::new(0) };
-    /// When the turn began that runs now.
+    /// Start of the running turn.
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
     /// Time that spinners owe the other tasks for their last turn.
     static OWED: Cell<Duration> = const { Cell::new(Duration::ZERO) };

@@ -32,7 +32,7 @@ enum Step {
     ComeBack(usize, u64),
     /// Connections of one room say texts, and their events are one turn.
     Say(usize, Vec<Vec<usize>>),
-    /// From now on first tries of the room's alarm fail.
+    /// Makes the first tries of the room's alarm fail from now on.
     Sulk(usize),
     Leave(usize),
     Sleep,
@@ -90,7 +90,7 @@ struct RoomModel {
     broadcasts: Vec<(u64, String)>,
     alarm: Option<Alarm>,
     sulks: bool,
-    /// When it is called for its alarm.
+    /// Time at which the room is called for its alarm.
     due: Option<Due>,
     /// The stored alarm as the index knows it; `None` if the index has to read it.
     known: Option<Alarm>,

@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
-/// For an answer: longer than any limit of the server's that applies.
+/// Maximum wait for an answer. It is longer than every limit of the server that applies.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How many of each there are.
 const WRITERS: u64 = 3;

@@ -47,9 +47,9 @@ const QUIET: u64 = 6;
 const DRAIN: u64 = 8;
 /// Beyond so many it is of no use to go on.
 const WRONG_MAX: usize = 20;
-/// For what a room says of itself; one that says nothing is asked again.
+/// Maximum wait for a room's report. A room that does not answer is asked again.
 const LEDGER_WITHIN: Duration = Duration::from_secs(10);
-/// Between two looks at what becomes true soon.
+/// Time between two checks of a condition that becomes true soon.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// More than so many of one look are the same again.
 const TOLD: usize = 8;

@@ -43,7 +43,7 @@ pub(crate) struct RoomRecord {
 /// Record of the sockets without a room, in one life of the server.
 #[derive(Debug, Default)]
 pub(crate) struct PlainRecord {
-    /// By the id; true while it is open.
+    /// Connections by their id; true while the connection is open.
     pub(crate) connections: HashMap<String, bool>,
     /// Number of opens that the app published, by the id.
     pub(crate) opens: HashMap<String, u32>,

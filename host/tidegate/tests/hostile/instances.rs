@@ -67,7 +67,7 @@ impl App {
         Tidegate::serve(&component(self.component), &[&limits, self.args, args].concat())
     }
 
-    /// As many conversations at once as there may be streams: each holds an instance until all have one.
+    /// Opens as many conversations at once as there may be streams. Each holds an instance until all have one.
     async fn assert_all_are_free(&self, server: &Tidegate, after: &str) {
         let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n", self.echo);
         let mut open = join_all((0..self.streams).map(|_| async {

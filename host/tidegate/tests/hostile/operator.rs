@@ -238,7 +238,7 @@ fn a_signal_while_a_component_compiles_ends_it_and_a_hangup_does_not() {
     }
 }
 
-/// Until the process handles SIGTERM, as the kernel sees it: it has begun.
+/// Waits until the process handles SIGTERM according to the kernel, so that it has started.
 fn wait_until_handled(pid: u32) {
     let term = 1_u64 << (Signal::TERM.as_raw() - 1);
     loop {

@@ -29,7 +29,7 @@ const EIO: u64 = 5;
 const EMFILE: u64 = 24;
 const ENOSPC: u64 = 28;
 const ROOMS: usize = 3;
-/// Between two tries at a storage that is closed.
+/// Time between two tries at a closed storage.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A server on a disk that fails as the test says.

@@ -49,7 +49,7 @@ impl Resolve for SystemResolver {
 pub struct OwnAddress(Arc<OnceLock<SocketAddr>>);
 
 impl OwnAddress {
-    /// From now on no guest's request is sent there. Later calls change nothing.
+    /// Sets the address to which no guest's request is sent. Later calls have no effect.
     pub fn set(&self, address: SocketAddr) {
         _ = self.0.set(address);
     }

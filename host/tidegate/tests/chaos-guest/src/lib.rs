@@ -12,7 +12,7 @@ use tidegate::prelude::*;
 
 tidegate::serve!(app);
 
-/// Where sockets without a room report.
+/// Topic to which sockets without a room report.
 const ENDS: &str = "ends";
 
 fn app() -> App {

@@ -37,7 +37,7 @@ static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
     Some(Plan { directory: var("FAULTY_DIR")?.into(), call: var("FAULTY_CALL")?, at, how: var("FAULTY_HOW")? })
 });
 static CALLS: AtomicU64 = AtomicU64::new(0);
-/// Where the faults of the control file happen.
+/// Directory in which the faults of the control file happen.
 static DIRECTORY: LazyLock<Option<PathBuf>> = LazyLock::new(|| Some(env::var("FAULTY_DIR").ok()?.into()));
 
 /// How a call on a file fails now, by the control file.
@@ -49,7 +49,7 @@ fn controlled(number: Number, file: c_int) -> Option<u64> {
     Some(how)
 }
 
-/// The same for an `open`: by its path, which the storage gives in full.
+/// Returns the fault of an `open`, by its path. The storage passes full paths.
 ///
 /// # Safety
 /// `path` ends with a zero.
@@ -124,7 +124,7 @@ pub extern "C" fn fsync(file: c_int) -> c_int {
 /// `open(2)`, of large files as of any other.
 ///
 /// # Safety
-/// As the C library's. The mode is there or not, as the flags say; it is handed on as it is.
+/// Replaces the function of the C library. The flags say whether there is a mode; it is passed on unchanged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the path is the caller's.
