@@ -52,8 +52,7 @@ fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
 
 /// At the end of an event: text printed without a line's end would stay in the buffer of the standard library, and begin the output of
 /// a later event.
-#[doc(hidden)]
-pub struct EndOutput;
+struct EndOutput;
 
 impl Drop for EndOutput {
     fn drop(&mut self) {

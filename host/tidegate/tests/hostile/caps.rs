@@ -241,6 +241,8 @@ async fn names_of_topics_push_out_one_topic_each_and_none_that_is_in_use() {
         answer.text().await.unwrap().parse().unwrap()
     };
     let mut follower = Socket::connect(server.ws("/socket?follow=followed")).await;
+    // It follows from its on-open on, which comes before the answer to its first message.
+    assert_eq!(follower.ask("say here").await, "here");
     assert_eq!(publish("followed").await, 1);
     for round in 1..=30 {
         // Its numbers go on, though many times as many names come as there may be topics.

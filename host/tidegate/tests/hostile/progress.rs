@@ -166,7 +166,7 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
     let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
     let says = [
         "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
-        "GET /bytes/30000000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
+        "GET /bytes/15000000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         feed.to_owned(),
         upgrade("/socket?follow=news"),

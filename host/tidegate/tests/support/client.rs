@@ -84,13 +84,17 @@ impl Socket {
 
     /// The next message or close, whoever sent pings; none at the end.
     async fn next(&mut self) -> Option<Message> {
-        loop {
-            match soon("a message", self.stream.next()).await? {
-                Ok(Message::Ping(_) | Message::Pong(_)) => {}
-                Ok(message) => return Some(message),
-                Err(_) => return None,
+        // All of it has to be soon: pings of the host come for as long as anybody waits.
+        soon("a message", async {
+            loop {
+                match self.stream.next().await? {
+                    Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                    Ok(message) => return Some(message),
+                    Err(_) => return None,
+                }
             }
-        }
+        })
+        .await
     }
 }
 

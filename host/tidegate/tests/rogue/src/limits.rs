@@ -33,7 +33,8 @@ pub(crate) fn of_room(cx: &Cx, conn: &Conn, with: &str) -> Result {
         "value" => cx.put("value", &text),
         // In pieces that are no value too large, and no event.
         "entry" => cx.put(&format!("entry/{}", cx.range("entry/").count()?), &text),
-        "event" => (0..size).try_for_each(|number| cx.put(&format!("event/{number}"), "x".repeat(1024))),
+        // In pieces so large that an answer still fits when the next piece does not.
+        "event" => (0..size).try_for_each(|number| cx.put(&format!("event/{number}"), "x".repeat(4096))),
         "broadcast" => cx.broadcast(text),
         "page" => {
             (0..size).try_for_each(|number| cx.put(&format!("page/{number}"), "x"))?;
