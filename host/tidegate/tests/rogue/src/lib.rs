@@ -2,6 +2,7 @@
 //!
 //! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
 
+mod automatic;
 mod events;
 mod greedy;
 mod limits;

@@ -1,10 +1,9 @@
 //! Crosses limits on purpose: makes calls of a requested size and reports their results.
 
-use crate::room::Rogue;
 use tidegate::prelude::*;
 
-/// "WHAT SIZE" of a connection: "ok", or why not.
-pub(crate) fn of_connection(conn: &Conn, with: &str) -> Result {
+/// "WHAT SIZE" of a connection, or of a call to a room of class `R`: "ok", or why not.
+pub(crate) fn of_connection<R: Room>(conn: &Conn, with: &str) -> Result {
     let (what, size) = read(with)?;
     let text = "x".repeat(size);
     let outcome = match what {
@@ -17,8 +16,8 @@ pub(crate) fn of_connection(conn: &Conn, with: &str) -> Result {
         "reason" => conn.close(4000, &text),
         "automatic" => tidegate::set_auto_response(&text, "x"),
         "ids" => return conn.send(ids(None, None, size as u32).len().to_string()),
-        "call" => tidegate::room::<Rogue>("called").try_call(text).map(drop).map_err(|error| Error::fault(error.to_string())),
-        "room-name" => tidegate::room::<Rogue>(text).try_call("x").map(drop).map_err(|error| Error::fault(error.to_string())),
+        "call" => tidegate::room::<R>("called").try_call(text).map(drop).map_err(|error| Error::fault(error.to_string())),
+        "room-name" => tidegate::room::<R>(text).try_call("x").map(drop).map_err(|error| Error::fault(error.to_string())),
         what => return Err(Error::bad_request(format!("no limit is called {what:?}"))),
     };
     conn.send(heard(outcome))

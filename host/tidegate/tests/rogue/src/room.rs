@@ -1,6 +1,6 @@
 //! A room that does as its messages say, and notes in its storage how often it woke.
 
-use crate::{limits, misbehave::misbehave, print::print, socket::automatic, version};
+use crate::{automatic::automatic, limits, misbehave::misbehave, print::print, version};
 use std::time::Duration;
 use tidegate::{CallError, prelude::*};
 

@@ -1,6 +1,6 @@
 //! A socket that does as its messages say: the first word is what to do, the rest is with what.
 
-use crate::{limits, misbehave::misbehave, print::print, version};
+use crate::{automatic::automatic, limits, misbehave::misbehave, print::print, room, version};
 use tidegate::prelude::*;
 
 /// The query says how to misbehave in `upgrade`, `open` or `close`, and what to refuse.
@@ -42,7 +42,7 @@ impl Socket for Rogue {
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
             "do" => misbehave(with).await,
-            "limit" => limits::of_connection(conn, with),
+            "limit" => limits::of_connection::<room::Rogue>(conn, with),
             "print" => print(with),
             "say" => conn.send(with),
             "id" => conn.send(conn.id()),
@@ -70,14 +70,6 @@ impl Socket for Rogue {
             Some(how) => misbehave(how).await,
             None => Ok(()),
         }
-    }
-}
-
-/// "ping pong" answers the one with the other; nothing takes that away.
-pub(crate) fn automatic(with: &str) -> Result {
-    match with.split_once(' ') {
-        Some((request, response)) => tidegate::set_auto_response(request, response),
-        None => tidegate::clear_auto_response(),
     }
 }
 
