@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 /// Delivers the event, now or later.
 pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
-    // Nobody is there any more: what is sent or published to it now is refused, not queued.
+    // The client has left: messages and publications to it are refused from now on, not queued.
     closing.conn.outbox().abandon();
     if closing.conn.room().is_some() || server.closings.is_empty() {
         let Err(fault) = closing.attempt(&server).await else { return };

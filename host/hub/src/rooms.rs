@@ -433,7 +433,7 @@ impl Rooms {
     /// Commits what was done, then says to everybody what became of it.
     async fn settle(&self, turn: &mut Turn<'_>) {
         if turn.transaction.commit().await.is_err() {
-            // What the instance remembers did not happen.
+            // The instance remembers changes that did not happen, so it is dropped.
             *turn.instance = None;
         }
         let mut failures = Vec::new();

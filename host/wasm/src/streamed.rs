@@ -19,7 +19,7 @@ use wasmtime_wasi_http::WasiBody;
 pub(crate) type Answer<E> = Result<http::Response<WasiBody>, E>;
 
 /// Ready when the guest has given the head of its answer; until then the guest runs in the caller's own task, and is
-/// given up with it. Dropping the answer's body tells the guest that nobody reads on.
+/// given up with it. Dropping the answer's body makes the guest's next write fail.
 pub(crate) async fn begin<E: Debug>(
     pool: &Pool,
     hub: &Arc<Hub>,
