@@ -81,17 +81,19 @@ impl Body {
 /// ```
 pub struct Reply {
     outgoing: world::Outgoing,
+    /// As it was set.
+    status: Option<u16>,
     head: Response,
 }
 
 impl Reply {
     pub(crate) fn new(outgoing: world::Outgoing) -> Reply {
-        Reply { outgoing, head: Response::new(200) }
+        Reply { outgoing, status: None, head: Response::new(200) }
     }
 
-    /// Sets the status, 200 to 599; it is 200 otherwise.
+    /// Sets the status, 200 to 599. Without it, it is 200, or that of the whole answer that is [sent](Reply::send).
     pub fn status(mut self, status: u16) -> Reply {
-        self.head = self.head.with_status(status);
+        self.status = Some(status);
         self
     }
 
@@ -103,7 +105,7 @@ impl Reply {
 
     /// Sends the head; the body is to be written. It ends when the handler does.
     pub fn start(self) -> Result<Writer> {
-        self.outgoing.start(&self.head)?;
+        self.outgoing.start(&self.head.with_status(self.status.unwrap_or(200)))?;
         Ok(Writer { outgoing: self.outgoing })
     }
 
@@ -113,10 +115,19 @@ impl Reply {
         Ok(Events { writer: stream.header("x-accel-buffering", "no").start()? })
     }
 
-    /// Sends a whole answer: its status, its headers behind those that were added here, its body.
+    /// Sends a whole answer: its status, unless another one was [set](Reply::status), its headers after those that were added here, its body.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// let closed = async |_, reply: Reply| reply.status(403).send("the harbour is closed").await;
+    /// let mut server = testing::serve(App::new().stream("/", closed));
+    /// assert_eq!((server.get("/").status(), server.get("/").text()), (403, "the harbour is closed"));
+    /// ```
     pub async fn send(self, answer: impl IntoResponse) -> Result {
         let Response { status, headers, body } = answer.into_response()?;
-        let head = headers.iter().fold(self.head.with_status(status), |head, (name, value)| head.header(name, value));
+        let head =
+            headers.iter().fold(self.head.with_status(self.status.unwrap_or(status)), |head, (name, value)| head.header(name, value));
         self.outgoing.start(&head)?;
         self.outgoing.write(&body).await
     }

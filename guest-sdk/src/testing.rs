@@ -1,9 +1,9 @@
 //! An app under test, natively: the host's own routes, rules, guards, connections, topics and
 //! limits, without network, wasm and waiting.
 //!
-//! A client gets what it would get of the host: an answer that breaks the contract is a 500 (here it
-//! says why), and a panic ends its event as a trap does: with a 500, or for a connection 1011, and
-//! everybody else goes on. What is the host's configuration is not here: origins, files, time-outs.
+//! A client gets what it would get of the host. An answer that breaks the contract fails the test with the text that the
+//! operator of the host would read. A panic ends its event as a trap does: with a 500, or for a connection 1011, and all
+//! others go on. What is the host's configuration is not here: origins, files, time-outs.
 //!
 //! ```
 //! use tidegate::{prelude::*, testing::{self, Connect}};

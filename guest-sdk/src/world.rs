@@ -15,7 +15,7 @@ pub(crate) use guest::{
 };
 #[cfg(not(target_family = "wasm"))]
 pub(crate) use native::{
-    Form, Handle, Incoming, Outgoing, Recording, STATUSES, Wait, call, enter, find, idle, ids, inward, now, outward, pass, publish,
-    rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
-    room_set_alarm, set_auto_response, set_caller, set_now, wait,
+    Form, Handle, Incoming, Outgoing, Recording, Wait, call, enter, find, idle, ids, inward, now, outward, pass, publish, rollback,
+    room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put, room_set_alarm,
+    set_auto_response, set_caller, set_now, wait,
 };

@@ -1,32 +1,128 @@
-//! What clients get of an app's answers under `tidegate::testing`: as the host writes them, or a 500 where it would not.
+//! What clients get of an app's answers under `tidegate::testing`: as the host writes them. What the host would not write fails the test.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidegate::{
     prelude::*,
     testing::{self, Connect},
 };
 
+/// The text with which the test fails.
+fn failure(act: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(act)).expect_err("the app breaks the contract");
+    *panic.downcast::<String>().expect("a text")
+}
+
+/// A page whose loader and actions break the contract, one each.
+struct Sloppy;
+
+impl Page for Sloppy {
+    const LOADERS: &[Loader] = &[Loader::new("long")];
+    const ACTIONS: &[&str] = &["scheme", "skip", "deny", "stale", "long"];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        sink.send(&"x".repeat(2 << 20)).await
+    }
+
+    async fn act(&self, action: &str, _: &Request, _: &mut Form) -> Result<Done> {
+        match action {
+            "scheme" => Ok(Done::redirect("javascript:alert(1)")),
+            "skip" => Ok(Done::redirect("\\\\evil")),
+            "deny" => Ok(Done::deny(200, "no")),
+            "stale" => Ok(Done::success(&1)?.stale("water")),
+            _ => Done::success(&"x".repeat(2 << 20)),
+        }
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html("x"))
+    }
+}
+
 #[test]
-fn an_answer_that_no_client_may_get_is_the_apps_fault() {
+fn an_answer_that_no_client_may_get_fails_the_test_with_the_hosts_text() {
+    struct Verbose;
+    impl Room for Verbose {
+        async fn wake(_: &Cx) -> Result<Verbose> {
+            Ok(Verbose)
+        }
+        async fn call(&mut self, _: &Cx, _: Vec<u8>) -> Result<Vec<u8>> {
+            Ok(vec![0; 2 << 20])
+        }
+    }
     let app = App::new()
         .get("/status/{code}", async |req: Request| Ok::<_, Error>(Response::new(req.param("code")?)))
         .get("/name", async |_| Response::text("x").header("not a name", "x"))
         .get("/value", async |_| Response::text("x").header("x", "two\nlines"))
+        .get("/many", async |_| (0..1001).fold(Response::text("x"), |answer, _| answer.header("x", "x")))
         .guard("/guarded", async |_| Pass::new().header("", "x"))
         .get("/guarded", async |_| "x")
+        .guard("/context", async |_| Pass::new().context("x", "x".repeat(300_000)))
+        .get("/context", async |_| "x")
         .feed("/feed", |_| Feed::follow("").first("x"))
         .feed("/feed/first", |_| Feed::follow("x").first_event("two\nlines", "x"))
-        .stream("/stream", async |_, reply: Reply| reply.status(99).start().map(drop))
+        .feed("/feed/long", |_| Feed::follow("x").first("x".repeat(2 << 20)))
+        .get("/call", async |_| tidegate::room::<Verbose>("x").call("").map(drop))
+        .room::<Verbose>("/rooms/{name}")
+        .page("/page", Sloppy)
         .socket("/socket", Choosy);
     let mut server = testing::serve(app);
-    let paths = ["/status/101", "/status/600", "/name", "/value", "/guarded", "/feed", "/feed/first"];
-    for path in paths {
-        let reply = server.get(path);
-        assert!(reply.status() == 500 && reply.text().contains("contract"), "{path}: {reply:?}");
+    let cases = [
+        ("/call", "2097152 bytes to a call: at most 1048576"),
+        ("/page", "a value of 2097154 bytes: at most 1048576"),
+        ("/status/101", "101 is no status of an answer: 200 to 599"),
+        ("/status/600", "600 is no status of an answer: 200 to 599"),
+        ("/name", "\"not a name\" is no header name"),
+        ("/value", "the value of the header \"x\" has a byte that no header may have"),
+        ("/many", "1002 headers of 2039 bytes: at most 1000 of 262144 bytes"),
+        ("/guarded", "\"\" is no header name"),
+        ("/context", "a guard's context of 300001 bytes: at most 262144"),
+        ("/feed", "the topics of a feed: of a form that the protocol does not allow"),
+        ("/feed/first", "the name of a feed's first event has a line break"),
+        ("/feed/long", "the first events of a feed have 2097152 bytes: at most 1048576"),
+    ];
+    for (path, text) in cases {
+        assert_eq!(failure(|| _ = server.get(path)), format!("the app broke the contract: {text}"), "{path}");
     }
-    assert_eq!(server.get("/stream").status(), 500);
-    for ask in ["protocol=milk", "close=1000", "close=5000", "tag=", "header=a%20b"] {
-        let refused = server.try_connect(Connect::to(&format!("/socket?{ask}")).protocol("tea")).unwrap_err();
-        assert!(refused.status() == 500 && refused.text().contains("contract"), "{ask}: {refused:?}");
+    let cases = [
+        ("scheme", "\"javascript:alert(1)\" is no path and no http or https URL, so no client is sent there"),
+        ("skip", "\"\\\\\\\\evil\" is no path and no http or https URL, so no client is sent there"),
+        ("deny", "200 is no status of a denial: 400 to 499"),
+        ("stale", "the page has no loader \"water\" that could be stale"),
+        ("long", "a value of 2097154 bytes: at most 1048576"),
+    ];
+    for (action, text) in cases {
+        assert_eq!(failure(|| _ = server.submit("/page", action, &[])), format!("the app broke the contract: {text}"), "{action}");
+    }
+    let cases = [
+        ("protocol=milk", "the subprotocol \"milk\" was not offered; offered: [\"tea\"]"),
+        ("close=1000", "accept-then-close with code 1000 and 7 bytes: 3000 to 4999, at most 123 bytes"),
+        ("close=5000", "accept-then-close with code 5000 and 7 bytes: 3000 to 4999, at most 123 bytes"),
+        ("tag=", "the attachment or the tags of the accepted connection: of a form that the protocol does not allow"),
+        ("header=a%20b", "\"a b\" is no header name"),
+    ];
+    for (ask, text) in cases {
+        let connect = Connect::to(&format!("/socket?{ask}")).protocol("tea");
+        assert_eq!(failure(|| _ = server.try_connect(connect)), format!("the app broke the contract: {text}"), "{ask}");
+    }
+}
+
+#[test]
+fn the_status_that_a_reply_was_given_is_the_one_that_is_sent() {
+    let app = App::new()
+        .stream("/set", async |_, reply: Reply| reply.status(403).send("no").await)
+        .stream("/own", async |_, reply: Reply| reply.send((201, "made")).await)
+        .stream("/both", async |_, reply: Reply| reply.status(403).send((201, "made")).await)
+        .stream("/nothing", async |_, reply: Reply| reply.status(404).send(()).await)
+        .stream("/pieces", async |_, reply: Reply| reply.status(202).start()?.write("x").await)
+        .stream("/failed", async |_, reply: Reply| {
+            let _reply = reply.status(202);
+            Err::<(), _>(Error::status(409, "no"))
+        })
+        .stream("/wrong", async |_, reply: Reply| reply.status(99).start().map(drop));
+    let mut server = testing::serve(app);
+    let cases = [("/set", 403), ("/own", 201), ("/both", 403), ("/nothing", 404), ("/pieces", 202), ("/failed", 409), ("/wrong", 500)];
+    for (path, status) in cases {
+        assert_eq!(server.get(path).status(), status, "{path}");
     }
 }
 

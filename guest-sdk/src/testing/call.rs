@@ -1,16 +1,15 @@
 //! One request, led through the order of handling as the host has it: guards, then the route.
 
-use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener, stage::Membership};
+use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener, reply::within_contract, stage::Membership};
 use crate::{
-    Accept, Conn, Request, Upgrade,
+    Conn, Request, Upgrade,
     request::Head,
     stream::Body,
     world::{Handle, Incoming, Outgoing},
 };
 use std::sync::Arc;
 use tidegate_hub::{
-    AMBIGUOUS, Close, Found, Positions, RoomId, Target,
-    connections::check_close,
+    AMBIGUOUS, First, Found, Positions, RoomId, Target, contract,
     manifest::AskedFor,
     path::{BadPath, Path},
 };
@@ -116,13 +115,11 @@ impl Server {
             match self.stage.event(|app| app.check(index, request)) {
                 None => return (added, Err(Reply::trap())),
                 Some(Err(refusal)) => return (added, Err(Reply::of_app(refusal))),
-                Some(Ok(pass)) => match Reply::check_headers(&pass.headers) {
-                    Ok(()) => {
-                        added.extend(pass.headers);
-                        head.context.extend(pass.context);
-                    }
-                    Err(broken) => return (added, Err(broken)),
-                },
+                Some(Ok(pass)) => {
+                    within_contract(contract::check_context(&pass.context));
+                    added.extend(pass.headers);
+                    head.context.extend(pass.context);
+                }
             }
         }
         (added, Ok(()))
@@ -181,10 +178,11 @@ impl Server {
             Some(room) => self.stage.room_event(room, Membership::Stays, |live, cx, _| live.upgrade(cx, upgrade)),
         };
         let accept = decided.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let close = check(&accept, &call.connect.protocols)?;
+        let close = accept.close.clone().map(|(code, reason)| within_contract(contract::check_final_close(code, reason)));
+        within_contract(contract::check_protocol(accept.protocol.as_deref(), &call.connect.protocols));
         let reply = Reply::of_upgrade(&accept);
-        let client = Client::open(&self.stage.hub, head.route, room.clone(), accept, reply.clone())
-            .map_err(|error| Reply::broken(&format!("the attachment or the tags of the accepted connection: {error}")))?;
+        let client = Client::open(&self.stage.hub, head.route, room.clone(), accept, reply.clone());
+        let client = within_contract(client.map_err(contract::bad_accept));
         self.clients.push(client);
         let conn = ConnRef(self.clients.len() - 1);
         match close {
@@ -221,13 +219,11 @@ impl Server {
             }),
         };
         let feed = admitted.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let mut names = feed.first.iter().filter_map(|(_, name)| name.as_deref());
-        if names.any(|name| name.contains(['\r', '\n', '\0'])) {
-            return Err(Reply::broken("the name of a feed's first event has a line break"));
-        }
-        let broken = |error| Reply::broken(&format!("the topics of a feed: {error}"));
-        let opened = slot.and_then(|slot| slot.take()).transpose().map_err(broken)?;
-        let listener = Listener::open(&self.stage.hub, feed, since.as_ref(), opened).map_err(broken)?;
+        let first: Vec<First> = feed.first.iter().map(|(data, event)| First { data: data.clone(), event: event.clone() }).collect();
+        within_contract(contract::check_first_events(&first, self.stage.hub.limits().outbox_bytes_max));
+        let opened = within_contract(slot.and_then(|slot| slot.take()).transpose().map_err(contract::bad_topics));
+        let listener = Listener::open(&self.stage.hub, feed, since.as_ref(), opened);
+        let listener = within_contract(listener.map_err(contract::bad_topics));
         self.listeners.push(listener);
         Ok(Answer { reply: Reply::of_feed(), opened: Opened::Feed(FeedRef(self.listeners.len() - 1)) })
     }
@@ -237,23 +233,5 @@ impl Answer {
     fn with_headers(mut self, headers: Headers) -> Answer {
         self.reply = self.reply.with_headers(headers);
         self
-    }
-}
-
-/// What an app accepts, against the contract; the close, if it accepts to close at once.
-fn check(accept: &Accept, offered: &[String]) -> Result<Option<Close>, Reply> {
-    if let Some((code, reason)) = &accept.close {
-        return match check_close(*code, reason) {
-            Ok(()) if *code >= 3000 => Ok(Some(Close::new(*code, reason))),
-            _ => Err(Reply::broken(&format!(
-                "accept-then-close with code {code} and {} bytes: 3000 to 4999, at most 123 bytes",
-                reason.len()
-            ))),
-        };
-    }
-    Reply::check_headers(&accept.headers)?;
-    match accept.protocol.as_ref().filter(|protocol| !offered.contains(protocol)) {
-        Some(protocol) => Err(Reply::broken(&format!("the subprotocol {protocol:?} was not offered; offered: {offered:?}"))),
-        None => Ok(None),
     }
 }

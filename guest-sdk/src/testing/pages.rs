@@ -1,6 +1,6 @@
 //! Pages under test: rendered with what their loaders bring, loaders by themselves, and forms.
 
-use super::{Connect, Reply, Server, call::Call, server::PIECES_MAX};
+use super::{Connect, Reply, Server, call::Call, reply::within_contract, server::PIECES_MAX};
 use crate::{
     Field, Request, Response,
     form::{Denied, Done},
@@ -13,7 +13,13 @@ use crate::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{collections::VecDeque, time::Duration};
-use tidegate_hub::{AMBIGUOUS, Found, Page, manifest::AskedFor, path::Path, pattern::Pattern};
+use tidegate_hub::{
+    AMBIGUOUS, Found, Page, contract,
+    manifest::AskedFor,
+    page::{Denial, Outcome},
+    path::Path,
+    pattern::Pattern,
+};
 
 /// Bytes of a piece of an upload: few, so that a test's file has several.
 const PIECE_BYTES: usize = 64;
@@ -202,7 +208,10 @@ impl Server {
         while load.values.len() < values_max {
             match self.step(&mut run) {
                 None => return load.trapped(),
-                Some(Progress::Value(json)) => load.values.push(json),
+                Some(Progress::Value(json)) => {
+                    self.check_value(&json);
+                    load.values.push(json);
+                }
                 Some(Progress::Later(wait)) => {
                     load.took += wait;
                     world::pass(wait);
@@ -223,6 +232,10 @@ impl Server {
         self.stage.event(|_| run.next())
     }
 
+    fn check_value(&self, json: &str) {
+        within_contract(contract::check_value(json, self.stage.hub.limits().message_bytes_max));
+    }
+
     fn act(&mut self, head: Head, action: &str, form: Form, is_json: bool) -> Result<Reply, Reply> {
         let (index, page) = self.page_of(&head);
         if !page.actions.iter().any(|own| own == action) {
@@ -233,12 +246,15 @@ impl Server {
         let mut run = begun.ok_or_else(Reply::trap)?;
         let done = loop {
             match self.step(&mut run).ok_or_else(Reply::trap)? {
-                Progress::Value(_) => {}
+                Progress::Value(json) => self.check_value(&json),
                 Progress::Later(wait) => world::pass(wait),
                 Progress::Ended(done) => break done,
             }
         };
         let done = done.map_err(|error| run.told(error));
+        if let Ok(done) = &done {
+            within_contract(contract::check_outcome(&outcome(done), &page, self.stage.hub.limits().message_bytes_max));
+        }
         if is_json {
             return Ok(envelope(done));
         }
@@ -259,6 +275,15 @@ impl Load {
     fn trapped(mut self) -> Load {
         self.ended = Some((500, "internal error".to_owned()));
         self
+    }
+}
+
+/// The outcome as the host gets it; the checks need nothing of a denial but its status.
+fn outcome(done: &Done) -> Outcome {
+    match done.clone() {
+        Done::Success(value, stale) => Outcome::Success { value, stale },
+        Done::Redirect(status, location) => Outcome::Redirect { status, location },
+        Done::Deny(Denied { status, .. }) => Outcome::Deny(Denial { status, ..Denial::default() }),
     }
 }
 

@@ -1,13 +1,11 @@
 //! An answer as its client gets it: what the app gave, and what the host makes of that.
 
 use super::Heard;
-use crate::{
-    Accept, Response,
-    world::{Recording, STATUSES},
-};
-use http::{HeaderName, HeaderValue};
+use crate::{Accept, Response, world::Recording};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
 use std::fmt;
+use tidegate_hub::{Fault, contract};
 
 /// An answer.
 ///
@@ -74,18 +72,18 @@ impl fmt::Debug for Reply {
     }
 }
 
+/// Returns a value that the host would take from the app. Otherwise the host would answer with a fault, and the test fails with its text.
+pub(super) fn within_contract<T>(checked: Result<T, Fault>) -> T {
+    checked.unwrap_or_else(|fault| panic!("{fault}"))
+}
+
 /// What the host makes of it.
 impl Reply {
-    /// An app's whole answer: without the headers that are the host's, or a 500 if it breaks the contract.
+    /// An app's whole answer, without the headers that are the host's.
     pub(super) fn of_app(response: Response) -> Reply {
-        if !STATUSES.contains(&response.status) {
-            return Reply::broken(&format!("{} is no status of an answer: 200 to 599", response.status));
-        }
         let Response { status, headers, body } = response;
-        match Reply::check_headers(&headers) {
-            Ok(()) => Reply::new(Response { status, headers: Vec::new(), body }).with_headers(headers),
-            Err(broken) => broken,
-        }
+        within_contract(contract::check_status(status));
+        Reply::new(Response { status, headers: Vec::new(), body }).with_headers(headers)
     }
 
     /// A streamed answer: headers that no answer may have never left the app.
@@ -121,22 +119,13 @@ impl Reply {
         Reply::of_host(500, "internal error")
     }
 
-    /// For an app that broke the contract. The host tells the operator how, and this client, which is a test.
-    pub(super) fn broken(how: &str) -> Reply {
-        Reply::of_host(500, &format!("the app broke the contract: {how}"))
-    }
-
-    /// Whether these can be headers of an answer.
-    pub(super) fn check_headers(headers: &[(String, Vec<u8>)]) -> Result<(), Reply> {
-        match headers.iter().find(|(name, value)| !is_header(name, value)) {
-            Some((name, _)) => Err(Reply::broken(&format!("{name:?} is no header name, or its value has a byte that no header may have"))),
-            None => Ok(()),
-        }
-    }
-
-    /// With these headers, but for those that are the host's.
+    /// With these headers of the app, but for those that are the host's.
     pub(super) fn with_headers(mut self, headers: Vec<(String, Vec<u8>)>) -> Reply {
-        self.response.headers.extend(headers.into_iter().filter(|(name, _)| !is_hosts(name)));
+        let mut kept = HeaderMap::new();
+        let given = headers.into_iter().map(|(name, value)| (name, value.into()));
+        within_contract(contract::append_headers(&mut kept, given.collect()));
+        let kept = kept.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+        self.response.headers.extend(kept);
         self
     }
 
@@ -158,10 +147,4 @@ impl Reply {
 
 fn is_header(name: &str, value: &[u8]) -> bool {
     HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_bytes(value).is_ok()
-}
-
-/// Framing and hop-by-hop headers (RFC 9110 section 7.6.1), and those of the WebSocket handshake.
-fn is_hosts(name: &str) -> bool {
-    let names = ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
-    names.contains(&name) || name.starts_with("sec-websocket-")
 }

@@ -295,6 +295,7 @@ impl Server {
 
     /// Brings every outbox to its client, and every close to the app, until nothing moves.
     pub(super) fn settle(&mut self) {
+        self.stage.check_calls();
         self.listeners.iter_mut().for_each(Listener::drain);
         loop {
             let closing = self.clients.iter_mut().enumerate().find_map(|(at, client)| Some((at, client.drain()?)));

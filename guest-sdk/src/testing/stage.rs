@@ -1,5 +1,6 @@
 //! The app under test on its own: runs its events, and those of its rooms over a storage in memory, by a clock that the test moves.
 
+use super::reply::within_contract;
 use crate::{
     App, CallError, Cx, Message,
     room::Live,
@@ -16,8 +17,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{
-    Alarm, Conn, Engine as _, EngineError, Hub, Limits, Now, RoomId, Scope, TopicPolicy, Transaction, auto_response::Automatic,
-    limits::ALARM_RETRY, testing::Memory,
+    Alarm, Conn, Engine as _, EngineError, Fault, Hub, Limits, Now, RoomId, Scope, TopicPolicy, Transaction, auto_response::Automatic,
+    contract, limits::ALARM_RETRY, testing::Memory,
 };
 
 /// An app, its hub and its rooms. Handlers reach it again when they call rooms, so nothing of it is borrowed while one runs.
@@ -27,6 +28,8 @@ pub(super) struct Stage {
     pub(super) rooms: RefCell<Rooms>,
     /// Rooms whose events run: each waits for the next one's answer.
     running: RefCell<Vec<RoomId>>,
+    /// How a room broke the contract in an event that another handler waits for: the test fails when that handler has ended.
+    broken: RefCell<Option<Fault>>,
     me: Weak<Stage>,
 }
 
@@ -69,8 +72,8 @@ pub(super) enum Membership {
 impl Stage {
     pub(super) fn new(app: App) -> Rc<Stage> {
         let hub = Hub::new(Limits::default(), TopicPolicy::default(), 1);
-        let (rooms, running) = Default::default();
-        Rc::new_cyclic(|me| Stage { app: RefCell::new(Rc::new(app)), hub, rooms, running, me: me.clone() })
+        let (rooms, running, broken) = Default::default();
+        Rc::new_cyclic(|me| Stage { app: RefCell::new(Rc::new(app)), hub, rooms, running, broken, me: me.clone() })
     }
 
     pub(super) fn app(&self) -> Rc<App> {
@@ -111,13 +114,22 @@ impl Stage {
         }
         let answer = self.try_room_event(&room, Membership::Stays, |live, cx, _| {
             let answer = live.call(cx, payload.to_vec());
-            assert!(answer.as_ref().map_or(0, Vec::len) <= max, "an answer to a call has at most {max} bytes");
+            if let Err(fault) = contract::check_call_answer(answer.as_ref().map_or(0, Vec::len), max) {
+                let text = fault.to_string();
+                *self.broken.borrow_mut() = Some(fault);
+                panic!("{text}");
+            }
             answer
         });
         match answer {
             Ok(answer) => answer.map_err(|(status, text)| CallError::Refused(status, text)),
             Err(_) => Err(CallError::Failed),
         }
+    }
+
+    /// Fails the test if a room that was called broke the contract.
+    pub(super) fn check_calls(&self) {
+        within_contract(self.broken.take().map_or(Ok(()), Err));
     }
 
     /// Runs one event of a room as the host does: it happens as a whole, or not at all. None if it panicked, or did not become

@@ -24,7 +24,7 @@ use std::{
 use tidegate_hub as hub;
 
 /// What an answer's status may be.
-pub(crate) const STATUSES: RangeInclusive<u16> = 200..=599;
+const STATUSES: RangeInclusive<u16> = 200..=599;
 
 thread_local! {
     /// What the handler that runs on this thread acts for.

@@ -2,7 +2,7 @@
 
 use crate::sockets::Seat;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::SizeHint;
 use std::{
     hash::{BuildHasher, RandomState},
@@ -14,10 +14,7 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tidegate_hub::{
-    self as hub, Conn, Fault, Frame, Header,
-    limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX},
-};
+use tidegate_hub::{self as hub, Conn, Fault, Frame, contract};
 use tracing::field::display;
 
 /// The body of an answer.
@@ -93,22 +90,22 @@ pub(crate) const NO_SEAT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-
 
 /// What an app answered whole.
 pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
-    let status = check_status(response.status)?;
+    let status = contract::check_status(response.status)?;
     let body = (!response.body.is_empty()).then_some(response.body);
     let mut answer = Response::new(Body::Whole(body));
     *answer.status_mut() = status;
-    append(answer.headers_mut(), response.headers)?;
+    contract::append_headers(answer.headers_mut(), response.headers)?;
     Ok(answer)
 }
 
 /// What an app answers in pieces.
 pub(crate) fn from_stream(streamed: hub::Streamed) -> Result<Answer, Fault> {
     let mut answer = Response::new(Body::Stream(streamed.body));
-    *answer.status_mut() = check_status(streamed.status)?;
+    *answer.status_mut() = contract::check_status(streamed.status)?;
     *answer.headers_mut() = streamed.headers;
     // A length that the app promised stays: hyper holds it to it.
     let length = answer.headers_mut().remove(header::CONTENT_LENGTH);
-    let connection: Vec<HeaderName> = answer.headers().keys().filter(|name| is_hosts(name)).cloned().collect();
+    let connection: Vec<HeaderName> = answer.headers().keys().filter(|name| contract::is_hosts_header(name)).cloned().collect();
     connection.iter().for_each(|name| _ = answer.headers_mut().remove(name));
     length.map(|length| answer.headers_mut().insert(header::CONTENT_LENGTH, length));
     Ok(answer)
@@ -117,38 +114,6 @@ pub(crate) fn from_stream(streamed: hub::Streamed) -> Result<Answer, Fault> {
 /// Answer to a request for which there is not enough memory.
 pub(crate) fn out_of_memory() -> Answer {
     later("the server is short of memory, try again shortly", 1)
-}
-
-/// Adds an app's headers, without those that are the host's.
-pub(crate) fn append(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(), Fault> {
-    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if headers.len() + given.len() > ANSWER_HEADERS_MAX || bytes > ANSWER_HEADERS_BYTES_MAX {
-        let told = format!("{} headers of {bytes} bytes: at most {ANSWER_HEADERS_MAX} of {ANSWER_HEADERS_BYTES_MAX} bytes", given.len());
-        return Err(Fault::Answer(told));
-    }
-    for (name, value) in given {
-        let bad = |_| Fault::Answer(format!("{name:?} is no header name"));
-        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(bad)?;
-        let bad = |_| Fault::Answer(format!("the value of the header {name:?} has a byte that no header may have"));
-        let value = HeaderValue::from_maybe_shared(value).map_err(bad)?;
-        if !is_hosts(&parsed) {
-            headers.append(parsed, value);
-        }
-    }
-    Ok(())
-}
-
-/// Framing and hop-by-hop headers (RFC 9110 section 7.6.1), and those of the WebSocket handshake.
-fn is_hosts(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection" | "content-length" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
-    ) || name.as_str().starts_with("sec-websocket-")
-}
-
-fn check_status(status: u16) -> Result<StatusCode, Fault> {
-    let valid = StatusCode::from_u16(status).ok().filter(|_| (200..=599).contains(&status));
-    valid.ok_or_else(|| Fault::Answer(format!("{status} is no status of an answer: 200 to 599")))
 }
 
 /// What the log calls requests and connections that come and go; it has them from the level `debug` on.
@@ -201,40 +166,6 @@ pub(crate) fn log_fault(fault: &Fault, Place { request, route, conn }: Place<'_>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn headers_that_are_the_hosts_are_left_out_and_bad_ones_are_the_apps_fault() {
-        let mut headers = HeaderMap::new();
-        let given =
-            ["Connection", "content-length", "Transfer-Encoding", "upgrade", "Sec-WebSocket-Accept", "x-kept", "set-cookie", "set-cookie"];
-        append(&mut headers, given.map(|name| (name.to_owned(), Bytes::from_static(b"1"))).to_vec()).unwrap();
-        let kept: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(kept, ["x-kept", "set-cookie", "set-cookie"]);
-        for (name, value) in [("a b", "x"), ("", "x"), ("x", "a\nb"), ("x", "a\0")] {
-            assert!(append(&mut headers, vec![(name.to_owned(), Bytes::from(value))]).is_err(), "{name:?} {value:?}");
-        }
-    }
-
-    #[test]
-    fn headers_are_bounded_in_number_and_in_bytes() {
-        let header = |length: usize| ("x-a".to_owned(), Bytes::from(vec![b'a'; length]));
-        for (given, valid) in [
-            (vec![header(1); ANSWER_HEADERS_MAX], true),
-            (vec![header(1); ANSWER_HEADERS_MAX + 1], false),
-            (vec![header(1); 100_000], false),
-            (vec![header(ANSWER_HEADERS_BYTES_MAX - 3)], true),
-            (vec![header(ANSWER_HEADERS_BYTES_MAX)], false),
-        ] {
-            assert_eq!(append(&mut HeaderMap::new(), given).is_ok(), valid);
-        }
-    }
-
-    #[test]
-    fn an_app_can_answer_with_200_to_599_only() {
-        for (status, valid) in [(200, true), (599, true), (101, false), (199, false), (600, false), (0, false), (9999, false)] {
-            assert_eq!(check_status(status).is_ok(), valid, "{status}");
-        }
-    }
 
     #[test]
     fn a_client_learns_nothing_of_a_fault_but_its_id() {

@@ -34,7 +34,7 @@ use std::{
 use tidegate_hub::{
     self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict,
     app::Stream,
-    limits::GUARD_CONTEXT_BYTES_MAX,
+    contract,
     manifest::AskedFor,
     path::{BadPath, Path},
 };
@@ -332,7 +332,7 @@ impl Exchange {
     }
 
     fn with_headers(&self, mut answer: Answer, added: Vec<Header>, place: Place<'_>) -> Answer {
-        match answer::append(answer.headers_mut(), added) {
+        match contract::append_headers(answer.headers_mut(), added) {
             Ok(()) => answer,
             Err(fault) => self.answer_fault(&fault, place),
         }
@@ -361,10 +361,7 @@ impl Exchange {
             match version.app.check(index, head).await? {
                 Verdict::Answer(response) => return answer::from_app(response).map(Some),
                 Verdict::Pass(Passed { headers, context }) => {
-                    let bytes: usize = context.iter().map(|(name, value)| name.len() + value.len()).sum();
-                    if bytes > GUARD_CONTEXT_BYTES_MAX {
-                        return Err(Fault::Answer(format!("a guard's context of {bytes} bytes: at most {GUARD_CONTEXT_BYTES_MAX}")));
-                    }
+                    contract::check_context(&context)?;
                     added.extend(headers);
                     head.context.extend(context);
                 }
@@ -540,13 +537,7 @@ impl Exchange {
             Ok(feed) => feed,
             Err(response) => return answer::from_app(response),
         };
-        if feed.first.iter().any(|first| first.event.as_deref().unwrap_or_default().contains(['\r', '\n', '\0'])) {
-            return Err(Fault::Answer("the name of a feed's first event has a line break".into()));
-        }
-        let bytes: usize = feed.first.iter().map(|first| first.data.len()).sum();
-        if bytes > hub.limits().outbox_bytes_max {
-            return Err(Fault::Answer(format!("the first events of a feed have {bytes} bytes: at most {}", hub.limits().outbox_bytes_max)));
-        }
+        contract::check_first_events(&feed.first, hub.limits().outbox_bytes_max)?;
         let since = last.map(Positions::parse);
         let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics, since.as_ref()));
         let body = match opened {
@@ -555,7 +546,7 @@ impl Exchange {
                 hub.counters().refused_feeds.add(1);
                 return Ok(answer::retry_later("too many feeds, try again later"));
             }
-            Err(error) => return Err(Fault::Answer(format!("the topics of a feed: {error}"))),
+            Err(error) => return Err(contract::bad_topics(error)),
         };
         let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Held(Box::pin(body)) };
         let mut answer = http::Response::new(body);

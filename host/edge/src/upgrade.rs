@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
-use tidegate_hub::{Accept, Close, Decision, Fault, LimitError, Opened, Request, connections::check_close};
+use tidegate_hub::{Accept, Decision, Fault, LimitError, Opened, Request, contract};
 
 /// Goes on with a socket as a WebSocket. Of what type the socket is, is known where the connection began.
 pub(crate) type GoOn = fn(Arc<Server>, Lifeline, Opened, Option<Box<First>>, OnUpgrade);
@@ -46,10 +46,10 @@ pub(crate) async fn upgrade(
     let (mut accept, close) = match decision {
         Decision::Reject(response) => return answer::from_app(response),
         Decision::Accept(accept) => (accept, None),
-        Decision::AcceptThenClose(code, reason) => (Accept::default(), Some(check_final(code, reason)?)),
+        Decision::AcceptThenClose(code, reason) => (Accept::default(), Some(contract::check_final_close(code, reason)?)),
     };
     let mut switching = switching(&handshake, &accept)?;
-    answer::append(switching.headers_mut(), accept.headers.clone())?;
+    contract::append_headers(switching.headers_mut(), accept.headers.clone())?;
     accept.route = version.table.route(request.route).cloned();
     let opened = match server.hub.open(accept) {
         Ok(opened) => opened,
@@ -57,7 +57,7 @@ pub(crate) async fn upgrade(
             server.hub.counters().refused_websockets.add(1);
             return Ok(answer::retry_later("too many connections, try again later"));
         }
-        Err(error) => return Err(Fault::Answer(format!("the attachment or the tags of the accepted connection: {error}"))),
+        Err(error) => return Err(contract::bad_accept(error)),
     };
     // The version may have changed while the app decided.
     let is_gone = opened.route().is_some_and(|route| !server.version().table.has_successor(route));
@@ -72,14 +72,6 @@ pub(crate) async fn upgrade(
     Ok(switching)
 }
 
-/// Codes that are free for apps (RFC 6455 section 7.4.2).
-fn check_final(code: u16, reason: String) -> Result<Close, Fault> {
-    match check_close(code, &reason) {
-        Ok(()) if code >= 3000 => Ok(Close { code, reason }),
-        _ => Err(Fault::Answer(format!("accept-then-close with code {code} and {} bytes: 3000 to 4999, at most 123 bytes", reason.len()))),
-    }
-}
-
 fn switching(handshake: &Handshake, accept: &Accept) -> Result<Answer, Fault> {
     let mut answer = http::Response::new(Body::Whole(None));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -88,10 +80,8 @@ fn switching(handshake: &Handshake, accept: &Accept) -> Result<Answer, Fault> {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     let key = HeaderValue::from_str(&handshake.accept_key).expect("base64");
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    contract::check_protocol(accept.protocol.as_deref(), &handshake.offered)?;
     if let Some(protocol) = &accept.protocol {
-        if !handshake.offered.contains(protocol) {
-            return Err(Fault::Answer(format!("the subprotocol {protocol:?} was not offered; offered: {:?}", handshake.offered)));
-        }
         let protocol = HeaderValue::from_str(protocol).expect("an offered token");
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }

@@ -48,6 +48,7 @@ mod effects;
 pub mod transaction;
 pub mod scope;
 pub mod app;
+pub mod contract;
 mod room;
 pub mod rooms;
 pub mod front;

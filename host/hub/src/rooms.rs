@@ -6,6 +6,7 @@ use crate::{
     auto_response::Automatic,
     budget::{CONSUMER_BYTES_MIN, Consumer, Kind},
     calls::{Called, Callee},
+    contract,
     effects::Slot,
     limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX, ROOMS_FAILING_MAX},
     room::{InboxMax, Posted, Refused, Room},
@@ -642,13 +643,11 @@ impl Rooms {
     /// An answer that is too long is none, before anything happens.
     fn check_answer(&self, answer: RoomAnswer) -> Result<RoomAnswer, Fault> {
         let (weight, limits) = (answer.weight(), self.hub.limits());
-        match &answer {
-            RoomAnswer::Called(_) if weight > limits.call_bytes_max => {
-                Err(Fault::Answer(format!("{weight} bytes to a call: at most {}", limits.call_bytes_max)))
-            }
-            _ if weight > limits.room_event_bytes_max => {
-                Err(Fault::Answer(format!("{weight} bytes in the answer to one event: at most {}", limits.room_event_bytes_max)))
-            }
+        if let RoomAnswer::Called(_) = &answer {
+            contract::check_call_answer(weight, limits.call_bytes_max)?;
+        }
+        match limits.room_event_bytes_max {
+            max if weight > max => Err(Fault::Answer(format!("{weight} bytes in the answer to one event: at most {max}"))),
             _ => Ok(answer),
         }
     }

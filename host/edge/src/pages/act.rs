@@ -16,7 +16,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tidegate_hub::{
-    Attempt, Fault,
+    Attempt, Fault, contract,
     page::{Denial, FormError, Outcome, Problem, Update},
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -152,40 +152,15 @@ impl Run {
 
     /// Against the contract.
     fn check(&self, ended: Result<Outcome, Problem>, bytes_max: usize) -> Result<Result<Outcome, Problem>, Fault> {
-        let status =
-            |status: u16, valid: bool| if valid { Ok(()) } else { Err(Fault::Answer(format!("{status} is no status of this outcome"))) };
+        match &ended {
+            Ok(outcome) => contract::check_outcome(outcome, self.visited.page().1, bytes_max)?,
+            Err(problem) => contract::check_problem(problem)?,
+        }
         Ok(match ended {
-            Ok(Outcome::Success { value, stale }) => {
-                let (_, page) = self.visited.page();
-                if let Some(other) = stale.iter().find(|name| page.loader(name).is_none()) {
-                    return Err(Fault::Answer(format!("the page has no loader {other:?} that could be stale")));
-                }
-                Ok(Outcome::Success { value: json::checked(value, bytes_max)?, stale })
-            }
-            Ok(Outcome::Redirect { status: code, location }) => {
-                status(code, [301, 302, 303, 307, 308].contains(&code))?;
-                if !is_location(&location) {
-                    return Err(Fault::Answer(format!("{location:?} is no path and no http or https URL, so nobody is sent there")));
-                }
-                Ok(Outcome::Redirect { status: code, location })
-            }
-            Ok(Outcome::Deny(denial)) => {
-                status(denial.status, (400..=499).contains(&denial.status))?;
-                Ok(Outcome::Deny(denial))
-            }
-            Err(problem) => {
-                status(problem.status, (400..=599).contains(&problem.status))?;
-                Err(problem)
-            }
+            Ok(Outcome::Success { value, stale }) => Ok(Outcome::Success { value: json::checked(value, bytes_max)?, stale }),
+            ended => ended,
         })
     }
-}
-
-/// Whether a browser that goes there loads a page, by a header or by a script: no other scheme, and nothing that URL parsers skip.
-fn is_location(location: &str) -> bool {
-    let scheme = location.split(['/', '?', '#']).next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
-    let is_page = scheme.is_none_or(|scheme| ["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own)));
-    is_page && !location.is_empty() && location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
 /// Nothing of a redirection is for a client that can't follow it to a page.
@@ -247,28 +222,4 @@ fn events(run: Run) -> Answer {
 
 fn outcome(visited: &Visited, ended: Ended) -> Bytes {
     event_stream::event(None, Some("outcome"), &envelope(visited, ended).to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_is_sent_to_what_is_no_page() {
-        let pages = ["/", "/a?b=c#d", "?tab=1", "#top", "next", "/a:b", "https://example.org/x", "HTTP://example.org", "//example.org"];
-        let others = [
-            "",
-            " /",
-            "javascript:alert(1)",
-            "JavaScript:alert(1)",
-            "java\tscript:alert(1)",
-            "data:text/html,x",
-            "/a\r\nb: c",
-            "/é",
-            "\\\\evil",
-            "x:y/z",
-        ];
-        assert_eq!(pages.map(is_location), [true; 9]);
-        assert_eq!(others.map(is_location), [false; 10]);
-    }
 }

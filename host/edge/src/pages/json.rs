@@ -3,13 +3,11 @@
 use serde::de::IgnoredAny;
 use serde_json::json;
 use std::borrow::Cow;
-use tidegate_hub::{Fault, page::Problem};
+use tidegate_hub::{Fault, contract, page::Problem};
 
 /// A value that an app gave: JSON on one line, if it is JSON of at most so many bytes.
 pub(super) fn checked(text: String, bytes_max: usize) -> Result<String, Fault> {
-    if text.len() > bytes_max {
-        return Err(Fault::Answer(format!("a value of {} bytes: at most {bytes_max}", text.len())));
-    }
+    contract::check_value(&text, bytes_max)?;
     if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
         return Err(Fault::Answer(format!("a value is not JSON: {error}")));
     }

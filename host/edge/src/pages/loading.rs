@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, Loader, LoaderInfo, Request,
+    Fault, Loader, LoaderInfo, Request, contract,
     page::{Problem, Step},
 };
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -157,9 +157,9 @@ fn in_time(deadline: Option<Instant>, asked: impl Future<Output = Result<Outcome
 
 /// Its own error, if it is one that a client can be told.
 fn refused(visited: &Visited, problem: Problem) -> Brought {
-    match problem.status {
-        400..=599 => Brought::Failed(problem),
-        status => failed(visited, &Fault::Answer(format!("{status} is no status of a problem: 400 to 599"))),
+    match contract::check_problem(&problem) {
+        Ok(()) => Brought::Failed(problem),
+        Err(fault) => failed(visited, &fault),
     }
 }
 
