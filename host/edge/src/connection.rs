@@ -66,6 +66,8 @@ pub(crate) struct Connection<Io> {
     /// The socket may have something to read.
     readable: bool,
     ping: Ping,
+    /// Bytes that the client's machine had acknowledged when the connection last seemed idle, if there were more on their way.
+    on_their_way: Option<u64>,
     /// None until the client is waited for.
     pace: Option<Box<Pace>>,
     /// Memory of the messages that have come, and of the one that is coming.
@@ -163,6 +165,7 @@ impl<Io: Socket> Connection<Io> {
             outside: None,
             readable: true,
             ping: Ping::None,
+            on_their_way: None,
             pace: None,
             charge: Charge::new(Kind::Request),
         }
@@ -226,7 +229,7 @@ impl<Io: Socket> Connection<Io> {
                     session.handle_answered_message(now)
                 }
                 Received::Message(message) => session.handle_message(message, now),
-                Received::Ping | Received::Pong if session.handle_control(received == Received::Ping, now) => {}
+                Received::Ping | Received::Pong if session.handle_control(now) => {}
                 Received::Ping | Received::Pong if session.is_closing() => *reading = Reading::Discard,
                 Received::Ping | Received::Pong => {
                     server.hub.counters().control_floods.add(1);
@@ -444,6 +447,15 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
+    /// No message went either way for long. While earlier bytes are on their way to the client and move, the connection is not idle.
+    fn excuse_idleness(&mut self, now: Instant) {
+        let (sent, acknowledged) = (self.wire.sent(), self.wire.acknowledged());
+        if self.on_their_way.map_or(acknowledged < sent, |before| acknowledged > before) {
+            self.session.handle_sent(now);
+        }
+        self.on_their_way = (acknowledged < sent).then_some(acknowledged);
+    }
+
     /// Looks whether the client is waited for. As long as that stays as it is, it is looked at again only when time has passed.
     fn look_at_pace(&mut self, time_passed: bool) {
         let is_open = !self.session.is_closing();
@@ -544,6 +556,9 @@ impl<Io: Socket> Connection<Io> {
         let now = Instant::now();
         if self.session.is_pong_late(now) {
             self.excuse_pong(now);
+        }
+        if self.session.is_idle(now) {
+            self.excuse_idleness(now);
         }
         let late = self.pace.as_mut().and_then(|pace| pace.late.take());
         if let Some(late) = late {

@@ -77,7 +77,8 @@ pub struct Limits {
     pub pong_within: Duration,
     /// Pings and pongs of one WebSocket in a second; beyond it 1008.
     pub control_frames_max: usize,
-    /// Without a message, a part of one or a ping of the client, then 1001; zero for no limit. Pongs do not count.
+    /// Without a byte from the client or on its way to it, then 1001; zero for no limit. A pong is one, so `ping_every` has to be longer, or
+    /// zero.
     pub idle_max: Duration,
     /// A connection's age, then 1001; zero for no limit.
     pub lifetime_max: Duration,

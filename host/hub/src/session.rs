@@ -32,7 +32,7 @@ pub struct Session {
     opening: Opening,
     /// Last time that anything came from the peer.
     heard: Instant,
-    /// Last time that a message went either way.
+    /// Last time that anything came from the peer, or moved towards it.
     busy: Instant,
     opened: Instant,
     ping: Ping,
@@ -160,25 +160,19 @@ impl Session {
 
     /// A message came that needs no call.
     pub fn handle_answered_message(&mut self, now: Instant) {
-        self.heard = now;
-        self.busy = now;
+        self.handle_part(now);
     }
 
-    /// A part of a message came: the peer is alive, and not idle.
+    /// Bytes came: the peer is alive, and not idle.
     pub fn handle_part(&mut self, now: Instant) {
         self.heard = now;
         self.busy = now;
     }
 
     /// A ping or a pong came. Returns false if it is one too many in this second: the owner closes with 1008.
-    ///
-    /// A ping shows that the peer is not idle; a pong does not, since the host asked for it.
     #[must_use]
-    pub fn handle_control(&mut self, is_ping: bool, now: Instant) -> bool {
-        self.heard = now;
-        if is_ping {
-            self.busy = now;
-        }
+    pub fn handle_control(&mut self, now: Instant) -> bool {
+        self.handle_part(now);
         let frames = &mut self.control_frames;
         if now.saturating_duration_since(frames.since) >= CONTROL_FRAMES_PERIOD {
             (frames.since, frames.count) = (now, 0);
@@ -206,7 +200,13 @@ impl Session {
         !self.times.idle_max.is_zero()
     }
 
-    /// A message went out.
+    /// Whether the connection ends at `now` because it is idle. The owner may know that earlier bytes are still on their way to the peer, and
+    /// report it by [`handle_sent`](Session::handle_sent) before it asks [`poll_time`](Session::poll_time).
+    pub fn is_idle(&self, now: Instant) -> bool {
+        matches!(self.phase, Phase::Open) && self.has_idle_limit() && now >= self.busy + self.times.idle_max
+    }
+
+    /// A message went out, or moved on towards the peer.
     pub fn handle_sent(&mut self, now: Instant) {
         self.busy = now;
     }
@@ -510,9 +510,8 @@ mod tests {
     #[test]
     fn a_peer_that_answers_is_pinged_again_later() {
         type Step = fn(&mut Session, Instant);
-        let answers: [(&str, Step); 4] = [
-            ("a pong", |session, now| assert!(session.handle_control(false, now))),
-            ("a ping of its own", |session, now| assert!(session.handle_control(true, now))),
+        let answers: [(&str, Step); 3] = [
+            ("a pong, or a ping of its own", |session, now| assert!(session.handle_control(now))),
             ("a part of a message", |session, now| session.handle_part(now)),
             ("a message", |session, now| session.handle_answered_message(now)),
         ];
@@ -542,7 +541,7 @@ mod tests {
     #[test]
     fn control_frames_have_a_rate() {
         let (mut session, start) = opened(Limits { control_frames_max: 3, ..Limits::default() });
-        let mut admitted = |at: Duration| [true, false, true, false].map(|is_ping| session.handle_control(is_ping, start + at));
+        let mut admitted = |at: Duration| [(); 4].map(|()| session.handle_control(start + at));
         assert_eq!(admitted(Duration::ZERO), [true, true, true, false]);
         assert_eq!(admitted(SECOND / 2), [false; 4]);
         assert_eq!(admitted(SECOND), [true, true, true, false], "the next second");
@@ -567,9 +566,12 @@ mod tests {
         assert_eq!(session.poll_time(start + 60 * SECOND), Due::Wait(Some(start + 90 * SECOND)));
         session.handle_part(start + 80 * SECOND);
         assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(Some(start + 140 * SECOND)), "a part of a message counts");
-        assert!(session.handle_control(false, start + 100 * SECOND) && session.handle_control(true, start + 90 * SECOND));
-        assert_eq!(session.poll_time(start + 140 * SECOND), Due::Wait(Some(start + 150 * SECOND)), "a ping counts, a pong does not");
-        assert_eq!(session.poll_time(start + 150 * SECOND), Due::Close(Close::new(1001, "idle")));
+        assert!(session.handle_control(start + 90 * SECOND));
+        assert_eq!(session.poll_time(start + 140 * SECOND), Due::Wait(Some(start + 150 * SECOND)), "so do pings and pongs");
+        assert!(session.is_idle(start + 150 * SECOND));
+        session.handle_sent(start + 150 * SECOND);
+        assert_eq!(session.poll_time(start + 150 * SECOND), Due::Wait(Some(start + 210 * SECOND)), "and what is still on its way");
+        assert_eq!(session.poll_time(start + 210 * SECOND), Due::Close(Close::new(1001, "idle")));
         let lifetime = Limits { lifetime_max: 60 * SECOND, ..off.clone() };
         let (mut session, start) = opened(lifetime);
         session.handle_message(text("x"), start + 59 * SECOND);

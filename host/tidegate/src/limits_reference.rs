@@ -283,9 +283,13 @@ const GROUPS: &[Group] = &[
             ),
             limit(
                 "idle_max",
-                "Time without a byte either way; 0 for no bound",
+                "Time without a byte from the client or on its way to it; an answered ping is one, so the bound needs a longer or no `ping_every`. \
+                 0 for no bound",
                 "close 1001",
-                &["tidegate/tests/hostile/limits.rs::a_websocket_has_a_life_and_a_time_to_be_idle"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_websocket_has_a_life_and_a_time_to_be_idle",
+                    "tidegate/tests/hostile/progress.rs::a_websocket_is_idle_only_while_no_byte_moves_either_way",
+                ],
             ),
             limit(
                 "lifetime_max",

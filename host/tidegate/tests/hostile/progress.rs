@@ -308,3 +308,28 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
     let stopped = server.stop();
     assert_eq!((stopped.counter("stalled_readers"), stopped.counter("stalled_uploads")), (0, 0));
 }
+
+#[tokio::test]
+async fn a_websocket_is_idle_only_while_no_byte_moves_either_way() {
+    let server = server(&[], &["--limit", "idle_max=1s", "--limit", "ping_every=250ms", "--limit", "pong_within=1h"]);
+    // It answers pings, and does nothing else.
+    let mut socket = Socket::connect(server.ws("/socket")).await;
+    let closed = tokio::time::timeout(Duration::from_secs(3), socket.closed()).await;
+    assert!(closed.is_err(), "{closed:?}");
+    assert_eq!(socket.ask("say still here").await, "still here");
+    // It answers no ping, and takes one message slowly, which is in the kernel for most of the time.
+    let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
+    let (ask, size) = (b"big 300000", 300_000);
+    stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask].concat()).await.unwrap();
+    let (mut read, mut bytes) = (0, vec![0; 16 << 10]);
+    while read < size {
+        let n = soon("more of the message", stream.read(&mut bytes)).await.unwrap();
+        assert!(n > 0, "cut after {read} bytes");
+        read += n;
+        sleep(Duration::from_millis(50)).await;
+    }
+    // Now nothing moves but pings of the host.
+    let mut rest = Vec::new();
+    soon("the end", stream.read_to_end(&mut rest)).await.unwrap();
+    assert!(String::from_utf8_lossy(&rest).contains("idle"), "{rest:?}");
+}
