@@ -100,6 +100,21 @@ pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<Stri
     wrong
 }
 
+/// Checks the lives that ended by a drain: an on-close that is missing in all of the rooms together is one that the log counted.
+pub(crate) fn drained(drains: &BTreeMap<u64, usize>, ledgers: &[Ledger]) -> Vec<String> {
+    let check = |(life, counted): (&u64, &usize)| {
+        let of_life = format!("{life}/");
+        let opens = ledgers.iter().flat_map(|ledger| ledger.opens.keys().map(move |name| (ledger, name)));
+        let missing: Vec<&str> = opens
+            .filter(|(ledger, name)| name.starts_with(&of_life) && !ledger.closes.contains_key(*name))
+            .map(|(_, name)| name.as_str())
+            .collect();
+        let text = || format!("the drain of life {life} said that {counted} on-close events were not delivered, missing are {missing:?}");
+        (missing.len() > *counted).then(text)
+    };
+    drains.iter().filter_map(check).collect()
+}
+
 /// Ends of sockets without a room, when all is quiet.
 pub(crate) fn plain(record: &PlainRecord) -> Vec<String> {
     let mut wrong = Vec::new();

@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::{
     io::AsyncWriteExt as _,
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{sleep, timeout},
@@ -21,6 +21,8 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 
 /// Maximum wait for an answer. It is longer than every limit of the server that applies.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Time after which the server has ended a client that makes no progress.
+const STAY: Duration = Duration::from_millis(1500);
 /// How many of each there are.
 const WRITERS: u64 = 3;
 const MEMBERS: u64 = 3;
@@ -113,7 +115,7 @@ impl Life {
     }
 
     /// The path of a room of this era.
-    fn path(&self, room: usize) -> String {
+    pub(crate) fn path(&self, room: usize) -> String {
         format!("/ledger/{}-{room}", self.era)
     }
 
@@ -406,12 +408,12 @@ pub(crate) async fn hold(life: Arc<Life>, held: Held) {
     }
 }
 
-/// Holds what is scarce, in one way after the other: connections, heads, bodies, outboxes.
+/// Holds what is scarce, in one way after the other: connections, heads, bodies, outboxes. Some stay until the server ends them.
 async fn misbehave(life: Arc<Life>, mut random: Random) {
     while !life.is_quiet() {
         life.pause(random.below(100)).await;
         let host = &life.address;
-        let raw = match random.below(7) {
+        let raw = match random.below(9) {
             0 => {
                 _ = life.http.get(format!("http://{host}/trap")).timeout(ANSWER_WITHIN).send().await;
                 continue;
@@ -428,6 +430,15 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
             3 => format!("POST /sink HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\na part of it"),
             4 => format!("GET /feed HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n"),
             5 => format!("GET {} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n", life.path(0)),
+            6 => format!("GET /bulk HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            7 => {
+                let Some(mut socket) = life.connect("/plain").await else { continue };
+                for _ in 0..40 {
+                    _ = socket.send(Message::Ping(Default::default())).await;
+                }
+                _ = life.unless_quiet(timeout(STAY, async { while text(&mut socket).await.is_some() {} })).await;
+                continue;
+            }
             _ => {
                 // It never reads what it asked for.
                 let Some(mut socket) = life.connect("/plain").await else { continue };
@@ -436,12 +447,21 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
                 continue;
             }
         };
-        if let Ok(mut stream) = TcpStream::connect(host).await {
+        if let Ok(mut stream) = connect_with_small_buffer(host).await {
             _ = stream.write_all(raw.as_bytes()).await;
-            life.pause(random.below(300)).await;
+            // None of them reads.
+            let ms = if random.one_in(3) { STAY.as_millis() as u64 } else { random.below(300) };
+            life.pause(ms).await;
             if random.one_in(2) {
                 _ = stream.set_zero_linger();
             }
         }
     }
+}
+
+/// A connection that stands still as soon as little is unread.
+async fn connect_with_small_buffer(address: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(4096)?;
+    socket.connect(address.parse().expect("it is an address")).await
 }

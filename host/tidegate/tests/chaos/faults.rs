@@ -1,15 +1,19 @@
 //! The faults of the machine that a storm turns on and off: errors of calls, too few descriptors, steps of the clock, stops, reloads.
 
-use crate::random::Random;
-use crate::support::Tidegate;
+use crate::{random::Random, support::Tidegate};
+use futures_util::future::join_all;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit};
 use std::{
+    cell::Cell,
     fs::{self, File},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
 
 const EIO: u64 = 5;
 const ENFILE: u64 = 23;
@@ -21,6 +25,8 @@ const SHORT: u64 = 1 << 32;
 const INJECTED: u64 = 8;
 const NUMBERS: u64 = 16;
 const HOUR_MS: i64 = 3_600_000;
+/// The first part of a life's decisions that is a lane's; the clients have those below.
+const LANE_PART: u64 = 1 << 32;
 
 /// A kind of fault that lasts for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,17 @@ pub(crate) const KINDS: [(&str, Kind); 13] = [
     ("flush", Kind::Flush),
 ];
 
+/// Kinds of which one at a time is inflicted. Faults of different lanes overlap.
+const LANES: [&[Kind]; 4] = [
+    &[Kind::WriteFails, Kind::DiskFull, Kind::ShortWrites, Kind::SyncFails],
+    &[Kind::OpenFails, Kind::AcceptFails, Kind::FewDescriptors],
+    &[Kind::ClockForward, Kind::ClockBack],
+    &[Kind::Stop, Kind::Reload, Kind::Overload],
+];
+/// Requests of one overload: sleepers that occupy the instances, or commands to one room, more than its inbox takes.
+const SLEEPERS_MAX: u64 = 30;
+const COMMANDS_MAX: u64 = 300;
+
 /// The numbers of the library `faulty`, in the order of their places.
 #[derive(Clone, Copy)]
 enum Number {
@@ -76,7 +93,7 @@ pub(crate) struct Control {
     path: PathBuf,
     file: File,
     /// How far the wall clock was ahead at most.
-    ahead_max_ms: i64,
+    ahead_max_ms: Cell<i64>,
 }
 
 impl Control {
@@ -84,7 +101,7 @@ impl Control {
         let path = directory.join("faults");
         let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file for the faults");
         file.set_len(8 * NUMBERS).expect("a few bytes");
-        Control { path, file, ahead_max_ms: 0 }
+        Control { path, file, ahead_max_ms: Cell::new(0) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -113,18 +130,45 @@ impl Control {
         }
     }
 
-    fn set_clock(&mut self, ahead_ms: i64) {
-        self.ahead_max_ms = self.ahead_max_ms.max(ahead_ms);
+    fn set_clock(&self, ahead_ms: i64) {
+        self.ahead_max_ms.set(self.ahead_max_ms.get().max(ahead_ms));
         self.set(Number::Clock, ahead_ms as u64);
     }
 
     /// Sets the clock to a time at which every alarm is due that was set so far.
-    pub(crate) fn let_alarms_ring(&mut self) {
-        self.set_clock(self.ahead_max_ms + 10_000);
+    pub(crate) fn let_alarms_ring(&self) {
+        self.set_clock(self.ahead_max_ms.get() + 10_000);
     }
 
-    /// Begins a fault, waits, and ends it. A fault that the process may not survive is the storm's to try, not this one's.
-    pub(crate) async fn inflict(&mut self, kind: Kind, random: &mut Random, server: &Tidegate) {
+    /// Inflicts faults of these kinds until then, in all lanes at once; `room` is the path of one. Returns the number of faults. Those that
+    /// have not ended by then go on: see [`Control::end`].
+    pub(crate) async fn rage(&self, kinds: &[Kind], until: Instant, random: &Random, server: &Tidegate, room: &str) -> u64 {
+        let count = Cell::new(0);
+        let lanes = LANES.iter().zip(LANE_PART..).map(|(lane, part)| {
+            let kinds: Vec<Kind> = lane.iter().copied().filter(|kind| kinds.contains(kind)).collect();
+            let (count, mut random) = (&count, random.fork(part));
+            async move {
+                while !kinds.is_empty() {
+                    sleep(Duration::from_millis(random.between(5, 400))).await;
+                    count.set(count.get() + 1);
+                    self.inflict(*random.pick(&kinds), &mut random, server, room).await;
+                }
+            }
+        });
+        _ = timeout_at(until, join_all(lanes)).await;
+        sleep_until(until).await;
+        count.get()
+    }
+
+    /// Ends all faults that this process still has. The clock keeps its offset.
+    pub(crate) fn end(&self, server: &Tidegate) {
+        self.calm();
+        server.signal(Signal::CONT);
+        limit_descriptors(server, None);
+    }
+
+    /// Begins a fault, waits, and ends it.
+    async fn inflict(&self, kind: Kind, random: &mut Random, server: &Tidegate, room: &str) {
         let time = Duration::from_millis(random.between(5, 250));
         let mut requests = JoinSet::new();
         match kind {
@@ -139,16 +183,27 @@ impl Control {
             Kind::FewDescriptors => limit_descriptors(server, Some(random.below(4))),
             Kind::Stop => server.signal(Signal::STOP),
             Kind::Reload => server.signal(Signal::HUP),
-            Kind::Overload => {
-                for _ in 0..random.between(1, 30) {
+            Kind::Overload if random.one_in(2) => {
+                for _ in 0..random.between(1, SLEEPERS_MAX) {
                     let request = reqwest::get(server.url(&format!("/sleep/{}", random.below(300))));
+                    requests.spawn(async { drop(request.await) });
+                }
+            }
+            Kind::Overload => {
+                let http = reqwest::Client::new();
+                for _ in 0..random.between(1, COMMANDS_MAX) {
+                    let request = http.post(server.url(room)).body("nonsense").send();
                     requests.spawn(async { drop(request.await) });
                 }
             }
             Kind::Flush => {}
         }
-        tokio::time::sleep(time).await;
+        sleep(time).await;
         match kind {
+            Kind::WriteFails | Kind::DiskFull | Kind::ShortWrites => self.set(Number::Write, 0),
+            Kind::SyncFails => self.set(Number::Sync, 0),
+            Kind::OpenFails => self.set(Number::Open, 0),
+            Kind::AcceptFails => self.set(Number::Accept, 0),
             Kind::FewDescriptors => limit_descriptors(server, None),
             Kind::Stop => server.signal(Signal::CONT),
             // The clock stays, until the next step.
@@ -156,7 +211,6 @@ impl Control {
             // Their clients leave, or wait on.
             Kind::Overload if random.one_in(2) => requests.detach_all(),
             Kind::Overload => {}
-            _ => self.calm(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A storm over the real server: kills, faults of disk, descriptors and clock, clients that are slow or vanish, overload, all at once.
 //!
 //! A storm has eras, an era has lives, and a life is one process: it starts on the data of the one before it, has clients and faults for
-//! a while, and is killed in the middle, drained, or left in quiet and checked. At the end of an era all that its rooms have stored is
+//! a while, and is killed in the middle, drained (in the middle, or after the clients), or left in quiet and checked. At the end of an era all that its rooms have stored is
 //! compared with what the clients were answered; an era has rooms of its own.
 //!
 //! | variable | meaning | default |
@@ -37,14 +37,14 @@ use support::{Build, PATIENCE, Stopped, Tidegate, component, component_of, tideg
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{self, sleep, timeout},
 };
 
 const ROOMS: usize = 4;
 const LIVES_OF_AN_ERA: u64 = 12;
 /// One life in so many ends in quiet, one in so many by a drain, the others by a kill.
 const QUIET: u64 = 6;
-const DRAIN: u64 = 8;
+const DRAIN: u64 = 5;
 /// Beyond so many it is of no use to go on.
 const WRONG_MAX: usize = 20;
 /// Maximum wait for a room's report. A room that does not answer is asked again.
@@ -53,13 +53,21 @@ const LEDGER_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// More than so many of one look are the same again.
 const TOLD: usize = 8;
-const LIMITS: [&str; 6] = [
+/// Text of the log line that counts the on-close events that a drain did not deliver.
+const UNDELIVERED: &str = "on-close events that were not delivered within --drain: ";
+/// Counters of the last line for clients that made no progress or sent too much.
+const CUT_OFF: [&str; 4] = ["late_heads", "stalled_uploads", "stalled_readers", "control_floods"];
+const LIMITS: [&str; 10] = [
     "room_idle_max=150ms",
     "rooms_awake_max=3",
     "room_inbox_max=200",
     "history_messages_max=4",
     "outbox_bytes_max=256KiB",
     "pong_within=60s",
+    "header_within=400ms",
+    "read_within=400ms",
+    "write_within=400ms",
+    "control_frames_max=20",
 ];
 
 struct Settings {
@@ -90,6 +98,8 @@ struct Tally {
     drains: u64,
     quiets: u64,
     faults: u64,
+    /// Clients that the server cut off, in lives that ended by a drain: only those report it.
+    cut_off: u64,
     done: usize,
     refused: usize,
     unknown: usize,
@@ -161,7 +171,10 @@ impl Storm {
     /// Some lives with the same rooms; the last one is checked in quiet.
     async fn era(&mut self) {
         self.era += 1;
-        self.record(|record| record.rooms = (0..ROOMS).map(|_| RoomRecord::default()).collect());
+        self.record(|record| {
+            record.rooms = (0..ROOMS).map(|_| RoomRecord::default()).collect();
+            record.drains.clear();
+        });
         for number in 1..=LIVES_OF_AN_ERA {
             let mut random = Random::new(self.settings.seed).fork(self.life + 1);
             let is_last = number == LIVES_OF_AN_ERA || self.is_over();
@@ -233,22 +246,23 @@ impl Storm {
             None => self.record(|record| record.plain.is_incomplete = true),
         }
         let mut clients = clients::start(&life, ROOMS, &random);
-        let until = Instant::now() + Duration::from_millis(random.between(100, 1500));
-        while Instant::now() < until {
-            if self.settings.kinds.is_empty() || random.one_in(2) {
-                sleep(Duration::from_millis(random.between(5, 100))).await;
-            } else {
-                let kind = *random.pick(&self.settings.kinds);
-                self.tally.faults += 1;
-                self.control.inflict(kind, &mut random, &server).await;
-            }
-        }
+        let until = time::Instant::now() + Duration::from_millis(random.between(100, 1500));
+        let path = life.path(random.below(ROOMS as u64) as usize);
+        self.tally.faults += self.control.rage(&self.settings.kinds, until, &random, &server, &path).await;
         let mut holding = JoinSet::new();
+        let is_in_the_middle = random.one_in(2);
         let wrong = match end {
+            // Kills hit, and one half of the drains begin, in the middle of faults and clients.
             End::Kill => Vec::new(),
-            End::Drain => self.settle(&quiet, &mut clients).await,
+            End::Drain if is_in_the_middle => {
+                server.signal(Signal::TERM);
+                sleep(Duration::from_millis(random.below(300))).await;
+                self.control.end(&server);
+                Vec::new()
+            }
+            End::Drain => self.settle(&server, &quiet, &mut clients).await,
             End::Quiet => {
-                let mut wrong = self.settle(&quiet, &mut clients).await;
+                let mut wrong = self.settle(&server, &quiet, &mut clients).await;
                 while let Ok(held) = to_hold.try_recv() {
                     holding.spawn(clients::hold(life.clone(), held));
                 }
@@ -257,8 +271,12 @@ impl Storm {
                 wrong
             }
         };
-        let signal = if end == End::Drain { Signal::TERM } else { Signal::KILL };
-        server.signal(signal);
+        match end {
+            // A second signal would end a drain that has begun.
+            End::Drain if is_in_the_middle => {}
+            End::Drain => server.signal(Signal::TERM),
+            End::Kill | End::Quiet => server.signal(Signal::KILL),
+        }
         let stopped = tokio::task::spawn_blocking(|| server.wait()).await;
         // Dropped only after the server has stopped: a client must not record the end of a killed server as an end of its own.
         drop((clients, holding, watching, to_hold));
@@ -270,16 +288,23 @@ impl Storm {
                 let died = (!is_expected).then(|| format!("it ended by itself, or not well: {:?}", stopped.status));
                 let panicked =
                     stopped.stderr.lines().find(|line| line.starts_with("thread '")).map(|line| format!("the host panicked: {line}"));
-                self.tally.kills += u64::from(signal == Signal::KILL);
-                self.tally.drains += u64::from(signal == Signal::TERM);
+                if end == End::Drain {
+                    let undelivered = stopped.stderr.lines().find_map(|line| line.split_once(UNDELIVERED)).map_or("0", |(_, count)| count);
+                    let undelivered = undelivered.trim().parse().expect("it is a number");
+                    self.record(|record| record.drains.insert(life.number, undelivered));
+                    let counters = stopped.counters();
+                    self.tally.cut_off += CUT_OFF.iter().filter_map(|name| counters.get(name)).sum::<u64>();
+                }
+                self.tally.kills += u64::from(end != End::Drain);
+                self.tally.drains += u64::from(end == End::Drain);
                 self.report(wrong.into_iter().chain(died).chain(panicked).collect(), &tail(&stopped));
             }
         }
     }
 
     /// Removes all faults and waits for the clients to end. Clients with an open socket hand it over.
-    async fn settle(&mut self, quiet: &watch::Sender<bool>, clients: &mut JoinSet<()>) -> Vec<String> {
-        self.control.calm();
+    async fn settle(&self, server: &Tidegate, quiet: &watch::Sender<bool>, clients: &mut JoinSet<()>) -> Vec<String> {
+        self.control.end(server);
         quiet.send_replace(true);
         let ending = async { while clients.join_next().await.is_some() {} };
         match timeout(PATIENCE, ending).await {
@@ -289,13 +314,14 @@ impl Storm {
     }
 
     /// Looks at every room until all is as it should be, or patience ends.
-    async fn check(&mut self, life: &Life) -> Vec<String> {
+    async fn check(&self, life: &Life) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
         let mut wrong = Vec::new();
         // Alarms that were set while the clock was ahead are due, too.
         self.control.let_alarms_ring();
         while Instant::now() < end {
             wrong.clear();
+            let mut ledgers = Vec::new();
             for room in 0..ROOMS {
                 match self.ledger(life, room).await {
                     Err(error) => wrong.push(format!("room {room} does not answer: {error}")),
@@ -310,10 +336,12 @@ impl Storm {
                             return always.into_iter().map(told).collect();
                         }
                         wrong.extend(quiet.into_iter().map(told));
+                        ledgers.push(ledger);
                     }
                 }
             }
             wrong.extend(self.record(|record| checker::plain(&record.plain)));
+            wrong.extend(self.record(|record| checker::drained(&record.drains, &ledgers)));
             if wrong.is_empty() {
                 return wrong;
             }

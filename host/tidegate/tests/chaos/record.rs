@@ -57,6 +57,8 @@ pub(crate) struct PlainRecord {
 pub(crate) struct Record {
     pub(crate) rooms: Vec<RoomRecord>,
     pub(crate) plain: PlainRecord,
+    /// Lives of this era that ended by a drain, with the number of on-close events that the log reported as not delivered.
+    pub(crate) drains: BTreeMap<u64, usize>,
 }
 
 /// Text of the log line about a commit with an unknown outcome.

@@ -22,6 +22,7 @@ fn app() -> App {
             sleep(Duration::from_millis(req.param("ms")?)).await;
             Ok("slept")
         })
+        .get("/bulk", async |_| "x".repeat(8_000_000))
         .get("/trap", async |_| -> &str { panic!("as the client asked") })
         .post("/sink", async |req: Request| req.bytes().len().to_string())
         .socket("/plain", Plain)
