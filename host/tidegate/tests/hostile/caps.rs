@@ -3,9 +3,16 @@
 use crate::support::{
     PATIENCE, Tidegate,
     client::{Raw, Socket, soon},
-    component, tidegate,
+    component,
+    machine::{Machine, Number},
+    tidegate,
 };
-use std::{process::Command, time::Instant};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use std::{
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
 use tidegate_edge::SOCKETS_PER_ADDRESS_MAX;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -203,6 +210,83 @@ async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
     let stopped = server.stop();
     assert!(stopped.counter("refused_sockets") >= 200);
     assert_eq!(stopped.counter("refused_descriptors"), 0);
+}
+
+/// Sets how many files the process may open.
+fn limit_files(server: &Tidegate, files: u64) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, Rlimit { current: Some(files), maximum }).unwrap();
+}
+
+/// The highest descriptor of the process.
+fn highest_file(server: &Tidegate) -> u64 {
+    let files = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).max().unwrap()
+}
+
+#[tokio::test]
+async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_go_on() {
+    let server = Tidegate::serve(&component("rogue"), &[]);
+    let mut kept = Raw::send(server.address(), CALM).await;
+    kept.until("calm").await;
+    limit_files(&server, highest_file(&server) + 3);
+    let mut served = Vec::new();
+    let refusal = loop {
+        match served_from(&server, "127.0.0.1").await {
+            Ok(stream) => served.push(stream),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert_is_refusal(&refusal);
+    const MORE: u64 = 20;
+    for _ in 0..MORE {
+        assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
+        kept.write(CALM).await;
+        assert!(kept.until("calm").await.starts_with("HTTP/1.1 200 "));
+    }
+    let warning = server.wait_for("refused connections: no file descriptor is left");
+    assert!(warning.contains("raise the open files of the process (RLIMIT_NOFILE)"), "{warning}");
+    // A connection that ends leaves its descriptor to the next one, and the reserve is there again.
+    drop(served.pop());
+    served.push(served_again(&server, "127.0.0.1").await);
+    assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
+    limit_files(&server, highest_file(&server) + 100);
+    for _ in 0..10 {
+        served.push(served_again(&server, "127.0.0.1").await);
+    }
+    drop((served, kept));
+    let stopped = server.stop();
+    // Each refusal is one: the acceptor did not try again and again meanwhile.
+    let refused = stopped.counter("refused_descriptors");
+    assert!((MORE + 2..2 * MORE).contains(&refused), "{refused} refusals");
+    assert_eq!(stopped.stderr.matches("no file descriptor is left").count(), 1, "{}", stopped.stderr);
+}
+
+/// Errors of accept(2): the first two mean that no descriptor is left, the last three that one connection has failed.
+const ACCEPT_ERRORS: [(&str, i64); 7] =
+    [("EMFILE", 24), ("ENFILE", 23), ("ENOBUFS", 105), ("ENOMEM", 12), ("ECONNABORTED", 103), ("EPERM", 1), ("EINTR", 4)];
+
+#[tokio::test]
+async fn a_connection_that_can_be_neither_accepted_nor_refused_is_accepted_later() {
+    let machine = Machine::serve(&component("rogue"), &[]);
+    let server = &machine.server;
+    let mut kept = Raw::send(server.address(), CALM).await;
+    kept.until("calm").await;
+    for (name, error) in ACCEPT_ERRORS {
+        let before = machine.injected(Number::Accept);
+        machine.set(Number::Accept, error);
+        let mut waiting = Raw::send(server.address(), CALM).await;
+        let began = Instant::now();
+        while machine.injected(Number::Accept) < before + 3 {
+            assert!(began.elapsed() < PATIENCE, "{name}: it does not try again");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        kept.write(CALM).await;
+        assert!(kept.until("calm").await.starts_with("HTTP/1.1 200 "), "{name}");
+        machine.set(Number::Accept, 0);
+        assert!(waiting.until("calm").await.starts_with("HTTP/1.1 200 "), "{name}");
+    }
+    assert_eq!(server.stderr().matches("no file descriptor is left").count(), 1, "{}", server.stderr());
 }
 
 #[tokio::test]

@@ -1,20 +1,21 @@
 //! Events that must happen do happen: `on-close`, presence leaves and alarms under overload.
 
 use super::support::{
-    Build, PATIENCE, Tidegate,
+    PATIENCE, Tidegate,
     client::{Raw, Reader, Socket, soon},
-    component, component_of, tidegate,
+    component,
+    machine::{Machine, Number},
 };
 use std::{
-    fs::{self, File},
-    os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    fs,
+    path::Path,
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
 
 /// Interval for polling state that sends no notification. It is longer than the idle time after which a room sleeps.
 const LOOK: Duration = Duration::from_millis(500);
+const HOUR: i64 = 3_600_000;
 
 fn serve(args: &[&str]) -> Tidegate {
     let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"].into_iter().chain(args.iter().copied()).collect();
@@ -181,6 +182,92 @@ fn write_version(component: &Path, app: &Path, version: &[u8; 10]) {
     fs::write(app, wasm).unwrap();
 }
 
+/// A server of one app after the other.
+struct Served {
+    machine: Machine,
+    folder: tempfile::TempDir,
+}
+
+impl Served {
+    fn new(package: &str, args: &[&str]) -> Served {
+        let folder = tempfile::tempdir().unwrap();
+        let app = folder.path().join("app.wasm");
+        fs::copy(component(package), &app).unwrap();
+        let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"].into_iter().chain(args.iter().copied()).collect();
+        Served { machine: Machine::serve(&app, &args), folder }
+    }
+
+    fn replace_by(&self, package: &str) {
+        fs::copy(component(package), self.folder.path().join("app.wasm")).unwrap();
+        self.server().reload(&[]).unwrap();
+    }
+
+    fn server(&self) -> &Tidegate {
+        &self.machine.server
+    }
+}
+
+#[tokio::test]
+async fn an_on_close_whose_route_is_gone_goes_to_the_last_version_that_had_it() {
+    let served = Served::new("rogue", &["--instances", "4"]);
+    let server = served.server();
+    // A feed needs no route once it is there.
+    let mut said = Reader::follow(server, "account").await;
+    let (mut ann, ann_id) = account(server, "", &mut said).await;
+    let mut bob = guest(server, "tea", "bob").await;
+    let holders = hold_all(server, 4, &mut said).await;
+    // Every instance is busy while two versions come that have neither route.
+    served.replace_by("echo");
+    assert_eq!((ann.closed().await.0, bob.closed().await.0), (1012, 1012));
+    server.wait_for("its on-close has to wait: every instance of the app is busy");
+    server.wait_for("1 on-close events have to wait");
+    served.replace_by("hello");
+    drop(holders);
+    let until_close = said.until(&format!("close {ann_id};")).await;
+    assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
+    served.replace_by("rogue");
+    assert_eq!(get_until(server, "/guests/tea", |status, text| status == 200 && text.contains("bob")).await, "close bob | ");
+    // Neither comes again.
+    let (_cid, cid_id) = account(server, "", &mut said).await;
+    assert_ne!(cid_id, ann_id);
+    assert_eq!(get(server, "/guests/tea").await.1, "close bob | ");
+}
+
+#[tokio::test]
+async fn a_handshake_that_ends_after_its_route_is_gone_is_closed_and_has_its_on_close() {
+    let served = Served::new("echo", &[]);
+    let server = served.server();
+    served.replace_by("rogue");
+    let mut said = Reader::follow(server, "account").await;
+    let url = server.ws("/account?wait=2000");
+    let connecting = tokio::spawn(Socket::connect(url));
+    said.until("asked").await;
+    // Nothing has to be compiled for this.
+    server.reload(&["--rollback"]).unwrap();
+    let mut ann = connecting.await.unwrap();
+    assert_eq!(ann.closed().await.0, 1012);
+    said.until("open ").await;
+    let id = said.until("\n").await.trim().to_owned();
+    let until_close = said.until(&format!("close {id};")).await;
+    assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
+}
+
+#[tokio::test]
+async fn an_alarm_whose_class_is_gone_waits_for_a_version_that_has_it() {
+    let served = Served::new("rogue", &[]);
+    let server = served.server();
+    let mut ann = guest(server, "tea", "ann").await;
+    assert_eq!(ann.ask("alarm 1800000").await, "done alarm 1800000");
+    served.replace_by("echo");
+    assert_eq!(ann.closed().await.0, 1012);
+    // It is due, and no version could be called.
+    served.machine.set(Number::Clock, HOUR);
+    sleep(LOOK).await;
+    served.replace_by("rogue");
+    let kept = get_until(server, "/guests/tea", |status, text| status == 200 && text.contains("alarm")).await;
+    assert_eq!(kept, "close ann, alarm 1 | ");
+}
+
 #[tokio::test]
 async fn an_alarm_rings_whichever_commit_made_it_durable() {
     let server = serve(&[]);
@@ -228,50 +315,23 @@ async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_bus
     }
 }
 
-/// A server whose wall clock a test sets.
-struct Clocked {
-    server: Tidegate,
-    control: File,
-    _data: tempfile::TempDir,
-}
-
-impl Clocked {
-    fn serve(component: &Path, args: &[&str]) -> Clocked {
-        let data = tempfile::tempdir().unwrap();
-        let path: PathBuf = data.path().join("control");
-        fs::write(&path, [0; 128]).unwrap();
-        let control = File::options().write(true).open(&path).unwrap();
-        let library = component_of(Build::Library, "faulty");
-        let mut command = tidegate();
-        command.env("LD_PRELOAD", library).env("FAULTY_CONTROL", &path).env("FAULTY_DIR", data.path().join("none"));
-        command.arg("serve").arg(component).args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path().join("data")).args(args);
-        Clocked { server: Tidegate::spawn(&mut command), control, _data: data }
-    }
-
-    /// Sets the wall clock so many milliseconds ahead of the machine's.
-    fn set(&self, ahead: i64) {
-        self.control.write_all_at(&ahead.to_ne_bytes(), 32).unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
-    const HOUR: i64 = 3_600_000;
-    let clocked = Clocked::serve(&component("rogue"), &["--limit", "room_idle_max=300ms", "--limit", "ping_every=200ms"]);
-    let server = &clocked.server;
+    let machine = Machine::serve(&component("rogue"), &["--limit", "room_idle_max=300ms", "--limit", "ping_every=200ms"]);
+    let server = &machine.server;
     // An alarm comes when the clock says so.
     let mut ann = guest(server, "tea", "ann").await;
     ann.ask("alarm 1800000").await;
-    clocked.set(-HOUR);
+    machine.set(Number::Clock, -HOUR);
     let mut bob = guest(server, "milk", "bob").await;
     bob.ask("alarm 300").await;
     assert_eq!(bob.text().await, "alarm 1");
-    clocked.set(HOUR);
+    machine.set(Number::Clock, HOUR);
     assert_eq!(ann.text().await, "alarm 1");
     // A room sleeps after its idle time, and connections stay, whichever way the clock goes.
     let mut cid = Socket::connect(server.ws("/rooms/rum")).await;
     for ahead in [0, HOUR, -HOUR, 0] {
-        clocked.set(ahead);
+        machine.set(Number::Clock, ahead);
         let woken: u64 = cid.ask("wake").await.parse().unwrap();
         let began = Instant::now();
         loop {

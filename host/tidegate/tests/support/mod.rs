@@ -19,6 +19,7 @@
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod fixture;
+pub(crate) mod machine;
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{

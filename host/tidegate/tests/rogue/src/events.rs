@@ -18,6 +18,15 @@ pub(crate) async fn hold(req: Request) -> Result<String> {
 pub(crate) struct Account;
 
 impl Socket for Account {
+    /// `?wait=MS` lets the decision take so long.
+    async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
+        if let Some(ms) = upgrade.query_opt("wait")? {
+            publish(TOPIC, "asked")?;
+            sleep(Duration::from_millis(ms)).await;
+        }
+        Ok(Accept::new())
+    }
+
     async fn open(&self, conn: &Conn, request: &Request) -> Result {
         publish(TOPIC, format!("open {}", conn.id()))?;
         if let Some(ms) = request.query_opt("hold")? {
