@@ -139,6 +139,7 @@ pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
             answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             answer
         }
+        Fault::Shortage => later(&format!("the server is short of memory, try again shortly (id {id})"), 1),
         Fault::Closed(wait) => later(&format!("the room is closed for now (id {id})"), wait.as_secs() + 1),
         Fault::Unavailable(_) => later(&format!("the room's storage is not available, nothing happened (id {id})"), 1),
         Fault::Wall => text(StatusCode::GATEWAY_TIMEOUT, &format!("the app took too long (id {id})")),
@@ -173,6 +174,7 @@ mod tests {
             Fault::Trap("secret".into()),
             Fault::Cpu,
             Fault::Memory,
+            Fault::Shortage,
             Fault::Wall,
             Fault::Busy,
             Fault::Host("secret".into()),

@@ -55,7 +55,7 @@ impl Closing {
             None => Err(Fault::Host("no version of the app has its route".into())),
         };
         match outcome {
-            Err(fault) if fault.is_of_host() => Err(fault),
+            Err(fault) if !fault.has_begun() => Err(fault),
             Err(fault) => {
                 let id = log_fault(&fault, Place { conn: Some(&self.conn), ..Place::default() });
                 if server.config.pages.is_some() {

@@ -310,7 +310,7 @@ impl<Io: Socket> Connection<Io> {
             let Some(Poll::Ready(outcome)) = self.call.as_mut().map(|call| call.as_mut().poll(cx)) else { break };
             self.call = None;
             // A room says itself when the app is called.
-            if self.opening && self.conn.room().is_none() && !outcome.as_ref().is_err_and(Fault::is_of_host) {
+            if self.opening && self.conn.room().is_none() && outcome.as_ref().err().is_none_or(Fault::has_begun) {
                 self.conn.handle_opening();
             }
             self.session.handle_returned(outcome.is_ok());
@@ -373,6 +373,7 @@ impl<Io: Socket> Connection<Io> {
         }
         let close = match fault {
             Fault::Busy => Close::new(1013, "busy, try again shortly"),
+            Fault::Shortage => Close::new(1013, "the server is short of memory"),
             Fault::Closed(_) => Close::new(1013, "the room is closed for now"),
             Fault::Unavailable(_) => Close::new(1013, "the room's storage is not available, try again shortly"),
             _ => Close { code: 1011, reason: format!("internal error (id {id})") },

@@ -9,7 +9,12 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tidegate_hub::{BodyError, First, Frame, Outgoing, Positions, Publication, app::Stream, hub::Subscribed};
+use tidegate_hub::{
+    BodyError, First, Frame, Outgoing, Positions, Publication,
+    app::Stream,
+    budget::{Charge, Kind, OutOfMemory},
+    hub::Subscribed,
+};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Ends when its outbox is closed: too slow for its topics, or the server is going away.
@@ -18,19 +23,25 @@ pub(crate) struct FeedBody {
     /// Where the client is, when it has what is ready.
     positions: Positions,
     ready: VecDeque<Bytes>,
+    /// Memory of what is ready.
+    charge: Charge,
     comment_every: Duration,
     silence: Pin<Box<Sleep>>,
 }
 
 impl FeedBody {
-    pub(crate) fn new(subscribed: Subscribed, first: &[First], comment_every: Duration) -> FeedBody {
+    /// # Errors
+    /// There is no memory for its first events.
+    pub(crate) fn new(subscribed: Subscribed, first: &[First], comment_every: Duration) -> Result<FeedBody, OutOfMemory> {
         let positions = subscribed.positions().clone();
         // So that also a client that got nothing yet can come back to where it was.
         let id = (!positions.0.is_empty()).then(|| Bytes::from(format!("{}\n", event_stream::id(&positions))));
         let first = first.iter().map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
         let gap = subscribed.has_gap().then(|| Bytes::from_static(event_stream::GAP.as_bytes()));
-        let ready = id.into_iter().chain(first).chain(gap).collect();
-        FeedBody { subscribed, positions, ready, comment_every, silence: Box::pin(sleep(comment_every)) }
+        let ready: VecDeque<Bytes> = id.into_iter().chain(first).chain(gap).collect();
+        let mut charge = Charge::new(Kind::Outbox);
+        subscribed.outbox().charge_beside(&mut charge, ready.iter().map(Bytes::len).sum())?;
+        Ok(FeedBody { subscribed, positions, ready, charge, comment_every, silence: Box::pin(sleep(comment_every)) })
     }
 
     /// An event with one position as its id is the same for all who follow the topic; one with several is this client's.
@@ -50,6 +61,10 @@ impl FeedBody {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(ready) = self.ready.pop_front() {
+                if self.charge.bytes() > 0 {
+                    // Less than before is never refused.
+                    _ = self.subscribed.outbox().charge_beside(&mut self.charge, self.ready.iter().map(Bytes::len).sum());
+                }
                 return Poll::Ready(Some(ready));
             }
             // Asked for more: what was taken before has gone to the socket.

@@ -34,6 +34,7 @@ use std::{
 use tidegate_hub::{
     self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict,
     app::Stream,
+    budget::OutOfMemory,
     contract,
     manifest::AskedFor,
     path::{BadPath, Path},
@@ -421,7 +422,10 @@ impl Exchange {
         let is_form = head.method == Method::POST;
         let visit = self.visit(version, head);
         match is_form {
-            true => pages::act::act(visit, self.shared.body(body), async |body| self.collect_body(body).await).await,
+            true => {
+                let collect = async |body| self.collect_body(body).await;
+                pages::act::act(visit, self.shared.body(body), self.memory.form(), collect).await
+            }
             false => pages::show::show(visit, None).await,
         }
     }
@@ -541,7 +545,10 @@ impl Exchange {
         let since = last.map(Positions::parse);
         let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics, since.as_ref()));
         let body = match opened {
-            Ok(subscribed) => FeedBody::new(subscribed, &feed.first, hub.limits().comment_every),
+            Ok(subscribed) => match FeedBody::new(subscribed, &feed.first, hub.limits().comment_every) {
+                Ok(body) => body,
+                Err(OutOfMemory) => return Ok(answer::out_of_memory()),
+            },
             Err(hub::LimitError::TooMany) if hub.connections().count().1 >= hub.limits().feeds_max => {
                 hub.counters().refused_feeds.add(1);
                 return Ok(answer::retry_later("too many feeds, try again later"));

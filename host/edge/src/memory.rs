@@ -98,9 +98,18 @@ impl Memory {
         }
         let whole = match pieces.len() {
             0 | 1 => pieces.pop().unwrap_or_default(),
+            _ if share.fit(2 * bytes).is_err() => return Ok(None),
             _ => pieces.concat().into(),
         };
+        drop(pieces);
+        // Less than before is never refused.
+        _ = share.fit(bytes);
         Ok(Some(held(whole, share)))
+    }
+
+    /// For the form of an action: what was read of it before the action started.
+    pub(crate) fn form(&self) -> Share {
+        Share::new(&self.account, Kind::Request)
     }
 
     /// The bytes of an answer, held as long as they wait for the client.

@@ -52,7 +52,8 @@ fn an_on_close_that_the_host_can_not_deliver_keeps_its_place_and_is_delivered_on
 
 #[test]
 fn an_on_close_in_which_the_app_fails_was_delivered() {
-    for fault in [Fault::Trap("as asked".into()), Fault::Cpu, Fault::Wall, Fault::Memory, Fault::Answer("as asked".into())] {
+    for fault in [Fault::Trap("as asked".into()), Fault::Cpu, Fault::Wall, Fault::Memory, Fault::Shortage, Fault::Answer("as asked".into())]
+    {
         let (hinders, tries, delivered) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicUsize>::default(), Delivered::default());
         let served = Served::usual(hindered(fault.clone(), &hinders, &tries, &delivered));
         drop(served.websocket());

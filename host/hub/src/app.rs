@@ -162,6 +162,8 @@ pub enum Fault {
     Wall,
     /// The guest asked for more memory than an instance may have, and trapped.
     Memory,
+    /// The server was short of memory while the event ran: the guest's memory could not grow, or its instance was closed.
+    Shortage,
     /// Every instance that may exist is busy; try again shortly, or raise the limit.
     Busy,
     /// The guest answered something that the contract does not allow; the text says what.
@@ -181,9 +183,14 @@ impl Fault {
     /// try of an alarm and no failed wake, and what must happen is tried again. Otherwise the app was called and has failed.
     pub fn is_of_host(&self) -> bool {
         match self {
-            Fault::Busy | Fault::Closed(_) | Fault::Host(_) | Fault::Storage(_) | Fault::Unavailable(_) => true,
+            Fault::Shortage | Fault::Busy | Fault::Closed(_) | Fault::Host(_) | Fault::Storage(_) | Fault::Unavailable(_) => true,
             Fault::Trap(_) | Fault::Cpu | Fault::Wall | Fault::Memory | Fault::Answer(_) => false,
         }
+    }
+
+    /// Whether the app may have run a part of the event. A room discards that part; outside of rooms it is done.
+    pub fn has_begun(&self) -> bool {
+        !self.is_of_host() || matches!(self, Fault::Shortage)
     }
 }
 
@@ -194,6 +201,7 @@ impl fmt::Display for Fault {
             Fault::Cpu => write!(f, "the app computed for longer than one event may"),
             Fault::Wall => write!(f, "the app took longer than one event may"),
             Fault::Memory => write!(f, "the app asked for more memory than an instance may have"),
+            Fault::Shortage => write!(f, "the server is short of memory: see memory_max"),
             Fault::Busy => write!(f, "every instance of the app is busy"),
             Fault::Answer(what) => write!(f, "the app broke the contract: {what}"),
             Fault::Storage(what) => write!(f, "the room's event failed: {what}"),

@@ -2,11 +2,13 @@
 //!
 //! Two figures decide. *Reserved* bytes are what the parts of the server asked for before they allocated it: a reservation that
 //! would exceed the budget is refused, so nothing that is counted can exceed it, however fast it comes. *Measured* bytes are the
-//! anonymous memory of the process, which its owner reports by [`look`](Budget::look). They include uncounted memory (allocator, stacks,
-//! the store), and between two looks only as much may be reserved as they leave free.
+//! anonymous memory of the process, which its owner reports by [`look`](Budget::look). Measured bytes beyond the reserved ones are
+//! *uncounted* (allocator, stacks, the store, small amounts), and are taken off what may be reserved.
 //!
 //! Small amounts are not reserved: each [`Kind`] has an amount that is free for each of its owners, and beyond that bytes are reserved in
-//! chunks. So an ordinary message or request touches no shared counter, and is served even when nothing is left for larger ones.
+//! chunks. So an ordinary message or request touches no shared counter, and is served even when nothing is left for larger ones. The
+//! small memories of instances are admitted one by one ([`admit_small`](Budget::admit_small)): they are many and come fast, so those
+//! since the last look count as uncounted bytes, and have a bound of their own above that of large amounts.
 //!
 //! The measured bytes put the server in one of four stages; each includes what the earlier ones do. Large owners are
 //! [`Consumer`]s: they are closed, the largest first, when refusing was not enough. The process that owns the budget sheds memory and
@@ -26,10 +28,19 @@ use std::{
 const SHED_PERCENT: usize = 70;
 /// Percent of `memory_max` that may be reserved, and from which new work is refused. The rest is for what is not counted.
 const REFUSE_PERCENT: usize = 85;
+/// Percent of `memory_max` up to which instances with little memory are made.
+const SMALL_PERCENT: usize = 95;
 /// Percent of `memory_max` from which the largest consumers are closed.
 const CLOSE_PERCENT: usize = 92;
+/// Percent of `memory_max` that is freed by closing the largest consumers, if refusing work for some time freed nothing.
+const RELIEF_PERCENT: usize = 15;
+/// At each look this part of the uncounted bytes is forgotten, if fewer are measured: half of them in 0.5 s of looks every 10 ms.
+const UNCOUNTED_DECAY: usize = 64;
 /// A consumer with fewer reserved bytes is never closed for want of memory.
 pub const CONSUMER_BYTES_MIN: usize = 64 << 10;
+
+/// Bytes of linear memory that an instance has without a reservation.
+pub const INSTANCE_FREE_BYTES: usize = 2 << 20;
 
 /// Purpose of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +61,23 @@ pub enum Kind {
     Transaction,
     /// Linear memories of an instance.
     Instance,
+    /// Copies of what an instance may hand over to the host at the end of a call.
+    HandOver,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 8] =
-        [Kind::Outbox, Kind::Connection, Kind::Request, Kind::Response, Kind::Publication, Kind::Inbox, Kind::Transaction, Kind::Instance];
+    pub const ALL: [Kind; 9] = [
+        Kind::Outbox,
+        Kind::Connection,
+        Kind::Request,
+        Kind::Response,
+        Kind::Publication,
+        Kind::Inbox,
+        Kind::Transaction,
+        Kind::Instance,
+        Kind::HandOver,
+    ];
 
     /// Bytes that each owner has without a reservation.
     const fn free(self) -> usize {
@@ -64,7 +86,8 @@ impl Kind {
             Kind::Outbox | Kind::Request | Kind::Response => 16 << 10,
             Kind::Inbox => 0,
             Kind::Transaction => 64 << 10,
-            Kind::Instance => 2 << 20,
+            Kind::HandOver => 128 << 10,
+            Kind::Instance => INSTANCE_FREE_BYTES,
         }
     }
 
@@ -74,7 +97,7 @@ impl Kind {
             Kind::Connection | Kind::Publication => 4 << 10,
             Kind::Outbox | Kind::Request | Kind::Response => 16 << 10,
             Kind::Inbox => 1,
-            Kind::Transaction | Kind::Instance => 64 << 10,
+            Kind::Transaction | Kind::Instance | Kind::HandOver => 64 << 10,
         }
     }
 
@@ -153,8 +176,10 @@ pub struct Budget {
     bytes_max: usize,
     reserved: AtomicUsize,
     by_kind: [AtomicUsize; Kind::ALL.len()],
-    /// Maximum of `reserved` until the next look.
-    ceiling: AtomicUsize,
+    /// Measured bytes beyond the reserved ones: the most at the latest looks.
+    uncounted: AtomicUsize,
+    /// Bytes of small memories that were admitted since the last look.
+    admitted: AtomicUsize,
     stage: AtomicU8,
     refusals: Counter,
     evictions: Counter,
@@ -164,12 +189,12 @@ pub struct Budget {
 impl Budget {
     /// A budget of so many bytes; zero for one without a bound.
     pub fn new(bytes_max: usize) -> Budget {
-        let ceiling = if bytes_max == 0 { usize::MAX } else { percent(bytes_max, REFUSE_PERCENT) };
         Budget {
             bytes_max,
             reserved: AtomicUsize::new(0),
             by_kind: Default::default(),
-            ceiling: ceiling.into(),
+            uncounted: AtomicUsize::new(0),
+            admitted: AtomicUsize::new(0),
             stage: AtomicU8::new(0),
             refusals: Counter::default(),
             evictions: Counter::default(),
@@ -217,17 +242,27 @@ impl Budget {
         if self.bytes_max == 0 {
             return Stage::Calm;
         }
+        // Not all that is reserved was touched, so the difference may hide uncounted bytes: the most that was seen counts, and is
+        // forgotten slowly. Most bytes that may be handed over never are.
+        let counted = self.reserved().saturating_sub(self.reserved_for(Kind::HandOver));
+        let before = self.uncounted.load(Relaxed);
+        let uncounted = measured.saturating_sub(counted);
+        self.uncounted.store(uncounted.max(before - before / UNCOUNTED_DECAY), Relaxed);
+        self.admitted.store(0, Relaxed);
         let [shed, refuse, close] = [SHED_PERCENT, REFUSE_PERCENT, CLOSE_PERCENT].map(|part| percent(self.bytes_max, part));
-        let ceiling = self.reserved().saturating_add(refuse.saturating_sub(measured));
-        self.ceiling.store(ceiling.min(refuse), Relaxed);
         let stage = match measured {
             _ if measured >= close => Stage::Close,
             _ if measured >= refuse => Stage::Refuse,
-            _ if measured >= shed => Stage::Shed,
+            _ if measured.max(self.reserved().saturating_add(uncounted)) >= shed => Stage::Shed,
             _ => Stage::Calm,
         };
         self.stage.store(stage as u8, Relaxed);
         stage
+    }
+
+    /// Bytes that are to be freed when work was refused for too long.
+    pub fn relief(&self) -> usize {
+        percent(self.bytes_max, RELIEF_PERCENT)
     }
 
     /// Bytes that have to go until new work is taken again.
@@ -266,10 +301,27 @@ impl Budget {
         consumers.push(consumer);
     }
 
+    /// Bytes that an instance with little memory has from now on. They are not reserved, but refused if the process has no room
+    /// for them.
+    pub fn admit_small(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        let admitted = self.admitted.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        if self.is_within(SMALL_PERCENT, self.reserved(), admitted) {
+            return Ok(());
+        }
+        self.admitted.fetch_sub(bytes, Relaxed);
+        self.refusals.add(1);
+        Err(OutOfMemory)
+    }
+
+    fn is_within(&self, part: usize, reserved: usize, admitted: usize) -> bool {
+        let used = reserved.saturating_add(self.uncounted.load(Relaxed)).saturating_add(admitted);
+        self.bytes_max == 0 || used <= percent(self.bytes_max, part)
+    }
+
     /// Reserves exactly so many bytes.
     pub(crate) fn reserve(&self, kind: Kind, bytes: usize) -> Result<(), OutOfMemory> {
         let before = self.reserved.fetch_add(bytes, Relaxed);
-        if before.saturating_add(bytes) > self.ceiling.load(Relaxed) {
+        if !self.is_within(REFUSE_PERCENT, before.saturating_add(bytes), self.admitted.load(Relaxed)) {
             self.reserved.fetch_sub(bytes, Relaxed);
             self.refusals.add(1);
             return Err(OutOfMemory);
@@ -457,22 +509,30 @@ impl Consumer for Account {
 pub struct Share {
     account: Arc<Account>,
     charge: Charge,
+    /// Bytes of it in the account: of an instance also those without a reservation, so that it may be closed.
+    counted: usize,
 }
 
 impl Share {
     /// Nothing is reserved.
     pub fn new(account: &Arc<Account>, kind: Kind) -> Share {
-        Share { account: account.clone(), charge: Charge::new(kind) }
+        Share { account: account.clone(), charge: Charge::new(kind), counted: 0 }
     }
 
     /// As [`Charge::fit`].
     pub fn fit(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        let before = self.charge.bytes;
         self.charge.fit(&self.account.budget, bytes)?;
-        if self.charge.bytes != before {
-            self.account.changed(before, self.charge.bytes);
+        let counted = if self.charge.kind == Kind::Instance { bytes } else { self.charge.bytes };
+        if counted != self.counted {
+            self.account.changed(self.counted, counted);
+            self.counted = counted;
         }
         Ok(())
+    }
+
+    /// Bytes that are reserved.
+    pub fn bytes(&self) -> usize {
+        self.charge.bytes
     }
 
     /// The account that it is a part of.
@@ -483,8 +543,8 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if self.charge.bytes > 0 {
-            self.account.changed(self.charge.bytes, 0);
+        if self.counted > 0 {
+            self.account.changed(self.counted, 0);
         }
     }
 }
@@ -549,6 +609,7 @@ mod tests {
     fn only_so_much_is_reserved_as_the_last_look_left_free() {
         let budget = budget();
         for (measured, reserved, fits) in [(0, 85, true), (0, 86, false), (60, 25, true), (60, 26, false), (90, 1, false)] {
+            let budget = self::budget();
             budget.look(measured * MIB);
             let mut charge = Charge::new(Kind::Request);
             assert_eq!(charge.fit(&budget, reserved * MIB).is_ok(), fits, "{measured} measured, {reserved} reserved");
@@ -559,6 +620,41 @@ mod tests {
         charge.fit(&budget, 50 * MIB).unwrap();
         budget.look(70 * MIB);
         assert!(charge.fit(&budget, 65 * MIB).is_ok() && charge.fit(&budget, 66 * MIB).is_err());
+    }
+
+    #[test]
+    fn uncounted_bytes_are_remembered_while_reserved_ones_are_untouched() {
+        let budget = budget();
+        budget.look(30 * MIB);
+        let mut charge = Charge::new(Kind::Request);
+        charge.fit(&budget, 50 * MIB).unwrap();
+        // Nothing of it is touched, so the measured bytes are fewer than the reserved ones.
+        budget.look(30 * MIB);
+        assert!(charge.fit(&budget, 56 * MIB).is_err(), "the 30 MiB are still there");
+        (0..1000).for_each(|_| _ = budget.look(30 * MIB));
+        assert!(charge.fit(&budget, 84 * MIB).is_ok(), "they are forgotten with time");
+        // What may be handed over mostly never is.
+        let budget = self::budget();
+        let mut charge = Charge::new(Kind::HandOver);
+        charge.fit(&budget, 50 * MIB).unwrap();
+        budget.look(30 * MIB);
+        assert!(charge.fit(&budget, 56 * MIB).is_err());
+    }
+
+    #[test]
+    fn small_instances_are_admitted_as_far_as_the_last_look_left_room() {
+        let budget = budget();
+        budget.look(60 * MIB);
+        let admit = |count: usize| (0..count).filter(|_| budget.admit_small(MIB).is_ok()).count();
+        assert_eq!((admit(50), budget.reserved()), (35, 0));
+        let mut charge = Charge::new(Kind::Request);
+        assert_eq!(charge.fit(&budget, 100_000), Err(OutOfMemory), "what was admitted counts until the next look");
+        budget.look(70 * MIB);
+        assert_eq!((charge.fit(&budget, 15 * MIB), admit(50)), (Ok(()), 10));
+        // It is a consumer, without a reservation.
+        let mut share = Share::new(&Account::new(&budget), Kind::Instance);
+        share.fit(MIB).unwrap();
+        assert_eq!((budget.reserved(), budget.close_largest(1)), (15 * MIB, (1, MIB)));
     }
 
     #[test]

@@ -794,7 +794,7 @@ impl Callee for Rooms {
 /// What a caller learns of a fault: nothing of its text, which the log has.
 fn no_answer(fault: Fault) -> CallError {
     match fault {
-        Fault::Busy | Fault::Closed(_) | Fault::Unavailable(_) => CallError::Busy,
+        Fault::Busy | Fault::Shortage | Fault::Closed(_) | Fault::Unavailable(_) => CallError::Busy,
         _ => CallError::Failed,
     }
 }

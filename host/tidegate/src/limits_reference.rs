@@ -605,8 +605,11 @@ const GROUPS: &[Group] = &[
             limit(
                 "memory_max",
                 "Anonymous memory of the process; `0 B` for 75 % of what the machine or the control group has",
-                "from 70 % on idle instances and histories are dropped, from 85 % on work that would hold memory is refused (503, 1013, or an error to the app), from 92 % on the largest connections, requests and instances are closed",
-                &["tidegate/tests/hostile/memory.rs::guests_and_clients_that_hold_memory_never_exceed_the_budget"],
+                "from 70 % on idle instances and histories are dropped, from 85 % on work that would hold memory is refused (503, 1013, or an error to the app), from 92 % on, or when work was refused for 2 s without a pause, the largest connections, requests and instances are closed",
+                &[
+                    "tidegate/tests/hostile/memory.rs::guests_and_clients_that_hold_memory_never_exceed_the_budget",
+                    "tidegate/tests/hostile/memory.rs::work_is_not_refused_for_ever_while_others_hold_the_memory",
+                ],
             ),
             fixed(
                 "ANSWER_HEADERS_MAX",
@@ -620,14 +623,14 @@ const GROUPS: &[Group] = &[
                 Value::Bytes(ANSWER_HEADERS_BYTES_MAX),
                 "Names and values of the headers that one call of an app gives",
                 "500",
-                &["edge/src/answer.rs::headers_are_bounded_in_number_and_in_bytes"],
+                &["hub/src/contract.rs::headers_are_bounded_in_number_and_in_bytes"],
             ),
             fixed(
                 "GUARD_CONTEXT_BYTES_MAX",
                 Value::Bytes(GUARD_CONTEXT_BYTES_MAX),
                 "Context that one guard adds to a request",
                 "500",
-                &["edge/src/answer.rs::headers_are_bounded_in_number_and_in_bytes"],
+                &["hub/src/contract.rs::headers_are_bounded_in_number_and_in_bytes"],
             ),
             setting(
                 "app",

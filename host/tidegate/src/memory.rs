@@ -29,6 +29,10 @@ const SHED_EVERY: Duration = Duration::from_millis(200);
 const SHED_FAST: Duration = Duration::from_millis(50);
 /// Time between two closes, in which a closed consumer gives its memory back.
 const CLOSE_EVERY: Duration = Duration::from_millis(50);
+/// If work was refused for so long without a pause, the largest consumers are closed, so that it is not refused for ever.
+const REFUSE_WITHIN: Duration = Duration::from_secs(2);
+/// Time between two such closes, and without a refusal until the time counts anew.
+const RELIEF_EVERY: Duration = Duration::from_secs(1);
 /// A room that was idle for less is shed only from the second stage on.
 const ROOM_IDLE: Duration = Duration::from_secs(1);
 /// Time between two log lines about the same shortage.
@@ -43,7 +47,7 @@ pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
     }
     let (statm, site) = (File::open("/proc/self/statm")?, Arc::downgrade(site));
     let collecting = workers.iter().map(|worker| (worker.clone(), Arc::default())).collect();
-    let mut watch = Watch { budget, statm, site, collecting, shed: None, closed: None, logged: None };
+    let mut watch = Watch { budget, statm, site, collecting, shed: None, closed: None, refusing: Refusing::default(), logged: None };
     thread::Builder::new().name("memory".into()).spawn(move || while watch.look() {})?;
     Ok(())
 }
@@ -56,6 +60,7 @@ struct Watch {
     collecting: Vec<(Handle, Arc<AtomicBool>)>,
     shed: Option<Instant>,
     closed: Option<Instant>,
+    refusing: Refusing,
     logged: Option<(Instant, Stage)>,
 }
 
@@ -75,14 +80,21 @@ impl Watch {
         } else if self.shed.take().is_some() {
             allocator::set_purge_delay(allocator::PURGE_DELAY);
         }
+        let is_relief_due = self.refusing.is_relief_due(stage, self.budget.refusals(), now);
         if stage == Stage::Close && is_due(&mut self.closed, now, CLOSE_EVERY) {
-            let (count, bytes) = self.budget.close_largest(self.budget.excess(measured));
-            tracing::debug!("{count} consumers of memory are closed, with {} KiB", bytes >> 10);
+            self.close_largest(self.budget.excess(measured));
+        } else if is_relief_due {
+            self.close_largest(self.budget.relief());
         }
         self.log(stage, measured, now);
         drop(site);
         thread::sleep(if measured < self.budget.bytes_max() / 2 { CALM_LOOK } else { LOOK });
         true
+    }
+
+    fn close_largest(&self, bytes: usize) {
+        let (count, bytes) = self.budget.close_largest(bytes);
+        tracing::debug!("{count} consumers of memory are closed, with {} KiB", bytes >> 10);
     }
 
     /// Has every allocator give back its free pages. Each thread has its own allocator, which no other thread may touch.
@@ -119,6 +131,35 @@ impl Watch {
         let (max, refusals, evictions) = (self.budget.bytes_max() >> 20, self.budget.refusals(), self.budget.evictions());
         let reserved = self.budget.to_string();
         tracing::warn!(refusals, evictions, reserved, "{} MiB of memory_max = {max} MiB are used: {what}", measured >> 20);
+    }
+}
+
+/// For how long work has been refused. As long as clients keep what they have reserved, and so keep the process below the last stage,
+/// refusing alone frees nothing.
+#[derive(Default)]
+struct Refusing {
+    /// Refused reservations at the last look.
+    count: u64,
+    /// Begin and latest moment of the time in which work was refused, and the last relief in it.
+    time: Option<(Instant, Instant)>,
+    relieved: Option<Instant>,
+}
+
+impl Refusing {
+    /// Asked at each look, with the reservations that were refused until then.
+    fn is_relief_due(&mut self, stage: Stage, count: u64, now: Instant) -> bool {
+        // In the first stage there is enough memory, so a reservation that was refused is larger than any can be.
+        let is_refusing = stage >= Stage::Refuse || (stage == Stage::Shed && count != self.count);
+        self.count = count;
+        self.time = match self.time {
+            Some((_, last)) if now >= last + RELIEF_EVERY => None,
+            time => time,
+        };
+        if is_refusing {
+            self.time = Some((self.time.map_or(now, |(since, _)| since), now));
+        }
+        let is_late = self.time.is_some_and(|(since, last)| last == now && now >= since + REFUSE_WITHIN);
+        is_late && is_due(&mut self.relieved, now, RELIEF_EVERY)
     }
 }
 
@@ -166,6 +207,26 @@ mod allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_that_is_refused_for_long_is_relieved_once_a_second() {
+        let began = Instant::now();
+        let relieved = |looks: &[(u64, Stage, u64)]| {
+            let mut refusing = Refusing::default();
+            let due = |(at, stage, count): &(u64, Stage, u64)| {
+                refusing.is_relief_due(*stage, *count, began + Duration::from_millis(*at)).then_some(*at)
+            };
+            looks.iter().filter_map(due).collect::<Vec<u64>>()
+        };
+        let every = |step: u64, stage: Stage, refused: u64| (0..50).map(|look| (look * step, stage, look * refused)).collect::<Vec<_>>();
+        assert_eq!(relieved(&every(100, Stage::Refuse, 0)), [2000, 3000, 4000]);
+        assert_eq!(relieved(&every(100, Stage::Shed, 1)), [2100, 3100, 4100]);
+        assert_eq!(relieved(&every(100, Stage::Shed, 0)), [0; 0]);
+        // Below the first stage a refused reservation is one that could never fit.
+        assert_eq!(relieved(&every(100, Stage::Calm, 1)), [0; 0]);
+        // A second without a refusal is a pause.
+        assert_eq!(relieved(&every(1100, Stage::Shed, 1)), [0; 0]);
+    }
 
     #[test]
     fn anonymous_memory_is_what_was_written_to() {

@@ -42,7 +42,7 @@ impl Instance {
         call: impl AsyncFnOnce(&mut Instance) -> Result<T>,
     ) -> std::result::Result<T, Fault> {
         let state = self.store.data_mut();
-        state.memory.denied = false;
+        state.memory.begin_event();
         let clock = state.meter.clone();
         state.set_about(about).map_err(|error| Fault::Host(told(&error)))?;
         self.store.set_epoch_deadline(1);

@@ -16,7 +16,9 @@ pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
         Fault::Cpu
     } else if is_full(error) {
         Fault::Busy
-    } else if store.data().memory.denied || error.is::<Evicted>() {
+    } else if store.data().memory.is_short || error.is::<Evicted>() {
+        Fault::Shortage
+    } else if store.data().memory.denied {
         Fault::Memory
     } else {
         Fault::Trap(told(error))

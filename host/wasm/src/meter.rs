@@ -139,7 +139,7 @@ pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Futur
             return Poll::Ready(Ok(outcome));
         }
         if meter.watch_eviction(cx) {
-            return Poll::Ready(Err(Fault::Memory));
+            return Poll::Ready(Err(Fault::Shortage));
         }
         let wall = wall.get_or_insert_with(|| Box::pin(sleep(wall_max)));
         wall.as_mut().poll(cx).map(|()| Err(Fault::Wall))

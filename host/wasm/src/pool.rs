@@ -31,7 +31,11 @@ use std::{
     },
     time::Duration,
 };
-use tidegate_hub::{Fault, Hub, Manifest, budget};
+use tidegate_hub::{
+    Fault, Hub, Manifest,
+    budget::{self, OutOfMemory},
+};
+use tokio::time::{Instant, sleep};
 use wasmtime::{
     Store,
     component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
@@ -39,9 +43,16 @@ use wasmtime::{
 
 /// Maximum number of bytes that one call passes to the host, unless a limit allows a longer message or value. An app needs a `stream`
 /// route for a larger answer.
-const LIFTED_BYTES_MAX: usize = 16 << 20;
+const HANDED_OVER_BYTES_MAX: usize = 16 << 20;
 /// Beside a message or value of the largest size.
-const LIFTED_EXTRA: usize = 1 << 20;
+const HANDED_OVER_EXTRA: usize = 1 << 20;
+/// It is at most this part of `memory_max`.
+const HANDED_OVER_PART: usize = 32;
+
+/// Time for which a call waits until there is memory for an instance; then it is busy (503).
+const MEMORY_WAIT: Duration = Duration::from_secs(5);
+/// Time between two tries.
+const MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 /// Number of idle instances that a version keeps.
 const IDLE_MAX: usize = 64;
@@ -142,9 +153,15 @@ impl Instance {
 
     /// Prepares it for a call that streams; the meter of that call.
     pub(crate) fn begin_stream(&mut self) -> Arc<Meter> {
-        self.store.data_mut().memory.denied = false;
+        self.store.data_mut().memory.begin_event();
         self.store.set_epoch_deadline(1);
         self.store.data().meter.clone()
+    }
+
+    /// Prepares an idle instance for a call; none if the server is too short of memory for it.
+    fn begin_call(mut self) -> Option<Instance> {
+        let state = self.store.data_mut();
+        (!state.meter.is_evicted() && state.memory.begin_call().is_ok()).then_some(self)
     }
 
     /// Whether its memory grew so much that it is not worth keeping, or the server is short of it.
@@ -226,10 +243,11 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn give_back(self) {
-        let Taken { instance, pool, permit } = self;
+        let Taken { mut instance, pool, permit } = self;
         // Log printed text without a line's end now, not when the next request comes.
         instance.store.data().output().end_lines();
         if !instance.is_large() {
+            instance.store.data_mut().memory.end_call();
             pool.idle.push(instance);
         } else {
             drop(instance);
@@ -286,7 +304,9 @@ impl Pool {
     /// The instance that was used last, or a new one; waits a while if all that this use may have are in use.
     pub(crate) async fn take(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
         let permit = self.account.permit(of).await?;
-        let instance = match self.idle.pop() {
+        // One that is to be closed, or has no memory for what it may hand over, makes way for a new one.
+        let idle = self.idle.pop().and_then(Instance::begin_call);
+        let instance = match idle {
             Some(instance) => instance,
             None => self.make().await?,
         };
@@ -302,6 +322,7 @@ impl Pool {
     /// A new instance, for the owner of a permit.
     pub(crate) async fn make(&self) -> Result<Instance, Fault> {
         let mut slot = self.account.reserve().await?;
+        let until = Instant::now() + MEMORY_WAIT;
         loop {
             match self.instantiate().await {
                 Ok((store, raw, exports)) => {
@@ -316,6 +337,12 @@ impl Pool {
                         return Err(Fault::Busy);
                     }
                 },
+                // Memory is short: idle instances make way, and the server closes consumers if that is not enough.
+                Err(error) if error.is::<OutOfMemory>() => match self.idle.yield_slot() {
+                    Some(yielded) => drop(mem::replace(&mut slot, yielded)),
+                    None if Instant::now() >= until => return Err(Fault::Busy),
+                    None => sleep(MEMORY_RETRY).await,
+                },
                 Err(error) => return Err(Fault::Host(told(&error.context("an instance could not be made")))),
             }
         }
@@ -323,27 +350,36 @@ impl Pool {
 
     async fn instantiate(&self) -> wasmtime::Result<(Store<State>, Raw, Exports)> {
         let mut store = self.store()?;
-        let raw = self.pre.instantiate_async(&mut store).await?;
+        let raw = match self.pre.instantiate_async(&mut store).await {
+            Ok(raw) => raw,
+            Err(_) if store.data().memory.is_short => return Err(OutOfMemory.into()),
+            Err(error) => return Err(error),
+        };
         let exports = Exports::find(&raw, &mut store, &self.interfaces)?;
         Ok((store, raw, exports))
     }
 
-    /// Bytes that one call may hand to the host: they are copied before any of them can be counted, so that they have a bound of their own.
-    fn lifted_bytes_max(&self) -> usize {
-        let limits = self.hub.as_ref().map(|hub| hub.limits());
-        let largest = limits.map_or(0, |limits| limits.message_bytes_max.max(limits.room_value_bytes_max).max(limits.call_bytes_max));
-        LIFTED_BYTES_MAX.max(largest.saturating_add(LIFTED_EXTRA))
+    /// Bytes that one call may hand over to the host. An import's are copied before any of them can be counted, on each worker at a time,
+    /// so a small budget has a smaller bound.
+    fn handed_over_max(&self) -> usize {
+        let Some(hub) = &self.hub else { return HANDED_OVER_BYTES_MAX };
+        let (limits, budget) = (hub.limits(), hub.budget().bytes_max());
+        let largest = limits.message_bytes_max.max(limits.room_value_bytes_max).max(limits.call_bytes_max);
+        let max = if budget == 0 { HANDED_OVER_BYTES_MAX } else { HANDED_OVER_BYTES_MAX.min(budget / HANDED_OVER_PART) };
+        max.max(largest.saturating_add(HANDED_OVER_EXTRA))
     }
 
     /// A store with every limit set.
     fn store(&self) -> wasmtime::Result<Store<State>> {
         let reserved = self.hub.as_ref().map(|hub| budget::Account::new(hub.budget()));
         let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max, reserved.clone());
+        let handed_over_max = self.handed_over_max();
+        let reserved = reserved.map(|account| (account, handed_over_max));
         let (hub, manifest, accounts) = (self.hub.clone(), self.manifest.clone(), (self.account.clone(), reserved));
         let state = State::new(&self.options, self.outbound.clone(), &self.machine.output, hub, manifest, accounts, meter)?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
-        store.set_hostcall_fuel(self.lifted_bytes_max());
+        store.set_hostcall_fuel(handed_over_max);
         store.set_max_component_handles(10_000);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|context| context.data().meter.charge());

@@ -11,7 +11,7 @@ use crate::{
 use std::sync::Arc;
 use tidegate_hub::{
     Fault, Hub, Manifest, Scope,
-    budget::{self, Kind, Share},
+    budget::{self, INSTANCE_FREE_BYTES, Kind, OutOfMemory, Share},
 };
 use wasmtime::{
     ResourceLimiter,
@@ -49,13 +49,13 @@ impl State {
         output: &Arc<AppOutput>,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
-        (account, reserved): (Arc<Account>, Option<Arc<budget::Account>>),
+        (account, reserved): (Arc<Account>, Option<(Arc<budget::Account>, usize)>),
         meter: Arc<Meter>,
     ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event = table.push(Connection(None))?.rep();
-        let share = reserved.map(|account| Share::new(&account, Kind::Instance));
+        let shares = reserved.map(|(account, handed_over_max)| Shares::new(&account, handed_over_max));
         let output = Output::new(output, hub.clone(), manifest.clone());
         Ok(State {
             table,
@@ -67,11 +67,12 @@ impl State {
             memory: MemoryLimit {
                 bytes_max: options.memory_bytes_max,
                 denied: false,
+                is_short: false,
                 bytes: 0,
                 growing: 0,
                 table_entries: 0,
                 account,
-                share,
+                shares,
             },
             meter,
             event,
@@ -133,6 +134,8 @@ impl WasiHttpView for State {
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
     pub(crate) denied: bool,
+    /// Memory was denied because the server is short of it.
+    pub(crate) is_short: bool,
     /// Linear memory of the instance: all of its memories.
     bytes: usize,
     /// By how much it was last allowed to grow.
@@ -141,12 +144,59 @@ pub(crate) struct MemoryLimit {
     table_entries: usize,
     account: Arc<Account>,
     /// None while an app is loaded.
-    share: Option<Share>,
+    shares: Option<Shares>,
+}
+
+/// Reservations of an instance.
+struct Shares {
+    memory: Share,
+    /// For the copies that the host makes of what a call returns. The engine makes them before the host learns their sizes, and the guest
+    /// may run on for a while to free the originals, so they are reserved when the guest gets the memory to make the originals in.
+    handed_over: Share,
+    handed_over_max: usize,
+}
+
+impl Shares {
+    /// `handed_over_max`: bytes that one call may hand over.
+    fn new(account: &Arc<budget::Account>, handed_over_max: usize) -> Shares {
+        Shares { memory: Share::new(account, Kind::Instance), handed_over: Share::new(account, Kind::HandOver), handed_over_max }
+    }
+
+    /// The instance has so many bytes from now on, `growing` of them new.
+    fn fit(&mut self, bytes: usize, growing: usize) -> Result<(), OutOfMemory> {
+        match bytes <= INSTANCE_FREE_BYTES {
+            true => self.memory.account().budget().admit_small(growing)?,
+            false => self.begin_call(bytes)?,
+        }
+        self.memory.fit(bytes)
+    }
+
+    fn begin_call(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        self.handed_over.fit(bytes.saturating_sub(INSTANCE_FREE_BYTES).min(self.handed_over_max))
+    }
 }
 
 impl MemoryLimit {
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Forgets what was denied to an earlier event.
+    pub(crate) fn begin_event(&mut self) {
+        (self.denied, self.is_short) = (false, false);
+    }
+
+    /// An instance that was idle is called: reserves what it may hand over to the host.
+    pub(crate) fn begin_call(&mut self) -> Result<(), OutOfMemory> {
+        self.shares.as_mut().map_or(Ok(()), |shares| shares.begin_call(self.bytes))
+    }
+
+    /// The instance becomes idle, so it hands over nothing.
+    pub(crate) fn end_call(&mut self) {
+        if let Some(shares) = &mut self.shares {
+            // Less than before is never refused.
+            _ = shares.handed_over.fit(0);
+        }
     }
 }
 
@@ -160,8 +210,10 @@ impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let growing = desired.saturating_sub(current);
         let bytes = self.bytes.saturating_add(growing);
-        let allowed = bytes <= self.bytes_max && self.share.as_mut().is_none_or(|share| share.fit(bytes).is_ok());
+        let is_within = bytes <= self.bytes_max;
+        let allowed = is_within && self.shares.as_mut().is_none_or(|shares| shares.fit(bytes, growing).is_ok());
         self.denied |= !allowed;
+        self.is_short |= is_within && !allowed;
         if allowed {
             self.bytes += growing;
             self.growing = growing;

@@ -16,7 +16,9 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tidegate_hub::{
-    Attempt, Fault, contract,
+    Attempt, Fault,
+    budget::Share,
+    contract,
     page::{Denial, FormError, Outcome, Problem, Update},
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -37,13 +39,14 @@ const TOLD: [(&str, Told); 3] = [("text/html", Told::Html), ("application/json",
 pub(crate) async fn act(
     visit: Visit,
     body: RequestBody,
+    share: Share,
     collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, Answer>,
 ) -> Result<Answer, Fault> {
     let headers = &visit.request.headers;
     let Some(told) = media::pick(headers, &TOLD) else {
         return Ok(answer::text(StatusCode::NOT_ACCEPTABLE, "an action answers with text/html, application/json or text/event-stream"));
     };
-    let (action, form) = match read(&visit, body, collect).await {
+    let (action, form) = match read(&visit, body, share, collect).await {
         Ok(read) => read,
         Err(answer) => return Ok(answer),
     };
@@ -75,9 +78,13 @@ pub(crate) async fn act(
 async fn read(
     visit: &Visit,
     body: RequestBody,
+    share: Share,
     collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, Answer>,
 ) -> Result<(String, Form), Answer> {
-    let refuse = |Refused(status, text)| answer::text(StatusCode::from_u16(status).expect("a status of ours"), &text);
+    let refuse = |refused| match refused {
+        Refused::NoMemory => answer::out_of_memory(),
+        Refused::Bad(status, text) => answer::text(StatusCode::from_u16(status).expect("a status of ours"), &text),
+    };
     let Some(kind) = Kind::of(&visit.request.headers) else {
         let text = "a form is multipart/form-data, application/x-www-form-urlencoded or application/json";
         return Err(answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
@@ -86,9 +93,9 @@ async fn read(
     match kind {
         Kind::Multipart(boundary) => {
             let bounds = Limits { bytes_max: limits.upload_bytes_max, held_max: limits.body_bytes_max, within: limits.upload_within };
-            form::parts(boundary, body, bounds).await.map_err(refuse)
+            form::parts(boundary, body, bounds, share).await.map_err(refuse)
         }
-        kind => form::whole(&kind, &collect(body).await?).map_err(refuse),
+        kind => form::whole(&kind, &collect(body).await?, share).map_err(refuse),
     }
 }
 
@@ -183,7 +190,7 @@ fn status(ended: &Result<Outcome, Problem>) -> StatusCode {
 
 fn fault_status(fault: &Fault) -> StatusCode {
     match fault {
-        Fault::Busy | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         Fault::Wall => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     }

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
+    budget::{OutOfMemory, Share},
     limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
     page::{self, Field, FormError, Piece},
 };
@@ -25,15 +26,31 @@ use tokio::time::{Instant, timeout_at};
 /// The field that names the action.
 pub(super) const ACTION: &str = "__action";
 
+/// Memory that a small form takes while it is parsed, for each of its bytes.
+const FIELDS_FACTOR: usize = 2;
+/// The same for JSON, where two bytes may be one value of an array.
+const JSON_FACTOR: usize = 32;
+
 /// Bytes given to the parser at a time, of those that were read before it started.
 const PIECE_BYTES: usize = 8 << 10;
 
-/// Why there is no form, with a status for the client.
+/// Why there is no form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused(pub(super) u16, pub(super) String);
+pub(super) enum Refused {
+    /// With a status and a text for the client.
+    Bad(u16, String),
+    /// The server is short of memory.
+    NoMemory,
+}
 
 fn refused(status: u16, text: impl Into<String>) -> Refused {
-    Refused(status, text.into())
+    Refused::Bad(status, text.into())
+}
+
+impl From<OutOfMemory> for Refused {
+    fn from(_: OutOfMemory) -> Refused {
+        Refused::NoMemory
+    }
 }
 
 impl From<FormError> for Refused {
@@ -72,8 +89,13 @@ impl Kind {
     }
 }
 
-/// The action that a small form names, and the form.
-pub(super) fn whole(kind: &Kind, body: &[u8]) -> Result<(String, Form), Refused> {
+/// Memory of a field beside its text.
+const FIELD_BYTES: usize = size_of::<(Field, Bytes)>();
+
+/// The action that a small form names, and the form, whose memory is reserved in `share`.
+pub(super) fn whole(kind: &Kind, body: &[u8], mut share: Share) -> Result<(String, Form), Refused> {
+    let factor = if matches!(kind, Kind::Json) { JSON_FACTOR } else { FIELDS_FACTOR };
+    share.fit(factor * body.len())?;
     let (action, json, mut read) = match kind {
         Kind::Json => {
             let mut object: serde_json::Map<String, serde_json::Value> =
@@ -95,13 +117,16 @@ pub(super) fn whole(kind: &Kind, body: &[u8]) -> Result<(String, Form), Refused>
             (None, None, read)
         }
     };
+    let texts = read.iter().map(|(field, value)| FIELD_BYTES + field.name.len() + value.len());
+    share.fit(texts.sum::<usize>() + json.as_ref().map_or(0, String::len))?;
     let action = action.or_else(|| take_action(&mut read)).ok_or_else(no_action)?;
-    Ok((action, Form { json, read, current: None, rest: None }))
+    Ok((action, Form { json, read, current: None, rest: None, _share: share }))
 }
 
-/// The action that a form of parts names. What stands before it waits in memory, at most `held_max` bytes.
-pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits) -> Result<(String, Form), Refused> {
-    let mut rest = Rest::begin(boundary, body, limits).await?;
+/// The action that a form of parts names. What stands before it waits in memory, at most `held_max` bytes, which `share` reserves.
+pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits, mut share: Share) -> Result<(String, Form), Refused> {
+    let mut rest = Rest::begin(boundary, body, limits, &mut share).await?;
+    let begun = share.bytes();
     let (mut read, mut held) = (Read::new(), 0);
     while let Some(field) = rest.next().await? {
         let mut whole = Vec::new();
@@ -110,6 +135,8 @@ pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits) -
             && let Some(piece) = rest.read().await?
         {
             held += piece.len();
+            // The buffer of a field grows to at most twice its length.
+            share.fit(begun + 2 * held + FIELD_BYTES * read.len())?;
             whole.extend_from_slice(&piece);
         }
         if held > limits.held_max {
@@ -117,7 +144,7 @@ pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits) -
         }
         if field.name == ACTION {
             let action = String::from_utf8(whole).map_err(|_| no_action())?;
-            return Ok((action, Form { json: None, read, current: None, rest: Some(rest) }));
+            return Ok((action, Form { json: None, read, current: None, rest: Some(rest), _share: share }));
         }
         read.push_back((field, whole.into()));
         if read.len() > FORM_FIELDS_MAX {
@@ -156,6 +183,8 @@ pub(super) struct Form {
     /// What is left of a field that was read already.
     current: Option<Bytes>,
     rest: Option<Rest>,
+    /// Memory of all of this.
+    _share: Share,
 }
 
 /// Whether the client of a form is too slow, also when the form is in other hands.
@@ -214,9 +243,9 @@ struct Rest {
 
 impl Rest {
     /// Reads the beginning of the form, so that no action starts for a client that sends next to nothing.
-    async fn begin(boundary: String, mut body: RequestBody, limits: Limits) -> Result<Rest, FormError> {
+    async fn begin(boundary: String, mut body: RequestBody, limits: Limits, share: &mut Share) -> Result<Rest, Refused> {
         let deadline = Instant::now() + limits.within;
-        let begun = timeout_at(deadline, begun(&mut body)).await.unwrap_or(Err(FormError::TooSlow))?;
+        let begun = timeout_at(deadline, begun(&mut body, share)).await.unwrap_or(Err(FormError::TooSlow.into()))?;
         let progress = Arc::<Progress>::default();
         let body = Counted { begun, was_parsed: true, body, left: limits.bytes_max, progress: progress.clone() };
         Ok(Rest { parts: Multipart::new(body, boundary), part: None, deadline, progress })
@@ -265,12 +294,14 @@ impl Rest {
 }
 
 /// [`FORM_BEGUN_BYTES`] of a body and the rest of their piece, or all of it. One buffer: the pieces of a slow client are small.
-async fn begun(body: &mut RequestBody) -> Result<Bytes, FormError> {
+async fn begun(body: &mut RequestBody, share: &mut Share) -> Result<Bytes, Refused> {
     let mut begun = Vec::new();
     while begun.len() < FORM_BEGUN_BYTES
         && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
     {
         if let Ok(bytes) = frame.map_err(error)?.into_data() {
+            // The buffer grows to at most twice its length.
+            share.fit(2 * (begun.len() + bytes.len()))?;
             begun.extend_from_slice(&bytes);
         }
     }
@@ -344,6 +375,34 @@ impl Stream for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tidegate_hub::{
+        Budget,
+        budget::{Account, Kind as Purpose},
+    };
+
+    fn share_of(bytes_max: usize) -> Share {
+        Share::new(&Account::new(&Arc::new(Budget::new(bytes_max))), Purpose::Request)
+    }
+
+    fn share() -> Share {
+        share_of(0)
+    }
+
+    fn status(refused: &Refused) -> u16 {
+        match refused {
+            Refused::Bad(status, _) => *status,
+            Refused::NoMemory => 503,
+        }
+    }
+
+    #[test]
+    fn a_small_form_for_which_there_is_no_memory_is_refused() {
+        let body = format!("__action=buy&n={}", "1".repeat(100_000));
+        for (bytes_max, fits) in [(2 << 20, true), (200 << 10, false)] {
+            let read = whole(&Kind::UrlEncoded, body.as_bytes(), share_of(bytes_max));
+            assert_eq!(read.as_ref().map(drop).map_err(status), if fits { Ok(()) } else { Err(503) });
+        }
+    }
 
     #[test]
     fn a_small_form_names_its_action() {
@@ -359,17 +418,15 @@ mod tests {
             (Kind::Json, "{", Err(400)),
         ];
         for (kind, body, expected) in cases {
-            let read = whole(&kind, body.as_bytes());
-            assert_eq!(read.as_ref().map(|(action, _)| action.as_str()).map_err(|refused| refused.0), expected, "{body}");
+            let read = whole(&kind, body.as_bytes(), share());
+            assert_eq!(read.as_ref().map(|(action, _)| action.as_str()).map_err(status), expected, "{body}");
         }
         let many = |fields: usize| {
-            whole(&Kind::UrlEncoded, ("__action=buy&".to_owned() + &"a&".repeat(fields)).as_bytes()).map_err(|refused| refused.0)
+            let body = "__action=buy&".to_owned() + &"a&".repeat(fields);
+            whole(&Kind::UrlEncoded, body.as_bytes(), share()).map(drop).map_err(|refused| status(&refused))
         };
         assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
-        let many =
-            |fields| whole(&Kind::UrlEncoded, ("__action=buy&".to_owned() + &"a&".repeat(fields)).as_bytes()).map_err(|refused| refused.0);
-        assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
-        let (_, form) = whole(&Kind::Json, br#"{"__action":"buy","n":1}"#).unwrap();
+        let (_, form) = whole(&Kind::Json, br#"{"__action":"buy","n":1}"#, share()).unwrap();
         assert_eq!(page::Form::json(&form), Some(r#"{"n":1}"#));
     }
 }

@@ -168,7 +168,7 @@ fn failed(visited: &Visited, fault: &Fault) -> Brought {
     let message = visited.told(fault);
     match fault {
         Fault::Cpu | Fault::Wall => Brought::TimedOut,
-        Fault::Busy | Fault::Unavailable(_) => Brought::Failed(Problem { status: 503, message }),
+        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => Brought::Failed(Problem { status: 503, message }),
         _ => Brought::Failed(Problem { status: 500, message }),
     }
 }

@@ -39,6 +39,10 @@ const IDLE_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of the head of a response.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes that an upstream may send over HTTP/2 before the guest reads them, for one response and for all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
+
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
@@ -71,6 +75,8 @@ impl HttpClient {
             .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
             .http1_max_buf_size(HEAD_BYTES_MAX)
             .http2_max_header_list_size(HEAD_BYTES_MAX as u32)
+            .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .build(Deadline(https));
         HttpClient { client, bounds, permits: Arc::new(Semaphore::new(bounds.requests_max)) }
     }

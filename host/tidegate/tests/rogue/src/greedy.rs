@@ -13,6 +13,19 @@ pub(crate) async fn grow(req: Request) -> Result<String> {
     Ok(kept.len().to_string())
 }
 
+/// `?hold=`: as [`grow`], with so little memory that it is reserved for nobody.
+pub(crate) async fn small(req: Request) -> Result<String> {
+    let kept = black_box(vec![1u8; 700 << 10]);
+    sleep(Duration::from_millis(req.query("hold")?)).await;
+    Ok(kept.len().to_string())
+}
+
+/// `?bytes=`: a feed that begins with events of this size in all.
+pub(crate) async fn feed(req: Request) -> Result<Feed> {
+    let event = "x".repeat(req.query::<usize>("bytes")? / 8);
+    Ok((0..8).fold(Feed::follow("greedy"), |feed, _| feed.first_event("first", event.as_str())))
+}
+
 /// `?bytes=`: an answer of this size.
 pub(crate) async fn answer(req: Request) -> Result<Vec<u8>> {
     Ok(vec![b'x'; req.query("bytes")?])
