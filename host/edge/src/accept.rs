@@ -10,11 +10,12 @@ use crate::{
 };
 use std::{
     fs::File,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     net::{SocketAddr, TcpListener},
     pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 use tidegate_hub::Close;
@@ -35,19 +36,20 @@ pub struct Drained {
 }
 
 /// Serves until `shutdown` is ready, then stops accepting, closes WebSockets with 1001, ends feeds
-/// and waits for requests. Connections go to `workers` in turn: runtimes that others keep running.
+/// and waits for requests. Connections of all `listeners`, of which there is at least one, go to `workers` in turn: runtimes that others
+/// keep running.
 ///
 /// # Errors
-/// If the listener can't be used.
+/// If a listener can't be used.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     server: Arc<Server>,
     workers: &[Handle],
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<Drained> {
     let (lifeline, stop, mut all_gone) = Lifeline::new();
 
-    accept(listener, &server, workers, &lifeline, shutdown).await?;
+    accept(listeners, &server, workers, &lifeline, shutdown).await?;
 
     server.hub.connections().close_all(&Close::new(1001, "the server is going away"));
     stop.send_replace(true);
@@ -57,22 +59,21 @@ pub async fn serve(
 }
 
 async fn accept(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     server: &Arc<Server>,
     workers: &[Handle],
     lifeline: &Lifeline,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    // A server that listens again keeps the first address: only requests without `Host` see it.
-    _ = server.address.set(listener.local_addr()?);
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    // A server that listens at several addresses, or again, keeps the first one: only requests without `Host` see it.
+    _ = server.address.set(listeners[0].local_addr()?);
+    let mut listeners = Listeners::new(listeners)?;
     let mut shutdown = pin!(shutdown);
     let mut turn = workers.iter().cycle();
     let mut reserve = Reserve::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listeners.accept() => accepted,
             () = &mut shutdown => return Ok(()),
         };
         let (stream, peer) = match accepted {
@@ -84,7 +85,7 @@ async fn accept(
                     server.sockets.note(Refusal::Descriptors, server.hub.counters(), Instant::now());
                 }
                 // Without the reserve, or with any other error, the next try would fail at once: it must not take a core.
-                if !reserve.refuse_one(&listener).await {
+                if !reserve.refuse_one(&mut listeners).await {
                     sleep(PAUSE).await;
                 }
                 continue;
@@ -111,6 +112,36 @@ async fn accept(
                 }
             });
         }
+    }
+}
+
+/// Sockets that listen at the addresses of one name. None of them can keep the others waiting.
+struct Listeners {
+    sockets: Vec<tokio::net::TcpListener>,
+    next: usize,
+}
+
+impl Listeners {
+    fn new(listeners: Vec<TcpListener>) -> io::Result<Listeners> {
+        let sockets = listeners.into_iter().map(|listener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        });
+        Ok(Listeners { sockets: sockets.collect::<io::Result<_>>()?, next: 0 })
+    }
+
+    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|cx| {
+            for _ in 0..self.sockets.len() {
+                let accepted = self.sockets[self.next].poll_accept(cx);
+                self.next = (self.next + 1) % self.sockets.len();
+                if accepted.is_ready() {
+                    return accepted;
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -146,12 +177,12 @@ impl Reserve {
     }
 
     /// Accepts and refuses one connection in the place of the reserve; false if there was none, or no reserve.
-    async fn refuse_one(&mut self, listener: &tokio::net::TcpListener) -> bool {
+    async fn refuse_one(&mut self, listeners: &mut Listeners) -> bool {
         if self.0.take().is_none() {
             *self = Reserve::new();
             return false;
         }
-        let accepted = timeout(Duration::ZERO, listener.accept()).await;
+        let accepted = timeout(Duration::ZERO, listeners.accept()).await;
         if let Ok(Ok((stream, _))) = &accepted {
             refuse(stream);
         }

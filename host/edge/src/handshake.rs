@@ -75,12 +75,12 @@ fn is_key(key: &str) -> bool {
     digits.len() == 22 && digits.bytes().all(is_digit) && digits.ends_with(['A', 'Q', 'g', 'w'])
 }
 
-/// `None` if an element is no token or comes twice (RFC 6455 section 4.1).
+/// `None` if an element is no token or comes twice (RFC 6455 section 4.1). Empty elements are ignored (RFC 9110 section 5.6.1.2).
 fn offered(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut offered: Vec<String> = Vec::new();
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        for protocol in value.to_str().ok()?.split(',').map(str::trim) {
-            let is_token = !protocol.is_empty() && protocol.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b));
+        for protocol in value.to_str().ok()?.split(',').map(str::trim).filter(|protocol| !protocol.is_empty()) {
+            let is_token = protocol.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b));
             if !is_token || offered.iter().any(|other| other == protocol) {
                 return None;
             }
@@ -144,10 +144,10 @@ mod tests {
             (&[("sec-websocket-key", "!GhlIHNhbXBsZSBub25jZQ==")], 400),
             (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==|dGhlIHNhbXBsZSBub25jZQ==")], 400),
             (&[("sec-websocket-protocol", "a, a")], 400),
-            (&[("sec-websocket-protocol", "a,,b")], 400),
+            (&[("sec-websocket-protocol", "a,,b")], 101),
             (&[("sec-websocket-protocol", "a b")], 400),
             (&[("sec-websocket-protocol", "a/b")], 400),
-            (&[("sec-websocket-protocol", "a, ")], 400),
+            (&[("sec-websocket-protocol", "a, ")], 101),
         ];
         for (changes, status) in cases {
             let outcome = read(&Method::GET, Version::HTTP_11, &headers(changes));

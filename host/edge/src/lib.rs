@@ -17,7 +17,7 @@
 //! let listener = TcpListener::bind("127.0.0.1:0").unwrap();
 //! let workers = [runtime.handle().clone()];
 //! let shutdown = async {}; // at once: a server would wait for a signal
-//! let drained = runtime.block_on(serve(listener, server, &workers, shutdown)).unwrap();
+//! let drained = runtime.block_on(serve(vec![listener], server, &workers, shutdown)).unwrap();
 //! assert!(drained.in_time);
 //! ```
 

@@ -28,11 +28,24 @@ pub enum Segment {
 
 /// Why a text is no pattern; its `Display` says what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadPattern(&'static str);
+pub enum BadPattern {
+    /// The text says what is wrong.
+    Syntax(&'static str),
+    /// A segment that other routers take for a parameter or a rest: `:id`, `*`.
+    Wildcard {
+        /// As it was written.
+        segment: String,
+        /// The same here: `{id}`, `{*rest}`.
+        instead: String,
+    },
+}
 
 impl fmt::Display for BadPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+        match self {
+            BadPattern::Syntax(why) => f.write_str(why),
+            BadPattern::Wildcard { segment, instead } => write!(f, "{segment:?} is no parameter here: write {instead:?}"),
+        }
     }
 }
 
@@ -43,10 +56,10 @@ impl Pattern {
     /// Reads a route's pattern.
     pub fn parse(text: &str) -> Result<Pattern, BadPattern> {
         let Some(path) = text.strip_prefix('/') else {
-            return Err(BadPattern("a pattern begins with \"/\""));
+            return Err(BadPattern::Syntax("a pattern begins with \"/\""));
         };
         if path.contains(['?', '#']) {
-            return Err(BadPattern("a pattern has no query and no fragment; read the query in the handler"));
+            return Err(BadPattern::Syntax("a pattern has no query and no fragment; read the query in the handler"));
         }
         let mut segments: Vec<Segment> = Vec::new();
         for raw in path.split('/') {
@@ -192,44 +205,70 @@ fn push_encoded(path: &mut String, segment: &str) {
     }
 }
 
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_of_name)
+}
+
+fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+}
+
+/// The parameter or rest that another router would see in this segment, as it is written here: Hono, Express and others have `:id`,
+/// `:id{[0-9]+}`, `:id?`, `:path*`, `*` and `*path`. A literal that begins with a colon can be written with `%3A`.
+fn foreign_wildcard(raw: &str) -> Option<String> {
+    let (name, is_rest) = match raw.strip_prefix(':') {
+        Some(name) => (name, name.ends_with(['*', '+'])),
+        None if raw.contains('*') && !raw.contains(['{', '}']) => (raw.strip_prefix('*').unwrap_or_default(), true),
+        None => return None,
+    };
+    let name = &name[..name.bytes().position(|byte| !is_of_name(byte)).unwrap_or(name.len())];
+    match (name, is_rest) {
+        ("", true) => Some("{*rest}".to_owned()),
+        ("", false) => None,
+        (name, true) => Some(format!("{{*{name}}}")),
+        (name, false) => Some(format!("{{{name}}}")),
+    }
+}
+
 fn parse_segment(raw: &str) -> Result<Segment, BadPattern> {
+    if let Some(instead) = foreign_wildcard(raw) {
+        return Err(BadPattern::Wildcard { segment: raw.to_owned(), instead });
+    }
     if let Some(inner) = raw.strip_prefix('{').and_then(|raw| raw.strip_suffix('}')) {
         let (name, segment): (_, fn(String) -> Segment) = match inner.strip_prefix('*') {
             Some(name) => (name, Segment::Rest),
             None => (inner, Segment::Parameter),
         };
-        let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        return if is_name {
+        return if is_name(name) {
             Ok(segment(name.to_owned()))
         } else {
-            Err(BadPattern("a parameter is \"{name}\" or \"{*name}\", with letters, digits, \"_\" and \"-\""))
+            Err(BadPattern::Syntax("a parameter is \"{name}\" or \"{*name}\", with letters, digits, \"_\" and \"-\""))
         };
     }
     if raw.contains(['{', '}']) {
-        return Err(BadPattern("a parameter is a whole segment: write \"/{id}\", and take the rest apart in the handler"));
-    }
-    if raw.contains('*') {
-        return Err(BadPattern("\"*\" stands only in \"{*rest}\", as the last segment (or ends a guard's pattern)"));
+        return Err(BadPattern::Syntax("a parameter is a whole segment: write \"/{id}\", and take the rest apart in the handler"));
     }
     match decode(raw) {
-        Ok(literal) if literal.contains(SEPARATORS) => Err(BadPattern("a slash inside of a segment is matched only by a parameter")),
+        Ok(literal) if literal.contains(SEPARATORS) => {
+            Err(BadPattern::Syntax("a slash inside of a segment is matched only by a parameter"))
+        }
         Ok(literal) => Ok(Segment::Literal(literal.into_owned())),
-        Err(BadPath::Backslash) => Err(BadPattern("no path has a backslash: write \"/\"")),
-        Err(_) => Err(BadPattern("a broken percent-encoding or a control character")),
+        Err(BadPath::Backslash) => Err(BadPattern::Syntax("no path has a backslash: write \"/\"")),
+        Err(_) => Err(BadPattern::Syntax("a broken percent-encoding or a control character")),
     }
 }
 
 fn check(segments: &[Segment]) -> Result<(), BadPattern> {
     if segments.len() > SEGMENTS_MAX {
-        return Err(BadPattern("a pattern has at most 64 segments"));
+        return Err(BadPattern::Syntax("a pattern has at most 64 segments"));
     }
     let rest = segments.iter().position(|segment| matches!(segment, Segment::Rest(_)));
     if rest.is_some_and(|at| at + 1 < segments.len()) {
-        return Err(BadPattern("\"{*rest}\" stands only at the end"));
+        return Err(BadPattern::Syntax("\"{*rest}\" stands only at the end"));
     }
     let names: Vec<&str> = segments.iter().filter_map(Segment::name).collect();
     let twice = names.iter().enumerate().any(|(at, name)| names[..at].contains(name));
-    if twice { Err(BadPattern("two parameters have the same name")) } else { Ok(()) }
+    if twice { Err(BadPattern::Syntax("two parameters have the same name")) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -259,6 +298,31 @@ mod tests {
         for (pattern, path, covered) in cases {
             let path_parsed = Path::parse(path).unwrap();
             assert_eq!(Cover::parse(pattern).unwrap().covers(&path_parsed), covered, "{pattern} over {path}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_of_another_router_is_refused_with_what_to_write_instead() {
+        let cases = [
+            (":id", Some("{id}")),
+            (":user-id", Some("{user-id}")),
+            (":id?", Some("{id}")),
+            (":id{[0-9]+}", Some("{id}")),
+            (":id.json", Some("{id}")),
+            (":path*", Some("{*path}")),
+            (":path+", Some("{*path}")),
+            ("*", Some("{*rest}")),
+            ("**", Some("{*rest}")),
+            ("*path", Some("{*path}")),
+            ("a*", Some("{*rest}")),
+            (":", None),
+            ("a:b", None),
+            ("{*rest}", None),
+        ];
+        for (segment, instead) in cases {
+            let parsed = Pattern::parse(&format!("/a/{segment}"));
+            let expected = instead.map(|instead| BadPattern::Wildcard { segment: segment.to_owned(), instead: instead.to_owned() });
+            assert_eq!(parsed.err(), expected, "{segment}");
         }
     }
 }

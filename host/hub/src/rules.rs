@@ -3,7 +3,7 @@
 use crate::{
     Exports, Manifest, Page, Route, Target,
     name::check_class,
-    pattern::{Cover, Pattern, Segment},
+    pattern::{BadPattern, Cover, Pattern, Segment},
 };
 use std::{collections::HashMap, fmt};
 
@@ -32,6 +32,8 @@ pub enum Rule {
     PageRoute,
     /// A loader or an action that can't be.
     PageName,
+    /// A segment that another router would take for a parameter.
+    Wildcard,
 }
 
 impl Rule {
@@ -49,6 +51,7 @@ impl Rule {
             Rule::Room => "TG009",
             Rule::PageRoute => "TG023",
             Rule::PageName => "TG024",
+            Rule::Wildcard => "TG025",
         }
     }
 }
@@ -67,6 +70,7 @@ impl fmt::Display for Rule {
             Rule::Room => "not a route of a room",
             Rule::PageRoute => "a page where a route is",
             Rule::PageName => "not a name of a loader or an action",
+            Rule::Wildcard => "a wildcard of another router",
         })
     }
 }
@@ -141,7 +145,7 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
         }
         check_room(route, exports, &mut refuse);
         match Pattern::parse(&route.pattern) {
-            Err(why) => refuse(Rule::Pattern, why.to_string(), ""),
+            Err(why) => refuse_pattern(&why, &mut refuse),
             Ok(pattern) => {
                 check_pattern(&pattern, &mut refuse);
                 earlier.check(index, route, &pattern, &mut refuse);
@@ -157,7 +161,7 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
             refuse(Rule::Export, String::new(), "export `tidegate:app/guard-handler` from the component");
         }
         if let Err(why) = Cover::parse(&guard.pattern) {
-            refuse(Rule::Pattern, why.to_string(), "");
+            refuse_pattern(&why, &mut refuse);
         }
     }
     for (index, page) in manifest.pages.iter().enumerate() {
@@ -171,7 +175,7 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
         check_names("loader", page.loaders.iter().map(|loader| &loader.name), &mut refuse);
         check_names("action", page.actions.iter(), &mut refuse);
         match Pattern::parse(&page.pattern) {
-            Err(why) => refuse(Rule::Pattern, why.to_string(), ""),
+            Err(why) => refuse_pattern(&why, &mut refuse),
             Ok(pattern) => {
                 check_page(page, &pattern, &mut refuse);
                 earlier.check_page(index, page, &pattern, &mut refuse);
@@ -179,6 +183,15 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
         }
     }
     violations
+}
+
+fn refuse_pattern(why: &BadPattern, refuse: &mut impl Refuse) {
+    match why {
+        BadPattern::Syntax(text) => refuse(Rule::Pattern, (*text).to_owned(), ""),
+        BadPattern::Wildcard { segment, instead } => {
+            refuse(Rule::Wildcard, format!("{segment:?} would match nothing but itself"), &format!("write {instead:?}"));
+        }
+    }
 }
 
 fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a String> + Clone, refuse: &mut impl Refuse) {
@@ -351,7 +364,7 @@ mod tests {
 
     #[test]
     fn every_registration_is_taken_or_refused_by_its_rule() {
-        use Rule::{CatchAll, Method, Pattern, Reserved, TargetMethod};
+        use Rule::{CatchAll, Method, Pattern, Reserved, TargetMethod, Wildcard};
         use Target::{Events, Http, Stream, WebSocket};
         let taken: Option<Rule> = None;
         let cases: Vec<(&str, &str, Target, Option<Rule>)> = vec![
@@ -416,8 +429,20 @@ mod tests {
             ("GET", "", Http, Some(Pattern)),
             ("GET", "hello", Http, Some(Pattern)),
             ("GET", "*", Http, Some(Pattern)),
-            ("GET", "/*", Http, Some(Pattern)),
-            ("GET", "/a/*", Http, Some(Pattern)),
+            ("GET", "/*", Http, Some(Wildcard)),
+            ("GET", "/a/*", Http, Some(Wildcard)),
+            ("GET", "/a/*/b", Http, Some(Wildcard)),
+            ("GET", "/a*", Http, Some(Wildcard)),
+            ("GET", "/*path", Http, Some(Wildcard)),
+            ("GET", "/:id", Http, Some(Wildcard)),
+            ("GET", "/:id?", Http, Some(Wildcard)),
+            ("GET", "/:id{[0-9]+}", Http, Some(Wildcard)),
+            ("GET", "/:path*", Http, Some(Wildcard)),
+            ("GET", "/:a/:b", Http, Some(Wildcard)),
+            ("GET", "/a:b", Http, None),
+            ("GET", "/:", Http, None),
+            ("GET", "/%3Aid", Http, None),
+            ("GET", "/%2A", Http, None),
             ("GET", "/{}", Http, Some(Pattern)),
             ("GET", "/{*}", Http, Some(Pattern)),
             ("GET", "/{a b}", Http, Some(Pattern)),
@@ -575,10 +600,10 @@ mod tests {
 
     #[test]
     fn every_rule_has_a_code_of_its_own() {
-        use Rule::{CatchAll, Duplicate, Export, Method, PageName, PageRoute, Pattern, Reserved, Room, Shadowed, TargetMethod};
-        let all = [Pattern, CatchAll, Reserved, Duplicate, Shadowed, Method, TargetMethod, Export, Room, PageRoute, PageName];
+        use Rule::{CatchAll, Duplicate, Export, Method, PageName, PageRoute, Pattern, Reserved, Room, Shadowed, TargetMethod, Wildcard};
+        let all = [Pattern, CatchAll, Reserved, Duplicate, Shadowed, Method, TargetMethod, Export, Room, PageRoute, PageName, Wildcard];
         let codes: Vec<String> = all.iter().map(|rule| rule.code().to_owned()).collect();
-        assert_eq!(codes, Vec::from_iter((1..=9).chain(23..=24).map(|number| format!("TG{number:03}"))));
+        assert_eq!(codes, Vec::from_iter((1..=9).chain(23..=25).map(|number| format!("TG{number:03}"))));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use crate::failure::Failure;
 use anyhow::anyhow;
+use rustix::io::Errno;
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, ErrorKind},
     net::{SocketAddr, TcpListener, ToSocketAddrs},
@@ -12,6 +14,9 @@ use tokio::net::TcpSocket;
 
 /// Connections that wait to be accepted: a burst of them is not refused.
 const BACKLOG: u32 = 1024;
+
+/// Ports that are tried if any free one will do and the host has several addresses.
+const PORT_TRIES: u32 = 10;
 
 /// Host and port; a name is resolved when the socket is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +51,51 @@ impl FromStr for Listen {
 }
 
 impl Listen {
-    /// Opens the socket; the runtime that this is called in gives it up again.
-    pub(crate) fn open(&self) -> Result<TcpListener, Failure> {
-        let mut addresses = self.0.to_socket_addrs().map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
-        let address = addresses.next().ok_or_else(|| Failure::usage(format!("{self} has no address")))?;
-        open(address).map_err(|error| refused(address, &error))
+    /// Opens a socket for each address of the host, IPv4 first, all with the same port. An address that this machine does not have is left
+    /// out, unless there is no other: `localhost` is `::1` as well, also where IPv6 is off. The runtime that this is called in gives the
+    /// sockets up again.
+    pub(crate) fn open(&self) -> Result<Vec<TcpListener>, Failure> {
+        let found = self.0.to_socket_addrs().map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
+        let addresses: BTreeSet<SocketAddr> = found.collect();
+        if addresses.is_empty() {
+            return Err(Failure::usage(format!("{self} has no address")));
+        }
+        let mut tries = PORT_TRIES;
+        loop {
+            match open_all(&addresses) {
+                Ok(listeners) => return Ok(listeners),
+                // A port that was free at the first address may be taken at the second.
+                Err((address, error)) if error.kind() == ErrorKind::AddrInUse && self.0.ends_with(":0") && tries > 1 => {
+                    tracing::debug!("{address} is in use, so another port is tried");
+                    tries -= 1;
+                }
+                Err((address, error)) => return Err(refused(address, &error)),
+            }
+        }
     }
+}
+
+fn open_all(addresses: &BTreeSet<SocketAddr>) -> Result<Vec<TcpListener>, (SocketAddr, io::Error)> {
+    let mut listeners: Vec<TcpListener> = Vec::new();
+    let mut missing = None;
+    for &address in addresses {
+        let port = listeners.first().and_then(|first| Some(first.local_addr().ok()?.port())).unwrap_or(address.port());
+        let address = SocketAddr::new(address.ip(), port);
+        match open(address) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if is_missing(&error) => missing = Some((address, error)),
+            Err(error) => return Err((address, error)),
+        }
+    }
+    match missing {
+        Some(missing) if listeners.is_empty() => Err(missing),
+        _ => Ok(listeners),
+    }
+}
+
+/// Whether this machine does not have the address, or none of its family.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> Failure {
@@ -73,6 +117,20 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_address_of_a_name_is_opened_with_one_port() {
+        let addresses = |text: &[&str]| text.iter().map(|address| address.parse().unwrap()).collect::<BTreeSet<SocketAddr>>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let opened = open_all(&addresses(&["127.0.0.2:0", "127.0.0.1:0"])).unwrap();
+        let opened: Vec<SocketAddr> = opened.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        assert_eq!(opened.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>(), ["127.0.0.1", "127.0.0.2"]);
+        assert!(opened[0].port() == opened[1].port() && opened[0].port() != 0, "{opened:?}");
+        // 192.0.2.1 is an address of no machine (RFC 5737).
+        assert_eq!(open_all(&addresses(&["127.0.0.1:0", "192.0.2.1:0"])).unwrap().len(), 1);
+        assert!(open_all(&addresses(&["192.0.2.1:0"])).is_err());
+    }
 
     #[test]
     fn an_address_is_a_host_and_a_port() {

@@ -21,7 +21,8 @@ const ROUTES_SHOWN: usize = 20;
 
 /// What is served where. Its `Display` is the screen.
 pub(crate) struct Report<'a> {
-    pub(crate) address: SocketAddr,
+    /// At least one.
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) app: &'a Path,
     pub(crate) compiled: Compiled,
     pub(crate) manifest: Option<&'a Manifest>,
@@ -35,7 +36,7 @@ impl Report<'_> {
             LogFormat::Text => logging::say(&self.to_string()),
             LogFormat::Json => {
                 let routes = self.manifest.map_or(0, |manifest| manifest.routes.len() + manifest.pages.len());
-                tracing::info!(url = url(self.address), app = %self.app.display(), routes, "serving");
+                tracing::info!(url = url(self.addresses[0]), app = %self.app.display(), routes, "serving");
             }
         }
     }
@@ -43,9 +44,11 @@ impl Report<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "tidegate {}: {}\n", env!("CARGO_PKG_VERSION"), url(self.address))?;
-        if self.address.ip().is_unspecified() {
-            section(f, "address", [format!("every one of this machine, port {}", self.address.port())])?;
+        writeln!(f, "tidegate {}: {}\n", env!("CARGO_PKG_VERSION"), url(self.addresses[0]))?;
+        if self.addresses[0].ip().is_unspecified() {
+            section(f, "address", [format!("every one of this machine, port {}", self.addresses[0].port())])?;
+        } else if self.addresses.len() > 1 {
+            section(f, "address", self.addresses.iter().map(|address| url(*address)))?;
         }
         section(f, "app", [format!("{}, {}", name(self.app), compiled(&self.compiled))])?;
         section(f, "routes", shown_routes(self.manifest, self.app))?;
@@ -221,7 +224,7 @@ mod tests {
         let route = |number: usize| Route::new(if number == 0 { "" } else { "GET" }, &format!("/{number}"), Target::Http);
         let manifest = Manifest { routes: (0..routes).map(route).collect(), guards: vec![Guard { pattern: "/*".into() }], pages: vec![] };
         let report = Report {
-            address: "127.0.0.1:4000".parse().unwrap(),
+            addresses: vec!["127.0.0.1:4000".parse().unwrap()],
             app: Path::new("apps/lobby.wasm"),
             compiled: Compiled { origin: Origin::Compiler, took: Duration::from_millis(1234) },
             manifest: Some(&manifest),

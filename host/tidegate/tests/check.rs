@@ -43,6 +43,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("TG017", fine()[..200].to_vec()),
         ("TG023", Fixture { pages: &[("/shop", &["buy"])], ..app(&[("POST", "/shop", Http)]) }.build()),
         ("TG024", Fixture { pages: &[("/shop", &["buy now"])], ..app(&[("GET", "/", Http)]) }.build()),
+        ("TG025", app(&[("GET", "/users/:id", Http), ("GET", "/files/*", Http)]).build()),
         ("TG018", Fixture { speechless: true, ..app(&[("GET", "/", Http)]) }.build()),
     ]
 }
@@ -135,7 +136,7 @@ fn what_a_code_means_is_told_and_what_is_no_code_is_refused() {
     let one = explain(&["TG003"]);
     assert!(String::from_utf8(one.stdout).unwrap().starts_with("TG003: a reserved path\n\n"));
     let all = String::from_utf8(explain(&[]).stdout).unwrap();
-    assert_eq!((all.lines().count(), all.lines().next()), (24, Some("TG001: not a valid pattern")));
+    assert_eq!((all.lines().count(), all.lines().next()), (25, Some("TG001: not a valid pattern")));
     let none = explain(&["TG999"]);
     assert_eq!((none.status.code(), none.stderr), (Some(2), b"error: there is no code TG999: `tidegate explain` lists all\n".to_vec()));
 }

@@ -45,7 +45,7 @@ pub use guest::Guest;
 pub use instances::Instances;
 pub use load::{Compiled, Loaded, Origin, compile, load};
 pub use load_error::LoadError;
-pub use outbound::{Authority, Grant, OutboundOptions, OwnAddress};
+pub use outbound::{Authority, Grant, OutboundOptions, OwnAddresses};
 
 use std::{path::PathBuf, time::Duration};
 

@@ -11,7 +11,7 @@ mod client;
 mod connect;
 mod destination;
 
-pub use connect::OwnAddress;
+pub use connect::OwnAddresses;
 pub use destination::Grant;
 
 use client::{Bounds, Failure, HttpClient};
@@ -40,7 +40,7 @@ pub struct OutboundOptions {
     /// Requests in progress at a time; one more waits for up to ten seconds, then fails with `connection-limit-reached`.
     pub requests_max: usize,
     /// This server's own address, which no request reaches.
-    pub own: OwnAddress,
+    pub own: OwnAddresses,
 }
 
 impl Default for OutboundOptions {
@@ -51,7 +51,7 @@ impl Default for OutboundOptions {
             silence_max: Duration::from_secs(30),
             body_bytes_max: 100 << 20,
             requests_max: 128,
-            own: OwnAddress::default(),
+            own: OwnAddresses::default(),
         }
     }
 }

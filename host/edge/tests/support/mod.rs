@@ -60,7 +60,7 @@ impl Served {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let workers = [runtime.handle().clone()];
             let shutdown = async { _ = stopped.await };
-            runtime.block_on(serve(listener, served, &workers, shutdown)).unwrap()
+            runtime.block_on(serve(vec![listener], served, &workers, shutdown)).unwrap()
         });
         Served { address, hub, server, stop: Some(stop), thread: Some(thread) }
     }

@@ -73,7 +73,8 @@ async fn dev(
     serving.tell(format)?;
     let told = if keys.is_some() { "r rebuild   o open in the browser   c list connections   q quit" } else { "Watching." };
     say(&format!("{told}\n"));
-    let author = Author { address: serving.address()?, news: News::new(pages), site: serving.site().clone(), args: args.clone(), project };
+    let author =
+        Author { address: serving.addresses()?[0], news: News::new(pages), site: serving.site().clone(), args: args.clone(), project };
     author.news.tell();
     tokio::spawn(author.attend(inputs));
     serving.run(format).await

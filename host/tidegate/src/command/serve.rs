@@ -14,6 +14,7 @@ use crate::{
 use anyhow::Context as _;
 use std::{
     future::Future,
+    io,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     pin::Pin,
@@ -48,7 +49,7 @@ pub(crate) struct Serving {
     config: Config,
     compiled: Compiled,
     site: Arc<Site>,
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     workers: Vec<Handle>,
     stop: Pin<Box<dyn Future<Output = ()>>>,
     _door: Option<control::Door>,
@@ -62,8 +63,8 @@ impl Serving {
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
         }
-        let listener = config.listen.open()?;
-        config.app.outbound.own.set(listener.local_addr()?);
+        let listeners = config.listen.open()?;
+        config.app.outbound.own.set(addresses(&listeners)?);
         let workers = assemble::workers(config.workers)?;
         let compiled = loaded.compiled();
         let site = Site::new(app, &resolved, Ground::Real(workers[0].clone()), loaded, table)?;
@@ -73,28 +74,29 @@ impl Serving {
         let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
         tokio::spawn(reload_all(site.clone(), wishes));
         let (app, config) = (app.to_owned(), config.clone());
-        Ok(Serving { app, config, compiled, site, listener, workers, stop: Box::pin(stop), _door })
+        Ok(Serving { app, config, compiled, site, listeners, workers, stop: Box::pin(stop), _door })
     }
 
     pub(crate) fn site(&self) -> &Arc<Site> {
         &self.site
     }
 
-    pub(crate) fn address(&self) -> Result<SocketAddr, Failure> {
-        Ok(self.listener.local_addr()?)
+    /// Where it listens: at least one address.
+    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+        Ok(addresses(&self.listeners)?)
     }
 
     /// Says what is served where.
     pub(crate) fn tell(&self, format: LogFormat) -> Result<(), Failure> {
         let manifest = self.site.manifest();
         let Serving { app, config, compiled, .. } = self;
-        let report = Report { address: self.address()?, app, compiled: *compiled, manifest: manifest.as_deref(), config };
+        let report = Report { addresses: self.addresses()?, app, compiled: *compiled, manifest: manifest.as_deref(), config };
         report.tell(format);
         Ok(())
     }
 
     pub(crate) async fn run(self, format: LogFormat) -> Result<(), Failure> {
-        let drained = tidegate_edge::serve(self.listener, self.site.server().clone(), &self.workers, self.stop).await?;
+        let drained = tidegate_edge::serve(self.listeners, self.site.server().clone(), &self.workers, self.stop).await?;
         if !drained.in_time {
             tracing::warn!("cut off what was still open; give it longer with --drain");
         }
@@ -105,6 +107,10 @@ impl Serving {
         report::tell_stopped(self.site.hub(), format);
         Ok(())
     }
+}
+
+fn addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
+    listeners.iter().map(TcpListener::local_addr).collect()
 }
 
 async fn reload_all(site: Arc<Site>, mut wishes: Receiver<()>) {

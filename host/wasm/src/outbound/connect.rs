@@ -44,20 +44,21 @@ impl Resolve for SystemResolver {
     }
 }
 
-/// The address at which this server listens. Clones share it; it is set once, when the socket is open.
+/// The addresses at which this server listens. Clones share them; they are set once, when the sockets are open.
 #[derive(Clone, Debug, Default)]
-pub struct OwnAddress(Arc<OnceLock<SocketAddr>>);
+pub struct OwnAddresses(Arc<OnceLock<Vec<SocketAddr>>>);
 
-impl OwnAddress {
-    /// Sets the address to which no guest's request is sent. Later calls have no effect.
-    pub fn set(&self, address: SocketAddr) {
-        _ = self.0.set(address);
+impl OwnAddresses {
+    /// Sets the addresses to which no guest's request is sent. Later calls have no effect.
+    pub fn set(&self, addresses: Vec<SocketAddr>) {
+        _ = self.0.set(addresses);
     }
 
     fn is_at(&self, ip: IpAddr, port: u16) -> bool {
-        let Some(own) = self.0.get() else { return false };
-        let own_ip = own.ip().to_canonical();
-        own.port() == port && (own_ip == ip || own_ip.is_unspecified() && is_local(ip))
+        self.0.get().into_iter().flatten().any(|own| {
+            let own_ip = own.ip().to_canonical();
+            own.port() == port && (own_ip == ip || own_ip.is_unspecified() && is_local(ip))
+        })
     }
 }
 
@@ -72,7 +73,7 @@ pub(super) struct Connector(Arc<Rules>);
 
 struct Rules {
     grants: Vec<Grant>,
-    own: OwnAddress,
+    own: OwnAddresses,
     resolver: Box<dyn Resolve>,
 }
 
@@ -96,7 +97,7 @@ pub(super) enum ConnectError {
 }
 
 impl Connector {
-    pub(super) fn new(grants: Vec<Grant>, own: OwnAddress, resolver: impl Resolve) -> Connector {
+    pub(super) fn new(grants: Vec<Grant>, own: OwnAddresses, resolver: impl Resolve) -> Connector {
         Connector(Arc::new(Rules { grants, own, resolver: Box::new(resolver) }))
     }
 
@@ -214,9 +215,9 @@ mod tests {
     /// The addresses that a request to `uri` may connect to, or the refusal, in words.
     async fn addresses(grants: &[&str], own: Option<&str>, uri: &str, script: &str) -> String {
         let grants = grants.iter().map(|grant| Grant::parse(grant).unwrap()).collect();
-        let own_address = OwnAddress::default();
-        own.into_iter().for_each(|own| own_address.set(own.parse().unwrap()));
-        let Connector(rules) = Connector::new(grants, own_address, Script::new(script));
+        let own_addresses = OwnAddresses::default();
+        own_addresses.set(own.unwrap_or_default().split_whitespace().map(|own| own.parse().unwrap()).collect());
+        let Connector(rules) = Connector::new(grants, own_addresses, Script::new(script));
         let Some(destination) = uri.parse().ok().as_ref().and_then(Destination::of) else { return "no destination".into() };
         match rules.addresses(&destination).await {
             Ok(addresses) => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
@@ -343,6 +344,8 @@ mod tests {
             ("http://localhost:8080::private", "127.0.0.1:8080", "http://localhost:8080/", "127.0.0.1", "own"),
             ("http://localhost:8080::private", "127.0.0.1:8081", "http://localhost:8080/", "127.0.0.1", "127.0.0.1"),
             ("http://127.0.0.1:8080", "127.0.0.1:8080", "http://127.0.0.1:8080/", "", "own"),
+            ("http://127.0.0.1:8080", "[::1]:8080 127.0.0.1:8080", "http://127.0.0.1:8080/", "", "own"),
+            ("http://[::1]:8080", "[::1]:8080 127.0.0.1:8080", "http://[::1]:8080/", "", "own"),
             ("http://[::ffff:127.0.0.1]:8080", "127.0.0.1:8080", "http://[::ffff:127.0.0.1]:8080/", "", "own"),
             ("http://127.0.0.2:8080", "0.0.0.0:8080", "http://127.0.0.2:8080/", "", "own"),
             ("http://127.0.0.2:8080", "[::]:8080", "http://127.0.0.2:8080/", "", "own"),
