@@ -9,14 +9,14 @@ use crate::{
         self, Act, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, Load, MessageRef, Messages, Next, Open, Render, RequestRef,
         Subscribe, Upgrade, Wake,
     },
-    fault::{fault, told},
+    fault::fault,
     form::Form,
     meter, pages,
     pool::{Instance, shortened},
     stdio::About,
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 use tidegate_hub::{Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict, page};
 use wasmtime::{
     Result,
@@ -44,11 +44,12 @@ impl Instance {
         let state = self.store.data_mut();
         state.memory.begin_event();
         let clock = state.meter.clone();
-        state.set_about(about).map_err(|error| Fault::Host(told(&error)))?;
+        state.set_about(about);
         self.store.set_epoch_deadline(1);
-        match meter::event(&clock, wall_max, call(self)).await? {
+        let outcome = meter::event(&clock, wall_max, pin!(call(self))).await?;
+        match outcome {
             Ok(value) => {
-                _ = self.store.data_mut().set_about(About::default());
+                self.store.data_mut().set_about(About::default());
                 Ok(value)
             }
             Err(error) => Err(fault(&error, &self.store)),
@@ -99,8 +100,19 @@ impl Instance {
     }
 
     pub(crate) async fn messages(&mut self, messages: &[Message]) -> Result<()> {
-        let messages: Vec<MessageRef<'_>> = messages.iter().map(MessageRef::from).collect();
-        let params = (self.connection(), &messages[..]);
+        let (one, many);
+        // Most often there is one, and nothing to allocate.
+        let messages: &[MessageRef<'_>] = match messages {
+            [message] => {
+                one = [MessageRef::from(message)];
+                &one
+            }
+            messages => {
+                many = messages.iter().map(MessageRef::from).collect::<Vec<_>>();
+                &many
+            }
+        };
+        let params = (self.connection(), messages);
         call!(self.messages, Messages<'_> => (), params)
     }
 

@@ -3,6 +3,11 @@
 use std::sync::Arc;
 use tidegate_hub::Conn;
 
-/// What stands behind a `connection` in a guest's hands: none before the first event.
+/// The connection that a handle stands for.
 #[allow(unreachable_pub, reason = "the generated bindings export it again")]
-pub struct Connection(pub(crate) Option<Arc<Conn>>);
+pub enum Connection {
+    /// That of the event that runs, which the instance's state has: one handle for each event in turn.
+    OfEvent,
+    /// One that the guest found.
+    Found(Arc<Conn>),
+}

@@ -36,19 +36,26 @@ impl Guest {
     }
 
     /// Runs one event on an idle instance, which goes back to the others unless it failed.
-    async fn event<T>(&self, about: About, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
-        self.event_of(Use::Event, about, call).await
+    fn event<T>(
+        &self,
+        about: About,
+        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
+    ) -> impl Future<Output = Result<T, Fault>> {
+        self.event_of(Use::Event, about, call)
     }
 
     async fn event_of<T>(&self, of: Use, about: About, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
-        let outcome = async {
-            let mut taken = self.pool.take(of).await?;
-            let value = taken.instance.run(about, self.pool.options().wall_max, call).await?;
-            taken.give_back();
-            Ok(value)
+        let outcome = match self.pool.take(of).await {
+            Ok(mut taken) => {
+                let outcome = taken.instance.run(about, self.pool.options().wall_max, call).await;
+                if outcome.is_ok() {
+                    taken.give_back();
+                }
+                outcome
+            }
+            Err(fault) => Err(fault),
         };
-        let outcome = outcome.await;
         if outcome.is_err() {
             self.hub.counters().faults.add(1);
         }

@@ -46,7 +46,7 @@ async fn run(
     let clock = instance.begin_stream();
     let about = About { route: Some(route), ..About::default() };
     let call = async {
-        instance.store.data_mut().set_about(about)?;
+        instance.store.data_mut().set_about(about);
         let mut http = instance.store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let answer = http.new_response_outparam(answer)?;

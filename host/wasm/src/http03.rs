@@ -51,7 +51,7 @@ async fn run(
     let clock = instance.begin_stream();
     let about = About { route: Some(route), ..About::default() };
     let call = async {
-        instance.store.data_mut().set_about(about)?;
+        instance.store.data_mut().set_about(about);
         let service = ServiceIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
         let (request, sent) = p3::Request::from_http(instance.store.data_mut().http().hooks, request);
         let handle = async move |accessor: &Accessor<_>| {

@@ -105,23 +105,49 @@ impl Permits {
         }
     }
 
-    /// Returns the semaphores of which a use needs a permit, in the order in which they are taken.
-    fn of(&self, of: Use) -> [Option<&Arc<Semaphore>>; 4] {
-        let clients = |share| [Some(share), Some(&self.clients), Some(&self.held), Some(&self.all)];
-        match of {
-            Use::Event => [Some(&self.all), None, None, None],
-            Use::Render => [Some(&self.render), Some(&self.all), None, None],
+    /// Returns the semaphores of the shares of which a use needs a permit before one of all, in the order in which they are taken.
+    fn shares(&self, of: Use) -> impl Iterator<Item = &Arc<Semaphore>> {
+        let clients = |share| [Some(share), Some(&self.clients), Some(&self.held)];
+        let shares = match of {
+            Use::Event => [None; 3],
+            Use::Render => [Some(&self.render), None, None],
             Use::Stream => clients(&self.stream),
             Use::Loader => clients(&self.loader),
             Use::Action => clients(&self.action),
-            Use::Room => [Some(&self.room), Some(&self.held), Some(&self.all), None],
-        }
+            Use::Room => [Some(&self.room), Some(&self.held), None],
+        };
+        shares.into_iter().flatten()
     }
+
+    /// Returns a permit if there is one in every share now.
+    fn try_take(&self, of: Use) -> Option<Permit> {
+        let take = |semaphore: &Arc<Semaphore>| semaphore.clone().try_acquire_owned().ok();
+        let shares = match of {
+            Use::Event => Vec::new(),
+            of => self.shares(of).map(take).collect::<Option<_>>()?,
+        };
+        Some(Permit { _all: take(&self.all)?, _shares: shares })
+    }
+
+    /// Waits for one share after the other, and for one of all.
+    async fn take(&self, of: Use) -> Permit {
+        let mut shares = Vec::new();
+        for share in self.shares(of) {
+            shares.push(acquire(share).await);
+        }
+        Permit { _all: acquire(&self.all).await, _shares: shares }
+    }
+}
+
+async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    semaphore.clone().acquire_owned().await.expect("these semaphores are never closed")
 }
 
 /// The right to use one instance, in all shares that it counts in.
 pub(crate) struct Permit {
-    _permits: [Option<OwnedSemaphorePermit>; 4],
+    _all: OwnedSemaphorePermit,
+    /// Empty for an event, which has no share: then nothing is allocated.
+    _shares: Vec<OwnedSemaphorePermit>,
 }
 
 /// An instance's place in the account; given back when the instance is gone.
@@ -187,17 +213,16 @@ impl Account {
 
     /// Waits a while if all that this use may have are in use.
     pub(crate) async fn permit(&self, of: Use) -> Result<Permit, Fault> {
-        let wanted = self.permits.of(of);
-        let mut permits = [const { None }; 4];
-        for (place, semaphore) in permits.iter_mut().zip(wanted.into_iter().flatten()) {
-            let Ok(permit) = semaphore.clone().try_acquire_owned() else {
-                let wanted = wanted.map(|semaphore| semaphore.cloned());
-                let _waiting = Waiting::new(self);
-                return timeout(WAIT, wait(permits, wanted)).await.map_err(|_| Fault::Busy);
-            };
-            *place = Some(permit);
+        match self.permits.try_take(of) {
+            Some(permit) => Ok(permit),
+            // Rare: in a box, so that it does not make the future of each event larger.
+            None => Box::pin(self.wait(of)).await,
         }
-        Ok(Permit { _permits: permits })
+    }
+
+    async fn wait(&self, of: Use) -> Result<Permit, Fault> {
+        let _waiting = Waiting::new(self);
+        timeout(WAIT, self.permits.take(of)).await.map_err(|_| Fault::Busy)
     }
 
     /// Ready when a call waits for a permit: work that no client waits for gives up its instance then.
@@ -240,16 +265,6 @@ impl Account {
     pub(crate) fn count_bytes(&self, added: isize) {
         self.bytes.fetch_add(added as usize, Relaxed);
     }
-}
-
-/// Waits for the permits that are missing, one after the other.
-async fn wait(mut permits: [Option<OwnedSemaphorePermit>; 4], wanted: [Option<Arc<Semaphore>>; 4]) -> Permit {
-    for at in 0..wanted.len() {
-        if let (None, Some(semaphore)) = (&permits[at], &wanted[at]) {
-            permits[at] = semaphore.clone().acquire_owned().await.ok();
-        }
-    }
-    Permit { _permits: permits }
 }
 
 /// Account of the instances of one served app: of all its versions, in use or idle. Clones share the account.
@@ -296,17 +311,9 @@ mod tests {
 
     const ALL: [Use; 6] = [Use::Event, Use::Render, Use::Stream, Use::Loader, Use::Action, Use::Room];
 
-    fn try_permit(account: &Account, of: Use) -> Option<Permit> {
-        let mut permits = [const { None }; 4];
-        for (place, semaphore) in permits.iter_mut().zip(account.permits.of(of).into_iter().flatten()) {
-            *place = Some(semaphore.clone().try_acquire_owned().ok()?);
-        }
-        Some(Permit { _permits: permits })
-    }
-
     /// Takes what is left for these uses, one after the other; how many each got.
     fn fill(account: &Account, uses: &[Use], taken: &mut Vec<Permit>) -> Vec<usize> {
-        let all_of = |of| std::iter::from_fn(move || try_permit(account, of));
+        let all_of = |of| std::iter::from_fn(move || account.permits.try_take(of));
         uses.iter()
             .map(|of| {
                 let permits: Vec<Permit> = all_of(*of).collect();
@@ -342,7 +349,7 @@ mod tests {
         for instances in 1..8 {
             for of in ALL {
                 let account = Account::new(instances);
-                assert!(try_permit(&account, of).is_some(), "{of:?} of {instances}");
+                assert!(account.permits.try_take(of).is_some(), "{of:?} of {instances}");
             }
         }
         let account = Account::new(3);

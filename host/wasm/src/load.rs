@@ -17,6 +17,7 @@ use crate::{
 use std::{
     fs,
     path::Path,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -176,8 +177,7 @@ fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::
 }
 
 async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
-    let mut instance = pool.make().await?;
-    let instance = &mut instance;
+    let instance = &mut *pool.make().await?;
     let clock = instance.store.data().meter.clone();
     let wall_max = pool.options().wall_max;
     let call = async {
@@ -189,7 +189,7 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
         };
         Ok((app, pages))
     };
-    let outcome = meter::event(&clock, wall_max, call).await?;
+    let outcome = meter::event(&clock, wall_max, pin!(call)).await?;
     match outcome {
         Ok((app, pages)) => Ok(manifest(app, pages::described(pages))),
         Err(error) => Err(crate::fault::fault(&error, &instance.store)),

@@ -126,10 +126,9 @@ impl std::fmt::Display for Evicted {
 impl std::error::Error for Evicted {}
 
 /// Runs a call that is an event: bounded as a whole. Its timer is only made when the call has to wait,
-/// which most never do.
-pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, call: impl Future<Output = T>) -> Result<T, Fault> {
+/// which most never do. The call is pinned by the caller: moving it in here would copy it once more for each event.
+pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, mut call: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
     meter.begin(false);
-    let mut call = pin!(call);
     let mut wall: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         meter.begin_poll();

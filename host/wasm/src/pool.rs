@@ -75,20 +75,20 @@ pub(crate) struct Pool {
 
 /// The idle instances of a version, each with the tick at which it became idle: the oldest first.
 struct IdleStack {
-    stack: Mutex<Vec<(u64, Instance)>>,
+    stack: Mutex<Vec<(u64, Box<Instance>)>>,
     now: Arc<AtomicU64>,
 }
 
 impl IdleStack {
-    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Instance)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Box<Instance>)>> {
         self.stack.lock().expect("nothing panics while it holds the idle instances")
     }
 
-    fn pop(&self) -> Option<Instance> {
+    fn pop(&self) -> Option<Box<Instance>> {
         self.lock().pop().map(|(_, instance)| instance)
     }
 
-    fn push(&self, instance: Instance) {
+    fn push(&self, instance: Box<Instance>) {
         let mut stack = self.lock();
         if stack.len() < IDLE_MAX {
             stack.push((self.now.load(Relaxed), instance));
@@ -113,7 +113,8 @@ impl Idle for IdleStack {
             let mut stack = self.lock();
             if stack.is_empty() { None } else { Some(stack.remove(0)) }
         };
-        oldest.map(|(_, Instance { store, slot, .. })| {
+        oldest.map(|(_, instance)| {
+            let Instance { store, slot, .. } = *instance;
             drop(store);
             slot
         })
@@ -134,7 +135,8 @@ pub(crate) struct Interfaces {
     pub(crate) handler: Option<String>,
 }
 
-/// An instantiation of the component, with its exports looked up.
+/// An instantiation of the component, with its exports looked up. It stays in its box from the first event to the last: it is large, and
+/// every event takes it from the stack and puts it back.
 pub(crate) struct Instance {
     pub(crate) store: Store<State>,
     pub(crate) exports: Exports,
@@ -159,7 +161,7 @@ impl Instance {
     }
 
     /// Prepares an idle instance for a call; none if the server is too short of memory for it.
-    fn begin_call(mut self) -> Option<Instance> {
+    fn begin_call(mut self: Box<Instance>) -> Option<Box<Instance>> {
         let state = self.store.data_mut();
         (!state.meter.is_evicted() && state.memory.begin_call().is_ok()).then_some(self)
     }
@@ -235,7 +237,7 @@ impl<Params, Return> Export<Params, Return> {
 
 /// An instance in use. Dropped with it, unless it is given back: after a fault, and when the call is given up.
 pub(crate) struct Taken {
-    pub(crate) instance: Instance,
+    pub(crate) instance: Box<Instance>,
     pool: Arc<Pool>,
     /// After the instance, which is dropped first.
     permit: Permit,
@@ -308,7 +310,8 @@ impl Pool {
         let idle = self.idle.pop().and_then(Instance::begin_call);
         let instance = match idle {
             Some(instance) => instance,
-            None => self.make().await?,
+            // Rare: in a box, so that it does not make the future of each event larger.
+            None => Box::pin(self.make()).await?,
         };
         Ok(Taken { instance, pool: self.clone(), permit })
     }
@@ -316,18 +319,18 @@ impl Pool {
     /// As [`take`](Pool::take), but always an instance that was not used before.
     pub(crate) async fn take_fresh(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
         let permit = self.account.permit(of).await?;
-        Ok(Taken { instance: self.make().await?, pool: self.clone(), permit })
+        Ok(Taken { instance: Box::pin(self.make()).await?, pool: self.clone(), permit })
     }
 
     /// A new instance, for the owner of a permit.
-    pub(crate) async fn make(&self) -> Result<Instance, Fault> {
+    pub(crate) async fn make(&self) -> Result<Box<Instance>, Fault> {
         let mut slot = self.account.reserve().await?;
         let until = Instant::now() + MEMORY_WAIT;
         loop {
             match self.instantiate().await {
                 Ok((store, raw, exports)) => {
                     let bytes_at_first = store.data().memory.bytes();
-                    return Ok(Instance { store, exports, raw, slot, bytes_at_first });
+                    return Ok(Box::new(Instance { store, exports, raw, slot, bytes_at_first }));
                 }
                 // The engine has fewer memories, tables or stacks than this component's instances need: idle ones make way.
                 Err(error) if is_full(&error) => match self.idle.yield_slot() {

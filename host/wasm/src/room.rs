@@ -12,7 +12,7 @@ use tidegate_hub::{
 };
 
 pub(crate) struct RoomInstance {
-    instance: Instance,
+    instance: Box<Instance>,
     pool: Arc<Pool>,
     hub: Arc<Hub>,
     /// Given back when the room sleeps.

@@ -10,7 +10,7 @@ use crate::{
 };
 use std::sync::Arc;
 use tidegate_hub::{
-    Fault, Hub, Manifest, Scope,
+    Conn, Fault, Hub, Manifest, Scope,
     budget::{self, INSTANCE_FREE_BYTES, Kind, OutOfMemory, Share},
 };
 use wasmtime::{
@@ -36,7 +36,9 @@ pub(crate) struct State {
     pub(crate) failure: Option<Fault>,
     pub(crate) memory: MemoryLimit,
     pub(crate) meter: Arc<Meter>,
-    event: u32,
+    /// Connection of the event that runs, if it is of one, and the handle that stands for it.
+    pub(crate) event_conn: Option<Arc<Conn>>,
+    event_handle: u32,
     output: Arc<Output>,
     /// The routes of the app, once it has told them.
     pub(crate) manifest: Option<Arc<Manifest>>,
@@ -54,7 +56,7 @@ impl State {
     ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
-        let event = table.push(Connection(None))?.rep();
+        let event_handle = table.push(Connection::OfEvent)?.rep();
         let shares = reserved.map(|(account, handed_over_max)| Shares::new(&account, handed_over_max));
         let output = Output::new(output, hub.clone(), manifest.clone());
         Ok(State {
@@ -75,17 +77,17 @@ impl State {
                 shares,
             },
             meter,
-            event,
+            event_conn: None,
+            event_handle,
             output,
             manifest,
         })
     }
 
-    /// What the next call is about. One resource of the instance stands for each connection in turn.
-    pub(crate) fn set_about(&mut self, about: About) -> wasmtime::Result<()> {
-        self.table.get_mut(&Resource::<Connection>::new_borrow(self.event))?.0 = about.conn.clone();
+    /// What the next call is about.
+    pub(crate) fn set_about(&mut self, about: About) {
+        self.event_conn = about.conn.clone();
         self.output.begin(about);
-        Ok(())
     }
 
     /// Returns the output of the instance.
@@ -93,9 +95,9 @@ impl State {
         &self.output
     }
 
-    /// That resource.
+    /// The handle that stands for the connection of the event that runs.
     pub(crate) fn connection(&self) -> Resource<Connection> {
-        Resource::new_borrow(self.event)
+        Resource::new_borrow(self.event_handle)
     }
 }
 

@@ -14,7 +14,11 @@ use wasmtime::{Result, bail, component::Resource};
 
 impl State {
     pub(super) fn conn(&self, connection: &Resource<Connection>) -> Result<&Arc<Conn>> {
-        match &self.table.get(connection)?.0 {
+        let conn = match self.table.get(connection)? {
+            Connection::OfEvent => self.event_conn.as_ref(),
+            Connection::Found(conn) => Some(conn),
+        };
+        match conn {
             Some(conn) => Ok(conn),
             None => bail!("a connection outside of its event"),
         }
@@ -25,7 +29,7 @@ impl Host for State {
     fn find(&mut self, id: String) -> Result<Option<Resource<Connection>>> {
         let Ok(id) = id.parse() else { return Ok(None) };
         match self.scope()?.find(id) {
-            Some(conn) => Ok(Some(self.table.push(Connection(Some(conn)))?)),
+            Some(conn) => Ok(Some(self.table.push(Connection::Found(conn))?)),
             None => Ok(None),
         }
     }
