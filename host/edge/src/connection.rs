@@ -220,9 +220,10 @@ impl<Io: Socket> Connection<Io> {
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
         let Connection { wire, session, conn, server, reading, clock_is_stale, .. } = self;
-        let (mut now, before, mut frames, mut is_given_up) = (None, wire.received(), 0, false);
+        let (mut now, before, mut frames, mut is_pinged, mut is_given_up) = (None, wire.received(), 0, false, false);
         let poll = wire.poll_receive(cx, |received| {
             frames += 1;
+            is_pinged |= received == Received::Ping;
             let now = *now.get_or_insert_with(Instant::now);
             match received {
                 Received::Message(message) if !session.is_closing() && conn.answer_automatically(&message) => {
@@ -249,7 +250,7 @@ impl<Io: Socket> Connection<Io> {
             }
             matches!(reading, Reading::Frames) && session.wants_read() && frames < FRAMES_MAX
         });
-        if now.is_some() && !self.session.is_closing() {
+        if is_pinged && !self.session.is_closing() {
             self.wire.reply();
         }
         if is_given_up {
@@ -338,7 +339,9 @@ impl<Io: Socket> Connection<Io> {
             },
             Event::Messages(mut messages) => {
                 // Those that came before the room had the connection.
-                messages.retain(|message| !conn.answer_automatically(message));
+                if conn.has_auto_response() {
+                    messages.retain(|message| !conn.answer_automatically(message));
+                }
                 match messages.is_empty() {
                     true => Box::pin(async { Ok(()) }),
                     false => version.app.clone().messages(conn, messages),
@@ -459,6 +462,9 @@ impl<Io: Socket> Connection<Io> {
 
     /// Looks whether the client is waited for. As long as that stays as it is, it is looked at again only when time has passed.
     fn look_at_pace(&mut self, time_passed: bool) {
+        if self.pace.is_none() && !self.stuck && !self.wire.is_within_message() {
+            return;
+        }
         let is_open = !self.session.is_closing();
         let owes = is_open
             && matches!(self.reading, Reading::Frames)

@@ -51,12 +51,15 @@ impl Automatic {
         *current = response;
     }
 
+    /// Whether any message is answered.
+    #[inline]
+    pub(crate) fn is_set(&self) -> bool {
+        self.is_set.load(Ordering::Acquire)
+    }
+
     /// What answers this message; none if the app has to.
     pub(crate) fn answer(&self, message: &Message) -> Option<Message> {
         let Message::Text(text) = message else { return None };
-        if !self.is_set.load(Ordering::Acquire) {
-            return None;
-        }
         let current = self.response.lock().expect("nothing panics while it holds an auto-response");
         let response = current.as_ref().filter(|response| response.request == *text)?;
         Some(Message::Text(response.response.clone()))

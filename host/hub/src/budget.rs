@@ -384,9 +384,19 @@ impl Charge {
     }
 
     /// The owner has so many bytes from now on. If they are refused, it keeps what it had reserved.
+    #[inline]
     pub fn fit(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
-        // Within what is free, or within what is reserved: the common cases.
-        if (self.bytes == 0 && bytes <= self.kind.free()) || self.is_close(bytes) {
+        if self.is_free(bytes) { Ok(()) } else { self.reserve(budget, bytes) }
+    }
+
+    /// Whether so many bytes are free, and nothing is reserved: the common case.
+    #[inline]
+    pub(crate) fn is_free(&self, bytes: usize) -> bool {
+        self.bytes == 0 && bytes <= self.kind.free()
+    }
+
+    fn reserve(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
+        if self.is_close(bytes) {
             return Ok(());
         }
         let wanted = self.kind.reservation(bytes);

@@ -114,7 +114,18 @@ impl Conn {
 
     /// Answers a message that has come, if that needs no app; whether it did. A client that sends such messages and does not
     /// read the answers is closed with 1013.
+    #[inline]
     pub fn answer_automatically(&self, message: &Message) -> bool {
+        self.has_auto_response() && self.send_auto_response(message)
+    }
+
+    /// Whether some message is answered without the app. Most connections have none.
+    #[inline]
+    pub fn has_auto_response(&self) -> bool {
+        self.automatic.get().is_some_and(|automatic| automatic.is_set())
+    }
+
+    fn send_auto_response(&self, message: &Message) -> bool {
         let Some(answer) = self.automatic.get().and_then(|automatic| automatic.answer(message)) else { return false };
         self.others.counters.auto_responses.add(1);
         if self.send(answer) == Err(SendError::Full) {

@@ -74,20 +74,22 @@ impl Outgoing {
         }
     }
 
-    /// Bytes of memory that it takes here. A publication's message is shared by its followers: a large one is counted once, where it
-    /// was made.
-    fn weight(&self) -> usize {
-        let payload = match self {
-            Outgoing::Message(message) => message.len(),
-            Outgoing::Publication(publication) => publication.message.len().min(SHARED_BYTES_MAX),
-            Outgoing::Close(close) => close.reason.len(),
-        };
-        size_of::<Outgoing>() + payload
+    /// Bytes of its payload that do not count as memory of this outbox: those of a large publication, which its followers share, are
+    /// counted once, where it was made.
+    fn shared(&self) -> usize {
+        match self {
+            Outgoing::Publication(publication) => shared(publication.message.len()),
+            Outgoing::Message(_) | Outgoing::Close(_) => 0,
+        }
     }
 }
 
 /// Beyond this a publication is counted once for all of its followers.
 const SHARED_BYTES_MAX: usize = 4 << 10;
+
+fn shared(length: usize) -> usize {
+    length.saturating_sub(SHARED_BYTES_MAX)
+}
 
 /// Where a drainer puts what it takes. Called under the outbox's lock: it must not come back to that.
 pub trait Sink {
@@ -161,15 +163,15 @@ struct State {
     queue: VecDeque<Outgoing>,
     /// Of what is in the queue.
     bytes: usize,
-    /// Weight of what is in the queue, and of what was taken out and may not be written yet.
-    weight: usize,
-    /// The part of it that was taken out.
-    taken: usize,
+    /// Bytes of these that other outboxes share, and the same of what was taken out and may not be written yet.
+    shared: usize,
+    shared_taken: usize,
     charge: Charge,
     /// A close is queued, or the client is gone.
     closed: bool,
-    /// Who drains, while there is nothing to drain.
+    /// Wakes the task that drains, if `is_watched`: it has nothing to drain. Kept while the task is awake, for the next time.
     waker: Option<Waker>,
+    is_watched: bool,
 }
 
 impl Outbox {
@@ -184,8 +186,16 @@ impl Outbox {
     }
 
     fn build(limits: &Limits, budget: Arc<Budget>, me: Weak<Outbox>) -> Outbox {
-        let state =
-            State { queue: VecDeque::new(), bytes: 0, weight: 0, taken: 0, charge: Charge::new(Kind::Outbox), closed: false, waker: None };
+        let state = State {
+            queue: VecDeque::new(),
+            bytes: 0,
+            shared: 0,
+            shared_taken: 0,
+            charge: Charge::new(Kind::Outbox),
+            closed: false,
+            waker: None,
+            is_watched: false,
+        };
         Outbox {
             bytes_max: limits.outbox_bytes_max,
             messages_max: limits.outbox_messages_max,
@@ -211,12 +221,10 @@ impl Outbox {
         if state.closed {
             return Err(SendError::Closed);
         }
-        let full = self.is_full(&state, message.len());
-        let outgoing = Outgoing::Message(message);
-        if full || !self.reserve(&mut state, outgoing.weight()) {
+        if !self.admit(&mut state, message.len(), 0) {
             return Err(SendError::Full);
         }
-        state.push(outgoing);
+        state.push(Outgoing::Message(message));
         Outbox::wake(state);
         Ok(())
     }
@@ -234,14 +242,13 @@ impl Outbox {
         if state.closed {
             return false;
         }
-        let weight = size_of::<Outgoing>() + length.min(SHARED_BYTES_MAX);
-        if self.is_full(&state, length) || !self.reserve(&mut state, weight) {
+        if !self.admit(&mut state, length, shared(length)) {
             match overflow {
                 Overflow::Close => state.close(true, Close::new(1013, "too slow for what it follows")),
                 Overflow::DropOldest => {
                     while self.is_full(&state, length) && state.drop_oldest_publication() {}
                     // Behind what is being written alone, the newest is kept: it replaces what it made room for.
-                    if !state.queue.is_empty() && (self.is_full(&state, length) || !self.reserve(&mut state, weight)) {
+                    if !state.queue.is_empty() && !self.admit(&mut state, length, shared(length)) {
                         return false;
                     }
                     state.push(Outgoing::Publication(publication.clone()));
@@ -270,7 +277,7 @@ impl Outbox {
         let mut state = self.state();
         state.closed = true;
         state.queue = VecDeque::new();
-        (state.bytes, state.weight, state.taken) = (0, 0, 0);
+        (state.bytes, state.shared, state.shared_taken) = (0, 0, 0);
         state.waker = None;
         self.in_flight_bytes.store(0, Ordering::Relaxed);
         self.in_flight_messages.store(0, Ordering::Relaxed);
@@ -290,12 +297,13 @@ impl Outbox {
             Some(waker) => waker.clone_from(cx.waker()),
             None => state.waker = Some(cx.waker().clone()),
         }
+        state.is_watched = true;
         self.take_from(&mut state, sink)
     }
 
     /// The drainer is awake and will look by itself.
     pub fn unwatch(&self) {
-        self.state().waker = None;
+        self.state().is_watched = false;
     }
 
     /// Everything that was taken has reached the network.
@@ -320,7 +328,12 @@ impl Outbox {
 
     /// As [`Charge::fit`], for memory that is held for the same client beside its outbox: all of it counts when the largest
     /// consumers are closed.
+    #[inline]
     pub fn charge_beside(&self, charge: &mut Charge, bytes: usize) -> Result<(), OutOfMemory> {
+        if charge.is_free(bytes) { Ok(()) } else { self.reserve_beside(charge, bytes) }
+    }
+
+    fn reserve_beside(&self, charge: &mut Charge, bytes: usize) -> Result<(), OutOfMemory> {
         let before = charge.bytes();
         charge.fit(&self.budget, bytes)?;
         match charge.bytes().checked_sub(before) {
@@ -334,10 +347,22 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether so much more weight is within the budget; it is reserved then.
-    fn reserve(&self, state: &mut State, weight: usize) -> bool {
-        self.forget_written(state);
-        let fits = state.charge.fit(&self.budget, state.weight + weight).is_ok();
+    /// Whether a payload of this length is within the bounds and, but for the bytes of it that are shared, within the budget. Its memory
+    /// is reserved then.
+    fn admit(&self, state: &mut State, length: usize, shared: usize) -> bool {
+        let (bytes, count) = self.pending(state);
+        if !self.fits_behind(bytes, count, length) {
+            return false;
+        }
+        let weight = weight(bytes + length, count + 1);
+        // The common case: that little is free, whatever of it is shared.
+        state.charge.is_free(weight) || self.reserve(state, weight, shared)
+    }
+
+    #[cold]
+    fn reserve(&self, state: &mut State, weight: usize, shared: usize) -> bool {
+        let weight = weight.saturating_sub(self.shared(state) + shared);
+        let fits = state.charge.fit(&self.budget, weight).is_ok();
         if state.charge.bytes() > 0 {
             self.is_charged.store(true, Ordering::Relaxed);
             self.register(state.charge.bytes());
@@ -347,16 +372,19 @@ impl Outbox {
 
     /// Gives back what was reserved for what has gone.
     fn release(&self, state: &mut State) {
-        self.forget_written(state);
+        let (bytes, count) = self.pending(state);
+        let weight = weight(bytes, count).saturating_sub(self.shared(state));
         // Less than before is never refused.
-        _ = state.charge.fit(&self.budget, state.weight);
+        _ = state.charge.fit(&self.budget, weight);
         self.is_charged.store(state.charge.bytes() > 0, Ordering::Relaxed);
     }
 
-    fn forget_written(&self, state: &mut State) {
+    /// Bytes of what is pending that do not count as memory of this outbox.
+    fn shared(&self, state: &mut State) -> usize {
         if self.in_flight_messages.load(Ordering::Relaxed) == 0 {
-            state.weight -= std::mem::take(&mut state.taken);
+            state.shared_taken = 0;
         }
+        state.shared + state.shared_taken
     }
 
     fn register(&self, bytes: usize) {
@@ -366,18 +394,24 @@ impl Outbox {
     }
 
     fn take_from(&self, state: &mut State, sink: &mut impl Sink) -> Taken {
+        if state.queue.is_empty() {
+            return Taken { any: false, all: true, close: None };
+        }
         let close = state.last_close();
-        let (mut bytes, mut messages) = (0, 0);
-        self.forget_written(state);
+        let (mut bytes, mut messages, mut shared) = (0, 0, 0);
         while sink.has_room()
             && let Some(outgoing) = state.queue.pop_front()
         {
             bytes += outgoing.len();
-            state.taken += outgoing.weight();
+            shared += outgoing.shared();
             messages += 1;
             sink.put(outgoing);
         }
         state.bytes -= bytes;
+        if shared > 0 {
+            state.shared_taken = self.shared(state) - state.shared + shared;
+            state.shared -= shared;
+        }
         let add = |counter: &AtomicUsize, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
         add(&self.in_flight_bytes, bytes);
         add(&self.in_flight_messages, messages);
@@ -399,9 +433,18 @@ impl Outbox {
     }
 
     fn has_room_behind(&self, state: &State, bytes: usize, messages: usize, length: usize) -> bool {
-        let pending = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed) + bytes;
-        let count = state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed) + messages;
-        count < self.messages_max && (pending == 0 || pending + length <= self.bytes_max)
+        let pending = self.pending(state);
+        self.fits_behind(pending.0 + bytes, pending.1 + messages, length)
+    }
+
+    /// Bytes and number of what is queued and not yet written.
+    fn pending(&self, state: &State) -> (usize, usize) {
+        let bytes = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed);
+        (bytes, state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed))
+    }
+
+    fn fits_behind(&self, bytes: usize, count: usize, length: usize) -> bool {
+        count < self.messages_max && (bytes == 0 || bytes + length <= self.bytes_max)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -410,12 +453,20 @@ impl Outbox {
 
     /// Wakes outside the lock: the drainer's first step is to take it.
     fn wake(mut state: MutexGuard<'_, State>) {
+        if !std::mem::take(&mut state.is_watched) {
+            return;
+        }
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
+}
+
+/// Bytes of memory that so many payloads take.
+fn weight(bytes: usize, count: usize) -> usize {
+    bytes + count * size_of::<Outgoing>()
 }
 
 impl Consumer for Outbox {
@@ -436,19 +487,17 @@ impl Consumer for Outbox {
 impl State {
     fn push(&mut self, outgoing: Outgoing) {
         self.bytes += outgoing.len();
-        self.weight += outgoing.weight();
+        self.shared += outgoing.shared();
         self.queue.push_back(outgoing);
     }
 
     fn close(&mut self, forget_queue: bool, close: Close) {
         if forget_queue {
             self.queue = VecDeque::new();
-            (self.bytes, self.weight) = (0, self.taken);
+            (self.bytes, self.shared) = (0, 0);
         }
         self.closed = true;
-        let close = Outgoing::Close(close);
-        self.weight += close.weight();
-        self.queue.push_back(close);
+        self.queue.push_back(Outgoing::Close(close));
     }
 
     fn last_close(&self) -> Option<Close> {
@@ -465,7 +514,7 @@ impl State {
         };
         if let Some(dropped) = self.queue.remove(at) {
             self.bytes -= dropped.len();
-            self.weight -= dropped.weight();
+            self.shared -= dropped.shared();
         }
         true
     }
@@ -477,6 +526,40 @@ mod tests {
 
     fn outbox(bytes: usize, messages: usize) -> Outbox {
         Outbox::new(&Limits { outbox_bytes_max: bytes, outbox_messages_max: messages, message_bytes_max: 100, ..Limits::default() })
+    }
+
+    #[test]
+    fn memory_is_reserved_for_what_is_not_written_yet_and_not_for_what_is_shared() {
+        const KIB: usize = 1 << 10;
+        let limits = Limits { outbox_bytes_max: 1024 * KIB, ..Limits::default() };
+        let own = |outbox: &Outbox| outbox.send(Message::binary(vec![0; 10 * KIB])).unwrap();
+        let small = |outbox: &Outbox| assert!(outbox.deliver(&publication("small"), Overflow::Close));
+        let large = |outbox: &Outbox| assert!(outbox.deliver(&publication(&"x".repeat(50 * KIB)), Overflow::Close));
+        let cases: [(&str, &dyn Fn(&Outbox), usize, usize); 4] = [
+            ("small publications", &small, 100, 0),
+            ("messages", &own, 1, 0),
+            ("messages", &own, 9, 96),
+            ("large publications", &large, 9, 48),
+        ];
+        for (name, put, count, expected) in cases {
+            let budget = Arc::new(Budget::new(100 << 20));
+            let outbox = Outbox::in_budget(&limits, &budget);
+            let reserved = || budget.reserved_for(Kind::Outbox) / KIB;
+            (0..count).for_each(|_| put(&outbox));
+            assert_eq!(reserved(), expected, "{count} {name}");
+            let mut batch = VecDeque::new();
+            outbox.take(&mut batch);
+            assert_eq!(reserved(), expected, "{count} {name} in flight");
+            if expected > 0 {
+                put(&outbox);
+                assert!(reserved() >= expected, "one more beside {count} {name} in flight");
+                outbox.take(&mut batch);
+            }
+            outbox.written();
+            assert_eq!(reserved(), 0, "{count} {name} written");
+            put(&outbox);
+            assert_eq!(reserved(), 0, "one after {count} {name}");
+        }
     }
 
     fn publication(text: &str) -> Arc<Publication> {
