@@ -64,23 +64,23 @@ pub trait Instance: Send {
     fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer>;
 }
 
-/// What a room is told.
+/// What a room is told. Requests are in boxes: an event is passed on a dozen times on its way to the guest, and most are messages.
 #[derive(Clone)]
 pub enum RoomEvent {
     /// WIT `room-handler.wake`: the first event of an instance.
     Wake,
     /// WIT `http-handler.handle`.
-    Handle(Request, Bytes),
+    Handle(Box<Request>, Bytes),
     /// WIT `websocket-handler.on-upgrade`, with the subprotocols that were offered.
-    Upgrade(Request, Vec<String>),
+    Upgrade(Box<Request>, Vec<String>),
     /// WIT `websocket-handler.on-open`.
-    Open(Arc<Conn>, Request),
+    Open(Arc<Conn>, Box<Request>),
     /// WIT `websocket-handler.on-messages`. Never empty.
     Messages(Arc<Conn>, Vec<Message>),
     /// WIT `websocket-handler.on-close`.
     Close(Arc<Conn>, CloseInfo),
     /// WIT `events-handler.on-subscribe`, with the id of the last event that the client had.
-    Subscribe(Request, Option<String>),
+    Subscribe(Box<Request>, Option<String>),
     /// WIT `room-handler.on-alarm`: the attempt, from 1.
     Alarm(u32),
     /// WIT `room-handler.on-call`.

@@ -49,7 +49,7 @@ impl App for Front {
         Box::pin(async move {
             match room {
                 Err(error) => Ok(no_room(error)),
-                Ok(room) => match self.ask(&room, RoomEvent::Handle(request.clone(), body)).await? {
+                Ok(room) => match self.ask(&room, RoomEvent::Handle(Box::new(request.clone()), body)).await? {
                     RoomAnswer::Response(response) => Ok(response),
                     _ => Err(mistaken()),
                 },
@@ -68,7 +68,7 @@ impl App for Front {
                 Ok(room) => room,
                 Err(error) => return Ok(Decision::Reject(no_room(error))),
             };
-            match self.ask(&room, RoomEvent::Upgrade(request.clone(), offered.to_vec())).await? {
+            match self.ask(&room, RoomEvent::Upgrade(Box::new(request.clone()), offered.to_vec())).await? {
                 RoomAnswer::Decision(Decision::Accept(mut accept)) => {
                     accept.room = Some(room);
                     Ok(Decision::Accept(accept))
@@ -82,7 +82,7 @@ impl App for Front {
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
         match conn.room().cloned() {
             None => self.version.app.clone().open(conn, request),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Open(conn, request)).await.map(|_| ()) }),
+            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Open(conn, Box::new(request))).await.map(|_| ()) }),
         }
     }
 
@@ -107,7 +107,7 @@ impl App for Front {
                 Ok(room) => room,
                 Err(error) => return Ok(Err(no_room(error))),
             };
-            match self.ask(&room, RoomEvent::Subscribe(request.clone(), last_event_id.map(str::to_owned))).await? {
+            match self.ask(&room, RoomEvent::Subscribe(Box::new(request.clone()), last_event_id.map(str::to_owned))).await? {
                 RoomAnswer::Feed(feed) => Ok(feed),
                 _ => Err(mistaken()),
             }

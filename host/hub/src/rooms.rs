@@ -522,7 +522,8 @@ impl Rooms {
     /// nobody knows which of them are durable.
     async fn run(&self, turn: &mut Turn<'_>, event: RoomEvent) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
         match event {
-            RoomEvent::Alarm(_) => (self.run_alarm(turn).await, None),
+            // Rare, as the other calls in boxes here: so the future of each turn is small, which is moved when the turn starts.
+            RoomEvent::Alarm(_) => (Box::pin(self.run_alarm(turn)).await, None),
             RoomEvent::Messages(conn, messages) if messages.len() > 1 => {
                 let flushes = turn.transaction.flushes();
                 let together = self.call(turn, RoomEvent::Messages(conn.clone(), messages.clone())).await;
@@ -531,7 +532,7 @@ impl Rooms {
                     return (together, None);
                 }
                 for message in messages {
-                    let alone = self.call(turn, RoomEvent::Messages(conn.clone(), vec![message])).await;
+                    let alone = Box::pin(self.call(turn, RoomEvent::Messages(conn.clone(), vec![message]))).await;
                     if alone.is_err() {
                         return (alone, None);
                     }
@@ -540,7 +541,7 @@ impl Rooms {
             }
             RoomEvent::Subscribe(request, last) => {
                 let since = last.as_deref().map(Positions::parse);
-                match self.call(turn, RoomEvent::Subscribe(request, last)).await {
+                match Box::pin(self.call(turn, RoomEvent::Subscribe(request, last))).await {
                     Ok(RoomAnswer::Feed(Ok(feed))) => Rooms::open_feed(&turn.transaction, feed, since),
                     outcome => (outcome, None),
                 }
@@ -624,7 +625,7 @@ impl Rooms {
             return Ok(());
         }
         *turn.instance = None; // before there is another one
-        let woken = self.wake(turn.live, &turn.transaction, version).await;
+        let woken = Box::pin(self.wake(turn.live, &turn.transaction, version)).await;
         *turn.instance = Some(woken.inspect_err(|fault| turn.unreachable = fault.is_of_host().then(|| fault.clone()))?);
         Ok(())
     }

@@ -553,14 +553,14 @@ impl Transaction {
 
     /// Starts to commit the kept writes and effects. If nothing has to be stored, the effects happen at once.
     fn begin(&self) {
-        let Part { overlay, bytes, alarm, effects, numbered, .. } = mem::take(&mut self.state().kept);
-        let base = self.state().base.take();
         let now = self.hub.now().wall;
+        let mut state = self.state();
+        let Part { overlay, bytes, alarm, effects, numbered, .. } = mem::take(&mut state.kept);
+        let base = state.base.take();
         let logged = base.filter(|_| numbered > 0 && self.hub.limits().history_messages_max > 0).map(|base| Logged {
             position: Position { sequence: base.sequence + numbered, ..base },
             expires: now + self.hub.limits().history_age_max.as_millis() as u64,
         });
-        let mut state = self.state();
         state.commits += 1;
         if overlay.is_empty() && alarm.is_none() && logged.is_none() {
             drop(state);
