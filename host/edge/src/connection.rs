@@ -460,11 +460,16 @@ impl<Io: Socket> Connection<Io> {
         self.on_their_way = (acknowledged < sent).then_some(acknowledged);
     }
 
-    /// Looks whether the client is waited for. As long as that stays as it is, it is looked at again only when time has passed.
+    /// Looks whether the client is waited for. Most never are.
+    #[inline]
     fn look_at_pace(&mut self, time_passed: bool) {
-        if self.pace.is_none() && !self.stuck && !self.wire.is_within_message() {
-            return;
+        if self.pace.is_some() || self.stuck || self.wire.is_within_message() {
+            self.update_pace(time_passed);
         }
+    }
+
+    /// As long as that stays as it is, it is looked at again only when time has passed.
+    fn update_pace(&mut self, time_passed: bool) {
         let is_open = !self.session.is_closing();
         let owes = is_open
             && matches!(self.reading, Reading::Frames)

@@ -293,7 +293,7 @@ fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
 }
 
 /// Writes the header of a message that is one frame without a mask (RFC 6455 section 5.2). Not by the library, whose general form costs
-/// several times as much: each follower of a topic gets a header of its own.
+/// twice as much: each follower of a topic gets a header of its own.
 fn put_header(out: &mut Vec<u8>, opcode: OpCode, length: usize) {
     let first = 0x80 | u8::from(opcode);
     match length {

@@ -532,14 +532,15 @@ mod tests {
     fn memory_is_reserved_for_what_is_not_written_yet_and_not_for_what_is_shared() {
         const KIB: usize = 1 << 10;
         let limits = Limits { outbox_bytes_max: 1024 * KIB, ..Limits::default() };
-        let own = |outbox: &Outbox| outbox.send(Message::binary(vec![0; 10 * KIB])).unwrap();
-        let small = |outbox: &Outbox| assert!(outbox.deliver(&publication("small"), Overflow::Close));
-        let large = |outbox: &Outbox| assert!(outbox.deliver(&publication(&"x".repeat(50 * KIB)), Overflow::Close));
-        let cases: [(&str, &dyn Fn(&Outbox), usize, usize); 4] = [
-            ("small publications", &small, 100, 0),
-            ("messages", &own, 1, 0),
-            ("messages", &own, 9, 96),
-            ("large publications", &large, 9, 48),
+        type Put = fn(&Outbox);
+        let own: Put = |outbox| outbox.send(Message::binary(vec![0; 10 * KIB])).unwrap();
+        let small: Put = |outbox| assert!(outbox.deliver(&publication("small"), Overflow::Close));
+        let large: Put = |outbox| assert!(outbox.deliver(&publication(&"x".repeat(50 * KIB)), Overflow::Close));
+        let cases = [
+            ("small publications", small, 100, 0),
+            ("messages", own, 1, 0),
+            ("messages", own, 9, 96),
+            ("large publications", large, 9, 48),
         ];
         for (name, put, count, expected) in cases {
             let budget = Arc::new(Budget::new(100 << 20));
