@@ -58,7 +58,8 @@ impl Pattern {
         let Some(path) = text.strip_prefix('/') else {
             return Err(BadPattern::Syntax("a pattern begins with \"/\""));
         };
-        if path.contains(['?', '#']) {
+        // ":id?" is a wildcard of another router, which is reported below.
+        if path.contains(['?', '#']) && path.split('/').all(|segment| foreign_wildcard(segment).is_none()) {
             return Err(BadPattern::Syntax("a pattern has no query and no fragment; read the query in the handler"));
         }
         let mut segments: Vec<Segment> = Vec::new();
