@@ -275,7 +275,8 @@ impl Cx {
     }
 
     /// Makes what this event has done so far durable, and lets its messages out: what comes behind is an event of its own.
-    /// An error or a panic undoes what was done since.
+    /// An error or a panic undoes what was done since. If the commit fails, the handler ends here, and nothing since the last flush has
+    /// happened. If the disk could not record that either, the outcome is unknown: after a crash of the machine it may be there.
     pub fn flush(&self) -> Result {
         self.flushes.set(self.flushes.get().wrapping_add(1));
         world::room_flush();
