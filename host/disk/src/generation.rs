@@ -3,10 +3,17 @@
 //! All handles are replaced at once. Each read takes the current generation when it starts and holds it until it ends. The memory of a
 //! generation contains exactly the acknowledged batches, also after a failed write, because the store applies a batch only after its
 //! write has succeeded. So a failed generation is closed for every reader except the copy into the next one.
+//!
+//! The next generation is a copy of every row, or, where a copy has no space, it *adopts* the files of the one before it: hard links to
+//! the files of tables, and copies of everything else. A file of a table never changes and was synced before the store counted it, so
+//! it can't have lost a write. Journals may have, so their batches are always written to new files and synced.
 
-use crate::{directory, doubt::Doubt, guarded::guarded, rows::Rows, tables::Tables};
+use crate::{directory, doubt::Doubt, guarded::guarded, journal, rows::Rows, tables::Tables};
 use std::{
-    fs, io,
+    collections::BTreeMap,
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, ErrorKind, Write as _},
     path::{Path, PathBuf},
     sync::{Arc, RwLock},
     thread,
@@ -20,6 +27,24 @@ const RETIRE_WITHIN: Duration = Duration::from_secs(5);
 const RETIRE_PAUSE: Duration = Duration::from_millis(5);
 /// Rows between two checks that there is space for more of a copy.
 const CHECK_EVERY: usize = 256;
+/// Tries to adopt the files of a generation while its own threads replace some of them.
+const ADOPT_TRIES: usize = 20;
+/// Names within a generation that the store gives: the mark of a store, its lock, and a directory for each table with a list of its files
+/// (`v7`), the number of the list that counts, and the files.
+const STORE_MARK: &str = "version";
+const STORE_LOCK: &str = "lock";
+const TABLES: &str = "keyspaces";
+const LIST_CURRENT: &str = "current";
+const FILES: &str = "tables";
+
+/// Batches of the journals that a generation keeps when it adopts the files of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Journals {
+    /// Those with a sequence number below this one.
+    Below(u64),
+    /// None: all of them are in tables.
+    Flushed,
+}
 
 /// Handles of one generation.
 pub(crate) struct Generation {
@@ -44,11 +69,12 @@ impl Generation {
     pub(crate) fn copy(
         &self,
         path: &Path,
+        file_bytes: u64,
         mut each: impl FnMut(),
         mut may_go_on: impl FnMut() -> Result<(), EngineError>,
     ) -> Result<Generation, EngineError> {
         let snapshot = self.tables.store.snapshot();
-        let copy = guarded(|| Tables::create(path))?;
+        let copy = guarded(|| Tables::create(path, file_bytes))?;
         for (from, to) in self.tables.all().into_iter().zip(copy.all()) {
             let mut rows = fjall::Readable::iter(&snapshot, from).peekable();
             if rows.peek().is_none() {
@@ -56,12 +82,20 @@ impl Generation {
             }
             // Sorted rows go into tables at once, without a journal.
             let mut ingestion = guarded(|| to.start_ingestion())?;
+            let mut bytes = 0;
             for (number, guard) in rows.enumerate() {
                 if number % CHECK_EVERY == 0 {
                     may_go_on()?;
                 }
+                if bytes >= file_bytes {
+                    // The store would make files of 64 MiB, and could merge them only as a whole.
+                    guarded(|| ingestion.finish())?;
+                    ingestion = guarded(|| to.start_ingestion())?;
+                    bytes = 0;
+                }
                 guarded(|| {
                     let (key, value) = guard.into_inner()?;
+                    bytes += (key.len() + value.len()) as u64;
                     ingestion.write(key, value)
                 })?;
                 each();
@@ -74,6 +108,71 @@ impl Generation {
         directory::sync(path).map_err(io)?;
         Ok(Generation::new(path, copy, doubt))
     }
+
+    /// Makes a new generation at `path`, an empty directory, from the files of this one. Takes space for the batches of the journals,
+    /// and none for tables. Fails where the file system has no hard links.
+    pub(crate) fn adopt(&self, path: &Path, file_bytes: u64, journals: Journals) -> Result<Generation, EngineError> {
+        guarded(|| {
+            for _ in 0..ADOPT_TRIES {
+                let lists = lists(&self.path)?;
+                let linked = link(&self.path, path, &lists, journals);
+                // The store's threads may replace files of this generation meanwhile, or remove journals whose batches are in tables. If all
+                // tables still have the same files, then none of those was missed.
+                if lists == self::lists(&self.path)? {
+                    return Ok(linked?);
+                }
+                fs::remove_dir_all(path)?;
+                fs::create_dir(path)?;
+            }
+            Err(io::Error::other("its files change too fast").into())
+        })?;
+        let doubt = guarded(|| Ok(Doubt::create(path)?))?;
+        guarded(|| Ok(directory::sync(path)?))?;
+        Ok(Generation::new(path, guarded(|| Tables::create(path, file_bytes))?, doubt))
+    }
+}
+
+/// Content of the file that names the current list of files, for each table by the name of its directory.
+fn lists(generation: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
+    let tables = fs::read_dir(generation.join(TABLES))?;
+    tables.map(|entry| entry.and_then(|entry| Ok((entry.file_name(), fs::read(entry.path().join(LIST_CURRENT))?)))).collect()
+}
+
+/// Adopts the files of the generation `from` with these lists. All but `to` itself is synced.
+fn link(from: &Path, to: &Path, lists: &BTreeMap<OsString, Vec<u8>>, journals: Journals) -> io::Result<()> {
+    fs::create_dir(to.join(TABLES))?;
+    for (table, current) in lists {
+        let name = Path::new(TABLES).join(table);
+        let (from, to) = (from.join(&name), to.join(&name));
+        fs::create_dir_all(to.join(FILES))?;
+        for file in fs::read_dir(from.join(FILES))? {
+            let file = file?;
+            match fs::hard_link(file.path(), to.join(FILES).join(file.file_name())) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        let number = current.first_chunk().map(|number| u64::from_le_bytes(*number)).ok_or(ErrorKind::InvalidData)?;
+        let list = format!("v{number}");
+        write(&to.join(&list), &fs::read(from.join(&list))?)?;
+        write(&to.join(LIST_CURRENT), current)?;
+        directory::sync(&to.join(FILES))?;
+        directory::sync(&to)?;
+    }
+    directory::sync(&to.join(TABLES))?;
+    match journals {
+        Journals::Below(number) => journal::copy(from, to, number)?,
+        Journals::Flushed => journal::create_empty(to)?,
+    }
+    write(&to.join(STORE_LOCK), &[])?;
+    write(&to.join(STORE_MARK), &fs::read(from.join(STORE_MARK))?)
+}
+
+/// Writes a new file. Durable when it returns, except for its name.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// The generation that counts, or why there is none for now.

@@ -3,10 +3,12 @@
 //! After a failed write or fsync, a journal may hold the whole of a batch that was refused: the kernel keeps what was written, and
 //! the store would replay it. So everything from the first refused batch on is cut off before the store reads the file.
 
+use crate::directory::sync;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader, ErrorKind, Read},
-    path::Path,
+    io::{self, BufRead, BufReader, ErrorKind, Read, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
 };
 
 const START: u8 = 1;
@@ -17,50 +19,88 @@ const CLEAR: u8 = 4;
 const END_BYTES: u64 = 8 + 4;
 /// Number of a table.
 const CLEAR_BYTES: u64 = 8;
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 256 << 10;
 
 /// Cuts each journal of a closed generation before its first batch whose sequence number is `from` or higher. Durable when it returns.
 pub(crate) fn cut(generation: &Path, from: u64) -> io::Result<()> {
-    for entry in fs::read_dir(generation)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "jnl") {
-            let file = OpenOptions::new().read(true).write(true).open(&path)?;
-            if let Some(position) = find(BufReader::new(&file), from)? {
-                file.set_len(position)?;
-            }
-            file.sync_all()?;
-        }
+    for path in paths(generation)? {
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        file.set_len(end(BufReader::new(&file), from)?)?;
+        file.sync_all()?;
     }
     sync(generation)
 }
 
+/// Copies the complete batches of each journal whose sequence number is below `from` into new files in `to`, with the same names. The
+/// files are synced; their directory is not.
+///
+/// A journal that the store removes meanwhile is left out: its batches are in tables.
+pub(crate) fn copy(generation: &Path, to: &Path, from: u64) -> io::Result<()> {
+    for path in paths(generation)? {
+        let mut journal = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            journal => journal?,
+        };
+        let bytes = end(BufReader::new(&journal), from)?;
+        journal.rewind()?;
+        let mut copy = File::create_new(to.join(path.file_name().unwrap_or_default()))?;
+        write_all(journal.take(bytes), &mut copy)?;
+        copy.sync_all()?;
+    }
+    Ok(())
+}
+
+/// As `io::copy`, which lets some file systems share the blocks of both files instead: then the copy, too, might lack on the disk what the
+/// kernel shows.
+fn write_all(mut from: impl Read, to: &mut File) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            bytes => to.write_all(&buffer[..bytes])?,
+        }
+    }
+}
+
+/// Makes one empty journal in `to`, for a generation whose tables contain every batch. Without any journal, the store would count
+/// its sequence numbers from the start again.
+pub(crate) fn create_empty(to: &Path) -> io::Result<()> {
+    File::create_new(to.join("0.jnl"))?.sync_all()
+}
+
 /// Bytes that the journals of a generation take on the disk.
 pub(crate) fn allocated_bytes(generation: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
     let mut bytes = 0;
-    for entry in fs::read_dir(generation)? {
-        let entry = entry?;
-        if Path::new(&entry.file_name()).extension().is_some_and(|extension| extension == "jnl") {
-            bytes += entry.metadata()?.blocks() * 512;
+    for path in paths(generation)? {
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            metadata => bytes += metadata?.blocks() * 512,
         }
     }
     Ok(bytes)
 }
 
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+fn paths(generation: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(generation)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).collect())
 }
 
-/// Position of the first batch whose sequence number is `from` or higher; none if there is no such batch before the end, or before
-/// bytes that are no journal: the store stops there, too.
-fn find(mut journal: impl BufRead, from: u64) -> io::Result<Option<u64>> {
-    let mut position = 0;
+/// Position after the last complete batch that stands before the first one whose sequence number is `from` or higher, and before the
+/// first bytes that are no journal: the store stops there, too.
+fn end(mut journal: impl BufRead, from: u64) -> io::Result<u64> {
+    let (mut position, mut complete) = (0, 0);
     loop {
-        let read = read_entry(&mut journal);
-        match read {
-            Ok(Some(Entry { sequence: Some(sequence), .. })) if sequence >= from => return Ok(Some(position)),
-            Ok(Some(Entry { bytes, .. })) => position += bytes,
-            Ok(None) => return Ok(None),
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        match read_entry(&mut journal) {
+            Ok(Some(Entry { sequence: Some(sequence), .. })) if sequence >= from => return Ok(complete),
+            Ok(Some(Entry { bytes, ends, .. })) => {
+                position += bytes;
+                if ends {
+                    complete = position;
+                }
+            }
+            Ok(None) => return Ok(complete),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(complete),
             Err(error) => return Err(error),
         }
     }
@@ -71,6 +111,8 @@ struct Entry {
     sequence: Option<u64>,
     /// Length of the entry.
     bytes: u64,
+    /// True if a batch ends with this entry.
+    ends: bool,
 }
 
 /// None if there is no entry.
@@ -79,7 +121,7 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
     let entry = match tag {
         START => {
             let _count: [u8; 4] = read(journal)?;
-            Entry { sequence: Some(u64::from_le_bytes(read(journal)?)), bytes: 1 + 4 + 8 }
+            Entry { sequence: Some(u64::from_le_bytes(read(journal)?)), bytes: 1 + 4 + 8, ends: false }
         }
         ITEM => {
             let [_kind, _compression]: [u8; 2] = read(journal)?;
@@ -89,15 +131,15 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
             let value = u32::from_le_bytes(read(journal)?);
             let content = u64::from(key) + u64::from(value);
             skip(journal, content)?;
-            Entry { sequence: None, bytes: 1 + 2 + 8 + 2 + 4 + 4 + content }
+            Entry { sequence: None, bytes: 1 + 2 + 8 + 2 + 4 + 4 + content, ends: false }
         }
         END => {
             skip(journal, END_BYTES)?;
-            Entry { sequence: None, bytes: 1 + END_BYTES }
+            Entry { sequence: None, bytes: 1 + END_BYTES, ends: true }
         }
         CLEAR => {
             skip(journal, CLEAR_BYTES)?;
-            Entry { sequence: None, bytes: 1 + CLEAR_BYTES }
+            Entry { sequence: None, bytes: 1 + CLEAR_BYTES, ends: false }
         }
         _ => return Ok(None),
     };
@@ -141,25 +183,33 @@ mod tests {
         for (kept, from) in before.iter().enumerate() {
             let copy = place.path().join(kept.to_string());
             copy_all(&origin, &copy);
+            let rewritten = place.path().join(format!("{kept} rewritten"));
+            copy_all(&origin, &rewritten);
+            paths(&rewritten).unwrap().iter().for_each(|path| fs::remove_file(path).unwrap());
+            super::copy(&copy, &rewritten, *from).unwrap();
             cut(&copy, *from).unwrap();
-            let store = Database::builder(&copy).open().unwrap();
-            let table = store.keyspace("table", KeyspaceCreateOptions::default).unwrap();
-            assert_eq!(table.iter().count(), 2 * kept, "cut at {from}");
+            for copy in [copy, rewritten] {
+                let store = Database::builder(&copy).open().unwrap();
+                let table = store.keyspace("table", KeyspaceCreateOptions::default).unwrap();
+                assert_eq!(table.iter().count(), 2 * kept, "cut at {from} in {copy:?}");
+            }
         }
     }
 
     #[test]
-    fn bytes_that_are_no_journal_end_it() {
+    fn a_journal_ends_after_its_last_complete_batch() {
         let start = |sequence: u64| [&[START, 1, 0, 0, 0][..], &sequence.to_le_bytes()].concat();
-        let end = [&[END][..], &[0; 12]].concat();
-        let whole = [start(7), end.clone(), start(8), end].concat();
-        let cases = [(7, Some(0)), (8, Some(26)), (9, None)];
+        let last = [&[END][..], &[0; 12]].concat();
+        let whole = [start(7), last.clone(), start(8), last].concat();
+        let cases = [(7, 0), (8, 26), (9, 52), (u64::MAX, 52)];
         for (from, expected) in cases {
-            assert_eq!(find(&whole[..], from).unwrap(), expected);
-            assert_eq!(find(&[&whole[..], &[0; 100]].concat()[..], from).unwrap(), expected);
+            assert_eq!(end(&whole[..], from).unwrap(), expected);
+            assert_eq!(end(&[&whole[..], &[0; 100]].concat()[..], from).unwrap(), expected);
         }
-        assert_eq!(find(&[&[0][..], &whole].concat()[..], 7).unwrap(), None);
-        assert!((0..26).all(|length| find(&whole[..length], 8).unwrap().is_none()));
+        assert_eq!(end(&[&[0][..], &whole].concat()[..], 7).unwrap(), 0);
+        for length in 0..whole.len() {
+            assert_eq!(end(&whole[..length], 9).unwrap(), if length < 26 { 0 } else { 26 }, "of {length} bytes");
+        }
     }
 
     fn copy_all(from: &Path, to: &Path) {

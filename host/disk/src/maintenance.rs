@@ -105,7 +105,8 @@ impl Storage {
         let io = |error| OpenError::new(to, Why::Io(error));
         let space = Space::of(to).map_err(io)?;
         let (number, path) = copy.next().map_err(io)?;
-        let copied = generation.copy(&path, &mut each, || space.check_copy()).map_err(failed)?;
+        let file_bytes = space.measure().map_err(failed)?.file_bytes();
+        let copied = generation.copy(&path, file_bytes, &mut each, || space.check_copy(0)).map_err(failed)?;
         let verified = verify(&copied.tables, &mut each).map_err(failed)?;
         if let Some(wrong) = verified.wrong.into_iter().next() {
             return Err(OpenError::new(to, Why::Unverified(wrong)));

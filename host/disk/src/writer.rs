@@ -3,16 +3,17 @@
 //! It is open or closed. A write that fails closes it: at once nothing can be read or written, and the store's journal gets a note
 //! from which batch on it must not be believed ([`Doubt`]); only then are the commits of that group refused. The store's own threads
 //! end with their first error, too; that is found before the next commit. Closed, it tries again and again, with pauses that grow,
-//! to copy everything that was acknowledged into a new generation, all of it synced; then that generation counts, and the thread is
-//! open. Nothing of the files that failed is used again: after a failed fsync the kernel shows data that the disk may not have.
+//! to make a new generation of everything that was acknowledged, all of it synced; then that generation counts, and the thread is open.
+//! No file that failed is used again: after a failed fsync the kernel shows data that the disk may not have.
 //!
-//! The same copy gives back the space of journals and of what was overwritten, before a lack of space refuses commits.
+//! A new generation is a copy of all rows, or, without space for that, adopts the files of the tables and has new journals. It also
+//! gives back the space of journals, and a copy that of what was overwritten, before a lack of space refuses commits.
 
 use crate::{
     OpenError,
     directory::{Directory, Make},
     doubt::Doubt,
-    generation::{Generation, Shared, retire},
+    generation::{Generation, Journals, Shared, retire},
     guarded::guarded,
     journal,
     open_error::Why,
@@ -54,8 +55,10 @@ const CLOSED_PAUSE: Duration = Duration::from_millis(20);
 const REWRITE_BYTES_MIN: u64 = 4 << 20;
 /// Bytes that deleting one entry takes, about.
 const SWEPT_BYTES: u64 = 256;
-/// Pause after a rewrite that did not succeed.
-const REWRITE_PAUSE: Duration = Duration::from_secs(10);
+/// Pause after a rewrite that gave back too little, unless there is more space since.
+const REWRITE_PAUSE: Duration = Duration::from_secs(2);
+/// Times that tables are flushed and merged for one commit.
+const GIVE_BACK_ROUNDS: usize = 3;
 
 /// Request to the writer thread, with the sender for its outcome.
 pub(crate) enum Order {
@@ -98,6 +101,8 @@ impl Drop for Writer {
 
 struct Work {
     space: Space,
+    /// Size of the files of a table.
+    file_bytes: u64,
     shared: Arc<Shared>,
     /// The current generation. While the storage is closed, the one that failed: its memory contains exactly the acknowledged batches.
     generation: Arc<Generation>,
@@ -111,14 +116,16 @@ struct Work {
     closed: Option<Closed>,
     /// Bytes that were written since the generation was made, about.
     written: u64,
-    /// No rewrite before this time.
-    rewrite_at: Instant,
+    /// If the last rewrite gave back too little: the time of the next one, and the free space that there was.
+    failed_rewrite: Option<(Instant, u64)>,
     /// The last to be dropped: then another process may have it.
     directory: Directory,
 }
 
 struct Closed {
     why: String,
+    /// Number of the first batch that was refused.
+    from: u64,
     /// Next try to open again, and the pause if that fails.
     retry_at: Instant,
     pause: Duration,
@@ -130,9 +137,10 @@ impl Work {
         let io = |error| OpenError::new(&path, Why::Io(error));
         directory.remove_leftovers();
         let space = Space::of(&path).map_err(io)?;
+        let file_bytes = space.measure().map_err(|error| OpenError::of_engine(&path, error))?.file_bytes();
         let (generation, in_doubt) = match directory.current() {
-            Some(current) => load(&path, &current)?,
-            None => (make(&mut directory)?, false),
+            Some(current) => load(&path, &current, file_bytes)?,
+            None => (make(&mut directory, file_bytes)?, false),
         };
         let generation = Arc::new(generation);
         let mut work = Work {
@@ -141,15 +149,17 @@ impl Work {
             shared: Arc::new(Shared::new(generation.clone())),
             directory,
             space,
+            file_bytes,
             generation,
             swept: Vec::new(),
             sweep_at: Instant::now(),
             closed: None,
-            rewrite_at: Instant::now(),
+            failed_rewrite: None,
         };
         if in_doubt {
-            tracing::info!("a write of the storage had failed: everything that was acknowledged is copied");
-            work.renew().map_err(|error| OpenError::of_engine(&path, error))?;
+            tracing::info!("a write of the storage had failed: everything that was acknowledged is written to new files");
+            // The journals have been cut.
+            work.renew(Journals::Below(u64::MAX)).map_err(|error| OpenError::of_engine(&path, error))?;
         }
         Ok(work)
     }
@@ -189,7 +199,7 @@ impl Work {
             Order::Compact(done) => compact = Some(done),
         }
         if let Some(done) = compact {
-            _ = done.send(self.check_open().and_then(|()| self.renew()));
+            _ = done.send(self.check_open().and_then(|()| self.copy()));
         }
     }
 
@@ -202,6 +212,9 @@ impl Work {
         let bytes = batches.iter().map(weight).sum::<usize>() as u64;
         self.make_space(bytes)?;
         self.check_open()?; // a rewrite may have closed it
+        if self.generation.tables.are_merges_due(self.file_bytes) {
+            self.merge()?;
+        }
         self.check_store()?;
         let (batch, rows) = self.prepare(batches, Some(PersistMode::SyncData))?;
         self.commit(batch)?;
@@ -226,10 +239,19 @@ impl Work {
 
     /// The store's own threads may have failed since the last commit: then it is replaced before this one.
     fn check_store(&mut self) -> Result<(), EngineError> {
-        let Err(error) = guarded(|| self.generation.tables.wait_for_flushes()) else { return Ok(()) };
-        _ = self.close(error.to_string(), self.generation.tables.store.visible_seqno());
-        self.reopen();
+        let Err(error) = self.generation.tables.wait_for_flushes() else { return Ok(()) };
+        if let Err(why) = self.replace_store(&error)
+            && self.closed.is_none()
+        {
+            _ = self.close(format!("{error}; {why}"), self.generation.tables.store.visible_seqno());
+        }
         self.check_open()
+    }
+
+    /// Replaces a store whose own threads have failed. No batch has, so reads go on meanwhile, and also after an error.
+    fn replace_store(&mut self, error: &EngineError) -> Result<(), EngineError> {
+        tracing::warn!("the store could not flush or merge its tables, and is replaced: {error}");
+        self.renew(Journals::Below(u64::MAX))
     }
 
     /// From now on nothing is read or written, and batches from this number on have been refused: the error if that could not be
@@ -237,7 +259,7 @@ impl Work {
     fn close(&mut self, why: String, number: u64) -> io::Result<()> {
         tracing::error!("the storage is closed, and opens again by itself: {why}");
         self.shared.set(Err(why.clone()));
-        self.closed = Some(Closed { why, retry_at: Instant::now() + REOPEN_PAUSE, pause: REOPEN_PAUSE });
+        self.closed = Some(Closed { why, from: number, retry_at: Instant::now() + REOPEN_PAUSE, pause: REOPEN_PAUSE });
         let noted = self.generation.doubt.set(number);
         if let Err(error) = &noted {
             tracing::error!("the disk may have kept what was refused, and takes no note of it: {error}");
@@ -253,7 +275,8 @@ impl Work {
     }
 
     fn reopen(&mut self) {
-        let renewed = self.renew();
+        let Some(Closed { from, .. }) = self.closed else { return };
+        let renewed = self.renew(Journals::Below(from));
         let Some(closed) = &mut self.closed else { return };
         match renewed {
             Ok(()) => {
@@ -269,14 +292,41 @@ impl Work {
         }
     }
 
-    /// Copies everything into a new generation, which counts from then on. After an error the one before it still does, and is closed
-    /// if it is not known which of the two would count after a crash.
-    fn renew(&mut self) -> Result<(), EngineError> {
+    /// Makes a new generation, by a copy if there is space for one.
+    fn renew(&mut self, journals: Journals) -> Result<(), EngineError> {
+        let why = match self.copy() {
+            Err(EngineError::Full(why)) => why,
+            copied => return copied,
+        };
+        tracing::info!("the storage keeps the files of its tables, since there is no space for a copy: {why}");
+        self.adopt(journals).map_err(|error| match error {
+            EngineError::Full(_) => error,
+            error => EngineError::Full(format!("{why}, and without a copy: {error}")),
+        })
+    }
+
+    /// Makes a new generation by a copy of all rows.
+    fn copy(&mut self) -> Result<(), EngineError> {
+        self.space.check_copy(self.generation.tables.bytes() + self.generation.tables.unflushed_bytes())?;
+        self.replace(|work, path| work.generation.copy(path, work.file_bytes, || {}, || work.space.check_copy(0)))
+    }
+
+    /// Makes a new generation from the files of the tables and new journals.
+    fn adopt(&mut self, journals: Journals) -> Result<(), EngineError> {
+        let bytes = match journals {
+            Journals::Below(_) => guarded(|| Ok(journal::allocated_bytes(self.generation.path())?))?,
+            Journals::Flushed => 0,
+        };
+        self.space.check_files(bytes)?;
+        self.replace(|work, path| work.generation.adopt(path, work.file_bytes, journals))
+    }
+
+    /// Lets a new generation count. After an error the one before it still does, and is closed if it is not known which of the two would
+    /// count after a crash.
+    fn replace(&mut self, make: impl FnOnce(&Work, &Path) -> Result<Generation, EngineError>) -> Result<(), EngineError> {
         let io = |error: io::Error| EngineError::Io(error.to_string());
-        self.space.check_copy()?;
         let (number, path) = self.directory.next().map_err(io)?;
-        let copied = self.generation.copy(&path, || {}, || self.space.check_copy());
-        let copy = copied.inspect_err(|_| _ = fs::remove_dir_all(&path))?;
+        let next = make(self, &path).inspect_err(|_| _ = fs::remove_dir_all(&path))?;
         if let Err(error) = self.directory.set_current(number) {
             if self.closed.is_none() {
                 // It is unknown which of the two generations the next start opens, and later commits would be in only one of them.
@@ -284,30 +334,79 @@ impl Work {
             }
             return Err(io(error));
         }
-        let before = std::mem::replace(&mut self.generation, Arc::new(copy));
+        self.written = guarded(|| Ok(journal::allocated_bytes(next.path())?)).unwrap_or(0);
+        let before = std::mem::replace(&mut self.generation, Arc::new(next));
         self.shared.set(Ok(self.generation.clone()));
-        self.written = 0;
         retire(before);
         Ok(())
     }
 
-    /// Refuses a commit of so many bytes if the disk lacks space for it, after what was overwritten has given its space back.
+    /// Refuses a commit of so many bytes if the disk lacks space for it, after journals and what was overwritten have given their space
+    /// back.
     fn make_space(&mut self, bytes: u64) -> Result<(), EngineError> {
+        let checked = self.check_space(bytes).or_else(|_| {
+            // A merge takes space before it gives some back.
+            _ = self.generation.tables.finish_merges();
+            self.check_space(bytes)
+        });
         let measured = self.space.measure()?;
-        let checked = measured.check_commit(bytes);
         let is_due = match (&checked, measured.rewrite_after()) {
-            (Err(_), _) => self.written >= REWRITE_BYTES_MIN,
+            (Err(_), _) => true,
             (Ok(()), Some(after)) => self.written >= after.max(REWRITE_BYTES_MIN),
             (Ok(()), None) => false,
         };
-        if !is_due || Instant::now() < self.rewrite_at {
+        // Without more space than after the last try, this one would end as that did.
+        let is_hopeless = self.failed_rewrite.is_some_and(|(retry_at, free)| Instant::now() < retry_at && measured.free() <= free);
+        if !is_due || is_hopeless {
             return checked;
         }
-        if let Err(error) = self.renew() {
-            tracing::debug!("the storage's journals could not be rewritten: {error}");
-            self.rewrite_at = Instant::now() + REWRITE_PAUSE;
+        if let Err(error) = self.give_back(bytes) {
+            tracing::debug!("the storage could give back no space: {error}");
         }
-        self.space.measure()?.check_commit(bytes)
+        let checked = self.check_space(bytes);
+        self.failed_rewrite = match &checked {
+            Ok(()) => None,
+            Err(_) => Some((Instant::now() + REWRITE_PAUSE, self.space.measure()?.free())),
+        };
+        checked
+    }
+
+    /// Merges tables as long as there is space for it. If that fails, the store is replaced.
+    fn merge(&mut self) -> Result<(), EngineError> {
+        let tables = &self.generation.tables;
+        let has_space = || self.space.measure().is_ok_and(|measured| measured.free() >= tables.merging_bytes(self.file_bytes));
+        let Err(error) = tables.merge(has_space) else { return Ok(()) };
+        self.replace_store(&error)
+    }
+
+    fn check_space(&self, bytes: u64) -> Result<(), EngineError> {
+        let tables = &self.generation.tables;
+        let flushed = || tables.unflushed_bytes() + tables.merging_bytes(self.file_bytes);
+        self.space.measure()?.check_commit(bytes, flushed)
+    }
+
+    /// Gives back the space of journals and of what was overwritten, until there is enough for a commit of so many bytes. If a thread of the
+    /// store has failed, gives back what it has left.
+    fn give_back(&mut self, bytes: u64) -> Result<(), EngineError> {
+        if let Err(error) = self.generation.tables.wait_for_flushes() {
+            return self.replace_store(&error);
+        }
+        match self.copy() {
+            Err(EngineError::Full(_)) => {}
+            copied => return copied,
+        }
+        for _ in 0..GIVE_BACK_ROUNDS {
+            self.space.check_files(self.generation.tables.unflushed_bytes())?;
+            if let Err(error) = self.generation.tables.flush() {
+                return self.replace_store(&error);
+            }
+            self.adopt(Journals::Flushed)?;
+            self.merge()?;
+            if self.check_space(bytes).is_ok() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn prepare(
@@ -401,7 +500,7 @@ impl Work {
 
     /// Not synced: a commit after it syncs it, too, and if there is none it is swept again.
     fn commit_swept(&mut self, write: WriteBatch) -> Result<(), EngineError> {
-        self.space.measure()?.check_commit(SWEPT_BYTES * write.len() as u64)?;
+        self.check_space(SWEPT_BYTES * write.len() as u64)?;
         self.check_store()?;
         self.commit(write)
     }
@@ -430,7 +529,7 @@ impl Work {
 }
 
 /// Opens the current generation. Also returns true if one of its writes had failed; the refused batches are then cut off first.
-fn load(directory: &Path, generation: &Path) -> Result<(Generation, bool), OpenError> {
+fn load(directory: &Path, generation: &Path, file_bytes: u64) -> Result<(Generation, bool), OpenError> {
     let fail = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => OpenError::new(directory, Why::Corrupt("a part of it is gone".into())),
         io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => OpenError::new(directory, Why::Corrupt(error.to_string())),
@@ -440,15 +539,15 @@ fn load(directory: &Path, generation: &Path) -> Result<(Generation, bool), OpenE
     if let Some(from) = from {
         journal::cut(generation, from).map_err(fail)?;
     }
-    Ok((Generation::new(generation, Tables::open(generation, directory)?, doubt), from.is_some()))
+    Ok((Generation::new(generation, Tables::open(generation, directory, file_bytes)?, doubt), from.is_some()))
 }
 
 /// Makes the first generation of a directory.
-fn make(directory: &mut Directory) -> Result<Generation, OpenError> {
+fn make(directory: &mut Directory, file_bytes: u64) -> Result<Generation, OpenError> {
     let at = directory.path().to_owned();
     let io = |error| OpenError::new(&at, Why::Io(error));
     let (number, path) = directory.next().map_err(io)?;
-    let tables = guarded(|| Tables::create(&path)).map_err(|error| OpenError::of_engine(&at, error))?;
+    let tables = guarded(|| Tables::create(&path, file_bytes)).map_err(|error| OpenError::of_engine(&at, error))?;
     let doubt = Doubt::create(&path).map_err(io)?;
     directory.set_current(number).map_err(io)?;
     Ok(Generation::new(&path, tables, doubt))

@@ -1,6 +1,7 @@
 //! Storage that failed recovers by itself.
 //!
-//! A library that is preloaded fails the calls of the C library on the data directory, as the test says, while the server runs.
+//! A library that is preloaded fails the calls of the C library on the data directory, as the test says, while the server runs. A small
+//! disk is a tmpfs of the test's own; without the right to mount one, its test is skipped.
 
 use crate::support::{
     Build, Tidegate,
@@ -10,8 +11,10 @@ use crate::support::{
 use rustix::process::Signal;
 use std::{
     fs::{self, File},
+    io::Write as _,
     os::unix::fs::FileExt as _,
     path::PathBuf,
+    process::Command,
     time::Duration,
 };
 use tempfile::TempDir;
@@ -38,6 +41,41 @@ struct Faulty {
     control: File,
     /// Lines of each room that were acknowledged: no other may ever be there.
     acknowledged: [usize; ROOMS],
+    /// Bytes that each line has besides its number.
+    line_bytes: usize,
+    disk: Option<SmallDisk>,
+}
+
+/// A tmpfs, unmounted when it is dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None if this process may not mount one.
+    fn mount(at: PathBuf, bytes: u64) -> Option<SmallDisk> {
+        fs::create_dir(&at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=700"), "tmpfs"]).arg(&at).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(SmallDisk(at)),
+            refused => {
+                eprintln!("skipped: this process may not mount a tmpfs, which takes root: {refused:?}");
+                None
+            }
+        }
+    }
+
+    /// Takes all the space that is left, by a file that may be there already; removing it gives the space back.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("hog");
+        let mut hog = File::options().append(true).create(true).open(&path).unwrap();
+        while hog.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
 
 impl Faulty {
@@ -45,11 +83,22 @@ impl Faulty {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("control"), [0; 128]).unwrap();
         let control = File::options().write(true).open(place.path().join("control")).unwrap();
-        Faulty { place, control, acknowledged: [0; ROOMS] }
+        Faulty { place, control, acknowledged: [0; ROOMS], line_bytes: 0, disk: None }
+    }
+
+    /// On a disk of so many bytes; none if this process may not mount one.
+    fn small(disk_bytes: u64, line_bytes: usize) -> Option<Faulty> {
+        let faulty = Faulty::new();
+        let disk = SmallDisk::mount(faulty.place.path().join("disk"), disk_bytes)?;
+        Some(Faulty { line_bytes, disk: Some(disk), ..faulty })
     }
 
     fn data(&self) -> PathBuf {
-        self.place.path().join("data")
+        self.disk.as_ref().map_or(self.place.path(), |disk| &disk.0).join("data")
+    }
+
+    fn line(&self, number: usize) -> String {
+        format!("line {number}{}", "x".repeat(self.line_bytes))
     }
 
     fn serve(&self) -> Tidegate {
@@ -66,7 +115,7 @@ impl Faulty {
 
     /// Posts the next line to a room; the status.
     async fn post(&mut self, server: &Tidegate, room: usize) -> u16 {
-        let body = format!("line {}", self.acknowledged[room]);
+        let body = self.line(self.acknowledged[room]);
         let request = reqwest::Client::new().post(server.url(&format!("/rooms/{room}"))).body(body);
         let answer = soon("an answer", request.send()).await.unwrap();
         let status = answer.status().as_u16();
@@ -96,9 +145,10 @@ impl Faulty {
     /// Every acknowledged line is there, and nothing else.
     async fn check(&self, server: &Tidegate, what: &str) {
         for (room, acknowledged) in self.acknowledged.into_iter().enumerate() {
-            let expected: Vec<String> = (0..acknowledged).map(|number| format!("line {number}")).collect();
+            let expected: Vec<String> = (0..acknowledged).map(|number| self.line(number)).collect();
             let (status, kept) = get(server, &format!("/rooms/{room}")).await;
-            assert_eq!((status, kept), (200, format!("{acknowledged}\n{}", expected.join("\n"))), "{what}, room {room}");
+            let is_whole = kept == format!("{acknowledged}\n{}", expected.join("\n"));
+            assert!(status == 200 && is_whole, "{what}, room {room}: {status} {}", kept.chars().take(300).collect::<String>());
         }
     }
 
@@ -194,6 +244,60 @@ async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
     let answer = soon("an answer", client.post(server.url("/rooms/big")).body(big.clone()).send()).await.unwrap();
     assert_eq!(answer.text().await.unwrap(), taken.to_string(), "lines that were there");
     disk.check(&server, "after descriptors ran out").await;
+    server.stop();
+    disk.verify("at the end");
+}
+
+/// More than half of the disk is data, so no copy of them fits.
+#[tokio::test]
+async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_without_a_loss() {
+    const DISK_BYTES: u64 = 64 << 20;
+    const LINE_BYTES: usize = 30_000;
+    /// Each is stored twice: as an entry, and in the room's history.
+    const LINES: usize = 190;
+    let Some(mut disk) = Faulty::small(DISK_BYTES, LINE_BYTES) else { return };
+    let mut server = disk.serve();
+    let mut ann = Socket::connect(server.ws("/socket")).await;
+    let id = ann.ask("id").await;
+    for post in 0..ROOMS * LINES {
+        assert_eq!(disk.post(&server, post % ROOMS).await, 200, "post {post}");
+    }
+    for (what, call, error) in closing() {
+        disk.set(call, error);
+        disk.post_until(&server, 503).await;
+        assert_eq!(get(&server, "/rooms/0").await.0, 503, "{what}: reads as well");
+        let (status, why) = get(&server, "/__tidegate/health").await;
+        assert!(status == 503 && why.starts_with("the storage of rooms is closed: "), "{what}: {why}");
+        disk.set(call, 0);
+        disk.post_until(&server, 200).await;
+        assert_eq!(ann.ask("id").await, id, "{what}: the connection stayed");
+        disk.check(&server, what).await;
+    }
+    server.wait_for("there is no space for a copy");
+    for (what, call, error) in FAULTS {
+        disk.set(call, error);
+        for room in 0..ROOMS {
+            disk.post(&server, room).await;
+        }
+        server.signal(Signal::KILL);
+        assert!(!server.wait().stderr.contains("panicked"), "{what}");
+        disk.set(call, 0);
+        server = disk.serve();
+        disk.check(&server, what).await;
+        let mut hog = disk.disk.as_ref().unwrap().fill();
+        // The storage may give back space of its own.
+        while disk.post(&server, 0).await != 503 {
+            hog = disk.disk.as_ref().unwrap().fill();
+        }
+        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{what}: a full disk closes nothing");
+        server.signal(Signal::KILL);
+        server.wait();
+        server = disk.serve();
+        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{what}: a start on a full disk");
+        fs::remove_file(hog).unwrap();
+        disk.post_until(&server, 200).await;
+        disk.check(&server, what).await;
+    }
     server.stop();
     disk.verify("at the end");
 }
