@@ -104,8 +104,8 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
         loop {
             shared.requests.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(Err(error)) if is_timed_out(&error) => return Poll::Ready(End::Late(Late::Reader)),
-                // Other errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
+                Poll::Ready(_) if shared.is_given_up() => return Poll::Ready(End::Late(Late::Reader)),
+                // Errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
                 Poll::Ready(_) => return Poll::Ready(End::Over),
                 Poll::Pending => {}
             }
@@ -140,12 +140,6 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             None
         }
     }
-}
-
-/// Whether the kernel gave the client up.
-fn is_timed_out(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
 }
 
 fn count_late(server: &Server, peer: &str, late: Late) {

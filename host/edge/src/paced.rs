@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     acknowledged: AtomicU64,
     is_reading: AtomicBool,
     is_writing: AtomicBool,
+    /// True if the kernel gave the client up, because it acknowledged nothing for too long.
+    is_given_up: AtomicBool,
     /// The last eight bytes that were read.
     tail: AtomicU64,
     in_flight: InFlight,
@@ -84,6 +86,18 @@ impl Shared {
     /// Whether all that was written to the socket has been taken by it.
     pub(crate) fn is_flushed(&self) -> bool {
         !self.is_writing.load(Relaxed)
+    }
+
+    /// Whether the kernel gave the client up. hyper does not report it if no request is open.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Relaxed)
+    }
+
+    #[cold]
+    fn note_failure(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::TimedOut {
+            self.is_given_up.store(true, Relaxed);
+        }
     }
 
     /// Whether a request is being handled or answered.
@@ -187,8 +201,10 @@ impl<Io> Paced<Io> {
 
 impl<Io: Socket> Paced<Io> {
     fn note_written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(written)) = &poll {
-            add(&self.shared.sent, *written);
+        match &poll {
+            Poll::Ready(Ok(written)) => add(&self.shared.sent, *written),
+            Poll::Ready(Err(error)) => self.shared.note_failure(error),
+            Poll::Pending => {}
         }
         let (was_writing, is_writing) = (self.shared.is_writing.load(Relaxed), poll.is_pending());
         if was_writing || is_writing {
@@ -205,6 +221,9 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.io).poll_read(cx, buffer);
+        if let Poll::Ready(Err(error)) = &poll {
+            self.shared.note_failure(error);
+        }
         self.shared.is_reading.store(poll.is_pending(), Relaxed);
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
