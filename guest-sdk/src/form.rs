@@ -62,7 +62,7 @@ impl Field {
         &self.name
     }
 
-    /// Of a file: as the client calls it. Not to be trusted as a path.
+    /// Of a file: as the client calls it. Not to be trusted as a path; empty if no file was chosen.
     pub fn filename(&self) -> Option<&str> {
         self.filename.as_deref()
     }
@@ -79,7 +79,7 @@ impl Form {
     }
 
     /// The form as a `T`: of its fields as text, or of the JSON that was sent. What does not fit is the client's 422, told at its field.
-    /// Files end it: read what stands before them by [`next`](Form::next).
+    /// Files end it: read what stands before them by [`next`](Form::next). An input of files in which none was chosen is skipped.
     pub async fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         if let Some(json) = self.form.json() {
             let mut reader = serde_json::Deserializer::from_str(&json);
@@ -88,7 +88,11 @@ impl Form {
         }
         let mut bytes = 0;
         while let Some(field) = self.next().await? {
-            if field.filename.is_some() {
+            if let Some(filename) = &field.filename {
+                // An input of files in which none was chosen (WHATWG HTML, constructing the entry list).
+                if filename.is_empty() && self.piece().await?.is_none() {
+                    continue;
+                }
                 return Err(Error::status(400, "this form has no files"));
             }
             let value = self.text(TEXT_BYTES_MAX - bytes).await?;

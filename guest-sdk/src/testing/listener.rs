@@ -24,8 +24,9 @@ impl Listener {
     pub(super) fn open(hub: &Arc<Hub>, feed: Feed, since: Option<&Positions>, opened: Option<Subscribed>) -> Result<Listener, LimitError> {
         let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics, since), Ok)?;
         let first = feed.first.iter().map(|(data, name)| Heard::of_feed(None, name.as_deref(), data));
-        let gap = subscribed.has_gap().then(|| Heard::of_feed(None, Some("tidegate-gap"), "read the state anew"));
-        let (heard, positions) = (first.chain(gap).collect(), subscribed.positions().clone());
+        let positions = subscribed.positions().clone();
+        let gap = subscribed.has_gap().then(|| Heard::of_feed(Some(positions.to_string()), Some("tidegate-gap"), "read the state anew"));
+        let heard = first.chain(gap).collect();
         Ok(Listener { subscribed: Some(subscribed), positions, heard, has_ended: false })
     }
 

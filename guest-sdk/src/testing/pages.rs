@@ -15,6 +15,7 @@ use serde_json::json;
 use std::{collections::VecDeque, time::Duration};
 use tidegate_hub::{
     AMBIGUOUS, Found, Page, contract,
+    json::members,
     manifest::AskedFor,
     page::{Denial, Outcome},
     path::Path,
@@ -149,10 +150,14 @@ impl Server {
         let no_action = || Reply::of_host(400, "the form names no action: it needs a field __action");
         let (action, form) = match text("content-type").as_str() {
             "application/json" => {
-                let mut value: serde_json::Value = serde_json::from_slice(call.body).map_err(|_| no_action())?;
-                let action = value.as_object_mut().and_then(|object| object.remove("__action")).ok_or_else(no_action)?;
-                let action = action.as_str().ok_or_else(no_action)?.to_owned();
-                (action, Form { json: Some(value.to_string()), ..Form::default() })
+                let text = std::str::from_utf8(call.body).map_err(|_| no_action())?;
+                serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| no_action())?;
+                // Its members reach the app as they were written, as the host hands them over.
+                let is_action = |name: &str| serde_json::from_str::<String>(name).is_ok_and(|name| name == "__action");
+                let (actions, others): (Vec<_>, Vec<_>) = members(text).ok_or_else(no_action)?.partition(|(name, _)| is_action(name));
+                let action = actions.first().and_then(|(_, action)| serde_json::from_str(action).ok()).ok_or_else(no_action)?;
+                let others: Vec<String> = others.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+                (action, Form { json: Some(format!("{{{}}}", others.join(","))), ..Form::default() })
             }
             "application/x-www-form-urlencoded" => {
                 let mut form = Form::default();

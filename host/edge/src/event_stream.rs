@@ -1,15 +1,28 @@
 //! The text of Server-Sent Events (WHATWG HTML, section 9.2): one event to a piece of bytes.
 
 use bytes::Bytes;
+use http::HeaderValue;
+use std::time::Duration;
 use tidegate_hub::{Message, Position, Positions, Publication};
 
 /// What keeps a silent stream open: clients ignore it.
 pub(crate) const COMMENT: &str = ":\n\n";
 
-/// What a client gets that comes back when something that it did not have is gone.
-pub(crate) const GAP: &str = "event: tidegate-gap\ndata: read the state anew\n\n";
+/// Names the milliseconds after which a silent stream gets a comment: two that are missing tell its client that the connection is dead.
+pub(crate) const HEARTBEAT: &str = "tidegate-heartbeat";
 
-/// The line that tells a client where it is.
+/// Its value.
+pub(crate) fn heartbeat(every: Duration) -> HeaderValue {
+    HeaderValue::from(u64::try_from(every.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What a client gets that comes back when something that it did not have is gone. It is in one event with the id that it leads to: a
+/// client that has the id has the notice as well.
+pub(crate) fn gap(positions: &Positions) -> Bytes {
+    event(Some(&positions.to_string()), Some("tidegate-gap"), "read the state anew")
+}
+
+/// The line that tells a client where it is, once its event has ended.
 pub(crate) fn id(positions: &Positions) -> String {
     format!("id: {positions}\n")
 }

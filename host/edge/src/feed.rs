@@ -34,11 +34,14 @@ impl FeedBody {
     /// There is no memory for its first events.
     pub(crate) fn new(subscribed: Subscribed, first: &[First], comment_every: Duration) -> Result<FeedBody, OutOfMemory> {
         let positions = subscribed.positions().clone();
-        // So that also a client that got nothing yet can come back to where it was.
-        let id = (!positions.0.is_empty()).then(|| Bytes::from(format!("{}\n", event_stream::id(&positions))));
         let first = first.iter().map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
-        let gap = subscribed.has_gap().then(|| Bytes::from_static(event_stream::GAP.as_bytes()));
-        let ready: VecDeque<Bytes> = id.into_iter().chain(first).chain(gap).collect();
+        // A position comes after all that it includes, because the connection can break off anywhere. Without a gap it is an event of its
+        // own without data, so that a client that got nothing yet can come back to where it was, too.
+        let place = match subscribed.has_gap() {
+            true => Some(event_stream::gap(&positions)),
+            false => (!positions.0.is_empty()).then(|| format!("{}\n", event_stream::id(&positions)).into()),
+        };
+        let ready: VecDeque<Bytes> = first.chain(place).collect();
         let mut charge = Charge::new(Kind::Outbox);
         subscribed.outbox().charge_beside(&mut charge, ready.iter().map(Bytes::len).sum())?;
         Ok(FeedBody { subscribed, positions, ready, charge, comment_every, silence: Box::pin(sleep(comment_every)) })

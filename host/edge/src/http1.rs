@@ -2,7 +2,7 @@
 
 use crate::{
     answer::{self, ACCESS, Answer, Body, Place},
-    dev,
+    dev, event_stream,
     feed::FeedBody,
     handshake::{self, Refusal},
     held,
@@ -480,7 +480,7 @@ impl Exchange {
 
     /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.
     fn admit_form(&self, request: &http::Request<Incoming>, authority: &str) -> Result<(), Box<Answer>> {
-        match self.server.config.origins.admit(request.headers(), authority, self.server.config.require_origin) {
+        match self.server.config.origins.admit_form(request.headers(), authority, self.server.config.require_origin) {
             true => Ok(()),
             false => Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not send forms here"))),
         }
@@ -555,6 +555,7 @@ impl Exchange {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        headers.insert(event_stream::HEARTBEAT, event_stream::heartbeat(hub.limits().comment_every));
         Ok(answer)
     }
 }

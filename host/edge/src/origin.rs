@@ -22,7 +22,25 @@ pub enum Origins {
 }
 
 impl Origins {
-    /// Whether a request with these headers to this host may open a WebSocket, or send a form.
+    /// Whether a request with these headers to this host may send a form: as [`admit`](Origins::admit), and a page that keeps its address to
+    /// itself (`Referrer-Policy: no-referrer`) sends `null` as its origin (Fetch, "append a request `Origin` header"). Then `Sec-Fetch-Site`
+    /// says whether it is of this host; no script can set that header, and the opaque origin of a sandbox is `cross-site`.
+    pub(crate) fn admit_form(&self, headers: &HeaderMap, authority: &str, require_origin: bool) -> bool {
+        let only = |name: &str| {
+            let mut values = headers.get_all(name).iter();
+            values.next().filter(|_| values.next().is_none()).map(http::HeaderValue::as_bytes)
+        };
+        let is_own_page = only("origin") == Some(b"null") && only("sec-fetch-site") == Some(b"same-origin");
+        match self {
+            Origins::SameOrigin if is_own_page => true,
+            Origins::List(list) if is_own_page => {
+                list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed.is_of(authority))
+            }
+            _ => self.admit(headers, authority, require_origin),
+        }
+    }
+
+    /// Whether a request with these headers to this host may open a WebSocket.
     pub(crate) fn admit(&self, headers: &HeaderMap, authority: &str, require_origin: bool) -> bool {
         let mut given = headers.get_all(header::ORIGIN).iter();
         let (Some(origin), None) = (given.next(), given.next()) else {
@@ -153,6 +171,30 @@ mod tests {
             let mut headers = HeaderMap::new();
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
             assert_eq!(origins.admit(&headers, authority, false), admitted, "{origins:?} {origin:?} {authority}");
+        }
+    }
+
+    #[test]
+    fn a_form_of_a_page_without_referrer_is_admitted_if_the_browser_says_that_the_page_is_ours() {
+        let (ours, other) = (Origins::List(vec!["https://a.example".into()]), Origins::List(vec!["https://b.example".into()]));
+        let cases = [
+            (&Origins::SameOrigin, "null", &["same-origin"][..], true),
+            (&Origins::SameOrigin, "null", &["same-site"], false),
+            (&Origins::SameOrigin, "null", &["cross-site"], false),
+            (&Origins::SameOrigin, "null", &["none"], false),
+            (&Origins::SameOrigin, "null", &["same-origin", "same-origin"], false),
+            (&Origins::SameOrigin, "null", &[], false),
+            (&Origins::SameOrigin, "https://b.example", &["same-origin"], false),
+            (&Origins::SameOrigin, "https://a.example", &["cross-site"], true),
+            (&ours, "null", &["same-origin"], true),
+            (&ours, "null", &["cross-site"], false),
+            (&other, "null", &["same-origin"], false),
+            (&Origins::Any, "null", &["cross-site"], true),
+        ];
+        for (origins, origin, sites, admitted) in cases {
+            let mut headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
+            sites.iter().for_each(|site| _ = headers.append("sec-fetch-site", site.parse().unwrap()));
+            assert_eq!(origins.admit_form(&headers, "a.example", true), admitted, "{origins:?} {origin} {sites:?}");
         }
     }
 

@@ -5,6 +5,7 @@ mod form;
 mod json;
 pub(crate) mod load;
 mod loading;
+mod part;
 pub(crate) mod show;
 
 use crate::{

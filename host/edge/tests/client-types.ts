@@ -21,7 +21,9 @@ enhance<string>(document.forms[0]!, (outcome: Outcome<string>) => {
   else if (outcome.outcome === "redirect") console.log(outcome.location);
 });
 
-const chat = socket("/chat", { queue: 10, since: 7, id: (data) => JSON.parse(String(data)).id, onoverflow: (lost) => console.log(lost) });
+// @ts-expect-error: a probe has an answer
+socket("/chat", { probe: { text: "ping" } });
+const chat = socket("/chat", { queue: 10, probe: { text: "ping", answer: "pong", every: 5000 }, since: 7, id: (data) => JSON.parse(String(data)).id, onoverflow: (lost) => console.log(lost) });
 const isTaken: boolean = chat.send(new Uint8Array(2));
 chat.close(1000, isTaken ? "bye" : "");
 

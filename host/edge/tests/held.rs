@@ -35,7 +35,9 @@ fn a_held_answer_comes_in_chunks_and_ends_with_its_connection() {
     let head = feed.head();
     let headers = ["HTTP/1.1 200 OK\r\n", "content-type: text/event-stream\r\n", "transfer-encoding: chunked\r\n", "connection: close\r\n"];
     assert!(headers.iter().all(|header| head.contains(header)) && head.contains("\r\ndate: "), "{head}");
+    assert!(head.contains("\r\ntidegate-heartbeat: 15000\r\n"), "{head}");
     feed.until("data: hello\n\n\r\n");
+    feed.until("-0\n\n\r\n");
     served.hub.publish("news", Publication::new(Message::text("high water"))).unwrap();
     let piece = feed.until("data: high water\n\n\r\n");
     assert_eq!(
@@ -55,6 +57,7 @@ fn a_client_of_http_1_0_gets_it_without_chunks() {
     feed.send(&ask("/feed", "1.0"));
     assert!(!feed.head().contains("transfer-encoding"));
     feed.until("data: hello\n\n");
+    feed.until("-0\n\n");
     served.stop();
     assert_eq!(feed.rest(), "");
 }

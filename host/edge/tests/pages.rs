@@ -326,8 +326,8 @@ fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
         (url, "a&".repeat(999), "400", "names no action"),
         (multi, part("a", None, "").repeat(30) + "--B--\r\n", "400", "names no action"),
         (multi, part(&"n".repeat(150), None, "").repeat(20) + "--B--\r\n", "413", "put the field __action before files"),
-        (multi, format!("{echo}{}", &big(100)[..80]), "200", "Some(Broken)"),
-        ("multipart/form-data", echo.clone(), "415", "multipart/form-data"),
+        (multi, format!("{echo}{}", &big(100)[..80]), "400", "broke off, or is none"),
+        ("multipart/form-data", echo.clone(), "400", "no valid boundary"),
         ("text/plain", "a".into(), "415", "application/x-www-form-urlencoded"),
     ];
     for (kind, form, expected, text) in cases {
@@ -407,8 +407,7 @@ fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
     let marks =
         [r#"["page",{"beat":15000,"loaders":["one","two","none"],"page":"/some","params":{},"search":""}]"#, r#"["value","one",{"n": 1}]"#];
     assert!(marks.iter().all(|mark| text.contains(mark)), "{text}");
-    for mark in [r#"["value","two",1]"#, r#"["end","none"]"#, r#"["end","one"]"#, r#"["value","two","\u003c/script>"]"#, r#"["end","two"]"#]
-    {
+    for mark in [r#"["value","two",1]"#, r#"["end","none"]"#, r#"["end","one"]"#, r#"["value","two","\x3c/script>"]"#, r#"["end","two"]"#] {
         assert!(text.contains(mark), "{mark} in {text}");
     }
     assert!(text.rfind(r#"["done"]"#) > text.rfind(r#"["end","#), "the end of all is told last: {text}");
@@ -445,14 +444,14 @@ fn a_page_that_streams_gives_signs_of_life_and_ends_with_the_server() {
     let mut served = Served::new(app(), manifest(), limits, Config::default());
     let mut page = served.raw();
     page.send(b"GET /live HTTP/1.1\r\nhost: test\r\n\r\n");
-    page.until(r#"["beat"]))("#);
+    page.until(r#"["beat"]]'))("#);
     let mut events = served.raw();
     let asked = r#"{"page":"/live","loader":"live"}"#;
     events.send(post("/__loaders", "content-type: application/json\r\naccept: text/event-stream\r\n", asked).as_bytes());
     events.until("data: 1\n\n");
     events.until(":\n\n");
     served.stop();
-    page.until(r#"["error","live",503,"the server is going away"],["done"]))("#);
+    page.until(r#"["error","live",503,"the server is going away"],["done"]]'))("#);
     assert!(page.rest().contains("</body>"));
     assert!(events.rest().contains("event: error\ndata: {\"message\":\"the server is going away\",\"status\":503}"));
     assert!(served.drained().in_time);
@@ -554,5 +553,5 @@ fn the_browser_s_side_is_small_and_served_to_everybody() {
         .expect("gzip is in every Debian");
     let mut packed = Vec::new();
     std::io::Read::read_to_end(gzip.stdout.as_mut().unwrap(), &mut packed).unwrap();
-    assert!(gzip.wait().unwrap().success() && (1..=4096).contains(&packed.len()), "{} bytes", packed.len());
+    assert!(gzip.wait().unwrap().success() && (1..=7 << 10).contains(&packed.len()), "{} bytes", packed.len());
 }

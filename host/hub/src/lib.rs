@@ -22,6 +22,7 @@ pub mod retry;
 pub mod message;
 pub mod name;
 pub mod request;
+pub mod json;
 pub mod page;
 pub mod manifest;
 pub mod path;

@@ -91,10 +91,10 @@ async fn ticker_tells_prices_and_counts_on() {
     visit("ticker", async |server| {
         let client = Client::new();
         let mut feed = client.get(server.url("/prices")).send().await.unwrap().bytes_stream();
-        let position = soon("where it begins", feed.next()).await.unwrap().unwrap();
-        assert!(position.starts_with(b"id: ") && position.ends_with(b"-0\n\n"), "{position:?}");
         let first = soon("the first event", feed.next()).await.unwrap().unwrap();
         assert_eq!(first, "event: open\ndata: the market is open\n\n");
+        let position = soon("where it begins", feed.next()).await.unwrap().unwrap();
+        assert!(position.starts_with(b"id: ") && position.ends_with(b"-0\n\n"), "{position:?}");
         let price = r#"{"name":"tea","price":12.5}"#;
         assert_eq!(ask(client.post(server.url("/prices")).body(price)).await, (201, "1".into()));
         assert_eq!(ask(client.post(server.url("/prices")).body("tea for two")).await.0, 400);

@@ -71,7 +71,7 @@ async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is
         };
         post(&server, "before").await;
         let mut ann = Reader::open(&server, feed, None).await;
-        let begun = ann.id_at("begun").await;
+        let begun = ann.id_at("-1\n\n").await;
         assert!(begun.ends_with("-1"), "{feed}: {begun}");
         post(&server, "heard").await;
         let last = ann.id_at("data: heard\n\n").await;
@@ -93,6 +93,8 @@ async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is
             let mut reader = Reader::open(&server, feed, Some(lost)).await;
             let told = reader.until("event: tidegate-gap\ndata: read the state anew\n\n").await;
             assert!(!told.contains("data: one") && !told.contains("data: more"), "{feed} {lost}: {told}");
+            // One event with its id: a client that has the id has the notice, wherever the connection breaks off.
+            assert!(told.contains("\n\nid: ") && told.matches("id: ").count() == 1, "{feed} {lost}: {told}");
             post(&server, "new").await;
             reader.until("data: new\n\n").await;
         }

@@ -3,7 +3,6 @@
 use crate::{
     Error, Field, Result,
     bindings::tidegate::app::forms::{self, FormError},
-    stream::Gone,
 };
 
 pub(crate) struct Form(pub(super) forms::Form);
@@ -25,7 +24,7 @@ impl Form {
 
 fn error(error: FormError) -> Error {
     match error {
-        FormError::Broken => Gone.into(),
+        FormError::Broken => Error::bad_request("the form broke off, or is none"),
         FormError::TooLarge => Error::status(413, "the form is too large"),
         FormError::TooSlow => Error::status(408, "the form took too long"),
     }

@@ -2,7 +2,7 @@
 
 use super::{
     Pieces, Visit, Visited,
-    form::{self, Form, Kind, Lateness, Limits, Refused},
+    form::{self, ClientFault, Form, Kind, Limits, Refused},
     json, show, streamed, whole,
 };
 use crate::{
@@ -19,7 +19,7 @@ use tidegate_hub::{
     Attempt, Fault,
     budget::Share,
     contract,
-    page::{Denial, FormError, Outcome, Problem, Update},
+    page::{Denial, Outcome, Problem, Update},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -55,16 +55,16 @@ pub(crate) async fn act(
         return Ok(answer::text(StatusCode::NOT_FOUND, "the page has no such action"));
     }
     let deadline = Instant::now() + visit.visited.server.hub.limits().upload_within;
-    let lateness = form.lateness();
+    let client_fault = form.client_fault();
     let begun = visit.visited.version.app.pages().act(index, &action, &visit.request, Box::new(form));
     let attempt = timeout_at(deadline, begun).await.unwrap_or(Err(Fault::Wall));
-    let run = Run { visited: visit.visited.clone(), deadline, lateness, attempt: Some(attempt) };
+    let run = Run { visited: visit.visited.clone(), deadline, client_fault, attempt: Some(attempt) };
     match told {
         Told::Events => Ok(events(run)),
         Told::Json => {
             let ended = run.end().await;
             let status = ended.as_ref().map_or_else(fault_status, status);
-            Ok(whole(status, "application/json", envelope(&visit.visited, ended).to_string()))
+            Ok(whole(status, "application/json", envelope(&visit.visited, ended)))
         }
         Told::Html => match run.end().await? {
             Ok(Outcome::Success { .. }) => redirect(StatusCode::SEE_OTHER, &visit.request.path),
@@ -85,10 +85,7 @@ async fn read(
         Refused::NoMemory => answer::out_of_memory(),
         Refused::Bad(status, text) => answer::text(StatusCode::from_u16(status).expect("a status of ours"), &text),
     };
-    let Some(kind) = Kind::of(&visit.request.headers) else {
-        let text = "a form is multipart/form-data, application/x-www-form-urlencoded or application/json";
-        return Err(answer::text(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
-    };
+    let kind = Kind::of(&visit.request.headers).map_err(refuse)?;
     let limits = visit.visited.server.hub.limits();
     match kind {
         Kind::Multipart(boundary) => {
@@ -103,7 +100,7 @@ async fn read(
 struct Run {
     visited: Arc<Visited>,
     deadline: Instant,
-    lateness: Lateness,
+    client_fault: ClientFault,
     /// None when it has ended.
     attempt: Option<Result<Box<dyn Attempt>, Fault>>,
 }
@@ -131,8 +128,10 @@ impl Run {
         match self.ask().await {
             Ok(Heard::Progress(json)) => Ok(Heard::Progress(json)),
             // The client is at fault, however the action took it.
-            _ if self.lateness.is_late() => Ok(Heard::Ended(Err(Problem { status: 408, message: FormError::TooSlow.to_string() }))),
-            ended => ended,
+            ended => match self.client_fault.get() {
+                Some(problem) => Ok(Heard::Ended(Err(problem))),
+                None => ended,
+            },
         }
     }
 
@@ -196,12 +195,11 @@ fn fault_status(fault: &Fault) -> StatusCode {
     }
 }
 
-/// The outcome as JSON.
-fn envelope(visited: &Visited, ended: Ended) -> Value {
-    match ended {
+/// The outcome as JSON. The app's value stands in it as the app wrote it.
+fn envelope(visited: &Visited, ended: Ended) -> String {
+    let envelope = match ended {
         Ok(Ok(Outcome::Success { value, stale })) => {
-            let value: Value = serde_json::from_str(&value).expect("checked JSON");
-            json!({ "outcome": "success", "value": value, "stale": stale })
+            return format!(r#"{{"outcome":"success","stale":{},"value":{value}}}"#, json!(stale));
         }
         Ok(Ok(Outcome::Redirect { status, location })) => json!({ "outcome": "redirect", "status": status, "location": location }),
         Ok(Ok(Outcome::Deny(Denial { status, message, errors, .. }))) => {
@@ -210,7 +208,8 @@ fn envelope(visited: &Visited, ended: Ended) -> Value {
         }
         Ok(Err(Problem { status, message })) => json!({ "outcome": "error", "status": status, "message": message }),
         Err(fault) => json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visited.told(&fault) }),
-    }
+    };
+    envelope.to_string()
 }
 
 /// Each progress as an event, then the outcome.
@@ -228,5 +227,5 @@ fn events(run: Run) -> Answer {
 }
 
 fn outcome(visited: &Visited, ended: Ended) -> Bytes {
-    event_stream::event(None, Some("outcome"), &envelope(visited, ended).to_string())
+    event_stream::event(None, Some("outcome"), &envelope(visited, ended))
 }

@@ -35,7 +35,10 @@ export type Outcome<T = unknown> =
   | { outcome: "deny"; status: number; message: string; errors: Record<string, string> }
   | { outcome: "error"; status: number; message: string };
 
-/** As `<form data-enhance>`. Prevent the default of `tidegate:outcome` to stay on the page after a redirect. */
+/**
+ * As `<form data-enhance>`. Prevent the default of `tidegate:outcome` to stay on the page after a redirect. A form that a guard sends
+ * elsewhere, or that goes to another site or window, is left to the browser.
+ */
 export function enhance<T = unknown>(form: HTMLFormElement, hear?: (outcome: Outcome<T>) => void): void;
 
 export interface SocketOptions {
@@ -45,11 +48,20 @@ export interface SocketOptions {
   /** The place of a message in its stream; the next connection asks with `?since=`. */
   id?: (data: string | Blob | ArrayBuffer) => string | number | undefined;
   since?: string | number;
+  /**
+   * A text that is sent when nothing has come for `every` milliseconds (20,000), and its answer, which `onmessage` does not get. After two
+   * without an answer the connection counts as lost. On the server `set_auto_response(text, answer)` answers it without waking the app.
+   */
+  probe?: { text: string; answer: string; every?: number };
   onmessage?: (data: any) => void;
   onstatus?: (status: "connecting" | "open" | "waiting" | "closed", detail?: { code: number; reason: string }) => void;
   onoverflow?: (message: string | ArrayBufferLike | Blob | ArrayBufferView) => void;
 }
 
+/**
+ * A WebSocket that comes back, but after 1000 and 4000 to 4999. Waits between connections grow to 30 seconds, until one has held for 10
+ * seconds.
+ */
 export function socket(
   url: string | URL,
   options?: SocketOptions,
@@ -61,8 +73,14 @@ export function socket(
 
 export interface EventsOptions {
   lastEventId?: string;
+  /** An event named `tidegate-gap` says that events before it are gone for good: read the state anew. */
   onevent?: (event: { type: string; data: string; lastEventId: string }) => void;
   onstatus?: (status: "connecting" | "open" | "waiting" | "closed", detail?: { status?: number; message?: string }) => void;
 }
 
+/**
+ * An event stream that comes back to where it was. It ends by `close`, by a refusal (other than 408, 425, 429 and 5xx), or by an answer that
+ * is no event stream. Waits between connections grow to 30 seconds, until one has held for 10 seconds; they are at least what the stream says
+ * by `retry:`. A stream of this host whose heartbeats stay away counts as lost.
+ */
 export function events(url: string | URL, options?: EventsOptions): { close(): void };

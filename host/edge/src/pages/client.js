@@ -23,7 +23,7 @@ class Loader {
   set(change) {
     Object.assign(this, change);
     if (!this.where) fill(this);
-    for (const hear of this.#hears) hear(this);
+    for (const hear of this.#hears) hand(hear, this);
   }
   fail(status, message) {
     this.set({ status: "error", error: { status, message } });
@@ -42,19 +42,23 @@ class Loader {
     this.set({ status: "connecting", error: undefined });
     const { page: pattern, params, search } = { ...page, ...this.where };
     try {
-      const response = await fetch("/__loaders", {
+      const asked = {
         method: "POST",
         headers: { "content-type": "application/json", accept: "application/x-ndjson" },
         body: JSON.stringify({ page: pattern, loader: this.name, params, search }),
-        signal: abort.signal,
-      });
+      };
+      const response = await ask("/__loaders", asked, abort.signal);
       if (!response.ok) {
         const text = await response.text();
         let message = text.trim();
         try { message = JSON.parse(text).error.message; } catch {}
         return mine() && this.fail(response.status, message);
       }
-      for await (const line of lines(response.body)) {
+      if (kind(response) !== "application/x-ndjson") {
+        response.body?.cancel().catch(() => {});
+        return mine() && this.fail(0, `the answer is ${kind(response)}, not a stream of values`);
+      }
+      for await (const line of lines(response)) {
         if (!mine()) return;
         if (!line) continue;
         const frame = JSON.parse(line);
@@ -80,7 +84,7 @@ export function loader(name, where) {
   return loaders.get(key);
 }
 
-// What the page brings: each of its scripts pushes marks.
+// What the page brings: each of its scripts pushes marks, as JSON text. As JavaScript the same text can mean other values (`__proto__`).
 const marks = {
   page(about) {
     page = about;
@@ -95,9 +99,9 @@ const marks = {
 };
 const own = (name) => [loader(name)].find((it) => !it.detached);
 
-function take(...all) {
+function take(text) {
   clearTimeout(beatTimer);
-  for (const [kind, ...rest] of all) marks[kind]?.(...rest);
+  for (const [kind, ...rest] of JSON.parse(text)) marks[kind]?.(...rest);
   // A browser does not tell a page that its connection is dead: silence does.
   if (page.beat && !pageDone) beatTimer = setTimeout(broken, 2 * page.beat + 1000);
 }
@@ -111,15 +115,19 @@ function broken() {
 }
 const early = self.__tidegate ?? [];
 self.__tidegate = { push: take };
-take(...early);
+early.forEach(take);
 
 // <b data-slot="stock.level">: filled with a part of a loader's value.
 function fill({ name, value, status }) {
   for (const slot of document.querySelectorAll(`[data-slot="${name}"],[data-slot^="${name}."]`)) {
-    const part = slot.dataset.slot.slice(name.length + 1).split(".").filter(Boolean).reduce((at, key) => at?.[key], value);
+    const part = slot.dataset.slot.slice(name.length + 1).split(".").filter(Boolean).reduce(member, value);
     if (part != null) slot.textContent = part;
   }
   for (const slot of document.querySelectorAll(`[data-loader="${name}"]`)) slot.dataset.status = status;
+}
+// A part of a value is its own: what every object has is none.
+function member(at, key) {
+  return at != null && Object.hasOwn(at, key) ? at[key] : undefined;
 }
 function parsed() {
   for (const it of loaders.values()) if (!it.where) fill(it);
@@ -128,78 +136,159 @@ function parsed() {
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", parsed);
 else parsed();
 
-const enhanced = new WeakMap();
+// Forms that are sent without a reload, what each of them is waiting for, and those that the browser itself is sending.
+const enhanced = new WeakMap(), pending = new Map(), leaving = new WeakSet();
 
 /** As `<form method="post" data-enhance>`: it is sent by fetch, and `hear` is told the outcome. */
 export function enhance(form, hear) {
   enhanced.set(form, hear);
 }
+// A field hides the property of its form that has the same name (`method`, `reset`, `getAttribute`): these reach the form's own.
+const attribute = (form, name) => Element.prototype.getAttribute.call(form, name);
+const places = (form) => Element.prototype.querySelectorAll.call(form, "[data-error]");
+const controls = (form) => Object.getOwnPropertyDescriptor(HTMLFormElement.prototype, "elements").get.call(form);
+const busy = (form, isBusy) => Element.prototype.setAttribute.call(form, "aria-busy", isBusy);
+
 // One listener for all forms, those too that are still to come: a page that streams has no end to wait for.
 document.addEventListener("submit", (event) => {
-  const form = event.target; // whose fields may be called `method` or `reset`
-  if (form.getAttribute("method")?.toLowerCase() !== "post" || event.defaultPrevented || !("enhance" in form.dataset || enhanced.has(form))) return;
+  const { target: form, submitter } = event;
+  if (event.defaultPrevented || leaving.has(form) || !(attribute(form, "data-enhance") != null || enhanced.has(form))) return;
+  const given = (name) => submitter?.getAttribute("form" + name) ?? attribute(form, name);
+  const action = new URL(given("action") || location.href, document.baseURI);
+  const isHere = ["", "_self"].includes((given("target") ?? "").toLowerCase()) && action.origin === location.origin;
+  // What is not a POST, goes to another window or to another site is for the browser alone.
+  if (given("method")?.toLowerCase() !== "post" || !isHere) return;
   event.preventDefault();
-  if (form.ariaBusy !== "true") send(form, event.submitter);
+  if (!pending.has(form)) send(form, submitter, action);
+});
+// A page that comes back from the back/forward cache gets no answer to what it sent before it left.
+self.addEventListener?.("pageshow", ({ persisted }) => {
+  if (persisted) pending.forEach((abort) => abort.abort(new Error("the page was left before an answer came")));
 });
 
 // Errors go to `[data-error=field]`, stale loaders are reloaded, `tidegate:outcome` is dispatched.
-async function send(form, submitter) {
-  const data = new FormData(form, submitter);
+async function send(form, submitter, action) {
+  const data = new FormData(form, submitter), abort = new AbortController();
   const simple = ![...data.values()].some((value) => value instanceof File);
-  form.ariaBusy = "true";
-  let detail;
+  // As the browser encodes a form: every line ends with CRLF (WHATWG HTML, form submission). Of FormData, fetch does it.
+  const encoded = simple ? new URLSearchParams([...data].map((pair) => pair.map((text) => text.replace(/\r\n?|\n/g, "\r\n")))) : data;
+  pending.set(form, abort);
+  busy(form, true);
+  let detail, leaves = false;
   try {
-    const response = await fetch(submitter?.getAttribute("formaction") || form.getAttribute("action") || location.href, {
-      method: "POST",
-      headers: { accept: "application/json" },
-      body: simple ? new URLSearchParams(data) : data,
-    });
-    if (response.redirected) return location.assign(response.url); // a guard's: to where one signs in
-    const text = await response.text();
-    try { detail = JSON.parse(text); } catch { detail = { outcome: "error", status: response.status, message: text.trim() }; }
+    const init = { method: "POST", headers: { accept: "application/json" }, body: encoded, redirect: "manual", signal: abort.signal };
+    const response = await fetch(action, init);
+    leaves = response.type === "opaqueredirect";
+    if (!leaves) detail = outcome(response.status, await response.text());
   } catch (error) {
     detail = { outcome: "error", status: 0, message: String(error) };
   }
-  form.ariaBusy = "false";
-  const errors = { "": detail.outcome === "success" ? "" : detail.message, ...detail.errors };
-  for (const place of form.querySelectorAll("[data-error]")) place.textContent = errors[place.dataset.error] ?? "";
-  for (const field of form.elements) field.name && field.setAttribute("aria-invalid", field.name in errors);
-  if (detail.outcome === "success") {
+  pending.delete(form);
+  busy(form, false);
+  if (leaves) return leave(form, submitter);
+  const isDone = detail.outcome === "success";
+  const errors = new Map([["", isDone ? "" : detail.message], ...Object.entries(detail.errors ?? {})]);
+  for (const place of places(form)) place.textContent = errors.get(place.dataset.error) ?? "";
+  for (const field of controls(form)) field.name && field.setAttribute("aria-invalid", errors.has(field.name));
+  if (isDone) {
     HTMLFormElement.prototype.reset.call(form);
     detail.stale.forEach((name) => loader(name).reload());
   }
-  enhanced.get(form)?.(detail);
-  const goesOn = form.dispatchEvent(new CustomEvent("tidegate:outcome", { bubbles: true, cancelable: true, detail }));
+  hand(enhanced.get(form), detail);
+  const goesOn = EventTarget.prototype.dispatchEvent.call(form, new CustomEvent("tidegate:outcome", { bubbles: true, cancelable: true, detail }));
   if (detail.outcome === "redirect" && goesOn) location.assign(detail.location);
 }
 
-const wait = (tries) => Math.random() * Math.min(30000, 500 * 2 ** tries);
+// What is not the host's envelope is a guard's answer, or a proxy's.
+function outcome(status, text) {
+  try {
+    const given = JSON.parse(text);
+    if (typeof given?.outcome === "string") return given;
+  } catch {}
+  return { outcome: "error", status, message: text.trim() };
+}
+
+// A guard sends the client elsewhere, before any action runs. Only the browser can follow as without a script: to other sites, and with
+// the method that the status asks for. So the form is sent once more, by the browser.
+function leave(form, submitter) {
+  leaving.add(form);
+  HTMLFormElement.prototype.requestSubmit.call(form, submitter?.form === form ? submitter : null);
+  leaving.delete(form);
+}
+
+/** Milliseconds in which an answer has to begin, or a WebSocket to open: a little more than the host gives an app. */
+const ANSWER_MS = 35000;
+
+/** Milliseconds after which a connection has held: the next waits begin anew. */
+const HELD_MS = 10000;
+
+// Waits between connections: they grow, at random, until one has held.
+function pauses() {
+  let tries = 0, openedAt;
+  return {
+    opened: () => { openedAt = performance.now(); },
+    next(min = 0) {
+      if (openedAt !== undefined && performance.now() - openedAt >= HELD_MS) tries = 0;
+      openedAt = undefined;
+      // A timer of more than 31 bits would run at once.
+      return Math.min(2 ** 31 - 1, Math.max(min, Math.random() * Math.min(30000, 500 * 2 ** tries++)));
+    },
+  };
+}
+function sleep(ms, signal) {
+  return new Promise((resolve) => {
+    const end = () => { clearTimeout(timer); signal.removeEventListener("abort", end); resolve(); };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener("abort", end);
+  });
+}
 
 /** A WebSocket that comes back, but after 1000 and 4000 to 4999. */
-export function socket(url, { protocols, queue = 100, id, since, onmessage, onstatus, onoverflow } = {}) {
-  let ws, timer, tries = 0, ended = false;
-  const unsent = [];
+export function socket(url, { protocols, queue = 100, id, since, probe, onmessage, onstatus, onoverflow } = {}) {
+  let ws, timer, ended = false;
+  const unsent = [], pause = pauses();
   const tell = (status, detail) => onstatus?.(status, detail);
   function open() {
     const target = new URL(url, location.href);
     target.protocol = target.protocol.replace("http", "ws");
     if (since != null) target.searchParams.set("since", since);
     tell("connecting");
-    ws = new WebSocket(target, protocols);
-    ws.onopen = () => {
-      tries = 0;
-      tell("open");
-      while (unsent.length) ws.send(unsent.shift());
+    const own = (ws = new WebSocket(target, protocols));
+    let missed = 0;
+    const lost = ({ code, reason }) => {
+      clearTimeout(timer);
+      own.onopen = own.onmessage = own.onclose = null;
+      ended ||= code === 1000 || (code >= 4000 && code <= 4999);
+      tell(ended ? "closed" : "waiting", { code, reason });
+      if (!ended) timer = setTimeout(open, pause.next());
     };
-    ws.onmessage = (event) => {
+    // Its close event may not come before the browser itself gives the connection up.
+    const giveUp = (reason) => { own.close(); lost({ code: 1006, reason }); };
+    // A browser hides pings, so only what the app sends, and its answers to the probe, are signs of life.
+    const heard = () => {
+      missed = 0;
+      clearTimeout(timer);
+      if (probe) timer = setTimeout(knock, probe.every ?? 20000);
+    };
+    const knock = () => {
+      if (missed++ === 2) return giveUp("nothing came for too long");
+      own.send(probe.text);
+      timer = setTimeout(knock, probe.every ?? 20000);
+    };
+    timer = setTimeout(giveUp, ANSWER_MS, "it did not open in time");
+    own.onopen = () => {
+      pause.opened();
+      heard();
+      tell("open");
+      while (unsent.length) own.send(unsent.shift());
+    };
+    own.onmessage = (event) => {
+      heard();
+      if (probe && event.data === probe.answer) return;
       since = id?.(event.data) ?? since;
       onmessage?.(event.data);
     };
-    ws.onclose = ({ code, reason }) => {
-      ended ||= code === 1000 || (code >= 4000 && code <= 4999);
-      tell(ended ? "closed" : "waiting", { code, reason });
-      if (!ended) timer = setTimeout(open, wait(tries++));
-    };
+    own.onclose = lost;
   }
   open();
   return {
@@ -211,68 +300,115 @@ export function socket(url, { protocols, queue = 100, id, since, onmessage, onst
       return true;
     },
     close(code = 1000, reason = "") {
+      if (ended) return;
       ended = true;
-      clearTimeout(timer);
       ws.close(code, reason);
+      // Between two connections nothing else is going to say so.
+      if (!ws.onclose) {
+        clearTimeout(timer);
+        tell("closed", { code, reason });
+      }
     },
   };
 }
 
-/** An event stream that comes back to where it was; a refusal (4xx) ends it. */
+/** An event stream that comes back to where it was; a refusal, or an answer that is no event stream, ends it. */
 export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
-  const abort = new AbortController();
+  const closing = new AbortController(), pause = pauses();
+  const tell = (status, detail) => onstatus?.(status, detail);
+  let retry = 0;
+  // The text of the stream (WHATWG HTML, section 9.2.6).
+  async function read(response) {
+    let type = "", data = "", id = lastEventId;
+    for await (const line of lines(response)) {
+      const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
+      if (!line) {
+        // An event that was cut off has not come, and neither has its id.
+        lastEventId = id;
+        if (data) hand(onevent, { type: type || "message", data: data.slice(0, -1), lastEventId });
+        type = data = "";
+      } else if (field === "data") data += value + "\n";
+      else if (field === "event") type = value;
+      else if (field === "id") id = value.includes("\0") ? id : value;
+      else if (field === "retry" && /^[0-9]+$/.test(value)) retry = Number(value);
+    }
+  }
   (async () => {
-    for (let tries = 0; !abort.signal.aborted; tries++) {
-      let detail;
+    let detail;
+    while (!closing.signal.aborted) {
+      detail = undefined;
       try {
-        onstatus?.("connecting");
-        const headers = { accept: "text/event-stream", ...(lastEventId && { "last-event-id": lastEventId }) };
-        const response = await fetch(url, { headers, signal: abort.signal });
+        tell("connecting");
+        const headers = { accept: "text/event-stream", ...(lastEventId && { "last-event-id": bytes(lastEventId) }) };
+        const response = await ask(url, { headers, cache: "no-store" }, closing.signal);
         detail = { status: response.status };
-        if (response.status === 204 || (response.status >= 400 && response.status < 500 && response.status !== 429)) break;
-        if (response.ok) {
-          onstatus?.("open");
-          let event = { type: "message", data: [] };
-          for await (const ended of lines(response.body)) {
-            const line = ended.replace(/\r$/, "");
-            const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
-            if (field === "data") event.data.push(value);
-            else if (field === "event") event.type = value;
-            else if (field === "id") lastEventId = value;
-            else if (!line) {
-              tries = 0;
-              if (event.data.length) onevent?.({ type: event.type, data: event.data.join("\n"), lastEventId });
-              event = { type: "message", data: [] };
-            }
-          }
+        const isStream = response.status === 200 && kind(response) === "text/event-stream";
+        if (isStream) {
+          pause.opened();
+          tell("open");
+          await read(response);
+        } else {
+          response.body?.cancel().catch(() => {});
+          if (response.status === 200) detail.message = `the answer is ${kind(response)}, not an event stream`;
+          // Too slow, too early, too many: these and a server's trouble pass.
+          if (response.status < 500 && ![408, 425, 429].includes(response.status)) break;
         }
       } catch (error) {
         detail = { message: String(error) };
       }
-      if (abort.signal.aborted) break;
-      onstatus?.("waiting", detail);
-      await new Promise((resolve) => {
-        setTimeout(resolve, wait(tries));
-        abort.signal.addEventListener("abort", resolve);
-      });
+      if (closing.signal.aborted) break;
+      tell("waiting", detail);
+      await sleep(pause.next(retry), closing.signal);
     }
-    onstatus?.("closed");
+    tell("closed", closing.signal.aborted ? undefined : detail);
   })();
-  return { close: () => abort.abort() };
+  return { close: () => closing.abort() };
 }
 
-async function* lines(body) {
-  let rest = "";
-  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+// What a listener throws is its own trouble, not that of the others or of the stream.
+function hand(hear, news) {
+  try { hear?.(news); } catch (error) { (self.reportError ?? console.error)(error); }
+}
+
+// A header carries bytes: UTF-8, each as a character.
+const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
+const kind = (response) => (response.headers.get("content-type") ?? "").split(";")[0].trim().toLowerCase() || "of no type";
+
+/** `fetch` whose answer has to begin in time; then it may take as long as it likes. */
+async function ask(url, init, signal) {
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(new Error("no answer came in time")), ANSWER_MS);
+  try {
+    return await fetch(url, { ...init, signal: AbortSignal.any([signal, late.signal]) });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+// The lines of an answer. If the host announces heartbeats, two that are missing are the end: a browser says nothing of a connection on
+// which nothing comes any more.
+async function* lines(response) {
+  const beat = Number(response.headers.get("tidegate-heartbeat"));
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "", afterReturn = false, timer;
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const silence = new Promise((_, fail) => {
+        if (beat) timer = setTimeout(() => fail(new Error("nothing came for too long")), 2 * beat + 1000);
+      });
+      const { done, value } = await Promise.race([reader.read(), silence]);
+      clearTimeout(timer);
       if (done) return;
-      const all = (rest + value).split("\n");
+      // CR LF is one end of a line, also where a piece ends between the two.
+      const text = afterReturn && value[0] === "\n" ? value.slice(1) : value;
+      afterReturn = value ? value.endsWith("\r") : afterReturn;
+      const all = (rest + text).split(/\r\n|\r|\n/);
       rest = all.pop();
       yield* all;
     }
   } finally {
+    clearTimeout(timer);
     reader.cancel().catch(() => {});
   }
 }

@@ -1,10 +1,12 @@
 //! Forms as they come: fields of `multipart/form-data` are handed on piece by piece, other kinds are small and read whole.
 
+use super::part;
 use crate::paced::{BodyFailure, RequestBody};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Body as _;
 use multer::Multipart;
+use serde::de::IgnoredAny;
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -18,18 +20,17 @@ use std::{
 };
 use tidegate_hub::{
     budget::{OutOfMemory, Share},
+    json,
     limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
-    page::{self, Field, FormError, Piece},
+    page::{self, Field, FormError, Piece, Problem},
 };
 use tokio::time::{Instant, timeout_at};
 
 /// The field that names the action.
 pub(super) const ACTION: &str = "__action";
 
-/// Memory that a small form takes while it is parsed, for each of its bytes.
-const FIELDS_FACTOR: usize = 2;
-/// The same for JSON, where two bytes may be one value of an array.
-const JSON_FACTOR: usize = 32;
+/// Memory that a small form takes while it is parsed, for each of its bytes: values of JSON are not parsed.
+const WHOLE_FACTOR: usize = 2;
 
 /// Bytes given to the parser at a time, of those that were read before it started.
 const PIECE_BYTES: usize = 8 << 10;
@@ -55,12 +56,15 @@ impl From<OutOfMemory> for Refused {
 
 impl From<FormError> for Refused {
     fn from(error: FormError) -> Refused {
-        let status = match error {
-            FormError::Broken => 400,
-            FormError::TooLarge => 413,
-            FormError::TooSlow => 408,
-        };
-        refused(status, error.to_string())
+        refused(status(error), error.to_string())
+    }
+}
+
+fn status(error: FormError) -> u16 {
+    match error {
+        FormError::Broken => 400,
+        FormError::TooLarge => 413,
+        FormError::TooSlow => 408,
     }
 }
 
@@ -76,15 +80,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) fn of(headers: &http::HeaderMap) -> Option<Kind> {
-        match crate::media::content_type(headers)?.as_str() {
-            "application/x-www-form-urlencoded" => Some(Kind::UrlEncoded),
-            "application/json" => Some(Kind::Json),
-            "multipart/form-data" => {
-                let value = headers.get(http::header::CONTENT_TYPE)?.to_str().ok()?;
-                multer::parse_boundary(value).ok().map(Kind::Multipart)
+    pub(super) fn of(headers: &http::HeaderMap) -> Result<Kind, Refused> {
+        match crate::media::content_type(headers).as_deref() {
+            Some("application/x-www-form-urlencoded") => Ok(Kind::UrlEncoded),
+            Some("application/json") => Ok(Kind::Json),
+            Some("multipart/form-data") => {
+                let boundary = headers.get(http::header::CONTENT_TYPE).and_then(|value| part::boundary(value.as_bytes()));
+                boundary.map(Kind::Multipart).ok_or_else(|| refused(400, "the content type has no valid boundary (RFC 2046 section 5.1.1)"))
             }
-            _ => None,
+            _ => Err(refused(415, "a form is multipart/form-data, application/x-www-form-urlencoded or application/json")),
         }
     }
 }
@@ -94,33 +98,45 @@ const FIELD_BYTES: usize = size_of::<(Field, Bytes)>();
 
 /// The action that a small form names, and the form, whose memory is reserved in `share`.
 pub(super) fn whole(kind: &Kind, body: &[u8], mut share: Share) -> Result<(String, Form), Refused> {
-    let factor = if matches!(kind, Kind::Json) { JSON_FACTOR } else { FIELDS_FACTOR };
-    share.fit(factor * body.len())?;
-    let (action, json, mut read) = match kind {
+    share.fit(WHOLE_FACTOR * body.len())?;
+    let (action, json, read) = match kind {
         Kind::Json => {
-            let mut object: serde_json::Map<String, serde_json::Value> =
-                serde_json::from_slice(body).map_err(|error| refused(400, format!("the form is no JSON object: {error}")))?;
-            let action = match object.remove(ACTION) {
-                Some(serde_json::Value::String(action)) => Some(action),
-                _ => None,
-            };
-            (action, Some(serde_json::Value::Object(object).to_string()), Read::new())
+            let (action, json) = split_json(body)?;
+            (action, Some(json), Read::new())
         }
         _ => {
             let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
                 (Field { name: name.into_owned(), ..Field::default() }, Bytes::from(value.into_owned()))
             };
-            let read: Read = form_urlencoded::parse(body).map(field).take(FORM_FIELDS_MAX + 1).collect();
+            let mut read: Read = form_urlencoded::parse(body).map(field).take(FORM_FIELDS_MAX + 1).collect();
             if read.len() > FORM_FIELDS_MAX {
                 return Err(too_many());
             }
-            (None, None, read)
+            (take_action(&mut read), None, read)
         }
     };
     let texts = read.iter().map(|(field, value)| FIELD_BYTES + field.name.len() + value.len());
     share.fit(texts.sum::<usize>() + json.as_ref().map_or(0, String::len))?;
-    let action = action.or_else(|| take_action(&mut read)).ok_or_else(no_action)?;
-    Ok((action, Form { json, read, current: None, rest: None, _share: share }))
+    Ok((action.ok_or_else(no_action)?, Form { json, read, current: None, rest: None, _share: share }))
+}
+
+/// The action that a form of JSON names, and its other members as the client wrote them.
+fn split_json(body: &[u8]) -> Result<(Option<String>, String), Refused> {
+    // RFC 8259 section 8.1: a parser may ignore it instead of treating it as an error.
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
+    let wrong = |why: &dyn std::fmt::Display| refused(400, format!("the form is no JSON object: {why}"));
+    let text = str::from_utf8(body).map_err(|error| wrong(&error))?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| wrong(&error))?;
+    let (mut action, mut others) = (None, String::with_capacity(text.len()));
+    for (name, value) in json::members(text).ok_or_else(|| wrong(&"it is another value"))? {
+        match serde_json::from_str::<String>(name).map_err(|error| wrong(&error))? == ACTION {
+            false => others.extend([if others.is_empty() { "{" } else { "," }, name, ":", value]),
+            true if action.is_none() => action = Some(value),
+            true => return Err(refused(400, format!("the form has two members {ACTION}"))),
+        }
+    }
+    others.push_str(if others.is_empty() { "{}" } else { "}" });
+    Ok((action.and_then(|action| serde_json::from_str(action).ok()), others))
 }
 
 /// The action that a form of parts names. What stands before it waits in memory, at most `held_max` bytes, which `share` reserves.
@@ -158,9 +174,11 @@ fn too_many() -> Refused {
     refused(413, format!("more than {FORM_FIELDS_MAX} fields"))
 }
 
+/// The first of its name; the app sees none of them.
 fn take_action(read: &mut Read) -> Option<String> {
     let at = read.iter().position(|(field, _)| field.name == ACTION)?;
     let (_, action) = read.remove(at)?;
+    read.retain(|(field, _)| field.name != ACTION);
     String::from_utf8(action.into()).ok()
 }
 
@@ -187,19 +205,21 @@ pub(super) struct Form {
     _share: Share,
 }
 
-/// Whether the client of a form is too slow, also when the form is in other hands.
+/// Whether the client of a form is at fault, also when the form is in other hands.
 #[derive(Clone, Default)]
-pub(super) struct Lateness(Option<Arc<Progress>>);
+pub(super) struct ClientFault(Option<Arc<Progress>>);
 
-impl Lateness {
-    pub(super) fn is_late(&self) -> bool {
-        self.0.as_ref().is_some_and(|progress| progress.cause.get() == Some(&FormError::TooSlow))
+impl ClientFault {
+    /// Why the form can't be read to its end, if its client is too slow or what it sent is no form.
+    pub(super) fn get(&self) -> Option<Problem> {
+        let cause = self.0.as_ref()?.cause.get().filter(|cause| **cause != FormError::TooLarge)?;
+        Some(Problem { status: status(*cause), message: cause.to_string() })
     }
 }
 
 impl Form {
-    pub(super) fn lateness(&self) -> Lateness {
-        Lateness(self.rest.as_ref().map(|rest| rest.progress.clone()))
+    pub(super) fn client_fault(&self) -> ClientFault {
+        ClientFault(self.rest.as_ref().map(|rest| rest.progress.clone()))
     }
 }
 
@@ -215,9 +235,12 @@ impl page::Form for Form {
                 return Ok(Some(field));
             }
             self.current = None;
-            match &mut self.rest {
-                Some(rest) => rest.next().await,
-                None => Ok(None),
+            let Some(rest) = &mut self.rest else { return Ok(None) };
+            loop {
+                match rest.next().await? {
+                    Some(field) if field.name == ACTION => {}
+                    next => return Ok(next),
+                }
             }
         })
     }
@@ -246,6 +269,14 @@ impl Rest {
     async fn begin(boundary: String, mut body: RequestBody, limits: Limits, share: &mut Share) -> Result<Rest, Refused> {
         let deadline = Instant::now() + limits.within;
         let begun = timeout_at(deadline, begun(&mut body, share)).await.unwrap_or(Err(FormError::TooSlow.into()))?;
+        // The parser takes a boundary within a line for one, too.
+        let delimiter = format!("--{boundary}");
+        if let Some(at) = begun.windows(delimiter.len()).position(|window| window == delimiter.as_bytes())
+            && at > 0
+            && !begun[..at].ends_with(b"\r\n")
+        {
+            return Err(FormError::Broken.into());
+        }
         let progress = Arc::<Progress>::default();
         let body = Counted { begun, was_parsed: true, body, left: limits.bytes_max, progress: progress.clone() };
         Ok(Rest { parts: Multipart::new(body, boundary), part: None, deadline, progress })
@@ -254,14 +285,14 @@ impl Rest {
     async fn next(&mut self) -> Result<Option<Field>, FormError> {
         // Read to its end here: the parser would gather what it skips.
         while self.part.is_some() && self.read().await?.is_some() {}
-        // It goes on only when nobody has the part before.
+        // The parser goes on only when its last part is dropped.
         self.part = None;
         self.part = self.in_time(async |rest| rest.parts.next_field().await).await?;
-        Ok(self.part.as_ref().map(|part| Field {
-            name: part.name().unwrap_or_default().to_owned(),
-            filename: part.file_name().map(str::to_owned),
-            content_type: part.content_type().map(ToString::to_string),
-        }))
+        let Some(part) = &self.part else { return Ok(None) };
+        match part::field(part.headers()) {
+            Some(field) => Ok(Some(field)),
+            None => Err(self.progress.fail(FormError::Broken)),
+        }
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>, FormError> {
@@ -284,11 +315,8 @@ impl Rest {
                 self.progress.unfound.store(0, Relaxed);
                 Ok(value)
             }
-            Ok(Err(_)) => Err(self.progress.cause.get().copied().unwrap_or(FormError::Broken)),
-            Err(_) => {
-                _ = self.progress.cause.set(FormError::TooSlow);
-                Err(FormError::TooSlow)
-            }
+            Ok(Err(_)) => Err(self.progress.fail(FormError::Broken)),
+            Err(_) => Err(self.progress.fail(FormError::TooSlow)),
         }
     }
 }
@@ -324,6 +352,13 @@ struct Progress {
     unfound: AtomicUsize,
 }
 
+impl Progress {
+    /// Notes why there is no more of the form; the first cause counts.
+    fn fail(&self, error: FormError) -> FormError {
+        *self.cause.get_or_init(|| error)
+    }
+}
+
 /// A body of at most so many bytes, and so many at a time in which the parser finds nothing.
 struct Counted {
     /// Bytes that were read before the parser started.
@@ -352,9 +387,7 @@ impl Stream for Counted {
                     Ok(Ok(bytes)) => bytes,
                     Ok(Err(_)) => continue,
                     Err(failure) => {
-                        let error = error(failure);
-                        _ = self.progress.cause.set(error);
-                        return Poll::Ready(Some(Err(error)));
+                        return Poll::Ready(Some(Err(self.progress.fail(error(failure)))));
                     }
                 };
             }
@@ -362,8 +395,7 @@ impl Stream for Counted {
             match self.left.checked_sub(bytes.len()) {
                 Some(left) if unfound <= PART_HEAD_BYTES_MAX => self.left = left,
                 _ => {
-                    _ = self.progress.cause.set(FormError::TooLarge);
-                    return Poll::Ready(Some(Err(FormError::TooLarge)));
+                    return Poll::Ready(Some(Err(self.progress.fail(FormError::TooLarge))));
                 }
             }
             self.was_parsed = false;
@@ -412,6 +444,10 @@ mod tests {
             (Kind::UrlEncoded, "n=1", Err(400)),
             (Kind::UrlEncoded, "", Err(400)),
             (Kind::Json, r#"{"__action":"buy","n":1}"#, Ok("buy")),
+            (Kind::Json, "\u{feff}{\"__action\":\"buy\"}", Ok("buy")),
+            (Kind::Json, r#"{"_\u005faction":"buy"}"#, Ok("buy")),
+            (Kind::Json, r#"{"__action":"buy","__action":"sell"}"#, Err(400)),
+            (Kind::Json, r#"{"__action":"buy"} x"#, Err(400)),
             (Kind::Json, r#"{"__action":1}"#, Err(400)),
             (Kind::Json, r#"{"n":1}"#, Err(400)),
             (Kind::Json, "[]", Err(400)),
@@ -426,7 +462,20 @@ mod tests {
             whole(&Kind::UrlEncoded, body.as_bytes(), share()).map(drop).map_err(|refused| status(&refused))
         };
         assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
-        let (_, form) = whole(&Kind::Json, br#"{"__action":"buy","n":1}"#, share()).unwrap();
-        assert_eq!(page::Form::json(&form), Some(r#"{"n":1}"#));
+        let json = [
+            (r#"{"__action":"buy","n":1}"#, r#"{"n":1}"#),
+            (r#"{ "z": 12345678901234567890123, "__action": "buy", "a": 1.10 }"#, r#"{"z":12345678901234567890123,"a":1.10}"#),
+            (r#"{"__action":"buy","a":1e400,"a":{"b" : [ 1 ]}}"#, r#"{"a":1e400,"a":{"b" : [ 1 ]}}"#),
+            (r#"{"__action":"buy","__proto__":{"x":1},"\u00e9":"\u00e9"}"#, r#"{"__proto__":{"x":1},"\u00e9":"\u00e9"}"#),
+            (r#"{"__action":"buy"}"#, "{}"),
+        ];
+        for (body, expected) in json {
+            let (_, form) = whole(&Kind::Json, body.as_bytes(), share()).unwrap_or_else(|refused| panic!("{body}: {refused:?}"));
+            assert_eq!(page::Form::json(&form), Some(expected));
+        }
+        let mut read: Read = [("__action", "a"), ("n", "1"), ("__action", "b")]
+            .map(|(name, value)| (Field { name: name.into(), ..Field::default() }, Bytes::from(value)))
+            .into();
+        assert_eq!((take_action(&mut read).as_deref(), read.len()), (Some("a"), 1), "the first one counts");
     }
 }

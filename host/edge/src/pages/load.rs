@@ -142,7 +142,10 @@ fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
         let rest = matches!(brought, Brought::Value(_)).then_some((loading, stopped));
         Some((frame(form, &brought), rest))
     });
-    streamed(if form == Form::Events { "text/event-stream" } else { "application/x-ndjson" }, Body::Held(Pieces::stream(pieces)))
+    let kind = if form == Form::Events { "text/event-stream" } else { "application/x-ndjson" };
+    let mut answer = streamed(kind, Body::Held(Pieces::stream(pieces)));
+    answer.headers_mut().insert(event_stream::HEARTBEAT, event_stream::heartbeat(beat_every));
+    answer
 }
 
 fn beat(form: Form) -> Bytes {

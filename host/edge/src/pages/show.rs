@@ -191,11 +191,10 @@ impl Streaming {
     /// It takes itself away, so that a page which streams for long does not grow; nor does what waits for a client's script that never
     /// comes.
     fn script(&self, marks: &[String]) -> String {
-        let marks = marks.join(",");
+        let marks = json::for_script(&format!("[{}]", marks.join(",")));
         let nonce = &self.nonce;
         format!(
-            "<script nonce=\"{nonce}\">(t=>t.length>={EARLY_MAX}||t.push({}))(self.__tidegate??=[]);document.currentScript.remove()</script>\n",
-            json::for_script(&marks)
+            "<script nonce=\"{nonce}\">(t=>t.length>={EARLY_MAX}||t.push({marks}))(self.__tidegate??=[]);document.currentScript.remove()</script>\n"
         )
     }
 

@@ -4,6 +4,7 @@
 
 mod automatic;
 mod events;
+mod forms;
 mod greedy;
 mod limits;
 mod misbehave;
@@ -21,7 +22,7 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    paths::register(App::new())
+    forms::register(paths::register(App::new()))
         .guard("/guarded/*", guard)
         .get("/calm", async |_| "calm")
         .get("/version", async |_| version())

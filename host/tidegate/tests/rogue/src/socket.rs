@@ -31,6 +31,11 @@ impl Socket for Rogue {
         if let Some(topic) = request.query_opt::<String>("follow")? {
             conn.follow(&topic)?;
         }
+        // As a browser's side comes back: where it was is in its query.
+        if let Some(topic) = request.query_opt::<String>("resume")? {
+            let since = request.query_opt::<String>("since")?.map_or(String::new(), |since| format!(" {since}"));
+            follow_since(conn, &format!("{topic}{since}"))?;
+        }
         match request.query_opt::<String>("open")? {
             Some(how) => misbehave(&how).await,
             None => Ok(()),
