@@ -127,6 +127,9 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the client has ended its side, also if bytes from before are still to be read.
     fn has_left(&self) -> bool;
 
+    /// Whether the connection is broken in both directions: the client's machine said so, or no longer answers.
+    fn is_broken(&self) -> bool;
+
     /// Makes the end of the connection, which comes with its drop, forget what the kernel still has for the client.
     fn abort(&self);
 }
@@ -152,6 +155,11 @@ impl Socket for TcpStream {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
+    fn is_broken(&self) -> bool {
+        let ready = pin!(self.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    }
+
     fn abort(&self) {
         // Without it the kernel would go on to offer some megabytes to a client that takes none. If it fails, it does.
         _ = self.set_zero_linger();
@@ -169,6 +177,10 @@ impl Socket for DuplexStream {
         false
     }
 
+    fn is_broken(&self) -> bool {
+        false
+    }
+
     fn abort(&self) {}
 }
 
@@ -182,14 +194,21 @@ pub(crate) fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<(
 /// not after megabytes, which would be made for nothing.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
+/// Time between two probes of a client's machine that does not answer them.
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+
 /// Lets the kernel end a connection whose client acknowledges nothing for this long (RFC 5482): bytes that wait in the kernel are not the
-/// process's to see. The connection then fails with `TimedOut`. And bounds these bytes.
+/// process's to see. If there are none, it probes the client's machine after the same time (RFC 9293 section 3.8.4): a client that has
+/// vanished would otherwise hold an answer that is idle for ever. The connection then fails with `TimedOut`. And bounds these bytes.
 pub(crate) fn bound(socket: &TcpStream, within: Duration) {
     // Where there are no such options, the meters have to do.
     #[cfg(target_os = "linux")]
     {
         _ = rustix::net::sockopt::set_tcp_user_timeout(socket, within.as_millis().try_into().unwrap_or(u32::MAX));
-        _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        let socket = socket2::SockRef::from(socket);
+        _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+        _ = socket
+            .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(within.max(Duration::from_secs(1))).with_interval(PROBE_EVERY));
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (socket, within);

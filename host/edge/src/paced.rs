@@ -142,6 +142,12 @@ impl Shared {
         in_flight.is_open.load(Relaxed) && in_flight.has_body.load(Relaxed) && !in_flight.wants_body.load(Relaxed)
     }
 
+    /// Whether a request is open and hyper does not read, because bytes of the next request wait: it does not notice either if the
+    /// connection breaks.
+    fn is_unread(&self) -> bool {
+        self.in_flight.is_open.load(Relaxed) && !self.is_reading.load(Relaxed)
+    }
+
     /// Ends the body of the request: its client is too slow.
     fn give_up_body(&self) {
         self.in_flight.is_late.store(true, Release);
@@ -252,7 +258,8 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
 
     /// hyper flushes whenever it is polled.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.shared.is_unwatched() && self.io.has_left() {
+        // A client that pipelines may end its side and wait for its answers.
+        if (self.shared.is_unwatched() && self.io.has_left()) || (self.shared.is_unread() && self.io.is_broken()) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Pin::new(&mut self.io).poll_flush(cx)
@@ -510,7 +517,7 @@ impl Watch {
     }
 
     fn look_at_client(&mut self, shared: &Shared) -> Option<Late> {
-        if !shared.is_unwatched() {
+        if !shared.is_unwatched() && !shared.is_unread() {
             self.look_at = None;
             return None;
         }

@@ -217,6 +217,10 @@ impl<Io: Socket> Socket for Seated<Io> {
         self.io.has_left()
     }
 
+    fn is_broken(&self) -> bool {
+        self.io.is_broken()
+    }
+
     fn abort(&self) {
         self.io.abort();
     }

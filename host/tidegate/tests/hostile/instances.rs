@@ -134,6 +134,18 @@ async fn an_instance_whose_client_left_is_free_again() {
 }
 
 #[tokio::test]
+async fn an_instance_whose_client_pipelined_and_left_is_free_again() {
+    for app in apps() {
+        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--drain", "0"]);
+        for more in ["G", "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n"] {
+            let request = get(app.idle) + more;
+            all(&app, &server, &request, "a first piece").await.into_iter().for_each(Raw::reset);
+            app.assert_all_are_free(&server, &request).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_is_no_fault_of_the_app() {
     for app in apps() {
         let server = app.serve(&[]);

@@ -300,6 +300,34 @@ async fn a_form_is_bounded_in_bytes_and_in_fields() {
 }
 
 #[tokio::test]
+async fn a_form_in_which_nothing_is_found_is_not_gathered() {
+    let server = serve(&["upload_bytes_max=10MiB"]);
+    for begun in ["--B\r\ncontent-disposition: form-data; name=\"", "no boundary at all "] {
+        let parts = begun.to_owned() + &"n".repeat(128 << 10);
+        let mut raw = Raw::send(server.address(), &form(&server, &parts, 5 << 20)).await;
+        let answer = raw.until("\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{begun}: {answer}");
+    }
+    assert_eq!(server.stop().counter("guest_calls"), 0);
+}
+
+#[tokio::test]
+async fn what_answers_and_guards_add_is_bounded_in_bytes() {
+    let server = serve(&[]);
+    for (path, status) in [
+        ("/greedy/headers?count=4&bytes=60000", 200),
+        ("/greedy/headers?count=4&bytes=70000", 500),
+        ("/guarded/calm?context=262000", 200),
+        ("/guarded/calm?context=263000", 500),
+    ] {
+        let mut raw = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
+        let answer = raw.rest().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer:.200}");
+    }
+    assert_eq!(server.stop().counter("faults"), 2);
+}
+
+#[tokio::test]
 async fn an_action_has_its_time() {
     let server = serve(&["upload_within=500ms"]);
     let begun = part("__action", "weigh") + &part("a", &"x".repeat(100 << 10));

@@ -156,6 +156,11 @@ impl Raw {
         }
     }
 
+    /// Breaks the connection: the server's machine learns that nothing will be read.
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().expect("it is open");
+    }
+
     /// As [`rest`](Raw::rest), as it came.
     pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
         _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;

@@ -31,10 +31,11 @@ pub(crate) async fn answer(req: Request) -> Result<Vec<u8>> {
     Ok(vec![b'x'; req.query("bytes")?])
 }
 
-/// `?count=`: an answer with so many headers.
+/// `?count=`: an answer with so many headers; `&bytes=`: each with a value of this size.
 pub(crate) async fn headers(req: Request) -> Result<Response> {
-    let count: usize = req.query("count")?;
-    Ok((0..count).fold(Response::text("x"), |response, _| response.header("x-more", "x")))
+    let (count, bytes): (usize, Option<usize>) = (req.query("count")?, req.query_opt("bytes")?);
+    let value = "x".repeat(bytes.unwrap_or(1));
+    Ok((0..count).fold(Response::text("x"), |response, _| response.header("x-more", &value)))
 }
 
 /// Streams pieces of a megabyte as long as the client reads.

@@ -85,7 +85,8 @@ async fn guard(req: Request) -> Result<Pass> {
     if let Some(how) = req.query_opt::<String>("how")? {
         misbehave(&how).await?;
     }
-    Ok(Pass::new().header("x-guarded", "yes"))
+    let context: Option<usize> = req.query_opt("context")?;
+    Ok(Pass::new().header("x-guarded", "yes").context("size", "x".repeat(context.unwrap_or_default())))
 }
 
 /// `?event=` names it.
