@@ -2,7 +2,7 @@
 
 use crate::{
     answer::NO_SEAT,
-    http1,
+    http1::{self, Peer},
     lifeline::Lifeline,
     pace,
     server::Server,
@@ -93,8 +93,10 @@ async fn accept(
         };
         // A socket that listens on IPv6 sees IPv4 clients as mapped addresses.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let seat = match server.sockets.take_seat(peer.ip()) {
-            Ok(seat) => seat,
+        let is_proxy = server.config.trusted.iter().any(|network| network.contains(peer.ip()));
+        let seat = if is_proxy { server.sockets.take_shared() } else { server.sockets.take_seat(peer.ip()) };
+        let seat = match seat {
+            Ok(seat) => Arc::new(seat),
             Err(refusal) => {
                 server.sockets.note(refusal, server.hub.counters(), Instant::now());
                 refuse(&stream);
@@ -108,7 +110,8 @@ async fn accept(
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
                     pace::bound(&stream, server.config.write_within);
-                    http1::serve(Seated::new(stream, seat), peer, server, lifeline).await;
+                    let proxy = is_proxy.then(|| seat.clone());
+                    http1::serve(Seated::new(stream, seat), Peer { address: peer, proxy }, server, lifeline).await;
                 }
             });
         }

@@ -56,7 +56,7 @@ impl Assets {
 
     async fn serve(&self, name: &str, method: &Method, headers: &HeaderMap) -> Option<Answer> {
         // It holds a descriptor for as long as the client takes to read it.
-        let seat = match self.sockets.take_file() {
+        let seat = match self.sockets.take_shared() {
             Ok(seat) => seat,
             Err(refusal) => {
                 self.sockets.note(refusal, self.hub.counters(), Instant::now());

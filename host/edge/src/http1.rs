@@ -4,6 +4,7 @@ use crate::{
     answer::{self, ACCESS, Answer, Body, Place},
     dev, event_stream,
     feed::FeedBody,
+    forwarded,
     handshake::{self, Refusal},
     held,
     lifeline::Lifeline,
@@ -12,6 +13,7 @@ use crate::{
     paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
     pages::{self, Visit},
     server::{Server, Version},
+    sockets::Seat,
     target::{self, Form, Named},
     upgrade,
 };
@@ -41,11 +43,18 @@ use tidegate_hub::{
 };
 use tokio::time::timeout;
 
+/// The other end of a connection.
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// Of a trusted proxy: the seat of the connection, which stands for one of its clients after the other.
+    pub(crate) proxy: Option<Arc<Seat>>,
+}
+
 /// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain ends it.
-pub(crate) async fn serve<Io: Socket>(stream: Io, peer: SocketAddr, server: Arc<Server>, lifeline: Lifeline) {
-    let peer: Arc<str> = peer.to_string().into();
+pub(crate) async fn serve<Io: Socket>(stream: Io, Peer { address, proxy }: Peer, server: Arc<Server>, lifeline: Lifeline) {
+    let peer: Arc<str> = address.to_string().into();
     // On the heap, so that nothing is left of it while an answer is held.
-    let held = Box::pin(converse(stream, peer.clone(), server.clone(), lifeline.clone())).await;
+    let held = Box::pin(converse(stream, (peer.clone(), proxy), server.clone(), lifeline.clone())).await;
     if let Some((stream, (parts, body))) = held {
         // Other errors are the client's: it left.
         if held::write(stream, parts, body, server.clone(), lifeline).await.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
@@ -63,7 +72,12 @@ enum End {
 }
 
 /// Requests and answers, until the connection ends or an answer is to be held: then the socket and that answer.
-async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, lifeline: Lifeline) -> Option<(Io, (Parts, hub::Body))> {
+async fn converse<Io: Socket>(
+    stream: Io,
+    (peer, proxy): (Arc<str>, Option<Arc<Seat>>),
+    server: Arc<Server>,
+    lifeline: Lifeline,
+) -> Option<(Io, (Parts, hub::Body))> {
     let mut stopping = lifeline.stopping.clone();
     let memory = Memory::new(server.hub.budget());
     let shared = Arc::<Shared>::default();
@@ -73,7 +87,8 @@ async fn converse<Io: Socket>(stream: Io, peer: Arc<str>, server: Arc<Server>, l
             shared.begin(!request.body().is_end_stream());
             memory.begin_request();
             let (server, lifeline, peer, shared, memory) = (server.clone(), lifeline.clone(), peer.clone(), shared.clone(), memory.clone());
-            let exchange = Exchange { server, lifeline, peer, shared, memory, go_on: upgrade::go_on::<Io> };
+            let (scheme, proxy) = (None, proxy.clone());
+            let mut exchange = Exchange { server, lifeline, peer, proxy, scheme, shared, memory, go_on: upgrade::go_on::<Io> };
             let version = request.version();
             // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
             Box::pin(async move {
@@ -179,7 +194,12 @@ async fn answer_late(mut stream: impl Socket) {
 struct Exchange {
     server: Arc<Server>,
     lifeline: Lifeline,
+    /// The client: the socket's address, or the one that a trusted proxy names.
     peer: Arc<str>,
+    /// Of a trusted proxy.
+    proxy: Option<Arc<Seat>>,
+    /// As a trusted proxy says.
+    scheme: Option<&'static str>,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
     /// With an upgraded connection.
@@ -187,7 +207,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn answer(&self, request: http::Request<Incoming>) -> Answer {
+    async fn answer(&mut self, request: http::Request<Incoming>) -> Answer {
         let answer = self.find_answer(request).await;
         self.memory.end_request();
         self.reserve(answer)
@@ -205,8 +225,13 @@ impl Exchange {
         body.map_or_else(|_| answer::out_of_memory(), |body| Answer::from_parts(parts, body))
     }
 
-    async fn find_answer(&self, request: http::Request<Incoming>) -> Answer {
+    async fn find_answer(&mut self, mut request: http::Request<Incoming>) -> Answer {
         self.server.hub.counters().requests.add(1);
+        if forwarded::is_described(request.headers())
+            && let Err(refusal) = self.forward(&mut request)
+        {
+            return *refusal;
+        }
         let Named { authority, is_served } = match Named::of(&request, &self.server.config.hosts, || self.server.own_authority()) {
             Ok(named) => named,
             Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
@@ -234,6 +259,33 @@ impl Exchange {
         } else {
             self.route(request, authority, &path).await
         }
+    }
+
+    /// Takes over what a trusted proxy says of its client, before anything of the request is used. Otherwise removes what the client says.
+    fn forward(&mut self, request: &mut http::Request<Incoming>) -> Result<(), Box<Answer>> {
+        let Some(seat) = &self.proxy else {
+            forwarded::remove(request.headers_mut());
+            return Ok(());
+        };
+        let described = forwarded::read(request.headers_mut(), &self.server.config.trusted)
+            .map_err(|text| Box::new(answer::text(StatusCode::BAD_REQUEST, text)))?;
+        if let Some(peer) = described.peer {
+            self.peer = peer.to_string().into();
+            seat.stand_for(peer.ip()).map_err(|refusal| {
+                self.server.sockets.note(refusal, self.server.hub.counters(), Instant::now());
+                Box::new(answer::retry_later("too many connections, try again later"))
+            })?;
+        }
+        self.scheme = described.scheme;
+        if let (Some(authority), Some(_)) = (described.authority, request.uri().authority()) {
+            // A target in absolute form names a host, too, and would win over the header.
+            let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            parts.authority = authority.parse().ok();
+            *request.uri_mut() = http::Uri::from_parts(parts).map_err(|_| {
+                Box::new(answer::text(StatusCode::BAD_REQUEST, "the target and the host that the proxy names do not fit together"))
+            })?;
+        }
+        Ok(())
     }
 
     /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
@@ -337,7 +389,7 @@ impl Exchange {
         let handshake =
             handshake::read(request.method(), request.version(), request.headers()).map_err(|refused| Box::new(refusal(refused)))?;
         let config = &self.server.config;
-        if config.origins.admit(request.headers(), authority, config.require_origin) {
+        if config.origins.admit(request.headers(), authority, self.scheme, config.require_origin) {
             return Ok(handshake);
         }
         Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not open a WebSocket here")))
@@ -475,12 +527,14 @@ impl Exchange {
 
     fn head(&self, method: Method, authority: String, path: &str, headers: HeaderMap) -> Request {
         let (path, peer) = (path.to_owned(), self.peer.as_ref().to_owned());
-        Request { method, scheme: "http", authority, path, headers, params: Vec::new(), peer, route: 0, context: Vec::new() }
+        let scheme = self.scheme.unwrap_or("http");
+        Request { method, scheme, authority, path, headers, params: Vec::new(), peer, route: 0, context: Vec::new() }
     }
 
     /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.
     fn admit_form(&self, request: &http::Request<Incoming>, authority: &str) -> Result<(), Box<Answer>> {
-        match self.server.config.origins.admit_form(request.headers(), authority, self.server.config.require_origin) {
+        let config = &self.server.config;
+        match config.origins.admit_form(request.headers(), authority, self.scheme, config.require_origin) {
             true => Ok(()),
             false => Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not send forms here"))),
         }

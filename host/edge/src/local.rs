@@ -1,6 +1,10 @@
 //! Clients in this process: connections that are pipes instead of sockets, and are served in every other way as those are.
 
-use crate::{http1, lifeline::Lifeline, server::Server};
+use crate::{
+    http1::{self, Peer},
+    lifeline::Lifeline,
+    server::Server,
+};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
     io::{DuplexStream, duplex},
@@ -48,7 +52,7 @@ impl Local {
     /// The client's end of a new connection, served on the current runtime.
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = duplex(PIPE_BYTES);
-        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let peer = Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), proxy: None };
         tokio::spawn(http1::serve(server, peer, self.server.clone(), self.lifeline.clone()));
         client
     }

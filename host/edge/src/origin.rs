@@ -25,7 +25,7 @@ impl Origins {
     /// Whether a request with these headers to this host may send a form: as [`admit`](Origins::admit), and a page that keeps its address to
     /// itself (`Referrer-Policy: no-referrer`) sends `null` as its origin (Fetch, "append a request `Origin` header"). Then `Sec-Fetch-Site`
     /// says whether it is of this host; no script can set that header, and the opaque origin of a sandbox is `cross-site`.
-    pub(crate) fn admit_form(&self, headers: &HeaderMap, authority: &str, require_origin: bool) -> bool {
+    pub(crate) fn admit_form(&self, headers: &HeaderMap, authority: &str, scheme: Option<&str>, require_origin: bool) -> bool {
         let only = |name: &str| {
             let mut values = headers.get_all(name).iter();
             values.next().filter(|_| values.next().is_none()).map(http::HeaderValue::as_bytes)
@@ -34,14 +34,15 @@ impl Origins {
         match self {
             Origins::SameOrigin if is_own_page => true,
             Origins::List(list) if is_own_page => {
-                list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed.is_of(authority))
+                list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed.is_of(authority, scheme))
             }
-            _ => self.admit(headers, authority, require_origin),
+            _ => self.admit(headers, authority, scheme, require_origin),
         }
     }
 
-    /// Whether a request with these headers to this host may open a WebSocket.
-    pub(crate) fn admit(&self, headers: &HeaderMap, authority: &str, require_origin: bool) -> bool {
+    /// Whether a request with these headers to this host may open a WebSocket. `scheme`: of the request, if a trusted proxy
+    /// says it.
+    pub(crate) fn admit(&self, headers: &HeaderMap, authority: &str, scheme: Option<&str>, require_origin: bool) -> bool {
         let mut given = headers.get_all(header::ORIGIN).iter();
         let (Some(origin), None) = (given.next(), given.next()) else {
             return !headers.contains_key(header::ORIGIN) && !require_origin;
@@ -51,7 +52,7 @@ impl Origins {
             (Origins::Any, None) => origin == "null",
             (Origins::Any, Some(_)) => true,
             (Origins::List(list), Some(origin)) => list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed == origin),
-            (Origins::SameOrigin, Some(origin)) => origin.is_of(authority),
+            (Origins::SameOrigin, Some(origin)) => origin.is_of(authority, scheme),
             (_, None) => false,
         }
     }
@@ -97,11 +98,13 @@ impl<'a> Origin<'a> {
         self.port.or(self.default_port())
     }
 
-    /// Compares host and port with those that a request names. A missing port is the default port of the page's scheme, because a proxy
-    /// that ends TLS hides the scheme of the request.
-    fn is_of(&self, authority: &str) -> bool {
+    /// Compares host and port with those that a request names, and the scheme if it is known. A missing port is the default port of the page's
+    /// scheme, because a proxy that ends TLS may hide the scheme of the request.
+    fn is_of(&self, authority: &str, scheme: Option<&str>) -> bool {
         let (Some(target), Some(default_port)) = (Authority::parse(authority), self.default_port()) else { return false };
-        self.host == target.host && self.port() == Some(target.port.unwrap_or(default_port))
+        scheme.is_none_or(|scheme| self.scheme.eq_ignore_ascii_case(scheme))
+            && self.host == target.host
+            && self.port() == Some(target.port.unwrap_or(default_port))
     }
 }
 
@@ -170,7 +173,22 @@ mod tests {
         for (origins, origin, authority, admitted) in cases {
             let mut headers = HeaderMap::new();
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
-            assert_eq!(origins.admit(&headers, authority, false), admitted, "{origins:?} {origin:?} {authority}");
+            assert_eq!(origins.admit(&headers, authority, None, false), admitted, "{origins:?} {origin:?} {authority}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_another_scheme_has_another_origin_where_the_scheme_is_known() {
+        for (origin, scheme, admitted) in [
+            ("https://a.example", Some("https"), true),
+            ("https://a.example:443", Some("https"), true),
+            ("http://a.example", Some("https"), false),
+            ("https://a.example", Some("http"), false),
+            ("http://a.example", Some("http"), true),
+            ("http://a.example", None, true),
+        ] {
+            let headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
+            assert_eq!(Origins::SameOrigin.admit(&headers, "a.example", scheme, false), admitted, "{origin} {scheme:?}");
         }
     }
 
@@ -194,16 +212,16 @@ mod tests {
         for (origins, origin, sites, admitted) in cases {
             let mut headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
             sites.iter().for_each(|site| _ = headers.append("sec-fetch-site", site.parse().unwrap()));
-            assert_eq!(origins.admit_form(&headers, "a.example", true), admitted, "{origins:?} {origin} {sites:?}");
+            assert_eq!(origins.admit_form(&headers, "a.example", None, true), admitted, "{origins:?} {origin} {sites:?}");
         }
     }
 
     #[test]
     fn a_request_without_origin_is_refused_where_one_is_required_and_two_are_refused_everywhere() {
         let mut headers = HeaderMap::new();
-        assert!(!Origins::Any.admit(&headers, "a", true));
+        assert!(!Origins::Any.admit(&headers, "a", None, true));
         headers.append(header::ORIGIN, "http://a".parse().unwrap());
         headers.append(header::ORIGIN, "http://b".parse().unwrap());
-        assert!(!Origins::Any.admit(&headers, "a", false));
+        assert!(!Origins::Any.admit(&headers, "a", None, false));
     }
 }

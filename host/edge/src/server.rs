@@ -1,6 +1,6 @@
 //! What every connection of a served app needs.
 
-use crate::{Hosts, Origins, Pages, assets::Assets, closings::Closings, sockets::Sockets};
+use crate::{Hosts, Network, Origins, Pages, assets::Assets, closings::Closings, sockets::Sockets};
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -14,6 +14,9 @@ use tidegate_hub::{App, Close, Hub, Table};
 pub struct Config {
     /// Hosts that requests may name; any other gets 421 before any guest code.
     pub hosts: Hosts,
+    /// Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed. These headers are removed from the requests of all
+    /// others.
+    pub trusted: Vec<Network>,
     /// Which pages may open a WebSocket.
     pub origins: Origins,
     /// Whether a request for a WebSocket without `Origin` (not from a browser) is refused.
@@ -51,6 +54,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             hosts: Hosts::Any,
+            trusted: Vec::new(),
             origins: Origins::SameOrigin,
             require_origin: false,
             assets: None,

@@ -98,31 +98,35 @@ impl Sockets {
     /// A seat for a connection from this address.
     pub(crate) fn take_seat(self: &Arc<Sockets>, address: IpAddr) -> Result<Seat, Refusal> {
         let address = address.to_canonical();
-        let max = self.max_of(address);
         let mut taken = self.taken();
         if taken.all >= self.max {
             return Err(Refusal::All);
         }
-        let client = max.map(|_| Client::of(address));
-        if let (Some(client), Some(max)) = (client, max) {
-            let seats = taken.by_client.entry(client).or_default();
-            if *seats >= max {
-                return Err(Refusal::Address(address));
-            }
-            *seats += 1;
-        }
+        let client = self.enter(&mut taken, address)?;
         taken.all += 1;
-        Ok(Seat { sockets: self.clone(), client })
+        Ok(Seat { sockets: self.clone(), client: client.into() })
     }
 
-    /// A seat for a file that is being sent to a client.
-    pub(crate) fn take_file(self: &Arc<Sockets>) -> Result<Seat, Refusal> {
+    /// A seat that counts for no address: of a file that is being sent, or of a connection from a trusted proxy.
+    pub(crate) fn take_shared(self: &Arc<Sockets>) -> Result<Seat, Refusal> {
         let mut taken = self.taken();
         if taken.all >= self.max {
             return Err(Refusal::All);
         }
         taken.all += 1;
-        Ok(Seat { sockets: self.clone(), client: None })
+        Ok(Seat { sockets: self.clone(), client: None.into() })
+    }
+
+    /// Counts one more seat of an address, if a cap holds for it.
+    fn enter(&self, taken: &mut Taken, address: IpAddr) -> Result<Option<Client>, Refusal> {
+        let Some(max) = self.max_of(address) else { return Ok(None) };
+        let client = Client::of(address);
+        let seats = taken.by_client.entry(client).or_default();
+        if *seats >= max {
+            return Err(Refusal::Address(address));
+        }
+        *seats += 1;
+        Ok(Some(client))
     }
 
     /// Counts a refusal, and logs which setting to change: at the first one, and then once in [`LOG_EVERY`].
@@ -150,7 +154,7 @@ impl Sockets {
             ),
             Refusal::Address(address) => tracing::warn!(
                 count,
-                "refused connections: {address} has {} open: if it is a proxy, raise sockets_per_address_max (0 for no limit)",
+                "refused connections: {address} has {} open: if it is a proxy, list it as trusted in [server], or raise sockets_per_address_max (0 for no limit)",
                 self.max_of(address).unwrap_or_default()
             ),
             Refusal::Descriptors => tracing::warn!(
@@ -177,17 +181,29 @@ impl Sockets {
 /// The right to hold one descriptor; given back when it is dropped.
 pub(crate) struct Seat {
     sockets: Arc<Sockets>,
-    /// None if no cap holds for its address.
-    client: Option<Client>,
+    /// None if no cap holds for its address. Locked only while [`Sockets::taken`] is.
+    client: Mutex<Option<Client>>,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
+impl Seat {
+    /// Counts the seat for this address from now on: for the client of the request that a proxy's connection carries.
+    pub(crate) fn stand_for(&self, address: IpAddr) -> Result<(), Refusal> {
         let mut taken = self.sockets.taken();
-        taken.all -= 1;
-        if let Some(client) = self.client
-            && let Entry::Occupied(mut seats) = taken.by_client.entry(client)
-        {
+        let mut own = self.client.lock().expect("nothing panics while it holds a seat's client");
+        if own.is_some_and(|own| own == Client::of(address)) {
+            return Ok(());
+        }
+        let client = self.sockets.enter(&mut taken, address)?;
+        if let Some(before) = std::mem::replace(&mut *own, client) {
+            taken.leave(before);
+        }
+        Ok(())
+    }
+}
+
+impl Taken {
+    fn leave(&mut self, client: Client) {
+        if let Entry::Occupied(mut seats) = self.by_client.entry(client) {
             *seats.get_mut() -= 1;
             if *seats.get() == 0 {
                 seats.remove();
@@ -196,14 +212,24 @@ impl Drop for Seat {
     }
 }
 
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.sockets.taken();
+        taken.all -= 1;
+        if let Some(client) = *self.client.get_mut().expect("nothing panics while it holds a seat's client") {
+            taken.leave(client);
+        }
+    }
+}
+
 /// A socket with its seat. The socket is closed first: a seat that is free stands for a descriptor that is free.
 pub(crate) struct Seated<Io> {
     io: Io,
-    _seat: Seat,
+    _seat: Arc<Seat>,
 }
 
 impl<Io> Seated<Io> {
-    pub(crate) fn new(io: Io, seat: Seat) -> Seated<Io> {
+    pub(crate) fn new(io: Io, seat: Arc<Seat>) -> Seated<Io> {
         Seated { io, _seat: seat }
     }
 }
@@ -311,9 +337,14 @@ mod tests {
         let first = sockets.take_seat(ann).unwrap();
         let second = sockets.take_seat(ann).unwrap();
         assert_eq!(sockets.take_seat(ann).err(), Some(Refusal::Address(ann)));
-        let file = sockets.take_file().unwrap();
-        assert_eq!((sockets.take_seat(bob).err(), sockets.take_file().err()), (Some(Refusal::All), Some(Refusal::All)));
+        let file = sockets.take_shared().unwrap();
+        assert_eq!((sockets.take_seat(bob).err(), sockets.take_shared().err()), (Some(Refusal::All), Some(Refusal::All)));
         drop(first);
+        assert!(sockets.take_seat(ann).is_ok());
+        // A connection of a proxy stands for one client after the other.
+        assert_eq!(file.stand_for(ann), Ok(()));
+        assert_eq!((file.stand_for(ann), sockets.take_seat(ann).err()), (Ok(()), Some(Refusal::Address(ann))));
+        assert_eq!(file.stand_for(bob), Ok(()));
         assert!(sockets.take_seat(ann).is_ok());
         drop((second, file));
         let taken = sockets.taken();

@@ -58,6 +58,7 @@ pub(crate) const KEYS: &[Key] = keys! {
     listen: Own(|config, value, _| put(&mut config.listen, value.text()?.parse())),
     assets: Own(|config, value, base| put(&mut config.edge.assets, grant::assets(&value.text()?, base).map(Some))),
     hosts: Own(|config, value, _| put(&mut config.edge.hosts, hosts(&value.list_or_one()?))),
+    trusted: Own(|config, value, _| put(&mut config.edge.trusted, value.list_or_one()?.iter().map(|text| text.parse()).collect())),
     origins: Own(|config, value, _| put(&mut config.edge.origins, origins(&value.list_or_one()?))),
     require_origin: Own(|config, value, _| put(&mut config.edge.require_origin, value.flag())),
     workers: CountTo(WORKERS_MAX, |config| &mut config.workers),

@@ -65,12 +65,13 @@ const fn fixed(name: &'static str, value: Value, what: &'static str, beyond: &'s
 }
 
 /// Settings that bound nothing.
-const NO_LIMITS: [&str; 14] = [
+const NO_LIMITS: [&str; 15] = [
     "listen",
     "assets",
     "origins",
     "require_origin",
     "hosts",
+    "trusted",
     "workers",
     "data",
     "file",

@@ -57,6 +57,11 @@ impl fmt::Display for Report<'_> {
         section(f, "data", has_rooms.then(|| format!("{}, what rooms keep", self.config.data.display())))?;
         section(f, "assets", self.config.edge.assets.iter().map(|path| format!("{}, before the routes", path.display())))?;
         section(f, "hosts", hosts(&self.config.edge.hosts))?;
+        section(
+            f,
+            "trusted",
+            self.config.edge.trusted.iter().map(|network| format!("{network}, whose X-Forwarded-* and Forwarded are believed")),
+        )?;
         section(f, "origins", origins(&self.config.edge.origins, self.config.edge.require_origin))?;
         section(f, "grants", grants(self.config))?;
         section(f, "limits", changed_limits(self.config))?;

@@ -17,4 +17,5 @@ mod operator;
 mod outbound;
 mod paths;
 mod progress;
+mod proxies;
 mod storage;

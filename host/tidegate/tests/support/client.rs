@@ -5,7 +5,7 @@ use futures_util::{SinkExt as _, StreamExt as _, stream::BoxStream};
 use std::{fmt::Debug, future::Future};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -109,6 +109,14 @@ impl Raw {
     /// Connects to "ip:port".
     pub(crate) async fn connect(address: &str) -> Raw {
         Raw { stream: TcpStream::connect(address).await.expect("the server accepts"), unread: Vec::new() }
+    }
+
+    /// Connects to "ip:port" from an IPv4 address of this machine.
+    pub(crate) async fn connect_from(address: &str, from: &str) -> Raw {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let stream = soon("to connect", socket.connect(address.parse().unwrap())).await.expect("it is accepted");
+        Raw { stream, unread: Vec::new() }
     }
 
     /// Connects, and sends these bytes.

@@ -37,6 +37,7 @@ fn app() -> App {
         .post("/publish/{topic}", publish)
         .get("/print/{what}", async |req: Request| print::print(&req.param::<String>("what")?))
         .get("/peer", async |req: Request| req.peer().to_owned())
+        .get("/client", client)
         .get("/connections", async |_| ids(None, None, 1000).join("\n"))
         .get("/env", async |_| environment())
         .get("/read", async |req: Request| fs::read_to_string(path(&req)?).map_err(told))
@@ -129,4 +130,14 @@ fn path(req: &Request) -> Result<PathBuf> {
 /// Refusals of the host are what the tests want to read.
 fn told(error: std::io::Error) -> Error {
     Error::status(403, error.kind().to_string())
+}
+
+/// Who sends the request, and what it says of proxies: "peer scheme authority host, x-forwarded-for=..., forwarded=...".
+async fn client(req: Request) -> String {
+    let named = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]
+        .iter()
+        .filter_map(|name| Some((*name, req.header(name)?)));
+    let named: String = named.map(|(name, value)| format!(", {name}={value}")).collect();
+    let host = req.header("host").unwrap_or("-");
+    format!("{} {} {} {host}{named}", req.peer(), req.scheme(), req.authority())
 }
