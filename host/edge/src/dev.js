@@ -1,10 +1,18 @@
 // Part of `tidegate dev`: shows what doesn't build, takes changed styles in place, and tells the page of new versions of the app.
 // The page asks for it by <script src="/__tidegate/dev.js"></script>. With data-reload="assets" it is loaded again when a file of its own
 // changes, with data-reload also after each version of the app.
+// A page has one event stream, while it is shown: browsers open six HTTP/1.1 connections to a host for all of their tabs together, and keep
+// those of pages in the back/forward cache. A page that is shown again gets the latest news at once, so it misses nothing.
 (() => {
+  const loaded = Symbol.for("tidegate.dev");
+  if (window[loaded]) return;
+  window[loaded] = true;
+
   const reloads = document.currentScript?.dataset.reload;
   let known;
   let overlay;
+  let stream;
+  let isLeft = false;
 
   function show(error) {
     overlay?.remove();
@@ -37,8 +45,7 @@
     }
   }
 
-  addEventListener("keydown", (event) => event.key === "Escape" && show());
-  new EventSource("/__tidegate/dev").onmessage = ({ data }) => {
+  function take({ data }) {
     const news = JSON.parse(data);
     const before = known ?? news;
     known = news;
@@ -48,5 +55,28 @@
     if (stale) return location.reload();
     if (news.styles !== before.styles) refreshStyles();
     if (news.version !== before.version) dispatchEvent(new CustomEvent("tidegate:version", { detail: news.version }));
-  };
+  }
+
+  function connect() {
+    if (isLeft || document.hidden) {
+      stream?.close();
+      stream = undefined;
+    } else if (!stream) {
+      stream = new EventSource("/__tidegate/dev");
+      stream.onmessage = take;
+    }
+  }
+
+  function moved({ type }) {
+    isLeft = type === "pagehide";
+    connect();
+  }
+
+  addEventListener("keydown", (event) => event.key === "Escape" && show());
+  addEventListener("pagehide", moved);
+  addEventListener("pageshow", moved);
+  // Also of a page that is rendered before it is shown.
+  document.addEventListener("visibilitychange", connect);
+  // A page that streams has its `pageshow` only when it ends.
+  connect();
 })();

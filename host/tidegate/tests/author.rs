@@ -8,12 +8,17 @@ use std::{
     process::Command,
 };
 use support::{
-    Stopped, Tidegate,
+    PATIENCE, Stopped, Tidegate,
     browser::{Browser, Manner},
     client::{Raw, Socket, soon},
     run, target_dir, tidegate,
 };
-use tokio::sync::Mutex;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy},
+    net::{TcpListener, TcpStream},
+    sync::{Mutex, watch},
+    time::timeout,
+};
 
 /// One project at a time: they share what Cargo builds, and would wait for each other in the middle of a test.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -238,4 +243,110 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
     assert_eq!(status("/__tidegate/health", "evil.example").await, "HTTP/1.1 200 OK\r\n");
     let stopped = server.stop();
     assert!(stopped.status.success() && !stopped.stderr.contains("any host"), "{}", stopped.stderr);
+}
+
+/// Forwards connections to a server, and counts those that have an event stream of `dev.js`.
+struct Gate {
+    url: String,
+    streams: watch::Sender<usize>,
+}
+
+impl Gate {
+    async fn before(server: &Tidegate) -> Gate {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gate = Gate { url: format!("http://{}", listener.local_addr().unwrap()), streams: watch::Sender::new(0) };
+        let (streams, server) = (gate.streams.clone(), server.address().to_owned());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(forward(client, server.clone(), streams.clone()));
+            }
+        });
+        gate
+    }
+
+    /// Waits until there are as many event streams as this.
+    async fn has(&self, count: usize, when: &str) {
+        let mut streams = self.streams.subscribe();
+        let seen = timeout(PATIENCE, streams.wait_for(|streams| *streams == count)).await.is_ok();
+        assert!(seen, "{} event streams {when}, not {count}", *self.streams.borrow());
+    }
+}
+
+async fn forward(mut client: TcpStream, server: String, streams: watch::Sender<usize>) {
+    let mut server = TcpStream::connect(server).await.unwrap();
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let mut has_stream = false;
+    let up = async {
+        let mut bytes = [0; 65_536];
+        while let Ok(length @ 1..) = from_client.read(&mut bytes).await {
+            if bytes.starts_with(b"GET /__tidegate/dev ") {
+                has_stream = true;
+                streams.send_modify(|streams| *streams += 1);
+            }
+            if to_server.write_all(&bytes[..length]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        () = up => {}
+        _ = copy(&mut from_server, &mut to_client) => {}
+    }
+    if has_stream {
+        streams.send_modify(|streams| *streams -= 1);
+    }
+}
+
+#[tokio::test]
+async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forward_cache() {
+    const PAGES: usize = 9;
+    let _turn = TURN.lock().await;
+    let project = Project::new("my-pages", "hello");
+    for page in 0..=PAGES {
+        let script = "<script src=\"/__tidegate/dev.js\" data-reload=\"assets\"></script>";
+        let restored = "<script>addEventListener('pageshow', (event) => window.isRestored = event.persisted)</script>";
+        let link = format!("<p id=\"page\">page {page}.</p><a id=\"next\" href=\"{}.html\">next</a>", page + 1);
+        let html =
+            format!("<!doctype html>{script}{restored}<body>{link}{script}<script type=\"module\">import '/__tidegate/dev.js'</script>");
+        fs::write(project.0.join(format!("assets/{page}.html")), html).unwrap();
+    }
+    let server = project.dev();
+    let gate = Gate::before(&server).await;
+    let browser = Browser::open().await;
+    let first = browser.tab().await;
+    browser.goto(&format!("{}/0.html", gate.url)).await;
+    for page in 0..PAGES {
+        browser.sees("page", &format!("page {page}.")).await;
+        gate.has(1, &format!("after {page} clicks")).await;
+        browser.click("next").await;
+    }
+    let mut restored = 0;
+    for page in (1..PAGES).rev() {
+        browser.client.back().await.unwrap();
+        browser.sees("page", &format!("page {page}.")).await;
+        gate.has(1, &format!("after Back to page {page}")).await;
+        restored += usize::from(browser.run("return window.isRestored").await == true);
+    }
+    assert!(restored >= 3, "the back/forward cache restored {restored} pages");
+
+    // The stream of a restored page works, as does one that was closed and opened by hand.
+    project.edit("assets/1.html", "page 1.", "page one.");
+    browser.sees("page", "page one.").await;
+    browser.run("dispatchEvent(new Event('pagehide')); dispatchEvent(new Event('pagehide'))").await;
+    gate.has(0, "after pagehide").await;
+    browser.run("dispatchEvent(new Event('pageshow')); dispatchEvent(new Event('pageshow'))").await;
+    gate.has(1, "after pageshow").await;
+
+    // More tabs than the browser has connections to one host; those in the background need none.
+    for tab in 0..7 {
+        browser.open_tab(&format!("{}/{tab}.html", gate.url)).await;
+        gate.has(1, &format!("with {tab} tabs in the background")).await;
+    }
+    browser.look_at(&first).await;
+    browser.goto(&format!("{}/0.html", gate.url)).await;
+    browser.sees("page", "page 0.").await;
+    browser.close().await;
+    gate.has(0, "after the browser's end").await;
+    assert!(server.stop().status.success());
 }
