@@ -68,12 +68,12 @@ fn split(value: &[u8]) -> Option<(&[u8], Vec<Parameter<'_>>)> {
     }
 }
 
-/// Index of the `=` after the name with which the text begins; `None` if it begins with no name.
+/// Index of the `=` after the name with which the text begins; `None` if it begins with no name. Reads no more than that.
 fn name_end(text: &[u8]) -> Option<usize> {
-    let equals = text.iter().position(|byte| *byte == b'=')?;
-    let name = text[..equals].trim_ascii_end();
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    (!name.is_empty() && name.iter().all(is_token)).then_some(equals)
+    let end = text.iter().position(|byte| !is_token(byte)).filter(|end| *end > 0)?;
+    let after = text[end..].trim_ascii_start();
+    after.starts_with(b"=").then(|| text.len() - after.len())
 }
 
 /// What a quoted string holds, and what follows it; `string` begins after its first quote.

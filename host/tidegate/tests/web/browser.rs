@@ -135,6 +135,16 @@ async fn a_form_works_again_after_its_page_came_back_from_the_cache() {
         browser.has("#form:not([aria-busy=true])").await;
         assert_eq!(browser.run("return window.wasKept").await, true, "the browser keeps the page");
     }
+    // It was left while its form was on its way: it does not wait for the answer.
+    browser.goto(&server.url("/form?action=slow")).await;
+    browser.click("go").await;
+    browser.has("#form[aria-busy=true]").await;
+    browser.goto(&server.url("/calm")).await;
+    browser.client.back().await.unwrap();
+    browser.has("#form:not([aria-busy=true])").await;
+    browser.click("go").await;
+    browser.has("#form[aria-busy=true]").await;
+    browser.sees("out", "too late").await;
     browser.close().await;
     server.stop();
 }

@@ -26,7 +26,7 @@ struct Order {
 }
 
 impl Page for Forms {
-    const ACTIONS: &[&str] = &["list", "show", "read", "swallow", "leave", "go"];
+    const ACTIONS: &[&str] = &["list", "show", "read", "swallow", "leave", "slow", "go"];
 
     async fn act(&self, action: &str, _: &Request, form: &mut Form) -> Result<Done> {
         match action {
@@ -43,6 +43,10 @@ impl Page for Forms {
                 Done::success(&"read")
             }
             "leave" => Done::success(&"not read"),
+            "slow" => {
+                sleep(Duration::from_secs(3)).await;
+                Ok(Done::deny(422, "too late"))
+            }
             _ => Ok(Done::redirect("/calm")),
         }
     }
