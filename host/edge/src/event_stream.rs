@@ -11,13 +11,13 @@ pub(crate) const COMMENT: &str = ":\n\n";
 /// Names the milliseconds after which a silent stream gets a comment: two that are missing tell its client that the connection is dead.
 pub(crate) const HEARTBEAT: &str = "tidegate-heartbeat";
 
-/// Its value.
+/// Value of that header.
 pub(crate) fn heartbeat(every: Duration) -> HeaderValue {
     HeaderValue::from(u64::try_from(every.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// What a client gets that comes back when something that it did not have is gone. It is in one event with the id that it leads to: a
-/// client that has the id has the notice as well.
+/// Notice for a client that comes back when something that it did not have is gone. It is one event with the id that it leads to, so a
+/// client has both or neither.
 pub(crate) fn gap(positions: &Positions) -> Bytes {
     event(Some(&positions.to_string()), Some("tidegate-gap"), "read the state anew")
 }

@@ -156,7 +156,7 @@ document.addEventListener("submit", (event) => {
   const given = (name) => submitter?.getAttribute("form" + name) ?? attribute(form, name);
   const action = new URL(given("action") || location.href, document.baseURI);
   const isHere = ["", "_self"].includes((given("target") ?? "").toLowerCase()) && action.origin === location.origin;
-  // What is not a POST, goes to another window or to another site is for the browser alone.
+  // A form with another method, or for another window or site, is left to the browser.
   if (given("method")?.toLowerCase() !== "post" || !isHere) return;
   event.preventDefault();
   if (!pending.has(form)) send(form, submitter, action);
@@ -199,7 +199,7 @@ async function send(form, submitter, action) {
   if (detail.outcome === "redirect" && goesOn) location.assign(detail.location);
 }
 
-// What is not the host's envelope is a guard's answer, or a proxy's.
+// An answer that is not the host's envelope comes from a guard or a proxy.
 function outcome(status, text) {
   try {
     const given = JSON.parse(text);
@@ -365,7 +365,7 @@ export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
   return { close: () => closing.abort() };
 }
 
-// What a listener throws is its own trouble, not that of the others or of the stream.
+// An exception of a listener is reported, and stops neither other listeners nor the stream.
 function hand(hear, news) {
   try { hear?.(news); } catch (error) { (self.reportError ?? console.error)(error); }
 }

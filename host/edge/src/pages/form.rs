@@ -269,7 +269,7 @@ impl Rest {
     async fn begin(boundary: String, mut body: RequestBody, limits: Limits, share: &mut Share) -> Result<Rest, Refused> {
         let deadline = Instant::now() + limits.within;
         let begun = timeout_at(deadline, begun(&mut body, share)).await.unwrap_or(Err(FormError::TooSlow.into()))?;
-        // The parser takes a boundary within a line for one, too.
+        // RFC 2046 section 5.1.1: a boundary begins a line. The parser finds it anywhere.
         let delimiter = format!("--{boundary}");
         if let Some(at) = begun.windows(delimiter.len()).position(|window| window == delimiter.as_bytes())
             && at > 0

@@ -76,7 +76,7 @@ fn name_end(text: &[u8]) -> Option<usize> {
     after.starts_with(b"=").then(|| text.len() - after.len())
 }
 
-/// What a quoted string holds, and what follows it; `string` begins after its first quote.
+/// Content of a quoted string, and the text after it; `string` begins after its first quote.
 fn quoted(string: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let mut has_escapes = false;
     for at in (0..string.len()).filter(|at| string[*at] == b'"') {

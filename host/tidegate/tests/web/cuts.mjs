@@ -84,7 +84,7 @@ async function publish(topic) {
   if (!answer.ok) throw new Error(`publish: ${answer.status}`);
 }
 
-// What one client has, by topic.
+// Number of the last message that a client has, by topic.
 class Record {
   last = {};
   constructor(name, topics) {
@@ -173,7 +173,7 @@ async function settle(breaks = true) {
   // A connection that was let through calmly would stay for ever.
   for (const end of [...open]) end();
 }
-// Nothing is published before everybody has a place to come back to: without one nobody could tell.
+// No message is published before each client has a position to come back to: without one a loss could not be seen.
 while (!clients.every(({ record }) => record.hasBegun)) await sleep(20);
 await settle(false);
 const rounds = Math.max(2, Math.ceil(cutsWanted / 400));
