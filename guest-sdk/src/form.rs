@@ -107,6 +107,35 @@ impl Form {
         }
     }
 
+    /// The form as the client wrote it, if it was sent as JSON: the text of an object without its member `__action`. Numbers have all of
+    /// their digits; a [`serde_json::Value`] would keep 64 bits of them.
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// struct Counter;
+    ///
+    /// impl Page for Counter {
+    ///     const ACTIONS: &[&str] = &["set"];
+    ///
+    ///     async fn act(&self, _: &str, _: &Request, form: &mut Form) -> Result<Done> {
+    ///         Done::success(&form.json())
+    ///     }
+    ///
+    ///     fn render(&self, _: &Request, _: &View) -> Result<Response> {
+    ///         Ok(Response::html("<p>a counter</p>"))
+    ///     }
+    /// }
+    ///
+    /// let mut server = testing::serve(App::new().page("/counter", Counter));
+    /// let head = [("content-type", "application/json"), ("accept", "application/json")];
+    /// let reply = server.request("POST", "/counter", &head, r#"{"__action":"set","n":12345678901234567890123}"#);
+    /// assert!(reply.text().contains(r#"{\"n\":12345678901234567890123}"#), "{}", reply.text());
+    /// ```
+    pub fn json(&self) -> Option<String> {
+        self.form.json()
+    }
+
     /// The next field, in the client's order; `None` behind the last. What was not read of the one before is skipped.
     pub async fn next(&mut self) -> Result<Option<Field>> {
         self.form.next().await

@@ -218,6 +218,16 @@ async fn a_form_is_read_into_a_type_whatever_carries_it() {
     for (kind, body, expected) in cases {
         assert_eq!(value(&server, kind, body.as_bytes()).await, expected, "{kind} {body}");
     }
+    // To an app that reads the text itself, it is the client's.
+    let raw = [
+        (r#"{"__action":"raw","n":12345678901234567890123}"#, r#"{"n":12345678901234567890123}"#),
+        (r#"{ "b" : 1.10, "__action" : "raw", "a" : [ 1e400, -0 ] }"#, r#"{"b":1.10,"a":[ 1e400, -0 ]}"#),
+        (r#"{"__action":"raw","a":1,"a":2,"__proto__":{"x":"\u00e9"}}"#, r#"{"a":1,"a":2,"__proto__":{"x":"\u00e9"}}"#),
+        (r#"{"__action":"raw"}"#, "{}"),
+    ];
+    for (body, expected) in raw {
+        assert_eq!(value(&server, json, body.as_bytes()).await, Ok(json!(expected)), "{body}");
+    }
     let bytes = b"{\"__action\":\"read\",\"name\":\"\xff\"}";
     assert_eq!(value(&server, json, bytes).await, Err(400), "no UTF-8");
     assert_eq!(server.stop().counter("faults"), 0);

@@ -26,7 +26,7 @@ struct Order {
 }
 
 impl Page for Forms {
-    const ACTIONS: &[&str] = &["list", "show", "read", "swallow", "leave", "slow", "go"];
+    const ACTIONS: &[&str] = &["list", "show", "read", "raw", "swallow", "leave", "slow", "go"];
 
     async fn act(&self, action: &str, _: &Request, form: &mut Form) -> Result<Done> {
         match action {
@@ -37,6 +37,7 @@ impl Page for Forms {
                 let Order { name, id } = form.read().await?;
                 Done::success(&(name, id.map(|id| id.to_string())))
             }
+            "raw" => Done::success(&form.json()),
             // Takes whatever the form is for its end.
             "swallow" => {
                 while let Ok(Some(_)) = form.next().await {}
