@@ -6,11 +6,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 use tidegate_hub::{Close, Message};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    time::{Instant, timeout_at},
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
@@ -31,6 +32,10 @@ use tokio_tungstenite::{
 pub struct Client<Io = TcpStream> {
     stream: WebSocketStream<Io>,
     protocol: Option<String>,
+    /// Time of the last frame of the server.
+    heard: Instant,
+    /// Number of pings since then.
+    pings: u32,
 }
 
 /// What the server did.
@@ -101,7 +106,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
         let (stream, response) = client_async(request, io).await.map_err(refused)?;
         let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Client { stream, protocol })
+        Ok(Client { stream, protocol, heard: Instant::now(), pings: 0 })
     }
 
     /// The subprotocol that the server picked.
@@ -123,11 +128,34 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         _ = self.stream.close(Some(CloseFrame { code: close.code.into(), reason: close.reason.into() })).await;
     }
 
+    /// As [`receive`](Client::receive), and sends a ping when no frame has come for `every`. If two pings bring none either, the connection
+    /// counts as lost (1006). Dropping the future loses nothing.
+    pub async fn receive_or_ping(&mut self, every: Duration) -> Received {
+        loop {
+            let due = self.heard + every * (self.pings + 1);
+            match timeout_at(due, self.receive()).await {
+                Ok(received) => return received,
+                // A ping or pong has come meanwhile.
+                Err(_) if self.heard + every * (self.pings + 1) > due => {}
+                Err(_) if self.pings == 2 => {
+                    return Received::Closed(Close { code: 1006, reason: format!("nothing came for {} s", (every * 3).as_secs()) });
+                }
+                Err(_) => {
+                    self.pings += 1;
+                    // Also a connection that takes no more bytes is found by the time alone.
+                    _ = timeout_at(due + every, self.stream.send(tungstenite::Message::Ping(Bytes::new()))).await;
+                }
+            }
+        }
+    }
+
     /// The next message, or the end. Dropping the future loses nothing.
     pub async fn receive(&mut self) -> Received {
         let gone = || Received::Closed(Close { code: 1006, reason: String::new() });
         loop {
-            match self.stream.next().await {
+            let next = self.stream.next().await;
+            (self.heard, self.pings) = (Instant::now(), 0);
+            match next {
                 Some(Ok(tungstenite::Message::Text(text))) => return Received::Message(Message::text(text.to_string())),
                 Some(Ok(tungstenite::Message::Binary(bytes))) => return Received::Message(Message::Binary(bytes)),
                 Some(Ok(tungstenite::Message::Close(frame))) => {
@@ -232,5 +260,33 @@ impl Event {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::duplex;
+
+    #[tokio::test]
+    async fn a_server_that_answers_no_ping_counts_as_lost() {
+        let (near, far) = duplex(1000);
+        let (server, client) = tokio::join!(tokio_tungstenite::accept_async(far), Client::over(near, "ws://x/", &[], &[]));
+        let (mut server, mut client) = (server.unwrap(), client.unwrap());
+        let every = Duration::from_millis(20);
+        // A server that is read answers: more pings than would be missed.
+        let pings = async {
+            for _ in 0..5 {
+                assert!(matches!(server.next().await, Some(Ok(tungstenite::Message::Ping(_)))));
+            }
+            server.send(tungstenite::Message::text("late")).await.unwrap();
+            server.next().await
+        };
+        tokio::select! {
+            received = client.receive_or_ping(every) => assert_eq!(received, Received::Message(Message::text("late"))),
+            next = pings => panic!("{next:?} instead of the message"),
+        }
+        let lost = client.receive_or_ping(every).await;
+        assert!(matches!(&lost, Received::Closed(close) if close.code == 1006), "{lost:?}");
     }
 }

@@ -11,6 +11,9 @@ use tidegate_edge::client::{Client, ClientError, Received};
 use tidegate_hub::{Close, Message};
 use tokio::{sync::mpsc, time::timeout};
 
+/// Silence after which the server is pinged; it counts as gone when two pings bring nothing.
+const PING_AFTER: Duration = Duration::from_secs(30);
+
 /// For the server's half of the close handshake.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -46,7 +49,7 @@ async fn talk(mut client: Client, binary: bool) -> Result<(), Failure> {
                     return Ok(heard.unwrap_or_else(|_| Err(anyhow!("the server did not answer the close")))?);
                 }
             },
-            received = client.receive() => match received {
+            received = client.receive_or_ping(PING_AFTER) => match received {
                 Received::Message(message) => show(&message)?,
                 Received::Closed(close) => return Ok(end(&close)?),
             },
@@ -66,7 +69,8 @@ async fn hear_out(client: &mut Client) -> Result<(), anyhow::Error> {
 
 fn end(close: &Close) -> Result<(), anyhow::Error> {
     let told = match close.code {
-        1006 => "the connection broke off".to_owned(),
+        1006 if close.reason.is_empty() => "the connection broke off".to_owned(),
+        1006 => format!("the connection broke off: {}", close.reason),
         code if close.reason.is_empty() => format!("closed with {code}"),
         code => format!("closed with {code}: {}", close.reason),
     };
