@@ -1,6 +1,6 @@
 //! Answers to HTTP requests: from the host itself, from an app, and what a fault looks like to a client.
 
-use crate::sockets::Seat;
+use crate::{sockets::Seat, trailers};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::SizeHint;
@@ -14,7 +14,7 @@ use std::{
     },
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, Conn, Fault, Frame, contract};
+use tidegate_hub::{self as hub, Conn, Fault, Frame, RequestId, contract};
 use tracing::field::display;
 
 /// The body of an answer.
@@ -42,7 +42,7 @@ impl http_body::Body for Body {
             Body::Stream(stream) | Body::Held(stream) => stream.as_mut().poll_frame(cx).map(|next| {
                 next.map(|frame| match frame {
                     Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
-                    Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers)),
+                    Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers::permitted(trailers))),
                     Err(error) => Err(io::Error::other(error)),
                 })
             }),
@@ -98,16 +98,23 @@ pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-/// What an app answers in pieces.
-pub(crate) fn from_stream(streamed: hub::Streamed) -> Result<Answer, Fault> {
+/// The id under which the log has what happens to a streamed answer after its head.
+pub(crate) const ID: HeaderName = HeaderName::from_static("tidegate-id");
+
+/// The answer that an app gives in pieces, to a client that accepts trailers or not.
+pub(crate) fn from_stream(streamed: hub::Streamed, id: RequestId, accepts_trailers: bool) -> Result<Answer, Fault> {
     let mut answer = Response::new(Body::Stream(streamed.body));
     *answer.status_mut() = contract::check_status(streamed.status)?;
     *answer.headers_mut() = streamed.headers;
-    // A length that the app promised stays: hyper holds it to it.
-    let length = answer.headers_mut().remove(header::CONTENT_LENGTH);
-    let connection: Vec<HeaderName> = answer.headers().keys().filter(|name| contract::is_hosts_header(name)).cloned().collect();
-    connection.iter().for_each(|name| _ = answer.headers_mut().remove(name));
-    length.map(|length| answer.headers_mut().insert(header::CONTENT_LENGTH, length));
+    let headers = answer.headers_mut();
+    // A length that the app promised stays: the body is held to it.
+    let length = headers.remove(header::CONTENT_LENGTH);
+    let trailers = if accepts_trailers { trailers::announced(headers) } else { None };
+    let connection: Vec<HeaderName> = headers.keys().filter(|name| contract::is_hosts_header(name)).cloned().collect();
+    connection.iter().for_each(|name| _ = headers.remove(name));
+    length.map(|length| headers.insert(header::CONTENT_LENGTH, length));
+    trailers.map(|trailers| headers.insert(header::TRAILER, trailers));
+    headers.insert(ID, HeaderValue::from_str(&id.to_string()).expect("hexadecimal digits"));
     Ok(answer)
 }
 
@@ -156,12 +163,17 @@ pub(crate) fn later(told: &str, seconds: u64) -> Answer {
 
 /// Writes the whole fault to the log; the id that it has there.
 pub(crate) fn log_fault(fault: &Fault, Place { request, route, conn }: Place<'_>) -> String {
-    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
-    let id = format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let id = next_id().to_string();
     let route = route.or_else(|| Some(conn?.route()?.pattern.as_str()));
     let (connection, room) = (conn.map(|conn| display(conn.id())), conn.and_then(Conn::room).map(display));
     tracing::error!(id, request, route, connection, room, "{fault}");
     id
+}
+
+/// An id that no other request of this server has.
+pub(crate) fn next_id() -> RequestId {
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
+    RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]

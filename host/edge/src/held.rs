@@ -6,8 +6,9 @@ use crate::{
     pace::{Meter, Rule, Socket, stopped},
     paced::Shared,
     server::Server,
+    trailers,
 };
-use http::{StatusCode, header, response::Parts};
+use http::{HeaderMap, StatusCode, response::Parts};
 use std::{
     future::{Future as _, poll_fn},
     io,
@@ -62,15 +63,18 @@ pub(crate) async fn write<Io: Socket>(
     let mut io = Writer { io, sent: 0, meter: None, server, lifeline };
     let mut out = head(&parts);
     drop(parts);
-    let mut listens = true;
+    // Boxed: most answers have none, and wait long.
+    let (mut listens, mut trailers) = (true, None::<Box<HeaderMap>>);
     loop {
         match next(&mut io.io, &mut body, !out.is_empty(), &mut listens).await {
             Next::Frame(Ok(Frame::Data(bytes))) => push_chunk(&mut out, &bytes),
-            Next::Frame(Ok(Frame::Trailers(_))) => {}
+            Next::Frame(Ok(Frame::Trailers(fields))) => trailers = Some(Box::new(trailers::permitted(fields))),
             Next::Frame(Err(_)) => return io.write_all(&out).await,
             Next::Nothing => {}
             Next::End => {
-                out.extend_from_slice(b"0\r\n\r\n");
+                out.extend_from_slice(b"0\r\n");
+                trailers.iter().for_each(|fields| push_fields(&mut out, fields));
+                out.extend_from_slice(b"\r\n");
                 io.write_all(&out).await?;
                 return io.io.shutdown().await;
             }
@@ -186,14 +190,16 @@ impl<Io: Socket> Writer<Io> {
 
 fn head(parts: &Parts) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", parts.status.as_str(), reason(parts.status)).into_bytes();
-    for (name, value) in &parts.headers {
-        head.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-    }
-    if !parts.headers.contains_key(header::DATE) {
-        head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes());
-    }
+    push_fields(&mut head, &parts.headers);
+    head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes());
     head.extend_from_slice(b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n");
     head
+}
+
+fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
+    for (name, value) in fields {
+        out.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
 }
 
 fn reason(status: StatusCode) -> &'static str {

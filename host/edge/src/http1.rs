@@ -15,7 +15,7 @@ use crate::{
     server::{Server, Version},
     sockets::Seat,
     target::{self, Form, Named},
-    upgrade,
+    trailers, upgrade,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response::Parts};
@@ -34,7 +34,7 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, Target, Verdict,
+    self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, RequestId, Target, Verdict,
     app::Stream,
     budget::OutOfMemory,
     contract,
@@ -69,6 +69,8 @@ enum End {
     Over,
     Held(Box<(Parts, hub::Body)>),
     Late(Late),
+    /// An answer broke off whose end is that of the connection.
+    BrokenOff,
 }
 
 /// Requests and answers, until the connection ends or an answer is to be held: then the socket and that answer.
@@ -95,7 +97,7 @@ async fn converse<Io: Socket>(
                 exchange.shared.requests.begin().await;
                 let answer = exchange.answer(request).await;
                 let answer = held::offer(&exchange.shared, version, answer).await;
-                Ok::<_, Infallible>(answer.map(|body| exchange.shared.answer(body)))
+                Ok::<_, Infallible>(answer.map(|body| exchange.shared.answer(version, body)))
             })
         })
     };
@@ -120,6 +122,7 @@ async fn converse<Io: Socket>(
             shared.requests.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(_) if shared.is_given_up() => return Poll::Ready(End::Late(Late::Reader)),
+                Poll::Ready(_) if shared.is_broken_off() => return Poll::Ready(End::BrokenOff),
                 // Errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
                 Poll::Ready(_) => return Poll::Ready(End::Over),
                 Poll::Pending => {}
@@ -142,6 +145,10 @@ async fn converse<Io: Socket>(
     });
     match end.await {
         End::Over => None,
+        End::BrokenOff => {
+            connection.into_parts()?.io.into_inner().into_inner().abort();
+            None
+        }
         End::Held(held) => Some((connection.into_parts()?.io.into_inner().into_inner(), *held)),
         End::Late(late) => {
             count_late(&server, &peer, late);
@@ -218,8 +225,8 @@ impl Exchange {
         let (parts, body) = answer.into_parts();
         let body = match body {
             Body::Whole(Some(bytes)) => self.memory.answer(bytes).map(|bytes| Body::Whole(Some(bytes))),
-            Body::Stream(body) => self.memory.stream(body).map(Body::Stream),
-            Body::Held(body) => Ok(Body::Held(self.memory.hold(body))),
+            Body::Stream(body) => self.memory.stream(body, parts.headers.get(answer::ID)).map(Body::Stream),
+            Body::Held(body) => Ok(Body::Held(self.memory.hold(body, parts.headers.get(answer::ID)))),
             body => Ok(body),
         };
         body.map_or_else(|_| answer::out_of_memory(), |body| Answer::from_parts(parts, body))
@@ -450,9 +457,10 @@ impl Exchange {
         match (target, handshake) {
             (Target::Http, _) => self.http(version, head, body).await,
             (Target::Stream, _) => {
+                head.id = answer::next_id();
                 let streamed = version.app.stream(&head, Box::pin(Upload(self.shared.body(body)))).await;
                 // The client is at fault, however the app took it.
-                if self.shared.is_late() { Ok(too_slow()) } else { answer::from_stream(streamed?) }
+                if self.shared.is_late() { Ok(too_slow()) } else { self.streamed(&head, streamed?) }
             }
             (Target::Events, _) => Box::pin(self.events(version, head)).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
@@ -461,6 +469,18 @@ impl Exchange {
             }
             (Target::Page, _) => Box::pin(self.page(version, head, body)).await,
             (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
+        }
+    }
+
+    fn streamed(&self, head: &Request, streamed: hub::Streamed) -> Result<Answer, Fault> {
+        let accepts_trailers = trailers::are_accepted(&head.headers);
+        let answer = answer::from_stream(streamed, head.id, accepts_trailers)?;
+        // hyper would leave out trailers that are not announced.
+        let can_be_held =
+            self.shared.has_read_body() && head.method != Method::HEAD && !answer.headers().contains_key(header::CONTENT_LENGTH);
+        match answer.into_parts() {
+            (parts, Body::Stream(body)) if accepts_trailers && can_be_held => Ok(Answer::from_parts(parts, Body::Held(body))),
+            (parts, body) => Ok(Answer::from_parts(parts, body)),
         }
     }
 
@@ -528,7 +548,18 @@ impl Exchange {
     fn head(&self, method: Method, authority: String, path: &str, headers: HeaderMap) -> Request {
         let (path, peer) = (path.to_owned(), self.peer.as_ref().to_owned());
         let scheme = self.scheme.unwrap_or("http");
-        Request { method, scheme, authority, path, headers, params: Vec::new(), peer, route: 0, context: Vec::new() }
+        Request {
+            method,
+            scheme,
+            authority,
+            path,
+            headers,
+            params: Vec::new(),
+            peer,
+            route: 0,
+            context: Vec::new(),
+            id: RequestId::default(),
+        }
     }
 
     /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.

@@ -50,6 +50,7 @@ mod media;
 mod pages;
 mod dev;
 pub mod client;
+mod trailers;
 mod answer;
 
 pub use accept::{Drained, serve};

@@ -4,6 +4,7 @@
 //! that grew large may be evicted; its connection then ends.
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::BodyExt as _;
 use std::{
     pin::Pin,
@@ -123,15 +124,16 @@ impl Memory {
     }
 
     /// The body of an answer that streams: its pieces are held as long as they wait for the client.
-    pub(crate) fn stream(&self, body: hub::Body) -> Result<hub::Body, OutOfMemory> {
+    /// `id`: of the request, in the log.
+    pub(crate) fn stream(&self, body: hub::Body, id: Option<&HeaderValue>) -> Result<hub::Body, OutOfMemory> {
         let mut share = Share::new(&self.account, Kind::Response);
         share.fit(STREAM_BYTES)?;
-        Ok(Box::pin(Streaming { body, share, base: STREAM_BYTES }))
+        Ok(Box::pin(Streaming { body, share, base: STREAM_BYTES, id: id.cloned().map(Box::new) }))
     }
 
     /// As [`stream`](Memory::stream), of an answer that mostly waits and has nothing meanwhile.
-    pub(crate) fn hold(&self, body: hub::Body) -> hub::Body {
-        Box::pin(Streaming { body, share: Share::new(&self.account, Kind::Response), base: 0 })
+    pub(crate) fn hold(&self, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
+        Box::pin(Streaming { body, share: Share::new(&self.account, Kind::Response), base: 0, id: id.cloned().map(Box::new) })
     }
 
     fn head(&self) -> std::sync::MutexGuard<'_, Share> {
@@ -160,6 +162,8 @@ struct Streaming {
     share: Share,
     /// Reserved as long as it streams.
     base: usize,
+    /// Of the request, in the log.
+    id: Option<Box<HeaderValue>>,
 }
 
 impl Stream for Streaming {
@@ -170,6 +174,8 @@ impl Stream for Streaming {
         if let Some(Ok(Frame::Data(bytes))) = &next
             && let Err(error) = this.share.fit(this.base + bytes.len())
         {
+            let id = this.id.as_ref().and_then(|id| id.to_str().ok());
+            tracing::error!(id, "a streamed answer broke off: {error}");
             return Poll::Ready(Some(Err(BodyError(error.to_string()))));
         }
         Poll::Ready(next)

@@ -11,8 +11,8 @@ use crate::{
     turn::Requests,
 };
 use bytes::Bytes;
-use http::response::Parts;
-use http_body::SizeHint;
+use http::{Version, response::Parts};
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use std::{
     fmt, io,
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     /// The last eight bytes that were read.
     tail: AtomicU64,
     in_flight: InFlight,
+    is_broken_off: AtomicBool,
     /// Requests that begin.
     pub(crate) requests: Requests,
 }
@@ -69,6 +70,8 @@ struct InFlight {
     /// True if its answer has begun.
     is_answered: AtomicBool,
     has_body: AtomicBool,
+    /// True if a reader of its body has come to the end.
+    has_read_body: AtomicBool,
     /// Bytes of its body that were read, and the last eight of them.
     body_received: AtomicU64,
     body_tail: AtomicU64,
@@ -110,6 +113,11 @@ impl Shared {
         self.in_flight.is_late.load(Relaxed)
     }
 
+    /// Whether the request that is being handled has been read to its end.
+    pub(crate) fn has_read_body(&self) -> bool {
+        self.in_flight.has_read_body.load(Relaxed)
+    }
+
     /// Whether an answer to the request that is being handled has begun.
     pub(crate) fn is_answered(&self) -> bool {
         self.in_flight.is_answered.load(Relaxed)
@@ -121,6 +129,7 @@ impl Shared {
         in_flight.count.store(in_flight.count.load(Relaxed) + 1, Relaxed);
         in_flight.is_answered.store(false, Relaxed);
         in_flight.has_body.store(has_body, Relaxed);
+        in_flight.has_read_body.store(!has_body, Relaxed);
         in_flight.body_received.store(0, Relaxed);
         in_flight.is_open.store(true, Relaxed);
     }
@@ -131,9 +140,16 @@ impl Shared {
     }
 
     /// Wraps the body of the answer for hyper.
-    pub(crate) fn answer(self: Arc<Shared>, body: Body) -> AnswerBody {
+    pub(crate) fn answer(self: Arc<Shared>, version: Version, body: Body) -> AnswerBody {
         self.in_flight.is_answered.store(true, Relaxed);
-        AnswerBody { body, shared: self, failure: None }
+        // HTTP/1.0 has no chunks.
+        let ends_with_connection = version == Version::HTTP_10 && body.size_hint().exact().is_none();
+        AnswerBody { body, shared: self, failure: None, ends_with_connection }
+    }
+
+    /// Whether an answer broke off that ends with its connection: only a reset tells it from a whole one (RFC 9112 section 8).
+    pub(crate) fn is_broken_off(&self) -> bool {
+        self.is_broken_off.load(Relaxed)
     }
 
     /// Whether a request is open and nothing waits for its body, so that hyper does not notice if its client leaves.
@@ -321,6 +337,9 @@ impl http_body::Body for RequestBody {
             return Poll::Ready(Some(Err(BodyFailure::Late)));
         }
         in_flight.wants_body.store(poll.is_pending(), Relaxed);
+        if matches!(poll, Poll::Ready(None)) || this.body.is_end_stream() {
+            in_flight.has_read_body.store(true, Relaxed);
+        }
         if let Poll::Ready(Some(Ok(frame))) = &poll
             && let Some(data) = frame.data_ref()
         {
@@ -350,6 +369,7 @@ pub(crate) struct AnswerBody {
     body: Body,
     shared: Arc<Shared>,
     failure: Option<io::Error>,
+    ends_with_connection: bool,
 }
 
 impl http_body::Body for AnswerBody {
@@ -364,6 +384,7 @@ impl http_body::Body for AnswerBody {
             // hyper drops the connection at once, with what it has not written: first it writes the head and the pieces so far.
             Some(Err(failure)) => {
                 self.failure = Some(failure);
+                self.shared.is_broken_off.store(self.ends_with_connection, Relaxed);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }

@@ -435,7 +435,7 @@ fn a_page_that_streams_is_sent_as_its_head_allows() {
     assert!(empty.starts_with("HTTP/1.1 204 ") && !empty.contains("transfer-encoding") && empty.ends_with("\r\n\r\n"), "{empty}");
     let dated = served.get("/slow?dated");
     assert_eq!(dated.to_lowercase().matches("\r\ndate: ").count(), 1, "{dated}");
-    assert!(dated.contains("date: Thu, 01 Jan 1970 00:00:00 GMT\r\n") && unchunked(&dated).contains("</body>"), "{dated}");
+    assert!(!dated.contains("1970") && unchunked(&dated).contains("</body>"), "the time is the host's: {dated}");
 }
 
 #[test]

@@ -49,11 +49,21 @@ pub fn append_headers(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(),
     Ok(())
 }
 
-/// Whether only the host sets this header: framing and hop-by-hop headers (RFC 9110 section 7.6.1), and those of the WebSocket handshake.
+/// Whether only the host sets this header: framing and hop-by-hop headers (RFC 9110 section 7.6.1), those of the WebSocket handshake, the
+/// time of the answer (section 6.6.1), and `Host`, which is a request's.
 pub fn is_hosts_header(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "connection" | "content-length" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding" | "upgrade"
+        "connection"
+            | "content-length"
+            | "date"
+            | "host"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
     ) || name.as_str().starts_with("sec-websocket-")
 }
 
@@ -160,9 +170,9 @@ mod tests {
     #[test]
     fn headers_that_are_the_hosts_are_left_out_and_bad_ones_are_the_apps_fault() {
         let mut headers = HeaderMap::new();
-        let given =
-            ["Connection", "content-length", "Transfer-Encoding", "upgrade", "Sec-WebSocket-Accept", "x-kept", "set-cookie", "set-cookie"];
-        append_headers(&mut headers, given.map(|name| (name.to_owned(), Bytes::from_static(b"1"))).to_vec()).unwrap();
+        let hosts = ["Connection", "content-length", "Transfer-Encoding", "upgrade", "Sec-WebSocket-Accept", "Date", "host"];
+        let given = [&hosts[..], &["x-kept", "set-cookie", "set-cookie"]].concat();
+        append_headers(&mut headers, given.iter().map(|name| (name.to_string(), Bytes::from_static(b"1"))).collect()).unwrap();
         let kept: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(kept, ["x-kept", "set-cookie", "set-cookie"]);
         for (name, value) in [("a b", "x"), ("", "x"), ("x", "a\nb"), ("x", "a\0")] {

@@ -73,7 +73,7 @@ pub use name::{ConnId, RoomId};
 pub use now::Now;
 pub use outbox::{Close, Outbox, Outgoing, SendError};
 pub use publication::{Overflow, Publication, TopicPolicy};
-pub use request::{Header, Request, Response};
+pub use request::{Header, Request, RequestId, Response};
 pub use rooms::Rooms;
 pub use routes::{AMBIGUOUS, Found, Table};
 pub use rules::{Rule, Violation};

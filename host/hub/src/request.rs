@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use std::fmt;
 
 /// Name and value of a header as an app gives it: checked by whoever writes it to a client.
 pub type Header = (String, Bytes);
@@ -12,6 +13,16 @@ const FIELD_BYTES: usize = 64;
 /// Bytes of memory that headers take.
 pub(crate) fn headers_weight(headers: &[Header]) -> usize {
     headers.iter().map(|(name, value)| name.len() + value.len() + FIELD_BYTES).sum()
+}
+
+/// Identifies a request in the log and, in the head of a streamed answer, to its client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestId(pub u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
 }
 
 /// The head of an HTTP request, after routing (WIT `types.request`).
@@ -41,6 +52,8 @@ pub struct Request {
     pub route: u32,
     /// What guards found out; never from the client.
     pub context: Vec<(String, String)>,
+    /// Of a request whose answer streams; 0 for all others, whose faults get an id of their own.
+    pub id: RequestId,
 }
 
 impl Request {
@@ -56,6 +69,7 @@ impl Request {
             peer: "127.0.0.1:1".into(),
             route: 0,
             context: Vec::new(),
+            id: RequestId::default(),
         }
     }
 

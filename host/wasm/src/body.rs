@@ -1,18 +1,28 @@
 //! Bodies between the hub's words and those of `wasi:http`.
+//!
+//! An answer's body is whole only if the guest itself ended it: 0.2 by `outgoing-body.finish`, 0.3 by closing the stream and resolving
+//! the trailers. `wasi:http` alone can't say so afterwards, because a body whose instance is gone ends like one that was finished. So
+//! when a guest's call has ended, in whatever way, its instance is kept until the body has been looked at once more ([`drain`]): what is not there by then never comes, and a body without an end has broken off.
 
-use crate::instances::Account;
+use crate::{
+    fed,
+    instances::Account,
+    pool::{Pool, Taken},
+};
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use http_body::{Body as _, SizeHint};
 use std::{
+    collections::VecDeque,
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
-use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, app::Stream};
+use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, Request, RequestId, app::Stream};
 use tokio::{runtime::Handle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -41,6 +51,7 @@ impl http_body::Body for Incoming {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
+        fed::note_poll();
         self.body.as_mut().poll_frame(cx).map(|next| {
             next.map(|frame| match frame {
                 Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
@@ -58,122 +69,326 @@ impl http_body::Body for Incoming {
     }
 }
 
-/// Work of a guest after the head of its answer.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>>;
-
-/// A guest's body for a client. `rest` runs in the task that reads the body; if it fails, the body ends with an error. If `rest` has not
-/// finished when the body ends or is dropped, it goes on in a task of its own for at most `after_answer_max`.
-pub(crate) fn outgoing(body: WasiBody, hub: Arc<Hub>, account: Arc<Account>, rest: Option<Rest>, cut_off: CutOff) -> Body {
-    let unread = body.size_hint().exact();
-    Box::pin(Outgoing { body, hub, account, rest, fault: None, unread, cut_off })
+/// How a guest's call ended.
+pub(crate) struct Ended {
+    pub(crate) outcome: Result<(), Fault>,
+    /// The instance of the call, and whether it may serve another request. None if there was none.
+    pub(crate) instance: Option<(Taken, bool)>,
 }
 
-struct Outgoing {
-    body: WasiBody,
-    hub: Arc<Hub>,
-    account: Arc<Account>,
-    rest: Option<Rest>,
-    /// How `rest` failed.
-    fault: Option<Fault>,
-    /// Bytes that its client has not read, if its length is known: an answer of which none is left has ended well.
-    unread: Option<u64>,
-    /// The request's `CutOff`.
-    cut_off: CutOff,
-}
-
-/// The guest failed behind the head of its answer: there is nobody to give an id to.
-fn tell(hub: &Hub, fault: &str) {
-    hub.counters().faults.add(1);
-    tracing::error!("a streamed answer broke off: {fault}");
-}
-
-impl Outgoing {
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(rest) = &mut self.rest {
-            let outcome = ready!(rest.as_mut().poll(cx));
-            self.rest = None;
-            self.fault = outcome.err();
-        }
-        Poll::Ready(())
-    }
-
-    fn broken(&mut self, told: String) -> Poll<Option<Result<Frame, BodyError>>> {
-        tell(&self.hub, &told);
-        Poll::Ready(Some(Err(BodyError(told))))
+impl Ended {
+    /// There was no instance for the call.
+    pub(crate) fn without_instance(fault: Fault) -> Ended {
+        Ended { outcome: Err(fault), instance: None }
     }
 }
 
-impl Outgoing {
-    /// Lets the rest go on without a reader. If the answer has `ended`, the rest is the guest's own work, and has its time. If its
-    /// client left before, nothing waits for the rest, so it ends as soon as a call waits for an instance.
-    fn detach(&mut self, ended: bool) {
-        let (Some(rest), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
-        let (hub, account) = (self.hub.clone(), self.account.clone());
-        runtime.spawn(async move {
-            let within = hub.limits().after_answer_max;
-            let wanted = async {
-                match ended {
-                    false => account.wanted().await,
-                    true => pending().await,
-                }
-            };
-            let mut wanted = pin!(wanted);
-            let mut rest = pin!(timeout(within, rest));
-            let outcome = poll_fn(|cx| match rest.as_mut().poll(cx) {
-                Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-                Poll::Pending => wanted.as_mut().poll(cx).map(|()| None),
-            });
-            match outcome.await {
-                Some(Ok(Err(fault))) => tell(&hub, &fault.to_string()),
-                Some(Err(_)) if ended => tracing::warn!("an instance was ended: its work after an answer took longer than {within:?}"),
-                Some(Ok(Ok(())) | Err(_)) | None => {}
-            }
-        });
+/// Work of a guest, until its call ends.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// The request that an answer belongs to.
+pub(crate) struct Origin {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) account: Arc<Account>,
+    /// For the log.
+    pub(crate) id: RequestId,
+    /// Path and query.
+    pub(crate) target: String,
+    /// Pattern of its route.
+    pub(crate) route: Option<String>,
+    pub(crate) is_head: bool,
+    pub(crate) cut_off: CutOff,
+}
+
+impl Origin {
+    pub(crate) fn new(pool: &Pool, hub: &Arc<Hub>, request: &Request, cut_off: CutOff) -> Origin {
+        let route = pool.pattern(request.route).map(str::to_owned);
+        let (hub, account) = (hub.clone(), pool.account().clone());
+        Origin { hub, account, id: request.id, target: request.path.clone(), route, is_head: request.method == Method::HEAD, cut_off }
+    }
+
+    /// Logs and counts a fault after the head of the answer.
+    fn report(&self, place: &str, fault: &Fault) {
+        self.hub.counters().faults.add(1);
+        tracing::error!(id = %self.id, request = self.target, route = self.route, "{place}: {fault}");
     }
 }
 
-/// If its client is gone, what the guest writes from now on fails, and so it soon ends, or is ended.
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        if let Some(fault) = self.fault.take() {
-            tell(&self.hub, &fault.to_string());
-        }
-        self.detach(self.unread == Some(0));
+/// An answer's body while its client reads it. The guest's work runs in the task that reads. If it has not ended when the body ends or
+/// is dropped, it goes on in a task of its own for at most `after_answer_max`.
+pub(crate) struct Reader(Option<Box<Outgoing>>);
+
+impl Reader {
+    pub(crate) fn new(outgoing: Outgoing) -> Reader {
+        Reader(Some(Box::new(outgoing)))
     }
 }
 
-impl Stream for Outgoing {
+impl Stream for Reader {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let outgoing = &mut *self;
-        _ = outgoing.poll_rest(cx);
-        match ready!(Pin::new(&mut outgoing.body).poll_frame(cx)) {
-            Some(Ok(frame)) => Poll::Ready(Some(Ok(match frame.into_data() {
-                Ok(bytes) => {
-                    outgoing.unread = outgoing.unread.map(|unread| unread.saturating_sub(bytes.len() as u64));
-                    Frame::Data(bytes)
-                }
-                Err(frame) => Frame::Trailers(frame.into_trailers().unwrap_or_default()),
-            }))),
-            // The guest's own end says why, now or when this is dropped; where there is none, the body's error has to do.
-            Some(Err(error)) => match outgoing.fault.take() {
-                Some(fault) => outgoing.broken(fault.to_string()),
-                None if outgoing.rest.is_some() || outgoing.cut_off.0.load(Relaxed) => {
-                    Poll::Ready(Some(Err(BodyError(format!("{error:?}")))))
-                }
-                None => outgoing.broken(format!("the guest's body: {error:?}")),
-            },
-            // A trap right after the last byte is still a broken answer. The client does not wait for later work of the guest.
-            None => match outgoing.fault.take() {
-                Some(fault) => outgoing.broken(fault.to_string()),
-                None => {
-                    outgoing.detach(true);
-                    Poll::Ready(None)
-                }
-            },
+        let Some(outgoing) = &mut self.0 else { return Poll::Ready(None) };
+        let next = ready!(outgoing.poll_next(cx));
+        // The client does not wait for later work of the guest.
+        if next.is_none() {
+            self.0.take().into_iter().for_each(Outgoing::detach);
         }
+        Poll::Ready(next)
     }
 
     fn length(&self) -> Option<u64> {
-        self.body.size_hint().exact()
+        self.0.as_ref()?.promised
     }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Outgoing::detach);
+    }
+}
+
+/// A guest's body for a client, and the guest that writes it.
+pub(crate) struct Outgoing {
+    /// None once it has ended or broken off.
+    body: Option<WasiBody>,
+    /// What was left in the body when the guest's call ended.
+    frames: VecDeque<Frame>,
+    /// Why the body breaks off after `frames`.
+    failure: Option<Failure>,
+    /// None once the guest's call has ended.
+    rest: Option<Rest>,
+    /// Length of the body in bytes, as the answer's head has it or will have it.
+    promised: Option<u64>,
+    /// Bytes that were read.
+    sent: u64,
+    /// Whether the client left before it had the whole answer.
+    has_left: bool,
+    /// False if the answer has no content by its status or the request's method: then nothing of the body is sent, and it may break off.
+    has_content: bool,
+    origin: Origin,
+}
+
+/// Why a body broke off.
+enum Failure {
+    Fault(Fault),
+    /// It is not the guest's fault: the body of the request did, and the guest passed that on; or no content was to be sent.
+    Excused,
+}
+
+impl Outgoing {
+    /// `promised`: the length that the head of the answer has; `status`: its status.
+    pub(crate) fn new(body: WasiBody, status: StatusCode, promised: Option<u64>, origin: Origin) -> Outgoing {
+        // RFC 9110 section 6.4.1. The length is then that of another answer.
+        let has_content = !origin.is_head && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        let promised = promised.or_else(|| body.size_hint().exact());
+        Outgoing {
+            body: Some(body),
+            frames: VecDeque::new(),
+            failure: None,
+            rest: None,
+            promised: promised.filter(|_| has_content),
+            sent: 0,
+            has_left: false,
+            has_content,
+            origin,
+        }
+    }
+
+    /// The guest's call goes on.
+    pub(crate) fn with_rest(mut self, rest: Rest) -> Outgoing {
+        self.rest = Some(rest);
+        self
+    }
+
+    /// The guest's call has ended: takes what is left in the body, and finds out whether the body has an end.
+    pub(crate) fn settle(mut self, Ended { outcome, instance }: Ended) -> Outgoing {
+        self.end_rest(outcome, instance);
+        self
+    }
+
+    fn end_rest(&mut self, outcome: Result<(), Fault>, instance: Option<(Taken, bool)>) {
+        let has_failed = outcome.is_err();
+        let left = self.body.as_mut().map_or(Left::End, |body| drain(body, &mut self.frames));
+        match (left, outcome) {
+            (Left::Fed, Ok(())) => {}
+            (Left::End, Ok(())) => self.body = None,
+            (Left::End, Err(fault)) => {
+                self.body = None;
+                let place = if self.has_left { "the app failed after its client had left" } else { "the app failed after its answer" };
+                self.origin.report(place, &fault);
+            }
+            (Left::Nothing, Ok(())) => self.fail(None),
+            (Left::Error(error), Ok(())) => self.fail(Some(&error)),
+            (Left::Fed | Left::Nothing | Left::Error(_), Err(fault)) => {
+                (self.body, self.failure) = (None, Some(Failure::Fault(fault)));
+            }
+        }
+        // An instance that keeps something of this request would have it in the next one.
+        if let Some((mut taken, true)) = instance
+            && !has_failed
+            && self.failure.is_none()
+            && !taken.instance.store.data_mut().keeps_exchange()
+        {
+            taken.give_back();
+        }
+    }
+
+    /// The guest broke its body off with this error, or never ended it.
+    fn fail(&mut self, error: Option<&Error>) {
+        self.body = None;
+        if self.origin.cut_off.0.load(Relaxed) || !self.has_content {
+            self.failure = Some(Failure::Excused);
+            return;
+        }
+        let sent = self.sent + self.frames.iter().map(length).sum::<u64>();
+        let what = match (error, self.promised) {
+            (Some(Error::HttpResponseBodySize(Some(bytes))), Some(promised)) => wrong_length(promised, *bytes),
+            (Some(Error::HttpResponseBodySize(_) | Error::HttpProtocolError) | None, Some(promised)) if sent != promised => {
+                wrong_length(promised, sent)
+            }
+            (Some(Error::HttpProtocolError), _) => "it dropped its body without finishing it".into(),
+            (Some(error), _) => format!("its body ended with the error {error:?}"),
+            (None, _) => "it returned without finishing its body".into(),
+        };
+        self.failure = Some(Failure::Fault(Fault::Answer(what)));
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if let Some(rest) = &mut self.rest
+            && let Poll::Ready(Ended { outcome, instance }) = rest.as_mut().poll(cx)
+        {
+            self.rest = None;
+            self.end_rest(outcome, instance);
+        }
+        if let Some(frame) = self.frames.pop_front() {
+            return Poll::Ready(Some(self.pass(frame)));
+        }
+        if let Some(body) = &mut self.body {
+            match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(next)) => return Poll::Ready(Some(self.pass(frame(next)))),
+                Some(Err(error)) => self.fail(Some(&error)),
+                None => self.body = None,
+            }
+        }
+        match (self.failure.take(), self.promised) {
+            (Some(failure), _) => Poll::Ready(Some(Err(self.break_off(failure)))),
+            (None, Some(promised)) if promised != self.sent => Poll::Ready(Some(Err(self.break_off_at_wrong_length(promised)))),
+            (None, _) => Poll::Ready(None),
+        }
+    }
+
+    /// Passes a piece on, unless the body is now longer than the head says: a client would take the rest for the next answer.
+    fn pass(&mut self, frame: Frame) -> Result<Frame, BodyError> {
+        self.sent += length(&frame);
+        match self.promised {
+            Some(promised) if self.sent > promised => Err(self.break_off_at_wrong_length(promised)),
+            _ => Ok(frame),
+        }
+    }
+
+    fn break_off_at_wrong_length(&mut self, promised: u64) -> BodyError {
+        self.break_off(Failure::Fault(Fault::Answer(wrong_length(promised, self.sent))))
+    }
+
+    fn break_off(&mut self, failure: Failure) -> BodyError {
+        self.give_up();
+        match failure {
+            Failure::Fault(fault) => {
+                self.origin.report("a streamed answer broke off", &fault);
+                BodyError(fault.to_string())
+            }
+            Failure::Excused => BodyError("the body of the request broke off".into()),
+        }
+    }
+
+    /// The client gets no more: the guest's writes fail from now on.
+    fn give_up(&mut self) {
+        (self.body, self.failure, self.promised, self.has_left) = (None, None, None, true);
+        self.frames.clear();
+    }
+
+    /// The client reads no more. If it has the whole answer, what the guest still does is its own work, and has its time. If it left
+    /// before, nothing waits for the guest, which ends as soon as a call waits for an instance.
+    fn detach(mut self: Box<Self>) {
+        let has_ended = self.body.is_none() && self.frames.is_empty() && self.failure.is_none();
+        if self.rest.is_some() {
+            if self.has_content && !has_ended && self.promised != Some(self.sent) {
+                self.give_up();
+            }
+            if let Ok(runtime) = Handle::try_current() {
+                runtime.spawn(self.go_on());
+            }
+        } else if self.body.is_none() {
+            // A client sees neither that an answer of a certain length is longer, nor what it did not wait for. The log has it.
+            let mut cx = Context::from_waker(Waker::noop());
+            while let Poll::Ready(Some(_)) = self.poll_next(&mut cx) {}
+        }
+    }
+
+    /// Ends with the guest's call, or when its time is over. A body of a certain length is read on, to find out whether it is longer.
+    async fn go_on(mut self: Box<Self>) {
+        let (within, account) = (self.origin.hub.limits().after_answer_max, self.origin.account.clone());
+        let has_left = self.has_left || !self.has_content;
+        let wanted = async {
+            match has_left {
+                true => account.wanted().await,
+                false => pending().await,
+            }
+        };
+        let mut wanted = pin!(wanted);
+        let ended = poll_fn(|cx| {
+            while let Poll::Ready(Some(_)) = self.poll_next(cx) {}
+            if self.rest.is_none() { Poll::Ready(()) } else { wanted.as_mut().poll(cx) }
+        });
+        if timeout(within, ended).await.is_err() && !has_left {
+            tracing::warn!("an instance was ended: its work after an answer took longer than {within:?}");
+        }
+    }
+}
+
+/// What is left in the body of a guest whose call has ended.
+enum Left {
+    /// The last pieces, and an end.
+    End,
+    /// The last pieces, and no end.
+    Nothing,
+    Error(Error),
+    /// The host feeds the body: the guest passed on one that it was given, which goes on without it.
+    Fed,
+}
+
+/// Takes what is left. The guest does nothing meanwhile, so that is as much as the buffers between it and the body hold.
+fn drain(body: &mut WasiBody, frames: &mut VecDeque<Frame>) -> Left {
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        let (next, is_fed) = fed::watch(|| Pin::new(&mut *body).poll_frame(&mut cx));
+        match next {
+            Poll::Ready(None) => return Left::End,
+            Poll::Ready(Some(Err(error))) => return Left::Error(error),
+            Poll::Ready(Some(Ok(next))) => frames.push_back(frame(next)),
+            Poll::Pending if !is_fed => return Left::Nothing,
+            Poll::Pending => {}
+        }
+        if is_fed {
+            return Left::Fed;
+        }
+    }
+}
+
+fn frame(frame: http_body::Frame<Bytes>) -> Frame {
+    match frame.into_data() {
+        Ok(bytes) => Frame::Data(bytes),
+        Err(frame) => Frame::Trailers(frame.into_trailers().unwrap_or_default()),
+    }
+}
+
+fn length(frame: &Frame) -> u64 {
+    match frame {
+        Frame::Data(bytes) => bytes.len() as u64,
+        Frame::Trailers(_) => 0,
+    }
+}
+
+fn wrong_length(promised: u64, sent: u64) -> String {
+    let (what, more) = if sent > promised { ("has", " or more") } else { ("ended after", "") };
+    format!("its Content-Length is {promised}, but its body {what} {sent} bytes{more}")
 }

@@ -1,7 +1,7 @@
 //! `wasi:http/incoming-handler` 0.2: one streamed request to one instance, which goes on while its answer streams.
 
 use crate::{
-    body::Incoming,
+    body::{Ended, Incoming, Origin},
     fault::fault,
     instances::Use,
     meter,
@@ -23,15 +23,15 @@ use wasmtime_wasi_http::{
 /// See [`streamed::begin`].
 pub(crate) async fn stream(
     (pool, hub): (&Arc<Pool>, &Arc<Hub>),
-    request: &Request,
+    head: &Request,
     body: Body,
     of: Use,
     reuse: bool,
 ) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let (route, request) = (request.route, streamed::head(request)?.map(|()| Incoming::new(body)));
-    let cut_off = request.body().cut_off();
-    streamed::begin(pool, hub, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, cut_off).await
+    let (route, request) = (head.route, streamed::head(head)?.map(|()| Incoming::new(body)));
+    let origin = Origin::new(pool, hub, head, request.body().cut_off());
+    streamed::begin(pool, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, origin).await
 }
 
 async fn run(
@@ -40,8 +40,12 @@ async fn run(
     route: u32,
     request: http::Request<Incoming>,
     answer: oneshot::Sender<Answer<ErrorCode>>,
-) -> Result<(), Fault> {
-    let mut taken = if reuse { pool.take(of).await? } else { pool.take_fresh(of).await? };
+) -> Ended {
+    let taken = if reuse { pool.take(of).await } else { pool.take_fresh(of).await };
+    let mut taken = match taken {
+        Ok(taken) => taken,
+        Err(fault) => return Ended::without_instance(fault),
+    };
     let instance = &mut taken.instance;
     let clock = instance.begin_stream();
     let about = About { route: Some(route), ..About::default() };
@@ -53,13 +57,6 @@ async fn run(
         let proxy = ProxyIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
         proxy.wasi_http_incoming_handler().call_handle(&mut instance.store, request, answer).await
     };
-    match meter::stream(&clock, call).await {
-        Ok(()) => {
-            if reuse {
-                taken.give_back();
-            }
-            Ok(())
-        }
-        Err(error) => Err(fault(&error, &taken.instance.store)),
-    }
+    let outcome = meter::stream(&clock, call).await.map_err(|error| fault(&error, &taken.instance.store));
+    Ended { outcome, instance: Some((taken, reuse)) }
 }

@@ -5,20 +5,25 @@
 //! it, and is bounded where the answer's body is read (`body.rs`).
 
 use crate::{
-    body::Incoming,
+    body::{Ended, Incoming, Origin},
     fault::fault,
     instances::Use,
     meter,
     pool::Pool,
+    state::State,
     stdio::About,
     streamed::{self, Answer},
 };
-use std::{future::poll_fn, sync::Arc};
+use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+};
 use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
 use tokio::sync::oneshot;
-use wasmtime::component::Accessor;
+use wasmtime::{AsContextMut, component::Accessor};
 use wasmtime_wasi_http::{
-    WasiHttpView,
+    Error, FieldMap, WasiBody, WasiHttpView,
     p3::{
         self,
         bindings::{ServiceIndices, http::types::ErrorCode},
@@ -28,15 +33,15 @@ use wasmtime_wasi_http::{
 /// See [`streamed::begin`].
 pub(crate) async fn stream(
     (pool, hub): (&Arc<Pool>, &Arc<Hub>),
-    request: &Request,
+    head: &Request,
     body: Body,
     of: Use,
     reuse: bool,
 ) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let (route, request) = (request.route, streamed::head(request)?.map(|()| Incoming::new(body)));
-    let cut_off = request.body().cut_off();
-    streamed::begin(pool, hub, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, cut_off).await
+    let (route, request) = (head.route, streamed::head(head)?.map(|()| Incoming::new(body)));
+    let origin = Origin::new(pool, hub, head, request.body().cut_off());
+    streamed::begin(pool, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, origin).await
 }
 
 async fn run(
@@ -45,8 +50,12 @@ async fn run(
     route: u32,
     request: http::Request<Incoming>,
     answer: oneshot::Sender<Answer<ErrorCode>>,
-) -> Result<(), Fault> {
-    let mut taken = if reuse { pool.take(of).await? } else { pool.take_fresh(of).await? };
+) -> Ended {
+    let taken = if reuse { pool.take(of).await } else { pool.take_fresh(of).await };
+    let mut taken = match taken {
+        Ok(taken) => taken,
+        Err(fault) => return Ended::without_instance(fault),
+    };
     let instance = &mut taken.instance;
     let clock = instance.begin_stream();
     let about = About { route: Some(route), ..About::default() };
@@ -56,7 +65,7 @@ async fn run(
         let (request, sent) = p3::Request::from_http(instance.store.data_mut().http().hooks, request);
         let handle = async move |accessor: &Accessor<_>| {
             let answered = match service.handle(accessor, request).await? {
-                Ok(response) => Ok(accessor.with(|store| response.into_http(store, sent))?),
+                Ok(response) => Ok(accessor.with(|store| into_http(response, store, sent))?),
                 Err(code) => Err(code),
             };
             _ = answer.send(answered);
@@ -65,13 +74,24 @@ async fn run(
         };
         instance.store.run_concurrent(handle).await.flatten()
     };
-    match meter::stream(&clock, call).await {
-        Ok(()) => {
-            if reuse {
-                taken.give_back();
-            }
-            Ok(())
-        }
-        Err(error) => Err(fault(&error, &taken.instance.store)),
+    let outcome = meter::stream(&clock, call).await.map_err(|error| fault(&error, &taken.instance.store));
+    Ended { outcome, instance: Some((taken, reuse)) }
+}
+
+/// Takes the length out of the guest's headers meanwhile: wasmtime would hold the body to it, but an error about it may get lost when the
+/// body is too long. `body.rs` does the same and reports it.
+fn into_http(
+    mut response: p3::Response,
+    mut store: impl AsContextMut<Data = State>,
+    sent: impl Future<Output = Result<(), Error>> + Send + 'static,
+) -> wasmtime::Result<http::Response<WasiBody>> {
+    let lengths: Vec<HeaderValue> = response.headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+    if !lengths.is_empty() {
+        let mut headers = HeaderMap::from(response.headers);
+        headers.remove(CONTENT_LENGTH);
+        response.headers = FieldMap::new_immutable(store.as_context_mut().data_mut().http().hooks, headers);
     }
+    let mut response = response.into_http(store, sent)?;
+    lengths.into_iter().for_each(|length| _ = response.headers_mut().append(CONTENT_LENGTH, length));
+    Ok(response)
 }

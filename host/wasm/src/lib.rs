@@ -36,6 +36,7 @@ mod streamed;
 mod http02;
 mod http03;
 mod body;
+mod fed;
 mod outbound;
 mod clock;
 mod stdio;

@@ -283,6 +283,11 @@ impl Pool {
         self.account.register(idle);
     }
 
+    /// The pattern of a route or page; none for a component without a manifest.
+    pub(crate) fn pattern(&self, index: u32) -> Option<&str> {
+        self.manifest.as_ref()?.pattern(index)
+    }
+
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
     }

@@ -8,7 +8,7 @@ use crate::{
     outbound::Outbound,
     stdio::{About, AppOutput, Channel, GuestOutput, Output},
 };
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 use tidegate_hub::{
     Conn, Fault, Hub, Manifest, Scope,
     budget::{self, INSTANCE_FREE_BYTES, Kind, OutOfMemory, Share},
@@ -18,7 +18,7 @@ use wasmtime::{
     component::{Resource, ResourceTable},
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p2, p3};
 
 /// Resources that a guest may hold at a time: connections that it found, bodies, headers.
 const RESOURCES_MAX: usize = 10_000;
@@ -88,6 +88,25 @@ impl State {
     pub(crate) fn set_about(&mut self, about: About) {
         self.event_conn = about.conn.clone();
         self.output.begin(about);
+    }
+
+    /// Returns true if the guest still has a part of a request or an answer of `wasi:http`.
+    pub(crate) fn keeps_exchange(&mut self) -> bool {
+        self.table.iter_mut().any(|resource| {
+            let resource: &dyn Any = resource;
+            resource.is::<p2::types::HostIncomingRequest>()
+                || resource.is::<p2::types::HostResponseOutparam>()
+                || resource.is::<p2::types::HostOutgoingResponse>()
+                || resource.is::<p2::types::HostOutgoingRequest>()
+                || resource.is::<p2::types::HostFutureIncomingResponse>()
+                || resource.is::<p2::types::HostIncomingResponse>()
+                || resource.is::<p2::body::HostIncomingBody>()
+                || resource.is::<p2::body::HostOutgoingBody>()
+                || resource.is::<p2::body::HostFutureTrailers>()
+                || resource.is::<p3::Request>()
+                || resource.is::<p3::Response>()
+                || resource.is::<FieldMap>()
+        })
     }
 
     /// Returns the output of the instance.

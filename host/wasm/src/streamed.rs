@@ -1,17 +1,17 @@
 //! One streamed request to one instance, whichever `wasi:http` it is of: its head, and what goes on after it.
 
 use crate::{
-    body::{CutOff, Rest, outgoing},
+    body::{Ended, Origin, Outgoing, Reader, Rest},
     pool::Pool,
 };
+use http::{HeaderMap, header::CONTENT_LENGTH};
 use std::{
     fmt::Debug,
-    future::{Future, poll_fn, ready},
+    future::{Future as _, poll_fn},
     pin::Pin,
-    sync::Arc,
     task::Poll,
 };
-use tidegate_hub::{Fault, Hub, Request, Streamed};
+use tidegate_hub::{Fault, Request, Streamed};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::WasiBody;
 
@@ -22,17 +22,16 @@ pub(crate) type Answer<E> = Result<http::Response<WasiBody>, E>;
 /// given up with it. Dropping the answer's body makes the guest's next write fail.
 pub(crate) async fn begin<E: Debug>(
     pool: &Pool,
-    hub: &Arc<Hub>,
     mut call: Rest,
     answered: oneshot::Receiver<Answer<E>>,
-    cut_off: CutOff,
+    origin: Origin,
 ) -> Result<Streamed, Fault> {
     let (mut awaited, mut ended) = (Some(answered), None);
     let head = poll_fn(|cx| {
         if ended.is_none()
-            && let Poll::Ready(outcome) = call.as_mut().poll(cx)
+            && let Poll::Ready(end) = call.as_mut().poll(cx)
         {
-            ended = Some(outcome);
+            ended = Some(end);
         }
         match awaited.as_mut().map(|answered| Pin::new(answered).poll(cx)) {
             Some(Poll::Ready(Ok(answer))) => return Poll::Ready(Some(answer)),
@@ -46,19 +45,32 @@ pub(crate) async fn begin<E: Debug>(
         Err(_) => Err(Fault::Wall),
         Ok(Some(Ok(response))) => {
             let (parts, body) = response.into_parts();
-            let rest: Option<Rest> = match ended {
-                Some(Ok(())) => None,
-                Some(outcome) => Some(Box::pin(ready(outcome))),
-                None => Some(call),
+            let outgoing = Outgoing::new(body, parts.status, promised(&parts.headers)?, origin);
+            let outgoing = match ended {
+                None => outgoing.with_rest(call),
+                Some(ended) => outgoing.settle(ended),
             };
-            let body = outgoing(body, hub.clone(), pool.account().clone(), rest, cut_off);
-            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body })
+            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body: Box::pin(Reader::new(outgoing)) })
         }
         Ok(Some(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
         Ok(None) => match ended {
-            Some(Err(fault)) => Err(fault),
+            Some(Ended { outcome: Err(fault), .. }) => Err(fault),
             _ => Err(Fault::Answer("the guest returned without setting its response".into())),
         },
+    }
+}
+
+/// The length that the head of an answer has for its body.
+fn promised(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
+    let Some(value) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
+    // RFC 9110 section 8.6: digits and nothing else.
+    let length = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok());
+    match length {
+        Some(length) if headers.get_all(CONTENT_LENGTH).iter().count() == 1 => Ok(Some(length)),
+        _ => {
+            let values: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+            Err(Fault::Answer(format!("the guest's Content-Length is not a number of bytes: {values:?}")))
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! The surface that browsers and HTTP clients see, against the real binary: one module for each kind.
+//! The surface that browsers and HTTP clients see, and components of other toolchains, against the real binary: one module for each kind.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod browser;
 mod forms;
 mod streams;

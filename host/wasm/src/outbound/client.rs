@@ -4,6 +4,7 @@ use super::{
     connect::{CONNECT_WITHIN, ConnectError, Connector},
     destination::Destination,
 };
+use crate::fed;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header::HOST};
 use http_body::{Body, Frame, SizeHint};
@@ -212,6 +213,7 @@ impl Body for Received {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        fed::note_poll();
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(this.between_bytes)));

@@ -1,10 +1,13 @@
 //! Each path shows one thing that such a component may do, right or wrong.
 
+use crate::{
+    body::{begin, end, wait, write},
+    ends, world,
+};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use wasip2::{
     exports::http::incoming_handler::Guest,
-    http::types::{ErrorCode, Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam},
-    io::streams::OutputStream,
+    http::types::{ErrorCode, Fields, IncomingRequest, OutgoingResponse, ResponseOutparam},
 };
 
 wasip2::http::proxy::export!(Proxy);
@@ -31,6 +34,11 @@ impl Guest for Proxy {
                 wait();
             }
             "/count" => whole(answer, 200, &count.to_string()),
+            "/keep-request" => {
+                // Never dropped: the next request of this instance would find it.
+                std::mem::forget(request);
+                whole(answer, 200, &count.to_string());
+            }
             "/error" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("a secret".to_owned())))),
             "/silent" => {}
             "/part" => {
@@ -46,6 +54,13 @@ impl Guest for Proxy {
             "/trailing-trap" => {
                 whole(answer, 200, "all of it");
                 panic!("a secret");
+            }
+            "/headers" => ends::headers(answer),
+            _ if target.starts_with("/world/") => whole(answer, 200, &world::reach(&target["/world/".len()..])),
+            _ if target.starts_with("/trailers?") => ends::trailers(&target["/trailers?".len()..], answer),
+            _ if target.starts_with("/end/") => {
+                let (how, query) = target["/end/".len()..].split_once('?').unwrap_or((&target["/end/".len()..], ""));
+                ends::answer(how, query.strip_prefix("length="), answer);
             }
             _ => whole(answer, 200, &format!("{:?} {target} for {}", request.method(), request.authority().unwrap_or_default())),
         }
@@ -75,11 +90,6 @@ fn echo(request: &IncomingRequest, answer: ResponseOutparam) {
     end(body, out);
 }
 
-/// Longer than any test lasts.
-fn wait() {
-    wasip2::clocks::monotonic_clock::subscribe_duration(3_600_000_000_000).block();
-}
-
 /// Answers when the request's body has ended.
 fn collect(request: &IncomingRequest, answer: ResponseOutparam) {
     let incoming = request.consume().expect("nobody took it before");
@@ -103,26 +113,4 @@ fn half(answer: ResponseOutparam) {
     let (_body, out) = begin(answer, OutgoingResponse::new(headers));
     write(&out, b"the first half");
     panic!("a secret");
-}
-
-fn begin(answer: ResponseOutparam, response: OutgoingResponse) -> (OutgoingBody, OutputStream) {
-    let body = response.body().expect("nobody took it before");
-    let stream = body.write().expect("nobody took it before");
-    ResponseOutparam::set(answer, Ok(response));
-    (body, stream)
-}
-
-/// A client that has gone away misses nothing.
-fn end(body: OutgoingBody, stream: OutputStream) {
-    drop(stream);
-    _ = OutgoingBody::finish(body, None);
-}
-
-/// A client that goes away is nobody's fault.
-fn write(stream: &OutputStream, bytes: &[u8]) {
-    for piece in bytes.chunks(4096) {
-        if stream.blocking_write_and_flush(piece).is_err() {
-            return;
-        }
-    }
 }

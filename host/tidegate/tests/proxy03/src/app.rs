@@ -1,5 +1,9 @@
 //! The same paths as those of `proxy02`, in the words of 0.3: async.
 
+use crate::{
+    body::{AN_HOUR, respond, wait},
+    ends, world,
+};
 use wasip3::{
     exports::http::handler::Guest,
     http::types::{ErrorCode, Fields, Request, Response},
@@ -47,6 +51,16 @@ impl Guest for Proxy {
             "/ever" => loop {
                 std::hint::black_box(());
             },
+            "/headers" => Ok(ends::headers()),
+            _ if target.starts_with("/world/") => Ok(whole(world::reach(&target["/world/".len()..]).await)),
+            "/pass" => Ok(ends::pass(request, false)),
+            "/pass-trap" => Ok(ends::pass(request, true)),
+            "/write-to-open" => Ok(whole(if ends::write_to_open().await { "written" } else { "none is open" }.to_owned())),
+            _ if target.starts_with("/trailers?") => Ok(ends::trailers(&target["/trailers?".len()..])),
+            _ if target.starts_with("/end/") => {
+                let (how, query) = target["/end/".len()..].split_once('?').unwrap_or((&target["/end/".len()..], ""));
+                Ok(ends::answer(how, query.strip_prefix("length=")))
+            }
             _ => Ok(whole(format!("{:?} {target} for {}", request.get_method(), request.get_authority().unwrap_or_default()))),
         }
     }
@@ -83,13 +97,6 @@ fn echo(request: Request) -> Response {
     respond(Fields::new(), reader)
 }
 
-/// Longer than any test lasts, in nanoseconds.
-const AN_HOUR: u64 = 3_600_000_000_000;
-
-async fn wait() {
-    wasip3::clocks::monotonic_clock::wait_for(AN_HOUR).await;
-}
-
 /// Ready when the request's body has ended.
 async fn collect(request: Request) {
     let (_done, result) = wit_future::new(|| Ok(()));
@@ -118,9 +125,4 @@ fn half() -> Response {
         panic!("a secret");
     });
     respond(headers, reader)
-}
-
-fn respond(headers: Fields, body: wasip3::wit_bindgen::StreamReader<u8>) -> Response {
-    let (_trailers, none) = wit_future::new(|| Ok(None));
-    Response::new(headers, Some(body), none).0
 }

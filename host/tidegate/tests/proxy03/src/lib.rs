@@ -2,3 +2,9 @@
 
 #[cfg(target_family = "wasm")]
 mod app;
+#[cfg(target_family = "wasm")]
+mod body;
+#[cfg(target_family = "wasm")]
+mod ends;
+#[cfg(target_family = "wasm")]
+mod world;

@@ -1,0 +1,33 @@
+//! An answer's body, from its beginning to its end.
+
+use wasip2::{
+    http::types::{OutgoingBody, OutgoingResponse, ResponseOutparam},
+    io::streams::OutputStream,
+};
+
+/// Longer than any test lasts.
+pub(crate) fn wait() {
+    wasip2::clocks::monotonic_clock::subscribe_duration(3_600_000_000_000).block();
+}
+
+pub(crate) fn begin(answer: ResponseOutparam, response: OutgoingResponse) -> (OutgoingBody, OutputStream) {
+    let body = response.body().expect("nobody took it before");
+    let stream = body.write().expect("nobody took it before");
+    ResponseOutparam::set(answer, Ok(response));
+    (body, stream)
+}
+
+/// A client that has gone away misses nothing.
+pub(crate) fn end(body: OutgoingBody, stream: OutputStream) {
+    drop(stream);
+    _ = OutgoingBody::finish(body, None);
+}
+
+/// A client that goes away is nobody's fault.
+pub(crate) fn write(stream: &OutputStream, bytes: &[u8]) {
+    for piece in bytes.chunks(4096) {
+        if stream.blocking_write_and_flush(piece).is_err() {
+            return;
+        }
+    }
+}

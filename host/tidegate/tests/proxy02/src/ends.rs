@@ -1,0 +1,95 @@
+//! `/end/{how}?length=…`: answers that end in each way that a guest may end one, or not. Without `length` they have no Content-Length.
+
+use crate::body::{begin, end, wait, write};
+use std::{hint::black_box, mem};
+use wasip2::http::types::{Fields, OutgoingBody, OutgoingResponse, ResponseOutparam};
+
+pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) {
+    let headers = Fields::new();
+    if let Some(length) = length {
+        headers.set("content-length", &[length.as_bytes().to_vec()]).expect("the name is allowed");
+    }
+    let response = OutgoingResponse::new(headers);
+    if how == "bodiless" {
+        return ResponseOutparam::set(answer, Ok(response));
+    }
+    let Ok(body) = response.body() else { return ResponseOutparam::set(answer, Ok(response)) };
+    let out = body.write().expect("nobody took it before");
+    ResponseOutparam::set(answer, Ok(response));
+    write(&out, b"hello");
+    match how {
+        "finish" => end(body, out),
+        "trap" => panic!("a secret"),
+        "spin" => spin(),
+        "memory" => grow(),
+        "exit" => std::process::exit(0),
+        "drop" => drop((out, body)),
+        "leak" => {
+            drop(out);
+            mem::forget(body);
+        }
+        "leak-stream" => mem::forget((out, body)),
+        "more" => {
+            write(&out, b" and more");
+            end(body, out);
+        }
+        "finish-trap" => {
+            end(body, out);
+            panic!("a secret");
+        }
+        "finish-wait" => {
+            end(body, out);
+            wait();
+        }
+        "finish-spin" => {
+            end(body, out);
+            spin();
+        }
+        _ => panic!("an answer does not end like {how}"),
+    }
+}
+
+/// Sends the trailers that the query names, after a body; with `announced`, their names are in the head.
+pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
+    let headers = Fields::new();
+    let (names, is_announced) = match query.strip_prefix("announced&") {
+        Some(names) => (names, true),
+        None => (query, false),
+    };
+    if is_announced {
+        headers.set("trailer", &[names.replace('&', ", ").into_bytes()]).expect("the name is allowed");
+    }
+    let (body, out) = begin(answer, OutgoingResponse::new(headers));
+    write(&out, b"hello");
+    drop(out);
+    let trailers = Fields::new();
+    for name in names.split('&') {
+        // Some may be refused here already.
+        _ = trailers.set(name, &[b"1".to_vec()]);
+    }
+    _ = OutgoingBody::finish(body, Some(trailers));
+}
+
+/// Sets headers that are not the app's to set.
+pub(crate) fn headers(answer: ResponseOutparam) {
+    let headers = Fields::new();
+    let refused =
+        ["date", "host", "connection", "keep-alive", "x-kept"].into_iter().filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
+    let refused: Vec<&str> = refused.collect();
+    let (body, out) = begin(answer, OutgoingResponse::new(headers));
+    write(&out, refused.join(" ").as_bytes());
+    end(body, out);
+}
+
+fn spin() -> ! {
+    loop {
+        black_box(());
+    }
+}
+
+fn grow() -> ! {
+    let mut pieces = Vec::new();
+    loop {
+        pieces.push(black_box(vec![1u8; 1 << 20]));
+    }
+}
