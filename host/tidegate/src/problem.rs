@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tidegate_hub::Violation;
-use tidegate_wasm::LoadError;
+use tidegate_wasm::{LoadError, UNGRANTED, Ungranted};
 
 const EXPLANATIONS: &str = include_str!("explanations.md");
 
@@ -52,21 +52,8 @@ impl Unfit {
 
     /// As rustc tells errors.
     pub(crate) fn report(&self, colour: bool) -> String {
-        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
         let (app, mut report) = (self.app.display(), String::new());
-        for Problem { code, title, place, why, help, .. } in &self.problems {
-            let (head, title) =
-                (paint("1;31", &format!("error[{code}]")), paint("1", &format!(": {}", self.title(title, place.is_some()))));
-            _ = writeln!(report, "{head}{title}");
-            let place = place.as_ref().map_or_else(String::new, |(.., place)| format!(", {place}"));
-            _ = writeln!(report, "  {} {app}{place}", paint("1;34", "-->"));
-            for (word, text) in [("why", why), ("help", help)] {
-                if !text.is_empty() {
-                    _ = writeln!(report, "   {} {word}: {text}", paint("1;34", "="));
-                }
-            }
-            report.push('\n');
-        }
+        self.problems.iter().for_each(|problem| report.push_str(&problem.section(&self.app, ("error", "1;31"), colour)));
         let codes = self.problems.iter().map(|problem| problem.code).collect::<std::collections::BTreeSet<_>>();
         let codes: Vec<&str> = codes.into_iter().collect();
         let count = match self.problems.len() {
@@ -77,18 +64,60 @@ impl Unfit {
         report
     }
 
-    /// `app.wasm is a core module` needs its file; what is said of a route has a line for it.
-    fn title(&self, title: &str, has_place: bool) -> String {
-        if has_place { title.to_owned() } else { format!("{} {title}", self.app.display()) }
+    /// For editors and CI.
+    pub(crate) fn json(&self) -> Value {
+        json!({ "app": self.app.display().to_string(), "ok": false, "problems": self.problems.iter().map(Problem::json).collect::<Vec<_>>() })
+    }
+}
+
+/// Things about an app that is served all the same.
+pub(crate) struct Warnings<'a> {
+    app: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Warnings<'a> {
+    pub(crate) fn new(app: &'a Path, ungranted: &[Ungranted]) -> Warnings<'a> {
+        let problem = |ungranted: &Ungranted| {
+            let (title, why) = (format!("imports {}, which is not granted", ungranted.import), ungranted.refusal.to_owned());
+            Problem { code: UNGRANTED, title, place: None, why, help: ungranted.help.to_owned(), line: String::new() }
+        };
+        Warnings { app, problems: ungranted.iter().map(problem).collect() }
+    }
+
+    /// As rustc tells warnings.
+    pub(crate) fn report(&self, colour: bool) -> String {
+        self.problems.iter().map(|problem| problem.section(self.app, ("warning", "1;33"), colour)).collect()
     }
 
     /// For editors and CI.
-    pub(crate) fn json(&self) -> Value {
-        let problem = |problem: &Problem| {
-            let place = problem.place.as_ref().map(|(kind, index, place)| json!({ "kind": kind, "index": index, "text": place }));
-            json!({ "code": problem.code, "title": problem.title, "place": place, "why": problem.why, "help": problem.help })
-        };
-        json!({ "app": self.app.display().to_string(), "ok": false, "problems": self.problems.iter().map(problem).collect::<Vec<_>>() })
+    pub(crate) fn json(&self) -> Vec<Value> {
+        self.problems.iter().map(Problem::json).collect()
+    }
+}
+
+impl Problem {
+    fn section(&self, app: &Path, (level, colour_of_level): (&str, &str), colour: bool) -> String {
+        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let Problem { code, title, place, why, help, .. } = self;
+        let app = app.display();
+        // `app.wasm is a core module` needs its file; what is said of a route has a line for it.
+        let title = if place.is_some() { title.clone() } else { format!("{app} {title}") };
+        let mut section = format!("{}{}\n", paint(colour_of_level, &format!("{level}[{code}]")), paint("1", &format!(": {title}")));
+        let place = place.as_ref().map_or_else(String::new, |(.., place)| format!(", {place}"));
+        _ = writeln!(section, "  {} {app}{place}", paint("1;34", "-->"));
+        for (word, text) in [("why", why), ("help", help)] {
+            if !text.is_empty() {
+                _ = writeln!(section, "   {} {word}: {text}", paint("1;34", "="));
+            }
+        }
+        section.push('\n');
+        section
+    }
+
+    fn json(&self) -> Value {
+        let place = self.place.as_ref().map(|(kind, index, place)| json!({ "kind": kind, "index": index, "text": place }));
+        json!({ "code": self.code, "title": self.title, "place": place, "why": self.why, "help": self.help })
     }
 }
 

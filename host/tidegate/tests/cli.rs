@@ -71,7 +71,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             1,
             "error[TG014]: world.wasm is a component for another world: it exports neither tidegate:app/manifest@0.1.0 nor a wasi:http handler",
         ),
-        (&["check", "door.wasm"], 1, "error[TG016]: door.wasm imports test:secret/door, which is not granted"),
+        (&["check", "door.wasm"], 1, "error[TG016]: door.wasm imports test:secret/door, which this host does not have"),
         (&["serve", "app.wasm", "--listen", &address], 1, &in_use),
         // what was typed
         (&["serve"], 2, "error: the following required arguments were not provided:"),

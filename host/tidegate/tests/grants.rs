@@ -4,9 +4,8 @@ mod support;
 
 use reqwest::Client;
 use std::{fs, os::unix::fs::symlink, path::Path};
-use support::{Tidegate, client::soon, component, fixture::Fixture, tidegate};
+use support::{Tidegate, client::soon, component, tidegate};
 use tempfile::TempDir;
-use tidegate_hub::Target;
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
@@ -83,27 +82,5 @@ async fn a_directory_is_seen_under_its_name_and_nothing_outside_of_it() {
         assert_eq!(kept, if status == 204 { "written" } else { "granted" });
         assert_eq!(place.path().join("data/new.txt").exists(), status == 204);
         assert_eq!(fs::read_to_string(host).unwrap(), "secret");
-    }
-}
-
-#[test]
-fn an_import_that_nothing_grants_is_named_with_what_would_grant_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let sockets = dir.path().join("sockets.wasm");
-    let routes = &[("GET", "/", Target::Http)];
-    let fixture = Fixture { routes, handlers: &["http-handler"], import: Some("wasi:sockets/tcp"), ..Fixture::default() };
-    fs::write(&sockets, fixture.build()).unwrap();
-    let cases = [
-        (component("errand"), "wasi:http/outgoing-handler@", "name the hosts that the app may reach with --allow-outbound HOST"),
-        (sockets, "wasi:sockets/tcp", "no app gets sockets; use the host's routes, or wasi:http to send requests"),
-    ];
-    for (app, import, advice) in cases {
-        for command in ["check", "serve"] {
-            let output = tidegate().arg(command).arg(&app).output().unwrap();
-            let report = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.code(), Some(1), "{report}");
-            assert!(report.contains(&format!(" imports {import}")) && report.contains(", which is not granted\n"), "{report}");
-            assert!(report.contains(&format!("= help: {advice}\n")), "{report}");
-        }
     }
 }

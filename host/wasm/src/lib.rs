@@ -44,8 +44,8 @@ mod stdio;
 pub use clock::Clock;
 pub use guest::Guest;
 pub use instances::Instances;
-pub use load::{Compiled, Loaded, Origin, compile, load};
-pub use load_error::LoadError;
+pub use load::{Compiled, Loaded, Origin, Ungranted, compile, load};
+pub use load_error::{LoadError, UNGRANTED};
 pub use outbound::{Authority, Grant, OutboundOptions, OwnAddresses};
 
 use std::{path::PathBuf, time::Duration};

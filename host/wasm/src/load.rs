@@ -7,7 +7,7 @@ use crate::{
     guest::Guest,
     import,
     instances::Instances,
-    load_error::LoadError,
+    load_error::{LoadError, UNGRANTED},
     machine::Machine,
     meter, pages,
     pool::{Instance, Interfaces, Pool},
@@ -52,8 +52,21 @@ pub enum Origin {
 pub struct Loaded {
     manifest: Option<Arc<Manifest>>,
     exports: Exports,
+    ungranted: Vec<Ungranted>,
     compiled: Compiled,
     pool: Pool,
+}
+
+/// A part of WASI that a component imports and no grant covers: its functions are there, and each call is refused with an error that WASI
+/// defines for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ungranted {
+    /// Full name of the import; of `wasi:sockets`, the first one.
+    pub import: String,
+    /// How calls are refused.
+    pub refusal: &'static str,
+    /// How to grant it, or to do without.
+    pub help: &'static str,
 }
 
 impl Loaded {
@@ -67,6 +80,11 @@ impl Loaded {
         self.exports
     }
 
+    /// Imports whose calls are refused.
+    pub fn ungranted(&self) -> &[Ungranted] {
+        &self.ungranted
+    }
+
     /// Where its code came from.
     pub fn compiled(&self) -> Compiled {
         self.compiled
@@ -74,6 +92,9 @@ impl Loaded {
 
     /// Connects the app to its hub, and to the account of the instances of all its versions.
     pub fn start(mut self, hub: Arc<Hub>, instances: &Instances) -> Arc<Guest> {
+        for Ungranted { import, refusal, .. } in &self.ungranted {
+            tracing::info!("the app imports {import}, which is not granted: {refusal} ({UNGRANTED})");
+        }
         let has_manifest = self.manifest.is_some();
         self.pool.connect(hub, self.manifest, instances);
         Guest::new(self.pool, has_manifest)
@@ -88,7 +109,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     let bytes = read(path, options.component_bytes_max)?;
     let ahead = Tide::read(path, &bytes)?;
     let outline = Outline::read(ahead.as_ref().map_or(&bytes, |ahead| ahead.wasm))?;
-    outline.check(&options)?;
+    let ungranted = outline.check(&options)?;
     let concurrent = outline.is_concurrent();
     let (machine, component, origin) = match &ahead {
         None => make(&bytes, &options, concurrent).map_err(LoadError::Invalid)?,
@@ -115,7 +136,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
         Some(name) => Some(Arc::new(describe(&pool, name).await.map_err(LoadError::Describe)?)),
         None => None,
     };
-    Ok(Loaded { manifest, exports, compiled, pool })
+    Ok(Loaded { manifest, exports, ungranted, compiled, pool })
 }
 
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
@@ -263,15 +284,29 @@ impl Outline {
         Ok(())
     }
 
-    fn check(&self, options: &Options) -> Result<(), LoadError> {
+    /// Imports that are refused when they are called. Fails for those that this host does not have.
+    fn check(&self, options: &Options) -> Result<Vec<Ungranted>, LoadError> {
         if let Some(other) = self.exports.iter().chain(&self.imports).find_map(|name| other_version(name)) {
             return Err(LoadError::Version(other));
+        }
+        let other_wasi = |names: &[String], verb| {
+            let name = names.iter().find(|name| is_other_wasi(name))?;
+            Some(LoadError::WasiVersion { verb, name: name.clone() })
+        };
+        if let Some(error) = other_wasi(&self.imports, "imports").or_else(|| other_wasi(&self.exports, "exports")) {
+            return Err(error);
         }
         let interfaces = self.interfaces();
         if interfaces.manifest.is_none() && interfaces.incoming.is_none() && interfaces.handler.is_none() {
             return Err(LoadError::OtherWorld);
         }
-        self.imports.iter().try_for_each(|import| check_import(import, options))
+        let mut ungranted = Vec::<Ungranted>::new();
+        for import in &self.imports {
+            let import = check_import(import, options)?;
+            // One of each kind: sockets are seven interfaces.
+            ungranted.extend(import.filter(|import| ungranted.iter().all(|other| other.refusal != import.refusal)));
+        }
+        Ok(ungranted)
     }
 
     fn is_concurrent(&self) -> bool {
@@ -301,25 +336,58 @@ fn other_version(name: &str) -> Option<String> {
     (!version.starts_with("0.1.")).then(|| version.to_owned())
 }
 
-/// Everything of WASI that can do nothing by itself is there; what reaches out of the sandbox has to be granted.
-fn check_import(import: &str, options: &Options) -> Result<(), LoadError> {
-    let refuse = |advice| Err(LoadError::NotGranted(import.to_owned(), advice));
+/// Whether the name is of a version of WASI that this host does not have, such as a release candidate.
+fn is_other_wasi(name: &str) -> bool {
+    let version = name.strip_prefix("wasi:").and_then(|name| name.split_once('@'));
+    version.is_some_and(|(_, version)| version.contains('-') || !(version.starts_with("0.2.") || version.starts_with("0.3.")))
+}
+
+/// All of WASI 0.2 and 0.3 is there, without what was not granted: no directories, no variables, and functions that refuse.
+fn check_import(import: &str, options: &Options) -> Result<Option<Ungranted>, LoadError> {
+    let refusing = |refusal, help| Ok(Some(Ungranted { import: import.to_owned(), refusal, help }));
     let name = import.split('@').next().unwrap_or(import);
     match name {
-        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.grants.is_empty() => {
-            refuse("name the hosts that the app may reach with --allow-outbound HOST")
-        }
-        "wasi:http/outgoing-handler" | "wasi:http/client" | "wasi:http/types" => Ok(()),
+        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.grants.is_empty() => refusing(
+            "each request fails with the error HTTP-request-denied",
+            "name the hosts that the app may reach with --allow-outbound HOST",
+        ),
+        "wasi:http/outgoing-handler" | "wasi:http/client" | "wasi:http/types" => Ok(None),
+        _ if name.starts_with("wasi:sockets/") => refusing(
+            "no socket can be made (access-denied), and no name is resolved",
+            "no app gets sockets; to send requests, use wasi:http with --allow-outbound HOST",
+        ),
         _ if ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"].iter().any(|group| name.starts_with(group)) => {
-            Ok(())
+            Ok(None)
         }
         "tidegate:app/types"
         | "tidegate:app/websockets"
         | "tidegate:app/topics"
         | "tidegate:app/room"
         | "tidegate:app/rooms"
-        | "tidegate:app/forms" => Ok(()),
-        _ if name.starts_with("wasi:sockets/") => refuse("no app gets sockets; use the host's routes, or wasi:http to send requests"),
-        _ => refuse("this host does not have it"),
+        | "tidegate:app/forms" => Ok(None),
+        _ => Err(LoadError::Unknown(import.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_of_wasi_is_known_or_not() {
+        for (name, expected) in [
+            ("wasi:http/types@0.2.0", false),
+            ("wasi:http/types@0.2.12", false),
+            ("wasi:http/handler@0.3.0", false),
+            ("wasi:http/handler@0.3.0-rc-2025-09-16", true),
+            ("wasi:cli/environment@0.3.0-rc-2026-01-06", true),
+            ("wasi:http/types@0.2.0-rc-2023-12-05", true),
+            ("wasi:http/types@0.4.0", true),
+            ("wasi:http/types@1.0.0", true),
+            ("wasi:http/types", false),
+            ("test:secret/door@0.3.0-rc-1", false),
+        ] {
+            assert_eq!(is_other_wasi(name), expected, "{name}");
+        }
     }
 }

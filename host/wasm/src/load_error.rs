@@ -6,6 +6,9 @@ use tidegate_hub::Fault;
 /// The version of the contract that this host speaks; any 0.1.x is compatible.
 const CONTRACT: &str = "0.1.0";
 
+/// The code of an import that is not there, or not granted.
+pub const UNGRANTED: &str = "TG016";
+
 /// Why a file is not served. Each is one line that says what to do next.
 #[derive(Debug)]
 pub enum LoadError {
@@ -21,8 +24,15 @@ pub enum LoadError {
     OtherWorld,
     /// Made for another version of the contract: the one found.
     Version(String),
-    /// Imports what nothing grants: its name, and what would grant it.
-    NotGranted(String, &'static str),
+    /// Made for a version of WASI that this host does not have, such as a release candidate.
+    WasiVersion {
+        /// "imports" or "exports".
+        verb: &'static str,
+        /// The interface with its version.
+        name: String,
+    },
+    /// Imports an interface that this host does not have.
+    Unknown(String),
     /// Not a valid component, or one that asks for what this host does not have.
     Invalid(wasmtime::Error),
     /// The app failed while it described itself.
@@ -47,8 +57,8 @@ impl LoadError {
             LoadError::NotWasm => "TG012",
             LoadError::CoreModule => "TG013",
             LoadError::OtherWorld => "TG014",
-            LoadError::Version(_) => "TG015",
-            LoadError::NotGranted(..) => "TG016",
+            LoadError::Version(_) | LoadError::WasiVersion { .. } => "TG015",
+            LoadError::Unknown(_) => UNGRANTED,
             LoadError::Invalid(_) => "TG017",
             LoadError::Describe(_) => "TG018",
             LoadError::Altered => "TG019",
@@ -69,7 +79,11 @@ impl LoadError {
                 format!("is a component for another world: it exports neither tidegate:app/manifest@{CONTRACT} nor a wasi:http handler")
             }
             LoadError::Version(found) => format!("is made for version {found} of tidegate:app, and this host speaks {CONTRACT}"),
-            LoadError::NotGranted(import, _) => format!("imports {import}, which is not granted"),
+            LoadError::WasiVersion { verb, name } if name.contains('-') => {
+                format!("{verb} {name}, a release candidate of WASI, and this host has WASI 0.2 and 0.3")
+            }
+            LoadError::WasiVersion { verb, name } => format!("{verb} {name}, and this host has WASI 0.2 and 0.3"),
+            LoadError::Unknown(import) => format!("imports {import}, which this host does not have"),
             LoadError::Invalid(error) => format!("can't be loaded: {error:#}"),
             LoadError::Describe(fault) => format!("failed while it described its routes: {fault}"),
             LoadError::Altered => "was altered or damaged since it was compiled, so none of it is run".into(),
@@ -85,7 +99,8 @@ impl LoadError {
             LoadError::NotWasm => "build the app with `cargo build --target wasm32-wasip2`",
             LoadError::CoreModule => "build it with `cargo build --target wasm32-wasip2` or `cargo component build`",
             LoadError::Version(_) => "build it with the SDK of this version",
-            LoadError::NotGranted(_, help) => help,
+            LoadError::WasiVersion { .. } => "build it with a toolchain for a released version",
+            LoadError::Unknown(_) => "leave out the dependency that imports it",
             LoadError::Altered | LoadError::OtherEngine => "compile it again with `tidegate compile`",
             LoadError::Untrusted => "let it belong to root or to this user, and take away the others' right to write (chmod go-w)",
             LoadError::Read(_) | LoadError::Write(_) | LoadError::OtherWorld | LoadError::Invalid(_) | LoadError::Describe(_) => {

@@ -2,24 +2,32 @@
 
 use crate::{
     args::CheckArgs,
-    assemble,
+    assemble, colour,
     command::{plural, say},
     failure::Failure,
+    logging,
+    problem::Warnings,
 };
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tidegate_hub::{Manifest, Target};
 
-/// Says OK, or reports every problem.
+/// Says OK, after warnings, or reports every problem.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = args.load.config()?;
     let loaded = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app));
     match loaded {
-        Ok((loaded, _)) if args.json => say(&format!("{:#}\n", json(&args.load.app, loaded.manifest()))),
-        Ok((loaded, _)) => say(&match loaded.manifest() {
-            Some(manifest) => format!("OK: {}\n", counts(manifest)),
-            None => "OK: no manifest; its wasi:http export answers every path\n".into(),
-        }),
+        Ok((loaded, _)) if args.json => {
+            let warnings = Warnings::new(&args.load.app, loaded.ungranted());
+            say(&format!("{:#}\n", json(&args.load.app, loaded.manifest(), &warnings)))
+        }
+        Ok((loaded, _)) => {
+            logging::say(&Warnings::new(&args.load.app, loaded.ungranted()).report(colour::is_on()));
+            say(&match loaded.manifest() {
+                Some(manifest) => format!("OK: {}\n", counts(manifest)),
+                None => "OK: no manifest; its wasi:http export answers every path\n".into(),
+            })
+        }
         Err(Failure::Unfit(unfit)) if args.json => {
             say(&format!("{:#}\n", unfit.json()))?;
             Err(Failure::Told)
@@ -28,11 +36,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     }
 }
 
-fn json(app: &Path, manifest: Option<&Arc<Manifest>>) -> Value {
+fn json(app: &Path, manifest: Option<&Arc<Manifest>>, warnings: &Warnings<'_>) -> Value {
     let count = |count: fn(&Manifest) -> usize| manifest.map_or(0, |manifest| count(manifest));
     let (routes, guards) = (count(|manifest| manifest.routes.len()), count(|manifest| manifest.guards.len()));
     let pages = count(|manifest| manifest.pages.len());
-    json!({ "app": app.display().to_string(), "ok": true, "problems": [], "routes": routes, "guards": guards, "pages": pages })
+    let (app, warnings) = (app.display().to_string(), warnings.json());
+    json!({ "app": app, "ok": true, "problems": [], "warnings": warnings, "routes": routes, "guards": guards, "pages": pages })
 }
 
 /// "3 routes (2 http, 1 websocket), 1 guard"

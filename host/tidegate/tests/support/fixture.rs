@@ -18,7 +18,7 @@ pub(crate) struct Fixture<'a> {
     pub(crate) guards: &'a [&'a str],
     /// Interfaces of `tidegate:app` that it exports, as "http-handler": every function of them traps.
     pub(crate) handlers: &'a [&'a str],
-    /// An interface that it imports and no host has, as "test:secret/door".
+    /// An interface that it imports and no host has, as "test:secret/door", maybe with a version.
     pub(crate) import: Option<&'a str>,
     /// Patterns of pages, with the names of their actions. It exports `tidegate:app/pages` if there is one.
     pub(crate) pages: &'a [(&'a str, &'a [&'a str])],
@@ -67,10 +67,11 @@ impl Fixture<'_> {
         let exports: String = manifest.into_iter().chain(pages).chain(self.handlers.iter().copied()).map(export).collect();
         let (import, foreign) = match self.import.and_then(|import| import.split_once('/')) {
             None => (String::new(), String::new()),
-            Some((package, interface)) => (
-                format!("  import {package}/{interface};\n"),
-                format!("package {package} {{ interface {interface} {{ knock: func() -> u32; }} }}\n"),
-            ),
+            Some((package, interface)) => {
+                let (name, version) = interface.split_at(interface.find('@').unwrap_or(interface.len()));
+                let foreign = format!("package {package}{version} {{ interface {name} {{ knock: func() -> u32; }} }}\n");
+                (format!("  import {package}/{interface};\n"), foreign)
+            }
         };
         format!("package test:fixture;\nworld fixture {{\n{import}{exports}}}\n{foreign}")
     }

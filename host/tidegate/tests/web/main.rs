@@ -5,5 +5,6 @@ mod support;
 
 mod answers;
 mod browser;
+mod foreign;
 mod forms;
 mod streams;
