@@ -222,6 +222,31 @@ const done = arguments[0];
   thrown.close();
   await turns();
   check("what a listener throws", [reported, waits()], [["a", "b"], []]);
+  [asked, answers] = [[], [new Response("", { status: 503 })]];
+  const failing = events("/throws", { onstatus: (status) => { throw new Error(status); } });
+  await turns();
+  pass(500);
+  await turns();
+  failing.close();
+  await turns();
+  check("the stream comes back all the same", [asked.length, reported.slice(2)], [2, ["connecting", "waiting", "connecting", "closed"]]);
+  const broken = socket("/throws", { onstatus: (status) => { throw new Error(status); } }), count = opened.length;
+  opened.at(-1).end(1006);
+  pass(500);
+  check("and so does a socket", opened.length, count + 1);
+  broken.close();
+  opened.at(-1).end(1000);
+
+  // A listener may close it.
+  answers = [stream("data: a\n\ndata: b\n\n")];
+  const few = [], short = events("/few", { onevent: ({ data }) => { few.push(data); short.close(); } });
+  await turns();
+  check("nothing comes after a close", [few, waits()], [["a"], []]);
+  let tries = 0;
+  const quits = socket("/quits", { onstatus: (status) => { if (status === "connecting" && ++tries === 2) quits.close(); } }), made = opened.length;
+  opened.at(-1).end(1006);
+  pass(500);
+  check("nothing is opened after a close", [opened.length, waits()], [made, []]);
 
   // Silence: two heartbeats that the host announced are missing, or no answer comes at all.
   [asked, answers] = [[], [typed("text/event-stream", [":\n\n"], { "tidegate-heartbeat": "1000" }, true), typed("text/event-stream", [":\n\n"], {}, true)]];

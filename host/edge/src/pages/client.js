@@ -247,12 +247,13 @@ function sleep(ms, signal) {
 export function socket(url, { protocols, queue = 100, id, since, probe, onmessage, onstatus, onoverflow } = {}) {
   let ws, timer, ended = false;
   const unsent = [], pause = pauses();
-  const tell = (status, detail) => onstatus?.(status, detail);
+  const tell = (status, detail) => hand(onstatus, status, detail);
   function open() {
     const target = new URL(url, location.href);
     target.protocol = target.protocol.replace("http", "ws");
     if (since != null) target.searchParams.set("since", since);
     tell("connecting");
+    if (ended) return; // by that listener
     const own = (ws = new WebSocket(target, protocols));
     let missed = 0;
     const lost = ({ code, reason }) => {
@@ -315,12 +316,13 @@ export function socket(url, { protocols, queue = 100, id, since, probe, onmessag
 /** An event stream that comes back to where it was; a refusal, or an answer that is no event stream, ends it. */
 export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
   const closing = new AbortController(), pause = pauses();
-  const tell = (status, detail) => onstatus?.(status, detail);
+  const tell = (status, detail) => hand(onstatus, status, detail);
   let retry = 0;
   // The text of the stream (WHATWG HTML, section 9.2.6).
   async function read(response) {
     let type = "", data = "", id = lastEventId;
     for await (const line of lines(response)) {
+      if (closing.signal.aborted) return; // by a listener, and more has come already
       const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
       if (!line) {
         // An event that was cut off has not come, and neither has its id.
@@ -366,8 +368,8 @@ export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
 }
 
 // An exception of a listener is reported, and stops neither other listeners nor the stream.
-function hand(hear, news) {
-  try { hear?.(news); } catch (error) { (self.reportError ?? console.error)(error); }
+function hand(hear, ...news) {
+  try { hear?.(...news); } catch (error) { (self.reportError ?? console.error)(error); }
 }
 
 // A header carries bytes: UTF-8, each as a character.
