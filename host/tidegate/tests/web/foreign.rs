@@ -43,7 +43,8 @@ async fn a_guest_that_reaches_out_is_refused_with_the_error_that_wasi_has_for_it
                 let name = outcome.to_lowercase().replace('-', "");
                 assert!(status == 200 && name.contains(expected), "{app} {args:?} {what}: {status} {outcome}");
             }
-            // The operator is told how to grant it.
+            // The operator learns it at the start, and how to grant it.
+            server.wait_for("which is not granted: each request fails with the error HTTP-request-denied (TG016)");
             server.wait_for("grant it with --allow-outbound http://127.0.0.1:9");
             assert_eq!(server.stop().counter("faults"), 0, "{app} {args:?}");
         }
