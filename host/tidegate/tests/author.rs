@@ -4,6 +4,7 @@ mod support;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -349,4 +350,47 @@ async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forw
     browser.close().await;
     gate.has(0, "after the browser's end").await;
     assert!(server.stop().status.success());
+}
+
+#[tokio::test]
+async fn every_change_of_a_project_is_built_once_and_nothing_else_is() {
+    const APP: &str = "use tidegate::prelude::*;\n\ntidegate::serve!(app);\n\nfn app() -> App {\n    App::new().get(\"/\", async |_| format!(\"{} one\", part::TEXT))\n}\n";
+    let _turn = TURN.lock().await;
+    let project = Project::new("my-changes", "hello");
+    // A path dependency and settings, both outside of the project.
+    let beside = project.0.parent().unwrap().join("my-changes-part");
+    fs::create_dir_all(beside.join("src")).unwrap();
+    fs::write(beside.join("Cargo.toml"), "[package]\nname = \"part\"\nedition = \"2024\"\n\n[workspace]\n").unwrap();
+    fs::write(beside.join("src/lib.rs"), "pub const TEXT: &str = \"first\";\n").unwrap();
+    fs::write(beside.join("dev.toml"), "").unwrap();
+    project.edit("Cargo.toml", "[dependencies]", "[dependencies]\npart = { path = \"../my-changes-part\" }");
+    fs::write(project.0.join("src/lib.rs"), APP).unwrap();
+    let config = ["--listen", "127.0.0.1:0", "--config", "../my-changes-part/dev.toml"];
+    let server = Tidegate::spawn(project.command(tidegate()).arg("dev").args(config));
+    let text = async || reqwest::get(server.url("/")).await.unwrap().text().await.unwrap();
+    assert_eq!(text().await, "first one");
+
+    for file in ["tidegate-data/x", "target/x", "dev.log", "src/4913", "src/.lib.rs.swp", "src/lib.rs~", ".git/index"] {
+        let file = project.0.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "not a source").unwrap();
+    }
+    fs::set_permissions(project.0.join("src/lib.rs"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(project.0.join("src/lib.rs"), APP).unwrap();
+
+    fs::write(beside.join("src/lib.rs"), "pub const TEXT: &str = \"second\";\n").unwrap();
+    server.wait_for("version 2: built in ");
+    assert_eq!(text().await, "second one");
+    // As another branch is checked out.
+    fs::remove_dir_all(project.0.join("src")).unwrap();
+    fs::create_dir(project.0.join("src")).unwrap();
+    fs::write(project.0.join("src/lib.rs"), APP.replace("one", "two")).unwrap();
+    server.wait_for("version 3: built in ");
+    assert_eq!(text().await, "second two");
+    fs::write(beside.join("dev.toml"), "[app]\n").unwrap();
+    server.wait_for("Settings were read again");
+    server.wait_for("version 4: built in ");
+    let stopped = server.stop();
+    let builds: Vec<&str> = stopped.stderr.lines().filter(|line| line.contains("built in ")).collect();
+    assert!(stopped.status.success() && builds.len() == 3, "{builds:?}");
 }

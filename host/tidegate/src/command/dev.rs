@@ -6,7 +6,7 @@ use crate::{
     command::{plural, serve},
     config::Config,
     control,
-    dev::{Built, Keys, Kind, News, Project, Watch},
+    dev::{Built, Keys, Kind, News, Places, Project, Watch},
     failure::Failure,
     logging::{self, LogFormat},
     report,
@@ -16,27 +16,150 @@ use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
 use std::{
     collections::BTreeSet,
+    fs::File,
+    io::{stderr, stdout},
     net::SocketAddr,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    path::PathBuf,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tidegate_edge::{Hosts, Pages};
 use tidegate_hub::Table;
 use tidegate_wasm::Loaded;
 use tokio::{
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    sync::{
+        mpsc::{UnboundedReceiver, unbounded_channel},
+        watch,
+    },
     task::spawn_blocking,
-    time::timeout,
+    time::{Instant as Deadline, timeout_at},
 };
 
 /// Without another change: what an editor saves in several steps is one change.
 const REST: Duration = Duration::from_millis(40);
 
+/// Time after which files are looked at even if events still arrive.
+const REST_WITHIN: Duration = Duration::from_secs(1);
+
 /// What the author does.
 enum Input {
-    Changed(Kind),
+    /// Files may have changed.
+    Changed,
     Key(u8),
+}
+
+/// The project, and the watch over its files.
+#[derive(Clone)]
+struct Workshop {
+    project: Project,
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// Changes and keys. Changes that were not looked at yet count as one, so the queue is bounded.
+struct Inputs {
+    changes: watch::Receiver<()>,
+    keys: UnboundedReceiver<u8>,
+}
+
+impl Inputs {
+    async fn next(&mut self) -> Option<Input> {
+        tokio::select! {
+            Ok(()) = self.changes.changed() => Some(Input::Changed),
+            Some(key) = self.keys.recv() => Some(Input::Key(key)),
+            else => None,
+        }
+    }
+
+    /// The keys that were pressed, and whether files may have changed, after there was a rest.
+    async fn gather(&mut self) -> Option<(bool, Vec<u8>)> {
+        let (mut has_changes, mut keys) = (false, Vec::new());
+        let mut next = Some(self.next().await?);
+        let end = Deadline::now() + REST_WITHIN;
+        while let Some(input) = next {
+            match input {
+                Input::Changed => has_changes = true,
+                Input::Key(key) => keys.push(key),
+            }
+            next = timeout_at(end.min(Deadline::now() + REST), self.next()).await.unwrap_or_default();
+        }
+        Some((has_changes, keys))
+    }
+}
+
+impl Workshop {
+    fn open(project: Project, args: &DevArgs, config: &Config, changed: watch::Sender<()>) -> Result<Workshop, Failure> {
+        let places = Places {
+            sources: project.declared().clone(),
+            settings: args.settings(project.dir()),
+            assets: config.edge.assets.clone(),
+            written: written(&project, config),
+            logs: logs(),
+        };
+        let watch = Watch::new(places, move || changed.send_replace(()))?;
+        Ok(Workshop { project, watch: Arc::new(Mutex::new(watch)) })
+    }
+
+    /// The kinds of the files that changed since the last call.
+    async fn changes(&self) -> BTreeSet<Kind> {
+        self.with(|workshop| workshop.watch().changes()).await.unwrap_or_else(|failure| {
+            told(&failure);
+            BTreeSet::new()
+        })
+    }
+
+    /// Builds, and watches the files that this was built from.
+    async fn build(&self) -> Result<Built, String> {
+        self.with(|workshop| {
+            let built = workshop.project.build();
+            let sources = workshop.project.sources();
+            let mut watch = workshop.watch();
+            let mut places = watch.places().clone();
+            places.sources = sources.unwrap_or(places.sources);
+            if let Err(failure) = watch.follow(places, &workshop.project.made_sources()) {
+                told(&failure);
+            }
+            built
+        })
+        .await
+    }
+
+    /// The app may write here too from now on.
+    async fn add_written(&self, written: BTreeSet<PathBuf>) {
+        let add = |workshop: &Workshop| {
+            let mut watch = workshop.watch();
+            let mut places = watch.places().clone();
+            places.written.extend(written);
+            watch.follow(places, &[])
+        };
+        if let Err(failure) = self.with(add).await {
+            told(&failure);
+        }
+    }
+
+    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works outside of the loop that serves.
+    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Workshop) -> T + Send + 'static) -> T {
+        let workshop = self.clone();
+        spawn_blocking(move || work(&workshop)).await.expect("the work does not panic")
+    }
+}
+
+/// Folders that Cargo, the host and the app write.
+fn written(project: &Project, config: &Config) -> BTreeSet<PathBuf> {
+    let granted = config.app.dirs.iter().filter(|dir| dir.writable).map(|dir| dir.host.clone());
+    granted.chain([project.target().to_owned(), config.data.clone()]).collect()
+}
+
+/// The files that stdout and stderr lead to.
+fn logs() -> Vec<(u64, u64)> {
+    let (out, err) = (stdout(), stderr());
+    let files = [out.as_fd(), err.as_fd()].map(|fd| File::from(fd.try_clone_to_owned().ok()?).metadata().ok());
+    files.into_iter().flatten().filter(|file| file.is_file()).map(|file| (file.dev(), file.ino())).collect()
 }
 
 /// Builds and serves until SIGINT, SIGTERM or `q`.
@@ -60,46 +183,45 @@ async fn dev(
     format: LogFormat,
     signals: Signals,
 ) -> Result<(), Failure> {
-    let (tell, mut inputs) = unbounded_channel();
-    let (changed, mut changes) = unbounded_channel();
-    let settings = args.settings(project.dir());
-    let _watch = Watch::new(project.dir(), settings, config.edge.assets.as_deref(), &config.data, changed)?;
-    let tell_changes = tell.clone();
-    tokio::spawn(async move { while changes.recv().await.is_some_and(|kind| tell_changes.send(Input::Changed(kind)).is_ok()) {} });
-    let keys = Keys::listen(tell, Input::Key);
+    let (changed, changes) = watch::channel(());
+    let (pressed, keys) = unbounded_channel();
+    let mut inputs = Inputs { changes, keys };
+    let workshop = Workshop::open(project, args, &config, changed)?;
+    let project = workshop.project.clone();
+    let keys = Keys::listen(pressed, |key| key);
 
-    let (loaded, table) = begin(&project, &config, &mut inputs).await?;
+    let (loaded, table) = begin(&workshop, &config, &mut inputs).await?;
     let serving = serve::Serving::open(project.artifact(), &config, loaded, table, signals).await?;
     serving.tell(format)?;
     let told = if keys.is_some() { "r rebuild   o open in the browser   c list connections   q quit" } else { "Watching." };
     say(&format!("{told}\n"));
     let author =
-        Author { address: serving.addresses()?[0], news: News::new(pages), site: serving.site().clone(), args: args.clone(), project };
+        Author { address: serving.addresses()?[0], news: News::new(pages), site: serving.site().clone(), args: args.clone(), workshop };
     author.news.tell();
     tokio::spawn(author.attend(inputs));
     serving.run(format).await
 }
 
 /// Builds until there is something to serve.
-async fn begin(project: &Project, config: &Config, inputs: &mut UnboundedReceiver<Input>) -> Result<(Loaded, Table), Failure> {
+async fn begin(workshop: &Workshop, config: &Config, inputs: &mut Inputs) -> Result<(Loaded, Table), Failure> {
     loop {
-        if build(project).await.is_ok() {
-            match assemble::load(project.artifact(), config.app.clone()).await {
+        if workshop.build().await.is_ok() {
+            match assemble::load(workshop.project.artifact(), config.app.clone()).await {
                 Ok(loaded) => return Ok(loaded),
                 Err(failure) => _ = told(&failure),
             }
         }
         say("Nothing is served yet: it begins when a change has made this right.");
-        match inputs.recv().await {
-            Some(Input::Key(b'q')) | None => return Err(anyhow::anyhow!("nothing was served").into()),
-            Some(_) => while timeout(REST, inputs.recv()).await.is_ok_and(|input| input.is_some()) {},
+        loop {
+            let (has_changes, keys) = inputs.gather().await.unwrap_or((false, vec![b'q']));
+            if keys.contains(&b'q') {
+                return Err(anyhow::anyhow!("nothing was served").into());
+            }
+            if !keys.is_empty() || has_changes && !workshop.changes().await.is_empty() {
+                break;
+            }
         }
     }
-}
-
-async fn build(project: &Project) -> Result<Built, String> {
-    let project = project.clone();
-    spawn_blocking(move || project.build()).await.unwrap_or_else(|error| Err(format!("the build was lost: {error}")))
 }
 
 /// Whoever changes files and presses keys, and what follows from it.
@@ -108,22 +230,13 @@ struct Author {
     news: News,
     site: Arc<Site>,
     args: DevArgs,
-    project: Project,
+    workshop: Workshop,
 }
 
 impl Author {
-    async fn attend(mut self, mut inputs: UnboundedReceiver<Input>) {
-        while let Some(input) = inputs.recv().await {
-            let mut kinds = BTreeSet::new();
-            let mut keys = Vec::new();
-            let mut next = Some(input);
-            while let Some(input) = next {
-                match input {
-                    Input::Changed(kind) => _ = kinds.insert(kind),
-                    Input::Key(key) => keys.push(key),
-                }
-                next = timeout(REST, inputs.recv()).await.unwrap_or_default();
-            }
+    async fn attend(mut self, mut inputs: Inputs) {
+        while let Some((has_changes, keys)) = inputs.gather().await {
+            let mut kinds = if has_changes { self.workshop.changes().await } else { BTreeSet::new() };
             for key in keys {
                 match key {
                     b'r' => _ = kinds.insert(Kind::Source),
@@ -156,7 +269,7 @@ impl Author {
 
     /// `anyway`: also when the component is the one that is served already.
     async fn rebuild(&mut self, anyway: bool) -> Result<(), String> {
-        let built = build(&self.project).await?;
+        let built = self.workshop.build().await?;
         if !built.is_new && !anyway && self.news.error.is_none() {
             say(&format!("built in {:.1} s: the component is as it was", built.took.as_secs_f64()));
             return Ok(());
@@ -183,7 +296,8 @@ impl Author {
 
     /// Grants and bounds of instances are those of the next version; what else changed begins with the next start.
     async fn reconfigure(&mut self) -> Result<(), String> {
-        let config = self.args.config(self.project.dir()).map_err(|failure| told(&failure))?;
+        let config = self.args.config(self.workshop.project.dir()).map_err(|failure| told(&failure))?;
+        self.workshop.add_written(written(&self.workshop.project, &config)).await;
         say("Settings were read again: [app] and [grants] hold from this version on, the others from the next start.");
         self.site.set_options(config.app);
         self.rebuild(true).await

@@ -3,9 +3,11 @@
 mod keys;
 mod news;
 mod project;
+mod tree;
 mod watch;
 
 pub(crate) use keys::Keys;
 pub(crate) use news::News;
 pub(crate) use project::{Built, Project};
-pub(crate) use watch::{Kind, Watch};
+pub(crate) use tree::{Kind, Places};
+pub(crate) use watch::Watch;

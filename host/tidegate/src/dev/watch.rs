@@ -1,118 +1,363 @@
-//! The project's files: tells what kind of file was changed, once the changes have come to rest.
+//! Watches the files of a project. Its invariant: when `changes` returns, every folder that may hold a file of the project was watched
+//! before the files were read, so that a change that was not read yet causes another event.
 
+use super::tree::{Kind, Places, Scan, Snapshot};
 use crate::failure::Failure;
 use anyhow::Context as _;
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use std::path::{Path, PathBuf};
-use tokio::sync::mpsc::UnboundedSender;
+use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind};
+use std::{
+    collections::BTreeSet,
+    mem,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
 
-/// Folders whose files are made, not written.
-const MADE: [&str; 4] = ["target", "node_modules", "tidegate-data", "tidegate-data.sock"];
+/// How often folders are looked for anew while others appear. After that an event of one of them leads here again.
+const SCANS_MAX: usize = 10;
 
-/// What has to be done about a changed file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    /// The app is built again.
-    Source,
-    /// Settings are read again, and the app is loaded with them.
-    Config,
-    /// Pages take it in place.
-    Style,
-    /// Pages are told.
-    Asset,
-}
-
-/// Tells of changes as long as it lives.
+/// Reports that files may have changed as long as it lives, and finds out which.
 pub(crate) struct Watch {
-    _watcher: RecommendedWatcher,
-}
-
-/// Which file is of which kind.
-#[derive(Clone)]
-struct Files {
-    dir: PathBuf,
-    config: PathBuf,
-    assets: Option<PathBuf>,
-    data: PathBuf,
+    watcher: RecommendedWatcher,
+    watched: BTreeSet<PathBuf>,
+    places: Places,
+    scan: Arc<RwLock<Scan>>,
+    snapshot: Snapshot,
+    /// Kinds of changes that were found and not asked for yet.
+    changed: BTreeSet<Kind>,
 }
 
 impl Watch {
-    pub(crate) fn new(
-        dir: &Path,
-        config: PathBuf,
-        assets: Option<&Path>,
-        data: &Path,
-        changed: UnboundedSender<Kind>,
-    ) -> Result<Watch, Failure> {
-        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let files = Files { dir: dir.to_owned(), config, assets: assets.map(real), data: real(data) };
-        let folders = files.folders();
-        let tell = move |event: notify::Result<notify::Event>| {
-            let Ok(event) = event else { return };
-            if matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_)) {
-                event.paths.iter().filter_map(|path| files.kind(path)).for_each(|kind| _ = changed.send(kind));
+    /// `changed` is called for each event of the file system that may change a file of these places.
+    pub(crate) fn new(places: Places, changed: impl Fn() + Send + 'static) -> Result<Watch, Failure> {
+        let scan = Arc::<RwLock<Scan>>::default();
+        let concerned = scan.clone();
+        let handle = move |event: notify::Result<notify::Event>| {
+            let concerns = |event: &notify::Event| {
+                let scan = concerned.read().unwrap_or_else(PoisonError::into_inner);
+                event.need_rescan() || may_change_content(&event.kind) && event.paths.iter().any(|path| scan.concerns(path))
+            };
+            // An error, such as too many folders, may hide events.
+            if event.as_ref().map_or(true, concerns) {
+                changed();
             }
         };
-        let mut watcher = notify::recommended_watcher(tell).context("can't watch files")?;
-        for (folder, mode) in folders {
-            watcher.watch(&folder, mode).with_context(|| format!("can't watch {}", folder.display()))?;
+        let watcher = notify::recommended_watcher(handle).context("can't watch files")?;
+        let mut watch = Watch { watcher, watched: BTreeSet::new(), places, scan, snapshot: Snapshot::default(), changed: BTreeSet::new() };
+        watch.snapshot = watch.look()?;
+        Ok(watch)
+    }
+
+    /// The kinds of the files that changed since the last call. Files that were written with the same content did not change.
+    pub(crate) fn changes(&mut self) -> Result<BTreeSet<Kind>, Failure> {
+        self.follow(self.places.clone(), &[])?;
+        Ok(mem::take(&mut self.changed))
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Watches these places from now on. Files that only one of both has are no changes, nor are those that the build `made`.
+    pub(crate) fn follow(&mut self, places: Places, made: &[PathBuf]) -> Result<(), Failure> {
+        let before = mem::replace(&mut self.places, places);
+        let next = self.look()?;
+        self.changed.extend(self.snapshot.changes(&next, &before.scan(), made));
+        self.snapshot = next;
+        Ok(())
+    }
+
+    /// Watches all folders that there are, then reads the files.
+    fn look(&mut self) -> Result<Snapshot, Failure> {
+        let mut scan = self.places.scan();
+        for _ in 0..SCANS_MAX {
+            *self.scan.write().unwrap_or_else(PoisonError::into_inner) = scan.clone();
+            self.watch(scan.watched())?;
+            let next = self.places.scan();
+            if next == scan {
+                break;
+            }
+            scan = next;
         }
-        Ok(Watch { _watcher: watcher })
+        Ok(self.snapshot.next(&scan))
+    }
+
+    fn watch(&mut self, folders: BTreeSet<PathBuf>) -> Result<(), Failure> {
+        for gone in self.watched.difference(&folders) {
+            // Its end may have ended the watch.
+            _ = self.watcher.unwatch(gone);
+        }
+        // All of them: a folder that was replaced by another of its name is not watched any more.
+        for folder in &folders {
+            match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
+                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
+                    return Err(anyhow::anyhow!("can't watch {} folders: raise fs.inotify.max_user_watches (sysctl)", folders.len()).into());
+                }
+                // It was removed since it was seen, or can't be read: then it has no sources.
+                Ok(()) | Err(_) => {}
+            }
+        }
+        self.watched = folders;
+        Ok(())
     }
 }
 
-impl Files {
-    /// The directory itself, and all below it that is not made; never `target` with its thousands of files.
-    fn folders(&self) -> Vec<(PathBuf, RecursiveMode)> {
-        let entries = self.dir.read_dir().into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-        let below = entries.filter(|path| path.is_dir() && self.kind(path).is_some());
-        let elsewhere = self.assets.iter().filter(|assets| !assets.starts_with(&self.dir)).cloned();
-        let deep = below.chain(elsewhere).map(|path| (path, RecursiveMode::Recursive));
-        deep.chain([(self.dir.clone(), RecursiveMode::NonRecursive)]).collect()
-    }
-
-    fn kind(&self, path: &Path) -> Option<Kind> {
-        let within = self.assets.as_deref().and_then(|assets| path.strip_prefix(assets).ok());
-        let inner = within.or_else(|| path.strip_prefix(&self.dir).ok())?;
-        let names = || inner.iter().filter_map(|name| name.to_str());
-        // What editors leave for a moment, and what version control keeps.
-        let hidden = names().any(|name| name.starts_with('.') || name.ends_with('~') || name == "4913");
-        let made = within.is_none() && names().next().is_some_and(|first| MADE.contains(&first)) || path.starts_with(&self.data);
-        match within {
-            _ if hidden || made => None,
-            Some(_) if path.extension().is_some_and(|extension| extension == "css") => Some(Kind::Style),
-            Some(_) => Some(Kind::Asset),
-            None if path == self.config => Some(Kind::Config),
-            None => Some(Kind::Source),
-        }
-    }
+/// False for reads, and for changes of modes and times.
+fn may_change_content(kind: &EventKind) -> bool {
+    !matches!(kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::tree::Sources, *};
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+        path::Path,
+        sync::mpsc,
+        time::{Duration, Instant, SystemTime},
+    };
+    use tempfile::TempDir;
+
+    /// For an event that will come.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// A project in `app`, with a path dependency in `lib`, and other folders.
+    struct Scene {
+        place: TempDir,
+        watch: Watch,
+        events: mpsc::Receiver<()>,
+    }
+
+    fn write(place: &Path, file: &str, text: &str) {
+        let file = place.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    fn places(place: &Path) -> Places {
+        let path = |path: &str| place.join(path);
+        let log = path("app/said.txt").metadata().unwrap();
+        Places {
+            sources: Sources {
+                packages: [path("app"), path("lib"), path("later/lib")].into(),
+                files: ["app/.cargo/config.toml", "app/Cargo.lock", "read/by/compiler.txt", "app/assets/index.html", "app/out/made.rs"]
+                    .map(path)
+                    .into(),
+            },
+            settings: path("app/src/../../settings/dev.toml"),
+            assets: Some(path("app/assets")),
+            written: ["app/out", "app/data", "app/src/uploads"].map(path).into(),
+            logs: vec![(log.dev(), log.ino())],
+        }
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            let place = tempfile::tempdir().unwrap();
+            let root = place.path();
+            for file in
+                ["app/Cargo.toml", "app/Cargo.lock", "app/src/lib.rs", "lib/src/lib.rs", "settings/dev.toml", "read/by/compiler.txt"]
+            {
+                write(root, file, "first");
+            }
+            for file in ["app/assets/style.css", "app/assets/index.html", "linked/file.rs", "linked/folder/a.rs", "app/said.txt"] {
+                write(root, file, "first");
+            }
+            symlink("../../linked/file.rs", root.join("app/src/linked.rs")).unwrap();
+            symlink(root.join("linked/folder"), root.join("app/src/folder")).unwrap();
+            let (tell, events) = mpsc::channel();
+            let watch = Watch::new(places(root), move || _ = tell.send(())).unwrap_or_else(|failure| panic!("{failure}"));
+            Scene { place, watch, events }
+        }
+
+        fn changes(&mut self) -> BTreeSet<Kind> {
+            self.watch.changes().unwrap_or_else(|failure| panic!("{failure}"))
+        }
+
+        /// Looks at the files after each event until all of these kinds were seen.
+        fn sees(&mut self, kinds: &[Kind], what: &str) {
+            let (wanted, mut seen) = (kinds.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::new());
+            let end = Instant::now() + PATIENCE;
+            while !seen.is_superset(&wanted) {
+                let left = end.saturating_duration_since(Instant::now());
+                self.events.recv_timeout(left).unwrap_or_else(|_| panic!("{what}: {seen:?}, not {wanted:?}"));
+                seen.extend(self.changes());
+            }
+            assert_eq!(seen, wanted, "{what}");
+        }
+    }
+
+    /// Words for what is done, the kinds of change that it is, and how it is done.
+    type Case = (&'static str, &'static [Kind], fn(&Path));
+
+    const CHANGES: [Case; 34] = [
+        ("a source is written", &[Kind::Source], |place| write(place, "app/src/lib.rs", "other")),
+        ("a source is written again, as long as before", &[Kind::Source], |place| write(place, "app/src/lib.rs", "OTHER")),
+        ("a source is new", &[Kind::Source], |place| write(place, "app/src/new.rs", "")),
+        ("a source is removed", &[Kind::Source], |place| fs::remove_file(place.join("app/src/new.rs")).unwrap()),
+        ("a folder is new", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "a")),
+        ("a file of a new folder is written", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "b")),
+        ("a file is renamed over a source", &[Kind::Source], |place| {
+            write(place, "app/src/.lib.rs.1234", "by an editor");
+            fs::rename(place.join("app/src/.lib.rs.1234"), place.join("app/src/lib.rs")).unwrap();
+        }),
+        ("a folder is removed and made again", &[Kind::Source], |place| {
+            fs::remove_dir_all(place.join("app/templates")).unwrap();
+            write(place, "app/templates/deep/a.html", "c");
+        }),
+        ("a file of a folder that was made again is written", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "d")),
+        ("a folder takes the place of another", &[Kind::Source], |place| {
+            write(place, "next/deep/a.html", "e");
+            fs::rename(place.join("app/templates"), place.join("before")).unwrap();
+            fs::rename(place.join("next"), place.join("app/templates")).unwrap();
+        }),
+        ("a file of that folder is written", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "f")),
+        ("a folder is removed", &[Kind::Source], |place| fs::remove_dir_all(place.join("app/templates")).unwrap()),
+        ("a hidden file that is listed is new", &[Kind::Source], |place| write(place, "app/.cargo/config.toml", "[build]")),
+        ("a path dependency is written", &[Kind::Source], |place| write(place, "lib/src/lib.rs", "other")),
+        ("a path dependency is removed", &[Kind::Source], |place| fs::remove_dir_all(place.join("lib")).unwrap()),
+        ("a path dependency comes back", &[Kind::Source], |place| write(place, "lib/src/lib.rs", "third")),
+        ("a path dependency is written after that", &[Kind::Source], |place| write(place, "lib/src/lib.rs", "fourth")),
+        ("a path dependency comes that was not there", &[Kind::Source], |place| write(place, "later/lib/src/lib.rs", "")),
+        ("a file that the compiler read is written", &[Kind::Source], |place| write(place, "read/by/compiler.txt", "other")),
+        ("its folders are removed", &[Kind::Source], |place| fs::remove_dir_all(place.join("read")).unwrap()),
+        ("its folders come back", &[Kind::Source], |place| write(place, "read/by/compiler.txt", "third")),
+        ("the target of a link is written", &[Kind::Source], |place| write(place, "linked/file.rs", "other")),
+        ("the target of a link is replaced", &[Kind::Source], |place| {
+            write(place, "linked/next.rs", "third");
+            fs::rename(place.join("linked/next.rs"), place.join("linked/file.rs")).unwrap();
+        }),
+        ("a link is replaced", &[Kind::Source], |place| {
+            write(place, "linked/elsewhere/file.rs", "fourth");
+            fs::remove_file(place.join("app/src/linked.rs")).unwrap();
+            symlink(place.join("linked/elsewhere/file.rs"), place.join("app/src/linked.rs")).unwrap();
+        }),
+        ("the target of that link is written", &[Kind::Source], |place| write(place, "linked/elsewhere/file.rs", "fifth")),
+        ("a file in a linked folder is written", &[Kind::Source], |place| write(place, "linked/folder/a.rs", "other")),
+        ("a file in a linked folder is new", &[Kind::Source], |place| write(place, "linked/folder/deep/b.rs", "")),
+        ("the settings are written", &[Kind::Config], |place| write(place, "settings/dev.toml", "[app]")),
+        ("the folder of the settings is removed", &[Kind::Config], |place| fs::remove_dir_all(place.join("settings")).unwrap()),
+        ("the settings come back", &[Kind::Config], |place| write(place, "settings/dev.toml", "[server]")),
+        ("a style is written", &[Kind::Style], |place| write(place, "app/assets/style.css", "p {}")),
+        ("an asset is new", &[Kind::Asset], |place| write(place, "app/assets/.well-known/x.log", "")),
+        ("an asset that the compiler read is written", &[Kind::Source, Kind::Asset], |place| {
+            write(place, "app/assets/index.html", "other")
+        }),
+        ("the assets are removed and made again", &[Kind::Style, Kind::Asset], |place| {
+            fs::remove_dir_all(place.join("app/assets")).unwrap();
+            write(place, "app/assets/index.html", "other");
+        }),
+    ];
 
     #[test]
-    fn each_file_is_of_one_kind_and_what_is_made_of_none() {
-        let path = |path: &str| PathBuf::from(format!("/w/app/{path}"));
-        let files = Files { dir: "/w/app".into(), config: path("tidegate.toml"), assets: Some(path("assets")), data: path("data") };
-        let cases = [
-            ("src/lib.rs", Some(Kind::Source)),
-            ("Cargo.toml", Some(Kind::Source)),
-            ("src/page.css", Some(Kind::Source)),
-            ("tidegate.toml", Some(Kind::Config)),
-            ("assets/style.css", Some(Kind::Style)),
-            ("assets/index.html", Some(Kind::Asset)),
-            ("assets/target/x.js", Some(Kind::Asset)),
-            ("assets/.index.html.swp", None),
-            ("target/wasm32-wasip2/debug/app.wasm", None),
-            ("data/0.jnl", None),
-            ("tidegate-data.sock", None),
-            (".git/index", None),
-            ("src/lib.rs~", None),
-        ];
-        for (file, kind) in cases {
-            assert_eq!(files.kind(&path(file)), kind, "{file}");
+    fn each_change_of_a_file_is_seen_wherever_it_is() {
+        let mut scene = Scene::new();
+        assert_eq!(scene.changes(), [].into(), "files that were there before");
+        for (what, kinds, act) in CHANGES {
+            act(scene.place.path());
+            scene.sees(kinds, what);
         }
+    }
+
+    type NoChange = (&'static str, fn(&Path));
+
+    const NO_CHANGES: [NoChange; 26] = [
+        ("the mode changes", |place| fs::set_permissions(place.join("app/src/lib.rs"), Permissions::from_mode(0o600)).unwrap()),
+        ("the same is written", |place| write(place, "app/src/lib.rs", "first")),
+        ("the times change", |place| {
+            let file = fs::File::options().append(true).open(place.join("app/src/lib.rs")).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }),
+        ("a file is another for a moment", |place| {
+            write(place, "app/src/lib.rs", "other");
+            write(place, "app/src/lib.rs", "first");
+        }),
+        ("a file comes and goes", |place| {
+            write(place, "app/src/new.rs", "");
+            fs::remove_file(place.join("app/src/new.rs")).unwrap();
+        }),
+        ("a folder goes and comes back", |place| {
+            fs::rename(place.join("app/src"), place.join("app/elsewhere")).unwrap();
+            fs::rename(place.join("app/elsewhere"), place.join("app/src")).unwrap();
+        }),
+        ("a folder is empty", |place| fs::create_dir_all(place.join("app/empty/deep")).unwrap()),
+        ("Vim tries to write", |place| write(place, "app/src/4913", "")),
+        ("Vim tries another number", |place| write(place, "app/src/5036", "")),
+        ("Vim swaps", |place| write(place, "app/src/.lib.rs.swp", "b0VIM")),
+        ("an editor keeps the file before", |place| write(place, "app/src/lib.rs~", "before")),
+        ("Emacs saves", |place| write(place, "app/src/#lib.rs#", "half")),
+        ("Emacs locks", |place| symlink("me@here.1", place.join("app/src/.#lib.rs")).unwrap()),
+        ("JetBrains writes", |place| write(place, "app/src/lib.rs___jb_tmp___", "half")),
+        ("JetBrains keeps", |place| write(place, "app/assets/style.css___jb_old___", "before")),
+        ("Cargo builds", |place| write(place, "app/target/debug/build.rs", "made")),
+        ("Cargo builds elsewhere", |place| {
+            write(place, "app/crates/x/build-here/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55");
+            write(place, "app/crates/x/build-here/debug/build.rs", "made");
+        }),
+        ("Cargo builds where it is set to", |place| write(place, "app/out/made.rs", "made")),
+        ("a room writes", |place| write(place, "app/data/0.jnl", "data")),
+        ("the app writes", |place| write(place, "app/src/uploads/deep/a.rs", "data")),
+        ("the host logs", |place| write(place, "app/said.txt", "listening")),
+        ("the app logs", |place| write(place, "app/dev.log", "line")),
+        ("logs are rotated", |place| write(place, "app/logs/dev.log.1", "line")),
+        ("npm installs", |place| write(place, "app/node_modules/x/index.js", "x")),
+        ("git commits", |place| write(place, "app/.git/index", "x")),
+        ("a program writes next to other files", |place| {
+            write(place, "settings/other.toml", "x");
+            write(place, "read/by/nobody.txt", "x");
+            write(place, "linked/other.rs", "x");
+            write(place, "beside/lib.rs", "x");
+        }),
+    ];
+
+    #[test]
+    fn nothing_else_is_a_change() {
+        let mut scene = Scene::new();
+        for (index, (what, act)) in NO_CHANGES.into_iter().enumerate() {
+            act(scene.place.path());
+            // The kind of this one is another: if the files have changed, they have before it.
+            write(scene.place.path(), "app/assets/style.css", &format!("p {{ order: {index} }}"));
+            scene.sees(&[Kind::Style], what);
+        }
+    }
+
+    #[test]
+    fn what_version_control_ignores_is_no_source_unless_the_compiler_reads_it() {
+        let mut scene = Scene::new();
+        let place = scene.place.path().to_owned();
+        write(&place, "app/.gitignore", "/scratch\n*.gen.rs\n/assets\n");
+        write(&place, "app/scratch/a.rs", "x");
+        write(&place, "app/src/a.gen.rs", "x");
+        write(&place, "app/assets/style.css", "p {}");
+        scene.sees(&[Kind::Style], "files that are ignored");
+        let mut places = places(&place);
+        places.sources.files.insert(place.join("app/src/a.gen.rs"));
+        scene.watch.follow(places, &[]).unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!(scene.changes(), [].into(), "a file that was there");
+        write(&place, "app/src/a.gen.rs", "y");
+        scene.sees(&[Kind::Source], "a file that the compiler read");
+    }
+
+    #[test]
+    fn after_a_build_only_what_others_wrote_meanwhile_is_a_change() {
+        let mut scene = Scene::new();
+        let place = scene.place.path().to_owned();
+        write(&place, "new/lib/src/lib.rs", "x");
+        let mut after = places(&place);
+        after.sources.packages.insert(place.join("new/lib"));
+        after.sources.packages.remove(&place.join("lib"));
+        let made = [place.join("app/Cargo.lock")];
+        let mut follow = |text: &str, source: &str| {
+            write(&place, "app/Cargo.lock", text);
+            write(&place, "app/src/lib.rs", source);
+            scene.watch.follow(after.clone(), &made).unwrap_or_else(|failure| panic!("{failure}"));
+            scene.changes()
+        };
+        assert_eq!(follow("made", "first"), [].into());
+        assert_eq!(follow("made again", "other"), [Kind::Source].into());
+        write(&place, "new/lib/src/lib.rs", "y");
+        scene.sees(&[Kind::Source], "a new path dependency");
+        write(&place, "app/Cargo.lock", "by hand");
+        scene.sees(&[Kind::Source], "the lock file between two builds");
     }
 }
