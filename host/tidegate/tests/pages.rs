@@ -113,7 +113,8 @@ async fn a_form_is_sent_without_a_reload_while_the_page_still_streams() {
 
 #[tokio::test]
 async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
-    let server = Tidegate::serve(&component("shop"), &[]);
+    // Time for the first values, however busy the machine is.
+    let server = Tidegate::serve(&component("shop"), &["--limit", "first_within=20s"]);
     let browser = Browser::open_as(Manner::WithoutScripts).await;
     browser.goto(&server.url("/products/rope")).await;
     browser.has("#buy").await;
