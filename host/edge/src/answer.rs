@@ -2,7 +2,7 @@
 
 use crate::{sockets::Seat, trailers};
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, response::Parts};
 use http_body::SizeHint;
 use std::{
     hash::{BuildHasher, RandomState},
@@ -24,9 +24,27 @@ pub(crate) enum Body {
     /// As the app makes it.
     Stream(hub::Body),
     /// As a feed or a page makes it, for long: see `held`.
-    Held(hub::Body),
+    Held(hub::Body, Lasts),
     /// The file of an asset, with the seat of its descriptor.
     File { file: Box<hyper_staticfile::Body>, _seat: Seat },
+}
+
+/// How long an answer that is held goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// As long as its client wants it: the end of what the client sends counts as its leaving.
+    Live,
+    /// Until it is whole.
+    ToItsEnd,
+}
+
+/// An answer that is written without hyper.
+pub(crate) struct HeldAnswer {
+    pub(crate) parts: Parts,
+    pub(crate) body: hub::Body,
+    pub(crate) lasts: Lasts,
+    /// Whether its connection may serve another request after it.
+    pub(crate) goes_on: bool,
 }
 
 pub(crate) type Answer = Response<Body>;
@@ -39,7 +57,7 @@ impl http_body::Body for Body {
         match &mut *self {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes)))),
             Body::File { file, .. } => Pin::new(&mut **file).poll_frame(cx),
-            Body::Stream(stream) | Body::Held(stream) => stream.as_mut().poll_frame(cx).map(|next| {
+            Body::Stream(stream) | Body::Held(stream, _) => stream.as_mut().poll_frame(cx).map(|next| {
                 next.map(|frame| match frame {
                     Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
                     Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers::permitted(trailers))),
@@ -53,7 +71,7 @@ impl http_body::Body for Body {
         match self {
             Body::Whole(bytes) => bytes.is_none(),
             Body::File { file, .. } => file.is_end_stream(),
-            Body::Stream(_) | Body::Held(_) => false,
+            Body::Stream(_) | Body::Held(..) => false,
         }
     }
 
@@ -61,7 +79,7 @@ impl http_body::Body for Body {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Body::File { file, .. } => file.size_hint(),
-            Body::Stream(stream) | Body::Held(stream) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Body::Stream(stream) | Body::Held(stream, _) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }

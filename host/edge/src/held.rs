@@ -1,13 +1,16 @@
 //! Answers that are held open for long, without hyper: it keeps two buffers for each of its connections, and what waits needs none.
+//!
+//! If such an answer ends whole, its connection goes back to hyper with the few bytes that the client has sent meanwhile.
 
 use crate::{
-    answer::{Answer, Body},
+    answer::{Answer, Body, HeldAnswer, Lasts},
     lifeline::Lifeline,
     pace::{Meter, Rule, Socket, stopped},
     paced::Shared,
     server::Server,
     trailers,
 };
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response::Parts};
 use std::{
     future::{Future as _, poll_fn},
@@ -19,24 +22,32 @@ use std::{
 };
 use tidegate_hub::{BodyError, Frame, app};
 use tokio::{
-    io::{AsyncRead, AsyncWriteExt as _, ReadBuf},
-    time::{Instant, sleep},
+    io::{AsyncRead, ReadBuf},
+    time::{Instant, sleep, timeout},
 };
 
 /// What is gathered before it is written.
 const WRITE_BYTES: usize = 16 << 10;
 
+/// Bytes of later requests that are kept while an answer is held; with more, the connection ends with the answer.
+const AHEAD_BYTES_MAX: usize = 4 << 10;
+
+/// Bytes that are read while an answer is held, to see whether the client leaves.
+const LISTEN_BYTES: usize = 64;
+
 /// Keeps an answer that is to be held for the connection's task, past hyper, and never comes back then; any other is hyper's.
 pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answer) -> Answer {
-    // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5 and 15.4.5).
-    let has_no_chunks = version != http::Version::HTTP_11 || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
+    // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+    let has_no_chunks = version != http::Version::HTTP_11
+        || [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
     // The rest of an earlier answer would be lost.
     if has_no_chunks || !shared.is_flushed() {
         return answer;
     }
     match answer.into_parts() {
-        (parts, Body::Held(body)) => {
-            *shared.held.lock().expect("nothing panics while it holds it") = Some(Box::new((parts, body)));
+        (parts, Body::Held(body, lasts)) => {
+            let held = HeldAnswer { parts, body, lasts, goes_on: shared.may_go_on() };
+            *shared.held.lock().expect("nothing panics while it holds it") = Some(Box::new(held));
             std::future::pending().await
         }
         (parts, body) => Answer::from_parts(parts, body),
@@ -44,41 +55,63 @@ pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answe
 }
 
 /// The answer that was kept.
-pub(crate) fn take(shared: &Shared) -> Option<Box<(Parts, app::Body)>> {
+pub(crate) fn take(shared: &Shared) -> Option<Box<HeldAnswer>> {
     shared.held.lock().expect("nothing panics while it holds it").take()
 }
 
-/// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client goes away; the connection ends with it. An answer
-/// that breaks off has no last chunk.
+/// A connection whose held answer was written whole.
+pub(crate) struct Written<Io> {
+    pub(crate) io: Io,
+    /// Bytes of the next requests.
+    pub(crate) ahead: Bytes,
+    /// Whether there may be any: the answer's head has not said otherwise.
+    pub(crate) goes_on: bool,
+}
+
+/// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client goes away: then there is no connection left. An
+/// answer that breaks off has no last chunk. `ahead`: what the client has sent after its request.
 ///
 /// # Errors
 /// `TimedOut` if the client takes what waits for it too slowly.
 pub(crate) async fn write<Io: Socket>(
     io: Io,
-    parts: Parts,
-    mut body: app::Body,
+    held: HeldAnswer,
+    ahead: Bytes,
     server: Arc<Server>,
     lifeline: Lifeline,
-) -> io::Result<()> {
+) -> io::Result<Option<Written<Io>>> {
     let mut io = Writer { io, sent: 0, meter: None, server, lifeline };
-    let mut out = head(&parts);
+    let HeldAnswer { parts, mut body, lasts, goes_on } = held;
+    let goes_on = goes_on && ahead.len() <= AHEAD_BYTES_MAX && !*io.lifeline.stopping.borrow();
+    let mut out = head(&parts, goes_on);
     drop(parts);
+    let mut hearing = Hearing::new(ahead);
     // Boxed: most answers have none, and wait long.
-    let (mut listens, mut trailers) = (true, None::<Box<HeaderMap>>);
+    let mut trailers = None::<Box<HeaderMap>>;
     loop {
-        match next(&mut io.io, &mut body, !out.is_empty(), &mut listens).await {
+        let next = if hearing.has_ended {
+            let within = io.server.config.half_close_within;
+            // Its timer takes room, which few answers need.
+            let next = Box::pin(timeout(within, next(&mut io.io, &mut body, !out.is_empty(), &mut hearing)));
+            next.await.unwrap_or(Next::Gone(Ok(())))
+        } else {
+            next(&mut io.io, &mut body, !out.is_empty(), &mut hearing).await
+        };
+        match next {
             Next::Frame(Ok(Frame::Data(bytes))) => push_chunk(&mut out, &bytes),
             Next::Frame(Ok(Frame::Trailers(fields))) => trailers = Some(Box::new(trailers::permitted(fields))),
-            Next::Frame(Err(_)) => return io.write_all(&out).await,
-            Next::Nothing => {}
+            Next::Frame(Err(_)) => return io.write_all(&out).await.map(|()| None),
+            Next::Heard => {}
             Next::End => {
                 out.extend_from_slice(b"0\r\n");
                 trailers.iter().for_each(|fields| push_fields(&mut out, fields));
                 out.extend_from_slice(b"\r\n");
                 io.write_all(&out).await?;
-                return io.io.shutdown().await;
+                return Ok(Some(Written { io: io.io, ahead: hearing.ahead, goes_on }));
             }
-            Next::Gone(outcome) => return outcome,
+            Next::Ended if lasts == Lasts::ToItsEnd => hearing.has_ended = true,
+            Next::Ended => return Ok(None),
+            Next::Gone(outcome) => return outcome.map(|()| None),
             Next::Waiting => {
                 io.write_all(&out).await?;
                 out = Vec::new();
@@ -96,30 +129,50 @@ enum Next {
     End,
     /// There is none yet, and something to write meanwhile.
     Waiting,
+    /// The client sends nothing more.
+    Ended,
     /// The client has left, or was given up by the kernel.
     Gone(io::Result<()>),
-    /// The client said something that nobody will read.
-    Nothing,
+    /// The client has sent something, which is kept.
+    Heard,
 }
 
-async fn next(io: &mut (impl AsyncRead + Unpin), body: &mut app::Body, has_more: bool, listens: &mut bool) -> Next {
+/// What the client sends while its answer is held.
+struct Hearing {
+    ahead: Bytes,
+    has_ended: bool,
+}
+
+impl Hearing {
+    fn new(ahead: Bytes) -> Hearing {
+        // A part of hyper's buffer would hold all of it.
+        Hearing { ahead: if ahead.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&ahead) }, has_ended: false }
+    }
+
+    /// After the first byte a client that leaves is noticed by the next write: one that sends much would be listened to forever.
+    fn is_wanted(&self) -> bool {
+        self.ahead.is_empty() && !self.has_ended
+    }
+}
+
+async fn next(io: &mut (impl AsyncRead + Unpin), body: &mut app::Body, has_more: bool, hearing: &mut Hearing) -> Next {
     poll_fn(|cx| {
         match body.as_mut().poll_frame(cx) {
             Poll::Ready(Some(frame)) => return Poll::Ready(Next::Frame(frame)),
             Poll::Ready(None) => return Poll::Ready(Next::End),
             Poll::Pending if has_more => return Poll::Ready(Next::Waiting),
-            Poll::Pending if !*listens => return Poll::Pending,
+            Poll::Pending if !hearing.is_wanted() => return Poll::Pending,
             Poll::Pending => {}
         }
-        let mut bytes = [0; 64];
+        let mut bytes = [0; LISTEN_BYTES];
         let mut buffer = ReadBuf::new(&mut bytes);
         match std::task::ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer)) {
-            Ok(()) if !buffer.filled().is_empty() => {
-                // From now on a client that leaves is noticed by the next write: whoever says much would be listened to for ever.
-                *listens = false;
-                Poll::Ready(Next::Nothing)
+            Ok(()) if buffer.filled().is_empty() => Poll::Ready(Next::Ended),
+            Ok(()) => {
+                hearing.ahead = Bytes::copy_from_slice(buffer.filled());
+                Poll::Ready(Next::Heard)
             }
-            outcome => Poll::Ready(Next::Gone(outcome)),
+            Err(error) => Poll::Ready(Next::Gone(Err(error))),
         }
     })
     .await
@@ -188,11 +241,14 @@ impl<Io: Socket> Writer<Io> {
     }
 }
 
-fn head(parts: &Parts) -> Vec<u8> {
+fn head(parts: &Parts, goes_on: bool) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {} {}\r\n", parts.status.as_str(), reason(parts.status)).into_bytes();
     push_fields(&mut head, &parts.headers);
     head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes());
-    head.extend_from_slice(b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n");
+    if !goes_on {
+        head.extend_from_slice(b"connection: close\r\n");
+    }
+    head.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
     head
 }
 
@@ -234,7 +290,7 @@ mod tests {
 
     /// Whether an answer that is to be held is kept.
     fn keeps(shared: &Shared, version: Version) -> bool {
-        let offer = pin!(offer(shared, version, Answer::new(Body::Held(Box::pin(Never)))));
+        let offer = pin!(offer(shared, version, Answer::new(Body::Held(Box::pin(Never), Lasts::Live))));
         let is_pending = offer.poll(&mut Context::from_waker(Waker::noop())).is_pending();
         assert_eq!(take(shared).is_some(), is_pending);
         is_pending
@@ -244,7 +300,7 @@ mod tests {
     async fn an_answer_is_kept_only_when_all_before_it_has_gone_out() {
         let shared = Arc::<Shared>::default();
         let (io, mut client) = duplex(4);
-        let mut io = Paced::new(io, shared.clone(), Memory::new(&Arc::new(tidegate_hub::Budget::new(0))));
+        let mut io = Paced::new(io, Bytes::new(), shared.clone(), Memory::new(&Arc::new(tidegate_hub::Budget::new(0))), 0);
         assert!(keeps(&shared, Version::HTTP_11) && !keeps(&shared, Version::HTTP_10));
         let mut write = |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
         assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());

@@ -1,13 +1,14 @@
 //! One HTTP/1.1 connection: reads each request's head and leads it through the order of handling.
 
 use crate::{
-    answer::{self, ACCESS, Answer, Body, Place},
+    answer::{self, ACCESS, Answer, Body, HeldAnswer, Lasts, Place},
     dev, event_stream,
     feed::FeedBody,
     forwarded,
     handshake::{self, Refusal},
     held,
     lifeline::Lifeline,
+    linger,
     memory::Memory,
     pace::Socket,
     paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
@@ -18,7 +19,7 @@ use crate::{
     trailers, upgrade,
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, response::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::Limited;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -51,35 +52,65 @@ pub(crate) struct Peer {
 }
 
 /// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain ends it.
-pub(crate) async fn serve<Io: Socket>(stream: Io, Peer { address, proxy }: Peer, server: Arc<Server>, lifeline: Lifeline) {
+pub(crate) async fn serve<Io: Socket>(mut stream: Io, Peer { address, proxy }: Peer, server: Arc<Server>, lifeline: Lifeline) {
     let peer: Arc<str> = address.to_string().into();
-    // On the heap, so that nothing is left of it while an answer is held.
-    let held = Box::pin(converse(stream, (peer.clone(), proxy), server.clone(), lifeline.clone())).await;
-    if let Some((stream, (parts, body))) = held {
-        // Other errors are the client's: it left.
-        if held::write(stream, parts, body, server.clone(), lifeline).await.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            count_late(&server, &peer, Late::Reader);
+    let mut ahead = Bytes::new();
+    let answered = loop {
+        // On the heap, so that nothing is left of it while an answer is held.
+        let conversation = Box::pin(converse(stream, ahead, (peer.clone(), proxy.clone()), server.clone(), lifeline.clone())).await;
+        let (io, held, read) = match conversation {
+            Conversed::Over => return,
+            Conversed::Answered(stream) => break stream,
+            Conversed::Holds(io, held, read) => (io, *held, read),
+        };
+        match held::write(io, held, read, server.clone(), lifeline.clone()).await {
+            Ok(Some(written)) if written.goes_on => (stream, ahead) = (written.io, written.ahead),
+            Ok(Some(written)) => break written.io,
+            Ok(None) => return,
+            Err(error) => {
+                // Other errors are the client's: it left.
+                if error.kind() == io::ErrorKind::TimedOut {
+                    count_late(&server, &peer, Late::Reader);
+                }
+                return;
+            }
         }
-    }
+    };
+    // A client that is still sending does not hold the drain.
+    drop(lifeline);
+    Box::pin(linger::close(answered, server.config.linger_within, server.config.linger_bytes_max)).await;
 }
 
 /// How the conversation of a connection ends.
 enum End {
     /// The client left, or an upgrade took the socket.
     Over,
-    Held(Box<(Parts, hub::Body)>),
+    /// The last answer has gone to the socket.
+    Answered,
+    Held(Box<HeldAnswer>),
     Late(Late),
     /// An answer broke off whose end is that of the connection.
     BrokenOff,
 }
 
-/// Requests and answers, until the connection ends or an answer is to be held: then the socket and that answer.
+/// A conversation that has ended.
+enum Conversed<Io> {
+    /// There is no connection left.
+    Over,
+    /// The last answer has gone to the socket.
+    Answered(Io),
+    /// An answer is to be held. The bytes are what the client has sent after its request.
+    Holds(Io, Box<HeldAnswer>, Bytes),
+}
+
+/// Requests and answers, until the connection ends or an answer is to be held. `ahead`: bytes that were read from it before.
 async fn converse<Io: Socket>(
     stream: Io,
+    ahead: Bytes,
     (peer, proxy): (Arc<str>, Option<Arc<Seat>>),
     server: Arc<Server>,
     lifeline: Lifeline,
-) -> Option<(Io, (Parts, hub::Body))> {
+) -> Conversed<Io> {
     let mut stopping = lifeline.stopping.clone();
     let memory = Memory::new(server.hub.budget());
     let shared = Arc::<Shared>::default();
@@ -101,11 +132,15 @@ async fn converse<Io: Socket>(
             })
         })
     };
+    let paced = Paced::new(stream, ahead, shared.clone(), memory.clone(), server.config.linger_bytes_max);
     let mut connection = http1::Builder::new()
         // Heads have a clock of ours, which knows an idle connection from a slow one.
         .header_read_timeout(None)
-        .max_buf_size(server.config.header_bytes_max)
-        .serve_connection(TokioIo::new(Paced::new(stream, shared.clone(), memory.clone())), service)
+        .max_buf_size(server.config.header_bytes_max.max(READ_BYTES_MIN))
+        .max_header_size(server.config.header_bytes_max)
+        // The end of what a client sends is not yet its end: it may wait for its answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(paced), service)
         .with_upgrades();
     let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
     let (mut is_stopped, mut watch) = (false, Watch::new(&server.config));
@@ -124,7 +159,7 @@ async fn converse<Io: Socket>(
                 Poll::Ready(_) if shared.is_given_up() => return Poll::Ready(End::Late(Late::Reader)),
                 Poll::Ready(_) if shared.is_broken_off() => return Poll::Ready(End::BrokenOff),
                 // Errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
-                Poll::Ready(_) => return Poll::Ready(End::Over),
+                Poll::Ready(_) => return Poll::Ready(End::Answered),
                 Poll::Pending => {}
             }
             // An answer is handed over while the connection is polled.
@@ -143,32 +178,40 @@ async fn converse<Io: Socket>(
             }
         }
     });
-    match end.await {
-        End::Over => None,
+    let end = end.await;
+    let Some(http1::Parts { io, read_buf, .. }) = connection.into_parts() else { return Conversed::Over };
+    let mut stream = io.into_inner().into_inner();
+    match end {
+        End::Over => Conversed::Over,
         End::BrokenOff => {
-            connection.into_parts()?.io.into_inner().into_inner().abort();
-            None
+            stream.abort();
+            Conversed::Over
         }
-        End::Held(held) => Some((connection.into_parts()?.io.into_inner().into_inner(), *held)),
+        End::Answered => Conversed::Answered(stream),
+        End::Held(held) => Conversed::Holds(stream, held, read_buf),
         End::Late(late) => {
             count_late(&server, &peer, late);
-            let stream = connection.into_parts()?.io.into_inner().into_inner();
             match late {
                 Late::Reader => stream.abort(),
-                Late::Head => answer_late(stream).await,
-                Late::Answer if !shared.is_answered() => answer_late(stream).await,
-                Late::Idle | Late::Body | Late::Answer | Late::Look => {}
+                Late::Head => return answer_late(&mut stream).await.map_or(Conversed::Over, |()| Conversed::Answered(stream)),
+                Late::Answer if !shared.is_answered() => {
+                    return answer_late(&mut stream).await.map_or(Conversed::Over, |()| Conversed::Answered(stream));
+                }
+                Late::Idle | Late::Body | Late::Answer | Late::Left | Late::Look => {}
             }
-            None
+            Conversed::Over
         }
     }
 }
+
+/// The least that hyper's buffer may be bounded to.
+const READ_BYTES_MIN: usize = 8 << 10;
 
 fn count_late(server: &Server, peer: &str, late: Late) {
     let counters = server.hub.counters();
     let reason = match late {
         // Nothing was asked for, or it was counted when its body was given up.
-        Late::Idle | Late::Answer | Late::Look => return,
+        Late::Idle | Late::Answer | Late::Left | Late::Look => return,
         Late::Head => {
             counters.late_heads.add(1);
             "the head of its request took too long"
@@ -185,16 +228,10 @@ fn count_late(server: &Server, peer: &str, late: Late) {
     tracing::debug!(target: ACCESS, peer, "closed a connection: {reason}");
 }
 
-/// Says 408 where hyper can't, as far as the client takes it at once.
-async fn answer_late(mut stream: impl Socket) {
+/// Says 408 where hyper can't; none if the client does not take it at once.
+async fn answer_late(stream: &mut impl Socket) -> Option<()> {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    poll_fn(|cx| {
-        if Pin::new(&mut stream).poll_write(cx, answer).is_ready() {
-            _ = Pin::new(&mut stream).poll_shutdown(cx);
-        }
-        Poll::Ready(())
-    })
-    .await;
+    poll_fn(|cx| Poll::Ready(matches!(Pin::new(&mut *stream).poll_write(cx, answer), Poll::Ready(Ok(_))).then_some(()))).await
 }
 
 /// What answers one request.
@@ -216,8 +253,20 @@ struct Exchange {
 impl Exchange {
     async fn answer(&mut self, request: http::Request<Incoming>) -> Answer {
         let answer = self.find_answer(request).await;
+        let answer = if self.shared.is_body_abandoned() { Box::pin(self.abandon_body(answer)).await } else { answer };
         self.memory.end_request();
-        self.reserve(answer)
+        self.reserve(without_content(answer))
+    }
+
+    /// The answer came before the body was read. hyper reads what is there of it when it is polled next: if that is all, the connection
+    /// goes on, and otherwise it ends with this answer, whose head then says so.
+    async fn abandon_body(&self, mut answer: Answer) -> Answer {
+        yield_to_reader().await;
+        if answer.body().size_hint().upper().is_none_or(|bytes| bytes > EARLY_BYTES_MAX) {
+            answer = closing(answer);
+            self.shared.discard_body();
+        }
+        answer
     }
 
     /// Reserves the memory of an answer until it is sent. If there is not enough, returns an answer that says so.
@@ -226,7 +275,7 @@ impl Exchange {
         let body = match body {
             Body::Whole(Some(bytes)) => self.memory.answer(bytes).map(|bytes| Body::Whole(Some(bytes))),
             Body::Stream(body) => self.memory.stream(body, parts.headers.get(answer::ID)).map(Body::Stream),
-            Body::Held(body) => Ok(Body::Held(self.memory.hold(body, parts.headers.get(answer::ID)))),
+            Body::Held(body, lasts) => Ok(Body::Held(self.memory.hold(body, parts.headers.get(answer::ID)), lasts)),
             body => Ok(body),
         };
         body.map_or_else(|_| answer::out_of_memory(), |body| Answer::from_parts(parts, body))
@@ -450,8 +499,11 @@ impl Exchange {
             Found::Ambiguous => unreachable!("it was refused before the guards"),
         };
         // These targets hold memory for long. A plain request is small, or its memory is checked again when its body comes.
-        if target != Target::Http && self.memory.is_scarce() {
-            return Ok(answer::out_of_memory());
+        if target != Target::Http {
+            if self.memory.is_scarce() {
+                return Ok(answer::out_of_memory());
+            }
+            self.shared.note_connection(&head.headers);
         }
         // All but the most common branch are on the heap: the future of every request has room for the largest that is in place.
         match (target, handshake) {
@@ -526,6 +578,7 @@ impl Exchange {
             Ok(wanted) => wanted,
             Err(problem) => return pages::load::refusal(&problem),
         };
+        self.shared.note_connection(&parts.headers);
         let mut head = self.head(Method::GET, authority, &wanted.target, parts.headers);
         let path = Path::parse(&wanted.target).expect("it was parsed before");
         let own = Path::parse("/__loaders").expect("a path");
@@ -634,7 +687,7 @@ impl Exchange {
             }
             Err(error) => return Err(contract::bad_topics(error)),
         };
-        let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Held(Box::pin(body)) };
+        let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Held(Box::pin(body), Lasts::Live) };
         let mut answer = http::Response::new(body);
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -643,6 +696,31 @@ impl Exchange {
         headers.insert(event_stream::HEARTBEAT, event_stream::heartbeat(hub.limits().comment_every));
         Ok(answer)
     }
+}
+
+/// An answer that is larger than this and comes before its request's body was read may not fit into the socket's buffer.
+const EARLY_BYTES_MAX: u64 = 16 << 10;
+
+/// Lets the connection look at what its client sends.
+async fn yield_to_reader() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// A 205 has no content, whatever the app gave it (RFC 9110 section 15.3.6).
+fn without_content(mut answer: Answer) -> Answer {
+    if answer.status() == StatusCode::RESET_CONTENT {
+        *answer.body_mut() = Body::Whole(None);
+        answer.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    answer
 }
 
 /// What the request asks for, where a path has routes for more than one thing.

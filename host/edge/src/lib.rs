@@ -27,6 +27,7 @@ mod sockets;
 mod accept;
 mod local;
 mod lifeline;
+mod linger;
 mod turn;
 mod memory;
 mod pace;

@@ -119,16 +119,26 @@ impl Meter {
     }
 }
 
+/// How much of a connection its client has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing.
+    None,
+    /// Nothing yet, but bytes are there to be read: its end would come after them and wakes no task.
+    Unread,
+    /// The direction in which it sends: it may have left, or wait for its answer. TCP has one sign for both.
+    Sending,
+    /// Both directions.
+    Both,
+}
+
 /// A stream of bytes to and from a client.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Bytes that were written and that the client's machine has not acknowledged.
     fn unacknowledged(&self) -> u64;
 
-    /// Whether the client has ended its side, also if bytes from before are still to be read.
-    fn has_left(&self) -> bool;
-
-    /// Whether the connection is broken in both directions: the client's machine said so, or no longer answers.
-    fn is_broken(&self) -> bool;
+    /// How much of the connection the client has ended, without reading. Wakes the task when that changes, or when bytes come.
+    fn poll_end(&self, cx: &mut Context<'_>) -> End;
 
     /// Makes the end of the connection, which comes with its drop, forget what the kernel still has for the client.
     fn abort(&self);
@@ -150,14 +160,16 @@ impl Socket for TcpStream {
         0
     }
 
-    fn has_left(&self) -> bool {
-        let ready = pin!(self.ready(Interest::READABLE)).poll(&mut Context::from_waker(Waker::noop()));
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
-    }
-
-    fn is_broken(&self) -> bool {
-        let ready = pin!(self.ready(Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop()));
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    fn poll_end(&self, cx: &mut Context<'_>) -> End {
+        if self.poll_read_ready(cx).is_pending() {
+            return End::None;
+        }
+        let ready = pin!(self.ready(Interest::READABLE | Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        match ready {
+            Poll::Ready(Ok(ready)) if ready.is_write_closed() => End::Both,
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => End::Sending,
+            _ => End::Unread,
+        }
     }
 
     fn abort(&self) {
@@ -173,12 +185,8 @@ impl Socket for DuplexStream {
     }
 
     /// Its end is read like any other byte.
-    fn has_left(&self) -> bool {
-        false
-    }
-
-    fn is_broken(&self) -> bool {
-        false
+    fn poll_end(&self, _: &mut Context<'_>) -> End {
+        End::None
     }
 
     fn abort(&self) {}

@@ -4,14 +4,15 @@
 //! connection becomes idle and while the client is waited for, and there is one timer, which is moved only when it fires too early.
 
 use crate::{
-    answer::Body,
+    answer::{Body, HeldAnswer},
+    linger,
     memory::Memory,
-    pace::{Meter, Rule, Socket, poll_timer},
+    pace::{End, Meter, Rule, Socket, poll_timer},
     server::Config,
     turn::Requests,
 };
-use bytes::Bytes;
-use http::{Version, response::Parts};
+use bytes::{Buf as _, Bytes};
+use http::{HeaderMap, Version, header};
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use std::{
@@ -27,7 +28,6 @@ use std::{
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
-use tidegate_hub::app;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep_until},
@@ -36,14 +36,14 @@ use tokio::{
 /// How long an app has to answer a client whose request broke off for want of progress; then the connection ends.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How often the connection of a request whose body is not read is looked at: hyper would see its end only by reading.
+/// How often a connection is looked at while a request is handled and bytes of the client are not read: its end would come after them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// State shared by the parts of one connection.
 #[derive(Default)]
 pub(crate) struct Shared {
     /// An answer that hyper is not to write.
-    pub(crate) held: Mutex<Option<Box<(Parts, app::Body)>>>,
+    pub(crate) held: Mutex<Option<Box<HeldAnswer>>>,
     received: AtomicU64,
     sent: AtomicU64,
     /// Bytes of `sent` that the client's machine had acknowledged when the socket last accepted no more.
@@ -52,6 +52,10 @@ pub(crate) struct Shared {
     is_writing: AtomicBool,
     /// True if the kernel gave the client up, because it acknowledged nothing for too long.
     is_given_up: AtomicBool,
+    /// True if the client sends nothing more.
+    has_ended_sending: AtomicBool,
+    /// True if the request that is handled asks for the end of the connection after it.
+    wants_close: AtomicBool,
     /// The last eight bytes that were read.
     tail: AtomicU64,
     in_flight: InFlight,
@@ -72,6 +76,14 @@ struct InFlight {
     has_body: AtomicBool,
     /// True if a reader of its body has come to the end.
     has_read_body: AtomicBool,
+    /// True while its body has a reader.
+    has_reader: AtomicBool,
+    /// True if the bytes that its client still sends are dropped while the answer is written.
+    is_discarding: AtomicBool,
+    /// Number of bytes dropped.
+    discarded: AtomicU64,
+    /// True if bytes were there that are not read.
+    has_unread: AtomicBool,
     /// Bytes of its body that were read, and the last eight of them.
     body_received: AtomicU64,
     body_tail: AtomicU64,
@@ -130,13 +142,39 @@ impl Shared {
         in_flight.is_answered.store(false, Relaxed);
         in_flight.has_body.store(has_body, Relaxed);
         in_flight.has_read_body.store(!has_body, Relaxed);
+        in_flight.has_reader.store(false, Relaxed);
+        in_flight.has_unread.store(false, Relaxed);
         in_flight.body_received.store(0, Relaxed);
         in_flight.is_open.store(true, Relaxed);
     }
 
     /// Wraps the request's body for the app.
     pub(crate) fn body(self: &Arc<Shared>, body: Incoming) -> RequestBody {
+        self.in_flight.has_reader.store(true, Relaxed);
         RequestBody { body, shared: self.clone(), has_ended: false }
+    }
+
+    /// Notes whether the request asks for the end of the connection (RFC 9112 section 9.6). Only answers that are held need it.
+    pub(crate) fn note_connection(&self, headers: &HeaderMap) {
+        let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        let wants_close = values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"));
+        self.wants_close.store(wants_close, Relaxed);
+    }
+
+    /// Whether the connection may serve another request after an answer that hyper does not write.
+    pub(crate) fn may_go_on(&self) -> bool {
+        !self.wants_close.load(Relaxed) && self.has_read_body()
+    }
+
+    /// Whether the request has a body that has not been read to its end and never will be.
+    pub(crate) fn is_body_abandoned(&self) -> bool {
+        !self.has_read_body() && !self.in_flight.has_reader.load(Relaxed)
+    }
+
+    /// From now on the rest of an abandoned body is dropped when the answer can't be written: a client that sends first and reads later
+    /// would never read it. The connection has to end with the answer, or bytes of the next request would be dropped.
+    pub(crate) fn discard_body(&self) {
+        self.in_flight.is_discarding.store(true, Relaxed);
     }
 
     /// Wraps the body of the answer for hyper.
@@ -152,16 +190,10 @@ impl Shared {
         self.is_broken_off.load(Relaxed)
     }
 
-    /// Whether a request is open and nothing waits for its body, so that hyper does not notice if its client leaves.
+    /// Whether a request is handled and hyper does not read, so that it does not notice if the client leaves.
     fn is_unwatched(&self) -> bool {
         let in_flight = &self.in_flight;
-        in_flight.is_open.load(Relaxed) && in_flight.has_body.load(Relaxed) && !in_flight.wants_body.load(Relaxed)
-    }
-
-    /// Whether a request is open and hyper does not read, because bytes of the next request wait: it does not notice either if the
-    /// connection breaks.
-    fn is_unread(&self) -> bool {
-        self.in_flight.is_open.load(Relaxed) && !self.is_reading.load(Relaxed)
+        in_flight.is_open.load(Relaxed) && !in_flight.wants_body.load(Relaxed)
     }
 
     /// Ends the body of the request: its client is too slow.
@@ -207,13 +239,17 @@ fn add(counter: &AtomicU64, n: usize) {
 /// A socket that notes what moves and what waits.
 pub(crate) struct Paced<Io> {
     io: Io,
+    /// Bytes that were read before, and come first.
+    ahead: Bytes,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
+    /// Bytes of an abandoned body that are dropped at most.
+    discard_max: usize,
 }
 
 impl<Io> Paced<Io> {
-    pub(crate) fn new(io: Io, shared: Arc<Shared>, memory: Arc<Memory>) -> Paced<Io> {
-        Paced { io, shared, memory }
+    pub(crate) fn new(io: Io, ahead: Bytes, shared: Arc<Shared>, memory: Arc<Memory>, discard_max: usize) -> Paced<Io> {
+        Paced { io, ahead, shared, memory, discard_max }
     }
 
     pub(crate) fn into_inner(self) -> Io {
@@ -222,7 +258,7 @@ impl<Io> Paced<Io> {
 }
 
 impl<Io: Socket> Paced<Io> {
-    fn note_written(&self, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn note_written(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &poll {
             Poll::Ready(Ok(written)) => add(&self.shared.sent, *written),
             Poll::Ready(Err(error)) => self.shared.note_failure(error),
@@ -235,14 +271,48 @@ impl<Io: Socket> Paced<Io> {
             let acknowledged = self.shared.sent.load(Relaxed).saturating_sub(self.io.unacknowledged());
             self.shared.acknowledged.store(acknowledged, Relaxed);
         }
+        if is_writing && self.shared.in_flight.is_discarding.load(Relaxed) {
+            self.discard(cx);
+        }
         poll
+    }
+
+    /// Drops bytes that the client sends.
+    fn discard(&mut self, cx: &mut Context<'_>) {
+        let discarded = &self.shared.in_flight.discarded;
+        while discarded.load(Relaxed) < self.discard_max as u64 {
+            match linger::poll_drop(&mut self.io, cx) {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => add(discarded, bytes),
+                _ => return,
+            }
+        }
+    }
+
+    /// Whether the client has left, as far as that can be seen without reading.
+    fn has_left(&self, cx: &mut Context<'_>) -> bool {
+        let end = self.io.poll_end(cx);
+        match end {
+            End::None => {}
+            End::Unread => self.shared.in_flight.has_unread.store(true, Relaxed),
+            // It may still wait for its answer: the clock decides.
+            End::Sending => self.shared.has_ended_sending.store(true, Relaxed),
+            End::Both => return true,
+        }
+        false
     }
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let poll = Pin::new(&mut self.io).poll_read(cx, buffer);
+        let poll = if self.ahead.is_empty() {
+            Pin::new(&mut self.io).poll_read(cx, buffer)
+        } else {
+            let bytes = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..bytes]);
+            self.ahead.advance(bytes);
+            Poll::Ready(Ok(()))
+        };
         if let Poll::Ready(Err(error)) = &poll {
             self.shared.note_failure(error);
         }
@@ -260,12 +330,12 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
 impl<Io: Socket> AsyncWrite for Paced<Io> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.note_written(poll)
+        self.note_written(cx, poll)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
-        self.note_written(poll)
+        self.note_written(cx, poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -274,8 +344,7 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
 
     /// hyper flushes whenever it is polled.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A client that pipelines may end its side and wait for its answers.
-        if (self.shared.is_unwatched() && self.io.has_left()) || (self.shared.is_unread() && self.io.is_broken()) {
+        if self.shared.is_unwatched() && self.has_left(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         Pin::new(&mut self.io).poll_flush(cx)
@@ -360,7 +429,13 @@ impl http_body::Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.shared.in_flight.wants_body.store(false, Relaxed);
+        let in_flight = &self.shared.in_flight;
+        in_flight.wants_body.store(false, Relaxed);
+        in_flight.has_reader.store(false, Relaxed);
+        // The last bytes of a body of known length are its end, which need not be asked for.
+        if self.body.is_end_stream() {
+            in_flight.has_read_body.store(true, Relaxed);
+        }
     }
 }
 
@@ -422,6 +497,8 @@ pub(crate) enum Late {
     Answer,
     /// It takes its answer too slowly.
     Reader,
+    /// It has ended its sending direction, and nothing went to it for a while since: it has left.
+    Left,
     /// Nothing is late, but hyper has to be polled, to see whether the client is still there.
     Look,
 }
@@ -436,6 +513,8 @@ pub(crate) struct Watch {
     /// The body was given up: the end of the app's time to answer.
     answer_until: Option<Instant>,
     reader: Meter,
+    /// The client has ended its sending direction: bytes sent by then, and the time by which more of them have to go.
+    left: Option<(u64, Instant)>,
     /// Time of the next check whether the client is still there.
     look_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -446,6 +525,7 @@ struct Times {
     header_within: Duration,
     body: Rule,
     reader: Rule,
+    half_close_within: Duration,
     /// Patience while the server goes away.
     drain: Duration,
 }
@@ -467,11 +547,12 @@ impl Watch {
             header_within: config.header_within,
             body: Rule::new(config.read_within, config.bytes_per_second_min),
             reader: Rule::new(config.write_within, config.bytes_per_second_min),
+            half_close_within: config.half_close_within,
             drain: config.drain_within / 2,
         };
         let (body, reader) = (Meter::default(), Meter::default());
         // No exchange has this number.
-        Watch { times, count: u64::MAX, head: Head::None, body, answer_until: None, reader, look_at: None, timer: None }
+        Watch { times, count: u64::MAX, head: Head::None, body, answer_until: None, reader, left: None, look_at: None, timer: None }
     }
 
     /// The server goes away: from now on it is less patient, so that slow clients do not hold the drain.
@@ -488,8 +569,14 @@ impl Watch {
             if let Some(late) = self.look(shared) {
                 return Poll::Ready(late);
             }
-            let due =
-                [self.head.until(), self.body.due(self.times.body), self.answer_until, self.reader.due(self.times.reader), self.look_at];
+            let due = [
+                self.head.until(),
+                self.body.due(self.times.body),
+                self.answer_until,
+                self.reader.due(self.times.reader),
+                self.left.map(|(_, until)| until),
+                self.look_at,
+            ];
             let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
             match &mut self.timer {
                 // It fires early at the worst, and is set anew then.
@@ -534,11 +621,32 @@ impl Watch {
                 return Some(Late::Reader);
             }
         }
+        if shared.has_ended_sending.load(Relaxed)
+            && let Some(late) = self.look_at_half_closed(shared, is_open)
+        {
+            return Some(late);
+        }
         self.look_at_client(shared)
     }
 
+    /// A client that has ended its sending direction is there as long as its answer moves.
+    fn look_at_half_closed(&mut self, shared: &Shared, is_open: bool) -> Option<Late> {
+        if !is_open {
+            self.left = None;
+            return None;
+        }
+        let (sent, now) = (shared.sent.load(Relaxed), Instant::now());
+        match self.left {
+            Some((before, until)) if before == sent => (now >= until).then_some(Late::Left),
+            _ => {
+                self.left = Some((sent, now + self.times.half_close_within));
+                None
+            }
+        }
+    }
+
     fn look_at_client(&mut self, shared: &Shared) -> Option<Late> {
-        if !shared.is_unwatched() && !shared.is_unread() {
+        if !shared.is_unwatched() || !shared.in_flight.has_unread.load(Relaxed) || shared.has_ended_sending.load(Relaxed) {
             self.look_at = None;
             return None;
         }

@@ -38,6 +38,13 @@ pub struct Config {
     /// Bytes a second that a client moves at least while the host waits for it, averaged over `read_within` or `write_within`; zero for
     /// no such bound.
     pub bytes_per_second_min: usize,
+    /// For a client that has ended its sending direction to get one more byte of its answer, while its request is handled; then it
+    /// counts as gone. TCP has one sign for a client that left and one that sends nothing more.
+    pub half_close_within: Duration,
+    /// How long the host reads and drops bytes of a client after the last answer of its connection, so that the answer arrives.
+    pub linger_within: Duration,
+    /// Bytes that are dropped so; then the connection is closed.
+    pub linger_bytes_max: usize,
     /// Sockets of clients in all, and files that are being sent to them; none for no limit. One more is answered with 503 and closed.
     pub sockets_max: Option<usize>,
     /// Sockets of one client: an IPv4 address, or a /64 network of IPv6. None: [`SOCKETS_PER_ADDRESS_MAX`](crate::SOCKETS_PER_ADDRESS_MAX)
@@ -65,6 +72,9 @@ impl Default for Config {
             read_within: Duration::from_secs(30),
             write_within: Duration::from_secs(30),
             bytes_per_second_min: 256,
+            half_close_within: Duration::from_secs(5),
+            linger_within: Duration::from_secs(30),
+            linger_bytes_max: 256 << 20,
             sockets_max: None,
             sockets_per_address_max: None,
             drain_within: Duration::from_secs(10),

@@ -7,7 +7,7 @@
 //!
 //! Invariant: an address has an entry only while it has a seat, so the table is never larger than the cap on all.
 
-use crate::pace::Socket;
+use crate::pace::{End, Socket};
 use std::{
     collections::{HashMap, hash_map::Entry},
     io::{self, IoSlice},
@@ -239,12 +239,8 @@ impl<Io: Socket> Socket for Seated<Io> {
         self.io.unacknowledged()
     }
 
-    fn has_left(&self) -> bool {
-        self.io.has_left()
-    }
-
-    fn is_broken(&self) -> bool {
-        self.io.is_broken()
+    fn poll_end(&self, cx: &mut Context<'_>) -> End {
+        self.io.poll_end(cx)
     }
 
     fn abort(&self) {

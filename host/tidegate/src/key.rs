@@ -119,6 +119,9 @@ pub(crate) const KEYS: &[Key] = keys! {
     read_within: Time(|config| &mut config.edge.read_within),
     write_within: Time(|config| &mut config.edge.write_within),
     bytes_per_second_min: Bytes(|config| &mut config.edge.bytes_per_second_min),
+    half_close_within: Time(|config| &mut config.edge.half_close_within),
+    linger_within: Time(|config| &mut config.edge.linger_within),
+    linger_bytes_max: Bytes(|config| &mut config.edge.linger_bytes_max),
 
     [app]
     memory: Bytes(|config| &mut config.app.memory_bytes_max),

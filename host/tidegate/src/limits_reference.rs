@@ -132,6 +132,24 @@ const GROUPS: &[Group] = &[
                 "as for those two",
                 &["tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted"],
             ),
+            limit(
+                "half_close_within",
+                "Time for a client that sends nothing more (it closed that direction) to get one more byte of its answer",
+                "it counts as gone, and the connection is closed",
+                &["tidegate/tests/web/close.rs::a_half_closed_client_whose_answer_does_not_move_counts_as_gone"],
+            ),
+            limit(
+                "linger_within",
+                "Time in which bytes of a client are read and dropped after the last answer of its connection, so that the answer arrives",
+                "the connection is closed",
+                &["tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded"],
+            ),
+            limit(
+                "linger_bytes_max",
+                "Bytes of a client that are read and dropped after, or while, its last answer is written",
+                "the connection is closed",
+                &["tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded"],
+            ),
             setting(
                 "server",
                 "drain",

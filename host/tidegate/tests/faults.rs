@@ -215,7 +215,7 @@ async fn an_endless_answer_ends_when_its_client_goes_away() {
 #[tokio::test]
 async fn a_client_that_goes_away_frees_the_instance_that_worked_for_it() {
     for path in ["/do/sleep", "/stream/sleep/before", "/guarded/calm?how=sleep"] {
-        let server = rogue(&["--instances", "1", "--wall", "1h"]);
+        let server = rogue(&["--instances", "1", "--wall", "1h", "--limit", "half_close_within=300ms"]);
         let raw = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
         server.wait_for("about to sleep");
         drop(raw);

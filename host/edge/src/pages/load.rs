@@ -6,7 +6,7 @@ use super::{
     streamed, whole,
 };
 use crate::{
-    answer::{Answer, Body},
+    answer::{Answer, Body, Lasts},
     event_stream, media,
     server::Version,
 };
@@ -128,6 +128,7 @@ fn going_away() -> Brought {
 /// Everything that it brings, then why it ended.
 fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
     let beat_every: Duration = visited.server.hub.limits().comment_every;
+    let lasts = if loading.is_live() { Lasts::Live } else { Lasts::ToItsEnd };
     let state = Some((loading, visited.stopped()));
     let pieces = unfold(state, move |state| async move {
         let (mut loading, mut stopped) = state?;
@@ -143,7 +144,7 @@ fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
         Some((frame(form, &brought), rest))
     });
     let kind = if form == Form::Events { "text/event-stream" } else { "application/x-ndjson" };
-    let mut answer = streamed(kind, Body::Held(Pieces::stream(pieces)));
+    let mut answer = streamed(kind, Body::Held(Pieces::stream(pieces), lasts));
     answer.headers_mut().insert(event_stream::HEARTBEAT, event_stream::heartbeat(beat_every));
     answer
 }

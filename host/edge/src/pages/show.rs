@@ -4,7 +4,7 @@ use super::{
     Pieces, Stopped, Visit, Visited, json,
     loading::{Brought, Loading},
 };
-use crate::answer::{self, Answer, Body};
+use crate::answer::{self, Answer, Body, Lasts};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -50,7 +50,7 @@ pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Resu
     }
     let stream = Streaming::new(&visit, view.nonce, loadings);
     *answer.body_mut() = stream.into_body(shell.html, brought, &visit.request.method);
-    if let Body::Held(_) | Body::Stream(_) = answer.body() {
+    if let Body::Held(..) | Body::Stream(_) = answer.body() {
         answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     Ok(answer)
@@ -177,6 +177,7 @@ impl Streaming {
         if method == Method::HEAD {
             return Body::Whole(None);
         }
+        let lasts = if self.loadings.iter().any(Loading::is_live) { Lasts::Live } else { Lasts::ToItsEnd };
         self.tail = Some(html[behind..].to_owned());
         let mut head = Some(Bytes::from(head));
         let pieces = futures_util::stream::poll_fn(move |cx| match head.take() {
@@ -185,7 +186,7 @@ impl Streaming {
         });
         // A form that was refused may still come, through hyper.
         let body = Pieces::stream(pieces);
-        if method == Method::POST { Body::Stream(body) } else { Body::Held(body) }
+        if method == Method::POST { Body::Stream(body) } else { Body::Held(body, lasts) }
     }
 
     /// It takes itself away, so that a page which streams for long does not grow; nor does what waits for a client's script that never

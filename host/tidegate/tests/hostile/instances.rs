@@ -119,7 +119,7 @@ async fn an_instance_whose_request_is_given_up_is_free_again() {
 #[tokio::test]
 async fn an_instance_whose_client_left_is_free_again() {
     for app in apps() {
-        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--drain", "0"]);
+        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--limit", "half_close_within=300ms", "--drain", "0"]);
         for request in [get(app.idle), part(app.idle)] {
             drop(all(&app, &server, &request, "a first piece").await);
             app.assert_all_are_free(&server, &request).await;

@@ -169,6 +169,16 @@ impl Raw {
         self.stream.set_zero_linger().expect("it is open");
     }
 
+    /// Sends these bytes, or returns false if the connection has ended.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        soon("to write", self.stream.write_all(bytes)).await.is_ok()
+    }
+
+    /// Sends nothing more, and still reads.
+    pub(crate) async fn end_sending(&mut self) {
+        self.stream.shutdown().await.expect("the connection is open");
+    }
+
     /// As [`rest`](Raw::rest), as it came.
     pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
         _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;

@@ -5,6 +5,8 @@ mod support;
 
 mod answers;
 mod browser;
+mod close;
 mod foreign;
 mod forms;
+mod messages;
 mod streams;

@@ -14,6 +14,7 @@ mod print;
 mod room;
 mod socket;
 mod streams;
+mod web;
 
 use misbehave::misbehave;
 use std::{fs, path::PathBuf, time::Duration};
@@ -22,7 +23,7 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    forms::register(paths::register(App::new()))
+    web::register(forms::register(paths::register(App::new())))
         .guard("/guarded/*", guard)
         .get("/calm", async |_| "calm")
         .get("/version", async |_| version())

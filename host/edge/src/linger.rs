@@ -1,0 +1,48 @@
+//! The end of a connection whose client may still be sending. If a socket is closed while bytes wait in it or are on their way, the
+//! kernel answers them with a reset, and the client's kernel then drops an answer that its program has not read yet. So the close has two
+//! stages (RFC 9112 section 9.6): the direction in which the host sends ends, and the client's bytes are read and dropped until it ends its
+//! own. Both the time and the number of bytes are bounded. The connection keeps its seat meanwhile and does not hold a drain.
+
+use std::{
+    future::poll_fn,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
+
+/// Time without a byte of the client, after which it has had its answer and keeps the connection for nothing.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes that are dropped at a time. They are on the stack: a connection that is being closed holds no buffer.
+const DROP_BYTES: usize = 16 << 10;
+
+/// Ends our direction, and drops bytes of the client until it ends its own: at most for this time and about so many bytes.
+pub(crate) async fn close(mut io: impl AsyncRead + AsyncWrite + Unpin, within: Duration, bytes_max: usize) {
+    if poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await.is_err() {
+        return;
+    }
+    _ = timeout(within, async {
+        let mut dropped = 0;
+        while dropped < bytes_max
+            && let Ok(Ok(bytes)) = timeout(SILENCE_MAX, poll_fn(|cx| poll_drop(&mut io, cx))).await
+            && bytes > 0
+        {
+            dropped += bytes;
+        }
+    })
+    .await;
+}
+
+/// Reads and drops some bytes, and returns their number; zero at the end.
+pub(crate) fn poll_drop(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut bytes = [MaybeUninit::uninit(); DROP_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut bytes);
+    ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
+}

@@ -1,0 +1,55 @@
+//! Answers as plain as on any site, for clients that close, pause or refuse to wait.
+
+use std::time::Duration;
+use tidegate::prelude::*;
+
+/// Adds them under `/web/`.
+pub(crate) fn register(app: App) -> App {
+    app.guard("/web/vault/*", refuse)
+        .post("/web/vault/upload", async |_| "never")
+        .post("/web/upload", async |req: Request| req.bytes().len().to_string())
+        .get("/web/reset", async |_| Response::text("content that a 205 may not have").with_status(205))
+        .stream_on("", "/web/refuse", large)
+        .stream("/web/slow", slow)
+        .page("/web/page", Slow)
+}
+
+async fn refuse(_: Request) -> Result<Pass> {
+    Err(Error::status(401, "not without a name"))
+}
+
+/// Refuses without reading the request's body, at more length than a socket takes at once.
+async fn large(req: Request, reply: Reply) -> Result {
+    drop(req);
+    let mut body = reply.status(403).start()?;
+    for _ in 0..64 {
+        body.write([b'x'; 64 << 10]).await?;
+    }
+    Ok(())
+}
+
+/// Three pieces with pauses between.
+async fn slow(_: Request, reply: Reply) -> Result {
+    let mut body = reply.start()?;
+    for piece in ["one ", "two ", "three"] {
+        body.write(piece).await?;
+        sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
+}
+
+/// A page whose loader takes longer than its shell.
+struct Slow;
+
+impl Page for Slow {
+    const LOADERS: &[Loader] = &[Loader::new("slow")];
+
+    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
+        sleep(Duration::from_millis(200)).await;
+        sink.send("the slow value").await
+    }
+
+    fn render(&self, _: &Request, _: &View) -> Result<Response> {
+        Ok(Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
+    }
+}
