@@ -1,6 +1,6 @@
 //! Answers to HTTP requests: from the host itself, from an app, and what a fault looks like to a client.
 
-use crate::{sockets::Seat, trailers};
+use crate::{file_body::FileBody, sockets::Seat, trailers};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, response::Parts};
 use http_body::SizeHint;
@@ -26,7 +26,7 @@ pub(crate) enum Body {
     /// As a feed or a page makes it, for long: see `held`.
     Held(hub::Body, Lasts),
     /// The file of an asset, with the seat of its descriptor.
-    File { file: Box<hyper_staticfile::Body>, _seat: Seat },
+    File { file: Box<FileBody>, _seat: Seat },
 }
 
 /// How long an answer that is held goes on.
@@ -56,7 +56,7 @@ impl http_body::Body for Body {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
         match &mut *self {
             Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes)))),
-            Body::File { file, .. } => Pin::new(&mut **file).poll_frame(cx),
+            Body::File { file, .. } => file.poll_bytes(cx).map(|next| next.map(|bytes| bytes.map(http_body::Frame::data))),
             Body::Stream(stream) | Body::Held(stream, _) => stream.as_mut().poll_frame(cx).map(|next| {
                 next.map(|frame| match frame {
                     Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
@@ -70,7 +70,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(bytes) => bytes.is_none(),
-            Body::File { file, .. } => file.is_end_stream(),
+            Body::File { file, .. } => file.length() == 0,
             Body::Stream(_) | Body::Held(..) => false,
         }
     }
@@ -78,7 +78,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Body::File { file, .. } => file.size_hint(),
+            Body::File { file, .. } => SizeHint::with_exact(file.length()),
             Body::Stream(stream) | Body::Held(stream, _) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     answer::{self, ACCESS, Answer, Body, HeldAnswer, Lasts, Place},
     dev, event_stream,
     feed::FeedBody,
-    forwarded,
+    files, forwarded,
     handshake::{self, Refusal},
     held,
     lifeline::Lifeline,
@@ -483,10 +483,10 @@ impl Exchange {
         body: Incoming,
     ) -> Result<Answer, Fault> {
         let server = &self.server;
-        if let Some(assets) = &server.assets
-            && let Some(file) = Box::pin(assets.file(&head.method, path, &head.headers)).await
+        if let Some(files) = &server.files
+            && let Some(file) = Box::pin(files.file(&head.method, path, &head.headers)).await
         {
-            return Ok(file);
+            return Ok(self.cached(version, path, file));
         }
         let target = match found {
             Found::Route { index, target, params } => {
@@ -494,8 +494,11 @@ impl Exchange {
                 head.params = params;
                 target
             }
-            Found::Methods(allow) => return Ok(method_not_allowed(&allow)),
-            Found::Nothing => return Ok(Box::pin(self.fallback(&head, path)).await),
+            Found::Methods(mut allow) => {
+                allow.extend(self.methods_of_file(path).filter(|method| !allow.contains(method)).collect::<Vec<_>>());
+                return Ok(method_not_allowed(&allow));
+            }
+            Found::Nothing => return Ok(Box::pin(self.fallback(version, &head, path)).await),
             Found::Ambiguous => unreachable!("it was refused before the guards"),
         };
         // These targets hold memory for long. A plain request is small, or its memory is checked again when its body comes.
@@ -624,13 +627,30 @@ impl Exchange {
         }
     }
 
-    async fn fallback(&self, head: &Request, path: &Path<'_>) -> Answer {
-        if let Some(assets) = &self.server.assets
-            && let Some(page) = assets.fallback(&head.method, path, &head.headers).await
+    async fn fallback(&self, version: &Version, head: &Request, path: &Path<'_>) -> Answer {
+        if let Some(files) = &self.server.files
+            && let Some(page) = files.fallback(&head.method, path, &head.headers).await
         {
-            return page;
+            return self.cached(version, path, page);
         }
-        answer::text(StatusCode::NOT_FOUND, "nothing is here")
+        match self.methods_of_file(path).collect::<Vec<_>>() {
+            allow if allow.is_empty() => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
+            allow => method_not_allowed(&allow),
+        }
+    }
+
+    /// The methods that a file of this path answers; none if there is no file.
+    fn methods_of_file(&self, path: &Path<'_>) -> impl Iterator<Item = String> + use<> {
+        let is_file = self.server.files.as_ref().is_some_and(|files| files.has(path));
+        ["GET", "HEAD"].into_iter().filter(move |_| is_file).map(str::to_owned)
+    }
+
+    /// A file, which is for its client alone if a guard covers its path.
+    fn cached(&self, version: &Version, path: &Path<'_>, mut file: Answer) -> Answer {
+        if version.table.guards(&[path]).next().is_some() {
+            files::make_private(file.headers_mut());
+        }
+        file
     }
 
     async fn http(&self, version: &Version, head: Request, body: Incoming) -> Result<Answer, Fault> {

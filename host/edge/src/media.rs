@@ -21,6 +21,12 @@ pub(crate) fn pick<T: Copy>(headers: &HeaderMap, offered: &[(&str, T)]) -> Optio
     ranked.max_by_key(|(rank, _)| *rank).map(|(_, answer)| answer)
 }
 
+/// Whether the client names exactly this type among those that it takes.
+pub(crate) fn names(headers: &HeaderMap, kind: &str) -> bool {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(Range::parse).any(|range| range.quality > 0 && range.fit(kind) == Some(2))
+}
+
 /// The media type of the content, in lower case and without parameters.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;

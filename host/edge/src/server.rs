@@ -1,6 +1,6 @@
 //! What every connection of a served app needs.
 
-use crate::{Hosts, Network, Origins, Pages, assets::Assets, closings::Closings, sockets::Sockets};
+use crate::{CacheRule, Hosts, Network, Origins, Pages, closings::Closings, files::Files, sockets::Sockets};
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -23,6 +23,10 @@ pub struct Config {
     pub require_origin: bool,
     /// Files that are served by their exact path, before the app's routes.
     pub assets: Option<PathBuf>,
+    /// How long caches may keep files; the first rule of a path counts.
+    pub assets_cache: Vec<CacheRule>,
+    /// Whether symbolic links may lead out of the directory of files.
+    pub assets_links: bool,
     /// For a request's head to come whole, from its first byte; then 408 and the end of the connection.
     pub header_within: Duration,
     /// How long an HTTP connection is kept while no request has begun.
@@ -65,6 +69,8 @@ impl Default for Config {
             origins: Origins::SameOrigin,
             require_origin: false,
             assets: None,
+            assets_cache: Vec::new(),
+            assets_links: false,
             header_within: Duration::from_secs(10),
             idle_within: Duration::from_secs(75),
             header_bytes_max: 64 << 10,
@@ -107,7 +113,7 @@ pub struct Server {
     pub(crate) hub: Arc<Hub>,
     current: RwLock<Arc<Version>>,
     pub(crate) config: Config,
-    pub(crate) assets: Option<Assets>,
+    pub(crate) files: Option<Files>,
     /// Connections outside of rooms whose on-close has to wait.
     pub(crate) closings: Closings,
     /// Where it listens, once it does.
@@ -119,9 +125,12 @@ impl Server {
     /// Puts the parts together; opens nothing.
     pub fn new(hub: Arc<Hub>, first: Arc<Version>, config: Config) -> Arc<Server> {
         let sockets = Sockets::new(config.sockets_max, config.sockets_per_address_max);
-        let assets = config.assets.as_deref().map(|root| Assets::new(root, sockets.clone(), hub.clone()));
+        let files = config.assets.as_deref().map(|root| {
+            let rules = config.assets_cache.clone();
+            Files::new(root, config.assets_links, rules, sockets.clone(), hub.clone())
+        });
         let current = RwLock::new(first);
-        Arc::new(Server { hub, current, config, assets, closings: Closings::default(), address: OnceLock::new(), sockets })
+        Arc::new(Server { hub, current, config, files, closings: Closings::default(), address: OnceLock::new(), sockets })
     }
 
     /// The authority of a request that names none (HTTP/1.0): the listener's address, or `localhost` where there is no network.

@@ -263,7 +263,7 @@ fn files_are_served_by_their_exact_path_and_a_page_falls_back_to_the_index() {
         ("GET", "/css%2Fa%20b.css", "400", ""),
         ("GET", "/css/a%20b.css%5C", "400", ""),
         ("GET", "/__x/y.js", "404", ""),
-        ("POST", "/css/a%20b.css", "404", ""),
+        ("POST", "/css/a%20b.css", "405", ""),
         ("GET", "/items/7", "405", ""),
     ];
     for (method, path, expected, body) in cases {

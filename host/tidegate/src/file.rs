@@ -155,6 +155,10 @@ mod tests {
             ("[limits]\nping_every = 30", "2: ping_every: \"30\" is no time: write a number with ms, s, m, h or d, as in \"30s\""),
             ("[limits]\ntags_max = 1.5", "2: tags_max: \"1.5\" is no whole number: write one, as in \"1000\""),
             ("[limits]\ntags_max = { a = 1 }", "2: tags_max: write a string, a number, true, false, or a list of strings"),
+            (
+                "[server]\nassets_cache = [\"max-age=1\"]",
+                "2: assets_cache: \"max-age=1\" is no rule: write a path and a value of Cache-Control, as in \"/downloads/* public, max-age=3600\"",
+            ),
             ("[topics]\ndrop_oldest = \"a\"", "2: drop_oldest: write a list of strings, as in [\"one\", \"two\"]"),
             (
                 "[grants]\nenv = [\"TIDEGATE_NEVER_SET\"]",
@@ -183,6 +187,8 @@ mod tests {
             [server]
             listen = "0.0.0.0:80"
             assets = "src"
+            assets_cache = ["*.html no-store"]
+            assets_links = true
             origins = ["https://a.example"]
             require_origin = true
             workers = 3
@@ -205,6 +211,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "0.0.0.0:80");
         assert_eq!(config.workers, 3);
         assert_eq!(config.edge.assets, Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+        assert_eq!((config.edge.assets_cache.len(), config.edge.assets_links), (1, true));
         assert_eq!(config.edge.origins, Origins::List(vec!["https://a.example".into()]));
         assert_eq!((config.edge.require_origin, config.edge.drain_within), (true, Duration::from_secs(60)));
         let limits = Limits { message_bytes_max: 4 << 20, tags_max: 0, ping_every: Duration::ZERO, ..Limits::default() };

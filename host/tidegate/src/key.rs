@@ -6,7 +6,7 @@ use crate::{
     quantity::{self, Size, Time},
 };
 use std::{path::Path, time::Duration};
-use tidegate_edge::{Hosts, Origins, is_web_origin};
+use tidegate_edge::{CacheRule, Hosts, Origins, is_web_origin};
 use tidegate_wasm::{Authority, Grant};
 
 /// One key.
@@ -57,6 +57,8 @@ pub(crate) const KEYS: &[Key] = keys! {
     [server]
     listen: Own(|config, value, _| put(&mut config.listen, value.text()?.parse())),
     assets: Own(|config, value, base| put(&mut config.edge.assets, grant::assets(&value.text()?, base).map(Some))),
+    assets_cache: Own(|config, value, _| put(&mut config.edge.assets_cache, value.list()?.iter().map(|rule| CacheRule::parse(rule)).collect())),
+    assets_links: Own(|config, value, _| put(&mut config.edge.assets_links, value.flag())),
     hosts: Own(|config, value, _| put(&mut config.edge.hosts, hosts(&value.list_or_one()?))),
     trusted: Own(|config, value, _| put(&mut config.edge.trusted, value.list_or_one()?.iter().map(|text| text.parse()).collect())),
     origins: Own(|config, value, _| put(&mut config.edge.origins, origins(&value.list_or_one()?))),

@@ -65,9 +65,11 @@ const fn fixed(name: &'static str, value: Value, what: &'static str, beyond: &'s
 }
 
 /// Settings that bound nothing.
-const NO_LIMITS: [&str; 15] = [
+const NO_LIMITS: [&str; 17] = [
     "listen",
     "assets",
+    "assets_cache",
+    "assets_links",
     "origins",
     "require_origin",
     "hosts",

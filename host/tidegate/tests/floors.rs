@@ -48,12 +48,11 @@ const FLOORS: [(&str, &[&str]); 5] = [
 ];
 
 /// Heavy dependencies have one owner each. A star stands for any ending. edge uses the server part of hyper-util, wasm uses its client.
-const OWNERS: [(&str, &str); 16] = [
+const OWNERS: [(&str, &str); 15] = [
     ("fjall", "tidegate-disk"),
     ("wasmtime*", "tidegate-wasm"),
     ("wasm-*", "tidegate-wasm"),
     ("hyper", "tidegate-edge"),
-    ("hyper-staticfile", "tidegate-edge"),
     ("hyper-rustls", "tidegate-wasm"),
     ("rustls*", "tidegate-wasm"),
     ("tokio-tungstenite", "tidegate-edge"),

@@ -6,6 +6,7 @@ mod support;
 mod answers;
 mod browser;
 mod close;
+mod files;
 mod foreign;
 mod forms;
 mod messages;

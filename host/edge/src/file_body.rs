@@ -1,0 +1,98 @@
+//! The body of an answer from a file: pieces of the file, with text between them if there are several.
+
+use bytes::Bytes;
+use std::{
+    collections::VecDeque,
+    fs::File,
+    future::Future,
+    io,
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+/// Bytes that are read at a time: as much as the memory of a connection is allowed without an account.
+const READ_BYTES: u64 = 16 << 10;
+
+/// What is sent next.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Text(Bytes),
+    /// These bytes of the file.
+    Part(Range<u64>),
+}
+
+/// Reads a file as its client takes it. It fails if the file has become shorter.
+pub(crate) struct FileBody {
+    file: Arc<File>,
+    pieces: VecDeque<Piece>,
+    length: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl FileBody {
+    pub(crate) fn new(file: File, pieces: Vec<Piece>) -> FileBody {
+        let length = pieces.iter().map(Piece::length).sum();
+        FileBody { file: Arc::new(file), pieces: pieces.into(), length, reading: None }
+    }
+
+    /// Bytes that are still to be sent.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let read = ready!(Pin::new(reading).poll(cx)).unwrap_or_else(|error| Err(io::Error::other(error)));
+                self.reading = None;
+                self.length -= read.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                return Poll::Ready(Some(read));
+            }
+            match self.pieces.pop_front() {
+                None => return Poll::Ready(None),
+                Some(Piece::Text(text)) => {
+                    self.length -= text.len() as u64;
+                    return Poll::Ready(Some(Ok(text)));
+                }
+                Some(Piece::Part(part)) if part.is_empty() => {}
+                Some(Piece::Part(part)) => {
+                    let end = part.end.min(part.start + READ_BYTES);
+                    self.pieces.push_front(Piece::Part(end..part.end));
+                    let (file, part) = (self.file.clone(), part.start..end);
+                    self.reading = Some(spawn_blocking(move || read(&file, part)));
+                }
+            }
+        }
+    }
+}
+
+impl Piece {
+    fn length(&self) -> u64 {
+        match self {
+            Piece::Text(text) => text.len() as u64,
+            Piece::Part(part) => part.end - part.start,
+        }
+    }
+}
+
+/// These bytes of a file; it must have them.
+pub(crate) fn read(file: &File, part: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; (part.end - part.start).try_into().map_err(io::Error::other)?];
+    read_exact_at(file, &mut bytes, part.start)?;
+    Ok(bytes.into())
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, at)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    file.seek(SeekFrom::Start(at))?;
+    file.read_exact(bytes)
+}

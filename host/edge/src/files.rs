@@ -1,0 +1,313 @@
+//! Files of `--assets DIR`, by their exact path. The directory is the only state: each request looks at it anew, opens the file, and takes
+//! type, tag and content from the descriptor that it then sends, so that they belong together also while files are replaced.
+//!
+//! A file costs a look at the disk for each request that could be for one, and no more if there is none. Everything after that runs on
+//! threads that may wait for the disk.
+
+mod caching;
+mod codings;
+mod conditions;
+mod kind;
+mod ranges;
+mod tags;
+
+pub use caching::CacheRule;
+pub(crate) use caching::make_private;
+
+use crate::{
+    answer::{self, Answer, Body},
+    file_body::{self, FileBody, Piece},
+    media,
+    sockets::{Seat, Sockets},
+};
+use bytes::Bytes;
+use codings::{CODINGS, Coding};
+use conditions::{Outcome, Validators};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use ranges::Ranges;
+use std::{
+    fs::{self, File, Metadata},
+    io,
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tags::Tags;
+use tidegate_hub::{Hub, path::Path};
+use tokio::task::spawn_blocking;
+
+/// A file of at most this length is read at once: its descriptor is not held while the client takes it.
+const WHOLE_BYTES_MAX: u64 = 16 << 10;
+
+/// Dates before this one are no dates: archives and package stores set them so that builds are alike.
+const DATES_FROM: Duration = Duration::from_secs(315_619_200); // 1980-01-02
+
+/// A directory of files; its dotfiles are not served, but for `.well-known`.
+pub(crate) struct Files {
+    place: Arc<Place>,
+    rules: Vec<CacheRule>,
+    tags: Arc<Tags>,
+    sockets: Arc<Sockets>,
+    hub: Arc<Hub>,
+}
+
+struct Place {
+    root: PathBuf,
+    /// Whether symbolic links may lead out of it.
+    may_leave: bool,
+}
+
+/// A file that was opened to be sent.
+struct Opened {
+    file: File,
+    metadata: Metadata,
+    coding: Option<Coding>,
+    kind: HeaderValue,
+    /// Whether other clients may get another form of it.
+    varies: bool,
+}
+
+impl Files {
+    pub(crate) fn new(root: &FilePath, may_leave: bool, rules: Vec<CacheRule>, sockets: Arc<Sockets>, hub: Arc<Hub>) -> Files {
+        let place = Arc::new(Place { root: root.to_owned(), may_leave });
+        Files { place, rules, tags: Arc::new(Tags::new()), sockets, hub }
+    }
+
+    /// The answer to a GET or HEAD of exactly the path of a file.
+    pub(crate) async fn file(&self, method: &Method, path: &Path<'_>, headers: &HeaderMap) -> Option<Answer> {
+        if !is_read(method) {
+            return None;
+        }
+        let name = self.name(path)?;
+        self.serve(name, method, headers).await
+    }
+
+    /// Whether this is the path of a file: what other methods are refused for.
+    pub(crate) fn has(&self, path: &Path<'_>) -> bool {
+        self.name(path).is_some_and(|name| self.place.locate(&name).is_ok())
+    }
+
+    /// `index.html`, for a path that nothing else answers and a client that asks for a page.
+    pub(crate) async fn fallback(&self, method: &Method, path: &Path<'_>, headers: &HeaderMap) -> Option<Answer> {
+        if path.is_reserved() || !is_read(method) || !wants_page(path, headers) {
+            return None;
+        }
+        let mut answer = self.serve("index.html".to_owned(), method, headers).await?;
+        answer.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+        Some(answer)
+    }
+
+    /// The relative name of an existing file.
+    fn name(&self, path: &Path<'_>) -> Option<String> {
+        let segments = path.segments();
+        let hidden = |segment: &str| segment.starts_with('.') && segment != ".well-known";
+        let served = |segment: &str| !hidden(segment) && !segment.contains(['/', '\\']);
+        let is_directory = path.target().split('?').next().is_some_and(|path| path.ends_with('/'));
+        if segments.is_empty() || is_directory || path.is_reserved() || !segments.iter().all(|segment| served(segment)) {
+            return None;
+        }
+        let name = segments.join("/");
+        self.place.root.join(&name).is_file().then_some(name)
+    }
+
+    async fn serve(&self, name: String, method: &Method, headers: &HeaderMap) -> Option<Answer> {
+        // It holds a descriptor for as long as the client takes to read it.
+        let seat = match self.sockets.take_shared() {
+            Ok(seat) => seat,
+            Err(refusal) => {
+                self.sockets.note(refusal, self.hub.counters(), Instant::now());
+                return Some(answer::retry_later("too many connections, try again later"));
+            }
+        };
+        let cache = caching::of(&format!("/{name}"), &self.rules);
+        let (place, accepted) = (self.place.clone(), accepted(headers));
+        let opened = spawn_blocking(move || place.open(&name, &accepted)).await.ok()?.ok()?;
+        let Opened { file, metadata, coding, kind, varies } = opened;
+        // It was there a moment ago: a file that can't be read is as none.
+        let (file, etag) = self.tags.of(file, &metadata).await.ok()?;
+        let sent = Sent { length: metadata.len(), modified: modified(&metadata), etag: &etag, coding, kind, varies, cache };
+        sent.answer(file, seat, method, headers).await.ok()
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+/// What of the request's head the choice of a form needs.
+fn accepted(headers: &HeaderMap) -> HeaderMap {
+    headers.get_all(header::ACCEPT_ENCODING).iter().map(|value| (header::ACCEPT_ENCODING, value.clone())).collect()
+}
+
+/// Whether the client asks for a page: it names HTML, or takes anything and the path does not end in the name of a file. So a script
+/// or a picture that is missing is not answered with a page, and neither is a call of an interface.
+fn wants_page(path: &Path<'_>, headers: &HeaderMap) -> bool {
+    if media::names(headers, "text/html") || media::names(headers, "application/xhtml+xml") {
+        return true;
+    }
+    let is_file = path.segments().last().is_some_and(|last| last.contains('.'));
+    !is_file && media::pick(headers, &[("text/html", ())]).is_some()
+}
+
+/// None if the file system has no date that means anything, or one that is still to come (RFC 9110 section 8.8.2.1).
+fn modified(metadata: &Metadata) -> Option<SystemTime> {
+    let since = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let date = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
+    (since >= DATES_FROM && date <= SystemTime::now()).then_some(date)
+}
+
+impl Place {
+    /// The path of a file, all links followed.
+    fn locate(&self, name: &str) -> io::Result<PathBuf> {
+        let path = self.root.join(name);
+        if self.may_leave {
+            return Ok(path);
+        }
+        let path = path.canonicalize()?;
+        if path.starts_with(self.root.canonicalize()?) { Ok(path) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    /// Opens a file, or the compressed form beside it that the client likes best.
+    fn open(&self, name: &str, accepted: &HeaderMap) -> io::Result<Opened> {
+        let beside = |coding: &Coding| format!("{name}{}", coding.suffix);
+        let is_there = |coding: &Coding| {
+            fs::metadata(self.root.join(beside(coding))).is_ok_and(|found| found.is_file()) && self.locate(&beside(coding)).is_ok()
+        };
+        let offered: Vec<Coding> = CODINGS.into_iter().filter(is_there).collect();
+        let coding = codings::choose(accepted, &offered);
+        let (file, metadata) = self.open_one(&coding.map_or_else(|| name.to_owned(), |coding| beside(&coding)))?;
+        let beginning = match coding {
+            None => file_body::read(&file, 0..metadata.len().min(kind::BEGINNING_BYTES))?,
+            Some(_) => {
+                let (plain, metadata) = self.open_one(name)?;
+                file_body::read(&plain, 0..metadata.len().min(kind::BEGINNING_BYTES))?
+            }
+        };
+        Ok(Opened { kind: kind::of(name, &beginning), file, metadata, coding, varies: !offered.is_empty() })
+    }
+
+    fn open_one(&self, name: &str) -> io::Result<(File, Metadata)> {
+        let file = File::open(self.locate(name)?)?;
+        let metadata = file.metadata()?;
+        if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
+/// One form of a file, and what its headers say.
+struct Sent<'a> {
+    length: u64,
+    modified: Option<SystemTime>,
+    etag: &'a str,
+    coding: Option<Coding>,
+    kind: HeaderValue,
+    varies: bool,
+    cache: HeaderValue,
+}
+
+impl Sent<'_> {
+    async fn answer(self, file: File, seat: Seat, method: &Method, headers: &HeaderMap) -> io::Result<Answer> {
+        let validators = Validators { etag: self.etag, modified: self.modified };
+        match conditions::judge(headers, validators) {
+            Outcome::Send => {}
+            Outcome::NotModified => return Ok(self.with_validators(Response::new(Body::Whole(None)), StatusCode::NOT_MODIFIED)),
+            Outcome::Failed => {
+                let told = answer::text(StatusCode::PRECONDITION_FAILED, "the file is not as the request wants it");
+                return Ok(self.with_validators(told, StatusCode::PRECONDITION_FAILED));
+            }
+        }
+        // RFC 9110 section 14.2: ranges are for GET.
+        let ranges = match method == Method::GET && conditions::allows_range(headers, validators) {
+            true => ranges::read(headers, self.length),
+            false => Ranges::Whole,
+        };
+        match ranges {
+            Ranges::Unsatisfiable => {
+                let mut told = answer::text(StatusCode::RANGE_NOT_SATISFIABLE, &format!("the file has {} bytes", self.length));
+                told.headers_mut().insert(header::CONTENT_RANGE, value(format!("bytes */{}", self.length)));
+                Ok(self.with_validators(told, StatusCode::RANGE_NOT_SATISFIABLE))
+            }
+            Ranges::Whole => {
+                let body = match self.length {
+                    // Of a body hyper says the length also to HEAD; without one it would not.
+                    0 => Body::Whole(Some(Bytes::new())),
+                    length if length <= WHOLE_BYTES_MAX => whole(file, length).await?,
+                    length => of_pieces(file, seat, vec![Piece::Part(0..length)]),
+                };
+                Ok(self.with_content(Response::new(body), StatusCode::OK))
+            }
+            Ranges::Parts(parts) => match <[_; 1]>::try_from(parts) {
+                Ok([part]) => {
+                    let range = self.content_range(&part);
+                    let mut answer = Response::new(of_pieces(file, seat, vec![Piece::Part(part)]));
+                    answer.headers_mut().insert(header::CONTENT_RANGE, value(range));
+                    Ok(self.with_content(answer, StatusCode::PARTIAL_CONTENT))
+                }
+                Err(parts) => {
+                    let (pieces, kind) = self.multipart(&parts)?;
+                    let mut answer = self.with_content(Response::new(of_pieces(file, seat, pieces)), StatusCode::PARTIAL_CONTENT);
+                    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+                    Ok(answer)
+                }
+            },
+        }
+    }
+
+    fn content_range(&self, part: &std::ops::Range<u64>) -> String {
+        format!("bytes {}-{}/{}", part.start, part.end - 1, self.length)
+    }
+
+    /// RFC 9110 section 14.6: what goes out, and its type.
+    fn multipart(&self, parts: &[std::ops::Range<u64>]) -> io::Result<(Vec<Piece>, HeaderValue)> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        let boundary = format!("{:032x}", u128::from_ne_bytes(bytes));
+        let kind = self.kind.to_str().unwrap_or("application/octet-stream");
+        let mut pieces = Vec::with_capacity(2 * parts.len() + 1);
+        for part in parts {
+            let before = if pieces.is_empty() { "" } else { "\r\n" };
+            let head = format!("{before}--{boundary}\r\ncontent-type: {kind}\r\ncontent-range: {}\r\n\r\n", self.content_range(part));
+            pieces.extend([Piece::Text(head.into()), Piece::Part(part.clone())]);
+        }
+        pieces.push(Piece::Text(format!("\r\n--{boundary}--\r\n").into()));
+        Ok((pieces, value(format!("multipart/byteranges; boundary={boundary}"))))
+    }
+
+    /// What caches need of any answer about the file (RFC 9110 section 15.4.5).
+    fn with_validators(&self, mut answer: Answer, status: StatusCode) -> Answer {
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(header::ETAG, value(self.etag.to_owned()));
+        headers.insert(header::CACHE_CONTROL, self.cache.clone());
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if self.varies {
+            headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        answer
+    }
+
+    fn with_content(&self, answer: Answer, status: StatusCode) -> Answer {
+        let mut answer = self.with_validators(answer, status);
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, self.kind.clone());
+        if let Some(coding) = self.coding {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name));
+        }
+        if let Some(modified) = self.modified {
+            headers.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(modified)));
+        }
+        answer
+    }
+}
+
+async fn whole(file: File, length: u64) -> io::Result<Body> {
+    let bytes: Bytes = spawn_blocking(move || file_body::read(&file, 0..length)).await.map_err(io::Error::other)??;
+    Ok(Body::Whole(Some(bytes)))
+}
+
+fn of_pieces(file: File, seat: Seat, pieces: Vec<Piece>) -> Body {
+    Body::File { file: Box::new(FileBody::new(file, pieces)), _seat: seat }
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).expect("visible characters")
+}

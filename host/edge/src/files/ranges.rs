@@ -1,0 +1,143 @@
+//! Byte ranges of a request (RFC 9110 section 14.1).
+
+use http::{HeaderMap, header};
+use std::ops::Range;
+
+/// Ranges of one answer; a request for more is answered with the whole file.
+pub(crate) const RANGES_MAX: usize = 8;
+
+/// What of a file is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ranges {
+    /// The request asks for no range, or for one that is to be ignored.
+    Whole,
+    /// One or more, none of which overlaps or touches another.
+    Parts(Vec<Range<u64>>),
+    /// 416.
+    Unsatisfiable,
+}
+
+/// The ranges of a file of `length` bytes that a request asks for.
+pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
+    let mut values = headers.get_all(header::RANGE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Ranges::Whole };
+    let Some(specs) = value.to_str().ok().and_then(parse) else { return Ranges::Whole };
+    let parts: Vec<Range<u64>> = specs.iter().filter_map(|spec| spec.within(length)).collect();
+    let parts = merged(parts);
+    match parts.len() {
+        // The last bytes of nothing are all of it, but no range can say so.
+        0 if length == 0 && specs.iter().any(|spec| matches!(spec, Spec::Last(1..))) => Ranges::Whole,
+        0 => Ranges::Unsatisfiable,
+        1..=RANGES_MAX => Ranges::Parts(parts),
+        _ => Ranges::Whole,
+    }
+}
+
+enum Spec {
+    /// From the first to the last of these.
+    Between(u64, u64),
+    From(u64),
+    /// So many at the end.
+    Last(u64),
+}
+
+/// None if the unit is another one, or anything is not as the grammar has it.
+fn parse(value: &str) -> Option<Vec<Spec>> {
+    let (unit, set) = value.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).map(Spec::parse).collect::<Option<Vec<_>>>()?;
+    (!specs.is_empty()).then_some(specs)
+}
+
+impl Spec {
+    fn parse(text: &str) -> Option<Spec> {
+        let (first, last) = text.split_once('-')?;
+        // A number that is too large for us is larger than any file.
+        let number = |text: &str| -> Option<u64> {
+            let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            is_number.then(|| text.parse().unwrap_or(u64::MAX))
+        };
+        match (first, last) {
+            ("", last) => number(last).map(Spec::Last),
+            (first, "") => number(first).map(Spec::From),
+            (first, last) => match (number(first)?, number(last)?) {
+                (first, last) if first <= last => Some(Spec::Between(first, last)),
+                _ => None,
+            },
+        }
+    }
+
+    /// The bytes of a file of this length; none if it has none of them.
+    fn within(&self, length: u64) -> Option<Range<u64>> {
+        let part = match *self {
+            Spec::Between(first, last) => first..last.saturating_add(1).min(length),
+            Spec::From(first) => first..length,
+            Spec::Last(bytes) => length.saturating_sub(bytes)..length,
+        };
+        (part.start < part.end).then_some(part)
+    }
+}
+
+/// In the order of the request if none overlaps or touches another, and in the order of the file otherwise.
+fn merged(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    let mut sorted = parts.clone();
+    sorted.sort_by_key(|part| part.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(sorted.len());
+    for part in sorted {
+        match merged.last_mut() {
+            Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
+            _ => merged.push(part),
+        }
+    }
+    if merged.len() == parts.len() { parts } else { merged }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_grammar_has_them_and_merged() {
+        use Ranges::*;
+        let one = |part: Range<u64>| Parts(vec![part]);
+        let many = |count: u64| (0..count).map(|at| format!("{0}-{0}", at * 2)).collect::<Vec<_>>().join(",");
+        let rows = [
+            ("bytes=2-3", one(2..4)),
+            ("bytes=-3", one(7..10)),
+            ("bytes=5-", one(5..10)),
+            ("bytes=0-0", one(0..1)),
+            ("bytes=0-99", one(0..10)),
+            ("bytes=-99", one(0..10)),
+            ("bytes=0-99999999999999999999", one(0..10)),
+            ("Bytes= 1-2", one(1..3)),
+            ("bytes=0-1,4-5", Parts(vec![0..2, 4..6])),
+            ("bytes=4-5, 0-1", Parts(vec![4..6, 0..2])),
+            ("bytes=4-5,0-1,5-6", Parts(vec![0..2, 4..7])),
+            ("bytes=0-1,2-3", one(0..4)),
+            ("bytes=0-,0-,0-,0-,0-", one(0..10)),
+            ("bytes=0-1,20-30", one(0..2)),
+            ("bytes=,0-1,", one(0..2)),
+            ("bytes=10-", Unsatisfiable),
+            ("bytes=20-30", Unsatisfiable),
+            ("bytes=-0", Unsatisfiable),
+            ("bytes=3-2", Whole),
+            ("bytes=abc", Whole),
+            ("bytes=", Whole),
+            ("bytes=-", Whole),
+            ("bytes=1-x", Whole),
+            ("bytes=+1-2", Whole),
+            ("bytes", Whole),
+            ("items=0-1", Whole),
+        ];
+        let ranges = |value: &str, length| read(&HeaderMap::from_iter([(header::RANGE, value.parse().unwrap())]), length);
+        for (value, expected) in rows {
+            assert_eq!(ranges(value, 10), expected, "{value}");
+        }
+        assert_eq!(ranges(&format!("bytes={}", many(8)), 100), Parts((0..8).map(|at| at * 2..at * 2 + 1).collect()));
+        assert_eq!(ranges(&format!("bytes={}", many(9)), 100), Whole);
+        assert_eq!((ranges("bytes=0-", 0), ranges("bytes=-5", 0)), (Unsatisfiable, Whole));
+        assert_eq!(read(&HeaderMap::new(), 10), Whole);
+    }
+}
