@@ -228,8 +228,7 @@ impl Sent<'_> {
             }
             Ranges::Whole => {
                 let body = match self.length {
-                    // Of a body hyper says the length also to HEAD; without one it would not.
-                    0 => Body::Whole(Some(Bytes::new())),
+                    0 => Body::Whole(None),
                     length if length <= WHOLE_BYTES_MAX => whole(file, length).await?,
                     length => of_pieces(file, seat, vec![Piece::Part(0..length)]),
                 };
@@ -289,6 +288,10 @@ impl Sent<'_> {
         let mut answer = self.with_validators(answer, status);
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.kind.clone());
+        if self.length == 0 {
+            // hyper says any other length to HEAD by itself.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         if let Some(coding) = self.coding {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name));
         }

@@ -252,10 +252,15 @@ struct Exchange {
 
 impl Exchange {
     async fn answer(&mut self, request: http::Request<Incoming>) -> Answer {
-        let answer = self.find_answer(request).await;
-        let answer = if self.shared.is_body_abandoned() { Box::pin(self.abandon_body(answer)).await } else { answer };
+        let mut answer = self.find_answer(request).await;
+        if self.shared.is_body_abandoned() {
+            answer = Box::pin(self.abandon_body(answer)).await;
+        }
         self.memory.end_request();
-        self.reserve(without_content(answer))
+        if answer.status() == StatusCode::RESET_CONTENT {
+            remove_content(&mut answer);
+        }
+        self.reserve(answer)
     }
 
     /// The answer came before the body was read. hyper reads what is there of it when it is polled next: if that is all, the connection
@@ -735,12 +740,9 @@ async fn yield_to_reader() {
 }
 
 /// A 205 has no content, whatever the app gave it (RFC 9110 section 15.3.6).
-fn without_content(mut answer: Answer) -> Answer {
-    if answer.status() == StatusCode::RESET_CONTENT {
-        *answer.body_mut() = Body::Whole(None);
-        answer.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    answer
+fn remove_content(answer: &mut Answer) {
+    *answer.body_mut() = Body::Whole(None);
+    answer.headers_mut().remove(header::CONTENT_LENGTH);
 }
 
 /// What the request asks for, where a path has routes for more than one thing.

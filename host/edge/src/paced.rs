@@ -345,7 +345,13 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
     /// hyper flushes whenever it is polled.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.shared.is_unwatched() && self.has_left(cx) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            // The socket says why: the client's machine has reset the connection, or no longer answers.
+            let error = match linger::poll_drop(&mut self.io, cx) {
+                Poll::Ready(Err(error)) => error,
+                _ => io::ErrorKind::ConnectionReset.into(),
+            };
+            self.shared.note_failure(&error);
+            return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.io).poll_flush(cx)
     }

@@ -16,6 +16,9 @@ struct Site {
     files: TempDir,
 }
 
+/// Names and values of header fields.
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
 const TEN: &str = "0123456789";
 
 /// 2025-01-01, 00:00:00 UTC.
@@ -73,7 +76,7 @@ impl Site {
         Site { server, files }
     }
 
-    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+    async fn ask(&self, method: &str, path: &str, headers: Fields<'_>) -> Answer {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: 0\r\n\r\n");
         let bytes = Raw::send(self.server.address(), &request).await.rest_bytes().await;
@@ -84,7 +87,7 @@ impl Site {
         Answer { status: head[9..12].parse().unwrap(), headers, body: bytes[end..].to_vec() }
     }
 
-    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+    async fn get(&self, path: &str, headers: Fields<'_>) -> Answer {
         self.ask("GET", path, headers).await
     }
 }
@@ -119,7 +122,7 @@ async fn validators_that_are_sent_are_honoured() {
     assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 20, "a strong tag: {etag}");
     let list = format!("\"x\", {etag}");
     let weak = format!("W/{etag}");
-    let rows: &[(&str, &[(&str, &str)], u16)] = &[
+    let rows: &[(&str, Fields<'_>, u16)] = &[
         ("its own tag", &[("if-none-match", &etag)], 304),
         ("its own tag, as weak", &[("if-none-match", &weak)], 304),
         ("a list with its tag", &[("if-none-match", &list)], 304),
@@ -186,7 +189,7 @@ async fn ranges_are_sent_merged_and_bounded() {
     let site = Site::new("");
     let etag = site.get("/ten.txt", &[]).await.header("etag").to_owned();
     let weak = format!("W/{etag}");
-    let rows: &[(&str, &[(&str, &str)], u16, &str, &str)] = &[
+    let rows: &[(&str, Fields<'_>, u16, &str, &str)] = &[
         ("bytes=2-3", &[], 206, "bytes 2-3/10", "23"),
         ("bytes=-3", &[], 206, "bytes 7-9/10", "789"),
         ("bytes=5-", &[], 206, "bytes 5-9/10", "56789"),
@@ -419,7 +422,7 @@ async fn caches_keep_files_as_the_rules_and_their_names_say() {
         assets_cache = ["/downloads/* public, max-age=3600", "*.html no-store"]"#;
     let immutable = "max-age=31536000, immutable";
     let private = "private, max-age=31536000, immutable";
-    let rows: &[(&str, &[(&str, &str)])] = &[
+    let rows: &[(&str, Fields<'_>)] = &[
         (
             "",
             &[
