@@ -1,5 +1,5 @@
 //! Files of `--assets DIR`, by their exact path. The directory is the only state: each request looks at it anew, opens the file, and takes
-//! type, tag and content from the descriptor that it then sends, so that they belong together also while files are replaced.
+//! length, tag and content from the descriptor that it then sends, so that they belong together also while files are replaced.
 //!
 //! A file costs a look at the disk for each request that could be for one, and no more if there is none. Everything after that runs on
 //! threads that may wait for the disk.
