@@ -539,7 +539,9 @@ impl Exchange {
         let can_be_held =
             self.shared.has_read_body() && head.method != Method::HEAD && !answer.headers().contains_key(header::CONTENT_LENGTH);
         match answer.into_parts() {
-            (parts, Body::Stream(body)) if accepts_trailers && can_be_held => Ok(Answer::from_parts(parts, Body::Held(body))),
+            (parts, Body::Stream(body)) if accepts_trailers && can_be_held => {
+                Ok(Answer::from_parts(parts, Body::Held(body, Lasts::ToItsEnd)))
+            }
             (parts, body) => Ok(Answer::from_parts(parts, body)),
         }
     }
