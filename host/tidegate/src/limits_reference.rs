@@ -1,7 +1,8 @@
 //! The guide's page of limits: this test compares it with the settings, the constants and the tests, or writes it anew.
 //!
-//! A row says what is bounded, what happens beyond the bound, and which tests cross it from outside. Defaults are not written here:
-//! they are those of [`Config`] and of the constants. A limit without a row, a row without a limit, and a row without a test fail.
+//! A row says what is bounded, what happens beyond the bound, and which tests cross it: those in `tidegate/tests` from outside, the others
+//! in the crate that has the limit. Defaults are not written here: they are those of [`Config`] and of the constants. A limit without a
+//! row, a row without a limit, and a row without a test fail.
 
 use crate::{
     config::Config,
@@ -17,7 +18,7 @@ const HEAD: &str = "\
 # Limits
 
 Everything that a client or an app could let grow has a bound. Those with a setting are set in `tidegate.toml`, or for one run by `--limit KEY=VALUE` (keys of
-`[limits]`); the others are fixed. Each of them is crossed by a test that talks to the server from outside.
+`[limits]`); the others are fixed. A test crosses each of them: from outside if a client or an app can reach it in a short time, else in the part of the server that has it.
 
 Close codes are those of WebSockets, other numbers are those of HTTP. An error to the app is the error that its call returns; the app decides what the client sees.
 ";

@@ -43,7 +43,11 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let format = args.log.log_format;
     colour::choose(args.log.color);
-    logging::start(args.log.log, format, matches!(args.command, Command::Serve(_) | Command::Dev(_)));
+    let is_server = matches!(args.command, Command::Serve(_) | Command::Dev(_));
+    if is_server {
+        memory::avoid_huge_pages();
+    }
+    logging::start(args.log.log, format, is_server);
     let done = match args.command {
         Command::New(args) => command::new::run(&args),
         Command::Dev(args) => command::dev::run(&args, format),

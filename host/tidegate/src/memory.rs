@@ -38,6 +38,14 @@ const ROOM_IDLE: Duration = Duration::from_secs(1);
 /// Time between two log lines about the same shortage.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
+/// Has the kernel give this process, and the children that it starts, only as much memory as they touch. The allocator asks for huge
+/// pages, and then the first byte of a buffer takes 2 MiB: a client that announces a large message would hold what it never sends, and
+/// no reservation would count it. To be called before much is allocated.
+pub(crate) fn avoid_huge_pages() {
+    // Without it the server runs as well: it only measures more than it counts.
+    _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// Looks after the memory of the process as long as the site is served. `workers` are the threads whose allocators have memory to
 /// give back.
 pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
