@@ -215,8 +215,11 @@ impl Sent<'_> {
                 return Ok(self.with_validators(told, StatusCode::PRECONDITION_FAILED));
             }
         }
+        // A date within whose second the file may change again is a weak validator (RFC 9110 section 8.8.2.2).
+        let is_past = |date: &SystemTime| date.elapsed().is_ok_and(|since| since >= Duration::from_secs(1));
+        let strong = Validators { modified: self.modified.filter(is_past), ..validators };
         // RFC 9110 section 14.2: ranges are for GET.
-        let ranges = match method == Method::GET && conditions::allows_range(headers, validators) {
+        let ranges = match method == Method::GET && conditions::allows_range(headers, strong) {
             true => ranges::read(headers, self.length),
             false => Ranges::Whole,
         };

@@ -565,7 +565,8 @@ impl Watch {
     pub(crate) fn drain(&mut self) {
         self.times.body = self.times.body.at_most(self.times.drain);
         self.times.reader = self.times.reader.at_most(self.times.drain);
-        // Both are looked at anew.
+        self.times.half_close_within = self.times.half_close_within.min(self.times.drain);
+        // All are looked at anew.
         self.timer = None;
     }
 

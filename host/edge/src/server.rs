@@ -78,7 +78,7 @@ impl Default for Config {
             read_within: Duration::from_secs(30),
             write_within: Duration::from_secs(30),
             bytes_per_second_min: 256,
-            half_close_within: Duration::from_secs(5),
+            half_close_within: Duration::from_secs(3),
             linger_within: Duration::from_secs(30),
             linger_bytes_max: 256 << 20,
             sockets_max: None,

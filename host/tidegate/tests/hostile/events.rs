@@ -134,7 +134,7 @@ async fn a_client_that_leaves_in_the_middle_of_on_open_or_before_it_traps_has_on
 
 #[tokio::test]
 async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
-    let server = serve(&["--instances", "2"]);
+    let server = serve(&["--instances", "2", "--limit", "half_close_within=200ms"]);
     let mut said = Reader::follow(&server, "account").await;
     let mut ann = Socket::connect(server.ws("/socket")).await;
     ann.ask("id").await;
