@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     io::{self, ErrorKind},
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs},
     str::FromStr,
 };
 use tokio::net::TcpSocket;
@@ -51,12 +51,22 @@ impl FromStr for Listen {
 }
 
 impl Listen {
+    /// The addresses of the host. `localhost` is both loopback addresses, whatever the machine's resolver knows (RFC 6761 section 6.3).
+    fn addresses(&self) -> io::Result<BTreeSet<SocketAddr>> {
+        match self.0.rsplit_once(':') {
+            Some((host, port)) if host.eq_ignore_ascii_case("localhost") => {
+                let port = port.parse().expect("it was checked when the text was read");
+                Ok(BTreeSet::from([SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]))
+            }
+            _ => Ok(self.0.to_socket_addrs()?.collect()),
+        }
+    }
+
     /// Opens a socket for each address of the host, IPv4 first, all with the same port. An address that this machine does not have is left
     /// out, unless there is no other: `localhost` is `::1` as well, also where IPv6 is off. The runtime that this is called in gives the
     /// sockets up again.
     pub(crate) fn open(&self) -> Result<Vec<TcpListener>, Failure> {
-        let found = self.0.to_socket_addrs().map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
-        let addresses: BTreeSet<SocketAddr> = found.collect();
+        let addresses = self.addresses().map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
         if addresses.is_empty() {
             return Err(Failure::usage(format!("{self} has no address")));
         }
@@ -117,6 +127,13 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn localhost_is_of_both_families() {
+        let addresses = |text: &str| text.parse::<Listen>().unwrap().addresses().unwrap().into_iter().map(|address| address.to_string());
+        assert_eq!(addresses("LocalHost:80").collect::<Vec<_>>(), ["127.0.0.1:80", "[::1]:80"]);
+        assert_eq!(addresses("[::1]:80").collect::<Vec<_>>(), ["[::1]:80"]);
+    }
 
     #[test]
     fn every_address_of_a_name_is_opened_with_one_port() {
