@@ -18,7 +18,7 @@ use crate::{
     fault::{is_full, told},
     instances::{Account, Idle, Instances, Permit, Slot, Use},
     machine::Machine,
-    meter::{Meter, TICK},
+    meter::{Evicted, Meter, TICK},
     outbound::Outbound,
     state::State,
 };
@@ -360,7 +360,8 @@ impl Pool {
         let mut store = self.store()?;
         let raw = match self.pre.instantiate_async(&mut store).await {
             Ok(raw) => raw,
-            Err(_) if store.data().memory.is_short => return Err(OutOfMemory.into()),
+            // An instance that is being made is a consumer already, and may be closed as one.
+            Err(error) if store.data().memory.is_short || error.is::<Evicted>() => return Err(OutOfMemory.into()),
             Err(error) => return Err(error),
         };
         let exports = Exports::find(&raw, &mut store, &self.interfaces)?;
