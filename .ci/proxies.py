@@ -140,7 +140,7 @@ class Client:
             return f"{answer.status} {body}"
 
     def idle(self):
-        """No request is lost, though the connections behind it rest for about as long as the proxy keeps them."""
+        """No request is lost, although the proxy's connections to the server are idle for about as long as the proxy keeps them."""
         lost, rounds = [], threading.Barrier(CLIENTS)
 
         def work(number):

@@ -74,7 +74,7 @@ impl Request {
         self.uri().split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The client's address, "ip:port"; empty in a stream route, as `wasi:http` doesn't say it.
+    /// The client's address, "ip:port", with port 0 if a trusted proxy names the address without one; empty in a stream route, as `wasi:http` doesn't say it.
     pub fn peer(&self) -> &str {
         &self.head.peer
     }

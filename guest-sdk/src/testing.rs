@@ -3,7 +3,7 @@
 //!
 //! A client gets what it would get of the host. An answer that breaks the contract fails the test with the text that the
 //! operator of the host would read. A panic ends its event as a trap does: with a 500, or for a connection 1011, and all
-//! others go on. What is the host's configuration is not here: origins, files, time-outs.
+//! others go on. The configuration of the host is not here: origins, files, time-outs.
 //!
 //! ```
 //! use tidegate::{prelude::*, testing::{self, Connect}};

@@ -1,4 +1,4 @@
-//! What clients get of an app's answers under `tidegate::testing`: as the host writes them. What the host would not write fails the test.
+//! An app's answers under `tidegate::testing` are those that the host would write. An answer that the host would refuse fails the test.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidegate::{

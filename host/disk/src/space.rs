@@ -58,8 +58,8 @@ impl Space {
 }
 
 impl Measured {
-    /// Refuses a commit of so many bytes if it would leave less than the reserve, or less than `flushed` returns: what the store has yet to
-    /// flush and may merge. The bytes count twice: they stand in the journal and, for a while, in a table.
+    /// Refuses a commit of so many bytes if it would leave less than the reserve, or less than `flushed` returns: the bytes that the store
+    /// has yet to flush and may merge. The bytes count twice: they stand in the journal and, for a while, in a table.
     pub(crate) fn check_commit(&self, bytes: u64, flushed: impl FnOnce() -> u64) -> Result<(), EngineError> {
         if self.free >= PLENTY_BYTES + 2 * bytes {
             return Ok(());

@@ -56,7 +56,7 @@ impl Drop for Disk {
     }
 }
 
-/// What was acknowledged: for each key the number of its latest value.
+/// Acknowledged writes: for each key the number of its latest value.
 #[derive(Default)]
 struct Model(BTreeMap<u64, u64>);
 

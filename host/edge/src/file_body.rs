@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// Bytes that are read at a time: as much as the memory of a connection is allowed without an account.
 const READ_BYTES: u64 = 16 << 10;
 
-/// What is sent next.
+/// One piece of the body, in the order of sending.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Text(Bytes),

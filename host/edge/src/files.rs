@@ -82,7 +82,7 @@ impl Files {
         self.serve(name, method, headers).await
     }
 
-    /// Whether this is the path of a file: what other methods are refused for.
+    /// True if this is the path of a file, for which methods other than GET and HEAD are refused.
     pub(crate) fn has(&self, path: &Path<'_>) -> bool {
         self.name(path).is_some_and(|name| self.place.locate(&name).is_ok())
     }
@@ -134,7 +134,7 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-/// What of the request's head the choice of a form needs.
+/// The headers of a request on which the choice of a compressed form depends.
 fn accepted(headers: &HeaderMap) -> HeaderMap {
     headers.get_all(header::ACCEPT_ENCODING).iter().map(|value| (header::ACCEPT_ENCODING, value.clone())).collect()
 }
@@ -258,7 +258,7 @@ impl Sent<'_> {
         format!("bytes {}-{}/{}", part.start, part.end - 1, self.length)
     }
 
-    /// RFC 9110 section 14.6: what goes out, and its type.
+    /// Returns the pieces of a `multipart/byteranges` body (RFC 9110 section 14.6), and its media type.
     fn multipart(&self, parts: &[std::ops::Range<u64>]) -> io::Result<(Vec<Piece>, HeaderValue)> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
@@ -274,7 +274,7 @@ impl Sent<'_> {
         Ok((pieces, value(format!("multipart/byteranges; boundary={boundary}"))))
     }
 
-    /// What caches need of any answer about the file (RFC 9110 section 15.4.5).
+    /// Sets the status, and the headers that caches need in every answer about the file (RFC 9110 section 15.4.5).
     fn with_validators(&self, mut answer: Answer, status: StatusCode) -> Answer {
         *answer.status_mut() = status;
         let headers = answer.headers_mut();

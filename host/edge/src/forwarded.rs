@@ -35,15 +35,15 @@ impl Network {
     /// Whether the address is of this network. An IPv4-mapped address counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(given)) => prefix(own.to_bits().into(), given.to_bits().into(), 32 - self.bits),
-            (IpAddr::V6(own), IpAddr::V6(given)) => prefix(own.to_bits(), given.to_bits(), 128 - self.bits),
+            (IpAddr::V4(own), IpAddr::V4(given)) => is_same_prefix(own.to_bits().into(), given.to_bits().into(), 32 - self.bits),
+            (IpAddr::V6(own), IpAddr::V6(given)) => is_same_prefix(own.to_bits(), given.to_bits(), 128 - self.bits),
             _ => false,
         }
     }
 }
 
-/// Whether two addresses are the same without so many of their last bits.
-fn prefix(one: u128, other: u128, free: u32) -> bool {
+/// True if two addresses are the same without the last `free` bits.
+fn is_same_prefix(one: u128, other: u128, free: u32) -> bool {
     (one ^ other).checked_shr(free).unwrap_or(0) == 0
 }
 
@@ -64,12 +64,12 @@ impl FromStr for Network {
         // A network of mapped addresses has at least the 96 bits that they share.
         let (max, bits) = if address.is_ipv4() && !given.is_ipv4() { (32, bits.checked_sub(96).ok_or_else(bad)?) } else { (max, bits) };
         let network = Network { address, bits };
-        let first = match address {
+        let is_aligned = match address {
             _ if bits > max => return Err(bad()),
             IpAddr::V4(v4) => v4.to_bits().checked_shl(bits).unwrap_or(0) == 0,
             IpAddr::V6(v6) => v6.to_bits().checked_shl(bits).unwrap_or(0) == 0,
         };
-        if first { Ok(network) } else { Err(format!("{text:?} has bits after its first {bits}: {advice}")) }
+        if is_aligned { Ok(network) } else { Err(format!("{text:?} has bits after its first {bits}: {advice}")) }
     }
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// What trusted proxies say of a request. Nothing where they say nothing.
+/// The description of a request by trusted proxies. A field is none if they do not give it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Described {
     /// Port 0 if the proxy does not name it.
@@ -107,10 +107,10 @@ pub(crate) fn remove(headers: &mut HeaderMap) {
     }
 }
 
-/// Reads what the proxies say, for a request that comes from one of them. The `Host` header becomes the host that they name.
+/// Reads the headers of a request that comes from a trusted proxy. The `Host` header becomes the host that they name.
 ///
 /// # Errors
-/// The text of a 400: what they say can't be read, or `Forwarded` says something else than the other headers. Then one of them comes from
+/// The text of a 400 if a header can't be read, or if `Forwarded` and the other headers contradict each other: then one of them comes from
 /// the client, and it is not known which.
 pub(crate) fn read(headers: &mut HeaderMap, trusted: &[Network]) -> Result<Described, &'static str> {
     let of_each = [FOR, PROTO, HOST].iter().any(|name| headers.contains_key(name)).then(|| of_headers(headers, trusted)).transpose()?;

@@ -69,7 +69,7 @@ pub(crate) struct Written<Io> {
 }
 
 /// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client goes away: then there is no connection left. An
-/// answer that breaks off has no last chunk. `ahead`: what the client has sent after its request.
+/// answer that breaks off has no last chunk. `ahead`: bytes that the client has sent after its request.
 ///
 /// # Errors
 /// `TimedOut` if the client takes what waits for it too slowly.
@@ -137,7 +137,7 @@ enum Next {
     Heard,
 }
 
-/// What the client sends while its answer is held.
+/// Bytes that the client sends while its answer is held.
 struct Hearing {
     ahead: Bytes,
     has_ended: bool,

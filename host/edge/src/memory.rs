@@ -108,7 +108,7 @@ impl Memory {
         Ok(Some(held(whole, share)))
     }
 
-    /// For the form of an action: what was read of it before the action started.
+    /// A share for the part of a form that is read before its action starts.
     pub(crate) fn form(&self) -> Share {
         Share::new(&self.account, Kind::Request)
     }

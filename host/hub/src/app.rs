@@ -64,7 +64,7 @@ pub trait Instance: Send {
     fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer>;
 }
 
-/// What a room is told. Requests are in boxes: an event is passed on a dozen times on its way to the guest, and most are messages.
+/// An event of a room. Requests are in boxes: an event is moved a dozen times on its way to the guest, and most events are messages.
 #[derive(Clone)]
 pub enum RoomEvent {
     /// WIT `room-handler.wake`: the first event of an instance.

@@ -643,7 +643,7 @@ mod tests {
         assert!(charge.fit(&budget, 56 * MIB).is_err(), "the 30 MiB are still there");
         (0..1000).for_each(|_| _ = budget.look(30 * MIB));
         assert!(charge.fit(&budget, 84 * MIB).is_ok(), "they are forgotten with time");
-        // What may be handed over mostly never is.
+        // Most bytes that may be handed over never are.
         let budget = self::budget();
         let mut charge = Charge::new(Kind::HandOver);
         charge.fit(&budget, 50 * MIB).unwrap();

@@ -114,7 +114,7 @@ const done = arguments[0];
   opened.at(-1).end(1000);
   const silent = socket("/silent");
   opened.at(-1).open();
-  check("without a probe nobody asks", [waits(), opened.at(-1).sent], [[], []]);
+  check("without a probe no question is sent", [waits(), opened.at(-1).sent], [[], []]);
   silent.close();
   opened.at(-1).end(1000);
 
@@ -147,7 +147,7 @@ const done = arguments[0];
       await settle();
     }
   };
-  // What comes of pieces of a stream: data, names that are given, and the id that is asked with then.
+  // The events of a stream that comes in pieces: data, names, and the id of the next request.
   const read = async (...pieces) => {
     [asked, answers] = [[], [stream(...pieces)]];
     const told = [], own = events("/stream", { lastEventId: "0", onevent: ({ type, data }) => told.push(type === "message" ? data : [type, data]) });
@@ -213,7 +213,7 @@ const done = arguments[0];
     check(`no stream: ${message ?? answer.status}`, [seen, details, waits()], [[], [["connecting", null], ["closed", message]], []]);
   }
 
-  // What a listener throws is reported, and the stream goes on.
+  // An error of a listener is reported, and the stream goes on.
   const reported = [];
   self.reportError = (error) => reported.push(error.message);
   answers = [stream("id: 1\ndata: a\n\nid: 2\ndata: b\n\n")];
@@ -258,7 +258,7 @@ const done = arguments[0];
   check("silence is noticed", silence.at(-1), ["waiting", "Error: nothing came for too long"]);
   pass(500);
   await turns();
-  check("without heartbeats nobody knows", [silence.at(-1)[0], waits()], ["open", []]);
+  check("without heartbeats silence is not noticed", [silence.at(-1)[0], waits()], ["open", []]);
   quiet.close();
   await turns();
   check("the end", [silence.at(-1), waits()], [["closed", null], []]);

@@ -2,7 +2,8 @@
 //!
 //! An answer's body is whole only if the guest itself ended it: 0.2 by `outgoing-body.finish`, 0.3 by closing the stream and resolving
 //! the trailers. `wasi:http` alone can't say so afterwards, because a body whose instance is gone ends like one that was finished. So
-//! when a guest's call has ended, in whatever way, its instance is kept until the body has been looked at once more ([`drain`]): what is not there by then never comes, and a body without an end has broken off.
+//! when a guest's call has ended, its instance is kept until the body has been looked at once more ([`drain`]). No bytes can come after
+//! that, and a body without an end has broken off.
 
 use crate::{
     fed,
@@ -150,7 +151,7 @@ impl Drop for Reader {
 pub(crate) struct Outgoing {
     /// None once it has ended or broken off.
     body: Option<WasiBody>,
-    /// What was left in the body when the guest's call ended.
+    /// Frames that were left in the body when the guest's call ended.
     frames: VecDeque<Frame>,
     /// Why the body breaks off after `frames`.
     failure: Option<Failure>,
@@ -345,7 +346,7 @@ impl Outgoing {
     }
 }
 
-/// What is left in the body of a guest whose call has ended.
+/// The rest of the body of a guest whose call has ended.
 enum Left {
     /// The last pieces, and an end.
     End,

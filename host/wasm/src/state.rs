@@ -84,7 +84,7 @@ impl State {
         })
     }
 
-    /// What the next call is about.
+    /// Sets the connection, route and room that the next call is for.
     pub(crate) fn set_about(&mut self, about: About) {
         self.event_conn = about.conn.clone();
         self.output.begin(about);

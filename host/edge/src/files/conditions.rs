@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, header};
 use std::time::SystemTime;
 
-/// What tells one state of a file from all others.
+/// The values that distinguish one state of a file from all others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validators<'a> {
     /// A strong entity tag, with its quotes.
@@ -12,7 +12,7 @@ pub(crate) struct Validators<'a> {
     pub(crate) modified: Option<SystemTime>,
 }
 
-/// What becomes of a GET or HEAD.
+/// The result of the preconditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Send,

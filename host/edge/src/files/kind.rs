@@ -10,7 +10,7 @@ pub(crate) const BEGINNING_BYTES: u64 = 189;
 pub(crate) fn of(name: &str, beginning: &[u8]) -> HeaderValue {
     let end = Path::new(name).extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
     let kind = match end.as_str() {
-        // Two kinds of files end so; browsers are told of TypeScript only for people to read it.
+        // MPEG streams and TypeScript share these names. Browsers do not run TypeScript, so it is sent as text to read.
         "ts" | "mts" if is_mpeg_stream(beginning) => "video/mp2t",
         "ts" | "mts" | "cts" | "tsx" | "jsx" | "vue" | "svelte" => "text/plain",
         "mjs" | "cjs" => "text/javascript",

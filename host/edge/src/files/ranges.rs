@@ -6,7 +6,7 @@ use std::ops::Range;
 /// Ranges of one answer; a request for more is answered with the whole file.
 pub(crate) const RANGES_MAX: usize = 8;
 
-/// What of a file is to be sent.
+/// The part of a file that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ranges {
     /// The request asks for no range, or for one that is to be ignored.

@@ -84,7 +84,7 @@ export function loader(name, where) {
   return loaders.get(key);
 }
 
-// What the page brings: each of its scripts pushes marks, as JSON text. As JavaScript the same text can mean other values (`__proto__`).
+// Values in the page: each of its scripts pushes marks as JSON text. As JavaScript the same text can mean other values (`__proto__`).
 const marks = {
   page(about) {
     page = about;
@@ -125,7 +125,7 @@ function fill({ name, value, status }) {
   }
   for (const slot of document.querySelectorAll(`[data-loader="${name}"]`)) slot.dataset.status = status;
 }
-// A part of a value is its own: what every object has is none.
+// Only a value's own members are its parts: those of the prototype are not.
 function member(at, key) {
   return at != null && Object.hasOwn(at, key) ? at[key] : undefined;
 }

@@ -139,7 +139,7 @@ fn split_json(body: &[u8]) -> Result<(Option<String>, String), Refused> {
     Ok((action.and_then(|action| serde_json::from_str(action).ok()), others))
 }
 
-/// The action that a form of parts names. What stands before it waits in memory, at most `held_max` bytes, which `share` reserves.
+/// Reads a multipart form up to the name of its action. The fields before it are kept in memory, at most `held_max` bytes, which `share` reserves.
 pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits, mut share: Share) -> Result<(String, Form), Refused> {
     let mut rest = Rest::begin(boundary, body, limits, &mut share).await?;
     let begun = share.bytes();

@@ -24,7 +24,7 @@ pub(crate) struct Project {
     /// Where Cargo builds.
     target: PathBuf,
     workspace: PathBuf,
-    /// What was known of its sources before anything was built.
+    /// Sources that were known before the first build.
     sources: Sources,
 }
 

@@ -26,7 +26,7 @@ const DIGEST_BYTES_MAX: u64 = 16 << 20;
 /// Age at which a file's times identify its content. A younger file may have changed again within the clock's resolution.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// What has to be done about a changed file.
+/// The kind of a file, which decides what follows when it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// The app is built again.
@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     Config,
     /// Pages take it in place.
     Style,
-    /// Pages are told.
+    /// Pages are notified.
     Asset,
 }
 

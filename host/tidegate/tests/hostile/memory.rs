@@ -17,7 +17,7 @@ const MIB: usize = 1 << 20;
 /// So small that every attack exceeds it, and large enough for the server itself without optimisation.
 const BUDGET: usize = 256 * MIB;
 const MEMORY_MAX: &str = "memory_max=256MiB";
-/// What the process may have at its worst: memory is measured, so that a machine with much to do may notice it late.
+/// The most memory that the process may have. It is measured, and a busy machine may measure late.
 const PEAK_MAX: usize = BUDGET + BUDGET / 10;
 
 fn serve(limits: &[&str]) -> Tidegate {
@@ -64,14 +64,14 @@ impl Bystanders {
                     let answer = ask(&address, "GET", path, b"");
                     match answer.get(9..12) {
                         Some("200") => done += 1,
-                        // On a machine whose cores are all busy memory may be freed later than it is asked for. Then the client is told
-                        // when to come again, and does so.
+                        // On a machine whose cores are all busy memory may be freed later than it is asked for. The answer then
+                        // says when to come again, and the client does so.
                         Some("503") if answer.contains("retry-after: ") => {}
                         _ => return Err(format!("after {done} good answers: {answer:?}")),
                     }
                     thread::sleep(Duration::from_millis(10));
                 }
-                // It is served again as soon as nobody takes the memory.
+                // It is served again as soon as the attack ends.
                 match wait_for(|| ask(&address, "GET", path, b"").starts_with("HTTP/1.1 200")) {
                     true => Ok(done),
                     false => Err(format!("no answer after {done} good ones")),
@@ -331,7 +331,7 @@ fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
     }
 }
 
-/// A server that sends 30 MB to each who asks, as fast as that is taken. Ends with the test.
+/// A server that answers each request with 30 MB. It ends with the test.
 fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();

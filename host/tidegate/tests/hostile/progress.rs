@@ -297,8 +297,16 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
     drop(raw);
     // Downwards: a message larger than the kernel takes at once, read in small pieces. The ping is queued after it.
     let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
-    let (ask, size) = (b"big 900000", 900_000);
-    stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask].concat()).await.unwrap();
+    take_slowly(&mut stream, 900_000).await;
+    drop(stream);
+    let stopped = server.stop();
+    assert_eq!((stopped.counter("stalled_readers"), stopped.counter("stalled_uploads")), (0, 0));
+}
+
+/// Asks for a message of so many bytes, and reads it in small pieces.
+async fn take_slowly(stream: &mut TcpStream, size: usize) {
+    let ask = format!("big {size}");
+    stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask.as_bytes()].concat()).await.unwrap();
     let (mut read, mut bytes) = (0, vec![0; 16 << 10]);
     while read < size {
         let n = soon("more of the message", stream.read(&mut bytes)).await.unwrap();
@@ -306,9 +314,6 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
         read += n;
         sleep(Duration::from_millis(50)).await;
     }
-    drop(stream);
-    let stopped = server.stop();
-    assert_eq!((stopped.counter("stalled_readers"), stopped.counter("stalled_uploads")), (0, 0));
 }
 
 #[tokio::test]
@@ -321,15 +326,7 @@ async fn a_websocket_is_idle_only_while_no_byte_moves_either_way() {
     assert_eq!(socket.ask("say still here").await, "still here");
     // It answers no ping, and takes one message slowly, which is in the kernel for most of the time.
     let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
-    let (ask, size) = (b"big 300000", 300_000);
-    stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask].concat()).await.unwrap();
-    let (mut read, mut bytes) = (0, vec![0; 16 << 10]);
-    while read < size {
-        let n = soon("more of the message", stream.read(&mut bytes)).await.unwrap();
-        assert!(n > 0, "cut after {read} bytes");
-        read += n;
-        sleep(Duration::from_millis(50)).await;
-    }
+    take_slowly(&mut stream, 300_000).await;
     // Now nothing moves but pings of the host.
     let mut rest = Vec::new();
     soon("the end", stream.read_to_end(&mut rest)).await.unwrap();

@@ -94,7 +94,7 @@ const CPU: Option<&str> = Some("computed for longer");
 const MEMORY: Option<&str> = Some("asked for more memory");
 const UNFINISHED: Option<&str> = Some("it returned without finishing its body");
 
-/// What guests of both versions do.
+/// The ends that guests of both versions have.
 const BOTH: [Case; 20] = [
     ("finish", "hello", Whole, None),
     ("finish?length=5", "hello", Whole, None),

@@ -1,6 +1,6 @@
 // Streams of /__tidegate/client.js over a network that cuts, falls silent, goes half open and refuses: node cuts.mjs URL CUTS SEED HISTORY
 //
-// Each client follows topics whose messages are counted. What it gets has to be the next number, or a gap notice has come before; and a
+// Each client follows topics whose messages are counted. Each message has the next number, or a gap notice comes before it; and a
 // gap notice is right only where more messages were published than the topic keeps (HISTORY). Prints one line of counts; exits with 1 if
 // anything was lost without notice, came twice or out of order, or was called lost without need.
 import net from "node:net";

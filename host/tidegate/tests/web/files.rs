@@ -56,8 +56,8 @@ impl Site {
         write(root, "only.css.gz", "the gz style");
         write(root, "assets/main.3f2a1b4c.js", "hashed");
         write(root, "downloads/a.zip", "zip");
-        write(root, "guarded/secret.txt", "behind a guard");
-        write(root, "guarded/main.3f2a1b4c.js", "hashed, behind a guard");
+        write(root, "guarded/secret.txt", "guarded");
+        write(root, "guarded/main.3f2a1b4c.js", "hashed and guarded");
         write(root, "calm", "a file at a route");
         write(root, "web/upload", "a file at a route of another method");
         write(root, "a b+c%.txt", "odd");

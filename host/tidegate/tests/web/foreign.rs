@@ -1,5 +1,4 @@
-//! Components of other toolchains: what they import and are not granted is refused when it is called, and nothing of a request is found by
-//! the next one.
+//! Components of other toolchains: an import that was not granted refuses when it is called, and a request finds nothing of the one before it.
 
 use crate::support::{Tidegate, client::soon, component, fixture::Fixture, tidegate};
 use serde_json::Value;

@@ -11,8 +11,8 @@ pub(crate) fn wait() {
 }
 
 pub(crate) fn begin(answer: ResponseOutparam, response: OutgoingResponse) -> (OutgoingBody, OutputStream) {
-    let body = response.body().expect("nobody took it before");
-    let stream = body.write().expect("nobody took it before");
+    let body = response.body().expect("it is taken once");
+    let stream = body.write().expect("it is taken once");
     ResponseOutparam::set(answer, Ok(response));
     (body, stream)
 }
@@ -23,7 +23,7 @@ pub(crate) fn end(body: OutgoingBody, stream: OutputStream) {
     _ = OutgoingBody::finish(body, None);
 }
 
-/// A client that goes away is nobody's fault.
+/// A client that goes away is not an error.
 pub(crate) fn write(stream: &OutputStream, bytes: &[u8]) {
     for piece in bytes.chunks(4096) {
         if stream.blocking_write_and_flush(piece).is_err() {

@@ -14,7 +14,7 @@ pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) 
         return ResponseOutparam::set(answer, Ok(response));
     }
     let Ok(body) = response.body() else { return ResponseOutparam::set(answer, Ok(response)) };
-    let out = body.write().expect("nobody took it before");
+    let out = body.write().expect("it is taken once");
     ResponseOutparam::set(answer, Ok(response));
     write(&out, b"hello");
     match how {

@@ -1,4 +1,4 @@
-//! `/world/{what}`: what the guest gets when it reaches out of its sandbox, through Rust's library or WASI itself.
+//! `/world/{what}`: the errors that a guest gets for sockets, files and requests that it was not granted, through Rust's library or WASI itself.
 
 use std::{
     fs, io,

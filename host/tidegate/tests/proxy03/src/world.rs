@@ -1,4 +1,4 @@
-//! `/world/{what}`: what the guest gets when it reaches out of its sandbox.
+//! `/world/{what}`: the errors that a guest gets for sockets, files and requests that it was not granted.
 
 use std::fmt::Debug;
 use wasip3::{

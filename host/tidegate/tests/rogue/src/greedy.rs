@@ -13,7 +13,7 @@ pub(crate) async fn grow(req: Request) -> Result<String> {
     Ok(kept.len().to_string())
 }
 
-/// `?hold=`: as [`grow`], with so little memory that it is reserved for nobody.
+/// `?hold=`: as [`grow`], with so little memory that no reservation is made.
 pub(crate) async fn small(req: Request) -> Result<String> {
     let kept = black_box(vec![1u8; 700 << 10]);
     sleep(Duration::from_millis(req.query("hold")?)).await;

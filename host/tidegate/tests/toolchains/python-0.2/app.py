@@ -1,4 +1,4 @@
-"""The probe in Python for `wasi:http` 0.2: what componentize-py makes of it is served as it is."""
+"""The probe in Python for `wasi:http` 0.2. The output of componentize-py is served without changes."""
 
 import socket
 
