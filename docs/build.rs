@@ -14,13 +14,25 @@ fn main() -> io::Result<()> {
     pages.sort();
     let mut modules = String::new();
     for page in pages {
-        let within = page.strip_prefix(root.join("src")).expect("it is below it").with_extension("");
-        let name = within.to_string_lossy().replace(['/', '-'], "_").to_lowercase();
+        let within = page
+            .strip_prefix(root.join("src"))
+            .expect("it is below it")
+            .with_extension("");
+        let name = within
+            .to_string_lossy()
+            .replace(['/', '-'], "_")
+            .to_lowercase();
         for (index, (line, block)) in blocks(&fs::read_to_string(&page)?).into_iter().enumerate() {
             let file = out.join(format!("{name}_{index}.rs"));
             let number = line + 1;
-            fs::write(&file, format!("// {}.md, line {number}\n{block}", within.display()))?;
-            modules += &format!("#[path = {:?}]\nmod {name}_{index};\n", file.display().to_string());
+            fs::write(
+                &file,
+                format!("// {}.md, line {number}\n{block}", within.display()),
+            )?;
+            modules += &format!(
+                "#[path = {:?}]\nmod {name}_{index};\n",
+                file.display().to_string()
+            );
         }
     }
     fs::write(out.join("modules.rs"), modules)
@@ -31,11 +43,17 @@ fn blocks(page: &str) -> Vec<(usize, String)> {
     let (mut blocks, mut within) = (Vec::new(), None);
     for (index, line) in page.lines().enumerate() {
         match (&mut within, line) {
-            (None, line) if line == "```rust" || line.starts_with("```rust,") => within = Some((index, String::new())),
+            (None, line) if line == "```rust" || line.starts_with("```rust,") => {
+                within = Some((index, String::new()))
+            }
             (None, _) => {}
             (Some(_), "```") => blocks.extend(within.take()),
             (Some((_, block)), line) => {
-                *block += if line == "#" { "" } else { line.strip_prefix("# ").unwrap_or(line) };
+                *block += if line == "#" {
+                    ""
+                } else {
+                    line.strip_prefix("# ").unwrap_or(line)
+                };
                 block.push('\n');
             }
         }

@@ -29,7 +29,8 @@ impl Answer {
     pub fn parse(wire: &[u8]) -> Result<Option<Self>> {
         let mut headers = [EMPTY_HEADER; HEADERS_MAX];
         let mut response = Response::new(&mut headers);
-        let Status::Complete(head_bytes) = response.parse(wire).context("not an HTTP answer")? else {
+        let Status::Complete(head_bytes) = response.parse(wire).context("not an HTTP answer")?
+        else {
             return Ok(None);
         };
         let status = response.code.unwrap_or_default();
@@ -37,7 +38,11 @@ impl Answer {
             Length::Known(length) => whole(&wire[head_bytes..], length),
             Length::Chunked => chunks(&wire[head_bytes..])?,
         };
-        Ok(body.map(|body| Self { status, body_bytes: body.bytes, wire_bytes: head_bytes + body.wire_bytes }))
+        Ok(body.map(|body| Self {
+            status,
+            body_bytes: body.bytes,
+            wire_bytes: head_bytes + body.wire_bytes,
+        }))
     }
 }
 
@@ -64,13 +69,19 @@ fn length_of(headers: &[Header<'_>]) -> Result<Length> {
 }
 
 fn whole(rest: &[u8], length: usize) -> Option<Body> {
-    (rest.len() >= length).then_some(Body { bytes: length, wire_bytes: length })
+    (rest.len() >= length).then_some(Body {
+        bytes: length,
+        wire_bytes: length,
+    })
 }
 
 /// Adds up chunks without trailers, which no server under test sends.
 fn chunks(rest: &[u8]) -> Result<Option<Body>> {
     const LINE_END: usize = 2;
-    let mut body = Body { bytes: 0, wire_bytes: 0 };
+    let mut body = Body {
+        bytes: 0,
+        wire_bytes: 0,
+    };
     loop {
         let Some(left) = rest.get(body.wire_bytes..) else {
             return Ok(None);
@@ -92,12 +103,20 @@ fn chunks(rest: &[u8]) -> Result<Option<Body>> {
 mod tests {
     use super::*;
 
-    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n";
+    const CHUNKED: &[u8] =
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n";
 
     #[test]
     fn chunks_are_added_up() {
         let answer = Answer::parse(CHUNKED).unwrap().unwrap();
-        assert_eq!(answer, Answer { status: 200, body_bytes: 6, wire_bytes: CHUNKED.len() });
+        assert_eq!(
+            answer,
+            Answer {
+                status: 200,
+                body_bytes: 6,
+                wire_bytes: CHUNKED.len()
+            }
+        );
     }
 
     #[test]

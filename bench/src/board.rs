@@ -41,18 +41,26 @@ impl Board {
     pub fn new() -> Self {
         let latency = Histogram::new_with_bounds(1, LATENCY_MAX.as_nanos() as u64, LATENCY_DIGITS)
             .expect("the bounds are in order and three digits are allowed");
-        Self { latency: RefCell::new(latency), messages: Cell::new(0), over: Cell::new(false) }
+        Self {
+            latency: RefCell::new(latency),
+            messages: Cell::new(0),
+            over: Cell::new(false),
+        }
     }
 
     /// `messages` arrived, all of them after `latency`.
     pub fn record(&self, latency: Duration, messages: u64) {
-        self.latency.borrow_mut().saturating_record_n(latency.as_nanos() as u64, messages);
+        self.latency
+            .borrow_mut()
+            .saturating_record_n(latency.as_nanos() as u64, messages);
         self.messages.set(self.messages.get() + messages);
     }
 
     /// One thing took `latency` and was made of `messages`.
     pub fn record_whole(&self, latency: Duration, messages: u64) {
-        self.latency.borrow_mut().saturating_record(latency.as_nanos() as u64);
+        self.latency
+            .borrow_mut()
+            .saturating_record(latency.as_nanos() as u64);
         self.messages.set(self.messages.get() + messages);
     }
 
@@ -65,7 +73,10 @@ impl Board {
     pub fn open(&self, process: &Process) -> Result<Opening> {
         self.latency.borrow_mut().reset();
         self.messages.set(0);
-        Ok(Opening { cpu: process.cpu()?, at: Instant::now() })
+        Ok(Opening {
+            cpu: process.cpu()?,
+            at: Instant::now(),
+        })
     }
 
     /// Ends the window, and with it the conversations.
@@ -92,7 +103,10 @@ impl Board {
             Figure::new("rate /s", messages / elapsed.as_secs_f64()),
             Figure::new("p50 µs", quantile_us(0.50)),
             Figure::new("p99 µs", quantile_us(0.99)),
-            Figure::new("server busy %", 100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64()),
+            Figure::new(
+                "server busy %",
+                100.0 * cpu.as_secs_f64() / elapsed.as_secs_f64(),
+            ),
             Figure::cost("CPU µs a message", cpu.as_secs_f64() * 1e6 / messages),
         ])
     }
@@ -114,7 +128,11 @@ mod tests {
         board.record(Duration::from_micros(100), 98);
         board.record(Duration::from_micros(900), 2);
         let outcome = board.outcome(Duration::from_secs(2), Duration::from_secs(1));
-        let values: Vec<f64> = outcome.0.iter().map(|figure| figure.value.round()).collect();
+        let values: Vec<f64> = outcome
+            .0
+            .iter()
+            .map(|figure| figure.value.round())
+            .collect();
         assert_eq!(values, [50.0, 100.0, 900.0, 50.0, 10_000.0]);
     }
 

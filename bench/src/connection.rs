@@ -28,13 +28,19 @@ impl Connection {
     pub async fn open(address: SocketAddr, path: &str) -> Result<Self> {
         let mut stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        stream.write_all(handshake(address, path).as_bytes()).await?;
+        stream
+            .write_all(handshake(address, path).as_bytes())
+            .await?;
         let mut inbox = Inbox::new();
         loop {
             inbox.fill(&mut stream).await?;
             if let Some(head_bytes) = accepted(inbox.bytes())? {
                 inbox.take(head_bytes);
-                return Ok(Self { stream, inbox, pongs: Vec::new() });
+                return Ok(Self {
+                    stream,
+                    inbox,
+                    pongs: Vec::new(),
+                });
             }
         }
     }
@@ -73,7 +79,9 @@ impl Connection {
         while let Some(frame) = frame::parse(&self.inbox.bytes()[taken..])? {
             match frame.opcode {
                 Opcode::Text | Opcode::Binary => each(frame.payload)?,
-                Opcode::Ping => frame::encode(Opcode::Pong, frame.payload, PONG_MASK, &mut self.pongs),
+                Opcode::Ping => {
+                    frame::encode(Opcode::Pong, frame.payload, PONG_MASK, &mut self.pongs)
+                }
                 Opcode::Pong => {}
                 Opcode::Close => bail!("the server closed: {}", close_reason(frame.payload)),
             }
@@ -95,18 +103,34 @@ fn handshake(address: SocketAddr, path: &str) -> String {
 fn accepted(wire: &[u8]) -> Result<Option<usize>> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(head_bytes) = response.parse(wire).context("not an HTTP answer")? else {
+    let httparse::Status::Complete(head_bytes) =
+        response.parse(wire).context("not an HTTP answer")?
+    else {
         return Ok(None);
     };
-    ensure!(response.code == Some(101), "the handshake was answered with {:?}", response.code);
-    let accept = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
-    ensure!(accept.is_some_and(|accept| accept.value == ACCEPT.as_bytes()), "the handshake's accept key is wrong");
+    ensure!(
+        response.code == Some(101),
+        "the handshake was answered with {:?}",
+        response.code
+    );
+    let accept = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
+    ensure!(
+        accept.is_some_and(|accept| accept.value == ACCEPT.as_bytes()),
+        "the handshake's accept key is wrong"
+    );
     Ok(Some(head_bytes))
 }
 
 fn close_reason(payload: &[u8]) -> String {
     match payload.split_first_chunk() {
-        Some((code, reason)) => format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(reason)),
+        Some((code, reason)) => format!(
+            "{} {}",
+            u16::from_be_bytes(*code),
+            String::from_utf8_lossy(reason)
+        ),
         None => "no code".to_owned(),
     }
 }

@@ -29,15 +29,29 @@ pub struct Echo {
 pub async fn run(echo: Echo, server: &Server, path: &str, window: Window) -> Result<Outcome> {
     let board = Rc::new(Board::new());
     let mut talks = Talks::default();
-    for (sender, connection) in crowd::open(server.address, path, echo.connections).await?.into_iter().enumerate() {
-        talks.start(talk(connection, Stamp::new(sender, echo.message_bytes), echo, board.clone()));
+    for (sender, connection) in crowd::open(server.address, path, echo.connections)
+        .await?
+        .into_iter()
+        .enumerate()
+    {
+        talks.start(talk(
+            connection,
+            Stamp::new(sender, echo.message_bytes),
+            echo,
+            board.clone(),
+        ));
     }
     let outcome = talks.during(board.watch(window, &server.process)).await?;
     talks.finish().await?;
     Ok(outcome)
 }
 
-async fn talk(mut connection: Connection, mut stamp: Stamp, echo: Echo, board: Rc<Board>) -> Result<()> {
+async fn talk(
+    mut connection: Connection,
+    mut stamp: Stamp,
+    echo: Echo,
+    board: Rc<Board>,
+) -> Result<()> {
     let mut sent = Vec::new();
     let mut wire = Vec::new();
     while !board.is_over() {
@@ -57,13 +71,23 @@ async fn talk(mut connection: Connection, mut stamp: Stamp, echo: Echo, board: R
 }
 
 /// Reads until all of `sent` has come back, in order.
-async fn hear_all(connection: &mut Connection, sent: &[u8], echo: Echo, began: Instant, board: &Board) -> Result<()> {
+async fn hear_all(
+    connection: &mut Connection,
+    sent: &[u8],
+    echo: Echo,
+    began: Instant,
+    board: &Board,
+) -> Result<()> {
     let mut expected = sent.chunks_exact(echo.message_bytes);
     while expected.len() > 0 {
         let before = expected.len();
         connection
             .read(|heard| {
-                ensure!(expected.next() == Some(heard), "the echo is not what was sent: {}", heard.escape_ascii());
+                ensure!(
+                    expected.next() == Some(heard),
+                    "the echo is not what was sent: {}",
+                    heard.escape_ascii()
+                );
                 Ok(())
             })
             .await?;

@@ -35,7 +35,9 @@ pub struct Fanout {
 /// Runs the load; a message that is missing, changed or doubled is an error.
 pub async fn run(fanout: Fanout, server: &Server, path: &str, window: Window) -> Result<Outcome> {
     let mut crowd = crowd::open(server.address, path, fanout.followers + 1).await?;
-    let publisher = crowd.pop().context("there is a publisher besides the followers")?;
+    let publisher = crowd
+        .pop()
+        .context("there is a publisher besides the followers")?;
     let round = Rc::new(Round::default());
     let mut talks = Talks::default();
     for follower in crowd {
@@ -43,7 +45,12 @@ pub async fn run(fanout: Fanout, server: &Server, path: &str, window: Window) ->
     }
     tokio::time::sleep(SETTLE).await;
     let stamp = Stamp::new(0, fanout.message_bytes);
-    let publisher = Publisher { connection: publisher, stamp, round, receivers: fanout.followers + 1 };
+    let publisher = Publisher {
+        connection: publisher,
+        stamp,
+        round,
+        receivers: fanout.followers + 1,
+    };
     talks.during(publisher.publish_all(server, window)).await
 }
 
@@ -64,8 +71,16 @@ impl Round {
     }
 
     fn receive(&self, heard: &[u8]) -> Result<()> {
-        ensure!(*self.message.borrow() == heard, "not the message that was published: {}", heard.escape_ascii());
-        let awaited = self.awaited.get().checked_sub(1).context("a message came twice")?;
+        ensure!(
+            *self.message.borrow() == heard,
+            "not the message that was published: {}",
+            heard.escape_ascii()
+        );
+        let awaited = self
+            .awaited
+            .get()
+            .checked_sub(1)
+            .context("a message came twice")?;
         self.awaited.set(awaited);
         if awaited == 0 {
             self.done.notify_one();
@@ -117,14 +132,20 @@ impl Publisher {
         self.connection.write(&wire).await?;
         let own = Cell::new(false);
         while !own.get() {
-            self.connection.read(|heard| self.round.receive(heard).map(|()| own.set(true))).await?;
+            self.connection
+                .read(|heard| self.round.receive(heard).map(|()| own.set(true)))
+                .await?;
         }
         self.round.done.notified().await;
         Ok(())
     }
 
     fn missing(&self) -> String {
-        format!("{} of {} never came within {ROUND_MAX:?}", self.round.awaited.get(), self.receivers)
+        format!(
+            "{} of {} never came within {ROUND_MAX:?}",
+            self.round.awaited.get(),
+            self.receivers
+        )
     }
 }
 

@@ -27,7 +27,10 @@ pub async fn run(times: usize, server: &Server, path: &str) -> Result<Outcome> {
     }
     let middle = median(&mut taken_ms);
     let p99 = taken_ms[taken_ms.len() * 99 / 100];
-    Ok(Outcome(vec![Figure::new("p99 ms", p99), Figure::cost("ms to the first byte", middle)]))
+    Ok(Outcome(vec![
+        Figure::new("p99 ms", p99),
+        Figure::cost("ms to the first byte", middle),
+    ]))
 }
 
 async fn first_byte(server: &Server, path: &str) -> Result<Duration> {
@@ -35,10 +38,16 @@ async fn first_byte(server: &Server, path: &str) -> Result<Duration> {
     let mut stream = TcpStream::connect(server.address).await?;
     stream.set_nodelay(true)?;
     let began = Instant::now();
-    stream.write_all(request(server.address, path).as_bytes()).await?;
+    stream
+        .write_all(request(server.address, path).as_bytes())
+        .await?;
     let mut start = [0; 16];
     let count = stream.read(&mut start).await?;
     let taken = began.elapsed();
-    ensure!(start[..count].starts_with(b"HTTP/1.1 200"), "the answer begins with {:?}", String::from_utf8_lossy(&start[..count]));
+    ensure!(
+        start[..count].starts_with(b"HTTP/1.1 200"),
+        "the answer begins with {:?}",
+        String::from_utf8_lossy(&start[..count])
+    );
     Ok(taken)
 }

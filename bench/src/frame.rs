@@ -68,7 +68,11 @@ pub fn parse(wire: &[u8]) -> Result<Option<Frame<'_>>> {
     };
     let wire_bytes = header_bytes + usize::try_from(length)?;
     let payload = wire.get(header_bytes..wire_bytes);
-    Ok(payload.map(|payload| Frame { opcode, payload, wire_bytes }))
+    Ok(payload.map(|payload| Frame {
+        opcode,
+        payload,
+        wire_bytes,
+    }))
 }
 
 fn parse_opcode(bits: u8) -> Result<Opcode> {
@@ -120,7 +124,9 @@ mod tests {
     /// Turns a client's frame into the one that a server would send, to read it with our own parser.
     fn unmasked(mut wire: Vec<u8>, header_bytes: usize) -> Vec<u8> {
         wire[1] &= !MASKED;
-        let mask = *wire[header_bytes..].first_chunk().expect("a masked frame has a key");
+        let mask = *wire[header_bytes..]
+            .first_chunk()
+            .expect("a masked frame has a key");
         wire.drain(header_bytes..header_bytes + 4);
         apply_mask(&mut wire[header_bytes..], mask);
         wire
@@ -130,12 +136,24 @@ mod tests {
     fn the_masked_hello_of_the_rfc() {
         let mut wire = Vec::new();
         encode(Opcode::Text, b"Hello", [0x37, 0xfa, 0x21, 0x3d], &mut wire);
-        assert_eq!(wire, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
+        assert_eq!(
+            wire,
+            [
+                0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58
+            ]
+        );
     }
 
     #[test]
     fn what_is_encoded_is_parsed_at_every_length_form() {
-        for (length, header_bytes) in [(0, 2), (1, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+        for (length, header_bytes) in [
+            (0, 2),
+            (1, 2),
+            (125, 2),
+            (126, 4),
+            (65_535, 4),
+            (65_536, 10),
+        ] {
             let payload: Vec<u8> = (0..length).map(|index| index as u8).collect();
             let mut wire = Vec::new();
             encode(Opcode::Binary, &payload, [1, 2, 3, 4], &mut wire);

@@ -21,14 +21,21 @@ const EVENT_END: &[u8] = b"\n\n";
 
 /// Opens `connections` and weighs the server before and after. `earlier` connections come and go before that: what the server
 /// keeps for its busiest moment (a pool's instances, the allocator's pages) is no connection's.
-pub async fn run(connections: usize, earlier: usize, server: &Server, path: &str) -> Result<Outcome> {
+pub async fn run(
+    connections: usize,
+    earlier: usize,
+    server: &Server,
+    path: &str,
+) -> Result<Outcome> {
     drop(crowd::open(server.address, path, earlier).await?);
     tokio::time::sleep(SETTLE).await;
     let before = server.process.resident_bytes()?;
     let crowd = crowd::open(server.address, path, connections).await?;
     tokio::time::sleep(SETTLE).await;
     let after = server.process.resident_bytes()?;
-    crowd.iter().try_for_each(|connection| connection.check_open())?;
+    crowd
+        .iter()
+        .try_for_each(|connection| connection.check_open())?;
     Ok(outcome(connections, before, after))
 }
 
@@ -38,7 +45,10 @@ pub async fn feeds(feeds: usize, server: &Server, path: &str) -> Result<Outcome>
     tokio::time::sleep(SETTLE).await;
     let before = server.process.resident_bytes()?;
     let open = (0..feeds).map(|_| open_feed(server.address, path));
-    let open: Vec<TcpStream> = stream::iter(open).buffer_unordered(FEEDS_AT_ONCE_MAX).try_collect().await?;
+    let open: Vec<TcpStream> = stream::iter(open)
+        .buffer_unordered(FEEDS_AT_ONCE_MAX)
+        .try_collect()
+        .await?;
     tokio::time::sleep(SETTLE).await;
     let after = server.process.resident_bytes()?;
     drop(open);
@@ -49,10 +59,18 @@ async fn open_feed(address: SocketAddr, path: &str) -> Result<TcpStream> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request(address, path).as_bytes()).await?;
     let mut inbox = Inbox::new();
-    while !inbox.bytes().windows(EVENT_END.len()).any(|window| window == EVENT_END) {
+    while !inbox
+        .bytes()
+        .windows(EVENT_END.len())
+        .any(|window| window == EVENT_END)
+    {
         inbox.fill(&mut stream).await?;
     }
-    ensure!(inbox.bytes().starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(inbox.bytes()));
+    ensure!(
+        inbox.bytes().starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(inbox.bytes())
+    );
     Ok(stream)
 }
 

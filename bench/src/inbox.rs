@@ -16,12 +16,18 @@ pub struct Inbox {
 impl Inbox {
     /// An empty inbox.
     pub fn new() -> Self {
-        Self { buffer: vec![0; INBOX_BYTES].into_boxed_slice(), filled: 0 }
+        Self {
+            buffer: vec![0; INBOX_BYTES].into_boxed_slice(),
+            filled: 0,
+        }
     }
 
     /// Waits for more bytes; the end of the stream is an error, for here it is always too early.
     pub async fn fill(&mut self, stream: &mut TcpStream) -> Result<()> {
-        ensure!(self.filled < self.buffer.len(), "more than {INBOX_BYTES} bytes in one frame or answer");
+        ensure!(
+            self.filled < self.buffer.len(),
+            "more than {INBOX_BYTES} bytes in one frame or answer"
+        );
         let count = stream.read(&mut self.buffer[self.filled..]).await?;
         ensure!(count > 0, "the server ended the connection");
         self.filled += count;

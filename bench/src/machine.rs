@@ -33,12 +33,18 @@ pub fn raise_open_files() -> Result<()> {
 pub fn describe() -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{}, {} cores, Linux {}", model(&cpus), cpus.matches("processor\t").count(), kernel.trim())
+    format!(
+        "{}, {} cores, Linux {}",
+        model(&cpus),
+        cpus.matches("processor\t").count(),
+        kernel.trim()
+    )
 }
 
 fn model(cpus: &str) -> &str {
     let line = cpus.lines().find(|line| line.starts_with("model name"));
-    line.and_then(|line| line.split_once(": ")).map_or("unknown processor", |(_, model)| model.trim())
+    line.and_then(|line| line.split_once(": "))
+        .map_or("unknown processor", |(_, model)| model.trim())
 }
 
 #[cfg(test)]
@@ -47,7 +53,10 @@ mod tests {
 
     #[test]
     fn the_model_is_the_first_one_named() {
-        assert_eq!(model("processor\t: 0\nmodel name\t: AMD EPYC\nmodel name\t: other\n"), "AMD EPYC");
+        assert_eq!(
+            model("processor\t: 0\nmodel name\t: AMD EPYC\nmodel name\t: other\n"),
+            "AMD EPYC"
+        );
         assert_eq!(model(""), "unknown processor");
     }
 }

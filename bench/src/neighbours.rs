@@ -21,7 +21,11 @@ pub struct Neighbours {
 impl Neighbours {
     /// Begins to count.
     pub fn watch() -> Result<Self> {
-        Ok(Self { at: Instant::now(), machine: machine_time()?, own: own_time()? })
+        Ok(Self {
+            at: Instant::now(),
+            machine: machine_time()?,
+            own: own_time()?,
+        })
     }
 
     /// How many cores others had on average; servers that have ended count as ours.
@@ -40,7 +44,12 @@ fn machine_time() -> Result<Duration> {
 
 /// User, nice, system, then, after idle and waiting, the two kinds of interrupts.
 fn busy_ticks(stat: &str) -> Option<u64> {
-    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|field| field.parse::<u64>().ok());
+    let mut fields = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_whitespace()
+        .map_while(|field| field.parse::<u64>().ok());
     let worked: u64 = fields.by_ref().take(3).sum();
     let interrupted: u64 = fields.skip(2).take(2).sum();
     Some(worked + interrupted)
@@ -64,7 +73,10 @@ mod tests {
 
     #[test]
     fn idle_and_stolen_time_is_not_work() {
-        assert_eq!(busy_ticks("cpu  1 20 300 9999 9999 4000 50000 9999 0 0\ncpu0 1 1 1"), Some(54_321));
+        assert_eq!(
+            busy_ticks("cpu  1 20 300 9999 9999 4000 50000 9999 0 0\ncpu0 1 1 1"),
+            Some(54_321)
+        );
         assert_eq!(busy_ticks("intr 1 2"), None);
     }
 }

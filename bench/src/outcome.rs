@@ -14,12 +14,20 @@ pub struct Figure {
 impl Figure {
     /// A figure that explains.
     pub fn new(name: &'static str, value: f64) -> Self {
-        Self { name, value, is_cost: false }
+        Self {
+            name,
+            value,
+            is_cost: false,
+        }
     }
 
     /// The figure that is compared.
     pub fn cost(name: &'static str, value: f64) -> Self {
-        Self { name, value, is_cost: true }
+        Self {
+            name,
+            value,
+            is_cost: true,
+        }
     }
 }
 
@@ -30,7 +38,10 @@ pub struct Outcome(pub Vec<Figure>);
 impl Outcome {
     /// What is compared.
     pub fn cost(&self) -> f64 {
-        self.0.iter().find(|figure| figure.is_cost).map_or(f64::NAN, |figure| figure.value)
+        self.0
+            .iter()
+            .find(|figure| figure.is_cost)
+            .map_or(f64::NAN, |figure| figure.value)
     }
 
     /// The figures' names, which are the same for every run of a scenario.
@@ -51,7 +62,10 @@ impl Outcome {
     /// The least and the greatest cost over several runs.
     pub fn cost_range(runs: &[Self]) -> (f64, f64) {
         let costs = runs.iter().map(Self::cost);
-        (costs.clone().fold(f64::INFINITY, f64::min), costs.fold(f64::NEG_INFINITY, f64::max))
+        (
+            costs.clone().fold(f64::INFINITY, f64::min),
+            costs.fold(f64::NEG_INFINITY, f64::max),
+        )
     }
 }
 
@@ -79,7 +93,10 @@ mod tests {
     use super::*;
 
     fn run(rate: f64, cost: f64) -> Outcome {
-        Outcome(vec![Figure::new("rate /s", rate), Figure::cost("CPU µs a message", cost)])
+        Outcome(vec![
+            Figure::new("rate /s", rate),
+            Figure::cost("CPU µs a message", cost),
+        ])
     }
 
     #[test]

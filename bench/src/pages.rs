@@ -30,7 +30,10 @@ pub async fn run(pages: usize, server: &Server, path: &str, window: Window) -> R
     let before = server.process.resident_bytes()?;
     let board = Rc::new(Board::new());
     let opened = stream::iter(0..pages).map(|_| open(server.address, path));
-    let readers: Vec<Reader> = opened.buffer_unordered(OPENED_AT_ONCE_MAX).try_collect().await?;
+    let readers: Vec<Reader> = opened
+        .buffer_unordered(OPENED_AT_ONCE_MAX)
+        .try_collect()
+        .await?;
     let mut talks = Talks::default();
     for reader in readers {
         talks.start(read(reader, board.clone()));
@@ -38,7 +41,15 @@ pub async fn run(pages: usize, server: &Server, path: &str, window: Window) -> R
     let watch = async {
         tokio::time::sleep(SETTLE.max(window.warm_up)).await;
         let begun = server.process.resident_bytes()?;
-        let outcome = board.watch(Window { warm_up: Duration::ZERO, ..window }, &server.process).await?;
+        let outcome = board
+            .watch(
+                Window {
+                    warm_up: Duration::ZERO,
+                    ..window
+                },
+                &server.process,
+            )
+            .await?;
         Ok((begun, server.process.resident_bytes()?, outcome))
     };
     let (begun, ended, outcome) = talks.during(watch).await?;
@@ -67,7 +78,10 @@ struct Reader {
 async fn open(address: SocketAddr, path: &str) -> Result<Reader> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request(address, path).as_bytes()).await?;
-    let mut reader = Reader { stream, inbox: Inbox::new() };
+    let mut reader = Reader {
+        stream,
+        inbox: Inbox::new(),
+    };
     reader.next().await?;
     Ok(reader)
 }
@@ -82,7 +96,9 @@ async fn read(mut reader: Reader, board: Rc<Board>) -> Result<()> {
 }
 
 fn now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 impl Reader {
@@ -101,13 +117,31 @@ impl Reader {
 /// The time in the first value of these bytes, and where it ends; none if it is not there yet.
 fn value(bytes: &[u8]) -> Result<Option<(Duration, usize)>> {
     let (before, behind) = MARK;
-    let status = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
-    ensure!(status.is_none_or(|status| status == b"200"), "{}", String::from_utf8_lossy(bytes));
-    let Some(at) = bytes.windows(before.len()).position(|window| window == before) else { return Ok(None) };
+    let status = bytes
+        .strip_prefix(b"HTTP/1.1 ")
+        .and_then(|rest| rest.get(..3));
+    ensure!(
+        status.is_none_or(|status| status == b"200"),
+        "{}",
+        String::from_utf8_lossy(bytes)
+    );
+    let Some(at) = bytes
+        .windows(before.len())
+        .position(|window| window == before)
+    else {
+        return Ok(None);
+    };
     let digits = &bytes[at + before.len()..];
-    let Some(end) = digits.iter().position(|byte| *byte == behind) else { return Ok(None) };
-    let micros = std::str::from_utf8(&digits[..end])?.parse().context("a value that is no time")?;
-    Ok(Some((Duration::from_micros(micros), at + before.len() + end)))
+    let Some(end) = digits.iter().position(|byte| *byte == behind) else {
+        return Ok(None);
+    };
+    let micros = std::str::from_utf8(&digits[..end])?
+        .parse()
+        .context("a value that is no time")?;
+    Ok(Some((
+        Duration::from_micros(micros),
+        at + before.len() + end,
+    )))
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ impl Process {
     /// Resident memory, of shared pages the share (`Pss`): one page of code or of a guest's image that is mapped a thousand times
     /// is there once.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid)).context("the server has ended")?;
+        let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))
+            .context("the server has ended")?;
         resident_bytes(&maps).context("no Pss in the server's maps")
     }
 }
@@ -47,7 +48,10 @@ mod tests {
 
     #[test]
     fn resident_memory_is_read_from_the_maps() {
-        assert_eq!(resident_bytes("Rss:   2000 kB\nPss:                1234 kB\nPss_Dirty:   1 kB\n"), Some(1234 * 1024));
+        assert_eq!(
+            resident_bytes("Rss:   2000 kB\nPss:                1234 kB\nPss_Dirty:   1 kB\n"),
+            Some(1234 * 1024)
+        );
         assert_eq!(resident_bytes("Rss: 1 kB\n"), None);
     }
 

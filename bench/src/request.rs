@@ -16,8 +16,17 @@ use crate::server::Server;
 use crate::talks::Talks;
 
 /// Runs the load; every answer has to be 200 with a body as long as the first one's.
-pub async fn run(connections: usize, server: &Server, path: &str, window: Window) -> Result<Outcome> {
-    let body_bytes = Asker::open(server.address, path).await?.ask().await?.body_bytes;
+pub async fn run(
+    connections: usize,
+    server: &Server,
+    path: &str,
+    window: Window,
+) -> Result<Outcome> {
+    let body_bytes = Asker::open(server.address, path)
+        .await?
+        .ask()
+        .await?
+        .body_bytes;
     let board = Rc::new(Board::new());
     let mut talks = Talks::default();
     for _ in 0..connections {
@@ -33,7 +42,11 @@ async fn talk(mut asker: Asker, body_bytes: usize, board: Rc<Board>) -> Result<(
     while !board.is_over() {
         let began = Instant::now();
         let answer = asker.ask().await?;
-        ensure!(answer.body_bytes == body_bytes, "a body of {} bytes, not {body_bytes}", answer.body_bytes);
+        ensure!(
+            answer.body_bytes == body_bytes,
+            "a body of {} bytes, not {body_bytes}",
+            answer.body_bytes
+        );
         board.record(began.elapsed(), 1);
     }
     Ok(())
@@ -50,7 +63,11 @@ impl Asker {
     async fn open(address: SocketAddr, path: &str) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, inbox: Inbox::new(), request: request(address, path) })
+        Ok(Self {
+            stream,
+            inbox: Inbox::new(),
+            request: request(address, path),
+        })
     }
 
     async fn ask(&mut self) -> Result<Answer> {
@@ -60,7 +77,10 @@ impl Asker {
             if let Some(answer) = Answer::parse(self.inbox.bytes())? {
                 ensure!(answer.status == 200, "status {}", answer.status);
                 self.inbox.take(answer.wire_bytes);
-                ensure!(self.inbox.bytes().is_empty(), "the server sent more than an answer");
+                ensure!(
+                    self.inbox.bytes().is_empty(),
+                    "the server sent more than an answer"
+                );
                 return Ok(answer);
             }
         }
@@ -69,5 +89,7 @@ impl Asker {
 
 /// A request with the headers that every client sends.
 pub(crate) fn request(address: SocketAddr, path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tidegate-bench\r\nAccept: */*\r\n\r\n")
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: tidegate-bench\r\nAccept: */*\r\n\r\n"
+    )
 }

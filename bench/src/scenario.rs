@@ -89,19 +89,45 @@ pub fn run(load: Load, target: &Target, setting: Setting) -> Result<Outcome> {
     machine::pin(setting.cores.client)?;
     let (path, window) = (target.path.as_str(), setting.window);
     match load {
-        Load::Echo(echo) => against(target, setting, async |server| echo::run(echo, server, path, window).await),
-        Load::Request { connections } => against(target, setting, async |server| request::run(connections, server, path, window).await),
-        Load::Idle { connections, earlier } => against(target, setting, async |server| idle::run(connections, earlier, server, path).await),
-        Load::Feeds { feeds } => against(target, setting, async |server| idle::feeds(feeds, server, path).await),
-        Load::Fanout(fanout) => against(target, setting, async |server| fanout::run(fanout, server, path, window).await),
-        Load::Wake { connections, rounds } => against(target, setting, async |server| wake::run(connections, rounds, server, path).await),
-        Load::FirstByte { times } => against(target, setting, async |server| first_byte::run(times, server, path).await),
-        Load::Pages { pages } => against(target, setting, async |server| pages::run(pages, server, path, window).await),
+        Load::Echo(echo) => against(target, setting, async |server| {
+            echo::run(echo, server, path, window).await
+        }),
+        Load::Request { connections } => against(target, setting, async |server| {
+            request::run(connections, server, path, window).await
+        }),
+        Load::Idle {
+            connections,
+            earlier,
+        } => against(target, setting, async |server| {
+            idle::run(connections, earlier, server, path).await
+        }),
+        Load::Feeds { feeds } => against(target, setting, async |server| {
+            idle::feeds(feeds, server, path).await
+        }),
+        Load::Fanout(fanout) => against(target, setting, async |server| {
+            fanout::run(fanout, server, path, window).await
+        }),
+        Load::Wake {
+            connections,
+            rounds,
+        } => against(target, setting, async |server| {
+            wake::run(connections, rounds, server, path).await
+        }),
+        Load::FirstByte { times } => against(target, setting, async |server| {
+            first_byte::run(times, server, path).await
+        }),
+        Load::Pages { pages } => against(target, setting, async |server| {
+            pages::run(pages, server, path, window).await
+        }),
         Load::Start { times } => start::run(times, &target.command, path, setting.cores.server),
     }
 }
 
-fn against(target: &Target, setting: Setting, load: impl AsyncFnOnce(&Server) -> Result<Outcome>) -> Result<Outcome> {
+fn against(
+    target: &Target,
+    setting: Setting,
+    load: impl AsyncFnOnce(&Server) -> Result<Outcome>,
+) -> Result<Outcome> {
     let server = Server::start(&target.command, setting.cores.server)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let limit = setting.window.warm_up + setting.window.measured + FINISH_MAX;

@@ -29,18 +29,32 @@ pub struct Command(pub Vec<String>);
 impl Command {
     /// The same command, asking for this port where it asked for any.
     pub fn at_port(&self, port: u16) -> Result<Self> {
-        ensure!(self.0.iter().any(|argument| argument == ANY_PORT), "the server command has to say {ANY_PORT}");
+        ensure!(
+            self.0.iter().any(|argument| argument == ANY_PORT),
+            "the server command has to say {ANY_PORT}"
+        );
         let address = format!("127.0.0.1:{port}");
-        Ok(Self(self.0.iter().map(|argument| argument.replace(ANY_PORT, &address)).collect()))
+        Ok(Self(
+            self.0
+                .iter()
+                .map(|argument| argument.replace(ANY_PORT, &address))
+                .collect(),
+        ))
     }
 
     /// Starts it on `core`. A thread pins itself there for the spawn and the child inherits that, so nothing
     /// else (`taskset` would) runs between the spawn and the server.
     fn spawn(&self, core: usize, data: &str) -> Result<Child> {
         let (program, arguments) = self.0.split_first().context("no server command")?;
-        let arguments = arguments.iter().map(|argument| argument.replace(DATA, data));
+        let arguments = arguments
+            .iter()
+            .map(|argument| argument.replace(DATA, data));
         let mut command = std::process::Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let spawned = thread::scope(|scope| {
             let spawner = scope.spawn(|| machine::pin(core).and_then(|()| Ok(command.spawn()?)));
             spawner.join().expect("the spawning thread does not panic")
@@ -81,7 +95,12 @@ impl Server {
         let data = tempfile::tempdir()?;
         let child = command.spawn(core, &data.path().to_string_lossy())?;
         let process = Process::new(child.id())?;
-        Ok(Self { address: (Ipv4Addr::LOCALHOST, port).into(), process, child, _data: data })
+        Ok(Self {
+            address: (Ipv4Addr::LOCALHOST, port).into(),
+            process,
+            child,
+            _data: data,
+        })
     }
 
     /// An error when the server has ended by itself.
@@ -138,8 +157,12 @@ fn forward(output: impl Read + Send + 'static, lines: Sender<String>) {
 
 /// The port in the first address of a line, if it is one that can be connected to.
 fn port_in(line: &str) -> Option<u16> {
-    let (_, after) = ADDRESS_MARKS.iter().find_map(|mark| line.split_once(mark))?;
-    let digits = after.split(|character: char| !character.is_ascii_digit()).next()?;
+    let (_, after) = ADDRESS_MARKS
+        .iter()
+        .find_map(|mark| line.split_once(mark))?;
+    let digits = after
+        .split(|character: char| !character.is_ascii_digit())
+        .next()?;
     digits.parse().ok().filter(|port| *port != 0)
 }
 
@@ -152,7 +175,10 @@ mod tests {
         for (line, port) in [
             ("listening on 127.0.0.1:4001", Some(4001)),
             ("Serving HTTP on http://127.0.0.1:39881/", Some(39881)),
-            ("\u{1b}[32m INFO\u{1b}[0m app.wasm at http://127.0.0.1:81 (admin off)", Some(81)),
+            (
+                "\u{1b}[32m INFO\u{1b}[0m app.wasm at http://127.0.0.1:81 (admin off)",
+                Some(81),
+            ),
             ("asked for http://127.0.0.1:0", None),
             ("compiling", None),
         ] {
@@ -163,20 +189,31 @@ mod tests {
     #[test]
     fn any_port_becomes_the_one_that_is_wanted() {
         let command = Command(vec!["x".into(), "--listen".into(), ANY_PORT.into()]);
-        assert_eq!(command.at_port(99).unwrap().0, ["x", "--listen", "127.0.0.1:99"]);
+        assert_eq!(
+            command.at_port(99).unwrap().0,
+            ["x", "--listen", "127.0.0.1:99"]
+        );
         assert!(Command(vec!["x".into()]).at_port(99).is_err());
     }
 
     #[test]
     fn a_server_that_ends_says_its_last_words() {
-        let command = Command(vec!["sh".into(), "-c".into(), "echo no such app >&2; exit 1".into()]);
+        let command = Command(vec![
+            "sh".into(),
+            "-c".into(),
+            "echo no such app >&2; exit 1".into(),
+        ]);
         let error = Server::start(&command, 0).unwrap_err().to_string();
         assert!(error.contains("no such app"), "{error}");
     }
 
     #[test]
     fn the_printed_address_is_where_it_listens() {
-        let command = Command(vec!["sh".into(), "-c".into(), "echo listening on 127.0.0.1:77; exec cat".into()]);
+        let command = Command(vec![
+            "sh".into(),
+            "-c".into(),
+            "echo listening on 127.0.0.1:77; exec cat".into(),
+        ]);
         // `cat` ends at once without input; the address is known all the same.
         assert_eq!(Server::start(&command, 0).unwrap().address.port(), 77);
     }

@@ -12,9 +12,17 @@ pub struct Stamp {
 impl Stamp {
     /// Messages of `message_bytes` (at least 16), all of them different from those of other senders.
     pub fn new(sender: usize, message_bytes: usize) -> Self {
-        assert!(message_bytes >= STAMP_DIGITS, "a message has at least {STAMP_DIGITS} bytes");
-        let text = (0..message_bytes).map(|index| b'a' + (index % 26) as u8).collect();
-        Self { text, next: (sender as u64) << 40 }
+        assert!(
+            message_bytes >= STAMP_DIGITS,
+            "a message has at least {STAMP_DIGITS} bytes"
+        );
+        let text = (0..message_bytes)
+            .map(|index| b'a' + (index % 26) as u8)
+            .collect();
+        Self {
+            text,
+            next: (sender as u64) << 40,
+        }
     }
 
     /// The next message.

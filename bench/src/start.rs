@@ -25,7 +25,10 @@ pub fn run(times: usize, command: &Command, path: &str, core: usize) -> Result<O
     }
     let middle = median(&mut taken_ms);
     let slowest = taken_ms.iter().copied().fold(0.0, f64::max);
-    Ok(Outcome(vec![Figure::new("slowest ms", slowest), Figure::cost("ms to the first answer", middle)]))
+    Ok(Outcome(vec![
+        Figure::new("slowest ms", slowest),
+        Figure::cost("ms to the first answer", middle),
+    ]))
 }
 
 fn first_answer(command: &Command, path: &str, core: usize) -> Result<Duration> {
@@ -53,7 +56,11 @@ fn answers(address: SocketAddr, path: &str) -> Result<bool> {
     stream.set_read_timeout(Some(START_MAX))?;
     stream.write_all(request(address, path).as_bytes())?;
     let answer = read_answer(&mut stream)?;
-    ensure!(answer.status == 200, "the first answer was {}", answer.status);
+    ensure!(
+        answer.status == 200,
+        "the first answer was {}",
+        answer.status
+    );
     Ok(true)
 }
 
@@ -62,7 +69,10 @@ fn read_answer(stream: &mut TcpStream) -> Result<Answer> {
     let mut chunk = [0; 4096];
     loop {
         let count = stream.read(&mut chunk)?;
-        ensure!(count > 0 && wire.len() < ANSWER_BYTES_MAX, "the first answer has no end");
+        ensure!(
+            count > 0 && wire.len() < ANSWER_BYTES_MAX,
+            "the first answer has no end"
+        );
         wire.extend_from_slice(&chunk[..count]);
         if let Some(answer) = Answer::parse(&wire)? {
             return Ok(answer);

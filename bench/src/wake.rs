@@ -17,10 +17,18 @@ const MESSAGE_BYTES: usize = 64;
 const REST: Duration = Duration::from_millis(1500);
 
 /// Opens `connections`, which go to as many rooms, and in each round says one thing to every one of them.
-pub async fn run(connections: usize, rounds: usize, server: &Server, path: &str) -> Result<Outcome> {
+pub async fn run(
+    connections: usize,
+    rounds: usize,
+    server: &Server,
+    path: &str,
+) -> Result<Outcome> {
     let crowd = crowd::open(server.address, path, connections).await?;
-    let mut talks: Vec<_> =
-        crowd.into_iter().enumerate().map(|(sender, connection)| (connection, Stamp::new(sender, MESSAGE_BYTES))).collect();
+    let mut talks: Vec<_> = crowd
+        .into_iter()
+        .enumerate()
+        .map(|(sender, connection)| (connection, Stamp::new(sender, MESSAGE_BYTES)))
+        .collect();
     let board = Board::new();
     let mut opening = board.open(&server.process)?;
     for round in 0..=rounds {
@@ -46,7 +54,11 @@ async fn ask(connection: &mut Connection, stamp: &mut Stamp) -> Result<()> {
     while !answered {
         connection
             .read(|heard| {
-                ensure!(heard == message, "the answer is not what was sent: {}", heard.escape_ascii());
+                ensure!(
+                    heard == message,
+                    "the answer is not what was sent: {}",
+                    heard.escape_ascii()
+                );
                 answered = true;
                 Ok(())
             })

@@ -39,17 +39,31 @@ impl Stage {
         let heard = messages.clone();
         let app = FakeApp {
             messages: Box::new(move |(conn, messages)| {
-                heard.lock().expect("nobody panics").extend(messages.iter().cloned());
-                messages.into_iter().for_each(|message| _ = conn.send(message));
+                heard
+                    .lock()
+                    .expect("nobody panics")
+                    .extend(messages.iter().cloned());
+                messages
+                    .into_iter()
+                    .for_each(|message| _ = conn.send(message));
                 Ok(())
             }),
             act: Arc::new(|_, _, form| Box::pin(read(form))),
             ..FakeApp::default()
         };
-        let page = Page { pattern: "/page".into(), actions: vec!["buy".into()], ..Page::default() };
+        let page = Page {
+            pattern: "/page".into(),
+            actions: vec!["buy".into()],
+            ..Page::default()
+        };
         let routes = vec![Route::new("GET", "/ws", Target::WebSocket)];
-        let manifest = Manifest { routes, guards: vec![], pages: vec![page] };
-        let table = Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+        let manifest = Manifest {
+            routes,
+            guards: vec![],
+            pages: vec![page],
+        };
+        let table = Table::new(&manifest, Exports::ALL)
+            .unwrap_or_else(|violations| panic!("{violations:?}"));
         // So small that a fuzzer crosses them.
         let limits = Limits {
             message_bytes_max: 600,
@@ -61,10 +75,24 @@ impl Stage {
             upload_bytes_max: 2000,
             ..Limits::default()
         };
-        let version = Arc::new(Version { app: Arc::new(app), table });
-        let server = Server::new(Hub::new(limits, Default::default(), 1), version, Config::default());
-        let runtime = Builder::new_current_thread().enable_all().build().expect("the system has a runtime");
-        Stage { runtime, local: Local::new(server), messages }
+        let version = Arc::new(Version {
+            app: Arc::new(app),
+            table,
+        });
+        let server = Server::new(
+            Hub::new(limits, Default::default(), 1),
+            version,
+            Config::default(),
+        );
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("the system has a runtime");
+        Stage {
+            runtime,
+            local: Local::new(server),
+            messages,
+        }
     }
 
     /// Sends these pieces as one client, then ends the input. Returns the server's output and the messages that the app received.
@@ -92,7 +120,10 @@ impl Stage {
             assert!(done.is_ok(), "the connection does not end after {answer:?}");
             answer
         });
-        (answered, std::mem::take(&mut *self.messages.lock().expect("nobody panics")))
+        (
+            answered,
+            std::mem::take(&mut *self.messages.lock().expect("nobody panics")),
+        )
     }
 }
 
@@ -104,7 +135,10 @@ async fn read(mut form: Box<dyn Form>) -> Result<Vec<Update>, tidegate_hub::Faul
             assert!(!piece.is_empty(), "an empty piece is no end");
         }
     }
-    Ok(vec![Update::Done(Ok(Outcome::Success { value: fields.to_string(), stale: vec![] }))])
+    Ok(vec![Update::Done(Ok(Outcome::Success {
+        value: fields.to_string(),
+        stale: vec![],
+    }))])
 }
 
 /// Divides bytes into pieces, whose lengths the first of them say.
@@ -125,8 +159,14 @@ pub fn status(answer: &[u8]) -> Option<u16> {
     if answer.is_empty() {
         return None;
     }
-    let line = answer.get(..13).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_else(|| panic!("no status line: {answer:?}"));
-    assert!(line.starts_with("HTTP/1.1 ") || line.starts_with("HTTP/1.0 "), "{line:?}");
+    let line = answer
+        .get(..13)
+        .and_then(|line| std::str::from_utf8(line).ok())
+        .unwrap_or_else(|| panic!("no status line: {answer:?}"));
+    assert!(
+        line.starts_with("HTTP/1.1 ") || line.starts_with("HTTP/1.0 "),
+        "{line:?}"
+    );
     let status = line[9..12].parse().unwrap_or_else(|_| panic!("{line:?}"));
     assert!((100..600).contains(&status), "{line:?}");
     Some(status)
@@ -138,15 +178,27 @@ pub fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut is_closed = false;
     while let [first, second, rest @ ..] = bytes {
         assert!(!is_closed, "something comes after a close");
-        assert!(first & 0x70 == 0 && second & 0x80 == 0, "a reserved bit, or a mask");
+        assert!(
+            first & 0x70 == 0 && second & 0x80 == 0,
+            "a reserved bit, or a mask"
+        );
         let (opcode, length) = (first & 0x0f, usize::from(second & 0x7f));
         let (length, rest) = match length {
-            126 => (usize::from(u16::from_be_bytes([rest[0], rest[1]])), &rest[2..]),
-            127 => (u64::from_be_bytes(rest[..8].try_into().expect("eight bytes")) as usize, &rest[8..]),
+            126 => (
+                usize::from(u16::from_be_bytes([rest[0], rest[1]])),
+                &rest[2..],
+            ),
+            127 => (
+                u64::from_be_bytes(rest[..8].try_into().expect("eight bytes")) as usize,
+                &rest[8..],
+            ),
             length => (length, rest),
         };
         assert!(matches!(opcode, 0..=2 | 8..=10), "opcode {opcode}");
-        assert!(opcode < 8 || length < 126 && first & 0x80 != 0, "a control frame that is long or in parts");
+        assert!(
+            opcode < 8 || length < 126 && first & 0x80 != 0,
+            "a control frame that is long or in parts"
+        );
         assert!(rest.len() >= length, "a frame broke off");
         is_closed = opcode == 8;
         if opcode < 8 {

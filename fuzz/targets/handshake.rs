@@ -11,7 +11,16 @@ fuzz_target!(|data: &[u8]| {
     let (answer, _) = stage().exchange(&pieces.iter().map(Vec::as_slice).collect::<Vec<_>>());
     if status(&answer) == Some(101) {
         let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-        for part in ["host:", "upgrade:", "websocket", "connection:", "sec-websocket-version:", "13", "sec-websocket-key:", "=="] {
+        for part in [
+            "host:",
+            "upgrade:",
+            "websocket",
+            "connection:",
+            "sec-websocket-version:",
+            "13",
+            "sec-websocket-key:",
+            "==",
+        ] {
             assert!(head.contains(part), "accepted without {part:?}: {head:?}");
         }
         assert!(answer.windows(4).any(|end| end == b"\r\n\r\n"));

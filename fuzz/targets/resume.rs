@@ -10,7 +10,8 @@ fn hub() -> &'static Arc<Hub> {
     HUB.get_or_init(|| {
         let hub = Hub::new(Limits::default(), Default::default(), 1);
         for number in 0..20 {
-            hub.publish("tea", Publication::new(Message::text(number.to_string()))).expect("there is room");
+            hub.publish("tea", Publication::new(Message::text(number.to_string())))
+                .expect("there is room");
         }
         hub
     })
@@ -19,8 +20,15 @@ fn hub() -> &'static Arc<Hub> {
 fuzz_target!(|id: &str| {
     let positions = Positions::parse(id);
     let written = positions.to_string();
-    assert_eq!(Positions::parse(&written).to_string(), written, "what is written is read again");
-    assert!(written.len() <= id.len() * 2 + 64, "no longer than what was sent");
+    assert_eq!(
+        Positions::parse(&written).to_string(),
+        written,
+        "what is written is read again"
+    );
+    assert!(
+        written.len() <= id.len() * 2 + 64,
+        "no longer than what was sent"
+    );
     let subscribed = hub().subscribe(vec!["tea".into(), "milk".into()], Some(&positions));
     assert!(subscribed.is_ok(), "an id of no use is a gap, and no error");
 });

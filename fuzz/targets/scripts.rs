@@ -17,7 +17,15 @@ use std::path::Path;
 fuzz_target!(|text: &str| {
     let lines = text.lines().count() + 1;
     match script::parse(text, Path::new("/folder")) {
-        Ok(tests) => assert!(tests.iter().flat_map(|test| &test.steps).all(|step| (1..=lines).contains(&step.line))),
-        Err(wrong) => assert!((1..=lines).contains(&wrong.line) && !wrong.to_string().is_empty(), "{wrong}"),
+        Ok(tests) => assert!(
+            tests
+                .iter()
+                .flat_map(|test| &test.steps)
+                .all(|step| (1..=lines).contains(&step.line))
+        ),
+        Err(wrong) => assert!(
+            (1..=lines).contains(&wrong.line) && !wrong.to_string().is_empty(),
+            "{wrong}"
+        ),
     }
 });

@@ -1,7 +1,8 @@
 //! The app: its routes and guards, and the way from an event to the handler that it is for.
 
 use crate::{
-    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request, Response, Result, Room, Socket, Upgrade,
+    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request,
+    Response, Result, Room, Socket, Upgrade,
     feed::{self, IntoFeed},
     guard::{self, IntoPass},
     page::Mounted,
@@ -125,7 +126,12 @@ impl App {
     }
 
     /// Answers these methods, in upper case, or any if there is none.
-    pub fn route<R: IntoResponse>(self, methods: &[&str], pattern: &str, handler: impl Handler<R> + 'static) -> App {
+    pub fn route<R: IntoResponse>(
+        self,
+        methods: &[&str],
+        pattern: &str,
+        handler: impl Handler<R> + 'static,
+    ) -> App {
         let handler = move |request| task::run(handler(request)).into_response();
         self.add(methods, pattern, Answers::Http(Box::new(handler)))
     }
@@ -144,12 +150,21 @@ impl App {
     }
 
     /// Answers GET piece by piece: with an event stream, or with what is too large or takes too long for [`get`](App::get).
-    pub fn stream<R: Outcome>(self, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
+    pub fn stream<R: Outcome>(
+        self,
+        pattern: &str,
+        handler: impl StreamHandler<R> + 'static,
+    ) -> App {
         self.stream_on("GET", pattern, handler)
     }
 
     /// Answers this method, in upper case, piece by piece; any, if it is empty.
-    pub fn stream_on<R: Outcome>(self, method: &str, pattern: &str, handler: impl StreamHandler<R> + 'static) -> App {
+    pub fn stream_on<R: Outcome>(
+        self,
+        method: &str,
+        pattern: &str,
+        handler: impl StreamHandler<R> + 'static,
+    ) -> App {
         let methods: &[&str] = if method.is_empty() { &[] } else { &[method] };
         self.add(methods, pattern, Answers::Stream(stream::handler(handler)))
     }
@@ -161,11 +176,20 @@ impl App {
         let class = Class::of::<R>();
         let name = class.name.clone();
         match self.classes.iter().find(|known| known.name == name) {
-            Some(known) => assert!(known.of == class.of, "two types of rooms have the class {name:?}: write `Room::class` for one of them"),
+            Some(known) => assert!(
+                known.of == class.of,
+                "two types of rooms have the class {name:?}: write `Room::class` for one of them"
+            ),
             None => self.classes.push(class),
         }
-        let routes: [(&[&str], _); 3] = [(&["GET"], RoomEvents::Sockets), (&["GET"], RoomEvents::Feeds), (&[], RoomEvents::Requests)];
-        routes.into_iter().fold(self, |app, (methods, events)| app.add(methods, pattern, Answers::Room(name.clone(), events)))
+        let routes: [(&[&str], _); 3] = [
+            (&["GET"], RoomEvents::Sockets),
+            (&["GET"], RoomEvents::Feeds),
+            (&[], RoomEvents::Requests),
+        ];
+        routes.into_iter().fold(self, |app, (methods, events)| {
+            app.add(methods, pattern, Answers::Room(name.clone(), events))
+        })
     }
 
     /// Answers GET with a page, and POST with its actions. See [`Page`].
@@ -184,13 +208,20 @@ impl App {
     /// pattern may end in `/*`: that path and all below it. Guards run in the order of the app.
     pub fn guard<R: IntoPass>(mut self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
         let handler = move |request| task::run(handler(request)).into_pass();
-        self.guards.push(Guard { pattern: pattern.to_owned(), handler: Box::new(handler) });
+        self.guards.push(Guard {
+            pattern: pattern.to_owned(),
+            handler: Box::new(handler),
+        });
         self
     }
 
     fn add(mut self, methods: &[&str], pattern: &str, handler: Answers) -> App {
         let methods = methods.iter().copied().map(str::to_owned).collect();
-        self.routes.push(Route { methods, pattern: pattern.to_owned(), handler });
+        self.routes.push(Route {
+            methods,
+            pattern: pattern.to_owned(),
+            handler,
+        });
         self
     }
 }
@@ -198,13 +229,18 @@ impl App {
 /// From an event to its handler. The host counts routes and guards as the manifest lists them.
 impl App {
     pub(crate) fn check(&self, guard: u32, request: Request) -> Result<Pass, Response> {
-        let Some(guard) = self.guards.get(guard as usize) else { return Err(no_route()) };
-        (guard.handler)(request).map_err(|error| error.answer(format_args!("guard {}", guard.pattern)))
+        let Some(guard) = self.guards.get(guard as usize) else {
+            return Err(no_route());
+        };
+        (guard.handler)(request)
+            .map_err(|error| error.answer(format_args!("guard {}", guard.pattern)))
     }
 
     pub(crate) fn handle(&self, request: Request) -> Response {
         match self.route_of(request.head.route) {
-            Some((route, Answers::Http(handler))) => handler(request).unwrap_or_else(|error| error.answer(format_args!("{route}"))),
+            Some((route, Answers::Http(handler))) => {
+                handler(request).unwrap_or_else(|error| error.answer(format_args!("{route}")))
+            }
             _ => no_route(),
         }
     }
@@ -212,14 +248,18 @@ impl App {
     pub(crate) fn stream_to(&self, request: Request, outgoing: world::Outgoing) {
         let nobody: stream::Handler = Box::new(|_, _| Err(no_route().into()));
         match self.route_of(request.head.route) {
-            Some((route, Answers::Stream(handler))) => stream::answer(handler, request, outgoing, format_args!("{route}")),
+            Some((route, Answers::Stream(handler))) => {
+                stream::answer(handler, request, outgoing, format_args!("{route}"))
+            }
             _ => stream::answer(&nobody, request, outgoing, format_args!("")),
         }
     }
 
     pub(crate) fn upgrade(&self, upgrade: Upgrade) -> Result<Accept, Response> {
         match self.route_of(upgrade.head.route) {
-            Some((route, Answers::Socket(socket))) => socket.upgrade(upgrade, format_args!("{route}")),
+            Some((route, Answers::Socket(socket))) => {
+                socket.upgrade(upgrade, format_args!("{route}"))
+            }
             _ => Err(no_route()),
         }
     }
@@ -230,7 +270,12 @@ impl App {
         }
     }
 
-    pub(crate) fn messages(&self, route: u32, conn: &Conn, messages: &mut dyn Iterator<Item = Message>) {
+    pub(crate) fn messages(
+        &self,
+        route: u32,
+        conn: &Conn,
+        messages: &mut dyn Iterator<Item = Message>,
+    ) {
         if let Some((route, Answers::Socket(socket))) = self.route_of(route) {
             socket.messages(conn, messages, format_args!("{route}"));
         }
@@ -244,16 +289,26 @@ impl App {
 
     pub(crate) fn subscribe(&self, request: Request) -> Result<Feed, Response> {
         match self.route_of(request.head.route) {
-            Some((route, Answers::Feed(handler))) => handler(request).map_err(|error| error.answer(format_args!("{route}"))),
+            Some((route, Answers::Feed(handler))) => {
+                handler(request).map_err(|error| error.answer(format_args!("{route}")))
+            }
             _ => Err(no_route()),
         }
     }
 
     /// The stream route for a request that came by `wasi:http`, which doesn't say which route the
     /// host found: the same that the host's router finds, and the parameters.
-    pub(crate) fn find_stream(&self, method: &str, path: &str) -> Option<(u32, Vec<(String, String)>)> {
+    pub(crate) fn find_stream(
+        &self,
+        method: &str,
+        path: &str,
+    ) -> Option<(u32, Vec<(String, String)>)> {
         let path = Path::parse(path).ok()?;
-        let streams = self.routes.iter().zip(0..).filter(|(route, _)| matches!(route.handler, Answers::Stream(_)));
+        let streams = self
+            .routes
+            .iter()
+            .zip(0..)
+            .filter(|(route, _)| matches!(route.handler, Answers::Stream(_)));
         let matches = streams.filter_map(|(route, index)| {
             let by_method = route.rank(method)?;
             let (literalness, params) = hold(&Pattern::parse(&route.pattern).ok()?, &path)?;
@@ -265,13 +320,18 @@ impl App {
 
     /// A room of this class, not yet awake.
     pub(crate) fn make_room(&self, class: &str) -> Option<Box<dyn Live>> {
-        self.classes.iter().find(|known| known.name == class).map(|class| (class.make)())
+        self.classes
+            .iter()
+            .find(|known| known.name == class)
+            .map(|class| (class.make)())
     }
 
     /// The socket route, where there is one and no more; those of rooms are not asked for.
     #[cfg(target_family = "wasm")]
     pub(crate) fn only_socket(&self) -> Option<u32> {
-        let mut sockets = (0..).zip(&self.routes).filter(|(_, route)| matches!(route.handler, Answers::Socket(_)));
+        let mut sockets = (0..)
+            .zip(&self.routes)
+            .filter(|(_, route)| matches!(route.handler, Answers::Socket(_)));
         match (sockets.next(), sockets.next()) {
             (Some((only, _)), None) => Some(only),
             _ => None,
@@ -309,7 +369,11 @@ impl Route {
 /// "GET /users/{id}", for the operator.
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let methods = if self.methods.is_empty() { "any".to_owned() } else { self.methods.join(",") };
+        let methods = if self.methods.is_empty() {
+            "any".to_owned()
+        } else {
+            self.methods.join(",")
+        };
         write!(f, "{methods} {}", self.pattern)
     }
 }
@@ -330,7 +394,9 @@ fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Params)> {
             Segment::Literal(_) => return None,
             Segment::Parameter(name) => (1, Some((name.clone(), first.to_string()))),
             Segment::Rest(name) => {
-                let rest = std::iter::once(first).chain(std::mem::take(&mut given)).map(|segment| &**segment);
+                let rest = std::iter::once(first)
+                    .chain(std::mem::take(&mut given))
+                    .map(|segment| &**segment);
                 (2, Some((name.clone(), rest.collect::<Vec<_>>().join("/"))))
             }
         };
@@ -342,5 +408,6 @@ fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Params)> {
 
 /// The host asked for a route that the manifest doesn't have: it speaks of another app.
 fn no_route() -> Response {
-    Error::fault("the host asked for a route that this app doesn't have").answer(format_args!("tidegate"))
+    Error::fault("the host asked for a route that this app doesn't have")
+        .answer(format_args!("tidegate"))
 }

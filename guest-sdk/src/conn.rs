@@ -82,21 +82,28 @@ impl fmt::Display for LimitError {
 impl std::error::Error for LimitError {}
 
 /// A [`Conn`] was used after its event.
-const STALE: &str = "this connection's event is over: keep `conn.id()` and `find` the connection by it";
+const STALE: &str =
+    "this connection's event is over: keep `conn.id()` and `find` the connection by it";
 
 impl Conn {
     /// Lends the connection to `event`, and takes it back.
     pub(crate) fn lend<T>(handle: world::Handle, event: impl FnOnce(&Conn) -> T) -> T {
         let number = EVENT.get() + 1; // not that of an event that panicked
         EVENT.set(number);
-        let value = event(&Conn { handle, event: Some(number) });
+        let value = event(&Conn {
+            handle,
+            event: Some(number),
+        });
         EVENT.set(number + 1);
         value
     }
 
     /// The same connection, for a handler that wants to own it.
     pub(crate) fn again(&self) -> Conn {
-        Conn { handle: self.handle.again(), event: self.event }
+        Conn {
+            handle: self.handle.again(),
+            event: self.event,
+        }
     }
 
     /// Its name: stable across events and instances, never used again.
@@ -247,7 +254,10 @@ impl fmt::Debug for Conn {
 /// assert_eq!(server.heard(ann), ["poke"]);
 /// ```
 pub fn find(id: &str) -> Option<Conn> {
-    world::find(id).map(|handle| Conn { handle, event: None })
+    world::find(id).map(|handle| Conn {
+        handle,
+        event: None,
+    })
 }
 
 /// Ids of live connections in the order of their opening: all, or those with the tag; those behind

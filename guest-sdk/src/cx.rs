@@ -70,7 +70,12 @@ impl std::error::Error for StorageError {}
 
 impl Cx {
     pub(crate) fn new(class: String, name: String) -> Cx {
-        Cx { class, name, attempt: Cell::new(0), flushes: Cell::new(0) }
+        Cx {
+            class,
+            name,
+            attempt: Cell::new(0),
+            flushes: Cell::new(0),
+        }
     }
 
     pub(crate) fn set_attempt(&self, attempt: u32) {
@@ -105,7 +110,9 @@ impl Cx {
     /// A value that [`put_json`](Cx::put_json) wrote.
     pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         let value = self.get(key)?;
-        value.map(|value| serde_json::from_slice(&value).map_err(Error::from)).transpose()
+        value
+            .map(|value| serde_json::from_slice(&value).map_err(Error::from))
+            .transpose()
     }
 
     /// Writes a value as JSON. Bounded as by [`put`](Cx::put).
@@ -126,7 +133,13 @@ impl Cx {
 
     /// The entries whose keys begin with `prefix`, in the order of their bytes.
     pub fn range<'a>(&self, prefix: &'a str) -> Range<'a> {
-        Range { prefix, start: None, end: None, reverse: false, limit: usize::MAX }
+        Range {
+            prefix,
+            start: None,
+            end: None,
+            reverse: false,
+            limit: usize::MAX,
+        }
     }
 
     /// Calls the room after this time, give or take a second. A room has one alarm: setting it again moves it.
@@ -286,7 +299,8 @@ impl Cx {
 
 /// Since 1970; times before are none of an alarm's.
 fn unix_time(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// Some of a room's entries, about to be read: all that begin with a prefix, or those of them that its methods leave.
@@ -324,17 +338,26 @@ pub struct Range<'a> {
 impl<'a> Range<'a> {
     /// From this key on, itself included.
     pub fn start(self, key: &'a str) -> Range<'a> {
-        Range { start: Some(key), ..self }
+        Range {
+            start: Some(key),
+            ..self
+        }
     }
 
     /// Up to this key, itself not included.
     pub fn end(self, key: &'a str) -> Range<'a> {
-        Range { end: Some(key), ..self }
+        Range {
+            end: Some(key),
+            ..self
+        }
     }
 
     /// From the last key to the first.
     pub fn reverse(self) -> Range<'a> {
-        Range { reverse: true, ..self }
+        Range {
+            reverse: true,
+            ..self
+        }
     }
 
     /// At most so many.
@@ -352,7 +375,9 @@ impl<'a> Range<'a> {
     /// Reads them as values that [`Cx::put_json`] wrote.
     pub fn json<T: DeserializeOwned>(self) -> Result<Vec<(String, T)>> {
         let entries = self.entries()?.into_iter();
-        entries.map(|(key, value)| Ok((key, serde_json::from_slice(&value)?))).collect()
+        entries
+            .map(|(key, value)| Ok((key, serde_json::from_slice(&value)?)))
+            .collect()
     }
 
     /// How many there are. They are read for that.
@@ -364,10 +389,20 @@ impl<'a> Range<'a> {
 
     /// The host gives pages, each from behind the last key of the one before.
     fn each(self, mut take: impl FnMut(String, Vec<u8>)) {
-        let (mut left, mut start, mut end) = (self.limit, self.start.map(str::to_owned), self.end.map(str::to_owned));
+        let (mut left, mut start, mut end) = (
+            self.limit,
+            self.start.map(str::to_owned),
+            self.end.map(str::to_owned),
+        );
         while left > 0 {
             let limit = u32::try_from(left).unwrap_or(u32::MAX);
-            let page = world::room_entries(self.prefix, start.as_deref(), end.as_deref(), self.reverse, limit);
+            let page = world::room_entries(
+                self.prefix,
+                start.as_deref(),
+                end.as_deref(),
+                self.reverse,
+                limit,
+            );
             let Some((last, _)) = page.last() else { return };
             match self.reverse {
                 true => end = Some(last.clone()),

@@ -87,7 +87,11 @@ impl Error {
     /// In words, for the operator.
     pub(crate) fn told(&self) -> String {
         match &*self.0 {
-            Kind::Answer(response) => format!("{} {}", response.status, String::from_utf8_lossy(&response.body)),
+            Kind::Answer(response) => format!(
+                "{} {}",
+                response.status,
+                String::from_utf8_lossy(&response.body)
+            ),
             Kind::Fault(cause) => Chain(&**cause).to_string(),
         }
     }
@@ -106,7 +110,10 @@ impl Error {
     /// What a room that calls gets instead of an answer; a fault is told to the operator.
     pub(crate) fn refusal(self, place: fmt::Arguments<'_>) -> (u16, String) {
         let response = self.answer(place);
-        (response.status, String::from_utf8_lossy(&response.body).into_owned())
+        (
+            response.status,
+            String::from_utf8_lossy(&response.body).into_owned(),
+        )
     }
 
     /// How a connection ends whose handler failed; `None` if it is ending already.
@@ -173,7 +180,12 @@ impl From<Response> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Kind::Answer(response) => write!(f, "{}: {}", response.status, String::from_utf8_lossy(&response.body)),
+            Kind::Answer(response) => write!(
+                f,
+                "{}: {}",
+                response.status,
+                String::from_utf8_lossy(&response.body)
+            ),
             Kind::Fault(cause) => write!(f, "{}", Chain(&**cause)),
         }
     }
@@ -195,16 +207,28 @@ mod tests {
         assert!(fault.downcast_ref::<std::fmt::Error>().is_some());
         let masked = fault.answer(format_args!("test"));
         assert_eq!((masked.status, masked.body), (500, FAULT_TEXT.into()));
-        let refused = Error::status(401, "who are you?").header("www-authenticate", "Bearer").answer(format_args!("test"));
-        assert_eq!((refused.status, refused.body.as_slice()), (401, &b"who are you?"[..]));
-        assert!(refused.headers.contains(&("www-authenticate".into(), b"Bearer".into())));
+        let refused = Error::status(401, "who are you?")
+            .header("www-authenticate", "Bearer")
+            .answer(format_args!("test"));
+        assert_eq!(
+            (refused.status, refused.body.as_slice()),
+            (401, &b"who are you?"[..])
+        );
+        assert!(
+            refused
+                .headers
+                .contains(&("www-authenticate".into(), b"Bearer".into()))
+        );
     }
 
     #[test]
     fn a_connection_ends_with_the_code_for_what_went_wrong() {
         let long = "é".repeat(100);
         let cases = [
-            (Error::bad_request("a number, please"), Some((1008, "a number, please"))),
+            (
+                Error::bad_request("a number, please"),
+                Some((1008, "a number, please")),
+            ),
             (Error::bad_request(long.clone()), Some((1008, &long[..122]))),
             (Error::status(503, "later"), Some((1011, "later"))),
             (SendError::Closed.into(), None),

@@ -34,7 +34,10 @@ impl Feed {
 
     /// Follows one topic. A name has 1 to 256 bytes; another is our fault: 500.
     pub fn follow(topic: impl Into<String>) -> Feed {
-        Feed { topics: vec![topic.into()], first: Vec::new() }
+        Feed {
+            topics: vec![topic.into()],
+            first: Vec::new(),
+        }
     }
 
     /// Follows one more, up to 128.

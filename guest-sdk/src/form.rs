@@ -75,7 +75,11 @@ impl Field {
 
 impl Form {
     pub(crate) fn new(form: world::Form, yielded: Yielded) -> Form {
-        Form { form, yielded, values: Vec::new() }
+        Form {
+            form,
+            yielded,
+            values: Vec::new(),
+        }
     }
 
     /// The form as a `T`: of its fields as text, or of the JSON that was sent. What does not fit is the client's 422, told at its field.
@@ -99,11 +103,16 @@ impl Form {
             bytes += value.len();
             self.values.push((field.name, value));
         }
-        let pairs = form_urlencoded::Serializer::new(String::new()).extend_pairs(&self.values).finish();
+        let pairs = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(&self.values)
+            .finish();
         let reader = serde_html_form::Deserializer::new(form_urlencoded::parse(pairs.as_bytes()));
         match serde_path_to_error::deserialize(reader) {
             Ok(value) => Ok(value),
-            Err(error) => Err(misfit(&error.path().to_string(), &error.inner().to_string())),
+            Err(error) => Err(misfit(
+                &error.path().to_string(),
+                &error.inner().to_string(),
+            )),
         }
     }
 
@@ -151,7 +160,10 @@ impl Form {
         let mut bytes = Vec::new();
         while let Some(piece) = self.piece().await? {
             if bytes.len() + piece.len() > bytes_max {
-                return Err(Error::status(413, format!("at most {bytes_max} bytes, please")));
+                return Err(Error::status(
+                    413,
+                    format!("at most {bytes_max} bytes, please"),
+                ));
             }
             bytes.extend(piece);
         }
@@ -173,7 +185,10 @@ impl Form {
             Ok(done) => done,
         };
         Ok(match done {
-            Done::Deny(denied) if denied.values.is_empty() => Done::Deny(Denied { values: self.values, ..denied }),
+            Done::Deny(denied) if denied.values.is_empty() => Done::Deny(Denied {
+                values: self.values,
+                ..denied
+            }),
             done => done,
         })
     }
@@ -181,12 +196,20 @@ impl Form {
 
 /// What the reader says, at the field that it says it of.
 fn misfit(path: &str, why: &str) -> Error {
-    let missing = why.split('`').nth(1).filter(|_| why.starts_with("missing field"));
+    let missing = why
+        .split('`')
+        .nth(1)
+        .filter(|_| why.starts_with("missing field"));
     let (field, why) = match missing {
         Some(field) => (field, "this field is missing"),
-        None => (if path == "." { "" } else { path }, why.split(" at line ").next().unwrap_or(why)),
+        None => (
+            if path == "." { "" } else { path },
+            why.split(" at line ").next().unwrap_or(why),
+        ),
     };
-    Done::deny(422, "please look again").field(field, why).into()
+    Done::deny(422, "please look again")
+        .field(field, why)
+        .into()
 }
 
 /// What became of an action.
@@ -224,7 +247,11 @@ impl Done {
 
     /// It is refused: a status of 400 to 499, and a text for people. Without JavaScript the page is shown again.
     pub fn deny(status: u16, message: impl Into<String>) -> Done {
-        Done::Deny(Denied { status, message: message.into(), ..Denied::default() })
+        Done::Deny(Denied {
+            status,
+            message: message.into(),
+            ..Denied::default()
+        })
     }
 
     /// What is wrong with a field. Of a refusal; nothing otherwise.
@@ -249,7 +276,9 @@ pub struct Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.status, self.message)?;
-        self.errors.iter().try_for_each(|(field, why)| write!(f, "; {field}: {why}"))
+        self.errors
+            .iter()
+            .try_for_each(|(field, why)| write!(f, "; {field}: {why}"))
     }
 }
 

@@ -34,7 +34,8 @@ impl Pass {
 
     /// Adds a header to the answer, the 101 of an upgrade included.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Pass {
-        self.headers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self.headers
+            .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
     }
 

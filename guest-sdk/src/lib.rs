@@ -51,8 +51,8 @@ pub mod task;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 pub mod topic;
-mod yielded;
 mod world;
+mod yielded;
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
@@ -83,9 +83,9 @@ pub use topic::{Publication, publish, publish_except};
 /// What an app needs every day: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Accept, App, CloseInfo, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json, Loader, Message, Page, Pass, Position,
-        Publication, Reply, Request, Response, Result, Room, Sink, Socket, Upgrade, View, find, ids, publish, publish_except,
-        set_auto_response, sleep,
+        Accept, App, CloseInfo, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json,
+        Loader, Message, Page, Pass, Position, Publication, Reply, Request, Response, Result, Room,
+        Sink, Socket, Upgrade, View, find, ids, publish, publish_except, set_auto_response, sleep,
     };
 }
 

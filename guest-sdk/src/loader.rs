@@ -69,9 +69,16 @@ pub(crate) enum Progress<T> {
 }
 
 impl<T> Running<T> {
-    pub(crate) fn new(place: String, begin: impl FnOnce(Yielded) -> Pin<Box<dyn Future<Output = Result<T>>>>) -> Running<T> {
+    pub(crate) fn new(
+        place: String,
+        begin: impl FnOnce(Yielded) -> Pin<Box<dyn Future<Output = Result<T>>>>,
+    ) -> Running<T> {
         let yielded = Yielded::default();
-        Running { place, future: Some(begin(yielded.clone())), yielded }
+        Running {
+            place,
+            future: Some(begin(yielded.clone())),
+            yielded,
+        }
     }
 
     /// Goes on to the next value, the next wait, or the end.
@@ -79,7 +86,9 @@ impl<T> Running<T> {
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
         loop {
-            let Some(future) = &mut self.future else { return Progress::Ended(Err(Error::fault("it has ended"))) };
+            let Some(future) = &mut self.future else {
+                return Progress::Ended(Err(Error::fault("it has ended")));
+            };
             if let Poll::Ready(ended) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 self.future = None;
                 return Progress::Ended(ended);

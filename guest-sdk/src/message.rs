@@ -38,7 +38,8 @@ impl Message {
 
     /// The value that the message carries as JSON; what is not it is the client's error.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.bytes()).map_err(|error| Error::bad_request(format!("the message: {error}")))
+        serde_json::from_slice(self.bytes())
+            .map_err(|error| Error::bad_request(format!("the message: {error}")))
     }
 
     /// The payload, of either kind.

@@ -68,15 +68,33 @@ pub trait Page: 'static {
 
     /// Brings the values of a loader, one after the other. Each run of each loader has an instance of its own; it is dropped where it
     /// waits when its client goes away. Returning ends it.
-    fn load(&self, loader: &str, request: &Request, sink: &mut Sink) -> impl Future<Output = Result> {
+    fn load(
+        &self,
+        loader: &str,
+        request: &Request,
+        sink: &mut Sink,
+    ) -> impl Future<Output = Result> {
         _ = (request, sink);
-        async move { Err(Error::fault(format!("the page has a loader {loader:?}, and no `load`"))) }
+        async move {
+            Err(Error::fault(format!(
+                "the page has a loader {loader:?}, and no `load`"
+            )))
+        }
     }
 
     /// Does what a form asks for. It has an instance of its own.
-    fn act(&self, action: &str, request: &Request, form: &mut Form) -> impl Future<Output = Result<Done>> {
+    fn act(
+        &self,
+        action: &str,
+        request: &Request,
+        form: &mut Form,
+    ) -> impl Future<Output = Result<Done>> {
         _ = (request, form);
-        async move { Err(Error::fault(format!("the page has an action {action:?}, and no `act`"))) }
+        async move {
+            Err(Error::fault(format!(
+                "the page has an action {action:?}, and no `act`"
+            )))
+        }
     }
 
     /// The whole page. What comes later goes where `<!--tidegate-->` stands, or else before the end of the body.
@@ -94,22 +112,35 @@ pub struct Loader {
 impl Loader {
     /// It ends within 30 seconds, or the host ends it.
     pub const fn new(name: &'static str) -> Loader {
-        Loader { name, live: false, due: Due::Soon }
+        Loader {
+            name,
+            live: false,
+            due: Due::Soon,
+        }
     }
 
     /// It goes on for as long as the client stays.
     pub const fn live(name: &'static str) -> Loader {
-        Loader { live: true, ..Loader::new(name) }
+        Loader {
+            live: true,
+            ..Loader::new(name)
+        }
     }
 
     /// The page is not rendered before its first value.
     pub const fn awaited(self) -> Loader {
-        Loader { due: Due::Awaited, ..self }
+        Loader {
+            due: Due::Awaited,
+            ..self
+        }
     }
 
     /// It begins when the page has gone out: for what is known to be slow. One that sleeps at first is not waited for either way.
     pub const fn deferred(self) -> Loader {
-        Loader { due: Due::Deferred, ..self }
+        Loader {
+            due: Due::Deferred,
+            ..self
+        }
     }
 }
 
@@ -148,7 +179,9 @@ impl View {
 
     fn first(&self, loader: &str) -> Result<&First> {
         let found = self.first.iter().find(|(name, _)| name == loader);
-        found.map(|(_, first)| first).ok_or_else(|| Error::fault(format!("the page has no loader {loader:?}")))
+        found
+            .map(|(_, first)| first)
+            .ok_or_else(|| Error::fault(format!("the page has no loader {loader:?}")))
     }
 
     /// Of this answer, for the `nonce` of every script of the page.
@@ -158,12 +191,18 @@ impl View {
 
     /// A `Content-Security-Policy` under which only scripts with the nonce run.
     pub fn strict_policy(&self) -> String {
-        format!("script-src 'nonce-{}'; object-src 'none'; base-uri 'none'", self.nonce)
+        format!(
+            "script-src 'nonce-{}'; object-src 'none'; base-uri 'none'",
+            self.nonce
+        )
     }
 
     /// The element that loads the browser's side. It runs at once, while the page still streams.
     pub fn script(&self) -> String {
-        format!(r#"<script type="module" async src="/__tidegate/client.js" nonce="{}"></script>"#, self.nonce)
+        format!(
+            r#"<script type="module" async src="/__tidegate/client.js" nonce="{}"></script>"#,
+            self.nonce
+        )
     }
 
     /// The action that was refused, if this page is shown again because of that.
@@ -183,7 +222,9 @@ impl View {
 
     /// What was sent in a field of the form that was refused; empty if nothing was.
     pub fn field(&self, field: &str) -> &str {
-        self.denial().and_then(|denial| find(&denial.values, field)).unwrap_or_default()
+        self.denial()
+            .and_then(|denial| find(&denial.values, field))
+            .unwrap_or_default()
     }
 
     fn denial(&self) -> Option<&Denied> {
@@ -195,7 +236,10 @@ impl View {
 }
 
 fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    pairs
+        .iter()
+        .find(|(other, _)| other == name)
+        .map(|(_, value)| value.as_str())
 }
 
 /// A page, its type forgotten.
@@ -235,7 +279,13 @@ impl<P: Page> Live for P {
 
 impl Mounted {
     pub(crate) fn new<P: Page>(pattern: &str, page: P, fallback: bool) -> Mounted {
-        Mounted { pattern: pattern.to_owned(), fallback, loaders: P::LOADERS, actions: P::ACTIONS, page: Rc::new(page) }
+        Mounted {
+            pattern: pattern.to_owned(),
+            fallback,
+            loaders: P::LOADERS,
+            actions: P::ACTIONS,
+            page: Rc::new(page),
+        }
     }
 
     /// A run of a loader.
@@ -249,7 +299,9 @@ impl Mounted {
     pub(crate) fn act(&self, action: String, request: Request, form: world::Form) -> Running<Done> {
         let place = format!("page {}, action {action}", self.pattern);
         let page = self.page.clone();
-        Running::new(place, |yielded| page.act(action, request, Form::new(form, yielded)))
+        Running::new(place, |yielded| {
+            page.act(action, request, Form::new(form, yielded))
+        })
     }
 
     pub(crate) fn render(&self, request: &Request, view: &View) -> Response {

@@ -45,7 +45,10 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Position> {
         let parse = || {
             let (epoch, sequence) = text.split_once('-')?;
-            Some(Position { epoch: u64::from_str_radix(epoch, 16).ok()?, sequence: sequence.parse().ok()? })
+            Some(Position {
+                epoch: u64::from_str_radix(epoch, 16).ok()?,
+                sequence: sequence.parse().ok()?,
+            })
         };
         parse().ok_or_else(|| Error::bad_request("a position is of the form <epoch>-<sequence>"))
     }

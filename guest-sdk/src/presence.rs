@@ -94,7 +94,10 @@ impl Presence<'_> {
         }
         conn.set_state(meta)?;
         conn.set_tags(conn.tags().into_iter().chain([TAG.to_owned()]))?;
-        conn.send(Message::from_json(&Notice::Snapshot { me: Some(conn.id()), members: self.members() })?)?;
+        conn.send(Message::from_json(&Notice::Snapshot {
+            me: Some(conn.id()),
+            members: self.members(),
+        })?)?;
         self.tell(Publication::new(Message::from_json(&Notice::Join(member(conn)))?).except(conn))
     }
 
@@ -104,7 +107,9 @@ impl Presence<'_> {
             return Err(Error::fault("only who has joined can be updated"));
         }
         conn.set_state(meta)?;
-        self.tell(Publication::new(Message::from_json(&Notice::Update(member(conn)))?))
+        self.tell(Publication::new(Message::from_json(&Notice::Update(
+            member(conn),
+        ))?))
     }
 
     /// The connection goes, and stays open: all are told, itself included. Nothing happens if it is not there.
@@ -118,19 +123,31 @@ impl Presence<'_> {
             return Ok(false);
         }
         conn.set_tags(conn.tags().into_iter().filter(|tag| tag != TAG))?;
-        self.tell(Publication::new(Message::from_json(&Notice::Leave(member(conn)))?))?;
+        self.tell(Publication::new(Message::from_json(&Notice::Leave(
+            member(conn),
+        ))?))?;
         Ok(true)
     }
 
     /// Everybody who is there, in the order of their opening. Fails if a meta is no `T`.
     pub fn list<T: DeserializeOwned>(&self) -> Result<Vec<Member<T>>> {
         let members = self.members().into_iter();
-        members.map(|Member { id, meta }| Ok(Member { id, meta: serde_json::from_value(meta)? })).collect()
+        members
+            .map(|Member { id, meta }| {
+                Ok(Member {
+                    id,
+                    meta: serde_json::from_value(meta)?,
+                })
+            })
+            .collect()
     }
 
     /// A snapshot without `self`, as JSON: for a feed's first event, or an answer to a request.
     pub fn snapshot(&self) -> Result<String> {
-        Ok(serde_json::to_string(&Notice::Snapshot { me: None, members: self.members() })?)
+        Ok(serde_json::to_string(&Notice::Snapshot {
+            me: None,
+            members: self.members(),
+        })?)
     }
 
     /// Who comes back gets a snapshot: what was told meanwhile is of no use.
@@ -149,5 +166,8 @@ fn is_present(conn: &Conn) -> bool {
 
 /// As the connection's state has it. That may have been set to what is no JSON: then nobody sees it.
 fn member(conn: &Conn) -> Member<Value> {
-    Member { id: conn.id(), meta: conn.state().ok().flatten().unwrap_or_default() }
+    Member {
+        id: conn.id(),
+        meta: conn.state().ok().flatten().unwrap_or_default(),
+    }
 }

@@ -66,7 +66,9 @@ impl Request {
 
     /// The path alone, still encoded.
     pub fn path(&self) -> &str {
-        self.uri().split_once('?').map_or(self.uri(), |(path, _)| path)
+        self.uri()
+            .split_once('?')
+            .map_or(self.uri(), |(path, _)| path)
     }
 
     /// The query without its question mark, undecoded; empty if there is none.
@@ -84,7 +86,9 @@ impl Request {
     pub fn param<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
         match find(&self.head.params, name) {
             Some(value) => parse("parameter", name, value),
-            None => Err(Error::fault(format!("the route's pattern has no parameter `{name}`"))),
+            None => Err(Error::fault(format!(
+                "the route's pattern has no parameter `{name}`"
+            ))),
         }
     }
 
@@ -112,14 +116,26 @@ impl Request {
 
     /// All headers in their order, names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.head
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     /// The first cookie of this name, as the client sent it (RFC 6265 section 4.2.1): nothing is decoded.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let headers = self.headers().filter(|(other, _)| *other == "cookie");
-        let mut cookies = headers.filter_map(|(_, value)| std::str::from_utf8(value).ok()).flat_map(|value| value.split(';'));
-        cookies.find_map(|cookie| cookie.trim().split_once('=').filter(|(other, _)| *other == name)).map(|(_, value)| value)
+        let mut cookies = headers
+            .filter_map(|(_, value)| std::str::from_utf8(value).ok())
+            .flat_map(|value| value.split(';'));
+        cookies
+            .find_map(|cookie| {
+                cookie
+                    .trim()
+                    .split_once('=')
+                    .filter(|(other, _)| *other == name)
+            })
+            .map(|(_, value)| value)
     }
 
     /// The token of an `authorization: Bearer` header.
@@ -132,7 +148,12 @@ impl Request {
     /// word counts. None in a stream route, as `wasi:http` has no place for it: what the route needs to
     /// know, it has to find out itself.
     pub fn context(&self, name: &str) -> Option<&str> {
-        self.head.context.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.head
+            .context
+            .iter()
+            .rev()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// What a feed's client had last, if it was here before.
@@ -152,7 +173,8 @@ impl Request {
 
     /// The body as JSON; what isn't it is the client's 400.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.bytes()).map_err(|error| Error::bad_request(format!("the body: {error}")))
+        serde_json::from_slice(self.bytes())
+            .map_err(|error| Error::bad_request(format!("the body: {error}")))
     }
 
     /// The body as it comes, in a stream route.
@@ -162,11 +184,16 @@ impl Request {
 }
 
 fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    pairs.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    pairs
+        .iter()
+        .find(|(other, _)| other == name)
+        .map(|(_, value)| value.as_str())
 }
 
 fn parse<T: FromStr<Err: Display>>(kind: &str, name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|error| Error::bad_request(format!("{kind} `{name}`: {error}")))
+    value
+        .parse()
+        .map_err(|error| Error::bad_request(format!("{kind} `{name}`: {error}")))
 }
 
 #[cfg(test)]
@@ -176,7 +203,9 @@ mod tests {
     type Headers = [(&'static str, &'static str)];
 
     fn request(headers: &Headers) -> Request {
-        let headers = headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
         let head = Head {
             method: "GET".into(),
             scheme: "http".into(),
@@ -188,7 +217,10 @@ mod tests {
             route: 0,
             context: Vec::new(),
         };
-        Request { head, body: Body::default() }
+        Request {
+            head,
+            body: Body::default(),
+        }
     }
 
     #[test]
@@ -209,8 +241,17 @@ mod tests {
 
     #[test]
     fn a_token_is_a_bearers_alone() {
-        for (value, expected) in [("Bearer x", Some("x")), ("bearer  x ", Some("x")), ("Basic x", None), ("Bearer", None)] {
-            assert_eq!(request(&[("authorization", value)]).bearer(), expected, "{value}");
+        for (value, expected) in [
+            ("Bearer x", Some("x")),
+            ("bearer  x ", Some("x")),
+            ("Basic x", None),
+            ("Bearer", None),
+        ] {
+            assert_eq!(
+                request(&[("authorization", value)]).bearer(),
+                expected,
+                "{value}"
+            );
         }
     }
 }

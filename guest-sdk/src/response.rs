@@ -31,7 +31,11 @@ pub struct Response {
 impl Response {
     /// An answer without headers and body; its status is 200 to 599.
     pub fn new(status: u16) -> Response {
-        Response { status, headers: Vec::new(), body: Vec::new() }
+        Response {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
     }
 
     /// 200 with a text.
@@ -51,7 +55,10 @@ impl Response {
 
     /// 200 with a value as JSON; fails if the value has no JSON form (a map with keys that are no strings).
     pub fn json(value: &impl Serialize) -> Result<Response> {
-        Ok(Response::typed("application/json", serde_json::to_vec(value)?))
+        Ok(Response::typed(
+            "application/json",
+            serde_json::to_vec(value)?,
+        ))
     }
 
     /// 303: see there, by GET.
@@ -76,7 +83,11 @@ impl Response {
     }
 
     fn typed(content_type: &str, body: Vec<u8>) -> Response {
-        Response { status: 200, headers: vec![("content-type".to_owned(), content_type.as_bytes().to_vec())], body }
+        Response {
+            status: 200,
+            headers: vec![("content-type".to_owned(), content_type.as_bytes().to_vec())],
+            body,
+        }
     }
 }
 
@@ -138,7 +149,8 @@ impl<T: IntoResponse> IntoResponse for (u16, T) {
 /// `None` is 404.
 impl<T: IntoResponse> IntoResponse for Option<T> {
     fn into_response(self) -> Result<Response> {
-        self.ok_or_else(|| Error::not_found("not found"))?.into_response()
+        self.ok_or_else(|| Error::not_found("not found"))?
+            .into_response()
     }
 }
 

@@ -1,6 +1,9 @@
 //! Rooms: state beside the connections, one event at a time, each of them whole or not at all.
 
-use crate::{Accept, CloseInfo, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task, world};
+use crate::{
+    Accept, CloseInfo, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task,
+    world,
+};
 use std::{
     any::{TypeId, type_name},
     fmt,
@@ -134,7 +137,11 @@ pub(crate) struct Class {
 
 impl Class {
     pub(crate) fn of<R: Room>() -> Class {
-        Class { name: R::class(), of: TypeId::of::<R>(), make: || Box::new(Awake::<R> { room: None }) }
+        Class {
+            name: R::class(),
+            of: TypeId::of::<R>(),
+            make: || Box::new(Awake::<R> { room: None }),
+        }
     }
 }
 
@@ -181,7 +188,9 @@ impl<R: Room> Awake<R> {
     async fn awake(&mut self, cx: &Cx) -> &mut R {
         if self.room.is_none() {
             let woken = R::wake(cx).await;
-            self.room = Some(woken.unwrap_or_else(|error| panic!("{} can't wake: {}", Place(cx), error.told())));
+            self.room = Some(
+                woken.unwrap_or_else(|error| panic!("{} can't wake: {}", Place(cx), error.told())),
+            );
         }
         self.room.as_mut().expect("it was woken above")
     }
@@ -193,11 +202,21 @@ impl<R: Room> Awake<R> {
 
     /// Runs messages from the index `from` on, each of them if those before it went well. After a failure none from there on has
     /// happened, and `messages` are those before the one that failed; `from` moves behind those that were flushed.
-    fn run_messages(&mut self, cx: &Cx, conn: &Conn, messages: &mut Vec<Message>, from: &mut usize) -> Result {
+    fn run_messages(
+        &mut self,
+        cx: &Cx,
+        conn: &Conn,
+        messages: &mut Vec<Message>,
+        from: &mut usize,
+    ) -> Result {
         let count = messages.len();
         for index in *from..count {
             // The last one is never run again: either it is the one that fails, or none does.
-            let message = if index + 1 == count { messages.pop().expect("it is the last") } else { messages[index].clone() };
+            let message = if index + 1 == count {
+                messages.pop().expect("it is the last")
+            } else {
+                messages[index].clone()
+            };
             let flushes = cx.flushes();
             let outcome = self.event(cx, async |room| room.message(cx, conn, message).await);
             let has_flushed = cx.flushes() != flushes;
@@ -226,7 +245,8 @@ impl<R: Room> Live for Awake<R> {
     }
 
     fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response> {
-        self.event(cx, async |room| room.upgrade(cx, &upgrade).await).map_err(|error| error.answer(format_args!("{}", Place(cx))))
+        self.event(cx, async |room| room.upgrade(cx, &upgrade).await)
+            .map_err(|error| error.answer(format_args!("{}", Place(cx))))
     }
 
     fn open(&mut self, cx: &Cx, conn: &Conn, request: Request) {
@@ -246,22 +266,29 @@ impl<R: Room> Live for Awake<R> {
 
     fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo) {
         // That it is gone is no doing of the handler, and not undone with it.
-        if cx.presence().part(conn).is_ok_and(|was_present| was_present) {
+        if cx
+            .presence()
+            .part(conn)
+            .is_ok_and(|was_present| was_present)
+        {
             _ = cx.flush();
         }
         self.socket_event(cx, conn, async |room| room.close(cx, conn, &info).await);
     }
 
     fn request(&mut self, cx: &Cx, request: Request) -> Response {
-        self.event(cx, async |room| room.request(cx, request).await).unwrap_or_else(|error| error.answer(format_args!("{}", Place(cx))))
+        self.event(cx, async |room| room.request(cx, request).await)
+            .unwrap_or_else(|error| error.answer(format_args!("{}", Place(cx))))
     }
 
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response> {
-        self.event(cx, async |room| room.feed(cx, request).await).map_err(|error| error.answer(format_args!("{}", Place(cx))))
+        self.event(cx, async |room| room.feed(cx, request).await)
+            .map_err(|error| error.answer(format_args!("{}", Place(cx))))
     }
 
     fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)> {
-        self.event(cx, async |room| room.call(cx, payload).await).map_err(|error| error.refusal(format_args!("{}", Place(cx))))
+        self.event(cx, async |room| room.call(cx, payload).await)
+            .map_err(|error| error.refusal(format_args!("{}", Place(cx))))
     }
 
     fn alarm(&mut self, cx: &Cx, attempt: u32) {
@@ -296,7 +323,12 @@ mod tests {
 
     #[test]
     fn a_class_is_named_after_its_type() {
-        let cases = [("my_app::ChatRoom", "chat-room"), ("Chat", "chat"), ("a::b::Board2", "board2"), ("a::Of<b::C>", "of")];
+        let cases = [
+            ("my_app::ChatRoom", "chat-room"),
+            ("Chat", "chat"),
+            ("a::b::Board2", "board2"),
+            ("a::Of<b::C>", "of"),
+        ];
         for (name, class) in cases {
             assert_eq!(class_of(name), class);
         }

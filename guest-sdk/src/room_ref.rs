@@ -41,7 +41,12 @@ use std::{fmt, marker::PhantomData, time::Duration};
 /// assert_eq!(server.post("/add/11", "").status(), 422);
 /// ```
 pub fn room<R: Room>(name: impl Into<String>) -> RoomRef<R> {
-    RoomRef { name: name.into(), deadline: None, attempts: 1, class: PhantomData }
+    RoomRef {
+        name: name.into(),
+        deadline: None,
+        attempts: 1,
+        class: PhantomData,
+    }
 }
 
 /// A room that is about to be called.
@@ -91,7 +96,10 @@ impl std::error::Error for CallError {}
 impl<R: Room> RoomRef<R> {
     /// Waits so long for the answer, all tries included: 5 seconds by default, and never longer than the caller's own event may take.
     pub fn deadline(self, deadline: Duration) -> RoomRef<R> {
-        RoomRef { deadline: Some(deadline), ..self }
+        RoomRef {
+            deadline: Some(deadline),
+            ..self
+        }
     }
 
     /// Tries so often in all, if it fails or is busy: once by default. What the room does is done again then; it is undone before
@@ -111,12 +119,22 @@ impl<R: Room> RoomRef<R> {
 
     /// As [`call`](RoomRef::call), and why not.
     pub fn try_call(&self, payload: impl AsRef<[u8]>) -> Result<Vec<u8>, CallError> {
-        let deadline = self.deadline.map(|deadline| u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX));
-        world::call(&R::class(), &self.name, payload.as_ref(), deadline, self.attempts)
+        let deadline = self
+            .deadline
+            .map(|deadline| u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX));
+        world::call(
+            &R::class(),
+            &self.name,
+            payload.as_ref(),
+            deadline,
+            self.attempts,
+        )
     }
 
     /// As [`call`](RoomRef::call), with values as JSON both ways.
     pub fn call_json<T: DeserializeOwned>(&self, payload: &impl Serialize) -> Result<T> {
-        Ok(serde_json::from_slice(&self.call(serde_json::to_vec(payload)?)?)?)
+        Ok(serde_json::from_slice(
+            &self.call(serde_json::to_vec(payload)?)?,
+        )?)
     }
 }

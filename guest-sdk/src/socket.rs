@@ -119,7 +119,9 @@ impl Upgrade {
 
     /// The first of ours that the client offers.
     pub fn pick<'a>(&self, ours: &[&'a str]) -> Option<&'a str> {
-        ours.iter().copied().find(|own| self.offered.iter().any(|offered| offered == own))
+        ours.iter()
+            .copied()
+            .find(|own| self.offered.iter().any(|offered| offered == own))
     }
 }
 
@@ -150,7 +152,10 @@ impl Accept {
     /// Accept and close at once, with a code of 3000 to 4999 and a reason of at most 123 bytes: for
     /// browsers, which can't read a refusal's status.
     pub fn then_close(code: u16, reason: &str) -> Accept {
-        Accept { close: Some((code, reason.to_owned())), ..Accept::default() }
+        Accept {
+            close: Some((code, reason.to_owned())),
+            ..Accept::default()
+        }
     }
 
     /// The subprotocol: one of those that the client offered, or none. Another is our fault: 500.
@@ -161,7 +166,8 @@ impl Accept {
 
     /// Adds a header to the 101; the host leaves out hop-by-hop and `sec-websocket-*` headers.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
-        self.headers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self.headers
+            .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
     }
 
@@ -201,7 +207,12 @@ pub struct CloseInfo {
 pub(crate) trait Hooks {
     fn upgrade(&self, upgrade: Upgrade, place: fmt::Arguments<'_>) -> Result<Accept, Response>;
     fn open(&self, conn: &Conn, request: Request, place: fmt::Arguments<'_>);
-    fn messages(&self, conn: &Conn, messages: &mut dyn Iterator<Item = Message>, place: fmt::Arguments<'_>);
+    fn messages(
+        &self,
+        conn: &Conn,
+        messages: &mut dyn Iterator<Item = Message>,
+        place: fmt::Arguments<'_>,
+    );
     fn close(&self, conn: &Conn, info: CloseInfo, place: fmt::Arguments<'_>);
 }
 
@@ -214,7 +225,12 @@ impl<S: Socket> Hooks for S {
         settle(task::run(Socket::open(self, conn, &request)), conn, place);
     }
 
-    fn messages(&self, conn: &Conn, messages: &mut dyn Iterator<Item = Message>, place: fmt::Arguments<'_>) {
+    fn messages(
+        &self,
+        conn: &Conn,
+        messages: &mut dyn Iterator<Item = Message>,
+        place: fmt::Arguments<'_>,
+    ) {
         for message in messages {
             if !settle(task::run(Socket::message(self, conn, message)), conn, place) {
                 return;

@@ -47,7 +47,10 @@ impl std::error::Error for BadEvent {}
 impl Event {
     /// An event with this data, of any number of lines: a client gets CR and CRLF as LF.
     pub fn data(data: impl Into<String>) -> Event {
-        Event { data: Some(data.into()), ..Event::default() }
+        Event {
+            data: Some(data.into()),
+            ..Event::default()
+        }
     }
 
     /// An event with a value as JSON.
@@ -57,7 +60,10 @@ impl Event {
 
     /// A comment, which clients skip: it keeps the stream alive.
     pub fn comment(text: impl Into<String>) -> Event {
-        Event { comment: Some(text.into()), ..Event::default() }
+        Event {
+            comment: Some(text.into()),
+            ..Event::default()
+        }
     }
 
     /// Gives it a name: in a browser, what `addEventListener` listens to. Without one it is
@@ -162,13 +168,22 @@ mod tests {
             (Event::data("a\nb"), "data: a\ndata: b\n\n"),
             (Event::data("a\r\nb"), "data: a\ndata: b\n\n"),
             (Event::data("a\rb"), "data: a\ndata: b\n\n"),
-            (Event::data("a\n\nb\n"), "data: a\ndata: \ndata: b\ndata: \n\n"),
+            (
+                Event::data("a\n\nb\n"),
+                "data: a\ndata: \ndata: b\ndata: \n\n",
+            ),
             (Event::data("a\n\rb"), "data: a\ndata: \ndata: b\n\n"),
             (Event::data("a").event("tick"), "event: tick\ndata: a\n\n"),
-            (Event::data("a").event("tick: tock"), "event: tick: tock\ndata: a\n\n"),
+            (
+                Event::data("a").event("tick: tock"),
+                "event: tick: tock\ndata: a\n\n",
+            ),
             (Event::data("a").id(""), "id: \ndata: a\n\n"),
             (Event::data("ü→"), "data: ü→\n\n"),
-            (Event::default().retry(Duration::from_millis(1500)), "retry: 1500\n\n"),
+            (
+                Event::default().retry(Duration::from_millis(1500)),
+                "retry: 1500\n\n",
+            ),
             (Event::comment("a\nb"), ": a\n: b\n\n"),
             (Event::from("text"), "data: text\n\n"),
         ];
@@ -180,8 +195,16 @@ mod tests {
     #[test]
     fn a_line_break_or_nul_in_a_name_or_an_id_is_an_error() {
         for bad in ["a\nb", "a\rb", "\r\n", "a\0"] {
-            assert_eq!(Event::data("x").event(bad).encode(), Err(BadEvent::Name), "{bad:?}");
-            assert_eq!(Event::data("x").id(bad).encode(), Err(BadEvent::Id), "{bad:?}");
+            assert_eq!(
+                Event::data("x").event(bad).encode(),
+                Err(BadEvent::Name),
+                "{bad:?}"
+            );
+            assert_eq!(
+                Event::data("x").id(bad).encode(),
+                Err(BadEvent::Id),
+                "{bad:?}"
+            );
         }
     }
 }

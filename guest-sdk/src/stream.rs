@@ -26,11 +26,17 @@ pub struct Body {
 
 impl Body {
     pub(crate) fn of_bytes(whole: Vec<u8>) -> Body {
-        Body { whole, pieces: None }
+        Body {
+            whole,
+            pieces: None,
+        }
     }
 
     pub(crate) fn of_pieces(pieces: world::Incoming) -> Body {
-        Body { whole: Vec::new(), pieces: Some(pieces) }
+        Body {
+            whole: Vec::new(),
+            pieces: Some(pieces),
+        }
     }
 
     pub(crate) fn whole(&self) -> &[u8] {
@@ -51,7 +57,10 @@ impl Body {
         let mut all = Vec::new();
         while let Some(piece) = self.next().await? {
             if all.len() + piece.len() > bytes_max {
-                return Err(Error::status(413, format!("at most {bytes_max} bytes, please")));
+                return Err(Error::status(
+                    413,
+                    format!("at most {bytes_max} bytes, please"),
+                ));
             }
             all.extend_from_slice(&piece);
         }
@@ -88,7 +97,11 @@ pub struct Reply {
 
 impl Reply {
     pub(crate) fn new(outgoing: world::Outgoing) -> Reply {
-        Reply { outgoing, status: None, head: Response::new(200) }
+        Reply {
+            outgoing,
+            status: None,
+            head: Response::new(200),
+        }
     }
 
     /// Sets the status, 200 to 599. Without it, it is 200, or that of the whole answer that is [sent](Reply::send).
@@ -105,14 +118,21 @@ impl Reply {
 
     /// Sends the head; the body is to be written. It ends when the handler does.
     pub fn start(self) -> Result<Writer> {
-        self.outgoing.start(&self.head.with_status(self.status.unwrap_or(200)))?;
-        Ok(Writer { outgoing: self.outgoing })
+        self.outgoing
+            .start(&self.head.with_status(self.status.unwrap_or(200)))?;
+        Ok(Writer {
+            outgoing: self.outgoing,
+        })
     }
 
     /// Sends the head of an event stream; events are to be sent.
     pub fn events(self) -> Result<Events> {
-        let stream = self.header("content-type", "text/event-stream").header("cache-control", "no-cache, no-transform");
-        Ok(Events { writer: stream.header("x-accel-buffering", "no").start()? })
+        let stream = self
+            .header("content-type", "text/event-stream")
+            .header("cache-control", "no-cache, no-transform");
+        Ok(Events {
+            writer: stream.header("x-accel-buffering", "no").start()?,
+        })
     }
 
     /// Sends a whole answer: its status, unless another one was [set](Reply::status), its headers after those that were added here, its body.
@@ -125,9 +145,15 @@ impl Reply {
     /// assert_eq!((server.get("/").status(), server.get("/").text()), (403, "the harbour is closed"));
     /// ```
     pub async fn send(self, answer: impl IntoResponse) -> Result {
-        let Response { status, headers, body } = answer.into_response()?;
-        let head =
-            headers.iter().fold(self.head.with_status(self.status.unwrap_or(status)), |head, (name, value)| head.header(name, value));
+        let Response {
+            status,
+            headers,
+            body,
+        } = answer.into_response()?;
+        let head = headers.iter().fold(
+            self.head.with_status(self.status.unwrap_or(status)),
+            |head, (name, value)| head.header(name, value),
+        );
         self.outgoing.start(&head)?;
         self.outgoing.write(&body).await
     }
@@ -196,7 +222,12 @@ where
 }
 
 /// Lets the handler answer, and ends the answer as the handler ended.
-pub(crate) fn answer(handler: &Handler, request: Request, outgoing: world::Outgoing, place: fmt::Arguments<'_>) {
+pub(crate) fn answer(
+    handler: &Handler,
+    request: Request,
+    outgoing: world::Outgoing,
+    place: fmt::Arguments<'_>,
+) {
     let outcome = handler(request, Reply::new(outgoing.clone()));
     let error = match outcome {
         Ok(()) if outgoing.is_started() => return outgoing.finish(),

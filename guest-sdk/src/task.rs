@@ -35,7 +35,10 @@ pub async fn sleep(duration: Duration) {
 /// Runs a future to its end. Most never wait: for those it costs one poll and no allocation.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
         Poll::Ready(value) => value,
         Poll::Pending => run_on(future),
     }

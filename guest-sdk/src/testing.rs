@@ -80,12 +80,26 @@ fn manifest(app: &App) -> Manifest {
         },
         room: route.handler.class().map(str::to_owned),
     });
-    let guards = app.guards.iter().map(|guard| Guard { pattern: guard.pattern.clone() });
+    let guards = app.guards.iter().map(|guard| Guard {
+        pattern: guard.pattern.clone(),
+    });
     let pages = app.pages.iter().map(|page| Page {
         pattern: page.pattern.clone(),
-        loaders: page.loaders.iter().map(|it| LoaderInfo { name: it.name.into(), live: it.live, due: it.due }).collect(),
+        loaders: page
+            .loaders
+            .iter()
+            .map(|it| LoaderInfo {
+                name: it.name.into(),
+                live: it.live,
+                due: it.due,
+            })
+            .collect(),
         actions: page.actions.iter().map(ToString::to_string).collect(),
         fallback: page.fallback,
     });
-    Manifest { routes: routes.collect(), guards: guards.collect(), pages: pages.collect() }
+    Manifest {
+        routes: routes.collect(),
+        guards: guards.collect(),
+        pages: pages.collect(),
+    }
 }

@@ -23,7 +23,10 @@ pub fn publish(topic: &str, message: impl Into<Message>) -> Result {
 
 /// As [`publish`], to everybody but this connection.
 pub fn publish_except(conn: &Conn, topic: &str, message: impl Into<Message>) -> Result {
-    Publication::new(message).except(conn).publish(topic).map(drop)
+    Publication::new(message)
+        .except(conn)
+        .publish(topic)
+        .map(drop)
 }
 
 /// A message to a topic with more to say: an event's name, or who is left out.
@@ -49,7 +52,12 @@ pub struct Publication {
 impl Publication {
     /// To everybody, without an event's name. A binary message goes to WebSockets only.
     pub fn new(message: impl Into<Message>) -> Publication {
-        Publication { message: message.into(), event: None, except: None, transient: false }
+        Publication {
+            message: message.into(),
+            event: None,
+            except: None,
+            transient: false,
+        }
     }
 
     /// The event's name on feeds, without line breaks and NUL; WebSockets get the message alone.

@@ -12,7 +12,14 @@ impl Yielded {
     /// Gives a value away, as JSON, and is ready when the host wants the next.
     pub(crate) async fn give(&self, value: &(impl Serialize + ?Sized)) -> Result {
         *self.0.borrow_mut() = Some(serde_json::to_string(value)?);
-        poll_fn(|_| if self.0.borrow().is_some() { Poll::Pending } else { Poll::Ready(()) }).await;
+        poll_fn(|_| {
+            if self.0.borrow().is_some() {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
         Ok(())
     }
 

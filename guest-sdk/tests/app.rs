@@ -40,7 +40,9 @@ struct Chat {
 impl Room for Chat {
     async fn wake(cx: &Cx) -> Result<Self> {
         let log = cx.get("log")?.unwrap_or_default();
-        Ok(Chat { log: String::from_utf8(log)? })
+        Ok(Chat {
+            log: String::from_utf8(log)?,
+        })
     }
     async fn open(&mut self, _: &Cx, conn: &Conn, _: &Request) -> Result {
         conn.send(self.log.as_str())
@@ -81,5 +83,11 @@ fn an_hour_after_the_last_message_the_log_is_gone() {
 #[test]
 fn a_bad_id_is_the_clients_mistake() {
     let mut server = tidegate::testing::serve(app());
-    assert_eq!((server.get("/users/7").text(), server.get("/users/x").status()), ("user 7", 400));
+    assert_eq!(
+        (
+            server.get("/users/7").text(),
+            server.get("/users/x").status()
+        ),
+        ("user 7", 400)
+    );
 }

@@ -18,7 +18,10 @@ impl Socket for Told {
 
     async fn close(&self, conn: &Conn, info: &CloseInfo) -> Result {
         let late = conn.send("late").is_err();
-        self.0.lock().unwrap().push(format!("{} clean={} by_peer={} late refused={late}", info.code, info.clean, info.by_peer));
+        self.0.lock().unwrap().push(format!(
+            "{} clean={} by_peer={} late refused={late}",
+            info.code, info.clean, info.by_peer
+        ));
         Ok(())
     }
 }
@@ -27,20 +30,55 @@ impl Socket for Told {
 fn every_end_is_told_once_and_nothing_is_sent_behind_it() {
     type End = fn(&mut testing::Server, testing::ConnRef);
     let ends: [(&str, End, &str); 6] = [
-        ("the client closes", |server, ann| server.close(ann), "1000 clean=true by_peer=true"),
-        ("the client says why", |server, ann| server.close_with(ann, 4000, "tired"), "4000 clean=true by_peer=true"),
-        ("the client vanishes", |server, ann| server.vanish(ann), "1006 clean=false by_peer=true"),
-        ("the app closes", |server, ann| server.say(ann, "leave"), "4001 clean=true by_peer=false"),
-        ("the app fails", |server, ann| server.say(ann, "fail"), "1011 clean=true by_peer=false"),
-        ("the app panics", |server, ann| server.say(ann, "panic"), "1011 clean=true by_peer=false"),
+        (
+            "the client closes",
+            |server, ann| server.close(ann),
+            "1000 clean=true by_peer=true",
+        ),
+        (
+            "the client says why",
+            |server, ann| server.close_with(ann, 4000, "tired"),
+            "4000 clean=true by_peer=true",
+        ),
+        (
+            "the client vanishes",
+            |server, ann| server.vanish(ann),
+            "1006 clean=false by_peer=true",
+        ),
+        (
+            "the app closes",
+            |server, ann| server.say(ann, "leave"),
+            "4001 clean=true by_peer=false",
+        ),
+        (
+            "the app fails",
+            |server, ann| server.say(ann, "fail"),
+            "1011 clean=true by_peer=false",
+        ),
+        (
+            "the app panics",
+            |server, ann| server.say(ann, "panic"),
+            "1011 clean=true by_peer=false",
+        ),
     ];
     for (how, end, expected) in ends {
         let told = Arc::new(Mutex::new(Vec::new()));
         let mut server = testing::serve(App::new().socket("/", Told(told.clone())));
         let (ann, bob) = (server.connect("/"), server.connect("/"));
         end(&mut server, ann);
-        assert_eq!(*told.lock().unwrap(), [format!("{expected} late refused=true")], "{how}");
-        assert_eq!(server.closed(ann).map(|(code, _)| code.to_string()).as_deref(), expected.split(' ').next(), "{how}");
+        assert_eq!(
+            *told.lock().unwrap(),
+            [format!("{expected} late refused=true")],
+            "{how}"
+        );
+        assert_eq!(
+            server
+                .closed(ann)
+                .map(|(code, _)| code.to_string())
+                .as_deref(),
+            expected.split(' ').next(),
+            "{how}"
+        );
         server.say(bob, "and you?");
         assert_eq!(server.heard(bob), ["go on"], "{how}");
     }
@@ -94,15 +132,29 @@ fn a_panic_ends_its_event_and_nothing_else() {
 
     for path in ["/", "/calm?guard", "/before", "/feed"] {
         let reply = server.get(path);
-        assert_eq!((reply.status(), reply.text()), (500, "internal error"), "{path}");
+        assert_eq!(
+            (reply.status(), reply.text()),
+            (500, "internal error"),
+            "{path}"
+        );
     }
     let half = server.get("/midway");
-    assert_eq!((half.status(), half.text(), half.is_whole()), (200, "the first half, ", false));
-    assert_eq!(server.try_connect("/socket?upgrade").unwrap_err().status(), 500);
+    assert_eq!(
+        (half.status(), half.text(), half.is_whole()),
+        (200, "the first half, ", false)
+    );
+    assert_eq!(
+        server.try_connect("/socket?upgrade").unwrap_err().status(),
+        500
+    );
     assert_eq!(server.try_subscribe("/feed").unwrap_err().status(), 500);
 
     let ann = server.connect("/socket?open");
-    assert_eq!(server.heard(ann), ["welcome"], "what was sent before arrives");
+    assert_eq!(
+        server.heard(ann),
+        ["welcome"],
+        "what was sent before arrives"
+    );
     assert_eq!(server.closed(ann), Some((1011, "internal error".into())));
 
     server.publish("news", "still here");

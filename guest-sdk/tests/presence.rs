@@ -45,7 +45,10 @@ impl Room for Crowd {
 
     async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
         let here = cx.presence().list::<Value>()?;
-        assert!(here.iter().all(|member| member.id != conn.id()), "who has gone is not there");
+        assert!(
+            here.iter().all(|member| member.id != conn.id()),
+            "who has gone is not there"
+        );
         match conn.state::<Value>() {
             Ok(Some(meta)) if meta["name"] == "other" => Err(Error::fault("the hook fails")),
             Ok(Some(meta)) if meta["name"] == "again" => panic!("the hook panics"),
@@ -73,7 +76,10 @@ struct Seen(BTreeMap<String, Value>);
 impl Seen {
     fn of_snapshot(notice: &Value) -> Seen {
         let members = notice["members"].as_array().unwrap().iter();
-        let seen: BTreeMap<_, _> = members.clone().map(|member| (text(&member["id"]), member["meta"].clone())).collect();
+        let seen: BTreeMap<_, _> = members
+            .clone()
+            .map(|member| (text(&member["id"]), member["meta"].clone()))
+            .collect();
         assert_eq!(seen.len(), members.len(), "nobody is twice in a snapshot");
         Seen(seen)
     }
@@ -83,7 +89,10 @@ impl Seen {
         match notice["kind"].as_str().unwrap() {
             "snapshot" => {
                 *self = Seen::of_snapshot(notice);
-                assert!(self.0.contains_key(notice["self"].as_str().unwrap()), "a newcomer sees itself");
+                assert!(
+                    self.0.contains_key(notice["self"].as_str().unwrap()),
+                    "a newcomer sees itself"
+                );
             }
             "join" => assert_eq!(self.0.insert(id, meta), None, "nobody comes twice"),
             "update" => assert!(self.0.insert(id, meta).is_some(), "who changes is there"),
@@ -103,7 +112,9 @@ fn truth(server: &mut Server) -> Seen {
 
 /// Numbers that look random and are the same in each run (Knuth's MMIX).
 fn next(state: &mut u64) -> usize {
-    *state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+    *state = state
+        .wrapping_mul(6364136223846793005)
+        .wrapping_add(1442695040888963407);
     (*state >> 33) as usize
 }
 
@@ -118,7 +129,10 @@ fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
         match (next(&mut state) % 16, chosen) {
             (0..=4, _) => {
                 let name = ["ann", "bob", "eve", "refused", "panics"][next(&mut state) % 5];
-                clients.push((server.connect(format!("/rooms/tea?name={name}").as_str()), Seen::default()));
+                clients.push((
+                    server.connect(format!("/rooms/tea?name={name}").as_str()),
+                    Seen::default(),
+                ));
             }
             (5, _) => {
                 server.fail_next_commit();
@@ -128,7 +142,9 @@ fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
             (7, Some(chosen)) => server.close(chosen),
             (8, Some(chosen)) => server.vanish(chosen),
             (what @ 9..=15, Some(chosen)) => {
-                let text = ["leave", "join", "update", "update", "fail", "panic", "garble"][what - 9];
+                let text = [
+                    "leave", "join", "update", "update", "fail", "panic", "garble",
+                ][what - 9];
                 if server.closed(chosen).is_none() {
                     server.say(chosen, text);
                 }
@@ -138,14 +154,25 @@ fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
         let truth = truth(&mut server);
         longest = longest.max(truth.0.len());
         for (conn, seen) in &mut clients {
-            server.heard(*conn).iter().for_each(|message| seen.hear(&message.json().unwrap()));
+            server
+                .heard(*conn)
+                .iter()
+                .for_each(|message| seen.hear(&message.json().unwrap()));
         }
         clients.retain(|(conn, _)| server.closed(*conn).is_none());
         for (_, seen) in &clients {
             // Of a garbled state nobody is told, before the next change.
-            assert!(seen.0.keys().eq(truth.0.keys()), "step {step}: {seen:?} is not {truth:?}");
+            assert!(
+                seen.0.keys().eq(truth.0.keys()),
+                "step {step}: {seen:?} is not {truth:?}"
+            );
             let metas = seen.0.values().zip(truth.0.values());
-            assert!(metas.clone().all(|(seen, truth)| truth.is_null() || seen == truth), "step {step}: {seen:?} is not {truth:?}");
+            assert!(
+                metas
+                    .clone()
+                    .all(|(seen, truth)| truth.is_null() || seen == truth),
+                "step {step}: {seen:?} is not {truth:?}"
+            );
         }
     }
     assert!(longest > 4, "there was a crowd: {longest}");
@@ -158,10 +185,20 @@ fn a_feed_hears_who_comes_and_goes() {
     let feed = server.subscribe("/rooms/tea");
     let bob = server.connect("/rooms/tea?name=bob");
     server.close(bob);
-    let told: Vec<Value> = server.events(feed).iter().map(|event| serde_json::from_str(event.data()).unwrap()).collect();
+    let told: Vec<Value> = server
+        .events(feed)
+        .iter()
+        .map(|event| serde_json::from_str(event.data()).unwrap())
+        .collect();
     let kinds: Vec<&Value> = told.iter().map(|notice| &notice["kind"]).collect();
     assert_eq!(kinds, ["snapshot", "join", "leave"]);
-    assert_eq!((told[0].get("self"), told[0]["members"].as_array().unwrap().len()), (None, 1));
+    assert_eq!(
+        (
+            told[0].get("self"),
+            told[0]["members"].as_array().unwrap().len()
+        ),
+        (None, 1)
+    );
 }
 
 #[test]
@@ -176,7 +213,9 @@ fn messages_are_as_they_are_written_down() {
     assert_eq!(
         server.heard(ann),
         [
-            format!(r#"{{"kind":"snapshot","self":"{a}","members":[{{"id":"{a}","meta":{{"name":"ann"}}}}]}}"#),
+            format!(
+                r#"{{"kind":"snapshot","self":"{a}","members":[{{"id":"{a}","meta":{{"name":"ann"}}}}]}}"#
+            ),
             format!(r#"{{"kind":"join","id":"{b}","meta":{{"name":"bob"}}}}"#),
             format!(r#"{{"kind":"update","id":"{b}","meta":{{"name":"other"}}}}"#),
             format!(r#"{{"kind":"leave","id":"{b}","meta":{{"name":"other"}}}}"#),

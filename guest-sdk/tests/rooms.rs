@@ -10,7 +10,9 @@ struct Chat {
 
 impl Room for Chat {
     async fn wake(cx: &Cx) -> Result<Self> {
-        Ok(Chat { log: cx.get_json("log")?.unwrap_or_default() })
+        Ok(Chat {
+            log: cx.get_json("log")?.unwrap_or_default(),
+        })
     }
 
     async fn open(&mut self, cx: &Cx, conn: &Conn, _: &Request) -> Result {
@@ -64,7 +66,11 @@ impl Room for Chat {
     async fn alarm(&mut self, cx: &Cx) -> Result {
         let attempt = cx.attempt();
         cx.broadcast(format!("alarm {attempt}"))?;
-        if attempt < 3 { Err(Error::fault("not yet")) } else { Ok(()) }
+        if attempt < 3 {
+            Err(Error::fault("not yet"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -83,7 +89,10 @@ fn a_room_keeps_its_log_through_sleep_and_restart() {
     server.restart();
     assert_eq!(server.closed(ann), Some((1006, String::new())));
     let eve = server.connect("/rooms/tea");
-    assert_eq!((server.heard(eve), server.get("/rooms/milk").text()), (vec!["1 here".into(), Message::from("hi")], "milk:"));
+    assert_eq!(
+        (server.heard(eve), server.get("/rooms/milk").text()),
+        (vec!["1 here".into(), Message::from("hi")], "milk:")
+    );
 }
 
 #[test]
@@ -103,7 +112,11 @@ fn an_event_that_fails_has_not_happened() {
         assert_eq!(server.closed(ann), Some((code, reason.into())), "{text}");
         assert_eq!(server.heard(bob), ["1 left"], "{text}");
         server.say(bob, "b");
-        assert_eq!(server.get("/rooms/tea").text(), "tea:ab", "{text}: woken from what is stored");
+        assert_eq!(
+            server.get("/rooms/tea").text(),
+            "tea:ab",
+            "{text}: woken from what is stored"
+        );
     }
 }
 
@@ -116,7 +129,11 @@ fn of_messages_that_come_together_those_before_a_failure_happen() {
         (&["refuse", "a"], "", Some(1008)),
         (&["a", "b", "panic", "c"], "ab", Some(1011)),
         (&["a", "save", "b", "refuse", "c"], "asaveb", Some(1008)),
-        (&["a", "save", "save and refuse", "b"], "asavesave and refuse", Some(1008)),
+        (
+            &["a", "save", "save and refuse", "b"],
+            "asavesave and refuse",
+            Some(1008),
+        ),
         (&["a", "flush", "b"], "aflush", Some(1011)),
     ];
     for (texts, log, code) in cases {
@@ -124,9 +141,22 @@ fn of_messages_that_come_together_those_before_a_failure_happen() {
         let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
         server.heard(bob);
         server.say_all(ann, texts.iter().copied());
-        let heard: String = server.heard(bob).iter().map(|message| message.text().unwrap()).filter(|text| !text.contains(' ')).collect();
-        assert_eq!(heard, log.replace("save and refuse", ""), "{texts:?}: each is heard once");
-        assert_eq!(server.get("/rooms/tea").text(), format!("tea:{log}"), "{texts:?}");
+        let heard: String = server
+            .heard(bob)
+            .iter()
+            .map(|message| message.text().unwrap())
+            .filter(|text| !text.contains(' '))
+            .collect();
+        assert_eq!(
+            heard,
+            log.replace("save and refuse", ""),
+            "{texts:?}: each is heard once"
+        );
+        assert_eq!(
+            server.get("/rooms/tea").text(),
+            format!("tea:{log}"),
+            "{texts:?}"
+        );
         assert_eq!(server.closed(ann).map(|(code, _)| code), code, "{texts:?}");
     }
 }
@@ -137,7 +167,10 @@ fn what_was_flushed_before_a_panic_stays() {
     let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
     server.heard(bob);
     server.say(ann, "flush");
-    assert_eq!((server.heard(bob), server.get("/rooms/tea").text()), (vec!["flush".into(), Message::from("1 left")], "tea:flush"));
+    assert_eq!(
+        (server.heard(bob), server.get("/rooms/tea").text()),
+        (vec!["flush".into(), Message::from("1 left")], "tea:flush")
+    );
 }
 
 #[test]
@@ -147,10 +180,19 @@ fn an_event_whose_commit_fails_has_not_happened() {
     server.heard(bob);
     server.fail_next_commit();
     server.say(ann, "a");
-    assert_eq!((server.closed(ann).unwrap().0, server.heard(bob)), (1011, vec![Message::from("1 left")]));
+    assert_eq!(
+        (server.closed(ann).unwrap().0, server.heard(bob)),
+        (1011, vec![Message::from("1 left")])
+    );
     server.fail_next_commit();
     assert_eq!(server.post("/rooms/tea", "x").status(), 500);
-    assert_eq!((server.stored("/rooms/tea", "posted"), server.post("/rooms/tea", "x").status()), (None, 200));
+    assert_eq!(
+        (
+            server.stored("/rooms/tea", "posted"),
+            server.post("/rooms/tea", "x").status()
+        ),
+        (None, 200)
+    );
     assert_eq!(server.stored("/rooms/tea", "posted"), Some(b"x".to_vec()));
 }
 
@@ -163,8 +205,16 @@ fn requests_sockets_and_feeds_of_a_path_meet_in_one_room() {
     assert_eq!(server.post("/rooms/a%20b", "y").text(), "a b:x");
     assert_eq!(server.post("/rooms/a%20b", "panic").status(), 500);
     assert_eq!(server.heard(ann), ["1 here", "", "posted"]);
-    let events: Vec<String> = server.events(feed).iter().map(|event| event.data().to_owned()).collect();
-    assert_eq!(events, ["", "x", "posted"], "what panicked is not among them");
+    let events: Vec<String> = server
+        .events(feed)
+        .iter()
+        .map(|event| event.data().to_owned())
+        .collect();
+    assert_eq!(
+        events,
+        ["", "x", "posted"],
+        "what panicked is not among them"
+    );
 }
 
 #[test]
@@ -207,7 +257,13 @@ fn an_alarm_whose_commit_fails_comes_again_at_its_first_attempt() {
 fn a_name_that_no_room_can_have_is_the_clients_error() {
     let mut server = server();
     let long = format!("/rooms/{}", "x".repeat(257));
-    assert_eq!([server.get(&long).status(), server.try_connect(&long).unwrap_err().status()], [400, 400]);
+    assert_eq!(
+        [
+            server.get(&long).status(),
+            server.try_connect(&long).unwrap_err().status()
+        ],
+        [400, 400]
+    );
     assert_eq!(server.try_subscribe(&long).unwrap_err().status(), 400);
 }
 
@@ -232,7 +288,9 @@ fn two_types_of_one_class_are_refused() {
             }
         }
     }
-    let _ = App::new().room::<Chat>("/rooms/{name}").room::<other::Chat>("/others/{name}");
+    let _ = App::new()
+        .room::<Chat>("/rooms/{name}")
+        .room::<other::Chat>("/others/{name}");
 }
 
 #[test]
@@ -240,7 +298,11 @@ fn a_room_that_cannot_wake_again_is_a_fault_and_no_answer() {
     struct Touchy;
     impl Room for Touchy {
         async fn wake(cx: &Cx) -> Result<Self> {
-            if cx.get("broken")?.is_some() { Err(Error::not_found("the operator reads this")) } else { Ok(Touchy) }
+            if cx.get("broken")?.is_some() {
+                Err(Error::not_found("the operator reads this"))
+            } else {
+                Ok(Touchy)
+            }
         }
         async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
             if req.method() == "POST" {
@@ -251,7 +313,14 @@ fn a_room_that_cannot_wake_again_is_a_fault_and_no_answer() {
         }
     }
     let mut server = testing::serve(App::new().room::<Touchy>("/x"));
-    assert_eq!((server.get("/x").status(), server.post("/x", "").status(), server.get("/x").status()), (400, 400, 500));
+    assert_eq!(
+        (
+            server.get("/x").status(),
+            server.post("/x", "").status(),
+            server.get("/x").status()
+        ),
+        (400, 400, 500)
+    );
 }
 
 #[test]
@@ -262,16 +331,32 @@ fn a_limit_is_told_by_its_name() {
             Ok(Greedy)
         }
         async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
-            let told = |outcome: Result| outcome.unwrap_err().downcast_ref::<StorageError>().copied();
+            let told =
+                |outcome: Result| outcome.unwrap_err().downcast_ref::<StorageError>().copied();
             assert_eq!(told(cx.put("", "x")), Some(StorageError::Key(2048)));
-            assert_eq!(told(cx.put(&"k".repeat(2049), "x")), Some(StorageError::Key(2048)));
-            assert_eq!(told(cx.put("k", vec![0; (2 << 20) + 1])), Some(StorageError::Value(2 << 20)));
+            assert_eq!(
+                told(cx.put(&"k".repeat(2049), "x")),
+                Some(StorageError::Key(2048))
+            );
+            assert_eq!(
+                told(cx.put("k", vec![0; (2 << 20) + 1])),
+                Some(StorageError::Value(2 << 20))
+            );
             // Eight would fit without their records.
             for key in 0..7 {
                 cx.put(&format!("{key}"), vec![0; (2 << 20) - 1])?;
             }
-            assert_eq!(told(cx.put("k", vec![0; 2 << 20])), Some(StorageError::Event(16 << 20)));
-            assert_eq!((cx.range("").count()?, cx.range("").start("2").end("5").count()?), (7, 3));
+            assert_eq!(
+                told(cx.put("k", vec![0; 2 << 20])),
+                Some(StorageError::Event(16 << 20))
+            );
+            assert_eq!(
+                (
+                    cx.range("").count()?,
+                    cx.range("").start("2").end("5").count()?
+                ),
+                (7, 3)
+            );
             Ok(Response::text("fine"))
         }
     }
@@ -287,10 +372,17 @@ fn another_version_wakes_the_same_rooms_for_the_same_connections() {
     server.say(ann, "hi");
     server.heard(ann);
     // The same room behind another index.
-    server.reload(App::new().get("/new", async |_| "new").room::<Chat>("/chat/{name}"));
+    server.reload(
+        App::new()
+            .get("/new", async |_| "new")
+            .room::<Chat>("/chat/{name}"),
+    );
     let bob = server.connect("/chat/tea");
     assert_eq!(server.heard(ann), ["2 here"]);
     server.say(bob, "x");
-    assert_eq!((server.get("/chat/tea").text(), server.heard(ann)), ("tea:hix", vec!["x".into()]));
+    assert_eq!(
+        (server.get("/chat/tea").text(), server.heard(ann)),
+        ("tea:hix", vec!["x".into()])
+    );
     assert!(!server.ended(feed) && server.get("/new").status() == 200);
 }

@@ -58,8 +58,13 @@ fn a_follower_that_stalls_is_closed_and_the_others_hear_on() {
 
 #[test]
 fn a_feed_ends_when_one_event_publishes_more_than_it_holds() {
-    let flood = async |_| (0..=OUTBOX_MESSAGES_MAX).try_for_each(|n| publish("news", n.to_string()));
-    let mut server = testing::serve(App::new().post("/flood", flood).feed("/", |_| Feed::follow("news")));
+    let flood =
+        async |_| (0..=OUTBOX_MESSAGES_MAX).try_for_each(|n| publish("news", n.to_string()));
+    let mut server = testing::serve(
+        App::new()
+            .post("/flood", flood)
+            .feed("/", |_| Feed::follow("news")),
+    );
     let feed = server.subscribe("/");
     server.publish("news", "first");
     assert_eq!((server.events(feed).len(), server.ended(feed)), (1, false));

@@ -12,7 +12,9 @@ use tidegate_bench::scenario::{self, Load, Setting, Target};
 use tidegate_bench::server::Command;
 
 #[derive(Parser)]
-#[command(about = "Loads one server, which it starts on a core of its own, and prints what it found.")]
+#[command(
+    about = "Loads one server, which it starts on a core of its own, and prints what it found."
+)]
 struct Arguments {
     #[command(subcommand)]
     scenario: Scenario,
@@ -116,11 +118,20 @@ struct Subject {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let setting = Setting {
-        cores: Cores { client: arguments.client_core, server: arguments.server_core },
-        window: Window { warm_up: Duration::from_secs_f64(arguments.warm_up), measured: Duration::from_secs_f64(arguments.seconds) },
+        cores: Cores {
+            client: arguments.client_core,
+            server: arguments.server_core,
+        },
+        window: Window {
+            warm_up: Duration::from_secs_f64(arguments.warm_up),
+            measured: Duration::from_secs_f64(arguments.seconds),
+        },
     };
     let (load, subject) = arguments.scenario.split();
-    let target = Target { command: Command(subject.command), path: subject.path };
+    let target = Target {
+        command: Command(subject.command),
+        path: subject.path,
+    };
     for figure in scenario::run(load, &target, setting)?.0 {
         println!("{:>22}  {}", figure.name, digits(figure.value));
     }
@@ -130,14 +141,52 @@ fn main() -> anyhow::Result<()> {
 impl Scenario {
     fn split(self) -> (Load, Subject) {
         match self {
-            Self::Echo { connections, depth, subject } => {
-                (Load::Echo(Echo { connections, depth, message_bytes: subject.message_bytes }), subject)
-            }
-            Self::Request { connections, subject } => (Load::Request { connections }, subject),
-            Self::Idle { connections, earlier, subject } => (Load::Idle { connections, earlier }, subject),
+            Self::Echo {
+                connections,
+                depth,
+                subject,
+            } => (
+                Load::Echo(Echo {
+                    connections,
+                    depth,
+                    message_bytes: subject.message_bytes,
+                }),
+                subject,
+            ),
+            Self::Request {
+                connections,
+                subject,
+            } => (Load::Request { connections }, subject),
+            Self::Idle {
+                connections,
+                earlier,
+                subject,
+            } => (
+                Load::Idle {
+                    connections,
+                    earlier,
+                },
+                subject,
+            ),
             Self::Feeds { feeds, subject } => (Load::Feeds { feeds }, subject),
-            Self::Fanout { followers, subject } => (Load::Fanout(Fanout { followers, message_bytes: subject.message_bytes }), subject),
-            Self::Wake { connections, rounds, subject } => (Load::Wake { connections, rounds }, subject),
+            Self::Fanout { followers, subject } => (
+                Load::Fanout(Fanout {
+                    followers,
+                    message_bytes: subject.message_bytes,
+                }),
+                subject,
+            ),
+            Self::Wake {
+                connections,
+                rounds,
+                subject,
+            } => (
+                Load::Wake {
+                    connections,
+                    rounds,
+                },
+                subject,
+            ),
             Self::FirstByte { times, subject } => (Load::FirstByte { times }, subject),
             Self::Pages { pages, subject } => (Load::Pages { pages }, subject),
             Self::Start { times, subject } => (Load::Start { times }, subject),

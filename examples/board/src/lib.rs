@@ -9,7 +9,9 @@ fn app() -> App {
     App::new().room::<Board>("/boards/{name}")
 }
 
-const COLOURS: [&str; 8] = ["#e5484d", "#3e84e8", "#30a46c", "#f2a20c", "#9a5cd0", "#12a5a0", "#e0579f", "#8a6d4b"];
+const COLOURS: [&str; 8] = [
+    "#e5484d", "#3e84e8", "#30a46c", "#f2a20c", "#9a5cd0", "#12a5a0", "#e0579f", "#8a6d4b",
+];
 const STROKES_MAX: u64 = 2000;
 
 /// Awake it knows the number of the next stroke. Strokes are in its storage, colours in the states of its connections.
@@ -19,20 +21,31 @@ struct Board(u64);
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Act {
-    Move { at: (u16, u16), id: Option<String> },
-    Stroke { points: Vec<(u16, u16)>, colour: Option<String> },
+    Move {
+        at: (u16, u16),
+        id: Option<String>,
+    },
+    Stroke {
+        points: Vec<(u16, u16)>,
+        colour: Option<String>,
+    },
     Clear,
 }
 
 impl Room for Board {
     async fn wake(cx: &Cx) -> Result<Self> {
         let last = cx.range("").reverse().limit(1).entries()?;
-        Ok(Board(last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1))
+        Ok(Board(
+            last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1,
+        ))
     }
     async fn open(&mut self, cx: &Cx, conn: &Conn, _: &Request) -> Result {
         let here = cx.presence().list::<String>()?;
-        let free = COLOURS.iter().find(|colour| here.iter().all(|member| member.meta != **colour));
-        cx.presence().join(conn, free.unwrap_or(&COLOURS[here.len() % COLOURS.len()]))
+        let free = COLOURS
+            .iter()
+            .find(|colour| here.iter().all(|member| member.meta != **colour));
+        cx.presence()
+            .join(conn, free.unwrap_or(&COLOURS[here.len() % COLOURS.len()]))
     }
     async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
         let mut act: Act = msg.json()?;
@@ -40,9 +53,15 @@ impl Room for Board {
             Act::Move { id, .. } => {
                 *id = Some(conn.id());
                 // It keeps nothing and is not kept, so it waits for no disk.
-                return cx.broadcast(Publication::new(Message::from_json(&act)?).except(conn).transient());
+                return cx.broadcast(
+                    Publication::new(Message::from_json(&act)?)
+                        .except(conn)
+                        .transient(),
+                );
             }
-            Act::Stroke { points, .. } if points.len() > 256 => return Err(Error::bad_request("a shorter stroke, please")),
+            Act::Stroke { points, .. } if points.len() > 256 => {
+                return Err(Error::bad_request("a shorter stroke, please"));
+            }
             Act::Stroke { colour, .. } => {
                 *colour = conn.state()?;
                 cx.put_json(&format!("{:012}", self.0), &act)?;
@@ -54,8 +73,16 @@ impl Room for Board {
         cx.broadcast_except(conn, Message::from_json(&act)?)
     }
     async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
-        let strokes: Vec<_> = cx.range("").entries()?.into_iter().map(|(_, stroke)| stroke).collect();
-        Ok(Response::bytes([b"[", &*strokes.join(&b','), b"]"].concat()).header("content-type", "application/json"))
+        let strokes: Vec<_> = cx
+            .range("")
+            .entries()?
+            .into_iter()
+            .map(|(_, stroke)| stroke)
+            .collect();
+        Ok(
+            Response::bytes([b"[", &*strokes.join(&b','), b"]"].concat())
+                .header("content-type", "application/json"),
+        )
     }
 }
 

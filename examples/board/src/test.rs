@@ -5,7 +5,11 @@ use serde_json::{Value, json};
 use tidegate::testing::{ConnRef, Server, serve};
 
 fn heard(server: &mut Server, conn: ConnRef) -> Vec<Value> {
-    server.heard(conn).iter().map(|message| message.json().unwrap()).collect()
+    server
+        .heard(conn)
+        .iter()
+        .map(|message| message.json().unwrap())
+        .collect()
 }
 
 #[test]
@@ -15,9 +19,18 @@ fn a_stroke_has_its_drawers_colour_and_stays() {
     let id = heard(&mut server, ann)[0]["self"].clone();
     assert_eq!(heard(&mut server, bob)[0]["members"][1]["meta"], COLOURS[1]);
     server.say(ann, r#"{"kind":"move","at":[1,2],"id":"forged"}"#);
-    server.say(ann, r##"{"kind":"stroke","points":[[1,2],[3,4]],"colour":"#forged"}"##);
+    server.say(
+        ann,
+        r##"{"kind":"stroke","points":[[1,2],[3,4]],"colour":"#forged"}"##,
+    );
     let stroke = json!({ "kind": "stroke", "points": [[1, 2], [3, 4]], "colour": COLOURS[0] });
-    assert_eq!(heard(&mut server, bob), [json!({ "kind": "move", "at": [1, 2], "id": id }), stroke.clone()]);
+    assert_eq!(
+        heard(&mut server, bob),
+        [
+            json!({ "kind": "move", "at": [1, 2], "id": id }),
+            stroke.clone()
+        ]
+    );
     server.restart();
     assert_eq!(server.get("/boards/sea").json::<Vec<Value>>(), [stroke]);
     let eve = server.connect("/boards/sea");
@@ -30,10 +43,22 @@ fn a_board_is_bounded() {
     let mut server = serve(app());
     let ann = server.connect("/boards/sea");
     for number in 0..STROKES_MAX + 3 {
-        server.say(ann, format!(r#"{{"kind":"stroke","points":[[{number},0]]}}"#));
+        server.say(
+            ann,
+            format!(r#"{{"kind":"stroke","points":[[{number},0]]}}"#),
+        );
     }
     let strokes: Vec<Value> = server.get("/boards/sea").json();
-    assert_eq!((strokes.len() as u64, &strokes[0]["points"][0][0]), (STROKES_MAX, &json!(3)));
-    server.say(ann, json!({ "kind": "stroke", "points": vec![(0, 0); 257] }).to_string());
-    assert_eq!(server.closed(ann), Some((1008, "a shorter stroke, please".into())));
+    assert_eq!(
+        (strokes.len() as u64, &strokes[0]["points"][0][0]),
+        (STROKES_MAX, &json!(3))
+    );
+    server.say(
+        ann,
+        json!({ "kind": "stroke", "points": vec![(0, 0); 257] }).to_string(),
+    );
+    assert_eq!(
+        server.closed(ann),
+        Some((1008, "a shorter stroke, please".into()))
+    );
 }

@@ -23,7 +23,9 @@ enum Line {
 impl Room for Chat {
     async fn wake(cx: &Cx) -> Result<Self> {
         let last = cx.range("").reverse().limit(1).entries()?;
-        Ok(Chat(last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1))
+        Ok(Chat(
+            last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1,
+        ))
     }
     async fn upgrade(&mut self, _: &Cx, upgrade: &Upgrade) -> Result<Accept> {
         match upgrade.query::<String>("name")?.len() {
@@ -38,7 +40,10 @@ impl Room for Chat {
     }
     async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
         let name = conn.state()?.unwrap_or_default();
-        let line = Line::Say { name, text: msg.text()?.to_owned() };
+        let line = Line::Say {
+            name,
+            text: msg.text()?.to_owned(),
+        };
         cx.put_json(&format!("{:09}", self.0), &line)?;
         self.0 += 1;
         cx.broadcast(Message::from_json(&line)?) // when it is durable

@@ -11,14 +11,28 @@ fn who_comes_later_reads_what_was_said_and_sees_who_is_there() {
     server.sleep("/rooms/tea");
     let bob = server.connect("/rooms/tea?name=Bob");
     let heard = server.heard(bob);
-    assert_eq!(heard[0], r#"{"kind":"history","lines":[["000000001",{"kind":"say","name":"Ann","text":"hi"}]]}"#);
+    assert_eq!(
+        heard[0],
+        r#"{"kind":"history","lines":[["000000001",{"kind":"say","name":"Ann","text":"hi"}]]}"#
+    );
     let snapshot: Value = heard[1].json().unwrap();
-    assert_eq!([0, 1].map(|member: usize| &snapshot["members"][member]["meta"]), ["Ann", "Bob"]);
+    assert_eq!(
+        [0, 1].map(|member: usize| &snapshot["members"][member]["meta"]),
+        ["Ann", "Bob"]
+    );
     server.say(bob, "hello");
     server.vanish(bob);
-    let kinds = ["history", "snapshot", "say", "join", "say", "leave"].map(|kind| format!(r#"{{"kind":"{kind}""#));
+    let kinds = ["history", "snapshot", "say", "join", "say", "leave"]
+        .map(|kind| format!(r#"{{"kind":"{kind}""#));
     let heard = server.heard(ann);
-    assert!(heard.len() == 6 && heard.iter().zip(kinds).all(|(line, kind)| line.text().unwrap().starts_with(&kind)), "{heard:?}");
+    assert!(
+        heard.len() == 6
+            && heard
+                .iter()
+                .zip(kinds)
+                .all(|(line, kind)| line.text().unwrap().starts_with(&kind)),
+        "{heard:?}"
+    );
     server.restart();
     let eve = server.connect("/rooms/tea?name=Eve");
     assert!(server.heard(eve)[0].text().unwrap().contains("hello"));

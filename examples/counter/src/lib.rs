@@ -29,15 +29,29 @@ impl Room for Counter {
     }
 
     async fn message(&mut self, cx: &Cx, _: &Conn, msg: Message) -> Result {
-        let count = msg.text()?.trim().parse().map_err(|_| Error::bad_request("a number, please"))?;
+        let count = msg
+            .text()?
+            .trim()
+            .parse()
+            .map_err(|_| Error::bad_request("a number, please"))?;
         self.add(cx, count)
     }
 
     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
         match req.method() {
             "GET" | "HEAD" => {}
-            "POST" => self.add(cx, req.text()?.trim().parse().map_err(|_| Error::bad_request("a number, please"))?)?,
-            _ => return Err(Error::status(405, "GET reads, POST adds").header("allow", "GET, HEAD, POST")),
+            "POST" => self.add(
+                cx,
+                req.text()?
+                    .trim()
+                    .parse()
+                    .map_err(|_| Error::bad_request("a number, please"))?,
+            )?,
+            _ => {
+                return Err(
+                    Error::status(405, "GET reads, POST adds").header("allow", "GET, HEAD, POST")
+                );
+            }
         }
         Ok(Response::text(self.0.to_string()))
     }
@@ -51,5 +65,11 @@ fn it_counts_for_everybody_and_through_a_restart() {
     server.say(ann, "40");
     assert_eq!(server.heard(ann), ["0", "2", "42"]);
     server.restart();
-    assert_eq!((server.get("/counters/tea").text(), server.get("/counters/milk").text()), ("42", "0"));
+    assert_eq!(
+        (
+            server.get("/counters/tea").text(),
+            server.get("/counters/milk").text()
+        ),
+        ("42", "0")
+    );
 }

@@ -32,15 +32,26 @@ impl Page for Dashboard {
 
     async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
         for second in 0.. {
-            sink.send(&Reading { second, percent: (second * 37 + 20) % 100 }).await?;
+            sink.send(&Reading {
+                second,
+                percent: (second * 37 + 20) % 100,
+            })
+            .await?;
             sleep(Duration::from_millis(250)).await;
         }
         Ok(())
     }
 
     fn render(&self, _: &Request, view: &View) -> Result<Response> {
-        let reading = view.value("load")?.unwrap_or(Reading { second: 0, percent: 0 });
-        let page = Screen { nonce: view.nonce(), reading }.render()?;
+        let reading = view.value("load")?.unwrap_or(Reading {
+            second: 0,
+            percent: 0,
+        });
+        let page = Screen {
+            nonce: view.nonce(),
+            reading,
+        }
+        .render()?;
         Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
     }
 }
@@ -61,9 +72,20 @@ impl Socket for Notes {
 #[test]
 fn the_dashboard_begins_with_a_reading_and_notes_reach_everybody() {
     let mut server = tidegate::testing::serve(app());
-    assert!(server.get("/").text().contains("<b id=\"percent\" data-slot=\"load.percent\">20</b>"));
+    assert!(
+        server
+            .get("/")
+            .text()
+            .contains("<b id=\"percent\" data-slot=\"load.percent\">20</b>")
+    );
     let readings: Vec<Reading> = server.load_some("/", "load", &[], 3).values();
-    assert_eq!(readings.iter().map(|reading| reading.percent).collect::<Vec<_>>(), [20, 57, 94]);
+    assert_eq!(
+        readings
+            .iter()
+            .map(|reading| reading.percent)
+            .collect::<Vec<_>>(),
+        [20, 57, 94]
+    );
     let (ann, bob) = (server.connect("/notes"), server.connect("/notes"));
     server.say(ann, "fan is loud");
     server.expect(bob, "fan is loud");

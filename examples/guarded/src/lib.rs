@@ -10,7 +10,9 @@ fn app() -> App {
         .guard("/private/*", known)
         .guard("/socket", known)
         .get("/", async |_| "open to everybody")
-        .get("/private/name", async |req| format!("you are {}", user(&req)))
+        .get("/private/name", async |req| {
+            format!("you are {}", user(&req))
+        })
         .socket("/socket", Greeter)
 }
 
@@ -46,9 +48,20 @@ fn only_who_is_known_comes_in() {
     let mut server = tidegate::testing::serve(app());
     assert_eq!(server.get("/").header("x-served-by"), Some("guarded"));
     let refused = server.get("/private/name");
-    assert_eq!((refused.status(), refused.header("www-authenticate")), (401, Some("Bearer")));
-    let ann = server.request("GET", "/private/name", &[("authorization", "Bearer tide-ann")], "");
-    assert_eq!((ann.text(), ann.header("x-served-by")), ("you are ann", Some("guarded")));
+    assert_eq!(
+        (refused.status(), refused.header("www-authenticate")),
+        (401, Some("Bearer"))
+    );
+    let ann = server.request(
+        "GET",
+        "/private/name",
+        &[("authorization", "Bearer tide-ann")],
+        "",
+    );
+    assert_eq!(
+        (ann.text(), ann.header("x-served-by")),
+        ("you are ann", Some("guarded"))
+    );
     assert_eq!(server.try_connect("/socket").unwrap_err().status(), 401);
     let bob = server.connect("/socket?token=tide-bob");
     assert_eq!(server.heard(bob), ["hello bob"]);

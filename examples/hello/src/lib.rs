@@ -5,7 +5,10 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().get("/", async |_| "hello").get("/users/{id}", show_user).post("/sum", sum)
+    App::new()
+        .get("/", async |_| "hello")
+        .get("/users/{id}", show_user)
+        .post("/sum", sum)
 }
 
 async fn show_user(req: Request) -> Result<String> {
@@ -16,7 +19,9 @@ async fn show_user(req: Request) -> Result<String> {
 /// Takes `[1, 2.5]`, gives `{"sum": 3.5}`.
 async fn sum(req: Request) -> Result<Json<serde_json::Value>> {
     let numbers: Vec<f64> = req.json()?;
-    Ok(Json(serde_json::json!({ "sum": numbers.iter().sum::<f64>() })))
+    Ok(Json(
+        serde_json::json!({ "sum": numbers.iter().sum::<f64>() }),
+    ))
 }
 
 #[test]

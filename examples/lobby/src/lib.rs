@@ -23,7 +23,11 @@ struct Line<'a> {
 impl Socket for Lobby {
     async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
         let name: String = upgrade.query_opt("name")?.unwrap_or_default();
-        let name = if name.trim().is_empty() { "somebody" } else { name.trim() };
+        let name = if name.trim().is_empty() {
+            "somebody"
+        } else {
+            name.trim()
+        };
         if name.chars().count() > 24 {
             return Err(Error::bad_request("a name of at most 24 letters, please"));
         }
@@ -46,13 +50,23 @@ impl Socket for Lobby {
 
 fn tell(kind: &str, conn: &Conn, text: &str) -> Result {
     let name: String = conn.state()?.unwrap_or_default();
-    publish("lobby", Message::from_json(&Line { kind, name: &name, text })?)
+    publish(
+        "lobby",
+        Message::from_json(&Line {
+            kind,
+            name: &name,
+            text,
+        })?,
+    )
 }
 
 #[test]
 fn everybody_hears_what_anybody_says() {
     let mut server = tidegate::testing::serve(app());
-    let (ann, bob) = (server.connect("/lobby?name=Ann"), server.connect("/lobby?name=Bob"));
+    let (ann, bob) = (
+        server.connect("/lobby?name=Ann"),
+        server.connect("/lobby?name=Bob"),
+    );
     server.say(ann, "hi");
     let line = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
     assert!(server.heard(ann).pop().unwrap() == line && server.heard(bob).pop().unwrap() == line);

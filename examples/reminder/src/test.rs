@@ -9,14 +9,33 @@ const ANN: &str = "/reminders/ann";
 #[test]
 fn each_comes_when_it_is_due_and_once() {
     let mut server = serve(app());
-    for (wait, text) in [("60s", "second"), ("2s", "first"), ("2", "also first"), ("3600s", "last")] {
+    for (wait, text) in [
+        ("60s", "second"),
+        ("2s", "first"),
+        ("2", "also first"),
+        ("3600s", "last"),
+    ] {
         assert_eq!(server.post(&format!("{ANN}?in={wait}"), text).status(), 201);
     }
-    let pending = |text: &str| text.lines().map(|line| line[20..].to_owned()).collect::<Vec<_>>();
-    assert_eq!(pending(server.get(ANN).text()), ["first", "also first", "second", "last"]);
+    let pending = |text: &str| {
+        text.lines()
+            .map(|line| line[20..].to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        pending(server.get(ANN).text()),
+        ["first", "also first", "second", "last"]
+    );
     server.restart();
     let (socket, feed) = (server.connect(ANN), server.subscribe(ANN));
-    for (seconds, due) in [(1, &[][..]), (1, &["first", "also first"]), (57, &[]), (1, &["second"]), (3540, &["last"]), (86_400, &[])] {
+    for (seconds, due) in [
+        (1, &[][..]),
+        (1, &["first", "also first"]),
+        (57, &[]),
+        (1, &["second"]),
+        (3540, &["last"]),
+        (86_400, &[]),
+    ] {
         server.advance(Duration::from_secs(seconds));
         server.sleep(ANN);
         assert_eq!(server.heard(socket), due);
@@ -42,12 +61,33 @@ fn one_that_could_not_be_kept_is_told_again() {
 #[test]
 fn a_time_that_is_none_is_refused() {
     let mut server = serve(app());
-    for query in ["", "?in=", "?in=s", "?in=soon", "?in=-1s", "?in=2d", "?in=2é", "?in=4294967296s"] {
-        assert_eq!(server.post(&format!("{ANN}{query}"), "tea").status(), 400, "{query}");
+    for query in [
+        "",
+        "?in=",
+        "?in=s",
+        "?in=soon",
+        "?in=-1s",
+        "?in=2d",
+        "?in=2é",
+        "?in=4294967296s",
+    ] {
+        assert_eq!(
+            server.post(&format!("{ANN}{query}"), "tea").status(),
+            400,
+            "{query}"
+        );
     }
-    assert_eq!(server.post(&format!("{ANN}?in=4294967295s"), "tea").status(), 201);
+    assert_eq!(
+        server
+            .post(&format!("{ANN}?in=4294967295s"), "tea")
+            .status(),
+        201
+    );
     for _ in 1..1000 {
         server.post(&format!("{ANN}?in=86400s"), "tea");
     }
-    assert_eq!(server.post(&format!("{ANN}?in=86400s"), "tea").status(), 429);
+    assert_eq!(
+        server.post(&format!("{ANN}?in=86400s"), "tea").status(),
+        429
+    );
 }

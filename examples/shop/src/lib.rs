@@ -8,15 +8,23 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().page("/", Shelf).page("/products/{id}", Product).room::<Watchers>("/watchers")
+    App::new()
+        .page("/", Shelf)
+        .page("/products/{id}", Product)
+        .room::<Watchers>("/watchers")
 }
 
-const PRODUCTS: [(&str, &str, u32); 3] =
-    [("compass", "A compass", 40), ("lantern", "A storm lantern", 65), ("rope", "Ten metres of rope", 15)];
+const PRODUCTS: [(&str, &str, u32); 3] = [
+    ("compass", "A compass", 40),
+    ("lantern", "A storm lantern", 65),
+    ("rope", "Ten metres of rope", 15),
+];
 
 fn product(id: &str) -> Result<(&'static str, u32)> {
     let found = PRODUCTS.iter().find(|(own, ..)| *own == id);
-    found.map(|(_, name, price)| (*name, *price)).ok_or_else(|| Error::not_found("we don't sell that"))
+    found
+        .map(|(_, name, price)| (*name, *price))
+        .ok_or_else(|| Error::not_found("we don't sell that"))
 }
 
 struct Shelf;
@@ -54,11 +62,20 @@ impl Page for Product {
         let (name, price) = product(&req.param::<String>("id")?)?;
         if loader == "reviews" {
             sleep(Duration::from_millis(800)).await; // another service, and not a fast one
-            return sink.send(&[format!("{name}: worth every one of its {price} €"), "came on time".into()]).await;
+            return sink
+                .send(&[
+                    format!("{name}: worth every one of its {price} €"),
+                    "came on time".into(),
+                ])
+                .await;
         }
         let _one = Watching::begin()?;
         for round in 0.. {
-            sink.send(&Stock { left: 12 - (price + round) % 10, round }).await?;
+            sink.send(&Stock {
+                left: 12 - (price + round) % 10,
+                round,
+            })
+            .await?;
             sleep(Duration::from_millis(500)).await;
         }
         Ok(())
@@ -68,17 +85,27 @@ impl Page for Product {
         let (_, price) = product(&req.param::<String>("id")?)?;
         let Order { amount, email } = form.read().await?;
         match () {
-            () if !(1..=10).contains(&amount) => Ok(Done::deny(422, "please look again").field("amount", "from 1 to 10")),
-            () if !email.contains('@') => Ok(Done::deny(422, "please look again").field("email", "an address, please")),
+            () if !(1..=10).contains(&amount) => {
+                Ok(Done::deny(422, "please look again").field("amount", "from 1 to 10"))
+            }
+            () if !email.contains('@') => {
+                Ok(Done::deny(422, "please look again").field("email", "an address, please"))
+            }
             () => Ok(Done::success(&format!("{amount} for {} €", amount * price))?.stale("stock")),
         }
     }
 
     fn render(&self, req: &Request, view: &View) -> Result<Response> {
         let Ok((name, price)) = product(&req.param::<String>("id")?) else {
-            return Ok(framed("Not here", &html! { h1 { "We don't sell that" } a href="/" { "All we have" } }, view).with_status(404));
+            return Ok(framed(
+                "Not here",
+                &html! { h1 { "We don't sell that" } a href="/" { "All we have" } },
+                view,
+            )
+            .with_status(404));
         };
-        let (stock, reviews): (Option<Stock>, Option<Vec<String>>) = (view.value("stock")?, view.value("reviews")?);
+        let (stock, reviews): (Option<Stock>, Option<Vec<String>>) =
+            (view.value("stock")?, view.value("reviews")?);
         let page = html! {
             p { a href="/" { "Harbour shop" } }
             h1 { (name) }

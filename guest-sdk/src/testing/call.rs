@@ -1,6 +1,9 @@
 //! One request, led through the order of handling as the host has it: guards, then the route.
 
-use super::{ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener, reply::within_contract, stage::Membership};
+use super::{
+    ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener,
+    reply::within_contract, stage::Membership,
+};
 use crate::{
     Conn, Request, Upgrade,
     request::Head,
@@ -29,14 +32,30 @@ pub(super) struct Call<'a> {
 
 impl Call<'_> {
     pub(super) fn get(connect: Connect, pieces_max: usize) -> Self {
-        let accepts = |(name, value): &(String, String)| name.eq_ignore_ascii_case("accept") && value.contains("text/event-stream");
-        let asked = if connect.headers.iter().any(accepts) { AskedFor::Events } else { AskedFor::Other };
-        Call { method: "GET", connect, asked, body: b"", pieces_max }
+        let accepts = |(name, value): &(String, String)| {
+            name.eq_ignore_ascii_case("accept") && value.contains("text/event-stream")
+        };
+        let asked = if connect.headers.iter().any(accepts) {
+            AskedFor::Events
+        } else {
+            AskedFor::Other
+        };
+        Call {
+            method: "GET",
+            connect,
+            asked,
+            body: b"",
+            pieces_max,
+        }
     }
 
     /// Returns the head of the request, with the path as the host read it.
     pub(super) fn head(&self, path: &Path<'_>) -> Head {
-        let headers = self.connect.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
+        let headers = self
+            .connect
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()));
         Head {
             method: self.method.to_owned(),
             scheme: "http".to_owned(),
@@ -66,7 +85,10 @@ pub(super) enum Opened {
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Answer {
-        Answer { reply, opened: Opened::Nothing }
+        Answer {
+            reply,
+            opened: Opened::Nothing,
+        }
     }
 }
 
@@ -89,8 +111,17 @@ impl Server {
         if found == Found::Ambiguous {
             return Reply::of_host(400, AMBIGUOUS).into();
         }
-        if matches!(found, Found::Route { target: Target::WebSocket, .. }) && call.asked != AskedFor::WebSocket {
-            return Reply::of_host(426, "a WebSocket is here").with("upgrade", "websocket").into();
+        if matches!(
+            found,
+            Found::Route {
+                target: Target::WebSocket,
+                ..
+            }
+        ) && call.asked != AskedFor::WebSocket
+        {
+            return Reply::of_host(426, "a WebSocket is here")
+                .with("upgrade", "websocket")
+                .into();
         }
         let mut head = call.head(&path);
         let mut answer = match self.guard(&mut head, &[&path]) {
@@ -108,10 +139,20 @@ impl Server {
     }
 
     /// The headers that guards added, and whether all let the request pass.
-    pub(super) fn guard(&self, head: &mut Head, paths: &[&Path<'_>]) -> (Headers, Result<(), Reply>) {
+    pub(super) fn guard(
+        &self,
+        head: &mut Head,
+        paths: &[&Path<'_>],
+    ) -> (Headers, Result<(), Reply>) {
         let mut added = Headers::new();
         for index in self.table.guards(paths) {
-            let request = Request { head: Head { route: index, ..head.clone() }, body: Body::default() };
+            let request = Request {
+                head: Head {
+                    route: index,
+                    ..head.clone()
+                },
+                body: Body::default(),
+            };
             match self.stage.event(|app| app.check(index, request)) {
                 None => return (added, Err(Reply::trap())),
                 Some(Err(refusal)) => return (added, Err(Reply::of_app(refusal))),
@@ -129,18 +170,34 @@ impl Server {
         let target = match found {
             Found::Ambiguous => unreachable!("it was refused before the guards"),
             Found::Nothing => return Reply::of_host(404, "nothing is here").into(),
-            Found::Methods(allow) => return Reply::of_host(405, "the path has no such method").with("allow", &allow.join(", ")).into(),
-            Found::Route { index, target, params } => {
+            Found::Methods(allow) => {
+                return Reply::of_host(405, "the path has no such method")
+                    .with("allow", &allow.join(", "))
+                    .into();
+            }
+            Found::Route {
+                index,
+                target,
+                params,
+            } => {
                 head.route = index;
                 head.params = params;
                 target
             }
         };
         match target {
-            Target::Http if call.body.len() > self.stage.hub.limits().body_bytes_max => Reply::of_host(413, "the body is too large").into(),
-            Target::Http => self.answer(head, call).unwrap_or_else(|refusal| refusal).into(),
+            Target::Http if call.body.len() > self.stage.hub.limits().body_bytes_max => {
+                Reply::of_host(413, "the body is too large").into()
+            }
+            Target::Http => self
+                .answer(head, call)
+                .unwrap_or_else(|refusal| refusal)
+                .into(),
             Target::Stream => self.run_stream(head, call).into(),
-            Target::Page => self.page(head, call).unwrap_or_else(|refusal| refusal).into(),
+            Target::Page => self
+                .page(head, call)
+                .unwrap_or_else(|refusal| refusal)
+                .into(),
             Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
             Target::Events => self.open_feed(head).unwrap_or_else(Answer::from),
         }
@@ -148,10 +205,17 @@ impl Server {
 
     fn answer(&mut self, head: Head, call: &Call<'_>) -> Result<Reply, Reply> {
         let room = self.room_of(head.route, &head.params)?;
-        let request = Request { head, body: Body::of_bytes(call.body.to_vec()) };
+        let request = Request {
+            head,
+            body: Body::of_bytes(call.body.to_vec()),
+        };
         let answer = match room {
             None => self.stage.event(|app| app.handle(request)),
-            Some(room) => self.stage.room_event(&room, Membership::Stays, |live, cx, _| live.request(cx, request)),
+            Some(room) => self
+                .stage
+                .room_event(&room, Membership::Stays, |live, cx, _| {
+                    live.request(cx, request)
+                }),
         };
         answer.map(Reply::of_app).ok_or_else(Reply::trap)
     }
@@ -159,73 +223,150 @@ impl Server {
     fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
         // `wasi:http` says nothing of route, peer and context: the app finds the route again.
         let again = self.stage.app().find_stream(call.method, &head.path);
-        assert_eq!(again, Some((head.route, head.params.clone())), "guest and host agree on the route");
+        assert_eq!(
+            again,
+            Some((head.route, head.params.clone())),
+            "guest and host agree on the route"
+        );
         head.peer.clear();
         head.context.clear();
         let pieces = call.body.chunks(PIECE_BYTES).map(<[u8]>::to_vec).collect();
         let outgoing = Outgoing::new(call.pieces_max);
-        let request = Request { head, body: Body::of_pieces(Incoming(pieces)) };
-        self.stage.event(|app| app.stream_to(request, outgoing.clone()));
+        let request = Request {
+            head,
+            body: Body::of_pieces(Incoming(pieces)),
+        };
+        self.stage
+            .event(|app| app.stream_to(request, outgoing.clone()));
         Reply::of_stream(outgoing.recorded())
     }
 
     fn upgrade(&mut self, head: Head, call: &Call<'_>) -> Result<Answer, Reply> {
         let offered = call.connect.protocols.clone();
-        let upgrade = Upgrade { request: Request { head: head.clone(), body: Body::default() }, offered };
+        let upgrade = Upgrade {
+            request: Request {
+                head: head.clone(),
+                body: Body::default(),
+            },
+            offered,
+        };
         let room = self.room_of(head.route, &head.params)?;
         let decided = match &room {
             None => self.stage.event(|app| app.upgrade(upgrade)),
-            Some(room) => self.stage.room_event(room, Membership::Stays, |live, cx, _| live.upgrade(cx, upgrade)),
+            Some(room) => self
+                .stage
+                .room_event(room, Membership::Stays, |live, cx, _| {
+                    live.upgrade(cx, upgrade)
+                }),
         };
         let accept = decided.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let close = accept.close.clone().map(|(code, reason)| within_contract(contract::check_final_close(code, reason)));
-        within_contract(contract::check_protocol(accept.protocol.as_deref(), &call.connect.protocols));
+        let close = accept
+            .close
+            .clone()
+            .map(|(code, reason)| within_contract(contract::check_final_close(code, reason)));
+        within_contract(contract::check_protocol(
+            accept.protocol.as_deref(),
+            &call.connect.protocols,
+        ));
         let reply = Reply::of_upgrade(&accept);
-        let client = Client::open(&self.stage.hub, head.route, room.clone(), accept, reply.clone());
+        let client = Client::open(
+            &self.stage.hub,
+            head.route,
+            room.clone(),
+            accept,
+            reply.clone(),
+        );
         let client = within_contract(client.map_err(contract::bad_accept));
         self.clients.push(client);
         let conn = ConnRef(self.clients.len() - 1);
         match close {
             Some(close) => self.clients[conn.0].refuse(close),
-            None => self.open(conn, room, Request { head, body: Body::default() }),
+            None => self.open(
+                conn,
+                room,
+                Request {
+                    head,
+                    body: Body::default(),
+                },
+            ),
         }
-        Ok(Answer { reply, opened: Opened::Conn(conn) })
+        Ok(Answer {
+            reply,
+            opened: Opened::Conn(conn),
+        })
     }
 
     fn open(&mut self, conn: ConnRef, room: Option<RoomId>, request: Request) {
         let Some(room) = room else {
             return self.socket_event(conn, |app, _, conn| app.open(conn, request));
         };
-        let opened = Arc::clone(self.clients[conn.0].opened.as_ref().expect("it was opened just now"));
-        let done = self.stage.room_event(&room, Membership::Joins(opened.clone()), |live, cx, _| {
-            Conn::lend(Handle(opened), |conn| live.open(cx, conn, request));
-        });
+        let opened = Arc::clone(
+            self.clients[conn.0]
+                .opened
+                .as_ref()
+                .expect("it was opened just now"),
+        );
+        let done =
+            self.stage
+                .room_event(&room, Membership::Joins(opened.clone()), |live, cx, _| {
+                    Conn::lend(Handle(opened), |conn| live.open(cx, conn, request));
+                });
         self.close_if_failed(conn, done);
     }
 
     fn open_feed(&mut self, head: Head) -> Result<Answer, Reply> {
         let room = self.room_of(head.route, &head.params)?;
-        let last = head.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("last-event-id"));
+        let last = head
+            .headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("last-event-id"));
         let since = last.and_then(|(_, id)| Some(Positions::parse(std::str::from_utf8(id).ok()?)));
         let again = since.clone();
-        let request = Request { head, body: Body::default() };
+        let request = Request {
+            head,
+            body: Body::default(),
+        };
         let mut slot = None;
         let admitted = match room {
             None => self.stage.event(|app| app.subscribe(request)),
-            Some(room) => self.stage.room_event(&room, Membership::Stays, |live, cx, transaction| {
-                let feed = live.feed(cx, request)?;
-                slot = Some(transaction.subscribe(feed.topics.clone(), again).expect("memory can be read"));
-                Ok(feed)
-            }),
+            Some(room) => {
+                self.stage
+                    .room_event(&room, Membership::Stays, |live, cx, transaction| {
+                        let feed = live.feed(cx, request)?;
+                        slot = Some(
+                            transaction
+                                .subscribe(feed.topics.clone(), again)
+                                .expect("memory can be read"),
+                        );
+                        Ok(feed)
+                    })
+            }
         };
         let feed = admitted.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let first: Vec<First> = feed.first.iter().map(|(data, event)| First { data: data.clone(), event: event.clone() }).collect();
-        within_contract(contract::check_first_events(&first, self.stage.hub.limits().outbox_bytes_max));
-        let opened = within_contract(slot.and_then(|slot| slot.take()).transpose().map_err(contract::bad_topics));
+        let first: Vec<First> = feed
+            .first
+            .iter()
+            .map(|(data, event)| First {
+                data: data.clone(),
+                event: event.clone(),
+            })
+            .collect();
+        within_contract(contract::check_first_events(
+            &first,
+            self.stage.hub.limits().outbox_bytes_max,
+        ));
+        let opened = within_contract(
+            slot.and_then(|slot| slot.take())
+                .transpose()
+                .map_err(contract::bad_topics),
+        );
         let listener = Listener::open(&self.stage.hub, feed, since.as_ref(), opened);
         let listener = within_contract(listener.map_err(contract::bad_topics));
         self.listeners.push(listener);
-        Ok(Answer { reply: Reply::of_feed(), opened: Opened::Feed(FeedRef(self.listeners.len() - 1)) })
+        Ok(Answer {
+            reply: Reply::of_feed(),
+            opened: Opened::Feed(FeedRef(self.listeners.len() - 1)),
+        })
     }
 }
 

@@ -23,11 +23,37 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn open(hub: &Arc<Hub>, route: u32, room: Option<RoomId>, accept: Accept, handshake: Reply) -> Result<Client, LimitError> {
-        let Accept { protocol, attachment, tags, .. } = accept;
-        let accept = hub::Accept { protocol, headers: Vec::new(), attachment: attachment.into(), tags, room: room.clone(), route: None };
+    pub(super) fn open(
+        hub: &Arc<Hub>,
+        route: u32,
+        room: Option<RoomId>,
+        accept: Accept,
+        handshake: Reply,
+    ) -> Result<Client, LimitError> {
+        let Accept {
+            protocol,
+            attachment,
+            tags,
+            ..
+        } = accept;
+        let accept = hub::Accept {
+            protocol,
+            headers: Vec::new(),
+            attachment: attachment.into(),
+            tags,
+            room: room.clone(),
+            route: None,
+        };
         let opened = Some(hub.open(accept)?);
-        Ok(Client { route, room, opened, handshake, heard: Vec::new(), closed: None, is_stalled: false })
+        Ok(Client {
+            route,
+            room,
+            opened,
+            handshake,
+            heard: Vec::new(),
+            closed: None,
+            is_stalled: false,
+        })
     }
 
     /// Closed before it was opened.
@@ -55,7 +81,9 @@ impl Client {
         for outgoing in batch {
             match outgoing {
                 Outgoing::Message(message) => self.heard.push(world::inward(&message)),
-                Outgoing::Publication(publication) => self.heard.push(world::inward(&publication.message)),
+                Outgoing::Publication(publication) => {
+                    self.heard.push(world::inward(&publication.message))
+                }
                 Outgoing::Close(close) => return Some(close),
             }
         }

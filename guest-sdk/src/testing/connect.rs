@@ -26,12 +26,16 @@ pub struct Connect {
 impl Connect {
     /// To this path, which may have a query.
     pub fn to(path: &str) -> Connect {
-        Connect { path: path.to_owned(), ..Connect::default() }
+        Connect {
+            path: path.to_owned(),
+            ..Connect::default()
+        }
     }
 
     /// With this header.
     pub fn header(mut self, name: &str, value: &str) -> Connect {
-        self.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        self.headers
+            .push((name.to_ascii_lowercase(), value.to_owned()));
         self
     }
 

@@ -29,7 +29,11 @@ impl Heard {
     /// What becomes of an event that a feed carries.
     pub(super) fn of_feed(id: Option<String>, name: Option<&str>, data: &str) -> Heard {
         let data: Vec<&str> = lines(data).collect();
-        Heard { id, name: name.map(str::to_owned), data: data.join("\n") }
+        Heard {
+            id,
+            name: name.map(str::to_owned),
+            data: data.join("\n"),
+        }
     }
 
     /// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): what has no data is no event,
@@ -75,11 +79,17 @@ mod tests {
     fn a_stream_is_read_as_a_browser_reads_it() {
         let cases: [(&str, &[&str]); 12] = [
             ("data: a\n\ndata: b\n\n", &["--a", "--b"]),
-            ("\u{feff}data:a\r\n\r\ndata:b\r\rdata:c\n\n", &["--a", "--b", "--c"]),
+            (
+                "\u{feff}data:a\r\n\r\ndata:b\r\rdata:c\n\n",
+                &["--a", "--b", "--c"],
+            ),
             ("data: a\ndata\ndata:  b\n\n", &["--a\n\n b"]),
             ("data\n\n", &["--"]),
             ("data: \n\n", &["--"]),
-            ("id: 7\nevent: tick\nretry: 9\ndata: a\n\ndata: b\n\n", &["7-tick-a", "--b"]),
+            (
+                "id: 7\nevent: tick\nretry: 9\ndata: a\n\ndata: b\n\n",
+                &["7-tick-a", "--b"],
+            ),
             ("id: 7\n\n: still here\n\n\n\n", &[]),
             ("event:\nid: a\0b\ndata: a\n\n", &["--a"]),
             ("data: a:b\n\n", &["--a:b"]),
@@ -88,18 +98,54 @@ mod tests {
             ("", &[]),
         ];
         for (stream, expected) in cases {
-            let tell = |heard: &Heard| format!("{}-{}-{}", heard.id().unwrap_or_default(), heard.name().unwrap_or_default(), heard.data());
-            assert_eq!(Heard::read(stream).iter().map(tell).collect::<Vec<_>>(), expected, "{stream:?}");
+            let tell = |heard: &Heard| {
+                format!(
+                    "{}-{}-{}",
+                    heard.id().unwrap_or_default(),
+                    heard.name().unwrap_or_default(),
+                    heard.data()
+                )
+            };
+            assert_eq!(
+                Heard::read(stream).iter().map(tell).collect::<Vec<_>>(),
+                expected,
+                "{stream:?}"
+            );
         }
     }
 
     #[test]
     fn what_the_encoder_writes_is_read_again() {
-        for data in ["", "a", " a", ":", "a\nb", "a\n\nb\n", "\n", "\u{feff}a", "data: a", "a\0b"] {
-            let event = crate::Event::data(data).id("7").event("tick").encode().unwrap();
+        for data in [
+            "",
+            "a",
+            " a",
+            ":",
+            "a\nb",
+            "a\n\nb\n",
+            "\n",
+            "\u{feff}a",
+            "data: a",
+            "a\0b",
+        ] {
+            let event = crate::Event::data(data)
+                .id("7")
+                .event("tick")
+                .encode()
+                .unwrap();
             let read = Heard::read(&event);
-            assert_eq!(read, [Heard { id: Some("7".into()), name: Some("tick".into()), data: data.into() }]);
-            assert_eq!(Heard::read(&crate::Event::data(data).encode().unwrap()), [data]);
+            assert_eq!(
+                read,
+                [Heard {
+                    id: Some("7".into()),
+                    name: Some("tick".into()),
+                    data: data.into()
+                }]
+            );
+            assert_eq!(
+                Heard::read(&crate::Event::data(data).encode().unwrap()),
+                [data]
+            );
         }
     }
 }

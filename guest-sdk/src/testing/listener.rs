@@ -21,13 +21,32 @@ pub(super) struct Listener {
 
 impl Listener {
     /// `opened`: a room's feed, which began with its event.
-    pub(super) fn open(hub: &Arc<Hub>, feed: Feed, since: Option<&Positions>, opened: Option<Subscribed>) -> Result<Listener, LimitError> {
+    pub(super) fn open(
+        hub: &Arc<Hub>,
+        feed: Feed,
+        since: Option<&Positions>,
+        opened: Option<Subscribed>,
+    ) -> Result<Listener, LimitError> {
         let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics, since), Ok)?;
-        let first = feed.first.iter().map(|(data, name)| Heard::of_feed(None, name.as_deref(), data));
+        let first = feed
+            .first
+            .iter()
+            .map(|(data, name)| Heard::of_feed(None, name.as_deref(), data));
         let positions = subscribed.positions().clone();
-        let gap = subscribed.has_gap().then(|| Heard::of_feed(Some(positions.to_string()), Some("tidegate-gap"), "read the state anew"));
+        let gap = subscribed.has_gap().then(|| {
+            Heard::of_feed(
+                Some(positions.to_string()),
+                Some("tidegate-gap"),
+                "read the state anew",
+            )
+        });
         let heard = first.chain(gap).collect();
-        Ok(Listener { subscribed: Some(subscribed), positions, heard, has_ended: false })
+        Ok(Listener {
+            subscribed: Some(subscribed),
+            positions,
+            heard,
+            has_ended: false,
+        })
     }
 
     /// The host is gone.
@@ -37,7 +56,9 @@ impl Listener {
     }
 
     pub(super) fn drain(&mut self) {
-        let Some(subscribed) = &self.subscribed else { return };
+        let Some(subscribed) = &self.subscribed else {
+            return;
+        };
         let mut batch = VecDeque::new();
         subscribed.outbox().take(&mut batch);
         subscribed.outbox().written();
@@ -59,6 +80,8 @@ impl Listener {
 
 /// What a feed makes of a publication: nothing of a binary one.
 fn heard(publication: &hub::Publication, id: Option<String>) -> Option<Heard> {
-    let hub::Message::Text(text) = &publication.message else { return None };
+    let hub::Message::Text(text) = &publication.message else {
+        return None;
+    };
     Some(Heard::of_feed(id, publication.event.as_deref(), text))
 }

@@ -42,12 +42,19 @@ pub struct Load {
 impl Load {
     /// Its values in their order. Panics if one is no `T`.
     pub fn values<T: DeserializeOwned>(&self) -> Vec<T> {
-        self.values.iter().map(|json| serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"))).collect()
+        self.values
+            .iter()
+            .map(|json| {
+                serde_json::from_str(json).unwrap_or_else(|error| panic!("{error} in {json}"))
+            })
+            .collect()
     }
 
     /// Status and text of its error; none if it ended well, or was left while it went on.
     pub fn error(&self) -> Option<(u16, &str)> {
-        self.ended.as_ref().map(|(status, message)| (*status, message.as_str()))
+        self.ended
+            .as_ref()
+            .map(|(status, message)| (*status, message.as_str()))
     }
 
     /// How long it slept.
@@ -75,11 +82,28 @@ impl Server {
     }
 
     /// As [`load`](Server::load), until it has brought so many values; then the client goes away.
-    pub fn load_some(&mut self, page: &str, loader: &str, params: Parameters<'_>, values: usize) -> Load {
-        let route = self.table.page_of(page).unwrap_or_else(|| panic!("there is no page {page:?}")).0;
+    pub fn load_some(
+        &mut self,
+        page: &str,
+        loader: &str,
+        params: Parameters<'_>,
+        values: usize,
+    ) -> Load {
+        let route = self
+            .table
+            .page_of(page)
+            .unwrap_or_else(|| panic!("there is no page {page:?}"))
+            .0;
         let pattern = Pattern::parse(page).expect("the rules let only patterns pass");
-        let value_of = |name: &str| params.iter().find(|(own, _)| *own == name).map(|(_, value)| *value);
-        let path = pattern.path(value_of).unwrap_or_else(|name| panic!("the parameter {name:?} of the page is missing, or empty"));
+        let value_of = |name: &str| {
+            params
+                .iter()
+                .find(|(own, _)| *own == name)
+                .map(|(_, value)| *value)
+        };
+        let path = pattern.path(value_of).unwrap_or_else(|name| {
+            panic!("the parameter {name:?} of the page is missing, or empty")
+        });
         let path = match Path::parse(&path) {
             Ok(path) => path,
             Err(bad) => return Load::refused(400, &format!("with these parameters {bad}")),
@@ -102,9 +126,16 @@ impl Server {
 
     /// Sends a form of text fields to a page, as a browser without JavaScript does.
     pub fn submit(&mut self, path: &str, action: &str, fields: Parameters<'_>) -> Reply {
-        let pairs = [("__action", action)].into_iter().chain(fields.iter().copied());
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        let kind = [("content-type", "application/x-www-form-urlencoded"), ("accept", "text/html")];
+        let pairs = [("__action", action)]
+            .into_iter()
+            .chain(fields.iter().copied());
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish();
+        let kind = [
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("accept", "text/html"),
+        ];
         self.request("POST", path, &kind, body)
     }
 
@@ -112,22 +143,55 @@ impl Server {
     pub fn submit_json(&mut self, path: &str, action: &str, value: &serde_json::Value) -> Reply {
         let mut value = value.clone();
         value["__action"] = action.into();
-        self.request("POST", path, &[("content-type", "application/json"), ("accept", "application/json")], value.to_string())
+        self.request(
+            "POST",
+            path,
+            &[
+                ("content-type", "application/json"),
+                ("accept", "application/json"),
+            ],
+            value.to_string(),
+        )
     }
 
     /// Sends a form of text fields and files to a page.
-    pub fn upload(&mut self, path: &str, action: &str, fields: Parameters<'_>, files: &[Upload]) -> Reply {
+    pub fn upload(
+        &mut self,
+        path: &str,
+        action: &str,
+        fields: Parameters<'_>,
+        files: &[Upload],
+    ) -> Reply {
         let mut form = Form::default();
         for (name, value) in fields {
-            form.fields.push_back((Field { name: (*name).to_owned(), ..Field::default() }, pieces(value.as_bytes())));
+            form.fields.push_back((
+                Field {
+                    name: (*name).to_owned(),
+                    ..Field::default()
+                },
+                pieces(value.as_bytes()),
+            ));
         }
-        for Upload { name, filename, bytes } in files {
-            let field = Field { name: name.clone(), filename: Some(filename.clone()), content_type: None };
+        for Upload {
+            name,
+            filename,
+            bytes,
+        } in files
+        {
+            let field = Field {
+                name: name.clone(),
+                filename: Some(filename.clone()),
+                content_type: None,
+            };
             form.fields.push_back((field, pieces(bytes)));
         }
-        let call = Call { method: "POST", ..Call::get(Connect::to(path).header("accept", "text/html"), PIECES_MAX) };
+        let call = Call {
+            method: "POST",
+            ..Call::get(Connect::to(path).header("accept", "text/html"), PIECES_MAX)
+        };
         let parsed = Path::parse(path).expect("a path");
-        let Found::Route { index, params, .. } = self.table.find("POST", AskedFor::Other, &parsed) else {
+        let Found::Route { index, params, .. } = self.table.find("POST", AskedFor::Other, &parsed)
+        else {
             panic!("there is no page with actions at {path}")
         };
         let mut head = call.head(&parsed);
@@ -135,7 +199,9 @@ impl Server {
             return refusal;
         }
         (head.route, head.params) = (index, params);
-        let reply = self.act(head, action, form, false).unwrap_or_else(|refusal| refusal);
+        let reply = self
+            .act(head, action, form, false)
+            .unwrap_or_else(|refusal| refusal);
         self.settle();
         reply
     }
@@ -144,20 +210,45 @@ impl Server {
         if call.method != "POST" {
             return self.show(head, None);
         }
-        let header = |name: &str| head.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
-        let text = |name: &str| header(name).map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
+        let header = |name: &str| {
+            head.headers
+                .iter()
+                .find(|(own, _)| own.eq_ignore_ascii_case(name))
+        };
+        let text = |name: &str| {
+            header(name)
+                .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+                .unwrap_or_default()
+        };
         let is_json = text("accept").contains("application/json");
-        let no_action = || Reply::of_host(400, "the form names no action: it needs a field __action");
+        let no_action =
+            || Reply::of_host(400, "the form names no action: it needs a field __action");
         let (action, form) = match text("content-type").as_str() {
             "application/json" => {
                 let text = std::str::from_utf8(call.body).map_err(|_| no_action())?;
                 serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| no_action())?;
                 // Its members reach the app as they were written, as the host hands them over.
-                let is_action = |name: &str| serde_json::from_str::<String>(name).is_ok_and(|name| name == "__action");
-                let (actions, others): (Vec<_>, Vec<_>) = members(text).ok_or_else(no_action)?.partition(|(name, _)| is_action(name));
-                let action = actions.first().and_then(|(_, action)| serde_json::from_str(action).ok()).ok_or_else(no_action)?;
-                let others: Vec<String> = others.iter().map(|(name, value)| format!("{name}:{value}")).collect();
-                (action, Form { json: Some(format!("{{{}}}", others.join(","))), ..Form::default() })
+                let is_action = |name: &str| {
+                    serde_json::from_str::<String>(name).is_ok_and(|name| name == "__action")
+                };
+                let (actions, others): (Vec<_>, Vec<_>) = members(text)
+                    .ok_or_else(no_action)?
+                    .partition(|(name, _)| is_action(name));
+                let action = actions
+                    .first()
+                    .and_then(|(_, action)| serde_json::from_str(action).ok())
+                    .ok_or_else(no_action)?;
+                let others: Vec<String> = others
+                    .iter()
+                    .map(|(name, value)| format!("{name}:{value}"))
+                    .collect();
+                (
+                    action,
+                    Form {
+                        json: Some(format!("{{{}}}", others.join(","))),
+                        ..Form::default()
+                    },
+                )
             }
             "application/x-www-form-urlencoded" => {
                 let mut form = Form::default();
@@ -165,12 +256,23 @@ impl Server {
                 for (name, value) in form_urlencoded::parse(call.body) {
                     match &*name {
                         "__action" => action = Some(value.into_owned()),
-                        _ => form.fields.push_back((Field { name: name.into_owned(), ..Field::default() }, pieces(value.as_bytes()))),
+                        _ => form.fields.push_back((
+                            Field {
+                                name: name.into_owned(),
+                                ..Field::default()
+                            },
+                            pieces(value.as_bytes()),
+                        )),
                     }
                 }
                 (action.ok_or_else(no_action)?, form)
             }
-            _ => return Err(Reply::of_host(415, "a form is multipart/form-data, application/x-www-form-urlencoded or application/json")),
+            _ => {
+                return Err(Reply::of_host(
+                    415,
+                    "a form is multipart/form-data, application/x-www-form-urlencoded or application/json",
+                ));
+            }
         };
         self.act(head, &action, form, is_json)
     }
@@ -190,9 +292,19 @@ impl Server {
         let first = first.collect();
         let status = denied.as_ref().map(|(_, denied)| denied.status);
         let denied = denied.map(|(action, denied)| (action, Done::Deny(denied)));
-        let view = View { first, nonce: NONCE.to_owned(), denied };
-        let request = Request { head, body: Body::default() };
-        let shell = self.stage.event(|app| app.pages[index].render(&request, &view)).ok_or_else(Reply::trap)?;
+        let view = View {
+            first,
+            nonce: NONCE.to_owned(),
+            denied,
+        };
+        let request = Request {
+            head,
+            body: Body::default(),
+        };
+        let shell = self
+            .stage
+            .event(|app| app.pages[index].render(&request, &view))
+            .ok_or_else(Reply::trap)?;
         Ok(Reply::of_app(match status {
             Some(status) if shell.status == 200 => shell.with_status(status),
             _ => shell,
@@ -200,16 +312,35 @@ impl Server {
     }
 
     fn page_of(&self, head: &Head) -> (usize, Page) {
-        let (index, page) = self.table.page(head.route).expect("the request was led to a page");
+        let (index, page) = self
+            .table
+            .page(head.route)
+            .expect("the request was led to a page");
         (index as usize, page.clone())
     }
 
     fn run_loader(&self, head: Head, loader: &str, values_max: usize) -> Load {
         let (index, page) = self.page_of(&head);
-        assert!(page.loader(loader).is_some(), "the page {:?} has no loader {loader:?}", page.pattern);
-        let request = Request { head, body: Body::default() };
-        let mut load = Load { values: Vec::new(), ended: None, took: Duration::ZERO };
-        let Some(mut run) = self.stage.event(|app| app.pages[index].load(loader.to_owned(), request)) else { return load.trapped() };
+        assert!(
+            page.loader(loader).is_some(),
+            "the page {:?} has no loader {loader:?}",
+            page.pattern
+        );
+        let request = Request {
+            head,
+            body: Body::default(),
+        };
+        let mut load = Load {
+            values: Vec::new(),
+            ended: None,
+            took: Duration::ZERO,
+        };
+        let Some(mut run) = self
+            .stage
+            .event(|app| app.pages[index].load(loader.to_owned(), request))
+        else {
+            return load.trapped();
+        };
         while load.values.len() < values_max {
             match self.step(&mut run) {
                 None => return load.trapped(),
@@ -238,7 +369,10 @@ impl Server {
     }
 
     fn check_value(&self, json: &str) {
-        within_contract(contract::check_value(json, self.stage.hub.limits().message_bytes_max));
+        within_contract(contract::check_value(
+            json,
+            self.stage.hub.limits().message_bytes_max,
+        ));
     }
 
     fn act(&mut self, head: Head, action: &str, form: Form, is_json: bool) -> Result<Reply, Reply> {
@@ -246,8 +380,13 @@ impl Server {
         if !page.actions.iter().any(|own| own == action) {
             return Err(Reply::of_host(404, "the page has no such action"));
         }
-        let request = Request { head: head.clone(), body: Body::default() };
-        let begun = self.stage.event(|app| app.pages[index].act(action.to_owned(), request, form));
+        let request = Request {
+            head: head.clone(),
+            body: Body::default(),
+        };
+        let begun = self
+            .stage
+            .event(|app| app.pages[index].act(action.to_owned(), request, form));
         let mut run = begun.ok_or_else(Reply::trap)?;
         let done = loop {
             match self.step(&mut run).ok_or_else(Reply::trap)? {
@@ -258,14 +397,20 @@ impl Server {
         };
         let done = done.map_err(|error| run.told(error));
         if let Ok(done) = &done {
-            within_contract(contract::check_outcome(&outcome(done), &page, self.stage.hub.limits().message_bytes_max));
+            within_contract(contract::check_outcome(
+                &outcome(done),
+                &page,
+                self.stage.hub.limits().message_bytes_max,
+            ));
         }
         if is_json {
             return Ok(envelope(done));
         }
         match done {
             Ok(Done::Success(..)) => Ok(Reply::of_app(Response::redirect(&head.path))),
-            Ok(Done::Redirect(status, location)) => Ok(Reply::of_app(Response::redirect(&location).with_status(status))),
+            Ok(Done::Redirect(status, location)) => Ok(Reply::of_app(
+                Response::redirect(&location).with_status(status),
+            )),
             Ok(Done::Deny(denied)) => self.show(head, Some((action.to_owned(), denied))),
             Err((status, message)) => Ok(Reply::of_host(status, &message)),
         }
@@ -274,7 +419,11 @@ impl Server {
 
 impl Load {
     fn refused(status: u16, text: &str) -> Load {
-        Load { values: Vec::new(), ended: Some((status, text.to_owned())), took: Duration::ZERO }
+        Load {
+            values: Vec::new(),
+            ended: Some((status, text.to_owned())),
+            took: Duration::ZERO,
+        }
     }
 
     fn trapped(mut self) -> Load {
@@ -288,7 +437,10 @@ fn outcome(done: &Done) -> Outcome {
     match done.clone() {
         Done::Success(value, stale) => Outcome::Success { value, stale },
         Done::Redirect(status, location) => Outcome::Redirect { status, location },
-        Done::Deny(Denied { status, .. }) => Outcome::Deny(Denial { status, ..Denial::default() }),
+        Done::Deny(Denied { status, .. }) => Outcome::Deny(Denial {
+            status,
+            ..Denial::default()
+        }),
     }
 }
 
@@ -296,16 +448,40 @@ fn envelope(done: Result<Done, (u16, String)>) -> Reply {
     let (status, envelope) = match done {
         Ok(Done::Success(value, stale)) => {
             let value: serde_json::Value = serde_json::from_str(&value).expect("the SDK made it");
-            (200, json!({ "outcome": "success", "value": value, "stale": stale }))
+            (
+                200,
+                json!({ "outcome": "success", "value": value, "stale": stale }),
+            )
         }
-        Ok(Done::Redirect(status, location)) => (200, json!({ "outcome": "redirect", "status": status, "location": location })),
-        Ok(Done::Deny(Denied { status, message, errors, .. })) => {
-            let errors: serde_json::Map<_, _> = errors.into_iter().map(|(name, why)| (name, why.into())).collect();
-            (status, json!({ "outcome": "deny", "status": status, "message": message, "errors": errors }))
+        Ok(Done::Redirect(status, location)) => (
+            200,
+            json!({ "outcome": "redirect", "status": status, "location": location }),
+        ),
+        Ok(Done::Deny(Denied {
+            status,
+            message,
+            errors,
+            ..
+        })) => {
+            let errors: serde_json::Map<_, _> = errors
+                .into_iter()
+                .map(|(name, why)| (name, why.into()))
+                .collect();
+            (
+                status,
+                json!({ "outcome": "deny", "status": status, "message": message, "errors": errors }),
+            )
         }
-        Err((status, message)) => (status, json!({ "outcome": "error", "status": status, "message": message })),
+        Err((status, message)) => (
+            status,
+            json!({ "outcome": "error", "status": status, "message": message }),
+        ),
     };
-    Reply::of_app(Response::json(&envelope).expect("a value").with_status(status))
+    Reply::of_app(
+        Response::json(&envelope)
+            .expect("a value")
+            .with_status(status),
+    )
 }
 
 fn pieces(bytes: &[u8]) -> VecDeque<Vec<u8>> {

@@ -31,13 +31,18 @@ impl Reply {
 
     /// The first header of this name. Panics if it is not text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.headers()
+            .find(|(other, _)| other.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// All headers, names in lower case. Panics at one that is not text.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let text = |value| std::str::from_utf8(value).expect("a header of text");
-        self.response.headers.iter().map(move |(name, value)| (name.as_str(), text(value)))
+        self.response
+            .headers
+            .iter()
+            .map(move |(name, value)| (name.as_str(), text(value)))
     }
 
     /// The body.
@@ -52,7 +57,9 @@ impl Reply {
 
     /// The body as JSON. Panics if it is none of this type.
     pub fn json<T: DeserializeOwned>(&self) -> T {
-        serde_json::from_slice(self.bytes()).unwrap_or_else(|error| panic!("{error} in {:?}", String::from_utf8_lossy(self.bytes())))
+        serde_json::from_slice(self.bytes()).unwrap_or_else(|error| {
+            panic!("{error} in {:?}", String::from_utf8_lossy(self.bytes()))
+        })
     }
 
     /// The body as the events of a stream, as a browser reads them. Panics if it is no text.
@@ -68,7 +75,12 @@ impl Reply {
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.status(), String::from_utf8_lossy(self.bytes()))
+        write!(
+            f,
+            "{} {:?}",
+            self.status(),
+            String::from_utf8_lossy(self.bytes())
+        )
     }
 }
 
@@ -81,17 +93,42 @@ pub(super) fn within_contract<T>(checked: Result<T, Fault>) -> T {
 impl Reply {
     /// An app's whole answer, without the headers that are the host's.
     pub(super) fn of_app(response: Response) -> Reply {
-        let Response { status, headers, body } = response;
+        let Response {
+            status,
+            headers,
+            body,
+        } = response;
         within_contract(contract::check_status(status));
-        Reply::new(Response { status, headers: Vec::new(), body }).with_headers(headers)
+        Reply::new(Response {
+            status,
+            headers: Vec::new(),
+            body,
+        })
+        .with_headers(headers)
     }
 
     /// A streamed answer: headers that no answer may have never left the app.
     pub(super) fn of_stream(recording: Recording) -> Reply {
-        let Some(Response { status, headers, .. }) = recording.head else { return Reply::trap() };
-        let response = Response { status, headers: Vec::new(), body: recording.pieces.concat() };
-        let headers = headers.into_iter().filter(|(name, value)| is_header(name, value)).collect();
-        Reply { response, is_whole: recording.is_finished }.with_headers(headers)
+        let Some(Response {
+            status, headers, ..
+        }) = recording.head
+        else {
+            return Reply::trap();
+        };
+        let response = Response {
+            status,
+            headers: Vec::new(),
+            body: recording.pieces.concat(),
+        };
+        let headers = headers
+            .into_iter()
+            .filter(|(name, value)| is_header(name, value))
+            .collect();
+        Reply {
+            response,
+            is_whole: recording.is_finished,
+        }
+        .with_headers(headers)
     }
 
     /// The 101 for what the app accepts.
@@ -105,7 +142,9 @@ impl Reply {
 
     /// The head of a feed.
     pub(super) fn of_feed() -> Reply {
-        let head = Response::new(200).header("content-type", "text/event-stream").header("cache-control", "no-cache, no-transform");
+        let head = Response::new(200)
+            .header("content-type", "text/event-stream")
+            .header("cache-control", "no-cache, no-transform");
         Reply::new(head.header("x-accel-buffering", "no"))
     }
 
@@ -122,9 +161,13 @@ impl Reply {
     /// With these headers of the app, but for those that are the host's.
     pub(super) fn with_headers(mut self, headers: Vec<(String, Vec<u8>)>) -> Reply {
         let mut kept = HeaderMap::new();
-        let given = headers.into_iter().map(|(name, value)| (name, value.into()));
+        let given = headers
+            .into_iter()
+            .map(|(name, value)| (name, value.into()));
         within_contract(contract::append_headers(&mut kept, given.collect()));
-        let kept = kept.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+        let kept = kept
+            .iter()
+            .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
         self.response.headers.extend(kept);
         self
     }
@@ -141,7 +184,10 @@ impl Reply {
     }
 
     fn new(response: Response) -> Reply {
-        Reply { response, is_whole: true }
+        Reply {
+            response,
+            is_whole: true,
+        }
     }
 }
 

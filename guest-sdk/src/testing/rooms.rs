@@ -3,7 +3,9 @@
 use super::{Reply, Server};
 use crate::App;
 use std::time::Duration;
-use tidegate_hub::{Engine as _, EngineError, Found, LimitError, RoomId, manifest::AskedFor, path::Path};
+use tidegate_hub::{
+    Engine as _, EngineError, Found, LimitError, RoomId, manifest::AskedFor, path::Path,
+};
 
 /// Alarms that may come at one and the same time.
 const ALARMS_MAX: usize = 1000;
@@ -72,8 +74,15 @@ impl Server {
         let until = self.stage.now() + time;
         let mut left = ALARMS_MAX;
         while let Some((due, room, alarm)) = self.stage.next_alarm(until) {
-            left = if due > self.stage.now() { ALARMS_MAX } else { left - 1 };
-            assert!(left > 0, "{room} sets its alarm to the time that it is called at, again and again");
+            left = if due > self.stage.now() {
+                ALARMS_MAX
+            } else {
+                left - 1
+            };
+            assert!(
+                left > 0,
+                "{room} sets its alarm to the time that it is called at, again and again"
+            );
             self.stage.set_now(due.max(self.stage.now()));
             self.stage.call_alarm(&room, alarm);
             self.settle();
@@ -106,7 +115,11 @@ impl Server {
     /// assert_eq!(server.stored("/note", "note").unwrap(), b"tea");
     /// ```
     pub fn fail_next_commit(&mut self) {
-        self.stage.rooms.borrow_mut().memory.fail_next([EngineError::Io("the test asked for it".into())]);
+        self.stage
+            .rooms
+            .borrow_mut()
+            .memory
+            .fail_next([EngineError::Io("the test asked for it".into())]);
     }
 
     /// Another version of the app takes the place of this one, as `tidegate reload` and `tidegate dev` do it: connections, feeds and what
@@ -127,7 +140,10 @@ impl Server {
     pub fn reload(&mut self, app: App) {
         let table = super::table(&app);
         for client in &mut self.clients {
-            let route = self.table.route(client.route).expect("it was matched with it");
+            let route = self
+                .table
+                .route(client.route)
+                .expect("it was matched with it");
             match table.successor(route) {
                 Some(index) => client.route = index,
                 None => client.drop_dead(1012, "a new version of the app has no such route"),
@@ -142,32 +158,60 @@ impl Server {
     pub fn restart(&mut self) {
         self.stage.rooms.borrow_mut().awake.clear();
         self.stage.rooms.borrow_mut().deferred.clear();
-        self.clients.iter_mut().for_each(|client| client.drop_dead(1006, ""));
-        self.listeners.iter_mut().for_each(super::listener::Listener::drop_dead);
+        self.clients
+            .iter_mut()
+            .for_each(|client| client.drop_dead(1006, ""));
+        self.listeners
+            .iter_mut()
+            .for_each(super::listener::Listener::drop_dead);
     }
 
     /// The value that the room of this path keeps under a key.
     pub fn stored(&self, path: &str, key: &str) -> Option<Vec<u8>> {
-        let value = self.stage.rooms.borrow_mut().memory.get(&self.room_at(path), key);
-        value.expect("memory can be read").map(|value| value.to_vec())
+        let value = self
+            .stage
+            .rooms
+            .borrow_mut()
+            .memory
+            .get(&self.room_at(path), key);
+        value
+            .expect("memory can be read")
+            .map(|value| value.to_vec())
     }
 
     /// The room that this path leads to. Panics if it leads to none.
     fn room_at(&self, path: &str) -> RoomId {
         let parsed = Path::parse(path).unwrap_or_else(|_| panic!("{path:?} is no path"));
         let found = self.table.find("GET", AskedFor::WebSocket, &parsed);
-        let Found::Route { index, params, .. } = found else { panic!("no route leads to {path:?}") };
-        let room = self.room_of(index, &params).unwrap_or_else(|reply| panic!("{path:?}: {reply:?}"));
+        let Found::Route { index, params, .. } = found else {
+            panic!("no route leads to {path:?}")
+        };
+        let room = self
+            .room_of(index, &params)
+            .unwrap_or_else(|reply| panic!("{path:?}: {reply:?}"));
         room.unwrap_or_else(|| panic!("{path:?} is no room's"))
     }
 
     /// The room of a route, if it has any; a 400 if no room can have this name.
-    pub(super) fn room_of(&self, route: u32, params: &[(String, String)]) -> Result<Option<RoomId>, Reply> {
-        let Some(class) = self.table.route(route).and_then(|route| route.room.as_deref()) else { return Ok(None) };
+    pub(super) fn room_of(
+        &self,
+        route: u32,
+        params: &[(String, String)],
+    ) -> Result<Option<RoomId>, Reply> {
+        let Some(class) = self
+            .table
+            .route(route)
+            .and_then(|route| route.room.as_deref())
+        else {
+            return Ok(None);
+        };
         match RoomId::of_params(class, params.iter().map(|(_, value)| value.as_str())) {
             Ok(room) => Ok(Some(room)),
             Err(LimitError::TooLarge) => Err(Reply::of_host(400, "the room's name is too long")),
-            Err(_) => Err(Reply::of_host(400, "the room's name has a control character")),
+            Err(_) => Err(Reply::of_host(
+                400,
+                "the room's name has a control character",
+            )),
         }
     }
 }

@@ -29,7 +29,12 @@ pub struct Server {
 /// Requests.
 impl Server {
     pub(super) fn new(app: App, table: Table) -> Server {
-        Server { stage: Stage::new(app), table, clients: Vec::new(), listeners: Vec::new() }
+        Server {
+            stage: Stage::new(app),
+            table,
+            clients: Vec::new(),
+            listeners: Vec::new(),
+        }
     }
 
     /// Answers a GET.
@@ -44,14 +49,32 @@ impl Server {
 
     /// Answers a request. Of an answer without end, the client reads 1,000 pieces; a feed that it
     /// opens is of no use to it but for its head.
-    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
-        let connect = headers.iter().fold(Connect::to(path), |connect, (name, value)| connect.header(name, value));
-        self.call(Call { method, body: body.as_ref(), ..Call::get(connect, PIECES_MAX) }).reply
+    pub fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
+        let connect = headers
+            .iter()
+            .fold(Connect::to(path), |connect, (name, value)| {
+                connect.header(name, value)
+            });
+        self.call(Call {
+            method,
+            body: body.as_ref(),
+            ..Call::get(connect, PIECES_MAX)
+        })
+        .reply
     }
 
     /// Answers a GET piece by piece; [`Streaming::take`] says of how many.
     pub fn stream(&mut self, connect: impl Into<Connect>) -> Streaming<'_> {
-        Streaming { connect: connect.into(), server: self }
+        Streaming {
+            connect: connect.into(),
+            server: self,
+        }
     }
 }
 
@@ -59,12 +82,16 @@ impl Server {
 impl Server {
     /// Opens a WebSocket. Panics if the app refuses.
     pub fn connect(&mut self, connect: impl Into<Connect>) -> ConnRef {
-        self.try_connect(connect).unwrap_or_else(|reply| panic!("the WebSocket was refused: {reply:?}"))
+        self.try_connect(connect)
+            .unwrap_or_else(|reply| panic!("the WebSocket was refused: {reply:?}"))
     }
 
     /// Opens a WebSocket, or gives the refusal.
     pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
-        let answer = self.call(Call { asked: AskedFor::WebSocket, ..Call::get(connect.into(), PIECES_MAX) });
+        let answer = self.call(Call {
+            asked: AskedFor::WebSocket,
+            ..Call::get(connect.into(), PIECES_MAX)
+        });
         match answer.opened {
             Opened::Conn(conn) => Ok(conn),
             _ => Err(answer.reply),
@@ -102,20 +129,30 @@ impl Server {
     /// assert_eq!(server.heard(ann), ["hi"]);
     /// assert_eq!(server.closed(ann), Some((1008, "too long".into())));
     /// ```
-    pub fn say_all<M: Into<Message>>(&mut self, conn: ConnRef, messages: impl IntoIterator<Item = M>) {
+    pub fn say_all<M: Into<Message>>(
+        &mut self,
+        conn: ConnRef,
+        messages: impl IntoIterator<Item = M>,
+    ) {
         let client = &self.clients[conn.0];
-        let Some(opened) = &client.opened else { panic!("the connection is closed: {:?}", client.closed) };
+        let Some(opened) = &client.opened else {
+            panic!("the connection is closed: {:?}", client.closed)
+        };
         if opened.outbox().is_closed() {
             return; // a client that stalls doesn't know yet, and isn't heard any more
         }
         let opened = Arc::clone(opened);
         let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
-        let too_large = messages.iter().position(|message| message.len() > self.stage.hub.limits().message_bytes_max);
+        let too_large = messages
+            .iter()
+            .position(|message| message.len() > self.stage.hub.limits().message_bytes_max);
         messages.truncate(too_large.unwrap_or(messages.len()));
         messages.retain(|message| !opened.answer_automatically(&outward(message.clone())));
         self.hand_over(conn, &opened, messages);
         if too_large.is_some() {
-            opened.close(1009, "the message is too large").expect("a valid code");
+            opened
+                .close(1009, "the message is too large")
+                .expect("a valid code");
         }
         self.settle();
     }
@@ -123,7 +160,9 @@ impl Server {
     fn hand_over(&mut self, conn: ConnRef, opened: &Arc<hub::Conn>, messages: Vec<Message>) {
         match self.clients[conn.0].room.clone() {
             _ if messages.is_empty() => {}
-            None => self.socket_event(conn, |app, route, conn| app.messages(route, conn, &mut messages.into_iter())),
+            None => self.socket_event(conn, |app, route, conn| {
+                app.messages(route, conn, &mut messages.into_iter())
+            }),
             Some(room) => {
                 let done = self.stage.room_messages(&room, opened, messages);
                 self.close_if_failed(conn, done);
@@ -201,13 +240,29 @@ impl Server {
 
     /// As [`close`](Server::close), with this code and reason; a browser that gives none has 1005.
     pub fn close_with(&mut self, conn: ConnRef, code: u16, reason: &str) {
-        self.end(conn.0, CloseInfo { code, reason: reason.to_owned(), clean: true, by_peer: true });
+        self.end(
+            conn.0,
+            CloseInfo {
+                code,
+                reason: reason.to_owned(),
+                clean: true,
+                by_peer: true,
+            },
+        );
         self.settle();
     }
 
     /// The client goes away without a word.
     pub fn vanish(&mut self, conn: ConnRef) {
-        self.end(conn.0, CloseInfo { code: 1006, reason: String::new(), clean: false, by_peer: true });
+        self.end(
+            conn.0,
+            CloseInfo {
+                code: 1006,
+                reason: String::new(),
+                clean: false,
+                by_peer: true,
+            },
+        );
         self.settle();
     }
 
@@ -221,12 +276,16 @@ impl Server {
 impl Server {
     /// Opens a feed. Panics if the app refuses.
     pub fn subscribe(&mut self, connect: impl Into<Connect>) -> FeedRef {
-        self.try_subscribe(connect).unwrap_or_else(|reply| panic!("the feed was refused: {reply:?}"))
+        self.try_subscribe(connect)
+            .unwrap_or_else(|reply| panic!("the feed was refused: {reply:?}"))
     }
 
     /// Opens a feed, or gives the refusal.
     pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
-        let answer = self.call(Call { asked: AskedFor::Events, ..Call::get(connect.into(), PIECES_MAX) });
+        let answer = self.call(Call {
+            asked: AskedFor::Events,
+            ..Call::get(connect.into(), PIECES_MAX)
+        });
         match answer.opened {
             Opened::Feed(feed) => Ok(feed),
             _ => Err(answer.reply),
@@ -268,7 +327,9 @@ impl Server {
 
     /// As [`publish`](Server::publish), with all that a publication may have.
     pub fn announce(&mut self, topic: &str, publication: Publication) {
-        let published = world::enter(Scope::App(self.stage.hub.clone()), || publication.publish(topic));
+        let published = world::enter(Scope::App(self.stage.hub.clone()), || {
+            publication.publish(topic)
+        });
         published.unwrap_or_else(|error| panic!("not published to {topic:?}: {error}"));
         self.settle();
     }
@@ -279,9 +340,16 @@ impl Server {
     /// Runs one event of a connection: a panic closes it.
     pub(super) fn socket_event(&self, conn: ConnRef, event: impl FnOnce(&App, u32, &Conn)) {
         let client = &self.clients[conn.0];
-        let opened = client.opened.as_ref().expect("events are of open connections");
+        let opened = client
+            .opened
+            .as_ref()
+            .expect("events are of open connections");
         let handle = Handle(Arc::clone(opened));
-        if self.stage.event(|app| Conn::lend(handle, |conn| event(app, client.route, conn))).is_none() {
+        if self
+            .stage
+            .event(|app| Conn::lend(handle, |conn| event(app, client.route, conn)))
+            .is_none()
+        {
             opened.close(1011, "internal error").expect("a valid code");
         }
     }
@@ -298,27 +366,54 @@ impl Server {
         self.stage.check_calls();
         self.listeners.iter_mut().for_each(Listener::drain);
         loop {
-            let closing = self.clients.iter_mut().enumerate().find_map(|(at, client)| Some((at, client.drain()?)));
+            let closing = self
+                .clients
+                .iter_mut()
+                .enumerate()
+                .find_map(|(at, client)| Some((at, client.drain()?)));
             let Some((at, close)) = closing else { break };
-            self.end(at, CloseInfo { code: close.code, reason: close.reason, clean: true, by_peer: false });
+            self.end(
+                at,
+                CloseInfo {
+                    code: close.code,
+                    reason: close.reason,
+                    clean: true,
+                    by_peer: false,
+                },
+            );
             self.listeners.iter_mut().for_each(Listener::drain);
         }
     }
 
     fn end(&mut self, at: usize, info: CloseInfo) {
         let client = &mut self.clients[at];
-        let Some(opened) = client.opened.take() else { return };
+        let Some(opened) = client.opened.take() else {
+            return;
+        };
         client.closed = Some((info.code, info.reason.clone()));
         opened.outbox().abandon(); // as the host does: nobody is there any more
         let (handle, route) = (Handle(Arc::clone(&opened)), client.route);
         match client.room.clone() {
-            None => _ = self.stage.event(|app| Conn::lend(handle, |conn| app.close(route, conn, info))),
+            None => {
+                _ = self
+                    .stage
+                    .event(|app| Conn::lend(handle, |conn| app.close(route, conn, info)))
+            }
             Some(room) => {
                 // As in the host, it is tried again if it did not become durable.
                 loop {
-                    let (leaves, handle, info) = (Membership::Leaves(Arc::clone(&opened)), handle.again(), info.clone());
-                    let close = |live: &mut dyn Live, cx: &Cx, _: &_| Conn::lend(handle, |conn| live.close(cx, conn, info));
-                    if !matches!(self.stage.try_room_event(&room, leaves, close), Err(Undone::Commit)) {
+                    let (leaves, handle, info) = (
+                        Membership::Leaves(Arc::clone(&opened)),
+                        handle.again(),
+                        info.clone(),
+                    );
+                    let close = |live: &mut dyn Live, cx: &Cx, _: &_| {
+                        Conn::lend(handle, |conn| live.close(cx, conn, info))
+                    };
+                    if !matches!(
+                        self.stage.try_room_event(&room, leaves, close),
+                        Err(Undone::Commit)
+                    ) {
                         break;
                     }
                 }

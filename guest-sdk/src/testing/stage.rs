@@ -17,8 +17,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{
-    Alarm, Conn, Engine as _, EngineError, Fault, Hub, Limits, Now, RoomId, Scope, TopicPolicy, Transaction, auto_response::Automatic,
-    contract, limits::ALARM_RETRY, testing::Memory,
+    Alarm, Conn, Engine as _, EngineError, Fault, Hub, Limits, Now, RoomId, Scope, TopicPolicy,
+    Transaction, auto_response::Automatic, contract, limits::ALARM_RETRY, testing::Memory,
 };
 
 /// An app, its hub and its rooms. Handlers reach it again when they call rooms, so nothing of it is borrowed while one runs.
@@ -58,7 +58,12 @@ impl Default for Rooms {
     fn default() -> Rooms {
         // Any time will do, but the same in each run.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
-        Rooms { memory: Memory::default(), awake: BTreeMap::new(), now, deferred: BTreeMap::new() }
+        Rooms {
+            memory: Memory::default(),
+            awake: BTreeMap::new(),
+            now,
+            deferred: BTreeMap::new(),
+        }
     }
 }
 
@@ -73,7 +78,14 @@ impl Stage {
     pub(super) fn new(app: App) -> Rc<Stage> {
         let hub = Hub::new(Limits::default(), TopicPolicy::default(), 1);
         let (rooms, running, broken) = Default::default();
-        Rc::new_cyclic(|me| Stage { app: RefCell::new(Rc::new(app)), hub, rooms, running, broken, me: me.clone() })
+        Rc::new_cyclic(|me| Stage {
+            app: RefCell::new(Rc::new(app)),
+            hub,
+            rooms,
+            running,
+            broken,
+            me: me.clone(),
+        })
     }
 
     pub(super) fn app(&self) -> Rc<App> {
@@ -103,7 +115,9 @@ impl Stage {
 
     /// Calls a room for a handler.
     fn call(&self, class: &str, name: &str, payload: &[u8]) -> Result<Vec<u8>, CallError> {
-        let room = RoomId::new(class, name).ok().filter(|room| self.app().make_room(room.class()).is_some());
+        let room = RoomId::new(class, name)
+            .ok()
+            .filter(|room| self.app().make_room(room.class()).is_some());
         let room = room.ok_or(CallError::NotValid)?;
         let max = self.hub.limits().call_bytes_max;
         if payload.len() > max {
@@ -114,7 +128,9 @@ impl Stage {
         }
         let answer = self.try_room_event(&room, Membership::Stays, |live, cx, _| {
             let answer = live.call(cx, payload.to_vec());
-            if let Err(fault) = contract::check_call_answer(answer.as_ref().map_or(0, Vec::len), max) {
+            if let Err(fault) =
+                contract::check_call_answer(answer.as_ref().map_or(0, Vec::len), max)
+            {
                 let text = fault.to_string();
                 *self.broken.borrow_mut() = Some(fault);
                 panic!("{text}");
@@ -169,15 +185,24 @@ impl Stage {
     }
 
     /// Hands over messages that came together; if they panic, one by one. None if one has not happened, nor those behind it.
-    pub(super) fn room_messages(&self, room: &RoomId, conn: &Arc<Conn>, messages: Vec<Message>) -> Option<()> {
+    pub(super) fn room_messages(
+        &self,
+        room: &RoomId,
+        conn: &Arc<Conn>,
+        messages: Vec<Message>,
+    ) -> Option<()> {
         let hand_over = |messages| {
             self.try_room_event(room, Membership::Stays, |live, cx, _| {
-                crate::Conn::lend(Handle(conn.clone()), |conn| live.messages(cx, conn, messages));
+                crate::Conn::lend(Handle(conn.clone()), |conn| {
+                    live.messages(cx, conn, messages)
+                });
             })
         };
         let alone = messages.clone();
         match hand_over(messages) {
-            Err(Undone::Panic) if alone.len() > 1 => alone.into_iter().try_for_each(|message| hand_over(vec![message]).ok()),
+            Err(Undone::Panic) if alone.len() > 1 => alone
+                .into_iter()
+                .try_for_each(|message| hand_over(vec![message]).ok()),
             outcome => outcome.ok(),
         }
     }
@@ -203,7 +228,10 @@ impl Stage {
                 Membership::Stays => {}
             }
             let value = event(&mut *live, &cx, transaction);
-            self.rooms.borrow_mut().awake.insert(room.clone(), (cx, live, automatic));
+            self.rooms
+                .borrow_mut()
+                .awake
+                .insert(room.clone(), (cx, live, automatic));
             value
         });
         self.running.borrow_mut().pop();
@@ -211,12 +239,19 @@ impl Stage {
     }
 
     fn transaction(&self, room: &RoomId) -> Transaction {
-        Transaction::new(self.hub.clone(), Arc::new(self.rooms.borrow().memory.clone()), room.clone())
+        Transaction::new(
+            self.hub.clone(),
+            Arc::new(self.rooms.borrow().memory.clone()),
+            room.clone(),
+        )
     }
 
     fn wake(&self, room: &RoomId, transaction: &Transaction) -> Awake {
         let cx = Cx::new(room.class().to_owned(), room.name().to_owned());
-        let mut live = self.app().make_room(room.class()).expect("routes are of classes that the app has");
+        let mut live = self
+            .app()
+            .make_room(room.class())
+            .expect("routes are of classes that the app has");
         if let Err(why) = live.wake(&cx) {
             panic!("the room {room} could not wake: {why}");
         }
@@ -236,12 +271,22 @@ impl Stage {
     /// The next alarm that is due by then: when, whose it is, and what it is.
     pub(super) fn next_alarm(&self, until: SystemTime) -> Option<(SystemTime, RoomId, Alarm)> {
         let rooms = self.rooms.borrow();
-        let alarms = rooms.memory.alarms().expect("memory can be read").into_iter();
+        let alarms = rooms
+            .memory
+            .alarms()
+            .expect("memory can be read")
+            .into_iter();
         let deferred = |room: &RoomId| rooms.deferred.get(room).copied().unwrap_or(0);
         let due = alarms.map(|(room, alarm)| (alarm.at.max(deferred(&room)), room, alarm));
-        let next = due.min_by(|(one, one_room, _), (other, other_room, _)| (one, one_room).cmp(&(other, other_room)));
+        let next = due.min_by(|(one, one_room, _), (other, other_room, _)| {
+            (one, one_room).cmp(&(other, other_room))
+        });
         let (at, room, alarm) = next.filter(|(at, ..)| *at <= unix_ms(until))?;
-        Some((SystemTime::UNIX_EPOCH + Duration::from_millis(at), room, alarm))
+        Some((
+            SystemTime::UNIX_EPOCH + Duration::from_millis(at),
+            room,
+            alarm,
+        ))
     }
 
     pub(super) fn call_alarm(&self, room: &RoomId, alarm: Alarm) {
@@ -253,7 +298,13 @@ impl Stage {
         let now = unix_ms(self.now());
         match outcome {
             Ok(()) => {}
-            Err(Undone::Commit) => _ = self.rooms.borrow_mut().deferred.insert(room.clone(), now + ALARM_RETRY.as_millis() as u64),
+            Err(Undone::Commit) => {
+                _ = self
+                    .rooms
+                    .borrow_mut()
+                    .deferred
+                    .insert(room.clone(), now + ALARM_RETRY.as_millis() as u64)
+            }
             Err(Undone::Panic | Undone::PanicAfterFlush) => {
                 let transaction = self.transaction(room);
                 transaction.retry_alarm(alarm, now);
@@ -271,5 +322,7 @@ fn commit(transaction: &Transaction) -> Result<(), EngineError> {
 }
 
 fn unix_ms(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
 }

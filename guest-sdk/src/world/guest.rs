@@ -18,8 +18,8 @@ pub use exports::Served;
 pub(crate) use form::Form;
 pub(crate) use io::{Incoming, Outgoing, Wait, idle, wait};
 pub(crate) use room::{
-    call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
-    room_set_alarm,
+    call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries,
+    room_flush, room_get, room_position, room_put, room_set_alarm,
 };
 
 /// A connection of the host.
@@ -48,7 +48,9 @@ impl Handle {
     fn lent(connection: &Connection) -> Handle {
         // SAFETY: the handle is one of this instance, and `ManuallyDrop` leaves its end to its owner.
         // A handle is a number that the host checks: a wrong one traps and touches no memory.
-        Handle::Lent(ManuallyDrop::new(unsafe { Connection::from_handle(connection.handle()) }))
+        Handle::Lent(ManuallyDrop::new(unsafe {
+            Connection::from_handle(connection.handle())
+        }))
     }
 
     /// The same connection, for whoever takes part in the same event.
@@ -72,8 +74,14 @@ impl Handle {
         Connection::set_attachment(self, bytes).map_err(limit_error)
     }
 
-    pub(crate) fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
-        Connection::follow(self, topic, since.map(position)).map(followed).map_err(limit_error)
+    pub(crate) fn follow(
+        &self,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Followed, LimitError> {
+        Connection::follow(self, topic, since.map(position))
+            .map(followed)
+            .map_err(limit_error)
     }
 
     pub(crate) fn resume(&self, since: Position) -> Result<Followed, LimitError> {
@@ -104,8 +112,18 @@ pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, Limi
 // Functions, where `From` would show generated types in the documentation and the errors of ours.
 
 fn published(publication: Publication) -> topics::Publication {
-    let Publication { message, event, except, transient } = publication;
-    topics::Publication { message: outward(message), event, except, transient }
+    let Publication {
+        message,
+        event,
+        except,
+        transient,
+    } = publication;
+    topics::Publication {
+        message: outward(message),
+        event,
+        except,
+        transient,
+    }
 }
 
 fn outward(message: Message) -> types::Message {
@@ -123,12 +141,18 @@ fn inward(message: types::Message) -> Message {
 }
 
 fn position(position: Position) -> types::Position {
-    types::Position { epoch: position.epoch, sequence: position.sequence }
+    types::Position {
+        epoch: position.epoch,
+        sequence: position.sequence,
+    }
 }
 
 fn followed(followed: types::Followed) -> Followed {
     let types::Position { epoch, sequence } = followed.from;
-    Followed { from: Position { epoch, sequence }, gap: followed.gap }
+    Followed {
+        from: Position { epoch, sequence },
+        gap: followed.gap,
+    }
 }
 
 fn send_error(error: websockets::SendError) -> SendError {

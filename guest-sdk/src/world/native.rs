@@ -3,11 +3,14 @@
 mod form;
 mod room;
 
-use crate::{Error, Followed, LimitError, Message, Position, Publication, Response, Result, SendError, stream::Gone};
+use crate::{
+    Error, Followed, LimitError, Message, Position, Publication, Response, Result, SendError,
+    stream::Gone,
+};
 pub(crate) use form::Form;
 pub(crate) use room::{
-    call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries, room_flush, room_get, room_position, room_put,
-    room_set_alarm, set_caller, set_now,
+    call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries,
+    room_flush, room_get, room_position, room_put, room_set_alarm, set_caller, set_now,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -87,11 +90,20 @@ impl Handle {
     }
 
     pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        scope().set_attachment(&self.0, bytes.to_vec().into()).map_err(limit_error)
+        scope()
+            .set_attachment(&self.0, bytes.to_vec().into())
+            .map_err(limit_error)
     }
 
-    pub(crate) fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
-        scope().follow(&self.0, topic, since.map(position)).map(followed).map_err(limit_error)
+    pub(crate) fn follow(
+        &self,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Followed, LimitError> {
+        scope()
+            .follow(&self.0, topic, since.map(position))
+            .map(followed)
+            .map_err(limit_error)
     }
 
     pub(crate) fn resume(&self, since: Position) -> Result<Followed, LimitError> {
@@ -99,7 +111,9 @@ impl Handle {
     }
 
     pub(crate) fn unfollow(&self, topic: &str) {
-        scope().unfollow(&self.0, topic).expect("one event does more than the host lets it");
+        scope()
+            .unfollow(&self.0, topic)
+            .expect("one event does more than the host lets it");
     }
 
     pub(crate) fn tags(&self) -> Vec<String> {
@@ -107,7 +121,9 @@ impl Handle {
     }
 
     pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
-        scope().set_tags(&self.0, tags.to_vec()).map_err(limit_error)
+        scope()
+            .set_tags(&self.0, tags.to_vec())
+            .map_err(limit_error)
     }
 }
 
@@ -123,7 +139,10 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 }
 
 pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitError> {
-    let response = pair.map(|(request, response)| hub::AutoResponse::new(request, response)).transpose().map_err(limit_error)?;
+    let response = pair
+        .map(|(request, response)| hub::AutoResponse::new(request, response))
+        .transpose()
+        .map_err(limit_error)?;
     scope().set_auto_response(response).map_err(limit_error)
 }
 
@@ -133,9 +152,22 @@ pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, Limi
 }
 
 fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
-    let Publication { message, event, except, transient } = publication;
-    let except = except.map(|id| id.parse()).transpose().map_err(limit_error)?;
-    Ok(hub::Publication { event, except, transient, ..hub::Publication::new(outward(message)) })
+    let Publication {
+        message,
+        event,
+        except,
+        transient,
+    } = publication;
+    let except = except
+        .map(|id| id.parse())
+        .transpose()
+        .map_err(limit_error)?;
+    Ok(hub::Publication {
+        event,
+        except,
+        transient,
+        ..hub::Publication::new(outward(message))
+    })
 }
 
 // Functions, where `From` would show the host's types in the documentation of ours.
@@ -155,12 +187,18 @@ pub(crate) fn inward(message: &hub::Message) -> Message {
 }
 
 fn position(position: Position) -> hub::Position {
-    hub::Position { epoch: position.epoch, sequence: position.sequence }
+    hub::Position {
+        epoch: position.epoch,
+        sequence: position.sequence,
+    }
 }
 
 fn followed(followed: hub::Followed) -> Followed {
     let hub::Position { epoch, sequence } = followed.from;
-    Followed { from: Position { epoch, sequence }, gap: followed.gap }
+    Followed {
+        from: Position { epoch, sequence },
+        gap: followed.gap,
+    }
 }
 
 fn send_error(error: hub::SendError) -> SendError {
@@ -213,7 +251,8 @@ impl Drop for Wait {
 
 /// Moves the clock to the next timer.
 pub(crate) fn wait() {
-    let next = TIMERS.with_borrow(|timers| timers.iter().min_by_key(|(due, _)| due.clone()).cloned());
+    let next =
+        TIMERS.with_borrow(|timers| timers.iter().min_by_key(|(due, _)| due.clone()).cloned());
     let (due, waker) = next.expect("a handler awaits something that nothing brings");
     NOW.set(*due);
     waker.wake();
@@ -256,7 +295,10 @@ pub(crate) struct Recording {
 
 impl Outgoing {
     pub(crate) fn new(pieces_max: usize) -> Outgoing {
-        Outgoing(Rc::new(RefCell::new(Recording { pieces_max, ..Recording::default() })))
+        Outgoing(Rc::new(RefCell::new(Recording {
+            pieces_max,
+            ..Recording::default()
+        })))
     }
 
     pub(crate) fn recorded(self) -> Recording {
@@ -272,7 +314,10 @@ impl Outgoing {
             return Err(Error::fault("the answer has begun already"));
         }
         if !STATUSES.contains(&head.status) {
-            return Err(Error::fault(format!("{} is no status of an answer", head.status)));
+            return Err(Error::fault(format!(
+                "{} is no status of an answer",
+                head.status
+            )));
         }
         self.0.borrow_mut().head = Some(head.clone());
         Ok(())

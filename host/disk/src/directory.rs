@@ -74,7 +74,11 @@ impl Directory {
         let fail = |why| Err(OpenError::new(path, why));
         let content = match look(path) {
             Ok(content) => content,
-            Err(error) if error.kind() == ErrorKind::NotFound && make == Make::IfEmpty && !path.is_symlink() => {
+            Err(error)
+                if error.kind() == ErrorKind::NotFound
+                    && make == Make::IfEmpty
+                    && !path.is_symlink() =>
+            {
                 create(path).map_err(|error| OpenError::new(path, Why::Directory(error)))?;
                 Content::Empty
             }
@@ -89,7 +93,12 @@ impl Directory {
             (Content::Foreign(name), _) => return fail(Why::Foreign(name)),
         }
         let lock = lock(path)?;
-        let mut directory = Directory { path: path.to_owned(), _lock: lock, current: None, highest: 0 };
+        let mut directory = Directory {
+            path: path.to_owned(),
+            _lock: lock,
+            current: None,
+            highest: 0,
+        };
         directory.current = directory.read_current()?;
         directory.highest = directory.current.unwrap_or(0);
         Ok(directory)
@@ -99,7 +108,12 @@ impl Directory {
     pub(crate) fn create_incomplete(path: &Path) -> Result<Directory, OpenError> {
         let made = create(path).and_then(|()| File::create_new(path.join(INCOMPLETE)));
         made.map_err(|error| OpenError::new(path, Why::Io(error)))?;
-        Ok(Directory { path: path.to_owned(), _lock: lock(path)?, current: None, highest: 0 })
+        Ok(Directory {
+            path: path.to_owned(),
+            _lock: lock(path)?,
+            current: None,
+            highest: 0,
+        })
     }
 
     /// The backup is whole.
@@ -114,7 +128,8 @@ impl Directory {
 
     /// Directory of the generation that counts.
     pub(crate) fn current(&self) -> Option<PathBuf> {
-        self.current.map(|number| self.path.join(number.to_string()))
+        self.current
+            .map(|number| self.path.join(number.to_string()))
     }
 
     /// Returns the number and the path of the next generation. This process never uses a number twice. Files that another process left at
@@ -151,13 +166,18 @@ impl Directory {
 
     /// Removes what a process that was killed has left: generations that do not count.
     pub(crate) fn remove_leftovers(&self) {
-        let Ok(entries) = fs::read_dir(&self.path) else { return };
+        let Ok(entries) = fs::read_dir(&self.path) else {
+            return;
+        };
         for entry in entries.flatten() {
             let number = entry.file_name().to_str().and_then(number);
             if number.is_some_and(|number| Some(number) != self.current)
                 && let Err(error) = fs::remove_dir_all(entry.path())
             {
-                tracing::warn!("can't remove the leftover {}: {error}", entry.path().display());
+                tracing::warn!(
+                    "can't remove the leftover {}: {error}",
+                    entry.path().display()
+                );
             }
         }
     }
@@ -183,7 +203,10 @@ fn encode(number: u64) -> String {
 
 /// Format and generation.
 fn decode(bytes: &[u8]) -> Option<(u64, u64)> {
-    let lines = std::str::from_utf8(bytes).ok()?.strip_prefix("format ")?.strip_suffix('\n')?;
+    let lines = std::str::from_utf8(bytes)
+        .ok()?
+        .strip_prefix("format ")?
+        .strip_suffix('\n')?;
     let (format, generation) = lines.split_once("\ngeneration ")?;
     Some((number(format)?, number(generation)?))
 }
@@ -205,21 +228,29 @@ pub(crate) fn sync(directory: &Path) -> io::Result<()> {
 
 /// The directory that has this one.
 pub(crate) fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 fn look(path: &Path) -> io::Result<Content> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_dir() {
-        return Err(io::Error::new(ErrorKind::NotADirectory, "it is not a directory"));
+        return Err(io::Error::new(
+            ErrorKind::NotADirectory,
+            "it is not a directory",
+        ));
     }
     if metadata.permissions().mode() & 0o022 != 0 {
         return Err(io::Error::other("others than its owner may write there"));
     }
-    let names = fs::read_dir(path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()?;
+    let names = fs::read_dir(path)?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<io::Result<Vec<_>>>()?;
     let has = |name: &str| names.iter().any(|other| other == name);
     // A process that was killed at its first start leaves these files. A file system puts `lost+found` into its root.
-    let is_leftover = |name: &&String| [LOCK, CURRENT_NEXT, "1", "lost+found"].contains(&name.as_str());
+    let is_leftover =
+        |name: &&String| [LOCK, CURRENT_NEXT, "1", "lost+found"].contains(&name.as_str());
     if has(INCOMPLETE) {
         return Ok(Content::Incomplete);
     }
@@ -229,7 +260,9 @@ fn look(path: &Path) -> io::Result<Content> {
     if has("version") && has("keyspaces") {
         return Ok(Content::Old);
     }
-    let foreign = names.iter().find(|name| !is_leftover(name) || name.as_str() == "1" && !has(LOCK));
+    let foreign = names
+        .iter()
+        .find(|name| !is_leftover(name) || name.as_str() == "1" && !has(LOCK));
     Ok(foreign.map_or(Content::Empty, |name| Content::Foreign(name.clone())))
 }
 
@@ -239,11 +272,19 @@ fn create(path: &Path) -> io::Result<()> {
 
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |error| OpenError::new(path, Why::Io(error));
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK)).map_err(io)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join(LOCK))
+        .map_err(io)?;
     for left in (0..LOCK_TRIES).rev() {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if left == 0 => return Err(OpenError::new(path, Why::Locked)),
+            Err(TryLockError::WouldBlock) if left == 0 => {
+                return Err(OpenError::new(path, Why::Locked));
+            }
             Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
             Err(TryLockError::Error(error)) => return Err(io(error)),
         }
@@ -253,7 +294,9 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 /// The number of a generation, as it is written.
 fn number(name: &str) -> Option<u64> {
-    name.parse().ok().filter(|number: &u64| *number > 0 && number.to_string() == name)
+    name.parse()
+        .ok()
+        .filter(|number: &u64| *number > 0 && number.to_string() == name)
 }
 
 #[cfg(test)]
@@ -275,7 +318,9 @@ mod tests {
         ];
         for (names, expected) in cases {
             let place = tempfile::tempdir().unwrap();
-            names.iter().for_each(|name| fs::write(place.path().join(name), "").unwrap());
+            names
+                .iter()
+                .for_each(|name| fs::write(place.path().join(name), "").unwrap());
             let found = match look(place.path()).unwrap() {
                 Content::Store => "store",
                 Content::Empty => "empty",
@@ -291,7 +336,10 @@ mod tests {
     fn only_what_was_written_names_a_generation() {
         assert_eq!(decode(encode(7).as_bytes()), Some((FORMAT, 7)));
         let cases = [
-            ("format 9\ngeneration 18446744073709551615\n", Some((9, u64::MAX))),
+            (
+                "format 9\ngeneration 18446744073709551615\n",
+                Some((9, u64::MAX)),
+            ),
             ("format 2\ngeneration 0\n", None),
             ("format 2\ngeneration 07\n", None),
             ("format 2\ngeneration +7\n", None),

@@ -19,7 +19,11 @@ pub(crate) struct Doubt(File);
 impl Doubt {
     /// Makes the file of a new generation, with nothing in doubt.
     pub(crate) fn create(generation: &Path) -> io::Result<Doubt> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(generation.join(NAME))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(generation.join(NAME))?;
         file.write_all_at(&[0; BYTES], 0)?;
         file.sync_all()?;
         Ok(Doubt(file))
@@ -27,12 +31,18 @@ impl Doubt {
 
     /// The note, and the sequence number of the first batch in doubt, if there is one.
     pub(crate) fn open(generation: &Path) -> io::Result<(Doubt, Option<u64>)> {
-        let file = OpenOptions::new().read(true).write(true).open(generation.join(NAME))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(generation.join(NAME))?;
         let mut bytes = [0; BYTES];
         file.read_exact_at(&mut bytes, 0)?;
         match decode(bytes) {
             Some(from) => Ok((Doubt(file), from)),
-            None => Err(io::Error::new(io::ErrorKind::InvalidData, format!("its file {NAME:?} can't be read"))),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("its file {NAME:?} can't be read"),
+            )),
         }
     }
 

@@ -57,7 +57,12 @@ pub(crate) struct Generation {
 impl Generation {
     /// Opens one that is complete and whose journal is to be believed.
     pub(crate) fn new(path: &Path, tables: Tables, doubt: Doubt) -> Generation {
-        Generation { path: path.to_owned(), tables, rows: Rows::default(), doubt }
+        Generation {
+            path: path.to_owned(),
+            tables,
+            rows: Rows::default(),
+            doubt,
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -111,7 +116,12 @@ impl Generation {
 
     /// Makes a new generation at `path`, an empty directory, from the files of this one. Takes space for the batches of the journals,
     /// and none for tables. Fails where the file system has no hard links.
-    pub(crate) fn adopt(&self, path: &Path, file_bytes: u64, journals: Journals) -> Result<Generation, EngineError> {
+    pub(crate) fn adopt(
+        &self,
+        path: &Path,
+        file_bytes: u64,
+        journals: Journals,
+    ) -> Result<Generation, EngineError> {
         guarded(|| {
             for _ in 0..ADOPT_TRIES {
                 let lists = lists(&self.path)?;
@@ -128,18 +138,36 @@ impl Generation {
         })?;
         let doubt = guarded(|| Ok(Doubt::create(path)?))?;
         guarded(|| Ok(directory::sync(path)?))?;
-        Ok(Generation::new(path, guarded(|| Tables::create(path, file_bytes))?, doubt))
+        Ok(Generation::new(
+            path,
+            guarded(|| Tables::create(path, file_bytes))?,
+            doubt,
+        ))
     }
 }
 
 /// Content of the file that names the current list of files, for each table by the name of its directory.
 fn lists(generation: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let tables = fs::read_dir(generation.join(TABLES))?;
-    tables.map(|entry| entry.and_then(|entry| Ok((entry.file_name(), fs::read(entry.path().join(LIST_CURRENT))?)))).collect()
+    tables
+        .map(|entry| {
+            entry.and_then(|entry| {
+                Ok((
+                    entry.file_name(),
+                    fs::read(entry.path().join(LIST_CURRENT))?,
+                ))
+            })
+        })
+        .collect()
 }
 
 /// Adopts the files of the generation `from` with these lists. All but `to` itself is synced.
-fn link(from: &Path, to: &Path, lists: &BTreeMap<OsString, Vec<u8>>, journals: Journals) -> io::Result<()> {
+fn link(
+    from: &Path,
+    to: &Path,
+    lists: &BTreeMap<OsString, Vec<u8>>,
+    journals: Journals,
+) -> io::Result<()> {
     fs::create_dir(to.join(TABLES))?;
     for (table, current) in lists {
         let name = Path::new(TABLES).join(table);
@@ -152,7 +180,10 @@ fn link(from: &Path, to: &Path, lists: &BTreeMap<OsString, Vec<u8>>, journals: J
                 _ => {}
             }
         }
-        let number = current.first_chunk().map(|number| u64::from_le_bytes(*number)).ok_or(ErrorKind::InvalidData)?;
+        let number = current
+            .first_chunk()
+            .map(|number| u64::from_le_bytes(*number))
+            .ok_or(ErrorKind::InvalidData)?;
         let list = format!("v{number}");
         write(&to.join(&list), &fs::read(from.join(&list))?)?;
         write(&to.join(LIST_CURRENT), current)?;
@@ -185,11 +216,19 @@ impl Shared {
 
     /// Returns the current generation for one read, or an error while the storage is closed.
     pub(crate) fn generation(&self) -> Result<Arc<Generation>, EngineError> {
-        self.0.read().expect("nothing panics while it holds the generation").clone().map_err(EngineError::Closed)
+        self.0
+            .read()
+            .expect("nothing panics while it holds the generation")
+            .clone()
+            .map_err(EngineError::Closed)
     }
 
     pub(crate) fn status(&self) -> EngineStatus {
-        match &*self.0.read().expect("nothing panics while it holds the generation") {
+        match &*self
+            .0
+            .read()
+            .expect("nothing panics while it holds the generation")
+        {
             Ok(_) => EngineStatus::Open,
             Err(why) => EngineStatus::Closed(why.clone()),
         }
@@ -197,7 +236,13 @@ impl Shared {
 
     /// Sets the current generation, or the reason why there is none.
     pub(crate) fn set(&self, generation: Result<Arc<Generation>, String>) {
-        let before = std::mem::replace(&mut *self.0.write().expect("nothing panics while it holds the generation"), generation);
+        let before = std::mem::replace(
+            &mut *self
+                .0
+                .write()
+                .expect("nothing panics while it holds the generation"),
+            generation,
+        );
         drop(before); // outside of the lock: it may be the last handle
     }
 }
@@ -217,7 +262,10 @@ pub(crate) fn retire(generation: Arc<Generation>) {
         let path = generation.path.clone();
         drop(generation);
         if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!("can't remove {}, which the next start does: {error}", path.display());
+            tracing::warn!(
+                "can't remove {}, which the next start does: {error}",
+                path.display()
+            );
         }
     };
     match thread::Builder::new().name("retire".into()).spawn(remove) {
@@ -227,6 +275,8 @@ pub(crate) fn retire(generation: Arc<Generation>) {
                 thread::sleep(RETIRE_PAUSE);
             }
         }
-        Err(error) => tracing::warn!("a replaced generation of the storage is removed at the next start: {error}"),
+        Err(error) => tracing::warn!(
+            "a replaced generation of the storage is removed at the next start: {error}"
+        ),
     }
 }

@@ -14,7 +14,9 @@ const OUT_OF_DESCRIPTORS: [i32; 2] = [Errno::MFILE.raw_os_error(), Errno::NFILE.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> fjall::Result<T>) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(outcome) => outcome.map_err(|error| told(&error)),
-        Err(_) => Err(EngineError::Corrupt("the store could not read what is on the disk".into())),
+        Err(_) => Err(EngineError::Corrupt(
+            "the store could not read what is on the disk".into(),
+        )),
     }
 }
 
@@ -26,14 +28,21 @@ fn told(error: &fjall::Error) -> EngineError {
     match (error, io) {
         (fjall::Error::Poisoned, _) => EngineError::Closed("an earlier write failed".into()),
         // Errors without a kind of their own.
-        (_, Some(error)) if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) => {
+        (_, Some(error))
+            if error
+                .raw_os_error()
+                .is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) =>
+        {
             EngineError::Full(error.to_string())
         }
         (_, Some(error)) => match error.kind() {
-            ErrorKind::OutOfMemory | ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-                EngineError::Full(error.to_string())
+            ErrorKind::OutOfMemory
+            | ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::FileTooLarge => EngineError::Full(error.to_string()),
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => {
+                EngineError::Corrupt(error.to_string())
             }
-            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => EngineError::Corrupt(error.to_string()),
             _ => EngineError::Io(error.to_string()),
         },
         _ => EngineError::Corrupt(error.to_string()),

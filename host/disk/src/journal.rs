@@ -82,8 +82,13 @@ pub(crate) fn allocated_bytes(generation: &Path) -> io::Result<u64> {
 }
 
 fn paths(generation: &Path) -> io::Result<Vec<PathBuf>> {
-    let paths = fs::read_dir(generation)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    Ok(paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).collect())
+    let paths = fs::read_dir(generation)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<io::Result<Vec<_>>>()?;
+    Ok(paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "jnl"))
+        .collect())
 }
 
 /// Position after the last complete batch that stands before the first one whose sequence number is `from` or higher, and before the
@@ -92,7 +97,10 @@ fn end(mut journal: impl BufRead, from: u64) -> io::Result<u64> {
     let (mut position, mut complete) = (0, 0);
     loop {
         match read_entry(&mut journal) {
-            Ok(Some(Entry { sequence: Some(sequence), .. })) if sequence >= from => return Ok(complete),
+            Ok(Some(Entry {
+                sequence: Some(sequence),
+                ..
+            })) if sequence >= from => return Ok(complete),
             Ok(Some(Entry { bytes, ends, .. })) => {
                 position += bytes;
                 if ends {
@@ -121,7 +129,11 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
     let entry = match tag {
         START => {
             let _count: [u8; 4] = read(journal)?;
-            Entry { sequence: Some(u64::from_le_bytes(read(journal)?)), bytes: 1 + 4 + 8, ends: false }
+            Entry {
+                sequence: Some(u64::from_le_bytes(read(journal)?)),
+                bytes: 1 + 4 + 8,
+                ends: false,
+            }
         }
         ITEM => {
             let [_kind, _compression]: [u8; 2] = read(journal)?;
@@ -131,15 +143,27 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
             let value = u32::from_le_bytes(read(journal)?);
             let content = u64::from(key) + u64::from(value);
             skip(journal, content)?;
-            Entry { sequence: None, bytes: 1 + 2 + 8 + 2 + 4 + 4 + content, ends: false }
+            Entry {
+                sequence: None,
+                bytes: 1 + 2 + 8 + 2 + 4 + 4 + content,
+                ends: false,
+            }
         }
         END => {
             skip(journal, END_BYTES)?;
-            Entry { sequence: None, bytes: 1 + END_BYTES, ends: true }
+            Entry {
+                sequence: None,
+                bytes: 1 + END_BYTES,
+                ends: true,
+            }
         }
         CLEAR => {
             skip(journal, CLEAR_BYTES)?;
-            Entry { sequence: None, bytes: 1 + CLEAR_BYTES, ends: false }
+            Entry {
+                sequence: None,
+                bytes: 1 + CLEAR_BYTES,
+                ends: false,
+            }
         }
         _ => return Ok(None),
     };
@@ -170,7 +194,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let origin = place.path().join("origin");
         let store = Database::builder(&origin).open().unwrap();
-        let table = store.keyspace("table", KeyspaceCreateOptions::default).unwrap();
+        let table = store
+            .keyspace("table", KeyspaceCreateOptions::default)
+            .unwrap();
         let mut before = Vec::new();
         for number in 0..20_u8 {
             before.push(store.visible_seqno());
@@ -185,12 +211,17 @@ mod tests {
             copy_all(&origin, &copy);
             let rewritten = place.path().join(format!("{kept} rewritten"));
             copy_all(&origin, &rewritten);
-            paths(&rewritten).unwrap().iter().for_each(|path| fs::remove_file(path).unwrap());
+            paths(&rewritten)
+                .unwrap()
+                .iter()
+                .for_each(|path| fs::remove_file(path).unwrap());
             super::copy(&copy, &rewritten, *from).unwrap();
             cut(&copy, *from).unwrap();
             for copy in [copy, rewritten] {
                 let store = Database::builder(&copy).open().unwrap();
-                let table = store.keyspace("table", KeyspaceCreateOptions::default).unwrap();
+                let table = store
+                    .keyspace("table", KeyspaceCreateOptions::default)
+                    .unwrap();
                 assert_eq!(table.iter().count(), 2 * kept, "cut at {from} in {copy:?}");
             }
         }
@@ -204,11 +235,18 @@ mod tests {
         let cases = [(7, 0), (8, 26), (9, 52), (u64::MAX, 52)];
         for (from, expected) in cases {
             assert_eq!(end(&whole[..], from).unwrap(), expected);
-            assert_eq!(end(&[&whole[..], &[0; 100]].concat()[..], from).unwrap(), expected);
+            assert_eq!(
+                end(&[&whole[..], &[0; 100]].concat()[..], from).unwrap(),
+                expected
+            );
         }
         assert_eq!(end(&[&[0][..], &whole].concat()[..], 7).unwrap(), 0);
         for length in 0..whole.len() {
-            assert_eq!(end(&whole[..length], 9).unwrap(), if length < 26 { 0 } else { 26 }, "of {length} bytes");
+            assert_eq!(
+                end(&whole[..length], 9).unwrap(),
+                if length < 26 { 0 } else { 26 },
+                "of {length} bytes"
+            );
         }
     }
 

@@ -11,19 +11,19 @@
 //! assert_eq!(storage.get(&RoomId::new("chat", "tea").unwrap(), "cups"), Ok(None));
 //! ```
 
-mod storage;
-mod maintenance;
 mod directory;
 mod doubt;
 mod generation;
+mod guarded;
 mod journal;
+mod maintenance;
+mod open_error;
+mod row;
+mod rows;
 mod space;
+mod storage;
 mod tables;
 mod writer;
-mod rows;
-mod row;
-mod guarded;
-mod open_error;
 
 pub use maintenance::Verified;
 pub use open_error::OpenError;

@@ -44,30 +44,55 @@ impl Verified {
 
 impl Storage {
     /// A page of rooms in the order of class and name: those of the class, behind `after`, at most `limit`.
-    pub fn rooms(&self, class: Option<&str>, after: Option<&RoomId>, limit: usize) -> Result<Vec<(RoomId, Stored)>, EngineError> {
+    pub fn rooms(
+        &self,
+        class: Option<&str>,
+        after: Option<&RoomId>,
+        limit: usize,
+    ) -> Result<Vec<(RoomId, Stored)>, EngineError> {
         let prefix = class.map_or_else(Vec::new, |class| [class.as_bytes(), b"\0"].concat());
-        let start = after.map_or_else(|| prefix.clone(), |after| [&room_key(after)[..], b"\0"].concat()).max(prefix.clone());
+        let start = after
+            .map_or_else(
+                || prefix.clone(),
+                |after| [&room_key(after)[..], b"\0"].concat(),
+            )
+            .max(prefix.clone());
         let generation = self.shared.generation()?;
         let rows = guarded(|| {
-            let rows = generation.tables.rooms.range(start..).take(limit).map(|guard| guard.into_inner());
+            let rows = generation
+                .tables
+                .rooms
+                .range(start..)
+                .take(limit)
+                .map(|guard| guard.into_inner());
             rows.collect::<fjall::Result<Vec<_>>>()
         })?;
-        let within = rows.into_iter().take_while(|(key, _)| key.starts_with(&prefix));
-        within.map(|(key, row)| read(&key, &row).map(|(room, row)| (room, row.stored))).collect()
+        let within = rows
+            .into_iter()
+            .take_while(|(key, _)| key.starts_with(&prefix));
+        within
+            .map(|(key, row)| read(&key, &row).map(|(room, row)| (room, row.stored)))
+            .collect()
     }
 
     /// Deletes a room with all that it keeps; whether it was there. Waits until that is durable.
     pub async fn delete(&self, room: &RoomId) -> Result<bool, EngineError> {
         let there = self.row(room)?.is_some();
         if there {
-            self.commit(Batch { clear: true, ..Batch::new(room.clone(), Stored::default()) }).await?;
+            self.commit(Batch {
+                clear: true,
+                ..Batch::new(room.clone(), Stored::default())
+            })
+            .await?;
         }
         Ok(there)
     }
 
     /// About as many entries as all rooms have: more, if much was overwritten.
     pub fn entries_about(&self) -> usize {
-        self.shared.generation().map_or(0, |generation| generation.tables.entries.approximate_len())
+        self.shared
+            .generation()
+            .map_or(0, |generation| generation.tables.entries.approximate_len())
     }
 
     /// Reads everything and compares: each block with its checksum, each room's size with its entries, alarms with rooms. `each` is
@@ -82,7 +107,10 @@ impl Storage {
     /// `each` is called with each row, once for its copy and once for its check.
     pub fn backup(&self, to: &Path, mut each: impl FnMut()) -> Result<(), OpenError> {
         let fail = |why| OpenError::new(to, why);
-        let (parent, name) = (directory::parent(to), to.file_name().ok_or_else(|| fail(Why::Exists))?);
+        let (parent, name) = (
+            directory::parent(to),
+            to.file_name().ok_or_else(|| fail(Why::Exists))?,
+        );
         if to.symlink_metadata().is_ok() {
             return Err(fail(Why::Exists));
         }
@@ -93,7 +121,13 @@ impl Storage {
         clear(&beside)?;
         let made = self.copy(&beside, &mut each).and_then(|()| {
             let named = rename_new(&beside, to).and_then(|()| directory::sync(parent));
-            named.map_err(|error| if error.kind() == ErrorKind::AlreadyExists { fail(Why::Exists) } else { fail(Why::Io(error)) })
+            named.map_err(|error| {
+                if error.kind() == ErrorKind::AlreadyExists {
+                    fail(Why::Exists)
+                } else {
+                    fail(Why::Io(error))
+                }
+            })
         });
         made.inspect_err(|_| _ = fs::remove_dir_all(&beside))
     }
@@ -106,21 +140,37 @@ impl Storage {
         let space = Space::of(to).map_err(io)?;
         let (number, path) = copy.next().map_err(io)?;
         let file_bytes = space.measure().map_err(failed)?.file_bytes();
-        let copied = generation.copy(&path, file_bytes, &mut each, || space.check_copy(0)).map_err(failed)?;
+        let copied = generation
+            .copy(&path, file_bytes, &mut each, || space.check_copy(0))
+            .map_err(failed)?;
         let verified = verify(&copied.tables, &mut each).map_err(failed)?;
         if let Some(wrong) = verified.wrong.into_iter().next() {
             return Err(OpenError::new(to, Why::Unverified(wrong)));
         }
         drop(copied);
-        copy.set_current(number).and_then(|()| copy.complete()).map_err(io)
+        copy.set_current(number)
+            .and_then(|()| copy.complete())
+            .map_err(io)
     }
 }
 
 /// Whether a path, as far as it is there, leads into the directory.
 fn is_inside(path: &Path, directory: &Path) -> io::Result<bool> {
     let directory = directory.canonicalize()?;
-    let existing = path.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path }).find(|path| path.exists());
-    Ok(existing.unwrap_or(Path::new(".")).canonicalize()?.starts_with(directory))
+    let existing = path
+        .ancestors()
+        .map(|path| {
+            if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                path
+            }
+        })
+        .find(|path| path.exists());
+    Ok(existing
+        .unwrap_or(Path::new("."))
+        .canonicalize()?
+        .starts_with(directory))
 }
 
 /// Takes away what an earlier backup, which was killed, has left; refused if it is anything else, or that backup still runs.
@@ -133,7 +183,9 @@ fn clear(beside: &Path) -> Result<(), OpenError> {
     }
     let removed = directory::lock_incomplete(beside).map(|lock| (lock, fs::remove_dir_all(beside)));
     match removed {
-        Ok((_lock, Err(error))) if error.kind() != ErrorKind::NotFound => Err(OpenError::new(beside, Why::Io(error))),
+        Ok((_lock, Err(error))) if error.kind() != ErrorKind::NotFound => {
+            Err(OpenError::new(beside, Why::Io(error)))
+        }
         Err(error) if error.is_locked() => Err(error),
         _ => Ok(()),
     }
@@ -166,7 +218,10 @@ fn verify(tables: &Tables, mut each: impl FnMut()) -> Result<Verified, EngineErr
             Err(error) => found.wrong(error),
         }
     }
-    let garbage = snapshot.iter(&tables.garbage).map(|guard| guarded(|| guard.key())).collect::<Result<Vec<_>, _>>()?;
+    let garbage = snapshot
+        .iter(&tables.garbage)
+        .map(|guard| guarded(|| guard.key()))
+        .collect::<Result<Vec<_>, _>>()?;
     for guard in snapshot.iter(&tables.entries) {
         let (key, value) = guarded(|| guard.into_inner())?;
         each();
@@ -187,17 +242,25 @@ fn verify(tables: &Tables, mut each: impl FnMut()) -> Result<Verified, EngineErr
         }
     }
     for (room, left) in by_number.values().filter(|(_, left)| *left != 0) {
-        found.wrong(format_args!("the size of {room} is wrong by {} bytes", *left as i64));
+        found.wrong(format_args!(
+            "the size of {room} is wrong by {} bytes",
+            *left as i64
+        ));
     }
     let listed = snapshot.iter(&tables.alarms).count();
     if listed != alarms {
-        found.wrong(format_args!("{listed} alarms are listed, and {alarms} rooms have one"));
+        found.wrong(format_args!(
+            "{listed} alarms are listed, and {alarms} rooms have one"
+        ));
     }
     Ok(found)
 }
 
 fn read(key: &[u8], row: &[u8]) -> Result<(RoomId, Row), EngineError> {
-    let room = room_of(key).ok_or_else(|| EngineError::Corrupt("the name of a room can't be read".into()))?;
-    let row = Row::decode(row).ok_or_else(|| EngineError::Corrupt(format!("what is kept of the room {room} can't be read")))?;
+    let room = room_of(key)
+        .ok_or_else(|| EngineError::Corrupt("the name of a room can't be read".into()))?;
+    let row = Row::decode(row).ok_or_else(|| {
+        EngineError::Corrupt(format!("what is kept of the room {room} can't be read"))
+    })?;
     Ok((room, row))
 }

@@ -43,7 +43,10 @@ pub(crate) enum Why {
 
 impl OpenError {
     pub(crate) fn new(directory: &Path, why: Why) -> OpenError {
-        OpenError { directory: directory.to_owned(), why }
+        OpenError {
+            directory: directory.to_owned(),
+            why,
+        }
     }
 
     /// Whether another process has the directory open.
@@ -76,25 +79,55 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let directory = self.directory.display();
         match &self.why {
-            Why::Directory(error) => write!(f, "can't use {directory} for the data of rooms: {error}; name another with --data"),
+            Why::Directory(error) => write!(
+                f,
+                "can't use {directory} for the data of rooms: {error}; name another with --data"
+            ),
             Why::Missing => {
-                write!(f, "there is no directory {directory} with data of rooms: name the one that serve was given with --data")
+                write!(
+                    f,
+                    "there is no directory {directory} with data of rooms: name the one that serve was given with --data"
+                )
             }
             Why::Foreign(name) => {
-                write!(f, "{directory} has other files, as {name:?}, and no data of rooms: name a new or empty directory with --data")
+                write!(
+                    f,
+                    "{directory} has other files, as {name:?}, and no data of rooms: name a new or empty directory with --data"
+                )
             }
-            Why::Incomplete => write!(f, "{directory} is a backup that was not finished: delete it, and make another"),
-            Why::Inside => write!(f, "{directory} is in the directory that is to be backed up: name one outside of it"),
-            Why::Locked => write!(f, "another process has {directory} open: stop it, or name another directory with --data"),
+            Why::Incomplete => write!(
+                f,
+                "{directory} is a backup that was not finished: delete it, and make another"
+            ),
+            Why::Inside => write!(
+                f,
+                "{directory} is in the directory that is to be backed up: name one outside of it"
+            ),
+            Why::Locked => write!(
+                f,
+                "another process has {directory} open: stop it, or name another directory with --data"
+            ),
             Why::Format(found) => {
-                write!(f, "{directory} was written by another version of tidegate (format {found}): use that version, or another directory")
+                write!(
+                    f,
+                    "{directory} was written by another version of tidegate (format {found}): use that version, or another directory"
+                )
             }
             Why::Io(error) => write!(f, "can't read or write {directory}: {error}"),
-            Why::Corrupt(text) => write!(f, "{directory} is damaged: {text}; restore a backup, or move it away to begin anew"),
-            Why::Exists => write!(f, "{directory} exists already: name a directory that does not"),
+            Why::Corrupt(text) => write!(
+                f,
+                "{directory} is damaged: {text}; restore a backup, or move it away to begin anew"
+            ),
+            Why::Exists => write!(
+                f,
+                "{directory} exists already: name a directory that does not"
+            ),
             Why::InTheWay => write!(f, "{directory} is in the way of the backup: move it away"),
             Why::Unverified(text) => {
-                write!(f, "the copy was not kept, because it is not well: {text}; `tidegate data verify` has the rest")
+                write!(
+                    f,
+                    "the copy was not kept, because it is not well: {text}; `tidegate data verify` has the rest"
+                )
             }
         }
     }

@@ -18,8 +18,13 @@ const HISTORY: u8 = 2;
 
 impl Row {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Stored { bytes: size, alarm, history } = self.stored;
-        let parts = if alarm.is_some() { ALARM } else { 0 } | if history.is_some() { HISTORY } else { 0 };
+        let Stored {
+            bytes: size,
+            alarm,
+            history,
+        } = self.stored;
+        let parts =
+            if alarm.is_some() { ALARM } else { 0 } | if history.is_some() { HISTORY } else { 0 };
         let mut bytes = Vec::with_capacity(61);
         bytes.push(parts);
         bytes.extend_from_slice(&self.number.to_be_bytes());
@@ -28,8 +33,14 @@ impl Row {
             bytes.extend_from_slice(&at.to_be_bytes());
             bytes.extend_from_slice(&attempt.to_be_bytes());
         }
-        if let Some(Logged { position: Position { epoch, sequence }, expires }) = history {
-            [self.log, epoch, sequence, expires].iter().for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+        if let Some(Logged {
+            position: Position { epoch, sequence },
+            expires,
+        }) = history
+        {
+            [self.log, epoch, sequence, expires]
+                .iter()
+                .for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
         }
         bytes
     }
@@ -39,11 +50,21 @@ impl Row {
         let (&parts, rest) = bytes.split_first()?;
         let (number, rest) = self::number(rest)?;
         let (bytes, mut rest) = self::number(rest)?;
-        let mut row = Row { number, log: 0, stored: Stored { bytes, ..Stored::default() } };
+        let mut row = Row {
+            number,
+            log: 0,
+            stored: Stored {
+                bytes,
+                ..Stored::default()
+            },
+        };
         if parts & ALARM != 0 {
             let (at, behind) = self::number(rest)?;
             let (attempt, behind) = behind.split_first_chunk()?;
-            row.stored.alarm = Some(Alarm { at, attempt: u32::from_be_bytes(*attempt) });
+            row.stored.alarm = Some(Alarm {
+                at,
+                attempt: u32::from_be_bytes(*attempt),
+            });
             rest = behind;
         }
         if parts & HISTORY != 0 {
@@ -53,7 +74,13 @@ impl Row {
                 Some(number)
             };
             row.log = next()?;
-            row.stored.history = Some(Logged { position: Position { epoch: next()?, sequence: next()? }, expires: next()? });
+            row.stored.history = Some(Logged {
+                position: Position {
+                    epoch: next()?,
+                    sequence: next()?,
+                },
+                expires: next()?,
+            });
         }
         (rest.is_empty() && parts & !(ALARM | HISTORY) == 0).then_some(row)
     }
@@ -97,11 +124,33 @@ mod tests {
 
     #[test]
     fn a_row_is_read_as_it_was_written_and_nothing_else_is_one() {
-        let alarm = Some(Alarm { at: u64::MAX, attempt: 3 });
-        let history = Some(Logged { position: Position { epoch: 8, sequence: u64::MAX }, expires: 5 });
-        for (alarm, history) in [(None, None), (alarm, None), (None, history), (alarm, history)] {
+        let alarm = Some(Alarm {
+            at: u64::MAX,
+            attempt: 3,
+        });
+        let history = Some(Logged {
+            position: Position {
+                epoch: 8,
+                sequence: u64::MAX,
+            },
+            expires: 5,
+        });
+        for (alarm, history) in [
+            (None, None),
+            (alarm, None),
+            (None, history),
+            (alarm, history),
+        ] {
             let log = if history.is_some() { 6 } else { 0 };
-            let row = Row { number: 7, log, stored: Stored { bytes: 9, alarm, history } };
+            let row = Row {
+                number: 7,
+                log,
+                stored: Stored {
+                    bytes: 9,
+                    alarm,
+                    history,
+                },
+            };
             let bytes = row.encode();
             assert_eq!(Row::decode(&bytes), Some(row));
             assert!((0..bytes.len()).all(|cut| Row::decode(&bytes[..cut]).is_none()));

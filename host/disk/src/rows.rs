@@ -63,7 +63,9 @@ impl Rows {
     }
 
     fn rows(&self) -> MutexGuard<'_, Generations> {
-        self.0.lock().expect("nothing panics while it holds the rows")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the rows")
     }
 }
 

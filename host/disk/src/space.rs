@@ -41,8 +41,12 @@ impl Space {
     }
 
     pub(crate) fn measure(&self) -> Result<Measured, EngineError> {
-        let space = rustix::fs::fstatvfs(&self.0).map_err(|error| EngineError::Io(error.to_string()))?;
-        Ok(Measured { free: space.f_bavail * space.f_frsize, total: space.f_blocks * space.f_frsize })
+        let space =
+            rustix::fs::fstatvfs(&self.0).map_err(|error| EngineError::Io(error.to_string()))?;
+        Ok(Measured {
+            free: space.f_bavail * space.f_frsize,
+            total: space.f_blocks * space.f_frsize,
+        })
     }
 
     /// Refuses a copy of the store that would use up the disk with its next `bytes` bytes.
@@ -60,7 +64,11 @@ impl Space {
 impl Measured {
     /// Refuses a commit of so many bytes if it would leave less than the reserve, or less than `flushed` returns: the bytes that the store
     /// has yet to flush and may merge. The bytes count twice: they stand in the journal and, for a while, in a table.
-    pub(crate) fn check_commit(&self, bytes: u64, flushed: impl FnOnce() -> u64) -> Result<(), EngineError> {
+    pub(crate) fn check_commit(
+        &self,
+        bytes: u64,
+        flushed: impl FnOnce() -> u64,
+    ) -> Result<(), EngineError> {
         if self.free >= PLENTY_BYTES + 2 * bytes {
             return Ok(());
         }
@@ -87,9 +95,11 @@ impl Measured {
 
     fn check(&self, needed: u64) -> Result<(), EngineError> {
         match self.free {
-            free if free < needed => {
-                Err(EngineError::Full(format!("{} MiB are free, {} are needed", free >> 20, needed.div_ceil(1 << 20))))
-            }
+            free if free < needed => Err(EngineError::Full(format!(
+                "{} MiB are free, {} are needed",
+                free >> 20,
+                needed.div_ceil(1 << 20)
+            ))),
             _ => Ok(()),
         }
     }
@@ -116,11 +126,25 @@ mod tests {
         ];
         for (total, free, bytes, flushed, taken) in cases {
             let checked = Measured { free, total }.check_commit(bytes, || flushed);
-            assert_eq!(checked.is_ok(), taken, "{bytes} and {flushed} with {free} of {total}");
+            assert_eq!(
+                checked.is_ok(),
+                taken,
+                "{bytes} and {flushed} with {free} of {total}"
+            );
         }
         let file_bytes = |total| Measured { free: 0, total }.file_bytes();
-        assert_eq!((file_bytes(16 * MIB), file_bytes(128 * MIB), file_bytes(1 << 40)), (MIB, 2 * MIB, 16 * MIB));
+        assert_eq!(
+            (
+                file_bytes(16 * MIB),
+                file_bytes(128 * MIB),
+                file_bytes(1 << 40)
+            ),
+            (MIB, 2 * MIB, 16 * MIB)
+        );
         let rewrite_after = |total| Measured { free: 0, total }.rewrite_after();
-        assert_eq!((rewrite_after(80 * MIB), rewrite_after(1 << 30)), (Some(10 * MIB), None));
+        assert_eq!(
+            (rewrite_after(80 * MIB), rewrite_after(1 << 30)),
+            (Some(10 * MIB), None)
+        );
     }
 }

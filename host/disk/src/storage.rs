@@ -43,14 +43,21 @@ impl Storage {
 
     fn start(directory: &Path, make: Make) -> Result<Storage, OpenError> {
         let (writer, shared) = Writer::start(directory, make)?;
-        Ok(Storage { directory: directory.to_owned(), shared, writer })
+        Ok(Storage {
+            directory: directory.to_owned(),
+            shared,
+            writer,
+        })
     }
 
     /// Gives back the space of what was overwritten and deleted, by a copy of everything else into new files. Takes as much space
     /// again while it runs, and commits wait for it. Blocks: not for async code.
     pub fn compact(&self) -> Result<(), EngineError> {
         let (done, outcome) = oneshot::channel();
-        self.writer.queue().blocking_send(Order::Compact(done)).map_err(|_| ended())?;
+        self.writer
+            .queue()
+            .blocking_send(Order::Compact(done))
+            .map_err(|_| ended())?;
         outcome.blocking_recv().unwrap_or_else(|_| Err(ended()))
     }
 
@@ -78,7 +85,9 @@ impl Engine for Storage {
     }
 
     fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
-        Ok(self.row(room)?.map_or_else(Stored::default, |row| row.stored))
+        Ok(self
+            .row(room)?
+            .map_or_else(Stored::default, |row| row.stored))
     }
 
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {
@@ -86,7 +95,10 @@ impl Engine for Storage {
         match generation.rows.find(&generation.tables, room)? {
             Some(Row { log, .. }) if log != 0 => {
                 let slots = generation.tables.range(log, &Range::all(usize::MAX))?;
-                Ok(slots.into_iter().map(|(_, publication)| publication).collect())
+                Ok(slots
+                    .into_iter()
+                    .map(|(_, publication)| publication)
+                    .collect())
             }
             _ => Ok(Vec::new()),
         }
@@ -94,11 +106,22 @@ impl Engine for Storage {
 
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
         let generation = self.shared.generation()?;
-        let keys: Vec<_> = guarded(|| generation.tables.alarms.iter().map(|guard| guard.key()).collect())?;
+        let keys: Vec<_> = guarded(|| {
+            generation
+                .tables
+                .alarms
+                .iter()
+                .map(|guard| guard.key())
+                .collect()
+        })?;
         let mut alarms = Vec::with_capacity(keys.len());
         for key in keys {
-            let room = room_of(&key).ok_or_else(|| EngineError::Corrupt("an alarm is of no room".into()))?;
-            let alarm = generation.tables.row(&room)?.and_then(|row| row.stored.alarm);
+            let room = room_of(&key)
+                .ok_or_else(|| EngineError::Corrupt("an alarm is of no room".into()))?;
+            let alarm = generation
+                .tables
+                .row(&room)?
+                .and_then(|row| row.stored.alarm);
             alarms.extend(alarm.map(|alarm| (room, alarm)));
         }
         Ok(alarms)
@@ -111,7 +134,10 @@ impl Engine for Storage {
                 return Err(EngineError::Closed(why));
             }
             let (done, outcome) = oneshot::channel();
-            queue.send(Order::Commit(batch, done)).await.map_err(|_| ended())?;
+            queue
+                .send(Order::Commit(batch, done))
+                .await
+                .map_err(|_| ended())?;
             outcome.await.unwrap_or_else(|_| Err(ended()))
         })
     }

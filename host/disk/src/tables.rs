@@ -58,36 +58,67 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// Opens a generation that is complete. `directory` is the data directory, for what is reported.
-    pub(crate) fn open(generation: &Path, directory: &Path, file_bytes: u64) -> Result<Tables, OpenError> {
+    pub(crate) fn open(
+        generation: &Path,
+        directory: &Path,
+        file_bytes: u64,
+    ) -> Result<Tables, OpenError> {
         let damaged = |text: &str| OpenError::new(directory, Why::Corrupt(text.to_owned()));
         // The store would make a new one in its place.
         if !generation.join("version").exists() {
             return Err(damaged("a part of it is gone"));
         }
         let opened = catch_unwind(AssertUnwindSafe(|| Tables::create(generation, file_bytes)));
-        let tables = opened.map_err(|_| damaged("the store could not read it"))?.map_err(|error| OpenError::of_store(directory, error))?;
+        let tables = opened
+            .map_err(|_| damaged("the store could not read it"))?
+            .map_err(|error| OpenError::of_store(directory, error))?;
         Ok(tables)
     }
 
     /// Opens the tables of a generation, or makes them without any rows where there are none. New ones are flushed at `file_bytes`, and
     /// have files of that size. On a small disk the store merges nothing by itself: see [`merge`](Tables::merge).
     pub(crate) fn create(generation: &Path, file_bytes: u64) -> fjall::Result<Tables> {
-        let store = Database::builder(generation).cache_size(CACHE_BYTES).max_journaling_size(JOURNALS_BYTES).open()?;
+        let store = Database::builder(generation)
+            .cache_size(CACHE_BYTES)
+            .max_journaling_size(JOURNALS_BYTES)
+            .open()?;
         let merging = Leveled::default().with_table_target_size(file_bytes);
         let is_small = file_bytes < FILE_BYTES_MAX;
         // The store's threads would merge without asking for space.
-        let by_store = if is_small { merging.clone().with_l0_threshold(u8::MAX) } else { merging.clone() };
+        let by_store = if is_small {
+            merging.clone().with_l0_threshold(u8::MAX)
+        } else {
+            merging.clone()
+        };
         let (by_store, merging) = (Arc::new(by_store), Arc::new(merging));
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(file_bytes).compaction_strategy(by_store.clone());
+        let options = || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(file_bytes)
+                .compaction_strategy(by_store.clone())
+        };
         let table = |name: &str| store.keyspace(name, options);
         let (rooms, entries, alarms) = (table("rooms")?, table("entries")?, table("alarms")?);
         let (garbage, meta) = (table("garbage")?, table("meta")?);
-        Ok(Tables { rooms, entries, alarms, garbage, meta, merging, store })
+        Ok(Tables {
+            rooms,
+            entries,
+            alarms,
+            garbage,
+            meta,
+            merging,
+            store,
+        })
     }
 
     /// Every table, always in the same order.
     pub(crate) fn all(&self) -> [&Keyspace; 5] {
-        [&self.rooms, &self.entries, &self.alarms, &self.garbage, &self.meta]
+        [
+            &self.rooms,
+            &self.entries,
+            &self.alarms,
+            &self.garbage,
+            &self.meta,
+        ]
     }
 
     /// Bytes of the tables' files.
@@ -102,14 +133,21 @@ impl Tables {
 
     /// Bytes that merges of tables may take at once, before they give back what they have merged.
     pub(crate) fn merging_bytes(&self, file_bytes: u64) -> u64 {
-        let merged = |table: &Keyspace| (table.l0_table_count() as u64 + MERGED_NEXT).max(MERGED_MAX) * file_bytes;
-        self.all().into_iter().map(|table| merged(table).min(table.disk_space())).sum()
+        let merged = |table: &Keyspace| {
+            (table.l0_table_count() as u64 + MERGED_NEXT).max(MERGED_MAX) * file_bytes
+        };
+        self.all()
+            .into_iter()
+            .map(|table| merged(table).min(table.disk_space()))
+            .sum()
     }
 
     /// Waits until the store has flushed and merged enough for another commit: it would wait without end for its own threads, which end
     /// with the first error of the disk. Refused if they have, and if they take too long.
     pub(crate) fn wait_for_flushes(&self) -> Result<(), EngineError> {
-        let is_ready = |table: &Keyspace| table.sealed_memtable_count() <= SEALED_MAX && table.l0_table_count() < UNMERGED_MAX;
+        let is_ready = |table: &Keyspace| {
+            table.sealed_memtable_count() <= SEALED_MAX && table.l0_table_count() < UNMERGED_MAX
+        };
         self.wait_until(|| self.all().into_iter().all(is_ready))
     }
 
@@ -118,12 +156,20 @@ impl Tables {
         for table in self.all() {
             guarded(|| table.rotate_memtable())?;
         }
-        self.wait_until(|| self.all().into_iter().all(|table| table.sealed_memtable_count() == 0))
+        self.wait_until(|| {
+            self.all()
+                .into_iter()
+                .all(|table| table.sealed_memtable_count() == 0)
+        })
     }
 
     /// True if the store leaves it to its owner to merge tables, and some are due.
     pub(crate) fn are_merges_due(&self, file_bytes: u64) -> bool {
-        file_bytes < FILE_BYTES_MAX && self.all().into_iter().any(|table| table.l0_table_count() >= UNMERGED_DUE)
+        file_bytes < FILE_BYTES_MAX
+            && self
+                .all()
+                .into_iter()
+                .any(|table| table.l0_table_count() >= UNMERGED_DUE)
     }
 
     /// Merges what the store would merge in time, and removes the files that this replaces, as long as `may_go_on`. After an error, such as of a full disk, files that were begun stay until the store is opened again.
@@ -134,10 +180,20 @@ impl Tables {
                 if !may_go_on() {
                     return Ok(());
                 }
-                let before = (table.table_count(), table.l0_table_count(), table.disk_space());
+                let before = (
+                    table.table_count(),
+                    table.l0_table_count(),
+                    table.disk_space(),
+                );
                 let unread = self.first_read().saturating_sub(1);
                 guarded(|| Ok(table.tree.compact(self.merging.clone(), unread)?))?;
-                if before == (table.table_count(), table.l0_table_count(), table.disk_space()) {
+                if before
+                    == (
+                        table.table_count(),
+                        table.l0_table_count(),
+                        table.disk_space(),
+                    )
+                {
                     break;
                 }
             }
@@ -151,7 +207,12 @@ impl Tables {
         self.wait_until(|| self.store.active_compactions() == 0)?;
         for table in self.all() {
             let unread = self.first_read();
-            guarded(|| Ok(table.tree.get_version_history_lock().maintenance(table.path(), unread)?))?;
+            guarded(|| {
+                Ok(table
+                    .tree
+                    .get_version_history_lock()
+                    .maintenance(table.path(), unread)?)
+            })?;
         }
         Ok(())
     }
@@ -160,7 +221,11 @@ impl Tables {
     fn first_read(&self) -> u64 {
         let reads = &self.store.supervisor.snapshot_tracker;
         let next = reads.get();
-        if reads.open_snapshots() == 0 { next } else { reads.get_seqno_safe_to_gc() }
+        if reads.open_snapshots() == 0 {
+            next
+        } else {
+            reads.get_seqno_safe_to_gc()
+        }
     }
 
     fn wait_until(&self, is_done: impl Fn() -> bool) -> Result<(), EngineError> {
@@ -171,7 +236,10 @@ impl Tables {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(EngineError::Io(format!("the store has not flushed and merged its tables in {} s", FLUSH_WITHIN.as_secs())));
+                return Err(EngineError::Io(format!(
+                    "the store has not flushed and merged its tables in {} s",
+                    FLUSH_WITHIN.as_secs()
+                )));
             }
             std::thread::sleep(FLUSH_PAUSE);
         }
@@ -180,12 +248,17 @@ impl Tables {
     /// The number that the next room gets.
     pub(crate) fn next_number(&self) -> Result<u64, EngineError> {
         let next = guarded(|| self.meta.get("next"))?;
-        Ok(next.and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?))).unwrap_or(1))
+        Ok(next
+            .and_then(|bytes| Some(u64::from_be_bytes((*bytes).try_into().ok()?)))
+            .unwrap_or(1))
     }
 
     pub(crate) fn row(&self, room: &RoomId) -> Result<Option<Row>, EngineError> {
-        let Some(bytes) = guarded(|| self.rooms.get(room_key(room)))? else { return Ok(None) };
-        let damaged = || EngineError::Corrupt(format!("what is kept of the room {room} can't be read"));
+        let Some(bytes) = guarded(|| self.rooms.get(room_key(room)))? else {
+            return Ok(None);
+        };
+        let damaged =
+            || EngineError::Corrupt(format!("what is kept of the room {room} can't be read"));
         Row::decode(&bytes).map(Some).ok_or_else(damaged)
     }
 
@@ -194,7 +267,11 @@ impl Tables {
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    pub(crate) fn range(&self, number: u64, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
+    pub(crate) fn range(
+        &self,
+        number: u64,
+        range: &Range<'_>,
+    ) -> Result<Vec<(String, Bytes)>, EngineError> {
         let start = match range.start {
             Bound::Included(key) => Bound::Included(entry_key(number, key)),
             Bound::Excluded(key) => Bound::Excluded(entry_key(number, key)),

@@ -80,9 +80,17 @@ impl Writer {
         let mut work = Work::open(Directory::open(directory, make)?)?;
         let shared = work.shared.clone();
         let (queue, orders) = mpsc::channel(QUEUE_MAX);
-        let thread = thread::Builder::new().name("storage".into()).spawn(move || work.run(orders));
+        let thread = thread::Builder::new()
+            .name("storage".into())
+            .spawn(move || work.run(orders));
         let thread = thread.map_err(|error| OpenError::new(directory, Why::Io(error)))?;
-        Ok((Writer { queue: Some(queue), thread: Some(thread) }, shared))
+        Ok((
+            Writer {
+                queue: Some(queue),
+                thread: Some(thread),
+            },
+            shared,
+        ))
     }
 
     pub(crate) fn queue(&self) -> Sender<Order> {
@@ -137,14 +145,20 @@ impl Work {
         let io = |error| OpenError::new(&path, Why::Io(error));
         directory.remove_leftovers();
         let space = Space::of(&path).map_err(io)?;
-        let file_bytes = space.measure().map_err(|error| OpenError::of_engine(&path, error))?.file_bytes();
+        let file_bytes = space
+            .measure()
+            .map_err(|error| OpenError::of_engine(&path, error))?
+            .file_bytes();
         let (generation, in_doubt) = match directory.current() {
             Some(current) => load(&path, &current, file_bytes)?,
             None => (make(&mut directory, file_bytes)?, false),
         };
         let generation = Arc::new(generation);
         let mut work = Work {
-            next: generation.tables.next_number().map_err(|error| OpenError::of_engine(&path, error))?,
+            next: generation
+                .tables
+                .next_number()
+                .map_err(|error| OpenError::of_engine(&path, error))?,
             written: journal::allocated_bytes(generation.path()).map_err(io)?,
             shared: Arc::new(Shared::new(generation.clone())),
             directory,
@@ -157,9 +171,12 @@ impl Work {
             failed_rewrite: None,
         };
         if in_doubt {
-            tracing::info!("a write of the storage had failed: everything that was acknowledged is written to new files");
+            tracing::info!(
+                "a write of the storage had failed: everything that was acknowledged is written to new files"
+            );
             // The journals have been cut.
-            work.renew(Journals::Below(u64::MAX)).map_err(|error| OpenError::of_engine(&path, error))?;
+            work.renew(Journals::Below(u64::MAX))
+                .map_err(|error| OpenError::of_engine(&path, error))?;
         }
         Ok(work)
     }
@@ -204,7 +221,9 @@ impl Work {
     }
 
     fn check_open(&self) -> Result<(), EngineError> {
-        self.closed.as_ref().map_or(Ok(()), |closed| Err(EngineError::Closed(closed.why.clone())))
+        self.closed.as_ref().map_or(Ok(()), |closed| {
+            Err(EngineError::Closed(closed.why.clone()))
+        })
     }
 
     fn write(&mut self, batches: Vec<Batch>) -> Result<(), EngineError> {
@@ -219,7 +238,8 @@ impl Work {
         let (batch, rows) = self.prepare(batches, Some(PersistMode::SyncData))?;
         self.commit(batch)?;
         self.written += bytes;
-        rows.iter().for_each(|(room, row)| self.generation.rows.set(room, *row));
+        rows.iter()
+            .for_each(|(room, row)| self.generation.rows.set(room, *row));
         Ok(())
     }
 
@@ -227,7 +247,9 @@ impl Work {
     fn commit(&mut self, batch: WriteBatch) -> Result<(), EngineError> {
         // The batch gets this number or a higher one, and everything that was acknowledged has a lower one.
         let number = self.generation.tables.store.visible_seqno();
-        let Err(error) = guarded(|| batch.commit()) else { return Ok(()) };
+        let Err(error) = guarded(|| batch.commit()) else {
+            return Ok(());
+        };
         let noted = self.close(error.to_string(), number);
         match (error, noted) {
             // It was refused before anything was written.
@@ -239,11 +261,16 @@ impl Work {
 
     /// The store's own threads may have failed since the last commit: then it is replaced before this one.
     fn check_store(&mut self) -> Result<(), EngineError> {
-        let Err(error) = self.generation.tables.wait_for_flushes() else { return Ok(()) };
+        let Err(error) = self.generation.tables.wait_for_flushes() else {
+            return Ok(());
+        };
         if let Err(why) = self.replace_store(&error)
             && self.closed.is_none()
         {
-            _ = self.close(format!("{error}; {why}"), self.generation.tables.store.visible_seqno());
+            _ = self.close(
+                format!("{error}; {why}"),
+                self.generation.tables.store.visible_seqno(),
+            );
         }
         self.check_open()
     }
@@ -259,10 +286,17 @@ impl Work {
     fn close(&mut self, why: String, number: u64) -> io::Result<()> {
         tracing::error!("the storage is closed, and opens again by itself: {why}");
         self.shared.set(Err(why.clone()));
-        self.closed = Some(Closed { why, from: number, retry_at: Instant::now() + REOPEN_PAUSE, pause: REOPEN_PAUSE });
+        self.closed = Some(Closed {
+            why,
+            from: number,
+            retry_at: Instant::now() + REOPEN_PAUSE,
+            pause: REOPEN_PAUSE,
+        });
         let noted = self.generation.doubt.set(number);
         if let Err(error) = &noted {
-            tracing::error!("the disk may have kept what was refused, and takes no note of it: {error}");
+            tracing::error!(
+                "the disk may have kept what was refused, and takes no note of it: {error}"
+            );
         }
         noted
     }
@@ -275,9 +309,13 @@ impl Work {
     }
 
     fn reopen(&mut self) {
-        let Some(Closed { from, .. }) = self.closed else { return };
+        let Some(Closed { from, .. }) = self.closed else {
+            return;
+        };
         let renewed = self.renew(Journals::Below(from));
-        let Some(closed) = &mut self.closed else { return };
+        let Some(closed) = &mut self.closed else {
+            return;
+        };
         match renewed {
             Ok(()) => {
                 self.closed = None;
@@ -285,7 +323,10 @@ impl Work {
             }
             Err(error) => {
                 tracing::warn!("the storage can't be opened again yet: {error}");
-                self.shared.set(Err(format!("{}; it can't be opened again yet: {error}", closed.why)));
+                self.shared.set(Err(format!(
+                    "{}; it can't be opened again yet: {error}",
+                    closed.why
+                )));
                 closed.pause = (2 * closed.pause).min(REOPEN_PAUSE_MAX);
                 closed.retry_at = Instant::now() + closed.pause;
             }
@@ -298,7 +339,9 @@ impl Work {
             Err(EngineError::Full(why)) => why,
             copied => return copied,
         };
-        tracing::info!("the storage keeps the files of its tables, since there is no space for a copy: {why}");
+        tracing::info!(
+            "the storage keeps the files of its tables, since there is no space for a copy: {why}"
+        );
         self.adopt(journals).map_err(|error| match error {
             EngineError::Full(_) => error,
             error => EngineError::Full(format!("{why}, and without a copy: {error}")),
@@ -307,14 +350,21 @@ impl Work {
 
     /// Makes a new generation by a copy of all rows.
     fn copy(&mut self) -> Result<(), EngineError> {
-        self.space.check_copy(self.generation.tables.bytes() + self.generation.tables.unflushed_bytes())?;
-        self.replace(|work, path| work.generation.copy(path, work.file_bytes, || {}, || work.space.check_copy(0)))
+        self.space.check_copy(
+            self.generation.tables.bytes() + self.generation.tables.unflushed_bytes(),
+        )?;
+        self.replace(|work, path| {
+            work.generation
+                .copy(path, work.file_bytes, || {}, || work.space.check_copy(0))
+        })
     }
 
     /// Makes a new generation from the files of the tables and new journals.
     fn adopt(&mut self, journals: Journals) -> Result<(), EngineError> {
         let bytes = match journals {
-            Journals::Below(_) => guarded(|| Ok(journal::allocated_bytes(self.generation.path())?))?,
+            Journals::Below(_) => {
+                guarded(|| Ok(journal::allocated_bytes(self.generation.path())?))?
+            }
             Journals::Flushed => 0,
         };
         self.space.check_files(bytes)?;
@@ -323,14 +373,20 @@ impl Work {
 
     /// Lets a new generation count. After an error the one before it still does, and is closed if it is not known which of the two would
     /// count after a crash.
-    fn replace(&mut self, make: impl FnOnce(&Work, &Path) -> Result<Generation, EngineError>) -> Result<(), EngineError> {
+    fn replace(
+        &mut self,
+        make: impl FnOnce(&Work, &Path) -> Result<Generation, EngineError>,
+    ) -> Result<(), EngineError> {
         let io = |error: io::Error| EngineError::Io(error.to_string());
         let (number, path) = self.directory.next().map_err(io)?;
         let next = make(self, &path).inspect_err(|_| _ = fs::remove_dir_all(&path))?;
         if let Err(error) = self.directory.set_current(number) {
             if self.closed.is_none() {
                 // It is unknown which of the two generations the next start opens, and later commits would be in only one of them.
-                _ = self.close(error.to_string(), self.generation.tables.store.visible_seqno());
+                _ = self.close(
+                    error.to_string(),
+                    self.generation.tables.store.visible_seqno(),
+                );
             }
             return Err(io(error));
         }
@@ -356,7 +412,9 @@ impl Work {
             (Ok(()), None) => false,
         };
         // Without more space than after the last try, this one would end as that did.
-        let is_hopeless = self.failed_rewrite.is_some_and(|(retry_at, free)| Instant::now() < retry_at && measured.free() <= free);
+        let is_hopeless = self
+            .failed_rewrite
+            .is_some_and(|(retry_at, free)| Instant::now() < retry_at && measured.free() <= free);
         if !is_due || is_hopeless {
             return checked;
         }
@@ -374,8 +432,14 @@ impl Work {
     /// Merges tables as long as there is space for it. If that fails, the store is replaced.
     fn merge(&mut self) -> Result<(), EngineError> {
         let tables = &self.generation.tables;
-        let has_space = || self.space.measure().is_ok_and(|measured| measured.free() >= tables.merging_bytes(self.file_bytes));
-        let Err(error) = tables.merge(has_space) else { return Ok(()) };
+        let has_space = || {
+            self.space
+                .measure()
+                .is_ok_and(|measured| measured.free() >= tables.merging_bytes(self.file_bytes))
+        };
+        let Err(error) = tables.merge(has_space) else {
+            return Ok(());
+        };
         self.replace_store(&error)
     }
 
@@ -396,7 +460,8 @@ impl Work {
             copied => return copied,
         }
         for _ in 0..GIVE_BACK_ROUNDS {
-            self.space.check_files(self.generation.tables.unflushed_bytes())?;
+            self.space
+                .check_files(self.generation.tables.unflushed_bytes())?;
             if let Err(error) = self.generation.tables.flush() {
                 return self.replace_store(&error);
             }
@@ -420,13 +485,20 @@ impl Work {
         for batch in batches {
             let before = match rows.get(&batch.room) {
                 Some(row) => *row,
-                None => self.generation.rows.find(&self.generation.tables, &batch.room)?,
+                None => self
+                    .generation
+                    .rows
+                    .find(&self.generation.tables, &batch.room)?,
             };
             let after = self.add(&mut write, &batch, before);
             rows.insert(batch.room, after);
         }
         if self.next != next {
-            write.insert(&self.generation.tables.meta, "next", self.next.to_be_bytes());
+            write.insert(
+                &self.generation.tables.meta,
+                "next",
+                self.next.to_be_bytes(),
+            );
         }
         Ok((write, rows))
     }
@@ -461,7 +533,11 @@ impl Work {
             }
         }
         for (slot, publication) in &batch.log {
-            write.insert(&tables.entries, entry_key(log, &slot_key(*slot)), &publication[..]);
+            write.insert(
+                &tables.entries,
+                entry_key(log, &slot_key(*slot)),
+                &publication[..],
+            );
         }
         let room = room_key(&batch.room);
         match (before.and_then(|row| row.stored.alarm), batch.stored.alarm) {
@@ -473,27 +549,56 @@ impl Work {
             write.remove(&tables.rooms, room);
             return None;
         }
-        let row = Row { number, log, stored: batch.stored };
+        let row = Row {
+            number,
+            log,
+            stored: batch.stored,
+        };
         write.insert(&self.generation.tables.rooms, room, row.encode());
         Some(row)
     }
 
     /// Deletes some of what no room needs; whether there may be more. Gives up quietly if the disk can't be read, or lacks space.
     fn sweep(&mut self) -> bool {
-        let swept = self.sweep_garbage().and_then(|more| if more { Ok(true) } else { self.forget_histories(unix_ms()) });
-        swept.inspect_err(|error| tracing::debug!("nothing is swept for now: {error}")).unwrap_or(false)
+        let swept = self.sweep_garbage().and_then(|more| {
+            if more {
+                Ok(true)
+            } else {
+                self.forget_histories(unix_ms())
+            }
+        });
+        swept
+            .inspect_err(|error| tracing::debug!("nothing is swept for now: {error}"))
+            .unwrap_or(false)
     }
 
     /// Entries and logs that rooms have given up.
     fn sweep_garbage(&mut self) -> Result<bool, EngineError> {
         let tables = &self.generation.tables;
-        let Some(number) = guarded(|| tables.garbage.first_key_value().map(|guard| guard.key()).transpose())? else { return Ok(false) };
-        let keys: Vec<_> = guarded(|| tables.entries.prefix(&number).take(SWEEP).map(|guard| guard.key()).collect())?;
+        let Some(number) = guarded(|| {
+            tables
+                .garbage
+                .first_key_value()
+                .map(|guard| guard.key())
+                .transpose()
+        })?
+        else {
+            return Ok(false);
+        };
+        let keys: Vec<_> = guarded(|| {
+            tables
+                .entries
+                .prefix(&number)
+                .take(SWEEP)
+                .map(|guard| guard.key())
+                .collect()
+        })?;
         let mut write = tables.store.batch();
         if keys.len() < SWEEP {
             write.remove(&tables.garbage, number);
         }
-        keys.into_iter().for_each(|key| write.remove(&tables.entries, key));
+        keys.into_iter()
+            .for_each(|key| write.remove(&tables.entries, key));
         self.commit_swept(write)?;
         Ok(true)
     }
@@ -513,33 +618,74 @@ impl Work {
         }
         let after = (Bound::Excluded(self.swept.clone()), Bound::Unbounded);
         let rooms = &self.generation.tables.rooms;
-        let page: Vec<_> = guarded(|| rooms.range::<Vec<u8>, _>(after).take(SWEEP).map(|guard| guard.into_inner()).collect())?;
-        self.swept = page.last().filter(|_| page.len() == SWEEP).map_or_else(Vec::new, |(key, _)| key.to_vec());
+        let page: Vec<_> = guarded(|| {
+            rooms
+                .range::<Vec<u8>, _>(after)
+                .take(SWEEP)
+                .map(|guard| guard.into_inner())
+                .collect()
+        })?;
+        self.swept = page
+            .last()
+            .filter(|_| page.len() == SWEEP)
+            .map_or_else(Vec::new, |(key, _)| key.to_vec());
         self.sweep_at = Instant::now() + SWEEP_EVERY;
-        let rows = page.iter().filter_map(|(key, row)| Some((room_of(key)?, Row::decode(row)?)));
-        let old = rows.filter(|(_, row)| row.stored.history.is_some_and(|history| history.expires <= now));
-        let batches: Vec<Batch> = old.map(|(room, row)| Batch::new(room, Stored { history: None, ..row.stored })).collect();
+        let rows = page
+            .iter()
+            .filter_map(|(key, row)| Some((room_of(key)?, Row::decode(row)?)));
+        let old = rows.filter(|(_, row)| {
+            row.stored
+                .history
+                .is_some_and(|history| history.expires <= now)
+        });
+        let batches: Vec<Batch> = old
+            .map(|(room, row)| {
+                Batch::new(
+                    room,
+                    Stored {
+                        history: None,
+                        ..row.stored
+                    },
+                )
+            })
+            .collect();
         if !batches.is_empty() {
             let (batch, rows) = self.prepare(batches, None)?;
             self.commit_swept(batch)?;
-            rows.iter().for_each(|(room, row)| self.generation.rows.set(room, *row));
+            rows.iter()
+                .for_each(|(room, row)| self.generation.rows.set(room, *row));
         }
         Ok(!self.swept.is_empty())
     }
 }
 
 /// Opens the current generation. Also returns true if one of its writes had failed; the refused batches are then cut off first.
-fn load(directory: &Path, generation: &Path, file_bytes: u64) -> Result<(Generation, bool), OpenError> {
+fn load(
+    directory: &Path,
+    generation: &Path,
+    file_bytes: u64,
+) -> Result<(Generation, bool), OpenError> {
     let fail = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => OpenError::new(directory, Why::Corrupt("a part of it is gone".into())),
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => OpenError::new(directory, Why::Corrupt(error.to_string())),
+        io::ErrorKind::NotFound => {
+            OpenError::new(directory, Why::Corrupt("a part of it is gone".into()))
+        }
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            OpenError::new(directory, Why::Corrupt(error.to_string()))
+        }
         _ => OpenError::new(directory, Why::Io(error)),
     };
     let (doubt, from) = Doubt::open(generation).map_err(fail)?;
     if let Some(from) = from {
         journal::cut(generation, from).map_err(fail)?;
     }
-    Ok((Generation::new(generation, Tables::open(generation, directory, file_bytes)?, doubt), from.is_some()))
+    Ok((
+        Generation::new(
+            generation,
+            Tables::open(generation, directory, file_bytes)?,
+            doubt,
+        ),
+        from.is_some(),
+    ))
 }
 
 /// Makes the first generation of a directory.
@@ -547,7 +693,8 @@ fn make(directory: &mut Directory, file_bytes: u64) -> Result<Generation, OpenEr
     let at = directory.path().to_owned();
     let io = |error| OpenError::new(&at, Why::Io(error));
     let (number, path) = directory.next().map_err(io)?;
-    let tables = guarded(|| Tables::create(&path, file_bytes)).map_err(|error| OpenError::of_engine(&at, error))?;
+    let tables = guarded(|| Tables::create(&path, file_bytes))
+        .map_err(|error| OpenError::of_engine(&at, error))?;
     let doubt = Doubt::create(&path).map_err(io)?;
     directory.set_current(number).map_err(io)?;
     Ok(Generation::new(&path, tables, doubt))
@@ -555,7 +702,11 @@ fn make(directory: &mut Directory, file_bytes: u64) -> Result<Generation, OpenEr
 
 /// Every commit that waits, up to a group's bounds; ends at an order to compact. There is no waiting for more: while one group is on
 /// its way to the disk the next one gathers by itself.
-fn gather(first: (Batch, Done), orders: &mut Receiver<Order>, compact: &mut Option<Done>) -> Vec<(Batch, Done)> {
+fn gather(
+    first: (Batch, Done),
+    orders: &mut Receiver<Order>,
+    compact: &mut Option<Done>,
+) -> Vec<(Batch, Done)> {
     let mut bytes = weight(&first.0);
     let mut group = vec![first];
     while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
@@ -575,12 +726,20 @@ fn gather(first: (Batch, Done), orders: &mut Receiver<Order>, compact: &mut Opti
 }
 
 fn unix_ms() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// About what it takes on the disk.
 fn weight(batch: &Batch) -> usize {
-    let writes = batch.writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()) + 64);
-    let log = batch.log.iter().map(|(_, publication)| publication.len() + 64);
+    let writes = batch
+        .writes
+        .iter()
+        .map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len()) + 64);
+    let log = batch
+        .log
+        .iter()
+        .map(|(_, publication)| publication.len() + 64);
     writes.chain(log).sum::<usize>() + 256
 }

@@ -26,12 +26,22 @@ impl Disk {
     /// None where the process may not mount: the test is skipped then.
     fn new(bytes: u64) -> Option<Disk> {
         let place = tempfile::tempdir().unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=700"), "tmpfs"]).arg(place.path()).output();
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={bytes},mode=700"),
+                "tmpfs",
+            ])
+            .arg(place.path())
+            .output();
         match mounted {
             Ok(output) if output.status.success() => Some(Disk(place)),
             refused => {
-                eprintln!("skipped: this process may not mount a tmpfs, which takes root: {refused:?}");
+                eprintln!(
+                    "skipped: this process may not mount a tmpfs, which takes root: {refused:?}"
+                );
                 None
             }
         }
@@ -66,12 +76,31 @@ impl Model {
     }
 
     fn put(&mut self, storage: &Storage, key: u64, number: u64) -> Result<(), EngineError> {
-        let (room, name, value) = (Model::room(key), key.to_string(), format!("{number} {}", "x".repeat(VALUE_BYTES)));
-        let before = storage.get(&room, &name)?.map_or(0, |old| name.len() + old.len());
-        let bytes = storage.stored(&room)?.bytes + (name.len() + value.len()) as u64 - before as u64;
+        let (room, name, value) = (
+            Model::room(key),
+            key.to_string(),
+            format!("{number} {}", "x".repeat(VALUE_BYTES)),
+        );
+        let before = storage
+            .get(&room, &name)?
+            .map_or(0, |old| name.len() + old.len());
+        let bytes =
+            storage.stored(&room)?.bytes + (name.len() + value.len()) as u64 - before as u64;
         let writes = BTreeMap::from([(name, Some(Bytes::from(value)))]);
-        let commit = storage.commit(Batch { writes, ..Batch::new(room, Stored { bytes, ..Stored::default() }) });
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(commit)?;
+        let commit = storage.commit(Batch {
+            writes,
+            ..Batch::new(
+                room,
+                Stored {
+                    bytes,
+                    ..Stored::default()
+                },
+            )
+        });
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(commit)?;
         self.0.insert(key, number);
         Ok(())
     }
@@ -80,15 +109,24 @@ impl Model {
     fn put_soon(&mut self, storage: &Storage, key: u64, number: u64) {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.put(storage, key, number) {
-            assert!(matches!(error, EngineError::Full(_)) && Instant::now() < deadline, "write {number}: {error}");
+            assert!(
+                matches!(error, EngineError::Full(_)) && Instant::now() < deadline,
+                "write {number}: {error}"
+            );
             thread::yield_now();
         }
     }
 
     fn check(&self, storage: &Storage) {
         for (key, number) in &self.0 {
-            let value = storage.get(&Model::room(*key), &key.to_string()).unwrap().unwrap();
-            assert!(value.starts_with(format!("{number} ").as_bytes()), "key {key} has not value {number}");
+            let value = storage
+                .get(&Model::room(*key), &key.to_string())
+                .unwrap()
+                .unwrap();
+            assert!(
+                value.starts_with(format!("{number} ").as_bytes()),
+                "key {key} has not value {number}"
+            );
         }
         assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
     }
@@ -98,7 +136,9 @@ impl Model {
 fn overwriting_needs_no_more_space_however_long_it_goes_on() {
     // Bytes that live: a small part of the disk, and so much of it that a copy has no space.
     for (disk_bytes, live) in [(32 * MIB, 50), (80 * MIB, 4000)] {
-        let Some(disk) = Disk::new(disk_bytes) else { return };
+        let Some(disk) = Disk::new(disk_bytes) else {
+            return;
+        };
         let storage = disk.open();
         let mut model = Model::default();
         let writes = live + 4 * disk_bytes / VALUE_BYTES as u64;
@@ -113,7 +153,9 @@ fn overwriting_needs_no_more_space_however_long_it_goes_on() {
 
 #[test]
 fn a_disk_that_fills_and_empties_refuses_commits_meanwhile_and_nothing_else() {
-    let Some(disk) = Disk::new(64 * MIB) else { return };
+    let Some(disk) = Disk::new(64 * MIB) else {
+        return;
+    };
     let storage = disk.open();
     let mut model = Model::default();
     let live = 2500;
@@ -124,11 +166,16 @@ fn a_disk_that_fills_and_empties_refuses_commits_meanwhile_and_nothing_else() {
         let hog = disk.fill();
         for key in 0..20 {
             let put = model.put(&storage, key, live * round + key);
-            assert!(matches!(put, Ok(()) | Err(EngineError::Full(_))), "round {round}: {put:?}");
+            assert!(
+                matches!(put, Ok(()) | Err(EngineError::Full(_))),
+                "round {round}: {put:?}"
+            );
         }
         model.check(&storage);
         fs::remove_file(hog).unwrap();
-        (0..2000).for_each(|number| model.put_soon(&storage, number * 7919 % live, live * round + number));
+        (0..2000).for_each(|number| {
+            model.put_soon(&storage, number * 7919 % live, live * round + number)
+        });
     }
     model.check(&storage);
 }

@@ -22,7 +22,9 @@ fn run(commit: Commit) -> Result<(), EngineError> {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
 }
 
 struct Place(TempDir);
@@ -48,11 +50,23 @@ fn room(name: &str) -> RoomId {
 /// Writes one key, with the size that this makes.
 fn put(storage: &Storage, name: &str, key: &str, value: &str) -> Result<(), EngineError> {
     let room = room(name);
-    let before = storage.get(&room, key)?.map_or(0, |old| key.len() + old.len());
+    let before = storage
+        .get(&room, key)?
+        .map_or(0, |old| key.len() + old.len());
     let Stored { bytes, alarm, .. } = storage.stored(&room)?;
     let bytes = bytes + (key.len() + value.len() - before) as u64;
     let writes = BTreeMap::from([(key.to_owned(), Some(Bytes::from(value.to_owned())))]);
-    run(storage.commit(Batch { writes, ..Batch::new(room, Stored { bytes, alarm, history: None }) }))
+    run(storage.commit(Batch {
+        writes,
+        ..Batch::new(
+            room,
+            Stored {
+                bytes,
+                alarm,
+                history: None,
+            },
+        )
+    }))
 }
 
 #[test]
@@ -66,7 +80,10 @@ fn what_was_committed_is_there_after_a_restart() {
     for round in 0..3 {
         let storage = place.open();
         for earlier in 0..round {
-            assert_eq!(storage.get(&room("tea"), &earlier.to_string()), Ok(Some("x".into())));
+            assert_eq!(
+                storage.get(&room("tea"), &earlier.to_string()),
+                Ok(Some("x".into()))
+            );
         }
         put(&storage, "tea", &round.to_string(), "x").unwrap();
         put(&storage, &format!("new {round}"), "k", "v").unwrap();
@@ -83,13 +100,19 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
     for key in 0..2500 {
         put(&storage, "tea", &format!("{key}"), "x").unwrap();
     }
-    let clear = Batch { clear: true, ..Batch::new(room("tea"), Stored::default()) };
+    let clear = Batch {
+        clear: true,
+        ..Batch::new(room("tea"), Stored::default())
+    };
     run(storage.commit(clear)).unwrap();
     put(&storage, "milk", "k", "v").unwrap();
     drop(storage);
     let storage = place.open();
     put(&storage, "tea", "new", "x").unwrap();
-    assert_eq!(storage.range(&room("tea"), &Range::all(9)).unwrap().len(), 1);
+    assert_eq!(
+        storage.range(&room("tea"), &Range::all(9)).unwrap().len(),
+        1
+    );
     assert_eq!(storage.get(&room("milk"), "k"), Ok(Some("v".into())));
     assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
@@ -98,22 +121,58 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
 fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
     let place = Place::new();
     let storage = place.open();
-    let logged = |expires| Some(Logged { position: Position { epoch: 7, sequence: 1 }, expires });
-    for (name, bytes, expires) in [("old", 0, 1), ("old with a key", 4, 1), ("new", 0, u64::MAX)] {
-        let writes = if bytes > 0 { BTreeMap::from([("k".to_owned(), Some(Bytes::from_static(b"old")))]) } else { BTreeMap::new() };
-        let batch = Batch::new(room(name), Stored { bytes, alarm: None, history: logged(expires) });
-        run(storage.commit(Batch { writes, log: vec![(1, "said".into())], ..batch })).unwrap();
+    let logged = |expires| {
+        Some(Logged {
+            position: Position {
+                epoch: 7,
+                sequence: 1,
+            },
+            expires,
+        })
+    };
+    for (name, bytes, expires) in [
+        ("old", 0, 1),
+        ("old with a key", 4, 1),
+        ("new", 0, u64::MAX),
+    ] {
+        let writes = if bytes > 0 {
+            BTreeMap::from([("k".to_owned(), Some(Bytes::from_static(b"old")))])
+        } else {
+            BTreeMap::new()
+        };
+        let batch = Batch::new(
+            room(name),
+            Stored {
+                bytes,
+                alarm: None,
+                history: logged(expires),
+            },
+        );
+        run(storage.commit(Batch {
+            writes,
+            log: vec![(1, "said".into())],
+            ..batch
+        }))
+        .unwrap();
     }
     drop(storage);
     let storage = place.open(); // which looks at all rooms once it has nothing else to do
     let deadline = Instant::now() + Duration::from_secs(20);
-    while storage.rooms(None, None, 9).unwrap().len() > 2 || !storage.log(&room("old with a key")).unwrap().is_empty() {
+    while storage.rooms(None, None, 9).unwrap().len() > 2
+        || !storage.log(&room("old with a key")).unwrap().is_empty()
+    {
         assert!(Instant::now() < deadline, "the old room is still there");
         thread::yield_now();
     }
     assert_eq!(storage.log(&room("new")), Ok(vec!["said".into()]));
-    assert_eq!(storage.get(&room("old with a key"), "k"), Ok(Some("old".into())));
-    assert_eq!(storage.stored(&room("new")).unwrap().history, logged(u64::MAX));
+    assert_eq!(
+        storage.get(&room("old with a key"), "k"),
+        Ok(Some("old".into()))
+    );
+    assert_eq!(
+        storage.stored(&room("new")).unwrap().history,
+        logged(u64::MAX)
+    );
     assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
@@ -122,7 +181,11 @@ fn another_process_is_refused_and_told_which_directory() {
     let place = Place::new();
     let _open = place.open();
     let error = Storage::open(&place.data()).err().unwrap().to_string();
-    assert!(error.contains("another process has") && error.contains(&place.data().display().to_string()), "{error}");
+    assert!(
+        error.contains("another process has")
+            && error.contains(&place.data().display().to_string()),
+        "{error}"
+    );
 }
 
 #[test]
@@ -133,9 +196,15 @@ fn a_directory_that_can_not_be_used_is_told_in_one_line() {
     let open = place.0.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    for (directory, told) in [(file.join("data"), "can't use"), (open, "others than its owner may write there")] {
+    for (directory, told) in [
+        (file.join("data"), "can't use"),
+        (open, "others than its owner may write there"),
+    ] {
         let error = Storage::open(&directory).err().unwrap().to_string();
-        assert!(error.contains(told) && error.lines().count() == 1, "{error}");
+        assert!(
+            error.contains(told) && error.lines().count() == 1,
+            "{error}"
+        );
     }
 }
 
@@ -144,20 +213,52 @@ fn a_backup_is_what_was_there_at_one_moment_and_takes_no_place_of_another() {
     let place = Place::new();
     let storage = Arc::new(place.open());
     for number in 0..200 {
-        put(&storage, &format!("{}", number % 7), &number.to_string(), "x").unwrap();
+        put(
+            &storage,
+            &format!("{}", number % 7),
+            &number.to_string(),
+            "x",
+        )
+        .unwrap();
     }
     let alarm = Some(Alarm { at: 5, attempt: 1 });
-    run(storage.commit(Batch::new(room("alarm"), Stored { alarm, ..Stored::default() }))).unwrap();
+    run(storage.commit(Batch::new(
+        room("alarm"),
+        Stored {
+            alarm,
+            ..Stored::default()
+        },
+    )))
+    .unwrap();
     let copy = place.0.path().join("copy");
     storage.backup(&copy, || {}).unwrap();
     put(&storage, "0", "later", "x").unwrap();
-    assert!(storage.backup(&copy, || {}).unwrap_err().to_string().contains("exists already"));
+    assert!(
+        storage
+            .backup(&copy, || {})
+            .unwrap_err()
+            .to_string()
+            .contains("exists already")
+    );
     let copied = Storage::open(&copy).unwrap();
     let verified = copied.verify(|| {}).unwrap();
-    assert_eq!((verified.rooms, verified.entries, verified.wrong), (8, 200, vec![]));
-    assert_eq!((copied.get(&room("0"), "later"), copied.alarms().unwrap().len()), (Ok(None), 1));
+    assert_eq!(
+        (verified.rooms, verified.entries, verified.wrong),
+        (8, 200, vec![])
+    );
+    assert_eq!(
+        (
+            copied.get(&room("0"), "later"),
+            copied.alarms().unwrap().len()
+        ),
+        (Ok(None), 1)
+    );
     put(&copied, "new", "k", "v").unwrap();
-    assert_eq!(copied.verify(|| {}).unwrap().wrong, [""; 0], "a new room gets a number of its own");
+    assert_eq!(
+        copied.verify(|| {}).unwrap().wrong,
+        [""; 0],
+        "a new room gets a number of its own"
+    );
 }
 
 #[test]
@@ -169,13 +270,25 @@ fn rooms_are_listed_in_pages_deleted_and_compacted() {
     }
     let names = |after: Option<&RoomId>, limit| {
         let page = storage.rooms(Some("chat"), after, limit).unwrap();
-        page.iter().map(|(room, stored)| format!("{} {}", room.name(), stored.bytes)).collect::<Vec<_>>().join(",")
+        page.iter()
+            .map(|(room, stored)| format!("{} {}", room.name(), stored.bytes))
+            .collect::<Vec<_>>()
+            .join(",")
     };
-    assert_eq!((names(None, 2), names(Some(&room("b")), 9)), ("a 6,b 6".into(), "c 6,d 6".into()));
+    assert_eq!(
+        (names(None, 2), names(Some(&room("b")), 9)),
+        ("a 6,b 6".into(), "c 6,d 6".into())
+    );
     let delete = |name| runtime().block_on(storage.delete(&room(name)));
     assert_eq!((delete("b"), delete("b")), (Ok(true), Ok(false)));
     storage.compact().unwrap();
-    assert_eq!((names(None, 9), storage.rooms(Some("cha"), None, 9).unwrap().len()), ("a 6,c 6,d 6".into(), 0));
+    assert_eq!(
+        (
+            names(None, 9),
+            storage.rooms(Some("cha"), None, 9).unwrap().len()
+        ),
+        ("a 6,c 6,d 6".into(), 0)
+    );
     assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
@@ -185,7 +298,11 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     let mut open = vec![directory.to_owned()];
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-            let list = if entry.file_type().unwrap().is_dir() { &mut open } else { &mut files };
+            let list = if entry.file_type().unwrap().is_dir() {
+                &mut open
+            } else {
+                &mut files
+            };
             list.push(entry.path());
         }
     }
@@ -217,10 +334,19 @@ fn a_damaged_directory_is_refused_or_told_by_verify_or_reads_as_it_was_written()
     let names = files(&place.data());
     for (index, name) in names.iter().enumerate() {
         let length = fs::metadata(name).unwrap().len();
-        for damage in [Damage::Cut(length / 2), Damage::Cut(0), Damage::Flip(length / 3), Damage::Flip(7), Damage::Gone] {
+        for damage in [
+            Damage::Cut(length / 2),
+            Damage::Cut(0),
+            Damage::Flip(length / 3),
+            Damage::Flip(7),
+            Damage::Gone,
+        ] {
             let damaged = place.0.path().join(format!("damaged {index} {damage:?}"));
             copy(&place.data(), &damaged).unwrap();
-            damage.apply(&damaged.join(name.strip_prefix(place.data()).unwrap()), length);
+            damage.apply(
+                &damaged.join(name.strip_prefix(place.data()).unwrap()),
+                length,
+            );
             check_damaged(&damaged, name, &damage);
             fs::remove_dir_all(&damaged).unwrap();
         }
@@ -237,7 +363,12 @@ enum Damage {
 impl Damage {
     fn apply(&self, file: &Path, length: u64) {
         match self {
-            Damage::Cut(at) => fs::OpenOptions::new().write(true).open(file).unwrap().set_len(*at).unwrap(),
+            Damage::Cut(at) => fs::OpenOptions::new()
+                .write(true)
+                .open(file)
+                .unwrap()
+                .set_len(*at)
+                .unwrap(),
             Damage::Gone => fs::remove_file(file).unwrap(),
             Damage::Flip(at) if *at < length => {
                 let mut bytes = fs::read(file).unwrap();

@@ -51,10 +51,15 @@ pub async fn serve(
 
     accept(listeners, &server, workers, &lifeline, shutdown).await?;
 
-    server.hub.connections().close_all(&Close::new(1001, "the server is going away"));
+    server
+        .hub
+        .connections()
+        .close_all(&Close::new(1001, "the server is going away"));
     stop.send_replace(true);
     drop(lifeline);
-    let in_time = timeout(server.config.drain_within, all_gone.recv()).await.is_ok();
+    let in_time = timeout(server.config.drain_within, all_gone.recv())
+        .await
+        .is_ok();
     Ok(Drained { in_time })
 }
 
@@ -82,7 +87,11 @@ async fn accept(
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 if is_out_of_descriptors(&error) {
-                    server.sockets.note(Refusal::Descriptors, server.hub.counters(), Instant::now());
+                    server.sockets.note(
+                        Refusal::Descriptors,
+                        server.hub.counters(),
+                        Instant::now(),
+                    );
                 }
                 // Without the reserve, or with any other error, the next try would fail at once: it must not take a core.
                 if !reserve.refuse_one(&mut listeners).await {
@@ -93,12 +102,22 @@ async fn accept(
         };
         // A socket that listens on IPv6 sees IPv4 clients as mapped addresses.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let is_proxy = server.config.trusted.iter().any(|network| network.contains(peer.ip()));
-        let seat = if is_proxy { server.sockets.take_shared() } else { server.sockets.take_seat(peer.ip()) };
+        let is_proxy = server
+            .config
+            .trusted
+            .iter()
+            .any(|network| network.contains(peer.ip()));
+        let seat = if is_proxy {
+            server.sockets.take_shared()
+        } else {
+            server.sockets.take_seat(peer.ip())
+        };
         let seat = match seat {
             Ok(seat) => Arc::new(seat),
             Err(refusal) => {
-                server.sockets.note(refusal, server.hub.counters(), Instant::now());
+                server
+                    .sockets
+                    .note(refusal, server.hub.counters(), Instant::now());
                 refuse(&stream);
                 continue;
             }
@@ -111,7 +130,16 @@ async fn accept(
                     _ = stream.set_nodelay(true);
                     pace::bound(&stream, server.config.write_within);
                     let proxy = is_proxy.then(|| seat.clone());
-                    http1::serve(Seated::new(stream, seat), Peer { address: peer, proxy }, server, lifeline).await;
+                    http1::serve(
+                        Seated::new(stream, seat),
+                        Peer {
+                            address: peer,
+                            proxy,
+                        },
+                        server,
+                        lifeline,
+                    )
+                    .await;
                 }
             });
         }
@@ -130,7 +158,10 @@ impl Listeners {
             listener.set_nonblocking(true)?;
             tokio::net::TcpListener::from_std(listener)
         });
-        Ok(Listeners { sockets: sockets.collect::<io::Result<_>>()?, next: 0 })
+        Ok(Listeners {
+            sockets: sockets.collect::<io::Result<_>>()?,
+            next: 0,
+        })
     }
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
@@ -161,7 +192,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
         error.kind(),
-        ConnectionAborted | ConnectionReset | Interrupted | PermissionDenied | NetworkDown | NetworkUnreachable | HostUnreachable
+        ConnectionAborted
+            | ConnectionReset
+            | Interrupted
+            | PermissionDenied
+            | NetworkDown
+            | NetworkUnreachable
+            | HostUnreachable
     )
 }
 

@@ -53,17 +53,28 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
         match &mut *self {
-            Body::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes)))),
-            Body::File { file, .. } => file.poll_bytes(cx).map(|next| next.map(|bytes| bytes.map(http_body::Frame::data))),
-            Body::Stream(stream) | Body::Held(stream, _) => stream.as_mut().poll_frame(cx).map(|next| {
-                next.map(|frame| match frame {
-                    Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
-                    Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers::permitted(trailers))),
-                    Err(error) => Err(io::Error::other(error)),
+            Body::Whole(bytes) => {
+                Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
+            }
+            Body::File { file, .. } => file
+                .poll_bytes(cx)
+                .map(|next| next.map(|bytes| bytes.map(http_body::Frame::data))),
+            Body::Stream(stream) | Body::Held(stream, _) => {
+                stream.as_mut().poll_frame(cx).map(|next| {
+                    next.map(|frame| match frame {
+                        Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
+                        Ok(Frame::Trailers(trailers)) => {
+                            Ok(http_body::Frame::trailers(trailers::permitted(trailers)))
+                        }
+                        Err(error) => Err(io::Error::other(error)),
+                    })
                 })
-            }),
+            }
         }
     }
 
@@ -77,9 +88,13 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Body::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
             Body::File { file, .. } => SizeHint::with_exact(file.length()),
-            Body::Stream(stream) | Body::Held(stream, _) => stream.length().map_or_else(SizeHint::new, SizeHint::with_exact),
+            Body::Stream(stream) | Body::Held(stream, _) => stream
+                .length()
+                .map_or_else(SizeHint::new, SizeHint::with_exact),
         }
     }
 }
@@ -88,7 +103,10 @@ impl http_body::Body for Body {
 pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
     let mut answer = Response::new(Body::Whole(Some(Bytes::from(format!("{text}\n")))));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     answer
 }
 
@@ -98,7 +116,9 @@ const RETRY_AFTER: &str = "5";
 /// The host has no room for it now: 503.
 pub(crate) fn retry_later(text: &str) -> Answer {
     let mut answer = self::text(StatusCode::SERVICE_UNAVAILABLE, text);
-    answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    answer
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
     answer
 }
 
@@ -120,19 +140,34 @@ pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
 pub(crate) const ID: HeaderName = HeaderName::from_static("tidegate-id");
 
 /// The answer that an app gives in pieces, to a client that accepts trailers or not.
-pub(crate) fn from_stream(streamed: hub::Streamed, id: RequestId, accepts_trailers: bool) -> Result<Answer, Fault> {
+pub(crate) fn from_stream(
+    streamed: hub::Streamed,
+    id: RequestId,
+    accepts_trailers: bool,
+) -> Result<Answer, Fault> {
     let mut answer = Response::new(Body::Stream(streamed.body));
     *answer.status_mut() = contract::check_status(streamed.status)?;
     *answer.headers_mut() = streamed.headers;
     let headers = answer.headers_mut();
     // A length that the app promised stays: the body is held to it.
     let length = headers.remove(header::CONTENT_LENGTH);
-    let trailers = if accepts_trailers { trailers::announced(headers) } else { None };
-    let connection: Vec<HeaderName> = headers.keys().filter(|name| contract::is_hosts_header(name)).cloned().collect();
+    let trailers = if accepts_trailers {
+        trailers::announced(headers)
+    } else {
+        None
+    };
+    let connection: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| contract::is_hosts_header(name))
+        .cloned()
+        .collect();
     connection.iter().for_each(|name| _ = headers.remove(name));
     length.map(|length| headers.insert(header::CONTENT_LENGTH, length));
     trailers.map(|trailers| headers.insert(header::TRAILER, trailers));
-    headers.insert(ID, HeaderValue::from_str(&id.to_string()).expect("hexadecimal digits"));
+    headers.insert(
+        ID,
+        HeaderValue::from_str(&id.to_string()).expect("hexadecimal digits"),
+    );
     Ok(answer)
 }
 
@@ -161,36 +196,66 @@ pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
         Fault::Busy => {
             let mut answer = later(&format!("busy, try again shortly (id {id})"), 1);
             // A full host does not keep the connections of clients that it turned away.
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
             answer
         }
-        Fault::Shortage => later(&format!("the server is short of memory, try again shortly (id {id})"), 1),
-        Fault::Closed(wait) => later(&format!("the room is closed for now (id {id})"), wait.as_secs() + 1),
-        Fault::Unavailable(_) => later(&format!("the room's storage is not available, nothing happened (id {id})"), 1),
-        Fault::Wall => text(StatusCode::GATEWAY_TIMEOUT, &format!("the app took too long (id {id})")),
-        _ => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("internal error (id {id})")),
+        Fault::Shortage => later(
+            &format!("the server is short of memory, try again shortly (id {id})"),
+            1,
+        ),
+        Fault::Closed(wait) => later(
+            &format!("the room is closed for now (id {id})"),
+            wait.as_secs() + 1,
+        ),
+        Fault::Unavailable(_) => later(
+            &format!("the room's storage is not available, nothing happened (id {id})"),
+            1,
+        ),
+        Fault::Wall => text(
+            StatusCode::GATEWAY_TIMEOUT,
+            &format!("the app took too long (id {id})"),
+        ),
+        _ => text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &format!("internal error (id {id})"),
+        ),
     }
 }
 
 /// Says when to try again (RFC 9110 section 10.2.3).
 pub(crate) fn later(told: &str, seconds: u64) -> Answer {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, told);
-    answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    answer
+        .headers_mut()
+        .insert(header::RETRY_AFTER, seconds.into());
     answer
 }
 
 /// Writes the whole fault to the log; the id that it has there.
-pub(crate) fn log_fault(fault: &Fault, Place { request, route, conn }: Place<'_>) -> String {
+pub(crate) fn log_fault(
+    fault: &Fault,
+    Place {
+        request,
+        route,
+        conn,
+    }: Place<'_>,
+) -> String {
     let id = next_id().to_string();
     let route = route.or_else(|| Some(conn?.route()?.pattern.as_str()));
-    let (connection, room) = (conn.map(|conn| display(conn.id())), conn.and_then(Conn::room).map(display));
+    let (connection, room) = (
+        conn.map(|conn| display(conn.id())),
+        conn.and_then(Conn::room).map(display),
+    );
     tracing::error!(id, request, route, connection, room, "{fault}");
     id
 }
 
 /// An id that no other request of this server has.
 pub(crate) fn next_id() -> RequestId {
-    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
+    static NEXT: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
     RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -212,7 +277,9 @@ mod tests {
             Fault::Unavailable("secret".into()),
         ] {
             let answer = from_fault(&fault, Place::default());
-            let Body::Whole(Some(body)) = answer.body() else { panic!("no body") };
+            let Body::Whole(Some(body)) = answer.body() else {
+                panic!("no body")
+            };
             let body = String::from_utf8_lossy(body);
             assert!(body.contains("(id ") && !body.contains("secret"), "{body}");
             assert!(answer.status().is_server_error());

@@ -28,7 +28,10 @@ impl<'a> Authority<'a> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, port) = rest.split_once(']')?;
-                (Host::Ip(IpAddr::V6(address.parse::<Ipv6Addr>().ok()?)), port)
+                (
+                    Host::Ip(IpAddr::V6(address.parse::<Ipv6Addr>().ok()?)),
+                    port,
+                )
             }
             None => {
                 let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
@@ -53,12 +56,17 @@ fn parse_port(text: &str) -> Option<u16> {
 
 impl<'a> Host<'a> {
     fn parse_name(text: &'a str) -> Option<Host<'a>> {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
+        let is_name =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
         if text.is_empty() || !text.bytes().all(is_name) {
             return None;
         }
         // Only what begins with a digit can be an address.
-        let address = if text.as_bytes()[0].is_ascii_digit() { text.parse::<Ipv4Addr>().ok() } else { None };
+        let address = if text.as_bytes()[0].is_ascii_digit() {
+            text.parse::<Ipv4Addr>().ok()
+        } else {
+            None
+        };
         Some(address.map_or(Host::Name(text), |address| Host::Ip(address.into())))
     }
 }
@@ -114,7 +122,10 @@ impl Hosts {
             Hosts::Any => true,
             Hosts::Local => match host {
                 Host::Ip(_) => true,
-                Host::Name(name) => relative(name).eq_ignore_ascii_case("localhost") || is_below(relative(name), "localhost"),
+                Host::Name(name) => {
+                    relative(name).eq_ignore_ascii_case("localhost")
+                        || is_below(relative(name), "localhost")
+                }
             },
             Hosts::List(patterns) => patterns.iter().any(|pattern| pattern.matches(host)),
         }
@@ -126,9 +137,12 @@ impl HostPattern {
         match (self, host) {
             (HostPattern::Any, _) => true,
             (HostPattern::Ip(own), Host::Ip(given)) => *own == given,
-            (HostPattern::Name(own), Host::Name(given)) => own.eq_ignore_ascii_case(relative(given)),
+            (HostPattern::Name(own), Host::Name(given)) => {
+                own.eq_ignore_ascii_case(relative(given))
+            }
             (HostPattern::Below(own), Host::Name(given)) => is_below(relative(given), own),
-            (HostPattern::Ip(_), Host::Name(_)) | (HostPattern::Name(_) | HostPattern::Below(_), Host::Ip(_)) => false,
+            (HostPattern::Ip(_), Host::Name(_))
+            | (HostPattern::Name(_) | HostPattern::Below(_), Host::Ip(_)) => false,
         }
     }
 }
@@ -155,14 +169,24 @@ impl FromStr for HostPattern {
         }
         let below = text.strip_prefix("*.");
         match Authority::parse(below.unwrap_or(text)) {
-            Some(Authority { port, .. }) if port.is_some() || text.ends_with(':') => {
-                Err(format!("{text:?} has a port, which is not compared: {advice}"))
-            }
-            Some(Authority { host: Host::Name(name), .. }) if is_dns_name(relative(name)) => {
+            Some(Authority { port, .. }) if port.is_some() || text.ends_with(':') => Err(format!(
+                "{text:?} has a port, which is not compared: {advice}"
+            )),
+            Some(Authority {
+                host: Host::Name(name),
+                ..
+            }) if is_dns_name(relative(name)) => {
                 let name = relative(name).to_ascii_lowercase();
-                Ok(if below.is_some() { HostPattern::Below(name) } else { HostPattern::Name(name) })
+                Ok(if below.is_some() {
+                    HostPattern::Below(name)
+                } else {
+                    HostPattern::Name(name)
+                })
             }
-            Some(Authority { host: Host::Ip(address), .. }) if below.is_none() => Ok(HostPattern::Ip(address)),
+            Some(Authority {
+                host: Host::Ip(address),
+                ..
+            }) if below.is_none() => Ok(HostPattern::Ip(address)),
             _ => Err(format!("{text:?} is no host: {advice}")),
         }
     }
@@ -179,7 +203,9 @@ fn is_dns_name(name: &str) -> bool {
 }
 
 fn is_below(name: &str, above: &str) -> bool {
-    let Some(at) = name.len().checked_sub(above.len() + 1).filter(|at| *at > 0) else { return false };
+    let Some(at) = name.len().checked_sub(above.len() + 1).filter(|at| *at > 0) else {
+        return false;
+    };
     // A name is ASCII, so that any place divides it.
     name.as_bytes()[at] == b'.' && name.as_bytes()[at + 1..].eq_ignore_ascii_case(above.as_bytes())
 }
@@ -237,7 +263,14 @@ mod tests {
 
     #[test]
     fn a_host_is_served_as_the_setting_says() {
-        let list = |patterns: &[&str]| Hosts::List(patterns.iter().map(|pattern| pattern.parse().unwrap()).collect());
+        let list = |patterns: &[&str]| {
+            Hosts::List(
+                patterns
+                    .iter()
+                    .map(|pattern| pattern.parse().unwrap())
+                    .collect(),
+            )
+        };
         let listed = list(&["a.example", "*.B.example", "192.0.2.1", "[2001:db8::1]"]);
         let cases = [
             (&Hosts::Any, "evil.example", true),

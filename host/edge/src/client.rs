@@ -66,7 +66,10 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::Url(why) => write!(f, "{why}: write it as in ws://127.0.0.1:8080/echo"),
-            ClientError::Header(what) => write!(f, "{what:?} is no header: write it as in \"authorization: Bearer x\""),
+            ClientError::Header(what) => write!(
+                f,
+                "{what:?} is no header: write it as in \"authorization: Bearer x\""
+            ),
             ClientError::Io(error) => write!(f, "{error}"),
             ClientError::Refused(status, text) => write!(f, "refused with {status}: {text}"),
             ClientError::Protocol(what) => write!(f, "the server broke the protocol: {what}"),
@@ -78,14 +81,30 @@ impl std::error::Error for ClientError {}
 
 impl Client {
     /// Connects and completes the handshake. Headers are names and values; of the subprotocols the server picks one.
-    pub async fn connect(url: &str, headers: &[(String, String)], protocols: &[String]) -> Result<Client, ClientError> {
-        let uri: Uri = url.parse().map_err(|error| ClientError::Url(format!("{url:?} is no URL: {error}")))?;
+    pub async fn connect(
+        url: &str,
+        headers: &[(String, String)],
+        protocols: &[String],
+    ) -> Result<Client, ClientError> {
+        let uri: Uri = url
+            .parse()
+            .map_err(|error| ClientError::Url(format!("{url:?} is no URL: {error}")))?;
         let host = match (uri.scheme_str(), uri.host()) {
             (Some("ws"), Some(host)) => host.trim_matches(['[', ']']).to_owned(),
-            (Some("wss"), _) => return Err(ClientError::Url("wss needs TLS, which is the proxy's".into())),
-            _ => return Err(ClientError::Url(format!("{url:?} is no URL of a WebSocket"))),
+            (Some("wss"), _) => {
+                return Err(ClientError::Url(
+                    "wss needs TLS, which is the proxy's".into(),
+                ));
+            }
+            _ => {
+                return Err(ClientError::Url(format!(
+                    "{url:?} is no URL of a WebSocket"
+                )));
+            }
         };
-        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await.map_err(ClientError::Io)?;
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80)))
+            .await
+            .map_err(ClientError::Io)?;
         _ = stream.set_nodelay(true);
         Client::over(stream, url, headers, protocols).await
     }
@@ -93,20 +112,41 @@ impl Client {
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     /// Completes the handshake on a connection that is there already.
-    pub async fn over(io: Io, url: &str, headers: &[(String, String)], protocols: &[String]) -> Result<Client<Io>, ClientError> {
-        let mut request = url.into_client_request().map_err(|error| ClientError::Url(error.to_string()))?;
+    pub async fn over(
+        io: Io,
+        url: &str,
+        headers: &[(String, String)],
+        protocols: &[String],
+    ) -> Result<Client<Io>, ClientError> {
+        let mut request = url
+            .into_client_request()
+            .map_err(|error| ClientError::Url(error.to_string()))?;
         for (name, value) in headers {
             let bad = || ClientError::Header(format!("{name}: {value}"));
             let name: HeaderName = name.parse().map_err(|_| bad())?;
-            request.headers_mut().append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
+            request
+                .headers_mut()
+                .append(name, HeaderValue::from_str(value).map_err(|_| bad())?);
         }
         if !protocols.is_empty() {
-            let value = HeaderValue::from_str(&protocols.join(", ")).map_err(|_| ClientError::Header(protocols.join(", ")))?;
-            request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, value);
+            let value = HeaderValue::from_str(&protocols.join(", "))
+                .map_err(|_| ClientError::Header(protocols.join(", ")))?;
+            request
+                .headers_mut()
+                .insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
         let (stream, response) = client_async(request, io).await.map_err(refused)?;
-        let protocol = response.headers().get(header::SEC_WEBSOCKET_PROTOCOL).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Client { stream, protocol, heard: Instant::now(), pings: 0 })
+        let protocol = response
+            .headers()
+            .get(header::SEC_WEBSOCKET_PROTOCOL)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        Ok(Client {
+            stream,
+            protocol,
+            heard: Instant::now(),
+            pings: 0,
+        })
     }
 
     /// The subprotocol that the server picked.
@@ -125,7 +165,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
 
     /// Begins the close handshake; the server's half is received as any other close.
     pub async fn close(&mut self, close: Close) {
-        _ = self.stream.close(Some(CloseFrame { code: close.code.into(), reason: close.reason.into() })).await;
+        _ = self
+            .stream
+            .close(Some(CloseFrame {
+                code: close.code.into(),
+                reason: close.reason.into(),
+            }))
+            .await;
     }
 
     /// As [`receive`](Client::receive), and sends a ping when no frame has come for `every`. If two pings bring none either, the connection
@@ -138,12 +184,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
                 // A ping or pong has come meanwhile.
                 Err(_) if self.heard + every * (self.pings + 1) > due => {}
                 Err(_) if self.pings == 2 => {
-                    return Received::Closed(Close { code: 1006, reason: format!("nothing came for {} s", (every * 3).as_secs()) });
+                    return Received::Closed(Close {
+                        code: 1006,
+                        reason: format!("nothing came for {} s", (every * 3).as_secs()),
+                    });
                 }
                 Err(_) => {
                     self.pings += 1;
                     // Also a connection that takes no more bytes is found by the time alone.
-                    _ = timeout_at(due + every, self.stream.send(tungstenite::Message::Ping(Bytes::new()))).await;
+                    _ = timeout_at(
+                        due + every,
+                        self.stream.send(tungstenite::Message::Ping(Bytes::new())),
+                    )
+                    .await;
                 }
             }
         }
@@ -151,20 +204,35 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
 
     /// The next message, or the end. Dropping the future loses nothing.
     pub async fn receive(&mut self) -> Received {
-        let gone = || Received::Closed(Close { code: 1006, reason: String::new() });
+        let gone = || {
+            Received::Closed(Close {
+                code: 1006,
+                reason: String::new(),
+            })
+        };
         loop {
             let next = self.stream.next().await;
             (self.heard, self.pings) = (Instant::now(), 0);
             match next {
-                Some(Ok(tungstenite::Message::Text(text))) => return Received::Message(Message::text(text.to_string())),
-                Some(Ok(tungstenite::Message::Binary(bytes))) => return Received::Message(Message::Binary(bytes)),
+                Some(Ok(tungstenite::Message::Text(text))) => {
+                    return Received::Message(Message::text(text.to_string()));
+                }
+                Some(Ok(tungstenite::Message::Binary(bytes))) => {
+                    return Received::Message(Message::Binary(bytes));
+                }
                 Some(Ok(tungstenite::Message::Close(frame))) => {
                     // Polled on, so that our half is written.
                     while let Some(Ok(_)) = self.stream.next().await {}
-                    let close = frame.map_or(Close { code: 1005, reason: String::new() }, |frame| Close {
-                        code: frame.code.into(),
-                        reason: frame.reason.to_string(),
-                    });
+                    let close = frame.map_or(
+                        Close {
+                            code: 1005,
+                            reason: String::new(),
+                        },
+                        |frame| Close {
+                            code: frame.code.into(),
+                            reason: frame.reason.to_string(),
+                        },
+                    );
                     return Received::Closed(close);
                 }
                 Some(Ok(_)) => {}
@@ -178,7 +246,9 @@ fn refused(error: tungstenite::Error) -> ClientError {
     match error {
         tungstenite::Error::Http(response) => {
             let body = response.body().as_deref().unwrap_or_default();
-            let text = String::from_utf8_lossy(&body[..body.len().min(1000)]).trim().to_owned();
+            let text = String::from_utf8_lossy(&body[..body.len().min(1000)])
+                .trim()
+                .to_owned();
             ClientError::Refused(response.status(), text)
         }
         tungstenite::Error::Io(error) => ClientError::Io(error),
@@ -206,8 +276,16 @@ where
     let broken = |error: hyper::Error| ClientError::Protocol(error.to_string());
     let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
     tokio::spawn(connection);
-    let (parts, body) = sender.send_request(request.map(Full::new)).await.map_err(broken)?.into_parts();
-    Ok(Answer { status: parts.status, headers: parts.headers, body })
+    let (parts, body) = sender
+        .send_request(request.map(Full::new))
+        .await
+        .map_err(broken)?
+        .into_parts();
+    Ok(Answer {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    })
 }
 
 impl Answer {
@@ -219,7 +297,11 @@ impl Answer {
         loop {
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(ClientError::Protocol(format!("the answer broke off: {error}"))),
+                Some(Err(error)) => {
+                    return Err(ClientError::Protocol(format!(
+                        "the answer broke off: {error}"
+                    )));
+                }
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         return Ok(Some(bytes));
@@ -251,12 +333,23 @@ impl Event {
     pub fn take(read: &mut String) -> Option<Event> {
         while let Some(end) = read.find("\n\n") {
             let block: String = read.drain(..end + 2).collect();
-            let value =
-                |line, field| str::strip_prefix(line, field)?.strip_prefix(':').map(|value| value.strip_prefix(' ').unwrap_or(value));
-            let of = |field| block.lines().filter_map(|line| value(line, field)).collect::<Vec<_>>();
+            let value = |line, field| {
+                str::strip_prefix(line, field)?
+                    .strip_prefix(':')
+                    .map(|value| value.strip_prefix(' ').unwrap_or(value))
+            };
+            let of = |field| {
+                block
+                    .lines()
+                    .filter_map(|line| value(line, field))
+                    .collect::<Vec<_>>()
+            };
             let (names, data) = (of("event"), of("data"));
             if !data.is_empty() {
-                return Some(Event { name: names.last().map(ToString::to_string), data: data.join("\n") });
+                return Some(Event {
+                    name: names.last().map(ToString::to_string),
+                    data: data.join("\n"),
+                });
             }
         }
         None
@@ -271,15 +364,24 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_answers_no_ping_counts_as_lost() {
         let (near, far) = duplex(1000);
-        let (server, client) = tokio::join!(tokio_tungstenite::accept_async(far), Client::over(near, "ws://x/", &[], &[]));
+        let (server, client) = tokio::join!(
+            tokio_tungstenite::accept_async(far),
+            Client::over(near, "ws://x/", &[], &[])
+        );
         let (mut server, mut client) = (server.unwrap(), client.unwrap());
         let every = Duration::from_millis(20);
         // A server that is read answers: more pings than would be missed.
         let pings = async {
             for _ in 0..5 {
-                assert!(matches!(server.next().await, Some(Ok(tungstenite::Message::Ping(_)))));
+                assert!(matches!(
+                    server.next().await,
+                    Some(Ok(tungstenite::Message::Ping(_)))
+                ));
             }
-            server.send(tungstenite::Message::text("late")).await.unwrap();
+            server
+                .send(tungstenite::Message::text("late"))
+                .await
+                .unwrap();
             server.next().await
         };
         tokio::select! {
@@ -287,6 +389,9 @@ mod tests {
             next = pings => panic!("{next:?} instead of the message"),
         }
         let lost = client.receive_or_ping(every).await;
-        assert!(matches!(&lost, Received::Closed(close) if close.code == 1006), "{lost:?}");
+        assert!(
+            matches!(&lost, Received::Closed(close) if close.code == 1006),
+            "{lost:?}"
+        );
     }
 }

@@ -22,11 +22,17 @@ pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
     // The client has left: messages and publications to it are refused from now on, not queued.
     closing.conn.outbox().abandon();
     if closing.conn.room().is_some() || server.closings.is_empty() {
-        let Err(fault) = closing.attempt(&server).await else { return };
+        let Err(fault) = closing.attempt(&server).await else {
+            return;
+        };
         // One line says it for all that wait.
         match server.closings.is_empty() {
-            true => tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}"),
-            false => tracing::debug!(connection = %closing.conn.id(), "its on-close has to wait: {fault}"),
+            true => {
+                tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}")
+            }
+            false => {
+                tracing::debug!(connection = %closing.conn.id(), "its on-close has to wait: {fault}")
+            }
         }
     }
     if server.closings.push(closing) {
@@ -57,7 +63,13 @@ impl Closing {
         match outcome {
             Err(fault) if !fault.has_begun() => Err(fault),
             Err(fault) => {
-                let id = log_fault(&fault, Place { conn: Some(&self.conn), ..Place::default() });
+                let id = log_fault(
+                    &fault,
+                    Place {
+                        conn: Some(&self.conn),
+                        ..Place::default()
+                    },
+                );
                 if server.config.pages.is_some() {
                     let attachment = self.conn.attachment();
                     let attachment = String::from_utf8_lossy(&attachment);

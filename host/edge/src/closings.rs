@@ -48,6 +48,8 @@ impl Closings {
     }
 
     fn lock(&self) -> MutexGuard<'_, (VecDeque<Closing>, usize)> {
-        self.0.lock().expect("nothing panics while it holds the queue")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the queue")
     }
 }

@@ -118,8 +118,14 @@ struct Note {
 
 impl Outside {
     fn new(task: Waker) -> Outside {
-        let note = Arc::new(Note { woken: AtomicBool::new(true), task });
-        Outside { waker: note.clone().into(), note }
+        let note = Arc::new(Note {
+            woken: AtomicBool::new(true),
+            task,
+        });
+        Outside {
+            waker: note.clone().into(),
+            note,
+        }
     }
 }
 
@@ -145,8 +151,18 @@ enum Reading {
 
 impl<Io: Socket> Connection<Io> {
     /// `first`: none for a connection that the app is not told of.
-    pub(crate) fn new(wire: Wire<Io>, conn: Opened, server: Arc<Server>, lifeline: Lifeline, first: Option<Box<First>>) -> Connection<Io> {
-        let begin = if first.is_some() { Session::new } else { Session::silent };
+    pub(crate) fn new(
+        wire: Wire<Io>,
+        conn: Opened,
+        server: Arc<Server>,
+        lifeline: Lifeline,
+        first: Option<Box<First>>,
+    ) -> Connection<Io> {
+        let begin = if first.is_some() {
+            Session::new
+        } else {
+            Session::silent
+        };
         Connection {
             session: begin(server.hub.limits(), Instant::now()),
             wire,
@@ -177,7 +193,9 @@ impl<Io: Socket> Connection<Io> {
             Some(outside) if outside.note.task.will_wake(task) => outside,
             _ => Outside::new(task.clone()),
         };
-        if outside.note.woken.load(Ordering::Relaxed) && outside.note.woken.swap(false, Ordering::Acquire) {
+        if outside.note.woken.load(Ordering::Relaxed)
+            && outside.note.woken.swap(false, Ordering::Acquire)
+        {
             self.readable = true;
             self.clock_is_stale |= self.clock.as_ref().is_some_and(|clock| clock.is_elapsed());
         }
@@ -209,7 +227,11 @@ impl<Io: Socket> Connection<Io> {
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> bool {
         match self.reading {
-            Reading::Frames if self.readable && self.session.wants_read() && self.wire.has_room() => self.poll_frames(cx),
+            Reading::Frames
+                if self.readable && self.session.wants_read() && self.wire.has_room() =>
+            {
+                self.poll_frames(cx)
+            }
             Reading::Discard if self.wire.poll_discard(cx).is_ready() => {
                 self.end();
                 true
@@ -219,19 +241,32 @@ impl<Io: Socket> Connection<Io> {
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
-        let Connection { wire, session, conn, server, reading, clock_is_stale, .. } = self;
-        let (mut now, before, mut frames, mut is_pinged, mut is_given_up) = (None, wire.received(), 0, false, false);
+        let Connection {
+            wire,
+            session,
+            conn,
+            server,
+            reading,
+            clock_is_stale,
+            ..
+        } = self;
+        let (mut now, before, mut frames, mut is_pinged, mut is_given_up) =
+            (None, wire.received(), 0, false, false);
         let poll = wire.poll_receive(cx, |received| {
             frames += 1;
             is_pinged |= received == Received::Ping;
             let now = *now.get_or_insert_with(Instant::now);
             match received {
-                Received::Message(message) if !session.is_closing() && conn.answer_automatically(&message) => {
+                Received::Message(message)
+                    if !session.is_closing() && conn.answer_automatically(&message) =>
+                {
                     session.handle_answered_message(now)
                 }
                 Received::Message(message) => session.handle_message(message, now),
                 Received::Ping | Received::Pong if session.handle_control(now) => {}
-                Received::Ping | Received::Pong if session.is_closing() => *reading = Reading::Discard,
+                Received::Ping | Received::Pong if session.is_closing() => {
+                    *reading = Reading::Discard
+                }
                 Received::Ping | Received::Pong => {
                     server.hub.counters().control_floods.add(1);
                     *reading = Reading::Broken(Close::new(1008, "too many pings and pongs"));
@@ -272,8 +307,15 @@ impl<Io: Socket> Connection<Io> {
     /// Reserves the memory of what came. If there is none, the connection ends.
     fn charge_messages(&mut self) {
         let bytes = self.wire.partial_bytes() + self.session.held_bytes();
-        if self.conn.outbox().charge_beside(&mut self.charge, bytes).is_err() {
-            self.conn.outbox().close(Close::new(1013, "the server is short of memory"));
+        if self
+            .conn
+            .outbox()
+            .charge_beside(&mut self.charge, bytes)
+            .is_err()
+        {
+            self.conn
+                .outbox()
+                .close(Close::new(1013, "the server is short of memory"));
             self.stop_reading();
         }
     }
@@ -294,7 +336,10 @@ impl<Io: Socket> Connection<Io> {
             self.reading = Reading::Discard;
             self.wire.forget_partial();
             // Less than before is never refused.
-            _ = self.conn.outbox().charge_beside(&mut self.charge, self.session.held_bytes());
+            _ = self
+                .conn
+                .outbox()
+                .charge_beside(&mut self.charge, self.session.held_bytes());
         }
     }
 
@@ -302,16 +347,24 @@ impl<Io: Socket> Connection<Io> {
         let mut returned = false;
         loop {
             if self.call.is_none() {
-                let Some(event) = self.session.next_call() else { break };
+                let Some(event) = self.session.next_call() else {
+                    break;
+                };
                 // What the app sends now is looked at behind the call: nobody has to wake us for it.
                 self.conn.outbox().unwatch();
                 self.opening = matches!(event, Event::Open);
                 self.call = Some(self.begin(event));
             }
-            let Some(Poll::Ready(outcome)) = self.call.as_mut().map(|call| call.as_mut().poll(cx)) else { break };
+            let Some(Poll::Ready(outcome)) = self.call.as_mut().map(|call| call.as_mut().poll(cx))
+            else {
+                break;
+            };
             self.call = None;
             // A room says itself when the app is called.
-            if self.opening && self.conn.room().is_none() && outcome.as_ref().err().is_none_or(Fault::has_begun) {
+            if self.opening
+                && self.conn.room().is_none()
+                && outcome.as_ref().err().is_none_or(Fault::has_begun)
+            {
                 self.conn.handle_opening();
             }
             self.session.handle_returned(outcome.is_ok());
@@ -327,8 +380,18 @@ impl<Io: Socket> Connection<Io> {
 
     fn begin(&mut self, event: Event) -> Call<'static, ()> {
         let (conn, version) = (self.conn.clone(), self.server.version());
-        self.event = self.server.config.pages.is_some().then(|| format!("{event:?}"));
-        let is_gone = || conn.outbox().is_closed() && conn.route().is_some_and(|route| !version.table.has_successor(route));
+        self.event = self
+            .server
+            .config
+            .pages
+            .is_some()
+            .then(|| format!("{event:?}"));
+        let is_gone = || {
+            conn.outbox().is_closed()
+                && conn
+                    .route()
+                    .is_some_and(|route| !version.table.has_successor(route))
+        };
         self.log_access(&event);
         match event {
             // No version that is served has a handler for it.
@@ -361,25 +424,46 @@ impl<Io: Socket> Connection<Io> {
             Event::Close(info) => Some(info),
         };
         let conn = &self.conn;
-        let (connection, room, route) = (display(conn.id()), conn.room().map(display), conn.route().map(|route| route.pattern.as_str()));
+        let (connection, room, route) = (
+            display(conn.id()),
+            conn.room().map(display),
+            conn.route().map(|route| route.pattern.as_str()),
+        );
         match end {
             None => tracing::debug!(target: ACCESS, connection, room, route, "opened"),
-            Some(info) => tracing::debug!(target: ACCESS, connection, room, route, code = info.code, by_peer = info.by_peer, "closed"),
+            Some(info) => {
+                tracing::debug!(target: ACCESS, connection, room, route, code = info.code, by_peer = info.by_peer, "closed")
+            }
         }
     }
 
     fn handle_fault(&mut self, fault: &Fault) {
-        let id = log_fault(fault, Place { conn: Some(&self.conn), ..Place::default() });
+        let id = log_fault(
+            fault,
+            Place {
+                conn: Some(&self.conn),
+                ..Place::default()
+            },
+        );
         if let Some(event) = &self.event {
-            let (route, attachment) = (self.conn.route().map_or("", |route| &route.pattern), self.conn.attachment());
+            let (route, attachment) = (
+                self.conn.route().map_or("", |route| &route.pattern),
+                self.conn.attachment(),
+            );
             tracing::error!(id, route, event, attachment = %String::from_utf8_lossy(&attachment), "the event that failed");
         }
         let close = match fault {
             Fault::Busy => Close::new(1013, "busy, try again shortly"),
             Fault::Shortage => Close::new(1013, "the server is short of memory"),
             Fault::Closed(_) => Close::new(1013, "the room is closed for now"),
-            Fault::Unavailable(_) => Close::new(1013, "the room's storage is not available, try again shortly"),
-            _ => Close { code: 1011, reason: format!("internal error (id {id})") },
+            Fault::Unavailable(_) => Close::new(
+                1013,
+                "the room's storage is not available, try again shortly",
+            ),
+            _ => Close {
+                code: 1011,
+                reason: format!("internal error (id {id})"),
+            },
         };
         self.conn.outbox().close(close);
     }
@@ -422,12 +506,18 @@ impl<Io: Socket> Connection<Io> {
         match self.ping {
             Ping::Due if !self.session.is_closing() => {
                 self.wire.ping();
-                self.ping = Ping::Left { end: u64::MAX, acknowledged: 0 };
+                self.ping = Ping::Left {
+                    end: u64::MAX,
+                    acknowledged: 0,
+                };
                 true
             }
             // It was framed last, and is written now.
             Ping::Left { end: u64::MAX, .. } => {
-                self.ping = Ping::Left { end: self.wire.sent(), acknowledged: self.wire.acknowledged() };
+                self.ping = Ping::Left {
+                    end: self.wire.sent(),
+                    acknowledged: self.wire.acknowledged(),
+                };
                 self.session.handle_ping_left(Instant::now());
                 self.clock_is_stale = true;
                 false
@@ -441,7 +531,10 @@ impl<Io: Socket> Connection<Io> {
     fn excuse_pong(&mut self, now: Instant) {
         let (config, acknowledged) = (&self.server.config, self.wire.acknowledged());
         let rule = Rule::new(config.write_within, config.bytes_per_second_min);
-        if let Ping::Left { end, acknowledged: before } = &mut self.ping
+        if let Ping::Left {
+            end,
+            acknowledged: before,
+        } = &mut self.ping
             && acknowledged < *end
             && acknowledged > *before
             && rule.is_kept_by(acknowledged - *before, self.server.hub.limits().pong_within)
@@ -454,7 +547,10 @@ impl<Io: Socket> Connection<Io> {
     /// No message went either way for long. While earlier bytes are on their way to the client and move, the connection is not idle.
     fn excuse_idleness(&mut self, now: Instant) {
         let (sent, acknowledged) = (self.wire.sent(), self.wire.acknowledged());
-        if self.on_their_way.map_or(acknowledged < sent, |before| acknowledged > before) {
+        if self
+            .on_their_way
+            .map_or(acknowledged < sent, |before| acknowledged > before)
+        {
             self.session.handle_sent(now);
         }
         self.on_their_way = (acknowledged < sent).then_some(acknowledged);
@@ -477,7 +573,9 @@ impl<Io: Socket> Connection<Io> {
             && self.wire.is_within_message()
             && self.session.wants_read();
         let takes = is_open && self.stuck;
-        let noted = self.pace.as_ref().map_or((false, false), |pace| (pace.reading.is_waiting(), pace.writing.is_waiting()));
+        let noted = self.pace.as_ref().map_or((false, false), |pace| {
+            (pace.reading.is_waiting(), pace.writing.is_waiting())
+        });
         if (owes, takes) != noted || ((owes || takes) && time_passed) {
             self.note_pace(owes, takes);
         }
@@ -499,14 +597,25 @@ impl<Io: Socket> Connection<Io> {
         }
         if takes || pace.writing.is_waiting() {
             let rule = Rule::new(config.write_within, config.bytes_per_second_min);
-            if pace.writing.note(self.wire.acknowledged(), takes, rule, now) && takes {
+            if pace
+                .writing
+                .note(self.wire.acknowledged(), takes, rule, now)
+                && takes
+            {
                 pace.late = Some(Late::Reader);
             }
             let due = pace.writing.due(rule);
-            pace.due = if pace.reading.is_waiting() { pace.due.into_iter().chain(due).min() } else { due };
+            pace.due = if pace.reading.is_waiting() {
+                pace.due.into_iter().chain(due).min()
+            } else {
+                due
+            };
         }
         let clock = self.clock.as_ref().map(|clock| clock.deadline());
-        self.clock_is_stale |= pace.late.is_some() || pace.due.is_some_and(|due| clock.is_none_or(|clock| due < clock));
+        self.clock_is_stale |= pace.late.is_some()
+            || pace
+                .due
+                .is_some_and(|due| clock.is_none_or(|clock| due < clock));
     }
 
     fn give_up(&self, late: Late) {
@@ -576,7 +685,11 @@ impl<Io: Socket> Connection<Io> {
         if let Some(late) = late {
             self.give_up(late);
         }
-        match if late.is_some() { Due::Drop } else { self.session.poll_time(now) } {
+        match if late.is_some() {
+            Due::Drop
+        } else {
+            self.session.poll_time(now)
+        } {
             Due::Wait(until) => {
                 let due = self.pace.as_ref().and_then(|pace| pace.due);
                 self.set_clock(until.map(Into::into).into_iter().chain(due).min());
@@ -609,7 +722,11 @@ impl<Io: Socket> Connection<Io> {
     /// If the app has received the on-open, starts a task that delivers the on-close.
     fn hand_over(&mut self) {
         if let Some(info) = self.ended.take().filter(|_| self.conn.has_opened()) {
-            let closing = Closing { conn: self.conn.hand_over(), info, _lifeline: self.lifeline.clone() };
+            let closing = Closing {
+                conn: self.conn.hand_over(),
+                info,
+                _lifeline: self.lifeline.clone(),
+            };
             tokio::spawn(closing::deliver(self.server.clone(), closing));
         }
     }
@@ -622,7 +739,8 @@ impl<Io: Socket> Connection<Io> {
     /// The last bytes and our end of the socket, as far as the peer takes them at once.
     fn poll_end_of_socket(&mut self, cx: &mut Context<'_>) {
         let ended = self.session.is_ended();
-        let discarding = matches!(self.reading, Reading::Discard) && self.session.is_closing() && !self.stuck;
+        let discarding =
+            matches!(self.reading, Reading::Discard) && self.session.is_closing() && !self.stuck;
         if ended {
             self.wire.reply(); // the peer's close may have come while ours waited
         }

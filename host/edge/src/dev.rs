@@ -40,14 +40,29 @@ impl Pages {
 }
 
 /// What a page asks for: the script, or the channel. Where nothing is developed, the script is empty and there is no channel.
-pub(crate) fn answer(endpoint: &str, pages: Option<&Pages>, stopping: watch::Receiver<bool>) -> Option<Answer> {
+pub(crate) fn answer(
+    endpoint: &str,
+    pages: Option<&Pages>,
+    stopping: watch::Receiver<bool>,
+) -> Option<Answer> {
     match (endpoint, pages) {
-        ("dev.js", Some(_)) => Some(with_type(Body::Whole(Some(Bytes::from_static(SCRIPT.as_bytes()))), "text/javascript; charset=utf-8")),
-        ("dev.js", None) => Some(with_type(Body::Whole(None), "text/javascript; charset=utf-8")),
+        ("dev.js", Some(_)) => Some(with_type(
+            Body::Whole(Some(Bytes::from_static(SCRIPT.as_bytes()))),
+            "text/javascript; charset=utf-8",
+        )),
+        ("dev.js", None) => Some(with_type(
+            Body::Whole(None),
+            "text/javascript; charset=utf-8",
+        )),
         ("dev", Some(pages)) => {
             let mut news = pages.0.subscribe();
             news.mark_changed();
-            Some(with_type(Body::Stream(Box::pin(Channel { next: next(news, stopping) })), "text/event-stream"))
+            Some(with_type(
+                Body::Stream(Box::pin(Channel {
+                    next: next(news, stopping),
+                })),
+                "text/event-stream",
+            ))
         }
         _ => None,
     }
@@ -56,12 +71,21 @@ pub(crate) fn answer(endpoint: &str, pages: Option<&Pages>, stopping: watch::Rec
 fn with_type(body: Body, kind: &'static str) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::OK;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
-type Next = Pin<Box<dyn Future<Output = Option<(Bytes, watch::Receiver<Arc<str>>, watch::Receiver<bool>)>> + Send>>;
+type Next = Pin<
+    Box<
+        dyn Future<Output = Option<(Bytes, watch::Receiver<Arc<str>>, watch::Receiver<bool>)>>
+            + Send,
+    >,
+>;
 
 struct Channel {
     next: Next,
@@ -80,7 +104,10 @@ fn next(mut news: watch::Receiver<Arc<str>>, mut stopping: watch::Receiver<bool>
 }
 
 impl Stream for Channel {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         self.next.as_mut().poll(cx).map(|next| {
             let (event, news, stopping) = next?;
             self.next = self::next(news, stopping);
@@ -91,13 +118,20 @@ impl Stream for Channel {
 
 /// A fault in its author's words.
 pub(crate) fn told(fault: &Fault) -> String {
-    format!("{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log.")
+    format!(
+        "{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log."
+    )
 }
 
 /// A fault as its author wants to see it.
 pub(crate) fn show_fault(fault: &Fault, masked: &Answer) -> Answer {
     let mut shown = answer::text(masked.status(), &told(fault));
-    let kept = masked.headers().iter().filter(|(name, _)| **name != header::CONTENT_TYPE);
-    shown.headers_mut().extend(kept.map(|(name, value)| (name.clone(), value.clone())));
+    let kept = masked
+        .headers()
+        .iter()
+        .filter(|(name, _)| **name != header::CONTENT_TYPE);
+    shown
+        .headers_mut()
+        .extend(kept.map(|(name, value)| (name.clone(), value.clone())));
     shown
 }

@@ -19,7 +19,11 @@ pub(crate) fn heartbeat(every: Duration) -> HeaderValue {
 /// Notice for a client that comes back when something that it did not have is gone. It is one event with the id that it leads to, so a
 /// client has both or neither.
 pub(crate) fn gap(positions: &Positions) -> Bytes {
-    event(Some(&positions.to_string()), Some("tidegate-gap"), "read the state anew")
+    event(
+        Some(&positions.to_string()),
+        Some("tidegate-gap"),
+        "read the state anew",
+    )
 }
 
 /// The line that tells a client where it is, once its event has ended.
@@ -29,7 +33,10 @@ pub(crate) fn id(positions: &Positions) -> String {
 
 /// A publication's event without the line of its id.
 pub(crate) fn without_id(event: &Bytes) -> Bytes {
-    let end = event.iter().position(|byte| *byte == b'\n').expect("the id has a line");
+    let end = event
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .expect("the id has a line");
     event.slice(end + 1..)
 }
 
@@ -50,9 +57,16 @@ pub(crate) fn event(id: Option<&str>, name: Option<&str>, data: &str) -> Bytes {
 
 /// A publication as every feed that follows its topic alone gets it: made once, then shared. Binary has no form here.
 pub(crate) fn publication(publication: &Publication) -> Option<Bytes> {
-    let Message::Text(text) = &publication.message else { return None };
+    let Message::Text(text) = &publication.message else {
+        return None;
+    };
     let encode = || {
-        let Publication { epoch, sequence, transient, .. } = *publication;
+        let Publication {
+            epoch,
+            sequence,
+            transient,
+            ..
+        } = *publication;
         let id = (!transient).then(|| Position { epoch, sequence }.to_string());
         event(id.as_deref(), publication.event.as_deref(), text)
     };
@@ -64,7 +78,9 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let Some(at) = text.find(['\r', '\n']) else { return rest.take() };
+        let Some(at) = text.find(['\r', '\n']) else {
+            return rest.take();
+        };
         let width = if text[at..].starts_with("\r\n") { 2 } else { 1 };
         rest = Some(&text[at + width..]);
         Some(&text[..at])
@@ -80,8 +96,18 @@ mod tests {
         let cases = [
             (None, None, "hi", "data: hi\n\n"),
             (None, None, "", "data: \n\n"),
-            (Some("5-1"), Some("tick"), "hi", "id: 5-1\nevent: tick\ndata: hi\n\n"),
-            (None, None, "a\nb\rc\r\nd", "data: a\ndata: b\ndata: c\ndata: d\n\n"),
+            (
+                Some("5-1"),
+                Some("tick"),
+                "hi",
+                "id: 5-1\nevent: tick\ndata: hi\n\n",
+            ),
+            (
+                None,
+                None,
+                "a\nb\rc\r\nd",
+                "data: a\ndata: b\ndata: c\ndata: d\n\n",
+            ),
             (None, None, "a\n\n", "data: a\ndata: \ndata: \n\n"),
             (None, None, "\r\r\n", "data: \ndata: \ndata: \n\n"),
             (None, None, "id: 7", "data: id: 7\n\n"),
@@ -93,10 +119,20 @@ mod tests {
 
     #[test]
     fn a_publication_is_encoded_once_for_all_feeds() {
-        let shared = Publication { epoch: 10, sequence: 3, ..Publication::new(Message::text("x")) };
+        let shared = Publication {
+            epoch: 10,
+            sequence: 3,
+            ..Publication::new(Message::text("x"))
+        };
         let (first, second) = (publication(&shared).unwrap(), publication(&shared).unwrap());
-        assert_eq!((&first[..], &without_id(&first)[..]), (&b"id: a-3\ndata: x\n\n"[..], &b"data: x\n\n"[..]));
-        let passing = Publication { transient: true, ..Publication::new(Message::text("x")) };
+        assert_eq!(
+            (&first[..], &without_id(&first)[..]),
+            (&b"id: a-3\ndata: x\n\n"[..], &b"data: x\n\n"[..])
+        );
+        let passing = Publication {
+            transient: true,
+            ..Publication::new(Message::text("x"))
+        };
         assert_eq!(publication(&passing).unwrap(), "data: x\n\n");
         assert_eq!(first.as_ptr(), second.as_ptr());
         assert_eq!(publication(&Publication::new(Message::binary("x"))), None);

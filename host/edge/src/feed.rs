@@ -32,19 +32,35 @@ pub(crate) struct FeedBody {
 impl FeedBody {
     /// # Errors
     /// There is no memory for its first events.
-    pub(crate) fn new(subscribed: Subscribed, first: &[First], comment_every: Duration) -> Result<FeedBody, OutOfMemory> {
+    pub(crate) fn new(
+        subscribed: Subscribed,
+        first: &[First],
+        comment_every: Duration,
+    ) -> Result<FeedBody, OutOfMemory> {
         let positions = subscribed.positions().clone();
-        let first = first.iter().map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
+        let first = first
+            .iter()
+            .map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
         // A position comes after all that it includes, because the connection can break off anywhere. Without a gap it is an event of its
         // own without data, so that a client that got nothing yet can come back to where it was, too.
         let place = match subscribed.has_gap() {
             true => Some(event_stream::gap(&positions)),
-            false => (!positions.0.is_empty()).then(|| format!("{}\n", event_stream::id(&positions)).into()),
+            false => (!positions.0.is_empty())
+                .then(|| format!("{}\n", event_stream::id(&positions)).into()),
         };
         let ready: VecDeque<Bytes> = first.chain(place).collect();
         let mut charge = Charge::new(Kind::Outbox);
-        subscribed.outbox().charge_beside(&mut charge, ready.iter().map(Bytes::len).sum())?;
-        Ok(FeedBody { subscribed, positions, ready, charge, comment_every, silence: Box::pin(sleep(comment_every)) })
+        subscribed
+            .outbox()
+            .charge_beside(&mut charge, ready.iter().map(Bytes::len).sum())?;
+        Ok(FeedBody {
+            subscribed,
+            positions,
+            ready,
+            charge,
+            comment_every,
+            silence: Box::pin(sleep(comment_every)),
+        })
     }
 
     /// An event with one position as its id is the same for all who follow the topic; one with several is this client's.
@@ -52,11 +68,14 @@ impl FeedBody {
         if !publication.transient {
             self.positions.advance(publication);
         }
-        let Some(event) = event_stream::publication(publication) else { return };
+        let Some(event) = event_stream::publication(publication) else {
+            return;
+        };
         if publication.transient || self.positions.0.len() == 1 {
             self.ready.push_back(event);
         } else {
-            self.ready.push_back(event_stream::id(&self.positions).into());
+            self.ready
+                .push_back(event_stream::id(&self.positions).into());
             self.ready.push_back(event_stream::without_id(&event));
         }
     }
@@ -66,7 +85,10 @@ impl FeedBody {
             if let Some(ready) = self.ready.pop_front() {
                 if self.charge.bytes() > 0 {
                     // Less than before is never refused.
-                    _ = self.subscribed.outbox().charge_beside(&mut self.charge, self.ready.iter().map(Bytes::len).sum());
+                    _ = self
+                        .subscribed
+                        .outbox()
+                        .charge_beside(&mut self.charge, self.ready.iter().map(Bytes::len).sum());
                 }
                 return Poll::Ready(Some(ready));
             }
@@ -85,7 +107,10 @@ impl FeedBody {
 }
 
 impl Stream for FeedBody {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         let feed = &mut *self;
         let event = match feed.poll_event(cx) {
             Poll::Ready(None) => return Poll::Ready(None),
@@ -93,7 +118,9 @@ impl Stream for FeedBody {
             Poll::Pending if feed.silence.as_mut().poll(cx).is_pending() => return Poll::Pending,
             Poll::Pending => Bytes::from_static(event_stream::COMMENT.as_bytes()),
         };
-        feed.silence.as_mut().reset(Instant::now() + feed.comment_every);
+        feed.silence
+            .as_mut()
+            .reset(Instant::now() + feed.comment_every);
         Poll::Ready(Some(Ok(Frame::Data(event))))
     }
 }

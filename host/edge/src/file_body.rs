@@ -35,7 +35,12 @@ pub(crate) struct FileBody {
 impl FileBody {
     pub(crate) fn new(file: File, pieces: Vec<Piece>) -> FileBody {
         let length = pieces.iter().map(Piece::length).sum();
-        FileBody { file: Arc::new(file), pieces: pieces.into(), length, reading: None }
+        FileBody {
+            file: Arc::new(file),
+            pieces: pieces.into(),
+            length,
+            reading: None,
+        }
     }
 
     /// Bytes that are still to be sent.
@@ -46,7 +51,8 @@ impl FileBody {
     pub(crate) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if let Some(reading) = &mut self.reading {
-                let read = ready!(Pin::new(reading).poll(cx)).unwrap_or_else(|error| Err(io::Error::other(error)));
+                let read = ready!(Pin::new(reading).poll(cx))
+                    .unwrap_or_else(|error| Err(io::Error::other(error)));
                 self.reading = None;
                 self.length -= read.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 return Poll::Ready(Some(read));
@@ -80,7 +86,12 @@ impl Piece {
 
 /// These bytes of a file; it must have them.
 pub(crate) fn read(file: &File, part: Range<u64>) -> io::Result<Bytes> {
-    let mut bytes = vec![0; (part.end - part.start).try_into().map_err(io::Error::other)?];
+    let mut bytes = vec![
+        0;
+        (part.end - part.start)
+            .try_into()
+            .map_err(io::Error::other)?
+    ];
     read_exact_at(file, &mut bytes, part.start)?;
     Ok(bytes.into())
 }

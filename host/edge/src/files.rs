@@ -68,13 +68,33 @@ struct Opened {
 }
 
 impl Files {
-    pub(crate) fn new(root: &FilePath, may_leave: bool, rules: Vec<CacheRule>, sockets: Arc<Sockets>, hub: Arc<Hub>) -> Files {
-        let place = Arc::new(Place { root: root.to_owned(), may_leave });
-        Files { place, rules, tags: Arc::new(Tags::new()), sockets, hub }
+    pub(crate) fn new(
+        root: &FilePath,
+        may_leave: bool,
+        rules: Vec<CacheRule>,
+        sockets: Arc<Sockets>,
+        hub: Arc<Hub>,
+    ) -> Files {
+        let place = Arc::new(Place {
+            root: root.to_owned(),
+            may_leave,
+        });
+        Files {
+            place,
+            rules,
+            tags: Arc::new(Tags::new()),
+            sockets,
+            hub,
+        }
     }
 
     /// The answer to a GET or HEAD of exactly the path of a file.
-    pub(crate) async fn file(&self, method: &Method, path: &Path<'_>, headers: &HeaderMap) -> Option<Answer> {
+    pub(crate) async fn file(
+        &self,
+        method: &Method,
+        path: &Path<'_>,
+        headers: &HeaderMap,
+    ) -> Option<Answer> {
         if !is_read(method) {
             return None;
         }
@@ -84,16 +104,24 @@ impl Files {
 
     /// True if this is the path of a file, for which methods other than GET and HEAD are refused.
     pub(crate) fn has(&self, path: &Path<'_>) -> bool {
-        self.name(path).is_some_and(|name| self.place.locate(&name).is_ok())
+        self.name(path)
+            .is_some_and(|name| self.place.locate(&name).is_ok())
     }
 
     /// `index.html`, for a path that nothing else answers and a client that asks for a page.
-    pub(crate) async fn fallback(&self, method: &Method, path: &Path<'_>, headers: &HeaderMap) -> Option<Answer> {
+    pub(crate) async fn fallback(
+        &self,
+        method: &Method,
+        path: &Path<'_>,
+        headers: &HeaderMap,
+    ) -> Option<Answer> {
         if path.is_reserved() || !is_read(method) || !wants_page(path, headers) {
             return None;
         }
         let mut answer = self.serve("index.html".to_owned(), method, headers).await?;
-        answer.headers_mut().append(header::VARY, HeaderValue::from_static("accept"));
+        answer
+            .headers_mut()
+            .append(header::VARY, HeaderValue::from_static("accept"));
         Some(answer)
     }
 
@@ -102,8 +130,16 @@ impl Files {
         let segments = path.segments();
         let hidden = |segment: &str| segment.starts_with('.') && segment != ".well-known";
         let served = |segment: &str| !hidden(segment) && !segment.contains(['/', '\\']);
-        let is_directory = path.target().split('?').next().is_some_and(|path| path.ends_with('/'));
-        if segments.is_empty() || is_directory || path.is_reserved() || !segments.iter().all(|segment| served(segment)) {
+        let is_directory = path
+            .target()
+            .split('?')
+            .next()
+            .is_some_and(|path| path.ends_with('/'));
+        if segments.is_empty()
+            || is_directory
+            || path.is_reserved()
+            || !segments.iter().all(|segment| served(segment))
+        {
             return None;
         }
         let name = segments.join("/");
@@ -115,17 +151,35 @@ impl Files {
         let seat = match self.sockets.take_shared() {
             Ok(seat) => seat,
             Err(refusal) => {
-                self.sockets.note(refusal, self.hub.counters(), Instant::now());
+                self.sockets
+                    .note(refusal, self.hub.counters(), Instant::now());
                 return Some(answer::retry_later("too many connections, try again later"));
             }
         };
         let cache = caching::of(&format!("/{name}"), &self.rules);
         let (place, accepted) = (self.place.clone(), accepted(headers));
-        let opened = spawn_blocking(move || place.open(&name, &accepted)).await.ok()?.ok()?;
-        let Opened { file, metadata, coding, kind, varies } = opened;
+        let opened = spawn_blocking(move || place.open(&name, &accepted))
+            .await
+            .ok()?
+            .ok()?;
+        let Opened {
+            file,
+            metadata,
+            coding,
+            kind,
+            varies,
+        } = opened;
         // It was there a moment ago: a file that can't be read is as none.
         let (file, etag) = self.tags.of(file, &metadata).await.ok()?;
-        let sent = Sent { length: metadata.len(), modified: modified(&metadata), etag: &etag, coding, kind, varies, cache };
+        let sent = Sent {
+            length: metadata.len(),
+            modified: modified(&metadata),
+            etag: &etag,
+            coding,
+            kind,
+            varies,
+            cache,
+        };
         sent.answer(file, seat, method, headers).await.ok()
     }
 }
@@ -136,7 +190,11 @@ fn is_read(method: &Method) -> bool {
 
 /// The headers of a request on which the choice of a compressed form depends.
 fn accepted(headers: &HeaderMap) -> HeaderMap {
-    headers.get_all(header::ACCEPT_ENCODING).iter().map(|value| (header::ACCEPT_ENCODING, value.clone())).collect()
+    headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .map(|value| (header::ACCEPT_ENCODING, value.clone()))
+        .collect()
 }
 
 /// Whether the client asks for a page: it names HTML, or takes anything and the path does not end in the name of a file. So a script
@@ -145,13 +203,20 @@ fn wants_page(path: &Path<'_>, headers: &HeaderMap) -> bool {
     if media::names(headers, "text/html") || media::names(headers, "application/xhtml+xml") {
         return true;
     }
-    let is_file = path.segments().last().is_some_and(|last| last.contains('.'));
+    let is_file = path
+        .segments()
+        .last()
+        .is_some_and(|last| last.contains('.'));
     !is_file && media::pick(headers, &[("text/html", ())]).is_some()
 }
 
 /// None if the file system has no date that means anything, or one that is still to come (RFC 9110 section 8.8.2.1).
 fn modified(metadata: &Metadata) -> Option<SystemTime> {
-    let since = metadata.modified().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let since = metadata
+        .modified()
+        .ok()?
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()?;
     let date = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
     (since >= DATES_FROM && date <= SystemTime::now()).then_some(date)
 }
@@ -164,18 +229,24 @@ impl Place {
             return Ok(path);
         }
         let path = path.canonicalize()?;
-        if path.starts_with(self.root.canonicalize()?) { Ok(path) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+        if path.starts_with(self.root.canonicalize()?) {
+            Ok(path)
+        } else {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
     }
 
     /// Opens a file, or the compressed form beside it that the client likes best.
     fn open(&self, name: &str, accepted: &HeaderMap) -> io::Result<Opened> {
         let beside = |coding: &Coding| format!("{name}{}", coding.suffix);
         let is_there = |coding: &Coding| {
-            fs::metadata(self.root.join(beside(coding))).is_ok_and(|found| found.is_file()) && self.locate(&beside(coding)).is_ok()
+            fs::metadata(self.root.join(beside(coding))).is_ok_and(|found| found.is_file())
+                && self.locate(&beside(coding)).is_ok()
         };
         let offered: Vec<Coding> = CODINGS.into_iter().filter(is_there).collect();
         let coding = codings::choose(accepted, &offered);
-        let (file, metadata) = self.open_one(&coding.map_or_else(|| name.to_owned(), |coding| beside(&coding)))?;
+        let (file, metadata) =
+            self.open_one(&coding.map_or_else(|| name.to_owned(), |coding| beside(&coding)))?;
         let beginning = match coding {
             None => file_body::read(&file, 0..metadata.len().min(kind::BEGINNING_BYTES))?,
             Some(_) => {
@@ -183,13 +254,23 @@ impl Place {
                 file_body::read(&plain, 0..metadata.len().min(kind::BEGINNING_BYTES))?
             }
         };
-        Ok(Opened { kind: kind::of(name, &beginning), file, metadata, coding, varies: !offered.is_empty() })
+        Ok(Opened {
+            kind: kind::of(name, &beginning),
+            file,
+            metadata,
+            coding,
+            varies: !offered.is_empty(),
+        })
     }
 
     fn open_one(&self, name: &str) -> io::Result<(File, Metadata)> {
         let file = File::open(self.locate(name)?)?;
         let metadata = file.metadata()?;
-        if metadata.is_file() { Ok((file, metadata)) } else { Err(io::ErrorKind::NotFound.into()) }
+        if metadata.is_file() {
+            Ok((file, metadata))
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 }
 
@@ -205,19 +286,40 @@ struct Sent<'a> {
 }
 
 impl Sent<'_> {
-    async fn answer(self, file: File, seat: Seat, method: &Method, headers: &HeaderMap) -> io::Result<Answer> {
-        let validators = Validators { etag: self.etag, modified: self.modified };
+    async fn answer(
+        self,
+        file: File,
+        seat: Seat,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> io::Result<Answer> {
+        let validators = Validators {
+            etag: self.etag,
+            modified: self.modified,
+        };
         match conditions::judge(headers, validators) {
             Outcome::Send => {}
-            Outcome::NotModified => return Ok(self.with_validators(Response::new(Body::Whole(None)), StatusCode::NOT_MODIFIED)),
+            Outcome::NotModified => {
+                return Ok(self
+                    .with_validators(Response::new(Body::Whole(None)), StatusCode::NOT_MODIFIED));
+            }
             Outcome::Failed => {
-                let told = answer::text(StatusCode::PRECONDITION_FAILED, "the file is not as the request wants it");
+                let told = answer::text(
+                    StatusCode::PRECONDITION_FAILED,
+                    "the file is not as the request wants it",
+                );
                 return Ok(self.with_validators(told, StatusCode::PRECONDITION_FAILED));
             }
         }
         // A date within whose second the file may change again is a weak validator (RFC 9110 section 8.8.2.2).
-        let is_past = |date: &SystemTime| date.elapsed().is_ok_and(|since| since >= Duration::from_secs(1));
-        let strong = Validators { modified: self.modified.filter(is_past), ..validators };
+        let is_past = |date: &SystemTime| {
+            date.elapsed()
+                .is_ok_and(|since| since >= Duration::from_secs(1))
+        };
+        let strong = Validators {
+            modified: self.modified.filter(is_past),
+            ..validators
+        };
         // RFC 9110 section 14.2: ranges are for GET.
         let ranges = match method == Method::GET && conditions::allows_range(headers, strong) {
             true => ranges::read(headers, self.length),
@@ -225,8 +327,14 @@ impl Sent<'_> {
         };
         match ranges {
             Ranges::Unsatisfiable => {
-                let mut told = answer::text(StatusCode::RANGE_NOT_SATISFIABLE, &format!("the file has {} bytes", self.length));
-                told.headers_mut().insert(header::CONTENT_RANGE, value(format!("bytes */{}", self.length)));
+                let mut told = answer::text(
+                    StatusCode::RANGE_NOT_SATISFIABLE,
+                    &format!("the file has {} bytes", self.length),
+                );
+                told.headers_mut().insert(
+                    header::CONTENT_RANGE,
+                    value(format!("bytes */{}", self.length)),
+                );
                 Ok(self.with_validators(told, StatusCode::RANGE_NOT_SATISFIABLE))
             }
             Ranges::Whole => {
@@ -241,12 +349,17 @@ impl Sent<'_> {
                 Ok([part]) => {
                     let range = self.content_range(&part);
                     let mut answer = Response::new(of_pieces(file, seat, vec![Piece::Part(part)]));
-                    answer.headers_mut().insert(header::CONTENT_RANGE, value(range));
+                    answer
+                        .headers_mut()
+                        .insert(header::CONTENT_RANGE, value(range));
                     Ok(self.with_content(answer, StatusCode::PARTIAL_CONTENT))
                 }
                 Err(parts) => {
                     let (pieces, kind) = self.multipart(&parts)?;
-                    let mut answer = self.with_content(Response::new(of_pieces(file, seat, pieces)), StatusCode::PARTIAL_CONTENT);
+                    let mut answer = self.with_content(
+                        Response::new(of_pieces(file, seat, pieces)),
+                        StatusCode::PARTIAL_CONTENT,
+                    );
                     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
                     Ok(answer)
                 }
@@ -267,11 +380,17 @@ impl Sent<'_> {
         let mut pieces = Vec::with_capacity(2 * parts.len() + 1);
         for part in parts {
             let before = if pieces.is_empty() { "" } else { "\r\n" };
-            let head = format!("{before}--{boundary}\r\ncontent-type: {kind}\r\ncontent-range: {}\r\n\r\n", self.content_range(part));
+            let head = format!(
+                "{before}--{boundary}\r\ncontent-type: {kind}\r\ncontent-range: {}\r\n\r\n",
+                self.content_range(part)
+            );
             pieces.extend([Piece::Text(head.into()), Piece::Part(part.clone())]);
         }
         pieces.push(Piece::Text(format!("\r\n--{boundary}--\r\n").into()));
-        Ok((pieces, value(format!("multipart/byteranges; boundary={boundary}"))))
+        Ok((
+            pieces,
+            value(format!("multipart/byteranges; boundary={boundary}")),
+        ))
     }
 
     /// Sets the status, and the headers that caches need in every answer about the file (RFC 9110 section 15.4.5).
@@ -296,22 +415,33 @@ impl Sent<'_> {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         if let Some(coding) = self.coding {
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name));
+            headers.insert(
+                header::CONTENT_ENCODING,
+                HeaderValue::from_static(coding.name),
+            );
         }
         if let Some(modified) = self.modified {
-            headers.insert(header::LAST_MODIFIED, value(httpdate::fmt_http_date(modified)));
+            headers.insert(
+                header::LAST_MODIFIED,
+                value(httpdate::fmt_http_date(modified)),
+            );
         }
         answer
     }
 }
 
 async fn whole(file: File, length: u64) -> io::Result<Body> {
-    let bytes: Bytes = spawn_blocking(move || file_body::read(&file, 0..length)).await.map_err(io::Error::other)??;
+    let bytes: Bytes = spawn_blocking(move || file_body::read(&file, 0..length))
+        .await
+        .map_err(io::Error::other)??;
     Ok(Body::Whole(Some(bytes)))
 }
 
 fn of_pieces(file: File, seat: Seat, pieces: Vec<Piece>) -> Body {
-    Body::File { file: Box::new(FileBody::new(file, pieces)), _seat: seat }
+    Body::File {
+        file: Box::new(FileBody::new(file, pieces)),
+        _seat: seat,
+    }
 }
 
 fn value(text: String) -> HeaderValue {

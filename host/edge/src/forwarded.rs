@@ -35,8 +35,12 @@ impl Network {
     /// Whether the address is of this network. An IPv4-mapped address counts as the IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(given)) => is_same_prefix(own.to_bits().into(), given.to_bits().into(), 32 - self.bits),
-            (IpAddr::V6(own), IpAddr::V6(given)) => is_same_prefix(own.to_bits(), given.to_bits(), 128 - self.bits),
+            (IpAddr::V4(own), IpAddr::V4(given)) => {
+                is_same_prefix(own.to_bits().into(), given.to_bits().into(), 32 - self.bits)
+            }
+            (IpAddr::V6(own), IpAddr::V6(given)) => {
+                is_same_prefix(own.to_bits(), given.to_bits(), 128 - self.bits)
+            }
             _ => false,
         }
     }
@@ -62,14 +66,24 @@ impl FromStr for Network {
         let bits = bits.unwrap_or(max);
         let address = given.to_canonical();
         // A network of mapped addresses has at least the 96 bits that they share.
-        let (max, bits) = if address.is_ipv4() && !given.is_ipv4() { (32, bits.checked_sub(96).ok_or_else(bad)?) } else { (max, bits) };
+        let (max, bits) = if address.is_ipv4() && !given.is_ipv4() {
+            (32, bits.checked_sub(96).ok_or_else(bad)?)
+        } else {
+            (max, bits)
+        };
         let network = Network { address, bits };
         let is_aligned = match address {
             _ if bits > max => return Err(bad()),
             IpAddr::V4(v4) => v4.to_bits().checked_shl(bits).unwrap_or(0) == 0,
             IpAddr::V6(v6) => v6.to_bits().checked_shl(bits).unwrap_or(0) == 0,
         };
-        if is_aligned { Ok(network) } else { Err(format!("{text:?} has bits after its first {bits}: {advice}")) }
+        if is_aligned {
+            Ok(network)
+        } else {
+            Err(format!(
+                "{text:?} has bits after its first {bits}: {advice}"
+            ))
+        }
     }
 }
 
@@ -96,7 +110,10 @@ const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) fn is_described(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| match name.as_str() {
         name if name.len() < 9 => false,
-        name => matches!(name, "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"),
+        name => matches!(
+            name,
+            "forwarded" | "x-forwarded-for" | "x-forwarded-proto" | "x-forwarded-host"
+        ),
     })
 }
 
@@ -112,17 +129,32 @@ pub(crate) fn remove(headers: &mut HeaderMap) {
 /// # Errors
 /// The text of a 400 if a header can't be read, or if `Forwarded` and the other headers contradict each other: then one of them comes from
 /// the client, and it is not known which.
-pub(crate) fn read(headers: &mut HeaderMap, trusted: &[Network]) -> Result<Described, &'static str> {
-    let of_each = [FOR, PROTO, HOST].iter().any(|name| headers.contains_key(name)).then(|| of_headers(headers, trusted)).transpose()?;
-    let of_one = headers.contains_key(header::FORWARDED).then(|| of_forwarded(headers, trusted)).transpose()?;
+pub(crate) fn read(
+    headers: &mut HeaderMap,
+    trusted: &[Network],
+) -> Result<Described, &'static str> {
+    let of_each = [FOR, PROTO, HOST]
+        .iter()
+        .any(|name| headers.contains_key(name))
+        .then(|| of_headers(headers, trusted))
+        .transpose()?;
+    let of_one = headers
+        .contains_key(header::FORWARDED)
+        .then(|| of_forwarded(headers, trusted))
+        .transpose()?;
     let described = match (of_each, of_one) {
         (Some(one), Some(other)) if one != other => {
-            return Err("Forwarded and X-Forwarded-* disagree: the proxy has to remove those that it does not set");
+            return Err(
+                "Forwarded and X-Forwarded-* disagree: the proxy has to remove those that it does not set",
+            );
         }
         (one, other) => one.or(other).unwrap_or_default(),
     };
     if let Some(authority) = &described.authority {
-        headers.insert(header::HOST, HeaderValue::from_str(authority).expect("a valid authority"));
+        headers.insert(
+            header::HOST,
+            HeaderValue::from_str(authority).expect("a valid authority"),
+        );
     }
     Ok(described)
 }
@@ -148,12 +180,22 @@ fn of_headers(headers: &HeaderMap, trusted: &[Network]) -> Result<Described, &'s
     let client = client(&hops, trusted);
     // A proxy that adds to one list adds to all; one that sets a single value sets that of its own client.
     let of_client = |values: Vec<&str>| match client {
-        Some((index, _)) if values.len() == hops.len() => values.get(index).map(ToString::to_string),
+        Some((index, _)) if values.len() == hops.len() => {
+            values.get(index).map(ToString::to_string)
+        }
         _ => values.last().map(ToString::to_string),
     };
-    let scheme = of_client(list(headers, &PROTO)?).map(|value| scheme(&value)).transpose()?;
-    let authority = of_client(list(headers, &HOST)?).map(authority).transpose()?;
-    Ok(Described { peer: client.map(|(_, address)| address), scheme, authority })
+    let scheme = of_client(list(headers, &PROTO)?)
+        .map(|value| scheme(&value))
+        .transpose()?;
+    let authority = of_client(list(headers, &HOST)?)
+        .map(authority)
+        .transpose()?;
+    Ok(Described {
+        peer: client.map(|(_, address)| address),
+        scheme,
+        authority,
+    })
 }
 
 fn of_forwarded(headers: &HeaderMap, trusted: &[Network]) -> Result<Described, &'static str> {
@@ -162,43 +204,78 @@ fn of_forwarded(headers: &HeaderMap, trusted: &[Network]) -> Result<Described, &
     for line in headers.get_all(header::FORWARDED) {
         elements.extend(parse(line.to_str().map_err(|_| NOT_VALID)?).ok_or(NOT_VALID)?);
     }
-    let hops: Vec<Hop> = elements.iter().map(|element| element.node.as_deref().and_then(node)).collect();
+    let hops: Vec<Hop> = elements
+        .iter()
+        .map(|element| element.node.as_deref().and_then(node))
+        .collect();
     let client = client(&hops, trusted);
     let of_client = client.map_or(elements.len().checked_sub(1), |(index, _)| Some(index));
-    let element = of_client.map(|index| std::mem::take(&mut elements[index])).unwrap_or_default();
+    let element = of_client
+        .map(|index| std::mem::take(&mut elements[index]))
+        .unwrap_or_default();
     let scheme = element.proto.map(|value| scheme(&value)).transpose()?;
     let authority = element.host.map(authority).transpose()?;
-    Ok(Described { peer: client.map(|(_, address)| address), scheme, authority })
+    Ok(Described {
+        peer: client.map(|(_, address)| address),
+        scheme,
+        authority,
+    })
 }
 
 /// The elements of a header that is a list, which may have several lines (RFC 9110 section 5.6.1).
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, &'static str> {
     let mut elements = Vec::new();
     for line in headers.get_all(name) {
-        let line = line.to_str().map_err(|_| "a header of the proxy is not ASCII")?;
-        elements.extend(line.split(',').map(str::trim).filter(|element| !element.is_empty()));
+        let line = line
+            .to_str()
+            .map_err(|_| "a header of the proxy is not ASCII")?;
+        elements.extend(
+            line.split(',')
+                .map(str::trim)
+                .filter(|element| !element.is_empty()),
+        );
     }
     Ok(elements)
 }
 
 /// An address, alone or with a port; nothing for "unknown" and for names that hide it (RFC 7239 section 6).
 fn node(text: &str) -> Hop {
-    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let parsed = text.parse().ok().or_else(|| Some(SocketAddr::new(inner.parse().ok()?, 0)));
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    let parsed = text
+        .parse()
+        .ok()
+        .or_else(|| Some(SocketAddr::new(inner.parse().ok()?, 0)));
     parsed.map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 /// A WebSocket's scheme is that of the request which opens it.
 fn scheme(text: &str) -> Result<&'static str, &'static str> {
     match text {
-        text if ["https", "wss"].iter().any(|own| text.eq_ignore_ascii_case(own)) => Ok("https"),
-        text if ["http", "ws"].iter().any(|own| text.eq_ignore_ascii_case(own)) => Ok("http"),
+        text if ["https", "wss"]
+            .iter()
+            .any(|own| text.eq_ignore_ascii_case(own)) =>
+        {
+            Ok("https")
+        }
+        text if ["http", "ws"]
+            .iter()
+            .any(|own| text.eq_ignore_ascii_case(own)) =>
+        {
+            Ok("http")
+        }
         _ => Err("the scheme that the proxy names is neither http nor https"),
     }
 }
 
 fn authority(text: String) -> Result<String, &'static str> {
-    if Authority::parse(&text).is_some() { Ok(text) } else { Err("the host that the proxy names is not a host, or a host and a port") }
+    if Authority::parse(&text).is_some() {
+        Ok(text)
+    } else {
+        Err("the host that the proxy names is not a host, or a host and a port")
+    }
 }
 
 /// One element of `Forwarded`.
@@ -250,7 +327,8 @@ fn value(text: &str) -> Option<(String, &str)> {
         let (token, rest) = text.split_at(end);
         // An address with a port should be quoted, and often is not.
         let is_value = |byte: u8| is_token_byte(byte) || b":[]".contains(&byte);
-        return (!token.is_empty() && token.bytes().all(is_value)).then(|| (token.to_owned(), rest));
+        return (!token.is_empty() && token.bytes().all(is_value))
+            .then(|| (token.to_owned(), rest));
     };
     let mut value = String::new();
     let mut characters = quoted.char_indices();
@@ -298,11 +376,27 @@ mod tests {
             ("::1", "::1", true),
         ];
         for (network, address, expected) in cases {
-            assert_eq!(network.parse::<Network>().unwrap().contains(address.parse().unwrap()), expected, "{network} {address}");
+            assert_eq!(
+                network
+                    .parse::<Network>()
+                    .unwrap()
+                    .contains(address.parse().unwrap()),
+                expected,
+                "{network} {address}"
+            );
         }
-        for text in
-            ["", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/", "10.1.0.0/8", "::1/64", "::/129", "example.org", "10.0.0", "::ffff:10.0.0.0/80"]
-        {
+        for text in [
+            "",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "10.0.0.0/",
+            "10.1.0.0/8",
+            "::1/64",
+            "::/129",
+            "example.org",
+            "10.0.0",
+            "::ffff:10.0.0.0/80",
+        ] {
             assert!(text.parse::<Network>().is_err(), "{text:?}");
         }
     }
@@ -313,15 +407,42 @@ mod tests {
         let cases: [(&[(&str, &str)], &str); 41] = [
             (&[], "- - -"),
             (&[("x-forwarded-for", "192.0.2.1")], "192.0.2.1:0 - -"),
-            (&[("x-forwarded-for", "192.0.2.1:4711")], "192.0.2.1:4711 - -"),
+            (
+                &[("x-forwarded-for", "192.0.2.1:4711")],
+                "192.0.2.1:4711 - -",
+            ),
             (&[("x-forwarded-for", "2001:db8::1")], "[2001:db8::1]:0 - -"),
-            (&[("x-forwarded-for", "[2001:db8::1]:443")], "[2001:db8::1]:443 - -"),
-            (&[("x-forwarded-for", "::ffff:192.0.2.1")], "192.0.2.1:0 - -"),
-            (&[("x-forwarded-for", "8.8.8.8, 192.0.2.1")], "192.0.2.1:0 - -"),
-            (&[("x-forwarded-for", "8.8.8.8, 192.0.2.1, 10.0.0.2, 10.0.0.1")], "192.0.2.1:0 - -"),
-            (&[("x-forwarded-for", "8.8.8.8"), ("x-forwarded-for", "192.0.2.1")], "192.0.2.1:0 - -"),
-            (&[("x-forwarded-for", "10.0.0.3, 10.0.0.2")], "10.0.0.3:0 - -"),
-            (&[("x-forwarded-for", "8.8.8.8, unknown, 10.0.0.2")], "10.0.0.2:0 - -"),
+            (
+                &[("x-forwarded-for", "[2001:db8::1]:443")],
+                "[2001:db8::1]:443 - -",
+            ),
+            (
+                &[("x-forwarded-for", "::ffff:192.0.2.1")],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[("x-forwarded-for", "8.8.8.8, 192.0.2.1")],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[("x-forwarded-for", "8.8.8.8, 192.0.2.1, 10.0.0.2, 10.0.0.1")],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[
+                    ("x-forwarded-for", "8.8.8.8"),
+                    ("x-forwarded-for", "192.0.2.1"),
+                ],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[("x-forwarded-for", "10.0.0.3, 10.0.0.2")],
+                "10.0.0.3:0 - -",
+            ),
+            (
+                &[("x-forwarded-for", "8.8.8.8, unknown, 10.0.0.2")],
+                "10.0.0.2:0 - -",
+            ),
             (&[("x-forwarded-for", "8.8.8.8, <script>")], "- - -"),
             (&[("x-forwarded-for", ", ,192.0.2.1,")], "192.0.2.1:0 - -"),
             (&[("x-forwarded-for", "")], "- - -"),
@@ -330,28 +451,97 @@ mod tests {
             (&[("x-forwarded-proto", "ws")], "- http -"),
             (&[("x-forwarded-proto", "gopher")], "400"),
             (&[("x-forwarded-host", "a.example")], "- - a.example"),
-            (&[("x-forwarded-host", "a.example:8443")], "- - a.example:8443"),
+            (
+                &[("x-forwarded-host", "a.example:8443")],
+                "- - a.example:8443",
+            ),
             (&[("x-forwarded-host", "user@a.example")], "400"),
             (&[("x-forwarded-host", "a.example/x")], "400"),
-            (&[("x-forwarded-for", "9.9.9.9, 192.0.2.1, 10.0.0.2"), ("x-forwarded-proto", "http, https, http")], "192.0.2.1:0 https -"),
-            (&[("x-forwarded-for", "9.9.9.9, 192.0.2.1, 10.0.0.2"), ("x-forwarded-proto", "https")], "192.0.2.1:0 https -"),
-            (&[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-host", "evil.example, a.example")], "192.0.2.1:0 - a.example"),
-            (&[("forwarded", "for=192.0.2.1;proto=https;host=a.example")], "192.0.2.1:0 https a.example"),
-            (&[("forwarded", "For=\"[2001:db8::1]:4711\"; Proto=HTTPS")], "[2001:db8::1]:4711 https -"),
-            (&[("forwarded", "for=8.8.8.8;host=evil.example, for=192.0.2.1;host=a.example;by=10.0.0.1")], "192.0.2.1:0 - a.example"),
-            (&[("forwarded", "for=8.8.8.8, for=192.0.2.1;proto=https, for=10.0.0.2;proto=http")], "192.0.2.1:0 https -"),
-            (&[("forwarded", "for=8.8.8.8"), ("forwarded", "for=192.0.2.1")], "192.0.2.1:0 - -"),
-            (&[("forwarded", "for=8.8.8.8, for=_hidden;proto=https")], "- https -"),
+            (
+                &[
+                    ("x-forwarded-for", "9.9.9.9, 192.0.2.1, 10.0.0.2"),
+                    ("x-forwarded-proto", "http, https, http"),
+                ],
+                "192.0.2.1:0 https -",
+            ),
+            (
+                &[
+                    ("x-forwarded-for", "9.9.9.9, 192.0.2.1, 10.0.0.2"),
+                    ("x-forwarded-proto", "https"),
+                ],
+                "192.0.2.1:0 https -",
+            ),
+            (
+                &[
+                    ("x-forwarded-for", "192.0.2.1"),
+                    ("x-forwarded-host", "evil.example, a.example"),
+                ],
+                "192.0.2.1:0 - a.example",
+            ),
+            (
+                &[("forwarded", "for=192.0.2.1;proto=https;host=a.example")],
+                "192.0.2.1:0 https a.example",
+            ),
+            (
+                &[("forwarded", "For=\"[2001:db8::1]:4711\"; Proto=HTTPS")],
+                "[2001:db8::1]:4711 https -",
+            ),
+            (
+                &[(
+                    "forwarded",
+                    "for=8.8.8.8;host=evil.example, for=192.0.2.1;host=a.example;by=10.0.0.1",
+                )],
+                "192.0.2.1:0 - a.example",
+            ),
+            (
+                &[(
+                    "forwarded",
+                    "for=8.8.8.8, for=192.0.2.1;proto=https, for=10.0.0.2;proto=http",
+                )],
+                "192.0.2.1:0 https -",
+            ),
+            (
+                &[("forwarded", "for=8.8.8.8"), ("forwarded", "for=192.0.2.1")],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[("forwarded", "for=8.8.8.8, for=_hidden;proto=https")],
+                "- https -",
+            ),
             (&[("forwarded", "for=\"192.0.2.1, for=8.8.8.8")], "400"),
-            (&[("forwarded", "for=\"a\\\"b\", for=192.0.2.1")], "192.0.2.1:0 - -"),
+            (
+                &[("forwarded", "for=\"a\\\"b\", for=192.0.2.1")],
+                "192.0.2.1:0 - -",
+            ),
             (&[("forwarded", "for=192.0.2.1;for=8.8.8.8")], "400"),
             (&[("forwarded", "for")], "400"),
             (&[("forwarded", "for=")], "400"),
             (&[("forwarded", "for=192.0.2.1 proto=https")], "400"),
-            (&[("forwarded", "for=192.0.2.1;ext=\"a,b;c\"")], "192.0.2.1:0 - -"),
-            (&[("forwarded", "for=192.0.2.1"), ("x-forwarded-for", "192.0.2.1")], "192.0.2.1:0 - -"),
-            (&[("forwarded", "for=8.8.8.8"), ("x-forwarded-for", "192.0.2.1")], "400"),
-            (&[("forwarded", "host=evil.example"), ("x-forwarded-for", "192.0.2.1")], "400"),
+            (
+                &[("forwarded", "for=192.0.2.1;ext=\"a,b;c\"")],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[
+                    ("forwarded", "for=192.0.2.1"),
+                    ("x-forwarded-for", "192.0.2.1"),
+                ],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[
+                    ("forwarded", "for=8.8.8.8"),
+                    ("x-forwarded-for", "192.0.2.1"),
+                ],
+                "400",
+            ),
+            (
+                &[
+                    ("forwarded", "host=evil.example"),
+                    ("x-forwarded-for", "192.0.2.1"),
+                ],
+                "400",
+            ),
         ];
         for (given, expected) in cases {
             let mut headers = HeaderMap::new();
@@ -361,10 +551,23 @@ mod tests {
             assert_eq!(is_described(&headers), !given.is_empty(), "{given:?}");
             let read = read(&mut headers, &trusted).map_or_else(
                 |_| "400".to_owned(),
-                |Described { peer, scheme, authority }| {
-                    assert_eq!(headers.get(header::HOST).and_then(|host| host.to_str().ok()), authority.as_deref());
+                |Described {
+                     peer,
+                     scheme,
+                     authority,
+                 }| {
+                    assert_eq!(
+                        headers
+                            .get(header::HOST)
+                            .and_then(|host| host.to_str().ok()),
+                        authority.as_deref()
+                    );
                     let peer = peer.map_or("-".to_owned(), |peer| peer.to_string());
-                    format!("{peer} {} {}", scheme.unwrap_or("-"), authority.as_deref().unwrap_or("-"))
+                    format!(
+                        "{peer} {} {}",
+                        scheme.unwrap_or("-"),
+                        authority.as_deref().unwrap_or("-")
+                    )
                 },
             );
             assert_eq!(read, expected, "{given:?}");

@@ -61,7 +61,11 @@ impl Fragments {
 
     fn count_payload(&mut self, bytes: usize) {
         if self.is_data {
-            self.partial = if self.is_final && self.skip == 0 { 0 } else { self.partial + bytes };
+            self.partial = if self.is_final && self.skip == 0 {
+                0
+            } else {
+                self.partial + bytes
+            };
         }
     }
 
@@ -105,7 +109,9 @@ mod tests {
         let mut frame = vec![first];
         match length {
             0..126 => frame.push(0x80 | length as u8),
-            126..65536 => frame.extend([&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat()),
+            126..65536 => {
+                frame.extend([&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat())
+            }
             _ => frame.extend([&[0x80 | 127][..], &(length as u64).to_be_bytes()].concat()),
         }
         frame.extend(vec![0xff; 4 + length]);
@@ -115,11 +121,21 @@ mod tests {
     #[test]
     fn a_message_that_is_not_whole_is_known_at_every_byte() {
         let (start, last, ping, whole) = (0x01, 0x80, 0x89, 0x82);
-        let bytes = [frame(whole, 3), frame(start, 200), frame(ping, 0), frame(last, 0)].concat();
+        let bytes = [
+            frame(whole, 3),
+            frame(start, 200),
+            frame(ping, 0),
+            frame(last, 0),
+        ]
+        .concat();
         let ends = [0, frame(whole, 3).len(), bytes.len()];
         let mut fragments = Fragments::default();
         for (at, byte) in bytes.iter().enumerate() {
-            assert_eq!(fragments.is_within_message(), !ends.contains(&at), "before byte {at}");
+            assert_eq!(
+                fragments.is_within_message(),
+                !ends.contains(&at),
+                "before byte {at}"
+            );
             fragments.admit(&[*byte], 9);
         }
         assert!(!fragments.is_within_message());
@@ -129,19 +145,47 @@ mod tests {
     fn fragments_are_counted_over_control_frames_and_any_split_of_the_bytes() {
         let (start, more, last, ping, whole) = (0x01, 0x00, 0x80, 0x89, 0x82);
         let cases: [(&[(u8, usize)], bool); 6] = [
-            (&[(whole, 5), (whole, 300), (whole, 70_000), (whole, 0)], true),
-            (&[(start, 1), (more, 200), (last, 1), (start, 1), (more, 0), (last, 0)], true),
-            (&[(start, 1), (ping, 125), (more, 1), (ping, 0), (last, 1)], true),
+            (
+                &[(whole, 5), (whole, 300), (whole, 70_000), (whole, 0)],
+                true,
+            ),
+            (
+                &[
+                    (start, 1),
+                    (more, 200),
+                    (last, 1),
+                    (start, 1),
+                    (more, 0),
+                    (last, 0),
+                ],
+                true,
+            ),
+            (
+                &[(start, 1), (ping, 125), (more, 1), (ping, 0), (last, 1)],
+                true,
+            ),
             (&[(start, 1), (more, 1), (more, 1), (last, 1)], false),
             (&[(start, 1), (more, 1), (more, 1)], true),
-            (&[(start, 70_000), (more, 0), (ping, 3), (more, 0), (more, 0)], false),
+            (
+                &[(start, 70_000), (more, 0), (ping, 3), (more, 0), (more, 0)],
+                false,
+            ),
         ];
         for (frames, admitted) in cases {
-            let bytes: Vec<u8> = frames.iter().flat_map(|(first, length)| frame(*first, *length)).collect();
+            let bytes: Vec<u8> = frames
+                .iter()
+                .flat_map(|(first, length)| frame(*first, *length))
+                .collect();
             for size in [1, 3, 7, bytes.len()] {
                 let mut fragments = Fragments::default();
-                bytes.chunks(size).for_each(|chunk| _ = fragments.admit(chunk, 3));
-                assert_eq!(!fragments.exceeded(), admitted, "{frames:?} in pieces of {size}");
+                bytes
+                    .chunks(size)
+                    .for_each(|chunk| _ = fragments.admit(chunk, 3));
+                assert_eq!(
+                    !fragments.exceeded(),
+                    admitted,
+                    "{frames:?} in pieces of {size}"
+                );
             }
         }
     }

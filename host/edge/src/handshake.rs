@@ -22,14 +22,28 @@ pub(crate) struct Refusal {
 }
 
 /// Reads the handshake out of a request's head.
-pub(crate) fn read(method: &Method, version: Version, headers: &HeaderMap) -> Result<Handshake, Refusal> {
+pub(crate) fn read(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Handshake, Refusal> {
     if method != Method::GET {
-        return Err(refuse(StatusCode::METHOD_NOT_ALLOWED, Some((header::ALLOW, "GET")), "a WebSocket begins with GET"));
+        return Err(refuse(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Some((header::ALLOW, "GET")),
+            "a WebSocket begins with GET",
+        ));
     }
     if version != Version::HTTP_11 {
-        return Err(refuse(StatusCode::BAD_REQUEST, None, "a WebSocket handshake is HTTP/1.1"));
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            "a WebSocket handshake is HTTP/1.1",
+        ));
     }
-    if !has_token(headers, header::UPGRADE, "websocket") || !has_token(headers, header::CONNECTION, "upgrade") {
+    if !has_token(headers, header::UPGRADE, "websocket")
+        || !has_token(headers, header::CONNECTION, "upgrade")
+    {
         return Err(refuse(
             StatusCode::UPGRADE_REQUIRED,
             Some((header::UPGRADE, "websocket")),
@@ -38,25 +52,53 @@ pub(crate) fn read(method: &Method, version: Version, headers: &HeaderMap) -> Re
     }
     if single(headers, header::SEC_WEBSOCKET_VERSION) != Some("13") {
         let supported = Some((header::SEC_WEBSOCKET_VERSION, "13"));
-        return Err(refuse(StatusCode::UPGRADE_REQUIRED, supported, "Sec-WebSocket-Version has to be 13"));
+        return Err(refuse(
+            StatusCode::UPGRADE_REQUIRED,
+            supported,
+            "Sec-WebSocket-Version has to be 13",
+        ));
     }
     let key = single(headers, header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
     let Some(key) = key else {
-        return Err(refuse(StatusCode::BAD_REQUEST, None, "Sec-WebSocket-Key has to be 16 bytes in base64"));
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            "Sec-WebSocket-Key has to be 16 bytes in base64",
+        ));
     };
     let Some(offered) = offered(headers) else {
-        return Err(refuse(StatusCode::BAD_REQUEST, None, "Sec-WebSocket-Protocol has to be a list of distinct tokens"));
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            None,
+            "Sec-WebSocket-Protocol has to be a list of distinct tokens",
+        ));
     };
-    Ok(Handshake { accept_key: derive_accept_key(key.as_bytes()), offered })
+    Ok(Handshake {
+        accept_key: derive_accept_key(key.as_bytes()),
+        offered,
+    })
 }
 
-fn refuse(status: StatusCode, header: Option<(HeaderName, &'static str)>, text: &'static str) -> Refusal {
-    Refusal { status, header, text }
+fn refuse(
+    status: StatusCode,
+    header: Option<(HeaderName, &'static str)>,
+    text: &'static str,
+) -> Refusal {
+    Refusal {
+        status,
+        header,
+        text,
+    }
 }
 
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|given| given.trim().eq_ignore_ascii_case(token))
+    let values = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|given| given.trim().eq_ignore_ascii_case(token))
 }
 
 /// The header's value if it is there exactly once.
@@ -70,7 +112,9 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 
 /// Base64 of 16 bytes: 22 digits, the last of which carries two bits, and the padding.
 fn is_key(key: &str) -> bool {
-    let Some(digits) = key.strip_suffix("==") else { return false };
+    let Some(digits) = key.strip_suffix("==") else {
+        return false;
+    };
     let is_digit = |b: u8| b.is_ascii_alphanumeric() || b == b'+' || b == b'/';
     digits.len() == 22 && digits.bytes().all(is_digit) && digits.ends_with(['A', 'Q', 'g', 'w'])
 }
@@ -79,8 +123,16 @@ fn is_key(key: &str) -> bool {
 fn offered(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut offered: Vec<String> = Vec::new();
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-        for protocol in value.to_str().ok()?.split(',').map(str::trim).filter(|protocol| !protocol.is_empty()) {
-            let is_token = protocol.bytes().all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b));
+        for protocol in value
+            .to_str()
+            .ok()?
+            .split(',')
+            .map(str::trim)
+            .filter(|protocol| !protocol.is_empty())
+        {
+            let is_token = protocol
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"()<>@,;:\\\"/[]?={}".contains(&b));
             if !is_token || offered.iter().any(|other| other == protocol) {
                 return None;
             }
@@ -103,7 +155,9 @@ mod tests {
 
     fn headers(changes: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let kept = GOOD.iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
+        let kept = GOOD
+            .iter()
+            .filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
         for (name, value) in kept.chain(changes).filter(|(_, value)| !value.is_empty()) {
             for value in value.split('|') {
                 headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
@@ -115,7 +169,13 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_is_accepted() {
         let handshake = read(&Method::GET, Version::HTTP_11, &headers(&[])).unwrap();
-        assert_eq!(handshake, Handshake { accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(), offered: vec![] });
+        assert_eq!(
+            handshake,
+            Handshake {
+                accept_key: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into(),
+                offered: vec![]
+            }
+        );
     }
 
     #[test]
@@ -140,9 +200,18 @@ mod tests {
             (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ")], 400),
             (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZR==")], 400),
             (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25j")], 400),
-            (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==AAAA")], 400),
+            (
+                &[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==AAAA")],
+                400,
+            ),
             (&[("sec-websocket-key", "!GhlIHNhbXBsZSBub25jZQ==")], 400),
-            (&[("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==|dGhlIHNhbXBsZSBub25jZQ==")], 400),
+            (
+                &[(
+                    "sec-websocket-key",
+                    "dGhlIHNhbXBsZSBub25jZQ==|dGhlIHNhbXBsZSBub25jZQ==",
+                )],
+                400,
+            ),
             (&[("sec-websocket-protocol", "a, a")], 400),
             (&[("sec-websocket-protocol", "a,,b")], 101),
             (&[("sec-websocket-protocol", "a b")], 400),
@@ -154,19 +223,39 @@ mod tests {
             let given = outcome.map_or_else(|refusal| refusal.status.as_u16(), |_| 101);
             assert_eq!(given, status, "{changes:?}");
         }
-        assert_eq!(read(&Method::POST, Version::HTTP_11, &headers(&[])).unwrap_err().status, 405);
-        assert_eq!(read(&Method::GET, Version::HTTP_10, &headers(&[])).unwrap_err().status, 400);
+        assert_eq!(
+            read(&Method::POST, Version::HTTP_11, &headers(&[]))
+                .unwrap_err()
+                .status,
+            405
+        );
+        assert_eq!(
+            read(&Method::GET, Version::HTTP_10, &headers(&[]))
+                .unwrap_err()
+                .status,
+            400
+        );
     }
 
     #[test]
     fn a_wrong_version_is_told_the_right_one() {
-        let refusal = read(&Method::GET, Version::HTTP_11, &headers(&[("sec-websocket-version", "8")])).unwrap_err();
+        let refusal = read(
+            &Method::GET,
+            Version::HTTP_11,
+            &headers(&[("sec-websocket-version", "8")]),
+        )
+        .unwrap_err();
         assert_eq!(refusal.header, Some((header::SEC_WEBSOCKET_VERSION, "13")));
     }
 
     #[test]
     fn offers_keep_their_order_and_case() {
-        let handshake = read(&Method::GET, Version::HTTP_11, &headers(&[("sec-websocket-protocol", "v2.Chat, v1.chat")])).unwrap();
+        let handshake = read(
+            &Method::GET,
+            Version::HTTP_11,
+            &headers(&[("sec-websocket-protocol", "v2.Chat, v1.chat")]),
+        )
+        .unwrap();
         assert_eq!(handshake.offered, ["v2.Chat", "v1.chat"]);
     }
 }

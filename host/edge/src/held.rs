@@ -39,15 +39,28 @@ const LISTEN_BYTES: usize = 64;
 pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answer) -> Answer {
     // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
     let has_no_chunks = version != http::Version::HTTP_11
-        || [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status());
+        || [
+            StatusCode::NO_CONTENT,
+            StatusCode::RESET_CONTENT,
+            StatusCode::NOT_MODIFIED,
+        ]
+        .contains(&answer.status());
     // The rest of an earlier answer would be lost.
     if has_no_chunks || !shared.is_flushed() {
         return answer;
     }
     match answer.into_parts() {
         (parts, Body::Held(body, lasts)) => {
-            let held = HeldAnswer { parts, body, lasts, goes_on: shared.may_go_on() };
-            *shared.held.lock().expect("nothing panics while it holds it") = Some(Box::new(held));
+            let held = HeldAnswer {
+                parts,
+                body,
+                lasts,
+                goes_on: shared.may_go_on(),
+            };
+            *shared
+                .held
+                .lock()
+                .expect("nothing panics while it holds it") = Some(Box::new(held));
             std::future::pending().await
         }
         (parts, body) => Answer::from_parts(parts, body),
@@ -56,7 +69,11 @@ pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answe
 
 /// The answer that was kept.
 pub(crate) fn take(shared: &Shared) -> Option<Box<HeldAnswer>> {
-    shared.held.lock().expect("nothing panics while it holds it").take()
+    shared
+        .held
+        .lock()
+        .expect("nothing panics while it holds it")
+        .take()
 }
 
 /// A connection whose held answer was written whole.
@@ -80,8 +97,19 @@ pub(crate) async fn write<Io: Socket>(
     server: Arc<Server>,
     lifeline: Lifeline,
 ) -> io::Result<Option<Written<Io>>> {
-    let mut io = Writer { io, sent: 0, meter: None, server, lifeline };
-    let HeldAnswer { parts, mut body, lasts, goes_on } = held;
+    let mut io = Writer {
+        io,
+        sent: 0,
+        meter: None,
+        server,
+        lifeline,
+    };
+    let HeldAnswer {
+        parts,
+        mut body,
+        lasts,
+        goes_on,
+    } = held;
     let goes_on = goes_on && ahead.len() <= AHEAD_BYTES_MAX && !*io.lifeline.stopping.borrow();
     let mut out = head(&parts, goes_on);
     drop(parts);
@@ -92,22 +120,33 @@ pub(crate) async fn write<Io: Socket>(
         let next = if hearing.has_ended {
             let within = io.server.config.half_close_within;
             // Its timer takes room, which few answers need.
-            let next = Box::pin(timeout(within, next(&mut io.io, &mut body, !out.is_empty(), &mut hearing)));
+            let next = Box::pin(timeout(
+                within,
+                next(&mut io.io, &mut body, !out.is_empty(), &mut hearing),
+            ));
             next.await.unwrap_or(Next::Gone(Ok(())))
         } else {
             next(&mut io.io, &mut body, !out.is_empty(), &mut hearing).await
         };
         match next {
             Next::Frame(Ok(Frame::Data(bytes))) => push_chunk(&mut out, &bytes),
-            Next::Frame(Ok(Frame::Trailers(fields))) => trailers = Some(Box::new(trailers::permitted(fields))),
+            Next::Frame(Ok(Frame::Trailers(fields))) => {
+                trailers = Some(Box::new(trailers::permitted(fields)))
+            }
             Next::Frame(Err(_)) => return io.write_all(&out).await.map(|()| None),
             Next::Heard => {}
             Next::End => {
                 out.extend_from_slice(b"0\r\n");
-                trailers.iter().for_each(|fields| push_fields(&mut out, fields));
+                trailers
+                    .iter()
+                    .for_each(|fields| push_fields(&mut out, fields));
                 out.extend_from_slice(b"\r\n");
                 io.write_all(&out).await?;
-                return Ok(Some(Written { io: io.io, ahead: hearing.ahead, goes_on }));
+                return Ok(Some(Written {
+                    io: io.io,
+                    ahead: hearing.ahead,
+                    goes_on,
+                }));
             }
             Next::Ended if lasts == Lasts::ToItsEnd => hearing.has_ended = true,
             Next::Ended => return Ok(None),
@@ -146,7 +185,14 @@ struct Hearing {
 impl Hearing {
     fn new(ahead: Bytes) -> Hearing {
         // A part of hyper's buffer would hold all of it.
-        Hearing { ahead: if ahead.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(&ahead) }, has_ended: false }
+        Hearing {
+            ahead: if ahead.is_empty() {
+                Bytes::new()
+            } else {
+                Bytes::copy_from_slice(&ahead)
+            },
+            has_ended: false,
+        }
     }
 
     /// After the first byte a client that leaves is noticed by the next write: one that sends much would be listened to forever.
@@ -155,7 +201,12 @@ impl Hearing {
     }
 }
 
-async fn next(io: &mut (impl AsyncRead + Unpin), body: &mut app::Body, has_more: bool, hearing: &mut Hearing) -> Next {
+async fn next(
+    io: &mut (impl AsyncRead + Unpin),
+    body: &mut app::Body,
+    has_more: bool,
+    hearing: &mut Hearing,
+) -> Next {
     poll_fn(|cx| {
         match body.as_mut().poll_frame(cx) {
             Poll::Ready(Some(frame)) => return Poll::Ready(Next::Frame(frame)),
@@ -198,7 +249,11 @@ impl<Io: Socket> Writer<Io> {
             })
         });
         // Its timer takes room, which a feed that is read never needs.
-        if is_done.await? { Ok(()) } else { Box::pin(self.write_slowly(rest)).await }
+        if is_done.await? {
+            Ok(())
+        } else {
+            Box::pin(self.write_slowly(rest)).await
+        }
     }
 
     fn poll_write_all(&mut self, cx: &mut Context<'_>, rest: &mut &[u8]) -> Poll<io::Result<()>> {
@@ -216,7 +271,10 @@ impl<Io: Socket> Writer<Io> {
     /// While the server goes away it is less patient, so that a slow client does not hold the drain.
     async fn write_slowly(&mut self, mut rest: &[u8]) -> io::Result<()> {
         let config = &self.server.config;
-        let (mut rule, drain) = (Rule::new(config.write_within, config.bytes_per_second_min), config.drain_within / 2);
+        let (mut rule, drain) = (
+            Rule::new(config.write_within, config.bytes_per_second_min),
+            config.drain_within / 2,
+        );
         let (mut stopped, mut is_stopped) = (pin!(stopped(self.lifeline.stopping.clone())), false);
         let mut timer = pin!(sleep(rule.within));
         poll_fn(|cx| {
@@ -228,11 +286,15 @@ impl<Io: Socket> Writer<Io> {
                 let poll = self.poll_write_all(cx, &mut rest);
                 let acknowledged = self.sent.saturating_sub(self.io.unacknowledged());
                 let meter = self.meter.get_or_insert_default();
-                if meter.note(acknowledged, poll.is_pending(), rule, Instant::now()) && poll.is_pending() {
+                if meter.note(acknowledged, poll.is_pending(), rule, Instant::now())
+                    && poll.is_pending()
+                {
                     self.io.abort();
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
-                let Some(due) = meter.due(rule) else { return poll };
+                let Some(due) = meter.due(rule) else {
+                    return poll;
+                };
                 timer.as_mut().reset(due);
                 std::task::ready!(timer.as_mut().poll(cx));
             }
@@ -242,9 +304,16 @@ impl<Io: Socket> Writer<Io> {
 }
 
 fn head(parts: &Parts, goes_on: bool) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {} {}\r\n", parts.status.as_str(), reason(parts.status)).into_bytes();
+    let mut head = format!(
+        "HTTP/1.1 {} {}\r\n",
+        parts.status.as_str(),
+        reason(parts.status)
+    )
+    .into_bytes();
     push_fields(&mut head, &parts.headers);
-    head.extend_from_slice(format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes());
+    head.extend_from_slice(
+        format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes(),
+    );
     if !goes_on {
         head.extend_from_slice(b"connection: close\r\n");
     }
@@ -283,15 +352,24 @@ mod tests {
     struct Never;
 
     impl app::Stream for Never {
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame, BodyError>>> {
             Poll::Pending
         }
     }
 
     /// Whether an answer that is to be held is kept.
     fn keeps(shared: &Shared, version: Version) -> bool {
-        let offer = pin!(offer(shared, version, Answer::new(Body::Held(Box::pin(Never), Lasts::Live))));
-        let is_pending = offer.poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let offer = pin!(offer(
+            shared,
+            version,
+            Answer::new(Body::Held(Box::pin(Never), Lasts::Live))
+        ));
+        let is_pending = offer
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending();
         assert_eq!(take(shared).is_some(), is_pending);
         is_pending
     }
@@ -300,9 +378,16 @@ mod tests {
     async fn an_answer_is_kept_only_when_all_before_it_has_gone_out() {
         let shared = Arc::<Shared>::default();
         let (io, mut client) = duplex(4);
-        let mut io = Paced::new(io, Bytes::new(), shared.clone(), Memory::new(&Arc::new(tidegate_hub::Budget::new(0))), 0);
+        let mut io = Paced::new(
+            io,
+            Bytes::new(),
+            shared.clone(),
+            Memory::new(&Arc::new(tidegate_hub::Budget::new(0))),
+            0,
+        );
         assert!(keeps(&shared, Version::HTTP_11) && !keeps(&shared, Version::HTTP_10));
-        let mut write = |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
+        let mut write =
+            |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
         assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());
         assert!(!keeps(&shared, Version::HTTP_11), "the rest would be lost");
         client.read_exact(&mut [0; 4]).await.unwrap();

@@ -35,7 +35,8 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed, Positions, Request, RequestId, Target, Verdict,
+    self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed,
+    Positions, Request, RequestId, Target, Verdict,
     app::Stream,
     budget::OutOfMemory,
     contract,
@@ -52,12 +53,24 @@ pub(crate) struct Peer {
 }
 
 /// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain ends it.
-pub(crate) async fn serve<Io: Socket>(mut stream: Io, Peer { address, proxy }: Peer, server: Arc<Server>, lifeline: Lifeline) {
+pub(crate) async fn serve<Io: Socket>(
+    mut stream: Io,
+    Peer { address, proxy }: Peer,
+    server: Arc<Server>,
+    lifeline: Lifeline,
+) {
     let peer: Arc<str> = address.to_string().into();
     let mut ahead = Bytes::new();
     let answered = loop {
         // On the heap, so that nothing is left of it while an answer is held.
-        let conversation = Box::pin(converse(stream, ahead, (peer.clone(), proxy.clone()), server.clone(), lifeline.clone())).await;
+        let conversation = Box::pin(converse(
+            stream,
+            ahead,
+            (peer.clone(), proxy.clone()),
+            server.clone(),
+            lifeline.clone(),
+        ))
+        .await;
         let (io, held, read) = match conversation {
             Conversed::Over => return,
             Conversed::Answered(stream) => break stream,
@@ -78,7 +91,12 @@ pub(crate) async fn serve<Io: Socket>(mut stream: Io, Peer { address, proxy }: P
     };
     // A client that is still sending does not hold the drain.
     drop(lifeline);
-    Box::pin(linger::close(answered, server.config.linger_within, server.config.linger_bytes_max)).await;
+    Box::pin(linger::close(
+        answered,
+        server.config.linger_within,
+        server.config.linger_bytes_max,
+    ))
+    .await;
 }
 
 /// How the conversation of a connection ends.
@@ -115,13 +133,29 @@ async fn converse<Io: Socket>(
     let memory = Memory::new(server.hub.budget());
     let shared = Arc::<Shared>::default();
     let service = {
-        let (server, shared, peer, memory) = (server.clone(), shared.clone(), peer.clone(), memory.clone());
+        let (server, shared, peer, memory) =
+            (server.clone(), shared.clone(), peer.clone(), memory.clone());
         service_fn(move |request: http::Request<Incoming>| {
             shared.begin(!request.body().is_end_stream());
             memory.begin_request();
-            let (server, lifeline, peer, shared, memory) = (server.clone(), lifeline.clone(), peer.clone(), shared.clone(), memory.clone());
+            let (server, lifeline, peer, shared, memory) = (
+                server.clone(),
+                lifeline.clone(),
+                peer.clone(),
+                shared.clone(),
+                memory.clone(),
+            );
             let (scheme, proxy) = (None, proxy.clone());
-            let mut exchange = Exchange { server, lifeline, peer, proxy, scheme, shared, memory, go_on: upgrade::go_on::<Io> };
+            let mut exchange = Exchange {
+                server,
+                lifeline,
+                peer,
+                proxy,
+                scheme,
+                shared,
+                memory,
+                go_on: upgrade::go_on::<Io>,
+            };
             let version = request.version();
             // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
             Box::pin(async move {
@@ -132,7 +166,13 @@ async fn converse<Io: Socket>(
             })
         })
     };
-    let paced = Paced::new(stream, ahead, shared.clone(), memory.clone(), server.config.linger_bytes_max);
+    let paced = Paced::new(
+        stream,
+        ahead,
+        shared.clone(),
+        memory.clone(),
+        server.config.linger_bytes_max,
+    );
     let mut connection = http1::Builder::new()
         // Heads have a clock of ours, which knows an idle connection from a slow one.
         .header_read_timeout(None)
@@ -156,7 +196,9 @@ async fn converse<Io: Socket>(
         loop {
             shared.requests.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(_) if shared.is_given_up() => return Poll::Ready(End::Late(Late::Reader)),
+                Poll::Ready(_) if shared.is_given_up() => {
+                    return Poll::Ready(End::Late(Late::Reader));
+                }
                 Poll::Ready(_) if shared.is_broken_off() => return Poll::Ready(End::BrokenOff),
                 // Errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
                 Poll::Ready(_) => return Poll::Ready(End::Answered),
@@ -179,7 +221,9 @@ async fn converse<Io: Socket>(
         }
     });
     let end = end.await;
-    let Some(http1::Parts { io, read_buf, .. }) = connection.into_parts() else { return Conversed::Over };
+    let Some(http1::Parts { io, read_buf, .. }) = connection.into_parts() else {
+        return Conversed::Over;
+    };
     let mut stream = io.into_inner().into_inner();
     match end {
         End::Over => Conversed::Over,
@@ -193,9 +237,15 @@ async fn converse<Io: Socket>(
             count_late(&server, &peer, late);
             match late {
                 Late::Reader => stream.abort(),
-                Late::Head => return answer_late(&mut stream).await.map_or(Conversed::Over, |()| Conversed::Answered(stream)),
+                Late::Head => {
+                    return answer_late(&mut stream)
+                        .await
+                        .map_or(Conversed::Over, |()| Conversed::Answered(stream));
+                }
                 Late::Answer if !shared.is_answered() => {
-                    return answer_late(&mut stream).await.map_or(Conversed::Over, |()| Conversed::Answered(stream));
+                    return answer_late(&mut stream)
+                        .await
+                        .map_or(Conversed::Over, |()| Conversed::Answered(stream));
                 }
                 Late::Idle | Late::Body | Late::Answer | Late::Left | Late::Look => {}
             }
@@ -231,7 +281,16 @@ fn count_late(server: &Server, peer: &str, late: Late) {
 /// Says 408 where hyper can't; none if the client does not take it at once.
 async fn answer_late(stream: &mut impl Socket) -> Option<()> {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    poll_fn(|cx| Poll::Ready(matches!(Pin::new(&mut *stream).poll_write(cx, answer), Poll::Ready(Ok(_))).then_some(()))).await
+    poll_fn(|cx| {
+        Poll::Ready(
+            matches!(
+                Pin::new(&mut *stream).poll_write(cx, answer),
+                Poll::Ready(Ok(_))
+            )
+            .then_some(()),
+        )
+    })
+    .await
 }
 
 /// What answers one request.
@@ -267,7 +326,12 @@ impl Exchange {
     /// goes on, and otherwise it ends with this answer, whose head then says so.
     async fn abandon_body(&self, mut answer: Answer) -> Answer {
         yield_to_reader().await;
-        if answer.body().size_hint().upper().is_none_or(|bytes| bytes > EARLY_BYTES_MAX) {
+        if answer
+            .body()
+            .size_hint()
+            .upper()
+            .is_none_or(|bytes| bytes > EARLY_BYTES_MAX)
+        {
             answer = closing(answer);
             self.shared.discard_body();
         }
@@ -278,12 +342,24 @@ impl Exchange {
     fn reserve(&self, answer: Answer) -> Answer {
         let (parts, body) = answer.into_parts();
         let body = match body {
-            Body::Whole(Some(bytes)) => self.memory.answer(bytes).map(|bytes| Body::Whole(Some(bytes))),
-            Body::Stream(body) => self.memory.stream(body, parts.headers.get(answer::ID)).map(Body::Stream),
-            Body::Held(body, lasts) => Ok(Body::Held(self.memory.hold(body, parts.headers.get(answer::ID)), lasts)),
+            Body::Whole(Some(bytes)) => self
+                .memory
+                .answer(bytes)
+                .map(|bytes| Body::Whole(Some(bytes))),
+            Body::Stream(body) => self
+                .memory
+                .stream(body, parts.headers.get(answer::ID))
+                .map(Body::Stream),
+            Body::Held(body, lasts) => Ok(Body::Held(
+                self.memory.hold(body, parts.headers.get(answer::ID)),
+                lasts,
+            )),
             body => Ok(body),
         };
-        body.map_or_else(|_| answer::out_of_memory(), |body| Answer::from_parts(parts, body))
+        body.map_or_else(
+            |_| answer::out_of_memory(),
+            |body| Answer::from_parts(parts, body),
+        )
     }
 
     async fn find_answer(&mut self, mut request: http::Request<Incoming>) -> Answer {
@@ -293,19 +369,36 @@ impl Exchange {
         {
             return *refusal;
         }
-        let Named { authority, is_served } = match Named::of(&request, &self.server.config.hosts, || self.server.own_authority()) {
+        let Named {
+            authority,
+            is_served,
+        } = match Named::of(&request, &self.server.config.hosts, || {
+            self.server.own_authority()
+        }) {
             Ok(named) => named,
             Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
         };
         match Form::of(&request) {
             Ok(Form::Path) => {}
-            Ok(Form::Server) => return if is_served { target::about_server() } else { misdirected() },
+            Ok(Form::Server) => {
+                return if is_served {
+                    target::about_server()
+                } else {
+                    misdirected()
+                };
+            }
             Err((status, text)) => return answer::text(status, text),
         }
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or("/", |target| target.as_str())
+            .to_owned();
         let path = match Path::parse(&target) {
             Ok(path) => path,
-            Err(bad @ BadPath::TooLong) => return answer::text(StatusCode::URI_TOO_LONG, &bad.to_string()),
+            Err(bad @ BadPath::TooLong) => {
+                return answer::text(StatusCode::URI_TOO_LONG, &bad.to_string());
+            }
             Err(bad) => return answer::text(StatusCode::BAD_REQUEST, &bad.to_string()),
         };
         if !is_served && !is_health(&path) {
@@ -333,7 +426,9 @@ impl Exchange {
         if let Some(peer) = described.peer {
             self.peer = peer.to_string().into();
             seat.stand_for(peer.ip()).map_err(|refusal| {
-                self.server.sockets.note(refusal, self.server.hub.counters(), Instant::now());
+                self.server
+                    .sockets
+                    .note(refusal, self.server.hub.counters(), Instant::now());
                 Box::new(answer::retry_later("too many connections, try again later"))
             })?;
         }
@@ -343,23 +438,41 @@ impl Exchange {
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
             parts.authority = authority.parse().ok();
             *request.uri_mut() = http::Uri::from_parts(parts).map_err(|_| {
-                Box::new(answer::text(StatusCode::BAD_REQUEST, "the target and the host that the proxy names do not fit together"))
+                Box::new(answer::text(
+                    StatusCode::BAD_REQUEST,
+                    "the target and the host that the proxy names do not fit together",
+                ))
             })?;
         }
         Ok(())
     }
 
     /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
-    async fn route(&self, mut request: http::Request<Incoming>, authority: String, path: &Path<'_>) -> Answer {
+    async fn route(
+        &self,
+        mut request: http::Request<Incoming>,
+        authority: String,
+        path: &Path<'_>,
+    ) -> Answer {
         let server = &*self.server;
         let version = server.version();
-        let found = version.table.find(request.method().as_str(), asked_for(request.headers()), path);
+        let found = version.table.find(
+            request.method().as_str(),
+            asked_for(request.headers()),
+            path,
+        );
         let handshake = match &found {
-            Found::Route { target: Target::WebSocket, .. } => match self.admit(&request, &authority) {
+            Found::Route {
+                target: Target::WebSocket,
+                ..
+            } => match self.admit(&request, &authority) {
                 Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
                 Err(refusal) => return *refusal,
             },
-            Found::Route { target: Target::Page, .. } if request.method() == Method::POST => match self.admit_form(&request, &authority) {
+            Found::Route {
+                target: Target::Page,
+                ..
+            } if request.method() == Method::POST => match self.admit_form(&request, &authority) {
                 Ok(()) => None,
                 Err(refusal) => return *refusal,
             },
@@ -371,23 +484,37 @@ impl Exchange {
         let mut head = self.head(parts.method, authority, path.target(), parts.headers);
         let is_upgrade = handshake.is_some();
         let route = match found {
-            Found::Route { index, .. } => version.table.route(index).map(|route| route.pattern.as_str()),
+            Found::Route { index, .. } => version
+                .table
+                .route(index)
+                .map(|route| route.pattern.as_str()),
             _ => None,
         };
-        let place = Place { request: Some(path.target()), route, conn: None };
+        let place = Place {
+            request: Some(path.target()),
+            route,
+            conn: None,
+        };
         // In place: it is large, and each move would copy it.
         let decide = pin!(async {
             let mut added = Vec::new();
             let outcome = match self.guard(&version, &mut head, &[path], &mut added).await {
                 Ok(Some(refusal)) => Ok(refusal),
-                Ok(None) => self.dispatch(&version, head, path, found, handshake, body).await,
+                Ok(None) => {
+                    self.dispatch(&version, head, path, found, handshake, body)
+                        .await
+                }
                 Err(fault) => Err(fault),
             };
             let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, place));
             self.with_headers(answer, added, place)
         });
         let began = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(Instant::now);
-        let answer = if is_upgrade { self.decide_in_time(decide, place).await } else { decide.await };
+        let answer = if is_upgrade {
+            self.decide_in_time(decide, place).await
+        } else {
+            decide.await
+        };
         if let Some(began) = began {
             let (status, took) = (answer.status().as_u16(), began.elapsed());
             tracing::debug!(target: ACCESS, route, status, ?took, peer = &*self.peer, "{method} {}", path.target());
@@ -396,13 +523,20 @@ impl Exchange {
     }
 
     /// An upgrade that the app decides in time, or its refusal.
-    async fn decide_in_time(&self, decide: Pin<&mut impl Future<Output = Answer>>, place: Place<'_>) -> Answer {
+    async fn decide_in_time(
+        &self,
+        decide: Pin<&mut impl Future<Output = Answer>>,
+        place: Place<'_>,
+    ) -> Answer {
         match timeout(self.server.hub.limits().upgrade_within, decide).await {
             Ok(answer) => answer,
             Err(_) => {
                 self.server.hub.counters().faults.add(1);
                 let id = answer::log_fault(&Fault::Wall, place);
-                answer::text(StatusCode::SERVICE_UNAVAILABLE, &format!("the app took too long to decide (id {id})"))
+                answer::text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &format!("the app took too long to decide (id {id})"),
+                )
             }
         }
     }
@@ -413,16 +547,23 @@ impl Exchange {
             self.server.hub.counters().faults.add(1);
         }
         let masked = answer::from_fault(fault, place);
-        if self.server.config.pages.is_some() { dev::show_fault(fault, &masked) } else { masked }
+        if self.server.config.pages.is_some() {
+            dev::show_fault(fault, &masked)
+        } else {
+            masked
+        }
     }
 
     /// What the host itself serves.
     fn host_endpoint(&self, method: &Method, path: &Path<'_>) -> Answer {
-        let [_, endpoint] = path.segments() else { return answer::text(StatusCode::NOT_FOUND, "nothing is here") };
+        let [_, endpoint] = path.segments() else {
+            return answer::text(StatusCode::NOT_FOUND, "nothing is here");
+        };
         let pages = self.server.config.pages.as_deref();
         let answer = match &**endpoint {
             "health" => Some(self.health()),
-            endpoint => pages::script(endpoint, pages.is_some()).or_else(|| dev::answer(endpoint, pages, self.lifeline.stopping.clone())),
+            endpoint => pages::script(endpoint, pages.is_some())
+                .or_else(|| dev::answer(endpoint, pages, self.lifeline.stopping.clone())),
         };
         match (answer, method) {
             (Some(answer), &Method::GET | &Method::HEAD) => answer,
@@ -435,7 +576,10 @@ impl Exchange {
     fn health(&self) -> Answer {
         match self.server.hub.storage_status() {
             EngineStatus::Open => answer::text(StatusCode::OK, "ok"),
-            EngineStatus::Closed(why) => answer::text(StatusCode::SERVICE_UNAVAILABLE, &format!("the storage of rooms is closed: {why}")),
+            EngineStatus::Closed(why) => answer::text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &format!("the storage of rooms is closed: {why}"),
+            ),
         }
     }
 
@@ -446,14 +590,26 @@ impl Exchange {
         }
     }
 
-    fn admit(&self, request: &http::Request<Incoming>, authority: &str) -> Result<handshake::Handshake, Box<Answer>> {
-        let handshake =
-            handshake::read(request.method(), request.version(), request.headers()).map_err(|refused| Box::new(refusal(refused)))?;
+    fn admit(
+        &self,
+        request: &http::Request<Incoming>,
+        authority: &str,
+    ) -> Result<handshake::Handshake, Box<Answer>> {
+        let handshake = handshake::read(request.method(), request.version(), request.headers())
+            .map_err(|refused| Box::new(refusal(refused)))?;
         let config = &self.server.config;
-        if config.origins.admit(request.headers(), authority, self.scheme, config.require_origin) {
+        if config.origins.admit(
+            request.headers(),
+            authority,
+            self.scheme,
+            config.require_origin,
+        ) {
             return Ok(handshake);
         }
-        Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not open a WebSocket here")))
+        Err(Box::new(answer::text(
+            StatusCode::FORBIDDEN,
+            "this origin may not open a WebSocket here",
+        )))
     }
 
     /// Runs the guards that cover one of the paths; the answer of the one that does not pass.
@@ -494,13 +650,21 @@ impl Exchange {
             return Ok(self.cached(version, path, file));
         }
         let target = match found {
-            Found::Route { index, target, params } => {
+            Found::Route {
+                index,
+                target,
+                params,
+            } => {
                 head.route = index;
                 head.params = params;
                 target
             }
             Found::Methods(mut allow) => {
-                allow.extend(self.methods_of_file(path).filter(|method| !allow.contains(method)).collect::<Vec<_>>());
+                allow.extend(
+                    self.methods_of_file(path)
+                        .filter(|method| !allow.contains(method))
+                        .collect::<Vec<_>>(),
+                );
                 return Ok(method_not_allowed(&allow));
             }
             Found::Nothing => return Ok(Box::pin(self.fallback(version, &head, path)).await),
@@ -518,17 +682,33 @@ impl Exchange {
             (Target::Http, _) => self.http(version, head, body).await,
             (Target::Stream, _) => {
                 head.id = answer::next_id();
-                let streamed = version.app.stream(&head, Box::pin(Upload(self.shared.body(body)))).await;
+                let streamed = version
+                    .app
+                    .stream(&head, Box::pin(Upload(self.shared.body(body))))
+                    .await;
                 // The client is at fault, however the app took it.
-                if self.shared.is_late() { Ok(too_slow()) } else { self.streamed(&head, streamed?) }
+                if self.shared.is_late() {
+                    Ok(too_slow())
+                } else {
+                    self.streamed(&head, streamed?)
+                }
             }
             (Target::Events, _) => Box::pin(self.events(version, head)).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
                 let with = (handshake, on_upgrade, self.go_on);
-                Box::pin(upgrade::upgrade(server, version.clone(), self.lifeline.clone(), head, with)).await
+                Box::pin(upgrade::upgrade(
+                    server,
+                    version.clone(),
+                    self.lifeline.clone(),
+                    head,
+                    with,
+                ))
+                .await
             }
             (Target::Page, _) => Box::pin(self.page(version, head, body)).await,
-            (Target::WebSocket, None) => unreachable!("a handshake was read for every websocket route"),
+            (Target::WebSocket, None) => {
+                unreachable!("a handshake was read for every websocket route")
+            }
         }
     }
 
@@ -536,8 +716,9 @@ impl Exchange {
         let accepts_trailers = trailers::are_accepted(&head.headers);
         let answer = answer::from_stream(streamed, head.id, accepts_trailers)?;
         // hyper would leave out trailers that are not announced.
-        let can_be_held =
-            self.shared.has_read_body() && head.method != Method::HEAD && !answer.headers().contains_key(header::CONTENT_LENGTH);
+        let can_be_held = self.shared.has_read_body()
+            && head.method != Method::HEAD
+            && !answer.headers().contains_key(header::CONTENT_LENGTH);
         match answer.into_parts() {
             (parts, Body::Stream(body)) if accepts_trailers && can_be_held => {
                 Ok(Answer::from_parts(parts, Body::Held(body, Lasts::ToItsEnd)))
@@ -546,7 +727,12 @@ impl Exchange {
         }
     }
 
-    async fn page(&self, version: &Arc<Version>, head: Request, body: Incoming) -> Result<Answer, Fault> {
+    async fn page(
+        &self,
+        version: &Arc<Version>,
+        head: Request,
+        body: Incoming,
+    ) -> Result<Answer, Fault> {
         let is_form = head.method == Method::POST;
         let visit = self.visit(version, head);
         match is_form {
@@ -592,10 +778,20 @@ impl Exchange {
         let mut head = self.head(Method::GET, authority, &wanted.target, parts.headers);
         let path = Path::parse(&wanted.target).expect("it was parsed before");
         let own = Path::parse("/__loaders").expect("a path");
-        let route = version.table.route(wanted.route).map(|route| route.pattern.clone());
-        let place = Place { request: Some("/__loaders"), route: route.as_deref(), conn: None };
+        let route = version
+            .table
+            .route(wanted.route)
+            .map(|route| route.pattern.clone());
+        let place = Place {
+            request: Some("/__loaders"),
+            route: route.as_deref(),
+            conn: None,
+        };
         let mut added = Vec::new();
-        let answer = match self.guard(&version, &mut head, &[&path, &own], &mut added).await {
+        let answer = match self
+            .guard(&version, &mut head, &[&path, &own], &mut added)
+            .await
+        {
             Ok(Some(refusal)) => refusal,
             Ok(None) => {
                 head.route = wanted.route;
@@ -626,11 +822,23 @@ impl Exchange {
     }
 
     /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.
-    fn admit_form(&self, request: &http::Request<Incoming>, authority: &str) -> Result<(), Box<Answer>> {
+    fn admit_form(
+        &self,
+        request: &http::Request<Incoming>,
+        authority: &str,
+    ) -> Result<(), Box<Answer>> {
         let config = &self.server.config;
-        match config.origins.admit_form(request.headers(), authority, self.scheme, config.require_origin) {
+        match config.origins.admit_form(
+            request.headers(),
+            authority,
+            self.scheme,
+            config.require_origin,
+        ) {
             true => Ok(()),
-            false => Err(Box::new(answer::text(StatusCode::FORBIDDEN, "this origin may not send forms here"))),
+            false => Err(Box::new(answer::text(
+                StatusCode::FORBIDDEN,
+                "this origin may not send forms here",
+            ))),
         }
     }
 
@@ -648,8 +856,15 @@ impl Exchange {
 
     /// The methods that a file of this path answers; none if there is no file.
     fn methods_of_file(&self, path: &Path<'_>) -> impl Iterator<Item = String> + use<> {
-        let is_file = self.server.files.as_ref().is_some_and(|files| files.has(path));
-        ["GET", "HEAD"].into_iter().filter(move |_| is_file).map(str::to_owned)
+        let is_file = self
+            .server
+            .files
+            .as_ref()
+            .is_some_and(|files| files.has(path));
+        ["GET", "HEAD"]
+            .into_iter()
+            .filter(move |_| is_file)
+            .map(str::to_owned)
     }
 
     /// A file, which is for its client alone if a guard covers its path.
@@ -660,7 +875,12 @@ impl Exchange {
         file
     }
 
-    async fn http(&self, version: &Version, head: Request, body: Incoming) -> Result<Answer, Fault> {
+    async fn http(
+        &self,
+        version: &Version,
+        head: Request,
+        body: Incoming,
+    ) -> Result<Answer, Fault> {
         let body = if body.is_end_stream() {
             Bytes::new()
         } else {
@@ -679,48 +899,86 @@ impl Exchange {
 
     async fn collect_body(&self, body: RequestBody) -> Result<Bytes, Answer> {
         let max = self.server.hub.limits().body_bytes_max;
-        let too_large = || closing(answer::text(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body is larger than {max} bytes")));
+        let too_large = || {
+            closing(answer::text(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                &format!("the body is larger than {max} bytes"),
+            ))
+        };
         if body.size_hint().lower() > max as u64 {
             return Err(too_large());
         }
-        match timeout(self.server.config.body_within, self.memory.collect(Limited::new(body, max))).await {
+        match timeout(
+            self.server.config.body_within,
+            self.memory.collect(Limited::new(body, max)),
+        )
+        .await
+        {
             Ok(Ok(Some(body))) => Ok(body),
             Ok(Ok(None)) => Err(closing(answer::out_of_memory())),
             Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
-            Ok(Err(error)) if matches!(error.downcast_ref(), Some(BodyFailure::Late)) => Err(too_slow()),
-            Ok(Err(_)) => Err(closing(answer::text(StatusCode::BAD_REQUEST, "the body broke off"))),
+            Ok(Err(error)) if matches!(error.downcast_ref(), Some(BodyFailure::Late)) => {
+                Err(too_slow())
+            }
+            Ok(Err(_)) => Err(closing(answer::text(
+                StatusCode::BAD_REQUEST,
+                "the body broke off",
+            ))),
             Err(_) => Err(too_slow()),
         }
     }
 
     async fn events(&self, version: &Version, head: Request) -> Result<Answer, Fault> {
         let hub = &self.server.hub;
-        let last = head.headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
+        let last = head
+            .headers
+            .get("last-event-id")
+            .and_then(|id| id.to_str().ok())
+            .filter(|id| !id.is_empty());
         let feed = match version.app.subscribe(&head, last).await? {
             Ok(feed) => feed,
             Err(response) => return answer::from_app(response),
         };
         contract::check_first_events(&feed.first, hub.limits().outbox_bytes_max)?;
         let since = last.map(Positions::parse);
-        let opened = feed.opened.unwrap_or_else(|| hub.subscribe(feed.topics, since.as_ref()));
+        let opened = feed
+            .opened
+            .unwrap_or_else(|| hub.subscribe(feed.topics, since.as_ref()));
         let body = match opened {
-            Ok(subscribed) => match FeedBody::new(subscribed, &feed.first, hub.limits().comment_every) {
-                Ok(body) => body,
-                Err(OutOfMemory) => return Ok(answer::out_of_memory()),
-            },
-            Err(hub::LimitError::TooMany) if hub.connections().count().1 >= hub.limits().feeds_max => {
+            Ok(subscribed) => {
+                match FeedBody::new(subscribed, &feed.first, hub.limits().comment_every) {
+                    Ok(body) => body,
+                    Err(OutOfMemory) => return Ok(answer::out_of_memory()),
+                }
+            }
+            Err(hub::LimitError::TooMany)
+                if hub.connections().count().1 >= hub.limits().feeds_max =>
+            {
                 hub.counters().refused_feeds.add(1);
                 return Ok(answer::retry_later("too many feeds, try again later"));
             }
             Err(error) => return Err(contract::bad_topics(error)),
         };
-        let body = if head.method == Method::HEAD { Body::Whole(None) } else { Body::Held(Box::pin(body), Lasts::Live) };
+        let body = if head.method == Method::HEAD {
+            Body::Whole(None)
+        } else {
+            Body::Held(Box::pin(body), Lasts::Live)
+        };
         let mut answer = http::Response::new(body);
         let headers = answer.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        );
+        headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("no-cache, no-transform"),
+        );
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        headers.insert(event_stream::HEARTBEAT, event_stream::heartbeat(hub.limits().comment_every));
+        headers.insert(
+            event_stream::HEARTBEAT,
+            event_stream::heartbeat(hub.limits().comment_every),
+        );
         Ok(answer)
     }
 }
@@ -750,8 +1008,15 @@ fn remove_content(answer: &mut Answer) {
 /// What the request asks for, where a path has routes for more than one thing.
 fn asked_for(headers: &HeaderMap) -> AskedFor {
     let names = |name: HeaderName, value: &str| {
-        let mut values = headers.get_all(name).iter().filter_map(|header| header.to_str().ok());
-        values.any(|values| values.split([',', ';']).any(|given| given.trim().eq_ignore_ascii_case(value)))
+        let mut values = headers
+            .get_all(name)
+            .iter()
+            .filter_map(|header| header.to_str().ok());
+        values.any(|values| {
+            values
+                .split([',', ';'])
+                .any(|given| given.trim().eq_ignore_ascii_case(value))
+        })
     };
     if names(header::UPGRADE, "websocket") {
         AskedFor::WebSocket
@@ -769,11 +1034,17 @@ fn is_health(path: &Path<'_>) -> bool {
 
 /// RFC 9110 section 15.5.20.
 fn misdirected() -> Answer {
-    answer::text(StatusCode::MISDIRECTED_REQUEST, "this server does not serve the host that the request names")
+    answer::text(
+        StatusCode::MISDIRECTED_REQUEST,
+        "this server does not serve the host that the request names",
+    )
 }
 
 fn method_not_allowed(allow: &[String]) -> Answer {
-    let mut answer = answer::text(StatusCode::METHOD_NOT_ALLOWED, &format!("this path answers {}", allow.join(", ")));
+    let mut answer = answer::text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("this path answers {}", allow.join(", ")),
+    );
     let allow = HeaderValue::from_str(&allow.join(", ")).expect("methods of the rules");
     answer.headers_mut().insert(header::ALLOW, allow);
     answer
@@ -782,26 +1053,36 @@ fn method_not_allowed(allow: &[String]) -> Answer {
 fn refusal(refusal: Refusal) -> Answer {
     let mut answer = answer::text(refusal.status, refusal.text);
     if let Some((name, value)) = refusal.header {
-        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     answer
 }
 
 /// The rest of the body will not be read: the connection can't be used again.
 fn closing(mut answer: Answer) -> Answer {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
 fn too_slow() -> Answer {
-    closing(answer::text(StatusCode::REQUEST_TIMEOUT, "the body took too long"))
+    closing(answer::text(
+        StatusCode::REQUEST_TIMEOUT,
+        "the body took too long",
+    ))
 }
 
 /// A request's body on its way to the app.
 struct Upload(RequestBody);
 
 impl Stream for Upload {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         Pin::new(&mut self.0).poll_frame(cx).map(|next| {
             next.map(|outcome| match outcome.map(http_body::Frame::into_data) {
                 Ok(Ok(bytes)) => Ok(Frame::Data(bytes)),

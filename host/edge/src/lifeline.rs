@@ -14,6 +14,13 @@ impl Lifeline {
     pub(crate) fn new() -> (Lifeline, watch::Sender<bool>, mpsc::Receiver<()>) {
         let (stop, stopping) = watch::channel(false);
         let (alive, all_gone) = mpsc::channel(1);
-        (Lifeline { stopping, _alive: alive }, stop, all_gone)
+        (
+            Lifeline {
+                stopping,
+                _alive: alive,
+            },
+            stop,
+            all_gone,
+        )
     }
 }

@@ -23,8 +23,15 @@ const SILENCE_MAX: Duration = Duration::from_secs(5);
 const DROP_BYTES: usize = 16 << 10;
 
 /// Ends our direction, and drops bytes of the client until it ends its own: at most for this time and about so many bytes.
-pub(crate) async fn close(mut io: impl AsyncRead + AsyncWrite + Unpin, within: Duration, bytes_max: usize) {
-    if poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx)).await.is_err() {
+pub(crate) async fn close(
+    mut io: impl AsyncRead + AsyncWrite + Unpin,
+    within: Duration,
+    bytes_max: usize,
+) {
+    if poll_fn(|cx| Pin::new(&mut io).poll_shutdown(cx))
+        .await
+        .is_err()
+    {
         return;
     }
     _ = timeout(within, async {
@@ -40,7 +47,10 @@ pub(crate) async fn close(mut io: impl AsyncRead + AsyncWrite + Unpin, within: D
 }
 
 /// Reads and drops some bytes, and returns their number; zero at the end.
-pub(crate) fn poll_drop(io: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+pub(crate) fn poll_drop(
+    io: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
     let mut bytes = [MaybeUninit::uninit(); DROP_BYTES];
     let mut buffer = ReadBuf::uninit(&mut bytes);
     ready!(Pin::new(io).poll_read(cx, &mut buffer))?;

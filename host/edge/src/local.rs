@@ -46,14 +46,26 @@ impl Local {
     /// Serves nobody yet.
     pub fn new(server: Arc<Server>) -> Local {
         let (lifeline, stop, _) = Lifeline::new();
-        Local { server, lifeline, _stop: stop }
+        Local {
+            server,
+            lifeline,
+            _stop: stop,
+        }
     }
 
     /// The client's end of a new connection, served on the current runtime.
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = duplex(PIPE_BYTES);
-        let peer = Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), proxy: None };
-        tokio::spawn(http1::serve(server, peer, self.server.clone(), self.lifeline.clone()));
+        let peer = Peer {
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            proxy: None,
+        };
+        tokio::spawn(http1::serve(
+            server,
+            peer,
+            self.server.clone(),
+            self.lifeline.clone(),
+        ));
         client
     }
 }

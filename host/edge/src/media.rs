@@ -5,32 +5,62 @@ use http::{HeaderMap, header};
 /// The one of `offered` that the client likes best, by its `Accept`; none if it takes none of them. Of those that it likes alike, the
 /// one that it names most exactly, then the first.
 pub(crate) fn pick<T: Copy>(headers: &HeaderMap, offered: &[(&str, T)]) -> Option<T> {
-    let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let values: Vec<&str> = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
     if values.is_empty() {
         return offered.first().map(|(_, answer)| *answer);
     }
-    let ranges: Vec<Range<'_>> = values.iter().flat_map(|value| value.split(',')).filter_map(Range::parse).collect();
+    let ranges: Vec<Range<'_>> = values
+        .iter()
+        .flat_map(|value| value.split(','))
+        .filter_map(Range::parse)
+        .collect();
     let rank = |kind: &str| {
-        let fitting = ranges.iter().filter_map(|range| Some((range.fit(kind)?, range.quality)));
-        fitting.max_by_key(|(fit, _)| *fit).map(|(fit, quality)| (quality, fit))
+        let fitting = ranges
+            .iter()
+            .filter_map(|range| Some((range.fit(kind)?, range.quality)));
+        fitting
+            .max_by_key(|(fit, _)| *fit)
+            .map(|(fit, quality)| (quality, fit))
     };
-    let ranked = offered.iter().enumerate().filter_map(|(at, (kind, answer))| {
-        let (quality, fit) = rank(kind)?;
-        (quality > 0).then_some(((quality, fit, std::cmp::Reverse(at)), *answer))
-    });
-    ranked.max_by_key(|(rank, _)| *rank).map(|(_, answer)| answer)
+    let ranked = offered
+        .iter()
+        .enumerate()
+        .filter_map(|(at, (kind, answer))| {
+            let (quality, fit) = rank(kind)?;
+            (quality > 0).then_some(((quality, fit, std::cmp::Reverse(at)), *answer))
+        });
+    ranked
+        .max_by_key(|(rank, _)| *rank)
+        .map(|(_, answer)| answer)
 }
 
 /// Whether the client names exactly this type among those that it takes.
 pub(crate) fn names(headers: &HeaderMap, kind: &str) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(Range::parse).any(|range| range.quality > 0 && range.fit(kind) == Some(2))
+    let values = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .filter_map(Range::parse)
+        .any(|range| range.quality > 0 && range.fit(kind) == Some(2))
 }
 
 /// The media type of the content, in lower case and without parameters.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-    Some(value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
+    Some(
+        value
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase(),
+    )
 }
 
 struct Range<'a> {
@@ -43,9 +73,13 @@ impl<'a> Range<'a> {
     fn parse(text: &'a str) -> Option<Range<'a>> {
         let mut parts = text.split(';').map(str::trim);
         let kind = parts.next().filter(|kind| kind.contains('/'))?;
-        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality =
+            parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
         let quality = quality.map_or(Some(1.0), |quality| quality.parse::<f32>().ok())?;
-        Some(Range { kind, quality: (quality.clamp(0.0, 1.0) * 1000.0) as u16 })
+        Some(Range {
+            kind,
+            quality: (quality.clamp(0.0, 1.0) * 1000.0) as u16,
+        })
     }
 
     /// How exactly it names the type, if it does.
@@ -65,14 +99,24 @@ mod tests {
 
     #[test]
     fn the_answer_is_what_the_client_likes_best() {
-        let offered = [("text/html", "html"), ("application/json", "json"), ("text/event-stream", "events")];
+        let offered = [
+            ("text/html", "html"),
+            ("application/json", "json"),
+            ("text/event-stream", "events"),
+        ];
         let cases = [
             (None, Some("html")),
             (Some("*/*"), Some("html")),
             (Some("application/json"), Some("json")),
             (Some("application/json, text/plain, */*"), Some("json")),
-            (Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), Some("html")),
-            (Some("text/html;q=0.5, application/json;q=0.6"), Some("json")),
+            (
+                Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+                Some("html"),
+            ),
+            (
+                Some("text/html;q=0.5, application/json;q=0.6"),
+                Some("json"),
+            ),
             (Some("text/*"), Some("html")),
             (Some("text/*;q=0.1, TEXT/Event-Stream"), Some("events")),
             (Some("text/html;q=0, */*"), Some("json")),
@@ -90,7 +134,10 @@ mod tests {
 
     #[test]
     fn a_type_is_read_without_its_parameters() {
-        for (value, expected) in [("Application/JSON; charset=utf-8", "application/json"), ("a/b", "a/b")] {
+        for (value, expected) in [
+            ("Application/JSON; charset=utf-8", "application/json"),
+            ("a/b", "a/b"),
+        ] {
             let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().unwrap())]);
             assert_eq!(content_type(&headers).as_deref(), Some(expected));
         }

@@ -39,7 +39,12 @@ impl Memory {
     pub(crate) fn new(budget: &Arc<Budget>) -> Arc<Memory> {
         let account = Account::new(budget);
         let head = Mutex::new(Share::new(&account, Kind::Request));
-        Arc::new(Memory { account, head_bytes: AtomicUsize::new(0), head, is_handling: AtomicBool::new(false) })
+        Arc::new(Memory {
+            account,
+            head_bytes: AtomicUsize::new(0),
+            head,
+            is_handling: AtomicBool::new(false),
+        })
     }
 
     /// Whether work that would hold memory for long is refused for now.
@@ -63,7 +68,11 @@ impl Memory {
         }
         let bytes = self.head_bytes.load(Relaxed) + bytes;
         self.head_bytes.store(bytes, Relaxed);
-        if bytes <= LARGE { Ok(()) } else { self.head().fit(bytes) }
+        if bytes <= LARGE {
+            Ok(())
+        } else {
+            self.head().fit(bytes)
+        }
     }
 
     /// The head of a request is whole.
@@ -89,7 +98,9 @@ impl Memory {
         let mut body = std::pin::pin!(body);
         let (mut pieces, mut bytes) = (Vec::<Bytes>::new(), 0);
         while let Some(frame) = body.frame().await {
-            let Ok(piece) = frame?.into_data() else { continue };
+            let Ok(piece) = frame?.into_data() else {
+                continue;
+            };
             bytes += piece.len();
             // Only what has come: a client that announces much and sends nothing holds nothing.
             if share.fit(bytes).is_err() {
@@ -125,19 +136,35 @@ impl Memory {
 
     /// The body of an answer that streams: its pieces are held as long as they wait for the client.
     /// `id`: of the request, in the log.
-    pub(crate) fn stream(&self, body: hub::Body, id: Option<&HeaderValue>) -> Result<hub::Body, OutOfMemory> {
+    pub(crate) fn stream(
+        &self,
+        body: hub::Body,
+        id: Option<&HeaderValue>,
+    ) -> Result<hub::Body, OutOfMemory> {
         let mut share = Share::new(&self.account, Kind::Response);
         share.fit(STREAM_BYTES)?;
-        Ok(Box::pin(Streaming { body, share, base: STREAM_BYTES, id: id.cloned().map(Box::new) }))
+        Ok(Box::pin(Streaming {
+            body,
+            share,
+            base: STREAM_BYTES,
+            id: id.cloned().map(Box::new),
+        }))
     }
 
     /// As [`stream`](Memory::stream), of an answer that mostly waits and has nothing meanwhile.
     pub(crate) fn hold(&self, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
-        Box::pin(Streaming { body, share: Share::new(&self.account, Kind::Response), base: 0, id: id.cloned().map(Box::new) })
+        Box::pin(Streaming {
+            body,
+            share: Share::new(&self.account, Kind::Response),
+            base: 0,
+            id: id.cloned().map(Box::new),
+        })
     }
 
     fn head(&self) -> std::sync::MutexGuard<'_, Share> {
-        self.head.lock().expect("nothing panics while it holds a share")
+        self.head
+            .lock()
+            .expect("nothing panics while it holds a share")
     }
 }
 
@@ -154,7 +181,14 @@ impl AsRef<[u8]> for Held {
 }
 
 fn held(bytes: Bytes, share: Share) -> Bytes {
-    if bytes.len() <= LARGE { bytes } else { Bytes::from_owner(Held { bytes, _share: share }) }
+    if bytes.len() <= LARGE {
+        bytes
+    } else {
+        Bytes::from_owner(Held {
+            bytes,
+            _share: share,
+        })
+    }
 }
 
 struct Streaming {
@@ -167,7 +201,10 @@ struct Streaming {
 }
 
 impl Stream for Streaming {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         let this = &mut *self;
         let next = std::task::ready!(this.body.as_mut().poll_frame(cx));
         // Asked for another piece: the last one is about to leave.

@@ -25,24 +25,41 @@ impl Origins {
     /// Whether a request with these headers to this host may send a form: as [`admit`](Origins::admit), and a page that keeps its address to
     /// itself (`Referrer-Policy: no-referrer`) sends `null` as its origin (Fetch, "append a request `Origin` header"). Then `Sec-Fetch-Site`
     /// says whether it is of this host; no script can set that header, and the opaque origin of a sandbox is `cross-site`.
-    pub(crate) fn admit_form(&self, headers: &HeaderMap, authority: &str, scheme: Option<&str>, require_origin: bool) -> bool {
+    pub(crate) fn admit_form(
+        &self,
+        headers: &HeaderMap,
+        authority: &str,
+        scheme: Option<&str>,
+        require_origin: bool,
+    ) -> bool {
         let only = |name: &str| {
             let mut values = headers.get_all(name).iter();
-            values.next().filter(|_| values.next().is_none()).map(http::HeaderValue::as_bytes)
+            values
+                .next()
+                .filter(|_| values.next().is_none())
+                .map(http::HeaderValue::as_bytes)
         };
-        let is_own_page = only("origin") == Some(b"null") && only("sec-fetch-site") == Some(b"same-origin");
+        let is_own_page =
+            only("origin") == Some(b"null") && only("sec-fetch-site") == Some(b"same-origin");
         match self {
             Origins::SameOrigin if is_own_page => true,
-            Origins::List(list) if is_own_page => {
-                list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed.is_of(authority, scheme))
-            }
+            Origins::List(list) if is_own_page => list
+                .iter()
+                .filter_map(|listed| Origin::parse(listed))
+                .any(|listed| listed.is_of(authority, scheme)),
             _ => self.admit(headers, authority, scheme, require_origin),
         }
     }
 
     /// Whether a request with these headers to this host may open a WebSocket. `scheme`: of the request, if a trusted proxy
     /// says it.
-    pub(crate) fn admit(&self, headers: &HeaderMap, authority: &str, scheme: Option<&str>, require_origin: bool) -> bool {
+    pub(crate) fn admit(
+        &self,
+        headers: &HeaderMap,
+        authority: &str,
+        scheme: Option<&str>,
+        require_origin: bool,
+    ) -> bool {
         let mut given = headers.get_all(header::ORIGIN).iter();
         let (Some(origin), None) = (given.next(), given.next()) else {
             return !headers.contains_key(header::ORIGIN) && !require_origin;
@@ -51,7 +68,10 @@ impl Origins {
         match (self, Origin::parse(origin)) {
             (Origins::Any, None) => origin == "null",
             (Origins::Any, Some(_)) => true,
-            (Origins::List(list), Some(origin)) => list.iter().filter_map(|listed| Origin::parse(listed)).any(|listed| listed == origin),
+            (Origins::List(list), Some(origin)) => list
+                .iter()
+                .filter_map(|listed| Origin::parse(listed))
+                .any(|listed| listed == origin),
             (Origins::SameOrigin, Some(origin)) => origin.is_of(authority, scheme),
             (_, None) => false,
         }
@@ -80,9 +100,12 @@ impl<'a> Origin<'a> {
     /// Nothing if it is not exactly a scheme, a host and perhaps a valid port.
     fn parse(text: &'a str) -> Option<Origin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
-        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-        let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic()) && scheme.bytes().all(is_letter);
-        let Authority { host, port } = Authority::parse(authority).filter(|_| is_scheme && !authority.ends_with(':'))?;
+        let is_letter =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
+        let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.bytes().all(is_letter);
+        let Authority { host, port } =
+            Authority::parse(authority).filter(|_| is_scheme && !authority.ends_with(':'))?;
         Some(Origin { scheme, host, port })
     }
 
@@ -101,7 +124,10 @@ impl<'a> Origin<'a> {
     /// Compares host and port with those that a request names, and the scheme if it is known. A missing port is the default port of the page's
     /// scheme, because a proxy that ends TLS may hide the scheme of the request.
     fn is_of(&self, authority: &str, scheme: Option<&str>) -> bool {
-        let (Some(target), Some(default_port)) = (Authority::parse(authority), self.default_port()) else { return false };
+        let (Some(target), Some(default_port)) = (Authority::parse(authority), self.default_port())
+        else {
+            return false;
+        };
         scheme.is_none_or(|scheme| self.scheme.eq_ignore_ascii_case(scheme))
             && self.host == target.host
             && self.port() == Some(target.port.unwrap_or(default_port))
@@ -110,7 +136,9 @@ impl<'a> Origin<'a> {
 
 impl PartialEq for Origin<'_> {
     fn eq(&self, other: &Origin<'_>) -> bool {
-        self.scheme.eq_ignore_ascii_case(other.scheme) && self.host == other.host && self.port() == other.port()
+        self.scheme.eq_ignore_ascii_case(other.scheme)
+            && self.host == other.host
+            && self.port() == other.port()
     }
 }
 
@@ -129,11 +157,31 @@ mod tests {
             (&same, Some("https://a.example"), "a.example", true),
             (&same, Some("https://a.example"), "a.example:443", true),
             (&same, Some("https://a.example:8443"), "a.example", false),
-            (&same, Some("http://localhost:8081"), "localhost:8080", false),
+            (
+                &same,
+                Some("http://localhost:8081"),
+                "localhost:8080",
+                false,
+            ),
             (&same, Some("http://evil.example"), "localhost:8080", false),
-            (&same, Some("http://localhost.evil.example:8080"), "localhost:8080", false),
-            (&same, Some("http://evil@localhost:8080"), "localhost:8080", false),
-            (&same, Some("http://localhost:8080@localhost:8080"), "localhost:8080", false),
+            (
+                &same,
+                Some("http://localhost.evil.example:8080"),
+                "localhost:8080",
+                false,
+            ),
+            (
+                &same,
+                Some("http://evil@localhost:8080"),
+                "localhost:8080",
+                false,
+            ),
+            (
+                &same,
+                Some("http://localhost:8080@localhost:8080"),
+                "localhost:8080",
+                false,
+            ),
             (&same, Some("https://a.example/"), "a.example", false),
             (&same, Some("https://a.example/path"), "a.example", false),
             (&same, Some("https://a.example?x"), "a.example", false),
@@ -148,7 +196,12 @@ mod tests {
             (&same, Some("//a.example"), "a.example", false),
             (&same, Some("a.example"), "a.example", false),
             (&same, Some("https://"), "a.example", false),
-            (&same, Some("https://a.example https://a.example"), "a.example", false),
+            (
+                &same,
+                Some("https://a.example https://a.example"),
+                "a.example",
+                false,
+            ),
             (&same, Some("file://a.example"), "a.example", false),
             (&same, Some("ws://a.example"), "a.example", false),
             (&same, Some("http://[::1]:8080"), "[::1]:8080", true),
@@ -165,15 +218,34 @@ mod tests {
             (&list, Some("http://a.example"), "a.example", false),
             (&list, None, "a.example", true),
             (&Origins::Any, Some("null"), "a.example", true),
-            (&Origins::Any, Some("chrome-extension://abcdef"), "a.example", true),
-            (&Origins::Any, Some("https://b.example/path"), "a.example", false),
-            (&Origins::Any, Some("https://b.example:99999"), "a.example", false),
+            (
+                &Origins::Any,
+                Some("chrome-extension://abcdef"),
+                "a.example",
+                true,
+            ),
+            (
+                &Origins::Any,
+                Some("https://b.example/path"),
+                "a.example",
+                false,
+            ),
+            (
+                &Origins::Any,
+                Some("https://b.example:99999"),
+                "a.example",
+                false,
+            ),
             (&Origins::Any, Some(""), "a.example", false),
         ];
         for (origins, origin, authority, admitted) in cases {
             let mut headers = HeaderMap::new();
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
-            assert_eq!(origins.admit(&headers, authority, None, false), admitted, "{origins:?} {origin:?} {authority}");
+            assert_eq!(
+                origins.admit(&headers, authority, None, false),
+                admitted,
+                "{origins:?} {origin:?} {authority}"
+            );
         }
     }
 
@@ -188,22 +260,44 @@ mod tests {
             ("http://a.example", None, true),
         ] {
             let headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
-            assert_eq!(Origins::SameOrigin.admit(&headers, "a.example", scheme, false), admitted, "{origin} {scheme:?}");
+            assert_eq!(
+                Origins::SameOrigin.admit(&headers, "a.example", scheme, false),
+                admitted,
+                "{origin} {scheme:?}"
+            );
         }
     }
 
     #[test]
     fn a_form_of_a_page_without_referrer_is_admitted_if_the_browser_says_that_the_page_is_ours() {
-        let (ours, other) = (Origins::List(vec!["https://a.example".into()]), Origins::List(vec!["https://b.example".into()]));
+        let (ours, other) = (
+            Origins::List(vec!["https://a.example".into()]),
+            Origins::List(vec!["https://b.example".into()]),
+        );
         let cases = [
             (&Origins::SameOrigin, "null", &["same-origin"][..], true),
             (&Origins::SameOrigin, "null", &["same-site"], false),
             (&Origins::SameOrigin, "null", &["cross-site"], false),
             (&Origins::SameOrigin, "null", &["none"], false),
-            (&Origins::SameOrigin, "null", &["same-origin", "same-origin"], false),
+            (
+                &Origins::SameOrigin,
+                "null",
+                &["same-origin", "same-origin"],
+                false,
+            ),
             (&Origins::SameOrigin, "null", &[], false),
-            (&Origins::SameOrigin, "https://b.example", &["same-origin"], false),
-            (&Origins::SameOrigin, "https://a.example", &["cross-site"], true),
+            (
+                &Origins::SameOrigin,
+                "https://b.example",
+                &["same-origin"],
+                false,
+            ),
+            (
+                &Origins::SameOrigin,
+                "https://a.example",
+                &["cross-site"],
+                true,
+            ),
             (&ours, "null", &["same-origin"], true),
             (&ours, "null", &["cross-site"], false),
             (&other, "null", &["same-origin"], false),
@@ -211,8 +305,14 @@ mod tests {
         ];
         for (origins, origin, sites, admitted) in cases {
             let mut headers = HeaderMap::from_iter([(header::ORIGIN, origin.parse().unwrap())]);
-            sites.iter().for_each(|site| _ = headers.append("sec-fetch-site", site.parse().unwrap()));
-            assert_eq!(origins.admit_form(&headers, "a.example", None, true), admitted, "{origins:?} {origin} {sites:?}");
+            sites
+                .iter()
+                .for_each(|site| _ = headers.append("sec-fetch-site", site.parse().unwrap()));
+            assert_eq!(
+                origins.admit_form(&headers, "a.example", None, true),
+                admitted,
+                "{origins:?} {origin} {sites:?}"
+            );
         }
     }
 

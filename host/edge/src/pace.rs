@@ -30,7 +30,10 @@ pub(crate) struct Rule {
 impl Rule {
     pub(crate) fn new(within: Duration, bytes_per_second_min: usize) -> Rule {
         let bytes_min = (bytes_per_second_min as u128).saturating_mul(within.as_millis()) / 1000;
-        Rule { within, bytes_min: bytes_min.try_into().unwrap_or(u64::MAX) }
+        Rule {
+            within,
+            bytes_min: bytes_min.try_into().unwrap_or(u64::MAX),
+        }
     }
 
     /// Whether so many bytes in this time are not too slow on average.
@@ -43,8 +46,12 @@ impl Rule {
         if within >= self.within {
             return self;
         }
-        let bytes_min = u128::from(self.bytes_min).saturating_mul(within.as_millis()) / self.within.as_millis().max(1);
-        Rule { within, bytes_min: bytes_min.try_into().unwrap_or(u64::MAX) }
+        let bytes_min = u128::from(self.bytes_min).saturating_mul(within.as_millis())
+            / self.within.as_millis().max(1);
+        Rule {
+            within,
+            bytes_min: bytes_min.try_into().unwrap_or(u64::MAX),
+        }
     }
 }
 
@@ -88,17 +95,27 @@ impl Meter {
     pub(crate) fn note(&mut self, total: u64, is_waiting: bool, rule: Rule, now: Instant) -> bool {
         match self.state {
             State::Waiting(since) => {
-                let (passed, moved) = (now.saturating_duration_since(since), total.saturating_sub(self.total));
+                let (passed, moved) = (
+                    now.saturating_duration_since(since),
+                    total.saturating_sub(self.total),
+                );
                 self.waited += passed;
                 self.moved += moved;
-                self.silence = if moved > 0 { Duration::ZERO } else { self.silence + passed };
+                self.silence = if moved > 0 {
+                    Duration::ZERO
+                } else {
+                    self.silence + passed
+                };
             }
             // After a rest of this length nothing of before is in the average.
-            State::Rested(until) if now.saturating_duration_since(until) >= rule.within => self.reset(),
+            State::Rested(until) if now.saturating_duration_since(until) >= rule.within => {
+                self.reset()
+            }
             State::Rested(_) | State::Unused => {}
         }
         self.total = total;
-        let is_late = self.silence >= rule.within || (self.waited >= rule.within && self.moved < rule.bytes_min);
+        let is_late = self.silence >= rule.within
+            || (self.waited >= rule.within && self.moved < rule.bytes_min);
         if self.waited >= rule.within {
             (self.waited, self.moved) = (Duration::ZERO, 0);
         }
@@ -114,8 +131,16 @@ impl Meter {
     /// When to look at this again, if the host waits. Bytes that moved since the last look may have moved just after it, so the looks
     /// are closer than `within`.
     pub(crate) fn due(&self, rule: Rule) -> Option<Instant> {
-        let State::Waiting(since) = self.state else { return None };
-        Some(since + rule.within.saturating_sub(self.silence.max(self.waited)).min(rule.within / LOOKS))
+        let State::Waiting(since) = self.state else {
+            return None;
+        };
+        Some(
+            since
+                + rule
+                    .within
+                    .saturating_sub(self.silence.max(self.waited))
+                    .min(rule.within / LOOKS),
+        )
     }
 }
 
@@ -151,8 +176,16 @@ impl Socket for TcpStream {
         const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
         // SAFETY: this ioctl of a TCP socket writes one C int.
         #[allow(unsafe_code)]
-        let queued = unsafe { rustix::ioctl::ioctl(self, rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new()) };
-        queued.ok().and_then(|queued| queued.try_into().ok()).unwrap_or_default()
+        let queued = unsafe {
+            rustix::ioctl::ioctl(
+                self,
+                rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new(),
+            )
+        };
+        queued
+            .ok()
+            .and_then(|queued| queued.try_into().ok())
+            .unwrap_or_default()
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -164,7 +197,8 @@ impl Socket for TcpStream {
         if self.poll_read_ready(cx).is_pending() {
             return End::None;
         }
-        let ready = pin!(self.ready(Interest::READABLE | Interest::WRITABLE)).poll(&mut Context::from_waker(Waker::noop()));
+        let ready = pin!(self.ready(Interest::READABLE | Interest::WRITABLE))
+            .poll(&mut Context::from_waker(Waker::noop()));
         match ready {
             Poll::Ready(Ok(ready)) if ready.is_write_closed() => End::Both,
             Poll::Ready(Ok(ready)) if ready.is_read_closed() => End::Sending,
@@ -212,11 +246,17 @@ pub(crate) fn bound(socket: &TcpStream, within: Duration) {
     // Where there are no such options, the meters have to do.
     #[cfg(target_os = "linux")]
     {
-        _ = rustix::net::sockopt::set_tcp_user_timeout(socket, within.as_millis().try_into().unwrap_or(u32::MAX));
+        _ = rustix::net::sockopt::set_tcp_user_timeout(
+            socket,
+            within.as_millis().try_into().unwrap_or(u32::MAX),
+        );
         let socket = socket2::SockRef::from(socket);
         _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        _ = socket
-            .set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(within.max(Duration::from_secs(1))).with_interval(PROBE_EVERY));
+        _ = socket.set_tcp_keepalive(
+            &socket2::TcpKeepalive::new()
+                .with_time(within.max(Duration::from_secs(1)))
+                .with_interval(PROBE_EVERY),
+        );
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (socket, within);
@@ -269,7 +309,10 @@ mod tests {
         meter.note(0, true, rule(), start);
         assert!(!meter.note(1 << 20, true, rule(), start + SECOND));
         assert!(!meter.note(1 << 20, true, rule(), start + 30 * SECOND));
-        assert!(meter.note(1 << 20, true, rule(), start + 31 * SECOND), "a burst buys no more silence than any byte");
+        assert!(
+            meter.note(1 << 20, true, rule(), start + 31 * SECOND),
+            "a burst buys no more silence than any byte"
+        );
     }
 
     #[test]
@@ -284,16 +327,25 @@ mod tests {
             now += 29 * SECOND;
         }
         meter.note(0, true, rule(), now);
-        assert!(meter.note(0, true, rule(), now + 20 * SECOND), "ten seconds were waited before");
+        assert!(
+            meter.note(0, true, rule(), now + 20 * SECOND),
+            "ten seconds were waited before"
+        );
         now += 20 * SECOND;
         assert!(meter.note(0, false, rule(), now));
         now += 31 * SECOND;
         meter.note(0, true, rule(), now);
-        assert!(!meter.note(0, true, rule(), now + 29 * SECOND), "after a rest they are forgotten");
+        assert!(
+            !meter.note(0, true, rule(), now + 29 * SECOND),
+            "after a rest they are forgotten"
+        );
         assert_eq!(meter.due(rule()), Some(now + 30 * SECOND));
         let (before, mut meter) = (now, Meter::default());
         meter.note(1 << 20, true, rule(), before);
-        assert!(meter.note(1 << 20, true, rule(), before + 30 * SECOND), "what moved before the host waited pays for nothing");
+        assert!(
+            meter.note(1 << 20, true, rule(), before + 30 * SECOND),
+            "what moved before the host waited pays for nothing"
+        );
     }
 
     #[test]
@@ -304,6 +356,9 @@ mod tests {
         let off = Rule::new(SECOND, 0);
         let (start, mut meter) = (Instant::now(), Meter::default());
         meter.note(0, true, off, start);
-        assert!(!meter.note(1, true, off, start + SECOND) && meter.note(1, true, off, start + 2 * SECOND));
+        assert!(
+            !meter.note(1, true, off, start + SECOND)
+                && meter.note(1, true, off, start + 2 * SECOND)
+        );
     }
 }

@@ -138,7 +138,9 @@ impl Shared {
     /// A request came.
     pub(crate) fn begin(&self, has_body: bool) {
         let in_flight = &self.in_flight;
-        in_flight.count.store(in_flight.count.load(Relaxed) + 1, Relaxed);
+        in_flight
+            .count
+            .store(in_flight.count.load(Relaxed) + 1, Relaxed);
         in_flight.is_answered.store(false, Relaxed);
         in_flight.has_body.store(has_body, Relaxed);
         in_flight.has_read_body.store(!has_body, Relaxed);
@@ -151,13 +153,22 @@ impl Shared {
     /// Wraps the request's body for the app.
     pub(crate) fn body(self: &Arc<Shared>, body: Incoming) -> RequestBody {
         self.in_flight.has_reader.store(true, Relaxed);
-        RequestBody { body, shared: self.clone(), has_ended: false }
+        RequestBody {
+            body,
+            shared: self.clone(),
+            has_ended: false,
+        }
     }
 
     /// Notes whether the request asks for the end of the connection (RFC 9112 section 9.6). Only answers that are held need it.
     pub(crate) fn note_connection(&self, headers: &HeaderMap) {
-        let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        let wants_close = values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"));
+        let values = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        let wants_close = values
+            .flat_map(|value| value.split(','))
+            .any(|option| option.trim().eq_ignore_ascii_case("close"));
         self.wants_close.store(wants_close, Relaxed);
     }
 
@@ -181,8 +192,14 @@ impl Shared {
     pub(crate) fn answer(self: Arc<Shared>, version: Version, body: Body) -> AnswerBody {
         self.in_flight.is_answered.store(true, Relaxed);
         // HTTP/1.0 has no chunks.
-        let ends_with_connection = version == Version::HTTP_10 && body.size_hint().exact().is_none();
-        AnswerBody { body, shared: self, failure: None, ends_with_connection }
+        let ends_with_connection =
+            version == Version::HTTP_10 && body.size_hint().exact().is_none();
+        AnswerBody {
+            body,
+            shared: self,
+            failure: None,
+            ends_with_connection,
+        }
     }
 
     /// Whether an answer broke off that ends with its connection: only a reset tells it from a whole one (RFC 9112 section 8).
@@ -199,7 +216,13 @@ impl Shared {
     /// Ends the body of the request: its client is too slow.
     fn give_up_body(&self) {
         self.in_flight.is_late.store(true, Release);
-        if let Some(waker) = self.in_flight.waker.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(waker) = self
+            .in_flight
+            .waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
             waker.wake();
         }
     }
@@ -216,9 +239,12 @@ impl Shared {
     /// Returns true if the last bytes read are the end of the last request: of its head, its last chunk and trailers, or its body.
     fn ends_request(&self) -> bool {
         let (tail, in_flight) = (self.tail.load(Relaxed), &self.in_flight);
-        let is_blank_line = tail as u16 == u16::from_be_bytes(*b"\n\n") || tail & 0xff_ffff == u64::from_be_bytes(*b"\0\0\0\0\0\n\r\n");
+        let is_blank_line = tail as u16 == u16::from_be_bytes(*b"\n\n")
+            || tail & 0xff_ffff == u64::from_be_bytes(*b"\0\0\0\0\0\n\r\n");
         let read = in_flight.body_received.load(Relaxed).min(8);
-        let is_body = in_flight.has_body.load(Relaxed) && read > 0 && (tail ^ in_flight.body_tail.load(Relaxed)) << (64 - 8 * read) == 0;
+        let is_body = in_flight.has_body.load(Relaxed)
+            && read > 0
+            && (tail ^ in_flight.body_tail.load(Relaxed)) << (64 - 8 * read) == 0;
         is_blank_line || is_body
     }
 }
@@ -227,7 +253,9 @@ impl Shared {
 fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
     match bytes.last_chunk() {
         Some(last) => u64::from_be_bytes(*last),
-        None => bytes.iter().fold(tail, |tail, byte| tail << 8 | u64::from(*byte)),
+        None => bytes
+            .iter()
+            .fold(tail, |tail, byte| tail << 8 | u64::from(*byte)),
     }
 }
 
@@ -248,8 +276,20 @@ pub(crate) struct Paced<Io> {
 }
 
 impl<Io> Paced<Io> {
-    pub(crate) fn new(io: Io, ahead: Bytes, shared: Arc<Shared>, memory: Arc<Memory>, discard_max: usize) -> Paced<Io> {
-        Paced { io, ahead, shared, memory, discard_max }
+    pub(crate) fn new(
+        io: Io,
+        ahead: Bytes,
+        shared: Arc<Shared>,
+        memory: Arc<Memory>,
+        discard_max: usize,
+    ) -> Paced<Io> {
+        Paced {
+            io,
+            ahead,
+            shared,
+            memory,
+            discard_max,
+        }
     }
 
     pub(crate) fn into_inner(self) -> Io {
@@ -258,7 +298,11 @@ impl<Io> Paced<Io> {
 }
 
 impl<Io: Socket> Paced<Io> {
-    fn note_written(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn note_written(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         match &poll {
             Poll::Ready(Ok(written)) => add(&self.shared.sent, *written),
             Poll::Ready(Err(error)) => self.shared.note_failure(error),
@@ -268,7 +312,11 @@ impl<Io: Socket> Paced<Io> {
         if was_writing || is_writing {
             self.shared.is_writing.store(is_writing, Relaxed);
             // The kernel takes more only when a third of its buffer is free: on a slow link that is long after the client took a part.
-            let acknowledged = self.shared.sent.load(Relaxed).saturating_sub(self.io.unacknowledged());
+            let acknowledged = self
+                .shared
+                .sent
+                .load(Relaxed)
+                .saturating_sub(self.io.unacknowledged());
             self.shared.acknowledged.store(acknowledged, Relaxed);
         }
         if is_writing && self.shared.in_flight.is_discarding.load(Relaxed) {
@@ -303,7 +351,11 @@ impl<Io: Socket> Paced<Io> {
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let poll = if self.ahead.is_empty() {
             Pin::new(&mut self.io).poll_read(cx, buffer)
@@ -319,21 +371,33 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
         self.shared.is_reading.store(poll.is_pending(), Relaxed);
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
-            self.memory.handle_read(read.len()).map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
+            self.memory
+                .handle_read(read.len())
+                .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
             add(&self.shared.received, read.len());
-            self.shared.tail.store(tail_of(self.shared.tail.load(Relaxed), read), Relaxed);
+            self.shared
+                .tail
+                .store(tail_of(self.shared.tail.load(Relaxed), read), Relaxed);
         }
         poll
     }
 }
 
 impl<Io: Socket> AsyncWrite for Paced<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.note_written(cx, poll)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
         self.note_written(cx, poll)
     }
@@ -392,7 +456,10 @@ impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = BodyFailure;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyFailure>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyFailure>>> {
         let this = &mut *self;
         if this.has_ended {
             return Poll::Ready(None);
@@ -401,7 +468,11 @@ impl http_body::Body for RequestBody {
         let poll = Pin::new(&mut this.body).poll_frame(cx);
         if poll.is_pending() {
             // Before the look at `is_late`: then the one who sets it sees the waker, or this sees it.
-            match &mut *in_flight.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            match &mut *in_flight
+                .waker
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+            {
                 Some(waker) => waker.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
             }
@@ -419,7 +490,9 @@ impl http_body::Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             add(&in_flight.body_received, data.len());
-            in_flight.body_tail.store(tail_of(in_flight.body_tail.load(Relaxed), data), Relaxed);
+            in_flight
+                .body_tail
+                .store(tail_of(in_flight.body_tail.load(Relaxed), data), Relaxed);
         }
         Poll::Ready(ready!(poll).map(|frame| frame.map_err(BodyFailure::Broken)))
     }
@@ -457,7 +530,10 @@ impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
@@ -465,7 +541,9 @@ impl http_body::Body for AnswerBody {
             // hyper drops the connection at once, with what it has not written: first it writes the head and the pieces so far.
             Some(Err(failure)) => {
                 self.failure = Some(failure);
-                self.shared.is_broken_off.store(self.ends_with_connection, Relaxed);
+                self.shared
+                    .is_broken_off
+                    .store(self.ends_with_connection, Relaxed);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -486,7 +564,9 @@ impl Drop for AnswerBody {
     fn drop(&mut self) {
         let in_flight = &self.shared.in_flight;
         in_flight.is_open.store(false, Relaxed);
-        in_flight.received.store(self.shared.received.load(Relaxed), Relaxed);
+        in_flight
+            .received
+            .store(self.shared.received.load(Relaxed), Relaxed);
     }
 }
 
@@ -558,7 +638,17 @@ impl Watch {
         };
         let (body, reader) = (Meter::default(), Meter::default());
         // No exchange has this number.
-        Watch { times, count: u64::MAX, head: Head::None, body, answer_until: None, reader, left: None, look_at: None, timer: None }
+        Watch {
+            times,
+            count: u64::MAX,
+            head: Head::None,
+            body,
+            answer_until: None,
+            reader,
+            left: None,
+            look_at: None,
+            timer: None,
+        }
     }
 
     /// The server goes away: from now on it is less patient, so that slow clients do not hold the drain.
@@ -584,10 +674,14 @@ impl Watch {
                 self.left.map(|(_, until)| until),
                 self.look_at,
             ];
-            let Some(due) = due.into_iter().flatten().min() else { return Poll::Pending };
+            let Some(due) = due.into_iter().flatten().min() else {
+                return Poll::Pending;
+            };
             match &mut self.timer {
                 // It fires early at the worst, and is set anew then.
-                Some(timer) if timer.deadline() <= due && !timer.is_elapsed() => return Poll::Pending,
+                Some(timer) if timer.deadline() <= due && !timer.is_elapsed() => {
+                    return Poll::Pending;
+                }
                 Some(timer) => timer.as_mut().reset(due),
                 timer => *timer = Some(Box::pin(sleep_until(due))),
             }
@@ -598,7 +692,10 @@ impl Watch {
 
     fn look(&mut self, shared: &Shared) -> Option<Late> {
         let in_flight = &shared.in_flight;
-        let (is_open, count) = (in_flight.is_open.load(Relaxed), in_flight.count.load(Relaxed));
+        let (is_open, count) = (
+            in_flight.is_open.load(Relaxed),
+            in_flight.count.load(Relaxed),
+        );
         if count != self.count {
             self.count = count;
             self.head = Head::None;
@@ -608,9 +705,15 @@ impl Watch {
         if let Some(late) = self.look_at_head(shared, is_open) {
             return Some(late);
         }
-        let waits_for_body = is_open && in_flight.wants_body.load(Relaxed) && shared.is_reading.load(Relaxed);
+        let waits_for_body =
+            is_open && in_flight.wants_body.load(Relaxed) && shared.is_reading.load(Relaxed);
         if self.has_changed(self.body.is_waiting(), waits_for_body)
-            && self.body.note(shared.received.load(Relaxed), waits_for_body, self.times.body, Instant::now())
+            && self.body.note(
+                shared.received.load(Relaxed),
+                waits_for_body,
+                self.times.body,
+                Instant::now(),
+            )
             && waits_for_body
             && self.answer_until.is_none()
         {
@@ -618,13 +721,22 @@ impl Watch {
             shared.give_up_body();
             return Some(Late::Body);
         }
-        if self.answer_until.is_some_and(|until| Instant::now() >= until) {
+        if self
+            .answer_until
+            .is_some_and(|until| Instant::now() >= until)
+        {
             return Some(Late::Answer);
         }
         let waits_for_reader = shared.is_writing.load(Relaxed);
         if self.has_changed(self.reader.is_waiting(), waits_for_reader) {
             let acknowledged = shared.acknowledged.load(Relaxed);
-            if self.reader.note(acknowledged, waits_for_reader, self.times.reader, Instant::now()) && waits_for_reader {
+            if self.reader.note(
+                acknowledged,
+                waits_for_reader,
+                self.times.reader,
+                Instant::now(),
+            ) && waits_for_reader
+            {
                 return Some(Late::Reader);
             }
         }
@@ -653,7 +765,10 @@ impl Watch {
     }
 
     fn look_at_client(&mut self, shared: &Shared) -> Option<Late> {
-        if !shared.is_unwatched() || !shared.in_flight.has_unread.load(Relaxed) || shared.has_ended_sending.load(Relaxed) {
+        if !shared.is_unwatched()
+            || !shared.in_flight.has_unread.load(Relaxed)
+            || shared.has_ended_sending.load(Relaxed)
+        {
             self.look_at = None;
             return None;
         }
@@ -673,17 +788,25 @@ impl Watch {
             self.head = Head::None;
             return None;
         }
-        let begun = |now: Instant, times: &Times| Head::Begun { until: now + times.header_within };
+        let begun = |now: Instant, times: &Times| Head::Begun {
+            until: now + times.header_within,
+        };
         match self.head {
             Head::None => {
                 let now = Instant::now();
                 self.head = match shared.has_part_of_head() {
                     true => begun(now, &self.times),
-                    false => Head::Idle { until: now + self.times.idle_within, received: shared.received.load(Relaxed) },
+                    false => Head::Idle {
+                        until: now + self.times.idle_within,
+                        received: shared.received.load(Relaxed),
+                    },
                 };
             }
-            Head::Idle { received, .. } if received != shared.received.load(Relaxed) => self.head = begun(Instant::now(), &self.times),
-            Head::Idle { until, .. } | Head::Begun { until } if !self.is_due() || Instant::now() < until => {}
+            Head::Idle { received, .. } if received != shared.received.load(Relaxed) => {
+                self.head = begun(Instant::now(), &self.times)
+            }
+            Head::Idle { until, .. } | Head::Begun { until }
+                if !self.is_due() || Instant::now() < until => {}
             Head::Idle { .. } => return Some(Late::Idle),
             Head::Begun { .. } => return Some(Late::Head),
         }

@@ -32,9 +32,23 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) fn new(server: Arc<Server>, version: Arc<Version>, stopping: watch::Receiver<bool>, request: Request) -> Visit {
-        let visited = Visited { server, version, stopping, route: request.route, path: request.path.clone() };
-        Visit { visited: Arc::new(visited), request: Arc::new(request) }
+    pub(crate) fn new(
+        server: Arc<Server>,
+        version: Arc<Version>,
+        stopping: watch::Receiver<bool>,
+        request: Request,
+    ) -> Visit {
+        let visited = Visited {
+            server,
+            version,
+            stopping,
+            route: request.route,
+            path: request.path.clone(),
+        };
+        Visit {
+            visited: Arc::new(visited),
+            request: Arc::new(request),
+        }
     }
 }
 
@@ -50,7 +64,10 @@ struct Visited {
 impl Visited {
     /// The page and its index.
     fn page(&self) -> (u32, &Page) {
-        self.version.table.page(self.route).expect("the request was led to a page")
+        self.version
+            .table
+            .page(self.route)
+            .expect("the request was led to a page")
     }
 
     /// What a client may know of a fault; the log has all of it.
@@ -59,7 +76,11 @@ impl Visited {
             self.server.hub.counters().faults.add(1);
         }
         let (_, page) = self.page();
-        let place = Place { request: Some(&self.path), route: Some(&page.pattern), conn: None };
+        let place = Place {
+            request: Some(&self.path),
+            route: Some(&page.pattern),
+            conn: None,
+        };
         let id = answer::log_fault(fault, place);
         match self.server.config.pages {
             Some(_) => dev::told(fault),
@@ -96,10 +117,17 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
         "client.d.ts" => (CLIENT_TYPES, "text/plain; charset=utf-8"),
         _ => return None,
     };
-    let mut answer = typed(StatusCode::OK, kind, Body::Whole(Some(Bytes::from_static(text.as_bytes()))));
+    let mut answer = typed(
+        StatusCode::OK,
+        kind,
+        Body::Whole(Some(Bytes::from_static(text.as_bytes()))),
+    );
     if !is_developed {
         // It changes with the host only.
-        answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+        answer.headers_mut().insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("public, max-age=3600"),
+        );
     }
     Some(answer)
 }
@@ -113,8 +141,12 @@ pub(crate) fn is_loaders(path: &Path<'_>) -> bool {
 fn typed(status: StatusCode, kind: &'static str, body: Body) -> Answer {
     let mut answer = http::Response::new(body);
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
@@ -126,8 +158,13 @@ fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
 /// As [`typed`], piece by piece: proxies are not to gather them.
 fn streamed(kind: &'static str, body: Body) -> Answer {
     let mut answer = typed(StatusCode::OK, kind, body);
-    answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    answer
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
+    answer.headers_mut().insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-store, no-transform"),
+    );
     answer
 }
 
@@ -140,12 +177,18 @@ struct Pieces {
 
 impl Pieces {
     fn stream(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> hub::Body {
-        Box::pin(Pieces { pieces: Box::pin(pieces), is_held: false })
+        Box::pin(Pieces {
+            pieces: Box::pin(pieces),
+            is_held: false,
+        })
     }
 }
 
 impl Stream for Pieces {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         if std::mem::take(&mut self.is_held) {
             cx.waker().wake_by_ref();
             return Poll::Pending;

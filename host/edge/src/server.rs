@@ -1,6 +1,8 @@
 //! What every connection of a served app needs.
 
-use crate::{CacheRule, Hosts, Network, Origins, Pages, closings::Closings, files::Files, sockets::Sockets};
+use crate::{
+    CacheRule, Hosts, Network, Origins, Pages, closings::Closings, files::Files, sockets::Sockets,
+};
 use std::{
     net::SocketAddr,
     path::PathBuf,
@@ -127,20 +129,39 @@ impl Server {
         let sockets = Sockets::new(config.sockets_max, config.sockets_per_address_max);
         let files = config.assets.as_deref().map(|root| {
             let rules = config.assets_cache.clone();
-            Files::new(root, config.assets_links, rules, sockets.clone(), hub.clone())
+            Files::new(
+                root,
+                config.assets_links,
+                rules,
+                sockets.clone(),
+                hub.clone(),
+            )
         });
         let current = RwLock::new(first);
-        Arc::new(Server { hub, current, config, files, closings: Closings::default(), address: OnceLock::new(), sockets })
+        Arc::new(Server {
+            hub,
+            current,
+            config,
+            files,
+            closings: Closings::default(),
+            address: OnceLock::new(),
+            sockets,
+        })
     }
 
     /// The authority of a request that names none (HTTP/1.0): the listener's address, or `localhost` where there is no network.
     pub(crate) fn own_authority(&self) -> String {
-        self.address.get().map_or_else(|| "localhost".to_owned(), SocketAddr::to_string)
+        self.address
+            .get()
+            .map_or_else(|| "localhost".to_owned(), SocketAddr::to_string)
     }
 
     /// The version that is served now. What begins with one ends with it: whoever asks keeps the answer for as long as that takes.
     pub fn version(&self) -> Arc<Version> {
-        self.current.read().expect("nothing panics while it holds the version").clone()
+        self.current
+            .read()
+            .expect("nothing panics while it holds the version")
+            .clone()
     }
 
     /// From now on requests, and the events of connections, go to this version; what is in flight ends where it began.
@@ -149,14 +170,22 @@ impl Server {
         let before = self.version();
         let sweep = || {
             // Their last events go to the version that had their route.
-            connections.set_last_version(|route| !version.table.has_successor(route), before.clone());
+            connections
+                .set_last_version(|route| !version.table.has_successor(route), before.clone());
             connections.close_unless(|route| version.table.has_successor(route), &route_is_gone())
         };
         // Before, so that the version hears of none that it doesn't know; after, for those that came in between.
         let (_, before) = sweep();
-        *self.current.write().expect("nothing panics while it holds the version") = version.clone();
+        *self
+            .current
+            .write()
+            .expect("nothing panics while it holds the version") = version.clone();
         let (kept, after) = sweep();
-        Swapped { kept, closed: before + after, feeds: connections.count().1 }
+        Swapped {
+            kept,
+            closed: before + after,
+            feeds: connections.count().1,
+        }
     }
 }
 

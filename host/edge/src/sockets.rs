@@ -92,7 +92,12 @@ impl Sockets {
     /// `max` none: no cap on all.
     pub(crate) fn new(max: Option<usize>, per_address_max: Option<usize>) -> Arc<Sockets> {
         let (taken, refusals) = Default::default();
-        Arc::new(Sockets { max: max.unwrap_or(usize::MAX), per_address_max, taken, refusals })
+        Arc::new(Sockets {
+            max: max.unwrap_or(usize::MAX),
+            per_address_max,
+            taken,
+            refusals,
+        })
     }
 
     /// A seat for a connection from this address.
@@ -104,7 +109,10 @@ impl Sockets {
         }
         let client = self.enter(&mut taken, address)?;
         taken.all += 1;
-        Ok(Seat { sockets: self.clone(), client: client.into() })
+        Ok(Seat {
+            sockets: self.clone(),
+            client: client.into(),
+        })
     }
 
     /// A seat that counts for no address: of a file that is being sent, or of a connection from a trusted proxy.
@@ -114,12 +122,17 @@ impl Sockets {
             return Err(Refusal::All);
         }
         taken.all += 1;
-        Ok(Seat { sockets: self.clone(), client: None.into() })
+        Ok(Seat {
+            sockets: self.clone(),
+            client: None.into(),
+        })
     }
 
     /// Counts one more seat of an address, if a cap holds for it.
     fn enter(&self, taken: &mut Taken, address: IpAddr) -> Result<Option<Client>, Refusal> {
-        let Some(max) = self.max_of(address) else { return Ok(None) };
+        let Some(max) = self.max_of(address) else {
+            return Ok(None);
+        };
         let client = Client::of(address);
         let seats = taken.by_client.entry(client).or_default();
         if *seats >= max {
@@ -137,14 +150,23 @@ impl Sockets {
             Refusal::Descriptors => (2, &counters.refused_descriptors),
         };
         counter.add(1);
-        let mut refusals = self.refusals.lock().expect("nothing panics while it holds the refusals");
+        let mut refusals = self
+            .refusals
+            .lock()
+            .expect("nothing panics while it holds the refusals");
         let refused = &mut refusals[kind];
         refused.since += 1;
-        if refused.logged.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY) {
+        if refused
+            .logged
+            .is_some_and(|logged| now.duration_since(logged) < LOG_EVERY)
+        {
             return;
         }
         let count = refused.since;
-        *refused = Refused { logged: Some(now), since: 0 };
+        *refused = Refused {
+            logged: Some(now),
+            since: 0,
+        };
         drop(refusals);
         match refusal {
             Refusal::All => tracing::warn!(
@@ -174,7 +196,9 @@ impl Sockets {
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().expect("nothing panics while it holds the seats")
+        self.taken
+            .lock()
+            .expect("nothing panics while it holds the seats")
     }
 }
 
@@ -189,7 +213,10 @@ impl Seat {
     /// Counts the seat for this address from now on: for the client of the request that a proxy's connection carries.
     pub(crate) fn stand_for(&self, address: IpAddr) -> Result<(), Refusal> {
         let mut taken = self.sockets.taken();
-        let mut own = self.client.lock().expect("nothing panics while it holds a seat's client");
+        let mut own = self
+            .client
+            .lock()
+            .expect("nothing panics while it holds a seat's client");
         if own.is_some_and(|own| own == Client::of(address)) {
             return Ok(());
         }
@@ -216,7 +243,11 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut taken = self.sockets.taken();
         taken.all -= 1;
-        if let Some(client) = *self.client.get_mut().expect("nothing panics while it holds a seat's client") {
+        if let Some(client) = *self
+            .client
+            .get_mut()
+            .expect("nothing panics while it holds a seat's client")
+        {
             taken.leave(client);
         }
     }
@@ -249,17 +280,29 @@ impl<Io: Socket> Socket for Seated<Io> {
 }
 
 impl<Io: AsyncRead + Unpin> AsyncRead for Seated<Io> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
 impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write_vectored(cx, parts)
     }
 
@@ -286,13 +329,24 @@ mod tests {
 
     #[test]
     fn clients_are_ipv4_addresses_and_ipv6_networks() {
-        let same = [("192.0.2.1", "::ffff:192.0.2.1"), ("2001:db8::1", "2001:db8::ffff:1:2:3")];
-        let different = [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8:0:1::1"), ("192.0.2.1", "::192.0.2.1")];
+        let same = [
+            ("192.0.2.1", "::ffff:192.0.2.1"),
+            ("2001:db8::1", "2001:db8::ffff:1:2:3"),
+        ];
+        let different = [
+            ("192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8:0:1::1"),
+            ("192.0.2.1", "::192.0.2.1"),
+        ];
         for (rows, expected) in [(&same[..], true), (&different[..], false)] {
             for (one, other) in rows {
                 let sockets = Sockets::new(None, Some(1));
                 let _seat = sockets.take_seat(address(one)).unwrap();
-                assert_eq!(sockets.take_seat(address(other)).is_err(), expected, "{one} {other}");
+                assert_eq!(
+                    sockets.take_seat(address(other)).is_err(),
+                    expected,
+                    "{one} {other}"
+                );
             }
         }
     }
@@ -320,8 +374,16 @@ mod tests {
         ];
         for (text, is_off) in cases {
             let address = address(text).to_canonical();
-            assert_eq!(Sockets::new(None, None).max_of(address).is_none(), is_off, "{text}");
-            assert_eq!(Sockets::new(None, Some(7)).max_of(address), Some(7), "{text}");
+            assert_eq!(
+                Sockets::new(None, None).max_of(address).is_none(),
+                is_off,
+                "{text}"
+            );
+            assert_eq!(
+                Sockets::new(None, Some(7)).max_of(address),
+                Some(7),
+                "{text}"
+            );
             assert_eq!(Sockets::new(None, Some(0)).max_of(address), None, "{text}");
         }
     }
@@ -334,12 +396,18 @@ mod tests {
         let second = sockets.take_seat(ann).unwrap();
         assert_eq!(sockets.take_seat(ann).err(), Some(Refusal::Address(ann)));
         let file = sockets.take_shared().unwrap();
-        assert_eq!((sockets.take_seat(bob).err(), sockets.take_shared().err()), (Some(Refusal::All), Some(Refusal::All)));
+        assert_eq!(
+            (sockets.take_seat(bob).err(), sockets.take_shared().err()),
+            (Some(Refusal::All), Some(Refusal::All))
+        );
         drop(first);
         assert!(sockets.take_seat(ann).is_ok());
         // A connection of a proxy stands for one client after the other.
         assert_eq!(file.stand_for(ann), Ok(()));
-        assert_eq!((file.stand_for(ann), sockets.take_seat(ann).err()), (Ok(()), Some(Refusal::Address(ann))));
+        assert_eq!(
+            (file.stand_for(ann), sockets.take_seat(ann).err()),
+            (Ok(()), Some(Refusal::Address(ann)))
+        );
         assert_eq!(file.stand_for(bob), Ok(()));
         assert!(sockets.take_seat(ann).is_ok());
         drop((second, file));

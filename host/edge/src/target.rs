@@ -20,13 +20,25 @@ impl Form {
     pub(crate) fn of<B>(request: &Request<B>) -> Result<Form, (StatusCode, &'static str)> {
         let (method, uri) = (request.method(), request.uri());
         if method == Method::CONNECT || method == Method::TRACE {
-            return Err((StatusCode::NOT_IMPLEMENTED, "this server answers no CONNECT and no TRACE"));
+            return Err((
+                StatusCode::NOT_IMPLEMENTED,
+                "this server answers no CONNECT and no TRACE",
+            ));
         }
-        let is_web = |scheme: &str| scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+        let is_web = |scheme: &str| {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        };
         match (uri.scheme_str(), uri.authority(), uri.path()) {
             (None, None, "*") if method == Method::OPTIONS => Ok(Form::Server),
-            (Some(scheme), ..) if !is_web(scheme) => Err((StatusCode::BAD_REQUEST, "the target has another scheme than http or https")),
-            (None, None, path) | (Some(_), Some(_), path) if path.starts_with('/') && path.is_ascii() => Ok(Form::Path),
+            (Some(scheme), ..) if !is_web(scheme) => Err((
+                StatusCode::BAD_REQUEST,
+                "the target has another scheme than http or https",
+            )),
+            (None, None, path) | (Some(_), Some(_), path)
+                if path.starts_with('/') && path.is_ascii() =>
+            {
+                Ok(Form::Path)
+            }
             // Among them a host and a port, which are for CONNECT.
             _ => Err((StatusCode::BAD_REQUEST, "the target is not a path")),
         }
@@ -51,7 +63,11 @@ pub(crate) struct Named {
 impl Named {
     /// Reads it from the target if that is absolute, from the `Host` header otherwise; either has to be valid. `own` is the authority
     /// of a request of HTTP/1.0 that names none.
-    pub(crate) fn of<B>(request: &Request<B>, hosts: &Hosts, own: impl FnOnce() -> String) -> Result<Named, &'static str> {
+    pub(crate) fn of<B>(
+        request: &Request<B>,
+        hosts: &Hosts,
+        own: impl FnOnce() -> String,
+    ) -> Result<Named, &'static str> {
         let mut headers = request.headers().get_all(header::HOST).iter();
         let header = match (headers.next(), headers.next()) {
             (Some(host), None) if host.is_empty() => return Err("the Host header is empty"),
@@ -63,16 +79,30 @@ impl Named {
             (None, _) => return Err("the Host header is missing"),
             (Some(_), Some(_)) => return Err("there is more than one Host header"),
         };
-        let target = match request.uri().authority().map(|authority| authority.as_str()) {
-            Some(text) => Some((text, Authority::parse(text).ok_or("the target names no valid host")?)),
+        let target = match request
+            .uri()
+            .authority()
+            .map(|authority| authority.as_str())
+        {
+            Some(text) => Some((
+                text,
+                Authority::parse(text).ok_or("the target names no valid host")?,
+            )),
             None => None,
         };
-        let named = |(text, parsed): (&str, Authority<'_>)| Named { authority: text.to_owned(), is_served: hosts.admit(parsed.host) };
+        let named = |(text, parsed): (&str, Authority<'_>)| Named {
+            authority: text.to_owned(),
+            is_served: hosts.admit(parsed.host),
+        };
         Ok(target.or(header).map_or_else(
             || {
                 let authority = own();
-                let is_served = Authority::parse(&authority).is_some_and(|own| hosts.admit(own.host));
-                Named { authority, is_served }
+                let is_served =
+                    Authority::parse(&authority).is_some_and(|own| hosts.admit(own.host));
+                Named {
+                    authority,
+                    is_served,
+                }
             },
             named,
         ))
@@ -88,11 +118,24 @@ mod tests {
     /// The status of a refusal, or the form with the authority.
     fn read(line: &str, hosts: &[&str]) -> Result<(Form, String), u16> {
         let mut words = line.split(' ');
-        let mut builder = Request::builder().method(words.next().unwrap()).uri(words.next().unwrap());
-        builder = builder.version(if words.next() == Some("1.0") { Version::HTTP_10 } else { Version::HTTP_11 });
-        let request = hosts.iter().fold(builder, |builder, host| builder.header("host", *host)).body(()).map_err(|_| 400_u16)?;
-        let named = Named::of(&request, &Hosts::Any, || "127.0.0.1:80".into()).map_err(|_| 400_u16)?;
-        Form::of(&request).map(|form| (form, named.authority)).map_err(|(status, _)| status.as_u16())
+        let mut builder = Request::builder()
+            .method(words.next().unwrap())
+            .uri(words.next().unwrap());
+        builder = builder.version(if words.next() == Some("1.0") {
+            Version::HTTP_10
+        } else {
+            Version::HTTP_11
+        });
+        let request = hosts
+            .iter()
+            .fold(builder, |builder, host| builder.header("host", *host))
+            .body(())
+            .map_err(|_| 400_u16)?;
+        let named =
+            Named::of(&request, &Hosts::Any, || "127.0.0.1:80".into()).map_err(|_| 400_u16)?;
+        Form::of(&request)
+            .map(|form| (form, named.authority))
+            .map_err(|(status, _)| status.as_u16())
     }
 
     #[test]
@@ -153,7 +196,11 @@ mod tests {
             ("GET http://b/ 1.1", &["é"], Err(400)),
         ];
         for (line, hosts, expected) in cases {
-            assert_eq!(read(line, hosts).map(|(_, authority)| authority), expected.map(str::to_owned), "{line} {hosts:?}");
+            assert_eq!(
+                read(line, hosts).map(|(_, authority)| authority),
+                expected.map(str::to_owned),
+                "{line} {hosts:?}"
+            );
         }
     }
 }

@@ -7,8 +7,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// Whether the client accepts trailers (RFC 9110 section 10.1.4).
 pub(crate) fn are_accepted(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::TE).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    let values = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// The fields of trailers that a client may get.
@@ -27,10 +32,22 @@ pub(crate) fn permitted(trailers: HeaderMap) -> HeaderMap {
 
 /// Names of trailers that an answer announces, without those that its client will not get.
 pub(crate) fn announced(headers: &HeaderMap) -> Option<HeaderValue> {
-    let values = headers.get_all(header::TRAILER).iter().filter_map(|value| value.to_str().ok());
-    let names = values.flat_map(|value| value.split(',')).filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
-    let names: Vec<String> = names.filter(is_permitted).map(|name| name.to_string()).collect();
-    if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
+    let values = headers
+        .get_all(header::TRAILER)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let names = values
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+    let names: Vec<String> = names
+        .filter(is_permitted)
+        .map(|name| name.to_string())
+        .collect();
+    if names.is_empty() {
+        None
+    } else {
+        HeaderValue::from_str(&names.join(", ")).ok()
+    }
 }
 
 /// Whether a field may be a trailer. RFC 9110 section 6.5.1 excludes those that are needed before the body: for framing, routing,
@@ -88,7 +105,15 @@ mod tests {
     use super::*;
 
     fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_str(value).unwrap(),
+                )
+            })
+            .collect()
     }
 
     #[test]
@@ -104,7 +129,9 @@ mod tests {
         ];
         for (headers, expected) in cases {
             let mut given = HeaderMap::new();
-            headers.iter().for_each(|(name, value)| _ = given.append(*name, HeaderValue::from_static(value)));
+            headers
+                .iter()
+                .for_each(|(name, value)| _ = given.append(*name, HeaderValue::from_static(value)));
             assert_eq!(are_accepted(&given), expected, "{headers:?}");
         }
     }
@@ -128,18 +155,37 @@ mod tests {
         ]);
         given.append("x-checksum", HeaderValue::from_static("2"));
         let kept = permitted(given);
-        let mut kept: Vec<_> = kept.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        let mut kept: Vec<_> = kept
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
         kept.sort_unstable();
-        assert_eq!(kept, [("etag", "\"a\""), ("server-timing", "a"), ("x-checksum", "1"), ("x-checksum", "2")]);
+        assert_eq!(
+            kept,
+            [
+                ("etag", "\"a\""),
+                ("server-timing", "a"),
+                ("x-checksum", "1"),
+                ("x-checksum", "2")
+            ]
+        );
     }
 
     #[test]
     fn an_announcement_has_the_names_that_come() {
-        for (given, expected) in
-            [("x-a", Some("x-a")), ("X-A, content-length, x-b", Some("x-a, x-b")), ("host", None), ("", None), ("a b, x-c", Some("x-c"))]
-        {
+        for (given, expected) in [
+            ("x-a", Some("x-a")),
+            ("X-A, content-length, x-b", Some("x-a, x-b")),
+            ("host", None),
+            ("", None),
+            ("a b, x-c", Some("x-c")),
+        ] {
             let told = announced(&map(&[("trailer", given)]));
-            assert_eq!(told.as_ref().map(|value| value.to_str().unwrap()), expected, "{given:?}");
+            assert_eq!(
+                told.as_ref().map(|value| value.to_str().unwrap()),
+                expected,
+                "{given:?}"
+            );
         }
     }
 }

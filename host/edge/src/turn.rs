@@ -51,7 +51,9 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..2 {
             requests.begin_poll();
-            let at_once = (0..10).take_while(|_| pin!(requests.begin()).poll(&mut cx).is_ready()).count();
+            let at_once = (0..10)
+                .take_while(|_| pin!(requests.begin()).poll(&mut cx).is_ready())
+                .count();
             assert_eq!(at_once, REQUESTS_MAX);
         }
         let mut late = pin!(requests.begin());

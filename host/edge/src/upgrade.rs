@@ -20,15 +20,28 @@ use tidegate_hub::{Accept, Decision, Fault, LimitError, Opened, Request, contrac
 pub(crate) type GoOn = fn(Arc<Server>, Lifeline, Opened, Option<Box<First>>, OnUpgrade);
 
 /// For sockets of this type.
-pub(crate) fn go_on<Io>(server: Arc<Server>, lifeline: Lifeline, opened: Opened, first: Option<Box<First>>, on_upgrade: OnUpgrade)
-where
+pub(crate) fn go_on<Io>(
+    server: Arc<Server>,
+    lifeline: Lifeline,
+    opened: Opened,
+    first: Option<Box<First>>,
+    on_upgrade: OnUpgrade,
+) where
     Io: Socket,
 {
     tokio::spawn(async move {
         // The client may be gone before it got its 101: then nothing was opened.
-        let Ok(upgraded) = on_upgrade.await else { return };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Paced<Io>>>() else { return };
-        let wire = Wire::new(parts.io.into_inner().into_inner(), parts.read_buf, server.hub.limits());
+        let Ok(upgraded) = on_upgrade.await else {
+            return;
+        };
+        let Ok(parts) = upgraded.downcast::<TokioIo<Paced<Io>>>() else {
+            return;
+        };
+        let wire = Wire::new(
+            parts.io.into_inner().into_inner(),
+            parts.read_buf,
+            server.hub.limits(),
+        );
         // A task that is the connection and nothing else: it lives long, and there are many.
         tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
     });
@@ -46,25 +59,34 @@ pub(crate) async fn upgrade(
     let (mut accept, close) = match decision {
         Decision::Reject(response) => return answer::from_app(response),
         Decision::Accept(accept) => (accept, None),
-        Decision::AcceptThenClose(code, reason) => (Accept::default(), Some(contract::check_final_close(code, reason)?)),
+        Decision::AcceptThenClose(code, reason) => (
+            Accept::default(),
+            Some(contract::check_final_close(code, reason)?),
+        ),
     };
     let mut switching = switching(&handshake, &accept)?;
     contract::append_headers(switching.headers_mut(), accept.headers.clone())?;
     accept.route = version.table.route(request.route).cloned();
     let opened = match server.hub.open(accept) {
         Ok(opened) => opened,
-        Err(LimitError::TooMany) if server.hub.connections().count().0 >= server.hub.limits().connections_max => {
+        Err(LimitError::TooMany)
+            if server.hub.connections().count().0 >= server.hub.limits().connections_max =>
+        {
             server.hub.counters().refused_websockets.add(1);
             return Ok(answer::retry_later("too many connections, try again later"));
         }
         Err(error) => return Err(contract::bad_accept(error)),
     };
     // The version may have changed while the app decided.
-    let is_gone = opened.route().is_some_and(|route| !server.version().table.has_successor(route));
+    let is_gone = opened
+        .route()
+        .is_some_and(|route| !server.version().table.has_successor(route));
     if is_gone {
         opened.set_last_version(version.clone());
     }
-    let first = close.is_none().then(|| Box::new(First { version, request }));
+    let first = close
+        .is_none()
+        .then(|| Box::new(First { version, request }));
     if let Some(close) = close.or_else(|| is_gone.then(server::route_is_gone)) {
         opened.outbox().close(close);
     }

@@ -125,15 +125,43 @@ impl<Io: Socket> Wire<Io> {
     }
 
     /// Hands over what comes until `take` has enough (ready) or nothing more is there (pending).
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, mut take: impl FnMut(Received) -> bool) -> Poll<()> {
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(Received) -> bool,
+    ) -> Poll<()> {
         SHARED.with_borrow_mut(|shared| {
-            let Wire { io, decoder, fragments, unread, out, received: count, .. } = self;
+            let Wire {
+                io,
+                decoder,
+                fragments,
+                unread,
+                out,
+                received: count,
+                ..
+            } = self;
             let out_before = out.len();
-            let mut source = Source { io, cx, shared, filled: 0..0, unread, out, count, fragments, fragments_max: self.fragments_max };
+            let mut source = Source {
+                io,
+                cx,
+                shared,
+                filled: 0..0,
+                unread,
+                out,
+                count,
+                fragments,
+                fragments_max: self.fragments_max,
+            };
             let poll = loop {
                 let received = match decoder.read(&mut source) {
-                    Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break Poll::Pending,
-                    Err(_) if source.fragments.exceeded() => Received::Broken(Close::new(1009, "a message of too many fragments")),
+                    Err(tungstenite::Error::Io(error))
+                        if error.kind() == io::ErrorKind::WouldBlock =>
+                    {
+                        break Poll::Pending;
+                    }
+                    Err(_) if source.fragments.exceeded() => {
+                        Received::Broken(Close::new(1009, "a message of too many fragments"))
+                    }
                     outcome => received(outcome),
                 };
                 // Pongs are framed while this reads: no more of them than the socket is given at a time.
@@ -187,7 +215,11 @@ impl<Io: Socket> Wire<Io> {
         if self.out.capacity() == 0 {
             self.out = SPARE.take();
         }
-        let opcode = if matches!(message, Message::Text(_)) { Data::Text } else { Data::Binary };
+        let opcode = if matches!(message, Message::Text(_)) {
+            Data::Text
+        } else {
+            Data::Binary
+        };
         put_header(&mut self.out, OpCode::Data(opcode), message.len());
         if message.len() <= COPY_BYTES_MAX {
             self.out.extend_from_slice(message.bytes());
@@ -199,7 +231,10 @@ impl<Io: Socket> Wire<Io> {
     /// Frames a ping. Everything before it must be written: it would stand within a large message.
     pub(crate) fn ping(&mut self) {
         // Refused only when a close frame went out: then no ping is due any more.
-        _ = self.decoder.write(&mut Out(&mut self.out), tungstenite::Message::Ping(Bytes::new()));
+        _ = self.decoder.write(
+            &mut Out(&mut self.out),
+            tungstenite::Message::Ping(Bytes::new()),
+        );
     }
 
     /// Frames what the decoder has to answer: pongs, and the answer to the peer's close.
@@ -212,7 +247,10 @@ impl<Io: Socket> Wire<Io> {
 
     /// Frames our close.
     fn close(&mut self, close: &Close) {
-        let frame = CloseFrame { code: close.code.into(), reason: Utf8Bytes::from(close.reason.as_str()) };
+        let frame = CloseFrame {
+            code: close.code.into(),
+            reason: Utf8Bytes::from(close.reason.as_str()),
+        };
         _ = self.decoder.close(&mut Out(&mut self.out), Some(frame));
     }
 
@@ -278,13 +316,16 @@ fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
             Err(_) => broken_utf8(),
         },
         Ok(Frame::Binary(bytes)) => Received::Message(Message::Binary(bytes)),
-        Ok(Frame::Close(close)) => {
-            Received::Close(close.map(|close| Close { code: close.code.into(), reason: close.reason.as_str().to_owned() }))
-        }
+        Ok(Frame::Close(close)) => Received::Close(close.map(|close| Close {
+            code: close.code.into(),
+            reason: close.reason.as_str().to_owned(),
+        })),
         Ok(Frame::Ping(_)) => Received::Ping,
         Ok(_) => Received::Pong,
         Err(Error::Utf8(_)) => broken_utf8(),
-        Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => Received::Broken(Close::new(1009, "the message is too large")),
+        Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
+            Received::Broken(Close::new(1009, "the message is too large"))
+        }
         Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Received::GivenUp,
         Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Received::Gone,
         Err(Error::Protocol(_)) => Received::Broken(Close::new(1002, "not a valid frame")),
@@ -416,8 +457,24 @@ mod tests {
     #[test]
     fn headers_are_those_of_the_library() {
         for data in [Data::Text, Data::Binary] {
-            for length in [0, 1, 125, 126, 127, 0xff, 0x100, 0xfffe, 0xffff, 0x1_0000, 0x1_0001, 0xffff_ffff] {
-                let header = FrameHeader { opcode: OpCode::Data(data), ..FrameHeader::default() };
+            for length in [
+                0,
+                1,
+                125,
+                126,
+                127,
+                0xff,
+                0x100,
+                0xfffe,
+                0xffff,
+                0x1_0000,
+                0x1_0001,
+                0xffff_ffff,
+            ] {
+                let header = FrameHeader {
+                    opcode: OpCode::Data(data),
+                    ..FrameHeader::default()
+                };
                 let (mut expected, mut out) = (Vec::new(), Vec::new());
                 header.format(length as u64, &mut expected).unwrap();
                 put_header(&mut out, OpCode::Data(data), length);

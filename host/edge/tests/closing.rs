@@ -17,11 +17,20 @@ use tidegate_hub::{Conn, Exports, Fault, Table, Target, testing::FakeApp};
 type Delivered = Arc<Mutex<BTreeMap<String, usize>>>;
 
 fn note(delivered: &Delivered, conn: &Conn) {
-    *delivered.lock().unwrap().entry(conn.id().to_string()).or_default() += 1;
+    *delivered
+        .lock()
+        .unwrap()
+        .entry(conn.id().to_string())
+        .or_default() += 1;
 }
 
 /// An app whose on-close meets this fault while the flag is set.
-fn hindered(fault: Fault, hinders: &Arc<AtomicBool>, tries: &Arc<AtomicUsize>, delivered: &Delivered) -> FakeApp {
+fn hindered(
+    fault: Fault,
+    hinders: &Arc<AtomicBool>,
+    tries: &Arc<AtomicUsize>,
+    delivered: &Delivered,
+) -> FakeApp {
     let (hinders, tries, delivered) = (hinders.clone(), tries.clone(), delivered.clone());
     let close = move |(conn, _): (Arc<Conn>, _)| {
         tries.fetch_add(1, Ordering::Relaxed);
@@ -31,33 +40,68 @@ fn hindered(fault: Fault, hinders: &Arc<AtomicBool>, tries: &Arc<AtomicUsize>, d
         note(&delivered, &conn);
         Ok(())
     };
-    FakeApp { close: Box::new(close), ..FakeApp::default() }
+    FakeApp {
+        close: Box::new(close),
+        ..FakeApp::default()
+    }
 }
 
 #[test]
 fn an_on_close_that_the_host_can_not_deliver_keeps_its_place_and_is_delivered_once_later() {
     for fault in [Fault::Busy, Fault::Host("as asked".into())] {
-        let (hinders, tries, delivered) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicUsize>::default(), Delivered::default());
+        let (hinders, tries, delivered) = (
+            Arc::new(AtomicBool::new(true)),
+            Arc::<AtomicUsize>::default(),
+            Delivered::default(),
+        );
         let served = Served::usual(hindered(fault.clone(), &hinders, &tries, &delivered));
         let clients: Vec<_> = (0..20).map(|_| served.websocket()).collect();
         wait_until("on-open", || served.hub.connections().owed_closes() == 20);
         drop(clients);
         wait_until("some tries", || tries.load(Ordering::Relaxed) > 10);
-        assert_eq!((served.hub.connections().count().0, served.hub.connections().owed_closes()), (20, 20), "{fault}");
+        assert_eq!(
+            (
+                served.hub.connections().count().0,
+                served.hub.connections().owed_closes()
+            ),
+            (20, 20),
+            "{fault}"
+        );
         hinders.store(false, Ordering::Relaxed);
         wait_until("every on-close", || served.hub.connections().count().0 == 0);
-        assert_eq!(delivered.lock().unwrap().values().copied().collect::<Vec<_>>(), [1; 20], "{fault}");
+        assert_eq!(
+            delivered
+                .lock()
+                .unwrap()
+                .values()
+                .copied()
+                .collect::<Vec<_>>(),
+            [1; 20],
+            "{fault}"
+        );
     }
 }
 
 #[test]
 fn an_on_close_in_which_the_app_fails_was_delivered() {
-    for fault in [Fault::Trap("as asked".into()), Fault::Cpu, Fault::Wall, Fault::Memory, Fault::Shortage, Fault::Answer("as asked".into())]
-    {
-        let (hinders, tries, delivered) = (Arc::new(AtomicBool::new(true)), Arc::<AtomicUsize>::default(), Delivered::default());
+    for fault in [
+        Fault::Trap("as asked".into()),
+        Fault::Cpu,
+        Fault::Wall,
+        Fault::Memory,
+        Fault::Shortage,
+        Fault::Answer("as asked".into()),
+    ] {
+        let (hinders, tries, delivered) = (
+            Arc::new(AtomicBool::new(true)),
+            Arc::<AtomicUsize>::default(),
+            Delivered::default(),
+        );
         let served = Served::usual(hindered(fault.clone(), &hinders, &tries, &delivered));
         drop(served.websocket());
-        wait_until("its end", || tries.load(Ordering::Relaxed) == 1 && served.hub.connections().count().0 == 0);
+        wait_until("its end", || {
+            tries.load(Ordering::Relaxed) == 1 && served.hub.connections().count().0 == 0
+        });
         // The one after it is delivered once as well: nothing is in its way.
         hinders.store(false, Ordering::Relaxed);
         drop(served.websocket());
@@ -68,7 +112,12 @@ fn an_on_close_in_which_the_app_fails_was_delivered() {
 
 #[test]
 fn a_connection_whose_on_open_was_not_called_has_no_on_close_and_one_whose_on_open_failed_has() {
-    for (fault, owed) in [(Fault::Busy, 0), (Fault::Host("as asked".into()), 0), (Fault::Trap("as asked".into()), 1), (Fault::Wall, 1)] {
+    for (fault, owed) in [
+        (Fault::Busy, 0),
+        (Fault::Host("as asked".into()), 0),
+        (Fault::Trap("as asked".into()), 1),
+        (Fault::Wall, 1),
+    ] {
         let delivered = Delivered::default();
         let (ends, fails) = (delivered.clone(), fault.clone());
         let app = FakeApp {
@@ -90,19 +139,34 @@ fn a_connection_whose_on_open_was_not_called_has_no_on_close_and_one_whose_on_op
 
 #[test]
 fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_had_it() {
-    let (never, tries) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default());
+    let (never, tries) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::<AtomicUsize>::default(),
+    );
     let [by_old, by_new] = [(); 2].map(|()| Delivered::default());
     let served = Served::usual(hindered(Fault::Busy, &never, &tries, &by_old));
     let gone = served.websocket();
     wait_until("on-open", || served.hub.connections().owed_closes() == 1);
     let version = |manifest| {
         let table = Table::new(&manifest, Exports::ALL).unwrap();
-        Arc::new(Version { app: Arc::new(hindered(Fault::Busy, &never, &tries, &by_new)), table })
+        Arc::new(Version {
+            app: Arc::new(hindered(Fault::Busy, &never, &tries, &by_new)),
+            table,
+        })
     };
-    assert_eq!(served.server.swap(version(routes(&[("GET", "/hello", Target::Http)]))).closed, 1);
+    assert_eq!(
+        served
+            .server
+            .swap(version(routes(&[("GET", "/hello", Target::Http)])))
+            .closed,
+        1
+    );
     drop(gone);
     wait_until("its end", || served.hub.connections().count().0 == 0);
-    assert_eq!((by_old.lock().unwrap().len(), by_new.lock().unwrap().len()), (1, 0));
+    assert_eq!(
+        (by_old.lock().unwrap().len(), by_new.lock().unwrap().len()),
+        (1, 0)
+    );
     // A version that has the route again has its connections.
     served.server.swap(version(usual()));
     drop(served.websocket());

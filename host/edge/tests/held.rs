@@ -18,13 +18,24 @@ use tidegate_hub::{
 };
 
 fn feeds() -> FakeApp {
-    let first = || First { data: "hello".into(), event: None };
-    let feed = move || Feed { topics: vec!["news".into()], first: vec![first()], ..Feed::default() };
-    FakeApp { subscribe: Box::new(move |_| Ok(Ok(feed()))), ..FakeApp::default() }
+    let first = || First {
+        data: "hello".into(),
+        event: None,
+    };
+    let feed = move || Feed {
+        topics: vec!["news".into()],
+        first: vec![first()],
+        ..Feed::default()
+    };
+    FakeApp {
+        subscribe: Box::new(move |_| Ok(Ok(feed()))),
+        ..FakeApp::default()
+    }
 }
 
 fn ask(path: &str, version: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/{version}\r\nhost: test\r\naccept: text/event-stream\r\n\r\n").into_bytes()
+    format!("GET {path} HTTP/{version}\r\nhost: test\r\naccept: text/event-stream\r\n\r\n")
+        .into_bytes()
 }
 
 #[test]
@@ -33,12 +44,23 @@ fn a_held_answer_comes_in_chunks_and_ends_with_the_server() {
     let mut feed = served.raw();
     feed.send(&ask("/feed", "1.1"));
     let head = feed.head();
-    let headers = ["HTTP/1.1 200 OK\r\n", "content-type: text/event-stream\r\n", "transfer-encoding: chunked\r\n", "\r\ndate: "];
-    assert!(headers.iter().all(|header| head.contains(header)) && !head.contains("connection: "), "{head}");
+    let headers = [
+        "HTTP/1.1 200 OK\r\n",
+        "content-type: text/event-stream\r\n",
+        "transfer-encoding: chunked\r\n",
+        "\r\ndate: ",
+    ];
+    assert!(
+        headers.iter().all(|header| head.contains(header)) && !head.contains("connection: "),
+        "{head}"
+    );
     assert!(head.contains("\r\ntidegate-heartbeat: 15000\r\n"), "{head}");
     feed.until("data: hello\n\n\r\n");
     feed.until("-0\n\n\r\n");
-    served.hub.publish("news", Publication::new(Message::text("high water"))).unwrap();
+    served
+        .hub
+        .publish("news", Publication::new(Message::text("high water")))
+        .unwrap();
     let piece = feed.until("data: high water\n\n\r\n");
     assert_eq!(
         usize::from_str_radix(piece.lines().next().unwrap(), 16).unwrap(),
@@ -69,7 +91,10 @@ struct Piece {
 }
 
 impl Stream for Piece {
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
         Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::Data(bytes))))
     }
 
@@ -84,10 +109,20 @@ const BYTES: usize = 4 << 20;
 fn what_was_asked_before_is_answered_whole_though_nobody_read_it_yet() {
     // The upload is let go of unread, with the answer.
     let stream = |_, upload| {
-        let body = Piece { bytes: Some(Bytes::from(vec![b'x'; BYTES])), _upload: upload };
-        Ok(Streamed { status: 200, headers: Default::default(), body: Box::pin(body) })
+        let body = Piece {
+            bytes: Some(Bytes::from(vec![b'x'; BYTES])),
+            _upload: upload,
+        };
+        Ok(Streamed {
+            status: 200,
+            headers: Default::default(),
+            body: Box::pin(body),
+        })
     };
-    let served = Served::usual(FakeApp { stream: Box::new(stream), ..feeds() });
+    let served = Served::usual(FakeApp {
+        stream: Box::new(stream),
+        ..feeds()
+    });
     let mut both = served.raw();
     let upload = b"POST /stream HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\nhello";
     both.send(&[&upload[..], &ask("/feed", "1.1")].concat());
@@ -122,7 +157,10 @@ fn a_kept_connection_may_end_with_one() {
 
 #[test]
 fn a_client_that_leaves_or_chatters_costs_nobody_anything() {
-    let limits = Limits { comment_every: Duration::from_millis(20), ..Limits::default() };
+    let limits = Limits {
+        comment_every: Duration::from_millis(20),
+        ..Limits::default()
+    };
     let served = Served::new(feeds(), usual(), limits, Config::default());
     let mut gone = served.raw();
     gone.send(&ask("/feed", "1.1"));
@@ -133,15 +171,28 @@ fn a_client_that_leaves_or_chatters_costs_nobody_anything() {
     chatty.until("data: hello\n\n");
     chatty.send(&[b'x'; 1000]);
     chatty.until(":\n\n\r\n");
-    served.hub.publish("news", Publication::new(Message::text("still here"))).unwrap();
+    served
+        .hub
+        .publish("news", Publication::new(Message::text("still here")))
+        .unwrap();
     chatty.until("data: still here\n\n");
     drop(chatty);
-    wait_until("both are given up", || served.hub.connections().count().1 == 0);
+    wait_until("both are given up", || {
+        served.hub.connections().count().1 == 0
+    });
 }
 
 #[test]
 fn a_held_answer_to_head_has_no_body() {
-    let served = Served::new(feeds(), routes(&[("GET", "/feed", Target::Events)]), Limits::default(), Config::default());
+    let served = Served::new(
+        feeds(),
+        routes(&[("GET", "/feed", Target::Events)]),
+        Limits::default(),
+        Config::default(),
+    );
     let answer = served.ask("HEAD /feed HTTP/1.1\r\nhost: test\r\nconnection: close\r\naccept: text/event-stream\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
 }

@@ -8,7 +8,8 @@ use std::sync::{Arc, mpsc};
 use support::{Served, guarded, told, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Fault, Feed, First, Frame, Limits, Message, Passed, Publication, Response, Streamed, Verdict, app::Stream, testing::FakeApp,
+    BodyError, Fault, Feed, First, Frame, Limits, Message, Passed, Publication, Response, Streamed,
+    Verdict, app::Stream, testing::FakeApp,
 };
 
 fn status(answer: &str) -> &str {
@@ -19,46 +20,151 @@ fn status(answer: &str) -> &str {
 fn a_request_that_is_not_one_gets_its_exact_answer() {
     let served = Served::usual(FakeApp::default());
     let cases = [
-        ("GET /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "200"),
+        (
+            "GET /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "200",
+        ),
         ("GET /hello HTTP/1.0\r\n\r\n", "200"),
-        ("GET http://other/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "200"),
-        ("HEAD /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "200"),
+        (
+            "GET http://other/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "200",
+        ),
+        (
+            "HEAD /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "200",
+        ),
         ("GET /hello HTTP/1.1\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /hello HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /hello HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /hello HTTP/1.1\r\nhost: user@a\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /%zz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /%00 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /nothing HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "404"),
-        ("GET /__loaders HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "404"),
-        ("GET /__tidegate/health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "200"),
-        ("GET /__tidegate/x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "404"),
-        ("PUT /hello HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", "405"),
-        ("POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi", "200"),
-        ("POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1048577\r\nconnection: close\r\n\r\n", "413"),
-        ("POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nhi", "400"),
-        ("POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: gzip\r\n\r\n", "400"),
-        ("POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n", "200"),
-        ("GET /hello HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n", "400"),
-        ("OPTIONS * HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "204"),
-        ("GET x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET other:80 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET http://user@test/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET ftp://test/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /hello HTTP/1.1\r\nhost: test:99999\r\nconnection: close\r\n\r\n", "400"),
+        (
+            "GET /hello HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /hello HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /hello HTTP/1.1\r\nhost: user@a\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /%zz HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /%00 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /nothing HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "404",
+        ),
+        (
+            "GET /__loaders HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "404",
+        ),
+        (
+            "GET /__tidegate/health HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "200",
+        ),
+        (
+            "GET /__tidegate/x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "404",
+        ),
+        (
+            "PUT /hello HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+            "405",
+        ),
+        (
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
+            "200",
+        ),
+        (
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1048577\r\nconnection: close\r\n\r\n",
+            "413",
+        ),
+        (
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nhi",
+            "400",
+        ),
+        (
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: gzip\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            "200",
+        ),
+        (
+            "GET /hello HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "OPTIONS * HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "204",
+        ),
+        (
+            "GET x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET other:80 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET http://user@test/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET ftp://test/hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /hello HTTP/1.1\r\nhost: test:99999\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
         ("GET /hello HTTP/1.0\r\n\r\n", "200"),
-        ("GET /hello\\x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /hello%2Fx HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /__tidegate%2Fhealth HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /__tidegate/health%2F HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET * HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("GET /caf\u{e9} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "400"),
-        ("CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\nconnection: close\r\n\r\n", "501"),
-        ("TRACE /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "501"),
-        ("POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", "200"),
+        (
+            "GET /hello\\x HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /hello%2Fx HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /__tidegate%2Fhealth HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /__tidegate/health%2F HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET * HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "GET /caf\u{e9} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "CONNECT test:80 HTTP/1.1\r\nhost: test:80\r\nconnection: close\r\n\r\n",
+            "501",
+        ),
+        (
+            "TRACE /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "501",
+        ),
+        (
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+            "200",
+        ),
         ("no request at all\r\n\r\n", "400"),
         ("GET /hello HTTP/1.1\r\nbad header\r\n\r\n", "400"),
-        ("GET /ws HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n", "426"),
+        (
+            "GET /ws HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+            "426",
+        ),
     ];
     for (request, expected) in cases {
         let answer = served.ask(request);
@@ -70,14 +176,21 @@ fn a_request_that_is_not_one_gets_its_exact_answer() {
 fn a_head_request_has_the_length_and_no_body_and_a_405_its_methods() {
     let served = Served::usual(FakeApp::default());
     let head = served.ask("HEAD /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    assert!(head.contains("content-length: 6") && head.ends_with("\r\n\r\n"), "{head}");
-    let refused = served.ask("PUT /hello HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    assert!(
+        head.contains("content-length: 6") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    let refused = served
+        .ask("PUT /hello HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     assert!(refused.contains("allow: GET, HEAD\r\n"), "{refused}");
 }
 
 #[test]
 fn a_body_without_a_length_is_still_bounded() {
-    let limits = Limits { body_bytes_max: 10, ..Limits::default() };
+    let limits = Limits {
+        body_bytes_max: 10,
+        ..Limits::default()
+    };
     let served = Served::new(FakeApp::default(), usual(), limits, Config::default());
     let head = "POST /items/7 HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
     let answer = served.ask(&format!("{head}6\r\n123456\r\n6\r\n123456\r\n0\r\n\r\n"));
@@ -88,17 +201,32 @@ fn a_body_without_a_length_is_still_bounded() {
 fn an_app_gets_the_request_as_the_client_sent_it_and_its_path_in_normal_form() {
     let (tell, told) = told();
     let handle = move |(request, body): (tidegate_hub::Request, Bytes)| {
-        let line =
-            format!("{} {} {} {:?} {:?} {body:?}", request.method, request.authority, request.path, request.params, request.headers["x-a"]);
+        let line = format!(
+            "{} {} {} {:?} {:?} {body:?}",
+            request.method, request.authority, request.path, request.params, request.headers["x-a"]
+        );
         tell.send(line).unwrap();
-        Ok(Response { status: 201, headers: vec![("x-b".into(), "2".into())], body: "made".into() })
+        Ok(Response {
+            status: 201,
+            headers: vec![("x-b".into(), "2".into())],
+            body: "made".into(),
+        })
     };
-    let served = Served::usual(FakeApp { handle: Box::new(handle), ..FakeApp::default() });
+    let served = Served::usual(FakeApp {
+        handle: Box::new(handle),
+        ..FakeApp::default()
+    });
     let answer = served.ask(
         "POST /x/..//items//%61%20b/?q=%20#top HTTP/1.1\r\nhost: test:1\r\nx-a: 1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
     );
-    assert_eq!(told(), r#"POST test:1 /items/a%20b/?q=%20 [("id", "a b")] "1" b"hi""#);
-    assert!(answer.starts_with("HTTP/1.1 201") && answer.contains("x-b: 2") && answer.ends_with("made"), "{answer}");
+    assert_eq!(
+        told(),
+        r#"POST test:1 /items/a%20b/?q=%20 [("id", "a b")] "1" b"hi""#
+    );
+    assert!(
+        answer.starts_with("HTTP/1.1 201") && answer.contains("x-b: 2") && answer.ends_with("made"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -107,12 +235,32 @@ fn a_fault_answers_one_request_and_the_next_one_is_served() {
         Some("trap") => Err(Fault::Trap("canary".into())),
         Some("slow") => Err(Fault::Wall),
         Some("busy") => Err(Fault::Busy),
-        Some("status") => Ok(Response { status: 99, ..Response::default() }),
-        Some("header") => Ok(Response { status: 200, headers: vec![("a\nb".into(), "".into())], ..Response::default() }),
-        _ => Ok(Response { status: 200, ..Response::default() }),
+        Some("status") => Ok(Response {
+            status: 99,
+            ..Response::default()
+        }),
+        Some("header") => Ok(Response {
+            status: 200,
+            headers: vec![("a\nb".into(), "".into())],
+            ..Response::default()
+        }),
+        _ => Ok(Response {
+            status: 200,
+            ..Response::default()
+        }),
     };
-    let served = Served::usual(FakeApp { handle: Box::new(handle), ..FakeApp::default() });
-    for (query, expected) in [("trap", "500"), ("slow", "504"), ("busy", "503"), ("status", "500"), ("header", "500"), ("fine", "200")] {
+    let served = Served::usual(FakeApp {
+        handle: Box::new(handle),
+        ..FakeApp::default()
+    });
+    for (query, expected) in [
+        ("trap", "500"),
+        ("slow", "504"),
+        ("busy", "503"),
+        ("status", "500"),
+        ("header", "500"),
+        ("fine", "200"),
+    ] {
         let answer = served.get(&format!("/hello?{query}"));
         assert_eq!(status(&answer), expected, "{answer}");
         assert!(!answer.contains("canary"));
@@ -123,56 +271,127 @@ fn a_fault_answers_one_request_and_the_next_one_is_served() {
 fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
     let (tell, told) = told();
     let check = |(guard, request): (u32, tidegate_hub::Request)| match guard {
-        0 => Ok(Verdict::Pass(Passed { headers: vec![("x-guard".into(), "0".into())], context: vec![("user".into(), "ann".into())] })),
-        _ if request.query() == Some("no") => Ok(Verdict::Answer(Response { status: 401, headers: vec![], body: "who?".into() })),
-        _ => Ok(Verdict::Pass(Passed { headers: vec![], context: vec![("saw".into(), format!("{:?}", request.context))] })),
+        0 => Ok(Verdict::Pass(Passed {
+            headers: vec![("x-guard".into(), "0".into())],
+            context: vec![("user".into(), "ann".into())],
+        })),
+        _ if request.query() == Some("no") => Ok(Verdict::Answer(Response {
+            status: 401,
+            headers: vec![],
+            body: "who?".into(),
+        })),
+        _ => Ok(Verdict::Pass(Passed {
+            headers: vec![],
+            context: vec![("saw".into(), format!("{:?}", request.context))],
+        })),
     };
     let handle = move |(request, _): (tidegate_hub::Request, Bytes)| {
         tell.send(format!("{:?}", request.context)).unwrap();
-        Ok(Response { status: 200, ..Response::default() })
+        Ok(Response {
+            status: 200,
+            ..Response::default()
+        })
     };
-    let app = FakeApp { check: Box::new(check), handle: Box::new(handle), ..FakeApp::default() };
-    let served = Served::new(app, guarded(usual(), &["/*", "/hello"]), Limits::default(), Config::default());
+    let app = FakeApp {
+        check: Box::new(check),
+        handle: Box::new(handle),
+        ..FakeApp::default()
+    };
+    let served = Served::new(
+        app,
+        guarded(usual(), &["/*", "/hello"]),
+        Limits::default(),
+        Config::default(),
+    );
     let passed = served.get("/hello");
-    assert_eq!(told(), r#"[("user", "ann"), ("saw", "[(\"user\", \"ann\")]")]"#);
+    assert_eq!(
+        told(),
+        r#"[("user", "ann"), ("saw", "[(\"user\", \"ann\")]")]"#
+    );
     assert!(passed.contains("x-guard: 0"), "{passed}");
     let refused = served.get("/hello?no");
-    assert!(refused.starts_with("HTTP/1.1 401") && refused.contains("x-guard: 0") && refused.ends_with("who?"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 401")
+            && refused.contains("x-guard: 0")
+            && refused.ends_with("who?"),
+        "{refused}"
+    );
     let missing = served.get("/__reserved");
-    assert!(missing.starts_with("HTTP/1.1 404") && missing.contains("x-guard: 0"), "guards cover reserved paths: {missing}");
-    assert!(!served.get("/__tidegate/health").contains("x-guard"), "the host's own come before guards");
+    assert!(
+        missing.starts_with("HTTP/1.1 404") && missing.contains("x-guard: 0"),
+        "guards cover reserved paths: {missing}"
+    );
+    assert!(
+        !served.get("/__tidegate/health").contains("x-guard"),
+        "the host's own come before guards"
+    );
 }
 
 #[test]
 fn a_feed_begins_with_its_first_events_and_brings_publications_until_the_drain() {
-    let subscribe = |(request, last): (tidegate_hub::Request, Option<String>)| match request.query() {
-        Some("no") => Ok(Err(Response { status: 403, ..Response::default() })),
+    let subscribe = |(request, last): (tidegate_hub::Request, Option<String>)| match request.query()
+    {
+        Some("no") => Ok(Err(Response {
+            status: 403,
+            ..Response::default()
+        })),
         _ => Ok(Ok(Feed {
             topics: vec!["news".into()],
-            first: vec![First { data: format!("{last:?}\nhi"), event: Some("welcome".into()) }],
+            first: vec![First {
+                data: format!("{last:?}\nhi"),
+                event: Some("welcome".into()),
+            }],
             ..Feed::default()
         })),
     };
-    let mut served = Served::usual(FakeApp { subscribe: Box::new(subscribe), ..FakeApp::default() });
+    let mut served = Served::usual(FakeApp {
+        subscribe: Box::new(subscribe),
+        ..FakeApp::default()
+    });
     assert_eq!(status(&served.get("/feed?no")), "403");
     let mut feed = served.raw();
     feed.send(b"GET /feed HTTP/1.1\r\nhost: test\r\nlast-event-id: 7\r\nconnection: close\r\n\r\n");
     let head = feed.head();
-    for header in ["text/event-stream", "cache-control: no-cache, no-transform", "x-accel-buffering: no"] {
+    for header in [
+        "text/event-stream",
+        "cache-control: no-cache, no-transform",
+        "x-accel-buffering: no",
+    ] {
         assert!(head.contains(header), "{head}");
     }
     let first = feed.until("hi\n\n");
-    served.hub.publish("news", Publication { event: Some("tick".into()), ..Publication::new(Message::text("one")) }).unwrap();
-    served.hub.publish("news", Publication::new(Message::binary("two"))).unwrap();
+    served
+        .hub
+        .publish(
+            "news",
+            Publication {
+                event: Some("tick".into()),
+                ..Publication::new(Message::text("one"))
+            },
+        )
+        .unwrap();
+    served
+        .hub
+        .publish("news", Publication::new(Message::binary("two")))
+        .unwrap();
     served.stop();
     let all = first + &feed.rest();
-    assert!(all.contains("event: welcome\ndata: Some(\"7\")\ndata: hi\n\n"), "{all}");
+    assert!(
+        all.contains("event: welcome\ndata: Some(\"7\")\ndata: hi\n\n"),
+        "{all}"
+    );
     assert!(all.contains("id: 2-1\nevent: tick\ndata: one\n\n"), "{all}");
-    assert!(all.ends_with("0\r\n\r\n") && !all.contains("two"), "a drain ends a feed whole: {all}");
+    assert!(
+        all.ends_with("0\r\n\r\n") && !all.contains("two"),
+        "a drain ends a feed whole: {all}"
+    );
 }
 
 /// A body of these pieces, with a pause for each `None`, which tells when it is dropped.
-struct Pieces(Vec<Option<Result<Frame, BodyError>>>, Option<mpsc::Sender<String>>);
+struct Pieces(
+    Vec<Option<Result<Frame, BodyError>>>,
+    Option<mpsc::Sender<String>>,
+);
 
 impl Stream for Pieces {
     fn poll_frame(
@@ -210,17 +429,30 @@ fn a_streamed_answer_comes_in_pieces_and_a_broken_one_can_be_told_from_a_whole()
     let tell = Arc::new(std::sync::Mutex::new(tell));
     let stream = move |request: tidegate_hub::Request, _| {
         let pieces = match request.query() {
-            Some("broken") => Pieces(vec![data("one"), None, Some(Err(BodyError("lost".into())))], None),
+            Some("broken") => Pieces(
+                vec![data("one"), None, Some(Err(BodyError("lost".into())))],
+                None,
+            ),
             Some("endless") => Pieces(vec![data("one")], Some(tell.lock().unwrap().clone())),
             _ => Pieces(vec![data("one"), data("two")], None),
         };
         let mut headers = HeaderMap::new();
         headers.insert("connection", "upgrade".parse().unwrap());
-        Ok(Streamed { status: 200, headers, body: Box::pin(pieces) })
+        Ok(Streamed {
+            status: 200,
+            headers,
+            body: Box::pin(pieces),
+        })
     };
-    let served = Served::usual(FakeApp { stream: Box::new(stream), ..FakeApp::default() });
+    let served = Served::usual(FakeApp {
+        stream: Box::new(stream),
+        ..FakeApp::default()
+    });
     let whole = served.get("/stream");
-    assert!(whole.ends_with("3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n") && !whole.contains("upgrade"), "{whole}");
+    assert!(
+        whole.ends_with("3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n") && !whole.contains("upgrade"),
+        "{whole}"
+    );
     let broken = served.get("/stream?broken");
     assert!(broken.ends_with("3\r\none\r\n"), "no last chunk: {broken}");
     let mut endless = served.raw();
@@ -235,7 +467,10 @@ fn a_streamed_request_reaches_the_app_as_it_comes() {
     let served = Served::usual(FakeApp::default());
     let mut raw = served.raw();
     raw.send(b"POST /stream HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\none\r\n");
-    assert!(raw.head().starts_with("HTTP/1.1 200"), "the head comes before the request is whole");
+    assert!(
+        raw.head().starts_with("HTTP/1.1 200"),
+        "the head comes before the request is whole"
+    );
     raw.send(b"3\r\ntwo\r\n0\r\n\r\n");
     assert!(raw.rest().ends_with("3\r\ntwo\r\n0\r\n\r\n"));
 }
@@ -245,10 +480,19 @@ fn files_are_served_by_their_exact_path_and_a_page_falls_back_to_the_index() {
     let root = std::env::temp_dir().join(format!("tidegate-assets-{}", std::process::id()));
     std::fs::create_dir_all(root.join("css")).unwrap();
     std::fs::create_dir_all(root.join("__x")).unwrap();
-    for (name, text) in [("index.html", "<p>index"), ("css/a b.css", "p{}"), (".secret", "no"), ("hello", "file"), ("__x/y.js", "no")] {
+    for (name, text) in [
+        ("index.html", "<p>index"),
+        ("css/a b.css", "p{}"),
+        (".secret", "no"),
+        ("hello", "file"),
+        ("__x/y.js", "no"),
+    ] {
         std::fs::write(root.join(name), text).unwrap();
     }
-    let config = Config { assets: Some(root.clone()), ..Config::default() };
+    let config = Config {
+        assets: Some(root.clone()),
+        ..Config::default()
+    };
     let served = Served::new(FakeApp::default(), usual(), Limits::default(), config);
     let cases = [
         ("GET", "/css/a%20b.css", "200", "p{}"),
@@ -268,12 +512,16 @@ fn files_are_served_by_their_exact_path_and_a_page_falls_back_to_the_index() {
     ];
     for (method, path, expected, body) in cases {
         let answer = served.ask(&format!("{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
-        assert!(status(&answer) == expected && answer.ends_with(body), "{method} {path}\n{answer}");
+        assert!(
+            status(&answer) == expected && answer.ends_with(body),
+            "{method} {path}\n{answer}"
+        );
     }
-    let conditional =
-        "GET /index.html HTTP/1.1\r\nhost: test\r\nif-modified-since: Fri, 01 Jan 2100 00:00:00 GMT\r\nconnection: close\r\n\r\n";
+    let conditional = "GET /index.html HTTP/1.1\r\nhost: test\r\nif-modified-since: Fri, 01 Jan 2100 00:00:00 GMT\r\nconnection: close\r\n\r\n";
     assert_eq!(status(&served.ask(conditional)), "304");
-    let part = served.ask("GET /index.html HTTP/1.1\r\nhost: test\r\nrange: bytes=3-4\r\nconnection: close\r\n\r\n");
+    let part = served.ask(
+        "GET /index.html HTTP/1.1\r\nhost: test\r\nrange: bytes=3-4\r\nconnection: close\r\n\r\n",
+    );
     assert!(status(&part) == "206" && part.ends_with("in"), "{part}");
     std::fs::remove_dir_all(root).unwrap();
 }

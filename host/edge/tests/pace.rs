@@ -13,7 +13,8 @@ use std::{
 use support::{Served, handshake, masked, usual, wait_until};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Call, Conn, Feed, First, Frame, Limits, Manifest, Message, Page, Publication, Response, Streamed,
+    BodyError, Call, Conn, Feed, First, Frame, Limits, Manifest, Message, Page, Publication,
+    Response, Streamed,
     app::{Body, Stream},
     page::{Form, Outcome, Update},
     testing::FakeApp,
@@ -36,33 +37,80 @@ fn patient() -> Config {
 }
 
 /// A body that never ends, of pieces of this size; none is an end that never comes.
-struct Endless(usize, #[allow(dead_code, reason = "it is held, not read")] Option<Body>);
+struct Endless(
+    usize,
+    #[allow(dead_code, reason = "it is held, not read")] Option<Body>,
+);
 
 impl Stream for Endless {
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if self.0 == 0 { Poll::Pending } else { Poll::Ready(Some(Ok(Frame::Data(Bytes::from(vec![b'x'; self.0]))))) }
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        if self.0 == 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(Some(Ok(Frame::Data(Bytes::from(vec![b'x'; self.0])))))
+        }
     }
 }
 
 /// Sends its upload back as it comes.
 fn echoing() -> FakeApp {
-    FakeApp { stream: Box::new(|_, upload| Ok(Streamed { status: 200, headers: Default::default(), body: upload })), ..FakeApp::default() }
+    FakeApp {
+        stream: Box::new(|_, upload| {
+            Ok(Streamed {
+                status: 200,
+                headers: Default::default(),
+                body: upload,
+            })
+        }),
+        ..FakeApp::default()
+    }
 }
 
 /// Answers without end, and does not read the upload.
 fn deaf(piece: usize) -> FakeApp {
-    let stream = move |_, upload| Ok(Streamed { status: 200, headers: Default::default(), body: Box::pin(Endless(piece, Some(upload))) });
-    FakeApp { stream: Box::new(stream), ..FakeApp::default() }
+    let stream = move |_, upload| {
+        Ok(Streamed {
+            status: 200,
+            headers: Default::default(),
+            body: Box::pin(Endless(piece, Some(upload))),
+        })
+    };
+    FakeApp {
+        stream: Box::new(stream),
+        ..FakeApp::default()
+    }
 }
 
 fn feeds() -> FakeApp {
-    let feed = || Feed { topics: vec!["news".into()], first: vec![First { data: "hello".into(), event: None }], ..Feed::default() };
-    FakeApp { subscribe: Box::new(move |_| Ok(Ok(feed()))), ..FakeApp::default() }
+    let feed = || Feed {
+        topics: vec!["news".into()],
+        first: vec![First {
+            data: "hello".into(),
+            event: None,
+        }],
+        ..Feed::default()
+    };
+    FakeApp {
+        subscribe: Box::new(move |_| Ok(Ok(feed()))),
+        ..FakeApp::default()
+    }
 }
 
 fn large() -> FakeApp {
     let body = Bytes::from(vec![b'x'; 32 << 20]);
-    FakeApp { handle: Box::new(move |_| Ok(Response { status: 200, headers: vec![], body: body.clone() })), ..FakeApp::default() }
+    FakeApp {
+        handle: Box::new(move |_| {
+            Ok(Response {
+                status: 200,
+                headers: vec![],
+                body: body.clone(),
+            })
+        }),
+        ..FakeApp::default()
+    }
 }
 
 const CHUNKED: &str = "POST /stream HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -76,16 +124,52 @@ fn a_head_has_its_time_from_its_first_byte_and_an_idle_connection_another() {
         ("nothing at all", vec![], false),
         ("half a head", vec![half.into()], true),
         ("a single byte", vec!["G".into()], true),
-        ("half a head after a request", vec![HELLO.into(), half.into()], true),
-        ("half a head with the request before it", vec![format!("{HELLO}{half}")], true),
-        ("half a head after two requests at once", vec![format!("{HELLO}{HELLO}{half}")], true),
+        (
+            "half a head after a request",
+            vec![HELLO.into(), half.into()],
+            true,
+        ),
+        (
+            "half a head with the request before it",
+            vec![format!("{HELLO}{half}")],
+            true,
+        ),
+        (
+            "half a head after two requests at once",
+            vec![format!("{HELLO}{HELLO}{half}")],
+            true,
+        ),
         ("nothing after a body", vec![upload.into()], false),
-        ("half a head with the body before it", vec![format!("{upload}{half}")], true),
-        ("half an upgrade", vec![handshake("/ws", "").trim_end().into()], true),
+        (
+            "half a head with the body before it",
+            vec![format!("{upload}{half}")],
+            true,
+        ),
+        (
+            "half an upgrade",
+            vec![handshake("/ws", "").trim_end().into()],
+            true,
+        ),
     ];
     for (name, sent, is_head) in cases {
-        let served = Served::new(FakeApp::default(), usual(), Limits::default(), Config { header_within: SHORT, ..patient() });
-        let idle = Served::new(FakeApp::default(), usual(), Limits::default(), Config { idle_within: SHORT, ..patient() });
+        let served = Served::new(
+            FakeApp::default(),
+            usual(),
+            Limits::default(),
+            Config {
+                header_within: SHORT,
+                ..patient()
+            },
+        );
+        let idle = Served::new(
+            FakeApp::default(),
+            usual(),
+            Limits::default(),
+            Config {
+                idle_within: SHORT,
+                ..patient()
+            },
+        );
         for (served, ends) in [(served, is_head), (idle, !is_head)] {
             let mut raw = served.raw();
             for bytes in &sent {
@@ -96,14 +180,26 @@ fn a_head_has_its_time_from_its_first_byte_and_an_idle_connection_another() {
             }
             let rest = raw.rest();
             assert_eq!(rest.contains("HTTP/1.1 408"), is_head, "{name}: {rest}");
-            assert_eq!(served.hub.counters().late_heads.get(), u64::from(is_head), "{name}");
+            assert_eq!(
+                served.hub.counters().late_heads.get(),
+                u64::from(is_head),
+                "{name}"
+            );
         }
     }
 }
 
 #[test]
 fn an_idle_connection_ends_after_its_own_time_and_counts_for_nothing() {
-    let served = Served::new(FakeApp::default(), usual(), Limits::default(), Config { idle_within: SHORT, ..patient() });
+    let served = Served::new(
+        FakeApp::default(),
+        usual(),
+        Limits::default(),
+        Config {
+            idle_within: SHORT,
+            ..patient()
+        },
+    );
     let upload = "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nhi";
     for request in [HELLO, upload] {
         let mut raw = served.raw();
@@ -114,7 +210,14 @@ fn an_idle_connection_ends_after_its_own_time_and_counts_for_nothing() {
         assert!(!raw.rest().contains("408"));
     }
     let counters = served.hub.counters();
-    assert_eq!((counters.late_heads.get(), counters.stalled_uploads.get(), counters.stalled_readers.get()), (0, 0, 0));
+    assert_eq!(
+        (
+            counters.late_heads.get(),
+            counters.stalled_uploads.get(),
+            counters.stalled_readers.get()
+        ),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -126,10 +229,22 @@ fn a_body_that_is_read_moves_or_ends_with_408() {
         ("a byte of a stream", CHUNKED, &["1\r\nx\r\n"]),
         ("half the size of a chunk", CHUNKED, &["1\r\nx\r\n", "1"]),
         ("half a chunk", CHUNKED, &["ff\r\nx"]),
-        ("half of the trailers", CHUNKED, &["1\r\nx\r\n0\r\n", "x-half: "]),
+        (
+            "half of the trailers",
+            CHUNKED,
+            &["1\r\nx\r\n0\r\n", "x-half: "],
+        ),
     ];
     for (name, head, pieces) in cases {
-        let served = Served::new(echoing(), usual(), Limits::default(), Config { read_within: SHORT, ..patient() });
+        let served = Served::new(
+            echoing(),
+            usual(),
+            Limits::default(),
+            Config {
+                read_within: SHORT,
+                ..patient()
+            },
+        );
         let mut raw = served.raw();
         raw.send(head.as_bytes());
         for piece in pieces {
@@ -137,7 +252,11 @@ fn a_body_that_is_read_moves_or_ends_with_408() {
         }
         let rest = raw.rest();
         // An answer that has begun breaks off: without a last chunk.
-        let is_told = if head == CHUNKED { !rest.ends_with("0\r\n\r\n") } else { rest.starts_with("HTTP/1.1 408") };
+        let is_told = if head == CHUNKED {
+            !rest.ends_with("0\r\n\r\n")
+        } else {
+            rest.starts_with("HTTP/1.1 408")
+        };
         assert!(is_told, "{name}: {rest}");
         assert_eq!(served.hub.counters().stalled_uploads.get(), 1, "{name}");
     }
@@ -145,7 +264,11 @@ fn a_body_that_is_read_moves_or_ends_with_408() {
 
 #[test]
 fn a_client_that_drips_is_as_slow_as_one_that_stops() {
-    let config = Config { read_within: SHORT, bytes_per_second_min: 10_000, ..patient() };
+    let config = Config {
+        read_within: SHORT,
+        bytes_per_second_min: 10_000,
+        ..patient()
+    };
     let served = Served::new(echoing(), usual(), Limits::default(), config);
     let mut raw = served.raw();
     raw.send(CHUNKED.as_bytes());
@@ -170,34 +293,88 @@ fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
                 }
             };
             tell.send(end).unwrap();
-            Ok(vec![Update::Done(Ok(Outcome::Success { value: "1".into(), stale: vec![] }))])
+            Ok(vec![Update::Done(Ok(Outcome::Success {
+                value: "1".into(),
+                stale: vec![],
+            }))])
         })
     };
-    let page = Page { pattern: "/shop".into(), actions: vec!["buy".into()], ..Page::default() };
-    let manifest = Manifest { routes: vec![], guards: vec![], pages: vec![page] };
-    (FakeApp { act: Arc::new(act), ..FakeApp::default() }, manifest, told)
+    let page = Page {
+        pattern: "/shop".into(),
+        actions: vec!["buy".into()],
+        ..Page::default()
+    };
+    let manifest = Manifest {
+        routes: vec![],
+        guards: vec![],
+        pages: vec![page],
+    };
+    (
+        FakeApp {
+            act: Arc::new(act),
+            ..FakeApp::default()
+        },
+        manifest,
+        told,
+    )
 }
 
 #[test]
 fn an_action_starts_when_64_kib_of_its_form_are_there_or_all_of_it() {
-    let part = |name: &str, content: &str| format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{content}\r\n");
+    let part = |name: &str, content: &str| {
+        format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{content}\r\n")
+    };
     let action = part("__action", "buy");
     let cases: [(&str, String, &str, &[&str]); 4] = [
-        ("whole and small", format!("{action}--B--\r\n"), "200", &["begun", "whole"]),
+        (
+            "whole and small",
+            format!("{action}--B--\r\n"),
+            "200",
+            &["begun", "whole"],
+        ),
         ("named, then nothing", action.clone(), "408", &[]),
-        ("60 KiB, then nothing", format!("{action}{}", part("a", &"x".repeat(60 << 10))), "408", &[]),
-        ("70 KiB, then nothing", format!("{action}{}", part("a", &"x".repeat(70 << 10))), "408", &["begun", "TooSlow"]),
+        (
+            "60 KiB, then nothing",
+            format!("{action}{}", part("a", &"x".repeat(60 << 10))),
+            "408",
+            &[],
+        ),
+        (
+            "70 KiB, then nothing",
+            format!("{action}{}", part("a", &"x".repeat(70 << 10))),
+            "408",
+            &["begun", "TooSlow"],
+        ),
     ];
     for accept in ["application/json", "text/html"] {
         for (name, form, status, expected) in &cases {
             let (app, manifest, told) = reads_form();
-            let served = Served::new(app, manifest, Limits::default(), Config { read_within: SHORT, ..patient() });
-            let length = if *status == "200" { form.len() } else { 1 << 20 };
+            let served = Served::new(
+                app,
+                manifest,
+                Limits::default(),
+                Config {
+                    read_within: SHORT,
+                    ..patient()
+                },
+            );
+            let length = if *status == "200" {
+                form.len()
+            } else {
+                1 << 20
+            };
             let head = "POST /shop HTTP/1.1\r\nhost: test\r\ncontent-type: multipart/form-data; boundary=B\r\n";
             let mut raw = served.raw();
-            raw.send(format!("{head}accept: {accept}\r\ncontent-length: {length}\r\n\r\n{form}").as_bytes());
+            raw.send(
+                format!("{head}accept: {accept}\r\ncontent-length: {length}\r\n\r\n{form}")
+                    .as_bytes(),
+            );
             let answer = raw.head();
-            let status = if *status == "200" && *accept == *"text/html" { "303" } else { status };
+            let status = if *status == "200" && *accept == *"text/html" {
+                "303"
+            } else {
+                status
+            };
             assert_eq!(answer[9..12], *status, "{name}: {answer}");
             drop(raw);
             drop(served);
@@ -212,29 +389,55 @@ fn a_body_that_nobody_reads_is_not_the_clients_fault() {
         deaf(0),
         usual(),
         Limits::default(),
-        Config { read_within: SHORT, idle_within: SHORT, header_within: SHORT, ..patient() },
+        Config {
+            read_within: SHORT,
+            idle_within: SHORT,
+            header_within: SHORT,
+            ..patient()
+        },
     );
     let mut raw = served.raw();
     raw.send(format!("{CHUNKED}1\r\nx\r\n").as_bytes());
     raw.head();
     std::thread::sleep(SHORT * 3);
     assert_eq!(served.hub.counters().stalled_uploads.get(), 0);
-    raw.0.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-    assert!(std::io::Read::read(&mut raw.0, &mut [0]).is_err(), "it is still open");
+    raw.0
+        .set_read_timeout(Some(Duration::from_millis(10)))
+        .unwrap();
+    assert!(
+        std::io::Read::read(&mut raw.0, &mut [0]).is_err(),
+        "it is still open"
+    );
 }
 
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
     let follow = "GET /feed HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n";
     // An outbox that overflows would end the feed before.
-    let limits = Limits { outbox_bytes_max: 1 << 30, outbox_messages_max: 1 << 20, ..Limits::default() };
+    let limits = Limits {
+        outbox_bytes_max: 1 << 30,
+        outbox_messages_max: 1 << 20,
+        ..Limits::default()
+    };
     let cases: [(&str, FakeApp, &str); 3] = [
-        ("a stream", deaf(4096), "POST /stream HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n"),
+        (
+            "a stream",
+            deaf(4096),
+            "POST /stream HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n",
+        ),
         ("a large answer", large(), HELLO),
         ("a feed", feeds(), follow),
     ];
     for (name, app, request) in cases {
-        let served = Served::new(app, usual(), limits.clone(), Config { write_within: SHORT, ..patient() });
+        let served = Served::new(
+            app,
+            usual(),
+            limits.clone(),
+            Config {
+                write_within: SHORT,
+                ..patient()
+            },
+        );
         let mut raw = served.raw();
         raw.send(request.as_bytes());
         wait_until(name, || {
@@ -250,7 +453,15 @@ fn a_client_that_does_not_read_is_given_up() {
 
 #[test]
 fn a_slow_client_that_keeps_the_rate_gets_everything() {
-    let served = Served::new(large(), usual(), Limits::default(), Config { write_within: SHORT * 2, ..patient() });
+    let served = Served::new(
+        large(),
+        usual(),
+        Limits::default(),
+        Config {
+            write_within: SHORT * 2,
+            ..patient()
+        },
+    );
     let mut raw = served.raw();
     raw.send(b"GET /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     raw.head();
@@ -277,8 +488,19 @@ fn a_websocket_message_that_has_begun_moves() {
         ("a fragment of a message", masked(0x01, b"hello"), true),
     ];
     for (name, bytes, is_late) in cases {
-        let limits = Limits { ping_every: Duration::ZERO, ..Limits::default() };
-        let served = Served::new(FakeApp::default(), usual(), limits, Config { read_within: SHORT, ..patient() });
+        let limits = Limits {
+            ping_every: Duration::ZERO,
+            ..Limits::default()
+        };
+        let served = Served::new(
+            FakeApp::default(),
+            usual(),
+            limits,
+            Config {
+                read_within: SHORT,
+                ..patient()
+            },
+        );
         let mut raw = served.websocket();
         raw.send(&bytes);
         if is_late {
@@ -288,7 +510,11 @@ fn a_websocket_message_that_has_begun_moves() {
             raw.text("still here");
             raw.bytes_until("still here");
         }
-        assert_eq!(served.hub.counters().stalled_uploads.get(), u64::from(is_late), "{name}");
+        assert_eq!(
+            served.hub.counters().stalled_uploads.get(),
+            u64::from(is_late),
+            "{name}"
+        );
     }
 }
 
@@ -298,9 +524,23 @@ fn a_websocket_that_reads_nothing_is_given_up() {
         while conn.send(Message::text("x".repeat(100_000))).is_ok() {}
         Ok(())
     };
-    let app = FakeApp { messages: Box::new(messages), ..FakeApp::default() };
-    let limits = Limits { ping_every: Duration::ZERO, ..Limits::default() };
-    let served = Served::new(app, usual(), limits, Config { write_within: SHORT, ..patient() });
+    let app = FakeApp {
+        messages: Box::new(messages),
+        ..FakeApp::default()
+    };
+    let limits = Limits {
+        ping_every: Duration::ZERO,
+        ..Limits::default()
+    };
+    let served = Served::new(
+        app,
+        usual(),
+        limits,
+        Config {
+            write_within: SHORT,
+            ..patient()
+        },
+    );
     let mut raw = served.websocket();
     wait_until("it is given up", || {
         _ = raw.0.write(&masked(0x81, b"more"));
@@ -311,7 +551,12 @@ fn a_websocket_that_reads_nothing_is_given_up() {
 
 #[test]
 fn bytes_of_a_message_are_a_sign_of_life() {
-    let limits = Limits { ping_every: SHORT / 3, pong_within: SHORT / 3, idle_max: SHORT, ..Limits::default() };
+    let limits = Limits {
+        ping_every: SHORT / 3,
+        pong_within: SHORT / 3,
+        idle_max: SHORT,
+        ..Limits::default()
+    };
     let served = Served::new(FakeApp::default(), usual(), limits, patient());
     let mut raw = served.websocket();
     let message = masked(0x81, &[b'x'; 1000]);
@@ -332,8 +577,15 @@ fn a_ping_waits_for_the_message_before_it() {
         }
         Ok(())
     };
-    let app = FakeApp { messages: Box::new(messages), ..FakeApp::default() };
-    let limits = Limits { ping_every: SHORT / 3, outbox_bytes_max: 100 << 20, ..Limits::default() };
+    let app = FakeApp {
+        messages: Box::new(messages),
+        ..FakeApp::default()
+    };
+    let limits = Limits {
+        ping_every: SHORT / 3,
+        outbox_bytes_max: 100 << 20,
+        ..Limits::default()
+    };
     let served = Served::new(app, usual(), limits, patient());
     let mut raw = served.websocket();
     raw.text("more");
@@ -343,7 +595,10 @@ fn a_ping_waits_for_the_message_before_it() {
         let (first, payload) = raw.frame();
         match first {
             0x82 => {
-                assert!(payload.iter().all(|byte| *byte == b'x'), "nothing stands within a message");
+                assert!(
+                    payload.iter().all(|byte| *byte == b'x'),
+                    "nothing stands within a message"
+                );
                 messages += 1;
                 bytes += payload.len();
             }
@@ -357,7 +612,10 @@ fn a_ping_waits_for_the_message_before_it() {
 #[test]
 fn pings_and_pongs_have_a_rate() {
     for first in [0x89, 0x8a] {
-        let limits = Limits { control_frames_max: 20, ..Limits::default() };
+        let limits = Limits {
+            control_frames_max: 20,
+            ..Limits::default()
+        };
         let served = Served::new(FakeApp::default(), usual(), limits, patient());
         let mut raw = served.websocket();
         raw.send(&masked(0x81, b"before"));
@@ -370,7 +628,10 @@ fn pings_and_pongs_have_a_rate() {
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!((close, served.hub.counters().control_floods.get()), (1008, 1));
+        assert_eq!(
+            (close, served.hub.counters().control_floods.get()),
+            (1008, 1)
+        );
     }
 }
 
@@ -381,11 +642,18 @@ fn slow_clients_do_not_hold_the_drain() {
         ("nothing yet", FakeApp::default, ""),
         ("half a head", FakeApp::default, "GET /hello HT"),
         ("an idle connection", FakeApp::default, HELLO),
-        ("half a body", echoing, "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\nx"),
+        (
+            "half a body",
+            echoing,
+            "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\nx",
+        ),
         ("a reader that does not read", large, HELLO),
     ];
     for (name, app, bytes) in cases {
-        let config = Config { drain_within: LONG / 60 * 2, ..patient() };
+        let config = Config {
+            drain_within: LONG / 60 * 2,
+            ..patient()
+        };
         let mut served = Served::new(app(), usual(), Limits::default(), config);
         let mut raw = served.raw();
         raw.send(bytes.as_bytes());

@@ -8,19 +8,36 @@ use std::{
 };
 use support::{Raw, Served, guarded, handshake, masked, told, usual};
 use tidegate_edge::{Config, Origins};
-use tidegate_hub::{Accept, CloseInfo, Conn, Decision, Fault, Limits, Message, Passed, Response, SendError, Verdict, testing::FakeApp};
+use tidegate_hub::{
+    Accept, CloseInfo, Conn, Decision, Fault, Limits, Message, Passed, Response, SendError,
+    Verdict, testing::FakeApp,
+};
 
 /// Sends back what comes, and tells how each connection ends.
 fn echo(tell: Sender<String>) -> FakeApp {
     let close = move |(conn, info): (Arc<Conn>, CloseInfo)| {
-        assert_eq!(conn.send(Message::text("late")), Err(SendError::Closed), "nobody is there any more");
+        assert_eq!(
+            conn.send(Message::text("late")),
+            Err(SendError::Closed),
+            "nobody is there any more"
+        );
         tell.send(describe(&info)).unwrap();
         Ok(())
     };
-    FakeApp { close: Box::new(close), ..FakeApp::default() }
+    FakeApp {
+        close: Box::new(close),
+        ..FakeApp::default()
+    }
 }
 
-fn describe(CloseInfo { code, reason, clean, by_peer }: &CloseInfo) -> String {
+fn describe(
+    CloseInfo {
+        code,
+        reason,
+        clean,
+        by_peer,
+    }: &CloseInfo,
+) -> String {
     format!("{code} {reason:?} clean={clean} by_peer={by_peer}")
 }
 
@@ -32,8 +49,19 @@ fn limited(app: FakeApp, limits: Limits) -> Served {
 fn text_and_binary_come_back_in_order() {
     let served = Served::usual(FakeApp::default());
     let mut raw = served.websocket();
-    raw.send(&[masked(0x81, b"a"), masked(0x82, &[0xff; 300]), masked(0x89, b"ping"), masked(0x81, &[b'x'; 70_000])].concat());
-    let mut frames: Vec<(u8, usize)> = (0..4).map(|_| raw.frame()).map(|(first, payload)| (first, payload.len())).collect();
+    raw.send(
+        &[
+            masked(0x81, b"a"),
+            masked(0x82, &[0xff; 300]),
+            masked(0x89, b"ping"),
+            masked(0x81, &[b'x'; 70_000]),
+        ]
+        .concat(),
+    );
+    let mut frames: Vec<(u8, usize)> = (0..4)
+        .map(|_| raw.frame())
+        .map(|(first, payload)| (first, payload.len()))
+        .collect();
     frames.retain(|frame| *frame != (0x8a, 4));
     assert_eq!(frames, [(0x81, 1), (0x82, 300), (0x81, 70_000)]);
 }
@@ -49,7 +77,12 @@ fn frames_that_come_with_the_handshake_are_kept() {
 
 #[test]
 fn frames_that_break_the_protocol_are_answered_with_the_right_code_and_the_end() {
-    let limits = Limits { message_bytes_max: 1000, frame_bytes_max: 800, fragments_max: 3, ..Limits::default() };
+    let limits = Limits {
+        message_bytes_max: 1000,
+        frame_bytes_max: 800,
+        fragments_max: 3,
+        ..Limits::default()
+    };
     let part = |first: u8| masked(first, b"x");
     let cases: [(&str, Vec<u8>, u16); 15] = [
         ("not masked", vec![0x81, 1, b'x'], 1002),
@@ -61,19 +94,39 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_code_and_the_end()
         ("continuation of nothing", part(0x80), 1002),
         ("text within text", [part(0x01), part(0x81)].concat(), 1002),
         ("close of one byte", masked(0x88, &[3]), 1002),
-        ("close that is not UTF-8", masked(0x88, &[3, 0xe8, 0xff]), 1007),
+        (
+            "close that is not UTF-8",
+            masked(0x88, &[3, 0xe8, 0xff]),
+            1007,
+        ),
         ("text that is not UTF-8", masked(0x81, &[0xc3, 0x28]), 1007),
         ("large frame", masked(0x82, &[0; 801]), 1009),
-        ("large message", [masked(0x02, &[0; 800]), masked(0x80, &[0; 201])].concat(), 1009),
-        ("frame of all memory", [&[0x82, 0xff][..], &u64::MAX.to_be_bytes()[..], &[0; 4]].concat(), 1009),
-        ("many fragments", [part(0x01), part(0x00), part(0x00), part(0x00)].concat(), 1009),
+        (
+            "large message",
+            [masked(0x02, &[0; 800]), masked(0x80, &[0; 201])].concat(),
+            1009,
+        ),
+        (
+            "frame of all memory",
+            [&[0x82, 0xff][..], &u64::MAX.to_be_bytes()[..], &[0; 4]].concat(),
+            1009,
+        ),
+        (
+            "many fragments",
+            [part(0x01), part(0x00), part(0x00), part(0x00)].concat(),
+            1009,
+        ),
     ];
     for (name, bytes, code) in cases {
         let (tell, told) = told();
         let served = limited(echo(tell), limits.clone());
         let mut raw = served.websocket();
         raw.send(&[masked(0x81, b"before"), bytes].concat());
-        assert_eq!(raw.frame(), (0x81, b"before".to_vec()), "{name}: what was right is answered");
+        assert_eq!(
+            raw.frame(),
+            (0x81, b"before".to_vec()),
+            "{name}: what was right is answered"
+        );
         assert_eq!(raw.close_frame().0, code, "{name}");
         assert_eq!(raw.rest_bytes(), b"", "{name}");
         drop(raw);
@@ -86,9 +139,18 @@ fn every_way_to_end_is_told_once_and_truthfully() {
     type Scene = fn(&mut Raw);
     let cases: [(Scene, &str); 5] = [
         (|raw| raw.close(4001), r#"4001 "" clean=true by_peer=true"#),
-        (|raw| raw.send(&masked(0x88, b"")), r#"1005 "" clean=true by_peer=true"#),
-        (|raw| raw.send(&masked(0x88, b"\x03\xe8bye")), r#"1000 "bye" clean=true by_peer=true"#),
-        (|raw| _ = raw.0.shutdown(std::net::Shutdown::Both), r#"1006 "" clean=false by_peer=true"#),
+        (
+            |raw| raw.send(&masked(0x88, b"")),
+            r#"1005 "" clean=true by_peer=true"#,
+        ),
+        (
+            |raw| raw.send(&masked(0x88, b"\x03\xe8bye")),
+            r#"1000 "bye" clean=true by_peer=true"#,
+        ),
+        (
+            |raw| _ = raw.0.shutdown(std::net::Shutdown::Both),
+            r#"1006 "" clean=false by_peer=true"#,
+        ),
         (
             |raw| {
                 raw.text("close 4002");
@@ -101,10 +163,15 @@ fn every_way_to_end_is_told_once_and_truthfully() {
     for (scene, expected) in cases {
         let (tell, told) = told();
         let closer = |(conn, messages): (Arc<Conn>, Vec<Message>)| {
-            messages.iter().for_each(|_| conn.close(4002, "asked").unwrap());
+            messages
+                .iter()
+                .for_each(|_| conn.close(4002, "asked").unwrap());
             Ok(())
         };
-        let served = Served::usual(FakeApp { messages: Box::new(closer), ..echo(tell.clone()) });
+        let served = Served::usual(FakeApp {
+            messages: Box::new(closer),
+            ..echo(tell.clone())
+        });
         let mut raw = served.websocket();
         scene(&mut raw);
         assert_eq!(told(), expected);
@@ -121,14 +188,22 @@ fn a_close_is_echoed_and_the_server_ends_the_socket() {
     let mut raw = served.websocket();
     raw.text("last");
     raw.close(4001);
-    assert_eq!(raw.frame(), (0x81, b"last".to_vec()), "what came before the close is answered first");
+    assert_eq!(
+        raw.frame(),
+        (0x81, b"last".to_vec()),
+        "what came before the close is answered first"
+    );
     assert_eq!(raw.close_frame().0, 4001);
     assert_eq!(raw.rest_bytes(), b"");
 }
 
 #[test]
 fn what_comes_while_a_large_answer_is_written_is_read_when_that_is_done() {
-    let limits = Limits { message_bytes_max: 16 << 20, frame_bytes_max: 16 << 20, ..Limits::default() };
+    let limits = Limits {
+        message_bytes_max: 16 << 20,
+        frame_bytes_max: 16 << 20,
+        ..Limits::default()
+    };
     let served = limited(FakeApp::default(), limits);
     let mut raw = served.websocket();
     raw.send(&masked(0x82, &vec![7; 16 << 20]));
@@ -144,16 +219,24 @@ fn a_fault_closes_one_connection_with_1011_and_no_other() {
     let messages = |(conn, messages): (Arc<Conn>, Vec<Message>)| match &messages[0] {
         Message::Text(text) if text == "trap" => Err(Fault::Trap("canary".into())),
         _ => {
-            messages.into_iter().for_each(|message| conn.send(message).unwrap());
+            messages
+                .into_iter()
+                .for_each(|message| conn.send(message).unwrap());
             Ok(())
         }
     };
     let (tell, told) = told();
-    let served = Served::usual(FakeApp { messages: Box::new(messages), ..echo(tell) });
+    let served = Served::usual(FakeApp {
+        messages: Box::new(messages),
+        ..echo(tell)
+    });
     let [mut ann, mut bob] = [served.websocket(), served.websocket()];
     ann.text("trap");
     let (code, reason) = ann.close_frame();
-    assert!(code == 1011 && reason.contains("(id ") && !reason.contains("canary"), "{reason}");
+    assert!(
+        code == 1011 && reason.contains("(id ") && !reason.contains("canary"),
+        "{reason}"
+    );
     ann.close(1011);
     assert!(told().ends_with("clean=true by_peer=false"));
     bob.text("fine");
@@ -165,11 +248,17 @@ fn a_slow_reader_is_told_full_and_costs_no_more_than_its_outbox() {
     let (tell, told) = told();
     let messages = move |(conn, _): (Arc<Conn>, Vec<Message>)| {
         // More than any socket buffers: the outbox has to say no in the end.
-        let sent = (0..1000).take_while(|_| conn.send(Message::binary(vec![0; 100_000])).is_ok()).count();
-        tell.send(format!("{sent} {}", conn.outbox().queued() <= 1 << 20)).unwrap();
+        let sent = (0..1000)
+            .take_while(|_| conn.send(Message::binary(vec![0; 100_000])).is_ok())
+            .count();
+        tell.send(format!("{sent} {}", conn.outbox().queued() <= 1 << 20))
+            .unwrap();
         Ok(())
     };
-    let served = Served::usual(FakeApp { messages: Box::new(messages), ..FakeApp::default() });
+    let served = Served::usual(FakeApp {
+        messages: Box::new(messages),
+        ..FakeApp::default()
+    });
     let mut raw = served.websocket();
     raw.text("flood me");
     assert_eq!(told(), "10 true");
@@ -182,8 +271,14 @@ fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
         conn.follow("news", None).unwrap();
         Ok(())
     };
-    let app = FakeApp { open: Box::new(open), ..echo(tell) };
-    let limits = Limits { close_within: Duration::from_millis(1), ..Limits::default() };
+    let app = FakeApp {
+        open: Box::new(open),
+        ..echo(tell)
+    };
+    let limits = Limits {
+        close_within: Duration::from_millis(1),
+        ..Limits::default()
+    };
     let served = limited(app, limits);
     let slow = served.websocket();
     let mut quick = served.websocket();
@@ -194,7 +289,13 @@ fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
     assert_eq!(quick.frame().1, b"ready?");
     let mut published = 0;
     while !told_of(&served) {
-        served.hub.publish("news", tidegate_hub::Publication::new(Message::binary(vec![0; 60_000]))).unwrap();
+        served
+            .hub
+            .publish(
+                "news",
+                tidegate_hub::Publication::new(Message::binary(vec![0; 60_000])),
+            )
+            .unwrap();
         published += 1;
         assert_eq!(quick.frame().1.len(), 60_000, "publication {published}");
     }
@@ -211,35 +312,74 @@ fn told_of(served: &Served) -> bool {
 fn an_app_decides_before_the_handshake() {
     let accept = || Accept {
         protocol: Some("b".into()),
-        headers: vec![("set-cookie".into(), "app=1".into()), ("sec-websocket-extensions".into(), "x".into())],
+        headers: vec![
+            ("set-cookie".into(), "app=1".into()),
+            ("sec-websocket-extensions".into(), "x".into()),
+        ],
         ..Accept::default()
     };
-    let upgrade = move |(request, offered): (tidegate_hub::Request, Vec<String>)| match request.query() {
-        Some("reject") => {
-            Ok(Decision::Reject(Response { status: 403, headers: vec![("x-why".into(), "no".into())], body: "not you".into() }))
-        }
-        Some("late") => Ok(Decision::AcceptThenClose(4403, "not you".into())),
-        Some("bad-code") => Ok(Decision::AcceptThenClose(1000, String::new())),
-        Some("not-offered") => Ok(Decision::Accept(Accept { protocol: Some("c".into()), ..Accept::default() })),
-        Some("trap") => Err(Fault::Trap("canary".into())),
-        Some("attachment") => Ok(Decision::Accept(Accept { attachment: vec![0; 20_000].into(), ..Accept::default() })),
-        _ => Ok(Decision::Accept(if offered == ["a", "b"] { accept() } else { Accept::default() })),
+    let upgrade =
+        move |(request, offered): (tidegate_hub::Request, Vec<String>)| match request.query() {
+            Some("reject") => Ok(Decision::Reject(Response {
+                status: 403,
+                headers: vec![("x-why".into(), "no".into())],
+                body: "not you".into(),
+            })),
+            Some("late") => Ok(Decision::AcceptThenClose(4403, "not you".into())),
+            Some("bad-code") => Ok(Decision::AcceptThenClose(1000, String::new())),
+            Some("not-offered") => Ok(Decision::Accept(Accept {
+                protocol: Some("c".into()),
+                ..Accept::default()
+            })),
+            Some("trap") => Err(Fault::Trap("canary".into())),
+            Some("attachment") => Ok(Decision::Accept(Accept {
+                attachment: vec![0; 20_000].into(),
+                ..Accept::default()
+            })),
+            _ => Ok(Decision::Accept(if offered == ["a", "b"] {
+                accept()
+            } else {
+                Accept::default()
+            })),
+        };
+    let check = |_| {
+        Ok(Verdict::Pass(Passed {
+            headers: vec![("set-cookie".into(), "guard=1".into())],
+            context: vec![],
+        }))
     };
-    let check = |_| Ok(Verdict::Pass(Passed { headers: vec![("set-cookie".into(), "guard=1".into())], context: vec![] }));
-    let app = FakeApp { upgrade: Box::new(upgrade), check: Box::new(check), ..FakeApp::default() };
-    let served = Served::new(app, guarded(usual(), &["/*"]), Limits::default(), Config::default());
+    let app = FakeApp {
+        upgrade: Box::new(upgrade),
+        check: Box::new(check),
+        ..FakeApp::default()
+    };
+    let served = Served::new(
+        app,
+        guarded(usual(), &["/*"]),
+        Limits::default(),
+        Config::default(),
+    );
 
     let mut accepted = served.raw();
     accepted.send(handshake("/ws", "sec-websocket-protocol: a, b\r\n").as_bytes());
     let head = accepted.head();
-    for header in ["101", "sec-websocket-protocol: b", "set-cookie: guard=1", "set-cookie: app=1", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="] {
+    for header in [
+        "101",
+        "sec-websocket-protocol: b",
+        "set-cookie: guard=1",
+        "set-cookie: app=1",
+        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    ] {
         assert!(head.contains(header), "{header} in {head}");
     }
     assert!(!head.contains("extensions"), "{head}");
 
     let mut plain = served.raw();
     plain.send(handshake("/ws", "sec-websocket-protocol: other\r\n").as_bytes());
-    assert!(!plain.head().contains("sec-websocket-protocol"), "none was chosen");
+    assert!(
+        !plain.head().contains("sec-websocket-protocol"),
+        "none was chosen"
+    );
 
     let refusals = [
         ("reject", "403", "not you"),
@@ -249,14 +389,21 @@ fn an_app_decides_before_the_handshake() {
         ("attachment", "500", "(id "),
     ];
     for (query, status, body) in refusals {
-        let answer =
-            served.ask(&handshake(&format!("/ws?{query}"), "sec-websocket-protocol: a\r\n").replace("Upgrade\r\n", "Upgrade, close\r\n"));
+        let answer = served.ask(
+            &handshake(&format!("/ws?{query}"), "sec-websocket-protocol: a\r\n")
+                .replace("Upgrade\r\n", "Upgrade, close\r\n"),
+        );
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(body) && !answer.contains("canary"),
+            answer.starts_with(&format!("HTTP/1.1 {status}"))
+                && answer.contains(body)
+                && !answer.contains("canary"),
             "{query}: {answer}"
         );
     }
-    assert!(served.hub.connections().count().0 <= 2, "a refused upgrade leaves nothing behind");
+    assert!(
+        served.hub.connections().count().0 <= 2,
+        "a refused upgrade leaves nothing behind"
+    );
 
     let mut late = served.raw();
     late.send(handshake("/ws?late", "").as_bytes());
@@ -266,9 +413,16 @@ fn an_app_decides_before_the_handshake() {
 
 #[test]
 fn a_page_of_another_origin_is_refused_before_any_guest_code() {
-    let panics =
-        FakeApp { upgrade: Box::new(|_| panic!("guest code ran")), check: Box::new(|_| panic!("guest code ran")), ..FakeApp::default() };
-    let config = Config { origins: Origins::SameOrigin, require_origin: true, ..Config::default() };
+    let panics = FakeApp {
+        upgrade: Box::new(|_| panic!("guest code ran")),
+        check: Box::new(|_| panic!("guest code ran")),
+        ..FakeApp::default()
+    };
+    let config = Config {
+        origins: Origins::SameOrigin,
+        require_origin: true,
+        ..Config::default()
+    };
     let served = Served::new(panics, guarded(usual(), &["/*"]), Limits::default(), config);
     for origin in ["origin: http://evil.example\r\n", "origin: null\r\n", ""] {
         let answer = served.ask(&handshake("/ws", &format!("{origin}connection: close\r\n")));
@@ -278,8 +432,17 @@ fn a_page_of_another_origin_is_refused_before_any_guest_code() {
 
 #[test]
 fn a_decision_that_does_not_come_is_a_503() {
-    let limits = Limits { upgrade_within: Duration::from_millis(1), ..Limits::default() };
-    let served = limited(FakeApp { undecided: true, ..FakeApp::default() }, limits);
+    let limits = Limits {
+        upgrade_within: Duration::from_millis(1),
+        ..Limits::default()
+    };
+    let served = limited(
+        FakeApp {
+            undecided: true,
+            ..FakeApp::default()
+        },
+        limits,
+    );
     let answer = served.ask(&handshake("/ws", "connection: close\r\n"));
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
 }
@@ -306,7 +469,11 @@ fn a_drain_closes_with_1001_and_tells_the_app() {
 #[test]
 fn a_peer_that_answers_no_ping_is_dropped() {
     let (tell, told) = told();
-    let limits = Limits { ping_every: Duration::from_millis(1), pong_within: Duration::from_millis(1), ..Limits::default() };
+    let limits = Limits {
+        ping_every: Duration::from_millis(1),
+        pong_within: Duration::from_millis(1),
+        ..Limits::default()
+    };
     let served = limited(echo(tell), limits);
     let mut raw = served.websocket();
     assert_eq!(raw.frame(), (0x89, vec![]));

@@ -49,7 +49,14 @@ impl Alarms {
         if self.by_room.get(room).and_then(|entry| entry.alarm) != alarm {
             self.remove(room);
             if let Some(alarm) = alarm {
-                self.insert(room, Entry { alarm: Some(alarm), due: due(alarm, now), backoff: Backoff::default() });
+                self.insert(
+                    room,
+                    Entry {
+                        alarm: Some(alarm),
+                        due: due(alarm, now),
+                        backoff: Backoff::default(),
+                    },
+                );
             }
         }
     }
@@ -57,7 +64,11 @@ impl Alarms {
     /// A commit that would have changed the room's alarm has failed: the room is called soon, to find out what is stored.
     pub(crate) fn doubt(&mut self, room: &RoomId, now: Now) {
         let soon = Due::Monotonic(now.monotonic + Backoff::default().pause());
-        let mut entry = self.remove(room).unwrap_or(Entry { alarm: None, due: soon, backoff: Backoff::default() });
+        let mut entry = self.remove(room).unwrap_or(Entry {
+            alarm: None,
+            due: soon,
+            backoff: Backoff::default(),
+        });
         entry.alarm = None;
         // The event of one that was called finds out.
         if entry.due != Due::Called {
@@ -70,14 +81,20 @@ impl Alarms {
     /// this.
     pub(crate) fn put_off(&mut self, room: &RoomId, at_least: Duration, now: Now) {
         if let Some(mut entry) = self.remove(room) {
-            entry.due = Due::Monotonic(now.monotonic + entry.backoff.pause().max(at_least.as_millis() as u64));
+            entry.due = Due::Monotonic(
+                now.monotonic + entry.backoff.pause().max(at_least.as_millis() as u64),
+            );
             self.insert(room, entry);
         }
     }
 
     /// The event of the alarm that was called has ended, and this is stored.
     pub(crate) fn finish(&mut self, room: &RoomId, stored: Option<Alarm>, now: Now) {
-        if self.by_room.get(room).is_some_and(|entry| entry.due == Due::Called || entry.alarm.is_none()) {
+        if self
+            .by_room
+            .get(room)
+            .is_some_and(|entry| entry.due == Due::Called || entry.alarm.is_none())
+        {
             self.remove(room);
         }
         self.commit(room, stored, now);
@@ -85,26 +102,57 @@ impl Alarms {
 
     /// Whether the room was called for this very alarm, which was due then.
     pub(crate) fn is_called(&self, room: &RoomId, alarm: Alarm) -> bool {
-        self.by_room.get(room).is_some_and(|entry| entry.due == Due::Called && entry.alarm == Some(alarm))
+        self.by_room
+            .get(room)
+            .is_some_and(|entry| entry.due == Due::Called && entry.alarm == Some(alarm))
     }
 
     /// Returns the time at which the next alarm is called, in Unix milliseconds, if the wall clock is not set until then.
     pub(crate) fn next(&self, now: Now) -> Option<u64> {
-        let paused = self.by_monotonic.first().map(|(at, _)| now.wall + at.saturating_sub(now.monotonic));
-        self.by_wall.first().map(|(at, _)| *at).into_iter().chain(paused).min()
+        let paused = self
+            .by_monotonic
+            .first()
+            .map(|(at, _)| now.wall + at.saturating_sub(now.monotonic));
+        self.by_wall
+            .first()
+            .map(|(at, _)| *at)
+            .into_iter()
+            .chain(paused)
+            .min()
     }
 
     /// Rooms to call now: every alarm whose time has just come, and a few of those that are late or come again, the longest due
     /// first. So what a start, a resumed machine or a mended storage finds overdue is spread over the next ticks.
     pub(crate) fn call_due(&mut self, now: Now) -> Vec<RoomId> {
         let late = now.wall.saturating_sub(ALARMS_LATE.as_millis() as u64);
-        let overdue = self.by_wall.iter().take_while(|(at, _)| *at < late && *at <= now.wall).take(ALARMS_LATE_MAX);
-        let in_time = self.by_wall.range((late, RoomId::least())..).take_while(|(at, _)| *at <= now.wall);
-        let again = self.by_monotonic.iter().take_while(|(at, _)| *at <= now.monotonic).take(ALARMS_LATE_MAX);
-        let rooms: Vec<RoomId> = overdue.chain(in_time).chain(again).map(|(_, room)| room.clone()).collect();
+        let overdue = self
+            .by_wall
+            .iter()
+            .take_while(|(at, _)| *at < late && *at <= now.wall)
+            .take(ALARMS_LATE_MAX);
+        let in_time = self
+            .by_wall
+            .range((late, RoomId::least())..)
+            .take_while(|(at, _)| *at <= now.wall);
+        let again = self
+            .by_monotonic
+            .iter()
+            .take_while(|(at, _)| *at <= now.monotonic)
+            .take(ALARMS_LATE_MAX);
+        let rooms: Vec<RoomId> = overdue
+            .chain(in_time)
+            .chain(again)
+            .map(|(_, room)| room.clone())
+            .collect();
         for room in &rooms {
             if let Some(entry) = self.remove(room) {
-                self.insert(room, Entry { due: Due::Called, ..entry });
+                self.insert(
+                    room,
+                    Entry {
+                        due: Due::Called,
+                        ..entry
+                    },
+                );
             }
         }
         rooms
@@ -135,7 +183,9 @@ impl Alarms {
 fn due(alarm: Alarm, now: Now) -> Due {
     match alarm.attempt {
         0 | 1 => Due::Wall(alarm.at),
-        attempt => Due::Monotonic(now.monotonic + alarm.at.saturating_sub(now.wall).min(pause(attempt))),
+        attempt => {
+            Due::Monotonic(now.monotonic + alarm.at.saturating_sub(now.wall).min(pause(attempt)))
+        }
     }
 }
 
@@ -163,11 +213,23 @@ mod tests {
     #[test]
     fn alarms_come_in_their_order_and_a_moved_one_comes_once() {
         let (rooms, mut alarms) = (rooms(), Alarms::default());
-        for (room, at) in [(TEA, first(5)), (MILK, first(3)), (RUM, first(1)), (TEA, first(2)), (RUM, None)] {
+        for (room, at) in [
+            (TEA, first(5)),
+            (MILK, first(3)),
+            (RUM, first(1)),
+            (TEA, first(2)),
+            (RUM, None),
+        ] {
             alarms.commit(&rooms[room], at, Now::at(0));
         }
-        assert_eq!((alarms.call_due(Now::at(1)), alarms.next(Now::at(1))), (vec![], Some(2)));
-        assert_eq!(alarms.call_due(Now::at(9)), [rooms[TEA].clone(), rooms[MILK].clone()]);
+        assert_eq!(
+            (alarms.call_due(Now::at(1)), alarms.next(Now::at(1))),
+            (vec![], Some(2))
+        );
+        assert_eq!(
+            alarms.call_due(Now::at(9)),
+            [rooms[TEA].clone(), rooms[MILK].clone()]
+        );
         assert_eq!(alarms.call_due(Now::at(9)), [], "their events run");
     }
 
@@ -179,8 +241,31 @@ mod tests {
         // Another event of the room commits meanwhile.
         alarms.commit(&tea, first(5), Now::at(6));
         assert!(alarms.is_called(&tea, first(5).unwrap()));
-        alarms.finish(&tea, first(5), Now { monotonic: 7, wall: 1 });
-        assert_eq!((alarms.call_due(Now { monotonic: 8, wall: 4 }).len(), alarms.call_due(Now { monotonic: 9, wall: 5 }).len()), (0, 1));
+        alarms.finish(
+            &tea,
+            first(5),
+            Now {
+                monotonic: 7,
+                wall: 1,
+            },
+        );
+        assert_eq!(
+            (
+                alarms
+                    .call_due(Now {
+                        monotonic: 8,
+                        wall: 4
+                    })
+                    .len(),
+                alarms
+                    .call_due(Now {
+                        monotonic: 9,
+                        wall: 5
+                    })
+                    .len()
+            ),
+            (0, 1)
+        );
         alarms.commit(&tea, None, Now::at(10));
         alarms.finish(&tea, None, Now::at(10));
         assert_eq!(alarms.next(Now::at(10)), None);
@@ -194,31 +279,82 @@ mod tests {
         alarms.call_due(Now::at(hour));
         alarms.put_off(&tea, Duration::ZERO, Now::at(hour));
         alarms.doubt(&milk, Now::at(hour));
-        alarms.commit(&rum, Some(Alarm { at: hour + 2000, attempt: 2 }), Now::at(hour));
+        alarms.commit(
+            &rum,
+            Some(Alarm {
+                at: hour + 2000,
+                attempt: 2,
+            }),
+            Now::at(hour),
+        );
         for wall in [0, 9 * hour] {
-            assert_eq!(alarms.call_due(Now { monotonic: hour + 249, wall }), []);
+            assert_eq!(
+                alarms.call_due(Now {
+                    monotonic: hour + 249,
+                    wall
+                }),
+                []
+            );
         }
-        let back = |monotonic| Now { monotonic: hour + monotonic, wall: 0 };
+        let back = |monotonic| Now {
+            monotonic: hour + monotonic,
+            wall: 0,
+        };
         assert_eq!(alarms.call_due(back(250)), [milk, tea.clone()]);
-        assert_eq!((alarms.call_due(back(1999)).len(), alarms.call_due(back(2000))), (0, vec![rum]));
+        assert_eq!(
+            (
+                alarms.call_due(back(1999)).len(),
+                alarms.call_due(back(2000))
+            ),
+            (0, vec![rum])
+        );
         // Each further pause is longer.
         alarms.put_off(&tea, Duration::ZERO, back(2000));
-        assert_eq!((alarms.call_due(back(2499)).len(), alarms.call_due(back(2500))), (0, vec![tea]));
+        assert_eq!(
+            (
+                alarms.call_due(back(2499)).len(),
+                alarms.call_due(back(2500))
+            ),
+            (0, vec![tea])
+        );
     }
 
     #[test]
     fn a_later_try_found_at_the_start_waits_no_longer_than_its_pause() {
         let ([tea, ..], mut alarms) = (rooms(), Alarms::default());
-        alarms.commit(&tea, Some(Alarm { at: 9_000_000, attempt: 3 }), Now { monotonic: 10, wall: 1_000 });
-        let at = |monotonic| Now { monotonic, wall: 1_000 };
-        assert_eq!((alarms.call_due(at(4009)).len(), alarms.call_due(at(4010)).len()), (0, 1));
+        alarms.commit(
+            &tea,
+            Some(Alarm {
+                at: 9_000_000,
+                attempt: 3,
+            }),
+            Now {
+                monotonic: 10,
+                wall: 1_000,
+            },
+        );
+        let at = |monotonic| Now {
+            monotonic,
+            wall: 1_000,
+        };
+        assert_eq!(
+            (
+                alarms.call_due(at(4009)).len(),
+                alarms.call_due(at(4010)).len()
+            ),
+            (0, 1)
+        );
     }
 
     #[test]
     fn those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them() {
         let ([tea, ..], mut alarms) = (rooms(), Alarms::default());
         for n in 0..25 {
-            alarms.commit(&RoomId::new("late", &n.to_string()).unwrap(), first(n), Now::at(0));
+            alarms.commit(
+                &RoomId::new("late", &n.to_string()).unwrap(),
+                first(n),
+                Now::at(0),
+            );
         }
         let now = Now::at(100_000);
         alarms.commit(&tea, first(now.wall), now);

@@ -29,7 +29,11 @@ pub trait App: Send + Sync + 'static {
     /// WIT `websocket-handler.on-close`.
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()>;
     /// WIT `events-handler.on-subscribe`.
-    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>>;
+    fn subscribe<'a>(
+        &'a self,
+        request: &'a Request,
+        last_event_id: Option<&'a str>,
+    ) -> Call<'a, Result<Feed, Response>>;
     /// A fresh instance for a room, which has it to itself until it is dropped.
     fn instance(&self) -> Call<'_, Box<dyn Instance>>;
     /// Who answers for pages.
@@ -39,11 +43,22 @@ pub trait App: Send + Sync + 'static {
 /// Guest code for pages, by the index that they have in the manifest.
 pub trait Pages: Send + Sync {
     /// WIT `pages.load`: in an instance of its own, until it is dropped.
-    fn load<'a>(&'a self, page: u32, loader: &'a str, request: &'a Request) -> Call<'a, Box<dyn Loader>>;
+    fn load<'a>(
+        &'a self,
+        page: u32,
+        loader: &'a str,
+        request: &'a Request,
+    ) -> Call<'a, Box<dyn Loader>>;
     /// WIT `pages.render`.
     fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell>;
     /// WIT `pages.act`: in an instance of its own, until it is dropped.
-    fn act<'a>(&'a self, page: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>>;
+    fn act<'a>(
+        &'a self,
+        page: u32,
+        action: &'a str,
+        request: &'a Request,
+        form: Box<dyn Form>,
+    ) -> Call<'a, Box<dyn Attempt>>;
 }
 
 /// One run of a loader. After a fault it is not asked again.
@@ -61,7 +76,11 @@ pub trait Attempt: Send {
 /// Guest code that stands for one room.
 pub trait Instance: Send {
     /// Hands it one event, which may use the transaction as long as the call lasts. After a fault it is not called again.
-    fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer>;
+    fn call<'a>(
+        &'a mut self,
+        event: RoomEvent,
+        transaction: &'a Transaction,
+    ) -> Call<'a, RoomAnswer>;
 }
 
 /// An event of a room. Requests are in boxes: an event is moved a dozen times on its way to the guest, and most events are messages.
@@ -95,9 +114,14 @@ impl RoomEvent {
             RoomEvent::Handle(request, body) => request.weight() + body.len(),
             RoomEvent::Upgrade(request, offered) => request.weight() + strings(offered),
             RoomEvent::Open(_, request) => request.weight(),
-            RoomEvent::Messages(_, messages) => messages.iter().map(|message| size_of::<Message>() + message.len()).sum(),
+            RoomEvent::Messages(_, messages) => messages
+                .iter()
+                .map(|message| size_of::<Message>() + message.len())
+                .sum(),
             RoomEvent::Close(_, info) => info.reason.len(),
-            RoomEvent::Subscribe(request, last) => request.weight() + last.as_ref().map_or(0, String::len),
+            RoomEvent::Subscribe(request, last) => {
+                request.weight() + last.as_ref().map_or(0, String::len)
+            }
             RoomEvent::Call(payload) => payload.len(),
         };
         size_of::<RoomEvent>() + held
@@ -105,12 +129,21 @@ impl RoomEvent {
 
     /// Returns true if the call can be skipped once no caller waits for its answer. Events of a connection and alarms are never skipped.
     pub(crate) fn can_be_given_up(&self) -> bool {
-        matches!(self, RoomEvent::Handle(..) | RoomEvent::Upgrade(..) | RoomEvent::Subscribe(..) | RoomEvent::Call(_))
+        matches!(
+            self,
+            RoomEvent::Handle(..)
+                | RoomEvent::Upgrade(..)
+                | RoomEvent::Subscribe(..)
+                | RoomEvent::Call(_)
+        )
     }
 }
 
 fn strings(strings: &[String]) -> usize {
-    strings.iter().map(|string| size_of::<String>() + string.len()).sum()
+    strings
+        .iter()
+        .map(|string| size_of::<String>() + string.len())
+        .sum()
 }
 
 /// What a room answers, as the event asks.
@@ -132,17 +165,23 @@ impl RoomAnswer {
     pub(crate) fn weight(&self) -> usize {
         match self {
             RoomAnswer::Done => 0,
-            RoomAnswer::Response(response) | RoomAnswer::Decision(Decision::Reject(response)) | RoomAnswer::Feed(Err(response)) => {
-                response.weight()
-            }
+            RoomAnswer::Response(response)
+            | RoomAnswer::Decision(Decision::Reject(response))
+            | RoomAnswer::Feed(Err(response)) => response.weight(),
             RoomAnswer::Decision(Decision::Accept(accept)) => {
                 let protocol = accept.protocol.as_ref().map_or(0, String::len);
-                protocol + headers_weight(&accept.headers) + accept.attachment.len() + strings(&accept.tags)
+                protocol
+                    + headers_weight(&accept.headers)
+                    + accept.attachment.len()
+                    + strings(&accept.tags)
             }
             RoomAnswer::Decision(Decision::AcceptThenClose(_, reason)) => reason.len(),
             RoomAnswer::Feed(Ok(feed)) => {
-                let first =
-                    feed.first.iter().map(|first| size_of_val(first) + first.data.len() + first.event.as_ref().map_or(0, String::len));
+                let first = feed.first.iter().map(|first| {
+                    size_of_val(first)
+                        + first.data.len()
+                        + first.event.as_ref().map_or(0, String::len)
+                });
                 strings(&feed.topics) + first.sum::<usize>()
             }
             RoomAnswer::Called(Ok(answer)) => answer.len(),
@@ -183,7 +222,12 @@ impl Fault {
     /// try of an alarm and no failed wake, and what must happen is tried again. Otherwise the app was called and has failed.
     pub fn is_of_host(&self) -> bool {
         match self {
-            Fault::Shortage | Fault::Busy | Fault::Closed(_) | Fault::Host(_) | Fault::Storage(_) | Fault::Unavailable(_) => true,
+            Fault::Shortage
+            | Fault::Busy
+            | Fault::Closed(_)
+            | Fault::Host(_)
+            | Fault::Storage(_)
+            | Fault::Unavailable(_) => true,
             Fault::Trap(_) | Fault::Cpu | Fault::Wall | Fault::Memory | Fault::Answer(_) => false,
         }
     }
@@ -206,7 +250,11 @@ impl fmt::Display for Fault {
             Fault::Answer(what) => write!(f, "the app broke the contract: {what}"),
             Fault::Storage(what) => write!(f, "the room's event failed: {what}"),
             Fault::Unavailable(what) => write!(f, "the room's event did not happen: {what}"),
-            Fault::Closed(wait) => write!(f, "the room failed to wake, and is closed for another {} s", wait.as_secs() + 1),
+            Fault::Closed(wait) => write!(
+                f,
+                "the room failed to wake, and is closed for another {} s",
+                wait.as_secs() + 1
+            ),
             Fault::Host(what) => write!(f, "the app could not be called: {what}"),
         }
     }
@@ -219,7 +267,9 @@ impl From<EngineError> for Fault {
         let text = error.to_string();
         match error {
             EngineError::Full(_) | EngineError::Closed(_) => Fault::Unavailable(text),
-            EngineError::Io(_) | EngineError::Corrupt(_) | EngineError::Unknown(_) => Fault::Storage(text),
+            EngineError::Io(_) | EngineError::Corrupt(_) | EngineError::Unknown(_) => {
+                Fault::Storage(text)
+            }
         }
     }
 }
@@ -240,7 +290,10 @@ pub type Body = Pin<Box<dyn Stream>>;
 /// The source of a [`Body`].
 pub trait Stream: Send {
     /// The next piece; `None` after the last, an error if there is no end in sight any more.
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>>;
 
     /// The whole length in bytes, if it is known.
     fn length(&self) -> Option<u64> {

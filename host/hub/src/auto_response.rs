@@ -22,7 +22,10 @@ pub struct AutoResponse {
 
 impl AutoResponse {
     /// Each has at most 2,048 bytes.
-    pub fn new(request: impl Into<ByteString>, response: impl Into<ByteString>) -> Result<AutoResponse, LimitError> {
+    pub fn new(
+        request: impl Into<ByteString>,
+        response: impl Into<ByteString>,
+    ) -> Result<AutoResponse, LimitError> {
         let (request, response) = (request.into(), response.into());
         match request.len().max(response.len()) <= AUTO_RESPONSE_BYTES_MAX {
             true => Ok(AutoResponse { request, response }),
@@ -46,7 +49,10 @@ pub struct Automatic {
 
 impl Automatic {
     pub(crate) fn set(&self, response: Option<AutoResponse>) {
-        let mut current = self.response.lock().expect("nothing panics while it holds an auto-response");
+        let mut current = self
+            .response
+            .lock()
+            .expect("nothing panics while it holds an auto-response");
         self.is_set.store(response.is_some(), Ordering::Release);
         *current = response;
     }
@@ -59,9 +65,16 @@ impl Automatic {
 
     /// What answers this message; none if the app has to.
     pub(crate) fn answer(&self, message: &Message) -> Option<Message> {
-        let Message::Text(text) = message else { return None };
-        let current = self.response.lock().expect("nothing panics while it holds an auto-response");
-        let response = current.as_ref().filter(|response| response.request == *text)?;
+        let Message::Text(text) = message else {
+            return None;
+        };
+        let current = self
+            .response
+            .lock()
+            .expect("nothing panics while it holds an auto-response");
+        let response = current
+            .as_ref()
+            .filter(|response| response.request == *text)?;
         Some(Message::Text(response.response.clone()))
     }
 }

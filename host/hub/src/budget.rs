@@ -103,7 +103,11 @@ impl Kind {
 
     /// Returns the number of bytes to reserve for this many used bytes.
     const fn reservation(self, bytes: usize) -> usize {
-        if bytes <= self.free() { 0 } else { bytes.next_multiple_of(self.chunk()) }
+        if bytes <= self.free() {
+            0
+        } else {
+            bytes.next_multiple_of(self.chunk())
+        }
     }
 }
 
@@ -244,12 +248,16 @@ impl Budget {
         }
         // Not all that is reserved was touched, so the difference may hide uncounted bytes: the most that was seen counts, and is
         // forgotten slowly. Most bytes that may be handed over never are.
-        let counted = self.reserved().saturating_sub(self.reserved_for(Kind::HandOver));
+        let counted = self
+            .reserved()
+            .saturating_sub(self.reserved_for(Kind::HandOver));
         let before = self.uncounted.load(Relaxed);
         let uncounted = measured.saturating_sub(counted);
-        self.uncounted.store(uncounted.max(before - before / UNCOUNTED_DECAY), Relaxed);
+        self.uncounted
+            .store(uncounted.max(before - before / UNCOUNTED_DECAY), Relaxed);
         self.admitted.store(0, Relaxed);
-        let [shed, refuse, close] = [SHED_PERCENT, REFUSE_PERCENT, CLOSE_PERCENT].map(|part| percent(self.bytes_max, part));
+        let [shed, refuse, close] =
+            [SHED_PERCENT, REFUSE_PERCENT, CLOSE_PERCENT].map(|part| percent(self.bytes_max, part));
         let stage = match measured {
             _ if measured >= close => Stage::Close,
             _ if measured >= refuse => Stage::Refuse,
@@ -277,7 +285,10 @@ impl Budget {
             consumers.retain(|consumer| consumer.strong_count() > 0);
             consumers.iter().filter_map(Weak::upgrade).collect()
         };
-        let mut consumers: Vec<_> = consumers.into_iter().map(|consumer| (consumer.bytes(), consumer)).collect();
+        let mut consumers: Vec<_> = consumers
+            .into_iter()
+            .map(|consumer| (consumer.bytes(), consumer))
+            .collect();
         consumers.retain(|(bytes, _)| *bytes >= CONSUMER_BYTES_MIN);
         consumers.sort_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         let (mut count, mut freed) = (0, 0);
@@ -304,7 +315,10 @@ impl Budget {
     /// Bytes that an instance with little memory has from now on. They are not reserved, but refused if the process has no room
     /// for them.
     pub fn admit_small(&self, bytes: usize) -> Result<(), OutOfMemory> {
-        let admitted = self.admitted.fetch_add(bytes, Relaxed).saturating_add(bytes);
+        let admitted = self
+            .admitted
+            .fetch_add(bytes, Relaxed)
+            .saturating_add(bytes);
         if self.is_within(SMALL_PERCENT, self.reserved(), admitted) {
             return Ok(());
         }
@@ -314,14 +328,20 @@ impl Budget {
     }
 
     fn is_within(&self, part: usize, reserved: usize, admitted: usize) -> bool {
-        let used = reserved.saturating_add(self.uncounted.load(Relaxed)).saturating_add(admitted);
+        let used = reserved
+            .saturating_add(self.uncounted.load(Relaxed))
+            .saturating_add(admitted);
         self.bytes_max == 0 || used <= percent(self.bytes_max, part)
     }
 
     /// Reserves exactly so many bytes.
     pub(crate) fn reserve(&self, kind: Kind, bytes: usize) -> Result<(), OutOfMemory> {
         let before = self.reserved.fetch_add(bytes, Relaxed);
-        if !self.is_within(REFUSE_PERCENT, before.saturating_add(bytes), self.admitted.load(Relaxed)) {
+        if !self.is_within(
+            REFUSE_PERCENT,
+            before.saturating_add(bytes),
+            self.admitted.load(Relaxed),
+        ) {
             self.reserved.fetch_sub(bytes, Relaxed);
             self.refusals.add(1);
             return Err(OutOfMemory);
@@ -343,7 +363,9 @@ impl Budget {
     }
 
     fn consumers(&self) -> MutexGuard<'_, Vec<Weak<dyn Consumer>>> {
-        self.consumers.lock().expect("nothing panics while it holds the consumers")
+        self.consumers
+            .lock()
+            .expect("nothing panics while it holds the consumers")
     }
 }
 
@@ -351,8 +373,15 @@ impl Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for kind in Kind::ALL.into_iter().filter(|kind| self.reserved_for(*kind) > 0) {
-            write!(f, "{separator}{kind:?} {} KiB", self.reserved_for(kind) >> 10)?;
+        for kind in Kind::ALL
+            .into_iter()
+            .filter(|kind| self.reserved_for(*kind) > 0)
+        {
+            write!(
+                f,
+                "{separator}{kind:?} {} KiB",
+                self.reserved_for(kind) >> 10
+            )?;
             separator = ", ";
         }
         Ok(())
@@ -375,7 +404,11 @@ pub struct Charge {
 impl Charge {
     /// Nothing is reserved.
     pub const fn new(kind: Kind) -> Charge {
-        Charge { kind, bytes: 0, budget: None }
+        Charge {
+            kind,
+            bytes: 0,
+            budget: None,
+        }
     }
 
     /// Bytes that are reserved.
@@ -386,7 +419,11 @@ impl Charge {
     /// The owner has so many bytes from now on. If they are refused, it keeps what it had reserved.
     #[inline]
     pub fn fit(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
-        if self.is_free(bytes) { Ok(()) } else { self.reserve(budget, bytes) }
+        if self.is_free(bytes) {
+            Ok(())
+        } else {
+            self.reserve(budget, bytes)
+        }
     }
 
     /// Whether so many bytes are free, and nothing is reserved: the common case.
@@ -424,7 +461,9 @@ impl Charge {
 
     /// So that an owner whose bytes go up and down by little reserves nothing.
     fn is_close(&self, bytes: usize) -> bool {
-        bytes <= self.bytes && bytes > self.kind.free() && self.bytes - bytes <= 2 * self.kind.chunk()
+        bytes <= self.bytes
+            && bytes > self.kind.free()
+            && self.bytes - bytes <= 2 * self.kind.chunk()
     }
 }
 
@@ -438,7 +477,10 @@ impl Drop for Charge {
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("bytes_max", &self.bytes_max).field("reserved", &self.reserved()).finish()
+        f.debug_struct("Budget")
+            .field("bytes_max", &self.bytes_max)
+            .field("reserved", &self.reserved())
+            .finish()
     }
 }
 
@@ -483,7 +525,10 @@ impl Account {
 
     /// Wakes `waker` when its owner is to end.
     pub fn watch(&self, waker: &Waker) {
-        let mut current = self.waker.lock().expect("nothing panics while it holds a waker");
+        let mut current = self
+            .waker
+            .lock()
+            .expect("nothing panics while it holds a waker");
         match &mut *current {
             Some(current) => current.clone_from(waker),
             None => *current = Some(waker.clone()),
@@ -508,7 +553,11 @@ impl Consumer for Account {
 
     fn evict(&self) {
         self.is_evicted.store(true, Relaxed);
-        let waker = self.waker.lock().expect("nothing panics while it holds a waker").take();
+        let waker = self
+            .waker
+            .lock()
+            .expect("nothing panics while it holds a waker")
+            .take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -526,13 +575,21 @@ pub struct Share {
 impl Share {
     /// Nothing is reserved.
     pub fn new(account: &Arc<Account>, kind: Kind) -> Share {
-        Share { account: account.clone(), charge: Charge::new(kind), counted: 0 }
+        Share {
+            account: account.clone(),
+            charge: Charge::new(kind),
+            counted: 0,
+        }
     }
 
     /// As [`Charge::fit`].
     pub fn fit(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         self.charge.fit(&self.account.budget, bytes)?;
-        let counted = if self.charge.kind == Kind::Instance { bytes } else { self.charge.bytes };
+        let counted = if self.charge.kind == Kind::Instance {
+            bytes
+        } else {
+            self.charge.bytes
+        };
         if counted != self.counted {
             self.account.changed(self.counted, counted);
             self.counted = counted;
@@ -577,13 +634,25 @@ mod tests {
             charge.fit(&budget, kind.free()).unwrap();
             assert_eq!(budget.reserved(), 0, "{kind:?}");
             charge.fit(&budget, kind.free() + 1).unwrap();
-            assert_eq!(charge.bytes(), (kind.free() + 1).next_multiple_of(kind.chunk()), "{kind:?}");
-            assert_eq!((budget.reserved(), budget.reserved_for(kind)), (charge.bytes(), charge.bytes()), "{kind:?}");
+            assert_eq!(
+                charge.bytes(),
+                (kind.free() + 1).next_multiple_of(kind.chunk()),
+                "{kind:?}"
+            );
+            assert_eq!(
+                (budget.reserved(), budget.reserved_for(kind)),
+                (charge.bytes(), charge.bytes()),
+                "{kind:?}"
+            );
             charge.fit(&budget, 0).unwrap();
             assert_eq!(budget.reserved(), 0, "{kind:?}");
             charge.fit(&budget, 10 * MIB).unwrap();
             drop(charge);
-            assert_eq!((budget.reserved(), budget.reserved_for(kind)), (0, 0), "{kind:?}");
+            assert_eq!(
+                (budget.reserved(), budget.reserved_for(kind)),
+                (0, 0),
+                "{kind:?}"
+            );
         }
     }
 
@@ -606,11 +675,18 @@ mod tests {
         let mut charge = Charge::new(Kind::Request);
         charge.fit(&budget, 80 * MIB).unwrap();
         assert_eq!(charge.fit(&budget, 86 * MIB), Err(OutOfMemory));
-        assert_eq!((charge.bytes(), budget.reserved(), budget.refusals()), (80 * MIB, 80 * MIB, 1));
+        assert_eq!(
+            (charge.bytes(), budget.reserved(), budget.refusals()),
+            (80 * MIB, 80 * MIB, 1)
+        );
         charge.force(&budget, 90 * MIB);
         assert_eq!(budget.reserved(), 90 * MIB);
         let mut small = Charge::new(Kind::Request);
-        assert_eq!(small.fit(&budget, 10_000), Ok(()), "what is small is served");
+        assert_eq!(
+            small.fit(&budget, 10_000),
+            Ok(()),
+            "what is small is served"
+        );
         drop(charge);
         assert_eq!(small.fit(&budget, 80 * MIB), Ok(()));
     }
@@ -618,11 +694,21 @@ mod tests {
     #[test]
     fn only_so_much_is_reserved_as_the_last_look_left_free() {
         let budget = budget();
-        for (measured, reserved, fits) in [(0, 85, true), (0, 86, false), (60, 25, true), (60, 26, false), (90, 1, false)] {
+        for (measured, reserved, fits) in [
+            (0, 85, true),
+            (0, 86, false),
+            (60, 25, true),
+            (60, 26, false),
+            (90, 1, false),
+        ] {
             let budget = self::budget();
             budget.look(measured * MIB);
             let mut charge = Charge::new(Kind::Request);
-            assert_eq!(charge.fit(&budget, reserved * MIB).is_ok(), fits, "{measured} measured, {reserved} reserved");
+            assert_eq!(
+                charge.fit(&budget, reserved * MIB).is_ok(),
+                fits,
+                "{measured} measured, {reserved} reserved"
+            );
         }
         // The measured bytes include the reserved ones.
         let mut charge = Charge::new(Kind::Request);
@@ -640,9 +726,15 @@ mod tests {
         charge.fit(&budget, 50 * MIB).unwrap();
         // Nothing of it is touched, so the measured bytes are fewer than the reserved ones.
         budget.look(30 * MIB);
-        assert!(charge.fit(&budget, 56 * MIB).is_err(), "the 30 MiB are still there");
+        assert!(
+            charge.fit(&budget, 56 * MIB).is_err(),
+            "the 30 MiB are still there"
+        );
         (0..1000).for_each(|_| _ = budget.look(30 * MIB));
-        assert!(charge.fit(&budget, 84 * MIB).is_ok(), "they are forgotten with time");
+        assert!(
+            charge.fit(&budget, 84 * MIB).is_ok(),
+            "they are forgotten with time"
+        );
         // Most bytes that may be handed over never are.
         let budget = self::budget();
         let mut charge = Charge::new(Kind::HandOver);
@@ -655,24 +747,46 @@ mod tests {
     fn small_instances_are_admitted_as_far_as_the_last_look_left_room() {
         let budget = budget();
         budget.look(60 * MIB);
-        let admit = |count: usize| (0..count).filter(|_| budget.admit_small(MIB).is_ok()).count();
+        let admit = |count: usize| {
+            (0..count)
+                .filter(|_| budget.admit_small(MIB).is_ok())
+                .count()
+        };
         assert_eq!((admit(50), budget.reserved()), (35, 0));
         let mut charge = Charge::new(Kind::Request);
-        assert_eq!(charge.fit(&budget, 100_000), Err(OutOfMemory), "what was admitted counts until the next look");
+        assert_eq!(
+            charge.fit(&budget, 100_000),
+            Err(OutOfMemory),
+            "what was admitted counts until the next look"
+        );
         budget.look(70 * MIB);
         assert_eq!((charge.fit(&budget, 15 * MIB), admit(50)), (Ok(()), 10));
         // It is a consumer, without a reservation.
         let mut share = Share::new(&Account::new(&budget), Kind::Instance);
         share.fit(MIB).unwrap();
-        assert_eq!((budget.reserved(), budget.close_largest(1)), (15 * MIB, (1, MIB)));
+        assert_eq!(
+            (budget.reserved(), budget.close_largest(1)),
+            (15 * MIB, (1, MIB))
+        );
     }
 
     #[test]
     fn the_stages_follow_what_is_measured() {
         let budget = budget();
-        let stages = [(0, Stage::Calm), (69, Stage::Calm), (70, Stage::Shed), (85, Stage::Refuse), (92, Stage::Close), (10, Stage::Calm)];
+        let stages = [
+            (0, Stage::Calm),
+            (69, Stage::Calm),
+            (70, Stage::Shed),
+            (85, Stage::Refuse),
+            (92, Stage::Close),
+            (10, Stage::Calm),
+        ];
         for (measured, stage) in stages {
-            assert_eq!((budget.look(measured * MIB), budget.stage()), (stage, stage), "{measured}");
+            assert_eq!(
+                (budget.look(measured * MIB), budget.stage()),
+                (stage, stage),
+                "{measured}"
+            );
             assert_eq!(budget.is_scarce(), stage >= Stage::Refuse);
         }
         assert_eq!(budget.excess(95 * MIB), 10 * MIB);
@@ -689,12 +803,23 @@ mod tests {
             share.fit(bytes).unwrap();
             share
         });
-        let evicted = || accounts.each_ref().map(|share| share.account().is_evicted());
+        let evicted = || {
+            accounts
+                .each_ref()
+                .map(|share| share.account().is_evicted())
+        };
         assert_eq!(budget.close_largest(4 * MIB), (2, 5 * MIB));
         assert_eq!(evicted(), [false, true, true, false]);
         assert_eq!(budget.close_largest(100 * MIB).0, 3);
         assert_eq!(evicted(), [true, true, true, false]);
         drop(accounts);
-        assert_eq!((budget.close_largest(1), budget.reserved(), budget.evictions()), ((0, 0), 0, 5));
+        assert_eq!(
+            (
+                budget.close_largest(1),
+                budget.reserved(),
+                budget.evictions()
+            ),
+            ((0, 0), 0, 5)
+        );
     }
 }

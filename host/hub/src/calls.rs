@@ -39,7 +39,10 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CallError::NotValid => write!(f, "there is no such room"),
-            CallError::TooLarge => write!(f, "the call's payload is longer than the host's limit for it"),
+            CallError::TooLarge => write!(
+                f,
+                "the call's payload is longer than the host's limit for it"
+            ),
             CallError::Cycle => write!(f, "the room waits for the one that calls it"),
             CallError::Busy => write!(f, "the room is busy"),
             CallError::Failed => write!(f, "the room's event failed"),

@@ -1,8 +1,8 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, AutoResponse, Budget, Close, ConnId, Counters, Followed, LimitError, Limits, Message, Outbox, Position, Positions, RoomId,
-    Route, SendError,
+    Accept, AutoResponse, Budget, Close, ConnId, Counters, Followed, LimitError, Limits, Message,
+    Outbox, Position, Positions, RoomId, Route, SendError,
     auto_response::Automatic,
     budget::{Charge, Kind},
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
@@ -122,14 +122,23 @@ impl Conn {
     /// Whether some message is answered without the app. Most connections have none.
     #[inline]
     pub fn has_auto_response(&self) -> bool {
-        self.automatic.get().is_some_and(|automatic| automatic.is_set())
+        self.automatic
+            .get()
+            .is_some_and(|automatic| automatic.is_set())
     }
 
     fn send_auto_response(&self, message: &Message) -> bool {
-        let Some(answer) = self.automatic.get().and_then(|automatic| automatic.answer(message)) else { return false };
+        let Some(answer) = self
+            .automatic
+            .get()
+            .and_then(|automatic| automatic.answer(message))
+        else {
+            return false;
+        };
         self.others.counters.auto_responses.add(1);
         if self.send(answer) == Err(SendError::Full) {
-            self.outbox.close(Close::new(1013, "too slow for what it is sent"));
+            self.outbox
+                .close(Close::new(1013, "too slow for what it is sent"));
         }
         true
     }
@@ -166,7 +175,9 @@ impl Conn {
     pub fn set_tags(&self, tags: Vec<String>) -> Result<(), LimitError> {
         check_tags(&tags, &self.others.limits)?;
         let mut state = self.state();
-        self.charge(&mut state, |state| state.weight(&state.attachment, &tags, 0))?;
+        self.charge(&mut state, |state| {
+            state.weight(&state.attachment, &tags, 0)
+        })?;
         if !state.gone {
             self.others.retag(self.id, &state.tags, &tags);
         }
@@ -183,9 +194,14 @@ impl Conn {
         if state.follows.len() >= self.others.limits.follows_max {
             return Err(LimitError::TooMany);
         }
-        self.charge(&mut state, |state| state.weight(&state.attachment, &state.tags, NAME_BYTES + topic.len()))?;
+        self.charge(&mut state, |state| {
+            state.weight(&state.attachment, &state.tags, NAME_BYTES + topic.len())
+        })?;
         let since = since.map(|since| Positions(vec![since]));
-        let (followed, missed) = self.others.topics.follow(topic, self.id, &self.outbox, since.as_ref())?;
+        let (followed, missed) =
+            self.others
+                .topics
+                .follow(topic, self.id, &self.outbox, since.as_ref())?;
         self.others.counters.deliveries.add(missed);
         state.follows.insert(topic.to_owned());
         state.follows_bytes += topic.len();
@@ -203,7 +219,11 @@ impl Conn {
     }
 
     /// Reserves what the connection will have; refused if there is no memory for it.
-    fn charge(&self, state: &mut State, weight: impl FnOnce(&State) -> usize) -> Result<(), LimitError> {
+    fn charge(
+        &self,
+        state: &mut State,
+        weight: impl FnOnce(&State) -> usize,
+    ) -> Result<(), LimitError> {
         let bytes = weight(state);
         Ok(self.outbox.charge_beside(&mut state.charge, bytes)?)
     }
@@ -213,7 +233,12 @@ impl Conn {
         let state = self.state();
         if let Some(room) = self.room.as_ref().filter(|_| !state.gone) {
             _ = self.automatic.set(self.others.automatic_of(room));
-            self.others.registry().members.entry(room.clone()).or_default().insert(self.id, self.clone());
+            self.others
+                .registry()
+                .members
+                .entry(room.clone())
+                .or_default()
+                .insert(self.id, self.clone());
             self.others.follow_room(room, self.id, &self.outbox);
         }
     }
@@ -226,7 +251,9 @@ impl Conn {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds a connection")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds a connection")
     }
 
     fn leave(&self) {
@@ -253,7 +280,10 @@ pub struct Opened {
 impl Opened {
     /// Returns a new owner. Dropping this value has no effect afterwards.
     pub fn hand_over(&mut self) -> Opened {
-        Opened { conn: self.conn.clone(), is_owner: std::mem::take(&mut self.is_owner) }
+        Opened {
+            conn: self.conn.clone(),
+            is_owner: std::mem::take(&mut self.is_owner),
+        }
     }
 }
 
@@ -310,7 +340,17 @@ impl Connections {
     ) -> Arc<Connections> {
         let next = AtomicU64::new((seed << 40) | 1);
         let (automatic, room_automatic, registry) = Default::default();
-        Arc::new(Connections { limits, topics, room_topics, next, automatic, room_automatic, counters, budget, registry })
+        Arc::new(Connections {
+            limits,
+            topics,
+            room_topics,
+            next,
+            automatic,
+            room_automatic,
+            counters,
+            budget,
+            registry,
+        })
     }
 
     pub(crate) fn next_id(&self) -> ConnId {
@@ -330,10 +370,24 @@ impl Connections {
         for tag in &accept.tags {
             registry.tagged.entry(tag.clone()).or_default().insert(id);
         }
-        let Accept { protocol, attachment, tags, room, route, .. } = accept;
+        let Accept {
+            protocol,
+            attachment,
+            tags,
+            room,
+            route,
+            ..
+        } = accept;
         let outbox = Outbox::in_budget(&self.limits, &self.budget);
         let (follows, charge) = (BTreeSet::new(), Charge::new(Kind::Connection));
-        let mut state = State { attachment, tags, follows, follows_bytes: 0, charge, gone: false };
+        let mut state = State {
+            attachment,
+            tags,
+            follows,
+            follows_bytes: 0,
+            charge,
+            gone: false,
+        };
         let weight = state.weight(&state.attachment, &state.tags, 0);
         if outbox.charge_beside(&mut state.charge, weight).is_err() {
             outbox.close(Close::new(1013, "the server is short of memory"));
@@ -345,10 +399,29 @@ impl Connections {
         if room.is_none() {
             _ = automatic.set(self.automatic.clone());
         }
-        let (opened, last_version, others, state) = (AtomicBool::new(false), OnceLock::new(), self.clone(), Mutex::new(state));
-        let conn = Arc::new(Conn { id, protocol, room, route, outbox, automatic, opened, last_version, others, state });
+        let (opened, last_version, others, state) = (
+            AtomicBool::new(false),
+            OnceLock::new(),
+            self.clone(),
+            Mutex::new(state),
+        );
+        let conn = Arc::new(Conn {
+            id,
+            protocol,
+            room,
+            route,
+            outbox,
+            automatic,
+            opened,
+            last_version,
+            others,
+            state,
+        });
         registry.conns.insert(id, conn.clone());
-        Ok(Opened { conn, is_owner: true })
+        Ok(Opened {
+            conn,
+            is_owner: true,
+        })
     }
 
     pub(crate) fn add_feed(&self, outbox: &Arc<Outbox>) -> Result<ConnId, LimitError> {
@@ -375,11 +448,19 @@ impl Connections {
 
     /// A page of ids in the order of their opening (WIT `websockets.ids`).
     pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
-        let behind = (after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded), ops::Bound::Unbounded);
+        let behind = (
+            after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded),
+            ops::Bound::Unbounded,
+        );
         let limit = limit.min(IDS_PAGE_MAX);
         let registry = self.registry();
         match tag {
-            None => registry.conns.range(behind).map(|(id, _)| *id).take(limit).collect(),
+            None => registry
+                .conns
+                .range(behind)
+                .map(|(id, _)| *id)
+                .take(limit)
+                .collect(),
             Some(tag) => match registry.tagged.get(tag) {
                 None => Vec::new(),
                 Some(tagged) => tagged.range(behind).copied().take(limit).collect(),
@@ -393,19 +474,42 @@ impl Connections {
     }
 
     /// A page of the room's connections, or of those of them with the tag, in the order of their opening.
-    pub(crate) fn members(&self, room: &RoomId, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> BTreeSet<ConnId> {
-        let behind = (after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded), ops::Bound::Unbounded);
+    pub(crate) fn members(
+        &self,
+        room: &RoomId,
+        tag: Option<&str>,
+        after: Option<ConnId>,
+        limit: usize,
+    ) -> BTreeSet<ConnId> {
+        let behind = (
+            after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded),
+            ops::Bound::Unbounded,
+        );
         let registry = self.registry();
-        let Some(members) = registry.members.get(room) else { return BTreeSet::new() };
+        let Some(members) = registry.members.get(room) else {
+            return BTreeSet::new();
+        };
         match tag {
-            None => members.range(behind).map(|(id, _)| *id).take(limit).collect(),
+            None => members
+                .range(behind)
+                .map(|(id, _)| *id)
+                .take(limit)
+                .collect(),
             Some(tag) => match registry.tagged.get(tag) {
                 None => BTreeSet::new(),
                 // The smaller set is walked: never all connections that have the tag in other rooms, under the lock that all need.
-                Some(tagged) if tagged.len() < members.len() => {
-                    tagged.range(behind).filter(|id| members.contains_key(id)).take(limit).copied().collect()
-                }
-                Some(tagged) => members.range(behind).map(|(id, _)| *id).filter(|id| tagged.contains(id)).take(limit).collect(),
+                Some(tagged) if tagged.len() < members.len() => tagged
+                    .range(behind)
+                    .filter(|id| members.contains_key(id))
+                    .take(limit)
+                    .copied()
+                    .collect(),
+                Some(tagged) => members
+                    .range(behind)
+                    .map(|(id, _)| *id)
+                    .filter(|id| tagged.contains(id))
+                    .take(limit)
+                    .collect(),
             },
         }
     }
@@ -417,7 +521,10 @@ impl Connections {
 
     /// What answers for the room's connections. Whoever keeps the room awake keeps this too.
     pub fn automatic_of(&self, room: &RoomId) -> Arc<Automatic> {
-        let mut all = self.room_automatic.lock().expect("nothing panics while it holds the auto-responses");
+        let mut all = self
+            .room_automatic
+            .lock()
+            .expect("nothing panics while it holds the auto-responses");
         if let Some(automatic) = all.get(room).and_then(Weak::upgrade) {
             return automatic;
         }
@@ -443,7 +550,11 @@ impl Connections {
     /// How many connections are owed an on-close: their on-open has happened. A connection stays until its on-close was
     /// delivered, after its socket is gone too.
     pub fn owed_closes(&self) -> usize {
-        self.registry().conns.values().filter(|conn| conn.has_opened()).count()
+        self.registry()
+            .conns
+            .values()
+            .filter(|conn| conn.has_opened())
+            .count()
     }
 
     /// Closes every connection and feed, and each that is opened later.
@@ -458,22 +569,37 @@ impl Connections {
 
     /// Closes the connections whose route isn't one of those that stay; how many are left, and how many were closed.
     pub fn close_unless(&self, stays: impl Fn(&Route) -> bool, close: &Close) -> (usize, usize) {
-        let conns: Vec<_> = self.registry().conns.values().filter(|conn| !conn.outbox.is_closed()).cloned().collect();
-        let (stay, gone): (Vec<_>, Vec<_>) = conns.into_iter().partition(|conn| conn.route.as_ref().is_none_or(|route| stays(route)));
-        gone.iter().for_each(|conn| conn.outbox.close(close.clone()));
+        let conns: Vec<_> = self
+            .registry()
+            .conns
+            .values()
+            .filter(|conn| !conn.outbox.is_closed())
+            .cloned()
+            .collect();
+        let (stay, gone): (Vec<_>, Vec<_>) = conns
+            .into_iter()
+            .partition(|conn| conn.route.as_ref().is_none_or(|route| stays(route)));
+        gone.iter()
+            .for_each(|conn| conn.outbox.close(close.clone()));
         (stay.len(), gone.len())
     }
 
     /// Sets the last version of each connection whose route is removed after it, closing connections included.
     pub fn set_last_version(&self, is_gone: impl Fn(&Route) -> bool, version: LastVersion) {
         let conns = self.all();
-        let gone = conns.iter().filter(|conn| conn.route.as_ref().is_some_and(|route| is_gone(route)));
+        let gone = conns
+            .iter()
+            .filter(|conn| conn.route.as_ref().is_some_and(|route| is_gone(route)));
         gone.for_each(|conn| conn.set_last_version(version.clone()));
     }
 
     fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {
         // Refused only if there are too many topics; a room that has connections is one of those that are kept.
-        if self.room_topics.follow(&room.to_string(), id, outbox, None).is_err() {
+        if self
+            .room_topics
+            .follow(&room.to_string(), id, outbox, None)
+            .is_err()
+        {
             outbox.close(Close::new(1013, "too many rooms"));
         }
     }
@@ -504,7 +630,9 @@ impl Connections {
     }
 
     fn registry(&self) -> MutexGuard<'_, Registry> {
-        self.registry.lock().expect("nothing panics while it holds the registry")
+        self.registry
+            .lock()
+            .expect("nothing panics while it holds the registry")
     }
 }
 
@@ -539,7 +667,11 @@ pub(crate) fn check_tags(tags: &[String], limits: &Limits) -> Result<(), LimitEr
     if tags.iter().any(|tag| tag.len() > limits.tag_bytes_max) {
         return Err(LimitError::TooLarge);
     }
-    if tags.iter().any(String::is_empty) { Err(LimitError::NotValid) } else { Ok(()) }
+    if tags.iter().any(String::is_empty) {
+        Err(LimitError::NotValid)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -548,11 +680,21 @@ mod tests {
     use crate::Hub;
 
     fn hub() -> Arc<Hub> {
-        Hub::new(Limits { connections_max: 3, ..Limits::default() }, Default::default(), 7)
+        Hub::new(
+            Limits {
+                connections_max: 3,
+                ..Limits::default()
+            },
+            Default::default(),
+            7,
+        )
     }
 
     fn tagged(tags: &[&str]) -> Accept {
-        Accept { tags: tags.iter().map(|tag| tag.to_string()).collect(), ..Accept::default() }
+        Accept {
+            tags: tags.iter().map(|tag| tag.to_string()).collect(),
+            ..Accept::default()
+        }
     }
 
     #[test]
@@ -568,7 +710,8 @@ mod tests {
     #[test]
     fn ids_come_by_tag_in_order_and_in_pages() {
         let hub = hub();
-        let conns = [&["red"][..], &["blue", "red"], &[]].map(|tags| hub.open(tagged(tags)).unwrap());
+        let conns =
+            [&["red"][..], &["blue", "red"], &[]].map(|tags| hub.open(tagged(tags)).unwrap());
         let ids: Vec<ConnId> = conns.iter().map(|conn| conn.id()).collect();
         let connections = hub.connections();
         assert_eq!(connections.ids(None, None, 9), ids);
@@ -586,7 +729,10 @@ mod tests {
         let long = "x".repeat(257);
         let many: Vec<String> = (0..11).map(|n| n.to_string()).collect();
         let checks = [
-            (conn.set_attachment(Bytes::from(vec![0; 16385])), LimitError::TooLarge),
+            (
+                conn.set_attachment(Bytes::from(vec![0; 16385])),
+                LimitError::TooLarge,
+            ),
             (conn.set_tags(many), LimitError::TooMany),
             (conn.set_tags(vec![long.clone()]), LimitError::TooLarge),
             (conn.set_tags(vec![String::new()]), LimitError::NotValid),
@@ -612,7 +758,9 @@ mod tests {
     #[test]
     fn one_connection_too_many_is_refused_and_a_place_is_free_again_after_one_leaves() {
         let hub = hub();
-        let mut conns: Vec<Opened> = (0..3).map(|_| hub.open(Accept::default()).unwrap()).collect();
+        let mut conns: Vec<Opened> = (0..3)
+            .map(|_| hub.open(Accept::default()).unwrap())
+            .collect();
         assert_eq!(hub.open(Accept::default()).err(), Some(LimitError::TooMany));
         conns.pop();
         assert!(hub.open(Accept::default()).is_ok());

@@ -32,15 +32,24 @@ pub fn check_status(status: u16) -> Result<StatusCode, Fault> {
 /// Adds an app's headers to those of its answer, without the ones that are the host's: see [`is_hosts_header`]. Fails if a name or a value is
 /// not valid (RFC 9110 section 5), or if there are more than [`ANSWER_HEADERS_MAX`] or [`ANSWER_HEADERS_BYTES_MAX`].
 pub fn append_headers(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(), Fault> {
-    let bytes: usize = given.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let bytes: usize = given
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
     if headers.len() + given.len() > ANSWER_HEADERS_MAX || bytes > ANSWER_HEADERS_BYTES_MAX {
         let count = given.len();
-        return broken(format!("{count} headers of {bytes} bytes: at most {ANSWER_HEADERS_MAX} of {ANSWER_HEADERS_BYTES_MAX} bytes"));
+        return broken(format!(
+            "{count} headers of {bytes} bytes: at most {ANSWER_HEADERS_MAX} of {ANSWER_HEADERS_BYTES_MAX} bytes"
+        ));
     }
     for (name, value) in given {
-        let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else { return broken(format!("{name:?} is no header name")) };
+        let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
+            return broken(format!("{name:?} is no header name"));
+        };
         let Ok(value) = HeaderValue::from_maybe_shared(value) else {
-            return broken(format!("the value of the header {name:?} has a byte that no header may have"));
+            return broken(format!(
+                "the value of the header {name:?} has a byte that no header may have"
+            ));
         };
         if !is_hosts_header(&parsed) {
             headers.append(parsed, value);
@@ -69,18 +78,24 @@ pub fn is_hosts_header(name: &HeaderName) -> bool {
 
 /// Checks that a guard adds at most [`GUARD_CONTEXT_BYTES_MAX`] to the context of a request.
 pub fn check_context(context: &[(String, String)]) -> Result<(), Fault> {
-    match context.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() {
+    match context
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum::<usize>()
+    {
         0..=GUARD_CONTEXT_BYTES_MAX => Ok(()),
-        bytes => broken(format!("a guard's context of {bytes} bytes: at most {GUARD_CONTEXT_BYTES_MAX}")),
+        bytes => broken(format!(
+            "a guard's context of {bytes} bytes: at most {GUARD_CONTEXT_BYTES_MAX}"
+        )),
     }
 }
 
 /// Checks that the client offered the subprotocol that the app chose (RFC 6455 section 4.2.2).
 pub fn check_protocol(protocol: Option<&str>, offered: &[String]) -> Result<(), Fault> {
     match protocol {
-        Some(protocol) if !offered.iter().any(|own| own == protocol) => {
-            broken(format!("the subprotocol {protocol:?} was not offered; offered: {offered:?}"))
-        }
+        Some(protocol) if !offered.iter().any(|own| own == protocol) => broken(format!(
+            "the subprotocol {protocol:?} was not offered; offered: {offered:?}"
+        )),
         _ => Ok(()),
     }
 }
@@ -89,22 +104,35 @@ pub fn check_protocol(protocol: Option<&str>, offered: &[String]) -> Result<(), 
 pub fn check_final_close(code: u16, reason: String) -> Result<Close, Fault> {
     match check_close(code, &reason) {
         Ok(()) if code >= 3000 => Ok(Close { code, reason }),
-        _ => broken(format!("accept-then-close with code {code} and {} bytes: 3000 to 4999, at most 123 bytes", reason.len())),
+        _ => broken(format!(
+            "accept-then-close with code {code} and {} bytes: 3000 to 4999, at most 123 bytes",
+            reason.len()
+        )),
     }
 }
 
 /// The fault of an app that accepts a connection with an attachment or tags that it can't have.
 pub fn bad_accept(error: LimitError) -> Fault {
-    Fault::Answer(format!("the attachment or the tags of the accepted connection: {error}"))
+    Fault::Answer(format!(
+        "the attachment or the tags of the accepted connection: {error}"
+    ))
 }
 
 /// Checks the first events of a feed, which have at most so many bytes together.
 pub fn check_first_events(first: &[First], bytes_max: usize) -> Result<(), Fault> {
-    if first.iter().any(|first| first.event.as_deref().unwrap_or_default().contains(['\r', '\n', '\0'])) {
+    if first.iter().any(|first| {
+        first
+            .event
+            .as_deref()
+            .unwrap_or_default()
+            .contains(['\r', '\n', '\0'])
+    }) {
         return broken("the name of a feed's first event has a line break".to_owned());
     }
     match first.iter().map(|first| first.data.len()).sum::<usize>() {
-        bytes if bytes > bytes_max => broken(format!("the first events of a feed have {bytes} bytes: at most {bytes_max}")),
+        bytes if bytes > bytes_max => broken(format!(
+            "the first events of a feed have {bytes} bytes: at most {bytes_max}"
+        )),
         _ => Ok(()),
     }
 }
@@ -116,13 +144,19 @@ pub fn bad_topics(error: LimitError) -> Fault {
 
 /// Checks the answer of a room to a call, which has at most so many bytes.
 pub fn check_call_answer(bytes: usize, bytes_max: usize) -> Result<(), Fault> {
-    if bytes > bytes_max { broken(format!("{bytes} bytes to a call: at most {bytes_max}")) } else { Ok(()) }
+    if bytes > bytes_max {
+        broken(format!("{bytes} bytes to a call: at most {bytes_max}"))
+    } else {
+        Ok(())
+    }
 }
 
 /// Checks the size of a value of a loader or an action: JSON text.
 pub fn check_value(json: &str, bytes_max: usize) -> Result<(), Fault> {
     match json.len() {
-        bytes if bytes > bytes_max => broken(format!("a value of {bytes} bytes: at most {bytes_max}")),
+        bytes if bytes > bytes_max => {
+            broken(format!("a value of {bytes} bytes: at most {bytes_max}"))
+        }
         _ => Ok(()),
     }
 }
@@ -138,15 +172,27 @@ pub fn check_problem(problem: &Problem) -> Result<(), Fault> {
 /// Checks the outcome of an action of this page; a value has at most so many bytes.
 pub fn check_outcome(outcome: &Outcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
     match outcome {
-        Outcome::Success { value, stale } => match stale.iter().find(|name| page.loader(name).is_none()) {
-            Some(other) => broken(format!("the page has no loader {other:?} that could be stale")),
-            None => check_value(value, bytes_max),
-        },
-        Outcome::Redirect { status: 301 | 302 | 303 | 307 | 308, location } if is_location(location) => Ok(()),
-        Outcome::Redirect { status: 301 | 302 | 303 | 307 | 308, location } => {
-            broken(format!("{location:?} is no path and no http or https URL, so no client is sent there"))
+        Outcome::Success { value, stale } => {
+            match stale.iter().find(|name| page.loader(name).is_none()) {
+                Some(other) => broken(format!(
+                    "the page has no loader {other:?} that could be stale"
+                )),
+                None => check_value(value, bytes_max),
+            }
         }
-        Outcome::Redirect { status, .. } => broken(format!("{status} is no status of a redirect: 301, 302, 303, 307 or 308")),
+        Outcome::Redirect {
+            status: 301 | 302 | 303 | 307 | 308,
+            location,
+        } if is_location(location) => Ok(()),
+        Outcome::Redirect {
+            status: 301 | 302 | 303 | 307 | 308,
+            location,
+        } => broken(format!(
+            "{location:?} is no path and no http or https URL, so no client is sent there"
+        )),
+        Outcome::Redirect { status, .. } => broken(format!(
+            "{status} is no status of a redirect: 301, 302, 303, 307 or 308"
+        )),
         Outcome::Deny(denial) => match denial.status {
             400..=499 => Ok(()),
             status => broken(format!("{status} is no status of a denial: 400 to 499")),
@@ -156,9 +202,21 @@ pub fn check_outcome(outcome: &Outcome, page: &Page, bytes_max: usize) -> Result
 
 /// Whether a browser that goes there loads a page, by a header or by a script: no other scheme, and nothing that URL parsers skip.
 fn is_location(location: &str) -> bool {
-    let scheme = location.split(['/', '?', '#']).next().and_then(|first| first.split_once(':')).map(|(scheme, _)| scheme);
-    let is_page = scheme.is_none_or(|scheme| ["http", "https"].iter().any(|own| scheme.eq_ignore_ascii_case(own)));
-    is_page && !location.is_empty() && location.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+    let scheme = location
+        .split(['/', '?', '#'])
+        .next()
+        .and_then(|first| first.split_once(':'))
+        .map(|(scheme, _)| scheme);
+    let is_page = scheme.is_none_or(|scheme| {
+        ["http", "https"]
+            .iter()
+            .any(|own| scheme.eq_ignore_ascii_case(own))
+    });
+    is_page
+        && !location.is_empty()
+        && location
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
 #[cfg(test)]
@@ -170,13 +228,31 @@ mod tests {
     #[test]
     fn headers_that_are_the_hosts_are_left_out_and_bad_ones_are_the_apps_fault() {
         let mut headers = HeaderMap::new();
-        let hosts = ["Connection", "content-length", "Transfer-Encoding", "upgrade", "Sec-WebSocket-Accept", "Date", "host"];
+        let hosts = [
+            "Connection",
+            "content-length",
+            "Transfer-Encoding",
+            "upgrade",
+            "Sec-WebSocket-Accept",
+            "Date",
+            "host",
+        ];
         let given = [&hosts[..], &["x-kept", "set-cookie", "set-cookie"]].concat();
-        append_headers(&mut headers, given.iter().map(|name| (name.to_string(), Bytes::from_static(b"1"))).collect()).unwrap();
+        append_headers(
+            &mut headers,
+            given
+                .iter()
+                .map(|name| (name.to_string(), Bytes::from_static(b"1")))
+                .collect(),
+        )
+        .unwrap();
         let kept: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(kept, ["x-kept", "set-cookie", "set-cookie"]);
         for (name, value) in [("a b", "x"), ("", "x"), ("x", "a\nb"), ("x", "a\0")] {
-            assert!(append_headers(&mut headers, vec![(name.to_owned(), Bytes::from(value))]).is_err(), "{name:?} {value:?}");
+            assert!(
+                append_headers(&mut headers, vec![(name.to_owned(), Bytes::from(value))]).is_err(),
+                "{name:?} {value:?}"
+            );
         }
     }
 
@@ -196,14 +272,32 @@ mod tests {
 
     #[test]
     fn an_app_can_answer_with_200_to_599_only() {
-        for (status, valid) in [(200, true), (599, true), (101, false), (199, false), (600, false), (0, false), (9999, false)] {
+        for (status, valid) in [
+            (200, true),
+            (599, true),
+            (101, false),
+            (199, false),
+            (600, false),
+            (0, false),
+            (9999, false),
+        ] {
             assert_eq!(check_status(status).is_ok(), valid, "{status}");
         }
     }
 
     #[test]
     fn no_client_is_sent_to_anything_but_a_page() {
-        let pages = ["/", "/a?b=c#d", "?tab=1", "#top", "next", "/a:b", "https://example.org/x", "HTTP://example.org", "//example.org"];
+        let pages = [
+            "/",
+            "/a?b=c#d",
+            "?tab=1",
+            "#top",
+            "next",
+            "/a:b",
+            "https://example.org/x",
+            "HTTP://example.org",
+            "//example.org",
+        ];
         let others = [
             "",
             " /",
@@ -222,9 +316,20 @@ mod tests {
 
     #[test]
     fn an_outcome_has_a_status_of_its_kind() {
-        let redirect = |status, location: &str| Outcome::Redirect { status, location: location.to_owned() };
-        let deny = |status| Outcome::Deny(Denial { status, ..Denial::default() });
-        let success = |stale: &[&str]| Outcome::Success { value: "[1]".to_owned(), stale: stale.iter().map(ToString::to_string).collect() };
+        let redirect = |status, location: &str| Outcome::Redirect {
+            status,
+            location: location.to_owned(),
+        };
+        let deny = |status| {
+            Outcome::Deny(Denial {
+                status,
+                ..Denial::default()
+            })
+        };
+        let success = |stale: &[&str]| Outcome::Success {
+            value: "[1]".to_owned(),
+            stale: stale.iter().map(ToString::to_string).collect(),
+        };
         let cases = [
             (redirect(303, "/"), true),
             (redirect(308, "/"), true),
@@ -239,11 +344,32 @@ mod tests {
             (success(&["none"]), false),
         ];
         for (outcome, valid) in cases {
-            assert_eq!(check_outcome(&outcome, &Page::default(), 3).is_ok(), valid, "{outcome:?}");
-            assert!(!matches!(&outcome, Outcome::Success { .. }) || check_outcome(&outcome, &Page::default(), 2).is_err());
+            assert_eq!(
+                check_outcome(&outcome, &Page::default(), 3).is_ok(),
+                valid,
+                "{outcome:?}"
+            );
+            assert!(
+                !matches!(&outcome, Outcome::Success { .. })
+                    || check_outcome(&outcome, &Page::default(), 2).is_err()
+            );
         }
-        for (status, valid) in [(399, false), (400, true), (599, true), (600, false), (200, false)] {
-            assert_eq!(check_problem(&Problem { status, message: String::new() }).is_ok(), valid, "{status}");
+        for (status, valid) in [
+            (399, false),
+            (400, true),
+            (599, true),
+            (600, false),
+            (200, false),
+        ] {
+            assert_eq!(
+                check_problem(&Problem {
+                    status,
+                    message: String::new()
+                })
+                .is_ok(),
+                valid,
+                "{status}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What others will see of a room's events: collected while they run, done in their order when they are durable.
 
 use crate::{
-    AutoResponse, Budget, Close, Conn, ConnId, Followed, Hub, LimitError, Limits, Message, Position, Positions, Publication, RoomId,
-    SendError,
+    AutoResponse, Budget, Close, Conn, ConnId, Followed, Hub, LimitError, Limits, Message,
+    Position, Positions, Publication, RoomId, SendError,
     budget::Charge,
     connections::{check_close, check_tags},
     history::{self, Missed},
@@ -108,9 +108,21 @@ pub(crate) fn sends_weight(bytes: usize, messages: usize) -> usize {
 
 impl Subscription {
     fn weight(&self) -> usize {
-        let topics: usize = self.topics.iter().map(|topic| size_of::<String>() + topic.len()).sum();
-        let positions = self.since.as_ref().map_or(0, |since| since.0.len() * size_of::<Position>());
-        let missed: usize = self.missed.1.iter().map(|publication| publication.weight()).sum();
+        let topics: usize = self
+            .topics
+            .iter()
+            .map(|topic| size_of::<String>() + topic.len())
+            .sum();
+        let positions = self
+            .since
+            .as_ref()
+            .map_or(0, |since| since.0.len() * size_of::<Position>());
+        let missed: usize = self
+            .missed
+            .1
+            .iter()
+            .map(|publication| publication.weight())
+            .sum();
         size_of::<Subscription>() + topics + positions + missed
     }
 }
@@ -131,7 +143,10 @@ pub struct Slot(Mutex<Option<Result<Subscribed, LimitError>>>);
 impl Slot {
     /// The feed, once.
     pub fn take(&self) -> Option<Result<Subscribed, LimitError>> {
-        self.0.lock().expect("nothing panics while it holds a slot").take()
+        self.0
+            .lock()
+            .expect("nothing panics while it holds a slot")
+            .take()
     }
 }
 
@@ -178,11 +193,16 @@ impl Effects {
         if closed || draft.closed || conn.outbox().is_closed() {
             return Err(SendError::Closed);
         }
-        if !conn.outbox().has_room(bytes + draft.bytes, messages + draft.messages, message.len()) {
+        if !conn.outbox().has_room(
+            bytes + draft.bytes,
+            messages + draft.messages,
+            message.len(),
+        ) {
             return Err(SendError::Full);
         }
         let length = message.len();
-        self.push(Effect::Send(conn.clone(), message), allowance).map_err(|_| SendError::Full)?;
+        self.push(Effect::Send(conn.clone(), message), allowance)
+            .map_err(|_| SendError::Full)?;
         let draft = self.draft(conn, allowance).map_err(|_| SendError::Full)?;
         draft.bytes += length;
         draft.messages += 1;
@@ -203,7 +223,10 @@ impl Effects {
             return Ok(());
         }
         self.draft(conn, allowance)?;
-        self.push(Effect::Close(conn.clone(), Close::new(code, reason)), allowance)?;
+        self.push(
+            Effect::Close(conn.clone(), Close::new(code, reason)),
+            allowance,
+        )?;
         self.draft(conn, allowance)?.closed = true;
         Ok(())
     }
@@ -247,10 +270,18 @@ impl Effects {
         from: Position,
         allowance: &mut Allowance<'_>,
     ) -> Result<(), LimitError> {
-        self.push(Effect::Follow(conn.clone(), topic.to_owned(), from), allowance)
+        self.push(
+            Effect::Follow(conn.clone(), topic.to_owned(), from),
+            allowance,
+        )
     }
 
-    pub(crate) fn unfollow(&mut self, conn: &Arc<Conn>, topic: &str, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+    pub(crate) fn unfollow(
+        &mut self,
+        conn: &Arc<Conn>,
+        topic: &str,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         self.push(Effect::Unfollow(conn.clone(), topic.to_owned()), allowance)
     }
 
@@ -267,7 +298,11 @@ impl Effects {
     }
 
     /// It was checked, and has its number.
-    pub(crate) fn broadcast(&mut self, publication: Publication, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+    pub(crate) fn broadcast(
+        &mut self,
+        publication: Publication,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         self.push(Effect::Broadcast(Arc::new(publication)), allowance)
     }
 
@@ -281,21 +316,51 @@ impl Effects {
 
     /// The log's slots that change with what was broadcast.
     pub(crate) fn log(&self, now: u64, limits: &Limits) -> Vec<(u32, Bytes)> {
-        let slot = |publication: &Publication| (publication.sequence % limits.history_messages_max as u64) as u32;
-        let latest = self.numbered().count().saturating_sub(limits.history_messages_max);
+        let slot = |publication: &Publication| {
+            (publication.sequence % limits.history_messages_max as u64) as u32
+        };
+        let latest = self
+            .numbered()
+            .count()
+            .saturating_sub(limits.history_messages_max);
         let latest = self.numbered().skip(latest);
-        latest.filter_map(|publication| Some((slot(publication), history::encode(publication, now, limits)?))).collect()
+        latest
+            .filter_map(|publication| {
+                Some((
+                    slot(publication),
+                    history::encode(publication, now, limits)?,
+                ))
+            })
+            .collect()
     }
 
     /// Whether so much more could be sent to the connection.
-    pub(crate) fn has_room(&self, conn: &Conn, bytes: usize, messages: usize, earlier: &Effects) -> bool {
+    pub(crate) fn has_room(
+        &self,
+        conn: &Conn,
+        bytes: usize,
+        messages: usize,
+        earlier: &Effects,
+    ) -> bool {
         let [own, earlier] = [self, earlier].map(|effects| effects.pending(conn.id()).0);
-        conn.outbox().has_room(bytes + own[0] + earlier[0], messages + own[1] + earlier[1], 0)
+        conn.outbox().has_room(
+            bytes + own[0] + earlier[0],
+            messages + own[1] + earlier[1],
+            0,
+        )
     }
 
-    pub(crate) fn auto_respond(&mut self, response: Option<AutoResponse>, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
-        let weight = |response: &Option<AutoResponse>| response.as_ref().map_or(0, AutoResponse::weight);
-        allowance.admit(weight(&response), self.auto_response.as_ref().map_or(0, weight))?;
+    pub(crate) fn auto_respond(
+        &mut self,
+        response: Option<AutoResponse>,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
+        let weight =
+            |response: &Option<AutoResponse>| response.as_ref().map_or(0, AutoResponse::weight);
+        allowance.admit(
+            weight(&response),
+            self.auto_response.as_ref().map_or(0, weight),
+        )?;
         self.auto_response = Some(response);
         Ok(())
     }
@@ -308,7 +373,15 @@ impl Effects {
         allowance: &mut Allowance<'_>,
     ) -> Arc<Slot> {
         let slot = Arc::<Slot>::default();
-        self.force(Effect::Subscribe(Box::new(Subscription { topics, since, missed, slot: slot.clone() })), allowance);
+        self.force(
+            Effect::Subscribe(Box::new(Subscription {
+                topics,
+                since,
+                missed,
+                slot: slot.clone(),
+            })),
+            allowance,
+        );
         slot
     }
 
@@ -332,12 +405,18 @@ impl Effects {
         for (id, member) in &self.members {
             match member {
                 None => _ = ids.remove(id),
-                Some(conn) if tag.is_none_or(|tag| conn.tags().iter().any(|own| own == tag)) => _ = ids.insert(*id),
+                Some(conn) if tag.is_none_or(|tag| conn.tags().iter().any(|own| own == tag)) => {
+                    _ = ids.insert(*id)
+                }
                 Some(_) => {}
             }
         }
         let is_here = |id| !matches!(self.members.get(id), Some(None));
-        for (id, draft) in self.drafts.iter().filter(|(id, draft)| draft.conn.room().is_some() && is_here(*id)) {
+        for (id, draft) in self
+            .drafts
+            .iter()
+            .filter(|(id, draft)| draft.conn.room().is_some() && is_here(*id))
+        {
             if let (Some(tag), Some(tags)) = (tag, &draft.tags) {
                 match tags.iter().any(|own| own == tag) {
                     true => _ = ids.insert(*id),
@@ -349,7 +428,12 @@ impl Effects {
 
     /// How many ids [`amend`](Effects::amend) adds or removes at most.
     pub(crate) fn amends_max(&self) -> usize {
-        self.members.len() + self.drafts.values().filter(|draft| draft.tags.is_some()).count()
+        self.members.len()
+            + self
+                .drafts
+                .values()
+                .filter(|draft| draft.tags.is_some())
+                .count()
     }
 
     /// Whether the connection came or went; nothing if neither.
@@ -359,8 +443,16 @@ impl Effects {
 
     /// What is left if the event undoes itself: that connections came or went is not its doing.
     pub(crate) fn members_only(self) -> Effects {
-        let in_order = self.in_order.into_iter().filter(|effect| matches!(effect, Effect::Join(_) | Effect::Leave(_))).collect();
-        Effects { in_order, members: self.members, ..Effects::default() }
+        let in_order = self
+            .in_order
+            .into_iter()
+            .filter(|effect| matches!(effect, Effect::Join(_) | Effect::Leave(_)))
+            .collect();
+        Effects {
+            in_order,
+            members: self.members,
+            ..Effects::default()
+        }
     }
 
     /// Bytes of memory that they take.
@@ -392,10 +484,15 @@ impl Effects {
         }
         for draft in self.drafts.into_values() {
             // Both were checked when they were set, so a refusal here means that there is not enough memory.
-            let attached = draft.attachment.map_or(Ok(()), |value| draft.conn.set_attachment(value));
+            let attached = draft
+                .attachment
+                .map_or(Ok(()), |value| draft.conn.set_attachment(value));
             let tagged = draft.tags.map_or(Ok(()), |tags| draft.conn.set_tags(tags));
             if attached.is_err() || tagged.is_err() {
-                draft.conn.outbox().close(Close::new(1013, "the server is short of memory"));
+                draft
+                    .conn
+                    .outbox()
+                    .close(Close::new(1013, "the server is short of memory"));
             }
         }
         for effect in self.in_order {
@@ -405,14 +502,19 @@ impl Effects {
                 Effect::Send(conn, message) => {
                     if conn.send(message) == Err(SendError::Full) {
                         // What others published to it meanwhile took its place: it must not miss a message unnoticed.
-                        conn.outbox().close(Close::new(1013, "too slow for what it is sent"));
+                        conn.outbox()
+                            .close(Close::new(1013, "too slow for what it is sent"));
                     }
                 }
                 Effect::Close(conn, close) => conn.outbox().close(close),
                 Effect::Follow(conn, topic, from) => match conn.follow(&topic, Some(from)) {
                     Ok(Followed { gap: false, .. }) => {}
-                    Ok(_) => conn.outbox().close(Close::new(1013, "too slow for what it follows")),
-                    Err(_) => conn.outbox().close(Close::new(1011, "it follows too many topics")),
+                    Ok(_) => conn
+                        .outbox()
+                        .close(Close::new(1013, "too slow for what it follows")),
+                    Err(_) => conn
+                        .outbox()
+                        .close(Close::new(1011, "it follows too many topics")),
                 },
                 Effect::Unfollow(conn, topic) => conn.unfollow(&topic),
                 // Refused only if there are too many topics: then nobody follows this one.
@@ -424,27 +526,46 @@ impl Effects {
                 }
                 Effect::Broadcast(publication) => _ = hub.broadcast(room, &publication),
                 Effect::Subscribe(subscription) => {
-                    let Subscription { topics, since, missed, slot } = *subscription;
+                    let Subscription {
+                        topics,
+                        since,
+                        missed,
+                        slot,
+                    } = *subscription;
                     let subscribed = hub.subscribe_in(topics, since.as_ref(), room, missed);
-                    *slot.0.lock().expect("nothing panics while it holds a slot") = Some(subscribed);
+                    *slot.0.lock().expect("nothing panics while it holds a slot") =
+                        Some(subscribed);
                 }
             }
         }
     }
 
-    fn draft(&mut self, conn: &Arc<Conn>, allowance: &mut Allowance<'_>) -> Result<&mut Draft, LimitError> {
+    fn draft(
+        &mut self,
+        conn: &Arc<Conn>,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<&mut Draft, LimitError> {
         match self.drafts.entry(conn.id()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 allowance.admit(size_of::<(ConnId, Draft)>(), 0)?;
-                Ok(entry.insert(Draft { conn: conn.clone(), attachment: None, tags: None, bytes: 0, messages: 0, closed: false }))
+                Ok(entry.insert(Draft {
+                    conn: conn.clone(),
+                    attachment: None,
+                    tags: None,
+                    bytes: 0,
+                    messages: 0,
+                    closed: false,
+                }))
             }
         }
     }
 
     /// Bytes and messages on their way to it, and whether it will be closed.
     fn pending(&self, id: ConnId) -> ([usize; 2], bool) {
-        self.drafts.get(&id).map_or_else(Default::default, |draft| ([draft.bytes, draft.messages], draft.closed))
+        self.drafts.get(&id).map_or_else(Default::default, |draft| {
+            ([draft.bytes, draft.messages], draft.closed)
+        })
     }
 }
 

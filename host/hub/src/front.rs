@@ -1,7 +1,8 @@
 //! What leads an app's events to its rooms: one for each version of the app.
 
 use crate::{
-    App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Manifest, Message, Request, Response, RoomId, Rooms, Streamed, Verdict,
+    App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Manifest, Message, Request, Response,
+    RoomId, Rooms, Streamed, Verdict,
     app::{Instance, Pages, RoomAnswer, RoomEvent},
     limits::LimitError,
     rooms::Version,
@@ -18,7 +19,10 @@ pub struct Front {
 impl Front {
     /// This version does nothing to the rooms before it is [served](Front::serve).
     pub fn new(rooms: Arc<Rooms>, app: Arc<dyn App>, manifest: Manifest) -> Arc<Front> {
-        Arc::new(Front { rooms, version: Arc::new(Version { app, manifest }) })
+        Arc::new(Front {
+            rooms,
+            version: Arc::new(Version { app, manifest }),
+        })
     }
 
     /// From now on the rooms wake as this version. One that is awake has its event in progress finished by the version before.
@@ -28,14 +32,25 @@ impl Front {
 
     /// The room of a route's event; none if the route has none.
     fn room_of(&self, request: &Request) -> Option<Result<RoomId, LimitError>> {
-        let class = self.version.manifest.routes.get(request.route as usize)?.room.as_deref()?;
-        Some(RoomId::of_params(class, request.params.iter().map(|(_, value)| value.as_str())))
+        let class = self
+            .version
+            .manifest
+            .routes
+            .get(request.route as usize)?
+            .room
+            .as_deref()?;
+        Some(RoomId::of_params(
+            class,
+            request.params.iter().map(|(_, value)| value.as_str()),
+        ))
     }
 
     /// Hands the event to its room, and waits for its outcome.
     async fn ask(&self, room: &RoomId, event: RoomEvent) -> Result<RoomAnswer, Fault> {
         let outcome = self.rooms.post(room, event, Some(&self.version))?;
-        outcome.await.unwrap_or_else(|_| Err(Fault::Host("the room's turn was given up".into())))
+        outcome
+            .await
+            .unwrap_or_else(|_| Err(Fault::Host("the room's turn was given up".into())))
     }
 }
 
@@ -45,11 +60,16 @@ impl App for Front {
     }
 
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
-        let Some(room) = self.room_of(request) else { return self.version.app.handle(request, body) };
+        let Some(room) = self.room_of(request) else {
+            return self.version.app.handle(request, body);
+        };
         Box::pin(async move {
             match room {
                 Err(error) => Ok(no_room(error)),
-                Ok(room) => match self.ask(&room, RoomEvent::Handle(Box::new(request.clone()), body)).await? {
+                Ok(room) => match self
+                    .ask(&room, RoomEvent::Handle(Box::new(request.clone()), body))
+                    .await?
+                {
                     RoomAnswer::Response(response) => Ok(response),
                     _ => Err(mistaken()),
                 },
@@ -62,13 +82,21 @@ impl App for Front {
     }
 
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
-        let Some(room) = self.room_of(request) else { return self.version.app.upgrade(request, offered) };
+        let Some(room) = self.room_of(request) else {
+            return self.version.app.upgrade(request, offered);
+        };
         Box::pin(async move {
             let room = match room {
                 Ok(room) => room,
                 Err(error) => return Ok(Decision::Reject(no_room(error))),
             };
-            match self.ask(&room, RoomEvent::Upgrade(Box::new(request.clone()), offered.to_vec())).await? {
+            match self
+                .ask(
+                    &room,
+                    RoomEvent::Upgrade(Box::new(request.clone()), offered.to_vec()),
+                )
+                .await?
+            {
                 RoomAnswer::Decision(Decision::Accept(mut accept)) => {
                     accept.room = Some(room);
                     Ok(Decision::Accept(accept))
@@ -82,32 +110,59 @@ impl App for Front {
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
         match conn.room().cloned() {
             None => self.version.app.clone().open(conn, request),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Open(conn, Box::new(request))).await.map(|_| ()) }),
+            Some(room) => Box::pin(async move {
+                self.ask(&room, RoomEvent::Open(conn, Box::new(request)))
+                    .await
+                    .map(|_| ())
+            }),
         }
     }
 
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
         match conn.room().cloned() {
             None => self.version.app.clone().messages(conn, messages),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Messages(conn, messages)).await.map(|_| ()) }),
+            Some(room) => Box::pin(async move {
+                self.ask(&room, RoomEvent::Messages(conn, messages))
+                    .await
+                    .map(|_| ())
+            }),
         }
     }
 
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
         match conn.room().cloned() {
             None => self.version.app.clone().close(conn, info),
-            Some(room) => Box::pin(async move { self.ask(&room, RoomEvent::Close(conn, info)).await.map(|_| ()) }),
+            Some(room) => Box::pin(async move {
+                self.ask(&room, RoomEvent::Close(conn, info))
+                    .await
+                    .map(|_| ())
+            }),
         }
     }
 
-    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
-        let Some(room) = self.room_of(request) else { return self.version.app.subscribe(request, last_event_id) };
+    fn subscribe<'a>(
+        &'a self,
+        request: &'a Request,
+        last_event_id: Option<&'a str>,
+    ) -> Call<'a, Result<Feed, Response>> {
+        let Some(room) = self.room_of(request) else {
+            return self.version.app.subscribe(request, last_event_id);
+        };
         Box::pin(async move {
             let room = match room {
                 Ok(room) => room,
                 Err(error) => return Ok(Err(no_room(error))),
             };
-            match self.ask(&room, RoomEvent::Subscribe(Box::new(request.clone()), last_event_id.map(str::to_owned))).await? {
+            match self
+                .ask(
+                    &room,
+                    RoomEvent::Subscribe(
+                        Box::new(request.clone()),
+                        last_event_id.map(str::to_owned),
+                    ),
+                )
+                .await?
+            {
                 RoomAnswer::Feed(feed) => Ok(feed),
                 _ => Err(mistaken()),
             }
@@ -129,8 +184,15 @@ fn no_room(error: LimitError) -> Response {
         LimitError::TooLarge => "the room's name is too long",
         _ => "the room's name has a control character",
     };
-    let headers = vec![("content-type".to_owned(), Bytes::from_static(b"text/plain; charset=utf-8"))];
-    Response { status: 400, headers, body: format!("{text}\n").into() }
+    let headers = vec![(
+        "content-type".to_owned(),
+        Bytes::from_static(b"text/plain; charset=utf-8"),
+    )];
+    Response {
+        status: 400,
+        headers,
+        body: format!("{text}\n").into(),
+    }
 }
 
 /// An answer of another kind than the event asks for.

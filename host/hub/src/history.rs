@@ -41,7 +41,10 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Position, LimitError> {
         let parse = || {
             let (epoch, sequence) = text.split_once('-')?;
-            Some(Position { epoch: u64::from_str_radix(epoch, 16).ok()?, sequence: sequence.parse().ok()? })
+            Some(Position {
+                epoch: u64::from_str_radix(epoch, 16).ok()?,
+                sequence: sequence.parse().ok()?,
+            })
         };
         parse().ok_or(LimitError::NotValid)
     }
@@ -54,18 +57,31 @@ pub struct Positions(pub Vec<Position>);
 impl Positions {
     /// The positions that can be read in an id. One that is not ours leads nowhere: who has it is told of a gap.
     pub fn parse(id: &str) -> Positions {
-        Positions(id.split(',').filter_map(|position| position.parse().ok()).collect())
+        Positions(
+            id.split(',')
+                .filter_map(|position| position.parse().ok())
+                .collect(),
+        )
     }
 
     /// Where in the topic that is `here` now. Whoever was nowhere in it may have missed anything.
     pub(crate) fn within(&self, here: Position) -> Position {
-        let nowhere = Position { epoch: here.epoch.wrapping_add(1), sequence: 0 };
-        self.0.iter().copied().find(|position| position.epoch == here.epoch).unwrap_or(nowhere)
+        let nowhere = Position {
+            epoch: here.epoch.wrapping_add(1),
+            sequence: 0,
+        };
+        self.0
+            .iter()
+            .copied()
+            .find(|position| position.epoch == here.epoch)
+            .unwrap_or(nowhere)
     }
 
     /// The publication has come.
     pub fn advance(&mut self, publication: &Publication) {
-        let Publication { epoch, sequence, .. } = *publication;
+        let Publication {
+            epoch, sequence, ..
+        } = *publication;
         match self.0.iter_mut().find(|position| position.epoch == epoch) {
             Some(position) => position.sequence = sequence,
             None => self.0.push(Position { epoch, sequence }),
@@ -76,7 +92,9 @@ impl Positions {
 impl fmt::Display for Positions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        self.0.iter().try_for_each(|position| write!(f, "{}{position}", std::mem::replace(&mut separator, ",")))
+        self.0.iter().try_for_each(|position| {
+            write!(f, "{}{position}", std::mem::replace(&mut separator, ","))
+        })
     }
 }
 
@@ -93,13 +111,35 @@ pub struct Followed {
 pub(crate) type Missed = Vec<Arc<Publication>>;
 
 /// What is to be sent to somebody who had everything up to `since`, now that the topic is at `now`.
-pub(crate) fn resume(since: Option<Position>, now: Position, kept: impl FnOnce(u64) -> Missed) -> (Followed, Missed) {
+pub(crate) fn resume(
+    since: Option<Position>,
+    now: Position,
+    kept: impl FnOnce(u64) -> Missed,
+) -> (Followed, Missed) {
     let fresh = |gap| (Followed { from: now, gap }, Missed::new());
-    let Some(since) = since else { return fresh(false) };
-    let Some(missed) = now.sequence.checked_sub(since.sequence).filter(|_| since.epoch == now.epoch) else { return fresh(true) };
-    let kept = if missed == 0 { Missed::new() } else { kept(since.sequence) };
+    let Some(since) = since else {
+        return fresh(false);
+    };
+    let Some(missed) = now
+        .sequence
+        .checked_sub(since.sequence)
+        .filter(|_| since.epoch == now.epoch)
+    else {
+        return fresh(true);
+    };
+    let kept = if missed == 0 {
+        Missed::new()
+    } else {
+        kept(since.sequence)
+    };
     match kept.len() as u64 == missed {
-        true => (Followed { from: since, gap: false }, kept),
+        true => (
+            Followed {
+                from: since,
+                gap: false,
+            },
+            kept,
+        ),
         false => fresh(true),
     }
 }
@@ -114,13 +154,18 @@ pub(crate) struct History {
 impl History {
     /// `bytes`: what all topics keep.
     pub(crate) fn new(bytes: Arc<AtomicUsize>) -> History {
-        History { kept: VecDeque::new(), bytes }
+        History {
+            kept: VecDeque::new(),
+            bytes,
+        }
     }
 
     pub(crate) fn push(&mut self, publication: &Arc<Publication>, now: u64, limits: &Limits) {
         let (length, weight) = (publication.message.len(), weight(publication));
         let fits = |bytes: usize| bytes + weight <= limits.history_bytes_max;
-        while self.kept.len() >= limits.history_messages_max || !fits(self.bytes.load(Ordering::Relaxed)) {
+        while self.kept.len() >= limits.history_messages_max
+            || !fits(self.bytes.load(Ordering::Relaxed))
+        {
             if !self.pop() {
                 return;
             }
@@ -133,7 +178,11 @@ impl History {
 
     /// Forgets what is too old; whether anything is left.
     pub(crate) fn expire(&mut self, now: u64, limits: &Limits) -> bool {
-        while self.kept.front().is_some_and(|(at, _)| is_old(*at, now, limits)) {
+        while self
+            .kept
+            .front()
+            .is_some_and(|(at, _)| is_old(*at, now, limits))
+        {
             self.pop();
         }
         if self.kept.is_empty() {
@@ -150,12 +199,21 @@ impl History {
 
     /// What is kept behind this number.
     pub(crate) fn behind(&self, sequence: u64) -> Missed {
-        self.kept.iter().map(|(_, publication)| publication).filter(|publication| publication.sequence > sequence).cloned().collect()
+        self.kept
+            .iter()
+            .map(|(_, publication)| publication)
+            .filter(|publication| publication.sequence > sequence)
+            .cloned()
+            .collect()
     }
 
     fn pop(&mut self) -> bool {
         let popped = self.kept.pop_front();
-        popped.inspect(|(_, publication)| _ = self.bytes.fetch_sub(weight(publication), Ordering::Relaxed)).is_some()
+        popped
+            .inspect(|(_, publication)| {
+                _ = self.bytes.fetch_sub(weight(publication), Ordering::Relaxed)
+            })
+            .is_some()
     }
 }
 
@@ -180,7 +238,8 @@ pub(crate) fn encode(publication: &Publication, now: u64, limits: &Limits) -> Op
         return None;
     }
     let event = publication.event.as_deref().unwrap_or_default();
-    let kind = u8::from(matches!(publication.message, Message::Text(_))) | u8::from(publication.event.is_some()) << 1;
+    let kind = u8::from(matches!(publication.message, Message::Text(_)))
+        | u8::from(publication.event.is_some()) << 1;
     let mut bytes = Vec::with_capacity(21 + event.len() + publication.message.len());
     bytes.extend_from_slice(&now.to_be_bytes());
     bytes.extend_from_slice(&publication.sequence.to_be_bytes());
@@ -192,7 +251,12 @@ pub(crate) fn encode(publication: &Publication, now: u64, limits: &Limits) -> Op
 }
 
 /// What [`encode`] made, if it is not too old; with this epoch.
-pub(crate) fn decode(bytes: &Bytes, epoch: u64, now: u64, limits: &Limits) -> Option<Arc<Publication>> {
+pub(crate) fn decode(
+    bytes: &Bytes,
+    epoch: u64,
+    now: u64,
+    limits: &Limits,
+) -> Option<Arc<Publication>> {
     let (at, rest) = bytes.split_first_chunk()?;
     let (sequence, rest) = rest.split_first_chunk()?;
     let ([kind], rest) = rest.split_first_chunk()?;
@@ -206,8 +270,17 @@ pub(crate) fn decode(bytes: &Bytes, epoch: u64, now: u64, limits: &Limits) -> Op
         1 => Message::Text(payload.try_into().ok()?),
         _ => Message::Binary(payload),
     };
-    let event = if kind & 2 == 2 { Some(std::str::from_utf8(event).ok()?.to_owned()) } else { None };
-    Some(Arc::new(Publication { event, epoch, sequence: u64::from_be_bytes(*sequence), ..Publication::new(message) }))
+    let event = if kind & 2 == 2 {
+        Some(std::str::from_utf8(event).ok()?.to_owned())
+    } else {
+        None
+    };
+    Some(Arc::new(Publication {
+        event,
+        epoch,
+        sequence: u64::from_be_bytes(*sequence),
+        ..Publication::new(message)
+    }))
 }
 
 #[cfg(test)]
@@ -229,7 +302,11 @@ mod tests {
     const RECORD: usize = size_of::<(u64, Arc<Publication>)>() + size_of::<Publication>();
 
     fn publication(sequence: u64, text: &str) -> Arc<Publication> {
-        Arc::new(Publication { epoch: 7, sequence, ..Publication::new(Message::text(text.to_owned())) })
+        Arc::new(Publication {
+            epoch: 7,
+            sequence,
+            ..Publication::new(Message::text(text.to_owned()))
+        })
     }
 
     fn at(sequence: u64) -> Position {
@@ -238,10 +315,26 @@ mod tests {
 
     #[test]
     fn a_position_is_read_as_it_is_written_and_what_is_none_is_left_out() {
-        let id = Positions(vec![at(0), Position { epoch: u64::MAX, sequence: u64::MAX }]).to_string();
+        let id = Positions(vec![
+            at(0),
+            Position {
+                epoch: u64::MAX,
+                sequence: u64::MAX,
+            },
+        ])
+        .to_string();
         assert_eq!(id, "7-0,ffffffffffffffff-18446744073709551615");
         assert_eq!(Positions::parse(&id).to_string(), id);
-        for (id, count) in [("", 0), ("7", 0), ("x-1", 0), ("7-", 0), ("-7", 0), ("7-1,", 1), ("x,7-1", 1), ("7-1-1", 0)] {
+        for (id, count) in [
+            ("", 0),
+            ("7", 0),
+            ("x-1", 0),
+            ("7-", 0),
+            ("-7", 0),
+            ("7-1,", 1),
+            ("x,7-1", 1),
+            ("7-1-1", 0),
+        ] {
             assert_eq!(Positions::parse(id).0.len(), count, "{id:?}");
         }
     }
@@ -259,11 +352,23 @@ mod tests {
             (Some(at(2)), at(2), false, 3),
             (Some(at(1)), at(5), true, 0),
             (Some(at(6)), at(5), true, 0),
-            (Some(Position { epoch: 8, sequence: 5 }), at(5), true, 0),
+            (
+                Some(Position {
+                    epoch: 8,
+                    sequence: 5,
+                }),
+                at(5),
+                true,
+                0,
+            ),
         ];
         for (since, from, gap, missed) in cases {
             let (followed, got) = resume(since, at(5), |sequence| history.behind(sequence));
-            assert_eq!((followed, got.len()), (Followed { from, gap }, missed), "{since:?}");
+            assert_eq!(
+                (followed, got.len()),
+                (Followed { from, gap }, missed),
+                "{since:?}"
+            );
         }
     }
 
@@ -275,13 +380,27 @@ mod tests {
         for (sequence, text) in [(1, "1234"), (2, "1234"), (3, "12")] {
             history.push(&publication(sequence, text), sequence, &limits);
         }
-        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 3 * RECORD + 10));
+        assert_eq!(
+            (history.behind(0).len(), total.load(Ordering::Relaxed)),
+            (3, 3 * RECORD + 10)
+        );
         other.push(&publication(1, "x"), 0, &limits);
-        assert_eq!(other.behind(0).len(), 0, "nothing of another topic gives way");
+        assert_eq!(
+            other.behind(0).len(),
+            0,
+            "nothing of another topic gives way"
+        );
         history.push(&publication(4, "123"), 4, &limits);
-        assert_eq!((history.behind(0).len(), total.load(Ordering::Relaxed)), (3, 3 * RECORD + 9));
+        assert_eq!(
+            (history.behind(0).len(), total.load(Ordering::Relaxed)),
+            (3, 3 * RECORD + 9)
+        );
         history.push(&publication(5, "123456"), 5, &limits);
-        assert_eq!(history.behind(0).last().unwrap().sequence, 4, "it is too large to be kept");
+        assert_eq!(
+            history.behind(0).last().unwrap().sequence,
+            4,
+            "it is too large to be kept"
+        );
         assert!(history.expire(103, &limits) && !history.expire(104, &limits));
         assert_eq!(total.load(Ordering::Relaxed), 0);
     }
@@ -289,15 +408,40 @@ mod tests {
     #[test]
     fn a_publication_is_read_as_it_was_kept_until_it_is_too_old() {
         let limits = limits();
-        for (message, event) in [(Message::text("tea"), Some("")), (Message::binary(vec![255]), Some("cup")), (Message::text(""), None)] {
-            let sent = Publication { sequence: 3, event: event.map(str::to_owned), ..Publication::new(message) };
+        for (message, event) in [
+            (Message::text("tea"), Some("")),
+            (Message::binary(vec![255]), Some("cup")),
+            (Message::text(""), None),
+        ] {
+            let sent = Publication {
+                sequence: 3,
+                event: event.map(str::to_owned),
+                ..Publication::new(message)
+            };
             let bytes = encode(&sent, 50, &limits).unwrap();
             let got = decode(&bytes, 7, 149, &limits).unwrap();
-            assert_eq!((&got.message, &got.event, got.epoch, got.sequence), (&sent.message, &sent.event, 7, 3));
+            assert_eq!(
+                (&got.message, &got.event, got.epoch, got.sequence),
+                (&sent.message, &sent.event, 7, 3)
+            );
             assert!(decode(&bytes, 7, 150, &limits).is_none(), "it is too old");
-            assert!((0..21 + event.map_or(0, str::len)).all(|cut| decode(&bytes.slice(..cut), 7, 0, &limits).is_none()));
+            assert!(
+                (0..21 + event.map_or(0, str::len)).all(|cut| decode(
+                    &bytes.slice(..cut),
+                    7,
+                    0,
+                    &limits
+                )
+                .is_none())
+            );
         }
-        let large = Publication { sequence: 1, ..Publication::new(Message::text("123456")) };
-        assert!(encode(&large, 0, &limits).is_none() && encode(&Publication::new(Message::text("")), 0, &limits).is_none());
+        let large = Publication {
+            sequence: 1,
+            ..Publication::new(Message::text("123456"))
+        };
+        assert!(
+            encode(&large, 0, &limits).is_none()
+                && encode(&Publication::new(Message::text("")), 0, &limits).is_none()
+        );
     }
 }

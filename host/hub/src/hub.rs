@@ -1,8 +1,8 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, Budget, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Now, Opened, Outbox, Position, Positions,
-    Publication, RoomId, TopicPolicy,
+    Accept, Budget, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Now,
+    Opened, Outbox, Position, Positions, Publication, RoomId, TopicPolicy,
     alarms::Alarms,
     calls::{Called, Callee},
     connections::Connections,
@@ -32,13 +32,42 @@ impl Hub {
     /// `seed` tells this run's ids and topic epochs from those of other runs.
     pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
         let budget = Arc::new(Budget::new(limits.memory_max));
-        let topics = Arc::new(Topics::new(limits.clone(), policy.clone(), budget.clone(), seed));
+        let topics = Arc::new(Topics::new(
+            limits.clone(),
+            policy.clone(),
+            budget.clone(),
+            seed,
+        ));
         let topic_bytes_max = ROOM_CLASS_BYTES_MAX + 1 + ROOM_NAME_BYTES_MAX;
-        let room_topics = Arc::new(Topics::new(Limits { topic_bytes_max, ..limits.clone() }, policy, budget.clone(), !seed));
+        let room_topics = Arc::new(Topics::new(
+            Limits {
+                topic_bytes_max,
+                ..limits.clone()
+            },
+            policy,
+            budget.clone(),
+            !seed,
+        ));
         let counters = Arc::<Counters>::default();
-        let connections = Connections::new(limits.clone(), topics.clone(), room_topics.clone(), counters.clone(), budget.clone(), seed);
+        let connections = Connections::new(
+            limits.clone(),
+            topics.clone(),
+            room_topics.clone(),
+            counters.clone(),
+            budget.clone(),
+            seed,
+        );
         let (alarms, callee) = Default::default();
-        Arc::new(Hub { limits, connections, topics, room_topics, counters, alarms, budget, callee })
+        Arc::new(Hub {
+            limits,
+            connections,
+            topics,
+            room_topics,
+            counters,
+            alarms,
+            budget,
+            callee,
+        })
     }
 
     /// Every bound.
@@ -85,11 +114,17 @@ impl Hub {
 
     /// When rooms are called.
     pub(crate) fn alarms(&self) -> MutexGuard<'_, Alarms> {
-        self.alarms.lock().expect("nothing panics while it holds the alarms")
+        self.alarms
+            .lock()
+            .expect("nothing panics while it holds the alarms")
     }
 
     /// Registers a feed that follows these topics, from where it was if it was here before.
-    pub fn subscribe(self: &Arc<Hub>, topics: Vec<String>, since: Option<&Positions>) -> Result<Subscribed, LimitError> {
+    pub fn subscribe(
+        self: &Arc<Hub>,
+        topics: Vec<String>,
+        since: Option<&Positions>,
+    ) -> Result<Subscribed, LimitError> {
         self.open_feed(topics, since, None)
     }
 
@@ -117,9 +152,19 @@ impl Hub {
         let id = self.connections.add_feed(&outbox)?;
         self.counters.feeds.add(1);
         let (positions, gap) = Default::default();
-        let mut subscribed = Subscribed { id, outbox, topics: Vec::new(), room: None, positions, gap, hub: self.clone() };
+        let mut subscribed = Subscribed {
+            id,
+            outbox,
+            topics: Vec::new(),
+            room: None,
+            positions,
+            gap,
+            hub: self.clone(),
+        };
         if let Some((room, missed)) = room {
-            let followed = self.room_topics.follow_with(&room.to_string(), id, &subscribed.outbox, missed)?;
+            let followed =
+                self.room_topics
+                    .follow_with(&room.to_string(), id, &subscribed.outbox, missed)?;
             subscribed.room = Some(room.clone());
             subscribed.note(followed);
         }
@@ -140,7 +185,11 @@ impl Hub {
     }
 
     /// Sends a message, which has its number, to the connections and feeds of a room.
-    pub(crate) fn broadcast(&self, room: &RoomId, publication: &Arc<Publication>) -> Result<(), LimitError> {
+    pub(crate) fn broadcast(
+        &self,
+        room: &RoomId,
+        publication: &Arc<Publication>,
+    ) -> Result<(), LimitError> {
         let taken = self.room_topics.pass_on(&room.to_string(), publication)?;
         self.counters.publications.add(1);
         self.counters.deliveries.add(taken);
@@ -148,7 +197,11 @@ impl Hub {
     }
 
     /// How a connection would begin to follow a topic now.
-    pub(crate) fn check_follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+    pub(crate) fn check_follow(
+        &self,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Followed, LimitError> {
         self.topics.check(topic, since)
     }
 
@@ -159,14 +212,25 @@ impl Hub {
 
     /// Returns whether rooms can be read and written now; [`EngineStatus::Open`] if the app has none.
     pub fn storage_status(&self) -> EngineStatus {
-        self.callee.get().and_then(Weak::upgrade).map_or(EngineStatus::Open, |callee| callee.storage_status())
+        self.callee
+            .get()
+            .and_then(Weak::upgrade)
+            .map_or(EngineStatus::Open, |callee| callee.storage_status())
     }
 
     /// Calls a room (WIT `rooms.call`), once.
-    pub(crate) fn call(&self, caller: Option<&RoomId>, class: &str, name: &str, payload: Bytes) -> Called {
+    pub(crate) fn call(
+        &self,
+        caller: Option<&RoomId>,
+        class: &str,
+        name: &str,
+        payload: Bytes,
+    ) -> Called {
         let callee = self.callee.get().and_then(Weak::upgrade);
         let call = match (callee, RoomId::new(class, name)) {
-            (Some(_), Ok(_)) if payload.len() > self.limits.call_bytes_max => Err(CallError::TooLarge),
+            (Some(_), Ok(_)) if payload.len() > self.limits.call_bytes_max => {
+                Err(CallError::TooLarge)
+            }
             (Some(callee), Ok(room)) => Ok(callee.call_room(caller, room, payload)),
             _ => Err(CallError::NotValid),
         };

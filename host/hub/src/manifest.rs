@@ -22,7 +22,10 @@ pub struct Manifest {
 impl Manifest {
     /// The route that answers what that one does, of this version or another.
     pub fn successor(&self, route: &Route) -> Option<u32> {
-        self.routes.iter().position(|own| own.succeeds(route)).map(|index| index as u32)
+        self.routes
+            .iter()
+            .position(|own| own.succeeds(route))
+            .map(|index| index as u32)
     }
 
     /// The pattern of what requests name by this index: a route, or a page behind all routes.
@@ -30,7 +33,10 @@ impl Manifest {
         let (index, routes) = (index as usize, self.routes.len());
         match self.routes.get(index) {
             Some(route) => Some(&route.pattern),
-            None => self.pages.get(index - routes).map(|page| page.pattern.as_str()),
+            None => self
+                .pages
+                .get(index - routes)
+                .map(|page| page.pattern.as_str()),
         }
     }
 
@@ -56,8 +62,17 @@ pub struct Route {
 impl Route {
     /// A route for one method, or for any if `method` is empty.
     pub fn new(method: &str, pattern: &str, target: Target) -> Route {
-        let methods = if method.is_empty() { vec![] } else { vec![method.to_owned()] };
-        Route { methods, pattern: pattern.to_owned(), target, room: None }
+        let methods = if method.is_empty() {
+            vec![]
+        } else {
+            vec![method.to_owned()]
+        };
+        Route {
+            methods,
+            pattern: pattern.to_owned(),
+            target,
+            room: None,
+        }
     }
 
     /// Whether it answers what the other one does, in another version of the app: by the same pattern, with the same target and room class.
@@ -89,9 +104,16 @@ pub struct Page {
 impl Page {
     /// The route that leads to it.
     pub fn route(&self) -> Route {
-        let methods: &[&str] = if self.actions.is_empty() { &["GET"] } else { &["GET", "POST"] };
+        let methods: &[&str] = if self.actions.is_empty() {
+            &["GET"]
+        } else {
+            &["GET", "POST"]
+        };
         let methods = methods.iter().copied().map(str::to_owned).collect();
-        Route { methods, ..Route::new("", &self.pattern, Target::Page) }
+        Route {
+            methods,
+            ..Route::new("", &self.pattern, Target::Page)
+        }
     }
 
     /// Its loader of this name.
@@ -216,7 +238,15 @@ pub struct Exports {
 
 impl Exports {
     /// Every handler.
-    pub const ALL: Exports = Exports { guard: true, http: true, stream: true, websocket: true, events: true, room: true, pages: true };
+    pub const ALL: Exports = Exports {
+        guard: true,
+        http: true,
+        stream: true,
+        websocket: true,
+        events: true,
+        room: true,
+        pages: true,
+    };
 
     /// Whether there is a handler for this target.
     pub fn has(&self, target: Target) -> bool {

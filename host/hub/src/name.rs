@@ -20,7 +20,8 @@ impl FromStr for ConnId {
     type Err = LimitError;
 
     fn from_str(text: &str) -> Result<ConnId, LimitError> {
-        let well_formed = text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let well_formed =
+            text.len() == 16 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         let number = u64::from_str_radix(text, 16).ok().filter(|_| well_formed);
         number.map(ConnId).ok_or(LimitError::NotValid)
     }
@@ -57,11 +58,19 @@ impl RoomId {
 
     /// The room that these values of a route's parameters name: one is the name itself; several are joined by `/`,
     /// with `/` and `%` in them percent-encoded, so that no two lists make one name.
-    pub fn of_params<'a>(class: &str, params: impl ExactSizeIterator<Item = &'a str>) -> Result<RoomId, LimitError> {
+    pub fn of_params<'a>(
+        class: &str,
+        params: impl ExactSizeIterator<Item = &'a str>,
+    ) -> Result<RoomId, LimitError> {
         if params.len() == 1 {
-            return params.map(|name| RoomId::new(class, name)).next().expect("there is one");
+            return params
+                .map(|name| RoomId::new(class, name))
+                .next()
+                .expect("there is one");
         }
-        let escaped: Vec<String> = params.map(|value| value.replace('%', "%25").replace('/', "%2F")).collect();
+        let escaped: Vec<String> = params
+            .map(|value| value.replace('%', "%25").replace('/', "%2F"))
+            .collect();
         RoomId::new(class, &escaped.join("/"))
     }
 
@@ -88,7 +97,11 @@ pub(crate) fn check_class(class: &str) -> Result<(), LimitError> {
         return Err(LimitError::TooLarge);
     }
     let valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-    if class.is_empty() || !class.bytes().all(valid) { Err(LimitError::NotValid) } else { Ok(()) }
+    if class.is_empty() || !class.bytes().all(valid) {
+        Err(LimitError::NotValid)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +110,9 @@ mod tests {
 
     #[test]
     fn a_room_is_named_by_its_parameters_and_by_no_other_list_of_them() {
-        let name = |params: &[&str]| RoomId::of_params("chat", params.iter().copied()).map(|id| id.name().to_owned());
+        let name = |params: &[&str]| {
+            RoomId::of_params("chat", params.iter().copied()).map(|id| id.name().to_owned())
+        };
         let long = "x".repeat(257);
         let cases: [(&[&str], Result<&str, LimitError>); 8] = [
             (&[], Ok("")),
@@ -112,14 +127,25 @@ mod tests {
         for (params, expected) in cases {
             assert_eq!(name(params), expected.map(str::to_owned), "{params:?}");
         }
-        for (class, error) in [("", LimitError::NotValid), ("Chat", LimitError::NotValid), (&*"c".repeat(65), LimitError::TooLarge)] {
+        for (class, error) in [
+            ("", LimitError::NotValid),
+            ("Chat", LimitError::NotValid),
+            (&*"c".repeat(65), LimitError::TooLarge),
+        ] {
             assert_eq!(RoomId::new(class, "tea"), Err(error), "{class:?}");
         }
     }
 
     #[test]
     fn no_other_text_is_an_id() {
-        for text in ["", "7", "00000000000000zz", "+000000000000001", "000000000000000A", "00000000000000001"] {
+        for text in [
+            "",
+            "7",
+            "00000000000000zz",
+            "+000000000000001",
+            "000000000000000A",
+            "00000000000000001",
+        ] {
             assert!(text.parse::<ConnId>().is_err(), "{text:?}");
         }
     }

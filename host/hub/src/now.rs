@@ -20,7 +20,10 @@ impl Now {
     /// assert_eq!(Now::at(5), Now { monotonic: 5, wall: 5 });
     /// ```
     pub fn at(ms: u64) -> Now {
-        Now { monotonic: ms, wall: ms }
+        Now {
+            monotonic: ms,
+            wall: ms,
+        }
     }
 }
 
@@ -38,6 +41,9 @@ impl Latest {
     }
 
     pub(crate) fn get(&self) -> Now {
-        Now { monotonic: self.monotonic.load(Ordering::Relaxed), wall: self.wall.load(Ordering::Relaxed) }
+        Now {
+            monotonic: self.monotonic.load(Ordering::Relaxed),
+            wall: self.wall.load(Ordering::Relaxed),
+        }
     }
 }

@@ -37,7 +37,10 @@ pub struct Close {
 impl Close {
     /// A close with one of the protocol's own codes.
     pub fn new(code: u16, reason: &str) -> Close {
-        Close { code, reason: reason.to_owned() }
+        Close {
+            code,
+            reason: reason.to_owned(),
+        }
     }
 }
 
@@ -244,7 +247,9 @@ impl Outbox {
         }
         if !self.admit(&mut state, length, shared(length)) {
             match overflow {
-                Overflow::Close => state.close(true, Close::new(1013, "too slow for what it follows")),
+                Overflow::Close => {
+                    state.close(true, Close::new(1013, "too slow for what it follows"))
+                }
                 Overflow::DropOldest => {
                     while self.is_full(&state, length) && state.drop_oldest_publication() {}
                     // Behind what is being written alone, the newest is kept: it replaces what it made room for.
@@ -318,7 +323,10 @@ impl Outbox {
     /// Bytes that the owner queued beside the outbox, as pongs are: they count as queued until they are
     /// [`written`](Outbox::written).
     pub fn count_in_flight(&self, bytes: usize) {
-        self.in_flight_bytes.store(self.in_flight_bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
+        self.in_flight_bytes.store(
+            self.in_flight_bytes.load(Ordering::Relaxed) + bytes,
+            Ordering::Relaxed,
+        );
     }
 
     /// Whether the client is to be dropped at once, for want of memory. Its owner is woken when that changes.
@@ -330,7 +338,11 @@ impl Outbox {
     /// consumers are closed.
     #[inline]
     pub fn charge_beside(&self, charge: &mut Charge, bytes: usize) -> Result<(), OutOfMemory> {
-        if charge.is_free(bytes) { Ok(()) } else { self.reserve_beside(charge, bytes) }
+        if charge.is_free(bytes) {
+            Ok(())
+        } else {
+            self.reserve_beside(charge, bytes)
+        }
     }
 
     fn reserve_beside(&self, charge: &mut Charge, bytes: usize) -> Result<(), OutOfMemory> {
@@ -342,7 +354,11 @@ impl Outbox {
                 let beside = self.beside.fetch_add(more, Ordering::Relaxed) + more;
                 self.register(beside);
             }
-            None => _ = self.beside.fetch_sub(before - charge.bytes(), Ordering::Relaxed),
+            None => {
+                _ = self
+                    .beside
+                    .fetch_sub(before - charge.bytes(), Ordering::Relaxed)
+            }
         }
         Ok(())
     }
@@ -376,7 +392,8 @@ impl Outbox {
         let weight = weight(bytes, count).saturating_sub(self.shared(state));
         // Less than before is never refused.
         _ = state.charge.fit(&self.budget, weight);
-        self.is_charged.store(state.charge.bytes() > 0, Ordering::Relaxed);
+        self.is_charged
+            .store(state.charge.bytes() > 0, Ordering::Relaxed);
     }
 
     /// Bytes of what is pending that do not count as memory of this outbox.
@@ -395,7 +412,11 @@ impl Outbox {
 
     fn take_from(&self, state: &mut State, sink: &mut impl Sink) -> Taken {
         if state.queue.is_empty() {
-            return Taken { any: false, all: true, close: None };
+            return Taken {
+                any: false,
+                all: true,
+                close: None,
+            };
         }
         let close = state.last_close();
         let (mut bytes, mut messages, mut shared) = (0, 0, 0);
@@ -412,10 +433,16 @@ impl Outbox {
             state.shared_taken = self.shared(state) - state.shared + shared;
             state.shared -= shared;
         }
-        let add = |counter: &AtomicUsize, n| counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        let add = |counter: &AtomicUsize, n| {
+            counter.store(counter.load(Ordering::Relaxed) + n, Ordering::Relaxed)
+        };
         add(&self.in_flight_bytes, bytes);
         add(&self.in_flight_messages, messages);
-        Taken { all: state.queue.is_empty(), any: messages > 0, close }
+        Taken {
+            all: state.queue.is_empty(),
+            any: messages > 0,
+            close,
+        }
     }
 
     /// Bytes queued and not yet written to the network.
@@ -440,7 +467,10 @@ impl Outbox {
     /// Bytes and number of what is queued and not yet written.
     fn pending(&self, state: &State) -> (usize, usize) {
         let bytes = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed);
-        (bytes, state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed))
+        (
+            bytes,
+            state.queue.len() + self.in_flight_messages.load(Ordering::Relaxed),
+        )
     }
 
     fn fits_behind(&self, bytes: usize, count: usize, length: usize) -> bool {
@@ -448,7 +478,9 @@ impl Outbox {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds an outbox")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds an outbox")
     }
 
     /// Wakes outside the lock: the drainer's first step is to take it.
@@ -509,7 +541,11 @@ impl State {
 
     /// Whether there was one to drop: messages to this client alone are not given up for a publication.
     fn drop_oldest_publication(&mut self) -> bool {
-        let Some(at) = self.queue.iter().position(|outgoing| matches!(outgoing, Outgoing::Publication(_))) else {
+        let Some(at) = self
+            .queue
+            .iter()
+            .position(|outgoing| matches!(outgoing, Outgoing::Publication(_)))
+        else {
             return false;
         };
         if let Some(dropped) = self.queue.remove(at) {
@@ -525,17 +561,26 @@ mod tests {
     use super::*;
 
     fn outbox(bytes: usize, messages: usize) -> Outbox {
-        Outbox::new(&Limits { outbox_bytes_max: bytes, outbox_messages_max: messages, message_bytes_max: 100, ..Limits::default() })
+        Outbox::new(&Limits {
+            outbox_bytes_max: bytes,
+            outbox_messages_max: messages,
+            message_bytes_max: 100,
+            ..Limits::default()
+        })
     }
 
     #[test]
     fn memory_is_reserved_for_what_is_not_written_yet_and_not_for_what_is_shared() {
         const KIB: usize = 1 << 10;
-        let limits = Limits { outbox_bytes_max: 1024 * KIB, ..Limits::default() };
+        let limits = Limits {
+            outbox_bytes_max: 1024 * KIB,
+            ..Limits::default()
+        };
         type Put = fn(&Outbox);
         let own: Put = |outbox| outbox.send(Message::binary(vec![0; 10 * KIB])).unwrap();
         let small: Put = |outbox| assert!(outbox.deliver(&publication("small"), Overflow::Close));
-        let large: Put = |outbox| assert!(outbox.deliver(&publication(&"x".repeat(50 * KIB)), Overflow::Close));
+        let large: Put =
+            |outbox| assert!(outbox.deliver(&publication(&"x".repeat(50 * KIB)), Overflow::Close));
         let cases = [
             ("small publications", small, 100, 0),
             ("messages", own, 1, 0),
@@ -553,7 +598,10 @@ mod tests {
             assert_eq!(reserved(), expected, "{count} {name} in flight");
             if expected > 0 {
                 put(&outbox);
-                assert!(reserved() >= expected, "one more beside {count} {name} in flight");
+                assert!(
+                    reserved() >= expected,
+                    "one more beside {count} {name} in flight"
+                );
                 outbox.take(&mut batch);
             }
             outbox.written();
@@ -586,11 +634,21 @@ mod tests {
     #[test]
     fn an_outbox_refuses_what_is_over_its_bounds() {
         let by_bytes = outbox(10, 9);
-        assert_eq!(by_bytes.send(Message::text("1234567890ab")), Ok(()), "one message always fits");
+        assert_eq!(
+            by_bytes.send(Message::text("1234567890ab")),
+            Ok(()),
+            "one message always fits"
+        );
         assert_eq!(by_bytes.send(Message::text("c")), Err(SendError::Full));
         let by_count = outbox(100, 2);
-        assert_eq!([(); 3].map(|()| by_count.send(Message::text("m"))), [Ok(()), Ok(()), Err(SendError::Full)]);
-        assert_eq!(by_count.send(Message::binary(vec![0; 101])), Err(SendError::TooLarge));
+        assert_eq!(
+            [(); 3].map(|()| by_count.send(Message::text("m"))),
+            [Ok(()), Ok(()), Err(SendError::Full)]
+        );
+        assert_eq!(
+            by_count.send(Message::binary(vec![0; 101])),
+            Err(SendError::TooLarge)
+        );
     }
 
     #[test]
@@ -599,9 +657,15 @@ mod tests {
         outbox.send(Message::text("12345678")).unwrap();
         let mut batch = VecDeque::new();
         outbox.take(&mut batch);
-        assert_eq!((outbox.queued(), outbox.send(Message::text("abc"))), (8, Err(SendError::Full)));
+        assert_eq!(
+            (outbox.queued(), outbox.send(Message::text("abc"))),
+            (8, Err(SendError::Full))
+        );
         outbox.written();
-        assert_eq!((outbox.queued(), outbox.send(Message::text("abc"))), (0, Ok(())));
+        assert_eq!(
+            (outbox.queued(), outbox.send(Message::text("abc"))),
+            (0, Ok(()))
+        );
     }
 
     #[test]
@@ -631,7 +695,10 @@ mod tests {
         let mut batch = VecDeque::new();
         outbox.take(&mut batch);
         for text in ["old", "newest"] {
-            assert!(outbox.deliver(&publication(text), Overflow::DropOldest), "{text}");
+            assert!(
+                outbox.deliver(&publication(text), Overflow::DropOldest),
+                "{text}"
+            );
         }
         assert_eq!(drain(&outbox), ["newest"]);
     }
@@ -644,11 +711,20 @@ mod tests {
         outbox.close(Close::new(1000, ""));
         let mut sink = None;
         let taken = outbox.take(&mut sink);
-        assert_eq!((taken.any, taken.all, taken.close), (true, false, Some(Close::new(1000, ""))));
-        assert_eq!((sink.as_ref().map(describe), outbox.queued()), (Some("one".into()), 9));
+        assert_eq!(
+            (taken.any, taken.all, taken.close),
+            (true, false, Some(Close::new(1000, "")))
+        );
+        assert_eq!(
+            (sink.as_ref().map(describe), outbox.queued()),
+            (Some("one".into()), 9)
+        );
         assert!(!outbox.take(&mut sink).any, "it has no room");
         outbox.written();
-        assert_eq!((outbox.queued(), drain(&outbox)), (6, vec!["second".to_owned(), "close 1000".into()]));
+        assert_eq!(
+            (outbox.queued(), drain(&outbox)),
+            (6, vec!["second".to_owned(), "close 1000".into()])
+        );
     }
 
     #[test]

@@ -41,7 +41,12 @@ impl Overlay {
 
     /// Bytes that this write takes, and those of the one that it replaces.
     pub(crate) fn cost(&self, key: &str, value: Option<&Bytes>) -> (usize, usize) {
-        (weight(key, value), self.writes.get(key).map_or(0, |old| weight(key, old.as_ref())))
+        (
+            weight(key, value),
+            self.writes
+                .get(key)
+                .map_or(0, |old| weight(key, old.as_ref())),
+        )
     }
 
     /// Writes a key, or deletes it.
@@ -53,7 +58,10 @@ impl Overlay {
 
     /// Deletes everything.
     pub(crate) fn clear(&mut self) {
-        *self = Overlay { clear: true, ..Overlay::default() };
+        *self = Overlay {
+            clear: true,
+            ..Overlay::default()
+        };
     }
 
     /// Adds what was written later.
@@ -88,23 +96,45 @@ pub(crate) fn page(
     let (mut start, mut end) = (range.start.map(str::to_owned), range.end.map(str::to_owned));
     let (mut page, mut bytes) = (Vec::new(), 0);
     loop {
-        let (from, to) = (start.as_ref().map(String::as_str), end.as_ref().map(String::as_str));
+        let (from, to) = (
+            start.as_ref().map(String::as_str),
+            end.as_ref().map(String::as_str),
+        );
         if limit == 0 || is_empty(from, to) {
             return Ok(page);
         }
         let read = match older.clear || newer.clear {
             true => Vec::new(),
-            false => engine.range(room, &Range { start: from, end: to, reverse: range.reverse, limit: READ })?,
+            false => engine.range(
+                room,
+                &Range {
+                    start: from,
+                    end: to,
+                    reverse: range.reverse,
+                    limit: READ,
+                },
+            )?,
         };
-        let last = read.last().filter(|_| read.len() == READ).map(|(key, _)| key.clone());
+        let last = read
+            .last()
+            .filter(|_| read.len() == READ)
+            .map(|(key, _)| key.clone());
         let seen = match &last {
             Some(last) if range.reverse => (Bound::Included(last.as_str()), to),
             Some(last) => (from, Bound::Included(last.as_str())),
             None => (from, to),
         };
         let mut window: BTreeMap<String, Bytes> = read.into_iter().collect();
-        let layers = if newer.clear { [None, Some(newer)] } else { [Some(older), Some(newer)] };
-        for (key, value) in layers.into_iter().flatten().flat_map(|layer| layer.writes.range::<str, _>(seen)) {
+        let layers = if newer.clear {
+            [None, Some(newer)]
+        } else {
+            [Some(older), Some(newer)]
+        };
+        for (key, value) in layers
+            .into_iter()
+            .flatten()
+            .flat_map(|layer| layer.writes.range::<str, _>(seen))
+        {
             match value {
                 Some(value) => _ = window.insert(key.clone(), value.clone()),
                 None => _ = window.remove(key),
@@ -134,6 +164,9 @@ fn is_empty(start: Bound<&str>, end: Bound<&str>) -> bool {
     match (start, end) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
         (Bound::Included(start), Bound::Included(end)) => start > end,
-        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => start >= end,
+        (
+            Bound::Included(start) | Bound::Excluded(start),
+            Bound::Included(end) | Bound::Excluded(end),
+        ) => start >= end,
     }
 }

@@ -49,10 +49,21 @@ impl<'a> Path<'a> {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         if is_normal(path) {
             // The usual case: one pass over the bytes, and nothing is copied.
-            let segments = path.split('/').filter(|segment| !segment.is_empty()).map(Cow::Borrowed).collect();
-            return Ok(Path { segments, target: Cow::Borrowed(target), has_separator: false });
+            let segments = path
+                .split('/')
+                .filter(|segment| !segment.is_empty())
+                .map(Cow::Borrowed)
+                .collect();
+            return Ok(Path {
+                segments,
+                target: Cow::Borrowed(target),
+                has_separator: false,
+            });
         }
-        let mut normal = Normal { text: String::with_capacity(target.len()), ..Normal::default() };
+        let mut normal = Normal {
+            text: String::with_capacity(target.len()),
+            ..Normal::default()
+        };
         path.split('/').try_for_each(|raw| normal.push(raw))?;
         if normal.text.is_empty() || normal.is_open_ended {
             normal.text.push('/');
@@ -61,9 +72,17 @@ impl<'a> Path<'a> {
         if normal.text.len() > TARGET_BYTES_MAX {
             return Err(BadPath::TooLong);
         }
-        let segments: Vec<_> = normal.segments.into_iter().map(|(segment, _)| segment).collect();
+        let segments: Vec<_> = normal
+            .segments
+            .into_iter()
+            .map(|(segment, _)| segment)
+            .collect();
         let has_separator = segments.iter().any(|segment| segment.contains(SEPARATORS));
-        Ok(Path { segments, target: Cow::Owned(normal.text), has_separator })
+        Ok(Path {
+            segments,
+            target: Cow::Owned(normal.text),
+            has_separator,
+        })
     }
 
     /// The segments; none for "/".
@@ -83,18 +102,26 @@ impl<'a> Path<'a> {
 
     /// Whether no app may serve it: its first segment begins with two underscores.
     pub fn is_reserved(&self) -> bool {
-        self.segments.first().is_some_and(|first| first.starts_with("__"))
+        self.segments
+            .first()
+            .is_some_and(|first| first.starts_with("__"))
     }
 
     /// Whether it is one of the host's own: `/__tidegate/` and all below.
     pub fn is_host(&self) -> bool {
-        self.segments.first().is_some_and(|first| first.eq_ignore_ascii_case("__tidegate"))
+        self.segments
+            .first()
+            .is_some_and(|first| first.eq_ignore_ascii_case("__tidegate"))
     }
 
     /// The segments of a reader that decodes first and splits then, a backslash being a slash to it.
     pub(crate) fn decoded_first(&self) -> Vec<&str> {
         let mut segments = Vec::new();
-        for part in self.segments.iter().flat_map(|segment| segment.split(SEPARATORS)) {
+        for part in self
+            .segments
+            .iter()
+            .flat_map(|segment| segment.split(SEPARATORS))
+        {
             match part {
                 "" | "." => {}
                 ".." => _ = segments.pop(),
@@ -114,12 +141,29 @@ fn is_normal(path: &str) -> bool {
     let pairs = bytes.iter().zip(&bytes[1.min(bytes.len())..]);
     bytes.first() == Some(&b'/')
         && bytes.iter().all(|byte| *byte == b'/' || is_plain(*byte))
-        && pairs.into_iter().all(|(one, next)| *one != b'/' || !matches!(next, b'/' | b'.'))
+        && pairs
+            .into_iter()
+            .all(|(one, next)| *one != b'/' || !matches!(next, b'/' | b'.'))
 }
 
 /// Returns true if a segment may contain this byte unencoded (RFC 3986 section 3.3).
 fn is_plain(byte: u8) -> bool {
-    is_unreserved(byte) || matches!(byte, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@')
+    is_unreserved(byte)
+        || matches!(
+            byte,
+            b'!' | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b';'
+                | b'='
+                | b':'
+                | b'@'
+        )
 }
 
 /// Means the same whether it is encoded or not (RFC 3986 section 2.3).
@@ -163,7 +207,11 @@ impl<'a> Normal<'a> {
 fn encode(raw: &str, text: &mut String) {
     let mut rest = raw.bytes();
     while let Some(byte) = rest.next() {
-        let digits = if byte == b'%' { hex(rest.next()).ok().zip(hex(rest.next()).ok()) } else { None };
+        let digits = if byte == b'%' {
+            hex(rest.next()).ok().zip(hex(rest.next()).ok())
+        } else {
+            None
+        };
         match digits.map(|(high, low)| high << 4 | low) {
             Some(decoded) if is_unreserved(decoded) => text.push(decoded.into()),
             Some(decoded) => text.extend(encoded(decoded)),
@@ -175,7 +223,11 @@ fn encode(raw: &str, text: &mut String) {
 
 /// One byte, percent-encoded.
 pub(crate) fn encoded(byte: u8) -> [char; 3] {
-    let digit = |value: u8| char::from_digit(value.into(), 16).expect("four bits").to_ascii_uppercase();
+    let digit = |value: u8| {
+        char::from_digit(value.into(), 16)
+            .expect("four bits")
+            .to_ascii_uppercase()
+    };
     ['%', digit(byte >> 4), digit(byte & 15)]
 }
 
@@ -185,22 +237,34 @@ pub fn decode(raw: &str) -> Result<Cow<'_, str>, BadPath> {
         return Err(BadPath::Backslash);
     }
     if !raw.contains('%') {
-        return if raw.bytes().any(|b| b.is_ascii_control()) { Err(BadPath::Encoding) } else { Ok(Cow::Borrowed(raw)) };
+        return if raw.bytes().any(|b| b.is_ascii_control()) {
+            Err(BadPath::Encoding)
+        } else {
+            Ok(Cow::Borrowed(raw))
+        };
     }
     let mut decoded = Vec::with_capacity(raw.len());
     let mut rest = raw.bytes();
     while let Some(byte) = rest.next() {
-        let byte = if byte == b'%' { hex(rest.next())? << 4 | hex(rest.next())? } else { byte };
+        let byte = if byte == b'%' {
+            hex(rest.next())? << 4 | hex(rest.next())?
+        } else {
+            byte
+        };
         if byte.is_ascii_control() {
             return Err(BadPath::Encoding);
         }
         decoded.push(byte);
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| BadPath::Encoding)
+    String::from_utf8(decoded)
+        .map(Cow::Owned)
+        .map_err(|_| BadPath::Encoding)
 }
 
 fn hex(digit: Option<u8>) -> Result<u8, BadPath> {
-    let value = digit.and_then(|digit| (digit as char).to_digit(16)).ok_or(BadPath::Encoding)?;
+    let value = digit
+        .and_then(|digit| (digit as char).to_digit(16))
+        .ok_or(BadPath::Encoding)?;
     Ok(value as u8)
 }
 
@@ -260,30 +324,54 @@ mod tests {
         ];
         for (sent, segments, target) in cases {
             let path = Path::parse(sent).unwrap();
-            assert_eq!((path.segments().join("|").as_str(), path.target()), (segments, target), "{sent}");
+            assert_eq!(
+                (path.segments().join("|").as_str(), path.target()),
+                (segments, target),
+                "{sent}"
+            );
             let again = Path::parse(path.target()).unwrap();
-            assert_eq!((again.segments(), again.target()), (path.segments(), path.target()), "{sent}");
-            assert_eq!(path.has_separator(), segments.contains(SEPARATORS), "{sent}");
+            assert_eq!(
+                (again.segments(), again.target()),
+                (path.segments(), path.target()),
+                "{sent}"
+            );
+            assert_eq!(
+                path.has_separator(),
+                segments.contains(SEPARATORS),
+                "{sent}"
+            );
         }
     }
 
     #[test]
     fn what_has_no_single_meaning_is_no_path() {
-        for path in ["/%", "/%4", "/%zz", "/%ff", "/a/%c3", "/%00", "/%0a", "/%7f", "/%+1", "/a\nb"] {
+        for path in [
+            "/%", "/%4", "/%zz", "/%ff", "/a/%c3", "/%00", "/%0a", "/%7f", "/%+1", "/a\nb",
+        ] {
             assert_eq!(Path::parse(path), Err(BadPath::Encoding), "{path}");
         }
         for path in ["/a\\b", "/\\", "/a/..\\b", "/%61\\"] {
             assert_eq!(Path::parse(path), Err(BadPath::Backslash), "{path}");
         }
-        assert!(Path::parse("/a?b\\c").is_ok(), "a query is the app's to read");
+        assert!(
+            Path::parse("/a?b\\c").is_ok(),
+            "a query is the app's to read"
+        );
         let long = format!("/{}", "\"".repeat(TARGET_BYTES_MAX / 3 + 1));
         assert_eq!(Path::parse(&long), Err(BadPath::TooLong));
     }
 
     #[test]
     fn reserved_is_what_begins_with_two_underscores() {
-        let cases =
-            [("/__x", true), ("/__", true), ("//%5f_x/", true), ("/a/../__x", true), ("/_x", false), ("/a/__x", false), ("/", false)];
+        let cases = [
+            ("/__x", true),
+            ("/__", true),
+            ("//%5f_x/", true),
+            ("/a/../__x", true),
+            ("/_x", false),
+            ("/a/__x", false),
+            ("/", false),
+        ];
         for (path, reserved) in cases {
             assert_eq!(Path::parse(path).unwrap().is_reserved(), reserved, "{path}");
         }

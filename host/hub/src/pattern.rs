@@ -44,7 +44,9 @@ impl fmt::Display for BadPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BadPattern::Syntax(why) => f.write_str(why),
-            BadPattern::Wildcard { segment, instead } => write!(f, "{segment:?} is no parameter here: write {instead:?}"),
+            BadPattern::Wildcard { segment, instead } => {
+                write!(f, "{segment:?} is no parameter here: write {instead:?}")
+            }
         }
     }
 }
@@ -59,8 +61,14 @@ impl Pattern {
             return Err(BadPattern::Syntax("a pattern begins with \"/\""));
         };
         // ":id?" is a wildcard of another router, which is reported below.
-        if path.contains(['?', '#']) && path.split('/').all(|segment| foreign_wildcard(segment).is_none()) {
-            return Err(BadPattern::Syntax("a pattern has no query and no fragment; read the query in the handler"));
+        if path.contains(['?', '#'])
+            && path
+                .split('/')
+                .all(|segment| foreign_wildcard(segment).is_none())
+        {
+            return Err(BadPattern::Syntax(
+                "a pattern has no query and no fragment; read the query in the handler",
+            ));
         }
         let mut segments: Vec<Segment> = Vec::new();
         for raw in path.split('/') {
@@ -90,13 +98,19 @@ impl Pattern {
     /// # Errors
     /// The name of a parameter that has no value, or an empty one.
     pub fn path<'v>(&self, value_of: impl Fn(&str) -> Option<&'v str>) -> Result<String, String> {
-        let value = |name: &str| value_of(name).filter(|value| !value.is_empty()).ok_or_else(|| name.to_owned());
+        let value = |name: &str| {
+            value_of(name)
+                .filter(|value| !value.is_empty())
+                .ok_or_else(|| name.to_owned())
+        };
         let mut path = String::new();
         for segment in &self.segments {
             match segment {
                 Segment::Literal(literal) => push_encoded(&mut path, literal),
                 Segment::Parameter(name) => push_encoded(&mut path, value(name)?),
-                Segment::Rest(name) => value(name)?.split('/').for_each(|segment| push_encoded(&mut path, segment)),
+                Segment::Rest(name) => value(name)?
+                    .split('/')
+                    .for_each(|segment| push_encoded(&mut path, segment)),
             }
         }
         Ok(if path.is_empty() { "/".into() } else { path })
@@ -115,19 +129,26 @@ impl Pattern {
     /// Whether it matches every path that the other matches.
     pub fn includes(&self, other: &Pattern) -> bool {
         let (own, other) = (&self.segments[..], &other.segments[..]);
-        let all = own.iter().zip(other).all(|(own, other)| match (own, other) {
-            (Segment::Rest(_), _) => true,
-            (_, Segment::Rest(_)) => false,
-            (Segment::Parameter(_), _) => true,
-            (Segment::Literal(own), Segment::Literal(other)) => own == other,
-            (Segment::Literal(_), Segment::Parameter(_)) => false,
-        });
-        all && (own.len() == other.len() || own.len() < other.len() && matches!(own.last(), Some(Segment::Rest(_))))
+        let all = own
+            .iter()
+            .zip(other)
+            .all(|(own, other)| match (own, other) {
+                (Segment::Rest(_), _) => true,
+                (_, Segment::Rest(_)) => false,
+                (Segment::Parameter(_), _) => true,
+                (Segment::Literal(own), Segment::Literal(other)) => own == other,
+                (Segment::Literal(_), Segment::Parameter(_)) => false,
+            });
+        all && (own.len() == other.len()
+            || own.len() < other.len() && matches!(own.last(), Some(Segment::Rest(_))))
     }
 
     fn covers(&self, given: &[impl AsRef<str>], below: bool) -> bool {
         let steps = &self.segments;
-        let all = steps.iter().zip(given).all(|(step, given)| step.takes(given.as_ref()));
+        let all = steps
+            .iter()
+            .zip(given)
+            .all(|(step, given)| step.takes(given.as_ref()));
         let open_end = below || matches!(steps.last(), Some(Segment::Rest(_)));
         all && (given.len() == steps.len() || open_end && given.len() > steps.len())
     }
@@ -136,7 +157,9 @@ impl Pattern {
     fn goes_on_at_separator(&self, path: &Path<'_>) -> bool {
         let mut steps = self.segments.iter().peekable();
         for given in path.segments() {
-            let Some(step) = steps.next() else { return false };
+            let Some(step) = steps.next() else {
+                return false;
+            };
             let is_last = steps.peek().is_none();
             match step {
                 Segment::Rest(_) => return false,
@@ -177,8 +200,14 @@ impl Cover {
     /// Reads a guard's pattern: a route's, "/private/*" or "/*".
     pub fn parse(text: &str) -> Result<Cover, BadPattern> {
         match text.strip_suffix("/*") {
-            Some(above) => Ok(Cover { pattern: Pattern::parse(if above.is_empty() { "/" } else { above })?, below: true }),
-            None => Ok(Cover { pattern: Pattern::parse(text)?, below: false }),
+            Some(above) => Ok(Cover {
+                pattern: Pattern::parse(if above.is_empty() { "/" } else { above })?,
+                below: true,
+            }),
+            None => Ok(Cover {
+                pattern: Pattern::parse(text)?,
+                below: false,
+            }),
         }
     }
 
@@ -190,7 +219,8 @@ impl Cover {
     /// Whether an app could read a path that has a separator as one that the guard covers, though it does not run, or as another one
     /// below the guard's pattern. `decoded_first`: the path's segments to such an app.
     pub(crate) fn may_be_misread(&self, path: &Path<'_>, decoded_first: &[&str]) -> bool {
-        self.pattern.goes_on_at_separator(path) || self.pattern.covers(decoded_first, self.below) && !self.covers(path)
+        self.pattern.goes_on_at_separator(path)
+            || self.pattern.covers(decoded_first, self.below) && !self.covers(path)
     }
 
     /// The pattern without its star.
@@ -202,7 +232,11 @@ impl Cover {
 fn push_encoded(path: &mut String, segment: &str) {
     path.push('/');
     for byte in segment.bytes() {
-        if is_unreserved(byte) { path.push(byte.into()) } else { path.extend(encoded(byte)) }
+        if is_unreserved(byte) {
+            path.push(byte.into())
+        } else {
+            path.extend(encoded(byte))
+        }
     }
 }
 
@@ -219,10 +253,15 @@ fn is_of_name(byte: u8) -> bool {
 fn foreign_wildcard(raw: &str) -> Option<String> {
     let (name, is_rest) = match raw.strip_prefix(':') {
         Some(name) => (name, name.ends_with(['*', '+'])),
-        None if raw.contains('*') && !raw.contains(['{', '}']) => (raw.strip_prefix('*').unwrap_or_default(), true),
+        None if raw.contains('*') && !raw.contains(['{', '}']) => {
+            (raw.strip_prefix('*').unwrap_or_default(), true)
+        }
         None => return None,
     };
-    let name = &name[..name.bytes().position(|byte| !is_of_name(byte)).unwrap_or(name.len())];
+    let name = &name[..name
+        .bytes()
+        .position(|byte| !is_of_name(byte))
+        .unwrap_or(name.len())];
     match (name, is_rest) {
         ("", true) => Some("{*rest}".to_owned()),
         ("", false) => None,
@@ -233,7 +272,10 @@ fn foreign_wildcard(raw: &str) -> Option<String> {
 
 fn parse_segment(raw: &str) -> Result<Segment, BadPattern> {
     if let Some(instead) = foreign_wildcard(raw) {
-        return Err(BadPattern::Wildcard { segment: raw.to_owned(), instead });
+        return Err(BadPattern::Wildcard {
+            segment: raw.to_owned(),
+            instead,
+        });
     }
     if let Some(inner) = raw.strip_prefix('{').and_then(|raw| raw.strip_suffix('}')) {
         let (name, segment): (_, fn(String) -> Segment) = match inner.strip_prefix('*') {
@@ -243,19 +285,25 @@ fn parse_segment(raw: &str) -> Result<Segment, BadPattern> {
         return if is_name(name) {
             Ok(segment(name.to_owned()))
         } else {
-            Err(BadPattern::Syntax("a parameter is \"{name}\" or \"{*name}\", with letters, digits, \"_\" and \"-\""))
+            Err(BadPattern::Syntax(
+                "a parameter is \"{name}\" or \"{*name}\", with letters, digits, \"_\" and \"-\"",
+            ))
         };
     }
     if raw.contains(['{', '}']) {
-        return Err(BadPattern::Syntax("a parameter is a whole segment: write \"/{id}\", and take the rest apart in the handler"));
+        return Err(BadPattern::Syntax(
+            "a parameter is a whole segment: write \"/{id}\", and take the rest apart in the handler",
+        ));
     }
     match decode(raw) {
-        Ok(literal) if literal.contains(SEPARATORS) => {
-            Err(BadPattern::Syntax("a slash inside of a segment is matched only by a parameter"))
-        }
+        Ok(literal) if literal.contains(SEPARATORS) => Err(BadPattern::Syntax(
+            "a slash inside of a segment is matched only by a parameter",
+        )),
         Ok(literal) => Ok(Segment::Literal(literal.into_owned())),
         Err(BadPath::Backslash) => Err(BadPattern::Syntax("no path has a backslash: write \"/\"")),
-        Err(_) => Err(BadPattern::Syntax("a broken percent-encoding or a control character")),
+        Err(_) => Err(BadPattern::Syntax(
+            "a broken percent-encoding or a control character",
+        )),
     }
 }
 
@@ -263,13 +311,22 @@ fn check(segments: &[Segment]) -> Result<(), BadPattern> {
     if segments.len() > SEGMENTS_MAX {
         return Err(BadPattern::Syntax("a pattern has at most 64 segments"));
     }
-    let rest = segments.iter().position(|segment| matches!(segment, Segment::Rest(_)));
+    let rest = segments
+        .iter()
+        .position(|segment| matches!(segment, Segment::Rest(_)));
     if rest.is_some_and(|at| at + 1 < segments.len()) {
         return Err(BadPattern::Syntax("\"{*rest}\" stands only at the end"));
     }
     let names: Vec<&str> = segments.iter().filter_map(Segment::name).collect();
-    let twice = names.iter().enumerate().any(|(at, name)| names[..at].contains(name));
-    if twice { Err(BadPattern::Syntax("two parameters have the same name")) } else { Ok(()) }
+    let twice = names
+        .iter()
+        .enumerate()
+        .any(|(at, name)| names[..at].contains(name));
+    if twice {
+        Err(BadPattern::Syntax("two parameters have the same name"))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -298,7 +355,11 @@ mod tests {
         ];
         for (pattern, path, covered) in cases {
             let path_parsed = Path::parse(path).unwrap();
-            assert_eq!(Cover::parse(pattern).unwrap().covers(&path_parsed), covered, "{pattern} over {path}");
+            assert_eq!(
+                Cover::parse(pattern).unwrap().covers(&path_parsed),
+                covered,
+                "{pattern} over {path}"
+            );
         }
     }
 
@@ -322,7 +383,10 @@ mod tests {
         ];
         for (segment, instead) in cases {
             let parsed = Pattern::parse(&format!("/a/{segment}"));
-            let expected = instead.map(|instead| BadPattern::Wildcard { segment: segment.to_owned(), instead: instead.to_owned() });
+            let expected = instead.map(|instead| BadPattern::Wildcard {
+                segment: segment.to_owned(),
+                instead: instead.to_owned(),
+            });
             assert_eq!(parsed.err(), expected, "{segment}");
         }
     }

@@ -31,7 +31,11 @@ impl TopicPolicy {
             Some(prefix) => topic.starts_with(prefix),
             None => topic == name,
         };
-        if self.drop_oldest.iter().any(matches) { Overflow::DropOldest } else { Overflow::Close }
+        if self.drop_oldest.iter().any(matches) {
+            Overflow::DropOldest
+        } else {
+            Overflow::Close
+        }
     }
 }
 
@@ -60,7 +64,16 @@ impl Publication {
     /// A message without an event's name, to everybody.
     pub fn new(message: Message) -> Publication {
         let (event_stream, charge) = (OnceLock::new(), Charge::new(Kind::Publication));
-        Publication { message, event: None, transient: false, except: None, epoch: 0, sequence: 0, event_stream, charge }
+        Publication {
+            message,
+            event: None,
+            transient: false,
+            except: None,
+            epoch: 0,
+            sequence: 0,
+            event_stream,
+            charge,
+        }
     }
 
     /// Bytes of memory that it takes: the record and its strings.
@@ -79,7 +92,12 @@ impl Publication {
         if event.contains(['\r', '\n', '\0']) {
             return Err(LimitError::NotValid);
         }
-        let too_large = self.message.len() > limits.message_bytes_max || event.len() > limits.topic_bytes_max;
-        if too_large { Err(LimitError::TooLarge) } else { Ok(()) }
+        let too_large =
+            self.message.len() > limits.message_bytes_max || event.len() > limits.topic_bytes_max;
+        if too_large {
+            Err(LimitError::TooLarge)
+        } else {
+            Ok(())
+        }
     }
 }

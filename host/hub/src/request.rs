@@ -12,7 +12,10 @@ const FIELD_BYTES: usize = 64;
 
 /// Bytes of memory that headers take.
 pub(crate) fn headers_weight(headers: &[Header]) -> usize {
-    headers.iter().map(|(name, value)| name.len() + value.len() + FIELD_BYTES).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + FIELD_BYTES)
+        .sum()
 }
 
 /// Identifies a request in the log and, in the head of a streamed answer, to its client.
@@ -75,10 +78,21 @@ impl Request {
 
     /// Bytes of memory that it takes.
     pub fn weight(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES).sum();
+        let headers: usize = self
+            .headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES)
+            .sum();
         let pairs = self.params.iter().chain(&self.context);
-        let pairs: usize = pairs.map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>()).sum();
-        size_of::<Request>() + self.authority.len() + self.path.len() + self.peer.len() + headers + pairs
+        let pairs: usize = pairs
+            .map(|(name, value)| name.len() + value.len() + size_of::<(String, String)>())
+            .sum();
+        size_of::<Request>()
+            + self.authority.len()
+            + self.path.len()
+            + self.peer.len()
+            + headers
+            + pairs
     }
 
     /// The query string without its question mark, if there is one.

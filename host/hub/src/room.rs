@@ -78,7 +78,12 @@ impl<I, E> Default for Room<I, E> {
     fn default() -> Room<I, E> {
         Room {
             phase: Phase::Asleep,
-            inbox: Inbox { events: VecDeque::new(), next: 0, count: 0, bytes: 0 },
+            inbox: Inbox {
+                events: VecDeque::new(),
+                next: 0,
+                count: 0,
+                bytes: 0,
+            },
             pending: VecDeque::new(),
             again_at: 0,
             backoff: Backoff::default(),
@@ -90,10 +95,17 @@ impl<I, E> Default for Room<I, E> {
 
 impl<I, E> Room<I, E> {
     /// An event of so many bytes has come. It gets a number.
-    pub(crate) fn post(&mut self, event: E, bytes: usize, max: InboxMax, now: u64) -> Result<(u64, Posted<I>), Refused> {
+    pub(crate) fn post(
+        &mut self,
+        event: E,
+        bytes: usize,
+        max: InboxMax,
+        now: u64,
+    ) -> Result<(u64, Posted<I>), Refused> {
         self.check_open(now)?;
         // An empty inbox takes one event of any size.
-        let is_full = self.inbox.count >= max.events || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
+        let is_full = self.inbox.count >= max.events
+            || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
         if is_full {
             return Err(Refused::Full);
         }
@@ -118,15 +130,23 @@ impl<I, E> Room<I, E> {
     /// It is the time that [`post_certain`](Room::post_certain) or [`put_back`](Room::put_back) gave: begin; none if that has been
     /// overtaken.
     pub(crate) fn resume(&mut self, at: u64) -> Option<Posted<I>> {
-        let is_due = at == self.again_at && !self.pending.is_empty() && !matches!(self.phase, Phase::Running);
+        let is_due = at == self.again_at
+            && !self.pending.is_empty()
+            && !matches!(self.phase, Phase::Running);
         is_due.then(|| self.start())
     }
 
     /// These events of the turn that runs could not be handed over: they are the first of the next try. When that is, and whether it is
     /// the first one.
-    pub(crate) fn put_back(&mut self, events: impl DoubleEndedIterator<Item = E>, now: u64) -> (u64, bool) {
+    pub(crate) fn put_back(
+        &mut self,
+        events: impl DoubleEndedIterator<Item = E>,
+        now: u64,
+    ) -> (u64, bool) {
         let is_first = self.backoff.is_fresh();
-        events.rev().for_each(|event| self.pending.push_front(event));
+        events
+            .rev()
+            .for_each(|event| self.pending.push_front(event));
         self.again_at = self.closed_until.max(now + self.backoff.pause());
         (self.again_at, is_first)
     }
@@ -151,9 +171,17 @@ impl<I, E> Room<I, E> {
 
     /// Gives up those of the events that wait for which `is_it` says so.
     pub(crate) fn give_up_where(&mut self, is_it: impl Fn(&E) -> bool) -> Vec<E> {
-        let numbers: Vec<u64> =
-            self.inbox.events.iter().filter(|waiting| waiting.event.as_ref().is_some_and(&is_it)).map(|waiting| waiting.number).collect();
-        numbers.into_iter().filter_map(|number| self.inbox.take(number)).collect()
+        let numbers: Vec<u64> = self
+            .inbox
+            .events
+            .iter()
+            .filter(|waiting| waiting.event.as_ref().is_some_and(&is_it))
+            .map(|waiting| waiting.number)
+            .collect();
+        numbers
+            .into_iter()
+            .filter_map(|number| self.inbox.take(number))
+            .collect()
     }
 
     /// Whether the room may be woken.
@@ -166,7 +194,13 @@ impl<I, E> Room<I, E> {
 
     /// The events of the next turn, at most `max` of them and the one that makes them `bytes_max` bytes: pending ones first, if it is
     /// time for them. If there are none, the room takes the instance back and rests.
-    pub(crate) fn next_turn(&mut self, max: usize, bytes_max: usize, instance: &mut Option<I>, now: u64) -> Vec<E> {
+    pub(crate) fn next_turn(
+        &mut self,
+        max: usize,
+        bytes_max: usize,
+        instance: &mut Option<I>,
+        now: u64,
+    ) -> Vec<E> {
         let mut events = Vec::new();
         if self.again_at <= now {
             events.extend(self.pending.drain(..self.pending.len().min(max)));
@@ -181,7 +215,10 @@ impl<I, E> Room<I, E> {
         }
         if events.is_empty() {
             self.phase = match instance.take() {
-                Some(instance) => Phase::Awake { instance, since: now },
+                Some(instance) => Phase::Awake {
+                    instance,
+                    since: now,
+                },
                 None => Phase::Asleep,
             };
         }
@@ -233,7 +270,10 @@ impl<I, E> Room<I, E> {
 
     /// Whether nothing of it has to be remembered: it sleeps, and would wake like any other.
     pub(crate) fn is_blank(&self, now: u64) -> bool {
-        matches!(self.phase, Phase::Asleep) && self.pending.is_empty() && self.failures == 0 && self.closed_until <= now
+        matches!(self.phase, Phase::Asleep)
+            && self.pending.is_empty()
+            && self.failures == 0
+            && self.closed_until <= now
     }
 
     /// Whether it is awake, running or idle.
@@ -245,7 +285,11 @@ impl<I, E> Room<I, E> {
 impl<E> Inbox<E> {
     fn push(&mut self, event: E, bytes: usize) -> u64 {
         let number = self.next;
-        self.events.push_back(Waiting { number, bytes, event: Some(event) });
+        self.events.push_back(Waiting {
+            number,
+            bytes,
+            event: Some(event),
+        });
         (self.next, self.count, self.bytes) = (number + 1, self.count + 1, self.bytes + bytes);
         number
     }
@@ -263,7 +307,10 @@ impl<E> Inbox<E> {
     }
 
     fn take(&mut self, number: u64) -> Option<E> {
-        let at = self.events.binary_search_by_key(&number, |waiting| waiting.number).ok()?;
+        let at = self
+            .events
+            .binary_search_by_key(&number, |waiting| waiting.number)
+            .ok()?;
         let (event, bytes) = (self.events[at].event.take()?, self.events[at].bytes);
         (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
         // Empty places are less than half, so that they need no bound of their own.
@@ -285,8 +332,22 @@ mod tests {
     }
 
     /// Posts an event of ten bytes to a room with a place for so many.
-    fn post(room: &mut Tea, event: u32, events: usize, now: u64) -> Result<Posted<&'static str>, Refused> {
-        room.post(event, 10, InboxMax { events, bytes: 1000 }, now).map(|(_, posted)| posted)
+    fn post(
+        room: &mut Tea,
+        event: u32,
+        events: usize,
+        now: u64,
+    ) -> Result<Posted<&'static str>, Refused> {
+        room.post(
+            event,
+            10,
+            InboxMax {
+                events,
+                bytes: 1000,
+            },
+            now,
+        )
+        .map(|(_, posted)| posted)
     }
 
     #[test]
@@ -297,7 +358,13 @@ mod tests {
             assert_eq!(post(&mut room, event, 9, 0), Ok(Posted::Queued));
         }
         let mut instance = Some("one");
-        assert_eq!((turn(&mut room, &mut instance), turn(&mut room, &mut instance)), (vec![1, 2], vec![3]));
+        assert_eq!(
+            (
+                turn(&mut room, &mut instance),
+                turn(&mut room, &mut instance)
+            ),
+            (vec![1, 2], vec![3])
+        );
         assert_eq!(room.sleep(), None, "it runs");
         assert_eq!((turn(&mut room, &mut instance), instance), (vec![], None));
         assert_eq!(room.idle_since(), Some(100));
@@ -324,8 +391,14 @@ mod tests {
             assert_eq!(room.check_open(1000), Ok(()));
         }
         room.handle_wake(false, 1000);
-        assert_eq!(post(&mut room, 1, 9, 1000), Err(Refused::Closed(Duration::from_secs(30))));
-        assert_eq!(post(&mut room, 1, 9, 30_999), Err(Refused::Closed(Duration::from_millis(1))));
+        assert_eq!(
+            post(&mut room, 1, 9, 1000),
+            Err(Refused::Closed(Duration::from_secs(30)))
+        );
+        assert_eq!(
+            post(&mut room, 1, 9, 30_999),
+            Err(Refused::Closed(Duration::from_millis(1)))
+        );
         assert!(!room.is_blank(30_999));
         assert_eq!(post(&mut room, 1, 9, 31_000), Ok(Posted::Start(None)));
     }
@@ -334,7 +407,10 @@ mod tests {
     fn an_event_that_must_happen_is_taken_by_a_room_that_is_full_or_closed() {
         let mut room = Tea::default();
         assert_eq!(post(&mut room, 1, 1, 0), Ok(Posted::Start(None)));
-        assert_eq!((post(&mut room, 2, 1, 0), room.post_certain(3, 10, 0)), (Err(Refused::Full), Posted::Queued));
+        assert_eq!(
+            (post(&mut room, 2, 1, 0), room.post_certain(3, 10, 0)),
+            (Err(Refused::Full), Posted::Queued)
+        );
         let mut instance = None;
         assert_eq!(turn(&mut room, &mut instance), [1, 3]);
         (0..5).for_each(|_| room.handle_wake(false, 100));
@@ -343,15 +419,23 @@ mod tests {
         assert_eq!(room.post_certain(4, 10, 100), Posted::Pending(reopens));
         assert_eq!(turn(&mut room, &mut instance), [], "it rests");
         assert_eq!((room.resume(100), room.is_blank(reopens)), (None, false));
-        assert_eq!((room.resume(reopens), room.resume(reopens)), (Some(Posted::Start(None)), None));
+        assert_eq!(
+            (room.resume(reopens), room.resume(reopens)),
+            (Some(Posted::Start(None)), None)
+        );
         assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), [3, 4]);
         room.handle_delivery();
         assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), []);
-        assert_eq!((room.resume(reopens), room.is_blank(reopens)), (None, true), "nothing of it is left");
+        assert_eq!(
+            (room.resume(reopens), room.is_blank(reopens)),
+            (None, true),
+            "nothing of it is left"
+        );
     }
 
     #[test]
-    fn pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them() {
+    fn pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them()
+     {
         let (mut room, mut instance, mut now) = (Tea::default(), None, 0);
         room.post_certain(1, 10, now);
         for pause in [250, 500, 1000] {
@@ -359,9 +443,18 @@ mod tests {
             let (again, is_first) = room.put_back([1].into_iter(), now);
             assert_eq!((again, is_first), (now + pause, pause == 250));
             assert_eq!(post(&mut room, 7, 9, now), Ok(Posted::Queued));
-            assert_eq!((room.next_turn(9, 1000, &mut instance, now), room.next_turn(9, 1000, &mut instance, now)), ([7].into(), [].into()));
+            assert_eq!(
+                (
+                    room.next_turn(9, 1000, &mut instance, now),
+                    room.next_turn(9, 1000, &mut instance, now)
+                ),
+                ([7].into(), [].into())
+            );
             now = again;
-            assert_eq!((room.resume(now - 1), room.resume(now)), (None, Some(Posted::Start(None))));
+            assert_eq!(
+                (room.resume(now - 1), room.resume(now)),
+                (None, Some(Posted::Start(None)))
+            );
         }
         // As soon as the room wakes, they are next.
         room.put_back([].into_iter(), now);
@@ -379,29 +472,56 @@ mod tests {
 
     #[test]
     fn bytes_that_wait_are_bounded_and_one_event_is_always_taken() {
-        let max = InboxMax { events: 9, bytes: 100 };
+        let max = InboxMax {
+            events: 9,
+            bytes: 100,
+        };
         let mut room = Tea::default();
         let mut posted = |event, bytes| room.post(event, bytes, max, 0).is_ok();
         assert_eq!([posted(1, 500), posted(2, 1)], [true, false]);
-        assert_eq!((room.next_turn(9, 1, &mut None, 0), room.waiting_bytes()), (vec![1], 0));
+        assert_eq!(
+            (room.next_turn(9, 1, &mut None, 0), room.waiting_bytes()),
+            (vec![1], 0)
+        );
         let mut posted = |event, bytes| room.post(event, bytes, max, 0).is_ok();
-        assert_eq!([posted(3, 60), posted(4, 41), posted(5, 40)], [true, false, true]);
-        assert_eq!(room.next_turn(9, 60, &mut None, 0), vec![3], "a turn has a bound of bytes too");
+        assert_eq!(
+            [posted(3, 60), posted(4, 41), posted(5, 40)],
+            [true, false, true]
+        );
+        assert_eq!(
+            room.next_turn(9, 60, &mut None, 0),
+            vec![3],
+            "a turn has a bound of bytes too"
+        );
         assert_eq!(room.next_turn(9, 60, &mut None, 0), [5]);
     }
 
     #[test]
     fn an_event_that_is_given_up_takes_its_bytes_with_it_and_the_others_keep_their_order() {
-        let max = InboxMax { events: 1000, bytes: 1_000_000 };
+        let max = InboxMax {
+            events: 1000,
+            bytes: 1_000_000,
+        };
         let mut room = Tea::default();
-        let numbers: Vec<u64> = (0..100).map(|event| room.post(event, 10, max, 0).unwrap().0).collect();
+        let numbers: Vec<u64> = (0..100)
+            .map(|event| room.post(event, 10, max, 0).unwrap().0)
+            .collect();
         for number in &numbers[..90] {
             assert!(room.give_up(*number).is_some());
             assert_eq!(room.give_up(*number), None, "once");
         }
-        assert_eq!((room.waiting_bytes(), room.inbox.events.len() <= 36), (100, true));
+        assert_eq!(
+            (room.waiting_bytes(), room.inbox.events.len() <= 36),
+            (100, true)
+        );
         assert_eq!(room.give_up_where(|event| event % 2 == 0).len(), 5);
         assert_eq!(room.next_turn(99, 1000, &mut None, 0), [91, 93, 95, 97, 99]);
-        assert_eq!((room.next_turn(99, 1000, &mut None, 0), room.give_up(numbers[99])), (vec![], None));
+        assert_eq!(
+            (
+                room.next_turn(99, 1000, &mut None, 0),
+                room.give_up(numbers[99])
+            ),
+            (vec![], None)
+        );
     }
 }

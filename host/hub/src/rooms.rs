@@ -1,7 +1,8 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, Budget, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest, Now, Positions, RoomId, Transaction,
+    App, Budget, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest,
+    Now, Positions, RoomId, Transaction,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
     budget::{CONSUMER_BYTES_MIN, Consumer, Kind},
@@ -71,7 +72,10 @@ pub(crate) struct Version {
 
 impl Version {
     fn has_class(&self, class: &str) -> bool {
-        self.manifest.routes.iter().any(|route| route.room.as_deref() == Some(class))
+        self.manifest
+            .routes
+            .iter()
+            .any(|route| route.room.as_deref() == Some(class))
     }
 }
 
@@ -99,15 +103,23 @@ struct Held {
 impl Held {
     /// Refused beyond `max` bytes of all rooms together, and if there is no memory for it.
     fn reserve(budget: &Arc<Budget>, bytes: usize, max: usize) -> Result<Held, Fault> {
-        if budget.reserved_for(Kind::Inbox) + bytes > max || budget.reserve(Kind::Inbox, bytes).is_err() {
+        if budget.reserved_for(Kind::Inbox) + bytes > max
+            || budget.reserve(Kind::Inbox, bytes).is_err()
+        {
             return Err(Fault::Busy);
         }
-        Ok(Held { budget: budget.clone(), bytes })
+        Ok(Held {
+            budget: budget.clone(),
+            bytes,
+        })
     }
 
     fn force(budget: &Arc<Budget>, bytes: usize) -> Held {
         budget.add(Kind::Inbox, bytes);
-        Held { budget: budget.clone(), bytes }
+        Held {
+            budget: budget.clone(),
+            bytes,
+        }
     }
 }
 
@@ -176,14 +188,29 @@ struct Opened {
 
 impl Rooms {
     /// Alarms that the storage has are called from the next [`tick`](Rooms::tick) on.
-    pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, spawn: Spawn, now: Now) -> Result<Arc<Rooms>, EngineError> {
+    pub fn new(
+        hub: Arc<Hub>,
+        engine: Arc<dyn Engine>,
+        spawn: Spawn,
+        now: Now,
+    ) -> Result<Arc<Rooms>, EngineError> {
         hub.tick(now);
         for (room, alarm) in engine.alarms()? {
             hub.alarms().commit(&room, Some(alarm), now);
         }
         let (current, live, retries, waits) = Default::default();
         let failing = Mutex::default();
-        let rooms = Arc::new_cyclic(|me| Rooms { hub, engine, current, spawn, live, retries, waits, failing, me: me.clone() });
+        let rooms = Arc::new_cyclic(|me| Rooms {
+            hub,
+            engine,
+            current,
+            spawn,
+            live,
+            retries,
+            waits,
+            failing,
+            me: me.clone(),
+        });
         let me: Weak<Rooms> = rooms.me.clone();
         rooms.hub.set_callee(me);
         Ok(rooms)
@@ -218,7 +245,9 @@ impl Rooms {
                 is_due.then(|| retries.pop_first()).flatten()
             };
             let Some((at, id)) = due else { return };
-            let Some(live) = self.live().get(&id).cloned() else { continue };
+            let Some(live) = self.live().get(&id).cloned() else {
+                continue;
+            };
             let resumed = live.room().resume(at);
             if let Some(Posted::Start(instance)) = resumed {
                 self.start(live, instance);
@@ -248,10 +277,15 @@ impl Rooms {
 
     /// Puts one room to sleep, if it has no event; whether it sleeps now.
     pub fn sleep(&self, room: &RoomId) -> bool {
-        let Some(live) = self.live().get(room).cloned() else { return true };
+        let Some(live) = self.live().get(room).cloned() else {
+            return true;
+        };
         let (asleep, still_awake) = {
             let mut room = live.room();
-            (room.idle_since().and_then(|_| room.sleep()), room.is_awake())
+            (
+                room.idle_since().and_then(|_| room.sleep()),
+                room.is_awake(),
+            )
         };
         drop(asleep);
         !still_awake
@@ -259,7 +293,10 @@ impl Rooms {
 
     /// How many rooms are awake.
     pub fn awake(&self) -> usize {
-        self.live().values().filter(|live| live.room().is_awake()).count()
+        self.live()
+            .values()
+            .filter(|live| live.room().is_awake())
+            .count()
     }
 
     /// Drops the instances of idle rooms, and forgets rooms of which there is nothing to remember.
@@ -284,10 +321,16 @@ impl Rooms {
             let excess = awake.saturating_sub(self.hub.limits().rooms_awake_max);
             let mut idle = match excess {
                 0 => Vec::new(),
-                _ => live.values().filter_map(|live| Some((live.room().idle_since()?, live))).collect(),
+                _ => live
+                    .values()
+                    .filter_map(|live| Some((live.room().idle_since()?, live)))
+                    .collect(),
             };
             idle.sort_by_key(|(since, _)| *since);
-            idle.iter().take(excess).filter_map(|(_, live)| live.room().sleep()).collect()
+            idle.iter()
+                .take(excess)
+                .filter_map(|(_, live)| live.room().sleep())
+                .collect()
         };
         drop(asleep);
     }
@@ -295,23 +338,41 @@ impl Rooms {
     /// From now on rooms wake as this version. Those that are idle sleep now; one that runs changes between two of its events.
     /// What made the version before it fail to wake is forgiven.
     pub(crate) fn serve(&self, version: Arc<Version>) {
-        *self.current.write().expect("nothing panics while it holds the version") = Some(version);
-        let pending: Vec<RoomId> = self.live().values().filter(|live| live.room().forgive()).map(|live| live.id.clone()).collect();
+        *self
+            .current
+            .write()
+            .expect("nothing panics while it holds the version") = Some(version);
+        let pending: Vec<RoomId> = self
+            .live()
+            .values()
+            .filter(|live| live.room().forgive())
+            .map(|live| live.id.clone())
+            .collect();
         pending.iter().for_each(|room| self.retry_at(0, room));
         self.sleep_all();
     }
 
     fn current(&self) -> Option<Arc<Version>> {
-        self.current.read().expect("nothing panics while it holds the version").clone()
+        self.current
+            .read()
+            .expect("nothing panics while it holds the version")
+            .clone()
     }
 
     fn has_class(&self, class: &str) -> bool {
-        self.current().is_some_and(|version| version.has_class(class))
+        self.current()
+            .is_some_and(|version| version.has_class(class))
     }
 
-    pub(crate) fn post(&self, id: &RoomId, event: RoomEvent, version: Option<&Arc<Version>>) -> Result<Outcome, Fault> {
+    pub(crate) fn post(
+        &self,
+        id: &RoomId,
+        event: RoomEvent,
+        version: Option<&Arc<Version>>,
+    ) -> Result<Outcome, Fault> {
         let (reply, outcome) = oneshot::channel();
-        let (bytes, can_be_given_up, limits) = (event.weight(), event.can_be_given_up(), self.hub.limits());
+        let (bytes, can_be_given_up, limits) =
+            (event.weight(), event.can_be_given_up(), self.hub.limits());
         let held = match is_certain(&event) {
             true => Held::force(self.hub.budget(), bytes),
             false => Held::reserve(self.hub.budget(), bytes, limits.rooms_inbox_bytes_max)?,
@@ -323,13 +384,26 @@ impl Rooms {
             None => {
                 let _automatic = self.hub.connections().automatic_of(id);
                 let (room, is_consumer) = Default::default();
-                let live = Arc::new(Live { id: id.clone(), _automatic, room, is_consumer });
+                let live = Arc::new(Live {
+                    id: id.clone(),
+                    _automatic,
+                    room,
+                    is_consumer,
+                });
                 rooms.insert(id.clone(), live.clone());
                 live
             }
         };
-        let max = InboxMax { events: limits.room_inbox_max, bytes: limits.room_inbox_bytes_max };
-        let waiting = Waiting { event, version: version.cloned(), reply, held };
+        let max = InboxMax {
+            events: limits.room_inbox_max,
+            bytes: limits.room_inbox_bytes_max,
+        };
+        let waiting = Waiting {
+            event,
+            version: version.cloned(),
+            reply,
+            held,
+        };
         let (posted, bytes) = {
             let mut room = live.room();
             let posted = match waiting.is_certain() {
@@ -349,7 +423,10 @@ impl Rooms {
             Posted::Start(instance) => self.start(live.clone(), instance),
             Posted::Pending(at) => self.retry_at(at, id),
         }
-        Ok(Outcome { outcome, waits: can_be_given_up.then_some((live, number)) })
+        Ok(Outcome {
+            outcome,
+            waits: can_be_given_up.then_some((live, number)),
+        })
     }
 
     fn start(&self, live: Arc<Live>, instance: Option<Awake>) {
@@ -359,7 +436,9 @@ impl Rooms {
 
     async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Awake>) {
         loop {
-            let waiting = live.room().next_turn(TURN_EVENTS_MAX, TURN_BYTES, &mut instance, self.now());
+            let waiting =
+                live.room()
+                    .next_turn(TURN_EVENTS_MAX, TURN_BYTES, &mut instance, self.now());
             if waiting.is_empty() {
                 return;
             }
@@ -369,7 +448,12 @@ impl Rooms {
         }
     }
 
-    async fn take_turn(&self, live: &Live, instance: &mut Option<Awake>, waiting: impl IntoIterator<Item = Waiting>) {
+    async fn take_turn(
+        &self,
+        live: &Live,
+        instance: &mut Option<Awake>,
+        waiting: impl IntoIterator<Item = Waiting>,
+    ) {
         // While the storage is closed, the app's writes could not be committed.
         let unreachable = match self.engine.status() {
             EngineStatus::Open => None,
@@ -405,8 +489,17 @@ impl Rooms {
         turn.transaction.finish().await;
         let again = waiting.is_certain().then(|| waiting.event.clone());
         let is_alarm = matches!(waiting.event, RoomEvent::Alarm(_));
-        let Waiting { event, version, reply, held } = waiting;
-        let conn = if let RoomEvent::Open(conn, _) = &event { Some(conn.clone()) } else { None };
+        let Waiting {
+            event,
+            version,
+            reply,
+            held,
+        } = waiting;
+        let conn = if let RoomEvent::Open(conn, _) = &event {
+            Some(conn.clone())
+        } else {
+            None
+        };
         (turn.called, turn.version) = (false, version.clone());
         let first = turn.transaction.number();
         let (outcome, feed) = match self.adopt(event, version.clone()) {
@@ -416,7 +509,15 @@ impl Rooms {
         match (&outcome, again) {
             (Err(fault), Some(event)) if fault.is_of_host() || !turn.called => {
                 tracing::debug!(room = %turn.live.id, "an event has to wait: {fault}");
-                turn.pending.push((place, Waiting { event, version, reply, held }));
+                turn.pending.push((
+                    place,
+                    Waiting {
+                        event,
+                        version,
+                        reply,
+                        held,
+                    },
+                ));
             }
             (_, again) => {
                 turn.answers += outcome.as_ref().map_or(0, RoomAnswer::weight);
@@ -425,8 +526,21 @@ impl Rooms {
                 let has_flushed = number != first && turn.transaction.outcome(first).is_ok();
                 let commit = (!has_flushed || !turn.transaction.is_clean()).then_some(number);
                 let has_failed = outcome.as_ref().is_err_and(|fault| !fault.is_of_host());
-                let opened = conn.filter(|_| turn.called).map(|conn| Opened { conn, is_certain: has_flushed || has_failed });
-                turn.done.push(Done { place, commit, reply, outcome, feed, again, version, opened, is_alarm });
+                let opened = conn.filter(|_| turn.called).map(|conn| Opened {
+                    conn,
+                    is_certain: has_flushed || has_failed,
+                });
+                turn.done.push(Done {
+                    place,
+                    commit,
+                    reply,
+                    outcome,
+                    feed,
+                    again,
+                    version,
+                    opened,
+                    is_alarm,
+                });
             }
         }
     }
@@ -438,25 +552,46 @@ impl Rooms {
             *turn.instance = None;
         }
         let mut failures = Vec::new();
-        for Done { place, commit, reply, outcome, feed, again, version, opened, is_alarm } in std::mem::take(&mut turn.done) {
+        for Done {
+            place,
+            commit,
+            reply,
+            outcome,
+            feed,
+            again,
+            version,
+            opened,
+            is_alarm,
+        } in std::mem::take(&mut turn.done)
+        {
             let failure = commit.and_then(|commit| turn.transaction.outcome(commit).err());
             if is_alarm {
-                let is_of_host = failure.is_some() || outcome.as_ref().is_err_and(Fault::is_of_host);
+                let is_of_host =
+                    failure.is_some() || outcome.as_ref().is_err_and(Fault::is_of_host);
                 self.finish_alarm(turn, is_of_host);
             }
             let outcome = match (failure, outcome, again) {
                 (Some(error), Ok(_), again) => {
                     failures.push(error.clone());
                     if let Some((event, held)) = again {
-                        turn.pending.push((place, Waiting { event, version, reply, held }));
+                        turn.pending.push((
+                            place,
+                            Waiting {
+                                event,
+                                version,
+                                reply,
+                                held,
+                            },
+                        ));
                         continue;
                     }
                     self.hub.counters().faults.add(1);
                     Err(error.into())
                 }
-                (_, Ok(RoomAnswer::Feed(Ok(answer))), _) => {
-                    Ok(RoomAnswer::Feed(Ok(Feed { opened: feed.and_then(|slot| slot.take()), ..answer })))
-                }
+                (_, Ok(RoomAnswer::Feed(Ok(answer))), _) => Ok(RoomAnswer::Feed(Ok(Feed {
+                    opened: feed.and_then(|slot| slot.take()),
+                    ..answer
+                }))),
                 (_, outcome, again) => {
                     if again.is_some() {
                         turn.live.room().handle_delivery();
@@ -465,7 +600,9 @@ impl Rooms {
                 }
             };
             // An on-open that has not happened is owed no on-close.
-            if let Some(Opened { conn, .. }) = opened.filter(|opened| opened.is_certain || outcome.is_ok()) {
+            if let Some(Opened { conn, .. }) =
+                opened.filter(|opened| opened.is_certain || outcome.is_ok())
+            {
                 conn.handle_opening();
             }
             _ = reply.send(outcome);
@@ -486,15 +623,23 @@ impl Rooms {
 
     /// Keeps the turn's events that must happen and could not be handed over, for another try.
     fn put_back(&self, turn: Turn<'_>) {
-        let Turn { live, mut pending, .. } = turn;
+        let Turn {
+            live, mut pending, ..
+        } = turn;
         if pending.is_empty() {
             return;
         }
         pending.sort_by_key(|(place, _)| *place);
         // An old version is kept only if no other one can be called.
         let is_served = self.has_class(live.id.class());
-        let forget = |waiting: Waiting| Waiting { version: waiting.version.filter(|_| !is_served), ..waiting };
-        let events: Vec<Waiting> = pending.into_iter().map(|(_, waiting)| forget(waiting)).collect();
+        let forget = |waiting: Waiting| Waiting {
+            version: waiting.version.filter(|_| !is_served),
+            ..waiting
+        };
+        let events: Vec<Waiting> = pending
+            .into_iter()
+            .map(|(_, waiting)| forget(waiting))
+            .collect();
         let count = events.len();
         let (again, is_first) = live.room().put_back(events.into_iter(), self.now());
         if is_first {
@@ -505,7 +650,9 @@ impl Rooms {
 
     /// The event as the version that is served now knows it; none if that has no such route any more.
     fn adopt(&self, mut event: RoomEvent, version: Option<Arc<Version>>) -> Option<RoomEvent> {
-        let (Some(version), Some(current)) = (version, self.current()) else { return Some(event) };
+        let (Some(version), Some(current)) = (version, self.current()) else {
+            return Some(event);
+        };
         if let RoomEvent::Handle(request, _)
         | RoomEvent::Upgrade(request, _)
         | RoomEvent::Open(_, request)
@@ -520,19 +667,27 @@ impl Rooms {
 
     /// Runs one event; of messages that trap together, those before the first that traps by itself, unless they flushed: then
     /// nobody knows which of them are durable.
-    async fn run(&self, turn: &mut Turn<'_>, event: RoomEvent) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+    async fn run(
+        &self,
+        turn: &mut Turn<'_>,
+        event: RoomEvent,
+    ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
         match event {
             // Rare, as the other calls in boxes here: so the future of each turn is small, which is moved when the turn starts.
             RoomEvent::Alarm(_) => (Box::pin(self.run_alarm(turn)).await, None),
             RoomEvent::Messages(conn, messages) if messages.len() > 1 => {
                 let flushes = turn.transaction.flushes();
-                let together = self.call(turn, RoomEvent::Messages(conn.clone(), messages.clone())).await;
+                let together = self
+                    .call(turn, RoomEvent::Messages(conn.clone(), messages.clone()))
+                    .await;
                 let has_app_failed = together.as_ref().is_err_and(|fault| !fault.is_of_host());
                 if !has_app_failed || turn.transaction.flushes() != flushes {
                     return (together, None);
                 }
                 for message in messages {
-                    let alone = Box::pin(self.call(turn, RoomEvent::Messages(conn.clone(), vec![message]))).await;
+                    let alone =
+                        Box::pin(self.call(turn, RoomEvent::Messages(conn.clone(), vec![message])))
+                            .await;
                     if alone.is_err() {
                         return (alone, None);
                     }
@@ -542,7 +697,9 @@ impl Rooms {
             RoomEvent::Subscribe(request, last) => {
                 let since = last.as_deref().map(Positions::parse);
                 match Box::pin(self.call(turn, RoomEvent::Subscribe(request, last))).await {
-                    Ok(RoomAnswer::Feed(Ok(feed))) => Rooms::open_feed(&turn.transaction, feed, since),
+                    Ok(RoomAnswer::Feed(Ok(feed))) => {
+                        Rooms::open_feed(&turn.transaction, feed, since)
+                    }
                     outcome => (outcome, None),
                 }
             }
@@ -551,7 +708,11 @@ impl Rooms {
     }
 
     /// The feed begins with the event that admitted it.
-    fn open_feed(transaction: &Transaction, mut feed: Feed, since: Option<Positions>) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+    fn open_feed(
+        transaction: &Transaction,
+        mut feed: Feed,
+        since: Option<Positions>,
+    ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
         match transaction.subscribe(std::mem::take(&mut feed.topics), since) {
             Ok(slot) => {
                 transaction.keep();
@@ -566,7 +727,9 @@ impl Rooms {
         let (room, now) = (&turn.live.id, self.hub.now());
         let alarm = turn.transaction.alarm().map_err(Fault::from)?;
         // It was moved or taken away while it waited for its turn; or it was due then, and the clock was set back.
-        let Some(alarm) = alarm.filter(|alarm| alarm.at <= now.wall || self.hub.alarms().is_called(room, *alarm)) else {
+        let Some(alarm) =
+            alarm.filter(|alarm| alarm.at <= now.wall || self.hub.alarms().is_called(room, *alarm))
+        else {
             return Ok(RoomAnswer::Done);
         };
         let outcome = match self.ensure_awake(turn).await {
@@ -584,7 +747,11 @@ impl Rooms {
                 tracing::warn!(%room, "its alarm has to wait: {fault}");
             }
             Err(fault) => {
-                let again = if turn.transaction.retry_alarm(alarm, now.wall) { "it is tried again" } else { "it was the last try" };
+                let again = if turn.transaction.retry_alarm(alarm, now.wall) {
+                    "it is tried again"
+                } else {
+                    "it was the last try"
+                };
                 tracing::error!(%room, attempt = alarm.attempt, "its alarm failed, {again}: {fault}");
             }
         }
@@ -602,7 +769,11 @@ impl Rooms {
         }
         turn.called = true;
         let awake = turn.instance.as_mut().expect("it was woken");
-        let outcome = awake.instance.call(event, transaction).await.and_then(|answer| self.check_answer(answer));
+        let outcome = awake
+            .instance
+            .call(event, transaction)
+            .await
+            .and_then(|answer| self.check_answer(answer));
         match &outcome {
             Ok(_) => transaction.keep(),
             Err(_) => {
@@ -621,21 +792,35 @@ impl Rooms {
             return Err(fault.clone());
         }
         let version = self.version_for(turn)?;
-        if turn.instance.as_ref().is_some_and(|awake| Arc::ptr_eq(&awake.version, &version)) {
+        if turn
+            .instance
+            .as_ref()
+            .is_some_and(|awake| Arc::ptr_eq(&awake.version, &version))
+        {
             return Ok(());
         }
         *turn.instance = None; // before there is another one
         let woken = Box::pin(self.wake(turn.live, &turn.transaction, version)).await;
-        *turn.instance = Some(woken.inspect_err(|fault| turn.unreachable = fault.is_of_host().then(|| fault.clone()))?);
+        *turn.instance =
+            Some(woken.inspect_err(|fault| {
+                turn.unreachable = fault.is_of_host().then(|| fault.clone())
+            })?);
         Ok(())
     }
 
     /// The version that is served; if that has no such rooms, the one that the event was posted by: a connection that is closed because
     /// its route is gone still has its last event.
     fn version_for(&self, turn: &Turn<'_>) -> Result<Arc<Version>, Fault> {
-        let current = self.current().ok_or_else(|| Fault::Host("no version of the app is served yet".into()))?;
+        let current = self
+            .current()
+            .ok_or_else(|| Fault::Host("no version of the app is served yet".into()))?;
         let is_known = |version: &Arc<Version>| version.has_class(turn.live.id.class());
-        if turn.instance.as_ref().is_some_and(|awake| Arc::ptr_eq(&awake.version, &current)) || is_known(&current) {
+        if turn
+            .instance
+            .as_ref()
+            .is_some_and(|awake| Arc::ptr_eq(&awake.version, &current))
+            || is_known(&current)
+        {
             return Ok(current);
         }
         Ok(turn.version.clone().filter(is_known).unwrap_or(current))
@@ -648,7 +833,9 @@ impl Rooms {
             contract::check_call_answer(weight, limits.call_bytes_max)?;
         }
         match limits.room_event_bytes_max {
-            max if weight > max => Err(Fault::Answer(format!("{weight} bytes in the answer to one event: at most {max}"))),
+            max if weight > max => Err(Fault::Answer(format!(
+                "{weight} bytes in the answer to one event: at most {max}"
+            ))),
             _ => Ok(answer),
         }
     }
@@ -664,10 +851,18 @@ impl Rooms {
             next = waits.get(room);
         }
         waits.insert(caller.clone(), room.clone());
-        Ok(Wait { rooms: self.me.clone(), caller: caller.clone() })
+        Ok(Wait {
+            rooms: self.me.clone(),
+            caller: caller.clone(),
+        })
     }
 
-    async fn wake(&self, live: &Live, transaction: &Transaction, version: Arc<Version>) -> Result<Awake, Fault> {
+    async fn wake(
+        &self,
+        live: &Live,
+        transaction: &Transaction,
+        version: Arc<Version>,
+    ) -> Result<Awake, Fault> {
         if let Err(Refused::Closed(wait)) = live.room().check_open(self.now()) {
             return Err(Fault::Closed(wait));
         }
@@ -696,12 +891,19 @@ impl Rooms {
     /// Notes a failed wake. Beyond the bound, what is remembered of the room that failed first is forgotten.
     fn remember_failing(&self, room: &RoomId) {
         let forgotten = {
-            let mut failing = self.failing.lock().expect("nothing panics while it holds the failing rooms");
+            let mut failing = self
+                .failing
+                .lock()
+                .expect("nothing panics while it holds the failing rooms");
             if failing.contains(room) {
                 return;
             }
             failing.push_back(room.clone());
-            if failing.len() > ROOMS_FAILING_MAX { failing.pop_front() } else { None }
+            if failing.len() > ROOMS_FAILING_MAX {
+                failing.pop_front()
+            } else {
+                None
+            }
         };
         let forgotten = forgotten.and_then(|room| self.live().get(&room).cloned());
         if let Some(live) = forgotten {
@@ -716,15 +918,21 @@ impl Rooms {
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<Live>>> {
-        self.live.lock().expect("nothing panics while it holds the rooms")
+        self.live
+            .lock()
+            .expect("nothing panics while it holds the rooms")
     }
 
     fn waits(&self) -> MutexGuard<'_, HashMap<RoomId, RoomId>> {
-        self.waits.lock().expect("nothing panics while it holds who waits")
+        self.waits
+            .lock()
+            .expect("nothing panics while it holds who waits")
     }
 
     fn retries(&self) -> MutexGuard<'_, BTreeSet<(u64, RoomId)>> {
-        self.retries.lock().expect("nothing panics while it holds the retries")
+        self.retries
+            .lock()
+            .expect("nothing panics while it holds the retries")
     }
 }
 
@@ -747,7 +955,9 @@ impl Future for Outcome {
 
 impl Drop for Outcome {
     fn drop(&mut self) {
-        let Some((live, number)) = self.waits.take() else { return };
+        let Some((live, number)) = self.waits.take() else {
+            return;
+        };
         let given_up = live.room().give_up(number);
         drop(given_up); // outside of the lock
     }
@@ -777,14 +987,22 @@ impl Callee for Rooms {
             if !self.has_class(room.class()) {
                 return Err(CallError::NotValid);
             }
-            let wait = caller.map(|caller| self.wait_for(caller, &room)).transpose()?;
-            Ok((wait, self.post(&room, RoomEvent::Call(payload), None).map_err(no_answer)?))
+            let wait = caller
+                .map(|caller| self.wait_for(caller, &room))
+                .transpose()?;
+            Ok((
+                wait,
+                self.post(&room, RoomEvent::Call(payload), None)
+                    .map_err(no_answer)?,
+            ))
         };
         let begun = begin();
         Box::pin(async move {
             let (_wait, outcome) = begun?;
             match outcome.await {
-                Ok(Ok(RoomAnswer::Called(answer))) => answer.map_err(|(status, text)| CallError::Refused(status, text)),
+                Ok(Ok(RoomAnswer::Called(answer))) => {
+                    answer.map_err(|(status, text)| CallError::Refused(status, text))
+                }
                 Ok(Err(fault)) => Err(no_answer(fault)),
                 _ => Err(CallError::Failed),
             }
@@ -823,7 +1041,9 @@ impl Live {
     }
 
     fn room(&self) -> MutexGuard<'_, Room<Awake, Waiting>> {
-        self.room.lock().expect("nothing panics while it holds a room")
+        self.room
+            .lock()
+            .expect("nothing panics while it holds a room")
     }
 }
 
@@ -834,7 +1054,9 @@ impl Consumer for Live {
     }
 
     fn evict(&self) {
-        let refused = self.room().give_up_where(|waiting| waiting.event.can_be_given_up());
+        let refused = self
+            .room()
+            .give_up_where(|waiting| waiting.event.can_be_given_up());
         for Waiting { reply, .. } in refused {
             _ = reply.send(Err(Fault::Busy));
         }

@@ -55,7 +55,8 @@ pub enum Found {
 }
 
 /// Why a path is [`Found::Ambiguous`], for its client.
-pub const AMBIGUOUS: &str = "an encoded slash or backslash may stand only in a single parameter of the path";
+pub const AMBIGUOUS: &str =
+    "an encoded slash or backslash may stand only in a single parameter of the path";
 
 #[derive(Default)]
 struct Node {
@@ -76,15 +77,29 @@ impl Table {
         }
         let mut table = Table::empty();
         let routes = manifest.routes.iter().map(|route| (route.clone(), false));
-        for (route, is_fallback) in routes.chain(manifest.pages.iter().map(|page| (page.route(), page.fallback))) {
+        for (route, is_fallback) in routes.chain(
+            manifest
+                .pages
+                .iter()
+                .map(|page| (page.route(), page.fallback)),
+        ) {
             let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
             let index = table.add(&pattern, route);
-            let tree = if is_fallback { &mut table.fallback } else { &mut table.root };
+            let tree = if is_fallback {
+                &mut table.fallback
+            } else {
+                &mut table.root
+            };
             tree.insert(pattern.segments(), index);
         }
         table.pages = manifest.pages.clone();
-        let covers = manifest.guards.iter().map(|guard| Cover::parse(&guard.pattern));
-        table.guards = covers.collect::<Result<_, _>>().expect("the rules let only patterns pass");
+        let covers = manifest
+            .guards
+            .iter()
+            .map(|guard| Cover::parse(&guard.pattern));
+        table.guards = covers
+            .collect::<Result<_, _>>()
+            .expect("the rules let only patterns pass");
         Ok(table)
     }
 
@@ -100,12 +115,21 @@ impl Table {
     }
 
     fn empty() -> Table {
-        Table { routes: Vec::new(), root: Node::default(), guards: Vec::new(), pages: Vec::new(), fallback: Node::default() }
+        Table {
+            routes: Vec::new(),
+            root: Node::default(),
+            guards: Vec::new(),
+            pages: Vec::new(),
+            fallback: Node::default(),
+        }
     }
 
     /// Its index; it is still in no tree.
     fn add(&mut self, pattern: &Pattern, route: Route) -> u32 {
-        self.routes.push(Entry { route: Arc::new(route), names: pattern.names().map(str::to_owned).collect() });
+        self.routes.push(Entry {
+            route: Arc::new(route),
+            names: pattern.names().map(str::to_owned).collect(),
+        });
         self.routes.len() as u32 - 1
     }
 
@@ -142,13 +166,20 @@ impl Table {
 
     /// The route that answers what that one of another version does.
     pub fn successor(&self, route: &Route) -> Option<u32> {
-        self.routes.iter().position(|entry| entry.route.succeeds(route)).map(|index| index as u32)
+        self.routes
+            .iter()
+            .position(|entry| entry.route.succeeds(route))
+            .map(|index| index as u32)
     }
 
     /// Indices of the guards that run before one of these paths, in their order.
     pub fn guards<'a>(&'a self, paths: &'a [&'a Path<'_>]) -> impl Iterator<Item = u32> + 'a {
         let covers = |cover: &Cover| paths.iter().any(|path| cover.covers(path));
-        self.guards.iter().enumerate().filter(move |(_, cover)| covers(cover)).map(|(index, _)| index as u32)
+        self.guards
+            .iter()
+            .enumerate()
+            .filter(move |(_, cover)| covers(cover))
+            .map(|(index, _)| index as u32)
     }
 
     /// The route for a method and path. A literal segment goes before a parameter, a parameter
@@ -168,23 +199,41 @@ impl Table {
             },
         };
         // Without a route no parameter takes the separator: it may be meant for the name of a file.
-        if found == Found::Nothing && path.has_separator() { Found::Ambiguous } else { found }
+        if found == Found::Nothing && path.has_separator() {
+            Found::Ambiguous
+        } else {
+            found
+        }
     }
 
     fn guards_may_be_misread(&self, path: &Path<'_>) -> bool {
         let decoded_first = path.decoded_first();
-        self.guards.iter().any(|cover| cover.may_be_misread(path, &decoded_first))
+        self.guards
+            .iter()
+            .any(|cover| cover.may_be_misread(path, &decoded_first))
     }
 
     fn find_in(&self, tree: &Node, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
         let has_separator = path.has_separator();
-        let mut search = Search { table: self, method, asked, allow: Vec::new(), params: Vec::new(), has_separator, is_ambiguous: false };
+        let mut search = Search {
+            table: self,
+            method,
+            asked,
+            allow: Vec::new(),
+            params: Vec::new(),
+            has_separator,
+            is_ambiguous: false,
+        };
         match search.walk(tree, path.segments()) {
             _ if search.is_ambiguous => Found::Ambiguous,
             Some(index) => {
                 let entry = &self.routes[index as usize];
                 let params = entry.names.iter().cloned().zip(search.params).collect();
-                Found::Route { index, target: entry.route.target, params }
+                Found::Route {
+                    index,
+                    target: entry.route.target,
+                    params,
+                }
             }
             None if search.allow.is_empty() => Found::Nothing,
             None => Found::Methods(search.allow),
@@ -209,8 +258,14 @@ impl Node {
         match segments.split_first() {
             None => self.here.push(index),
             Some((Segment::Rest(_), _)) => self.rest.push(index),
-            Some((Segment::Literal(literal), behind)) => self.literals.entry(literal.clone()).or_default().insert(behind, index),
-            Some((Segment::Parameter(_), behind)) => self.parameter.get_or_insert_default().insert(behind, index),
+            Some((Segment::Literal(literal), behind)) => self
+                .literals
+                .entry(literal.clone())
+                .or_default()
+                .insert(behind, index),
+            Some((Segment::Parameter(_), behind)) => {
+                self.parameter.get_or_insert_default().insert(behind, index)
+            }
         }
     }
 }
@@ -235,7 +290,11 @@ impl Search<'_> {
         let Some((first, behind)) = segments.split_first() else {
             return self.pick(&node.here);
         };
-        if let Some(found) = node.literals.get(&**first).and_then(|next| self.walk(next, behind)) {
+        if let Some(found) = node
+            .literals
+            .get(&**first)
+            .and_then(|next| self.walk(next, behind))
+        {
             return Some(found);
         }
         if let Some(next) = &node.parameter {
@@ -264,7 +323,11 @@ impl Search<'_> {
             // What is asked for by nothing in particular can be answered to anybody, a WebSocket only to who asks for one.
             Some((asked_for != self.asked, asked_for, by_method, *index))
         };
-        let found = routes.iter().filter_map(rank).min().map(|(.., index)| index);
+        let found = routes
+            .iter()
+            .filter_map(rank)
+            .min()
+            .map(|(.., index)| index);
         if found.is_none() {
             self.note_allowed(routes);
         }
@@ -272,7 +335,9 @@ impl Search<'_> {
     }
 
     fn note_allowed(&mut self, routes: &[u32]) {
-        let methods = routes.iter().flat_map(|index| &self.table.routes[*index as usize].route.methods);
+        let methods = routes
+            .iter()
+            .flat_map(|index| &self.table.routes[*index as usize].route.methods);
         for method in methods {
             let implied = (method == "GET").then_some("HEAD");
             for name in [Some(method.as_str()), implied].into_iter().flatten() {
@@ -305,17 +370,40 @@ mod tests {
     ];
 
     fn table() -> Table {
-        let mut routes: Vec<Route> = ROUTES.iter().map(|(method, pattern)| Route::new(method, pattern, Target::Http)).collect();
+        let mut routes: Vec<Route> = ROUTES
+            .iter()
+            .map(|(method, pattern)| Route::new(method, pattern, Target::Http))
+            .collect();
         routes.swap(4, 5); // a named method before "any"
-        Table::new(&Manifest { routes, guards: vec![], pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+        Table::new(
+            &Manifest {
+                routes,
+                guards: vec![],
+                pages: vec![],
+            },
+            Exports::ALL,
+        )
+        .unwrap_or_else(|violations| panic!("{violations:?}"))
     }
 
     #[test]
     fn the_fallback_page_answers_what_is_nobody_else_s() {
-        let page = |pattern: &str, fallback| Page { pattern: pattern.into(), fallback, ..Page::default() };
-        let routes = vec![Route::new("POST", "/api", Target::Http), Route::new("GET", "/files/{*path}", Target::Http)];
-        let manifest = Manifest { routes, guards: vec![], pages: vec![page("/{*rest}", true), page("/about", false)] };
-        let table = Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+        let page = |pattern: &str, fallback| Page {
+            pattern: pattern.into(),
+            fallback,
+            ..Page::default()
+        };
+        let routes = vec![
+            Route::new("POST", "/api", Target::Http),
+            Route::new("GET", "/files/{*path}", Target::Http),
+        ];
+        let manifest = Manifest {
+            routes,
+            guards: vec![],
+            pages: vec![page("/{*rest}", true), page("/about", false)],
+        };
+        let table = Table::new(&manifest, Exports::ALL)
+            .unwrap_or_else(|violations| panic!("{violations:?}"));
         let cases = [
             // method, path, index of the route or the methods that there are
             ("GET", "/nowhere/at/all", Ok(2)),
@@ -382,7 +470,10 @@ mod tests {
                 Found::Ambiguous => "400".to_owned(),
                 Found::Methods(allow) => format!("405 {}", allow.join(",")),
                 Found::Route { index, params, .. } => {
-                    let params: String = params.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+                    let params: String = params
+                        .iter()
+                        .map(|(name, value)| format!(" {name}={value}"))
+                        .collect();
                     format!("{index}{params}")
                 }
             };
@@ -392,7 +483,11 @@ mod tests {
 
     #[test]
     fn a_separator_leads_past_no_guard() {
-        let routes = [("GET", "/{a}"), ("GET", "/{a}/{b}"), ("GET", "/{a}/{b}/{c}")];
+        let routes = [
+            ("GET", "/{a}"),
+            ("GET", "/{a}/{b}"),
+            ("GET", "/{a}/{b}/{c}"),
+        ];
         let cases = [
             // the guard, the path, whether it is served
             ("/a/b/*", "/a%2Fb/c", false),
@@ -415,13 +510,33 @@ mod tests {
             ("/*", "/a%2Fb/c%5C", true),
         ];
         for (guard, path, is_served) in cases {
-            let routes = routes.iter().map(|(method, pattern)| Route::new(method, pattern, Target::Http)).collect();
-            let guards = vec![crate::Guard { pattern: guard.into() }];
-            let table =
-                Table::new(&Manifest { routes, guards, pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+            let routes = routes
+                .iter()
+                .map(|(method, pattern)| Route::new(method, pattern, Target::Http))
+                .collect();
+            let guards = vec![crate::Guard {
+                pattern: guard.into(),
+            }];
+            let table = Table::new(
+                &Manifest {
+                    routes,
+                    guards,
+                    pages: vec![],
+                },
+                Exports::ALL,
+            )
+            .unwrap_or_else(|violations| panic!("{violations:?}"));
             let found = table.find("GET", AskedFor::Other, &Path::parse(path).unwrap());
-            assert_eq!(matches!(found, Found::Route { .. }), is_served, "{guard} before {path}: {found:?}");
-            assert_eq!(found == Found::Ambiguous, !is_served, "{guard} before {path}: {found:?}");
+            assert_eq!(
+                matches!(found, Found::Route { .. }),
+                is_served,
+                "{guard} before {path}: {found:?}"
+            );
+            assert_eq!(
+                found == Found::Ambiguous,
+                !is_served,
+                "{guard} before {path}: {found:?}"
+            );
         }
     }
 
@@ -429,12 +544,26 @@ mod tests {
     fn routes_of_one_path_are_told_apart_by_what_is_asked_for() {
         use AskedFor::{Events, Other, WebSocket};
         let table = |targets: &[(&str, Target)]| {
-            let route = |(method, target): &(&str, Target)| Route { room: Some("tea".into()), ..Route::new(method, "/tea", *target) };
+            let route = |(method, target): &(&str, Target)| Route {
+                room: Some("tea".into()),
+                ..Route::new(method, "/tea", *target)
+            };
             let routes = targets.iter().map(route).collect();
-            Table::new(&Manifest { routes, guards: vec![], pages: vec![] }, Exports::ALL)
-                .unwrap_or_else(|violations| panic!("{violations:?}"))
+            Table::new(
+                &Manifest {
+                    routes,
+                    guards: vec![],
+                    pages: vec![],
+                },
+                Exports::ALL,
+            )
+            .unwrap_or_else(|violations| panic!("{violations:?}"))
         };
-        let all = [("GET", Target::WebSocket), ("GET", Target::Events), ("", Target::Http)];
+        let all = [
+            ("GET", Target::WebSocket),
+            ("GET", Target::Events),
+            ("", Target::Http),
+        ];
         let cases = [
             (&all[..], [WebSocket, Events, Other], ["0", "1", "2"]),
             (&all[..2], [WebSocket, Events, Other], ["0", "1", "1"]),
@@ -443,10 +572,13 @@ mod tests {
         ];
         for (targets, asked, expected) in cases {
             let table = table(targets);
-            let found = asked.map(|asked| match table.find("GET", asked, &Path::parse("/tea").unwrap()) {
-                Found::Route { index, .. } => index.to_string(),
-                other => format!("{other:?}"),
-            });
+            let found =
+                asked.map(
+                    |asked| match table.find("GET", asked, &Path::parse("/tea").unwrap()) {
+                        Found::Route { index, .. } => index.to_string(),
+                        other => format!("{other:?}"),
+                    },
+                );
             assert_eq!(found, expected, "{targets:?}");
         }
     }
@@ -454,9 +586,25 @@ mod tests {
     #[test]
     fn a_whole_component_answers_everything_but_reserved_paths() {
         let table = Table::whole();
-        for (path, answered) in [("/", true), ("/a/b", true), ("/a%2Fb", false), ("/__loaders", false), ("/__tidegate/x", false)] {
+        for (path, answered) in [
+            ("/", true),
+            ("/a/b", true),
+            ("/a%2Fb", false),
+            ("/__loaders", false),
+            ("/__tidegate/x", false),
+        ] {
             let found = table.find("PUT", AskedFor::Other, &Path::parse(path).unwrap());
-            assert_eq!(matches!(found, Found::Route { target: Target::Stream, .. }), answered, "{path}");
+            assert_eq!(
+                matches!(
+                    found,
+                    Found::Route {
+                        target: Target::Stream,
+                        ..
+                    }
+                ),
+                answered,
+                "{path}"
+            );
         }
     }
 }

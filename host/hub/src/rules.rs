@@ -99,7 +99,12 @@ pub struct Violation {
 impl Violation {
     /// `route 4 (POST "/__loaders")`
     pub fn place(&self) -> String {
-        let Violation { kind, index, pattern, .. } = self;
+        let Violation {
+            kind,
+            index,
+            pattern,
+            ..
+        } = self;
         let methods = match kind {
             &("guard" | "page") => String::new(),
             _ if self.methods.is_empty() => "any ".to_owned(),
@@ -112,7 +117,10 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place(), self.rule)?;
-        [&self.why, &self.help].into_iter().filter(|part| !part.is_empty()).try_for_each(|part| write!(f, ": {part}"))
+        [&self.why, &self.help]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .try_for_each(|part| write!(f, ": {part}"))
     }
 }
 
@@ -135,12 +143,27 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
     let mut earlier = Earlier::default();
     for (index, route) in manifest.routes.iter().enumerate() {
         let mut refuse = |rule: Rule, why: String, help: &str| {
-            let (methods, pattern, help) = (route.methods.clone(), route.pattern.clone(), help.to_owned());
-            violations.push(Violation { kind: "route", index, methods, pattern, rule, why, help });
+            let (methods, pattern, help) = (
+                route.methods.clone(),
+                route.pattern.clone(),
+                help.to_owned(),
+            );
+            violations.push(Violation {
+                kind: "route",
+                index,
+                methods,
+                pattern,
+                rule,
+                why,
+                help,
+            });
         };
         check_methods(route, &mut refuse);
         if !exports.has(route.target) {
-            let help = format!("export `{}` from the component, or give the route another target", route.target.interface());
+            let help = format!(
+                "export `{}` from the component, or give the route another target",
+                route.target.interface()
+            );
             refuse(Rule::Export, String::new(), &help);
         }
         check_room(route, exports, &mut refuse);
@@ -155,10 +178,22 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
     for (index, guard) in manifest.guards.iter().enumerate() {
         let mut refuse = |rule: Rule, why: String, help: &str| {
             let (pattern, help) = (guard.pattern.clone(), help.to_owned());
-            violations.push(Violation { kind: "guard", index, methods: vec![], pattern, rule, why, help });
+            violations.push(Violation {
+                kind: "guard",
+                index,
+                methods: vec![],
+                pattern,
+                rule,
+                why,
+                help,
+            });
         };
         if !exports.guard {
-            refuse(Rule::Export, String::new(), "export `tidegate:app/guard-handler` from the component");
+            refuse(
+                Rule::Export,
+                String::new(),
+                "export `tidegate:app/guard-handler` from the component",
+            );
         }
         if let Err(why) = Cover::parse(&guard.pattern) {
             refuse_pattern(&why, &mut refuse);
@@ -167,12 +202,28 @@ pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
     for (index, page) in manifest.pages.iter().enumerate() {
         let mut refuse = |rule: Rule, why: String, help: &str| {
             let (pattern, help) = (page.pattern.clone(), help.to_owned());
-            violations.push(Violation { kind: "page", index, methods: vec![], pattern, rule, why, help });
+            violations.push(Violation {
+                kind: "page",
+                index,
+                methods: vec![],
+                pattern,
+                rule,
+                why,
+                help,
+            });
         };
         if !exports.pages {
-            refuse(Rule::Export, String::new(), "export `tidegate:app/pages` from the component");
+            refuse(
+                Rule::Export,
+                String::new(),
+                "export `tidegate:app/pages` from the component",
+            );
         }
-        check_names("loader", page.loaders.iter().map(|loader| &loader.name), &mut refuse);
+        check_names(
+            "loader",
+            page.loaders.iter().map(|loader| &loader.name),
+            &mut refuse,
+        );
         check_names("action", page.actions.iter(), &mut refuse);
         match Pattern::parse(&page.pattern) {
             Err(why) => refuse_pattern(&why, &mut refuse),
@@ -189,21 +240,37 @@ fn refuse_pattern(why: &BadPattern, refuse: &mut impl Refuse) {
     match why {
         BadPattern::Syntax(text) => refuse(Rule::Pattern, (*text).to_owned(), ""),
         BadPattern::Wildcard { segment, instead } => {
-            refuse(Rule::Wildcard, format!("{segment:?} would match nothing but itself"), &format!("write {instead:?}"));
+            refuse(
+                Rule::Wildcard,
+                format!("{segment:?} would match nothing but itself"),
+                &format!("write {instead:?}"),
+            );
         }
     }
 }
 
-fn check_names<'a>(kind: &str, names: impl Iterator<Item = &'a String> + Clone, refuse: &mut impl Refuse) {
+fn check_names<'a>(
+    kind: &str,
+    names: impl Iterator<Item = &'a String> + Clone,
+    refuse: &mut impl Refuse,
+) {
     let is_valid = |name: &str| {
         let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         (1..=PAGE_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_part)
     };
     for (at, name) in names.clone().enumerate() {
         if !is_valid(name) {
-            refuse(Rule::PageName, format!("{name:?} is not a valid {kind} name"), "write 1 to 64 of letters, digits, '-', '_' and '.'");
+            refuse(
+                Rule::PageName,
+                format!("{name:?} is not a valid {kind} name"),
+                "write 1 to 64 of letters, digits, '-', '_' and '.'",
+            );
         } else if names.clone().take(at).any(|earlier| earlier == name) {
-            refuse(Rule::PageName, format!("the page has two {kind}s of the name {name:?}"), "give one of them another name");
+            refuse(
+                Rule::PageName,
+                format!("the page has two {kind}s of the name {name:?}"),
+                "give one of them another name",
+            );
         }
     }
 }
@@ -212,14 +279,26 @@ fn check_page(page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
     match (page.fallback, pattern.is_catch_all()) {
         (false, true) => {
             let why = "only the fallback page matches every path".to_owned();
-            refuse(Rule::CatchAll, why, "make it the fallback page, or give it a first segment, as in \"/docs/{*rest}\"");
+            refuse(
+                Rule::CatchAll,
+                why,
+                "make it the fallback page, or give it a first segment, as in \"/docs/{*rest}\"",
+            );
         }
         (true, false) => {
             let why = "the fallback page answers what nothing else does".to_owned();
-            refuse(Rule::CatchAll, why, "write \"/{*rest}\", or make it a page like the others");
+            refuse(
+                Rule::CatchAll,
+                why,
+                "write \"/{*rest}\", or make it a page like the others",
+            );
         }
         _ if pattern.is_reserved() => {
-            refuse(Rule::Reserved, "paths that begin with \"__\" are the host's".into(), "begin with another segment");
+            refuse(
+                Rule::Reserved,
+                "paths that begin with \"__\" are the host's".into(),
+                "begin with another segment",
+            );
         }
         _ => {}
     }
@@ -231,7 +310,11 @@ fn check_methods(route: &Route, refuse: &mut impl Refuse) {
         let upper = method.to_ascii_uppercase();
         if !METHODS.contains(&method.as_str()) {
             match METHODS.contains(&upper.as_str()) {
-                true => refuse(Rule::Method, "methods are upper-case".into(), &format!("write {upper:?}")),
+                true => refuse(
+                    Rule::Method,
+                    "methods are upper-case".into(),
+                    &format!("write {upper:?}"),
+                ),
                 false => refuse(
                     Rule::Method,
                     format!("{method:?} is none that a host of HTTP answers"),
@@ -240,7 +323,11 @@ fn check_methods(route: &Route, refuse: &mut impl Refuse) {
             }
         } else if get_only && method != "GET" {
             let help = format!("leave {method} out, or add an http route for it");
-            refuse(Rule::TargetMethod, format!("a {} route is reached by GET", route.target), &help);
+            refuse(
+                Rule::TargetMethod,
+                format!("a {} route is reached by GET", route.target),
+                &help,
+            );
         }
     }
 }
@@ -248,23 +335,43 @@ fn check_methods(route: &Route, refuse: &mut impl Refuse) {
 fn check_room(route: &Route, exports: Exports, refuse: &mut impl Refuse) {
     let Some(class) = &route.room else { return };
     if !exports.room {
-        refuse(Rule::Export, String::new(), "export `tidegate:app/room-handler` from the component");
+        refuse(
+            Rule::Export,
+            String::new(),
+            "export `tidegate:app/room-handler` from the component",
+        );
     }
     if route.target == Target::Stream {
-        refuse(Rule::Room, "a room answers whole, as part of its event".into(), "give the route the target http, websocket or events");
+        refuse(
+            Rule::Room,
+            "a room answers whole, as part of its event".into(),
+            "give the route the target http, websocket or events",
+        );
     }
     if check_class(class).is_err() {
-        refuse(Rule::Room, format!("{class:?} is no class of rooms"), "write 1 to 64 of a-z, 0-9, '-' and '_'");
+        refuse(
+            Rule::Room,
+            format!("{class:?} is no class of rooms"),
+            "write 1 to 64 of a-z, 0-9, '-' and '_'",
+        );
     }
 }
 
 fn check_pattern(pattern: &Pattern, refuse: &mut impl Refuse) {
     if pattern.is_catch_all() {
         let why = "the catch-all is the host's (pages, or --assets)".to_owned();
-        refuse(Rule::CatchAll, why, "give the route a first segment, as in \"/api/{*rest}\"");
+        refuse(
+            Rule::CatchAll,
+            why,
+            "give the route a first segment, as in \"/api/{*rest}\"",
+        );
     }
     if pattern.is_reserved() {
-        refuse(Rule::Reserved, "paths that begin with \"__\" are the host's".into(), "begin with another segment; a guard may cover them");
+        refuse(
+            Rule::Reserved,
+            "paths that begin with \"__\" are the host's".into(),
+            "begin with another segment; a guard may cover them",
+        );
     }
 }
 
@@ -278,12 +385,28 @@ struct Earlier<'a> {
 }
 
 impl<'a> Earlier<'a> {
-    fn check(&mut self, index: usize, route: &'a Route, pattern: &Pattern, refuse: &mut impl Refuse) {
+    fn check(
+        &mut self,
+        index: usize,
+        route: &'a Route,
+        pattern: &Pattern,
+        refuse: &mut impl Refuse,
+    ) {
         let same_shape = self.by_shape.entry(shape(pattern)).or_default();
-        let clash = same_shape.iter().find_map(|(at, other)| overlap(other, route).map(|rule| (*at, *other, rule)));
+        let clash = same_shape
+            .iter()
+            .find_map(|(at, other)| overlap(other, route).map(|rule| (*at, *other, rule)));
         if let Some((at, other, rule)) = clash {
-            let named = if other.pattern == route.pattern { String::new() } else { format!(" ({:?})", other.pattern) };
-            refuse(rule, format!("route {at}{named} already answers it"), "remove one of them, or give them different methods or paths");
+            let named = if other.pattern == route.pattern {
+                String::new()
+            } else {
+                format!(" ({:?})", other.pattern)
+            };
+            refuse(
+                rule,
+                format!("route {at}{named} already answers it"),
+                "remove one of them, or give them different methods or paths",
+            );
         }
         same_shape.push((index, route));
         if route.target.asked_for() == Target::Page.asked_for() && answers(route, &["POST"]) {
@@ -292,15 +415,36 @@ impl<'a> Earlier<'a> {
     }
 
     /// A page's path is its own, but for WebSockets and event streams, which are asked for by other requests.
-    fn check_page(&mut self, index: usize, page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
+    fn check_page(
+        &mut self,
+        index: usize,
+        page: &Page,
+        pattern: &Pattern,
+        refuse: &mut impl Refuse,
+    ) {
         let shape = shape(pattern);
-        let takes = |route: &Route| route.target.asked_for() == Target::Page.asked_for() && answers(route, &PAGE_METHODS);
-        let same_path = self.by_shape.get(&shape).into_iter().flatten().find(|(_, route)| takes(route));
+        let takes = |route: &Route| {
+            route.target.asked_for() == Target::Page.asked_for() && answers(route, &PAGE_METHODS)
+        };
+        let same_path = self
+            .by_shape
+            .get(&shape)
+            .into_iter()
+            .flatten()
+            .find(|(_, route)| takes(route));
         // What the fallback page answers is nobody else's: it takes nothing from others, nor they from it.
-        let takes_post =
-            || self.posts.iter().find(|(_, _, route)| !page.fallback && route.includes(pattern)).map(|(at, route, _)| (at, route));
+        let takes_post = || {
+            self.posts
+                .iter()
+                .find(|(_, _, route)| !page.fallback && route.includes(pattern))
+                .map(|(at, route, _)| (at, route))
+        };
         if let Some((at, route)) = same_path.map(|(at, route)| (at, route)).or_else(takes_post) {
-            let methods = if route.methods.is_empty() { "any method".to_owned() } else { route.methods.join(", ") };
+            let methods = if route.methods.is_empty() {
+                "any method".to_owned()
+            } else {
+                route.methods.join(", ")
+            };
             let why = format!("route {at} answers {methods} of {:?}", route.pattern);
             refuse(
                 Rule::PageRoute,
@@ -309,16 +453,22 @@ impl<'a> Earlier<'a> {
             );
         }
         match self.pages.get(&shape) {
-            Some(earlier) => {
-                refuse(Rule::Duplicate, format!("page {earlier} already answers it ({:?})", page.pattern), "remove one of them")
-            }
+            Some(earlier) => refuse(
+                Rule::Duplicate,
+                format!("page {earlier} already answers it ({:?})", page.pattern),
+                "remove one of them",
+            ),
             None => _ = self.pages.insert(shape, index),
         }
     }
 }
 
 fn answers(route: &Route, methods: &[&str]) -> bool {
-    route.methods.is_empty() || route.methods.iter().any(|method| methods.contains(&method.as_str()))
+    route.methods.is_empty()
+        || route
+            .methods
+            .iter()
+            .any(|method| methods.contains(&method.as_str()))
 }
 
 /// Which rule two routes of one shape break, if any. Those of one class of rooms may share a path: a request for a
@@ -332,7 +482,11 @@ fn overlap(earlier: &Route, later: &Route) -> Option<Rule> {
         (true, true) => Some(Rule::Duplicate),
         (true, false) => Some(Rule::Shadowed),
         (false, true) => None,
-        (false, false) => later.methods.iter().any(|method| earlier.methods.contains(method)).then_some(Rule::Duplicate),
+        (false, false) => later
+            .methods
+            .iter()
+            .any(|method| earlier.methods.contains(method))
+            .then_some(Rule::Duplicate),
     }
 }
 
@@ -358,8 +512,15 @@ mod tests {
             target: *target,
             room: None,
         });
-        let manifest = Manifest { routes: routes.collect(), guards: vec![], pages: vec![] };
-        check(&manifest, exports).into_iter().map(|violation| (violation.index, violation.rule)).collect()
+        let manifest = Manifest {
+            routes: routes.collect(),
+            guards: vec![],
+            pages: vec![],
+        };
+        check(&manifest, exports)
+            .into_iter()
+            .map(|violation| (violation.index, violation.rule))
+            .collect()
     }
 
     #[test]
@@ -470,31 +631,74 @@ mod tests {
         ];
         assert!(cases.len() >= 60);
         for (methods, pattern, target, rule) in cases {
-            let broken: Vec<Rule> = rules(&[(methods, pattern, target)], Exports::ALL).into_iter().map(|(_, rule)| rule).collect();
-            assert_eq!(broken, Vec::from_iter(rule), "{methods} {pattern:?} {target}");
+            let broken: Vec<Rule> = rules(&[(methods, pattern, target)], Exports::ALL)
+                .into_iter()
+                .map(|(_, rule)| rule)
+                .collect();
+            assert_eq!(
+                broken,
+                Vec::from_iter(rule),
+                "{methods} {pattern:?} {target}"
+            );
         }
     }
 
     #[test]
     fn rooms_have_a_class_a_handler_and_targets_that_answer_whole() {
-        let chat = |class: &str, method: &str, target| Route { room: Some(class.into()), ..Route::new(method, "/rooms/{name}", target) };
-        let all = [chat("chat", "GET", Target::WebSocket), chat("chat", "GET", Target::Events), chat("chat", "", Target::Http)];
-        let other = [chat("chat", "GET", Target::WebSocket), chat("board", "GET", Target::Http)];
-        let none = Exports { room: false, ..Exports::ALL };
+        let chat = |class: &str, method: &str, target| Route {
+            room: Some(class.into()),
+            ..Route::new(method, "/rooms/{name}", target)
+        };
+        let all = [
+            chat("chat", "GET", Target::WebSocket),
+            chat("chat", "GET", Target::Events),
+            chat("chat", "", Target::Http),
+        ];
+        let other = [
+            chat("chat", "GET", Target::WebSocket),
+            chat("board", "GET", Target::Http),
+        ];
+        let none = Exports {
+            room: false,
+            ..Exports::ALL
+        };
         let long = "c".repeat(65);
         type Broken<'a> = &'a [(usize, Rule)];
         let cases: [(&[Route], Exports, Broken<'_>); 7] = [
             (&all, Exports::ALL, &[]),
             (&other, Exports::ALL, &[(1, Rule::Duplicate)]),
-            (&[all[0].clone(), all[0].clone()], Exports::ALL, &[(1, Rule::Duplicate)]),
-            (&[chat("chat", "GET", Target::Stream)], Exports::ALL, &[(0, Rule::Room)]),
-            (&[chat("Chat", "GET", Target::Http)], Exports::ALL, &[(0, Rule::Room)]),
-            (&[chat(&long, "GET", Target::Http)], Exports::ALL, &[(0, Rule::Room)]),
+            (
+                &[all[0].clone(), all[0].clone()],
+                Exports::ALL,
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[chat("chat", "GET", Target::Stream)],
+                Exports::ALL,
+                &[(0, Rule::Room)],
+            ),
+            (
+                &[chat("Chat", "GET", Target::Http)],
+                Exports::ALL,
+                &[(0, Rule::Room)],
+            ),
+            (
+                &[chat(&long, "GET", Target::Http)],
+                Exports::ALL,
+                &[(0, Rule::Room)],
+            ),
             (&all[..1], none, &[(0, Rule::Export)]),
         ];
         for (index, (routes, exports, expected)) in cases.into_iter().enumerate() {
-            let manifest = Manifest { routes: routes.to_vec(), guards: vec![], pages: vec![] };
-            let broken: Vec<(usize, Rule)> = check(&manifest, exports).into_iter().map(|it| (it.index, it.rule)).collect();
+            let manifest = Manifest {
+                routes: routes.to_vec(),
+                guards: vec![],
+                pages: vec![],
+            };
+            let broken: Vec<(usize, Rule)> = check(&manifest, exports)
+                .into_iter()
+                .map(|it| (it.index, it.rule))
+                .collect();
             assert_eq!(broken, expected, "case {index}");
         }
     }
@@ -505,18 +709,52 @@ mod tests {
         type Registration = (&'static str, &'static str, Target);
         type Broken = (usize, Rule);
         let cases: Vec<(&[Registration], &[Broken])> = vec![
-            (&[("GET", "/a", Http), ("GET", "/a", Http)], &[(1, Rule::Duplicate)]),
-            (&[("GET", "/a", Http), ("GET", "/a/", Http)], &[(1, Rule::Duplicate)]),
-            (&[("GET", "/a", Http), ("GET", "/%61", Http)], &[(1, Rule::Duplicate)]),
-            (&[("GET", "/{x}", Http), ("GET", "/{y}", Http)], &[(1, Rule::Duplicate)]),
-            (&[("GET", "/f/{*x}", Http), ("GET", "/f/{*y}", Http)], &[(1, Rule::Duplicate)]),
-            (&[("GET,POST", "/a", Http), ("POST,PUT", "/a", Http)], &[(1, Rule::Duplicate)]),
-            (&[("", "/a", Http), ("GET", "/a", Http)], &[(1, Rule::Shadowed)]),
-            (&[("", "/a", Http), ("", "/a", Http)], &[(1, Rule::Duplicate)]),
+            (
+                &[("GET", "/a", Http), ("GET", "/a", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[("GET", "/a", Http), ("GET", "/a/", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[("GET", "/a", Http), ("GET", "/%61", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[("GET", "/{x}", Http), ("GET", "/{y}", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[("GET", "/f/{*x}", Http), ("GET", "/f/{*y}", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[("GET,POST", "/a", Http), ("POST,PUT", "/a", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[("", "/a", Http), ("GET", "/a", Http)],
+                &[(1, Rule::Shadowed)],
+            ),
+            (
+                &[("", "/a", Http), ("", "/a", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
             (&[("GET", "/a", Http), ("", "/a", Http)], &[]),
             (&[("GET", "/a", Http), ("POST", "/a", Http)], &[]),
-            (&[("GET", "/a", WebSocket), ("GET", "/a", Http)], &[(1, Rule::Duplicate)]),
-            (&[("GET", "/{x}", Http), ("GET", "/a", Http), ("GET", "/A", Http)], &[]),
+            (
+                &[("GET", "/a", WebSocket), ("GET", "/a", Http)],
+                &[(1, Rule::Duplicate)],
+            ),
+            (
+                &[
+                    ("GET", "/{x}", Http),
+                    ("GET", "/a", Http),
+                    ("GET", "/A", Http),
+                ],
+                &[],
+            ),
             (&[("GET", "/f/{x}", Http), ("GET", "/f/{*x}", Http)], &[]),
         ];
         for (routes, expected) in cases {
@@ -526,58 +764,183 @@ mod tests {
 
     #[test]
     fn a_target_without_its_handler_is_refused_and_every_violation_is_listed() {
-        let http_only = Exports { http: true, ..Exports::default() };
+        let http_only = Exports {
+            http: true,
+            ..Exports::default()
+        };
         let routes = [
             ("GET", "/ws", Target::WebSocket),
             ("get", "/__a", Target::Events),
             ("GET", "/ok", Target::Http),
             ("GET", "/s", Target::Stream),
         ];
-        let expected = [(0, Rule::Export), (1, Rule::Method), (1, Rule::Export), (1, Rule::Reserved), (3, Rule::Export)];
+        let expected = [
+            (0, Rule::Export),
+            (1, Rule::Method),
+            (1, Rule::Export),
+            (1, Rule::Reserved),
+            (3, Rule::Export),
+        ];
         assert_eq!(rules(&routes, http_only), expected);
     }
 
     #[test]
     fn a_guard_may_cover_any_path_but_needs_its_handler_and_a_pattern() {
-        let guards = ["/*", "/__loaders", "/{*rest}", "/private/*", "private", "/{}/*"].map(|pattern| Guard { pattern: pattern.into() });
-        let manifest = Manifest { routes: vec![], guards: guards.to_vec(), pages: vec![] };
-        let broken = |exports| -> Vec<(usize, Rule)> { check(&manifest, exports).into_iter().map(|v| (v.index, v.rule)).collect() };
-        assert_eq!(broken(Exports::ALL), [(4, Rule::Pattern), (5, Rule::Pattern)]);
-        assert_eq!(broken(Exports::default()).iter().filter(|(_, rule)| *rule == Rule::Export).count(), 6);
+        let guards = [
+            "/*",
+            "/__loaders",
+            "/{*rest}",
+            "/private/*",
+            "private",
+            "/{}/*",
+        ]
+        .map(|pattern| Guard {
+            pattern: pattern.into(),
+        });
+        let manifest = Manifest {
+            routes: vec![],
+            guards: guards.to_vec(),
+            pages: vec![],
+        };
+        let broken = |exports| -> Vec<(usize, Rule)> {
+            check(&manifest, exports)
+                .into_iter()
+                .map(|v| (v.index, v.rule))
+                .collect()
+        };
+        assert_eq!(
+            broken(Exports::ALL),
+            [(4, Rule::Pattern), (5, Rule::Pattern)]
+        );
+        assert_eq!(
+            broken(Exports::default())
+                .iter()
+                .filter(|(_, rule)| *rule == Rule::Export)
+                .count(),
+            6
+        );
     }
 
     #[test]
     fn a_page_has_its_path_to_itself_and_names_that_can_be() {
         use crate::LoaderInfo;
-        let page = |pattern: &str| Page { pattern: pattern.into(), ..Page::default() };
-        let fallback = |pattern: &str| Page { fallback: true, ..page(pattern) };
+        let page = |pattern: &str| Page {
+            pattern: pattern.into(),
+            ..Page::default()
+        };
+        let fallback = |pattern: &str| Page {
+            fallback: true,
+            ..page(pattern)
+        };
         let loaders = |names: &[&str]| Page {
-            loaders: names.iter().map(|name| LoaderInfo { name: name.to_string(), ..LoaderInfo::default() }).collect(),
+            loaders: names
+                .iter()
+                .map(|name| LoaderInfo {
+                    name: name.to_string(),
+                    ..LoaderInfo::default()
+                })
+                .collect(),
             ..page("/p")
         };
-        let actions = |names: &[&str]| Page { actions: names.iter().map(ToString::to_string).collect(), ..page("/p") };
+        let actions = |names: &[&str]| Page {
+            actions: names.iter().map(ToString::to_string).collect(),
+            ..page("/p")
+        };
         let long = "n".repeat(65);
-        type Case<'a> = (&'a [(&'a str, &'a str, Target)], &'a [Page], &'a [(usize, Rule)]);
+        type Case<'a> = (
+            &'a [(&'a str, &'a str, Target)],
+            &'a [Page],
+            &'a [(usize, Rule)],
+        );
         let cases: [Case<'_>; 28] = [
             (&[], &[page("/"), page("/products/{id}")], &[]),
-            (&[("DELETE", "/p", Target::Http), ("PUT", "/p", Target::Stream)], &[page("/p")], &[]),
-            (&[("GET", "/p", Target::WebSocket), ("GET", "/q", Target::Events)], &[page("/p"), page("/q")], &[]),
+            (
+                &[
+                    ("DELETE", "/p", Target::Http),
+                    ("PUT", "/p", Target::Stream),
+                ],
+                &[page("/p")],
+                &[],
+            ),
+            (
+                &[
+                    ("GET", "/p", Target::WebSocket),
+                    ("GET", "/q", Target::Events),
+                ],
+                &[page("/p"), page("/q")],
+                &[],
+            ),
             (&[("GET", "/p/{id}", Target::Http)], &[page("/p/new")], &[]),
-            (&[("POST", "/p/new", Target::Http), ("POST", "/p/{id}/more", Target::Http)], &[page("/p/{id}")], &[]),
-            (&[("POST", "/p/{id}", Target::Http)], &[page("/p/new")], &[(0, Rule::PageRoute)]),
-            (&[("", "/{x}", Target::Stream)], &[page("/about")], &[(0, Rule::PageRoute)]),
-            (&[("POST", "/p/{*rest}", Target::Http)], &[page("/p/{id}/{of}"), page("/p")], &[(0, Rule::PageRoute)]),
-            (&[("POST", "/p/{*rest}", Target::Http)], &[fallback("/{*rest}")], &[]),
-            (&[("GET", "/p/{id}", Target::WebSocket)], &[page("/p/new")], &[]),
-            (&[("POST", "/p", Target::Http)], &[page("/p")], &[(0, Rule::PageRoute)]),
-            (&[("POST", "/p/", Target::Stream)], &[page("//p")], &[(0, Rule::PageRoute)]),
-            (&[("", "/p", Target::Http)], &[page("/p")], &[(0, Rule::PageRoute)]),
-            (&[("GET", "/p/{x}", Target::Http)], &[page("/p/{id}")], &[(0, Rule::PageRoute)]),
-            (&[("HEAD", "/p", Target::Http)], &[page("/q"), page("/%70")], &[(1, Rule::PageRoute)]),
-            (&[], &[page("/p/{a}"), page("/p/{b}")], &[(1, Rule::Duplicate)]),
+            (
+                &[
+                    ("POST", "/p/new", Target::Http),
+                    ("POST", "/p/{id}/more", Target::Http),
+                ],
+                &[page("/p/{id}")],
+                &[],
+            ),
+            (
+                &[("POST", "/p/{id}", Target::Http)],
+                &[page("/p/new")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("", "/{x}", Target::Stream)],
+                &[page("/about")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("POST", "/p/{*rest}", Target::Http)],
+                &[page("/p/{id}/{of}"), page("/p")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("POST", "/p/{*rest}", Target::Http)],
+                &[fallback("/{*rest}")],
+                &[],
+            ),
+            (
+                &[("GET", "/p/{id}", Target::WebSocket)],
+                &[page("/p/new")],
+                &[],
+            ),
+            (
+                &[("POST", "/p", Target::Http)],
+                &[page("/p")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("POST", "/p/", Target::Stream)],
+                &[page("//p")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("", "/p", Target::Http)],
+                &[page("/p")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("GET", "/p/{x}", Target::Http)],
+                &[page("/p/{id}")],
+                &[(0, Rule::PageRoute)],
+            ),
+            (
+                &[("HEAD", "/p", Target::Http)],
+                &[page("/q"), page("/%70")],
+                &[(1, Rule::PageRoute)],
+            ),
+            (
+                &[],
+                &[page("/p/{a}"), page("/p/{b}")],
+                &[(1, Rule::Duplicate)],
+            ),
             (&[], &[page("/{*rest}")], &[(0, Rule::CatchAll)]),
             (&[], &[fallback("/{*rest}")], &[]),
-            (&[], &[fallback("/{*a}"), fallback("/{*b}")], &[(1, Rule::Duplicate)]),
+            (
+                &[],
+                &[fallback("/{*a}"), fallback("/{*b}")],
+                &[(1, Rule::Duplicate)],
+            ),
             (&[], &[fallback("/p")], &[(0, Rule::CatchAll)]),
             (&[], &[page("/__loaders")], &[(0, Rule::Reserved)]),
             (&[], &[page("/%5f_x/{id}")], &[(0, Rule::Reserved)]),
@@ -585,31 +948,98 @@ mod tests {
             (&[], &[loaders(&["a", "b-c_d.e"]), page("/q")], &[]),
             (&[], &[loaders(&["a", "a"])], &[(0, Rule::PageName)]),
             (&[], &[loaders(&[""])], &[(0, Rule::PageName)]),
-            (&[], &[actions(&["a b", &long, "buy", "buy"])], &[(0, Rule::PageName), (0, Rule::PageName), (0, Rule::PageName)]),
-            (&[], &[Page { actions: vec!["a".into()], ..loaders(&["a"]) }], &[]),
+            (
+                &[],
+                &[actions(&["a b", &long, "buy", "buy"])],
+                &[
+                    (0, Rule::PageName),
+                    (0, Rule::PageName),
+                    (0, Rule::PageName),
+                ],
+            ),
+            (
+                &[],
+                &[Page {
+                    actions: vec!["a".into()],
+                    ..loaders(&["a"])
+                }],
+                &[],
+            ),
         ];
         for (routes, pages, expected) in cases {
-            let route = |(methods, pattern, target): &(&str, &str, Target)| Route::new(methods, pattern, *target);
-            let manifest = Manifest { routes: routes.iter().map(route).collect(), guards: vec![], pages: pages.to_vec() };
-            let broken: Vec<(usize, Rule)> = check(&manifest, Exports::ALL).into_iter().map(|it| (it.index, it.rule)).collect();
+            let route = |(methods, pattern, target): &(&str, &str, Target)| {
+                Route::new(methods, pattern, *target)
+            };
+            let manifest = Manifest {
+                routes: routes.iter().map(route).collect(),
+                guards: vec![],
+                pages: pages.to_vec(),
+            };
+            let broken: Vec<(usize, Rule)> = check(&manifest, Exports::ALL)
+                .into_iter()
+                .map(|it| (it.index, it.rule))
+                .collect();
             assert_eq!(broken, expected, "{routes:?} {pages:?}");
         }
-        let manifest = Manifest { pages: vec![page("/p")], ..Manifest::default() };
-        assert_eq!(check(&manifest, Exports { pages: false, ..Exports::ALL })[0].rule, Rule::Export);
+        let manifest = Manifest {
+            pages: vec![page("/p")],
+            ..Manifest::default()
+        };
+        assert_eq!(
+            check(
+                &manifest,
+                Exports {
+                    pages: false,
+                    ..Exports::ALL
+                }
+            )[0]
+            .rule,
+            Rule::Export
+        );
     }
 
     #[test]
     fn every_rule_has_a_code_of_its_own() {
-        use Rule::{CatchAll, Duplicate, Export, Method, PageName, PageRoute, Pattern, Reserved, Room, Shadowed, TargetMethod, Wildcard};
-        let all = [Pattern, CatchAll, Reserved, Duplicate, Shadowed, Method, TargetMethod, Export, Room, PageRoute, PageName, Wildcard];
+        use Rule::{
+            CatchAll, Duplicate, Export, Method, PageName, PageRoute, Pattern, Reserved, Room,
+            Shadowed, TargetMethod, Wildcard,
+        };
+        let all = [
+            Pattern,
+            CatchAll,
+            Reserved,
+            Duplicate,
+            Shadowed,
+            Method,
+            TargetMethod,
+            Export,
+            Room,
+            PageRoute,
+            PageName,
+            Wildcard,
+        ];
         let codes: Vec<String> = all.iter().map(|rule| rule.code().to_owned()).collect();
-        assert_eq!(codes, Vec::from_iter((1..=9).chain(23..=25).map(|number| format!("TG{number:03}"))));
+        assert_eq!(
+            codes,
+            Vec::from_iter(
+                (1..=9)
+                    .chain(23..=25)
+                    .map(|number| format!("TG{number:03}"))
+            )
+        );
     }
 
     #[test]
     fn a_violation_says_in_one_line_what_to_write_instead() {
-        let manifest = Manifest { routes: vec![Route::new("get", "/a", Target::Http)], guards: vec![], pages: vec![] };
+        let manifest = Manifest {
+            routes: vec![Route::new("get", "/a", Target::Http)],
+            guards: vec![],
+            pages: vec![],
+        };
         let line = check(&manifest, Exports::ALL)[0].to_string();
-        assert_eq!(line, r#"route 0 (get "/a"): not a method of a route: methods are upper-case: write "GET""#);
+        assert_eq!(
+            line,
+            r#"route 0 (get "/a"): not a method of a route: methods are upper-case: write "GET""#
+        );
     }
 }

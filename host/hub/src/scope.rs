@@ -1,6 +1,9 @@
 //! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
 
-use crate::{AutoResponse, Conn, ConnId, Followed, Hub, LimitError, Message, Position, Publication, SendError, Transaction, calls::Called};
+use crate::{
+    AutoResponse, Conn, ConnId, Followed, Hub, LimitError, Message, Position, Publication,
+    SendError, Transaction, calls::Called,
+};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -109,7 +112,12 @@ impl Scope {
     }
 
     /// Lets the connection follow a topic, from `since` on.
-    pub fn follow(&self, conn: &Arc<Conn>, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+    pub fn follow(
+        &self,
+        conn: &Arc<Conn>,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Followed, LimitError> {
         match self {
             Scope::App(_) => conn.follow(topic, since),
             Scope::Room(transaction) => transaction.follow(conn, topic, since),

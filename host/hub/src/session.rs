@@ -139,14 +139,25 @@ impl Session {
             heard: now,
             busy: now,
             opened: now,
-            ping: if limits.ping_every.is_zero() { Ping::Off } else { Ping::At(now + limits.ping_every) },
-            control_frames: ControlFrames { since: now, count: 0, max: limits.control_frames_max },
+            ping: if limits.ping_every.is_zero() {
+                Ping::Off
+            } else {
+                Ping::At(now + limits.ping_every)
+            },
+            control_frames: ControlFrames {
+                since: now,
+                count: 0,
+                max: limits.control_frames_max,
+            },
         }
     }
 
     /// A connection that was accepted only to be closed: the app gets no event of it.
     pub fn silent(limits: &Limits, now: Instant) -> Session {
-        Session { opening: Opening::Silent, ..Session::new(limits, now) }
+        Session {
+            opening: Opening::Silent,
+            ..Session::new(limits, now)
+        }
     }
 
     /// A message came. What comes after a close has begun is not for the app any more.
@@ -184,7 +195,10 @@ impl Session {
     /// The ping that [`poll_time`](Session::poll_time) asked for has left the host, or is still leaving it: its answer is due from now on.
     pub fn handle_ping_left(&mut self, now: Instant) {
         if matches!(self.ping, Ping::Due | Ping::Sent { .. }) {
-            self.ping = Ping::Sent { at: now, until: now + self.times.pong_within };
+            self.ping = Ping::Sent {
+                at: now,
+                until: now + self.times.pong_within,
+            };
         }
     }
 
@@ -203,7 +217,9 @@ impl Session {
     /// Whether the connection ends at `now` because it is idle. The owner may know that earlier bytes are still on their way to the peer, and
     /// report it by [`handle_sent`](Session::handle_sent) before it asks [`poll_time`](Session::poll_time).
     pub fn is_idle(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Open) && self.has_idle_limit() && now >= self.busy + self.times.idle_max
+        matches!(self.phase, Phase::Open)
+            && self.has_idle_limit()
+            && now >= self.busy + self.times.idle_max
     }
 
     /// A message went out, or moved on towards the peer.
@@ -217,7 +233,10 @@ impl Session {
         self.phase = match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Open => {
                 let close = close.unwrap_or(Close::new(1005, ""));
-                Phase::Answering { close, until: now + self.times.close_within }
+                Phase::Answering {
+                    close,
+                    until: now + self.times.close_within,
+                }
             }
             Phase::Closing { close, .. } => Phase::Ended(ended(close, true, false)),
             other => other,
@@ -250,7 +269,10 @@ impl Session {
     /// Our close frame is on its way, for whatever reason. Undelivered messages stay due.
     pub fn handle_closing(&mut self, close: Close, now: Instant) {
         if matches!(self.phase, Phase::Open) {
-            self.phase = Phase::Closing { close, until: now + self.times.close_within };
+            self.phase = Phase::Closing {
+                close,
+                until: now + self.times.close_within,
+            };
         }
     }
 
@@ -319,7 +341,10 @@ impl Session {
     /// Whether there is room for what the client sends. One message is always taken.
     pub fn wants_read(&self) -> bool {
         match self.phase {
-            Phase::Open => self.inbox.len() < self.inbox_messages_max && self.inbox_bytes < self.inbox_bytes_max,
+            Phase::Open => {
+                self.inbox.len() < self.inbox_messages_max
+                    && self.inbox_bytes < self.inbox_bytes_max
+            }
             Phase::Closing { .. } => true,
             Phase::Answering { .. } | Phase::Ended(_) | Phase::Over => false,
         }
@@ -339,15 +364,23 @@ impl Session {
     pub fn poll_time(&mut self, now: Instant) -> Due {
         match &self.phase {
             Phase::Open => self.poll_open(now),
-            Phase::Closing { until, .. } | Phase::Answering { until, .. } if now >= *until => Due::Drop,
-            Phase::Closing { until, .. } | Phase::Answering { until, .. } => Due::Wait(Some(*until)),
+            Phase::Closing { until, .. } | Phase::Answering { until, .. } if now >= *until => {
+                Due::Drop
+            }
+            Phase::Closing { until, .. } | Phase::Answering { until, .. } => {
+                Due::Wait(Some(*until))
+            }
             Phase::Ended(_) | Phase::Over => Due::Wait(None),
         }
     }
 
     fn poll_open(&mut self, now: Instant) -> Due {
-        let ends = [(self.opened, self.times.lifetime_max, "its lifetime is over"), (self.busy, self.times.idle_max, "idle")];
-        let ends = ends.map(|(since, max, reason)| ((!max.is_zero()).then_some(since + max), reason));
+        let ends = [
+            (self.opened, self.times.lifetime_max, "its lifetime is over"),
+            (self.busy, self.times.idle_max, "idle"),
+        ];
+        let ends =
+            ends.map(|(since, max, reason)| ((!max.is_zero()).then_some(since + max), reason));
         if let Some((_, reason)) = ends.iter().find(|(at, _)| at.is_some_and(|at| now >= at)) {
             return Due::Close(Close::new(1001, reason));
         }
@@ -374,11 +407,21 @@ impl Session {
 }
 
 fn ended(Close { code, reason }: Close, clean: bool, by_peer: bool) -> CloseInfo {
-    CloseInfo { code, reason, clean, by_peer }
+    CloseInfo {
+        code,
+        reason,
+        clean,
+        by_peer,
+    }
 }
 
 fn lost(by_peer: bool) -> CloseInfo {
-    CloseInfo { code: 1006, reason: String::new(), clean: false, by_peer }
+    CloseInfo {
+        code: 1006,
+        reason: String::new(),
+        clean: false,
+        by_peer,
+    }
 }
 
 #[cfg(test)]
@@ -399,7 +442,12 @@ mod tests {
     }
 
     fn told(code: u16, clean: bool, by_peer: bool) -> Option<Event> {
-        Some(Event::Close(CloseInfo { code, reason: String::new(), clean, by_peer }))
+        Some(Event::Close(CloseInfo {
+            code,
+            reason: String::new(),
+            clean,
+            by_peer,
+        }))
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -413,12 +461,19 @@ mod tests {
         session.handle_message(text("b"), now);
         assert_eq!(session.next_call(), None, "one event at a time");
         session.handle_returned(true);
-        assert_eq!(session.next_call(), Some(Event::Messages(vec![text("a"), text("b")])));
+        assert_eq!(
+            session.next_call(),
+            Some(Event::Messages(vec![text("a"), text("b")]))
+        );
     }
 
     #[test]
     fn reading_stops_while_enough_waits_and_goes_on_after_it_was_taken() {
-        let limits = Limits { inbox_messages_max: 2, inbox_bytes_max: 10, ..Limits::default() };
+        let limits = Limits {
+            inbox_messages_max: 2,
+            inbox_bytes_max: 10,
+            ..Limits::default()
+        };
         for messages in [&["a", "b"][..], &["one that is larger than all"]] {
             let (mut session, now) = opened(limits.clone());
             for message in messages {
@@ -436,8 +491,14 @@ mod tests {
         let (mut session, now) = opened(Limits::default());
         session.handle_message(text("last"), now);
         session.handle_peer_close(Some(Close::new(4001, "")), now);
-        assert!(!session.ready_to_answer(), "what came before the close goes first");
-        assert_eq!(session.next_call(), Some(Event::Messages(vec![text("last")])));
+        assert!(
+            !session.ready_to_answer(),
+            "what came before the close goes first"
+        );
+        assert_eq!(
+            session.next_call(),
+            Some(Event::Messages(vec![text("last")]))
+        );
         session.handle_returned(true);
         assert!(session.ready_to_answer());
         session.handle_answered();
@@ -454,13 +515,42 @@ mod tests {
         type Step = fn(&mut Session, Instant);
         let ours: Step = |session, now| session.handle_closing(Close::new(1001, ""), now);
         let cases: [(&[Step], Option<Event>); 7] = [
-            (&[|session, now| session.handle_peer_close(None, now), |session, _| session.handle_answered()], told(1005, true, true)),
-            (&[|session, now| session.handle_peer_close(None, now), |session, _| session.handle_dropped()], told(1005, false, true)),
-            (&[|session, _| session.handle_disconnect()], told(1006, false, true)),
-            (&[|session, _| session.handle_dropped()], told(1006, false, false)),
-            (&[ours, |session, now| session.handle_peer_close(Some(Close::new(1001, "")), now)], told(1001, true, false)),
-            (&[ours, |session, _| session.handle_disconnect()], told(1001, false, false)),
-            (&[ours, |session, _| session.handle_dropped()], told(1001, false, false)),
+            (
+                &[
+                    |session, now| session.handle_peer_close(None, now),
+                    |session, _| session.handle_answered(),
+                ],
+                told(1005, true, true),
+            ),
+            (
+                &[
+                    |session, now| session.handle_peer_close(None, now),
+                    |session, _| session.handle_dropped(),
+                ],
+                told(1005, false, true),
+            ),
+            (
+                &[|session, _| session.handle_disconnect()],
+                told(1006, false, true),
+            ),
+            (
+                &[|session, _| session.handle_dropped()],
+                told(1006, false, false),
+            ),
+            (
+                &[ours, |session, now| {
+                    session.handle_peer_close(Some(Close::new(1001, "")), now)
+                }],
+                told(1001, true, false),
+            ),
+            (
+                &[ours, |session, _| session.handle_disconnect()],
+                told(1001, false, false),
+            ),
+            (
+                &[ours, |session, _| session.handle_dropped()],
+                told(1001, false, false),
+            ),
         ];
         for (index, (steps, expected)) in cases.into_iter().enumerate() {
             let (mut session, now) = opened(Limits::default());
@@ -497,10 +587,16 @@ mod tests {
     #[test]
     fn a_silent_peer_is_pinged_and_then_dropped() {
         let (mut session, start) = opened(Limits::default());
-        assert_eq!(session.poll_time(start), Due::Wait(Some(start + 30 * SECOND)));
+        assert_eq!(
+            session.poll_time(start),
+            Due::Wait(Some(start + 30 * SECOND))
+        );
         assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
         session.handle_ping_left(start + 30 * SECOND);
-        assert_eq!(session.poll_time(start + 31 * SECOND), Due::Wait(Some(start + 40 * SECOND)));
+        assert_eq!(
+            session.poll_time(start + 31 * SECOND),
+            Due::Wait(Some(start + 40 * SECOND))
+        );
         assert!(session.is_pong_late(start + 40 * SECOND));
         assert_eq!(session.poll_time(start + 40 * SECOND), Due::Drop);
         session.handle_dropped();
@@ -511,9 +607,15 @@ mod tests {
     fn a_peer_that_answers_is_pinged_again_later() {
         type Step = fn(&mut Session, Instant);
         let answers: [(&str, Step); 3] = [
-            ("a pong, or a ping of its own", |session, now| assert!(session.handle_control(now))),
-            ("a part of a message", |session, now| session.handle_part(now)),
-            ("a message", |session, now| session.handle_answered_message(now)),
+            ("a pong, or a ping of its own", |session, now| {
+                assert!(session.handle_control(now))
+            }),
+            ("a part of a message", |session, now| {
+                session.handle_part(now)
+            }),
+            ("a message", |session, now| {
+                session.handle_answered_message(now)
+            }),
         ];
         for (name, answer) in answers {
             let (mut session, start) = opened(Limits::default());
@@ -521,7 +623,11 @@ mod tests {
             session.handle_ping_left(start + 30 * SECOND);
             answer(&mut session, start + 32 * SECOND);
             assert!(!session.is_pong_late(start + 40 * SECOND), "{name}");
-            assert_eq!(session.poll_time(start + 40 * SECOND), Due::Wait(Some(start + 62 * SECOND)), "{name}");
+            assert_eq!(
+                session.poll_time(start + 40 * SECOND),
+                Due::Wait(Some(start + 62 * SECOND)),
+                "{name}"
+            );
             assert_eq!(session.poll_time(start + 62 * SECOND), Due::Ping, "{name}");
         }
     }
@@ -530,52 +636,106 @@ mod tests {
     fn the_time_for_a_pong_begins_when_the_ping_has_left_the_host() {
         let (mut session, start) = opened(Limits::default());
         assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
-        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(None), "it still waits for the socket");
+        assert_eq!(
+            session.poll_time(start + 90 * SECOND),
+            Due::Wait(None),
+            "it still waits for the socket"
+        );
         session.handle_ping_left(start + 90 * SECOND);
-        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(Some(start + 100 * SECOND)));
+        assert_eq!(
+            session.poll_time(start + 90 * SECOND),
+            Due::Wait(Some(start + 100 * SECOND))
+        );
         session.handle_ping_left(start + 100 * SECOND);
-        assert_eq!(session.poll_time(start + 100 * SECOND), Due::Wait(Some(start + 110 * SECOND)), "it had not left the machine");
+        assert_eq!(
+            session.poll_time(start + 100 * SECOND),
+            Due::Wait(Some(start + 110 * SECOND)),
+            "it had not left the machine"
+        );
         assert_eq!(session.poll_time(start + 110 * SECOND), Due::Drop);
     }
 
     #[test]
     fn control_frames_have_a_rate() {
-        let (mut session, start) = opened(Limits { control_frames_max: 3, ..Limits::default() });
+        let (mut session, start) = opened(Limits {
+            control_frames_max: 3,
+            ..Limits::default()
+        });
         let mut admitted = |at: Duration| [(); 4].map(|()| session.handle_control(start + at));
         assert_eq!(admitted(Duration::ZERO), [true, true, true, false]);
         assert_eq!(admitted(SECOND / 2), [false; 4]);
-        assert_eq!(admitted(SECOND), [true, true, true, false], "the next second");
+        assert_eq!(
+            admitted(SECOND),
+            [true, true, true, false],
+            "the next second"
+        );
     }
 
     #[test]
     fn a_peer_that_is_not_read_is_not_blamed_for_its_silence() {
-        let (mut session, start) = opened(Limits { inbox_messages_max: 1, ..Limits::default() });
+        let (mut session, start) = opened(Limits {
+            inbox_messages_max: 1,
+            ..Limits::default()
+        });
         session.handle_message(text("waits"), start);
         assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
         session.handle_ping_left(start + 30 * SECOND);
         assert!(!session.is_pong_late(start + 50 * SECOND));
-        assert_eq!(session.poll_time(start + 50 * SECOND), Due::Wait(Some(start + 60 * SECOND)));
+        assert_eq!(
+            session.poll_time(start + 50 * SECOND),
+            Due::Wait(Some(start + 60 * SECOND))
+        );
     }
 
     #[test]
     fn idle_and_lifetime_limits_close_with_1001() {
-        let off = Limits { ping_every: Duration::ZERO, ..Limits::default() };
-        let idle = Limits { idle_max: 60 * SECOND, ..off.clone() };
+        let off = Limits {
+            ping_every: Duration::ZERO,
+            ..Limits::default()
+        };
+        let idle = Limits {
+            idle_max: 60 * SECOND,
+            ..off.clone()
+        };
         let (mut session, start) = opened(idle);
         session.handle_message(text("x"), start + 30 * SECOND);
-        assert_eq!(session.poll_time(start + 60 * SECOND), Due::Wait(Some(start + 90 * SECOND)));
+        assert_eq!(
+            session.poll_time(start + 60 * SECOND),
+            Due::Wait(Some(start + 90 * SECOND))
+        );
         session.handle_part(start + 80 * SECOND);
-        assert_eq!(session.poll_time(start + 90 * SECOND), Due::Wait(Some(start + 140 * SECOND)), "a part of a message counts");
+        assert_eq!(
+            session.poll_time(start + 90 * SECOND),
+            Due::Wait(Some(start + 140 * SECOND)),
+            "a part of a message counts"
+        );
         assert!(session.handle_control(start + 90 * SECOND));
-        assert_eq!(session.poll_time(start + 140 * SECOND), Due::Wait(Some(start + 150 * SECOND)), "so do pings and pongs");
+        assert_eq!(
+            session.poll_time(start + 140 * SECOND),
+            Due::Wait(Some(start + 150 * SECOND)),
+            "so do pings and pongs"
+        );
         assert!(session.is_idle(start + 150 * SECOND));
         session.handle_sent(start + 150 * SECOND);
-        assert_eq!(session.poll_time(start + 150 * SECOND), Due::Wait(Some(start + 210 * SECOND)), "and what is still on its way");
-        assert_eq!(session.poll_time(start + 210 * SECOND), Due::Close(Close::new(1001, "idle")));
-        let lifetime = Limits { lifetime_max: 60 * SECOND, ..off.clone() };
+        assert_eq!(
+            session.poll_time(start + 150 * SECOND),
+            Due::Wait(Some(start + 210 * SECOND)),
+            "and what is still on its way"
+        );
+        assert_eq!(
+            session.poll_time(start + 210 * SECOND),
+            Due::Close(Close::new(1001, "idle"))
+        );
+        let lifetime = Limits {
+            lifetime_max: 60 * SECOND,
+            ..off.clone()
+        };
         let (mut session, start) = opened(lifetime);
         session.handle_message(text("x"), start + 59 * SECOND);
-        assert_eq!(session.poll_time(start + 60 * SECOND), Due::Close(Close::new(1001, "its lifetime is over")));
+        assert_eq!(
+            session.poll_time(start + 60 * SECOND),
+            Due::Close(Close::new(1001, "its lifetime is over"))
+        );
         assert_eq!(opened(off).0.poll_time(start), Due::Wait(None));
     }
 
@@ -583,7 +743,10 @@ mod tests {
     fn a_peer_that_does_not_close_is_dropped_after_five_seconds() {
         let (mut session, start) = opened(Limits::default());
         session.handle_closing(Close::new(1000, ""), start);
-        assert_eq!(session.poll_time(start), Due::Wait(Some(start + 5 * SECOND)));
+        assert_eq!(
+            session.poll_time(start),
+            Due::Wait(Some(start + 5 * SECOND))
+        );
         assert_eq!(session.poll_time(start + 5 * SECOND), Due::Drop);
     }
 }

@@ -57,7 +57,12 @@ pub struct Range<'a> {
 impl Range<'_> {
     /// Every entry, the first `limit` of them.
     pub fn all(limit: usize) -> Range<'static> {
-        Range { start: Bound::Unbounded, end: Bound::Unbounded, reverse: false, limit }
+        Range {
+            start: Bound::Unbounded,
+            end: Bound::Unbounded,
+            reverse: false,
+            limit,
+        }
     }
 }
 
@@ -122,7 +127,13 @@ pub struct Batch {
 impl Batch {
     /// Changes no entry.
     pub fn new(room: RoomId, stored: Stored) -> Batch {
-        Batch { room, clear: false, writes: BTreeMap::new(), log: Vec::new(), stored }
+        Batch {
+            room,
+            clear: false,
+            writes: BTreeMap::new(),
+            log: Vec::new(),
+            stored,
+        }
     }
 }
 
@@ -146,11 +157,19 @@ pub enum EngineError {
 impl fmt::Display for EngineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            EngineError::Full(text) => write!(f, "the storage lacks space or file descriptors: {text}"),
+            EngineError::Full(text) => {
+                write!(f, "the storage lacks space or file descriptors: {text}")
+            }
             EngineError::Io(text) => write!(f, "the storage can't be read or written: {text}"),
             EngineError::Corrupt(text) => write!(f, "the storage is damaged: {text}"),
-            EngineError::Closed(text) => write!(f, "the storage is closed since an earlier failure, and opens again by itself: {text}"),
-            EngineError::Unknown(text) => write!(f, "it is not known whether the disk has what was written: {text}"),
+            EngineError::Closed(text) => write!(
+                f,
+                "the storage is closed since an earlier failure, and opens again by itself: {text}"
+            ),
+            EngineError::Unknown(text) => write!(
+                f,
+                "it is not known whether the disk has what was written: {text}"
+            ),
         }
     }
 }

@@ -7,8 +7,8 @@ pub use memory::Memory;
 pub use suite::suite;
 
 use crate::{
-    Accept, App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Loader, Message, Pages, Passed, Request, Response, Streamed,
-    Transaction, Verdict,
+    Accept, App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Loader, Message,
+    Pages, Passed, Request, Response, Streamed, Transaction, Verdict,
     app::{Instance, RoomAnswer, RoomEvent},
     page::{Form, Outcome, Problem, Shell, Step, Update, View},
 };
@@ -72,19 +72,34 @@ pub enum Loaded {
 }
 
 /// What an action does with its form.
-pub type ActionScript = dyn Fn(String, Request, Box<dyn Form>) -> Call<'static, Vec<Update>> + Send + Sync;
+pub type ActionScript =
+    dyn Fn(String, Request, Box<dyn Form>) -> Call<'static, Vec<Update>> + Send + Sync;
 
 impl Default for FakeApp {
     fn default() -> FakeApp {
         FakeApp {
             check: Box::new(|_| Ok(Verdict::Pass(Passed::default()))),
-            handle: Box::new(|(request, _)| Ok(Response { status: 200, headers: vec![], body: request.path.into() })),
-            stream: Box::new(|_, body| Ok(Streamed { status: 200, headers: Default::default(), body })),
+            handle: Box::new(|(request, _)| {
+                Ok(Response {
+                    status: 200,
+                    headers: vec![],
+                    body: request.path.into(),
+                })
+            }),
+            stream: Box::new(|_, body| {
+                Ok(Streamed {
+                    status: 200,
+                    headers: Default::default(),
+                    body,
+                })
+            }),
             upgrade: Box::new(|_| Ok(Decision::Accept(Accept::default()))),
             undecided: false,
             open: Box::new(|_| Ok(())),
             messages: Box::new(|(conn, messages)| {
-                messages.into_iter().for_each(|message| _ = conn.send(message));
+                messages
+                    .into_iter()
+                    .for_each(|message| _ = conn.send(message));
                 Ok(())
             }),
             close: Box::new(|_| Ok(())),
@@ -92,18 +107,31 @@ impl Default for FakeApp {
             instance: Box::new(|()| Ok(())),
             room: Arc::new(|event, _| {
                 Ok(match event {
-                    RoomEvent::Handle(request, _) => {
-                        RoomAnswer::Response(Response { status: 200, headers: vec![], body: request.path.into() })
+                    RoomEvent::Handle(request, _) => RoomAnswer::Response(Response {
+                        status: 200,
+                        headers: vec![],
+                        body: request.path.into(),
+                    }),
+                    RoomEvent::Upgrade(..) => {
+                        RoomAnswer::Decision(Decision::Accept(Accept::default()))
                     }
-                    RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
                     RoomEvent::Subscribe(..) => RoomAnswer::Feed(Ok(Feed::default())),
                     _ => RoomAnswer::Done,
                 })
             }),
             load: Box::new(|_| Ok(Vec::new())),
-            render: Box::new(|(request, _)| Ok(Shell { status: 200, headers: vec![], html: request.path })),
+            render: Box::new(|(request, _)| {
+                Ok(Shell {
+                    status: 200,
+                    headers: vec![],
+                    html: request.path,
+                })
+            }),
             act: Arc::new(|name, _, _| {
-                let outcome = Outcome::Success { value: format!("{name:?}"), stale: vec![] };
+                let outcome = Outcome::Success {
+                    value: format!("{name:?}"),
+                    stale: vec![],
+                };
                 ready(Ok(vec![Update::Done(Ok(outcome))]))
             }),
         }
@@ -146,12 +174,22 @@ impl App for FakeApp {
         ready((self.close)((conn, info)))
     }
 
-    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
-        ready((self.subscribe)((request.clone(), last_event_id.map(str::to_owned))))
+    fn subscribe<'a>(
+        &'a self,
+        request: &'a Request,
+        last_event_id: Option<&'a str>,
+    ) -> Call<'a, Result<Feed, Response>> {
+        ready((self.subscribe)((
+            request.clone(),
+            last_event_id.map(str::to_owned),
+        )))
     }
 
     fn instance(&self) -> Call<'_, Box<dyn Instance>> {
-        ready((self.instance)(()).map(|()| Box::new(FakeInstance(self.room.clone())) as Box<dyn Instance>))
+        ready(
+            (self.instance)(())
+                .map(|()| Box::new(FakeInstance(self.room.clone())) as Box<dyn Instance>),
+        )
     }
 
     fn pages(&self) -> &dyn Pages {
@@ -162,13 +200,22 @@ impl App for FakeApp {
 struct FakeInstance(Arc<RoomScript>);
 
 impl Instance for FakeInstance {
-    fn call<'a>(&'a mut self, event: RoomEvent, transaction: &'a Transaction) -> Call<'a, RoomAnswer> {
+    fn call<'a>(
+        &'a mut self,
+        event: RoomEvent,
+        transaction: &'a Transaction,
+    ) -> Call<'a, RoomAnswer> {
         ready((self.0)(event, transaction))
     }
 }
 
 impl Pages for FakeApp {
-    fn load<'a>(&'a self, _: u32, loader: &'a str, request: &'a Request) -> Call<'a, Box<dyn Loader>> {
+    fn load<'a>(
+        &'a self,
+        _: u32,
+        loader: &'a str,
+        request: &'a Request,
+    ) -> Call<'a, Box<dyn Loader>> {
         let steps = (self.load)((loader.to_owned(), request.clone()));
         ready(steps.map(|steps| Box::new(FakeLoader(steps.into_iter())) as Box<dyn Loader>))
     }
@@ -177,9 +224,18 @@ impl Pages for FakeApp {
         ready((self.render)((request.clone(), view.clone())))
     }
 
-    fn act<'a>(&'a self, _: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>> {
+    fn act<'a>(
+        &'a self,
+        _: u32,
+        action: &'a str,
+        request: &'a Request,
+        form: Box<dyn Form>,
+    ) -> Call<'a, Box<dyn Attempt>> {
         let script = (self.act)(action.to_owned(), request.clone(), form);
-        ready(Ok(Box::new(FakeAttempt { script: Some(script), updates: Vec::new().into_iter() }) as Box<dyn Attempt>))
+        ready(Ok(Box::new(FakeAttempt {
+            script: Some(script),
+            updates: Vec::new().into_iter(),
+        }) as Box<dyn Attempt>))
     }
 }
 
@@ -212,7 +268,9 @@ impl Attempt for FakeAttempt {
             if let Some(script) = self.script.take() {
                 self.updates = script.await?.into_iter();
             }
-            self.updates.next().ok_or_else(|| Fault::Answer("no more updates".into()))
+            self.updates
+                .next()
+                .ok_or_else(|| Fault::Answer("no more updates".into()))
         })
     }
 }

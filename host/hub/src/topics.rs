@@ -1,7 +1,8 @@
 //! Publish and follow: a publication is made once and shared by every follower's outbox.
 
 use crate::{
-    Budget, ConnId, Followed, LimitError, Limits, Now, Outbox, Overflow, Position, Positions, Publication, TopicPolicy,
+    Budget, ConnId, Followed, LimitError, Limits, Now, Outbox, Overflow, Position, Positions,
+    Publication, TopicPolicy,
     history::{self, History, Missed},
     now::Latest,
 };
@@ -74,18 +75,36 @@ struct Followers {
 }
 
 impl Topics {
-    pub(crate) fn new(mut limits: Limits, policy: TopicPolicy, budget: Arc<Budget>, seed: u64) -> Topics {
+    pub(crate) fn new(
+        mut limits: Limits,
+        policy: TopicPolicy,
+        budget: Arc<Budget>,
+        seed: u64,
+    ) -> Topics {
         if limits.memory_max > 0 {
-            limits.history_bytes_max = limits.history_bytes_max.min(limits.memory_max / HISTORY_PART);
+            limits.history_bytes_max = limits
+                .history_bytes_max
+                .min(limits.memory_max / HISTORY_PART);
         }
         let (now, swept, kept, topics) = Default::default();
-        Topics { limits, policy, seed, now, swept, kept, budget, topics }
+        Topics {
+            limits,
+            policy,
+            seed,
+            now,
+            swept,
+            kept,
+            budget,
+            topics,
+        }
     }
 
     /// Forgets what is kept of every topic. A client that comes back learns of a gap.
     pub(crate) fn shed(&self) {
         if self.kept.load(Ordering::Relaxed) > 0 {
-            self.all().iter().for_each(|topic| topic.followers().history.clear());
+            self.all()
+                .iter()
+                .for_each(|topic| topic.followers().history.clear());
         }
     }
 
@@ -96,7 +115,9 @@ impl Topics {
     /// Advances the time to `now`, and forgets what is too old.
     pub(crate) fn tick(&self, now: Now) {
         self.now.set(now);
-        if self.kept.load(Ordering::Relaxed) == 0 || now.monotonic < self.swept.load(Ordering::Relaxed) + SWEEP_EVERY {
+        if self.kept.load(Ordering::Relaxed) == 0
+            || now.monotonic < self.swept.load(Ordering::Relaxed) + SWEEP_EVERY
+        {
             return;
         }
         self.swept.store(now.monotonic, Ordering::Relaxed);
@@ -136,15 +157,23 @@ impl Topics {
     ) -> Result<(Followed, u64), LimitError> {
         let mut names = self.names();
         let topic = self.topic(&mut names, name)?;
-        let entered = topic.followers().enter(id, outbox, followed, missed, topic.overflow);
+        let entered = topic
+            .followers()
+            .enter(id, outbox, followed, missed, topic.overflow);
         Ok(entered)
     }
 
     /// How [`follow`](Topics::follow) would begin now.
-    pub(crate) fn check(&self, name: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+    pub(crate) fn check(
+        &self,
+        name: &str,
+        since: Option<Position>,
+    ) -> Result<Followed, LimitError> {
         let topic = self.topic(&mut self.names(), name)?;
         let since = since.map(|since| Positions(vec![since]));
-        let (followed, _) = topic.followers().resume(since.as_ref(), self.now().wall, &self.limits);
+        let (followed, _) = topic
+            .followers()
+            .resume(since.as_ref(), self.now().wall, &self.limits);
         Ok(followed)
     }
 
@@ -168,7 +197,11 @@ impl Topics {
     }
 
     /// The publication's number, and how many outboxes took it.
-    pub(crate) fn publish(&self, name: &str, mut publication: Publication) -> Result<(u64, u64), LimitError> {
+    pub(crate) fn publish(
+        &self,
+        name: &str,
+        mut publication: Publication,
+    ) -> Result<(u64, u64), LimitError> {
         publication.check(&self.limits)?;
         publication.charge(&self.budget)?;
         let topic = {
@@ -190,15 +223,25 @@ impl Topics {
             followers.history.expire(now, &self.limits);
             followers.history.push(&publication, now, &self.limits);
         }
-        Ok((publication.sequence, followers.deliver(&publication, topic.overflow)))
+        Ok((
+            publication.sequence,
+            followers.deliver(&publication, topic.overflow),
+        ))
     }
 
     /// As [`publish`](Topics::publish), of a publication that has its number already, in a topic whose history somebody else has.
-    pub(crate) fn pass_on(&self, name: &str, publication: &Arc<Publication>) -> Result<u64, LimitError> {
+    pub(crate) fn pass_on(
+        &self,
+        name: &str,
+        publication: &Arc<Publication>,
+    ) -> Result<u64, LimitError> {
         let topic = self.topic(&mut self.names(), name)?;
         let mut followers = topic.followers();
         if !publication.transient {
-            followers.position = Position { epoch: publication.epoch, sequence: publication.sequence };
+            followers.position = Position {
+                epoch: publication.epoch,
+                sequence: publication.sequence,
+            };
         }
         Ok(followers.deliver(publication, topic.overflow))
     }
@@ -212,17 +255,31 @@ impl Topics {
             return Err(LimitError::TooMany);
         }
         names.made += 1;
-        let position = Position { epoch: self.seed.wrapping_add(names.made), sequence: 0 };
-        let followers = Followers { position, history: History::new(self.kept.clone()), by_id: BTreeMap::new() };
+        let position = Position {
+            epoch: self.seed.wrapping_add(names.made),
+            sequence: 0,
+        };
+        let followers = Followers {
+            position,
+            history: History::new(self.kept.clone()),
+            by_id: BTreeMap::new(),
+        };
         let (overflow, followers) = (self.policy.overflow(name), Mutex::new(followers));
-        let topic = Arc::new(Topic { overflow, is_listed: AtomicBool::new(false), used_at: AtomicU64::new(0), followers });
+        let topic = Arc::new(Topic {
+            overflow,
+            is_listed: AtomicBool::new(false),
+            used_at: AtomicU64::new(0),
+            followers,
+        });
         names.by_name.insert(name.into(), topic.clone());
         names.list(name, &topic);
         Ok(topic)
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
-        self.topics.lock().expect("nothing panics while it holds the topics")
+        self.topics
+            .lock()
+            .expect("nothing panics while it holds the topics")
     }
 }
 
@@ -230,7 +287,10 @@ impl Names {
     /// The topic has no follower: it may be forgotten when its turn comes.
     fn list(&mut self, name: &str, topic: &Topic) {
         if !topic.is_listed.swap(true, Ordering::Relaxed) {
-            self.unfollowed.push_back(Listed { name: name.into(), at: self.made });
+            self.unfollowed.push_back(Listed {
+                name: name.into(),
+                at: self.made,
+            });
         }
     }
 
@@ -239,12 +299,17 @@ impl Names {
     fn forget_one(&mut self) -> bool {
         let mut chances = SECOND_CHANCES_MAX;
         while let Some(Listed { name, at }) = self.unfollowed.pop_front() {
-            let Some(topic) = self.by_name.get(&name) else { continue };
+            let Some(topic) = self.by_name.get(&name) else {
+                continue;
+            };
             if !topic.followers().by_id.is_empty() {
                 topic.is_listed.store(false, Ordering::Relaxed);
             } else if chances > 0 && topic.used_at.load(Ordering::Relaxed) > at {
                 chances -= 1;
-                self.unfollowed.push_back(Listed { name, at: self.made });
+                self.unfollowed.push_back(Listed {
+                    name,
+                    at: self.made,
+                });
             } else {
                 self.by_name.remove(&name);
                 return true;
@@ -256,12 +321,19 @@ impl Names {
 
 impl Topic {
     fn followers(&self) -> MutexGuard<'_, Followers> {
-        self.followers.lock().expect("nothing panics while it holds a topic")
+        self.followers
+            .lock()
+            .expect("nothing panics while it holds a topic")
     }
 }
 
 impl Followers {
-    fn resume(&mut self, since: Option<&Positions>, now: u64, limits: &Limits) -> (Followed, Missed) {
+    fn resume(
+        &mut self,
+        since: Option<&Positions>,
+        now: u64,
+        limits: &Limits,
+    ) -> (Followed, Missed) {
         let here = self.position;
         let since = since.map(|since| since.within(here));
         self.history.expire(now, limits);
@@ -269,13 +341,28 @@ impl Followers {
     }
 
     /// One more follows, and gets first what it missed; that is a gap if there is no room for it. How many it got.
-    fn enter(&mut self, id: ConnId, outbox: &Arc<Outbox>, mut followed: Followed, missed: Missed, overflow: Overflow) -> (Followed, u64) {
-        let bytes = missed.iter().map(|publication| publication.message.len()).sum();
+    fn enter(
+        &mut self,
+        id: ConnId,
+        outbox: &Arc<Outbox>,
+        mut followed: Followed,
+        missed: Missed,
+        overflow: Overflow,
+    ) -> (Followed, u64) {
+        let bytes = missed
+            .iter()
+            .map(|publication| publication.message.len())
+            .sum();
         let fits = missed.is_empty() || outbox.has_room(bytes, missed.len() - 1, 0);
         if fits {
-            missed.iter().for_each(|publication| _ = outbox.deliver(publication, overflow));
+            missed
+                .iter()
+                .for_each(|publication| _ = outbox.deliver(publication, overflow));
         } else {
-            followed = Followed { from: self.position, gap: true };
+            followed = Followed {
+                from: self.position,
+                gap: true,
+            };
         }
         self.by_id.insert(id, outbox.clone());
         (followed, if fits { missed.len() as u64 } else { 0 })
@@ -283,8 +370,13 @@ impl Followers {
 
     /// To how many.
     fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> u64 {
-        let others = self.by_id.iter().filter(|(id, _)| Some(**id) != publication.except);
-        others.filter(|(_, outbox)| outbox.deliver(publication, overflow)).count() as u64
+        let others = self
+            .by_id
+            .iter()
+            .filter(|(id, _)| Some(**id) != publication.except);
+        others
+            .filter(|(_, outbox)| outbox.deliver(publication, overflow))
+            .count() as u64
     }
 }
 
@@ -292,7 +384,11 @@ pub(crate) fn check_name(name: &str, limits: &Limits) -> Result<(), LimitError> 
     if name.len() > limits.topic_bytes_max {
         return Err(LimitError::TooLarge);
     }
-    if name.is_empty() { Err(LimitError::NotValid) } else { Ok(()) }
+    if name.is_empty() {
+        Err(LimitError::NotValid)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -302,21 +398,32 @@ mod tests {
     use std::collections::VecDeque;
 
     fn hub(limits: Limits) -> Arc<Hub> {
-        Hub::new(limits, TopicPolicy { drop_oldest: vec!["prices/*".into()] }, 7)
+        Hub::new(
+            limits,
+            TopicPolicy {
+                drop_oldest: vec!["prices/*".into()],
+            },
+            7,
+        )
     }
 
     fn heard(conn: &Opened) -> Vec<String> {
         let mut batch = VecDeque::new();
         conn.outbox().take(&mut batch);
         let text = |outgoing: &Outgoing| match outgoing {
-            Outgoing::Publication(p) => format!("{} {}", p.sequence, String::from_utf8_lossy(p.message.bytes())),
+            Outgoing::Publication(p) => format!(
+                "{} {}",
+                p.sequence,
+                String::from_utf8_lossy(p.message.bytes())
+            ),
             other => format!("{other:?}"),
         };
         batch.iter().map(text).collect()
     }
 
     fn say(hub: &Arc<Hub>, topic: &str, text: &str) -> u64 {
-        hub.publish(topic, Publication::new(Message::text(text.to_owned()))).unwrap()
+        hub.publish(topic, Publication::new(Message::text(text.to_owned())))
+            .unwrap()
     }
 
     #[test]
@@ -329,7 +436,13 @@ mod tests {
         assert_eq!((say(&hub, "tea", "a"), say(&hub, "tea", "b")), (1, 2));
         bob.unfollow("tea");
         assert_eq!(say(&hub, "tea", "c"), 3);
-        assert_eq!((heard(&ann), heard(&bob)), (vec!["1 a".into(), "2 b".into(), "3 c".into()], vec!["1 a".into(), "2 b".to_string()]));
+        assert_eq!(
+            (heard(&ann), heard(&bob)),
+            (
+                vec!["1 a".into(), "2 b".into(), "3 c".into()],
+                vec!["1 a".into(), "2 b".to_string()]
+            )
+        );
         assert!(heard(&eve).is_empty());
         assert_eq!(hub.counters().deliveries.get(), 5);
     }
@@ -341,22 +454,35 @@ mod tests {
         ann.follow("tea", None).unwrap();
         bob.follow("tea", None).unwrap();
         let except = Some(ann.id());
-        hub.publish("tea", Publication { except, ..Publication::new(Message::text("psst")) }).unwrap();
+        hub.publish(
+            "tea",
+            Publication {
+                except,
+                ..Publication::new(Message::text("psst"))
+            },
+        )
+        .unwrap();
         assert_eq!((heard(&ann).len(), heard(&bob).len()), (0, 1));
     }
 
     #[test]
     fn one_allocation_serves_all_followers() {
         let hub = hub(Limits::default());
-        let conns: Vec<Opened> = (0..3).map(|_| hub.open(Accept::default()).unwrap()).collect();
-        conns.iter().for_each(|conn| _ = conn.follow("tea", None).unwrap());
+        let conns: Vec<Opened> = (0..3)
+            .map(|_| hub.open(Accept::default()).unwrap())
+            .collect();
+        conns
+            .iter()
+            .for_each(|conn| _ = conn.follow("tea", None).unwrap());
         say(&hub, "tea", "once");
         let taken: Vec<Arc<Publication>> = conns
             .iter()
             .map(|conn| {
                 let mut batch = VecDeque::new();
                 conn.outbox().take(&mut batch);
-                let Some(Outgoing::Publication(publication)) = batch.pop_front() else { panic!("nothing came") };
+                let Some(Outgoing::Publication(publication)) = batch.pop_front() else {
+                    panic!("nothing came")
+                };
                 publication
             })
             .collect();
@@ -367,14 +493,20 @@ mod tests {
     fn a_line_break_in_an_event_name_is_refused() {
         let hub = hub(Limits::default());
         for event in ["a\nb", "a\rb", "a\0b"] {
-            let publication = Publication { event: Some(event.into()), ..Publication::new(Message::text("x")) };
+            let publication = Publication {
+                event: Some(event.into()),
+                ..Publication::new(Message::text("x"))
+            };
             assert_eq!(hub.publish("tea", publication), Err(LimitError::NotValid));
         }
     }
 
     #[test]
     fn topics_that_nobody_follows_give_way_to_new_ones_and_followed_ones_stay() {
-        let hub = hub(Limits { topics_max: 2, ..Limits::default() });
+        let hub = hub(Limits {
+            topics_max: 2,
+            ..Limits::default()
+        });
         let ann = hub.open(Accept::default()).unwrap();
         ann.follow("kept", None).unwrap();
         for topic in ["a", "b", "c"] {
@@ -387,7 +519,10 @@ mod tests {
 
     #[test]
     fn one_new_topic_takes_the_place_of_one_and_all_others_keep_their_numbers() {
-        let hub = hub(Limits { topics_max: 10, ..Limits::default() });
+        let hub = hub(Limits {
+            topics_max: 10,
+            ..Limits::default()
+        });
         for number in 0..10 {
             assert_eq!(say(&hub, &number.to_string(), "x"), 1);
         }
@@ -405,7 +540,10 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_followed_again_is_never_forgotten() {
-        let hub = hub(Limits { topics_max: 2, ..Limits::default() });
+        let hub = hub(Limits {
+            topics_max: 2,
+            ..Limits::default()
+        });
         let ann = hub.open(Accept::default()).unwrap();
         for _ in 0..5 {
             ann.follow("kept", None).unwrap();
@@ -421,7 +559,9 @@ mod tests {
 
     #[test]
     fn a_topic_has_the_policy_that_its_name_or_prefix_was_given() {
-        let policy = TopicPolicy { drop_oldest: vec!["prices/*".into(), "clock".into()] };
+        let policy = TopicPolicy {
+            drop_oldest: vec!["prices/*".into(), "clock".into()],
+        };
         let cases = [
             ("prices/eur", Overflow::DropOldest),
             ("prices", Overflow::Close),

@@ -2,8 +2,8 @@
 
 pub use crate::effects::Slot;
 use crate::{
-    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError, Message, Position, Positions, Publication,
-    RoomId, SendError, Stored,
+    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError,
+    Message, Position, Positions, Publication, RoomId, SendError, Stored,
     alarms::pause,
     budget::{Charge, Kind},
     calls::Called,
@@ -130,8 +130,23 @@ impl Transaction {
     pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, room: RoomId) -> Transaction {
         let (stored, base, kept, event, flushes, committing, commits, failed) = Default::default();
         let charge = Charge::new(Kind::Transaction);
-        let state = State { stored, base, kept, event, flushes, charge, committing, commits, failed };
-        Transaction { hub, engine, room, state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            stored,
+            base,
+            kept,
+            event,
+            flushes,
+            charge,
+            committing,
+            commits,
+            failed,
+        };
+        Transaction {
+            hub,
+            engine,
+            room,
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// Whose it is.
@@ -154,7 +169,9 @@ impl Transaction {
             return Err(StorageError::Value(limits.room_value_bytes_max));
         }
         let (mut state, size) = (self.state(), key.len() + value.len());
-        let before = self.value(&state, key)?.map_or(0, |old| key.len() + old.len());
+        let before = self
+            .value(&state, key)?
+            .map_or(0, |old| key.len() + old.len());
         let grown = size as i64 - before as i64;
         if grown > 0 && self.bytes(&mut state)? + grown > limits.room_bytes_max as i64 {
             return Err(StorageError::Room(limits.room_bytes_max));
@@ -167,7 +184,9 @@ impl Transaction {
     /// Deletes a key; whether it was there. It is refused if the event does too much.
     pub fn delete(&self, key: &str) -> Result<bool, StorageError> {
         let mut state = self.state();
-        let Some(old) = self.value(&state, key)? else { return Ok(false) };
+        let Some(old) = self.value(&state, key)? else {
+            return Ok(false);
+        };
         self.write(&mut state, key, None)?;
         state.event.bytes -= (key.len() + old.len()) as i64;
         Ok(true)
@@ -182,7 +201,12 @@ impl Transaction {
         Ok(())
     }
 
-    fn write(&self, state: &mut State, key: &str, value: Option<Bytes>) -> Result<(), StorageError> {
+    fn write(
+        &self,
+        state: &mut State,
+        key: &str,
+        value: Option<Bytes>,
+    ) -> Result<(), StorageError> {
         let (more, less) = state.event.overlay.cost(key, value.as_ref());
         let (mut allowance, ..) = self.allowance(state);
         let refused = |_| StorageError::Event(self.hub.limits().room_event_bytes_max);
@@ -192,17 +216,40 @@ impl Transaction {
     }
 
     /// Returns the bound of the running event, its effects, and the effects of the events before it.
-    fn allowance<'a>(&'a self, state: &'a mut State) -> (Allowance<'a>, &'a mut Effects, &'a Effects) {
-        let State { kept, event, charge, .. } = state;
+    fn allowance<'a>(
+        &'a self,
+        state: &'a mut State,
+    ) -> (Allowance<'a>, &'a mut Effects, &'a Effects) {
+        let State {
+            kept,
+            event,
+            charge,
+            ..
+        } = state;
         let (max, budget) = (self.hub.limits().room_event_bytes_max, self.hub.budget());
-        (Allowance { weight: &mut event.weight, kept: kept.weight, max, budget, charge }, &mut event.effects, &kept.effects)
+        (
+            Allowance {
+                weight: &mut event.weight,
+                kept: kept.weight,
+                max,
+                budget,
+                charge,
+            },
+            &mut event.effects,
+            &kept.effects,
+        )
     }
 
     /// A page of entries in the order of their keys: it ends at the range's limit, at 1,000 entries, or with the entry
     /// that makes it 1 MiB; it is empty only if there is nothing.
     pub fn entries(&self, range: Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
         let state = self.state();
-        overlay::page(&*self.engine, &self.room, [&state.kept.overlay, &state.event.overlay], range)
+        overlay::page(
+            &*self.engine,
+            &self.room,
+            [&state.kept.overlay, &state.event.overlay],
+            range,
+        )
     }
 
     /// As [`entries`](Transaction::entries), of keys that begin with `prefix` (WIT `room.query`): from `start` on, up to `end`.
@@ -217,7 +264,12 @@ impl Transaction {
         let behind = behind_prefix(prefix);
         let end = [end, behind.as_deref()].into_iter().flatten().min();
         let start = Bound::Included(start.map_or(prefix, |start| start.max(prefix)));
-        self.entries(Range { start, end: end.map_or(Bound::Unbounded, Bound::Excluded), reverse, limit })
+        self.entries(Range {
+            start,
+            end: end.map_or(Bound::Unbounded, Bound::Excluded),
+            reverse,
+            limit,
+        })
     }
 
     /// The room's alarm.
@@ -235,7 +287,12 @@ impl Transaction {
     }
 
     fn value(&self, state: &State, key: &str) -> Result<Option<Bytes>, EngineError> {
-        match state.event.overlay.find(key).or_else(|| state.kept.overlay.find(key)) {
+        match state
+            .event
+            .overlay
+            .find(key)
+            .or_else(|| state.kept.overlay.find(key))
+        {
             Some(value) => Ok(value),
             None => self.engine.get(&self.room, key),
         }
@@ -264,7 +321,11 @@ impl Transaction {
     /// A connection of this room by its id.
     pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
         let state = self.state();
-        let member = state.event.effects.member(id).or_else(|| state.kept.effects.member(id));
+        let member = state
+            .event
+            .effects
+            .member(id)
+            .or_else(|| state.kept.effects.member(id));
         member.unwrap_or_else(|| self.hub.connections().member(&self.room, id))
     }
 
@@ -274,10 +335,16 @@ impl Transaction {
         let limit = limit.min(IDS_PAGE_MAX);
         // So many that the page is full also after what the room's events take away.
         let with_spare = limit + state.kept.effects.amends_max() + state.event.effects.amends_max();
-        let mut ids: BTreeSet<ConnId> = self.hub.connections().members(&self.room, tag, after, with_spare);
+        let mut ids: BTreeSet<ConnId> = self
+            .hub
+            .connections()
+            .members(&self.room, tag, after, with_spare);
         state.kept.effects.amend(&mut ids, tag);
         state.event.effects.amend(&mut ids, tag);
-        ids.into_iter().filter(|id| after.is_none_or(|after| *id > after)).take(limit).collect()
+        ids.into_iter()
+            .filter(|id| after.is_none_or(|after| *id > after))
+            .take(limit)
+            .collect()
     }
 
     /// Sends a message to one connection.
@@ -290,7 +357,9 @@ impl Transaction {
     /// Bytes queued towards a connection, those of this room's events included.
     pub fn queued(&self, conn: &Conn) -> usize {
         let state = self.state();
-        conn.outbox().queued() + state.kept.effects.queued(conn.id()) + state.event.effects.queued(conn.id())
+        conn.outbox().queued()
+            + state.kept.effects.queued(conn.id())
+            + state.event.effects.queued(conn.id())
     }
 
     /// Closes behind what is sent.
@@ -303,7 +372,11 @@ impl Transaction {
     /// The connection's attachment.
     pub fn attachment(&self, conn: &Conn) -> Bytes {
         let state = self.state();
-        let set = state.event.effects.attachment(conn.id()).or_else(|| state.kept.effects.attachment(conn.id()));
+        let set = state
+            .event
+            .effects
+            .attachment(conn.id())
+            .or_else(|| state.kept.effects.attachment(conn.id()));
         set.unwrap_or_else(|| conn.attachment())
     }
 
@@ -317,7 +390,11 @@ impl Transaction {
     /// The connection's tags.
     pub fn tags(&self, conn: &Conn) -> Vec<String> {
         let state = self.state();
-        let set = state.event.effects.tags(conn.id()).or_else(|| state.kept.effects.tags(conn.id()));
+        let set = state
+            .event
+            .effects
+            .tags(conn.id())
+            .or_else(|| state.kept.effects.tags(conn.id()));
         set.unwrap_or_else(|| conn.tags())
     }
 
@@ -329,7 +406,12 @@ impl Transaction {
     }
 
     /// Lets the connection follow a topic, from `since` on.
-    pub fn follow(&self, conn: &Arc<Conn>, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+    pub fn follow(
+        &self,
+        conn: &Arc<Conn>,
+        topic: &str,
+        since: Option<Position>,
+    ) -> Result<Followed, LimitError> {
         let followed = self.hub.check_follow(topic, since)?;
         let mut state = self.state();
         let (mut allowance, effects, _) = self.allowance(&mut state);
@@ -355,7 +437,10 @@ impl Transaction {
     }
 
     /// Publishes to the room's own topic: to its connections and feeds. Its number, or 0 if it is transient.
-    pub fn broadcast(&self, mut publication: Publication) -> Result<Result<u64, LimitError>, EngineError> {
+    pub fn broadcast(
+        &self,
+        mut publication: Publication,
+    ) -> Result<Result<u64, LimitError>, EngineError> {
         let mut state = self.state();
         let is_numbered = !publication.transient;
         if is_numbered {
@@ -379,23 +464,51 @@ impl Transaction {
 
     /// Sends a connection that comes with this event what was broadcast behind `since`, and before it came; refused as not valid
     /// for any other connection.
-    pub fn resume(&self, conn: &Arc<Conn>, since: Position) -> Result<Result<Followed, LimitError>, EngineError> {
+    pub fn resume(
+        &self,
+        conn: &Arc<Conn>,
+        since: Position,
+    ) -> Result<Result<Followed, LimitError>, EngineError> {
         let mut state = self.state();
         if !state.event.joined.contains(&conn.id()) {
             return Ok(Err(LimitError::NotValid));
         }
         let base = self.base(&mut state)?;
-        let came = Position { sequence: base.sequence + state.kept.numbered, ..base };
+        let came = Position {
+            sequence: base.sequence + state.kept.numbered,
+            ..base
+        };
         let (followed, missed) = self.missed(&state, Some(since), came)?;
-        let bytes = missed.iter().map(|publication| publication.message.len()).sum::<usize>();
+        let bytes = missed
+            .iter()
+            .map(|publication| publication.message.len())
+            .sum::<usize>();
         let (mut allowance, effects, earlier) = self.allowance(&mut state);
-        if !effects.has_room(conn, bytes, missed.len(), earlier) || !allowance.has_room(effects::sends_weight(bytes, missed.len())) {
-            return Ok(Ok(Followed { from: came, gap: true }));
+        if !effects.has_room(conn, bytes, missed.len(), earlier)
+            || !allowance.has_room(effects::sends_weight(bytes, missed.len()))
+        {
+            return Ok(Ok(Followed {
+                from: came,
+                gap: true,
+            }));
         }
         for publication in missed {
             // A connection that closes already wants nothing; one that there is no memory for must not miss one in the middle.
-            if effects.send(conn, publication.message.clone(), self.hub.limits(), earlier, &mut allowance) == Err(SendError::Full) {
-                _ = effects.close(conn, 1013, "the server is short of memory", earlier, &mut allowance);
+            if effects.send(
+                conn,
+                publication.message.clone(),
+                self.hub.limits(),
+                earlier,
+                &mut allowance,
+            ) == Err(SendError::Full)
+            {
+                _ = effects.close(
+                    conn,
+                    1013,
+                    "the server is short of memory",
+                    earlier,
+                    &mut allowance,
+                );
             }
         }
         Ok(Ok(followed))
@@ -424,7 +537,11 @@ impl Transaction {
     }
 
     /// Opens a feed that gets what the room broadcasts from this event on, or from where it was, and what it follows besides.
-    pub fn subscribe(&self, topics: Vec<String>, since: Option<Positions>) -> Result<Arc<Slot>, EngineError> {
+    pub fn subscribe(
+        &self,
+        topics: Vec<String>,
+        since: Option<Positions>,
+    ) -> Result<Arc<Slot>, EngineError> {
         let mut state = self.state();
         let here = self.place(&mut state)?;
         let was = since.as_ref().map(|since| since.within(here));
@@ -436,7 +553,10 @@ impl Transaction {
     /// Where the room's topic is, behind what was broadcast so far.
     fn place(&self, state: &mut State) -> Result<Position, EngineError> {
         let base = self.base(state)?;
-        Ok(Position { sequence: base.sequence + state.kept.numbered + state.event.numbered, ..base })
+        Ok(Position {
+            sequence: base.sequence + state.kept.numbered + state.event.numbered,
+            ..base
+        })
     }
 
     fn base(&self, state: &mut State) -> Result<Position, EngineError> {
@@ -446,21 +566,36 @@ impl Transaction {
         let base = match self.stored(state)?.history {
             Some(logged) => logged.position,
             // Refused only if there are too many topics: then nobody hears of it.
-            None => self.hub.room_position(&self.room).unwrap_or(Position { epoch: 0, sequence: 0 }),
+            None => self.hub.room_position(&self.room).unwrap_or(Position {
+                epoch: 0,
+                sequence: 0,
+            }),
         };
         Ok(*state.base.insert(base))
     }
 
     /// What was broadcast behind `since` and up to `here`.
-    fn missed(&self, state: &State, since: Option<Position>, here: Position) -> Result<(Followed, Missed), EngineError> {
+    fn missed(
+        &self,
+        state: &State,
+        since: Option<Position>,
+        here: Position,
+    ) -> Result<(Followed, Missed), EngineError> {
         let mut log = Ok(Vec::new());
         let resumed = history::resume(since, here, |sequence| {
             log = self.engine.log(&self.room);
             let (now, limits) = (self.hub.now().wall, self.hub.limits());
-            let stored = log.iter().flatten().filter_map(|bytes| history::decode(bytes, here.epoch, now, limits));
-            let recent = [&state.kept, &state.event].into_iter().flat_map(|part| part.effects.numbered().cloned());
+            let stored = log
+                .iter()
+                .flatten()
+                .filter_map(|bytes| history::decode(bytes, here.epoch, now, limits));
+            let recent = [&state.kept, &state.event]
+                .into_iter()
+                .flat_map(|part| part.effects.numbered().cloned());
             let mut missed: Missed = stored.chain(recent).collect();
-            missed.retain(|publication| (sequence + 1..=here.sequence).contains(&publication.sequence));
+            missed.retain(|publication| {
+                (sequence + 1..=here.sequence).contains(&publication.sequence)
+            });
             missed.sort_by_key(|publication| publication.sequence);
             missed
         });
@@ -483,9 +618,16 @@ impl Transaction {
     /// Undoes what the event that runs has done so far, but for connections that came or went with it (WIT `room.rollback`).
     pub fn rollback(&self) {
         let mut state = self.state();
-        let Part { effects, joined, .. } = mem::take(&mut state.event);
+        let Part {
+            effects, joined, ..
+        } = mem::take(&mut state.event);
         let effects = effects.members_only();
-        state.event = Part { weight: effects.weight(), effects, joined, ..Part::default() };
+        state.event = Part {
+            weight: effects.weight(),
+            effects,
+            joined,
+            ..Part::default()
+        };
     }
 
     /// Whether so much was kept, with the answers that wait for the commit, that it is time to commit.
@@ -496,7 +638,10 @@ impl Transaction {
     /// The alarm's handler has failed: it is tried again after a while, or given up. Whether it is tried again.
     pub fn retry_alarm(&self, alarm: Alarm, now: u64) -> bool {
         let again = alarm.attempt < ALARM_ATTEMPTS_MAX;
-        let next = Alarm { at: now + pause(alarm.attempt + 1), attempt: alarm.attempt + 1 };
+        let next = Alarm {
+            at: now + pause(alarm.attempt + 1),
+            attempt: alarm.attempt + 1,
+        };
         self.state().kept.alarm = Some(again.then_some(next));
         again
     }
@@ -504,7 +649,9 @@ impl Transaction {
     /// The alarm's handler could not be called, which is no fault of the app: the alarm is there as it was.
     pub(crate) fn restore_alarm(&self, alarm: Alarm) {
         let mut state = self.state();
-        let is_stored = state.stored.is_some_and(|stored| stored.alarm == Some(alarm));
+        let is_stored = state
+            .stored
+            .is_some_and(|stored| stored.alarm == Some(alarm));
         state.kept.alarm = (!is_stored).then_some(Some(alarm));
     }
 
@@ -541,13 +688,24 @@ impl Transaction {
 
     /// Whether nothing was kept since the last commit.
     pub(crate) fn is_clean(&self) -> bool {
-        let Part { overlay, alarm, effects, numbered, .. } = &self.state().kept;
+        let Part {
+            overlay,
+            alarm,
+            effects,
+            numbered,
+            ..
+        } = &self.state().kept;
         overlay.is_empty() && alarm.is_none() && effects.is_empty() && *numbered == 0
     }
 
     /// Returns the outcome of the commit with this number, which must have ended.
     pub(crate) fn outcome(&self, number: u64) -> Result<(), EngineError> {
-        let failed = self.state().failed.iter().find(|(failed, _)| *failed == number).map(|(_, error)| error.clone());
+        let failed = self
+            .state()
+            .failed
+            .iter()
+            .find(|(failed, _)| *failed == number)
+            .map(|(_, error)| error.clone());
         failed.map_or(Ok(()), Err)
     }
 
@@ -555,12 +713,24 @@ impl Transaction {
     fn begin(&self) {
         let now = self.hub.now().wall;
         let mut state = self.state();
-        let Part { overlay, bytes, alarm, effects, numbered, .. } = mem::take(&mut state.kept);
+        let Part {
+            overlay,
+            bytes,
+            alarm,
+            effects,
+            numbered,
+            ..
+        } = mem::take(&mut state.kept);
         let base = state.base.take();
-        let logged = base.filter(|_| numbered > 0 && self.hub.limits().history_messages_max > 0).map(|base| Logged {
-            position: Position { sequence: base.sequence + numbered, ..base },
-            expires: now + self.hub.limits().history_age_max.as_millis() as u64,
-        });
+        let logged = base
+            .filter(|_| numbered > 0 && self.hub.limits().history_messages_max > 0)
+            .map(|base| Logged {
+                position: Position {
+                    sequence: base.sequence + numbered,
+                    ..base
+                },
+                expires: now + self.hub.limits().history_age_max.as_millis() as u64,
+            });
         state.commits += 1;
         if overlay.is_empty() && alarm.is_none() && logged.is_none() {
             drop(state);
@@ -573,11 +743,26 @@ impl Transaction {
             Err(error) => return self.handle_failure(&mut state, error, alarm.is_some()),
         };
         let bytes = before.bytes.saturating_add_signed(bytes);
-        let stored = Stored { bytes, alarm: alarm.unwrap_or(before.alarm), history: logged.or(before.history) };
+        let stored = Stored {
+            bytes,
+            alarm: alarm.unwrap_or(before.alarm),
+            history: logged.or(before.history),
+        };
         let log = logged.map_or_else(Vec::new, |_| effects.log(now, self.hub.limits()));
-        let batch = Batch { room: self.room.clone(), clear: overlay.clear, writes: overlay.writes, log, stored };
+        let batch = Batch {
+            room: self.room.clone(),
+            clear: overlay.clear,
+            writes: overlay.writes,
+            log,
+            stored,
+        };
         let changes_alarm = stored.alarm != before.alarm;
-        state.committing = Some(Committing { commit: self.engine.commit(batch), stored, changes_alarm, effects });
+        state.committing = Some(Committing {
+            commit: self.engine.commit(batch),
+            stored,
+            changes_alarm,
+            effects,
+        });
     }
 
     /// Waits for the running commit, if there is one. This is the only place where a commit becomes known as durable: it updates the
@@ -585,18 +770,38 @@ impl Transaction {
     pub(crate) async fn finish(&self) {
         let done = poll_fn(|cx| {
             let mut state = self.state();
-            let Some(committing) = &mut state.committing else { return Poll::Ready(None) };
+            let Some(committing) = &mut state.committing else {
+                return Poll::Ready(None);
+            };
             let outcome = ready!(committing.commit.as_mut().poll(cx));
-            Poll::Ready(state.committing.take().map(|committing| (outcome, committing)))
+            Poll::Ready(
+                state
+                    .committing
+                    .take()
+                    .map(|committing| (outcome, committing)),
+            )
         });
-        let Some((outcome, Committing { stored, changes_alarm, effects, .. })) = done.await else { return };
+        let Some((
+            outcome,
+            Committing {
+                stored,
+                changes_alarm,
+                effects,
+                ..
+            },
+        )) = done.await
+        else {
+            return;
+        };
         let mut state = self.state();
         match outcome {
             Ok(()) => {
                 state.stored = Some(stored);
                 drop(state);
                 self.hub.counters().commits.add(1);
-                self.hub.alarms().commit(&self.room, stored.alarm, self.hub.now());
+                self.hub
+                    .alarms()
+                    .commit(&self.room, stored.alarm, self.hub.now());
                 effects.release(&self.hub, &self.room);
                 self.refit(&mut self.state());
             }
@@ -623,13 +828,23 @@ impl Transaction {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while it holds a transaction")
+        self.state
+            .lock()
+            .expect("nothing panics while it holds a transaction")
     }
 }
 
 impl State {
     fn keep(&mut self) {
-        let Part { overlay, bytes, alarm, effects, numbered, weight, .. } = mem::take(&mut self.event);
+        let Part {
+            overlay,
+            bytes,
+            alarm,
+            effects,
+            numbered,
+            weight,
+            ..
+        } = mem::take(&mut self.event);
         self.kept.weight += weight;
         self.kept.numbered += numbered;
         self.kept.overlay.absorb(overlay);
@@ -647,10 +862,26 @@ mod tests {
     const MAX: usize = 64 << 10;
 
     fn room(limits: Limits) -> (Arc<Hub>, Transaction, Opened) {
-        let hub = Hub::new(Limits { room_event_bytes_max: MAX, ..limits }, TopicPolicy::default(), 1);
+        let hub = Hub::new(
+            Limits {
+                room_event_bytes_max: MAX,
+                ..limits
+            },
+            TopicPolicy::default(),
+            1,
+        );
         let id = RoomId::new("chat", "tea").unwrap();
-        let conn = hub.open(Accept { room: Some(id.clone()), ..Accept::default() }).unwrap();
-        (hub.clone(), Transaction::new(hub, Arc::new(Memory::default()), id), conn)
+        let conn = hub
+            .open(Accept {
+                room: Some(id.clone()),
+                ..Accept::default()
+            })
+            .unwrap();
+        (
+            hub.clone(),
+            Transaction::new(hub, Arc::new(Memory::default()), id),
+            conn,
+        )
     }
 
     /// Does something for the n-th time; whether it was admitted.
@@ -658,39 +889,85 @@ mod tests {
 
     /// Everything that an event can do. The first: each one takes memory until the commit. The second: only the last one counts.
     const ADDED: &[(&str, Verb)] = &[
-        ("send", |room, conn, _| room.send(conn, Message::text("")).is_ok()),
-        ("follow", |room, conn, _| room.follow(conn, "t", None).is_ok()),
-        ("unfollow", |room, conn, _| room.unfollow(conn, "t").is_ok()),
-        ("publish", |room, _, _| room.publish("t", Publication::new(Message::text(""))).is_ok()),
-        ("broadcast", |room, _, _| room.broadcast(Publication::new(Message::text(""))).unwrap().is_ok()),
-        ("broadcast, transient", |room, _, _| {
-            room.broadcast(Publication { transient: true, ..Publication::new(Message::text("")) }).unwrap().is_ok()
+        ("send", |room, conn, _| {
+            room.send(conn, Message::text("")).is_ok()
         }),
-        ("put", |room, _, n| room.put(&n.to_string(), Bytes::new()).is_ok()),
-        ("put and delete", |room, _, n| room.put(&n.to_string(), Bytes::new()).is_ok() && room.delete(&n.to_string()).is_ok()),
+        ("follow", |room, conn, _| {
+            room.follow(conn, "t", None).is_ok()
+        }),
+        ("unfollow", |room, conn, _| room.unfollow(conn, "t").is_ok()),
+        ("publish", |room, _, _| {
+            room.publish("t", Publication::new(Message::text("")))
+                .is_ok()
+        }),
+        ("broadcast", |room, _, _| {
+            room.broadcast(Publication::new(Message::text("")))
+                .unwrap()
+                .is_ok()
+        }),
+        ("broadcast, transient", |room, _, _| {
+            room.broadcast(Publication {
+                transient: true,
+                ..Publication::new(Message::text(""))
+            })
+            .unwrap()
+            .is_ok()
+        }),
+        ("put", |room, _, n| {
+            room.put(&n.to_string(), Bytes::new()).is_ok()
+        }),
+        ("put and delete", |room, _, n| {
+            room.put(&n.to_string(), Bytes::new()).is_ok() && room.delete(&n.to_string()).is_ok()
+        }),
     ];
     const REPLACED: &[(&str, Verb)] = &[
-        ("close", |room, conn, n| room.close(conn, 4000, &"r".repeat(n % 100)).is_ok()),
-        ("attachment", |room, conn, n| room.set_attachment(conn, vec![0; 1000 + n % 3].into()).is_ok()),
-        ("tags", |room, conn, n| room.set_tags(conn, vec!["t".repeat(100 + n % 3)]).is_ok()),
-        ("auto-response", |room, _, n| room.set_auto_response(Some(AutoResponse::new("p".repeat(2000), n.to_string()).unwrap())).is_ok()),
-        ("auto-response, none", |room, _, _| room.set_auto_response(None).is_ok()),
+        ("close", |room, conn, n| {
+            room.close(conn, 4000, &"r".repeat(n % 100)).is_ok()
+        }),
+        ("attachment", |room, conn, n| {
+            room.set_attachment(conn, vec![0; 1000 + n % 3].into())
+                .is_ok()
+        }),
+        ("tags", |room, conn, n| {
+            room.set_tags(conn, vec!["t".repeat(100 + n % 3)]).is_ok()
+        }),
+        ("auto-response", |room, _, n| {
+            room.set_auto_response(Some(
+                AutoResponse::new("p".repeat(2000), n.to_string()).unwrap(),
+            ))
+            .is_ok()
+        }),
+        ("auto-response, none", |room, _, _| {
+            room.set_auto_response(None).is_ok()
+        }),
         ("alarm", |room, _, n| {
             room.set_alarm(Some(n as u64));
             true
         }),
-        ("put", |room, _, _| room.put("same", vec![0; 1000].into()).is_ok()),
-        ("delete", |room, _, _| room.put("same", Bytes::new()).is_ok() && room.delete("same").is_ok()),
-        ("clear", |room, _, n| room.put(&n.to_string(), vec![0; 1000].into()).is_ok() && room.clear().is_ok()),
+        ("put", |room, _, _| {
+            room.put("same", vec![0; 1000].into()).is_ok()
+        }),
+        ("delete", |room, _, _| {
+            room.put("same", Bytes::new()).is_ok() && room.delete("same").is_ok()
+        }),
+        ("clear", |room, _, n| {
+            room.put(&n.to_string(), vec![0; 1000].into()).is_ok() && room.clear().is_ok()
+        }),
     ];
 
     #[test]
     fn whatever_an_event_does_again_and_again_has_a_weight_or_replaces_itself() {
-        let limits = Limits { outbox_messages_max: usize::MAX, ..Limits::default() };
+        let limits = Limits {
+            outbox_messages_max: usize::MAX,
+            ..Limits::default()
+        };
         for (name, verb) in ADDED {
             let (_hub, room, conn) = room(limits.clone());
             let admitted = (0..MAX).take_while(|n| verb(&room, &conn, *n)).count();
-            assert!(admitted > 50 && admitted < MAX / size_of::<(String, Option<Bytes>)>(), "{name}: {admitted}");
+            assert!(
+                admitted > 50 && admitted < MAX / size_of::<(String, Option<Bytes>)>(),
+                "{name}: {admitted}"
+            );
             assert!(room.state().event.weight <= MAX, "{name}");
         }
         for (name, verb) in REPLACED {
@@ -705,7 +982,11 @@ mod tests {
     fn an_event_has_the_weight_of_what_it_holds_and_none_once_it_is_undone() {
         let (_hub, room, conn) = room(Limits::default());
         let verbs = [ADDED, REPLACED].concat();
-        assert!(verbs.iter().all(|(_, verb)| verb(&room, &conn, 1) || room.find(conn.id()).is_none()));
+        assert!(
+            verbs
+                .iter()
+                .all(|(_, verb)| verb(&room, &conn, 1) || room.find(conn.id()).is_none())
+        );
         let weight = || room.state().event.weight;
         let (all, of_effects) = (weight(), { room.state().event.effects.weight() });
         assert!(all > of_effects && of_effects > 0);
@@ -724,8 +1005,16 @@ mod tests {
 
     #[test]
     fn what_events_do_counts_in_the_budget_of_the_process_until_it_is_undone() {
-        let (hub, room, _conn) = room(Limits { memory_max: 400 << 10, room_event_bytes_max: MAX, ..Limits::default() });
-        let fill = |room: &Transaction| (0..).take_while(|n| room.put(&n.to_string(), vec![0; 10_000].into()).is_ok()).count();
+        let (hub, room, _conn) = room(Limits {
+            memory_max: 400 << 10,
+            room_event_bytes_max: MAX,
+            ..Limits::default()
+        });
+        let fill = |room: &Transaction| {
+            (0..)
+                .take_while(|n| room.put(&n.to_string(), vec![0; 10_000].into()).is_ok())
+                .count()
+        };
         let mut turns = 0;
         while fill(&room) > 0 {
             room.keep();

@@ -37,7 +37,8 @@ fn spelling() -> impl Strategy<Value = String> {
     let segment = vec(select(&PARTS[..]), 1..4).prop_map(|parts| parts.concat());
     let whole = select(&PARTS[..]).prop_map(str::to_owned);
     let ends = select(&["", "/", "?q=/files/secret", "#x", "?a#b", "//"][..]);
-    (vec(prop_oneof![3 => whole, 1 => segment], 0..6), ends).prop_map(|(segments, end)| format!("/{}{end}", segments.join("/")))
+    (vec(prop_oneof![3 => whole, 1 => segment], 0..6), ends)
+        .prop_map(|(segments, end)| format!("/{}{end}", segments.join("/")))
 }
 
 /// Routes and guards, each once.

@@ -1,7 +1,8 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
 use crate::{
-    config::Config, failure::Failure, file, grant, key, listen::Listen, logging::LogFormat, quantity, tail::Wanted, template::Template,
+    config::Config, failure::Failure, file, grant, key, listen::Listen, logging::LogFormat,
+    quantity, tail::Wanted, template::Template,
 };
 use clap::{Args as Group, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -191,7 +192,14 @@ pub(crate) enum Command {
 #[command(next_help_heading = "Log (on stderr)")]
 pub(crate) struct LogArgs {
     /// error, warn, info, debug, trace, or a filter as in "tidegate_edge=debug,info"
-    #[arg(long, global = true, value_name = "LEVEL", env = "TIDEGATE_LOG", hide_env_values = true, default_value = "info")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "TIDEGATE_LOG",
+        hide_env_values = true,
+        default_value = "info"
+    )]
     #[arg(value_parser = filter)]
     pub(crate) log: EnvFilter,
     /// Text to read, or a JSON object a line
@@ -242,14 +250,20 @@ pub(crate) struct DevArgs {
 impl DevArgs {
     /// The file with the settings, which may not be there.
     pub(crate) fn settings(&self, project: &Path) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| project.join("tidegate.toml"))
+        self.config
+            .clone()
+            .unwrap_or_else(|| project.join("tidegate.toml"))
     }
 
     /// The project's settings with these flags before them. Nothing is cached: each version is compiled once.
     pub(crate) fn config(&self, project: &Path) -> Result<Config, Failure> {
         let settings = self.settings(project);
         let is_asked_for = self.config.is_some() || settings.is_file();
-        let mut config = if is_asked_for { read(&settings)? } else { Config::default() };
+        let mut config = if is_asked_for {
+            read(&settings)?
+        } else {
+            Config::default()
+        };
         if config.data == Config::default().data {
             config.data = project.join("tidegate-data");
         }
@@ -281,7 +295,13 @@ pub(crate) struct LoadArgs {
     allow_outbound: Vec<Grant>,
 
     /// Where to keep it [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
-    #[arg(long, value_name = "DIR", env = "TIDEGATE_CACHE_DIR", hide_env_values = true, help_heading = "Compiled code")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TIDEGATE_CACHE_DIR",
+        hide_env_values = true,
+        help_heading = "Compiled code"
+    )]
     cache: Option<PathBuf>,
     /// Compile at every start and keep nothing
     #[arg(long, help_heading = "Compiled code")]
@@ -421,8 +441,16 @@ pub(crate) struct TailArgs {
 impl TailArgs {
     /// What of the log.
     pub(crate) fn wanted(&self) -> Wanted {
-        let (connection, room) = (self.connection.map(|id| id.to_string()), self.room.as_ref().map(RoomId::to_string));
-        Wanted { level: self.level, route: self.route.clone(), connection, room }
+        let (connection, room) = (
+            self.connection.map(|id| id.to_string()),
+            self.room.as_ref().map(RoomId::to_string),
+        );
+        Wanted {
+            level: self.level,
+            route: self.route.clone(),
+            connection,
+            room,
+        }
     }
 }
 
@@ -441,7 +469,12 @@ pub(crate) struct ReloadArgs {
 #[derive(Group)]
 pub(crate) struct DataArgs {
     /// The directory that `serve` was given
-    #[arg(long, global = true, value_name = "DIR", default_value = "tidegate-data")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "tidegate-data"
+    )]
     pub(crate) data: PathBuf,
     #[command(subcommand)]
     pub(crate) command: DataCommand,
@@ -485,28 +518,45 @@ pub(crate) enum DataCommand {
 impl LoadArgs {
     /// The file's settings with these flags before them.
     pub(crate) fn config(&self) -> Result<Config, Failure> {
-        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), read)?;
+        let mut config = self
+            .config
+            .as_deref()
+            .map_or_else(|| Ok(Config::default()), read)?;
         for variable in &self.env {
             config.grant_env(variable.clone());
         }
         config.app.dirs.extend(self.dir.iter().cloned());
-        config.app.outbound.grants.extend(self.allow_outbound.iter().cloned());
+        config
+            .app
+            .outbound
+            .grants
+            .extend(self.allow_outbound.iter().cloned());
         config.app.cache = self.cache();
         Ok(config)
     }
 
     fn cache(&self) -> Option<PathBuf> {
-        let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let named = self.cache.clone().filter(|path| !path.as_os_str().is_empty());
+        let set = |name: &str| {
+            env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let named = self
+            .cache
+            .clone()
+            .filter(|path| !path.as_os_str().is_empty());
         // A relative one would be another place after each change of the working directory.
         let home = |name: &str| set(name).filter(|path| path.is_absolute());
-        let homes = || home("XDG_CACHE_HOME").or_else(|| home("HOME").map(|home| home.join(".cache")));
+        let homes =
+            || home("XDG_CACHE_HOME").or_else(|| home("HOME").map(|home| home.join(".cache")));
         if self.no_cache {
             return None;
         }
         let cache = named.or_else(|| homes().map(|home| home.join("tidegate")));
         if cache.is_none() {
-            tracing::warn!("compiled components are not kept: neither HOME nor XDG_CACHE_HOME is set; name a directory with --cache");
+            tracing::warn!(
+                "compiled components are not kept: neither HOME nor XDG_CACHE_HOME is set; name a directory with --cache"
+            );
         }
         cache
     }
@@ -530,10 +580,12 @@ impl ServeArgs {
             config.edge.assets = self.assets.clone();
         }
         if !self.origin.is_empty() {
-            config.edge.origins = key::origins(&self.origin).map_err(|what| Failure::usage(format!("--origin: {what}")))?;
+            config.edge.origins = key::origins(&self.origin)
+                .map_err(|what| Failure::usage(format!("--origin: {what}")))?;
         }
         for limit in &self.limit {
-            file::set_limit(&mut config, limit).map_err(|what| Failure::usage(format!("--limit: {what}")))?;
+            file::set_limit(&mut config, limit)
+                .map_err(|what| Failure::usage(format!("--limit: {what}")))?;
         }
         Ok(config)
     }
@@ -541,7 +593,9 @@ impl ServeArgs {
 
 /// "chat/tea"
 pub(crate) fn room(text: &str) -> Result<RoomId, String> {
-    let (class, name) = text.split_once('/').ok_or_else(|| format!("{text:?} is no room: write CLASS/NAME"))?;
+    let (class, name) = text
+        .split_once('/')
+        .ok_or_else(|| format!("{text:?} is no room: write CLASS/NAME"))?;
     RoomId::new(class, name).map_err(|error| format!("{text:?} is no room: {error}"))
 }
 
@@ -553,26 +607,39 @@ fn put<T: Clone>(place: &mut T, given: &Option<T>) {
 
 fn read(path: &Path) -> Result<Config, Failure> {
     let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| Failure::usage(format!("can't read the settings in {}: {error}", path.display())))?;
+    let text = text.map_err(|error| {
+        Failure::usage(format!(
+            "can't read the settings in {}: {error}",
+            path.display()
+        ))
+    })?;
     let base = path.parent().unwrap_or(Path::new(""));
     file::parse(&text, base).map_err(|wrong| Failure::usage(format!("{}:{wrong}", path.display())))
 }
 
 /// A level alone, or a filter; a word that is no level would silence everything.
 fn filter(text: &str) -> Result<EnvFilter, String> {
-    let is_known = text.contains('=') || text.split(',').any(|part| part.trim().parse::<LevelFilter>().is_ok());
+    let is_known = text.contains('=')
+        || text
+            .split(',')
+            .any(|part| part.trim().parse::<LevelFilter>().is_ok());
     let filter = EnvFilter::try_new(text).ok().filter(|_| is_known);
     filter.ok_or_else(|| "write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"".into())
 }
 
 fn tail_level(text: &str) -> Result<LevelFilter, String> {
-    let level = text.parse().ok().filter(|level| (LevelFilter::ERROR..=LevelFilter::DEBUG).contains(level));
+    let level = text
+        .parse()
+        .ok()
+        .filter(|level| (LevelFilter::ERROR..=LevelFilter::DEBUG).contains(level));
     level.ok_or_else(|| "write error, warn, info or debug".into())
 }
 
 /// "name: value"
 fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or_else(|| format!("{text:?} is no header: write it as in \"authorization: Bearer x\""))?;
+    let (name, value) = text.split_once(':').ok_or_else(|| {
+        format!("{text:?} is no header: write it as in \"authorization: Bearer x\"")
+    })?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
@@ -624,21 +691,50 @@ mod tests {
             "--workers",
             "7",
         ]);
-        let Ok(Args { command: Command::Serve(serve), .. }) = args else { panic!("not taken") };
-        let Ok(config) = serve.config() else { panic!("refused") };
-        assert_eq!((config.listen.to_string(), config.workers, config.app.memory_bytes_max), ("localhost:0".into(), 7, 1 << 20));
-        assert_eq!((config.edge.origins, config.limits.tags_max), (tidegate_edge::Origins::Any, 3));
-        assert_eq!((config.edge.drain_within, config.app.cache), (Duration::ZERO, None));
+        let Ok(Args {
+            command: Command::Serve(serve),
+            ..
+        }) = args
+        else {
+            panic!("not taken")
+        };
+        let Ok(config) = serve.config() else {
+            panic!("refused")
+        };
+        assert_eq!(
+            (
+                config.listen.to_string(),
+                config.workers,
+                config.app.memory_bytes_max
+            ),
+            ("localhost:0".into(), 7, 1 << 20)
+        );
+        assert_eq!(
+            (config.edge.origins, config.limits.tags_max),
+            (tidegate_edge::Origins::Any, 3)
+        );
+        assert_eq!(
+            (config.edge.drain_within, config.app.cache),
+            (Duration::ZERO, None)
+        );
         assert_eq!(config.app.env, [("A".to_owned(), "1".to_owned())]);
     }
 
     #[test]
     fn help_names_the_defaults_as_they_are() {
         let mut command = Args::command();
-        let help = command.find_subcommand_mut("serve").expect("there is one").render_help().to_string();
+        let help = command
+            .find_subcommand_mut("serve")
+            .expect("there is one")
+            .render_help()
+            .to_string();
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let config = Config::default();
-        let quantity = |section, name| key::Key::find(section, name).and_then(|key| key.quantity(&config)).expect("it is one");
+        let quantity = |section, name| {
+            key::Key::find(section, name)
+                .and_then(|key| key.quantity(&config))
+                .expect("it is one")
+        };
         let flags = [
             ("--listen", config.listen.to_string()),
             ("--drain", quantity("server", "drain")),
@@ -648,8 +744,14 @@ mod tests {
             ("--wall", quantity("app", "wall")),
         ];
         for (flag, default) in flags {
-            let told = words.split(&format!(" {flag} <")).nth(1).and_then(|rest| rest.split(" --").next());
-            assert!(told.is_some_and(|told| told.contains(&format!("[default: {default}]"))), "{flag}: {told:?}");
+            let told = words
+                .split(&format!(" {flag} <"))
+                .nth(1)
+                .and_then(|rest| rest.split(" --").next());
+            assert!(
+                told.is_some_and(|told| told.contains(&format!("[default: {default}]"))),
+                "{flag}: {told:?}"
+            );
         }
     }
 }

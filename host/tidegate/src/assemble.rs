@@ -32,14 +32,20 @@ const TASKS_BETWEEN_SOCKETS: u32 = 16;
 
 /// A runtime for the thread that it is driven on.
 pub(crate) fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().event_interval(TASKS_BETWEEN_SOCKETS).build()
+    Builder::new_current_thread()
+        .enable_all()
+        .event_interval(TASKS_BETWEEN_SOCKETS)
+        .build()
 }
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.
 pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), Failure> {
-    let loaded = tidegate_wasm::load(path, options).await.map_err(|error| Failure::Unfit(Unfit::load(path, &error)))?;
+    let loaded = tidegate_wasm::load(path, options)
+        .await
+        .map_err(|error| Failure::Unfit(Unfit::load(path, &error)))?;
     let table = match loaded.manifest() {
-        Some(manifest) => Table::new(manifest, loaded.exports()).map_err(|violations| Failure::Unfit(Unfit::rules(path, &violations)))?,
+        Some(manifest) => Table::new(manifest, loaded.exports())
+            .map_err(|violations| Failure::Unfit(Unfit::rules(path, &violations)))?,
         None => Table::whole(),
     };
     Ok((loaded, table))
@@ -47,20 +53,37 @@ pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table
 
 /// A hub whose ids and topics are told from those of every other run.
 pub(crate) fn hub(config: &Config) -> Arc<Hub> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let seed = RandomState::new().hash_one((now, process::id()));
     // The quarter of all instances that clients cannot take from rooms: one more awake room always finds an idle one to put to sleep,
     // or an instance. Rooms that run at the same time may have more.
-    let rooms_awake_max = config.limits.rooms_awake_max.min((config.app.instances_max / 4).max(1));
+    let rooms_awake_max = config
+        .limits
+        .rooms_awake_max
+        .min((config.app.instances_max / 4).max(1));
     let memory_max = memory_limit::bytes_max(config.limits.memory_max);
-    Hub::new(Limits { rooms_awake_max, memory_max, ..config.limits.clone() }, config.topics.clone(), seed)
+    Hub::new(
+        Limits {
+            rooms_awake_max,
+            memory_max,
+            ..config.limits.clone()
+        },
+        config.topics.clone(),
+        seed,
+    )
 }
 
 /// How often hub and rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Calls `ticked` with the time every now and then, as long as somebody has it.
-pub(crate) fn tick<T: Send + Sync + 'static>(worker: &Handle, ticked: &Arc<T>, tick: impl Fn(&T) + Send + 'static) {
+pub(crate) fn tick<T: Send + Sync + 'static>(
+    worker: &Handle,
+    ticked: &Arc<T>,
+    tick: impl Fn(&T) + Send + 'static,
+) {
     let ticked = Arc::downgrade(ticked);
     worker.spawn(async move {
         while let Some(ticked) = ticked.upgrade() {
@@ -78,12 +101,18 @@ pub(crate) fn now() -> Now {
     #[cfg(not(target_os = "linux"))]
     const MONOTONIC: ClockId = ClockId::Monotonic;
     let monotonic = clock_gettime(MONOTONIC);
-    Now { monotonic: monotonic.tv_sec as u64 * 1000 + monotonic.tv_nsec as u64 / 1_000_000, wall: unix_ms() }
+    Now {
+        monotonic: monotonic.tv_sec as u64 * 1000 + monotonic.tv_nsec as u64 / 1_000_000,
+        wall: unix_ms(),
+    }
 }
 
 /// The time of day.
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64
 }
 
 /// Threads with a runtime each, driven until the process ends.
@@ -91,11 +120,14 @@ pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, Failure> {
     let start = |number: usize| -> io::Result<Handle> {
         let runtime = runtime()?;
         let handle = runtime.handle().clone();
-        thread::Builder::new().name(format!("worker {number}")).spawn(move || runtime.block_on(pending::<()>()))?;
+        thread::Builder::new()
+            .name(format!("worker {number}"))
+            .spawn(move || runtime.block_on(pending::<()>()))?;
         Ok(handle)
     };
     let workers: io::Result<Vec<Handle>> = (0..count).map(start).collect();
-    Ok(workers.with_context(|| format!("can't start {count} workers: pass fewer with --workers"))?)
+    Ok(workers
+        .with_context(|| format!("can't start {count} workers: pass fewer with --workers"))?)
 }
 
 /// Descriptors that are reserved for storage, log, control socket and outgoing requests; half of all if there are fewer than twice as many.
@@ -105,21 +137,34 @@ const FILES_RESERVED: u64 = 512;
 pub(crate) fn raise_open_files() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Where the hard limit can't be taken (macOS has a lower one of the kernel), what was there before stays.
-    _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    );
     getrlimit(Resource::Nofile).current
 }
 
 /// How many sockets clients may hold if the process may open `files`, and a warning for the operator if that is less than is set, or little.
-pub(crate) fn sockets_max(files: Option<u64>, set: Option<usize>) -> (Option<usize>, Option<String>) {
-    let Some(files) = files else { return (set, None) };
+pub(crate) fn sockets_max(
+    files: Option<u64>,
+    set: Option<usize>,
+) -> (Option<usize>, Option<String>) {
+    let Some(files) = files else {
+        return (set, None);
+    };
     let reserved = FILES_RESERVED.min(files.div_ceil(2));
     let room = usize::try_from(files - reserved).unwrap_or(usize::MAX);
     let advice = "raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE of systemd)";
     let warning = match set {
-        Some(set) if set > room => Some(format!("sockets_max is {room} and not {set}: the process may open {files} files; {advice}")),
-        None if reserved < FILES_RESERVED => {
-            Some(format!("clients may hold {room} sockets at a time: the process may open only {files} files; {advice}"))
-        }
+        Some(set) if set > room => Some(format!(
+            "sockets_max is {room} and not {set}: the process may open {files} files; {advice}"
+        )),
+        None if reserved < FILES_RESERVED => Some(format!(
+            "clients may hold {room} sockets at a time: the process may open only {files} files; {advice}"
+        )),
         _ => None,
     };
     (Some(set.map_or(room, |set| set.min(room))), warning)
@@ -144,8 +189,14 @@ impl Signals {
         let is_serving = Arc::<AtomicBool>::default();
         let (tell, stop) = oneshot::channel();
         let (wish, wishes) = mpsc::channel(1);
-        let signals = Signals { is_serving: is_serving.clone(), stop, wishes };
-        thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(handlers.handle(&is_serving, tell, wish)))?;
+        let signals = Signals {
+            is_serving: is_serving.clone(),
+            stop,
+            wishes,
+        };
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || runtime.block_on(handlers.handle(&is_serving, tell, wish)))?;
         Ok(signals)
     }
 
@@ -166,11 +217,23 @@ struct Handlers {
 
 impl Handlers {
     fn register() -> io::Result<Handlers> {
-        let stops = [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?];
-        Ok(Handlers { stops, hangup: signal(SignalKind::hangup())?, had_terminal: io::stdin().is_terminal() })
+        let stops = [
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+        ];
+        Ok(Handlers {
+            stops,
+            hangup: signal(SignalKind::hangup())?,
+            had_terminal: io::stdin().is_terminal(),
+        })
     }
 
-    async fn handle(mut self, is_serving: &AtomicBool, stop: oneshot::Sender<()>, wish: mpsc::Sender<()>) {
+    async fn handle(
+        mut self,
+        is_serving: &AtomicBool,
+        stop: oneshot::Sender<()>,
+        wish: mpsc::Sender<()>,
+    ) {
         loop {
             tokio::select! {
                 _ = either(&mut self.stops) => break,
@@ -226,7 +289,11 @@ mod tests {
         ];
         for (files, set, expected, warns) in cases {
             let (sockets, warning) = sockets_max(files, set);
-            assert_eq!((sockets, warning.is_some()), (expected, warns), "{files:?} {set:?}");
+            assert_eq!(
+                (sockets, warning.is_some()),
+                (expected, warns),
+                "{files:?} {set:?}"
+            );
         }
     }
 }

@@ -30,7 +30,10 @@ fn is_on_at(output: &impl IsTerminal) -> bool {
     match CHOICE.get() {
         Some(ColorChoice::Always) => true,
         Some(ColorChoice::Never) => false,
-        _ => output.is_terminal() && takes_colours(var_os("NO_COLOR").as_deref(), var_os("TERM").as_deref()),
+        _ => {
+            output.is_terminal()
+                && takes_colours(var_os("NO_COLOR").as_deref(), var_os("TERM").as_deref())
+        }
     }
 }
 
@@ -53,7 +56,11 @@ mod tests {
             (Some(""), Some("dumb"), false),
         ];
         for (no_color, term, expected) in cases {
-            assert_eq!(takes_colours(no_color.map(OsStr::new), term.map(OsStr::new)), expected, "{no_color:?} {term:?}");
+            assert_eq!(
+                takes_colours(no_color.map(OsStr::new), term.map(OsStr::new)),
+                expected,
+                "{no_color:?} {term:?}"
+            );
         }
     }
 }

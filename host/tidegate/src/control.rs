@@ -77,7 +77,10 @@ pub(crate) fn open(worker: &Handle, data: &Path, site: &Arc<Site>) -> io::Result
     remove_stale(&path)?;
     let _inside = worker.enter();
     let listener = UnixListener::bind(&path)?;
-    let door = Door { file: identity(&path)?, path };
+    let door = Door {
+        file: identity(&path)?,
+        path,
+    };
     fs::set_permissions(&door.path, fs::Permissions::from_mode(0o600))?;
     worker.spawn(answer_all(listener, site.clone()));
     Ok(door)
@@ -88,7 +91,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            let told = format!("{} is there and is not a socket: move it away, or name another --data", path.display());
+            let told = format!(
+                "{} is there and is not a socket: move it away, or name another --data",
+                path.display()
+            );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
         }
         Ok(_) => {}
@@ -99,7 +105,10 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => {
-            let told = format!("another server has {}: give each its own --data, or use SIGHUP to reload", path.display());
+            let told = format!(
+                "another server has {}: give each its own --data, or use SIGHUP to reload",
+                path.display()
+            );
             Err(io::Error::new(io::ErrorKind::AddrInUse, told))
         }
     }
@@ -115,7 +124,9 @@ async fn answer_all(listener: UnixListener, site: Arc<Site>) {
     loop {
         match listener.accept().await {
             // Somebody may have come in before the file had its mode.
-            Ok((stream, _)) if is_owner(&stream) => drop(tokio::spawn(answer(stream, site.clone()))),
+            Ok((stream, _)) if is_owner(&stream) => {
+                drop(tokio::spawn(answer(stream, site.clone())))
+            }
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!("the control socket took no command: {error}");
@@ -126,17 +137,26 @@ async fn answer_all(listener: UnixListener, site: Arc<Site>) {
 }
 
 fn is_owner(stream: &UnixStream) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
 }
 
 async fn answer(mut stream: UnixStream, site: Arc<Site>) {
     let mut line = String::new();
     let (reading, mut writing) = stream.split();
-    let read = timeout(LINE_WITHIN, BufReader::new(reading.take(LINE_BYTES_MAX)).read_line(&mut line)).await;
+    let read = timeout(
+        LINE_WITHIN,
+        BufReader::new(reading.take(LINE_BYTES_MAX)).read_line(&mut line),
+    )
+    .await;
     if !matches!(read, Ok(Ok(1..))) {
         return;
     }
-    if let Some(wanted) = serde_json::from_str(&line).ok().and_then(|command: Value| Wanted::from_json(&command["tail"])) {
+    if let Some(wanted) = serde_json::from_str(&line)
+        .ok()
+        .and_then(|command: Value| Wanted::from_json(&command["tail"]))
+    {
         return show_tail(Tail::open(wanted), stream).await;
     }
     let answer = match obey(&line, &site).await {
@@ -171,11 +191,16 @@ async fn show_tail(mut tail: Tail, mut stream: UnixStream) {
 
 async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
     let command: Value = serde_json::from_str(line).context("a command is a line of JSON")?;
-    match (command.as_str(), command["backup"].as_str().map(PathBuf::from)) {
+    match (
+        command.as_str(),
+        command["backup"].as_str().map(PathBuf::from),
+    ) {
         (Some("reload"), _) => Ok(site::told(site.reload().await)?.to_string()),
         (Some("rollback"), _) => Ok(site::told(site.roll_back().await)?.to_string()),
         (_, Some(to)) if to.is_absolute() => {
-            let storage = site.storage().context("this app has no rooms: there is nothing to back up")?;
+            let storage = site
+                .storage()
+                .context("this app has no rooms: there is nothing to back up")?;
             tracing::info!("backing up to {}", to.display());
             spawn_blocking(move || storage.backup(&to, || {})).await??;
             Ok("backed up".into())
@@ -187,31 +212,60 @@ async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
 /// Lets the server that has this data open copy it, while it serves.
 pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), Failure> {
     let to = path::absolute(to).with_context(|| format!("{} is no path", to.display()))?;
-    let to = to.to_str().context("a path that is no text can't be told to the server")?;
-    let unheard = |socket: &Path| format!("another process has {} open, and does not answer at {}", data.display(), socket.display());
+    let to = to
+        .to_str()
+        .context("a path that is no text can't be told to the server")?;
+    let unheard = |socket: &Path| {
+        format!(
+            "another process has {} open, and does not answer at {}",
+            data.display(),
+            socket.display()
+        )
+    };
     command(data, &json!({ "backup": to }), unheard).map(drop)
 }
 
 /// Lets the server that has this data put another version of its app in place; what it says then.
 pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, Failure> {
-    command(data, &json!(if rollback { "rollback" } else { "reload" }), unheard).map(|(done, _)| done)
+    command(
+        data,
+        &json!(if rollback { "rollback" } else { "reload" }),
+        unheard,
+    )
+    .map(|(done, _)| done)
 }
 
 /// The log of the server that has this data, from now on: lines of JSON, until it ends.
-pub(crate) fn tail(data: &Path, wanted: &Wanted) -> Result<io::Lines<io::BufReader<net::UnixStream>>, Failure> {
-    Ok(command(data, &json!({ "tail": wanted.to_json() }), unheard)?.1.lines())
+pub(crate) fn tail(
+    data: &Path,
+    wanted: &Wanted,
+) -> Result<io::Lines<io::BufReader<net::UnixStream>>, Failure> {
+    Ok(
+        command(data, &json!({ "tail": wanted.to_json() }), unheard)?
+            .1
+            .lines(),
+    )
 }
 
 fn unheard(socket: &Path) -> String {
-    format!("no server answers at {}: is it running, with this --data?", socket.display())
+    format!(
+        "no server answers at {}: is it running, with this --data?",
+        socket.display()
+    )
 }
 
 /// What it answers, and whatever comes behind that.
-fn command(data: &Path, command: &Value, unheard: impl Fn(&Path) -> String) -> Result<(String, io::BufReader<net::UnixStream>), Failure> {
+fn command(
+    data: &Path,
+    command: &Value,
+    unheard: impl Fn(&Path) -> String,
+) -> Result<(String, io::BufReader<net::UnixStream>), Failure> {
     let path = socket(data);
     let unheard = || unheard(&path);
     let mut stream = net::UnixStream::connect(&path).with_context(unheard)?;
-    stream.write_all(format!("{command}\n").as_bytes()).with_context(unheard)?;
+    stream
+        .write_all(format!("{command}\n").as_bytes())
+        .with_context(unheard)?;
     let (mut line, mut reading) = (String::new(), io::BufReader::new(stream));
     reading.read_line(&mut line).with_context(unheard)?;
     let answer: Value = serde_json::from_str(&line).with_context(unheard)?;

@@ -33,7 +33,11 @@ impl Failure {
     /// Writes the report; the exit code.
     pub(crate) fn tell(self) -> ExitCode {
         logging::say(&self.report());
-        ExitCode::from(if matches!(self, Failure::Usage(_)) { 2 } else { 1 })
+        ExitCode::from(if matches!(self, Failure::Usage(_)) {
+            2
+        } else {
+            1
+        })
     }
 }
 

@@ -10,9 +10,12 @@ pub(crate) fn env(text: &str) -> Result<(String, String), String> {
         None => (text, std::env::var(text).ok()),
     };
     if name.is_empty() || text.contains('\0') {
-        return Err(format!("{text:?} is no variable: write \"NAME=VALUE\", or \"NAME\" to pass on its value"));
+        return Err(format!(
+            "{text:?} is no variable: write \"NAME=VALUE\", or \"NAME\" to pass on its value"
+        ));
     }
-    let value = value.ok_or_else(|| format!("{name} is not set here: set it, or write \"{name}=VALUE\""))?;
+    let value = value
+        .ok_or_else(|| format!("{name} is not set here: set it, or write \"{name}=VALUE\""))?;
     Ok((name.to_owned(), value))
 }
 
@@ -25,9 +28,15 @@ pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
         _ => ("", "", false),
     };
     if host.is_empty() || guest.is_empty() {
-        return Err(format!("{text:?} is no grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write"));
+        return Err(format!(
+            "{text:?} is no grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write"
+        ));
     }
-    Ok(Dir { host: directory(host, base)?, guest: guest.to_owned(), writable })
+    Ok(Dir {
+        host: directory(host, base)?,
+        guest: guest.to_owned(),
+        writable,
+    })
 }
 
 /// A directory of files to serve.
@@ -40,7 +49,10 @@ fn directory(text: &str, base: &Path) -> Result<PathBuf, String> {
     match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Ok(path),
         Ok(_) => Err(format!("{} is not a directory", path.display())),
-        Err(error) => Err(format!("can't read the directory {}: {error}", path.display())),
+        Err(error) => Err(format!(
+            "can't read the directory {}: {error}",
+            path.display()
+        )),
     }
 }
 
@@ -79,7 +91,11 @@ mod tests {
             ("Cargo.toml::/data", None),
         ];
         for (text, writable) in cases {
-            let expected = writable.map(|writable| Dir { host: base.join("src"), guest: "/data".into(), writable });
+            let expected = writable.map(|writable| Dir {
+                host: base.join("src"),
+                guest: "/data".into(),
+                writable,
+            });
             assert_eq!(dir(text, base).ok(), expected, "{text:?}");
         }
     }

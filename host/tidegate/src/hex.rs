@@ -2,7 +2,12 @@
 
 /// None if it is something else.
 pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.trim().trim_start_matches("0x").bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits: Vec<u8> = text
+        .trim()
+        .trim_start_matches("0x")
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
     let digit = |byte: u8| char::from(byte).to_digit(16);
     let byte = |pair: &[u8]| match *pair {
         [high, low] => Some((digit(high)? * 16 + digit(low)?) as u8),
@@ -13,7 +18,9 @@ pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
 
 /// With 0x.
 pub(crate) fn write(bytes: &[u8]) -> String {
-    bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    bytes
+        .iter()
+        .fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]
@@ -22,7 +29,11 @@ mod tests {
 
     #[test]
     fn bytes_are_read_and_written() {
-        for (text, bytes) in [("0x00 ff2A", vec![0, 255, 42]), ("", vec![]), ("00 ff", vec![0, 255])] {
+        for (text, bytes) in [
+            ("0x00 ff2A", vec![0, 255, 42]),
+            ("", vec![]),
+            ("00 ff", vec![0, 255]),
+        ] {
             assert_eq!(read(text), Some(bytes.clone()), "{text:?}");
             assert_eq!(read(&write(&bytes)), Some(bytes));
         }

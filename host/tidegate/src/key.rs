@@ -151,7 +151,8 @@ pub(crate) const KEYS: &[Key] = keys! {
 impl Key {
     /// The key of this section and name.
     pub(crate) fn find(section: &str, name: &str) -> Option<&'static Key> {
-        KEYS.iter().find(|key| key.section == section && key.name == name)
+        KEYS.iter()
+            .find(|key| key.section == section && key.name == name)
     }
 
     /// Sets it in `config`; what to write instead if the value is of no use.
@@ -160,7 +161,9 @@ impl Key {
             Field::Bytes(field) => *field(config) = quantity::size(&value.text()?)?,
             Field::Count(field) => *field(config) = quantity::count(&value.text()?)?,
             Field::CountTo(max, field) => *field(config) = quantity::count_to(max, &value.text()?)?,
-            Field::CountOrAuto(min, field) => *field(config) = quantity::count_or_auto(min, &value.text()?)?,
+            Field::CountOrAuto(min, field) => {
+                *field(config) = quantity::count_or_auto(min, &value.text()?)?
+            }
             Field::Time(field) => *field(config) = quantity::time_above_zero(&value.text()?)?,
             Field::TimeOrNone(field) => *field(config) = quantity::time(&value.text()?)?,
             Field::Own(set) => set(config, value, base)?,
@@ -174,8 +177,12 @@ impl Key {
         match self.field {
             Field::Bytes(field) => Some(Size(*field(&mut config)).to_string()),
             Field::Count(field) | Field::CountTo(_, field) => Some(field(&mut config).to_string()),
-            Field::CountOrAuto(_, field) => Some(field(&mut config).map_or_else(|| "auto".into(), |count| count.to_string())),
-            Field::Time(field) | Field::TimeOrNone(field) => Some(Time(*field(&mut config)).to_string()),
+            Field::CountOrAuto(_, field) => {
+                Some(field(&mut config).map_or_else(|| "auto".into(), |count| count.to_string()))
+            }
+            Field::Time(field) | Field::TimeOrNone(field) => {
+                Some(Time(*field(&mut config)).to_string())
+            }
             Field::Own(_) => None,
         }
     }
@@ -185,7 +192,9 @@ impl Value {
     fn text(self) -> Result<String, String> {
         match self {
             Value::Text(text) => Ok(text),
-            Value::Flag(_) | Value::List(_) | Value::Hosts(_) => Err("write one value, as a string or a number".into()),
+            Value::Flag(_) | Value::List(_) | Value::Hosts(_) => {
+                Err("write one value, as a string or a number".into())
+            }
         }
     }
 
@@ -199,7 +208,9 @@ impl Value {
     fn list(self) -> Result<Vec<String>, String> {
         match self {
             Value::List(list) => Ok(list),
-            Value::Text(_) | Value::Flag(_) | Value::Hosts(_) => Err("write a list of strings, as in [\"one\", \"two\"]".into()),
+            Value::Text(_) | Value::Flag(_) | Value::Hosts(_) => {
+                Err("write a list of strings, as in [\"one\", \"two\"]".into())
+            }
         }
     }
 
@@ -223,7 +234,10 @@ fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
     Ok(())
 }
 
-fn add<T>(place: &mut Vec<T>, mut values: impl Iterator<Item = Result<T, String>>) -> Result<(), String> {
+fn add<T>(
+    place: &mut Vec<T>,
+    mut values: impl Iterator<Item = Result<T, String>>,
+) -> Result<(), String> {
     values.try_for_each(|value| value.map(|value| place.push(value)))
 }
 
@@ -241,17 +255,25 @@ pub(crate) fn origins(list: &[String]) -> Result<Origins, String> {
         [] => Ok(Origins::SameOrigin),
         [only] if only == "same-origin" => Ok(Origins::SameOrigin),
         [only] if only == "any" => Ok(Origins::Any),
-        list => list.iter().map(|text| origin(text)).collect::<Result<_, _>>().map(Origins::List),
+        list => list
+            .iter()
+            .map(|text| origin(text))
+            .collect::<Result<_, _>>()
+            .map(Origins::List),
     }
 }
 
 fn origin(text: &str) -> Result<String, String> {
     if text == "same-origin" || text == "any" {
-        return Err(format!("{text:?} stands alone: leave the other origins out, or {text:?}"));
+        return Err(format!(
+            "{text:?} stands alone: leave the other origins out, or {text:?}"
+        ));
     }
     match is_web_origin(text) {
         true => Ok(text.to_owned()),
-        false => Err(format!("{text:?} is no origin: write scheme and host as a browser sends them, as in \"https://example.org\"")),
+        false => Err(format!(
+            "{text:?} is no origin: write scheme and host as a browser sends them, as in \"https://example.org\""
+        )),
     }
 }
 
@@ -262,7 +284,11 @@ mod tests {
     #[test]
     fn every_field_of_the_hubs_limits_has_a_key_of_its_name() {
         let debug = format!("{:#?}", tidegate_hub::Limits::default());
-        let fields: Vec<&str> = debug.lines().filter_map(|line| line.trim().split_once(": ")).map(|(name, _)| name).collect();
+        let fields: Vec<&str> = debug
+            .lines()
+            .filter_map(|line| line.trim().split_once(": "))
+            .map(|(name, _)| name)
+            .collect();
         assert!(fields.len() > 20);
         for field in fields {
             assert!(Key::find("limits", field).is_some(), "{field}");
@@ -273,27 +299,57 @@ mod tests {
     fn each_limit_sets_the_field_of_its_name_and_reads_back_what_it_set() {
         for key in KEYS.iter().filter(|key| key.section == "limits") {
             let mut config = Config::default();
-            let text = if matches!(key.field, Field::Time(_) | Field::TimeOrNone(_)) { "77s" } else { "77" };
-            key.set(&mut config, Value::Text(text.into()), Path::new("")).unwrap();
+            let text = if matches!(key.field, Field::Time(_) | Field::TimeOrNone(_)) {
+                "77s"
+            } else {
+                "77"
+            };
+            key.set(&mut config, Value::Text(text.into()), Path::new(""))
+                .unwrap();
             let set = [" ", " Some("].map(|before| format!(" {}:{before}77", key.name));
-            assert!(set.iter().any(|set| format!("{config:?}").contains(set)), "{}", key.name);
-            assert!(key.quantity(&config).unwrap().starts_with("77"), "{}", key.name);
+            assert!(
+                set.iter().any(|set| format!("{config:?}").contains(set)),
+                "{}",
+                key.name
+            );
+            assert!(
+                key.quantity(&config).unwrap().starts_with("77"),
+                "{}",
+                key.name
+            );
         }
     }
 
     #[test]
     fn a_time_that_may_be_off_may_be_zero_and_no_other() {
-        for (name, zero_is_fine) in [("comment_every", false), ("pong_within", false), ("ping_every", true), ("idle_max", true)] {
+        for (name, zero_is_fine) in [
+            ("comment_every", false),
+            ("pong_within", false),
+            ("ping_every", true),
+            ("idle_max", true),
+        ] {
             let key = Key::find("limits", name).unwrap();
-            assert_eq!(key.set(&mut Config::default(), Value::Text("0s".into()), Path::new("")).is_ok(), zero_is_fine, "{name}");
+            assert_eq!(
+                key.set(
+                    &mut Config::default(),
+                    Value::Text("0s".into()),
+                    Path::new("")
+                )
+                .is_ok(),
+                zero_is_fine,
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn hosts_are_a_list_of_patterns_and_never_none() {
-        for (texts, valid) in
-            [(&["a.example", "*.a.example", "[::1]"][..], true), (&["*"], true), (&[], false), (&["a.example", "a:80"], false)]
-        {
+        for (texts, valid) in [
+            (&["a.example", "*.a.example", "[::1]"][..], true),
+            (&["*"], true),
+            (&[], false),
+            (&["a.example", "a:80"], false),
+        ] {
             let texts: Vec<String> = texts.iter().map(|text| text.to_string()).collect();
             assert_eq!(hosts(&texts).is_ok(), valid, "{texts:?}");
         }
@@ -301,12 +357,19 @@ mod tests {
 
     #[test]
     fn origins_are_a_word_or_a_list_of_what_browsers_send() {
-        let list = |texts: &[&str]| Some(Origins::List(texts.iter().map(|text| text.to_string()).collect()));
+        let list = |texts: &[&str]| {
+            Some(Origins::List(
+                texts.iter().map(|text| text.to_string()).collect(),
+            ))
+        };
         let cases: [(&[&str], Option<Origins>); 15] = [
             (&[], Some(Origins::SameOrigin)),
             (&["same-origin"], Some(Origins::SameOrigin)),
             (&["any"], Some(Origins::Any)),
-            (&["https://a.example", "http://localhost:3000"], list(&["https://a.example", "http://localhost:3000"])),
+            (
+                &["https://a.example", "http://localhost:3000"],
+                list(&["https://a.example", "http://localhost:3000"]),
+            ),
             (&["any", "https://a.example"], None),
             (&["a.example"], None),
             (&["https://"], None),

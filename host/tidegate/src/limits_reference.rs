@@ -54,15 +54,36 @@ const fn setting(
     beyond: &'static str,
     tests: &'static [&'static str],
 ) -> Row {
-    Row { limit: Limit::Setting(section, name), what, beyond, tests }
+    Row {
+        limit: Limit::Setting(section, name),
+        what,
+        beyond,
+        tests,
+    }
 }
 
-const fn limit(name: &'static str, what: &'static str, beyond: &'static str, tests: &'static [&'static str]) -> Row {
+const fn limit(
+    name: &'static str,
+    what: &'static str,
+    beyond: &'static str,
+    tests: &'static [&'static str],
+) -> Row {
     setting("limits", name, what, beyond, tests)
 }
 
-const fn fixed(name: &'static str, value: Value, what: &'static str, beyond: &'static str, tests: &'static [&'static str]) -> Row {
-    Row { limit: Limit::Fixed(name, value), what, beyond, tests }
+const fn fixed(
+    name: &'static str,
+    value: Value,
+    what: &'static str,
+    beyond: &'static str,
+    tests: &'static [&'static str],
+) -> Row {
+    Row {
+        limit: Limit::Fixed(name, value),
+        what,
+        beyond,
+        tests,
+    }
 }
 
 /// Settings that bound nothing.
@@ -109,49 +130,65 @@ const GROUPS: &[Group] = &[
                 "connections_max",
                 "WebSockets in all",
                 "503 with `Retry-After`; counted as `refused_websockets`",
-                &["tidegate/tests/hostile/caps.rs::websockets_and_feeds_beyond_their_limits_are_refused_and_counted"],
+                &[
+                    "tidegate/tests/hostile/caps.rs::websockets_and_feeds_beyond_their_limits_are_refused_and_counted",
+                ],
             ),
             limit(
                 "feeds_max",
                 "Feeds in all",
                 "503 with `Retry-After`; counted as `refused_feeds`",
-                &["tidegate/tests/hostile/caps.rs::websockets_and_feeds_beyond_their_limits_are_refused_and_counted"],
+                &[
+                    "tidegate/tests/hostile/caps.rs::websockets_and_feeds_beyond_their_limits_are_refused_and_counted",
+                ],
             ),
             limit(
                 "read_within",
                 "Time for the next byte of a body, a form or a WebSocket message that the host reads",
                 "408, or the connection is closed; counted as `stalled_uploads`",
-                &["tidegate/tests/hostile/progress.rs::who_sends_slowly_is_told_or_closed_and_counted"],
+                &[
+                    "tidegate/tests/hostile/progress.rs::who_sends_slowly_is_told_or_closed_and_counted",
+                ],
             ),
             limit(
                 "write_within",
                 "Time for the client to take one more byte of what waits for it",
                 "the connection is closed; counted as `stalled_readers`",
-                &["tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted"],
+                &[
+                    "tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted",
+                ],
             ),
             limit(
                 "bytes_per_second_min",
                 "Bytes a second that a client moves at least while the host waits for it, on average over `read_within` or `write_within`",
                 "as for those two",
-                &["tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted"],
+                &[
+                    "tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted",
+                ],
             ),
             limit(
                 "half_close_within",
                 "Time for a client that sends nothing more (it closed that direction) to get one more byte of its answer",
                 "it counts as gone, and the connection is closed",
-                &["tidegate/tests/web/close.rs::a_half_closed_client_whose_answer_does_not_move_counts_as_gone"],
+                &[
+                    "tidegate/tests/web/close.rs::a_half_closed_client_whose_answer_does_not_move_counts_as_gone",
+                ],
             ),
             limit(
                 "linger_within",
                 "Time in which bytes of a client are read and dropped after the last answer of its connection, so that the answer arrives",
                 "the connection is closed",
-                &["tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded"],
+                &[
+                    "tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded",
+                ],
             ),
             limit(
                 "linger_bytes_max",
                 "Bytes of a client that are read and dropped after, or while, its last answer is written",
                 "the connection is closed",
-                &["tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded"],
+                &[
+                    "tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded",
+                ],
             ),
             setting(
                 "server",
@@ -175,13 +212,17 @@ const GROUPS: &[Group] = &[
                 "header_within",
                 "Time for a head to come, from its first byte",
                 "the connection is closed; counted as `late_heads`",
-                &["tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up",
+                ],
             ),
             limit(
                 "idle_within",
                 "Time between two requests of a connection",
                 "the connection is closed",
-                &["tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up",
+                ],
             ),
             limit(
                 "body_bytes_max",
@@ -196,13 +237,17 @@ const GROUPS: &[Group] = &[
                 "body_within",
                 "Time for such a body to come",
                 "408",
-                &["tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up",
+                ],
             ),
             limit(
                 "after_answer_max",
                 "Time for what an app still does after an answer has ended, or its client has left",
                 "the instance is dropped",
-                &["tidegate/tests/hostile/instances.rs::work_after_an_answer_is_bounded_and_does_not_hold_the_answer"],
+                &[
+                    "tidegate/tests/hostile/instances.rs::work_after_an_answer_is_bounded_and_does_not_hold_the_answer",
+                ],
             ),
         ],
     ),
@@ -222,74 +267,98 @@ const GROUPS: &[Group] = &[
                 "frame_bytes_max",
                 "Payload of one frame that comes in",
                 "close 1009",
-                &["tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009",
+                ],
             ),
             limit(
                 "fragments_max",
                 "Frames of one message that comes in",
                 "close 1009",
-                &["tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009",
+                ],
             ),
             limit(
                 "control_frames_max",
                 "Pings and pongs of a client in a second",
                 "close 1008; counted as `control_floods`",
-                &["tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008"],
+                &[
+                    "tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008",
+                ],
             ),
             fixed(
                 "CONTROL_FRAMES_PERIOD",
                 Value::Time(CONTROL_FRAMES_PERIOD),
                 "The time for which `control_frames_max` counts",
                 "",
-                &["tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008"],
+                &[
+                    "tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008",
+                ],
             ),
             limit(
                 "inbox_messages_max",
                 "Messages that wait for the app",
                 "the host stops reading the connection until the app has had them",
-                &["tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait",
+                ],
             ),
             limit(
                 "inbox_bytes_max",
                 "Bytes of messages that wait for the app",
                 "the host stops reading the connection until the app has had them",
-                &["tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait",
+                ],
             ),
             limit(
                 "outbox_messages_max",
                 "Messages queued towards one client",
                 "`full` to the app; a publication closes the client with 1013, or drops its oldest (`drop_oldest`)",
-                &["tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told",
+                ],
             ),
             limit(
                 "outbox_bytes_max",
                 "Bytes queued towards one client",
                 "as for messages",
-                &["tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told",
+                ],
             ),
             limit(
                 "attachment_bytes_max",
                 "An app's attachment to one connection",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             limit(
                 "tags_max",
                 "Tags of one connection",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             limit(
                 "tag_bytes_max",
                 "One tag",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             limit(
                 "upgrade_within",
                 "Time for guards and the app to decide about an upgrade",
                 "503",
-                &["tidegate/tests/faults.rs::an_app_that_does_not_decide_in_time_is_a_fault_and_a_503"],
+                &[
+                    "tidegate/tests/faults.rs::an_app_that_does_not_decide_in_time_is_a_fault_and_a_503",
+                ],
             ),
             limit(
                 "ping_every",
@@ -323,7 +392,9 @@ const GROUPS: &[Group] = &[
                 "close_within",
                 "Time for the client's half of the close handshake",
                 "the socket is dropped",
-                &["tidegate/tests/drain.rs::a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told_the_truth"],
+                &[
+                    "tidegate/tests/drain.rs::a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told_the_truth",
+                ],
             ),
             limit(
                 "comment_every",
@@ -336,21 +407,27 @@ const GROUPS: &[Group] = &[
                 Value::Bytes(CLOSE_REASON_BYTES_MAX),
                 "Reason of a close (RFC 6455 section 5.5)",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             fixed(
                 "AUTO_RESPONSE_BYTES_MAX",
                 Value::Bytes(AUTO_RESPONSE_BYTES_MAX),
                 "Text of an auto-response, and the one that it answers",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             fixed(
                 "IDS_PAGE_MAX",
                 Value::Count(IDS_PAGE_MAX),
                 "Ids of connections that one call of the app gets",
                 "the app asks for the next page",
-                &["tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on",
+                ],
             ),
         ],
     ),
@@ -361,37 +438,49 @@ const GROUPS: &[Group] = &[
                 "topics_max",
                 "Topics in all",
                 "the one without followers that was not published to lately is forgotten; an error to the app if all have followers",
-                &["tidegate/tests/hostile/caps.rs::names_of_topics_push_out_one_topic_each_and_none_that_is_in_use"],
+                &[
+                    "tidegate/tests/hostile/caps.rs::names_of_topics_push_out_one_topic_each_and_none_that_is_in_use",
+                ],
             ),
             limit(
                 "topic_bytes_max",
                 "Name of a topic",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             limit(
                 "follows_max",
                 "Topics that one connection or feed follows",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             limit(
                 "history_messages_max",
                 "Publications that a topic keeps for clients that come back",
                 "the client receives a gap notice",
-                &["tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes",
+                ],
             ),
             limit(
                 "history_message_bytes_max",
                 "A publication that is kept",
                 "it is not kept: the client receives a gap notice",
-                &["tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes",
+                ],
             ),
             limit(
                 "history_bytes_max",
                 "Publications that all topics together keep in memory; those of rooms are in their storage",
                 "the topic's oldest are forgotten: the client receives a gap notice",
-                &["tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes",
+                ],
             ),
             limit(
                 "history_age_max",
@@ -450,7 +539,9 @@ const GROUPS: &[Group] = &[
                 "call_bytes_max",
                 "Payload of a call to a room, and of its answer",
                 "an error to the caller",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             limit(
                 "rooms_awake_max",
@@ -476,21 +567,27 @@ const GROUPS: &[Group] = &[
                 Value::Bytes(ROOM_NAME_BYTES_MAX),
                 "Name of a room in its class",
                 "400, or an error to the caller",
-                &["tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                ],
             ),
             fixed(
                 "ENTRIES_PAGE_MAX",
                 Value::Count(ENTRIES_PAGE_MAX),
                 "Entries that one call of the app gets",
                 "the app asks for the next page; the SDK does so by itself",
-                &["tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on",
+                ],
             ),
             fixed(
                 "ENTRIES_PAGE_BYTES",
                 Value::Bytes(ENTRIES_PAGE_BYTES),
                 "Bytes of keys and values with which such a call ends",
                 "the app asks for the next page; the SDK does so by itself",
-                &["tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on",
+                ],
             ),
             fixed(
                 "WAKE_FAILURES_MAX",
@@ -504,70 +601,90 @@ const GROUPS: &[Group] = &[
                 Value::Time(WAKE_PAUSE),
                 "Time for which such a room is closed",
                 "it is tried again",
-                &["hub/tests/rooms/main.rs::a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds"],
+                &[
+                    "hub/tests/rooms/main.rs::a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds",
+                ],
             ),
             fixed(
                 "ROOMS_FAILING_MAX",
                 Value::Count(ROOMS_FAILING_MAX),
                 "Rooms whose failed wakes are remembered",
                 "the failures of the room that failed first are forgotten",
-                &["hub/tests/rooms/main.rs::names_of_rooms_that_cannot_wake_push_out_one_failing_room_each"],
+                &[
+                    "hub/tests/rooms/main.rs::names_of_rooms_that_cannot_wake_push_out_one_failing_room_each",
+                ],
             ),
             fixed(
                 "ALARM_ATTEMPTS_MAX",
                 Value::Count(ALARM_ATTEMPTS_MAX as usize),
                 "Tries of one alarm",
                 "it is given up, and logged",
-                &["hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up"],
+                &[
+                    "hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up",
+                ],
             ),
             fixed(
                 "ALARM_RETRY",
                 Value::Time(ALARM_RETRY),
                 "Time before the first retry of an alarm; twice as long before each later one",
                 "",
-                &["hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up"],
+                &[
+                    "hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up",
+                ],
             ),
             fixed(
                 "ALARMS_LATE",
                 Value::Time(ALARMS_LATE),
                 "Time after which an alarm that was not called is late",
                 "late alarms are spread",
-                &["hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them"],
+                &[
+                    "hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
+                ],
             ),
             fixed(
                 "ALARMS_LATE_MAX",
                 Value::Count(ALARMS_LATE_MAX),
                 "Late alarms that are called in a tenth of a second, and as many that are tried again",
                 "they wait, the longest due first",
-                &["hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them"],
+                &[
+                    "hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
+                ],
             ),
             fixed(
                 "HOST_RETRY",
                 Value::Time(HOST_RETRY),
                 "First pause before the host tries again what it could not do: each later one is twice as long",
                 "",
-                &["tidegate/tests/hostile/events.rs::an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_is_free"],
+                &[
+                    "tidegate/tests/hostile/events.rs::an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_is_free",
+                ],
             ),
             fixed(
                 "HOST_RETRY_MAX",
                 Value::Time(HOST_RETRY_MAX),
                 "The longest such pause",
                 "",
-                &["hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them"],
+                &[
+                    "hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
+                ],
             ),
             fixed(
                 "ROOM_RETRIES_MAX",
                 Value::Count(ROOM_RETRIES_MAX),
                 "Rooms whose pending events are tried again in a tenth of a second",
                 "they wait, the longest due first",
-                &["hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them"],
+                &[
+                    "hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
+                ],
             ),
             fixed(
                 "ALARM_OF_NOBODY",
                 Value::Time(ALARM_OF_NOBODY),
                 "Time between two looks at an alarm of a room class that the served version does not have",
                 "it waits",
-                &["hub/tests/rooms/main.rs::an_alarm_of_a_class_that_is_not_served_waits_until_it_is"],
+                &[
+                    "hub/tests/rooms/main.rs::an_alarm_of_a_class_that_is_not_served_waits_until_it_is",
+                ],
             ),
         ],
     ),
@@ -578,13 +695,17 @@ const GROUPS: &[Group] = &[
                 "first_within",
                 "Time that the shell of a page waits for first values",
                 "the shell goes out without them",
-                &["tidegate/tests/pages.rs::the_shell_goes_out_before_the_first_value_of_a_slow_loader"],
+                &[
+                    "tidegate/tests/pages.rs::the_shell_goes_out_before_the_first_value_of_a_slow_loader",
+                ],
             ),
             limit(
                 "loader_within",
                 "Time for a loader that is not live to end",
                 "504, or `timeout` in a stream",
-                &["tidegate/tests/pages.rs::a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing"],
+                &[
+                    "tidegate/tests/pages.rs::a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing",
+                ],
             ),
             limit(
                 "upload_bytes_max",
@@ -610,14 +731,18 @@ const GROUPS: &[Group] = &[
                 Value::Bytes(FORM_BEGUN_BYTES),
                 "Bytes of a form that are there before its action starts, or the whole form",
                 "the action waits",
-                &["tidegate/tests/hostile/progress.rs::no_action_starts_for_a_form_that_has_only_begun"],
+                &[
+                    "tidegate/tests/hostile/progress.rs::no_action_starts_for_a_form_that_has_only_begun",
+                ],
             ),
             fixed(
                 "PART_HEAD_BYTES_MAX",
                 Value::Bytes(PART_HEAD_BYTES_MAX),
                 "Bytes of a form of parts in which no part is found",
                 "413",
-                &["tidegate/tests/hostile/limits.rs::a_form_in_which_nothing_is_found_is_not_gathered"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_form_in_which_nothing_is_found_is_not_gathered",
+                ],
             ),
         ],
     ),
@@ -638,77 +763,99 @@ const GROUPS: &[Group] = &[
                 Value::Count(ANSWER_HEADERS_MAX),
                 "Headers of an answer, those that guards add included",
                 "500",
-                &["tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_the_apps_failure"],
+                &[
+                    "tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_the_apps_failure",
+                ],
             ),
             fixed(
                 "ANSWER_HEADERS_BYTES_MAX",
                 Value::Bytes(ANSWER_HEADERS_BYTES_MAX),
                 "Names and values of the headers that one call of an app gives",
                 "500",
-                &["tidegate/tests/hostile/limits.rs::what_answers_and_guards_add_is_bounded_in_bytes"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_answers_and_guards_add_is_bounded_in_bytes",
+                ],
             ),
             fixed(
                 "GUARD_CONTEXT_BYTES_MAX",
                 Value::Bytes(GUARD_CONTEXT_BYTES_MAX),
                 "Context that one guard adds to a request",
                 "500",
-                &["tidegate/tests/hostile/limits.rs::what_answers_and_guards_add_is_bounded_in_bytes"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::what_answers_and_guards_add_is_bounded_in_bytes",
+                ],
             ),
             setting(
                 "app",
                 "memory",
                 "Memory of one instance",
                 "500, or close 1011",
-                &["tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory",
+                ],
             ),
             setting(
                 "app",
                 "instances",
                 "Instances in use at a time; streams, loaders, actions and rooms have shares of them",
                 "the call waits for a while, then 503",
-                &["tidegate/tests/faults.rs::more_events_than_instances_are_told_to_come_again_and_nothing_is_broken"],
+                &[
+                    "tidegate/tests/faults.rs::more_events_than_instances_are_told_to_come_again_and_nothing_is_broken",
+                ],
             ),
             setting(
                 "app",
                 "cpu",
                 "Computing for one event; for a streamed request, between two waits",
                 "500, or close 1011",
-                &["tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory",
+                ],
             ),
             setting(
                 "app",
                 "wall",
                 "One event from its beginning to its end; for a streamed request, to the head of the answer",
                 "504, or close 1011",
-                &["tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory",
+                ],
             ),
             setting(
                 "app",
                 "output_rate",
                 "Bytes that all instances together may print in a second",
                 "more lines are left out of the log; counted as `output_dropped`",
-                &["tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may"],
+                &[
+                    "tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may",
+                ],
             ),
             setting(
                 "app",
                 "instance_output_rate",
                 "Bytes that one instance may print in a second",
                 "more lines are left out of the log; counted as `output_dropped`",
-                &["tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may"],
+                &[
+                    "tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may",
+                ],
             ),
             setting(
                 "app",
                 "outbound_silence_max",
                 "Time to the head of a response to the app's own requests, and between two pieces of its body",
                 "an error to the app",
-                &["tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up"],
+                &[
+                    "tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up",
+                ],
             ),
             setting(
                 "app",
                 "outbound_bytes_max",
                 "Body of such a response",
                 "an error to the app",
-                &["tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up"],
+                &[
+                    "tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up",
+                ],
             ),
             setting(
                 "app",
@@ -738,14 +885,29 @@ fn the_guide_has_every_limit_with_its_default() {
     let mut page = HEAD.to_owned();
     let config = Config::default();
     for (name, rows) in GROUPS {
-        _ = write!(page, "\n## {name}\n\n| limit | default | setting | beyond it |\n|---|---|---|---|\n");
-        for Row { limit, what, beyond, .. } in *rows {
+        _ = write!(
+            page,
+            "\n## {name}\n\n| limit | default | setting | beyond it |\n|---|---|---|---|\n"
+        );
+        for Row {
+            limit,
+            what,
+            beyond,
+            ..
+        } in *rows
+        {
             let (default, set_by) = match limit {
                 Limit::Setting(section, name) => {
-                    let key = Key::find(section, name).unwrap_or_else(|| panic!("there is no setting {section}.{name}"));
-                    (key.quantity(&config).unwrap_or_else(|| own(&config, name)), format!("`[{section}] {name}`"))
+                    let key = Key::find(section, name)
+                        .unwrap_or_else(|| panic!("there is no setting {section}.{name}"));
+                    (
+                        key.quantity(&config).unwrap_or_else(|| own(&config, name)),
+                        format!("`[{section}] {name}`"),
+                    )
                 }
-                Limit::Fixed(_, Value::Bytes(bytes)) => (Size(*bytes).to_string(), "fixed".to_owned()),
+                Limit::Fixed(_, Value::Bytes(bytes)) => {
+                    (Size(*bytes).to_string(), "fixed".to_owned())
+                }
                 Limit::Fixed(_, Value::Count(count)) => (count.to_string(), "fixed".to_owned()),
                 Limit::Fixed(_, Value::Time(time)) => (Time(*time).to_string(), "fixed".to_owned()),
             };
@@ -756,7 +918,11 @@ fn the_guide_has_every_limit_with_its_default() {
     if env::var_os("TIDEGATE_GOLDEN").is_some() {
         fs::write(&path, &page).expect("the page is written");
     }
-    assert_eq!(fs::read_to_string(&path).expect("the page is there"), page, "with TIDEGATE_GOLDEN=1 this test writes {PAGE}");
+    assert_eq!(
+        fs::read_to_string(&path).expect("the page is there"),
+        page,
+        "with TIDEGATE_GOLDEN=1 this test writes {PAGE}"
+    );
 }
 
 #[test]
@@ -768,7 +934,13 @@ fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
         })
         .collect();
     for key in KEYS {
-        assert_ne!(set.contains(key.name), NO_LIMITS.contains(&key.name), "[{}] {}: give it a row", key.section, key.name);
+        assert_ne!(
+            set.contains(key.name),
+            NO_LIMITS.contains(&key.name),
+            "[{}] {}: give it a row",
+            key.section,
+            key.name
+        );
     }
     let fixed: BTreeSet<&str> = rows()
         .filter_map(|row| match row.limit {
@@ -777,8 +949,11 @@ fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
         })
         .collect();
     let source = include_str!("../../hub/src/limits.rs");
-    let constants: BTreeSet<&str> =
-        source.lines().filter_map(|line| line.strip_prefix("pub const ")?.split_once(':')).map(|(name, _)| name).collect();
+    let constants: BTreeSet<&str> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'))
+        .map(|(name, _)| name)
+        .collect();
     assert_eq!(constants, fixed, "constants of hub/src/limits.rs, and rows");
 }
 
@@ -789,8 +964,10 @@ fn every_limit_is_crossed_by_a_test() {
         assert!(!row.tests.is_empty(), "{}", row.what);
         for test in row.tests {
             let (file, function) = test.split_once("::").expect("FILE::FUNCTION");
-            let source = fs::read_to_string(host.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-            let is_test = source.contains(&format!("fn {function}()")) && source.contains("#[test]") | source.contains("#[tokio::test]");
+            let source = fs::read_to_string(host.join(file))
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
+            let is_test = source.contains(&format!("fn {function}()"))
+                && source.contains("#[test]") | source.contains("#[tokio::test]");
             assert!(is_test, "{}: there is no test {test}", row.what);
         }
     }

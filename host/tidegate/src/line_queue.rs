@@ -59,12 +59,24 @@ impl State {
 impl LineQueue {
     /// Starts the thread that writes to `output`. `say_dropped` is called with a number of lines that were dropped, when others
     /// were written: its line goes into the queue like any other.
-    pub(crate) fn start(bytes_max: usize, output: impl Write + Send + 'static, say_dropped: fn(u64)) -> LineQueue {
+    pub(crate) fn start(
+        bytes_max: usize,
+        output: impl Write + Send + 'static,
+        say_dropped: fn(u64),
+    ) -> LineQueue {
         let (state, filled, emptied, dropped) = Default::default();
-        let queue = LineQueue(Arc::new(Shared { bytes_max, state, filled, emptied, dropped }));
+        let queue = LineQueue(Arc::new(Shared {
+            bytes_max,
+            state,
+            filled,
+            emptied,
+            dropped,
+        }));
         let shared = queue.0.clone();
         // Without the thread there is no log: the process could start no worker either.
-        _ = thread::Builder::new().name("log".into()).spawn(move || shared.write_all(output, say_dropped));
+        _ = thread::Builder::new()
+            .name("log".into())
+            .spawn(move || shared.write_all(output, say_dropped));
         queue
     }
 
@@ -86,7 +98,11 @@ impl LineQueue {
     /// Waits until all is written, or for so long.
     pub(crate) fn drain(&self, within: Duration) {
         let has_work = |state: &mut State| state.has_work() || state.is_busy;
-        drop(self.0.emptied.wait_timeout_while(self.0.state(), within, has_work));
+        drop(
+            self.0
+                .emptied
+                .wait_timeout_while(self.0.state(), within, has_work),
+        );
     }
 }
 
@@ -138,7 +154,9 @@ impl Shared {
 
     /// Waits for lines and takes them, or, if there are none, the number of those that were dropped.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
-        let waiting = self.filled.wait_while(self.state(), |state| !state.has_work());
+        let waiting = self
+            .filled
+            .wait_while(self.state(), |state| !state.has_work());
         let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
         state.is_busy = true;
         if state.waiting.is_empty() {
@@ -170,7 +188,9 @@ mod tests {
             if bytes.is_empty() {
                 return Ok(0);
             }
-            self.0.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            self.0
+                .send(bytes.to_vec())
+                .map_err(|_| io::ErrorKind::BrokenPipe)?;
             Ok(bytes.len())
         }
 

@@ -38,14 +38,18 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Listen, String> {
-        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+        let parts = text
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         let is_host = |host: &str| {
             let name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
             !host.is_empty() && host.chars().all(name) || text.parse::<SocketAddr>().is_ok()
         };
         match parts {
             Some((host, _)) if is_host(host) => Ok(Listen(text.to_owned())),
-            _ => Err(format!("{text:?} is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"")),
+            _ => Err(format!(
+                "{text:?} is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\""
+            )),
         }
     }
 }
@@ -56,7 +60,10 @@ impl Listen {
         match self.0.rsplit_once(':') {
             Some((host, port)) if host.eq_ignore_ascii_case("localhost") => {
                 let port = port.parse().expect("it was checked when the text was read");
-                Ok(BTreeSet::from([SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]))
+                Ok(BTreeSet::from([
+                    SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                    SocketAddr::from((Ipv6Addr::LOCALHOST, port)),
+                ]))
             }
             _ => Ok(self.0.to_socket_addrs()?.collect()),
         }
@@ -66,7 +73,9 @@ impl Listen {
     /// out, unless there is no other: `localhost` is `::1` as well, also where IPv6 is off. The runtime that this is called in gives the
     /// sockets up again.
     pub(crate) fn open(&self) -> Result<Vec<TcpListener>, Failure> {
-        let addresses = self.addresses().map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
+        let addresses = self
+            .addresses()
+            .map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
         if addresses.is_empty() {
             return Err(Failure::usage(format!("{self} has no address")));
         }
@@ -75,7 +84,11 @@ impl Listen {
             match open_all(&addresses) {
                 Ok(listeners) => return Ok(listeners),
                 // A port that was free at the first address may be taken at the second.
-                Err((address, error)) if error.kind() == ErrorKind::AddrInUse && self.0.ends_with(":0") && tries > 1 => {
+                Err((address, error))
+                    if error.kind() == ErrorKind::AddrInUse
+                        && self.0.ends_with(":0")
+                        && tries > 1 =>
+                {
                     tracing::debug!("{address} is in use, so another port is tried");
                     tries -= 1;
                 }
@@ -89,7 +102,10 @@ fn open_all(addresses: &BTreeSet<SocketAddr>) -> Result<Vec<TcpListener>, (Socke
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut missing = None;
     for &address in addresses {
-        let port = listeners.first().and_then(|first| Some(first.local_addr().ok()?.port())).unwrap_or(address.port());
+        let port = listeners
+            .first()
+            .and_then(|first| Some(first.local_addr().ok()?.port()))
+            .unwrap_or(address.port());
         let address = SocketAddr::new(address.ip(), port);
         match open(address) {
             Ok(listener) => listeners.push(listener),
@@ -105,7 +121,8 @@ fn open_all(addresses: &BTreeSet<SocketAddr>) -> Result<Vec<TcpListener>, (Socke
 
 /// Whether this machine does not have the address, or none of its family.
 fn is_missing(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+    error.kind() == ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn refused(address: SocketAddr, error: &io::Error) -> Failure {
@@ -118,7 +135,11 @@ fn refused(address: SocketAddr, error: &io::Error) -> Failure {
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
@@ -130,22 +151,56 @@ mod tests {
 
     #[test]
     fn localhost_is_of_both_families() {
-        let addresses = |text: &str| text.parse::<Listen>().unwrap().addresses().unwrap().into_iter().map(|address| address.to_string());
-        assert_eq!(addresses("LocalHost:80").collect::<Vec<_>>(), ["127.0.0.1:80", "[::1]:80"]);
+        let addresses = |text: &str| {
+            text.parse::<Listen>()
+                .unwrap()
+                .addresses()
+                .unwrap()
+                .into_iter()
+                .map(|address| address.to_string())
+        };
+        assert_eq!(
+            addresses("LocalHost:80").collect::<Vec<_>>(),
+            ["127.0.0.1:80", "[::1]:80"]
+        );
         assert_eq!(addresses("[::1]:80").collect::<Vec<_>>(), ["[::1]:80"]);
     }
 
     #[test]
     fn every_address_of_a_name_is_opened_with_one_port() {
-        let addresses = |text: &[&str]| text.iter().map(|address| address.parse().unwrap()).collect::<BTreeSet<SocketAddr>>();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let addresses = |text: &[&str]| {
+            text.iter()
+                .map(|address| address.parse().unwrap())
+                .collect::<BTreeSet<SocketAddr>>()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let _entered = runtime.enter();
         let opened = open_all(&addresses(&["127.0.0.2:0", "127.0.0.1:0"])).unwrap();
-        let opened: Vec<SocketAddr> = opened.iter().map(|listener| listener.local_addr().unwrap()).collect();
-        assert_eq!(opened.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>(), ["127.0.0.1", "127.0.0.2"]);
-        assert!(opened[0].port() == opened[1].port() && opened[0].port() != 0, "{opened:?}");
+        let opened: Vec<SocketAddr> = opened
+            .iter()
+            .map(|listener| listener.local_addr().unwrap())
+            .collect();
+        assert_eq!(
+            opened
+                .iter()
+                .map(|address| address.ip().to_string())
+                .collect::<Vec<_>>(),
+            ["127.0.0.1", "127.0.0.2"]
+        );
+        assert!(
+            opened[0].port() == opened[1].port() && opened[0].port() != 0,
+            "{opened:?}"
+        );
         // 192.0.2.1 is an address of no machine (RFC 5737).
-        assert_eq!(open_all(&addresses(&["127.0.0.1:0", "192.0.2.1:0"])).unwrap().len(), 1);
+        assert_eq!(
+            open_all(&addresses(&["127.0.0.1:0", "192.0.2.1:0"]))
+                .unwrap()
+                .len(),
+            1
+        );
         assert!(open_all(&addresses(&["192.0.2.1:0"])).is_err());
     }
 

@@ -15,7 +15,10 @@ use std::{
     thread,
     time::Duration,
 };
-use tracing_subscriber::{EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt::MakeWriter, layer::SubscriberExt as _, registry,
+    util::SubscriberInitExt as _,
+};
 
 /// Bytes of one line. A longer one is cut; as JSON, which can't be cut, it is dropped and counted.
 const LINE_BYTES_MAX: usize = 128 << 10;
@@ -43,14 +46,23 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
         _ = QUEUE.set(LineQueue::start(QUEUE_BYTES_MAX, Stderr, say_dropped));
         panic::set_hook(Box::new(log_panic));
     }
-    let writer = Lines { format, is_coloured: colour::is_on() };
+    let writer = Lines {
+        format,
+        is_coloured: colour::is_on(),
+    };
     // A reader of the log that went away must not bring the server down: errors of writing are left alone.
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(writer.is_coloured).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(writer)
+        .with_ansi(writer.is_coloured)
+        .log_internal_errors(false);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    registry().with(lines.with_filter(filter)).with(tail::Lines.with_filter(tail::IfWatched)).init();
+    registry()
+        .with(lines.with_filter(filter))
+        .with(tail::Lines.with_filter(tail::IfWatched))
+        .init();
 }
 
 /// Writes text of our own to stderr, whole lines, as a part of the log or beside it.
@@ -75,7 +87,10 @@ pub(crate) fn finish() {
 }
 
 fn say_dropped(lines: u64) {
-    tracing::warn!(lines, "lines of the log were dropped: they came faster than they were read");
+    tracing::warn!(
+        lines,
+        "lines of the log were dropped: they came faster than they were read"
+    );
 }
 
 /// In place of the standard hook, which writes to stderr itself and so may wait for ever.
@@ -83,7 +98,8 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("unnamed").to_owned();
     let backtrace = Backtrace::capture();
-    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     tracing::error!(thread, backtrace, "{info}");
 }
 
@@ -112,7 +128,10 @@ impl Write for Lines {
             // Escape sequences of others are not in it: the formatter has shown them.
             (LogFormat::Text, true) => printable::escaped_coloured(text),
             (LogFormat::Json, _) if text.len() > LINE_BYTES_MAX => {
-                tracing::warn!(bytes = text.len(), "a line of the log was too long, and is left out");
+                tracing::warn!(
+                    bytes = text.len(),
+                    "a line of the log was too long, and is left out"
+                );
                 return Ok(bytes.len());
             }
             (LogFormat::Json, _) => printable::escaped_json(text),

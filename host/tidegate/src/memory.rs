@@ -54,9 +54,23 @@ pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
         return Ok(());
     }
     let (statm, site) = (File::open("/proc/self/statm")?, Arc::downgrade(site));
-    let collecting = workers.iter().map(|worker| (worker.clone(), Arc::default())).collect();
-    let mut watch = Watch { budget, statm, site, collecting, shed: None, closed: None, refusing: Refusing::default(), logged: None };
-    thread::Builder::new().name("memory".into()).spawn(move || while watch.look() {})?;
+    let collecting = workers
+        .iter()
+        .map(|worker| (worker.clone(), Arc::default()))
+        .collect();
+    let mut watch = Watch {
+        budget,
+        statm,
+        site,
+        collecting,
+        shed: None,
+        closed: None,
+        refusing: Refusing::default(),
+        logged: None,
+    };
+    thread::Builder::new()
+        .name("memory".into())
+        .spawn(move || while watch.look() {})?;
     Ok(())
 }
 
@@ -75,20 +89,28 @@ struct Watch {
 impl Watch {
     /// One look, and the time until the next. Returns false when the site is gone.
     fn look(&mut self) -> bool {
-        let Some(site) = self.site.upgrade() else { return false };
+        let Some(site) = self.site.upgrade() else {
+            return false;
+        };
         let measured = anonymous(&self.statm).unwrap_or(0);
         let stage = self.budget.look(measured);
         let now = Instant::now();
         if stage >= Stage::Shed {
             let is_urgent = stage >= Stage::Refuse;
-            if is_due(&mut self.shed, now, if is_urgent { SHED_FAST } else { SHED_EVERY }) {
+            if is_due(
+                &mut self.shed,
+                now,
+                if is_urgent { SHED_FAST } else { SHED_EVERY },
+            ) {
                 site.shed(if is_urgent { Duration::ZERO } else { ROOM_IDLE });
                 self.collect();
             }
         } else if self.shed.take().is_some() {
             allocator::set_purge_delay(allocator::PURGE_DELAY);
         }
-        let is_relief_due = self.refusing.is_relief_due(stage, self.budget.refusals(), now);
+        let is_relief_due = self
+            .refusing
+            .is_relief_due(stage, self.budget.refusals(), now);
         if stage == Stage::Close && is_due(&mut self.closed, now, CLOSE_EVERY) {
             self.close_largest(self.budget.excess(measured));
         } else if is_relief_due {
@@ -96,13 +118,20 @@ impl Watch {
         }
         self.log(stage, measured, now);
         drop(site);
-        thread::sleep(if measured < self.budget.bytes_max() / 2 { CALM_LOOK } else { LOOK });
+        thread::sleep(if measured < self.budget.bytes_max() / 2 {
+            CALM_LOOK
+        } else {
+            LOOK
+        });
         true
     }
 
     fn close_largest(&self, bytes: usize) {
         let (count, bytes) = self.budget.close_largest(bytes);
-        tracing::debug!("{count} consumers of memory are closed, with {} KiB", bytes >> 10);
+        tracing::debug!(
+            "{count} consumers of memory are closed, with {} KiB",
+            bytes >> 10
+        );
     }
 
     /// Has every allocator give back its free pages. Each thread has its own allocator, which no other thread may touch.
@@ -136,9 +165,19 @@ impl Watch {
             Stage::Close => "the largest consumers are closed",
         };
         self.logged = Some((now, stage));
-        let (max, refusals, evictions) = (self.budget.bytes_max() >> 20, self.budget.refusals(), self.budget.evictions());
+        let (max, refusals, evictions) = (
+            self.budget.bytes_max() >> 20,
+            self.budget.refusals(),
+            self.budget.evictions(),
+        );
         let reserved = self.budget.to_string();
-        tracing::warn!(refusals, evictions, reserved, "{} MiB of memory_max = {max} MiB are used: {what}", measured >> 20);
+        tracing::warn!(
+            refusals,
+            evictions,
+            reserved,
+            "{} MiB of memory_max = {max} MiB are used: {what}",
+            measured >> 20
+        );
     }
 }
 
@@ -166,7 +205,9 @@ impl Refusing {
         if is_refusing {
             self.time = Some((self.time.map_or(now, |(since, _)| since), now));
         }
-        let is_late = self.time.is_some_and(|(since, last)| last == now && now >= since + REFUSE_WITHIN);
+        let is_late = self
+            .time
+            .is_some_and(|(since, last)| last == now && now >= since + REFUSE_WITHIN);
         is_late && is_due(&mut self.relieved, now, RELIEF_EVERY)
     }
 }
@@ -185,7 +226,10 @@ fn anonymous(statm: &File) -> io::Result<usize> {
     let mut bytes = [0; 128];
     let length = statm.read_at(&mut bytes, 0)?;
     let text = String::from_utf8_lossy(&bytes[..length]);
-    let mut pages = text.split(' ').skip(1).map_while(|pages| pages.parse::<usize>().ok());
+    let mut pages = text
+        .split(' ')
+        .skip(1)
+        .map_while(|pages| pages.parse::<usize>().ok());
     let (resident, of_files) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
     Ok(resident.saturating_sub(of_files) * rustix::param::page_size())
 }
@@ -222,11 +266,17 @@ mod tests {
         let relieved = |looks: &[(u64, Stage, u64)]| {
             let mut refusing = Refusing::default();
             let due = |(at, stage, count): &(u64, Stage, u64)| {
-                refusing.is_relief_due(*stage, *count, began + Duration::from_millis(*at)).then_some(*at)
+                refusing
+                    .is_relief_due(*stage, *count, began + Duration::from_millis(*at))
+                    .then_some(*at)
             };
             looks.iter().filter_map(due).collect::<Vec<u64>>()
         };
-        let every = |step: u64, stage: Stage, refused: u64| (0..50).map(|look| (look * step, stage, look * refused)).collect::<Vec<_>>();
+        let every = |step: u64, stage: Stage, refused: u64| {
+            (0..50)
+                .map(|look| (look * step, stage, look * refused))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(relieved(&every(100, Stage::Refuse, 0)), [2000, 3000, 4000]);
         assert_eq!(relieved(&every(100, Stage::Shed, 1)), [2100, 3100, 4100]);
         assert_eq!(relieved(&every(100, Stage::Shed, 0)), [0; 0]);
@@ -242,6 +292,10 @@ mod tests {
         let before = anonymous(&statm).unwrap();
         let written = vec![1u8; 64 << 20];
         let after = anonymous(&statm).unwrap();
-        assert!(before > 0 && after > before + (48 << 20), "{before} {after} {}", written.len());
+        assert!(
+            before > 0 && after > before + (48 << 20),
+            "{before} {after} {}",
+            written.len()
+        );
     }
 }

@@ -12,7 +12,9 @@ pub(crate) fn bytes_max(set: usize) -> usize {
     }
     let available = available(Path::new("/"));
     // Without a bound if the system says nothing.
-    available.map_or(0, |bytes| usize::try_from(bytes / 100 * DEFAULT_PERCENT).unwrap_or(usize::MAX))
+    available.map_or(0, |bytes| {
+        usize::try_from(bytes / 100 * DEFAULT_PERCENT).unwrap_or(usize::MAX)
+    })
 }
 
 /// Bytes of memory that the process could have: the least of the machine's and of those of each control group above it. `root` is
@@ -24,16 +26,25 @@ fn available(root: &Path) -> Option<u64> {
         let (controllers, path) = line.split_once(':')?;
         let (mounts, file): (&[&str], _) = match controllers {
             "" => (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], "memory.max"),
-            _ if controllers.split(',').any(|name| name == "memory") => (&["sys/fs/cgroup/memory"], "memory.limit_in_bytes"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (&["sys/fs/cgroup/memory"], "memory.limit_in_bytes")
+            }
             _ => return None,
         };
-        mounts.iter().filter_map(|mount| least(&root.join(mount), path, file)).min()
+        mounts
+            .iter()
+            .filter_map(|mount| least(&root.join(mount), path, file))
+            .min()
     });
-    let of_machine = fs::read_to_string(root.join("proc/meminfo")).ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib << 10)
-    });
+    let of_machine = fs::read_to_string(root.join("proc/meminfo"))
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemTotal:"))?;
+            let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+            Some(kib << 10)
+        });
     of_groups.chain(of_machine).min()
 }
 
@@ -41,7 +52,13 @@ fn available(root: &Path) -> Option<u64> {
 /// skipped.
 fn least(mount: &Path, path: &str, file: &str) -> Option<u64> {
     let path = Path::new(path.trim_start_matches('/'));
-    let limit = |group: &Path| fs::read_to_string(mount.join(group).join(file)).ok()?.trim().parse().ok();
+    let limit = |group: &Path| {
+        fs::read_to_string(mount.join(group).join(file))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
+    };
     path.ancestors().filter_map(limit).min()
 }
 
@@ -63,7 +80,10 @@ mod tests {
 
     #[test]
     fn the_least_of_machine_and_control_groups_counts_also_nested_and_of_either_version() {
-        let memory = ("proc/meminfo", "MemTotal:        1048576 kB\nMemFree:  1 kB\n");
+        let memory = (
+            "proc/meminfo",
+            "MemTotal:        1048576 kB\nMemFree:  1 kB\n",
+        );
         let v2 = ("proc/self/cgroup", "0::/a/b\n");
         let v1 = ("proc/self/cgroup", "5:devices:/x\n4:memory:/a/b\n0::/\n");
         /// Paths and texts.
@@ -72,13 +92,60 @@ mod tests {
             (&[], None),
             (&[memory], Some(1024 * MIB)),
             (&[memory, v2], Some(1024 * MIB)),
-            (&[memory, v2, ("sys/fs/cgroup/a/b/memory.max", "max\n"), ("sys/fs/cgroup/a/memory.max", "max\n")], Some(1024 * MIB)),
-            (&[memory, v2, ("sys/fs/cgroup/a/b/memory.max", "209715200\n"), ("sys/fs/cgroup/a/memory.max", "max\n")], Some(200 * MIB)),
-            (&[memory, v2, ("sys/fs/cgroup/a/b/memory.max", "209715200\n"), ("sys/fs/cgroup/a/memory.max", "104857600")], Some(100 * MIB)),
+            (
+                &[
+                    memory,
+                    v2,
+                    ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+                    ("sys/fs/cgroup/a/memory.max", "max\n"),
+                ],
+                Some(1024 * MIB),
+            ),
+            (
+                &[
+                    memory,
+                    v2,
+                    ("sys/fs/cgroup/a/b/memory.max", "209715200\n"),
+                    ("sys/fs/cgroup/a/memory.max", "max\n"),
+                ],
+                Some(200 * MIB),
+            ),
+            (
+                &[
+                    memory,
+                    v2,
+                    ("sys/fs/cgroup/a/b/memory.max", "209715200\n"),
+                    ("sys/fs/cgroup/a/memory.max", "104857600"),
+                ],
+                Some(100 * MIB),
+            ),
             // The path is one of the outside: only the container's own group is there.
-            (&[memory, v2, ("sys/fs/cgroup/memory.max", "104857600\n")], Some(100 * MIB)),
-            (&[memory, v1, ("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "104857600\n")], Some(100 * MIB)),
-            (&[memory, v1, ("sys/fs/cgroup/memory/a/b/memory.limit_in_bytes", "9223372036854771712\n")], Some(1024 * MIB)),
+            (
+                &[memory, v2, ("sys/fs/cgroup/memory.max", "104857600\n")],
+                Some(100 * MIB),
+            ),
+            (
+                &[
+                    memory,
+                    v1,
+                    (
+                        "sys/fs/cgroup/memory/a/memory.limit_in_bytes",
+                        "104857600\n",
+                    ),
+                ],
+                Some(100 * MIB),
+            ),
+            (
+                &[
+                    memory,
+                    v1,
+                    (
+                        "sys/fs/cgroup/memory/a/b/memory.limit_in_bytes",
+                        "9223372036854771712\n",
+                    ),
+                ],
+                Some(1024 * MIB),
+            ),
         ];
         for (files, expected) in cases {
             assert_eq!(machine(files), expected, "{files:?}");

@@ -20,7 +20,10 @@ use tidegate_edge::{
     Hosts, Local,
     client::{Answer, Client, ClientError, Event, Received, request},
 };
-use tidegate_hub::{Close, EngineError, Found, Message, Now, Publication, RoomId, manifest::AskedFor, path, testing::Memory};
+use tidegate_hub::{
+    Close, EngineError, Found, Message, Now, Publication, RoomId, manifest::AskedFor, path,
+    testing::Memory,
+};
 use tidegate_wasm::Clock;
 use tokio::{
     io::DuplexStream,
@@ -47,9 +50,18 @@ pub(crate) struct Failed {
 
 /// Plays one test against an app that nobody used before.
 pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), Failed> {
-    let Some(first) = test.steps.first() else { return Ok(()) };
-    let mut stage = Stage::new(app, config).map_err(|failure| Failed { line: first.line, what: failure.to_string() })?;
-    test.steps.iter().try_for_each(|Step { line, action }| stage.step(action).map_err(|what| Failed { line: *line, what }))
+    let Some(first) = test.steps.first() else {
+        return Ok(());
+    };
+    let mut stage = Stage::new(app, config).map_err(|failure| Failed {
+        line: first.line,
+        what: failure.to_string(),
+    })?;
+    test.steps.iter().try_for_each(|Step { line, action }| {
+        stage
+            .step(action)
+            .map_err(|what| Failed { line: *line, what })
+    })
 }
 
 /// An app that is served to nobody but the script's people.
@@ -99,21 +111,34 @@ impl Stage {
         // A script names no host, and no network leads here.
         config.edge.hosts = Hosts::Any;
         let life = Life::begin(app, &config, &memory, &clock)?;
-        Ok(Stage { app: app.to_owned(), config, memory, clock, life })
+        Ok(Stage {
+            app: app.to_owned(),
+            config,
+            memory,
+            clock,
+            life,
+        })
     }
 
     fn step(&mut self, action: &Action) -> Outcome {
         match action {
             Action::Restart => {
                 // The old life ends before the new one begins.
-                self.life.people.values_mut().for_each(|person| *person = Person::gone());
+                self.life
+                    .people
+                    .values_mut()
+                    .for_each(|person| *person = Person::gone());
                 let people = std::mem::take(&mut self.life.people);
-                let life = Life::begin(&self.app, &self.config, &self.memory, &self.clock).map_err(|failure| failure.to_string())?;
-                std::mem::replace(&mut self.life, Life { people, ..life }).runtime.shutdown_background();
+                let life = Life::begin(&self.app, &self.config, &self.memory, &self.clock)
+                    .map_err(|failure| failure.to_string())?;
+                std::mem::replace(&mut self.life, Life { people, ..life })
+                    .runtime
+                    .shutdown_background();
                 Ok(())
             }
             Action::FailNextCommit => {
-                self.memory.fail_next([EngineError::Io("the script asked for it".into())]);
+                self.memory
+                    .fail_next([EngineError::Io("the script asked for it".into())]);
                 Ok(())
             }
             Action::Advance { time } => self.life.advance(&self.clock, *time),
@@ -123,7 +148,12 @@ impl Stage {
                 done
             }
             action => {
-                let Life { runtime, site, local, people } = &mut self.life;
+                let Life {
+                    runtime,
+                    site,
+                    local,
+                    people,
+                } = &mut self.life;
                 runtime.block_on(async {
                     let done = act(action, site, local, people).await;
                     settle().await;
@@ -146,10 +176,21 @@ impl Life {
         let runtime = assemble::runtime()?;
         let site = runtime.block_on(async {
             let (loaded, table) = assemble::load(app, config.app.clone()).await?;
-            Site::new(app, config, Ground::Test(memory.clone(), clock.clone()), loaded, table)
+            Site::new(
+                app,
+                config,
+                Ground::Test(memory.clone(), clock.clone()),
+                loaded,
+                table,
+            )
         })?;
         let local = Local::new(site.server().clone());
-        Ok(Life { runtime, site, local, people: HashMap::new() })
+        Ok(Life {
+            runtime,
+            site,
+            local,
+            people: HashMap::new(),
+        })
     }
 
     fn reload(&self, file: Option<&Path>) -> Outcome {
@@ -157,7 +198,10 @@ impl Life {
             self.site.set_app(file);
         }
         self.runtime.block_on(async {
-            self.site.reload().await.map_err(|failure| failure.to_string())?;
+            self.site
+                .reload()
+                .await
+                .map_err(|failure| failure.to_string())?;
             settle().await;
             Ok(())
         })
@@ -168,11 +212,17 @@ impl Life {
         let until = clock.now() + time.as_millis() as u64;
         let mut at_once = 0;
         loop {
-            let next = self.site.rooms().and_then(|rooms| rooms.next_alarm()).filter(|due| *due <= until);
+            let next = self
+                .site
+                .rooms()
+                .and_then(|rooms| rooms.next_alarm())
+                .filter(|due| *due <= until);
             let now = next.unwrap_or(until).max(clock.now());
             at_once = if now > clock.now() { 0 } else { at_once + 1 };
             if at_once > ALARMS_MAX {
-                return Err("an alarm sets itself to the time that it is called at, again and again".into());
+                return Err(
+                    "an alarm sets itself to the time that it is called at, again and again".into(),
+                );
             }
             clock.set(now);
             self.runtime.block_on(async {
@@ -189,25 +239,47 @@ impl Life {
     }
 }
 
-async fn act(action: &Action, site: &Site, local: &Local, people: &mut HashMap<String, Person>) -> Outcome {
+async fn act(
+    action: &Action,
+    site: &Site,
+    local: &Local,
+    people: &mut HashMap<String, Person>,
+) -> Outcome {
     match action {
-        Action::Connect { who, to, headers, protocols, status, protocol } => {
+        Action::Connect {
+            who,
+            to,
+            headers,
+            protocols,
+            status,
+            protocol,
+        } => {
             let url = format!("ws://localhost{to}");
             let opened = within(Client::over(local.connect(), &url, headers, protocols)).await?;
             match opened {
                 Ok(client) if *status == 101 => {
                     if client.protocol() != protocol.as_deref().or(client.protocol()) {
-                        return Err(format!("the app chose the subprotocol {:?}", client.protocol().unwrap_or_default()));
+                        return Err(format!(
+                            "the app chose the subprotocol {:?}",
+                            client.protocol().unwrap_or_default()
+                        ));
                     }
                     people.insert(who.clone(), Person::with_socket(client));
                     Ok(())
                 }
-                Ok(_) => Err(format!("{who} has a WebSocket, and was to be refused with {status}")),
+                Ok(_) => Err(format!(
+                    "{who} has a WebSocket, and was to be refused with {status}"
+                )),
                 Err(ClientError::Refused(refused, _)) if refused.as_u16() == *status => Ok(()),
                 Err(error) => Err(format!("{who} has no WebSocket: {error}")),
             }
         }
-        Action::Subscribe { who, to, headers, status } => {
+        Action::Subscribe {
+            who,
+            to,
+            headers,
+            status,
+        } => {
             let mut headers = headers.clone();
             headers.push(("accept".into(), "text/event-stream".into()));
             let answer = ask(local, "GET", to, &headers, &Payload::Text(String::new())).await?;
@@ -220,23 +292,50 @@ async fn act(action: &Action, site: &Site, local: &Local, people: &mut HashMap<S
             Ok(())
         }
         Action::Say { who, payload } => person(people, who)?.does(who, Does::Say(message(payload))),
-        Action::Close { who, code, reason } => person(people, who)?.does(who, Does::Close(Close::new(*code, reason))),
+        Action::Close { who, code, reason } => {
+            person(people, who)?.does(who, Does::Close(Close::new(*code, reason)))
+        }
         Action::Vanish { who } => people.remove(who).map(drop).ok_or_else(|| nobody(who)),
         Action::Expect { who, what } => expect(who, person(people, who)?, what).await,
-        Action::Request { method, path, headers, body, status, checks, answer } => {
+        Action::Request {
+            method,
+            path,
+            headers,
+            body,
+            status,
+            checks,
+            answer,
+        } => {
             let got = ask(local, method, path, headers, body).await?;
             check_answer(got, *status, checks, answer).await
         }
-        Action::Publish { topic, payload, event } => {
-            let publication = Publication { event: event.as_deref().map(Into::into), ..Publication::new(message(payload)) };
-            site.hub().publish(topic, publication).map(drop).map_err(|error| format!("not published: {error}"))
+        Action::Publish {
+            topic,
+            payload,
+            event,
+        } => {
+            let publication = Publication {
+                event: event.as_deref().map(Into::into),
+                ..Publication::new(message(payload))
+            };
+            site.hub()
+                .publish(topic, publication)
+                .map(drop)
+                .map_err(|error| format!("not published: {error}"))
         }
         Action::Sleep { path } => {
             let room = room_at(site, path)?;
             let rooms = site.rooms().expect("a room's route brings rooms");
-            if rooms.sleep(&room) { Ok(()) } else { Err(format!("{room} is busy, and can't sleep")) }
+            if rooms.sleep(&room) {
+                Ok(())
+            } else {
+                Err(format!("{room} is busy, and can't sleep"))
+            }
         }
-        Action::Advance { .. } | Action::Reload { .. } | Action::Restart | Action::FailNextCommit => {
+        Action::Advance { .. }
+        | Action::Reload { .. }
+        | Action::Restart
+        | Action::FailNextCommit => {
             unreachable!("these are done to everybody")
         }
     }
@@ -247,16 +346,30 @@ fn room_at(site: &Site, path: &str) -> Outcome<RoomId> {
     let parsed = path::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
     let version = site.server().version();
     let rooms_of = |asked| match version.table.find("GET", asked, &parsed) {
-        Found::Route { index, params, .. } => Some((version.table.route(index)?.room.clone()?, params)),
+        Found::Route { index, params, .. } => {
+            Some((version.table.route(index)?.room.clone()?, params))
+        }
         _ => None,
     };
-    let found = [AskedFor::WebSocket, AskedFor::Events, AskedFor::Other].into_iter().find_map(rooms_of);
+    let found = [AskedFor::WebSocket, AskedFor::Events, AskedFor::Other]
+        .into_iter()
+        .find_map(rooms_of);
     let (class, params) = found.ok_or_else(|| format!("{path} leads to no room"))?;
-    RoomId::of_params(&class, params.iter().map(|(_, value)| value.as_str())).map_err(|error| format!("{path}: {error}"))
+    RoomId::of_params(&class, params.iter().map(|(_, value)| value.as_str()))
+        .map_err(|error| format!("{path}: {error}"))
 }
 
-async fn ask(local: &Local, method: &str, path: &str, headers: &Pairs, body: &Payload) -> Outcome<Answer> {
-    let mut head = http::Request::builder().method(method).uri(path).header("host", "localhost");
+async fn ask(
+    local: &Local,
+    method: &str,
+    path: &str,
+    headers: &Pairs,
+    body: &Payload,
+) -> Outcome<Answer> {
+    let mut head = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost");
     for (name, value) in headers {
         head = head.header(name, value);
     }
@@ -264,36 +377,58 @@ async fn ask(local: &Local, method: &str, path: &str, headers: &Pairs, body: &Pa
         Payload::Text(text) => Bytes::from(text.clone()),
         Payload::Binary(bytes) => Bytes::from(bytes.clone()),
     };
-    let head = head.body(body).map_err(|error| format!("that is no request: {error}"))?;
-    within(request(local.connect(), head)).await?.map_err(|error| error.to_string())
+    let head = head
+        .body(body)
+        .map_err(|error| format!("that is no request: {error}"))?;
+    within(request(local.connect(), head))
+        .await?
+        .map_err(|error| error.to_string())
 }
 
-async fn check_answer(mut answer: Answer, status: Option<u16>, checks: &[Check], headers: &Pairs) -> Outcome {
+async fn check_answer(
+    mut answer: Answer,
+    status: Option<u16>,
+    checks: &[Check],
+    headers: &Pairs,
+) -> Outcome {
     let (got, mut body) = (answer.status, Vec::new());
-    while let Some(piece) = within(answer.piece()).await?.map_err(|error| error.to_string())? {
+    while let Some(piece) = within(answer.piece())
+        .await?
+        .map_err(|error| error.to_string())?
+    {
         body.extend_from_slice(&piece);
     }
     let shown = shown(&body);
     match status {
-        Some(status) if got.as_u16() != status => return Err(format!("answered {got} instead of {status}: {shown}")),
+        Some(status) if got.as_u16() != status => {
+            return Err(format!("answered {got} instead of {status}: {shown}"));
+        }
         None if !got.is_success() => return Err(format!("answered {got}: {shown}")),
         _ => {}
     }
     for (name, value) in headers {
-        let had = answer.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let had = answer
+            .headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         if had.as_ref() != Some(value) {
             return Err(format!("the header {name} is {had:?} instead of {value:?}"));
         }
     }
     let wrong = checks.iter().find_map(|check| differs(check, &body, None));
-    wrong.map_or(Ok(()), |wanted| Err(format!("answered {shown} instead of {wanted}")))
+    wrong.map_or(Ok(()), |wanted| {
+        Err(format!("answered {shown} instead of {wanted}"))
+    })
 }
 
 async fn expect(who: &str, person: &mut Person, what: &Expected) -> Outcome {
     if *what == Expected::Nothing {
         settle().await;
         return match person.heard.try_recv() {
-            Ok(heard) => Err(format!("{who} heard {}, and nothing was to come", told(&heard))),
+            Ok(heard) => Err(format!(
+                "{who} heard {}, and nothing was to come",
+                told(&heard)
+            )),
             Err(_) => Ok(()),
         };
     }
@@ -306,23 +441,37 @@ async fn expect(who: &str, person: &mut Person, what: &Expected) -> Outcome {
     let heard = match timeout(WITHIN, person.heard.recv()).await {
         Ok(Some(heard)) => heard,
         Ok(None) => return Err(format!("{who} is gone, and was to hear {wanted}")),
-        Err(_) => return Err(format!("{who} heard nothing in {} s, and was to hear {wanted}", WITHIN.as_secs())),
+        Err(_) => {
+            return Err(format!(
+                "{who} heard nothing in {} s, and was to hear {wanted}",
+                WITHIN.as_secs()
+            ));
+        }
     };
     let fits = match (what, &heard) {
         (Expected::Message(checks), Heard::Message(message)) => {
             let (Message::Text(_) | Message::Binary(_)) = message;
-            checks.iter().all(|check| differs(check, bytes(message), None).is_none())
+            checks
+                .iter()
+                .all(|check| differs(check, bytes(message), None).is_none())
         }
-        (Expected::Message(checks), Heard::Event(event)) => {
-            checks.iter().all(|check| differs(check, event.data.as_bytes(), event.name.as_deref()).is_none())
-        }
+        (Expected::Message(checks), Heard::Event(event)) => checks
+            .iter()
+            .all(|check| differs(check, event.data.as_bytes(), event.name.as_deref()).is_none()),
         (Expected::Closed(code, reason), Heard::Closed(close)) => {
-            close.code == *code && reason.as_ref().is_none_or(|reason| close.reason.contains(&**reason))
+            close.code == *code
+                && reason
+                    .as_ref()
+                    .is_none_or(|reason| close.reason.contains(&**reason))
         }
         (Expected::Ended, Heard::Ended) => true,
         _ => false,
     };
-    if fits { Ok(()) } else { Err(format!("{who} heard {} instead of {wanted}", told(&heard))) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("{who} heard {} instead of {wanted}", told(&heard)))
+    }
 }
 
 /// What was wanted, if it is something else.
@@ -351,11 +500,12 @@ fn wanted(check: &Check) -> String {
 /// Whether it has all that is wanted: an object may have more members.
 fn has(had: &Value, wanted: &Value) -> bool {
     match (had, wanted) {
-        (Value::Object(had), Value::Object(wanted)) => {
-            wanted.iter().all(|(name, wanted)| had.get(name).is_some_and(|had| has(had, wanted)))
-        }
+        (Value::Object(had), Value::Object(wanted)) => wanted
+            .iter()
+            .all(|(name, wanted)| had.get(name).is_some_and(|had| has(had, wanted))),
         (Value::Array(had), Value::Array(wanted)) => {
-            had.len() == wanted.len() && had.iter().zip(wanted).all(|(had, wanted)| has(had, wanted))
+            had.len() == wanted.len()
+                && had.iter().zip(wanted).all(|(had, wanted)| has(had, wanted))
         }
         (Value::Number(had), Value::Number(wanted)) => had.as_f64() == wanted.as_f64(),
         (had, wanted) => had == wanted,
@@ -365,7 +515,10 @@ fn has(had: &Value, wanted: &Value) -> bool {
 fn told(heard: &Heard) -> String {
     match heard {
         Heard::Message(message) => shown(bytes(message)),
-        Heard::Event(Event { name: Some(name), data }) => format!("the event {name:?} with {data:?}"),
+        Heard::Event(Event {
+            name: Some(name),
+            data,
+        }) => format!("the event {name:?} with {data:?}"),
         Heard::Event(Event { name: None, data }) => format!("{data:?}"),
         Heard::Closed(close) if close.reason.is_empty() => format!("the close {}", close.code),
         Heard::Closed(close) => format!("the close {} ({})", close.code, close.reason),
@@ -395,7 +548,9 @@ fn message(payload: &Payload) -> Message {
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> Outcome<T> {
-    timeout(WITHIN, future).await.map_err(|_| format!("no answer in {} s", WITHIN.as_secs()))
+    timeout(WITHIN, future)
+        .await
+        .map_err(|_| format!("no answer in {} s", WITHIN.as_secs()))
 }
 
 fn person<'a>(people: &'a mut HashMap<String, Person>, who: &str) -> Outcome<&'a mut Person> {
@@ -410,13 +565,20 @@ impl Person {
     /// Whose connection broke off with the server.
     fn gone() -> Person {
         let (hear, heard) = unbounded_channel();
-        _ = hear.send(Heard::Closed(Close { code: 1006, reason: String::new() }));
+        _ = hear.send(Heard::Closed(Close {
+            code: 1006,
+            reason: String::new(),
+        }));
         Person { heard, does: None }
     }
 
     fn does(&self, who: &str, does: Does) -> Outcome {
         let done = self.does.as_ref().is_some_and(|way| way.send(does).is_ok());
-        if done { Ok(()) } else { Err(format!("{who} has no WebSocket any more")) }
+        if done {
+            Ok(())
+        } else {
+            Err(format!("{who} has no WebSocket any more"))
+        }
     }
 
     fn with_socket(mut client: Client<DuplexStream>) -> Person {
@@ -440,7 +602,10 @@ impl Person {
                 }
             }
         });
-        Person { heard, does: Some(does) }
+        Person {
+            heard,
+            does: Some(does),
+        }
     }
 
     fn with_feed(mut answer: Answer) -> Person {

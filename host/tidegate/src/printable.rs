@@ -5,7 +5,8 @@ use std::{borrow::Cow, fmt::Write as _};
 /// Whether a terminal or a reader of lines may take this character for more than itself: control characters (C0, DEL and C1),
 /// separators of lines, and those that turn the direction of text.
 fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Returns the text with each of these characters as a Rust escape: `\n`, `\r`, `\t`, `\u{1b}`.
@@ -16,15 +17,25 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
 /// Like [`escaped`], but keeps the colours of the text (`ESC [ … m`).
 pub(crate) fn escaped_coloured(text: &str) -> Cow<'_, str> {
     escaped_but(text, |rest| {
-        let Some(code) = rest.strip_prefix("\x1b[") else { return 0 };
-        let digits = code.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(code.len());
-        if code[digits..].starts_with('m') { 2 + digits + 1 } else { 0 }
+        let Some(code) = rest.strip_prefix("\x1b[") else {
+            return 0;
+        };
+        let digits = code
+            .find(|c: char| !c.is_ascii_digit() && c != ';')
+            .unwrap_or(code.len());
+        if code[digits..].starts_with('m') {
+            2 + digits + 1
+        } else {
+            0
+        }
     })
 }
 
 /// `kept` says how many bytes, from a control character on, stay as they are.
 fn escaped_but(text: &str, kept: impl Fn(&str) -> usize) -> Cow<'_, str> {
-    let Some(first) = text.find(is_control) else { return text.into() };
+    let Some(first) = text.find(is_control) else {
+        return text.into();
+    };
     let mut escaped = String::with_capacity(text.len() + 16);
     let (plain, mut rest) = text.split_at(first);
     escaped.push_str(plain);
@@ -63,7 +74,12 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return text.into();
     }
-    format!("{}… ({} bytes)", &text[..text.floor_char_boundary(bytes_max)], text.len()).into()
+    format!(
+        "{}… ({} bytes)",
+        &text[..text.floor_char_boundary(bytes_max)],
+        text.len()
+    )
+    .into()
 }
 
 #[cfg(test)]
@@ -90,7 +106,10 @@ mod tests {
         let cases = [
             ("\x1b[2mdim\x1b[0m\r", "\x1b[2mdim\x1b[0m\\r"),
             ("\x1b[1;31mx", "\x1b[1;31mx"),
-            ("\x1b[2Jx\x1b]0;title\x07\x1b[", "\\u{1b}[2Jx\\u{1b}]0;title\\u{7}\\u{1b}["),
+            (
+                "\x1b[2Jx\x1b]0;title\x07\x1b[",
+                "\\u{1b}[2Jx\\u{1b}]0;title\\u{7}\\u{1b}[",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(escaped_coloured(text), expected);
@@ -99,7 +118,12 @@ mod tests {
 
     #[test]
     fn json_stays_the_same_json() {
-        for text in ["plain", "\u{9b}2J", "a\u{7f}\u{2028}\u{202e}b\r\n\x1b", "😀"] {
+        for text in [
+            "plain",
+            "\u{9b}2J",
+            "a\u{7f}\u{2028}\u{202e}b\r\n\x1b",
+            "😀",
+        ] {
             let json = serde_json::to_string(text).unwrap();
             let escaped = escaped_json(&json);
             assert!(!escaped.contains(is_control), "{escaped}");
@@ -109,6 +133,9 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_characters() {
-        assert_eq!((cut("abc", 3), cut("abcd", 3), cut("é", 1)), ("abc".into(), "abc… (4 bytes)".into(), "… (2 bytes)".into()));
+        assert_eq!(
+            (cut("abc", 3), cut("abcd", 3), cut("é", 1)),
+            ("abc".into(), "abc… (4 bytes)".into(), "… (2 bytes)".into())
+        );
     }
 }

@@ -35,7 +35,17 @@ impl Unfit {
         let title = one_line(&error.what());
         let line = one_line(&error.to_string());
         let help = error.help().unwrap_or_default().to_owned();
-        Unfit { app: app.to_owned(), problems: vec![Problem { code: error.code(), title, place: None, why: String::new(), help, line }] }
+        Unfit {
+            app: app.to_owned(),
+            problems: vec![Problem {
+                code: error.code(),
+                title,
+                place: None,
+                why: String::new(),
+                help,
+                line,
+            }],
+        }
     }
 
     pub(crate) fn rules(app: &Path, violations: &[Violation]) -> Unfit {
@@ -47,20 +57,33 @@ impl Unfit {
             help: violation.help.clone(),
             line: violation.to_string(),
         };
-        Unfit { app: app.to_owned(), problems: violations.iter().map(problem).collect() }
+        Unfit {
+            app: app.to_owned(),
+            problems: violations.iter().map(problem).collect(),
+        }
     }
 
     /// As rustc tells errors.
     pub(crate) fn report(&self, colour: bool) -> String {
         let (app, mut report) = (self.app.display(), String::new());
-        self.problems.iter().for_each(|problem| report.push_str(&problem.section(&self.app, ("error", "1;31"), colour)));
-        let codes = self.problems.iter().map(|problem| problem.code).collect::<std::collections::BTreeSet<_>>();
+        self.problems.iter().for_each(|problem| {
+            report.push_str(&problem.section(&self.app, ("error", "1;31"), colour))
+        });
+        let codes = self
+            .problems
+            .iter()
+            .map(|problem| problem.code)
+            .collect::<std::collections::BTreeSet<_>>();
         let codes: Vec<&str> = codes.into_iter().collect();
         let count = match self.problems.len() {
             1 => "one problem".to_owned(),
             count => format!("{count} problems"),
         };
-        _ = writeln!(report, "{app} is not served, for {count}. More about it: tidegate explain {}", codes.join(" "));
+        _ = writeln!(
+            report,
+            "{app} is not served, for {count}. More about it: tidegate explain {}",
+            codes.join(" ")
+        );
         report
     }
 
@@ -79,15 +102,31 @@ pub(crate) struct Warnings<'a> {
 impl<'a> Warnings<'a> {
     pub(crate) fn new(app: &'a Path, ungranted: &[Ungranted]) -> Warnings<'a> {
         let problem = |ungranted: &Ungranted| {
-            let (title, why) = (format!("imports {}, which is not granted", ungranted.import), ungranted.refusal.to_owned());
-            Problem { code: UNGRANTED, title, place: None, why, help: ungranted.help.to_owned(), line: String::new() }
+            let (title, why) = (
+                format!("imports {}, which is not granted", ungranted.import),
+                ungranted.refusal.to_owned(),
+            );
+            Problem {
+                code: UNGRANTED,
+                title,
+                place: None,
+                why,
+                help: ungranted.help.to_owned(),
+                line: String::new(),
+            }
         };
-        Warnings { app, problems: ungranted.iter().map(problem).collect() }
+        Warnings {
+            app,
+            problems: ungranted.iter().map(problem).collect(),
+        }
     }
 
     /// As rustc tells warnings.
     pub(crate) fn report(&self, colour: bool) -> String {
-        self.problems.iter().map(|problem| problem.section(self.app, ("warning", "1;33"), colour)).collect()
+        self.problems
+            .iter()
+            .map(|problem| problem.section(self.app, ("warning", "1;33"), colour))
+            .collect()
     }
 
     /// For editors and CI.
@@ -98,13 +137,36 @@ impl<'a> Warnings<'a> {
 
 impl Problem {
     fn section(&self, app: &Path, (level, colour_of_level): (&str, &str), colour: bool) -> String {
-        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
-        let Problem { code, title, place, why, help, .. } = self;
+        let paint = |code: &str, text: &str| {
+            if colour {
+                format!("\x1b[{code}m{text}\x1b[0m")
+            } else {
+                text.to_owned()
+            }
+        };
+        let Problem {
+            code,
+            title,
+            place,
+            why,
+            help,
+            ..
+        } = self;
         let app = app.display();
         // `app.wasm is a core module` needs its file; what is said of a route has a line for it.
-        let title = if place.is_some() { title.clone() } else { format!("{app} {title}") };
-        let mut section = format!("{}{}\n", paint(colour_of_level, &format!("{level}[{code}]")), paint("1", &format!(": {title}")));
-        let place = place.as_ref().map_or_else(String::new, |(.., place)| format!(", {place}"));
+        let title = if place.is_some() {
+            title.clone()
+        } else {
+            format!("{app} {title}")
+        };
+        let mut section = format!(
+            "{}{}\n",
+            paint(colour_of_level, &format!("{level}[{code}]")),
+            paint("1", &format!(": {title}"))
+        );
+        let place = place
+            .as_ref()
+            .map_or_else(String::new, |(.., place)| format!(", {place}"));
         _ = writeln!(section, "  {} {app}{place}", paint("1;34", "-->"));
         for (word, text) in [("why", why), ("help", help)] {
             if !text.is_empty() {
@@ -116,7 +178,10 @@ impl Problem {
     }
 
     fn json(&self) -> Value {
-        let place = self.place.as_ref().map(|(kind, index, place)| json!({ "kind": kind, "index": index, "text": place }));
+        let place = self
+            .place
+            .as_ref()
+            .map(|(kind, index, place)| json!({ "kind": kind, "index": index, "text": place }));
         json!({ "code": self.code, "title": self.title, "place": place, "why": self.why, "help": self.help })
     }
 }
@@ -125,14 +190,26 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let app = self.app.display();
         match &self.problems[..] {
-            [Problem { place: None, code, line, .. }] => write!(f, "{app} {line} ({code})"),
+            [
+                Problem {
+                    place: None,
+                    code,
+                    line,
+                    ..
+                },
+            ] => write!(f, "{app} {line} ({code})"),
             problems => {
                 let count = match problems.len() {
                     1 => "a rule".to_owned(),
                     count => format!("{count} rules"),
                 };
-                write!(f, "{app} breaks {count} for routes and guards, so nothing of it is served:")?;
-                problems.iter().try_for_each(|problem| write!(f, "\n  {} {}", problem.code, problem.line))
+                write!(
+                    f,
+                    "{app} breaks {count} for routes and guards, so nothing of it is served:"
+                )?;
+                problems
+                    .iter()
+                    .try_for_each(|problem| write!(f, "\n  {} {}", problem.code, problem.line))
             }
         }
     }
@@ -146,7 +223,13 @@ fn one_line(text: &str) -> String {
 /// What a code means, with its title; none if there is no such code.
 pub(crate) fn explain(code: &str) -> Option<&'static str> {
     let code = code.to_ascii_uppercase();
-    sections().find(|section| section.strip_prefix(&code).is_some_and(|rest| rest.starts_with(": "))).map(str::trim_end)
+    sections()
+        .find(|section| {
+            section
+                .strip_prefix(&code)
+                .is_some_and(|rest| rest.starts_with(": "))
+        })
+        .map(str::trim_end)
 }
 
 /// All codes with their titles.
@@ -164,11 +247,19 @@ mod tests {
 
     #[test]
     fn every_code_is_explained_once_and_in_order() {
-        let codes: Vec<&str> = titles().filter_map(|title| Some(title.split_once(": ")?.0)).collect();
-        assert_eq!(codes, Vec::from_iter((1..=25).map(|number| format!("TG{number:03}"))));
+        let codes: Vec<&str> = titles()
+            .filter_map(|title| Some(title.split_once(": ")?.0))
+            .collect();
+        assert_eq!(
+            codes,
+            Vec::from_iter((1..=25).map(|number| format!("TG{number:03}")))
+        );
         for code in codes {
             let text = explain(&code.to_lowercase()).unwrap();
-            assert!(text.lines().count() > 3 && text.contains("```"), "{code} has no example:\n{text}");
+            assert!(
+                text.lines().count() > 3 && text.contains("```"),
+                "{code} has no example:\n{text}"
+            );
         }
         assert_eq!(explain("TG0"), None);
     }

@@ -12,16 +12,26 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     /// Work of which nobody knows how long it takes. `what`, as in "compiling".
     pub(crate) fn unknown(what: &str) -> Progress {
-        Progress::begin(ProgressBar::new_spinner(), "{spinner} {msg}, {elapsed}", what)
+        Progress::begin(
+            ProgressBar::new_spinner(),
+            "{spinner} {msg}, {elapsed}",
+            what,
+        )
     }
 
     /// Work of about so many steps.
     pub(crate) fn of(what: &str, steps: u64) -> Progress {
-        Progress::begin(ProgressBar::new(steps), "{bar:30} {percent}%  {msg}, {elapsed}", what)
+        Progress::begin(
+            ProgressBar::new(steps),
+            "{bar:30} {percent}%  {msg}, {elapsed}",
+            what,
+        )
     }
 
     fn begin(bar: ProgressBar, template: &str, what: &str) -> Progress {
-        let bar = bar.with_style(ProgressStyle::with_template(template).expect("it is a template")).with_message(what.to_owned());
+        let bar = bar
+            .with_style(ProgressStyle::with_template(template).expect("it is a template"))
+            .with_message(what.to_owned());
         bar.enable_steady_tick(TICK);
         Progress(bar)
     }

@@ -14,37 +14,59 @@ const SIZES: [(&str, u64); 9] = [
     ("GB", 1_000_000_000),
 ];
 
-const TIMES: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+const TIMES: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1_000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 
 /// Beyond it a time is a mistake, and a clock that adds it may overflow.
 const TIME_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
 /// Reads a size in bytes.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
-    let wrong = || format!("{text:?} is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"");
+    let wrong = || {
+        format!(
+            "{text:?} is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\""
+        )
+    };
     let bytes = read(text, &SIZES).ok_or_else(wrong)?;
     usize::try_from(bytes).map_err(|_| wrong())
 }
 
 /// Reads a time.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no time: write a number with ms, s, m, h or d, as in \"30s\"");
+    let wrong =
+        || format!("{text:?} is no time: write a number with ms, s, m, h or d, as in \"30s\"");
     let time = match text.trim() {
         "0" => Duration::ZERO,
         text => Duration::from_millis(read(text, &TIMES).ok_or_else(wrong)?),
     };
-    if time > TIME_MAX { Err(format!("{text:?} is longer than ten years")) } else { Ok(time) }
+    if time > TIME_MAX {
+        Err(format!("{text:?} is longer than ten years"))
+    } else {
+        Ok(time)
+    }
 }
 
 /// Reads a time that may not be zero.
 pub(crate) fn time_above_zero(text: &str) -> Result<Duration, String> {
     let time = time(text)?;
-    if time.is_zero() { Err("zero is too short: write a time above it, as in \"30s\"".into()) } else { Ok(time) }
+    if time.is_zero() {
+        Err("zero is too short: write a time above it, as in \"30s\"".into())
+    } else {
+        Ok(time)
+    }
 }
 
 /// Reads a whole number.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
-    text.trim().replace('_', "").parse().map_err(|_| format!("{text:?} is no whole number: write one, as in \"1000\""))
+    text.trim()
+        .replace('_', "")
+        .parse()
+        .map_err(|_| format!("{text:?} is no whole number: write one, as in \"1000\""))
 }
 
 /// Reads a whole number of at least `min`, or "auto": none.
@@ -53,18 +75,29 @@ pub(crate) fn count_or_auto(min: usize, text: &str) -> Result<Option<usize>, Str
         return Ok(None);
     }
     let count = count(text).map_err(|what| format!("{what}, or \"auto\""))?;
-    if count >= min { Ok(Some(count)) } else { Err(format!("{count} is less than {min}")) }
+    if count >= min {
+        Ok(Some(count))
+    } else {
+        Err(format!("{count} is less than {min}"))
+    }
 }
 
 /// Reads a whole number from 1 to `max`.
 pub(crate) fn count_to(max: usize, text: &str) -> Result<usize, String> {
     let count = count(text)?;
-    if (1..=max).contains(&count) { Ok(count) } else { Err(format!("{count} is not from 1 to {max}")) }
+    if (1..=max).contains(&count) {
+        Ok(count)
+    } else {
+        Err(format!("{count} is not from 1 to {max}"))
+    }
 }
 
 fn read(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len()));
+    let (number, unit) = text.split_at(
+        text.find(|c: char| !c.is_ascii_digit() && c != '_')
+            .unwrap_or(text.len()),
+    );
     let number: u64 = number.replace('_', "").parse().ok()?;
     let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
     number.checked_mul(*factor)
@@ -77,7 +110,12 @@ impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let divides = |shift: &u32| self.0 > 0 && self.0.is_multiple_of(1 << shift);
         match [30, 20, 10].into_iter().find(divides) {
-            Some(shift) => write!(f, "{} {}", self.0 >> shift, ["KiB", "MiB", "GiB"][shift as usize / 10 - 1]),
+            Some(shift) => write!(
+                f,
+                "{} {}",
+                self.0 >> shift,
+                ["KiB", "MiB", "GiB"][shift as usize / 10 - 1]
+            ),
             None => write!(f, "{} B", self.0),
         }
     }
@@ -147,14 +185,25 @@ mod tests {
             ("99999999999999999999s", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(time(text).ok(), expected.map(Duration::from_millis), "{text:?}");
+            assert_eq!(
+                time(text).ok(),
+                expected.map(Duration::from_millis),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn a_count_may_be_left_to_the_host() {
-        let cases =
-            [("auto", Some(None)), (" auto ", Some(None)), ("1", Some(Some(1))), ("0", None), ("-1", None), ("Auto", None), ("", None)];
+        let cases = [
+            ("auto", Some(None)),
+            (" auto ", Some(None)),
+            ("1", Some(Some(1))),
+            ("0", None),
+            ("-1", None),
+            ("Auto", None),
+            ("", None),
+        ];
         for (text, expected) in cases {
             assert_eq!(count_or_auto(1, text).ok(), expected, "{text:?}");
         }
@@ -170,6 +219,12 @@ mod tests {
             let duration = Duration::from_millis(ms);
             assert_eq!(time(&Time(duration).to_string()), Ok(duration));
         }
-        assert_eq!((Size(16 << 20).to_string(), Time(Duration::from_secs(90)).to_string()), ("16 MiB".into(), "90s".into()));
+        assert_eq!(
+            (
+                Size(16 << 20).to_string(),
+                Time(Duration::from_secs(90)).to_string()
+            ),
+            ("16 MiB".into(), "90s".into())
+        );
     }
 }

@@ -35,7 +35,9 @@ impl Report<'_> {
         match format {
             LogFormat::Text => logging::say(&self.to_string()),
             LogFormat::Json => {
-                let routes = self.manifest.map_or(0, |manifest| manifest.routes.len() + manifest.pages.len());
+                let routes = self
+                    .manifest
+                    .map_or(0, |manifest| manifest.routes.len() + manifest.pages.len());
                 tracing::info!(url = url(self.addresses[0]), app = %self.app.display(), routes, "serving");
             }
         }
@@ -44,49 +46,110 @@ impl Report<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "tidegate {}: {}\n", env!("CARGO_PKG_VERSION"), url(self.addresses[0]))?;
+        writeln!(
+            f,
+            "tidegate {}: {}\n",
+            env!("CARGO_PKG_VERSION"),
+            url(self.addresses[0])
+        )?;
         if self.addresses[0].ip().is_unspecified() {
-            section(f, "address", [format!("every one of this machine, port {}", self.addresses[0].port())])?;
+            section(
+                f,
+                "address",
+                [format!(
+                    "every one of this machine, port {}",
+                    self.addresses[0].port()
+                )],
+            )?;
         } else if self.addresses.len() > 1 {
-            section(f, "address", self.addresses.iter().map(|address| url(*address)))?;
+            section(
+                f,
+                "address",
+                self.addresses.iter().map(|address| url(*address)),
+            )?;
         }
-        section(f, "app", [format!("{}, {}", name(self.app), compiled(&self.compiled))])?;
+        section(
+            f,
+            "app",
+            [format!("{}, {}", name(self.app), compiled(&self.compiled))],
+        )?;
         section(f, "routes", shown_routes(self.manifest, self.app))?;
-        section(f, "guards", self.manifest.iter().flat_map(|manifest| &manifest.guards).map(|guard| guard.pattern.clone()))?;
+        section(
+            f,
+            "guards",
+            self.manifest
+                .iter()
+                .flat_map(|manifest| &manifest.guards)
+                .map(|guard| guard.pattern.clone()),
+        )?;
         let has_rooms = self.manifest.is_some_and(Manifest::has_rooms);
-        section(f, "data", has_rooms.then(|| format!("{}, what rooms keep", self.config.data.display())))?;
-        section(f, "assets", self.config.edge.assets.iter().map(|path| format!("{}, before the routes", path.display())))?;
+        section(
+            f,
+            "data",
+            has_rooms.then(|| format!("{}, what rooms keep", self.config.data.display())),
+        )?;
+        section(
+            f,
+            "assets",
+            self.config
+                .edge
+                .assets
+                .iter()
+                .map(|path| format!("{}, before the routes", path.display())),
+        )?;
         section(f, "hosts", hosts(&self.config.edge.hosts))?;
         section(
             f,
             "trusted",
-            self.config.edge.trusted.iter().map(|network| format!("{network}, whose X-Forwarded-* and Forwarded are believed")),
+            self.config.edge.trusted.iter().map(|network| {
+                format!("{network}, whose X-Forwarded-* and Forwarded are believed")
+            }),
         )?;
-        section(f, "origins", origins(&self.config.edge.origins, self.config.edge.require_origin))?;
+        section(
+            f,
+            "origins",
+            origins(&self.config.edge.origins, self.config.edge.require_origin),
+        )?;
         section(f, "grants", grants(self.config))?;
         section(f, "limits", changed_limits(self.config))?;
         let drain = Time(self.config.edge.drain_within);
-        writeln!(f, "\nStop with Ctrl-C: what is open has {drain} to end; a second Ctrl-C stops at once.\n")
+        writeln!(
+            f,
+            "\nStop with Ctrl-C: what is open has {drain} to end; a second Ctrl-C stops at once.\n"
+        )
     }
 }
 
 /// Lines with a word before the first; nothing where there are none.
-fn section(f: &mut fmt::Formatter<'_>, word: &str, lines: impl IntoIterator<Item = String>) -> fmt::Result {
+fn section(
+    f: &mut fmt::Formatter<'_>,
+    word: &str,
+    lines: impl IntoIterator<Item = String>,
+) -> fmt::Result {
     let words = [word].into_iter().chain(std::iter::repeat(""));
-    words.zip(lines).try_for_each(|(word, line)| writeln!(f, "  {word:<9}{line}"))
+    words
+        .zip(lines)
+        .try_for_each(|(word, line)| writeln!(f, "  {word:<9}{line}"))
 }
 
 /// Where a browser on this machine finds it.
 pub(crate) fn url(address: SocketAddr) -> String {
     match address {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => format!("http://127.0.0.1:{}", address.port()),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => format!("http://[::1]:{}", address.port()),
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
+            format!("http://127.0.0.1:{}", address.port())
+        }
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            format!("http://[::1]:{}", address.port())
+        }
         _ => format!("http://{address}"),
     }
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).display().to_string()
+    path.file_name()
+        .unwrap_or(path.as_os_str())
+        .display()
+        .to_string()
 }
 
 fn compiled(compiled: &Compiled) -> String {
@@ -111,7 +174,10 @@ fn shown_routes(manifest: Option<&Manifest>, app: &Path) -> Vec<String> {
     if lines.len() > ROUTES_SHOWN {
         let more = lines.len() - ROUTES_SHOWN;
         lines.truncate(ROUTES_SHOWN);
-        lines.push(format!("… and {more} more: tidegate routes {}", app.display()));
+        lines.push(format!(
+            "… and {more} more: tidegate routes {}",
+            app.display()
+        ));
     }
     lines
 }
@@ -121,14 +187,28 @@ pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
     let Some(manifest) = manifest else {
         return vec!["any  every path  stream (wasi:http, without a manifest)".into()];
     };
-    let methods = |route: &Route| if route.methods.is_empty() { "any".into() } else { route.methods.join(",") };
-    let routes: Vec<Route> = manifest.routes.iter().cloned().chain(manifest.pages.iter().map(Page::route)).collect();
+    let methods = |route: &Route| {
+        if route.methods.is_empty() {
+            "any".into()
+        } else {
+            route.methods.join(",")
+        }
+    };
+    let routes: Vec<Route> = manifest
+        .routes
+        .iter()
+        .cloned()
+        .chain(manifest.pages.iter().map(Page::route))
+        .collect();
     let width = |of: &dyn Fn(&Route) -> usize| routes.iter().map(of).max().unwrap_or_default();
     let methods_width = width(&|route| methods(route).chars().count());
     let pattern_width = width(&|route| route.pattern.chars().count());
     let line = |route: &Route| {
         let (methods, pattern, target) = (methods(route), &route.pattern, route.target);
-        let room = route.room.as_ref().map_or_else(String::new, |class| format!(" of room {class}"));
+        let room = route
+            .room
+            .as_ref()
+            .map_or_else(String::new, |class| format!(" of room {class}"));
         format!("{methods:<methods_width$}  {pattern:<pattern_width$}  {target}{room}")
     };
     routes.iter().map(line).collect()
@@ -138,7 +218,12 @@ fn hosts(hosts: &Hosts) -> Option<String> {
     match hosts {
         Hosts::Any => None,
         Hosts::Local => Some("localhost, *.localhost and addresses".into()),
-        Hosts::List(list) => Some(list.iter().map(HostPattern::to_string).collect::<Vec<_>>().join(", ")),
+        Hosts::List(list) => Some(
+            list.iter()
+                .map(HostPattern::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
     }
 }
 
@@ -149,22 +234,52 @@ fn origins(origins: &Origins, require_origin: bool) -> Option<String> {
         Origins::List(list) => list.join(", "),
         Origins::Any => "any: every page in the web may open a WebSocket here".to_owned(),
     };
-    Some(if require_origin { format!("{who}; clients without one are refused") } else { who })
+    Some(if require_origin {
+        format!("{who}; clients without one are refused")
+    } else {
+        who
+    })
 }
 
 fn grants(config: &Config) -> Vec<String> {
     let app = &config.app;
-    let mode = |dir: &Dir| if dir.writable { "read and write" } else { "read only" };
+    let mode = |dir: &Dir| {
+        if dir.writable {
+            "read and write"
+        } else {
+            "read only"
+        }
+    };
     let env = app.env.iter().map(|(name, _)| format!("variable {name}"));
-    let dirs = app.dirs.iter().map(|dir| format!("directory {} as {}, {}", dir.host.display(), dir.guest, mode(dir)));
-    env.chain(dirs).chain(app.outbound.grants.iter().map(|grant| format!("requests to {grant}"))).collect()
+    let dirs = app.dirs.iter().map(|dir| {
+        format!(
+            "directory {} as {}, {}",
+            dir.host.display(),
+            dir.guest,
+            mode(dir)
+        )
+    });
+    env.chain(dirs)
+        .chain(
+            app.outbound
+                .grants
+                .iter()
+                .map(|grant| format!("requests to {grant}")),
+        )
+        .collect()
 }
 
 fn changed_limits(config: &Config) -> Vec<String> {
     let default = Config::default();
-    let bounds = KEYS.iter().filter(|key| key.section == "limits" || key.section == "app");
-    let values = bounds.filter_map(|key| Some((key.name, key.quantity(config)?, key.quantity(&default)?)));
-    values.filter(|(_, now, default)| now != default).map(|(name, now, default)| format!("{name} = {now} (default {default})")).collect()
+    let bounds = KEYS
+        .iter()
+        .filter(|key| key.section == "limits" || key.section == "app");
+    let values =
+        bounds.filter_map(|key| Some((key.name, key.quantity(config)?, key.quantity(&default)?)));
+    values
+        .filter(|(_, now, default)| now != default)
+        .map(|(name, now, default)| format!("{name} = {now} (default {default})"))
+        .collect()
 }
 
 /// Names the counters once: the list of their values, and the event of the log that has them as fields.
@@ -210,11 +325,16 @@ counted! {
 pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
     match format {
         LogFormat::Text => {
-            let pairs = counters(hub).iter().fold(String::new(), |mut line, (name, count)| {
-                _ = write!(line, " {name}={count}");
-                line
-            });
-            logging::say(&format!("stopped:{pairs} log_dropped={}\n", logging::dropped()));
+            let pairs = counters(hub)
+                .iter()
+                .fold(String::new(), |mut line, (name, count)| {
+                    _ = write!(line, " {name}={count}");
+                    line
+                });
+            logging::say(&format!(
+                "stopped:{pairs} log_dropped={}\n",
+                logging::dropped()
+            ));
         }
         LogFormat::Json => log_counters(hub),
     }
@@ -226,12 +346,27 @@ mod tests {
     use tidegate_hub::{Guard, Target};
 
     fn screen(routes: usize, config: &Config) -> String {
-        let route = |number: usize| Route::new(if number == 0 { "" } else { "GET" }, &format!("/{number}"), Target::Http);
-        let manifest = Manifest { routes: (0..routes).map(route).collect(), guards: vec![Guard { pattern: "/*".into() }], pages: vec![] };
+        let route = |number: usize| {
+            Route::new(
+                if number == 0 { "" } else { "GET" },
+                &format!("/{number}"),
+                Target::Http,
+            )
+        };
+        let manifest = Manifest {
+            routes: (0..routes).map(route).collect(),
+            guards: vec![Guard {
+                pattern: "/*".into(),
+            }],
+            pages: vec![],
+        };
         let report = Report {
             addresses: vec!["127.0.0.1:4000".parse().unwrap()],
             app: Path::new("apps/lobby.wasm"),
-            compiled: Compiled { origin: Origin::Compiler, took: Duration::from_millis(1234) },
+            compiled: Compiled {
+                origin: Origin::Compiler,
+                took: Duration::from_millis(1234),
+            },
             manifest: Some(&manifest),
             config,
         };
@@ -265,7 +400,12 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
     #[test]
     fn many_routes_are_cut_to_a_screen() {
         let screen = screen(23, &Config::default());
-        assert!(screen.contains("GET  /19  http\n           … and 3 more: tidegate routes apps/lobby.wasm\n"), "{screen}");
+        assert!(
+            screen.contains(
+                "GET  /19  http\n           … and 3 more: tidegate routes apps/lobby.wasm\n"
+            ),
+            "{screen}"
+        );
         assert!(screen.lines().count() < 40);
     }
 

@@ -144,17 +144,31 @@ impl fmt::Display for Wrong {
 
 /// Reads a script; relative paths in it begin at `base`.
 pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, Wrong> {
-    let line = |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|b| **b == b'\n').count();
-    let bad = |error: toml::de::Error| Wrong { line: line(error.span().unwrap_or_default()), what: error.message().replace('\n', ", ") };
+    let line = |span: Range<usize>| {
+        1 + text.as_bytes()[..span.start.min(text.len())]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+    };
+    let bad = |error: toml::de::Error| Wrong {
+        line: line(error.span().unwrap_or_default()),
+        what: error.message().replace('\n', ", "),
+    };
     let file = DeTable::parse(text).map_err(bad)?;
     let reader = Reader { line: &line, base };
     let mut fields = reader.fields(file.get_ref(), 1);
     let tests = fields.tables("test")?;
     fields.end()?;
     if tests.is_empty() {
-        return Err(Wrong { line: 1, what: "no test is here: begin one with [[test]]".into() });
+        return Err(Wrong {
+            line: 1,
+            what: "no test is here: begin one with [[test]]".into(),
+        });
     }
-    tests.into_iter().map(|(at, table)| reader.test(at, table)).collect()
+    tests
+        .into_iter()
+        .map(|(at, table)| reader.test(at, table))
+        .collect()
 }
 
 struct Reader<'a> {
@@ -174,7 +188,12 @@ struct Fields<'a, 't> {
 
 impl<'a> Reader<'a> {
     fn fields<'t>(&self, table: &'a DeTable<'t>, at: usize) -> Fields<'a, 't> {
-        Fields { left: table.iter().collect(), known: Vec::new(), line: self.line, at }
+        Fields {
+            left: table.iter().collect(),
+            known: Vec::new(),
+            line: self.line,
+            at,
+        }
     }
 
     fn test(&self, at: usize, table: &'a DeTable<'_>) -> Result<Test, Wrong> {
@@ -188,13 +207,20 @@ impl<'a> Reader<'a> {
             fields.end()?;
             Ok(Step { line, action })
         });
-        Ok(Test { name, steps: steps.collect::<Result<_, _>>()? })
+        Ok(Test {
+            name,
+            steps: steps.collect::<Result<_, _>>()?,
+        })
     }
 
     /// The first key says what is done, the others how.
     fn action(&self, fields: &mut Fields<'a, '_>) -> Result<Action, Wrong> {
         if let Some(who) = fields.text("connect")? {
-            let (to, headers, protocols) = (fields.needed("to")?, fields.pairs("headers")?, fields.list("protocols")?);
+            let (to, headers, protocols) = (
+                fields.needed("to")?,
+                fields.pairs("headers")?,
+                fields.list("protocols")?,
+            );
             return Ok(Action::Connect {
                 who,
                 to,
@@ -206,24 +232,40 @@ impl<'a> Reader<'a> {
         }
         if let Some(who) = fields.text("subscribe")? {
             let (to, headers) = (fields.needed("to")?, fields.pairs("headers")?);
-            return Ok(Action::Subscribe { who, to, headers, status: fields.status()?.unwrap_or(200) });
+            return Ok(Action::Subscribe {
+                who,
+                to,
+                headers,
+                status: fields.status()?.unwrap_or(200),
+            });
         }
         if let Some(who) = fields.text("say")? {
-            return Ok(Action::Say { who, payload: fields.payload()? });
+            return Ok(Action::Say {
+                who,
+                payload: fields.payload()?,
+            });
         }
         if let Some(who) = fields.text("expect")? {
-            return Ok(Action::Expect { who, what: fields.expected()? });
+            return Ok(Action::Expect {
+                who,
+                what: fields.expected()?,
+            });
         }
         if let Some(who) = fields.text("close")? {
             let code = fields.number("code")?.unwrap_or(1000);
-            return Ok(Action::Close { who, code, reason: fields.text("reason")?.unwrap_or_default() });
+            return Ok(Action::Close {
+                who,
+                code,
+                reason: fields.text("reason")?.unwrap_or_default(),
+            });
         }
         if let Some(who) = fields.text("vanish")? {
             return Ok(Action::Vanish { who });
         }
         if let Some(request) = fields.text("request")? {
-            let (method, path) =
-                request.split_once(' ').ok_or_else(|| fields.wrong("request", "write method and path, as in \"GET /users/7\""))?;
+            let (method, path) = request.split_once(' ').ok_or_else(|| {
+                fields.wrong("request", "write method and path, as in \"GET /users/7\"")
+            })?;
             let (headers, body) = (fields.pairs("headers")?, fields.body()?);
             let (status, answer) = (fields.status()?, fields.pairs("header")?);
             return Ok(Action::Request {
@@ -237,7 +279,11 @@ impl<'a> Reader<'a> {
             });
         }
         if let Some(topic) = fields.text("publish")? {
-            return Ok(Action::Publish { topic, event: fields.text("event")?, payload: fields.payload()? });
+            return Ok(Action::Publish {
+                topic,
+                event: fields.text("event")?,
+                payload: fields.payload()?,
+            });
         }
         if let Some(path) = fields.text("sleep")? {
             return Ok(Action::Sleep { path });
@@ -250,18 +296,28 @@ impl<'a> Reader<'a> {
             let file = match file.get_ref() {
                 DeValue::Boolean(true) => None,
                 DeValue::String(file) => Some(self.base.join(&**file)),
-                _ => return Err(fields.wrong("reload", "write true, or the file of another version")),
+                _ => {
+                    return Err(
+                        fields.wrong("reload", "write true, or the file of another version")
+                    );
+                }
             };
             return Ok(Action::Reload { file });
         }
-        for (key, action) in [("restart", Action::Restart), ("fail_next_commit", Action::FailNextCommit)] {
+        for (key, action) in [
+            ("restart", Action::Restart),
+            ("fail_next_commit", Action::FailNextCommit),
+        ] {
             if fields.flag(key)? {
                 return Ok(action);
             }
         }
         match fields.left.first() {
             Some(_) => Err(fields.unknown()),
-            None => Err(Wrong { line: fields.at, what: format!("a step is one of {}", fields.known.join(", ")) }),
+            None => Err(Wrong {
+                line: fields.at,
+                what: format!("a step is one of {}", fields.known.join(", ")),
+            }),
         }
     }
 }
@@ -269,14 +325,20 @@ impl<'a> Reader<'a> {
 impl<'a, 't> Fields<'a, 't> {
     fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
         self.known.push(key);
-        let at = self.left.iter().position(|(name, _)| name.get_ref() == key)?;
+        let at = self
+            .left
+            .iter()
+            .position(|(name, _)| name.get_ref() == key)?;
         let (name, value) = self.left.swap_remove(at);
         self.at = (self.line)(name.span());
         Some(value)
     }
 
     fn wrong(&self, key: &str, what: impl fmt::Display) -> Wrong {
-        Wrong { line: self.at, what: format!("{key}: {what}") }
+        Wrong {
+            line: self.at,
+            what: format!("{key}: {what}"),
+        }
     }
 
     fn text(&mut self, key: &'static str) -> Result<Option<String>, Wrong> {
@@ -288,15 +350,20 @@ impl<'a, 't> Fields<'a, 't> {
     }
 
     fn needed(&mut self, key: &'static str) -> Result<String, Wrong> {
-        self.text(key)?.ok_or_else(|| Wrong { line: self.at, what: format!("{key} is missing") })
+        self.text(key)?.ok_or_else(|| Wrong {
+            line: self.at,
+            what: format!("{key} is missing"),
+        })
     }
 
     fn number(&mut self, key: &'static str) -> Result<Option<u16>, Wrong> {
         match self.take(key).map(Spanned::get_ref) {
             None => Ok(None),
-            Some(DeValue::Integer(number)) => {
-                number.to_string().parse().map(Some).map_err(|_| self.wrong(key, "write a number below 65536"))
-            }
+            Some(DeValue::Integer(number)) => number
+                .to_string()
+                .parse()
+                .map(Some)
+                .map_err(|_| self.wrong(key, "write a number below 65536")),
             Some(_) => Err(self.wrong(key, "write a number")),
         }
     }
@@ -316,7 +383,10 @@ impl<'a, 't> Fields<'a, 't> {
     fn list(&mut self, key: &'static str) -> Result<Vec<String>, Wrong> {
         let items = match self.take(key).map(Spanned::get_ref) {
             None => return Ok(Vec::new()),
-            Some(DeValue::Array(items)) => items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect(),
+            Some(DeValue::Array(items)) => items
+                .iter()
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect(),
             Some(_) => None,
         };
         items.ok_or_else(|| self.wrong(key, "write a list of strings"))
@@ -325,9 +395,15 @@ impl<'a, 't> Fields<'a, 't> {
     fn pairs(&mut self, key: &'static str) -> Result<Pairs, Wrong> {
         let pairs = match self.take(key).map(Spanned::get_ref) {
             None => return Ok(Vec::new()),
-            Some(DeValue::Table(table)) => {
-                table.iter().map(|(name, value)| Some((name.get_ref().to_string(), value.get_ref().as_str()?.to_owned()))).collect()
-            }
+            Some(DeValue::Table(table)) => table
+                .iter()
+                .map(|(name, value)| {
+                    Some((
+                        name.get_ref().to_string(),
+                        value.get_ref().as_str()?.to_owned(),
+                    ))
+                })
+                .collect(),
             Some(_) => None,
         };
         pairs.ok_or_else(|| self.wrong(key, "write { name = \"value\" }"))
@@ -345,34 +421,47 @@ impl<'a, 't> Fields<'a, 't> {
             }
             Some(_) => None,
         };
-        tables.ok_or_else(|| self.wrong(key, format_args!("write a list of tables, as in [[{key}]]")))
+        tables
+            .ok_or_else(|| self.wrong(key, format_args!("write a list of tables, as in [[{key}]]")))
     }
 
     fn json(&mut self, key: &'static str) -> Result<Option<Value>, Wrong> {
         let json = self.take(key).map(|value| json(value.get_ref()));
-        json.map(|json| json.ok_or_else(|| self.wrong(key, "JSON has no dates"))).transpose()
+        json.map(|json| json.ok_or_else(|| self.wrong(key, "JSON has no dates")))
+            .transpose()
     }
 
     fn binary(&mut self) -> Result<Option<Vec<u8>>, Wrong> {
         let hex = self.text("hex")?;
-        hex.map(|hex| crate::hex::read(&hex).ok_or_else(|| self.wrong("hex", "write bytes in hex, as in \"00ff2a\""))).transpose()
+        hex.map(|hex| {
+            crate::hex::read(&hex)
+                .ok_or_else(|| self.wrong("hex", "write bytes in hex, as in \"00ff2a\""))
+        })
+        .transpose()
     }
 
     /// One of text, json and hex.
     fn payload(&mut self) -> Result<Payload, Wrong> {
-        self.maybe_payload("text")?.ok_or_else(|| Wrong { line: self.at, what: "say what: text, json or hex is missing".into() })
+        self.maybe_payload("text")?.ok_or_else(|| Wrong {
+            line: self.at,
+            what: "say what: text, json or hex is missing".into(),
+        })
     }
 
     /// A request's: its text is called body, since text is the answer's.
     fn body(&mut self) -> Result<Payload, Wrong> {
         let text = self.text("body")?.map(Payload::Text);
-        let json = self.json("body_json")?.map(|json| Payload::Text(json.to_string()));
+        let json = self
+            .json("body_json")?
+            .map(|json| Payload::Text(json.to_string()));
         Ok(text.or(json).unwrap_or(Payload::Text(String::new())))
     }
 
     fn maybe_payload(&mut self, text: &'static str) -> Result<Option<Payload>, Wrong> {
         let text = self.text(text)?.map(Payload::Text);
-        let json = self.json("json")?.map(|json| Payload::Text(json.to_string()));
+        let json = self
+            .json("json")?
+            .map(|json| Payload::Text(json.to_string()));
         Ok(text.or(json).or(self.binary()?.map(Payload::Binary)))
     }
 
@@ -381,7 +470,10 @@ impl<'a, 't> Fields<'a, 't> {
         let contains = self.text("contains")?.map(Check::Contains);
         let json = self.json("json")?.map(Check::Json);
         let binary = self.binary()?.map(Check::Binary);
-        Ok([text, contains, json, binary].into_iter().flatten().collect())
+        Ok([text, contains, json, binary]
+            .into_iter()
+            .flatten()
+            .collect())
     }
 
     fn expected(&mut self) -> Result<Expected, Wrong> {
@@ -397,21 +489,38 @@ impl<'a, 't> Fields<'a, 't> {
         let event = self.text("event")?.map(Check::Event);
         let checks: Vec<Check> = event.into_iter().chain(self.checks()?).collect();
         if checks.is_empty() {
-            let what = "say what: text, contains, json, hex, event, closed, ended or nothing is missing";
-            return Err(Wrong { line: self.at, what: what.into() });
+            let what =
+                "say what: text, contains, json, hex, event, closed, ended or nothing is missing";
+            return Err(Wrong {
+                line: self.at,
+                what: what.into(),
+            });
         }
         Ok(Expected::Message(checks))
     }
 
     fn unknown(&self) -> Wrong {
         let (name, _) = self.left[0];
-        let nearest = self.known.iter().min_by_key(|known| strsim::damerau_levenshtein(name.get_ref(), known));
+        let nearest = self
+            .known
+            .iter()
+            .min_by_key(|known| strsim::damerau_levenshtein(name.get_ref(), known));
         let nearest = nearest.expect("something is known everywhere");
-        Wrong { line: (self.line)(name.span()), what: format!("unknown key {:?}: did you mean {nearest:?}?", name.get_ref()) }
+        Wrong {
+            line: (self.line)(name.span()),
+            what: format!(
+                "unknown key {:?}: did you mean {nearest:?}?",
+                name.get_ref()
+            ),
+        }
     }
 
     fn end(&self) -> Result<(), Wrong> {
-        if self.left.is_empty() { Ok(()) } else { Err(self.unknown()) }
+        if self.left.is_empty() {
+            Ok(())
+        } else {
+            Err(self.unknown())
+        }
     }
 }
 
@@ -422,9 +531,15 @@ fn json(value: &DeValue<'_>) -> Option<Value> {
         DeValue::Float(number) => number.to_string().parse::<f64>().ok()?.into(),
         DeValue::Boolean(flag) => (*flag).into(),
         DeValue::Datetime(_) => return None,
-        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref())).collect::<Option<Vec<_>>>()?.into(),
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| json(item.get_ref()))
+            .collect::<Option<Vec<_>>>()?
+            .into(),
         DeValue::Table(table) => {
-            let members = table.iter().map(|(name, value)| Some((name.get_ref().to_string(), json(value.get_ref())?)));
+            let members = table
+                .iter()
+                .map(|(name, value)| Some((name.get_ref().to_string(), json(value.get_ref())?)));
             Value::Object(members.collect::<Option<_>>()?)
         }
     })
@@ -437,7 +552,9 @@ mod tests {
 
     fn action(step: &str) -> Result<Action, String> {
         let text = format!("[[test]]\nname = \"x\"\nsteps = [\n{{ {step} }},\n]\n");
-        parse(&text, Path::new("/base")).map(|mut tests| tests.remove(0).steps.remove(0).action).map_err(|wrong| wrong.to_string())
+        parse(&text, Path::new("/base"))
+            .map(|mut tests| tests.remove(0).steps.remove(0).action)
+            .map_err(|wrong| wrong.to_string())
     }
 
     #[test]
@@ -445,21 +562,64 @@ mod tests {
         let who = || "ann".to_owned();
         let cases = [
             ("vanish = \"ann\"", Action::Vanish { who: who() }),
-            ("close = \"ann\"", Action::Close { who: who(), code: 1000, reason: String::new() }),
+            (
+                "close = \"ann\"",
+                Action::Close {
+                    who: who(),
+                    code: 1000,
+                    reason: String::new(),
+                },
+            ),
             (
                 "say = \"ann\", json = { a = [1, 2.5, true] }",
-                Action::Say { who: who(), payload: Payload::Text(r#"{"a":[1,2.5,true]}"#.into()) },
+                Action::Say {
+                    who: who(),
+                    payload: Payload::Text(r#"{"a":[1,2.5,true]}"#.into()),
+                },
             ),
-            ("say = \"ann\", hex = \"00 ff\"", Action::Say { who: who(), payload: Payload::Binary(vec![0, 255]) }),
-            ("expect = \"ann\", closed = 1011", Action::Expect { who: who(), what: Expected::Closed(1011, None) }),
+            (
+                "say = \"ann\", hex = \"00 ff\"",
+                Action::Say {
+                    who: who(),
+                    payload: Payload::Binary(vec![0, 255]),
+                },
+            ),
+            (
+                "expect = \"ann\", closed = 1011",
+                Action::Expect {
+                    who: who(),
+                    what: Expected::Closed(1011, None),
+                },
+            ),
             (
                 "expect = \"ann\", event = \"tick\", json = { a = 1 }",
-                Action::Expect { who: who(), what: Expected::Message(vec![Check::Event("tick".into()), Check::Json(json!({ "a": 1 }))]) },
+                Action::Expect {
+                    who: who(),
+                    what: Expected::Message(vec![
+                        Check::Event("tick".into()),
+                        Check::Json(json!({ "a": 1 })),
+                    ]),
+                },
             ),
-            ("sleep = \"/rooms/tea\"", Action::Sleep { path: "/rooms/tea".into() }),
-            ("advance = \"90s\"", Action::Advance { time: Duration::from_secs(90) }),
+            (
+                "sleep = \"/rooms/tea\"",
+                Action::Sleep {
+                    path: "/rooms/tea".into(),
+                },
+            ),
+            (
+                "advance = \"90s\"",
+                Action::Advance {
+                    time: Duration::from_secs(90),
+                },
+            ),
             ("reload = true", Action::Reload { file: None }),
-            ("reload = \"next.wasm\"", Action::Reload { file: Some("/base/next.wasm".into()) }),
+            (
+                "reload = \"next.wasm\"",
+                Action::Reload {
+                    file: Some("/base/next.wasm".into()),
+                },
+            ),
             ("restart = true", Action::Restart),
             ("fail_next_commit = true", Action::FailNextCommit),
         ];
@@ -471,32 +631,76 @@ mod tests {
     #[test]
     fn every_mistake_is_told_with_its_line_and_what_to_write_instead() {
         let steps = [
-            ("conect = \"ann\"", "4: unknown key \"conect\": did you mean \"connect\"?"),
+            (
+                "conect = \"ann\"",
+                "4: unknown key \"conect\": did you mean \"connect\"?",
+            ),
             ("connect = \"ann\"", "4: to is missing"),
             ("say = \"ann\"", "4: say what: text, json or hex is missing"),
-            ("say = \"ann\", txt = \"x\", text = \"y\"", "4: unknown key \"txt\": did you mean \"text\"?"),
+            (
+                "say = \"ann\", txt = \"x\", text = \"y\"",
+                "4: unknown key \"txt\": did you mean \"text\"?",
+            ),
             ("say = 1, text = \"x\"", "4: say: write a string"),
-            ("say = \"ann\", hex = \"0\"", "4: hex: write bytes in hex, as in \"00ff2a\""),
-            ("expect = \"ann\"", "4: say what: text, contains, json, hex, event, closed, ended or nothing is missing"),
-            ("expect = \"ann\", nothing = false", "4: nothing: write true, or leave it out"),
-            ("advance = \"soon\"", "4: advance: \"soon\" is no time: write a number with ms, s, m, h or d, as in \"30s\""),
-            ("request = \"/\"", "4: request: write method and path, as in \"GET /users/7\""),
-            ("request = \"GET /\", status = 70000", "4: status: write a number below 65536"),
-            ("reload = 7", "4: reload: write true, or the file of another version"),
-            ("connect = \"ann\", to = \"/\", headers = [1]", "4: headers: write { name = \"value\" }"),
+            (
+                "say = \"ann\", hex = \"0\"",
+                "4: hex: write bytes in hex, as in \"00ff2a\"",
+            ),
+            (
+                "expect = \"ann\"",
+                "4: say what: text, contains, json, hex, event, closed, ended or nothing is missing",
+            ),
+            (
+                "expect = \"ann\", nothing = false",
+                "4: nothing: write true, or leave it out",
+            ),
+            (
+                "advance = \"soon\"",
+                "4: advance: \"soon\" is no time: write a number with ms, s, m, h or d, as in \"30s\"",
+            ),
+            (
+                "request = \"/\"",
+                "4: request: write method and path, as in \"GET /users/7\"",
+            ),
+            (
+                "request = \"GET /\", status = 70000",
+                "4: status: write a number below 65536",
+            ),
+            (
+                "reload = 7",
+                "4: reload: write true, or the file of another version",
+            ),
+            (
+                "connect = \"ann\", to = \"/\", headers = [1]",
+                "4: headers: write { name = \"value\" }",
+            ),
         ];
         for (step, told) in steps {
             assert_eq!(action(step), Err(told.to_owned()), "{step}");
         }
-        assert!(action("").unwrap_err().starts_with("4: a step is one of connect, subscribe, say, expect, "));
+        assert!(
+            action("")
+                .unwrap_err()
+                .starts_with("4: a step is one of connect, subscribe, say, expect, ")
+        );
         let files = [
             ("", "1: no test is here: begin one with [[test]]"),
-            ("\ntests = 1", "2: unknown key \"tests\": did you mean \"test\"?"),
+            (
+                "\ntests = 1",
+                "2: unknown key \"tests\": did you mean \"test\"?",
+            ),
             ("[[test]]\nsteps = []", "1: name is missing"),
-            ("test = 1", "1: test: write a list of tables, as in [[test]]"),
+            (
+                "test = 1",
+                "1: test: write a list of tables, as in [[test]]",
+            ),
         ];
         for (file, told) in files {
-            assert_eq!(parse(file, Path::new("")).unwrap_err().to_string(), told, "{file:?}");
+            assert_eq!(
+                parse(file, Path::new("")).unwrap_err().to_string(),
+                told,
+                "{file:?}"
+            );
         }
     }
 }

@@ -73,7 +73,13 @@ pub(crate) struct Change {
 
 impl Site {
     /// The first version. Nothing is served before somebody serves [`server`](Site::server).
-    pub(crate) fn new(app: &Path, config: &Config, ground: Ground, loaded: Loaded, table: Table) -> Result<Arc<Site>, Failure> {
+    pub(crate) fn new(
+        app: &Path,
+        config: &Config,
+        ground: Ground,
+        loaded: Loaded,
+        table: Table,
+    ) -> Result<Arc<Site>, Failure> {
         let (hub, kept) = (assemble::hub(config), Arc::<Kept>::default());
         let instances = Instances::new(config.app.instances_max);
         match &ground {
@@ -85,9 +91,28 @@ impl Site {
             front.serve();
         }
         let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
-        let history = Mutex::new(History { present, before: None, number: 1 });
-        let (app, config, options) = (Mutex::new(app.to_owned()), config.clone(), Mutex::new(config.app.clone()));
-        Ok(Arc::new(Site { app, config, options, ground, hub, instances, server, kept, changes: Turn::default(), history }))
+        let history = Mutex::new(History {
+            present,
+            before: None,
+            number: 1,
+        });
+        let (app, config, options) = (
+            Mutex::new(app.to_owned()),
+            config.clone(),
+            Mutex::new(config.app.clone()),
+        );
+        Ok(Arc::new(Site {
+            app,
+            config,
+            options,
+            ground,
+            hub,
+            instances,
+            server,
+            kept,
+            changes: Turn::default(),
+            history,
+        }))
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -142,20 +167,47 @@ impl Site {
     async fn load(self: &Arc<Site>) -> Result<Change, Failure> {
         let site = self.clone();
         // Compiling takes seconds, and nobody may have to wait for it.
-        let load = move || assemble::runtime()?.block_on(assemble::load(&site.app().clone(), site.options().clone()));
-        let (loaded, table) = spawn_blocking(load).await.map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
+        let load = move || {
+            assemble::runtime()?
+                .block_on(assemble::load(&site.app().clone(), site.options().clone()))
+        };
+        let (loaded, table) = spawn_blocking(load)
+            .await
+            .map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
         let (compiled, number) = (loaded.compiled(), self.history().number + 1);
         let began = Instant::now();
-        let edition = edition(number, loaded, table, (&self.hub, &self.instances), &self.kept, &self.config, &self.ground)?;
+        let edition = edition(
+            number,
+            loaded,
+            table,
+            (&self.hub, &self.instances),
+            &self.kept,
+            &self.config,
+            &self.ground,
+        )?;
         let swapped = self.put(edition);
-        Ok(Change { number, compiled: Some(compiled), took: began.elapsed(), swapped })
+        Ok(Change {
+            number,
+            compiled: Some(compiled),
+            took: began.elapsed(),
+            swapped,
+        })
     }
 
     fn go_back(&self) -> Result<Change, Failure> {
-        let before = self.history().before.clone().context("there is no version before this one")?;
+        let before = self
+            .history()
+            .before
+            .clone()
+            .context("there is no version before this one")?;
         let (began, number) = (Instant::now(), before.number);
         let swapped = self.put(before);
-        Ok(Change { number, compiled: None, took: began.elapsed(), swapped })
+        Ok(Change {
+            number,
+            compiled: None,
+            took: began.elapsed(),
+            swapped,
+        })
     }
 
     fn put(&self, edition: Edition) -> Swapped {
@@ -178,15 +230,21 @@ impl Site {
     }
 
     fn options(&self) -> MutexGuard<'_, Options> {
-        self.options.lock().expect("nothing panics while it holds the options")
+        self.options
+            .lock()
+            .expect("nothing panics while it holds the options")
     }
 
     fn app(&self) -> MutexGuard<'_, PathBuf> {
-        self.app.lock().expect("nothing panics while it holds a path")
+        self.app
+            .lock()
+            .expect("nothing panics while it holds a path")
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().expect("nothing panics while it holds the versions")
+        self.history
+            .lock()
+            .expect("nothing panics while it holds the versions")
     }
 }
 
@@ -212,18 +270,30 @@ fn edition(
     let manifest = loaded.manifest().cloned();
     let app: Arc<dyn App> = loaded.start(hub.clone(), instances);
     let front = match &manifest {
-        Some(manifest) if manifest.has_rooms() || kept.0.get().is_some() => {
-            Some(Front::new(kept.rooms(hub, config, ground)?, app.clone(), Manifest::clone(manifest)))
-        }
+        Some(manifest) if manifest.has_rooms() || kept.0.get().is_some() => Some(Front::new(
+            kept.rooms(hub, config, ground)?,
+            app.clone(),
+            Manifest::clone(manifest),
+        )),
         _ => None,
     };
     let app = front.clone().map_or(app, |front| front as Arc<dyn App>);
-    Ok(Edition { number, version: Arc::new(Version { app, table }), front, manifest })
+    Ok(Edition {
+        number,
+        version: Arc::new(Version { app, table }),
+        front,
+        manifest,
+    })
 }
 
 impl Kept {
     /// Opens the storage, and has rooms called when their alarms are due.
-    fn rooms(&self, hub: &Arc<Hub>, config: &Config, ground: &Ground) -> Result<Arc<Rooms>, Failure> {
+    fn rooms(
+        &self,
+        hub: &Arc<Hub>,
+        config: &Config,
+        ground: &Ground,
+    ) -> Result<Arc<Rooms>, Failure> {
         if let Some((_, rooms)) = self.0.get() {
             return Ok(rooms.clone());
         }
@@ -235,8 +305,8 @@ impl Kept {
             Ground::Test(memory, clock) => (None, Arc::new(memory.clone()), Now::at(clock.now())),
         };
         let spawn = Box::new(|task| _ = tokio::spawn(task));
-        let rooms =
-            Rooms::new(hub.clone(), engine, spawn, now).with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
+        let rooms = Rooms::new(hub.clone(), engine, spawn, now)
+            .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
         if let Ground::Real(worker) = ground {
             assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::now()));
         }
@@ -247,7 +317,11 @@ impl Kept {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Swapped { kept, closed, feeds } = self.swapped;
+        let Swapped {
+            kept,
+            closed,
+            feeds,
+        } = self.swapped;
         write!(f, "version {} is served", self.number)?;
         match self.compiled {
             Some(Compiled { origin, took }) => {
@@ -263,7 +337,10 @@ impl fmt::Display for Change {
         }
         write!(f, "; {kept} WebSockets and {feeds} feeds go on")?;
         if closed > 0 {
-            write!(f, ", {closed} WebSockets were closed (1012): their routes are gone")?;
+            write!(
+                f,
+                ", {closed} WebSockets were closed (1012): their routes are gone"
+            )?;
         }
         Ok(())
     }

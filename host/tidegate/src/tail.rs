@@ -69,11 +69,17 @@ impl Wanted {
     }
 
     fn admits(&self, line: &Line) -> bool {
-        let pairs = [("route", &self.route), ("connection", &self.connection), ("room", &self.room)];
+        let pairs = [
+            ("route", &self.route),
+            ("connection", &self.connection),
+            ("room", &self.room),
+        ];
         line.level <= self.level
-            && pairs
-                .iter()
-                .all(|(key, wanted)| wanted.as_deref().is_none_or(|wanted| line.fields.get(*key).is_some_and(|had| had == wanted)))
+            && pairs.iter().all(|(key, wanted)| {
+                wanted
+                    .as_deref()
+                    .is_none_or(|wanted| line.fields.get(*key).is_some_and(|had| had == wanted))
+            })
     }
 }
 
@@ -88,17 +94,24 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) fn open(wanted: Wanted) -> Tail {
         let lines = LINES.subscribe();
-        Tail { wanted, lines, _interest: Interested::new() }
+        Tail {
+            wanted,
+            lines,
+            _interest: Interested::new(),
+        }
     }
 
     /// The next line of what is wanted, as JSON; none when there will be no more.
     pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
             match self.lines.recv().await {
-                Ok(line) if self.wanted.admits(&line) => return Some(Value::Object(line.fields.clone()).to_string()),
+                Ok(line) if self.wanted.admits(&line) => {
+                    return Some(Value::Object(line.fields.clone()).to_string());
+                }
                 Ok(_) => {}
                 Err(RecvError::Lagged(count)) => {
-                    let message = format!("{count} lines were left out: they come faster than they are read");
+                    let message =
+                        format!("{count} lines were left out: they come faster than they are read");
                     return Some(serde_json::json!({ "level": "WARN", "target": "tail", "message": message }).to_string());
                 }
                 Err(RecvError::Closed) => return None,
@@ -137,7 +150,10 @@ impl<S: Subscriber> Layer<S> for Lines {
         fields.put("target", metadata.target().into());
         event.record(&mut fields);
         // Nobody reads it any more: then there is nothing to say.
-        _ = LINES.send(Arc::new(Line { level: LevelFilter::from_level(*metadata.level()), fields: fields.0 }));
+        _ = LINES.send(Arc::new(Line {
+            level: LevelFilter::from_level(*metadata.level()),
+            fields: fields.0,
+        }));
     }
 }
 
@@ -146,7 +162,9 @@ struct Fields(Map<String, Value>);
 impl Fields {
     fn put(&mut self, name: &str, value: Value) {
         let value = match value {
-            Value::String(text) if text.len() > FIELD_BYTES_MAX => printable::cut(&text, FIELD_BYTES_MAX).into(),
+            Value::String(text) if text.len() > FIELD_BYTES_MAX => {
+                printable::cut(&text, FIELD_BYTES_MAX).into()
+            }
             value => value,
         };
         self.0.insert(name.to_owned(), value);
@@ -180,7 +198,8 @@ pub(crate) struct IfWatched;
 
 impl IfWatched {
     fn lets_in(metadata: &Metadata<'_>) -> bool {
-        let is_ours = |target: &str| target.starts_with("tidegate") || matches!(target, "app" | "access");
+        let is_ours =
+            |target: &str| target.starts_with("tidegate") || matches!(target, "app" | "access");
         LINES.receiver_count() > 0 && *metadata.level() <= LEVEL_MAX && is_ours(metadata.target())
     }
 }
@@ -191,11 +210,19 @@ impl<S> Filter<S> for IfWatched {
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if IfWatched::lets_in(metadata) { Interest::always() } else { Interest::never() }
+        if IfWatched::lets_in(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(if LINES.receiver_count() > 0 { LEVEL_MAX } else { LevelFilter::OFF })
+        Some(if LINES.receiver_count() > 0 {
+            LEVEL_MAX
+        } else {
+            LevelFilter::OFF
+        })
     }
 }
 
@@ -206,18 +233,28 @@ mod tests {
 
     #[test]
     fn a_line_is_seen_by_who_wants_all_that_it_has() {
-        let Value::Object(fields) = json!({ "route": "/chat/{room}", "connection": "00000000000000ff", "room": "chat/tea" }) else {
+        let Value::Object(fields) = json!({ "route": "/chat/{room}", "connection": "00000000000000ff", "room": "chat/tea" })
+        else {
             panic!()
         };
-        let line = Line { level: LevelFilter::INFO, fields };
+        let line = Line {
+            level: LevelFilter::INFO,
+            fields,
+        };
         let cases = [
             (json!({ "level": "info" }), true),
             (json!({ "level": "debug" }), true),
             (json!({ "level": "warn" }), false),
             (json!({ "level": "info", "route": "/chat/{room}" }), true),
             (json!({ "level": "info", "route": "/chat" }), false),
-            (json!({ "level": "info", "connection": "00000000000000ff", "room": "chat/tea" }), true),
-            (json!({ "level": "info", "connection": "00000000000000ff", "room": "chat/milk" }), false),
+            (
+                json!({ "level": "info", "connection": "00000000000000ff", "room": "chat/tea" }),
+                true,
+            ),
+            (
+                json!({ "level": "info", "connection": "00000000000000ff", "room": "chat/milk" }),
+                false,
+            ),
         ];
         for (wanted, seen) in cases {
             let read = Wanted::from_json(&wanted).unwrap();

@@ -61,7 +61,9 @@ pub(crate) fn write(template: Template, name: &str, to: &Path) -> io::Result<()>
         ("{version}", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     for (path, text) in PROJECT {
-        let text = words.iter().fold(text.to_owned(), |text, (word, with)| text.replace(word, with));
+        let text = words.iter().fold(text.to_owned(), |text, (word, with)| {
+            text.replace(word, with)
+        });
         put(&to.join(path), text.as_bytes())?;
     }
     let example = format!("examples/{}/", template.example());
@@ -82,11 +84,19 @@ pub(crate) fn write(template: Template, name: &str, to: &Path) -> io::Result<()>
 
 /// The workspace of Tidegate itself, without the members that are not carried.
 fn sdk_workspace() -> String {
-    let [(_, text)] = carried::WORKSPACE else { unreachable!("one file is one entry") };
+    let [(_, text)] = carried::WORKSPACE else {
+        unreachable!("one file is one entry")
+    };
     let text = String::from_utf8_lossy(text);
-    let members = text.find("members = [").zip(text.find("[workspace.package]"));
+    let members = text
+        .find("members = [")
+        .zip(text.find("[workspace.package]"));
     let (begin, end) = members.expect("the workspace lists its members first");
-    format!("{}members = [\"guest-sdk\", \"host/hub\"]\n\n{}", &text[..begin], &text[end..])
+    format!(
+        "{}members = [\"guest-sdk\", \"host/hub\"]\n\n{}",
+        &text[..begin],
+        &text[end..]
+    )
 }
 
 fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -112,7 +122,10 @@ mod tests {
                 "vendor/tidegate/guest-sdk/src/lib.rs",
                 "vendor/tidegate/wit/world.wit",
             ] {
-                assert!(place.path().join(path).is_file(), "{template:?} has no {path}");
+                assert!(
+                    place.path().join(path).is_file(),
+                    "{template:?} has no {path}"
+                );
             }
             for (path, _) in PROJECT {
                 let text = fs::read_to_string(place.path().join(path)).unwrap();

@@ -34,7 +34,11 @@ impl Project {
         let dir = place.join(name);
         _ = fs::remove_dir_all(&dir);
         let made = run(&["new", dir.to_str().unwrap(), "--template", template]);
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
         let project = Project(dir);
         // The first build takes its time; what the tests wait for is the next ones.
         project.cargo(&["build", "--quiet", "--target", "wasm32-wasip2"]);
@@ -42,18 +46,33 @@ impl Project {
     }
 
     fn command(&self, mut command: Command) -> Command {
-        command.current_dir(&self.0).env("CARGO_TARGET_DIR", self.0.parent().unwrap().join("target"));
-        command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        command
+            .current_dir(&self.0)
+            .env("CARGO_TARGET_DIR", self.0.parent().unwrap().join("target"));
+        command
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
         command
     }
 
     fn cargo(&self, args: &[&str]) {
-        let output = self.command(Command::new("cargo")).args(args).output().unwrap();
-        assert!(output.status.success(), "cargo {args:?}\n{}", String::from_utf8_lossy(&output.stderr));
+        let output = self
+            .command(Command::new("cargo"))
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "cargo {args:?}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     fn dev(&self) -> Tidegate {
-        Tidegate::spawn(self.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]))
+        Tidegate::spawn(
+            self.command(tidegate())
+                .args(["dev", "--listen", "127.0.0.1:0"]),
+        )
     }
 
     /// Writes a file with one text in the place of another.
@@ -70,7 +89,9 @@ const OVERLAY: &str = "const overlay = document.querySelector('tidegate-overlay'
 
 /// Waits until this is true in the page, which may be loaded again meanwhile: then it is asked anew.
 async fn until(browser: &Browser, what: &str, script: &str) {
-    let script = format!("const done = arguments[0]; (function look() {{ if ({script}) done(true); else requestAnimationFrame(look) }})()");
+    let script = format!(
+        "const done = arguments[0]; (function look() {{ if ({script}) done(true); else requestAnimationFrame(look) }})()"
+    );
     let look = async { while browser.client.execute_async(&script, vec![]).await.is_err() {} };
     soon(what, look).await;
 }
@@ -85,7 +106,13 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
     let project = Project::new("my-echo", "echo");
     project.cargo(&["test", "--quiet"]);
     project.cargo(&["component", "build", "--quiet", "--release"]);
-    is_file(&project.0.parent().unwrap().join("target/wasm32-wasip1/release/my_echo.wasm"));
+    is_file(
+        &project
+            .0
+            .parent()
+            .unwrap()
+            .join("target/wasm32-wasip1/release/my_echo.wasm"),
+    );
 
     let server = project.dev();
     let mut socket = Socket::connect(server.ws("/echo")).await;
@@ -93,47 +120,127 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
     let browser = Browser::open().await;
     browser.goto(&server.url("/")).await;
     browser.sees("status", "connected").await;
-    browser.client.execute("window.before = document", vec![]).await.unwrap();
+    browser
+        .client
+        .execute("window.before = document", vec![])
+        .await
+        .unwrap();
 
     // A new version answers on the connection that is there.
-    project.edit("src/lib.rs", "conn.send(msg)", "conn.send(msg)?;\n        conn.send(\"and again\")");
+    project.edit(
+        "src/lib.rs",
+        "conn.send(msg)",
+        "conn.send(msg)?;\n        conn.send(\"and again\")",
+    );
     let told = server.wait_for("version 2: built in ");
     assert!(told.ends_with("2 WebSockets and 0 feeds kept"), "{told}");
     assert_eq!(socket.ask("hi").await, "hi");
     assert_eq!(socket.text().await, "and again");
     browser.write("text", "heard").await;
-    browser.client.execute("document.forms[0].requestSubmit()", vec![]).await.unwrap();
+    browser
+        .client
+        .execute("document.forms[0].requestSubmit()", vec![])
+        .await
+        .unwrap();
     browser.sees("log", "and again").await;
 
     // What doesn't build is shown, and changes nothing.
     project.edit("src/lib.rs", "and again\")", "and again\").nonsense()");
-    until(&browser, "an overlay", "document.querySelector('tidegate-overlay')").await;
-    let overlay = browser.client.execute(OVERLAY, vec![]).await.unwrap().to_string();
-    assert!(overlay.contains("error[E0599]: no method named `nonsense`") && overlay.contains("src/lib.rs:"), "{overlay}");
+    until(
+        &browser,
+        "an overlay",
+        "document.querySelector('tidegate-overlay')",
+    )
+    .await;
+    let overlay = browser
+        .client
+        .execute(OVERLAY, vec![])
+        .await
+        .unwrap()
+        .to_string();
+    assert!(
+        overlay.contains("error[E0599]: no method named `nonsense`")
+            && overlay.contains("src/lib.rs:"),
+        "{overlay}"
+    );
     browser.screenshot("dev-overlay.png").await;
     server.wait_for("error[E0599]: no method named `nonsense`");
     assert_eq!(socket.ask("still").await, "still");
     assert_eq!(socket.text().await, "and again");
     project.edit("src/lib.rs", ".nonsense()", "");
-    until(&browser, "no overlay", "!document.querySelector('tidegate-overlay')").await;
+    until(
+        &browser,
+        "no overlay",
+        "!document.querySelector('tidegate-overlay')",
+    )
+    .await;
 
     // A rule that is broken is told as `check` tells it.
-    project.edit("src/lib.rs", "App::new()", "App::new().get(\"/__loaders\", async |_| \"\")");
-    until(&browser, "an overlay", "document.querySelector('tidegate-overlay')").await;
-    let overlay = browser.client.execute(OVERLAY, vec![]).await.unwrap().to_string();
+    project.edit(
+        "src/lib.rs",
+        "App::new()",
+        "App::new().get(\"/__loaders\", async |_| \"\")",
+    );
+    until(
+        &browser,
+        "an overlay",
+        "document.querySelector('tidegate-overlay')",
+    )
+    .await;
+    let overlay = browser
+        .client
+        .execute(OVERLAY, vec![])
+        .await
+        .unwrap()
+        .to_string();
     assert!(overlay.contains("/__loaders"), "{overlay}");
     project.edit("src/lib.rs", ".get(\"/__loaders\", async |_| \"\")", "");
-    until(&browser, "no overlay", "!document.querySelector('tidegate-overlay')").await;
+    until(
+        &browser,
+        "no overlay",
+        "!document.querySelector('tidegate-overlay')",
+    )
+    .await;
 
     // Styles are taken in place.
-    project.edit("assets/style.css", "body { margin: 0;", "body { margin: 0; outline-color: rgb(1, 2, 3);");
-    until(&browser, "the new style", "getComputedStyle(document.body).outlineColor === 'rgb(1, 2, 3)'").await;
-    let stayed = browser.client.execute("return window.before === document && document.getElementById('log').innerText", vec![]).await;
-    assert!(stayed.unwrap().as_str().is_some_and(|log| log.contains("and again")), "the page was loaded again");
+    project.edit(
+        "assets/style.css",
+        "body { margin: 0;",
+        "body { margin: 0; outline-color: rgb(1, 2, 3);",
+    );
+    until(
+        &browser,
+        "the new style",
+        "getComputedStyle(document.body).outlineColor === 'rgb(1, 2, 3)'",
+    )
+    .await;
+    let stayed = browser
+        .client
+        .execute(
+            "return window.before === document && document.getElementById('log').innerText",
+            vec![],
+        )
+        .await;
+    assert!(
+        stayed
+            .unwrap()
+            .as_str()
+            .is_some_and(|log| log.contains("and again")),
+        "the page was loaded again"
+    );
 
     // Another file of the page asks for the whole of it, and the page wants that.
-    project.edit("assets/index.html", "<h1>Echo</h1>", "<h1 id=\"title\">My echo</h1>");
-    until(&browser, "the new page", "document.getElementById('title') && !window.before").await;
+    project.edit(
+        "assets/index.html",
+        "<h1>Echo</h1>",
+        "<h1 id=\"title\">My echo</h1>",
+    );
+    until(
+        &browser,
+        "the new page",
+        "document.getElementById('title') && !window.before",
+    )
+    .await;
     browser.sees("status", "connected").await;
     browser.screenshot("echo.png").await;
     browser.close().await;
@@ -182,12 +289,32 @@ async fn a_page_is_loaded_again_with_each_version_of_its_app() {
     let server = project.dev();
     let browser = Browser::open_as(Manner::AtOnce).await;
     browser.goto(&server.url("/")).await;
-    until(&browser, "a value", "document.getElementById('seconds')?.textContent === '1'").await;
+    until(
+        &browser,
+        "a value",
+        "document.getElementById('seconds')?.textContent === '1'",
+    )
+    .await;
     project.edit("src/lib.rs", "<h1>the first</h1>", "<h1>the second</h1>");
-    until(&browser, "the new page", "document.querySelector('h1')?.textContent === 'the second'").await;
-    until(&browser, "its first value", "document.getElementById('seconds')?.textContent").await;
+    until(
+        &browser,
+        "the new page",
+        "document.querySelector('h1')?.textContent === 'the second'",
+    )
+    .await;
+    until(
+        &browser,
+        "its first value",
+        "document.getElementById('seconds')?.textContent",
+    )
+    .await;
     project.edit("src/lib.rs", "for second in 0..", "for second in nothing..");
-    until(&browser, "an overlay", "document.querySelector('tidegate-overlay')").await;
+    until(
+        &browser,
+        "an overlay",
+        "document.querySelector('tidegate-overlay')",
+    )
+    .await;
     browser.close().await;
     assert!(server.stop().status.success());
 }
@@ -196,13 +323,22 @@ async fn a_page_is_loaded_again_with_each_version_of_its_app() {
 async fn a_trap_is_told_with_its_place_its_event_and_its_attachment_and_costs_one_connection() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-traps", "echo");
-    project.edit("src/lib.rs", "conn.send(msg)", "conn.set_attachment(b\"of Ann\")?;\n        panic!(\"no such thing\")");
+    project.edit(
+        "src/lib.rs",
+        "conn.send(msg)",
+        "conn.set_attachment(b\"of Ann\")?;\n        panic!(\"no such thing\")",
+    );
     let server = project.dev();
     let mut socket = Socket::connect(server.ws("/echo")).await;
     let mut other = Socket::connect(server.ws("/echo")).await;
     socket.say("the message").await;
     assert_eq!(socket.closed().await.0, 1011);
-    let line = fs::read_to_string(project.0.join("src/lib.rs")).unwrap().lines().position(|line| line.contains("panic!")).unwrap() + 1;
+    let line = fs::read_to_string(project.0.join("src/lib.rs"))
+        .unwrap()
+        .lines()
+        .position(|line| line.contains("panic!"))
+        .unwrap()
+        + 1;
     server.wait_for(&format!("src/lib.rs:{line}:"));
     server.wait_for("no such thing");
     let told = server.wait_for("the event that failed");
@@ -221,29 +357,69 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
     let project = Project::new("my-late", "hello");
     project.edit("src/lib.rs", "fn app()", "fn ap()");
     // The setting for production has no effect in `tidegate dev`.
-    project.edit("tidegate.toml", "# hosts = [\"example.org\"]", "hosts = \"*\"");
-    let server = Tidegate::begin(project.command(tidegate()).args(["dev", "--listen", "127.0.0.1:0"]));
+    project.edit(
+        "tidegate.toml",
+        "# hosts = [\"example.org\"]",
+        "hosts = \"*\"",
+    );
+    let server =
+        Tidegate::begin(
+            project
+                .command(tidegate())
+                .args(["dev", "--listen", "127.0.0.1:0"]),
+        );
     server.wait_for("Nothing is served yet");
     project.edit("src/lib.rs", "fn ap()", "fn app()");
     let server = server.listening().unwrap_or_else(|log| panic!("{log}"));
-    let answer = reqwest::get(server.url("/")).await.unwrap().text().await.unwrap();
+    let answer = reqwest::get(server.url("/"))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     assert_eq!(answer, "hello");
     // A page of another site that rebinds its own name to this machine can read neither the app nor the channel of its pages.
     let status = async |target: &str, host: &str| {
         let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         Raw::send(server.address(), &head).await.until("\r\n").await
     };
-    for target in ["/", "/__tidegate/dev", "/__tidegate/dev.js", "/__tidegate/client.js"] {
+    for target in [
+        "/",
+        "/__tidegate/dev",
+        "/__tidegate/dev.js",
+        "/__tidegate/client.js",
+    ] {
         for host in ["evil.example", "example.org:8080", "localhost.evil.example"] {
-            assert_eq!(status(target, host).await, "HTTP/1.1 421 Misdirected Request\r\n", "{target} of {host}");
+            assert_eq!(
+                status(target, host).await,
+                "HTTP/1.1 421 Misdirected Request\r\n",
+                "{target} of {host}"
+            );
         }
-        for host in ["localhost:8080", "talk.localhost", "127.0.0.1", "192.168.1.7:8080", "[::1]"] {
-            assert_eq!(status(target, host).await, "HTTP/1.1 200 OK\r\n", "{target} of {host}");
+        for host in [
+            "localhost:8080",
+            "talk.localhost",
+            "127.0.0.1",
+            "192.168.1.7:8080",
+            "[::1]",
+        ] {
+            assert_eq!(
+                status(target, host).await,
+                "HTTP/1.1 200 OK\r\n",
+                "{target} of {host}"
+            );
         }
     }
-    assert_eq!(status("/__tidegate/health", "evil.example").await, "HTTP/1.1 200 OK\r\n");
+    assert_eq!(
+        status("/__tidegate/health", "evil.example").await,
+        "HTTP/1.1 200 OK\r\n"
+    );
     let stopped = server.stop();
-    assert!(stopped.status.success() && !stopped.stderr.contains("any host"), "{}", stopped.stderr);
+    assert!(
+        stopped.status.success() && !stopped.stderr.contains("any host"),
+        "{}",
+        stopped.stderr
+    );
 }
 
 /// Forwards connections to a server, and counts those that have an event stream of `dev.js`.
@@ -255,7 +431,10 @@ struct Gate {
 impl Gate {
     async fn before(server: &Tidegate) -> Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gate = Gate { url: format!("http://{}", listener.local_addr().unwrap()), streams: watch::Sender::new(0) };
+        let gate = Gate {
+            url: format!("http://{}", listener.local_addr().unwrap()),
+            streams: watch::Sender::new(0),
+        };
         let (streams, server) = (gate.streams.clone(), server.address().to_owned());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -268,8 +447,14 @@ impl Gate {
     /// Waits until there are as many event streams as this.
     async fn has(&self, count: usize, when: &str) {
         let mut streams = self.streams.subscribe();
-        let seen = timeout(PATIENCE, streams.wait_for(|streams| *streams == count)).await.is_ok();
-        assert!(seen, "{} event streams {when}, not {count}", *self.streams.borrow());
+        let seen = timeout(PATIENCE, streams.wait_for(|streams| *streams == count))
+            .await
+            .is_ok();
+        assert!(
+            seen,
+            "{} event streams {when}, not {count}",
+            *self.streams.borrow()
+        );
     }
 }
 
@@ -307,9 +492,13 @@ async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forw
     for page in 0..=PAGES {
         let script = "<script src=\"/__tidegate/dev.js\" data-reload=\"assets\"></script>";
         let restored = "<script>addEventListener('pageshow', (event) => window.isRestored = event.persisted)</script>";
-        let link = format!("<p id=\"page\">page {page}.</p><a id=\"next\" href=\"{}.html\">next</a>", page + 1);
-        let html =
-            format!("<!doctype html>{script}{restored}<body>{link}{script}<script type=\"module\">import '/__tidegate/dev.js'</script>");
+        let link = format!(
+            "<p id=\"page\">page {page}.</p><a id=\"next\" href=\"{}.html\">next</a>",
+            page + 1
+        );
+        let html = format!(
+            "<!doctype html>{script}{restored}<body>{link}{script}<script type=\"module\">import '/__tidegate/dev.js'</script>"
+        );
         fs::write(project.0.join(format!("assets/{page}.html")), html).unwrap();
     }
     let server = project.dev();
@@ -329,20 +518,28 @@ async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forw
         gate.has(1, &format!("after Back to page {page}")).await;
         restored += usize::from(browser.run("return window.isRestored").await == true);
     }
-    assert!(restored >= 3, "the back/forward cache restored {restored} pages");
+    assert!(
+        restored >= 3,
+        "the back/forward cache restored {restored} pages"
+    );
 
     // The stream of a restored page works, as does one that was closed and opened by hand.
     project.edit("assets/1.html", "page 1.", "page one.");
     browser.sees("page", "page one.").await;
-    browser.run("dispatchEvent(new Event('pagehide')); dispatchEvent(new Event('pagehide'))").await;
+    browser
+        .run("dispatchEvent(new Event('pagehide')); dispatchEvent(new Event('pagehide'))")
+        .await;
     gate.has(0, "after pagehide").await;
-    browser.run("dispatchEvent(new Event('pageshow')); dispatchEvent(new Event('pageshow'))").await;
+    browser
+        .run("dispatchEvent(new Event('pageshow')); dispatchEvent(new Event('pageshow'))")
+        .await;
     gate.has(1, "after pageshow").await;
 
     // More tabs than the browser has connections to one host; those in the background need none.
     for tab in 0..7 {
         browser.open_tab(&format!("{}/{tab}.html", gate.url)).await;
-        gate.has(1, &format!("with {tab} tabs in the background")).await;
+        gate.has(1, &format!("with {tab} tabs in the background"))
+            .await;
     }
     browser.look_at(&first).await;
     browser.goto(&format!("{}/0.html", gate.url)).await;
@@ -360,25 +557,65 @@ async fn every_change_of_a_project_is_built_once_and_nothing_else_is() {
     // A path dependency and settings, both outside of the project.
     let beside = project.0.parent().unwrap().join("my-changes-part");
     fs::create_dir_all(beside.join("src")).unwrap();
-    fs::write(beside.join("Cargo.toml"), "[package]\nname = \"part\"\nedition = \"2024\"\n\n[workspace]\n").unwrap();
-    fs::write(beside.join("src/lib.rs"), "pub const TEXT: &str = \"first\";\n").unwrap();
+    fs::write(
+        beside.join("Cargo.toml"),
+        "[package]\nname = \"part\"\nedition = \"2024\"\n\n[workspace]\n",
+    )
+    .unwrap();
+    fs::write(
+        beside.join("src/lib.rs"),
+        "pub const TEXT: &str = \"first\";\n",
+    )
+    .unwrap();
     fs::write(beside.join("dev.toml"), "").unwrap();
-    project.edit("Cargo.toml", "[dependencies]", "[dependencies]\npart = { path = \"../my-changes-part\" }");
+    project.edit(
+        "Cargo.toml",
+        "[dependencies]",
+        "[dependencies]\npart = { path = \"../my-changes-part\" }",
+    );
     fs::write(project.0.join("src/lib.rs"), APP).unwrap();
-    let config = ["--listen", "127.0.0.1:0", "--config", "../my-changes-part/dev.toml"];
+    let config = [
+        "--listen",
+        "127.0.0.1:0",
+        "--config",
+        "../my-changes-part/dev.toml",
+    ];
     let server = Tidegate::spawn(project.command(tidegate()).arg("dev").args(config));
-    let text = async || reqwest::get(server.url("/")).await.unwrap().text().await.unwrap();
+    let text = async || {
+        reqwest::get(server.url("/"))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    };
     assert_eq!(text().await, "first one");
 
-    for file in ["tidegate-data/x", "target/x", "dev.log", "src/4913", "src/.lib.rs.swp", "src/lib.rs~", ".git/index"] {
+    for file in [
+        "tidegate-data/x",
+        "target/x",
+        "dev.log",
+        "src/4913",
+        "src/.lib.rs.swp",
+        "src/lib.rs~",
+        ".git/index",
+    ] {
         let file = project.0.join(file);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, "not a source").unwrap();
     }
-    fs::set_permissions(project.0.join("src/lib.rs"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(
+        project.0.join("src/lib.rs"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
     fs::write(project.0.join("src/lib.rs"), APP).unwrap();
 
-    fs::write(beside.join("src/lib.rs"), "pub const TEXT: &str = \"second\";\n").unwrap();
+    fs::write(
+        beside.join("src/lib.rs"),
+        "pub const TEXT: &str = \"second\";\n",
+    )
+    .unwrap();
     server.wait_for("version 2: built in ");
     assert_eq!(text().await, "second one");
     // As another branch is checked out.
@@ -391,6 +628,10 @@ async fn every_change_of_a_project_is_built_once_and_nothing_else_is() {
     server.wait_for("Settings were read again");
     server.wait_for("version 4: built in ");
     let stopped = server.stop();
-    let builds: Vec<&str> = stopped.stderr.lines().filter(|line| line.contains("built in ")).collect();
+    let builds: Vec<&str> = stopped
+        .stderr
+        .lines()
+        .filter(|line| line.contains("built in "))
+        .collect();
     assert!(stopped.status.success() && builds.len() == 3, "{builds:?}");
 }

@@ -11,7 +11,11 @@ fn serve(example: &str) -> Tidegate {
 
 fn serve_at(address: &str, example: &str, args: &[&str]) -> Tidegate {
     let assets = workspace().join("examples").join(example).join("assets");
-    Tidegate::serve_at(address, &component(example), &[&["--assets", assets.to_str().expect("a plain path")], args].concat())
+    Tidegate::serve_at(
+        address,
+        &component(example),
+        &[&["--assets", assets.to_str().expect("a plain path")], args].concat(),
+    )
 }
 
 #[tokio::test]
@@ -42,14 +46,27 @@ async fn two_tabs_chat_through_a_topic() {
     browser.sees("log", "<b>Almost</b>, I think.").await;
     browser.screenshot("lobby.png").await;
 
-    browser.client.close_window().await.expect("a tab can be closed");
+    browser
+        .client
+        .close_window()
+        .await
+        .expect("a tab can be closed");
     browser.look_at(&anns).await;
     browser.sees("log", "Bob has left").await;
     browser.close().await;
     let stopped = server.stop();
-    assert_eq!((stopped.counter("connections"), stopped.counter("faults")), (2, 0));
+    assert_eq!(
+        (stopped.counter("connections"), stopped.counter("faults")),
+        (2, 0)
+    );
     // Two joins, two messages, two leaves; Ann has heard all but her own leave, Bob all between his join and his leave.
-    assert_eq!((stopped.counter("publications"), stopped.counter("deliveries")), (6, 8));
+    assert_eq!(
+        (
+            stopped.counter("publications"),
+            stopped.counter("deliveries")
+        ),
+        (6, 8)
+    );
 }
 
 #[tokio::test]
@@ -75,7 +92,14 @@ async fn a_price_published_in_one_tab_is_seen_in_another_and_ticks_go_on() {
     browser.screenshot("ticker.png").await;
     browser.close().await;
     let stopped = server.stop();
-    assert_eq!((stopped.counter("publications"), stopped.counter("deliveries"), stopped.counter("faults")), (3, 6, 0));
+    assert_eq!(
+        (
+            stopped.counter("publications"),
+            stopped.counter("deliveries"),
+            stopped.counter("faults")
+        ),
+        (3, 6, 0)
+    );
 }
 
 #[tokio::test]
@@ -137,10 +161,20 @@ async fn what_one_tab_draws_another_shows_and_a_restart_keeps() {
     browser.sees("status", "connected").await;
     let bobs = browser.open_tab(&page).await;
     browser.sees("status", "connected").await;
-    browser.draw([(200.0, 160.0), (300.0, 290.0), (400.0, 150.0), (500.0, 300.0), (590.0, 170.0)]).await;
+    browser
+        .draw([
+            (200.0, 160.0),
+            (300.0, 290.0),
+            (400.0, 150.0),
+            (500.0, 300.0),
+            (590.0, 170.0),
+        ])
+        .await;
     browser.look_at(&anns).await;
     browser.shows_ink().await;
-    browser.draw([(210.0, 320.0), (390.0, 350.0), (560.0, 310.0)]).await;
+    browser
+        .draw([(210.0, 320.0), (390.0, 350.0), (560.0, 310.0)])
+        .await;
     browser.look_at(&bobs).await;
     browser.screenshot("board.png").await;
 

@@ -16,8 +16,17 @@ type Routes = &'static [(&'static str, &'static str, tidegate_hub::Target)];
 
 /// An app of these routes that exports every handler.
 fn app(routes: Routes) -> Fixture<'static> {
-    let handlers = &["http-handler", "websocket-handler", "events-handler", "room-handler"];
-    Fixture { routes, handlers, ..Fixture::default() }
+    let handlers = &[
+        "http-handler",
+        "websocket-handler",
+        "events-handler",
+        "room-handler",
+    ];
+    Fixture {
+        routes,
+        handlers,
+        ..Fixture::default()
+    }
 }
 
 /// A code, and an app that has that problem.
@@ -27,30 +36,98 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
         ("TG001", app(&[("GET", "/users/{id}.json", Http)]).build()),
         ("TG002", app(&[("GET", "/{*rest}", Http)]).build()),
         ("TG003", app(&[("POST", "/__loaders", Http)]).build()),
-        ("TG004", app(&[("GET", "/users/{id}", Http), ("GET", "/users/{name}", Http)]).build()),
-        ("TG005", app(&[("", "/users", Http), ("GET", "/users", Http)]).build()),
-        ("TG006", app(&[("get", "/users", Http), ("FETCH", "/", Http)]).build()),
+        (
+            "TG004",
+            app(&[("GET", "/users/{id}", Http), ("GET", "/users/{name}", Http)]).build(),
+        ),
+        (
+            "TG005",
+            app(&[("", "/users", Http), ("GET", "/users", Http)]).build(),
+        ),
+        (
+            "TG006",
+            app(&[("get", "/users", Http), ("FETCH", "/", Http)]).build(),
+        ),
         ("TG007", app(&[("GET,POST", "/echo", WebSocket)]).build()),
-        ("TG008", Fixture { handlers: &["http-handler"], ..app(&[("GET", "/feed", Events)]) }.build()),
-        ("TG009", Fixture { room: Some("Chat Room"), ..app(&[("GET", "/rooms/{name}", Http)]) }.build()),
+        (
+            "TG008",
+            Fixture {
+                handlers: &["http-handler"],
+                ..app(&[("GET", "/feed", Events)])
+            }
+            .build(),
+        ),
+        (
+            "TG009",
+            Fixture {
+                room: Some("Chat Room"),
+                ..app(&[("GET", "/rooms/{name}", Http)])
+            }
+            .build(),
+        ),
         ("TG010", Vec::new()), // there is no such file
         ("TG011", fine()),     // its settings allow less
         ("TG012", b"(component)".to_vec()),
         ("TG013", core_module()),
-        ("TG014", Fixture { handlers: &["http-handler"], ..Fixture::default() }.build()),
+        (
+            "TG014",
+            Fixture {
+                handlers: &["http-handler"],
+                ..Fixture::default()
+            }
+            .build(),
+        ),
         ("TG015", replace(fine(), b"@0.1.0", b"@0.2.0")),
-        ("TG016", Fixture { import: Some("test:secret/door"), ..app(&[("GET", "/", Http)]) }.build()),
+        (
+            "TG016",
+            Fixture {
+                import: Some("test:secret/door"),
+                ..app(&[("GET", "/", Http)])
+            }
+            .build(),
+        ),
         ("TG017", fine()[..200].to_vec()),
-        ("TG023", Fixture { pages: &[("/shop", &["buy"])], ..app(&[("POST", "/shop", Http)]) }.build()),
-        ("TG024", Fixture { pages: &[("/shop", &["buy now"])], ..app(&[("GET", "/", Http)]) }.build()),
-        ("TG025", app(&[("GET", "/users/:id", Http), ("GET", "/files/*", Http)]).build()),
-        ("TG018", Fixture { speechless: true, ..app(&[("GET", "/", Http)]) }.build()),
+        (
+            "TG023",
+            Fixture {
+                pages: &[("/shop", &["buy"])],
+                ..app(&[("POST", "/shop", Http)])
+            }
+            .build(),
+        ),
+        (
+            "TG024",
+            Fixture {
+                pages: &[("/shop", &["buy now"])],
+                ..app(&[("GET", "/", Http)])
+            }
+            .build(),
+        ),
+        (
+            "TG025",
+            app(&[("GET", "/users/:id", Http), ("GET", "/files/*", Http)]).build(),
+        ),
+        (
+            "TG018",
+            Fixture {
+                speechless: true,
+                ..app(&[("GET", "/", Http)])
+            }
+            .build(),
+        ),
     ]
 }
 
 fn replace(mut bytes: Vec<u8>, text: &[u8], with: &[u8]) -> Vec<u8> {
-    let places: Vec<usize> = bytes.windows(text.len()).enumerate().filter(|(_, window)| *window == text).map(|(at, _)| at).collect();
-    places.into_iter().for_each(|at| bytes[at..at + with.len()].copy_from_slice(with));
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, window)| *window == text)
+        .map(|(at, _)| at)
+        .collect();
+    places
+        .into_iter()
+        .for_each(|at| bytes[at..at + with.len()].copy_from_slice(with));
     bytes
 }
 
@@ -58,13 +135,28 @@ fn replace(mut bytes: Vec<u8>, text: &[u8], with: &[u8]) -> Vec<u8> {
 fn report(dir: &Path, code: &str, args: &[&str]) -> String {
     let told = tidegate().current_dir(dir).args(args).output().unwrap();
     let text = String::from_utf8(told.stderr).unwrap();
-    assert!(text.starts_with(&format!("error[{code}]: ")) && told.stdout.is_empty(), "{code}\n{text}");
+    assert!(
+        text.starts_with(&format!("error[{code}]: ")) && told.stdout.is_empty(),
+        "{code}\n{text}"
+    );
     assert_eq!(told.status.code(), Some(1), "{code}");
     if args[0] == "check" {
-        let json = tidegate().current_dir(dir).args(args).arg("--json").output().unwrap();
-        assert_eq!((json.status.code(), &json.stderr[..]), (Some(1), &b""[..]), "{code}");
+        let json = tidegate()
+            .current_dir(dir)
+            .args(args)
+            .arg("--json")
+            .output()
+            .unwrap();
+        assert_eq!(
+            (json.status.code(), &json.stderr[..]),
+            (Some(1), &b""[..]),
+            "{code}"
+        );
         let json: Value = serde_json::from_slice(&json.stdout).unwrap();
-        assert_eq!((&json["ok"], &json["problems"][0]["code"]), (&Value::Bool(false), &Value::from(code)));
+        assert_eq!(
+            (&json["ok"], &json["problems"][0]["code"]),
+            (&Value::Bool(false), &Value::from(code))
+        );
     }
     text + "\n"
 }
@@ -72,8 +164,16 @@ fn report(dir: &Path, code: &str, args: &[&str]) -> String {
 /// Files of `tidegate compile` that are no good any more.
 fn spoil(dir: &Path) {
     fs::write(dir.join("fine.wasm"), app(&[("GET", "/", Http)]).build()).unwrap();
-    let compiled = tidegate().current_dir(dir).args(["compile", "fine.wasm"]).output().unwrap();
-    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let compiled = tidegate()
+        .current_dir(dir)
+        .args(["compile", "fine.wasm"])
+        .output()
+        .unwrap();
+    assert!(
+        compiled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&compiled.stderr)
+    );
     let bytes = fs::read(dir.join("fine.tide")).unwrap();
     let mut altered = bytes.clone();
     *altered.last_mut().unwrap() ^= 1;
@@ -99,53 +199,116 @@ fn every_code_is_triggered_and_reported() {
         if code != "TG010" {
             fs::write(dir.join(&file), wasm).unwrap();
         }
-        let settings: &[&str] = if code == "TG011" { &["--config", "small.toml"] } else { &[] };
+        let settings: &[&str] = if code == "TG011" {
+            &["--config", "small.toml"]
+        } else {
+            &[]
+        };
         reports += &report(dir, code, &[&["check", &file], settings].concat());
     }
     spoil(dir);
     for code in ["TG019", "TG020", "TG021"] {
-        reports += &report(dir, code, &["check", &format!("{}.tide", code.to_lowercase())]);
+        reports += &report(
+            dir,
+            code,
+            &["check", &format!("{}.tide", code.to_lowercase())],
+        );
     }
-    reports += &report(dir, "TG022", &["compile", "fine.wasm", "-o", "nowhere/fine.tide"]);
+    reports += &report(
+        dir,
+        "TG022",
+        &["compile", "fine.wasm", "-o", "nowhere/fine.tide"],
+    );
 
     // Places in a trap's code are the compiler's.
-    let stable = |text: &str| text.lines().filter(|line| !line.contains("offset 0x")).collect::<Vec<_>>().join("\n");
+    let stable = |text: &str| {
+        text.lines()
+            .filter(|line| !line.contains("offset 0x"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reports.txt");
     if env::var_os("TIDEGATE_GOLDEN").is_some() {
         fs::write(&golden, &reports).unwrap();
     }
     let expected = fs::read_to_string(&golden).unwrap();
-    assert_eq!(stable(&reports), stable(&expected), "with TIDEGATE_GOLDEN=1 this test writes {}", golden.display());
+    assert_eq!(
+        stable(&reports),
+        stable(&expected),
+        "with TIDEGATE_GOLDEN=1 this test writes {}",
+        golden.display()
+    );
 }
 
 #[tokio::test]
 async fn an_app_that_was_compiled_ahead_is_served_as_any_other() {
     let dir = tempfile::tempdir().unwrap();
     let tide = dir.path().join("hello.tide");
-    let compiled = tidegate().arg("compile").arg(component("hello")).arg("-o").arg(&tide).output().unwrap();
+    let compiled = tidegate()
+        .arg("compile")
+        .arg(component("hello"))
+        .arg("-o")
+        .arg(&tide)
+        .output()
+        .unwrap();
     let told = String::from_utf8(compiled.stdout).unwrap();
-    assert!(told.contains("hello.tide: ") && told.contains(" MiB, compiled in "), "{told}");
+    assert!(
+        told.contains("hello.tide: ") && told.contains(" MiB, compiled in "),
+        "{told}"
+    );
     let server = Tidegate::serve(&tide, &[]);
     server.wait_for("hello.tide, compiled ahead, read in ");
-    assert_eq!(reqwest::get(server.url("/")).await.unwrap().text().await.unwrap(), "hello");
+    assert_eq!(
+        reqwest::get(server.url("/"))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap(),
+        "hello"
+    );
 }
 
 #[test]
 fn what_a_code_means_is_told_and_what_is_no_code_is_refused() {
     let explain = |codes: &[&str]| tidegate().arg("explain").args(codes).output().unwrap();
     let one = explain(&["TG003"]);
-    assert!(String::from_utf8(one.stdout).unwrap().starts_with("TG003: a reserved path\n\n"));
+    assert!(
+        String::from_utf8(one.stdout)
+            .unwrap()
+            .starts_with("TG003: a reserved path\n\n")
+    );
     let all = String::from_utf8(explain(&[]).stdout).unwrap();
-    assert_eq!((all.lines().count(), all.lines().next()), (25, Some("TG001: not a valid pattern")));
+    assert_eq!(
+        (all.lines().count(), all.lines().next()),
+        (25, Some("TG001: not a valid pattern"))
+    );
     let none = explain(&["TG999"]);
-    assert_eq!((none.status.code(), none.stderr), (Some(2), b"error: there is no code TG999: `tidegate explain` lists all\n".to_vec()));
+    assert_eq!(
+        (none.status.code(), none.stderr),
+        (
+            Some(2),
+            b"error: there is no code TG999: `tidegate explain` lists all\n".to_vec()
+        )
+    );
 }
 
 #[test]
 fn an_app_that_can_be_served_is_ok_in_json_as_well() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("app.wasm"), app(&[("GET", "/", Http)]).build()).unwrap();
-    let output = tidegate().current_dir(&dir).args(["check", "app.wasm", "--json"]).output().unwrap();
+    fs::write(
+        dir.path().join("app.wasm"),
+        app(&[("GET", "/", Http)]).build(),
+    )
+    .unwrap();
+    let output = tidegate()
+        .current_dir(&dir)
+        .args(["check", "app.wasm", "--json"])
+        .output()
+        .unwrap();
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &json["ok"], &json["routes"]), (Some(0), &Value::Bool(true), &Value::from(1)));
+    assert_eq!(
+        (output.status.code(), &json["ok"], &json["routes"]),
+        (Some(0), &Value::Bool(true), &Value::from(1))
+    );
 }

@@ -16,21 +16,52 @@ use tidegate_hub::Target::{Events, Http, Stream, WebSocket};
 fn place() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
-    write("app.wasm", &Fixture { routes: &[("GET", "/", Http)], handlers: &["http-handler"], ..Fixture::default() }.build());
+    write(
+        "app.wasm",
+        &Fixture {
+            routes: &[("GET", "/", Http)],
+            handlers: &["http-handler"],
+            ..Fixture::default()
+        }
+        .build(),
+    );
     write("empty.wasm", b"");
     write("text.wasm", b"not wasm at all");
     write("core.wasm", &core_module());
-    write("half.wasm", &Fixture { routes: &[("GET", "/", Http)], handlers: &["http-handler"], ..Fixture::default() }.build()[..200]);
-    write("world.wasm", &Fixture { handlers: &["http-handler"], ..Fixture::default() }.build());
+    write(
+        "half.wasm",
+        &Fixture {
+            routes: &[("GET", "/", Http)],
+            handlers: &["http-handler"],
+            ..Fixture::default()
+        }
+        .build()[..200],
+    );
+    write(
+        "world.wasm",
+        &Fixture {
+            handlers: &["http-handler"],
+            ..Fixture::default()
+        }
+        .build(),
+    );
     write(
         "door.wasm",
-        &Fixture { routes: &[("GET", "/", Http)], handlers: &["http-handler"], import: Some("test:secret/door"), ..Fixture::default() }
-            .build(),
+        &Fixture {
+            routes: &[("GET", "/", Http)],
+            handlers: &["http-handler"],
+            import: Some("test:secret/door"),
+            ..Fixture::default()
+        }
+        .build(),
     );
     write("many.wasm", &many().build());
     write("bad.toml", b"[server]\n\nlisen = \"127.0.0.1:0\"\n");
     write("broken.toml", b"[server\n");
-    write("good.toml", b"[server]\nlisten = \"127.0.0.1:0\"\n[limits]\ntags_max = 3\n");
+    write(
+        "good.toml",
+        b"[server]\nlisten = \"127.0.0.1:0\"\n[limits]\ntags_max = 3\n",
+    );
     fs::create_dir(dir.path().join("files")).unwrap();
     fs::write(dir.path().join("files/a.txt"), "a file").unwrap();
     dir
@@ -38,8 +69,18 @@ fn place() -> TempDir {
 
 /// Five rules broken at once.
 fn many() -> Fixture<'static> {
-    let routes = &[("GET", "/ok", Http), ("get", "/__a", Http), ("GET", "/{*rest}", Http), ("GET", "/ok/", Http), ("GET", "/feed", Events)];
-    Fixture { routes, handlers: &["http-handler"], ..Fixture::default() }
+    let routes = &[
+        ("GET", "/ok", Http),
+        ("get", "/__a", Http),
+        ("GET", "/{*rest}", Http),
+        ("GET", "/ok/", Http),
+        ("GET", "/feed", Events),
+    ];
+    Fixture {
+        routes,
+        handlers: &["http-handler"],
+        ..Fixture::default()
+    }
 }
 
 fn run(dir: &TempDir, args: &[&str]) -> Output {
@@ -54,35 +95,97 @@ fn text(bytes: &[u8]) -> &str {
 fn every_mistake_is_one_clear_line_and_an_exit_code() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let next = format!("127.0.0.1:{}", taken.local_addr().unwrap().port().checked_add(1).unwrap_or(8080));
-    let in_use = format!("error: {address} is in use: pass another address, as in --listen {next} (port 0 for any free one)");
+    let next = format!(
+        "127.0.0.1:{}",
+        taken
+            .local_addr()
+            .unwrap()
+            .port()
+            .checked_add(1)
+            .unwrap_or(8080)
+    );
+    let in_use = format!(
+        "error: {address} is in use: pass another address, as in --listen {next} (port 0 for any free one)"
+    );
     let cases: &[(&[&str], i32, &str)] = &[
         // the app
-        (&["serve", "nowhere.wasm"], 1, "error[TG010]: nowhere.wasm can't be read: No such file or directory (os error 2)"),
-        (&["check", "nowhere.wasm"], 1, "error[TG010]: nowhere.wasm can't be read: No such file or directory (os error 2)"),
-        (&["routes", "nowhere.wasm"], 1, "error[TG010]: nowhere.wasm can't be read: No such file or directory (os error 2)"),
-        (&["check", "files"], 1, "error[TG010]: files can't be read: Is a directory (os error 21)"),
-        (&["check", "empty.wasm"], 1, "error[TG012]: empty.wasm is not WebAssembly"),
-        (&["check", "text.wasm"], 1, "error[TG012]: text.wasm is not WebAssembly"),
-        (&["check", "half.wasm"], 1, "error[TG017]: half.wasm can't be loaded: "),
-        (&["check", "core.wasm"], 1, "error[TG013]: core.wasm is a core module, not a component"),
+        (
+            &["serve", "nowhere.wasm"],
+            1,
+            "error[TG010]: nowhere.wasm can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            &["check", "nowhere.wasm"],
+            1,
+            "error[TG010]: nowhere.wasm can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            &["routes", "nowhere.wasm"],
+            1,
+            "error[TG010]: nowhere.wasm can't be read: No such file or directory (os error 2)",
+        ),
+        (
+            &["check", "files"],
+            1,
+            "error[TG010]: files can't be read: Is a directory (os error 21)",
+        ),
+        (
+            &["check", "empty.wasm"],
+            1,
+            "error[TG012]: empty.wasm is not WebAssembly",
+        ),
+        (
+            &["check", "text.wasm"],
+            1,
+            "error[TG012]: text.wasm is not WebAssembly",
+        ),
+        (
+            &["check", "half.wasm"],
+            1,
+            "error[TG017]: half.wasm can't be loaded: ",
+        ),
+        (
+            &["check", "core.wasm"],
+            1,
+            "error[TG013]: core.wasm is a core module, not a component",
+        ),
         (
             &["check", "world.wasm"],
             1,
             "error[TG014]: world.wasm is a component for another world: it exports neither tidegate:app/manifest@0.1.0 nor a wasi:http handler",
         ),
-        (&["check", "door.wasm"], 1, "error[TG016]: door.wasm imports test:secret/door, which this host does not have"),
+        (
+            &["check", "door.wasm"],
+            1,
+            "error[TG016]: door.wasm imports test:secret/door, which this host does not have",
+        ),
         (&["serve", "app.wasm", "--listen", &address], 1, &in_use),
         // what was typed
-        (&["serve"], 2, "error: the following required arguments were not provided:"),
-        (&["serve", "app.wasm", "--port", "80"], 2, "error: unexpected argument '--port' found"),
-        (&["run", "app.wasm"], 2, "error: unrecognized subcommand 'run'"),
+        (
+            &["serve"],
+            2,
+            "error: the following required arguments were not provided:",
+        ),
+        (
+            &["serve", "app.wasm", "--port", "80"],
+            2,
+            "error: unexpected argument '--port' found",
+        ),
+        (
+            &["run", "app.wasm"],
+            2,
+            "error: unrecognized subcommand 'run'",
+        ),
         (
             &["serve", "app.wasm", "--listen", "8080"],
             2,
             "error: invalid value '8080' for '--listen <ADDRESS>': \"8080\" is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
         ),
-        (&["serve", "app.wasm", "--listen", "host.invalid:80"], 2, "error: can't find the address host.invalid:80: "),
+        (
+            &["serve", "app.wasm", "--listen", "host.invalid:80"],
+            2,
+            "error: can't find the address host.invalid:80: ",
+        ),
         (
             &["serve", "app.wasm", "--assets", "nowhere"],
             2,
@@ -98,8 +201,16 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             2,
             "error: invalid value 'much' for '--memory <SIZE>': \"much\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
         ),
-        (&["serve", "app.wasm", "--workers", "0"], 2, "error: invalid value '0' for '--workers <N>': 0 is not from 1 to 1024"),
-        (&["serve", "app.wasm", "--limit", "tags=3"], 2, "error: --limit: unknown key \"tags\" in [limits]: did you mean \"tags_max\"?"),
+        (
+            &["serve", "app.wasm", "--workers", "0"],
+            2,
+            "error: invalid value '0' for '--workers <N>': 0 is not from 1 to 1024",
+        ),
+        (
+            &["serve", "app.wasm", "--limit", "tags=3"],
+            2,
+            "error: --limit: unknown key \"tags\" in [limits]: did you mean \"tags_max\"?",
+        ),
         (
             &["serve", "app.wasm", "--origin", "example.org"],
             2,
@@ -121,13 +232,21 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             2,
             "error: can't read the settings in none.toml: No such file or directory (os error 2)",
         ),
-        (&["serve", "app.wasm", "--config", "files"], 2, "error: can't read the settings in files: Is a directory (os error 21)"),
+        (
+            &["serve", "app.wasm", "--config", "files"],
+            2,
+            "error: can't read the settings in files: Is a directory (os error 21)",
+        ),
         (
             &["check", "app.wasm", "--config", "bad.toml"],
             2,
             "error: bad.toml:3: unknown key \"lisen\" in [server]: did you mean \"listen\"?",
         ),
-        (&["check", "app.wasm", "--config", "broken.toml"], 2, "error: broken.toml:1: "),
+        (
+            &["check", "app.wasm", "--config", "broken.toml"],
+            2,
+            "error: broken.toml:1: ",
+        ),
     ];
     let dir = place();
     for (args, code, line) in cases {
@@ -136,10 +255,17 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         let first = stderr.lines().next().unwrap_or_default();
         assert_eq!(output.status.code(), Some(*code), "{args:?}\n{stderr}");
         // A text that ends in a colon and a space is the beginning of a line; the rest is the system's or a library's.
-        let told = if line.ends_with(": ") { first.starts_with(line) && first.len() > line.len() } else { first == *line };
+        let told = if line.ends_with(": ") {
+            first.starts_with(line) && first.len() > line.len()
+        } else {
+            first == *line
+        };
         assert!(told, "{args:?}\n{stderr}");
         // What is wrong with an app has a report, everything else a line; clap shows the usage as well.
-        assert!(*code == 2 || line.starts_with("error[") || stderr.lines().count() == 1, "more than one line: {args:?}\n{stderr}");
+        assert!(
+            *code == 2 || line.starts_with("error[") || stderr.lines().count() == 1,
+            "more than one line: {args:?}\n{stderr}"
+        );
         assert_eq!(text(&output.stdout), "", "{args:?}");
     }
 }
@@ -155,25 +281,60 @@ fn every_broken_rule_is_listed_and_nothing_is_served() {
         "error[TG008]: its handler is not exported",
         "many.wasm is not served, for 5 problems. More about it: tidegate explain TG002 TG003 TG004 TG006 TG008",
     ];
-    for args in [&["check", "many.wasm"][..], &["serve", "many.wasm", "--listen", "127.0.0.1:0"], &["routes", "many.wasm"]] {
+    for args in [
+        &["check", "many.wasm"][..],
+        &["serve", "many.wasm", "--listen", "127.0.0.1:0"],
+        &["routes", "many.wasm"],
+    ] {
         let output = run(&dir, args);
-        let heads: Vec<&str> = text(&output.stderr).lines().filter(|line| !line.is_empty() && !line.starts_with(' ')).collect();
-        assert_eq!((output.status.code(), &heads[..]), (Some(1), &expected[..]), "{args:?}");
+        let heads: Vec<&str> = text(&output.stderr)
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with(' '))
+            .collect();
+        assert_eq!(
+            (output.status.code(), &heads[..]),
+            (Some(1), &expected[..]),
+            "{args:?}"
+        );
     }
 }
 
 #[test]
 fn a_table_that_breaks_no_rule_is_checked_and_listed() {
     let dir = place();
-    let routes = &[("GET,POST", "/users/{id}", Http), ("", "/any", Http), ("GET", "/ws", WebSocket), ("GET", "/feed", Events)];
-    let handlers = &["http-handler", "websocket-handler", "events-handler", "guard-handler"];
-    let app = Fixture { routes, guards: &["/*", "/private/*"], handlers, ..Fixture::default() }.build();
+    let routes = &[
+        ("GET,POST", "/users/{id}", Http),
+        ("", "/any", Http),
+        ("GET", "/ws", WebSocket),
+        ("GET", "/feed", Events),
+    ];
+    let handlers = &[
+        "http-handler",
+        "websocket-handler",
+        "events-handler",
+        "guard-handler",
+    ];
+    let app = Fixture {
+        routes,
+        guards: &["/*", "/private/*"],
+        handlers,
+        ..Fixture::default()
+    }
+    .build();
     fs::write(dir.path().join("table.wasm"), app).unwrap();
 
     let check = run(&dir, &["check", "table.wasm"]);
     assert_eq!(
-        (check.status.code(), text(&check.stdout), text(&check.stderr)),
-        (Some(0), "OK: 4 routes (2 http, 1 websocket, 1 events), 2 guards\n", "")
+        (
+            check.status.code(),
+            text(&check.stdout),
+            text(&check.stderr)
+        ),
+        (
+            Some(0),
+            "OK: 4 routes (2 http, 1 websocket, 1 events), 2 guards\n",
+            ""
+        )
     );
     let routes = run(&dir, &["routes", "table.wasm"]);
     let expected = "\
@@ -186,20 +347,38 @@ guards, in their order
 /*
 /private/*
 ";
-    assert_eq!((routes.status.code(), text(&routes.stdout)), (Some(0), expected));
+    assert_eq!(
+        (routes.status.code(), text(&routes.stdout)),
+        (Some(0), expected)
+    );
     let json = run(&dir, &["routes", "--json", "table.wasm"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!(json["routes"][2], serde_json::json!({ "index": 2, "methods": ["GET"], "pattern": "/ws", "target": "websocket" }));
-    assert_eq!(json["guards"][1], serde_json::json!({ "index": 1, "pattern": "/private/*" }));
+    assert_eq!(
+        json["routes"][2],
+        serde_json::json!({ "index": 2, "methods": ["GET"], "pattern": "/ws", "target": "websocket" })
+    );
+    assert_eq!(
+        json["guards"][1],
+        serde_json::json!({ "index": 1, "pattern": "/private/*" })
+    );
 }
 
 #[test]
 fn a_stream_route_needs_a_wasi_http_export() {
     let dir = place();
-    let app = Fixture { routes: &[("GET", "/", Stream)], handlers: &["http-handler"], ..Fixture::default() }.build();
+    let app = Fixture {
+        routes: &[("GET", "/", Stream)],
+        handlers: &["http-handler"],
+        ..Fixture::default()
+    }
+    .build();
     fs::write(dir.path().join("stream.wasm"), app).unwrap();
     let output = run(&dir, &["check", "stream.wasm"]);
-    assert!(text(&output.stderr).contains("export `wasi:http/incoming-handler`"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("export `wasi:http/incoming-handler`"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -209,23 +388,39 @@ fn shells_and_man_know_every_command() {
         let output = run(&dir, &["completions", shell]);
         let script = text(&output.stdout);
         assert!(
-            output.status.success() && ["reload", "explain", "--rollback"].iter().all(|word| script.contains(word.trim_start_matches('-'))),
+            output.status.success()
+                && ["reload", "explain", "--rollback"]
+                    .iter()
+                    .all(|word| script.contains(word.trim_start_matches('-'))),
             "{shell}"
         );
     }
     assert!(run(&dir, &["man", "pages"]).status.success());
     for page in ["tidegate.1", "tidegate-serve.1", "tidegate-data-backup.1"] {
-        assert!(fs::read_to_string(dir.path().join("pages").join(page)).unwrap().contains(".SH"), "{page}");
+        assert!(
+            fs::read_to_string(dir.path().join("pages").join(page))
+                .unwrap()
+                .contains(".SH"),
+            "{page}"
+        );
     }
 }
 
 #[test]
 fn colours_are_there_when_they_are_asked_for_and_never_otherwise() {
     let dir = place();
-    let cases: [(&[&str], bool); 3] = [(&[], false), (&["--color", "always"], true), (&["--color", "never"], false)];
+    let cases: [(&[&str], bool); 3] = [
+        (&[], false),
+        (&["--color", "always"], true),
+        (&["--color", "never"], false),
+    ];
     for (args, coloured) in cases {
         let output = run(&dir, &[&["check", "core.wasm"], args].concat());
-        assert_eq!(text(&output.stderr).contains("\x1b[1;31merror[TG013]"), coloured, "{args:?}");
+        assert_eq!(
+            text(&output.stderr).contains("\x1b[1;31merror[TG013]"),
+            coloured,
+            "{args:?}"
+        );
     }
 }
 
@@ -242,7 +437,10 @@ fn help_and_version_are_on_stdout() {
         let output = run(&dir, args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
         assert!(text(&output.stdout).contains(contains), "{args:?}");
-        assert!(text(&output.stdout).lines().count() < 70, "{args:?} is longer than a screen or two");
+        assert!(
+            text(&output.stdout).lines().count() < 70,
+            "{args:?} is longer than a screen or two"
+        );
     }
 }
 
@@ -250,16 +448,41 @@ fn help_and_version_are_on_stdout() {
 async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
     let dir = place();
     let files = dir.path().join("files");
-    let server =
-        Tidegate::serve(&dir.path().join("app.wasm"), &["--assets", files.to_str().unwrap(), "--limit", "tags_max=3", "--workers", "1"]);
+    let server = Tidegate::serve(
+        &dir.path().join("app.wasm"),
+        &[
+            "--assets",
+            files.to_str().unwrap(),
+            "--limit",
+            "tags_max=3",
+            "--workers",
+            "1",
+        ],
+    );
     let file = reqwest::get(server.url("/a.txt")).await.unwrap();
-    assert_eq!((file.status().as_u16(), file.text().await.unwrap()), (200, "a file".into()));
-    assert_eq!(reqwest::get(server.url("/")).await.unwrap().status(), 500, "the fixture's handlers trap");
+    assert_eq!(
+        (file.status().as_u16(), file.text().await.unwrap()),
+        (200, "a file".into())
+    );
+    assert_eq!(
+        reqwest::get(server.url("/")).await.unwrap().status(),
+        500,
+        "the fixture's handlers trap"
+    );
 
     let stopped = server.stop();
     assert_eq!(stopped.status.code(), Some(0));
-    for line in ["  routes   GET  /  http\n", "before the routes\n", "  limits   tags_max = 3 (default 10)\n", "Stop with Ctrl-C"] {
-        assert!(stopped.stderr.contains(line), "{line:?} is not in\n{}", stopped.stderr);
+    for line in [
+        "  routes   GET  /  http\n",
+        "before the routes\n",
+        "  limits   tags_max = 3 (default 10)\n",
+        "Stop with Ctrl-C",
+    ] {
+        assert!(
+            stopped.stderr.contains(line),
+            "{line:?} is not in\n{}",
+            stopped.stderr
+        );
     }
     let last = stopped.stderr.lines().last().unwrap();
     assert_eq!(
@@ -282,21 +505,38 @@ fn either_signal_drains_and_the_exit_code_is_zero() {
 #[test]
 fn settings_come_from_the_file_that_is_named_and_from_no_other() {
     let dir = place();
-    fs::copy(dir.path().join("bad.toml"), dir.path().join("tidegate.toml")).unwrap();
+    fs::copy(
+        dir.path().join("bad.toml"),
+        dir.path().join("tidegate.toml"),
+    )
+    .unwrap();
     let mut command = tidegate();
-    command.current_dir(&dir).args(["serve", "app.wasm", "--config", "good.toml"]);
+    command
+        .current_dir(&dir)
+        .args(["serve", "app.wasm", "--config", "good.toml"]);
     let stopped = Tidegate::spawn(command).stop();
-    assert!(stopped.stderr.contains("tags_max = 3 (default 10)"), "{}", stopped.stderr);
+    assert!(
+        stopped.stderr.contains("tags_max = 3 (default 10)"),
+        "{}",
+        stopped.stderr
+    );
 }
 
 #[test]
 fn the_log_is_for_machines_if_asked() {
     let dir = place();
     let stopped = Tidegate::serve(&dir.path().join("app.wasm"), &["--log-format", "json"]).stop();
-    let lines: Vec<serde_json::Value> = stopped.stderr.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let lines: Vec<serde_json::Value> = stopped
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+        .collect();
     assert_eq!(lines.first().unwrap()["message"], "serving");
     assert_eq!(lines.last().unwrap()["requests"], 0);
-    assert!(!stopped.stderr.contains('\u{1b}'), "no colour where there is no terminal");
+    assert!(
+        !stopped.stderr.contains('\u{1b}'),
+        "no colour where there is no terminal"
+    );
 }
 
 #[test]

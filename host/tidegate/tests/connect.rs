@@ -11,7 +11,13 @@ use support::{Tidegate, component, tidegate};
 /// Says these lines, and waits for the end; if `waits`, the server's.
 fn connect(url: &str, args: &[&str], lines: &str, waits: bool) -> Output {
     let mut command = tidegate();
-    let command = command.arg("connect").arg(url).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let command = command
+        .arg("connect")
+        .arg(url)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // It may have ended before it heard anything.
     let mut stdin = child.stdin.take();
@@ -26,7 +32,11 @@ fn connect(url: &str, args: &[&str], lines: &str, waits: bool) -> Output {
 
 fn told(output: &Output) -> (Option<i32>, &str, &str) {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 #[test]
@@ -36,10 +46,19 @@ fn lines_are_messages_and_the_end_of_input_closes_when_all_is_heard() {
     let output = connect(&url, &["--protocol", "v1.echo"], "hi\n\nü\n", false);
     let (code, stdout, stderr) = told(&output);
     assert_eq!((code, stdout), (Some(0), "hi\n\nü\n"));
-    assert_eq!(stderr, "connected, subprotocol v1.echo; Ctrl-D closes\nclosed with 1000\n");
-    assert_eq!(told(&connect(&url, &["--binary"], "00 ff\n", false)).1, "0x00ff\n");
+    assert_eq!(
+        stderr,
+        "connected, subprotocol v1.echo; Ctrl-D closes\nclosed with 1000\n"
+    );
+    assert_eq!(
+        told(&connect(&url, &["--binary"], "00 ff\n", false)).1,
+        "0x00ff\n"
+    );
     let wrong = connect(&url, &["--binary"], "hi\n", false);
-    assert_eq!((told(&wrong).1, told(&wrong).2.contains("bytes in hex")), ("", true));
+    assert_eq!(
+        (told(&wrong).1, told(&wrong).2.contains("bytes in hex")),
+        ("", true)
+    );
 }
 
 #[test]
@@ -47,18 +66,56 @@ fn what_the_server_refuses_or_closes_is_told_and_is_the_exit_code() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let nowhere = "ws://127.0.0.1:9/".to_owned();
     let cases: [(String, &str, Option<i32>, &str); 7] = [
-        (server.ws("/socket"), "close 1000", Some(0), "closed with 1000: as asked"),
-        (server.ws("/socket"), "close 4000", Some(1), "error: closed with 4000: as asked"),
-        (server.ws("/socket"), "do panic", Some(1), "error: closed with 1011: internal error (id "),
-        (server.ws("/socket?refuse=x"), "", Some(1), "refused with 418 I'm a teapot: only coffee"),
-        (nowhere, "", Some(1), "error: ws://127.0.0.1:9/: Connection refused"),
-        ("http://127.0.0.1".into(), "", Some(2), "is no URL of a WebSocket: write it as in ws://"),
-        ("wss://127.0.0.1".into(), "", Some(2), "error: wss needs TLS"),
+        (
+            server.ws("/socket"),
+            "close 1000",
+            Some(0),
+            "closed with 1000: as asked",
+        ),
+        (
+            server.ws("/socket"),
+            "close 4000",
+            Some(1),
+            "error: closed with 4000: as asked",
+        ),
+        (
+            server.ws("/socket"),
+            "do panic",
+            Some(1),
+            "error: closed with 1011: internal error (id ",
+        ),
+        (
+            server.ws("/socket?refuse=x"),
+            "",
+            Some(1),
+            "refused with 418 I'm a teapot: only coffee",
+        ),
+        (
+            nowhere,
+            "",
+            Some(1),
+            "error: ws://127.0.0.1:9/: Connection refused",
+        ),
+        (
+            "http://127.0.0.1".into(),
+            "",
+            Some(2),
+            "is no URL of a WebSocket: write it as in ws://",
+        ),
+        (
+            "wss://127.0.0.1".into(),
+            "",
+            Some(2),
+            "error: wss needs TLS",
+        ),
     ];
     for (url, line, code, expected) in cases {
         let output = connect(&url, &[], &format!("{line}\n"), true);
         let (ended, _, stderr) = told(&output);
-        assert!(ended == code && stderr.contains(expected), "{url} {line:?}\n{ended:?} {stderr}");
+        assert!(
+            ended == code && stderr.contains(expected),
+            "{url} {line:?}\n{ended:?} {stderr}"
+        );
     }
 }
 
@@ -67,5 +124,10 @@ fn a_bench_says_how_long_the_answers_took() {
     let server = Tidegate::serve(&component("echo"), &[]);
     let output = connect(&server.ws("/echo"), &["--bench", "100"], "", false);
     let (code, stdout, _) = told(&output);
-    assert!(code == Some(0) && stdout.starts_with("100 round trips of 64 bytes: ") && stdout.contains(" µs, p99 "), "{stdout}");
+    assert!(
+        code == Some(0)
+            && stdout.starts_with("100 round trips of 64 bytes: ")
+            && stdout.contains(" µs, p99 "),
+        "{stdout}"
+    );
 }

@@ -32,30 +32,68 @@ async fn either_signal_ends_each_kind_of_connection_in_its_way() {
         let mut upload = Raw::send(server.address(), head).await;
         upload.until("100 Continue\r\n\r\n").await;
         upload.write("first").await;
-        let mut stream = Raw::send(server.address(), "POST /stream/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nfirst").await;
+        let mut stream = Raw::send(
+            server.address(),
+            "POST /stream/echo HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nfirst",
+        )
+        .await;
         stream.until("first").await;
 
         server.signal(signal);
-        assert_eq!(ann.closed().await, (1001, "the server is going away".into()), "{signal:?}");
-        assert!(server.wait_for(&format!("closed {id}")).contains("code=1001 clean=true by_peer=false"));
-        assert!(TcpStream::connect(server.address()).await.is_err(), "nobody is let in any more");
+        assert_eq!(
+            ann.closed().await,
+            (1001, "the server is going away".into()),
+            "{signal:?}"
+        );
+        assert!(
+            server
+                .wait_for(&format!("closed {id}"))
+                .contains("code=1001 clean=true by_peer=false")
+        );
+        assert!(
+            TcpStream::connect(server.address()).await.is_err(),
+            "nobody is let in any more"
+        );
         assert_eq!(idle.rest().await, "", "a connection without a request ends");
-        let told = soon("the feed's end", feed.bytes_stream().map(|piece| piece.expect("it ends well")).collect::<Vec<_>>()).await;
+        let told = soon(
+            "the feed's end",
+            feed.bytes_stream()
+                .map(|piece| piece.expect("it ends well"))
+                .collect::<Vec<_>>(),
+        )
+        .await;
         let told = String::from_utf8(told.concat()).unwrap();
-        assert!(told.starts_with("event: begun\ndata: first\ndata: second\n\nid: ") && told.ends_with("\n\n"), "{told}");
+        assert!(
+            told.starts_with("event: begun\ndata: first\ndata: second\n\nid: ")
+                && told.ends_with("\n\n"),
+            "{told}"
+        );
 
         // What has begun is finished: nobody has waited for it yet but the drain.
         upload.write("-last").await;
         let answer = upload.rest().await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("\r\n\r\n1"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("\r\n\r\n1"),
+            "{answer}"
+        );
         stream.write("-last").await;
         let answer = stream.rest().await;
-        assert!(answer.contains("-last") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+        assert!(
+            answer.contains("-last") && answer.ends_with("\r\n0\r\n\r\n"),
+            "{answer}"
+        );
 
         let stopped = server.wait();
         assert_eq!(stopped.status.code(), Some(0), "{}", stopped.stderr);
         assert!(!stopped.stderr.contains("cut off"), "{}", stopped.stderr);
-        assert_eq!((stopped.counter("connections"), stopped.counter("feeds"), stopped.counter("faults")), (1, 1, 0));
+        assert_eq!(
+            (
+                stopped.counter("connections"),
+                stopped.counter("feeds"),
+                stopped.counter("faults")
+            ),
+            (1, 1, 0)
+        );
     }
 }
 
@@ -66,7 +104,13 @@ async fn a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told
     silent.until("\r\n\r\n").await;
     server.wait_for("opened ");
     let stopped = server.stop();
-    assert!(stopped.stderr.contains("code=1001 clean=false by_peer=false"), "{}", stopped.stderr);
+    assert!(
+        stopped
+            .stderr
+            .contains("code=1001 clean=false by_peer=false"),
+        "{}",
+        stopped.stderr
+    );
     assert_eq!(stopped.status.code(), Some(0));
     assert!(!stopped.stderr.contains("cut off"), "{}", stopped.stderr);
 }
@@ -75,16 +119,27 @@ async fn a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told
 async fn what_does_not_end_is_cut_off_at_the_deadline() {
     for path in ["/do/sleep", "/stream/ever"] {
         let server = rogue(&["--drain", "100ms", "--wall", "1h"]);
-        let mut raw = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+        let mut raw = Raw::send(
+            server.address(),
+            &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"),
+        )
+        .await;
         match path {
             "/do/sleep" => _ = server.wait_for("about to sleep"),
             _ => _ = raw.until("xxxx").await,
         }
         server.signal(Signal::TERM);
         let rest = raw.rest().await;
-        assert!(!rest.ends_with("0\r\n\r\n"), "{path}: it looks as if it were whole");
+        assert!(
+            !rest.ends_with("0\r\n\r\n"),
+            "{path}: it looks as if it were whole"
+        );
         let stopped = server.wait();
-        assert!(stopped.stderr.contains("cut off what was still open"), "{path}: {}", stopped.stderr);
+        assert!(
+            stopped.stderr.contains("cut off what was still open"),
+            "{path}: {}",
+            stopped.stderr
+        );
         assert_eq!(stopped.status.code(), Some(0), "{path}");
     }
 }
@@ -92,8 +147,18 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
 #[tokio::test]
 async fn a_second_signal_ends_even_a_busy_server_at_once() {
     for (second, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let server = rogue(&["--drain", "1h", "--wall", "1h", "--cpu", "1h", "--workers", "1"]);
-        let _spinning = Raw::send(server.address(), "GET /do/spin HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        let server = rogue(&[
+            "--drain",
+            "1h",
+            "--wall",
+            "1h",
+            "--cpu",
+            "1h",
+            "--workers",
+            "1",
+        ]);
+        let _spinning =
+            Raw::send(server.address(), "GET /do/spin HTTP/1.1\r\nhost: x\r\n\r\n").await;
         server.wait_for("about to spin");
         server.signal(Signal::TERM);
         server.wait_for("draining");
@@ -112,6 +177,14 @@ async fn a_fault_while_the_server_drains_holds_nothing_up() {
     server.signal(Signal::TERM);
     assert_eq!((ann.closed().await.0, bob.closed().await.0), (1001, 1001));
     let stopped = server.wait();
-    assert_eq!(stopped.stderr.matches("code=1001 clean=true").count(), 2, "{}", stopped.stderr);
-    assert_eq!((stopped.counter("faults"), stopped.status.code()), (1, Some(0)));
+    assert_eq!(
+        stopped.stderr.matches("code=1001 clean=true").count(),
+        2,
+        "{}",
+        stopped.stderr
+    );
+    assert_eq!(
+        (stopped.counter("faults"), stopped.status.code()),
+        (1, Some(0))
+    );
 }

@@ -12,12 +12,19 @@ use support::{
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 /// Ways that end by a trap, and what the log says of them.
-const TRAPS: [(&str, &str); 4] =
-    [("panic", "the app trapped: "), ("abort", "the app trapped: "), ("exit", "the app trapped: "), ("recurse", "the app trapped: ")];
+const TRAPS: [(&str, &str); 4] = [
+    ("panic", "the app trapped: "),
+    ("abort", "the app trapped: "),
+    ("exit", "the app trapped: "),
+    ("recurse", "the app trapped: "),
+];
 /// Ways that a limit ends.
 const EXCESSES: [(&str, &str); 3] = [
     ("spin", "the app computed for longer than one event may"),
-    ("eat", "the app asked for more memory than an instance may have"),
+    (
+        "eat",
+        "the app asked for more memory than an instance may have",
+    ),
     ("sleep", "the app took longer than one event may"),
 ];
 /// Stands in every panic of the rogue app.
@@ -36,22 +43,36 @@ fn rogue(args: &[&str]) -> Tidegate {
 
 /// What a client is told: nothing but an id, with which the log has the cause.
 fn assert_masked(server: &Tidegate, told: &str, cause: &str) {
-    let id = told.split_once("(id ").and_then(|(_, rest)| rest.split_once(')')).map(|(id, _)| id);
+    let id = told
+        .split_once("(id ")
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .map(|(id, _)| id);
     let id = id.unwrap_or_else(|| panic!("no id in {told:?}"));
     assert!(!told.contains(SECRET) && !told.contains("trap"), "{told:?}");
     let line = server.wait_for(id);
-    assert!(line.contains(cause) && line.contains("ERROR"), "{line:?} is not about {cause:?}");
+    assert!(
+        line.contains(cause) && line.contains("ERROR"),
+        "{line:?} is not about {cause:?}"
+    );
 }
 
 fn assert_counts(stopped: &Stopped, faults: usize) {
-    assert_eq!((stopped.counter("faults"), stopped.status.code()), (faults as u64, Some(0)), "{}", stopped.stderr);
+    assert_eq!(
+        (stopped.counter("faults"), stopped.status.code()),
+        (faults as u64, Some(0)),
+        "{}",
+        stopped.stderr
+    );
 }
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
     let headers = format!("{:?}", answer.headers());
     assert!(!headers.contains(SECRET), "{headers}");
-    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -66,7 +87,12 @@ async fn a_fault_in_a_message_closes_that_connection_and_no_other() {
         let (code, reason) = ann.closed().await;
         assert_eq!(code, 1011, "{how}: {reason}");
         assert_masked(&server, &reason, cause);
-        assert!(server.wait_for(&format!("closed {id}")).contains("code=1011 clean=true by_peer=false"), "{how}");
+        assert!(
+            server
+                .wait_for(&format!("closed {id}"))
+                .contains("code=1011 clean=true by_peer=false"),
+            "{how}"
+        );
         assert_eq!(bob.ask("id").await, bobs_id, "{how}");
     }
     bob.close().await;
@@ -74,12 +100,19 @@ async fn a_fault_in_a_message_closes_that_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_fault_in_an_http_route_is_an_answer_with_an_id_and_the_next_request_on_that_connection_goes_well() {
+async fn a_fault_in_an_http_route_is_an_answer_with_an_id_and_the_next_request_on_that_connection_goes_well()
+ {
     let server = rogue(&[]);
     let client = Client::builder().pool_max_idle_per_host(1).build().unwrap();
     let get = async |path: &str| {
-        let answer = soon(path, client.get(server.url(path)).send()).await.unwrap();
-        (answer.status().as_u16(), format!("{:?}", answer.headers()), answer.text().await.unwrap())
+        let answer = soon(path, client.get(server.url(path)).send())
+            .await
+            .unwrap();
+        (
+            answer.status().as_u16(),
+            format!("{:?}", answer.headers()),
+            answer.text().await.unwrap(),
+        )
     };
     for (how, cause) in ways() {
         let (status, headers, body) = get(&format!("/do/{how}")).await;
@@ -99,9 +132,17 @@ async fn a_fault_in_an_http_route_is_an_answer_with_an_id_and_the_next_request_o
 async fn a_fault_while_an_upgrade_is_decided_is_an_answer_and_opens_nothing() {
     let server = rogue(&[]);
     for (how, cause) in ways() {
-        let refusal = Socket::try_connect(server.ws(&format!("/socket?upgrade={how}"))).await.err().unwrap();
-        let body = String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()).into_owned();
-        assert_eq!(refusal.status(), if how == "sleep" { 504 } else { 500 }, "{how}");
+        let refusal = Socket::try_connect(server.ws(&format!("/socket?upgrade={how}")))
+            .await
+            .err()
+            .unwrap();
+        let body =
+            String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()).into_owned();
+        assert_eq!(
+            refusal.status(),
+            if how == "sleep" { 504 } else { 500 },
+            "{how}"
+        );
         assert_masked(&server, &body, cause);
     }
     assert_eq!(get(&server, "/connections").await.1, "");
@@ -113,9 +154,16 @@ async fn a_fault_while_an_upgrade_is_decided_is_an_answer_and_opens_nothing() {
 #[tokio::test]
 async fn an_app_that_does_not_decide_in_time_is_a_fault_and_a_503() {
     let server = rogue(&["--limit", "upgrade_within=100ms"]);
-    let refusal = Socket::try_connect(server.ws("/socket?upgrade=sleep")).await.err().unwrap();
+    let refusal = Socket::try_connect(server.ws("/socket?upgrade=sleep"))
+        .await
+        .err()
+        .unwrap();
     assert_eq!(refusal.status(), 503);
-    assert_masked(&server, &String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()), "longer than one event may");
+    assert_masked(
+        &server,
+        &String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()),
+        "longer than one event may",
+    );
     assert_counts(&server.stop(), 1);
 }
 
@@ -130,13 +178,20 @@ async fn a_fault_when_a_connection_opens_closes_it_and_it_is_told_of_its_end() {
     }
     let stopped = server.stop();
     let ids = |what: &str| {
-        let mut ids: Vec<String> =
-            stopped.stderr.lines().filter_map(|line| Some(line.split_once(what)?.1.split(' ').next()?.to_owned())).collect();
+        let mut ids: Vec<String> = stopped
+            .stderr
+            .lines()
+            .filter_map(|line| Some(line.split_once(what)?.1.split(' ').next()?.to_owned()))
+            .collect();
         ids.sort();
         ids
     };
     assert_eq!(ids(": opened ").len(), TRAPS.len(), "{}", stopped.stderr);
-    assert_eq!(ids(": opened "), ids(": closed "), "once for each that was opened");
+    assert_eq!(
+        ids(": opened "),
+        ids(": closed "),
+        "once for each that was opened"
+    );
     assert_counts(&stopped, TRAPS.len());
 }
 
@@ -189,7 +244,9 @@ async fn a_fault_in_the_middle_of_a_streamed_answer_breaks_it_off_so_that_the_cl
     let server = rogue(&[]);
     let ways = || ways().filter(|(how, _)| *how != "sleep"); // a stream may last as long as its client reads
     for (how, cause) in ways() {
-        let answer = reqwest::get(server.url(&format!("/stream/{how}/midway"))).await.unwrap();
+        let answer = reqwest::get(server.url(&format!("/stream/{how}/midway")))
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200, "{how}");
         let mut pieces = answer.bytes_stream();
         let first = soon(how, pieces.next()).await.unwrap().unwrap();
@@ -204,19 +261,42 @@ async fn a_fault_in_the_middle_of_a_streamed_answer_breaks_it_off_so_that_the_cl
 #[tokio::test]
 async fn an_endless_answer_ends_when_its_client_goes_away() {
     let server = rogue(&["--instances", "1"]);
-    let mut raw = Raw::send(server.address(), "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut raw = Raw::send(
+        server.address(),
+        "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n",
+    )
+    .await;
     raw.until("xxxx").await;
     drop(raw);
     server.wait_for("the endless answer ended");
-    assert_eq!(get(&server, "/calm").await.0, 200, "its instance is free again");
+    assert_eq!(
+        get(&server, "/calm").await.0,
+        200,
+        "its instance is free again"
+    );
     assert_counts(&server.stop(), 0);
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_frees_the_instance_that_worked_for_it() {
-    for path in ["/do/sleep", "/stream/sleep/before", "/guarded/calm?how=sleep"] {
-        let server = rogue(&["--instances", "1", "--wall", "1h", "--limit", "half_close_within=300ms"]);
-        let raw = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await;
+    for path in [
+        "/do/sleep",
+        "/stream/sleep/before",
+        "/guarded/calm?how=sleep",
+    ] {
+        let server = rogue(&[
+            "--instances",
+            "1",
+            "--wall",
+            "1h",
+            "--limit",
+            "half_close_within=300ms",
+        ]);
+        let raw = Raw::send(
+            server.address(),
+            &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"),
+        )
+        .await;
         server.wait_for("about to sleep");
         drop(raw);
         assert_eq!(get(&server, "/calm").await, (200, "calm".into()), "{path}");
@@ -225,7 +305,16 @@ async fn a_client_that_goes_away_frees_the_instance_that_worked_for_it() {
 
 #[tokio::test]
 async fn a_busy_loop_leaves_its_thread_to_the_others() {
-    let server = rogue(&["--workers", "1", "--cpu", "1h", "--wall", "1h", "--drain", "0"]);
+    let server = rogue(&[
+        "--workers",
+        "1",
+        "--cpu",
+        "1h",
+        "--wall",
+        "1h",
+        "--drain",
+        "0",
+    ]);
     let mut ann = Socket::connect(server.ws("/socket")).await;
     let mut bob = Socket::connect(server.ws("/socket")).await;
     ann.say("do spin").await;
@@ -242,7 +331,15 @@ async fn thousands_of_faults_in_a_row_leave_every_instance_free() {
     let server = rogue(&["--instances", "4", "--log", "off"]);
     let client = Client::new();
     let statuses = async |path: &'static str| {
-        let one = async |_| client.get(server.url(path)).send().await.unwrap().status().as_u16();
+        let one = async |_| {
+            client
+                .get(server.url(path))
+                .send()
+                .await
+                .unwrap()
+                .status()
+                .as_u16()
+        };
         soon(path, join_all((0..4).map(one))).await
     };
     for _ in 0..300 {
@@ -255,15 +352,32 @@ async fn thousands_of_faults_in_a_row_leave_every_instance_free() {
 #[tokio::test]
 async fn more_events_than_instances_are_told_to_come_again_and_nothing_is_broken() {
     let server = rogue(&["--instances", "1", "--wall", "1h", "--drain", "0"]);
-    let _sleeper = Raw::send(server.address(), "GET /do/sleep HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let _sleeper = Raw::send(
+        server.address(),
+        "GET /do/sleep HTTP/1.1\r\nhost: x\r\n\r\n",
+    )
+    .await;
     server.wait_for("about to sleep");
-    let answer = soon("busy", reqwest::get(server.url("/calm"))).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.headers()["retry-after"].to_str().unwrap()), (503, "1"));
-    assert_masked(&server, &answer.text().await.unwrap(), "every instance of the app is busy");
+    let answer = soon("busy", reqwest::get(server.url("/calm")))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            answer.status().as_u16(),
+            answer.headers()["retry-after"].to_str().unwrap()
+        ),
+        (503, "1")
+    );
+    assert_masked(
+        &server,
+        &answer.text().await.unwrap(),
+        "every instance of the app is busy",
+    );
 }
 
 #[tokio::test]
-async fn what_was_said_before_a_trap_in_the_same_batch_arrives_and_what_came_behind_it_is_forgotten() {
+async fn what_was_said_before_a_trap_in_the_same_batch_arrives_and_what_came_behind_it_is_forgotten()
+ {
     let server = rogue(&[]);
     let mut bob = Socket::connect(server.ws("/socket?follow=news")).await;
     bob.ask("say ready").await;
@@ -274,29 +388,61 @@ async fn what_was_said_before_a_trap_in_the_same_batch_arrives_and_what_came_beh
     );
     let mut ann = Raw::send(server.address(), &head).await;
     ann.until("\r\n\r\n").await;
-    let batch = ["say one", "keep me", "publish news from ann", "say two", "do panic", "say three", "publish news of a ghost"];
+    let batch = [
+        "say one",
+        "keep me",
+        "publish news from ann",
+        "say two",
+        "do panic",
+        "say three",
+        "publish news of a ghost",
+    ];
     ann.write(batch.map(frame).concat()).await;
-    assert_eq!(ann.until("two").await, "\u{81}\u{3}one\u{81}\u{3}two".replace('\u{81}', "\u{fffd}"));
+    assert_eq!(
+        ann.until("two").await,
+        "\u{81}\u{3}one\u{81}\u{3}two".replace('\u{81}', "\u{fffd}")
+    );
     assert!(ann.until(")").await.contains("internal error (id "));
     ann.write([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xf3]).await;
     assert_eq!(ann.rest().await, "");
-    assert!(server.wait_for("closed ").contains("code=1011 clean=true by_peer=false kept=me connection="));
+    assert!(
+        server
+            .wait_for("closed ")
+            .contains("code=1011 clean=true by_peer=false kept=me connection=")
+    );
     assert_eq!(bob.text().await, "from ann");
-    assert_eq!(bob.ask("say still here").await, "still here", "nothing was published behind the trap");
+    assert_eq!(
+        bob.ask("say still here").await,
+        "still here",
+        "nothing was published behind the trap"
+    );
     bob.close().await;
     assert_counts(&server.stop(), 1);
 }
 
 /// A client's text frame, its mask zero.
 fn frame(text: &str) -> Vec<u8> {
-    [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+    [
+        &[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0],
+        text.as_bytes(),
+    ]
+    .concat()
 }
 
 #[tokio::test]
 async fn a_refusal_is_seen_exactly_as_the_app_made_it() {
     let server = rogue(&[]);
-    let refusal = Socket::try_connect(server.ws("/socket?refuse=yes")).await.err().unwrap();
-    assert_eq!((refusal.status().as_u16(), refusal.headers()["x-why"].to_str().unwrap()), (418, "teapot"));
+    let refusal = Socket::try_connect(server.ws("/socket?refuse=yes"))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        (
+            refusal.status().as_u16(),
+            refusal.headers()["x-why"].to_str().unwrap()
+        ),
+        (418, "teapot")
+    );
     assert_eq!(refusal.body().as_deref(), Some(&b"only coffee\nhere"[..]));
 
     let mut late = Socket::connect(server.ws("/socket?accept-then-close=4403")).await;
@@ -319,34 +465,67 @@ async fn an_answer_that_breaks_the_contract_is_a_fault_of_the_app() {
         assert_masked(&server, &body, cause);
     }
     let offering = |protocol: &str| {
-        let mut request = server.ws(&format!("/socket?protocol={protocol}")).into_client_request().unwrap();
-        request.headers_mut().insert("sec-websocket-protocol", "tea, coffee".parse().unwrap());
+        let mut request = server
+            .ws(&format!("/socket?protocol={protocol}"))
+            .into_client_request()
+            .unwrap();
+        request
+            .headers_mut()
+            .insert("sec-websocket-protocol", "tea, coffee".parse().unwrap());
         request
     };
-    for request in [offering("milk"), offering("Tea"), server.ws("/socket?accept-then-close=1000").into_client_request().unwrap()] {
+    for request in [
+        offering("milk"),
+        offering("Tea"),
+        server
+            .ws("/socket?accept-then-close=1000")
+            .into_client_request()
+            .unwrap(),
+    ] {
         let refusal = Socket::try_connect(request).await.err().unwrap();
         assert_eq!(refusal.status(), 500);
-        assert_masked(&server, &String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()), cause);
+        assert_masked(
+            &server,
+            &String::from_utf8_lossy(refusal.body().as_deref().unwrap_or_default()),
+            cause,
+        );
     }
     let chosen = Socket::connect(offering("coffee")).await;
-    assert_eq!(chosen.response.headers()["sec-websocket-protocol"], "coffee");
+    assert_eq!(
+        chosen.response.headers()["sec-websocket-protocol"],
+        "coffee"
+    );
     drop(chosen);
     assert_counts(&server.stop(), 7);
 }
 
 #[tokio::test]
 async fn an_app_that_sends_without_end_is_told_full_and_the_client_gets_all_that_was_taken() {
-    let server = rogue(&["--limit", "outbox_messages_max=10", "--limit", "message_bytes_max=1000"]);
+    let server = rogue(&[
+        "--limit",
+        "outbox_messages_max=10",
+        "--limit",
+        "message_bytes_max=1000",
+    ]);
     let mut ann = Socket::connect(server.ws("/socket")).await;
     ann.say("flood 100").await;
     for _ in 0..10 {
         assert_eq!(ann.hear().await.len(), 100);
     }
-    assert_eq!(ann.closed().await, (4000, "10 sent, 1000 queued: the connection's outbox is full".into()));
+    assert_eq!(
+        ann.closed().await,
+        (
+            4000,
+            "10 sent, 1000 queued: the connection's outbox is full".into()
+        )
+    );
 
     let mut bob = Socket::connect(server.ws("/socket")).await;
     bob.say("big 1000").await;
     assert_eq!(bob.hear().await.len(), 1000);
-    assert_eq!(bob.ask("big 1001").await, "the message is larger than the host's limit");
+    assert_eq!(
+        bob.ask("big 1001").await,
+        "the message is larger than the host's limit"
+    );
     assert_counts(&server.stop(), 0);
 }

@@ -17,21 +17,44 @@ struct Member {
 
 fn members() -> Vec<Member> {
     let mut cargo = Command::new(env!("CARGO"));
-    let output = cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(workspace()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = cargo
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
+        .current_dir(workspace())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let string = |value: &Value| value.as_str().unwrap().to_owned();
     let member = |package: &Value| Member {
         name: string(&package["name"]),
-        directory: Path::new(&string(&package["manifest_path"])).parent().unwrap().to_owned(),
+        directory: Path::new(&string(&package["manifest_path"]))
+            .parent()
+            .unwrap()
+            .to_owned(),
         // Without a kind: neither for tests nor for a build script.
-        dependencies: list(&package["dependencies"]).filter(|it| it["kind"].is_null()).map(|it| string(&it["name"])).collect(),
+        dependencies: list(&package["dependencies"])
+            .filter(|it| it["kind"].is_null())
+            .map(|it| string(&it["name"]))
+            .collect(),
     };
     list(&metadata["packages"]).map(member).collect()
 }
 
 fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("this crate lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("this crate lies in the workspace")
 }
 
 fn list(value: &Value) -> impl Iterator<Item = &Value> {
@@ -44,7 +67,15 @@ const FLOORS: [(&str, &[&str]); 5] = [
     ("tidegate-edge", &["tidegate-hub"]),
     ("tidegate-wasm", &["tidegate-hub"]),
     ("tidegate-disk", &["tidegate-hub"]),
-    ("tidegate-cli", &["tidegate-hub", "tidegate-edge", "tidegate-wasm", "tidegate-disk"]),
+    (
+        "tidegate-cli",
+        &[
+            "tidegate-hub",
+            "tidegate-edge",
+            "tidegate-wasm",
+            "tidegate-disk",
+        ],
+    ),
 ];
 
 /// Heavy dependencies have one owner each. A star stands for any ending. edge uses the server part of hyper-util, wasm uses its client.
@@ -70,16 +101,28 @@ const OWNERS: [(&str, &str); 15] = [
 const HUB_MAY_USE: [&str; 5] = ["bytes", "bytestring", "http", "tokio", "tracing"];
 
 fn is_like(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
+    pattern
+        .strip_suffix('*')
+        .map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 #[test]
 fn imports_go_down_and_siblings_never_meet() {
     let members = members();
     let ours: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
-    assert!(FLOORS.iter().filter(|(name, _)| ours.contains(name)).count() >= 4, "the crates were renamed: name them here too");
+    assert!(
+        FLOORS
+            .iter()
+            .filter(|(name, _)| ours.contains(name))
+            .count()
+            >= 4,
+        "the crates were renamed: name them here too"
+    );
     for member in &members {
-        let floor = FLOORS.iter().find(|(name, _)| *name == member.name).map(|(_, may)| *may);
+        let floor = FLOORS
+            .iter()
+            .find(|(name, _)| *name == member.name)
+            .map(|(_, may)| *may);
         let is_tool = member.directory == workspace().join("bench");
         let may = match floor {
             Some(may) => may,
@@ -88,34 +131,80 @@ fn imports_go_down_and_siblings_never_meet() {
             None if is_tool => &["tidegate-hub", "tidegate-edge", "tidegate-disk"],
             None => &["tidegate"],
         };
-        let wrong: Vec<&String> =
-            member.dependencies.iter().filter(|it| ours.contains(it.as_str()) && !may.contains(&it.as_str())).collect();
-        assert!(wrong.is_empty(), "{} may import {may:?} of the workspace, and imports {wrong:?} as well", member.name);
+        let wrong: Vec<&String> = member
+            .dependencies
+            .iter()
+            .filter(|it| ours.contains(it.as_str()) && !may.contains(&it.as_str()))
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{} may import {may:?} of the workspace, and imports {wrong:?} as well",
+            member.name
+        );
     }
 }
 
 #[test]
 fn a_heavy_dependency_has_one_owner() {
-    for member in members().iter().filter(|member| !member.directory.starts_with(workspace().join("bench"))) {
+    for member in members()
+        .iter()
+        .filter(|member| !member.directory.starts_with(workspace().join("bench")))
+    {
         for name in &member.dependencies {
-            let owner = OWNERS.iter().find(|(pattern, _)| is_like(pattern, name)).map(|(_, owner)| *owner);
-            assert!(owner.is_none_or(|owner| owner == member.name), "{} imports {name}, which is {owner:?}'s alone", member.name);
+            let owner = OWNERS
+                .iter()
+                .find(|(pattern, _)| is_like(pattern, name))
+                .map(|(_, owner)| *owner);
+            assert!(
+                owner.is_none_or(|owner| owner == member.name),
+                "{} imports {name}, which is {owner:?}'s alone",
+                member.name
+            );
         }
-        let beyond: Vec<&String> = member.dependencies.iter().filter(|name| !HUB_MAY_USE.contains(&name.as_str())).collect();
-        assert!(member.name != "tidegate-hub" || beyond.is_empty(), "the hub imports {beyond:?}");
+        let beyond: Vec<&String> = member
+            .dependencies
+            .iter()
+            .filter(|name| !HUB_MAY_USE.contains(&name.as_str()))
+            .collect();
+        assert!(
+            member.name != "tidegate-hub" || beyond.is_empty(),
+            "the hub imports {beyond:?}"
+        );
     }
 }
 
 #[test]
 fn the_hub_never_reads_a_clock_a_file_a_socket_or_the_environment() {
-    let of_std = ["Instant::now", "SystemTime::now", ".elapsed()", "std::fs", "std::net", "std::env", "std::process", "std::thread"];
+    let of_std = [
+        "Instant::now",
+        "SystemTime::now",
+        ".elapsed()",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::process",
+        "std::thread",
+    ];
     // Its channels and locks do nothing by themselves: the hub may have those.
-    let of_tokio = ["tokio::{", "tokio::time", "tokio::net", "tokio::fs", "tokio::io", "tokio::task", "tokio::spawn", "tokio::runtime"];
+    let of_tokio = [
+        "tokio::{",
+        "tokio::time",
+        "tokio::net",
+        "tokio::fs",
+        "tokio::io",
+        "tokio::task",
+        "tokio::spawn",
+        "tokio::runtime",
+    ];
     let outside = [&of_std[..], &of_tokio].concat();
     for source in sources("tidegate-hub") {
         let code = source.code();
         for name in &outside {
-            assert!(!mentions(&code, name), "{} uses {name}", source.path.display());
+            assert!(
+                !mentions(&code, name),
+                "{} uses {name}",
+                source.path.display()
+            );
         }
     }
 }
@@ -136,7 +225,9 @@ fn only_the_door_reads_arguments_and_environment() {
     for (name, _) in FLOORS.iter().filter(|(name, _)| *name != "tidegate-cli") {
         for source in sources(name) {
             let code = source.code();
-            let reads = ["env::args", "env::var"].into_iter().find(|reads| code.contains(reads));
+            let reads = ["env::args", "env::var"]
+                .into_iter()
+                .find(|reads| code.contains(reads));
             assert_eq!(reads, None, "{}", source.path.display());
         }
     }
@@ -152,20 +243,42 @@ fn every_source_file_opens_with_what_it_is() {
     assert!(files.len() > 30);
     for path in files {
         let text = fs::read_to_string(&path).unwrap();
-        let says = text.lines().next().and_then(|line| line.strip_prefix("//! "));
-        assert!(says.is_some_and(|says| says.len() > 5), "{} does not open with `//!` and a sentence", path.display());
+        let says = text
+            .lines()
+            .next()
+            .and_then(|line| line.strip_prefix("//! "));
+        assert!(
+            says.is_some_and(|says| says.len() > 5),
+            "{} does not open with `//!` and a sentence",
+            path.display()
+        );
     }
 }
 
 #[test]
 fn no_module_of_a_crate_is_part_of_a_cycle() {
     let host = workspace().join("host");
-    for member in members().iter().filter(|member| member.directory.starts_with(&host) || member.name == "tidegate") {
+    for member in members()
+        .iter()
+        .filter(|member| member.directory.starts_with(&host) || member.name == "tidegate")
+    {
         let graph = graph(&sources_in(&member.directory));
         let tied: BTreeSet<&str> = cycles(&graph).into_iter().flatten().collect();
-        let imports = |module: &&str| graph[*module].iter().filter(|other| tied.contains(other.as_str())).collect::<Vec<_>>();
-        let told: String = tied.iter().map(|module| format!("  {module} imports {:?}\n", imports(module))).collect();
-        assert!(tied.is_empty(), "{}: modules import each other\n{told}", member.name);
+        let imports = |module: &&str| {
+            graph[*module]
+                .iter()
+                .filter(|other| tied.contains(other.as_str()))
+                .collect::<Vec<_>>()
+        };
+        let told: String = tied
+            .iter()
+            .map(|module| format!("  {module} imports {:?}\n", imports(module)))
+            .collect();
+        assert!(
+            tied.is_empty(),
+            "{}: modules import each other\n{told}",
+            member.name
+        );
     }
 }
 
@@ -180,13 +293,24 @@ struct Source {
 impl Source {
     /// Without comments, and without what stands behind the first `#[cfg(test)]`: tests stand at the end.
     fn code(&self) -> String {
-        let code = self.text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        code.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect()
+        let code = self
+            .text
+            .split("\n#[cfg(test)]\nmod tests")
+            .next()
+            .unwrap_or_default();
+        code.lines()
+            .filter(|line| !line.trim_start().starts_with("//"))
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 }
 
 fn sources(package: &str) -> Vec<Source> {
-    members().iter().find(|member| member.name == package).map(|member| sources_in(&member.directory)).unwrap_or_default()
+    members()
+        .iter()
+        .find(|member| member.name == package)
+        .map(|member| sources_in(&member.directory))
+        .unwrap_or_default()
 }
 
 fn sources_in(directory: &Path) -> Vec<Source> {
@@ -195,22 +319,37 @@ fn sources_in(directory: &Path) -> Vec<Source> {
     collect(&root, &mut files);
     let source = |path: PathBuf| {
         let relative = path.strip_prefix(&root).unwrap().with_extension("");
-        let steps: Vec<String> = relative.iter().map(|step| step.to_str().unwrap().to_owned()).collect();
+        let steps: Vec<String> = relative
+            .iter()
+            .map(|step| step.to_str().unwrap().to_owned())
+            .collect();
         let module = steps.join("::");
         let module = module.strip_suffix("::mod").unwrap_or(&module).to_owned();
-        let module = if module == "lib" || module == "main" { String::new() } else { module };
-        Source { text: fs::read_to_string(&path).unwrap(), path, module }
+        let module = if module == "lib" || module == "main" {
+            String::new()
+        } else {
+            module
+        };
+        Source {
+            text: fs::read_to_string(&path).unwrap(),
+            path,
+            module,
+        }
     };
     files.into_iter().map(source).collect()
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.map(Result::unwrap) {
         let (path, name) = (entry.path(), entry.file_name());
         if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
             collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && name != "bindings.rs" {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && name != "bindings.rs"
+        {
             files.push(path);
         }
     }
@@ -219,10 +358,22 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
 
 /// Which module imports which, of one crate. A name that the root re-exports is its home's.
 fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
-    let modules: BTreeSet<&str> = sources.iter().map(|source| source.module.as_str()).filter(|module| !module.is_empty()).collect();
-    let root = sources.iter().find(|source| source.module.is_empty()).map(Source::code).unwrap_or_default();
+    let modules: BTreeSet<&str> = sources
+        .iter()
+        .map(|source| source.module.as_str())
+        .filter(|module| !module.is_empty())
+        .collect();
+    let root = sources
+        .iter()
+        .find(|source| source.module.is_empty())
+        .map(Source::code)
+        .unwrap_or_default();
     let mut homes: BTreeMap<String, String> = BTreeMap::new();
-    for tree in root.split("pub use ").chain(root.split("pub(crate) use ")).skip(1) {
+    for tree in root
+        .split("pub use ")
+        .chain(root.split("pub(crate) use "))
+        .skip(1)
+    {
         for path in flatten(tree.split(';').next().unwrap_or_default()) {
             if let (Some(module), Some(name)) = (path.first(), path.last()) {
                 homes.insert(name.clone(), module.clone());
@@ -232,12 +383,20 @@ fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let mut graph = BTreeMap::new();
     for source in sources.iter().filter(|source| !source.module.is_empty()) {
         let imports = paths(&source.code()).into_iter().filter_map(|path| {
-            let longest = (1..=path.len()).rev().map(|length| path[..length].join("::")).find(|module| modules.contains(module.as_str()));
+            let longest = (1..=path.len())
+                .rev()
+                .map(|length| path[..length].join("::"))
+                .find(|module| modules.contains(module.as_str()));
             longest.or_else(|| homes.get(path.first()?).cloned())
         });
         // A module and those inside it are one thing to the others.
-        let is_inside = |module: &String| *module == source.module || source.module.starts_with(&format!("{module}::"));
-        graph.insert(source.module.clone(), imports.filter(|module| !is_inside(module)).collect());
+        let is_inside = |module: &String| {
+            *module == source.module || source.module.starts_with(&format!("{module}::"))
+        };
+        graph.insert(
+            source.module.clone(),
+            imports.filter(|module| !is_inside(module)).collect(),
+        );
     }
     graph
 }
@@ -253,12 +412,18 @@ fn flatten(tree: &str) -> Vec<Vec<String>> {
     if let Some(group) = tree.strip_prefix('{') {
         return split_group(group).into_iter().flat_map(flatten).collect();
     }
-    let name: String = tree.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let name: String = tree
+        .chars()
+        .take_while(|c| c.is_alphanumeric() || *c == '_')
+        .collect();
     if name.is_empty() || name == "self" {
         return Vec::new();
     }
     match tree[name.len()..].strip_prefix("::").map(flatten) {
-        Some(below) if !below.is_empty() => below.into_iter().map(|path| [vec![name.clone()], path].concat()).collect(),
+        Some(below) if !below.is_empty() => below
+            .into_iter()
+            .map(|path| [vec![name.clone()], path].concat())
+            .collect(),
         _ => vec![vec![name]],
     }
 }
@@ -290,10 +455,23 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Modules that reach each other, each group once.
 fn cycles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<&str>> {
-    let reach: BTreeMap<&str, BTreeSet<&str>> = graph.keys().map(|module| (module.as_str(), reached(graph, module))).collect();
+    let reach: BTreeMap<&str, BTreeSet<&str>> = graph
+        .keys()
+        .map(|module| (module.as_str(), reached(graph, module)))
+        .collect();
     let leads = |from: &str, to: &str| reach.get(from).is_some_and(|reached| reached.contains(to));
-    let group = |module: &str| -> BTreeSet<&str> { reach[module].iter().copied().filter(|other| leads(other, module)).collect() };
-    reach.keys().map(|module| group(module)).filter(|group| !group.is_empty()).collect()
+    let group = |module: &str| -> BTreeSet<&str> {
+        reach[module]
+            .iter()
+            .copied()
+            .filter(|other| leads(other, module))
+            .collect()
+    };
+    reach
+        .keys()
+        .map(|module| group(module))
+        .filter(|group| !group.is_empty())
+        .collect()
 }
 
 fn reached<'a>(graph: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a str> {
@@ -311,14 +489,26 @@ fn the_reader_of_imports_reads_them() {
     let code = "use crate::{A, b::{C, d::E}, f};\nlet x = crate::g::h();\n";
     let paths: Vec<String> = paths(code).iter().map(|path| path.join("::")).collect();
     assert_eq!(paths, ["A", "b::C", "b::d::E", "f", "g::h"]);
-    assert!(mentions("use std::{\n    env,\n    io,\n};", "std::env") && !mentions("use std::{fmt};", "std::env"));
+    assert!(
+        mentions("use std::{\n    env,\n    io,\n};", "std::env")
+            && !mentions("use std::{fmt};", "std::env")
+    );
     let graph = |edges: &[(&str, &str)]| {
         let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (from, to) in edges {
-            graph.entry(from.to_string()).or_default().insert(to.to_string());
+            graph
+                .entry(from.to_string())
+                .or_default()
+                .insert(to.to_string());
         }
         graph
     };
-    assert_eq!(cycles(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])), BTreeSet::new());
-    assert_eq!(cycles(&graph(&[("b", "a"), ("a", "b"), ("c", "a")])), BTreeSet::from([BTreeSet::from(["a", "b"])]));
+    assert_eq!(
+        cycles(&graph(&[("a", "b"), ("b", "c"), ("a", "c")])),
+        BTreeSet::new()
+    );
+    assert_eq!(
+        cycles(&graph(&[("b", "a"), ("a", "b"), ("c", "a")])),
+        BTreeSet::from([BTreeSet::from(["a", "b"])])
+    );
 }

@@ -9,11 +9,16 @@ use tempfile::TempDir;
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
 }
 
 async fn put(server: &Tidegate, path: &str) -> u16 {
-    let request = Client::new().put(server.url(&format!("/write?path={path}"))).body("written");
+    let request = Client::new()
+        .put(server.url(&format!("/write?path={path}")))
+        .body("written");
     soon(path, request.send()).await.unwrap().status().as_u16()
 }
 
@@ -24,7 +29,11 @@ fn place() -> TempDir {
     fs::create_dir_all(dir.path().join("data/deep")).unwrap();
     fs::write(dir.path().join("data/a.txt"), "granted").unwrap();
     fs::write(dir.path().join("data/deep/b.txt"), "as well").unwrap();
-    symlink(dir.path().join("secret.txt"), dir.path().join("data/absolute")).unwrap();
+    symlink(
+        dir.path().join("secret.txt"),
+        dir.path().join("data/absolute"),
+    )
+    .unwrap();
     symlink("../secret.txt", dir.path().join("data/relative")).unwrap();
     dir
 }
@@ -40,11 +49,25 @@ async fn by_default_an_app_has_no_variable_and_no_file() {
     let mut command = tidegate();
     let place = place();
     command.current_dir(place.path()); // where its rooms would keep their data
-    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0"]).env("TOKEN", "secret");
+    command
+        .arg("serve")
+        .arg(component("rogue"))
+        .args(["--listen", "127.0.0.1:0"])
+        .env("TOKEN", "secret");
     let server = Tidegate::spawn(command);
     assert_eq!(get(&server, "/env").await, (200, String::new()));
-    for path in ["/etc/hostname", "/proc/self/environ", "Cargo.toml", ".", "/"] {
-        assert_eq!(get(&server, &format!("/read?path={path}")).await.0, 403, "{path}");
+    for path in [
+        "/etc/hostname",
+        "/proc/self/environ",
+        "Cargo.toml",
+        ".",
+        "/",
+    ] {
+        assert_eq!(
+            get(&server, &format!("/read?path={path}")).await.0,
+            403,
+            "{path}"
+        );
     }
     assert_eq!(put(&server, "/tmp/tidegate-rogue-was-here").await, 403);
     assert!(!Path::new("/tmp/tidegate-rogue-was-here").exists());
@@ -55,10 +78,21 @@ async fn an_app_has_the_variables_that_were_granted_and_no_other() {
     let place = place();
     let settings = settings(&place, "[grants]\nenv = [\"A=file\", \"C=file\"]\n");
     let mut command = tidegate();
-    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--config", &settings]).current_dir(place.path());
-    command.args(["--env", "A=flag", "--env", "TOKEN"]).env("TOKEN", "passed on").env("OTHER", "secret");
+    command
+        .arg("serve")
+        .arg(component("rogue"))
+        .args(["--listen", "127.0.0.1:0", "--config", &settings])
+        .current_dir(place.path());
+    command
+        .args(["--env", "A=flag", "--env", "TOKEN"])
+        .env("TOKEN", "passed on")
+        .env("OTHER", "secret");
     let server = Tidegate::spawn(command);
-    assert_eq!(get(&server, "/env").await, (200, "A=flag\nC=file\nTOKEN=passed on".into()), "a flag goes before the file");
+    assert_eq!(
+        get(&server, "/env").await,
+        (200, "A=flag\nC=file\nTOKEN=passed on".into()),
+        "a flag goes before the file"
+    );
 }
 
 #[tokio::test]
@@ -67,13 +101,28 @@ async fn a_directory_is_seen_under_its_name_and_nothing_outside_of_it() {
         let place = place();
         let grant = format!("{}/{grant}", place.path().display());
         let server = Tidegate::serve(&component("rogue"), &["--dir", &grant]);
-        assert_eq!(get(&server, "/read?path=/data/a.txt").await, (200, "granted".into()));
-        assert_eq!(get(&server, "/read?path=/data/deep/../deep/b.txt").await, (200, "as well".into()));
+        assert_eq!(
+            get(&server, "/read?path=/data/a.txt").await,
+            (200, "granted".into())
+        );
+        assert_eq!(
+            get(&server, "/read?path=/data/deep/../deep/b.txt").await,
+            (200, "as well".into())
+        );
         let host = place.path().join("secret.txt");
-        let outside = ["/data/../secret.txt", "/data/absolute", "/data/relative", "/data/deep/../../secret.txt", host.to_str().unwrap()];
+        let outside = [
+            "/data/../secret.txt",
+            "/data/absolute",
+            "/data/relative",
+            "/data/deep/../../secret.txt",
+            host.to_str().unwrap(),
+        ];
         for path in outside {
             let (status, told) = get(&server, &format!("/read?path={path}")).await;
-            assert!(status == 403 && !told.contains("secret"), "{path}: {status} {told}");
+            assert!(
+                status == 403 && !told.contains("secret"),
+                "{path}: {status} {told}"
+            );
             assert_eq!(put(&server, path).await, 403, "{path}");
         }
         assert_eq!(put(&server, "/data/new.txt").await, status, "{grant}");

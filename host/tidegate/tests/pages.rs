@@ -17,12 +17,20 @@ fn get(path: &str) -> String {
 
 /// How many look at a product of the shop, by its own count.
 async fn watchers(server: &Tidegate) -> String {
-    reqwest::get(server.url("/watchers")).await.unwrap().text().await.unwrap()
+    reqwest::get(server.url("/watchers"))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap()
 }
 
 /// Asks until so many do.
 async fn until_watched_by(server: &Tidegate, count: &str) {
-    soon("the count", async { while watchers(server).await != count {} }).await;
+    soon("the count", async {
+        while watchers(server).await != count {}
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -30,10 +38,19 @@ async fn the_shell_goes_out_before_the_first_value_of_a_slow_loader() {
     let server = Tidegate::serve(&component("shop"), &[]);
     let mut page = Raw::send(server.address(), &get("/products/rope")).await;
     let shell = page.until("[\"value\",\"stock\",").await;
-    assert!(shell.contains("<ul id=\"reviews\"></ul>") && shell.contains("data-slot=\"stock.left\">7<"), "{shell}");
+    assert!(
+        shell.contains("<ul id=\"reviews\"></ul>") && shell.contains("data-slot=\"stock.left\">7<"),
+        "{shell}"
+    );
     let behind = page.until("[\"end\",\"reviews\"]").await;
     let reviews = behind.find("[\"value\",\"reviews\",").expect("they come");
-    assert!(behind.find("[\"value\",\"stock\",").expect("the stock goes on") < reviews, "{behind}");
+    assert!(
+        behind
+            .find("[\"value\",\"stock\",")
+            .expect("the stock goes on")
+            < reviews,
+        "{behind}"
+    );
     // It goes on for as long as somebody reads, and is given up when nobody does any more.
     until_watched_by(&server, "1").await;
     drop(page);
@@ -44,7 +61,8 @@ async fn the_shell_goes_out_before_the_first_value_of_a_slow_loader() {
 #[tokio::test]
 async fn what_takes_long_is_given_up_with_its_client_wherever_it_is() {
     let server = Tidegate::serve(&component("shop"), &[]);
-    let asked = json!({ "page": "/products/{id}", "loader": "stock", "params": { "id": "rope" } }).to_string();
+    let asked = json!({ "page": "/products/{id}", "loader": "stock", "params": { "id": "rope" } })
+        .to_string();
     let post = format!(
         "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: text/event-stream\r\ncontent-length: {}\r\n\r\n{asked}",
         asked.len()
@@ -71,11 +89,16 @@ async fn a_strict_policy_lets_the_page_s_own_scripts_run_and_no_others() {
     browser.has("#reviews li").await;
     browser.sees("reviews", "worth every one of its 15 €").await;
     browser.sees("left", "5").await;
-    browser.has("small[data-loader=stock][data-status=streaming]").await;
+    browser
+        .has("small[data-loader=stock][data-status=streaming]")
+        .await;
     // It was there to be seen while the reviews were still looked for.
     let times = "return ['first-contentful-paint', 'reviews'].map((name) => performance.getEntriesByName(name)[0].startTime)";
     let times: Vec<f64> = serde_json::from_value(browser.run(times).await).unwrap();
-    eprintln!("painted after {:.0} ms, reviews after {:.0} ms", times[0], times[1]);
+    eprintln!(
+        "painted after {:.0} ms, reviews after {:.0} ms",
+        times[0], times[1]
+    );
     assert!(times[0] < times[1], "{times:?}");
     let others = "const script = document.createElement('script'); script.textContent = 'window.intruder = 1'; document.body.append(script); \
         return [window.intruder ?? null, document.querySelectorAll('body script').length]";
@@ -103,7 +126,9 @@ async fn a_form_is_sent_without_a_reload_while_the_page_still_streams() {
     browser.sees("outcome", "Thank you: 2 for 30 €").await;
     assert_eq!(browser.text("amount-error").await, "");
     // The action says that the stock is stale: it is asked for again, and goes on by itself.
-    browser.has("small[data-loader=stock][data-status=streaming]").await;
+    browser
+        .has("small[data-loader=stock][data-status=streaming]")
+        .await;
     until_watched_by(&server, "2").await;
     assert_eq!(browser.run("return window.same").await, true);
     browser.screenshot("shop-bought.png").await;
@@ -118,7 +143,13 @@ async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
     let browser = Browser::open_as(Manner::WithoutScripts).await;
     browser.goto(&server.url("/products/rope")).await;
     browser.has("#buy").await;
-    assert_eq!((browser.text("left").await.as_str(), browser.text("amount-error").await.as_str()), ("7", ""));
+    assert_eq!(
+        (
+            browser.text("left").await.as_str(),
+            browser.text("amount-error").await.as_str()
+        ),
+        ("7", "")
+    );
     browser.write("amount", "99").await;
     browser.write("email", "ann@example.org").await;
     browser.click("buy").await;
@@ -126,7 +157,10 @@ async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
     browser.has("#amount[value='99']").await;
     browser.has("#email[value='ann@example.org']").await;
     assert_eq!(
-        (browser.text("amount-error").await.as_str(), browser.text("outcome").await.as_str()),
+        (
+            browser.text("amount-error").await.as_str(),
+            browser.text("outcome").await.as_str()
+        ),
         ("from 1 to 10", "please look again")
     );
     browser.screenshot("shop-without-scripts.png").await;
@@ -134,7 +168,10 @@ async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
     browser.click("buy").await;
     // Sent to the page again, so that nobody buys twice by a reload.
     browser.has("#amount[value='1']").await;
-    assert_eq!(browser.client.current_url().await.unwrap().as_str(), server.url("/products/rope"));
+    assert_eq!(
+        browser.client.current_url().await.unwrap().as_str(),
+        server.url("/products/rope")
+    );
     browser.close().await;
     server.stop();
 }
@@ -144,7 +181,9 @@ async fn whoever_goes_to_another_page_takes_the_loaders_of_the_last_one_along() 
     let server = Tidegate::serve(&component("shop"), &[]);
     let browser = Browser::open_as(Manner::AtOnce).await;
     for product in ["rope", "lantern"] {
-        browser.goto(&server.url(&format!("/products/{product}"))).await;
+        browser
+            .goto(&server.url(&format!("/products/{product}")))
+            .await;
         browser.has("small[data-status=streaming]").await;
         until_watched_by(&server, "1").await;
     }
@@ -190,7 +229,11 @@ async fn a_page_ends_well_when_the_server_is_drained() {
     page.until("[\"value\",\"load\",").await;
     server.signal(Signal::TERM);
     let rest = page.rest().await;
-    assert!(rest.contains("[\"error\",\"load\",503,\"the server is going away\"],[\"done\"]") && rest.ends_with("0\r\n\r\n"), "{rest}");
+    assert!(
+        rest.contains("[\"error\",\"load\",503,\"the server is going away\"],[\"done\"]")
+            && rest.ends_with("0\r\n\r\n"),
+        "{rest}"
+    );
     assert_eq!(server.wait().status.code(), Some(0));
 }
 
@@ -199,7 +242,14 @@ async fn the_browser_s_side_keeps_its_promises() {
     let server = Tidegate::serve(&component("hello"), &[]);
     let browser = Browser::open().await;
     browser.goto(&server.url("/__tidegate/health")).await;
-    let wrong = soon("the checks", browser.client.execute_async(include_str!("client.js"), vec![])).await.unwrap();
+    let wrong = soon(
+        "the checks",
+        browser
+            .client
+            .execute_async(include_str!("client.js"), vec![]),
+    )
+    .await
+    .unwrap();
     assert_eq!(wrong, json!([]));
     browser.close().await;
 }
@@ -210,7 +260,11 @@ async fn a_client_that_does_not_read_holds_its_loader_back() {
     let flood = || async {
         let asked = json!({ "page": "/flood", "loader": "flood" }).to_string();
         let head = "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: application/x-ndjson\r\n";
-        Raw::send(server.address(), &format!("{head}content-length: {}\r\n\r\n{asked}", asked.len())).await
+        Raw::send(
+            server.address(),
+            &format!("{head}content-length: {}\r\n\r\n{asked}", asked.len()),
+        )
+        .await
     };
     let (mut slow, mut swift) = (flood().await, flood().await);
     slow.until("{\"value\":[0,").await;
@@ -231,8 +285,14 @@ async fn a_client_that_does_not_read_holds_its_loader_back() {
 #[tokio::test]
 async fn preact_draws_what_a_loader_brings() {
     let assets = workspace().join("examples/dash/assets");
-    assert!(assets.join("node_modules/preact").is_dir(), "Preact is there: run scripts/setup tests");
-    let server = Tidegate::serve(&component("dash"), &["--assets", assets.to_str().expect("a plain path")]);
+    assert!(
+        assets.join("node_modules/preact").is_dir(),
+        "Preact is there: run scripts/setup tests"
+    );
+    let server = Tidegate::serve(
+        &component("dash"),
+        &["--assets", assets.to_str().expect("a plain path")],
+    );
     let browser = Browser::open().await;
     browser.goto(&server.url("/panel.html")).await;
     browser.has("#percent").await;
@@ -251,8 +311,13 @@ async fn a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let ask = |loader: &str, accept: &str| {
         let asked = json!({ "page": "/page", "loader": loader }).to_string();
-        let request = reqwest::Client::new().post(server.url("/__loaders")).header("content-type", "application/json");
-        request.header("accept", accept.to_owned()).body(asked).send()
+        let request = reqwest::Client::new()
+            .post(server.url("/__loaders"))
+            .header("content-type", "application/json");
+        request
+            .header("accept", accept.to_owned())
+            .body(asked)
+            .send()
     };
     let cases = [
         ("spin", 504, "it took too long"),
@@ -262,22 +327,52 @@ async fn a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing() {
         ("calm", 200, "\"calm\""),
     ];
     for (loader, status, text) in cases {
-        let (json, events) = tokio::join!(ask(loader, "application/json"), ask(loader, "text/event-stream"));
+        let (json, events) = tokio::join!(
+            ask(loader, "application/json"),
+            ask(loader, "text/event-stream")
+        );
         let (json, events) = (json.unwrap(), events.unwrap());
-        assert_eq!((json.status().as_u16(), events.status().as_u16()), (status, 200), "{loader}");
+        assert_eq!(
+            (json.status().as_u16(), events.status().as_u16()),
+            (status, 200),
+            "{loader}"
+        );
         let (json, events) = (json.text().await.unwrap(), events.text().await.unwrap());
         let ended = match status {
             504 => "event: timeout\ndata: {}\n\n",
             200 => "event: end\ndata: {}\n\n",
             _ => "event: error\ndata: {\"message\":\"internal error",
         };
-        assert!(json.contains(text) && events.contains(ended), "{loader}: {json} {events}");
-        assert!(![&json, &events].iter().any(|told| told.contains("secret")), "{json} {events}");
+        assert!(
+            json.contains(text) && events.contains(ended),
+            "{loader}: {json} {events}"
+        );
+        assert!(
+            ![&json, &events].iter().any(|told| told.contains("secret")),
+            "{json} {events}"
+        );
     }
-    let page = reqwest::get(server.url("/page")).await.unwrap().text().await.unwrap();
-    let marks = ["[\"timeout\",\"spin\"]", "[\"error\",\"panic\",500,", "[\"error\",\"eat\",500,", "[\"error\",\"fail\",500,"];
-    for mark in marks.into_iter().chain(["[\"value\",\"calm\",\"calm\"]", "[\"end\",\"calm\"]", "[\"done\"]"]) {
-        assert!(page.contains(mark) && !page.contains("secret"), "{mark} in {page}");
+    let page = reqwest::get(server.url("/page"))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    let marks = [
+        "[\"timeout\",\"spin\"]",
+        "[\"error\",\"panic\",500,",
+        "[\"error\",\"eat\",500,",
+        "[\"error\",\"fail\",500,",
+    ];
+    for mark in marks.into_iter().chain([
+        "[\"value\",\"calm\",\"calm\"]",
+        "[\"end\",\"calm\"]",
+        "[\"done\"]",
+    ]) {
+        assert!(
+            page.contains(mark) && !page.contains("secret"),
+            "{mark} in {page}"
+        );
     }
     server.stop();
 }
@@ -289,9 +384,15 @@ async fn an_action_that_misbehaves_is_told_as_the_client_wants_it() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     for (action, status) in [("spin", 500), ("panic", 500), ("eat", 500), ("fail", 500)] {
         for accept in ["text/html", "application/json"] {
-            let request = reqwest::Client::new().post(server.url("/page")).header("accept", accept);
+            let request = reqwest::Client::new()
+                .post(server.url("/page"))
+                .header("accept", accept);
             let request = request.header("content-type", "application/x-www-form-urlencoded");
-            let answer = request.body(format!("__action={action}")).send().await.unwrap();
+            let answer = request
+                .body(format!("__action={action}"))
+                .send()
+                .await
+                .unwrap();
             let (got, text) = (answer.status().as_u16(), answer.text().await.unwrap());
             assert_eq!(got, status, "{action} {accept}: {text}");
             assert!(!text.contains("secret"), "{text}");
@@ -304,8 +405,14 @@ async fn an_action_that_misbehaves_is_told_as_the_client_wants_it() {
 async fn an_upload_is_handed_on_and_kept_nowhere() {
     const BYTES: usize = 64 << 20;
     let server = Tidegate::serve(&component("rogue"), &[]);
-    let part = |name: &str, more: &str| format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"{more}\r\n\r\n");
-    let before = format!("{}weigh\r\n{}", part("__action", ""), part("file", "; filename=\"x\""));
+    let part = |name: &str, more: &str| {
+        format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"{more}\r\n\r\n")
+    };
+    let before = format!(
+        "{}weigh\r\n{}",
+        part("__action", ""),
+        part("file", "; filename=\"x\"")
+    );
     let head = format!(
         "POST /page HTTP/1.1\r\nhost: x\r\nconnection: close\r\naccept: text/event-stream\r\ncontent-type: multipart/form-data; boundary=B\r\n\
          content-length: {}\r\n\r\n{before}",
@@ -321,8 +428,16 @@ async fn an_upload_is_handed_on_and_kept_nowhere() {
     upload.write("\r\n--B--\r\n").await;
     let answer = upload.rest().await;
     let weights = format!("[[\"file\",{BYTES}]]");
-    assert!(answer.contains(&format!("event: progress\ndata: {weights}\n\n")), "{answer}");
-    assert!(answer.contains(&format!("event: outcome\ndata: {{\"outcome\":\"success\",\"stale\":[],\"value\":{weights}}}")), "{answer}");
+    assert!(
+        answer.contains(&format!("event: progress\ndata: {weights}\n\n")),
+        "{answer}"
+    );
+    assert!(
+        answer.contains(&format!(
+            "event: outcome\ndata: {{\"outcome\":\"success\",\"stale\":[],\"value\":{weights}}}"
+        )),
+        "{answer}"
+    );
     let grown = most_memory(&server).saturating_sub(peak);
     assert!(grown < BYTES / 4, "the server grew by {grown} bytes");
     assert_eq!(server.stop().counter("faults"), 0);
@@ -331,6 +446,14 @@ async fn an_upload_is_handed_on_and_kept_nowhere() {
 /// The most memory that the server has had at any time, in bytes.
 fn most_memory(server: &Tidegate) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
+    peak.trim()
+        .strip_suffix(" kB")
+        .unwrap()
+        .parse::<usize>()
+        .unwrap()
+        * 1024
 }

@@ -19,13 +19,18 @@ fn serve(proxy: &str, args: &[&str]) -> Tidegate {
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
 }
 
 /// Nothing of the guest's own words, but an id that the log has too.
 fn assert_masked(server: &Tidegate, (status, body): (u16, String), cause: &str) {
     assert_eq!(status, 500, "{body}");
-    let id = body.strip_prefix("internal error (id ").and_then(|rest| rest.strip_suffix(")\n"));
+    let id = body
+        .strip_prefix("internal error (id ")
+        .and_then(|rest| rest.strip_suffix(")\n"));
     let line = server.wait_for(id.unwrap_or_else(|| panic!("{body:?}")));
     assert!(line.contains(cause), "{line:?} is not about {cause:?}");
 }
@@ -34,29 +39,83 @@ fn assert_masked(server: &Tidegate, (status, body): (u16, String), cause: &str) 
 async fn every_path_and_method_is_the_components_own_but_those_of_the_host() {
     for (proxy, version) in PROXIES {
         let server = serve(proxy, &[]);
-        for (method, name) in [(Method::GET, "Get"), (Method::POST, "Post"), (Method::DELETE, "Delete"), (Method::OPTIONS, "Options")] {
-            let answer = soon(proxy, Client::new().request(method, server.url("/a/b%20c?d=e")).send()).await.unwrap();
-            assert_eq!((answer.status().as_u16(), answer.headers()["x-version"].to_str().unwrap()), (200, version));
+        for (method, name) in [
+            (Method::GET, "Get"),
+            (Method::POST, "Post"),
+            (Method::DELETE, "Delete"),
+            (Method::OPTIONS, "Options"),
+        ] {
+            let answer = soon(
+                proxy,
+                Client::new()
+                    .request(method, server.url("/a/b%20c?d=e"))
+                    .send(),
+            )
+            .await
+            .unwrap();
+            assert_eq!(
+                (
+                    answer.status().as_u16(),
+                    answer.headers()["x-version"].to_str().unwrap()
+                ),
+                (200, version)
+            );
             let said = answer.text().await.unwrap();
-            assert_eq!(said, format!("Method::{name} /a/b%20c?d=e for {}", server.address()), "{proxy}");
+            assert_eq!(
+                said,
+                format!("Method::{name} /a/b%20c?d=e for {}", server.address()),
+                "{proxy}"
+            );
         }
-        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{proxy}");
+        assert_eq!(
+            get(&server, "/__tidegate/health").await,
+            (200, "ok\n".into()),
+            "{proxy}"
+        );
 
-        let mut raw = Raw::send(server.address(), "HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        let mut raw = Raw::send(
+            server.address(),
+            "HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
+        .await;
         let head = raw.rest().await;
         let length = format!("content-length: {}\r\n", "Method::Head / for x".len());
-        assert!(head.starts_with("HTTP/1.1 200 OK\r\n") && head.contains(&length) && head.ends_with("\r\n\r\n"), "{proxy}: {head}");
+        assert!(
+            head.starts_with("HTTP/1.1 200 OK\r\n")
+                && head.contains(&length)
+                && head.ends_with("\r\n\r\n"),
+            "{proxy}: {head}"
+        );
         let stopped = server.stop();
-        assert_eq!((stopped.counter("requests"), stopped.counter("guest_calls"), stopped.counter("faults")), (6, 5, 0), "{proxy}");
+        assert_eq!(
+            (
+                stopped.counter("requests"),
+                stopped.counter("guest_calls"),
+                stopped.counter("faults")
+            ),
+            (6, 5, 0),
+            "{proxy}"
+        );
     }
 }
 
 #[test]
 fn what_is_served_whole_is_said_so_when_it_is_checked() {
     for (proxy, _) in PROXIES {
-        let output = tidegate().arg("check").arg(component(proxy)).output().unwrap();
+        let output = tidegate()
+            .arg("check")
+            .arg(component(proxy))
+            .output()
+            .unwrap();
         let told = String::from_utf8_lossy(&output.stdout);
-        assert_eq!((output.status.code(), &*told), (Some(0), "OK: no manifest; its wasi:http export answers every path\n"), "{proxy}");
+        assert_eq!(
+            (output.status.code(), &*told),
+            (
+                Some(0),
+                "OK: no manifest; its wasi:http export answers every path\n"
+            ),
+            "{proxy}"
+        );
     }
 }
 
@@ -64,18 +123,37 @@ fn what_is_served_whole_is_said_so_when_it_is_checked() {
 async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
-        let mut raw = Raw::send(server.address(), "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        let mut raw = Raw::send(
+            server.address(),
+            "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .await;
         for piece in ["first", "other", "third"] {
             raw.write(format!("5\r\n{piece}\r\n")).await;
             raw.until(piece).await; // before the next is sent
         }
         raw.write("0\r\n\r\n").await;
-        assert_eq!(raw.until("0\r\n\r\n").await, "\r\n0\r\n\r\n", "{proxy}: a good end");
+        assert_eq!(
+            raw.until("0\r\n\r\n").await,
+            "\r\n0\r\n\r\n",
+            "{proxy}: a good end"
+        );
 
         // Far beyond the limit of bounded bodies, and more than any buffer on the way.
         let large: Vec<u8> = (0..8_000_000_u32).map(|n| (n / 251) as u8).collect();
-        let answer = soon(proxy, Client::new().post(server.url("/echo")).body(large.clone()).send()).await.unwrap();
-        assert!(soon(proxy, answer.bytes()).await.unwrap() == large, "{proxy}: something else came back");
+        let answer = soon(
+            proxy,
+            Client::new()
+                .post(server.url("/echo"))
+                .body(large.clone())
+                .send(),
+        )
+        .await
+        .unwrap();
+        assert!(
+            soon(proxy, answer.bytes()).await.unwrap() == large,
+            "{proxy}: something else came back"
+        );
         assert_eq!(server.stop().counter("faults"), 0, "{proxy}");
     }
 }
@@ -84,12 +162,24 @@ async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
 async fn what_goes_wrong_is_masked() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &["--cpu", "200ms"]);
-        assert_masked(&server, get(&server, "/error").await, "the app broke the contract: ");
+        assert_masked(
+            &server,
+            get(&server, "/error").await,
+            "the app broke the contract: ",
+        );
         assert_masked(&server, get(&server, "/trap").await, "the app trapped: ");
         if proxy == "proxy02" {
-            assert_masked(&server, get(&server, "/silent").await, "without setting its response");
+            assert_masked(
+                &server,
+                get(&server, "/silent").await,
+                "without setting its response",
+            );
         } else {
-            assert_masked(&server, get(&server, "/ever").await, "the app computed for longer than one event may");
+            assert_masked(
+                &server,
+                get(&server, "/ever").await,
+                "the app computed for longer than one event may",
+            );
         }
         assert_eq!(get(&server, "/fine").await.0, 200, "{proxy}");
         assert_eq!(server.stop().counter("faults"), 3, "{proxy}");
@@ -100,7 +190,11 @@ async fn what_goes_wrong_is_masked() {
 async fn a_trap_costs_no_request_that_is_answered_at_the_same_time() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
-        let mut raw = Raw::send(server.address(), "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        let mut raw = Raw::send(
+            server.address(),
+            "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .await;
         raw.write("5\r\nfirst\r\n").await;
         raw.until("first").await;
         assert_eq!(get(&server, "/trap").await.0, 500, "{proxy}");
@@ -114,9 +208,15 @@ async fn a_trap_costs_no_request_that_is_answered_at_the_same_time() {
 async fn an_answer_that_breaks_off_is_seen_to_break_off() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
-        let answer = soon(proxy, reqwest::get(server.url("/half"))).await.unwrap();
+        let answer = soon(proxy, reqwest::get(server.url("/half")))
+            .await
+            .unwrap();
         let mut pieces = answer.bytes_stream();
-        assert_eq!(soon(proxy, pieces.next()).await.unwrap().unwrap(), "the first half", "{proxy}");
+        assert_eq!(
+            soon(proxy, pieces.next()).await.unwrap().unwrap(),
+            "the first half",
+            "{proxy}"
+        );
         let end = soon(proxy, pieces.next()).await;
         assert!(matches!(end, Some(Err(_))), "{proxy}: {end:?}");
         server.wait_for("a streamed answer broke off");
@@ -139,10 +239,18 @@ async fn a_client_that_goes_away_in_the_middle_harms_nobody() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &["--instances", "1"]);
         for _ in 0..20 {
-            let mut raw = Raw::send(server.address(), "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\nfirst").await;
+            let mut raw = Raw::send(
+                server.address(),
+                "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\nfirst",
+            )
+            .await;
             raw.until("first").await;
             drop(raw);
-            assert_eq!(get(&server, "/fine").await.0, 200, "{proxy}: its instance is free again");
+            assert_eq!(
+                get(&server, "/fine").await.0,
+                200,
+                "{proxy}: its instance is free again"
+            );
         }
     }
 }

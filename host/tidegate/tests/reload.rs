@@ -26,9 +26,20 @@ struct Release {
 impl Release {
     fn new() -> Release {
         let wasm = fs::read(component("rogue")).unwrap();
-        let marks: Vec<usize> = wasm.windows(10).enumerate().filter(|(_, text)| text == b"version 01").map(|(at, _)| at).collect();
-        let [at] = marks[..] else { panic!("{} marks", marks.len()) };
-        let release = Release { place: tempfile::tempdir().unwrap(), wasm, at };
+        let marks: Vec<usize> = wasm
+            .windows(10)
+            .enumerate()
+            .filter(|(_, text)| text == b"version 01")
+            .map(|(at, _)| at)
+            .collect();
+        let [at] = marks[..] else {
+            panic!("{} marks", marks.len())
+        };
+        let release = Release {
+            place: tempfile::tempdir().unwrap(),
+            wasm,
+            at,
+        };
         release.put(1);
         release
     }
@@ -52,29 +63,57 @@ impl Release {
 }
 
 async fn get(server: &Tidegate, path: &str) -> String {
-    soon(path, Client::new().get(server.url(path)).send()).await.unwrap().text().await.unwrap()
+    soon(path, Client::new().get(server.url(path)).send())
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap()
 }
 
 async fn post(server: &Tidegate, path: &str, body: String) {
-    soon(path, Client::new().post(server.url(path)).body(body).send()).await.unwrap().error_for_status().unwrap();
+    soon(path, Client::new().post(server.url(path)).body(body).send())
+        .await
+        .unwrap()
+        .error_for_status()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn connections_and_rooms_hear_of_the_new_version_and_never_of_the_swap() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
-    let (mut socket, mut room) = (Socket::connect(server.ws("/socket?tag=red")).await, Socket::connect(server.ws("/rooms/tea")).await);
+    let (mut socket, mut room) = (
+        Socket::connect(server.ws("/socket?tag=red")).await,
+        Socket::connect(server.ws("/rooms/tea")).await,
+    );
     socket.say("keep this").await;
-    assert_eq!((socket.ask("version").await, room.ask("version").await), ("version 01".into(), "version 01".into()));
+    assert_eq!(
+        (socket.ask("version").await, room.ask("version").await),
+        ("version 01".into(), "version 01".into())
+    );
     assert_eq!(room.ask("one").await, "one");
     let id = socket.ask("id").await;
     release.put(2);
     let told = server.reload(&[]).unwrap();
-    assert!(told.starts_with("version 2 is served: ") && told.ends_with("; 2 WebSockets and 0 feeds go on\n"), "{told}");
+    assert!(
+        told.starts_with("version 2 is served: ")
+            && told.ends_with("; 2 WebSockets and 0 feeds go on\n"),
+        "{told}"
+    );
     assert_eq!(get(&server, "/version").await, "version 02");
-    assert_eq!((socket.ask("version").await, room.ask("version").await), ("version 02".into(), "version 02".into()));
-    assert_eq!((socket.ask("id").await, socket.ask("tagged red").await), (id.clone(), id));
-    assert_eq!((room.ask("wake").await, room.ask("two").await), ("2".into(), "two".into()));
+    assert_eq!(
+        (socket.ask("version").await, room.ask("version").await),
+        ("version 02".into(), "version 02".into())
+    );
+    assert_eq!(
+        (socket.ask("id").await, socket.ask("tagged red").await),
+        (id.clone(), id)
+    );
+    assert_eq!(
+        (room.ask("wake").await, room.ask("two").await),
+        ("2".into(), "two".into())
+    );
     assert_eq!(get(&server, "/rooms/tea").await, "2\none\ntwo");
     socket.close().await;
     server.wait_for("kept=this");
@@ -103,14 +142,20 @@ async fn a_file_that_can_not_be_served_changes_nothing_and_says_why() {
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let cases: [(&[u8], &str); 3] = [
         (b"hello", "is not WebAssembly"),
-        (&support::fixture::core_module(), "is a core module, not a component"),
+        (
+            &support::fixture::core_module(),
+            "is a core module, not a component",
+        ),
         (&release.wasm[..release.wasm.len() / 2], "can't be loaded"),
     ];
     for (bytes, why) in cases {
         release.put_file(bytes);
         let told = server.reload(&[]).unwrap_err();
         assert!(told.contains(why) && told.contains("app.wasm"), "{told}");
-        assert_eq!((get(&server, "/version").await, socket.ask("version").await), ("version 01".into(), "version 01".into()));
+        assert_eq!(
+            (get(&server, "/version").await, socket.ask("version").await),
+            ("version 01".into(), "version 01".into())
+        );
     }
     fs::remove_file(release.path()).unwrap();
     assert!(server.reload(&[]).unwrap_err().contains("can't be read"));
@@ -127,7 +172,12 @@ async fn a_route_that_is_gone_takes_its_sockets_with_it_and_what_is_new_is_there
     let server = Tidegate::serve(&app, &[]);
     let mut socket = Socket::connect(server.ws("/echo")).await;
     put("counter");
-    assert!(server.reload(&[]).unwrap().contains("0 WebSockets and 0 feeds go on, 1 WebSockets were closed (1012)"));
+    assert!(
+        server
+            .reload(&[])
+            .unwrap()
+            .contains("0 WebSockets and 0 feeds go on, 1 WebSockets were closed (1012)")
+    );
     assert_eq!(socket.closed().await.0, 1012);
     // Rooms begin with a version that has some.
     let mut counter = Socket::connect(server.ws("/counters/tea")).await;
@@ -158,7 +208,10 @@ async fn a_request_ends_on_the_version_where_it_began() {
     assert_eq!(get(&server, "/version").await, "version 02");
     upload.write("ok").await;
     let answer = upload.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("version 01"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("version 01"),
+        "{answer}"
+    );
 }
 
 const RELOADS: usize = 50;
@@ -173,19 +226,33 @@ async fn fifty_reloads_under_load_drop_nobody_and_lose_double_or_reorder_nothing
     let server = Tidegate::serve(&release.path(), &[]);
     let mut idle = Vec::new();
     for _ in 0..IDLE / 50 {
-        idle.extend(join_all((0..50).map(|_| Socket::connect(server.ws("/socket?follow=news")))).await);
+        idle.extend(
+            join_all((0..50).map(|_| Socket::connect(server.ws("/socket?follow=news")))).await,
+        );
     }
-    join_all(idle.iter_mut().map(async |socket| assert_eq!(socket.ask("say here").await, "here"))).await;
+    join_all(
+        idle.iter_mut()
+            .map(async |socket| assert_eq!(socket.ask("say here").await, "here")),
+    )
+    .await;
     let feeds = join_all((0..FEEDS).map(|_| Reader::follow(&server, "news"))).await;
     let over = AtomicBool::new(false);
 
     let busy = join_all((0..BUSY).map(async |number| {
         // Some of them in rooms, where every answer is on the disk.
-        let path = if number < ROOMS { format!("/rooms/{number}") } else { "/socket".into() };
+        let path = if number < ROOMS {
+            format!("/rooms/{number}")
+        } else {
+            "/socket".into()
+        };
         let mut socket = Socket::connect(server.ws(&path)).await;
         let mut said = 0;
         while !over.load(Ordering::Relaxed) || said == 0 {
-            assert_eq!(socket.ask(&format!("number {said}")).await, format!("number {said}"), "{path}");
+            assert_eq!(
+                socket.ask(&format!("number {said}")).await,
+                format!("number {said}"),
+                "{path}"
+            );
             said += 1;
         }
         (socket, said)
@@ -202,7 +269,9 @@ async fn fifty_reloads_under_load_drop_nobody_and_lose_double_or_reorder_nothing
         for number in 0..RELOADS {
             tokio::task::block_in_place(|| {
                 release.put(2 - (number % 2) as u8);
-                server.reload(&[]).unwrap_or_else(|why| panic!("reload {number}: {why}"));
+                server
+                    .reload(&[])
+                    .unwrap_or_else(|why| panic!("reload {number}: {why}"));
             });
         }
         over.store(true, Ordering::Relaxed);
@@ -219,14 +288,21 @@ async fn fifty_reloads_under_load_drop_nobody_and_lose_double_or_reorder_nothing
     }
     for mut feed in feeds {
         for number in 1..=published {
-            assert!(feed.until("\n\n").await.ends_with(&format!("-{number}\ndata: news {}.\n\n", number - 1)));
+            assert!(
+                feed.until("\n\n")
+                    .await
+                    .ends_with(&format!("-{number}\ndata: news {}.\n\n", number - 1))
+            );
         }
     }
     for (number, (mut socket, said)) in busy.into_iter().enumerate() {
         assert_eq!(socket.ask("version").await, "version 01");
         if number < ROOMS {
             let lines: String = (0..said).map(|line| format!("\nnumber {line}")).collect();
-            assert_eq!(get(&server, &format!("/rooms/{number}")).await, format!("{said}{lines}"));
+            assert_eq!(
+                get(&server, &format!("/rooms/{number}")).await,
+                format!("{said}{lines}")
+            );
         }
     }
     drop(idle);

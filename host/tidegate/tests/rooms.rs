@@ -30,16 +30,32 @@ fn place() -> TempDir {
 
 fn serve(place: &TempDir, app: &str, args: &[&str]) -> Tidegate {
     let data = place.path().join("data");
-    Tidegate::serve(&component(app), &[&["--data", data.to_str().unwrap()], args].concat())
+    Tidegate::serve(
+        &component(app),
+        &[&["--data", data.to_str().unwrap()], args].concat(),
+    )
 }
 
 async fn get(server: &Tidegate, path: &str) -> String {
-    soon(path, async { reqwest::get(server.url(path)).await.unwrap().text().await.unwrap() }).await
+    soon(path, async {
+        reqwest::get(server.url(path))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    })
+    .await
 }
 
 async fn post(server: &Tidegate, path: &str, body: &str) -> String {
-    let request = reqwest::Client::new().post(server.url(path)).body(body.to_owned());
-    soon(path, async { request.send().await.unwrap().text().await.unwrap() }).await
+    let request = reqwest::Client::new()
+        .post(server.url(path))
+        .body(body.to_owned());
+    soon(path, async {
+        request.send().await.unwrap().text().await.unwrap()
+    })
+    .await
 }
 
 #[tokio::test]
@@ -48,38 +64,70 @@ async fn sockets_requests_and_feeds_of_a_path_meet_in_one_room() {
     let server = serve(&place, "rogue", &[]);
     let mut ann = Socket::connect(server.ws("/rooms/a%20b")).await;
     assert_eq!(ann.ask("hello").await, "hello");
-    let request = reqwest::Client::new().get(server.url("/rooms/a%20b")).header("accept", "text/event-stream");
+    let request = reqwest::Client::new()
+        .get(server.url("/rooms/a%20b"))
+        .header("accept", "text/event-stream");
     let feed = request.send().await.unwrap();
     assert_eq!(feed.headers()["content-type"], "text/event-stream");
     assert_eq!(post(&server, "/rooms/a%20b", "posted").await, "1");
     assert_eq!(ann.text().await, "posted");
-    assert_eq!((get(&server, "/rooms/a%20b").await, get(&server, "/rooms/other").await), ("2\nhello\nposted".into(), "0\n".into()));
+    assert_eq!(
+        (
+            get(&server, "/rooms/a%20b").await,
+            get(&server, "/rooms/other").await
+        ),
+        ("2\nhello\nposted".into(), "0\n".into())
+    );
     let mut told = String::new();
     let mut pieces = feed.bytes_stream();
     while !told.contains("posted") {
         told += &String::from_utf8_lossy(&soon("the feed", pieces.next()).await.unwrap().unwrap());
     }
-    assert!(told.contains("data: begun") && !told.contains("hello"), "{told}");
-    for (path, status) in [(format!("/rooms/{}", "x".repeat(257)), 400), ("/rooms/a%0Ab".into(), 400), ("/rooms/a/b".into(), 404)] {
-        assert_eq!(reqwest::get(server.url(&path)).await.unwrap().status(), status, "{path}");
+    assert!(
+        told.contains("data: begun") && !told.contains("hello"),
+        "{told}"
+    );
+    for (path, status) in [
+        (format!("/rooms/{}", "x".repeat(257)), 400),
+        ("/rooms/a%0Ab".into(), 400),
+        ("/rooms/a/b".into(), 404),
+    ] {
+        assert_eq!(
+            reqwest::get(server.url(&path)).await.unwrap().status(),
+            status,
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_event_that_fails_leaves_nothing_behind_and_costs_its_sender_alone() {
     let place = place();
-    let server = serve(&place, "rogue", &["--cpu", "100ms", "--wall", "1s", "--memory", "16MiB"]);
+    let server = serve(
+        &place,
+        "rogue",
+        &["--cpu", "100ms", "--wall", "1s", "--memory", "16MiB"],
+    );
     let mut bob = Socket::connect(server.ws("/rooms/tea")).await;
     assert_eq!(bob.ask("a").await, "a");
-    for how in ["panic", "abort", "exit", "recurse", "spin", "eat", "sleep", "fail"] {
+    for how in [
+        "panic", "abort", "exit", "recurse", "spin", "eat", "sleep", "fail",
+    ] {
         let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
         assert_eq!(ann.ask("members").await, "2");
         ann.say(format!("then {how}")).await;
         assert_eq!(ann.closed().await.0, 1011, "{how}");
     }
-    assert_eq!((bob.ask("b").await, get(&server, "/rooms/tea").await), ("b".into(), "2\na\nb".into()));
+    assert_eq!(
+        (bob.ask("b").await, get(&server, "/rooms/tea").await),
+        ("b".into(), "2\na\nb".into())
+    );
     let stopped = server.stop();
-    assert!(!stopped.stderr.contains("two instances"), "{}", stopped.stderr);
+    assert!(
+        !stopped.stderr.contains("two instances"),
+        "{}",
+        stopped.stderr
+    );
 }
 
 #[tokio::test]
@@ -87,11 +135,24 @@ async fn a_room_that_never_wakes_is_closed_for_a_while() {
     let place = place();
     let server = serve(&place, "rogue", &[]);
     for _ in 0..5 {
-        assert_eq!(reqwest::get(server.url("/rooms/never")).await.unwrap().status(), 500);
+        assert_eq!(
+            reqwest::get(server.url("/rooms/never"))
+                .await
+                .unwrap()
+                .status(),
+            500
+        );
     }
     let closed = reqwest::get(server.url("/rooms/never")).await.unwrap();
-    let retry: u64 = closed.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-    assert!(closed.status() == 503 && (25..=31).contains(&retry), "{closed:?}");
+    let retry: u64 = closed.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        closed.status() == 503 && (25..=31).contains(&retry),
+        "{closed:?}"
+    );
     assert_eq!(get(&server, "/rooms/other").await, "0\n");
 }
 
@@ -109,7 +170,10 @@ async fn a_room_sleeps_and_wakes_under_its_connections() {
         }
     }
     assert!(wakes.is_sorted(), "{wakes:?}");
-    assert_eq!((ann.ask("kept").await, ann.ask("members").await), ("a cup".into(), "1".into()));
+    assert_eq!(
+        (ann.ask("kept").await, ann.ask("members").await),
+        ("a cup".into(), "1".into())
+    );
     ann.say("alarm 1").await;
     assert_eq!(ann.text().await, "alarm 1");
     ann.close().await;
@@ -120,7 +184,10 @@ async fn a_room_sleeps_and_wakes_under_its_connections() {
 async fn a_heartbeat_is_answered_without_a_call_and_leaves_a_sleeping_room_asleep() {
     const BEATS: u64 = 200;
     let place = place();
-    for (path, args) in [("/socket", &[][..]), ("/rooms/tea", &["--limit", "room_idle_max=1ms"])] {
+    for (path, args) in [
+        ("/socket", &[][..]),
+        ("/rooms/tea", &["--limit", "room_idle_max=1ms"]),
+    ] {
         let server = serve(&place, "rogue", args);
         let mut ann = Socket::connect(server.ws(path)).await;
         ann.say("automatic ping pong").await;
@@ -148,8 +215,14 @@ async fn a_room_answers_calls_of_routes_and_of_rooms_and_what_fails_is_told() {
         ("tea two", "1"),
         ("tea via milk three", "0"),
         ("tea then panic", "the room's event failed"),
-        ("tea via tea four", "the room waits for the one that calls it"),
-        ("tea via milk via tea five", "the room waits for the one that calls it"),
+        (
+            "tea via tea four",
+            "the room waits for the one that calls it",
+        ),
+        (
+            "tea via milk via tea five",
+            "the room waits for the one that calls it",
+        ),
         ("tea via milk then panic", "the room's event failed"),
         ("tea refuse not now", "not now"),
         (&long, "a call's payload has at most 1 MiB"),
@@ -170,7 +243,16 @@ async fn a_room_answers_calls_of_routes_and_of_rooms_and_what_fails_is_told() {
 #[tokio::test]
 async fn there_is_never_more_than_one_instance_of_a_room() {
     let place = place();
-    let server = Arc::new(serve(&place, "rogue", &["--limit", "room_idle_max=1ms", "--limit", "rooms_awake_max=2"]));
+    let server = Arc::new(serve(
+        &place,
+        "rogue",
+        &[
+            "--limit",
+            "room_idle_max=1ms",
+            "--limit",
+            "rooms_awake_max=2",
+        ],
+    ));
     let mut bob = Socket::connect(server.ws("/rooms/0")).await;
     let tasks = (0..8).map(|client| {
         let server = server.clone();
@@ -178,8 +260,14 @@ async fn there_is_never_more_than_one_instance_of_a_room() {
             for round in 0..60 {
                 let room = (client + round) % 4;
                 let mut socket = Socket::connect(server.ws(&format!("/rooms/{room}"))).await;
-                socket.say(if round % 7 == 0 { "then panic" } else { "x" }).await;
-                _ = reqwest::get(server.url(&format!("/rooms/{room}"))).await.unwrap().text().await;
+                socket
+                    .say(if round % 7 == 0 { "then panic" } else { "x" })
+                    .await;
+                _ = reqwest::get(server.url(&format!("/rooms/{room}")))
+                    .await
+                    .unwrap()
+                    .text()
+                    .await;
             }
         })
     });
@@ -196,7 +284,14 @@ async fn there_is_never_more_than_one_instance_of_a_room() {
     for room in 0..4 {
         let log = get(&server, &format!("/rooms/{room}")).await;
         let (count, lines) = log.split_once('\n').unwrap();
-        assert_eq!(count.parse::<usize>().unwrap(), lines.lines().filter(|line| matches!(*line, "x" | "last")).count(), "{log}");
+        assert_eq!(
+            count.parse::<usize>().unwrap(),
+            lines
+                .lines()
+                .filter(|line| matches!(*line, "x" | "last"))
+                .count(),
+            "{log}"
+        );
     }
 }
 
@@ -223,56 +318,121 @@ fn data_that_can_not_be_used_is_told_in_one_line_and_nothing_is_served() {
     let _first = serve(&place, "rogue", &[]);
     let file = place.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let cases = [(place.path().join("data"), "another process has"), (file.join("data"), "can't use")];
+    let cases = [
+        (place.path().join("data"), "another process has"),
+        (file.join("data"), "can't use"),
+    ];
     for (data, told) in cases {
         let output = serve_to_its_end(&data);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(1) && stderr.contains(told) && stderr.trim().lines().count() == 1, "{stderr}");
+        assert!(
+            output.status.code() == Some(1)
+                && stderr.contains(told)
+                && stderr.trim().lines().count() == 1,
+            "{stderr}"
+        );
     }
 }
 
 fn data(place: &TempDir, args: &[&str], stdin: &str) -> (bool, String) {
     use std::process::Stdio;
     let mut command = tidegate();
-    command.arg("data").args(args).arg("--data").arg(place.path().join("data"));
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command
+        .arg("data")
+        .args(args)
+        .arg("--data")
+        .arg(place.path().join("data"));
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     let output = child.wait_with_output().unwrap();
-    let told = if output.status.success() { output.stdout } else { output.stderr };
+    let told = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
     (output.status.success(), String::from_utf8(told).unwrap())
 }
 
 #[tokio::test]
 async fn an_operator_lists_exports_moves_and_verifies_rooms() {
     let place = place();
-    assert!(data(&place, &["rooms"], "").1.contains("there is no directory"));
+    assert!(
+        data(&place, &["rooms"], "")
+            .1
+            .contains("there is no directory")
+    );
     let server = serve(&place, "rogue", &[]);
     for (room, body) in [("tea", "a"), ("tea", "b"), ("milk", "c")] {
         post(&server, &format!("/rooms/{room}"), body).await;
     }
-    assert!(data(&place, &["rooms"], "").1.contains("another process has"), "the server has it open");
+    assert!(
+        data(&place, &["rooms"], "")
+            .1
+            .contains("another process has"),
+        "the server has it open"
+    );
     server.stop();
     let (_, listed) = data(&place, &["rooms"], "");
-    assert!(listed.starts_with("rogue/milk  ") && listed.lines().count() == 2, "{listed}");
+    assert!(
+        listed.starts_with("rogue/milk  ") && listed.lines().count() == 2,
+        "{listed}"
+    );
     let (_, tea) = data(&place, &["export", "rogue/tea"], "");
-    assert_eq!(tea.lines().next(), Some(r#"{"alarm":null,"room":"rogue/tea"}"#));
-    assert!(tea.contains(r#"{"key":"line/000000001","text":"b"}"#), "{tea}");
+    assert_eq!(
+        tea.lines().next(),
+        Some(r#"{"alarm":null,"room":"rogue/tea"}"#)
+    );
+    assert!(
+        tea.contains(r#"{"key":"line/000000001","text":"b"}"#),
+        "{tea}"
+    );
     let copy = place.path().join("copy");
     assert!(data(&place, &["backup", copy.to_str().unwrap()], "").0 && copy.is_dir());
-    assert_eq!(data(&place, &["delete", "rogue/tea"], ""), (true, "rogue/tea was deleted\n".into()));
+    assert_eq!(
+        data(&place, &["delete", "rogue/tea"], ""),
+        (true, "rogue/tea was deleted\n".into())
+    );
     assert!(!data(&place, &["delete", "rogue/tea"], "").0);
     let rum = tea.replace("rogue/tea", "rogue/rum") + r#"{"key":"binary","base64":"AP8="}"# + "\n";
-    assert_eq!(data(&place, &["import"], &rum), (true, "1 rooms were imported\n".into()));
-    for (input, told) in [("x", "line 1 is no JSON"), (r#"{"key":"k","text":"v"}"#, "line 1 comes before"), (r#"{"room":"x"}"#, "line 1")] {
+    assert_eq!(
+        data(&place, &["import"], &rum),
+        (true, "1 rooms were imported\n".into())
+    );
+    for (input, told) in [
+        ("x", "line 1 is no JSON"),
+        (r#"{"key":"k","text":"v"}"#, "line 1 comes before"),
+        (r#"{"room":"x"}"#, "line 1"),
+    ] {
         let (imported, error) = data(&place, &["import"], input);
-        assert!(!imported && error.contains(told) && error.trim().lines().count() == 1, "{error}");
+        assert!(
+            !imported && error.contains(told) && error.trim().lines().count() == 1,
+            "{error}"
+        );
     }
     assert!(data(&place, &["compact"], "").0);
     let (well, verified) = data(&place, &["verify"], "");
-    assert!(well && verified.starts_with("2 rooms, ") && verified.contains("all is well"), "{verified}");
-    assert!(data(&place, &["export", "rogue/rum"], "").1.contains(r#"{"base64":"AP8=","key":"binary"}"#));
+    assert!(
+        well && verified.starts_with("2 rooms, ") && verified.contains("all is well"),
+        "{verified}"
+    );
+    assert!(
+        data(&place, &["export", "rogue/rum"], "")
+            .1
+            .contains(r#"{"base64":"AP8=","key":"binary"}"#)
+    );
     let server = serve(&place, "rogue", &[]);
-    assert_eq!((get(&server, "/rooms/rum").await, get(&server, "/rooms/tea").await), ("2\na\nb".into(), "0\n".into()));
+    assert_eq!(
+        (
+            get(&server, "/rooms/rum").await,
+            get(&server, "/rooms/tea").await
+        ),
+        ("2\na\nb".into(), "0\n".into())
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,7 +445,10 @@ async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
             let (server, acknowledged) = (server.clone(), acknowledged.clone());
             tokio::spawn(async move {
                 for line in 0..300 {
-                    assert_eq!(post(&server, &format!("/rooms/{room}"), "x").await, line.to_string());
+                    assert_eq!(
+                        post(&server, &format!("/rooms/{room}"), "x").await,
+                        line.to_string()
+                    );
                     acknowledged.fetch_add(1, Ordering::SeqCst);
                 }
             })
@@ -294,23 +457,53 @@ async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
     while acknowledged.load(Ordering::SeqCst) < 100 {
         tokio::task::yield_now().await;
     }
-    let (before, copy) = (acknowledged.load(Ordering::SeqCst), place.path().join("copy"));
-    assert_eq!(data(&place, &["backup", copy.to_str().unwrap()], ""), (true, String::new()));
-    assert!(data(&place, &["backup", copy.to_str().unwrap()], "").1.contains("exists already"));
+    let (before, copy) = (
+        acknowledged.load(Ordering::SeqCst),
+        place.path().join("copy"),
+    );
+    assert_eq!(
+        data(&place, &["backup", copy.to_str().unwrap()], ""),
+        (true, String::new())
+    );
+    assert!(
+        data(&place, &["backup", copy.to_str().unwrap()], "")
+            .1
+            .contains("exists already")
+    );
     for writer in writers {
         writer.await.unwrap();
     }
     let copied = tempfile::tempdir_in(place.path()).unwrap();
     std::fs::rename(&copy, copied.path().join("data")).unwrap();
     assert!(data(&copied, &["verify"], "").1.ends_with("all is well\n"));
-    let lines: u64 = (0..4).map(|room| data(&copied, &["export", &format!("rogue/{room}")], "").1.matches("line/").count() as u64).sum();
-    assert!((before..1200).contains(&lines), "{before} were acknowledged before, and {lines} are there");
+    let lines: u64 = (0..4)
+        .map(|room| {
+            data(&copied, &["export", &format!("rogue/{room}")], "")
+                .1
+                .matches("line/")
+                .count() as u64
+        })
+        .sum();
+    assert!(
+        (before..1200).contains(&lines),
+        "{before} were acknowledged before, and {lines} are there"
+    );
 
     let door = place.path().join("data.sock");
-    assert_eq!(std::fs::metadata(&door).unwrap().permissions().mode() & 0o777, 0o600);
-    for (command, told) in [("nonsense", "a line of JSON"), (r#"{"backup":"relative"}"#, "no such command"), ("{}", "no such command")] {
+    assert_eq!(
+        std::fs::metadata(&door).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for (command, told) in [
+        ("nonsense", "a line of JSON"),
+        (r#"{"backup":"relative"}"#, "no such command"),
+        ("{}", "no such command"),
+    ] {
         let mut stream = BufReader::new(UnixStream::connect(&door).unwrap());
-        stream.get_mut().write_all(format!("{command}\n").as_bytes()).unwrap();
+        stream
+            .get_mut()
+            .write_all(format!("{command}\n").as_bytes())
+            .unwrap();
         let mut answer = String::new();
         stream.read_line(&mut answer).unwrap();
         assert!(answer.contains(told), "{command}: {answer}");
@@ -321,7 +514,11 @@ async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
 
 fn serve_to_its_end(data: &Path) -> std::process::Output {
     let mut command = tidegate();
-    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
+    command
+        .arg("serve")
+        .arg(component("rogue"))
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(data);
     command.output().unwrap()
 }
 
@@ -337,7 +534,10 @@ fn an_app_without_rooms_keeps_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_every_kill() {
     const ROOMS: usize = 50;
-    let seconds = env::var("TIDEGATE_CRASH_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(10);
+    let seconds = env::var("TIDEGATE_CRASH_SECONDS")
+        .ok()
+        .and_then(|seconds| seconds.parse().ok())
+        .unwrap_or(10);
     let until = Instant::now() + Duration::from_secs(seconds);
     let place = place();
     let mut all = vec![Vec::<u64>::new(); ROOMS];
@@ -370,11 +570,24 @@ async fn what_was_acknowledged_survives_every_kill() {
         let log = get(&server, &format!("/rooms/{room}")).await;
         let (count, lines) = log.split_once('\n').unwrap();
         let lines: Vec<u64> = lines.lines().map(|line| line.parse().unwrap()).collect();
-        assert_eq!(count.parse::<usize>().unwrap(), lines.len(), "room {room}: a line and its count are one event");
-        assert!(lines.is_sorted_by(|one, other| one < other), "room {room}: in order, once: {lines:?}");
+        assert_eq!(
+            count.parse::<usize>().unwrap(),
+            lines.len(),
+            "room {room}: a line and its count are one event"
+        );
+        assert!(
+            lines.is_sorted_by(|one, other| one < other),
+            "room {room}: in order, once: {lines:?}"
+        );
         let positions: HashMap<u64, usize> = lines.iter().copied().zip(0..).collect();
-        let lost: Vec<&u64> = acknowledged.iter().filter(|number| !positions.contains_key(number)).collect();
-        assert!(lost.is_empty(), "room {room} lost what it had acknowledged: {lost:?}");
+        let lost: Vec<&u64> = acknowledged
+            .iter()
+            .filter(|number| !positions.contains_key(number))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "room {room} lost what it had acknowledged: {lost:?}"
+        );
         total += acknowledged.len();
     }
     assert!(total > ROOMS && kills > 1, "{total} lines, {kills} kills");
@@ -389,8 +602,15 @@ async fn write_until_it_fails(server: &Tidegate) -> [u64; 3] {
     let mut acknowledged = [0; 3];
     for number in 0..600 {
         let room = number % 3;
-        let request = client.post(server.url(&format!("/rooms/{room}"))).body(format!("line {}", acknowledged[room]));
-        match soon("an answer", request.send()).await.unwrap().status().as_u16() {
+        let request = client
+            .post(server.url(&format!("/rooms/{room}")))
+            .body(format!("line {}", acknowledged[room]));
+        match soon("an answer", request.send())
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
+        {
             200 => acknowledged[room] += 1,
             500 => return acknowledged,
             other => panic!("{other} from a server whose disk fails"),
@@ -403,32 +623,54 @@ async fn write_until_it_fails(server: &Tidegate) -> [u64; 3] {
 async fn what_was_acknowledged_before_the_disk_failed_is_there_and_nothing_half_done() {
     let library = component_of(Build::Library, "faulty");
     let (app, mut started) = (component("rogue"), 0);
-    for (call, how) in [("write", "io"), ("write", "full"), ("write", "short"), ("sync", "io")] {
+    for (call, how) in [
+        ("write", "io"),
+        ("write", "full"),
+        ("write", "short"),
+        ("sync", "io"),
+    ] {
         for at in [1, 12, 60, 100, 150, 200, 201, 300, 400] {
             let place = place();
             let data_dir = place.path().join("data");
             let mut command = tidegate();
-            command.arg("serve").arg(&app).args(["--listen", "127.0.0.1:0", "--data"]).arg(&data_dir);
-            command.env("LD_PRELOAD", &library).env("FAULTY_DIR", &data_dir).env("FAULTY_CALL", call).env("FAULTY_HOW", how);
+            command
+                .arg("serve")
+                .arg(&app)
+                .args(["--listen", "127.0.0.1:0", "--data"])
+                .arg(&data_dir);
+            command
+                .env("LD_PRELOAD", &library)
+                .env("FAULTY_DIR", &data_dir)
+                .env("FAULTY_CALL", call)
+                .env("FAULTY_HOW", how);
             command.env("FAULTY_AT", at.to_string());
             let told = format!("{call} {at} fails ({how})");
             let server = match Tidegate::try_spawn(command) {
                 Ok(server) => server,
                 Err(stderr) => {
-                    assert!(stderr.trim().lines().count() == 1 && stderr.contains("data"), "{told}: {stderr}");
+                    assert!(
+                        stderr.trim().lines().count() == 1 && stderr.contains("data"),
+                        "{told}: {stderr}"
+                    );
                     continue;
                 }
             };
             started += 1;
             let acknowledged = write_until_it_fails(&server).await;
-            assert_eq!(get(&server, "/calm").await, "calm", "{told}: the rest is served");
+            assert_eq!(
+                get(&server, "/calm").await,
+                "calm",
+                "{told}: the rest is served"
+            );
             server.signal(Signal::KILL);
             assert!(!server.wait().stderr.contains("panicked"), "{told}");
             let server = serve(&place, "rogue", &[]);
             for (room, acknowledged) in acknowledged.into_iter().enumerate() {
                 let kept = get(&server, &format!("/rooms/{room}")).await;
                 let (count, lines) = kept.split_once('\n').unwrap();
-                let expected: Vec<String> = (0..count.parse().unwrap()).map(|number| format!("line {number}")).collect();
+                let expected: Vec<String> = (0..count.parse().unwrap())
+                    .map(|number| format!("line {number}"))
+                    .collect();
                 assert_eq!(lines, expected.join("\n"), "{told}, room {room}");
                 // The event that failed was not acknowledged; it may be there nevertheless, as a whole.
                 assert!(
@@ -437,7 +679,10 @@ async fn what_was_acknowledged_before_the_disk_failed_is_there_and_nothing_half_
                 );
             }
             server.stop();
-            assert!(data(&place, &["verify"], "").1.ends_with("all is well\n"), "{told}");
+            assert!(
+                data(&place, &["verify"], "").1.ends_with("all is well\n"),
+                "{told}"
+            );
         }
     }
     assert!(started >= 16, "{started} servers came so far as to write");
@@ -447,20 +692,34 @@ async fn write(url: &str, room: usize, first: u64, stopped: &AtomicBool) -> (Vec
     let (mut heard, mut number) = (Vec::new(), first);
     let path = format!("{url}/rooms/{room}");
     if room.is_multiple_of(2) {
-        let client = reqwest::Client::builder().timeout(support::PATIENCE).build().unwrap();
+        let client = reqwest::Client::builder()
+            .timeout(support::PATIENCE)
+            .build()
+            .unwrap();
         while !stopped.load(Ordering::Relaxed) {
             number += 1;
-            match client.post(&path).body((number - 1).to_string()).send().await {
+            match client
+                .post(&path)
+                .body((number - 1).to_string())
+                .send()
+                .await
+            {
                 Ok(answer) if answer.status() == 200 => heard.push(number - 1),
                 _ => break,
             }
         }
-    } else if let Ok((mut socket, _)) = tokio_tungstenite::connect_async(path.replace("http://", "ws://")).await {
+    } else if let Ok((mut socket, _)) =
+        tokio_tungstenite::connect_async(path.replace("http://", "ws://")).await
+    {
         use futures_util::SinkExt as _;
         use tokio_tungstenite::tungstenite::Message;
         loop {
             number += 1;
-            if socket.send(Message::text((number - 1).to_string())).await.is_err() {
+            if socket
+                .send(Message::text((number - 1).to_string()))
+                .await
+                .is_err()
+            {
                 break;
             }
             match socket.next().await {

@@ -9,24 +9,44 @@ use support::{component, run};
 fn play(steps: &str) -> (Option<i32>, String) {
     let place = tempfile::tempdir().unwrap();
     let script = place.path().join("script.toml");
-    fs::write(&script, format!("[[test]]\nname = \"it\"\nsteps = [\n{steps}\n]\n")).unwrap();
+    fs::write(
+        &script,
+        format!("[[test]]\nname = \"it\"\nsteps = [\n{steps}\n]\n"),
+    )
+    .unwrap();
     fs::write(place.path().join("bad.wasm"), "no component").unwrap();
     let app = component("rogue");
-    let output = run(&["test", app.to_str().unwrap(), script.to_str().unwrap(), "--log", "off"]);
-    let told = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-    (output.status.code(), told.replace(place.path().to_str().unwrap(), "PLACE"))
+    let output = run(&[
+        "test",
+        app.to_str().unwrap(),
+        script.to_str().unwrap(),
+        "--log",
+        "off",
+    ]);
+    let told =
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    (
+        output.status.code(),
+        told.replace(place.path().to_str().unwrap(), "PLACE"),
+    )
 }
 
 #[test]
 fn the_conversations_of_every_example_pass() {
-    let examples = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")).unwrap();
+    let examples =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")).unwrap();
     let mut played = 0;
     for example in examples.map(|entry| entry.unwrap()) {
         let script = example.path().join("conversations.toml");
         if script.is_file() {
             let app = component(example.file_name().to_str().unwrap());
             let output = run(&["test", app.to_str().unwrap(), script.to_str().unwrap()]);
-            assert!(output.status.success(), "{}\n{}", script.display(), String::from_utf8_lossy(&output.stdout));
+            assert!(
+                output.status.success(),
+                "{}\n{}",
+                script.display(),
+                String::from_utf8_lossy(&output.stdout)
+            );
             played += 1;
         }
     }
@@ -60,20 +80,48 @@ fn every_step_does_what_a_client_or_the_world_does() {
         // The server closes a connection whose message is too large.
         r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "close 4001" }, { expect = "ann", closed = 4001, reason = "asked" }"#,
     ] {
-        assert_eq!(play(steps), (Some(0), "PLACE/script.toml\n  ok     it\n\n1 test passed, 0 failed\n".to_owned()), "{steps}");
+        assert_eq!(
+            play(steps),
+            (
+                Some(0),
+                "PLACE/script.toml\n  ok     it\n\n1 test passed, 0 failed\n".to_owned()
+            ),
+            "{steps}"
+        );
     }
 }
 
 #[test]
 fn what_was_not_expected_is_told_with_its_line() {
     for (steps, told) in [
-        (r#"{ request = "GET /calm", text = "storm" }"#, "4: answered \"calm\" instead of \"storm\""),
-        (r#"{ request = "GET /calm", status = 404 }"#, "4: answered 200 OK instead of 404: \"calm\""),
-        ("\n{ request = \"GET /status/500\" }", "5: answered 500 Internal Server Error: \"\""),
-        (r#"{ request = "GET /calm", header = { x-no = "1" } }"#, "4: the header x-no is None instead of \"1\""),
-        (r#"{ say = "ann", text = "x" }"#, "4: nobody is called ann: let them connect or subscribe first"),
-        (r#"{ connect = "ann", to = "/socket?refuse=1" }"#, "4: ann has no WebSocket: refused with 418 I'm a teapot: only coffee\nhere"),
-        (r#"{ connect = "ann", to = "/socket", status = 403 }"#, "4: ann has a WebSocket, and was to be refused with 403"),
+        (
+            r#"{ request = "GET /calm", text = "storm" }"#,
+            "4: answered \"calm\" instead of \"storm\"",
+        ),
+        (
+            r#"{ request = "GET /calm", status = 404 }"#,
+            "4: answered 200 OK instead of 404: \"calm\"",
+        ),
+        (
+            "\n{ request = \"GET /status/500\" }",
+            "5: answered 500 Internal Server Error: \"\"",
+        ),
+        (
+            r#"{ request = "GET /calm", header = { x-no = "1" } }"#,
+            "4: the header x-no is None instead of \"1\"",
+        ),
+        (
+            r#"{ say = "ann", text = "x" }"#,
+            "4: nobody is called ann: let them connect or subscribe first",
+        ),
+        (
+            r#"{ connect = "ann", to = "/socket?refuse=1" }"#,
+            "4: ann has no WebSocket: refused with 418 I'm a teapot: only coffee\nhere",
+        ),
+        (
+            r#"{ connect = "ann", to = "/socket", status = 403 }"#,
+            "4: ann has a WebSocket, and was to be refused with 403",
+        ),
         (
             r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "say x" }, { expect = "ann", nothing = true }"#,
             "4: ann heard \"x\", and nothing was to come",
@@ -83,22 +131,37 @@ fn what_was_not_expected_is_told_with_its_line() {
             "4: ann heard the close 4001 (as asked) instead of \"x\"",
         ),
         (r#"{ sleep = "/calm" }"#, "4: /calm leads to no room"),
-        (r#"{ reload = "bad.wasm" }"#, "4: PLACE/bad.wasm is not WebAssembly"),
+        (
+            r#"{ reload = "bad.wasm" }"#,
+            "4: PLACE/bad.wasm is not WebAssembly",
+        ),
     ] {
         let (code, all) = play(steps);
-        assert!(code == Some(1) && all.contains(&format!("PLACE/script.toml:{told}")), "{steps}\n{told}\n{all}");
-        assert!(all.contains("  FAILED it\n") && all.ends_with("\n0 tests passed, 1 failed\n"), "{all}");
+        assert!(
+            code == Some(1) && all.contains(&format!("PLACE/script.toml:{told}")),
+            "{steps}\n{told}\n{all}"
+        );
+        assert!(
+            all.contains("  FAILED it\n") && all.ends_with("\n0 tests passed, 1 failed\n"),
+            "{all}"
+        );
     }
 }
 
 #[test]
 fn a_script_that_cannot_be_read_plays_nothing() {
     for (steps, told) in [
-        (r#"{ sya = "ann" }"#, "PLACE/script.toml:4: unknown key \"sya\": did you mean \"say\"?"),
+        (
+            r#"{ sya = "ann" }"#,
+            "PLACE/script.toml:4: unknown key \"sya\": did you mean \"say\"?",
+        ),
         ("{ say = ", "PLACE/script.toml:5: missing array opening"),
     ] {
         let (code, all) = play(steps);
-        assert!(code == Some(2) && all.starts_with(&format!("error: {told}")), "{all}");
+        assert!(
+            code == Some(2) && all.starts_with(&format!("error: {told}")),
+            "{all}"
+        );
     }
     let output = run(&["test", "app.wasm", "/nowhere.toml"]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));

@@ -23,10 +23,18 @@ impl Tail {
     /// Sees all that is logged when this is back.
     fn begin(server: &Tidegate, args: &[&str]) -> Tail {
         let mut command = tidegate();
-        command.arg("tail").arg("--data").arg(server.data()).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg("tail")
+            .arg("--data")
+            .arg(server.data())
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut begun = String::new();
-        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut begun).unwrap();
+        BufReader::new(child.stderr.as_mut().unwrap())
+            .read_line(&mut begun)
+            .unwrap();
         assert!(begun.starts_with("the log from now on"), "{begun}");
         let lines = BufReader::new(child.stdout.take().unwrap());
         Tail { child, lines }
@@ -57,24 +65,57 @@ async fn requests_connections_output_and_faults_are_told_with_where_they_belong(
     let mut socket = Socket::connect(server.ws("/socket?x=1")).await;
     let id = socket.ask("id").await;
     let request = tail.json();
-    assert_eq!([&request["message"], &request["route"], &request["level"]], ["GET /socket?x=1", "/socket", "DEBUG"]);
+    assert_eq!(
+        [&request["message"], &request["route"], &request["level"]],
+        ["GET /socket?x=1", "/socket", "DEBUG"]
+    );
     assert_eq!(request["status"], 101);
     // The app prints while it handles the opening, of which the host tells first.
-    for (message, target) in [("opened".to_owned(), "access"), (format!("opened {id}"), "app")] {
+    for (message, target) in [
+        ("opened".to_owned(), "access"),
+        (format!("opened {id}"), "app"),
+    ] {
         let line = tail.json();
-        assert_eq!([&line["message"], &line["target"], &line["route"], &line["connection"]], [&*message, target, "/socket", &*id]);
+        assert_eq!(
+            [
+                &line["message"],
+                &line["target"],
+                &line["route"],
+                &line["connection"]
+            ],
+            [&*message, target, "/socket", &*id]
+        );
     }
     socket.say("do panic").await;
     assert_eq!(socket.closed().await.0, 1011);
     let told: Vec<Value> = (0..5).map(|_| tail.json()).collect();
-    assert!(told.iter().all(|line| line["connection"] == id && line["route"] == "/socket"), "{told:#?}");
+    assert!(
+        told.iter()
+            .all(|line| line["connection"] == id && line["route"] == "/socket"),
+        "{told:#?}"
+    );
     let fault = told.iter().find(|line| line["level"] == "ERROR").unwrap();
-    assert!(fault["message"].as_str().unwrap().contains("the app trapped"), "{fault}");
+    assert!(
+        fault["message"]
+            .as_str()
+            .unwrap()
+            .contains("the app trapped"),
+        "{fault}"
+    );
     let panic = told.iter().find(|line| line["level"] == "WARN").unwrap();
-    assert!(panic["message"].as_str().unwrap().contains("panic at"), "{panic}");
+    assert!(
+        panic["message"].as_str().unwrap().contains("panic at"),
+        "{panic}"
+    );
 
     let client = reqwest::Client::new();
-    assert_eq!(soon("an answer", client.get(server.url("/do/fail?why")).send()).await.unwrap().status(), 500);
+    assert_eq!(
+        soon("an answer", client.get(server.url("/do/fail?why")).send())
+            .await
+            .unwrap()
+            .status(),
+        500
+    );
     let lines: Vec<String> = (0..2)
         .map(|_| {
             loop {
@@ -91,22 +132,34 @@ async fn requests_connections_output_and_faults_are_told_with_where_they_belong(
 #[tokio::test]
 async fn who_looks_on_sees_only_what_was_asked_for() {
     let server = Tidegate::serve(&component("rogue"), &[]);
-    let (mut one, mut other) = (Socket::connect(server.ws("/socket")).await, Socket::connect(server.ws("/socket")).await);
+    let (mut one, mut other) = (
+        Socket::connect(server.ws("/socket")).await,
+        Socket::connect(server.ws("/socket")).await,
+    );
     let (first, second) = (one.ask("id").await, other.ask("id").await);
     let mut by_connection = Tail::begin(&server, &["--connection", &second]);
     let mut by_route = Tail::begin(&server, &["--route", "/do/{how}", "--level", "info"]);
-    let mut by_room = Tail::begin(&server, &["--room", "rogue/tea", "--json", "--level", "info"]);
+    let mut by_room = Tail::begin(
+        &server,
+        &["--room", "rogue/tea", "--json", "--level", "info"],
+    );
     assert_ne!(first, second);
     for socket in [&mut one, &mut other] {
         socket.say("do nothing-like-it").await;
         socket.closed().await;
     }
     let line = by_connection.line();
-    assert!(line.contains("INFO app: about to nothing-like-it") && line.contains(&format!("connection={second} route=/socket")), "{line}");
+    assert!(
+        line.contains("INFO app: about to nothing-like-it")
+            && line.contains(&format!("connection={second} route=/socket")),
+        "{line}"
+    );
 
     let client = reqwest::Client::new();
     for path in ["/calm", "/do/fail"] {
-        soon("an answer", client.get(server.url(path)).send()).await.unwrap();
+        soon("an answer", client.get(server.url(path)).send())
+            .await
+            .unwrap();
     }
     assert!(by_route.line().ends_with("about to fail route=/do/{how}"));
 
@@ -116,14 +169,20 @@ async fn who_looks_on_sees_only_what_was_asked_for() {
         assert_eq!(socket.closed().await.0, 1008);
     }
     let line = by_room.json();
-    assert_eq!([&line["room"], &line["target"], &line["message"]], ["rogue/tea", "app", "about to nothing-like-it"]);
+    assert_eq!(
+        [&line["room"], &line["target"], &line["message"]],
+        ["rogue/tea", "app", "about to nothing-like-it"]
+    );
 
     // What nobody asked for at the start is not in the server's own log.
     let stopped = server.stop();
     assert!(!stopped.stderr.contains(" access:"), "{}", stopped.stderr);
     let mut rest = String::new();
     while by_route.lines.read_line(&mut rest).unwrap() > 0 {}
-    assert!(by_route.child.wait().unwrap().success(), "the server's end is a tail's end");
+    assert!(
+        by_route.child.wait().unwrap().success(),
+        "the server's end is a tail's end"
+    );
 }
 
 #[test]
@@ -131,14 +190,30 @@ fn without_a_server_or_with_words_that_mean_nothing_it_says_so() {
     let nowhere = tempfile::tempdir().unwrap();
     let data = nowhere.path().join("data");
     for (args, code, told) in [
-        (vec!["--data", data.to_str().unwrap()], 1, "no server answers at"),
-        (vec!["--level", "loud"], 2, "write error, warn, info or debug"),
-        (vec!["--level", "trace"], 2, "write error, warn, info or debug"),
+        (
+            vec!["--data", data.to_str().unwrap()],
+            1,
+            "no server answers at",
+        ),
+        (
+            vec!["--level", "loud"],
+            2,
+            "write error, warn, info or debug",
+        ),
+        (
+            vec!["--level", "trace"],
+            2,
+            "write error, warn, info or debug",
+        ),
         (vec!["--connection", "seven"], 2, "--connection"),
         (vec!["--room", "tea"], 2, "write CLASS/NAME"),
     ] {
         let output = support::run(&[&["tail"], &args[..]].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert_eq!((output.status.code(), stderr.contains(told)), (Some(code), true), "{args:?}: {stderr}");
+        assert_eq!(
+            (output.status.code(), stderr.contains(told)),
+            (Some(code), true),
+            "{args:?}: {stderr}"
+        );
     }
 }

@@ -18,7 +18,10 @@ fn rogue(args: &[&str]) -> Tidegate {
 
 /// Its number in the topic.
 async fn publish(server: &Tidegate, topic: &str, text: impl Into<reqwest::Body>) -> String {
-    let answer = Client::new().post(server.url(&format!("/publish/{topic}"))).body(text).send();
+    let answer = Client::new()
+        .post(server.url(&format!("/publish/{topic}")))
+        .body(text)
+        .send();
     let answer = soon("to publish", answer).await.unwrap();
     assert_eq!(answer.status(), 200);
     answer.text().await.unwrap()
@@ -27,11 +30,15 @@ async fn publish(server: &Tidegate, topic: &str, text: impl Into<reqwest::Body>)
 /// Serves some followers some publications.
 async fn broadcast(followers: usize, publications: usize) -> Stopped {
     let server = rogue(&[]);
-    let mut sockets = join_all((0..followers).map(|_| Socket::connect(server.ws("/socket?follow=news")))).await;
+    let mut sockets =
+        join_all((0..followers).map(|_| Socket::connect(server.ws("/socket?follow=news")))).await;
     join_all(sockets.iter_mut().map(|socket| socket.ask("say following"))).await;
     let mut feeds = join_all((0..followers).map(|_| Reader::follow(&server, "news"))).await;
     for number in 1..=publications {
-        assert_eq!(publish(&server, "news", format!("number {number}.")).await, number.to_string());
+        assert_eq!(
+            publish(&server, "news", format!("number {number}.")).await,
+            number.to_string()
+        );
     }
     for number in 1..=publications {
         let expected = format!("number {number}.");
@@ -39,7 +46,11 @@ async fn broadcast(followers: usize, publications: usize) -> Stopped {
             assert_eq!(socket.text().await, expected);
         }
         for feed in &mut feeds {
-            assert!(feed.until("\n\n").await.ends_with(&format!("-{number}\ndata: {expected}\n\n")));
+            assert!(
+                feed.until("\n\n")
+                    .await
+                    .ends_with(&format!("-{number}\ndata: {expected}\n\n"))
+            );
         }
     }
     drop(feeds);
@@ -53,21 +64,52 @@ async fn broadcast(followers: usize, publications: usize) -> Stopped {
 async fn a_publication_reaches_every_follower_in_order_and_costs_no_guest_call() {
     let (few, many) = (broadcast(20, 1).await, broadcast(20, 10).await);
     let calls = |stopped: &Stopped| stopped.counter("guest_calls");
-    assert_eq!(calls(&many) - calls(&few), 9, "one for each request that publishes, none for who follows");
+    assert_eq!(
+        calls(&many) - calls(&few),
+        9,
+        "one for each request that publishes, none for who follows"
+    );
     // Upgrade, open, one message, close; subscribe; publish.
     assert_eq!(calls(&many), 20 * 4 + 20 + 10);
-    assert_eq!((many.counter("publications"), many.counter("deliveries")), (10, 400));
-    assert_eq!((many.counter("connections"), many.counter("feeds"), many.counter("faults")), (20, 20, 0));
+    assert_eq!(
+        (many.counter("publications"), many.counter("deliveries")),
+        (10, 400)
+    );
+    assert_eq!(
+        (
+            many.counter("connections"),
+            many.counter("feeds"),
+            many.counter("faults")
+        ),
+        (20, 20, 0)
+    );
 }
 
 #[tokio::test]
 async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is_gone() {
     let place = tempfile::tempdir().unwrap();
-    let data = ["--data", place.path().to_str().unwrap(), "--limit", "history_messages_max=3", "--limit", "room_idle_max=1ms"];
-    for (feed, publish) in [("/feed?topic=news", "/publish/news"), ("/rooms/tea", "/rooms/tea")] {
+    let data = [
+        "--data",
+        place.path().to_str().unwrap(),
+        "--limit",
+        "history_messages_max=3",
+        "--limit",
+        "room_idle_max=1ms",
+    ];
+    for (feed, publish) in [
+        ("/feed?topic=news", "/publish/news"),
+        ("/rooms/tea", "/rooms/tea"),
+    ] {
         let mut server = rogue(&data);
         let post = async |server: &Tidegate, text: &str| {
-            reqwest::Client::new().post(server.url(publish)).body(text.to_owned()).send().await.unwrap().error_for_status().unwrap();
+            reqwest::Client::new()
+                .post(server.url(publish))
+                .body(text.to_owned())
+                .send()
+                .await
+                .unwrap()
+                .error_for_status()
+                .unwrap();
         };
         post(&server, "before").await;
         let mut ann = Reader::open(&server, feed, None).await;
@@ -84,17 +126,29 @@ async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is
             server.wait();
             server = rogue(&data);
         }
-        let events = |epoch: &str| format!("id: {epoch}-3\ndata: one\n\nid: {epoch}-4\ndata: two\n\n");
+        let events =
+            |epoch: &str| format!("id: {epoch}-3\ndata: one\n\nid: {epoch}-4\ndata: two\n\n");
         let epoch = last.strip_suffix("-2").unwrap();
         let mut again = Reader::open(&server, feed, Some(&last)).await;
-        assert!(again.until("data: two\n\n").await.ends_with(&events(epoch)), "{feed}");
+        assert!(
+            again.until("data: two\n\n").await.ends_with(&events(epoch)),
+            "{feed}"
+        );
         for lost in ["0-1", "neither ours", &begun] {
             post(&server, "more").await;
             let mut reader = Reader::open(&server, feed, Some(lost)).await;
-            let told = reader.until("event: tidegate-gap\ndata: read the state anew\n\n").await;
-            assert!(!told.contains("data: one") && !told.contains("data: more"), "{feed} {lost}: {told}");
+            let told = reader
+                .until("event: tidegate-gap\ndata: read the state anew\n\n")
+                .await;
+            assert!(
+                !told.contains("data: one") && !told.contains("data: more"),
+                "{feed} {lost}: {told}"
+            );
             // One event with its id: a client that has the id has the notice, wherever the connection breaks off.
-            assert!(told.contains("\n\nid: ") && told.matches("id: ").count() == 1, "{feed} {lost}: {told}");
+            assert!(
+                told.contains("\n\nid: ") && told.matches("id: ").count() == 1,
+                "{feed} {lost}: {told}"
+            );
             post(&server, "new").await;
             reader.until("data: new\n\n").await;
         }
@@ -115,8 +169,18 @@ async fn a_feed_of_several_topics_comes_back_to_its_place_in_each() {
     publish(&server, "tea", "stale").await;
     let mut again = Reader::open(&server, "/feed?topic=tea&also=milk", Some(&last)).await;
     let told = again.until("data: sour\n\n").await;
-    assert!(told.contains("data: stale\n") && !told.contains("hot") && !told.contains("fresh") && !told.contains("gap"), "{told}");
-    let sequences = |id: &str| id.split(',').map(|position| position.rsplit('-').next().unwrap().to_owned()).collect::<Vec<_>>();
+    assert!(
+        told.contains("data: stale\n")
+            && !told.contains("hot")
+            && !told.contains("fresh")
+            && !told.contains("gap"),
+        "{told}"
+    );
+    let sequences = |id: &str| {
+        id.split(',')
+            .map(|position| position.rsplit('-').next().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(sequences(&last), ["1", "2"]);
 }
 
@@ -125,15 +189,26 @@ async fn a_socket_that_comes_back_gets_what_it_missed_or_is_told_that_something_
     let server = rogue(&[]);
     let mut ann = Socket::connect(server.ws("/socket")).await;
     let from = ann.ask("since news").await;
-    let from = from.strip_suffix(" whole").expect("nothing was missed").to_owned();
+    let from = from
+        .strip_suffix(" whole")
+        .expect("nothing was missed")
+        .to_owned();
     publish(&server, "news", "one").await;
     assert_eq!(ann.text().await, "one");
     let epoch = from.strip_suffix("-0").unwrap();
-    for (since, told) in [("-0", vec!["one", "-0 whole"]), ("-1", vec!["-1 whole"]), ("-2", vec!["-1 gap"])] {
+    for (since, told) in [
+        ("-0", vec!["one", "-0 whole"]),
+        ("-1", vec!["-1 whole"]),
+        ("-2", vec!["-1 gap"]),
+    ] {
         let mut again = Socket::connect(server.ws("/socket")).await;
         again.say(format!("since news {epoch}{since}")).await;
         for expected in told {
-            assert_eq!(again.text().await.replace(epoch, ""), expected, "since {since}");
+            assert_eq!(
+                again.text().await.replace(epoch, ""),
+                expected,
+                "since {since}"
+            );
         }
         publish(&server, "other", "x").await;
         again.close().await;
@@ -181,16 +256,33 @@ async fn an_event_is_framed_line_by_line_with_its_id_and_its_name() {
     publish(&server, "news?event=tick", "a\r\nb\rc\nd\n\nid: 7").await;
     let event = feed.until("\n\n").await;
     let (id, rest) = event.split_once('\n').unwrap();
-    assert_eq!(rest, "event: tick\ndata: a\ndata: b\ndata: c\ndata: d\ndata: \ndata: id: 7\n\n");
-    let epoch = id.strip_prefix("id: ").and_then(|id| id.strip_suffix("-1")).unwrap_or_else(|| panic!("{id:?}"));
+    assert_eq!(
+        rest,
+        "event: tick\ndata: a\ndata: b\ndata: c\ndata: d\ndata: \ndata: id: 7\n\n"
+    );
+    let epoch = id
+        .strip_prefix("id: ")
+        .and_then(|id| id.strip_suffix("-1"))
+        .unwrap_or_else(|| panic!("{id:?}"));
     publish(&server, "news", "ü").await;
-    assert_eq!(feed.until("\n\n").await, format!("id: {epoch}-2\ndata: ü\n\n"));
+    assert_eq!(
+        feed.until("\n\n").await,
+        format!("id: {epoch}-2\ndata: ü\n\n")
+    );
 
     // A name that would be read as another event is the app's error, and nobody hears of it.
-    let refused = Client::new().post(server.url("/publish/news?event=a%0Adata:%20b")).body("x").send().await.unwrap();
+    let refused = Client::new()
+        .post(server.url("/publish/news?event=a%0Adata:%20b"))
+        .body("x")
+        .send()
+        .await
+        .unwrap();
     assert_eq!(refused.status(), 500);
     publish(&server, "news", "next").await;
-    assert_eq!(feed.until("\n\n").await, format!("id: {epoch}-3\ndata: next\n\n"));
+    assert_eq!(
+        feed.until("\n\n").await,
+        format!("id: {epoch}-3\ndata: next\n\n")
+    );
 }
 
 #[tokio::test]
@@ -212,7 +304,11 @@ async fn slow(server: &Tidegate) -> (Raw, Raw) {
     let mut socket = Raw::send(server.address(), UPGRADE).await;
     socket.until("\r\n\r\n").await;
     server.wait_for("opened ");
-    let mut feed = Raw::send(server.address(), "GET /feed?topic=prices/tea HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut feed = Raw::send(
+        server.address(),
+        "GET /feed?topic=prices/tea HTTP/1.1\r\nhost: x\r\n\r\n",
+    )
+    .await;
     feed.until("second\n\n").await;
     (socket, feed)
 }
@@ -231,7 +327,11 @@ async fn flood(server: &Tidegate) {
 
 /// The numbers of the publications that stand in these bytes.
 fn numbers(bytes: &str) -> Vec<usize> {
-    bytes.split('<').skip(1).filter_map(|rest| rest.split_once('>')?.0.parse().ok()).collect()
+    bytes
+        .split('<')
+        .skip(1)
+        .filter_map(|rest| rest.split_once('>')?.0.parse().ok())
+        .collect()
 }
 
 #[tokio::test]
@@ -240,11 +340,20 @@ async fn a_slow_follower_is_closed_and_the_quick_one_hears_all() {
     let (mut socket, mut feed) = slow(&server).await;
     flood(&server).await;
     let told = server.wait_for("code=1013");
-    assert!(told.contains("clean=false by_peer=false kept= connection="), "{told}");
-    for (name, bytes) in [("socket", socket.rest().await), ("feed", feed.until("\r\n0\r\n\r\n").await)] {
+    assert!(
+        told.contains("clean=false by_peer=false kept= connection="),
+        "{told}"
+    );
+    for (name, bytes) in [
+        ("socket", socket.rest().await),
+        ("feed", feed.until("\r\n0\r\n\r\n").await),
+    ] {
         let heard = numbers(&bytes);
         assert!(heard.len() < FLOOD, "{name} lost nothing");
-        assert!(heard.iter().copied().eq(1..=heard.len()), "{name}: what came was without a gap: {heard:?}");
+        assert!(
+            heard.iter().copied().eq(1..=heard.len()),
+            "{name}: what came was without a gap: {heard:?}"
+        );
     }
     server.stop();
 }
@@ -262,10 +371,20 @@ async fn a_slow_follower_of_a_topic_that_drops_loses_the_oldest_and_stays() {
     for (name, raw) in [("socket", &mut socket), ("feed", &mut feed)] {
         let heard = numbers(&raw.until(&last).await);
         assert!(heard.len() < FLOOD, "{name} lost nothing");
-        assert!(heard.is_sorted_by(|one, other| one < other), "{name}: in order, each once: {heard:?}");
-        assert_eq!((heard.first(), heard.last()), (Some(&1), Some(&FLOOD)), "{name}");
+        assert!(
+            heard.is_sorted_by(|one, other| one < other),
+            "{name}: in order, each once: {heard:?}"
+        );
+        assert_eq!(
+            (heard.first(), heard.last()),
+            (Some(&1), Some(&FLOOD)),
+            "{name}"
+        );
     }
-    assert_eq!(publish(&server, "prices%2Ftea", "<end>").await, (FLOOD + 1).to_string());
+    assert_eq!(
+        publish(&server, "prices%2Ftea", "<end>").await,
+        (FLOOD + 1).to_string()
+    );
     socket.until("<end>").await;
     feed.until("<end>").await;
     assert!(!server.stop().stderr.contains("code=1013"));

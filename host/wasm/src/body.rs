@@ -39,7 +39,10 @@ pub(crate) struct CutOff(Arc<AtomicBool>);
 
 impl Incoming {
     pub(crate) fn new(body: Body) -> Incoming {
-        Incoming { body, cut_off: CutOff::default() }
+        Incoming {
+            body,
+            cut_off: CutOff::default(),
+        }
     }
 
     pub(crate) fn cut_off(&self) -> CutOff {
@@ -51,7 +54,10 @@ impl http_body::Body for Incoming {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
         fed::note_poll();
         self.body.as_mut().poll_frame(cx).map(|next| {
             next.map(|frame| match frame {
@@ -66,7 +72,9 @@ impl http_body::Body for Incoming {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.length().map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.body
+            .length()
+            .map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 
@@ -80,7 +88,10 @@ pub(crate) struct Ended {
 impl Ended {
     /// There was no instance for the call.
     pub(crate) fn without_instance(fault: Fault) -> Ended {
-        Ended { outcome: Err(fault), instance: None }
+        Ended {
+            outcome: Err(fault),
+            instance: None,
+        }
     }
 }
 
@@ -105,7 +116,15 @@ impl Origin {
     pub(crate) fn new(pool: &Pool, hub: &Arc<Hub>, request: &Request, cut_off: CutOff) -> Origin {
         let route = pool.pattern(request.route).map(str::to_owned);
         let (hub, account) = (hub.clone(), pool.account().clone());
-        Origin { hub, account, id: request.id, target: request.path.clone(), route, is_head: request.method == Method::HEAD, cut_off }
+        Origin {
+            hub,
+            account,
+            id: request.id,
+            target: request.path.clone(),
+            route,
+            is_head: request.method == Method::HEAD,
+            cut_off,
+        }
     }
 
     /// Logs and counts a fault after the head of the answer.
@@ -126,8 +145,13 @@ impl Reader {
 }
 
 impl Stream for Reader {
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let Some(outgoing) = &mut self.0 else { return Poll::Ready(None) };
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(outgoing) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
         let next = ready!(outgoing.poll_next(cx));
         // The client does not wait for later work of the guest.
         if next.is_none() {
@@ -177,9 +201,15 @@ enum Failure {
 
 impl Outgoing {
     /// `promised`: the length that the head of the answer has; `status`: its status.
-    pub(crate) fn new(body: WasiBody, status: StatusCode, promised: Option<u64>, origin: Origin) -> Outgoing {
+    pub(crate) fn new(
+        body: WasiBody,
+        status: StatusCode,
+        promised: Option<u64>,
+        origin: Origin,
+    ) -> Outgoing {
         // RFC 9110 section 6.4.1. The length is then that of another answer.
-        let has_content = !origin.is_head && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        let has_content = !origin.is_head
+            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         let promised = promised.or_else(|| body.size_hint().exact());
         Outgoing {
             body: Some(body),
@@ -208,13 +238,20 @@ impl Outgoing {
 
     fn end_rest(&mut self, outcome: Result<(), Fault>, instance: Option<(Taken, bool)>) {
         let has_failed = outcome.is_err();
-        let left = self.body.as_mut().map_or(Left::End, |body| drain(body, &mut self.frames));
+        let left = self
+            .body
+            .as_mut()
+            .map_or(Left::End, |body| drain(body, &mut self.frames));
         match (left, outcome) {
             (Left::Fed, Ok(())) => {}
             (Left::End, Ok(())) => self.body = None,
             (Left::End, Err(fault)) => {
                 self.body = None;
-                let place = if self.has_left { "the app failed after its client had left" } else { "the app failed after its answer" };
+                let place = if self.has_left {
+                    "the app failed after its client had left"
+                } else {
+                    "the app failed after its answer"
+                };
                 self.origin.report(place, &fault);
             }
             (Left::Nothing, Ok(())) => self.fail(None),
@@ -242,11 +279,16 @@ impl Outgoing {
         }
         let sent = self.sent + self.frames.iter().map(length).sum::<u64>();
         let what = match (error, self.promised) {
-            (Some(Error::HttpResponseBodySize(Some(bytes))), Some(promised)) => wrong_length(promised, *bytes),
-            (Some(Error::HttpResponseBodySize(_) | Error::HttpProtocolError) | None, Some(promised)) if sent != promised => {
-                wrong_length(promised, sent)
+            (Some(Error::HttpResponseBodySize(Some(bytes))), Some(promised)) => {
+                wrong_length(promised, *bytes)
             }
-            (Some(Error::HttpProtocolError), _) => "it dropped its body without finishing it".into(),
+            (
+                Some(Error::HttpResponseBodySize(_) | Error::HttpProtocolError) | None,
+                Some(promised),
+            ) if sent != promised => wrong_length(promised, sent),
+            (Some(Error::HttpProtocolError), _) => {
+                "it dropped its body without finishing it".into()
+            }
             (Some(error), _) => format!("its body ended with the error {error:?}"),
             (None, _) => "it returned without finishing its body".into(),
         };
@@ -272,7 +314,9 @@ impl Outgoing {
         }
         match (self.failure.take(), self.promised) {
             (Some(failure), _) => Poll::Ready(Some(Err(self.break_off(failure)))),
-            (None, Some(promised)) if promised != self.sent => Poll::Ready(Some(Err(self.break_off_at_wrong_length(promised)))),
+            (None, Some(promised)) if promised != self.sent => {
+                Poll::Ready(Some(Err(self.break_off_at_wrong_length(promised))))
+            }
             (None, _) => Poll::Ready(None),
         }
     }
@@ -287,7 +331,9 @@ impl Outgoing {
     }
 
     fn break_off_at_wrong_length(&mut self, promised: u64) -> BodyError {
-        self.break_off(Failure::Fault(Fault::Answer(wrong_length(promised, self.sent))))
+        self.break_off(Failure::Fault(Fault::Answer(wrong_length(
+            promised, self.sent,
+        ))))
     }
 
     fn break_off(&mut self, failure: Failure) -> BodyError {
@@ -327,7 +373,10 @@ impl Outgoing {
 
     /// Ends with the guest's call, or when its time is over. A body of a certain length is read on, to find out whether it is longer.
     async fn go_on(mut self: Box<Self>) {
-        let (within, account) = (self.origin.hub.limits().after_answer_max, self.origin.account.clone());
+        let (within, account) = (
+            self.origin.hub.limits().after_answer_max,
+            self.origin.account.clone(),
+        );
         let has_left = self.has_left || !self.has_content;
         let wanted = async {
             match has_left {
@@ -338,10 +387,16 @@ impl Outgoing {
         let mut wanted = pin!(wanted);
         let ended = poll_fn(|cx| {
             while let Poll::Ready(Some(_)) = self.poll_next(cx) {}
-            if self.rest.is_none() { Poll::Ready(()) } else { wanted.as_mut().poll(cx) }
+            if self.rest.is_none() {
+                Poll::Ready(())
+            } else {
+                wanted.as_mut().poll(cx)
+            }
         });
         if timeout(within, ended).await.is_err() && !has_left {
-            tracing::warn!("an instance was ended: its work after an answer took longer than {within:?}");
+            tracing::warn!(
+                "an instance was ended: its work after an answer took longer than {within:?}"
+            );
         }
     }
 }
@@ -390,6 +445,10 @@ fn length(frame: &Frame) -> u64 {
 }
 
 fn wrong_length(promised: u64, sent: u64) -> String {
-    let (what, more) = if sent > promised { ("has", " or more") } else { ("ended after", "") };
+    let (what, more) = if sent > promised {
+        ("has", " or more")
+    } else {
+        ("ended after", "")
+    };
     format!("its Content-Length is {promised}, but its body {what} {sent} bytes{more}")
 }

@@ -23,13 +23,23 @@ pub(crate) struct Cache {
 impl Cache {
     /// Makes the directory if there is none; refuses one that others can write to or that is not ours.
     pub(crate) fn open(directory: &Path) -> io::Result<Cache> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let metadata = fs::metadata(directory)?;
-        let ours = metadata.uid() == fs::metadata("/proc/self").map(|process| process.uid()).unwrap_or(metadata.uid());
+        let ours = metadata.uid()
+            == fs::metadata("/proc/self")
+                .map(|process| process.uid())
+                .unwrap_or(metadata.uid());
         if !ours || metadata.permissions().mode() & 0o077 != 0 {
-            return Err(io::Error::other("it is not a directory of mode 0700 that belongs to this user"));
+            return Err(io::Error::other(
+                "it is not a directory of mode 0700 that belongs to this user",
+            ));
         }
-        Ok(Cache { directory: directory.to_owned() })
+        Ok(Cache {
+            directory: directory.to_owned(),
+        })
     }
 
     /// The component if it was compiled before by an engine like this one. A damaged entry is as none.
@@ -45,7 +55,12 @@ impl Cache {
     }
 
     /// Keeps the component's code. A failure costs the next start a compilation, nothing else.
-    pub(crate) fn put(&self, engine: &Engine, wasm: &[u8], component: &Component) -> wasmtime::Result<()> {
+    pub(crate) fn put(
+        &self,
+        engine: &Engine,
+        wasm: &[u8],
+        component: &Component,
+    ) -> wasmtime::Result<()> {
         let code = component.serialize()?;
         let path = self.path(engine, wasm);
         let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
@@ -55,7 +70,10 @@ impl Cache {
     }
 
     fn path(&self, engine: &Engine, wasm: &[u8]) -> PathBuf {
-        let key = Key::of(&(Sha256::digest(wasm).as_slice(), engine.precompile_compatibility_hash()));
+        let key = Key::of(&(
+            Sha256::digest(wasm).as_slice(),
+            engine.precompile_compatibility_hash(),
+        ));
         let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         self.directory.join(format!("{name}.code"))
     }
@@ -87,7 +105,8 @@ mod tests {
     use super::*;
 
     fn directory(name: &str) -> PathBuf {
-        let directory = std::env::temp_dir().join(format!("tidegate-cache-{name}-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("tidegate-cache-{name}-{}", std::process::id()));
         _ = fs::remove_dir_all(&directory);
         directory
     }
@@ -99,7 +118,9 @@ mod tests {
         let engine = Engine::default();
         let wasm = b"\0asm\x0d\0\x01\0"; // a component with nothing in it
         assert!(cache.get(&engine, wasm).is_none());
-        cache.put(&engine, wasm, &Component::new(&engine, wasm).unwrap()).unwrap();
+        cache
+            .put(&engine, wasm, &Component::new(&engine, wasm).unwrap())
+            .unwrap();
         assert!(cache.get(&engine, wasm).is_some());
         assert!(cache.get(&engine, &wasm[..7]).is_none());
         let path = cache.path(&engine, wasm);

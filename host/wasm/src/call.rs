@@ -6,8 +6,8 @@ use crate::{
         tidegate::app::types,
     },
     contract::{
-        self, Act, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, Load, MessageRef, Messages, Next, Open, Render, RequestRef,
-        Subscribe, Upgrade, Wake,
+        self, Act, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, Load, MessageRef,
+        Messages, Next, Open, Render, RequestRef, Subscribe, Upgrade, Wake,
     },
     fault::fault,
     form::Form,
@@ -17,7 +17,10 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{pin::pin, time::Duration};
-use tidegate_hub::{Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response, RoomId, Verdict, page};
+use tidegate_hub::{
+    Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response,
+    RoomId, Verdict, page,
+};
 use wasmtime::{
     Result,
     component::{Resource, ResourceAny},
@@ -27,9 +30,14 @@ use wasmtime::{
 macro_rules! call {
     ($instance:ident.$export:ident, $params:ty => $return:ty, $values:expr) => {{
         let Some(export) = $instance.exports.$export else {
-            return Err(wasmtime::format_err!(concat!("the component has no handler for ", stringify!($export))));
+            return Err(wasmtime::format_err!(concat!(
+                "the component has no handler for ",
+                stringify!($export)
+            )));
         };
-        shortened!(export, $params, $return).call_async(&mut $instance.store, $values).await
+        shortened!(export, $params, $return)
+            .call_async(&mut $instance.store, $values)
+            .await
     }};
 }
 
@@ -61,9 +69,10 @@ impl Instance {
         let params = (guard, RequestRef::new(request, &headers));
         let (verdict,) = call!(self.check, Check<'_> => (guard_handler::Verdict,), params)?;
         Ok(match verdict {
-            guard_handler::Verdict::Pass(passed) => {
-                Verdict::Pass(Passed { headers: self::headers(passed.headers), context: passed.context })
-            }
+            guard_handler::Verdict::Pass(passed) => Verdict::Pass(Passed {
+                headers: self::headers(passed.headers),
+                context: passed.context,
+            }),
             guard_handler::Verdict::Answer(answer) => Verdict::Answer(response(answer)),
         })
     }
@@ -75,10 +84,15 @@ impl Instance {
         Ok(response(answer))
     }
 
-    pub(crate) async fn upgrade(&mut self, request: &Request, offered: &[String]) -> Result<Decision> {
+    pub(crate) async fn upgrade(
+        &mut self,
+        request: &Request,
+        offered: &[String],
+    ) -> Result<Decision> {
         let headers = contract::headers(request);
         let params = (RequestRef::new(request, &headers), offered);
-        let (decision,) = call!(self.upgrade, Upgrade<'_> => (websocket_handler::Decision,), params)?;
+        let (decision,) =
+            call!(self.upgrade, Upgrade<'_> => (websocket_handler::Decision,), params)?;
         Ok(match decision {
             websocket_handler::Decision::Accept(accept) => Decision::Accept(Accept {
                 protocol: accept.protocol,
@@ -89,7 +103,9 @@ impl Instance {
                 route: None,
             }),
             websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)),
-            websocket_handler::Decision::AcceptThenClose((code, reason)) => Decision::AcceptThenClose(code, reason),
+            websocket_handler::Decision::AcceptThenClose((code, reason)) => {
+                Decision::AcceptThenClose(code, reason)
+            }
         })
     }
 
@@ -131,8 +147,15 @@ impl Instance {
         let (feed,) = call!(self.subscribe, Subscribe<'_> => (std::result::Result<events_handler::Feed, types::Response>,), params)?;
         Ok(match feed {
             Ok(feed) => {
-                let first = feed.first.into_iter().map(|first| First { data: first.data, event: first.event });
-                Ok(Feed { topics: feed.topics, first: first.collect(), opened: None })
+                let first = feed.first.into_iter().map(|first| First {
+                    data: first.data,
+                    event: first.event,
+                });
+                Ok(Feed {
+                    topics: feed.topics,
+                    first: first.collect(),
+                    opened: None,
+                })
             }
             Err(answer) => Err(response(answer)),
         })
@@ -144,7 +167,10 @@ impl Instance {
         woken.map_err(|why| wasmtime::format_err!("the room could not wake: {why}"))
     }
 
-    pub(crate) async fn answer(&mut self, payload: &[u8]) -> Result<std::result::Result<Bytes, (u16, String)>> {
+    pub(crate) async fn answer(
+        &mut self,
+        payload: &[u8],
+    ) -> Result<std::result::Result<Bytes, (u16, String)>> {
         let (answer,) = call!(self.answer, Answer<'_> => Answered, (payload,))?;
         Ok(answer.map(Bytes::from))
     }
@@ -153,26 +179,45 @@ impl Instance {
         call!(self.alarm, Alarm => (), (attempt,))
     }
 
-    pub(crate) async fn load(&mut self, page: u32, loader: &str, request: &Request) -> Result<ResourceAny> {
+    pub(crate) async fn load(
+        &mut self,
+        page: u32,
+        loader: &str,
+        request: &Request,
+    ) -> Result<ResourceAny> {
         let headers = contract::headers(request);
         let params = (page, loader, RequestRef::new(request, &headers));
         let (loader,) = call!(self.load, Load<'_> => (ResourceAny,), params)?;
         Ok(loader)
     }
 
-    pub(crate) async fn next_step(&mut self, loader: ResourceAny) -> Result<std::result::Result<wit::Step, wit::Problem>> {
+    pub(crate) async fn next_step(
+        &mut self,
+        loader: ResourceAny,
+    ) -> Result<std::result::Result<wit::Step, wit::Problem>> {
         let (step,) = call!(self.next_step, Next => (std::result::Result<wit::Step, wit::Problem>,), (loader,))?;
         Ok(step)
     }
 
-    pub(crate) async fn render(&mut self, page: u32, request: &Request, view: &page::View) -> Result<page::Shell> {
+    pub(crate) async fn render(
+        &mut self,
+        page: u32,
+        request: &Request,
+        view: &page::View,
+    ) -> Result<page::Shell> {
         let (headers, view) = (contract::headers(request), pages::view(view));
         let params = (page, RequestRef::new(request, &headers), &view);
         let (shell,) = call!(self.render, Render<'_> => (wit::Shell,), params)?;
         Ok(pages::shell(shell))
     }
 
-    pub(crate) async fn act(&mut self, page: u32, action: &str, request: &Request, form: Resource<Form>) -> Result<ResourceAny> {
+    pub(crate) async fn act(
+        &mut self,
+        page: u32,
+        action: &str,
+        request: &Request,
+        form: Resource<Form>,
+    ) -> Result<ResourceAny> {
         let headers = contract::headers(request);
         let params = (page, action, RequestRef::new(request, &headers), form);
         let (attempt,) = call!(self.act, Act<'_> => (ResourceAny,), params)?;
@@ -186,9 +231,16 @@ impl Instance {
 }
 
 fn headers(headers: Vec<types::Header>) -> Vec<Header> {
-    headers.into_iter().map(|(name, value)| (name, value.into())).collect()
+    headers
+        .into_iter()
+        .map(|(name, value)| (name, value.into()))
+        .collect()
 }
 
 fn response(response: types::Response) -> Response {
-    Response { status: response.status, headers: headers(response.headers), body: response.body.into() }
+    Response {
+        status: response.status,
+        headers: headers(response.headers),
+        body: response.body.into(),
+    }
 }

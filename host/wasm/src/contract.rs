@@ -21,7 +21,11 @@ pub(crate) struct RequestRef<'a> {
 
 /// The headers of a request, as [`RequestRef`] borrows them.
 pub(crate) fn headers(request: &Request) -> Vec<(&str, &[u8])> {
-    request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect()
+    request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect()
 }
 
 impl<'a> RequestRef<'a> {
@@ -72,7 +76,12 @@ pub(crate) struct CloseInfoRef<'a> {
 
 impl<'a> From<&'a CloseInfo> for CloseInfoRef<'a> {
     fn from(info: &'a CloseInfo) -> CloseInfoRef<'a> {
-        CloseInfoRef { code: info.code, reason: &info.reason, clean: info.clean, by_peer: info.by_peer }
+        CloseInfoRef {
+            code: info.code,
+            reason: &info.reason,
+            clean: info.clean,
+            by_peer: info.by_peer,
+        }
     }
 }
 

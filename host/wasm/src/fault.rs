@@ -29,7 +29,9 @@ pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
 /// the system has no memory or mappings left.
 pub(crate) fn is_full(error: &wasmtime::Error) -> bool {
     let is_system = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<Errno>().is_some_and(|error| [Errno::NOMEM, Errno::AGAIN, Errno::MFILE, Errno::NFILE].contains(error))
+        cause.downcast_ref::<Errno>().is_some_and(|error| {
+            [Errno::NOMEM, Errno::AGAIN, Errno::MFILE, Errno::NFILE].contains(error)
+        })
     };
     error.is::<PoolConcurrencyLimitError>() || error.chain().any(is_system)
 }
@@ -37,7 +39,10 @@ pub(crate) fn is_full(error: &wasmtime::Error) -> bool {
 /// The error and its causes in one line, so that the log has it beside the id that the client was given.
 /// The innermost cause goes first: what led to it (a backtrace of the guest's functions) may be long.
 pub(crate) fn told(error: &wasmtime::Error) -> String {
-    let mut chain: Vec<String> = error.chain().map(|cause| words(&cause.to_string())).collect();
+    let mut chain: Vec<String> = error
+        .chain()
+        .map(|cause| words(&cause.to_string()))
+        .collect();
     chain.reverse();
     let mut told = chain.join("; ");
     if told.len() > TOLD_BYTES_MAX {
@@ -60,14 +65,26 @@ mod tests {
 
     #[test]
     fn a_host_without_room_is_told_from_a_guest_that_fails() {
-        let mapping = |error: Errno| wasmtime::Error::from(error).context("mmap failed").context("an instance could not be made");
-        assert!(is_full(&mapping(Errno::NOMEM)) && is_full(&mapping(Errno::AGAIN)) && !is_full(&mapping(Errno::INVAL)));
+        let mapping = |error: Errno| {
+            wasmtime::Error::from(error)
+                .context("mmap failed")
+                .context("an instance could not be made")
+        };
+        assert!(
+            is_full(&mapping(Errno::NOMEM))
+                && is_full(&mapping(Errno::AGAIN))
+                && !is_full(&mapping(Errno::INVAL))
+        );
         assert!(!is_full(&wasmtime::format_err!("wasm trap: unreachable")));
     }
 
     #[test]
     fn an_error_is_told_in_one_line_with_its_innermost_cause_first() {
-        let error = wasmtime::format_err!("wasm trap: unreachable").context("while executing:\n  0: a!b\n  1: a!c");
-        assert_eq!(told(&error), "wasm trap: unreachable; while executing: 0: a!b 1: a!c");
+        let error = wasmtime::format_err!("wasm trap: unreachable")
+            .context("while executing:\n  0: a!b\n  1: a!c");
+        assert_eq!(
+            told(&error),
+            "wasm trap: unreachable; while executing: 0: a!b 1: a!c"
+        );
     }
 }

@@ -11,8 +11,8 @@ use crate::{
 use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_hub::{
-    App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Loader, Message, Pages, Request, Response, Streamed, Verdict,
-    app,
+    App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Loader, Message, Pages,
+    Request, Response, Streamed, Verdict, app,
     page::{Form, Shell, View},
 };
 
@@ -31,8 +31,17 @@ impl Guest {
         let reuse = has_manifest || pool.options().reuse_foreign;
         let hub = pool.hub().expect("started with a hub").clone();
         let pool = Arc::new(pool);
-        let stream = if has_manifest { Use::Stream } else { Use::Event };
-        Arc::new(Guest { pool, hub, reuse, stream })
+        let stream = if has_manifest {
+            Use::Stream
+        } else {
+            Use::Event
+        };
+        Arc::new(Guest {
+            pool,
+            hub,
+            reuse,
+            stream,
+        })
     }
 
     /// Runs one event on an idle instance, which goes back to the others unless it failed.
@@ -44,11 +53,19 @@ impl Guest {
         self.event_of(Use::Event, about, call)
     }
 
-    async fn event_of<T>(&self, of: Use, about: About, call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>) -> Result<T, Fault> {
+    async fn event_of<T>(
+        &self,
+        of: Use,
+        about: About,
+        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
         let outcome = match self.pool.take(of).await {
             Ok(mut taken) => {
-                let outcome = taken.instance.run(about, self.pool.options().wall_max, call).await;
+                let outcome = taken
+                    .instance
+                    .run(about, self.pool.options().wall_max, call)
+                    .await;
                 if outcome.is_ok() {
                     taken.give_back();
                 }
@@ -65,22 +82,47 @@ impl Guest {
 
 impl App for Guest {
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
-        Box::pin(self.event(About::default(), async move |instance| instance.check(guard, request).await))
+        Box::pin(self.event(About::default(), async move |instance| {
+            instance.check(guard, request).await
+        }))
     }
 
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
-        Box::pin(self.event(at(request), async move |instance| instance.handle(request, &body).await))
+        Box::pin(self.event(at(request), async move |instance| {
+            instance.handle(request, &body).await
+        }))
     }
 
     fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
         self.hub.counters().guest_calls.add(1);
         Box::pin(async move {
             let outcome = match self.pool.interfaces().handler {
-                Some(_) => http03::stream((&self.pool, &self.hub), request, body, self.stream, self.reuse).await,
-                None => http02::stream((&self.pool, &self.hub), request, body, self.stream, self.reuse).await,
+                Some(_) => {
+                    http03::stream(
+                        (&self.pool, &self.hub),
+                        request,
+                        body,
+                        self.stream,
+                        self.reuse,
+                    )
+                    .await
+                }
+                None => {
+                    http02::stream(
+                        (&self.pool, &self.hub),
+                        request,
+                        body,
+                        self.stream,
+                        self.reuse,
+                    )
+                    .await
+                }
             };
             // What the guest answered against the contract is counted by who finds it at every other route.
-            if outcome.as_ref().is_err_and(|fault| !matches!(fault, Fault::Answer(_))) {
+            if outcome
+                .as_ref()
+                .is_err_and(|fault| !matches!(fault, Fault::Answer(_)))
+            {
                 self.hub.counters().faults.add(1);
             }
             outcome
@@ -88,23 +130,42 @@ impl App for Guest {
     }
 
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
-        Box::pin(self.event(at(request), async move |instance| instance.upgrade(request, offered).await))
+        Box::pin(self.event(at(request), async move |instance| {
+            instance.upgrade(request, offered).await
+        }))
     }
 
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()> {
-        Box::pin(async move { self.event(of(conn), async |instance| instance.open(&request).await).await })
+        Box::pin(async move {
+            self.event(of(conn), async |instance| instance.open(&request).await)
+                .await
+        })
     }
 
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()> {
-        Box::pin(async move { self.event(of(conn), async |instance| instance.messages(&messages).await).await })
+        Box::pin(async move {
+            self.event(of(conn), async |instance| {
+                instance.messages(&messages).await
+            })
+            .await
+        })
     }
 
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
-        Box::pin(async move { self.event(of(conn), async |instance| instance.close(&info).await).await })
+        Box::pin(async move {
+            self.event(of(conn), async |instance| instance.close(&info).await)
+                .await
+        })
     }
 
-    fn subscribe<'a>(&'a self, request: &'a Request, last_event_id: Option<&'a str>) -> Call<'a, Result<Feed, Response>> {
-        Box::pin(self.event(at(request), async move |instance| instance.subscribe(request, last_event_id).await))
+    fn subscribe<'a>(
+        &'a self,
+        request: &'a Request,
+        last_event_id: Option<&'a str>,
+    ) -> Call<'a, Result<Feed, Response>> {
+        Box::pin(self.event(at(request), async move |instance| {
+            instance.subscribe(request, last_event_id).await
+        }))
     }
 
     fn instance(&self) -> Call<'_, Box<dyn app::Instance>> {
@@ -120,23 +181,50 @@ impl App for Guest {
 }
 
 impl Pages for Guest {
-    fn load<'a>(&'a self, page: u32, loader: &'a str, request: &'a Request) -> Call<'a, Box<dyn Loader>> {
+    fn load<'a>(
+        &'a self,
+        page: u32,
+        loader: &'a str,
+        request: &'a Request,
+    ) -> Call<'a, Box<dyn Loader>> {
         Box::pin(pages::load((&self.pool, &self.hub), page, loader, request))
     }
 
     fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell> {
-        Box::pin(self.event_of(Use::Render, at(request), async move |instance| instance.render(page, request, view).await))
+        Box::pin(
+            self.event_of(Use::Render, at(request), async move |instance| {
+                instance.render(page, request, view).await
+            }),
+        )
     }
 
-    fn act<'a>(&'a self, page: u32, action: &'a str, request: &'a Request, form: Box<dyn Form>) -> Call<'a, Box<dyn Attempt>> {
-        Box::pin(pages::act((&self.pool, &self.hub), page, action, request, form))
+    fn act<'a>(
+        &'a self,
+        page: u32,
+        action: &'a str,
+        request: &'a Request,
+        form: Box<dyn Form>,
+    ) -> Call<'a, Box<dyn Attempt>> {
+        Box::pin(pages::act(
+            (&self.pool, &self.hub),
+            page,
+            action,
+            request,
+            form,
+        ))
     }
 }
 
 fn at(request: &Request) -> About {
-    About { route: Some(request.route), ..About::default() }
+    About {
+        route: Some(request.route),
+        ..About::default()
+    }
 }
 
 fn of(conn: Arc<Conn>) -> About {
-    About { conn: Some(conn), ..About::default() }
+    About {
+        conn: Some(conn),
+        ..About::default()
+    }
 }

@@ -29,9 +29,18 @@ pub(crate) async fn stream(
     reuse: bool,
 ) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let (route, request) = (head.route, streamed::head(head)?.map(|()| Incoming::new(body)));
+    let (route, request) = (
+        head.route,
+        streamed::head(head)?.map(|()| Incoming::new(body)),
+    );
     let origin = Origin::new(pool, hub, head, request.body().cut_off());
-    streamed::begin(pool, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, origin).await
+    streamed::begin(
+        pool,
+        Box::pin(run(pool.clone(), (of, reuse), route, request, answer)),
+        answered,
+        origin,
+    )
+    .await
 }
 
 async fn run(
@@ -41,22 +50,37 @@ async fn run(
     request: http::Request<Incoming>,
     answer: oneshot::Sender<Answer<ErrorCode>>,
 ) -> Ended {
-    let taken = if reuse { pool.take(of).await } else { pool.take_fresh(of).await };
+    let taken = if reuse {
+        pool.take(of).await
+    } else {
+        pool.take_fresh(of).await
+    };
     let mut taken = match taken {
         Ok(taken) => taken,
         Err(fault) => return Ended::without_instance(fault),
     };
     let instance = &mut taken.instance;
     let clock = instance.begin_stream();
-    let about = About { route: Some(route), ..About::default() };
+    let about = About {
+        route: Some(route),
+        ..About::default()
+    };
     let call = async {
         instance.store.data_mut().set_about(about);
         let mut http = instance.store.data_mut().http();
         let request = http.new_incoming_request(Scheme::Http, request)?;
         let answer = http.new_response_outparam(answer)?;
         let proxy = ProxyIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
-        proxy.wasi_http_incoming_handler().call_handle(&mut instance.store, request, answer).await
+        proxy
+            .wasi_http_incoming_handler()
+            .call_handle(&mut instance.store, request, answer)
+            .await
     };
-    let outcome = meter::stream(&clock, call).await.map_err(|error| fault(&error, &taken.instance.store));
-    Ended { outcome, instance: Some((taken, reuse)) }
+    let outcome = meter::stream(&clock, call)
+        .await
+        .map_err(|error| fault(&error, &taken.instance.store));
+    Ended {
+        outcome,
+        instance: Some((taken, reuse)),
+    }
 }

@@ -39,9 +39,18 @@ pub(crate) async fn stream(
     reuse: bool,
 ) -> Result<Streamed, Fault> {
     let (answer, answered) = oneshot::channel();
-    let (route, request) = (head.route, streamed::head(head)?.map(|()| Incoming::new(body)));
+    let (route, request) = (
+        head.route,
+        streamed::head(head)?.map(|()| Incoming::new(body)),
+    );
     let origin = Origin::new(pool, hub, head, request.body().cut_off());
-    streamed::begin(pool, Box::pin(run(pool.clone(), (of, reuse), route, request, answer)), answered, origin).await
+    streamed::begin(
+        pool,
+        Box::pin(run(pool.clone(), (of, reuse), route, request, answer)),
+        answered,
+        origin,
+    )
+    .await
 }
 
 async fn run(
@@ -51,18 +60,26 @@ async fn run(
     request: http::Request<Incoming>,
     answer: oneshot::Sender<Answer<ErrorCode>>,
 ) -> Ended {
-    let taken = if reuse { pool.take(of).await } else { pool.take_fresh(of).await };
+    let taken = if reuse {
+        pool.take(of).await
+    } else {
+        pool.take_fresh(of).await
+    };
     let mut taken = match taken {
         Ok(taken) => taken,
         Err(fault) => return Ended::without_instance(fault),
     };
     let instance = &mut taken.instance;
     let clock = instance.begin_stream();
-    let about = About { route: Some(route), ..About::default() };
+    let about = About {
+        route: Some(route),
+        ..About::default()
+    };
     let call = async {
         instance.store.data_mut().set_about(about);
         let service = ServiceIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
-        let (request, sent) = p3::Request::from_http(instance.store.data_mut().http().hooks, request);
+        let (request, sent) =
+            p3::Request::from_http(instance.store.data_mut().http().hooks, request);
         let handle = async move |accessor: &Accessor<_>| {
             let answered = match service.handle(accessor, request).await? {
                 Ok(response) => Ok(accessor.with(|store| into_http(response, store, sent))?),
@@ -74,8 +91,13 @@ async fn run(
         };
         instance.store.run_concurrent(handle).await.flatten()
     };
-    let outcome = meter::stream(&clock, call).await.map_err(|error| fault(&error, &taken.instance.store));
-    Ended { outcome, instance: Some((taken, reuse)) }
+    let outcome = meter::stream(&clock, call)
+        .await
+        .map_err(|error| fault(&error, &taken.instance.store));
+    Ended {
+        outcome,
+        instance: Some((taken, reuse)),
+    }
 }
 
 /// Takes the length out of the guest's headers meanwhile: wasmtime would hold the body to it, but an error about it may get lost when the
@@ -85,13 +107,21 @@ fn into_http(
     mut store: impl AsContextMut<Data = State>,
     sent: impl Future<Output = Result<(), Error>> + Send + 'static,
 ) -> wasmtime::Result<http::Response<WasiBody>> {
-    let lengths: Vec<HeaderValue> = response.headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+    let lengths: Vec<HeaderValue> = response
+        .headers
+        .get_all(CONTENT_LENGTH)
+        .iter()
+        .cloned()
+        .collect();
     if !lengths.is_empty() {
         let mut headers = HeaderMap::from(response.headers);
         headers.remove(CONTENT_LENGTH);
-        response.headers = FieldMap::new_immutable(store.as_context_mut().data_mut().http().hooks, headers);
+        response.headers =
+            FieldMap::new_immutable(store.as_context_mut().data_mut().http().hooks, headers);
     }
     let mut response = response.into_http(store, sent)?;
-    lengths.into_iter().for_each(|length| _ = response.headers_mut().append(CONTENT_LENGTH, length));
+    lengths
+        .into_iter()
+        .for_each(|length| _ = response.headers_mut().append(CONTENT_LENGTH, length));
     Ok(response)
 }

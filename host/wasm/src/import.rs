@@ -29,15 +29,29 @@ impl types::Host for State {}
 
 impl State {
     fn scope(&self) -> wasmtime::Result<&hub::Scope> {
-        self.scope.as_ref().ok_or_else(|| wasmtime::format_err!("an app can't reach connections or topics while it describes itself"))
+        self.scope.as_ref().ok_or_else(|| {
+            wasmtime::format_err!(
+                "an app can't reach connections or topics while it describes itself"
+            )
+        })
     }
 }
 
 /// What the app publishes, as the hub has it.
 fn publication(publication: topics::Publication) -> Result<hub::Publication, hub::LimitError> {
-    let topics::Publication { message, event, except, transient } = publication;
+    let topics::Publication {
+        message,
+        event,
+        except,
+        transient,
+    } = publication;
     let except = except.map(|id| id.parse()).transpose()?;
-    Ok(hub::Publication { event, except, transient, ..hub::Publication::new(self::message(message)) })
+    Ok(hub::Publication {
+        event,
+        except,
+        transient,
+        ..hub::Publication::new(self::message(message))
+    })
 }
 
 /// Takes the message's memory over.
@@ -49,18 +63,27 @@ fn message(message: Message) -> hub::Message {
 }
 
 fn position(position: Position) -> hub::Position {
-    hub::Position { epoch: position.epoch, sequence: position.sequence }
+    hub::Position {
+        epoch: position.epoch,
+        sequence: position.sequence,
+    }
 }
 
 impl From<hub::Position> for Position {
     fn from(position: hub::Position) -> Position {
-        Position { epoch: position.epoch, sequence: position.sequence }
+        Position {
+            epoch: position.epoch,
+            sequence: position.sequence,
+        }
     }
 }
 
 impl From<hub::Followed> for Followed {
     fn from(followed: hub::Followed) -> Followed {
-        Followed { from: followed.from.into(), gap: followed.gap }
+        Followed {
+            from: followed.from.into(),
+            gap: followed.gap,
+        }
     }
 }
 

@@ -126,7 +126,10 @@ impl Permits {
             Use::Event => Vec::new(),
             of => self.shares(of).map(take).collect::<Option<_>>()?,
         };
-        Some(Permit { _all: take(&self.all)?, _shares: shares })
+        Some(Permit {
+            _all: take(&self.all)?,
+            _shares: shares,
+        })
     }
 
     /// Waits for one share after the other, and for one of all.
@@ -135,12 +138,19 @@ impl Permits {
         for share in self.shares(of) {
             shares.push(acquire(share).await);
         }
-        Permit { _all: acquire(&self.all).await, _shares: shares }
+        Permit {
+            _all: acquire(&self.all).await,
+            _shares: shares,
+        }
     }
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore.clone().acquire_owned().await.expect("these semaphores are never closed")
+    semaphore
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("these semaphores are never closed")
 }
 
 /// The right to use one instance, in all shares that it counts in.
@@ -201,12 +211,23 @@ impl Account {
     pub(crate) fn new(max: usize) -> Arc<Account> {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
         let [live, bytes, waiting] = [0; 3].map(AtomicUsize::new);
-        Arc::new(Account { max, permits: Permits::new(max), live, bytes, idle: Mutex::default(), waiting, wanted: Notify::new() })
+        Arc::new(Account {
+            max,
+            permits: Permits::new(max),
+            live,
+            bytes,
+            idle: Mutex::default(),
+            waiting,
+            wanted: Notify::new(),
+        })
     }
 
     /// Registers idle instances that yield their places from now on.
     pub(crate) fn register(&self, idle: Weak<dyn Idle>) {
-        let mut all = self.idle.lock().expect("nothing panics while it holds the list");
+        let mut all = self
+            .idle
+            .lock()
+            .expect("nothing panics while it holds the list");
         all.retain(|idle| idle.strong_count() > 0);
         all.push(idle);
     }
@@ -222,7 +243,9 @@ impl Account {
 
     async fn wait(&self, of: Use) -> Result<Permit, Fault> {
         let _waiting = Waiting::new(self);
-        timeout(WAIT, self.permits.take(of)).await.map_err(|_| Fault::Busy)
+        timeout(WAIT, self.permits.take(of))
+            .await
+            .map_err(|_| Fault::Busy)
     }
 
     /// Ready when a call waits for a permit: work that no client waits for gives up its instance then.
@@ -251,14 +274,21 @@ impl Account {
     }
 
     fn try_reserve(self: &Arc<Account>) -> Option<Slot> {
-        match self.live.fetch_update(Relaxed, Relaxed, |live| (live < self.max).then_some(live + 1)) {
+        match self.live.fetch_update(Relaxed, Relaxed, |live| {
+            (live < self.max).then_some(live + 1)
+        }) {
             Ok(_) => Some(Slot(self.clone())),
             Err(_) => self.idle().iter().find_map(|idle| idle.yield_slot()),
         }
     }
 
     fn idle(&self) -> Vec<Arc<dyn Idle>> {
-        self.idle.lock().expect("nothing panics while it holds the list").iter().filter_map(Weak::upgrade).collect()
+        self.idle
+            .lock()
+            .expect("nothing panics while it holds the list")
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     /// The memory of an instance has grown, or is gone.
@@ -301,7 +331,10 @@ impl Instances {
 
 impl std::fmt::Debug for Instances {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Instances").field("count", &self.count()).field("bytes", &self.bytes()).finish()
+        f.debug_struct("Instances")
+            .field("count", &self.count())
+            .field("bytes", &self.bytes())
+            .finish()
     }
 }
 
@@ -309,7 +342,14 @@ impl std::fmt::Debug for Instances {
 mod tests {
     use super::*;
 
-    const ALL: [Use; 6] = [Use::Event, Use::Render, Use::Stream, Use::Loader, Use::Action, Use::Room];
+    const ALL: [Use; 6] = [
+        Use::Event,
+        Use::Render,
+        Use::Stream,
+        Use::Loader,
+        Use::Action,
+        Use::Room,
+    ];
 
     /// Takes what is left for these uses, one after the other; how many each got.
     fn fill(account: &Account, uses: &[Use], taken: &mut Vec<Permit>) -> Vec<usize> {
@@ -325,22 +365,44 @@ mod tests {
     }
 
     #[test]
-    fn whatever_clients_and_rooms_hold_leaves_an_eighth_to_plain_routes_and_a_quarter_to_each_other() {
+    fn whatever_clients_and_rooms_hold_leaves_an_eighth_to_plain_routes_and_a_quarter_to_each_other()
+     {
         for instances in [8, 16, 17, 100, 2000] {
-            for first in [Use::Render, Use::Stream, Use::Loader, Use::Action, Use::Room] {
+            for first in [
+                Use::Render,
+                Use::Stream,
+                Use::Loader,
+                Use::Action,
+                Use::Room,
+            ] {
                 let account = Account::new(instances);
                 let mut taken = Vec::new();
-                let rest = ALL.into_iter().filter(|of| *of != Use::Event && *of != first);
+                let rest = ALL
+                    .into_iter()
+                    .filter(|of| *of != Use::Event && *of != first);
                 let held: Vec<Use> = std::iter::once(first).chain(rest).collect();
                 let counts = fill(&account, &held, &mut taken);
-                assert!(counts[0] >= 1 && counts[0] <= instances / 2, "{instances} {first:?} {counts:?}");
+                assert!(
+                    counts[0] >= 1 && counts[0] <= instances / 2,
+                    "{instances} {first:?} {counts:?}"
+                );
                 let plain = fill(&account, &[Use::Event], &mut taken)[0];
-                assert!(plain >= instances / 8, "{instances} after {first:?} {counts:?}: {plain} for plain routes");
+                assert!(
+                    plain >= instances / 8,
+                    "{instances} after {first:?} {counts:?}: {plain} for plain routes"
+                );
             }
             let account = Account::new(instances);
             let mut taken = Vec::new();
-            fill(&account, &[Use::Stream, Use::Loader, Use::Action], &mut taken);
-            assert!(fill(&account, &[Use::Room], &mut taken)[0] >= instances / 4, "{instances}: rooms beside clients");
+            fill(
+                &account,
+                &[Use::Stream, Use::Loader, Use::Action],
+                &mut taken,
+            );
+            assert!(
+                fill(&account, &[Use::Room], &mut taken)[0] >= instances / 4,
+                "{instances}: rooms beside clients"
+            );
         }
     }
 
@@ -349,13 +411,33 @@ mod tests {
         for instances in 1..8 {
             for of in ALL {
                 let account = Account::new(instances);
-                assert!(account.permits.try_take(of).is_some(), "{of:?} of {instances}");
+                assert!(
+                    account.permits.try_take(of).is_some(),
+                    "{of:?} of {instances}"
+                );
             }
         }
         let account = Account::new(3);
         let mut taken = Vec::new();
-        let held = fill(&account, &[Use::Stream, Use::Room, Use::Action, Use::Loader, Use::Render], &mut taken);
-        assert_eq!((held.iter().sum::<usize>(), fill(&account, &[Use::Event], &mut taken)[0]), (3, 0), "{held:?}");
+        let held = fill(
+            &account,
+            &[
+                Use::Stream,
+                Use::Room,
+                Use::Action,
+                Use::Loader,
+                Use::Render,
+            ],
+            &mut taken,
+        );
+        assert_eq!(
+            (
+                held.iter().sum::<usize>(),
+                fill(&account, &[Use::Event], &mut taken)[0]
+            ),
+            (3, 0),
+            "{held:?}"
+        );
     }
 
     struct Stack(Mutex<Vec<Slot>>);
@@ -376,7 +458,10 @@ mod tests {
             let slot = instances.0.reserve().await.unwrap();
             stack.0.lock().unwrap().push(slot);
         }
-        let (_one, two) = (instances.0.reserve().await.unwrap(), instances.0.reserve().await.unwrap());
+        let (_one, two) = (
+            instances.0.reserve().await.unwrap(),
+            instances.0.reserve().await.unwrap(),
+        );
         assert_eq!((instances.count(), instances.shed_idle()), (2, 0));
         assert!(instances.0.try_reserve().is_none(), "none is idle");
         drop(two);

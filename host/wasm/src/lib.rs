@@ -12,34 +12,34 @@
 //! # Ok(()) }
 //! ```
 
-mod load;
-mod load_error;
-mod cache;
-mod tide;
-mod machine;
-mod instances;
-mod pool;
-mod state;
-mod guest;
-mod room;
-mod form;
-mod pages;
-mod call;
-mod contract;
-mod connection;
-mod import;
 mod bindings;
-mod turns;
-mod meter;
+mod body;
+mod cache;
+mod call;
+mod clock;
+mod connection;
+mod contract;
 mod fault;
-mod streamed;
+mod fed;
+mod form;
+mod guest;
 mod http02;
 mod http03;
-mod body;
-mod fed;
+mod import;
+mod instances;
+mod load;
+mod load_error;
+mod machine;
+mod meter;
 mod outbound;
-mod clock;
+mod pages;
+mod pool;
+mod room;
+mod state;
 mod stdio;
+mod streamed;
+mod tide;
+mod turns;
 
 pub use clock::Clock;
 pub use guest::Guest;

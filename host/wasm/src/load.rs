@@ -92,8 +92,13 @@ impl Loaded {
 
     /// Connects the app to its hub, and to the account of the instances of all its versions.
     pub fn start(mut self, hub: Arc<Hub>, instances: &Instances) -> Arc<Guest> {
-        for Ungranted { import, refusal, .. } in &self.ungranted {
-            tracing::info!("the app imports {import}, which is not granted: {refusal} ({UNGRANTED})");
+        for Ungranted {
+            import, refusal, ..
+        } in &self.ungranted
+        {
+            tracing::info!(
+                "the app imports {import}, which is not granted: {refusal} ({UNGRANTED})"
+            );
         }
         let has_manifest = self.manifest.is_some();
         self.pool.connect(hub, self.manifest, instances);
@@ -114,13 +119,17 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     let (machine, component, origin) = match &ahead {
         None => make(&bytes, &options, concurrent).map_err(LoadError::Invalid)?,
         Some(ahead) => {
-            let machine = Machine::new(&options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
+            let machine = Machine::new(&options, concurrent, Strategy::Cranelift)
+                .map_err(LoadError::Invalid)?;
             let component = ahead.component(&machine.engine)?;
             (machine, component, Origin::Ahead)
         }
     };
     let pre = link(&machine, &component).map_err(LoadError::Invalid)?;
-    let compiled = Compiled { origin, took: began.elapsed() };
+    let compiled = Compiled {
+        origin,
+        took: began.elapsed(),
+    };
     let interfaces = outline.interfaces();
     let exports = Exports {
         guard: interfaces.guard.is_some(),
@@ -133,10 +142,18 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     };
     let pool = Pool::new(machine, pre, interfaces, options);
     let manifest = match &pool.interfaces().manifest {
-        Some(name) => Some(Arc::new(describe(&pool, name).await.map_err(LoadError::Describe)?)),
+        Some(name) => Some(Arc::new(
+            describe(&pool, name).await.map_err(LoadError::Describe)?,
+        )),
         None => None,
     };
-    Ok(Loaded { manifest, exports, ungranted, compiled, pool })
+    Ok(Loaded {
+        manifest,
+        exports,
+        ungranted,
+        compiled,
+        pool,
+    })
 }
 
 fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
@@ -153,13 +170,18 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
 pub fn compile(path: &Path, to: &Path, options: &Options) -> Result<u64, LoadError> {
     let wasm = read(path, options.component_bytes_max)?;
     let concurrent = Outline::read(&wasm)?.is_concurrent();
-    let machine = Machine::new(options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
+    let machine =
+        Machine::new(options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
     let component = Component::new(&machine.engine, &wasm).map_err(LoadError::Invalid)?;
     tide::write(to, &machine.engine, &wasm, &component).map_err(LoadError::Write)
 }
 
 /// From the cache, or else from the compiler.
-fn make(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result<(Machine, Component, Origin)> {
+fn make(
+    wasm: &[u8],
+    options: &Options,
+    concurrent: bool,
+) -> wasmtime::Result<(Machine, Component, Origin)> {
     if options.quick {
         let quick = Machine::new(options, concurrent, Strategy::Winch);
         match quick.and_then(|machine| Ok((Component::new(&machine.engine, wasm)?, machine))) {
@@ -168,14 +190,20 @@ fn make(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result<(M
         }
     }
     let machine = Machine::new(options, concurrent, Strategy::Cranelift)?;
-    let cache = options.cache.as_deref().and_then(|directory| match Cache::open(directory) {
-        Ok(cache) => Some(cache),
-        Err(error) => {
-            tracing::warn!("{} is not used as a cache: {error}", directory.display());
-            None
-        }
-    });
-    if let Some(component) = cache.as_ref().and_then(|cache| cache.get(&machine.engine, wasm)) {
+    let cache = options
+        .cache
+        .as_deref()
+        .and_then(|directory| match Cache::open(directory) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!("{} is not used as a cache: {error}", directory.display());
+                None
+            }
+        });
+    if let Some(component) = cache
+        .as_ref()
+        .and_then(|cache| cache.get(&machine.engine, wasm))
+    {
         return Ok((machine, component, Origin::Cache));
     }
     let component = Component::new(&machine.engine, wasm)?;
@@ -185,7 +213,10 @@ fn make(wasm: &[u8], options: &Options, concurrent: bool) -> wasmtime::Result<(M
     Ok((machine, component, Origin::Compiler))
 }
 
-fn link(machine: &Machine, component: &Component) -> wasmtime::Result<wasmtime::component::InstancePre<State>> {
+fn link(
+    machine: &Machine,
+    component: &Component,
+) -> wasmtime::Result<wasmtime::component::InstancePre<State>> {
     let mut linker = Linker::new(&machine.engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
@@ -205,7 +236,11 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
         instance.store.set_epoch_deadline(1);
         let (app,): (wit::App,) = told_by(instance, interface).await?;
         let pages = match &pool.interfaces().pages {
-            Some(interface) => told_by::<(Vec<wit_pages::Page>,)>(instance, interface).await?.0,
+            Some(interface) => {
+                told_by::<(Vec<wit_pages::Page>,)>(instance, interface)
+                    .await?
+                    .0
+            }
             None => Vec::new(),
         };
         Ok((app, pages))
@@ -218,11 +253,22 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
 }
 
 /// What the `describe` of an interface says.
-async fn told_by<T: ComponentNamedList + Lift + 'static>(instance: &mut Instance, interface: &str) -> wasmtime::Result<T> {
+async fn told_by<T: ComponentNamedList + Lift + 'static>(
+    instance: &mut Instance,
+    interface: &str,
+) -> wasmtime::Result<T> {
     let missing = || wasmtime::format_err!("the component exports {interface} without describe");
-    let index = instance.raw.get_export_index(&mut instance.store, None, interface).ok_or_else(missing)?;
-    let index = instance.raw.get_export_index(&mut instance.store, Some(&index), "describe").ok_or_else(missing)?;
-    let describe = instance.raw.get_typed_func::<(), T>(&mut instance.store, index)?;
+    let index = instance
+        .raw
+        .get_export_index(&mut instance.store, None, interface)
+        .ok_or_else(missing)?;
+    let index = instance
+        .raw
+        .get_export_index(&mut instance.store, Some(&index), "describe")
+        .ok_or_else(missing)?;
+    let describe = instance
+        .raw
+        .get_typed_func::<(), T>(&mut instance.store, index)?;
     describe.call_async(&mut instance.store, ()).await
 }
 
@@ -233,11 +279,21 @@ fn manifest(app: wit::App, pages: Vec<Page>) -> Manifest {
         wit::Target::Websocket => Target::WebSocket,
         wit::Target::Events => Target::Events,
     };
-    let route =
-        |route: wit::Route| Route { methods: route.methods, pattern: route.pattern, target: target(route.target), room: route.room };
+    let route = |route: wit::Route| Route {
+        methods: route.methods,
+        pattern: route.pattern,
+        target: target(route.target),
+        room: route.room,
+    };
     Manifest {
         routes: app.routes.into_iter().map(route).collect(),
-        guards: app.guards.into_iter().map(|guard| Guard { pattern: guard.pattern }).collect(),
+        guards: app
+            .guards
+            .into_iter()
+            .map(|guard| Guard {
+                pattern: guard.pattern,
+            })
+            .collect(),
         pages,
     }
 }
@@ -256,8 +312,13 @@ impl Outline {
         if Parser::is_core_wasm(wasm) {
             return Err(LoadError::CoreModule);
         }
-        let mut outline = Outline { imports: Vec::new(), exports: Vec::new() };
-        outline.parse(wasm).map_err(|error| LoadError::Invalid(wasmtime::format_err!("{error}")))?;
+        let mut outline = Outline {
+            imports: Vec::new(),
+            exports: Vec::new(),
+        };
+        outline
+            .parse(wasm)
+            .map_err(|error| LoadError::Invalid(wasmtime::format_err!("{error}")))?;
         Ok(outline)
     }
 
@@ -286,25 +347,42 @@ impl Outline {
 
     /// Imports that are refused when they are called. Fails for those that this host does not have.
     fn check(&self, options: &Options) -> Result<Vec<Ungranted>, LoadError> {
-        if let Some(other) = self.exports.iter().chain(&self.imports).find_map(|name| other_version(name)) {
+        if let Some(other) = self
+            .exports
+            .iter()
+            .chain(&self.imports)
+            .find_map(|name| other_version(name))
+        {
             return Err(LoadError::Version(other));
         }
         let other_wasi = |names: &[String], verb| {
             let name = names.iter().find(|name| is_other_wasi(name))?;
-            Some(LoadError::WasiVersion { verb, name: name.clone() })
+            Some(LoadError::WasiVersion {
+                verb,
+                name: name.clone(),
+            })
         };
-        if let Some(error) = other_wasi(&self.imports, "imports").or_else(|| other_wasi(&self.exports, "exports")) {
+        if let Some(error) =
+            other_wasi(&self.imports, "imports").or_else(|| other_wasi(&self.exports, "exports"))
+        {
             return Err(error);
         }
         let interfaces = self.interfaces();
-        if interfaces.manifest.is_none() && interfaces.incoming.is_none() && interfaces.handler.is_none() {
+        if interfaces.manifest.is_none()
+            && interfaces.incoming.is_none()
+            && interfaces.handler.is_none()
+        {
             return Err(LoadError::OtherWorld);
         }
         let mut ungranted = Vec::<Ungranted>::new();
         for import in &self.imports {
             let import = check_import(import, options)?;
             // One of each kind: sockets are seven interfaces.
-            ungranted.extend(import.filter(|import| ungranted.iter().all(|other| other.refusal != import.refusal)));
+            ungranted.extend(import.filter(|import| {
+                ungranted
+                    .iter()
+                    .all(|other| other.refusal != import.refusal)
+            }));
         }
         Ok(ungranted)
     }
@@ -315,7 +393,12 @@ impl Outline {
     }
 
     fn interfaces(&self) -> Interfaces {
-        let find = |prefix: &str| self.exports.iter().find(|name| name.starts_with(prefix)).cloned();
+        let find = |prefix: &str| {
+            self.exports
+                .iter()
+                .find(|name| name.starts_with(prefix))
+                .cloned()
+        };
         Interfaces {
             manifest: find("tidegate:app/manifest@"),
             guard: find("tidegate:app/guard-handler@"),
@@ -338,25 +421,46 @@ fn other_version(name: &str) -> Option<String> {
 
 /// Whether the name is of a version of WASI that this host does not have, such as a release candidate.
 fn is_other_wasi(name: &str) -> bool {
-    let version = name.strip_prefix("wasi:").and_then(|name| name.split_once('@'));
-    version.is_some_and(|(_, version)| version.contains('-') || !(version.starts_with("0.2.") || version.starts_with("0.3.")))
+    let version = name
+        .strip_prefix("wasi:")
+        .and_then(|name| name.split_once('@'));
+    version.is_some_and(|(_, version)| {
+        version.contains('-') || !(version.starts_with("0.2.") || version.starts_with("0.3."))
+    })
 }
 
 /// All of WASI 0.2 and 0.3 is there, without what was not granted: no directories, no variables, and functions that refuse.
 fn check_import(import: &str, options: &Options) -> Result<Option<Ungranted>, LoadError> {
-    let refusing = |refusal, help| Ok(Some(Ungranted { import: import.to_owned(), refusal, help }));
+    let refusing = |refusal, help| {
+        Ok(Some(Ungranted {
+            import: import.to_owned(),
+            refusal,
+            help,
+        }))
+    };
     let name = import.split('@').next().unwrap_or(import);
     match name {
-        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.grants.is_empty() => refusing(
-            "each request fails with the error HTTP-request-denied",
-            "name the hosts that the app may reach with --allow-outbound HOST",
-        ),
+        "wasi:http/outgoing-handler" | "wasi:http/client" if options.outbound.grants.is_empty() => {
+            refusing(
+                "each request fails with the error HTTP-request-denied",
+                "name the hosts that the app may reach with --allow-outbound HOST",
+            )
+        }
         "wasi:http/outgoing-handler" | "wasi:http/client" | "wasi:http/types" => Ok(None),
         _ if name.starts_with("wasi:sockets/") => refusing(
             "no socket can be made (access-denied), and no name is resolved",
             "no app gets sockets; to send requests, use wasi:http with --allow-outbound HOST",
         ),
-        _ if ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"].iter().any(|group| name.starts_with(group)) => {
+        _ if [
+            "wasi:cli/",
+            "wasi:clocks/",
+            "wasi:filesystem/",
+            "wasi:io/",
+            "wasi:random/",
+        ]
+        .iter()
+        .any(|group| name.starts_with(group)) =>
+        {
             Ok(None)
         }
         "tidegate:app/types"

@@ -97,13 +97,23 @@ impl LoadError {
         Some(match self {
             LoadError::TooLarge(_) => "build it in release, or raise the limit",
             LoadError::NotWasm => "build the app with `cargo build --target wasm32-wasip2`",
-            LoadError::CoreModule => "build it with `cargo build --target wasm32-wasip2` or `cargo component build`",
+            LoadError::CoreModule => {
+                "build it with `cargo build --target wasm32-wasip2` or `cargo component build`"
+            }
             LoadError::Version(_) => "build it with the SDK of this version",
             LoadError::WasiVersion { .. } => "build it with a toolchain for a released version",
             LoadError::Unknown(_) => "leave out the dependency that imports it",
-            LoadError::Altered | LoadError::OtherEngine => "compile it again with `tidegate compile`",
-            LoadError::Untrusted => "let it belong to root or to this user, and take away the others' right to write (chmod go-w)",
-            LoadError::Read(_) | LoadError::Write(_) | LoadError::OtherWorld | LoadError::Invalid(_) | LoadError::Describe(_) => {
+            LoadError::Altered | LoadError::OtherEngine => {
+                "compile it again with `tidegate compile`"
+            }
+            LoadError::Untrusted => {
+                "let it belong to root or to this user, and take away the others' right to write (chmod go-w)"
+            }
+            LoadError::Read(_)
+            | LoadError::Write(_)
+            | LoadError::OtherWorld
+            | LoadError::Invalid(_)
+            | LoadError::Describe(_) => {
                 return None;
             }
         })

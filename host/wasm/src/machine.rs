@@ -9,7 +9,10 @@ use std::{
     thread,
     time::Instant,
 };
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy, WasmBacktraceDetails};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
+    WasmBacktraceDetails,
+};
 
 /// Slots of the pool of instances that keep their dirty pages while no instance is in them.
 const WARM_SLOTS_MAX: u32 = 32;
@@ -33,12 +36,18 @@ const SECOND: u64 = 100;
 
 impl Machine {
     /// `concurrent`: for `wasi:http` 0.3; without it a call costs half.
-    pub(crate) fn new(options: &Options, concurrent: bool, compiler: Strategy) -> wasmtime::Result<Machine> {
+    pub(crate) fn new(
+        options: &Options,
+        concurrent: bool,
+        compiler: Strategy,
+    ) -> wasmtime::Result<Machine> {
         let pooled = Engine::new(&config(options, concurrent, compiler, true));
         let engine = match pooled {
             Ok(engine) => engine,
             Err(error) => {
-                tracing::warn!("no address space for a pool of instances, so they are made one by one: {error:#}");
+                tracing::warn!(
+                    "no address space for a pool of instances, so they are made one by one: {error:#}"
+                );
                 Engine::new(&config(options, concurrent, compiler, false))?
             }
         };
@@ -46,7 +55,13 @@ impl Machine {
         let each_second = Arc::new(OnceLock::new());
         let output = AppOutput::new(options);
         start_clock(&engine, now.clone(), each_second.clone(), output.clone());
-        Ok(Machine { engine, now, concurrent, each_second, output })
+        Ok(Machine {
+            engine,
+            now,
+            concurrent,
+            each_second,
+            output,
+        })
     }
 
     /// Runs `work` about once a second from now on, on the clock's thread, so it has to be short.
@@ -64,7 +79,9 @@ fn config(options: &Options, concurrent: bool, compiler: Strategy, pooled: bool)
     config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config.memory_init_cow(true);
     if pooled {
-        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options, concurrent)));
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(
+            options, concurrent,
+        )));
     }
     config
 }
@@ -76,7 +93,10 @@ const CORE_INSTANCES_MAX: u32 = 64;
 /// Memories, tables and stacks take address space: components that need more of them than this have fewer instances.
 /// While a version is loaded it has an instance beside those of the account.
 fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
-    let instances = u32::try_from(options.instances_max).unwrap_or(u32::MAX).min(100_000) + 1;
+    let instances = u32::try_from(options.instances_max)
+        .unwrap_or(u32::MAX)
+        .min(100_000)
+        + 1;
     // A guest of 0.3 may wait in several tasks at a time.
     let stacks = if concurrent { instances * 2 } else { instances };
     let mut pool = PoolingAllocationConfig::new();
@@ -103,12 +123,19 @@ fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
 }
 
 /// Ends with the engine. Not a task: it has to tick while every worker is busy with guests.
-fn start_clock(engine: &Engine, now: Arc<AtomicU64>, each_second: Arc<OnceLock<Housekeeping>>, output: Arc<AppOutput>) {
+fn start_clock(
+    engine: &Engine,
+    now: Arc<AtomicU64>,
+    each_second: Arc<OnceLock<Housekeeping>>,
+    output: Arc<AppOutput>,
+) {
     let engine = engine.weak();
     thread::spawn(move || {
         loop {
             thread::sleep(TICK);
-            let Some(engine) = engine.upgrade() else { return };
+            let Some(engine) = engine.upgrade() else {
+                return;
+            };
             let tick = now.fetch_add(1, Ordering::Relaxed);
             engine.increment_epoch();
             if !tick.is_multiple_of(SECOND) {

@@ -38,10 +38,22 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(now: Arc<AtomicU64>, cpu_max: Duration, account: Option<Arc<Account>>) -> Arc<Meter> {
+    pub(crate) fn new(
+        now: Arc<AtomicU64>,
+        cpu_max: Duration,
+        account: Option<Arc<Account>>,
+    ) -> Arc<Meter> {
         let budget = cpu_max.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
         let zero = || AtomicU64::new(0);
-        Arc::new(Meter { now, poll_began: zero(), used: zero(), budget, renewed: false.into(), resting: false.into(), account })
+        Arc::new(Meter {
+            now,
+            poll_began: zero(),
+            used: zero(),
+            budget,
+            renewed: false.into(),
+            resting: false.into(),
+            account,
+        })
     }
 
     fn begin(&self, renewed: bool) {
@@ -63,12 +75,16 @@ impl Meter {
 
     /// Whether the instance is to end because the server is short of memory.
     pub(crate) fn is_evicted(&self) -> bool {
-        self.account.as_ref().is_some_and(|account| account.is_evicted())
+        self.account
+            .as_ref()
+            .is_some_and(|account| account.is_evicted())
     }
 
     /// As [`is_evicted`](Meter::is_evicted), for an instance that is about to wait: the task is woken when that changes.
     pub(crate) fn watch_eviction(&self, cx: &Context<'_>) -> bool {
-        let Some(account) = self.account.as_ref().filter(|account| account.is_large()) else { return false };
+        let Some(account) = self.account.as_ref().filter(|account| account.is_large()) else {
+            return false;
+        };
         account.watch(cx.waker());
         account.is_evicted()
     }
@@ -127,7 +143,11 @@ impl std::error::Error for Evicted {}
 
 /// Runs a call that is an event: bounded as a whole. Its timer is only made when the call has to wait,
 /// which most never do. The call is pinned by the caller: moving it in here would copy it once more for each event.
-pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, mut call: Pin<&mut impl Future<Output = T>>) -> Result<T, Fault> {
+pub(crate) async fn event<T>(
+    meter: &Meter,
+    wall_max: Duration,
+    mut call: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Fault> {
     meter.begin(false);
     let mut wall: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
@@ -147,7 +167,10 @@ pub(crate) async fn event<T>(meter: &Meter, wall_max: Duration, mut call: Pin<&m
 }
 
 /// Runs a call that goes on for as long as it streams: bounded between two waits.
-pub(crate) async fn stream<T>(meter: &Meter, call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+pub(crate) async fn stream<T>(
+    meter: &Meter,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
     meter.begin(true);
     let mut call = pin!(call);
     poll_fn(|cx| {

@@ -66,11 +66,17 @@ impl Authority {
     /// # Errors
     /// A sentence that says what is wrong with the file.
     pub fn read(path: &Path) -> Result<Vec<Authority>, String> {
-        let certificates = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let certificates =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match certificates {
-            Ok(certificates) if certificates.is_empty() => Err(format!("{} has no certificate in PEM", path.display())),
+            Ok(certificates) if certificates.is_empty() => {
+                Err(format!("{} has no certificate in PEM", path.display()))
+            }
             Ok(certificates) => Ok(certificates.into_iter().map(Authority).collect()),
-            Err(error) => Err(format!("can't read certificates from {}: {error}", path.display())),
+            Err(error) => Err(format!(
+                "can't read certificates from {}: {error}",
+                path.display()
+            )),
         }
     }
 }
@@ -88,21 +94,42 @@ struct Shared {
 impl Outbound {
     pub(crate) fn new(options: &OutboundOptions) -> Outbound {
         let connector = Connector::new(options.grants.clone(), options.own.clone(), SystemResolver);
-        Outbound(Arc::new(Shared { options: options.clone(), connector, client: OnceLock::new() }))
+        Outbound(Arc::new(Shared {
+            options: options.clone(),
+            connector,
+            client: OnceLock::new(),
+        }))
     }
 }
 
 impl Shared {
     fn client(&self) -> &HttpClient {
         self.client.get_or_init(|| {
-            let OutboundOptions { silence_max, body_bytes_max, requests_max, authorities, .. } = &self.options;
-            let authorities: Vec<_> = authorities.iter().map(|Authority(certificate)| certificate.clone()).collect();
-            let bounds = Bounds { silence_max: *silence_max, body_bytes_max: *body_bytes_max, requests_max: *requests_max };
+            let OutboundOptions {
+                silence_max,
+                body_bytes_max,
+                requests_max,
+                authorities,
+                ..
+            } = &self.options;
+            let authorities: Vec<_> = authorities
+                .iter()
+                .map(|Authority(certificate)| certificate.clone())
+                .collect();
+            let bounds = Bounds {
+                silence_max: *silence_max,
+                body_bytes_max: *body_bytes_max,
+                requests_max: *requests_max,
+            };
             HttpClient::new(self.connector.clone(), &authorities, bounds)
         })
     }
 
-    async fn send(&self, request: http::Request<WasiBody>, options: Option<RequestOptions>) -> Result<http::Response<WasiBody>, Error> {
+    async fn send(
+        &self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+    ) -> Result<http::Response<WasiBody>, Error> {
         let Some(destination) = Destination::of(request.uri()) else {
             tracing::warn!(target: "app", "a request was refused: its target is not a scheme, a host and a port");
             return Err(Error::HttpRequestUriInvalid);

@@ -35,21 +35,39 @@ impl Running {
         wall_max: Duration,
         call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<ResourceAny>,
     ) -> Result<Running, Fault> {
-        let about = About { route: Some(route), ..About::default() };
+        let about = About {
+            route: Some(route),
+            ..About::default()
+        };
         let outcome = async {
             let mut taken = pool.take(of).await?;
             let resource = taken.instance.run(about.clone(), wall_max, call).await?;
-            Ok(Running { rest: Some((taken, resource)), about, wall_max, hub: hub.clone() })
+            Ok(Running {
+                rest: Some((taken, resource)),
+                about,
+                wall_max,
+                hub: hub.clone(),
+            })
         };
         counted(hub, outcome.await)
     }
 
     /// Asks once. After a fault the instance is gone.
-    async fn ask<T>(&mut self, call: impl AsyncFnOnce(&mut Instance, ResourceAny) -> wasmtime::Result<T>) -> Result<T, Fault> {
+    async fn ask<T>(
+        &mut self,
+        call: impl AsyncFnOnce(&mut Instance, ResourceAny) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
         let Some((mut taken, resource)) = self.rest.take() else {
-            return Err(Fault::Host("it failed before, and can't be asked again".into()));
+            return Err(Fault::Host(
+                "it failed before, and can't be asked again".into(),
+            ));
         };
-        let asked = taken.instance.run(self.about.clone(), self.wall_max, async |instance| call(instance, resource).await).await;
+        let asked = taken
+            .instance
+            .run(self.about.clone(), self.wall_max, async |instance| {
+                call(instance, resource).await
+            })
+            .await;
         let value = counted(&self.hub, asked)?;
         self.rest = Some((taken, resource));
         Ok(value)
@@ -68,21 +86,38 @@ fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
 /// an answer and has the same time limit.
 impl Drop for Running {
     fn drop(&mut self) {
-        let (Some((taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current()) else { return };
-        runtime.spawn(end(taken, resource, self.about.clone(), self.wall_max, self.hub.clone()));
+        let (Some((taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current())
+        else {
+            return;
+        };
+        runtime.spawn(end(
+            taken,
+            resource,
+            self.about.clone(),
+            self.wall_max,
+            self.hub.clone(),
+        ));
     }
 }
 
-async fn end(mut taken: Taken, resource: ResourceAny, about: About, wall_max: Duration, hub: Arc<Hub>) {
+async fn end(
+    mut taken: Taken,
+    resource: ResourceAny,
+    about: About,
+    wall_max: Duration,
+    hub: Arc<Hub>,
+) {
     let wall_max = wall_max.min(hub.limits().after_answer_max);
-    let end = async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
+    let end =
+        async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
     match counted(&hub, taken.instance.run(about, wall_max, end).await) {
         Ok(()) => taken.give_back(),
         Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = (Result<Result<wit::Step, wit::Problem>, Fault>, Taken)> + Send>>;
+type Asked =
+    Pin<Box<dyn Future<Output = (Result<Result<wit::Step, wit::Problem>, Fault>, Taken)> + Send>>;
 
 struct RunningLoader {
     running: Running,
@@ -96,7 +131,12 @@ async fn ask(
     about: About,
     wall_max: Duration,
 ) -> (Result<Result<wit::Step, wit::Problem>, Fault>, Taken) {
-    let step = taken.instance.run(about, wall_max, async |instance| instance.next_step(loader).await).await;
+    let step = taken
+        .instance
+        .run(about, wall_max, async |instance| {
+            instance.next_step(loader).await
+        })
+        .await;
     (step, taken)
 }
 
@@ -104,10 +144,20 @@ impl Loader for RunningLoader {
     fn next(&mut self) -> Call<'_, Result<Step, Problem>> {
         Box::pin(async {
             if let Some((taken, loader)) = self.running.rest.take() {
-                self.asked = Some((Box::pin(ask(taken, loader, self.running.about.clone(), self.running.wall_max)), loader));
+                self.asked = Some((
+                    Box::pin(ask(
+                        taken,
+                        loader,
+                        self.running.about.clone(),
+                        self.running.wall_max,
+                    )),
+                    loader,
+                ));
             }
             let Some((asked, loader)) = &mut self.asked else {
-                return Err(Fault::Host("it failed before, and can't be asked again".into()));
+                return Err(Fault::Host(
+                    "it failed before, and can't be asked again".into(),
+                ));
             };
             let ((step, taken), loader) = (asked.await, *loader);
             self.asked = None;
@@ -125,13 +175,22 @@ impl Loader for RunningLoader {
 
 impl Drop for RunningLoader {
     fn drop(&mut self) {
-        let (Some((asked, loader)), Ok(runtime)) = (self.asked.take(), Handle::try_current()) else { return };
-        let (about, wall_max, hub) = (self.running.about.clone(), self.running.wall_max, self.running.hub.clone());
+        let (Some((asked, loader)), Ok(runtime)) = (self.asked.take(), Handle::try_current())
+        else {
+            return;
+        };
+        let (about, wall_max, hub) = (
+            self.running.about.clone(),
+            self.running.wall_max,
+            self.running.hub.clone(),
+        );
         runtime.spawn(async move {
             match timeout(hub.limits().after_answer_max, asked).await {
                 Ok((Ok(_), taken)) => end(taken, loader, about, wall_max, hub).await,
                 Ok((Err(fault), _)) => _ = counted::<()>(&hub, Err(fault)),
-                Err(_) => tracing::warn!("a loader whose client left had no end in time: its instance is dropped"),
+                Err(_) => tracing::warn!(
+                    "a loader whose client left had no end in time: its instance is dropped"
+                ),
             }
         });
     }
@@ -142,7 +201,10 @@ struct RunningAttempt(Running);
 impl Attempt for RunningAttempt {
     fn next(&mut self) -> Call<'_, Update> {
         Box::pin(async {
-            let update = self.0.ask(async |instance, attempt| instance.next_update(attempt).await).await?;
+            let update = self
+                .0
+                .ask(async |instance, attempt| instance.next_update(attempt).await)
+                .await?;
             Ok(match update {
                 wit::Update::Progress(json) => Update::Progress(json),
                 wit::Update::Later(ms) => Update::Later(later(ms)),
@@ -153,11 +215,19 @@ impl Attempt for RunningAttempt {
     }
 }
 
-pub(crate) async fn load(app: (&Arc<Pool>, &Arc<Hub>), index: u32, loader: &str, request: &Request) -> Result<Box<dyn Loader>, Fault> {
+pub(crate) async fn load(
+    app: (&Arc<Pool>, &Arc<Hub>),
+    index: u32,
+    loader: &str,
+    request: &Request,
+) -> Result<Box<dyn Loader>, Fault> {
     let wall_max = app.0.options().wall_max;
     let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
     let running = Running::begin(app, Use::Loader, request.route, wall_max, begin).await?;
-    Ok(Box::new(RunningLoader { running, asked: None }))
+    Ok(Box::new(RunningLoader {
+        running,
+        asked: None,
+    }))
 }
 
 pub(crate) async fn act(
@@ -173,7 +243,9 @@ pub(crate) async fn act(
         let form = instance.store.data_mut().table.push(Form(form))?;
         instance.act(index, action, request, form).await
     };
-    Ok(Box::new(RunningAttempt(Running::begin(app, Use::Action, request.route, wall_max, begin).await?)))
+    Ok(Box::new(RunningAttempt(
+        Running::begin(app, Use::Action, request.route, wall_max, begin).await?,
+    )))
 }
 
 fn later(ms: u32) -> Duration {
@@ -181,14 +253,27 @@ fn later(ms: u32) -> Duration {
 }
 
 fn problem(problem: wit::Problem) -> Problem {
-    Problem { status: problem.status, message: problem.message }
+    Problem {
+        status: problem.status,
+        message: problem.message,
+    }
 }
 
 fn outcome(outcome: wit::Outcome) -> Outcome {
     match outcome {
         wit::Outcome::Success((value, stale)) => Outcome::Success { value, stale },
         wit::Outcome::Redirect((status, location)) => Outcome::Redirect { status, location },
-        wit::Outcome::Deny(wit::Denial { status, message, errors, values }) => Outcome::Deny(Denial { status, message, errors, values }),
+        wit::Outcome::Deny(wit::Denial {
+            status,
+            message,
+            errors,
+            values,
+        }) => Outcome::Deny(Denial {
+            status,
+            message,
+            errors,
+            values,
+        }),
     }
 }
 
@@ -197,21 +282,48 @@ pub(crate) fn view(view: &View) -> wit::View {
     let first = view.first.iter().map(|(name, initial)| {
         let first = match initial {
             Initial::Value(json) => wit::First::Value(json.clone()),
-            Initial::Failed(Problem { status, message }) => wit::First::Failed(wit::Problem { status: *status, message: message.clone() }),
+            Initial::Failed(Problem { status, message }) => wit::First::Failed(wit::Problem {
+                status: *status,
+                message: message.clone(),
+            }),
             Initial::Pending => wit::First::Pending,
         };
         (name.clone(), first)
     });
     let denied = view.denied.clone().map(|(action, denial)| {
-        let Denial { status, message, errors, values } = denial;
-        (action, wit::Denial { status, message, errors, values })
+        let Denial {
+            status,
+            message,
+            errors,
+            values,
+        } = denial;
+        (
+            action,
+            wit::Denial {
+                status,
+                message,
+                errors,
+                values,
+            },
+        )
     });
-    wit::View { first: first.collect(), nonce: view.nonce.clone(), denied }
+    wit::View {
+        first: first.collect(),
+        nonce: view.nonce.clone(),
+        denied,
+    }
 }
 
 pub(crate) fn shell(shell: wit::Shell) -> Shell {
-    let headers = shell.headers.into_iter().map(|(name, value)| (name, value.into()));
-    Shell { status: shell.status, headers: headers.collect(), html: shell.html }
+    let headers = shell
+        .headers
+        .into_iter()
+        .map(|(name, value)| (name, value.into()));
+    Shell {
+        status: shell.status,
+        headers: headers.collect(),
+        html: shell.html,
+    }
 }
 
 fn due(due: wit::Due) -> Due {
@@ -224,7 +336,11 @@ fn due(due: wit::Due) -> Due {
 
 /// What the app says of its pages.
 pub(crate) fn described(pages: Vec<wit::Page>) -> Vec<Page> {
-    let loader = |loader: wit::LoaderInfo| LoaderInfo { name: loader.name, live: loader.live, due: due(loader.due) };
+    let loader = |loader: wit::LoaderInfo| LoaderInfo {
+        name: loader.name,
+        live: loader.live,
+        due: due(loader.due),
+    };
     let page = |page: wit::Page| Page {
         pattern: page.pattern,
         loaders: page.loaders.into_iter().map(loader).collect(),

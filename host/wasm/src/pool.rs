@@ -14,7 +14,10 @@ use crate::bindings::{
 use crate::{
     Options,
     connection::Connection,
-    contract::{Act, Alarm, Answer, Answered, Check, Close, Handle, Load, Messages, Next, Open, Render, Subscribe, Upgrade, Wake},
+    contract::{
+        Act, Alarm, Answer, Answered, Check, Close, Handle, Load, Messages, Next, Open, Render,
+        Subscribe, Upgrade, Wake,
+    },
     fault::{is_full, told},
     instances::{Account, Idle, Instances, Permit, Slot, Use},
     machine::Machine,
@@ -38,7 +41,9 @@ use tidegate_hub::{
 use tokio::time::{Instant, sleep};
 use wasmtime::{
     Store,
-    component::{ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny},
+    component::{
+        ComponentNamedList, Func, Instance as Raw, InstancePre, Lift, Lower, Resource, ResourceAny,
+    },
 };
 
 /// Maximum number of bytes that one call passes to the host, unless a limit allows a longer message or value. An app needs a `stream`
@@ -81,7 +86,9 @@ struct IdleStack {
 
 impl IdleStack {
     fn lock(&self) -> MutexGuard<'_, Vec<(u64, Box<Instance>)>> {
-        self.stack.lock().expect("nothing panics while it holds the idle instances")
+        self.stack
+            .lock()
+            .expect("nothing panics while it holds the idle instances")
     }
 
     fn pop(&self) -> Option<Box<Instance>> {
@@ -111,7 +118,11 @@ impl Idle for IdleStack {
     fn yield_slot(&self) -> Option<Slot> {
         let oldest = {
             let mut stack = self.lock();
-            if stack.is_empty() { None } else { Some(stack.remove(0)) }
+            if stack.is_empty() {
+                None
+            } else {
+                Some(stack.remove(0))
+            }
         };
         oldest.map(|(_, instance)| {
             let Instance { store, slot, .. } = *instance;
@@ -168,7 +179,8 @@ impl Instance {
 
     /// Whether its memory grew so much that it is not worth keeping, or the server is short of it.
     fn is_large(&self) -> bool {
-        self.store.data().meter.is_evicted() || self.store.data().memory.bytes() > self.bytes_at_first + IDLE_GROWTH_MAX
+        self.store.data().meter.is_evicted()
+            || self.store.data().memory.bytes() > self.bytes_at_first + IDLE_GROWTH_MAX
     }
 }
 
@@ -206,14 +218,27 @@ impl<Params, Return> Clone for Export<Params, Return> {
 impl<Params, Return> Copy for Export<Params, Return> {}
 
 impl<Params: ComponentNamedList + Lower, Return: ComponentNamedList + Lift> Export<Params, Return> {
-    fn find(raw: &Raw, store: &mut Store<State>, interface: Option<&String>, name: &str) -> wasmtime::Result<Option<Self>> {
-        let Some(interface) = interface else { return Ok(None) };
+    fn find(
+        raw: &Raw,
+        store: &mut Store<State>,
+        interface: Option<&String>,
+        name: &str,
+    ) -> wasmtime::Result<Option<Self>> {
+        let Some(interface) = interface else {
+            return Ok(None);
+        };
         let index = raw.get_export_index(&mut *store, None, interface);
-        let index = index.and_then(|interface| raw.get_export_index(&mut *store, Some(&interface), name));
+        let index =
+            index.and_then(|interface| raw.get_export_index(&mut *store, Some(&interface), name));
         let func = index.and_then(|index| raw.get_func(&mut *store, index));
-        let func = func.ok_or_else(|| wasmtime::format_err!("the component exports {interface} without {name}"))?;
+        let func = func.ok_or_else(|| {
+            wasmtime::format_err!("the component exports {interface} without {name}")
+        })?;
         func.typed::<Params, Return>(&*store)?;
-        Ok(Some(Export { func, of: PhantomData }))
+        Ok(Some(Export {
+            func,
+            of: PhantomData,
+        }))
     }
 }
 
@@ -245,7 +270,11 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn give_back(self) {
-        let Taken { mut instance, pool, permit } = self;
+        let Taken {
+            mut instance,
+            pool,
+            permit,
+        } = self;
         // Log printed text without a line's end now, not when the next request comes.
         instance.store.data().output().end_lines();
         if !instance.is_large() {
@@ -259,8 +288,16 @@ impl Taken {
 }
 
 impl Pool {
-    pub(crate) fn new(machine: Machine, pre: InstancePre<State>, interfaces: Interfaces, options: Options) -> Pool {
-        let idle = Arc::new(IdleStack { stack: Mutex::default(), now: machine.now.clone() });
+    pub(crate) fn new(
+        machine: Machine,
+        pre: InstancePre<State>,
+        interfaces: Interfaces,
+        options: Options,
+    ) -> Pool {
+        let idle = Arc::new(IdleStack {
+            stack: Mutex::default(),
+            now: machine.now.clone(),
+        });
         let old = Arc::downgrade(&idle);
         machine.each_second(Box::new(move || {
             if let Some(idle) = old.upgrade() {
@@ -270,11 +307,26 @@ impl Pool {
         // Until it is connected, one instance is asked for the manifest.
         let account = Account::new(1);
         let outbound = Outbound::new(&options.outbound);
-        Pool { machine, pre, interfaces, options, outbound, hub: None, manifest: None, idle, account }
+        Pool {
+            machine,
+            pre,
+            interfaces,
+            options,
+            outbound,
+            hub: None,
+            manifest: None,
+            idle,
+            account,
+        }
     }
 
     /// Sets the hub, the routes and the account for the instances that are made from now on.
-    pub(crate) fn connect(&mut self, hub: Arc<Hub>, manifest: Option<Arc<Manifest>>, instances: &Instances) {
+    pub(crate) fn connect(
+        &mut self,
+        hub: Arc<Hub>,
+        manifest: Option<Arc<Manifest>>,
+        instances: &Instances,
+    ) {
         self.hub = Some(hub);
         self.manifest = manifest;
         self.idle.lock().clear();
@@ -318,13 +370,21 @@ impl Pool {
             // Rare: in a box, so that it does not make the future of each event larger.
             None => Box::pin(self.make()).await?,
         };
-        Ok(Taken { instance, pool: self.clone(), permit })
+        Ok(Taken {
+            instance,
+            pool: self.clone(),
+            permit,
+        })
     }
 
     /// As [`take`](Pool::take), but always an instance that was not used before.
     pub(crate) async fn take_fresh(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
         let permit = self.account.permit(of).await?;
-        Ok(Taken { instance: Box::pin(self.make()).await?, pool: self.clone(), permit })
+        Ok(Taken {
+            instance: Box::pin(self.make()).await?,
+            pool: self.clone(),
+            permit,
+        })
     }
 
     /// A new instance, for the owner of a permit.
@@ -335,7 +395,13 @@ impl Pool {
             match self.instantiate().await {
                 Ok((store, raw, exports)) => {
                     let bytes_at_first = store.data().memory.bytes();
-                    return Ok(Box::new(Instance { store, exports, raw, slot, bytes_at_first }));
+                    return Ok(Box::new(Instance {
+                        store,
+                        exports,
+                        raw,
+                        slot,
+                        bytes_at_first,
+                    }));
                 }
                 // The engine has fewer memories, tables or stacks than this component's instances need: idle ones make way.
                 Err(error) if is_full(&error) => match self.idle.yield_slot() {
@@ -351,7 +417,11 @@ impl Pool {
                     None if Instant::now() >= until => return Err(Fault::Busy),
                     None => sleep(MEMORY_RETRY).await,
                 },
-                Err(error) => return Err(Fault::Host(told(&error.context("an instance could not be made")))),
+                Err(error) => {
+                    return Err(Fault::Host(told(
+                        &error.context("an instance could not be made"),
+                    )));
+                }
             }
         }
     }
@@ -361,7 +431,9 @@ impl Pool {
         let raw = match self.pre.instantiate_async(&mut store).await {
             Ok(raw) => raw,
             // An instance that is being made is a consumer already, and may be closed as one.
-            Err(error) if store.data().memory.is_short || error.is::<Evicted>() => return Err(OutOfMemory.into()),
+            Err(error) if store.data().memory.is_short || error.is::<Evicted>() => {
+                return Err(OutOfMemory.into());
+            }
             Err(error) => return Err(error),
         };
         let exports = Exports::find(&raw, &mut store, &self.interfaces)?;
@@ -371,21 +443,49 @@ impl Pool {
     /// Bytes that one call may hand over to the host. An import's are copied before any of them can be counted, on each worker at a time,
     /// so a small budget has a smaller bound.
     fn handed_over_max(&self) -> usize {
-        let Some(hub) = &self.hub else { return HANDED_OVER_BYTES_MAX };
+        let Some(hub) = &self.hub else {
+            return HANDED_OVER_BYTES_MAX;
+        };
         let (limits, budget) = (hub.limits(), hub.budget().bytes_max());
-        let largest = limits.message_bytes_max.max(limits.room_value_bytes_max).max(limits.call_bytes_max);
-        let max = if budget == 0 { HANDED_OVER_BYTES_MAX } else { HANDED_OVER_BYTES_MAX.min(budget / HANDED_OVER_PART) };
+        let largest = limits
+            .message_bytes_max
+            .max(limits.room_value_bytes_max)
+            .max(limits.call_bytes_max);
+        let max = if budget == 0 {
+            HANDED_OVER_BYTES_MAX
+        } else {
+            HANDED_OVER_BYTES_MAX.min(budget / HANDED_OVER_PART)
+        };
         max.max(largest.saturating_add(HANDED_OVER_EXTRA))
     }
 
     /// A store with every limit set.
     fn store(&self) -> wasmtime::Result<Store<State>> {
-        let reserved = self.hub.as_ref().map(|hub| budget::Account::new(hub.budget()));
-        let meter = Meter::new(self.machine.now.clone(), self.options.cpu_max, reserved.clone());
+        let reserved = self
+            .hub
+            .as_ref()
+            .map(|hub| budget::Account::new(hub.budget()));
+        let meter = Meter::new(
+            self.machine.now.clone(),
+            self.options.cpu_max,
+            reserved.clone(),
+        );
         let handed_over_max = self.handed_over_max();
         let reserved = reserved.map(|account| (account, handed_over_max));
-        let (hub, manifest, accounts) = (self.hub.clone(), self.manifest.clone(), (self.account.clone(), reserved));
-        let state = State::new(&self.options, self.outbound.clone(), &self.machine.output, hub, manifest, accounts, meter)?;
+        let (hub, manifest, accounts) = (
+            self.hub.clone(),
+            self.manifest.clone(),
+            (self.account.clone(), reserved),
+        );
+        let state = State::new(
+            &self.options,
+            self.outbound.clone(),
+            &self.machine.output,
+            hub,
+            manifest,
+            accounts,
+            meter,
+        )?;
         let mut store = Store::new(&self.machine.engine, state);
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(handed_over_max);
@@ -402,8 +502,20 @@ fn ticks(time: Duration) -> u64 {
 }
 
 impl Exports {
-    fn find(raw: &Raw, store: &mut Store<State>, interfaces: &Interfaces) -> wasmtime::Result<Exports> {
-        let Interfaces { guard, http, websocket, events, room, pages, .. } = interfaces;
+    fn find(
+        raw: &Raw,
+        store: &mut Store<State>,
+        interfaces: &Interfaces,
+    ) -> wasmtime::Result<Exports> {
+        let Interfaces {
+            guard,
+            http,
+            websocket,
+            events,
+            room,
+            pages,
+            ..
+        } = interfaces;
         Ok(Exports {
             check: Export::find(raw, store, guard.as_ref(), "check")?,
             handle: Export::find(raw, store, http.as_ref(), "handle")?,

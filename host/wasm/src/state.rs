@@ -57,7 +57,8 @@ impl State {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event_handle = table.push(Connection::OfEvent)?.rep();
-        let shares = reserved.map(|(account, handed_over_max)| Shares::new(&account, handed_over_max));
+        let shares =
+            reserved.map(|(account, handed_over_max)| Shares::new(&account, handed_over_max));
         let output = Output::new(output, hub.clone(), manifest.clone());
         Ok(State {
             table,
@@ -123,8 +124,11 @@ impl State {
 /// Nothing but what was granted.
 fn wasi(options: &Options, output: &Arc<Output>) -> wasmtime::Result<WasiCtx> {
     let mut wasi = WasiCtx::builder();
-    wasi.stdout(GuestOutput::new(Channel::Out, output)).stderr(GuestOutput::new(Channel::Err, output));
-    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    wasi.stdout(GuestOutput::new(Channel::Out, output))
+        .stderr(GuestOutput::new(Channel::Err, output));
+    wasi.allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false);
     if let Some(clock) = &options.clock {
         wasi.wall_clock(clock.clone());
     }
@@ -132,7 +136,11 @@ fn wasi(options: &Options, output: &Arc<Output>) -> wasmtime::Result<WasiCtx> {
         wasi.env(name, value);
     }
     for dir in &options.dirs {
-        let permissions = if dir.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let permissions = if dir.writable {
+            FsPerms::ReadWrite
+        } else {
+            FsPerms::ReadOnly
+        };
         wasi.preopened_dir(&dir.host, &dir.guest, permissions)?;
     }
     Ok(wasi.build())
@@ -140,13 +148,20 @@ fn wasi(options: &Options, output: &Arc<Output>) -> wasmtime::Result<WasiCtx> {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outbound }
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: &mut self.outbound,
+        }
     }
 }
 
@@ -180,7 +195,11 @@ struct Shares {
 impl Shares {
     /// `handed_over_max`: bytes that one call may hand over.
     fn new(account: &Arc<budget::Account>, handed_over_max: usize) -> Shares {
-        Shares { memory: Share::new(account, Kind::Instance), handed_over: Share::new(account, Kind::HandOver), handed_over_max }
+        Shares {
+            memory: Share::new(account, Kind::Instance),
+            handed_over: Share::new(account, Kind::HandOver),
+            handed_over_max,
+        }
     }
 
     /// The instance has so many bytes from now on, `growing` of them new.
@@ -193,7 +212,11 @@ impl Shares {
     }
 
     fn begin_call(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
-        self.handed_over.fit(bytes.saturating_sub(INSTANCE_FREE_BYTES).min(self.handed_over_max))
+        self.handed_over.fit(
+            bytes
+                .saturating_sub(INSTANCE_FREE_BYTES)
+                .min(self.handed_over_max),
+        )
     }
 }
 
@@ -209,7 +232,9 @@ impl MemoryLimit {
 
     /// An instance that was idle is called: reserves what it may hand over to the host.
     pub(crate) fn begin_call(&mut self) -> Result<(), OutOfMemory> {
-        self.shares.as_mut().map_or(Ok(()), |shares| shares.begin_call(self.bytes))
+        self.shares
+            .as_mut()
+            .map_or(Ok(()), |shares| shares.begin_call(self.bytes))
     }
 
     /// The instance becomes idle, so it hands over nothing.
@@ -228,11 +253,20 @@ impl Drop for MemoryLimit {
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let growing = desired.saturating_sub(current);
         let bytes = self.bytes.saturating_add(growing);
         let is_within = bytes <= self.bytes_max;
-        let allowed = is_within && self.shares.as_mut().is_none_or(|shares| shares.fit(bytes, growing).is_ok());
+        let allowed = is_within
+            && self
+                .shares
+                .as_mut()
+                .is_none_or(|shares| shares.fit(bytes, growing).is_ok());
         self.denied |= !allowed;
         self.is_short |= is_within && !allowed;
         if allowed {
@@ -251,8 +285,15 @@ impl ResourceLimiter for MemoryLimit {
         Ok(())
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        let entries = self.table_entries.saturating_add(desired.saturating_sub(current));
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let entries = self
+            .table_entries
+            .saturating_add(desired.saturating_sub(current));
         let allowed = entries <= TABLE_ENTRIES_MAX;
         if allowed {
             self.table_entries = entries;

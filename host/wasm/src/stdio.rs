@@ -59,13 +59,21 @@ struct Rate {
 
 impl Rate {
     fn new(max: usize) -> Rate {
-        Rate { max, second: Mutex::default() }
+        Rate {
+            max,
+            second: Mutex::default(),
+        }
     }
 
     /// Whether so many bytes more may be printed now; then they count.
     fn admit(&self, bytes: usize, now: Instant) -> bool {
-        let mut second = self.second.lock().expect("nothing panics while it holds a rate");
-        let (began, used) = second.filter(|(began, _)| now.duration_since(*began) < SECOND).unwrap_or((now, 0));
+        let mut second = self
+            .second
+            .lock()
+            .expect("nothing panics while it holds a rate");
+        let (began, used) = second
+            .filter(|(began, _)| now.duration_since(*began) < SECOND)
+            .unwrap_or((now, 0));
         let is_admitted = used + bytes <= self.max;
         *second = Some((began, if is_admitted { used + bytes } else { used }));
         is_admitted
@@ -85,7 +93,13 @@ pub(crate) struct AppOutput {
 impl AppOutput {
     pub(crate) fn new(options: &Options) -> Arc<AppOutput> {
         let (rate_max, instance_rate_max) = (options.output_rate, options.instance_output_rate);
-        Arc::new(AppOutput { rate: Rate::new(rate_max), rate_max, instance_rate_max, dropped: AtomicU64::new(0), said: Mutex::default() })
+        Arc::new(AppOutput {
+            rate: Rate::new(rate_max),
+            rate_max,
+            instance_rate_max,
+            dropped: AtomicU64::new(0),
+            said: Mutex::default(),
+        })
     }
 
     /// Says how many lines were dropped, at once the first time, then once a second.
@@ -93,7 +107,10 @@ impl AppOutput {
         if self.dropped.load(Relaxed) == 0 {
             return;
         }
-        let mut said = self.said.lock().expect("nothing panics while it holds a time");
+        let mut said = self
+            .said
+            .lock()
+            .expect("nothing panics while it holds a time");
         if said.is_some_and(|said| now.duration_since(said) < SECOND) {
             return;
         }
@@ -105,7 +122,11 @@ impl AppOutput {
     fn log_dropped(&self) {
         let lines = self.dropped.swap(0, Relaxed);
         if lines > 0 {
-            let AppOutput { rate_max, instance_rate_max, .. } = self;
+            let AppOutput {
+                rate_max,
+                instance_rate_max,
+                ..
+            } = self;
             tracing::warn!(
                 lines,
                 "lines of the app's output were left out: it may print {rate_max} bytes a second (output_rate), one instance {instance_rate_max} (instance_output_rate)"
@@ -135,9 +156,21 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn new(app: &Arc<AppOutput>, hub: Option<Arc<Hub>>, manifest: Option<Arc<Manifest>>) -> Arc<Output> {
+    pub(crate) fn new(
+        app: &Arc<AppOutput>,
+        hub: Option<Arc<Hub>>,
+        manifest: Option<Arc<Manifest>>,
+    ) -> Arc<Output> {
         let (about, lines, is_begun) = Default::default();
-        Arc::new(Output { app: app.clone(), rate: Rate::new(app.instance_rate_max), hub, manifest, about, lines, is_begun })
+        Arc::new(Output {
+            app: app.clone(),
+            rate: Rate::new(app.instance_rate_max),
+            hub,
+            manifest,
+            about,
+            lines,
+            is_begun,
+        })
     }
 
     /// Ends the output of the last event and starts that of the next, if there is one. Text printed without a line's end is logged as a
@@ -205,11 +238,18 @@ impl Output {
             return;
         }
         let text = text(line);
-        let About { conn, room, route } = self.about.lock().expect("nothing panics while it holds it").clone();
+        let About { conn, room, route } = self
+            .about
+            .lock()
+            .expect("nothing panics while it holds it")
+            .clone();
         let by_connection = || Some(conn.as_ref()?.route()?.pattern.as_str());
         let by_index = |index| self.manifest.as_ref()?.pattern(index);
         let route = route.and_then(by_index).or_else(by_connection);
-        let (connection, room) = (conn.as_ref().map(|conn| display(conn.id())), room.as_ref().map(display));
+        let (connection, room) = (
+            conn.as_ref().map(|conn| display(conn.id())),
+            room.as_ref().map(display),
+        );
         match channel {
             Channel::Out => tracing::info!(target: "app", connection, room, route, "{text}"),
             Channel::Err => tracing::warn!(target: "app", connection, room, route, "{text}"),
@@ -217,7 +257,9 @@ impl Output {
     }
 
     fn line(&self, channel: Channel) -> std::sync::MutexGuard<'_, Vec<u8>> {
-        self.lines[channel as usize].lock().expect("nothing panics while it holds a line")
+        self.lines[channel as usize]
+            .lock()
+            .expect("nothing panics while it holds a line")
     }
 }
 
@@ -229,9 +271,13 @@ impl Drop for Output {
 
 /// Bytes at the beginning of a line that end with a whole character; all of them if its end is no part of one.
 fn whole_characters(line: &[u8]) -> usize {
-    let is_begun =
-        |at: &usize| std::str::from_utf8(&line[*at..]).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none());
-    (line.len().saturating_sub(3)..line.len()).find(is_begun).unwrap_or(line.len())
+    let is_begun = |at: &usize| {
+        std::str::from_utf8(&line[*at..])
+            .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    (line.len().saturating_sub(3)..line.len())
+        .find(is_begun)
+        .unwrap_or(line.len())
 }
 
 /// Bytes that are no UTF-8 are shown as `\xNN`; control characters are left to the log's writer, which knows its format.
@@ -255,7 +301,10 @@ pub(crate) struct GuestOutput {
 
 impl GuestOutput {
     pub(crate) fn new(channel: Channel, output: &Arc<Output>) -> GuestOutput {
-        GuestOutput { channel, output: output.clone() }
+        GuestOutput {
+            channel,
+            output: output.clone(),
+        }
     }
 }
 
@@ -303,7 +352,11 @@ impl Pollable for GuestOutput {
 }
 
 impl AsyncWrite for GuestOutput {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.output.write(self.channel, bytes);
         Poll::Ready(Ok(bytes.len()))
     }
@@ -348,8 +401,15 @@ mod tests {
         let rate = Rate::new(100);
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
-        let cases =
-            [(60, 0, true), (60, 1, false), (40, 2, true), (1, 999, false), (100, 1000, true), (1, 1999, false), (101, 5000, false)];
+        let cases = [
+            (60, 0, true),
+            (60, 1, false),
+            (40, 2, true),
+            (1, 999, false),
+            (100, 1000, true),
+            (1, 1999, false),
+            (101, 5000, false),
+        ];
         for (bytes, ms, expected) in cases {
             assert_eq!(rate.admit(bytes, at(ms)), expected, "{bytes} at {ms}");
         }

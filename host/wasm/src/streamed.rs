@@ -39,7 +39,11 @@ pub(crate) async fn begin<E: Debug>(
             Some(Poll::Ready(Err(_))) => awaited = None,
             Some(Poll::Pending) | None => {}
         }
-        if ended.is_some() { Poll::Ready(None) } else { Poll::Pending }
+        if ended.is_some() {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
     });
     match timeout(pool.options().wall_max, head).await {
         Err(_) => Err(Fault::Wall),
@@ -50,34 +54,61 @@ pub(crate) async fn begin<E: Debug>(
                 None => outgoing.with_rest(call),
                 Some(ended) => outgoing.settle(ended),
             };
-            Ok(Streamed { status: parts.status.as_u16(), headers: parts.headers, body: Box::pin(Reader::new(outgoing)) })
+            Ok(Streamed {
+                status: parts.status.as_u16(),
+                headers: parts.headers,
+                body: Box::pin(Reader::new(outgoing)),
+            })
         }
-        Ok(Some(Err(code))) => Err(Fault::Answer(format!("the guest answered with the error {code:?}"))),
+        Ok(Some(Err(code))) => Err(Fault::Answer(format!(
+            "the guest answered with the error {code:?}"
+        ))),
         Ok(None) => match ended {
-            Some(Ended { outcome: Err(fault), .. }) => Err(fault),
-            _ => Err(Fault::Answer("the guest returned without setting its response".into())),
+            Some(Ended {
+                outcome: Err(fault),
+                ..
+            }) => Err(fault),
+            _ => Err(Fault::Answer(
+                "the guest returned without setting its response".into(),
+            )),
         },
     }
 }
 
 /// The length that the head of an answer has for its body.
 fn promised(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
-    let Some(value) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
+    let Some(value) = headers.get(CONTENT_LENGTH) else {
+        return Ok(None);
+    };
     // RFC 9110 section 8.6: digits and nothing else.
-    let length = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok());
+    let length = value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok());
     match length {
         Some(length) if headers.get_all(CONTENT_LENGTH).iter().count() == 1 => Ok(Some(length)),
         _ => {
             let values: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
-            Err(Fault::Answer(format!("the guest's Content-Length is not a number of bytes: {values:?}")))
+            Err(Fault::Answer(format!(
+                "the guest's Content-Length is not a number of bytes: {values:?}"
+            )))
         }
     }
 }
 
 /// The request's head in the words of the `http` crate.
 pub(crate) fn head(request: &Request) -> Result<http::Request<()>, Fault> {
-    let authority = if request.authority.is_empty() { "localhost" } else { &request.authority };
-    let uri = http::Uri::builder().scheme(request.scheme).authority(authority).path_and_query(request.path.as_str()).build();
+    let authority = if request.authority.is_empty() {
+        "localhost"
+    } else {
+        &request.authority
+    };
+    let uri = http::Uri::builder()
+        .scheme(request.scheme)
+        .authority(authority)
+        .path_and_query(request.path.as_str())
+        .build();
     let uri = uri.map_err(|error| Fault::Host(format!("the request's target: {error}")))?;
     let mut head = http::Request::new(());
     *head.method_mut() = request.method.clone();

@@ -27,15 +27,22 @@ pub(crate) struct Tide<'a> {
 impl<'a> Tide<'a> {
     /// None if the file is of another kind.
     pub(crate) fn read(path: &Path, bytes: &'a [u8]) -> Result<Option<Tide<'a>>, LoadError> {
-        let Some(rest) = bytes.strip_prefix(MAGIC) else { return Ok(None) };
+        let Some(rest) = bytes.strip_prefix(MAGIC) else {
+            return Ok(None);
+        };
         check_trust(&fs::metadata(path).map_err(LoadError::Read)?)?;
-        let (digest, body) = rest.split_at_checked(DIGEST_BYTES).ok_or(LoadError::Altered)?;
+        let (digest, body) = rest
+            .split_at_checked(DIGEST_BYTES)
+            .ok_or(LoadError::Altered)?;
         if Sha256::digest(body)[..] != *digest {
             return Err(LoadError::Altered);
         }
-        let (engine, body) = body.split_at_checked(DIGEST_BYTES).ok_or(LoadError::Altered)?;
+        let (engine, body) = body
+            .split_at_checked(DIGEST_BYTES)
+            .ok_or(LoadError::Altered)?;
         let (length, body) = body.split_first_chunk().ok_or(LoadError::Altered)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| LoadError::Altered)?;
+        let length =
+            usize::try_from(u64::from_le_bytes(*length)).map_err(|_| LoadError::Altered)?;
         let (wasm, code) = body.split_at_checked(length).ok_or(LoadError::Altered)?;
         Ok(Some(Tide { wasm, engine, code }))
     }
@@ -52,15 +59,31 @@ impl<'a> Tide<'a> {
 }
 
 /// Writes a component with its code; never a part of it.
-pub(crate) fn write(to: &Path, engine: &Engine, wasm: &[u8], component: &Component) -> io::Result<u64> {
+pub(crate) fn write(
+    to: &Path,
+    engine: &Engine,
+    wasm: &[u8],
+    component: &Component,
+) -> io::Result<u64> {
     let code = component.serialize().map_err(io::Error::other)?;
-    let body = [&fingerprint(engine)[..], &(wasm.len() as u64).to_le_bytes(), wasm, &code].concat();
+    let body = [
+        &fingerprint(engine)[..],
+        &(wasm.len() as u64).to_le_bytes(),
+        wasm,
+        &code,
+    ]
+    .concat();
     let bytes = [&MAGIC[..], &Sha256::digest(&body), &body].concat();
     let mut name = to.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let unfinished = to.with_file_name(name);
     let written = (|| {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&unfinished)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&unfinished)?;
         io::Write::write_all(&mut file, &bytes)?;
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
         file.sync_all()?;
@@ -78,9 +101,14 @@ fn fingerprint(engine: &Engine) -> [u8; DIGEST_BYTES] {
 
 /// As the binary itself: it is root's or this user's, and nobody else may write to it.
 fn check_trust(metadata: &fs::Metadata) -> Result<(), LoadError> {
-    let this_user = fs::metadata("/proc/self").map_or_else(|_| metadata.uid(), |process| process.uid());
+    let this_user =
+        fs::metadata("/proc/self").map_or_else(|_| metadata.uid(), |process| process.uid());
     let ours = metadata.uid() == 0 || metadata.uid() == this_user;
-    if ours && metadata.permissions().mode() & 0o022 == 0 { Ok(()) } else { Err(LoadError::Untrusted) }
+    if ours && metadata.permissions().mode() & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(LoadError::Untrusted)
+    }
 }
 
 #[cfg(test)]
@@ -94,25 +122,43 @@ mod tests {
         let path = place.join("app.tide");
         let engine = Engine::default();
         let wasm = b"\0asm\x0d\0\x01\0"; // a component with nothing in it
-        write(&path, &engine, wasm, &Component::new(&engine, wasm).unwrap()).unwrap();
+        write(
+            &path,
+            &engine,
+            wasm,
+            &Component::new(&engine, wasm).unwrap(),
+        )
+        .unwrap();
         let bytes = fs::read(&path).unwrap();
         let tide = Tide::read(&path, &bytes).unwrap().unwrap();
         assert!(tide.wasm == wasm && tide.component(&engine).is_ok());
 
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true);
-        assert!(matches!(tide.component(&Engine::new(&config).unwrap()), Err(LoadError::OtherEngine)));
+        assert!(matches!(
+            tide.component(&Engine::new(&config).unwrap()),
+            Err(LoadError::OtherEngine)
+        ));
         for at in (MAGIC.len()..bytes.len()).step_by(7) {
             let mut altered = bytes.clone();
             altered[at] ^= 1;
-            assert!(matches!(Tide::read(&path, &altered), Err(LoadError::Altered)), "byte {at}");
+            assert!(
+                matches!(Tide::read(&path, &altered), Err(LoadError::Altered)),
+                "byte {at}"
+            );
         }
         for length in [MAGIC.len(), 60, bytes.len() - 1] {
-            assert!(matches!(Tide::read(&path, &bytes[..length]), Err(LoadError::Altered)), "{length} bytes");
+            assert!(
+                matches!(Tide::read(&path, &bytes[..length]), Err(LoadError::Altered)),
+                "{length} bytes"
+            );
         }
         assert!(matches!(Tide::read(&path, wasm), Ok(None)));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
-        assert!(matches!(Tide::read(&path, &bytes), Err(LoadError::Untrusted)));
+        assert!(matches!(
+            Tide::read(&path, &bytes),
+            Err(LoadError::Untrusted)
+        ));
         fs::remove_dir_all(place).unwrap();
     }
 }

@@ -67,7 +67,12 @@ struct Others {
 
 impl Others {
     fn new(now: Instant, calls: u64) -> Others {
-        Others { last: now, calls, quiet_since: now, used: Duration::ZERO }
+        Others {
+            last: now,
+            calls,
+            quiet_since: now,
+            used: Duration::ZERO,
+        }
     }
 
     /// Whether it is the spinner's turn after another round.
@@ -92,15 +97,32 @@ mod tests {
     fn turn(round: Duration, calls: impl Fn(u32) -> u64) -> Option<u32> {
         let began = Instant::now();
         let mut others = Others::new(began, 0);
-        (1..=10_000).find(|number| others.may_compute(began + round * *number, calls(*number), OWED_NOW))
+        (1..=10_000)
+            .find(|number| others.may_compute(began + round * *number, calls(*number), OWED_NOW))
     }
 
     #[test]
     fn a_spinner_computes_when_nothing_else_does_or_when_its_tenth_is_due() {
         let (short, long) = (Duration::from_micros(20), Duration::from_millis(3));
-        assert_eq!(turn(short, |_| 0), Some(5), "a worker that is quiet for 100 µs");
-        assert_eq!(turn(short, u64::from), Some(4500), "a call in each round: after 90 ms of them");
-        assert_eq!(turn(short, |number| u64::from(number.min(50))), Some(55), "the last call was in the 50th round");
-        assert_eq!(turn(long, |_| 0), Some(30), "long rounds without calls are work as well");
+        assert_eq!(
+            turn(short, |_| 0),
+            Some(5),
+            "a worker that is quiet for 100 µs"
+        );
+        assert_eq!(
+            turn(short, u64::from),
+            Some(4500),
+            "a call in each round: after 90 ms of them"
+        );
+        assert_eq!(
+            turn(short, |number| u64::from(number.min(50))),
+            Some(55),
+            "the last call was in the 50th round"
+        );
+        assert_eq!(
+            turn(long, |_| 0),
+            Some(30),
+            "long rounds without calls are work as well"
+        );
     }
 }

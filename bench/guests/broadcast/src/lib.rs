@@ -25,5 +25,8 @@ fn everybody_hears_it_once() {
     let mut server = tidegate::testing::serve(app());
     let (ann, bob) = (server.connect("/all"), server.connect("/all"));
     server.say(ann, "hi");
-    assert_eq!((server.heard(ann), server.heard(bob)), (vec!["hi".into()], vec!["hi".into()]));
+    assert_eq!(
+        (server.heard(ann), server.heard(bob)),
+        (vec!["hi".into()], vec!["hi".into()])
+    );
 }

@@ -5,7 +5,9 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().room::<Kept>("/kept/{name}").room::<Quiet>("/quiet/{name}")
+    App::new()
+        .room::<Kept>("/kept/{name}")
+        .room::<Quiet>("/quiet/{name}")
 }
 
 struct Kept;
@@ -41,5 +43,11 @@ fn what_comes_back_is_kept() {
         server.say(conn, "hi");
         assert_eq!(server.heard(conn), ["hi"]);
     }
-    assert_eq!((server.stored("/kept/a", "last"), server.stored("/quiet/a", "last")), (Some(b"hi".to_vec()), None));
+    assert_eq!(
+        (
+            server.stored("/kept/a", "last"),
+            server.stored("/quiet/a", "last")
+        ),
+        (Some(b"hi".to_vec()), None)
+    );
 }

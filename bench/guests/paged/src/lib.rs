@@ -6,7 +6,11 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().page("/plain", Plain).page("/slow", Slow).page("/busy", Busy).page("/live/{ms}", Live)
+    App::new()
+        .page("/plain", Plain)
+        .page("/slow", Slow)
+        .page("/busy", Busy)
+        .page("/live/{ms}", Live)
 }
 
 const HTML: &str = "<!doctype html><html><head><title>measured</title></head><body><h1>measured</h1></body></html>";
@@ -75,5 +79,10 @@ fn each_page_is_there() {
     for path in ["/plain", "/slow", "/busy", "/live/1000"] {
         assert_eq!(server.get(path).status(), 200, "{path}");
     }
-    assert_eq!(server.load_some("/live/{ms}", "live", &[("ms", "1000")], 3).took(), Duration::from_secs(2));
+    assert_eq!(
+        server
+            .load_some("/live/{ms}", "live", &[("ms", "1000")], 3)
+            .took(),
+        Duration::from_secs(2)
+    );
 }

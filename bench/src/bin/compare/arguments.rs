@@ -40,7 +40,9 @@ pub(crate) enum Part {
 }
 
 #[derive(Parser)]
-#[command(about = "Compares Tidegate with native servers and other hosts. Run it through bench/run, which builds.")]
+#[command(
+    about = "Compares Tidegate with native servers and other hosts. Run it through bench/run, which builds."
+)]
 pub(crate) struct Arguments {
     /// Only these parts, with commas between.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -78,24 +80,52 @@ pub(crate) struct Files {
     /// A path, or a name to look up in PATH.
     #[arg(long, env = "WASMTIME", default_value = "wasmtime")]
     pub(crate) wasmtime: PathBuf,
-    #[arg(long, env = "ECHO_WASM", default_value = "target/wasm32-wasip2/release/echo.wasm")]
+    #[arg(
+        long,
+        env = "ECHO_WASM",
+        default_value = "target/wasm32-wasip2/release/echo.wasm"
+    )]
     pub(crate) echo: PathBuf,
-    #[arg(long, env = "HELLO_WASM", default_value = "target/wasm32-wasip2/release/hello.wasm")]
+    #[arg(
+        long,
+        env = "HELLO_WASM",
+        default_value = "target/wasm32-wasip2/release/hello.wasm"
+    )]
     pub(crate) hello: PathBuf,
-    #[arg(long, env = "BROADCAST_WASM", default_value = "target/wasm32-wasip2/release/broadcast.wasm")]
+    #[arg(
+        long,
+        env = "BROADCAST_WASM",
+        default_value = "target/wasm32-wasip2/release/broadcast.wasm"
+    )]
     pub(crate) broadcast: PathBuf,
-    #[arg(long, env = "DURABLE_WASM", default_value = "target/wasm32-wasip2/release/durable.wasm")]
+    #[arg(
+        long,
+        env = "DURABLE_WASM",
+        default_value = "target/wasm32-wasip2/release/durable.wasm"
+    )]
     pub(crate) durable: PathBuf,
-    #[arg(long, env = "TICKER_WASM", default_value = "target/wasm32-wasip2/release/ticker.wasm")]
+    #[arg(
+        long,
+        env = "TICKER_WASM",
+        default_value = "target/wasm32-wasip2/release/ticker.wasm"
+    )]
     pub(crate) ticker: PathBuf,
-    #[arg(long, env = "PAGED_WASM", default_value = "target/wasm32-wasip2/release/paged.wasm")]
+    #[arg(
+        long,
+        env = "PAGED_WASM",
+        default_value = "target/wasm32-wasip2/release/paged.wasm"
+    )]
     pub(crate) paged: PathBuf,
     /// The program, not the script of the same name that starts it.
     #[arg(long, env = "WORKERD", default_value = "workerd")]
     pub(crate) workerd: PathBuf,
     #[arg(long, default_value = "bench/workerd/serve")]
     pub(crate) workerd_serve: PathBuf,
-    #[arg(long, env = "PROXY_WASM", default_value = "target/wasm32-wasip2/release/hello_proxy.wasm")]
+    #[arg(
+        long,
+        env = "PROXY_WASM",
+        default_value = "target/wasm32-wasip2/release/hello_proxy.wasm"
+    )]
     pub(crate) proxy: PathBuf,
 }
 
@@ -108,8 +138,14 @@ impl Arguments {
     /// Cores and times.
     pub(crate) fn setting(&self) -> Setting {
         Setting {
-            cores: Cores { client: self.client_core, server: self.server_core },
-            window: Window { warm_up: Duration::from_secs_f64(self.warm_up), measured: Duration::from_secs_f64(self.seconds) },
+            cores: Cores {
+                client: self.client_core,
+                server: self.server_core,
+            },
+            window: Window {
+                warm_up: Duration::from_secs_f64(self.warm_up),
+                measured: Duration::from_secs_f64(self.seconds),
+            },
         }
     }
 }

@@ -24,17 +24,37 @@ impl Contender {
     }
 
     /// A yardstick server, with more options.
-    pub(crate) fn native_with(name: &'static str, yardstick: &str, options: &[&str], files: &Files) -> Self {
-        let command = [text(&files.native), yardstick.into(), "--listen".into(), ANY_PORT.into()];
-        let command = command.into_iter().chain(options.iter().map(ToString::to_string));
-        Self { name, target: target(command, "/"), needs: vec![files.native.clone()] }
+    pub(crate) fn native_with(
+        name: &'static str,
+        yardstick: &str,
+        options: &[&str],
+        files: &Files,
+    ) -> Self {
+        let command = [
+            text(&files.native),
+            yardstick.into(),
+            "--listen".into(),
+            ANY_PORT.into(),
+        ];
+        let command = command
+            .into_iter()
+            .chain(options.iter().map(ToString::to_string));
+        Self {
+            name,
+            target: target(command, "/"),
+            needs: vec![files.native.clone()],
+        }
     }
 
     /// A Durable Object in workerd, on the local disk.
     pub(crate) fn workerd(name: &'static str, path: &str, files: &Files) -> Self {
         let program = in_path(&files.workerd);
         let command = [text(&files.workerd_serve), text(&program), DATA.into()];
-        Self { name, target: target(command, path), needs: vec![program, files.workerd_serve.clone()] }
+        Self {
+            name,
+            target: target(command, path),
+            needs: vec![program, files.workerd_serve.clone()],
+        }
     }
 
     /// An app in Tidegate.
@@ -43,10 +63,28 @@ impl Contender {
     }
 
     /// An app in Tidegate, with more options.
-    pub(crate) fn tidegate_with(name: &'static str, options: &[&str], app: &Path, path: &str, files: &Files) -> Self {
-        let command = [text(&files.tidegate), "serve".into(), "--listen".into(), ANY_PORT.into()];
-        let command = command.into_iter().chain(options.iter().map(ToString::to_string)).chain([text(app)]);
-        Self { name, target: target(command, path), needs: vec![files.tidegate.clone(), app.to_owned()] }
+    pub(crate) fn tidegate_with(
+        name: &'static str,
+        options: &[&str],
+        app: &Path,
+        path: &str,
+        files: &Files,
+    ) -> Self {
+        let command = [
+            text(&files.tidegate),
+            "serve".into(),
+            "--listen".into(),
+            ANY_PORT.into(),
+        ];
+        let command = command
+            .into_iter()
+            .chain(options.iter().map(ToString::to_string))
+            .chain([text(app)]);
+        Self {
+            name,
+            target: target(command, path),
+            needs: vec![files.tidegate.clone(), app.to_owned()],
+        }
     }
 
     /// A `wasi:http` component in `wasmtime serve`, at its best: instances pooled and used again for ever, and
@@ -67,18 +105,31 @@ impl Contender {
         ];
         let program = in_path(&files.wasmtime);
         let options = OPTIONS.map(String::from);
-        let command = [text(&program)].into_iter().chain(options).chain([ANY_PORT.into(), text(component)]);
-        Self { name, target: target(command, "/"), needs: vec![program, component.to_owned()] }
+        let command = [text(&program)]
+            .into_iter()
+            .chain(options)
+            .chain([ANY_PORT.into(), text(component)]);
+        Self {
+            name,
+            target: target(command, "/"),
+            needs: vec![program, component.to_owned()],
+        }
     }
 
     /// The first file that it lacks.
     pub(crate) fn missing(&self) -> Option<&Path> {
-        self.needs.iter().map(PathBuf::as_path).find(|path| !path.is_file())
+        self.needs
+            .iter()
+            .map(PathBuf::as_path)
+            .find(|path| !path.is_file())
     }
 }
 
 fn target(command: impl IntoIterator<Item = String>, path: &str) -> Target {
-    Target { command: Command(command.into_iter().collect()), path: path.to_owned() }
+    Target {
+        command: Command(command.into_iter().collect()),
+        path: path.to_owned(),
+    }
 }
 
 fn text(path: &Path) -> String {
@@ -89,5 +140,7 @@ fn text(path: &Path) -> String {
 fn in_path(program: &Path) -> PathBuf {
     let directories = env::var_os("PATH").unwrap_or_default();
     let mut candidates = env::split_paths(&directories).map(|directory| directory.join(program));
-    candidates.find(|candidate| candidate.is_file()).unwrap_or_else(|| program.to_owned())
+    candidates
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| program.to_owned())
 }

@@ -16,7 +16,14 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let neighbours = Neighbours::watch()?;
     let matches = matches::chosen(&arguments);
-    let results: Vec<_> = matches.into_iter().map(|entry| rounds::play(entry, &arguments)).collect();
-    print!("{}{}", record::of_this_run(neighbours.cores_used()?), table::markdown(&results));
+    let results: Vec<_> = matches
+        .into_iter()
+        .map(|entry| rounds::play(entry, &arguments))
+        .collect();
+    print!(
+        "{}{}",
+        record::of_this_run(neighbours.cores_used()?),
+        table::markdown(&results)
+    );
     Ok(())
 }

@@ -50,7 +50,9 @@ pub(crate) fn chosen(arguments: &Arguments) -> Vec<Match> {
         first_byte(arguments),
         pages(arguments),
     ];
-    all.into_iter().filter(|entry| arguments.wants(entry.part)).collect()
+    all.into_iter()
+        .filter(|entry| arguments.wants(entry.part))
+        .collect()
 }
 
 fn echo(part: Part, depth: usize, arguments: &Arguments) -> Match {
@@ -58,7 +60,11 @@ fn echo(part: Part, depth: usize, arguments: &Arguments) -> Match {
     Match {
         part,
         title: format!("WebSocket echo, depth {depth}"),
-        load: Load::Echo(Echo { connections: CONNECTIONS, depth, message_bytes: MESSAGE_BYTES }),
+        load: Load::Echo(Echo {
+            connections: CONNECTIONS,
+            depth,
+            message_bytes: MESSAGE_BYTES,
+        }),
         contenders: vec![
             Contender::native("native", "echo", files),
             Contender::native("native, batched", "echo-batched", files),
@@ -72,8 +78,13 @@ fn hello(arguments: &Arguments) -> Match {
     Match {
         part: Part::Hello,
         title: "HTTP hello".into(),
-        load: Load::Request { connections: CONNECTIONS },
-        contenders: vec![Contender::native("hyper", "hello", files), Contender::tidegate("tidegate", &files.hello, "/", files)],
+        load: Load::Request {
+            connections: CONNECTIONS,
+        },
+        contenders: vec![
+            Contender::native("hyper", "hello", files),
+            Contender::tidegate("tidegate", &files.hello, "/", files),
+        ],
     }
 }
 
@@ -82,10 +93,18 @@ fn wasi_http(arguments: &Arguments) -> Match {
     Match {
         part: Part::WasiHttp,
         title: "the same wasi:http 0.2 component".into(),
-        load: Load::Request { connections: CONNECTIONS },
+        load: Load::Request {
+            connections: CONNECTIONS,
+        },
         contenders: vec![
             Contender::wasmtime("wasmtime serve", &files.proxy, files),
-            Contender::tidegate_with("tidegate, instances reused", &["--reuse-foreign"], &files.proxy, "/", files),
+            Contender::tidegate_with(
+                "tidegate, instances reused",
+                &["--reuse-foreign"],
+                &files.proxy,
+                "/",
+                files,
+            ),
             Contender::tidegate("tidegate", &files.proxy, "/", files),
         ],
     }
@@ -96,8 +115,14 @@ fn fanout(arguments: &Arguments) -> Match {
     Match {
         part: Part::Fanout,
         title: format!("fan-out to {}", arguments.followers),
-        load: Load::Fanout(Fanout { followers: arguments.followers, message_bytes: MESSAGE_BYTES }),
-        contenders: vec![Contender::native("native", "fanout", files), Contender::tidegate("tidegate", &files.broadcast, "/all", files)],
+        load: Load::Fanout(Fanout {
+            followers: arguments.followers,
+            message_bytes: MESSAGE_BYTES,
+        }),
+        contenders: vec![
+            Contender::native("native", "fanout", files),
+            Contender::tidegate("tidegate", &files.broadcast, "/all", files),
+        ],
     }
 }
 
@@ -106,8 +131,14 @@ fn idle(arguments: &Arguments) -> Match {
     Match {
         part: Part::Idle,
         title: "idle WebSockets".into(),
-        load: Load::Idle { connections: arguments.idle_connections, earlier: 0 },
-        contenders: vec![Contender::native("native", "echo", files), Contender::tidegate("tidegate", &files.echo, "/echo", files)],
+        load: Load::Idle {
+            connections: arguments.idle_connections,
+            earlier: 0,
+        },
+        contenders: vec![
+            Contender::native("native", "echo", files),
+            Contender::tidegate("tidegate", &files.echo, "/echo", files),
+        ],
     }
 }
 
@@ -116,8 +147,15 @@ fn feeds(arguments: &Arguments) -> Match {
     Match {
         part: Part::Feeds,
         title: "idle event streams".into(),
-        load: Load::Feeds { feeds: arguments.idle_connections },
-        contenders: vec![Contender::tidegate("tidegate", &files.ticker, "/prices", files)],
+        load: Load::Feeds {
+            feeds: arguments.idle_connections,
+        },
+        contenders: vec![Contender::tidegate(
+            "tidegate",
+            &files.ticker,
+            "/prices",
+            files,
+        )],
     }
 }
 
@@ -141,13 +179,36 @@ fn rooms(count: usize, arguments: &Arguments) -> Match {
     let (path, number) = (format!("/kept/{{{count}}}"), count.to_string());
     Match {
         part: Part::Rooms,
-        title: format!("kept and answered, {count} {}", if count == 1 { "room" } else { "rooms" }),
-        load: Load::Echo(Echo { connections: count.max(ROOM_CONNECTIONS), depth: 1, message_bytes: MESSAGE_BYTES }),
+        title: format!(
+            "kept and answered, {count} {}",
+            if count == 1 { "room" } else { "rooms" }
+        ),
+        load: Load::Echo(Echo {
+            connections: count.max(ROOM_CONNECTIONS),
+            depth: 1,
+            message_bytes: MESSAGE_BYTES,
+        }),
         contenders: vec![
             Contender::workerd("workerd", &path, files),
-            Contender::native_with("native, an fsync each", "synced-each", &["--data", DATA], files),
-            Contender::native_with("native, the engine", "engine", &["--data", DATA, "--rooms", &number], files),
-            Contender::tidegate_with("tidegate", &["--data", DATA, "--limit", AWAKE, "--instances", "3000"], &files.durable, &path, files),
+            Contender::native_with(
+                "native, an fsync each",
+                "synced-each",
+                &["--data", DATA],
+                files,
+            ),
+            Contender::native_with(
+                "native, the engine",
+                "engine",
+                &["--data", DATA, "--rooms", &number],
+                files,
+            ),
+            Contender::tidegate_with(
+                "tidegate",
+                &["--data", DATA, "--limit", AWAKE, "--instances", "3000"],
+                &files.durable,
+                &path,
+                files,
+            ),
         ],
     }
 }
@@ -155,11 +216,22 @@ fn rooms(count: usize, arguments: &Arguments) -> Match {
 fn wake(arguments: &Arguments) -> Match {
     let files = &arguments.files;
     let path = format!("/quiet/{{{WAKES}}}");
-    let tidegate = |name, idle| Contender::tidegate_with(name, &["--data", DATA, "--limit", idle], &files.durable, &path, files);
+    let tidegate = |name, idle| {
+        Contender::tidegate_with(
+            name,
+            &["--data", DATA, "--limit", idle],
+            &files.durable,
+            &path,
+            files,
+        )
+    };
     Match {
         part: Part::Wake,
         title: "first message to a room".into(),
-        load: Load::Wake { connections: WAKES, rounds: arguments.repeat },
+        load: Load::Wake {
+            connections: WAKES,
+            rounds: arguments.repeat,
+        },
         contenders: vec![
             Contender::native("native", "echo", files),
             tidegate("tidegate, awake", "room_idle_max=1h"),
@@ -175,24 +247,51 @@ fn rooms_asleep(arguments: &Arguments) -> Match {
     Match {
         part: Part::RoomsIdle,
         title: format!("{count} rooms with a WebSocket each, asleep"),
-        load: Load::Idle { connections: count, earlier: ROOMS_EARLIER },
+        load: Load::Idle {
+            connections: count,
+            earlier: ROOMS_EARLIER,
+        },
         contenders: vec![
             Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
-            Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{count}}}"), files),
+            Contender::tidegate_with(
+                "tidegate",
+                &options,
+                &files.durable,
+                &format!("/kept/{{{count}}}"),
+                files,
+            ),
         ],
     }
 }
 
 fn rooms_awake(arguments: &Arguments) -> Match {
     let files = &arguments.files;
-    let options = ["--data", DATA, "--limit", AWAKE, "--limit", "room_idle_max=1h", "--instances", "3000"];
+    let options = [
+        "--data",
+        DATA,
+        "--limit",
+        AWAKE,
+        "--limit",
+        "room_idle_max=1h",
+        "--instances",
+        "3000",
+    ];
     Match {
         part: Part::RoomsIdle,
         title: format!("{ROOMS_AWAKE} rooms with a WebSocket each, awake"),
-        load: Load::Idle { connections: ROOMS_AWAKE, earlier: 0 },
+        load: Load::Idle {
+            connections: ROOMS_AWAKE,
+            earlier: 0,
+        },
         contenders: vec![
             Contender::tidegate("tidegate, no rooms", &files.echo, "/echo", files),
-            Contender::tidegate_with("tidegate", &options, &files.durable, &format!("/kept/{{{ROOMS_AWAKE}}}"), files),
+            Contender::tidegate_with(
+                "tidegate",
+                &options,
+                &files.durable,
+                &format!("/kept/{{{ROOMS_AWAKE}}}"),
+                files,
+            ),
         ],
     }
 }
@@ -218,6 +317,11 @@ fn pages(arguments: &Arguments) -> Match {
         part: Part::Pages,
         title: format!("{PAGES} pages that stream a value a second each"),
         load: Load::Pages { pages: PAGES },
-        contenders: vec![Contender::tidegate("tidegate", &files.paged, "/live/1000", files)],
+        contenders: vec![Contender::tidegate(
+            "tidegate",
+            &files.paged,
+            "/live/1000",
+            files,
+        )],
     }
 }

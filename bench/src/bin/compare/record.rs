@@ -21,7 +21,11 @@ pub(crate) fn of_this_run(others_cores: f64) -> String {
 
 /// What a program printed, or that it is not there.
 fn said(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().ok().filter(|output| output.status.success());
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .ok()
+        .filter(|output| output.status.success());
     let line = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     line.unwrap_or_else(|| format!("(no answer from {program})"))
 }

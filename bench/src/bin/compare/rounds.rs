@@ -31,17 +31,33 @@ pub(crate) fn play(entry: Match, arguments: &Arguments) -> Played {
     for round in 1..=arguments.repeat {
         for (contender, score) in entry.contenders.iter().zip(&mut scores) {
             if score.dropped_out.is_none() {
-                eprint!("{}, {}, {round} of {}: ", entry.title, score.name, arguments.repeat);
-                score.add(scenario::run(entry.load, &contender.target, arguments.setting()));
+                eprint!(
+                    "{}, {}, {round} of {}: ",
+                    entry.title, score.name, arguments.repeat
+                );
+                score.add(scenario::run(
+                    entry.load,
+                    &contender.target,
+                    arguments.setting(),
+                ));
             }
         }
     }
-    Played { title: entry.title, scores }
+    Played {
+        title: entry.title,
+        scores,
+    }
 }
 
 fn enter(contender: &Contender) -> Score {
-    let dropped_out = contender.missing().map(|path| format!("skipped, there is no {}", path.display()));
-    Score { name: contender.name, runs: Vec::new(), dropped_out }
+    let dropped_out = contender
+        .missing()
+        .map(|path| format!("skipped, there is no {}", path.display()));
+    Score {
+        name: contender.name,
+        runs: Vec::new(),
+        dropped_out,
+    }
 }
 
 impl Score {
@@ -53,13 +69,17 @@ impl Score {
             }
             Err(error) => {
                 eprintln!("failed: {error:#}");
-                self.dropped_out = Some(format!("failed in run {}: {error:#}", self.runs.len() + 1));
+                self.dropped_out =
+                    Some(format!("failed in run {}: {error:#}", self.runs.len() + 1));
             }
         }
     }
 }
 
 fn in_words(outcome: &Outcome) -> String {
-    let figures = outcome.0.iter().map(|figure| format!("{} {}", digits(figure.value), figure.name));
+    let figures = outcome
+        .0
+        .iter()
+        .map(|figure| format!("{} {}", digits(figure.value), figure.name));
     figures.collect::<Vec<_>>().join(", ")
 }

@@ -28,12 +28,21 @@ fn names(played: &Played) -> Vec<&'static str> {
 
 fn head(names: &[&str]) -> String {
     let rule = "---:|".repeat(names.len() + 2);
-    format!("\n| scenario | contender | {} | least–most | ratio |\n|---|---|{rule}\n", names.join(" | "))
+    format!(
+        "\n| scenario | contender | {} | least–most | ratio |\n|---|---|{rule}\n",
+        names.join(" | ")
+    )
 }
 
 fn rows(played: &Played) -> String {
-    let yardstick = played.scores.first().and_then(|score| Outcome::median(&score.runs));
-    let rows = played.scores.iter().filter_map(|score| row(&played.title, score, yardstick.as_ref()));
+    let yardstick = played
+        .scores
+        .first()
+        .and_then(|score| Outcome::median(&score.runs));
+    let rows = played
+        .scores
+        .iter()
+        .filter_map(|score| row(&played.title, score, yardstick.as_ref()));
     rows.collect()
 }
 
@@ -42,14 +51,27 @@ fn row(title: &str, score: &Score, yardstick: Option<&Outcome>) -> Option<String
     let median = Outcome::median(&score.runs)?;
     let figures: Vec<String> = median.0.iter().map(|figure| digits(figure.value)).collect();
     let (least, most) = Outcome::cost_range(&score.runs);
-    let ratio = yardstick.map_or("–".into(), |yardstick| format!("{:.2} ×", median.cost() / yardstick.cost()));
-    Some(format!("| {title} | {} | {} | {}–{} | {ratio} |\n", score.name, figures.join(" | "), digits(least), digits(most),))
+    let ratio = yardstick.map_or("–".into(), |yardstick| {
+        format!("{:.2} ×", median.cost() / yardstick.cost())
+    });
+    Some(format!(
+        "| {title} | {} | {} | {}–{} | {ratio} |\n",
+        score.name,
+        figures.join(" | "),
+        digits(least),
+        digits(most),
+    ))
 }
 
 fn absences(played: &Played) -> impl Iterator<Item = String> {
     played.scores.iter().filter_map(|score| {
         let why = score.dropped_out.as_ref()?;
-        Some(format!("- {}, {}: {}\n", played.title, score.name, why.replace('\n', " ")))
+        Some(format!(
+            "- {}, {}: {}\n",
+            played.title,
+            score.name,
+            why.replace('\n', " ")
+        ))
     })
 }
 
@@ -59,14 +81,29 @@ mod tests {
     use tidegate_bench::outcome::Figure;
 
     fn score(name: &'static str, costs: &[f64]) -> Score {
-        let run = |cost: &f64| Outcome(vec![Figure::new("rate /s", 1000.0), Figure::cost("CPU µs a message", *cost)]);
-        Score { name, runs: costs.iter().map(run).collect(), dropped_out: None }
+        let run = |cost: &f64| {
+            Outcome(vec![
+                Figure::new("rate /s", 1000.0),
+                Figure::cost("CPU µs a message", *cost),
+            ])
+        };
+        Score {
+            name,
+            runs: costs.iter().map(run).collect(),
+            dropped_out: None,
+        }
     }
 
     #[test]
     fn a_contender_is_compared_with_the_first_one() {
-        let scores = vec![score("native", &[4.0, 5.0, 3.0]), score("tidegate", &[6.0, 6.0, 7.0])];
-        let text = markdown(&[Played { title: "echo".into(), scores }]);
+        let scores = vec![
+            score("native", &[4.0, 5.0, 3.0]),
+            score("tidegate", &[6.0, 6.0, 7.0]),
+        ];
+        let text = markdown(&[Played {
+            title: "echo".into(),
+            scores,
+        }]);
         assert_eq!(
             text,
             "\n| scenario | contender | rate /s | CPU µs a message | least–most | ratio |\n\
@@ -80,13 +117,25 @@ mod tests {
     fn who_is_missing_is_said_below() {
         let mut absent = score("tidegate", &[]);
         absent.dropped_out = Some("skipped, there is no x".into());
-        let text = markdown(&[Played { title: "echo".into(), scores: vec![score("native", &[4.0]), absent] }]);
-        assert!(text.ends_with("| 1.00 × |\n\n- echo, tidegate: skipped, there is no x\n"), "{text}");
+        let text = markdown(&[Played {
+            title: "echo".into(),
+            scores: vec![score("native", &[4.0]), absent],
+        }]);
+        assert!(
+            text.ends_with("| 1.00 × |\n\n- echo, tidegate: skipped, there is no x\n"),
+            "{text}"
+        );
     }
 
     #[test]
     fn without_a_yardstick_there_is_no_ratio() {
         let scores = vec![score("native", &[]), score("tidegate", &[6.0])];
-        assert!(markdown(&[Played { title: "echo".into(), scores }]).contains("| 6.00–6.00 | – |"));
+        assert!(
+            markdown(&[Played {
+                title: "echo".into(),
+                scores
+            }])
+            .contains("| 6.00–6.00 | – |")
+        );
     }
 }

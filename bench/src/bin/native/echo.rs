@@ -39,7 +39,11 @@ async fn batch(socket: &mut Socket, first: Message) -> Result<(), Error> {
 }
 
 async fn feed(socket: &mut Socket, message: Message) -> Result<(), Error> {
-    if is_data(&message) { socket.feed(message).await } else { Ok(()) }
+    if is_data(&message) {
+        socket.feed(message).await
+    } else {
+        Ok(())
+    }
 }
 
 /// Pings and closes are answered by tungstenite.

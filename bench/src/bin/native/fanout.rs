@@ -38,7 +38,9 @@ impl Followers {
     /// every socket not ready after 128 writes.
     async fn publish(&self, message: &Message) {
         unconstrained(async {
-            self.0.borrow_mut().retain_mut(|sink| matches!(sink.send(message.clone()).now_or_never(), Some(Ok(()))));
+            self.0.borrow_mut().retain_mut(|sink| {
+                matches!(sink.send(message.clone()).now_or_never(), Some(Ok(())))
+            });
         })
         .await;
     }

@@ -23,7 +23,9 @@ pub(crate) async fn serve(listener: TcpListener) -> Result<()> {
 async fn answer_all(stream: TcpStream) {
     let service = service_fn(async |_: Request<Incoming>| Ok::<_, Infallible>(hello()));
     // A connection that fails has ended, and that is all there is to know of it here.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 fn hello() -> Response<Full<Bytes>> {

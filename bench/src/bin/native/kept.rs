@@ -28,7 +28,9 @@ async fn append_each(mut socket: Socket, log: Rc<File>) {
         if !message.is_text() {
             continue;
         }
-        let kept = (&*log).write_all(message.clone().into_data().as_ref()).and_then(|()| log.sync_data());
+        let kept = (&*log)
+            .write_all(message.clone().into_data().as_ref())
+            .and_then(|()| log.sync_data());
         if kept.is_err() || socket.send(message).await.is_err() {
             return;
         }
@@ -53,9 +55,15 @@ async fn commit_each(mut socket: Socket, storage: Rc<Storage>, room: RoomId) {
             continue;
         }
         let value = message.clone().into_data();
-        let stored = Stored { bytes: (KEY.len() + value.len()) as u64, ..Stored::default() };
+        let stored = Stored {
+            bytes: (KEY.len() + value.len()) as u64,
+            ..Stored::default()
+        };
         let writes = BTreeMap::from([(KEY.to_owned(), Some(value))]);
-        let batch = Batch { writes, ..Batch::new(room.clone(), stored) };
+        let batch = Batch {
+            writes,
+            ..Batch::new(room.clone(), stored)
+        };
         if storage.commit(batch).await.is_err() || socket.send(message).await.is_err() {
             return;
         }

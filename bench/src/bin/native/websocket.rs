@@ -24,7 +24,10 @@ const READ_BUFFER_BYTES: usize = 4096;
 const WRITE_BUFFER_BYTES: usize = 8192;
 
 /// Accepts for ever; `talk` has each socket until it ends.
-pub(crate) async fn serve<T>(listener: TcpListener, talk: impl Fn(Socket) -> T + Clone + 'static) -> Result<()>
+pub(crate) async fn serve<T>(
+    listener: TcpListener,
+    talk: impl Fn(Socket) -> T + Clone + 'static,
+) -> Result<()>
 where
     T: Future<Output = ()> + 'static,
 {
@@ -47,15 +50,23 @@ where
         std::future::ready(Ok(accepted))
     });
     // A connection that fails has ended, and that is all there is to know of it here.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    let _ = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
 }
 
 async fn converse<T: Future<Output = ()>>(upgrading: OnUpgrade, talk: impl Fn(Socket) -> T) {
     let Ok(upgraded) = upgrading.await else {
         return;
     };
-    let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).write_buffer_size(WRITE_BUFFER_BYTES);
-    talk(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await).await;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES);
+    talk(
+        WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await,
+    )
+    .await;
 }
 
 fn acceptance(accept_key: &str) -> Response<Empty<Bytes>> {

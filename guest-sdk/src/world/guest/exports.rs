@@ -62,7 +62,11 @@ impl Drop for EndOutput {
 }
 
 /// Hands the event to the room, if this instance is one, and to the app otherwise.
-fn with_room<S: Serve, E, T>(event: E, of_room: impl FnOnce(&mut dyn Live, &Cx, E) -> T, of_app: impl FnOnce(&App, E) -> T) -> T {
+fn with_room<S: Serve, E, T>(
+    event: E,
+    of_room: impl FnOnce(&mut dyn Live, &Cx, E) -> T,
+    of_app: impl FnOnce(&App, E) -> T,
+) -> T {
     ROOM.with_borrow_mut(|room| match room {
         Some((cx, room)) => {
             let _end = EndOutput;
@@ -87,8 +91,14 @@ impl fmt::Display for OneLine<'_> {
         if let Some(location) = self.0.location() {
             write!(f, " at {location}")?;
         }
-        let message = self.0.payload_as_str().unwrap_or("with a value that is no text");
-        message.lines().map(str::trim).try_for_each(|line| write!(f, ": {line}"))
+        let message = self
+            .0
+            .payload_as_str()
+            .unwrap_or("with a value that is no text");
+        message
+            .lines()
+            .map(str::trim)
+            .try_for_each(|line| write!(f, ": {line}"))
     }
 }
 
@@ -106,8 +116,13 @@ impl<S: Serve> manifest::Guest for Served<S> {
                 },
                 room: route.handler.class().map(str::to_owned),
             });
-            let guards = app.guards.iter().map(|guard| manifest::Guard { pattern: guard.pattern.clone() });
-            manifest::App { routes: routes.collect(), guards: guards.collect() }
+            let guards = app.guards.iter().map(|guard| manifest::Guard {
+                pattern: guard.pattern.clone(),
+            });
+            manifest::App {
+                routes: routes.collect(),
+                guards: guards.collect(),
+            }
         })
     }
 }
@@ -115,7 +130,10 @@ impl<S: Serve> manifest::Guest for Served<S> {
 impl<S: Serve> guard_handler::Guest for Served<S> {
     fn check(guard: u32, request: types::Request) -> Verdict {
         match with::<S, _>(|app| app.check(guard, whole(request, Vec::new()))) {
-            Ok(pass) => Verdict::Pass(Passed { headers: pass.headers, context: pass.context }),
+            Ok(pass) => Verdict::Pass(Passed {
+                headers: pass.headers,
+                context: pass.context,
+            }),
             Err(response) => Verdict::Answer(answer(response)),
         }
     }
@@ -124,14 +142,25 @@ impl<S: Serve> guard_handler::Guest for Served<S> {
 impl<S: Serve> http_handler::Guest for Served<S> {
     fn handle(request: types::Request, body: Vec<u8>) -> types::Response {
         let request = whole(request, body);
-        answer(with_room::<S, _, _>(request, |room, cx, request| room.request(cx, request), |app, request| app.handle(request)))
+        answer(with_room::<S, _, _>(
+            request,
+            |room, cx, request| room.request(cx, request),
+            |app, request| app.handle(request),
+        ))
     }
 }
 
 impl<S: Serve> websocket_handler::Guest for Served<S> {
     fn on_upgrade(request: types::Request, offered: Vec<String>) -> Decision {
-        let upgrade = Upgrade { request: whole(request, Vec::new()), offered };
-        let decided = with_room::<S, _, _>(upgrade, |room, cx, upgrade| room.upgrade(cx, upgrade), |app, upgrade| app.upgrade(upgrade));
+        let upgrade = Upgrade {
+            request: whole(request, Vec::new()),
+            offered,
+        };
+        let decided = with_room::<S, _, _>(
+            upgrade,
+            |room, cx, upgrade| room.upgrade(cx, upgrade),
+            |app, upgrade| app.upgrade(upgrade),
+        );
         let accept = match decided {
             Ok(accept) => accept,
             Err(response) => return Decision::Reject(answer(response)),
@@ -150,7 +179,11 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     fn on_open(connection: &Connection, request: types::Request) {
         Conn::lend(Handle::lent(connection), |conn| {
             let request = whole(request, Vec::new());
-            with_room::<S, _, _>(request, |room, cx, request| room.open(cx, conn, request), |app, request| app.open(conn, request));
+            with_room::<S, _, _>(
+                request,
+                |room, cx, request| room.open(cx, conn, request),
+                |app, request| app.open(conn, request),
+            );
         });
     }
 
@@ -170,8 +203,18 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     }
 
     fn on_close(connection: &Connection, info: websocket_handler::CloseInfo) {
-        let websocket_handler::CloseInfo { code, reason, clean, by_peer } = info;
-        let info = CloseInfo { code, reason, clean, by_peer };
+        let websocket_handler::CloseInfo {
+            code,
+            reason,
+            clean,
+            by_peer,
+        } = info;
+        let info = CloseInfo {
+            code,
+            reason,
+            clean,
+            by_peer,
+        };
         Conn::lend(Handle::lent(connection), |conn| {
             with_room::<S, _, _>(
                 info,
@@ -193,23 +236,42 @@ fn route_of(app: &App, connection: &Connection) -> Option<u32> {
 }
 
 impl<S: Serve> events_handler::Guest for Served<S> {
-    fn on_subscribe(mut request: types::Request, last_event_id: Option<String>) -> Result<events_handler::Feed, types::Response> {
-        let has_header = request.headers.iter().any(|(name, _)| name == "last-event-id");
+    fn on_subscribe(
+        mut request: types::Request,
+        last_event_id: Option<String>,
+    ) -> Result<events_handler::Feed, types::Response> {
+        let has_header = request
+            .headers
+            .iter()
+            .any(|(name, _)| name == "last-event-id");
         if let Some(id) = last_event_id.filter(|_| !has_header) {
-            request.headers.push(("last-event-id".to_owned(), id.into_bytes()));
+            request
+                .headers
+                .push(("last-event-id".to_owned(), id.into_bytes()));
         }
         let request = whole(request, Vec::new());
-        let feed = with_room::<S, _, _>(request, |room, cx, request| room.feed(cx, request), |app, request| app.subscribe(request));
+        let feed = with_room::<S, _, _>(
+            request,
+            |room, cx, request| room.feed(cx, request),
+            |app, request| app.subscribe(request),
+        );
         let feed = feed.map_err(answer)?;
-        let first = feed.first.into_iter().map(|(data, event)| First { data, event });
-        Ok(events_handler::Feed { topics: feed.topics, first: first.collect() })
+        let first = feed
+            .first
+            .into_iter()
+            .map(|(data, event)| First { data, event });
+        Ok(events_handler::Feed {
+            topics: feed.topics,
+            first: first.collect(),
+        })
     }
 }
 
 impl<S: Serve> room_handler::Guest for Served<S> {
     fn wake(class: String, name: String) -> Result<(), String> {
         let room = with::<S, _>(|app| app.make_room(&class));
-        let mut room = room.ok_or_else(|| format!("this app has no rooms of the class {class:?}"))?;
+        let mut room =
+            room.ok_or_else(|| format!("this app has no rooms of the class {class:?}"))?;
         let cx = Cx::new(class, name);
         let _end = EndOutput;
         room.wake(&cx)?;
@@ -218,11 +280,19 @@ impl<S: Serve> room_handler::Guest for Served<S> {
     }
 
     fn on_call(payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)> {
-        with_room::<S, _, _>(payload, |room, cx, payload| room.call(cx, payload), |_, _| panic!("a call outside of a room"))
+        with_room::<S, _, _>(
+            payload,
+            |room, cx, payload| room.call(cx, payload),
+            |_, _| panic!("a call outside of a room"),
+        )
     }
 
     fn on_alarm(attempt: u32) {
-        with_room::<S, _, _>(attempt, |room, cx, attempt| room.alarm(cx, attempt), |_, _| panic!("an alarm outside of a room"));
+        with_room::<S, _, _>(
+            attempt,
+            |room, cx, attempt| room.alarm(cx, attempt),
+            |_, _| panic!("an alarm outside of a room"),
+        );
     }
 }
 
@@ -231,7 +301,13 @@ impl<S: Serve> room_handler::Guest for Served<S> {
 pub struct Run<T>(RefCell<Running<T>>, EndOutput);
 
 fn with_page<S: Serve, T>(page: u32, event: impl FnOnce(&Mounted) -> T) -> T {
-    with::<S, _>(|app| event(app.pages.get(page as usize).expect("the host counts pages as they were described")))
+    with::<S, _>(|app| {
+        event(
+            app.pages
+                .get(page as usize)
+                .expect("the host counts pages as they were described"),
+        )
+    })
 }
 
 impl<S: Serve> pages::Guest for Served<S> {
@@ -245,7 +321,11 @@ impl<S: Serve> pages::Guest for Served<S> {
                 loaders: page
                     .loaders
                     .iter()
-                    .map(|it| pages::LoaderInfo { name: it.name.into(), live: it.live, due: due(it.due) })
+                    .map(|it| pages::LoaderInfo {
+                        name: it.name.into(),
+                        live: it.live,
+                        due: due(it.due),
+                    })
                     .collect(),
                 actions: page.actions.iter().map(ToString::to_string).collect(),
                 fallback: page.fallback,
@@ -269,17 +349,50 @@ impl<S: Serve> pages::Guest for Served<S> {
             (name, first)
         });
         let denied = view.denied.map(|(action, denial)| {
-            let pages::Denial { status, message, errors, values } = denial;
-            (action, Done::Deny(Denied { status, message, errors, values }))
+            let pages::Denial {
+                status,
+                message,
+                errors,
+                values,
+            } = denial;
+            (
+                action,
+                Done::Deny(Denied {
+                    status,
+                    message,
+                    errors,
+                    values,
+                }),
+            )
         });
-        let view = View { first: first.collect(), nonce: view.nonce, denied };
-        let Response { status, headers, body } = with_page::<S, _>(page, |page| page.render(&whole(request, Vec::new()), &view));
-        let html = String::from_utf8(body).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
-        pages::Shell { status, headers, html }
+        let view = View {
+            first: first.collect(),
+            nonce: view.nonce,
+            denied,
+        };
+        let Response {
+            status,
+            headers,
+            body,
+        } = with_page::<S, _>(page, |page| page.render(&whole(request, Vec::new()), &view));
+        let html = String::from_utf8(body)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        pages::Shell {
+            status,
+            headers,
+            html,
+        }
     }
 
-    fn act(page: u32, action: String, request: types::Request, form: forms::Form) -> pages::Attempt {
-        let run = with_page::<S, _>(page, |page| page.act(action, whole(request, Vec::new()), Form(form)));
+    fn act(
+        page: u32,
+        action: String,
+        request: types::Request,
+        form: forms::Form,
+    ) -> pages::Attempt {
+        let run = with_page::<S, _>(page, |page| {
+            page.act(action, whole(request, Vec::new()), Form(form))
+        });
         pages::Attempt::new(Run(RefCell::new(run), EndOutput))
     }
 }
@@ -305,14 +418,24 @@ impl pages::GuestAttempt for Run<Done> {
             Progress::Value(json) => return pages::Update::Progress(json),
             Progress::Later(wait) => return pages::Update::Later(millis(wait)),
             Progress::Ended(Ok(done)) => done,
-            Progress::Ended(Err(error)) => return pages::Update::Done(Err(problem(run.told(error)))),
+            Progress::Ended(Err(error)) => {
+                return pages::Update::Done(Err(problem(run.told(error))));
+            }
         };
         pages::Update::Done(Ok(match done {
             Done::Success(value, stale) => pages::Outcome::Success((value, stale)),
             Done::Redirect(status, location) => pages::Outcome::Redirect((status, location)),
-            Done::Deny(Denied { status, message, errors, values }) => {
-                pages::Outcome::Deny(pages::Denial { status, message, errors, values })
-            }
+            Done::Deny(Denied {
+                status,
+                message,
+                errors,
+                values,
+            }) => pages::Outcome::Deny(pages::Denial {
+                status,
+                message,
+                errors,
+                values,
+            }),
         }))
     }
 }
@@ -327,7 +450,10 @@ fn due(due: Due) -> pages::Due {
 
 /// Not a moment too early: the timer would not be ready yet.
 fn millis(wait: Duration) -> u32 {
-    wait.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(u32::MAX)
+    wait.as_nanos()
+        .div_ceil(1_000_000)
+        .try_into()
+        .unwrap_or(u32::MAX)
 }
 
 fn problem((status, message): (u16, String)) -> pages::Problem {
@@ -338,23 +464,56 @@ impl<S: Serve> incoming_handler::Guest for Served<S> {
     fn handle(request: IncomingRequest, outparam: ResponseOutparam) {
         let outgoing = io::Outgoing::new(outparam);
         let mut request = io::read(request);
-        with::<S, _>(|app| match app.find_stream(request.method(), request.uri()) {
-            Some((route, params)) => {
-                request.head.route = route;
-                request.head.params = params;
-                app.stream_to(request, outgoing);
-            }
-            None => io::answer(outgoing, Response::text("not found").with_status(404)),
-        });
+        with::<S, _>(
+            |app| match app.find_stream(request.method(), request.uri()) {
+                Some((route, params)) => {
+                    request.head.route = route;
+                    request.head.params = params;
+                    app.stream_to(request, outgoing);
+                }
+                None => io::answer(outgoing, Response::text("not found").with_status(404)),
+            },
+        );
     }
 }
 
 fn whole(request: types::Request, body: Vec<u8>) -> Request {
-    let types::Request { method, scheme, authority, path, headers, params, peer, route, context } = request;
-    Request { head: Head { method, scheme, authority, path, headers, params, peer, route, context }, body: Body::of_bytes(body) }
+    let types::Request {
+        method,
+        scheme,
+        authority,
+        path,
+        headers,
+        params,
+        peer,
+        route,
+        context,
+    } = request;
+    Request {
+        head: Head {
+            method,
+            scheme,
+            authority,
+            path,
+            headers,
+            params,
+            peer,
+            route,
+            context,
+        },
+        body: Body::of_bytes(body),
+    }
 }
 
 fn answer(response: Response) -> types::Response {
-    let Response { status, headers, body } = response;
-    types::Response { status, headers, body }
+    let Response {
+        status,
+        headers,
+        body,
+    } = response;
+    types::Response {
+        status,
+        headers,
+        body,
+    }
 }

@@ -13,7 +13,15 @@ impl Form {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Field>> {
-        let field = |forms::Field { name, filename, content_type }| Field { name, filename, content_type };
+        let field = |forms::Field {
+                         name,
+                         filename,
+                         content_type,
+                     }| Field {
+            name,
+            filename,
+            content_type,
+        };
         Ok(self.0.next().map_err(error)?.map(field))
     }
 

@@ -17,7 +17,10 @@ use std::{
 };
 use wasip2::{
     clocks::monotonic_clock::subscribe_duration,
-    http::types::{Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingResponse, ResponseOutparam, Scheme},
+    http::types::{
+        Fields, IncomingBody, IncomingRequest, Method, OutgoingBody, OutgoingResponse,
+        ResponseOutparam, Scheme,
+    },
     io::{
         poll::{Pollable, poll},
         streams::{InputStream, OutputStream, StreamError},
@@ -44,16 +47,24 @@ pub(crate) struct Wait(Rc<Awaited>);
 
 impl Wait {
     fn new(pollable: Pollable) -> Wait {
-        Wait(Rc::new(Awaited { pollable, until: None }))
+        Wait(Rc::new(Awaited {
+            pollable,
+            until: None,
+        }))
     }
 
     pub(crate) fn timer(duration: Duration) -> Wait {
         let pollable = subscribe_duration(duration.as_nanos().try_into().unwrap_or(u64::MAX));
-        Wait(Rc::new(Awaited { pollable, until: Instant::now().checked_add(duration) }))
+        Wait(Rc::new(Awaited {
+            pollable,
+            until: Instant::now().checked_add(duration),
+        }))
     }
 
     fn forget(&self) {
-        WAITING.with_borrow_mut(|waiting| waiting.retain(|(awaited, _)| !Rc::ptr_eq(awaited, &self.0)));
+        WAITING.with_borrow_mut(|waiting| {
+            waiting.retain(|(awaited, _)| !Rc::ptr_eq(awaited, &self.0))
+        });
     }
 }
 
@@ -79,8 +90,14 @@ impl Drop for Wait {
 /// Blocks until something that is waited for is ready, and wakes who waits for it.
 pub(crate) fn wait() {
     let waiting = WAITING.with_borrow(|waiting| waiting.clone());
-    assert!(!waiting.is_empty(), "a handler awaits something that nothing brings");
-    let pollables: Vec<&Pollable> = waiting.iter().map(|(awaited, _)| &awaited.pollable).collect();
+    assert!(
+        !waiting.is_empty(),
+        "a handler awaits something that nothing brings"
+    );
+    let pollables: Vec<&Pollable> = waiting
+        .iter()
+        .map(|(awaited, _)| &awaited.pollable)
+        .collect();
     for index in poll(&pollables) {
         waiting[index as usize].1.wake_by_ref();
     }
@@ -89,8 +106,14 @@ pub(crate) fn wait() {
 /// For how long nothing can happen, if timers are all that is waited for.
 pub(crate) fn idle() -> Option<Duration> {
     WAITING.with_borrow(|waiting| {
-        let timers: Option<Vec<Instant>> = waiting.iter().map(|(awaited, _)| awaited.until).collect();
-        Some(timers?.into_iter().min()?.saturating_duration_since(Instant::now()))
+        let timers: Option<Vec<Instant>> =
+            waiting.iter().map(|(awaited, _)| awaited.until).collect();
+        Some(
+            timers?
+                .into_iter()
+                .min()?
+                .saturating_duration_since(Instant::now()),
+        )
     })
 }
 
@@ -126,7 +149,10 @@ pub(crate) struct Outgoing(Rc<RefCell<Stage>>);
 
 enum Stage {
     Fresh(ResponseOutparam),
-    Started { stream: OutputStream, body: OutgoingBody },
+    Started {
+        stream: OutputStream,
+        body: OutgoingBody,
+    },
     Done,
 }
 
@@ -144,7 +170,9 @@ impl Outgoing {
         let mut stage = self.0.borrow_mut();
         match std::mem::replace(&mut *stage, Stage::Done) {
             Stage::Fresh(outparam) => {
-                let body = response.body().expect("a new answer has a body to be written");
+                let body = response
+                    .body()
+                    .expect("a new answer has a body to be written");
                 let stream = body.write().expect("a new body has a stream to be written");
                 ResponseOutparam::set(outparam, Ok(response));
                 *stage = Stage::Started { stream, body };
@@ -207,7 +235,10 @@ fn head(response: &Response) -> Result<OutgoingResponse> {
     let head = OutgoingResponse::new(fields);
     match head.set_status_code(response.status) {
         Ok(()) => Ok(head),
-        Err(()) => Err(Error::fault(format!("{} is no status of an answer", response.status))),
+        Err(()) => Err(Error::fault(format!(
+            "{} is no status of an answer",
+            response.status
+        ))),
     }
 }
 
@@ -233,7 +264,13 @@ pub(super) fn read(incoming: IncomingRequest) -> Request {
     };
     let body = incoming.consume().expect("nobody has taken the body yet");
     let stream = body.stream().expect("nobody has taken the stream yet");
-    Request { head, body: Body::of_pieces(Incoming { stream, _body: body }) }
+    Request {
+        head,
+        body: Body::of_pieces(Incoming {
+            stream,
+            _body: body,
+        }),
+    }
 }
 
 fn method(method: Method) -> String {

@@ -28,9 +28,21 @@ pub(crate) fn room_clear() {
     room::clear();
 }
 
-pub(crate) fn room_entries(prefix: &str, start: Option<&str>, end: Option<&str>, reverse: bool, limit: u32) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn room_entries(
+    prefix: &str,
+    start: Option<&str>,
+    end: Option<&str>,
+    reverse: bool,
+    limit: u32,
+) -> Vec<(String, Vec<u8>)> {
     let owned = |bound: Option<&str>| bound.map(str::to_owned);
-    room::entries(&room::Query { prefix: prefix.to_owned(), start: owned(start), end: owned(end), reverse, limit: Some(limit) })
+    room::entries(&room::Query {
+        prefix: prefix.to_owned(),
+        start: owned(start),
+        end: owned(end),
+        reverse,
+        limit: Some(limit),
+    })
 }
 
 pub(crate) fn room_set_alarm(at: Option<u64>) {
@@ -42,7 +54,9 @@ pub(crate) fn room_alarm() -> Option<u64> {
 }
 
 pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
-    room::broadcast(&published(publication)).map(drop).map_err(limit_error)
+    room::broadcast(&published(publication))
+        .map(drop)
+        .map_err(limit_error)
 }
 
 pub(crate) fn room_position() -> Position {
@@ -51,7 +65,9 @@ pub(crate) fn room_position() -> Position {
 }
 
 pub(super) fn resume(connection: &Connection, since: Position) -> Result<Followed, LimitError> {
-    room::resume(connection, position(since)).map(followed).map_err(limit_error)
+    room::resume(connection, position(since))
+        .map(followed)
+        .map_err(limit_error)
 }
 
 pub(crate) fn room_flush() {
@@ -62,8 +78,17 @@ pub(crate) fn rollback() {
     room::rollback();
 }
 
-pub(crate) fn call(class: &str, name: &str, payload: &[u8], deadline: Option<u32>, attempts: u32) -> Result<Vec<u8>, CallError> {
-    let options = rooms::Options { deadline, attempts: Some(attempts) };
+pub(crate) fn call(
+    class: &str,
+    name: &str,
+    payload: &[u8],
+    deadline: Option<u32>,
+    attempts: u32,
+) -> Result<Vec<u8>, CallError> {
+    let options = rooms::Options {
+        deadline,
+        attempts: Some(attempts),
+    };
     rooms::call(class, name, payload, options).map_err(|error| match error {
         rooms::CallError::NotValid => CallError::NotValid,
         rooms::CallError::TooLarge => CallError::TooLarge,

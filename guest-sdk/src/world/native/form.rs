@@ -17,7 +17,9 @@ impl Form {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Field>> {
-        let Some((field, pieces)) = self.fields.pop_front() else { return Ok(None) };
+        let Some((field, pieces)) = self.fields.pop_front() else {
+            return Ok(None);
+        };
         self.current = pieces;
         Ok(Some(field))
     }

@@ -26,22 +26,30 @@ const FAILED: &str = "the storage failed";
 
 fn transaction() -> Transaction {
     let scope = scope();
-    scope.room().cloned().expect("a room's storage is there inside of its handlers")
+    scope
+        .room()
+        .cloned()
+        .expect("a room's storage is there inside of its handlers")
 }
 
 pub(crate) fn room_get(key: &str) -> Option<Vec<u8>> {
-    transaction().get(key).expect(FAILED).map(|value| value.to_vec())
+    transaction()
+        .get(key)
+        .expect(FAILED)
+        .map(|value| value.to_vec())
 }
 
 pub(crate) fn room_put(key: &str, value: &[u8]) -> Result<(), StorageError> {
     use hub::StorageError::{Engine, Event, Key, Room, Value};
-    transaction().put(key, value.to_vec().into()).map_err(|error| match error {
-        Key(max) => StorageError::Key(max as u64),
-        Value(max) => StorageError::Value(max as u64),
-        Room(max) => StorageError::Room(max as u64),
-        Event(max) => StorageError::Event(max as u64),
-        Engine(error) => panic!("{error}"),
-    })
+    transaction()
+        .put(key, value.to_vec().into())
+        .map_err(|error| match error {
+            Key(max) => StorageError::Key(max as u64),
+            Value(max) => StorageError::Value(max as u64),
+            Room(max) => StorageError::Room(max as u64),
+            Event(max) => StorageError::Event(max as u64),
+            Engine(error) => panic!("{error}"),
+        })
 }
 
 pub(crate) fn room_delete(key: &str) -> bool {
@@ -52,9 +60,20 @@ pub(crate) fn room_clear() {
     transaction().clear().expect(FAILED);
 }
 
-pub(crate) fn room_entries(prefix: &str, start: Option<&str>, end: Option<&str>, reverse: bool, limit: u32) -> Vec<(String, Vec<u8>)> {
-    let entries = transaction().query(prefix, start, end, reverse, limit as usize).expect(FAILED);
-    entries.into_iter().map(|(key, value)| (key, value.to_vec())).collect()
+pub(crate) fn room_entries(
+    prefix: &str,
+    start: Option<&str>,
+    end: Option<&str>,
+    reverse: bool,
+    limit: u32,
+) -> Vec<(String, Vec<u8>)> {
+    let entries = transaction()
+        .query(prefix, start, end, reverse, limit as usize)
+        .expect(FAILED);
+    entries
+        .into_iter()
+        .map(|(key, value)| (key, value.to_vec()))
+        .collect()
 }
 
 pub(crate) fn room_set_alarm(at: Option<u64>) {
@@ -67,7 +86,11 @@ pub(crate) fn room_alarm() -> Option<u64> {
 
 pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
     let publication = published(publication)?;
-    transaction().broadcast(publication).expect(FAILED).map(drop).map_err(limit_error)
+    transaction()
+        .broadcast(publication)
+        .expect(FAILED)
+        .map(drop)
+        .map_err(limit_error)
 }
 
 pub(crate) fn room_position() -> Position {
@@ -76,7 +99,11 @@ pub(crate) fn room_position() -> Position {
 }
 
 pub(super) fn resume(conn: &Arc<hub::Conn>, since: Position) -> Result<Followed, LimitError> {
-    transaction().resume(conn, position(since)).expect(FAILED).map(followed).map_err(limit_error)
+    transaction()
+        .resume(conn, position(since))
+        .expect(FAILED)
+        .map(followed)
+        .map_err(limit_error)
 }
 
 pub(crate) fn room_flush() {
@@ -93,9 +120,16 @@ pub(crate) fn rollback() {
 }
 
 /// Deadlines are not waited for: every handler ends at once.
-pub(crate) fn call(class: &str, name: &str, payload: &[u8], _deadline: Option<u32>, attempts: u32) -> Result<Vec<u8>, CallError> {
-    let caller =
-        CALLER.with_borrow(Clone::clone).expect("rooms are called inside of handlers: drive the app by `tidegate::testing::serve`");
+pub(crate) fn call(
+    class: &str,
+    name: &str,
+    payload: &[u8],
+    _deadline: Option<u32>,
+    attempts: u32,
+) -> Result<Vec<u8>, CallError> {
+    let caller = CALLER
+        .with_borrow(Clone::clone)
+        .expect("rooms are called inside of handlers: drive the app by `tidegate::testing::serve`");
     let mut left = attempts;
     loop {
         left = left.saturating_sub(1);

@@ -16,14 +16,23 @@ impl CacheRule {
     /// # Errors
     /// A text that says what to write instead.
     pub fn parse(text: &str) -> Result<CacheRule, String> {
-        let wrong =
-            || format!("{text:?} is no rule: write a path and a value of Cache-Control, as in \"/downloads/* public, max-age=3600\"");
-        let (pattern, value) = text.trim().split_once(char::is_whitespace).ok_or_else(wrong)?;
+        let wrong = || {
+            format!(
+                "{text:?} is no rule: write a path and a value of Cache-Control, as in \"/downloads/* public, max-age=3600\""
+            )
+        };
+        let (pattern, value) = text
+            .trim()
+            .split_once(char::is_whitespace)
+            .ok_or_else(wrong)?;
         let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
         if !pattern.starts_with(['/', '*']) || value.is_empty() {
             return Err(wrong());
         }
-        Ok(CacheRule { pattern: pattern.to_owned(), value })
+        Ok(CacheRule {
+            pattern: pattern.to_owned(),
+            value,
+        })
     }
 }
 
@@ -36,14 +45,28 @@ const OTHERS: &str = "no-cache";
 pub(crate) fn of(path: &str, rules: &[CacheRule]) -> HeaderValue {
     match rules.iter().find(|rule| matches(&rule.pattern, path)) {
         Some(rule) => rule.value.clone(),
-        None => HeaderValue::from_static(if is_hashed(path.rsplit('/').next().unwrap_or_default()) { HASHED } else { OTHERS }),
+        None => {
+            HeaderValue::from_static(if is_hashed(path.rsplit('/').next().unwrap_or_default()) {
+                HASHED
+            } else {
+                OTHERS
+            })
+        }
     }
 }
 
 /// Keeps an answer that a guard let pass out of the caches that clients share, unless a rule says otherwise.
 pub(crate) fn make_private(headers: &mut HeaderMap) {
-    let Some(value) = headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()) else { return };
-    if !["public", "private", "no-store"].iter().any(|directive| value.contains(directive)) {
+    let Some(value) = headers
+        .get(header::CACHE_CONTROL)
+        .and_then(|value| value.to_str().ok())
+    else {
+        return;
+    };
+    if !["public", "private", "no-store"]
+        .iter()
+        .any(|directive| value.contains(directive))
+    {
         let value = HeaderValue::try_from(format!("private, {value}")).expect("a value and a word");
         headers.insert(header::CACHE_CONTROL, value);
     }
@@ -79,14 +102,27 @@ fn is_hashed(name: &str) -> bool {
 /// At least 8 characters of which letters and digits alternate as no word or date has them: hexadecimal with both, or another alphabet
 /// with at least three changes between digits, small and large letters.
 fn is_hash(part: &str) -> bool {
-    let is_of_alphabet = part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    let has_both = part.bytes().any(|byte| byte.is_ascii_digit()) && part.bytes().any(|byte| byte.is_ascii_alphabetic());
+    let is_of_alphabet = part
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let has_both = part.bytes().any(|byte| byte.is_ascii_digit())
+        && part.bytes().any(|byte| byte.is_ascii_alphabetic());
     if part.len() < 8 || !is_of_alphabet || !has_both {
         return false;
     }
     let is_hexadecimal = part.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let class = |byte: u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase(), byte.is_ascii_lowercase());
-    let changes = part.as_bytes().windows(2).filter(|pair| class(pair[0]) != class(pair[1])).count();
+    let class = |byte: u8| {
+        (
+            byte.is_ascii_digit(),
+            byte.is_ascii_uppercase(),
+            byte.is_ascii_lowercase(),
+        )
+    };
+    let changes = part
+        .as_bytes()
+        .windows(2)
+        .filter(|pair| class(pair[0]) != class(pair[1]))
+        .count();
     is_hexadecimal || changes >= 3
 }
 
@@ -130,8 +166,17 @@ mod tests {
 
     #[test]
     fn the_first_rule_of_a_path_says_how_long_it_is_kept() {
-        let rules = ["/a/*.js max-age=1", "*.html no-store", "/a/* max-age=2", "/exact  public, max-age=3", "*a*b*c* max-age=4"];
-        let rules: Vec<CacheRule> = rules.iter().map(|rule| CacheRule::parse(rule).unwrap()).collect();
+        let rules = [
+            "/a/*.js max-age=1",
+            "*.html no-store",
+            "/a/* max-age=2",
+            "/exact  public, max-age=3",
+            "*a*b*c* max-age=4",
+        ];
+        let rules: Vec<CacheRule> = rules
+            .iter()
+            .map(|rule| CacheRule::parse(rule).unwrap())
+            .collect();
         let rows = [
             ("/a/x.js", "max-age=1"),
             ("/a/b/x.js", "max-age=1"),
@@ -159,7 +204,8 @@ mod tests {
             ("no-store", "no-store"),
         ];
         for (given, expected) in rows {
-            let mut headers = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static(given))]);
+            let mut headers =
+                HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static(given))]);
             make_private(&mut headers);
             assert_eq!(headers[header::CACHE_CONTROL], expected);
         }

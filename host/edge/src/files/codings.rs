@@ -10,30 +10,60 @@ pub(crate) struct Coding {
 }
 
 /// All that are served, the best compression first: it is chosen among those that a client likes alike.
-pub(crate) const CODINGS: [Coding; 3] =
-    [Coding { name: "br", suffix: ".br" }, Coding { name: "zstd", suffix: ".zst" }, Coding { name: "gzip", suffix: ".gz" }];
+pub(crate) const CODINGS: [Coding; 3] = [
+    Coding {
+        name: "br",
+        suffix: ".br",
+    },
+    Coding {
+        name: "zstd",
+        suffix: ".zst",
+    },
+    Coding {
+        name: "gzip",
+        suffix: ".gz",
+    },
+];
 
 /// The one of these codings that the client likes best; none if it likes the file as it is better, or takes none of them.
 pub(crate) fn choose(headers: &HeaderMap, offered: &[Coding]) -> Option<Coding> {
-    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let accepted: Vec<(&str, u16)> = values.flat_map(|value| value.split(',')).filter_map(parse).collect();
+    let values = headers
+        .get_all(header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let accepted: Vec<(&str, u16)> = values
+        .flat_map(|value| value.split(','))
+        .filter_map(parse)
+        .collect();
     let named = |name: &str| {
-        let is_it = |given: &str| given.eq_ignore_ascii_case(name) || (name == "gzip" && given.eq_ignore_ascii_case("x-gzip"));
-        accepted.iter().find(|(given, _)| is_it(given)).map(|(_, quality)| *quality)
+        let is_it = |given: &str| {
+            given.eq_ignore_ascii_case(name)
+                || (name == "gzip" && given.eq_ignore_ascii_case("x-gzip"))
+        };
+        accepted
+            .iter()
+            .find(|(given, _)| is_it(given))
+            .map(|(_, quality)| *quality)
     };
     let any = named("*");
     // The first of the best: `max_by_key` would take the last.
-    let best = offered.iter().rev().filter_map(|coding| Some((named(coding.name).or(any)?, *coding))).max_by_key(|(quality, _)| *quality);
+    let best = offered
+        .iter()
+        .rev()
+        .filter_map(|coding| Some((named(coding.name).or(any)?, *coding)))
+        .max_by_key(|(quality, _)| *quality);
     // Not named, it is as good as nothing else.
     let identity = named("identity").unwrap_or(0);
-    best.filter(|(quality, _)| *quality > 0 && *quality >= identity).map(|(_, coding)| coding)
+    best.filter(|(quality, _)| *quality > 0 && *quality >= identity)
+        .map(|(_, coding)| coding)
 }
 
 /// Name and quality in thousandths.
 fn parse(text: &str) -> Option<(&str, u16)> {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().filter(|name| !name.is_empty())?;
-    let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    let quality =
+        parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
     let quality = quality.map_or(Some(1.0), |quality| quality.parse::<f32>().ok())?;
     Some((name, (quality.clamp(0.0, 1.0) * 1000.0) as u16))
 }
@@ -68,8 +98,15 @@ mod tests {
             (Some("gzip"), &[], None),
         ];
         for (accept, offered, expected) in rows {
-            let headers: HeaderMap = accept.iter().map(|accept| (header::ACCEPT_ENCODING, accept.parse().unwrap())).collect();
-            assert_eq!(choose(&headers, offered).map(|coding| coding.name), *expected, "{accept:?}");
+            let headers: HeaderMap = accept
+                .iter()
+                .map(|accept| (header::ACCEPT_ENCODING, accept.parse().unwrap()))
+                .collect();
+            assert_eq!(
+                choose(&headers, offered).map(|coding| coding.name),
+                *expected,
+                "{accept:?}"
+            );
         }
     }
 }

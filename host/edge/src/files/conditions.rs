@@ -26,16 +26,27 @@ pub(crate) enum Outcome {
 pub(crate) fn judge(headers: &HeaderMap, file: Validators<'_>) -> Outcome {
     let is_failed = match tags(headers, &header::IF_MATCH) {
         Some(mut tags) => !tags.any(|tag| tag == Tag::Any || tag == Tag::Strong(file.etag)),
-        None => date(headers, &header::IF_UNMODIFIED_SINCE).zip(file.modified).is_some_and(|(date, modified)| modified > date),
+        None => date(headers, &header::IF_UNMODIFIED_SINCE)
+            .zip(file.modified)
+            .is_some_and(|(date, modified)| modified > date),
     };
     if is_failed {
         return Outcome::Failed;
     }
     let is_known = match tags(headers, &header::IF_NONE_MATCH) {
-        Some(mut tags) => tags.any(|tag| matches!(tag, Tag::Any) || matches!(tag, Tag::Strong(own) | Tag::Weak(own) if own == file.etag)),
-        None => date(headers, &header::IF_MODIFIED_SINCE).zip(file.modified).is_some_and(|(date, modified)| modified <= date),
+        Some(mut tags) => tags.any(|tag| {
+            matches!(tag, Tag::Any)
+                || matches!(tag, Tag::Strong(own) | Tag::Weak(own) if own == file.etag)
+        }),
+        None => date(headers, &header::IF_MODIFIED_SINCE)
+            .zip(file.modified)
+            .is_some_and(|(date, modified)| modified <= date),
     };
-    if is_known { Outcome::NotModified } else { Outcome::Send }
+    if is_known {
+        Outcome::NotModified
+    } else {
+        Outcome::Send
+    }
 }
 
 /// Whether a range may be sent: there is no `If-Range`, or it names this state by strong comparison (RFC 9110 section 13.1.5). A date
@@ -46,7 +57,10 @@ pub(crate) fn allows_range(headers: &HeaderMap, file: Validators<'_>) -> bool {
         (None, _) => true,
         (Some(value), None) => value.to_str().is_ok_and(|text| {
             let text = text.trim();
-            text == file.etag || file.modified.is_some_and(|modified| httpdate::parse_http_date(text).ok() == Some(modified))
+            text == file.etag
+                || file
+                    .modified
+                    .is_some_and(|modified| httpdate::parse_http_date(text).ok() == Some(modified))
         }),
         (Some(_), Some(_)) => false,
     }
@@ -66,21 +80,32 @@ enum Tag<'a> {
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<impl Iterator<Item = Tag<'a>>> {
     let values = headers.get_all(name);
     values.iter().next()?;
-    Some(values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| {
-        let mut rest = value;
-        std::iter::from_fn(move || {
-            rest = rest.trim_start_matches([' ', '\t', ',']);
-            if let Some(after) = rest.strip_prefix('*') {
-                rest = after;
-                return Some(Tag::Any);
-            }
-            let (is_weak, opaque) = rest.strip_prefix("W/").map_or((false, rest), |opaque| (true, opaque));
-            let length = opaque.strip_prefix('"')?.find('"')? + 2;
-            let (tag, after) = opaque.split_at(length);
-            rest = after;
-            Some(if is_weak { Tag::Weak(tag) } else { Tag::Strong(tag) })
-        })
-    }))
+    Some(
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| {
+                let mut rest = value;
+                std::iter::from_fn(move || {
+                    rest = rest.trim_start_matches([' ', '\t', ',']);
+                    if let Some(after) = rest.strip_prefix('*') {
+                        rest = after;
+                        return Some(Tag::Any);
+                    }
+                    let (is_weak, opaque) = rest
+                        .strip_prefix("W/")
+                        .map_or((false, rest), |opaque| (true, opaque));
+                    let length = opaque.strip_prefix('"')?.find('"')? + 2;
+                    let (tag, after) = opaque.split_at(length);
+                    rest = after;
+                    Some(if is_weak {
+                        Tag::Weak(tag)
+                    } else {
+                        Tag::Strong(tag)
+                    })
+                })
+            }),
+    )
 }
 
 /// A date that is not valid is as none (RFC 9110 sections 13.1.3 and 13.1.4).
@@ -102,11 +127,17 @@ mod tests {
     const AFTER: &str = "Thu, 01 Jan 2026 00:00:02 GMT";
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     fn file() -> Validators<'static> {
-        Validators { etag: "\"a\"", modified: Some(UNIX_EPOCH + Duration::from_secs(1_767_225_601)) }
+        Validators {
+            etag: "\"a\"",
+            modified: Some(UNIX_EPOCH + Duration::from_secs(1_767_225_601)),
+        }
     }
 
     #[test]
@@ -118,12 +149,21 @@ mod tests {
             (&[("if-none-match", "W/\"a\"")], NotModified),
             (&[("if-none-match", "*")], NotModified),
             (&[("if-none-match", "\"x\", W/\"y,z\" ,\"a\"")], NotModified),
-            (&[("if-none-match", "\"x\""), ("if-none-match", "\"a\"")], NotModified),
+            (
+                &[("if-none-match", "\"x\""), ("if-none-match", "\"a\"")],
+                NotModified,
+            ),
             (&[("if-none-match", "\"x\"")], Send),
             (&[("if-none-match", "a")], Send),
             (&[("if-none-match", "\"x, \"a\"")], Send),
-            (&[("if-none-match", "\"x\""), ("if-modified-since", AFTER)], Send),
-            (&[("if-none-match", "\"a\""), ("if-modified-since", BEFORE)], NotModified),
+            (
+                &[("if-none-match", "\"x\""), ("if-modified-since", AFTER)],
+                Send,
+            ),
+            (
+                &[("if-none-match", "\"a\""), ("if-modified-since", BEFORE)],
+                NotModified,
+            ),
             (&[("if-modified-since", THEN)], NotModified),
             (&[("if-modified-since", AFTER)], NotModified),
             (&[("if-modified-since", BEFORE)], Send),
@@ -133,9 +173,15 @@ mod tests {
             (&[("if-match", "W/\"a\"")], Failed),
             (&[("if-match", "\"x\"")], Failed),
             (&[("if-match", "\"x\", \"a\"")], Send),
-            (&[("if-match", "\"a\""), ("if-unmodified-since", BEFORE)], Send),
+            (
+                &[("if-match", "\"a\""), ("if-unmodified-since", BEFORE)],
+                Send,
+            ),
             (&[("if-match", "\"x\""), ("if-none-match", "\"a\"")], Failed),
-            (&[("if-match", "\"a\""), ("if-none-match", "\"a\"")], NotModified),
+            (
+                &[("if-match", "\"a\""), ("if-none-match", "\"a\"")],
+                NotModified,
+            ),
             (&[("if-unmodified-since", BEFORE)], Failed),
             (&[("if-unmodified-since", THEN)], Send),
             (&[("if-unmodified-since", "never")], Send),
@@ -143,8 +189,14 @@ mod tests {
         for (given, expected) in rows {
             assert_eq!(judge(&headers(given), file()), *expected, "{given:?}");
         }
-        let undated = Validators { modified: None, ..file() };
-        for given in [("if-modified-since", AFTER), ("if-unmodified-since", BEFORE)] {
+        let undated = Validators {
+            modified: None,
+            ..file()
+        };
+        for given in [
+            ("if-modified-since", AFTER),
+            ("if-unmodified-since", BEFORE),
+        ] {
             assert_eq!(judge(&headers(&[given]), undated), Send, "{given:?}");
         }
     }
@@ -163,7 +215,11 @@ mod tests {
             (&[("if-range", "\"a\""), ("if-range", "\"a\"")], false),
         ];
         for (given, expected) in rows {
-            assert_eq!(allows_range(&headers(given), file()), *expected, "{given:?}");
+            assert_eq!(
+                allows_range(&headers(given), file()),
+                *expected,
+                "{given:?}"
+            );
         }
     }
 }

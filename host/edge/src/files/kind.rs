@@ -8,7 +8,11 @@ pub(crate) const BEGINNING_BYTES: u64 = 189;
 
 /// The content type of a file of this name with this beginning. Texts are UTF-8.
 pub(crate) fn of(name: &str, beginning: &[u8]) -> HeaderValue {
-    let end = Path::new(name).extension().and_then(|end| end.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let end = Path::new(name)
+        .extension()
+        .and_then(|end| end.to_str())
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     let kind = match end.as_str() {
         // MPEG streams and TypeScript share these names. Browsers do not run TypeScript, so it is sent as text to read.
         "ts" | "mts" if is_mpeg_stream(beginning) => "video/mp2t",
@@ -20,7 +24,9 @@ pub(crate) fn of(name: &str, beginning: &[u8]) -> HeaderValue {
         "yaml" | "yml" => "application/yaml",
         "zst" => "application/zstd",
         "br" => "application/octet-stream",
-        _ => mime_guess::from_ext(&end).first_raw().unwrap_or("application/octet-stream"),
+        _ => mime_guess::from_ext(&end)
+            .first_raw()
+            .unwrap_or("application/octet-stream"),
     };
     if kind.starts_with("text/") {
         HeaderValue::try_from(format!("{kind}; charset=utf-8")).expect("a media type")
@@ -63,7 +69,11 @@ mod tests {
             ("a.ts", b"", "text/plain; charset=utf-8"),
             ("a.ts", b"Good morning", "text/plain; charset=utf-8"),
             ("a.ts", &stream, "video/mp2t"),
-            ("a.ts", &[&[0x47][..], &[b'x'; 188]].concat(), "text/plain; charset=utf-8"),
+            (
+                "a.ts",
+                &[&[0x47][..], &[b'x'; 188]].concat(),
+                "text/plain; charset=utf-8",
+            ),
             ("a.d.mts", b"", "text/plain; charset=utf-8"),
             ("noext", b"", "application/octet-stream"),
             (".profile", b"", "application/octet-stream"),

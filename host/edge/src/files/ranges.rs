@@ -20,13 +20,22 @@ pub(crate) enum Ranges {
 /// The ranges of a file of `length` bytes that a request asks for.
 pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
     let mut values = headers.get_all(header::RANGE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Ranges::Whole };
-    let Some(specs) = value.to_str().ok().and_then(parse) else { return Ranges::Whole };
-    let parts: Vec<Range<u64>> = specs.iter().filter_map(|spec| spec.within(length)).collect();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Ranges::Whole;
+    };
+    let Some(specs) = value.to_str().ok().and_then(parse) else {
+        return Ranges::Whole;
+    };
+    let parts: Vec<Range<u64>> = specs
+        .iter()
+        .filter_map(|spec| spec.within(length))
+        .collect();
     let parts = merged(parts);
     match parts.len() {
         // The last bytes of nothing are all of it, but no range can say so.
-        0 if length == 0 && specs.iter().any(|spec| matches!(spec, Spec::Last(1..))) => Ranges::Whole,
+        0 if length == 0 && specs.iter().any(|spec| matches!(spec, Spec::Last(1..))) => {
+            Ranges::Whole
+        }
         0 => Ranges::Unsatisfiable,
         1..=RANGES_MAX => Ranges::Parts(parts),
         _ => Ranges::Whole,
@@ -47,7 +56,12 @@ fn parse(value: &str) -> Option<Vec<Spec>> {
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }
-    let specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).map(Spec::parse).collect::<Option<Vec<_>>>()?;
+    let specs = set
+        .split(',')
+        .map(str::trim)
+        .filter(|spec| !spec.is_empty())
+        .map(Spec::parse)
+        .collect::<Option<Vec<_>>>()?;
     (!specs.is_empty()).then_some(specs)
 }
 
@@ -91,7 +105,11 @@ fn merged(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
             _ => merged.push(part),
         }
     }
-    if merged.len() == parts.len() { parts } else { merged }
+    if merged.len() == parts.len() {
+        parts
+    } else {
+        merged
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +120,12 @@ mod tests {
     fn ranges_are_read_as_the_grammar_has_them_and_merged() {
         use Ranges::*;
         let one = |part: Range<u64>| Parts(vec![part]);
-        let many = |count: u64| (0..count).map(|at| format!("{0}-{0}", at * 2)).collect::<Vec<_>>().join(",");
+        let many = |count: u64| {
+            (0..count)
+                .map(|at| format!("{0}-{0}", at * 2))
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         let rows = [
             ("bytes=2-3", one(2..4)),
             ("bytes=-3", one(7..10)),
@@ -131,13 +154,24 @@ mod tests {
             ("bytes", Whole),
             ("items=0-1", Whole),
         ];
-        let ranges = |value: &str, length| read(&HeaderMap::from_iter([(header::RANGE, value.parse().unwrap())]), length);
+        let ranges = |value: &str, length| {
+            read(
+                &HeaderMap::from_iter([(header::RANGE, value.parse().unwrap())]),
+                length,
+            )
+        };
         for (value, expected) in rows {
             assert_eq!(ranges(value, 10), expected, "{value}");
         }
-        assert_eq!(ranges(&format!("bytes={}", many(8)), 100), Parts((0..8).map(|at| at * 2..at * 2 + 1).collect()));
+        assert_eq!(
+            ranges(&format!("bytes={}", many(8)), 100),
+            Parts((0..8).map(|at| at * 2..at * 2 + 1).collect())
+        );
         assert_eq!(ranges(&format!("bytes={}", many(9)), 100), Whole);
-        assert_eq!((ranges("bytes=0-", 0), ranges("bytes=-5", 0)), (Unsatisfiable, Whole));
+        assert_eq!(
+            (ranges("bytes=0-", 0), ranges("bytes=-5", 0)),
+            (Unsatisfiable, Whole)
+        );
         assert_eq!(read(&HeaderMap::new(), 10), Whole);
     }
 }

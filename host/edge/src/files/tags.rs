@@ -40,14 +40,21 @@ pub(crate) struct Tags {
 
 impl Tags {
     pub(crate) fn new() -> Tags {
-        Tags { kept: Mutex::default(), hashes: Semaphore::new(HASHES_MAX) }
+        Tags {
+            kept: Mutex::default(),
+            hashes: Semaphore::new(HASHES_MAX),
+        }
     }
 
     /// The tag of an open file, with its quotes. The file has been looked at just before: `metadata` is of that moment.
     ///
     /// # Errors
     /// If the file can't be read.
-    pub(crate) async fn of(self: &Arc<Tags>, file: File, metadata: &Metadata) -> io::Result<(File, Arc<str>)> {
+    pub(crate) async fn of(
+        self: &Arc<Tags>,
+        file: File,
+        metadata: &Metadata,
+    ) -> io::Result<(File, Arc<str>)> {
         let state = State::of(metadata);
         if let Some(tag) = self.kept(&state) {
             return Ok((file, tag));
@@ -60,17 +67,24 @@ impl Tags {
         let tags = self.clone();
         let hash = move || {
             let tag = hash(&file)?;
-            let is_settled = SystemTime::now().duration_since(state.changed_at()).is_ok_and(|since| since >= SETTLED_AFTER);
+            let is_settled = SystemTime::now()
+                .duration_since(state.changed_at())
+                .is_ok_and(|since| since >= SETTLED_AFTER);
             if is_settled && State::of(&file.metadata()?) == state {
                 tags.keep(state, tag.clone());
             }
             Ok((file, tag))
         };
-        tokio::task::spawn_blocking(hash).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(hash)
+            .await
+            .map_err(io::Error::other)?
     }
 
     fn kept(&self, state: &State) -> Option<Arc<str>> {
-        let mut kept = self.kept.lock().expect("nothing panics while it holds the tags");
+        let mut kept = self
+            .kept
+            .lock()
+            .expect("nothing panics while it holds the tags");
         if let Some(tag) = kept[0].get(state) {
             return Some(tag.clone());
         }
@@ -80,7 +94,14 @@ impl Tags {
     }
 
     fn keep(&self, state: State, tag: Arc<str>) {
-        insert(&mut self.kept.lock().expect("nothing panics while it holds the tags"), state, tag);
+        insert(
+            &mut self
+                .kept
+                .lock()
+                .expect("nothing panics while it holds the tags"),
+            state,
+            tag,
+        );
     }
 }
 
@@ -106,7 +127,8 @@ impl State {
 
     #[cfg(unix)]
     fn changed_at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::new(self.changed.0.max(0) as u64, self.changed.1.max(0) as u32)
+        SystemTime::UNIX_EPOCH
+            + Duration::new(self.changed.0.max(0) as u64, self.changed.1.max(0) as u32)
     }
 }
 
@@ -133,7 +155,9 @@ mod tests {
     use std::fs;
 
     fn tag(tags: &Arc<Tags>, path: &std::path::Path) -> Arc<str> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
         let file = File::open(path).unwrap();
         let metadata = file.metadata().unwrap();
         runtime.block_on(tags.of(file, &metadata)).unwrap().1
@@ -156,20 +180,35 @@ mod tests {
             seen.push(tag(&tags, &path));
             assert_eq!(tag(&tags, &path), seen[seen.len() - 1], "{content}");
         }
-        assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] == seen[3] && seen[0].len() == 34, "{seen:?}");
+        assert!(
+            seen[0] != seen[1] && seen[1] != seen[2] && seen[0] == seen[3] && seen[0].len() == 34,
+            "{seen:?}"
+        );
         fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn the_number_of_tags_that_are_kept_is_bounded_and_those_in_use_stay() {
         let tags = Tags::new();
-        let state = |number| State { device: 0, inode: number, length: 0, modified: None, changed: (0, 0) };
+        let state = |number| State {
+            device: 0,
+            inode: number,
+            length: 0,
+            modified: None,
+            changed: (0, 0),
+        };
         tags.keep(state(0), "used".into());
         for number in 1..5 * TAGS_MAX as u64 {
             tags.keep(state(number), "other".into());
             assert_eq!(tags.kept(&state(0)).as_deref(), Some("used"), "{number}");
         }
-        assert!(tags.kept.lock().unwrap().iter().all(|kept| kept.len() <= TAGS_MAX));
+        assert!(
+            tags.kept
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|kept| kept.len() <= TAGS_MAX)
+        );
         assert_eq!(tags.kept(&state(1)), None);
     }
 }

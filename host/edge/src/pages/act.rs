@@ -33,7 +33,11 @@ enum Told {
     Events,
 }
 
-const TOLD: [(&str, Told); 3] = [("text/html", Told::Html), ("application/json", Told::Json), ("text/event-stream", Told::Events)];
+const TOLD: [(&str, Told); 3] = [
+    ("text/html", Told::Html),
+    ("application/json", Told::Json),
+    ("text/event-stream", Told::Events),
+];
 
 /// Runs the action that the form names. `collect` reads a small body whole, or refuses it.
 pub(crate) async fn act(
@@ -44,7 +48,10 @@ pub(crate) async fn act(
 ) -> Result<Answer, Fault> {
     let headers = &visit.request.headers;
     let Some(told) = media::pick(headers, &TOLD) else {
-        return Ok(answer::text(StatusCode::NOT_ACCEPTABLE, "an action answers with text/html, application/json or text/event-stream"));
+        return Ok(answer::text(
+            StatusCode::NOT_ACCEPTABLE,
+            "an action answers with text/html, application/json or text/event-stream",
+        ));
     };
     let (action, form) = match read(&visit, body, share, collect).await {
         Ok(read) => read,
@@ -52,25 +59,51 @@ pub(crate) async fn act(
     };
     let (index, page) = visit.visited.page();
     if !page.actions.contains(&action) {
-        return Ok(answer::text(StatusCode::NOT_FOUND, "the page has no such action"));
+        return Ok(answer::text(
+            StatusCode::NOT_FOUND,
+            "the page has no such action",
+        ));
     }
     let deadline = Instant::now() + visit.visited.server.hub.limits().upload_within;
     let client_fault = form.client_fault();
-    let begun = visit.visited.version.app.pages().act(index, &action, &visit.request, Box::new(form));
-    let attempt = timeout_at(deadline, begun).await.unwrap_or(Err(Fault::Wall));
-    let run = Run { visited: visit.visited.clone(), deadline, client_fault, attempt: Some(attempt) };
+    let begun =
+        visit
+            .visited
+            .version
+            .app
+            .pages()
+            .act(index, &action, &visit.request, Box::new(form));
+    let attempt = timeout_at(deadline, begun)
+        .await
+        .unwrap_or(Err(Fault::Wall));
+    let run = Run {
+        visited: visit.visited.clone(),
+        deadline,
+        client_fault,
+        attempt: Some(attempt),
+    };
     match told {
         Told::Events => Ok(events(run)),
         Told::Json => {
             let ended = run.end().await;
             let status = ended.as_ref().map_or_else(fault_status, status);
-            Ok(whole(status, "application/json", envelope(&visit.visited, ended)))
+            Ok(whole(
+                status,
+                "application/json",
+                envelope(&visit.visited, ended),
+            ))
         }
         Told::Html => match run.end().await? {
             Ok(Outcome::Success { .. }) => redirect(StatusCode::SEE_OTHER, &visit.request.path),
-            Ok(Outcome::Redirect { status, location }) => redirect(StatusCode::from_u16(status).expect("a checked status"), &location),
+            Ok(Outcome::Redirect { status, location }) => redirect(
+                StatusCode::from_u16(status).expect("a checked status"),
+                &location,
+            ),
             Ok(Outcome::Deny(denial)) => show::show(visit, Some((action, denial))).await,
-            Err(Problem { status, message }) => Ok(answer::text(StatusCode::from_u16(status).expect("a checked status"), &message)),
+            Err(Problem { status, message }) => Ok(answer::text(
+                StatusCode::from_u16(status).expect("a checked status"),
+                &message,
+            )),
         },
     }
 }
@@ -83,14 +116,23 @@ async fn read(
 ) -> Result<(String, Form), Answer> {
     let refuse = |refused| match refused {
         Refused::NoMemory => answer::out_of_memory(),
-        Refused::Bad(status, text) => answer::text(StatusCode::from_u16(status).expect("a status of ours"), &text),
+        Refused::Bad(status, text) => answer::text(
+            StatusCode::from_u16(status).expect("a status of ours"),
+            &text,
+        ),
     };
     let kind = Kind::of(&visit.request.headers).map_err(refuse)?;
     let limits = visit.visited.server.hub.limits();
     match kind {
         Kind::Multipart(boundary) => {
-            let bounds = Limits { bytes_max: limits.upload_bytes_max, held_max: limits.body_bytes_max, within: limits.upload_within };
-            form::parts(boundary, body, bounds, share).await.map_err(refuse)
+            let bounds = Limits {
+                bytes_max: limits.upload_bytes_max,
+                held_max: limits.body_bytes_max,
+                within: limits.upload_within,
+            };
+            form::parts(boundary, body, bounds, share)
+                .await
+                .map_err(refuse)
         }
         kind => form::whole(&kind, &collect(body).await?, share).map_err(refuse),
     }
@@ -136,8 +178,14 @@ impl Run {
     }
 
     async fn ask(&mut self) -> Result<Heard, Fault> {
-        let mut attempt = self.attempt.take().unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
-        let (deadline, bytes_max) = (self.deadline, self.visited.server.hub.limits().message_bytes_max);
+        let mut attempt = self
+            .attempt
+            .take()
+            .unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
+        let (deadline, bytes_max) = (
+            self.deadline,
+            self.visited.server.hub.limits().message_bytes_max,
+        );
         let update = async {
             loop {
                 match attempt.next().await? {
@@ -146,7 +194,10 @@ impl Run {
                 }
             }
         };
-        match timeout_at(deadline, update).await.unwrap_or(Err(Fault::Wall))? {
+        match timeout_at(deadline, update)
+            .await
+            .unwrap_or(Err(Fault::Wall))?
+        {
             Update::Progress(json) => {
                 self.attempt = Some(Ok(attempt));
                 Ok(Heard::Progress(json::checked(json, bytes_max)?))
@@ -157,13 +208,20 @@ impl Run {
     }
 
     /// Against the contract.
-    fn check(&self, ended: Result<Outcome, Problem>, bytes_max: usize) -> Result<Result<Outcome, Problem>, Fault> {
+    fn check(
+        &self,
+        ended: Result<Outcome, Problem>,
+        bytes_max: usize,
+    ) -> Result<Result<Outcome, Problem>, Fault> {
         match &ended {
             Ok(outcome) => contract::check_outcome(outcome, self.visited.page().1, bytes_max)?,
             Err(problem) => contract::check_problem(problem)?,
         }
         Ok(match ended {
-            Ok(Outcome::Success { value, stale }) => Ok(Outcome::Success { value: json::checked(value, bytes_max)?, stale }),
+            Ok(Outcome::Success { value, stale }) => Ok(Outcome::Success {
+                value: json::checked(value, bytes_max)?,
+                stale,
+            }),
             ended => ended,
         })
     }
@@ -171,10 +229,13 @@ impl Run {
 
 /// Nothing of a redirection is for a client that can't follow it to a page.
 fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
-    let location = HeaderValue::from_str(location).map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
+    let location = HeaderValue::from_str(location)
+        .map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
     let mut answer = answer::text(status, "see the location");
     answer.headers_mut().insert(header::LOCATION, location);
-    answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(answer)
 }
 
@@ -199,15 +260,32 @@ fn fault_status(fault: &Fault) -> StatusCode {
 fn envelope(visited: &Visited, ended: Ended) -> String {
     let envelope = match ended {
         Ok(Ok(Outcome::Success { value, stale })) => {
-            return format!(r#"{{"outcome":"success","stale":{},"value":{value}}}"#, json!(stale));
+            return format!(
+                r#"{{"outcome":"success","stale":{},"value":{value}}}"#,
+                json!(stale)
+            );
         }
-        Ok(Ok(Outcome::Redirect { status, location })) => json!({ "outcome": "redirect", "status": status, "location": location }),
-        Ok(Ok(Outcome::Deny(Denial { status, message, errors, .. }))) => {
-            let errors: serde_json::Map<String, Value> = errors.into_iter().map(|(name, text)| (name, text.into())).collect();
+        Ok(Ok(Outcome::Redirect { status, location })) => {
+            json!({ "outcome": "redirect", "status": status, "location": location })
+        }
+        Ok(Ok(Outcome::Deny(Denial {
+            status,
+            message,
+            errors,
+            ..
+        }))) => {
+            let errors: serde_json::Map<String, Value> = errors
+                .into_iter()
+                .map(|(name, text)| (name, text.into()))
+                .collect();
             json!({ "outcome": "deny", "status": status, "message": message, "errors": errors })
         }
-        Ok(Err(Problem { status, message })) => json!({ "outcome": "error", "status": status, "message": message }),
-        Err(fault) => json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visited.told(&fault) }),
+        Ok(Err(Problem { status, message })) => {
+            json!({ "outcome": "error", "status": status, "message": message })
+        }
+        Err(fault) => {
+            json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visited.told(&fault) })
+        }
     };
     envelope.to_string()
 }
@@ -217,7 +295,10 @@ fn events(run: Run) -> Answer {
     let pieces = unfold(Some(run), |run| async {
         let mut run = run?;
         Some(match run.next().await {
-            Ok(Heard::Progress(json)) => (event_stream::event(None, Some("progress"), &json), Some(run)),
+            Ok(Heard::Progress(json)) => (
+                event_stream::event(None, Some("progress"), &json),
+                Some(run),
+            ),
             Ok(Heard::Ended(ended)) => (outcome(&run.visited, Ok(ended)), None),
             Err(fault) => (outcome(&run.visited, Err(fault)), None),
         })

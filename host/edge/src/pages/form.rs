@@ -85,10 +85,20 @@ impl Kind {
             Some("application/x-www-form-urlencoded") => Ok(Kind::UrlEncoded),
             Some("application/json") => Ok(Kind::Json),
             Some("multipart/form-data") => {
-                let boundary = headers.get(http::header::CONTENT_TYPE).and_then(|value| part::boundary(value.as_bytes()));
-                boundary.map(Kind::Multipart).ok_or_else(|| refused(400, "the content type has no valid boundary (RFC 2046 section 5.1.1)"))
+                let boundary = headers
+                    .get(http::header::CONTENT_TYPE)
+                    .and_then(|value| part::boundary(value.as_bytes()));
+                boundary.map(Kind::Multipart).ok_or_else(|| {
+                    refused(
+                        400,
+                        "the content type has no valid boundary (RFC 2046 section 5.1.1)",
+                    )
+                })
             }
-            _ => Err(refused(415, "a form is multipart/form-data, application/x-www-form-urlencoded or application/json")),
+            _ => Err(refused(
+                415,
+                "a form is multipart/form-data, application/x-www-form-urlencoded or application/json",
+            )),
         }
     }
 }
@@ -106,25 +116,46 @@ pub(super) fn whole(kind: &Kind, body: &[u8], mut share: Share) -> Result<(Strin
         }
         _ => {
             let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
-                (Field { name: name.into_owned(), ..Field::default() }, Bytes::from(value.into_owned()))
+                (
+                    Field {
+                        name: name.into_owned(),
+                        ..Field::default()
+                    },
+                    Bytes::from(value.into_owned()),
+                )
             };
-            let mut read: Read = form_urlencoded::parse(body).map(field).take(FORM_FIELDS_MAX + 1).collect();
+            let mut read: Read = form_urlencoded::parse(body)
+                .map(field)
+                .take(FORM_FIELDS_MAX + 1)
+                .collect();
             if read.len() > FORM_FIELDS_MAX {
                 return Err(too_many());
             }
             (take_action(&mut read), None, read)
         }
     };
-    let texts = read.iter().map(|(field, value)| FIELD_BYTES + field.name.len() + value.len());
+    let texts = read
+        .iter()
+        .map(|(field, value)| FIELD_BYTES + field.name.len() + value.len());
     share.fit(texts.sum::<usize>() + json.as_ref().map_or(0, String::len))?;
-    Ok((action.ok_or_else(no_action)?, Form { json, read, current: None, rest: None, _share: share }))
+    Ok((
+        action.ok_or_else(no_action)?,
+        Form {
+            json,
+            read,
+            current: None,
+            rest: None,
+            _share: share,
+        },
+    ))
 }
 
 /// The action that a form of JSON names, and its other members as the client wrote them.
 fn split_json(body: &[u8]) -> Result<(Option<String>, String), Refused> {
     // RFC 8259 section 8.1: a parser may ignore it instead of treating it as an error.
     let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-    let wrong = |why: &dyn std::fmt::Display| refused(400, format!("the form is no JSON object: {why}"));
+    let wrong =
+        |why: &dyn std::fmt::Display| refused(400, format!("the form is no JSON object: {why}"));
     let text = str::from_utf8(body).map_err(|error| wrong(&error))?;
     serde_json::from_str::<IgnoredAny>(text).map_err(|error| wrong(&error))?;
     let (mut action, mut others) = (None, String::with_capacity(text.len()));
@@ -136,11 +167,19 @@ fn split_json(body: &[u8]) -> Result<(Option<String>, String), Refused> {
         }
     }
     others.push_str(if others.is_empty() { "{}" } else { "}" });
-    Ok((action.and_then(|action| serde_json::from_str(action).ok()), others))
+    Ok((
+        action.and_then(|action| serde_json::from_str(action).ok()),
+        others,
+    ))
 }
 
 /// Reads a multipart form up to the name of its action. The fields before it are kept in memory, at most `held_max` bytes, which `share` reserves.
-pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits, mut share: Share) -> Result<(String, Form), Refused> {
+pub(super) async fn parts(
+    boundary: String,
+    body: RequestBody,
+    limits: Limits,
+    mut share: Share,
+) -> Result<(String, Form), Refused> {
     let mut rest = Rest::begin(boundary, body, limits, &mut share).await?;
     let begun = share.bytes();
     let (mut read, mut held) = (Read::new(), 0);
@@ -156,11 +195,26 @@ pub(super) async fn parts(boundary: String, body: RequestBody, limits: Limits, m
             whole.extend_from_slice(&piece);
         }
         if held > limits.held_max {
-            return Err(refused(413, format!("put the field {ACTION} before files: {} bytes came before it", limits.held_max)));
+            return Err(refused(
+                413,
+                format!(
+                    "put the field {ACTION} before files: {} bytes came before it",
+                    limits.held_max
+                ),
+            ));
         }
         if field.name == ACTION {
             let action = String::from_utf8(whole).map_err(|_| no_action())?;
-            return Ok((action, Form { json: None, read, current: None, rest: Some(rest), _share: share }));
+            return Ok((
+                action,
+                Form {
+                    json: None,
+                    read,
+                    current: None,
+                    rest: Some(rest),
+                    _share: share,
+                },
+            ));
         }
         read.push_back((field, whole.into()));
         if read.len() > FORM_FIELDS_MAX {
@@ -183,7 +237,10 @@ fn take_action(read: &mut Read) -> Option<String> {
 }
 
 fn no_action() -> Refused {
-    refused(400, format!("the form names no action: it needs a field {ACTION}"))
+    refused(
+        400,
+        format!("the form names no action: it needs a field {ACTION}"),
+    )
 }
 
 /// Bounds of a form that comes piece by piece.
@@ -212,8 +269,16 @@ pub(super) struct ClientFault(Option<Arc<Progress>>);
 impl ClientFault {
     /// Why the form can't be read to its end, if its client is too slow or what it sent is no form.
     pub(super) fn get(&self) -> Option<Problem> {
-        let cause = self.0.as_ref()?.cause.get().filter(|cause| **cause != FormError::TooLarge)?;
-        Some(Problem { status: status(*cause), message: cause.to_string() })
+        let cause = self
+            .0
+            .as_ref()?
+            .cause
+            .get()
+            .filter(|cause| **cause != FormError::TooLarge)?;
+        Some(Problem {
+            status: status(*cause),
+            message: cause.to_string(),
+        })
     }
 }
 
@@ -235,7 +300,9 @@ impl page::Form for Form {
                 return Ok(Some(field));
             }
             self.current = None;
-            let Some(rest) = &mut self.rest else { return Ok(None) };
+            let Some(rest) = &mut self.rest else {
+                return Ok(None);
+            };
             loop {
                 match rest.next().await? {
                     Some(field) if field.name == ACTION => {}
@@ -248,7 +315,9 @@ impl page::Form for Form {
     fn read(&mut self) -> Piece<'_, Bytes> {
         Box::pin(async {
             match (&mut self.current, &mut self.rest) {
-                (Some(current), _) => Ok(Some(std::mem::take(current)).filter(|value| !value.is_empty())),
+                (Some(current), _) => {
+                    Ok(Some(std::mem::take(current)).filter(|value| !value.is_empty()))
+                }
                 (None, Some(rest)) => rest.read().await,
                 (None, None) => Ok(None),
             }
@@ -266,20 +335,40 @@ struct Rest {
 
 impl Rest {
     /// Reads the beginning of the form, so that no action starts for a client that sends next to nothing.
-    async fn begin(boundary: String, mut body: RequestBody, limits: Limits, share: &mut Share) -> Result<Rest, Refused> {
+    async fn begin(
+        boundary: String,
+        mut body: RequestBody,
+        limits: Limits,
+        share: &mut Share,
+    ) -> Result<Rest, Refused> {
         let deadline = Instant::now() + limits.within;
-        let begun = timeout_at(deadline, begun(&mut body, share)).await.unwrap_or(Err(FormError::TooSlow.into()))?;
+        let begun = timeout_at(deadline, begun(&mut body, share))
+            .await
+            .unwrap_or(Err(FormError::TooSlow.into()))?;
         // RFC 2046 section 5.1.1: a boundary begins a line. The parser finds it anywhere.
         let delimiter = format!("--{boundary}");
-        if let Some(at) = begun.windows(delimiter.len()).position(|window| window == delimiter.as_bytes())
+        if let Some(at) = begun
+            .windows(delimiter.len())
+            .position(|window| window == delimiter.as_bytes())
             && at > 0
             && !begun[..at].ends_with(b"\r\n")
         {
             return Err(FormError::Broken.into());
         }
         let progress = Arc::<Progress>::default();
-        let body = Counted { begun, was_parsed: true, body, left: limits.bytes_max, progress: progress.clone() };
-        Ok(Rest { parts: Multipart::new(body, boundary), part: None, deadline, progress })
+        let body = Counted {
+            begun,
+            was_parsed: true,
+            body,
+            left: limits.bytes_max,
+            progress: progress.clone(),
+        };
+        Ok(Rest {
+            parts: Multipart::new(body, boundary),
+            part: None,
+            deadline,
+            progress,
+        })
     }
 
     async fn next(&mut self) -> Result<Option<Field>, FormError> {
@@ -287,8 +376,12 @@ impl Rest {
         while self.part.is_some() && self.read().await?.is_some() {}
         // The parser goes on only when its last part is dropped.
         self.part = None;
-        self.part = self.in_time(async |rest| rest.parts.next_field().await).await?;
-        let Some(part) = &self.part else { return Ok(None) };
+        self.part = self
+            .in_time(async |rest| rest.parts.next_field().await)
+            .await?;
+        let Some(part) = &self.part else {
+            return Ok(None);
+        };
         match part::field(part.headers()) {
             Some(field) => Ok(Some(field)),
             None => Err(self.progress.fail(FormError::Broken)),
@@ -308,7 +401,10 @@ impl Rest {
         }
     }
 
-    async fn in_time<T>(&mut self, step: impl AsyncFnOnce(&mut Rest) -> Result<T, multer::Error>) -> Result<T, FormError> {
+    async fn in_time<T>(
+        &mut self,
+        step: impl AsyncFnOnce(&mut Rest) -> Result<T, multer::Error>,
+    ) -> Result<T, FormError> {
         let deadline = self.deadline;
         match timeout_at(deadline, step(self)).await {
             Ok(Ok(value)) => {
@@ -374,7 +470,8 @@ impl Stream for Counted {
     type Item = Result<Bytes, FormError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !std::mem::replace(&mut self.was_parsed, true) && self.progress.unfound.load(Relaxed) > 0 {
+        if !std::mem::replace(&mut self.was_parsed, true) && self.progress.unfound.load(Relaxed) > 0
+        {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -382,7 +479,9 @@ impl Stream for Counted {
             let piece = self.begun.len().min(PIECE_BYTES);
             let mut bytes = self.begun.split_to(piece);
             if bytes.is_empty() {
-                let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) else { return Poll::Ready(None) };
+                let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
+                    return Poll::Ready(None);
+                };
                 bytes = match frame.map(http_body::Frame::into_data) {
                     Ok(Ok(bytes)) => bytes,
                     Ok(Err(_)) => continue,
@@ -413,7 +512,10 @@ mod tests {
     };
 
     fn share_of(bytes_max: usize) -> Share {
-        Share::new(&Account::new(&Arc::new(Budget::new(bytes_max))), Purpose::Request)
+        Share::new(
+            &Account::new(&Arc::new(Budget::new(bytes_max))),
+            Purpose::Request,
+        )
     }
 
     fn share() -> Share {
@@ -432,7 +534,10 @@ mod tests {
         let body = format!("__action=buy&n={}", "1".repeat(100_000));
         for (bytes_max, fits) in [(2 << 20, true), (200 << 10, false)] {
             let read = whole(&Kind::UrlEncoded, body.as_bytes(), share_of(bytes_max));
-            assert_eq!(read.as_ref().map(drop).map_err(status), if fits { Ok(()) } else { Err(503) });
+            assert_eq!(
+                read.as_ref().map(drop).map_err(status),
+                if fits { Ok(()) } else { Err(503) }
+            );
         }
     }
 
@@ -446,7 +551,11 @@ mod tests {
             (Kind::Json, r#"{"__action":"buy","n":1}"#, Ok("buy")),
             (Kind::Json, "\u{feff}{\"__action\":\"buy\"}", Ok("buy")),
             (Kind::Json, r#"{"_\u005faction":"buy"}"#, Ok("buy")),
-            (Kind::Json, r#"{"__action":"buy","__action":"sell"}"#, Err(400)),
+            (
+                Kind::Json,
+                r#"{"__action":"buy","__action":"sell"}"#,
+                Err(400),
+            ),
             (Kind::Json, r#"{"__action":"buy"} x"#, Err(400)),
             (Kind::Json, r#"{"__action":1}"#, Err(400)),
             (Kind::Json, r#"{"n":1}"#, Err(400)),
@@ -455,27 +564,57 @@ mod tests {
         ];
         for (kind, body, expected) in cases {
             let read = whole(&kind, body.as_bytes(), share());
-            assert_eq!(read.as_ref().map(|(action, _)| action.as_str()).map_err(status), expected, "{body}");
+            assert_eq!(
+                read.as_ref()
+                    .map(|(action, _)| action.as_str())
+                    .map_err(status),
+                expected,
+                "{body}"
+            );
         }
         let many = |fields: usize| {
             let body = "__action=buy&".to_owned() + &"a&".repeat(fields);
-            whole(&Kind::UrlEncoded, body.as_bytes(), share()).map(drop).map_err(|refused| status(&refused))
+            whole(&Kind::UrlEncoded, body.as_bytes(), share())
+                .map(drop)
+                .map_err(|refused| status(&refused))
         };
         assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
         let json = [
             (r#"{"__action":"buy","n":1}"#, r#"{"n":1}"#),
-            (r#"{ "z": 12345678901234567890123, "__action": "buy", "a": 1.10 }"#, r#"{"z":12345678901234567890123,"a":1.10}"#),
-            (r#"{"__action":"buy","a":1e400,"a":{"b" : [ 1 ]}}"#, r#"{"a":1e400,"a":{"b" : [ 1 ]}}"#),
-            (r#"{"__action":"buy","__proto__":{"x":1},"\u00e9":"\u00e9"}"#, r#"{"__proto__":{"x":1},"\u00e9":"\u00e9"}"#),
+            (
+                r#"{ "z": 12345678901234567890123, "__action": "buy", "a": 1.10 }"#,
+                r#"{"z":12345678901234567890123,"a":1.10}"#,
+            ),
+            (
+                r#"{"__action":"buy","a":1e400,"a":{"b" : [ 1 ]}}"#,
+                r#"{"a":1e400,"a":{"b" : [ 1 ]}}"#,
+            ),
+            (
+                r#"{"__action":"buy","__proto__":{"x":1},"\u00e9":"\u00e9"}"#,
+                r#"{"__proto__":{"x":1},"\u00e9":"\u00e9"}"#,
+            ),
             (r#"{"__action":"buy"}"#, "{}"),
         ];
         for (body, expected) in json {
-            let (_, form) = whole(&Kind::Json, body.as_bytes(), share()).unwrap_or_else(|refused| panic!("{body}: {refused:?}"));
+            let (_, form) = whole(&Kind::Json, body.as_bytes(), share())
+                .unwrap_or_else(|refused| panic!("{body}: {refused:?}"));
             assert_eq!(page::Form::json(&form), Some(expected));
         }
         let mut read: Read = [("__action", "a"), ("n", "1"), ("__action", "b")]
-            .map(|(name, value)| (Field { name: name.into(), ..Field::default() }, Bytes::from(value)))
+            .map(|(name, value)| {
+                (
+                    Field {
+                        name: name.into(),
+                        ..Field::default()
+                    },
+                    Bytes::from(value),
+                )
+            })
             .into();
-        assert_eq!((take_action(&mut read).as_deref(), read.len()), (Some("a"), 1), "the first one counts");
+        assert_eq!(
+            (take_action(&mut read).as_deref(), read.len()),
+            (Some("a"), 1),
+            "the first one counts"
+        );
     }
 }

@@ -11,7 +11,11 @@ pub(super) fn checked(text: String, bytes_max: usize) -> Result<String, Fault> {
         return Err(Fault::Answer(format!("a value is not JSON: {error}")));
     }
     // In JSON a line break stands between tokens only.
-    Ok(if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text })
+    Ok(if text.contains(['\n', '\r']) {
+        text.replace(['\n', '\r'], " ")
+    } else {
+        text
+    })
 }
 
 /// JSON as a string of JavaScript, for `JSON.parse`: as JavaScript itself, JSON can mean another value (`__proto__`). Nothing in it ends the
@@ -58,14 +62,21 @@ mod tests {
             ("\"0123456789012345\"", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(checked(text.to_owned(), 17).ok().as_deref(), expected, "{text:?}");
+            assert_eq!(
+                checked(text.to_owned(), 17).ok().as_deref(),
+                expected,
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn nothing_in_a_value_ends_its_script() {
         let cases = [
-            (r#""</script><script>alert(1)</script>""#, r#"'"\x3c/script>\x3cscript>alert(1)\x3c/script>"'"#),
+            (
+                r#""</script><script>alert(1)</script>""#,
+                r#"'"\x3c/script>\x3cscript>alert(1)\x3c/script>"'"#,
+            ),
             (r#""<!--""#, r#"'"\x3c!--"'"#),
             ("\"\u{2028}\u{2029}\"", r#"'"\u2028\u2029"'"#),
             (r#""it's \" \\ \n""#, r#"'"it\'s \\" \\\\ \\n"'"#),

@@ -33,7 +33,10 @@ impl Brought {
         match self {
             Brought::Value(_) | Brought::End => None,
             Brought::Failed(problem) => Some(problem.clone()),
-            Brought::TimedOut => Some(Problem { status: 504, message: "it took too long".into() }),
+            Brought::TimedOut => Some(Problem {
+                status: 504,
+                message: "it took too long".into(),
+            }),
         }
     }
 }
@@ -64,9 +67,19 @@ enum Stage {
 
 impl Loading {
     pub(super) fn begin(visit: &Visit, info: &LoaderInfo) -> Loading {
-        let deadline = (!info.live).then(|| Instant::now() + visit.visited.server.hub.limits().loader_within);
-        let begun = begin(visit.visited.clone(), visit.request.clone(), info.name.clone());
-        Loading { name: info.name.clone(), visited: visit.visited.clone(), deadline, stage: Stage::Asked(in_time(deadline, begun)) }
+        let deadline =
+            (!info.live).then(|| Instant::now() + visit.visited.server.hub.limits().loader_within);
+        let begun = begin(
+            visit.visited.clone(),
+            visit.request.clone(),
+            info.name.clone(),
+        );
+        Loading {
+            name: info.name.clone(),
+            visited: visit.visited.clone(),
+            deadline,
+            stage: Stage::Asked(in_time(deadline, begun)),
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -99,7 +112,10 @@ impl Loading {
             self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
                 Stage::Ended => return Poll::Pending,
                 Stage::Idle(loader) | Stage::Sleeping(loader, _) => {
-                    if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    if self
+                        .deadline
+                        .is_some_and(|deadline| deadline <= Instant::now())
+                    {
                         return Poll::Ready(failed(&self.visited, &Fault::Wall));
                     }
                     Stage::Asked(in_time(self.deadline, ask(loader)))
@@ -109,16 +125,22 @@ impl Loading {
                         self.stage = Stage::Asked(asked);
                         return Poll::Pending;
                     }
-                    Poll::Ready(Ok((loader, Ok(Step::Later(wait))))) => Stage::Sleeping(loader, self.sleep(wait)),
-                    Poll::Ready(Ok((loader, Ok(Step::Value(text))))) => match json::checked(text, self.bytes_max()) {
-                        Ok(json) => {
-                            self.stage = Stage::Idle(loader);
-                            return Poll::Ready(Brought::Value(json));
+                    Poll::Ready(Ok((loader, Ok(Step::Later(wait))))) => {
+                        Stage::Sleeping(loader, self.sleep(wait))
+                    }
+                    Poll::Ready(Ok((loader, Ok(Step::Value(text))))) => {
+                        match json::checked(text, self.bytes_max()) {
+                            Ok(json) => {
+                                self.stage = Stage::Idle(loader);
+                                return Poll::Ready(Brought::Value(json));
+                            }
+                            Err(fault) => return Poll::Ready(failed(&self.visited, &fault)),
                         }
-                        Err(fault) => return Poll::Ready(failed(&self.visited, &fault)),
-                    },
+                    }
                     Poll::Ready(Ok((_, Ok(Step::End)))) => return Poll::Ready(Brought::End),
-                    Poll::Ready(Ok((_, Err(problem)))) => return Poll::Ready(refused(&self.visited, problem)),
+                    Poll::Ready(Ok((_, Err(problem)))) => {
+                        return Poll::Ready(refused(&self.visited, problem));
+                    }
                     Poll::Ready(Err(fault)) => return Poll::Ready(failed(&self.visited, &fault)),
                 },
             };
@@ -127,7 +149,9 @@ impl Loading {
 
     fn sleep(&self, wait: Duration) -> Pin<Box<Sleep>> {
         let wake = Instant::now() + wait;
-        Box::pin(sleep_until(self.deadline.map_or(wake, |deadline| deadline.min(wake))))
+        Box::pin(sleep_until(
+            self.deadline.map_or(wake, |deadline| deadline.min(wake)),
+        ))
     }
 
     fn bytes_max(&self) -> usize {
@@ -135,9 +159,18 @@ impl Loading {
     }
 }
 
-async fn begin(visited: Arc<Visited>, request: Arc<Request>, name: String) -> Result<Outcome, Fault> {
+async fn begin(
+    visited: Arc<Visited>,
+    request: Arc<Request>,
+    name: String,
+) -> Result<Outcome, Fault> {
     let (index, _) = visited.page();
-    let loader = visited.version.app.pages().load(index, &name, &request).await?;
+    let loader = visited
+        .version
+        .app
+        .pages()
+        .load(index, &name, &request)
+        .await?;
     drop(request);
     ask(loader).await
 }
@@ -148,10 +181,17 @@ async fn ask(mut loader: Box<dyn Loader>) -> Result<Outcome, Fault> {
 }
 
 /// A loader that is asked when its time is up has taken too long.
-fn in_time(deadline: Option<Instant>, asked: impl Future<Output = Result<Outcome, Fault>> + Send + 'static) -> Asked {
+fn in_time(
+    deadline: Option<Instant>,
+    asked: impl Future<Output = Result<Outcome, Fault>> + Send + 'static,
+) -> Asked {
     match deadline {
         None => Box::pin(asked),
-        Some(deadline) => Box::pin(async move { timeout_at(deadline, asked).await.unwrap_or(Err(Fault::Wall)) }),
+        Some(deadline) => Box::pin(async move {
+            timeout_at(deadline, asked)
+                .await
+                .unwrap_or(Err(Fault::Wall))
+        }),
     }
 }
 
@@ -168,7 +208,13 @@ fn failed(visited: &Visited, fault: &Fault) -> Brought {
     let message = visited.told(fault);
     match fault {
         Fault::Cpu | Fault::Wall => Brought::TimedOut,
-        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => Brought::Failed(Problem { status: 503, message }),
-        _ => Brought::Failed(Problem { status: 500, message }),
+        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => Brought::Failed(Problem {
+            status: 503,
+            message,
+        }),
+        _ => Brought::Failed(Problem {
+            status: 500,
+            message,
+        }),
     }
 }

@@ -18,8 +18,13 @@ pub(super) fn boundary(content_type: &[u8]) -> Option<String> {
     let (_, parameters) = split(content_type)?;
     let value = find(&parameters, "boundary")??;
     let is_boundary = |byte: &u8| byte.is_ascii_alphanumeric() || b"'()+_,-./:=? ".contains(byte);
-    let is_valid = !value.is_empty() && value.len() <= BOUNDARY_BYTES_MAX && !value.ends_with(b" ") && value.iter().all(is_boundary);
-    is_valid.then(|| String::from_utf8(value.to_vec()).ok()).flatten()
+    let is_valid = !value.is_empty()
+        && value.len() <= BOUNDARY_BYTES_MAX
+        && !value.ends_with(b" ")
+        && value.iter().all(is_boundary);
+    is_valid
+        .then(|| String::from_utf8(value.to_vec()).ok())
+        .flatten()
 }
 
 /// The field that a part's head describes; `None` if the head is broken: it has no `Content-Disposition`, another type than
@@ -30,13 +35,22 @@ pub(super) fn field(head: &HeaderMap) -> Option<Field> {
         return None;
     }
     let name = text(find(&parameters, "name")??);
-    let filename = match (find(&parameters, "filename*")?, find(&parameters, "filename")?) {
+    let filename = match (
+        find(&parameters, "filename*")?,
+        find(&parameters, "filename")?,
+    ) {
         // RFC 6266 section 4.3: it goes before the other. RFC 7578 does not want it here, and some clients send it.
         (Some(value), _) => Some(extended(value)?),
         (None, plain) => plain.map(text),
     };
-    let content_type = head.get(header::CONTENT_TYPE).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    Some(Field { name, filename, content_type })
+    let content_type = head
+        .get(header::CONTENT_TYPE)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    Some(Field {
+        name,
+        filename,
+        content_type,
+    })
 }
 
 /// Name in lower case, and value.
@@ -44,7 +58,10 @@ type Parameter<'a> = (String, Cow<'a, [u8]>);
 
 /// The first word of a header's value, and its parameters.
 fn split(value: &[u8]) -> Option<(&[u8], Vec<Parameter<'_>>)> {
-    let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|byte| *byte == b';')
+        .unwrap_or(value.len());
     let (kind, mut rest) = (value[..end].trim_ascii(), &value[end..]);
     let mut parameters = Vec::new();
     loop {
@@ -57,7 +74,9 @@ fn split(value: &[u8]) -> Option<(&[u8], Vec<Parameter<'_>>)> {
             continue;
         }
         let equals = name_end(rest)?;
-        let name = str::from_utf8(rest[..equals].trim_ascii_end()).ok()?.to_ascii_lowercase();
+        let name = str::from_utf8(rest[..equals].trim_ascii_end())
+            .ok()?
+            .to_ascii_lowercase();
         let value = rest[equals + 1..].trim_ascii_start();
         let (value, after) = match value.strip_prefix(b"\"") {
             Some(string) => quoted(string)?,
@@ -71,7 +90,10 @@ fn split(value: &[u8]) -> Option<(&[u8], Vec<Parameter<'_>>)> {
 /// Index of the `=` after the name with which the text begins; `None` if it begins with no name. Reads no more than that.
 fn name_end(text: &[u8]) -> Option<usize> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    let end = text.iter().position(|byte| !is_token(byte)).filter(|end| *end > 0)?;
+    let end = text
+        .iter()
+        .position(|byte| !is_token(byte))
+        .filter(|end| *end > 0)?;
     let after = text[end..].trim_ascii_start();
     after.starts_with(b"=").then(|| text.len() - after.len())
 }
@@ -106,14 +128,20 @@ fn unescaped(string: &[u8]) -> Vec<u8> {
 }
 
 fn unquoted(value: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
-    let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+    let end = value
+        .iter()
+        .position(|byte| *byte == b';')
+        .unwrap_or(value.len());
     let (value, after) = (value[..end].trim_ascii_end(), &value[end..]);
     (!value.contains(&b'"')).then_some((value.into(), after))
 }
 
 /// The value of a parameter that may be missing; `None` if it is there twice.
 fn find<'a>(parameters: &'a [Parameter<'_>], name: &str) -> Option<Option<&'a [u8]>> {
-    let mut values = parameters.iter().filter(|(own, _)| own == name).map(|(_, value)| &**value);
+    let mut values = parameters
+        .iter()
+        .filter(|(own, _)| own == name)
+        .map(|(_, value)| &**value);
     let value = values.next();
     values.next().is_none().then_some(value)
 }
@@ -121,7 +149,10 @@ fn find<'a>(parameters: &'a [Parameter<'_>], name: &str) -> Option<Option<&'a [u
 /// A name as browsers write it: three characters are escaped, and bytes that are no UTF-8 are replaced (WHATWG, "parse a
 /// multipart/form-data name").
 fn text(value: &[u8]) -> String {
-    String::from_utf8_lossy(value).replace("%22", "\"").replace("%0D", "\r").replace("%0A", "\n")
+    String::from_utf8_lossy(value)
+        .replace("%22", "\"")
+        .replace("%0D", "\r")
+        .replace("%0A", "\n")
 }
 
 /// An extended value: character set, language and percent-encoded text (RFC 8187 section 3.2).
@@ -131,7 +162,9 @@ fn extended(value: &[u8]) -> Option<String> {
     let bytes: Cow<'_, [u8]> = percent_decode(encoded.as_bytes()).into();
     match charset {
         utf8 if utf8.eq_ignore_ascii_case("utf-8") => String::from_utf8(bytes.into_owned()).ok(),
-        latin1 if latin1.eq_ignore_ascii_case("iso-8859-1") => Some(bytes.iter().map(|byte| char::from(*byte)).collect()),
+        latin1 if latin1.eq_ignore_ascii_case("iso-8859-1") => {
+            Some(bytes.iter().map(|byte| char::from(*byte)).collect())
+        }
         _ => None,
     }
 }
@@ -147,12 +180,24 @@ mod tests {
             ("multipart/form-data;boundary=\"B\"", Some("B")),
             ("Multipart/Form-Data; Charset=utf-8; BOUNDARY=B", Some("B")),
             ("multipart/form-data; boundary=B; charset=utf-8", Some("B")),
-            ("multipart/form-data; boundary=----=_Part_1.2", Some("----=_Part_1.2")),
+            (
+                "multipart/form-data; boundary=----=_Part_1.2",
+                Some("----=_Part_1.2"),
+            ),
             ("multipart/form-data; boundary====1===", Some("===1===")),
-            ("multipart/form-data; boundary=\"=_a:b?c d\"", Some("=_a:b?c d")),
+            (
+                "multipart/form-data; boundary=\"=_a:b?c d\"",
+                Some("=_a:b?c d"),
+            ),
             ("multipart/form-data; boundary = B ;", Some("B")),
-            ("multipart/form-data; x=\"; boundary=A\"; boundary=B", Some("B")),
-            ("multipart/form-data; x=\"boundary=A\"; boundary=B", Some("B")),
+            (
+                "multipart/form-data; x=\"; boundary=A\"; boundary=B",
+                Some("B"),
+            ),
+            (
+                "multipart/form-data; x=\"boundary=A\"; boundary=B",
+                Some("B"),
+            ),
             ("multipart/form-data", None),
             ("multipart/form-data; boundary=", None),
             ("multipart/form-data; boundary=\"\"", None),
@@ -165,7 +210,10 @@ mod tests {
         for (value, expected) in cases {
             assert_eq!(boundary(value.as_bytes()).as_deref(), expected, "{value}");
         }
-        let long = |length: usize| boundary(format!("multipart/form-data; boundary={}", "b".repeat(length)).as_bytes()).is_some();
+        let long = |length: usize| {
+            boundary(format!("multipart/form-data; boundary={}", "b".repeat(length)).as_bytes())
+                .is_some()
+        };
         assert!(long(BOUNDARY_BYTES_MAX) && !long(BOUNDARY_BYTES_MAX + 1));
     }
 
@@ -176,28 +224,76 @@ mod tests {
             ("form-data; name=\"a\"", Some(("a".to_owned(), None))),
             ("FORM-DATA; NAME=\"a\"; FileName=\"b\"", file("a", "b")),
             ("form-data; filename=\"b\" ; name = a", file("a", "b")),
-            ("form-data; name=\"a\"; filename=\"b;c.txt\"", file("a", "b;c.txt")),
-            ("form-data; name=\"a\"; filename=\"b%22c%0D%0A.txt\"", file("a", "b\"c\r\n.txt")),
-            ("form-data; name=\"a\"; filename=\"100%.txt\"", file("a", "100%.txt")),
-            ("form-data; name=\"a\"; filename=\"b\\\"c.txt\"", file("a", "b\"c.txt")),
-            ("form-data; name=\"a\"; filename=\"b\\\\\\\"; c.txt\"", file("a", "b\\\"; c.txt")),
-            ("form-data; name=\"a\"; filename=\"dir\\\"", file("a", "dir\\")),
-            ("form-data; name=\"dir\\\"; filename=\"b\"", file("dir\\", "b")),
-            ("form-data; name=\"a\"; filename=\"dir\\\\\"", file("a", "dir\\\\")),
-            ("form-data; name=\"a\"; filename=\"C:\\docs\\b.txt\"", file("a", "C:\\docs\\b.txt")),
-            ("form-data; name=\"my filename=x\"", Some(("my filename=x".to_owned(), None))),
-            ("form-data; filename=\"a name=b.txt\"; name=\"f\"", file("f", "a name=b.txt")),
+            (
+                "form-data; name=\"a\"; filename=\"b;c.txt\"",
+                file("a", "b;c.txt"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"b%22c%0D%0A.txt\"",
+                file("a", "b\"c\r\n.txt"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"100%.txt\"",
+                file("a", "100%.txt"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"b\\\"c.txt\"",
+                file("a", "b\"c.txt"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"b\\\\\\\"; c.txt\"",
+                file("a", "b\\\"; c.txt"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"dir\\\"",
+                file("a", "dir\\"),
+            ),
+            (
+                "form-data; name=\"dir\\\"; filename=\"b\"",
+                file("dir\\", "b"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"dir\\\\\"",
+                file("a", "dir\\\\"),
+            ),
+            (
+                "form-data; name=\"a\"; filename=\"C:\\docs\\b.txt\"",
+                file("a", "C:\\docs\\b.txt"),
+            ),
+            (
+                "form-data; name=\"my filename=x\"",
+                Some(("my filename=x".to_owned(), None)),
+            ),
+            (
+                "form-data; filename=\"a name=b.txt\"; name=\"f\"",
+                file("f", "a name=b.txt"),
+            ),
             ("form-data; name=\"\"", Some((String::new(), None))),
             ("form-data; name=\"a\"; filename=\"\"", file("a", "")),
-            ("form-data; name=\"füld\"; filename=\"日本.txt\"", file("füld", "日本.txt")),
-            ("form-data; name=a; filename*=UTF-8''%C3%A4.txt", file("a", "ä.txt")),
-            ("form-data; name=a; filename*=iso-8859-1'de'%E4.txt; filename=\"b\"", file("a", "ä.txt")),
-            ("form-data; name=a; size=1; x=\"y\";", Some(("a".to_owned(), None))),
+            (
+                "form-data; name=\"füld\"; filename=\"日本.txt\"",
+                file("füld", "日本.txt"),
+            ),
+            (
+                "form-data; name=a; filename*=UTF-8''%C3%A4.txt",
+                file("a", "ä.txt"),
+            ),
+            (
+                "form-data; name=a; filename*=iso-8859-1'de'%E4.txt; filename=\"b\"",
+                file("a", "ä.txt"),
+            ),
+            (
+                "form-data; name=a; size=1; x=\"y\";",
+                Some(("a".to_owned(), None)),
+            ),
             ("form-data", None),
             ("form-data; filename=\"b\"", None),
             ("attachment; name=\"a\"", None),
             ("form-data; name=\"a\"; name=\"b\"", None),
-            ("form-data; name=\"a\"; filename=\"b\"; filename=\"c\"", None),
+            (
+                "form-data; name=\"a\"; filename=\"b\"; filename=\"c\"",
+                None,
+            ),
             ("form-data; name=\"a", None),
             ("form-data; name=\"a\"b\"", None),
             ("form-data; name=\"a\" filename=\"b\"", None),
@@ -210,11 +306,26 @@ mod tests {
             ("", None),
         ];
         for (value, expected) in cases {
-            let head = HeaderMap::from_iter([(header::CONTENT_DISPOSITION, http::HeaderValue::from_bytes(value.as_bytes()).unwrap())]);
-            assert_eq!(field(&head).map(|field| (field.name, field.filename)), expected, "{value}");
+            let head = HeaderMap::from_iter([(
+                header::CONTENT_DISPOSITION,
+                http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
+            )]);
+            assert_eq!(
+                field(&head).map(|field| (field.name, field.filename)),
+                expected,
+                "{value}"
+            );
         }
-        let latin1 = http::HeaderValue::from_bytes(b"form-data; name=\"a\"; filename=\"\xe4\"").unwrap();
-        let replaced = field(&HeaderMap::from_iter([(header::CONTENT_DISPOSITION, latin1)])).and_then(|field| field.filename);
-        assert_eq!((replaced.as_deref(), field(&HeaderMap::new())), (Some("\u{fffd}"), None));
+        let latin1 =
+            http::HeaderValue::from_bytes(b"form-data; name=\"a\"; filename=\"\xe4\"").unwrap();
+        let replaced = field(&HeaderMap::from_iter([(
+            header::CONTENT_DISPOSITION,
+            latin1,
+        )]))
+        .and_then(|field| field.filename);
+        assert_eq!(
+            (replaced.as_deref(), field(&HeaderMap::new())),
+            (Some("\u{fffd}"), None)
+        );
     }
 }

@@ -29,45 +29,82 @@ const EARLY_MAX: usize = 1000;
 
 /// Renders the page; `denied`: the action that was refused, for the page to say so.
 pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Result<Answer, Fault> {
-    let Visited { server, version, .. } = &*visit.visited;
+    let Visited {
+        server, version, ..
+    } = &*visit.visited;
     let (index, page) = visit.visited.page();
     let status = denied.as_ref().map(|(_, denial)| denial.status);
-    let mut loadings: Vec<Loading> = page.loaders.iter().map(|info| Loading::begin(&visit, info)).collect();
+    let mut loadings: Vec<Loading> = page
+        .loaders
+        .iter()
+        .map(|info| Loading::begin(&visit, info))
+        .collect();
     let brought = first(&mut loadings, page, server.hub.limits().first_within).await;
-    let view = View { first: initial(page, &brought), nonce: nonce()?, denied };
-    let shell = version.app.pages().render(index, &visit.request, &view).await?;
+    let view = View {
+        first: initial(page, &brought),
+        nonce: nonce()?,
+        denied,
+    };
+    let shell = version
+        .app
+        .pages()
+        .render(index, &visit.request, &view)
+        .await?;
 
-    let mut answer = answer::from_app(tidegate_hub::Response { status: shell.status, headers: shell.headers, body: Bytes::new() })?;
+    let mut answer = answer::from_app(tidegate_hub::Response {
+        status: shell.status,
+        headers: shell.headers,
+        body: Bytes::new(),
+    })?;
     if let Some(status) = status.filter(|_| shell.status == 200) {
-        *answer.status_mut() = StatusCode::from_u16(status).map_err(|_| Fault::Answer(format!("{status} is no status")))?;
+        *answer.status_mut() = StatusCode::from_u16(status)
+            .map_err(|_| Fault::Answer(format!("{status} is no status")))?;
     }
     let is_read = visit.request.method != Method::POST;
     let headers = answer.headers_mut();
     default(headers, header::CONTENT_TYPE, "text/html; charset=utf-8");
-    default(headers, header::CACHE_CONTROL, if is_read { "private, no-cache" } else { "no-store" });
-    if is_read && answer.status() == StatusCode::OK && is_fresh(&visit.request.headers, answer.headers()) {
+    default(
+        headers,
+        header::CACHE_CONTROL,
+        if is_read {
+            "private, no-cache"
+        } else {
+            "no-store"
+        },
+    );
+    if is_read
+        && answer.status() == StatusCode::OK
+        && is_fresh(&visit.request.headers, answer.headers())
+    {
         return Ok(not_modified(&answer));
     }
     let stream = Streaming::new(&visit, view.nonce, loadings);
     *answer.body_mut() = stream.into_body(shell.html, brought, &visit.request.method);
     if let Body::Held(..) | Body::Stream(_) = answer.body() {
-        answer.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+        answer
+            .headers_mut()
+            .insert("x-accel-buffering", HeaderValue::from_static("no"));
     }
     Ok(answer)
 }
 
 fn default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
-    headers.entry(name).or_insert(HeaderValue::from_static(value));
+    headers
+        .entry(name)
+        .or_insert(HeaderValue::from_static(value));
 }
 
 /// 128 random bits: nobody can guess it (CSP level 3, section 7.1).
 fn nonce() -> Result<String, Fault> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| Fault::Host(format!("no random numbers: {error}")))?;
-    Ok(bytes.iter().fold(String::with_capacity(32), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    }))
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Fault::Host(format!("no random numbers: {error}")))?;
+    Ok(bytes
+        .iter()
+        .fold(String::with_capacity(32), |mut text, byte| {
+            _ = write!(text, "{byte:02x}");
+            text
+        }))
 }
 
 /// What each loader brings first, as far as the shell waits for it.
@@ -76,7 +113,8 @@ async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<O
     let until = Instant::now() + within;
     let mut due = pin!(sleep_until(until));
     poll_fn(|cx| {
-        for ((info, loading), brought) in page.loaders.iter().zip(&mut *loadings).zip(&mut brought) {
+        for ((info, loading), brought) in page.loaders.iter().zip(&mut *loadings).zip(&mut brought)
+        {
             if brought.is_none()
                 && info.due != Due::Deferred
                 && let Poll::Ready(first) = loading.poll_next(cx)
@@ -85,14 +123,21 @@ async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<O
             }
         }
         let is_due = due.is_elapsed() || due.as_mut().poll(cx).is_ready();
-        let may_bring = |loading: &Loading| loading.sleeps_until().is_none_or(|wakes| wakes < until);
-        let waits = |((info, loading), brought): ((&LoaderInfo, &Loading), &Option<Brought>)| match info.due {
-            _ if brought.is_some() => false,
-            Due::Soon => !is_due && may_bring(loading),
-            Due::Awaited => true,
-            Due::Deferred => false,
+        let may_bring =
+            |loading: &Loading| loading.sleeps_until().is_none_or(|wakes| wakes < until);
+        let waits = |((info, loading), brought): ((&LoaderInfo, &Loading), &Option<Brought>)| {
+            match info.due {
+                _ if brought.is_some() => false,
+                Due::Soon => !is_due && may_bring(loading),
+                Due::Awaited => true,
+                Due::Deferred => false,
+            }
         };
-        if page.loaders.iter().zip(&*loadings).zip(&brought).any(waits) { Poll::Pending } else { Poll::Ready(()) }
+        if page.loaders.iter().zip(&*loadings).zip(&brought).any(waits) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
     })
     .await;
     brought
@@ -104,16 +149,29 @@ fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, Initial)> {
         Some(other) => other.problem().map_or(Initial::Pending, Initial::Failed),
         None => Initial::Pending,
     };
-    page.loaders.iter().zip(brought).map(|(info, brought)| (info.name.clone(), initial(brought))).collect()
+    page.loaders
+        .iter()
+        .zip(brought)
+        .map(|(info, brought)| (info.name.clone(), initial(brought)))
+        .collect()
 }
 
 /// RFC 9110 section 13.1: an entity tag goes before a date.
 fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
-    let text = |headers: &HeaderMap, name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = |headers: &HeaderMap, name: HeaderName| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned)
+    };
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     if let Some(known) = text(asked, header::IF_NONE_MATCH) {
         let own = text(answered, header::ETAG).map(|tag| opaque(&tag));
-        return own.is_some_and(|own| known.split(',').any(|tag| tag.trim() == "*" || opaque(tag) == own));
+        return own.is_some_and(|own| {
+            known
+                .split(',')
+                .any(|tag| tag.trim() == "*" || opaque(tag) == own)
+        });
     }
     let known = text(asked, header::IF_MODIFIED_SINCE);
     known.is_some() && known == text(answered, header::LAST_MODIFIED)
@@ -123,8 +181,18 @@ fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
 fn not_modified(answer: &Answer) -> Answer {
     let mut short = http::Response::new(Body::Whole(None));
     *short.status_mut() = StatusCode::NOT_MODIFIED;
-    for name in [header::CACHE_CONTROL, header::CONTENT_LOCATION, header::ETAG, header::EXPIRES, header::VARY] {
-        answer.headers().get_all(&name).iter().for_each(|value| _ = short.headers_mut().append(&name, value.clone()));
+    for name in [
+        header::CACHE_CONTROL,
+        header::CONTENT_LOCATION,
+        header::ETAG,
+        header::EXPIRES,
+        header::VARY,
+    ] {
+        answer
+            .headers()
+            .get_all(&name)
+            .iter()
+            .for_each(|value| _ = short.headers_mut().append(&name, value.clone()));
     }
     short
 }
@@ -146,13 +214,32 @@ impl Streaming {
     fn new(visit: &Visit, nonce: String, loadings: Vec<Loading>) -> Streaming {
         let beat_every = visit.visited.server.hub.limits().comment_every;
         let (_, page) = visit.visited.page();
-        let params: Map<String, Value> =
-            visit.request.params.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect();
+        let params: Map<String, Value> = visit
+            .request
+            .params
+            .iter()
+            .map(|(name, value)| (name.clone(), Value::String(value.clone())))
+            .collect();
         let names: Vec<&str> = loadings.iter().map(Loading::name).collect();
-        let search = visit.request.query().map_or(String::new(), |query| format!("?{query}"));
+        let search = visit
+            .request
+            .query()
+            .map_or(String::new(), |query| format!("?{query}"));
         let about = json!(["page", { "page": page.pattern, "params": params, "search": search, "loaders": names, "beat": beat_every.as_millis() as u64 }]);
-        let (about, beat, stopped) = (about.to_string(), Box::pin(sleep(beat_every)), visit.visited.stopped());
-        Streaming { nonce, loadings, about, beat_every, beat, stopped, tail: None }
+        let (about, beat, stopped) = (
+            about.to_string(),
+            Box::pin(sleep(beat_every)),
+            visit.visited.stopped(),
+        );
+        Streaming {
+            nonce,
+            loadings,
+            about,
+            beat_every,
+            beat,
+            stopped,
+            tail: None,
+        }
     }
 
     /// The page with what is there already, and the rest as it comes.
@@ -177,7 +264,11 @@ impl Streaming {
         if method == Method::HEAD {
             return Body::Whole(None);
         }
-        let lasts = if self.loadings.iter().any(Loading::is_live) { Lasts::Live } else { Lasts::ToItsEnd };
+        let lasts = if self.loadings.iter().any(Loading::is_live) {
+            Lasts::Live
+        } else {
+            Lasts::ToItsEnd
+        };
         self.tail = Some(html[behind..].to_owned());
         let mut head = Some(Bytes::from(head));
         let pieces = futures_util::stream::poll_fn(move |cx| match head.take() {
@@ -186,7 +277,11 @@ impl Streaming {
         });
         // A form that was refused may still come, through hyper.
         let body = Pieces::stream(pieces);
-        if method == Method::POST { Body::Stream(body) } else { Body::Held(body, lasts) }
+        if method == Method::POST {
+            Body::Stream(body)
+        } else {
+            Body::Held(body, lasts)
+        }
     }
 
     /// It takes itself away, so that a page which streams for long does not grow; nor does what waits for a client's script that never
@@ -211,8 +306,15 @@ impl Streaming {
         }
         self.loadings.retain(|loading| !loading.has_ended());
         if !self.loadings.is_empty() && self.stopped.as_mut().poll(cx).is_ready() {
-            let gone = Brought::Failed(Problem { status: 503, message: "the server is going away".into() });
-            marks.extend(self.loadings.drain(..).map(|loading| mark(loading.name(), &gone)));
+            let gone = Brought::Failed(Problem {
+                status: 503,
+                message: "the server is going away".into(),
+            });
+            marks.extend(
+                self.loadings
+                    .drain(..)
+                    .map(|loading| mark(loading.name(), &gone)),
+            );
         }
         if self.loadings.is_empty() {
             marks.push(r#"["done"]"#.into());
@@ -236,7 +338,9 @@ fn mark(name: &str, brought: &Brought) -> String {
     match brought {
         Brought::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
         Brought::End => format!("[\"end\",\"{name}\"]"),
-        Brought::Failed(Problem { status, message }) => json!(["error", name, status, message]).to_string(),
+        Brought::Failed(Problem { status, message }) => {
+            json!(["error", name, status, message]).to_string()
+        }
         Brought::TimedOut => format!("[\"timeout\",\"{name}\"]"),
     }
 }
@@ -247,7 +351,11 @@ fn place(html: &str) -> (usize, usize) {
         return (at, at + MARKER.len());
     }
     let end = "</body>".as_bytes();
-    let at = html.as_bytes().windows(end.len()).rposition(|window| window.eq_ignore_ascii_case(end)).unwrap_or(html.len());
+    let at = html
+        .as_bytes()
+        .windows(end.len())
+        .rposition(|window| window.eq_ignore_ascii_case(end))
+        .unwrap_or(html.len());
     (at, at)
 }
 
@@ -274,19 +382,38 @@ mod tests {
     fn a_page_is_fresh_as_its_tag_says_or_its_date() {
         let cases = [
             ([("if-none-match", "\"a\"")], [("etag", "\"a\"")], true),
-            ([("if-none-match", "\"b\", W/\"a\"")], [("etag", "\"a\"")], true),
+            (
+                [("if-none-match", "\"b\", W/\"a\"")],
+                [("etag", "\"a\"")],
+                true,
+            ),
             ([("if-none-match", "*")], [("etag", "\"a\"")], true),
             ([("if-none-match", "\"b\"")], [("etag", "\"a\"")], false),
             ([("if-none-match", "\"a\"")], [("x", "1")], false),
-            ([("if-modified-since", "Tue, 24 Nov 2026 08:00:00 GMT")], [("last-modified", "Tue, 24 Nov 2026 08:00:00 GMT")], true),
-            ([("if-modified-since", "Tue, 24 Nov 2026 08:00:00 GMT")], [("last-modified", "Tue, 24 Nov 2026 09:00:00 GMT")], false),
+            (
+                [("if-modified-since", "Tue, 24 Nov 2026 08:00:00 GMT")],
+                [("last-modified", "Tue, 24 Nov 2026 08:00:00 GMT")],
+                true,
+            ),
+            (
+                [("if-modified-since", "Tue, 24 Nov 2026 08:00:00 GMT")],
+                [("last-modified", "Tue, 24 Nov 2026 09:00:00 GMT")],
+                false,
+            ),
             ([("x", "1")], [("etag", "\"a\"")], false),
         ];
         let headers = |pairs: [(&'static str, &str); 1]| -> HeaderMap {
-            pairs.into_iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+            pairs
+                .into_iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+                .collect()
         };
         for (asked, answered, expected) in cases {
-            assert_eq!(is_fresh(&headers(asked), &headers(answered)), expected, "{asked:?} {answered:?}");
+            assert_eq!(
+                is_fresh(&headers(asked), &headers(answered)),
+                expected,
+                "{asked:?} {answered:?}"
+            );
         }
     }
 }

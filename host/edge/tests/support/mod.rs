@@ -16,8 +16,13 @@ use tokio::sync::oneshot;
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn routes(routes: &[(&str, &str, Target)]) -> Manifest {
-    let route = |(method, pattern, target): &(&str, &str, Target)| Route::new(method, pattern, *target);
-    Manifest { routes: routes.iter().map(route).collect(), guards: vec![], pages: vec![] }
+    let route =
+        |(method, pattern, target): &(&str, &str, Target)| Route::new(method, pattern, *target);
+    Manifest {
+        routes: routes.iter().map(route).collect(),
+        guards: vec![],
+        pages: vec![],
+    }
 }
 
 pub fn usual() -> Manifest {
@@ -31,7 +36,12 @@ pub fn usual() -> Manifest {
 }
 
 pub fn guarded(mut manifest: Manifest, patterns: &[&str]) -> Manifest {
-    manifest.guards = patterns.iter().map(|pattern| Guard { pattern: pattern.to_string() }).collect();
+    manifest.guards = patterns
+        .iter()
+        .map(|pattern| Guard {
+            pattern: pattern.to_string(),
+        })
+        .collect();
     manifest
 }
 
@@ -49,20 +59,39 @@ impl Served {
     }
 
     pub fn new(app: FakeApp, manifest: Manifest, limits: Limits, config: Config) -> Served {
-        let table = Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+        let table = Table::new(&manifest, Exports::ALL)
+            .unwrap_or_else(|violations| panic!("{violations:?}"));
         let hub = Hub::new(limits, Default::default(), 1);
-        let server = Server::new(hub.clone(), Arc::new(Version { app: Arc::new(app), table }), config);
+        let server = Server::new(
+            hub.clone(),
+            Arc::new(Version {
+                app: Arc::new(app),
+                table,
+            }),
+            config,
+        );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let served = server.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             let workers = [runtime.handle().clone()];
             let shutdown = async { _ = stopped.await };
-            runtime.block_on(serve(vec![listener], served, &workers, shutdown)).unwrap()
+            runtime
+                .block_on(serve(vec![listener], served, &workers, shutdown))
+                .unwrap()
         });
-        Served { address, hub, server, stop: Some(stop), thread: Some(thread) }
+        Served {
+            address,
+            hub,
+            server,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     pub fn raw(&self) -> Raw {
@@ -79,7 +108,9 @@ impl Served {
     }
 
     pub fn get(&self, path: &str) -> String {
-        self.ask(&format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"))
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"
+        ))
     }
 
     /// A raw connection whose WebSocket handshake is complete.
@@ -185,7 +216,10 @@ impl Raw {
     pub fn close_frame(&mut self) -> (u16, String) {
         let (first, payload) = self.frame();
         assert_eq!(first, 0x88, "{payload:?}");
-        (u16::from_be_bytes([payload[0], payload[1]]), String::from_utf8(payload[2..].to_vec()).unwrap())
+        (
+            u16::from_be_bytes([payload[0], payload[1]]),
+            String::from_utf8(payload[2..].to_vec()).unwrap(),
+        )
     }
 
     pub fn text(&mut self, text: &str) {
@@ -202,7 +236,9 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         length @ 0..126 => frame.push(0x80 | length as u8),
-        length @ 126..65536 => frame.extend([&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat()),
+        length @ 126..65536 => {
+            frame.extend([&[0x80 | 126][..], &(length as u16).to_be_bytes()].concat())
+        }
         length => frame.extend([&[0x80 | 127][..], &(length as u64).to_be_bytes()].concat()),
     }
     frame.extend([0; 4]);
@@ -213,7 +249,10 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 /// What an app tells a test.
 pub fn told() -> (mpsc::Sender<String>, impl Fn() -> String) {
     let (tell, told) = mpsc::channel();
-    (tell, move || told.recv_timeout(PATIENCE).expect("the app is told in time"))
+    (tell, move || {
+        told.recv_timeout(PATIENCE)
+            .expect("the app is told in time")
+    })
 }
 
 /// Waits until it is so.

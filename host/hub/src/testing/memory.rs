@@ -64,7 +64,9 @@ impl Memory {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("nothing panics while it holds the memory")
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the memory")
     }
 }
 
@@ -73,7 +75,11 @@ impl State {
         if let Some(failure) = self.failures.pop_front() {
             return Err(failure);
         }
-        let Kept { entries, log, stored } = self.rooms.entry(batch.room.clone()).or_default();
+        let Kept {
+            entries,
+            log,
+            stored,
+        } = self.rooms.entry(batch.room.clone()).or_default();
         if batch.clear {
             entries.clear();
         }
@@ -94,28 +100,51 @@ impl State {
 
 impl Engine for Memory {
     fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.state().rooms.get(room).and_then(|kept| kept.entries.get(key).cloned()))
+        Ok(self
+            .state()
+            .rooms
+            .get(room)
+            .and_then(|kept| kept.entries.get(key).cloned()))
     }
 
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
         let state = self.state();
-        let Some(Kept { entries, .. }) = state.rooms.get(room) else { return Ok(Vec::new()) };
-        let within =
-            entries.range::<str, (Bound<&str>, Bound<&str>)>((range.start, range.end)).map(|(key, value)| (key.clone(), value.clone()));
-        Ok(if range.reverse { within.rev().take(range.limit).collect() } else { within.take(range.limit).collect() })
+        let Some(Kept { entries, .. }) = state.rooms.get(room) else {
+            return Ok(Vec::new());
+        };
+        let within = entries
+            .range::<str, (Bound<&str>, Bound<&str>)>((range.start, range.end))
+            .map(|(key, value)| (key.clone(), value.clone()));
+        Ok(if range.reverse {
+            within.rev().take(range.limit).collect()
+        } else {
+            within.take(range.limit).collect()
+        })
     }
 
     fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
-        Ok(self.state().rooms.get(room).map_or_else(Stored::default, |kept| kept.stored))
+        Ok(self
+            .state()
+            .rooms
+            .get(room)
+            .map_or_else(Stored::default, |kept| kept.stored))
     }
 
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {
-        Ok(self.state().rooms.get(room).map_or_else(Vec::new, |kept| kept.log.values().cloned().collect()))
+        Ok(self
+            .state()
+            .rooms
+            .get(room)
+            .map_or_else(Vec::new, |kept| kept.log.values().cloned().collect()))
     }
 
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
         let state = self.state();
-        Ok(state.rooms.iter().filter_map(|(room, kept)| Some((room.clone(), kept.stored.alarm?))).collect())
+        Ok(state
+            .rooms
+            .iter()
+            .filter_map(|(room, kept)| Some((room.clone(), kept.stored.alarm?)))
+            .collect())
     }
 
     fn commit(&self, batch: Batch) -> Commit {

@@ -1,10 +1,21 @@
 //! Properties that hold for any path, checked by readers that share no code with the host's own.
 
-use tidegate_hub::{Exports, Found, Guard, Manifest, Route, Table, Target, manifest::AskedFor, path::Path};
+use tidegate_hub::{
+    Exports, Found, Guard, Manifest, Route, Table, Target, manifest::AskedFor, path::Path,
+};
 
 /// Patterns of routes, which meet each other and the paths of the tests.
-pub(crate) const ROUTES: [&str; 9] =
-    ["/", "/{a}", "/{a}/{b}", "/{a}/{b}/{c}", "/files/{*path}", "/files/{name}", "/a/{*rest}", "/a/secret", "/files/{name}/a"];
+pub(crate) const ROUTES: [&str; 9] = [
+    "/",
+    "/{a}",
+    "/{a}/{b}",
+    "/{a}/{b}/{c}",
+    "/files/{*path}",
+    "/files/{name}",
+    "/a/{*rest}",
+    "/a/secret",
+    "/files/{name}/a",
+];
 
 /// Patterns of guards.
 pub(crate) const GUARDS: [&str; 14] = [
@@ -26,9 +37,25 @@ pub(crate) const GUARDS: [&str; 14] = [
 
 /// A table of some of [`ROUTES`] and [`GUARDS`].
 pub(crate) fn table(routes: &[&str], guards: &[&str]) -> Table {
-    let routes = routes.iter().map(|pattern| Route::new("GET", pattern, Target::Http)).collect();
-    let guards = guards.iter().map(|pattern| Guard { pattern: (*pattern).into() }).collect();
-    Table::new(&Manifest { routes, guards, pages: vec![] }, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+    let routes = routes
+        .iter()
+        .map(|pattern| Route::new("GET", pattern, Target::Http))
+        .collect();
+    let guards = guards
+        .iter()
+        .map(|pattern| Guard {
+            pattern: (*pattern).into(),
+        })
+        .collect();
+    Table::new(
+        &Manifest {
+            routes,
+            guards,
+            pages: vec![],
+        },
+        Exports::ALL,
+    )
+    .unwrap_or_else(|violations| panic!("{violations:?}"))
 }
 
 /// Panics unless the guards that run are those of the path that the app receives, however it reads it.
@@ -38,15 +65,29 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
 
     // The app's path is in normal form, and is read as what it was made of.
     let again = Path::parse(received).unwrap();
-    assert_eq!((again.segments(), again.target()), (path.segments(), received));
+    assert_eq!(
+        (again.segments(), again.target()),
+        (path.segments(), received)
+    );
     let (bare, _) = received.split_once('?').unwrap_or((received, ""));
-    assert!(!received.contains('#') && !bare.contains(['\\', ' ']) && !bare.contains("//"), "{}", received);
+    assert!(
+        !received.contains('#') && !bare.contains(['\\', ' ']) && !bare.contains("//"),
+        "{}",
+        received
+    );
 
     let found = table.find("GET", AskedFor::Other, &path);
-    let run: Vec<&str> = table.guards(&[&path]).map(|index| guards[index as usize]).collect();
+    let run: Vec<&str> = table
+        .guards(&[&path])
+        .map(|index| guards[index as usize])
+        .collect();
 
     // An app that splits it and then decodes reads what the host read.
-    let split_first: Vec<String> = bare.split('/').filter(|segment| !segment.is_empty()).map(decoded).collect();
+    let split_first: Vec<String> = bare
+        .split('/')
+        .filter(|segment| !segment.is_empty())
+        .map(decoded)
+        .collect();
     assert_eq!(&split_first[..], path.segments());
     assert_eq!(&run, &covering(guards, &split_first));
 
@@ -54,10 +95,22 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
         // A reader that decodes first and then splits, with or without backslashes as separators, reads no path that another guard
         // covers.
         let decoded_first = decoded(bare);
-        let readings = [resolved(decoded_first.split('/')), resolved(decoded_first.split(['/', '\\']))];
+        let readings = [
+            resolved(decoded_first.split('/')),
+            resolved(decoded_first.split(['/', '\\'])),
+        ];
         for reading in readings {
-            let missed: Vec<&str> = covering(guards, &reading).into_iter().filter(|guard| !run.contains(guard)).collect();
-            assert!(missed.is_empty(), "{} as {:?} passes {:?}", received, reading, missed);
+            let missed: Vec<&str> = covering(guards, &reading)
+                .into_iter()
+                .filter(|guard| !run.contains(guard))
+                .collect();
+            assert!(
+                missed.is_empty(),
+                "{} as {:?} passes {:?}",
+                received,
+                reading,
+                missed
+            );
         }
     }
     match found {
@@ -65,10 +118,22 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
             let pattern = &table.route(index).unwrap().pattern;
             for (name, value) in &params {
                 let is_rest = pattern.contains(&format!("{{*{name}}}"));
-                let segments: Vec<&str> = if is_rest { value.split('/').collect() } else { vec![value] };
-                let all = segments.iter().all(|segment| path.segments().iter().any(|own| own == segment));
+                let segments: Vec<&str> = if is_rest {
+                    value.split('/').collect()
+                } else {
+                    vec![value]
+                };
+                let all = segments
+                    .iter()
+                    .all(|segment| path.segments().iter().any(|own| own == segment));
                 assert!(all, "{}: {} is {:?}", pattern, name, value);
-                assert!(!(is_rest && value.contains('\\')), "{}: {} is {:?}", pattern, name, value);
+                assert!(
+                    !(is_rest && value.contains('\\')),
+                    "{}: {} is {:?}",
+                    pattern,
+                    name,
+                    value
+                );
             }
         }
         Found::Nothing => assert!(!path.has_separator(), "{}", sent),
@@ -82,7 +147,10 @@ fn decoded(text: &str) -> String {
     let mut out = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let code = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let code = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         out.push(code.unwrap_or(bytes[at]));
         at += if code.is_some() { 3 } else { 1 };
     }
@@ -114,9 +182,16 @@ fn covers(pattern: &str, given: &[String]) -> bool {
         Some(least) => given.len() >= fixed.len() + least,
         None => given.len() == fixed.len(),
     };
-    fits && fixed.iter().zip(given).all(|(step, given)| step.starts_with('{') || step == given)
+    fits && fixed
+        .iter()
+        .zip(given)
+        .all(|(step, given)| step.starts_with('{') || step == given)
 }
 
 fn covering<'a>(guards: &[&'a str], given: &[String]) -> Vec<&'a str> {
-    guards.iter().copied().filter(|guard| covers(guard, given)).collect()
+    guards
+        .iter()
+        .copied()
+        .filter(|guard| covers(guard, given))
+        .collect()
 }

@@ -14,10 +14,20 @@ enum Obstacle {
     ManyEventsWait,
 }
 
-use Obstacle::{CommitsFail, EveryInstanceIsBusy, ManyEventsWait, NoInstanceCanBeMade, StorageIsClosed, StorageIsFull, TheRoomDoesNotWake};
+use Obstacle::{
+    CommitsFail, EveryInstanceIsBusy, ManyEventsWait, NoInstanceCanBeMade, StorageIsClosed,
+    StorageIsFull, TheRoomDoesNotWake,
+};
 
-const OBSTACLES: [Obstacle; 7] =
-    [EveryInstanceIsBusy, NoInstanceCanBeMade, CommitsFail, StorageIsClosed, StorageIsFull, TheRoomDoesNotWake, ManyEventsWait];
+const OBSTACLES: [Obstacle; 7] = [
+    EveryInstanceIsBusy,
+    NoInstanceCanBeMade,
+    CommitsFail,
+    StorageIsClosed,
+    StorageIsFull,
+    TheRoomDoesNotWake,
+    ManyEventsWait,
+];
 
 /// A world whose rooms write a line for each event that ends well, and an obstacle in it.
 struct Course {
@@ -32,15 +42,23 @@ impl Course {
         let [in_wake, in_instance] = [obstacle.clone(), obstacle.clone()];
         let script = move |event: RoomEvent, transaction: &Transaction| {
             let line = match &event {
-                RoomEvent::Wake if *in_wake.lock().unwrap() == Some(TheRoomDoesNotWake) => return Err(Fault::Trap("as asked".into())),
+                RoomEvent::Wake if *in_wake.lock().unwrap() == Some(TheRoomDoesNotWake) => {
+                    return Err(Fault::Trap("as asked".into()));
+                }
                 RoomEvent::Handle(..) => {
-                    return Ok(RoomAnswer::Response(Response { status: 200, headers: vec![], body: Bytes::new() }));
+                    return Ok(RoomAnswer::Response(Response {
+                        status: 200,
+                        headers: vec![],
+                        body: Bytes::new(),
+                    }));
                 }
                 RoomEvent::Messages(_, messages) => {
                     transaction.set_alarm(Some(START + 60_000));
                     String::from_utf8_lossy(messages[0].bytes()).into_owned()
                 }
-                RoomEvent::Close(conn, _) => format!("close {}", conn.protocol().unwrap_or_default()),
+                RoomEvent::Close(conn, _) => {
+                    format!("close {}", conn.protocol().unwrap_or_default())
+                }
                 RoomEvent::Alarm(attempt) => format!("alarm {attempt}"),
                 _ => return Ok(RoomAnswer::Done),
             };
@@ -52,24 +70,46 @@ impl Course {
             Some(NoInstanceCanBeMade) => Err(Fault::Host("as asked".into())),
             _ => Ok(()),
         };
-        let app = FakeApp { room: Arc::new(script), instance: Box::new(instance), ..FakeApp::default() };
-        let limits = Limits { room_inbox_max: 2, ..Limits::default() };
+        let app = FakeApp {
+            room: Arc::new(script),
+            instance: Box::new(instance),
+            ..FakeApp::default()
+        };
+        let limits = Limits {
+            room_inbox_max: 2,
+            ..Limits::default()
+        };
         let memory = Memory::default();
         let mut world = World::at(Now::at(START), limits, memory.clone(), Arc::new(fine));
         world.front = Front::new(world.rooms.clone(), Arc::new(app), manifest("chat"));
         world.front.serve();
-        Course { world, obstacle, memory }
+        Course {
+            world,
+            obstacle,
+            memory,
+        }
     }
 
     fn join(&self, name: &str) -> Opened {
-        let accept = Accept { room: Some(room("tea")), protocol: Some(name.into()), ..Accept::default() };
+        let accept = Accept {
+            room: Some(room("tea")),
+            protocol: Some(name.into()),
+            ..Accept::default()
+        };
         let conn = self.world.hub.open(accept).unwrap();
-        self.world.run(self.world.front.clone().open(conn.clone(), request("tea"))).unwrap();
+        self.world
+            .run(self.world.front.clone().open(conn.clone(), request("tea")))
+            .unwrap();
         conn
     }
 
     fn leave(&self, conn: &Opened) -> tidegate_hub::Call<'static, ()> {
-        let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
+        let gone = CloseInfo {
+            code: 1000,
+            reason: String::new(),
+            clean: true,
+            by_peer: true,
+        };
         let mut call = self.world.front.clone().close(Arc::clone(conn), gone);
         assert!(poll(&mut call).is_none());
         call
@@ -77,7 +117,10 @@ impl Course {
 
     fn put(&self, obstacle: Obstacle) {
         *self.obstacle.lock().unwrap() = Some(obstacle);
-        let fail = |error: fn(String) -> EngineError| self.memory.fail_next((0..1000).map(|_| error("as asked".into())));
+        let fail = |error: fn(String) -> EngineError| {
+            self.memory
+                .fail_next((0..1000).map(|_| error("as asked".into())))
+        };
         match obstacle {
             CommitsFail => fail(EngineError::Io),
             StorageIsClosed => fail(EngineError::Closed),
@@ -94,7 +137,11 @@ impl Course {
     }
 
     fn log(&self) -> String {
-        let log = self.memory.get(&room("tea"), "log").unwrap().unwrap_or_default();
+        let log = self
+            .memory
+            .get(&room("tea"), "log")
+            .unwrap()
+            .unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 }
@@ -109,7 +156,10 @@ fn whatever_the_obstacle_each_on_close_happens_once_in_order_when_it_is_gone() {
         let mut calls: Vec<_> = conns[..3].iter().map(|conn| course.leave(conn)).collect();
         for _ in 0..600 {
             course.world.advance(Duration::from_millis(100));
-            assert!(calls.iter_mut().all(|call| poll(call).is_none()), "{obstacle:?}");
+            assert!(
+                calls.iter_mut().all(|call| poll(call).is_none()),
+                "{obstacle:?}"
+            );
         }
         calls.push(course.leave(&conns[3]));
         course.world.settle();
@@ -118,15 +168,25 @@ fn whatever_the_obstacle_each_on_close_happens_once_in_order_when_it_is_gone() {
         for _ in 0..350 {
             course.world.advance(Duration::from_millis(100));
         }
-        assert_eq!(course.log(), "close ann;close bob;close cid;close dan;", "{obstacle:?}");
-        assert!(calls.iter_mut().all(|call| poll(call) == Some(Ok(()))), "{obstacle:?}");
+        assert_eq!(
+            course.log(),
+            "close ann;close bob;close cid;close dan;",
+            "{obstacle:?}"
+        );
+        assert!(
+            calls.iter_mut().all(|call| poll(call) == Some(Ok(()))),
+            "{obstacle:?}"
+        );
     }
 }
 
 #[test]
 fn whatever_the_obstacle_an_alarm_happens_once_at_its_first_try_also_over_a_restart() {
     // An app that does not wake has been called, and fails its alarm's tries.
-    for obstacle in OBSTACLES.into_iter().filter(|obstacle| *obstacle != TheRoomDoesNotWake) {
+    for obstacle in OBSTACLES
+        .into_iter()
+        .filter(|obstacle| *obstacle != TheRoomDoesNotWake)
+    {
         for restarts in [false, true] {
             let mut course = Course::new();
             let ann = course.join("ann");
@@ -140,7 +200,11 @@ fn whatever_the_obstacle_an_alarm_happens_once_at_its_first_try_also_over_a_rest
             assert_eq!(course.log(), "set;", "{obstacle:?}");
             course.take_away();
             if restarts {
-                assert_eq!(course.memory.alarms().unwrap()[0].1.attempt, 1, "{obstacle:?}");
+                assert_eq!(
+                    course.memory.alarms().unwrap()[0].1.attempt,
+                    1,
+                    "{obstacle:?}"
+                );
                 drop(course.world);
                 let script = |event: &RoomEvent, transaction: &Transaction| {
                     if let RoomEvent::Alarm(attempt) = event {
@@ -148,7 +212,12 @@ fn whatever_the_obstacle_an_alarm_happens_once_at_its_first_try_also_over_a_rest
                     }
                     Ok(())
                 };
-                course.world = World::at(Now::at(START + 600_000), Limits::default(), course.memory.clone(), Arc::new(script));
+                course.world = World::at(
+                    Now::at(START + 600_000),
+                    Limits::default(),
+                    course.memory.clone(),
+                    Arc::new(script),
+                );
             }
             for _ in 0..60 {
                 course.world.advance(Duration::from_millis(100));
@@ -165,7 +234,12 @@ fn no_obstacle_of_the_hosts_own_closes_a_room() {
         course.put(obstacle);
         for _ in 0..20 {
             let outcome = course.world.log("tea");
-            assert!(outcome.as_ref().is_err_and(|fault| fault.is_of_host() && !matches!(fault, Fault::Closed(_))), "{outcome:?}");
+            assert!(
+                outcome
+                    .as_ref()
+                    .is_err_and(|fault| fault.is_of_host() && !matches!(fault, Fault::Closed(_))),
+                "{outcome:?}"
+            );
         }
         course.take_away();
         assert_eq!(course.world.log("tea"), Ok(String::new()), "{obstacle:?}");
@@ -177,8 +251,21 @@ fn a_connection_whose_on_open_was_not_called_is_owed_no_on_close() {
     for obstacle in [EveryInstanceIsBusy, NoInstanceCanBeMade, TheRoomDoesNotWake] {
         let course = Course::new();
         course.put(obstacle);
-        let conn = course.world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
-        let opened = course.world.run(course.world.front.clone().open(conn.clone(), request("tea")));
+        let conn = course
+            .world
+            .hub
+            .open(Accept {
+                room: Some(room("tea")),
+                ..Accept::default()
+            })
+            .unwrap();
+        let opened = course.world.run(
+            course
+                .world
+                .front
+                .clone()
+                .open(conn.clone(), request("tea")),
+        );
         assert!(opened.is_err() && !conn.has_opened(), "{obstacle:?}");
         assert_eq!(course.world.hub.connections().owed_closes(), 0);
         course.take_away();
@@ -209,10 +296,22 @@ fn an_on_open_that_has_not_happened_is_owed_no_on_close_and_one_of_which_a_part_
             }
             Ok(())
         });
-        let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
-        world.memory.fail_next(fails.then(|| EngineError::Io("as asked".into())));
+        let conn = world
+            .hub
+            .open(Accept {
+                room: Some(room("tea")),
+                ..Accept::default()
+            })
+            .unwrap();
+        world
+            .memory
+            .fail_next(fails.then(|| EngineError::Io("as asked".into())));
         let opened = world.run(world.front.clone().open(conn.clone(), request("tea")));
-        assert_eq!((opened.is_ok(), conn.has_opened()), (!traps && !fails, is_owed), "{flushes} {traps} {fails}");
+        assert_eq!(
+            (opened.is_ok(), conn.has_opened()),
+            (!traps && !fails, is_owed),
+            "{flushes} {traps} {fails}"
+        );
     }
 }
 
@@ -228,8 +327,16 @@ fn an_on_close_that_traps_was_delivered() {
         _ => Ok(()),
     });
     let ann = world.join("tea");
-    let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
-    assert!(matches!(world.run(world.front.clone().close(Arc::clone(&ann), gone)), Err(Fault::Trap(_))));
+    let gone = CloseInfo {
+        code: 1000,
+        reason: String::new(),
+        clean: true,
+        by_peer: true,
+    };
+    assert!(matches!(
+        world.run(world.front.clone().close(Arc::clone(&ann), gone)),
+        Err(Fault::Trap(_))
+    ));
     world.advance(Duration::from_secs(60));
     assert_eq!(closes.load(Ordering::Relaxed), 1);
 }
@@ -249,8 +356,15 @@ fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_h
     let world = World::new(note("old"));
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     let close = |front: &Arc<Front>, conn: &Opened| {
-        let gone = CloseInfo { code: 1012, reason: String::new(), clean: true, by_peer: false };
-        world.run(front.clone().close(Arc::clone(conn), gone)).unwrap();
+        let gone = CloseInfo {
+            code: 1012,
+            reason: String::new(),
+            clean: true,
+            by_peer: false,
+        };
+        world
+            .run(front.clone().close(Arc::clone(conn), gone))
+            .unwrap();
     };
     world.version("talk", note("without")).serve();
     close(&world.front, &ann);
@@ -279,18 +393,33 @@ fn flushing(event: &RoomEvent, transaction: &Transaction) -> Result<(), Fault> {
 
 #[test]
 fn an_alarm_rings_whichever_commit_made_it_durable() {
-    for turn in [&["set and flush"][..], &["set", "only flush"], &["only flush", "set"], &["set", "set and flush", "only flush"]] {
+    for turn in [
+        &["set and flush"][..],
+        &["set", "only flush"],
+        &["only flush", "set"],
+        &["set", "set and flush", "only flush"],
+    ] {
         let world = World::new(flushing);
         let conns: Vec<Opened> = turn.iter().map(|_| world.join("tea")).collect();
-        let call = |(conn, text): (&Opened, &&'static str)| world.front.clone().messages(Arc::clone(conn), vec![Message::text(*text)]);
+        let call = |(conn, text): (&Opened, &&'static str)| {
+            world
+                .front
+                .clone()
+                .messages(Arc::clone(conn), vec![Message::text(*text)])
+        };
         let mut calls: Vec<_> = conns.iter().zip(turn).map(call).collect();
-        calls.iter_mut().for_each(|call| assert!(poll(call).is_none()));
+        calls
+            .iter_mut()
+            .for_each(|call| assert!(poll(call).is_none()));
         world.settle();
         conns.iter().for_each(|conn| _ = heard(conn));
         world.advance(Duration::from_secs(10));
         assert_eq!(heard(&conns[0]), ["!"], "{turn:?}");
         world.advance(Duration::from_secs(60));
-        assert!(heard(&conns[0]).is_empty() && world.memory.alarms().unwrap().is_empty(), "{turn:?}");
+        assert!(
+            heard(&conns[0]).is_empty() && world.memory.alarms().unwrap().is_empty(),
+            "{turn:?}"
+        );
     }
 }
 
@@ -331,7 +460,13 @@ fn a_clock_that_is_set_changes_nothing_but_alarms_and_the_age_of_histories() {
         world.set_clock(-by);
         let asked = request("tea");
         world.advance(Duration::from_millis(29_900));
-        assert!(matches!(poll(&mut world.front.handle(&asked, Bytes::new())), Some(Err(Fault::Closed(_)))), "{by}");
+        assert!(
+            matches!(
+                poll(&mut world.front.handle(&asked, Bytes::new())),
+                Some(Err(Fault::Closed(_)))
+            ),
+            "{by}"
+        );
         *wakes_badly.lock().unwrap() = false;
         world.advance(Duration::from_millis(100));
         assert!(world.log("tea").is_ok(), "{by}");
@@ -342,8 +477,17 @@ fn a_clock_that_is_set_changes_nothing_but_alarms_and_the_age_of_histories() {
 fn alarms_that_are_overdue_at_the_start_are_spread() {
     let memory = Memory::default();
     for n in 0..35 {
-        let alarm = Some(Alarm { at: START - 60_000 + n, attempt: 1 });
-        let batch = Batch::new(room(&format!("room{n:02}")), Stored { alarm, ..Stored::default() });
+        let alarm = Some(Alarm {
+            at: START - 60_000 + n,
+            attempt: 1,
+        });
+        let batch = Batch::new(
+            room(&format!("room{n:02}")),
+            Stored {
+                alarm,
+                ..Stored::default()
+            },
+        );
         assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
     }
     let world = World::over(memory, Arc::new(fine));
@@ -364,7 +508,10 @@ fn a_flush_that_its_event_gave_up_is_over_before_the_next_event_runs() {
         {
             say(transaction, &Message::text("flushed "));
             transaction.set_alarm(Some(START + 1000));
-            assert!(poll(&mut pin!(transaction.flush())).is_none(), "the disk is slow");
+            assert!(
+                poll(&mut pin!(transaction.flush())).is_none(),
+                "the disk is slow"
+            );
             say(transaction, &Message::text("undone "));
             return Err(Fault::Wall);
         }
@@ -372,14 +519,29 @@ fn a_flush_that_its_event_gave_up_is_over_before_the_next_event_runs() {
     });
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     world.memory.hold();
-    let mut slow = world.front.clone().messages(Arc::clone(&ann), vec![Message::text("slow")]);
-    let mut next = world.front.clone().messages(Arc::clone(&bob), vec![Message::text("next ")]);
+    let mut slow = world
+        .front
+        .clone()
+        .messages(Arc::clone(&ann), vec![Message::text("slow")]);
+    let mut next = world
+        .front
+        .clone()
+        .messages(Arc::clone(&bob), vec![Message::text("next ")]);
     assert!(poll(&mut slow).is_none() && poll(&mut next).is_none());
     world.settle();
     world.memory.release();
     world.settle();
-    assert_eq!((poll(&mut slow), poll(&mut next)), (Some(Err(Fault::Wall)), Some(Ok(()))));
-    assert_eq!((heard(&bob), world.rooms.next_alarm()), (vec!["flushed ".to_owned(), "next ".into()], Some(START + 1000)));
+    assert_eq!(
+        (poll(&mut slow), poll(&mut next)),
+        (Some(Err(Fault::Wall)), Some(Ok(())))
+    );
+    assert_eq!(
+        (heard(&bob), world.rooms.next_alarm()),
+        (
+            vec!["flushed ".to_owned(), "next ".into()],
+            Some(START + 1000)
+        )
+    );
 }
 
 #[test]
@@ -387,20 +549,39 @@ fn events_before_a_flush_that_fails_have_not_happened_and_those_before_one_that_
     for (fails, expected) in [(0, [true, true, true]), (1, [false, false, true])] {
         let world = World::new(|event, transaction| match event {
             RoomEvent::Messages(_, messages) if messages[0] == Message::text("flush") => {
-                poll(&mut pin!(transaction.flush())).unwrap().map_err(Fault::from)
+                poll(&mut pin!(transaction.flush()))
+                    .unwrap()
+                    .map_err(Fault::from)
             }
             _ => Ok(()),
         });
         let conns = [(); 3].map(|()| world.join("tea"));
         let says = ["a", "flush", "b"];
-        let call = |(conn, text): (&Opened, &'static str)| world.front.clone().messages(Arc::clone(conn), vec![Message::text(text)]);
+        let call = |(conn, text): (&Opened, &'static str)| {
+            world
+                .front
+                .clone()
+                .messages(Arc::clone(conn), vec![Message::text(text)])
+        };
         let mut calls: Vec<_> = conns.iter().zip(says).map(call).collect();
-        calls.iter_mut().for_each(|call| assert!(poll(call).is_none()));
-        world.memory.fail_next((0..fails).map(|_| EngineError::Io("as asked".into())));
+        calls
+            .iter_mut()
+            .for_each(|call| assert!(poll(call).is_none()));
+        world
+            .memory
+            .fail_next((0..fails).map(|_| EngineError::Io("as asked".into())));
         world.settle();
-        let outcomes: Vec<bool> = calls.iter_mut().map(|call| poll(call).unwrap().is_ok()).collect();
+        let outcomes: Vec<bool> = calls
+            .iter_mut()
+            .map(|call| poll(call).unwrap().is_ok())
+            .collect();
         assert_eq!(outcomes, expected, "{fails}");
-        let kept: String = says.into_iter().zip(expected).filter(|(_, happened)| *happened).map(|(text, _)| text).collect();
+        let kept: String = says
+            .into_iter()
+            .zip(expected)
+            .filter(|(_, happened)| *happened)
+            .map(|(text, _)| text)
+            .collect();
         assert_eq!(world.log("tea"), Ok(kept), "{fails}");
     }
 }

@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine, EngineError, Fault, Front, Hub,
-    LimitError, Limits, Manifest, Message, Now, Opened, Outgoing, Position, Publication, Request, Response, RoomId, Rooms, Route, Scope,
-    Stored, Target, Transaction,
+    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine,
+    EngineError, Fault, Front, Hub, LimitError, Limits, Manifest, Message, Now, Opened, Outgoing,
+    Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Stored, Target,
+    Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
     limits::ROOMS_FAILING_MAX,
@@ -47,12 +48,22 @@ struct World {
 const START: u64 = 1_000_000;
 
 impl World {
-    fn new(script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static) -> World {
+    fn new(
+        script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static,
+    ) -> World {
         World::over(Memory::default(), Arc::new(script))
     }
 
     fn over(memory: Memory, script: Arc<Script>) -> World {
-        World::at(Now::at(START), Limits { rooms_awake_max: 3, ..Limits::default() }, memory, script)
+        World::at(
+            Now::at(START),
+            Limits {
+                rooms_awake_max: 3,
+                ..Limits::default()
+            },
+            memory,
+            script,
+        )
     }
 
     fn at(now: Now, limits: Limits, memory: Memory, script: Arc<Script>) -> World {
@@ -65,15 +76,34 @@ impl World {
         let front = Front::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
         front.serve();
         let set = AtomicU64::new(now.wall.wrapping_sub(now.monotonic));
-        World { hub, memory, rooms, front, tasks, now: AtomicU64::new(now.monotonic), set, wakes }
+        World {
+            hub,
+            memory,
+            rooms,
+            front,
+            tasks,
+            now: AtomicU64::new(now.monotonic),
+            set,
+            wakes,
+        }
     }
 
     /// Another version of the app, not served yet.
-    fn version(&self, class: &str, script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static) -> Arc<Front> {
+    fn version(
+        &self,
+        class: &str,
+        script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static,
+    ) -> Arc<Front> {
         // Its routes stand elsewhere than those of the first.
         let mut manifest = manifest(class);
-        manifest.routes.insert(0, Route::new("GET", "/", Target::Http));
-        Front::new(self.rooms.clone(), app(Arc::new(script), self.wakes.clone()), manifest)
+        manifest
+            .routes
+            .insert(0, Route::new("GET", "/", Target::Http));
+        Front::new(
+            self.rooms.clone(),
+            app(Arc::new(script), self.wakes.clone()),
+            manifest,
+        )
     }
 
     /// Polls every task until none gets any further.
@@ -90,20 +120,27 @@ impl World {
 
     fn run<T>(&self, call: impl Future<Output = T>) -> T {
         let mut call = pin!(call);
-        assert!(poll(&mut call).is_none(), "a room's event goes through its room's task");
+        assert!(
+            poll(&mut call).is_none(),
+            "a room's event goes through its room's task"
+        );
         self.settle();
         poll(&mut call).expect("it ends when the rooms have settled")
     }
 
     fn advance(&self, time: Duration) {
-        self.now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        self.now
+            .fetch_add(time.as_millis() as u64, Ordering::Relaxed);
         self.rooms.tick(self.time());
         self.settle();
     }
 
     fn time(&self) -> Now {
         let monotonic = self.now.load(Ordering::Relaxed);
-        Now { monotonic, wall: monotonic.wrapping_add(self.set.load(Ordering::Relaxed)) }
+        Now {
+            monotonic,
+            wall: monotonic.wrapping_add(self.set.load(Ordering::Relaxed)),
+        }
     }
 
     /// Sets the wall clock by so many milliseconds.
@@ -113,13 +150,23 @@ impl World {
     }
 
     fn join(&self, name: &str) -> Opened {
-        let conn = self.hub.open(Accept { room: Some(room(name)), ..Accept::default() }).unwrap();
-        self.run(self.front.clone().open(conn.clone(), request(name))).unwrap();
+        let conn = self
+            .hub
+            .open(Accept {
+                room: Some(room(name)),
+                ..Accept::default()
+            })
+            .unwrap();
+        self.run(self.front.clone().open(conn.clone(), request(name)))
+            .unwrap();
         conn
     }
 
     fn say(&self, conn: &Arc<Conn>, texts: &[&'static str]) -> Result<(), Fault> {
-        self.run(self.front.clone().messages(conn.clone(), texts.iter().map(|text| Message::text(*text)).collect()))
+        self.run(self.front.clone().messages(
+            conn.clone(),
+            texts.iter().map(|text| Message::text(*text)).collect(),
+        ))
     }
 
     fn log(&self, name: &str) -> Result<String, Fault> {
@@ -141,8 +188,15 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 }
 
 fn manifest(class: &str) -> Manifest {
-    let route = |target| Route { room: Some(class.into()), ..Route::new("GET", "/rooms/{name}", target) };
-    Manifest { routes: vec![route(Target::WebSocket), route(Target::Http)], guards: vec![], pages: vec![] }
+    let route = |target| Route {
+        room: Some(class.into()),
+        ..Route::new("GET", "/rooms/{name}", target)
+    };
+    Manifest {
+        routes: vec![route(Target::WebSocket), route(Target::Http)],
+        guards: vec![],
+        pages: vec![],
+    }
 }
 
 fn app(script: Arc<Script>, woken: Arc<AtomicUsize>) -> Arc<FakeApp> {
@@ -155,7 +209,11 @@ fn app(script: Arc<Script>, woken: Arc<AtomicUsize>) -> Arc<FakeApp> {
             }
             RoomEvent::Handle(..) => {
                 let log = transaction.get("log").unwrap().unwrap_or_default();
-                RoomAnswer::Response(Response { status: 200, headers: vec![], body: log })
+                RoomAnswer::Response(Response {
+                    status: 200,
+                    headers: vec![],
+                    body: log,
+                })
             }
             RoomEvent::Call(payload) => RoomAnswer::Called(match &payload[..] {
                 b"refuse" => Err((409, "as asked".into())),
@@ -164,13 +222,18 @@ fn app(script: Arc<Script>, woken: Arc<AtomicUsize>) -> Arc<FakeApp> {
             }),
             RoomEvent::Upgrade(..) => RoomAnswer::Decision(Decision::Accept(Accept::default())),
             RoomEvent::Messages(_, messages) => {
-                messages.iter().for_each(|message| say(transaction, message));
+                messages
+                    .iter()
+                    .for_each(|message| say(transaction, message));
                 RoomAnswer::Done
             }
             _ => RoomAnswer::Done,
         })
     };
-    Arc::new(FakeApp { room: Arc::new(room), ..FakeApp::default() })
+    Arc::new(FakeApp {
+        room: Arc::new(room),
+        ..FakeApp::default()
+    })
 }
 
 fn room(name: &str) -> RoomId {
@@ -178,14 +241,20 @@ fn room(name: &str) -> RoomId {
 }
 
 fn request(name: &str) -> Request {
-    Request { params: vec![("name".into(), name.into())], ..Request::get(format!("/rooms/{name}")) }
+    Request {
+        params: vec![("name".into(), name.into())],
+        ..Request::get(format!("/rooms/{name}"))
+    }
 }
 
 fn say(transaction: &Transaction, message: &Message) {
     let mut log = transaction.get("log").unwrap().unwrap_or_default().to_vec();
     log.extend_from_slice(message.bytes());
     transaction.put("log", log.into()).unwrap();
-    transaction.broadcast(Publication::new(message.clone())).unwrap().unwrap();
+    transaction
+        .broadcast(Publication::new(message.clone()))
+        .unwrap()
+        .unwrap();
 }
 
 fn heard(conn: &Conn) -> Vec<String> {
@@ -209,7 +278,9 @@ fn fine(_: &RoomEvent, _: &Transaction) -> Result<(), Fault> {
 fn touchy(event: &RoomEvent, transaction: &Transaction) -> Result<(), Fault> {
     match event {
         RoomEvent::Messages(_, messages) if messages.contains(&Message::text("trap")) => {
-            messages.iter().for_each(|message| say(transaction, message));
+            messages
+                .iter()
+                .for_each(|message| say(transaction, message));
             Err(Fault::Trap("as asked".into()))
         }
         _ => Ok(()),
@@ -221,15 +292,24 @@ fn what_a_room_keeps_is_there_after_it_slept_and_after_a_restart() {
     let world = World::new(fine);
     let ann = world.join("tea");
     world.say(&ann, &["a", "b"]).unwrap();
-    assert_eq!((heard(&ann), world.wakes()), (vec!["a".to_owned(), "b".into()], 1));
+    assert_eq!(
+        (heard(&ann), world.wakes()),
+        (vec!["a".to_owned(), "b".into()], 1)
+    );
     world.advance(Duration::from_secs(9));
     assert_eq!(world.rooms.awake(), 1);
     world.advance(Duration::from_secs(1));
     assert_eq!(world.rooms.awake(), 0);
     world.say(&ann, &["c"]).unwrap();
-    assert_eq!((heard(&ann), world.wakes(), world.log("tea")), (vec!["c".to_owned()], 2, Ok("abc".into())));
+    assert_eq!(
+        (heard(&ann), world.wakes(), world.log("tea")),
+        (vec!["c".to_owned()], 2, Ok("abc".into()))
+    );
     let restarted = World::over(world.memory.clone(), Arc::new(fine));
-    assert_eq!((restarted.log("tea"), restarted.log("milk")), (Ok("abc".into()), Ok(String::new())));
+    assert_eq!(
+        (restarted.log("tea"), restarted.log("milk")),
+        (Ok("abc".into()), Ok(String::new()))
+    );
 }
 
 #[test]
@@ -237,16 +317,25 @@ fn nobody_sees_an_event_before_it_is_durable() {
     let world = World::new(fine);
     let ann = world.join("tea");
     world.memory.hold();
-    let mut said = world.front.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
+    let mut said = world
+        .front
+        .clone()
+        .messages(Arc::clone(&ann), vec![Message::text("a")]);
     assert!(poll(&mut said).is_none());
     world.settle();
     assert!(poll(&mut said).is_none() && heard(&ann).is_empty());
     // It does not sleep in the middle of its event.
     world.advance(Duration::from_secs(60));
-    assert_eq!((world.rooms.awake(), world.memory.get(&room("tea"), "log")), (1, Ok(None)));
+    assert_eq!(
+        (world.rooms.awake(), world.memory.get(&room("tea"), "log")),
+        (1, Ok(None))
+    );
     world.memory.release();
     world.settle();
-    assert_eq!((poll(&mut said), heard(&ann)), (Some(Ok(())), vec!["a".to_owned()]));
+    assert_eq!(
+        (poll(&mut said), heard(&ann)),
+        (Some(Ok(())), vec!["a".to_owned()])
+    );
 }
 
 #[test]
@@ -254,45 +343,76 @@ fn what_a_drain_finds_on_its_way_to_the_disk_is_kept_and_answered() {
     let world = World::new(fine);
     let ann = world.join("tea");
     world.memory.hold();
-    let mut said = world.front.clone().messages(Arc::clone(&ann), vec![Message::text("a")]);
+    let mut said = world
+        .front
+        .clone()
+        .messages(Arc::clone(&ann), vec![Message::text("a")]);
     let asked = request("tea");
     let mut answer = world.front.handle(&asked, Bytes::new());
     assert!(poll(&mut said).is_none() && poll(&mut answer).is_none());
     world.settle();
-    world.hub.connections().close_all(&Close::new(1001, "the server is going away"));
+    world
+        .hub
+        .connections()
+        .close_all(&Close::new(1001, "the server is going away"));
     world.rooms.sleep_all();
     world.memory.release();
     world.settle();
     // Nobody hears anything after the close of its connection, and who comes back finds what was said.
-    assert_eq!((poll(&mut said), heard(&ann)), (Some(Ok(())), vec!["close 1001".to_owned()]));
+    assert_eq!(
+        (poll(&mut said), heard(&ann)),
+        (Some(Ok(())), vec!["close 1001".to_owned()])
+    );
     assert_eq!(poll(&mut answer).unwrap().unwrap().body, "a");
-    assert_eq!(World::over(world.memory.clone(), Arc::new(fine)).log("tea"), Ok("a".into()));
+    assert_eq!(
+        World::over(world.memory.clone(), Arc::new(fine)).log("tea"),
+        Ok("a".into())
+    );
 }
 
 #[test]
 fn an_event_whose_commit_fails_has_not_happened_and_the_room_is_woken_anew() {
     let world = World::new(fine);
     let ann = world.join("tea");
-    world.memory.fail_next([EngineError::Full("no space".into())]);
-    assert!(matches!(world.say(&ann, &["a"]), Err(Fault::Unavailable(_))));
+    world
+        .memory
+        .fail_next([EngineError::Full("no space".into())]);
+    assert!(matches!(
+        world.say(&ann, &["a"]),
+        Err(Fault::Unavailable(_))
+    ));
     assert!(heard(&ann).is_empty());
     world.say(&ann, &["b"]).unwrap();
-    assert_eq!((heard(&ann), world.log("tea"), world.wakes()), (vec!["b".to_owned()], Ok("b".into()), 2));
+    assert_eq!(
+        (heard(&ann), world.log("tea"), world.wakes()),
+        (vec!["b".to_owned()], Ok("b".into()), 2)
+    );
 }
 
 #[test]
 fn of_messages_that_trap_together_those_before_the_one_that_traps_alone_happen() {
     let world = World::new(touchy);
     let (ann, bob) = (world.join("tea"), world.join("tea"));
-    assert!(matches!(world.say(&ann, &["a", "b", "trap", "c"]), Err(Fault::Trap(_))));
+    assert!(matches!(
+        world.say(&ann, &["a", "b", "trap", "c"]),
+        Err(Fault::Trap(_))
+    ));
     world.say(&bob, &["d"]).unwrap();
-    assert_eq!((heard(&bob), world.log("tea")), (vec!["a".to_owned(), "b".into(), "d".into()], Ok("abd".into())));
+    assert_eq!(
+        (heard(&bob), world.log("tea")),
+        (
+            vec!["a".to_owned(), "b".into(), "d".into()],
+            Ok("abd".into())
+        )
+    );
 }
 
 #[test]
 fn messages_of_which_some_were_flushed_do_not_run_again_after_a_trap() {
     let world = World::new(|event, transaction| {
-        let RoomEvent::Messages(_, messages) = event else { return Ok(()) };
+        let RoomEvent::Messages(_, messages) = event else {
+            return Ok(());
+        };
         say(transaction, &messages[0]);
         assert!(poll(&mut Box::pin(transaction.flush())).unwrap().is_ok());
         say(transaction, &messages[1]);
@@ -300,7 +420,10 @@ fn messages_of_which_some_were_flushed_do_not_run_again_after_a_trap() {
     });
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     assert!(matches!(world.say(&ann, &["a", "b"]), Err(Fault::Trap(_))));
-    assert_eq!((heard(&bob), world.log("tea")), (vec!["a".to_owned()], Ok("a".into())));
+    assert_eq!(
+        (heard(&bob), world.log("tea")),
+        (vec!["a".to_owned()], Ok("a".into()))
+    );
 }
 
 #[test]
@@ -308,13 +431,33 @@ fn a_trap_costs_the_events_beside_it_nothing_and_they_see_what_came_before() {
     let world = World::new(touchy);
     let conns = [(); 3].map(|()| world.join("tea"));
     let says = ["a", "trap", "b"];
-    let mut calls: Vec<_> =
-        conns.iter().zip(says).map(|(conn, text)| world.front.clone().messages(Arc::clone(conn), vec![Message::text(text)])).collect();
-    calls.iter_mut().for_each(|call| assert!(poll(call).is_none()));
+    let mut calls: Vec<_> = conns
+        .iter()
+        .zip(says)
+        .map(|(conn, text)| {
+            world
+                .front
+                .clone()
+                .messages(Arc::clone(conn), vec![Message::text(text)])
+        })
+        .collect();
+    calls
+        .iter_mut()
+        .for_each(|call| assert!(poll(call).is_none()));
     world.settle();
-    let outcomes: Vec<bool> = calls.iter_mut().map(|call| poll(call).unwrap().is_ok()).collect();
-    assert_eq!((outcomes, world.log("tea")), (vec![true, false, true], Ok("ab".into())));
-    assert_eq!(world.hub.counters().commits.get(), 1, "one turn, one commit");
+    let outcomes: Vec<bool> = calls
+        .iter_mut()
+        .map(|call| poll(call).unwrap().is_ok())
+        .collect();
+    assert_eq!(
+        (outcomes, world.log("tea")),
+        (vec![true, false, true], Ok("ab".into()))
+    );
+    assert_eq!(
+        world.hub.counters().commits.get(),
+        1,
+        "one turn, one commit"
+    );
 }
 
 #[test]
@@ -335,7 +478,10 @@ fn a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds() 
     world.advance(Duration::from_secs(29));
     assert_eq!(closed(&world), Some(Duration::from_secs(1)));
     world.advance(Duration::from_secs(1));
-    assert!(matches!(world.log("tea"), Err(Fault::Trap(_))), "it is tried again");
+    assert!(
+        matches!(world.log("tea"), Err(Fault::Trap(_))),
+        "it is tried again"
+    );
 }
 
 #[test]
@@ -345,16 +491,31 @@ fn names_of_rooms_that_cannot_wake_push_out_one_failing_room_each() {
         _ => Ok(()),
     });
     for _ in 0..5 {
-        assert!(["tea", "milk"].iter().all(|name| matches!(world.log(name), Err(Fault::Trap(_)))));
+        assert!(
+            ["tea", "milk"]
+                .iter()
+                .all(|name| matches!(world.log(name), Err(Fault::Trap(_))))
+        );
     }
-    let is_closed = |name: &str| matches!(poll(&mut world.front.handle(&request(name), Bytes::new())), Some(Err(Fault::Closed(_))));
+    let is_closed = |name: &str| {
+        matches!(
+            poll(&mut world.front.handle(&request(name), Bytes::new())),
+            Some(Err(Fault::Closed(_)))
+        )
+    };
     for number in 0..ROOMS_FAILING_MAX - 2 {
-        assert!(matches!(world.log(&number.to_string()), Err(Fault::Trap(_))));
+        assert!(matches!(
+            world.log(&number.to_string()),
+            Err(Fault::Trap(_))
+        ));
     }
     assert!(is_closed("tea") && is_closed("milk"));
     assert!(matches!(world.log("one more"), Err(Fault::Trap(_))));
     assert!(is_closed("milk"));
-    assert!(matches!(world.log("tea"), Err(Fault::Trap(_))), "the one that failed first is forgotten");
+    assert!(
+        matches!(world.log("tea"), Err(Fault::Trap(_))),
+        "the one that failed first is forgotten"
+    );
 }
 
 #[test]
@@ -365,12 +526,24 @@ fn a_message_that_comes_while_the_room_wakes_waits_for_it() {
         }
         Ok(())
     });
-    let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
+    let conn = world
+        .hub
+        .open(Accept {
+            room: Some(room("tea")),
+            ..Accept::default()
+        })
+        .unwrap();
     let mut open = world.front.clone().open(conn.clone(), request("tea"));
-    let mut said = world.front.clone().messages(conn.clone(), vec![Message::text("a")]);
+    let mut said = world
+        .front
+        .clone()
+        .messages(conn.clone(), vec![Message::text("a")]);
     assert!(poll(&mut open).is_none() && poll(&mut said).is_none());
     world.settle();
-    assert_eq!((poll(&mut open), poll(&mut said), world.wakes()), (Some(Ok(())), Some(Ok(())), 1));
+    assert_eq!(
+        (poll(&mut open), poll(&mut said), world.wakes()),
+        (Some(Ok(())), Some(Ok(())), 1)
+    );
     assert_eq!(world.log("tea"), Ok("woken a".into()));
 }
 
@@ -378,13 +551,20 @@ fn a_message_that_comes_while_the_room_wakes_waits_for_it() {
 fn alarming(fails: u32) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
     move |event, transaction| match event {
         RoomEvent::Messages(_, messages) => {
-            let seconds: u64 = std::str::from_utf8(messages[0].bytes()).unwrap().parse().unwrap();
+            let seconds: u64 = std::str::from_utf8(messages[0].bytes())
+                .unwrap()
+                .parse()
+                .unwrap();
             transaction.set_alarm(Some(START + seconds * 1000));
             Ok(())
         }
         RoomEvent::Alarm(attempt) => {
             say(transaction, &Message::text(format!("!{attempt}")));
-            if *attempt <= fails { Err(Fault::Trap("as asked".into())) } else { Ok(()) }
+            if *attempt <= fails {
+                Err(Fault::Trap("as asked".into()))
+            } else {
+                Ok(())
+            }
         }
         _ => Ok(()),
     }
@@ -402,24 +582,42 @@ fn an_alarm_wakes_a_sleeping_room_once_and_survives_a_restart() {
         world.advance(Duration::from_secs(60));
         world.advance(Duration::from_secs(60));
     }
-    assert_eq!((heard(&ann), restarted.memory.alarms()), (vec!["!1".to_owned()], Ok(vec![])));
+    assert_eq!(
+        (heard(&ann), restarted.memory.alarms()),
+        (vec!["!1".to_owned()], Ok(vec![]))
+    );
 }
 
 #[test]
 fn a_hundred_thousand_alarms_that_sleep_are_no_task_until_they_are_due() {
     let memory = Memory::default();
     for n in 0..100_000 {
-        let alarm = Some(Alarm { at: START + 10_000 + n, attempt: 1 });
-        let batch = Batch::new(room(&format!("room{n}")), Stored { alarm, ..Stored::default() });
+        let alarm = Some(Alarm {
+            at: START + 10_000 + n,
+            attempt: 1,
+        });
+        let batch = Batch::new(
+            room(&format!("room{n}")),
+            Stored {
+                alarm,
+                ..Stored::default()
+            },
+        );
         assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
     }
     let world = World::over(memory, Arc::new(alarming(0)));
     world.rooms.tick(Now::at(START + 9_999));
-    assert_eq!((world.tasks.lock().unwrap().len(), world.rooms.awake()), (0, 0));
+    assert_eq!(
+        (world.tasks.lock().unwrap().len(), world.rooms.awake()),
+        (0, 0)
+    );
     world.rooms.tick(Now::at(START + 10_001));
     assert_eq!(world.tasks.lock().unwrap().len(), 2);
     world.settle();
-    assert_eq!((world.wakes(), world.memory.alarms().unwrap().len()), (2, 99_998));
+    assert_eq!(
+        (world.wakes(), world.memory.alarms().unwrap().len()),
+        (2, 99_998)
+    );
 }
 
 #[test]
@@ -427,7 +625,14 @@ fn an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_giv
     let world = World::new(alarming(9));
     let ann = world.join("tea");
     world.say(&ann, &["10"]).unwrap();
-    let stored = |world: &World| world.memory.alarms().unwrap().first().map(|(_, alarm)| (alarm.attempt, alarm.at - START));
+    let stored = |world: &World| {
+        world
+            .memory
+            .alarms()
+            .unwrap()
+            .first()
+            .map(|(_, alarm)| (alarm.attempt, alarm.at - START))
+    };
     world.advance(Duration::from_secs(10));
     let mut at = 10;
     for (attempt, wait) in [(2, 2), (3, 4), (4, 8), (5, 16), (6, 32)] {
@@ -435,7 +640,11 @@ fn an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_giv
         assert_eq!(stored(&world), Some((attempt, at * 1000)));
         world.advance(Duration::from_secs(wait));
     }
-    assert_eq!((stored(&world), world.log("tea")), (None, Ok("10".into())), "and nothing of it happened");
+    assert_eq!(
+        (stored(&world), world.log("tea")),
+        (None, Ok("10".into())),
+        "and nothing of it happened"
+    );
 }
 
 #[test]
@@ -506,8 +715,14 @@ fn one_more_that_wakes_puts_the_longest_idle_to_sleep() {
 fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     let world = World::new(|event, transaction| match event {
         RoomEvent::Messages(_, messages) => {
-            transaction.set_auto_response(Some(AutoResponse::new("ping", "pong").unwrap())).unwrap();
-            if messages[0] == Message::text("trap") { Err(Fault::Trap("as asked".into())) } else { Ok(()) }
+            transaction
+                .set_auto_response(Some(AutoResponse::new("ping", "pong").unwrap()))
+                .unwrap();
+            if messages[0] == Message::text("trap") {
+                Err(Fault::Trap("as asked".into()))
+            } else {
+                Ok(())
+            }
         }
         _ => Ok(()),
     });
@@ -517,12 +732,26 @@ fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     world.say(&ann, &["set"]).unwrap();
     heard(&ann);
     world.rooms.sleep_all();
-    let bob = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
-    assert!(!bob.answer_automatically(&ping), "not before it is one of the room's");
-    world.run(world.front.clone().open(bob.clone(), request("tea"))).unwrap();
+    let bob = world
+        .hub
+        .open(Accept {
+            room: Some(room("tea")),
+            ..Accept::default()
+        })
+        .unwrap();
+    assert!(
+        !bob.answer_automatically(&ping),
+        "not before it is one of the room's"
+    );
+    world
+        .run(world.front.clone().open(bob.clone(), request("tea")))
+        .unwrap();
     world.rooms.sleep_all();
     for conn in [&ann, &bob] {
-        assert!(conn.answer_automatically(&ping) && !conn.answer_automatically(&Message::binary("ping")));
+        assert!(
+            conn.answer_automatically(&ping)
+                && !conn.answer_automatically(&Message::binary("ping"))
+        );
         assert_eq!(heard(conn), ["pong"]);
     }
     assert!(!elsewhere.answer_automatically(&ping));
@@ -539,8 +768,13 @@ fn a_room_that_waits_for_its_caller_is_not_called_whoever_is_in_between() {
     let calls = waiting.clone();
     let world = World::new(move |event, transaction| {
         if let RoomEvent::Messages(_, messages) = event {
-            let Message::Text(name) = &messages[0] else { return Ok(()) };
-            calls.lock().unwrap().push(transaction.call("chat", name, Bytes::new()));
+            let Message::Text(name) = &messages[0] else {
+                return Ok(());
+            };
+            calls
+                .lock()
+                .unwrap()
+                .push(transaction.call("chat", name, Bytes::new()));
         }
         Ok(())
     });
@@ -555,7 +789,11 @@ fn a_room_that_waits_for_its_caller_is_not_called_whoever_is_in_between() {
     world.say(&b, &["c"]).unwrap();
     assert_eq!(outcome(&c, "a"), Some(Err(CallError::Cycle)));
     waiting.lock().unwrap().clear();
-    assert_ne!(outcome(&c, "a"), Some(Err(CallError::Cycle)), "nobody waits any more");
+    assert_ne!(
+        outcome(&c, "a"),
+        Some(Err(CallError::Cycle)),
+        "nobody waits any more"
+    );
 }
 
 #[test]
@@ -578,47 +816,89 @@ fn a_call_is_an_event_of_its_room_and_what_can_not_be_one_is_told() {
         answer(&mut called)
     };
     let cases = [
-        ("chat", "tea", b"ping".to_vec(), Ok(Bytes::from_static(b"ping"))),
+        (
+            "chat",
+            "tea",
+            b"ping".to_vec(),
+            Ok(Bytes::from_static(b"ping")),
+        ),
         ("chat", "tea", b"trap".to_vec(), Err(CallError::Failed)),
-        ("chat", "tea", b"refuse".to_vec(), Err(CallError::Refused(409, "as asked".into()))),
+        (
+            "chat",
+            "tea",
+            b"refuse".to_vec(),
+            Err(CallError::Refused(409, "as asked".into())),
+        ),
         ("chat", "tea", b"long".to_vec(), Err(CallError::Failed)),
-        ("chat", "tea", vec![0; (1 << 20) + 1], Err(CallError::TooLarge)),
+        (
+            "chat",
+            "tea",
+            vec![0; (1 << 20) + 1],
+            Err(CallError::TooLarge),
+        ),
         ("chat", "a\nb", b"ping".to_vec(), Err(CallError::NotValid)),
         ("none", "tea", b"ping".to_vec(), Err(CallError::NotValid)),
         ("No", "tea", b"ping".to_vec(), Err(CallError::NotValid)),
     ];
     for (class, name, payload, expected) in cases {
         let told = String::from_utf8_lossy(&payload[..payload.len().min(9)]).into_owned();
-        assert_eq!(call(class, name, payload), expected, "{class} {name} {told}");
+        assert_eq!(
+            call(class, name, payload),
+            expected,
+            "{class} {name} {told}"
+        );
     }
     drop(scope.call("chat", "tea", "given up".into()));
-    assert_eq!(world.log("tea"), Ok("yy".into()), "of the call that trapped, and of the one given up, nothing is there");
+    assert_eq!(
+        world.log("tea"),
+        Ok("yy".into()),
+        "of the call that trapped, and of the one given up, nothing is there"
+    );
 }
 
 /// Whoever comes resumes from the position at the end of its path, if there is one.
-fn resuming(seen: Arc<Mutex<Vec<(u64, bool)>>>) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
+fn resuming(
+    seen: Arc<Mutex<Vec<(u64, bool)>>>,
+) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
     move |event, transaction| {
         if let RoomEvent::Open(conn, request) = event
             && let Ok(since) = request.path.rsplit('/').next().unwrap().parse()
         {
             let followed = transaction.resume(conn, since).unwrap().unwrap();
-            seen.lock().unwrap().push((followed.from.sequence, followed.gap));
+            seen.lock()
+                .unwrap()
+                .push((followed.from.sequence, followed.gap));
         }
         if let RoomEvent::Messages(conn, messages) = event {
             if messages[0] == Message::text("trap") {
                 return Err(Fault::Trap("as asked".into()));
             }
             let here = transaction.position().unwrap();
-            assert_eq!(transaction.resume(conn, here), Ok(Err(LimitError::NotValid)), "only who comes");
+            assert_eq!(
+                transaction.resume(conn, here),
+                Ok(Err(LimitError::NotValid)),
+                "only who comes"
+            );
         }
         Ok(())
     }
 }
 
 fn come(world: &World, since: Position) -> Opened {
-    let conn = world.hub.open(Accept { room: Some(room("tea")), ..Accept::default() }).unwrap();
-    let request = Request { path: format!("/rooms/tea/{since}"), ..request("tea") };
-    world.run(world.front.clone().open(conn.clone(), request)).unwrap();
+    let conn = world
+        .hub
+        .open(Accept {
+            room: Some(room("tea")),
+            ..Accept::default()
+        })
+        .unwrap();
+    let request = Request {
+        path: format!("/rooms/tea/{since}"),
+        ..request("tea")
+    };
+    world
+        .run(world.front.clone().open(conn.clone(), request))
+        .unwrap();
     conn
 }
 
@@ -631,7 +911,14 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     assert!(world.say(&ann, &["trap"]).is_err());
     world.say(&ann, &["c"]).unwrap();
     assert_eq!(heard(&ann), ["a", "b", "c"]);
-    let epoch = world.memory.stored(&room("tea")).unwrap().history.unwrap().position.epoch;
+    let epoch = world
+        .memory
+        .stored(&room("tea"))
+        .unwrap()
+        .history
+        .unwrap()
+        .position
+        .epoch;
     let cases: [(u64, u64, &[&str], _); 5] = [
         (epoch, 0, &["a", "b", "c"], (0, false)),
         (epoch, 2, &["c"], (2, false)),
@@ -641,7 +928,13 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     ];
     for (epoch, sequence, texts, followed) in cases {
         let conn = come(&world, Position { epoch, sequence });
-        assert_eq!((heard(&conn), seen.lock().unwrap().pop()), (texts.iter().map(|text| text.to_string()).collect(), Some(followed)));
+        assert_eq!(
+            (heard(&conn), seen.lock().unwrap().pop()),
+            (
+                texts.iter().map(|text| text.to_string()).collect(),
+                Some(followed)
+            )
+        );
     }
     let again = World::over(world.memory.clone(), Arc::new(resuming(seen.clone())));
     let bob = come(&again, Position { epoch, sequence: 1 });
@@ -649,7 +942,11 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     assert_eq!(heard(&bob), ["b", "c", "d"], "over a restart");
     again.advance(Duration::from_secs(121));
     let late = come(&again, Position { epoch, sequence: 2 });
-    assert_eq!((heard(&late).len(), seen.lock().unwrap().pop()), (0, Some((4, true))), "all of it is too old");
+    assert_eq!(
+        (heard(&late).len(), seen.lock().unwrap().pop()),
+        (0, Some((4, true))),
+        "all of it is too old"
+    );
 }
 
 /// Writes which version handled an event into the log, with the route of those that are requests.
@@ -657,7 +954,10 @@ fn signed(name: &'static str) -> impl Fn(&RoomEvent, &Transaction) -> Result<(),
     move |event, transaction| {
         match event {
             RoomEvent::Messages(..) => say(transaction, &Message::text(name)),
-            RoomEvent::Handle(request, _) => say(transaction, &Message::text(format!("{name}{} ", request.route))),
+            RoomEvent::Handle(request, _) => say(
+                transaction,
+                &Message::text(format!("{name}{} ", request.route)),
+            ),
             _ => {}
         }
         Ok(())
@@ -671,21 +971,35 @@ fn another_version_takes_over_between_two_events_and_the_room_is_never_there_twi
     world.say(&ann, &["a "]).unwrap();
     // One event is on its way to the disk, one waits for its turn, and one is matched with the routes of the first version.
     world.memory.hold();
-    let say = |text: &str| world.front.clone().messages(Arc::clone(&ann), vec![Message::text(text.to_owned())]);
+    let say = |text: &str| {
+        world
+            .front
+            .clone()
+            .messages(Arc::clone(&ann), vec![Message::text(text.to_owned())])
+    };
     let mut first = say("b ");
     assert!(poll(&mut first).is_none());
     world.settle();
     let mut second = say("c ");
     assert!(poll(&mut second).is_none());
     world.version("chat", signed("2:")).serve();
-    let asked = Request { route: 1, ..request("tea") };
+    let asked = Request {
+        route: 1,
+        ..request("tea")
+    };
     let mut third = world.front.handle(&asked, Bytes::new());
     assert!(poll(&mut third).is_none());
     world.memory.release();
     world.settle();
-    assert_eq!((poll(&mut first), poll(&mut second)), (Some(Ok(())), Some(Ok(()))));
+    assert_eq!(
+        (poll(&mut first), poll(&mut second)),
+        (Some(Ok(())), Some(Ok(())))
+    );
     assert_eq!(poll(&mut third).unwrap().unwrap().body, "1:a 1:b 2:c 2:2 ");
-    assert_eq!((world.wakes(), heard(&ann).concat()), (2, "1:a 1:b 2:c 2:2 ".to_owned()));
+    assert_eq!(
+        (world.wakes(), heard(&ann).concat()),
+        (2, "1:a 1:b 2:c 2:2 ".to_owned())
+    );
 }
 
 #[test]
@@ -707,8 +1021,14 @@ fn a_room_that_is_idle_when_another_version_is_served_sleeps_and_wakes_as_that()
 fn a_request_that_was_matched_with_a_route_that_is_gone_is_told_to_come_again() {
     let world = World::new(fine);
     world.version("talk", fine).serve();
-    let asked = Request { route: 1, ..request("tea") };
-    assert_eq!(world.run(world.front.handle(&asked, Bytes::new())), Err(Fault::Busy));
+    let asked = Request {
+        route: 1,
+        ..request("tea")
+    };
+    assert_eq!(
+        world.run(world.front.handle(&asked, Bytes::new())),
+        Err(Fault::Busy)
+    );
 }
 
 #[test]
@@ -733,28 +1053,53 @@ fn an_alarm_of_a_class_that_is_not_served_waits_until_it_is() {
     world.say(&ann, &["60"]).unwrap();
     world.version("talk", alarming(0)).serve();
     world.advance(Duration::from_secs(600));
-    assert_eq!((heard(&ann).len(), world.memory.alarms().unwrap().len()), (1, 1));
+    assert_eq!(
+        (heard(&ann).len(), world.memory.alarms().unwrap().len()),
+        (1, 1)
+    );
     world.front.serve();
     world.advance(Duration::from_secs(10));
-    assert_eq!((heard(&ann), world.memory.alarms()), (vec!["!1".to_owned()], Ok(vec![])));
+    assert_eq!(
+        (heard(&ann), world.memory.alarms()),
+        (vec!["!1".to_owned()], Ok(vec![]))
+    );
 }
 
 #[test]
 fn what_is_transient_has_no_number_and_costs_no_commit() {
     let world = World::new(|event, transaction| {
         if let RoomEvent::Open(..) = event {
-            let passing = Publication { transient: true, ..Publication::new(Message::text("passed")) };
+            let passing = Publication {
+                transient: true,
+                ..Publication::new(Message::text("passed"))
+            };
             assert_eq!(transaction.broadcast(passing), Ok(Ok(0)));
         }
         Ok(())
     });
     let ann = world.join("tea");
-    assert_eq!((heard(&ann), world.hub.counters().commits.get()), (vec!["passed".into()], 0));
+    assert_eq!(
+        (heard(&ann), world.hub.counters().commits.get()),
+        (vec!["passed".into()], 0)
+    );
     world.say(&ann, &["a"]).unwrap();
     world.join("tea");
     world.say(&ann, &["b"]).unwrap();
-    assert_eq!((heard(&ann), world.hub.counters().commits.get()), (["a", "passed", "b"].map(String::from).to_vec(), 2));
-    assert_eq!(world.memory.stored(&room("tea")).unwrap().history.unwrap().position.sequence, 2);
+    assert_eq!(
+        (heard(&ann), world.hub.counters().commits.get()),
+        (["a", "passed", "b"].map(String::from).to_vec(), 2)
+    );
+    assert_eq!(
+        world
+            .memory
+            .stored(&room("tea"))
+            .unwrap()
+            .history
+            .unwrap()
+            .position
+            .sequence,
+        2
+    );
 }
 
 #[test]
@@ -763,9 +1108,23 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
     let note = seen.clone();
     let world = World::new(move |event, transaction| {
         let what = match event {
-            RoomEvent::Open(conn, _) => (transaction.set_tags(conn, vec!["here".into()]).unwrap(), "open").1,
+            RoomEvent::Open(conn, _) => {
+                (
+                    transaction.set_tags(conn, vec!["here".into()]).unwrap(),
+                    "open",
+                )
+                    .1
+            }
             // A tag that comes with the end makes nobody one of the room's again.
-            RoomEvent::Close(conn, _) => (transaction.set_tags(conn, vec!["here".into(), "late".into()]).unwrap(), "close").1,
+            RoomEvent::Close(conn, _) => {
+                (
+                    transaction
+                        .set_tags(conn, vec!["here".into(), "late".into()])
+                        .unwrap(),
+                    "close",
+                )
+                    .1
+            }
             _ => return Ok(()),
         };
         let counts = [None, Some("here")].map(|tag| transaction.ids(tag, None, 9).len());
@@ -775,10 +1134,20 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
     });
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     let _elsewhere = world.join("milk");
-    let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
-    world.run(world.front.clone().close(Arc::clone(&ann), gone)).unwrap();
+    let gone = CloseInfo {
+        code: 1000,
+        reason: String::new(),
+        clean: true,
+        by_peer: true,
+    };
+    world
+        .run(world.front.clone().close(Arc::clone(&ann), gone))
+        .unwrap();
     drop(ann);
-    assert_eq!(*seen.lock().unwrap(), [("open", 1), ("open", 2), ("open", 1), ("close", 1)]);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [("open", 1), ("open", 2), ("open", 1), ("close", 1)]
+    );
     world.say(&bob, &["x"]).unwrap();
     assert_eq!(heard(&bob), ["x"]);
 }
@@ -789,13 +1158,31 @@ fn an_event_reads_what_it_wrote_itself_in_order() {
         if let RoomEvent::Wake = event {
             return Ok(());
         }
-        let keys = |range: Range<'_>| transaction.entries(range).unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>().join("");
+        let keys = |range: Range<'_>| {
+            transaction
+                .entries(range)
+                .unwrap()
+                .into_iter()
+                .map(|(key, _)| key)
+                .collect::<Vec<_>>()
+                .join("")
+        };
         let all = Range::all(99);
         for key in ["b", "d", "a"] {
             transaction.put(key, Bytes::from_static(b"1")).unwrap();
         }
         transaction.delete("b").unwrap();
-        assert_eq!((keys(all), keys(Range { reverse: true, limit: 1, ..all })), ("ad".into(), "d".into()));
+        assert_eq!(
+            (
+                keys(all),
+                keys(Range {
+                    reverse: true,
+                    limit: 1,
+                    ..all
+                })
+            ),
+            ("ad".into(), "d".into())
+        );
         transaction.rollback();
         assert_eq!(keys(all), "");
         transaction.put("c", Bytes::new()).unwrap();
@@ -814,7 +1201,11 @@ fn pages_over_storage_and_uncommitted_writes_are_those_of_a_plain_map() {
     let mut random = Random(7);
     for round in 0..200 {
         let name = format!("r{round}");
-        let transaction = Transaction::new(world.hub.clone(), Arc::new(world.memory.clone()), room(&name));
+        let transaction = Transaction::new(
+            world.hub.clone(),
+            Arc::new(world.memory.clone()),
+            room(&name),
+        );
         let mut model = BTreeMap::<String, Bytes>::new();
         for _ in 0..random.below(150) {
             match random.below(20) {
@@ -826,26 +1217,46 @@ fn pages_over_storage_and_uncommitted_writes_are_those_of_a_plain_map() {
                 2 => assert!(poll(&mut pin!(transaction.flush())).unwrap().is_ok()),
                 3..8 => {
                     let key = format!("{:02}", random.below(90));
-                    assert_eq!(transaction.delete(&key).unwrap(), model.remove(&key).is_some());
+                    assert_eq!(
+                        transaction.delete(&key).unwrap(),
+                        model.remove(&key).is_some()
+                    );
                 }
                 _ => {
-                    let (key, value) = (format!("{:02}", random.below(90)), Bytes::from(vec![b'x'; random.below(40)]));
+                    let (key, value) = (
+                        format!("{:02}", random.below(90)),
+                        Bytes::from(vec![b'x'; random.below(40)]),
+                    );
                     transaction.put(&key, value.clone()).unwrap();
                     model.insert(key, value);
                 }
             }
         }
         for reverse in [false, true] {
-            let range = Range { reverse, ..Range::all(usize::MAX) };
+            let range = Range {
+                reverse,
+                ..Range::all(usize::MAX)
+            };
             let mut expected: Vec<_> = model.clone().into_iter().collect();
             if reverse {
                 expected.reverse();
             }
-            assert_eq!(transaction.entries(range).unwrap(), expected, "round {round}");
+            assert_eq!(
+                transaction.entries(range).unwrap(),
+                expected,
+                "round {round}"
+            );
         }
         poll(&mut pin!(transaction.flush())).unwrap().unwrap();
-        let bytes: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
-        assert_eq!(world.memory.stored(&room(&name)).unwrap().bytes, bytes as u64, "round {round}");
+        let bytes: usize = model
+            .iter()
+            .map(|(key, value)| key.len() + value.len())
+            .sum();
+        assert_eq!(
+            world.memory.stored(&room(&name)).unwrap().bytes,
+            bytes as u64,
+            "round {round}"
+        );
     }
 }
 

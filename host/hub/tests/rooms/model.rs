@@ -10,14 +10,16 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, Alarm, App as _, Call, CloseInfo, Engine as _, EngineError, Fault, Limits, Message, Now, Opened, Position, Request,
-    Transaction, app::RoomEvent, testing::Memory,
+    Accept, Alarm, App as _, Call, CloseInfo, Engine as _, EngineError, Fault, Limits, Message,
+    Now, Opened, Position, Request, Transaction, app::RoomEvent, testing::Memory,
 };
 
 const ROOMS: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Texts that connections send. Some are also commands. An event runs its commands in this order, then stores and broadcasts all its
 /// texts.
-const TEXTS: [&str; 8] = ["1", "2", "later", "later", "cancel", "undo", "flush", "trap"];
+const TEXTS: [&str; 8] = [
+    "1", "2", "later", "later", "cancel", "undo", "flush", "trap",
+];
 const ALARM_AFTER: u64 = 1000;
 /// Before the second try of an alarm whose handler failed, and at least before one that the host could not keep.
 const RETRY_AFTER: u64 = 2000;
@@ -155,7 +157,9 @@ fn pause(tries: &mut u32) -> u64 {
 }
 
 fn flush(transaction: &Transaction) -> Result<(), Fault> {
-    poll(&mut Box::pin(transaction.flush())).expect("memory is quick").map_err(|error| Fault::Storage(error.to_string()))
+    poll(&mut Box::pin(transaction.flush()))
+        .expect("memory is quick")
+        .map_err(|error| Fault::Storage(error.to_string()))
 }
 
 fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<bool>>>) -> World {
@@ -163,7 +167,8 @@ fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<
         match event {
             RoomEvent::Open(conn, request) => {
                 if let Ok(since) = request.path.rsplit('/').next().unwrap().parse() {
-                    *gap.lock().unwrap() = Some(transaction.resume(conn, since).unwrap().unwrap().gap);
+                    *gap.lock().unwrap() =
+                        Some(transaction.resume(conn, since).unwrap().unwrap().gap);
                 }
             }
             RoomEvent::Messages(_, messages) => {
@@ -202,20 +207,43 @@ fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<
         }
         Ok(())
     };
-    let limits = Limits { rooms_awake_max: 99, room_idle_max: Duration::from_secs(1 << 30), ..Limits::default() };
+    let limits = Limits {
+        rooms_awake_max: 99,
+        room_idle_max: Duration::from_secs(1 << 30),
+        ..Limits::default()
+    };
     World::at(now, limits, memory, Arc::new(script))
 }
 
 impl Pair {
     fn new() -> Pair {
-        let (memory, clock, gap) = (Memory::default(), Arc::<AtomicU64>::default(), Arc::<Mutex<Option<bool>>>::default());
+        let (memory, clock, gap) = (
+            Memory::default(),
+            Arc::<AtomicU64>::default(),
+            Arc::<Mutex<Option<bool>>>::default(),
+        );
         // Far enough from zero to be set back often.
-        let now = Now { monotonic: super::START, wall: 1 << 40 };
+        let now = Now {
+            monotonic: super::START,
+            wall: 1 << 40,
+        };
         clock.store(now.wall, Ordering::Relaxed);
         let world = start(now, memory.clone(), clock.clone(), gap.clone());
-        let model = Model { now, ..Model::default() };
+        let model = Model {
+            now,
+            ..Model::default()
+        };
         let (clients, leaving, count) = Default::default();
-        Pair { memory, world, clock, gap, model, clients, leaving, count }
+        Pair {
+            memory,
+            world,
+            clock,
+            gap,
+            model,
+            clients,
+            leaving,
+            count,
+        }
     }
 
     fn take(&mut self, step: Step) {
@@ -223,10 +251,15 @@ impl Pair {
             Step::Come(room) => self.come(room, None),
             Step::ComeBack(room, missed) => self.come_back(room, missed),
             Step::Say(client, texts) if !self.clients.is_empty() => {
-                let texts = texts.iter().map(|texts| texts.iter().map(|text| TEXTS[*text]).collect()).collect();
+                let texts = texts
+                    .iter()
+                    .map(|texts| texts.iter().map(|text| TEXTS[*text]).collect())
+                    .collect();
                 self.say(client % self.clients.len(), texts);
             }
-            Step::Leave(client) if !self.clients.is_empty() => self.leave(client % self.clients.len()),
+            Step::Leave(client) if !self.clients.is_empty() => {
+                self.leave(client % self.clients.len())
+            }
             Step::Sulk(room) => {
                 if let Some(client) = self.clients.iter().position(|client| client.room == room) {
                     self.say(client, vec![vec!["sulk"]]);
@@ -235,7 +268,10 @@ impl Pair {
             Step::Say(..) | Step::Leave(_) => {}
             Step::Sleep => {
                 self.world.rooms.sleep_all();
-                self.model.rooms.iter_mut().for_each(|room| room.awake = false);
+                self.model
+                    .rooms
+                    .iter_mut()
+                    .for_each(|room| room.awake = false);
             }
             Step::Wait(time) => self.wait(time, 0),
             Step::Set(by) => self.set(by),
@@ -252,9 +288,20 @@ impl Pair {
         self.clients.clear();
         self.leaving.clear();
         let now = self.model.now;
-        self.world = start(now, self.memory.clone(), self.clock.clone(), self.gap.clone());
+        self.world = start(
+            now,
+            self.memory.clone(),
+            self.clock.clone(),
+            self.gap.clone(),
+        );
         for room in &mut self.model.rooms {
-            (room.closes, room.tries, room.again_at, room.pauses, room.awake) = (Vec::new(), 0, 0, 0, false);
+            (
+                room.closes,
+                room.tries,
+                room.again_at,
+                room.pauses,
+                room.awake,
+            ) = (Vec::new(), 0, 0, 0, false);
             (room.known, room.due) = (room.alarm, room.alarm.map(|alarm| due(alarm, now)));
         }
         self.wait(0, 0);
@@ -268,13 +315,30 @@ impl Pair {
     }
 
     fn come(&mut self, index: usize, path: Option<String>) {
-        let conn = self.world.hub.open(Accept { room: Some(room(ROOMS[index])), ..Accept::default() }).unwrap();
+        let conn = self
+            .world
+            .hub
+            .open(Accept {
+                room: Some(room(ROOMS[index])),
+                ..Accept::default()
+            })
+            .unwrap();
         let request = request(ROOMS[index]);
-        let request = Request { path: path.unwrap_or_else(|| request.path.clone()), ..request };
-        self.world.run(self.world.front.clone().open(conn.clone(), request)).unwrap();
+        let request = Request {
+            path: path.unwrap_or_else(|| request.path.clone()),
+            ..request
+        };
+        self.world
+            .run(self.world.front.clone().open(conn.clone(), request))
+            .unwrap();
         self.count += 1;
         // It comes before what pending events broadcast next.
-        self.clients.push(Client { conn, number: self.count, room: index, expected: Vec::new() });
+        self.clients.push(Client {
+            conn,
+            number: self.count,
+            room: index,
+            expected: Vec::new(),
+        });
         self.turn(index, vec![Event::Open]);
     }
 
@@ -287,9 +351,18 @@ impl Pair {
         assert_eq!(history.position.sequence, broadcasts.len() as u64);
         let sequence = history.position.sequence.saturating_sub(missed);
         let texts = &broadcasts[sequence as usize..];
-        let gap = texts.iter().any(|(at, _)| at + KEPT_FOR <= self.model.now.wall);
-        let expected: Vec<String> = if gap { Vec::new() } else { texts.iter().map(|(_, text)| text.clone()).collect() };
-        let since = Position { epoch: history.position.epoch, sequence };
+        let gap = texts
+            .iter()
+            .any(|(at, _)| at + KEPT_FOR <= self.model.now.wall);
+        let expected: Vec<String> = if gap {
+            Vec::new()
+        } else {
+            texts.iter().map(|(_, text)| text.clone()).collect()
+        };
+        let since = Position {
+            epoch: history.position.epoch,
+            sequence,
+        };
         let before = self.clients.len();
         self.come(index, Some(format!("/rooms/{}/{since}", ROOMS[index])));
         assert_eq!(self.gap.lock().unwrap().take(), Some(gap));
@@ -299,27 +372,57 @@ impl Pair {
     /// The client, and as many others of its room as there are texts, speak in one turn.
     fn say(&mut self, client: usize, texts: Vec<Vec<&'static str>>) {
         let room = self.clients[client].room;
-        let others = (0..self.clients.len()).filter(|other| *other != client && self.clients[*other].room == room);
-        let speakers: Vec<usize> = [client].into_iter().chain(others).take(texts.len()).collect();
+        let others = (0..self.clients.len())
+            .filter(|other| *other != client && self.clients[*other].room == room);
+        let speakers: Vec<usize> = [client]
+            .into_iter()
+            .chain(others)
+            .take(texts.len())
+            .collect();
         let texts = &texts[..speakers.len()];
         let message = |text: &&'static str| Message::text(*text);
         let call = |(speaker, texts): (&usize, &Vec<&'static str>)| {
             let conn = Arc::clone(&self.clients[*speaker].conn);
-            self.world.front.clone().messages(conn, texts.iter().map(message).collect())
+            self.world
+                .front
+                .clone()
+                .messages(conn, texts.iter().map(message).collect())
         };
         let mut calls: Vec<_> = speakers.iter().zip(texts).map(call).collect();
-        calls.iter_mut().for_each(|call| assert!(poll(call).is_none()));
+        calls
+            .iter_mut()
+            .for_each(|call| assert!(poll(call).is_none()));
         self.world.settle();
-        let happened = self.turn(room, texts.iter().cloned().enumerate().map(|(call, texts)| Event::Say(call, texts)).collect());
+        let happened = self.turn(
+            room,
+            texts
+                .iter()
+                .cloned()
+                .enumerate()
+                .map(|(call, texts)| Event::Say(call, texts))
+                .collect(),
+        );
         for (index, call) in calls.iter_mut().enumerate() {
             let outcome = poll(call).expect("the turn is over");
-            assert_eq!(outcome.is_ok(), happened[index], "{:?} of {texts:?}: {outcome:?}", texts[index]);
+            assert_eq!(
+                outcome.is_ok(),
+                happened[index],
+                "{:?} of {texts:?}: {outcome:?}",
+                texts[index]
+            );
         }
     }
 
     fn leave(&mut self, client: usize) {
-        let Client { conn, number, room, .. } = self.clients.swap_remove(client);
-        let gone = CloseInfo { code: 1000, reason: String::new(), clean: true, by_peer: true };
+        let Client {
+            conn, number, room, ..
+        } = self.clients.swap_remove(client);
+        let gone = CloseInfo {
+            code: 1000,
+            reason: String::new(),
+            clean: true,
+            by_peer: true,
+        };
         let mut call = self.world.front.clone().close(Arc::clone(&conn), gone);
         assert!(poll(&mut call).is_none());
         self.leaving.push(Leaving { number, call, conn });
@@ -351,20 +454,34 @@ impl Pair {
         self.world.settle();
         for (index, (room, _)) in due.iter().enumerate() {
             if due[..index].iter().all(|(earlier, _)| earlier != room) {
-                let is_called = due.iter().any(|(other, is_called)| other == room && *is_called);
-                self.turn(*room, if is_called { vec![Event::Alarm] } else { Vec::new() });
+                let is_called = due
+                    .iter()
+                    .any(|(other, is_called)| other == room && *is_called);
+                self.turn(
+                    *room,
+                    if is_called {
+                        vec![Event::Alarm]
+                    } else {
+                        Vec::new()
+                    },
+                );
             }
         }
     }
 
     /// Runs a turn of these events, and those that follow at once because events are pending; which calls happened.
     fn turn(&mut self, room: usize, mut events: Vec<Event>) -> Vec<bool> {
-        let calls = events.iter().filter(|event| matches!(event, Event::Say(..))).count();
+        let calls = events
+            .iter()
+            .filter(|event| matches!(event, Event::Say(..)))
+            .count();
         let mut happened = vec![true; calls];
         loop {
             let model = &mut self.model.rooms[room];
             if model.again_at <= self.model.now.monotonic {
-                let pending = std::mem::take(&mut model.closes).into_iter().map(Event::Close);
+                let pending = std::mem::take(&mut model.closes)
+                    .into_iter()
+                    .map(Event::Close);
                 events.splice(0..0, pending);
             }
             if events.is_empty() {
@@ -396,7 +513,11 @@ impl Pair {
                 }
                 Event::Say(call, texts) => {
                     let alone = texts.contains(&"trap");
-                    let parts: Vec<Vec<&str>> = if alone { texts.iter().map(|text| vec![*text]).collect() } else { vec![texts] };
+                    let parts: Vec<Vec<&str>> = if alone {
+                        texts.iter().map(|text| vec![*text]).collect()
+                    } else {
+                        vec![texts]
+                    };
                     if parts.len() > 1 {
                         // All at once, first: that traps.
                         self.wake(room);
@@ -407,7 +528,9 @@ impl Pair {
                         if part.contains(&"trap") {
                             self.model.rooms[room].awake = false;
                         }
-                        if part.contains(&"trap") || !self.say_part(room, call, &part, &mut open, happened, &mut failed) {
+                        if part.contains(&"trap")
+                            || !self.say_part(room, call, &part, &mut open, happened, &mut failed)
+                        {
                             happened[call] = false;
                             break;
                         }
@@ -424,11 +547,14 @@ impl Pair {
         match rang {
             // The host could not keep what became of it.
             Some(rings) if rings && open.rang => {
-                model.due = Some(Due::Monotonic(now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER)));
+                model.due = Some(Due::Monotonic(
+                    now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER),
+                ));
             }
             // The stored alarm says when the room is called next.
             Some(_) if model.due == Some(Due::Called) || model.known.is_none() => {
-                (model.known, model.due, model.pauses) = (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
+                (model.known, model.due, model.pauses) =
+                    (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
             }
             _ => {}
         }
@@ -443,14 +569,20 @@ impl Pair {
         let now = self.model.now;
         let model = &self.model.rooms[room];
         let alarm = open.alarm.unwrap_or(model.alarm);
-        let is_called = |alarm: &Alarm| model.due == Some(Due::Called) && model.known == Some(*alarm);
-        let Some(alarm) = alarm.filter(|alarm| alarm.at <= now.wall || is_called(alarm)) else { return false };
+        let is_called =
+            |alarm: &Alarm| model.due == Some(Due::Called) && model.known == Some(*alarm);
+        let Some(alarm) = alarm.filter(|alarm| alarm.at <= now.wall || is_called(alarm)) else {
+            return false;
+        };
         let fails = alarm.attempt == 1 && model.sulks;
         open.rang = true;
         self.wake(room);
         if fails {
             self.model.rooms[room].awake = false;
-            open.alarm = Some(Some(Alarm { at: now.wall + RETRY_AFTER, attempt: 2 }));
+            open.alarm = Some(Some(Alarm {
+                at: now.wall + RETRY_AFTER,
+                attempt: 2,
+            }));
         } else {
             open.alarm = Some(None);
             open.texts.push("!".into());
@@ -469,7 +601,10 @@ impl Pair {
     ) -> bool {
         let mut alarm = None;
         if texts.contains(&"later") {
-            alarm = Some(Some(Alarm { at: self.clock.load(Ordering::Relaxed) + ALARM_AFTER, attempt: 1 }));
+            alarm = Some(Some(Alarm {
+                at: self.clock.load(Ordering::Relaxed) + ALARM_AFTER,
+                attempt: 1,
+            }));
         }
         if texts.contains(&"cancel") {
             alarm = Some(None);
@@ -491,9 +626,21 @@ impl Pair {
     }
 
     /// Whether it succeeds.
-    fn commit(&mut self, room: usize, open: &mut Uncommitted, happened: &mut [bool], failed: &mut Vec<u64>) -> bool {
+    fn commit(
+        &mut self,
+        room: usize,
+        open: &mut Uncommitted,
+        happened: &mut [bool],
+        failed: &mut Vec<u64>,
+    ) -> bool {
         let rang = open.rang;
-        let Uncommitted { alarm, texts, calls, closes, .. } = std::mem::take(open);
+        let Uncommitted {
+            alarm,
+            texts,
+            calls,
+            closes,
+            ..
+        } = std::mem::take(open);
         let now = self.model.now;
         let model = &mut self.model.rooms[room];
         let stored = alarm.unwrap_or(model.alarm);
@@ -513,13 +660,18 @@ impl Pair {
         }
         model.alarm = stored;
         if model.known != stored {
-            (model.known, model.due, model.pauses) = (stored, stored.map(|alarm| due(alarm, now)), 0);
+            (model.known, model.due, model.pauses) =
+                (stored, stored.map(|alarm| due(alarm, now)), 0);
         }
         if !closes.is_empty() {
             model.tries = 0;
         }
         for number in closes {
-            let at = self.leaving.iter().position(|leaving| leaving.number == number).expect("it leaves once");
+            let at = self
+                .leaving
+                .iter()
+                .position(|leaving| leaving.number == number)
+                .expect("it leaves once");
             let Leaving { mut call, conn, .. } = self.leaving.swap_remove(at);
             assert_eq!(poll(&mut call), Some(Ok(())), "its on-close is durable");
             drop(conn);
@@ -535,13 +687,27 @@ impl Pair {
     }
 
     fn compare(&mut self) {
-        for Client { conn, room, expected, .. } in &mut self.clients {
+        for Client {
+            conn,
+            room,
+            expected,
+            ..
+        } in &mut self.clients
+        {
             assert_eq!(heard(conn), std::mem::take(expected), "in {}", ROOMS[*room]);
         }
         for (name, model) in ROOMS.iter().zip(&self.model.rooms) {
-            let kept = self.memory.get(&room(name), "log").unwrap().unwrap_or_default();
+            let kept = self
+                .memory
+                .get(&room(name), "log")
+                .unwrap()
+                .unwrap_or_default();
             assert_eq!(String::from_utf8_lossy(&kept), model.log, "kept in {name}");
-            assert_eq!(self.memory.stored(&room(name)).unwrap().alarm, model.alarm, "the alarm of {name}");
+            assert_eq!(
+                self.memory.stored(&room(name)).unwrap().alarm,
+                model.alarm,
+                "the alarm of {name}"
+            );
         }
         for Leaving { call, .. } in &mut self.leaving {
             assert!(poll(call).is_none(), "its on-close is not durable");
@@ -565,15 +731,33 @@ impl Model {
             Due::Monotonic(at) => at <= now.monotonic,
             Due::Called => false,
         };
-        let mut called: Vec<(Due, usize)> = self.rooms.iter().enumerate().filter_map(|(index, room)| Some((room.due?, index))).collect();
+        let mut called: Vec<(Due, usize)> = self
+            .rooms
+            .iter()
+            .enumerate()
+            .filter_map(|(index, room)| Some((room.due?, index)))
+            .collect();
         called.retain(|(due, _)| is_due(*due));
         called.sort_unstable();
-        called.iter().for_each(|(_, room)| self.rooms[*room].due = Some(Due::Called));
-        let is_pending = |(_, room): &(usize, &RoomModel)| !room.closes.is_empty() && room.again_at <= now.monotonic;
-        let mut retried: Vec<(u64, usize)> =
-            self.rooms.iter().enumerate().filter(is_pending).map(|(index, room)| (room.again_at, index)).collect();
+        called
+            .iter()
+            .for_each(|(_, room)| self.rooms[*room].due = Some(Due::Called));
+        let is_pending = |(_, room): &(usize, &RoomModel)| {
+            !room.closes.is_empty() && room.again_at <= now.monotonic
+        };
+        let mut retried: Vec<(u64, usize)> = self
+            .rooms
+            .iter()
+            .enumerate()
+            .filter(is_pending)
+            .map(|(index, room)| (room.again_at, index))
+            .collect();
         retried.sort_unstable();
-        called.into_iter().map(|(_, room)| (room, true)).chain(retried.into_iter().map(|(_, room)| (room, false))).collect()
+        called
+            .into_iter()
+            .map(|(_, room)| (room, true))
+            .chain(retried.into_iter().map(|(_, room)| (room, false)))
+            .collect()
     }
 }
 

@@ -19,10 +19,15 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     match loaded {
         Ok((loaded, _)) if args.json => {
             let warnings = Warnings::new(&args.load.app, loaded.ungranted());
-            say(&format!("{:#}\n", json(&args.load.app, loaded.manifest(), &warnings)))
+            say(&format!(
+                "{:#}\n",
+                json(&args.load.app, loaded.manifest(), &warnings)
+            ))
         }
         Ok((loaded, _)) => {
-            logging::say(&Warnings::new(&args.load.app, loaded.ungranted()).report(colour::is_on()));
+            logging::say(
+                &Warnings::new(&args.load.app, loaded.ungranted()).report(colour::is_on()),
+            );
             say(&match loaded.manifest() {
                 Some(manifest) => format!("OK: {}\n", counts(manifest)),
                 None => "OK: no manifest; its wasi:http export answers every path\n".into(),
@@ -38,7 +43,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
 
 fn json(app: &Path, manifest: Option<&Arc<Manifest>>, warnings: &Warnings<'_>) -> Value {
     let count = |count: fn(&Manifest) -> usize| manifest.map_or(0, |manifest| count(manifest));
-    let (routes, guards) = (count(|manifest| manifest.routes.len()), count(|manifest| manifest.guards.len()));
+    let (routes, guards) = (
+        count(|manifest| manifest.routes.len()),
+        count(|manifest| manifest.guards.len()),
+    );
     let pages = count(|manifest| manifest.pages.len());
     let (app, warnings) = (app.display().to_string(), warnings.json());
     json!({ "app": app, "ok": true, "problems": [], "warnings": warnings, "routes": routes, "guards": guards, "pages": pages })
@@ -46,13 +54,36 @@ fn json(app: &Path, manifest: Option<&Arc<Manifest>>, warnings: &Warnings<'_>) -
 
 /// "3 routes (2 http, 1 websocket), 1 guard"
 fn counts(manifest: &Manifest) -> String {
-    let targets = [Target::Http, Target::Stream, Target::WebSocket, Target::Events];
-    let of = |target: &Target| manifest.routes.iter().filter(|route| route.target == *target).count();
-    let each: Vec<String> = targets.iter().filter(|target| of(target) > 0).map(|target| format!("{} {target}", of(target))).collect();
-    let each = if each.is_empty() { String::new() } else { format!(" ({})", each.join(", ")) };
+    let targets = [
+        Target::Http,
+        Target::Stream,
+        Target::WebSocket,
+        Target::Events,
+    ];
+    let of = |target: &Target| {
+        manifest
+            .routes
+            .iter()
+            .filter(|route| route.target == *target)
+            .count()
+    };
+    let each: Vec<String> = targets
+        .iter()
+        .filter(|target| of(target) > 0)
+        .map(|target| format!("{} {target}", of(target)))
+        .collect();
+    let each = if each.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", each.join(", "))
+    };
     let pages = match manifest.pages.len() {
         0 => String::new(),
         pages => format!(", {}", plural(pages, "page")),
     };
-    format!("{}{each}, {}{pages}", plural(manifest.routes.len(), "route"), plural(manifest.guards.len(), "guard"))
+    format!(
+        "{}{each}, {}{pages}",
+        plural(manifest.routes.len(), "route"),
+        plural(manifest.guards.len(), "guard")
+    )
 }

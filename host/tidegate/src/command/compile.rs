@@ -1,19 +1,34 @@
 //! `tidegate compile`: machine code ahead of time, for starts without a compiler.
 
-use crate::{args::CompileArgs, command::say, failure::Failure, problem::Unfit, progress::Progress};
+use crate::{
+    args::CompileArgs, command::say, failure::Failure, problem::Unfit, progress::Progress,
+};
 use std::time::Instant;
 
 /// Writes the compiled file, and says how large it is.
 pub(crate) fn run(args: &CompileArgs) -> Result<(), Failure> {
     let config = args.load.config()?;
     let (app, began) = (&args.load.app, Instant::now());
-    let to = args.output.clone().unwrap_or_else(|| app.with_extension("tide"));
+    let to = args
+        .output
+        .clone()
+        .unwrap_or_else(|| app.with_extension("tide"));
     if to == *app {
-        return Err(Failure::usage(format!("{} would be written over: name another file with -o", app.display())));
+        return Err(Failure::usage(format!(
+            "{} would be written over: name another file with -o",
+            app.display()
+        )));
     }
     let progress = Progress::unknown(&format!("compiling {}", app.display()));
-    let bytes = tidegate_wasm::compile(app, &to, &config.app).map_err(|error| Failure::Unfit(Unfit::load(app, &error)))?;
+    let bytes = tidegate_wasm::compile(app, &to, &config.app)
+        .map_err(|error| Failure::Unfit(Unfit::load(app, &error)))?;
     drop(progress);
-    let (mib, took) = (bytes as f64 / (1 << 20) as f64, began.elapsed().as_secs_f64());
-    say(&format!("{}: {mib:.1} MiB, compiled in {took:.1} s; for this version of tidegate on this kind of processor\n", to.display()))
+    let (mib, took) = (
+        bytes as f64 / (1 << 20) as f64,
+        began.elapsed().as_secs_f64(),
+    );
+    say(&format!(
+        "{}: {mib:.1} MiB, compiled in {took:.1} s; for this version of tidegate on this kind of processor\n",
+        to.display()
+    ))
 }

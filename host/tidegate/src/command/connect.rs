@@ -20,10 +20,12 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// Talks until one of both sides closes. That the server closed otherwise than by 1000, 1001 or 1005 is a failure.
 pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     assemble::runtime()?.block_on(async {
-        let client = Client::connect(&args.url, &args.header, &args.protocol).await.map_err(|error| match error {
-            ClientError::Url(_) | ClientError::Header(_) => Failure::usage(error),
-            error => anyhow!("{}: {error}", args.url).into(),
-        })?;
+        let client = Client::connect(&args.url, &args.header, &args.protocol)
+            .await
+            .map_err(|error| match error {
+                ClientError::Url(_) | ClientError::Header(_) => Failure::usage(error),
+                error => anyhow!("{}: {error}", args.url).into(),
+            })?;
         match args.bench {
             Some(count) => bench(client, count).await,
             None => talk(client, args.binary).await,
@@ -32,10 +34,18 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
 }
 
 async fn talk(mut client: Client, binary: bool) -> Result<(), Failure> {
-    let protocol = client.protocol().map_or_else(String::new, |protocol| format!(", subprotocol {protocol}"));
+    let protocol = client
+        .protocol()
+        .map_or_else(String::new, |protocol| format!(", subprotocol {protocol}"));
     note(&format!("connected{protocol}; Ctrl-D closes"));
     let (say, mut said) = mpsc::unbounded_channel();
-    thread::spawn(move || stdin().lock().lines().map_while(Result::ok).all(|line| say.send(line).is_ok()));
+    thread::spawn(move || {
+        stdin()
+            .lock()
+            .lines()
+            .map_while(Result::ok)
+            .all(|line| say.send(line).is_ok())
+    });
     loop {
         tokio::select! {
             line = said.recv() => match line {
@@ -88,12 +98,18 @@ fn message(line: &str, binary: bool) -> Result<Message, &'static str> {
     if !binary {
         return Ok(Message::text(line.to_owned()));
     }
-    hex::read(line).map(|bytes| Message::Binary(bytes.into())).ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
+    hex::read(line)
+        .map(|bytes| Message::Binary(bytes.into()))
+        .ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
 }
 
 /// Text as it is, bytes in hex; marked where somebody types in between.
 fn show(message: &Message) -> Result<(), anyhow::Error> {
-    let mark = if stdin().is_terminal() && stdout().is_terminal() { "< " } else { "" };
+    let mark = if stdin().is_terminal() && stdout().is_terminal() {
+        "< "
+    } else {
+        ""
+    };
     let mut stdout = stdout().lock();
     match message {
         Message::Text(text) => writeln!(stdout, "{mark}{text}")?,
@@ -117,7 +133,9 @@ async fn bench(mut client: Client, count: u32) -> Result<(), Failure> {
         match client.receive().await {
             Received::Message(_) => times.push(sent.elapsed()),
             Received::Closed(close) => {
-                return end(&close).map_err(Into::into).and_then(|()| Err(anyhow!("it closed before the end").into()));
+                return end(&close)
+                    .map_err(Into::into)
+                    .and_then(|()| Err(anyhow!("it closed before the end").into()));
             }
         }
     }

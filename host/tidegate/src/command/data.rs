@@ -44,10 +44,17 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
             let imported = assemble::runtime()?.block_on(import(&storage, io::stdin().lock()))?;
             say(&format!("{imported} rooms were imported\n"))?;
         }
-        DataCommand::Delete { room } => match assemble::runtime()?.block_on(storage.delete(room))? {
-            true => say(&format!("{room} was deleted\n"))?,
-            false => return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into()),
-        },
+        DataCommand::Delete { room } => {
+            match assemble::runtime()?.block_on(storage.delete(room))? {
+                true => say(&format!("{room} was deleted\n"))?,
+                false => {
+                    return Err(anyhow!(
+                        "there is no room {room}: `tidegate data rooms` lists them"
+                    )
+                    .into());
+                }
+            }
+        }
         DataCommand::Verify => verify(&storage)?,
         DataCommand::Compact => {
             let _progress = Progress::unknown("compacting");
@@ -62,7 +69,11 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
 }
 
 /// Every room, page by page.
-fn rooms(storage: &Storage, class: Option<&str>, mut each: impl FnMut(&RoomId, Stored) -> Result<(), Failure>) -> Result<(), Failure> {
+fn rooms(
+    storage: &Storage,
+    class: Option<&str>,
+    mut each: impl FnMut(&RoomId, Stored) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut after: Option<RoomId> = None;
     loop {
         let page = storage.rooms(class, after.as_ref(), PAGE)?;
@@ -80,8 +91,15 @@ fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), Failur
     rooms(storage, class, |room, stored| {
         let at = stored.alarm.map(|alarm| alarm.at);
         match json {
-            true => say(&format!("{}\n", json!({ "room": room.to_string(), "bytes": stored.bytes, "alarm": at }))),
-            false => say(&format!("{room}  {} bytes{}\n", stored.bytes, at.map_or_else(String::new, |at| format!("  alarm at {at} ms")))),
+            true => say(&format!(
+                "{}\n",
+                json!({ "room": room.to_string(), "bytes": stored.bytes, "alarm": at })
+            )),
+            false => say(&format!(
+                "{room}  {} bytes{}\n",
+                stored.bytes,
+                at.map_or_else(String::new, |at| format!("  alarm at {at} ms"))
+            )),
         }
     })
 }
@@ -94,19 +112,37 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
     }
     // Not beside what is written to the same terminal.
     let progress = (!io::stdout().is_terminal()).then(|| Progress::of("exporting", stored.bytes));
-    let alarm = stored.alarm.map(|alarm| json!({ "at": alarm.at, "attempt": alarm.attempt }));
-    say(&format!("{}\n", json!({ "room": room.to_string(), "alarm": alarm })))?;
+    let alarm = stored
+        .alarm
+        .map(|alarm| json!({ "at": alarm.at, "attempt": alarm.attempt }));
+    say(&format!(
+        "{}\n",
+        json!({ "room": room.to_string(), "alarm": alarm })
+    ))?;
     let mut last: Option<String> = None;
     loop {
         let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let page = storage.range(room, &Range { start, ..Range::all(PAGE) })?;
+        let page = storage.range(
+            room,
+            &Range {
+                start,
+                ..Range::all(PAGE)
+            },
+        )?;
         let line = |(key, value): &(String, Bytes)| match std::str::from_utf8(value) {
             Ok(text) => format!("{}\n", json!({ "key": key, "text": text })),
-            Err(_) => format!("{}\n", json!({ "key": key, "base64": BASE64_STANDARD.encode(value) })),
+            Err(_) => format!(
+                "{}\n",
+                json!({ "key": key, "base64": BASE64_STANDARD.encode(value) })
+            ),
         };
         say(&page.iter().map(line).collect::<String>())?;
         if let Some(progress) = &progress {
-            progress.step(page.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum());
+            progress.step(
+                page.iter()
+                    .map(|(key, value)| (key.len() + value.len()) as u64)
+                    .sum(),
+            );
         }
         match page.into_iter().next_back() {
             Some((key, _)) => last = Some(key),
@@ -121,7 +157,8 @@ async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow:
     let (mut count, mut open) = (0, None::<Batch>);
     for (number, line) in (1..).zip(lines.lines()) {
         let line = line.context("the input can't be read")?;
-        let line: Value = serde_json::from_str(&line).with_context(|| format!("line {number} is no JSON"))?;
+        let line: Value =
+            serde_json::from_str(&line).with_context(|| format!("line {number} is no JSON"))?;
         if line.get("room").is_some() {
             if let Some(done) = open.take() {
                 storage.commit(done).await?;
@@ -130,12 +167,18 @@ async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow:
             count += 1;
             continue;
         }
-        let Some(batch) = &mut open else { bail!("line {number} comes before any line with a \"room\"") };
+        let Some(batch) = &mut open else {
+            bail!("line {number} comes before any line with a \"room\"")
+        };
         let (key, value) = entry_line(&line).with_context(|| format!("line {number}"))?;
         batch.stored.bytes += (key.len() + value.len()) as u64;
         batch.writes.insert(key, Some(value));
         if batch.writes.len() >= PAGE {
-            let next = Batch { clear: false, writes: BTreeMap::new(), ..batch.clone() };
+            let next = Batch {
+                clear: false,
+                writes: BTreeMap::new(),
+                ..batch.clone()
+            };
             storage.commit(std::mem::replace(batch, next)).await?;
         }
     }
@@ -146,22 +189,47 @@ async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow:
 }
 
 fn room_line(line: &Value) -> Result<Batch, anyhow::Error> {
-    let room = line["room"].as_str().and_then(|name| args::room(name).ok()).context("\"room\" is no class/name")?;
+    let room = line["room"]
+        .as_str()
+        .and_then(|name| args::room(name).ok())
+        .context("\"room\" is no class/name")?;
     let alarm = match &line["alarm"] {
         Value::Null => None,
         alarm => {
             let at = alarm["at"].as_u64().context("\"alarm\" has no \"at\"")?;
-            Some(Alarm { at, attempt: alarm["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(1).max(1) })
+            Some(Alarm {
+                at,
+                attempt: alarm["attempt"]
+                    .as_u64()
+                    .and_then(|attempt| u32::try_from(attempt).ok())
+                    .unwrap_or(1)
+                    .max(1),
+            })
         }
     };
-    Ok(Batch { clear: true, ..Batch::new(room, Stored { alarm, ..Stored::default() }) })
+    Ok(Batch {
+        clear: true,
+        ..Batch::new(
+            room,
+            Stored {
+                alarm,
+                ..Stored::default()
+            },
+        )
+    })
 }
 
 fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {
-    let key = line["key"].as_str().filter(|key| !key.is_empty()).context("there is no \"key\"")?;
+    let key = line["key"]
+        .as_str()
+        .filter(|key| !key.is_empty())
+        .context("there is no \"key\"")?;
     let value = match (line["text"].as_str(), line["base64"].as_str()) {
         (Some(text), None) => text.to_owned().into(),
-        (None, Some(base64)) => BASE64_STANDARD.decode(base64).context("\"base64\" is none")?.into(),
+        (None, Some(base64)) => BASE64_STANDARD
+            .decode(base64)
+            .context("\"base64\" is none")?
+            .into(),
         _ => bail!("there is neither \"text\" nor \"base64\""),
     };
     Ok((key.to_owned(), value))
@@ -171,10 +239,17 @@ fn verify(storage: &Storage) -> Result<(), Failure> {
     let progress = Progress::of("reading", storage.entries_about() as u64);
     let found = storage.verify(|| progress.step(1))?;
     drop(progress);
-    let summary = format!("{} rooms, {} entries, {} bytes", found.rooms, found.entries, found.bytes);
+    let summary = format!(
+        "{} rooms, {} entries, {} bytes",
+        found.rooms, found.entries, found.bytes
+    );
     if found.wrong.is_empty() {
         return say(&format!("{summary}: all is well\n"));
     }
-    let lines: String = found.wrong.iter().map(|wrong| format!("\n  {wrong}")).collect();
+    let lines: String = found
+        .wrong
+        .iter()
+        .map(|wrong| format!("\n  {wrong}"))
+        .collect();
     Err(anyhow!("{summary}; restore a backup, or export what is well:{lines}").into())
 }

@@ -82,14 +82,21 @@ impl Inputs {
                 Input::Changed => has_changes = true,
                 Input::Key(key) => keys.push(key),
             }
-            next = timeout_at(end.min(Deadline::now() + REST), self.next()).await.unwrap_or_default();
+            next = timeout_at(end.min(Deadline::now() + REST), self.next())
+                .await
+                .unwrap_or_default();
         }
         Some((has_changes, keys))
     }
 }
 
 impl Workshop {
-    fn open(project: Project, args: &DevArgs, config: &Config, changed: watch::Sender<()>) -> Result<Workshop, Failure> {
+    fn open(
+        project: Project,
+        args: &DevArgs,
+        config: &Config,
+        changed: watch::Sender<()>,
+    ) -> Result<Workshop, Failure> {
         let places = Places {
             sources: project.declared().clone(),
             settings: args.settings(project.dir()),
@@ -98,15 +105,20 @@ impl Workshop {
             logs: logs(),
         };
         let watch = Watch::new(places, move || changed.send_replace(()))?;
-        Ok(Workshop { project, watch: Arc::new(Mutex::new(watch)) })
+        Ok(Workshop {
+            project,
+            watch: Arc::new(Mutex::new(watch)),
+        })
     }
 
     /// The kinds of the files that changed since the last call.
     async fn changes(&self) -> BTreeSet<Kind> {
-        self.with(|workshop| workshop.watch().changes()).await.unwrap_or_else(|failure| {
-            told(&failure);
-            BTreeSet::new()
-        })
+        self.with(|workshop| workshop.watch().changes())
+            .await
+            .unwrap_or_else(|failure| {
+                told(&failure);
+                BTreeSet::new()
+            })
     }
 
     /// Builds, and watches the files that this was built from.
@@ -143,23 +155,41 @@ impl Workshop {
     }
 
     /// Works outside of the loop that serves.
-    async fn with<T: Send + 'static>(&self, work: impl FnOnce(&Workshop) -> T + Send + 'static) -> T {
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Workshop) -> T + Send + 'static,
+    ) -> T {
         let workshop = self.clone();
-        spawn_blocking(move || work(&workshop)).await.expect("the work does not panic")
+        spawn_blocking(move || work(&workshop))
+            .await
+            .expect("the work does not panic")
     }
 }
 
 /// Folders that Cargo, the host and the app write.
 fn written(project: &Project, config: &Config) -> BTreeSet<PathBuf> {
-    let granted = config.app.dirs.iter().filter(|dir| dir.writable).map(|dir| dir.host.clone());
-    granted.chain([project.target().to_owned(), config.data.clone()]).collect()
+    let granted = config
+        .app
+        .dirs
+        .iter()
+        .filter(|dir| dir.writable)
+        .map(|dir| dir.host.clone());
+    granted
+        .chain([project.target().to_owned(), config.data.clone()])
+        .collect()
 }
 
 /// The files that stdout and stderr lead to.
 fn logs() -> Vec<(u64, u64)> {
     let (out, err) = (stdout(), stderr());
-    let files = [out.as_fd(), err.as_fd()].map(|fd| File::from(fd.try_clone_to_owned().ok()?).metadata().ok());
-    files.into_iter().flatten().filter(|file| file.is_file()).map(|file| (file.dev(), file.ino())).collect()
+    let files = [out.as_fd(), err.as_fd()]
+        .map(|fd| File::from(fd.try_clone_to_owned().ok()?).metadata().ok());
+    files
+        .into_iter()
+        .flatten()
+        .filter(|file| file.is_file())
+        .map(|file| (file.dev(), file.ino()))
+        .collect()
 }
 
 /// Builds and serves until SIGINT, SIGTERM or `q`.
@@ -193,17 +223,30 @@ async fn dev(
     let (loaded, table) = begin(&workshop, &config, &mut inputs).await?;
     let serving = serve::Serving::open(project.artifact(), &config, loaded, table, signals).await?;
     serving.tell(format)?;
-    let told = if keys.is_some() { "r rebuild   o open in the browser   c list connections   q quit" } else { "Watching." };
+    let told = if keys.is_some() {
+        "r rebuild   o open in the browser   c list connections   q quit"
+    } else {
+        "Watching."
+    };
     say(&format!("{told}\n"));
-    let author =
-        Author { address: serving.addresses()?[0], news: News::new(pages), site: serving.site().clone(), args: args.clone(), workshop };
+    let author = Author {
+        address: serving.addresses()?[0],
+        news: News::new(pages),
+        site: serving.site().clone(),
+        args: args.clone(),
+        workshop,
+    };
     author.news.tell();
     tokio::spawn(author.attend(inputs));
     serving.run(format).await
 }
 
 /// Builds until there is something to serve.
-async fn begin(workshop: &Workshop, config: &Config, inputs: &mut Inputs) -> Result<(Loaded, Table), Failure> {
+async fn begin(
+    workshop: &Workshop,
+    config: &Config,
+    inputs: &mut Inputs,
+) -> Result<(Loaded, Table), Failure> {
     loop {
         if workshop.build().await.is_ok() {
             match assemble::load(workshop.project.artifact(), config.app.clone()).await {
@@ -236,7 +279,11 @@ struct Author {
 impl Author {
     async fn attend(mut self, mut inputs: Inputs) {
         while let Some((has_changes, keys)) = inputs.gather().await {
-            let mut kinds = if has_changes { self.workshop.changes().await } else { BTreeSet::new() };
+            let mut kinds = if has_changes {
+                self.workshop.changes().await
+            } else {
+                BTreeSet::new()
+            };
             for key in keys {
                 match key {
                     b'r' => _ = kinds.insert(Kind::Source),
@@ -271,7 +318,10 @@ impl Author {
     async fn rebuild(&mut self, anyway: bool) -> Result<(), String> {
         let built = self.workshop.build().await?;
         if !built.is_new && !anyway && self.news.error.is_none() {
-            say(&format!("built in {:.1} s: the component is as it was", built.took.as_secs_f64()));
+            say(&format!(
+                "built in {:.1} s: the component is as it was",
+                built.took.as_secs_f64()
+            ));
             return Ok(());
         }
         let began = Instant::now();
@@ -289,24 +339,43 @@ impl Author {
             plural(kept.feeds, "feed")
         ));
         if kept.closed > 0 {
-            say(&format!("{} closed (1012), as the new version has no route for that", plural(kept.closed, "WebSocket")));
+            say(&format!(
+                "{} closed (1012), as the new version has no route for that",
+                plural(kept.closed, "WebSocket")
+            ));
         }
         Ok(())
     }
 
     /// Grants and bounds of instances are those of the next version; what else changed begins with the next start.
     async fn reconfigure(&mut self) -> Result<(), String> {
-        let config = self.args.config(self.workshop.project.dir()).map_err(|failure| told(&failure))?;
-        self.workshop.add_written(written(&self.workshop.project, &config)).await;
-        say("Settings were read again: [app] and [grants] hold from this version on, the others from the next start.");
+        let config = self
+            .args
+            .config(self.workshop.project.dir())
+            .map_err(|failure| told(&failure))?;
+        self.workshop
+            .add_written(written(&self.workshop.project, &config))
+            .await;
+        say(
+            "Settings were read again: [app] and [grants] hold from this version on, the others from the next start.",
+        );
         self.site.set_options(config.app);
         self.rebuild(true).await
     }
 
     fn open_browser(&self) {
-        let opener = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+        let opener = if cfg!(target_os = "macos") {
+            "open"
+        } else {
+            "xdg-open"
+        };
         let url = report::url(self.address);
-        let opened = Command::new(opener).arg(&url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let opened = Command::new(opener)
+            .arg(&url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         if let Err(error) = opened.with_context(|| format!("can't run {opener}; open {url}")) {
             say(&format!("{error:#}"));
         }
@@ -317,8 +386,14 @@ impl Author {
         say(&plural(conns.len(), "WebSocket"));
         for conn in conns {
             let route = conn.route().map_or("", |route| route.pattern.as_str());
-            let room = conn.room().map_or_else(String::new, |room| format!(" in room {room}"));
-            say(&format!("  {}  {route}{room}, {} bytes queued", conn.id(), conn.outbox().queued()));
+            let room = conn
+                .room()
+                .map_or_else(String::new, |room| format!(" in room {room}"));
+            say(&format!(
+                "  {}  {route}{room}, {} bytes queued",
+                conn.id(),
+                conn.outbox().queued()
+            ));
         }
     }
 }

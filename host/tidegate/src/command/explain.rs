@@ -5,12 +5,20 @@ use crate::{command::say, failure::Failure, problem};
 /// Says what the codes mean; all of their titles if none is given.
 pub(crate) fn run(codes: &[String]) -> Result<(), Failure> {
     if codes.is_empty() {
-        let titles: String = problem::titles().map(|title| format!("{title}\n")).collect();
+        let titles: String = problem::titles()
+            .map(|title| format!("{title}\n"))
+            .collect();
         return say(&titles);
     }
     let explained: Result<Vec<_>, _> = codes
         .iter()
-        .map(|code| problem::explain(code).ok_or_else(|| Failure::usage(format!("there is no code {code}: `tidegate explain` lists all"))))
+        .map(|code| {
+            problem::explain(code).ok_or_else(|| {
+                Failure::usage(format!(
+                    "there is no code {code}: `tidegate explain` lists all"
+                ))
+            })
+        })
         .collect();
     say(&(explained?.join("\n\n") + "\n"))
 }

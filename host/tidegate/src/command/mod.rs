@@ -25,7 +25,10 @@ pub(crate) fn plural(count: usize, word: &str) -> String {
 /// Writes to stdout; a reader that has seen enough is no failure.
 fn say(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

@@ -5,17 +5,41 @@ use anyhow::Context as _;
 use std::{fs, path::Path};
 
 /// Words that no crate may be called, or that would hide what every crate uses.
-const TAKEN: [&str; 10] = ["tidegate", "core", "std", "alloc", "test", "proc_macro", "serde", "serde_json", "crate", "self"];
+const TAKEN: [&str; 10] = [
+    "tidegate",
+    "core",
+    "std",
+    "alloc",
+    "test",
+    "proc_macro",
+    "serde",
+    "serde_json",
+    "crate",
+    "self",
+];
 
 /// Writes the project, all of it or nothing, and says what to do next.
 pub(crate) fn run(args: &NewArgs) -> Result<(), Failure> {
-    let name = args.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    check(name).map_err(|why| Failure::usage(format!("{} can't be the name of a crate: {why}", args.path.display())))?;
+    let name = args
+        .path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    check(name).map_err(|why| {
+        Failure::usage(format!(
+            "{} can't be the name of a crate: {why}",
+            args.path.display()
+        ))
+    })?;
     if args.path.exists() {
-        return Err(Failure::usage(format!("{} is there already, and nothing of it is changed: choose another name", args.path.display())));
+        return Err(Failure::usage(format!(
+            "{} is there already, and nothing of it is changed: choose another name",
+            args.path.display()
+        )));
     }
     let beside = args.path.with_file_name(format!(".{name}.new"));
-    let made = make(args, name, &beside).with_context(|| format!("can't write {}", args.path.display()));
+    let made =
+        make(args, name, &beside).with_context(|| format!("can't write {}", args.path.display()));
     if made.is_err() {
         _ = fs::remove_dir_all(&beside);
     }
@@ -40,12 +64,19 @@ fn make(args: &NewArgs, name: &str, beside: &Path) -> std::io::Result<()> {
 /// As Cargo has it, and as the Component Model does: what both take.
 fn check(name: &str) -> Result<(), String> {
     let taken = TAKEN.contains(&name.replace('-', "_").as_str());
-    let words_begin = |name: &str| name.split(['-', '_']).all(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
-    let stray = name.chars().find(|char| !char.is_ascii_lowercase() && !char.is_ascii_digit() && !['-', '_'].contains(char));
+    let words_begin = |name: &str| {
+        name.split(['-', '_'])
+            .all(|word| word.starts_with(|first: char| first.is_ascii_lowercase()))
+    };
+    let stray = name.chars().find(|char| {
+        !char.is_ascii_lowercase() && !char.is_ascii_digit() && !['-', '_'].contains(char)
+    });
     match stray {
         _ if name.is_empty() => Err("it is empty".into()),
         _ if taken => Err("it is taken".into()),
-        Some(stray) => Err(format!("it has {stray:?}; write lower-case letters, digits, - and _")),
+        Some(stray) => Err(format!(
+            "it has {stray:?}; write lower-case letters, digits, - and _"
+        )),
         None if !words_begin(name) => Err("each of its words begins with a letter".into()),
         None => Ok(()),
     }
@@ -60,7 +91,20 @@ mod tests {
         for good in ["chat", "my-app", "my_app2", "a"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["", "Chat", "2fast", "my--app", "a-2", "a.b", "naïve", "test", "tidegate", "serde-json", "-a", "a b"] {
+        for bad in [
+            "",
+            "Chat",
+            "2fast",
+            "my--app",
+            "a-2",
+            "a.b",
+            "naïve",
+            "test",
+            "tidegate",
+            "serde-json",
+            "-a",
+            "a b",
+        ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
     }

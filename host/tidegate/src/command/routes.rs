@@ -9,11 +9,18 @@ pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
     let config = args.load.config()?;
     let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app))?;
     let manifest = loaded.manifest().map(|manifest| &**manifest);
-    say(&if args.json { format!("{:#}\n", to_json(manifest)) } else { to_text(manifest) })
+    say(&if args.json {
+        format!("{:#}\n", to_json(manifest))
+    } else {
+        to_text(manifest)
+    })
 }
 
 fn to_text(manifest: Option<&Manifest>) -> String {
-    let mut text: String = report::route_lines(manifest).into_iter().map(|line| line + "\n").collect();
+    let mut text: String = report::route_lines(manifest)
+        .into_iter()
+        .map(|line| line + "\n")
+        .collect();
     let guards = manifest.map_or(&[][..], |manifest| &manifest.guards);
     if !guards.is_empty() {
         text += "\nguards, in their order\n";
@@ -33,7 +40,11 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
         }
         json
     });
-    let guards = manifest.guards.iter().enumerate().map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
+    let guards = manifest
+        .guards
+        .iter()
+        .enumerate()
+        .map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
     let pages = manifest.pages.iter().enumerate().map(|(index, page)| {
         let loader = |loader: &LoaderInfo| json!({ "name": loader.name, "live": loader.live, "due": loader.due.to_string() });
         let loaders: Vec<Value> = page.loaders.iter().map(loader).collect();
@@ -55,11 +66,29 @@ mod tests {
 
     #[test]
     fn the_table_reads_well_and_is_the_same_as_json() {
-        let chat = Route { room: Some("chat".into()), ..Route::new("", "/ws", Target::WebSocket) };
+        let chat = Route {
+            room: Some("chat".into()),
+            ..Route::new("", "/ws", Target::WebSocket)
+        };
         let routes = vec![Route::new("GET", "/users/{id}", Target::Http), chat];
-        let loaders = vec![LoaderInfo { name: "stock".into(), live: true, due: Due::Soon }];
-        let pages = vec![Page { pattern: "/shop".into(), loaders, actions: vec!["buy".into()], fallback: false }];
-        let manifest = Manifest { routes, guards: vec![Guard { pattern: "/*".into() }], pages };
+        let loaders = vec![LoaderInfo {
+            name: "stock".into(),
+            live: true,
+            due: Due::Soon,
+        }];
+        let pages = vec![Page {
+            pattern: "/shop".into(),
+            loaders,
+            actions: vec!["buy".into()],
+            fallback: false,
+        }];
+        let manifest = Manifest {
+            routes,
+            guards: vec![Guard {
+                pattern: "/*".into(),
+            }],
+            pages,
+        };
         let text = "GET       /users/{id}  http\nany       /ws          websocket of room chat\nGET,POST  /shop        page\n\nguards, in their order\n/*\n";
         assert_eq!(to_text(Some(&manifest)), text);
         let json = json!({
@@ -72,6 +101,9 @@ mod tests {
             "pages": [{ "index": 0, "pattern": "/shop", "loaders": [{ "name": "stock", "live": true, "due": "soon" }], "actions": ["buy"], "fallback": false }],
         });
         assert_eq!(to_json(Some(&manifest)), json);
-        assert_eq!(to_json(None), json!({ "whole": true, "routes": [], "guards": [], "pages": [] }));
+        assert_eq!(
+            to_json(None),
+            json!({ "whole": true, "routes": [], "guards": [], "pages": [] })
+        );
     }
 }

@@ -56,9 +56,16 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    pub(crate) async fn open(app: &Path, config: &Config, loaded: Loaded, table: Table, signals: Signals) -> Result<Serving, Failure> {
+    pub(crate) async fn open(
+        app: &Path,
+        config: &Config,
+        loaded: Loaded,
+        table: Table,
+        signals: Signals,
+    ) -> Result<Serving, Failure> {
         let mut resolved = config.clone();
-        let (sockets_max, warning) = assemble::sockets_max(assemble::raise_open_files(), config.edge.sockets_max);
+        let (sockets_max, warning) =
+            assemble::sockets_max(assemble::raise_open_files(), config.edge.sockets_max);
         resolved.edge.sockets_max = sockets_max;
         if let Some(warning) = warning {
             tracing::warn!("{warning}");
@@ -67,14 +74,31 @@ impl Serving {
         config.app.outbound.own.set(addresses(&listeners)?);
         let workers = assemble::workers(config.workers)?;
         let compiled = loaded.compiled();
-        let site = Site::new(app, &resolved, Ground::Real(workers[0].clone()), loaded, table)?;
+        let site = Site::new(
+            app,
+            &resolved,
+            Ground::Real(workers[0].clone()),
+            loaded,
+            table,
+        )?;
         let (stop, wishes) = signals.serve();
         memory::watch(&site, &workers).context("can't look after the memory of the process")?;
         let door = control::open(&workers[0], &config.data, &site);
-        let _door = door.inspect_err(|error| tracing::warn!("there is no control socket: {error:#}")).ok();
+        let _door = door
+            .inspect_err(|error| tracing::warn!("there is no control socket: {error:#}"))
+            .ok();
         tokio::spawn(reload_all(site.clone(), wishes));
         let (app, config) = (app.to_owned(), config.clone());
-        Ok(Serving { app, config, compiled, site, listeners, workers, stop: Box::pin(stop), _door })
+        Ok(Serving {
+            app,
+            config,
+            compiled,
+            site,
+            listeners,
+            workers,
+            stop: Box::pin(stop),
+            _door,
+        })
     }
 
     pub(crate) fn site(&self) -> &Arc<Site> {
@@ -89,14 +113,31 @@ impl Serving {
     /// Says what is served where.
     pub(crate) fn tell(&self, format: LogFormat) -> Result<(), Failure> {
         let manifest = self.site.manifest();
-        let Serving { app, config, compiled, .. } = self;
-        let report = Report { addresses: self.addresses()?, app, compiled: *compiled, manifest: manifest.as_deref(), config };
+        let Serving {
+            app,
+            config,
+            compiled,
+            ..
+        } = self;
+        let report = Report {
+            addresses: self.addresses()?,
+            app,
+            compiled: *compiled,
+            manifest: manifest.as_deref(),
+            config,
+        };
         report.tell(format);
         Ok(())
     }
 
     pub(crate) async fn run(self, format: LogFormat) -> Result<(), Failure> {
-        let drained = tidegate_edge::serve(self.listeners, self.site.server().clone(), &self.workers, self.stop).await?;
+        let drained = tidegate_edge::serve(
+            self.listeners,
+            self.site.server().clone(),
+            &self.workers,
+            self.stop,
+        )
+        .await?;
         if !drained.in_time {
             tracing::warn!("cut off what was still open; give it longer with --drain");
         }

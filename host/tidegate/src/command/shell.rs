@@ -20,5 +20,8 @@ pub(crate) fn man(to: &Path) -> Result<(), Failure> {
         clap_mangen::generate_to(Args::command(), to)
     };
     write().with_context(|| format!("can't write to {}", to.display()))?;
-    say(&format!("the pages are in {0}: man {0}/tidegate.1\n", to.display()))
+    say(&format!(
+        "the pages are in {0}: man {0}/tidegate.1\n",
+        to.display()
+    ))
 }

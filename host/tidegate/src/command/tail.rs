@@ -10,7 +10,10 @@ use std::{
 /// Shows lines until the server ends.
 pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
     let lines = control::tail(&args.data, &args.wanted())?;
-    _ = writeln!(stderr(), "the log from now on; Ctrl-C ends this, and nothing else");
+    _ = writeln!(
+        stderr(),
+        "the log from now on; Ctrl-C ends this, and nothing else"
+    );
     for line in lines {
         let line = line?;
         let told = match serde_json::from_str(&line) {
@@ -24,8 +27,13 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
 
 /// Time, level, what is told, and where.
 fn readable(mut fields: Map<String, Value>, coloured: bool) -> String {
-    let mut take = |key: &str| fields.remove(key).map_or_else(String::new, |value| plain(&value));
-    let (time, level, target, message) = (take("time"), take("level"), take("target"), take("message"));
+    let mut take = |key: &str| {
+        fields
+            .remove(key)
+            .map_or_else(String::new, |value| plain(&value))
+    };
+    let (time, level, target, message) =
+        (take("time"), take("level"), take("target"), take("message"));
     let time = time.split(['T', '.', 'Z']).nth(1).unwrap_or_default();
     let (dim, level_colour, off) = match (coloured, level.as_str()) {
         (false, _) => ("", "", ""),
@@ -35,7 +43,9 @@ fn readable(mut fields: Map<String, Value>, coloured: bool) -> String {
         _ => ("\x1b[2m", "\x1b[34m", "\x1b[0m"),
     };
     let target = target.split("::").next().unwrap_or_default();
-    let mut line = format!("{dim}{time}{off} {level_colour}{level:>5}{off} {dim}{target}:{off} {message}{dim}");
+    let mut line = format!(
+        "{dim}{time}{off} {level_colour}{level:>5}{off} {dim}{target}:{off} {message}{dim}"
+    );
     for (key, value) in &fields {
         _ = write!(line, " {key}={}", plain(value));
     }
@@ -43,7 +53,10 @@ fn readable(mut fields: Map<String, Value>, coloured: bool) -> String {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), |text| printable::escaped(text).into_owned())
+    value.as_str().map_or_else(
+        || value.to_string(),
+        |text| printable::escaped(text).into_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -58,7 +71,10 @@ mod tests {
         }) else {
             panic!()
         };
-        assert_eq!(readable(fields.clone(), false), "10:20:30  INFO tidegate_edge: GET / route=/ status=200");
+        assert_eq!(
+            readable(fields.clone(), false),
+            "10:20:30  INFO tidegate_edge: GET / route=/ status=200"
+        );
         assert_eq!(readable(fields, true).matches('\x1b').count(), 8);
     }
 }

@@ -13,26 +13,50 @@ use std::path::Path;
 pub(crate) fn run(args: &TestArgs) -> Result<(), Failure> {
     let config = args.load.config()?;
     let (mut passed, mut failures) = (0, Vec::new());
-    let read: Result<Vec<_>, Failure> = args.scripts.iter().map(|file| Ok((file, read(file)?))).collect();
+    let read: Result<Vec<_>, Failure> = args
+        .scripts
+        .iter()
+        .map(|file| Ok((file, read(file)?)))
+        .collect();
     for (file, tests) in read? {
         say(&format!("{}\n", file.display()))?;
         for test in &tests {
             let outcome = play(&args.load.app, &config, test);
-            say(&format!("  {} {}\n", if outcome.is_ok() { "ok    " } else { "FAILED" }, test.name))?;
+            say(&format!(
+                "  {} {}\n",
+                if outcome.is_ok() { "ok    " } else { "FAILED" },
+                test.name
+            ))?;
             match outcome {
                 Ok(()) => passed += 1,
-                Err(Failed { line, what }) => failures.push(format!("{}:{line}: {what}", file.display())),
+                Err(Failed { line, what }) => {
+                    failures.push(format!("{}:{line}: {what}", file.display()))
+                }
             }
         }
     }
-    let list: String = failures.iter().map(|failure| format!("\n{failure}\n")).collect();
-    say(&format!("{list}\n{} passed, {} failed\n", plural(passed, "test"), failures.len()))?;
-    if failures.is_empty() { Ok(()) } else { Err(Failure::Told) }
+    let list: String = failures
+        .iter()
+        .map(|failure| format!("\n{failure}\n"))
+        .collect();
+    say(&format!(
+        "{list}\n{} passed, {} failed\n",
+        plural(passed, "test"),
+        failures.len()
+    ))?;
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::Told)
+    }
 }
 
 fn read(file: &Path) -> Result<Vec<script::Test>, Failure> {
     let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| Failure::usage(format!("can't read the script {}: {error}", file.display())))?;
+    let text = text.map_err(|error| {
+        Failure::usage(format!("can't read the script {}: {error}", file.display()))
+    })?;
     let base = file.parent().unwrap_or(Path::new(""));
-    script::parse(&text, base).map_err(|wrong| Failure::usage(format!("{}:{wrong}", file.display())))
+    script::parse(&text, base)
+        .map_err(|wrong| Failure::usage(format!("{}:{wrong}", file.display())))
 }

@@ -14,13 +14,18 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// None without a terminal.
-    pub(crate) fn listen<T: Send + 'static>(pressed: UnboundedSender<T>, key: impl Fn(u8) -> T + Send + 'static) -> Option<Keys> {
+    pub(crate) fn listen<T: Send + 'static>(
+        pressed: UnboundedSender<T>,
+        key: impl Fn(u8) -> T + Send + 'static,
+    ) -> Option<Keys> {
         if !stdin().is_terminal() {
             return None;
         }
         let before = tcgetattr(stdin()).ok()?;
         let mut modes = before.clone();
-        modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        modes
+            .local_modes
+            .remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(stdin(), OptionalActions::Now, &modes).ok()?;
         thread::spawn(move || {
             let mut byte = [0];

@@ -19,11 +19,25 @@ pub(crate) struct News {
 
 impl News {
     pub(crate) fn new(pages: Arc<Pages>) -> News {
-        News { pages, run: assemble::unix_ms(), version: 1, assets: 0, styles: 0, error: None }
+        News {
+            pages,
+            run: assemble::unix_ms(),
+            version: 1,
+            assets: 0,
+            styles: 0,
+            error: None,
+        }
     }
 
     pub(crate) fn tell(&self) {
-        let News { run, version, assets, styles, error, .. } = self;
+        let News {
+            run,
+            version,
+            assets,
+            styles,
+            error,
+            ..
+        } = self;
         let error = error.as_deref().map(plain);
         self.pages.tell(&json!({ "run": run, "version": version, "assets": assets, "styles": styles, "error": error }).to_string());
     }
@@ -34,7 +48,11 @@ fn plain(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |plain, part| {
-        plain + part.trim_start_matches(|char: char| char.is_ascii_digit() || char == ';').get(1..).unwrap_or_default()
+        plain
+            + part
+                .trim_start_matches(|char: char| char.is_ascii_digit() || char == ';')
+                .get(1..)
+                .unwrap_or_default()
     })
 }
 
@@ -42,7 +60,10 @@ fn plain(text: &str) -> String {
 mod tests {
     #[test]
     fn colours_are_for_terminals() {
-        assert_eq!(super::plain("\x1b[1m\x1b[38;5;9merror[E0425]\x1b[0m: a[0] and ü\x1b[0m"), "error[E0425]: a[0] and ü");
+        assert_eq!(
+            super::plain("\x1b[1m\x1b[38;5;9merror[E0425]\x1b[0m: a[0] and ü\x1b[0m"),
+            "error[E0425]: a[0] and ü"
+        );
         assert_eq!(super::plain("plain"), "plain");
     }
 }

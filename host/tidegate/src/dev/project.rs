@@ -38,29 +38,68 @@ pub(crate) struct Built {
 impl Project {
     /// Asks Cargo about the crate in this directory.
     pub(crate) fn find(dir: &Path) -> Result<Project, Failure> {
-        let dir = dir.canonicalize().with_context(|| format!("can't read {}", dir.display()))?;
+        let dir = dir
+            .canonicalize()
+            .with_context(|| format!("can't read {}", dir.display()))?;
         let manifest = dir.join("Cargo.toml");
         if !manifest.is_file() {
-            return Err(Failure::usage(format!("{} has no Cargo.toml: `tidegate new NAME` writes a project", dir.display())));
+            return Err(Failure::usage(format!(
+                "{} has no Cargo.toml: `tidegate new NAME` writes a project",
+                dir.display()
+            )));
         }
         let metadata = metadata(&manifest, &["--no-deps"])?;
-        Ok(Project::read(&metadata, &dir, &manifest)
-            .ok_or_else(|| anyhow!("{} has no library of crate-type cdylib: a component is one", manifest.display()))?)
+        Ok(Project::read(&metadata, &dir, &manifest).ok_or_else(|| {
+            anyhow!(
+                "{} has no library of crate-type cdylib: a component is one",
+                manifest.display()
+            )
+        })?)
     }
 
     fn read(metadata: &Value, dir: &Path, manifest: &Path) -> Option<Project> {
-        let is_ours = |package: &&Value| package["manifest_path"].as_str().is_some_and(|path| Path::new(path) == manifest);
+        let is_ours = |package: &&Value| {
+            package["manifest_path"]
+                .as_str()
+                .is_some_and(|path| Path::new(path) == manifest)
+        };
         let package = metadata["packages"].as_array()?.iter().find(is_ours)?;
-        let is_cdylib = |target: &&Value| target["crate_types"].as_array().is_some_and(|types| types.iter().any(|kind| kind == "cdylib"));
-        let name = package["targets"].as_array()?.iter().find(is_cdylib)?["name"].as_str()?.replace('-', "_");
+        let is_cdylib = |target: &&Value| {
+            target["crate_types"]
+                .as_array()
+                .is_some_and(|types| types.iter().any(|kind| kind == "cdylib"))
+        };
+        let name = package["targets"].as_array()?.iter().find(is_cdylib)?["name"]
+            .as_str()?
+            .replace('-', "_");
         let component = &package["metadata"]["component"];
         let component = component["target"].is_object() || component["dependencies"].is_object();
-        let target = if component { "wasm32-wasip1" } else { "wasm32-wasip2" };
+        let target = if component {
+            "wasm32-wasip1"
+        } else {
+            "wasm32-wasip2"
+        };
         let target_directory = PathBuf::from(metadata["target_directory"].as_str()?);
-        let artifact = target_directory.join(target).join("debug").join(format!("{name}.wasm"));
-        let workspace = metadata["workspace_root"].as_str().map_or(dir, Path::new).to_owned();
-        let sources = Sources { packages: packages(metadata, dir), files: settings(dir, &workspace) };
-        Some(Project { dir: dir.to_owned(), component, artifact, target: target_directory, workspace, sources })
+        let artifact = target_directory
+            .join(target)
+            .join("debug")
+            .join(format!("{name}.wasm"));
+        let workspace = metadata["workspace_root"]
+            .as_str()
+            .map_or(dir, Path::new)
+            .to_owned();
+        let sources = Sources {
+            packages: packages(metadata, dir),
+            files: settings(dir, &workspace),
+        };
+        Some(Project {
+            dir: dir.to_owned(),
+            component,
+            artifact,
+            target: target_directory,
+            workspace,
+            sources,
+        })
     }
 
     /// The sources that it has before it was built.
@@ -70,12 +109,26 @@ impl Project {
 
     /// All sources, after a build: path dependencies of dependencies, and files that the compiler read elsewhere. None while Cargo can't say.
     pub(crate) fn sources(&self) -> Option<Sources> {
-        let target = if self.component { "wasm32-wasip1" } else { "wasm32-wasip2" };
+        let target = if self.component {
+            "wasm32-wasip1"
+        } else {
+            "wasm32-wasip2"
+        };
         // The build has fetched all that there is for this target.
-        let metadata = metadata(&self.dir.join("Cargo.toml"), &["--offline", "--filter-platform", target]).ok()?;
+        let metadata = metadata(
+            &self.dir.join("Cargo.toml"),
+            &["--offline", "--filter-platform", target],
+        )
+        .ok()?;
         let mut files = settings(&self.dir, &self.workspace);
-        files.extend(read_files(&fs::read_to_string(self.artifact.with_extension("d")).unwrap_or_default(), &self.workspace));
-        Some(Sources { packages: packages(&metadata, &self.dir), files })
+        files.extend(read_files(
+            &fs::read_to_string(self.artifact.with_extension("d")).unwrap_or_default(),
+            &self.workspace,
+        ));
+        Some(Sources {
+            packages: packages(&metadata, &self.dir),
+            files,
+        })
     }
 
     /// Where Cargo builds.
@@ -85,7 +138,10 @@ impl Project {
 
     /// Files among the sources that a build writes.
     pub(crate) fn made_sources(&self) -> [PathBuf; 2] {
-        [self.workspace.join("Cargo.lock"), self.dir.join("src/bindings.rs")]
+        [
+            self.workspace.join("Cargo.lock"),
+            self.dir.join("src/bindings.rs"),
+        ]
     }
 
     /// Where the crate is.
@@ -108,52 +164,120 @@ impl Project {
         } else {
             cargo.args(["build", "--target", "wasm32-wasip2"]);
         }
-        cargo.args(["--message-format", if colour { "json-diagnostic-rendered-ansi" } else { "json" }]);
+        cargo.args([
+            "--message-format",
+            if colour {
+                "json-diagnostic-rendered-ansi"
+            } else {
+                "json"
+            },
+        ]);
         cargo.args(["--color", if colour { "always" } else { "never" }]);
-        let cargo = cargo.current_dir(&self.dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = cargo.spawn().map_err(|error| format!("can't run cargo: {error}"))?;
-        let (stdout, progress) = (child.stdout.take().expect("it is piped"), child.stderr.take().expect("it is piped"));
-        let progress = thread::spawn(move || show(BufReader::new(progress).lines().map_while(Result::ok)));
-        let diagnostics = show(BufReader::new(stdout).lines().map_while(Result::ok).filter_map(|line| rendered(&line)));
+        let cargo = cargo
+            .current_dir(&self.dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = cargo
+            .spawn()
+            .map_err(|error| format!("can't run cargo: {error}"))?;
+        let (stdout, progress) = (
+            child.stdout.take().expect("it is piped"),
+            child.stderr.take().expect("it is piped"),
+        );
+        let progress =
+            thread::spawn(move || show(BufReader::new(progress).lines().map_while(Result::ok)));
+        let diagnostics = show(
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .filter_map(|line| rendered(&line)),
+        );
         let progress = progress.join().unwrap_or_default();
-        let status = child.wait().map_err(|error| format!("cargo was lost: {error}"))?;
+        let status = child
+            .wait()
+            .map_err(|error| format!("cargo was lost: {error}"))?;
         match status.success() {
-            true => Ok(Built { took: began.elapsed(), is_new: self.made() != before }),
+            true => Ok(Built {
+                took: began.elapsed(),
+                is_new: self.made() != before,
+            }),
             false if diagnostics.is_empty() => Err(progress),
             false => Err(diagnostics),
         }
     }
 
     fn made(&self) -> Option<SystemTime> {
-        self.artifact.metadata().and_then(|metadata| metadata.modified()).ok()
+        self.artifact
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok()
     }
 }
 
 fn metadata(manifest: &Path, args: &[&str]) -> anyhow::Result<Value> {
     let mut cargo = Command::new("cargo");
-    cargo.args(["metadata", "--format-version", "1"]).args(args).arg("--manifest-path").arg(manifest).stdin(Stdio::null());
-    let output = cargo.output().context("can't run cargo: is it installed (https://rustup.rs)?")?;
+    cargo
+        .args(["metadata", "--format-version", "1"])
+        .args(args)
+        .arg("--manifest-path")
+        .arg(manifest)
+        .stdin(Stdio::null());
+    let output = cargo
+        .output()
+        .context("can't run cargo: is it installed (https://rustup.rs)?")?;
     if !output.status.success() {
-        return Err(anyhow!("{}", String::from_utf8_lossy(&output.stderr).trim()));
+        return Err(anyhow!(
+            "{}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
     }
     serde_json::from_slice(&output.stdout).context("cargo metadata")
 }
 
 /// Files outside of packages, or hidden in them, that change how Cargo builds.
 fn settings(dir: &Path, workspace: &Path) -> BTreeSet<PathBuf> {
-    const NAMES: [&str; 6] = ["Cargo.toml", "Cargo.lock", "rust-toolchain", "rust-toolchain.toml", ".cargo/config", ".cargo/config.toml"];
-    [dir, workspace].iter().flat_map(|folder| NAMES.map(|name| folder.join(name))).collect()
+    const NAMES: [&str; 6] = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "rust-toolchain",
+        "rust-toolchain.toml",
+        ".cargo/config",
+        ".cargo/config.toml",
+    ];
+    [dir, workspace]
+        .iter()
+        .flat_map(|folder| NAMES.map(|name| folder.join(name)))
+        .collect()
 }
 
 /// Folders of the package in this directory, and of all packages that it is built from and that lie on this machine. A declared path
 /// dependency that is not there counts too: it may come.
 fn packages(metadata: &Value, dir: &Path) -> BTreeSet<PathBuf> {
     let packages = || metadata["packages"].as_array().into_iter().flatten();
-    let folder = |package: &Value| Some(Path::new(package["manifest_path"].as_str()?).parent()?.to_owned());
-    let by_id: BTreeMap<&str, &Value> = packages().filter_map(|package| Some((package["id"].as_str()?, package))).collect();
-    let id_of = |path: &Path| by_id.iter().find(|(_, package)| folder(package).is_some_and(|it| it == path)).map(|(id, _)| *id);
-    let nodes = metadata["resolve"]["nodes"].as_array().into_iter().flatten();
-    let resolved: BTreeMap<&str, &Value> = nodes.filter_map(|node| Some((node["id"].as_str()?, &node["dependencies"]))).collect();
+    let folder = |package: &Value| {
+        Some(
+            Path::new(package["manifest_path"].as_str()?)
+                .parent()?
+                .to_owned(),
+        )
+    };
+    let by_id: BTreeMap<&str, &Value> = packages()
+        .filter_map(|package| Some((package["id"].as_str()?, package)))
+        .collect();
+    let id_of = |path: &Path| {
+        by_id
+            .iter()
+            .find(|(_, package)| folder(package).is_some_and(|it| it == path))
+            .map(|(id, _)| *id)
+    };
+    let nodes = metadata["resolve"]["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let resolved: BTreeMap<&str, &Value> = nodes
+        .filter_map(|node| Some((node["id"].as_str()?, &node["dependencies"])))
+        .collect();
 
     let mut folders = BTreeSet::from([dir.to_owned()]);
     let mut next: Vec<&str> = id_of(dir).into_iter().collect();
@@ -163,11 +287,22 @@ fn packages(metadata: &Value, dir: &Path) -> BTreeSet<PathBuf> {
             continue;
         }
         // With [patch] a path dependency may be one of a package from a registry.
-        next.extend(resolved.get(id).and_then(|ids| ids.as_array()).into_iter().flatten().filter_map(Value::as_str));
-        let Some(package) = by_id.get(id).filter(|package| package["source"].is_null()) else { continue };
+        next.extend(
+            resolved
+                .get(id)
+                .and_then(|ids| ids.as_array())
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str),
+        );
+        let Some(package) = by_id.get(id).filter(|package| package["source"].is_null()) else {
+            continue;
+        };
         folders.extend(folder(package));
         if let Some(folder) = folder(package) {
-            wit_paths(&package["metadata"]["component"], &mut |path| _ = folders.insert(folder.join(path)));
+            wit_paths(&package["metadata"]["component"], &mut |path| {
+                _ = folders.insert(folder.join(path))
+            });
         }
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             if let Some(path) = dependency["path"].as_str().map(Path::new) {
@@ -191,15 +326,30 @@ fn wit_paths(component: &Value, found: &mut impl FnMut(&str)) {
 
 /// The files that a build has read, from its dep-info: one rule of a makefile, in which spaces of paths have a backslash before them.
 fn read_files(dep_info: &str, workspace: &Path) -> Vec<PathBuf> {
-    let Some((_, files)) = dep_info.lines().next().and_then(|rule| rule.split_once(": ")) else { return Vec::new() };
+    let Some((_, files)) = dep_info
+        .lines()
+        .next()
+        .and_then(|rule| rule.split_once(": "))
+    else {
+        return Vec::new();
+    };
     let files = files.replace("\\ ", "\0");
-    files.split(' ').filter(|file| !file.is_empty()).map(|file| workspace.join(file.replace('\0', " "))).collect()
+    files
+        .split(' ')
+        .filter(|file| !file.is_empty())
+        .map(|file| workspace.join(file.replace('\0', " ")))
+        .collect()
 }
 
 /// What rustc wants to be read of a line of JSON.
 fn rendered(line: &str) -> Option<String> {
     let message: Value = serde_json::from_str(line).ok()?;
-    Some(message["message"]["rendered"].as_str()?.trim_end().to_owned())
+    Some(
+        message["message"]["rendered"]
+            .as_str()?
+            .trim_end()
+            .to_owned(),
+    )
 }
 
 /// Writes the texts to the terminal as they come; all of them.
@@ -223,21 +373,34 @@ mod tests {
         });
         let other = json!({ "manifest_path": "/w/Cargo.toml", "targets": [], "metadata": null });
         let metadata = json!({ "packages": [other, package], "target_directory": "/t" });
-        Project::read(&metadata, Path::new("/w/my-app"), Path::new("/w/my-app/Cargo.toml"))
+        Project::read(
+            &metadata,
+            Path::new("/w/my-app"),
+            Path::new("/w/my-app/Cargo.toml"),
+        )
     }
 
     #[test]
     fn cargo_component_builds_what_has_bindings_of_its_own() {
         let by_cargo = project(json!({ "component": { "package": "a:b" } })).unwrap();
-        assert_eq!((by_cargo.component, by_cargo.artifact()), (false, Path::new("/t/wasm32-wasip2/debug/my_app.wasm")));
-        let by_component = project(json!({ "component": { "package": "a:b", "target": { "path": "wit" } } })).unwrap();
-        assert_eq!((by_component.component, by_component.artifact()), (true, Path::new("/t/wasm32-wasip1/debug/my_app.wasm")));
+        assert_eq!(
+            (by_cargo.component, by_cargo.artifact()),
+            (false, Path::new("/t/wasm32-wasip2/debug/my_app.wasm"))
+        );
+        let by_component =
+            project(json!({ "component": { "package": "a:b", "target": { "path": "wit" } } }))
+                .unwrap();
+        assert_eq!(
+            (by_component.component, by_component.artifact()),
+            (true, Path::new("/t/wasm32-wasip1/debug/my_app.wasm"))
+        );
     }
 
     #[test]
     fn sources_are_those_of_all_packages_on_this_machine() {
         let package = |id: &str, source: Value, paths: &[&str]| {
-            let dependencies: Vec<Value> = paths.iter().map(|path| json!({ "path": path })).collect();
+            let dependencies: Vec<Value> =
+                paths.iter().map(|path| json!({ "path": path })).collect();
             json!({ "id": id, "manifest_path": format!("/w/{id}/Cargo.toml"), "source": source, "dependencies": dependencies })
         };
         let registry = || json!("registry+https://github.com/rust-lang/crates.io-index");
@@ -252,24 +415,64 @@ mod tests {
             package("patched", Value::Null, &[]),
             package("from-registry", registry(), &[]),
         ];
-        let node = |id: &str, dependencies: &[&str]| json!({ "id": id, "dependencies": dependencies });
-        let nodes = [node("app", &["lib", "from-registry"]), node("lib", &[]), node("from-registry", &["patched"]), node("unused", &[])];
+        let node =
+            |id: &str, dependencies: &[&str]| json!({ "id": id, "dependencies": dependencies });
+        let nodes = [
+            node("app", &["lib", "from-registry"]),
+            node("lib", &[]),
+            node("from-registry", &["patched"]),
+            node("unused", &[]),
+        ];
         let cases = [
-            (Value::Null, vec!["/elsewhere/gone", "/w/app", "/w/app/wit", "/w/deep", "/w/lib", "/wit/b.wit"]),
-            (json!({ "nodes": nodes }), vec!["/elsewhere/gone", "/w/app", "/w/app/wit", "/w/deep", "/w/lib", "/w/patched", "/wit/b.wit"]),
+            (
+                Value::Null,
+                vec![
+                    "/elsewhere/gone",
+                    "/w/app",
+                    "/w/app/wit",
+                    "/w/deep",
+                    "/w/lib",
+                    "/wit/b.wit",
+                ],
+            ),
+            (
+                json!({ "nodes": nodes }),
+                vec![
+                    "/elsewhere/gone",
+                    "/w/app",
+                    "/w/app/wit",
+                    "/w/deep",
+                    "/w/lib",
+                    "/w/patched",
+                    "/wit/b.wit",
+                ],
+            ),
         ];
         for (resolve, folders) in cases {
-            let found = packages(&json!({ "packages": all, "resolve": resolve }), Path::new("/w/app"));
-            assert_eq!(found, folders.iter().map(PathBuf::from).collect(), "{resolve}");
+            let found = packages(
+                &json!({ "packages": all, "resolve": resolve }),
+                Path::new("/w/app"),
+            );
+            assert_eq!(
+                found,
+                folders.iter().map(PathBuf::from).collect(),
+                "{resolve}"
+            );
         }
-        assert_eq!(packages(&Value::Null, Path::new("/w/app")), BTreeSet::from(["/w/app".into()]));
+        assert_eq!(
+            packages(&Value::Null, Path::new("/w/app")),
+            BTreeSet::from(["/w/app".into()])
+        );
     }
 
     #[test]
     fn dep_info_lists_the_files_that_were_read() {
         let files = |text: &str| read_files(text, Path::new("/w"));
         let listed = ["/w/src/lib.rs", "/else/a b.html", "/w/x.txt"].map(PathBuf::from);
-        assert_eq!(files("/t/my_app.wasm: /w/src/lib.rs /else/a\\ b.html x.txt\n"), listed);
+        assert_eq!(
+            files("/t/my_app.wasm: /w/src/lib.rs /else/a\\ b.html x.txt\n"),
+            listed
+        );
         assert_eq!(files("/t/my_app.wasm:\n"), Vec::<PathBuf>::new());
         assert_eq!(files(""), Vec::<PathBuf>::new());
     }

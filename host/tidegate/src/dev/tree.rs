@@ -97,28 +97,52 @@ impl Places {
         scan.add(Kind::Config, &self.settings);
         if let Some(assets) = &self.assets {
             self.walk(assets, false, &written, &mut scan, |path| {
-                Some(if path.extension().is_some_and(|extension| extension == "css") { Kind::Style } else { Kind::Asset })
+                Some(
+                    if path.extension().is_some_and(|extension| extension == "css") {
+                        Kind::Style
+                    } else {
+                        Kind::Asset
+                    },
+                )
             });
         }
         for package in &self.sources.packages {
             self.walk(package, true, &written, &mut scan, |path| {
-                let is_other = path == settings || assets.as_deref().is_some_and(|assets| path.starts_with(assets));
+                let is_other = path == settings
+                    || assets
+                        .as_deref()
+                        .is_some_and(|assets| path.starts_with(assets));
                 (!is_other).then_some(Kind::Source)
             });
         }
-        for file in self.sources.files.iter().filter(|file| entry(file) != settings && !is_below(&written, file)) {
+        for file in self
+            .sources
+            .files
+            .iter()
+            .filter(|file| entry(file) != settings && !is_below(&written, file))
+        {
             scan.add(Kind::Source, file);
         }
         scan
     }
 
-    fn walk(&self, root: &Path, is_source: bool, written: &BTreeSet<PathBuf>, scan: &mut Scan, kind: impl Fn(&Path) -> Option<Kind>) {
+    fn walk(
+        &self,
+        root: &Path,
+        is_source: bool,
+        written: &BTreeSet<PathBuf>,
+        scan: &mut Scan,
+        kind: impl Fn(&Path) -> Option<Kind>,
+    ) {
         scan.approach(root);
         let root = real(root);
         let skipped = written.clone();
         // Version control ignores what tools write; what the app serves may well be written by a tool.
         let mut walk = WalkBuilder::new(&root);
-        walk.standard_filters(false).git_ignore(is_source).require_git(false).follow_links(true);
+        walk.standard_filters(false)
+            .git_ignore(is_source)
+            .require_git(false)
+            .follow_links(true);
         walk.filter_entry(move |entry| entry.depth() == 0 || is_wanted(entry, is_source, &skipped));
         // An entry that can't be read, or that leads in a circle, has nothing in it.
         for entry in walk.build().filter_map(Result::ok) {
@@ -132,7 +156,10 @@ impl Places {
             if entry.file_type().is_some_and(|kind| kind.is_dir()) {
                 scan.folders.insert(real(path), is_source);
             } else if let Some(kind) = kind(path) {
-                let is_log = !self.logs.is_empty() && path.metadata().is_ok_and(|it| self.logs.contains(&(it.dev(), it.ino())));
+                let is_log = !self.logs.is_empty()
+                    && path
+                        .metadata()
+                        .is_ok_and(|it| self.logs.contains(&(it.dev(), it.ino())));
                 if !is_log {
                     scan.inputs.insert((kind, path.to_owned()));
                 }
@@ -142,7 +169,9 @@ impl Places {
 }
 
 fn is_below(folders: &BTreeSet<PathBuf>, file: &Path) -> bool {
-    real(file).ancestors().any(|folder| folders.contains(folder))
+    real(file)
+        .ancestors()
+        .any(|folder| folders.contains(folder))
 }
 
 fn is_wanted(entry: &DirEntry, is_source: bool, written: &BTreeSet<PathBuf>) -> bool {
@@ -152,13 +181,18 @@ fn is_wanted(entry: &DirEntry, is_source: bool, written: &BTreeSet<PathBuf>) -> 
         return !is_passing(name, is_source);
     }
     // The folders of Cargo have the tag, as soon as they have content.
-    let is_made = || is_source && (entry.depth() == 1 && is_made(name) || entry.path().join("CACHEDIR.TAG").is_file());
+    let is_made = || {
+        is_source
+            && (entry.depth() == 1 && is_made(name) || entry.path().join("CACHEDIR.TAG").is_file())
+    };
     !is_hidden(name) && !is_made() && !written.contains(&real(entry.path()))
 }
 
 /// True for folders of a package that hold no sources.
 fn is_made(folder: &OsStr) -> bool {
-    ["target", "node_modules", "log", "logs"].iter().any(|name| folder == *name)
+    ["target", "node_modules", "log", "logs"]
+        .iter()
+        .any(|name| folder == *name)
 }
 
 /// True for what editors and version control keep for themselves.
@@ -169,7 +203,9 @@ fn is_hidden(name: &OsStr) -> bool {
 
 /// True for files of editors that exist for a moment, and for logs.
 pub(crate) fn is_passing(file: &OsStr, is_source: bool) -> bool {
-    let Some(name) = file.to_str() else { return is_hidden(file) };
+    let Some(name) = file.to_str() else {
+        return is_hidden(file);
+    };
     let of_editor = name.ends_with('~')
         || name.starts_with('#') && name.ends_with('#')
         || name.ends_with("___jb_tmp___")
@@ -186,7 +222,16 @@ pub(crate) fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for folder in path.ancestors() {
         if let Ok(real) = folder.canonicalize() {
-            return path.strip_prefix(folder).map_or_else(|_| real.clone(), |rest| if rest == "" { real.clone() } else { real.join(rest) });
+            return path.strip_prefix(folder).map_or_else(
+                |_| real.clone(),
+                |rest| {
+                    if rest == "" {
+                        real.clone()
+                    } else {
+                        real.join(rest)
+                    }
+                },
+            );
         }
     }
     path
@@ -214,9 +259,16 @@ impl Scan {
         for _ in 0..LINKS_MAX {
             // The first part that is not there, if one isn't, is what has to come first.
             let there = path.ancestors().skip(1).find(|folder| folder.is_dir());
-            let Some(folder) = there.and_then(|folder| Some((folder, folder.canonicalize().ok()?))) else { return };
-            let Ok(rest) = path.strip_prefix(folder.0) else { return };
-            let Some(name) = rest.components().next() else { return };
+            let Some(folder) = there.and_then(|folder| Some((folder, folder.canonicalize().ok()?)))
+            else {
+                return;
+            };
+            let Ok(rest) = path.strip_prefix(folder.0) else {
+                return;
+            };
+            let Some(name) = rest.components().next() else {
+                return;
+            };
             let point = folder.1.join(name);
             let target = point.read_link();
             self.points.insert(point);
@@ -230,13 +282,25 @@ impl Scan {
     /// Folders to watch, each without those below it.
     pub(crate) fn watched(&self) -> BTreeSet<PathBuf> {
         let of_points = self.points.iter().filter_map(|point| point.parent());
-        self.folders.keys().map(PathBuf::as_path).chain(of_points).map(Path::to_owned).collect()
+        self.folders
+            .keys()
+            .map(PathBuf::as_path)
+            .chain(of_points)
+            .map(Path::to_owned)
+            .collect()
     }
 
     /// True if a change of this entry may be a change of a file.
     pub(crate) fn concerns(&self, path: &Path) -> bool {
-        let is_of_file = |is_source: &bool| path.file_name().is_some_and(|name| !is_passing(name, *is_source));
-        let is_in_folder = || path.parent().and_then(|folder| self.folders.get(folder)).is_some_and(is_of_file);
+        let is_of_file = |is_source: &bool| {
+            path.file_name()
+                .is_some_and(|name| !is_passing(name, *is_source))
+        };
+        let is_in_folder = || {
+            path.parent()
+                .and_then(|folder| self.folders.get(folder))
+                .is_some_and(is_of_file)
+        };
         self.points.contains(path) || self.folders.contains_key(path) || is_in_folder()
     }
 }
@@ -244,8 +308,15 @@ impl Scan {
 impl Snapshot {
     /// Reads the files that may have changed since `self` was taken.
     pub(crate) fn next(&self, scan: &Scan) -> Snapshot {
-        let read = |input: &Input| Some((input.clone(), Content::read(&input.1, self.files.get(input)).ok()?));
-        Snapshot { files: scan.inputs.iter().filter_map(read).collect() }
+        let read = |input: &Input| {
+            Some((
+                input.clone(),
+                Content::read(&input.1, self.files.get(input)).ok()?,
+            ))
+        };
+        Snapshot {
+            files: scan.inputs.iter().filter_map(read).collect(),
+        }
     }
 
     /// The kinds of the files that changed until `next` was taken of other places. `now` are the files that the places of before have: a file
@@ -258,8 +329,15 @@ impl Snapshot {
             None => !is_there(input),
         };
         let changed = self.files.iter().filter(is_changed).map(|(input, _)| input);
-        let added = next.files.keys().filter(|input| !self.files.contains_key(*input) && is_there(input));
-        changed.chain(added).filter(|(_, file)| !made.contains(file)).map(|(kind, _)| *kind).collect()
+        let added = next
+            .files
+            .keys()
+            .filter(|input| !self.files.contains_key(*input) && is_there(input));
+        changed
+            .chain(added)
+            .filter(|(_, file)| !made.contains(file))
+            .map(|(kind, _)| *kind)
+            .collect()
     }
 }
 
@@ -279,20 +357,37 @@ impl Content {
             stamp.hash(&mut hasher);
         } else {
             let mut bytes = Vec::new();
-            File::open(path)?.take(DIGEST_BYTES_MAX).read_to_end(&mut bytes)?;
+            File::open(path)?
+                .take(DIGEST_BYTES_MAX)
+                .read_to_end(&mut bytes)?;
             bytes.hash(&mut hasher);
         }
-        Ok(Content { digest: hasher.finish(), stamp, read_at })
+        Ok(Content {
+            digest: hasher.finish(),
+            stamp,
+            read_at,
+        })
     }
 
     fn is_settled(&self) -> bool {
-        let changed =
-            SystemTime::UNIX_EPOCH + Duration::new(u64::try_from(self.stamp.3).unwrap_or(0), u32::try_from(self.stamp.4).unwrap_or(0));
-        self.read_at.duration_since(changed).is_ok_and(|age| age > SETTLED_AFTER)
+        let changed = SystemTime::UNIX_EPOCH
+            + Duration::new(
+                u64::try_from(self.stamp.3).unwrap_or(0),
+                u32::try_from(self.stamp.4).unwrap_or(0),
+            );
+        self.read_at
+            .duration_since(changed)
+            .is_ok_and(|age| age > SETTLED_AFTER)
     }
 }
 
 /// The time is that of the inode (ctime): no program can set it back.
 fn stamp(metadata: &Metadata) -> (u64, u64, u64, i64, i64) {
-    (metadata.dev(), metadata.ino(), metadata.len(), metadata.ctime(), metadata.ctime_nsec())
+    (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.len(),
+        metadata.ctime(),
+        metadata.ctime_nsec(),
+    )
 }

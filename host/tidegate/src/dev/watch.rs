@@ -4,7 +4,9 @@
 use super::tree::{Kind, Places, Scan, Snapshot};
 use crate::failure::Failure;
 use anyhow::Context as _;
-use notify::{ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind};
+use notify::{
+    ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind,
+};
 use std::{
     collections::BTreeSet,
     mem,
@@ -28,13 +30,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// `changed` is called for each event of the file system that may change a file of these places.
-    pub(crate) fn new(places: Places, changed: impl Fn() + Send + 'static) -> Result<Watch, Failure> {
+    pub(crate) fn new(
+        places: Places,
+        changed: impl Fn() + Send + 'static,
+    ) -> Result<Watch, Failure> {
         let scan = Arc::<RwLock<Scan>>::default();
         let concerned = scan.clone();
         let handle = move |event: notify::Result<notify::Event>| {
             let concerns = |event: &notify::Event| {
                 let scan = concerned.read().unwrap_or_else(PoisonError::into_inner);
-                event.need_rescan() || may_change_content(&event.kind) && event.paths.iter().any(|path| scan.concerns(path))
+                event.need_rescan()
+                    || may_change_content(&event.kind)
+                        && event.paths.iter().any(|path| scan.concerns(path))
             };
             // An error, such as too many folders, may hide events.
             if event.as_ref().map_or(true, concerns) {
@@ -42,7 +49,14 @@ impl Watch {
             }
         };
         let watcher = notify::recommended_watcher(handle).context("can't watch files")?;
-        let mut watch = Watch { watcher, watched: BTreeSet::new(), places, scan, snapshot: Snapshot::default(), changed: BTreeSet::new() };
+        let mut watch = Watch {
+            watcher,
+            watched: BTreeSet::new(),
+            places,
+            scan,
+            snapshot: Snapshot::default(),
+            changed: BTreeSet::new(),
+        };
         watch.snapshot = watch.look()?;
         Ok(watch)
     }
@@ -61,7 +75,8 @@ impl Watch {
     pub(crate) fn follow(&mut self, places: Places, made: &[PathBuf]) -> Result<(), Failure> {
         let before = mem::replace(&mut self.places, places);
         let next = self.look()?;
-        self.changed.extend(self.snapshot.changes(&next, &before.scan(), made));
+        self.changed
+            .extend(self.snapshot.changes(&next, &before.scan(), made));
         self.snapshot = next;
         Ok(())
     }
@@ -90,7 +105,11 @@ impl Watch {
         for folder in &folders {
             match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                    return Err(anyhow::anyhow!("can't watch {} folders: raise fs.inotify.max_user_watches (sysctl)", folders.len()).into());
+                    return Err(anyhow::anyhow!(
+                        "can't watch {} folders: raise fs.inotify.max_user_watches (sysctl)",
+                        folders.len()
+                    )
+                    .into());
                 }
                 // It was removed since it was seen, or can't be read: then it has no sources.
                 Ok(()) | Err(_) => {}
@@ -103,7 +122,10 @@ impl Watch {
 
 /// False for reads, and for changes of modes and times.
 fn may_change_content(kind: &EventKind) -> bool {
-    !matches!(kind, EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_)))
+    !matches!(
+        kind,
+        EventKind::Access(_) | EventKind::Modify(ModifyKind::Metadata(_))
+    )
 }
 
 #[cfg(test)]
@@ -140,9 +162,15 @@ mod tests {
         Places {
             sources: Sources {
                 packages: [path("app"), path("lib"), path("later/lib")].into(),
-                files: ["app/.cargo/config.toml", "app/Cargo.lock", "read/by/compiler.txt", "app/assets/index.html", "app/out/made.rs"]
-                    .map(path)
-                    .into(),
+                files: [
+                    "app/.cargo/config.toml",
+                    "app/Cargo.lock",
+                    "read/by/compiler.txt",
+                    "app/assets/index.html",
+                    "app/out/made.rs",
+                ]
+                .map(path)
+                .into(),
             },
             settings: path("app/src/../../settings/dev.toml"),
             assets: Some(path("app/assets")),
@@ -155,32 +183,55 @@ mod tests {
         fn new() -> Scene {
             let place = tempfile::tempdir().unwrap();
             let root = place.path();
-            for file in
-                ["app/Cargo.toml", "app/Cargo.lock", "app/src/lib.rs", "lib/src/lib.rs", "settings/dev.toml", "read/by/compiler.txt"]
-            {
+            for file in [
+                "app/Cargo.toml",
+                "app/Cargo.lock",
+                "app/src/lib.rs",
+                "lib/src/lib.rs",
+                "settings/dev.toml",
+                "read/by/compiler.txt",
+            ] {
                 write(root, file, "first");
             }
-            for file in ["app/assets/style.css", "app/assets/index.html", "linked/file.rs", "linked/folder/a.rs", "app/said.txt"] {
+            for file in [
+                "app/assets/style.css",
+                "app/assets/index.html",
+                "linked/file.rs",
+                "linked/folder/a.rs",
+                "app/said.txt",
+            ] {
                 write(root, file, "first");
             }
             symlink("../../linked/file.rs", root.join("app/src/linked.rs")).unwrap();
             symlink(root.join("linked/folder"), root.join("app/src/folder")).unwrap();
             let (tell, events) = mpsc::channel();
-            let watch = Watch::new(places(root), move || _ = tell.send(())).unwrap_or_else(|failure| panic!("{failure}"));
-            Scene { place, watch, events }
+            let watch = Watch::new(places(root), move || _ = tell.send(()))
+                .unwrap_or_else(|failure| panic!("{failure}"));
+            Scene {
+                place,
+                watch,
+                events,
+            }
         }
 
         fn changes(&mut self) -> BTreeSet<Kind> {
-            self.watch.changes().unwrap_or_else(|failure| panic!("{failure}"))
+            self.watch
+                .changes()
+                .unwrap_or_else(|failure| panic!("{failure}"))
         }
 
         /// Looks at the files after each event until all of these kinds were seen.
         fn sees(&mut self, kinds: &[Kind], what: &str) {
-            let (wanted, mut seen) = (kinds.iter().copied().collect::<BTreeSet<_>>(), BTreeSet::new());
+            let (wanted, mut seen) = (
+                kinds.iter().copied().collect::<BTreeSet<_>>(),
+                BTreeSet::new(),
+            );
             let end = Instant::now() + PATIENCE;
             while !seen.is_superset(&wanted) {
                 let left = end.saturating_duration_since(Instant::now());
-                self.events.recv_timeout(left).unwrap_or_else(|_| panic!("{what}: {seen:?}, not {wanted:?}"));
+                self.events
+                    .recv_timeout(left)
+                    .unwrap_or_else(|_| panic!("{what}: {seen:?}, not {wanted:?}"));
                 seen.extend(self.changes());
             }
             assert_eq!(seen, wanted, "{what}");
@@ -191,62 +242,172 @@ mod tests {
     type Case = (&'static str, &'static [Kind], fn(&Path));
 
     const CHANGES: [Case; 34] = [
-        ("a source is written", &[Kind::Source], |place| write(place, "app/src/lib.rs", "other")),
-        ("a source is written again, as long as before", &[Kind::Source], |place| write(place, "app/src/lib.rs", "OTHER")),
-        ("a source is new", &[Kind::Source], |place| write(place, "app/src/new.rs", "")),
-        ("a source is removed", &[Kind::Source], |place| fs::remove_file(place.join("app/src/new.rs")).unwrap()),
-        ("a folder is new", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "a")),
-        ("a file of a new folder is written", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "b")),
-        ("a file is renamed over a source", &[Kind::Source], |place| {
-            write(place, "app/src/.lib.rs.1234", "by an editor");
-            fs::rename(place.join("app/src/.lib.rs.1234"), place.join("app/src/lib.rs")).unwrap();
+        ("a source is written", &[Kind::Source], |place| {
+            write(place, "app/src/lib.rs", "other")
         }),
-        ("a folder is removed and made again", &[Kind::Source], |place| {
-            fs::remove_dir_all(place.join("app/templates")).unwrap();
-            write(place, "app/templates/deep/a.html", "c");
+        (
+            "a source is written again, as long as before",
+            &[Kind::Source],
+            |place| write(place, "app/src/lib.rs", "OTHER"),
+        ),
+        ("a source is new", &[Kind::Source], |place| {
+            write(place, "app/src/new.rs", "")
         }),
-        ("a file of a folder that was made again is written", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "d")),
-        ("a folder takes the place of another", &[Kind::Source], |place| {
-            write(place, "next/deep/a.html", "e");
-            fs::rename(place.join("app/templates"), place.join("before")).unwrap();
-            fs::rename(place.join("next"), place.join("app/templates")).unwrap();
+        ("a source is removed", &[Kind::Source], |place| {
+            fs::remove_file(place.join("app/src/new.rs")).unwrap()
         }),
-        ("a file of that folder is written", &[Kind::Source], |place| write(place, "app/templates/deep/a.html", "f")),
-        ("a folder is removed", &[Kind::Source], |place| fs::remove_dir_all(place.join("app/templates")).unwrap()),
-        ("a hidden file that is listed is new", &[Kind::Source], |place| write(place, "app/.cargo/config.toml", "[build]")),
-        ("a path dependency is written", &[Kind::Source], |place| write(place, "lib/src/lib.rs", "other")),
-        ("a path dependency is removed", &[Kind::Source], |place| fs::remove_dir_all(place.join("lib")).unwrap()),
-        ("a path dependency comes back", &[Kind::Source], |place| write(place, "lib/src/lib.rs", "third")),
-        ("a path dependency is written after that", &[Kind::Source], |place| write(place, "lib/src/lib.rs", "fourth")),
-        ("a path dependency comes that was not there", &[Kind::Source], |place| write(place, "later/lib/src/lib.rs", "")),
-        ("a file that the compiler read is written", &[Kind::Source], |place| write(place, "read/by/compiler.txt", "other")),
-        ("its folders are removed", &[Kind::Source], |place| fs::remove_dir_all(place.join("read")).unwrap()),
-        ("its folders come back", &[Kind::Source], |place| write(place, "read/by/compiler.txt", "third")),
-        ("the target of a link is written", &[Kind::Source], |place| write(place, "linked/file.rs", "other")),
-        ("the target of a link is replaced", &[Kind::Source], |place| {
-            write(place, "linked/next.rs", "third");
-            fs::rename(place.join("linked/next.rs"), place.join("linked/file.rs")).unwrap();
+        ("a folder is new", &[Kind::Source], |place| {
+            write(place, "app/templates/deep/a.html", "a")
         }),
+        (
+            "a file of a new folder is written",
+            &[Kind::Source],
+            |place| write(place, "app/templates/deep/a.html", "b"),
+        ),
+        (
+            "a file is renamed over a source",
+            &[Kind::Source],
+            |place| {
+                write(place, "app/src/.lib.rs.1234", "by an editor");
+                fs::rename(
+                    place.join("app/src/.lib.rs.1234"),
+                    place.join("app/src/lib.rs"),
+                )
+                .unwrap();
+            },
+        ),
+        (
+            "a folder is removed and made again",
+            &[Kind::Source],
+            |place| {
+                fs::remove_dir_all(place.join("app/templates")).unwrap();
+                write(place, "app/templates/deep/a.html", "c");
+            },
+        ),
+        (
+            "a file of a folder that was made again is written",
+            &[Kind::Source],
+            |place| write(place, "app/templates/deep/a.html", "d"),
+        ),
+        (
+            "a folder takes the place of another",
+            &[Kind::Source],
+            |place| {
+                write(place, "next/deep/a.html", "e");
+                fs::rename(place.join("app/templates"), place.join("before")).unwrap();
+                fs::rename(place.join("next"), place.join("app/templates")).unwrap();
+            },
+        ),
+        (
+            "a file of that folder is written",
+            &[Kind::Source],
+            |place| write(place, "app/templates/deep/a.html", "f"),
+        ),
+        ("a folder is removed", &[Kind::Source], |place| {
+            fs::remove_dir_all(place.join("app/templates")).unwrap()
+        }),
+        (
+            "a hidden file that is listed is new",
+            &[Kind::Source],
+            |place| write(place, "app/.cargo/config.toml", "[build]"),
+        ),
+        ("a path dependency is written", &[Kind::Source], |place| {
+            write(place, "lib/src/lib.rs", "other")
+        }),
+        ("a path dependency is removed", &[Kind::Source], |place| {
+            fs::remove_dir_all(place.join("lib")).unwrap()
+        }),
+        ("a path dependency comes back", &[Kind::Source], |place| {
+            write(place, "lib/src/lib.rs", "third")
+        }),
+        (
+            "a path dependency is written after that",
+            &[Kind::Source],
+            |place| write(place, "lib/src/lib.rs", "fourth"),
+        ),
+        (
+            "a path dependency comes that was not there",
+            &[Kind::Source],
+            |place| write(place, "later/lib/src/lib.rs", ""),
+        ),
+        (
+            "a file that the compiler read is written",
+            &[Kind::Source],
+            |place| write(place, "read/by/compiler.txt", "other"),
+        ),
+        ("its folders are removed", &[Kind::Source], |place| {
+            fs::remove_dir_all(place.join("read")).unwrap()
+        }),
+        ("its folders come back", &[Kind::Source], |place| {
+            write(place, "read/by/compiler.txt", "third")
+        }),
+        (
+            "the target of a link is written",
+            &[Kind::Source],
+            |place| write(place, "linked/file.rs", "other"),
+        ),
+        (
+            "the target of a link is replaced",
+            &[Kind::Source],
+            |place| {
+                write(place, "linked/next.rs", "third");
+                fs::rename(place.join("linked/next.rs"), place.join("linked/file.rs")).unwrap();
+            },
+        ),
         ("a link is replaced", &[Kind::Source], |place| {
             write(place, "linked/elsewhere/file.rs", "fourth");
             fs::remove_file(place.join("app/src/linked.rs")).unwrap();
-            symlink(place.join("linked/elsewhere/file.rs"), place.join("app/src/linked.rs")).unwrap();
+            symlink(
+                place.join("linked/elsewhere/file.rs"),
+                place.join("app/src/linked.rs"),
+            )
+            .unwrap();
         }),
-        ("the target of that link is written", &[Kind::Source], |place| write(place, "linked/elsewhere/file.rs", "fifth")),
-        ("a file in a linked folder is written", &[Kind::Source], |place| write(place, "linked/folder/a.rs", "other")),
-        ("a file in a linked folder is new", &[Kind::Source], |place| write(place, "linked/folder/deep/b.rs", "")),
-        ("the settings are written", &[Kind::Config], |place| write(place, "settings/dev.toml", "[app]")),
-        ("the folder of the settings is removed", &[Kind::Config], |place| fs::remove_dir_all(place.join("settings")).unwrap()),
-        ("the settings come back", &[Kind::Config], |place| write(place, "settings/dev.toml", "[server]")),
-        ("a style is written", &[Kind::Style], |place| write(place, "app/assets/style.css", "p {}")),
-        ("an asset is new", &[Kind::Asset], |place| write(place, "app/assets/.well-known/x.log", "")),
-        ("an asset that the compiler read is written", &[Kind::Source, Kind::Asset], |place| {
-            write(place, "app/assets/index.html", "other")
+        (
+            "the target of that link is written",
+            &[Kind::Source],
+            |place| write(place, "linked/elsewhere/file.rs", "fifth"),
+        ),
+        (
+            "a file in a linked folder is written",
+            &[Kind::Source],
+            |place| write(place, "linked/folder/a.rs", "other"),
+        ),
+        (
+            "a file in a linked folder is new",
+            &[Kind::Source],
+            |place| write(place, "linked/folder/deep/b.rs", ""),
+        ),
+        ("the settings are written", &[Kind::Config], |place| {
+            write(place, "settings/dev.toml", "[app]")
         }),
-        ("the assets are removed and made again", &[Kind::Style, Kind::Asset], |place| {
-            fs::remove_dir_all(place.join("app/assets")).unwrap();
-            write(place, "app/assets/index.html", "other");
+        (
+            "the folder of the settings is removed",
+            &[Kind::Config],
+            |place| fs::remove_dir_all(place.join("settings")).unwrap(),
+        ),
+        ("the settings come back", &[Kind::Config], |place| {
+            write(place, "settings/dev.toml", "[server]")
         }),
+        ("a style is written", &[Kind::Style], |place| {
+            write(place, "app/assets/style.css", "p {}")
+        }),
+        ("an asset is new", &[Kind::Asset], |place| {
+            write(place, "app/assets/.well-known/x.log", "")
+        }),
+        (
+            "an asset that the compiler read is written",
+            &[Kind::Source, Kind::Asset],
+            |place| write(place, "app/assets/index.html", "other"),
+        ),
+        (
+            "the assets are removed and made again",
+            &[Kind::Style, Kind::Asset],
+            |place| {
+                fs::remove_dir_all(place.join("app/assets")).unwrap();
+                write(place, "app/assets/index.html", "other");
+            },
+        ),
     ];
 
     #[test]
@@ -262,10 +423,18 @@ mod tests {
     type NoChange = (&'static str, fn(&Path));
 
     const NO_CHANGES: [NoChange; 26] = [
-        ("the mode changes", |place| fs::set_permissions(place.join("app/src/lib.rs"), Permissions::from_mode(0o600)).unwrap()),
-        ("the same is written", |place| write(place, "app/src/lib.rs", "first")),
+        ("the mode changes", |place| {
+            fs::set_permissions(place.join("app/src/lib.rs"), Permissions::from_mode(0o600))
+                .unwrap()
+        }),
+        ("the same is written", |place| {
+            write(place, "app/src/lib.rs", "first")
+        }),
         ("the times change", |place| {
-            let file = fs::File::options().append(true).open(place.join("app/src/lib.rs")).unwrap();
+            let file = fs::File::options()
+                .append(true)
+                .open(place.join("app/src/lib.rs"))
+                .unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         }),
         ("a file is another for a moment", |place| {
@@ -280,27 +449,63 @@ mod tests {
             fs::rename(place.join("app/src"), place.join("app/elsewhere")).unwrap();
             fs::rename(place.join("app/elsewhere"), place.join("app/src")).unwrap();
         }),
-        ("a folder is empty", |place| fs::create_dir_all(place.join("app/empty/deep")).unwrap()),
-        ("Vim tries to write", |place| write(place, "app/src/4913", "")),
-        ("Vim tries another number", |place| write(place, "app/src/5036", "")),
-        ("Vim swaps", |place| write(place, "app/src/.lib.rs.swp", "b0VIM")),
-        ("an editor keeps the file before", |place| write(place, "app/src/lib.rs~", "before")),
-        ("Emacs saves", |place| write(place, "app/src/#lib.rs#", "half")),
-        ("Emacs locks", |place| symlink("me@here.1", place.join("app/src/.#lib.rs")).unwrap()),
-        ("JetBrains writes", |place| write(place, "app/src/lib.rs___jb_tmp___", "half")),
-        ("JetBrains keeps", |place| write(place, "app/assets/style.css___jb_old___", "before")),
-        ("Cargo builds", |place| write(place, "app/target/debug/build.rs", "made")),
+        ("a folder is empty", |place| {
+            fs::create_dir_all(place.join("app/empty/deep")).unwrap()
+        }),
+        ("Vim tries to write", |place| {
+            write(place, "app/src/4913", "")
+        }),
+        ("Vim tries another number", |place| {
+            write(place, "app/src/5036", "")
+        }),
+        ("Vim swaps", |place| {
+            write(place, "app/src/.lib.rs.swp", "b0VIM")
+        }),
+        ("an editor keeps the file before", |place| {
+            write(place, "app/src/lib.rs~", "before")
+        }),
+        ("Emacs saves", |place| {
+            write(place, "app/src/#lib.rs#", "half")
+        }),
+        ("Emacs locks", |place| {
+            symlink("me@here.1", place.join("app/src/.#lib.rs")).unwrap()
+        }),
+        ("JetBrains writes", |place| {
+            write(place, "app/src/lib.rs___jb_tmp___", "half")
+        }),
+        ("JetBrains keeps", |place| {
+            write(place, "app/assets/style.css___jb_old___", "before")
+        }),
+        ("Cargo builds", |place| {
+            write(place, "app/target/debug/build.rs", "made")
+        }),
         ("Cargo builds elsewhere", |place| {
-            write(place, "app/crates/x/build-here/CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55");
+            write(
+                place,
+                "app/crates/x/build-here/CACHEDIR.TAG",
+                "Signature: 8a477f597d28d172789f06886806bc55",
+            );
             write(place, "app/crates/x/build-here/debug/build.rs", "made");
         }),
-        ("Cargo builds where it is set to", |place| write(place, "app/out/made.rs", "made")),
-        ("a room writes", |place| write(place, "app/data/0.jnl", "data")),
-        ("the app writes", |place| write(place, "app/src/uploads/deep/a.rs", "data")),
-        ("the host logs", |place| write(place, "app/said.txt", "listening")),
+        ("Cargo builds where it is set to", |place| {
+            write(place, "app/out/made.rs", "made")
+        }),
+        ("a room writes", |place| {
+            write(place, "app/data/0.jnl", "data")
+        }),
+        ("the app writes", |place| {
+            write(place, "app/src/uploads/deep/a.rs", "data")
+        }),
+        ("the host logs", |place| {
+            write(place, "app/said.txt", "listening")
+        }),
         ("the app logs", |place| write(place, "app/dev.log", "line")),
-        ("logs are rotated", |place| write(place, "app/logs/dev.log.1", "line")),
-        ("npm installs", |place| write(place, "app/node_modules/x/index.js", "x")),
+        ("logs are rotated", |place| {
+            write(place, "app/logs/dev.log.1", "line")
+        }),
+        ("npm installs", |place| {
+            write(place, "app/node_modules/x/index.js", "x")
+        }),
         ("git commits", |place| write(place, "app/.git/index", "x")),
         ("a program writes next to other files", |place| {
             write(place, "settings/other.toml", "x");
@@ -316,7 +521,11 @@ mod tests {
         for (index, (what, act)) in NO_CHANGES.into_iter().enumerate() {
             act(scene.place.path());
             // The kind of this one is another: if the files have changed, they have before it.
-            write(scene.place.path(), "app/assets/style.css", &format!("p {{ order: {index} }}"));
+            write(
+                scene.place.path(),
+                "app/assets/style.css",
+                &format!("p {{ order: {index} }}"),
+            );
             scene.sees(&[Kind::Style], what);
         }
     }
@@ -332,7 +541,10 @@ mod tests {
         scene.sees(&[Kind::Style], "files that are ignored");
         let mut places = places(&place);
         places.sources.files.insert(place.join("app/src/a.gen.rs"));
-        scene.watch.follow(places, &[]).unwrap_or_else(|failure| panic!("{failure}"));
+        scene
+            .watch
+            .follow(places, &[])
+            .unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(scene.changes(), [].into(), "a file that was there");
         write(&place, "app/src/a.gen.rs", "y");
         scene.sees(&[Kind::Source], "a file that the compiler read");
@@ -350,7 +562,10 @@ mod tests {
         let mut follow = |text: &str, source: &str| {
             write(&place, "app/Cargo.lock", text);
             write(&place, "app/src/lib.rs", source);
-            scene.watch.follow(after.clone(), &made).unwrap_or_else(|failure| panic!("{failure}"));
+            scene
+                .watch
+                .follow(after.clone(), &made)
+                .unwrap_or_else(|failure| panic!("{failure}"));
             scene.changes()
         };
         assert_eq!(follow("made", "first"), [].into());

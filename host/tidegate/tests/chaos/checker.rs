@@ -23,7 +23,11 @@ pub(crate) struct Ledger {
 pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
     let mut wrong = record.oddities.clone();
     if ledger.count != ledger.lines.len() {
-        wrong.push(format!("{} lines, and their count, of the same events, is {}", ledger.lines.len(), ledger.count));
+        wrong.push(format!(
+            "{} lines, and their count, of the same events, is {}",
+            ledger.lines.len(),
+            ledger.count
+        ));
     }
     let mut stored = HashSet::new();
     for line in &ledger.lines {
@@ -36,24 +40,50 @@ pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
             Some(Outcome::Done | Outcome::Unknown) => {}
         }
     }
-    let lost = record.lines.iter().filter(|(line, outcome)| **outcome == Outcome::Done && !stored.contains(line.as_str()));
+    let lost = record
+        .lines
+        .iter()
+        .filter(|(line, outcome)| **outcome == Outcome::Done && !stored.contains(line.as_str()));
     wrong.extend(lost.map(|(line, _)| format!("line {line} was acknowledged, and is lost")));
-    wrong.extend(out_of_order(ledger).map(|line| format!("line {line} comes after a later one of its writer")));
+    wrong.extend(
+        out_of_order(ledger)
+            .map(|line| format!("line {line} comes after a later one of its writer")),
+    );
 
-    let set: HashSet<&str> = ledger.pending.iter().map(|(id, _)| id.as_str()).chain(ledger.rung.keys().map(String::as_str)).collect();
+    let set: HashSet<&str> = ledger
+        .pending
+        .iter()
+        .map(|(id, _)| id.as_str())
+        .chain(ledger.rung.keys().map(String::as_str))
+        .collect();
     for (id, outcome) in &record.alarms {
         // One that another sets is there when that has rung.
-        let is_set = set.contains(id.as_str()) || id.strip_suffix('+').is_some_and(|first| !ledger.rung.contains_key(first));
+        let is_set = set.contains(id.as_str())
+            || id
+                .strip_suffix('+')
+                .is_some_and(|first| !ledger.rung.contains_key(first));
         match outcome {
-            Outcome::Done if !is_set => wrong.push(format!("alarm {id} was acknowledged, and is lost")),
-            Outcome::Refused if set.contains(id.as_str()) => wrong.push(format!("alarm {id} was refused, and is set")),
+            Outcome::Done if !is_set => {
+                wrong.push(format!("alarm {id} was acknowledged, and is lost"))
+            }
+            Outcome::Refused if set.contains(id.as_str()) => {
+                wrong.push(format!("alarm {id} was refused, and is set"))
+            }
             _ => {}
         }
     }
-    let twice =
-        |what: &'static str| move |(id, count): (&String, &u32)| (*count > 1).then(|| format!("{what} {id} happened {count} times"));
+    let twice = |what: &'static str| {
+        move |(id, count): (&String, &u32)| {
+            (*count > 1).then(|| format!("{what} {id} happened {count} times"))
+        }
+    };
     wrong.extend(ledger.rung.iter().filter_map(twice("the ring of alarm")));
-    wrong.extend(ledger.rang.iter().filter_map(twice("the alarm event of setting")));
+    wrong.extend(
+        ledger
+            .rang
+            .iter()
+            .filter_map(twice("the alarm event of setting")),
+    );
     wrong.extend(ledger.opens.iter().filter_map(twice("on-open of")));
     wrong.extend(ledger.closes.iter().filter_map(twice("on-close of")));
     wrong
@@ -64,12 +94,23 @@ pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
 pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<String> {
     let mut wrong: Vec<String> = Vec::new();
     for (id, how) in &ledger.pending {
-        wrong.push(format!("alarm {id} ({how}) has not rung; the room has an alarm: {}", ledger.alarm));
+        wrong.push(format!(
+            "alarm {id} ({how}) has not rung; the room has an alarm: {}",
+            ledger.alarm
+        ));
     }
     let of_life = format!("{life}/");
-    let open: BTreeSet<&str> =
-        record.connections.iter().filter(|((of, _), state)| *of == life && state.is_open).map(|((_, id), _)| id.as_str()).collect();
-    for name in ledger.opens.keys().filter(|name| name.starts_with(&of_life)) {
+    let open: BTreeSet<&str> = record
+        .connections
+        .iter()
+        .filter(|((of, _), state)| *of == life && state.is_open)
+        .map(|((_, id), _)| id.as_str())
+        .collect();
+    for name in ledger
+        .opens
+        .keys()
+        .filter(|name| name.starts_with(&of_life))
+    {
         let is_open = open.contains(&name[of_life.len()..]);
         match (is_open, ledger.closes.get(name).copied().unwrap_or(0)) {
             (true, 1..) => wrong.push(format!("on-close of {name} was delivered, and it is open")),
@@ -79,22 +120,40 @@ pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<Stri
     }
     for (of, id) in record.connections.keys().filter(|(of, _)| *of == life) {
         if !ledger.opens.contains_key(&format!("{of}/{id}")) {
-            wrong.push(format!("connection {of}/{id} got its first message, and its on-open is not stored"));
+            wrong.push(format!(
+                "connection {of}/{id} got its first message, and its on-open is not stored"
+            ));
         }
     }
-    let names = |ids: &BTreeSet<&str>| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<String>>();
+    let names = |ids: &BTreeSet<&str>| {
+        ids.iter()
+            .map(|id| (*id).to_owned())
+            .collect::<BTreeSet<String>>()
+    };
     if ledger.connections != names(&open) {
-        wrong.push(format!("the room's connections are {:?}, the open sockets {open:?}", ledger.connections));
+        wrong.push(format!(
+            "the room's connections are {:?}, the open sockets {open:?}",
+            ledger.connections
+        ));
     }
     let state = |id: &str| &record.connections[&(life, id.to_owned())];
-    let members: BTreeSet<&str> = open.iter().copied().filter(|id| state(id).is_member).collect();
+    let members: BTreeSet<&str> = open
+        .iter()
+        .copied()
+        .filter(|id| state(id).is_member)
+        .collect();
     if ledger.members != names(&members) {
-        wrong.push(format!("present are {:?}, the members' open sockets {members:?}", ledger.members));
+        wrong.push(format!(
+            "present are {:?}, the members' open sockets {members:?}",
+            ledger.members
+        ));
     }
     for id in &members {
         let view = &state(id).view;
         if *view != names(&members) {
-            wrong.push(format!("{id} was told that {view:?} are present, the members' open sockets are {members:?}"));
+            wrong.push(format!(
+                "{id} was told that {view:?} are present, the members' open sockets are {members:?}"
+            ));
         }
     }
     wrong
@@ -104,12 +163,20 @@ pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<Stri
 pub(crate) fn drained(drains: &BTreeMap<u64, usize>, ledgers: &[Ledger]) -> Vec<String> {
     let check = |(life, counted): (&u64, &usize)| {
         let of_life = format!("{life}/");
-        let opens = ledgers.iter().flat_map(|ledger| ledger.opens.keys().map(move |name| (ledger, name)));
+        let opens = ledgers
+            .iter()
+            .flat_map(|ledger| ledger.opens.keys().map(move |name| (ledger, name)));
         let missing: Vec<&str> = opens
-            .filter(|(ledger, name)| name.starts_with(&of_life) && !ledger.closes.contains_key(*name))
+            .filter(|(ledger, name)| {
+                name.starts_with(&of_life) && !ledger.closes.contains_key(*name)
+            })
             .map(|(_, name)| name.as_str())
             .collect();
-        let text = || format!("the drain of life {life} said that {counted} on-close events were not delivered, missing are {missing:?}");
+        let text = || {
+            format!(
+                "the drain of life {life} said that {counted} on-close events were not delivered, missing are {missing:?}"
+            )
+        };
         (missing.len() > *counted).then(text)
     };
     drains.iter().filter_map(check).collect()
@@ -121,15 +188,26 @@ pub(crate) fn plain(record: &PlainRecord) -> Vec<String> {
     if record.is_incomplete {
         return wrong;
     }
-    for (id, count) in record.opens.iter().chain(&record.closes).filter(|(_, count)| **count > 1) {
-        wrong.push(format!("an event of {id}, without a room, came {count} times"));
+    for (id, count) in record
+        .opens
+        .iter()
+        .chain(&record.closes)
+        .filter(|(_, count)| **count > 1)
+    {
+        wrong.push(format!(
+            "an event of {id}, without a room, came {count} times"
+        ));
     }
     for id in record.opens.keys() {
         // One that the client never heard of has ended as well.
         let is_open = record.connections.get(id).copied().unwrap_or(false);
         match (is_open, record.closes.contains_key(id)) {
-            (true, true) => wrong.push(format!("on-close of {id}, without a room, was delivered, and it is open")),
-            (false, false) => wrong.push(format!("on-close of {id}, without a room, was not delivered")),
+            (true, true) => wrong.push(format!(
+                "on-close of {id}, without a room, was delivered, and it is open"
+            )),
+            (false, false) => wrong.push(format!(
+                "on-close of {id}, without a room, was not delivered"
+            )),
             _ => {}
         }
     }
@@ -140,7 +218,10 @@ pub(crate) fn plain(record: &PlainRecord) -> Vec<String> {
 fn out_of_order(ledger: &Ledger) -> impl Iterator<Item = &String> {
     let mut last: HashMap<&str, &str> = HashMap::new();
     ledger.lines.iter().filter(move |line| {
-        let Some((writer, number)) = line.rsplit_once('-').filter(|_| line.starts_with('h')) else { return false };
-        last.insert(writer, number).is_some_and(|before| before > number)
+        let Some((writer, number)) = line.rsplit_once('-').filter(|_| line.starts_with('h')) else {
+            return false;
+        };
+        last.insert(writer, number)
+            .is_some_and(|before| before > number)
     })
 }

@@ -70,10 +70,25 @@ pub(crate) fn start(life: &Arc<Life>, rooms: usize, random: &Random) -> JoinSet<
     };
     for room in 0..rooms {
         for writer in 0..WRITERS {
-            clients.spawn(write_by_requests(life.clone(), room, format!("h{}-{room}-{writer}", life.number), fork()));
+            clients.spawn(write_by_requests(
+                life.clone(),
+                room,
+                format!("h{}-{room}-{writer}", life.number),
+                fork(),
+            ));
         }
-        clients.spawn(write_by_messages(life.clone(), room, format!("w{}-{room}", life.number), fork()));
-        clients.spawn(vanish_after_requests(life.clone(), room, format!("v{}-{room}", life.number), fork()));
+        clients.spawn(write_by_messages(
+            life.clone(),
+            room,
+            format!("w{}-{room}", life.number),
+            fork(),
+        ));
+        clients.spawn(vanish_after_requests(
+            life.clone(),
+            room,
+            format!("v{}-{room}", life.number),
+            fork(),
+        ));
         for _ in 0..MEMBERS {
             clients.spawn(come_and_go(life.clone(), room, fork()));
         }
@@ -121,7 +136,8 @@ impl Life {
 
     async fn connect(&self, path: &str) -> Option<Socket> {
         let stream = TcpStream::connect(&self.address).await.ok()?;
-        let connecting = tokio_tungstenite::client_async(format!("ws://{}{path}", self.address), stream);
+        let connecting =
+            tokio_tungstenite::client_async(format!("ws://{}{path}", self.address), stream);
         Some(timeout(ANSWER_WITHIN, connecting).await.ok()?.ok()?.0)
     }
 }
@@ -165,34 +181,81 @@ pub(crate) struct Command {
 
 impl Command {
     fn random(id: &str, flushes: bool, random: &mut Random) -> Command {
-        let blank = Command { text: String::new(), lines: Vec::new(), alarms: Vec::new(), flushed: Vec::new(), fails: false };
+        let blank = Command {
+            text: String::new(),
+            lines: Vec::new(),
+            alarms: Vec::new(),
+            flushed: Vec::new(),
+            fails: false,
+        };
         let id = id.to_owned();
         match random.below(20) {
-            0..12 => Command { text: format!("add {id}"), lines: vec![id], ..blank },
-            12..14 => Command { text: format!("addflush {id}"), lines: vec![id.clone(), format!("{id}+")], flushed: vec![id], ..blank },
-            14 => Command { text: format!("fail {id}"), lines: vec![id], fails: true, ..blank },
-            15 if random.one_in(4) => Command { text: format!("trap {id}"), lines: vec![id], fails: true, ..blank },
+            0..12 => Command {
+                text: format!("add {id}"),
+                lines: vec![id],
+                ..blank
+            },
+            12..14 => Command {
+                text: format!("addflush {id}"),
+                lines: vec![id.clone(), format!("{id}+")],
+                flushed: vec![id],
+                ..blank
+            },
+            14 => Command {
+                text: format!("fail {id}"),
+                lines: vec![id],
+                fails: true,
+                ..blank
+            },
+            15 if random.one_in(4) => Command {
+                text: format!("trap {id}"),
+                lines: vec![id],
+                fails: true,
+                ..blank
+            },
             _ => {
-                let how = *random.pick(if flushes { &["plain", "fail", "flush", "again"] } else { &["plain", "fail"] });
+                let how = *random.pick(if flushes {
+                    &["plain", "fail", "flush", "again"]
+                } else {
+                    &["plain", "fail"]
+                });
                 let text = format!("alarm {id} {} {how}", random.below(800));
-                let alarms = if how == "again" { vec![id.clone(), format!("{id}+")] } else { vec![id.clone()] };
+                let alarms = if how == "again" {
+                    vec![id.clone(), format!("{id}+")]
+                } else {
+                    vec![id.clone()]
+                };
                 let flushed = if how == "flush" { vec![id] } else { Vec::new() };
-                Command { text, alarms, flushed, ..blank }
+                Command {
+                    text,
+                    alarms,
+                    flushed,
+                    ..blank
+                }
             }
         }
     }
 
     pub(crate) fn write(&self, record: &mut RoomRecord, outcome: Outcome) {
-        for (things, ids) in [(&mut record.lines, &self.lines), (&mut record.alarms, &self.alarms)] {
+        for (things, ids) in [
+            (&mut record.lines, &self.lines),
+            (&mut record.alarms, &self.alarms),
+        ] {
             for id in ids {
                 let is_flushed = outcome == Outcome::Refused && self.flushed.contains(id);
-                let outcome = if is_flushed { Outcome::Unknown } else { outcome };
+                let outcome = if is_flushed {
+                    Outcome::Unknown
+                } else {
+                    outcome
+                };
                 let known = things.entry(id.clone()).or_insert(Outcome::Unknown);
                 // A broadcast may have said so before the answer came.
                 if *known == Outcome::Unknown {
                     *known = outcome;
                 } else if outcome == Outcome::Refused {
-                    record.oddities.push(format!("{:?} was refused, and {id} was heard", self.text));
+                    record
+                        .oddities
+                        .push(format!("{:?} was refused, and {id} was heard", self.text));
                 }
             }
         }
@@ -208,19 +271,35 @@ async fn write_by_requests(life: Arc<Life>, room: usize, writer: String, mut ran
         }
         let command = Command::random(&format!("{writer}-{number:06}"), life.flushes, &mut random);
         life.room(room, |record| command.write(record, Outcome::Unknown));
-        let outcome = match life.http.post(&url).timeout(ANSWER_WITHIN).body(command.text.clone()).send().await {
+        let outcome = match life
+            .http
+            .post(&url)
+            .timeout(ANSWER_WITHIN)
+            .body(command.text.clone())
+            .send()
+            .await
+        {
             Ok(answer) => {
                 let status = answer.status().as_u16();
                 match (status, answer.text().await) {
                     (200, Ok(text)) if text.starts_with("ok ") && !command.fails => Outcome::Done,
                     (200, _) => {
-                        life.room(room, |record| record.oddities.push(format!("{:?} was answered with 200", command.text)));
+                        life.room(room, |record| {
+                            record
+                                .oddities
+                                .push(format!("{:?} was answered with 200", command.text))
+                        });
                         Outcome::Unknown
                     }
                     // The log says whether it is known what became of it.
                     (500, Ok(text)) if !command.fails => {
-                        let id = text.split_once("(id ").and_then(|(_, rest)| rest.split_once(')')).map(|(id, _)| id.to_owned());
-                        life.room(room, |record| record.failed.extend(id.map(|id| (id, command))));
+                        let id = text
+                            .split_once("(id ")
+                            .and_then(|(_, rest)| rest.split_once(')'))
+                            .map(|(id, _)| id.to_owned());
+                        life.room(room, |record| {
+                            record.failed.extend(id.map(|id| (id, command)))
+                        });
                         life.pause(random.below(20)).await;
                         continue;
                     }
@@ -244,9 +323,16 @@ async fn vanish_after_requests(life: Arc<Life>, room: usize, writer: String, mut
         }
         let command = Command::random(&format!("{writer}-{number:06}"), life.flushes, &mut random);
         life.room(room, |record| command.write(record, Outcome::Unknown));
-        let head = format!("POST {} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", life.path(room), life.address, command.text.len());
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            life.path(room),
+            life.address,
+            command.text.len()
+        );
         if let Ok(mut stream) = TcpStream::connect(&life.address).await {
-            _ = stream.write_all(format!("{head}{}", command.text).as_bytes()).await;
+            _ = stream
+                .write_all(format!("{head}{}", command.text).as_bytes())
+                .await;
             life.pause(random.below(3)).await;
             if random.one_in(2) {
                 _ = stream.set_zero_linger();
@@ -273,21 +359,31 @@ impl Member {
             }
         };
         let name = (life.number, id);
-        life.room(room, |record| record.connections.entry(name.clone()).or_default().is_open = true);
-        Some(Member { life: life.clone(), room, name, socket })
+        life.room(room, |record| {
+            record.connections.entry(name.clone()).or_default().is_open = true
+        });
+        Some(Member {
+            life: life.clone(),
+            room,
+            name,
+            socket,
+        })
     }
 
     /// Takes what comes for a while; false at the end of the connection.
     async fn listen(&mut self, ms: u64) -> bool {
         let life = self.life.clone();
         let listening = async { while self.take().await.is_some() {} };
-        let waited = life.unless_quiet(timeout(Duration::from_millis(ms), listening)).await;
+        let waited = life
+            .unless_quiet(timeout(Duration::from_millis(ms), listening))
+            .await;
         !matches!(waited, Some(Ok(())))
     }
 
     async fn take(&mut self) -> Option<String> {
         let text = text(&mut self.socket).await?;
-        self.life.room(self.room, |record| record.take(&self.name, &text));
+        self.life
+            .room(self.room, |record| record.take(&self.name, &text));
         Some(text)
     }
 
@@ -303,13 +399,22 @@ impl Member {
 
     /// It counts as ended before it ends.
     fn forget(&self) {
-        self.life.room(self.room, |record| record.connections.entry(self.name.clone()).or_default().is_open = false);
+        self.life.room(self.room, |record| {
+            record
+                .connections
+                .entry(self.name.clone())
+                .or_default()
+                .is_open = false
+        });
     }
 
     /// Stays open while all is quiet, or ends.
     async fn leave(self, hold: bool, random: &mut Random) {
         if hold && self.life.is_quiet() {
-            _ = self.life.held.send(Held { socket: self.socket, place: Place::Room(self.room, self.name) });
+            _ = self.life.held.send(Held {
+                socket: self.socket,
+                place: Place::Room(self.room, self.name),
+            });
         } else {
             self.forget();
             end(self.socket, random).await;
@@ -323,14 +428,20 @@ async fn write_by_messages(life: Arc<Life>, room: usize, writer: String, mut ran
     while !life.is_quiet() {
         life.pause(random.below(30)).await;
         let query = if random.one_in(2) { "?join" } else { "" };
-        let Some(mut member) = Member::open(&life, room, query).await else { continue };
+        let Some(mut member) = Member::open(&life, room, query).await else {
+            continue;
+        };
         let last = number + random.between(1, 20);
         let mut is_open = true;
         while is_open && number < last && !life.is_quiet() {
             number += 1;
-            let command = Command::random(&format!("{writer}-{number:06}"), life.flushes, &mut random);
+            let command =
+                Command::random(&format!("{writer}-{number:06}"), life.flushes, &mut random);
             life.room(room, |record| command.write(record, Outcome::Unknown));
-            let answer = format!("ok {}", command.text.split(' ').nth(1).expect("it has an id"));
+            let answer = format!(
+                "ok {}",
+                command.text.split(' ').nth(1).expect("it has an id")
+            );
             is_open = member.ask(&command.text, &answer).await.is_some();
             if is_open && !command.fails {
                 life.room(room, |record| command.write(record, Outcome::Done));
@@ -349,7 +460,9 @@ async fn come_and_go(life: Arc<Life>, room: usize, mut random: Random) {
     while !life.is_quiet() {
         life.pause(random.below(100)).await;
         let query = if random.one_in(4) { "" } else { "?join" };
-        let Some(mut member) = Member::open(&life, room, query).await else { continue };
+        let Some(mut member) = Member::open(&life, room, query).await else {
+            continue;
+        };
         let ms = random.below(600);
         if !member.listen(ms).await {
             member.forget();
@@ -363,16 +476,25 @@ async fn come_and_go(life: Arc<Life>, room: usize, mut random: Random) {
 async fn plain(life: Arc<Life>, mut random: Random) {
     while !life.is_quiet() {
         life.pause(random.below(50)).await;
-        let Some(mut socket) = life.connect("/plain").await else { continue };
-        let Ok(Some(first)) = timeout(ANSWER_WITHIN, text(&mut socket)).await else { continue };
-        let Some(id) = first.strip_prefix("you ").map(str::to_owned) else { continue };
+        let Some(mut socket) = life.connect("/plain").await else {
+            continue;
+        };
+        let Ok(Some(first)) = timeout(ANSWER_WITHIN, text(&mut socket)).await else {
+            continue;
+        };
+        let Some(id) = first.strip_prefix("you ").map(str::to_owned) else {
+            continue;
+        };
         life.record(|record| record.plain.connections.insert(id.clone(), true));
         let message = *random.pick(&["hello", "hello", "hello", "trap", "close", "flood"]);
         let sent = socket.send(Message::text(message)).await.is_ok();
         let ms = random.below(200);
         life.pause(ms).await;
         if sent && message == "hello" && life.is_quiet() && random.one_in(2) {
-            _ = life.held.send(Held { socket, place: Place::Plain(id) });
+            _ = life.held.send(Held {
+                socket,
+                place: Place::Plain(id),
+            });
             continue;
         }
         life.record(|record| record.plain.connections.insert(id, false));
@@ -383,7 +505,10 @@ async fn plain(life: Arc<Life>, mut random: Random) {
 /// Listens to what the app says of sockets without a room. None if it is not heard from.
 pub(crate) async fn watch(life: Arc<Life>) -> Option<impl Future<Output = ()>> {
     let mut socket = life.connect("/watch").await?;
-    timeout(ANSWER_WITHIN, text(&mut socket)).await.ok()?.filter(|text| text == "watching")?;
+    timeout(ANSWER_WITHIN, text(&mut socket))
+        .await
+        .ok()?
+        .filter(|text| text == "watching")?;
     Some(async move {
         while let Some(text) = text(&mut socket).await {
             life.record(|record| record.plain.take(&text));
@@ -401,7 +526,9 @@ pub(crate) async fn hold(life: Arc<Life>, held: Held) {
         }
     }
     match place {
-        Place::Room(room, name) => life.room(room, |record| record.connections.entry(name).or_default().is_open = false),
+        Place::Room(room, name) => life.room(room, |record| {
+            record.connections.entry(name).or_default().is_open = false
+        }),
         Place::Plain(id) => {
             life.record(|record| record.plain.connections.insert(id, false));
         }
@@ -415,7 +542,12 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
         let host = &life.address;
         let raw = match random.below(9) {
             0 => {
-                _ = life.http.get(format!("http://{host}/trap")).timeout(ANSWER_WITHIN).send().await;
+                _ = life
+                    .http
+                    .get(format!("http://{host}/trap"))
+                    .timeout(ANSWER_WITHIN)
+                    .send()
+                    .await;
                 continue;
             }
             1 => {
@@ -427,21 +559,34 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
                 continue;
             }
             2 => "GET /calm HTTP/1.1\r\nHost: ".to_owned(),
-            3 => format!("POST /sink HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\na part of it"),
+            3 => format!(
+                "POST /sink HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\na part of it"
+            ),
             4 => format!("GET /feed HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n"),
-            5 => format!("GET {} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n", life.path(0)),
+            5 => format!(
+                "GET {} HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\n\r\n",
+                life.path(0)
+            ),
             6 => format!("GET /bulk HTTP/1.1\r\nHost: {host}\r\n\r\n"),
             7 => {
-                let Some(mut socket) = life.connect("/plain").await else { continue };
+                let Some(mut socket) = life.connect("/plain").await else {
+                    continue;
+                };
                 for _ in 0..40 {
                     _ = socket.send(Message::Ping(Default::default())).await;
                 }
-                _ = life.unless_quiet(timeout(STAY, async { while text(&mut socket).await.is_some() {} })).await;
+                _ = life
+                    .unless_quiet(timeout(STAY, async {
+                        while text(&mut socket).await.is_some() {}
+                    }))
+                    .await;
                 continue;
             }
             _ => {
                 // It never reads what it asked for.
-                let Some(mut socket) = life.connect("/plain").await else { continue };
+                let Some(mut socket) = life.connect("/plain").await else {
+                    continue;
+                };
                 _ = socket.send(Message::text("flood")).await;
                 life.pause(random.below(200)).await;
                 continue;
@@ -450,7 +595,11 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
         if let Ok(mut stream) = connect_with_small_buffer(host).await {
             _ = stream.write_all(raw.as_bytes()).await;
             // None of them reads.
-            let ms = if random.one_in(3) { STAY.as_millis() as u64 } else { random.below(300) };
+            let ms = if random.one_in(3) {
+                STAY.as_millis() as u64
+            } else {
+                random.below(300)
+            };
             life.pause(ms).await;
             if random.one_in(2) {
                 _ = stream.set_zero_linger();
@@ -463,5 +612,7 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
 async fn connect_with_small_buffer(address: &str) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;
-    socket.connect(address.parse().expect("it is an address")).await
+    socket
+        .connect(address.parse().expect("it is an address"))
+        .await
 }

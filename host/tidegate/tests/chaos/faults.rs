@@ -69,7 +69,12 @@ pub(crate) const KINDS: [(&str, Kind); 13] = [
 
 /// Kinds of which one at a time is inflicted. Faults of different lanes overlap.
 const LANES: [&[Kind]; 4] = [
-    &[Kind::WriteFails, Kind::DiskFull, Kind::ShortWrites, Kind::SyncFails],
+    &[
+        Kind::WriteFails,
+        Kind::DiskFull,
+        Kind::ShortWrites,
+        Kind::SyncFails,
+    ],
     &[Kind::OpenFails, Kind::AcceptFails, Kind::FewDescriptors],
     &[Kind::ClockForward, Kind::ClockBack],
     &[Kind::Stop, Kind::Reload, Kind::Overload],
@@ -99,9 +104,18 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn new(directory: &Path) -> Control {
         let path = directory.join("faults");
-        let file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file for the faults");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .expect("a file for the faults");
         file.set_len(8 * NUMBERS).expect("a few bytes");
-        Control { path, file, ahead_max_ms: Cell::new(0) }
+        Control {
+            path,
+            file,
+            ahead_max_ms: Cell::new(0),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -109,18 +123,23 @@ impl Control {
     }
 
     fn set(&self, number: Number, value: u64) {
-        self.file.write_all_at(&value.to_ne_bytes(), 8 * number as u64).expect("the file is there");
+        self.file
+            .write_all_at(&value.to_ne_bytes(), 8 * number as u64)
+            .expect("the file is there");
     }
 
     fn get(&self, place: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.file.read_exact_at(&mut bytes, 8 * place).expect("the file is there");
+        self.file
+            .read_exact_at(&mut bytes, 8 * place)
+            .expect("the file is there");
         u64::from_ne_bytes(bytes)
     }
 
     /// How many calls failed by order: writes, syncs, opens, accepts.
     pub(crate) fn injected(&self) -> [u64; 4] {
-        [Number::Write, Number::Sync, Number::Open, Number::Accept].map(|number| self.get(INJECTED + number as u64))
+        [Number::Write, Number::Sync, Number::Open, Number::Accept]
+            .map(|number| self.get(INJECTED + number as u64))
     }
 
     /// Removes all faults of calls. The clock keeps its offset.
@@ -142,16 +161,28 @@ impl Control {
 
     /// Inflicts faults of these kinds until then, in all lanes at once; `room` is the path of one. Returns the number of faults. Those that
     /// have not ended by then go on: see [`Control::end`].
-    pub(crate) async fn rage(&self, kinds: &[Kind], until: Instant, random: &Random, server: &Tidegate, room: &str) -> u64 {
+    pub(crate) async fn rage(
+        &self,
+        kinds: &[Kind],
+        until: Instant,
+        random: &Random,
+        server: &Tidegate,
+        room: &str,
+    ) -> u64 {
         let count = Cell::new(0);
         let lanes = LANES.iter().zip(LANE_PART..).map(|(lane, part)| {
-            let kinds: Vec<Kind> = lane.iter().copied().filter(|kind| kinds.contains(kind)).collect();
+            let kinds: Vec<Kind> = lane
+                .iter()
+                .copied()
+                .filter(|kind| kinds.contains(kind))
+                .collect();
             let (count, mut random) = (&count, random.fork(part));
             async move {
                 while !kinds.is_empty() {
                     sleep(Duration::from_millis(random.between(5, 400))).await;
                     count.set(count.get() + 1);
-                    self.inflict(*random.pick(&kinds), &mut random, server, room).await;
+                    self.inflict(*random.pick(&kinds), &mut random, server, room)
+                        .await;
                 }
             }
         });
@@ -185,7 +216,8 @@ impl Control {
             Kind::Reload => server.signal(Signal::HUP),
             Kind::Overload if random.one_in(2) => {
                 for _ in 0..random.between(1, SLEEPERS_MAX) {
-                    let request = reqwest::get(server.url(&format!("/sleep/{}", random.below(300))));
+                    let request =
+                        reqwest::get(server.url(&format!("/sleep/{}", random.below(300))));
                     requests.spawn(async { drop(request.await) });
                 }
             }
@@ -218,7 +250,8 @@ impl Control {
 /// The soft limit of the process: so many more than it has, or all that the hard limit allows.
 fn limit_descriptors(server: &Tidegate, more: Option<u64>) {
     let pid = Pid::from_raw(server.pid() as i32);
-    let open = fs::read_dir(format!("/proc/{}/fd", server.pid())).map_or(0, |entries| entries.count() as u64);
+    let open = fs::read_dir(format!("/proc/{}/fd", server.pid()))
+        .map_or(0, |entries| entries.count() as u64);
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = more.map_or(maximum, |more| Some(open + more));
     // The process may have ended by itself, which the storm finds out.

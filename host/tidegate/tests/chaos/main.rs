@@ -56,7 +56,12 @@ const TOLD: usize = 8;
 /// Text of the log line that counts the on-close events that a drain did not deliver.
 const UNDELIVERED: &str = "on-close events that were not delivered within --drain: ";
 /// Counters of the last line for clients that made no progress or sent too much.
-const CUT_OFF: [&str; 4] = ["late_heads", "stalled_uploads", "stalled_readers", "control_floods"];
+const CUT_OFF: [&str; 4] = [
+    "late_heads",
+    "stalled_uploads",
+    "stalled_readers",
+    "control_floods",
+];
 const LIMITS: [&str; 10] = [
     "room_idle_max=150ms",
     "rooms_awake_max=3",
@@ -116,11 +121,26 @@ enum End {
 
 impl Settings {
     fn from_environment() -> Settings {
-        let number = |name: &str, default: u64| env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default);
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let number = |name: &str, default: u64| {
+            env::var(name)
+                .ok()
+                .and_then(|value| value.parse().ok())
+                .unwrap_or(default)
+        };
+        let time = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
         let names = env::var("TIDEGATE_CHAOS_FAULTS").unwrap_or_else(|_| "all".into());
-        let is_wanted = |name: &str| names.split(',').any(|wanted| wanted == name || wanted == "all");
-        let kinds = KINDS.iter().filter(|(name, _)| is_wanted(name)).map(|(_, kind)| *kind).collect();
+        let is_wanted = |name: &str| {
+            names
+                .split(',')
+                .any(|wanted| wanted == name || wanted == "all")
+        };
+        let kinds = KINDS
+            .iter()
+            .filter(|(name, _)| is_wanted(name))
+            .map(|(_, kind)| *kind)
+            .collect();
         Settings {
             time: Duration::from_secs(number("TIDEGATE_CHAOS_SECONDS", 10)),
             kills: number("TIDEGATE_CHAOS_KILLS", 1),
@@ -133,15 +153,32 @@ impl Settings {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_loses_nothing() {
     let settings = Settings::from_environment();
-    println!("TIDEGATE_CHAOS_SEED={} with {:?}", settings.seed, settings.kinds);
+    println!(
+        "TIDEGATE_CHAOS_SEED={} with {:?}",
+        settings.seed, settings.kinds
+    );
     let mut storm = Storm::new(settings);
     while !storm.is_over() {
         storm.era().await;
     }
-    println!("{:?} in {:.0} s, {:?} injected", storm.tally, storm.begun.elapsed().as_secs_f64(), storm.control.injected());
+    println!(
+        "{:?} in {:.0} s, {:?} injected",
+        storm.tally,
+        storm.begun.elapsed().as_secs_f64(),
+        storm.control.injected()
+    );
     let (wrong, seed) = (&storm.wrong, storm.settings.seed);
-    assert!(wrong.is_empty(), "TIDEGATE_CHAOS_SEED={seed} showed {} faults:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(storm.tally.done > 0 && storm.tally.kills > 0, "nothing was tried: {:?}", storm.tally);
+    assert!(
+        wrong.is_empty(),
+        "TIDEGATE_CHAOS_SEED={seed} showed {} faults:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(
+        storm.tally.done > 0 && storm.tally.kills > 0,
+        "nothing was tried: {:?}",
+        storm.tally
+    );
 }
 
 impl Storm {
@@ -164,7 +201,8 @@ impl Storm {
     }
 
     fn is_over(&self) -> bool {
-        let is_done = self.begun.elapsed() >= self.settings.time && self.tally.kills >= self.settings.kills;
+        let is_done =
+            self.begun.elapsed() >= self.settings.time && self.tally.kills >= self.settings.kills;
         is_done || self.wrong.len() >= WRONG_MAX
     }
 
@@ -190,7 +228,12 @@ impl Storm {
             }
         }
         self.count();
-        println!("era {}: {:?} in {:.0} s", self.era, self.tally, self.begun.elapsed().as_secs_f64());
+        println!(
+            "era {}: {:?} in {:.0} s",
+            self.era,
+            self.tally,
+            self.begun.elapsed().as_secs_f64()
+        );
     }
 
     fn record<T>(&self, write: impl FnOnce(&mut Record) -> T) -> T {
@@ -200,22 +243,43 @@ impl Storm {
     fn count(&mut self) {
         use record::Outcome::{Done, Refused, Unknown};
         let record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcomes = |of| record.rooms.iter().flat_map(|room| room.lines.values()).filter(|outcome| **outcome == of).count();
+        let outcomes = |of| {
+            record
+                .rooms
+                .iter()
+                .flat_map(|room| room.lines.values())
+                .filter(|outcome| **outcome == of)
+                .count()
+        };
         self.tally.done += outcomes(Done);
         self.tally.refused += outcomes(Refused);
         self.tally.unknown += outcomes(Unknown);
-        self.tally.alarms += record.rooms.iter().flat_map(|room| room.alarms.values()).filter(|outcome| **outcome == Done).count();
+        self.tally.alarms += record
+            .rooms
+            .iter()
+            .flat_map(|room| room.alarms.values())
+            .filter(|outcome| **outcome == Done)
+            .count();
     }
 
     fn serve(&self) -> Result<Tidegate, String> {
         let mut command = tidegate();
         let data = self.place.path().join("data");
-        command.arg("serve").arg(&self.app).args(["--listen", "127.0.0.1:0", "--instances", "12", "--data"]).arg(&data);
-        command.args(["--env", &format!("LIFE={}", self.life)]).args(["--drain", "20s", "--wall", "10s"]);
+        command
+            .arg("serve")
+            .arg(&self.app)
+            .args(["--listen", "127.0.0.1:0", "--instances", "12", "--data"])
+            .arg(&data);
+        command
+            .args(["--env", &format!("LIFE={}", self.life)])
+            .args(["--drain", "20s", "--wall", "10s"]);
         for limit in LIMITS {
             command.args(["--limit", limit]);
         }
-        command.env("LD_PRELOAD", &self.library).env("FAULTY_DIR", &data).env("FAULTY_CONTROL", self.control.path());
+        command
+            .env("LD_PRELOAD", &self.library)
+            .env("FAULTY_DIR", &data)
+            .env("FAULTY_CONTROL", self.control.path());
         Tidegate::try_spawn(command)
     }
 
@@ -248,7 +312,10 @@ impl Storm {
         let mut clients = clients::start(&life, ROOMS, &random);
         let until = time::Instant::now() + Duration::from_millis(random.between(100, 1500));
         let path = life.path(random.below(ROOMS as u64) as usize);
-        self.tally.faults += self.control.rage(&self.settings.kinds, until, &random, &server, &path).await;
+        self.tally.faults += self
+            .control
+            .rage(&self.settings.kinds, until, &random, &server, &path)
+            .await;
         let mut holding = JoinSet::new();
         let is_in_the_middle = random.one_in(2);
         let wrong = match end {
@@ -283,33 +350,64 @@ impl Storm {
         match (end, stopped) {
             (_, Err(_)) => self.report(vec!["it did not end".into()], ""),
             (_, Ok(stopped)) => {
-                self.record(|record| record.rooms.iter_mut().for_each(|room| room.resolve(&stopped.stderr)));
-                let is_expected = if end == End::Drain { stopped.status.success() } else { stopped.status.signal() == Some(9) };
-                let died = (!is_expected).then(|| format!("it ended by itself, or not well: {:?}", stopped.status));
-                let panicked =
-                    stopped.stderr.lines().find(|line| line.starts_with("thread '")).map(|line| format!("the host panicked: {line}"));
+                self.record(|record| {
+                    record
+                        .rooms
+                        .iter_mut()
+                        .for_each(|room| room.resolve(&stopped.stderr))
+                });
+                let is_expected = if end == End::Drain {
+                    stopped.status.success()
+                } else {
+                    stopped.status.signal() == Some(9)
+                };
+                let died = (!is_expected)
+                    .then(|| format!("it ended by itself, or not well: {:?}", stopped.status));
+                let panicked = stopped
+                    .stderr
+                    .lines()
+                    .find(|line| line.starts_with("thread '"))
+                    .map(|line| format!("the host panicked: {line}"));
                 if end == End::Drain {
-                    let undelivered = stopped.stderr.lines().find_map(|line| line.split_once(UNDELIVERED)).map_or("0", |(_, count)| count);
+                    let undelivered = stopped
+                        .stderr
+                        .lines()
+                        .find_map(|line| line.split_once(UNDELIVERED))
+                        .map_or("0", |(_, count)| count);
                     let undelivered = undelivered.trim().parse().expect("it is a number");
                     self.record(|record| record.drains.insert(life.number, undelivered));
                     let counters = stopped.counters();
-                    self.tally.cut_off += CUT_OFF.iter().filter_map(|name| counters.get(name)).sum::<u64>();
+                    self.tally.cut_off += CUT_OFF
+                        .iter()
+                        .filter_map(|name| counters.get(name))
+                        .sum::<u64>();
                 }
                 self.tally.kills += u64::from(end != End::Drain);
                 self.tally.drains += u64::from(end == End::Drain);
-                self.report(wrong.into_iter().chain(died).chain(panicked).collect(), &tail(&stopped));
+                self.report(
+                    wrong.into_iter().chain(died).chain(panicked).collect(),
+                    &tail(&stopped),
+                );
             }
         }
     }
 
     /// Removes all faults and waits for the clients to end. Clients with an open socket hand it over.
-    async fn settle(&self, server: &Tidegate, quiet: &watch::Sender<bool>, clients: &mut JoinSet<()>) -> Vec<String> {
+    async fn settle(
+        &self,
+        server: &Tidegate,
+        quiet: &watch::Sender<bool>,
+        clients: &mut JoinSet<()>,
+    ) -> Vec<String> {
         self.control.end(server);
         quiet.send_replace(true);
         let ending = async { while clients.join_next().await.is_some() {} };
         match timeout(PATIENCE, ending).await {
             Ok(()) => Vec::new(),
-            Err(_) => vec![format!("{} clients wait for something after {PATIENCE:?}", clients.len())],
+            Err(_) => vec![format!(
+                "{} clients wait for something after {PATIENCE:?}",
+                clients.len()
+            )],
         }
     }
 
@@ -328,7 +426,10 @@ impl Storm {
                     Ok(ledger) => {
                         let (always, quiet) = self.record(|record| {
                             let record = &record.rooms[room];
-                            (checker::always(record, &ledger), checker::quiet(record, &ledger, life.number))
+                            (
+                                checker::always(record, &ledger),
+                                checker::quiet(record, &ledger, life.number),
+                            )
                         });
                         let told = |text| format!("room {}-{room}: {text}", self.era);
                         // Lost writes do not come back, so waiting longer is pointless.
@@ -352,7 +453,13 @@ impl Storm {
 
     async fn ledger(&self, life: &Life, room: usize) -> Result<Ledger, String> {
         let url = format!("http://{}/ledger/{}-{room}", life.address, self.era);
-        let answer = self.http.get(url).timeout(LEDGER_WITHIN).send().await.map_err(|error| format!("{error:?}"))?;
+        let answer = self
+            .http
+            .get(url)
+            .timeout(LEDGER_WITHIN)
+            .send()
+            .await
+            .map_err(|error| format!("{error:?}"))?;
         let status = answer.status();
         let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
         if status != 200 {
@@ -371,13 +478,21 @@ impl Storm {
             wrong.push(format!("and {more} more"));
         }
         println!("life {life}: {}\n--- its log\n{log}---", wrong.join("\n"));
-        self.wrong.extend(wrong.into_iter().map(|text| format!("life {life}: {text}")));
+        self.wrong
+            .extend(wrong.into_iter().map(|text| format!("life {life}: {text}")));
     }
 }
 
 /// The end of the log, without what a client's wish caused.
 fn tail(stopped: &Stopped) -> String {
     const LINES: usize = 40;
-    let lines: Vec<&str> = stopped.stderr.lines().filter(|line| !line.contains("as the client asked")).collect();
-    lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("{line}\n")).collect()
+    let lines: Vec<&str> = stopped
+        .stderr
+        .lines()
+        .filter(|line| !line.contains("as the client asked"))
+        .collect();
+    lines[lines.len().saturating_sub(LINES)..]
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect()
 }

@@ -69,7 +69,10 @@ impl RoomRecord {
     /// says that the outcome is unknown.
     pub(crate) fn resolve(&mut self, log: &str) {
         for (id, command) in std::mem::take(&mut self.failed) {
-            if log.lines().any(|line| line.contains(&id) && !line.contains(UNKNOWN)) {
+            if log
+                .lines()
+                .any(|line| line.contains(&id) && !line.contains(UNKNOWN))
+            {
                 command.write(self, Outcome::Refused);
             }
         }
@@ -80,7 +83,9 @@ impl RoomRecord {
         if let Some(id) = text.strip_prefix("line ") {
             // A room broadcasts after its commit, so a client that receives the line knows that it is stored.
             match self.lines.get_mut(id) {
-                Some(Outcome::Refused) | None => self.oddities.push(format!("heard {text:?}, which was refused or never asked for")),
+                Some(Outcome::Refused) | None => self.oddities.push(format!(
+                    "heard {text:?}, which was refused or never asked for"
+                )),
                 Some(outcome) => *outcome = Outcome::Done,
             }
         } else if let Ok(notice) = serde_json::from_str::<Value>(text) {
@@ -96,7 +101,12 @@ impl ConnectionRecord {
         match notice["kind"].as_str() {
             Some("snapshot") => {
                 self.is_member = true;
-                self.view = notice["members"].as_array().into_iter().flatten().map(id).collect();
+                self.view = notice["members"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(id)
+                    .collect();
             }
             Some("join") => drop(self.view.insert(id(notice))),
             Some("leave") => drop(self.view.remove(&id(notice))),
@@ -113,6 +123,8 @@ impl PlainRecord {
             Some(("close", _)) => &mut self.closes,
             _ => return,
         };
-        *events.entry(text.split_once(' ').expect("it has a space").1.to_owned()).or_default() += 1;
+        *events
+            .entry(text.split_once(' ').expect("it has a space").1.to_owned())
+            .or_default() += 1;
     }
 }

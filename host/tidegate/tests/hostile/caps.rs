@@ -25,7 +25,12 @@ const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
 async fn served_from(server: &Tidegate, from: &str) -> Result<TcpStream, String> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-    let mut stream = soon("to connect", socket.connect(server.address().parse().unwrap())).await.expect("it is accepted");
+    let mut stream = soon(
+        "to connect",
+        socket.connect(server.address().parse().unwrap()),
+    )
+    .await
+    .expect("it is accepted");
     // One that is refused may be closed already.
     _ = stream.write_all(CALM.as_bytes()).await;
     let mut answer = Vec::new();
@@ -50,8 +55,14 @@ async fn served_again(server: &Tidegate, from: &str) -> TcpStream {
 }
 
 fn assert_is_refusal(answer: &str) {
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "), "{answer:?}");
-    assert!(answer.ends_with("too many connections, try again later\n"), "{answer:?}");
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "),
+        "{answer:?}"
+    );
+    assert!(
+        answer.ends_with("too many connections, try again later\n"),
+        "{answer:?}"
+    );
 }
 
 #[tokio::test]
@@ -77,14 +88,29 @@ async fn sockets_are_capped_whatever_they_have_become() {
     assert!(warning.contains("raise sockets_max"), "{warning}");
     let stopped = server.stop();
     assert!(stopped.counter("refused_sockets") >= 4);
-    assert_eq!((stopped.counter("refused_address"), stopped.counter("refused_descriptors")), (0, 0));
-    assert_eq!(stopped.stderr.matches("refused connections").count(), 1, "{}", stopped.stderr);
+    assert_eq!(
+        (
+            stopped.counter("refused_address"),
+            stopped.counter("refused_descriptors")
+        ),
+        (0, 0)
+    );
+    assert_eq!(
+        stopped.stderr.matches("refused connections").count(),
+        1,
+        "{}",
+        stopped.stderr
+    );
 }
 
 #[tokio::test]
 async fn feeds_and_held_answers_count_as_sockets() {
     let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_max=2"]);
-    let mut feed = Raw::send(server.address(), "GET /feed?topic=tea HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await;
+    let mut feed = Raw::send(
+        server.address(),
+        "GET /feed?topic=tea HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n",
+    )
+    .await;
     feed.until("second\n\n").await;
     let mut page = Raw::send(server.address(), "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n").await;
     page.until("a flood").await;
@@ -99,33 +125,59 @@ async fn feeds_and_held_answers_count_as_sockets() {
 async fn a_file_that_is_being_sent_has_a_place_of_its_own() {
     let assets = tempfile::tempdir().unwrap();
     std::fs::write(assets.path().join("big.bin"), vec![b'b'; 32 << 20]).unwrap();
-    let args = ["--limit", "sockets_max=3", "--assets", assets.path().to_str().unwrap()];
+    let args = [
+        "--limit",
+        "sockets_max=3",
+        "--assets",
+        assets.path().to_str().unwrap(),
+    ];
     let server = Tidegate::serve(&component("rogue"), &args);
     let mut slow = Raw::send(server.address(), "GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n").await;
     slow.until("\r\n\r\n").await;
     let mut other = Raw::send(server.address(), "GET /big.bin HTTP/1.1\r\nhost: x\r\n\r\n").await;
     let head = other.until("\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: "), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: "),
+        "{head}"
+    );
     drop((slow, other));
     let _again = served_again(&server, "127.0.0.1").await;
-    let mut whole = Raw::send(server.address(), "GET /big.bin HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let mut whole = Raw::send(
+        server.address(),
+        "GET /big.bin HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+    )
+    .await;
     assert!(whole.rest().await.len() > 32 << 20);
 }
 
 #[tokio::test]
 async fn an_address_has_a_cap_of_its_own_if_it_is_set() {
-    let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_per_address_max=2", "--log", "info,access=debug"]);
+    let server = Tidegate::serve(
+        &component("rogue"),
+        &[
+            "--limit",
+            "sockets_per_address_max=2",
+            "--log",
+            "info,access=debug",
+        ],
+    );
     let first = served_from(&server, "127.0.0.1").await.unwrap();
     let _second = served_from(&server, "127.0.0.1").await.unwrap();
     for _ in 0..5 {
         assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
     }
     // The others notice nothing.
-    let _others = [served_from(&server, "127.0.0.2").await.unwrap(), served_from(&server, "127.0.0.3").await.unwrap()];
+    let _others = [
+        served_from(&server, "127.0.0.2").await.unwrap(),
+        served_from(&server, "127.0.0.3").await.unwrap(),
+    ];
     drop(first);
     let _third = served_again(&server, "127.0.0.1").await;
     let warning = server.wait_for("refused connections: 127.0.0.1 has 2 open");
-    assert!(warning.contains("raise sockets_per_address_max"), "{warning}");
+    assert!(
+        warning.contains("raise sockets_per_address_max"),
+        "{warning}"
+    );
     let stopped = server.stop();
     assert!(stopped.counter("refused_address") >= 5);
     assert_eq!(stopped.counter("refused_sockets"), 0);
@@ -139,14 +191,24 @@ async fn a_proxy_on_this_machine_is_not_cut_off() {
         connections.push(Raw::connect(server.address()).await);
     }
     connections[SOCKETS_PER_ADDRESS_MAX + 9].write(CALM).await;
-    assert!(connections[SOCKETS_PER_ADDRESS_MAX + 9].until("calm").await.starts_with("HTTP/1.1 200 "));
+    assert!(
+        connections[SOCKETS_PER_ADDRESS_MAX + 9]
+            .until("calm")
+            .await
+            .starts_with("HTTP/1.1 200 ")
+    );
     drop(connections);
     assert_eq!(server.stop().counter("refused_address"), 0);
 }
 
 #[tokio::test]
 async fn a_mapped_address_is_the_ipv4_address_for_cap_app_and_log() {
-    let args = ["--limit", "sockets_per_address_max=1", "--log", "info,access=debug"];
+    let args = [
+        "--limit",
+        "sockets_per_address_max=1",
+        "--log",
+        "info,access=debug",
+    ];
     let server = Tidegate::serve_at("[::]:0", &component("rogue"), &args);
     let port = server.address().rsplit_once(':').unwrap().1.to_owned();
     let peer = "GET /peer HTTP/1.1\r\nhost: x\r\n\r\n";
@@ -161,7 +223,11 @@ async fn a_mapped_address_is_the_ipv4_address_for_cap_app_and_log() {
     assert!(warning.contains(" 127.0.0.1 has 1 open"), "{warning}");
     drop((v4, v6));
     let stopped = server.stop();
-    assert!(stopped.stderr.contains("peer=\"127.0.0.1:") && stopped.stderr.contains("peer=\"[::1]:"), "{}", stopped.stderr);
+    assert!(
+        stopped.stderr.contains("peer=\"127.0.0.1:") && stopped.stderr.contains("peer=\"[::1]:"),
+        "{}",
+        stopped.stderr
+    );
     assert!(!stopped.stderr.contains("::ffff:"), "{}", stopped.stderr);
 }
 
@@ -178,7 +244,12 @@ fn with_files(files: u32, args: &[&str]) -> (Tidegate, tempfile::TempDir) {
             None => shell.env_remove(name),
         };
     }
-    shell.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(data.path().join("data")).args(args);
+    shell
+        .arg("serve")
+        .arg(component("rogue"))
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(data.path().join("data"))
+        .args(args);
     (Tidegate::spawn(shell), data)
 }
 
@@ -187,7 +258,8 @@ async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
     let (server, _data) = with_files(300, &[]);
     let warning = server.wait_for("clients may hold 150 sockets");
     assert!(warning.contains("raise RLIMIT_NOFILE"), "{warning}");
-    let write = "POST /rooms/tea HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".to_owned() + &"w".repeat(1000);
+    let write = "POST /rooms/tea HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".to_owned()
+        + &"w".repeat(1000);
     let mut good = Raw::send(server.address(), &write).await;
     good.until("\r\n\r\n").await;
     let mut flood = Vec::new();
@@ -215,13 +287,24 @@ async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
 /// Sets how many files the process may open.
 fn limit_files(server: &Tidegate, files: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    prlimit(Pid::from_raw(server.pid() as i32), Resource::Nofile, Rlimit { current: Some(files), maximum }).unwrap();
+    prlimit(
+        Pid::from_raw(server.pid() as i32),
+        Resource::Nofile,
+        Rlimit {
+            current: Some(files),
+            maximum,
+        },
+    )
+    .unwrap();
 }
 
 /// The highest descriptor of the process.
 fn highest_file(server: &Tidegate) -> u64 {
     let files = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
-    files.map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap()).max().unwrap()
+    files
+        .map(|file| file.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .max()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -245,7 +328,10 @@ async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_
         assert!(kept.until("calm").await.starts_with("HTTP/1.1 200 "));
     }
     let warning = server.wait_for("refused connections: no file descriptor is left");
-    assert!(warning.contains("raise the open files of the process (RLIMIT_NOFILE)"), "{warning}");
+    assert!(
+        warning.contains("raise the open files of the process (RLIMIT_NOFILE)"),
+        "{warning}"
+    );
     // A connection that ends leaves its descriptor to the next one, and the reserve is there again.
     drop(served.pop());
     served.push(served_again(&server, "127.0.0.1").await);
@@ -258,13 +344,28 @@ async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_
     let stopped = server.stop();
     // Each refusal is one: the acceptor did not try again and again meanwhile.
     let refused = stopped.counter("refused_descriptors");
-    assert!((MORE + 2..2 * MORE).contains(&refused), "{refused} refusals");
-    assert_eq!(stopped.stderr.matches("no file descriptor is left").count(), 1, "{}", stopped.stderr);
+    assert!(
+        (MORE + 2..2 * MORE).contains(&refused),
+        "{refused} refusals"
+    );
+    assert_eq!(
+        stopped.stderr.matches("no file descriptor is left").count(),
+        1,
+        "{}",
+        stopped.stderr
+    );
 }
 
 /// Errors of accept(2): the first two mean that no descriptor is left, the last three that one connection has failed.
-const ACCEPT_ERRORS: [(&str, i64); 7] =
-    [("EMFILE", 24), ("ENFILE", 23), ("ENOBUFS", 105), ("ENOMEM", 12), ("ECONNABORTED", 103), ("EPERM", 1), ("EINTR", 4)];
+const ACCEPT_ERRORS: [(&str, i64); 7] = [
+    ("EMFILE", 24),
+    ("ENFILE", 23),
+    ("ENOBUFS", 105),
+    ("ENOMEM", 12),
+    ("ECONNABORTED", 103),
+    ("EPERM", 1),
+    ("EINTR", 4),
+];
 
 #[tokio::test]
 async fn a_connection_that_can_be_neither_accepted_nor_refused_is_accepted_later() {
@@ -282,11 +383,25 @@ async fn a_connection_that_can_be_neither_accepted_nor_refused_is_accepted_later
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         kept.write(CALM).await;
-        assert!(kept.until("calm").await.starts_with("HTTP/1.1 200 "), "{name}");
+        assert!(
+            kept.until("calm").await.starts_with("HTTP/1.1 200 "),
+            "{name}"
+        );
         machine.set(Number::Accept, 0);
-        assert!(waiting.until("calm").await.starts_with("HTTP/1.1 200 "), "{name}");
+        assert!(
+            waiting.until("calm").await.starts_with("HTTP/1.1 200 "),
+            "{name}"
+        );
     }
-    assert_eq!(server.stderr().matches("no file descriptor is left").count(), 1, "{}", server.stderr());
+    assert_eq!(
+        server
+            .stderr()
+            .matches("no file descriptor is left")
+            .count(),
+        1,
+        "{}",
+        server.stderr()
+    );
 }
 
 #[tokio::test]
@@ -301,19 +416,37 @@ async fn more_sockets_than_files_are_not_promised() {
 
 #[tokio::test]
 async fn websockets_and_feeds_beyond_their_limits_are_refused_and_counted() {
-    let server = Tidegate::serve(&component("rogue"), &["--limit", "connections_max=1", "--limit", "feeds_max=1"]);
+    let server = Tidegate::serve(
+        &component("rogue"),
+        &["--limit", "connections_max=1", "--limit", "feeds_max=1"],
+    );
     let _socket = Socket::connect(server.ws("/socket")).await;
-    let refusal = Socket::try_connect(server.ws("/socket")).await.err().unwrap();
-    assert_eq!((refusal.status().as_u16(), &refusal.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    let refusal = Socket::try_connect(server.ws("/socket"))
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(
+        (refusal.status().as_u16(), &refusal.headers()["retry-after"]),
+        (503, &"5".parse().unwrap())
+    );
     let feed = "GET /feed?topic=tea HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
     let mut first = Raw::send(server.address(), feed).await;
     first.until("second\n\n").await;
     let mut second = Raw::send(server.address(), feed).await;
     let head = second.until("\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: 5\r\n"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: 5\r\n"),
+        "{head}"
+    );
     drop((first, second));
     let stopped = server.stop();
-    assert_eq!((stopped.counter("refused_websockets"), stopped.counter("refused_feeds")), (1, 1));
+    assert_eq!(
+        (
+            stopped.counter("refused_websockets"),
+            stopped.counter("refused_feeds")
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -321,7 +454,15 @@ async fn names_of_topics_push_out_one_topic_each_and_none_that_is_in_use() {
     let server = Tidegate::serve(&component("rogue"), &["--limit", "topics_max=20"]);
     let client = reqwest::Client::new();
     let publish = async |topic: &str| -> u64 {
-        let answer = soon(topic, client.post(server.url(&format!("/publish/{topic}"))).body("x").send()).await.unwrap();
+        let answer = soon(
+            topic,
+            client
+                .post(server.url(&format!("/publish/{topic}")))
+                .body("x")
+                .send(),
+        )
+        .await
+        .unwrap();
         answer.text().await.unwrap().parse().unwrap()
     };
     let mut follower = Socket::connect(server.ws("/socket?follow=followed")).await;
@@ -336,5 +477,11 @@ async fn names_of_topics_push_out_one_topic_each_and_none_that_is_in_use() {
         }
     }
     assert_eq!(publish("followed").await, 2);
-    assert_eq!((follower.text().await.as_str(), follower.text().await.as_str()), ("x", "x"));
+    assert_eq!(
+        (
+            follower.text().await.as_str(),
+            follower.text().await.as_str()
+        ),
+        ("x", "x")
+    );
 }

@@ -18,7 +18,10 @@ const LOOK: Duration = Duration::from_millis(500);
 const HOUR: i64 = 3_600_000;
 
 fn serve(args: &[&str]) -> Tidegate {
-    let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"].into_iter().chain(args.iter().copied()).collect();
+    let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"]
+        .into_iter()
+        .chain(args.iter().copied())
+        .collect();
     Tidegate::serve(&component("rogue"), &args)
 }
 
@@ -28,7 +31,10 @@ async fn hold_all(server: &Tidegate, instances: usize, account: &mut Reader) -> 
     for _ in 0..instances {
         // A room that has not slept yet may still have the last instance: then this one waits for it, and may have to come again.
         loop {
-            let request = format!("GET /hold/3600000 HTTP/1.1\r\nhost: {}\r\n\r\n", server.address());
+            let request = format!(
+                "GET /hold/3600000 HTTP/1.1\r\nhost: {}\r\n\r\n",
+                server.address()
+            );
             let mut holder = Raw::send(server.address(), &request).await;
             tokio::select! {
                 _ = account.until("held") => { holders.push(holder); break }
@@ -41,7 +47,10 @@ async fn hold_all(server: &Tidegate, instances: usize, account: &mut Reader) -> 
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
 }
 
 /// Asks again until the answer is so.
@@ -94,7 +103,10 @@ async fn an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_i
     assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
     let leave = cid.text().await;
     assert!(leaves(&leave, "bob"), "{leave}");
-    assert_eq!(get_until(&server, "/guests/tea", |status, _| status == 200).await, "close bob | cid");
+    assert_eq!(
+        get_until(&server, "/guests/tea", |status, _| status == 200).await,
+        "close bob | cid"
+    );
     // Neither comes again.
     assert_eq!(dan.ask("x").await, "x");
     let (_eve, _) = account(&server, "", &mut said).await;
@@ -102,7 +114,11 @@ async fn an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_i
     assert_eq!(get(&server, "/guests/tea").await.1, "close bob | cid");
     drop((dan, cid));
     let stopped = server.stop();
-    assert!(!stopped.stderr.contains("not delivered"), "{}", stopped.stderr);
+    assert!(
+        !stopped.stderr.contains("not delivered"),
+        "{}",
+        stopped.stderr
+    );
 }
 
 #[tokio::test]
@@ -115,7 +131,13 @@ async fn the_log_counts_what_the_drain_could_not_deliver() {
     drop((ann, bob));
     server.wait_for("its on-close has to wait");
     let stopped = server.stop();
-    assert!(stopped.stderr.contains("on-close events that were not delivered within --drain: 2"), "{}", stopped.stderr);
+    assert!(
+        stopped
+            .stderr
+            .contains("on-close events that were not delivered within --drain: 2"),
+        "{}",
+        stopped.stderr
+    );
     drop(holders);
 }
 
@@ -127,7 +149,11 @@ async fn a_client_that_leaves_in_the_middle_of_on_open_or_before_it_traps_has_on
         let (ann, id) = account(&server, query, &mut said).await;
         drop(ann);
         let until_close = said.until(&format!("close {id};")).await;
-        assert_eq!(until_close.matches("close ").count(), 1, "{query}: {until_close}");
+        assert_eq!(
+            until_close.matches("close ").count(),
+            1,
+            "{query}: {until_close}"
+        );
     }
     let (_bob, _) = account(&server, "", &mut said).await;
 }
@@ -143,7 +169,10 @@ async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
     let _cid = Socket::connect(server.ws("/account?hold=3600000")).await;
     said.until("open ").await;
     // If no instance is free, the upgrade is refused and no on-close follows.
-    let refused = Socket::try_connect(server.ws("/account")).await.err().map(|refusal| refusal.status().as_u16());
+    let refused = Socket::try_connect(server.ws("/account"))
+        .await
+        .err()
+        .map(|refusal| refusal.status().as_u16());
     assert_eq!(refused, Some(503));
     drop(holders);
     let (bob, id) = account(&server, "", &mut said).await;
@@ -170,15 +199,25 @@ async fn a_presence_leave_waits_for_a_room_that_does_not_wake_until_another_vers
     server.reload(&[]).unwrap();
     let leave = ann.text().await;
     assert!(leaves(&leave, "bob"), "{leave}");
-    assert_eq!(get(&server, "/guests/tea").await, (200, "close bob | ann".into()));
+    assert_eq!(
+        get(&server, "/guests/tea").await,
+        (200, "close bob | ann".into())
+    );
 }
 
 /// The component, as another version of itself.
 fn write_version(component: &Path, app: &Path, version: &[u8; 10]) {
     let mut wasm = fs::read(component).unwrap();
-    let marks: Vec<usize> = wasm.windows(10).enumerate().filter(|(_, text)| text == b"version 01").map(|(at, _)| at).collect();
+    let marks: Vec<usize> = wasm
+        .windows(10)
+        .enumerate()
+        .filter(|(_, text)| text == b"version 01")
+        .map(|(at, _)| at)
+        .collect();
     assert!(!marks.is_empty());
-    marks.iter().for_each(|at| wasm[*at..at + 10].copy_from_slice(version));
+    marks
+        .iter()
+        .for_each(|at| wasm[*at..at + 10].copy_from_slice(version));
     fs::write(app, wasm).unwrap();
 }
 
@@ -193,8 +232,14 @@ impl Served {
         let folder = tempfile::tempdir().unwrap();
         let app = folder.path().join("app.wasm");
         fs::copy(component(package), &app).unwrap();
-        let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"].into_iter().chain(args.iter().copied()).collect();
-        Served { machine: Machine::serve(&app, &args), folder }
+        let args: Vec<&str> = ["--wall", "1h", "--limit", "room_idle_max=200ms"]
+            .into_iter()
+            .chain(args.iter().copied())
+            .collect();
+        Served {
+            machine: Machine::serve(&app, &args),
+            folder,
+        }
     }
 
     fn replace_by(&self, package: &str) {
@@ -226,7 +271,12 @@ async fn an_on_close_whose_route_is_gone_goes_to_the_last_version_that_had_it() 
     let until_close = said.until(&format!("close {ann_id};")).await;
     assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
     served.replace_by("rogue");
-    assert_eq!(get_until(server, "/guests/tea", |status, text| status == 200 && text.contains("bob")).await, "close bob | ");
+    assert_eq!(
+        get_until(server, "/guests/tea", |status, text| status == 200
+            && text.contains("bob"))
+        .await,
+        "close bob | "
+    );
     // Neither comes again.
     let (_cid, cid_id) = account(server, "", &mut said).await;
     assert_ne!(cid_id, ann_id);
@@ -264,7 +314,10 @@ async fn an_alarm_whose_class_is_gone_waits_for_a_version_that_has_it() {
     served.machine.set(Number::Clock, HOUR);
     sleep(LOOK).await;
     served.replace_by("rogue");
-    let kept = get_until(server, "/guests/tea", |status, text| status == 200 && text.contains("alarm")).await;
+    let kept = get_until(server, "/guests/tea", |status, text| {
+        status == 200 && text.contains("alarm")
+    })
+    .await;
     assert_eq!(kept, "close ann, alarm 1 | ");
 }
 
@@ -276,7 +329,11 @@ async fn an_alarm_rings_whichever_commit_made_it_durable() {
         let mut ann = guest(&server, &room, "ann").await;
         assert_eq!(ann.ask(set).await, format!("done {set}"));
         assert_eq!(ann.text().await, "alarm 1", "{set}");
-        assert_eq!(get(&server, &format!("/guests/{room}")).await.1, "alarm 1 | ann", "{set}");
+        assert_eq!(
+            get(&server, &format!("/guests/{room}")).await.1,
+            "alarm 1 | ann",
+            "{set}"
+        );
     }
 }
 
@@ -294,15 +351,24 @@ async fn an_alarm_that_finds_every_instance_busy_keeps_its_tries() {
     }
     drop(holders);
     assert_eq!(ann.text().await, "alarm 1");
-    assert!(!server.stderr().contains("its alarm failed"), "{}", server.stderr());
+    assert!(
+        !server.stderr().contains("its alarm failed"),
+        "{}",
+        server.stderr()
+    );
 }
 
 #[tokio::test]
-async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_busy_or_it_waits_for_a_room() {
+async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_busy_or_it_waits_for_a_room()
+ {
     for (path, sign) in [("/parting", "still here"), ("/parting?call=1000", "a page")] {
         let server = serve(&["--instances", "8"]);
         let mut said = Reader::follow(&server, "account").await;
-        let mut page = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address())).await;
+        let mut page = Raw::send(
+            server.address(),
+            &format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address()),
+        )
+        .await;
         page.until(sign).await;
         if path.contains("call") {
             server.wait_for("a call waits");
@@ -317,7 +383,15 @@ async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_bus
 
 #[tokio::test]
 async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
-    let machine = Machine::serve(&component("rogue"), &["--limit", "room_idle_max=300ms", "--limit", "ping_every=200ms"]);
+    let machine = Machine::serve(
+        &component("rogue"),
+        &[
+            "--limit",
+            "room_idle_max=300ms",
+            "--limit",
+            "ping_every=200ms",
+        ],
+    );
     let server = &machine.server;
     // An alarm comes when the clock says so.
     let mut ann = guest(server, "tea", "ann").await;
@@ -339,7 +413,10 @@ async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
             if cid.ask("wake").await.parse::<u64>().unwrap() > woken {
                 break;
             }
-            assert!(began.elapsed() < PATIENCE, "it does not sleep, {ahead} ms ahead");
+            assert!(
+                began.elapsed() < PATIENCE,
+                "it does not sleep, {ahead} ms ahead"
+            );
         }
     }
     assert_eq!(ann.ask("x").await, "done x");

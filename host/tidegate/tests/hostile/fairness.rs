@@ -16,11 +16,31 @@ use std::{
 const SPINNERS: usize = 30;
 
 fn rogue(args: &[&str]) -> Tidegate {
-    Tidegate::serve(&component("rogue"), &[&["--workers", "1", "--wall", "1h", "--drain", "0", "--log", "off"], args].concat())
+    Tidegate::serve(
+        &component("rogue"),
+        &[
+            &[
+                "--workers",
+                "1",
+                "--wall",
+                "1h",
+                "--drain",
+                "0",
+                "--log",
+                "off",
+            ],
+            args,
+        ]
+        .concat(),
+    )
 }
 
 async fn status(server: &Tidegate, client: &Client, path: &str) -> u16 {
-    soon(path, client.get(server.url(path)).send()).await.unwrap().status().as_u16()
+    soon(path, client.get(server.url(path)).send())
+        .await
+        .unwrap()
+        .status()
+        .as_u16()
 }
 
 /// Asks one thing after the other, and counts the answers, for as long as `other` takes.
@@ -46,7 +66,10 @@ async fn calls_that_end_within_a_tick_go_before_guests_that_spin() {
     };
     // In all they compute for 600 ticks. Each would have one of them before an answer, if they went first: 20 answers.
     let answers = calm_answers(&server, spinners).await;
-    assert!(answers >= 4 * 20, "{answers} answers beside {SPINNERS} spinners");
+    assert!(
+        answers >= 4 * 20,
+        "{answers} answers beside {SPINNERS} spinners"
+    );
 }
 
 #[tokio::test]
@@ -71,17 +94,29 @@ async fn flood(mut raw: Raw, piece: Vec<u8>) {
 
 #[tokio::test]
 async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns() {
-    const HANDSHAKE: &str =
-        "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    const HANDSHAKE: &str = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let server = rogue(&[]);
-    let requests = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000).into_bytes();
+    let requests = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n"
+        .repeat(1000)
+        .into_bytes();
     let frames = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'].repeat(8000);
     let floods = join_all((0..8).map(|number| {
-        let (server, piece, is_socket) = (&server, if number % 2 == 0 { requests.clone() } else { frames.clone() }, number % 2 == 1);
+        let (server, piece, is_socket) = (
+            &server,
+            if number % 2 == 0 {
+                requests.clone()
+            } else {
+                frames.clone()
+            },
+            number % 2 == 1,
+        );
         async move {
             let mut raw = Raw::connect(server.address()).await;
             if is_socket {
-                raw.write(format!("GET /socket HTTP/1.1\r\nhost: x\r\n{HANDSHAKE}\r\n")).await;
+                raw.write(format!(
+                    "GET /socket HTTP/1.1\r\nhost: x\r\n{HANDSHAKE}\r\n"
+                ))
+                .await;
                 raw.until("\r\n\r\n").await;
             }
             flood(raw, piece).await;
@@ -98,6 +133,8 @@ async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns
     };
     match select(pin!(floods), pin!(good)).await {
         futures_util::future::Either::Right(_) => {}
-        futures_util::future::Either::Left(_) => panic!("the floods ended before the good client had its answers"),
+        futures_util::future::Either::Left(_) => {
+            panic!("the floods ended before the good client had its answers")
+        }
     }
 }

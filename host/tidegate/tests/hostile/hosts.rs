@@ -7,19 +7,32 @@ const SOCKET: &str = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-web
 
 /// The status of one request.
 async fn status(server: &Tidegate, request: &str) -> u16 {
-    let answer = Raw::send(server.address(), request).await.until("\r\n").await;
-    answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"))
+    let answer = Raw::send(server.address(), request)
+        .await
+        .until("\r\n")
+        .await;
+    answer
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }
 
 async fn get(server: &Tidegate, target: &str, host: &str) -> u16 {
-    status(server, &format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).await
+    status(
+        server,
+        &format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),
+    )
+    .await
 }
 
 fn serve(settings: &str, args: &[&str]) -> Tidegate {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tidegate.toml");
     fs::write(&config, settings).unwrap();
-    Tidegate::serve(&component("rogue"), &[args, &["--config", config.to_str().unwrap()]].concat())
+    Tidegate::serve(
+        &component("rogue"),
+        &[args, &["--config", config.to_str().unwrap()]].concat(),
+    )
 }
 
 #[tokio::test]
@@ -41,7 +54,13 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
         "/__tidegate/dev",
         "/__tidegate/healthy",
     ] {
-        for host in ["evil.example", "a.example.evil.example", "b.example", "127.0.0.1", "localhost"] {
+        for host in [
+            "evil.example",
+            "a.example.evil.example",
+            "b.example",
+            "127.0.0.1",
+            "localhost",
+        ] {
             assert_eq!(get(&server, target, host).await, 421, "{target} of {host}");
         }
     }
@@ -54,25 +73,74 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
         );
     }
     let form = "content-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
-    for line in ["POST /__loaders", "POST /page", "PUT /version", "OPTIONS *", "DELETE /calm"] {
-        assert_eq!(status(&server, &format!("{line} HTTP/1.1\r\nhost: evil.example\r\n{form}")).await, 421, "{line}");
+    for line in [
+        "POST /__loaders",
+        "POST /page",
+        "PUT /version",
+        "OPTIONS *",
+        "DELETE /calm",
+    ] {
+        assert_eq!(
+            status(
+                &server,
+                &format!("{line} HTTP/1.1\r\nhost: evil.example\r\n{form}")
+            )
+            .await,
+            421,
+            "{line}"
+        );
     }
     // An absolute target takes precedence over the `Host` header.
-    assert_eq!(get(&server, "http://evil.example/calm", "a.example").await, 421);
-    assert_eq!(get(&server, "http://a.example/calm", "evil.example").await, 200);
-    assert_eq!(status(&server, "GET /calm HTTP/1.0\r\n\r\n").await, 421, "the listener's address is not listed");
-    assert_eq!(status(&server, "GET /calm HTTP/1.0\r\nhost: A.Example:80\r\n\r\n").await, 200);
-    for host in ["a.example", "A.EXAMPLE:8080", "a.example.", "x.b.example", "x.y.B.example:1", "192.0.2.1:80"] {
+    assert_eq!(
+        get(&server, "http://evil.example/calm", "a.example").await,
+        421
+    );
+    assert_eq!(
+        get(&server, "http://a.example/calm", "evil.example").await,
+        200
+    );
+    assert_eq!(
+        status(&server, "GET /calm HTTP/1.0\r\n\r\n").await,
+        421,
+        "the listener's address is not listed"
+    );
+    assert_eq!(
+        status(&server, "GET /calm HTTP/1.0\r\nhost: A.Example:80\r\n\r\n").await,
+        200
+    );
+    for host in [
+        "a.example",
+        "A.EXAMPLE:8080",
+        "a.example.",
+        "x.b.example",
+        "x.y.B.example:1",
+        "192.0.2.1:80",
+    ] {
         assert_eq!(get(&server, "/calm", host).await, 200, "{host}");
         assert_eq!(get(&server, "/a.txt", host).await, 200, "{host}");
     }
     for host in ["evil.example", "a.example", "127.0.0.1"] {
-        assert_eq!(get(&server, "/__tidegate/health", host).await, 200, "{host}");
+        assert_eq!(
+            get(&server, "/__tidegate/health", host).await,
+            200,
+            "{host}"
+        );
     }
-    assert_eq!(status(&server, "GET /__tidegate/health HTTP/1.0\r\n\r\n").await, 200);
-    assert_eq!(get(&server, "/__tidegate/health", "evil@example").await, 400, "no host at all");
+    assert_eq!(
+        status(&server, "GET /__tidegate/health HTTP/1.0\r\n\r\n").await,
+        200
+    );
+    assert_eq!(
+        get(&server, "/__tidegate/health", "evil@example").await,
+        400,
+        "no host at all"
+    );
     let stopped = server.stop();
-    assert_eq!(stopped.counter("guest_calls"), 8, "those of the hosts that are listed");
+    assert_eq!(
+        stopped.counter("guest_calls"),
+        8,
+        "those of the hosts that are listed"
+    );
     assert!(!stopped.stderr.contains("any host"), "{}", stopped.stderr);
 }
 
@@ -84,7 +152,11 @@ async fn without_a_list_every_host_is_served_and_the_start_warns_once() {
     }
     server.reload(&[]).unwrap();
     let stderr = server.stop().stderr;
-    assert_eq!(stderr.matches("requests may name any host").count(), 1, "{stderr}");
+    assert_eq!(
+        stderr.matches("requests may name any host").count(),
+        1,
+        "{stderr}"
+    );
     let server = serve("[server]\nhosts = \"*\"\n", &[]);
     assert_eq!(get(&server, "/calm", "evil.example").await, 200);
     let stderr = server.stop().stderr;
@@ -102,8 +174,15 @@ fn a_list_of_no_use_is_refused_at_the_start() {
         ("[\"a.*\"]", "is no host"),
     ] {
         fs::write(&config, format!("[server]\nhosts = {hosts}\n")).unwrap();
-        let output = tidegate().args(["serve", "none.wasm", "--config"]).arg(&config).output().unwrap();
+        let output = tidegate()
+            .args(["serve", "none.wasm", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && stderr.contains(told), "{hosts}\n{stderr}");
+        assert!(
+            output.status.code() == Some(2) && stderr.contains(told),
+            "{hosts}\n{stderr}"
+        );
     }
 }

@@ -53,9 +53,15 @@ fn apps() -> Vec<App> {
         after: None,
     };
     let reuse = &["--reuse-foreign"][..];
-    let mut apps: Vec<App> = ["proxy02", "proxy03"].into_iter().flat_map(|name| [foreign(name, &[]), foreign(name, reuse)]).collect();
+    let mut apps: Vec<App> = ["proxy02", "proxy03"]
+        .into_iter()
+        .flat_map(|name| [foreign(name, &[]), foreign(name, reuse)])
+        .collect();
     // The last blocks its whole instance, which only 0.3 can do otherwise.
-    apps.extend([&[][..], reuse].map(|args| App { wait: "/block", ..foreign("proxy03", args) }));
+    apps.extend([&[][..], reuse].map(|args| App {
+        wait: "/block",
+        ..foreign("proxy03", args)
+    }));
     apps.extend([own(&[]), own(reuse)]);
     apps
 }
@@ -64,16 +70,27 @@ impl App {
     fn serve(&self, args: &[&str]) -> Tidegate {
         let instances = INSTANCES.to_string();
         let limits = ["--instances", &instances, "--workers", "2", "--log", "warn"];
-        Tidegate::serve(&component(self.component), &[&limits, self.args, args].concat())
+        Tidegate::serve(
+            &component(self.component),
+            &[&limits, self.args, args].concat(),
+        )
     }
 
     /// Opens as many conversations at once as there may be streams. Each holds an instance until all have one.
     async fn assert_all_are_free(&self, server: &Tidegate, after: &str) {
-        let head = format!("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n", self.echo);
+        let head = format!(
+            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+            self.echo
+        );
         let mut open = join_all((0..self.streams).map(|_| async {
             let mut raw = Raw::send(server.address(), &head).await;
             let answer = raw.until("\r\n\r\n").await;
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{} {:?} after {after}: {answer}", self.component, self.args);
+            assert!(
+                answer.starts_with("HTTP/1.1 200 "),
+                "{} {:?} after {after}: {answer}",
+                self.component,
+                self.args
+            );
             raw.until("first").await;
             raw
         }))
@@ -119,14 +136,24 @@ async fn an_instance_whose_request_is_given_up_is_free_again() {
 #[tokio::test]
 async fn an_instance_whose_client_left_is_free_again() {
     for app in apps() {
-        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--limit", "half_close_within=300ms", "--drain", "0"]);
+        let server = app.serve(&[
+            "--wall",
+            "1h",
+            "--limit",
+            "after_answer_max=1h",
+            "--limit",
+            "half_close_within=300ms",
+            "--drain",
+            "0",
+        ]);
         for request in [get(app.idle), part(app.idle)] {
             drop(all(&app, &server, &request, "a first piece").await);
             app.assert_all_are_free(&server, &request).await;
         }
         // Before the head there is nothing to wait for; a request that comes later is answered all the same.
         for request in [get(app.wait), part(app.wait)] {
-            let early = join_all((0..app.streams).map(|_| Raw::send(server.address(), &request))).await;
+            let early =
+                join_all((0..app.streams).map(|_| Raw::send(server.address(), &request))).await;
             drop(early);
             app.assert_all_are_free(&server, "no head").await;
         }
@@ -136,10 +163,20 @@ async fn an_instance_whose_client_left_is_free_again() {
 #[tokio::test]
 async fn an_instance_whose_client_pipelined_and_left_is_free_again() {
     for app in apps() {
-        let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=1h", "--drain", "0"]);
+        let server = app.serve(&[
+            "--wall",
+            "1h",
+            "--limit",
+            "after_answer_max=1h",
+            "--drain",
+            "0",
+        ]);
         for more in ["G", "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n"] {
             let request = get(app.idle) + more;
-            all(&app, &server, &request, "a first piece").await.into_iter().for_each(Raw::reset);
+            all(&app, &server, &request, "a first piece")
+                .await
+                .into_iter()
+                .for_each(Raw::reset);
             app.assert_all_are_free(&server, &request).await;
         }
     }
@@ -149,11 +186,21 @@ async fn an_instance_whose_client_pipelined_and_left_is_free_again() {
 async fn a_body_that_breaks_off_is_no_fault_of_the_app() {
     for app in apps() {
         let server = app.serve(&[]);
-        let request = format!("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n", app.echo);
+        let request = format!(
+            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+            app.echo
+        );
         drop(all(&app, &server, &request, "first").await);
         app.assert_all_are_free(&server, "broken bodies").await;
         let stopped = server.stop();
-        assert_eq!(stopped.counter("faults"), 0, "{} {:?}\n{}", app.component, app.args, stopped.stderr);
+        assert_eq!(
+            stopped.counter("faults"),
+            0,
+            "{} {:?}\n{}",
+            app.component,
+            app.args,
+            stopped.stderr
+        );
     }
 }
 
@@ -164,26 +211,46 @@ async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
         let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=500ms"]);
         let one = async || {
             let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-            assert_eq!(soon(path, answer.text()).await.unwrap(), "answered", "{}", app.component);
+            assert_eq!(
+                soon(path, answer.text()).await.unwrap(),
+                "answered",
+                "{}",
+                app.component
+            );
         };
         join_all((0..app.streams).map(|_| one())).await;
-        app.assert_all_are_free(&server, "work after the answer").await;
+        app.assert_all_are_free(&server, "work after the answer")
+            .await;
     }
 }
 
 async fn status(server: &Tidegate, path: &str) -> u16 {
-    soon(path, reqwest::get(server.url(path))).await.unwrap().status().as_u16()
+    soon(path, reqwest::get(server.url(path)))
+        .await
+        .unwrap()
+        .status()
+        .as_u16()
 }
 
 /// All instances at once, each for one request of this path.
 async fn burst(server: &Tidegate, path: &str) {
     let statuses = join_all((0..INSTANCES).map(|_| status(server, path))).await;
-    assert!(statuses.iter().all(|status| [200, 204].contains(status)), "{path}: {statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [200, 204].contains(status)),
+        "{path}: {statuses:?}"
+    );
 }
 
 fn rogue(args: &[&str]) -> Tidegate {
     let instances = INSTANCES.to_string();
-    Tidegate::serve(&component("rogue"), &[&["--instances", &instances, "--workers", "2", "--log", "warn"], args].concat())
+    Tidegate::serve(
+        &component("rogue"),
+        &[
+            &["--instances", &instances, "--workers", "2", "--log", "warn"],
+            args,
+        ]
+        .concat(),
+    )
 }
 
 #[tokio::test]
@@ -191,8 +258,16 @@ async fn idle_instances_yield_to_rooms_and_streams() {
     let server = rogue(&[]);
     burst(&server, "/pause/300").await;
     for number in 0..3 * INSTANCES {
-        assert_eq!(status(&server, &format!("/rooms/room-{number}")).await, 200, "room {number}");
-        assert_eq!(status(&server, "/stream/collect").await, 200, "beside room {number}");
+        assert_eq!(
+            status(&server, &format!("/rooms/room-{number}")).await,
+            200,
+            "room {number}"
+        );
+        assert_eq!(
+            status(&server, "/stream/collect").await,
+            200,
+            "beside room {number}"
+        );
     }
     burst(&server, "/pause/300").await;
     // Another version of the app counts in the same account, and its instances yield to each other.
@@ -205,13 +280,35 @@ async fn idle_instances_yield_to_rooms_and_streams() {
 #[tokio::test]
 async fn whatever_streams_hold_leaves_instances_to_everything_else() {
     let server = rogue(&["--wall", "1h", "--drain", "0"]);
-    let app = apps().into_iter().find(|app| app.component == "rogue").unwrap();
+    let app = apps()
+        .into_iter()
+        .find(|app| app.component == "rogue")
+        .unwrap();
     let held = all(&app, &server, &get(app.idle), "a first piece").await;
-    let refused = soon("busy", reqwest::get(server.url(app.idle))).await.unwrap();
-    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "1"));
-    let paths = ["/calm", "/guarded/calm", "/rooms/one", "/rooms/two", "/page"];
+    let refused = soon("busy", reqwest::get(server.url(app.idle)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            refused.status().as_u16(),
+            refused.headers()["retry-after"].to_str().unwrap()
+        ),
+        (503, "1")
+    );
+    let paths = [
+        "/calm",
+        "/guarded/calm",
+        "/rooms/one",
+        "/rooms/two",
+        "/page",
+    ];
     for path in paths {
-        assert_eq!(status(&server, path).await, 200, "{path} beside {} streams", held.len());
+        assert_eq!(
+            status(&server, path).await,
+            200,
+            "{path} beside {} streams",
+            held.len()
+        );
     }
 }
 
@@ -220,8 +317,15 @@ async fn an_instance_that_grew_is_not_kept() {
     let server = rogue(&[]);
     let resident = || {
         let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() >> 10
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .unwrap();
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse::<usize>()
+            .unwrap()
+            >> 10
     };
     burst(&server, "/pause/300").await;
     let before = resident();
@@ -252,11 +356,24 @@ async fn requests(upstream: &TcpListener) -> Vec<TcpStream> {
 
 #[tokio::test]
 async fn an_instance_whose_upstream_is_silent_is_free_again() {
-    for (guest, args) in [("errand", &[][..]), ("errand03", &[]), ("errand03", &["--reuse-foreign"])] {
+    for (guest, args) in [
+        ("errand", &[][..]),
+        ("errand03", &[]),
+        ("errand03", &["--reuse-foreign"]),
+    ] {
         let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = upstream.local_addr().unwrap();
         let (instances, grant) = (INSTANCES.to_string(), format!("http://{address}"));
-        let limits = ["--instances", &instances, "--wall", "1s", "--log", "warn", "--allow-outbound", &grant];
+        let limits = [
+            "--instances",
+            &instances,
+            "--wall",
+            "1s",
+            "--log",
+            "warn",
+            "--allow-outbound",
+            &grant,
+        ];
         let server = Tidegate::serve(&component(guest), &[&limits, args].concat());
         let path = format!("/fetch?scheme=http&authority={address}");
         let ask = async || join_all((0..INSTANCES).map(|_| status(&server, &path))).await;
@@ -265,10 +382,18 @@ async fn an_instance_whose_upstream_is_silent_is_free_again() {
         assert_eq!(statuses, [504; INSTANCES], "{guest} {args:?}");
         let answers = async {
             for mut stream in requests(&upstream).await {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi").await.unwrap();
+                stream
+                    .write_all(
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
+                    )
+                    .await
+                    .unwrap();
             }
         };
         let (statuses, ()) = tokio::join!(ask(), answers);
-        assert_eq!(statuses, [200; INSTANCES], "{guest} {args:?}: all are free again");
+        assert_eq!(
+            statuses, [200; INSTANCES],
+            "{guest} {args:?}: all are free again"
+        );
     }
 }

@@ -17,7 +17,11 @@ fn serve(limits: &[&str]) -> Tidegate {
 async fn check_sizes(server: &Tidegate, path: &str, cases: &[(&str, usize, usize)]) {
     for (what, fine, beyond) in cases {
         let mut socket = Socket::connect(server.ws(path)).await;
-        assert_eq!(socket.ask(&format!("limit {what} {fine}")).await, "ok", "{what} {fine}");
+        assert_eq!(
+            socket.ask(&format!("limit {what} {fine}")).await,
+            "ok",
+            "{what} {fine}"
+        );
         let told = socket.ask(&format!("limit {what} {beyond}")).await;
         assert!(told != "ok" && told.len() < 500, "{what} {beyond}: {told}");
         // The connection goes on.
@@ -27,8 +31,14 @@ async fn check_sizes(server: &Tidegate, path: &str, cases: &[(&str, usize, usize
 
 #[tokio::test]
 async fn what_an_app_may_do_with_a_connection_is_bounded() {
-    let limits =
-        ["attachment_bytes_max=10B", "tags_max=3", "tag_bytes_max=8B", "follows_max=4", "topic_bytes_max=12B", "call_bytes_max=64B"];
+    let limits = [
+        "attachment_bytes_max=10B",
+        "tags_max=3",
+        "tag_bytes_max=8B",
+        "follows_max=4",
+        "topic_bytes_max=12B",
+        "call_bytes_max=64B",
+    ];
     let server = serve(&limits);
     let cases = [
         ("attachment", 10, 11),
@@ -51,7 +61,12 @@ async fn what_an_app_may_do_with_a_connection_is_bounded() {
 
 #[tokio::test]
 async fn what_a_room_keeps_and_does_is_bounded() {
-    let limits = ["room_key_bytes_max=20B", "room_value_bytes_max=2KiB", "room_event_bytes_max=64KiB", "room_bytes_max=10KiB"];
+    let limits = [
+        "room_key_bytes_max=20B",
+        "room_value_bytes_max=2KiB",
+        "room_event_bytes_max=64KiB",
+        "room_bytes_max=10KiB",
+    ];
     let server = serve(&limits);
     let cases = [("key", 20, 21), ("value", 2048, 2049)];
     check_sizes(&server, "/rooms/tea", &cases).await;
@@ -81,15 +96,48 @@ async fn pages_of_entries_and_ids_end_and_the_next_ones_go_on() {
 
 #[tokio::test]
 async fn messages_beyond_their_limits_are_closed_with_1009() {
-    let server = serve(&["message_bytes_max=100B", "frame_bytes_max=60B", "fragments_max=3"]);
-    let frame = |first: u8, bytes: usize| [vec![first, 0x80 | bytes as u8, 0, 0, 0, 0], vec![b'x'; bytes]].concat();
+    let server = serve(&[
+        "message_bytes_max=100B",
+        "frame_bytes_max=60B",
+        "fragments_max=3",
+    ]);
+    let frame = |first: u8, bytes: usize| {
+        [
+            vec![first, 0x80 | bytes as u8, 0, 0, 0, 0],
+            vec![b'x'; bytes],
+        ]
+        .concat()
+    };
     let cases: [(&str, Vec<u8>, bool); 6] = [
         ("a frame", frame(0x81, 60), true),
         ("a larger frame", frame(0x81, 61), false),
-        ("a message", [frame(0x01, 50), frame(0x80, 50)].concat(), true),
-        ("a larger message", [frame(0x01, 51), frame(0x80, 50)].concat(), false),
-        ("three frames", [frame(0x01, 1), frame(0x00, 1), frame(0x80, 1)].concat(), true),
-        ("five frames", [frame(0x01, 1), frame(0x00, 1), frame(0x00, 1), frame(0x00, 1), frame(0x80, 1)].concat(), false),
+        (
+            "a message",
+            [frame(0x01, 50), frame(0x80, 50)].concat(),
+            true,
+        ),
+        (
+            "a larger message",
+            [frame(0x01, 51), frame(0x80, 50)].concat(),
+            false,
+        ),
+        (
+            "three frames",
+            [frame(0x01, 1), frame(0x00, 1), frame(0x80, 1)].concat(),
+            true,
+        ),
+        (
+            "five frames",
+            [
+                frame(0x01, 1),
+                frame(0x00, 1),
+                frame(0x00, 1),
+                frame(0x00, 1),
+                frame(0x80, 1),
+            ]
+            .concat(),
+            false,
+        ),
     ];
     for (what, bytes, is_fine) in cases {
         let handshake = "GET /other HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
@@ -118,29 +166,60 @@ async fn a_message_that_an_app_sends_is_bounded_too() {
 async fn a_body_and_a_head_are_bounded() {
     let server = serve(&["body_bytes_max=1000B", "header_bytes_max=8KiB"]);
     let request = |path: &str, headers: &str, bytes: usize| {
-        format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {bytes}\r\nconnection: close\r\n\r\n{}", "b".repeat(bytes))
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {bytes}\r\nconnection: close\r\n\r\n{}",
+            "b".repeat(bytes)
+        )
     };
     let cases = [
         (request("/publish/tea", "", 1000), "200"),
         (request("/publish/tea", "", 1001), "413"),
-        (request("/publish/tea", &format!("x-long: {}\r\n", "h".repeat(7000)), 1), "200"),
-        (request("/publish/tea", &format!("x-long: {}\r\n", "h".repeat(9000)), 1), "431"),
+        (
+            request(
+                "/publish/tea",
+                &format!("x-long: {}\r\n", "h".repeat(7000)),
+                1,
+            ),
+            "200",
+        ),
+        (
+            request(
+                "/publish/tea",
+                &format!("x-long: {}\r\n", "h".repeat(9000)),
+                1,
+            ),
+            "431",
+        ),
     ];
     for (request, expected) in cases {
         // One that is refused may be closed before all of it is sent.
         let mut raw = Raw::send(server.address(), &request).await;
         let answer = raw.rest().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{expected} {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{expected} {answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_head_or_a_body_that_does_not_come_is_given_up() {
-    let server = serve(&["header_within=300ms", "body_within=300ms", "idle_within=300ms"]);
+    let server = serve(&[
+        "header_within=300ms",
+        "body_within=300ms",
+        "idle_within=300ms",
+    ]);
     let mut half = Raw::send(server.address(), "GET / HTT").await;
     let ended = half.rest().await;
-    assert!(ended.is_empty() || ended.starts_with("HTTP/1.1 408 "), "{ended}");
-    let mut body = Raw::send(server.address(), "POST /publish/tea HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").await;
+    assert!(
+        ended.is_empty() || ended.starts_with("HTTP/1.1 408 "),
+        "{ended}"
+    );
+    let mut body = Raw::send(
+        server.address(),
+        "POST /publish/tea HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab",
+    )
+    .await;
     assert!(body.rest().await.starts_with("HTTP/1.1 408 "));
     let mut idle = Raw::send(server.address(), "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n").await;
     idle.until("calm").await;
@@ -176,7 +255,13 @@ async fn a_client_that_sends_faster_than_the_app_reads_has_to_wait() {
     raw.write_all(handshake.as_bytes()).await.unwrap();
     // The app sleeps in its first event; the host stops reading meanwhile.
     raw.write_all(b"\x81\x88\0\0\0\0do sleep").await.unwrap();
-    let flood = [b"\x81\xfe".to_vec(), 60_000_u16.to_be_bytes().to_vec(), vec![0; 4], vec![b'x'; 60_000]].concat();
+    let flood = [
+        b"\x81\xfe".to_vec(),
+        60_000_u16.to_be_bytes().to_vec(),
+        vec![0; 4],
+        vec![b'x'; 60_000],
+    ]
+    .concat();
     let mut sent = 0;
     // Buffers of the kernel take some megabytes.
     while sent < 64 << 20 {
@@ -199,20 +284,35 @@ async fn an_app_that_sends_more_than_an_outbox_holds_is_told() {
             socket.hear().await;
         }
         let (code, reason) = socket.closed().await;
-        assert!(code == 4000 && reason.starts_with("5 sent"), "{limit}: {code} {reason}");
+        assert!(
+            code == 4000 && reason.starts_with("5 sent"),
+            "{limit}: {code} {reason}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_history_keeps_so_many_messages_and_so_many_bytes() {
-    let cases =
-        [(&["history_messages_max=2"][..], 3, 10), (&["history_message_bytes_max=100B"], 1, 101), (&["history_bytes_max=150B"], 2, 100)];
+    let cases = [
+        (&["history_messages_max=2"][..], 3, 10),
+        (&["history_message_bytes_max=100B"], 1, 101),
+        (&["history_bytes_max=150B"], 2, 100),
+    ];
     for (limits, messages, bytes) in cases {
         let server = serve(limits);
         let client = reqwest::Client::new();
         let publish = async || {
-            let request = client.post(server.url("/publish/tea")).body("m".repeat(bytes));
-            assert_eq!(soon("to publish", request.send()).await.unwrap().status().as_u16(), 200);
+            let request = client
+                .post(server.url("/publish/tea"))
+                .body("m".repeat(bytes));
+            assert_eq!(
+                soon("to publish", request.send())
+                    .await
+                    .unwrap()
+                    .status()
+                    .as_u16(),
+                200
+            );
         };
         let mut socket = Socket::connect(server.ws("/socket")).await;
         let at = socket.ask("since tea").await;
@@ -231,8 +331,19 @@ async fn a_history_is_forgotten_with_its_age() {
     let server = serve(&["history_age_max=200ms"]);
     let client = reqwest::Client::new();
     let mut socket = Socket::connect(server.ws("/socket")).await;
-    let position = socket.ask("since tea").await.split(' ').next().unwrap().to_owned();
-    soon("to publish", client.post(server.url("/publish/tea")).body("old").send()).await.unwrap();
+    let position = socket
+        .ask("since tea")
+        .await
+        .split(' ')
+        .next()
+        .unwrap()
+        .to_owned();
+    soon(
+        "to publish",
+        client.post(server.url("/publish/tea")).body("old").send(),
+    )
+    .await
+    .unwrap();
     let until = Instant::now() + PATIENCE;
     loop {
         let mut other = Socket::connect(server.ws("/socket")).await;
@@ -256,7 +367,11 @@ async fn events_that_wait_for_a_room_are_bounded() {
     let client = reqwest::Client::new();
     // One more than may wait finds no place, however many came before it had theirs.
     let calls = (0..20).map(|_| {
-        let request = client.post(server.url("/rooms/tea")).body("line").timeout(Duration::from_secs(5)).send();
+        let request = client
+            .post(server.url("/rooms/tea"))
+            .body("line")
+            .timeout(Duration::from_secs(5))
+            .send();
         tokio::spawn(request)
     });
     let mut refused = 0;
@@ -287,22 +402,34 @@ async fn a_form_is_bounded_in_bytes_and_in_fields() {
     let server = serve(&["upload_bytes_max=200KiB"]);
     let action = part("__action", "weigh");
     let cases = [
-        (action.clone() + &part("a", &"x".repeat(150 << 10)) + "--B--\r\n", "200"),
-        (action.clone() + &part("a", &"x".repeat(250 << 10)) + "--B--\r\n", "413"),
+        (
+            action.clone() + &part("a", &"x".repeat(150 << 10)) + "--B--\r\n",
+            "200",
+        ),
+        (
+            action.clone() + &part("a", &"x".repeat(250 << 10)) + "--B--\r\n",
+            "413",
+        ),
         (part("a", "x").repeat(1000) + &action + "--B--\r\n", "200"),
         (part("a", "x").repeat(1001) + &action + "--B--\r\n", "413"),
     ];
     for (parts, expected) in cases {
         let mut raw = Raw::send(server.address(), &form(&server, &parts, parts.len())).await;
         let answer = raw.rest().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{expected} {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+            "{expected} {answer}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_form_in_which_nothing_is_found_is_not_gathered() {
     let server = serve(&["upload_bytes_max=10MiB"]);
-    for begun in ["--B\r\ncontent-disposition: form-data; name=\"", "no boundary at all "] {
+    for begun in [
+        "--B\r\ncontent-disposition: form-data; name=\"",
+        "no boundary at all ",
+    ] {
         let parts = begun.to_owned() + &"n".repeat(128 << 10);
         let mut raw = Raw::send(server.address(), &form(&server, &parts, 5 << 20)).await;
         let answer = raw.until("\r\n").await;
@@ -320,9 +447,16 @@ async fn what_answers_and_guards_add_is_bounded_in_bytes() {
         ("/guarded/calm?context=262000", 200),
         ("/guarded/calm?context=263000", 500),
     ] {
-        let mut raw = Raw::send(server.address(), &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await;
+        let mut raw = Raw::send(
+            server.address(),
+            &format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+        )
+        .await;
         let answer = raw.rest().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer:.200}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{path}: {answer:.200}"
+        );
     }
     assert_eq!(server.stop().counter("faults"), 2);
 }
@@ -333,14 +467,22 @@ async fn an_action_has_its_time() {
     let begun = part("__action", "weigh") + &part("a", &"x".repeat(100 << 10));
     let mut raw = Raw::send(server.address(), &form(&server, &begun, 200 << 10)).await;
     let answer = raw.until("\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 504 ") || answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 504 ") || answer.starts_with("HTTP/1.1 408 "),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn an_event_has_its_time_its_computing_and_its_memory() {
-    let server = Tidegate::serve(&component("rogue"), &["--wall", "300ms", "--cpu", "100ms", "--memory", "8MiB"]);
+    let server = Tidegate::serve(
+        &component("rogue"),
+        &["--wall", "300ms", "--cpu", "100ms", "--memory", "8MiB"],
+    );
     for (how, status) in [("sleep", 504), ("spin", 500), ("eat", 500)] {
-        let answer = soon(how, reqwest::get(server.url(&format!("/do/{how}")))).await.unwrap();
+        let answer = soon(how, reqwest::get(server.url(&format!("/do/{how}"))))
+            .await
+            .unwrap();
         assert_eq!(answer.status().as_u16(), status, "{how}");
     }
     server.wait_for("memory than an instance may have");
@@ -353,14 +495,32 @@ async fn requests_of_an_app_in_progress_are_bounded() {
     let address = upstream.local_addr().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let settings = dir.path().join("tidegate.toml");
-    std::fs::write(&settings, "[app]\noutbound_requests_max = 1\noutbound_silence_max = \"500ms\"\n").unwrap();
-    let args = ["--config", settings.to_str().unwrap(), "--allow-outbound", &format!("http://{address}")];
+    std::fs::write(
+        &settings,
+        "[app]\noutbound_requests_max = 1\noutbound_silence_max = \"500ms\"\n",
+    )
+    .unwrap();
+    let args = [
+        "--config",
+        settings.to_str().unwrap(),
+        "--allow-outbound",
+        &format!("http://{address}"),
+    ];
     let server = Tidegate::serve(&component("errand"), &args);
     // Nothing answers there: the first has the only place until it is given up, and the second waits for less than that.
     let fetch = async || {
-        let answer = soon("the answer", reqwest::get(server.url(&format!("/fetch?scheme=http&authority={address}")))).await.unwrap();
+        let answer = soon(
+            "the answer",
+            reqwest::get(server.url(&format!("/fetch?scheme=http&authority={address}"))),
+        )
+        .await
+        .unwrap();
         answer.text().await.unwrap().to_lowercase()
     };
     let (one, other) = tokio::join!(fetch(), fetch());
-    assert_eq!(one.contains("limit") as u8 + other.contains("limit") as u8, 1, "{one} {other}");
+    assert_eq!(
+        one.contains("limit") as u8 + other.contains("limit") as u8,
+        1,
+        "{one} {other}"
+    );
 }

@@ -28,22 +28,49 @@ impl Unread {
         let data = tempfile::tempdir().unwrap();
         let config = data.path().join("tidegate.toml");
         // More than the queue of the log holds must come through.
-        std::fs::write(&config, "[app]\noutput_rate = \"1 GiB\"\ninstance_output_rate = \"1 GiB\"\n").unwrap();
+        std::fs::write(
+            &config,
+            "[app]\noutput_rate = \"1 GiB\"\ninstance_output_rate = \"1 GiB\"\n",
+        )
+        .unwrap();
         let mut command = tidegate();
-        command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--config"]).arg(&config).args(args);
-        let mut child = command.arg("--data").arg(data.path().join("data")).stderr(Stdio::piped()).spawn().unwrap();
+        command
+            .arg("serve")
+            .arg(component("rogue"))
+            .args(["--listen", "127.0.0.1:0", "--config"])
+            .arg(&config)
+            .args(args);
+        let mut child = command
+            .arg("--data")
+            .arg(data.path().join("data"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         while !line.contains("http://") {
             line.clear();
             assert_ne!(stderr.read_line(&mut line).unwrap(), 0, "it listens");
         }
-        let url = line.split(['"', ' ', '\n']).find(|word| word.starts_with("http://")).unwrap().to_owned();
-        Unread { child, stderr, url, _data: data }
+        let url = line
+            .split(['"', ' ', '\n'])
+            .find(|word| word.starts_with("http://"))
+            .unwrap()
+            .to_owned();
+        Unread {
+            child,
+            stderr,
+            url,
+            _data: data,
+        }
     }
 
     async fn get(&self, path: &str) -> u16 {
-        soon(path, reqwest::get(format!("{}{path}", self.url))).await.unwrap().status().as_u16()
+        soon(path, reqwest::get(format!("{}{path}", self.url)))
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     }
 
     /// 6 MB of lines: pipe and queue have 4 MiB and some.
@@ -81,7 +108,14 @@ async fn a_log_that_is_not_read_stops_nothing_and_its_gaps_are_counted() {
     for format in ["text", "json"] {
         let mut server = Unread::serve(&["--log-format", format]);
         server.flood().await;
-        assert_eq!((server.get("/calm").await, server.get("/__tidegate/health").await), (200, 200), "{format}");
+        assert_eq!(
+            (
+                server.get("/calm").await,
+                server.get("/__tidegate/health").await
+            ),
+            (200, 200),
+            "{format}"
+        );
         // Read again, the log flows, and says what is missing.
         let mut said = 0;
         let mut line = String::new();
@@ -89,7 +123,14 @@ async fn a_log_that_is_not_read_stops_nothing_and_its_gaps_are_counted() {
             line.clear();
             assert_ne!(server.stderr.read_line(&mut line).unwrap(), 0);
             if line.contains("lines of the log were dropped") {
-                said = number(&line, if format == "json" { "\"lines\":" } else { "lines=" });
+                said = number(
+                    &line,
+                    if format == "json" {
+                        "\"lines\":"
+                    } else {
+                        "lines="
+                    },
+                );
             }
         }
         server.terminate();
@@ -97,15 +138,29 @@ async fn a_log_that_is_not_read_stops_nothing_and_its_gaps_are_counted() {
         server.stderr.read_to_string(&mut rest).unwrap();
         assert!(server.wait().success());
         let stopped = rest.lines().find(|line| line.contains("stopped")).unwrap();
-        let counted = number(stopped, if format == "json" { "\"log_dropped\":" } else { "log_dropped=" });
+        let counted = number(
+            stopped,
+            if format == "json" {
+                "\"log_dropped\":"
+            } else {
+                "log_dropped="
+            },
+        );
         assert!(said > 1000 && said == counted, "{said} {counted}");
     }
 }
 
 /// The number after this text.
 fn number(line: &str, before: &str) -> u64 {
-    let rest = line.split(before).nth(1).unwrap_or_else(|| panic!("no {before:?} in {line}"));
-    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    let rest = line
+        .split(before)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no {before:?} in {line}"));
+    rest.split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -119,7 +174,10 @@ async fn a_drain_ends_though_its_log_is_not_read() {
 #[tokio::test]
 async fn a_log_whose_reader_has_gone_stops_nothing() {
     let mut server = Unread::serve(&[]);
-    drop(std::mem::replace(&mut server.stderr, BufReader::new(other_pipe())));
+    drop(std::mem::replace(
+        &mut server.stderr,
+        BufReader::new(other_pipe()),
+    ));
     server.flood().await;
     assert_eq!(server.get("/calm").await, 200);
     server.terminate();
@@ -128,7 +186,13 @@ async fn a_log_whose_reader_has_gone_stops_nothing() {
 
 /// The end of a pipe of a process that says nothing.
 fn other_pipe() -> ChildStderr {
-    std::process::Command::new("true").stderr(Stdio::piped()).spawn().unwrap().stderr.take().unwrap()
+    std::process::Command::new("true")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .stderr
+        .take()
+        .unwrap()
 }
 
 /// Serves with a settings file of these lines.
@@ -136,13 +200,23 @@ fn serve(component: &Path, settings: &str, args: &[&str]) -> (Tidegate, tempfile
     let mut config = tempfile::NamedTempFile::new().unwrap();
     config.write_all(settings.as_bytes()).unwrap();
     let path = config.path().to_str().unwrap().to_owned();
-    (Tidegate::serve(component, &[&["--config", &path], args].concat()), config)
+    (
+        Tidegate::serve(component, &[&["--config", &path], args].concat()),
+        config,
+    )
 }
 
 #[tokio::test]
 async fn what_is_printed_without_a_lines_end_is_logged_with_its_event_and_joined_with_no_other() {
     let server = Tidegate::serve(&component("rogue"), &["--workers", "1"]);
-    let get = async |path: &str| soon(path, reqwest::get(server.url(path))).await.unwrap().text().await.unwrap();
+    let get = async |path: &str| {
+        soon(path, reqwest::get(server.url(path)))
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    };
     let mut events = 0;
     for kind in ["part", "errors", "part"] {
         get(&format!("/print/{kind}")).await;
@@ -161,15 +235,46 @@ async fn what_is_printed_without_a_lines_end_is_logged_with_its_event_and_joined
         events += 4;
     }
     let stopped = server.stop();
-    let app = stopped.stderr.lines().filter_map(|line| line.split_once(" app: "));
-    let texts: Vec<&str> = app.map(|(_, text)| text).filter(|text| text.contains("a part") || text.contains("a line")).collect();
-    let parts = texts.iter().filter(|text| text.starts_with("a part")).count();
-    let lines = texts.iter().filter(|text| text.starts_with("a line")).count();
-    assert_eq!((parts, lines, texts.len()), (events, events, 2 * events), "{texts:#?}");
-    assert!(!texts.iter().any(|text| text.contains("a part") && text.contains("a line")), "{texts:#?}");
-    for place in ["route=\"/print/{what}\"", "route=\"/socket\"", "room=rogue/tea", "route=\"/stream/echo\""] {
+    let app = stopped
+        .stderr
+        .lines()
+        .filter_map(|line| line.split_once(" app: "));
+    let texts: Vec<&str> = app
+        .map(|(_, text)| text)
+        .filter(|text| text.contains("a part") || text.contains("a line"))
+        .collect();
+    let parts = texts
+        .iter()
+        .filter(|text| text.starts_with("a part"))
+        .count();
+    let lines = texts
+        .iter()
+        .filter(|text| text.starts_with("a line"))
+        .count();
+    assert_eq!(
+        (parts, lines, texts.len()),
+        (events, events, 2 * events),
+        "{texts:#?}"
+    );
+    assert!(
+        !texts
+            .iter()
+            .any(|text| text.contains("a part") && text.contains("a line")),
+        "{texts:#?}"
+    );
+    for place in [
+        "route=\"/print/{what}\"",
+        "route=\"/socket\"",
+        "room=rogue/tea",
+        "route=\"/stream/echo\"",
+    ] {
         for what in ["a part", "a part of errors", "a line"] {
-            assert!(texts.iter().any(|text| text.starts_with(&format!("{what} ")) && text.contains(place)), "{what} {place} {texts:#?}");
+            assert!(
+                texts
+                    .iter()
+                    .any(|text| text.starts_with(&format!("{what} ")) && text.contains(place)),
+                "{what} {place} {texts:#?}"
+            );
         }
     }
 }
@@ -180,12 +285,28 @@ async fn foreign_components_that_are_used_again_join_no_output_either() {
         let server = Tidegate::serve(&component(name), &["--reuse-foreign", "--workers", "1"]);
         for _ in 0..3 {
             for path in ["/part", "/line"] {
-                soon(path, reqwest::get(server.url(path))).await.unwrap().text().await.unwrap();
+                soon(path, reqwest::get(server.url(path)))
+                    .await
+                    .unwrap()
+                    .text()
+                    .await
+                    .unwrap();
             }
         }
         let stopped = server.stop();
-        let count = |text: &str| stopped.stderr.lines().filter(|line| line.trim_end().ends_with(text)).count();
-        assert_eq!((count(" app: a part"), count(" app: a line")), (3, 3), "{name}\n{}", stopped.stderr);
+        let count = |text: &str| {
+            stopped
+                .stderr
+                .lines()
+                .filter(|line| line.trim_end().ends_with(text))
+                .count()
+        };
+        assert_eq!(
+            (count(" app: a part"), count(" app: a line")),
+            (3, 3),
+            "{name}\n{}",
+            stopped.stderr
+        );
     }
 }
 
@@ -195,26 +316,62 @@ const FORGED: &str = "one\r2026-11-27T00:00:00.000000Z  INFO forged: line\u{1b}[
 #[tokio::test]
 async fn control_characters_reach_no_log() {
     for (format, color) in [("text", "never"), ("text", "always"), ("json", "never")] {
-        let server = Tidegate::serve(&component("rogue"), &["--log-format", format, "--color", color, "--log", "info,access=debug"]);
+        let server = Tidegate::serve(
+            &component("rogue"),
+            &[
+                "--log-format",
+                format,
+                "--color",
+                color,
+                "--log",
+                "info,access=debug",
+            ],
+        );
         for path in ["/print/forged", "/print/bytes", "/calm?x=%0d%1b%c2%9b"] {
             soon(path, reqwest::get(server.url(path))).await.unwrap();
         }
         let stopped = server.stop();
         let wild = |c: char| (c.is_control() && c != '\n') || ['\u{2028}', '\u{202e}'].contains(&c);
         let without_colours = match color {
-            "always" => ["\x1b[0m", "\x1b[2m", "\x1b[3m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[34m"]
-                .iter()
-                .fold(stopped.stderr.clone(), |text, colour| text.replace(colour, "")),
+            "always" => [
+                "\x1b[0m", "\x1b[2m", "\x1b[3m", "\x1b[1m", "\x1b[32m", "\x1b[33m", "\x1b[34m",
+            ]
+            .iter()
+            .fold(stopped.stderr.clone(), |text, colour| {
+                text.replace(colour, "")
+            }),
             _ => stopped.stderr.clone(),
         };
-        assert!(!without_colours.contains(wild), "{format} {color} {without_colours:?}");
-        assert!(without_colours.contains("not\\xfftext\\xc3") || without_colours.contains("not\\\\xfftext\\\\xc3"), "{without_colours}");
+        assert!(
+            !without_colours.contains(wild),
+            "{format} {color} {without_colours:?}"
+        );
+        assert!(
+            without_colours.contains("not\\xfftext\\xc3")
+                || without_colours.contains("not\\\\xfftext\\\\xc3"),
+            "{without_colours}"
+        );
         if format == "json" {
-            let messages = stopped.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            assert!(messages.into_iter().any(|line| line["message"] == FORGED), "{}", stopped.stderr);
+            let messages = stopped
+                .stderr
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            assert!(
+                messages.into_iter().any(|line| line["message"] == FORGED),
+                "{}",
+                stopped.stderr
+            );
         } else {
-            assert!(without_colours.contains("one\\r2026-11-27"), "{without_colours}");
-            assert!(!without_colours.lines().any(|line| line.starts_with("2026-11-27T00:00:00")), "{without_colours}");
+            assert!(
+                without_colours.contains("one\\r2026-11-27"),
+                "{without_colours}"
+            );
+            assert!(
+                !without_colours
+                    .lines()
+                    .any(|line| line.starts_with("2026-11-27T00:00:00")),
+                "{without_colours}"
+            );
         }
     }
 }
@@ -222,9 +379,15 @@ async fn control_characters_reach_no_log() {
 #[tokio::test]
 async fn a_long_line_comes_in_pieces_that_cut_no_character() {
     let server = Tidegate::serve(&component("rogue"), &[]);
-    soon("to print", reqwest::get(server.url("/print/long"))).await.unwrap();
+    soon("to print", reqwest::get(server.url("/print/long")))
+        .await
+        .unwrap();
     let stopped = server.stop();
-    let pieces: Vec<&str> = stopped.stderr.lines().filter_map(|line| line.split_once(" app: ")?.1.split(' ').next()).collect();
+    let pieces: Vec<&str> = stopped
+        .stderr
+        .lines()
+        .filter_map(|line| line.split_once(" app: ")?.1.split(' ').next())
+        .collect();
     let whole = format!("{}é{}", "x".repeat(8191), "y".repeat(20_000));
     assert!(pieces.len() >= 4 && pieces.iter().all(|piece| piece.len() <= 8192));
     assert_eq!(pieces.concat(), whole);
@@ -232,9 +395,18 @@ async fn a_long_line_comes_in_pieces_that_cut_no_character() {
 
 #[tokio::test]
 async fn an_instance_and_an_app_print_no_faster_than_they_may() {
-    for settings in ["[app]\ninstance_output_rate = \"20 KiB\"\n", "[app]\noutput_rate = \"20 KiB\"\n"] {
+    for settings in [
+        "[app]\ninstance_output_rate = \"20 KiB\"\n",
+        "[app]\noutput_rate = \"20 KiB\"\n",
+    ] {
         let (server, _config) = serve(&component("rogue"), settings, &["--workers", "1"]);
-        let get = async |path: &str| soon(path, reqwest::get(server.url(path))).await.unwrap().status().as_u16();
+        let get = async |path: &str| {
+            soon(path, reqwest::get(server.url(path)))
+                .await
+                .unwrap()
+                .status()
+                .as_u16()
+        };
         assert_eq!(get("/print/kilobyte-100").await, 204);
         server.wait_for("lines of the app's output were left out");
         // It prints again in a later second.
@@ -246,11 +418,16 @@ async fn an_instance_and_an_app_print_no_faster_than_they_may() {
             lines += 1;
         }
         let said = |log: &str| -> u64 {
-            log.lines().filter(|line| line.contains("output were left out")).map(|line| number(line, "lines=")).sum()
+            log.lines()
+                .filter(|line| line.contains("output were left out"))
+                .map(|line| number(line, "lines="))
+                .sum()
         };
-        let printed = |log: &str, what: &str| log.lines().filter(|line| line.contains(what)).count() as u64;
+        let printed =
+            |log: &str, what: &str| log.lines().filter(|line| line.contains(what)).count() as u64;
         // All that are missing are said, also when nothing more is printed.
-        let missing = |log: &str| 100 + lines - printed(log, " app: kkkk") - printed(log, " app: a line");
+        let missing =
+            |log: &str| 100 + lines - printed(log, " app: kkkk") - printed(log, " app: a line");
         while said(&server.stderr()) < missing(&server.stderr()) {
             assert!(Instant::now() < until, "{}", server.stderr());
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -258,6 +435,11 @@ async fn an_instance_and_an_app_print_no_faster_than_they_may() {
         let stopped = server.stop();
         let dropped = stopped.counter("output_dropped");
         assert!(dropped > 0 && printed(&stopped.stderr, " app: kkkk") < 100);
-        assert_eq!((said(&stopped.stderr), missing(&stopped.stderr)), (dropped, dropped), "{}", stopped.stderr);
+        assert_eq!(
+            (said(&stopped.stderr), missing(&stopped.stderr)),
+            (dropped, dropped),
+            "{}",
+            stopped.stderr
+        );
     }
 }

@@ -46,7 +46,10 @@ impl Bystanders {
 
     fn at(server: &Tidegate, path: &'static str) -> Bystanders {
         let (ended, peak) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (statm, address) = (format!("/proc/{}/statm", server.pid()), server.address().to_owned());
+        let (statm, address) = (
+            format!("/proc/{}/statm", server.pid()),
+            server.address().to_owned(),
+        );
         let watch = {
             let (ended, peak) = (ended.clone(), peak.clone());
             thread::spawn(move || {
@@ -78,24 +81,45 @@ impl Bystanders {
                 }
             })
         };
-        Bystanders { ended, peak, watch, client }
+        Bystanders {
+            ended,
+            peak,
+            watch,
+            client,
+        }
     }
 
     /// Checks that the budget held, and that the client was served, with refusals at most.
     fn check(self, name: &str) {
         self.ended.store(true, Relaxed);
         self.watch.join().unwrap();
-        let done = self.client.join().unwrap().unwrap_or_else(|error| panic!("{name}: the good client had {error}"));
+        let done = self
+            .client
+            .join()
+            .unwrap()
+            .unwrap_or_else(|error| panic!("{name}: the good client had {error}"));
         let peak = self.peak.load(Relaxed);
-        assert!(peak > 0 && peak <= PEAK_MAX, "{name}: {} MiB of {} MiB", peak / MIB, BUDGET / MIB);
+        assert!(
+            peak > 0 && peak <= PEAK_MAX,
+            "{name}: {} MiB of {} MiB",
+            peak / MIB,
+            BUDGET / MIB
+        );
         assert!(done > 0, "{name}: the good client was never answered");
     }
 }
 
 fn anonymous(statm: &str) -> usize {
     let text = fs::read_to_string(statm).unwrap_or_default();
-    let pages: Vec<usize> = text.split(' ').map_while(|pages| pages.trim().parse().ok()).collect();
-    pages.get(1).unwrap_or(&0).saturating_sub(*pages.get(2).unwrap_or(&0)) * rustix::param::page_size()
+    let pages: Vec<usize> = text
+        .split(' ')
+        .map_while(|pages| pages.trim().parse().ok())
+        .collect();
+    pages
+        .get(1)
+        .unwrap_or(&0)
+        .saturating_sub(*pages.get(2).unwrap_or(&0))
+        * rustix::param::page_size()
 }
 
 fn connect(address: &str) -> TcpStream {
@@ -105,30 +129,48 @@ fn connect(address: &str) -> TcpStream {
 }
 
 fn request(method: &str, path: &str, length: usize) -> String {
-    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")
+    format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    )
 }
 
 /// The head of a form for the page of the hostile guest.
 fn form(kind: &str, length: usize) -> String {
-    format!("POST /page HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n")
+    format!(
+        "POST /page HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
+    )
 }
 
 /// A field of a form, after the name of its action if it is a file.
 fn part(name: &str, length: usize) -> Vec<u8> {
     let head = |name| format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
-    let action = if name == "file" { head("__action") + "weigh\r\n" } else { String::new() };
-    [(action + &head(name)).as_bytes(), &vec![b'x'; length], b"\r\n"].concat()
+    let action = if name == "file" {
+        head("__action") + "weigh\r\n"
+    } else {
+        String::new()
+    };
+    [
+        (action + &head(name)).as_bytes(),
+        &vec![b'x'; length],
+        b"\r\n",
+    ]
+    .concat()
 }
 
 /// The whole answer, as far as it came.
 fn ask(address: &str, method: &str, path: &str, body: &[u8]) -> String {
-    send(address, &[request(method, path, body.len()).as_bytes(), body].concat())
+    send(
+        address,
+        &[request(method, path, body.len()).as_bytes(), body].concat(),
+    )
 }
 
 fn send(address: &str, request: &[u8]) -> String {
     let mut stream = connect(address);
     let mut answer = Vec::new();
-    _ = stream.write_all(request).and_then(|()| stream.read_to_end(&mut answer));
+    _ = stream
+        .write_all(request)
+        .and_then(|()| stream.read_to_end(&mut answer));
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -164,7 +206,9 @@ fn upgrade(address: &str, path: &str) -> Option<TcpStream> {
 /// A connection of a room, which the room has already: it has echoed a message.
 fn join(address: &str, path: &str) -> TcpStream {
     let mut stream = upgrade(address, path).unwrap();
-    stream.write_all(&[&frame(1, 1)[..], b"x"].concat()).unwrap();
+    stream
+        .write_all(&[&frame(1, 1)[..], b"x"].concat())
+        .unwrap();
     let mut echo = [0; 3];
     stream.read_exact(&mut echo).unwrap();
     assert_eq!(echo[2], b'x');
@@ -193,12 +237,16 @@ fn crowd(count: usize, work: impl Fn(usize) + Sync) {
 
 /// Writes to each without waiting for any, as far as each takes it; ends when none takes more.
 fn pump(streams: &mut [TcpStream], bytes: &[u8]) {
-    streams.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
+    streams
+        .iter()
+        .for_each(|stream| stream.set_nonblocking(true).unwrap());
     let mut written = vec![0; streams.len()];
     let mut moved = Instant::now();
     while moved.elapsed() < Duration::from_millis(500) {
         for (stream, written) in streams.iter_mut().zip(&mut written) {
-            if let Ok(count @ 1..) = stream.write(&bytes[*written..bytes.len().min(*written + (64 << 10))]) {
+            if let Ok(count @ 1..) =
+                stream.write(&bytes[*written..bytes.len().min(*written + (64 << 10))])
+            {
                 *written += count;
                 moved = Instant::now();
             }
@@ -212,13 +260,28 @@ fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
     let address = server.address();
     let _conn = join(address, "/greedy/rooms/tea");
     // Effects that add up are refused or fail; values that replace an earlier one do not.
-    let added =
-        ["publish 1000000 200", "broadcast 1000000 0", "follow 1000000 200", "unfollow 1000000 200", "put 1000000 10", "delete 1000000 0"];
-    let replaced = ["automatic 20000 2048", "close 20000 120", "attach 20000 16000", "tag 20000 250", "alarm 20000 0"];
+    let added = [
+        "publish 1000000 200",
+        "broadcast 1000000 0",
+        "follow 1000000 200",
+        "unfollow 1000000 200",
+        "put 1000000 10",
+        "delete 1000000 0",
+    ];
+    let replaced = [
+        "automatic 20000 2048",
+        "close 20000 120",
+        "attach 20000 16000",
+        "tag 20000 250",
+        "alarm 20000 0",
+    ];
     let bystanders = Bystanders::of(&server);
     for command in added {
         let answer = ask(address, "POST", "/greedy/rooms/tea", command.as_bytes());
-        assert!(!answer.contains("all") && !answer.is_empty(), "{command}: {answer}");
+        assert!(
+            !answer.contains("all") && !answer.is_empty(),
+            "{command}: {answer}"
+        );
     }
     for (number, command) in replaced.into_iter().enumerate() {
         let room = format!("/greedy/rooms/milk-{number}");
@@ -233,7 +296,12 @@ fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
 fn an_answer_with_too_many_headers_is_the_apps_failure() {
     let server = serve(&[]);
     for (count, status) in [(900, "200"), (1001, "500"), (100_000, "500")] {
-        let answer = ask(server.address(), "GET", &format!("/greedy/headers?count={count}"), b"");
+        let answer = ask(
+            server.address(),
+            "GET",
+            &format!("/greedy/headers?count={count}"),
+            b"",
+        );
         assert_eq!(answer.get(9..12), Some(status), "{count}");
     }
 }
@@ -244,11 +312,17 @@ fn a_call_that_is_given_up_takes_its_payload_with_it() {
     let address = server.address();
     let mut busy = connect(address);
     let body = b"sleep 20000 0";
-    busy.write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes()).unwrap();
+    busy.write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes())
+        .unwrap();
     busy.write_all(body).unwrap();
     let bystanders = Bystanders::of(&server);
     // Each call waits after the running event. A call that was given up frees its bytes, otherwise the next one would not fit.
-    let answer = ask(address, "POST", "/greedy/storm?room=slow&count=100&bytes=1000000", b"");
+    let answer = ask(
+        address,
+        "POST",
+        "/greedy/storm?room=slow&count=100&bytes=1000000",
+        b"",
+    );
     assert!(answer.ends_with("\r\n\r\n100"), "{answer}");
     bystanders.check("calls that are given up");
 }
@@ -259,21 +333,38 @@ fn bytes_that_wait_for_a_room_are_bounded() {
     let address = server.address();
     let hold = |body: &[u8]| {
         let mut stream = connect(address);
-        stream.write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes()).unwrap();
+        stream
+            .write_all(request("POST", "/greedy/rooms/slow", body.len()).as_bytes())
+            .unwrap();
         stream.write_all(body).unwrap();
         stream
     };
     let _running = hold(b"sleep 20000 0");
-    let waits = b"sleep 0 0".iter().copied().chain(std::iter::repeat(b' ')).take(MIB - 100).collect::<Vec<u8>>();
+    let waits = b"sleep 0 0"
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(b' '))
+        .take(MIB - 100)
+        .collect::<Vec<u8>>();
     let mut waiting: Vec<TcpStream> = (0..8).map(|_| hold(&waits)).collect();
     // The first ones wait; those beyond the bound are refused at once.
-    waiting.iter().for_each(|stream| stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap());
+    waiting.iter().for_each(|stream| {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(3)))
+            .unwrap()
+    });
     let refused = waiting.iter_mut().filter_map(|stream| {
         let mut answer = [0; 12];
-        stream.read_exact(&mut answer).ok().map(|()| String::from_utf8_lossy(&answer).into_owned())
+        stream
+            .read_exact(&mut answer)
+            .ok()
+            .map(|()| String::from_utf8_lossy(&answer).into_owned())
     });
     let refused: Vec<String> = refused.collect();
-    assert!((5..=7).contains(&refused.len()) && refused.iter().all(|answer| answer == "HTTP/1.1 503"), "{refused:?}");
+    assert!(
+        (5..=7).contains(&refused.len()) && refused.iter().all(|answer| answer == "HTTP/1.1 503"),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -281,45 +372,100 @@ fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
     type Attack = fn(&str);
     let attacks: [(&str, Attack); 14] = [
         ("instances", |address| {
-            crowd(40, |_| _ = ask(address, "GET", "/greedy/grow?mb=40&hold=1000", b""));
+            crowd(40, |_| {
+                _ = ask(address, "GET", "/greedy/grow?mb=40&hold=1000", b"")
+            });
         }),
-        ("small instances", |address| hold_open(address, "/greedy/small?hold=3000", 600)),
-        ("answers", |address| hold_open(address, "/greedy/answer?bytes=8000000", 100)),
-        ("streams", |address| hold_open(address, "/greedy/stream", 300)),
+        ("small instances", |address| {
+            hold_open(address, "/greedy/small?hold=3000", 600)
+        }),
+        ("answers", |address| {
+            hold_open(address, "/greedy/answer?bytes=8000000", 100)
+        }),
+        ("streams", |address| {
+            hold_open(address, "/greedy/stream", 300)
+        }),
         ("pages", |address| hold_open(address, "/flood", 200)),
-        ("feeds", |address| hold_open(address, "/greedy/feed?bytes=900000", 300)),
+        ("feeds", |address| {
+            hold_open(address, "/greedy/feed?bytes=900000", 300)
+        }),
         ("histories", |address| {
-            crowd(4, |number| _ = ask(address, "GET", &format!("/greedy/publish?from={number}000&topics=500&each=20&bytes=10000"), b""));
+            crowd(4, |number| {
+                _ = ask(
+                    address,
+                    "GET",
+                    &format!("/greedy/publish?from={number}000&topics=500&each=20&bytes=10000"),
+                    b"",
+                )
+            });
         }),
         ("forms", |address| {
             let mut streams: Vec<TcpStream> = (0..300).map(|_| connect(address)).collect();
-            pump(&mut streams, &[form("multipart/form-data; boundary=B", 50 * MIB).as_bytes(), &part("file", 2 * MIB)].concat());
+            pump(
+                &mut streams,
+                &[
+                    form("multipart/form-data; boundary=B", 50 * MIB).as_bytes(),
+                    &part("file", 2 * MIB),
+                ]
+                .concat(),
+            );
         }),
         ("fields before the action of a form", |address| {
             let mut streams: Vec<TcpStream> = (0..400).map(|_| connect(address)).collect();
-            pump(&mut streams, &[form("multipart/form-data; boundary=B", 2 * MIB).as_bytes(), &part("a", MIB - 1000)].concat());
+            pump(
+                &mut streams,
+                &[
+                    form("multipart/form-data; boundary=B", 2 * MIB).as_bytes(),
+                    &part("a", MIB - 1000),
+                ]
+                .concat(),
+            );
         }),
         ("forms of JSON", |address| {
             let body = ["{\"a\":[".as_bytes(), "0,".repeat(MIB / 2 - 100).as_bytes()].concat();
-            crowd(20, |_| _ = send(address, &[form("application/json", body.len()).as_bytes(), &body].concat()));
+            crowd(20, |_| {
+                _ = send(
+                    address,
+                    &[form("application/json", body.len()).as_bytes(), &body].concat(),
+                )
+            });
         }),
         ("bodies", |address| {
             let mut streams: Vec<TcpStream> = (0..400).map(|_| connect(address)).collect();
-            pump(&mut streams, &[request("POST", "/greedy/body", MIB).as_bytes(), &vec![b'x'; MIB - 100]].concat());
+            pump(
+                &mut streams,
+                &[
+                    request("POST", "/greedy/body", MIB).as_bytes(),
+                    &vec![b'x'; MIB - 100],
+                ]
+                .concat(),
+            );
         }),
         ("partial messages", |address| {
-            let mut streams: Vec<TcpStream> = (0..400).filter_map(|_| upgrade(address, "/socket")).collect();
+            let mut streams: Vec<TcpStream> = (0..400)
+                .filter_map(|_| upgrade(address, "/socket"))
+                .collect();
             pump(&mut streams, &part_of_a_message(MIB - 100));
         }),
         ("outboxes", |address| {
-            let mut streams: Vec<TcpStream> = (0..400).filter_map(|_| upgrade(address, "/socket")).collect();
+            let mut streams: Vec<TcpStream> = (0..400)
+                .filter_map(|_| upgrade(address, "/socket"))
+                .collect();
             let text = b"big 900000";
-            pump(&mut streams, &[&frame(1, text.len())[..], text].concat().repeat(3));
+            pump(
+                &mut streams,
+                &[&frame(1, text.len())[..], text].concat().repeat(3),
+            );
             thread::sleep(Duration::from_secs(1));
         }),
         ("pongs", |address| {
-            let mut streams: Vec<TcpStream> = (0..50).filter_map(|_| upgrade(address, "/socket")).collect();
-            pump(&mut streams, &[&frame(9, 125)[..], &[b'p'; 125]].concat().repeat(20_000));
+            let mut streams: Vec<TcpStream> = (0..50)
+                .filter_map(|_| upgrade(address, "/socket"))
+                .collect();
+            pump(
+                &mut streams,
+                &[&frame(9, 125)[..], &[b'p'; 125]].concat().repeat(20_000),
+            );
         }),
     ];
     // One server for all of them: each attack has to leave enough to the next.
@@ -341,7 +487,10 @@ fn upstream() -> String {
             let (mut stream, piece) = (stream, piece.clone());
             thread::spawn(move || {
                 _ = stream.read(&mut [0; 4096]);
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 480 * piece.len());
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+                    480 * piece.len()
+                );
                 _ = stream.write_all(head.as_bytes());
                 _ = (0..480).try_for_each(|_| stream.write_all(&piece));
             });
@@ -354,11 +503,30 @@ fn upstream() -> String {
 fn components_of_wasi_http_never_exceed_the_budget() {
     type Attack = fn(&str, &str);
     let attacks: [(&str, [&str; 2], &'static str, Attack); 3] = [
-        ("bodies that come back", ["proxy02", "proxy03"], "/calm", |address, _| post_all(address, "/echo")),
-        ("bodies that are not read", ["proxy02", "proxy03"], "/calm", |address, _| post_all(address, "/idle")),
-        ("responses of 30 MB", ["errand", "errand03"], "/__tidegate/health", |address, upstream| {
-            hold_open(address, &format!("/fetch?scheme=http&authority={upstream}"), 100);
-        }),
+        (
+            "bodies that come back",
+            ["proxy02", "proxy03"],
+            "/calm",
+            |address, _| post_all(address, "/echo"),
+        ),
+        (
+            "bodies that are not read",
+            ["proxy02", "proxy03"],
+            "/calm",
+            |address, _| post_all(address, "/idle"),
+        ),
+        (
+            "responses of 30 MB",
+            ["errand", "errand03"],
+            "/__tidegate/health",
+            |address, upstream| {
+                hold_open(
+                    address,
+                    &format!("/fetch?scheme=http&authority={upstream}"),
+                    100,
+                );
+            },
+        ),
     ];
     let upstream = upstream();
     let grant = format!("http://{upstream}");
@@ -375,7 +543,14 @@ fn components_of_wasi_http_never_exceed_the_budget() {
 /// Sends large bodies on many connections, and reads none of the answers.
 fn post_all(address: &str, path: &str) {
     let mut streams: Vec<TcpStream> = (0..200).map(|_| connect(address)).collect();
-    pump(&mut streams, &[request("POST", path, 30 * MIB).as_bytes(), &vec![b'x'; 2 * MIB]].concat());
+    pump(
+        &mut streams,
+        &[
+            request("POST", path, 30 * MIB).as_bytes(),
+            &vec![b'x'; 2 * MIB],
+        ]
+        .concat(),
+    );
 }
 
 /// The head of the largest message, and a part of it.
@@ -402,10 +577,14 @@ fn wait_until_read(stream: &TcpStream) {
     let port = format!(":{:04X}", stream.local_addr().unwrap().port());
     let is_read = || {
         let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
-        sockets.lines().map(|line| line.split_whitespace().collect::<Vec<&str>>()).all(|fields| {
-            let (unsent, unread) = fields[4].split_once(':').unwrap_or_default();
-            !(fields[1].ends_with(&port) && unsent != "00000000" || fields[2].ends_with(&port) && unread != "00000000")
-        })
+        sockets
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<&str>>())
+            .all(|fields| {
+                let (unsent, unread) = fields[4].split_once(':').unwrap_or_default();
+                !(fields[1].ends_with(&port) && unsent != "00000000"
+                    || fields[2].ends_with(&port) && unread != "00000000")
+            })
     };
     assert!(wait_for(is_read), "the server does not read");
 }
@@ -422,17 +601,29 @@ fn what_a_client_announces_takes_no_memory_before_it_comes() {
     streams.iter().for_each(wait_until_read);
     // They announced 200 MiB.
     let taken = anonymous(&statm).saturating_sub(before);
-    assert!(taken < 32 * MIB, "{} MiB for {} bytes of each", taken / MIB, 100);
+    assert!(
+        taken < 32 * MIB,
+        "{} MiB for {} bytes of each",
+        taken / MIB,
+        100
+    );
 }
 
 /// Clients may keep what they have reserved, and stay below the last stage with it.
 #[test]
 fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
-    let limits = ["read_within=10m", "bytes_per_second_min=1B", "ping_every=0s", "body_bytes_max=8MiB"];
+    let limits = [
+        "read_within=10m",
+        "bytes_per_second_min=1B",
+        "ping_every=0s",
+        "body_bytes_max=8MiB",
+    ];
     let server = serve(&limits);
     let address = server.address();
     let (is_full, ended) = (AtomicBool::new(false), AtomicBool::new(false));
-    let mut holders: Vec<TcpStream> = (0..140).filter_map(|_| upgrade(address, "/socket")).collect();
+    let mut holders: Vec<TcpStream> = (0..140)
+        .filter_map(|_| upgrade(address, "/socket"))
+        .collect();
     pump(&mut holders, &part_of_a_message(MIB - 100));
     // Takes what is free, 1 MiB at a time, and what becomes free.
     let hold = || {
@@ -446,18 +637,27 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
             }
             // One that hears anything is closed.
             let before = holders.len();
-            holders.retain(|stream| stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock));
+            holders.retain(|stream| {
+                stream
+                    .peek(&mut [0])
+                    .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            });
             is_full.fetch_or(holders.len() < before, Relaxed);
         }
     };
     let body = vec![b'x'; 8 * MIB];
-    let is_answered =
-        || wait_for(|| is_full.load(Relaxed)) && wait_for(|| ask(address, "POST", "/greedy/body", &body).starts_with("HTTP/1.1 200"));
+    let is_answered = || {
+        wait_for(|| is_full.load(Relaxed))
+            && wait_for(|| ask(address, "POST", "/greedy/body", &body).starts_with("HTTP/1.1 200"))
+    };
     let is_answered = thread::scope(|scope| {
         scope.spawn(hold);
         let is_answered = is_answered();
         ended.store(true, Relaxed);
         is_answered
     });
-    assert!(is_answered, "it is refused for {PATIENCE:?}; was the memory full: {is_full:?}");
+    assert!(
+        is_answered,
+        "it is refused for {PATIENCE:?}; was the memory full: {is_full:?}"
+    );
 }

@@ -13,10 +13,21 @@ use tempfile::TempDir;
 /// Everything below a directory: names, and what files have in them.
 fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().map(Result::unwrap) {
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+    for entry in fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .map(Result::unwrap)
+    {
+        let (path, name) = (
+            entry.path(),
+            entry.file_name().to_string_lossy().into_owned(),
+        );
         if entry.file_type().unwrap().is_dir() {
-            all.extend(content(&path).into_iter().map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
+            all.extend(
+                content(&path)
+                    .into_iter()
+                    .map(|(below, bytes)| (format!("{name}/{below}"), bytes)),
+            );
             all.push((name, Vec::new()));
         } else {
             all.push((name, fs::read(&path).unwrap_or_default()));
@@ -28,21 +39,41 @@ fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
 
 fn serve_to_its_end(data: &Path) -> Output {
     let mut command = tidegate();
-    command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(data);
+    command
+        .arg("serve")
+        .arg(component("rogue"))
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(data);
     command.output().unwrap()
 }
 
 /// Refused with one line that has this text.
 fn assert_refused(output: &Output, text: &str, what: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let is_refused = output.status.code().is_some_and(|code| code == 1 || code == 2);
-    assert!(is_refused && stderr.contains(text) && stderr.trim().lines().count() == 1, "{what}: {:?} {stderr}", output.status);
-    assert!(output.stdout.is_empty(), "{what}: {}", String::from_utf8_lossy(&output.stdout));
+    let is_refused = output
+        .status
+        .code()
+        .is_some_and(|code| code == 1 || code == 2);
+    assert!(
+        is_refused && stderr.contains(text) && stderr.trim().lines().count() == 1,
+        "{what}: {:?} {stderr}",
+        output.status
+    );
+    assert!(
+        output.stdout.is_empty(),
+        "{what}: {}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }
 
 async fn post(server: &Tidegate, room: &str, line: &str) {
-    let request = reqwest::Client::new().post(server.url(&format!("/rooms/{room}"))).body(line.to_owned());
-    assert_eq!(soon("an answer", request.send()).await.unwrap().status(), 200);
+    let request = reqwest::Client::new()
+        .post(server.url(&format!("/rooms/{room}")))
+        .body(line.to_owned());
+    assert_eq!(
+        soon("an answer", request.send()).await.unwrap().status(),
+        200
+    );
 }
 
 fn serve(data: &Path) -> Tidegate {
@@ -65,19 +96,40 @@ fn what_is_no_store_is_refused_and_left_as_it_is() {
     type Make = fn(&Path);
     let places: [(&str, Make, &str); 7] = [
         ("nothing", |_| {}, "there is no directory"),
-        ("an empty directory", |path| fs::create_dir(path).unwrap(), "there is no directory"),
+        (
+            "an empty directory",
+            |path| fs::create_dir(path).unwrap(),
+            "there is no directory",
+        ),
         (
             "other files",
-            |path| [fs::create_dir(path), fs::write(path.join("notes.txt"), "mine")].into_iter().for_each(Result::unwrap),
+            |path| {
+                [
+                    fs::create_dir(path),
+                    fs::write(path.join("notes.txt"), "mine"),
+                ]
+                .into_iter()
+                .for_each(Result::unwrap)
+            },
             "has other files",
         ),
-        ("a file", |path| fs::write(path, "mine").unwrap(), "it is not a directory"),
-        ("a link to nothing", |path| symlink(path.with_extension("gone"), path).unwrap(), "there is no directory"),
+        (
+            "a file",
+            |path| fs::write(path, "mine").unwrap(),
+            "it is not a directory",
+        ),
+        (
+            "a link to nothing",
+            |path| symlink(path.with_extension("gone"), path).unwrap(),
+            "there is no directory",
+        ),
         (
             "a backup that was not finished",
             |path| {
                 fs::create_dir(path).unwrap();
-                ["incomplete", "current", "tidegate.lock"].iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+                ["incomplete", "current", "tidegate.lock"]
+                    .iter()
+                    .for_each(|name| fs::write(path.join(name), "").unwrap());
             },
             "was not finished",
         ),
@@ -90,7 +142,14 @@ fn what_is_no_store_is_refused_and_left_as_it_is() {
             "there is no directory",
         ),
     ];
-    let commands: [&[&str]; 6] = [&["rooms"], &["verify"], &["export", "chat/tea"], &["delete", "chat/tea"], &["compact"], &["backup"]];
+    let commands: [&[&str]; 6] = [
+        &["rooms"],
+        &["verify"],
+        &["export", "chat/tea"],
+        &["delete", "chat/tea"],
+        &["compact"],
+        &["backup"],
+    ];
     for (what, make, told) in places {
         let place = tempfile::tempdir().unwrap();
         let (data, copy) = (place.path().join("data"), place.path().join("copy"));
@@ -102,7 +161,11 @@ fn what_is_no_store_is_refused_and_left_as_it_is() {
             if command == ["backup"] {
                 run.arg(&copy);
             }
-            assert_refused(&run.output().unwrap(), told, &format!("{command:?} on {what}"));
+            assert_refused(
+                &run.output().unwrap(),
+                told,
+                &format!("{command:?} on {what}"),
+            );
             assert_eq!(content(place.path()), before, "{command:?} on {what}");
         }
     }
@@ -120,7 +183,11 @@ fn serve_makes_a_store_only_where_there_is_nothing_else() {
     let file = place.path().join("file");
     fs::write(&file, "mine").unwrap();
     let before = content(place.path());
-    for (data, told) in [(&notes, "has other files"), (&unfinished, "was not finished"), (&file, "it is not a directory")] {
+    for (data, told) in [
+        (&notes, "has other files"),
+        (&unfinished, "was not finished"),
+        (&file, "it is not a directory"),
+    ] {
         assert_refused(&serve_to_its_end(data), told, told);
         assert_eq!(content(place.path()), before, "{told}");
     }
@@ -134,9 +201,21 @@ fn serve_makes_a_store_only_where_there_is_nothing_else() {
         let verified = run(&["data", "verify", "--data", data.to_str().unwrap()]);
         assert!(verified.status.success(), "{verified:?}");
     }
-    let imported = tidegate().args(["data", "import", "--data"]).arg(place.path().join("imported")).output().unwrap();
+    let imported = tidegate()
+        .args(["data", "import", "--data"])
+        .arg(place.path().join("imported"))
+        .output()
+        .unwrap();
     assert!(
-        imported.status.success() && run(&["data", "rooms", "--data", place.path().join("imported").to_str().unwrap()]).status.success()
+        imported.status.success()
+            && run(&[
+                "data",
+                "rooms",
+                "--data",
+                place.path().join("imported").to_str().unwrap()
+            ])
+            .status
+            .success()
     );
 }
 
@@ -144,23 +223,50 @@ fn serve_makes_a_store_only_where_there_is_nothing_else() {
 async fn a_backup_has_its_name_only_when_it_is_whole() {
     let place = store().await;
     let data = place.path().join("data");
-    let backup = |to: &Path| tidegate().args(["data", "backup"]).arg(to).arg("--data").arg(&data).output().unwrap();
+    let backup = |to: &Path| {
+        tidegate()
+            .args(["data", "backup"])
+            .arg(to)
+            .arg("--data")
+            .arg(&data)
+            .output()
+            .unwrap()
+    };
     let copy = place.path().join("copy");
     // One that was killed has left this.
     let beside = place.path().join("copy.incomplete");
     fs::create_dir(&beside).unwrap();
-    ["incomplete", "tidegate.lock"].iter().for_each(|name| fs::write(beside.join(name), "").unwrap());
+    ["incomplete", "tidegate.lock"]
+        .iter()
+        .for_each(|name| fs::write(beside.join(name), "").unwrap());
     assert_refused(&serve_to_its_end(&beside), "was not finished", "serve");
     assert!(backup(&copy).status.success() && copy.is_dir() && !beside.exists());
-    let rooms = |data: &Path| String::from_utf8(run(&["data", "rooms", "--data", data.to_str().unwrap()]).stdout).unwrap();
+    let rooms = |data: &Path| {
+        String::from_utf8(run(&["data", "rooms", "--data", data.to_str().unwrap()]).stdout).unwrap()
+    };
     assert_eq!(rooms(&copy), rooms(&data));
     assert_refused(&backup(&copy), "exists already", "a second one");
     let nowhere = Path::new("/proc/nowhere");
-    assert_refused(&backup(nowhere), "can't read or write", "where nothing can be made");
-    assert_refused(&backup(&data.join("inside")), "is in the directory", "into itself");
+    assert_refused(
+        &backup(nowhere),
+        "can't read or write",
+        "where nothing can be made",
+    );
+    assert_refused(
+        &backup(&data.join("inside")),
+        "is in the directory",
+        "into itself",
+    );
     fs::write(place.path().join("other.incomplete"), "mine").unwrap();
-    assert_refused(&backup(&place.path().join("other")), "in the way", "where a file is");
-    assert_eq!(fs::read(place.path().join("other.incomplete")).unwrap(), b"mine");
+    assert_refused(
+        &backup(&place.path().join("other")),
+        "in the way",
+        "where a file is",
+    );
+    assert_eq!(
+        fs::read(place.path().join("other.incomplete")).unwrap(),
+        b"mine"
+    );
 
     let server = serve(&data);
     assert!(backup(&place.path().join("of a server")).status.success());
@@ -174,7 +280,11 @@ async fn two_servers_on_one_directory_are_one_line() {
     let place = store().await;
     let data = place.path().join("data");
     let server = serve(&data);
-    assert_refused(&serve_to_its_end(&data), "another process has", "the second");
+    assert_refused(
+        &serve_to_its_end(&data),
+        "another process has",
+        "the second",
+    );
     post(&server, "tea", "another line").await;
     server.stop();
 }
@@ -194,7 +304,15 @@ fn a_control_socket_takes_no_file_of_another_and_no_path_that_is_too_long() {
     // One that a killed server has left is replaced, and removed at the end.
     drop(UnixListener::bind(&socket).unwrap());
     let server = serve(&data);
-    assert!(tidegate().args(["reload", "--data"]).arg(&data).output().unwrap().status.success());
+    assert!(
+        tidegate()
+            .args(["reload", "--data"])
+            .arg(&data)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     server.stop();
     assert!(!socket.exists());
 
@@ -208,30 +326,58 @@ fn without_a_home_one_line_says_that_nothing_is_kept() {
     let place = tempfile::tempdir().unwrap();
     for home in [None, Some("relative")] {
         let mut command = tidegate();
-        command.env_remove("TIDEGATE_CACHE_DIR").env_remove("XDG_CACHE_HOME").env_remove("HOME").current_dir(place.path());
+        command
+            .env_remove("TIDEGATE_CACHE_DIR")
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("HOME")
+            .current_dir(place.path());
         command.envs(home.map(|home| ("HOME", home)));
         command.arg("check").arg(component("rogue"));
         let output = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{stderr}");
-        assert_eq!(stderr.lines().filter(|line| line.contains("compiled components are not kept")).count(), 1, "{stderr}");
+        assert_eq!(
+            stderr
+                .lines()
+                .filter(|line| line.contains("compiled components are not kept"))
+                .count(),
+            1,
+            "{stderr}"
+        );
         assert_eq!(content(place.path()), []);
     }
 }
 
 #[test]
 fn a_signal_while_a_component_compiles_ends_it_and_a_hangup_does_not() {
-    for (signal, ends) in [(Signal::TERM, true), (Signal::INT, true), (Signal::HUP, false)] {
+    for (signal, ends) in [
+        (Signal::TERM, true),
+        (Signal::INT, true),
+        (Signal::HUP, false),
+    ] {
         let place = tempfile::tempdir().unwrap();
         let mut command = tidegate();
-        command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--no-cache", "--data"]);
+        command.arg("serve").arg(component("rogue")).args([
+            "--listen",
+            "127.0.0.1:0",
+            "--no-cache",
+            "--data",
+        ]);
         let server = Tidegate::begin(command.arg(place.path().join("data")));
         wait_until_handled(server.pid());
         server.signal(signal);
         if ends {
             let stopped = server.wait();
-            assert_eq!(stopped.status.code(), Some(0), "{signal:?}: {}", stopped.stderr);
-            assert!(!stopped.stderr.contains("http://"), "{signal:?} came too late to test anything");
+            assert_eq!(
+                stopped.status.code(),
+                Some(0),
+                "{signal:?}: {}",
+                stopped.stderr
+            );
+            assert!(
+                !stopped.stderr.contains("http://"),
+                "{signal:?} came too late to test anything"
+            );
         } else {
             assert_eq!(server.listening().unwrap().stop().status.code(), Some(0));
         }
@@ -243,7 +389,10 @@ fn wait_until_handled(pid: u32) {
     let term = 1_u64 << (Signal::TERM.as_raw() - 1);
     loop {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .unwrap_or("0");
         if u64::from_str_radix(caught.trim(), 16).unwrap() & term != 0 {
             return;
         }

@@ -25,7 +25,10 @@ const ANSWER: &str = "HTTP/1.1 203 Fine\r\ncontent-length: 5\r\n\r\nthere";
 async fn fetch(server: &Tidegate, scheme: &str, authority: &str) -> (u16, String) {
     let url = server.url(&format!("/fetch?scheme={scheme}&authority={authority}"));
     let answer = soon(authority, reqwest::get(url)).await.unwrap();
-    (answer.status().as_u16(), soon(authority, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(authority, answer.text()).await.unwrap(),
+    )
 }
 
 /// Another server on this machine, and its address.
@@ -58,7 +61,10 @@ async fn is_untouched(listener: &TcpListener) -> bool {
 async fn a_request_reaches_what_was_granted_and_its_connection_is_used_again() {
     for guest in GUESTS {
         let (granted, address) = upstream().await;
-        let server = Tidegate::serve(&component(guest), &["--allow-outbound", &format!("http://{address}")]);
+        let server = Tidegate::serve(
+            &component(guest),
+            &["--allow-outbound", &format!("http://{address}")],
+        );
         let asking = fetch(&server, "http", &address);
         let serving = async {
             let (mut stream, _) = soon("the first request", granted.accept()).await.unwrap();
@@ -66,8 +72,15 @@ async fn a_request_reaches_what_was_granted_and_its_connection_is_used_again() {
         };
         let (first, (head, mut stream)) = tokio::join!(asking, serving);
         assert_eq!(first, (200, "203 there".into()), "{guest}");
-        assert!(head.starts_with("get /errand http/1.1\r\n") && head.contains(&format!("host: {address}\r\n")), "{head}");
-        let (second, _) = tokio::join!(fetch(&server, "http", &address), answer(&mut stream, ANSWER));
+        assert!(
+            head.starts_with("get /errand http/1.1\r\n")
+                && head.contains(&format!("host: {address}\r\n")),
+            "{head}"
+        );
+        let (second, _) = tokio::join!(
+            fetch(&server, "http", &address),
+            answer(&mut stream, ANSWER)
+        );
         assert_eq!(second, (200, "203 there".into()), "{guest}");
         assert!(is_untouched(&granted).await, "{guest}: a second connection");
     }
@@ -76,9 +89,17 @@ async fn a_request_reaches_what_was_granted_and_its_connection_is_used_again() {
 #[tokio::test]
 async fn a_target_that_no_grant_names_is_refused_and_never_connected() {
     let ((granted, address), (other, elsewhere)) = (upstream().await, upstream().await);
-    let [port, other_port] = [&address, &elsewhere].map(|address| address.split_once(':').unwrap().1.to_owned());
-    let grants = [format!("http://{address}"), format!("http://localhost:{other_port}"), format!("127.0.0.1:{other_port}")];
-    let grants: Vec<&str> = grants.iter().flat_map(|grant| ["--allow-outbound", grant]).collect();
+    let [port, other_port] =
+        [&address, &elsewhere].map(|address| address.split_once(':').unwrap().1.to_owned());
+    let grants = [
+        format!("http://{address}"),
+        format!("http://localhost:{other_port}"),
+        format!("127.0.0.1:{other_port}"),
+    ];
+    let grants: Vec<&str> = grants
+        .iter()
+        .flat_map(|grant| ["--allow-outbound", grant])
+        .collect();
     let not_granted = "grant it with --allow-outbound ";
     let cases = [
         ("http", elsewhere.clone(), not_granted),
@@ -109,7 +130,10 @@ async fn a_target_that_no_grant_names_is_refused_and_never_connected() {
             assert_eq!(status, 502, "{guest} {scheme} {authority}: {text}");
             server.wait_for(reason);
         }
-        assert!(is_untouched(&granted).await && is_untouched(&other).await, "{guest}");
+        assert!(
+            is_untouched(&granted).await && is_untouched(&other).await,
+            "{guest}"
+        );
     }
 }
 
@@ -119,7 +143,11 @@ async fn a_name_leads_inside_only_if_its_grant_says_private() {
     let name = format!("localhost:{}", address.split_once(':').unwrap().1);
     let dir = tempfile::tempdir().unwrap();
     let settings = dir.path().join("tidegate.toml");
-    fs::write(&settings, format!("[grants]\noutbound = [{{ host = \"http://{name}\", private = true }}]\n")).unwrap();
+    fs::write(
+        &settings,
+        format!("[grants]\noutbound = [{{ host = \"http://{name}\", private = true }}]\n"),
+    )
+    .unwrap();
     for guest in GUESTS {
         let server = Tidegate::serve(&component(guest), &["--config", settings.to_str().unwrap()]);
         let serving = async {
@@ -134,14 +162,24 @@ async fn a_name_leads_inside_only_if_its_grant_says_private() {
 
 #[tokio::test]
 async fn no_request_comes_back_to_the_server_itself() {
-    for (guest, listen, spelling) in
-        [("errand", "127.0.0.1", "127.0.0.1"), ("errand03", "127.0.0.1", "localhost"), ("errand", "0.0.0.0", "127.0.0.3")]
-    {
+    for (guest, listen, spelling) in [
+        ("errand", "127.0.0.1", "127.0.0.1"),
+        ("errand03", "127.0.0.1", "localhost"),
+        ("errand", "0.0.0.0", "127.0.0.3"),
+    ] {
         // The grant has to name the port before the server has it.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let target = format!("{spelling}:{port}");
         let grant = format!("http://{target}::private");
-        let server = Tidegate::serve_at(&format!("{listen}:{port}"), &component(guest), &["--allow-outbound", &grant]);
+        let server = Tidegate::serve_at(
+            &format!("{listen}:{port}"),
+            &component(guest),
+            &["--allow-outbound", &grant],
+        );
         let (status, text) = fetch(&server, "http", &target).await;
         assert_eq!(status, 502, "{guest} {target}: {text}");
         server.wait_for("where this server listens");
@@ -152,18 +190,39 @@ async fn no_request_comes_back_to_the_server_itself() {
 async fn an_upstream_that_is_silent_or_endless_is_given_up() {
     let cases = [
         ("", ["response", "timeout"]),
-        ("HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\nth", ["read", "timeout"]),
-        (&format!("HTTP/1.1 200 Fine\r\ncontent-length: 3000\r\n\r\n{}", "x".repeat(3000)), ["body", "size"]),
-        ("HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\nth\0CUT", ["response", "incomplete"]),
+        (
+            "HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\nth",
+            ["read", "timeout"],
+        ),
+        (
+            &format!(
+                "HTTP/1.1 200 Fine\r\ncontent-length: 3000\r\n\r\n{}",
+                "x".repeat(3000)
+            ),
+            ["body", "size"],
+        ),
+        (
+            "HTTP/1.1 200 Fine\r\ncontent-length: 5\r\n\r\nth\0CUT",
+            ["response", "incomplete"],
+        ),
         ("no HTTP at all\r\n\r\n", ["protocol", "error"]),
     ];
     let dir = tempfile::tempdir().unwrap();
     let settings = dir.path().join("tidegate.toml");
-    fs::write(&settings, "[app]\noutbound_silence_max = \"300ms\"\noutbound_bytes_max = \"2 KiB\"\n").unwrap();
+    fs::write(
+        &settings,
+        "[app]\noutbound_silence_max = \"300ms\"\noutbound_bytes_max = \"2 KiB\"\n",
+    )
+    .unwrap();
     for guest in GUESTS {
         for (bytes, words) in cases {
             let (listener, address) = upstream().await;
-            let args = ["--config", settings.to_str().unwrap(), "--allow-outbound", &format!("http://{address}")];
+            let args = [
+                "--config",
+                settings.to_str().unwrap(),
+                "--allow-outbound",
+                &format!("http://{address}"),
+            ];
             let server = Tidegate::serve(&component(guest), &args);
             let serving = async {
                 let (mut stream, _) = soon("the request", listener.accept()).await.unwrap();
@@ -176,7 +235,10 @@ async fn an_upstream_that_is_silent_or_endless_is_given_up() {
             assert_eq!(status, 502, "{guest} {bytes:.40?}: {text}");
             // The two worlds spell their codes differently.
             let text = text.to_lowercase();
-            assert!(words.iter().all(|word| text.contains(word)), "{guest} {words:?}: {text}");
+            assert!(
+                words.iter().all(|word| text.contains(word)),
+                "{guest} {words:?}: {text}"
+            );
         }
     }
 }
@@ -184,23 +246,46 @@ async fn an_upstream_that_is_silent_or_endless_is_given_up() {
 #[tokio::test]
 async fn https_trusts_the_systems_authorities_and_those_of_the_settings() {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".into()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider())).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = config
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("ca.pem"), certificate.pem()).unwrap();
-    fs::write(dir.path().join("trusted.toml"), "[grants]\nca = \"ca.pem\"\n").unwrap();
+    fs::write(
+        dir.path().join("trusted.toml"),
+        "[grants]\nca = \"ca.pem\"\n",
+    )
+    .unwrap();
     fs::write(dir.path().join("plain.toml"), "").unwrap();
     for guest in GUESTS {
-        for (file, expected) in [("trusted.toml", (200, "203 there")), ("plain.toml", (502, "certificate"))] {
+        for (file, expected) in [
+            ("trusted.toml", (200, "203 there")),
+            ("plain.toml", (502, "certificate")),
+        ] {
             let (listener, address) = upstream().await;
             let name = format!("localhost:{}", address.split_once(':').unwrap().1);
             let settings = dir.path().join(file);
             let grant = format!("{name}::private");
-            let server = Tidegate::serve(&component(guest), &["--config", settings.to_str().unwrap(), "--allow-outbound", &grant]);
+            let server = Tidegate::serve(
+                &component(guest),
+                &[
+                    "--config",
+                    settings.to_str().unwrap(),
+                    "--allow-outbound",
+                    &grant,
+                ],
+            );
             let serving = async {
                 let (stream, _) = soon("the request", listener.accept()).await.unwrap();
                 if let Ok(mut stream) = soon("the handshake", acceptor.accept(stream)).await {
@@ -209,7 +294,10 @@ async fn https_trusts_the_systems_authorities_and_those_of_the_settings() {
             };
             let ((status, text), ()) = tokio::join!(fetch(&server, "https", &name), serving);
             assert_eq!(status, expected.0, "{guest} {file}: {text}");
-            assert!(text.to_lowercase().contains(expected.1), "{guest} {file}: {text}");
+            assert!(
+                text.to_lowercase().contains(expected.1),
+                "{guest} {file}: {text}"
+            );
         }
     }
 }

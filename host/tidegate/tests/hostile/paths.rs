@@ -13,12 +13,19 @@ async fn ask(server: &Tidegate, request: &str) -> String {
 }
 
 async fn get(server: &Tidegate, target: &str) -> String {
-    ask(server, &format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    ask(
+        server,
+        &format!("GET {target} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+    )
+    .await
 }
 
 /// Status and body.
 fn parts(answer: &str) -> (u16, &str) {
-    let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let status = answer
+        .get(9..12)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     (status, body)
 }
@@ -43,7 +50,11 @@ async fn no_spelling_of_a_path_passes_a_guard() {
         "http://x/paths/secret/x",
     ];
     for target in guarded {
-        assert_eq!(parts(&get(&server, target).await), (403, "guarded"), "{target}");
+        assert_eq!(
+            parts(&get(&server, target).await),
+            (403, "guarded"),
+            "{target}"
+        );
     }
     let refused = [
         "/paths/secret/x%2Fy",
@@ -74,7 +85,11 @@ async fn no_spelling_of_a_path_passes_a_guard() {
     for target in refused {
         assert_eq!(parts(&get(&server, target).await).0, 400, "{target}");
     }
-    assert_eq!(server.stop().counter("guest_calls"), guarded.len() as u64, "a path that is refused reaches no guest code");
+    assert_eq!(
+        server.stop().counter("guest_calls"),
+        guarded.len() as u64,
+        "a path that is refused reaches no guest code"
+    );
 }
 
 #[tokio::test]
@@ -82,8 +97,14 @@ async fn an_app_receives_the_path_that_its_route_and_guards_were_found_by() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let cases = [
         ("/paths/a/b", "/paths/a/b rest=a/b"),
-        ("/paths//a/.//x/../b/?q=a//b/../c#top", "/paths/a/b/?q=a//b/../c rest=a/b"),
-        ("/paths/%61%2db%20c/%e2%82%ac", "/paths/a-b%20c/%E2%82%AC rest=a-b c/€"),
+        (
+            "/paths//a/.//x/../b/?q=a//b/../c#top",
+            "/paths/a/b/?q=a//b/../c rest=a/b",
+        ),
+        (
+            "/paths/%61%2db%20c/%e2%82%ac",
+            "/paths/a-b%20c/%E2%82%AC rest=a-b c/€",
+        ),
         ("/paths/a%252Fb", "/paths/a%252Fb rest=a%2Fb"),
         ("/paths/one/a%2fb", "/paths/one/a%2Fb name=a/b"),
         ("/paths/one/a%5cb%2F", "/paths/one/a%5Cb%2F name=a\\b/"),
@@ -95,18 +116,35 @@ async fn an_app_receives_the_path_that_its_route_and_guards_were_found_by() {
     ];
     for (target, told) in cases {
         let answer = get(&server, target).await;
-        assert!(parts(&answer).0 == 200 && answer.contains(told), "{target} instead of {told:?}\n{answer}");
+        assert!(
+            parts(&answer).0 == 200 && answer.contains(told),
+            "{target} instead of {told:?}\n{answer}"
+        );
     }
-    for target in ["/paths/one/a%2Fb/else", "/paths/streams/a%2Fb", "/paths/a/b%5C", "/paths/rooms/a/b%2Fc", "/nowhere%2F"] {
+    for target in [
+        "/paths/one/a%2Fb/else",
+        "/paths/streams/a%2Fb",
+        "/paths/a/b%5C",
+        "/paths/rooms/a/b%2Fc",
+        "/nowhere%2F",
+    ] {
         assert_eq!(parts(&get(&server, target).await).0, 400, "{target}");
     }
     let noted = get(&server, "/paths/./noted/%61%2fb?q#f").await;
-    assert!(noted.contains("x-guard: /paths/noted/a%2Fb?q\r\n") && noted.ends_with("/paths/noted/a%2Fb?q name=a/b"), "{noted}");
+    assert!(
+        noted.contains("x-guard: /paths/noted/a%2Fb?q\r\n")
+            && noted.ends_with("/paths/noted/a%2Fb?q name=a/b"),
+        "{noted}"
+    );
     // The log names what was handled, and no fragment.
     let failed = get(&server, "/do//panic?q#secret-fragment").await;
     assert_eq!(parts(&failed).0, 500);
     let stopped = server.stop();
-    assert!(stopped.stderr.contains("/do/panic?q") && !stopped.stderr.contains("fragment"), "{}", stopped.stderr);
+    assert!(
+        stopped.stderr.contains("/do/panic?q") && !stopped.stderr.contains("fragment"),
+        "{}",
+        stopped.stderr
+    );
 }
 
 #[tokio::test]
@@ -119,10 +157,18 @@ async fn a_component_of_wasi_http_receives_the_same_path() {
             ("http://y:81/a#b", "Method::Get /a for y:81"),
             ("/a;b%3bc\"", "Method::Get /a;b%3Bc%22 for x"),
         ] {
-            assert_eq!(parts(&get(&server, target).await), (200, told), "{proxy} {target}");
+            assert_eq!(
+                parts(&get(&server, target).await),
+                (200, told),
+                "{proxy} {target}"
+            );
         }
         for target in ["/a%2Fb", "/a%5cb", "/a\\b", "/a/..%2fb"] {
-            assert_eq!(parts(&get(&server, target).await).0, 400, "{proxy} {target}");
+            assert_eq!(
+                parts(&get(&server, target).await).0,
+                400,
+                "{proxy} {target}"
+            );
         }
     }
 }
@@ -134,7 +180,10 @@ async fn files_pages_loaders_and_host_endpoints_take_no_separator() {
     for (name, text) in [("index.html", "index"), ("css/a b.css", "p{}")] {
         fs::write(assets.path().join(name), text).unwrap();
     }
-    let server = Tidegate::serve(&component("rogue"), &["--assets", assets.path().to_str().unwrap()]);
+    let server = Tidegate::serve(
+        &component("rogue"),
+        &["--assets", assets.path().to_str().unwrap()],
+    );
     for (target, status, body) in [
         ("/css/a%20b.css", 200, "p{}"),
         ("//css/./%61%20b.css#x", 200, "p{}"),
@@ -152,28 +201,60 @@ async fn files_pages_loaders_and_host_endpoints_take_no_separator() {
     ] {
         let answer = get(&server, target).await;
         let (given, text) = parts(&answer);
-        assert!(given == status && text.ends_with(body), "{target}\n{answer}");
+        assert!(
+            given == status && text.ends_with(body),
+            "{target}\n{answer}"
+        );
     }
     let load = async |params: &str, search: &str| {
-        let body = format!("{{\"page\":\"/paths/page/{{name}}\",\"loader\":\"path\",\"params\":{params},\"search\":\"{search}\"}}");
+        let body = format!(
+            "{{\"page\":\"/paths/page/{{name}}\",\"loader\":\"path\",\"params\":{params},\"search\":\"{search}\"}}"
+        );
         let length = body.len();
         let head = "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: application/json";
-        ask(&server, &format!("{head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")).await
+        ask(
+            &server,
+            &format!("{head}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"),
+        )
+        .await
     };
     for (params, search, status, told) in [
-        (r#"{"name":"a/b"}"#, "q=1#secret", 200, "\"/paths/page/a%2Fb?q=1 name=a/b\""),
-        (r#"{"name":"é ~"}"#, "", 200, "\"/paths/page/%C3%A9%20~ name=é ~\""),
+        (
+            r#"{"name":"a/b"}"#,
+            "q=1#secret",
+            200,
+            "\"/paths/page/a%2Fb?q=1 name=a/b\"",
+        ),
+        (
+            r#"{"name":"é ~"}"#,
+            "",
+            200,
+            "\"/paths/page/%C3%A9%20~ name=é ~\"",
+        ),
         (r#"{"name":"../secret"}"#, "", 400, "encoded slash"),
         (r#"{"name":".."}"#, "", 404, "another page"),
     ] {
         let answer = load(params, search).await;
-        assert!(parts(&answer).0 == status && answer.contains(told), "{params} {search}\n{answer}");
+        assert!(
+            parts(&answer).0 == status && answer.contains(told),
+            "{params} {search}\n{answer}"
+        );
     }
     // Where an action leads to is the page's path, and no other host.
     let form = "__action=stay";
     let head = "POST //paths//page/a%2Fb?q HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\naccept: text/html";
-    let acted = ask(&server, &format!("{head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}", form.len())).await;
-    assert!(parts(&acted).0 == 303 && acted.contains("location: /paths/page/a%2Fb?q\r\n"), "{acted}");
+    let acted = ask(
+        &server,
+        &format!(
+            "{head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{form}",
+            form.len()
+        ),
+    )
+    .await;
+    assert!(
+        parts(&acted).0 == 303 && acted.contains("location: /paths/page/a%2Fb?q\r\n"),
+        "{acted}"
+    );
 }
 
 #[tokio::test]
@@ -250,8 +331,11 @@ async fn an_origin_is_exactly_a_scheme_a_host_and_a_port() {
         ("a.example", "http://a.example:443", 403),
     ];
     for (host, origin, status) in cases {
-        let mut raw =
-            Raw::send(server.address(), &format!("GET /socket HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\n{head}\r\n\r\n")).await;
+        let mut raw = Raw::send(
+            server.address(),
+            &format!("GET /socket HTTP/1.1\r\nhost: {host}\r\norigin: {origin}\r\n{head}\r\n\r\n"),
+        )
+        .await;
         let answer = raw.until("\r\n\r\n").await;
         assert_eq!(parts(&answer).0, status, "{host} {origin:?}\n{answer}");
     }

@@ -19,17 +19,34 @@ const NEVER: &str = "1h";
 
 /// The rogue, with patience of a second for what `short` names, and without end for every other wait.
 fn server(short: &[&str], more: &[&str]) -> Tidegate {
-    let waits = ["header_within", "idle_within", "body_within", "read_within", "write_within", "upload_within", "ping_every"];
-    let limits: Vec<String> = waits.iter().map(|wait| format!("{wait}={}", if short.contains(wait) { "1s" } else { NEVER })).collect();
+    let waits = [
+        "header_within",
+        "idle_within",
+        "body_within",
+        "read_within",
+        "write_within",
+        "upload_within",
+        "ping_every",
+    ];
+    let limits: Vec<String> = waits
+        .iter()
+        .map(|wait| format!("{wait}={}", if short.contains(wait) { "1s" } else { NEVER }))
+        .collect();
     let args = limits.iter().flat_map(|limit| ["--limit", limit.as_str()]);
-    Tidegate::serve(&component("rogue"), &args.chain(more.iter().copied()).collect::<Vec<_>>())
+    Tidegate::serve(
+        &component("rogue"),
+        &args.chain(more.iter().copied()).collect::<Vec<_>>(),
+    )
 }
 
 /// Number of sockets that the server has.
 fn sockets(server: &Tidegate) -> usize {
     let files = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
     files
-        .filter(|file| fs::read_link(file.as_ref().unwrap().path()).is_ok_and(|link| link.to_string_lossy().starts_with("socket:")))
+        .filter(|file| {
+            fs::read_link(file.as_ref().unwrap().path())
+                .is_ok_and(|link| link.to_string_lossy().starts_with("socket:"))
+        })
         .count()
 }
 
@@ -47,14 +64,27 @@ async fn until_sockets(server: &Tidegate, count: usize) {
 async fn narrow(server: &Tidegate, says: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    let mut stream = soon("to connect", socket.connect(server.address().parse().unwrap())).await.unwrap();
+    let mut stream = soon(
+        "to connect",
+        socket.connect(server.address().parse().unwrap()),
+    )
+    .await
+    .unwrap();
     stream.write_all(says).await.unwrap();
     stream
 }
 
 async fn assert_serves(server: &Tidegate) {
-    let answer = soon("a good client", reqwest::get(server.url("/calm"))).await.unwrap();
-    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().as_str()), (200, "calm"));
+    let answer = soon("a good client", reqwest::get(server.url("/calm")))
+        .await
+        .unwrap();
+    assert_eq!(
+        (
+            answer.status().as_u16(),
+            answer.text().await.unwrap().as_str()
+        ),
+        (200, "calm")
+    );
 }
 
 fn upgrade(path: &str) -> String {
@@ -87,24 +117,83 @@ struct Slow {
 }
 
 fn slow_senders() -> Vec<Slow> {
-    let head = |name, first: String, again| Slow { name, counter: "late_heads", first, again, told: "HTTP/1.1 408" };
-    let body = |name, first: String, again, told| Slow { name, counter: "stalled_uploads", first, again, told };
+    let head = |name, first: String, again| Slow {
+        name,
+        counter: "late_heads",
+        first,
+        again,
+        told: "HTTP/1.1 408",
+    };
+    let body = |name, first: String, again, told| Slow {
+        name,
+        counter: "stalled_uploads",
+        first,
+        again,
+        told,
+    };
     vec![
         head("a byte of a head", "G".into(), b""),
-        head("a head that drips", "GET / HTTP/1.1\r\nhost: x\r\n".into(), b"a: b\r\n"),
-        head("half a head after a whole request", format!("{CALM}GET /ca"), b""),
-        head("an upgrade that drips", upgrade("/socket").trim_end().into(), b"a"),
+        head(
+            "a head that drips",
+            "GET / HTTP/1.1\r\nhost: x\r\n".into(),
+            b"a: b\r\n",
+        ),
+        head(
+            "half a head after a whole request",
+            format!("{CALM}GET /ca"),
+            b"",
+        ),
+        head(
+            "an upgrade that drips",
+            upgrade("/socket").trim_end().into(),
+            b"a",
+        ),
         body("a body of nothing", UPLOAD.into(), b"", "HTTP/1.1 408"),
         body("a body that drips", UPLOAD.into(), b"x", "HTTP/1.1 408"),
-        body("a stream of one byte", format!("{CHUNKED}1\r\nx\r\n"), b"", "HTTP/1.1 200"),
-        body("a stream that drips", CHUNKED.into(), b"1\r\nx\r\n", "HTTP/1.1 200"),
-        body("the size of a chunk drips", format!("{CHUNKED}1;"), b"a", "HTTP/1.1 200"),
-        body("trailers that drip", format!("{CHUNKED}1\r\nx\r\n0\r\n"), b"a: b\r\n", "HTTP/1.1 200"),
+        body(
+            "a stream of one byte",
+            format!("{CHUNKED}1\r\nx\r\n"),
+            b"",
+            "HTTP/1.1 200",
+        ),
+        body(
+            "a stream that drips",
+            CHUNKED.into(),
+            b"1\r\nx\r\n",
+            "HTTP/1.1 200",
+        ),
+        body(
+            "the size of a chunk drips",
+            format!("{CHUNKED}1;"),
+            b"a",
+            "HTTP/1.1 200",
+        ),
+        body(
+            "trailers that drip",
+            format!("{CHUNKED}1\r\nx\r\n0\r\n"),
+            b"a: b\r\n",
+            "HTTP/1.1 200",
+        ),
         body("a form that has begun", form(1 << 20), b"", "HTTP/1.1 408"),
         body("a form that drips", form(1 << 20), b"x", "HTTP/1.1 408"),
-        body("a form whose action runs", format!("{}{}", form(1 << 20), "x".repeat(70 << 10)), b"", "HTTP/1.1 408"),
-        body("a message that has begun", upgrade("/socket") + "\x01", b"", "HTTP/1.1 101"),
-        body("a message that drips", upgrade("/socket") + "\x02\x7f\0\0\0\0\0\x01\0\0\0\0\0\0", b"x", "HTTP/1.1 101"),
+        body(
+            "a form whose action runs",
+            format!("{}{}", form(1 << 20), "x".repeat(70 << 10)),
+            b"",
+            "HTTP/1.1 408",
+        ),
+        body(
+            "a message that has begun",
+            upgrade("/socket") + "\x01",
+            b"",
+            "HTTP/1.1 101",
+        ),
+        body(
+            "a message that drips",
+            upgrade("/socket") + "\x02\x7f\0\0\0\0\0\x01\0\0\0\0\0\0",
+            b"x",
+            "HTTP/1.1 101",
+        ),
     ]
 }
 
@@ -138,9 +227,13 @@ impl Slow {
 
 #[tokio::test]
 async fn who_sends_slowly_is_told_or_closed_and_counted() {
-    let server = server(&["header_within", "read_within"], &["--limit", "bytes_per_second_min=2000"]);
+    let server = server(
+        &["header_within", "read_within"],
+        &["--limit", "bytes_per_second_min=2000"],
+    );
     let slow = slow_senders();
-    let answers = futures_util::future::join_all(slow.iter().map(|slow| slow.run(server.address()))).await;
+    let answers =
+        futures_util::future::join_all(slow.iter().map(|slow| slow.run(server.address()))).await;
     for (slow, answer) in slow.iter().zip(answers) {
         assert!(answer.contains(slow.told), "{}: {answer}", slow.name);
     }
@@ -174,8 +267,16 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
         upgrade("/socket?follow=news"),
     ];
     // An outbox that overflows would end the last two in its own way.
-    let limits = ["feeds_max=2", "bytes_per_second_min=100000", "outbox_bytes_max=1GiB", "outbox_messages_max=1000000"];
-    let server = server(&["write_within"], &limits.map(|limit| ["--limit", limit]).concat());
+    let limits = [
+        "feeds_max=2",
+        "bytes_per_second_min=100000",
+        "outbox_bytes_max=1GiB",
+        "outbox_messages_max=1000000",
+    ];
+    let server = server(
+        &["write_within"],
+        &limits.map(|limit| ["--limit", limit]).concat(),
+    );
     let before = sockets(&server);
     let (mut silent, mut drips) = (Vec::new(), Vec::new());
     for says in &says {
@@ -188,7 +289,9 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
     let publish = async {
         let client = reqwest::Client::new();
         loop {
-            let publish = client.post(server.url("/publish/news")).body("x".repeat(500_000));
+            let publish = client
+                .post(server.url("/publish/news"))
+                .body("x".repeat(500_000));
             soon("to publish", publish.send()).await.unwrap();
         }
     };
@@ -201,26 +304,51 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
     let clients = async { tokio::join!(publish, read) };
     // The publisher has a socket.
     tokio::select! { () = until_sockets(&server, before + 1) => {}, _ = clients => unreachable!("the publisher never ends") }
-    let another = Raw::send(server.address(), feed).await.until("\r\n\r\n").await;
-    assert!(another.starts_with("HTTP/1.1 200"), "the places of the feeds are free again: {another}");
+    let another = Raw::send(server.address(), feed)
+        .await
+        .until("\r\n\r\n")
+        .await;
+    assert!(
+        another.starts_with("HTTP/1.1 200"),
+        "the places of the feeds are free again: {another}"
+    );
     assert_serves(&server).await;
     drop((silent, drips));
-    assert_eq!(server.stop().counter("stalled_readers"), 2 * says.len() as u64);
+    assert_eq!(
+        server.stop().counter("stalled_readers"),
+        2 * says.len() as u64
+    );
 }
 
 #[tokio::test]
 async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
     let server = server(&["header_within", "read_within", "write_within"], &[]);
-    let mut feed = Raw::send(server.address(), "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n").await;
+    let mut feed = Raw::send(
+        server.address(),
+        "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n",
+    )
+    .await;
     feed.until("second\n\n").await;
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let mut kept = Raw::send(server.address(), CALM).await;
     kept.until("calm").await;
     // Its body is never read: the app waits for something else.
-    let mut deaf = Raw::send(server.address(), "POST /stream/sleep/midway HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1").await;
+    let mut deaf = Raw::send(
+        server.address(),
+        "POST /stream/sleep/midway HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1",
+    )
+    .await;
     deaf.until("\r\n\r\n").await;
     sleep(Duration::from_secs(3)).await;
-    soon("to publish", reqwest::Client::new().post(server.url("/publish/news")).body("still here").send()).await.unwrap();
+    soon(
+        "to publish",
+        reqwest::Client::new()
+            .post(server.url("/publish/news"))
+            .body("still here")
+            .send(),
+    )
+    .await
+    .unwrap();
     feed.until("data: still here").await;
     assert_eq!(socket.ask("say still here").await, "still here");
     kept.write(CALM).await;
@@ -236,19 +364,32 @@ async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
 async fn no_action_starts_for_a_form_that_has_only_begun() {
     let server = server(&["read_within"], &[]);
     let forms = (0..20).map(|_| async {
-        let answer = Raw::send(server.address(), &form(1 << 20)).await.rest().await;
+        let answer = Raw::send(server.address(), &form(1 << 20))
+            .await
+            .rest()
+            .await;
         assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     });
     futures_util::future::join_all(forms).await;
     let stopped = server.stop();
-    assert_eq!((stopped.counter("stalled_uploads"), stopped.counter("guest_calls")), (20, 0));
+    assert_eq!(
+        (
+            stopped.counter("stalled_uploads"),
+            stopped.counter("guest_calls")
+        ),
+        (20, 0)
+    );
 }
 
 #[tokio::test]
 async fn slow_clients_do_not_hold_the_drain() {
     let server = server(&[], &["--drain", "4s"]);
     let heads = ["", "GET /calm HT", CALM];
-    let bodies = [UPLOAD.to_owned(), format!("{CHUNKED}1\r\nx\r\n"), form(1 << 20)];
+    let bodies = [
+        UPLOAD.to_owned(),
+        format!("{CHUNKED}1\r\nx\r\n"),
+        form(1 << 20),
+    ];
     let mut raws = Vec::new();
     for says in heads.iter().map(|head| head.to_string()).chain(bodies) {
         raws.push(Raw::send(server.address(), &says).await);
@@ -281,14 +422,22 @@ async fn a_flood_of_pings_or_pongs_is_closed_with_1008() {
 
 #[tokio::test]
 async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
-    let limits = ["--limit", "pong_within=1s", "--limit", "idle_max=3s", "--limit", "outbox_bytes_max=10MiB"];
+    let limits = [
+        "--limit",
+        "pong_within=1s",
+        "--limit",
+        "idle_max=3s",
+        "--limit",
+        "outbox_bytes_max=10MiB",
+    ];
     let limits = [&limits[..], &["--limit", "ping_every=1s"]].concat();
     // Up: a frame of 400 KB in small pieces, for some seconds, without a pong in between.
     let server = server(&[], &limits);
     let mut raw = Raw::send(server.address(), &upgrade("/other")).await;
     raw.until("\r\n\r\n").await;
     let size = 400_000_u64;
-    raw.write([&[0x82, 0xff][..], &size.to_be_bytes(), &[0; 4]].concat()).await;
+    raw.write([&[0x82, 0xff][..], &size.to_be_bytes(), &[0; 4]].concat())
+        .await;
     for _ in 0..100 {
         raw.write(vec![b'u'; size as usize / 100]).await;
         sleep(Duration::from_millis(50)).await;
@@ -300,16 +449,33 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
     take_slowly(&mut stream, 900_000).await;
     drop(stream);
     let stopped = server.stop();
-    assert_eq!((stopped.counter("stalled_readers"), stopped.counter("stalled_uploads")), (0, 0));
+    assert_eq!(
+        (
+            stopped.counter("stalled_readers"),
+            stopped.counter("stalled_uploads")
+        ),
+        (0, 0)
+    );
 }
 
 /// Asks for a message of so many bytes, and reads it in small pieces.
 async fn take_slowly(stream: &mut TcpStream, size: usize) {
     let ask = format!("big {size}");
-    stream.write_all(&[&[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..], ask.as_bytes()].concat()).await.unwrap();
+    stream
+        .write_all(
+            &[
+                &[0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0][..],
+                ask.as_bytes(),
+            ]
+            .concat(),
+        )
+        .await
+        .unwrap();
     let (mut read, mut bytes) = (0, vec![0; 16 << 10]);
     while read < size {
-        let n = soon("more of the message", stream.read(&mut bytes)).await.unwrap();
+        let n = soon("more of the message", stream.read(&mut bytes))
+            .await
+            .unwrap();
         assert!(n > 0, "cut after {read} bytes");
         read += n;
         sleep(Duration::from_millis(50)).await;
@@ -318,7 +484,17 @@ async fn take_slowly(stream: &mut TcpStream, size: usize) {
 
 #[tokio::test]
 async fn a_websocket_is_idle_only_while_no_byte_moves_either_way() {
-    let server = server(&[], &["--limit", "idle_max=1s", "--limit", "ping_every=250ms", "--limit", "pong_within=1h"]);
+    let server = server(
+        &[],
+        &[
+            "--limit",
+            "idle_max=1s",
+            "--limit",
+            "ping_every=250ms",
+            "--limit",
+            "pong_within=1h",
+        ],
+    );
     // It answers pings, and does nothing else.
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let closed = tokio::time::timeout(Duration::from_secs(3), socket.closed()).await;
@@ -329,6 +505,8 @@ async fn a_websocket_is_idle_only_while_no_byte_moves_either_way() {
     take_slowly(&mut stream, 300_000).await;
     // Now nothing moves but pings of the host.
     let mut rest = Vec::new();
-    soon("the end", stream.read_to_end(&mut rest)).await.unwrap();
+    soon("the end", stream.read_to_end(&mut rest))
+        .await
+        .unwrap();
     assert!(String::from_utf8_lossy(&rest).contains("idle"), "{rest:?}");
 }

@@ -6,17 +6,32 @@ use std::fs;
 fn serve(trusted: &str, args: &[&str]) -> Tidegate {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tidegate.toml");
-    fs::write(&config, format!("[server]\ntrusted = {trusted}\nhosts = [\"a.example\", \"127.0.0.1\"]\n")).unwrap();
-    Tidegate::serve(&component("rogue"), &[args, &["--config", config.to_str().unwrap()]].concat())
+    fs::write(
+        &config,
+        format!("[server]\ntrusted = {trusted}\nhosts = [\"a.example\", \"127.0.0.1\"]\n"),
+    )
+    .unwrap();
+    Tidegate::serve(
+        &component("rogue"),
+        &[args, &["--config", config.to_str().unwrap()]].concat(),
+    )
 }
 
 /// The status and the body of the answer to a request with these headers, from an address of this machine.
 async fn ask_from(server: &Tidegate, address: &str, line: &str, headers: &[&str]) -> (u16, String) {
     let mut raw = Raw::connect_from(server.address(), address).await;
-    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
-    raw.write(&format!("{line} HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n{headers}\r\n")).await;
+    let headers: String = headers
+        .iter()
+        .map(|header| format!("{header}\r\n"))
+        .collect();
+    raw.write(&format!(
+        "{line} HTTP/1.1\r\nhost: a.example\r\nconnection: close\r\n{headers}\r\n"
+    ))
+    .await;
     let answer = raw.rest().await;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {answer:?}"));
     (head[9..12].parse().unwrap(), body.trim_end().to_owned())
 }
 
@@ -31,40 +46,107 @@ async fn what_a_client_says_of_itself_reaches_neither_host_nor_app() {
         "forwarded: for=192.0.2.1;proto=https;host=evil.example",
         "forwarded: for=\"",
     ];
-    for (trusted, address) in [("[]", "127.0.0.1"), ("[\"127.0.0.2\", \"10.0.0.0/8\", \"::1\"]", "127.0.0.1")] {
+    for (trusted, address) in [
+        ("[]", "127.0.0.1"),
+        ("[\"127.0.0.2\", \"10.0.0.0/8\", \"::1\"]", "127.0.0.1"),
+    ] {
         let server = serve(trusted, &[]);
-        for claim in claims.iter().map(|claim| vec![*claim]).chain([claims.to_vec()]) {
+        for claim in claims
+            .iter()
+            .map(|claim| vec![*claim])
+            .chain([claims.to_vec()])
+        {
             let (status, body) = ask_from(&server, address, "GET /client", &claim).await;
-            let rest = body.strip_prefix("127.0.0.1:").and_then(|rest| rest.split_once(' ')).map(|(_, rest)| rest);
-            assert_eq!((status, rest), (200, Some("http a.example a.example")), "{trusted} {claim:?}: {body}");
+            let rest = body
+                .strip_prefix("127.0.0.1:")
+                .and_then(|rest| rest.split_once(' '))
+                .map(|(_, rest)| rest);
+            assert_eq!(
+                (status, rest),
+                (200, Some("http a.example a.example")),
+                "{trusted} {claim:?}: {body}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn a_trusted_proxy_says_who_its_client_is_and_what_it_asked_for() {
-    let server = serve("[\"127.0.0.2\", \"10.0.0.0/8\"]", &["--log", "info,access=debug"]);
+    let server = serve(
+        "[\"127.0.0.2\", \"10.0.0.0/8\"]",
+        &["--log", "info,access=debug"],
+    );
     let cases: [(&[&str], u16, &str); 12] = [
-        (&["x-forwarded-for: 192.0.2.1"], 200, "192.0.2.1:0 http a.example a.example"),
-        (&["x-forwarded-for: 8.8.8.8, 192.0.2.1, 10.0.0.1"], 200, "192.0.2.1:0 http a.example a.example"),
-        (&["x-forwarded-for: [2001:db8::1]:80", "x-forwarded-proto: https"], 200, "[2001:db8::1]:80 https a.example a.example"),
-        (&["x-forwarded-for: 192.0.2.1", "x-forwarded-host: a.example:8443"], 200, "192.0.2.1:0 http a.example:8443 a.example:8443"),
+        (
+            &["x-forwarded-for: 192.0.2.1"],
+            200,
+            "192.0.2.1:0 http a.example a.example",
+        ),
+        (
+            &["x-forwarded-for: 8.8.8.8, 192.0.2.1, 10.0.0.1"],
+            200,
+            "192.0.2.1:0 http a.example a.example",
+        ),
+        (
+            &[
+                "x-forwarded-for: [2001:db8::1]:80",
+                "x-forwarded-proto: https",
+            ],
+            200,
+            "[2001:db8::1]:80 https a.example a.example",
+        ),
+        (
+            &[
+                "x-forwarded-for: 192.0.2.1",
+                "x-forwarded-host: a.example:8443",
+            ],
+            200,
+            "192.0.2.1:0 http a.example:8443 a.example:8443",
+        ),
         (&["x-forwarded-host: evil.example"], 421, ""),
         (&["x-forwarded-host: user@a.example"], 400, ""),
         (&["x-forwarded-proto: gopher"], 400, ""),
-        (&["forwarded: for=8.8.8.8, for=192.0.2.1;proto=https"], 200, "192.0.2.1:0 https a.example a.example"),
+        (
+            &["forwarded: for=8.8.8.8, for=192.0.2.1;proto=https"],
+            200,
+            "192.0.2.1:0 https a.example a.example",
+        ),
         (&["forwarded: for=\"192.0.2.1"], 400, ""),
-        (&["forwarded: for=8.8.8.8", "x-forwarded-for: 192.0.2.1"], 400, ""),
-        (&["forwarded: host=127.0.0.1", "x-forwarded-for: 192.0.2.1"], 400, ""),
-        (&["forwarded: for=192.0.2.1", "x-forwarded-for: 192.0.2.1"], 200, "192.0.2.1:0 http a.example a.example"),
+        (
+            &["forwarded: for=8.8.8.8", "x-forwarded-for: 192.0.2.1"],
+            400,
+            "",
+        ),
+        (
+            &["forwarded: host=127.0.0.1", "x-forwarded-for: 192.0.2.1"],
+            400,
+            "",
+        ),
+        (
+            &["forwarded: for=192.0.2.1", "x-forwarded-for: 192.0.2.1"],
+            200,
+            "192.0.2.1:0 http a.example a.example",
+        ),
     ];
     for (headers, status, body) in cases {
         let answer = ask_from(&server, "127.0.0.2", "GET /client", headers).await;
-        assert!(answer.0 == status && answer.1.starts_with(body), "{headers:?}: {answer:?}");
+        assert!(
+            answer.0 == status && answer.1.starts_with(body),
+            "{headers:?}: {answer:?}"
+        );
     }
     // The target of a proxy that passes it on whole names the proxy's own host.
-    let answer = ask_from(&server, "127.0.0.2", "GET http://127.0.0.1/client", &["x-forwarded-host: a.example"]).await;
-    assert!(answer.0 == 200 && answer.1.contains(" http a.example a.example"), "{answer:?}");
+    let answer = ask_from(
+        &server,
+        "127.0.0.2",
+        "GET http://127.0.0.1/client",
+        &["x-forwarded-host: a.example"],
+    )
+    .await;
+    assert!(
+        answer.0 == 200 && answer.1.contains(" http a.example a.example"),
+        "{answer:?}"
+    );
     server.wait_for("peer=\"192.0.2.1:0\"");
 }
 
@@ -73,18 +155,51 @@ async fn an_origin_is_compared_with_what_the_client_asked_the_proxy_for() {
     let server = serve("[\"127.0.0.2\"]", &[]);
     let upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
     for (address, origin, headers, status) in [
-        ("127.0.0.2", "https://a.example", "x-forwarded-proto: https", 101),
-        ("127.0.0.2", "http://a.example", "x-forwarded-proto: https", 403),
-        ("127.0.0.2", "https://a.example:8443", "x-forwarded-proto: https\r\nx-forwarded-host: a.example:8443", 101),
-        ("127.0.0.2", "https://a.example", "x-forwarded-proto: https\r\nx-forwarded-host: a.example:8443", 403),
+        (
+            "127.0.0.2",
+            "https://a.example",
+            "x-forwarded-proto: https",
+            101,
+        ),
+        (
+            "127.0.0.2",
+            "http://a.example",
+            "x-forwarded-proto: https",
+            403,
+        ),
+        (
+            "127.0.0.2",
+            "https://a.example:8443",
+            "x-forwarded-proto: https\r\nx-forwarded-host: a.example:8443",
+            101,
+        ),
+        (
+            "127.0.0.2",
+            "https://a.example",
+            "x-forwarded-proto: https\r\nx-forwarded-host: a.example:8443",
+            403,
+        ),
         // Nothing of this is believed.
-        ("127.0.0.1", "http://a.example", "x-forwarded-proto: https", 101),
-        ("127.0.0.1", "https://a.example:8443", "x-forwarded-host: a.example:8443", 403),
+        (
+            "127.0.0.1",
+            "http://a.example",
+            "x-forwarded-proto: https",
+            101,
+        ),
+        (
+            "127.0.0.1",
+            "https://a.example:8443",
+            "x-forwarded-host: a.example:8443",
+            403,
+        ),
     ] {
         let mut raw = Raw::connect_from(server.address(), address).await;
         raw.write(&format!("GET /socket HTTP/1.1\r\nhost: a.example\r\norigin: {origin}\r\n{headers}\r\n{upgrade}\r\n\r\n")).await;
         let answer = raw.until("\r\n").await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{address} {origin} {headers}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{address} {origin} {headers}: {answer}"
+        );
     }
 }
 
@@ -93,12 +208,26 @@ async fn the_cap_of_an_address_counts_a_proxys_clients_and_not_the_proxy() {
     let server = serve("[\"127.0.0.2\"]", &["--limit", "sockets_per_address_max=2"]);
     let hold = async |client: &str| {
         let mut raw = Raw::connect_from(server.address(), "127.0.0.2").await;
-        raw.write(&format!("GET /client HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: {client}\r\n\r\n")).await;
+        raw.write(&format!(
+            "GET /client HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: {client}\r\n\r\n"
+        ))
+        .await;
         let head = raw.until("\r\n\r\n").await;
-        (head[9..12].parse::<u16>().unwrap(), head.contains("retry-after: "), raw)
+        (
+            head[9..12].parse::<u16>().unwrap(),
+            head.contains("retry-after: "),
+            raw,
+        )
     };
     let mut held = Vec::new();
-    for client in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2", "2001:db8::1", "2001:db8::2"] {
+    for client in [
+        "192.0.2.1",
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.2",
+        "2001:db8::1",
+        "2001:db8::2",
+    ] {
         let (status, _, raw) = hold(client).await;
         assert_eq!(status, 200, "{client}");
         held.push(raw);
@@ -108,7 +237,9 @@ async fn the_cap_of_an_address_counts_a_proxys_clients_and_not_the_proxy() {
         assert!(status == 503 && is_later, "{client}: {status}");
     }
     // A connection that carries a request of another client counts for that one.
-    held[0].write("GET /client HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 192.0.2.9\r\n\r\n").await;
+    held[0]
+        .write("GET /client HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 192.0.2.9\r\n\r\n")
+        .await;
     assert!(held[0].until("192.0.2.9:0").await.contains("HTTP/1.1 200 "));
     let (status, _, _raw) = hold("192.0.2.1").await;
     assert_eq!(status, 200);
@@ -119,12 +250,21 @@ async fn the_cap_of_an_address_counts_a_proxys_clients_and_not_the_proxy() {
 fn a_network_of_no_use_is_refused_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tidegate.toml");
-    for (trusted, reason) in
-        [("[\"proxy.example\"]", "is no network"), ("[\"10.1.0.0/8\"]", "has bits after"), ("[\"10.0.0.0/33\"]", "is no network")]
-    {
+    for (trusted, reason) in [
+        ("[\"proxy.example\"]", "is no network"),
+        ("[\"10.1.0.0/8\"]", "has bits after"),
+        ("[\"10.0.0.0/33\"]", "is no network"),
+    ] {
         fs::write(&config, format!("[server]\ntrusted = {trusted}\n")).unwrap();
-        let output = crate::support::tidegate().args(["serve", "none.wasm", "--config"]).arg(&config).output().unwrap();
+        let output = crate::support::tidegate()
+            .args(["serve", "none.wasm", "--config"])
+            .arg(&config)
+            .output()
+            .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && stderr.contains(reason), "{trusted}\n{stderr}");
+        assert!(
+            output.status.code() == Some(2) && stderr.contains(reason),
+            "{trusted}\n{stderr}"
+        );
     }
 }

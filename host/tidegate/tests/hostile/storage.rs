@@ -53,11 +53,22 @@ impl SmallDisk {
     /// None if this process may not mount one.
     fn mount(at: PathBuf, bytes: u64) -> Option<SmallDisk> {
         fs::create_dir(&at).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=700"), "tmpfs"]).arg(&at).output();
+        let mounted = Command::new("mount")
+            .args([
+                "-t",
+                "tmpfs",
+                "-o",
+                &format!("size={bytes},mode=700"),
+                "tmpfs",
+            ])
+            .arg(&at)
+            .output();
         match mounted {
             Ok(output) if output.status.success() => Some(SmallDisk(at)),
             refused => {
-                eprintln!("skipped: this process may not mount a tmpfs, which takes root: {refused:?}");
+                eprintln!(
+                    "skipped: this process may not mount a tmpfs, which takes root: {refused:?}"
+                );
                 None
             }
         }
@@ -66,7 +77,11 @@ impl SmallDisk {
     /// Takes all the space that is left, by a file that may be there already; removing it gives the space back.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("hog");
-        let mut hog = File::options().append(true).create(true).open(&path).unwrap();
+        let mut hog = File::options()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .unwrap();
         while hog.write_all(&[0; 4096]).is_ok() {}
         path
     }
@@ -82,19 +97,35 @@ impl Faulty {
     fn new() -> Faulty {
         let place = tempfile::tempdir().unwrap();
         fs::write(place.path().join("control"), [0; 128]).unwrap();
-        let control = File::options().write(true).open(place.path().join("control")).unwrap();
-        Faulty { place, control, acknowledged: [0; ROOMS], line_bytes: 0, disk: None }
+        let control = File::options()
+            .write(true)
+            .open(place.path().join("control"))
+            .unwrap();
+        Faulty {
+            place,
+            control,
+            acknowledged: [0; ROOMS],
+            line_bytes: 0,
+            disk: None,
+        }
     }
 
     /// On a disk of so many bytes; none if this process may not mount one.
     fn small(disk_bytes: u64, line_bytes: usize) -> Option<Faulty> {
         let faulty = Faulty::new();
         let disk = SmallDisk::mount(faulty.place.path().join("disk"), disk_bytes)?;
-        Some(Faulty { line_bytes, disk: Some(disk), ..faulty })
+        Some(Faulty {
+            line_bytes,
+            disk: Some(disk),
+            ..faulty
+        })
     }
 
     fn data(&self) -> PathBuf {
-        self.disk.as_ref().map_or(self.place.path(), |disk| &disk.0).join("data")
+        self.disk
+            .as_ref()
+            .map_or(self.place.path(), |disk| &disk.0)
+            .join("data")
     }
 
     fn line(&self, number: usize) -> String {
@@ -103,20 +134,30 @@ impl Faulty {
 
     fn serve(&self) -> Tidegate {
         let mut command = tidegate();
-        command.arg("serve").arg(component("rogue")).args(["--listen", "127.0.0.1:0", "--data"]).arg(self.data());
-        command.env("LD_PRELOAD", component_of(Build::Library, "faulty")).env("FAULTY_DIR", self.data());
+        command
+            .arg("serve")
+            .arg(component("rogue"))
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data());
+        command
+            .env("LD_PRELOAD", component_of(Build::Library, "faulty"))
+            .env("FAULTY_DIR", self.data());
         command.env("FAULTY_CONTROL", self.place.path().join("control"));
         Tidegate::spawn(command)
     }
 
     fn set(&self, call: u64, error: u64) {
-        self.control.write_all_at(&error.to_ne_bytes(), 8 * call).unwrap();
+        self.control
+            .write_all_at(&error.to_ne_bytes(), 8 * call)
+            .unwrap();
     }
 
     /// Posts the next line to a room; the status.
     async fn post(&mut self, server: &Tidegate, room: usize) -> u16 {
         let body = self.line(self.acknowledged[room]);
-        let request = reqwest::Client::new().post(server.url(&format!("/rooms/{room}"))).body(body);
+        let request = reqwest::Client::new()
+            .post(server.url(&format!("/rooms/{room}")))
+            .body(body);
         let answer = soon("an answer", request.send()).await.unwrap();
         let status = answer.status().as_u16();
         match status {
@@ -148,28 +189,41 @@ impl Faulty {
             let expected: Vec<String> = (0..acknowledged).map(|number| self.line(number)).collect();
             let (status, kept) = get(server, &format!("/rooms/{room}")).await;
             let is_whole = kept == format!("{acknowledged}\n{}", expected.join("\n"));
-            assert!(status == 200 && is_whole, "{what}, room {room}: {status} {}", kept.chars().take(300).collect::<String>());
+            assert!(
+                status == 200 && is_whole,
+                "{what}, room {room}: {status} {}",
+                kept.chars().take(300).collect::<String>()
+            );
         }
     }
 
     fn verify(&self, what: &str) {
         let verified = run(&["data", "verify", "--data", self.data().to_str().unwrap()]);
-        assert!(String::from_utf8_lossy(&verified.stdout).ends_with("all is well\n"), "{what}: {verified:?}");
+        assert!(
+            String::from_utf8_lossy(&verified.stdout).ends_with("all is well\n"),
+            "{what}: {verified:?}"
+        );
     }
 }
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
 }
 
 /// The faults after which a commit can't be acknowledged.
 fn closing() -> impl Iterator<Item = (&'static str, u64, u64)> {
-    FAULTS.into_iter().filter(|(_, call, error)| *error != 1 << 32 && *call < 2)
+    FAULTS
+        .into_iter()
+        .filter(|(_, call, error)| *error != 1 << 32 && *call < 2)
 }
 
 #[tokio::test]
-async fn a_storage_that_failed_is_closed_to_reads_and_writes_and_opens_again_under_its_connections() {
+async fn a_storage_that_failed_is_closed_to_reads_and_writes_and_opens_again_under_its_connections()
+{
     let mut disk = Faulty::new();
     let server = disk.serve();
     for (what, call, error) in closing() {
@@ -180,17 +234,35 @@ async fn a_storage_that_failed_is_closed_to_reads_and_writes_and_opens_again_und
         bob.ask("members").await;
         disk.set(call, error);
         disk.post_until(&server, 503).await;
-        assert_eq!(get(&server, "/rooms/0").await.0, 503, "{what}: reads as well");
+        assert_eq!(
+            get(&server, "/rooms/0").await.0,
+            503,
+            "{what}: reads as well"
+        );
         let (status, why) = get(&server, "/__tidegate/health").await;
-        assert!(status == 503 && why.starts_with("the storage of rooms is closed: "), "{what}: {why}");
-        let refused = Socket::try_connect(server.ws("/rooms/0")).await.err().unwrap();
+        assert!(
+            status == 503 && why.starts_with("the storage of rooms is closed: "),
+            "{what}: {why}"
+        );
+        let refused = Socket::try_connect(server.ws("/rooms/0"))
+            .await
+            .err()
+            .unwrap();
         assert_eq!(refused.status(), 503, "{what}");
         bob.say("a line that does not happen").await;
         assert_eq!(bob.closed().await.0, 1013, "{what}");
-        assert_eq!(get(&server, "/calm").await, (200, "calm".into()), "{what}: the rest is served");
+        assert_eq!(
+            get(&server, "/calm").await,
+            (200, "calm".into()),
+            "{what}: the rest is served"
+        );
         disk.set(call, 0);
         disk.post_until(&server, 200).await;
-        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{what}");
+        assert_eq!(
+            get(&server, "/__tidegate/health").await,
+            (200, "ok\n".into()),
+            "{what}"
+        );
         assert_eq!(ann.ask("id").await, id, "{what}: the connection stayed");
         disk.check(&server, what).await;
     }
@@ -236,13 +308,33 @@ async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
     disk.set(2, EMFILE);
     let mut taken = 0;
     for _ in 0..40 {
-        let answer = soon("an answer", client.post(server.url("/rooms/big")).body(big.clone()).send()).await.unwrap();
+        let answer = soon(
+            "an answer",
+            client
+                .post(server.url("/rooms/big"))
+                .body(big.clone())
+                .send(),
+        )
+        .await
+        .unwrap();
         taken += usize::from(answer.status() == 200);
     }
     disk.set(2, 0);
     disk.post_until(&server, 200).await;
-    let answer = soon("an answer", client.post(server.url("/rooms/big")).body(big.clone()).send()).await.unwrap();
-    assert_eq!(answer.text().await.unwrap(), taken.to_string(), "lines that were there");
+    let answer = soon(
+        "an answer",
+        client
+            .post(server.url("/rooms/big"))
+            .body(big.clone())
+            .send(),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        answer.text().await.unwrap(),
+        taken.to_string(),
+        "lines that were there"
+    );
     disk.check(&server, "after descriptors ran out").await;
     server.stop();
     disk.verify("at the end");
@@ -255,7 +347,9 @@ async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_wi
     const LINE_BYTES: usize = 30_000;
     /// Each is stored twice: as an entry, and in the room's history.
     const LINES: usize = 190;
-    let Some(mut disk) = Faulty::small(DISK_BYTES, LINE_BYTES) else { return };
+    let Some(mut disk) = Faulty::small(DISK_BYTES, LINE_BYTES) else {
+        return;
+    };
     let mut server = disk.serve();
     let mut ann = Socket::connect(server.ws("/socket")).await;
     let id = ann.ask("id").await;
@@ -265,9 +359,16 @@ async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_wi
     for (what, call, error) in closing() {
         disk.set(call, error);
         disk.post_until(&server, 503).await;
-        assert_eq!(get(&server, "/rooms/0").await.0, 503, "{what}: reads as well");
+        assert_eq!(
+            get(&server, "/rooms/0").await.0,
+            503,
+            "{what}: reads as well"
+        );
         let (status, why) = get(&server, "/__tidegate/health").await;
-        assert!(status == 503 && why.starts_with("the storage of rooms is closed: "), "{what}: {why}");
+        assert!(
+            status == 503 && why.starts_with("the storage of rooms is closed: "),
+            "{what}: {why}"
+        );
         disk.set(call, 0);
         disk.post_until(&server, 200).await;
         assert_eq!(ann.ask("id").await, id, "{what}: the connection stayed");
@@ -289,11 +390,19 @@ async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_wi
         while disk.post(&server, 0).await != 503 {
             hog = disk.disk.as_ref().unwrap().fill();
         }
-        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{what}: a full disk closes nothing");
+        assert_eq!(
+            get(&server, "/__tidegate/health").await,
+            (200, "ok\n".into()),
+            "{what}: a full disk closes nothing"
+        );
         server.signal(Signal::KILL);
         server.wait();
         server = disk.serve();
-        assert_eq!(get(&server, "/__tidegate/health").await, (200, "ok\n".into()), "{what}: a start on a full disk");
+        assert_eq!(
+            get(&server, "/__tidegate/health").await,
+            (200, "ok\n".into()),
+            "{what}: a start on a full disk"
+        );
         fs::remove_file(hog).unwrap();
         disk.post_until(&server, 200).await;
         disk.check(&server, what).await;

@@ -46,7 +46,9 @@ impl Browser {
             .spawn()
             .expect("chromedriver is installed: run scripts/setup tests");
         let lines = BufReader::new(driver.stdout.take().expect("stdout is piped")).lines();
-        let started = lines.map_while(Result::ok).find(|line| line.contains("started successfully on port"));
+        let started = lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("started successfully on port"));
         let started = started.expect("chromedriver says its port");
         let port: String = started.chars().filter(char::is_ascii_digit).collect();
         let profile = tempfile::tempdir().expect("a directory for the profile");
@@ -61,17 +63,35 @@ impl Browser {
             "--disable-sync",
             &format!("--user-data-dir={}", profile.path().display()),
         ];
-        let scripts = if manner == Manner::WithoutScripts { 2 } else { 1 };
+        let scripts = if manner == Manner::WithoutScripts {
+            2
+        } else {
+            1
+        };
         let preferences = json!({ "profile.managed_default_content_settings.javascript": scripts });
-        let loading = if manner == Manner::Whole { "normal" } else { "none" };
+        let loading = if manner == Manner::Whole {
+            "normal"
+        } else {
+            "none"
+        };
         let capabilities = json!({ "pageLoadStrategy": loading, "goog:chromeOptions": { "args": arguments, "prefs": preferences } });
         let capabilities = capabilities.as_object().expect("an object").clone();
         let mut builder = ClientBuilder::new(HttpConnector::new());
-        let client = builder.capabilities(capabilities).connect(&format!("http://127.0.0.1:{port}")).await;
+        let client = builder
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await;
         let client = client.expect("chromium is installed: run scripts/setup tests");
         let patience = TimeoutConfiguration::new(Some(PATIENCE), Some(PATIENCE), None);
-        client.update_timeouts(patience).await.expect("chromedriver takes time limits");
-        Browser { driver, client, _profile: profile }
+        client
+            .update_timeouts(patience)
+            .await
+            .expect("chromedriver takes time limits");
+        Browser {
+            driver,
+            client,
+            _profile: profile,
+        }
     }
 
     /// Waits until the element's text has `text` in it: the page itself says when it changes.
@@ -80,7 +100,12 @@ impl Browser {
             const watcher = new MutationObserver(look); \
             function look() { if (document.getElementById(id).innerText.includes(text)) { watcher.disconnect(); done(true) } } \
             watcher.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true }); look()";
-        let seen = tokio::time::timeout(PATIENCE, self.client.execute_async(WATCH, vec![json!(element), json!(text)])).await;
+        let seen = tokio::time::timeout(
+            PATIENCE,
+            self.client
+                .execute_async(WATCH, vec![json!(element), json!(text)]),
+        )
+        .await;
         if !matches!(seen, Ok(Ok(_))) {
             let page = self.client.source().await.unwrap_or_default();
             panic!("#{element} never said {text:?}: {seen:?}\n{page}");
@@ -89,21 +114,36 @@ impl Browser {
 
     /// Waits until the page has the element.
     pub(crate) async fn has(&self, css: &str) {
-        let found = self.client.wait().at_most(PATIENCE).for_element(Locator::Css(css)).await;
+        let found = self
+            .client
+            .wait()
+            .at_most(PATIENCE)
+            .for_element(Locator::Css(css))
+            .await;
         if let Err(error) = found {
-            panic!("the page has no {css}: {error}\n{}", self.client.source().await.unwrap_or_default());
+            panic!(
+                "the page has no {css}: {error}\n{}",
+                self.client.source().await.unwrap_or_default()
+            );
         }
     }
 
     /// The text that an element shows now.
     pub(crate) async fn text(&self, element: &str) -> String {
-        let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
+        let element = self
+            .client
+            .find(Locator::Id(element))
+            .await
+            .expect("the page has the element");
         element.text().await.expect("it is there")
     }
 
     /// What a script of the tester's returns.
     pub(crate) async fn run(&self, script: &str) -> serde_json::Value {
-        self.client.execute(script, vec![]).await.expect("the script runs")
+        self.client
+            .execute(script, vec![])
+            .await
+            .expect("the script runs")
     }
 
     pub(crate) async fn goto(&self, url: &str) {
@@ -112,14 +152,22 @@ impl Browser {
 
     /// Opens another tab and goes there; its handle.
     pub(crate) async fn open_tab(&self, url: &str) -> WindowHandle {
-        let tab = self.client.new_window(true).await.expect("the browser opens tabs").handle;
+        let tab = self
+            .client
+            .new_window(true)
+            .await
+            .expect("the browser opens tabs")
+            .handle;
         self.look_at(&tab).await;
         self.goto(url).await;
         tab
     }
 
     pub(crate) async fn look_at(&self, tab: &WindowHandle) {
-        self.client.switch_to_window(tab.clone()).await.expect("the tab is there");
+        self.client
+            .switch_to_window(tab.clone())
+            .await
+            .expect("the tab is there");
     }
 
     pub(crate) async fn tab(&self) -> WindowHandle {
@@ -127,25 +175,46 @@ impl Browser {
     }
 
     pub(crate) async fn write(&self, element: &str, text: &str) {
-        let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
+        let element = self
+            .client
+            .find(Locator::Id(element))
+            .await
+            .expect("the page has the element");
         element.clear().await.expect("it can be written to");
         element.send_keys(text).await.expect("it can be written to");
     }
 
     pub(crate) async fn click(&self, element: &str) {
-        let element = self.client.find(Locator::Id(element)).await.expect("the page has the element");
+        let element = self
+            .client
+            .find(Locator::Id(element))
+            .await
+            .expect("the page has the element");
         element.click().await.expect("it can be clicked");
     }
 
     /// Drags the mouse from each of these places to the next.
     pub(crate) async fn draw<const N: usize>(&self, places: [(f64, f64); N]) {
-        let move_to = |(x, y)| PointerAction::MoveTo { duration: None, x, y };
+        let move_to = |(x, y)| PointerAction::MoveTo {
+            duration: None,
+            x,
+            y,
+        };
         let drag = places[1..].iter().fold(
-            MouseActions::new("mouse".into()).then(move_to(places[0])).then(PointerAction::Down { button: MOUSE_BUTTON_LEFT }),
+            MouseActions::new("mouse".into())
+                .then(move_to(places[0]))
+                .then(PointerAction::Down {
+                    button: MOUSE_BUTTON_LEFT,
+                }),
             |drag, place| drag.then(move_to(*place)),
         );
-        let drag = drag.then(PointerAction::Up { button: MOUSE_BUTTON_LEFT });
-        self.client.perform_actions(drag).await.expect("the mouse moves");
+        let drag = drag.then(PointerAction::Up {
+            button: MOUSE_BUTTON_LEFT,
+        });
+        self.client
+            .perform_actions(drag)
+            .await
+            .expect("the mouse moves");
     }
 
     /// Waits until something is drawn on the canvas: looked for with every picture that the browser makes.
@@ -162,8 +231,13 @@ impl Browser {
     /// A picture for whoever wants to look: in the folder that TIDEGATE_SCREENSHOTS names.
     pub(crate) async fn screenshot(&self, name: &str) {
         if let Ok(folder) = std::env::var("TIDEGATE_SCREENSHOTS") {
-            let picture = self.client.screenshot().await.expect("the browser takes a picture");
-            std::fs::write(PathBuf::from(folder).join(name), picture).expect("the folder can be written to");
+            let picture = self
+                .client
+                .screenshot()
+                .await
+                .expect("the browser takes a picture");
+            std::fs::write(PathBuf::from(folder).join(name), picture)
+                .expect("the folder can be written to");
         }
     }
 

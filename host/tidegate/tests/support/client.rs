@@ -10,13 +10,17 @@ use tokio::{
 };
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{self, client::IntoClientRequest, handshake::client::Response, protocol::CloseFrame},
+    tungstenite::{
+        self, client::IntoClientRequest, handshake::client::Response, protocol::CloseFrame,
+    },
 };
 pub(crate) use tungstenite::Message;
 
 /// Waits for something that comes soon, or fails.
 pub(crate) async fn soon<T>(what: impl Debug, future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("{what:?} took longer than {PATIENCE:?}"))
+    timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what:?} took longer than {PATIENCE:?}"))
 }
 
 /// A WebSocket whose handshake is complete.
@@ -29,11 +33,15 @@ pub(crate) struct Socket {
 impl Socket {
     /// Connects; a refusal fails the test.
     pub(crate) async fn connect(request: impl IntoClientRequest + Unpin + Debug) -> Socket {
-        Socket::try_connect(request).await.unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
+        Socket::try_connect(request)
+            .await
+            .unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
     }
 
     /// Connects, or is refused: status and body of the refusal are its own.
-    pub(crate) async fn try_connect(request: impl IntoClientRequest + Unpin + Debug) -> Result<Socket, Box<Response>> {
+    pub(crate) async fn try_connect(
+        request: impl IntoClientRequest + Unpin + Debug,
+    ) -> Result<Socket, Box<Response>> {
         match soon("the handshake", connect_async(request)).await {
             Ok((stream, response)) => Ok(Socket { stream, response }),
             Err(tungstenite::Error::Http(refusal)) => Err(refusal),
@@ -43,7 +51,9 @@ impl Socket {
 
     /// Sends a message.
     pub(crate) async fn say(&mut self, message: impl Into<Message>) {
-        soon("to send", self.stream.send(message.into())).await.expect("the connection is open");
+        soon("to send", self.stream.send(message.into()))
+            .await
+            .expect("the connection is open");
     }
 
     /// The next message; a close fails the test.
@@ -57,7 +67,11 @@ impl Socket {
 
     /// The next message's text.
     pub(crate) async fn text(&mut self) -> String {
-        self.hear().await.into_text().expect("it is text").to_string()
+        self.hear()
+            .await
+            .into_text()
+            .expect("it is text")
+            .to_string()
     }
 
     /// Sends a text, and gives the text that comes back.
@@ -69,16 +83,23 @@ impl Socket {
     /// The close frame, which has to come next; after it the close handshake is completed.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         let frame = match self.next().await {
-            Some(Message::Close(Some(CloseFrame { code, reason }))) => (code.into(), reason.to_string()),
+            Some(Message::Close(Some(CloseFrame { code, reason }))) => {
+                (code.into(), reason.to_string())
+            }
             other => panic!("no close frame but {other:?}"),
         };
-        assert!(self.next().await.is_none(), "nothing comes behind the close frame");
+        assert!(
+            self.next().await.is_none(),
+            "nothing comes behind the close frame"
+        );
         frame
     }
 
     /// Closes with 1000, and waits for the other half.
     pub(crate) async fn close(mut self) {
-        soon("to close", self.stream.close(None)).await.expect("the connection is open");
+        soon("to close", self.stream.close(None))
+            .await
+            .expect("the connection is open");
         while self.next().await.is_some() {}
     }
 
@@ -108,15 +129,25 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects to "ip:port".
     pub(crate) async fn connect(address: &str) -> Raw {
-        Raw { stream: TcpStream::connect(address).await.expect("the server accepts"), unread: Vec::new() }
+        Raw {
+            stream: TcpStream::connect(address)
+                .await
+                .expect("the server accepts"),
+            unread: Vec::new(),
+        }
     }
 
     /// Connects to "ip:port" from an IPv4 address of this machine.
     pub(crate) async fn connect_from(address: &str, from: &str) -> Raw {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-        let stream = soon("to connect", socket.connect(address.parse().unwrap())).await.expect("it is accepted");
-        Raw { stream, unread: Vec::new() }
+        let stream = soon("to connect", socket.connect(address.parse().unwrap()))
+            .await
+            .expect("it is accepted");
+        Raw {
+            stream,
+            unread: Vec::new(),
+        }
     }
 
     /// Connects, and sends these bytes.
@@ -128,7 +159,9 @@ impl Raw {
 
     /// Sends these bytes.
     pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
-        soon("to write", self.stream.write_all(bytes.as_ref())).await.expect("the connection is open");
+        soon("to write", self.stream.write_all(bytes.as_ref()))
+            .await
+            .expect("the connection is open");
     }
 
     /// Everything up to and with this text.
@@ -138,15 +171,22 @@ impl Raw {
             let new = &self.unread[searched..];
             // The text's own search is compiled with optimisation; that of windows is not, and some tests read megabytes.
             if String::from_utf8_lossy(new).contains(end) {
-                let at = new.windows(end.len()).position(|window| window == end.as_bytes()).expect("it is there");
+                let at = new
+                    .windows(end.len())
+                    .position(|window| window == end.as_bytes())
+                    .expect("it is there");
                 let rest = self.unread.split_off(searched + at + end.len());
-                return String::from_utf8_lossy(&std::mem::replace(&mut self.unread, rest)).into_owned();
+                return String::from_utf8_lossy(&std::mem::replace(&mut self.unread, rest))
+                    .into_owned();
             }
             searched = (self.unread.len() + 1).saturating_sub(end.len());
             let read = soon(end, self.stream.read_buf(&mut self.unread)).await;
             if !matches!(read, Ok(1..)) {
                 let tail = &self.unread[self.unread.len().saturating_sub(1000)..];
-                panic!("{read:?} instead of {end:?} after {:?}", String::from_utf8_lossy(tail));
+                panic!(
+                    "{read:?} instead of {end:?} after {:?}",
+                    String::from_utf8_lossy(tail)
+                );
             }
         }
     }
@@ -176,7 +216,10 @@ impl Raw {
 
     /// Sends nothing more, and still reads.
     pub(crate) async fn end_sending(&mut self) {
-        self.stream.shutdown().await.expect("the connection is open");
+        self.stream
+            .shutdown()
+            .await
+            .expect("the connection is open");
     }
 
     /// As [`rest`](Raw::rest), as it came.
@@ -202,35 +245,69 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) async fn follow(server: &super::Tidegate, topic: &str) -> Reader {
         let mut reader = Reader::open(server, &format!("/feed?topic={topic}"), None).await;
-        assert_eq!(reader.until("second\n\n").await, "event: begun\ndata: first\ndata: second\n\n");
-        assert!(reader.until("-0\n\n").await.starts_with("id: "), "where it begins");
+        assert_eq!(
+            reader.until("second\n\n").await,
+            "event: begun\ndata: first\ndata: second\n\n"
+        );
+        assert!(
+            reader.until("-0\n\n").await.starts_with("id: "),
+            "where it begins"
+        );
         reader
     }
 
     /// `last`: the id of the last event that the client had.
     pub(crate) async fn open(server: &super::Tidegate, path: &str, last: Option<&str>) -> Reader {
-        let request = reqwest::Client::new().get(server.url(path)).header("accept", "text/event-stream");
-        let request = last.into_iter().fold(request, |request, last| request.header("last-event-id", last));
+        let request = reqwest::Client::new()
+            .get(server.url(path))
+            .header("accept", "text/event-stream");
+        let request = last.into_iter().fold(request, |request, last| {
+            request.header("last-event-id", last)
+        });
         let answer = soon("the feed", request.send()).await.unwrap();
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
-        assert_eq!((answer.status().as_u16(), header("content-type").as_str()), (200, "text/event-stream"));
-        assert_eq!((header("cache-control").as_str(), header("x-accel-buffering").as_str()), ("no-cache, no-transform", "no"));
-        Reader { pieces: answer.bytes_stream().map(|piece| piece.map(Into::into)).boxed(), heard: String::new() }
+        assert_eq!(
+            (answer.status().as_u16(), header("content-type").as_str()),
+            (200, "text/event-stream")
+        );
+        assert_eq!(
+            (
+                header("cache-control").as_str(),
+                header("x-accel-buffering").as_str()
+            ),
+            ("no-cache, no-transform", "no")
+        );
+        Reader {
+            pieces: answer
+                .bytes_stream()
+                .map(|piece| piece.map(Into::into))
+                .boxed(),
+            heard: String::new(),
+        }
     }
 
     /// The id that the client has once it has seen this text.
     pub(crate) async fn id_at(&mut self, end: &str) -> String {
         let told = self.until(end).await;
-        told.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().expect("an id").to_owned()
+        told.lines()
+            .filter_map(|line| line.strip_prefix("id: "))
+            .next_back()
+            .expect("an id")
+            .to_owned()
     }
 
     /// All up to and with this text, which is forgotten.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         while !self.heard.contains(end) {
-            let piece = soon(end, self.pieces.next()).await.unwrap_or_else(|| panic!("no {end:?} after {:?}", self.heard)).unwrap();
+            let piece = soon(end, self.pieces.next())
+                .await
+                .unwrap_or_else(|| panic!("no {end:?} after {:?}", self.heard))
+                .unwrap();
             self.heard += std::str::from_utf8(&piece).unwrap();
         }
-        let rest = self.heard.split_off(self.heard.find(end).unwrap() + end.len());
+        let rest = self
+            .heard
+            .split_off(self.heard.find(end).unwrap() + end.len());
         std::mem::replace(&mut self.heard, rest)
     }
 }

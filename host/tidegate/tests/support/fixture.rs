@@ -3,8 +3,9 @@
 use std::path::Path;
 use tidegate_hub::Target;
 use wasm_encoder::{
-    CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function, FunctionSection, ImportSection, Instruction,
-    MemorySection, MemoryType, Module, TypeSection, ValType,
+    CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function,
+    FunctionSection, ImportSection, Instruction, MemorySection, MemoryType, Module, TypeSection,
+    ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Function as WitFunction, Resolve, abi::AbiVariant, abi::WasmType};
@@ -39,20 +40,36 @@ impl Fixture<'_> {
         let mut resolve = Resolve::default();
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
         resolve.push_dir(&wit).expect("the contract is valid");
-        let package = resolve.push_str("fixture.wit", &self.wit()).expect("the fixture's world is valid");
-        let world = resolve.select_world(&[package], Some("fixture")).expect("it has one world");
-        let exports = resolve.worlds[world].exports.values().filter_map(|item| match item {
-            wit_parser::WorldItem::Interface { id, .. } => Some(*id),
-            _ => None,
-        });
+        let package = resolve
+            .push_str("fixture.wit", &self.wit())
+            .expect("the fixture's world is valid");
+        let world = resolve
+            .select_world(&[package], Some("fixture"))
+            .expect("it has one world");
+        let exports = resolve.worlds[world]
+            .exports
+            .values()
+            .filter_map(|item| match item {
+                wit_parser::WorldItem::Interface { id, .. } => Some(*id),
+                _ => None,
+            });
         let functions = exports.flat_map(|id| {
-            let name = resolve.id_of(id).expect("an interface of a package has a name");
-            resolve.interfaces[id].functions.values().map(move |function| (format!("{name}#{}", function.name), function))
+            let name = resolve
+                .id_of(id)
+                .expect("an interface of a package has a name");
+            resolve.interfaces[id]
+                .functions
+                .values()
+                .map(move |function| (format!("{name}#{}", function.name), function))
         });
         let mut module = self.module(&resolve, &functions.collect::<Vec<_>>());
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the world can be encoded");
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+            .expect("the world can be encoded");
         let mut encoder = ComponentEncoder::default();
-        let encoder = encoder.validate(true).module(&module).expect("the module fits the world");
+        let encoder = encoder
+            .validate(true)
+            .module(&module)
+            .expect("the module fits the world");
         encoder.encode().expect("the component can be encoded")
     }
 
@@ -64,12 +81,20 @@ impl Fixture<'_> {
         let manifest = self.has_manifest().then_some("manifest");
         let export = |interface: &str| format!("  export tidegate:app/{interface}@0.1.0;\n");
         let pages = (!self.pages.is_empty()).then_some("pages");
-        let exports: String = manifest.into_iter().chain(pages).chain(self.handlers.iter().copied()).map(export).collect();
+        let exports: String = manifest
+            .into_iter()
+            .chain(pages)
+            .chain(self.handlers.iter().copied())
+            .map(export)
+            .collect();
         let (import, foreign) = match self.import.and_then(|import| import.split_once('/')) {
             None => (String::new(), String::new()),
             Some((package, interface)) => {
-                let (name, version) = interface.split_at(interface.find('@').unwrap_or(interface.len()));
-                let foreign = format!("package {package}{version} {{ interface {name} {{ knock: func() -> u32; }} }}\n");
+                let (name, version) =
+                    interface.split_at(interface.find('@').unwrap_or(interface.len()));
+                let foreign = format!(
+                    "package {package}{version} {{ interface {name} {{ knock: func() -> u32; }} }}\n"
+                );
                 (format!("  import {package}/{interface};\n"), foreign)
             }
         };
@@ -78,18 +103,33 @@ impl Fixture<'_> {
 
     /// The core module: every function traps but `describe`, which returns a pointer to what it describes.
     fn module(&self, resolve: &Resolve, functions: &[(String, &WitFunction)]) -> Vec<u8> {
-        let (mut types, mut imports, mut declared) = (TypeSection::new(), ImportSection::new(), FunctionSection::new());
+        let (mut types, mut imports, mut declared) = (
+            TypeSection::new(),
+            ImportSection::new(),
+            FunctionSection::new(),
+        );
         let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
         types.ty().function([], [ValType::I32]);
         types.ty().function([ValType::I32; 4], [ValType::I32]);
-        let imported = self.import.map(|import| imports.import(import, "knock", EntityType::Function(0))).iter().count() as u32;
+        let imported = self
+            .import
+            .map(|import| imports.import(import, "knock", EntityType::Function(0)))
+            .iter()
+            .count() as u32;
         declared.function(1);
-        code.function(Function::new([]).instruction(&Instruction::Unreachable).instruction(&Instruction::End));
+        code.function(
+            Function::new([])
+                .instruction(&Instruction::Unreachable)
+                .instruction(&Instruction::End),
+        );
         exports.export("cabi_realloc", ExportKind::Func, imported);
         let data = Data::manifest(self);
         for (index, (name, function)) in (0..).zip(functions) {
             let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
-            types.ty().function(signature.params.iter().map(value), signature.results.iter().map(value));
+            types.ty().function(
+                signature.params.iter().map(value),
+                signature.results.iter().map(value),
+            );
             declared.function(2 + index);
             let body = match name.as_str() {
                 _ if self.speechless => Instruction::Unreachable,
@@ -97,16 +137,33 @@ impl Fixture<'_> {
                 "tidegate:app/pages@0.1.0#describe" => Instruction::I32Const(data.pages as i32),
                 _ => Instruction::Unreachable,
             };
-            code.function(Function::new([]).instruction(&body).instruction(&Instruction::End));
+            code.function(
+                Function::new([])
+                    .instruction(&body)
+                    .instruction(&Instruction::End),
+            );
             exports.export(name, ExportKind::Func, imported + 1 + index);
         }
         exports.export("memory", ExportKind::Memory, 0);
         let mut memory = MemorySection::new();
-        memory.memory(MemoryType { minimum: 4, maximum: None, memory64: false, shared: false, page_size_log2: None });
+        memory.memory(MemoryType {
+            minimum: 4,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
         let mut bytes = DataSection::new();
         bytes.active(0, &ConstExpr::i32_const(Data::BASE as i32), data.bytes);
         let mut module = Module::new();
-        module.section(&types).section(&imports).section(&declared).section(&memory).section(&exports).section(&code).section(&bytes);
+        module
+            .section(&types)
+            .section(&imports)
+            .section(&declared)
+            .section(&memory)
+            .section(&exports)
+            .section(&code)
+            .section(&bytes);
         module.finish()
     }
 }
@@ -131,11 +188,25 @@ impl Data {
     const BASE: u32 = 16;
 
     fn manifest(fixture: &Fixture<'_>) -> Data {
-        let mut data = Data { bytes: Vec::new(), root: 0, pages: 0 };
+        let mut data = Data {
+            bytes: Vec::new(),
+            root: 0,
+            pages: 0,
+        };
         let mut routes = Vec::new();
         for (methods, pattern, target) in fixture.routes {
-            let methods: Vec<[u32; 2]> = methods.split_terminator(',').map(|method| data.text(method)).collect();
-            let target = [Target::Http, Target::Stream, Target::WebSocket, Target::Events].iter().position(|other| other == target);
+            let methods: Vec<[u32; 2]> = methods
+                .split_terminator(',')
+                .map(|method| data.text(method))
+                .collect();
+            let target = [
+                Target::Http,
+                Target::Stream,
+                Target::WebSocket,
+                Target::Events,
+            ]
+            .iter()
+            .position(|other| other == target);
             routes.extend(data.list(&methods.concat(), methods.len()));
             routes.extend(data.text(pattern));
             routes.push(target.expect("there are four") as u32);
@@ -147,7 +218,11 @@ impl Data {
                 }
             }
         }
-        let guards: Vec<u32> = fixture.guards.iter().flat_map(|pattern| data.text(pattern)).collect();
+        let guards: Vec<u32> = fixture
+            .guards
+            .iter()
+            .flat_map(|pattern| data.text(pattern))
+            .collect();
         let routes = data.list(&routes, fixture.routes.len());
         let guards = data.list(&guards, fixture.guards.len());
         [data.root, _] = data.list(&[routes, guards].concat(), 1);
@@ -174,7 +249,8 @@ impl Data {
     fn list(&mut self, words: &[u32], count: usize) -> [u32; 2] {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         let at = Data::BASE + self.bytes.len() as u32;
-        self.bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        self.bytes
+            .extend(words.iter().flat_map(|word| word.to_le_bytes()));
         [at, count as u32]
     }
 }

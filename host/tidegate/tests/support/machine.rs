@@ -31,22 +31,38 @@ impl Machine {
         let (control, data) = (place.path().join("control"), place.path().join("data"));
         fs::write(&control, [0; BYTES]).expect("a file for the faults");
         let mut command = tidegate();
-        command.arg("serve").arg(component).args(["--listen", "127.0.0.1:0", "--data"]).arg(&data).args(args);
-        command.env("LD_PRELOAD", component_of(Build::Library, "faulty")).env("FAULTY_CONTROL", &control).env("FAULTY_DIR", &data);
-        let control = File::options().read(true).write(true).open(control).expect("it was just written");
+        command
+            .arg("serve")
+            .arg(component)
+            .args(["--listen", "127.0.0.1:0", "--data"])
+            .arg(&data)
+            .args(args);
+        command
+            .env("LD_PRELOAD", component_of(Build::Library, "faulty"))
+            .env("FAULTY_CONTROL", &control)
+            .env("FAULTY_DIR", &data);
+        let control = File::options()
+            .read(true)
+            .write(true)
+            .open(control)
+            .expect("it was just written");
         let mut server = Tidegate::spawn(command);
         server.data = Some(place);
         Machine { server, control }
     }
 
     pub(crate) fn set(&self, number: Number, value: i64) {
-        self.control.write_all_at(&value.to_ne_bytes(), 8 * number as u64).expect("the file is there");
+        self.control
+            .write_all_at(&value.to_ne_bytes(), 8 * number as u64)
+            .expect("the file is there");
     }
 
     /// How many calls have failed so far.
     pub(crate) fn injected(&self, number: Number) -> u64 {
         let mut bytes = [0; 8];
-        self.control.read_exact_at(&mut bytes, 8 * (number as u64 + INJECTED)).expect("the file is there");
+        self.control
+            .read_exact_at(&mut bytes, 8 * (number as u64 + INJECTED))
+            .expect("the file is there");
         u64::from_ne_bytes(bytes)
     }
 }

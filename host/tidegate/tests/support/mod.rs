@@ -40,9 +40,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The binary, ready to be given arguments; nothing of the tester's own environment changes what it does. `TIDEGATE_BINARY` names another
 /// one to be tested.
 pub(crate) fn tidegate() -> Command {
-    let binary = env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
+    let binary =
+        env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
     let mut command = Command::new(binary);
-    command.env_remove("TIDEGATE_LOG").env("TIDEGATE_CACHE_DIR", target_dir().join("tidegate-cache")).stdin(Stdio::null());
+    command
+        .env_remove("TIDEGATE_LOG")
+        .env("TIDEGATE_CACHE_DIR", target_dir().join("tidegate-cache"))
+        .stdin(Stdio::null());
     command
 }
 
@@ -84,7 +88,11 @@ impl Tidegate {
     /// As [`serve`](Tidegate::serve), where an earlier server was.
     pub(crate) fn serve_at(address: &str, component: &Path, args: &[&str]) -> Tidegate {
         let mut command = tidegate();
-        command.arg("serve").arg(component).args(["--listen", address]).args(args);
+        command
+            .arg("serve")
+            .arg(component)
+            .args(["--listen", address])
+            .args(args);
         if args.contains(&"--data") {
             return Tidegate::spawn(command);
         }
@@ -107,20 +115,32 @@ impl Tidegate {
 
     /// Starts a command that may take its time to listen.
     pub(crate) fn begin(mut command: impl BorrowMut<Command>) -> Tidegate {
-        let mut child = command.borrow_mut().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let mut child = command
+            .borrow_mut()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
         let log = Arc::new(Log::default());
         let stderr = child.stderr.take().expect("stderr is piped");
         thread::spawn({
             let log = log.clone();
             move || log.read(stderr)
         });
-        Tidegate { child, log, url: String::new(), data: None }
+        Tidegate {
+            child,
+            log,
+            url: String::new(),
+            data: None,
+        }
     }
 
     /// Waits until it listens, or has ended: then what it said.
     pub(crate) fn listening(mut self) -> Result<Tidegate, String> {
         let line = self.log.wait_for("http://")?;
-        let url = line.split(['"', ' ']).find(|word| word.starts_with("http://"));
+        let url = line
+            .split(['"', ' '])
+            .find(|word| word.starts_with("http://"));
         self.url = url.expect("the line has the URL").to_owned();
         Ok(self)
     }
@@ -147,7 +167,9 @@ impl Tidegate {
 
     /// Waits until a line of stderr, past ones included, contains this text; the whole line.
     pub(crate) fn wait_for(&self, text: &str) -> String {
-        self.log.wait_for(text).unwrap_or_else(|log| panic!("no line with {text:?} in\n{log}"))
+        self.log
+            .wait_for(text)
+            .unwrap_or_else(|log| panic!("no line with {text:?} in\n{log}"))
     }
 
     /// Everything on stderr so far.
@@ -157,14 +179,28 @@ impl Tidegate {
 
     /// Its `--data`, if nobody else said.
     pub(crate) fn data(&self) -> PathBuf {
-        self.data.as_ref().expect("it has the directory that was made for it").path().join("data")
+        self.data
+            .as_ref()
+            .expect("it has the directory that was made for it")
+            .path()
+            .join("data")
     }
 
     /// Runs `tidegate reload` for it: what it says, on stdout or stderr.
     pub(crate) fn reload(&self, args: &[&str]) -> Result<String, String> {
-        let output = tidegate().arg("reload").arg("--data").arg(self.data()).args(args).output().expect("the binary starts");
+        let output = tidegate()
+            .arg("reload")
+            .arg("--data")
+            .arg(self.data())
+            .args(args)
+            .output()
+            .expect("the binary starts");
         let text = |bytes| String::from_utf8(bytes).expect("it is text");
-        if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+        if output.status.success() {
+            Ok(text(output.stdout))
+        } else {
+            Err(text(output.stderr))
+        }
     }
 
     /// Sends a signal, and goes on.
@@ -187,8 +223,15 @@ impl Tidegate {
             _ = self.child.kill();
         }
         let status = self.child.wait().expect("it is our child");
-        assert!(ended, "the server did not end in {PATIENCE:?}\n{}", self.log.text());
-        Stopped { status, stderr: self.log.text() }
+        assert!(
+            ended,
+            "the server did not end in {PATIENCE:?}\n{}",
+            self.log.text()
+        );
+        Stopped {
+            status,
+            stderr: self.log.text(),
+        }
     }
 }
 
@@ -213,24 +256,34 @@ impl Stopped {
     /// A number of the last line: "requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries".
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let counters = self.counters();
-        *counters.get(name).unwrap_or_else(|| panic!("no counter {name} in\n{}", self.stderr))
+        *counters
+            .get(name)
+            .unwrap_or_else(|| panic!("no counter {name} in\n{}", self.stderr))
     }
 
     /// All of them by name.
     pub(crate) fn counters(&self) -> HashMap<&str, u64> {
-        let line = self.stderr.lines().find_map(|line| line.strip_prefix("stopped: ")).unwrap_or_default();
+        let line = self
+            .stderr
+            .lines()
+            .find_map(|line| line.strip_prefix("stopped: "))
+            .unwrap_or_default();
         let pair = |pair: &'_ str| -> Option<(usize, u64)> {
             let at = pair.find('=')?;
             Some((at, pair[at + 1..].parse().ok()?))
         };
-        line.split(' ').filter_map(|text| pair(text).map(|(at, count)| (&text[..at], count))).collect()
+        line.split(' ')
+            .filter_map(|text| pair(text).map(|(at, count)| (&text[..at], count)))
+            .collect()
     }
 }
 
 impl Log {
     fn read(&self, stderr: ChildStderr) {
         for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-            self.lock().0.push(String::from_utf8_lossy(&line).into_owned());
+            self.lock()
+                .0
+                .push(String::from_utf8_lossy(&line).into_owned());
             self.grown.notify_all();
         }
         self.lock().1 = true;
@@ -239,18 +292,28 @@ impl Log {
 
     fn wait_for(&self, text: &str) -> Result<String, String> {
         let found = |lines: &[String]| lines.iter().find(|line| line.contains(text)).cloned();
-        let waiting = self.grown.wait_timeout_while(self.lock(), PATIENCE, |(lines, ended)| !*ended && found(lines).is_none());
+        let waiting = self
+            .grown
+            .wait_timeout_while(self.lock(), PATIENCE, |(lines, ended)| {
+                !*ended && found(lines).is_none()
+            });
         let (lines, _) = &*waiting.unwrap_or_else(PoisonError::into_inner).0;
         found(lines).ok_or_else(|| lines.join("\n"))
     }
 
     fn wait_for_end(&self) -> bool {
-        let waiting = self.grown.wait_timeout_while(self.lock(), PATIENCE, |(_, ended)| !*ended);
+        let waiting = self
+            .grown
+            .wait_timeout_while(self.lock(), PATIENCE, |(_, ended)| !*ended);
         waiting.unwrap_or_else(PoisonError::into_inner).0.1
     }
 
     fn text(&self) -> String {
-        self.lock().0.iter().map(|line| format!("{line}\n")).collect()
+        self.lock()
+            .0
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<String>, bool)> {
@@ -295,8 +358,15 @@ pub(crate) fn component_of(build: Build, package: &str) -> PathBuf {
         return path.clone();
     }
     build.run(package);
-    let path = target_dir().join(build.target()).join("release").join(build.file(package));
-    assert!(path.is_file(), "{package} was built, but not as {}", path.display());
+    let path = target_dir()
+        .join(build.target())
+        .join("release")
+        .join(build.file(package));
+    assert!(
+        path.is_file(),
+        "{package} was built, but not as {}",
+        path.display()
+    );
     built.insert(key, path.clone());
     path
 }
@@ -330,21 +400,37 @@ impl Build {
             Build::CargoComponent => cargo.args(["component", "build"]),
             Build::Library => cargo.arg("build"),
         };
-        cargo.args(["--quiet", "--release", "--package", package]).arg("--target-dir").arg(target_dir()).current_dir(workspace());
+        cargo
+            .args(["--quiet", "--release", "--package", package])
+            .arg("--target-dir")
+            .arg(target_dir())
+            .current_dir(workspace());
         // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
-        let output = cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").output().expect("cargo starts");
+        let output = cargo
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .output()
+            .expect("cargo starts");
         let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{package} can't be built for {} ({self:?}):\n{told}", self.target());
+        assert!(
+            output.status.success(),
+            "{package} can't be built for {} ({self:?}):\n{told}",
+            self.target()
+        );
     }
 }
 
 /// The root of the repository.
 pub(crate) fn workspace() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.canonicalize().expect("this crate lies in the workspace")
+    root.canonicalize()
+        .expect("this crate lies in the workspace")
 }
 
 /// Where Cargo builds to: CARGO_TARGET_DIR and its like are heeded, for Cargo itself says where its `tmp` is.
 pub(crate) fn target_dir() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it lies in the target directory").to_owned()
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("it lies in the target directory")
+        .to_owned()
 }

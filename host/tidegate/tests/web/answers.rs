@@ -12,7 +12,12 @@ use tokio::{
 };
 
 /// A component of each `wasi:http`, with an instance for each request and with instances that serve one request after another.
-const APPS: [(&str, &[&str]); 4] = [("proxy02", &[]), ("proxy02", REUSE), ("proxy03", &[]), ("proxy03", REUSE)];
+const APPS: [(&str, &[&str]); 4] = [
+    ("proxy02", &[]),
+    ("proxy02", REUSE),
+    ("proxy03", &[]),
+    ("proxy03", REUSE),
+];
 const REUSE: &[&str] = &["--reuse-foreign"];
 
 /// How an answer ends for its client.
@@ -35,19 +40,45 @@ struct Answer {
 impl Answer {
     /// Of a connection that was closed after it.
     fn parse(text: &str) -> Answer {
-        let (head, rest) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head in {text:?}"));
+        let (head, rest) = text
+            .split_once("\r\n\r\n")
+            .unwrap_or_else(|| panic!("no head in {text:?}"));
         let head = head.to_owned();
         if let Some(length) = header(&head, "content-length") {
-            let end = if length == rest.len().to_string() { Whole } else { Broken };
-            return Answer { head, body: rest.to_owned(), end };
+            let end = if length == rest.len().to_string() {
+                Whole
+            } else {
+                Broken
+            };
+            return Answer {
+                head,
+                body: rest.to_owned(),
+                end,
+            };
         }
-        assert_eq!(header(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        assert_eq!(
+            header(&head, "transfer-encoding"),
+            Some("chunked"),
+            "{head}"
+        );
         let (mut body, mut rest) = (String::new(), rest);
         loop {
-            let Some((size, after)) = rest.split_once("\r\n") else { return Answer { head, body, end: Broken } };
+            let Some((size, after)) = rest.split_once("\r\n") else {
+                return Answer {
+                    head,
+                    body,
+                    end: Broken,
+                };
+            };
             match usize::from_str_radix(size, 16).unwrap() {
                 // Trailers stand where the next chunk would.
-                0 => return Answer { head, body: body + after.strip_suffix("\r\n").unwrap(), end: Whole },
+                0 => {
+                    return Answer {
+                        head,
+                        body: body + after.strip_suffix("\r\n").unwrap(),
+                        end: Whole,
+                    };
+                }
                 size => {
                     body += &after[..size];
                     rest = &after[size + 2..];
@@ -62,11 +93,17 @@ impl Answer {
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().skip(1).find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    head.lines()
+        .skip(1)
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 async fn request(server: &Tidegate, head: &str, more: &str) -> Answer {
-    let mut raw = Raw::send(server.address(), &format!("{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}")).await;
+    let mut raw = Raw::send(
+        server.address(),
+        &format!("{head} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}"),
+    )
+    .await;
     Answer::parse(&raw.rest().await)
 }
 
@@ -75,7 +112,16 @@ async fn get(server: &Tidegate, path: &str) -> Answer {
 }
 
 /// Limits that a guest soon meets.
-const LIMITS: [&str; 8] = ["--cpu", "200ms", "--memory", "16 MiB", "--limit", "after_answer_max=30s", "--log", "warn"];
+const LIMITS: [&str; 8] = [
+    "--cpu",
+    "200ms",
+    "--memory",
+    "16 MiB",
+    "--limit",
+    "after_answer_max=30s",
+    "--log",
+    "warn",
+];
 
 fn serve(component_of: &str, args: &[&str]) -> Tidegate {
     Tidegate::serve(&component(component_of), &[&LIMITS[..], args].concat())
@@ -108,26 +154,76 @@ const BOTH: [Case; 20] = [
     ("spin?length=10", "hello", Broken, CPU),
     ("memory", "hello", Broken, MEMORY),
     ("leak", "hello", Broken, UNFINISHED),
-    ("finish?length=10", "hello", Broken, Some("its Content-Length is 10, but its body ended after 5 bytes")),
-    ("more?length=10", "hello", Broken, Some("its Content-Length is 10, but its body has 14 bytes")),
-    ("more?length=5", "hello", Whole, Some("its Content-Length is 5, but its body has 14 bytes")),
+    (
+        "finish?length=10",
+        "hello",
+        Broken,
+        Some("its Content-Length is 10, but its body ended after 5 bytes"),
+    ),
+    (
+        "more?length=10",
+        "hello",
+        Broken,
+        Some("its Content-Length is 10, but its body has 14 bytes"),
+    ),
+    (
+        "more?length=5",
+        "hello",
+        Whole,
+        Some("its Content-Length is 5, but its body has 14 bytes"),
+    ),
     ("bodiless", "", Whole, None),
-    ("bodiless?length=5", "", Broken, Some("its Content-Length is 5, but its body ended after 0 bytes")),
-    ("finish-trap", "hello", Whole, Some("the app failed after its answer: the app trapped: ")),
+    (
+        "bodiless?length=5",
+        "",
+        Broken,
+        Some("its Content-Length is 5, but its body ended after 0 bytes"),
+    ),
+    (
+        "finish-trap",
+        "hello",
+        Whole,
+        Some("the app failed after its answer: the app trapped: "),
+    ),
     ("finish-wait", "hello", Whole, None),
-    ("finish-spin", "hello", Whole, Some("the app failed after its answer: the app computed for longer")),
+    (
+        "finish-spin",
+        "hello",
+        Whole,
+        Some("the app failed after its answer: the app computed for longer"),
+    ),
 ];
 
 const ONLY_02: [Case; 4] = [
-    ("drop", "hello", Broken, Some("it dropped its body without finishing it")),
+    (
+        "drop",
+        "hello",
+        Broken,
+        Some("it dropped its body without finishing it"),
+    ),
     ("leak-stream", "hello", Broken, UNFINISHED),
-    ("leak?length=10", "hello", Broken, Some("its Content-Length is 10, but its body ended after 5 bytes")),
-    ("drop?length=10", "hello", Broken, Some("its Content-Length is 10, but its body ended after 5 bytes")),
+    (
+        "leak?length=10",
+        "hello",
+        Broken,
+        Some("its Content-Length is 10, but its body ended after 5 bytes"),
+    ),
+    (
+        "drop?length=10",
+        "hello",
+        Broken,
+        Some("its Content-Length is 10, but its body ended after 5 bytes"),
+    ),
 ];
 
 const ONLY_03: [Case; 3] = [
     ("keep", "hello", Broken, UNFINISHED),
-    ("trailers-error", "hello", Broken, Some("its body ended with the error InternalError")),
+    (
+        "trailers-error",
+        "hello",
+        Broken,
+        Some("its body ended with the error InternalError"),
+    ),
     ("trailers-never", "hello", Broken, UNFINISHED),
 ];
 
@@ -139,17 +235,33 @@ async fn what_a_guest_does_not_finish_breaks_off_and_is_logged_with_the_id_that_
         let mut expected = Vec::new();
         for (how, body, end, fault) in BOTH.iter().chain(only) {
             let answer = get(&server, &format!("/end/{how}")).await;
-            assert_eq!((answer.body.as_str(), answer.end), (*body, *end), "{app} {args:?} {how}");
+            assert_eq!(
+                (answer.body.as_str(), answer.end),
+                (*body, *end),
+                "{app} {args:?} {how}"
+            );
             if let Some(fault) = fault {
                 let line = server.wait_for(answer.id());
-                assert!(line.contains(fault) && line.contains("ERROR"), "{app} {args:?} {how}: {line}");
+                assert!(
+                    line.contains(fault) && line.contains("ERROR"),
+                    "{app} {args:?} {how}: {line}"
+                );
                 expected.push(answer.id().to_owned());
             }
         }
         let stopped = server.stop();
         let lines = faults(&stopped.stderr);
-        assert_eq!(lines.len(), expected.len(), "{app} {args:?}: one line for each\n{}", lines.join("\n"));
-        assert_eq!(stopped.counter("faults"), expected.len() as u64, "{app} {args:?}");
+        assert_eq!(
+            lines.len(),
+            expected.len(),
+            "{app} {args:?}: one line for each\n{}",
+            lines.join("\n")
+        );
+        assert_eq!(
+            stopped.counter("faults"),
+            expected.len() as u64,
+            "{app} {args:?}"
+        );
     }
 }
 
@@ -157,18 +269,45 @@ async fn what_a_guest_does_not_finish_breaks_off_and_is_logged_with_the_id_that_
 async fn a_fault_before_the_head_is_one_line_with_the_id_of_the_answer() {
     for (app, args) in APPS {
         let server = serve(app, &[args, &["--wall", "500ms"]].concat());
-        let only = if app == "proxy02" { ("/silent", 500, "without setting its response") } else { ("/ever", 500, "computed for longer") };
-        let cases = [("/trap", 500, "the app trapped: "), ("/error", 500, "answered with the error"), ("/wait", 504, "took longer"), only];
+        let only = if app == "proxy02" {
+            ("/silent", 500, "without setting its response")
+        } else {
+            ("/ever", 500, "computed for longer")
+        };
+        let cases = [
+            ("/trap", 500, "the app trapped: "),
+            ("/error", 500, "answered with the error"),
+            ("/wait", 504, "took longer"),
+            only,
+        ];
         for (path, status, cause) in cases {
             let answer = get(&server, path).await;
-            assert!(answer.head.starts_with(&format!("HTTP/1.1 {status} ")), "{app} {path}: {}", answer.head);
-            let id = answer.body.split_once("(id ").and_then(|(_, rest)| rest.split_once(')')).map(|(id, _)| id.to_owned());
-            let line = server.wait_for(&id.unwrap_or_else(|| panic!("{app} {path}: {}", answer.body)));
+            assert!(
+                answer.head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{app} {path}: {}",
+                answer.head
+            );
+            let id = answer
+                .body
+                .split_once("(id ")
+                .and_then(|(_, rest)| rest.split_once(')'))
+                .map(|(id, _)| id.to_owned());
+            let line =
+                server.wait_for(&id.unwrap_or_else(|| panic!("{app} {path}: {}", answer.body)));
             assert!(line.contains(cause), "{app} {args:?} {path}: {line}");
         }
         let stopped = server.stop();
-        assert_eq!(faults(&stopped.stderr).len(), cases.len(), "{app} {args:?}\n{}", stopped.stderr);
-        assert_eq!(stopped.counter("faults"), cases.len() as u64, "{app} {args:?}");
+        assert_eq!(
+            faults(&stopped.stderr).len(),
+            cases.len(),
+            "{app} {args:?}\n{}",
+            stopped.stderr
+        );
+        assert_eq!(
+            stopped.counter("faults"),
+            cases.len() as u64,
+            "{app} {args:?}"
+        );
     }
 }
 
@@ -177,11 +316,26 @@ async fn a_fault_before_the_head_is_one_line_with_the_id_of_the_answer() {
 async fn a_client_without_chunks_sees_a_reset() {
     for (app, args) in APPS {
         let server = serve(app, args);
-        for (how, end) in [("finish", Whole), ("bodiless", Whole), ("trap", Broken), ("leak", Broken), ("spin", Broken)] {
+        for (how, end) in [
+            ("finish", Whole),
+            ("bodiless", Whole),
+            ("trap", Broken),
+            ("leak", Broken),
+            ("spin", Broken),
+        ] {
             let mut stream = TcpStream::connect(server.address()).await.unwrap();
-            stream.write_all(format!("GET /end/{how} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
-            let outcome = soon(how, stream.read_to_end(&mut Vec::new())).await.map_err(|error| error.kind());
-            let expected = if end == Whole { None } else { Some(ErrorKind::ConnectionReset) };
+            stream
+                .write_all(format!("GET /end/{how} HTTP/1.0\r\n\r\n").as_bytes())
+                .await
+                .unwrap();
+            let outcome = soon(how, stream.read_to_end(&mut Vec::new()))
+                .await
+                .map_err(|error| error.kind());
+            let expected = if end == Whole {
+                None
+            } else {
+                Some(ErrorKind::ConnectionReset)
+            };
             assert_eq!(outcome.err(), expected, "{app} {args:?} {how}");
         }
     }
@@ -191,14 +345,26 @@ async fn a_client_without_chunks_sees_a_reset() {
 async fn other_streams_of_the_app_go_on_when_one_breaks_off() {
     for (app, args) in APPS {
         let server = serve(app, args);
-        let mut other = Raw::send(server.address(), "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        let mut other = Raw::send(
+            server.address(),
+            "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .await;
         other.write("5\r\nfirst\r\n").await;
         other.until("first\r\n").await;
         for how in ["trap", "leak", "spin"] {
-            assert_eq!(get(&server, &format!("/end/{how}")).await.end, Broken, "{app} {args:?} {how}");
+            assert_eq!(
+                get(&server, &format!("/end/{how}")).await.end,
+                Broken,
+                "{app} {args:?} {how}"
+            );
         }
         other.write("5\r\nother\r\n0\r\n\r\n").await;
-        assert_eq!(other.until("0\r\n\r\n").await, "5\r\nother\r\n0\r\n\r\n", "{app} {args:?}");
+        assert_eq!(
+            other.until("0\r\n\r\n").await,
+            "5\r\nother\r\n0\r\n\r\n",
+            "{app} {args:?}"
+        );
     }
 }
 
@@ -210,24 +376,51 @@ async fn a_client_gets_trailers_if_it_accepts_them_and_only_fields_that_may_be_t
         ("GET /trailers?x-a", accepts, "x-a: 1\r\n"),
         ("GET /trailers?announced&x-a", accepts, "x-a: 1\r\n"),
         ("GET /trailers?x-a&etag", accepts, "etag: 1\r\nx-a: 1\r\n"),
-        ("GET /trailers?announced&x-a&content-length&set-cookie&date&cache-control&content-type", accepts, "x-a: 1\r\n"),
-        ("GET /trailers?content-length&set-cookie&www-authenticate&host&trailer", accepts, ""),
+        (
+            "GET /trailers?announced&x-a&content-length&set-cookie&date&cache-control&content-type",
+            accepts,
+            "x-a: 1\r\n",
+        ),
+        (
+            "GET /trailers?content-length&set-cookie&www-authenticate&host&trailer",
+            accepts,
+            "",
+        ),
         ("GET /trailers?announced&x-a", "\r\n", ""),
         ("GET /trailers?x-a", "\r\n", ""),
         ("GET /trailers?x-a", "te: gzip\r\n\r\n", ""),
         // hyper writes what is announced; a body that nothing reads keeps the answer there.
-        ("POST /trailers?announced&x-a&set-cookie", body, "x-a: 1\r\n"),
+        (
+            "POST /trailers?announced&x-a&set-cookie",
+            body,
+            "x-a: 1\r\n",
+        ),
     ];
     for (app, args) in APPS {
         let server = serve(app, args);
         for (head, more, trailers) in cases {
             let answer = request(&server, head, more).await;
-            let mut lines: Vec<&str> = answer.body["hello".len()..].split_inclusive("\r\n").collect();
+            let mut lines: Vec<&str> = answer.body["hello".len()..]
+                .split_inclusive("\r\n")
+                .collect();
             lines.sort_unstable();
-            assert_eq!((lines.concat().as_str(), answer.end), (trailers, Whole), "{app} {args:?} {head}");
+            assert_eq!(
+                (lines.concat().as_str(), answer.end),
+                (trailers, Whole),
+                "{app} {args:?} {head}"
+            );
             let announced = header(&answer.head, "trailer").unwrap_or_default();
-            let refused = ["content-length", "set-cookie", "date", "cache-control", "content-type"];
-            assert!(refused.iter().all(|name| !announced.contains(name)), "{app} {head}: {announced}");
+            let refused = [
+                "content-length",
+                "set-cookie",
+                "date",
+                "cache-control",
+                "content-type",
+            ];
+            assert!(
+                refused.iter().all(|name| !announced.contains(name)),
+                "{app} {head}: {announced}"
+            );
         }
         assert_eq!(server.stop().counter("faults"), 0, "{app} {args:?}");
     }
@@ -238,11 +431,19 @@ async fn headers_that_are_the_hosts_are_not_the_guests() {
     for (app, args) in APPS {
         let server = serve(app, args);
         let answer = get(&server, "/headers").await;
-        assert_eq!((header(&answer.head, "x-kept"), answer.end), (Some("guest"), Whole), "{app}");
+        assert_eq!(
+            (header(&answer.head, "x-kept"), answer.end),
+            (Some("guest"), Whole),
+            "{app}"
+        );
         for name in ["host", "keep-alive"] {
             assert_eq!(header(&answer.head, name), None, "{app} {name}");
         }
-        assert!(!answer.head.contains("date: guest") && answer.head.matches("\r\ndate: ").count() == 1, "{app}: {}", answer.head);
+        assert!(
+            !answer.head.contains("date: guest") && answer.head.matches("\r\ndate: ").count() == 1,
+            "{app}: {}",
+            answer.head
+        );
     }
 }
 
@@ -250,13 +451,31 @@ async fn headers_that_are_the_hosts_are_not_the_guests() {
 async fn an_answer_without_content_has_the_length_of_another_and_is_no_fault() {
     for (app, args) in APPS {
         let server = serve(app, args);
-        for path in ["/end/finish?length=5", "/end/finish", "/end/bodiless?length=5", "/end/finish?length=10"] {
-            let answer =
-                Raw::send(server.address(), &format!("HEAD {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await.rest().await;
-            assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"), "{app} {path}: {answer}");
+        for path in [
+            "/end/finish?length=5",
+            "/end/finish",
+            "/end/bodiless?length=5",
+            "/end/finish?length=10",
+        ] {
+            let answer = Raw::send(
+                server.address(),
+                &format!("HEAD {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"),
+            )
+            .await
+            .rest()
+            .await;
+            assert!(
+                answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n"),
+                "{app} {path}: {answer}"
+            );
         }
         let stopped = server.stop();
-        assert_eq!(stopped.counter("faults"), 0, "{app} {args:?}\n{}", stopped.stderr);
+        assert_eq!(
+            stopped.counter("faults"),
+            0,
+            "{app} {args:?}\n{}",
+            stopped.stderr
+        );
     }
 }
 

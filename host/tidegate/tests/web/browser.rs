@@ -24,7 +24,11 @@ async fn choose(browser: &Browser, files: &[&std::path::Path]) {
 
 /// Text of an element, with all of its spaces.
 async fn said(browser: &Browser, id: &str) -> String {
-    let text = browser.run(&format!("return document.getElementById('{id}').textContent")).await;
+    let text = browser
+        .run(&format!(
+            "return document.getElementById('{id}').textContent"
+        ))
+        .await;
     text.as_str().unwrap().to_owned()
 }
 
@@ -35,22 +39,50 @@ async fn until_at(browser: &Browser, url: &str) {
 }
 
 /// Names of fields that every form, or every object, has as a property.
-const ODD_NAMES: [&str; 9] =
-    ["constructor", "__proto__", "elements", "getAttribute", "querySelectorAll", "dataset", "submit", "method", "toString"];
+const ODD_NAMES: [&str; 9] = [
+    "constructor",
+    "__proto__",
+    "elements",
+    "getAttribute",
+    "querySelectorAll",
+    "dataset",
+    "submit",
+    "method",
+    "toString",
+];
 
 #[tokio::test]
 async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
     let server = serve(&[]);
     let dir = tempfile::tempdir().unwrap();
-    let names = ["semi;colon 100%.txt", "quote\"d.txt", "ends with \\", "füld 日本.txt"];
+    let names = [
+        "semi;colon 100%.txt",
+        "quote\"d.txt",
+        "ends with \\",
+        "füld 日本.txt",
+    ];
     let files = names.map(|name| dir.path().join(name));
-    files.iter().for_each(|file| fs::write(file, "text\n").unwrap());
+    files
+        .iter()
+        .for_each(|file| fs::write(file, "text\n").unwrap());
     let browser = Browser::open().await;
-    for path in ["/form?plain=yes", "/form", "/form?plain=yes&referrer=no", "/form?referrer=no"] {
+    for path in [
+        "/form?plain=yes",
+        "/form",
+        "/form?plain=yes&referrer=no",
+        "/form?referrer=no",
+    ] {
         for chosen in [&files[..0], &files[..]] {
             browser.goto(&server.url(path)).await;
             if !chosen.is_empty() {
-                choose(&browser, &chosen.iter().map(std::path::PathBuf::as_path).collect::<Vec<_>>()).await;
+                choose(
+                    &browser,
+                    &chosen
+                        .iter()
+                        .map(std::path::PathBuf::as_path)
+                        .collect::<Vec<_>>(),
+                )
+                .await;
             }
             browser.click("go").await;
             // With and without another page in between.
@@ -61,7 +93,11 @@ async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
             match chosen {
                 [] => expected.push(json!(["file", "", "application/octet-stream", ""])),
                 _ => expected.extend(names.map(|name| {
-                    let kind = if name.ends_with(".txt") { "text/plain" } else { "application/octet-stream" };
+                    let kind = if name.ends_with(".txt") {
+                        "text/plain"
+                    } else {
+                        "application/octet-stream"
+                    };
                     json!(["file", name, kind, "text\n"])
                 })),
             }
@@ -71,10 +107,17 @@ async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
     }
     // Without the type of a file: as the script sends a form of text alone.
     browser.goto(&server.url("/form")).await;
-    browser.run("document.getElementById('file').remove()").await;
+    browser
+        .run("document.getElementById('file').remove()")
+        .await;
     browser.click("go").await;
     browser.has("#out:not(:empty)").await;
-    assert!(said(&browser, "out").await.starts_with(r#"[["te\"xt",null,null,"one\r\ntwo"],"#), "lines end as a browser ends them");
+    assert!(
+        said(&browser, "out")
+            .await
+            .starts_with(r#"[["te\"xt",null,null,"one\r\ntwo"],"#),
+        "lines end as a browser ends them"
+    );
     browser.screenshot("form.png").await;
     browser.close().await;
     assert_eq!(server.stop().counter("faults"), 0);
@@ -90,7 +133,12 @@ async fn names_of_fields_touch_nothing_but_their_fields() {
     assert_eq!(said(&browser, "none").await, "", "an error of no field");
     let invalid = "return [...document.querySelectorAll('#form [aria-invalid=true]')].map((field) => field.name)";
     assert_eq!(browser.run(invalid).await, json!(["constructor"]));
-    assert_eq!(browser.run("return document.querySelector('#form[aria-busy=false]') !== null").await, true);
+    assert_eq!(
+        browser
+            .run("return document.querySelector('#form[aria-busy=false]') !== null")
+            .await,
+        true
+    );
     browser.close().await;
     server.stop();
 }
@@ -100,7 +148,11 @@ async fn a_guard_sends_an_enhanced_form_where_it_would_send_a_plain_one() {
     let (server, other) = (serve(&[]), serve(&[]));
     let browser = Browser::open().await;
     for plain in ["plain=yes&", ""] {
-        for to in [other.url("/calm?from=form"), server.url("/calm#part"), server.url("/form?plain=yes")] {
+        for to in [
+            other.url("/calm?from=form"),
+            server.url("/calm#part"),
+            server.url("/form?plain=yes"),
+        ] {
             let query = form_query(&to);
             let page = server.url(&format!("/away/form?{plain}{query}"));
             browser.goto(&page).await;
@@ -119,7 +171,12 @@ async fn a_guard_sends_an_enhanced_form_where_it_would_send_a_plain_one() {
 }
 
 fn form_query(to: &str) -> String {
-    format!("to={}", to.replace('%', "%25").replace('&', "%26").replace('#', "%23"))
+    format!(
+        "to={}",
+        to.replace('%', "%25")
+            .replace('&', "%26")
+            .replace('#', "%23")
+    )
 }
 
 #[tokio::test]
@@ -127,14 +184,20 @@ async fn a_form_works_again_after_its_page_came_back_from_the_cache() {
     let server = serve(&[]);
     let browser = Browser::open().await;
     browser.goto(&server.url("/form?action=go")).await;
-    browser.run("addEventListener('pageshow', (event) => { window.wasKept = event.persisted })").await;
+    browser
+        .run("addEventListener('pageshow', (event) => { window.wasKept = event.persisted })")
+        .await;
     for _ in 0..3 {
         browser.click("go").await;
         until_at(&browser, &server.url("/calm")).await;
         browser.client.back().await.unwrap();
         until_at(&browser, &server.url("/form?action=go")).await;
         browser.has("#form:not([aria-busy=true])").await;
-        assert_eq!(browser.run("return window.wasKept").await, true, "the browser keeps the page");
+        assert_eq!(
+            browser.run("return window.wasKept").await,
+            true,
+            "the browser keeps the page"
+        );
     }
     // It was left while its form was on its way: it does not wait for the answer.
     browser.goto(&server.url("/form?action=slow")).await;
@@ -169,16 +232,32 @@ async fn what_a_page_streams_are_the_values_of_a_reload() {
     let browser = Browser::open_as(Manner::AtOnce).await;
     browser.goto(&server.url("/values")).await;
     browser.has("#end").await;
-    let seen = soon("the values", browser.client.execute_async(LOOK, vec![])).await.unwrap();
+    let seen = soon("the values", browser.client.execute_async(LOOK, vec![]))
+        .await
+        .unwrap();
     let seen = seen.as_array().unwrap();
     let text = seen[0].as_str().unwrap();
-    assert!(text.contains(r#""__proto__":{"admin":true}"#) && text.contains("</script>"), "{text}");
+    assert!(
+        text.contains(r#""__proto__":{"admin":true}"#) && text.contains("</script>"),
+        "{text}"
+    );
     for value in seen[..20].chunks(5) {
-        assert_eq!(value, [json!(text), json!(true), json!(true), json!(true), json!(5)], "streamed and loaded again");
+        assert_eq!(
+            value,
+            [json!(text), json!(true), json!(true), json!(true), json!(5)],
+            "streamed and loaded again"
+        );
     }
     assert_eq!(seen[20], "Values", "nothing of a value ran");
-    assert_eq!(said(&browser, "end").await, "</script><script>document.title='run'</script>");
-    assert_eq!(said(&browser, "none").await, "nothing", "a property of every object is no part of a value");
+    assert_eq!(
+        said(&browser, "end").await,
+        "</script><script>document.title='run'</script>"
+    );
+    assert_eq!(
+        said(&browser, "none").await,
+        "nothing",
+        "a property of every object is no part of a value"
+    );
     browser.screenshot("values.png").await;
     browser.close().await;
     server.stop();
@@ -197,12 +276,17 @@ async fn silence_is_noticed_on_every_kind_of_stream() {
         const probed = socket('/socket', { probe: { text: 'ping', answer: 'pong', every: 300 }, onstatus: (status) => now.socket.push(status) }); \
         probed.send('automatic ping pong'); \
         done(); })()";
-    const COUNT: &str = "return ['page', 'loader', 'events', 'socket'].map((kind) => window.now[kind].at(-1))";
+    const COUNT: &str =
+        "return ['page', 'loader', 'events', 'socket'].map((kind) => window.now[kind].at(-1))";
     let server = serve(&["--limit", "comment_every=300ms"]);
     let browser = Browser::open_as(Manner::AtOnce).await;
     browser.goto(&server.url("/live")).await;
-    browser.has("[data-loader=live][data-status=streaming]").await;
-    soon("the streams", browser.client.execute_async(OPEN, vec![])).await.unwrap();
+    browser
+        .has("[data-loader=live][data-status=streaming]")
+        .await;
+    soon("the streams", browser.client.execute_async(OPEN, vec![]))
+        .await
+        .unwrap();
     let until = async |expected: [&str; 4]| {
         let reached = async { while browser.run(COUNT).await != json!(expected) {} };
         soon(expected, reached).await;
@@ -218,8 +302,20 @@ async fn silence_is_noticed_on_every_kind_of_stream() {
     .await;
     server.signal(Signal::CONT);
     until(["error", "error", "open", "open"]).await;
-    reqwest::Client::new().post(server.url("/publish/t")).body("after it").send().await.unwrap();
-    soon("the event", async { while browser.run("return window.now.heard.includes('after it')").await != true {} }).await;
+    reqwest::Client::new()
+        .post(server.url("/publish/t"))
+        .body("after it")
+        .send()
+        .await
+        .unwrap();
+    soon("the event", async {
+        while browser
+            .run("return window.now.heard.includes('after it')")
+            .await
+            != true
+        {}
+    })
+    .await;
     browser.screenshot("silence.png").await;
     browser.close().await;
     server.stop();

@@ -31,22 +31,86 @@ async fn an_answer_before_the_body_is_read_arrives_and_says_that_it_is_the_last(
     let form = |with: &str| format!("content-type: {with}\r\n");
     let multipart = "content-type: multipart/form-data; boundary=b\r\n";
     let rows = [
-        ("a body that is too large", "/web/upload", String::new(), "413"),
-        ("a path that nothing answers", "/nothing/is/here", String::new(), "404"),
-        ("a method that is not allowed", "/calm", String::new(), "405"),
-        ("a guard that refuses", "/web/vault/upload", String::new(), "401"),
-        ("a guard that fails", "/guarded/calm?how=fail", String::new(), "500"),
-        ("a host endpoint", "/__tidegate/health", String::new(), "405"),
-        ("a path that is ambiguous", "/web%2Fupload", String::new(), "400"),
-        ("a form of no known type", "/page", form("text/plain"), "415"),
-        ("a form from elsewhere", "/page", format!("{multipart}origin: http://evil.example\r\n"), "403"),
-        ("a form that is too large to gather", "/page", form("application/x-www-form-urlencoded"), "413"),
-        ("a loader asked for in no known type", "/__loaders", form("text/plain"), "415"),
-        ("a method that the server does not know", "/web/upload", String::new(), "501"),
+        (
+            "a body that is too large",
+            "/web/upload",
+            String::new(),
+            "413",
+        ),
+        (
+            "a path that nothing answers",
+            "/nothing/is/here",
+            String::new(),
+            "404",
+        ),
+        (
+            "a method that is not allowed",
+            "/calm",
+            String::new(),
+            "405",
+        ),
+        (
+            "a guard that refuses",
+            "/web/vault/upload",
+            String::new(),
+            "401",
+        ),
+        (
+            "a guard that fails",
+            "/guarded/calm?how=fail",
+            String::new(),
+            "500",
+        ),
+        (
+            "a host endpoint",
+            "/__tidegate/health",
+            String::new(),
+            "405",
+        ),
+        (
+            "a path that is ambiguous",
+            "/web%2Fupload",
+            String::new(),
+            "400",
+        ),
+        (
+            "a form of no known type",
+            "/page",
+            form("text/plain"),
+            "415",
+        ),
+        (
+            "a form from elsewhere",
+            "/page",
+            format!("{multipart}origin: http://evil.example\r\n"),
+            "403",
+        ),
+        (
+            "a form that is too large to gather",
+            "/page",
+            form("application/x-www-form-urlencoded"),
+            "413",
+        ),
+        (
+            "a loader asked for in no known type",
+            "/__loaders",
+            form("text/plain"),
+            "415",
+        ),
+        (
+            "a method that the server does not know",
+            "/web/upload",
+            String::new(),
+            "501",
+        ),
     ];
     for (name, path, more, status) in rows {
         let head = upload(path, &more);
-        let head = if status == "501" { head.replacen("POST", "TRACE", 1) } else { head };
+        let head = if status == "501" {
+            head.replacen("POST", "TRACE", 1)
+        } else {
+            head
+        };
         for _ in 0..3 {
             // A client that sends first, and reads when it has sent everything.
             let mut raw = Raw::send(server.address(), &head).await;
@@ -54,8 +118,14 @@ async fn an_answer_before_the_body_is_read_arrives_and_says_that_it_is_the_last(
                 raw.write(vec![b'x'; 1 << 20]).await;
             }
             let answer = raw.rest().await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {answer:?}");
-            assert!(answer.contains("\r\nconnection: close\r\n"), "{name}: {answer:?}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{name}: {answer:?}"
+            );
+            assert!(
+                answer.contains("\r\nconnection: close\r\n"),
+                "{name}: {answer:?}"
+            );
         }
     }
     assert_eq!(server.stop().counter("stalled_readers"), 0);
@@ -64,15 +134,30 @@ async fn an_answer_before_the_body_is_read_arrives_and_says_that_it_is_the_last(
 #[tokio::test]
 async fn a_client_that_sends_first_gets_a_large_answer_too() {
     let server = rogue(&[]);
-    for framing in [format!("content-length: {UPLOAD_BYTES}"), "transfer-encoding: chunked".to_owned()] {
-        let mut raw = Raw::send(server.address(), &format!("POST /web/refuse HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n")).await;
+    for framing in [
+        format!("content-length: {UPLOAD_BYTES}"),
+        "transfer-encoding: chunked".to_owned(),
+    ] {
+        let mut raw = Raw::send(
+            server.address(),
+            &format!("POST /web/refuse HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n"),
+        )
+        .await;
         let is_chunked = framing.contains("chunked");
         let piece = vec![b'x'; 1 << 20];
         for _ in 0..UPLOAD_BYTES >> 20 {
-            raw.write(if is_chunked { [&b"100000\r\n"[..], &piece, b"\r\n"].concat() } else { piece.clone() }).await;
+            raw.write(if is_chunked {
+                [&b"100000\r\n"[..], &piece, b"\r\n"].concat()
+            } else {
+                piece.clone()
+            })
+            .await;
         }
         let answer = raw.rest().await;
-        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("\r\n0\r\n\r\n"), "{framing}");
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("\r\n0\r\n\r\n"),
+            "{framing}"
+        );
         assert_eq!(answer.matches('x').count(), 64 * (64 << 10), "{framing}");
     }
 }
@@ -82,9 +167,13 @@ async fn a_small_body_that_is_there_costs_no_connection() {
     let server = rogue(&[]);
     let mut raw = Raw::connect(server.address()).await;
     for _ in 0..3 {
-        raw.write("POST /nothing/is/here HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello").await;
+        raw.write("POST /nothing/is/here HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello")
+            .await;
         let answer = raw.until("nothing is here\n").await;
-        assert!(answer.starts_with("HTTP/1.1 404 ") && !answer.contains("connection: close"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 404 ") && !answer.contains("connection: close"),
+            "{answer}"
+        );
     }
     raw.write("GET /calm HTTP/1.1\r\nhost: x\r\n\r\n").await;
     raw.until("calm").await;
@@ -98,9 +187,13 @@ fn real_clients_get_the_status_of_an_upload_that_is_refused() {
     let server = rogue(&[]);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/web");
     let (url, tries) = (server.url(""), TRIES.to_string());
-    let expected: String = [("/web/upload", 413), ("/web/vault/upload", 401), ("/nothing/is/here", 404)]
-        .map(|(path, status)| format!("{path} {status} {TRIES}\n"))
-        .concat();
+    let expected: String = [
+        ("/web/upload", 413),
+        ("/web/vault/upload", 401),
+        ("/nothing/is/here", 404),
+    ]
+    .map(|(path, status)| format!("{path} {status} {TRIES}\n"))
+    .concat();
     let clients = [
         ("node", "uploads.mjs", ""),
         ("python3", "uploads.py", "http.client"),
@@ -111,9 +204,18 @@ fn real_clients_get_the_status_of_an_upload_that_is_refused() {
         for (program, script, client) in clients {
             let (path, args, expected) = (scripts.join(script), [&url, &tries, client], &expected);
             scope.spawn(move || {
-                let output = Command::new(program).arg(path).args(args).output().expect("it is installed");
+                let output = Command::new(program)
+                    .arg(path)
+                    .args(args)
+                    .output()
+                    .expect("it is installed");
                 let printed = String::from_utf8_lossy(&output.stdout);
-                assert_eq!(printed, *expected, "{program} {client}: {}", String::from_utf8_lossy(&output.stderr));
+                assert_eq!(
+                    printed,
+                    *expected,
+                    "{program} {client}: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
             });
         }
     });
@@ -137,18 +239,68 @@ async fn a_client_that_sends_nothing_more_gets_its_answer() {
     };
     let rows = [
         ("a plain route", get("/calm"), "\r\n\r\ncalm", 1),
-        ("a plain route of HTTP/1.0", "GET /calm HTTP/1.0\r\n\r\n".into(), "\r\n\r\ncalm", 1),
-        ("a plain route that takes its time", get("/pause/300"), "\r\n\r\n", 1),
+        (
+            "a plain route of HTTP/1.0",
+            "GET /calm HTTP/1.0\r\n\r\n".into(),
+            "\r\n\r\ncalm",
+            1,
+        ),
+        (
+            "a plain route that takes its time",
+            get("/pause/300"),
+            "\r\n\r\n",
+            1,
+        ),
         ("a request with a body", post.into(), "\r\n\r\n5", 1),
         ("a stream", get("/web/slow"), "three\r\n0\r\n\r\n", 1),
-        ("a stream of HTTP/1.0", "GET /web/slow HTTP/1.0\r\n\r\n".into(), "one two three", 1),
-        ("a stream of a whole body", chunked.into(), "collected\r\n0\r\n\r\n", 1),
+        (
+            "a stream of HTTP/1.0",
+            "GET /web/slow HTTP/1.0\r\n\r\n".into(),
+            "one two three",
+            1,
+        ),
+        (
+            "a stream of a whole body",
+            chunked.into(),
+            "collected\r\n0\r\n\r\n",
+            1,
+        ),
         ("a page", get("/web/page"), "</body>\r\n0\r\n\r\n", 1),
-        ("a loader by itself", loaders("application/json"), "\"the slow value\"", 1),
-        ("a loader that streams", loaders("text/event-stream"), "event: end\ndata: {}\n\n\r\n0\r\n\r\n", 1),
-        ("the last of three", [get("/calm"), get("/web/slow"), get("/pause/100") + &get("/calm")].concat(), "\r\n\r\ncalm", 4),
-        ("a page after a plain route", get("/calm") + &get("/web/page"), "</body>\r\n0\r\n\r\n", 2),
-        ("a plain route after a page", get("/web/page") + &get("/calm"), "\r\n\r\ncalm", 2),
+        (
+            "a loader by itself",
+            loaders("application/json"),
+            "\"the slow value\"",
+            1,
+        ),
+        (
+            "a loader that streams",
+            loaders("text/event-stream"),
+            "event: end\ndata: {}\n\n\r\n0\r\n\r\n",
+            1,
+        ),
+        (
+            "the last of three",
+            [
+                get("/calm"),
+                get("/web/slow"),
+                get("/pause/100") + &get("/calm"),
+            ]
+            .concat(),
+            "\r\n\r\ncalm",
+            4,
+        ),
+        (
+            "a page after a plain route",
+            get("/calm") + &get("/web/page"),
+            "</body>\r\n0\r\n\r\n",
+            2,
+        ),
+        (
+            "a plain route after a page",
+            get("/web/page") + &get("/calm"),
+            "\r\n\r\ncalm",
+            2,
+        ),
         ("a refusal", get("/nothing/is/here"), "nothing is here\n", 1),
     ];
     let answers = rows.map(async |(name, request, end, count)| {
@@ -156,7 +308,11 @@ async fn a_client_that_sends_nothing_more_gets_its_answer() {
         raw.end_sending().await;
         let answer = raw.rest().await;
         assert!(answer.ends_with(end), "{name}: {answer:?}");
-        assert_eq!(answer.matches("HTTP/1.").count(), count, "{name}: {answer:?}");
+        assert_eq!(
+            answer.matches("HTTP/1.").count(),
+            count,
+            "{name}: {answer:?}"
+        );
     });
     join_all(answers).await;
     assert_eq!(server.stop().counter("faults"), 0);
@@ -164,15 +320,30 @@ async fn a_client_that_sends_nothing_more_gets_its_answer() {
 
 #[tokio::test]
 async fn a_half_closed_client_whose_answer_does_not_move_counts_as_gone() {
-    for path in ["/do/sleep", "/stream/sleep/before", "/stream/idle", "/guarded/calm?how=sleep"] {
-        let server =
-            rogue(&["--instances", "1", "--wall", "1h", "--limit", "half_close_within=300ms", "--limit", "after_answer_max=100ms"]);
+    for path in [
+        "/do/sleep",
+        "/stream/sleep/before",
+        "/stream/idle",
+        "/guarded/calm?how=sleep",
+    ] {
+        let server = rogue(&[
+            "--instances",
+            "1",
+            "--wall",
+            "1h",
+            "--limit",
+            "half_close_within=300ms",
+            "--limit",
+            "after_answer_max=100ms",
+        ]);
         let mut raw = Raw::send(server.address(), &get(path)).await;
         server.wait_for("about to sleep");
         raw.end_sending().await;
         let answer = raw.rest().await;
         assert!(!answer.ends_with("0\r\n\r\n"), "{path}: {answer}");
-        let calm = soon("its instance is free", reqwest::get(server.url("/calm"))).await.unwrap();
+        let calm = soon("its instance is free", reqwest::get(server.url("/calm")))
+            .await
+            .unwrap();
         assert_eq!(calm.status(), 200, "{path}");
     }
 }
@@ -181,7 +352,10 @@ async fn a_half_closed_client_whose_answer_does_not_move_counts_as_gone() {
 async fn a_feed_and_a_live_page_end_with_what_their_client_sends() {
     let server = rogue(&[]);
     let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
-    for (request, begun) in [(feed.to_owned(), "second\n\n"), (get("/parting"), "still here")] {
+    for (request, begun) in [
+        (feed.to_owned(), "second\n\n"),
+        (get("/parting"), "still here"),
+    ] {
         let mut raw = Raw::send(server.address(), &request).await;
         raw.until(begun).await;
         raw.end_sending().await;
@@ -198,7 +372,10 @@ async fn a_connection_goes_on_after_a_held_answer_that_ended_whole() {
     for _ in 0..3 {
         raw.write(get("/web/page")).await;
         let page = raw.until("\r\n0\r\n\r\n").await;
-        assert!(page.contains("the slow value") && !page.contains("connection: close"), "{page}");
+        assert!(
+            page.contains("the slow value") && !page.contains("connection: close"),
+            "{page}"
+        );
         raw.write(get("/calm")).await;
         raw.until("calm").await;
     }
@@ -218,17 +395,28 @@ async fn a_connection_goes_on_after_a_held_answer_that_ended_whole() {
 async fn a_held_answer_is_the_last_if_its_client_says_so_or_sent_much_ahead() {
     let server = rogue(&[]);
     let close = get("/web/page").replacen("host", "connection: x, Close\r\nhost", 1);
-    let ahead = get("/web/page") + &format!("GET /calm HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n", "x".repeat(5000));
+    let ahead = get("/web/page")
+        + &format!(
+            "GET /calm HTTP/1.1\r\nhost: x\r\nx-long: {}\r\n\r\n",
+            "x".repeat(5000)
+        );
     for (name, request) in [("connection: close", close), ("much ahead", ahead)] {
         let answer = Raw::send(server.address(), &request).await.rest().await;
-        assert!(answer.contains("\r\nconnection: close\r\n") && answer.ends_with("\r\n0\r\n\r\n"), "{name}: {answer}");
+        assert!(
+            answer.contains("\r\nconnection: close\r\n") && answer.ends_with("\r\n0\r\n\r\n"),
+            "{name}: {answer}"
+        );
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}: {answer}");
     }
 }
 
 /// Sends on and on after the answer, and returns the number of bytes that the server took.
 async fn sends_on(server: &Tidegate, piece: usize, pause: Duration) -> usize {
-    let mut raw = Raw::send(server.address(), &upload("/web/upload", "").replace(&UPLOAD_BYTES.to_string(), "1000000000000")).await;
+    let mut raw = Raw::send(
+        server.address(),
+        &upload("/web/upload", "").replace(&UPLOAD_BYTES.to_string(), "1000000000000"),
+    )
+    .await;
     raw.until("larger than").await;
     let mut sent = 0;
     let piece = vec![b'x'; piece];
@@ -257,10 +445,23 @@ async fn what_a_client_sends_after_its_last_answer_is_bounded() {
         raw.until("larger than").await;
         stays.push(raw);
     }
-    let refused = Raw::send(silence.address(), &get("/calm")).await.rest().await;
-    assert!(refused.starts_with("HTTP/1.1 503 "), "a connection that is being closed has its place: {refused}");
+    let refused = Raw::send(silence.address(), &get("/calm"))
+        .await
+        .rest()
+        .await;
+    assert!(
+        refused.starts_with("HTTP/1.1 503 "),
+        "a connection that is being closed has its place: {refused}"
+    );
     let served = async {
-        while !Raw::send(silence.address(), &get("/calm").replace("host", "connection: close\r\nhost")).await.rest().await.ends_with("calm")
+        while !Raw::send(
+            silence.address(),
+            &get("/calm").replace("host", "connection: close\r\nhost"),
+        )
+        .await
+        .rest()
+        .await
+        .ends_with("calm")
         {
             sleep(Duration::from_millis(100)).await;
         }

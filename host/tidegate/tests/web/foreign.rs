@@ -7,7 +7,10 @@ use tidegate_hub::Target;
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (answer.status().as_u16(), soon(path, answer.text()).await.unwrap())
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
 }
 
 #[tokio::test]
@@ -40,7 +43,10 @@ async fn a_guest_that_reaches_out_is_refused_with_the_error_that_wasi_has_for_it
                 let (status, outcome) = get(&server, &format!("/world/{what}")).await;
                 // Bindings write WASI's names with hyphens or in one word.
                 let name = outcome.to_lowercase().replace('-', "");
-                assert!(status == 200 && name.contains(expected), "{app} {args:?} {what}: {status} {outcome}");
+                assert!(
+                    status == 200 && name.contains(expected),
+                    "{app} {args:?} {what}: {status} {outcome}"
+                );
             }
             // The operator learns it at the start, and how to grant it.
             server.wait_for("which is not granted: each request fails with the error HTTP-request-denied (TG016)");
@@ -51,15 +57,32 @@ async fn a_guest_that_reaches_out_is_refused_with_the_error_that_wasi_has_for_it
 }
 
 fn check(app: &Path, args: &[&str]) -> (Option<i32>, String, String) {
-    let output = tidegate().arg("check").arg(app).args(args).output().unwrap();
+    let output = tidegate()
+        .arg("check")
+        .arg(app)
+        .args(args)
+        .output()
+        .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code(), text(output.stdout), text(output.stderr))
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }
 
 #[test]
 fn an_import_that_is_not_granted_is_a_warning_that_says_what_would_grant_it() {
-    let outbound = ("wasi:http/", "HTTP-request-denied", "name the hosts that the app may reach with --allow-outbound HOST");
-    let sockets = ("wasi:sockets/", "access-denied", "no app gets sockets; to send requests, use wasi:http with --allow-outbound HOST");
+    let outbound = (
+        "wasi:http/",
+        "HTTP-request-denied",
+        "name the hosts that the app may reach with --allow-outbound HOST",
+    );
+    let sockets = (
+        "wasi:sockets/",
+        "access-denied",
+        "no app gets sockets; to send requests, use wasi:http with --allow-outbound HOST",
+    );
     let grant = &["--allow-outbound", "example.com"][..];
     let cases = [
         ("errand", &[][..], vec![outbound]),
@@ -75,15 +98,33 @@ fn an_import_that_is_not_granted_is_a_warning_that_says_what_would_grant_it() {
         let (code, stdout, stderr) = check(&component(app), args);
         assert_eq!(code, Some(0), "{app}: {stderr}");
         assert!(stdout.starts_with("OK: "), "{app}: {stdout}");
-        assert_eq!(stderr.matches("warning[TG016]: ").count(), expected.len(), "{app} {args:?}: {stderr}");
+        assert_eq!(
+            stderr.matches("warning[TG016]: ").count(),
+            expected.len(),
+            "{app} {args:?}: {stderr}"
+        );
         for (import, refusal, help) in &expected {
-            assert!(stderr.contains(&format!(" imports {import}")), "{app}: {stderr}");
-            assert!(stderr.contains(refusal) && stderr.contains(&format!("= help: {help}\n")), "{app}: {stderr}");
+            assert!(
+                stderr.contains(&format!(" imports {import}")),
+                "{app}: {stderr}"
+            );
+            assert!(
+                stderr.contains(refusal) && stderr.contains(&format!("= help: {help}\n")),
+                "{app}: {stderr}"
+            );
         }
         let (code, json, stderr) = check(&component(app), &[args, &["--json"]].concat());
         let json: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!((code, stderr.as_str(), &json["ok"]), (Some(0), "", &Value::Bool(true)), "{app}");
-        assert_eq!(json["warnings"].as_array().unwrap().len(), expected.len(), "{app}: {json}");
+        assert_eq!(
+            (code, stderr.as_str(), &json["ok"]),
+            (Some(0), "", &Value::Bool(true)),
+            "{app}"
+        );
+        assert_eq!(
+            json["warnings"].as_array().unwrap().len(),
+            expected.len(),
+            "{app}: {json}"
+        );
     }
 }
 
@@ -95,28 +136,56 @@ fn an_interface_or_a_version_that_the_host_does_not_have_is_refused_by_a_line_th
     for (import, code, expected) in [
         ("test:secret/door", "TG016", "which this host does not have"),
         ("wasi:nn/tensor@0.2.0-rc-2024-10-28", "TG015", candidate),
-        ("wasi:keyvalue/store@0.2.0", "TG016", "which this host does not have"),
+        (
+            "wasi:keyvalue/store@0.2.0",
+            "TG016",
+            "which this host does not have",
+        ),
         ("wasi:http/types@0.3.0-rc-2025-09-16", "TG015", candidate),
-        ("wasi:cli/environment@0.3.0-rc-2026-01-06", "TG015", candidate),
+        (
+            "wasi:cli/environment@0.3.0-rc-2026-01-06",
+            "TG015",
+            candidate,
+        ),
         ("wasi:sockets/tcp@0.2.0-rc-2023-12-05", "TG015", candidate),
-        ("wasi:http/types@0.4.0", "TG015", "and this host has WASI 0.2 and 0.3"),
+        (
+            "wasi:http/types@0.4.0",
+            "TG015",
+            "and this host has WASI 0.2 and 0.3",
+        ),
     ] {
         let routes = &[("GET", "/", Target::Http)];
-        let fixture = Fixture { routes, handlers: &["http-handler"], import: Some(import), ..Fixture::default() };
+        let fixture = Fixture {
+            routes,
+            handlers: &["http-handler"],
+            import: Some(import),
+            ..Fixture::default()
+        };
         fs::write(&app, fixture.build()).unwrap();
         for command in ["check", "serve"] {
             let output = tidegate().arg(command).arg(&app).output().unwrap();
             let report = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(1), "{command} {import}: {report}");
+            assert_eq!(
+                output.status.code(),
+                Some(1),
+                "{command} {import}: {report}"
+            );
             let line = report.lines().next().unwrap_or_default();
-            assert!(line.contains(&format!("error[{code}]: ")) && line.contains(&format!(" imports {import}, {expected}")), "{report}");
+            assert!(
+                line.contains(&format!("error[{code}]: "))
+                    && line.contains(&format!(" imports {import}, {expected}")),
+                "{report}"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn an_instance_that_is_used_again_keeps_requests_apart() {
-    let server = Tidegate::serve(&component("proxy02"), &["--reuse-foreign", "--workers", "1"]);
+    let server = Tidegate::serve(
+        &component("proxy02"),
+        &["--reuse-foreign", "--workers", "1"],
+    );
     // Each number is how many requests the instance has had.
     let steps = [
         ("/count", "1"),
@@ -139,13 +208,24 @@ async fn an_instance_that_is_used_again_keeps_requests_apart() {
         }
     }
 
-    let server = Tidegate::serve(&component("proxy03"), &["--reuse-foreign", "--workers", "1"]);
-    let broken = soon("keep", reqwest::get(server.url("/end/keep"))).await.unwrap();
+    let server = Tidegate::serve(
+        &component("proxy03"),
+        &["--reuse-foreign", "--workers", "1"],
+    );
+    let broken = soon("keep", reqwest::get(server.url("/end/keep")))
+        .await
+        .unwrap();
     assert!(soon("keep", broken.text()).await.is_err());
-    assert_eq!(get(&server, "/write-to-open").await, (200, "none is open".to_owned()));
+    assert_eq!(
+        get(&server, "/write-to-open").await,
+        (200, "none is open".to_owned())
+    );
     for (path, line) in [("/part", "a part"), ("/line", "a line")] {
         assert_eq!(get(&server, path).await.0, 200);
         let line = server.wait_for(line);
-        assert!(line.ends_with("a part") || line.ends_with("a line"), "one line has the output of one request: {line}");
+        assert!(
+            line.ends_with("a part") || line.ends_with("a line"),
+            "one line has the output of one request: {line}"
+        );
     }
 }

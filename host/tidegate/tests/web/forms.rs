@@ -9,9 +9,21 @@ const B: &str = "----WebKitFormBoundaryABC";
 const DISPOSITION: &str = "content-disposition: form-data; ";
 
 /// Sends a form and returns status and body.
-async fn post(server: &Tidegate, path: &str, kind: &str, accept: &str, body: &[u8]) -> (u16, String) {
-    let request = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let request = request.post(server.url(path)).header("content-type", kind).header("accept", accept);
+async fn post(
+    server: &Tidegate,
+    path: &str,
+    kind: &str,
+    accept: &str,
+    body: &[u8],
+) -> (u16, String) {
+    let request = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .unwrap();
+    let request = request
+        .post(server.url(path))
+        .header("content-type", kind)
+        .header("accept", accept);
     let answer = request.body(body.to_vec()).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
@@ -22,7 +34,8 @@ async fn value(server: &Tidegate, kind: &str, body: &[u8]) -> Result<Value, u16>
     if status != 200 {
         return Err(status);
     }
-    let envelope: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+    let envelope: Value =
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
     Ok(envelope["value"].clone())
 }
 
@@ -53,17 +66,35 @@ async fn the_names_of_parts_are_read_as_browsers_write_them() {
         ("name=\"f\"; filename=\"a%22b.txt\"", file("f", "a\"b.txt")),
         ("name=\"f\"; filename=\"a\\\"b.txt\"", file("f", "a\"b.txt")),
         ("name=\"f\"; filename=\"dir\\\"", file("f", "dir\\")),
-        ("name=\"f\"; filename=\"C:\\docs\\a.txt\"", file("f", "C:\\docs\\a.txt")),
-        ("name=\"f\"; filename=\"dir\\\"; size=\"1\"", file("f", "dir\\")),
-        ("filename=\"a name=b.txt\"; name=\"f\"", file("f", "a name=b.txt")),
+        (
+            "name=\"f\"; filename=\"C:\\docs\\a.txt\"",
+            file("f", "C:\\docs\\a.txt"),
+        ),
+        (
+            "name=\"f\"; filename=\"dir\\\"; size=\"1\"",
+            file("f", "dir\\"),
+        ),
+        (
+            "filename=\"a name=b.txt\"; name=\"f\"",
+            file("f", "a name=b.txt"),
+        ),
         ("name=\"f\"; filename=\"日本.txt\"", file("f", "日本.txt")),
         ("name=\"f\"; filename=\"..\\..\\x\"", file("f", "..\\..\\x")),
         ("name=\"f\"; filename=\"\"", file("f", "")),
         ("NAME=\"f\"; FileName=\"a.txt\"", file("f", "a.txt")),
         ("name = \"f\" ; filename = \"a.txt\" ;", file("f", "a.txt")),
-        ("name=\"f\"; filename*=UTF-8''%C3%A4.txt", file("f", "ä.txt")),
-        ("name=\"f\"; filename*=utf-8'de'%C3%A4.txt; filename=\"a.txt\"", file("f", "ä.txt")),
-        ("name=\"f\"; filename*=ISO-8859-1''%E4.txt", file("f", "ä.txt")),
+        (
+            "name=\"f\"; filename*=UTF-8''%C3%A4.txt",
+            file("f", "ä.txt"),
+        ),
+        (
+            "name=\"f\"; filename*=utf-8'de'%C3%A4.txt; filename=\"a.txt\"",
+            file("f", "ä.txt"),
+        ),
+        (
+            "name=\"f\"; filename*=ISO-8859-1''%E4.txt",
+            file("f", "ä.txt"),
+        ),
         ("filename=\"a.txt\"", Err(400)),
         ("name=\"a\"; name=\"b\"", Err(400)),
         ("name=\"f\"; filename=\"a\"; filename=\"b\"", Err(400)),
@@ -77,7 +108,11 @@ async fn the_names_of_parts_are_read_as_browsers_write_them() {
     let kind = format!("multipart/form-data; boundary={B}");
     for (parameters, expected) in cases {
         let body = form(B, &format!("{DISPOSITION}{parameters}"), "x");
-        assert_eq!(value(&server, &kind, body.as_bytes()).await, expected, "{parameters}");
+        assert_eq!(
+            value(&server, &kind, body.as_bytes()).await,
+            expected,
+            "{parameters}"
+        );
     }
     assert_eq!(server.stop().counter("faults"), 0);
 }
@@ -92,60 +127,168 @@ async fn the_bodies_of_forms_are_read_as_rfc_2046_has_them() {
     let action = format!("--{B}\r\n{DISPOSITION}name=\"__action\"\r\n\r\nlist\r\n");
     let cases = [
         ("plain", plain.clone(), one("1")),
-        ("a preamble", format!("For mail readers\r\n{plain}"), one("1")),
-        ("a line's end before the first boundary", format!("\r\n{plain}"), one("1")),
-        ("padding", plain.replace(&format!("--{B}\r\n"), &format!("--{B} \t \r\n")), one("1")),
-        ("no line's end after the last boundary", plain.trim_end().to_owned(), one("1")),
-        ("an epilogue", format!("{plain}trailing words\r\n"), one("1")),
-        ("line's ends of its own", form(B, &head, "\r\n1\r\n"), one("\r\n1\r\n")),
+        (
+            "a preamble",
+            format!("For mail readers\r\n{plain}"),
+            one("1"),
+        ),
+        (
+            "a line's end before the first boundary",
+            format!("\r\n{plain}"),
+            one("1"),
+        ),
+        (
+            "padding",
+            plain.replace(&format!("--{B}\r\n"), &format!("--{B} \t \r\n")),
+            one("1"),
+        ),
+        (
+            "no line's end after the last boundary",
+            plain.trim_end().to_owned(),
+            one("1"),
+        ),
+        (
+            "an epilogue",
+            format!("{plain}trailing words\r\n"),
+            one("1"),
+        ),
+        (
+            "line's ends of its own",
+            form(B, &head, "\r\n1\r\n"),
+            one("\r\n1\r\n"),
+        ),
         ("nothing in it", form(B, &head, ""), one("")),
         (
             "what looks like a boundary",
             form(B, &head, &format!("1\r\n-{B}\r\n--{}\r\n2", &B[..9])),
             one(&format!("1\r\n-{B}\r\n--{}\r\n2", &B[..9])),
         ),
-        ("headers of no meaning", form(B, &format!("x-a: b\r\n{head}\r\ncontent-transfer-encoding: binary"), "1"), one("1")),
+        (
+            "headers of no meaning",
+            form(
+                B,
+                &format!("x-a: b\r\n{head}\r\ncontent-transfer-encoding: binary"),
+                "1",
+            ),
+            one("1"),
+        ),
         (
             "a content type",
-            form(B, &format!("{head}\r\nContent-Type: text/plain; charset=UTF-8"), "1"),
+            form(
+                B,
+                &format!("{head}\r\nContent-Type: text/plain; charset=UTF-8"),
+                "1",
+            ),
             Ok(json!([["a", null, "text/plain; charset=UTF-8", "1"]])),
         ),
-        ("the action twice", format!("{action}{}", form(B, &head, "1")), one("1")),
-        ("a boundary in the middle of a line first", format!("x{plain}"), Err(400)),
+        (
+            "the action twice",
+            format!("{action}{}", form(B, &head, "1")),
+            one("1"),
+        ),
+        (
+            "a boundary in the middle of a line first",
+            format!("x{plain}"),
+            Err(400),
+        ),
         ("only line feeds", plain.replace("\r\n", "\n"), Err(400)),
         ("no head", form(B, "", "1"), Err(400)),
-        ("another disposition", form(B, "content-disposition: attachment; name=\"a\"", "1"), Err(400)),
-        ("no disposition", form(B, "content-type: text/plain", "1"), Err(400)),
-        ("a head that is none", form(B, &format!("{head}\r\nno colon"), "1"), Err(400)),
-        ("no last boundary", plain.replace(&format!("--{B}--\r\n"), ""), Err(400)),
-        ("a part that breaks off in its head", format!("{action}--{B}\r\n{head}"), Err(400)),
-        ("a part that breaks off in its content", format!("{action}--{B}\r\n{head}\r\n\r\nx"), Err(400)),
-        ("text after a boundary", format!("{action}--{B}x\r\n{head}\r\n\r\n1\r\n--{B}--\r\n"), Err(400)),
+        (
+            "another disposition",
+            form(B, "content-disposition: attachment; name=\"a\"", "1"),
+            Err(400),
+        ),
+        (
+            "no disposition",
+            form(B, "content-type: text/plain", "1"),
+            Err(400),
+        ),
+        (
+            "a head that is none",
+            form(B, &format!("{head}\r\nno colon"), "1"),
+            Err(400),
+        ),
+        (
+            "no last boundary",
+            plain.replace(&format!("--{B}--\r\n"), ""),
+            Err(400),
+        ),
+        (
+            "a part that breaks off in its head",
+            format!("{action}--{B}\r\n{head}"),
+            Err(400),
+        ),
+        (
+            "a part that breaks off in its content",
+            format!("{action}--{B}\r\n{head}\r\n\r\nx"),
+            Err(400),
+        ),
+        (
+            "text after a boundary",
+            format!("{action}--{B}x\r\n{head}\r\n\r\n1\r\n--{B}--\r\n"),
+            Err(400),
+        ),
         ("another boundary", form("other", &head, "1"), Err(400)),
         ("nothing", String::new(), Err(400)),
         ("no part", format!("--{B}--\r\n"), Err(400)),
-        ("no action", format!("--{B}\r\n{head}\r\n\r\n1\r\n--{B}--\r\n"), Err(400)),
+        (
+            "no action",
+            format!("--{B}\r\n{head}\r\n\r\n1\r\n--{B}--\r\n"),
+            Err(400),
+        ),
     ];
     for (case, body, expected) in cases {
-        assert_eq!(value(&server, &kind, body.as_bytes()).await, expected, "{case}");
+        assert_eq!(
+            value(&server, &kind, body.as_bytes()).await,
+            expected,
+            "{case}"
+        );
     }
     let boundaries = [
         (format!("multipart/form-data; boundary=\"{B}\""), B, Ok(())),
-        (format!("Multipart/Form-Data; charset=utf-8; BOUNDARY={B}"), B, Ok(())),
-        (format!("multipart/form-data; boundary={B}; charset=utf-8"), B, Ok(())),
-        ("multipart/form-data; boundary=----=_Part_1.2".into(), "----=_Part_1.2", Ok(())),
-        ("multipart/form-data; boundary====123===".into(), "===123===", Ok(())),
-        ("multipart/form-data; boundary=\"=_a:b?c\"".into(), "=_a:b?c", Ok(())),
+        (
+            format!("Multipart/Form-Data; charset=utf-8; BOUNDARY={B}"),
+            B,
+            Ok(()),
+        ),
+        (
+            format!("multipart/form-data; boundary={B}; charset=utf-8"),
+            B,
+            Ok(()),
+        ),
+        (
+            "multipart/form-data; boundary=----=_Part_1.2".into(),
+            "----=_Part_1.2",
+            Ok(()),
+        ),
+        (
+            "multipart/form-data; boundary====123===".into(),
+            "===123===",
+            Ok(()),
+        ),
+        (
+            "multipart/form-data; boundary=\"=_a:b?c\"".into(),
+            "=_a:b?c",
+            Ok(()),
+        ),
         ("multipart/form-data".into(), B, Err(400)),
         ("multipart/form-data; boundary=".into(), "", Err(400)),
         ("multipart/form-data; boundary=\"a".into(), "a", Err(400)),
-        (format!("multipart/form-data; boundary={}", "b".repeat(71)), &*"b".repeat(71), Err(400)),
+        (
+            format!("multipart/form-data; boundary={}", "b".repeat(71)),
+            &*"b".repeat(71),
+            Err(400),
+        ),
         ("multipart/mixed; boundary=b".into(), "b", Err(415)),
         ("text/plain".into(), B, Err(415)),
     ];
     for (kind, boundary, expected) in boundaries {
         let got = value(&server, &kind, form(boundary, &head, "1").as_bytes()).await;
-        assert_eq!(got, expected.map(|()| json!([["a", null, null, "1"]])), "{kind}");
+        assert_eq!(
+            got,
+            expected.map(|()| json!([["a", null, null, "1"]])),
+            "{kind}"
+        );
     }
     assert_eq!(server.stop().counter("faults"), 0);
 }
@@ -154,29 +297,57 @@ async fn the_bodies_of_forms_are_read_as_rfc_2046_has_them() {
 async fn a_broken_form_is_the_client_s_fault_before_and_after_its_action() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let kind = format!("multipart/form-data; boundary={B}");
-    let part = |name: &str, value: &str| format!("--{B}\r\n{DISPOSITION}name=\"{name}\"\r\n\r\n{value}\r\n");
-    let broken =
-        [format!("--{B}\r\n{DISPOSITION}filename=\"x\"\r\n\r\n1\r\n"), format!("--{B}\r\nno head\r\n\r\n1\r\n"), format!("--{B}?\r\n")];
+    let part = |name: &str, value: &str| {
+        format!("--{B}\r\n{DISPOSITION}name=\"{name}\"\r\n\r\n{value}\r\n")
+    };
+    let broken = [
+        format!("--{B}\r\n{DISPOSITION}filename=\"x\"\r\n\r\n1\r\n"),
+        format!("--{B}\r\nno head\r\n\r\n1\r\n"),
+        format!("--{B}?\r\n"),
+    ];
     for broken in &broken {
         for action in ["list", "read", "swallow"] {
             for accept in ["text/html", "application/json"] {
                 let (action, name) = (part("__action", action), part("name", "a"));
-                for body in [format!("{broken}{action}{name}--{B}--\r\n"), format!("{action}{name}{broken}--{B}--\r\n")] {
-                    let (status, text) = post(&server, "/form", &kind, accept, body.as_bytes()).await;
+                for body in [
+                    format!("{broken}{action}{name}--{B}--\r\n"),
+                    format!("{action}{name}{broken}--{B}--\r\n"),
+                ] {
+                    let (status, text) =
+                        post(&server, "/form", &kind, accept, body.as_bytes()).await;
                     assert_eq!(status, 400, "{accept} {body}: {text}");
                 }
             }
             let body = format!("{}{broken}--{B}--\r\n", part("__action", action));
-            let (_, events) = post(&server, "/form", &kind, "text/event-stream", body.as_bytes()).await;
-            assert!(events.contains("\"outcome\":\"error\",\"status\":400}"), "{events}");
+            let (_, events) = post(
+                &server,
+                "/form",
+                &kind,
+                "text/event-stream",
+                body.as_bytes(),
+            )
+            .await;
+            assert!(
+                events.contains("\"outcome\":\"error\",\"status\":400}"),
+                "{events}"
+            );
         }
     }
     // A form that its action does not read is not looked at.
     let body = format!("{}{}--{B}--\r\n", part("__action", "leave"), broken[0]);
-    assert_eq!(value(&server, &kind, body.as_bytes()).await, Ok(json!("not read")));
+    assert_eq!(
+        value(&server, &kind, body.as_bytes()).await,
+        Ok(json!("not read"))
+    );
     // The client leaves in the middle of it: no fault of the app's.
-    let head = format!("POST /form HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 100000\r\n\r\n");
-    let mut raw = Raw::send(server.address(), &format!("{head}{}{}", part("__action", "read"), "x".repeat(70_000))).await;
+    let head = format!(
+        "POST /form HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 100000\r\n\r\n"
+    );
+    let mut raw = Raw::send(
+        server.address(),
+        &format!("{head}{}{}", part("__action", "read"), "x".repeat(70_000)),
+    )
+    .await;
     raw.write("x").await;
     drop(raw);
     assert_eq!(server.stop().counter("faults"), 0);
@@ -187,46 +358,124 @@ async fn a_form_is_read_into_a_type_whatever_carries_it() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let multipart = format!("multipart/form-data; boundary={B}");
     let part = |head: &str, value: &str| format!("--{B}\r\n{DISPOSITION}{head}\r\n\r\n{value}\r\n");
-    let unused = part("name=\"f\"; filename=\"\"\r\ncontent-type: application/octet-stream", "");
+    let unused = part(
+        "name=\"f\"; filename=\"\"\r\ncontent-type: application/octet-stream",
+        "",
+    );
     let read = part("name=\"__action\"", "read");
     let json = "application/json";
     let cases = [
-        (json, r#"{"__action":"read","name":"a","id":12345678901234567890123}"#.to_owned(), Ok(json!(["a", "12345678901234567890123"]))),
+        (
+            json,
+            r#"{"__action":"read","name":"a","id":12345678901234567890123}"#.to_owned(),
+            Ok(json!(["a", "12345678901234567890123"])),
+        ),
         (
             json,
             r#"{"id":340282366920938463463374607431768211455,"name":"a","__action":"read"}"#.into(),
             Ok(json!(["a", "340282366920938463463374607431768211455"])),
         ),
-        (json, "\u{feff}{\"__action\":\"read\",\"name\":\"a\"}".into(), Ok(json!(["a", null]))),
-        (json, r#"{"__action":"read","name":"a","__proto__":{"x":1}}"#.into(), Ok(json!(["a", null]))),
+        (
+            json,
+            "\u{feff}{\"__action\":\"read\",\"name\":\"a\"}".into(),
+            Ok(json!(["a", null])),
+        ),
+        (
+            json,
+            r#"{"__action":"read","name":"a","__proto__":{"x":1}}"#.into(),
+            Ok(json!(["a", null])),
+        ),
         (json, r#"{"__action":"read","name":1}"#.into(), Err(422)),
-        (json, r#"{"__action":"read","name":"a","name":"b"}"#.into(), Err(422)),
-        (json, r#"{"__action":"read","__action":"list","name":"a"}"#.into(), Err(400)),
+        (
+            json,
+            r#"{"__action":"read","name":"a","name":"b"}"#.into(),
+            Err(422),
+        ),
+        (
+            json,
+            r#"{"__action":"read","__action":"list","name":"a"}"#.into(),
+            Err(400),
+        ),
         (json, r#"{"name":"a"}"#.into(), Err(400)),
         (json, r#"{"__action":"read","name":"a""#.into(), Err(400)),
         (json, r#"[{"__action":"read","name":"a"}]"#.into(), Err(400)),
         (json, r#"{"__action":"read","name":"a"}{}"#.into(), Err(400)),
-        (json, "{\"__action\":\"read\",\"name\":\"\u{1}\"}".into(), Err(400)),
-        ("application/x-www-form-urlencoded", "__action=read&name=a+b%2Bc".into(), Ok(json!(["a b+c", null]))),
-        ("application/x-www-form-urlencoded;charset=UTF-8", "name=a&__action=read&__action=list".into(), Ok(json!(["a", null]))),
-        ("application/x-www-form-urlencoded", "__action=read&id=7".into(), Err(422)),
-        (&multipart, format!("{read}{}--{B}--\r\n", part("name=\"name\"", "a")), Ok(json!(["a", null]))),
-        (&multipart, format!("{read}{unused}{}--{B}--\r\n", part("name=\"name\"", "a")), Ok(json!(["a", null]))),
-        (&multipart, format!("{read}{}--{B}--\r\n", part("name=\"f\"; filename=\"x\"", "")), Err(400)),
-        (&multipart, format!("{read}{}--{B}--\r\n", part("name=\"f\"; filename=\"\"", "not empty")), Err(400)),
+        (
+            json,
+            "{\"__action\":\"read\",\"name\":\"\u{1}\"}".into(),
+            Err(400),
+        ),
+        (
+            "application/x-www-form-urlencoded",
+            "__action=read&name=a+b%2Bc".into(),
+            Ok(json!(["a b+c", null])),
+        ),
+        (
+            "application/x-www-form-urlencoded;charset=UTF-8",
+            "name=a&__action=read&__action=list".into(),
+            Ok(json!(["a", null])),
+        ),
+        (
+            "application/x-www-form-urlencoded",
+            "__action=read&id=7".into(),
+            Err(422),
+        ),
+        (
+            &multipart,
+            format!("{read}{}--{B}--\r\n", part("name=\"name\"", "a")),
+            Ok(json!(["a", null])),
+        ),
+        (
+            &multipart,
+            format!("{read}{unused}{}--{B}--\r\n", part("name=\"name\"", "a")),
+            Ok(json!(["a", null])),
+        ),
+        (
+            &multipart,
+            format!(
+                "{read}{}--{B}--\r\n",
+                part("name=\"f\"; filename=\"x\"", "")
+            ),
+            Err(400),
+        ),
+        (
+            &multipart,
+            format!(
+                "{read}{}--{B}--\r\n",
+                part("name=\"f\"; filename=\"\"", "not empty")
+            ),
+            Err(400),
+        ),
     ];
     for (kind, body, expected) in cases {
-        assert_eq!(value(&server, kind, body.as_bytes()).await, expected, "{kind} {body}");
+        assert_eq!(
+            value(&server, kind, body.as_bytes()).await,
+            expected,
+            "{kind} {body}"
+        );
     }
     // To an app that reads the text itself, it is the client's.
     let raw = [
-        (r#"{"__action":"raw","n":12345678901234567890123}"#, r#"{"n":12345678901234567890123}"#),
-        (r#"{ "b" : 1.10, "__action" : "raw", "a" : [ 1e400, -0 ] }"#, r#"{"b":1.10,"a":[ 1e400, -0 ]}"#),
-        (r#"{"__action":"raw","a":1,"a":2,"__proto__":{"x":"\u00e9"}}"#, r#"{"a":1,"a":2,"__proto__":{"x":"\u00e9"}}"#),
+        (
+            r#"{"__action":"raw","n":12345678901234567890123}"#,
+            r#"{"n":12345678901234567890123}"#,
+        ),
+        (
+            r#"{ "b" : 1.10, "__action" : "raw", "a" : [ 1e400, -0 ] }"#,
+            r#"{"b":1.10,"a":[ 1e400, -0 ]}"#,
+        ),
+        (
+            r#"{"__action":"raw","a":1,"a":2,"__proto__":{"x":"\u00e9"}}"#,
+            r#"{"a":1,"a":2,"__proto__":{"x":"\u00e9"}}"#,
+        ),
         (r#"{"__action":"raw"}"#, "{}"),
     ];
     for (body, expected) in raw {
-        assert_eq!(value(&server, json, body.as_bytes()).await, Ok(json!(expected)), "{body}");
+        assert_eq!(
+            value(&server, json, body.as_bytes()).await,
+            Ok(json!(expected)),
+            "{body}"
+        );
     }
     let bytes = b"{\"__action\":\"read\",\"name\":\"\xff\"}";
     assert_eq!(value(&server, json, bytes).await, Err(400), "no UTF-8");
@@ -241,16 +490,27 @@ async fn a_page_that_keeps_its_address_to_itself_may_send_its_forms() {
         ("origin: null\r\nsec-fetch-site: same-site", 403),
         ("origin: null\r\nsec-fetch-site: cross-site", 403),
         ("origin: null", 403),
-        ("origin: http://evil.example\r\nsec-fetch-site: same-origin", 403),
+        (
+            "origin: http://evil.example\r\nsec-fetch-site: same-origin",
+            403,
+        ),
         ("sec-fetch-site: same-origin", 200),
         ("x: y", 200),
     ];
     for (headers, status) in cases {
         let body = "__action=leave";
-        let head = format!("accept: application/json\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}", body.len());
-        let request = format!("POST /form HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{head}\r\n{headers}\r\n\r\n{body}");
+        let head = format!(
+            "accept: application/json\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {}",
+            body.len()
+        );
+        let request = format!(
+            "POST /form HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{head}\r\n{headers}\r\n\r\n{body}"
+        );
         let answer = Raw::send(server.address(), &request).await.rest().await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{headers}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{headers}: {answer}"
+        );
     }
     server.stop();
 }

@@ -17,7 +17,15 @@ impl HostForm for State {
 
     async fn next(&mut self, form: Resource<Form>) -> Result<Result<Option<Field>, FormError>> {
         let next = self.table.get_mut(&form)?.0.next().await;
-        let field = |page::Field { name, filename, content_type }| Field { name, filename, content_type };
+        let field = |page::Field {
+                         name,
+                         filename,
+                         content_type,
+                     }| Field {
+            name,
+            filename,
+            content_type,
+        };
         Ok(next.map(|next| next.map(field)).map_err(Into::into))
     }
 

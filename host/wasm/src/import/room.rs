@@ -63,10 +63,22 @@ impl Host for State {
     }
 
     fn entries(&mut self, query: Query) -> Result<Vec<(String, Vec<u8>)>> {
-        let Query { prefix, start, end, reverse, limit } = query;
+        let Query {
+            prefix,
+            start,
+            end,
+            reverse,
+            limit,
+        } = query;
         let limit = limit.map_or(usize::MAX, |limit| limit as usize);
-        let entries = self.transaction()?.query(&prefix, start.as_deref(), end.as_deref(), reverse, limit);
-        Ok(self.stored(entries)?.into_iter().map(|(key, value)| (key, value.into())).collect())
+        let entries =
+            self.transaction()?
+                .query(&prefix, start.as_deref(), end.as_deref(), reverse, limit);
+        Ok(self
+            .stored(entries)?
+            .into_iter()
+            .map(|(key, value)| (key, value.into()))
+            .collect())
     }
 
     fn clear(&mut self) -> Result<()> {
@@ -97,8 +109,14 @@ impl Host for State {
         Ok(self.stored(position)?.into())
     }
 
-    fn resume(&mut self, connection: Resource<Connection>, since: Position) -> Result<Result<Followed, LimitError>> {
-        let resumed = self.transaction()?.resume(self.conn(&connection)?, super::position(since));
+    fn resume(
+        &mut self,
+        connection: Resource<Connection>,
+        since: Position,
+    ) -> Result<Result<Followed, LimitError>> {
+        let resumed = self
+            .transaction()?
+            .resume(self.conn(&connection)?, super::position(since));
         Ok(self.stored(resumed)?.map(Into::into).map_err(Into::into))
     }
 

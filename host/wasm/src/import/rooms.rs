@@ -16,22 +16,34 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(50);
 
 impl Host for State {
-    async fn call(&mut self, class: String, name: String, payload: Vec<u8>, options: Options) -> Result<Result<Vec<u8>, CallError>> {
+    async fn call(
+        &mut self,
+        class: String,
+        name: String,
+        payload: Vec<u8>,
+        options: Options,
+    ) -> Result<Result<Vec<u8>, CallError>> {
         let scope = self.scope()?.clone();
-        let deadline = options.deadline.map_or(DEADLINE, |millis| Duration::from_millis(millis.into()));
+        let deadline = options
+            .deadline
+            .map_or(DEADLINE, |millis| Duration::from_millis(millis.into()));
         let payload = Bytes::from(payload);
         let call = async {
             let (mut left, mut wait) = (options.attempts.unwrap_or(1), RETRY);
             loop {
                 left = left.saturating_sub(1);
                 match scope.call(&class, &name, payload.clone()).await {
-                    Err(hub::CallError::Busy | hub::CallError::Failed) if left > 0 => sleep(wait).await,
+                    Err(hub::CallError::Busy | hub::CallError::Failed) if left > 0 => {
+                        sleep(wait).await
+                    }
                     outcome => return outcome,
                 }
                 wait *= 2;
             }
         };
-        let outcome = timeout(deadline, call).await.unwrap_or(Err(hub::CallError::Deadline));
+        let outcome = timeout(deadline, call)
+            .await
+            .unwrap_or(Err(hub::CallError::Deadline));
         Ok(outcome.map(Into::into).map_err(Into::into))
     }
 }

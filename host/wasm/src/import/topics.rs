@@ -8,9 +8,14 @@ use crate::{
 use wasmtime::Result;
 
 impl Host for State {
-    fn publish(&mut self, topic: String, publication: Publication) -> Result<Result<u64, LimitError>> {
+    fn publish(
+        &mut self,
+        topic: String,
+        publication: Publication,
+    ) -> Result<Result<u64, LimitError>> {
         let scope = self.scope()?;
-        let published = super::publication(publication).and_then(|publication| scope.publish(&topic, publication));
+        let published = super::publication(publication)
+            .and_then(|publication| scope.publish(&topic, publication));
         Ok(published.map_err(Into::into))
     }
 }

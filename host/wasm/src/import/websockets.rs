@@ -34,7 +34,12 @@ impl Host for State {
         }
     }
 
-    fn ids(&mut self, tag: Option<String>, after: Option<String>, limit: u32) -> Result<Vec<String>> {
+    fn ids(
+        &mut self,
+        tag: Option<String>,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<Vec<String>> {
         let after = match after.map(|after| after.parse()) {
             Some(Err(_)) => return Ok(Vec::new()),
             after => after.and_then(Result::ok),
@@ -43,10 +48,17 @@ impl Host for State {
         Ok(ids.into_iter().map(|id| id.to_string()).collect())
     }
 
-    fn set_auto_response(&mut self, pair: Option<(String, String)>) -> Result<Result<(), LimitError>> {
+    fn set_auto_response(
+        &mut self,
+        pair: Option<(String, String)>,
+    ) -> Result<Result<(), LimitError>> {
         let scope = self.scope()?;
-        let response = pair.map(|(request, response)| AutoResponse::new(request, response)).transpose();
-        Ok(response.and_then(|response| scope.set_auto_response(response)).map_err(Into::into))
+        let response = pair
+            .map(|(request, response)| AutoResponse::new(request, response))
+            .transpose();
+        Ok(response
+            .and_then(|response| scope.set_auto_response(response))
+            .map_err(Into::into))
     }
 }
 
@@ -56,16 +68,27 @@ impl HostConnection for State {
     }
 
     fn route(&mut self, connection: Resource<Connection>) -> Result<Option<u32>> {
-        let Some(route) = self.conn(&connection)?.route() else { return Ok(None) };
-        Ok(self.manifest.as_ref().and_then(|manifest| manifest.successor(route)))
+        let Some(route) = self.conn(&connection)?.route() else {
+            return Ok(None);
+        };
+        Ok(self
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.successor(route)))
     }
 
     fn protocol(&mut self, connection: Resource<Connection>) -> Result<Option<String>> {
         Ok(self.conn(&connection)?.protocol().map(str::to_owned))
     }
 
-    fn send(&mut self, connection: Resource<Connection>, message: Message) -> Result<Result<(), SendError>> {
-        let sent = self.scope()?.send(self.conn(&connection)?, super::message(message));
+    fn send(
+        &mut self,
+        connection: Resource<Connection>,
+        message: Message,
+    ) -> Result<Result<(), SendError>> {
+        let sent = self
+            .scope()?
+            .send(self.conn(&connection)?, super::message(message));
         Ok(sent.map_err(|error| match error {
             hub::SendError::Closed => SendError::Closed,
             hub::SendError::Full => SendError::Full,
@@ -77,20 +100,42 @@ impl HostConnection for State {
         Ok(self.scope()?.queued(self.conn(&connection)?) as u64)
     }
 
-    fn close(&mut self, connection: Resource<Connection>, code: u16, reason: String) -> Result<Result<(), LimitError>> {
-        Ok(self.scope()?.close(self.conn(&connection)?, code, &reason).map_err(Into::into))
+    fn close(
+        &mut self,
+        connection: Resource<Connection>,
+        code: u16,
+        reason: String,
+    ) -> Result<Result<(), LimitError>> {
+        Ok(self
+            .scope()?
+            .close(self.conn(&connection)?, code, &reason)
+            .map_err(Into::into))
     }
 
     fn attachment(&mut self, connection: Resource<Connection>) -> Result<Vec<u8>> {
         Ok(self.scope()?.attachment(self.conn(&connection)?).into())
     }
 
-    fn set_attachment(&mut self, connection: Resource<Connection>, value: Vec<u8>) -> Result<Result<(), LimitError>> {
-        Ok(self.scope()?.set_attachment(self.conn(&connection)?, value.into()).map_err(Into::into))
+    fn set_attachment(
+        &mut self,
+        connection: Resource<Connection>,
+        value: Vec<u8>,
+    ) -> Result<Result<(), LimitError>> {
+        Ok(self
+            .scope()?
+            .set_attachment(self.conn(&connection)?, value.into())
+            .map_err(Into::into))
     }
 
-    fn follow(&mut self, connection: Resource<Connection>, topic: String, since: Option<Position>) -> Result<Result<Followed, LimitError>> {
-        let followed = self.scope()?.follow(self.conn(&connection)?, &topic, since.map(super::position));
+    fn follow(
+        &mut self,
+        connection: Resource<Connection>,
+        topic: String,
+        since: Option<Position>,
+    ) -> Result<Result<Followed, LimitError>> {
+        let followed =
+            self.scope()?
+                .follow(self.conn(&connection)?, &topic, since.map(super::position));
         Ok(followed.map(Into::into).map_err(Into::into))
     }
 
@@ -105,8 +150,15 @@ impl HostConnection for State {
         Ok(self.scope()?.tags(self.conn(&connection)?))
     }
 
-    fn set_tags(&mut self, connection: Resource<Connection>, tags: Vec<String>) -> Result<Result<(), LimitError>> {
-        Ok(self.scope()?.set_tags(self.conn(&connection)?, tags).map_err(Into::into))
+    fn set_tags(
+        &mut self,
+        connection: Resource<Connection>,
+        tags: Vec<String>,
+    ) -> Result<Result<(), LimitError>> {
+        Ok(self
+            .scope()?
+            .set_tags(self.conn(&connection)?, tags)
+            .map_err(Into::into))
     }
 
     fn drop(&mut self, connection: Resource<Connection>) -> Result<()> {

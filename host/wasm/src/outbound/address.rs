@@ -6,20 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 16] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),        // this network (RFC 791)
     (Ipv4Addr::new(10, 0, 0, 0), 8),       // private use (RFC 1918)
-    (Ipv4Addr::new(100, 64, 0, 0), 10),    // shared by carriers (RFC 6598), and metadata of Alibaba Cloud
-    (Ipv4Addr::new(127, 0, 0, 0), 8),      // loopback (RFC 1122)
+    (Ipv4Addr::new(100, 64, 0, 0), 10), // shared by carriers (RFC 6598), and metadata of Alibaba Cloud
+    (Ipv4Addr::new(127, 0, 0, 0), 8),   // loopback (RFC 1122)
     (Ipv4Addr::new(168, 63, 129, 16), 32), // virtual services of Azure, a public number that is routed inside
     (Ipv4Addr::new(169, 254, 0, 0), 16),   // link-local (RFC 3927), and metadata of most clouds
     (Ipv4Addr::new(172, 16, 0, 0), 12),    // private use (RFC 1918)
-    (Ipv4Addr::new(192, 0, 0, 0), 24),     // protocol assignments (RFC 6890), and metadata of Oracle Cloud
-    (Ipv4Addr::new(192, 0, 2, 0), 24),     // documentation (RFC 5737)
-    (Ipv4Addr::new(192, 88, 99, 0), 24),   // 6to4 relays, deprecated (RFC 7526)
-    (Ipv4Addr::new(192, 168, 0, 0), 16),   // private use (RFC 1918)
-    (Ipv4Addr::new(198, 18, 0, 0), 15),    // benchmarks (RFC 2544)
-    (Ipv4Addr::new(198, 51, 100, 0), 24),  // documentation (RFC 5737)
-    (Ipv4Addr::new(203, 0, 113, 0), 24),   // documentation (RFC 5737)
-    (Ipv4Addr::new(224, 0, 0, 0), 4),      // multicast (RFC 5771)
-    (Ipv4Addr::new(240, 0, 0, 0), 4),      // reserved (RFC 1112), and broadcast (RFC 919)
+    (Ipv4Addr::new(192, 0, 0, 0), 24), // protocol assignments (RFC 6890), and metadata of Oracle Cloud
+    (Ipv4Addr::new(192, 0, 2, 0), 24), // documentation (RFC 5737)
+    (Ipv4Addr::new(192, 88, 99, 0), 24), // 6to4 relays, deprecated (RFC 7526)
+    (Ipv4Addr::new(192, 168, 0, 0), 16), // private use (RFC 1918)
+    (Ipv4Addr::new(198, 18, 0, 0), 15), // benchmarks (RFC 2544)
+    (Ipv4Addr::new(198, 51, 100, 0), 24), // documentation (RFC 5737)
+    (Ipv4Addr::new(203, 0, 113, 0), 24), // documentation (RFC 5737)
+    (Ipv4Addr::new(224, 0, 0, 0), 4),  // multicast (RFC 5771)
+    (Ipv4Addr::new(240, 0, 0, 0), 4),  // reserved (RFC 1112), and broadcast (RFC 919)
 ];
 
 /// The only block of IPv6 that is assigned for unicast in public (RFC 4291).
@@ -42,15 +42,21 @@ const NAT64: (Ipv6Addr, u32) = (Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 9
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => !NOT_PUBLIC_V4.iter().any(|block| contains_v4(block, v4)),
-        IpAddr::V6(v6) if contains_v6(&NAT64, v6) => is_public(IpAddr::V4(Ipv4Addr::from_bits(v6.to_bits() as u32))),
-        IpAddr::V6(v6) => contains_v6(&PUBLIC_V6, v6) && !NOT_PUBLIC_V6.iter().any(|block| contains_v6(block, v6)),
+        IpAddr::V6(v6) if contains_v6(&NAT64, v6) => {
+            is_public(IpAddr::V4(Ipv4Addr::from_bits(v6.to_bits() as u32)))
+        }
+        IpAddr::V6(v6) => {
+            contains_v6(&PUBLIC_V6, v6) && !NOT_PUBLIC_V6.iter().any(|block| contains_v6(block, v6))
+        }
     }
 }
 
 /// True if the address is that of a single host, public or not. The unspecified address is none: on Linux it leads to this machine.
 pub(super) fn is_host(address: IpAddr) -> bool {
     let address = address.to_canonical();
-    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::V4(Ipv4Addr::BROADCAST)
+    !address.is_unspecified()
+        && !address.is_multicast()
+        && address != IpAddr::V4(Ipv4Addr::BROADCAST)
 }
 
 fn contains_v4((first, length): &(Ipv4Addr, u32), address: Ipv4Addr) -> bool {

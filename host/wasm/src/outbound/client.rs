@@ -63,7 +63,11 @@ pub(super) struct HttpClient {
 
 impl HttpClient {
     /// `extra_roots`: certificates that are trusted beside the system's.
-    pub(super) fn new(connector: Connector, extra_roots: &[CertificateDer<'static>], bounds: Bounds) -> HttpClient {
+    pub(super) fn new(
+        connector: Connector,
+        extra_roots: &[CertificateDer<'static>],
+        bounds: Bounds,
+    ) -> HttpClient {
         let https = HttpsConnectorBuilder::new()
             .with_tls_config(tls(extra_roots))
             .https_or_http()
@@ -79,7 +83,11 @@ impl HttpClient {
             .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
             .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .build(Deadline(https));
-        HttpClient { client, bounds, permits: Arc::new(Semaphore::new(bounds.requests_max)) }
+        HttpClient {
+            client,
+            bounds,
+            permits: Arc::new(Semaphore::new(bounds.requests_max)),
+        }
     }
 
     /// Sends a request to a destination that was granted. The response's body is bounded in bytes and in time without progress.
@@ -92,15 +100,30 @@ impl HttpClient {
         if request.method() == Method::CONNECT {
             return Err(Failure::Other(Error::HttpRequestMethodInvalid));
         }
-        let shorter = |asked: Option<Duration>, max: Duration| asked.map_or(max, |asked| asked.min(max));
-        let connect = shorter(options.and_then(|options| options.connect_timeout), CONNECT_WITHIN);
-        let first_byte = shorter(options.and_then(|options| options.first_byte_timeout), self.bounds.silence_max);
-        let between_bytes = shorter(options.and_then(|options| options.between_bytes_timeout), self.bounds.silence_max);
+        let shorter =
+            |asked: Option<Duration>, max: Duration| asked.map_or(max, |asked| asked.min(max));
+        let connect = shorter(
+            options.and_then(|options| options.connect_timeout),
+            CONNECT_WITHIN,
+        );
+        let first_byte = shorter(
+            options.and_then(|options| options.first_byte_timeout),
+            self.bounds.silence_max,
+        );
+        let between_bytes = shorter(
+            options.and_then(|options| options.between_bytes_timeout),
+            self.bounds.silence_max,
+        );
 
         let permit = timeout(connect, self.permits.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(Failure::Other(Error::ConnectionLimitReached)) };
+        let Ok(Ok(permit)) = permit else {
+            return Err(Failure::Other(Error::ConnectionLimitReached));
+        };
         let sent = Arc::new(AtomicBool::new(false));
-        let request = prepared(destination, request)?.map(|body| Sent { body, moved: sent.clone() });
+        let request = prepared(destination, request)?.map(|body| Sent {
+            body,
+            moved: sent.clone(),
+        });
         let mut response = self.client.request(request);
         let mut patience = connect + first_byte;
         let response = loop {
@@ -114,22 +137,40 @@ impl HttpClient {
         let left = self.bounds.body_bytes_max;
         Ok(response.map(|body| {
             // The head promised more than came.
-            let body = body.map_err(|_| Error::HttpResponseIncomplete).boxed_unsync();
-            Received { body, left, bytes_max: left, between_bytes, silence: None, _permit: permit }.boxed_unsync()
+            let body = body
+                .map_err(|_| Error::HttpResponseIncomplete)
+                .boxed_unsync();
+            Received {
+                body,
+                left,
+                bytes_max: left,
+                between_bytes,
+                silence: None,
+                _permit: permit,
+            }
+            .boxed_unsync()
         }))
     }
 }
 
 /// The request for exactly this destination. A `Host` of the guest's own would name another one.
-fn prepared(destination: &Destination, request: Request<WasiBody>) -> Result<Request<WasiBody>, Failure> {
+fn prepared(
+    destination: &Destination,
+    request: Request<WasiBody>,
+) -> Result<Request<WasiBody>, Failure> {
     let (mut parts, body) = request.into_parts();
     let authority = destination.authority();
-    let host = HeaderValue::from_str(&authority).map_err(|_| Failure::Other(Error::HttpRequestUriInvalid))?;
+    let host = HeaderValue::from_str(&authority)
+        .map_err(|_| Failure::Other(Error::HttpRequestUriInvalid))?;
     parts.headers.insert(HOST, host);
     parts.version = http::Version::HTTP_11;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let scheme = parts.uri.scheme_str().unwrap_or("https");
-    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+    let uri = Uri::builder()
+        .scheme(scheme)
+        .authority(authority)
+        .path_and_query(path)
+        .build();
     parts.uri = uri.map_err(|_| Failure::Other(Error::HttpRequestUriInvalid))?;
     Ok(Request::from_parts(parts, body))
 }
@@ -167,7 +208,11 @@ impl Service<Uri> for Deadline {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
-        Box::pin(async move { timeout(CONNECT_WITHIN, connecting).await.map_err(|_| ConnectError::TimedOut)? })
+        Box::pin(async move {
+            timeout(CONNECT_WITHIN, connecting)
+                .await
+                .map_err(|_| ConnectError::TimedOut)?
+        })
     }
 }
 
@@ -181,7 +226,10 @@ impl Body for Sent {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let poll = Pin::new(&mut self.body).poll_frame(cx);
         if poll.is_ready() {
             self.moved.store(true, Relaxed);
@@ -212,12 +260,20 @@ impl Body for Received {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         fed::note_poll();
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            let silence = this.silence.get_or_insert_with(|| Box::pin(sleep(this.between_bytes)));
-            return silence.as_mut().poll(cx).map(|()| Some(Err(Error::ConnectionReadTimeout)));
+            let silence = this
+                .silence
+                .get_or_insert_with(|| Box::pin(sleep(this.between_bytes)));
+            return silence
+                .as_mut()
+                .poll(cx)
+                .map(|()| Some(Err(Error::ConnectionReadTimeout)));
         };
         this.silence = None;
         if let Some(Ok(frame)) = &frame {
@@ -255,9 +311,10 @@ impl Failure {
         if let Some(error) = find::<rustls::Error>(error) {
             return Failure::Other(match error {
                 rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
-                rustls::Error::AlertReceived(alert) => {
-                    Error::TlsAlertReceived { alert_id: Some(u8::from(*alert)), alert_message: Some(format!("{alert:?}")) }
-                }
+                rustls::Error::AlertReceived(alert) => Error::TlsAlertReceived {
+                    alert_id: Some(u8::from(*alert)),
+                    alert_message: Some(format!("{alert:?}")),
+                },
                 _ => Error::TlsProtocolError,
             });
         }
@@ -272,10 +329,17 @@ impl Failure {
         let refused = |code| Failure::Refused(error.to_string(), code);
         match error {
             ConnectError::NotGranted => refused(Error::HttpRequestDenied),
-            ConnectError::Prohibited(_) | ConnectError::Own(_) => refused(Error::DestinationIpProhibited),
+            ConnectError::Prohibited(_) | ConnectError::Own(_) => {
+                refused(Error::DestinationIpProhibited)
+            }
             ConnectError::NotFound => Failure::Other(Error::DestinationNotFound),
-            ConnectError::Lookup(_) => Failure::Other(Error::DnsError { rcode: None, info_code: None }),
-            ConnectError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => Failure::Other(Error::ConnectionRefused),
+            ConnectError::Lookup(_) => Failure::Other(Error::DnsError {
+                rcode: None,
+                info_code: None,
+            }),
+            ConnectError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                Failure::Other(Error::ConnectionRefused)
+            }
             ConnectError::Connect(_) => Failure::Other(Error::DestinationUnavailable),
             ConnectError::TimedOut => Failure::Other(Error::ConnectionTimeout),
         }
@@ -289,7 +353,10 @@ fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Optio
         if let Some(found) = error.downcast_ref::<T>() {
             return Some(found);
         }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
             Some(inner) => Some(inner),
             None => error.source(),
         };

@@ -40,7 +40,12 @@ pub(super) struct SystemResolver;
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: String) -> Work<io::Result<Vec<IpAddr>>> {
-        Box::pin(async move { Ok(lookup_host((name, 0)).await?.map(|address| address.ip()).collect()) })
+        Box::pin(async move {
+            Ok(lookup_host((name, 0))
+                .await?
+                .map(|address| address.ip())
+                .collect())
+        })
     }
 }
 
@@ -98,7 +103,11 @@ pub(super) enum ConnectError {
 
 impl Connector {
     pub(super) fn new(grants: Vec<Grant>, own: OwnAddresses, resolver: impl Resolve) -> Connector {
-        Connector(Arc::new(Rules { grants, own, resolver: Box::new(resolver) }))
+        Connector(Arc::new(Rules {
+            grants,
+            own,
+            resolver: Box::new(resolver),
+        }))
     }
 
     pub(super) fn is_granted(&self, destination: &Destination) -> bool {
@@ -108,11 +117,14 @@ impl Connector {
     async fn connect(self, uri: http::Uri) -> Result<TcpStream, ConnectError> {
         let destination = Destination::of(&uri).ok_or(ConnectError::NotGranted)?;
         let deadline = Instant::now() + CONNECT_WITHIN;
-        let addresses = timeout_at(deadline, self.0.addresses(&destination)).await.map_err(|_| ConnectError::TimedOut)??;
+        let addresses = timeout_at(deadline, self.0.addresses(&destination))
+            .await
+            .map_err(|_| ConnectError::TimedOut)??;
         let mut last = ConnectError::NotFound;
         for (tried, address) in addresses.iter().enumerate() {
             // One silent address leaves time for those after it.
-            let share = deadline.saturating_duration_since(Instant::now()) / (addresses.len() - tried) as u32;
+            let share = deadline.saturating_duration_since(Instant::now())
+                / (addresses.len() - tried) as u32;
             last = match timeout(share, TcpStream::connect((*address, destination.port()))).await {
                 Ok(Ok(stream)) => {
                     _ = stream.set_nodelay(true);
@@ -136,7 +148,11 @@ impl Rules {
         let grant = self.grant(destination).ok_or(ConnectError::NotGranted)?;
         let found = match destination.host() {
             Host::Address(address) => vec![*address],
-            Host::Name(name) => self.resolver.resolve(name.clone()).await.map_err(ConnectError::Lookup)?,
+            Host::Name(name) => self
+                .resolver
+                .resolve(name.clone())
+                .await
+                .map_err(ConnectError::Lookup)?,
         };
         let mut refusal = ConnectError::NotFound;
         let mut allowed = Vec::new();
@@ -149,7 +165,11 @@ impl Rules {
                 allowed.push(address);
             }
         }
-        if allowed.is_empty() { Err(refusal) } else { Ok(allowed) }
+        if allowed.is_empty() {
+            Err(refusal)
+        } else {
+            Ok(allowed)
+        }
     }
 }
 
@@ -172,12 +192,18 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConnectError::NotGranted => f.write_str("it is not granted"),
-            ConnectError::Prohibited(address) => write!(f, "it leads to {address}, which is not a public address"),
-            ConnectError::Own(address) => write!(f, "it leads to {address}, where this server listens"),
+            ConnectError::Prohibited(address) => {
+                write!(f, "it leads to {address}, which is not a public address")
+            }
+            ConnectError::Own(address) => {
+                write!(f, "it leads to {address}, where this server listens")
+            }
             ConnectError::NotFound => f.write_str("the name has no address"),
             ConnectError::Lookup(error) => write!(f, "the name can't be looked up: {error}"),
             ConnectError::Connect(error) => write!(f, "can't connect: {error}"),
-            ConnectError::TimedOut => write!(f, "no connection within {} s", CONNECT_WITHIN.as_secs()),
+            ConnectError::TimedOut => {
+                write!(f, "no connection within {} s", CONNECT_WITHIN.as_secs())
+            }
         }
     }
 }
@@ -197,7 +223,10 @@ mod tests {
         fn new(script: &str) -> Script {
             let answer = |answer: &str| match answer.trim() {
                 "!" => Err(io::Error::other("SERVFAIL")),
-                addresses => Ok(addresses.split_whitespace().map(|address| address.parse().unwrap()).collect()),
+                addresses => Ok(addresses
+                    .split_whitespace()
+                    .map(|address| address.parse().unwrap())
+                    .collect()),
             };
             Script(Mutex::new(script.split('|').map(answer).collect()))
         }
@@ -205,7 +234,12 @@ mod tests {
 
     impl Resolve for Script {
         fn resolve(&self, _: String) -> Work<io::Result<Vec<IpAddr>>> {
-            let answer = self.0.lock().unwrap().pop_front().unwrap_or_else(|| panic!("one more lookup than the script has"));
+            let answer = self
+                .0
+                .lock()
+                .unwrap()
+                .pop_front()
+                .unwrap_or_else(|| panic!("one more lookup than the script has"));
             Box::pin(async { answer })
         }
     }
@@ -214,13 +248,27 @@ mod tests {
 
     /// The addresses that a request to `uri` may connect to, or the refusal, in words.
     async fn addresses(grants: &[&str], own: Option<&str>, uri: &str, script: &str) -> String {
-        let grants = grants.iter().map(|grant| Grant::parse(grant).unwrap()).collect();
+        let grants = grants
+            .iter()
+            .map(|grant| Grant::parse(grant).unwrap())
+            .collect();
         let own_addresses = OwnAddresses::default();
-        own_addresses.set(own.unwrap_or_default().split_whitespace().map(|own| own.parse().unwrap()).collect());
+        own_addresses.set(
+            own.unwrap_or_default()
+                .split_whitespace()
+                .map(|own| own.parse().unwrap())
+                .collect(),
+        );
         let Connector(rules) = Connector::new(grants, own_addresses, Script::new(script));
-        let Some(destination) = uri.parse().ok().as_ref().and_then(Destination::of) else { return "no destination".into() };
+        let Some(destination) = uri.parse().ok().as_ref().and_then(Destination::of) else {
+            return "no destination".into();
+        };
         match rules.addresses(&destination).await {
-            Ok(addresses) => addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "),
+            Ok(addresses) => addresses
+                .iter()
+                .map(IpAddr::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
             Err(ConnectError::NotGranted) => "not granted".into(),
             Err(ConnectError::Prohibited(_)) => "prohibited".into(),
             Err(ConnectError::Own(_)) => "own".into(),
@@ -232,7 +280,12 @@ mod tests {
 
     #[tokio::test]
     async fn targets_that_no_grant_names_are_refused() {
-        let grants = ["api.example.com", "http://plain.example:8080", "http://10.0.0.1", "[fd00::1]:8443"];
+        let grants = [
+            "api.example.com",
+            "http://plain.example:8080",
+            "http://10.0.0.1",
+            "[fd00::1]:8443",
+        ];
         let refused = [
             "http://api.example.com/",
             "https://api.example.com:80/",
@@ -274,7 +327,10 @@ mod tests {
         ];
         for uri in refused {
             let outcome = addresses(&grants, None, uri, PUBLIC).await;
-            assert!(["not granted", "no destination"].contains(&outcome.as_str()), "{uri}: {outcome}");
+            assert!(
+                ["not granted", "no destination"].contains(&outcome.as_str()),
+                "{uri}: {outcome}"
+            );
         }
         let allowed = [
             ("https://api.example.com/", PUBLIC),
@@ -286,7 +342,11 @@ mod tests {
             ("https://[fd00:0:0::1]:8443/", "fd00::1"),
         ];
         for (uri, expected) in allowed {
-            assert_eq!(addresses(&grants, None, uri, PUBLIC).await, expected, "{uri}");
+            assert_eq!(
+                addresses(&grants, None, uri, PUBLIC).await,
+                expected,
+                "{uri}"
+            );
         }
     }
 
@@ -318,15 +378,31 @@ mod tests {
             ("api.example.com", "", "not found"),
             ("api.example.com", "!", "lookup"),
             // Addresses that are not allowed are left out, and the rest is used.
-            ("api.example.com", "127.0.0.1 93.184.216.34", "93.184.216.34"),
+            (
+                "api.example.com",
+                "127.0.0.1 93.184.216.34",
+                "93.184.216.34",
+            ),
             ("api.example.com", "93.184.216.34 fd00::1", "93.184.216.34"),
-            ("api.example.com", "10.0.0.1 ::1 169.254.169.254", "prohibited"),
+            (
+                "api.example.com",
+                "10.0.0.1 ::1 169.254.169.254",
+                "prohibited",
+            ),
             // A port in the grant is no permission to go inside.
             ("api.example.com:443", "127.0.0.1", "prohibited"),
             // The first lookup counts; a second one would end the test.
-            ("api.example.com", "93.184.216.34 | 127.0.0.1", "93.184.216.34"),
+            (
+                "api.example.com",
+                "93.184.216.34 | 127.0.0.1",
+                "93.184.216.34",
+            ),
             ("api.example.com", "! | 169.254.169.254", "lookup"),
-            ("api.example.com::private", "10.0.0.1 93.184.216.34", "10.0.0.1 93.184.216.34"),
+            (
+                "api.example.com::private",
+                "10.0.0.1 93.184.216.34",
+                "10.0.0.1 93.184.216.34",
+            ),
             ("api.example.com::private", "127.0.0.1", "127.0.0.1"),
             ("api.example.com::private", "0.0.0.0", "prohibited"),
             ("api.example.com::private", "::", "prohibited"),
@@ -334,25 +410,87 @@ mod tests {
             ("api.example.com::private", "255.255.255.255", "prohibited"),
         ];
         for (grant, script, expected) in cases {
-            assert_eq!(addresses(&[grant], None, "https://api.example.com/", script).await, expected, "{grant} {script}");
+            assert_eq!(
+                addresses(&[grant], None, "https://api.example.com/", script).await,
+                expected,
+                "{grant} {script}"
+            );
         }
     }
 
     #[tokio::test]
     async fn no_request_comes_back_to_this_server() {
         let cases = [
-            ("http://localhost:8080::private", "127.0.0.1:8080", "http://localhost:8080/", "127.0.0.1", "own"),
-            ("http://localhost:8080::private", "127.0.0.1:8081", "http://localhost:8080/", "127.0.0.1", "127.0.0.1"),
-            ("http://127.0.0.1:8080", "127.0.0.1:8080", "http://127.0.0.1:8080/", "", "own"),
-            ("http://127.0.0.1:8080", "[::1]:8080 127.0.0.1:8080", "http://127.0.0.1:8080/", "", "own"),
-            ("http://[::1]:8080", "[::1]:8080 127.0.0.1:8080", "http://[::1]:8080/", "", "own"),
-            ("http://[::ffff:127.0.0.1]:8080", "127.0.0.1:8080", "http://[::ffff:127.0.0.1]:8080/", "", "own"),
-            ("http://127.0.0.2:8080", "0.0.0.0:8080", "http://127.0.0.2:8080/", "", "own"),
-            ("http://127.0.0.2:8080", "[::]:8080", "http://127.0.0.2:8080/", "", "own"),
-            ("http://a.example:8080", "0.0.0.0:8080", "http://a.example:8080/", PUBLIC, PUBLIC),
+            (
+                "http://localhost:8080::private",
+                "127.0.0.1:8080",
+                "http://localhost:8080/",
+                "127.0.0.1",
+                "own",
+            ),
+            (
+                "http://localhost:8080::private",
+                "127.0.0.1:8081",
+                "http://localhost:8080/",
+                "127.0.0.1",
+                "127.0.0.1",
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "127.0.0.1:8080",
+                "http://127.0.0.1:8080/",
+                "",
+                "own",
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "[::1]:8080 127.0.0.1:8080",
+                "http://127.0.0.1:8080/",
+                "",
+                "own",
+            ),
+            (
+                "http://[::1]:8080",
+                "[::1]:8080 127.0.0.1:8080",
+                "http://[::1]:8080/",
+                "",
+                "own",
+            ),
+            (
+                "http://[::ffff:127.0.0.1]:8080",
+                "127.0.0.1:8080",
+                "http://[::ffff:127.0.0.1]:8080/",
+                "",
+                "own",
+            ),
+            (
+                "http://127.0.0.2:8080",
+                "0.0.0.0:8080",
+                "http://127.0.0.2:8080/",
+                "",
+                "own",
+            ),
+            (
+                "http://127.0.0.2:8080",
+                "[::]:8080",
+                "http://127.0.0.2:8080/",
+                "",
+                "own",
+            ),
+            (
+                "http://a.example:8080",
+                "0.0.0.0:8080",
+                "http://a.example:8080/",
+                PUBLIC,
+                PUBLIC,
+            ),
         ];
         for (grant, own, uri, script, expected) in cases {
-            assert_eq!(addresses(&[grant], Some(own), uri, script).await, expected, "{grant} {own} {uri}");
+            assert_eq!(
+                addresses(&[grant], Some(own), uri, script).await,
+                expected,
+                "{grant} {own} {uri}"
+            );
         }
     }
 }

@@ -50,13 +50,23 @@ impl Grant {
             Some(target) => (target, true),
             None => (text, false),
         };
-        let target = if target.contains("://") { target.to_owned() } else { format!("https://{target}") };
+        let target = if target.contains("://") {
+            target.to_owned()
+        } else {
+            format!("https://{target}")
+        };
         let uri: http::Uri = target.parse().map_err(|_| wrong())?;
-        if uri.path_and_query().is_some_and(|path| path != "/") || target.ends_with('/') || target.contains(['*', '#']) {
+        if uri.path_and_query().is_some_and(|path| path != "/")
+            || target.ends_with('/')
+            || target.contains(['*', '#'])
+        {
             return Err(wrong());
         }
         let destination = Destination::of(&uri).ok_or_else(wrong)?;
-        Ok(Grant { destination, private })
+        Ok(Grant {
+            destination,
+            private,
+        })
     }
 
     /// True if the name may lead to addresses that are not public.
@@ -88,9 +98,17 @@ impl Destination {
         let authority = uri.authority()?;
         let port = match authority.as_str().strip_prefix(authority.host())? {
             "" => default_port(https),
-            port => port.strip_prefix(':').filter(|port| port.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?,
+            port => port
+                .strip_prefix(':')
+                .filter(|port| port.bytes().all(|b| b.is_ascii_digit()))?
+                .parse()
+                .ok()?,
         };
-        Some(Destination { https, host: Host::parse(authority.host())?, port })
+        Some(Destination {
+            https,
+            host: Host::parse(authority.host())?,
+            port,
+        })
     }
 
     pub(super) fn host(&self) -> &Host {
@@ -125,7 +143,9 @@ impl Host {
     fn parse(text: &str) -> Option<Host> {
         if let Some(rest) = text.strip_prefix('[') {
             let address: IpAddr = rest.strip_suffix(']')?.parse().ok()?;
-            return address.is_ipv6().then(|| Host::Address(address.to_canonical()));
+            return address
+                .is_ipv6()
+                .then(|| Host::Address(address.to_canonical()));
         }
         match text.parse() {
             Ok(address) => Some(Host::Address(address)),
@@ -153,11 +173,20 @@ mod tests {
         let cases = [
             ("api.example.com", Some("https://api.example.com:443")),
             ("API.example.com", Some("https://api.example.com:443")),
-            ("https://api.example.com", Some("https://api.example.com:443")),
+            (
+                "https://api.example.com",
+                Some("https://api.example.com:443"),
+            ),
             ("http://api.example.com", Some("http://api.example.com:80")),
             ("api.example.com:8443", Some("https://api.example.com:8443")),
-            ("http://localhost:3000::private", Some("http://localhost:3000::private")),
-            ("db.internal::private", Some("https://db.internal:443::private")),
+            (
+                "http://localhost:3000::private",
+                Some("http://localhost:3000::private"),
+            ),
+            (
+                "db.internal::private",
+                Some("https://db.internal:443::private"),
+            ),
             ("10.0.0.1:80", Some("https://10.0.0.1:80")),
             ("[::1]:3000", Some("https://[::1]:3000")),
             ("http://[::ffff:10.0.0.1]", Some("http://10.0.0.1:80")),
@@ -179,7 +208,14 @@ mod tests {
             ("a.example::public", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(Grant::parse(text).ok().map(|grant| grant.to_string()).as_deref(), expected, "{text:?}");
+            assert_eq!(
+                Grant::parse(text)
+                    .ok()
+                    .map(|grant| grant.to_string())
+                    .as_deref(),
+                expected,
+                "{text:?}"
+            );
         }
     }
 }

@@ -72,12 +72,16 @@ fn count(cx: &Cx, key: &str) -> Result<u64> {
 /// The entries below a prefix, their values as JSON.
 fn numbers(cx: &Cx, prefix: &str) -> Result<Map<String, Value>> {
     let entries = cx.range(prefix).json::<Value>()?.into_iter();
-    Ok(entries.map(|(key, value)| (key[prefix.len()..].to_owned(), value)).collect())
+    Ok(entries
+        .map(|(key, value)| (key[prefix.len()..].to_owned(), value))
+        .collect())
 }
 
 fn texts(cx: &Cx, prefix: &str) -> Result<Vec<(String, String)>> {
     let entries = cx.range(prefix).entries()?.into_iter();
-    entries.map(|(key, value)| Ok((key[prefix.len()..].to_owned(), String::from_utf8(value)?))).collect()
+    entries
+        .map(|(key, value)| Ok((key[prefix.len()..].to_owned(), String::from_utf8(value)?)))
+        .collect()
 }
 
 impl Room for Ledger {
@@ -112,7 +116,12 @@ impl Room for Ledger {
             return Ok(Response::text(Ledger::command(cx, req.text()?)?));
         }
         let lines: Vec<String> = texts(cx, "line/")?.into_iter().map(|(_, id)| id).collect();
-        let members: Vec<String> = cx.presence().list::<Value>()?.into_iter().map(|member| member.id).collect();
+        let members: Vec<String> = cx
+            .presence()
+            .list::<Value>()?
+            .into_iter()
+            .map(|member| member.id)
+            .collect();
         let connections: Vec<String> = cx.connections().iter().map(Conn::id).collect();
         Response::json(&json!({
             "count": cx.get_json::<u64>("lines")?.unwrap_or(0),

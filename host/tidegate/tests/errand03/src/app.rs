@@ -18,9 +18,16 @@ impl Guest for Errand {
         let target = request.get_path_with_query().unwrap_or_default();
         let parameter = |name: &str| {
             let query = target.split_once('?').map_or("", |(_, query)| query);
-            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+            query
+                .split('&')
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+                .unwrap_or_default()
         };
-        let scheme = if parameter("scheme") == "https" { Scheme::Https } else { Scheme::Http };
+        let scheme = if parameter("scheme") == "https" {
+            Scheme::Https
+        } else {
+            Scheme::Http
+        };
         let (status, text) = match fetch(scheme, parameter("authority")).await {
             Ok(text) => (200, text),
             Err(text) => (502, text),
@@ -32,10 +39,18 @@ impl Guest for Errand {
 async fn fetch(scheme: Scheme, authority: &str) -> Result<String, String> {
     let (_trailers, none) = wit_future::new(|| Ok(None));
     let (request, _sent) = Request::new(Fields::new(), None, none, None);
-    request.set_scheme(Some(&scheme)).map_err(|()| "the scheme")?;
-    request.set_authority(Some(authority)).map_err(|()| "the authority")?;
-    request.set_path_with_query(Some("/errand")).map_err(|()| "the path")?;
-    let response = client::send(request).await.map_err(|code| format!("{code:?}"))?;
+    request
+        .set_scheme(Some(&scheme))
+        .map_err(|()| "the scheme")?;
+    request
+        .set_authority(Some(authority))
+        .map_err(|()| "the authority")?;
+    request
+        .set_path_with_query(Some("/errand"))
+        .map_err(|()| "the path")?;
+    let response = client::send(request)
+        .await
+        .map_err(|code| format!("{code:?}"))?;
     let status = response.get_status_code();
     let (_done, result) = wit_future::new(|| Ok(()));
     let (mut body, trailers) = Response::consume_body(response, result);
@@ -59,6 +74,8 @@ fn respond(status: u16, text: String) -> Response {
     });
     let (_trailers, none) = wit_future::new(|| Ok(None));
     let (response, _sent) = Response::new(Fields::new(), Some(reader), none);
-    response.set_status_code(status).expect("the status is valid");
+    response
+        .set_status_code(status)
+        .expect("the status is valid");
     response
 }

@@ -39,9 +39,19 @@ pub(crate) const SHORT: u64 = 1 << 32;
 static NUMBERS: LazyLock<Option<&'static [AtomicU64]>> = LazyLock::new(|| {
     let path = CString::new(env::var("FAULTY_CONTROL").ok()?).ok()?;
     // SAFETY: the path ends with a zero. The kernel is asked directly, for `open` is one of the calls that fail here.
-    let file = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), O_RDWR) } as c_int;
+    let file =
+        unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), O_RDWR) } as c_int;
     // SAFETY: a new mapping; it is never taken away.
-    let map = unsafe { libc::mmap(ptr::null_mut(), BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) };
+    let map = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            BYTES,
+            PROT_READ | PROT_WRITE,
+            MAP_SHARED,
+            file,
+            0,
+        )
+    };
     // SAFETY: the file was opened here, and the mapping does not need it.
     unsafe { libc::syscall(libc::SYS_close, file) };
     // SAFETY: so many bytes are mapped, at the beginning of a page, and all access is atomic.
@@ -50,7 +60,9 @@ static NUMBERS: LazyLock<Option<&'static [AtomicU64]>> = LazyLock::new(|| {
 
 /// One of the numbers; 0 without a file.
 pub(crate) fn number(number: Number) -> u64 {
-    NUMBERS.as_ref().map_or(0, |numbers| numbers[number as usize].load(Ordering::Relaxed))
+    NUMBERS.as_ref().map_or(0, |numbers| {
+        numbers[number as usize].load(Ordering::Relaxed)
+    })
 }
 
 /// A fault of this call was injected.

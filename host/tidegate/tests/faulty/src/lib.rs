@@ -11,7 +11,10 @@
 mod control;
 
 use control::{Number, SHORT};
-use libc::{EIO, ENOSPC, c_char, c_int, c_long, c_void, clockid_t, mode_t, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use libc::{
+    EIO, ENOSPC, c_char, c_int, c_long, c_void, clockid_t, mode_t, size_t, sockaddr, socklen_t,
+    ssize_t, timespec,
+};
 use std::{
     env,
     ffi::{CStr, OsStr},
@@ -34,17 +37,25 @@ struct Plan {
 static PLAN: LazyLock<Option<Plan>> = LazyLock::new(|| {
     let var = |name: &str| env::var(name).ok();
     let at = var("FAULTY_AT")?.parse().ok()?;
-    Some(Plan { directory: var("FAULTY_DIR")?.into(), call: var("FAULTY_CALL")?, at, how: var("FAULTY_HOW")? })
+    Some(Plan {
+        directory: var("FAULTY_DIR")?.into(),
+        call: var("FAULTY_CALL")?,
+        at,
+        how: var("FAULTY_HOW")?,
+    })
 });
 static CALLS: AtomicU64 = AtomicU64::new(0);
 /// Directory in which the faults of the control file happen.
-static DIRECTORY: LazyLock<Option<PathBuf>> = LazyLock::new(|| Some(env::var("FAULTY_DIR").ok()?.into()));
+static DIRECTORY: LazyLock<Option<PathBuf>> =
+    LazyLock::new(|| Some(env::var("FAULTY_DIR").ok()?.into()));
 
 /// How a call on a file fails now, by the control file.
 fn controlled(number: Number, file: c_int) -> Option<u64> {
     let how = control::number(number);
     let directory = DIRECTORY.as_ref().filter(|_| how != 0)?;
-    fs::read_link(format!("/proc/self/fd/{file}")).ok().filter(|path| path.starts_with(directory))?;
+    fs::read_link(format!("/proc/self/fd/{file}"))
+        .ok()
+        .filter(|path| path.starts_with(directory))?;
     control::count(number);
     Some(how)
 }
@@ -58,13 +69,18 @@ unsafe fn refused_open(path: *const c_char) -> Option<c_int> {
     let directory = DIRECTORY.as_ref().filter(|_| how != 0)?;
     // SAFETY: as the caller says.
     let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
-    PathBuf::from(path).starts_with(directory).then(|| control::count(Number::Open)).map(|()| how as c_int)
+    PathBuf::from(path)
+        .starts_with(directory)
+        .then(|| control::count(Number::Open))
+        .map(|()| how as c_int)
 }
 
 /// How this call fails, if it does: how many bytes of `count` are written, or with which error.
 fn fault(call: &str, file: c_int, count: size_t) -> Option<Result<size_t, c_int>> {
     let plan = PLAN.as_ref().filter(|plan| plan.call == call)?;
-    fs::read_link(format!("/proc/self/fd/{file}")).ok().filter(|path| path.starts_with(&plan.directory))?;
+    fs::read_link(format!("/proc/self/fd/{file}"))
+        .ok()
+        .filter(|path| path.starts_with(&plan.directory))?;
     let number = CALLS.fetch_add(1, Ordering::Relaxed) + 1;
     match plan.how.as_str() {
         _ if number < plan.at => None,
@@ -94,8 +110,17 @@ macro_rules! kernel {
 /// As the C library's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(file: c_int, bytes: *const c_void, count: size_t) -> ssize_t {
-    let controlled = controlled(Number::Write, file).map(|how| if how == SHORT { Ok(count.div_ceil(2)) } else { Err(how as c_int) });
-    match controlled.or_else(|| fault("write", file, count)).unwrap_or(Ok(count)) {
+    let controlled = controlled(Number::Write, file).map(|how| {
+        if how == SHORT {
+            Ok(count.div_ceil(2))
+        } else {
+            Err(how as c_int)
+        }
+    });
+    match controlled
+        .or_else(|| fault("write", file, count))
+        .unwrap_or(Ok(count))
+    {
         Err(error) => fail(error) as ssize_t,
         Ok(count) => kernel!(libc::SYS_write, file, bytes, count) as ssize_t,
     }
@@ -139,7 +164,12 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
 /// # Safety
 /// As the C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn accept4(socket: c_int, address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int {
+pub unsafe extern "C" fn accept4(
+    socket: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
     match control::number(Number::Accept) {
         0 => kernel!(libc::SYS_accept4, socket, address, length, flags) as c_int,
         error => {

@@ -39,7 +39,10 @@ impl Guest for Proxy {
                 std::mem::forget(request);
                 whole(answer, 200, &count.to_string());
             }
-            "/error" => ResponseOutparam::set(answer, Err(ErrorCode::InternalError(Some("a secret".to_owned())))),
+            "/error" => ResponseOutparam::set(
+                answer,
+                Err(ErrorCode::InternalError(Some("a secret".to_owned()))),
+            ),
             "/silent" => {}
             "/part" => {
                 eprint!("a part");
@@ -56,13 +59,27 @@ impl Guest for Proxy {
                 panic!("a secret");
             }
             "/headers" => ends::headers(answer),
-            _ if target.starts_with("/world/") => whole(answer, 200, &world::reach(&target["/world/".len()..])),
-            _ if target.starts_with("/trailers?") => ends::trailers(&target["/trailers?".len()..], answer),
+            _ if target.starts_with("/world/") => {
+                whole(answer, 200, &world::reach(&target["/world/".len()..]))
+            }
+            _ if target.starts_with("/trailers?") => {
+                ends::trailers(&target["/trailers?".len()..], answer)
+            }
             _ if target.starts_with("/end/") => {
-                let (how, query) = target["/end/".len()..].split_once('?').unwrap_or((&target["/end/".len()..], ""));
+                let (how, query) = target["/end/".len()..]
+                    .split_once('?')
+                    .unwrap_or((&target["/end/".len()..], ""));
                 ends::answer(how, query.strip_prefix("length="), answer);
             }
-            _ => whole(answer, 200, &format!("{:?} {target} for {}", request.method(), request.authority().unwrap_or_default())),
+            _ => whole(
+                answer,
+                200,
+                &format!(
+                    "{:?} {target} for {}",
+                    request.method(),
+                    request.authority().unwrap_or_default()
+                ),
+            ),
         }
     }
 }
@@ -70,8 +87,12 @@ impl Guest for Proxy {
 /// An answer with its length.
 fn whole(answer: ResponseOutparam, status: u16, text: &str) {
     let headers = Fields::new();
-    headers.set("content-length", &[text.len().to_string().into_bytes()]).expect("the name is allowed");
-    headers.set("x-version", &[b"0.2".to_vec()]).expect("the name is allowed");
+    headers
+        .set("content-length", &[text.len().to_string().into_bytes()])
+        .expect("the name is allowed");
+    headers
+        .set("x-version", &[b"0.2".to_vec()])
+        .expect("the name is allowed");
     let response = OutgoingResponse::new(headers);
     response.set_status_code(status).expect("it is one");
     let (body, out) = begin(answer, response);
@@ -109,7 +130,9 @@ fn idle(answer: ResponseOutparam) {
 /// Promises more than it gives, and then traps.
 fn half(answer: ResponseOutparam) {
     let headers = Fields::new();
-    headers.set("content-length", &[b"100".to_vec()]).expect("the name is allowed");
+    headers
+        .set("content-length", &[b"100".to_vec()])
+        .expect("the name is allowed");
     let (_body, out) = begin(answer, OutgoingResponse::new(headers));
     write(&out, b"the first half");
     panic!("a secret");

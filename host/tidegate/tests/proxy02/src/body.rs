@@ -10,7 +10,10 @@ pub(crate) fn wait() {
     wasip2::clocks::monotonic_clock::subscribe_duration(3_600_000_000_000).block();
 }
 
-pub(crate) fn begin(answer: ResponseOutparam, response: OutgoingResponse) -> (OutgoingBody, OutputStream) {
+pub(crate) fn begin(
+    answer: ResponseOutparam,
+    response: OutgoingResponse,
+) -> (OutgoingBody, OutputStream) {
     let body = response.body().expect("it is taken once");
     let stream = body.write().expect("it is taken once");
     ResponseOutparam::set(answer, Ok(response));

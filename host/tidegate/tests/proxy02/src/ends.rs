@@ -7,13 +7,17 @@ use wasip2::http::types::{Fields, OutgoingBody, OutgoingResponse, ResponseOutpar
 pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) {
     let headers = Fields::new();
     if let Some(length) = length {
-        headers.set("content-length", &[length.as_bytes().to_vec()]).expect("the name is allowed");
+        headers
+            .set("content-length", &[length.as_bytes().to_vec()])
+            .expect("the name is allowed");
     }
     let response = OutgoingResponse::new(headers);
     if how == "bodiless" {
         return ResponseOutparam::set(answer, Ok(response));
     }
-    let Ok(body) = response.body() else { return ResponseOutparam::set(answer, Ok(response)) };
+    let Ok(body) = response.body() else {
+        return ResponseOutparam::set(answer, Ok(response));
+    };
     let out = body.write().expect("it is taken once");
     ResponseOutparam::set(answer, Ok(response));
     write(&out, b"hello");
@@ -57,7 +61,9 @@ pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
         None => (query, false),
     };
     if is_announced {
-        headers.set("trailer", &[names.replace('&', ", ").into_bytes()]).expect("the name is allowed");
+        headers
+            .set("trailer", &[names.replace('&', ", ").into_bytes()])
+            .expect("the name is allowed");
     }
     let (body, out) = begin(answer, OutgoingResponse::new(headers));
     write(&out, b"hello");
@@ -73,8 +79,9 @@ pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
 /// Sets headers that are not the app's to set.
 pub(crate) fn headers(answer: ResponseOutparam) {
     let headers = Fields::new();
-    let refused =
-        ["date", "host", "connection", "keep-alive", "x-kept"].into_iter().filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
+    let refused = ["date", "host", "connection", "keep-alive", "x-kept"]
+        .into_iter()
+        .filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
     let refused: Vec<&str> = refused.collect();
     let (body, out) = begin(answer, OutgoingResponse::new(headers));
     write(&out, refused.join(" ").as_bytes());

@@ -10,7 +10,10 @@ use wasip2::{
         outgoing_handler,
         types::{Fields, OutgoingRequest, Scheme},
     },
-    sockets::{instance_network, ip_name_lookup, network::IpAddressFamily, tcp_create_socket, udp_create_socket},
+    sockets::{
+        instance_network, ip_name_lookup, network::IpAddressFamily, tcp_create_socket,
+        udp_create_socket,
+    },
 };
 
 pub(crate) fn reach(what: &str) -> String {
@@ -18,7 +21,12 @@ pub(crate) fn reach(what: &str) -> String {
         "std-connect" => kind(TcpStream::connect("127.0.0.1:9")),
         "std-listen" => kind(TcpListener::bind("127.0.0.1:0")),
         "std-udp" => kind(UdpSocket::bind("127.0.0.1:0")),
-        "std-lookup" => if ("localhost", 80).to_socket_addrs().is_err() { "refused" } else { "resolved" }.to_owned(),
+        "std-lookup" => if ("localhost", 80).to_socket_addrs().is_err() {
+            "refused"
+        } else {
+            "resolved"
+        }
+        .to_owned(),
         "std-read" => kind(fs::read("/etc/hostname")),
         "std-write" => kind(fs::write("/tmp/tidegate-proxy02-was-here", "x")),
         "std-list" => kind(fs::read_dir("/")),
@@ -53,12 +61,19 @@ fn lookup() -> String {
 fn fetch() -> String {
     let request = OutgoingRequest::new(Fields::new());
     request.set_scheme(Some(&Scheme::Http)).expect("it is one");
-    request.set_authority(Some("127.0.0.1:9")).expect("it is one");
+    request
+        .set_authority(Some("127.0.0.1:9"))
+        .expect("it is one");
     request.set_path_with_query(Some("/")).expect("it is one");
     match outgoing_handler::handle(request, None) {
         Ok(pending) => {
             pending.subscribe().block();
-            code(pending.get().expect("it is ready").expect("it is asked once"))
+            code(
+                pending
+                    .get()
+                    .expect("it is ready")
+                    .expect("it is asked once"),
+            )
         }
         Err(code) => format!("{code:?}"),
     }

@@ -52,16 +52,33 @@ impl Guest for Proxy {
                 std::hint::black_box(());
             },
             "/headers" => Ok(ends::headers()),
-            _ if target.starts_with("/world/") => Ok(whole(world::reach(&target["/world/".len()..]).await)),
+            _ if target.starts_with("/world/") => {
+                Ok(whole(world::reach(&target["/world/".len()..]).await))
+            }
             "/pass" => Ok(ends::pass(request, false)),
             "/pass-trap" => Ok(ends::pass(request, true)),
-            "/write-to-open" => Ok(whole(if ends::write_to_open().await { "written" } else { "none is open" }.to_owned())),
-            _ if target.starts_with("/trailers?") => Ok(ends::trailers(&target["/trailers?".len()..])),
+            "/write-to-open" => Ok(whole(
+                if ends::write_to_open().await {
+                    "written"
+                } else {
+                    "none is open"
+                }
+                .to_owned(),
+            )),
+            _ if target.starts_with("/trailers?") => {
+                Ok(ends::trailers(&target["/trailers?".len()..]))
+            }
             _ if target.starts_with("/end/") => {
-                let (how, query) = target["/end/".len()..].split_once('?').unwrap_or((&target["/end/".len()..], ""));
+                let (how, query) = target["/end/".len()..]
+                    .split_once('?')
+                    .unwrap_or((&target["/end/".len()..], ""));
                 Ok(ends::answer(how, query.strip_prefix("length=")))
             }
-            _ => Ok(whole(format!("{:?} {target} for {}", request.get_method(), request.get_authority().unwrap_or_default()))),
+            _ => Ok(whole(format!(
+                "{:?} {target} for {}",
+                request.get_method(),
+                request.get_authority().unwrap_or_default()
+            ))),
         }
     }
 }
@@ -69,8 +86,12 @@ impl Guest for Proxy {
 /// An answer with its length.
 fn whole(text: String) -> Response {
     let headers = Fields::new();
-    headers.set("content-length", &[text.len().to_string().into_bytes()]).expect("the name is allowed");
-    headers.set("x-version", &[b"0.3".to_vec()]).expect("the name is allowed");
+    headers
+        .set("content-length", &[text.len().to_string().into_bytes()])
+        .expect("the name is allowed");
+    headers
+        .set("x-version", &[b"0.3".to_vec()])
+        .expect("the name is allowed");
     let (mut body, reader) = wit_stream::new();
     spawn_local(async move {
         body.write_all(text.into_bytes()).await;
@@ -86,7 +107,8 @@ fn echo(request: Request) -> Response {
     spawn_local(async move {
         loop {
             let (status, piece) = incoming.read(Vec::with_capacity(64 << 10)).await;
-            if piece.is_empty() && !matches!(status, wasip3::wit_bindgen::StreamResult::Complete(_)) {
+            if piece.is_empty() && !matches!(status, wasip3::wit_bindgen::StreamResult::Complete(_))
+            {
                 return;
             }
             if !body.write_all(piece).await.is_empty() {
@@ -101,7 +123,9 @@ fn echo(request: Request) -> Response {
 async fn collect(request: Request) {
     let (_done, result) = wit_future::new(|| Ok(()));
     let (mut incoming, _trailers) = Request::consume_body(request, result);
-    while let (wasip3::wit_bindgen::StreamResult::Complete(_), _) = incoming.read(Vec::with_capacity(64 << 10)).await {}
+    while let (wasip3::wit_bindgen::StreamResult::Complete(_), _) =
+        incoming.read(Vec::with_capacity(64 << 10)).await
+    {}
 }
 
 /// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
@@ -118,7 +142,9 @@ fn idle() -> Response {
 /// Promises more than it gives, and then traps.
 fn half() -> Response {
     let headers = Fields::new();
-    headers.set("content-length", &[b"100".to_vec()]).expect("the name is allowed");
+    headers
+        .set("content-length", &[b"100".to_vec()])
+        .expect("the name is allowed");
     let (mut body, reader) = wit_stream::new();
     spawn_local(async move {
         body.write_all(b"the first half".to_vec()).await;

@@ -17,7 +17,9 @@ thread_local! {
 pub(crate) fn answer(how: &str, length: Option<&str>) -> Response {
     let headers = Fields::new();
     if let Some(length) = length {
-        headers.set("content-length", &[length.as_bytes().to_vec()]).expect("the name is allowed");
+        headers
+            .set("content-length", &[length.as_bytes().to_vec()])
+            .expect("the name is allowed");
     }
     if how == "bodiless" {
         let (_trailers, none) = wit_future::new(|| Ok(None));
@@ -63,7 +65,9 @@ pub(crate) fn answer(how: &str, length: Option<&str>) -> Response {
 
 /// Answers with the body that an earlier request left open: it writes to it, if there is one.
 pub(crate) async fn write_to_open() -> bool {
-    let Some(mut body) = OPEN.take() else { return false };
+    let Some(mut body) = OPEN.take() else {
+        return false;
+    };
     body.write_all(b" of another request".to_vec()).await;
     true
 }
@@ -76,7 +80,9 @@ fn with_trailers(which: &str, headers: Fields) -> Response {
         body.write_all(b"hello".to_vec()).await;
         drop(body);
         if fails {
-            _ = trailers.write(Err(ErrorCode::InternalError(Some("a secret".into())))).await;
+            _ = trailers
+                .write(Err(ErrorCode::InternalError(Some("a secret".into()))))
+                .await;
         } else {
             mem::forget(trailers);
         }
@@ -92,7 +98,9 @@ pub(crate) fn trailers(query: &str) -> Response {
         None => (query, false),
     };
     if is_announced {
-        headers.set("trailer", &[names.replace('&', ", ").into_bytes()]).expect("the name is allowed");
+        headers
+            .set("trailer", &[names.replace('&', ", ").into_bytes()])
+            .expect("the name is allowed");
     }
     let fields = Fields::new();
     for name in names.split('&') {
@@ -112,8 +120,9 @@ pub(crate) fn trailers(query: &str) -> Response {
 /// Sets headers that are not the app's to set.
 pub(crate) fn headers() -> Response {
     let headers = Fields::new();
-    let refused =
-        ["date", "host", "connection", "keep-alive", "x-kept"].into_iter().filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
+    let refused = ["date", "host", "connection", "keep-alive", "x-kept"]
+        .into_iter()
+        .filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
     let refused: Vec<&str> = refused.collect();
     let text = refused.join(" ");
     let (mut body, reader) = wit_stream::new();

@@ -33,7 +33,9 @@ async fn fetch() -> String {
     let (_trailers, none) = wit_future::new(|| Ok(None));
     let (request, _sent) = Request::new(Fields::new(), None, none, None);
     request.set_scheme(Some(&Scheme::Http)).expect("it is one");
-    request.set_authority(Some("127.0.0.1:9")).expect("it is one");
+    request
+        .set_authority(Some("127.0.0.1:9"))
+        .expect("it is one");
     request.set_path_with_query(Some("/")).expect("it is one");
     code(client::send(request).await)
 }

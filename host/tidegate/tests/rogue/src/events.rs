@@ -91,7 +91,10 @@ impl Room for Guests {
     }
 
     async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
-        self.add(cx, &format!("close {}", conn.state::<String>()?.unwrap_or_default()))
+        self.add(
+            cx,
+            &format!("close {}", conn.state::<String>()?.unwrap_or_default()),
+        )
     }
 
     /// Takes so many milliseconds.
@@ -102,9 +105,23 @@ impl Room for Guests {
     }
 
     async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
-        let lines = cx.range("line/").entries()?.into_iter().map(|(_, line)| String::from_utf8(line)).collect::<Result<Vec<_>, _>>()?;
-        let members = cx.presence().list::<String>()?.into_iter().map(|member| member.meta).collect::<Vec<_>>();
-        Ok(Response::text(format!("{} | {}", lines.join(", "), members.join(", "))))
+        let lines = cx
+            .range("line/")
+            .entries()?
+            .into_iter()
+            .map(|(_, line)| String::from_utf8(line))
+            .collect::<Result<Vec<_>, _>>()?;
+        let members = cx
+            .presence()
+            .list::<String>()?
+            .into_iter()
+            .map(|member| member.meta)
+            .collect::<Vec<_>>();
+        Ok(Response::text(format!(
+            "{} | {}",
+            lines.join(", "),
+            members.join(", ")
+        )))
     }
 
     async fn alarm(&mut self, cx: &Cx) -> Result {
@@ -140,6 +157,8 @@ impl Page for Parting {
     }
 
     fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
+        Ok(Response::html(
+            "<!doctype html><body>a page<!--tidegate--></body>",
+        ))
     }
 }

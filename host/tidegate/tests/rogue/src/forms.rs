@@ -6,7 +6,11 @@ use std::time::Duration;
 use tidegate::prelude::*;
 
 pub(crate) fn register(app: App) -> App {
-    app.page("/form", Forms).page("/away/form", Forms).guard("/away/*", away).page("/values", Values).page("/live", Live)
+    app.page("/form", Forms)
+        .page("/away/form", Forms)
+        .guard("/away/*", away)
+        .page("/values", Values)
+        .page("/live", Live)
 }
 
 /// `?to=` is where a form is sent, as by a guard that asks for a sign-in.
@@ -26,13 +30,16 @@ struct Order {
 }
 
 impl Page for Forms {
-    const ACTIONS: &[&str] = &["list", "show", "read", "raw", "swallow", "leave", "slow", "go"];
+    const ACTIONS: &[&str] = &[
+        "list", "show", "read", "raw", "swallow", "leave", "slow", "go",
+    ];
 
     async fn act(&self, action: &str, _: &Request, form: &mut Form) -> Result<Done> {
         match action {
             "list" => Done::success(&fields(form).await?),
             // As a refusal, so that the page shows it with scripts and without.
-            "show" => Ok(Done::deny(422, fields(form).await?.to_string()).field("constructor", "a field's own error")),
+            "show" => Ok(Done::deny(422, fields(form).await?.to_string())
+                .field("constructor", "a field's own error")),
             "read" => {
                 let Order { name, id } = form.read().await?;
                 Done::success(&(name, id.map(|id| id.to_string())))
@@ -55,14 +62,33 @@ impl Page for Forms {
     /// `?referrer=no`: the page keeps its address to itself. `?plain=yes`: no script. `?action=`: of its form.
     fn render(&self, request: &Request, view: &View) -> Result<Response> {
         let has = |name: &str| Ok::<_, Error>(request.query_opt::<String>(name)?.is_some());
-        let referrer = if has("referrer")? { "<meta name=\"referrer\" content=\"no-referrer\">" } else { "" };
-        let (enhance, script) = if has("plain")? { ("", String::new()) } else { ("data-enhance", view.script()) };
-        let action = request.query_opt::<String>("action")?.unwrap_or_else(|| "show".into());
+        let referrer = if has("referrer")? {
+            "<meta name=\"referrer\" content=\"no-referrer\">"
+        } else {
+            ""
+        };
+        let (enhance, script) = if has("plain")? {
+            ("", String::new())
+        } else {
+            ("data-enhance", view.script())
+        };
+        let action = request
+            .query_opt::<String>("action")?
+            .unwrap_or_else(|| "show".into());
         let message = escaped(view.message().unwrap_or_default());
         let mut inputs = String::new();
         // Properties of every form element, and of every object.
-        for name in ["constructor", "__proto__", "elements", "getAttribute", "querySelectorAll", "dataset", "submit", "method", "toString"]
-        {
+        for name in [
+            "constructor",
+            "__proto__",
+            "elements",
+            "getAttribute",
+            "querySelectorAll",
+            "dataset",
+            "submit",
+            "method",
+            "toString",
+        ] {
             inputs += &format!("<input name=\"{name}\" value=\"x\">");
         }
         Ok(Response::html(format!(
@@ -84,7 +110,12 @@ async fn fields(form: &mut Form) -> Result<Value> {
         while let Some(piece) = form.piece().await? {
             bytes.extend(piece);
         }
-        fields.push(json!([field.name(), field.filename(), field.content_type(), String::from_utf8_lossy(&bytes)]));
+        fields.push(json!([
+            field.name(),
+            field.filename(),
+            field.content_type(),
+            String::from_utf8_lossy(&bytes)
+        ]));
     }
     Ok(Value::Array(fields))
 }

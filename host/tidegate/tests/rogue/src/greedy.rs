@@ -23,7 +23,9 @@ pub(crate) async fn small(req: Request) -> Result<String> {
 /// `?bytes=`: a feed that begins with events of this size in all.
 pub(crate) async fn feed(req: Request) -> Result<Feed> {
     let event = "x".repeat(req.query::<usize>("bytes")? / 8);
-    Ok((0..8).fold(Feed::follow("greedy"), |feed, _| feed.first_event("first", event.as_str())))
+    Ok((0..8).fold(Feed::follow("greedy"), |feed, _| {
+        feed.first_event("first", event.as_str())
+    }))
 }
 
 /// `?bytes=`: an answer of this size.
@@ -35,7 +37,9 @@ pub(crate) async fn answer(req: Request) -> Result<Vec<u8>> {
 pub(crate) async fn headers(req: Request) -> Result<Response> {
     let (count, bytes): (usize, Option<usize>) = (req.query("count")?, req.query_opt("bytes")?);
     let value = "x".repeat(bytes.unwrap_or(1));
-    Ok((0..count).fold(Response::text("x"), |response, _| response.header("x-more", &value)))
+    Ok((0..count).fold(Response::text("x"), |response, _| {
+        response.header("x-more", &value)
+    }))
 }
 
 /// Streams pieces of a megabyte as long as the client reads.
@@ -48,7 +52,8 @@ pub(crate) async fn stream(_: Request, reply: Reply) -> Result {
 
 /// `?topics=&each=&bytes=&from=`: publishes to topics with long names.
 pub(crate) async fn publish(req: Request) -> Result<String> {
-    let (from, topics, each): (u64, u64, u64) = (req.query("from")?, req.query("topics")?, req.query("each")?);
+    let (from, topics, each): (u64, u64, u64) =
+        (req.query("from")?, req.query("topics")?, req.query("each")?);
     let message = "m".repeat(req.query("bytes")?);
     let mut done = 0;
     for topic in from..from + topics {
@@ -69,7 +74,9 @@ pub(crate) async fn storm(req: Request) -> Result<String> {
     let payload = vec![b'x'; req.query("bytes")?];
     let mut given_up = 0;
     for _ in 0..count {
-        let call = tidegate::room::<Greedy>(room.clone()).deadline(Duration::ZERO).try_call(&payload);
+        let call = tidegate::room::<Greedy>(room.clone())
+            .deadline(Duration::ZERO)
+            .try_call(&payload);
         given_up += u64::from(matches!(call, Err(CallError::Deadline)));
     }
     Ok(given_up.to_string())
@@ -115,11 +122,18 @@ impl Room for Greedy {
 
 fn act(cx: &Cx, what: &str, n: usize, bytes: usize) -> Result {
     let text = || "x".repeat(bytes);
-    let conn = || cx.connections().into_iter().next().ok_or(Error::fault("nobody is here"));
+    let conn = || {
+        cx.connections()
+            .into_iter()
+            .next()
+            .ok_or(Error::fault("nobody is here"))
+    };
     match what {
         "automatic" => tidegate::set_auto_response(&text(), &text()),
         "publish" => Publication::new("").publish(&text()).map(drop),
-        "broadcast" => cx.broadcast(Publication::new(text().as_str()).transient()).map(drop),
+        "broadcast" => cx
+            .broadcast(Publication::new(text().as_str()).transient())
+            .map(drop),
         "close" => conn()?.close(4000, &text()),
         "send" => conn()?.send(text()),
         "follow" => conn()?.follow(&text()),

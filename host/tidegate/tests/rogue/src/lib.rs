@@ -29,20 +29,34 @@ fn app() -> App {
         .get("/version", async |_| version())
         .put("/version", async |_| version())
         .get("/guarded/calm", async |_| "calm")
-        .get("/do/{how}", async |req: Request| misbehave(&req.param::<String>("how")?).await)
+        .get("/do/{how}", async |req: Request| {
+            misbehave(&req.param::<String>("how")?).await
+        })
         .get("/pause/{ms}", pause)
         .get("/grow/{mib}", grow)
-        .get("/status/{code}", async |req: Request| Ok::<_, Error>(Response::new(req.param("code")?)))
-        .get("/header", async |_| Response::text("x").header("not a name", "x"))
-        .get("/bytes/{count}", async |req: Request| Ok::<_, Error>(vec![b'x'; req.param("count")?]))
+        .get("/status/{code}", async |req: Request| {
+            Ok::<_, Error>(Response::new(req.param("code")?))
+        })
+        .get("/header", async |_| {
+            Response::text("x").header("not a name", "x")
+        })
+        .get("/bytes/{count}", async |req: Request| {
+            Ok::<_, Error>(vec![b'x'; req.param("count")?])
+        })
         .post("/publish/{topic}", publish)
-        .get("/print/{what}", async |req: Request| print::print(&req.param::<String>("what")?))
+        .get("/print/{what}", async |req: Request| {
+            print::print(&req.param::<String>("what")?)
+        })
         .get("/peer", async |req: Request| req.peer().to_owned())
         .get("/client", client)
         .get("/connections", async |_| ids(None, None, 1000).join("\n"))
         .get("/env", async |_| environment())
-        .get("/read", async |req: Request| fs::read_to_string(path(&req)?).map_err(told))
-        .put("/write", async |req: Request| fs::write(path(&req)?, req.bytes()).map_err(told))
+        .get("/read", async |req: Request| {
+            fs::read_to_string(path(&req)?).map_err(told)
+        })
+        .put("/write", async |req: Request| {
+            fs::write(path(&req)?, req.bytes()).map_err(told)
+        })
         .feed("/feed", feed)
         .socket("/socket", socket::Rogue)
         .socket("/other", async |conn: Conn, message| conn.send(message))
@@ -60,7 +74,9 @@ fn app() -> App {
         .feed("/greedy/feed", greedy::feed)
         .get("/greedy/headers", greedy::headers)
         .get("/greedy/publish", greedy::publish)
-        .post("/greedy/body", async |req: Request| req.bytes().len().to_string())
+        .post("/greedy/body", async |req: Request| {
+            req.bytes().len().to_string()
+        })
         .post("/greedy/storm", greedy::storm)
         .stream("/greedy/stream", greedy::stream)
         .room::<greedy::Greedy>("/greedy/rooms/{name}")
@@ -88,7 +104,9 @@ async fn guard(req: Request) -> Result<Pass> {
         misbehave(&how).await?;
     }
     let context: Option<usize> = req.query_opt("context")?;
-    Ok(Pass::new().header("x-guarded", "yes").context("size", "x".repeat(context.unwrap_or_default())))
+    Ok(Pass::new()
+        .header("x-guarded", "yes")
+        .context("size", "x".repeat(context.unwrap_or_default())))
 }
 
 /// `?event=` names it.
@@ -107,19 +125,27 @@ async fn feed(req: Request) -> Result<Feed> {
         misbehave(&how).await?;
     }
     let feed = Feed::follow(req.query::<String>("topic")?).first_event("begun", "first\nsecond");
-    Ok(req.query_opt::<String>("also")?.into_iter().fold(feed, Feed::follow_also))
+    Ok(req
+        .query_opt::<String>("also")?
+        .into_iter()
+        .fold(feed, Feed::follow_also))
 }
 
 /// Uses so much memory, gives it back to the allocator, and waits a while, so that others need instances of their own.
 async fn grow(req: Request) -> Result {
-    drop(std::hint::black_box(vec![1_u8; req.param::<usize>("mib")? << 20]));
+    drop(std::hint::black_box(vec![
+        1_u8;
+        req.param::<usize>("mib")? << 20
+    ]));
     sleep(Duration::from_millis(300)).await;
     Ok(())
 }
 
 /// All variables, a line each.
 fn environment() -> String {
-    let mut lines: Vec<String> = std::env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+    let mut lines: Vec<String> = std::env::vars()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     lines.sort();
     lines.join("\n")
 }
@@ -135,10 +161,22 @@ fn told(error: std::io::Error) -> Error {
 
 /// Who sends the request, and what it says of proxies: "peer scheme authority host, x-forwarded-for=..., forwarded=...".
 async fn client(req: Request) -> String {
-    let named = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"]
-        .iter()
-        .filter_map(|name| Some((*name, req.header(name)?)));
-    let named: String = named.map(|(name, value)| format!(", {name}={value}")).collect();
+    let named = [
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "forwarded",
+    ]
+    .iter()
+    .filter_map(|name| Some((*name, req.header(name)?)));
+    let named: String = named
+        .map(|(name, value)| format!(", {name}={value}"))
+        .collect();
     let host = req.header("host").unwrap_or("-");
-    format!("{} {} {} {host}{named}", req.peer(), req.scheme(), req.authority())
+    format!(
+        "{} {} {} {host}{named}",
+        req.peer(),
+        req.scheme(),
+        req.authority()
+    )
 }

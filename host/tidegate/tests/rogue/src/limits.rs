@@ -16,8 +16,14 @@ pub(crate) fn of_connection<R: Room>(conn: &Conn, with: &str) -> Result {
         "reason" => conn.close(4000, &text),
         "automatic" => tidegate::set_auto_response(&text, "x"),
         "ids" => return conn.send(ids(None, None, size as u32).len().to_string()),
-        "call" => tidegate::room::<R>("called").try_call(text).map(drop).map_err(|error| Error::fault(error.to_string())),
-        "room-name" => tidegate::room::<R>(text).try_call("x").map(drop).map_err(|error| Error::fault(error.to_string())),
+        "call" => tidegate::room::<R>("called")
+            .try_call(text)
+            .map(drop)
+            .map_err(|error| Error::fault(error.to_string())),
+        "room-name" => tidegate::room::<R>(text)
+            .try_call("x")
+            .map(drop)
+            .map_err(|error| Error::fault(error.to_string())),
         what => return Err(Error::bad_request(format!("no limit is called {what:?}"))),
     };
     conn.send(heard(outcome))
@@ -33,7 +39,9 @@ pub(crate) fn of_room(cx: &Cx, conn: &Conn, with: &str) -> Result {
         // In pieces that are no value too large, and no event.
         "entry" => cx.put(&format!("entry/{}", cx.range("entry/").count()?), &text),
         // In pieces so large that an answer still fits when the next piece does not.
-        "event" => (0..size).try_for_each(|number| cx.put(&format!("event/{number}"), "x".repeat(4096))),
+        "event" => {
+            (0..size).try_for_each(|number| cx.put(&format!("event/{number}"), "x".repeat(4096)))
+        }
         "broadcast" => cx.broadcast(text),
         "page" => {
             (0..size).try_for_each(|number| cx.put(&format!("page/{number}"), "x"))?;

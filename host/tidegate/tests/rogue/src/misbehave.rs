@@ -18,7 +18,11 @@ pub(crate) async fn misbehave(how: &str) -> Result {
         "eat" => eat(),
         "sleep" => sleep(Duration::from_secs(3600)).await,
         "fail" => return Err(Error::fault(SECRET)),
-        how => return Err(Error::bad_request(format!("no way to misbehave is called {how:?}"))),
+        how => {
+            return Err(Error::bad_request(format!(
+                "no way to misbehave is called {how:?}"
+            )));
+        }
     }
     Ok(())
 }

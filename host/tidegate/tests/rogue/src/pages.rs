@@ -6,7 +6,13 @@ use tidegate::prelude::*;
 pub(crate) struct Rogue;
 
 impl Page for Rogue {
-    const LOADERS: &[Loader] = &[Loader::new("panic"), Loader::new("spin"), Loader::new("eat"), Loader::new("fail"), Loader::new("calm")];
+    const LOADERS: &[Loader] = &[
+        Loader::new("panic"),
+        Loader::new("spin"),
+        Loader::new("eat"),
+        Loader::new("fail"),
+        Loader::new("calm"),
+    ];
     const ACTIONS: &[&str] = &["panic", "spin", "eat", "fail", "weigh"];
 
     async fn load(&self, loader: &str, _: &Request, sink: &mut Sink) -> Result {

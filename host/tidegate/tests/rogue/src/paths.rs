@@ -3,20 +3,38 @@
 use tidegate::prelude::*;
 
 pub(crate) fn register(app: App) -> App {
-    app.guard("/paths/secret/*", async |_: Request| Err::<Pass, _>(Error::status(403, "guarded")))
-        .guard("/paths/noted/*", async |req: Request| Ok::<_, Error>(Pass::new().header("x-guard", req.uri())))
-        .get("/paths/{*rest}", async |req: Request| told(&req, "rest"))
-        .get("/paths/noted/{name}", async |req: Request| told(&req, "name"))
-        .get("/paths/one/{name}", async |req: Request| told(&req, "name"))
-        .get("/paths/one/{name}/tail", async |req: Request| told(&req, "name"))
-        .stream("/paths/stream/{name}", async |req: Request, reply: Reply| reply.send(told(&req, "name")?).await)
-        .stream("/paths/streams/{*rest}", async |req: Request, reply: Reply| reply.send(told(&req, "rest")?).await)
-        .room::<Named>("/paths/rooms/{name}")
-        .page("/paths/page/{name}", Shown)
+    app.guard("/paths/secret/*", async |_: Request| {
+        Err::<Pass, _>(Error::status(403, "guarded"))
+    })
+    .guard("/paths/noted/*", async |req: Request| {
+        Ok::<_, Error>(Pass::new().header("x-guard", req.uri()))
+    })
+    .get("/paths/{*rest}", async |req: Request| told(&req, "rest"))
+    .get("/paths/noted/{name}", async |req: Request| {
+        told(&req, "name")
+    })
+    .get("/paths/one/{name}", async |req: Request| told(&req, "name"))
+    .get("/paths/one/{name}/tail", async |req: Request| {
+        told(&req, "name")
+    })
+    .stream(
+        "/paths/stream/{name}",
+        async |req: Request, reply: Reply| reply.send(told(&req, "name")?).await,
+    )
+    .stream(
+        "/paths/streams/{*rest}",
+        async |req: Request, reply: Reply| reply.send(told(&req, "rest")?).await,
+    )
+    .room::<Named>("/paths/rooms/{name}")
+    .page("/paths/page/{name}", Shown)
 }
 
 fn told(req: &Request, name: &str) -> Result<String> {
-    Ok(format!("{} {name}={}", req.uri(), req.param::<String>(name)?))
+    Ok(format!(
+        "{} {name}={}",
+        req.uri(),
+        req.param::<String>(name)?
+    ))
 }
 
 struct Named;
@@ -46,6 +64,9 @@ impl Page for Shown {
     }
 
     fn render(&self, req: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(format!("<!doctype html><body>{}</body>", told(req, "name")?)))
+        Ok(Response::html(format!(
+            "<!doctype html><body>{}</body>",
+            told(req, "name")?
+        )))
     }
 }

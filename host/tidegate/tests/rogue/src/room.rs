@@ -77,7 +77,12 @@ impl Room for Rogue {
         if req.method() == "POST" {
             return Ok(Response::text(self.add(cx, req.text()?)?.to_string()));
         }
-        let lines = cx.range("line/").entries()?.into_iter().map(|(_, line)| String::from_utf8(line)).collect::<Result<Vec<_>, _>>()?;
+        let lines = cx
+            .range("line/")
+            .entries()?
+            .into_iter()
+            .map(|(_, line)| String::from_utf8(line))
+            .collect::<Result<Vec<_>, _>>()?;
         let count: u64 = cx.get_json("count")?.unwrap_or(0);
         Ok(Response::text(format!("{count}\n{}", lines.join("\n"))))
     }

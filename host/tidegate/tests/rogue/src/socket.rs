@@ -12,7 +12,9 @@ impl Socket for Rogue {
             misbehave(&how).await?;
         }
         if upgrade.query_opt::<String>("refuse")?.is_some() {
-            return Err(Error::status(418, "only coffee\nhere").header("x-why", "teapot").header("connection", "x-why"));
+            return Err(Error::status(418, "only coffee\nhere")
+                .header("x-why", "teapot")
+                .header("connection", "x-why"));
         }
         if let Some(code) = upgrade.query_opt("accept-then-close")? {
             return Ok(Accept::then_close(code, "not you"));
@@ -23,7 +25,10 @@ impl Socket for Rogue {
         };
         let protocol = upgrade.query_opt::<String>("protocol")?;
         let close = upgrade.query_opt::<String>("close")?.unwrap_or_default();
-        Ok(accept.protocol(protocol.as_deref()).attachment(close).header("x-accepted", "yes"))
+        Ok(accept
+            .protocol(protocol.as_deref())
+            .attachment(close)
+            .header("x-accepted", "yes"))
     }
 
     async fn open(&self, conn: &Conn, request: &Request) -> Result {
@@ -33,7 +38,9 @@ impl Socket for Rogue {
         }
         // As a browser's side comes back: where it was is in its query.
         if let Some(topic) = request.query_opt::<String>("resume")? {
-            let since = request.query_opt::<String>("since")?.map_or(String::new(), |since| format!(" {since}"));
+            let since = request
+                .query_opt::<String>("since")?
+                .map_or(String::new(), |since| format!(" {since}"));
             follow_since(conn, &format!("{topic}{since}"))?;
         }
         match request.query_opt::<String>("open")? {
@@ -43,7 +50,9 @@ impl Socket for Rogue {
     }
 
     async fn message(&self, conn: &Conn, message: Message) -> Result {
-        let Message::Text(text) = &message else { return conn.send(message) };
+        let Message::Text(text) = &message else {
+            return conn.send(message);
+        };
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
             "do" => misbehave(with).await,
@@ -56,9 +65,16 @@ impl Socket for Rogue {
             "follow" => conn.follow(with),
             "since" => follow_since(conn, with),
             "unfollow" => conn.unfollow(with),
-            "publish" => with.split_once(' ').map_or(Ok(()), |(topic, text)| publish(topic, text)),
-            "tell-others" => with.split_once(' ').map_or(Ok(()), |(topic, text)| tidegate::publish_except(conn, topic, text)),
-            "poke" => find(with).map_or_else(|| conn.send("nobody"), |other| other.send(format!("poked by {}", conn.id()))),
+            "publish" => with
+                .split_once(' ')
+                .map_or(Ok(()), |(topic, text)| publish(topic, text)),
+            "tell-others" => with.split_once(' ').map_or(Ok(()), |(topic, text)| {
+                tidegate::publish_except(conn, topic, text)
+            }),
+            "poke" => find(with).map_or_else(
+                || conn.send("nobody"),
+                |other| other.send(format!("poked by {}", conn.id())),
+            ),
             "tagged" => conn.send(ids(Some(with), None, 1000).join(" ")),
             "automatic" => automatic(with),
             "close" => conn.close(with.parse()?, "as asked"),
@@ -70,7 +86,13 @@ impl Socket for Rogue {
 
     async fn close(&self, conn: &Conn, info: &CloseInfo) -> Result {
         let kept = String::from_utf8(conn.attachment())?;
-        println!("closed {} code={} clean={} by_peer={} kept={kept}", conn.id(), info.code, info.clean, info.by_peer);
+        println!(
+            "closed {} code={} clean={} by_peer={} kept={kept}",
+            conn.id(),
+            info.code,
+            info.clean,
+            info.by_peer
+        );
         match kept.strip_prefix("do ") {
             Some(how) => misbehave(how).await,
             None => Ok(()),
@@ -80,9 +102,15 @@ impl Socket for Rogue {
 
 /// "topic position": follows from there, and says from where and whether something is gone.
 fn follow_since(conn: &Conn, with: &str) -> Result {
-    let (topic, since) = with.split_once(' ').map_or((with, None), |(topic, since)| (topic, Some(since)));
+    let (topic, since) = with
+        .split_once(' ')
+        .map_or((with, None), |(topic, since)| (topic, Some(since)));
     let followed = conn.follow_since(topic, since.map(str::parse).transpose()?)?;
-    conn.send(format!("{} {}", followed.from, if followed.gap { "gap" } else { "whole" }))
+    conn.send(format!(
+        "{} {}",
+        followed.from,
+        if followed.gap { "gap" } else { "whole" }
+    ))
 }
 
 /// One message of this size, or why not.
@@ -103,5 +131,8 @@ fn flood(conn: &Conn, bytes: usize) -> Result {
             Err(error) => break error,
         }
     };
-    conn.close(4000, &format!("{sent} sent, {} queued: {why}", conn.queued()))
+    conn.close(
+        4000,
+        &format!("{sent} sent, {} queued: {why}", conn.queued()),
+    )
 }

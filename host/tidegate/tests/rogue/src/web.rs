@@ -7,8 +7,12 @@ use tidegate::prelude::*;
 pub(crate) fn register(app: App) -> App {
     app.guard("/web/vault/*", refuse)
         .post("/web/vault/upload", async |_| "never")
-        .post("/web/upload", async |req: Request| req.bytes().len().to_string())
-        .get("/web/reset", async |_| Response::text("content that a 205 may not have").with_status(205))
+        .post("/web/upload", async |req: Request| {
+            req.bytes().len().to_string()
+        })
+        .get("/web/reset", async |_| {
+            Response::text("content that a 205 may not have").with_status(205)
+        })
         .stream_on("", "/web/refuse", large)
         .stream("/web/slow", slow)
         .page("/web/page", Slow)
@@ -50,6 +54,8 @@ impl Page for Slow {
     }
 
     fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
+        Ok(Response::html(
+            "<!doctype html><body>a page<!--tidegate--></body>",
+        ))
     }
 }

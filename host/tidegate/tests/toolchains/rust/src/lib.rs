@@ -19,7 +19,13 @@ impl Guest for Probe {
         ResponseOutparam::set(answer, Ok(response));
         let outcome = match request.path_with_query().unwrap_or_default().as_str() {
             "/echo" => echo(&request, &out),
-            "/connect" => out.blocking_write_and_flush(if TcpStream::connect("127.0.0.1:9").is_err() { b"refused" } else { b"connected" }),
+            "/connect" => {
+                out.blocking_write_and_flush(if TcpStream::connect("127.0.0.1:9").is_err() {
+                    b"refused"
+                } else {
+                    b"connected"
+                })
+            }
             _ => out.blocking_write_and_flush(b"hello"),
         };
         drop(out);
