@@ -26,7 +26,7 @@ fn read(text: &str) -> Manifest {
             Some("http") => Target::Http,
             Some("stream") => Target::Stream,
             Some("websocket") => Target::WebSocket,
-            Some("events") => Target::Events,
+            Some("feed") => Target::Feed,
             Some("guard") => {
                 manifest.guards.push(Guard {
                     pattern: second.unwrap_or_default().into(),

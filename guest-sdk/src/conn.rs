@@ -40,7 +40,7 @@ thread_local! {
 pub enum SendError {
     /// The connection is closing or gone. There is nothing to do.
     Closed,
-    /// The connection's outbox is at its bound: 1 MiB, 1,024 messages. Wait until [`queued`](Conn::queued) falls, or leave the message out.
+    /// The connection's outbox is at its bound: 1 MiB, 1,024 messages. Wait until [`buffered_amount`](Conn::buffered_amount) falls, or leave the message out.
     Full,
     /// The message is larger than the host's limit. Send less.
     TooLarge,
@@ -122,9 +122,9 @@ impl Conn {
         Ok(self.live()?.send(message.into())?)
     }
 
-    /// Bytes queued and not yet written to the network.
-    pub fn queued(&self) -> u64 {
-        self.lent().queued()
+    /// Returns the number of bytes in the outbox that are not yet written to the network.
+    pub fn buffered_amount(&self) -> u64 {
+        self.lent().buffered_amount()
     }
 
     /// Sends what is queued, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to 4999;

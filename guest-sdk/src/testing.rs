@@ -76,7 +76,7 @@ fn manifest(app: &App) -> Manifest {
             Answers::Http(_) | Answers::Room(_, RoomEvents::Requests) => Target::Http,
             Answers::Stream(_) => Target::Stream,
             Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets) => Target::WebSocket,
-            Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Events,
+            Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Feed,
         },
         room: route.handler.class().map(str::to_owned),
     });

@@ -14,7 +14,7 @@ impl Socket for Follower {
 
     async fn message(&self, conn: &Conn, msg: Message) -> Result {
         conn.send(msg)?;
-        conn.send(conn.queued().to_string())
+        conn.send(conn.buffered_amount().to_string())
     }
 }
 

@@ -199,7 +199,7 @@ impl Server {
                 .unwrap_or_else(|refusal| refusal)
                 .into(),
             Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
-            Target::Events => self.open_feed(head).unwrap_or_else(Answer::from),
+            Target::Feed => self.open_feed(head).unwrap_or_else(Answer::from),
         }
     }
 

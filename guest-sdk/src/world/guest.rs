@@ -102,7 +102,11 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 }
 
 pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitError> {
-    websockets::set_auto_response(pair).map_err(limit_error)
+    let pair = pair.map(|(request, response)| websockets::AutoResponse {
+        request: request.to_owned(),
+        response: response.to_owned(),
+    });
+    websockets::set_auto_response(pair.as_ref()).map_err(limit_error)
 }
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
@@ -116,13 +120,13 @@ fn published(publication: Publication) -> topics::Publication {
         message,
         event,
         except,
-        transient,
+        transient: is_transient,
     } = publication;
     topics::Publication {
         message: outward(message),
         event,
         except,
-        transient,
+        is_transient,
     }
 }
 
@@ -147,11 +151,11 @@ fn position(position: Position) -> types::Position {
     }
 }
 
-fn followed(followed: types::Followed) -> Followed {
-    let types::Position { epoch, sequence } = followed.from;
+fn followed(start: types::StartPoint) -> Followed {
+    let types::Position { epoch, sequence } = start.position;
     Followed {
         from: Position { epoch, sequence },
-        gap: followed.gap,
+        gap: start.has_gap,
     }
 }
 
@@ -167,6 +171,6 @@ fn limit_error(error: types::LimitError) -> LimitError {
     match error {
         types::LimitError::TooLarge => LimitError::TooLarge,
         types::LimitError::TooMany => LimitError::TooMany,
-        types::LimitError::NotValid => LimitError::NotValid,
+        types::LimitError::Invalid => LimitError::NotValid,
     }
 }

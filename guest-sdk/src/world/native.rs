@@ -77,7 +77,7 @@ impl Handle {
         scope().send(&self.0, outward(message)).map_err(send_error)
     }
 
-    pub(crate) fn queued(&self) -> u64 {
+    pub(crate) fn buffered_amount(&self) -> u64 {
         scope().queued(&self.0) as u64
     }
 

@@ -693,7 +693,7 @@ impl Exchange {
                     self.streamed(&head, streamed?)
                 }
             }
-            (Target::Events, _) => Box::pin(self.events(version, head)).await,
+            (Target::Feed, _) => Box::pin(self.events(version, head)).await,
             (Target::WebSocket, Some((handshake, on_upgrade))) => {
                 let with = (handshake, on_upgrade, self.go_on);
                 Box::pin(upgrade::upgrade(

@@ -186,7 +186,7 @@ fn a_client_that_leaves_or_chatters_costs_nobody_anything() {
 fn a_held_answer_to_head_has_no_body() {
     let served = Served::new(
         feeds(),
-        routes(&[("GET", "/feed", Target::Events)]),
+        routes(&[("GET", "/feed", Target::Feed)]),
         Limits::default(),
         Config::default(),
     );

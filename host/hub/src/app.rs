@@ -28,7 +28,7 @@ pub trait App: Send + Sync + 'static {
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()>;
     /// WIT `websocket-handler.on-close`.
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()>;
-    /// WIT `events-handler.on-subscribe`.
+    /// WIT `feed-handler.on-subscribe`.
     fn subscribe<'a>(
         &'a self,
         request: &'a Request,
@@ -98,7 +98,7 @@ pub enum RoomEvent {
     Messages(Arc<Conn>, Vec<Message>),
     /// WIT `websocket-handler.on-close`.
     Close(Arc<Conn>, CloseInfo),
-    /// WIT `events-handler.on-subscribe`, with the id of the last event that the client had.
+    /// WIT `feed-handler.on-subscribe`, with the id of the last event that the client had.
     Subscribe(Box<Request>, Option<String>),
     /// WIT `room-handler.on-alarm`: the attempt, from 1.
     Alarm(u32),

@@ -164,8 +164,8 @@ pub enum Target {
     Stream,
     /// `websocket-handler`.
     WebSocket,
-    /// `events-handler`: a feed that the host holds.
-    Events,
+    /// `feed-handler`: a feed that the host holds.
+    Feed,
     /// `pages`: HTML and forms.
     Page,
 }
@@ -177,7 +177,7 @@ impl Target {
             Target::Http => "tidegate:app/http-handler",
             Target::Stream => "wasi:http/incoming-handler",
             Target::WebSocket => "tidegate:app/websocket-handler",
-            Target::Events => "tidegate:app/events-handler",
+            Target::Feed => "tidegate:app/feed-handler",
             Target::Page => "tidegate:app/pages",
         }
     }
@@ -199,7 +199,7 @@ impl Target {
     pub fn asked_for(self) -> AskedFor {
         match self {
             Target::WebSocket => AskedFor::WebSocket,
-            Target::Events => AskedFor::Events,
+            Target::Feed => AskedFor::Events,
             Target::Http | Target::Stream | Target::Page => AskedFor::Other,
         }
     }
@@ -211,7 +211,7 @@ impl fmt::Display for Target {
             Target::Http => "http",
             Target::Stream => "stream",
             Target::WebSocket => "websocket",
-            Target::Events => "events",
+            Target::Feed => "feed",
             Target::Page => "page",
         })
     }
@@ -228,8 +228,8 @@ pub struct Exports {
     pub stream: bool,
     /// `websocket-handler`
     pub websocket: bool,
-    /// `events-handler`
-    pub events: bool,
+    /// `feed-handler`
+    pub feed: bool,
     /// `room-handler`
     pub room: bool,
     /// `pages`
@@ -243,7 +243,7 @@ impl Exports {
         http: true,
         stream: true,
         websocket: true,
-        events: true,
+        feed: true,
         room: true,
         pages: true,
     };
@@ -254,7 +254,7 @@ impl Exports {
             Target::Http => self.http,
             Target::Stream => self.stream,
             Target::WebSocket => self.websocket,
-            Target::Events => self.events,
+            Target::Feed => self.feed,
             Target::Page => self.pages,
         }
     }

@@ -561,7 +561,7 @@ mod tests {
         };
         let all = [
             ("GET", Target::WebSocket),
-            ("GET", Target::Events),
+            ("GET", Target::Feed),
             ("", Target::Http),
         ];
         let cases = [

@@ -305,7 +305,7 @@ fn check_page(page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
 }
 
 fn check_methods(route: &Route, refuse: &mut impl Refuse) {
-    let get_only = matches!(route.target, Target::WebSocket | Target::Events);
+    let get_only = matches!(route.target, Target::WebSocket | Target::Feed);
     for method in &route.methods {
         let upper = method.to_ascii_uppercase();
         if !METHODS.contains(&method.as_str()) {
@@ -526,7 +526,7 @@ mod tests {
     #[test]
     fn every_registration_is_taken_or_refused_by_its_rule() {
         use Rule::{CatchAll, Method, Pattern, Reserved, TargetMethod, Wildcard};
-        use Target::{Events, Http, Stream, WebSocket};
+        use Target::{Feed, Http, Stream, WebSocket};
         let taken: Option<Rule> = None;
         let cases: Vec<(&str, &str, Target, Option<Rule>)> = vec![
             // plain paths and parameters
@@ -552,8 +552,8 @@ mod tests {
             ("GET,HEAD,POST,PUT,PATCH,DELETE,OPTIONS", "/all", Http, None),
             ("GET", "/ws", WebSocket, None),
             ("", "/ws", WebSocket, None),
-            ("GET", "/feed", Events, None),
-            ("", "/feed", Events, None),
+            ("GET", "/feed", Feed, None),
+            ("", "/feed", Feed, None),
             ("PUT", "/upload", Stream, None),
             // the catch-all, however it is spelled
             ("GET", "/{*rest}", Http, Some(CatchAll)),
@@ -585,7 +585,7 @@ mod tests {
             ("GET", "/__x/{id}", Http, Some(Reserved)),
             ("GET", "/__x/{*rest}", Stream, Some(Reserved)),
             ("GET", "/__ws", WebSocket, Some(Reserved)),
-            ("GET", "/__feed", Events, Some(Reserved)),
+            ("GET", "/__feed", Feed, Some(Reserved)),
             // what is no pattern
             ("GET", "", Http, Some(Pattern)),
             ("GET", "hello", Http, Some(Pattern)),
@@ -627,7 +627,7 @@ mod tests {
             ("GET POST", "/a", Http, Some(Method)),
             ("POST", "/ws", WebSocket, Some(TargetMethod)),
             ("GET,PUT", "/ws", WebSocket, Some(TargetMethod)),
-            ("HEAD", "/feed", Events, Some(TargetMethod)),
+            ("HEAD", "/feed", Feed, Some(TargetMethod)),
         ];
         assert!(cases.len() >= 60);
         for (methods, pattern, target, rule) in cases {
@@ -651,7 +651,7 @@ mod tests {
         };
         let all = [
             chat("chat", "GET", Target::WebSocket),
-            chat("chat", "GET", Target::Events),
+            chat("chat", "GET", Target::Feed),
             chat("chat", "", Target::Http),
         ];
         let other = [
@@ -770,7 +770,7 @@ mod tests {
         };
         let routes = [
             ("GET", "/ws", Target::WebSocket),
-            ("get", "/__a", Target::Events),
+            ("get", "/__a", Target::Feed),
             ("GET", "/ok", Target::Http),
             ("GET", "/s", Target::Stream),
         ];
@@ -865,7 +865,7 @@ mod tests {
             (
                 &[
                     ("GET", "/p", Target::WebSocket),
-                    ("GET", "/q", Target::Events),
+                    ("GET", "/q", Target::Feed),
                 ],
                 &[page("/p"), page("/q")],
                 &[],

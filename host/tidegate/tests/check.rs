@@ -7,10 +7,10 @@ use sha2::{Digest as _, Sha256};
 use std::{env, fs, os::unix::fs::PermissionsExt as _, path::Path};
 use support::{
     Tidegate, component,
-    fixture::{Fixture, core_module},
+    fixture::{Fixture, built_for_0_1, core_module},
     tidegate,
 };
-use tidegate_hub::Target::{Events, Http, WebSocket};
+use tidegate_hub::Target::{Feed, Http, WebSocket};
 
 type Routes = &'static [(&'static str, &'static str, tidegate_hub::Target)];
 
@@ -19,7 +19,7 @@ fn app(routes: Routes) -> Fixture<'static> {
     let handlers = &[
         "http-handler",
         "websocket-handler",
-        "events-handler",
+        "feed-handler",
         "room-handler",
     ];
     Fixture {
@@ -53,7 +53,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             "TG008",
             Fixture {
                 handlers: &["http-handler"],
-                ..app(&[("GET", "/feed", Events)])
+                ..app(&[("GET", "/feed", Feed)])
             }
             .build(),
         ),
@@ -77,7 +77,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             }
             .build(),
         ),
-        ("TG015", replace(fine(), b"@0.1.0", b"@0.2.0")),
+        ("TG015", built_for_0_1(fine())),
         (
             "TG016",
             Fixture {
@@ -116,19 +116,6 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             .build(),
         ),
     ]
-}
-
-fn replace(mut bytes: Vec<u8>, text: &[u8], with: &[u8]) -> Vec<u8> {
-    let places: Vec<usize> = bytes
-        .windows(text.len())
-        .enumerate()
-        .filter(|(_, window)| *window == text)
-        .map(|(at, _)| at)
-        .collect();
-    places
-        .into_iter()
-        .for_each(|at| bytes[at..at + with.len()].copy_from_slice(with));
-    bytes
 }
 
 /// Runs a command in the directory, which fails with this code; its report.

@@ -10,7 +10,7 @@ use support::{
     tidegate,
 };
 use tempfile::TempDir;
-use tidegate_hub::Target::{Events, Http, Stream, WebSocket};
+use tidegate_hub::Target::{Feed, Http, Stream, WebSocket};
 
 /// A directory with one of everything that is named below.
 fn place() -> TempDir {
@@ -74,7 +74,7 @@ fn many() -> Fixture<'static> {
         ("get", "/__a", Http),
         ("GET", "/{*rest}", Http),
         ("GET", "/ok/", Http),
-        ("GET", "/feed", Events),
+        ("GET", "/feed", Feed),
     ];
     Fixture {
         routes,
@@ -152,7 +152,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         (
             &["check", "world.wasm"],
             1,
-            "error[TG014]: world.wasm is a component for another world: it exports neither tidegate:app/manifest@0.1.0 nor a wasi:http handler",
+            "error[TG014]: world.wasm is a component for another world: it exports neither tidegate:app/manifest@0.2.0 nor a wasi:http handler",
         ),
         (
             &["check", "door.wasm"],
@@ -306,12 +306,12 @@ fn a_table_that_breaks_no_rule_is_checked_and_listed() {
         ("GET,POST", "/users/{id}", Http),
         ("", "/any", Http),
         ("GET", "/ws", WebSocket),
-        ("GET", "/feed", Events),
+        ("GET", "/feed", Feed),
     ];
     let handlers = &[
         "http-handler",
         "websocket-handler",
-        "events-handler",
+        "feed-handler",
         "guard-handler",
     ];
     let app = Fixture {
@@ -332,7 +332,7 @@ fn a_table_that_breaks_no_rule_is_checked_and_listed() {
         ),
         (
             Some(0),
-            "OK: 4 routes (2 http, 1 websocket, 1 events), 2 guards\n",
+            "OK: 4 routes (2 http, 1 websocket, 1 feed), 2 guards\n",
             ""
         )
     );
@@ -341,7 +341,7 @@ fn a_table_that_breaks_no_rule_is_checked_and_listed() {
 GET,POST  /users/{id}  http
 any       /any         http
 GET       /ws          websocket
-GET       /feed        events
+GET       /feed        feed
 
 guards, in their order
 /*

@@ -140,13 +140,19 @@ async fn a_file_that_can_not_be_served_changes_nothing_and_says_why() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let mut socket = Socket::connect(server.ws("/socket")).await;
-    let cases: [(&[u8], &str); 3] = [
+    let older = support::fixture::built_for_0_1(release.wasm.clone());
+    let cases: [(&[u8], &str); 4] = [
         (b"hello", "is not WebAssembly"),
         (
             &support::fixture::core_module(),
             "is a core module, not a component",
         ),
         (&release.wasm[..release.wasm.len() / 2], "can't be loaded"),
+        (
+            &older,
+            "was built for tidegate:app 0.1.0, and this host implements 0.2.0: \
+             build it again with version 0.2 of the SDK",
+        ),
     ];
     for (bytes, why) in cases {
         release.put_file(bytes);

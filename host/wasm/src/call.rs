@@ -2,11 +2,11 @@
 
 use crate::{
     bindings::{
-        exports::tidegate::app::{events_handler, guard_handler, pages as wit, websocket_handler},
+        exports::tidegate::app::{feed_handler, guard_handler, pages as wit, websocket_handler},
         tidegate::app::types,
     },
     contract::{
-        self, Act, Alarm, Answer, Answered, Check, Close, CloseInfoRef, Handle, Load, MessageRef,
+        self, Act, Alarm, Answer, Answered, Check, Close, CloseEventRef, Handle, Load, MessageRef,
         Messages, Next, Open, Render, RequestRef, Subscribe, Upgrade, Wake,
     },
     fault::fault,
@@ -69,11 +69,11 @@ impl Instance {
         let params = (guard, RequestRef::new(request, &headers));
         let (verdict,) = call!(self.check, Check<'_> => (guard_handler::Verdict,), params)?;
         Ok(match verdict {
-            guard_handler::Verdict::Pass(passed) => Verdict::Pass(Passed {
-                headers: self::headers(passed.headers),
-                context: passed.context,
+            guard_handler::Verdict::Pass(pass) => Verdict::Pass(Passed {
+                headers: self::headers(pass.headers),
+                context: pass.context,
             }),
-            guard_handler::Verdict::Answer(answer) => Verdict::Answer(response(answer)),
+            guard_handler::Verdict::Respond(answer) => Verdict::Answer(response(answer)),
         })
     }
 
@@ -103,8 +103,8 @@ impl Instance {
                 route: None,
             }),
             websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)),
-            websocket_handler::Decision::AcceptThenClose((code, reason)) => {
-                Decision::AcceptThenClose(code, reason)
+            websocket_handler::Decision::AcceptThenClose(close) => {
+                Decision::AcceptThenClose(close.code, close.reason)
             }
         })
     }
@@ -133,7 +133,7 @@ impl Instance {
     }
 
     pub(crate) async fn close(&mut self, info: &CloseInfo) -> Result<()> {
-        let params = (self.connection(), CloseInfoRef::from(info));
+        let params = (self.connection(), CloseEventRef::from(info));
         call!(self.close, Close<'_> => (), params)
     }
 
@@ -144,12 +144,12 @@ impl Instance {
     ) -> Result<std::result::Result<Feed, Response>> {
         let headers = contract::headers(request);
         let params = (RequestRef::new(request, &headers), last_event_id);
-        let (feed,) = call!(self.subscribe, Subscribe<'_> => (std::result::Result<events_handler::Feed, types::Response>,), params)?;
+        let (feed,) = call!(self.subscribe, Subscribe<'_> => (std::result::Result<feed_handler::Feed, types::Response>,), params)?;
         Ok(match feed {
             Ok(feed) => {
-                let first = feed.first.into_iter().map(|first| First {
-                    data: first.data,
-                    event: first.event,
+                let first = feed.initial_events.into_iter().map(|event| First {
+                    data: event.data,
+                    event: event.event,
                 });
                 Ok(Feed {
                     topics: feed.topics,
@@ -172,6 +172,7 @@ impl Instance {
         payload: &[u8],
     ) -> Result<std::result::Result<Bytes, (u16, String)>> {
         let (answer,) = call!(self.answer, Answer<'_> => Answered, (payload,))?;
+        let answer = answer.map_err(|error| (error.status, error.message));
         Ok(answer.map(Bytes::from))
     }
 
@@ -194,8 +195,8 @@ impl Instance {
     pub(crate) async fn next_step(
         &mut self,
         loader: ResourceAny,
-    ) -> Result<std::result::Result<wit::Step, wit::Problem>> {
-        let (step,) = call!(self.next_step, Next => (std::result::Result<wit::Step, wit::Problem>,), (loader,))?;
+    ) -> Result<std::result::Result<wit::LoaderStep, types::HandlerError>> {
+        let (step,) = call!(self.next_step, Next => (std::result::Result<wit::LoaderStep, types::HandlerError>,), (loader,))?;
         Ok(step)
     }
 
@@ -205,8 +206,8 @@ impl Instance {
         request: &Request,
         view: &page::View,
     ) -> Result<page::Shell> {
-        let (headers, view) = (contract::headers(request), pages::view(view));
-        let params = (page, RequestRef::new(request, &headers), &view);
+        let (headers, input) = (contract::headers(request), pages::render_input(view));
+        let params = (page, RequestRef::new(request, &headers), &input);
         let (shell,) = call!(self.render, Render<'_> => (wit::Shell,), params)?;
         Ok(pages::shell(shell))
     }
@@ -224,8 +225,8 @@ impl Instance {
         Ok(attempt)
     }
 
-    pub(crate) async fn next_update(&mut self, attempt: ResourceAny) -> Result<wit::Update> {
-        let (update,) = call!(self.next_update, Next => (wit::Update,), (attempt,))?;
+    pub(crate) async fn next_update(&mut self, attempt: ResourceAny) -> Result<wit::ActionStep> {
+        let (update,) = call!(self.next_update, Next => (wit::ActionStep,), (attempt,))?;
         Ok(update)
     }
 }

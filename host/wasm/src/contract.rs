@@ -1,6 +1,10 @@
 //! Parameters of the app's exports, lowered from where they are: nothing is copied on the way into the guest's memory.
 
-use crate::{bindings::exports::tidegate::app::pages::View, connection::Connection, form::Form};
+use crate::{
+    bindings::{exports::tidegate::app::pages::RenderInput, tidegate::app::types::HandlerError},
+    connection::Connection,
+    form::Form,
+};
 use tidegate_hub::{CloseInfo, Message, Request};
 use wasmtime::component::{ComponentType, Lower, Resource, ResourceAny};
 
@@ -11,7 +15,8 @@ pub(crate) struct RequestRef<'a> {
     method: &'a str,
     scheme: &'a str,
     authority: &'a str,
-    path: &'a str,
+    #[component(name = "path-with-query")]
+    path_with_query: &'a str,
     headers: &'a [(&'a str, &'a [u8])],
     params: &'a [(String, String)],
     peer: &'a str,
@@ -34,7 +39,7 @@ impl<'a> RequestRef<'a> {
             method: request.method.as_str(),
             scheme: request.scheme,
             authority: &request.authority,
-            path: &request.path,
+            path_with_query: &request.path,
             headers,
             params: &request.params,
             peer: &request.peer,
@@ -63,24 +68,25 @@ impl<'a> From<&'a Message> for MessageRef<'a> {
     }
 }
 
-/// WIT `websocket-handler.close-info`.
+/// WIT `websocket-handler.close-event`.
 #[derive(ComponentType, Lower)]
 #[component(record)]
-pub(crate) struct CloseInfoRef<'a> {
+pub(crate) struct CloseEventRef<'a> {
     code: u16,
     reason: &'a str,
-    clean: bool,
-    #[component(name = "by-peer")]
-    by_peer: bool,
+    #[component(name = "was-clean")]
+    was_clean: bool,
+    #[component(name = "is-peer-initiated")]
+    is_peer_initiated: bool,
 }
 
-impl<'a> From<&'a CloseInfo> for CloseInfoRef<'a> {
-    fn from(info: &'a CloseInfo) -> CloseInfoRef<'a> {
-        CloseInfoRef {
+impl<'a> From<&'a CloseInfo> for CloseEventRef<'a> {
+    fn from(info: &'a CloseInfo) -> CloseEventRef<'a> {
+        CloseEventRef {
             code: info.code,
             reason: &info.reason,
-            clean: info.clean,
-            by_peer: info.by_peer,
+            was_clean: info.clean,
+            is_peer_initiated: info.by_peer,
         }
     }
 }
@@ -90,13 +96,13 @@ pub(crate) type Handle<'a> = (RequestRef<'a>, &'a [u8]);
 pub(crate) type Upgrade<'a> = (RequestRef<'a>, &'a [String]);
 pub(crate) type Open<'a> = (Resource<Connection>, RequestRef<'a>);
 pub(crate) type Messages<'a> = (Resource<Connection>, &'a [MessageRef<'a>]);
-pub(crate) type Close<'a> = (Resource<Connection>, CloseInfoRef<'a>);
+pub(crate) type Close<'a> = (Resource<Connection>, CloseEventRef<'a>);
 pub(crate) type Subscribe<'a> = (RequestRef<'a>, Option<&'a str>);
 pub(crate) type Wake<'a> = (&'a str, &'a str);
 pub(crate) type Alarm = (u32,);
 pub(crate) type Answer<'a> = (&'a [u8],);
 pub(crate) type Load<'a> = (u32, &'a str, RequestRef<'a>);
-pub(crate) type Render<'a> = (u32, RequestRef<'a>, &'a View);
+pub(crate) type Render<'a> = (u32, RequestRef<'a>, &'a RenderInput);
 pub(crate) type Act<'a> = (u32, &'a str, RequestRef<'a>, Resource<Form>);
 pub(crate) type Next = (ResourceAny,);
-pub(crate) type Answered = (Result<Vec<u8>, (u16, String)>,);
+pub(crate) type Answered = (Result<Vec<u8>, HandlerError>,);

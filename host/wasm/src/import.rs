@@ -7,7 +7,7 @@ pub(crate) mod topics;
 pub(crate) mod websockets;
 
 use crate::{
-    bindings::tidegate::app::types::{self, Followed, LimitError, Message, Position},
+    bindings::tidegate::app::types::{self, LimitError, Message, Position, StartPoint},
     state::State,
 };
 use bytes::Bytes;
@@ -43,13 +43,13 @@ fn publication(publication: topics::Publication) -> Result<hub::Publication, hub
         message,
         event,
         except,
-        transient,
+        is_transient,
     } = publication;
     let except = except.map(|id| id.parse()).transpose()?;
     Ok(hub::Publication {
         event,
         except,
-        transient,
+        transient: is_transient,
         ..hub::Publication::new(self::message(message))
     })
 }
@@ -78,11 +78,11 @@ impl From<hub::Position> for Position {
     }
 }
 
-impl From<hub::Followed> for Followed {
-    fn from(followed: hub::Followed) -> Followed {
-        Followed {
-            from: followed.from.into(),
-            gap: followed.gap,
+impl From<hub::Followed> for StartPoint {
+    fn from(followed: hub::Followed) -> StartPoint {
+        StartPoint {
+            position: followed.from.into(),
+            has_gap: followed.gap,
         }
     }
 }
@@ -92,7 +92,7 @@ impl From<hub::LimitError> for LimitError {
         match error {
             hub::LimitError::TooLarge => LimitError::TooLarge,
             hub::LimitError::TooMany => LimitError::TooMany,
-            hub::LimitError::NotValid => LimitError::NotValid,
+            hub::LimitError::NotValid => LimitError::Invalid,
         }
     }
 }

@@ -136,7 +136,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
         http: interfaces.http.is_some(),
         stream: interfaces.incoming.is_some() || interfaces.handler.is_some(),
         websocket: interfaces.websocket.is_some(),
-        events: interfaces.events.is_some(),
+        feed: interfaces.feed.is_some(),
         room: interfaces.room.is_some(),
         pages: interfaces.pages.is_some(),
     };
@@ -277,7 +277,7 @@ fn manifest(app: wit::App, pages: Vec<Page>) -> Manifest {
         wit::Target::Http => Target::Http,
         wit::Target::Stream => Target::Stream,
         wit::Target::Websocket => Target::WebSocket,
-        wit::Target::Events => Target::Events,
+        wit::Target::Feed => Target::Feed,
     };
     let route = |route: wit::Route| Route {
         methods: route.methods,
@@ -404,7 +404,7 @@ impl Outline {
             guard: find("tidegate:app/guard-handler@"),
             http: find("tidegate:app/http-handler@"),
             websocket: find("tidegate:app/websocket-handler@"),
-            events: find("tidegate:app/events-handler@"),
+            feed: find("tidegate:app/feed-handler@"),
             room: find("tidegate:app/room-handler@"),
             pages: find("tidegate:app/pages@"),
             incoming: find("wasi:http/incoming-handler@0.2"),
@@ -416,7 +416,7 @@ impl Outline {
 /// The version, if the name is of another version of the contract.
 fn other_version(name: &str) -> Option<String> {
     let (_, version) = name.strip_prefix("tidegate:app/")?.split_once('@')?;
-    (!version.starts_with("0.1.")).then(|| version.to_owned())
+    (!version.starts_with("0.2.")).then(|| version.to_owned())
 }
 
 /// Whether the name is of a version of WASI that this host does not have, such as a release candidate.

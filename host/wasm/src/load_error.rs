@@ -3,8 +3,8 @@
 use std::fmt;
 use tidegate_hub::Fault;
 
-/// The version of the contract that this host speaks; any 0.1.x is compatible.
-const CONTRACT: &str = "0.1.0";
+/// Version of the contract `tidegate:app` that this host implements; it accepts components of any 0.2.x.
+const CONTRACT: &str = "0.2.0";
 
 /// The code of an import that is not there, or not granted.
 pub const UNGRANTED: &str = "TG016";
@@ -22,7 +22,7 @@ pub enum LoadError {
     CoreModule,
     /// A component that exports nothing that a host of HTTP could call.
     OtherWorld,
-    /// Made for another version of the contract: the one found.
+    /// Built for another version of the contract, this one.
     Version(String),
     /// Made for a version of WASI that this host does not have, such as a release candidate.
     WasiVersion {
@@ -78,7 +78,9 @@ impl LoadError {
             LoadError::OtherWorld => {
                 format!("is a component for another world: it exports neither tidegate:app/manifest@{CONTRACT} nor a wasi:http handler")
             }
-            LoadError::Version(found) => format!("is made for version {found} of tidegate:app, and this host speaks {CONTRACT}"),
+            LoadError::Version(found) => {
+                format!("was built for tidegate:app {found}, and this host implements {CONTRACT}")
+            },
             LoadError::WasiVersion { verb, name } if name.contains('-') => {
                 format!("{verb} {name}, a release candidate of WASI, and this host has WASI 0.2 and 0.3")
             }
@@ -100,7 +102,7 @@ impl LoadError {
             LoadError::CoreModule => {
                 "build it with `cargo build --target wasm32-wasip2` or `cargo component build`"
             }
-            LoadError::Version(_) => "build it with the SDK of this version",
+            LoadError::Version(_) => "build it again with version 0.2 of the SDK",
             LoadError::WasiVersion { .. } => "build it with a toolchain for a released version",
             LoadError::Unknown(_) => "leave out the dependency that imports it",
             LoadError::Altered | LoadError::OtherEngine => {

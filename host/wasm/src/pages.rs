@@ -1,7 +1,7 @@
 //! Loaders and actions: each runs in an instance that it has to itself, and that goes back to the others when it ends well.
 
 use crate::{
-    bindings::exports::tidegate::app::pages as wit,
+    bindings::{exports::tidegate::app::pages as wit, tidegate::app::types::HandlerError},
     form::Form,
     instances::Use,
     pool::{Instance, Pool, Taken},
@@ -116,8 +116,9 @@ async fn end(
     }
 }
 
-type Asked =
-    Pin<Box<dyn Future<Output = (Result<Result<wit::Step, wit::Problem>, Fault>, Taken)> + Send>>;
+type Asked = Pin<
+    Box<dyn Future<Output = (Result<Result<wit::LoaderStep, HandlerError>, Fault>, Taken)> + Send>,
+>;
 
 struct RunningLoader {
     running: Running,
@@ -130,7 +131,7 @@ async fn ask(
     loader: ResourceAny,
     about: About,
     wall_max: Duration,
-) -> (Result<Result<wit::Step, wit::Problem>, Fault>, Taken) {
+) -> (Result<Result<wit::LoaderStep, HandlerError>, Fault>, Taken) {
     let step = taken
         .instance
         .run(about, wall_max, async |instance| {
@@ -164,9 +165,9 @@ impl Loader for RunningLoader {
             let step = counted(&self.running.hub, step)?;
             self.running.rest = Some((taken, loader));
             Ok(match step {
-                Ok(wit::Step::Value(json)) => Ok(Step::Value(json)),
-                Ok(wit::Step::Later(ms)) => Ok(Step::Later(later(ms))),
-                Ok(wit::Step::End) => Ok(Step::End),
+                Ok(wit::LoaderStep::Value(json)) => Ok(Step::Value(json)),
+                Ok(wit::LoaderStep::Later(ms)) => Ok(Step::Later(later(ms))),
+                Ok(wit::LoaderStep::End) => Ok(Step::End),
                 Err(problem) => Err(self::problem(problem)),
             })
         })
@@ -206,10 +207,10 @@ impl Attempt for RunningAttempt {
                 .ask(async |instance, attempt| instance.next_update(attempt).await)
                 .await?;
             Ok(match update {
-                wit::Update::Progress(json) => Update::Progress(json),
-                wit::Update::Later(ms) => Update::Later(later(ms)),
-                wit::Update::Done(Ok(outcome)) => Update::Done(Ok(self::outcome(outcome))),
-                wit::Update::Done(Err(problem)) => Update::Done(Err(self::problem(problem))),
+                wit::ActionStep::Progress(json) => Update::Progress(json),
+                wit::ActionStep::Later(ms) => Update::Later(later(ms)),
+                wit::ActionStep::Done(Ok(outcome)) => Update::Done(Ok(self::outcome(outcome))),
+                wit::ActionStep::Done(Err(problem)) => Update::Done(Err(self::problem(problem))),
             })
         })
     }
@@ -252,18 +253,24 @@ fn later(ms: u32) -> Duration {
     Duration::from_millis(ms.into()).max(LATER_MIN)
 }
 
-fn problem(problem: wit::Problem) -> Problem {
+fn problem(error: HandlerError) -> Problem {
     Problem {
-        status: problem.status,
-        message: problem.message,
+        status: error.status,
+        message: error.message,
     }
 }
 
-fn outcome(outcome: wit::Outcome) -> Outcome {
+fn outcome(outcome: wit::ActionOutcome) -> Outcome {
     match outcome {
-        wit::Outcome::Success((value, stale)) => Outcome::Success { value, stale },
-        wit::Outcome::Redirect((status, location)) => Outcome::Redirect { status, location },
-        wit::Outcome::Deny(wit::Denial {
+        wit::ActionOutcome::Success(success) => Outcome::Success {
+            value: success.value,
+            stale: success.stale_loaders,
+        },
+        wit::ActionOutcome::Redirect(redirect) => Outcome::Redirect {
+            status: redirect.status,
+            location: redirect.location,
+        },
+        wit::ActionOutcome::Deny(wit::FormDenial {
             status,
             message,
             errors,
@@ -277,18 +284,20 @@ fn outcome(outcome: wit::Outcome) -> Outcome {
     }
 }
 
-/// A view in the words of the contract.
-pub(crate) fn view(view: &View) -> wit::View {
-    let first = view.first.iter().map(|(name, initial)| {
-        let first = match initial {
-            Initial::Value(json) => wit::First::Value(json.clone()),
-            Initial::Failed(Problem { status, message }) => wit::First::Failed(wit::Problem {
-                status: *status,
-                message: message.clone(),
-            }),
-            Initial::Pending => wit::First::Pending,
+/// Converts a view to the contract's type.
+pub(crate) fn render_input(view: &View) -> wit::RenderInput {
+    let loaders = view.first.iter().map(|(name, initial)| {
+        let state = match initial {
+            Initial::Value(json) => wit::LoaderState::Value(json.clone()),
+            Initial::Failed(Problem { status, message }) => {
+                wit::LoaderState::Failed(HandlerError {
+                    status: *status,
+                    message: message.clone(),
+                })
+            }
+            Initial::Pending => wit::LoaderState::Pending,
         };
-        (name.clone(), first)
+        (name.clone(), state)
     });
     let denied = view.denied.clone().map(|(action, denial)| {
         let Denial {
@@ -297,18 +306,18 @@ pub(crate) fn view(view: &View) -> wit::View {
             errors,
             values,
         } = denial;
-        (
-            action,
-            wit::Denial {
+        wit::DeniedAction {
+            name: action,
+            denial: wit::FormDenial {
                 status,
                 message,
                 errors,
                 values,
             },
-        )
+        }
     });
-    wit::View {
-        first: first.collect(),
+    wit::RenderInput {
+        loaders: loaders.collect(),
         nonce: view.nonce.clone(),
         denied,
     }
@@ -326,11 +335,11 @@ pub(crate) fn shell(shell: wit::Shell) -> Shell {
     }
 }
 
-fn due(due: wit::Due) -> Due {
+fn due(due: wit::FirstValue) -> Due {
     match due {
-        wit::Due::Soon => Due::Soon,
-        wit::Due::Awaited => Due::Awaited,
-        wit::Due::Deferred => Due::Deferred,
+        wit::FirstValue::Soon => Due::Soon,
+        wit::FirstValue::Awaited => Due::Awaited,
+        wit::FirstValue::Deferred => Due::Deferred,
     }
 }
 
@@ -338,14 +347,14 @@ fn due(due: wit::Due) -> Due {
 pub(crate) fn described(pages: Vec<wit::Page>) -> Vec<Page> {
     let loader = |loader: wit::LoaderInfo| LoaderInfo {
         name: loader.name,
-        live: loader.live,
-        due: due(loader.due),
+        live: loader.is_live,
+        due: due(loader.first_value),
     };
     let page = |page: wit::Page| Page {
         pattern: page.pattern,
         loaders: page.loaders.into_iter().map(loader).collect(),
         actions: page.actions,
-        fallback: page.fallback,
+        fallback: page.is_fallback,
     };
     pages.into_iter().map(page).collect()
 }

@@ -4,12 +4,12 @@
 
 use crate::bindings::{
     exports::tidegate::app::{
-        events_handler::Feed,
+        feed_handler::Feed,
         guard_handler::Verdict,
-        pages::{Problem, Shell, Step, Update},
+        pages::{ActionStep, LoaderStep, Shell},
         websocket_handler::Decision,
     },
-    tidegate::app::types::Response,
+    tidegate::app::types::{HandlerError, Response},
 };
 use crate::{
     Options,
@@ -139,7 +139,7 @@ pub(crate) struct Interfaces {
     pub(crate) guard: Option<String>,
     pub(crate) http: Option<String>,
     pub(crate) websocket: Option<String>,
-    pub(crate) events: Option<String>,
+    pub(crate) feed: Option<String>,
     pub(crate) room: Option<String>,
     pub(crate) pages: Option<String>,
     pub(crate) incoming: Option<String>,
@@ -197,10 +197,10 @@ pub(crate) struct Exports {
     pub(crate) alarm: Option<Export<Alarm, ()>>,
     pub(crate) answer: Option<Export<Answer<'static>, Answered>>,
     pub(crate) load: Option<Export<Load<'static>, (ResourceAny,)>>,
-    pub(crate) next_step: Option<Export<Next, (Result<Step, Problem>,)>>,
+    pub(crate) next_step: Option<Export<Next, (Result<LoaderStep, HandlerError>,)>>,
     pub(crate) render: Option<Export<Render<'static>, (Shell,)>>,
     pub(crate) act: Option<Export<Act<'static>, (ResourceAny,)>>,
-    pub(crate) next_update: Option<Export<Next, (Update,)>>,
+    pub(crate) next_update: Option<Export<Next, (ActionStep,)>>,
 }
 
 /// A function whose type was checked once, for parameters that live as long as one call.
@@ -511,7 +511,7 @@ impl Exports {
             guard,
             http,
             websocket,
-            events,
+            feed,
             room,
             pages,
             ..
@@ -523,15 +523,15 @@ impl Exports {
             open: Export::find(raw, store, websocket.as_ref(), "on-open")?,
             messages: Export::find(raw, store, websocket.as_ref(), "on-messages")?,
             close: Export::find(raw, store, websocket.as_ref(), "on-close")?,
-            subscribe: Export::find(raw, store, events.as_ref(), "on-subscribe")?,
-            wake: Export::find(raw, store, room.as_ref(), "wake")?,
+            subscribe: Export::find(raw, store, feed.as_ref(), "on-subscribe")?,
+            wake: Export::find(raw, store, room.as_ref(), "on-wake")?,
             alarm: Export::find(raw, store, room.as_ref(), "on-alarm")?,
             answer: Export::find(raw, store, room.as_ref(), "on-call")?,
-            load: Export::find(raw, store, pages.as_ref(), "load")?,
-            next_step: Export::find(raw, store, pages.as_ref(), "[method]loader.next")?,
+            load: Export::find(raw, store, pages.as_ref(), "start-loader")?,
+            next_step: Export::find(raw, store, pages.as_ref(), "[method]loader-run.next")?,
             render: Export::find(raw, store, pages.as_ref(), "render")?,
-            act: Export::find(raw, store, pages.as_ref(), "act")?,
-            next_update: Export::find(raw, store, pages.as_ref(), "[method]attempt.next")?,
+            act: Export::find(raw, store, pages.as_ref(), "start-action")?,
+            next_update: Export::find(raw, store, pages.as_ref(), "[method]action-run.next")?,
         })
     }
 }

@@ -6,8 +6,8 @@ use crate::{
     app::{Answers, RoomEvents},
     bindings::{
         exports::tidegate::app::{
-            events_handler::{self, First},
-            guard_handler::{self, Passed, Verdict},
+            feed_handler::{self, FeedEvent},
+            guard_handler::{self, Verdict},
             http_handler,
             manifest::{self, Target},
             pages, room_handler,
@@ -112,7 +112,7 @@ impl<S: Serve> manifest::Guest for Served<S> {
                     Answers::Http(_) | Answers::Room(_, RoomEvents::Requests) => Target::Http,
                     Answers::Stream(_) => Target::Stream,
                     Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets) => Target::Websocket,
-                    Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Events,
+                    Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Feed,
                 },
                 room: route.handler.class().map(str::to_owned),
             });
@@ -130,11 +130,11 @@ impl<S: Serve> manifest::Guest for Served<S> {
 impl<S: Serve> guard_handler::Guest for Served<S> {
     fn check(guard: u32, request: types::Request) -> Verdict {
         match with::<S, _>(|app| app.check(guard, whole(request, Vec::new()))) {
-            Ok(pass) => Verdict::Pass(Passed {
+            Ok(pass) => Verdict::Pass(guard_handler::Pass {
                 headers: pass.headers,
                 context: pass.context,
             }),
-            Err(response) => Verdict::Answer(answer(response)),
+            Err(response) => Verdict::Respond(answer(response)),
         }
     }
 }
@@ -166,7 +166,9 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
             Err(response) => return Decision::Reject(answer(response)),
         };
         match accept.close {
-            Some(close) => Decision::AcceptThenClose(close),
+            Some((code, reason)) => {
+                Decision::AcceptThenClose(websocket_handler::CloseFrame { code, reason })
+            }
             None => Decision::Accept(websocket_handler::Accept {
                 protocol: accept.protocol,
                 headers: accept.headers,
@@ -202,13 +204,13 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
         });
     }
 
-    fn on_close(connection: &Connection, info: websocket_handler::CloseInfo) {
-        let websocket_handler::CloseInfo {
+    fn on_close(connection: &Connection, event: websocket_handler::CloseEvent) {
+        let websocket_handler::CloseEvent {
             code,
             reason,
-            clean,
-            by_peer,
-        } = info;
+            was_clean: clean,
+            is_peer_initiated: by_peer,
+        } = event;
         let info = CloseInfo {
             code,
             reason,
@@ -235,11 +237,11 @@ fn route_of(app: &App, connection: &Connection) -> Option<u32> {
     app.only_socket().or_else(|| connection.route())
 }
 
-impl<S: Serve> events_handler::Guest for Served<S> {
+impl<S: Serve> feed_handler::Guest for Served<S> {
     fn on_subscribe(
         mut request: types::Request,
         last_event_id: Option<String>,
-    ) -> Result<events_handler::Feed, types::Response> {
+    ) -> Result<feed_handler::Feed, types::Response> {
         let has_header = request
             .headers
             .iter()
@@ -256,19 +258,19 @@ impl<S: Serve> events_handler::Guest for Served<S> {
             |app, request| app.subscribe(request),
         );
         let feed = feed.map_err(answer)?;
-        let first = feed
+        let initial_events = feed
             .first
             .into_iter()
-            .map(|(data, event)| First { data, event });
-        Ok(events_handler::Feed {
+            .map(|(data, event)| FeedEvent { data, event });
+        Ok(feed_handler::Feed {
             topics: feed.topics,
-            first: first.collect(),
+            initial_events: initial_events.collect(),
         })
     }
 }
 
 impl<S: Serve> room_handler::Guest for Served<S> {
-    fn wake(class: String, name: String) -> Result<(), String> {
+    fn on_wake(class: String, name: String) -> Result<(), String> {
         let room = with::<S, _>(|app| app.make_room(&class));
         let mut room =
             room.ok_or_else(|| format!("this app has no rooms of the class {class:?}"))?;
@@ -279,12 +281,13 @@ impl<S: Serve> room_handler::Guest for Served<S> {
         Ok(())
     }
 
-    fn on_call(payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)> {
-        with_room::<S, _, _>(
+    fn on_call(payload: Vec<u8>) -> Result<Vec<u8>, types::HandlerError> {
+        let answer = with_room::<S, _, _>(
             payload,
             |room, cx, payload| room.call(cx, payload),
             |_, _| panic!("a call outside of a room"),
-        )
+        );
+        answer.map_err(handler_error)
     }
 
     fn on_alarm(attempt: u32) {
@@ -311,8 +314,8 @@ fn with_page<S: Serve, T>(page: u32, event: impl FnOnce(&Mounted) -> T) -> T {
 }
 
 impl<S: Serve> pages::Guest for Served<S> {
-    type Loader = Run<()>;
-    type Attempt = Run<Done>;
+    type LoaderRun = Run<()>;
+    type ActionRun = Run<Done>;
 
     fn describe() -> Vec<pages::Page> {
         with::<S, _>(|app| {
@@ -323,40 +326,40 @@ impl<S: Serve> pages::Guest for Served<S> {
                     .iter()
                     .map(|it| pages::LoaderInfo {
                         name: it.name.into(),
-                        live: it.live,
-                        due: due(it.due),
+                        is_live: it.live,
+                        first_value: first_value(it.due),
                     })
                     .collect(),
                 actions: page.actions.iter().map(ToString::to_string).collect(),
-                fallback: page.fallback,
+                is_fallback: page.fallback,
             };
             app.pages.iter().map(page).collect()
         })
     }
 
-    fn load(page: u32, loader: String, request: types::Request) -> pages::Loader {
+    fn start_loader(page: u32, loader: String, request: types::Request) -> pages::LoaderRun {
         let run = with_page::<S, _>(page, |page| page.load(loader, whole(request, Vec::new())));
-        pages::Loader::new(Run(RefCell::new(run), EndOutput))
+        pages::LoaderRun::new(Run(RefCell::new(run), EndOutput))
     }
 
-    fn render(page: u32, request: types::Request, view: pages::View) -> pages::Shell {
-        let first = view.first.into_iter().map(|(name, first)| {
-            let first = match first {
-                pages::First::Value(json) => Initial::Value(json),
-                pages::First::Failed(problem) => Initial::Failed(problem.status, problem.message),
-                pages::First::Pending => Initial::Pending,
+    fn render(page: u32, request: types::Request, input: pages::RenderInput) -> pages::Shell {
+        let first = input.loaders.into_iter().map(|(name, state)| {
+            let first = match state {
+                pages::LoaderState::Value(json) => Initial::Value(json),
+                pages::LoaderState::Failed(error) => Initial::Failed(error.status, error.message),
+                pages::LoaderState::Pending => Initial::Pending,
             };
             (name, first)
         });
-        let denied = view.denied.map(|(action, denial)| {
-            let pages::Denial {
+        let denied = input.denied.map(|denied| {
+            let pages::FormDenial {
                 status,
                 message,
                 errors,
                 values,
-            } = denial;
+            } = denied.denial;
             (
-                action,
+                denied.name,
                 Done::Deny(Denied {
                     status,
                     message,
@@ -367,7 +370,7 @@ impl<S: Serve> pages::Guest for Served<S> {
         });
         let view = View {
             first: first.collect(),
-            nonce: view.nonce,
+            nonce: input.nonce,
             denied,
         };
         let Response {
@@ -384,53 +387,58 @@ impl<S: Serve> pages::Guest for Served<S> {
         }
     }
 
-    fn act(
+    fn start_action(
         page: u32,
         action: String,
         request: types::Request,
         form: forms::Form,
-    ) -> pages::Attempt {
+    ) -> pages::ActionRun {
         let run = with_page::<S, _>(page, |page| {
             page.act(action, whole(request, Vec::new()), Form(form))
         });
-        pages::Attempt::new(Run(RefCell::new(run), EndOutput))
+        pages::ActionRun::new(Run(RefCell::new(run), EndOutput))
     }
 }
 
-impl pages::GuestLoader for Run<()> {
-    fn next(&self) -> Result<pages::Step, pages::Problem> {
+impl pages::GuestLoaderRun for Run<()> {
+    fn next(&self) -> Result<pages::LoaderStep, types::HandlerError> {
         let _end = EndOutput;
         let mut run = self.0.borrow_mut();
         match run.next() {
-            Progress::Value(json) => Ok(pages::Step::Value(json)),
-            Progress::Later(wait) => Ok(pages::Step::Later(millis(wait))),
-            Progress::Ended(Ok(())) => Ok(pages::Step::End),
-            Progress::Ended(Err(error)) => Err(problem(run.told(error))),
+            Progress::Value(json) => Ok(pages::LoaderStep::Value(json)),
+            Progress::Later(wait) => Ok(pages::LoaderStep::Later(millis(wait))),
+            Progress::Ended(Ok(())) => Ok(pages::LoaderStep::End),
+            Progress::Ended(Err(error)) => Err(handler_error(run.told(error))),
         }
     }
 }
 
-impl pages::GuestAttempt for Run<Done> {
-    fn next(&self) -> pages::Update {
+impl pages::GuestActionRun for Run<Done> {
+    fn next(&self) -> pages::ActionStep {
         let _end = EndOutput;
         let mut run = self.0.borrow_mut();
         let done = match run.next() {
-            Progress::Value(json) => return pages::Update::Progress(json),
-            Progress::Later(wait) => return pages::Update::Later(millis(wait)),
+            Progress::Value(json) => return pages::ActionStep::Progress(json),
+            Progress::Later(wait) => return pages::ActionStep::Later(millis(wait)),
             Progress::Ended(Ok(done)) => done,
             Progress::Ended(Err(error)) => {
-                return pages::Update::Done(Err(problem(run.told(error))));
+                return pages::ActionStep::Done(Err(handler_error(run.told(error))));
             }
         };
-        pages::Update::Done(Ok(match done {
-            Done::Success(value, stale) => pages::Outcome::Success((value, stale)),
-            Done::Redirect(status, location) => pages::Outcome::Redirect((status, location)),
+        pages::ActionStep::Done(Ok(match done {
+            Done::Success(value, stale) => pages::ActionOutcome::Success(pages::ActionSuccess {
+                value,
+                stale_loaders: stale,
+            }),
+            Done::Redirect(status, location) => {
+                pages::ActionOutcome::Redirect(pages::Redirect { status, location })
+            }
             Done::Deny(Denied {
                 status,
                 message,
                 errors,
                 values,
-            }) => pages::Outcome::Deny(pages::Denial {
+            }) => pages::ActionOutcome::Deny(pages::FormDenial {
                 status,
                 message,
                 errors,
@@ -440,11 +448,11 @@ impl pages::GuestAttempt for Run<Done> {
     }
 }
 
-fn due(due: Due) -> pages::Due {
+fn first_value(due: Due) -> pages::FirstValue {
     match due {
-        Due::Soon => pages::Due::Soon,
-        Due::Awaited => pages::Due::Awaited,
-        Due::Deferred => pages::Due::Deferred,
+        Due::Soon => pages::FirstValue::Soon,
+        Due::Awaited => pages::FirstValue::Awaited,
+        Due::Deferred => pages::FirstValue::Deferred,
     }
 }
 
@@ -456,8 +464,8 @@ fn millis(wait: Duration) -> u32 {
         .unwrap_or(u32::MAX)
 }
 
-fn problem((status, message): (u16, String)) -> pages::Problem {
-    pages::Problem { status, message }
+fn handler_error((status, message): (u16, String)) -> types::HandlerError {
+    types::HandlerError { status, message }
 }
 
 impl<S: Serve> incoming_handler::Guest for Served<S> {
@@ -482,7 +490,7 @@ fn whole(request: types::Request, body: Vec<u8>) -> Request {
         method,
         scheme,
         authority,
-        path,
+        path_with_query: path,
         headers,
         params,
         peer,

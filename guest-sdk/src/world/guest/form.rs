@@ -32,8 +32,8 @@ impl Form {
 
 fn error(error: FormError) -> Error {
     match error {
-        FormError::Broken => Error::bad_request("the form broke off, or is none"),
+        FormError::Invalid => Error::bad_request("the form broke off, or is none"),
         FormError::TooLarge => Error::status(413, "the form is too large"),
-        FormError::TooSlow => Error::status(408, "the form took too long"),
+        FormError::Timeout => Error::status(408, "the form took too long"),
     }
 }

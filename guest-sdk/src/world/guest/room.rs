@@ -13,10 +13,10 @@ pub(crate) fn room_get(key: &str) -> Option<Vec<u8>> {
 
 pub(crate) fn room_put(key: &str, value: &[u8]) -> Result<(), StorageError> {
     room::put(key, value).map_err(|error| match error {
-        room::StorageError::Key(max) => StorageError::Key(max),
-        room::StorageError::Value(max) => StorageError::Value(max),
-        room::StorageError::Room(max) => StorageError::Room(max),
-        room::StorageError::Event(max) => StorageError::Event(max),
+        room::StorageError::KeySize(max) => StorageError::Key(max),
+        room::StorageError::ValueSize(max) => StorageError::Value(max),
+        room::StorageError::RoomSize(max) => StorageError::Room(max),
+        room::StorageError::EventSize(max) => StorageError::Event(max),
     })
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn room_entries(
     limit: u32,
 ) -> Vec<(String, Vec<u8>)> {
     let owned = |bound: Option<&str>| bound.map(str::to_owned);
-    room::entries(&room::Query {
+    room::entries(&room::Range {
         prefix: prefix.to_owned(),
         start: owned(start),
         end: owned(end),
@@ -85,18 +85,18 @@ pub(crate) fn call(
     deadline: Option<u32>,
     attempts: u32,
 ) -> Result<Vec<u8>, CallError> {
-    let options = rooms::Options {
-        deadline,
-        attempts: Some(attempts),
+    let options = rooms::CallOptions {
+        timeout_ms: deadline,
+        attempts_max: Some(attempts),
     };
     rooms::call(class, name, payload, options).map_err(|error| match error {
-        rooms::CallError::NotValid => CallError::NotValid,
+        rooms::CallError::NoSuchRoom => CallError::NotValid,
         rooms::CallError::TooLarge => CallError::TooLarge,
         rooms::CallError::Cycle => CallError::Cycle,
         rooms::CallError::Busy => CallError::Busy,
         rooms::CallError::Failed => CallError::Failed,
-        rooms::CallError::Deadline => CallError::Deadline,
-        rooms::CallError::Refused((status, text)) => CallError::Refused(status, text),
+        rooms::CallError::Timeout => CallError::Deadline,
+        rooms::CallError::Refused(error) => CallError::Refused(error.status, error.message),
     })
 }
 

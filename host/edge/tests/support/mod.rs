@@ -30,7 +30,7 @@ pub fn usual() -> Manifest {
         ("GET", "/hello", Target::Http),
         ("POST", "/items/{id}", Target::Http),
         ("GET", "/ws", Target::WebSocket),
-        ("GET", "/feed", Target::Events),
+        ("GET", "/feed", Target::Feed),
         ("", "/stream", Target::Stream),
     ])
 }

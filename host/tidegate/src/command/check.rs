@@ -58,7 +58,7 @@ fn counts(manifest: &Manifest) -> String {
         Target::Http,
         Target::Stream,
         Target::WebSocket,
-        Target::Events,
+        Target::Feed,
     ];
     let of = |target: &Target| {
         manifest

@@ -34,6 +34,28 @@ pub(crate) fn core_module() -> Vec<u8> {
     Module::new().finish()
 }
 
+/// The component as if it were built for `tidegate:app@0.1.0`: the version of each of its interfaces is replaced.
+pub(crate) fn built_for_0_1(mut component: Vec<u8>) -> Vec<u8> {
+    const PACKAGE: &[u8] = b"tidegate:app/";
+    const VERSION: &[u8] = b"@0.2.0";
+    let mut at = 0;
+    while at + PACKAGE.len() < component.len() {
+        if component[at..].starts_with(PACKAGE) {
+            let name = &component[at + PACKAGE.len()..];
+            let name_bytes = name
+                .iter()
+                .take_while(|byte| byte.is_ascii_lowercase() || **byte == b'-')
+                .count();
+            if name[name_bytes..].starts_with(VERSION) {
+                let version = at + PACKAGE.len() + name_bytes;
+                component[version..version + VERSION.len()].copy_from_slice(b"@0.1.0");
+            }
+        }
+        at += 1;
+    }
+    component
+}
+
 impl Fixture<'_> {
     /// The component's bytes.
     pub(crate) fn build(&self) -> Vec<u8> {
@@ -79,7 +101,7 @@ impl Fixture<'_> {
 
     fn wit(&self) -> String {
         let manifest = self.has_manifest().then_some("manifest");
-        let export = |interface: &str| format!("  export tidegate:app/{interface}@0.1.0;\n");
+        let export = |interface: &str| format!("  export tidegate:app/{interface}@0.2.0;\n");
         let pages = (!self.pages.is_empty()).then_some("pages");
         let exports: String = manifest
             .into_iter()
@@ -133,8 +155,8 @@ impl Fixture<'_> {
             declared.function(2 + index);
             let body = match name.as_str() {
                 _ if self.speechless => Instruction::Unreachable,
-                "tidegate:app/manifest@0.1.0#describe" => Instruction::I32Const(data.root as i32),
-                "tidegate:app/pages@0.1.0#describe" => Instruction::I32Const(data.pages as i32),
+                "tidegate:app/manifest@0.2.0#describe" => Instruction::I32Const(data.root as i32),
+                "tidegate:app/pages@0.2.0#describe" => Instruction::I32Const(data.pages as i32),
                 _ => Instruction::Unreachable,
             };
             code.function(
@@ -203,7 +225,7 @@ impl Data {
                 Target::Http,
                 Target::Stream,
                 Target::WebSocket,
-                Target::Events,
+                Target::Feed,
             ]
             .iter()
             .position(|other| other == target);

@@ -43,9 +43,9 @@ impl HostForm for State {
 impl From<page::FormError> for FormError {
     fn from(error: page::FormError) -> FormError {
         match error {
-            page::FormError::Broken => FormError::Broken,
+            page::FormError::Broken => FormError::Invalid,
             page::FormError::TooLarge => FormError::TooLarge,
-            page::FormError::TooSlow => FormError::TooSlow,
+            page::FormError::TooSlow => FormError::Timeout,
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::{
     bindings::tidegate::app::{
-        room::{Host, Query, StorageError},
+        room::{Host, Range, RoomId, StorageError},
         topics::Publication,
-        types::{Followed, LimitError, Position},
+        types::{LimitError, Position, StartPoint},
     },
     connection::Connection,
     state::State,
@@ -31,9 +31,12 @@ impl State {
 }
 
 impl Host for State {
-    fn identity(&mut self) -> Result<Option<(String, String)>> {
+    fn identity(&mut self) -> Result<Option<RoomId>> {
         let room = self.scope()?.room().map(Transaction::room);
-        Ok(room.map(|room| (room.class().to_owned(), room.name().to_owned())))
+        Ok(room.map(|room| RoomId {
+            class: room.class().to_owned(),
+            name: room.name().to_owned(),
+        }))
     }
 
     fn get(&mut self, key: String) -> Result<Option<Vec<u8>>> {
@@ -46,10 +49,10 @@ impl Host for State {
         let refused = match self.transaction()?.put(&key, value.into()) {
             Ok(()) => return Ok(Ok(())),
             Err(Engine(error)) => return self.stored(Err(error)),
-            Err(Key(max)) => StorageError::Key(max as u64),
-            Err(Value(max)) => StorageError::Value(max as u64),
-            Err(Room(max)) => StorageError::Room(max as u64),
-            Err(Event(max)) => StorageError::Event(max as u64),
+            Err(Key(max)) => StorageError::KeySize(max as u64),
+            Err(Value(max)) => StorageError::ValueSize(max as u64),
+            Err(Room(max)) => StorageError::RoomSize(max as u64),
+            Err(Event(max)) => StorageError::EventSize(max as u64),
         };
         Ok(Err(refused))
     }
@@ -62,14 +65,14 @@ impl Host for State {
         }
     }
 
-    fn entries(&mut self, query: Query) -> Result<Vec<(String, Vec<u8>)>> {
-        let Query {
+    fn entries(&mut self, range: Range) -> Result<Vec<(String, Vec<u8>)>> {
+        let Range {
             prefix,
             start,
             end,
             reverse,
             limit,
-        } = query;
+        } = range;
         let limit = limit.map_or(usize::MAX, |limit| limit as usize);
         let entries =
             self.transaction()?
@@ -86,8 +89,8 @@ impl Host for State {
         self.stored(cleared)
     }
 
-    fn set_alarm(&mut self, at: Option<u64>) -> Result<()> {
-        self.transaction()?.set_alarm(at);
+    fn set_alarm(&mut self, time_ms: Option<u64>) -> Result<()> {
+        self.transaction()?.set_alarm(time_ms);
         Ok(())
     }
 
@@ -113,7 +116,7 @@ impl Host for State {
         &mut self,
         connection: Resource<Connection>,
         since: Position,
-    ) -> Result<Result<Followed, LimitError>> {
+    ) -> Result<Result<StartPoint, LimitError>> {
         let resumed = self
             .transaction()?
             .resume(self.conn(&connection)?, super::position(since));

@@ -1,7 +1,10 @@
 //! `tidegate:app/rooms`: calls into rooms, with their deadline and their tries.
 
 use crate::{
-    bindings::tidegate::app::rooms::{CallError, Host, Options},
+    bindings::tidegate::app::{
+        rooms::{CallError, CallOptions, Host},
+        types::HandlerError,
+    },
     state::State,
 };
 use bytes::Bytes;
@@ -10,9 +13,9 @@ use tidegate_hub as hub;
 use tokio::time::{sleep, timeout};
 use wasmtime::Result;
 
-/// A call's deadline, unless it says another.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Between the first try and the second; twice as long each further time.
+/// Maximum time of a call with all of its attempts, unless the caller sets another.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Delay before the second attempt; doubled before each further one.
 const RETRY: Duration = Duration::from_millis(50);
 
 impl Host for State {
@@ -21,15 +24,15 @@ impl Host for State {
         class: String,
         name: String,
         payload: Vec<u8>,
-        options: Options,
+        options: CallOptions,
     ) -> Result<Result<Vec<u8>, CallError>> {
         let scope = self.scope()?.clone();
-        let deadline = options
-            .deadline
-            .map_or(DEADLINE, |millis| Duration::from_millis(millis.into()));
+        let timeout_max = options
+            .timeout_ms
+            .map_or(TIMEOUT, |millis| Duration::from_millis(millis.into()));
         let payload = Bytes::from(payload);
         let call = async {
-            let (mut left, mut wait) = (options.attempts.unwrap_or(1), RETRY);
+            let (mut left, mut wait) = (options.attempts_max.unwrap_or(1), RETRY);
             loop {
                 left = left.saturating_sub(1);
                 match scope.call(&class, &name, payload.clone()).await {
@@ -41,7 +44,7 @@ impl Host for State {
                 wait *= 2;
             }
         };
-        let outcome = timeout(deadline, call)
+        let outcome = timeout(timeout_max, call)
             .await
             .unwrap_or(Err(hub::CallError::Deadline));
         Ok(outcome.map(Into::into).map_err(Into::into))
@@ -51,13 +54,16 @@ impl Host for State {
 impl From<hub::CallError> for CallError {
     fn from(error: hub::CallError) -> CallError {
         match error {
-            hub::CallError::NotValid => CallError::NotValid,
+            hub::CallError::NotValid => CallError::NoSuchRoom,
             hub::CallError::TooLarge => CallError::TooLarge,
             hub::CallError::Cycle => CallError::Cycle,
             hub::CallError::Busy => CallError::Busy,
             hub::CallError::Failed => CallError::Failed,
-            hub::CallError::Deadline => CallError::Deadline,
-            hub::CallError::Refused(status, text) => CallError::Refused((status, text)),
+            hub::CallError::Deadline => CallError::Timeout,
+            hub::CallError::Refused(status, text) => CallError::Refused(HandlerError {
+                status,
+                message: text,
+            }),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     bindings::tidegate::app::{
-        types::{Followed, LimitError, Message, Position},
-        websockets::{Host, HostConnection, SendError},
+        types::{LimitError, Message, Position, StartPoint},
+        websockets::{self, Host, HostConnection, SendError},
     },
     connection::Connection,
     state::State,
@@ -50,11 +50,11 @@ impl Host for State {
 
     fn set_auto_response(
         &mut self,
-        pair: Option<(String, String)>,
+        pair: Option<websockets::AutoResponse>,
     ) -> Result<Result<(), LimitError>> {
         let scope = self.scope()?;
         let response = pair
-            .map(|(request, response)| AutoResponse::new(request, response))
+            .map(|pair| AutoResponse::new(pair.request, pair.response))
             .transpose();
         Ok(response
             .and_then(|response| scope.set_auto_response(response))
@@ -96,7 +96,7 @@ impl HostConnection for State {
         }))
     }
 
-    fn queued(&mut self, connection: Resource<Connection>) -> Result<u64> {
+    fn buffered_amount(&mut self, connection: Resource<Connection>) -> Result<u64> {
         Ok(self.scope()?.queued(self.conn(&connection)?) as u64)
     }
 
@@ -132,7 +132,7 @@ impl HostConnection for State {
         connection: Resource<Connection>,
         topic: String,
         since: Option<Position>,
-    ) -> Result<Result<Followed, LimitError>> {
+    ) -> Result<Result<StartPoint, LimitError>> {
         let followed =
             self.scope()?
                 .follow(self.conn(&connection)?, &topic, since.map(super::position));

@@ -133,6 +133,6 @@ fn flood(conn: &Conn, bytes: usize) -> Result {
     };
     conn.close(
         4000,
-        &format!("{sent} sent, {} queued: {why}", conn.queued()),
+        &format!("{sent} sent, {} queued: {why}", conn.buffered_amount()),
     )
 }
