@@ -5,11 +5,8 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{Config, Local, Server, Version};
-use tidegate_hub::{
-    Exports, Hub, Limits, Manifest, Message, Page, Route, Table, Target,
-    page::{Form, Outcome, Update},
-    testing::FakeApp,
-};
+use tidegate_hub::{Hub, Limits, Message, page::{Form, Outcome, Update}, testing::FakeApp};
+use tidegate_routing::{Exports, Manifest, Page, Route, Table, Target};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::{Builder, Runtime},

@@ -2,12 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate_hub::{
-    Exports, Found, Guard, Manifest, Page, Route, Table, Target,
-    manifest::{AskedFor, LoaderInfo},
-    path::Path,
-    pattern::Pattern,
-};
+use tidegate_routing::{Exports, Found, Guard, Manifest, Page, Route, Table, Target, AskedFor, LoaderInfo, Path, Pattern};
 
 /// "http GET,POST /a/{b} room", "guard /a/*", "page /a loader,loader action,action", "fallback /{*rest}"
 fn read(text: &str) -> Manifest {

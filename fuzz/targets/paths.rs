@@ -1,7 +1,7 @@
 //! A path, and which routes and guards there are: the guards that run are those of the path that the app receives.
 #![no_main]
 
-#[path = "../../host/hub/tests/reading/mod.rs"]
+#[path = "../../host/routing/tests/reading/mod.rs"]
 mod reading;
 
 use libfuzzer_sys::fuzz_target;

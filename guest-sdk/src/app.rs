@@ -12,10 +12,7 @@ use crate::{
     task, world,
 };
 use std::fmt;
-use tidegate_hub::{
-    path::Path,
-    pattern::{Pattern, Segment},
-};
+use tidegate_routing::{Path, Pattern, Segment};
 
 /// What the host mounts: built by a function without arguments, in each instance anew.
 ///

@@ -8,7 +8,7 @@ use crate::{
 };
 use serde::de::DeserializeOwned;
 use std::{future::Future, pin::Pin, rc::Rc};
-use tidegate_hub::Due;
+use tidegate_routing::Due;
 
 /// One page. The host starts its loaders, has it rendered with what they have by then (within 50 ms by default), sends that at once,
 /// and streams to the browser what they bring later; `/__tidegate/client.js` takes it there. Its forms are posted to its own path,

@@ -45,7 +45,7 @@ pub use listener::FeedRef;
 pub use pages::{Load, Upload};
 pub use reply::Reply;
 pub use server::{Server, Streaming};
-use tidegate_hub::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Table, Target};
+use tidegate_routing::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Table, Target};
 
 /// Serves the app to this test.
 ///

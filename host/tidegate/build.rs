@@ -8,11 +8,13 @@ use std::{
 };
 
 /// What a crate needs to build against the SDK, without tests.
-const SDK: [&str; 5] = [
+const SDK: [&str; 7] = [
     "guest-sdk/Cargo.toml",
     "guest-sdk/src",
     "host/hub/Cargo.toml",
     "host/hub/src",
+    "host/routing/Cargo.toml",
+    "host/routing/src",
     "wit",
 ];
 const EXAMPLES: [&str; 4] = ["hello", "echo", "chat", "ticker"];

@@ -11,11 +11,8 @@ use crate::{
     world::{Handle, Incoming, Outgoing},
 };
 use std::sync::Arc;
-use tidegate_hub::{
-    AMBIGUOUS, First, Found, Positions, RoomId, Target, contract,
-    manifest::AskedFor,
-    path::{BadPath, Path},
-};
+use tidegate_hub::{First, Positions, RoomId, contract};
+use tidegate_routing::{AMBIGUOUS, AskedFor, BadPath, Found, Path, Target};
 
 /// Bytes of a piece of a streamed body: few, so that a test's body has several.
 const PIECE_BYTES: usize = 64;

@@ -14,13 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{collections::VecDeque, time::Duration};
 use tidegate_hub::{
-    AMBIGUOUS, Found, Page, contract,
+    contract,
     json::members,
-    manifest::AskedFor,
     page::{Denial, Outcome},
-    path::Path,
-    pattern::Pattern,
 };
+use tidegate_routing::{AMBIGUOUS, AskedFor, Found, Page, Path, Pattern};
 
 /// Bytes of a piece of an upload: few, so that a test's file has several.
 const PIECE_BYTES: usize = 64;

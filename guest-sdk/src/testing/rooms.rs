@@ -3,9 +3,8 @@
 use super::{Reply, Server};
 use crate::App;
 use std::time::Duration;
-use tidegate_hub::{
-    Engine as _, EngineError, Found, LimitError, RoomId, manifest::AskedFor, path::Path,
-};
+use tidegate_hub::{Engine as _, EngineError, LimitError, RoomId};
+use tidegate_routing::{AskedFor, Found, Path};
 
 /// Alarms that may come at one and the same time.
 const ALARMS_MAX: usize = 1000;

@@ -13,7 +13,8 @@ use crate::{
     world::{self, Handle, outward},
 };
 use std::{rc::Rc, sync::Arc};
-use tidegate_hub::{self as hub, Scope, Table, manifest::AskedFor};
+use tidegate_hub::{self as hub, Scope};
+use tidegate_routing::{AskedFor, Table};
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
 pub(super) const PIECES_MAX: usize = 1000;

@@ -33,7 +33,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tags::Tags;
-use tidegate_hub::{Hub, path::Path};
+use tidegate_hub::Hub;
+use tidegate_routing::Path;
 use tokio::task::spawn_blocking;
 
 /// A file of at most this length is read at once: its descriptor is not held while the client takes it.

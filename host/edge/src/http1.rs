@@ -35,14 +35,10 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    self as hub, AMBIGUOUS, BodyError, EngineStatus, Fault, Found, Frame, Header, Passed,
-    Positions, Request, RequestId, Target, Verdict,
-    app::Stream,
-    budget::OutOfMemory,
-    contract,
-    manifest::AskedFor,
-    path::{BadPath, Path},
+    self as hub, BodyError, EngineStatus, Fault, Frame, Header, Passed, Positions, Request,
+    RequestId, Verdict, app::Stream, budget::OutOfMemory, contract,
 };
+use tidegate_routing::{AMBIGUOUS, AskedFor, BadPath, Found, Path, Target};
 use tokio::time::timeout;
 
 /// The other end of a connection.

@@ -5,7 +5,8 @@
 //! ```
 //! use std::{net::TcpListener, sync::Arc};
 //! use tidegate_edge::{Config, Server, Version, serve};
-//! use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
+//! use tidegate_hub::{Hub, Limits, testing::FakeApp};
+//! use tidegate_routing::{Exports, Manifest, Route, Table, Target};
 //!
 //! let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };
 //! let table = Table::new(&manifest, Exports::ALL).unwrap();

@@ -19,7 +19,8 @@ const PIPE_BYTES: usize = 64 << 10;
 /// ```
 /// use std::sync::Arc;
 /// use tidegate_edge::{Config, Local, Server, Version};
-/// use tidegate_hub::{Exports, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
+/// use tidegate_hub::{Hub, Limits, testing::FakeApp};
+/// use tidegate_routing::{Exports, Manifest, Route, Table, Target};
 /// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 ///
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };

@@ -21,7 +21,8 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, BodyError, Fault, Frame, Page, Request, app::Stream, path::Path};
+use tidegate_hub::{self as hub, BodyError, Fault, Frame, Request, app::Stream};
+use tidegate_routing::{Page, Path};
 use tokio::sync::watch;
 
 /// A request to a page that its guards let pass.

@@ -9,7 +9,8 @@ use std::{
     sync::{Arc, OnceLock, RwLock},
     time::Duration,
 };
-use tidegate_hub::{App, Close, Hub, Table};
+use tidegate_hub::{App, Close, Hub};
+use tidegate_routing::Table;
 
 /// How the edge treats clients. A plain struct: take the default and change what you must.
 #[derive(Clone, Debug)]

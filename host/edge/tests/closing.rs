@@ -11,7 +11,8 @@ use std::{
 };
 use support::{Served, routes, usual, wait_until};
 use tidegate_edge::Version;
-use tidegate_hub::{Conn, Exports, Fault, Table, Target, testing::FakeApp};
+use tidegate_hub::{Conn, Fault, testing::FakeApp};
+use tidegate_routing::{Exports, Table, Target};
 
 /// How often each connection's on-close was delivered.
 type Delivered = Arc<Mutex<BTreeMap<String, usize>>>;

@@ -12,10 +12,11 @@ use std::{
 use support::{PATIENCE, Served, routes, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Feed, First, Frame, Limits, Message, Publication, Streamed, Target,
+    BodyError, Feed, First, Frame, Limits, Message, Publication, Streamed,
     app::{Body, Stream},
     testing::FakeApp,
 };
+use tidegate_routing::Target;
 
 fn feeds() -> FakeApp {
     let first = || First {

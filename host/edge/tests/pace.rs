@@ -13,12 +13,12 @@ use std::{
 use support::{Served, handshake, masked, usual, wait_until};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Call, Conn, Feed, First, Frame, Limits, Manifest, Message, Page, Publication,
-    Response, Streamed,
+    BodyError, Call, Conn, Feed, First, Frame, Limits, Message, Publication, Response, Streamed,
     app::{Body, Stream},
     page::{Form, Outcome, Update},
     testing::FakeApp,
 };
+use tidegate_routing::{Manifest, Page};
 
 const SHORT: Duration = Duration::from_millis(300);
 /// Not reached in a test.

@@ -10,11 +10,11 @@ use std::{
 use support::{Served, guarded, told};
 use tidegate_edge::{Config, Origins, Pages};
 use tidegate_hub::{
-    Due, Fault, Limits, LoaderInfo, Manifest, Page, Passed, Request, Response, Route, Target,
-    Verdict,
+    Fault, Limits, Passed, Request, Response, Verdict,
     page::{Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
     testing::{FakeApp, Loaded},
 };
+use tidegate_routing::{Due, LoaderInfo, Manifest, Page, Route, Target};
 
 fn loader(name: &str) -> LoaderInfo {
     LoaderInfo {

@@ -2,7 +2,7 @@
 
 use crate::{
     Accept, AutoResponse, Budget, Close, ConnId, Counters, Followed, LimitError, Limits, Message,
-    Outbox, Position, Positions, RoomId, Route, SendError,
+    Outbox, Position, Positions, RoomId, SendError,
     auto_response::Automatic,
     budget::{Charge, Kind},
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
@@ -18,6 +18,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
+use tidegate_routing::Route;
 
 /// One WebSocket connection as apps see it; the socket itself is its owner's.
 pub struct Conn {

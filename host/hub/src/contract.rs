@@ -10,12 +10,13 @@
 //! ```
 
 use crate::{
-    Close, Fault, First, Header, LimitError, Page,
+    Close, Fault, First, Header, LimitError,
     connections::check_close,
     limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX, GUARD_CONTEXT_BYTES_MAX},
     page::{Outcome, Problem},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tidegate_routing::Page;
 
 fn broken<T>(how: String) -> Result<T, Fault> {
     Err(Fault::Answer(how))

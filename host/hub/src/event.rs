@@ -1,8 +1,9 @@
 //! What an app is told, and what it answers: plain values on both sides of a call.
 
-use crate::{Response, RoomId, Route, request::Header};
+use crate::{Response, RoomId, request::Header};
 use bytes::Bytes;
 use std::sync::Arc;
+use tidegate_routing::Route;
 
 /// What a guard says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,14 +1,15 @@
 //! What leads an app's events to its rooms: one for each version of the app.
 
 use crate::{
-    App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Manifest, Message, Request, Response,
-    RoomId, Rooms, Streamed, Verdict,
+    App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Request, Response, RoomId,
+    Rooms, Streamed, Verdict,
     app::{Instance, Pages, RoomAnswer, RoomEvent},
     limits::LimitError,
     rooms::Version,
 };
 use bytes::Bytes;
 use std::sync::Arc;
+use tidegate_routing::Manifest;
 
 /// An app whose events go to rooms where its routes say so, and to the app itself elsewhere.
 pub struct Front {

@@ -7,11 +7,12 @@ use crate::{
     calls::{Called, Callee},
     connections::Connections,
     history::Missed,
-    limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
+    limits::ROOM_NAME_BYTES_MAX,
     topics::Topics,
 };
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use tidegate_routing::ROOM_CLASS_BYTES_MAX;
 
 /// What the walls share. Made once for a served app.
 pub struct Hub {

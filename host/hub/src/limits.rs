@@ -185,9 +185,6 @@ pub const IDS_PAGE_MAX: usize = 1000;
 /// The text of an auto-response, and the one that it answers.
 pub const AUTO_RESPONSE_BYTES_MAX: usize = 2048;
 
-/// A room class's name.
-pub const ROOM_CLASS_BYTES_MAX: usize = 64;
-
 /// A room's name in its class.
 pub const ROOM_NAME_BYTES_MAX: usize = 256;
 

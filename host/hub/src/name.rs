@@ -1,10 +1,8 @@
 //! Names that the host gives: what apps hold instead of the things themselves.
 
-use crate::{
-    LimitError,
-    limits::{ROOM_CLASS_BYTES_MAX, ROOM_NAME_BYTES_MAX},
-};
+use crate::{LimitError, limits::ROOM_NAME_BYTES_MAX};
 use std::{fmt, str::FromStr, sync::Arc};
+use tidegate_routing::{BadRoomClass, RoomClass};
 
 /// Names one connection or feed for its life; never used again, not after a restart either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,7 +39,10 @@ impl RoomId {
     /// `class`: 1 to 64 of `a` to `z`, `0` to `9`, `-` and `_`. `name`: at most 256 bytes without control characters;
     /// empty for the one room of its class.
     pub fn new(class: &str, name: &str) -> Result<RoomId, LimitError> {
-        check_class(class)?;
+        RoomClass::check(class).map_err(|error| match error {
+            BadRoomClass::TooLong => LimitError::TooLarge,
+            BadRoomClass::NotValid => LimitError::NotValid,
+        })?;
         if name.len() > ROOM_NAME_BYTES_MAX {
             return Err(LimitError::TooLarge);
         }
@@ -88,19 +89,6 @@ impl RoomId {
 impl fmt::Display for RoomId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.class(), self.name())
-    }
-}
-
-/// Whether a class may have this name.
-pub(crate) fn check_class(class: &str) -> Result<(), LimitError> {
-    if class.len() > ROOM_CLASS_BYTES_MAX {
-        return Err(LimitError::TooLarge);
-    }
-    let valid = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
-    if class.is_empty() || !class.bytes().all(valid) {
-        Err(LimitError::NotValid)
-    } else {
-        Ok(())
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Request {
     /// Host and port that the client named: the `Host` header, or the target if that is absolute. The listener's address for
     /// HTTP/1.0 without `Host`.
     pub authority: String,
-    /// The path in normal form, still encoded, and the query as the client sent it: [`Path::target`](crate::path::Path::target).
+    /// The path in normal form, still encoded, and the query as the client sent it: [`Path::target`](tidegate_routing::Path::target).
     pub path: String,
     /// As the client sent them.
     pub headers: HeaderMap,

@@ -1,8 +1,8 @@
 //! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
 
 use crate::{
-    App, Budget, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Manifest,
-    Now, Positions, RoomId, Transaction,
+    App, Budget, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Now,
+    Positions, RoomId, Transaction,
     app::{Instance, RoomAnswer, RoomEvent},
     auto_response::Automatic,
     budget::{CONSUMER_BYTES_MIN, Consumer, Kind},
@@ -24,6 +24,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
+use tidegate_routing::Manifest;
 use tokio::sync::oneshot;
 
 /// Events that one commit is for, at most.

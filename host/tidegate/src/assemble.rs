@@ -19,7 +19,8 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
-use tidegate_hub::{Hub, Limits, Now, Table};
+use tidegate_hub::{Hub, Limits, Now};
+use tidegate_routing::Table;
 use tidegate_wasm::{Loaded, Options};
 use tokio::{
     runtime::{Builder, Handle, Runtime},

@@ -20,10 +20,8 @@ use tidegate_edge::{
     Hosts, Local,
     client::{Answer, Client, ClientError, Event, Received, request},
 };
-use tidegate_hub::{
-    Close, EngineError, Found, Message, Now, Publication, RoomId, manifest::AskedFor, path,
-    testing::Memory,
-};
+use tidegate_hub::{Close, EngineError, Message, Now, Publication, RoomId, testing::Memory};
+use tidegate_routing::{AskedFor, Found};
 use tidegate_wasm::Clock;
 use tokio::{
     io::DuplexStream,
@@ -343,7 +341,7 @@ async fn act(
 
 /// Where the routes of the present version lead.
 fn room_at(site: &Site, path: &str) -> Outcome<RoomId> {
-    let parsed = path::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
+    let parsed = tidegate_routing::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
     let version = site.server().version();
     let rooms_of = |asked| match version.table.find("GET", asked, &parsed) {
         Found::Route { index, params, .. } => {

@@ -5,7 +5,7 @@ use std::{
     fmt::{self, Write as _},
     path::{Path, PathBuf},
 };
-use tidegate_hub::Violation;
+use tidegate_routing::Violation;
 use tidegate_wasm::{LoadError, UNGRANTED, Ungranted};
 
 const EXPLANATIONS: &str = include_str!("explanations.md");

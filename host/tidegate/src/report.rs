@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{HostPattern, Hosts, Origins};
-use tidegate_hub::{Hub, Manifest, Page, Route};
+use tidegate_hub::Hub;
+use tidegate_routing::{Manifest, Page, Route};
 use tidegate_wasm::{Compiled, Dir, Origin};
 
 /// Routes that the start shows; `tidegate routes` shows all.
@@ -343,7 +344,7 @@ pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_hub::{Guard, Target};
+    use tidegate_routing::{Guard, Target};
 
     fn screen(routes: usize, config: &Config) -> String {
         let route = |number: usize| {

@@ -10,7 +10,8 @@ use std::{
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
-use tidegate_hub::{App, Engine, Front, Hub, Manifest, Now, Rooms, Table, testing::Memory};
+use tidegate_hub::{App, Engine, Front, Hub, Now, Rooms, testing::Memory};
+use tidegate_routing::{Manifest, Table};
 use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
 

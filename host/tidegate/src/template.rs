@@ -93,7 +93,7 @@ fn sdk_workspace() -> String {
         .zip(text.find("[workspace.package]"));
     let (begin, end) = members.expect("the workspace lists its members first");
     format!(
-        "{}members = [\"guest-sdk\", \"host/hub\"]\n\n{}",
+        "{}members = [\"guest-sdk\", \"host/hub\", \"host/routing\"]\n\n{}",
         &text[..begin],
         &text[end..]
     )

@@ -10,9 +10,9 @@ use support::{
     fixture::{Fixture, built_for_0_1, core_module},
     tidegate,
 };
-use tidegate_hub::Target::{Feed, Http, WebSocket};
+use tidegate_routing::Target::{Feed, Http, WebSocket};
 
-type Routes = &'static [(&'static str, &'static str, tidegate_hub::Target)];
+type Routes = &'static [(&'static str, &'static str, tidegate_routing::Target)];
 
 /// An app of these routes that exports every handler.
 fn app(routes: Routes) -> Fixture<'static> {

@@ -10,7 +10,7 @@ use support::{
     tidegate,
 };
 use tempfile::TempDir;
-use tidegate_hub::Target::{Feed, Http, Stream, WebSocket};
+use tidegate_routing::Target::{Feed, Http, Stream, WebSocket};
 
 /// A directory with one of everything that is named below.
 fn place() -> TempDir {

@@ -21,7 +21,8 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tidegate_hub::{Exports, Fault, Guard, Hub, Manifest, Page, Route, Target};
+use tidegate_hub::{Fault, Hub};
+use tidegate_routing::{Exports, Guard, Manifest, Page, Route, Target};
 use wasmparser::{Parser, Payload};
 use wasmtime::{
     Strategy,

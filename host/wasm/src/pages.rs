@@ -9,9 +9,10 @@ use crate::{
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tidegate_hub::{
-    Attempt, Call, Due, Fault, Hub, Loader, LoaderInfo, Page, Request,
+    Attempt, Call, Fault, Hub, Loader, Request,
     page::{self, Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
 };
+use tidegate_routing::{Due, LoaderInfo, Page};
 use tokio::{runtime::Handle, time::timeout};
 use wasmtime::component::ResourceAny;
 

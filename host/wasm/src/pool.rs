@@ -35,9 +35,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, Hub, Manifest,
+    Fault, Hub,
     budget::{self, OutOfMemory},
 };
+use tidegate_routing::Manifest;
 use tokio::time::{Instant, sleep};
 use wasmtime::{
     Store,

@@ -10,9 +10,10 @@ use crate::{
 };
 use std::{any::Any, sync::Arc};
 use tidegate_hub::{
-    Conn, Fault, Hub, Manifest, Scope,
+    Conn, Fault, Hub, Scope,
     budget::{self, INSTANCE_FREE_BYTES, Kind, OutOfMemory, Share},
 };
+use tidegate_routing::Manifest;
 use wasmtime::{
     ResourceLimiter,
     component::{Resource, ResourceTable},

@@ -18,7 +18,8 @@ use std::{
     task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tidegate_hub::{Conn, Hub, Manifest, RoomId};
+use tidegate_hub::{Conn, Hub, RoomId};
+use tidegate_routing::Manifest;
 use tokio::io::AsyncWrite;
 use tracing::field::display;
 use wasmtime_wasi::{

@@ -30,7 +30,7 @@ use std::{
     panic::{self, PanicHookInfo},
     time::Duration,
 };
-use tidegate_hub::Due;
+use tidegate_routing::Due;
 use wasip2::{
     exports::http::incoming_handler,
     http::types::{IncomingRequest, ResponseOutparam},

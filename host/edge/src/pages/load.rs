@@ -15,9 +15,8 @@ use futures_util::stream::unfold;
 use http::{HeaderMap, StatusCode, uri::PathAndQuery};
 use serde::Deserialize;
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
-use tidegate_hub::{
-    AMBIGUOUS, Found, manifest::AskedFor, page::Problem, path::Path, pattern::Pattern,
-};
+use tidegate_hub::page::Problem;
+use tidegate_routing::{AMBIGUOUS, AskedFor, Found, Path, Pattern};
 use tokio::time::sleep;
 
 /// What the client wants a loader's values as.

@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, Loader, LoaderInfo, Request, contract,
+    Fault, Loader, Request, contract,
     page::{Problem, Step},
 };
+use tidegate_routing::LoaderInfo;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 /// What a loader brings.

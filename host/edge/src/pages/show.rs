@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Due, Fault, LoaderInfo, Page,
+    Fault,
     page::{Denial, Initial, Problem, View},
 };
+use tidegate_routing::{Due, LoaderInfo, Page};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Where an app wants the stream to go.

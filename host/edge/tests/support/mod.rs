@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{Config, Drained, Server, Version, serve};
-use tidegate_hub::{Exports, Guard, Hub, Limits, Manifest, Route, Table, Target, testing::FakeApp};
+use tidegate_hub::{Hub, Limits, testing::FakeApp};
+use tidegate_routing::{Exports, Guard, Manifest, Route, Table, Target};
 use tokio::sync::oneshot;
 
 /// Longer than anything here takes; a client that waits so long has failed.

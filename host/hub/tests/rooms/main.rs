@@ -17,15 +17,15 @@ use std::{
 };
 use tidegate_hub::{
     Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine,
-    EngineError, Fault, Front, Hub, LimitError, Limits, Manifest, Message, Now, Opened, Outgoing,
-    Position, Publication, Request, Response, RoomId, Rooms, Route, Scope, Stored, Target,
-    Transaction,
+    EngineError, Fault, Front, Hub, LimitError, Limits, Message, Now, Opened, Outgoing, Position,
+    Publication, Request, Response, RoomId, Rooms, Scope, Stored, Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
     limits::ROOMS_FAILING_MAX,
     storage::Range,
     testing::{FakeApp, Memory},
 };
+use tidegate_routing::{Manifest, Route, Target};
 
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Script = dyn Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync;

@@ -10,7 +10,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
-use tidegate_hub::{Manifest, Target};
+use tidegate_routing::{Manifest, Target};
 
 /// Says OK, after warnings, or reports every problem.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {

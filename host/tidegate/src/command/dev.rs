@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tidegate_edge::{Hosts, Pages};
-use tidegate_hub::Table;
+use tidegate_routing::Table;
 use tidegate_wasm::Loaded;
 use tokio::{
     sync::{

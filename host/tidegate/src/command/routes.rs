@@ -2,7 +2,7 @@
 
 use crate::{args::RoutesArgs, assemble, command::say, failure::Failure, report};
 use serde_json::{Value, json};
-use tidegate_hub::{LoaderInfo, Manifest};
+use tidegate_routing::{LoaderInfo, Manifest};
 
 /// Lists routes and guards of an app that breaks no rule.
 pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
@@ -61,8 +61,8 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_hub::Due;
-    use tidegate_hub::{Guard, Page, Route, Target};
+    use tidegate_routing::Due;
+    use tidegate_routing::{Guard, Page, Route, Target};
 
     #[test]
     fn the_table_reads_well_and_is_the_same_as_json() {

@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
 };
 use tidegate_edge::Hosts;
-use tidegate_hub::Table;
+use tidegate_routing::Table;
 use tidegate_wasm::{Compiled, Loaded};
 use tokio::{runtime::Handle, sync::mpsc::Receiver};
 

@@ -1,7 +1,7 @@
 //! Components made on the spot: a manifest of any routes, and handlers that trap.
 
 use std::path::Path;
-use tidegate_hub::Target;
+use tidegate_routing::Target;
 use wasm_encoder::{
     CodeSection, ConstExpr, DataSection, EntityType, ExportKind, ExportSection, Function,
     FunctionSection, ImportSection, Instruction, MemorySection, MemoryType, Module, TypeSection,

@@ -3,7 +3,7 @@
 use crate::support::{Tidegate, client::soon, component, fixture::Fixture, tidegate};
 use serde_json::Value;
 use std::{fs, path::Path};
-use tidegate_hub::Target;
+use tidegate_routing::Target;
 
 async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();

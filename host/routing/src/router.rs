@@ -1,18 +1,17 @@
 //! The router: from a method and a path to the one route that answers, by the most literal pattern.
 
 use crate::{
-    Exports, Manifest, Page, Route, Target, Violation,
-    manifest::AskedFor,
+    manifest::{AskedFor, Exports, Manifest, Page, Route, Target},
     path::{Path, SEPARATORS},
     pattern::{Cover, Pattern, Segment},
-    rules,
+    rules::{self, Violation},
 };
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 /// The routes and guards of an app that broke no rule.
 ///
 /// ```
-/// use tidegate_hub::{manifest::AskedFor, path::Path, Exports, Found, Manifest, Route, Table, Target};
+/// use tidegate_routing::{AskedFor, Exports, Found, Manifest, Path, Route, Table, Target};
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
 /// let table = Table::new(&manifest, Exports::ALL).unwrap();
 /// let found = table.find("GET", AskedFor::Other, &Path::parse("/users/7").unwrap());
@@ -352,7 +351,6 @@ impl Search<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Route;
 
     const ROUTES: [(&str, &str); 12] = [
         ("GET", "/"),
@@ -514,7 +512,7 @@ mod tests {
                 .iter()
                 .map(|(method, pattern)| Route::new(method, pattern, Target::Http))
                 .collect();
-            let guards = vec![crate::Guard {
+            let guards = vec![crate::manifest::Guard {
                 pattern: guard.into(),
             }];
             let table = Table::new(

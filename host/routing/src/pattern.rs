@@ -6,7 +6,7 @@ use std::fmt;
 /// A pattern in normal form: the same shape as the paths that it is held against.
 ///
 /// ```
-/// use tidegate_hub::pattern::Pattern;
+/// use tidegate_routing::Pattern;
 /// assert_eq!(Pattern::parse("/users//{id}/").unwrap(), Pattern::parse("/users/{id}").unwrap());
 /// assert!(Pattern::parse("/users/{id}x").is_err());
 /// ```

@@ -5,7 +5,7 @@ mod reading;
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use reading::{GUARDS, ROUTES, table};
-use tidegate_hub::{manifest::AskedFor, path::Path};
+use tidegate_routing::{AskedFor, Path};
 
 /// Pieces that patterns and paths are made of: few, so that they meet.
 const NAMES: [&str; 4] = ["files", "secret", "a", ".well-known"];

@@ -5,7 +5,7 @@ use std::fmt;
 /// An app's routes and guards, as it described them: not yet checked.
 ///
 /// ```
-/// use tidegate_hub::{Exports, Manifest, Route, Table, Target};
+/// use tidegate_routing::{Exports, Manifest, Route, Table, Target};
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
 /// assert!(Table::new(&manifest, Exports::ALL).is_ok());
 /// ```
@@ -136,7 +136,7 @@ pub struct LoaderInfo {
 /// How long the shell of a page waits for a loader's first value (WIT `pages.due`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Due {
-    /// For [`first_within`](crate::Limits::first_within), and only if the loader can have one by then.
+    /// For the setting `first_within`, and only if the loader can have one by then.
     #[default]
     Soon,
     /// For as long as the loader may take.

@@ -1,8 +1,6 @@
 //! Properties that hold for any path, checked by readers that share no code with the host's own.
 
-use tidegate_hub::{
-    Exports, Found, Guard, Manifest, Route, Table, Target, manifest::AskedFor, path::Path,
-};
+use tidegate_routing::{AskedFor, Exports, Found, Guard, Manifest, Path, Route, Table, Target};
 
 /// Patterns of routes, which meet each other and the paths of the tests.
 pub(crate) const ROUTES: [&str; 9] = [

@@ -1,9 +1,9 @@
 //! The rules for an app's routes: what is refused at load, why, and what to write instead.
 
 use crate::{
-    Exports, Manifest, Page, Route, Target,
-    name::check_class,
+    manifest::{Exports, Manifest, Page, Route, Target},
     pattern::{BadPattern, Cover, Pattern, Segment},
+    room_class::RoomClass,
 };
 use std::{collections::HashMap, fmt};
 
@@ -138,7 +138,7 @@ const PAGE_METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
 const PAGE_NAME_BYTES_MAX: usize = 64;
 
 /// Every rule that the manifest breaks, in its order; none if it may be served.
-pub fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
+pub(crate) fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut earlier = Earlier::default();
     for (index, route) in manifest.routes.iter().enumerate() {
@@ -348,7 +348,7 @@ fn check_room(route: &Route, exports: Exports, refuse: &mut impl Refuse) {
             "give the route the target http, websocket or events",
         );
     }
-    if check_class(class).is_err() {
+    if RoomClass::check(class).is_err() {
         refuse(
             Rule::Room,
             format!("{class:?} is no class of rooms"),
@@ -503,7 +503,7 @@ fn shape(pattern: &Pattern) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Guard;
+    use crate::manifest::Guard;
 
     fn rules(routes: &[(&str, &str, Target)], exports: Exports) -> Vec<(usize, Rule)> {
         let routes = routes.iter().map(|(methods, pattern, target)| Route {
@@ -823,7 +823,7 @@ mod tests {
 
     #[test]
     fn a_page_has_its_path_to_itself_and_names_that_can_be() {
-        use crate::LoaderInfo;
+        use crate::manifest::LoaderInfo;
         let page = |pattern: &str| Page {
             pattern: pattern.into(),
             ..Page::default()

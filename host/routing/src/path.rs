@@ -17,7 +17,7 @@ use std::{borrow::Cow, fmt};
 /// rules for it. A slash at the end stays in the target and makes no segment.
 ///
 /// ```
-/// let path = tidegate_hub::path::Path::parse("/a//b/./x/../%5f%5Fc/?q=1#top").unwrap();
+/// let path = tidegate_routing::Path::parse("/a//b/./x/../%5f%5Fc/?q=1#top").unwrap();
 /// assert_eq!(path.segments(), ["a", "b", "__c"]);
 /// assert_eq!(path.target(), "/a/b/__c/?q=1");
 /// ```

@@ -1,0 +1,36 @@
+//! Routing: how a method and a path lead to the guards and the route that an app declared.
+//!
+//! The floor below everything else: it has no dependencies, so the SDK links it into every
+//! component, and host and guest read a path in the same way. Modules in the order in which to read
+//! them:
+//!
+//! - `path` reads the path of a request once, into segments and one normal form.
+//! - `pattern` reads what a route or a guard covers.
+//! - `room_class` is the name of a kind of room.
+//! - `manifest` is what an app declares.
+//! - `rules` lists what is refused when an app is loaded, and what to write instead.
+//! - `router` finds guards and route of a request.
+//!
+//! ```
+//! use tidegate_routing::{AskedFor, Exports, Found, Manifest, Path, Route, Table, Target};
+//!
+//! let routes = vec![Route::new("GET", "/users/{id}", Target::Http)];
+//! let table = Table::new(&Manifest { routes, ..Manifest::default() }, Exports::ALL).unwrap();
+//! let found = table.find("GET", AskedFor::Other, &Path::parse("/users/7").unwrap());
+//! let params = vec![("id".to_owned(), "7".to_owned())];
+//! assert_eq!(found, Found::Route { index: 0, target: Target::Http, params });
+//! ```
+
+mod manifest;
+mod path;
+mod pattern;
+mod room_class;
+mod router;
+mod rules;
+
+pub use manifest::{AskedFor, Due, Exports, Guard, LoaderInfo, Manifest, Page, Route, Target};
+pub use path::{BadPath, Path, TARGET_BYTES_MAX, decode};
+pub use pattern::{BadPattern, Cover, Pattern, Segment};
+pub use room_class::{BadRoomClass, ROOM_CLASS_BYTES_MAX, RoomClass};
+pub use router::{AMBIGUOUS, Found, Table};
+pub use rules::{Rule, Violation};
