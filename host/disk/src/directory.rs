@@ -146,6 +146,16 @@ impl Directory {
         Ok((number, path))
     }
 
+    /// Forgets a first generation whose making failed, so that the next one has its number: a start takes no other for a leftover.
+    /// Only for a directory in which no generation counts.
+    pub(crate) fn begin_anew(&mut self) -> io::Result<()> {
+        self.highest = 0;
+        match fs::remove_file(self.path.join(CURRENT)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| sync(&self.path)),
+        }
+    }
+
     /// From now on this generation counts. Durable when it returns; after an error the one before it counts, or either of them
     /// after a crash of the machine: both have the same content.
     pub(crate) fn set_current(&mut self, number: u64) -> io::Result<()> {

@@ -210,8 +210,9 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub(crate) struct Shared(RwLock<Result<Arc<Generation>, String>>);
 
 impl Shared {
-    pub(crate) fn new(generation: Arc<Generation>) -> Shared {
-        Shared(RwLock::new(Ok(generation)))
+    /// Closed for this reason.
+    pub(crate) fn closed(why: String) -> Shared {
+        Shared(RwLock::new(Err(why)))
     }
 
     /// Returns the current generation for one read, or an error while the storage is closed.

@@ -1,10 +1,27 @@
 //! Why a data directory can't be used, and what to do about it.
 
+use rustix::io::Errno;
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 use tidegate_hub::EngineError;
+
+/// Errors of a disk that may be well again, and of a lack of space, memory or descriptors: a server waits for their end.
+const PASSING: [Errno; 11] = [
+    Errno::IO,
+    Errno::NOSPC,
+    Errno::DQUOT,
+    Errno::FBIG,
+    Errno::MFILE,
+    Errno::NFILE,
+    Errno::NOMEM,
+    Errno::AGAIN,
+    Errno::INTR,
+    Errno::TIMEDOUT,
+    Errno::STALE,
+];
 
 /// Why the storage was not opened. Each is one line that names the directory.
 #[derive(Debug)]
@@ -31,6 +48,8 @@ pub(crate) enum Why {
     Format(String),
     /// It can't be read or written.
     Io(io::Error),
+    /// The disk is full, or could not be read or written by the store.
+    Disk(EngineError),
     /// What is in it is not what was written.
     Corrupt(String),
     /// Something is there already.
@@ -54,11 +73,32 @@ impl OpenError {
         matches!(self.why, Why::Locked)
     }
 
+    /// Returns true if a later try may succeed without anything that an operator does to the directory.
+    pub(crate) fn is_passing(&self) -> bool {
+        match &self.why {
+            Why::Directory(error) | Why::Io(error) => {
+                Errno::from_io_error(error).is_some_and(|error| PASSING.contains(&error))
+            }
+            Why::Disk(_) => true,
+            _ => false,
+        }
+    }
+
     /// Converts an error that the storage engine returned.
     pub(crate) fn of_engine(directory: &Path, error: EngineError) -> OpenError {
         let why = match error {
             EngineError::Corrupt(text) => Why::Corrupt(text),
-            other => Why::Io(io::Error::other(other.to_string())),
+            other => Why::Disk(other),
+        };
+        OpenError::new(directory, why)
+    }
+
+    /// Converts an error of a read or write of a part of the store.
+    pub(crate) fn of_part(directory: &Path, error: io::Error) -> OpenError {
+        let why = match error.kind() {
+            ErrorKind::NotFound => Why::Corrupt("a part of it is gone".into()),
+            ErrorKind::InvalidData | ErrorKind::UnexpectedEof => Why::Corrupt(error.to_string()),
+            _ => Why::Io(error),
         };
         OpenError::new(directory, why)
     }
@@ -67,7 +107,9 @@ impl OpenError {
     pub(crate) fn of_store(directory: &Path, error: fjall::Error) -> OpenError {
         let why = match error {
             fjall::Error::Locked => Why::Locked,
-            fjall::Error::Io(error) => Why::Io(error),
+            fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+                return OpenError::of_part(directory, error);
+            }
             fjall::Error::InvalidVersion(version) => Why::Format(format!("{version:?}")),
             other => Why::Corrupt(other.to_string()),
         };
@@ -114,6 +156,7 @@ impl fmt::Display for OpenError {
                 )
             }
             Why::Io(error) => write!(f, "can't read or write {directory}: {error}"),
+            Why::Disk(error) => write!(f, "can't open {directory}: {error}"),
             Why::Corrupt(text) => write!(
                 f,
                 "{directory} is damaged: {text}; restore a backup, or move it away to begin anew"

@@ -33,16 +33,22 @@ impl Storage {
     /// Opens the directory. A new or empty directory becomes a store. Any other directory that is not a store is refused and left as it
     /// is. If another process has the directory open, this one is refused. Blocks while it reads the log of an earlier run.
     pub fn open(directory: &Path) -> Result<Storage, OpenError> {
-        Storage::start(directory, Make::IfEmpty)
+        Storage::with(directory, Make::IfEmpty, false)
+    }
+
+    /// As [`open`](Storage::open), for a server: if the disk is full or fails at this moment, returns a closed storage, which opens by
+    /// itself as after a failed write. A directory that is damaged, no store, or open in another process is an error.
+    pub fn start(directory: &Path) -> Result<Storage, OpenError> {
+        Storage::with(directory, Make::IfEmpty, true)
     }
 
     /// As [`open`](Storage::open), and a directory that is no store yet is refused as well.
     pub fn open_existing(directory: &Path) -> Result<Storage, OpenError> {
-        Storage::start(directory, Make::Never)
+        Storage::with(directory, Make::Never, false)
     }
 
-    fn start(directory: &Path, make: Make) -> Result<Storage, OpenError> {
-        let (writer, shared) = Writer::start(directory, make)?;
+    fn with(directory: &Path, make: Make, waits: bool) -> Result<Storage, OpenError> {
+        let (writer, shared) = Writer::start(directory, make, waits)?;
         Ok(Storage {
             directory: directory.to_owned(),
             shared,

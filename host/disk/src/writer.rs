@@ -6,6 +6,9 @@
 //! to make a new generation of everything that was acknowledged, all of it synced; then that generation counts, and the thread is open.
 //! No file that failed is used again: after a failed fsync the kernel shows data that the disk may not have.
 //!
+//! A server's thread may also start closed, if the disk is full or fails at that moment. It holds the lock of the directory, and tries to
+//! load the current generation with the same pauses. After such a failure, what was loaded is written to new files as well.
+//!
 //! A new generation is a copy of all rows, or, without space for that, adopts the files of the tables and has new journals. It also
 //! gives back the space of journals, and a copy that of what was overwritten, before a lack of space refuses commits.
 
@@ -26,7 +29,7 @@ use std::{
     collections::HashMap,
     fs, io,
     ops::Bound,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
@@ -75,14 +78,26 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Opens the directory and starts the thread.
-    pub(crate) fn start(directory: &Path, make: Make) -> Result<(Writer, Arc<Shared>), OpenError> {
-        let mut work = Work::open(Directory::open(directory, make)?)?;
-        let shared = work.shared.clone();
-        let (queue, orders) = mpsc::channel(QUEUE_MAX);
+    /// Opens the directory and starts the thread. If `waits` and the error may pass, the storage is closed until then.
+    pub(crate) fn start(
+        directory: &Path,
+        make: Make,
+        waits: bool,
+    ) -> Result<(Writer, Arc<Shared>), OpenError> {
+        let mut opening = Opening::new(directory, make, waits);
+        let shared = opening.shared.clone();
+        let opened = match opening.open() {
+            Err(error) if !waits || !error.is_passing() => return Err(error),
+            opened => opened.map_err(|error| opening.fail(error)).ok(),
+        };
+        let (queue, mut orders) = mpsc::channel(QUEUE_MAX);
         let thread = thread::Builder::new()
             .name("storage".into())
-            .spawn(move || work.run(orders));
+            .spawn(move || {
+                if let Some(mut work) = opened.or_else(|| opening.wait(&mut orders)) {
+                    work.run(orders);
+                }
+            });
         let thread = thread.map_err(|error| OpenError::new(directory, Why::Io(error)))?;
         Ok((
             Writer {
@@ -104,6 +119,127 @@ impl Drop for Writer {
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }
+    }
+}
+
+/// A storage that has not been opened yet.
+struct Opening {
+    path: PathBuf,
+    make: Make,
+    /// True if a disk that fails is waited for.
+    waits: bool,
+    shared: Arc<Shared>,
+    /// The directory, once it is locked.
+    directory: Option<Directory>,
+    /// True if a try has failed: the kernel may show what that try wrote and the disk lacks.
+    has_failed: bool,
+    pause: Pause,
+}
+
+impl Opening {
+    fn new(path: &Path, make: Make, waits: bool) -> Opening {
+        Opening {
+            path: path.to_owned(),
+            make,
+            waits,
+            shared: Arc::new(Shared::closed("it is being opened".into())),
+            directory: None,
+            has_failed: false,
+            pause: Pause::begin(),
+        }
+    }
+
+    /// One try. If it succeeds, but the current generation has to be written anew and the disk fails meanwhile, the storage is closed.
+    fn open(&mut self) -> Result<Work, OpenError> {
+        let mut directory = match self.directory.take() {
+            Some(directory) => directory,
+            None => Directory::open(&self.path, self.make)?,
+        };
+        match load(&mut directory) {
+            Ok(loaded) => self.begin(directory, loaded),
+            Err(error) => {
+                self.directory = Some(directory);
+                Err(error)
+            }
+        }
+    }
+
+    fn begin(&self, directory: Directory, loaded: Loaded) -> Result<Work, OpenError> {
+        let in_doubt = loaded.in_doubt || self.has_failed;
+        let mut work = Work::new(directory, loaded, self.shared.clone());
+        if !in_doubt {
+            self.shared.set(Ok(work.generation.clone()));
+            return Ok(work);
+        }
+        tracing::info!(
+            "a write of the storage had failed: everything that was acknowledged is written to new files"
+        );
+        // The journals have been cut.
+        if let Err(error) = work.renew(Journals::Below(u64::MAX)) {
+            let error = OpenError::of_engine(&self.path, error);
+            if !self.waits || !error.is_passing() {
+                return Err(error);
+            }
+            work.stay_closed(error.to_string(), u64::MAX);
+        }
+        Ok(work)
+    }
+
+    fn fail(&mut self, error: OpenError) {
+        if !self.has_failed {
+            tracing::error!("the storage is closed, and opens by itself: {error}");
+        } else {
+            tracing::warn!("the storage can't be opened yet: {error}");
+        }
+        self.has_failed = true;
+        self.shared.set(Err(error.to_string()));
+        self.pause.grow();
+    }
+
+    /// Tries until the storage is open, or its owner has gone. Orders are refused meanwhile.
+    fn wait(mut self, orders: &mut Receiver<Order>) -> Option<Work> {
+        loop {
+            match orders.try_recv() {
+                Ok(Order::Commit(_, done) | Order::Compact(done)) => {
+                    _ = done.send(self.shared.generation().map(|_| ()));
+                }
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if !self.pause.is_over() => thread::sleep(CLOSED_PAUSE),
+                Err(TryRecvError::Empty) => match self.open() {
+                    Ok(work) => {
+                        if work.closed.is_none() {
+                            tracing::info!("the storage is open");
+                        }
+                        return Some(work);
+                    }
+                    Err(error) => self.fail(error),
+                },
+            }
+        }
+    }
+}
+
+/// Time of the next try to open, and the pause if that fails.
+struct Pause {
+    until: Instant,
+    length: Duration,
+}
+
+impl Pause {
+    fn begin() -> Pause {
+        Pause {
+            until: Instant::now() + REOPEN_PAUSE,
+            length: REOPEN_PAUSE,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    fn grow(&mut self) {
+        self.length = (2 * self.length).min(REOPEN_PAUSE_MAX);
+        self.until = Instant::now() + self.length;
     }
 }
 
@@ -134,51 +270,25 @@ struct Closed {
     why: String,
     /// Number of the first batch that was refused.
     from: u64,
-    /// Next try to open again, and the pause if that fails.
-    retry_at: Instant,
-    pause: Duration,
+    pause: Pause,
 }
 
 impl Work {
-    fn open(mut directory: Directory) -> Result<Work, OpenError> {
-        let path = directory.path().to_owned();
-        let io = |error| OpenError::new(&path, Why::Io(error));
-        directory.remove_leftovers();
-        let space = Space::of(&path).map_err(io)?;
-        let file_bytes = space
-            .measure()
-            .map_err(|error| OpenError::of_engine(&path, error))?
-            .file_bytes();
-        let (generation, in_doubt) = match directory.current() {
-            Some(current) => load(&path, &current, file_bytes)?,
-            None => (make(&mut directory, file_bytes)?, false),
-        };
-        let generation = Arc::new(generation);
-        let mut work = Work {
-            next: generation
-                .tables
-                .next_number()
-                .map_err(|error| OpenError::of_engine(&path, error))?,
-            written: journal::allocated_bytes(generation.path()).map_err(io)?,
-            shared: Arc::new(Shared::new(generation.clone())),
+    /// The storage is closed: nothing is shared yet.
+    fn new(directory: Directory, loaded: Loaded, shared: Arc<Shared>) -> Work {
+        Work {
+            next: loaded.next,
+            written: loaded.written,
+            shared,
             directory,
-            space,
-            file_bytes,
-            generation,
+            space: loaded.space,
+            file_bytes: loaded.file_bytes,
+            generation: Arc::new(loaded.generation),
             swept: Vec::new(),
             sweep_at: Instant::now(),
             closed: None,
             failed_rewrite: None,
-        };
-        if in_doubt {
-            tracing::info!(
-                "a write of the storage had failed: everything that was acknowledged is written to new files"
-            );
-            // The journals have been cut.
-            work.renew(Journals::Below(u64::MAX))
-                .map_err(|error| OpenError::of_engine(&path, error))?;
         }
-        Ok(work)
     }
 
     fn run(&mut self, mut orders: Receiver<Order>) {
@@ -284,14 +394,7 @@ impl Work {
     /// From now on nothing is read or written, and batches from this number on have been refused: the error if that could not be
     /// noted on the disk.
     fn close(&mut self, why: String, number: u64) -> io::Result<()> {
-        tracing::error!("the storage is closed, and opens again by itself: {why}");
-        self.shared.set(Err(why.clone()));
-        self.closed = Some(Closed {
-            why,
-            from: number,
-            retry_at: Instant::now() + REOPEN_PAUSE,
-            pause: REOPEN_PAUSE,
-        });
+        self.stay_closed(why, number);
         let noted = self.generation.doubt.set(number);
         if let Err(error) = &noted {
             tracing::error!(
@@ -301,9 +404,20 @@ impl Work {
         noted
     }
 
+    /// As [`close`](Work::close), if the disk has the note already.
+    fn stay_closed(&mut self, why: String, number: u64) {
+        tracing::error!("the storage is closed, and opens again by itself: {why}");
+        self.shared.set(Err(why.clone()));
+        self.closed = Some(Closed {
+            why,
+            from: number,
+            pause: Pause::begin(),
+        });
+    }
+
     fn reopen_if_due(&mut self) {
         match &self.closed {
-            Some(closed) if Instant::now() >= closed.retry_at => self.reopen(),
+            Some(closed) if closed.pause.is_over() => self.reopen(),
             _ => thread::sleep(CLOSED_PAUSE),
         }
     }
@@ -327,8 +441,7 @@ impl Work {
                     "{}; it can't be opened again yet: {error}",
                     closed.why
                 )));
-                closed.pause = (2 * closed.pause).min(REOPEN_PAUSE_MAX);
-                closed.retry_at = Instant::now() + closed.pause;
+                closed.pause.grow();
             }
         }
     }
@@ -659,39 +772,59 @@ impl Work {
     }
 }
 
-/// Opens the current generation. Also returns true if one of its writes had failed; the refused batches are then cut off first.
-fn load(
+/// The current generation, open.
+struct Loaded {
+    generation: Generation,
+    /// True if one of its writes had failed; the refused batches have been cut off.
+    in_doubt: bool,
+    next: u64,
+    written: u64,
+    space: Space,
+    file_bytes: u64,
+}
+
+/// Opens the current generation, or makes the first one.
+fn load(directory: &mut Directory) -> Result<Loaded, OpenError> {
+    let path = directory.path().to_owned();
+    let io = |error| OpenError::new(&path, Why::Io(error));
+    let engine = |error| OpenError::of_engine(&path, error);
+    directory.remove_leftovers();
+    let space = Space::of(&path).map_err(io)?;
+    let file_bytes = space.measure().map_err(engine)?.file_bytes();
+    let (generation, in_doubt) = match directory.current() {
+        Some(current) => open(&path, &current, file_bytes)?,
+        None => (make(directory, file_bytes)?, false),
+    };
+    Ok(Loaded {
+        next: generation.tables.next_number().map_err(engine)?,
+        written: journal::allocated_bytes(generation.path()).map_err(io)?,
+        generation,
+        in_doubt,
+        space,
+        file_bytes,
+    })
+}
+
+/// Opens a generation. Also returns true if one of its writes had failed; the refused batches are then cut off first.
+fn open(
     directory: &Path,
     generation: &Path,
     file_bytes: u64,
 ) -> Result<(Generation, bool), OpenError> {
-    let fail = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            OpenError::new(directory, Why::Corrupt("a part of it is gone".into()))
-        }
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            OpenError::new(directory, Why::Corrupt(error.to_string()))
-        }
-        _ => OpenError::new(directory, Why::Io(error)),
-    };
+    let fail = |error| OpenError::of_part(directory, error);
     let (doubt, from) = Doubt::open(generation).map_err(fail)?;
     if let Some(from) = from {
         journal::cut(generation, from).map_err(fail)?;
     }
-    Ok((
-        Generation::new(
-            generation,
-            Tables::open(generation, directory, file_bytes)?,
-            doubt,
-        ),
-        from.is_some(),
-    ))
+    let tables = Tables::open(generation, directory, file_bytes)?;
+    Ok((Generation::new(generation, tables, doubt), from.is_some()))
 }
 
 /// Makes the first generation of a directory.
 fn make(directory: &mut Directory, file_bytes: u64) -> Result<Generation, OpenError> {
     let at = directory.path().to_owned();
     let io = |error| OpenError::new(&at, Why::Io(error));
+    directory.begin_anew().map_err(io)?;
     let (number, path) = directory.next().map_err(io)?;
     let tables = guarded(|| Tables::create(&path, file_bytes))
         .map_err(|error| OpenError::of_engine(&at, error))?;

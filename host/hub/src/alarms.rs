@@ -61,6 +61,13 @@ impl Alarms {
         }
     }
 
+    /// The storage had this alarm a moment ago. What a commit said since then is newer, and stays.
+    pub(crate) fn load(&mut self, room: &RoomId, alarm: Alarm, now: Now) {
+        if !self.by_room.contains_key(room) {
+            self.commit(room, Some(alarm), now);
+        }
+    }
+
     /// A commit that would have changed the room's alarm has failed: the room is called soon, to find out what is stored.
     pub(crate) fn doubt(&mut self, room: &RoomId, now: Now) {
         let soon = Due::Monotonic(now.monotonic + Backoff::default().pause());
@@ -269,6 +276,26 @@ mod tests {
         alarms.commit(&tea, None, Now::at(10));
         alarms.finish(&tea, None, Now::at(10));
         assert_eq!(alarms.next(Now::at(10)), None);
+    }
+
+    #[test]
+    fn an_alarm_that_is_loaded_gives_way_to_what_was_committed_or_is_in_doubt() {
+        let ([tea, milk, rum], mut alarms) = (rooms(), Alarms::default());
+        alarms.commit(&milk, first(3), Now::at(0));
+        alarms.doubt(&rum, Now::at(0));
+        for room in [&tea, &milk, &rum] {
+            alarms.load(
+                room,
+                Alarm {
+                    at: 9000,
+                    attempt: 1,
+                },
+                Now::at(0),
+            );
+        }
+        assert_eq!(alarms.call_due(Now::at(3)), [milk]);
+        assert_eq!(alarms.call_due(Now::at(8999)), [rum]);
+        assert_eq!(alarms.call_due(Now::at(9000)), [tea]);
     }
 
     #[test]

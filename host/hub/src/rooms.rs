@@ -10,6 +10,7 @@ use crate::{
     contract,
     effects::Slot,
     limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX, ROOMS_FAILING_MAX},
+    retry::Backoff,
     room::{InboxMax, Posted, Refused, Room},
 };
 use bytes::Bytes;
@@ -52,9 +53,19 @@ pub struct Rooms {
     retries: Mutex<BTreeSet<(u64, RoomId)>>,
     /// Rooms whose event waits for the answer of another room.
     waits: Mutex<HashMap<RoomId, RoomId>>,
+    /// The next try to read the stored alarms; none once they are in the index.
+    unread_alarms: Mutex<Option<UnreadAlarms>>,
     /// Rooms whose last wake failed, in the order in which they first did: clients choose names, so they are bounded.
     failing: Mutex<VecDeque<RoomId>>,
     me: Weak<Rooms>,
+}
+
+/// Stored alarms that could not be read yet, since the storage is closed.
+#[derive(Default)]
+struct UnreadAlarms {
+    /// Monotonic milliseconds.
+    retry_at: u64,
+    backoff: Backoff,
 }
 
 struct Live {
@@ -188,7 +199,10 @@ struct Opened {
 }
 
 impl Rooms {
-    /// Alarms that the storage has are called from the next [`tick`](Rooms::tick) on.
+    /// Alarms that the storage has are called from the next [`tick`](Rooms::tick) on, or as soon as a storage that is closed has opened.
+    ///
+    /// # Errors
+    /// [`EngineError::Corrupt`] if a stored alarm can't be read.
     pub fn new(
         hub: Arc<Hub>,
         engine: Arc<dyn Engine>,
@@ -196,9 +210,6 @@ impl Rooms {
         now: Now,
     ) -> Result<Arc<Rooms>, EngineError> {
         hub.tick(now);
-        for (room, alarm) in engine.alarms()? {
-            hub.alarms().commit(&room, Some(alarm), now);
-        }
         let (current, live, retries, waits) = Default::default();
         let failing = Mutex::default();
         let rooms = Arc::new_cyclic(|me| Rooms {
@@ -210,8 +221,14 @@ impl Rooms {
             retries,
             waits,
             failing,
+            unread_alarms: Mutex::new(Some(UnreadAlarms::default())),
             me: me.clone(),
         });
+        match rooms.load_alarms(now) {
+            Err(error @ EngineError::Corrupt(_)) => return Err(error),
+            Err(error) => tracing::warn!("alarms wait until they can be read: {error}"),
+            Ok(()) => {}
+        }
         let me: Weak<Rooms> = rooms.me.clone();
         rooms.hub.set_callee(me);
         Ok(rooms)
@@ -221,6 +238,9 @@ impl Rooms {
     /// sleep those that were idle for long enough. Call it every tenth of a second or so.
     pub fn tick(&self, now: Now) {
         self.hub.tick(now);
+        if let Err(error) = self.load_alarms(now) {
+            tracing::debug!("alarms still wait until they can be read: {error}");
+        }
         let due = self.hub.alarms().call_due(now);
         for room in due {
             if !self.has_class(room.class()) {
@@ -235,6 +255,26 @@ impl Rooms {
         let idle_max = self.hub.limits().room_idle_max.as_millis() as u64;
         self.sleep_where(|since| since + idle_max <= now.monotonic);
         self.make_place();
+    }
+
+    /// Reads the stored alarms if that has not succeeded yet and its pause is over.
+    fn load_alarms(&self, now: Now) -> Result<(), EngineError> {
+        let mut unread = self
+            .unread_alarms
+            .lock()
+            .expect("nothing panics while it holds the unread alarms");
+        let Some(UnreadAlarms { retry_at, backoff }) = &mut *unread else {
+            return Ok(());
+        };
+        if now.monotonic < *retry_at {
+            return Ok(());
+        }
+        *retry_at = now.monotonic + backoff.pause();
+        for (room, alarm) in self.engine.alarms()? {
+            self.hub.alarms().load(&room, alarm, now);
+        }
+        *unread = None;
+        Ok(())
     }
 
     /// Begins the next try of some rooms whose pause is over.

@@ -300,7 +300,7 @@ impl Kept {
         }
         let (storage, engine, now): (_, Arc<dyn Engine>, _) = match ground {
             Ground::Real(_) => {
-                let storage = Arc::new(Storage::open(&config.data)?);
+                let storage = Arc::new(Storage::start(&config.data)?);
                 (Some(storage.clone()), storage, assemble::now())
             }
             Ground::Test(memory, clock) => (None, Arc::new(memory.clone()), Now::at(clock.now())),

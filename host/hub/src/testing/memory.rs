@@ -1,6 +1,9 @@
 //! Storage in memory, which tests can make fail and hold back.
 
-use crate::{Alarm, Batch, Engine, EngineError, RoomId, Stored, storage::Commit, storage::Range};
+use crate::{
+    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, Stored, storage::Commit,
+    storage::Range,
+};
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -26,6 +29,7 @@ struct State {
     rooms: BTreeMap<RoomId, Kept>,
     failures: VecDeque<EngineError>,
     held: bool,
+    is_closed: bool,
     waiting: Vec<Waker>,
 }
 
@@ -48,6 +52,16 @@ impl Memory {
         self.state().failures.clear();
     }
 
+    /// Refuses reads and commits until [`open`](Memory::open), as an engine after a failed write.
+    pub fn close(&self) {
+        self.state().is_closed = true;
+    }
+
+    /// Takes reads and commits again.
+    pub fn open(&self) {
+        self.state().is_closed = false;
+    }
+
     /// From now on commits wait.
     pub fn hold(&self) {
         self.state().held = true;
@@ -63,6 +77,15 @@ impl Memory {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// The state for a read.
+    fn read(&self) -> Result<MutexGuard<'_, State>, EngineError> {
+        let state = self.state();
+        if state.is_closed {
+            return Err(closed());
+        }
+        Ok(state)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0
             .lock()
@@ -72,6 +95,9 @@ impl Memory {
 
 impl State {
     fn apply(&mut self, batch: Batch) -> Result<(), EngineError> {
+        if self.is_closed {
+            return Err(closed());
+        }
         if let Some(failure) = self.failures.pop_front() {
             return Err(failure);
         }
@@ -98,17 +124,21 @@ impl State {
     }
 }
 
+fn closed() -> EngineError {
+    EngineError::Closed("as the test says".into())
+}
+
 impl Engine for Memory {
     fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError> {
         Ok(self
-            .state()
+            .read()?
             .rooms
             .get(room)
             .and_then(|kept| kept.entries.get(key).cloned()))
     }
 
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
-        let state = self.state();
+        let state = self.read()?;
         let Some(Kept { entries, .. }) = state.rooms.get(room) else {
             return Ok(Vec::new());
         };
@@ -124,7 +154,7 @@ impl Engine for Memory {
 
     fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
         Ok(self
-            .state()
+            .read()?
             .rooms
             .get(room)
             .map_or_else(Stored::default, |kept| kept.stored))
@@ -132,14 +162,14 @@ impl Engine for Memory {
 
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {
         Ok(self
-            .state()
+            .read()?
             .rooms
             .get(room)
             .map_or_else(Vec::new, |kept| kept.log.values().cloned().collect()))
     }
 
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError> {
-        let state = self.state();
+        let state = self.read()?;
         Ok(state
             .rooms
             .iter()
@@ -157,5 +187,13 @@ impl Engine for Memory {
             }
             Poll::Ready(state.apply(batch.take().expect("polled once more after its end")))
         }))
+    }
+
+    fn status(&self) -> EngineStatus {
+        if self.state().is_closed {
+            EngineStatus::Closed("as the test says".into())
+        } else {
+            EngineStatus::Open
+        }
     }
 }

@@ -501,6 +501,47 @@ fn alarms_that_are_overdue_at_the_start_are_spread() {
 }
 
 #[test]
+fn alarms_of_a_storage_that_is_closed_at_the_start_ring_once_when_it_has_opened() {
+    let memory = Memory::default();
+    for n in 0..3 {
+        let stored = Stored {
+            alarm: Some(Alarm {
+                at: START + 1000 * n,
+                attempt: 1,
+            }),
+            ..Stored::default()
+        };
+        let batch = Batch::new(room(&format!("room{n}")), stored);
+        assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
+    }
+    memory.close();
+    let rang = Arc::<AtomicUsize>::default();
+    let counted = rang.clone();
+    let world = World::over(
+        memory,
+        Arc::new(move |event: &RoomEvent, _: &Transaction| {
+            if matches!(event, RoomEvent::Alarm(_)) {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(())
+        }),
+    );
+    world.advance(Duration::from_secs(60));
+    assert_eq!(rang.load(Ordering::SeqCst), 0, "while it is closed");
+    world.memory.open();
+    for _ in 0..100 {
+        world.advance(Duration::from_millis(100));
+    }
+    assert_eq!(
+        (
+            rang.load(Ordering::SeqCst),
+            world.memory.alarms().unwrap().len()
+        ),
+        (3, 0)
+    );
+}
+
+#[test]
 fn a_flush_that_its_event_gave_up_is_over_before_the_next_event_runs() {
     let world = World::new(|event, transaction| {
         if let RoomEvent::Messages(_, messages) = event

@@ -299,6 +299,84 @@ async fn what_was_acknowledged_is_there_and_what_was_refused_is_not_over_faults_
 }
 
 #[tokio::test]
+async fn a_start_on_a_disk_that_fails_serves_the_rest_and_opens_the_storage_later() {
+    /// Content of the data directory at the start.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Store {
+        /// There is no directory.
+        None,
+        /// The last process has ended well.
+        Well,
+        /// The last process was killed after a failed write, so the store has to be written anew.
+        InDoubt,
+    }
+    for store in [Store::None, Store::Well, Store::InDoubt] {
+        for (number, (what, call, error)) in (0_u64..).zip(FAULTS) {
+            let what = format!("{store:?}, {what}");
+            let mut disk = Faulty::new();
+            if store != Store::None {
+                let server = disk.serve();
+                disk.post_until(&server, 200).await;
+                let mut ann = Socket::connect(server.ws("/guests/tea?name=ann")).await;
+                assert!(ann.text().await.contains("snapshot"), "{what}");
+                assert_eq!(ann.ask("alarm 500").await, "done alarm 500", "{what}");
+                if store == Store::InDoubt {
+                    disk.set(number % 2, EIO);
+                    disk.post_until(&server, 503).await;
+                    server.signal(Signal::KILL);
+                    server.wait();
+                    disk.set(number % 2, 0);
+                } else {
+                    drop(ann);
+                    server.stop();
+                }
+            }
+            disk.set(call, error);
+            let server = disk.serve();
+            let health = get(&server, "/__tidegate/health").await;
+            let is_closed = health.0 == 503;
+            // Short writes are an error of nothing, and a store that is well has nothing to write.
+            let may_be_open = error == 1 << 32 || store == Store::Well;
+            assert!(is_closed || may_be_open, "{what}: {health:?}");
+            if is_closed {
+                assert!(
+                    health.1.starts_with("the storage of rooms is closed: "),
+                    "{what}: {}",
+                    health.1
+                );
+                assert_eq!(get(&server, "/rooms/0").await.0, 503, "{what}: reads");
+                assert_eq!(disk.post(&server, 0).await, 503, "{what}: writes");
+                let refused = Socket::try_connect(server.ws("/rooms/0")).await;
+                assert_eq!(refused.err().unwrap().status(), 503, "{what}");
+            }
+            assert_eq!(get(&server, "/calm").await, (200, "calm".into()), "{what}");
+            let mut ann = Socket::connect(server.ws("/socket")).await;
+            let id = ann.ask("id").await;
+            disk.set(call, 0);
+            disk.post_until(&server, 200).await;
+            assert_eq!(ann.ask("id").await, id, "{what}: the connection stayed");
+            assert_eq!(
+                get(&server, "/__tidegate/health").await,
+                (200, "ok\n".into()),
+                "{what}"
+            );
+            if store != Store::None {
+                let ringing = async {
+                    while !get(&server, "/guests/tea").await.1.contains("alarm 1") {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                };
+                soon("an alarm that was stored before", ringing).await;
+            }
+            disk.check(&server, &what).await;
+            drop(ann);
+            assert!(!server.stop().stderr.contains("panicked"), "{what}");
+            disk.verify(&what);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
     let mut disk = Faulty::new();
     let server = disk.serve();
