@@ -36,9 +36,16 @@ use std::{
 };
 use tidegate_hub::{
     self as hub, BodyError, EngineStatus, Fault, Frame, Header, Passed, Positions, Request,
-    RequestId, Verdict, app::Stream, budget::OutOfMemory, contract,
+    RequestId, Verdict,
+    app::Stream,
+    budget::OutOfMemory,
+    contract,
+    dispatch::{
+        AdmissionStep, Destination, Dispatch, DispatchStep, FILE_METHODS, HostRefusal,
+        LOADERS_PATH, RequestFacts,
+    },
 };
-use tidegate_routing::{AMBIGUOUS, AskedFor, BadPath, Found, Path, Target};
+use tidegate_routing::{AskedFor, BadPath, Path, Target};
 use tokio::time::timeout;
 
 /// The other end of a connection.
@@ -380,7 +387,7 @@ impl Exchange {
                 return if is_served {
                     target::about_server()
                 } else {
-                    misdirected()
+                    refuse(&HostRefusal::Misdirected)
                 };
             }
             Err((status, text)) => return answer::text(status, text),
@@ -397,18 +404,7 @@ impl Exchange {
             }
             Err(bad) => return answer::text(StatusCode::BAD_REQUEST, &bad.to_string()),
         };
-        if !is_served && !is_health(&path) {
-            return misdirected();
-        }
-        if path.is_reserved() && path.has_separator() {
-            answer::text(StatusCode::BAD_REQUEST, AMBIGUOUS)
-        } else if path.is_host() {
-            self.host_endpoint(request.method(), &path)
-        } else if pages::is_loaders(&path) && self.server.version().table.has_pages() {
-            Box::pin(self.load(request, authority)).await
-        } else {
-            self.route(request, authority, &path).await
-        }
+        self.admit(request, authority, &path, is_served).await
     }
 
     /// Takes over what a trusted proxy says of its client, before anything of the request is used. Otherwise removes what the client says.
@@ -443,79 +439,142 @@ impl Exchange {
         Ok(())
     }
 
-    /// The order of handling: guards, files, routes, fallback. A WebSocket's handshake and origin go before any guest code.
-    async fn route(
+    /// Leads the request through the steps before guest code, then through the others.
+    async fn admit(
         &self,
         mut request: http::Request<Incoming>,
         authority: String,
         path: &Path<'_>,
+        is_served: bool,
     ) -> Answer {
-        let server = &*self.server;
-        let version = server.version();
-        let found = version.table.find(
-            request.method().as_str(),
-            asked_for(request.headers()),
+        let version = self.server.version();
+        let method = request.method().clone();
+        let facts = RequestFacts {
+            method: method.as_str(),
             path,
-        );
-        let handshake = match &found {
-            Found::Route {
-                target: Target::WebSocket,
-                ..
-            } => match self.admit(&request, &authority) {
-                Ok(handshake) => Some((handshake, hyper::upgrade::on(&mut request))),
-                Err(refusal) => return *refusal,
-            },
-            Found::Route {
-                target: Target::Page,
-                ..
-            } if request.method() == Method::POST => match self.admit_form(&request, &authority) {
-                Ok(()) => None,
-                Err(refusal) => return *refusal,
-            },
-            Found::Ambiguous => return answer::text(StatusCode::BAD_REQUEST, AMBIGUOUS),
-            _ => None,
+            wants: asked_for(request.headers()),
+            is_served,
+            has_files: self.server.files.is_some(),
         };
-        let (parts, body) = request.into_parts();
-        let method = parts.method.clone();
-        let mut head = self.head(parts.method, authority, path.target(), parts.headers);
-        let is_upgrade = handshake.is_some();
-        let route = match found {
-            Found::Route { index, .. } => version
-                .table
-                .route(index)
-                .map(|route| route.pattern.as_str()),
-            _ => None,
-        };
+        let mut dispatch = Dispatch::new(&version.table, facts);
+        let mut handshake = None;
+        loop {
+            match dispatch.admit() {
+                AdmissionStep::Admitted => break,
+                AdmissionStep::Refuse(refusal) => return refuse(&refusal),
+                AdmissionStep::HostEndpoint => return self.host_endpoint(request.method(), path),
+                AdmissionStep::Loaders => return Box::pin(self.load(request, authority)).await,
+                AdmissionStep::CheckFormOrigin => {
+                    if let Err(refusal) = self.check_form_origin(&request, &authority) {
+                        return *refusal;
+                    }
+                }
+                AdmissionStep::CheckHandshake => match self.check_handshake(&request, &authority) {
+                    Ok(read) => {
+                        handshake = Some((read, hyper::upgrade::on(&mut request)));
+                    }
+                    Err(refusal) => return *refusal,
+                },
+            }
+        }
+        let route = dispatch.pattern();
         let place = Place {
             request: Some(path.target()),
             route,
             conn: None,
         };
+        let (parts, body) = request.into_parts();
+        let head = self.head(parts.method, authority, path.target(), parts.headers);
+        let is_upgrade = handshake.is_some();
         // In place: it is large, and each move would copy it.
-        let decide = pin!(async {
-            let mut added = Vec::new();
-            let outcome = match self.guard(&version, &mut head, &[path], &mut added).await {
-                Ok(Some(refusal)) => Ok(refusal),
-                Ok(None) => {
-                    self.dispatch(&version, head, path, found, handshake, body)
-                        .await
-                }
-                Err(fault) => Err(fault),
-            };
-            let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, place));
-            self.with_headers(answer, added, place)
-        });
+        let run = pin!(self.run(&version, dispatch, head, path, handshake, body, place));
         let began = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(Instant::now);
         let answer = if is_upgrade {
-            self.decide_in_time(decide, place).await
+            self.decide_in_time(run, place).await
         } else {
-            decide.await
+            run.await
         };
         if let Some(began) = began {
             let (status, took) = (answer.status().as_u16(), began.elapsed());
             tracing::debug!(target: ACCESS, route, status, ?took, peer = &*self.peer, "{method} {}", path.target());
         }
         answer
+    }
+
+    /// Takes the steps of a request that was admitted: guards, files, route or page, fallback.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the parts of one request"
+    )]
+    async fn run(
+        &self,
+        version: &Arc<Version>,
+        mut dispatch: Dispatch<'_>,
+        mut head: Request,
+        path: &Path<'_>,
+        handshake: Option<(handshake::Handshake, hyper::upgrade::OnUpgrade)>,
+        body: Incoming,
+        place: Place<'_>,
+    ) -> Answer {
+        let mut added = Vec::new();
+        let outcome = loop {
+            match dispatch.next() {
+                DispatchStep::Guard(index) => {
+                    match self.guard(version, index, &mut head, &mut added).await {
+                        Ok(None) => {}
+                        Ok(Some(refusal)) => break Ok(refusal),
+                        Err(fault) => break Err(fault),
+                    }
+                }
+                DispatchStep::File => {
+                    if let Some(file) = Box::pin(self.file(&dispatch, &head, path)).await {
+                        break Ok(file);
+                    }
+                }
+                DispatchStep::Respond(Destination {
+                    route,
+                    target,
+                    params,
+                }) => {
+                    (head.route, head.params) = (route, params);
+                    break self.respond(version, target, head, handshake, body).await;
+                }
+                DispatchStep::FallbackFile => {
+                    if let Some(file) = Box::pin(self.fallback_file(&dispatch, &head, path)).await {
+                        break Ok(file);
+                    }
+                }
+                DispatchStep::LookForFile => {
+                    let files = self.server.files.as_ref();
+                    dispatch.set_has_file(files.is_some_and(|files| files.has(path)));
+                }
+                DispatchStep::Refuse(refusal) => break Ok(refuse(&refusal)),
+            }
+        };
+        let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, place));
+        self.with_headers(answer, added, place)
+    }
+
+    async fn file(
+        &self,
+        dispatch: &Dispatch<'_>,
+        head: &Request,
+        path: &Path<'_>,
+    ) -> Option<Answer> {
+        let files = self.server.files.as_ref()?;
+        let file = files.file(&head.method, path, &head.headers).await?;
+        Some(with_privacy(file, dispatch))
+    }
+
+    async fn fallback_file(
+        &self,
+        dispatch: &Dispatch<'_>,
+        head: &Request,
+        path: &Path<'_>,
+    ) -> Option<Answer> {
+        let files = self.server.files.as_ref()?;
+        let file = files.fallback(&head.method, path, &head.headers).await?;
+        Some(with_privacy(file, dispatch))
     }
 
     /// An upgrade that the app decides in time, or its refusal.
@@ -553,7 +612,7 @@ impl Exchange {
     /// What the host itself serves.
     fn host_endpoint(&self, method: &Method, path: &Path<'_>) -> Answer {
         let [_, endpoint] = path.segments() else {
-            return answer::text(StatusCode::NOT_FOUND, "nothing is here");
+            return refuse(&HostRefusal::NotFound);
         };
         let pages = self.server.config.pages.as_deref();
         let answer = match &**endpoint {
@@ -563,8 +622,10 @@ impl Exchange {
         };
         match (answer, method) {
             (Some(answer), &Method::GET | &Method::HEAD) => answer,
-            (Some(_), _) => method_not_allowed(&["GET".into(), "HEAD".into()]),
-            (None, _) => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
+            (Some(_), _) => refuse(&HostRefusal::MethodNotAllowed(
+                FILE_METHODS.map(str::to_owned).to_vec(),
+            )),
+            (None, _) => refuse(&HostRefusal::NotFound),
         }
     }
 
@@ -586,7 +647,7 @@ impl Exchange {
         }
     }
 
-    fn admit(
+    fn check_handshake(
         &self,
         request: &http::Request<Incoming>,
         authority: &str,
@@ -608,64 +669,36 @@ impl Exchange {
         )))
     }
 
-    /// Runs the guards that cover one of the paths; the answer of the one that does not pass.
+    /// Runs one guard. Returns its response if it does not let the request pass.
     async fn guard(
         &self,
         version: &Version,
+        index: u32,
         head: &mut Request,
-        paths: &[&Path<'_>],
         added: &mut Vec<Header>,
     ) -> Result<Option<Answer>, Fault> {
-        for index in version.table.guards(paths) {
-            head.route = index;
-            match version.app.check(index, head).await? {
-                Verdict::Answer(response) => return answer::from_app(response).map(Some),
-                Verdict::Pass(Passed { headers, context }) => {
-                    contract::check_context(&context)?;
-                    added.extend(headers);
-                    head.context.extend(context);
-                }
+        head.route = index;
+        match version.app.check(index, head).await? {
+            Verdict::Answer(response) => answer::from_app(response).map(Some),
+            Verdict::Pass(Passed { headers, context }) => {
+                contract::check_context(&context)?;
+                added.extend(headers);
+                head.context.extend(context);
+                Ok(None)
             }
         }
-        Ok(None)
     }
 
-    async fn dispatch(
+    /// Calls the app for the route, or the page, of the request.
+    async fn respond(
         &self,
         version: &Arc<Version>,
+        target: Target,
         mut head: Request,
-        path: &Path<'_>,
-        found: Found,
         handshake: Option<(handshake::Handshake, hyper::upgrade::OnUpgrade)>,
         body: Incoming,
     ) -> Result<Answer, Fault> {
         let server = &self.server;
-        if let Some(files) = &server.files
-            && let Some(file) = Box::pin(files.file(&head.method, path, &head.headers)).await
-        {
-            return Ok(self.cached(version, path, file));
-        }
-        let target = match found {
-            Found::Route {
-                index,
-                target,
-                params,
-            } => {
-                head.route = index;
-                head.params = params;
-                target
-            }
-            Found::Methods(mut allow) => {
-                allow.extend(
-                    self.methods_of_file(path)
-                        .filter(|method| !allow.contains(method))
-                        .collect::<Vec<_>>(),
-                );
-                return Ok(method_not_allowed(&allow));
-            }
-            Found::Nothing => return Ok(Box::pin(self.fallback(version, &head, path)).await),
-            Found::Ambiguous => unreachable!("it was refused before the guards"),
-        };
         // These targets hold memory for long. A plain request is small, or its memory is checked again when its body comes.
         if target != Target::Http {
             if self.memory.is_scarce() {
@@ -745,18 +778,12 @@ impl Exchange {
         Visit::new(self.server.clone(), version.clone(), stopping, head)
     }
 
-    /// One loader by itself: guarded as the page that declares it, whatever the client says that page's path is.
+    /// Responds with one loader by itself. The guards of its page cover it.
     async fn load(&self, request: http::Request<Incoming>, authority: String) -> Answer {
-        let version = self.server.version();
-        if request.method() != Method::POST {
-            return method_not_allowed(&["POST".into()]);
-        }
         if self.memory.is_scarce() {
             return answer::out_of_memory();
         }
-        if let Err(refusal) = self.admit_form(&request, &authority) {
-            return *refusal;
-        }
+        let version = self.server.version();
         let (parts, body) = request.into_parts();
         let form = match pages::load::form(&parts.headers) {
             Ok(form) => form,
@@ -766,37 +793,41 @@ impl Exchange {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        let wanted = match pages::load::read(&version, &body) {
+        let (loader, wanted) = match pages::load::read(&version, &body) {
             Ok(wanted) => wanted,
             Err(problem) => return pages::load::refusal(&problem),
         };
         self.shared.note_connection(&parts.headers);
         let mut head = self.head(Method::GET, authority, &wanted.target, parts.headers);
-        let path = Path::parse(&wanted.target).expect("it was parsed before");
-        let own = Path::parse("/__loaders").expect("a path");
-        let route = version
-            .table
-            .route(wanted.route)
-            .map(|route| route.pattern.clone());
+        let page_path = Path::parse(&wanted.target).expect("it was parsed before");
+        let loaders_path = Path::parse(LOADERS_PATH).expect("a path");
+        let mut dispatch = Dispatch::of_loader(&version.table, &page_path, &loaders_path, &wanted);
+        let route = dispatch.pattern();
         let place = Place {
-            request: Some("/__loaders"),
-            route: route.as_deref(),
+            request: Some(LOADERS_PATH),
+            route,
             conn: None,
         };
         let mut added = Vec::new();
-        let answer = match self
-            .guard(&version, &mut head, &[&path, &own], &mut added)
-            .await
-        {
-            Ok(Some(refusal)) => refusal,
-            Ok(None) => {
-                head.route = wanted.route;
-                head.params = wanted.params;
-                pages::load::answer(self.visit(&version, head), form, &wanted.loader).await
+        let answer = loop {
+            match dispatch.next() {
+                DispatchStep::Guard(index) => {
+                    match self.guard(&version, index, &mut head, &mut added).await {
+                        Ok(None) => {}
+                        Ok(Some(refusal)) => break refusal,
+                        Err(fault) => break self.answer_fault(&fault, place),
+                    }
+                }
+                DispatchStep::Respond(destination) => {
+                    (head.route, head.params) = (destination.route, destination.params);
+                    break pages::load::answer(self.visit(&version, head), form, &loader).await;
+                }
+                // A loader has no files; and its page was found.
+                DispatchStep::File | DispatchStep::FallbackFile | DispatchStep::LookForFile => {}
+                DispatchStep::Refuse(refusal) => break refuse(&refusal),
             }
-            Err(fault) => self.answer_fault(&fault, place),
         };
-        tracing::debug!(target: ACCESS, route, status = answer.status().as_u16(), peer = &*self.peer, "POST /__loaders {}", wanted.loader);
+        tracing::debug!(target: ACCESS, route, status = answer.status().as_u16(), peer = &*self.peer, "POST {LOADERS_PATH} {loader}");
         self.with_headers(answer, added, place)
     }
 
@@ -818,7 +849,7 @@ impl Exchange {
     }
 
     /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.
-    fn admit_form(
+    fn check_form_origin(
         &self,
         request: &http::Request<Incoming>,
         authority: &str,
@@ -836,39 +867,6 @@ impl Exchange {
                 "this origin may not send forms here",
             ))),
         }
-    }
-
-    async fn fallback(&self, version: &Version, head: &Request, path: &Path<'_>) -> Answer {
-        if let Some(files) = &self.server.files
-            && let Some(page) = files.fallback(&head.method, path, &head.headers).await
-        {
-            return self.cached(version, path, page);
-        }
-        match self.methods_of_file(path).collect::<Vec<_>>() {
-            allow if allow.is_empty() => answer::text(StatusCode::NOT_FOUND, "nothing is here"),
-            allow => method_not_allowed(&allow),
-        }
-    }
-
-    /// The methods that a file of this path answers; none if there is no file.
-    fn methods_of_file(&self, path: &Path<'_>) -> impl Iterator<Item = String> + use<> {
-        let is_file = self
-            .server
-            .files
-            .as_ref()
-            .is_some_and(|files| files.has(path));
-        ["GET", "HEAD"]
-            .into_iter()
-            .filter(move |_| is_file)
-            .map(str::to_owned)
-    }
-
-    /// A file, which is for its client alone if a guard covers its path.
-    fn cached(&self, version: &Version, path: &Path<'_>, mut file: Answer) -> Answer {
-        if version.table.guards(&[path]).next().is_some() {
-            files::make_private(file.headers_mut());
-        }
-        file
     }
 
     async fn http(
@@ -1023,27 +1021,23 @@ fn asked_for(headers: &HeaderMap) -> AskedFor {
     }
 }
 
-/// `/__tidegate/health` answers for any host, because a health check does not know the server's host names.
-fn is_health(path: &Path<'_>) -> bool {
-    path.is_host() && matches!(path.segments(), [_, endpoint] if endpoint == "health")
-}
-
-/// RFC 9110 section 15.5.20.
-fn misdirected() -> Answer {
-    answer::text(
-        StatusCode::MISDIRECTED_REQUEST,
-        "this server does not serve the host that the request names",
-    )
-}
-
-fn method_not_allowed(allow: &[String]) -> Answer {
-    let mut answer = answer::text(
-        StatusCode::METHOD_NOT_ALLOWED,
-        &format!("this path answers {}", allow.join(", ")),
-    );
-    let allow = HeaderValue::from_str(&allow.join(", ")).expect("methods of the rules");
-    answer.headers_mut().insert(header::ALLOW, allow);
+/// The host's refusal as a response.
+fn refuse(refusal: &HostRefusal) -> Answer {
+    let status = StatusCode::from_u16(refusal.status()).expect("a status of the hub");
+    let mut answer = answer::text(status, &refusal.text());
+    if let Some(allow) = refusal.allow() {
+        let allow = HeaderValue::from_str(&allow).expect("the rules let only method names pass");
+        answer.headers_mut().insert(header::ALLOW, allow);
+    }
     answer
+}
+
+/// A file whose path a guard covers is for its client alone.
+fn with_privacy(mut file: Answer, dispatch: &Dispatch<'_>) -> Answer {
+    if dispatch.is_guarded() {
+        files::make_private(file.headers_mut());
+    }
+    file
 }
 
 fn refusal(refusal: Refusal) -> Answer {

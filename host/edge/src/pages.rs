@@ -22,7 +22,7 @@ use std::{
     task::{Context, Poll},
 };
 use tidegate_hub::{self as hub, BodyError, Fault, Frame, Request, app::Stream};
-use tidegate_routing::{Page, Path};
+use tidegate_routing::Page;
 use tokio::sync::watch;
 
 /// A request to a page that its guards let pass.
@@ -131,11 +131,6 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
         );
     }
     Some(answer)
-}
-
-/// Whether it is the path where loaders are asked by themselves.
-pub(crate) fn is_loaders(path: &Path<'_>) -> bool {
-    matches!(path.segments(), [only] if only == "__loaders")
 }
 
 /// Content of this type that no cache keeps.

@@ -409,7 +409,7 @@ fn a_loader_by_itself_is_answered_with_its_exact_status() {
             json,
             r#"{"page":"/all/{id}","loader":"one","params":{"id":"7"},"search":"a b"}"#.into(),
             "400",
-            "is no query",
+            "is not a query",
         ),
         (
             json,

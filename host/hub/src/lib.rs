@@ -24,6 +24,7 @@ pub mod calls;
 pub mod connections;
 pub mod contract;
 pub mod counters;
+pub mod dispatch;
 mod effects;
 pub mod event;
 pub mod feed;

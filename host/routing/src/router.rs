@@ -181,6 +181,15 @@ impl Table {
             .map(|(index, _)| index as u32)
     }
 
+    /// Index of the first guard from index `from` on that covers one of these paths.
+    pub fn next_guard(&self, from: u32, paths: &[&Path<'_>]) -> Option<u32> {
+        let (from, covers) = (from as usize, self.guards.get(from as usize..)?);
+        let at = covers
+            .iter()
+            .position(|cover| paths.iter().any(|path| cover.covers(path)))?;
+        Some((from + at) as u32)
+    }
+
     /// The route for a method and path. A literal segment goes before a parameter, a parameter
     /// before a rest, a route for what is asked for before others, a named method before any; HEAD is answered by GET.
     /// The fallback page has what no other route knows, with any method. A reserved path has none.

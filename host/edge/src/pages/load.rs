@@ -12,11 +12,13 @@ use crate::{
 };
 use bytes::Bytes;
 use futures_util::stream::unfold;
-use http::{HeaderMap, StatusCode, uri::PathAndQuery};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
-use tidegate_hub::page::Problem;
-use tidegate_routing::{AMBIGUOUS, AskedFor, Found, Path, Pattern};
+use tidegate_hub::{
+    dispatch::{LoaderName, LoaderTarget},
+    page::Problem,
+};
 use tokio::time::sleep;
 
 /// What the client wants a loader's values as.
@@ -50,16 +52,6 @@ struct Asked {
     search: String,
 }
 
-/// A loader that is there.
-pub(crate) struct Wanted {
-    pub(crate) loader: String,
-    /// Index of the page's route.
-    pub(crate) route: u32,
-    /// Path and query that the page has with these parameters: its guards cover it.
-    pub(crate) target: String,
-    pub(crate) params: Vec<(String, String)>,
-}
-
 /// How the values are wanted; before the body is read.
 pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Problem> {
     if media::content_type(headers).as_deref() != Some("application/json") {
@@ -74,57 +66,22 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Problem> {
     })
 }
 
-/// Reads what is asked for.
-pub(crate) fn read(version: &Version, body: &[u8]) -> Result<Wanted, Problem> {
+/// Reads which loader is asked for: its name, and what its page would get.
+pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarget), Problem> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| {
         refused(
             400,
             &format!("{error}: send {{\"page\":\"/products/{{id}}\",\"loader\":\"stock\",\"params\":{{\"id\":\"7\"}},\"search\":\"\"}}"),
         )
     })?;
-    let (route, page) = version
-        .table
-        .page_of(&asked.page)
-        .ok_or_else(|| refused(404, "there is no such page"))?;
-    if page.loader(&asked.loader).is_none() {
-        return Err(refused(404, "the page has no such loader"));
-    }
-    let pattern = Pattern::parse(&page.pattern).expect("the rules let only patterns pass");
-    let path = path(&pattern, &asked.params).map_err(|why| refused(400, &why))?;
-    let query = asked.search.trim_start_matches('?');
-    let target = if query.is_empty() {
-        path
-    } else {
-        format!("{path}?{query}")
+    let name = LoaderName {
+        page: &asked.page,
+        loader: &asked.loader,
+        params: &asked.params,
+        search: &asked.search,
     };
-    let target: PathAndQuery = target
-        .parse()
-        .map_err(|_| refused(400, "\"search\" is no query"))?;
-    let parsed = Path::parse(target.as_str())
-        .map_err(|bad| refused(400, &format!("with these parameters {bad}")))?;
-    match version.table.find("GET", AskedFor::Other, &parsed) {
-        Found::Route { index, params, .. } if index == route => Ok(Wanted {
-            loader: asked.loader,
-            route,
-            target: parsed.target().to_owned(),
-            params,
-        }),
-        Found::Ambiguous => Err(refused(400, AMBIGUOUS)),
-        _ => Err(refused(404, "with these parameters it is another page")),
-    }
-}
-
-/// The path that the pattern and its parameters make.
-fn path(pattern: &Pattern, params: &BTreeMap<String, String>) -> Result<String, String> {
-    if let Some(other) = params
-        .keys()
-        .find(|name| pattern.names().all(|own| own != name.as_str()))
-    {
-        return Err(format!("the page has no parameter {other:?}"));
-    }
-    pattern
-        .path(|name| params.get(name).map(String::as_str))
-        .map_err(|name| format!("the parameter {name:?} is missing, or empty"))
+    let target = LoaderTarget::find(&version.table, name)?;
+    Ok((asked.loader, target))
 }
 
 /// Runs the loader.
@@ -235,49 +192,4 @@ pub(crate) fn refusal(problem: &Problem) -> Answer {
         "application/json",
         json::error(problem) + "\n",
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_s_path_is_made_of_its_pattern_and_parameters() {
-        let cases = [
-            ("/", "", Ok("/")),
-            ("/products/{id}", "id=7", Ok("/products/7")),
-            ("/p/{a}/{b}", "a=x y,b=é/", Ok("/p/x%20y/%C3%A9%2F")),
-            ("/docs/{*rest}", "rest=a/b c", Ok("/docs/a/b%20c")),
-            ("/caf%C3%A9", "", Ok("/caf%C3%A9")),
-            (
-                "/products/{id}",
-                "",
-                Err("the parameter \"id\" is missing, or empty"),
-            ),
-            (
-                "/products/{id}",
-                "id=",
-                Err("the parameter \"id\" is missing, or empty"),
-            ),
-            (
-                "/products/{id}",
-                "id=7,x=1",
-                Err("the page has no parameter \"x\""),
-            ),
-        ];
-        for (pattern, params, expected) in cases {
-            let pairs = params
-                .split_terminator(',')
-                .filter_map(|pair| pair.split_once('='));
-            let params = pairs
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect();
-            let made = path(&Pattern::parse(pattern).unwrap(), &params);
-            assert_eq!(
-                made.as_deref().map_err(String::as_str),
-                expected,
-                "{pattern} {params:?}"
-            );
-        }
-    }
 }

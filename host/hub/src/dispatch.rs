@@ -1,0 +1,481 @@
+//! The order in which the host handles a request. It exists only here.
+//!
+//! [`Dispatch`] is a state machine without I/O. It owns the order and the result of routing; its
+//! driver owns the request. The driver asks for one step after another, carries it out, and ends
+//! the exchange with the first step that gives a response. Three drivers use it: the exchange of
+//! the edge, `POST /__loaders`, and the SDK's `testing`.
+//!
+//! It has two phases. Steps of [`admit`](Dispatch::admit) come first: host endpoint, `/__loaders`,
+//! and the checks of handshake and origin. No guest code and no file is reached before they are
+//! over. Steps of [`next`](Dispatch::next) follow: guards, files, then the route or page. Without
+//! a route the fallback file is tried; then the request is refused with 405 or 404.
+//!
+//! Invariant: every guard that covers the path has passed before a file is opened or a route
+//! runs. For a loader the path is that of its page, which the router has led back to this page,
+//! so a client cannot choose guards by the URL that it names.
+//!
+//! The machine knows no HTTP version, headers or bodies: the driver reads the handshake, compares
+//! origins and calls the app. A step allocates nothing.
+
+use crate::page::Problem;
+use http::uri::PathAndQuery;
+use std::{collections::BTreeMap, mem};
+use tidegate_routing::{AMBIGUOUS, AskedFor, Found, Path, Pattern, Table, Target};
+
+/// Path at which clients ask for one loader of a page.
+pub const LOADERS_PATH: &str = "/__loaders";
+
+/// Methods that a file answers, and the host endpoints.
+pub const FILE_METHODS: [&str; 2] = ["GET", "HEAD"];
+
+/// The properties of a request and of its server on which the order depends.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    /// Method, as the client sent it.
+    pub method: &'a str,
+    /// Path, in normal form.
+    pub path: &'a Path<'a>,
+    /// Kind of response that the client asks for.
+    pub wants: AskedFor,
+    /// True if the request names a host that the server serves.
+    pub is_served: bool,
+    /// True if the server has a directory of files.
+    pub has_files: bool,
+}
+
+/// Order of handling of one request.
+///
+/// ```
+/// use tidegate_hub::dispatch::{AdmissionStep, Dispatch, DispatchStep, RequestFacts};
+/// use tidegate_routing::{AskedFor, Exports, Guard, Manifest, Path, Route, Table, Target};
+///
+/// let manifest = Manifest {
+///     routes: vec![Route::new("GET", "/users/{id}", Target::Http)],
+///     guards: vec![Guard { pattern: "/users/*".into() }],
+///     pages: vec![],
+/// };
+/// let table = Table::new(&manifest, Exports::ALL).unwrap();
+/// let path = Path::parse("/users/7").unwrap();
+/// let mut dispatch = Dispatch::new(&table, RequestFacts {
+///     method: "GET",
+///     path: &path,
+///     wants: AskedFor::Other,
+///     is_served: true,
+///     has_files: false,
+/// });
+/// assert_eq!(dispatch.admit(), AdmissionStep::Admitted);
+/// assert_eq!(dispatch.next(), DispatchStep::Guard(0));
+/// let DispatchStep::Respond(destination) = dispatch.next() else { panic!() };
+/// assert_eq!((destination.route, destination.params), (0, vec![("id".into(), "7".into())]));
+/// ```
+pub struct Dispatch<'a> {
+    table: &'a Table,
+    facts: RequestFacts<'a>,
+    /// The path of the loaders, if `facts.path` is that of a page whose loader is asked for.
+    loaders_path: Option<&'a Path<'a>>,
+    state: State,
+    found: Found,
+    has_file: bool,
+}
+
+/// Position in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Entered,
+    /// The origin of a request to `/__loaders` has been checked.
+    LoadersAdmitted,
+    /// The guards before this index have passed.
+    Guards(u32),
+    Files,
+    Destination,
+    FallbackFile,
+    FileLookup,
+    Refused,
+}
+
+/// A step before any guest code and any file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdmissionStep {
+    /// Respond with this refusal.
+    Refuse(HostRefusal),
+    /// Respond as the host endpoint below `/__tidegate/`.
+    HostEndpoint,
+    /// Check that a page of this origin may send forms here. If so, ask for the next step.
+    CheckFormOrigin,
+    /// Read the opening handshake, and check that a page of this origin may open WebSockets here.
+    /// If so, ask for the next step.
+    CheckHandshake,
+    /// Read which loader is asked for, and go on with [`Dispatch::of_loader`].
+    Loaders,
+    /// Go on with [`Dispatch::next`].
+    Admitted,
+}
+
+/// A step of a request that was admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DispatchStep {
+    /// Run the guard of this index. If it passes, ask for the next step.
+    Guard(u32),
+    /// Respond with the file of this path. If there is none, ask for the next step.
+    File,
+    /// Respond as this route or page does, or with the loader that was asked for.
+    Respond(Destination),
+    /// Respond with the file for paths that nothing else answers. If it is not for this request,
+    /// ask for the next step.
+    FallbackFile,
+    /// Look whether there is a file of this path, call [`Dispatch::set_has_file`], and ask for the
+    /// next step.
+    LookForFile,
+    /// Respond with this refusal.
+    Refuse(HostRefusal),
+}
+
+/// A route, and the values of its parameters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Index of the route in the table.
+    pub route: u32,
+    /// Kind of the route.
+    pub target: Target,
+    /// Names and values of the parameters, in the order of the pattern.
+    pub params: Vec<(String, String)>,
+}
+
+/// A response of the host that refuses a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostRefusal {
+    /// The request names a host that is not served (RFC 9110 section 15.5.20).
+    Misdirected,
+    /// An encoded slash or backslash stands where programs read the path in two ways.
+    Ambiguous,
+    /// Nothing has this path.
+    NotFound,
+    /// The path answers only these methods.
+    MethodNotAllowed(Vec<String>),
+}
+
+impl HostRefusal {
+    /// Returns the status.
+    pub fn status(&self) -> u16 {
+        match self {
+            HostRefusal::Misdirected => 421,
+            HostRefusal::Ambiguous => 400,
+            HostRefusal::NotFound => 404,
+            HostRefusal::MethodNotAllowed(_) => 405,
+        }
+    }
+
+    /// Returns the text for the client.
+    pub fn text(&self) -> String {
+        match self {
+            HostRefusal::Misdirected => {
+                "this server does not serve the host that the request names".to_owned()
+            }
+            HostRefusal::Ambiguous => AMBIGUOUS.to_owned(),
+            HostRefusal::NotFound => "nothing is here".to_owned(),
+            HostRefusal::MethodNotAllowed(allow) => {
+                format!("this path answers {}", allow.join(", "))
+            }
+        }
+    }
+
+    /// Returns the value of the header `Allow`, which a 405 must have (RFC 9110 section 15.5.6).
+    pub fn allow(&self) -> Option<String> {
+        match self {
+            HostRefusal::MethodNotAllowed(allow) => Some(allow.join(", ")),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Dispatch<'a> {
+    /// Begins with a request.
+    pub fn new(table: &'a Table, facts: RequestFacts<'a>) -> Dispatch<'a> {
+        Dispatch {
+            table,
+            facts,
+            loaders_path: None,
+            state: State::Entered,
+            found: Found::Nothing,
+            has_file: false,
+        }
+    }
+
+    /// Begins with a loader that a request to `loaders_path` asks for: guards cover that path, and
+    /// the path of the page, as which `page_path` was parsed from `loader`. The request has been
+    /// admitted.
+    pub fn of_loader(
+        table: &'a Table,
+        page_path: &'a Path<'a>,
+        loaders_path: &'a Path<'a>,
+        loader: &LoaderTarget,
+    ) -> Dispatch<'a> {
+        let facts = RequestFacts {
+            method: "GET",
+            path: page_path,
+            wants: AskedFor::Other,
+            is_served: true,
+            has_files: false,
+        };
+        Dispatch {
+            loaders_path: Some(loaders_path),
+            state: State::Guards(0),
+            found: Found::Route {
+                index: loader.route,
+                target: Target::Page,
+                params: loader.params.clone(),
+            },
+            ..Dispatch::new(table, facts)
+        }
+    }
+
+    /// Returns the next step before guest code. After [`AdmissionStep::Admitted`] there is no other.
+    pub fn admit(&mut self) -> AdmissionStep {
+        match self.state {
+            State::Entered => self.enter(),
+            State::LoadersAdmitted => AdmissionStep::Loaders,
+            _ => AdmissionStep::Admitted,
+        }
+    }
+
+    fn enter(&mut self) -> AdmissionStep {
+        let RequestFacts {
+            method,
+            path,
+            wants,
+            is_served,
+            ..
+        } = self.facts;
+        if !is_served && !is_health(path) {
+            return AdmissionStep::Refuse(HostRefusal::Misdirected);
+        }
+        if path.is_reserved() && path.has_separator() {
+            return AdmissionStep::Refuse(HostRefusal::Ambiguous);
+        }
+        if path.is_host() {
+            return AdmissionStep::HostEndpoint;
+        }
+        if is_loaders(path) && self.table.has_pages() {
+            if method != "POST" {
+                let allow = vec!["POST".to_owned()];
+                return AdmissionStep::Refuse(HostRefusal::MethodNotAllowed(allow));
+            }
+            self.state = State::LoadersAdmitted;
+            return AdmissionStep::CheckFormOrigin;
+        }
+        self.state = State::Guards(0);
+        self.found = self.table.find(method, wants, path);
+        match &self.found {
+            Found::Ambiguous => AdmissionStep::Refuse(HostRefusal::Ambiguous),
+            Found::Route {
+                target: Target::WebSocket,
+                ..
+            } => AdmissionStep::CheckHandshake,
+            Found::Route {
+                target: Target::Page,
+                ..
+            } if method == "POST" => AdmissionStep::CheckFormOrigin,
+            _ => AdmissionStep::Admitted,
+        }
+    }
+
+    /// Returns the next step of a request that was admitted. The driver asks again only if the last
+    /// step gave no response.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator would end; the last step here is a refusal"
+    )]
+    pub fn next(&mut self) -> DispatchStep {
+        loop {
+            match self.state {
+                State::Entered | State::LoadersAdmitted | State::Guards(_) => {
+                    if let Some(guard) = self.next_guard() {
+                        self.state = State::Guards(guard + 1);
+                        return DispatchStep::Guard(guard);
+                    }
+                    self.state = State::Files;
+                }
+                State::Files => {
+                    self.state = State::Destination;
+                    if self.facts.has_files {
+                        return DispatchStep::File;
+                    }
+                }
+                State::Destination => match &mut self.found {
+                    Found::Route {
+                        index,
+                        target,
+                        params,
+                    } => {
+                        let destination = Destination {
+                            route: *index,
+                            target: *target,
+                            params: mem::take(params),
+                        };
+                        self.state = State::Refused;
+                        return DispatchStep::Respond(destination);
+                    }
+                    Found::Methods(_) => self.state = State::FileLookup,
+                    Found::Nothing | Found::Ambiguous => self.state = State::FallbackFile,
+                },
+                State::FallbackFile => {
+                    self.state = State::FileLookup;
+                    if self.facts.has_files {
+                        return DispatchStep::FallbackFile;
+                    }
+                }
+                State::FileLookup => {
+                    self.state = State::Refused;
+                    if self.facts.has_files {
+                        return DispatchStep::LookForFile;
+                    }
+                }
+                State::Refused => return DispatchStep::Refuse(self.refuse()),
+            }
+        }
+    }
+
+    fn next_guard(&self) -> Option<u32> {
+        let from = match self.state {
+            State::Guards(from) => from,
+            _ => 0,
+        };
+        match self.loaders_path {
+            None => self.table.next_guard(from, &[self.facts.path]),
+            Some(own) => self.table.next_guard(from, &[self.facts.path, own]),
+        }
+    }
+
+    /// The answer to [`DispatchStep::LookForFile`].
+    pub fn set_has_file(&mut self, has_file: bool) {
+        self.has_file = has_file;
+    }
+
+    fn refuse(&mut self) -> HostRefusal {
+        let mut allow = match &mut self.found {
+            Found::Methods(allow) => mem::take(allow),
+            _ => Vec::new(),
+        };
+        if self.has_file {
+            for method in FILE_METHODS {
+                if !allow.iter().any(|own| own == method) {
+                    allow.push(method.to_owned());
+                }
+            }
+        }
+        if allow.is_empty() {
+            HostRefusal::NotFound
+        } else {
+            HostRefusal::MethodNotAllowed(allow)
+        }
+    }
+
+    /// Returns true if a guard covers the request: the response is for its client alone.
+    pub fn is_guarded(&self) -> bool {
+        self.table.next_guard(0, &[self.facts.path]).is_some()
+    }
+
+    /// Returns the pattern of the route that the request leads to, if there is one.
+    pub fn pattern(&self) -> Option<&'a str> {
+        match self.found {
+            Found::Route { index, .. } => Some(&self.table.route(index)?.pattern),
+            _ => None,
+        }
+    }
+}
+
+/// `/__tidegate/health` answers for any host: a health check does not know the server's names.
+fn is_health(path: &Path<'_>) -> bool {
+    path.is_host() && matches!(path.segments(), [_, endpoint] if endpoint == "health")
+}
+
+fn is_loaders(path: &Path<'_>) -> bool {
+    matches!(path.segments(), [only] if only == &LOADERS_PATH[1..])
+}
+
+/// A loader as its client names it: by the page, never by a URL.
+#[derive(Clone, Copy, Debug)]
+pub struct LoaderName<'a> {
+    /// Pattern of the page, as the app wrote it.
+    pub page: &'a str,
+    /// Name of the loader in the page.
+    pub loader: &'a str,
+    /// Value of each parameter of the pattern.
+    pub params: &'a BTreeMap<String, String>,
+    /// Query of the page, with or without its question mark.
+    pub search: &'a str,
+}
+
+/// A loader that exists, with the request that its page would get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoaderTarget {
+    /// Index of the page's route in the table.
+    pub route: u32,
+    /// Path and query of the page with these parameters, in normal form.
+    pub target: String,
+    /// Names and values of the parameters, in the order of the pattern.
+    pub params: Vec<(String, String)>,
+}
+
+impl LoaderTarget {
+    /// Finds the loader. The path that the page's pattern makes with the parameters must lead back
+    /// to the page; otherwise guards of another path would decide.
+    pub fn find(table: &Table, name: LoaderName<'_>) -> Result<LoaderTarget, Problem> {
+        let LoaderName {
+            page: pattern,
+            loader,
+            params,
+            search,
+        } = name;
+        let (route, page) = table
+            .page_of(pattern)
+            .ok_or_else(|| problem(404, "there is no such page"))?;
+        if page.loader(loader).is_none() {
+            return Err(problem(404, "the page has no such loader"));
+        }
+        let pattern = Pattern::parse(&page.pattern).expect("the rules let only patterns pass");
+        let mut target = path_of(&pattern, params).map_err(|why| problem(400, why))?;
+        let query = search.trim_start_matches('?');
+        if !query.is_empty() {
+            target.push('?');
+            target.push_str(query);
+        }
+        let target: PathAndQuery = target
+            .parse()
+            .map_err(|_| problem(400, "\"search\" is not a query"))?;
+        let path = Path::parse(target.as_str())
+            .map_err(|bad| problem(400, format!("with these parameters {bad}")))?;
+        match table.find("GET", AskedFor::Other, &path) {
+            Found::Route { index, params, .. } if index == route => Ok(LoaderTarget {
+                route,
+                target: path.target().to_owned(),
+                params,
+            }),
+            Found::Ambiguous => Err(problem(400, AMBIGUOUS)),
+            _ => Err(problem(404, "with these parameters it is another page")),
+        }
+    }
+}
+
+/// Returns the path that a pattern makes with these parameters, or why there is none.
+fn path_of(pattern: &Pattern, params: &BTreeMap<String, String>) -> Result<String, String> {
+    if let Some(other) = params
+        .keys()
+        .find(|name| pattern.names().all(|own| own != name.as_str()))
+    {
+        return Err(format!("the page has no parameter {other:?}"));
+    }
+    pattern
+        .path(|name| params.get(name).map(String::as_str))
+        .map_err(|name| format!("the parameter {name:?} is missing, or empty"))
+}
+
+fn problem(status: u16, message: impl Into<String>) -> Problem {
+    Problem {
+        status,
+        message: message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
