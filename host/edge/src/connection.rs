@@ -586,7 +586,7 @@ impl<Io: Socket> Connection<Io> {
         let pace = self.pace.get_or_insert_default();
         if owes || pace.reading.is_waiting() {
             let rule = Rule::new(config.read_within, config.bytes_per_second_min);
-            if pace.reading.note(self.wire.received(), owes, rule, now) && owes {
+            if pace.reading.note(self.wire.received(), owes, rule, now) {
                 pace.late = Some(Late::Upload);
             }
             // Each message has its own time.
@@ -600,7 +600,6 @@ impl<Io: Socket> Connection<Io> {
             if pace
                 .writing
                 .note(self.wire.acknowledged(), takes, rule, now)
-                && takes
             {
                 pace.late = Some(Late::Reader);
             }

@@ -286,9 +286,7 @@ impl<Io: Socket> Writer<Io> {
                 let poll = self.poll_write_all(cx, &mut rest);
                 let acknowledged = self.sent.saturating_sub(self.io.unacknowledged());
                 let meter = self.meter.get_or_insert_default();
-                if meter.note(acknowledged, poll.is_pending(), rule, Instant::now())
-                    && poll.is_pending()
-                {
+                if meter.note(acknowledged, poll.is_pending(), rule, Instant::now()) {
                     self.io.abort();
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }

@@ -381,6 +381,9 @@ impl Exchange {
             Ok(named) => named,
             Err(text) => return answer::text(StatusCode::BAD_REQUEST, text),
         };
+        if request.uri().authority().is_some() {
+            target::replace_host(request.headers_mut(), &authority);
+        }
         match Form::of(&request) {
             Ok(Form::Path) => {}
             Ok(Form::Server) => {

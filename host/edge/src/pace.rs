@@ -90,8 +90,8 @@ impl Meter {
         *self = Meter::default();
     }
 
-    /// Notes that `total` bytes have moved since the connection began, and whether the host waits from now on. Returns true if the client
-    /// is too slow.
+    /// Notes that `total` bytes have moved since the connection began, and whether the host waits from now on. Returns true if it
+    /// waits and the client is too slow. A rest ends no average: the client would begin a new one by a byte at the right moment.
     pub(crate) fn note(&mut self, total: u64, is_waiting: bool, rule: Rule, now: Instant) -> bool {
         match self.state {
             State::Waiting(since) => {
@@ -114,17 +114,20 @@ impl Meter {
             State::Rested(_) | State::Unused => {}
         }
         self.total = total;
-        let is_late = self.silence >= rule.within
-            || (self.waited >= rule.within && self.moved < rule.bytes_min);
-        if self.waited >= rule.within {
-            (self.waited, self.moved) = (Duration::ZERO, 0);
-        }
         self.state = match (is_waiting, &self.state) {
             (true, _) => State::Waiting(now),
             (false, State::Waiting(_)) => State::Rested(now),
             (false, State::Rested(until)) => State::Rested(*until),
             (false, State::Unused) => State::Unused,
         };
+        if !is_waiting {
+            return false;
+        }
+        let is_judged = self.waited >= rule.within;
+        let is_late = self.silence >= rule.within || is_judged && self.moved < rule.bytes_min;
+        if is_judged {
+            (self.waited, self.moved) = (Duration::ZERO, 0);
+        }
         is_late
     }
 
@@ -332,7 +335,10 @@ mod tests {
             "ten seconds were waited before"
         );
         now += 20 * SECOND;
-        assert!(meter.note(0, false, rule(), now));
+        assert!(
+            !meter.note(0, false, rule(), now),
+            "nothing is late at a rest"
+        );
         now += 31 * SECOND;
         meter.note(0, true, rule(), now);
         assert!(
@@ -346,6 +352,24 @@ mod tests {
             meter.note(1 << 20, true, rule(), before + 30 * SECOND),
             "what moved before the host waited pays for nothing"
         );
+    }
+
+    #[test]
+    fn a_rest_at_the_end_of_an_average_begins_no_new_one() {
+        // The guest takes each byte at once, and waits for the next one.
+        for every in [1, 5, 10, 15] {
+            let (start, mut meter) = (Instant::now(), Meter::default());
+            meter.note(0, true, rule(), start);
+            let late = (1..3600).find(|second| {
+                let now = start + *second * SECOND;
+                if second % every == 0 {
+                    let total = u64::from(second / every);
+                    assert!(!meter.note(total, false, rule(), now));
+                }
+                meter.note(u64::from(second / every), true, rule(), now)
+            });
+            assert_eq!(late, Some(30), "a byte every {every} s");
+        }
     }
 
     #[test]

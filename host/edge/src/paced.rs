@@ -714,7 +714,6 @@ impl Watch {
                 self.times.body,
                 Instant::now(),
             )
-            && waits_for_body
             && self.answer_until.is_none()
         {
             self.answer_until = Some(Instant::now() + ANSWER_WITHIN);
@@ -735,8 +734,7 @@ impl Watch {
                 waits_for_reader,
                 self.times.reader,
                 Instant::now(),
-            ) && waits_for_reader
-            {
+            ) {
                 return Some(Late::Reader);
             }
         }

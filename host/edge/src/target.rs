@@ -4,7 +4,7 @@ use crate::{
     answer::{Answer, Body},
     authority::{Authority, Hosts},
 };
-use http::{Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
 /// Form of a request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,13 @@ impl Named {
             named,
         ))
     }
+}
+
+/// Makes the `Host` header that the app reads the host of an absolute target (RFC 9112 section 3.2.2). Otherwise the header could name
+/// a host that is not served.
+pub(crate) fn replace_host(headers: &mut HeaderMap, authority: &str) {
+    let host = HeaderValue::from_str(authority).expect("an authority is ASCII without controls");
+    headers.insert(header::HOST, host);
 }
 
 const NOT_VALID: &str = "the Host header is not a host, or a host and a port";

@@ -99,6 +99,18 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
         get(&server, "http://a.example/calm", "evil.example").await,
         200
     );
+    // The app reads one host, however it asks for it.
+    for request in [
+        "GET http://a.example/client HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n",
+        "GET http://a.example/client HTTP/1.0\r\nhost: evil.example\r\n\r\n",
+        "GET http://a.example/client HTTP/1.0\r\n\r\n",
+    ] {
+        let answer = Raw::send(server.address(), request).await.rest().await;
+        assert!(
+            answer.ends_with(" http a.example a.example"),
+            "{request}\n{answer}"
+        );
+    }
     assert_eq!(
         status(&server, "GET /calm HTTP/1.0\r\n\r\n").await,
         421,
@@ -138,7 +150,7 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
     let stopped = server.stop();
     assert_eq!(
         stopped.counter("guest_calls"),
-        8,
+        11,
         "those of the hosts that are listed"
     );
     assert!(!stopped.stderr.contains("any host"), "{}", stopped.stderr);
