@@ -6,7 +6,7 @@ use crate::{
     feed::FeedBody,
     files, forwarded,
     handshake::{self, Refusal},
-    held,
+    heartbeats, held,
     lifeline::Lifeline,
     linger,
     memory::Memory,
@@ -746,7 +746,10 @@ impl Exchange {
 
     fn streamed(&self, head: &Request, streamed: hub::Streamed) -> Result<Answer, Fault> {
         let accepts_trailers = trailers::are_accepted(&head.headers);
-        let answer = answer::from_stream(streamed, head.id, accepts_trailers)?;
+        let answer = heartbeats::add(
+            answer::from_stream(streamed, head.id, accepts_trailers)?,
+            self.server.hub.limits().comment_every,
+        );
         // hyper would leave out trailers that are not announced.
         let can_be_held = self.shared.has_read_body()
             && head.method != Method::HEAD

@@ -37,6 +37,7 @@ mod files;
 mod forwarded;
 mod fragments;
 mod handshake;
+mod heartbeats;
 mod held;
 mod http1;
 mod lifeline;

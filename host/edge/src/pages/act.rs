@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     answer::{self, Answer, Body},
-    event_stream, media,
+    event_stream, heartbeats, media,
     paced::RequestBody,
 };
 use bytes::Bytes;
@@ -292,6 +292,7 @@ fn envelope(visited: &Visited, ended: Ended) -> String {
 
 /// Each progress as an event, then the outcome.
 fn events(run: Run) -> Answer {
+    let beat_every = run.visited.server.hub.limits().comment_every;
     let pieces = unfold(Some(run), |run| async {
         let mut run = run?;
         Some(match run.next().await {
@@ -304,7 +305,8 @@ fn events(run: Run) -> Answer {
         })
     });
     // Not held: its form may still come, through hyper.
-    streamed("text/event-stream", Body::Stream(Pieces::stream(pieces)))
+    let answer = streamed("text/event-stream", Body::Stream(Pieces::stream(pieces)));
+    heartbeats::add(answer, beat_every)
 }
 
 fn outcome(visited: &Visited, ended: Ended) -> Bytes {

@@ -1,7 +1,90 @@
-//! The streams of the browser's side under Node, over a network that breaks in every way.
+//! Event streams: the heartbeats of each kind, npm's clients, and the streams of the browser's side under Node, over a network that breaks
+//! in every way.
 
-use crate::support::{Tidegate, component, workspace};
+use crate::support::{Tidegate, client::Raw, component, workspace};
 use std::{env, process::Command};
+
+#[tokio::test]
+async fn every_kind_of_event_stream_announces_heartbeats_and_has_them() {
+    let server = Tidegate::serve(&component("rogue"), &["--limit", "comment_every=100ms"]);
+    let form = "__action=linger";
+    let action = format!(
+        "POST /page HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\
+         content-type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    let get = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n{more}\r\n");
+    let rows = [
+        ("a feed", get("/feed?topic=a", ""), "id: ", "3\r\n:\n\n"),
+        (
+            "a stream of the app's own",
+            get("/web/events?stay=1", ""),
+            "id: 2\n",
+            "3\r\n:\n\n",
+        ),
+        (
+            "the same, for a client that takes trailers",
+            get("/web/events?stay=1", "te: trailers\r\n"),
+            "id: 2\n",
+            "3\r\n:\n\n",
+        ),
+        (
+            "the same in HTTP/1.0",
+            "GET /web/events?stay=1 HTTP/1.0\r\n\r\n".into(),
+            "id: 2\n",
+            "\n\n:\n\n:\n\n",
+        ),
+        (
+            "an action's progress",
+            action,
+            "event: progress\ndata: \"begun\"\n\n",
+            "3\r\n:\n\n",
+        ),
+    ];
+    for (name, request, event, beat) in rows {
+        let mut raw = Raw::send(server.address(), &request).await;
+        let head = raw.until("\r\n\r\n").await;
+        assert!(
+            head.contains("\r\ntidegate-heartbeat: 100\r\n"),
+            "{name}: {head}"
+        );
+        raw.until(event).await;
+        for _ in 0..2 {
+            raw.until(beat).await;
+        }
+    }
+    let mut raw = Raw::send(server.address(), &get("/stream/idle", "")).await;
+    let head = raw.until("a first piece").await;
+    assert!(!head.contains("tidegate-heartbeat"), "{head}");
+}
+
+/// Runs a script of this folder under Node; it says on stdout or stderr what is wrong.
+async fn node(script: &str, args: Vec<String>) {
+    let mut node = Command::new("node");
+    node.args(["--experimental-websocket", "--no-warnings"])
+        .arg(workspace().join("host/tidegate/tests/web").join(script))
+        .args(args);
+    let ended = tokio::task::spawn_blocking(move || {
+        node.output()
+            .expect("node is installed: run scripts/setup tests")
+    })
+    .await
+    .unwrap();
+    let (counts, wrong) = (
+        String::from_utf8_lossy(&ended.stdout),
+        String::from_utf8_lossy(&ended.stderr),
+    );
+    println!("{counts}");
+    assert!(ended.status.success(), "{counts}{wrong}");
+}
+
+#[tokio::test]
+async fn the_clients_of_npm_find_what_they_expect() {
+    let limits = ["--limit", "ping_every=200ms"];
+    let server = Tidegate::serve(&component("rogue"), &limits);
+    node("clients.mjs", vec![server.url("")]).await;
+    assert_eq!(server.stop().counter("faults"), 0);
+}
 
 /// A few hundred cuts; `TIDEGATE_CUTS=2000 TIDEGATE_SEED=7` for as many as wanted, and others.
 #[tokio::test]
@@ -16,23 +99,8 @@ async fn over_cuts_silence_and_storms_nothing_is_lost_without_a_notice() {
     ];
     let args: Vec<&str> = limits.iter().flat_map(|limit| ["--limit", limit]).collect();
     let server = Tidegate::serve(&component("rogue"), &args);
-    let script = workspace().join("host/tidegate/tests/web/cuts.mjs");
-    let mut node = Command::new("node");
-    node.args(["--experimental-websocket", "--no-warnings"])
-        .arg(script)
-        .arg(server.url(""));
-    node.args([cuts, seed, history].map(|number| number.to_string()));
-    let ended = tokio::task::spawn_blocking(move || {
-        node.output()
-            .expect("node is installed: run scripts/setup tests")
-    })
-    .await
-    .unwrap();
-    let (counts, wrong) = (
-        String::from_utf8_lossy(&ended.stdout),
-        String::from_utf8_lossy(&ended.stderr),
-    );
-    println!("{counts}");
-    assert!(ended.status.success(), "{counts}{wrong}");
+    let numbers = [cuts, seed, history].map(|number| number.to_string());
+    let args = [server.url("")].into_iter().chain(numbers).collect();
+    node("cuts.mjs", args).await;
     assert_eq!(server.stop().counter("faults"), 0);
 }

@@ -13,7 +13,7 @@ impl Page for Rogue {
         Loader::new("fail"),
         Loader::new("calm"),
     ];
-    const ACTIONS: &[&str] = &["panic", "spin", "eat", "fail", "weigh"];
+    const ACTIONS: &[&str] = &["panic", "spin", "eat", "fail", "weigh", "linger"];
 
     async fn load(&self, loader: &str, _: &Request, sink: &mut Sink) -> Result {
         match loader {
@@ -25,6 +25,11 @@ impl Page for Rogue {
     async fn act(&self, action: &str, _: &Request, form: &mut Form) -> Result<Done> {
         match action {
             "weigh" => weigh(form).await,
+            "linger" => {
+                form.progress(&"begun").await?;
+                misbehave("sleep").await?;
+                Done::success(&())
+            }
             how => {
                 misbehave(how).await?;
                 Done::success(&())

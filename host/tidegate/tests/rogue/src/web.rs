@@ -1,7 +1,8 @@
 //! Answers as plain as on any site, for clients that close, pause or refuse to wait.
 
+use crate::misbehave::misbehave;
 use std::time::Duration;
-use tidegate::prelude::*;
+use tidegate::{prelude::*, sse::Event};
 
 /// Adds them under `/web/`.
 pub(crate) fn register(app: App) -> App {
@@ -15,6 +16,7 @@ pub(crate) fn register(app: App) -> App {
         })
         .stream_on("", "/web/refuse", large)
         .stream("/web/slow", slow)
+        .stream("/web/events", events)
         .page("/web/page", Slow)
 }
 
@@ -40,6 +42,22 @@ async fn slow(_: Request, reply: Reply) -> Result {
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// The two events after `Last-Event-ID`. Then the stream ends, or with `?stay=` goes on in silence.
+async fn events(req: Request, reply: Reply) -> Result {
+    let last = req.header("last-event-id").unwrap_or("0");
+    let last: u32 = last.parse()?;
+    let mut events = reply.events()?;
+    for number in [last + 1, last + 2] {
+        let event = Event::data(format!("first line of {number}\nsecond"));
+        let event = event.event("tick").id(number.to_string());
+        events.send(event.retry(Duration::from_millis(10))).await?;
+    }
+    match req.query_opt::<String>("stay")? {
+        Some(_) => misbehave("sleep").await,
+        None => Ok(()),
+    }
 }
 
 /// A page whose loader takes longer than its shell.
