@@ -340,6 +340,75 @@ fn no_module_of_a_crate_is_part_of_a_cycle() {
     }
 }
 
+/// Lists the names that several types may have: `mirror NAME` for one concept in the SDK and in a
+/// crate of the host, `pair NAME` for the two sides of the SDK's world, `homonym NAME COUNT` for a
+/// name with COUNT meanings that still has to be split.
+const TYPE_NAMES: &str = include_str!("type_names.txt");
+
+/// Types at the top level of a module, as the names and the files that define them. Guests, tools
+/// and tests are programs of their own.
+fn type_names() -> BTreeMap<String, BTreeSet<PathBuf>> {
+    let mut names: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    let host = workspace().join("host");
+    for member in members() {
+        let is_guest = member
+            .directory
+            .components()
+            .any(|part| part.as_os_str() == "tests");
+        if is_guest || !(member.directory.starts_with(&host) || member.name == "tidegate") {
+            continue;
+        }
+        for source in sources_in(&member.directory) {
+            for name in source.code().lines().filter_map(type_name) {
+                let path = source.path.strip_prefix(workspace()).unwrap().to_owned();
+                names.entry(name.to_owned()).or_default().insert(path);
+            }
+        }
+    }
+    names
+}
+
+/// Name of the type that a line without indentation defines.
+fn type_name(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix("pub") {
+        Some(rest) => rest.trim_start_matches(|c| c != ' ').trim_start(),
+        None => line,
+    };
+    ["struct ", "enum ", "trait ", "type ", "union "]
+        .into_iter()
+        .find_map(|keyword| line.strip_prefix(keyword))
+        .and_then(|rest| words(rest).next())
+}
+
+#[test]
+fn a_type_name_has_one_meaning() {
+    // Number of definitions that a name may have.
+    let mut allowed: BTreeMap<&str, usize> = BTreeMap::new();
+    for line in TYPE_NAMES.lines().filter(|line| !line.starts_with('#')) {
+        let mut fields = line.split_whitespace();
+        match (fields.next(), fields.next(), fields.next()) {
+            (Some("mirror" | "pair"), Some(name), _) => {
+                *allowed.entry(name).or_insert(1) += 1;
+            }
+            (Some("homonym"), Some(name), Some(count)) => {
+                *allowed.entry(name).or_insert(1) += count.parse::<usize>().unwrap() - 1;
+            }
+            _ => assert!(line.is_empty(), "type_names.txt: {line}"),
+        }
+    }
+    let names = type_names();
+    assert!(names.len() > 200, "the crates moved: name them here too");
+    let new: String = names
+        .iter()
+        .filter(|(name, files)| files.len() > *allowed.get(name.as_str()).unwrap_or(&1))
+        .map(|(name, files)| format!("  {name}: {files:?}\n"))
+        .collect();
+    assert!(
+        new.is_empty(),
+        "rename a type, or list a mirror in tests/type_names.txt:\n{new}"
+    );
+}
+
 /// One source file, and the module that it is.
 struct Source {
     path: PathBuf,
