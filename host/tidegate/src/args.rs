@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config, failure::Failure, file, grant, key, listen::Listen, logging::LogFormat,
-    quantity, tail::Wanted, template::Template,
+    quantity, tail::LineFilter, template::Template,
 };
 use clap::{Args as Group, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -440,12 +440,12 @@ pub(crate) struct TailArgs {
 
 impl TailArgs {
     /// What of the log.
-    pub(crate) fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self) -> LineFilter {
         let (connection, room) = (
             self.connection.map(|id| id.to_string()),
             self.room.as_ref().map(RoomId::to_string),
         );
-        Wanted {
+        LineFilter {
             level: self.level,
             route: self.route.clone(),
             connection,

@@ -1,6 +1,6 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{config::Config, failure::Failure, logging, memory_limit, problem::Unfit};
+use crate::{config::Config, failure::Failure, logging, memory_limit, problem::Rejection};
 use anyhow::Context as _;
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -43,10 +43,10 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), Failure> {
     let loaded = tidegate_wasm::load(path, options)
         .await
-        .map_err(|error| Failure::Unfit(Unfit::load(path, &error)))?;
+        .map_err(|error| Failure::Rejected(Rejection::load(path, &error)))?;
     let table = match loaded.manifest() {
         Some(manifest) => Table::new(manifest, loaded.exports())
-            .map_err(|violations| Failure::Unfit(Unfit::rules(path, &violations)))?,
+            .map_err(|violations| Failure::Rejected(Rejection::rules(path, &violations)))?,
         None => Table::whole(),
     };
     Ok((loaded, table))

@@ -1,12 +1,12 @@
-//! The door of a running server: a Unix socket beside its data, by which commands of its owner reach it.
+//! The control_socket of a running server: a Unix socket beside its data, by which commands of its owner reach it.
 //!
 //! A command is one line of JSON: `"reload"`, `"rollback"` or `{"backup":"/absolute/path"}`. The answer is another,
 //! `{"done":"what"}` or `{"error":"why"}`. To `{"tail":…}` come lines of the log, as long as both sides like.
 
 use crate::{
+    deployment::{self, Deployment},
     failure::Failure,
-    site::{self, Site},
-    tail::{Tail, Wanted},
+    tail::{LineFilter, Tail},
 };
 use anyhow::{Context as _, anyhow};
 use rustix::process::geteuid;
@@ -43,13 +43,13 @@ fn socket(data: &Path) -> PathBuf {
     name.into()
 }
 
-/// An open door. Dropping it takes the socket's file away, if it is still this one's.
-pub(crate) struct Door {
+/// An open control_socket. Dropping it takes the socket's file away, if it is still this one's.
+pub(crate) struct ControlSocket {
     path: PathBuf,
     file: (u64, u64),
 }
 
-impl Drop for Door {
+impl Drop for ControlSocket {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|file| file == self.file) {
             _ = fs::remove_file(&self.path);
@@ -70,20 +70,24 @@ pub(crate) fn check_path(data: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Opens the door of a server. A socket that an earlier one left is replaced; that of a server that still runs, and any other file, is
+/// Opens the control_socket of a server. A socket that an earlier one left is replaced; that of a server that still runs, and any other file, is
 /// left alone.
-pub(crate) fn open(worker: &Handle, data: &Path, site: &Arc<Site>) -> io::Result<Door> {
+pub(crate) fn open(
+    worker: &Handle,
+    data: &Path,
+    deployment: &Arc<Deployment>,
+) -> io::Result<ControlSocket> {
     let path = socket(data);
     remove_stale(&path)?;
     let _inside = worker.enter();
     let listener = UnixListener::bind(&path)?;
-    let door = Door {
+    let control_socket = ControlSocket {
         file: identity(&path)?,
         path,
     };
-    fs::set_permissions(&door.path, fs::Permissions::from_mode(0o600))?;
-    worker.spawn(answer_all(listener, site.clone()));
-    Ok(door)
+    fs::set_permissions(&control_socket.path, fs::Permissions::from_mode(0o600))?;
+    worker.spawn(answer_all(listener, deployment.clone()));
+    Ok(control_socket)
 }
 
 fn remove_stale(path: &Path) -> io::Result<()> {
@@ -91,11 +95,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
-            let told = format!(
+            let message = format!(
                 "{} is there and is not a socket: move it away, or name another --data",
                 path.display()
             );
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, told));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
         Ok(_) => {}
     }
@@ -105,11 +109,11 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => {
-            let told = format!(
+            let message = format!(
                 "another server has {}: give each its own --data, or use SIGHUP to reload",
                 path.display()
             );
-            Err(io::Error::new(io::ErrorKind::AddrInUse, told))
+            Err(io::Error::new(io::ErrorKind::AddrInUse, message))
         }
     }
 }
@@ -120,12 +124,12 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-async fn answer_all(listener: UnixListener, site: Arc<Site>) {
+async fn answer_all(listener: UnixListener, deployment: Arc<Deployment>) {
     loop {
         match listener.accept().await {
             // Somebody may have come in before the file had its mode.
             Ok((stream, _)) if is_owner(&stream) => {
-                drop(tokio::spawn(answer(stream, site.clone())))
+                drop(tokio::spawn(answer(stream, deployment.clone())))
             }
             Ok(_) => {}
             Err(error) => {
@@ -142,7 +146,7 @@ fn is_owner(stream: &UnixStream) -> bool {
         .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw())
 }
 
-async fn answer(mut stream: UnixStream, site: Arc<Site>) {
+async fn answer(mut stream: UnixStream, deployment: Arc<Deployment>) {
     let mut line = String::new();
     let (reading, mut writing) = stream.split();
     let read = timeout(
@@ -155,11 +159,11 @@ async fn answer(mut stream: UnixStream, site: Arc<Site>) {
     }
     if let Some(wanted) = serde_json::from_str(&line)
         .ok()
-        .and_then(|command: Value| Wanted::from_json(&command["tail"]))
+        .and_then(|command: Value| LineFilter::from_json(&command["tail"]))
     {
         return show_tail(Tail::open(wanted), stream).await;
     }
-    let answer = match obey(&line, &site).await {
+    let answer = match obey(&line, &deployment).await {
         Ok(done) => json!({ "done": done }),
         Err(failure) => json!({ "error": failure.to_string() }),
     };
@@ -189,16 +193,18 @@ async fn show_tail(mut tail: Tail, mut stream: UnixStream) {
     }
 }
 
-async fn obey(line: &str, site: &Arc<Site>) -> Result<String, Failure> {
+async fn obey(line: &str, deployment: &Arc<Deployment>) -> Result<String, Failure> {
     let command: Value = serde_json::from_str(line).context("a command is a line of JSON")?;
     match (
         command.as_str(),
         command["backup"].as_str().map(PathBuf::from),
     ) {
-        (Some("reload"), _) => Ok(site::told(site.reload().await)?.to_string()),
-        (Some("rollback"), _) => Ok(site::told(site.roll_back().await)?.to_string()),
+        (Some("reload"), _) => Ok(deployment::log_outcome(deployment.reload().await)?.to_string()),
+        (Some("rollback"), _) => {
+            Ok(deployment::log_outcome(deployment.roll_back().await)?.to_string())
+        }
         (_, Some(to)) if to.is_absolute() => {
-            let storage = site
+            let storage = deployment
                 .storage()
                 .context("this app has no rooms: there is nothing to back up")?;
             tracing::info!("backing up to {}", to.display());
@@ -238,7 +244,7 @@ pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, Failure> {
 /// The log of the server that has this data, from now on: lines of JSON, until it ends.
 pub(crate) fn tail(
     data: &Path,
-    wanted: &Wanted,
+    wanted: &LineFilter,
 ) -> Result<io::Lines<io::BufReader<net::UnixStream>>, Failure> {
     Ok(
         command(data, &json!({ "tail": wanted.to_json() }), unheard)?

@@ -1,6 +1,6 @@
 //! How a command that failed tells it: a line or a report on stderr, and an exit code.
 
-use crate::{colour, logging, problem::Unfit};
+use crate::{colour, logging, problem::Rejection};
 use std::{fmt, process::ExitCode};
 
 /// Why a command failed.
@@ -8,11 +8,11 @@ pub(crate) enum Failure {
     /// What was typed, or written in `tidegate.toml`: exit code 2, as for any other wrong argument.
     Usage(anyhow::Error),
     /// The app can't be served. Exit code 1.
-    Unfit(Unfit),
+    Rejected(Rejection),
     /// Everything else: the port, the data, the disk. Exit code 1.
     Run(anyhow::Error),
     /// It was told already. Exit code 1.
-    Told,
+    AlreadyReported,
 }
 
 impl Failure {
@@ -24,14 +24,14 @@ impl Failure {
     /// For people: the report on an app, or a line.
     pub(crate) fn report(&self) -> String {
         match self {
-            Failure::Unfit(unfit) => unfit.report(colour::is_on()),
-            Failure::Told => String::new(),
+            Failure::Rejected(rejection) => rejection.report(colour::is_on()),
+            Failure::AlreadyReported => String::new(),
             other => format!("error: {other}\n"),
         }
     }
 
     /// Writes the report; the exit code.
-    pub(crate) fn tell(self) -> ExitCode {
+    pub(crate) fn print(self) -> ExitCode {
         logging::say(&self.report());
         ExitCode::from(if matches!(self, Failure::Usage(_)) {
             2
@@ -46,8 +46,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(error) | Failure::Run(error) => write!(f, "{error:#}"),
-            Failure::Unfit(unfit) => unfit.fmt(f),
-            Failure::Told => Ok(()),
+            Failure::Rejected(rejection) => rejection.fmt(f),
+            Failure::AlreadyReported => Ok(()),
         }
     }
 }

@@ -11,14 +11,14 @@ use toml::{
 };
 
 /// The defaults with what the text of a `tidegate.toml` says; its relative paths begin at `base`.
-pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, Wrong> {
+pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, SettingsError> {
     let at = |span: Range<usize>| {
         1 + text.as_bytes()[..span.start.min(text.len())]
             .iter()
             .filter(|b| **b == b'\n')
             .count()
     };
-    let bad = |error: toml::de::Error| Wrong {
+    let bad = |error: toml::de::Error| SettingsError {
         line: at(error.span().unwrap_or_default()),
         what: error.message().replace('\n', ", "),
     };
@@ -27,13 +27,13 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, Wrong> {
     for (section, keys) in in_order(file.get_ref()) {
         let name = section.get_ref();
         if !KEYS.iter().any(|key| key.section == name) {
-            return Err(Wrong {
+            return Err(SettingsError {
                 line: at(section.span()),
                 what: unknown_section(name),
             });
         }
         let DeValue::Table(keys) = keys.get_ref() else {
-            return Err(Wrong {
+            return Err(SettingsError {
                 line: at(section.span()),
                 what: format!("{name:?} is a section: write [{name}] and its keys below"),
             });
@@ -46,7 +46,7 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, Wrong> {
                     read(value.get_ref()).and_then(|value| known.set(&mut config, value, base));
                 value.map_err(|what| format!("{key_name}: {what}"))
             });
-            outcome.map_err(|what| Wrong {
+            outcome.map_err(|what| SettingsError {
                 line: at(key.span()),
                 what,
             })?;
@@ -67,12 +67,12 @@ pub(crate) fn set_limit(config: &mut Config, text: &str) -> Result<(), String> {
 
 /// What is wrong in a `tidegate.toml`, and on which line.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
+pub(crate) struct SettingsError {
     line: usize,
     what: String,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for SettingsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.line, self.what)
     }
@@ -182,7 +182,7 @@ mod tests {
     use tidegate_edge::Origins;
     use tidegate_hub::Limits;
 
-    fn read(text: &str) -> Result<Config, Wrong> {
+    fn read(text: &str) -> Result<Config, SettingsError> {
         parse(text, Path::new(env!("CARGO_MANIFEST_DIR")))
     }
 

@@ -61,7 +61,7 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
     };
     registry()
         .with(lines.with_filter(filter))
-        .with(tail::Lines.with_filter(tail::IfWatched))
+        .with(tail::Lines.with_filter(tail::TailFilter))
         .init();
 }
 

@@ -1,4 +1,4 @@
-//! The door of Tidegate: reads arguments, runs a command, and says how it ended.
+//! The control_socket of Tidegate: reads arguments, runs a command, and says how it ended.
 
 mod args;
 mod assemble;
@@ -6,6 +6,7 @@ mod colour;
 mod command;
 mod config;
 mod control;
+mod deployment;
 mod dev;
 mod failure;
 mod file;
@@ -28,7 +29,6 @@ mod quantity;
 mod reference;
 mod report;
 mod script;
-mod site;
 mod tail;
 mod template;
 
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     };
     let code = match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.tell(),
+        Err(failure) => failure.print(),
     };
     logging::finish();
     code

@@ -4,7 +4,7 @@
 //! while every worker is busy with guests, and more often the more there is. It drops what is idle, has the allocator give free pages
 //! back to the system, and has the largest consumers closed.
 
-use crate::site::Site;
+use crate::deployment::Deployment;
 use std::{
     fs::File,
     io,
@@ -46,14 +46,14 @@ pub(crate) fn avoid_huge_pages() {
     _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Looks after the memory of the process as long as the site is served. `workers` are the threads whose allocators have memory to
+/// Looks after the memory of the process as long as the deployment is served. `workers` are the threads whose allocators have memory to
 /// give back.
-pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
-    let budget = site.hub().budget().clone();
+pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Result<()> {
+    let budget = deployment.hub().budget().clone();
     if budget.bytes_max() == 0 {
         return Ok(());
     }
-    let (statm, site) = (File::open("/proc/self/statm")?, Arc::downgrade(site));
+    let (statm, deployment) = (File::open("/proc/self/statm")?, Arc::downgrade(deployment));
     let collecting = workers
         .iter()
         .map(|worker| (worker.clone(), Arc::default()))
@@ -61,7 +61,7 @@ pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
     let mut watch = Watch {
         budget,
         statm,
-        site,
+        deployment,
         collecting,
         shed: None,
         closed: None,
@@ -77,7 +77,7 @@ pub(crate) fn watch(site: &Arc<Site>, workers: &[Handle]) -> io::Result<()> {
 struct Watch {
     budget: Arc<Budget>,
     statm: File,
-    site: Weak<Site>,
+    deployment: Weak<Deployment>,
     /// The workers, and whether each has been asked to collect and has not done so yet.
     collecting: Vec<(Handle, Arc<AtomicBool>)>,
     shed: Option<Instant>,
@@ -87,9 +87,9 @@ struct Watch {
 }
 
 impl Watch {
-    /// One look, and the time until the next. Returns false when the site is gone.
+    /// One look, and the time until the next. Returns false when the deployment is gone.
     fn look(&mut self) -> bool {
-        let Some(site) = self.site.upgrade() else {
+        let Some(deployment) = self.deployment.upgrade() else {
             return false;
         };
         let measured = anonymous(&self.statm).unwrap_or(0);
@@ -102,7 +102,7 @@ impl Watch {
                 now,
                 if is_urgent { SHED_FAST } else { SHED_EVERY },
             ) {
-                site.shed(if is_urgent { Duration::ZERO } else { ROOM_IDLE });
+                deployment.shed(if is_urgent { Duration::ZERO } else { ROOM_IDLE });
                 self.collect();
             }
         } else if self.shed.take().is_some() {
@@ -117,7 +117,7 @@ impl Watch {
             self.close_largest(self.budget.relief());
         }
         self.log(stage, measured, now);
-        drop(site);
+        drop(deployment);
         thread::sleep(if measured < self.budget.bytes_max() / 2 {
             CALM_LOOK
         } else {

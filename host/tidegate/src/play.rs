@@ -3,10 +3,10 @@
 use crate::{
     assemble,
     config::Config,
+    deployment::{Deployment, Environment},
     failure::Failure,
     hex,
     script::{Action, Check, Expected, Pairs, Payload, Step, Test},
-    site::{Ground, Site},
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -35,103 +35,108 @@ use tokio::{
 const BEGIN: u64 = 2_000_000_000_000;
 /// For whatever is expected, in real time: an app may wait for something that no script moves.
 const WITHIN: Duration = Duration::from_secs(5);
-/// So often everything that can go on does, before nothing is said to move any more.
+/// So often everything that can go on commands, before nothing is said to move any more.
 const TURNS: usize = 500;
 /// Alarms of one and the same time: beyond it, one sets itself for ever.
 const ALARMS_MAX: u32 = 1000;
 
 /// What went wrong, and on which line.
-pub(crate) struct Failed {
+pub(crate) struct StepFailure {
     pub(crate) line: usize,
     pub(crate) what: String,
 }
 
 /// Plays one test against an app that nobody used before.
-pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), Failed> {
+pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), StepFailure> {
     let Some(first) = test.steps.first() else {
         return Ok(());
     };
-    let mut stage = Stage::new(app, config).map_err(|failure| Failed {
+    let mut play = Play::new(app, config).map_err(|failure| StepFailure {
         line: first.line,
         what: failure.to_string(),
     })?;
     test.steps.iter().try_for_each(|Step { line, action }| {
-        stage
-            .step(action)
-            .map_err(|what| Failed { line: *line, what })
+        play.step(action)
+            .map_err(|what| StepFailure { line: *line, what })
     })
 }
 
-/// An app that is served to nobody but the script's people.
-struct Stage {
+/// An app that is served to nobody but the script's participants.
+struct Play {
     app: PathBuf,
     config: Config,
     memory: Memory,
     clock: Clock,
     /// Of the version that runs; dropped with it, everything stops at once.
-    life: Life,
+    run: Run,
 }
 
-struct Life {
+struct Run {
     runtime: Runtime,
-    site: Arc<Site>,
+    deployment: Arc<Deployment>,
     local: Local,
-    people: HashMap<String, Person>,
+    participants: HashMap<String, Participant>,
 }
 
 /// Somebody with a WebSocket or a feed.
-struct Person {
-    heard: UnboundedReceiver<Heard>,
+struct Participant {
+    events: UnboundedReceiver<ClientEvent>,
     /// None for feeds, and for those who went away.
-    does: Option<UnboundedSender<Does>>,
+    commands: Option<UnboundedSender<ClientCommand>>,
 }
 
-enum Does {
-    Say(Message),
+enum ClientCommand {
+    Send(Message),
     Close(Close),
 }
 
 #[derive(Debug)]
-enum Heard {
+enum ClientEvent {
     Message(Message),
     Event(Event),
     Closed(Close),
     Ended,
 }
 
-type Outcome<T = ()> = Result<T, String>;
+type StepResult<T = ()> = Result<T, String>;
 
-impl Stage {
-    fn new(app: &Path, config: &Config) -> Result<Stage, Failure> {
+impl Play {
+    fn new(app: &Path, config: &Config) -> Result<Play, Failure> {
         let (clock, memory) = (Clock::at(BEGIN), Memory::default());
         let mut config = config.clone();
         config.app.clock = Some(clock.clone());
         // A script names no host, and no network leads here.
         config.edge.hosts = Hosts::Any;
-        let life = Life::begin(app, &config, &memory, &clock)?;
-        Ok(Stage {
+        let run = Run::begin(app, &config, &memory, &clock)?;
+        Ok(Play {
             app: app.to_owned(),
             config,
             memory,
             clock,
-            life,
+            run,
         })
     }
 
-    fn step(&mut self, action: &Action) -> Outcome {
+    fn step(&mut self, action: &Action) -> StepResult {
         match action {
             Action::Restart => {
-                // The old life ends before the new one begins.
-                self.life
-                    .people
+                // The old run ends before the new one begins.
+                self.run
+                    .participants
                     .values_mut()
-                    .for_each(|person| *person = Person::gone());
-                let people = std::mem::take(&mut self.life.people);
-                let life = Life::begin(&self.app, &self.config, &self.memory, &self.clock)
+                    .for_each(|participant| *participant = Participant::gone());
+                let participants = std::mem::take(&mut self.run.participants);
+                let run = Run::begin(&self.app, &self.config, &self.memory, &self.clock)
                     .map_err(|failure| failure.to_string())?;
-                std::mem::replace(&mut self.life, Life { people, ..life })
-                    .runtime
-                    .shutdown_background();
+                std::mem::replace(
+                    &mut self.run,
+                    Run {
+                        participants,
+                        ..run
+                    },
+                )
+                .runtime
+                .shutdown_background();
                 Ok(())
             }
             Action::FailNextCommit => {
@@ -139,21 +144,21 @@ impl Stage {
                     .fail_next([EngineError::Io("the script asked for it".into())]);
                 Ok(())
             }
-            Action::Advance { time } => self.life.advance(&self.clock, *time),
+            Action::Advance { time } => self.run.advance(&self.clock, *time),
             Action::Reload { file } => {
-                let done = self.life.reload(file.as_deref());
+                let done = self.run.reload(file.as_deref());
                 self.app = file.clone().unwrap_or(std::mem::take(&mut self.app));
                 done
             }
             action => {
-                let Life {
+                let Run {
                     runtime,
-                    site,
+                    deployment,
                     local,
-                    people,
-                } = &mut self.life;
+                    participants,
+                } = &mut self.run;
                 runtime.block_on(async {
-                    let done = act(action, site, local, people).await;
+                    let done = act(action, deployment, local, participants).await;
                     settle().await;
                     done
                 })
@@ -169,34 +174,34 @@ async fn settle() {
     }
 }
 
-impl Life {
-    fn begin(app: &Path, config: &Config, memory: &Memory, clock: &Clock) -> Result<Life, Failure> {
+impl Run {
+    fn begin(app: &Path, config: &Config, memory: &Memory, clock: &Clock) -> Result<Run, Failure> {
         let runtime = assemble::runtime()?;
-        let site = runtime.block_on(async {
+        let deployment = runtime.block_on(async {
             let (loaded, table) = assemble::load(app, config.app.clone()).await?;
-            Site::new(
+            Deployment::new(
                 app,
                 config,
-                Ground::Test(memory.clone(), clock.clone()),
+                Environment::Test(memory.clone(), clock.clone()),
                 loaded,
                 table,
             )
         })?;
-        let local = Local::new(site.server().clone());
-        Ok(Life {
+        let local = Local::new(deployment.server().clone());
+        Ok(Run {
             runtime,
-            site,
+            deployment,
             local,
-            people: HashMap::new(),
+            participants: HashMap::new(),
         })
     }
 
-    fn reload(&self, file: Option<&Path>) -> Outcome {
+    fn reload(&self, file: Option<&Path>) -> StepResult {
         if let Some(file) = file {
-            self.site.set_app(file);
+            self.deployment.set_app(file);
         }
         self.runtime.block_on(async {
-            self.site
+            self.deployment
                 .reload()
                 .await
                 .map_err(|failure| failure.to_string())?;
@@ -206,12 +211,12 @@ impl Life {
     }
 
     /// Alarms that become due are called at their time, and in their order.
-    fn advance(&self, clock: &Clock, time: Duration) -> Outcome {
+    fn advance(&self, clock: &Clock, time: Duration) -> StepResult {
         let until = clock.now() + time.as_millis() as u64;
         let mut at_once = 0;
         loop {
             let next = self
-                .site
+                .deployment
                 .rooms()
                 .and_then(|rooms| rooms.next_alarm())
                 .filter(|due| *due <= until);
@@ -224,9 +229,9 @@ impl Life {
             }
             clock.set(now);
             self.runtime.block_on(async {
-                match self.site.rooms() {
+                match self.deployment.rooms() {
                     Some(rooms) => rooms.tick(Now::at(now)),
-                    None => self.site.hub().tick(Now::at(now)),
+                    None => self.deployment.hub().tick(Now::at(now)),
                 }
                 settle().await;
             });
@@ -239,10 +244,10 @@ impl Life {
 
 async fn act(
     action: &Action,
-    site: &Site,
+    deployment: &Deployment,
     local: &Local,
-    people: &mut HashMap<String, Person>,
-) -> Outcome {
+    participants: &mut HashMap<String, Participant>,
+) -> StepResult {
     match action {
         Action::Connect {
             who,
@@ -262,7 +267,7 @@ async fn act(
                             client.protocol().unwrap_or_default()
                         ));
                     }
-                    people.insert(who.clone(), Person::with_socket(client));
+                    participants.insert(who.clone(), Participant::with_socket(client));
                     Ok(())
                 }
                 Ok(_) => Err(format!(
@@ -285,16 +290,20 @@ async fn act(
                 return Err(format!("{who} was answered {}", answer.status));
             }
             if *status == 200 {
-                people.insert(who.clone(), Person::with_feed(answer));
+                participants.insert(who.clone(), Participant::with_feed(answer));
             }
             Ok(())
         }
-        Action::Say { who, payload } => person(people, who)?.does(who, Does::Say(message(payload))),
-        Action::Close { who, code, reason } => {
-            person(people, who)?.does(who, Does::Close(Close::new(*code, reason)))
+        Action::Say { who, payload } => {
+            participant(participants, who)?.commands(who, ClientCommand::Send(message(payload)))
         }
-        Action::Vanish { who } => people.remove(who).map(drop).ok_or_else(|| nobody(who)),
-        Action::Expect { who, what } => expect(who, person(people, who)?, what).await,
+        Action::Close { who, code, reason } => participant(participants, who)?
+            .commands(who, ClientCommand::Close(Close::new(*code, reason))),
+        Action::Vanish { who } => participants
+            .remove(who)
+            .map(drop)
+            .ok_or_else(|| nobody(who)),
+        Action::Expect { who, what } => expect(who, participant(participants, who)?, what).await,
         Action::Request {
             method,
             path,
@@ -316,14 +325,15 @@ async fn act(
                 event: event.as_deref().map(Into::into),
                 ..Publication::new(message(payload))
             };
-            site.hub()
+            deployment
+                .hub()
                 .publish(topic, publication)
                 .map(drop)
                 .map_err(|error| format!("not published: {error}"))
         }
         Action::Sleep { path } => {
-            let room = room_at(site, path)?;
-            let rooms = site.rooms().expect("a room's route brings rooms");
+            let room = room_at(deployment, path)?;
+            let rooms = deployment.rooms().expect("a room's route brings rooms");
             if rooms.sleep(&room) {
                 Ok(())
             } else {
@@ -340,9 +350,9 @@ async fn act(
 }
 
 /// Where the routes of the present version lead.
-fn room_at(site: &Site, path: &str) -> Outcome<RoomId> {
+fn room_at(deployment: &Deployment, path: &str) -> StepResult<RoomId> {
     let parsed = tidegate_routing::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
-    let version = site.server().version();
+    let version = deployment.server().version();
     let rooms_of = |asked| match version.table.find("GET", asked, &parsed) {
         Found::Route { index, params, .. } => {
             Some((version.table.route(index)?.room.clone()?, params))
@@ -363,7 +373,7 @@ async fn ask(
     path: &str,
     headers: &Pairs,
     body: &Payload,
-) -> Outcome<Answer> {
+) -> StepResult<Answer> {
     let mut head = http::Request::builder()
         .method(method)
         .uri(path)
@@ -388,7 +398,7 @@ async fn check_answer(
     status: Option<u16>,
     checks: &[Check],
     headers: &Pairs,
-) -> Outcome {
+) -> StepResult {
     let (got, mut body) = (answer.status, Vec::new());
     while let Some(piece) = within(answer.piece())
         .await?
@@ -419,13 +429,13 @@ async fn check_answer(
     })
 }
 
-async fn expect(who: &str, person: &mut Person, what: &Expected) -> Outcome {
+async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> StepResult {
     if *what == Expected::Nothing {
         settle().await;
-        return match person.heard.try_recv() {
-            Ok(heard) => Err(format!(
-                "{who} heard {}, and nothing was to come",
-                told(&heard)
+        return match participant.events.try_recv() {
+            Ok(events) => Err(format!(
+                "{who} events {}, and nothing was to come",
+                describe(&events)
             )),
             Err(_) => Ok(()),
         };
@@ -436,39 +446,42 @@ async fn expect(who: &str, person: &mut Person, what: &Expected) -> Outcome {
         Expected::Ended => "the end of the feed".into(),
         Expected::Nothing => unreachable!("it is looked at above"),
     };
-    let heard = match timeout(WITHIN, person.heard.recv()).await {
-        Ok(Some(heard)) => heard,
+    let events = match timeout(WITHIN, participant.events.recv()).await {
+        Ok(Some(events)) => events,
         Ok(None) => return Err(format!("{who} is gone, and was to hear {wanted}")),
         Err(_) => {
             return Err(format!(
-                "{who} heard nothing in {} s, and was to hear {wanted}",
+                "{who} events nothing in {} s, and was to hear {wanted}",
                 WITHIN.as_secs()
             ));
         }
     };
-    let fits = match (what, &heard) {
-        (Expected::Message(checks), Heard::Message(message)) => {
+    let fits = match (what, &events) {
+        (Expected::Message(checks), ClientEvent::Message(message)) => {
             let (Message::Text(_) | Message::Binary(_)) = message;
             checks
                 .iter()
                 .all(|check| differs(check, bytes(message), None).is_none())
         }
-        (Expected::Message(checks), Heard::Event(event)) => checks
+        (Expected::Message(checks), ClientEvent::Event(event)) => checks
             .iter()
             .all(|check| differs(check, event.data.as_bytes(), event.name.as_deref()).is_none()),
-        (Expected::Closed(code, reason), Heard::Closed(close)) => {
+        (Expected::Closed(code, reason), ClientEvent::Closed(close)) => {
             close.code == *code
                 && reason
                     .as_ref()
                     .is_none_or(|reason| close.reason.contains(&**reason))
         }
-        (Expected::Ended, Heard::Ended) => true,
+        (Expected::Ended, ClientEvent::Ended) => true,
         _ => false,
     };
     if fits {
         Ok(())
     } else {
-        Err(format!("{who} heard {} instead of {wanted}", told(&heard)))
+        Err(format!(
+            "{who} events {} instead of {wanted}",
+            describe(&events)
+        ))
     }
 }
 
@@ -510,17 +523,19 @@ fn has(had: &Value, wanted: &Value) -> bool {
     }
 }
 
-fn told(heard: &Heard) -> String {
-    match heard {
-        Heard::Message(message) => shown(bytes(message)),
-        Heard::Event(Event {
+fn describe(events: &ClientEvent) -> String {
+    match events {
+        ClientEvent::Message(message) => shown(bytes(message)),
+        ClientEvent::Event(Event {
             name: Some(name),
             data,
         }) => format!("the event {name:?} with {data:?}"),
-        Heard::Event(Event { name: None, data }) => format!("{data:?}"),
-        Heard::Closed(close) if close.reason.is_empty() => format!("the close {}", close.code),
-        Heard::Closed(close) => format!("the close {} ({})", close.code, close.reason),
-        Heard::Ended => "the end of the feed".into(),
+        ClientEvent::Event(Event { name: None, data }) => format!("{data:?}"),
+        ClientEvent::Closed(close) if close.reason.is_empty() => {
+            format!("the close {}", close.code)
+        }
+        ClientEvent::Closed(close) => format!("the close {} ({})", close.code, close.reason),
+        ClientEvent::Ended => "the end of the feed".into(),
     }
 }
 
@@ -545,33 +560,42 @@ fn message(payload: &Payload) -> Message {
     }
 }
 
-async fn within<T>(future: impl Future<Output = T>) -> Outcome<T> {
+async fn within<T>(future: impl Future<Output = T>) -> StepResult<T> {
     timeout(WITHIN, future)
         .await
         .map_err(|_| format!("no answer in {} s", WITHIN.as_secs()))
 }
 
-fn person<'a>(people: &'a mut HashMap<String, Person>, who: &str) -> Outcome<&'a mut Person> {
-    people.get_mut(who).ok_or_else(|| nobody(who))
+fn participant<'a>(
+    participants: &'a mut HashMap<String, Participant>,
+    who: &str,
+) -> StepResult<&'a mut Participant> {
+    participants.get_mut(who).ok_or_else(|| nobody(who))
 }
 
 fn nobody(who: &str) -> String {
     format!("nobody is called {who}: let them connect or subscribe first")
 }
 
-impl Person {
+impl Participant {
     /// Whose connection broke off with the server.
-    fn gone() -> Person {
-        let (hear, heard) = unbounded_channel();
-        _ = hear.send(Heard::Closed(Close {
+    fn gone() -> Participant {
+        let (hear, events) = unbounded_channel();
+        _ = hear.send(ClientEvent::Closed(Close {
             code: 1006,
             reason: String::new(),
         }));
-        Person { heard, does: None }
+        Participant {
+            events,
+            commands: None,
+        }
     }
 
-    fn does(&self, who: &str, does: Does) -> Outcome {
-        let done = self.does.as_ref().is_some_and(|way| way.send(does).is_ok());
+    fn commands(&self, who: &str, commands: ClientCommand) -> StepResult {
+        let done = self
+            .commands
+            .as_ref()
+            .is_some_and(|way| way.send(commands).is_ok());
         if done {
             Ok(())
         } else {
@@ -579,47 +603,50 @@ impl Person {
         }
     }
 
-    fn with_socket(mut client: Client<DuplexStream>) -> Person {
-        let (hear, heard) = unbounded_channel();
-        let (does, mut done) = unbounded_channel();
+    fn with_socket(mut client: Client<DuplexStream>) -> Participant {
+        let (hear, events) = unbounded_channel();
+        let (commands, mut done) = unbounded_channel();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    does = done.recv() => match does {
-                        Some(Does::Say(message)) => _ = client.send(message).await,
-                        Some(Does::Close(close)) => client.close(close).await,
+                    commands = done.recv() => match commands {
+                        Some(ClientCommand::Send(message)) => _ = client.send(message).await,
+                        Some(ClientCommand::Close(close)) => client.close(close).await,
                         None => return,
                     },
                     received = client.receive() => match received {
-                        Received::Message(message) => _ = hear.send(Heard::Message(message)),
+                        Received::Message(message) => _ = hear.send(ClientEvent::Message(message)),
                         Received::Closed(close) => {
-                            _ = hear.send(Heard::Closed(close));
+                            _ = hear.send(ClientEvent::Closed(close));
                             return;
                         }
                     },
                 }
             }
         });
-        Person {
-            heard,
-            does: Some(does),
+        Participant {
+            events,
+            commands: Some(commands),
         }
     }
 
-    fn with_feed(mut answer: Answer) -> Person {
-        let (hear, heard) = unbounded_channel();
+    fn with_feed(mut answer: Answer) -> Participant {
+        let (hear, events) = unbounded_channel();
         tokio::spawn(async move {
             let mut read = String::new();
             while let Ok(Some(piece)) = answer.piece().await {
                 read += &String::from_utf8_lossy(&piece);
                 while let Some(event) = Event::take(&mut read) {
-                    if hear.send(Heard::Event(event)).is_err() {
+                    if hear.send(ClientEvent::Event(event)).is_err() {
                         return;
                     }
                 }
             }
-            _ = hear.send(Heard::Ended);
+            _ = hear.send(ClientEvent::Ended);
         });
-        Person { heard, does: None }
+        Participant {
+            events,
+            commands: None,
+        }
     }
 }

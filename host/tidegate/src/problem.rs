@@ -12,7 +12,7 @@ const EXPLANATIONS: &str = include_str!("explanations.md");
 
 /// A file that is not served. Its `Display` is the short form.
 #[derive(Debug)]
-pub(crate) struct Unfit {
+pub(crate) struct Rejection {
     app: PathBuf,
     problems: Vec<Problem>,
 }
@@ -30,12 +30,12 @@ struct Problem {
     line: String,
 }
 
-impl Unfit {
-    pub(crate) fn load(app: &Path, error: &LoadError) -> Unfit {
+impl Rejection {
+    pub(crate) fn load(app: &Path, error: &LoadError) -> Rejection {
         let title = one_line(&error.what());
         let line = one_line(&error.to_string());
         let help = error.help().unwrap_or_default().to_owned();
-        Unfit {
+        Rejection {
             app: app.to_owned(),
             problems: vec![Problem {
                 code: error.code(),
@@ -48,7 +48,7 @@ impl Unfit {
         }
     }
 
-    pub(crate) fn rules(app: &Path, violations: &[Violation]) -> Unfit {
+    pub(crate) fn rules(app: &Path, violations: &[Violation]) -> Rejection {
         let problem = |violation: &Violation| Problem {
             code: violation.rule.code(),
             title: violation.rule.to_string(),
@@ -57,7 +57,7 @@ impl Unfit {
             help: violation.help.clone(),
             line: violation.to_string(),
         };
-        Unfit {
+        Rejection {
             app: app.to_owned(),
             problems: violations.iter().map(problem).collect(),
         }
@@ -186,7 +186,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let app = self.app.display();
         match &self.problems[..] {

@@ -32,7 +32,7 @@ pub(crate) struct Report<'a> {
 
 impl Report<'_> {
     /// Writes it to stderr.
-    pub(crate) fn tell(&self, format: LogFormat) {
+    pub(crate) fn print(&self, format: LogFormat) {
         match format {
             LogFormat::Text => logging::say(&self.to_string()),
             LogFormat::Json => {

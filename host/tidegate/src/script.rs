@@ -131,26 +131,26 @@ pub(crate) enum Check {
 
 /// What is wrong in a script, and on which line.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Wrong {
+pub(crate) struct ScriptError {
     pub(crate) line: usize,
     pub(crate) what: String,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for ScriptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.line, self.what)
     }
 }
 
 /// Reads a script; relative paths in it begin at `base`.
-pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, Wrong> {
+pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, ScriptError> {
     let line = |span: Range<usize>| {
         1 + text.as_bytes()[..span.start.min(text.len())]
             .iter()
             .filter(|b| **b == b'\n')
             .count()
     };
-    let bad = |error: toml::de::Error| Wrong {
+    let bad = |error: toml::de::Error| ScriptError {
         line: line(error.span().unwrap_or_default()),
         what: error.message().replace('\n', ", "),
     };
@@ -160,7 +160,7 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, Wrong> {
     let tests = fields.tables("test")?;
     fields.end()?;
     if tests.is_empty() {
-        return Err(Wrong {
+        return Err(ScriptError {
             line: 1,
             what: "no test is here: begin one with [[test]]".into(),
         });
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn test(&self, at: usize, table: &'a DeTable<'_>) -> Result<Test, Wrong> {
+    fn test(&self, at: usize, table: &'a DeTable<'_>) -> Result<Test, ScriptError> {
         let mut fields = self.fields(table, at);
         let name = fields.needed("name")?;
         let steps = fields.tables("steps")?;
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The first key says what is done, the others how.
-    fn action(&self, fields: &mut Fields<'a, '_>) -> Result<Action, Wrong> {
+    fn action(&self, fields: &mut Fields<'a, '_>) -> Result<Action, ScriptError> {
         if let Some(who) = fields.text("connect")? {
             let (to, headers, protocols) = (
                 fields.needed("to")?,
@@ -314,7 +314,7 @@ impl<'a> Reader<'a> {
         }
         match fields.left.first() {
             Some(_) => Err(fields.unknown()),
-            None => Err(Wrong {
+            None => Err(ScriptError {
                 line: fields.at,
                 what: format!("a step is one of {}", fields.known.join(", ")),
             }),
@@ -334,14 +334,14 @@ impl<'a, 't> Fields<'a, 't> {
         Some(value)
     }
 
-    fn wrong(&self, key: &str, what: impl fmt::Display) -> Wrong {
-        Wrong {
+    fn wrong(&self, key: &str, what: impl fmt::Display) -> ScriptError {
+        ScriptError {
             line: self.at,
             what: format!("{key}: {what}"),
         }
     }
 
-    fn text(&mut self, key: &'static str) -> Result<Option<String>, Wrong> {
+    fn text(&mut self, key: &'static str) -> Result<Option<String>, ScriptError> {
         match self.take(key).map(Spanned::get_ref) {
             None => Ok(None),
             Some(DeValue::String(text)) => Ok(Some(text.to_string())),
@@ -349,14 +349,14 @@ impl<'a, 't> Fields<'a, 't> {
         }
     }
 
-    fn needed(&mut self, key: &'static str) -> Result<String, Wrong> {
-        self.text(key)?.ok_or_else(|| Wrong {
+    fn needed(&mut self, key: &'static str) -> Result<String, ScriptError> {
+        self.text(key)?.ok_or_else(|| ScriptError {
             line: self.at,
             what: format!("{key} is missing"),
         })
     }
 
-    fn number(&mut self, key: &'static str) -> Result<Option<u16>, Wrong> {
+    fn number(&mut self, key: &'static str) -> Result<Option<u16>, ScriptError> {
         match self.take(key).map(Spanned::get_ref) {
             None => Ok(None),
             Some(DeValue::Integer(number)) => number
@@ -368,11 +368,11 @@ impl<'a, 't> Fields<'a, 't> {
         }
     }
 
-    fn status(&mut self) -> Result<Option<u16>, Wrong> {
+    fn status(&mut self) -> Result<Option<u16>, ScriptError> {
         self.number("status")
     }
 
-    fn flag(&mut self, key: &'static str) -> Result<bool, Wrong> {
+    fn flag(&mut self, key: &'static str) -> Result<bool, ScriptError> {
         match self.take(key).map(Spanned::get_ref) {
             None => Ok(false),
             Some(DeValue::Boolean(true)) => Ok(true),
@@ -380,7 +380,7 @@ impl<'a, 't> Fields<'a, 't> {
         }
     }
 
-    fn list(&mut self, key: &'static str) -> Result<Vec<String>, Wrong> {
+    fn list(&mut self, key: &'static str) -> Result<Vec<String>, ScriptError> {
         let items = match self.take(key).map(Spanned::get_ref) {
             None => return Ok(Vec::new()),
             Some(DeValue::Array(items)) => items
@@ -392,7 +392,7 @@ impl<'a, 't> Fields<'a, 't> {
         items.ok_or_else(|| self.wrong(key, "write a list of strings"))
     }
 
-    fn pairs(&mut self, key: &'static str) -> Result<Pairs, Wrong> {
+    fn pairs(&mut self, key: &'static str) -> Result<Pairs, ScriptError> {
         let pairs = match self.take(key).map(Spanned::get_ref) {
             None => return Ok(Vec::new()),
             Some(DeValue::Table(table)) => table
@@ -409,7 +409,7 @@ impl<'a, 't> Fields<'a, 't> {
         pairs.ok_or_else(|| self.wrong(key, "write { name = \"value\" }"))
     }
 
-    fn tables(&mut self, key: &'static str) -> Result<Tables<'a, 't>, Wrong> {
+    fn tables(&mut self, key: &'static str) -> Result<Tables<'a, 't>, ScriptError> {
         let tables = match self.take(key).map(Spanned::get_ref) {
             None => return Ok(Vec::new()),
             Some(DeValue::Array(items)) => {
@@ -425,13 +425,13 @@ impl<'a, 't> Fields<'a, 't> {
             .ok_or_else(|| self.wrong(key, format_args!("write a list of tables, as in [[{key}]]")))
     }
 
-    fn json(&mut self, key: &'static str) -> Result<Option<Value>, Wrong> {
+    fn json(&mut self, key: &'static str) -> Result<Option<Value>, ScriptError> {
         let json = self.take(key).map(|value| json(value.get_ref()));
         json.map(|json| json.ok_or_else(|| self.wrong(key, "JSON has no dates")))
             .transpose()
     }
 
-    fn binary(&mut self) -> Result<Option<Vec<u8>>, Wrong> {
+    fn binary(&mut self) -> Result<Option<Vec<u8>>, ScriptError> {
         let hex = self.text("hex")?;
         hex.map(|hex| {
             crate::hex::read(&hex)
@@ -441,15 +441,15 @@ impl<'a, 't> Fields<'a, 't> {
     }
 
     /// One of text, json and hex.
-    fn payload(&mut self) -> Result<Payload, Wrong> {
-        self.maybe_payload("text")?.ok_or_else(|| Wrong {
+    fn payload(&mut self) -> Result<Payload, ScriptError> {
+        self.maybe_payload("text")?.ok_or_else(|| ScriptError {
             line: self.at,
             what: "say what: text, json or hex is missing".into(),
         })
     }
 
     /// A request's: its text is called body, since text is the answer's.
-    fn body(&mut self) -> Result<Payload, Wrong> {
+    fn body(&mut self) -> Result<Payload, ScriptError> {
         let text = self.text("body")?.map(Payload::Text);
         let json = self
             .json("body_json")?
@@ -457,7 +457,7 @@ impl<'a, 't> Fields<'a, 't> {
         Ok(text.or(json).unwrap_or(Payload::Text(String::new())))
     }
 
-    fn maybe_payload(&mut self, text: &'static str) -> Result<Option<Payload>, Wrong> {
+    fn maybe_payload(&mut self, text: &'static str) -> Result<Option<Payload>, ScriptError> {
         let text = self.text(text)?.map(Payload::Text);
         let json = self
             .json("json")?
@@ -465,7 +465,7 @@ impl<'a, 't> Fields<'a, 't> {
         Ok(text.or(json).or(self.binary()?.map(Payload::Binary)))
     }
 
-    fn checks(&mut self) -> Result<Vec<Check>, Wrong> {
+    fn checks(&mut self) -> Result<Vec<Check>, ScriptError> {
         let text = self.text("text")?.map(Check::Text);
         let contains = self.text("contains")?.map(Check::Contains);
         let json = self.json("json")?.map(Check::Json);
@@ -476,7 +476,7 @@ impl<'a, 't> Fields<'a, 't> {
             .collect())
     }
 
-    fn expected(&mut self) -> Result<Expected, Wrong> {
+    fn expected(&mut self) -> Result<Expected, ScriptError> {
         if self.flag("nothing")? {
             return Ok(Expected::Nothing);
         }
@@ -491,7 +491,7 @@ impl<'a, 't> Fields<'a, 't> {
         if checks.is_empty() {
             let what =
                 "say what: text, contains, json, hex, event, closed, ended or nothing is missing";
-            return Err(Wrong {
+            return Err(ScriptError {
                 line: self.at,
                 what: what.into(),
             });
@@ -499,14 +499,14 @@ impl<'a, 't> Fields<'a, 't> {
         Ok(Expected::Message(checks))
     }
 
-    fn unknown(&self) -> Wrong {
+    fn unknown(&self) -> ScriptError {
         let (name, _) = self.left[0];
         let nearest = self
             .known
             .iter()
             .min_by_key(|known| strsim::damerau_levenshtein(name.get_ref(), known));
         let nearest = nearest.expect("something is known everywhere");
-        Wrong {
+        ScriptError {
             line: (self.line)(name.span()),
             what: format!(
                 "unknown key {:?}: did you mean {nearest:?}?",
@@ -515,7 +515,7 @@ impl<'a, 't> Fields<'a, 't> {
         }
     }
 
-    fn end(&self) -> Result<(), Wrong> {
+    fn end(&self) -> Result<(), ScriptError> {
         if self.left.is_empty() {
             Ok(())
         } else {

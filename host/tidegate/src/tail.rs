@@ -40,7 +40,7 @@ struct Line {
 
 /// What somebody wants to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct LineFilter {
     /// This and what is worse.
     pub(crate) level: LevelFilter,
     /// A route's pattern.
@@ -51,16 +51,16 @@ pub(crate) struct Wanted {
     pub(crate) room: Option<String>,
 }
 
-impl Wanted {
+impl LineFilter {
     /// As a command to a server has it.
     pub(crate) fn to_json(&self) -> Value {
         serde_json::json!({ "level": self.level.to_string(), "route": self.route, "connection": self.connection, "room": self.room })
     }
 
     /// The same, read by the server.
-    pub(crate) fn from_json(json: &Value) -> Option<Wanted> {
+    pub(crate) fn from_json(json: &Value) -> Option<LineFilter> {
         let text = |key: &str| json[key].as_str().map(str::to_owned);
-        Some(Wanted {
+        Some(LineFilter {
             level: json["level"].as_str()?.parse().ok()?,
             route: text("route"),
             connection: text("connection"),
@@ -85,19 +85,19 @@ impl Wanted {
 
 /// Somebody who looks on.
 pub(crate) struct Tail {
-    wanted: Wanted,
+    wanted: LineFilter,
     lines: Receiver<Arc<Line>>,
     // Behind the receiver: dropped when that is gone.
-    _interest: Interested,
+    _interest: InterestGuard,
 }
 
 impl Tail {
-    pub(crate) fn open(wanted: Wanted) -> Tail {
+    pub(crate) fn open(wanted: LineFilter) -> Tail {
         let lines = LINES.subscribe();
         Tail {
             wanted,
             lines,
-            _interest: Interested::new(),
+            _interest: InterestGuard::new(),
         }
     }
 
@@ -121,16 +121,16 @@ impl Tail {
 }
 
 /// Whoever logs asks anew whether anybody looks on, at the beginning and at the end of this.
-struct Interested;
+struct InterestGuard;
 
-impl Interested {
-    fn new() -> Interested {
+impl InterestGuard {
+    fn new() -> InterestGuard {
         rebuild_interest_cache();
-        Interested
+        InterestGuard
     }
 }
 
-impl Drop for Interested {
+impl Drop for InterestGuard {
     fn drop(&mut self) {
         rebuild_interest_cache();
     }
@@ -194,9 +194,9 @@ impl Visit for Fields {
 }
 
 /// Lets our own events and the app's in, as long as somebody looks on.
-pub(crate) struct IfWatched;
+pub(crate) struct TailFilter;
 
-impl IfWatched {
+impl TailFilter {
     fn lets_in(metadata: &Metadata<'_>) -> bool {
         let is_ours =
             |target: &str| target.starts_with("tidegate") || matches!(target, "app" | "access");
@@ -204,13 +204,13 @@ impl IfWatched {
     }
 }
 
-impl<S> Filter<S> for IfWatched {
+impl<S> Filter<S> for TailFilter {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        IfWatched::lets_in(metadata)
+        TailFilter::lets_in(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if IfWatched::lets_in(metadata) {
+        if TailFilter::lets_in(metadata) {
             Interest::always()
         } else {
             Interest::never()
@@ -257,12 +257,12 @@ mod tests {
             ),
         ];
         for (wanted, seen) in cases {
-            let read = Wanted::from_json(&wanted).unwrap();
+            let read = LineFilter::from_json(&wanted).unwrap();
             assert_eq!(read.admits(&line), seen, "{wanted}");
-            assert_eq!(Wanted::from_json(&read.to_json()), Some(read));
+            assert_eq!(LineFilter::from_json(&read.to_json()), Some(read));
         }
         for bad in [json!({}), json!({ "level": "loud" }), json!(null)] {
-            assert_eq!(Wanted::from_json(&bad), None, "{bad}");
+            assert_eq!(LineFilter::from_json(&bad), None, "{bad}");
         }
     }
 }

@@ -33,9 +33,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
                 None => "OK: no manifest; its wasi:http export answers every path\n".into(),
             })
         }
-        Err(Failure::Unfit(unfit)) if args.json => {
-            say(&format!("{:#}\n", unfit.json()))?;
-            Err(Failure::Told)
+        Err(Failure::Rejected(rejection)) if args.json => {
+            say(&format!("{:#}\n", rejection.json()))?;
+            Err(Failure::AlreadyReported)
         }
         Err(failure) => Err(failure),
     }

@@ -1,7 +1,7 @@
 //! `tidegate compile`: machine code ahead of time, for starts without a compiler.
 
 use crate::{
-    args::CompileArgs, command::say, failure::Failure, problem::Unfit, progress::Progress,
+    args::CompileArgs, command::say, failure::Failure, problem::Rejection, progress::Progress,
 };
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<(), Failure> {
     }
     let progress = Progress::unknown(&format!("compiling {}", app.display()));
     let bytes = tidegate_wasm::compile(app, &to, &config.app)
-        .map_err(|error| Failure::Unfit(Unfit::load(app, &error)))?;
+        .map_err(|error| Failure::Rejected(Rejection::load(app, &error)))?;
     drop(progress);
     let (mib, took) = (
         bytes as f64 / (1 << 20) as f64,

@@ -78,7 +78,7 @@ async fn hear_out(client: &mut Client) -> Result<(), anyhow::Error> {
 }
 
 fn end(close: &Close) -> Result<(), anyhow::Error> {
-    let told = match close.code {
+    let reason = match close.code {
         1006 if close.reason.is_empty() => "the connection broke off".to_owned(),
         1006 => format!("the connection broke off: {}", close.reason),
         code if close.reason.is_empty() => format!("closed with {code}"),
@@ -86,10 +86,10 @@ fn end(close: &Close) -> Result<(), anyhow::Error> {
     };
     match close.code {
         1000 | 1001 | 1005 => {
-            note(&told);
+            note(&reason);
             Ok(())
         }
-        _ => Err(anyhow!("{told}")),
+        _ => Err(anyhow!("{reason}")),
     }
 }
 

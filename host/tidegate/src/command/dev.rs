@@ -6,11 +6,11 @@ use crate::{
     command::{plural, serve},
     config::Config,
     control,
-    dev::{Built, Keys, Kind, News, Places, Project, Watch},
+    deployment::Deployment,
+    dev::{Build, DevUpdates, Keys, Kind, Places, Project, Watch},
     failure::Failure,
     logging::{self, LogFormat},
     report,
-    site::Site,
 };
 use anyhow::Context as _;
 use rustix::process::{Signal, getpid, kill_process};
@@ -43,7 +43,7 @@ const REST: Duration = Duration::from_millis(40);
 /// Time after which files are looked at even if events still arrive.
 const REST_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the author does.
+/// What the session does.
 enum Input {
     /// Files may have changed.
     Changed,
@@ -116,13 +116,13 @@ impl Workshop {
         self.with(|workshop| workshop.watch().changes())
             .await
             .unwrap_or_else(|failure| {
-                told(&failure);
+                report(&failure);
                 BTreeSet::new()
             })
     }
 
     /// Builds, and watches the files that this was built from.
-    async fn build(&self) -> Result<Built, String> {
+    async fn build(&self) -> Result<Build, String> {
         self.with(|workshop| {
             let built = workshop.project.build();
             let sources = workshop.project.sources();
@@ -130,7 +130,7 @@ impl Workshop {
             let mut places = watch.places().clone();
             places.sources = sources.unwrap_or(places.sources);
             if let Err(failure) = watch.follow(places, &workshop.project.made_sources()) {
-                told(&failure);
+                report(&failure);
             }
             built
         })
@@ -146,7 +146,7 @@ impl Workshop {
             watch.follow(places, &[])
         };
         if let Err(failure) = self.with(add).await {
-            told(&failure);
+            report(&failure);
         }
     }
 
@@ -222,22 +222,22 @@ async fn dev(
 
     let (loaded, table) = begin(&workshop, &config, &mut inputs).await?;
     let serving = serve::Serving::open(project.artifact(), &config, loaded, table, signals).await?;
-    serving.tell(format)?;
-    let told = if keys.is_some() {
+    serving.announce(format)?;
+    let banner = if keys.is_some() {
         "r rebuild   o open in the browser   c list connections   q quit"
     } else {
         "Watching."
     };
-    say(&format!("{told}\n"));
-    let author = Author {
+    say(&format!("{banner}\n"));
+    let session = Session {
         address: serving.addresses()?[0],
-        news: News::new(pages),
-        site: serving.site().clone(),
+        updates: DevUpdates::new(pages),
+        deployment: serving.deployment().clone(),
         args: args.clone(),
         workshop,
     };
-    author.news.tell();
-    tokio::spawn(author.attend(inputs));
+    session.updates.send();
+    tokio::spawn(session.attend(inputs));
     serving.run(format).await
 }
 
@@ -251,7 +251,7 @@ async fn begin(
         if workshop.build().await.is_ok() {
             match assemble::load(workshop.project.artifact(), config.app.clone()).await {
                 Ok(loaded) => return Ok(loaded),
-                Err(failure) => _ = told(&failure),
+                Err(failure) => _ = report(&failure),
             }
         }
         say("Nothing is served yet: it begins when a change has made this right.");
@@ -268,15 +268,15 @@ async fn begin(
 }
 
 /// Whoever changes files and presses keys, and what follows from it.
-struct Author {
+struct Session {
     address: SocketAddr,
-    news: News,
-    site: Arc<Site>,
+    updates: DevUpdates,
+    deployment: Arc<Deployment>,
     args: DevArgs,
     workshop: Workshop,
 }
 
-impl Author {
+impl Session {
     async fn attend(mut self, mut inputs: Inputs) {
         while let Some((has_changes, keys)) = inputs.gather().await {
             let mut kinds = if has_changes {
@@ -305,19 +305,19 @@ impl Author {
         };
         if let Err(why) = outcome {
             say("The version before it is still served.");
-            self.news.error = Some(why);
+            self.updates.error = Some(why);
         }
-        self.news.styles += u32::from(kinds.contains(&Kind::Style));
-        self.news.assets += u32::from(kinds.contains(&Kind::Asset));
+        self.updates.styles += u32::from(kinds.contains(&Kind::Style));
+        self.updates.assets += u32::from(kinds.contains(&Kind::Asset));
         if !kinds.is_empty() {
-            self.news.tell();
+            self.updates.send();
         }
     }
 
     /// `anyway`: also when the component is the one that is served already.
     async fn rebuild(&mut self, anyway: bool) -> Result<(), String> {
         let built = self.workshop.build().await?;
-        if !built.is_new && !anyway && self.news.error.is_none() {
+        if !built.is_new && !anyway && self.updates.error.is_none() {
             say(&format!(
                 "built in {:.1} s: the component is as it was",
                 built.took.as_secs_f64()
@@ -325,10 +325,14 @@ impl Author {
             return Ok(());
         }
         let began = Instant::now();
-        let change = self.site.reload().await.map_err(|failure| told(&failure))?;
+        let change = self
+            .deployment
+            .reload()
+            .await
+            .map_err(|failure| report(&failure))?;
         let swap = began.elapsed();
-        self.news.version = change.number;
-        self.news.error = None;
+        self.updates.version = change.number;
+        self.updates.error = None;
         let kept = change.swapped;
         say(&format!(
             "version {}: built in {:.1} s, swapped in {} ms, {} and {} kept",
@@ -352,14 +356,14 @@ impl Author {
         let config = self
             .args
             .config(self.workshop.project.dir())
-            .map_err(|failure| told(&failure))?;
+            .map_err(|failure| report(&failure))?;
         self.workshop
             .add_written(written(&self.workshop.project, &config))
             .await;
         say(
             "Settings were read again: [app] and [grants] hold from this version on, the others from the next start.",
         );
-        self.site.set_options(config.app);
+        self.deployment.set_options(config.app);
         self.rebuild(true).await
     }
 
@@ -382,7 +386,7 @@ impl Author {
     }
 
     fn list_connections(&self) {
-        let conns = self.site.hub().connections().all();
+        let conns = self.deployment.hub().connections().all();
         say(&plural(conns.len(), "WebSocket"));
         for conn in conns {
             let route = conn.route().map_or("", |route| route.pattern.as_str());
@@ -399,7 +403,7 @@ impl Author {
 }
 
 /// Shows what is wrong in the terminal; the same for the page.
-fn told(failure: &Failure) -> String {
+fn report(failure: &Failure) -> String {
     let report = failure.report();
     say(&report);
     report

@@ -5,11 +5,11 @@ use crate::{
     assemble::{self, Signals},
     config::Config,
     control,
+    deployment::{self, Deployment, Environment},
     failure::Failure,
     logging::LogFormat,
     memory,
     report::{self, Report},
-    site::{self, Ground, Site},
 };
 use anyhow::Context as _;
 use std::{
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
     assemble::runtime()?.block_on(async {
         let (loaded, table) = assemble::load(&args.load.app, config.app.clone()).await?;
         let serving = Serving::open(&args.load.app, &config, loaded, table, signals).await?;
-        serving.tell(format)?;
+        serving.announce(format)?;
         if config.edge.hosts == Hosts::Any {
             tracing::warn!(
                 "requests may name any host: list yours as hosts in [server] of tidegate.toml, or write hosts = \"*\" if any is right"
@@ -48,11 +48,11 @@ pub(crate) struct Serving {
     app: PathBuf,
     config: Config,
     compiled: Compiled,
-    site: Arc<Site>,
+    deployment: Arc<Deployment>,
     listeners: Vec<TcpListener>,
     workers: Vec<Handle>,
     stop: Pin<Box<dyn Future<Output = ()>>>,
-    _door: Option<control::Door>,
+    _door: Option<control::ControlSocket>,
 }
 
 impl Serving {
@@ -74,26 +74,27 @@ impl Serving {
         config.app.outbound.own.set(addresses(&listeners)?);
         let workers = assemble::workers(config.workers)?;
         let compiled = loaded.compiled();
-        let site = Site::new(
+        let deployment = Deployment::new(
             app,
             &resolved,
-            Ground::Real(workers[0].clone()),
+            Environment::Real(workers[0].clone()),
             loaded,
             table,
         )?;
         let (stop, wishes) = signals.serve();
-        memory::watch(&site, &workers).context("can't look after the memory of the process")?;
-        let door = control::open(&workers[0], &config.data, &site);
-        let _door = door
+        memory::watch(&deployment, &workers)
+            .context("can't look after the memory of the process")?;
+        let control_socket = control::open(&workers[0], &config.data, &deployment);
+        let _door = control_socket
             .inspect_err(|error| tracing::warn!("there is no control socket: {error:#}"))
             .ok();
-        tokio::spawn(reload_all(site.clone(), wishes));
+        tokio::spawn(reload_all(deployment.clone(), wishes));
         let (app, config) = (app.to_owned(), config.clone());
         Ok(Serving {
             app,
             config,
             compiled,
-            site,
+            deployment,
             listeners,
             workers,
             stop: Box::pin(stop),
@@ -101,8 +102,8 @@ impl Serving {
         })
     }
 
-    pub(crate) fn site(&self) -> &Arc<Site> {
-        &self.site
+    pub(crate) fn deployment(&self) -> &Arc<Deployment> {
+        &self.deployment
     }
 
     /// Where it listens: at least one address.
@@ -111,8 +112,8 @@ impl Serving {
     }
 
     /// Says what is served where.
-    pub(crate) fn tell(&self, format: LogFormat) -> Result<(), Failure> {
-        let manifest = self.site.manifest();
+    pub(crate) fn announce(&self, format: LogFormat) -> Result<(), Failure> {
+        let manifest = self.deployment.manifest();
         let Serving {
             app,
             config,
@@ -126,14 +127,14 @@ impl Serving {
             manifest: manifest.as_deref(),
             config,
         };
-        report.tell(format);
+        report.print(format);
         Ok(())
     }
 
     pub(crate) async fn run(self, format: LogFormat) -> Result<(), Failure> {
         let drained = tidegate_edge::serve(
             self.listeners,
-            self.site.server().clone(),
+            self.deployment.server().clone(),
             &self.workers,
             self.stop,
         )
@@ -141,11 +142,11 @@ impl Serving {
         if !drained.in_time {
             tracing::warn!("cut off what was still open; give it longer with --drain");
         }
-        let undelivered = self.site.hub().connections().owed_closes();
+        let undelivered = self.deployment.hub().connections().owed_closes();
         if undelivered > 0 {
             tracing::warn!("on-close events that were not delivered within --drain: {undelivered}");
         }
-        report::tell_stopped(self.site.hub(), format);
+        report::tell_stopped(self.deployment.hub(), format);
         Ok(())
     }
 }
@@ -154,8 +155,8 @@ fn addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
     listeners.iter().map(TcpListener::local_addr).collect()
 }
 
-async fn reload_all(site: Arc<Site>, mut wishes: Receiver<()>) {
+async fn reload_all(deployment: Arc<Deployment>, mut wishes: Receiver<()>) {
     while wishes.recv().await.is_some() {
-        _ = site::told(site.reload().await);
+        _ = deployment::log_outcome(deployment.reload().await);
     }
 }

@@ -16,11 +16,11 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
     );
     for line in lines {
         let line = line?;
-        let told = match serde_json::from_str(&line) {
+        let text = match serde_json::from_str(&line) {
             Ok(Value::Object(fields)) if !args.json => readable(fields, colour::is_on_stdout()),
             _ => printable::escaped_json(&line).into_owned(),
         };
-        super::say(&format!("{told}\n"))?;
+        super::say(&format!("{text}\n"))?;
     }
     Ok(())
 }

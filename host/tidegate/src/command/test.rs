@@ -4,7 +4,7 @@ use super::{plural, say};
 use crate::{
     args::TestArgs,
     failure::Failure,
-    play::{Failed, play},
+    play::{StepFailure, play},
     script,
 };
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<(), Failure> {
             ))?;
             match outcome {
                 Ok(()) => passed += 1,
-                Err(Failed { line, what }) => {
+                Err(StepFailure { line, what }) => {
                     failures.push(format!("{}:{line}: {what}", file.display()))
                 }
             }
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<(), Failure> {
     if failures.is_empty() {
         Ok(())
     } else {
-        Err(Failure::Told)
+        Err(Failure::AlreadyReported)
     }
 }
 

@@ -1,13 +1,13 @@
-//! What `tidegate dev` is made of: the project that it builds, its files, the terminal, and the news for open pages.
+//! What `tidegate dev` is made of: the project that it builds, its files, the terminal, and the updates for open pages.
 
 mod keys;
-mod news;
 mod project;
 mod tree;
+mod updates;
 mod watch;
 
 pub(crate) use keys::Keys;
-pub(crate) use news::News;
-pub(crate) use project::{Built, Project};
+pub(crate) use project::{Build, Project};
 pub(crate) use tree::{Kind, Places};
+pub(crate) use updates::DevUpdates;
 pub(crate) use watch::Watch;

@@ -18,7 +18,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Project {
     dir: PathBuf,
-    /// Built by `cargo component`: its bindings come from its own WIT.
+    /// Build by `cargo component`: its bindings come from its own WIT.
     component: bool,
     artifact: PathBuf,
     /// Where Cargo builds.
@@ -29,7 +29,7 @@ pub(crate) struct Project {
 }
 
 /// A build that went well.
-pub(crate) struct Built {
+pub(crate) struct Build {
     pub(crate) took: Duration,
     /// Whether there is another component than before.
     pub(crate) is_new: bool,
@@ -155,7 +155,7 @@ impl Project {
     }
 
     /// Builds the component; shows what Cargo says, and gives it back where the build failed.
-    pub(crate) fn build(&self) -> Result<Built, String> {
+    pub(crate) fn build(&self) -> Result<Build, String> {
         let (began, before) = (Instant::now(), self.made());
         let colour = colour::is_on();
         let mut cargo = Command::new("cargo");
@@ -198,7 +198,7 @@ impl Project {
             .wait()
             .map_err(|error| format!("cargo was lost: {error}"))?;
         match status.success() {
-            true => Ok(Built {
+            true => Ok(Build {
                 took: began.elapsed(),
                 is_new: self.made() != before,
             }),

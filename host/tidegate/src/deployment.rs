@@ -16,24 +16,24 @@ use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
 
 /// A served app. Its versions follow each other; hub, rooms and connections stay.
-pub(crate) struct Site {
+pub(crate) struct Deployment {
     app: Mutex<PathBuf>,
     config: Config,
     /// Of the versions to come.
     options: Mutex<Options>,
-    ground: Ground,
+    ground: Environment,
     hub: Arc<Hub>,
     /// Account of the instances of all versions.
     instances: Instances,
     server: Arc<Server>,
-    kept: Arc<Kept>,
+    room_store: Arc<RoomStore>,
     /// One change at a time.
     changes: Turn<()>,
     history: Mutex<History>,
 }
 
-/// What a site stands on: where rooms keep what they keep, and where time comes from.
-pub(crate) enum Ground {
+/// What a deployment stands on: where rooms keep what they keep, and where time comes from.
+pub(crate) enum Environment {
     /// The disk, and the time of day, told by this worker.
     Real(Handle),
     /// Memory, and a clock that somebody else moves.
@@ -42,19 +42,19 @@ pub(crate) enum Ground {
 
 /// What rooms keep: opened with the first version that has rooms.
 #[derive(Default)]
-struct Kept(OnceLock<(Option<Arc<Storage>>, Arc<Rooms>)>);
+struct RoomStore(OnceLock<(Option<Arc<Storage>>, Arc<Rooms>)>);
 
 struct History {
-    present: Edition,
+    present: NumberedVersion,
     /// Where a rollback goes.
-    before: Option<Edition>,
+    before: Option<NumberedVersion>,
     /// Of the newest.
     number: u32,
 }
 
 /// A version with what is to be done to serve it.
 #[derive(Clone)]
-struct Edition {
+struct NumberedVersion {
     number: u32,
     version: Arc<Version>,
     front: Option<Arc<Front>>,
@@ -62,7 +62,7 @@ struct Edition {
 }
 
 /// Another version is served. Its `Display` is one line for operators.
-pub(crate) struct Change {
+pub(crate) struct DeployReport {
     /// Counted from 1, since the start of the server.
     pub(crate) number: u32,
     /// None for a version that was there before.
@@ -72,22 +72,33 @@ pub(crate) struct Change {
     pub(crate) swapped: Swapped,
 }
 
-impl Site {
-    /// The first version. Nothing is served before somebody serves [`server`](Site::server).
+impl Deployment {
+    /// The first version. Nothing is served before somebody serves [`server`](Deployment::server).
     pub(crate) fn new(
         app: &Path,
         config: &Config,
-        ground: Ground,
+        ground: Environment,
         loaded: Loaded,
         table: Table,
-    ) -> Result<Arc<Site>, Failure> {
-        let (hub, kept) = (assemble::hub(config), Arc::<Kept>::default());
+    ) -> Result<Arc<Deployment>, Failure> {
+        let hub = assemble::hub(config);
+        let room_store = Arc::<RoomStore>::default();
         let instances = Instances::new(config.app.instances_max);
         match &ground {
-            Ground::Real(worker) => assemble::tick(worker, &hub, |hub| hub.tick(assemble::now())),
-            Ground::Test(_, clock) => hub.tick(Now::at(clock.now())),
+            Environment::Real(worker) => {
+                assemble::tick(worker, &hub, |hub| hub.tick(assemble::now()))
+            }
+            Environment::Test(_, clock) => hub.tick(Now::at(clock.now())),
         }
-        let present = edition(1, loaded, table, (&hub, &instances), &kept, config, &ground)?;
+        let present = numbered_version(
+            1,
+            loaded,
+            table,
+            (&hub, &instances),
+            &room_store,
+            config,
+            &ground,
+        )?;
         if let Some(front) = &present.front {
             front.serve();
         }
@@ -97,20 +108,15 @@ impl Site {
             before: None,
             number: 1,
         });
-        let (app, config, options) = (
-            Mutex::new(app.to_owned()),
-            config.clone(),
-            Mutex::new(config.app.clone()),
-        );
-        Ok(Arc::new(Site {
-            app,
-            config,
-            options,
+        Ok(Arc::new(Deployment {
+            app: Mutex::new(app.to_owned()),
+            config: config.clone(),
+            options: Mutex::new(config.app.clone()),
             ground,
             hub,
             instances,
             server,
-            kept,
+            room_store,
             changes: Turn::default(),
             history,
         }))
@@ -131,12 +137,12 @@ impl Site {
 
     /// Where rooms are kept, if the app has any.
     pub(crate) fn storage(&self) -> Option<Arc<Storage>> {
-        self.kept.0.get()?.0.clone()
+        self.room_store.0.get()?.0.clone()
     }
 
     /// Its rooms, if it ever had any.
     pub(crate) fn rooms(&self) -> Option<Arc<Rooms>> {
-        self.kept.0.get().map(|(_, rooms)| rooms.clone())
+        self.room_store.0.get().map(|(_, rooms)| rooms.clone())
     }
 
     /// Drops what is kept in case it is wanted: idle instances, rooms that were idle for so long, and what topics keep.
@@ -154,40 +160,43 @@ impl Site {
     }
 
     /// Loads the file again, beside the version that is served, and puts it in its place. If anything is wrong with it, nothing changes.
-    pub(crate) async fn reload(self: &Arc<Site>) -> Result<Change, Failure> {
+    pub(crate) async fn reload(self: &Arc<Deployment>) -> Result<DeployReport, Failure> {
         let _turn = self.changes.lock().await;
         self.load().await
     }
 
     /// Puts the version that was served before in its place again; a second rollback undoes that.
-    pub(crate) async fn roll_back(&self) -> Result<Change, Failure> {
+    pub(crate) async fn roll_back(&self) -> Result<DeployReport, Failure> {
         let _turn = self.changes.lock().await;
         self.go_back()
     }
 
-    async fn load(self: &Arc<Site>) -> Result<Change, Failure> {
-        let site = self.clone();
+    async fn load(self: &Arc<Deployment>) -> Result<DeployReport, Failure> {
+        let deployment = self.clone();
         // Compiling takes seconds, and nobody may have to wait for it.
         let load = move || {
-            assemble::runtime()?
-                .block_on(assemble::load(&site.app().clone(), site.options().clone()))
+            assemble::runtime()?.block_on(assemble::load(
+                &deployment.app().clone(),
+                deployment.options().clone(),
+            ))
         };
         let (loaded, table) = spawn_blocking(load)
             .await
             .map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
-        let (compiled, number) = (loaded.compiled(), self.history().number + 1);
+        let compiled = loaded.compiled();
+        let number = self.history().number + 1;
         let began = Instant::now();
-        let edition = edition(
+        let numbered_version = numbered_version(
             number,
             loaded,
             table,
             (&self.hub, &self.instances),
-            &self.kept,
+            &self.room_store,
             &self.config,
             &self.ground,
         )?;
-        let swapped = self.put(edition);
-        Ok(Change {
+        let swapped = self.put(numbered_version);
+        Ok(DeployReport {
             number,
             compiled: Some(compiled),
             took: began.elapsed(),
@@ -195,7 +204,7 @@ impl Site {
         })
     }
 
-    fn go_back(&self) -> Result<Change, Failure> {
+    fn go_back(&self) -> Result<DeployReport, Failure> {
         let before = self
             .history()
             .before
@@ -203,7 +212,7 @@ impl Site {
             .context("there is no version before this one")?;
         let (began, number) = (Instant::now(), before.number);
         let swapped = self.put(before);
-        Ok(Change {
+        Ok(DeployReport {
             number,
             compiled: None,
             took: began.elapsed(),
@@ -211,14 +220,14 @@ impl Site {
         })
     }
 
-    fn put(&self, edition: Edition) -> Swapped {
-        if let Some(front) = &edition.front {
+    fn put(&self, numbered_version: NumberedVersion) -> Swapped {
+        if let Some(front) = &numbered_version.front {
             front.serve();
         }
-        let swapped = self.server.swap(edition.version.clone());
+        let swapped = self.server.swap(numbered_version.version.clone());
         let mut history = self.history();
-        history.number = history.number.max(edition.number);
-        history.before = Some(std::mem::replace(&mut history.present, edition));
+        history.number = history.number.max(numbered_version.number);
+        history.before = Some(std::mem::replace(&mut history.present, numbered_version));
         swapped
     }
 
@@ -250,7 +259,7 @@ impl Site {
 }
 
 /// Tells the log what became of a change.
-pub(crate) fn told(outcome: Result<Change, Failure>) -> Result<Change, Failure> {
+pub(crate) fn log_outcome(outcome: Result<DeployReport, Failure>) -> Result<DeployReport, Failure> {
     match &outcome {
         Ok(change) => tracing::info!("{change}"),
         Err(failure) => tracing::error!("nothing changes: {failure}"),
@@ -259,27 +268,27 @@ pub(crate) fn told(outcome: Result<Change, Failure>) -> Result<Change, Failure> 
 }
 
 /// Connects a version to hub and rooms; nobody calls it yet.
-fn edition(
+fn numbered_version(
     number: u32,
     loaded: Loaded,
     table: Table,
     (hub, instances): (&Arc<Hub>, &Instances),
-    kept: &Kept,
+    room_store: &RoomStore,
     config: &Config,
-    ground: &Ground,
-) -> Result<Edition, Failure> {
+    ground: &Environment,
+) -> Result<NumberedVersion, Failure> {
     let manifest = loaded.manifest().cloned();
     let app: Arc<dyn App> = loaded.start(hub.clone(), instances);
     let front = match &manifest {
-        Some(manifest) if manifest.has_rooms() || kept.0.get().is_some() => Some(Front::new(
-            kept.rooms(hub, config, ground)?,
+        Some(manifest) if manifest.has_rooms() || room_store.0.get().is_some() => Some(Front::new(
+            room_store.rooms(hub, config, ground)?,
             app.clone(),
             Manifest::clone(manifest),
         )),
         _ => None,
     };
     let app = front.clone().map_or(app, |front| front as Arc<dyn App>);
-    Ok(Edition {
+    Ok(NumberedVersion {
         number,
         version: Arc::new(Version { app, table }),
         front,
@@ -287,28 +296,30 @@ fn edition(
     })
 }
 
-impl Kept {
+impl RoomStore {
     /// Opens the storage, and has rooms called when their alarms are due.
     fn rooms(
         &self,
         hub: &Arc<Hub>,
         config: &Config,
-        ground: &Ground,
+        ground: &Environment,
     ) -> Result<Arc<Rooms>, Failure> {
         if let Some((_, rooms)) = self.0.get() {
             return Ok(rooms.clone());
         }
         let (storage, engine, now): (_, Arc<dyn Engine>, _) = match ground {
-            Ground::Real(_) => {
+            Environment::Real(_) => {
                 let storage = Arc::new(Storage::start(&config.data)?);
                 (Some(storage.clone()), storage, assemble::now())
             }
-            Ground::Test(memory, clock) => (None, Arc::new(memory.clone()), Now::at(clock.now())),
+            Environment::Test(memory, clock) => {
+                (None, Arc::new(memory.clone()), Now::at(clock.now()))
+            }
         };
         let spawn = Box::new(|task| _ = tokio::spawn(task));
         let rooms = Rooms::new(hub.clone(), engine, spawn, now)
             .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
-        if let Ground::Real(worker) = ground {
+        if let Environment::Real(worker) = ground {
             assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::now()));
         }
         _ = self.0.set((storage, rooms.clone()));
@@ -316,7 +327,7 @@ impl Kept {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for DeployReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Swapped {
             kept,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidegate_edge::Pages;
 
 /// Counters that pages compare with what they heard before.
-pub(crate) struct News {
+pub(crate) struct DevUpdates {
     pages: Arc<Pages>,
     run: u64,
     pub(crate) version: u32,
@@ -17,9 +17,9 @@ pub(crate) struct News {
     pub(crate) error: Option<String>,
 }
 
-impl News {
-    pub(crate) fn new(pages: Arc<Pages>) -> News {
-        News {
+impl DevUpdates {
+    pub(crate) fn new(pages: Arc<Pages>) -> DevUpdates {
+        DevUpdates {
             pages,
             run: assemble::unix_ms(),
             version: 1,
@@ -29,8 +29,8 @@ impl News {
         }
     }
 
-    pub(crate) fn tell(&self) {
-        let News {
+    pub(crate) fn send(&self) {
+        let DevUpdates {
             run,
             version,
             assets,
