@@ -1,4 +1,4 @@
-//! The control_socket of Tidegate: reads arguments, runs a command, and says how it ended.
+//! The command `tidegate`: reads arguments, runs a command, and exits with its code.
 
 mod args;
 mod assemble;
