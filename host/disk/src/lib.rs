@@ -11,6 +11,7 @@
 //! assert_eq!(storage.get(&RoomId::new("chat", "tea").unwrap(), "cups"), Ok(None));
 //! ```
 
+mod clock;
 mod directory;
 mod doubt;
 mod generation;

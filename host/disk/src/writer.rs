@@ -13,7 +13,7 @@
 //! gives back the space of journals, and a copy that of what was overwritten, before a lack of space refuses commits.
 
 use crate::{
-    OpenError,
+    OpenError, clock,
     directory::{Directory, Make},
     doubt::Doubt,
     generation::{Generation, Journals, Shared, retire},
@@ -32,7 +32,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 use tidegate_hub::{Batch, EngineError, RoomId, Stored};
 use tokio::sync::{
@@ -145,7 +145,7 @@ impl Opening {
             shared: Arc::new(Shared::closed("it is being opened".into())),
             directory: None,
             has_failed: false,
-            pause: Pause::begin(),
+            pause: Pause::begin(clock::now()),
         }
     }
 
@@ -193,7 +193,7 @@ impl Opening {
         }
         self.has_failed = true;
         self.shared.set(Err(error.to_string()));
-        self.pause.grow();
+        self.pause.grow(clock::now());
     }
 
     /// Tries until the storage is open, or its owner has gone. Orders are refused meanwhile.
@@ -204,7 +204,9 @@ impl Opening {
                     _ = done.send(self.shared.generation().map(|_| ()));
                 }
                 Err(TryRecvError::Disconnected) => return None,
-                Err(TryRecvError::Empty) if !self.pause.is_over() => thread::sleep(CLOSED_PAUSE),
+                Err(TryRecvError::Empty) if !self.pause.is_over(clock::now()) => {
+                    thread::sleep(CLOSED_PAUSE)
+                }
                 Err(TryRecvError::Empty) => match self.open() {
                     Ok(work) => {
                         if work.closed.is_none() {
@@ -221,25 +223,26 @@ impl Opening {
 
 /// Time of the next try to open, and the pause if that fails.
 struct Pause {
-    until: Instant,
+    /// By [`clock::now`].
+    until: Duration,
     length: Duration,
 }
 
 impl Pause {
-    fn begin() -> Pause {
+    fn begin(now: Duration) -> Pause {
         Pause {
-            until: Instant::now() + REOPEN_PAUSE,
+            until: now + REOPEN_PAUSE,
             length: REOPEN_PAUSE,
         }
     }
 
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.until
+    fn is_over(&self, now: Duration) -> bool {
+        now >= self.until
     }
 
-    fn grow(&mut self) {
+    fn grow(&mut self, now: Duration) {
         self.length = (2 * self.length).min(REOPEN_PAUSE_MAX);
-        self.until = Instant::now() + self.length;
+        self.until = now + self.length;
     }
 }
 
@@ -254,14 +257,14 @@ struct Work {
     next: u64,
     /// Up to here rooms were looked at for histories that are too old; empty between two rounds.
     swept: Vec<u8>,
-    /// Start of the next round.
-    sweep_at: Instant,
+    /// Start of the next round, by [`clock::now`].
+    sweep_at: Duration,
     /// Why nothing is read or written, and how it goes on.
     closed: Option<Closed>,
     /// Bytes that were written since the generation was made, about.
     written: u64,
     /// If the last rewrite gave back too little: the time of the next one, and the free space that there was.
-    failed_rewrite: Option<(Instant, u64)>,
+    failed_rewrite: Option<(Duration, u64)>,
     /// The last to be dropped: then another process may have it.
     directory: Directory,
 }
@@ -285,7 +288,7 @@ impl Work {
             file_bytes: loaded.file_bytes,
             generation: Arc::new(loaded.generation),
             swept: Vec::new(),
-            sweep_at: Instant::now(),
+            sweep_at: clock::now(),
             closed: None,
             failed_rewrite: None,
         }
@@ -411,13 +414,13 @@ impl Work {
         self.closed = Some(Closed {
             why,
             from: number,
-            pause: Pause::begin(),
+            pause: Pause::begin(clock::now()),
         });
     }
 
     fn reopen_if_due(&mut self) {
         match &self.closed {
-            Some(closed) if closed.pause.is_over() => self.reopen(),
+            Some(closed) if closed.pause.is_over(clock::now()) => self.reopen(),
             _ => thread::sleep(CLOSED_PAUSE),
         }
     }
@@ -441,7 +444,7 @@ impl Work {
                     "{}; it can't be opened again yet: {error}",
                     closed.why
                 )));
-                closed.pause.grow();
+                closed.pause.grow(clock::now());
             }
         }
     }
@@ -527,7 +530,7 @@ impl Work {
         // Without more space than after the last try, this one would end as that did.
         let is_hopeless = self
             .failed_rewrite
-            .is_some_and(|(retry_at, free)| Instant::now() < retry_at && measured.free() <= free);
+            .is_some_and(|(retry_at, free)| clock::now() < retry_at && measured.free() <= free);
         if !is_due || is_hopeless {
             return checked;
         }
@@ -537,7 +540,7 @@ impl Work {
         let checked = self.check_space(bytes);
         self.failed_rewrite = match &checked {
             Ok(()) => None,
-            Err(_) => Some((Instant::now() + REWRITE_PAUSE, self.space.measure()?.free())),
+            Err(_) => Some((clock::now() + REWRITE_PAUSE, self.space.measure()?.free())),
         };
         checked
     }
@@ -726,7 +729,7 @@ impl Work {
     /// Gives up histories that are too old to be of use, and rooms that kept nothing else: some rooms at a time, all of them every
     /// few minutes.
     fn forget_histories(&mut self, now: u64) -> Result<bool, EngineError> {
-        if self.swept.is_empty() && Instant::now() < self.sweep_at {
+        if self.swept.is_empty() && clock::now() < self.sweep_at {
             return Ok(false);
         }
         let after = (Bound::Excluded(self.swept.clone()), Bound::Unbounded);
@@ -742,7 +745,7 @@ impl Work {
             .last()
             .filter(|_| page.len() == SWEEP)
             .map_or_else(Vec::new, |(key, _)| key.to_vec());
-        self.sweep_at = Instant::now() + SWEEP_EVERY;
+        self.sweep_at = clock::now() + SWEEP_EVERY;
         let rows = page
             .iter()
             .filter_map(|(key, row)| Some((room_of(key)?, Row::decode(row)?)));
@@ -875,4 +878,24 @@ fn weight(batch: &Batch) -> usize {
         .iter()
         .map(|(_, publication)| publication.len() + 64);
     writes.chain(log).sum::<usize>() + 256
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_a_jump_of_the_clock_ends_one() {
+        let mut now = Duration::from_secs(1000);
+        let mut pause = Pause::begin(now);
+        for milliseconds in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            let length = Duration::from_millis(milliseconds);
+            assert!(!pause.is_over(now + length - Duration::from_nanos(1)));
+            now += length;
+            assert!(pause.is_over(now), "{length:?}");
+            pause.grow(now);
+        }
+        // The machine was suspended meanwhile.
+        assert!(pause.is_over(now + Duration::from_secs(3600)));
+    }
 }
