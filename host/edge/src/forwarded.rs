@@ -240,6 +240,7 @@ fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, &
 
 /// An address, alone or with a port; nothing for "unknown" and for names that hide it (RFC 7239 section 6).
 fn node(text: &str) -> Hop {
+    let text = without_obfuscated_port(text);
     let inner = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'))
@@ -249,6 +250,25 @@ fn node(text: &str) -> Hop {
         .ok()
         .or_else(|| Some(SocketAddr::new(inner.parse().ok()?, 0)));
     parsed.map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
+}
+
+/// The address before a port that is hidden, such as `192.0.2.1:_web` (RFC 7239 section 6, `obfport`); any other text as it is.
+fn without_obfuscated_port(text: &str) -> &str {
+    let is_hidden = |port: &str| {
+        !port.is_empty()
+            && port
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    match text.rsplit_once(":_") {
+        // The colons of an IPv6 address stand in brackets, where a port follows.
+        Some((address, port))
+            if is_hidden(port) && (address.ends_with(']') || !address.contains(':')) =>
+        {
+            address
+        }
+        _ => text,
+    }
 }
 
 /// A WebSocket's scheme is that of the request which opens it.
@@ -404,7 +424,7 @@ mod tests {
     #[test]
     fn the_client_is_the_last_address_that_is_no_trusted_proxy() {
         let trusted = networks(&["10.0.0.0/8", "fd00::/8"]);
-        let cases: [(&[(&str, &str)], &str); 41] = [
+        let cases: [(&[(&str, &str)], &str); 47] = [
             (&[], "- - -"),
             (&[("x-forwarded-for", "192.0.2.1")], "192.0.2.1:0 - -"),
             (
@@ -443,6 +463,21 @@ mod tests {
                 &[("x-forwarded-for", "8.8.8.8, unknown, 10.0.0.2")],
                 "10.0.0.2:0 - -",
             ),
+            (
+                &[("forwarded", "for=\"192.0.2.1:_p.0-x_\"")],
+                "192.0.2.1:0 - -",
+            ),
+            (
+                &[("forwarded", "for=\"[2001:db8::1]:_port\", for=10.0.0.2")],
+                "[2001:db8::1]:0 - -",
+            ),
+            (
+                &[("forwarded", "for=192.0.2.1, for=\"10.0.0.2:_a\"")],
+                "192.0.2.1:0 - -",
+            ),
+            (&[("forwarded", "for=\"192.0.2.1:_\"")], "- - -"),
+            (&[("forwarded", "for=\"2001:db8::1:_a\"")], "- - -"),
+            (&[("forwarded", "for=\"unknown:_a\"")], "- - -"),
             (&[("x-forwarded-for", "8.8.8.8, <script>")], "- - -"),
             (&[("x-forwarded-for", ", ,192.0.2.1,")], "192.0.2.1:0 - -"),
             (&[("x-forwarded-for", "")], "- - -"),
