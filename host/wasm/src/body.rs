@@ -15,7 +15,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as _, SizeHint};
 use std::{
     collections::VecDeque,
-    future::{Future, pending, poll_fn},
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -353,8 +353,9 @@ impl Outgoing {
         self.frames.clear();
     }
 
-    /// The client reads no more. If it has the whole answer, what the guest still does is its own work, and has its time. If it left
-    /// before, nothing waits for the guest, which ends as soon as a call waits for an instance.
+    /// The client reads no more. If it has the whole answer, what the guest still does is its own work, and has its time as far as
+    /// instances are left for others ([`Account::wanted`]). If it left before, nothing waits for the guest, which ends as soon as a call
+    /// waits for an instance.
     fn detach(mut self: Box<Self>) {
         let has_ended = self.body.is_none() && self.frames.is_empty() && self.failure.is_none();
         if self.rest.is_some() {
@@ -378,25 +379,24 @@ impl Outgoing {
             self.origin.account.clone(),
         );
         let has_left = self.has_left || !self.has_content;
-        let wanted = async {
-            match has_left {
-                true => account.wanted().await,
-                false => pending().await,
-            }
-        };
-        let mut wanted = pin!(wanted);
+        let mut wanted = pin!(account.wanted(!has_left));
         let ended = poll_fn(|cx| {
             while let Poll::Ready(Some(_)) = self.poll_next(cx) {}
             if self.rest.is_none() {
-                Poll::Ready(())
+                Poll::Ready(true)
             } else {
-                wanted.as_mut().poll(cx)
+                wanted.as_mut().poll(cx).map(|()| false)
             }
         });
-        if timeout(within, ended).await.is_err() && !has_left {
-            tracing::warn!(
+        match timeout(within, ended).await {
+            _ if has_left => {}
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(
+                "work after an answer was ended, because a request waited for its instance"
+            ),
+            Err(_) => tracing::warn!(
                 "an instance was ended: its work after an answer took longer than {within:?}"
-            );
+            ),
         }
     }
 }

@@ -9,19 +9,18 @@
 //! take all of them. Permits are always taken in the same order, from the share to the whole, so calls cannot deadlock.
 
 use std::{
+    future::{Future as _, pending, poll_fn},
     pin::pin,
     sync::{
-        Arc, Mutex, Weak,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-        },
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 use tidegate_hub::Fault;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
@@ -145,12 +144,10 @@ impl Permits {
     }
 }
 
+const NEVER_CLOSED: &str = "these semaphores are never closed";
+
 async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore
-        .clone()
-        .acquire_owned()
-        .await
-        .expect("these semaphores are never closed")
+    semaphore.clone().acquire_owned().await.expect(NEVER_CLOSED)
 }
 
 /// The right to use one instance, in all shares that it counts in.
@@ -185,9 +182,13 @@ pub(crate) struct Account {
     bytes: AtomicUsize,
     /// Idle instances of every version that still exists, the oldest version first.
     idle: Mutex<Vec<Weak<dyn Idle>>>,
-    /// Number of calls that wait for a permit, and the notice that there is one more.
-    waiting: AtomicUsize,
-    wanted: Notify,
+    /// Number of calls that wait for a permit.
+    waiting: Mutex<usize>,
+    /// A permit for each of them, as long as no instance was given up for it: whatever takes the permit gives up its instance, the
+    /// oldest work first. So as many are given up as calls wait, whichever call gets which.
+    claims: Semaphore,
+    /// Work after an answer that keeps its instance although calls wait.
+    after: Semaphore,
 }
 
 /// A call waits for a permit.
@@ -195,30 +196,36 @@ struct Waiting<'a>(&'a Account);
 
 impl<'a> Waiting<'a> {
     fn new(account: &'a Account) -> Waiting<'a> {
-        account.waiting.fetch_add(1, SeqCst);
-        account.wanted.notify_waiters();
+        *account.waiting() += 1;
+        account.claims.add_permits(1);
         Waiting(account)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, SeqCst);
+        let mut waiting = self.0.waiting();
+        *waiting -= 1;
+        let claims = self.0.claims.available_permits();
+        self.0
+            .claims
+            .forget_permits(claims.saturating_sub(*waiting));
     }
 }
 
 impl Account {
     pub(crate) fn new(max: usize) -> Arc<Account> {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
-        let [live, bytes, waiting] = [0; 3].map(AtomicUsize::new);
+        let [live, bytes] = [0; 2].map(AtomicUsize::new);
         Arc::new(Account {
             max,
             permits: Permits::new(max),
             live,
             bytes,
             idle: Mutex::default(),
-            waiting,
-            wanted: Notify::new(),
+            waiting: Mutex::new(0),
+            claims: Semaphore::new(0),
+            after: Semaphore::new(max / 8),
         })
     }
 
@@ -248,12 +255,32 @@ impl Account {
             .map_err(|_| Fault::Busy)
     }
 
-    /// Ready when a call waits for a permit: work that no client waits for gives up its instance then.
-    pub(crate) async fn wanted(&self) {
-        let mut notice = pin!(self.wanted.notified());
-        notice.as_mut().enable();
-        if self.waiting.load(SeqCst) == 0 {
-            notice.await;
+    fn waiting(&self) -> MutexGuard<'_, usize> {
+        self.waiting
+            .lock()
+            .expect("nothing panics while it holds the number")
+    }
+
+    /// Ready when an instance that does nothing for a client is to be given up, because a call waits for one. `is_after`: it does work
+    /// after a whole answer, which an eighth of all instances may go on with all the same.
+    pub(crate) async fn wanted(&self, is_after: bool) {
+        let kept = {
+            let mut claimed = pin!(self.claims.acquire());
+            let mut kept = pin!(self.after.acquire());
+            let first = poll_fn(|cx| {
+                if is_after && let Poll::Ready(kept) = kept.as_mut().poll(cx) {
+                    return Poll::Ready(Some(kept));
+                }
+                claimed.as_mut().poll(cx).map(|claim| {
+                    claim.expect(NEVER_CLOSED).forget();
+                    None
+                })
+            });
+            first.await
+        };
+        if let Some(kept) = kept {
+            let _kept = kept.expect(NEVER_CLOSED);
+            pending::<()>().await;
         }
     }
 
@@ -341,6 +368,7 @@ impl std::fmt::Debug for Instances {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::{Context, Waker};
 
     const ALL: [Use; 6] = [
         Use::Event,
@@ -438,6 +466,37 @@ mod tests {
             (3, 0),
             "{held:?}"
         );
+    }
+
+    #[test]
+    fn as_many_instances_are_given_up_as_calls_wait_and_an_eighth_is_kept() {
+        let account = Account::new(16);
+        // The first four do work after an answer; the clients of the other two have left.
+        let mut work: Vec<_> = (0..6)
+            .map(|number| (number, Box::pin(account.wanted(number < 4))))
+            .collect();
+        let mut given_up = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let ended = work.extract_if(.., |(_, one)| one.as_mut().poll(&mut cx).is_ready());
+            ended.map(|(number, _)| number).collect::<Vec<_>>()
+        };
+        assert_eq!(given_up(), [0; 0], "no call waits");
+        let waiting = [(); 2].map(|()| Waiting::new(&account));
+        assert_eq!((given_up(), given_up()), (vec![2, 3], vec![]));
+        let [one, other] = waiting;
+        let third = Waiting::new(&account);
+        // Both have their instance; the third has not.
+        drop((one, other));
+        assert_eq!(given_up(), [4]);
+        drop(third);
+        let _many = [(); 9].map(|()| Waiting::new(&account));
+        assert_eq!(given_up(), [5]);
+        drop(given_up);
+        // What comes later is given up at once: the work of the first two goes on.
+        let mut later = Box::pin(account.wanted(true));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(later.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(work.len(), 2);
     }
 
     struct Stack(Mutex<Vec<Slot>>);

@@ -23,7 +23,7 @@ use crate::{
     machine::Machine,
     meter::{Evicted, Meter, TICK},
     outbound::Outbound,
-    state::State,
+    state::{MEMORY_RETRY, MEMORY_WAIT, Shares, State},
 };
 use std::{
     marker::PhantomData,
@@ -54,11 +54,6 @@ const HANDED_OVER_BYTES_MAX: usize = 16 << 20;
 const HANDED_OVER_EXTRA: usize = 1 << 20;
 /// It is at most this part of `memory_max`.
 const HANDED_OVER_PART: usize = 32;
-
-/// Time for which a call waits until there is memory for an instance; then it is busy (503).
-const MEMORY_WAIT: Duration = Duration::from_secs(5);
-/// Time between two tries.
-const MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 /// Number of idle instances that a version keeps.
 const IDLE_MAX: usize = 64;
@@ -125,11 +120,10 @@ impl Idle for IdleStack {
                 Some(stack.remove(0))
             }
         };
-        oldest.map(|(_, instance)| {
-            let Instance { store, slot, .. } = *instance;
-            drop(store);
-            slot
-        })
+        let (_, mut instance) = oldest?;
+        let slot = instance.slot.take();
+        drop(instance);
+        slot
     }
 }
 
@@ -153,10 +147,19 @@ pub(crate) struct Instance {
     pub(crate) store: Store<State>,
     pub(crate) exports: Exports,
     pub(crate) raw: Raw,
-    /// After the store, which is dropped first.
-    slot: Slot,
+    /// After the store, which is dropped first. None if it was yielded.
+    slot: Option<Slot>,
+    /// Its reservations while it is dropped.
+    shares: Option<Shares>,
     /// Linear memory that it began with, in bytes.
     bytes_at_first: usize,
+}
+
+/// The fields are dropped after this, in their order: the memory first, then what is reserved for it.
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.shares = self.store.data_mut().memory.take_shares();
+    }
 }
 
 impl Instance {
@@ -400,7 +403,8 @@ impl Pool {
                         store,
                         exports,
                         raw,
-                        slot,
+                        slot: Some(slot),
+                        shares: None,
                         bytes_at_first,
                     }));
                 }
@@ -488,7 +492,7 @@ impl Pool {
             meter,
         )?;
         let mut store = Store::new(&self.machine.engine, state);
-        store.limiter(|state| &mut state.memory);
+        store.limiter_async(|state| &mut state.memory);
         store.set_hostcall_fuel(handed_over_max);
         store.set_max_component_handles(10_000);
         store.set_epoch_deadline(1);

@@ -8,14 +8,21 @@ use crate::{
     outbound::Outbound,
     stdio::{About, AppOutput, Channel, GuestOutput, Output},
 };
-use std::{any::Any, sync::Arc};
+use std::{
+    any::Any,
+    future::{Future, ready},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 use tidegate_hub::{
     Conn, Fault, Hub, Scope,
     budget::{self, INSTANCE_FREE_BYTES, Kind, OutOfMemory, Share},
 };
 use tidegate_routing::Manifest;
+use tokio::time::{Instant, sleep};
 use wasmtime::{
-    ResourceLimiter,
+    ResourceLimiterAsync,
     component::{Resource, ResourceTable},
 };
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
@@ -25,6 +32,12 @@ use wasmtime_wasi_http::{FieldMap, WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p
 const RESOURCES_MAX: usize = 10_000;
 /// Entries of all tables of functions, as large guests of interpreters need.
 const TABLE_ENTRIES_MAX: usize = 100_000;
+
+/// Time for which an instance with little memory waits for more, and a call for an instance that there is no memory to make. Then the
+/// call is refused (503).
+pub(crate) const MEMORY_WAIT: Duration = Duration::from_secs(5);
+/// Time between two tries.
+pub(crate) const MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 pub(crate) struct State {
     pub(crate) table: ResourceTable,
@@ -72,6 +85,7 @@ impl State {
                 bytes_max: options.memory_bytes_max,
                 denied: false,
                 is_short: false,
+                may_wait: false,
                 bytes: 0,
                 growing: 0,
                 table_entries: 0,
@@ -167,12 +181,15 @@ impl WasiHttpView for State {
 }
 
 /// Refuses memory beyond the limit, or when the server is short of memory, and remembers the refusal: the guest then traps, and the
-/// refusal is the cause to report. Counts the memory for the instance, in the account of all instances and in the budget of the process.
+/// refusal is the cause to report. An instance with little memory waits first, so that calls that need little are served while large
+/// instances come and go. Counts the memory for the instance, in the account of all instances and in the budget of the process.
 pub(crate) struct MemoryLimit {
     bytes_max: usize,
     pub(crate) denied: bool,
     /// Memory was denied because the server is short of it.
     pub(crate) is_short: bool,
+    /// A call runs. While an instance is being made its maker waits, and has idle ones make way.
+    may_wait: bool,
     /// Linear memory of the instance: all of its memories.
     bytes: usize,
     /// By how much it was last allowed to grow.
@@ -185,7 +202,7 @@ pub(crate) struct MemoryLimit {
 }
 
 /// Reservations of an instance.
-struct Shares {
+pub(crate) struct Shares {
     memory: Share,
     /// For the copies that the host makes of what a call returns. The engine makes them before the host learns their sizes, and the guest
     /// may run on for a while to free the originals, so they are reserved when the guest gets the memory to make the originals in.
@@ -228,7 +245,45 @@ impl MemoryLimit {
 
     /// Forgets what was denied to an earlier event.
     pub(crate) fn begin_event(&mut self) {
-        (self.denied, self.is_short) = (false, false);
+        (self.denied, self.is_short, self.may_wait) = (false, false, true);
+    }
+
+    /// The reservations, for an instance that is about to be dropped: its memory is gone only after the store that this belongs to. If
+    /// they were given back before, the memory would count as uncounted meanwhile, and others would be refused for it.
+    pub(crate) fn take_shares(&mut self) -> Option<Shares> {
+        self.shares.take()
+    }
+
+    fn grow(&mut self, growing: usize) -> Growth {
+        let bytes = self.bytes.saturating_add(growing);
+        if bytes > self.bytes_max {
+            return Growth::Denied;
+        }
+        if let Some(shares) = &mut self.shares
+            && shares.fit(bytes, growing).is_err()
+        {
+            return Growth::Short;
+        }
+        (self.bytes, self.growing) = (bytes, growing);
+        self.account.count_bytes(growing as isize);
+        Growth::Allowed
+    }
+
+    fn deny(&mut self, is_short: bool) -> wasmtime::Result<bool> {
+        self.denied = true;
+        self.is_short |= is_short;
+        Ok(false)
+    }
+
+    async fn wait_to_grow(&mut self, growing: usize) -> wasmtime::Result<bool> {
+        let until = Instant::now() + MEMORY_WAIT;
+        while Instant::now() < until {
+            sleep(MEMORY_RETRY).await;
+            if let Growth::Allowed = self.grow(growing) {
+                return Ok(true);
+            }
+        }
+        self.deny(true)
     }
 
     /// An instance that was idle is called: reserves what it may hand over to the host.
@@ -253,29 +308,36 @@ impl Drop for MemoryLimit {
     }
 }
 
-impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(
-        &mut self,
+/// Answer to a guest that asks for memory.
+enum Growth {
+    Allowed,
+    /// It is more than an instance may have.
+    Denied,
+    /// The server is short of memory.
+    Short,
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
+
+impl ResourceLimiterAsync for MemoryLimit {
+    fn memory_growing<'a, 'b>(
+        &'a mut self,
         current: usize,
         desired: usize,
         _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    ) -> Answer<'b>
+    where
+        'a: 'b,
+    {
         let growing = desired.saturating_sub(current);
-        let bytes = self.bytes.saturating_add(growing);
-        let is_within = bytes <= self.bytes_max;
-        let allowed = is_within
-            && self
-                .shares
-                .as_mut()
-                .is_none_or(|shares| shares.fit(bytes, growing).is_ok());
-        self.denied |= !allowed;
-        self.is_short |= is_within && !allowed;
-        if allowed {
-            self.bytes += growing;
-            self.growing = growing;
-            self.account.count_bytes(growing as isize);
+        match self.grow(growing) {
+            Growth::Allowed => Box::pin(ready(Ok(true))),
+            Growth::Denied => Box::pin(ready(self.deny(false))),
+            Growth::Short if self.may_wait && self.bytes + growing <= INSTANCE_FREE_BYTES => {
+                Box::pin(self.wait_to_grow(growing))
+            }
+            Growth::Short => Box::pin(ready(self.deny(true))),
         }
-        Ok(allowed)
     }
 
     /// It was allowed, but the system had no memory.
@@ -286,12 +348,15 @@ impl ResourceLimiter for MemoryLimit {
         Ok(())
     }
 
-    fn table_growing(
-        &mut self,
+    fn table_growing<'a, 'b>(
+        &'a mut self,
         current: usize,
         desired: usize,
         _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    ) -> Answer<'b>
+    where
+        'a: 'b,
+    {
         let entries = self
             .table_entries
             .saturating_add(desired.saturating_sub(current));
@@ -299,6 +364,67 @@ impl ResourceLimiter for MemoryLimit {
         if allowed {
             self.table_entries = entries;
         }
-        Ok(allowed)
+        Box::pin(ready(Ok(allowed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::{Context, Poll, Waker};
+    use tidegate_hub::Budget;
+
+    const MIB: usize = 1 << 20;
+
+    #[tokio::test]
+    async fn an_instance_with_little_memory_waits_for_more_and_others_are_refused_at_once() {
+        let budget = Arc::new(Budget::new(100 * MIB));
+        // Nothing is left, neither for small instances nor for reservations.
+        budget.look(96 * MIB);
+        let limit = |bytes, may_wait| MemoryLimit {
+            bytes_max: 64 * MIB,
+            denied: false,
+            is_short: false,
+            may_wait,
+            bytes,
+            growing: 0,
+            table_entries: 0,
+            account: Account::new(1),
+            shares: Some(Shares::new(&budget::Account::new(&budget), MIB)),
+        };
+        // Bytes before and after, whether a call runs, and whether it waits.
+        let cases = [
+            (MIB, MIB + 1, true, true),
+            (MIB, INSTANCE_FREE_BYTES, true, true),
+            (MIB, INSTANCE_FREE_BYTES + 1, true, false),
+            (0, MIB, false, false),
+        ];
+        let mut cx = Context::from_waker(Waker::noop());
+        for (before, after, may_wait, waits) in cases {
+            let mut limit = limit(before, may_wait);
+            let first = limit
+                .memory_growing(before, after, None)
+                .as_mut()
+                .poll(&mut cx)
+                .map(Result::unwrap);
+            let expected = if waits {
+                Poll::Pending
+            } else {
+                Poll::Ready(false)
+            };
+            assert_eq!(first, expected, "{before} to {after}");
+            assert_eq!(
+                (limit.is_short, limit.bytes),
+                (!waits, before),
+                "{before} to {after}"
+            );
+        }
+
+        let mut limit = limit(MIB, true);
+        let mut growing = limit.memory_growing(MIB, MIB + 1, None);
+        assert!(growing.as_mut().poll(&mut cx).is_pending());
+        // What was measured is forgotten with time.
+        (0..10_000).for_each(|_| _ = budget.look(0));
+        assert!(growing.await.unwrap() && !limit.denied && limit.bytes == MIB + 1);
     }
 }

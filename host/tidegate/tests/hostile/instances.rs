@@ -26,8 +26,8 @@ struct App {
     collect: &'static str,
     idle: &'static str,
     echo: &'static str,
-    /// None where an answer ends with its handler.
-    after: Option<&'static str>,
+    /// It answers, and goes on.
+    after: &'static str,
 }
 
 /// Each `wasi:http` and our own contract, with and without instances that serve more than one request.
@@ -40,7 +40,7 @@ fn apps() -> Vec<App> {
         collect: "/collect",
         idle: "/idle",
         echo: "/echo",
-        after: Some("/after"),
+        after: "/after",
     };
     let own = |args| App {
         component: "rogue",
@@ -50,7 +50,7 @@ fn apps() -> Vec<App> {
         collect: "/stream/collect",
         idle: "/stream/idle",
         echo: "/stream/echo",
-        after: None,
+        after: "/stream/after",
     };
     let reuse = &["--reuse-foreign"][..];
     let mut apps: Vec<App> = ["proxy02", "proxy03"]
@@ -207,7 +207,7 @@ async fn a_body_that_breaks_off_is_no_fault_of_the_app() {
 #[tokio::test]
 async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
     for app in apps() {
-        let Some(path) = app.after else { continue };
+        let path = app.after;
         let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=500ms"]);
         let one = async || {
             let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
@@ -222,6 +222,47 @@ async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
         app.assert_all_are_free(&server, "work after the answer")
             .await;
     }
+}
+
+#[tokio::test]
+async fn work_after_answers_leaves_instances_to_the_requests_that_wait() {
+    for app in apps() {
+        let server = app.serve(&[
+            "--wall",
+            "1h",
+            "--limit",
+            "after_answer_max=1h",
+            "--drain",
+            "0",
+        ]);
+        // More than there are instances, side by side and one after the other.
+        for _ in 0..3 {
+            let answers = (0..INSTANCES).map(|_| text(&server, app.after));
+            for answer in join_all(answers).await {
+                assert_eq!(answer, "answered", "{} {:?}", app.component, app.args);
+            }
+        }
+        let begun = format!(
+            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+            app.echo
+        );
+        // An eighth goes on with its work.
+        let others = join_all((1..app.streams).map(|_| async {
+            let mut raw = Raw::send(server.address(), &begun).await;
+            raw.until("first").await;
+            raw
+        }));
+        drop(others.await);
+        if app.component == "rogue" {
+            assert_eq!(status(&server, "/calm").await, 200);
+        }
+        server.wait_for("because a request waited for its instance");
+    }
+}
+
+async fn text(server: &Tidegate, path: &str) -> String {
+    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
+    soon(path, answer.text()).await.unwrap()
 }
 
 async fn status(server: &Tidegate, path: &str) -> u16 {

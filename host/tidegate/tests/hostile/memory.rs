@@ -67,18 +67,11 @@ impl Bystanders {
                     let answer = ask(&address, "GET", path, b"");
                     match answer.get(9..12) {
                         Some("200") => done += 1,
-                        // On a machine whose cores are all busy memory may be freed later than it is asked for. The answer then
-                        // says when to come again, and the client does so.
-                        Some("503") if answer.contains("retry-after: ") => {}
                         _ => return Err(format!("after {done} good answers: {answer:?}")),
                     }
                     thread::sleep(Duration::from_millis(10));
                 }
-                // It is served again as soon as the attack ends.
-                match wait_for(|| ask(&address, "GET", path, b"").starts_with("HTTP/1.1 200")) {
-                    true => Ok(done),
-                    false => Err(format!("no answer after {done} good ones")),
-                }
+                Ok(done)
             })
         };
         Bystanders {
@@ -89,7 +82,7 @@ impl Bystanders {
         }
     }
 
-    /// Checks that the budget held, and that the client was served, with refusals at most.
+    /// Checks that the budget held, and that each request of the client was answered.
     fn check(self, name: &str) {
         self.ended.store(true, Relaxed);
         self.watch.join().unwrap();

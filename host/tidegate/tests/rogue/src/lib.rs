@@ -87,6 +87,7 @@ fn app() -> App {
         .stream_on("", "/stream/wait", streams::wait)
         .stream_on("", "/stream/collect", streams::collect)
         .stream_on("", "/stream/idle", streams::idle)
+        .stream_on("", "/stream/after", streams::after)
 }
 
 async fn pause(req: Request) -> Result {

@@ -55,3 +55,10 @@ pub(crate) async fn idle(_: Request, reply: Reply) -> Result {
     body.write("a first piece").await?;
     misbehave("sleep").await
 }
+
+/// Goes on for as long as the host allows it after an answer with its length.
+pub(crate) async fn after(_: Request, reply: Reply) -> Result {
+    let mut body = reply.header("content-length", "8").start()?;
+    body.write("answered").await?;
+    misbehave("sleep").await
+}
