@@ -491,7 +491,6 @@ mod tests {
         drop(third);
         let _many = [(); 9].map(|()| Waiting::new(&account));
         assert_eq!(given_up(), [5]);
-        drop(given_up);
         // What comes later is given up at once: the work of the first two goes on.
         let mut later = Box::pin(account.wanted(true));
         let mut cx = Context::from_waker(Waker::noop());
