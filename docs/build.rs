@@ -1,4 +1,5 @@
-//! Takes the Rust out of the guide: each block of each page becomes a module, so that it is compiled, and its tests are run.
+//! Extracts the Rust of the guide and of the repository's README: each block becomes a module, so
+//! that it is compiled and its tests run.
 
 use std::{
     env, fs, io,
@@ -9,45 +10,55 @@ fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("Cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets it"));
     println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=../README.md");
     let mut pages = Vec::new();
     collect(&root.join("src"), &mut pages)?;
     pages.sort();
     let mut modules = String::new();
     for page in pages {
-        let within = page
+        let path = page
             .strip_prefix(root.join("src"))
-            .expect("it is below it")
-            .with_extension("");
-        let name = within
-            .to_string_lossy()
-            .replace(['/', '-'], "_")
-            .to_lowercase();
-        for (index, (line, block)) in blocks(&fs::read_to_string(&page)?).into_iter().enumerate() {
-            let file = out.join(format!("{name}_{index}.rs"));
-            let number = line + 1;
-            fs::write(
-                &file,
-                format!("// {}.md, line {number}\n{block}", within.display()),
-            )?;
-            modules += &format!(
-                "#[path = {:?}]\nmod {name}_{index};\n",
-                file.display().to_string()
-            );
-        }
+            .expect("collect lists files below src");
+        modules += &write_modules(&page, path, &out)?;
     }
+    modules += &write_modules(&root.join("../README.md"), Path::new("repository.md"), &out)?;
     fs::write(out.join("modules.rs"), modules)
 }
 
-/// The Rust of a page, each with the index of the line before it. As in rustdoc, what begins with `# ` is compiled and not shown.
+/// Writes each block of a page to a file below `out`, and returns the declarations of its modules.
+fn write_modules(page: &Path, path: &Path, out: &Path) -> io::Result<String> {
+    let name = path
+        .with_extension("")
+        .to_string_lossy()
+        .replace(['/', '-'], "_")
+        .to_lowercase();
+    let mut modules = String::new();
+    for (index, (line, block)) in blocks(&fs::read_to_string(page)?).into_iter().enumerate() {
+        let file = out.join(format!("{name}_{index}.rs"));
+        let number = line + 1;
+        fs::write(
+            &file,
+            format!("// {}, line {number}\n{block}", page.display()),
+        )?;
+        modules += &format!(
+            "#[path = {:?}]\nmod {name}_{index};\n",
+            file.display().to_string()
+        );
+    }
+    Ok(modules)
+}
+
+/// Returns the Rust blocks of a page, each with the index of the line of its fence. As in rustdoc,
+/// a line that begins with `# ` is compiled and not shown.
 fn blocks(page: &str) -> Vec<(usize, String)> {
-    let (mut blocks, mut within) = (Vec::new(), None);
+    let (mut blocks, mut current) = (Vec::new(), None);
     for (index, line) in page.lines().enumerate() {
-        match (&mut within, line) {
+        match (&mut current, line) {
             (None, line) if line == "```rust" || line.starts_with("```rust,") => {
-                within = Some((index, String::new()))
+                current = Some((index, String::new()))
             }
             (None, _) => {}
-            (Some(_), "```") => blocks.extend(within.take()),
+            (Some(_), "```") => blocks.extend(current.take()),
             (Some((_, block)), line) => {
                 *block += if line == "#" {
                     ""
@@ -61,6 +72,7 @@ fn blocks(page: &str) -> Vec<(usize, String)> {
     blocks
 }
 
+/// Adds the Markdown files below a folder.
 fn collect(folder: &Path, pages: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,4 +1,4 @@
-//! The Rust of the guide, compiled and tested: each block of `src` is a module (see `build.rs`).
+//! The Rust of the guide and of the README, compiled and tested: each block is a module (`build.rs`).
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
