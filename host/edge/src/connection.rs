@@ -32,8 +32,8 @@ use tracing::field::display;
 
 /// A connection that always has more to do leaves its worker to the others after so many rounds of reading, calling and writing,
 const ROUNDS_MAX: usize = 4;
-/// each of at most so many frames.
-const FRAMES_MAX: usize = 256;
+/// or after the round in which it has moved so many bytes: a large message costs as much as many small ones.
+const BYTES_MAX: u64 = 256 << 10;
 
 /// The first event, for the version that accepted the connection.
 pub(crate) struct First {
@@ -207,6 +207,7 @@ impl<Io: Socket> Connection<Io> {
         if self.conn.outbox().is_evicted() {
             self.handle_eviction();
         }
+        let before = self.wire.moved();
         for _ in 0..ROUNDS_MAX {
             let mut progress = self.poll_read(outside);
             progress |= self.poll_call(cx);
@@ -219,6 +220,9 @@ impl<Io: Socket> Connection<Io> {
             }
             if !progress {
                 return Poll::Pending;
+            }
+            if self.wire.moved() - before >= BYTES_MAX {
+                break;
             }
         }
         yield_to_others(cx);
@@ -250,10 +254,9 @@ impl<Io: Socket> Connection<Io> {
             clock_is_stale,
             ..
         } = self;
-        let (mut now, before, mut frames, mut is_pinged, mut is_given_up) =
-            (None, wire.received(), 0, false, false);
+        let (mut now, before, mut is_pinged, mut is_given_up) =
+            (None, wire.received(), false, false);
         let poll = wire.poll_receive(cx, |received| {
-            frames += 1;
             is_pinged |= received == Received::Ping;
             let now = *now.get_or_insert_with(Instant::now);
             match received {
@@ -283,7 +286,7 @@ impl<Io: Socket> Connection<Io> {
                     session.handle_disconnect();
                 }
             }
-            matches!(reading, Reading::Frames) && session.wants_read() && frames < FRAMES_MAX
+            matches!(reading, Reading::Frames) && session.wants_read()
         });
         if is_pinged && !self.session.is_closing() {
             self.wire.reply();

@@ -9,6 +9,8 @@ pub(crate) struct Fragments {
     skip: u64,
     /// Frames so far of a message that is not whole.
     count: usize,
+    /// Frames so far in all. It wraps.
+    total: usize,
     /// Payload so far of a message that is not whole.
     partial: usize,
     /// The frame whose payload comes belongs to a message, and is its last.
@@ -42,6 +44,11 @@ impl Fragments {
             }
         }
         all.len()
+    }
+
+    /// Number of frames whose header has come. It wraps.
+    pub(crate) fn total(&self) -> usize {
+        self.total
     }
 
     /// Whether a message had too many.
@@ -89,6 +96,7 @@ impl Fragments {
         let mask = if self.header[1] & 0x80 != 0 { 4 } else { 0 };
         self.skip = length.saturating_add(mask);
         self.header_length = 0;
+        self.total = self.total.wrapping_add(1);
         let (is_final, is_control) = (self.header[0] & 0x80 != 0, self.header[0] & 0x08 != 0);
         (self.is_data, self.is_final) = (!is_control, is_final);
         self.count_payload(0);

@@ -34,6 +34,9 @@ const READ_BYTES: usize = 16 << 10;
 const DECODER_BYTES: usize = 512;
 /// A larger payload is not copied behind its header but written from where it is.
 const COPY_BYTES_MAX: usize = 16 << 10;
+/// Frames that are decoded before the connection turns to its calls and its outbox. A message of many frames counts as all of them:
+/// empty ones cost a client next to nothing.
+const FRAMES_MAX: usize = 256;
 /// Framed bytes that wait for the socket before no more is framed.
 const OUT_BYTES_MAX: usize = 64 << 10;
 
@@ -114,6 +117,11 @@ impl<Io: Socket> Wire<Io> {
         self.sent
     }
 
+    /// Bytes that have moved so far, both ways.
+    pub(crate) fn moved(&self) -> u64 {
+        self.received + self.sent
+    }
+
     /// Bytes that the client's machine has acknowledged so far. A system call.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.sent.saturating_sub(self.io.unacknowledged())
@@ -124,7 +132,7 @@ impl<Io: Socket> Wire<Io> {
         self.fragments.is_within_message()
     }
 
-    /// Hands over what comes until `take` has enough (ready) or nothing more is there (pending).
+    /// Hands over what comes until `take` has enough or [`FRAMES_MAX`] frames have come (ready), or nothing more is there (pending).
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,7 +148,7 @@ impl<Io: Socket> Wire<Io> {
                 received: count,
                 ..
             } = self;
-            let out_before = out.len();
+            let (out_before, frames_before) = (out.len(), fragments.total());
             let mut source = Source {
                 io,
                 cx,
@@ -164,8 +172,9 @@ impl<Io: Socket> Wire<Io> {
                     }
                     outcome => received(outcome),
                 };
+                let frames = source.fragments.total().wrapping_sub(frames_before);
                 // Pongs are framed while this reads: no more of them than the socket is given at a time.
-                if !take(received) || source.out.len() >= OUT_BYTES_MAX {
+                if !take(received) || frames >= FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX {
                     break Poll::Ready(());
                 }
             };
@@ -480,6 +489,39 @@ mod tests {
                 put_header(&mut out, OpCode::Data(data), length);
                 assert_eq!(out, expected, "{data} of {length}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_counted_however_few_messages_they_are() {
+        const EMPTY: [u8; 5] = [0x80, 0, 0, 0, 0];
+        const MESSAGES: usize = 20;
+        for parts in [1, 10, 500] {
+            let frame = |first: u8| [&[first][..], &EMPTY].concat();
+            let middle = frame(0x00).repeat(parts.max(2) - 2);
+            let message = match parts {
+                1 => frame(0x82),
+                _ => [frame(0x02), middle, frame(0x80)].concat(),
+            };
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let bytes = message.repeat(MESSAGES * FRAMES_MAX.div_ceil(parts));
+            tokio::io::AsyncWriteExt::write_all(&mut client, &bytes)
+                .await
+                .unwrap();
+            let mut wire = Wire::new(server, Bytes::new(), &Limits::default());
+            let mut messages = 0;
+            let poll =
+                wire.poll_receive(&mut Context::from_waker(std::task::Waker::noop()), |_| {
+                    messages += 1;
+                    true
+                });
+            assert!(poll.is_ready(), "{parts} frames a message");
+            // The decoder is given some hundred bytes at once.
+            let frames = messages * parts;
+            assert!(
+                frames <= FRAMES_MAX + DECODER_BYTES.max(parts),
+                "{messages} messages of {parts} frames"
+            );
         }
     }
 }

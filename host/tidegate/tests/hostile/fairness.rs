@@ -100,13 +100,21 @@ async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns
         .repeat(1000)
         .into_bytes();
     let frames = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'].repeat(8000);
+    // Messages of as many frames as one may have, all of them empty.
+    let fragments = [
+        [0x01, 0x80, 0, 0, 0, 0].to_vec(),
+        [0x00, 0x80, 0, 0, 0, 0].repeat(1022),
+        [0x80, 0x80, 0, 0, 0, 0].to_vec(),
+    ]
+    .concat()
+    .repeat(10);
     let floods = join_all((0..8).map(|number| {
         let (server, piece, is_socket) = (
             &server,
-            if number % 2 == 0 {
-                requests.clone()
-            } else {
-                frames.clone()
+            match number % 4 {
+                1 => frames.clone(),
+                3 => fragments.clone(),
+                _ => requests.clone(),
             },
             number % 2 == 1,
         );
