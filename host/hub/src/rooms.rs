@@ -241,7 +241,13 @@ impl Rooms {
         if let Err(error) = self.load_alarms(now) {
             tracing::debug!("alarms still wait until they can be read: {error}");
         }
-        let due = self.hub.alarms().call_due(now);
+        // No room has a class before the first version is served. An alarm that came due now would
+        // be put off as the alarm of a class that is gone.
+        let due = if self.current().is_some() {
+            self.hub.alarms().call_due(now)
+        } else {
+            Vec::new()
+        };
         for room in due {
             if !self.has_class(room.class()) {
                 // Of a version that is not served now: it must not fail until it is given up.

@@ -74,6 +74,8 @@ impl World {
         let spawn = Box::new(move |task| queue.lock().unwrap().push_back(task));
         let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, now).unwrap();
         let front = Front::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
+        // The first tick may come before the first version: no alarm may be late for it.
+        rooms.tick(now);
         front.serve();
         let set = AtomicU64::new(now.wall.wrapping_sub(now.monotonic));
         World {
