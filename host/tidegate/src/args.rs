@@ -1,8 +1,8 @@
 //! The command line: what may be typed, and how it goes before `tidegate.toml`.
 
 use crate::{
-    config::Config, failure::Failure, file, grant, key, listen::Listen, logging::LogFormat,
-    quantity, tail::LineFilter, template::Template,
+    command_error::CommandError, config::Config, file, grant, key, listen::Listen,
+    logging::LogFormat, quantity, tail::LineFilter, template::Template,
 };
 use clap::{Args as Group, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -256,7 +256,7 @@ impl DevArgs {
     }
 
     /// The project's settings with these flags before them. Nothing is cached: each version is compiled once.
-    pub(crate) fn config(&self, project: &Path) -> Result<Config, Failure> {
+    pub(crate) fn config(&self, project: &Path) -> Result<Config, CommandError> {
         let settings = self.settings(project);
         let is_asked_for = self.config.is_some() || settings.is_file();
         let mut config = if is_asked_for {
@@ -517,7 +517,7 @@ pub(crate) enum DataCommand {
 
 impl LoadArgs {
     /// The file's settings with these flags before them.
-    pub(crate) fn config(&self) -> Result<Config, Failure> {
+    pub(crate) fn config(&self) -> Result<Config, CommandError> {
         let mut config = self
             .config
             .as_deref()
@@ -564,7 +564,7 @@ impl LoadArgs {
 
 impl ServeArgs {
     /// The file's settings with these flags before them.
-    pub(crate) fn config(&self) -> Result<Config, Failure> {
+    pub(crate) fn config(&self) -> Result<Config, CommandError> {
         let mut config = self.load.config()?;
         put(&mut config.listen, &self.listen);
         put(&mut config.workers, &self.workers);
@@ -581,11 +581,11 @@ impl ServeArgs {
         }
         if !self.origin.is_empty() {
             config.edge.origins = key::origins(&self.origin)
-                .map_err(|what| Failure::usage(format!("--origin: {what}")))?;
+                .map_err(|what| CommandError::usage(format!("--origin: {what}")))?;
         }
         for limit in &self.limit {
             file::set_limit(&mut config, limit)
-                .map_err(|what| Failure::usage(format!("--limit: {what}")))?;
+                .map_err(|what| CommandError::usage(format!("--limit: {what}")))?;
         }
         Ok(config)
     }
@@ -605,16 +605,17 @@ fn put<T: Clone>(place: &mut T, given: &Option<T>) {
     }
 }
 
-fn read(path: &Path) -> Result<Config, Failure> {
+fn read(path: &Path) -> Result<Config, CommandError> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| {
-        Failure::usage(format!(
+        CommandError::usage(format!(
             "can't read the settings in {}: {error}",
             path.display()
         ))
     })?;
     let base = path.parent().unwrap_or(Path::new(""));
-    file::parse(&text, base).map_err(|wrong| Failure::usage(format!("{}:{wrong}", path.display())))
+    file::parse(&text, base)
+        .map_err(|wrong| CommandError::usage(format!("{}:{wrong}", path.display())))
 }
 
 /// A level alone, or a filter; a word that is no level would silence everything.
@@ -731,7 +732,7 @@ mod tests {
         let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
         let config = Config::default();
         let quantity = |section, name| {
-            key::Key::find(section, name)
+            key::SettingKey::find(section, name)
                 .and_then(|key| key.quantity(&config))
                 .expect("it is one")
         };

@@ -1,6 +1,8 @@
 //! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
 
-use crate::{config::Config, failure::Failure, logging, memory_limit, problem::Rejection};
+use crate::{
+    command_error::CommandError, config::Config, logging, memory_limit, problem::Rejection,
+};
 use anyhow::Context as _;
 use rustix::{
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -40,13 +42,13 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.
-pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), Failure> {
+pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), CommandError> {
     let loaded = tidegate_wasm::load(path, options)
         .await
-        .map_err(|error| Failure::Rejected(Rejection::load(path, &error)))?;
+        .map_err(|error| CommandError::Rejected(Rejection::load(path, &error)))?;
     let table = match loaded.manifest() {
         Some(manifest) => Table::new(manifest, loaded.exports())
-            .map_err(|violations| Failure::Rejected(Rejection::rules(path, &violations)))?,
+            .map_err(|violations| CommandError::Rejected(Rejection::rules(path, &violations)))?,
         None => Table::whole(),
     };
     Ok((loaded, table))
@@ -117,7 +119,7 @@ pub(crate) fn unix_ms() -> u64 {
 }
 
 /// Threads with a runtime each, driven until the process ends.
-pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, Failure> {
+pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, CommandError> {
     let start = |number: usize| -> io::Result<Handle> {
         let runtime = runtime()?;
         let handle = runtime.handle().clone();

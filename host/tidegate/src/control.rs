@@ -4,8 +4,8 @@
 //! `{"done":"what"}` or `{"error":"why"}`. To `{"tail":…}` come lines of the log, as long as both sides like.
 
 use crate::{
+    command_error::CommandError,
     deployment::{self, Deployment},
-    failure::Failure,
     tail::{LineFilter, Tail},
 };
 use anyhow::{Context as _, anyhow};
@@ -58,11 +58,11 @@ impl Drop for ControlSocket {
 }
 
 /// Refuses a data directory whose control socket would have a path that is longer than the system takes.
-pub(crate) fn check_path(data: &Path) -> Result<(), Failure> {
+pub(crate) fn check_path(data: &Path) -> Result<(), CommandError> {
     let path = socket(data);
     match net::SocketAddr::from_pathname(&path) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Failure::usage(format!(
+        Err(error) => Err(CommandError::usage(format!(
             "the control socket {} has a path of {} bytes, {error}: name a directory with a shorter path with --data",
             path.display(),
             path.as_os_str().len()
@@ -193,7 +193,7 @@ async fn show_tail(mut tail: Tail, mut stream: UnixStream) {
     }
 }
 
-async fn obey(line: &str, deployment: &Arc<Deployment>) -> Result<String, Failure> {
+async fn obey(line: &str, deployment: &Arc<Deployment>) -> Result<String, CommandError> {
     let command: Value = serde_json::from_str(line).context("a command is a line of JSON")?;
     match (
         command.as_str(),
@@ -216,7 +216,7 @@ async fn obey(line: &str, deployment: &Arc<Deployment>) -> Result<String, Failur
 }
 
 /// Lets the server that has this data open copy it, while it serves.
-pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), Failure> {
+pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), CommandError> {
     let to = path::absolute(to).with_context(|| format!("{} is no path", to.display()))?;
     let to = to
         .to_str()
@@ -232,7 +232,7 @@ pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 /// Lets the server that has this data put another version of its app in place; what it says then.
-pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, Failure> {
+pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, CommandError> {
     command(
         data,
         &json!(if rollback { "rollback" } else { "reload" }),
@@ -245,7 +245,7 @@ pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, Failure> {
 pub(crate) fn tail(
     data: &Path,
     wanted: &LineFilter,
-) -> Result<io::Lines<io::BufReader<net::UnixStream>>, Failure> {
+) -> Result<io::Lines<io::BufReader<net::UnixStream>>, CommandError> {
     Ok(
         command(data, &json!({ "tail": wanted.to_json() }), unheard)?
             .1
@@ -265,7 +265,7 @@ fn command(
     data: &Path,
     command: &Value,
     unheard: impl Fn(&Path) -> String,
-) -> Result<(String, io::BufReader<net::UnixStream>), Failure> {
+) -> Result<(String, io::BufReader<net::UnixStream>), CommandError> {
     let path = socket(data);
     let unheard = || unheard(&path);
     let mut stream = net::UnixStream::connect(&path).with_context(unheard)?;

@@ -1,6 +1,6 @@
 //! What is served: an app in its present version, its rooms, and how another version takes its place.
 
-use crate::{assemble, config::Config, failure::Failure, report};
+use crate::{assemble, command_error::CommandError, config::Config, report};
 use anyhow::{Context as _, anyhow};
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use tidegate_edge::{Server, Swapped, Version};
 use tidegate_hub::{App, Engine, Front, Hub, Now, Rooms, testing::Memory};
 use tidegate_routing::{Manifest, Table};
 use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
-use tokio::{runtime::Handle, sync::Mutex as Turn, task::spawn_blocking};
+use tokio::{runtime::Handle, sync::Mutex as AsyncMutex, task::spawn_blocking};
 
 /// A served app. Its versions follow each other; hub, rooms and connections stay.
 pub(crate) struct Deployment {
@@ -21,15 +21,15 @@ pub(crate) struct Deployment {
     config: Config,
     /// Of the versions to come.
     options: Mutex<Options>,
-    ground: Environment,
+    environment: Environment,
     hub: Arc<Hub>,
     /// Account of the instances of all versions.
     instances: Instances,
     server: Arc<Server>,
     room_store: Arc<RoomStore>,
     /// One change at a time.
-    changes: Turn<()>,
-    history: Mutex<History>,
+    changes: AsyncMutex<()>,
+    history: Mutex<VersionHistory>,
 }
 
 /// What a deployment stands on: where rooms keep what they keep, and where time comes from.
@@ -44,7 +44,7 @@ pub(crate) enum Environment {
 #[derive(Default)]
 struct RoomStore(OnceLock<(Option<Arc<Storage>>, Arc<Rooms>)>);
 
-struct History {
+struct VersionHistory {
     present: NumberedVersion,
     /// Where a rollback goes.
     before: Option<NumberedVersion>,
@@ -77,14 +77,14 @@ impl Deployment {
     pub(crate) fn new(
         app: &Path,
         config: &Config,
-        ground: Environment,
+        environment: Environment,
         loaded: Loaded,
         table: Table,
-    ) -> Result<Arc<Deployment>, Failure> {
+    ) -> Result<Arc<Deployment>, CommandError> {
         let hub = assemble::hub(config);
         let room_store = Arc::<RoomStore>::default();
         let instances = Instances::new(config.app.instances_max);
-        match &ground {
+        match &environment {
             Environment::Real(worker) => {
                 assemble::tick(worker, &hub, |hub| hub.tick(assemble::now()))
             }
@@ -97,13 +97,13 @@ impl Deployment {
             (&hub, &instances),
             &room_store,
             config,
-            &ground,
+            &environment,
         )?;
         if let Some(front) = &present.front {
             front.serve();
         }
         let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
-        let history = Mutex::new(History {
+        let history = Mutex::new(VersionHistory {
             present,
             before: None,
             number: 1,
@@ -112,12 +112,12 @@ impl Deployment {
             app: Mutex::new(app.to_owned()),
             config: config.clone(),
             options: Mutex::new(config.app.clone()),
-            ground,
+            environment,
             hub,
             instances,
             server,
             room_store,
-            changes: Turn::default(),
+            changes: AsyncMutex::default(),
             history,
         }))
     }
@@ -160,18 +160,18 @@ impl Deployment {
     }
 
     /// Loads the file again, beside the version that is served, and puts it in its place. If anything is wrong with it, nothing changes.
-    pub(crate) async fn reload(self: &Arc<Deployment>) -> Result<DeployReport, Failure> {
+    pub(crate) async fn reload(self: &Arc<Deployment>) -> Result<DeployReport, CommandError> {
         let _turn = self.changes.lock().await;
         self.load().await
     }
 
     /// Puts the version that was served before in its place again; a second rollback undoes that.
-    pub(crate) async fn roll_back(&self) -> Result<DeployReport, Failure> {
+    pub(crate) async fn roll_back(&self) -> Result<DeployReport, CommandError> {
         let _turn = self.changes.lock().await;
         self.go_back()
     }
 
-    async fn load(self: &Arc<Deployment>) -> Result<DeployReport, Failure> {
+    async fn load(self: &Arc<Deployment>) -> Result<DeployReport, CommandError> {
         let deployment = self.clone();
         // Compiling takes seconds, and nobody may have to wait for it.
         let load = move || {
@@ -193,7 +193,7 @@ impl Deployment {
             (&self.hub, &self.instances),
             &self.room_store,
             &self.config,
-            &self.ground,
+            &self.environment,
         )?;
         let swapped = self.put(numbered_version);
         Ok(DeployReport {
@@ -204,7 +204,7 @@ impl Deployment {
         })
     }
 
-    fn go_back(&self) -> Result<DeployReport, Failure> {
+    fn go_back(&self) -> Result<DeployReport, CommandError> {
         let before = self
             .history()
             .before
@@ -251,7 +251,7 @@ impl Deployment {
             .expect("nothing panics while it holds a path")
     }
 
-    fn history(&self) -> MutexGuard<'_, History> {
+    fn history(&self) -> MutexGuard<'_, VersionHistory> {
         self.history
             .lock()
             .expect("nothing panics while it holds the versions")
@@ -259,7 +259,9 @@ impl Deployment {
 }
 
 /// Tells the log what became of a change.
-pub(crate) fn log_outcome(outcome: Result<DeployReport, Failure>) -> Result<DeployReport, Failure> {
+pub(crate) fn log_outcome(
+    outcome: Result<DeployReport, CommandError>,
+) -> Result<DeployReport, CommandError> {
     match &outcome {
         Ok(change) => tracing::info!("{change}"),
         Err(failure) => tracing::error!("nothing changes: {failure}"),
@@ -275,13 +277,13 @@ fn numbered_version(
     (hub, instances): (&Arc<Hub>, &Instances),
     room_store: &RoomStore,
     config: &Config,
-    ground: &Environment,
-) -> Result<NumberedVersion, Failure> {
+    environment: &Environment,
+) -> Result<NumberedVersion, CommandError> {
     let manifest = loaded.manifest().cloned();
     let app: Arc<dyn App> = loaded.start(hub.clone(), instances);
     let front = match &manifest {
         Some(manifest) if manifest.has_rooms() || room_store.0.get().is_some() => Some(Front::new(
-            room_store.rooms(hub, config, ground)?,
+            room_store.rooms(hub, config, environment)?,
             app.clone(),
             Manifest::clone(manifest),
         )),
@@ -302,12 +304,12 @@ impl RoomStore {
         &self,
         hub: &Arc<Hub>,
         config: &Config,
-        ground: &Environment,
-    ) -> Result<Arc<Rooms>, Failure> {
+        environment: &Environment,
+    ) -> Result<Arc<Rooms>, CommandError> {
         if let Some((_, rooms)) = self.0.get() {
             return Ok(rooms.clone());
         }
-        let (storage, engine, now): (_, Arc<dyn Engine>, _) = match ground {
+        let (storage, engine, now): (_, Arc<dyn Engine>, _) = match environment {
             Environment::Real(_) => {
                 let storage = Arc::new(Storage::start(&config.data)?);
                 (Some(storage.clone()), storage, assemble::now())
@@ -319,7 +321,7 @@ impl RoomStore {
         let spawn = Box::new(|task| _ = tokio::spawn(task));
         let rooms = Rooms::new(hub.clone(), engine, spawn, now)
             .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
-        if let Environment::Real(worker) = ground {
+        if let Environment::Real(worker) = environment {
             assemble::tick(worker, &rooms, |rooms| rooms.tick(assemble::now()));
         }
         _ = self.0.set((storage, rooms.clone()));

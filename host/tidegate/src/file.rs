@@ -2,7 +2,7 @@
 
 use crate::{
     config::Config,
-    key::{KEYS, Key, Value},
+    key::{KEYS, SettingKey, TomlValue},
 };
 use std::{borrow::Cow, fmt, ops::Range, path::Path};
 use toml::{
@@ -40,7 +40,7 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, SettingsError> {
         };
         for (key, value) in in_order(keys) {
             let key_name = key.get_ref();
-            let known = Key::find(name, key_name).ok_or_else(|| unknown_key(name, key_name));
+            let known = SettingKey::find(name, key_name).ok_or_else(|| unknown_key(name, key_name));
             let outcome = known.and_then(|known| {
                 let value =
                     read(value.get_ref()).and_then(|value| known.set(&mut config, value, base));
@@ -60,8 +60,8 @@ pub(crate) fn set_limit(config: &mut Config, text: &str) -> Result<(), String> {
     let (name, value) = text
         .split_once('=')
         .ok_or("write \"KEY=VALUE\", as in \"message_bytes_max=4MiB\"")?;
-    let key = Key::find("limits", name).ok_or_else(|| unknown_key("limits", name))?;
-    key.set(config, Value::Text(value.into()), Path::new(""))
+    let key = SettingKey::find("limits", name).ok_or_else(|| unknown_key("limits", name))?;
+    key.set(config, TomlValue::Text(value.into()), Path::new(""))
         .map_err(|what| format!("{name}: {what}"))
 }
 
@@ -87,7 +87,7 @@ fn in_order<'a, 'b>(
     entries
 }
 
-fn read(value: &DeValue<'_>) -> Result<Value, String> {
+fn read(value: &DeValue<'_>) -> Result<TomlValue, String> {
     let text = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => Some(number.to_string()),
@@ -95,7 +95,7 @@ fn read(value: &DeValue<'_>) -> Result<Value, String> {
         _ => None,
     };
     let value = match value {
-        DeValue::Boolean(flag) => Some(Value::Flag(*flag)),
+        DeValue::Boolean(flag) => Some(TomlValue::Flag(*flag)),
         DeValue::Array(items)
             if items
                 .iter()
@@ -104,14 +104,14 @@ fn read(value: &DeValue<'_>) -> Result<Value, String> {
             let hosts = items
                 .iter()
                 .map(|item| text(item.get_ref()).or_else(|| host(item.get_ref())));
-            hosts.collect::<Option<_>>().map(Value::Hosts)
+            hosts.collect::<Option<_>>().map(TomlValue::Hosts)
         }
         DeValue::Array(items) => items
             .iter()
             .map(|item| text(item.get_ref()))
             .collect::<Option<_>>()
-            .map(Value::List),
-        other => text(other).map(Value::Text),
+            .map(TomlValue::List),
+        other => text(other).map(TomlValue::Text),
     };
     value.ok_or_else(|| "write a string, a number, true, false, or a list of strings".into())
 }
@@ -461,7 +461,7 @@ mod tests {
                         continue;
                     };
                     let mut again = Config::default();
-                    key.set(&mut again, Value::Text(written.clone()), Path::new(""))
+                    key.set(&mut again, TomlValue::Text(written.clone()), Path::new(""))
                         .unwrap_or_else(|why| panic!("{}: {why}", key.name));
                     assert_eq!(key.quantity(&again), Some(written), "{}", key.name);
                 }

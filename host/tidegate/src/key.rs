@@ -10,14 +10,14 @@ use tidegate_edge::{CacheRule, Hosts, Origins, is_web_origin};
 use tidegate_wasm::{Authority, Grant};
 
 /// One key.
-pub(crate) struct Key {
+pub(crate) struct SettingKey {
     pub(crate) section: &'static str,
     pub(crate) name: &'static str,
-    field: Field,
+    field: KeyTarget,
 }
 
 /// What a key sets and how its value is written.
-enum Field {
+enum KeyTarget {
     Bytes(fn(&mut Config) -> &mut usize),
     Count(fn(&mut Config) -> &mut usize),
     /// From 1 to this number.
@@ -28,11 +28,11 @@ enum Field {
     /// Zero says that there is none.
     TimeOrNone(fn(&mut Config) -> &mut Duration),
     /// Read on its own; relative paths begin at the given directory.
-    Own(fn(&mut Config, Value, &Path) -> Result<(), String>),
+    Own(fn(&mut Config, TomlValue, &Path) -> Result<(), String>),
 }
 
 /// A value as it stands in the file.
-pub(crate) enum Value {
+pub(crate) enum TomlValue {
     /// A string, or a number as it is written.
     Text(String),
     Flag(bool),
@@ -48,12 +48,12 @@ pub(crate) const INSTANCES_MAX: usize = 100_000;
 
 macro_rules! keys {
     ($([$section:ident] $($name:ident: $kind:ident($($place:expr),+),)*)*) => {
-        &[$($(Key { section: stringify!($section), name: stringify!($name), field: Field::$kind($($place),+) }),*),*]
+        &[$($(SettingKey { section: stringify!($section), name: stringify!($name), field: KeyTarget::$kind($($place),+) }),*),*]
     };
 }
 
 /// All of them, in the order in which people read about them.
-pub(crate) const KEYS: &[Key] = keys! {
+pub(crate) const KEYS: &[SettingKey] = keys! {
     [server]
     listen: Own(|config, value, _| put(&mut config.listen, value.text()?.parse())),
     assets: Own(|config, value, base| put(&mut config.edge.assets, grant::assets(&value.text()?, base).map(Some))),
@@ -148,51 +148,60 @@ pub(crate) const KEYS: &[Key] = keys! {
     drop_oldest: Own(|config, value, _| put(&mut config.topics.drop_oldest, value.list())),
 };
 
-impl Key {
+impl SettingKey {
     /// The key of this section and name.
-    pub(crate) fn find(section: &str, name: &str) -> Option<&'static Key> {
+    pub(crate) fn find(section: &str, name: &str) -> Option<&'static SettingKey> {
         KEYS.iter()
             .find(|key| key.section == section && key.name == name)
     }
 
     /// Sets it in `config`; what to write instead if the value is of no use.
-    pub(crate) fn set(&self, config: &mut Config, value: Value, base: &Path) -> Result<(), String> {
+    pub(crate) fn set(
+        &self,
+        config: &mut Config,
+        value: TomlValue,
+        base: &Path,
+    ) -> Result<(), String> {
         match self.field {
-            Field::Bytes(field) => *field(config) = quantity::size(&value.text()?)?,
-            Field::Count(field) => *field(config) = quantity::count(&value.text()?)?,
-            Field::CountTo(max, field) => *field(config) = quantity::count_to(max, &value.text()?)?,
-            Field::CountOrAuto(min, field) => {
+            KeyTarget::Bytes(field) => *field(config) = quantity::size(&value.text()?)?,
+            KeyTarget::Count(field) => *field(config) = quantity::count(&value.text()?)?,
+            KeyTarget::CountTo(max, field) => {
+                *field(config) = quantity::count_to(max, &value.text()?)?
+            }
+            KeyTarget::CountOrAuto(min, field) => {
                 *field(config) = quantity::count_or_auto(min, &value.text()?)?
             }
-            Field::Time(field) => *field(config) = quantity::time_above_zero(&value.text()?)?,
-            Field::TimeOrNone(field) => *field(config) = quantity::time(&value.text()?)?,
-            Field::Own(set) => set(config, value, base)?,
+            KeyTarget::Time(field) => *field(config) = quantity::time_above_zero(&value.text()?)?,
+            KeyTarget::TimeOrNone(field) => *field(config) = quantity::time(&value.text()?)?,
+            KeyTarget::Own(set) => set(config, value, base)?,
         }
         Ok(())
     }
 
-    /// Its value in `config` as [`set`](Key::set) reads it, if it is a quantity.
+    /// Its value in `config` as [`set`](SettingKey::set) reads it, if it is a quantity.
     pub(crate) fn quantity(&self, config: &Config) -> Option<String> {
         let mut config = config.clone();
         match self.field {
-            Field::Bytes(field) => Some(Size(*field(&mut config)).to_string()),
-            Field::Count(field) | Field::CountTo(_, field) => Some(field(&mut config).to_string()),
-            Field::CountOrAuto(_, field) => {
+            KeyTarget::Bytes(field) => Some(Size(*field(&mut config)).to_string()),
+            KeyTarget::Count(field) | KeyTarget::CountTo(_, field) => {
+                Some(field(&mut config).to_string())
+            }
+            KeyTarget::CountOrAuto(_, field) => {
                 Some(field(&mut config).map_or_else(|| "auto".into(), |count| count.to_string()))
             }
-            Field::Time(field) | Field::TimeOrNone(field) => {
+            KeyTarget::Time(field) | KeyTarget::TimeOrNone(field) => {
                 Some(Time(*field(&mut config)).to_string())
             }
-            Field::Own(_) => None,
+            KeyTarget::Own(_) => None,
         }
     }
 }
 
-impl Value {
+impl TomlValue {
     fn text(self) -> Result<String, String> {
         match self {
-            Value::Text(text) => Ok(text),
-            Value::Flag(_) | Value::List(_) | Value::Hosts(_) => {
+            TomlValue::Text(text) => Ok(text),
+            TomlValue::Flag(_) | TomlValue::List(_) | TomlValue::Hosts(_) => {
                 Err("write one value, as a string or a number".into())
             }
         }
@@ -200,15 +209,17 @@ impl Value {
 
     fn flag(self) -> Result<bool, String> {
         match self {
-            Value::Flag(flag) => Ok(flag),
-            Value::Text(_) | Value::List(_) | Value::Hosts(_) => Err("write true or false".into()),
+            TomlValue::Flag(flag) => Ok(flag),
+            TomlValue::Text(_) | TomlValue::List(_) | TomlValue::Hosts(_) => {
+                Err("write true or false".into())
+            }
         }
     }
 
     fn list(self) -> Result<Vec<String>, String> {
         match self {
-            Value::List(list) => Ok(list),
-            Value::Text(_) | Value::Flag(_) | Value::Hosts(_) => {
+            TomlValue::List(list) => Ok(list),
+            TomlValue::Text(_) | TomlValue::Flag(_) | TomlValue::Hosts(_) => {
                 Err("write a list of strings, as in [\"one\", \"two\"]".into())
             }
         }
@@ -216,14 +227,14 @@ impl Value {
 
     fn hosts(self) -> Result<Vec<String>, String> {
         match self {
-            Value::Hosts(hosts) => Ok(hosts),
+            TomlValue::Hosts(hosts) => Ok(hosts),
             other => other.list(),
         }
     }
 
     fn list_or_one(self) -> Result<Vec<String>, String> {
         match self {
-            Value::Text(text) => Ok(vec![text]),
+            TomlValue::Text(text) => Ok(vec![text]),
             other => other.list(),
         }
     }
@@ -291,7 +302,7 @@ mod tests {
             .collect();
         assert!(fields.len() > 20);
         for field in fields {
-            assert!(Key::find("limits", field).is_some(), "{field}");
+            assert!(SettingKey::find("limits", field).is_some(), "{field}");
         }
     }
 
@@ -299,12 +310,12 @@ mod tests {
     fn each_limit_sets_the_field_of_its_name_and_reads_back_what_it_set() {
         for key in KEYS.iter().filter(|key| key.section == "limits") {
             let mut config = Config::default();
-            let text = if matches!(key.field, Field::Time(_) | Field::TimeOrNone(_)) {
+            let text = if matches!(key.field, KeyTarget::Time(_) | KeyTarget::TimeOrNone(_)) {
                 "77s"
             } else {
                 "77"
             };
-            key.set(&mut config, Value::Text(text.into()), Path::new(""))
+            key.set(&mut config, TomlValue::Text(text.into()), Path::new(""))
                 .unwrap();
             let set = [" ", " Some("].map(|before| format!(" {}:{before}77", key.name));
             assert!(
@@ -328,11 +339,11 @@ mod tests {
             ("ping_every", true),
             ("idle_max", true),
         ] {
-            let key = Key::find("limits", name).unwrap();
+            let key = SettingKey::find("limits", name).unwrap();
             assert_eq!(
                 key.set(
                     &mut Config::default(),
-                    Value::Text("0s".into()),
+                    TomlValue::Text("0s".into()),
                     Path::new("")
                 )
                 .is_ok(),

@@ -6,7 +6,7 @@
 
 use crate::{
     config::Config,
-    key::{KEYS, Key},
+    key::{KEYS, SettingKey},
     quantity::{Size, Time},
 };
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::Path, time::Duration};
@@ -25,8 +25,8 @@ Close codes are those of WebSockets, other numbers are those of HTTP. An error t
 ";
 
 /// One limit.
-struct Row {
-    limit: Limit,
+struct LimitRow {
+    limit: LimitSource,
     /// The bounded quantity.
     what: &'static str,
     /// Effect beyond the limit, as the client, the app or the operator sees it.
@@ -35,14 +35,14 @@ struct Row {
     tests: &'static [&'static str],
 }
 
-enum Limit {
+enum LimitSource {
     /// Section and name.
     Setting(&'static str, &'static str),
     /// Name and value.
-    Fixed(&'static str, Value),
+    Fixed(&'static str, LimitValue),
 }
 
-enum Value {
+enum LimitValue {
     Bytes(usize),
     Count(usize),
     Time(Duration),
@@ -54,9 +54,9 @@ const fn setting(
     what: &'static str,
     beyond: &'static str,
     tests: &'static [&'static str],
-) -> Row {
-    Row {
-        limit: Limit::Setting(section, name),
+) -> LimitRow {
+    LimitRow {
+        limit: LimitSource::Setting(section, name),
         what,
         beyond,
         tests,
@@ -68,19 +68,19 @@ const fn limit(
     what: &'static str,
     beyond: &'static str,
     tests: &'static [&'static str],
-) -> Row {
+) -> LimitRow {
     setting("limits", name, what, beyond, tests)
 }
 
 const fn fixed(
     name: &'static str,
-    value: Value,
+    value: LimitValue,
     what: &'static str,
     beyond: &'static str,
     tests: &'static [&'static str],
-) -> Row {
-    Row {
-        limit: Limit::Fixed(name, value),
+) -> LimitRow {
+    LimitRow {
+        limit: LimitSource::Fixed(name, value),
         what,
         beyond,
         tests,
@@ -108,7 +108,7 @@ const NO_LIMITS: [&str; 17] = [
     "drop_oldest",
 ];
 
-type Group = (&'static str, &'static [Row]);
+type Group = (&'static str, &'static [LimitRow]);
 
 /// All limits, in groups.
 const GROUPS: &[Group] = &[
@@ -291,7 +291,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "CONTROL_FRAMES_PERIOD",
-                Value::Time(CONTROL_FRAMES_PERIOD),
+                LimitValue::Time(CONTROL_FRAMES_PERIOD),
                 "The time for which `control_frames_max` counts",
                 "",
                 &[
@@ -406,7 +406,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "CLOSE_REASON_BYTES_MAX",
-                Value::Bytes(CLOSE_REASON_BYTES_MAX),
+                LimitValue::Bytes(CLOSE_REASON_BYTES_MAX),
                 "Reason of a close (RFC 6455 section 5.5)",
                 "an error to the app",
                 &[
@@ -415,7 +415,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "AUTO_RESPONSE_BYTES_MAX",
-                Value::Bytes(AUTO_RESPONSE_BYTES_MAX),
+                LimitValue::Bytes(AUTO_RESPONSE_BYTES_MAX),
                 "Text of an auto-response, and the one that it answers",
                 "an error to the app",
                 &[
@@ -424,7 +424,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "IDS_PAGE_MAX",
-                Value::Count(IDS_PAGE_MAX),
+                LimitValue::Count(IDS_PAGE_MAX),
                 "Ids of connections that one call of the app gets",
                 "the app asks for the next page",
                 &[
@@ -559,14 +559,14 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ROOM_CLASS_BYTES_MAX",
-                Value::Bytes(ROOM_CLASS_BYTES_MAX),
+                LimitValue::Bytes(ROOM_CLASS_BYTES_MAX),
                 "Name of a room class",
                 "the app is refused when it is loaded",
                 &["tidegate/tests/check.rs::every_code_is_triggered_and_reported"],
             ),
             fixed(
                 "ROOM_NAME_BYTES_MAX",
-                Value::Bytes(ROOM_NAME_BYTES_MAX),
+                LimitValue::Bytes(ROOM_NAME_BYTES_MAX),
                 "Name of a room in its class",
                 "400, or an error to the caller",
                 &[
@@ -575,7 +575,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ENTRIES_PAGE_MAX",
-                Value::Count(ENTRIES_PAGE_MAX),
+                LimitValue::Count(ENTRIES_PAGE_MAX),
                 "Entries that one call of the app gets",
                 "the app asks for the next page; the SDK does so by itself",
                 &[
@@ -584,7 +584,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ENTRIES_PAGE_BYTES",
-                Value::Bytes(ENTRIES_PAGE_BYTES),
+                LimitValue::Bytes(ENTRIES_PAGE_BYTES),
                 "Bytes of keys and values with which such a call ends",
                 "the app asks for the next page; the SDK does so by itself",
                 &[
@@ -593,14 +593,14 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "WAKE_FAILURES_MAX",
-                Value::Count(WAKE_FAILURES_MAX as usize),
+                LimitValue::Count(WAKE_FAILURES_MAX as usize),
                 "Wakes of a room that fail in a row",
                 "the room is closed for a while: 503, or close 1013",
                 &["tidegate/tests/rooms.rs::a_room_that_never_wakes_is_closed_for_a_while"],
             ),
             fixed(
                 "WAKE_PAUSE",
-                Value::Time(WAKE_PAUSE),
+                LimitValue::Time(WAKE_PAUSE),
                 "Time for which such a room is closed",
                 "it is tried again",
                 &[
@@ -609,7 +609,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ROOMS_FAILING_MAX",
-                Value::Count(ROOMS_FAILING_MAX),
+                LimitValue::Count(ROOMS_FAILING_MAX),
                 "Rooms whose failed wakes are remembered",
                 "the failures of the room that failed first are forgotten",
                 &[
@@ -618,7 +618,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ALARM_ATTEMPTS_MAX",
-                Value::Count(ALARM_ATTEMPTS_MAX as usize),
+                LimitValue::Count(ALARM_ATTEMPTS_MAX as usize),
                 "Tries of one alarm",
                 "it is given up, and logged",
                 &[
@@ -627,7 +627,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ALARM_RETRY",
-                Value::Time(ALARM_RETRY),
+                LimitValue::Time(ALARM_RETRY),
                 "Time before the first retry of an alarm; twice as long before each later one",
                 "",
                 &[
@@ -636,7 +636,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ALARMS_LATE",
-                Value::Time(ALARMS_LATE),
+                LimitValue::Time(ALARMS_LATE),
                 "Time after which an alarm that was not called is late",
                 "late alarms are spread",
                 &[
@@ -645,7 +645,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ALARMS_LATE_MAX",
-                Value::Count(ALARMS_LATE_MAX),
+                LimitValue::Count(ALARMS_LATE_MAX),
                 "Late alarms that are called in a tenth of a second, and as many that are tried again",
                 "they wait, the longest due first",
                 &[
@@ -654,7 +654,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "HOST_RETRY",
-                Value::Time(HOST_RETRY),
+                LimitValue::Time(HOST_RETRY),
                 "First pause before the host tries again what it could not do: each later one is twice as long",
                 "",
                 &[
@@ -663,7 +663,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "HOST_RETRY_MAX",
-                Value::Time(HOST_RETRY_MAX),
+                LimitValue::Time(HOST_RETRY_MAX),
                 "The longest such pause",
                 "",
                 &[
@@ -672,7 +672,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ROOM_RETRIES_MAX",
-                Value::Count(ROOM_RETRIES_MAX),
+                LimitValue::Count(ROOM_RETRIES_MAX),
                 "Rooms whose pending events are tried again in a tenth of a second",
                 "they wait, the longest due first",
                 &[
@@ -681,7 +681,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ALARM_OF_NOBODY",
-                Value::Time(ALARM_OF_NOBODY),
+                LimitValue::Time(ALARM_OF_NOBODY),
                 "Time between two looks at an alarm of a room class that the served version does not have",
                 "it waits",
                 &[
@@ -723,14 +723,14 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "FORM_FIELDS_MAX",
-                Value::Count(FORM_FIELDS_MAX),
+                LimitValue::Count(FORM_FIELDS_MAX),
                 "Fields of a form before the name of its action",
                 "413",
                 &["tidegate/tests/hostile/limits.rs::a_form_is_bounded_in_bytes_and_in_fields"],
             ),
             fixed(
                 "FORM_BEGUN_BYTES",
-                Value::Bytes(FORM_BEGUN_BYTES),
+                LimitValue::Bytes(FORM_BEGUN_BYTES),
                 "Bytes of a form that are there before its action starts, or the whole form",
                 "the action waits",
                 &[
@@ -739,7 +739,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "PART_HEAD_BYTES_MAX",
-                Value::Bytes(PART_HEAD_BYTES_MAX),
+                LimitValue::Bytes(PART_HEAD_BYTES_MAX),
                 "Bytes of a form of parts in which no part is found",
                 "413",
                 &[
@@ -762,7 +762,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ANSWER_HEADERS_MAX",
-                Value::Count(ANSWER_HEADERS_MAX),
+                LimitValue::Count(ANSWER_HEADERS_MAX),
                 "Headers of an answer, those that guards add included",
                 "500",
                 &[
@@ -771,7 +771,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "ANSWER_HEADERS_BYTES_MAX",
-                Value::Bytes(ANSWER_HEADERS_BYTES_MAX),
+                LimitValue::Bytes(ANSWER_HEADERS_BYTES_MAX),
                 "Names and values of the headers that one call of an app gives",
                 "500",
                 &[
@@ -780,7 +780,7 @@ const GROUPS: &[Group] = &[
             ),
             fixed(
                 "GUARD_CONTEXT_BYTES_MAX",
-                Value::Bytes(GUARD_CONTEXT_BYTES_MAX),
+                LimitValue::Bytes(GUARD_CONTEXT_BYTES_MAX),
                 "Context that one guard adds to a request",
                 "500",
                 &[
@@ -878,7 +878,7 @@ fn own(config: &Config, name: &str) -> String {
     }
 }
 
-fn rows() -> impl Iterator<Item = &'static Row> {
+fn rows() -> impl Iterator<Item = &'static LimitRow> {
     GROUPS.iter().flat_map(|(_, rows)| rows.iter())
 }
 
@@ -891,7 +891,7 @@ fn the_guide_has_every_limit_with_its_default() {
             page,
             "\n## {name}\n\n| limit | default | setting | beyond it |\n|---|---|---|---|\n"
         );
-        for Row {
+        for LimitRow {
             limit,
             what,
             beyond,
@@ -899,19 +899,23 @@ fn the_guide_has_every_limit_with_its_default() {
         } in *rows
         {
             let (default, set_by) = match limit {
-                Limit::Setting(section, name) => {
-                    let key = Key::find(section, name)
+                LimitSource::Setting(section, name) => {
+                    let key = SettingKey::find(section, name)
                         .unwrap_or_else(|| panic!("there is no setting {section}.{name}"));
                     (
                         key.quantity(&config).unwrap_or_else(|| own(&config, name)),
                         format!("`[{section}] {name}`"),
                     )
                 }
-                Limit::Fixed(_, Value::Bytes(bytes)) => {
+                LimitSource::Fixed(_, LimitValue::Bytes(bytes)) => {
                     (Size(*bytes).to_string(), "fixed".to_owned())
                 }
-                Limit::Fixed(_, Value::Count(count)) => (count.to_string(), "fixed".to_owned()),
-                Limit::Fixed(_, Value::Time(time)) => (Time(*time).to_string(), "fixed".to_owned()),
+                LimitSource::Fixed(_, LimitValue::Count(count)) => {
+                    (count.to_string(), "fixed".to_owned())
+                }
+                LimitSource::Fixed(_, LimitValue::Time(time)) => {
+                    (Time(*time).to_string(), "fixed".to_owned())
+                }
             };
             _ = writeln!(page, "| {what} | {default} | {set_by} | {beyond} |");
         }
@@ -931,8 +935,8 @@ fn the_guide_has_every_limit_with_its_default() {
 fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
     let set: BTreeSet<&str> = rows()
         .filter_map(|row| match row.limit {
-            Limit::Setting(_, name) => Some(name),
-            Limit::Fixed(..) => None,
+            LimitSource::Setting(_, name) => Some(name),
+            LimitSource::Fixed(..) => None,
         })
         .collect();
     for key in KEYS {
@@ -946,8 +950,8 @@ fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
     }
     let fixed: BTreeSet<&str> = rows()
         .filter_map(|row| match row.limit {
-            Limit::Fixed(name, _) => Some(name),
-            Limit::Setting(..) => None,
+            LimitSource::Fixed(name, _) => Some(name),
+            LimitSource::Setting(..) => None,
         })
         .collect();
     let sources = [

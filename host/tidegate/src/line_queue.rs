@@ -27,45 +27,45 @@ const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
 /// Cloning shares it.
 #[derive(Clone)]
-pub(crate) struct LineQueue(Arc<Shared>);
+pub(crate) struct LineQueue(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     bytes_max: usize,
-    state: Mutex<State>,
+    state: Mutex<QueueState>,
     filled: Condvar,
     emptied: Condvar,
     dropped: AtomicU64,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     waiting: Vec<u8>,
     /// Bytes that the thread has taken and not yet written.
     writing: usize,
     /// The thread writes, or says what was dropped.
     is_busy: bool,
     /// Lines that were dropped since a line last said so.
-    unsaid: u64,
+    unreported: u64,
     /// True if the last write failed. The number of missing lines is logged when a write succeeds again.
     is_broken: bool,
 }
 
-impl State {
+impl QueueState {
     fn has_work(&self) -> bool {
-        !self.waiting.is_empty() || (self.unsaid > 0 && !self.is_broken)
+        !self.waiting.is_empty() || (self.unreported > 0 && !self.is_broken)
     }
 }
 
 impl LineQueue {
-    /// Starts the thread that writes to `output`. `say_dropped` is called with a number of lines that were dropped, when others
+    /// Starts the thread that writes to `output`. `report_dropped` is called with a number of lines that were dropped, when others
     /// were written: its line goes into the queue like any other.
     pub(crate) fn start(
         bytes_max: usize,
         output: impl Write + Send + 'static,
-        say_dropped: fn(u64),
+        report_dropped: fn(u64),
     ) -> LineQueue {
         let (state, filled, emptied, dropped) = Default::default();
-        let queue = LineQueue(Arc::new(Shared {
+        let queue = LineQueue(Arc::new(Inner {
             bytes_max,
             state,
             filled,
@@ -76,7 +76,7 @@ impl LineQueue {
         // Without the thread there is no log: the process could start no worker either.
         _ = thread::Builder::new()
             .name("log".into())
-            .spawn(move || shared.write_all(output, say_dropped));
+            .spawn(move || shared.write_all(output, report_dropped));
         queue
     }
 
@@ -97,7 +97,7 @@ impl LineQueue {
 
     /// Waits until all is written, or for so long.
     pub(crate) fn drain(&self, within: Duration) {
-        let has_work = |state: &mut State| state.has_work() || state.is_busy;
+        let has_work = |state: &mut QueueState| state.has_work() || state.is_busy;
         drop(
             self.0
                 .emptied
@@ -106,7 +106,7 @@ impl LineQueue {
     }
 }
 
-impl Shared {
+impl Inner {
     fn push(&self, lines: &[u8], bytes_max: usize) {
         let mut state = self.state();
         if state.waiting.len() + state.writing + lines.len() > bytes_max {
@@ -121,18 +121,18 @@ impl Shared {
         }
     }
 
-    fn drop_lines(&self, state: &mut State, lines: &[u8]) {
+    fn drop_lines(&self, state: &mut QueueState, lines: &[u8]) {
         let count = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
-        state.unsaid += count;
+        state.unreported += count;
         self.dropped.fetch_add(count, Relaxed);
     }
 
-    fn write_all(&self, mut output: impl Write, say_dropped: fn(u64)) {
+    fn write_all(&self, mut output: impl Write, report_dropped: fn(u64)) {
         let mut batch = Vec::new();
         loop {
-            let unsaid = self.take(&mut batch);
-            if unsaid > 0 {
-                say_dropped(unsaid);
+            let unreported = self.take(&mut batch);
+            if unreported > 0 {
+                report_dropped(unreported);
             }
             let written = output.write_all(&batch).and_then(|()| output.flush());
             let mut state = self.state();
@@ -160,14 +160,14 @@ impl Shared {
         let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
         state.is_busy = true;
         if state.waiting.is_empty() {
-            return std::mem::take(&mut state.unsaid);
+            return std::mem::take(&mut state.unreported);
         }
         std::mem::swap(batch, &mut state.waiting);
         state.writing = batch.len();
         0
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -199,9 +199,12 @@ mod tests {
         }
     }
 
-    fn queue(say_dropped: fn(u64)) -> (LineQueue, Receiver<Vec<u8>>) {
+    fn queue(report_dropped: fn(u64)) -> (LineQueue, Receiver<Vec<u8>>) {
         let (sender, receiver) = sync_channel(0);
-        (LineQueue::start(100, Pipe(sender), say_dropped), receiver)
+        (
+            LineQueue::start(100, Pipe(sender), report_dropped),
+            receiver,
+        )
     }
 
     const FOREVER: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Where to listen: an address as people write it, opened as a socket.
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use anyhow::anyhow;
 use rustix::io::Errno;
 use std::{
@@ -72,12 +72,12 @@ impl Listen {
     /// Opens a socket for each address of the host, IPv4 first, all with the same port. An address that this machine does not have is left
     /// out, unless there is no other: `localhost` is `::1` as well, also where IPv6 is off. The runtime that this is called in gives the
     /// sockets up again.
-    pub(crate) fn open(&self) -> Result<Vec<TcpListener>, Failure> {
-        let addresses = self
-            .addresses()
-            .map_err(|error| Failure::usage(format!("can't find the address {self}: {error}")))?;
+    pub(crate) fn open(&self) -> Result<Vec<TcpListener>, CommandError> {
+        let addresses = self.addresses().map_err(|error| {
+            CommandError::usage(format!("can't find the address {self}: {error}"))
+        })?;
         if addresses.is_empty() {
-            return Err(Failure::usage(format!("{self} has no address")));
+            return Err(CommandError::usage(format!("{self} has no address")));
         }
         let mut tries = PORT_TRIES;
         loop {
@@ -125,7 +125,7 @@ fn is_missing(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
-fn refused(address: SocketAddr, error: &io::Error) -> Failure {
+fn refused(address: SocketAddr, error: &io::Error) -> CommandError {
     let other = SocketAddr::new(address.ip(), address.port().checked_add(1).unwrap_or(8080));
     let advice = format!("pass another address, as in --listen {other} (port 0 for any free one)");
     match error.kind() {

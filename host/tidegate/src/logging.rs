@@ -43,10 +43,10 @@ pub(crate) enum LogFormat {
 /// Starts to write the events that `tracing` receives. A server (`is_server`) never waits for the reader of its log.
 pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
     if is_server {
-        _ = QUEUE.set(LineQueue::start(QUEUE_BYTES_MAX, Stderr, say_dropped));
+        _ = QUEUE.set(LineQueue::start(QUEUE_BYTES_MAX, Stderr, report_dropped));
         panic::set_hook(Box::new(log_panic));
     }
-    let writer = Lines {
+    let writer = LogWriter {
         format,
         is_coloured: colour::is_on(),
     };
@@ -61,7 +61,7 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
     };
     registry()
         .with(lines.with_filter(filter))
-        .with(tail::Lines.with_filter(tail::TailFilter))
+        .with(tail::TailLayer.with_filter(tail::TailFilter))
         .init();
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn say(text: &str) {
     }
 }
 
-/// Lines that were dropped since the start.
+/// LogWriter that were dropped since the start.
 pub(crate) fn dropped() -> u64 {
     QUEUE.get().map_or(0, LineQueue::dropped)
 }
@@ -86,7 +86,7 @@ pub(crate) fn finish() {
     }
 }
 
-fn say_dropped(lines: u64) {
+fn report_dropped(lines: u64) {
     tracing::warn!(
         lines,
         "lines of the log were dropped: they came faster than they were read"
@@ -105,20 +105,20 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
 
 /// Destination of formatted lines.
 #[derive(Clone, Copy)]
-struct Lines {
+struct LogWriter {
     format: LogFormat,
     is_coloured: bool,
 }
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Lines;
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = LogWriter;
 
-    fn make_writer(&'a self) -> Lines {
+    fn make_writer(&'a self) -> LogWriter {
         *self
     }
 }
 
-impl Write for Lines {
+impl Write for LogWriter {
     /// Takes a whole line with its end. A line may contain text from clients and guests, so control characters are escaped.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);

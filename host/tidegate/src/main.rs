@@ -4,11 +4,12 @@ mod args;
 mod assemble;
 mod colour;
 mod command;
+mod command_error;
 mod config;
 mod control;
 mod deployment;
 mod dev;
-mod failure;
+
 mod file;
 mod grant;
 mod hex;

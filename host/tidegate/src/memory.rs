@@ -58,14 +58,14 @@ pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Res
         .iter()
         .map(|worker| (worker.clone(), Arc::default()))
         .collect();
-    let mut watch = Watch {
+    let mut watch = MemoryMonitor {
         budget,
         statm,
         deployment,
         collecting,
         shed: None,
         closed: None,
-        refusing: Refusing::default(),
+        refusing: RefusalClock::default(),
         logged: None,
     };
     thread::Builder::new()
@@ -74,7 +74,7 @@ pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Res
     Ok(())
 }
 
-struct Watch {
+struct MemoryMonitor {
     budget: Arc<Budget>,
     statm: File,
     deployment: Weak<Deployment>,
@@ -82,11 +82,11 @@ struct Watch {
     collecting: Vec<(Handle, Arc<AtomicBool>)>,
     shed: Option<Instant>,
     closed: Option<Instant>,
-    refusing: Refusing,
+    refusing: RefusalClock,
     logged: Option<(Instant, Stage)>,
 }
 
-impl Watch {
+impl MemoryMonitor {
     /// One look, and the time until the next. Returns false when the deployment is gone.
     fn look(&mut self) -> bool {
         let Some(deployment) = self.deployment.upgrade() else {
@@ -184,7 +184,7 @@ impl Watch {
 /// For how long work has been refused. As long as clients keep what they have reserved, and so keep the process below the last stage,
 /// refusing alone frees nothing.
 #[derive(Default)]
-struct Refusing {
+struct RefusalClock {
     /// Refused reservations at the last look.
     count: u64,
     /// Begin and latest moment of the time in which work was refused, and the last relief in it.
@@ -192,7 +192,7 @@ struct Refusing {
     relieved: Option<Instant>,
 }
 
-impl Refusing {
+impl RefusalClock {
     /// Asked at each look, with the reservations that were refused until then.
     fn is_relief_due(&mut self, stage: Stage, count: u64, now: Instant) -> bool {
         // In the first stage there is enough memory, so a reservation that was refused is larger than any can be.
@@ -264,7 +264,7 @@ mod tests {
     fn work_that_is_refused_for_long_is_relieved_once_a_second() {
         let began = Instant::now();
         let relieved = |looks: &[(u64, Stage, u64)]| {
-            let mut refusing = Refusing::default();
+            let mut refusing = RefusalClock::default();
             let due = |(at, stage, count): &(u64, Stage, u64)| {
                 refusing
                     .is_relief_due(*stage, *count, began + Duration::from_millis(*at))

@@ -2,11 +2,11 @@
 
 use crate::{
     assemble,
+    command_error::CommandError,
     config::Config,
     deployment::{Deployment, Environment},
-    failure::Failure,
     hex,
-    script::{Action, Check, Expected, Pairs, Payload, Step, Test},
+    script::{Action, Assertion, Expected, Pairs, Payload, Test, TestStep},
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -55,7 +55,7 @@ pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), StepF
         line: first.line,
         what: failure.to_string(),
     })?;
-    test.steps.iter().try_for_each(|Step { line, action }| {
+    test.steps.iter().try_for_each(|TestStep { line, action }| {
         play.step(action)
             .map_err(|what| StepFailure { line: *line, what })
     })
@@ -68,10 +68,10 @@ struct Play {
     memory: Memory,
     clock: Clock,
     /// Of the version that runs; dropped with it, everything stops at once.
-    run: Run,
+    run: TestRun,
 }
 
-struct Run {
+struct TestRun {
     runtime: Runtime,
     deployment: Arc<Deployment>,
     local: Local,
@@ -101,13 +101,13 @@ enum ClientEvent {
 type StepResult<T = ()> = Result<T, String>;
 
 impl Play {
-    fn new(app: &Path, config: &Config) -> Result<Play, Failure> {
+    fn new(app: &Path, config: &Config) -> Result<Play, CommandError> {
         let (clock, memory) = (Clock::at(BEGIN), Memory::default());
         let mut config = config.clone();
         config.app.clock = Some(clock.clone());
         // A script names no host, and no network leads here.
         config.edge.hosts = Hosts::Any;
-        let run = Run::begin(app, &config, &memory, &clock)?;
+        let run = TestRun::begin(app, &config, &memory, &clock)?;
         Ok(Play {
             app: app.to_owned(),
             config,
@@ -126,11 +126,11 @@ impl Play {
                     .values_mut()
                     .for_each(|participant| *participant = Participant::gone());
                 let participants = std::mem::take(&mut self.run.participants);
-                let run = Run::begin(&self.app, &self.config, &self.memory, &self.clock)
+                let run = TestRun::begin(&self.app, &self.config, &self.memory, &self.clock)
                     .map_err(|failure| failure.to_string())?;
                 std::mem::replace(
                     &mut self.run,
-                    Run {
+                    TestRun {
                         participants,
                         ..run
                     },
@@ -151,7 +151,7 @@ impl Play {
                 done
             }
             action => {
-                let Run {
+                let TestRun {
                     runtime,
                     deployment,
                     local,
@@ -174,8 +174,13 @@ async fn settle() {
     }
 }
 
-impl Run {
-    fn begin(app: &Path, config: &Config, memory: &Memory, clock: &Clock) -> Result<Run, Failure> {
+impl TestRun {
+    fn begin(
+        app: &Path,
+        config: &Config,
+        memory: &Memory,
+        clock: &Clock,
+    ) -> Result<TestRun, CommandError> {
         let runtime = assemble::runtime()?;
         let deployment = runtime.block_on(async {
             let (loaded, table) = assemble::load(app, config.app.clone()).await?;
@@ -188,7 +193,7 @@ impl Run {
             )
         })?;
         let local = Local::new(deployment.server().clone());
-        Ok(Run {
+        Ok(TestRun {
             runtime,
             deployment,
             local,
@@ -396,7 +401,7 @@ async fn ask(
 async fn check_answer(
     mut answer: Answer,
     status: Option<u16>,
-    checks: &[Check],
+    checks: &[Assertion],
     headers: &Pairs,
 ) -> StepResult {
     let (got, mut body) = (answer.status, Vec::new());
@@ -486,25 +491,25 @@ async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> St
 }
 
 /// What was wanted, if it is something else.
-fn differs(check: &Check, bytes: &[u8], event: Option<&str>) -> Option<String> {
+fn differs(check: &Assertion, bytes: &[u8], event: Option<&str>) -> Option<String> {
     let text = std::str::from_utf8(bytes);
     let fits = match check {
-        Check::Text(wanted) => text == Ok(wanted),
-        Check::Contains(part) => text.is_ok_and(|text| text.contains(&**part)),
-        Check::Json(wanted) => serde_json::from_slice(bytes).is_ok_and(|had| has(&had, wanted)),
-        Check::Binary(wanted) => bytes == wanted,
-        Check::Event(wanted) => event == Some(wanted),
+        Assertion::Text(wanted) => text == Ok(wanted),
+        Assertion::Contains(part) => text.is_ok_and(|text| text.contains(&**part)),
+        Assertion::Json(wanted) => serde_json::from_slice(bytes).is_ok_and(|had| has(&had, wanted)),
+        Assertion::Binary(wanted) => bytes == wanted,
+        Assertion::Event(wanted) => event == Some(wanted),
     };
     (!fits).then(|| wanted(check))
 }
 
-fn wanted(check: &Check) -> String {
+fn wanted(check: &Assertion) -> String {
     match check {
-        Check::Text(text) => format!("{text:?}"),
-        Check::Contains(part) => format!("something with {part:?}"),
-        Check::Json(json) => json.to_string(),
-        Check::Binary(bytes) => hex::write(bytes),
-        Check::Event(name) => format!("an event {name:?}"),
+        Assertion::Text(text) => format!("{text:?}"),
+        Assertion::Contains(part) => format!("something with {part:?}"),
+        Assertion::Json(json) => json.to_string(),
+        Assertion::Binary(bytes) => hex::write(bytes),
+        Assertion::Event(name) => format!("an event {name:?}"),
     }
 }
 

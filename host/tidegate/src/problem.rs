@@ -14,12 +14,12 @@ const EXPLANATIONS: &str = include_str!("explanations.md");
 #[derive(Debug)]
 pub(crate) struct Rejection {
     app: PathBuf,
-    problems: Vec<Problem>,
+    problems: Vec<Diagnostic>,
 }
 
 /// One problem.
 #[derive(Debug)]
-struct Problem {
+struct Diagnostic {
     code: &'static str,
     /// What is wrong, in a few words.
     title: String,
@@ -37,7 +37,7 @@ impl Rejection {
         let help = error.help().unwrap_or_default().to_owned();
         Rejection {
             app: app.to_owned(),
-            problems: vec![Problem {
+            problems: vec![Diagnostic {
                 code: error.code(),
                 title,
                 place: None,
@@ -49,7 +49,7 @@ impl Rejection {
     }
 
     pub(crate) fn rules(app: &Path, violations: &[Violation]) -> Rejection {
-        let problem = |violation: &Violation| Problem {
+        let problem = |violation: &Violation| Diagnostic {
             code: violation.rule.code(),
             title: violation.rule.to_string(),
             place: Some((violation.kind, violation.index, violation.place())),
@@ -89,14 +89,14 @@ impl Rejection {
 
     /// For editors and CI.
     pub(crate) fn json(&self) -> Value {
-        json!({ "app": self.app.display().to_string(), "ok": false, "problems": self.problems.iter().map(Problem::json).collect::<Vec<_>>() })
+        json!({ "app": self.app.display().to_string(), "ok": false, "problems": self.problems.iter().map(Diagnostic::json).collect::<Vec<_>>() })
     }
 }
 
 /// Things about an app that is served all the same.
 pub(crate) struct Warnings<'a> {
     app: &'a Path,
-    problems: Vec<Problem>,
+    problems: Vec<Diagnostic>,
 }
 
 impl<'a> Warnings<'a> {
@@ -106,7 +106,7 @@ impl<'a> Warnings<'a> {
                 format!("imports {}, which is not granted", ungranted.import),
                 ungranted.refusal.to_owned(),
             );
-            Problem {
+            Diagnostic {
                 code: UNGRANTED,
                 title,
                 place: None,
@@ -131,11 +131,11 @@ impl<'a> Warnings<'a> {
 
     /// For editors and CI.
     pub(crate) fn json(&self) -> Vec<Value> {
-        self.problems.iter().map(Problem::json).collect()
+        self.problems.iter().map(Diagnostic::json).collect()
     }
 }
 
-impl Problem {
+impl Diagnostic {
     fn section(&self, app: &Path, (level, colour_of_level): (&str, &str), colour: bool) -> String {
         let paint = |code: &str, text: &str| {
             if colour {
@@ -144,7 +144,7 @@ impl Problem {
                 text.to_owned()
             }
         };
-        let Problem {
+        let Diagnostic {
             code,
             title,
             place,
@@ -191,7 +191,7 @@ impl fmt::Display for Rejection {
         let app = self.app.display();
         match &self.problems[..] {
             [
-                Problem {
+                Diagnostic {
                     place: None,
                     code,
                     line,

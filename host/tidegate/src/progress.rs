@@ -7,12 +7,12 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(100);
 
 /// Work under way; the line goes when this is dropped. Nothing is written if stderr is no terminal.
-pub(crate) struct Progress(ProgressBar);
+pub(crate) struct ProgressLine(ProgressBar);
 
-impl Progress {
+impl ProgressLine {
     /// Work of which nobody knows how long it takes. `what`, as in "compiling".
-    pub(crate) fn unknown(what: &str) -> Progress {
-        Progress::begin(
+    pub(crate) fn unknown(what: &str) -> ProgressLine {
+        ProgressLine::begin(
             ProgressBar::new_spinner(),
             "{spinner} {msg}, {elapsed}",
             what,
@@ -20,20 +20,20 @@ impl Progress {
     }
 
     /// Work of about so many steps.
-    pub(crate) fn of(what: &str, steps: u64) -> Progress {
-        Progress::begin(
+    pub(crate) fn of(what: &str, steps: u64) -> ProgressLine {
+        ProgressLine::begin(
             ProgressBar::new(steps),
             "{bar:30} {percent}%  {msg}, {elapsed}",
             what,
         )
     }
 
-    fn begin(bar: ProgressBar, template: &str, what: &str) -> Progress {
+    fn begin(bar: ProgressBar, template: &str, what: &str) -> ProgressLine {
         let bar = bar
             .with_style(ProgressStyle::with_template(template).expect("it is a template"))
             .with_message(what.to_owned());
         bar.enable_steady_tick(TICK);
-        Progress(bar)
+        ProgressLine(bar)
     }
 
     /// So many steps more are done.
@@ -42,7 +42,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         self.0.finish_and_clear();
     }

@@ -323,7 +323,7 @@ counted! {
 }
 
 /// Writes what was counted since the start to stderr.
-pub(crate) fn tell_stopped(hub: &Hub, format: LogFormat) {
+pub(crate) fn report_stop(hub: &Hub, format: LogFormat) {
     match format {
         LogFormat::Text => {
             let pairs = counters(hub)

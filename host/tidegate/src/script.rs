@@ -18,12 +18,12 @@ use toml::{
 #[derive(Debug)]
 pub(crate) struct Test {
     pub(crate) name: String,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<TestStep>,
 }
 
 /// What somebody does, and the line on which that is written.
 #[derive(Debug)]
-pub(crate) struct Step {
+pub(crate) struct TestStep {
     pub(crate) line: usize,
     pub(crate) action: Action,
 }
@@ -70,7 +70,7 @@ pub(crate) enum Action {
         headers: Pairs,
         body: Payload,
         status: Option<u16>,
-        checks: Vec<Check>,
+        checks: Vec<Assertion>,
         answer: Pairs,
     },
     /// From outside of the app.
@@ -109,7 +109,7 @@ pub(crate) enum Payload {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Expected {
     /// A message or event that passes all of these.
-    Message(Vec<Check>),
+    Message(Vec<Assertion>),
     Nothing,
     /// The end of a WebSocket, with a part of its reason.
     Closed(u16, Option<String>),
@@ -119,7 +119,7 @@ pub(crate) enum Expected {
 
 /// What a message, event or body is to be.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Check {
+pub(crate) enum Assertion {
     Text(String),
     Contains(String),
     /// Has at least these members, and otherwise is the same.
@@ -155,7 +155,7 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, ScriptError> {
         what: error.message().replace('\n', ", "),
     };
     let file = DeTable::parse(text).map_err(bad)?;
-    let reader = Reader { line: &line, base };
+    let reader = ScriptReader { line: &line, base };
     let mut fields = reader.fields(file.get_ref(), 1);
     let tests = fields.tables("test")?;
     fields.end()?;
@@ -171,24 +171,24 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, ScriptError> {
         .collect()
 }
 
-struct Reader<'a> {
+struct ScriptReader<'a> {
     line: &'a dyn Fn(Range<usize>) -> usize,
     base: &'a Path,
 }
 
-type Tables<'a, 't> = Vec<(usize, &'a DeTable<'t>)>;
+type TableList<'a, 't> = Vec<(usize, &'a DeTable<'t>)>;
 
 /// The keys of one table that were not asked for yet.
-struct Fields<'a, 't> {
+struct TableReader<'a, 't> {
     left: Vec<(&'a Spanned<Cow<'t, str>>, &'a Spanned<DeValue<'t>>)>,
     known: Vec<&'static str>,
     line: &'a dyn Fn(Range<usize>) -> usize,
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    fn fields<'t>(&self, table: &'a DeTable<'t>, at: usize) -> Fields<'a, 't> {
-        Fields {
+impl<'a> ScriptReader<'a> {
+    fn fields<'t>(&self, table: &'a DeTable<'t>, at: usize) -> TableReader<'a, 't> {
+        TableReader {
             left: table.iter().collect(),
             known: Vec::new(),
             line: self.line,
@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
             let mut fields = self.fields(table, line);
             let action = self.action(&mut fields)?;
             fields.end()?;
-            Ok(Step { line, action })
+            Ok(TestStep { line, action })
         });
         Ok(Test {
             name,
@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The first key says what is done, the others how.
-    fn action(&self, fields: &mut Fields<'a, '_>) -> Result<Action, ScriptError> {
+    fn action(&self, fields: &mut TableReader<'a, '_>) -> Result<Action, ScriptError> {
         if let Some(who) = fields.text("connect")? {
             let (to, headers, protocols) = (
                 fields.needed("to")?,
@@ -322,7 +322,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl<'a, 't> Fields<'a, 't> {
+impl<'a, 't> TableReader<'a, 't> {
     fn take(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'t>>> {
         self.known.push(key);
         let at = self
@@ -409,7 +409,7 @@ impl<'a, 't> Fields<'a, 't> {
         pairs.ok_or_else(|| self.wrong(key, "write { name = \"value\" }"))
     }
 
-    fn tables(&mut self, key: &'static str) -> Result<Tables<'a, 't>, ScriptError> {
+    fn tables(&mut self, key: &'static str) -> Result<TableList<'a, 't>, ScriptError> {
         let tables = match self.take(key).map(Spanned::get_ref) {
             None => return Ok(Vec::new()),
             Some(DeValue::Array(items)) => {
@@ -465,11 +465,11 @@ impl<'a, 't> Fields<'a, 't> {
         Ok(text.or(json).or(self.binary()?.map(Payload::Binary)))
     }
 
-    fn checks(&mut self) -> Result<Vec<Check>, ScriptError> {
-        let text = self.text("text")?.map(Check::Text);
-        let contains = self.text("contains")?.map(Check::Contains);
-        let json = self.json("json")?.map(Check::Json);
-        let binary = self.binary()?.map(Check::Binary);
+    fn checks(&mut self) -> Result<Vec<Assertion>, ScriptError> {
+        let text = self.text("text")?.map(Assertion::Text);
+        let contains = self.text("contains")?.map(Assertion::Contains);
+        let json = self.json("json")?.map(Assertion::Json);
+        let binary = self.binary()?.map(Assertion::Binary);
         Ok([text, contains, json, binary]
             .into_iter()
             .flatten()
@@ -486,8 +486,8 @@ impl<'a, 't> Fields<'a, 't> {
         if self.flag("ended")? {
             return Ok(Expected::Ended);
         }
-        let event = self.text("event")?.map(Check::Event);
-        let checks: Vec<Check> = event.into_iter().chain(self.checks()?).collect();
+        let event = self.text("event")?.map(Assertion::Event);
+        let checks: Vec<Assertion> = event.into_iter().chain(self.checks()?).collect();
         if checks.is_empty() {
             let what =
                 "say what: text, contains, json, hex, event, closed, ended or nothing is missing";
@@ -596,8 +596,8 @@ mod tests {
                 Action::Expect {
                     who: who(),
                     what: Expected::Message(vec![
-                        Check::Event("tick".into()),
-                        Check::Json(json!({ "a": 1 })),
+                        Assertion::Event("tick".into()),
+                        Assertion::Json(json!({ "a": 1 })),
                     ]),
                 },
             ),

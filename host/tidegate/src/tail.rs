@@ -23,7 +23,7 @@ use tracing_subscriber::{
     layer::{Context, Filter},
 };
 
-/// Lines that wait for somebody who reads slowly; the oldest are left out then, and counted.
+/// TailLayer that wait for somebody who reads slowly; the oldest are left out then, and counted.
 const LINES_MAX: usize = 4096;
 /// Bytes of one field; the rest is cut off.
 const FIELD_BYTES_MAX: usize = 8 << 10;
@@ -88,7 +88,7 @@ pub(crate) struct Tail {
     wanted: LineFilter,
     lines: Receiver<Arc<Line>>,
     // Behind the receiver: dropped when that is gone.
-    _interest: InterestGuard,
+    _interest: CallsiteRefresh,
 }
 
 impl Tail {
@@ -97,7 +97,7 @@ impl Tail {
         Tail {
             wanted,
             lines,
-            _interest: InterestGuard::new(),
+            _interest: CallsiteRefresh::new(),
         }
     }
 
@@ -121,28 +121,28 @@ impl Tail {
 }
 
 /// Whoever logs asks anew whether anybody looks on, at the beginning and at the end of this.
-struct InterestGuard;
+struct CallsiteRefresh;
 
-impl InterestGuard {
-    fn new() -> InterestGuard {
+impl CallsiteRefresh {
+    fn new() -> CallsiteRefresh {
         rebuild_interest_cache();
-        InterestGuard
+        CallsiteRefresh
     }
 }
 
-impl Drop for InterestGuard {
+impl Drop for CallsiteRefresh {
     fn drop(&mut self) {
         rebuild_interest_cache();
     }
 }
 
 /// Where the log's events get into the lines.
-pub(crate) struct Lines;
+pub(crate) struct TailLayer;
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for TailLayer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut fields = Fields(Map::new());
+        let mut fields = FieldVisitor(Map::new());
         let mut time = String::new();
         _ = SystemTime.format_time(&mut Writer::new(&mut time));
         fields.put("time", time.into());
@@ -157,9 +157,9 @@ impl<S: Subscriber> Layer<S> for Lines {
     }
 }
 
-struct Fields(Map<String, Value>);
+struct FieldVisitor(Map<String, Value>);
 
-impl Fields {
+impl FieldVisitor {
     fn put(&mut self, name: &str, value: Value) {
         let value = match value {
             Value::String(text) if text.len() > FIELD_BYTES_MAX => {
@@ -171,7 +171,7 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for FieldVisitor {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.put(field.name(), format!("{value:?}").into());
     }

@@ -4,7 +4,7 @@ use crate::{
     args::CheckArgs,
     assemble, colour,
     command::{plural, say},
-    failure::Failure,
+    command_error::CommandError,
     logging,
     problem::Warnings,
 };
@@ -13,7 +13,7 @@ use std::{path::Path, sync::Arc};
 use tidegate_routing::{Manifest, Target};
 
 /// Says OK, after warnings, or reports every problem.
-pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let loaded = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app));
     match loaded {
@@ -33,9 +33,9 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
                 None => "OK: no manifest; its wasi:http export answers every path\n".into(),
             })
         }
-        Err(Failure::Rejected(rejection)) if args.json => {
+        Err(CommandError::Rejected(rejection)) if args.json => {
             say(&format!("{:#}\n", rejection.json()))?;
-            Err(Failure::AlreadyReported)
+            Err(CommandError::AlreadyReported)
         }
         Err(failure) => Err(failure),
     }

@@ -1,12 +1,13 @@
 //! `tidegate compile`: machine code ahead of time, for starts without a compiler.
 
 use crate::{
-    args::CompileArgs, command::say, failure::Failure, problem::Rejection, progress::Progress,
+    args::CompileArgs, command::say, command_error::CommandError, problem::Rejection,
+    progress::ProgressLine,
 };
 use std::time::Instant;
 
 /// Writes the compiled file, and says how large it is.
-pub(crate) fn run(args: &CompileArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &CompileArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (app, began) = (&args.load.app, Instant::now());
     let to = args
@@ -14,14 +15,14 @@ pub(crate) fn run(args: &CompileArgs) -> Result<(), Failure> {
         .clone()
         .unwrap_or_else(|| app.with_extension("tide"));
     if to == *app {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "{} would be written over: name another file with -o",
             app.display()
         )));
     }
-    let progress = Progress::unknown(&format!("compiling {}", app.display()));
+    let progress = ProgressLine::unknown(&format!("compiling {}", app.display()));
     let bytes = tidegate_wasm::compile(app, &to, &config.app)
-        .map_err(|error| Failure::Rejected(Rejection::load(app, &error)))?;
+        .map_err(|error| CommandError::Rejected(Rejection::load(app, &error)))?;
     drop(progress);
     let (mib, took) = (
         bytes as f64 / (1 << 20) as f64,

@@ -1,6 +1,6 @@
 //! `tidegate connect`: a WebSocket in the terminal, a line a message.
 
-use crate::{args::ConnectArgs, assemble, failure::Failure, hex};
+use crate::{args::ConnectArgs, assemble, command_error::CommandError, hex};
 use anyhow::{Context as _, anyhow};
 use std::{
     io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin, stdout},
@@ -18,12 +18,12 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Talks until one of both sides closes. That the server closed otherwise than by 1000, 1001 or 1005 is a failure.
-pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &ConnectArgs) -> Result<(), CommandError> {
     assemble::runtime()?.block_on(async {
         let client = Client::connect(&args.url, &args.header, &args.protocol)
             .await
             .map_err(|error| match error {
-                ClientError::Url(_) | ClientError::Header(_) => Failure::usage(error),
+                ClientError::Url(_) | ClientError::Header(_) => CommandError::usage(error),
                 error => anyhow!("{}: {error}", args.url).into(),
             })?;
         match args.bench {
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), Failure> {
     })
 }
 
-async fn talk(mut client: Client, binary: bool) -> Result<(), Failure> {
+async fn talk(mut client: Client, binary: bool) -> Result<(), CommandError> {
     let protocol = client
         .protocol()
         .map_or_else(String::new, |protocol| format!(", subprotocol {protocol}"));
@@ -123,7 +123,7 @@ fn note(text: &str) {
 }
 
 /// One message after the other, each when the answer to the one before it is there.
-async fn bench(mut client: Client, count: u32) -> Result<(), Failure> {
+async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
     let text = "x".repeat(64);
     let mut times = Vec::with_capacity(count as usize);
     let began = Instant::now();

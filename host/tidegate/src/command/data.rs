@@ -4,9 +4,9 @@ use crate::{
     args::{self, DataArgs, DataCommand},
     assemble,
     command::say,
+    command_error::CommandError,
     control,
-    failure::Failure,
-    progress::Progress,
+    progress::ProgressLine,
 };
 use anyhow::{Context as _, anyhow, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -24,7 +24,7 @@ use tidegate_hub::{Alarm, Batch, Engine, RoomId, Stored, storage::Range};
 const PAGE: usize = 1000;
 
 /// Opens the directory, and does it.
-pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &DataArgs) -> Result<(), CommandError> {
     // Only an import begins something; everything else looks at what is there.
     let storage = match args.command {
         DataCommand::Import => Storage::open(&args.data),
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
     };
     let storage = match (storage, &args.command) {
         (Err(error), DataCommand::Backup { to }) if error.is_locked() => {
-            let _progress = Progress::unknown("copying, by the server that has it open");
+            let _progress = ProgressLine::unknown("copying, by the server that has it open");
             return control::backup(&args.data, to);
         }
         (storage, _) => storage?,
@@ -57,11 +57,11 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
         }
         DataCommand::Verify => verify(&storage)?,
         DataCommand::Compact => {
-            let _progress = Progress::unknown("compacting");
+            let _progress = ProgressLine::unknown("compacting");
             storage.compact()?;
         }
         DataCommand::Backup { to } => {
-            let progress = Progress::of("copying", storage.entries_about() as u64);
+            let progress = ProgressLine::of("copying", storage.entries_about() as u64);
             storage.backup(to, || progress.step(1))?;
         }
     }
@@ -72,8 +72,8 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), Failure> {
 fn rooms(
     storage: &Storage,
     class: Option<&str>,
-    mut each: impl FnMut(&RoomId, Stored) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+    mut each: impl FnMut(&RoomId, Stored) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let mut after: Option<RoomId> = None;
     loop {
         let page = storage.rooms(class, after.as_ref(), PAGE)?;
@@ -87,7 +87,7 @@ fn rooms(
     }
 }
 
-fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), Failure> {
+fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), CommandError> {
     rooms(storage, class, |room, stored| {
         let at = stored.alarm.map(|alarm| alarm.at);
         match json {
@@ -105,13 +105,14 @@ fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), Failur
 }
 
 /// A line for the room, then a line for each entry.
-fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
+fn export(storage: &Storage, room: &RoomId) -> Result<(), CommandError> {
     let stored = storage.stored(room)?;
     if stored == Stored::default() {
         return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into());
     }
     // Not beside what is written to the same terminal.
-    let progress = (!io::stdout().is_terminal()).then(|| Progress::of("exporting", stored.bytes));
+    let progress =
+        (!io::stdout().is_terminal()).then(|| ProgressLine::of("exporting", stored.bytes));
     let alarm = stored
         .alarm
         .map(|alarm| json!({ "at": alarm.at, "attempt": alarm.attempt }));
@@ -153,7 +154,7 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), Failure> {
 
 /// Reads what `export` wrote, of any number of rooms; a room that is there already is replaced. How many there were.
 async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow::Error> {
-    let _progress = Progress::unknown("importing");
+    let _progress = ProgressLine::unknown("importing");
     let (mut count, mut open) = (0, None::<Batch>);
     for (number, line) in (1..).zip(lines.lines()) {
         let line = line.context("the input can't be read")?;
@@ -235,8 +236,8 @@ fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {
     Ok((key.to_owned(), value))
 }
 
-fn verify(storage: &Storage) -> Result<(), Failure> {
-    let progress = Progress::of("reading", storage.entries_about() as u64);
+fn verify(storage: &Storage) -> Result<(), CommandError> {
+    let progress = ProgressLine::of("reading", storage.entries_about() as u64);
     let found = storage.verify(|| progress.step(1))?;
     drop(progress);
     let summary = format!(

@@ -4,11 +4,11 @@ use crate::{
     args::DevArgs,
     assemble::{self, Signals},
     command::{plural, serve},
+    command_error::CommandError,
     config::Config,
     control,
     deployment::Deployment,
-    dev::{Build, DevUpdates, Keys, Kind, Places, Project, Watch},
-    failure::Failure,
+    dev::{Build, DevUpdates, FileKind, FileWatcher, Keys, Project, ProjectPaths},
     logging::{self, LogFormat},
     report,
 };
@@ -44,7 +44,7 @@ const REST: Duration = Duration::from_millis(40);
 const REST_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the session does.
-enum Input {
+enum SessionEvent {
     /// Files may have changed.
     Changed,
     Key(u8),
@@ -52,22 +52,22 @@ enum Input {
 
 /// The project, and the watch over its files.
 #[derive(Clone)]
-struct Workshop {
+struct ProjectWatch {
     project: Project,
-    watch: Arc<Mutex<Watch>>,
+    watch: Arc<Mutex<FileWatcher>>,
 }
 
 /// Changes and keys. Changes that were not looked at yet count as one, so the queue is bounded.
-struct Inputs {
+struct SessionEvents {
     changes: watch::Receiver<()>,
     keys: UnboundedReceiver<u8>,
 }
 
-impl Inputs {
-    async fn next(&mut self) -> Option<Input> {
+impl SessionEvents {
+    async fn next(&mut self) -> Option<SessionEvent> {
         tokio::select! {
-            Ok(()) = self.changes.changed() => Some(Input::Changed),
-            Some(key) = self.keys.recv() => Some(Input::Key(key)),
+            Ok(()) = self.changes.changed() => Some(SessionEvent::Changed),
+            Some(key) = self.keys.recv() => Some(SessionEvent::Key(key)),
             else => None,
         }
     }
@@ -79,8 +79,8 @@ impl Inputs {
         let end = Deadline::now() + REST_WITHIN;
         while let Some(input) = next {
             match input {
-                Input::Changed => has_changes = true,
-                Input::Key(key) => keys.push(key),
+                SessionEvent::Changed => has_changes = true,
+                SessionEvent::Key(key) => keys.push(key),
             }
             next = timeout_at(end.min(Deadline::now() + REST), self.next())
                 .await
@@ -90,29 +90,29 @@ impl Inputs {
     }
 }
 
-impl Workshop {
+impl ProjectWatch {
     fn open(
         project: Project,
         args: &DevArgs,
         config: &Config,
         changed: watch::Sender<()>,
-    ) -> Result<Workshop, Failure> {
-        let places = Places {
+    ) -> Result<ProjectWatch, CommandError> {
+        let places = ProjectPaths {
             sources: project.declared().clone(),
             settings: args.settings(project.dir()),
             assets: config.edge.assets.clone(),
             written: written(&project, config),
             logs: logs(),
         };
-        let watch = Watch::new(places, move || changed.send_replace(()))?;
-        Ok(Workshop {
+        let watch = FileWatcher::new(places, move || changed.send_replace(()))?;
+        Ok(ProjectWatch {
             project,
             watch: Arc::new(Mutex::new(watch)),
         })
     }
 
     /// The kinds of the files that changed since the last call.
-    async fn changes(&self) -> BTreeSet<Kind> {
+    async fn changes(&self) -> BTreeSet<FileKind> {
         self.with(|workshop| workshop.watch().changes())
             .await
             .unwrap_or_else(|failure| {
@@ -139,7 +139,7 @@ impl Workshop {
 
     /// The app may write here too from now on.
     async fn add_written(&self, written: BTreeSet<PathBuf>) {
-        let add = |workshop: &Workshop| {
+        let add = |workshop: &ProjectWatch| {
             let mut watch = workshop.watch();
             let mut places = watch.places().clone();
             places.written.extend(written);
@@ -150,14 +150,14 @@ impl Workshop {
         }
     }
 
-    fn watch(&self) -> std::sync::MutexGuard<'_, Watch> {
+    fn watch(&self) -> std::sync::MutexGuard<'_, FileWatcher> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works outside of the loop that serves.
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Workshop) -> T + Send + 'static,
+        work: impl FnOnce(&ProjectWatch) -> T + Send + 'static,
     ) -> T {
         let workshop = self.clone();
         spawn_blocking(move || work(&workshop))
@@ -193,7 +193,7 @@ fn logs() -> Vec<(u64, u64)> {
 }
 
 /// Builds and serves until SIGINT, SIGTERM or `q`.
-pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), Failure> {
+pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), CommandError> {
     let signals = Signals::handle()?;
     let project = Project::find(&args.dir)?;
     let mut config = args.config(project.dir())?;
@@ -212,11 +212,11 @@ async fn dev(
     pages: Arc<Pages>,
     format: LogFormat,
     signals: Signals,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     let (changed, changes) = watch::channel(());
     let (pressed, keys) = unbounded_channel();
-    let mut inputs = Inputs { changes, keys };
-    let workshop = Workshop::open(project, args, &config, changed)?;
+    let mut inputs = SessionEvents { changes, keys };
+    let workshop = ProjectWatch::open(project, args, &config, changed)?;
     let project = workshop.project.clone();
     let keys = Keys::listen(pressed, |key| key);
 
@@ -229,7 +229,7 @@ async fn dev(
         "Watching."
     };
     say(&format!("{banner}\n"));
-    let session = Session {
+    let session = DevSession {
         address: serving.addresses()?[0],
         updates: DevUpdates::new(pages),
         deployment: serving.deployment().clone(),
@@ -243,10 +243,10 @@ async fn dev(
 
 /// Builds until there is something to serve.
 async fn begin(
-    workshop: &Workshop,
+    workshop: &ProjectWatch,
     config: &Config,
-    inputs: &mut Inputs,
-) -> Result<(Loaded, Table), Failure> {
+    inputs: &mut SessionEvents,
+) -> Result<(Loaded, Table), CommandError> {
     loop {
         if workshop.build().await.is_ok() {
             match assemble::load(workshop.project.artifact(), config.app.clone()).await {
@@ -268,16 +268,16 @@ async fn begin(
 }
 
 /// Whoever changes files and presses keys, and what follows from it.
-struct Session {
+struct DevSession {
     address: SocketAddr,
     updates: DevUpdates,
     deployment: Arc<Deployment>,
     args: DevArgs,
-    workshop: Workshop,
+    workshop: ProjectWatch,
 }
 
-impl Session {
-    async fn attend(mut self, mut inputs: Inputs) {
+impl DevSession {
+    async fn attend(mut self, mut inputs: SessionEvents) {
         while let Some((has_changes, keys)) = inputs.gather().await {
             let mut kinds = if has_changes {
                 self.workshop.changes().await
@@ -286,7 +286,7 @@ impl Session {
             };
             for key in keys {
                 match key {
-                    b'r' => _ = kinds.insert(Kind::Source),
+                    b'r' => _ = kinds.insert(FileKind::Source),
                     b'o' => self.open_browser(),
                     b'c' => self.list_connections(),
                     b'q' => _ = kill_process(getpid(), Signal::INT),
@@ -297,8 +297,11 @@ impl Session {
         }
     }
 
-    async fn handle(&mut self, kinds: &BTreeSet<Kind>) {
-        let outcome = match (kinds.contains(&Kind::Source), kinds.contains(&Kind::Config)) {
+    async fn handle(&mut self, kinds: &BTreeSet<FileKind>) {
+        let outcome = match (
+            kinds.contains(&FileKind::Source),
+            kinds.contains(&FileKind::Config),
+        ) {
             (_, true) => self.reconfigure().await,
             (true, false) => self.rebuild(false).await,
             (false, false) => Ok(()),
@@ -307,8 +310,8 @@ impl Session {
             say("The version before it is still served.");
             self.updates.error = Some(why);
         }
-        self.updates.styles += u32::from(kinds.contains(&Kind::Style));
-        self.updates.assets += u32::from(kinds.contains(&Kind::Asset));
+        self.updates.styles += u32::from(kinds.contains(&FileKind::Style));
+        self.updates.assets += u32::from(kinds.contains(&FileKind::Asset));
         if !kinds.is_empty() {
             self.updates.send();
         }
@@ -403,7 +406,7 @@ impl Session {
 }
 
 /// Shows what is wrong in the terminal; the same for the page.
-fn report(failure: &Failure) -> String {
+fn report(failure: &CommandError) -> String {
     let report = failure.report();
     say(&report);
     report

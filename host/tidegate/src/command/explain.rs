@@ -1,9 +1,9 @@
 //! `tidegate explain`: what a code of a report means, and what to do about it.
 
-use crate::{command::say, failure::Failure, problem};
+use crate::{command::say, command_error::CommandError, problem};
 
 /// Says what the codes mean; all of their titles if none is given.
-pub(crate) fn run(codes: &[String]) -> Result<(), Failure> {
+pub(crate) fn run(codes: &[String]) -> Result<(), CommandError> {
     if codes.is_empty() {
         let titles: String = problem::titles()
             .map(|title| format!("{title}\n"))
@@ -14,7 +14,7 @@ pub(crate) fn run(codes: &[String]) -> Result<(), Failure> {
         .iter()
         .map(|code| {
             problem::explain(code).ok_or_else(|| {
-                Failure::usage(format!(
+                CommandError::usage(format!(
                     "there is no code {code}: `tidegate explain` lists all"
                 ))
             })

@@ -1,6 +1,6 @@
 //! `tidegate new`: a project to begin with, from what this command carries.
 
-use crate::{args::NewArgs, failure::Failure, template};
+use crate::{args::NewArgs, command_error::CommandError, template};
 use anyhow::Context as _;
 use std::{fs, path::Path};
 
@@ -19,20 +19,20 @@ const TAKEN: [&str; 10] = [
 ];
 
 /// Writes the project, all of it or nothing, and says what to do next.
-pub(crate) fn run(args: &NewArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &NewArgs) -> Result<(), CommandError> {
     let name = args
         .path
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     check(name).map_err(|why| {
-        Failure::usage(format!(
+        CommandError::usage(format!(
             "{} can't be the name of a crate: {why}",
             args.path.display()
         ))
     })?;
     if args.path.exists() {
-        return Err(Failure::usage(format!(
+        return Err(CommandError::usage(format!(
             "{} is there already, and nothing of it is changed: choose another name",
             args.path.display()
         )));

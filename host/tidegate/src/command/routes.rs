@@ -1,11 +1,11 @@
 //! `tidegate routes`: an app's table, for people or as JSON.
 
-use crate::{args::RoutesArgs, assemble, command::say, failure::Failure, report};
+use crate::{args::RoutesArgs, assemble, command::say, command_error::CommandError, report};
 use serde_json::{Value, json};
 use tidegate_routing::{LoaderInfo, Manifest};
 
 /// Lists routes and guards of an app that breaks no rule.
-pub(crate) fn run(args: &RoutesArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &RoutesArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app))?;
     let manifest = loaded.manifest().map(|manifest| &**manifest);

@@ -3,10 +3,10 @@
 use crate::{
     args::ServeArgs,
     assemble::{self, Signals},
+    command_error::CommandError,
     config::Config,
     control,
     deployment::{self, Deployment, Environment},
-    failure::Failure,
     logging::LogFormat,
     memory,
     report::{self, Report},
@@ -26,7 +26,7 @@ use tidegate_wasm::{Compiled, Loaded};
 use tokio::{runtime::Handle, sync::mpsc::Receiver};
 
 /// Serves until SIGINT or SIGTERM, and drains. At each SIGHUP the app's file is loaded again.
-pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), Failure> {
+pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), CommandError> {
     let signals = Signals::handle()?;
     let config = args.config()?;
     control::check_path(&config.data)?;
@@ -62,7 +62,7 @@ impl Serving {
         loaded: Loaded,
         table: Table,
         signals: Signals,
-    ) -> Result<Serving, Failure> {
+    ) -> Result<Serving, CommandError> {
         let mut resolved = config.clone();
         let (sockets_max, warning) =
             assemble::sockets_max(assemble::raise_open_files(), config.edge.sockets_max);
@@ -107,12 +107,12 @@ impl Serving {
     }
 
     /// Where it listens: at least one address.
-    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, Failure> {
+    pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, CommandError> {
         Ok(addresses(&self.listeners)?)
     }
 
     /// Says what is served where.
-    pub(crate) fn announce(&self, format: LogFormat) -> Result<(), Failure> {
+    pub(crate) fn announce(&self, format: LogFormat) -> Result<(), CommandError> {
         let manifest = self.deployment.manifest();
         let Serving {
             app,
@@ -131,7 +131,7 @@ impl Serving {
         Ok(())
     }
 
-    pub(crate) async fn run(self, format: LogFormat) -> Result<(), Failure> {
+    pub(crate) async fn run(self, format: LogFormat) -> Result<(), CommandError> {
         let drained = tidegate_edge::serve(
             self.listeners,
             self.deployment.server().clone(),
@@ -146,7 +146,7 @@ impl Serving {
         if undelivered > 0 {
             tracing::warn!("on-close events that were not delivered within --drain: {undelivered}");
         }
-        report::tell_stopped(self.deployment.hub(), format);
+        report::report_stop(self.deployment.hub(), format);
         Ok(())
     }
 }

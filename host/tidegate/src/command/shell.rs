@@ -1,20 +1,20 @@
 //! `tidegate completions` and `tidegate man`: what shells and `man` know of the commands, made from the same definitions as `--help`.
 
-use crate::{args::Args, command::say, failure::Failure};
+use crate::{args::Args, command::say, command_error::CommandError};
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 use std::path::Path;
 
 /// Writes the completions of this shell to stdout.
-pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
+pub(crate) fn completions(shell: Shell) -> Result<(), CommandError> {
     let mut script = Vec::new();
     generate(shell, &mut Args::command(), "tidegate", &mut script);
     say(&String::from_utf8_lossy(&script))
 }
 
 /// Writes a page for each command into the directory, which is made if there is none.
-pub(crate) fn man(to: &Path) -> Result<(), Failure> {
+pub(crate) fn man(to: &Path) -> Result<(), CommandError> {
     let write = || {
         std::fs::create_dir_all(to)?;
         clap_mangen::generate_to(Args::command(), to)

@@ -1,6 +1,6 @@
 //! `tidegate tail`: the live log of a running server.
 
-use crate::{args::TailArgs, colour, control, failure::Failure, printable};
+use crate::{args::TailArgs, colour, command_error::CommandError, control, printable};
 use serde_json::{Map, Value};
 use std::{
     fmt::Write as _,
@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Shows lines until the server ends.
-pub(crate) fn run(args: &TailArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &TailArgs) -> Result<(), CommandError> {
     let lines = control::tail(&args.data, &args.wanted())?;
     _ = writeln!(
         stderr(),

@@ -3,17 +3,17 @@
 use super::{plural, say};
 use crate::{
     args::TestArgs,
-    failure::Failure,
+    command_error::CommandError,
     play::{StepFailure, play},
     script,
 };
 use std::path::Path;
 
 /// Plays every test of every script, and says what became of each. One that failed is a failure.
-pub(crate) fn run(args: &TestArgs) -> Result<(), Failure> {
+pub(crate) fn run(args: &TestArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (mut passed, mut failures) = (0, Vec::new());
-    let read: Result<Vec<_>, Failure> = args
+    let read: Result<Vec<_>, CommandError> = args
         .scripts
         .iter()
         .map(|file| Ok((file, read(file)?)))
@@ -47,16 +47,16 @@ pub(crate) fn run(args: &TestArgs) -> Result<(), Failure> {
     if failures.is_empty() {
         Ok(())
     } else {
-        Err(Failure::AlreadyReported)
+        Err(CommandError::AlreadyReported)
     }
 }
 
-fn read(file: &Path) -> Result<Vec<script::Test>, Failure> {
+fn read(file: &Path) -> Result<Vec<script::Test>, CommandError> {
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| {
-        Failure::usage(format!("can't read the script {}: {error}", file.display()))
+        CommandError::usage(format!("can't read the script {}: {error}", file.display()))
     })?;
     let base = file.parent().unwrap_or(Path::new(""));
     script::parse(&text, base)
-        .map_err(|wrong| Failure::usage(format!("{}:{wrong}", file.display())))
+        .map_err(|wrong| CommandError::usage(format!("{}:{wrong}", file.display())))
 }

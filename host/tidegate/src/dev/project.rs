@@ -1,7 +1,7 @@
 //! The author's crate: where it is, and how it becomes a component.
 
 use super::tree::Sources;
-use crate::{colour, failure::Failure, logging};
+use crate::{colour, command_error::CommandError, logging};
 use anyhow::{Context as _, anyhow};
 use serde_json::Value;
 use std::{
@@ -37,13 +37,13 @@ pub(crate) struct Build {
 
 impl Project {
     /// Asks Cargo about the crate in this directory.
-    pub(crate) fn find(dir: &Path) -> Result<Project, Failure> {
+    pub(crate) fn find(dir: &Path) -> Result<Project, CommandError> {
         let dir = dir
             .canonicalize()
             .with_context(|| format!("can't read {}", dir.display()))?;
         let manifest = dir.join("Cargo.toml");
         if !manifest.is_file() {
-            return Err(Failure::usage(format!(
+            return Err(CommandError::usage(format!(
                 "{} has no Cargo.toml: `tidegate new NAME` writes a project",
                 dir.display()
             )));

@@ -1,6 +1,6 @@
 //! The files that a project is made of: where they are, of which kind each is, and which of them changed.
 //!
-//! `Places` lists folders and single files; `Places::scan` finds all files in them, and the folders that must be watched. A `Snapshot` holds
+//! `ProjectPaths` lists folders and single files; `ProjectPaths::scan` finds all files in them, and the folders that must be watched. A `Snapshot` holds
 //! a digest of each file's content, and the difference between two of them is what changed. Events of the file system only say when to look
 //! again. So files that were written with the same content, that only exist for a moment, or whose mode changed cause nothing, and events
 //! that were lost or came in another order lose no change.
@@ -28,7 +28,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// The kind of a file, which decides what follows when it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum FileKind {
     /// The app is built again.
     Source,
     /// Settings are read again, and the app is loaded with them.
@@ -50,7 +50,7 @@ pub(crate) struct Sources {
 
 /// Where the files are that matter.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct ProjectPaths {
     pub(crate) sources: Sources,
     pub(crate) settings: PathBuf,
     pub(crate) assets: Option<PathBuf>,
@@ -61,12 +61,12 @@ pub(crate) struct Places {
 }
 
 /// A file, and why it matters: a file of the assets that is part of the component too is listed twice.
-type Input = (Kind, PathBuf);
+type WatchedFile = (FileKind, PathBuf);
 
 /// All files of the places, and where changes of them show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
-    inputs: BTreeSet<Input>,
+    inputs: BTreeSet<WatchedFile>,
     /// Folders in which every entry matters, and whether they are of a package; without symbolic links in their paths.
     folders: BTreeMap<PathBuf, bool>,
     /// Single entries that matter, in folders in which the others don't.
@@ -76,32 +76,32 @@ pub(crate) struct Scan {
 /// The content of all files at one time.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
-    files: BTreeMap<Input, Content>,
+    files: BTreeMap<WatchedFile, FileDigest>,
 }
 
 #[derive(Clone, Debug)]
-struct Content {
+struct FileDigest {
     digest: u64,
     /// Device, inode, size, and the time of the last change.
     stamp: (u64, u64, u64, i64, i64),
     read_at: SystemTime,
 }
 
-impl Places {
+impl ProjectPaths {
     /// Finds all files, in the state of this moment.
     pub(crate) fn scan(&self) -> Scan {
         let mut scan = Scan::default();
         let settings = entry(&self.settings);
         let written: BTreeSet<PathBuf> = self.written.iter().map(|path| real(path)).collect();
         let assets = self.assets.as_deref().map(real);
-        scan.add(Kind::Config, &self.settings);
+        scan.add(FileKind::Config, &self.settings);
         if let Some(assets) = &self.assets {
             self.walk(assets, false, &written, &mut scan, |path| {
                 Some(
                     if path.extension().is_some_and(|extension| extension == "css") {
-                        Kind::Style
+                        FileKind::Style
                     } else {
-                        Kind::Asset
+                        FileKind::Asset
                     },
                 )
             });
@@ -112,7 +112,7 @@ impl Places {
                     || assets
                         .as_deref()
                         .is_some_and(|assets| path.starts_with(assets));
-                (!is_other).then_some(Kind::Source)
+                (!is_other).then_some(FileKind::Source)
             });
         }
         for file in self
@@ -121,7 +121,7 @@ impl Places {
             .iter()
             .filter(|file| entry(file) != settings && !is_below(&written, file))
         {
-            scan.add(Kind::Source, file);
+            scan.add(FileKind::Source, file);
         }
         scan
     }
@@ -132,7 +132,7 @@ impl Places {
         is_source: bool,
         written: &BTreeSet<PathBuf>,
         scan: &mut Scan,
-        kind: impl Fn(&Path) -> Option<Kind>,
+        kind: impl Fn(&Path) -> Option<FileKind>,
     ) {
         scan.approach(root);
         let root = real(root);
@@ -247,7 +247,7 @@ fn entry(file: &Path) -> PathBuf {
 }
 
 impl Scan {
-    fn add(&mut self, kind: Kind, file: &Path) {
+    fn add(&mut self, kind: FileKind, file: &Path) {
         self.approach(file);
         self.inputs.insert((kind, entry(file)));
     }
@@ -308,10 +308,10 @@ impl Scan {
 impl Snapshot {
     /// Reads the files that may have changed since `self` was taken.
     pub(crate) fn next(&self, scan: &Scan) -> Snapshot {
-        let read = |input: &Input| {
+        let read = |input: &WatchedFile| {
             Some((
                 input.clone(),
-                Content::read(&input.1, self.files.get(input)).ok()?,
+                FileDigest::read(&input.1, self.files.get(input)).ok()?,
             ))
         };
         Snapshot {
@@ -321,13 +321,19 @@ impl Snapshot {
 
     /// The kinds of the files that changed until `next` was taken of other places. `now` are the files that the places of before have: a file
     /// that only one of the places has did not change, nor did one that the build `made`.
-    pub(crate) fn changes(&self, next: &Snapshot, now: &Scan, made: &[PathBuf]) -> BTreeSet<Kind> {
+    pub(crate) fn changes(
+        &self,
+        next: &Snapshot,
+        now: &Scan,
+        made: &[PathBuf],
+    ) -> BTreeSet<FileKind> {
         let made: Vec<PathBuf> = made.iter().map(|file| entry(file)).collect();
-        let is_there = |input: &Input| now.inputs.contains(input) && input.1.is_file();
-        let is_changed = |(input, content): &(&Input, &Content)| match next.files.get(*input) {
-            Some(next) => next.digest != content.digest,
-            None => !is_there(input),
-        };
+        let is_there = |input: &WatchedFile| now.inputs.contains(input) && input.1.is_file();
+        let is_changed =
+            |(input, content): &(&WatchedFile, &FileDigest)| match next.files.get(*input) {
+                Some(next) => next.digest != content.digest,
+                None => !is_there(input),
+            };
         let changed = self.files.iter().filter(is_changed).map(|(input, _)| input);
         let added = next
             .files
@@ -341,8 +347,8 @@ impl Snapshot {
     }
 }
 
-impl Content {
-    fn read(path: &Path, before: Option<&Content>) -> io::Result<Content> {
+impl FileDigest {
+    fn read(path: &Path, before: Option<&FileDigest>) -> io::Result<FileDigest> {
         let metadata = path.metadata()?;
         if !metadata.is_file() {
             // To open a pipe would wait for a writer.
@@ -362,7 +368,7 @@ impl Content {
                 .read_to_end(&mut bytes)?;
             bytes.hash(&mut hasher);
         }
-        Ok(Content {
+        Ok(FileDigest {
             digest: hasher.finish(),
             stamp,
             read_at,

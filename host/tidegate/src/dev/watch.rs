@@ -1,8 +1,8 @@
 //! Watches the files of a project. Its invariant: when `changes` returns, every folder that may hold a file of the project was watched
 //! before the files were read, so that a change that was not read yet causes another event.
 
-use super::tree::{Kind, Places, Scan, Snapshot};
-use crate::failure::Failure;
+use super::tree::{FileKind, ProjectPaths, Scan, Snapshot};
+use crate::command_error::CommandError;
 use anyhow::Context as _;
 use notify::{
     ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::ModifyKind,
@@ -18,22 +18,22 @@ use std::{
 const SCANS_MAX: usize = 10;
 
 /// Reports that files may have changed as long as it lives, and finds out which.
-pub(crate) struct Watch {
+pub(crate) struct FileWatcher {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
-    places: Places,
+    places: ProjectPaths,
     scan: Arc<RwLock<Scan>>,
     snapshot: Snapshot,
     /// Kinds of changes that were found and not asked for yet.
-    changed: BTreeSet<Kind>,
+    changed: BTreeSet<FileKind>,
 }
 
-impl Watch {
+impl FileWatcher {
     /// `changed` is called for each event of the file system that may change a file of these places.
     pub(crate) fn new(
-        places: Places,
+        places: ProjectPaths,
         changed: impl Fn() + Send + 'static,
-    ) -> Result<Watch, Failure> {
+    ) -> Result<FileWatcher, CommandError> {
         let scan = Arc::<RwLock<Scan>>::default();
         let concerned = scan.clone();
         let handle = move |event: notify::Result<notify::Event>| {
@@ -49,7 +49,7 @@ impl Watch {
             }
         };
         let watcher = notify::recommended_watcher(handle).context("can't watch files")?;
-        let mut watch = Watch {
+        let mut watch = FileWatcher {
             watcher,
             watched: BTreeSet::new(),
             places,
@@ -62,17 +62,21 @@ impl Watch {
     }
 
     /// The kinds of the files that changed since the last call. Files that were written with the same content did not change.
-    pub(crate) fn changes(&mut self) -> Result<BTreeSet<Kind>, Failure> {
+    pub(crate) fn changes(&mut self) -> Result<BTreeSet<FileKind>, CommandError> {
         self.follow(self.places.clone(), &[])?;
         Ok(mem::take(&mut self.changed))
     }
 
-    pub(crate) fn places(&self) -> &Places {
+    pub(crate) fn places(&self) -> &ProjectPaths {
         &self.places
     }
 
     /// Watches these places from now on. Files that only one of both has are no changes, nor are those that the build `made`.
-    pub(crate) fn follow(&mut self, places: Places, made: &[PathBuf]) -> Result<(), Failure> {
+    pub(crate) fn follow(
+        &mut self,
+        places: ProjectPaths,
+        made: &[PathBuf],
+    ) -> Result<(), CommandError> {
         let before = mem::replace(&mut self.places, places);
         let next = self.look()?;
         self.changed
@@ -82,7 +86,7 @@ impl Watch {
     }
 
     /// Watches all folders that there are, then reads the files.
-    fn look(&mut self) -> Result<Snapshot, Failure> {
+    fn look(&mut self) -> Result<Snapshot, CommandError> {
         let mut scan = self.places.scan();
         for _ in 0..SCANS_MAX {
             *self.scan.write().unwrap_or_else(PoisonError::into_inner) = scan.clone();
@@ -96,7 +100,7 @@ impl Watch {
         Ok(self.snapshot.next(&scan))
     }
 
-    fn watch(&mut self, folders: BTreeSet<PathBuf>) -> Result<(), Failure> {
+    fn watch(&mut self, folders: BTreeSet<PathBuf>) -> Result<(), CommandError> {
         for gone in self.watched.difference(&folders) {
             // Its end may have ended the watch.
             _ = self.watcher.unwatch(gone);
@@ -144,9 +148,9 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A project in `app`, with a path dependency in `lib`, and other folders.
-    struct Scene {
+    struct Fixture {
         place: TempDir,
-        watch: Watch,
+        watch: FileWatcher,
         events: mpsc::Receiver<()>,
     }
 
@@ -156,10 +160,10 @@ mod tests {
         fs::write(file, text).unwrap();
     }
 
-    fn places(place: &Path) -> Places {
+    fn places(place: &Path) -> ProjectPaths {
         let path = |path: &str| place.join(path);
         let log = path("app/said.txt").metadata().unwrap();
-        Places {
+        ProjectPaths {
             sources: Sources {
                 packages: [path("app"), path("lib"), path("later/lib")].into(),
                 files: [
@@ -179,8 +183,8 @@ mod tests {
         }
     }
 
-    impl Scene {
-        fn new() -> Scene {
+    impl Fixture {
+        fn new() -> Fixture {
             let place = tempfile::tempdir().unwrap();
             let root = place.path();
             for file in [
@@ -205,23 +209,23 @@ mod tests {
             symlink("../../linked/file.rs", root.join("app/src/linked.rs")).unwrap();
             symlink(root.join("linked/folder"), root.join("app/src/folder")).unwrap();
             let (tell, events) = mpsc::channel();
-            let watch = Watch::new(places(root), move || _ = tell.send(()))
+            let watch = FileWatcher::new(places(root), move || _ = tell.send(()))
                 .unwrap_or_else(|failure| panic!("{failure}"));
-            Scene {
+            Fixture {
                 place,
                 watch,
                 events,
             }
         }
 
-        fn changes(&mut self) -> BTreeSet<Kind> {
+        fn changes(&mut self) -> BTreeSet<FileKind> {
             self.watch
                 .changes()
                 .unwrap_or_else(|failure| panic!("{failure}"))
         }
 
         /// Looks at the files after each event until all of these kinds were seen.
-        fn sees(&mut self, kinds: &[Kind], what: &str) {
+        fn sees(&mut self, kinds: &[FileKind], what: &str) {
             let (wanted, mut seen) = (
                 kinds.iter().copied().collect::<BTreeSet<_>>(),
                 BTreeSet::new(),
@@ -239,34 +243,34 @@ mod tests {
     }
 
     /// Words for what is done, the kinds of change that it is, and how it is done.
-    type Case = (&'static str, &'static [Kind], fn(&Path));
+    type Case = (&'static str, &'static [FileKind], fn(&Path));
 
     const CHANGES: [Case; 34] = [
-        ("a source is written", &[Kind::Source], |place| {
+        ("a source is written", &[FileKind::Source], |place| {
             write(place, "app/src/lib.rs", "other")
         }),
         (
             "a source is written again, as long as before",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "app/src/lib.rs", "OTHER"),
         ),
-        ("a source is new", &[Kind::Source], |place| {
+        ("a source is new", &[FileKind::Source], |place| {
             write(place, "app/src/new.rs", "")
         }),
-        ("a source is removed", &[Kind::Source], |place| {
+        ("a source is removed", &[FileKind::Source], |place| {
             fs::remove_file(place.join("app/src/new.rs")).unwrap()
         }),
-        ("a folder is new", &[Kind::Source], |place| {
+        ("a folder is new", &[FileKind::Source], |place| {
             write(place, "app/templates/deep/a.html", "a")
         }),
         (
             "a file of a new folder is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "app/templates/deep/a.html", "b"),
         ),
         (
             "a file is renamed over a source",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| {
                 write(place, "app/src/.lib.rs.1234", "by an editor");
                 fs::rename(
@@ -278,7 +282,7 @@ mod tests {
         ),
         (
             "a folder is removed and made again",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| {
                 fs::remove_dir_all(place.join("app/templates")).unwrap();
                 write(place, "app/templates/deep/a.html", "c");
@@ -286,12 +290,12 @@ mod tests {
         ),
         (
             "a file of a folder that was made again is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "app/templates/deep/a.html", "d"),
         ),
         (
             "a folder takes the place of another",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| {
                 write(place, "next/deep/a.html", "e");
                 fs::rename(place.join("app/templates"), place.join("before")).unwrap();
@@ -300,61 +304,67 @@ mod tests {
         ),
         (
             "a file of that folder is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "app/templates/deep/a.html", "f"),
         ),
-        ("a folder is removed", &[Kind::Source], |place| {
+        ("a folder is removed", &[FileKind::Source], |place| {
             fs::remove_dir_all(place.join("app/templates")).unwrap()
         }),
         (
             "a hidden file that is listed is new",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "app/.cargo/config.toml", "[build]"),
         ),
-        ("a path dependency is written", &[Kind::Source], |place| {
-            write(place, "lib/src/lib.rs", "other")
-        }),
-        ("a path dependency is removed", &[Kind::Source], |place| {
-            fs::remove_dir_all(place.join("lib")).unwrap()
-        }),
-        ("a path dependency comes back", &[Kind::Source], |place| {
-            write(place, "lib/src/lib.rs", "third")
-        }),
+        (
+            "a path dependency is written",
+            &[FileKind::Source],
+            |place| write(place, "lib/src/lib.rs", "other"),
+        ),
+        (
+            "a path dependency is removed",
+            &[FileKind::Source],
+            |place| fs::remove_dir_all(place.join("lib")).unwrap(),
+        ),
+        (
+            "a path dependency comes back",
+            &[FileKind::Source],
+            |place| write(place, "lib/src/lib.rs", "third"),
+        ),
         (
             "a path dependency is written after that",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "lib/src/lib.rs", "fourth"),
         ),
         (
             "a path dependency comes that was not there",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "later/lib/src/lib.rs", ""),
         ),
         (
             "a file that the compiler read is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "read/by/compiler.txt", "other"),
         ),
-        ("its folders are removed", &[Kind::Source], |place| {
+        ("its folders are removed", &[FileKind::Source], |place| {
             fs::remove_dir_all(place.join("read")).unwrap()
         }),
-        ("its folders come back", &[Kind::Source], |place| {
+        ("its folders come back", &[FileKind::Source], |place| {
             write(place, "read/by/compiler.txt", "third")
         }),
         (
             "the target of a link is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "linked/file.rs", "other"),
         ),
         (
             "the target of a link is replaced",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| {
                 write(place, "linked/next.rs", "third");
                 fs::rename(place.join("linked/next.rs"), place.join("linked/file.rs")).unwrap();
             },
         ),
-        ("a link is replaced", &[Kind::Source], |place| {
+        ("a link is replaced", &[FileKind::Source], |place| {
             write(place, "linked/elsewhere/file.rs", "fourth");
             fs::remove_file(place.join("app/src/linked.rs")).unwrap();
             symlink(
@@ -365,44 +375,44 @@ mod tests {
         }),
         (
             "the target of that link is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "linked/elsewhere/file.rs", "fifth"),
         ),
         (
             "a file in a linked folder is written",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "linked/folder/a.rs", "other"),
         ),
         (
             "a file in a linked folder is new",
-            &[Kind::Source],
+            &[FileKind::Source],
             |place| write(place, "linked/folder/deep/b.rs", ""),
         ),
-        ("the settings are written", &[Kind::Config], |place| {
+        ("the settings are written", &[FileKind::Config], |place| {
             write(place, "settings/dev.toml", "[app]")
         }),
         (
             "the folder of the settings is removed",
-            &[Kind::Config],
+            &[FileKind::Config],
             |place| fs::remove_dir_all(place.join("settings")).unwrap(),
         ),
-        ("the settings come back", &[Kind::Config], |place| {
+        ("the settings come back", &[FileKind::Config], |place| {
             write(place, "settings/dev.toml", "[server]")
         }),
-        ("a style is written", &[Kind::Style], |place| {
+        ("a style is written", &[FileKind::Style], |place| {
             write(place, "app/assets/style.css", "p {}")
         }),
-        ("an asset is new", &[Kind::Asset], |place| {
+        ("an asset is new", &[FileKind::Asset], |place| {
             write(place, "app/assets/.well-known/x.log", "")
         }),
         (
             "an asset that the compiler read is written",
-            &[Kind::Source, Kind::Asset],
+            &[FileKind::Source, FileKind::Asset],
             |place| write(place, "app/assets/index.html", "other"),
         ),
         (
             "the assets are removed and made again",
-            &[Kind::Style, Kind::Asset],
+            &[FileKind::Style, FileKind::Asset],
             |place| {
                 fs::remove_dir_all(place.join("app/assets")).unwrap();
                 write(place, "app/assets/index.html", "other");
@@ -412,7 +422,7 @@ mod tests {
 
     #[test]
     fn each_change_of_a_file_is_seen_wherever_it_is() {
-        let mut scene = Scene::new();
+        let mut scene = Fixture::new();
         assert_eq!(scene.changes(), [].into(), "files that were there before");
         for (what, kinds, act) in CHANGES {
             act(scene.place.path());
@@ -517,7 +527,7 @@ mod tests {
 
     #[test]
     fn nothing_else_is_a_change() {
-        let mut scene = Scene::new();
+        let mut scene = Fixture::new();
         for (index, (what, act)) in NO_CHANGES.into_iter().enumerate() {
             act(scene.place.path());
             // The kind of this one is another: if the files have changed, they have before it.
@@ -526,19 +536,19 @@ mod tests {
                 "app/assets/style.css",
                 &format!("p {{ order: {index} }}"),
             );
-            scene.sees(&[Kind::Style], what);
+            scene.sees(&[FileKind::Style], what);
         }
     }
 
     #[test]
     fn what_version_control_ignores_is_no_source_unless_the_compiler_reads_it() {
-        let mut scene = Scene::new();
+        let mut scene = Fixture::new();
         let place = scene.place.path().to_owned();
         write(&place, "app/.gitignore", "/scratch\n*.gen.rs\n/assets\n");
         write(&place, "app/scratch/a.rs", "x");
         write(&place, "app/src/a.gen.rs", "x");
         write(&place, "app/assets/style.css", "p {}");
-        scene.sees(&[Kind::Style], "files that are ignored");
+        scene.sees(&[FileKind::Style], "files that are ignored");
         let mut places = places(&place);
         places.sources.files.insert(place.join("app/src/a.gen.rs"));
         scene
@@ -547,12 +557,12 @@ mod tests {
             .unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(scene.changes(), [].into(), "a file that was there");
         write(&place, "app/src/a.gen.rs", "y");
-        scene.sees(&[Kind::Source], "a file that the compiler read");
+        scene.sees(&[FileKind::Source], "a file that the compiler read");
     }
 
     #[test]
     fn after_a_build_only_what_others_wrote_meanwhile_is_a_change() {
-        let mut scene = Scene::new();
+        let mut scene = Fixture::new();
         let place = scene.place.path().to_owned();
         write(&place, "new/lib/src/lib.rs", "x");
         let mut after = places(&place);
@@ -569,10 +579,10 @@ mod tests {
             scene.changes()
         };
         assert_eq!(follow("made", "first"), [].into());
-        assert_eq!(follow("made again", "other"), [Kind::Source].into());
+        assert_eq!(follow("made again", "other"), [FileKind::Source].into());
         write(&place, "new/lib/src/lib.rs", "y");
-        scene.sees(&[Kind::Source], "a new path dependency");
+        scene.sees(&[FileKind::Source], "a new path dependency");
         write(&place, "app/Cargo.lock", "by hand");
-        scene.sees(&[Kind::Source], "the lock file between two builds");
+        scene.sees(&[FileKind::Source], "the lock file between two builds");
     }
 }

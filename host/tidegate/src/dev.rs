@@ -8,6 +8,6 @@ mod watch;
 
 pub(crate) use keys::Keys;
 pub(crate) use project::{Build, Project};
-pub(crate) use tree::{Kind, Places};
+pub(crate) use tree::{FileKind, ProjectPaths};
 pub(crate) use updates::DevUpdates;
-pub(crate) use watch::Watch;
+pub(crate) use watch::FileWatcher;

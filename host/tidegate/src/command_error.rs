@@ -4,7 +4,7 @@ use crate::{colour, logging, problem::Rejection};
 use std::{fmt, process::ExitCode};
 
 /// Why a command failed.
-pub(crate) enum Failure {
+pub(crate) enum CommandError {
     /// What was typed, or written in `tidegate.toml`: exit code 2, as for any other wrong argument.
     Usage(anyhow::Error),
     /// The app can't be served. Exit code 1.
@@ -15,17 +15,17 @@ pub(crate) enum Failure {
     AlreadyReported,
 }
 
-impl Failure {
+impl CommandError {
     /// A mistake in what was typed or written.
-    pub(crate) fn usage(what: impl fmt::Display) -> Failure {
-        Failure::Usage(anyhow::anyhow!("{what}"))
+    pub(crate) fn usage(what: impl fmt::Display) -> CommandError {
+        CommandError::Usage(anyhow::anyhow!("{what}"))
     }
 
     /// For people: the report on an app, or a line.
     pub(crate) fn report(&self) -> String {
         match self {
-            Failure::Rejected(rejection) => rejection.report(colour::is_on()),
-            Failure::AlreadyReported => String::new(),
+            CommandError::Rejected(rejection) => rejection.report(colour::is_on()),
+            CommandError::AlreadyReported => String::new(),
             other => format!("error: {other}\n"),
         }
     }
@@ -33,7 +33,7 @@ impl Failure {
     /// Writes the report; the exit code.
     pub(crate) fn print(self) -> ExitCode {
         logging::say(&self.report());
-        ExitCode::from(if matches!(self, Failure::Usage(_)) {
+        ExitCode::from(if matches!(self, CommandError::Usage(_)) {
             2
         } else {
             1
@@ -42,18 +42,18 @@ impl Failure {
 }
 
 /// In short, with the causes.
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(error) | Failure::Run(error) => write!(f, "{error:#}"),
-            Failure::Rejected(rejection) => rejection.fmt(f),
-            Failure::AlreadyReported => Ok(()),
+            CommandError::Usage(error) | CommandError::Run(error) => write!(f, "{error:#}"),
+            CommandError::Rejected(rejection) => rejection.fmt(f),
+            CommandError::AlreadyReported => Ok(()),
         }
     }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Failure {
-        Failure::Run(error.into())
+impl<E: Into<anyhow::Error>> From<E> for CommandError {
+    fn from(error: E) -> CommandError {
+        CommandError::Run(error.into())
     }
 }

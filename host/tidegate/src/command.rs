@@ -14,7 +14,7 @@ pub(crate) mod shell;
 pub(crate) mod tail;
 pub(crate) mod test;
 
-use crate::failure::Failure;
+use crate::command_error::CommandError;
 use std::io::{self, ErrorKind, Write as _};
 
 /// "1 route", "2 routes"
@@ -23,7 +23,7 @@ pub(crate) fn plural(count: usize, word: &str) -> String {
 }
 
 /// Writes to stdout; a reader that has seen enough is no failure.
-fn say(text: &str) -> Result<(), Failure> {
+fn say(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
