@@ -1,13 +1,13 @@
 //! The app: its routes and guards, and the way from an event to the handler that it is for.
 
 use crate::{
-    Accept, CloseInfo, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request,
+    Accept, CloseEvent, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request,
     Response, Result, Room, Socket, Upgrade,
     feed::{self, IntoFeed},
     guard::{self, IntoPass},
     page::Mounted,
-    room::{Class, Live},
-    socket::Hooks,
+    room::{Class, DynRoom},
+    socket::DynSocket,
     stream::{self, StreamHandler},
     task, world,
 };
@@ -53,7 +53,7 @@ pub struct App {
 pub(crate) struct Route {
     pub(crate) methods: Vec<String>,
     pub(crate) pattern: String,
-    pub(crate) handler: Answers,
+    pub(crate) handler: RouteHandler,
 }
 
 /// App code for the paths that the pattern covers.
@@ -63,10 +63,10 @@ pub(crate) struct Guard {
 }
 
 /// Who answers a route.
-pub(crate) enum Answers {
+pub(crate) enum RouteHandler {
     Http(Box<dyn Fn(Request) -> Result<Response>>),
     Stream(stream::Handler),
-    Socket(Box<dyn Hooks>),
+    Socket(Box<dyn DynSocket>),
     Feed(feed::Handler),
     /// The room of this class that the parameters name.
     Room(String, RoomEvents),
@@ -130,12 +130,12 @@ impl App {
         handler: impl Handler<R> + 'static,
     ) -> App {
         let handler = move |request| task::run(handler(request)).into_response();
-        self.add(methods, pattern, Answers::Http(Box::new(handler)))
+        self.add(methods, pattern, RouteHandler::Http(Box::new(handler)))
     }
 
     /// Opens WebSockets: with a closure for messages, or a [`Socket`].
     pub fn socket(self, pattern: &str, socket: impl Socket + 'static) -> App {
-        self.add(&["GET"], pattern, Answers::Socket(Box::new(socket)))
+        self.add(&["GET"], pattern, RouteHandler::Socket(Box::new(socket)))
     }
 
     /// Opens feeds: event streams that the host holds.
@@ -143,7 +143,11 @@ impl App {
     where
         R: IntoFeed<When>,
     {
-        self.add(&["GET"], pattern, Answers::Feed(feed::handler(handler)))
+        self.add(
+            &["GET"],
+            pattern,
+            RouteHandler::Feed(feed::handler(handler)),
+        )
     }
 
     /// Answers GET piece by piece: with an event stream, or with what is too large or takes too long for [`get`](App::get).
@@ -163,7 +167,11 @@ impl App {
         handler: impl StreamHandler<R> + 'static,
     ) -> App {
         let methods: &[&str] = if method.is_empty() { &[] } else { &[method] };
-        self.add(methods, pattern, Answers::Stream(stream::handler(handler)))
+        self.add(
+            methods,
+            pattern,
+            RouteHandler::Stream(stream::handler(handler)),
+        )
     }
 
     /// Opens rooms: WebSockets, feeds and other requests of this path go to the one room that its parameters name (see [`Cx::name`](crate::Cx::name)).
@@ -185,7 +193,7 @@ impl App {
             (&[], RoomEvents::Requests),
         ];
         routes.into_iter().fold(self, |app, (methods, events)| {
-            app.add(methods, pattern, Answers::Room(name.clone(), events))
+            app.add(methods, pattern, RouteHandler::Room(name.clone(), events))
         })
     }
 
@@ -212,7 +220,7 @@ impl App {
         self
     }
 
-    fn add(mut self, methods: &[&str], pattern: &str, handler: Answers) -> App {
+    fn add(mut self, methods: &[&str], pattern: &str, handler: RouteHandler) -> App {
         let methods = methods.iter().copied().map(str::to_owned).collect();
         self.routes.push(Route {
             methods,
@@ -235,7 +243,7 @@ impl App {
 
     pub(crate) fn handle(&self, request: Request) -> Response {
         match self.route_of(request.head.route) {
-            Some((route, Answers::Http(handler))) => {
+            Some((route, RouteHandler::Http(handler))) => {
                 handler(request).unwrap_or_else(|error| error.answer(format_args!("{route}")))
             }
             _ => no_route(),
@@ -245,7 +253,7 @@ impl App {
     pub(crate) fn stream_to(&self, request: Request, outgoing: world::Outgoing) {
         let nobody: stream::Handler = Box::new(|_, _| Err(no_route().into()));
         match self.route_of(request.head.route) {
-            Some((route, Answers::Stream(handler))) => {
+            Some((route, RouteHandler::Stream(handler))) => {
                 stream::answer(handler, request, outgoing, format_args!("{route}"))
             }
             _ => stream::answer(&nobody, request, outgoing, format_args!("")),
@@ -254,7 +262,7 @@ impl App {
 
     pub(crate) fn upgrade(&self, upgrade: Upgrade) -> Result<Accept, Response> {
         match self.route_of(upgrade.head.route) {
-            Some((route, Answers::Socket(socket))) => {
+            Some((route, RouteHandler::Socket(socket))) => {
                 socket.upgrade(upgrade, format_args!("{route}"))
             }
             _ => Err(no_route()),
@@ -262,7 +270,7 @@ impl App {
     }
 
     pub(crate) fn open(&self, conn: &Conn, request: Request) {
-        if let Some((route, Answers::Socket(socket))) = self.route_of(request.head.route) {
+        if let Some((route, RouteHandler::Socket(socket))) = self.route_of(request.head.route) {
             socket.open(conn, request, format_args!("{route}"));
         }
     }
@@ -273,20 +281,20 @@ impl App {
         conn: &Conn,
         messages: &mut dyn Iterator<Item = Message>,
     ) {
-        if let Some((route, Answers::Socket(socket))) = self.route_of(route) {
+        if let Some((route, RouteHandler::Socket(socket))) = self.route_of(route) {
             socket.messages(conn, messages, format_args!("{route}"));
         }
     }
 
-    pub(crate) fn close(&self, route: u32, conn: &Conn, info: CloseInfo) {
-        if let Some((route, Answers::Socket(socket))) = self.route_of(route) {
+    pub(crate) fn close(&self, route: u32, conn: &Conn, info: CloseEvent) {
+        if let Some((route, RouteHandler::Socket(socket))) = self.route_of(route) {
             socket.close(conn, info, format_args!("{route}"));
         }
     }
 
     pub(crate) fn subscribe(&self, request: Request) -> Result<Feed, Response> {
         match self.route_of(request.head.route) {
-            Some((route, Answers::Feed(handler))) => {
+            Some((route, RouteHandler::Feed(handler))) => {
                 handler(request).map_err(|error| error.answer(format_args!("{route}")))
             }
             _ => Err(no_route()),
@@ -305,7 +313,7 @@ impl App {
             .routes
             .iter()
             .zip(0..)
-            .filter(|(route, _)| matches!(route.handler, Answers::Stream(_)));
+            .filter(|(route, _)| matches!(route.handler, RouteHandler::Stream(_)));
         let matches = streams.filter_map(|(route, index)| {
             let by_method = route.rank(method)?;
             let (literalness, params) = hold(&Pattern::parse(&route.pattern).ok()?, &path)?;
@@ -316,7 +324,7 @@ impl App {
     }
 
     /// A room of this class, not yet awake.
-    pub(crate) fn make_room(&self, class: &str) -> Option<Box<dyn Live>> {
+    pub(crate) fn make_room(&self, class: &str) -> Option<Box<dyn DynRoom>> {
         self.classes
             .iter()
             .find(|known| known.name == class)
@@ -328,24 +336,24 @@ impl App {
     pub(crate) fn only_socket(&self) -> Option<u32> {
         let mut sockets = (0..)
             .zip(&self.routes)
-            .filter(|(_, route)| matches!(route.handler, Answers::Socket(_)));
+            .filter(|(_, route)| matches!(route.handler, RouteHandler::Socket(_)));
         match (sockets.next(), sockets.next()) {
             (Some((only, _)), None) => Some(only),
             _ => None,
         }
     }
 
-    fn route_of(&self, index: u32) -> Option<(&Route, &Answers)> {
+    fn route_of(&self, index: u32) -> Option<(&Route, &RouteHandler)> {
         let route = self.routes.get(index as usize)?;
         Some((route, &route.handler))
     }
 }
 
-impl Answers {
+impl RouteHandler {
     /// The class, if it is of rooms.
     pub(crate) fn class(&self) -> Option<&str> {
         match self {
-            Answers::Room(class, _) => Some(class),
+            RouteHandler::Room(class, _) => Some(class),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! A WebSocket connection in a handler's hand: the host owns it, an event lends it.
 
-use crate::{Error, Followed, Message, Position, Result, world};
+use crate::{Error, Message, Position, Result, StartPoint, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::Cell, fmt};
 
@@ -20,9 +20,9 @@ use std::{cell::Cell, fmt};
 /// };
 /// let mut server = testing::serve(App::new().socket("/count", count));
 /// let ann = server.connect("/count");
-/// server.say(ann, "tick");
-/// server.say(ann, "tick");
-/// assert_eq!(server.heard(ann), ["1", "2"]);
+/// server.send(ann, "tick");
+/// server.send(ann, "tick");
+/// assert_eq!(server.received(ann), ["1", "2"]);
 /// ```
 pub struct Conn {
     handle: world::Handle,
@@ -66,7 +66,7 @@ pub enum LimitError {
     /// One more than the host's limit for it. Remove one first.
     TooMany,
     /// Of a form that the protocol does not allow: a close code, a topic's name, a line break in an event's name.
-    NotValid,
+    Invalid,
 }
 
 impl fmt::Display for LimitError {
@@ -74,7 +74,7 @@ impl fmt::Display for LimitError {
         f.write_str(match self {
             LimitError::TooLarge => "longer than the host's limit for it",
             LimitError::TooMany => "more than the host's limit for it",
-            LimitError::NotValid => "of a form that the protocol does not allow",
+            LimitError::Invalid => "of a form that the protocol does not allow",
         })
     }
 }
@@ -168,33 +168,33 @@ impl Conn {
     /// the client begins; that and the number of messages that came behind it are where the client is when it comes back.
     ///
     /// ```
-    /// use tidegate::{Followed, prelude::*, testing};
+    /// use tidegate::{StartPoint, prelude::*, testing};
     ///
     /// struct News;
     ///
     /// impl Socket for News {
     ///     async fn open(&self, conn: &Conn, req: &Request) -> Result {
-    ///         let Followed { from, gap } = conn.follow_since("news", req.query_opt("since")?)?;
-    ///         conn.send(if gap { format!("gap {from}") } else { format!("from {from}") })
+    ///         let StartPoint { position, has_gap } = conn.follow_since("news", req.query_opt("since")?)?;
+    ///         conn.send(if has_gap { format!("gap {position}") } else { format!("from {position}") })
     ///     }
     /// }
     ///
     /// let mut server = testing::serve(App::new().socket("/news", News));
     /// let ann = server.connect("/news");
-    /// let from = server.heard(ann)[0].text().unwrap().replace("from ", "");
-    /// server.vanish(ann);
+    /// let from = server.received(ann)[0].text().unwrap().replace("from ", "");
+    /// server.disconnect(ann);
     /// server.publish("news", "high water");
     /// let again = server.connect(format!("/news?since={from}").as_str());
-    /// assert_eq!(server.heard(again)[0], "high water");
+    /// assert_eq!(server.received(again)[0], "high water");
     /// let lost = server.connect("/news?since=0-7");
-    /// assert!(server.heard(lost)[0].text().unwrap().starts_with("gap "));
+    /// assert!(server.received(lost)[0].text().unwrap().starts_with("gap "));
     /// ```
-    pub fn follow_since(&self, topic: &str, since: Option<Position>) -> Result<Followed> {
+    pub fn follow_since(&self, topic: &str, since: Option<Position>) -> Result<StartPoint> {
         Ok(self.live()?.follow(topic, since)?)
     }
 
     /// What its room broadcast behind `since`.
-    pub(crate) fn resume(&self, since: Position) -> Result<Followed> {
+    pub(crate) fn resume(&self, since: Position) -> Result<StartPoint> {
         Ok(self.live()?.resume(since)?)
     }
 
@@ -248,10 +248,10 @@ impl fmt::Debug for Conn {
 /// let tell = async |conn: Conn, _: Message| conn.send(conn.id());
 /// let mut server = testing::serve(App::new().post("/poke/{id}", poke).socket("/", tell));
 /// let ann = server.connect("/");
-/// server.say(ann, "who am I?");
-/// let id = server.heard(ann)[0].text().unwrap().to_owned();
+/// server.send(ann, "who am I?");
+/// let id = server.received(ann)[0].text().unwrap().to_owned();
 /// assert_eq!(server.request("POST", &format!("/poke/{id}"), &[], b"").status(), 204);
-/// assert_eq!(server.heard(ann), ["poke"]);
+/// assert_eq!(server.received(ann), ["poke"]);
 /// ```
 pub fn find(id: &str) -> Option<Conn> {
     world::find(id).map(|handle| Conn {
@@ -301,8 +301,8 @@ pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
 /// let mut server = testing::serve(App::new().room::<Tea>("/{name}"));
 /// let ann = server.connect("/tea");
 /// server.sleep("/tea");
-/// server.say(ann, "ping");
-/// assert_eq!(server.heard(ann), ["pong"]);
+/// server.send(ann, "ping");
+/// assert_eq!(server.received(ann), ["pong"]);
 /// ```
 pub fn set_auto_response(request: &str, response: &str) -> Result {
     Ok(world::set_auto_response(Some((request, response)))?)

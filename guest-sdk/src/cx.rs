@@ -1,6 +1,6 @@
 //! What a room's handlers use: its storage, its alarm, its connections.
 
-use crate::{Conn, Error, Followed, Message, Position, Publication, Result, conn, ids, world};
+use crate::{Conn, Error, Message, Position, Publication, Result, StartPoint, conn, ids, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     cell::Cell,
@@ -46,22 +46,24 @@ pub struct Cx {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageError {
     /// A key has 1 to this many bytes (2,048).
-    Key(u64),
+    KeySize(u64),
     /// A value has at most this many bytes (2 MiB).
-    Value(u64),
+    ValueSize(u64),
     /// A room holds at most this many bytes of keys and values (1 GiB). Delete some.
-    Room(u64),
+    RoomSize(u64),
     /// One event writes and sends at most this many bytes (16 MiB). [`Cx::flush`] in between.
-    Event(u64),
+    EventSize(u64),
 }
 
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StorageError::Key(max) => write!(f, "a key has 1 to {max} bytes"),
-            StorageError::Value(max) => write!(f, "a value has at most {max} bytes"),
-            StorageError::Room(max) => write!(f, "a room holds at most {max} bytes"),
-            StorageError::Event(max) => write!(f, "one event writes and sends at most {max} bytes"),
+            StorageError::KeySize(max) => write!(f, "a key has 1 to {max} bytes"),
+            StorageError::ValueSize(max) => write!(f, "a value has at most {max} bytes"),
+            StorageError::RoomSize(max) => write!(f, "a room holds at most {max} bytes"),
+            StorageError::EventSize(max) => {
+                write!(f, "one event writes and sends at most {max} bytes")
+            }
         }
     }
 }
@@ -222,10 +224,10 @@ impl Cx {
     }
 
     /// In [`Room::open`](crate::Room::open): sends a connection that comes back what was broadcast behind `since`, and before it
-    /// came. For another connection it is a [`LimitError::NotValid`](crate::LimitError).
+    /// came. For another connection it is a [`LimitError::Invalid`](crate::LimitError).
     ///
     /// ```
-    /// use tidegate::{Followed, prelude::*, testing};
+    /// use tidegate::{StartPoint, prelude::*, testing};
     ///
     /// struct Tea;
     ///
@@ -235,7 +237,7 @@ impl Cx {
     ///     }
     ///     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
     ///         match req.query_opt("since")? {
-    ///             Some(since) if !cx.resume(conn, since)?.gap => Ok(()),
+    ///             Some(since) if !cx.resume(conn, since)?.has_gap => Ok(()),
     ///             _ => conn.send(cx.position().to_string()), // and the whole state
     ///         }
     ///     }
@@ -246,14 +248,14 @@ impl Cx {
     ///
     /// let mut server = testing::serve(App::new().room::<Tea>("/tea"));
     /// let [ann, bob] = [(); 2].map(|()| server.connect("/tea"));
-    /// let was = server.heard(bob)[0].text().unwrap().to_owned();
-    /// server.vanish(bob);
-    /// server.say(ann, "you missed this");
+    /// let was = server.received(bob)[0].text().unwrap().to_owned();
+    /// server.disconnect(bob);
+    /// server.send(ann, "you missed this");
     /// server.restart(); // what a room broadcasts is on the disk
     /// let again = server.connect(format!("/tea?since={was}").as_str());
-    /// assert_eq!(server.heard(again), ["you missed this"]);
+    /// assert_eq!(server.received(again), ["you missed this"]);
     /// ```
-    pub fn resume(&self, conn: &Conn, since: Position) -> Result<Followed> {
+    pub fn resume(&self, conn: &Conn, since: Position) -> Result<StartPoint> {
         conn.resume(since)
     }
 

@@ -24,8 +24,8 @@
 //! let mut server = tidegate::testing::serve(app());
 //! assert_eq!(server.get("/users/7").text(), "user 7");
 //! let ann = server.connect("/echo");
-//! server.say(ann, "hi");
-//! assert_eq!(server.heard(ann), ["hi"]);
+//! server.send(ann, "hi");
+//! assert_eq!(server.received(ann), ["hi"]);
 //! ```
 
 pub mod app;
@@ -68,13 +68,13 @@ pub use guard::Pass;
 pub use loader::Sink;
 pub use message::Message;
 pub use page::{Loader, Page, View};
-pub use position::{Followed, Position};
+pub use position::{Position, StartPoint};
 pub use presence::{Member, Presence};
 pub use request::Request;
 pub use response::{IntoResponse, Json, Response};
 pub use room::Room;
 pub use room_ref::{CallError, RoomRef, room};
-pub use socket::{Accept, CloseInfo, Outcome, Socket, Upgrade};
+pub use socket::{Accept, CloseEvent, Outcome, Socket, Upgrade};
 pub use sse::Event;
 pub use stream::{Body, Reply};
 pub use task::sleep;
@@ -83,7 +83,7 @@ pub use topic::{Publication, publish, publish_except};
 /// What an app needs every day: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Accept, App, CloseInfo, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json,
+        Accept, App, CloseEvent, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json,
         Loader, Message, Page, Pass, Position, Publication, Reply, Request, Response, Result, Room,
         Sink, Socket, Upgrade, View, find, ids, publish, publish_except, set_auto_response, sleep,
     };

@@ -11,8 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 /// let double = async |conn: Conn, msg: Message| conn.send(msg.text()?.repeat(2));
 /// let mut server = testing::serve(App::new().socket("/double", double));
 /// let ann = server.connect("/double");
-/// server.say(ann, "tick");
-/// assert_eq!(server.heard(ann), ["ticktick"]);
+/// server.send(ann, "tick");
+/// assert_eq!(server.received(ann), ["ticktick"]);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {

@@ -23,14 +23,16 @@ pub struct Position {
     pub sequence: u64,
 }
 
-/// How a connection begins to follow a topic that it may have followed before ([`Conn::follow_since`](crate::Conn::follow_since),
-/// [`Cx::resume`](crate::Cx::resume)).
+/// Where a connection starts to follow a topic (WIT `types.start-point`): returned by
+/// [`Conn::follow_since`](crate::Conn::follow_since) and [`Cx::resume`](crate::Cx::resume).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Followed {
-    /// What is behind it comes: first what was missed, then what is new.
-    pub from: Position,
-    /// Something between what was there before and this is gone: tell the client to read the state anew.
-    pub gap: bool,
+pub struct StartPoint {
+    /// The connection receives the publications after this position: first those it missed, then new
+    /// ones.
+    pub position: Position,
+    /// True if the history no longer has all publications since the requested position, or they do
+    /// not fit into the outbox: the client has to read the current state.
+    pub has_gap: bool,
 }
 
 impl fmt::Display for Position {

@@ -46,10 +46,10 @@ const TAG: &str = "present";
 /// let ann = server.connect("/rooms/tea?name=Ann");
 /// server.sleep("/rooms/tea");
 /// let bob = server.connect("/rooms/tea?name=Bob");
-/// let told: serde_json::Value = server.heard(bob)[0].json().unwrap();
+/// let told: serde_json::Value = server.received(bob)[0].json().unwrap();
 /// assert_eq!((&told["members"][0]["meta"]["name"], &told["members"][1]["id"]), (&json!("Ann"), &told["self"]));
-/// server.vanish(bob);
-/// let kinds: Vec<serde_json::Value> = server.heard(ann).iter().map(|message| message.json().unwrap()).collect();
+/// server.disconnect(bob);
+/// let kinds: Vec<serde_json::Value> = server.received(ann).iter().map(|message| message.json().unwrap()).collect();
 /// assert_eq!((&kinds[1]["kind"], &kinds[2]["kind"], kinds.len()), (&json!("join"), &json!("leave"), 3));
 /// ```
 #[derive(Clone, Copy)]

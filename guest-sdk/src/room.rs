@@ -1,7 +1,7 @@
 //! Rooms: state beside the connections, one event at a time, each of them whole or not at all.
 
 use crate::{
-    Accept, CloseInfo, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task,
+    Accept, CloseEvent, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task,
     world,
 };
 use std::{
@@ -39,10 +39,10 @@ use std::{
 ///
 /// let mut server = testing::serve(App::new().room::<Counter>("/counters/{name}"));
 /// let ann = server.connect("/counters/tea");
-/// server.say(ann, "one more");
+/// server.send(ann, "one more");
 /// server.sleep("/counters/tea");
-/// server.say(ann, "one more");
-/// assert_eq!(server.heard(ann), ["1", "2"]);
+/// server.send(ann, "one more");
+/// assert_eq!(server.received(ann), ["1", "2"]);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no room",
@@ -81,7 +81,7 @@ pub trait Room: Sized + 'static {
 
     /// A connection has ended and is no longer in the room's list. Called exactly once for each connection for which [`open`](Room::open)
     /// was called, even if that call failed: the host tries again until the room could be called and its changes are on the disk.
-    fn close(&mut self, cx: &Cx, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
+    fn close(&mut self, cx: &Cx, conn: &Conn, info: &CloseEvent) -> impl Future<Output = Result> {
         let _ = (cx, conn, info);
         async { Ok(()) }
     }
@@ -132,7 +132,7 @@ fn class_of(type_name: &str) -> String {
 pub(crate) struct Class {
     pub(crate) name: String,
     pub(crate) of: TypeId,
-    pub(crate) make: fn() -> Box<dyn Live>,
+    pub(crate) make: fn() -> Box<dyn DynRoom>,
 }
 
 impl Class {
@@ -146,13 +146,13 @@ impl Class {
 }
 
 /// One room, whatever its type. Each event is undone if its handler fails.
-pub(crate) trait Live {
+pub(crate) trait DynRoom {
     /// The reason is the operator's.
     fn wake(&mut self, cx: &Cx) -> Result<(), String>;
     fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response>;
     fn open(&mut self, cx: &Cx, conn: &Conn, request: Request);
     fn messages(&mut self, cx: &Cx, conn: &Conn, messages: Vec<Message>);
-    fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo);
+    fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseEvent);
     fn request(&mut self, cx: &Cx, request: Request) -> Response;
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response>;
     /// Status and text of a refusal.
@@ -235,7 +235,7 @@ impl<R: Room> Awake<R> {
     }
 }
 
-impl<R: Room> Live for Awake<R> {
+impl<R: Room> DynRoom for Awake<R> {
     fn wake(&mut self, cx: &Cx) -> Result<(), String> {
         match task::run(R::wake(cx)) {
             Ok(room) => self.room = Some(room),
@@ -264,7 +264,7 @@ impl<R: Room> Live for Awake<R> {
         }
     }
 
-    fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseInfo) {
+    fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseEvent) {
         // That it is gone is no doing of the handler, and not undone with it.
         if cx
             .presence()

@@ -43,7 +43,7 @@ use std::{fmt, marker::PhantomData, time::Duration};
 pub fn room<R: Room>(name: impl Into<String>) -> RoomRef<R> {
     RoomRef {
         name: name.into(),
-        deadline: None,
+        timeout: None,
         attempts: 1,
         class: PhantomData,
     }
@@ -53,7 +53,7 @@ pub fn room<R: Room>(name: impl Into<String>) -> RoomRef<R> {
 #[derive(Clone, Debug)]
 pub struct RoomRef<R> {
     name: String,
-    deadline: Option<Duration>,
+    timeout: Option<Duration>,
     attempts: u32,
     class: PhantomData<fn() -> R>,
 }
@@ -62,7 +62,7 @@ pub struct RoomRef<R> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// The app has no room of this class, or no room can have this name.
-    NotValid,
+    NoSuchRoom,
     /// A payload, and an answer, have at most 1 MiB.
     TooLarge,
     /// The room waits for the one that calls it.
@@ -72,7 +72,7 @@ pub enum CallError {
     /// The room's event failed, and was undone unless it flushed. Its own log says why.
     Failed,
     /// There was no answer in time: the event may have happened, or may still.
-    Deadline,
+    Timeout,
     /// The room's own refusal: a status as in HTTP, and a text.
     Refused(u16, String),
 }
@@ -80,12 +80,12 @@ pub enum CallError {
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CallError::NotValid => f.write_str("there is no such room"),
+            CallError::NoSuchRoom => f.write_str("there is no such room"),
             CallError::TooLarge => f.write_str("a call's payload has at most 1 MiB"),
             CallError::Cycle => f.write_str("the room waits for the one that calls it"),
             CallError::Busy => f.write_str("the room is busy"),
             CallError::Failed => f.write_str("the room's event failed"),
-            CallError::Deadline => f.write_str("the room did not answer in time"),
+            CallError::Timeout => f.write_str("the room did not answer in time"),
             CallError::Refused(status, text) => write!(f, "the room refused: {status} {text}"),
         }
     }
@@ -95,9 +95,9 @@ impl std::error::Error for CallError {}
 
 impl<R: Room> RoomRef<R> {
     /// Waits so long for the answer, all tries included: 5 seconds by default, and never longer than the caller's own event may take.
-    pub fn deadline(self, deadline: Duration) -> RoomRef<R> {
+    pub fn timeout(self, timeout: Duration) -> RoomRef<R> {
         RoomRef {
-            deadline: Some(deadline),
+            timeout: Some(timeout),
             ..self
         }
     }
@@ -119,14 +119,14 @@ impl<R: Room> RoomRef<R> {
 
     /// As [`call`](RoomRef::call), and why not.
     pub fn try_call(&self, payload: impl AsRef<[u8]>) -> Result<Vec<u8>, CallError> {
-        let deadline = self
-            .deadline
-            .map(|deadline| u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX));
+        let timeout_ms = self
+            .timeout
+            .map(|timeout| u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX));
         world::call(
             &R::class(),
             &self.name,
             payload.as_ref(),
-            deadline,
+            timeout_ms,
             self.attempts,
         )
     }

@@ -33,8 +33,8 @@ use std::{fmt, future::Future, ops};
 ///
 /// let mut server = testing::serve(App::new().socket("/lobby", Lobby));
 /// let ann = server.connect("/lobby?name=Ann");
-/// server.say(ann, "hi");
-/// assert_eq!(server.heard(ann), ["Ann: hi"]);
+/// server.send(ann, "hi");
+/// assert_eq!(server.received(ann), ["Ann: hi"]);
 /// assert_eq!(server.try_connect("/lobby").unwrap_err().status(), 400);
 /// ```
 #[diagnostic::on_unimplemented(
@@ -65,7 +65,7 @@ pub trait Socket {
 
     /// Exactly once after the end of a connection that [`open`](Socket::open) was called for, also if the client left in the middle of
     /// that. It comes later while every instance is busy, and not again if it fails.
-    fn close(&self, conn: &Conn, info: &CloseInfo) -> impl Future<Output = Result> {
+    fn close(&self, conn: &Conn, info: &CloseEvent) -> impl Future<Output = Result> {
         let _ = (conn, info);
         async { Ok(()) }
     }
@@ -189,22 +189,22 @@ impl Accept {
     }
 }
 
-/// How a connection ended (WIT `websocket-handler.close-info`).
+/// How a connection ended (WIT `websocket-handler.close-event`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseInfo {
-    /// As in the close frame; 1005 when it had none, 1006 when there was no close frame.
+pub struct CloseEvent {
+    /// Code of the Close frame; 1005 if the frame had none, 1006 if there was no Close frame.
     pub code: u16,
-    /// As in the close frame.
+    /// Reason of the Close frame; empty if there was none.
     pub reason: String,
-    /// Whether the close handshake was completed (RFC 6455 section 7.1.4).
-    pub clean: bool,
-    /// Whether the client began it.
-    pub by_peer: bool,
+    /// True if the closing handshake was completed (RFC 6455 section 7.1.4).
+    pub was_clean: bool,
+    /// True if the client's Close frame or its disconnection came before the host's Close frame.
+    pub is_peer_initiated: bool,
 }
 
 /// A [`Socket`] whose type is forgotten. Its hooks run to their end inside the call, so that no
 /// future needs a box.
-pub(crate) trait Hooks {
+pub(crate) trait DynSocket {
     fn upgrade(&self, upgrade: Upgrade, place: fmt::Arguments<'_>) -> Result<Accept, Response>;
     fn open(&self, conn: &Conn, request: Request, place: fmt::Arguments<'_>);
     fn messages(
@@ -213,10 +213,10 @@ pub(crate) trait Hooks {
         messages: &mut dyn Iterator<Item = Message>,
         place: fmt::Arguments<'_>,
     );
-    fn close(&self, conn: &Conn, info: CloseInfo, place: fmt::Arguments<'_>);
+    fn close(&self, conn: &Conn, info: CloseEvent, place: fmt::Arguments<'_>);
 }
 
-impl<S: Socket> Hooks for S {
+impl<S: Socket> DynSocket for S {
     fn upgrade(&self, upgrade: Upgrade, place: fmt::Arguments<'_>) -> Result<Accept, Response> {
         task::run(Socket::upgrade(self, &upgrade)).map_err(|error| error.answer(place))
     }
@@ -238,7 +238,7 @@ impl<S: Socket> Hooks for S {
         }
     }
 
-    fn close(&self, conn: &Conn, info: CloseInfo, place: fmt::Arguments<'_>) {
+    fn close(&self, conn: &Conn, info: CloseEvent, place: fmt::Arguments<'_>) {
         settle(task::run(Socket::close(self, conn, &info)), conn, place);
     }
 }

@@ -15,10 +15,10 @@
 //! let mut server = testing::serve(app());
 //! assert_eq!(server.get("/").text(), "hello");
 //! let ann = server.connect(Connect::to("/echo").header("cookie", "name=ann"));
-//! server.say(ann, "hi");
-//! server.say(ann, b"\x01\x02");
-//! let heard = server.heard(ann);
-//! assert!(heard[0] == "hi" && heard[1] == b"\x01\x02");
+//! server.send(ann, "hi");
+//! server.send(ann, b"\x01\x02");
+//! let received = server.received(ann);
+//! assert!(received[0] == "hi" && received[1] == b"\x01\x02");
 //! server.close(ann);
 //! assert_eq!(server.closed(ann), Some((1000, String::new())));
 //! ```
@@ -26,7 +26,7 @@
 mod call;
 mod client;
 mod connect;
-mod heard;
+mod feed_event;
 mod listener;
 mod pages;
 mod reply;
@@ -36,11 +36,11 @@ mod stage;
 
 use crate::{
     App,
-    app::{Answers, RoomEvents},
+    app::{RoomEvents, RouteHandler},
 };
 pub use client::ConnRef;
 pub use connect::Connect;
-pub use heard::Heard;
+pub use feed_event::FeedEvent;
 pub use listener::FeedRef;
 pub use pages::{Load, Upload};
 pub use reply::Reply;
@@ -73,10 +73,12 @@ fn manifest(app: &App) -> Manifest {
         methods: route.methods.clone(),
         pattern: route.pattern.clone(),
         target: match route.handler {
-            Answers::Http(_) | Answers::Room(_, RoomEvents::Requests) => Target::Http,
-            Answers::Stream(_) => Target::Stream,
-            Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets) => Target::WebSocket,
-            Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Feed,
+            RouteHandler::Http(_) | RouteHandler::Room(_, RoomEvents::Requests) => Target::Http,
+            RouteHandler::Stream(_) => Target::Stream,
+            RouteHandler::Socket(_) | RouteHandler::Room(_, RoomEvents::Sockets) => {
+                Target::WebSocket
+            }
+            RouteHandler::Feed(_) | RouteHandler::Room(_, RoomEvents::Feeds) => Target::Feed,
         },
         room: route.handler.class().map(str::to_owned),
     });

@@ -325,5 +325,5 @@ fn context_comes_to_every_handler_but_a_streams() {
     server.publish("ann", "hi");
     assert_eq!(server.events(feed), ["hi"]);
     let ann = server.connect("/socket");
-    assert_eq!(server.heard(ann), [r#"Some("ann") Some("ann")"#]);
+    assert_eq!(server.received(ann), [r#"Some("ann") Some("ann")"#]);
 }

@@ -63,17 +63,17 @@ impl Room for Chat {
 fn a_room_keeps_its_log_through_sleep() {
     let mut server = tidegate::testing::serve(app());
     let ann = server.connect("/rooms/tea");
-    server.say(ann, "hi");
+    server.send(ann, "hi");
     server.sleep("/rooms/tea");
     let bob = server.connect("/rooms/tea");
-    assert_eq!(server.heard(bob), ["hi"]);
+    assert_eq!(server.received(bob), ["hi"]);
 }
 
 #[test]
 fn an_hour_after_the_last_message_the_log_is_gone() {
     let mut server = tidegate::testing::serve(app());
     let ann = server.connect("/rooms/tea");
-    server.say(ann, "hi");
+    server.send(ann, "hi");
     server.advance(Duration::from_secs(3599));
     assert_eq!(server.stored("/rooms/tea", "log"), Some(b"hi".to_vec()));
     server.advance(Duration::from_secs(1));

@@ -16,11 +16,11 @@ impl Socket for Told {
         }
     }
 
-    async fn close(&self, conn: &Conn, info: &CloseInfo) -> Result {
+    async fn close(&self, conn: &Conn, info: &CloseEvent) -> Result {
         let late = conn.send("late").is_err();
         self.0.lock().unwrap().push(format!(
             "{} clean={} by_peer={} late refused={late}",
-            info.code, info.clean, info.by_peer
+            info.code, info.was_clean, info.is_peer_initiated
         ));
         Ok(())
     }
@@ -41,23 +41,23 @@ fn every_end_is_told_once_and_nothing_is_sent_behind_it() {
             "4000 clean=true by_peer=true",
         ),
         (
-            "the client vanishes",
-            |server, ann| server.vanish(ann),
+            "the client disconnects",
+            |server, ann| server.disconnect(ann),
             "1006 clean=false by_peer=true",
         ),
         (
             "the app closes",
-            |server, ann| server.say(ann, "leave"),
+            |server, ann| server.send(ann, "leave"),
             "4001 clean=true by_peer=false",
         ),
         (
             "the app fails",
-            |server, ann| server.say(ann, "fail"),
+            |server, ann| server.send(ann, "fail"),
             "1011 clean=true by_peer=false",
         ),
         (
             "the app panics",
-            |server, ann| server.say(ann, "panic"),
+            |server, ann| server.send(ann, "panic"),
             "1011 clean=true by_peer=false",
         ),
     ];
@@ -79,8 +79,8 @@ fn every_end_is_told_once_and_nothing_is_sent_behind_it() {
             expected.split(' ').next(),
             "{how}"
         );
-        server.say(bob, "and you?");
-        assert_eq!(server.heard(bob), ["go on"], "{how}");
+        server.send(bob, "and you?");
+        assert_eq!(server.received(bob), ["go on"], "{how}");
     }
 }
 
@@ -105,7 +105,7 @@ impl Socket for Clumsy {
         conn.follow("news")
     }
 
-    async fn close(&self, _: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&self, _: &Conn, _: &CloseEvent) -> Result {
         panic!("on purpose")
     }
 }
@@ -151,14 +151,14 @@ fn a_panic_ends_its_event_and_nothing_else() {
 
     let ann = server.connect("/socket?open");
     assert_eq!(
-        server.heard(ann),
+        server.received(ann),
         ["welcome"],
         "what was sent before arrives"
     );
     assert_eq!(server.closed(ann), Some((1011, "internal error".into())));
 
     server.publish("news", "still here");
-    assert_eq!(server.heard(bob), ["welcome", "still here"]);
+    assert_eq!(server.received(bob), ["welcome", "still here"]);
     server.close(bob);
     assert_eq!(server.get("/calm").text(), "calm");
 }

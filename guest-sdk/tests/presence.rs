@@ -43,7 +43,7 @@ impl Room for Crowd {
         }
     }
 
-    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseEvent) -> Result {
         let here = cx.presence().list::<Value>()?;
         assert!(
             here.iter().all(|member| member.id != conn.id()),
@@ -140,13 +140,13 @@ fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
             }
             (6, _) => server.sleep("/rooms/tea"),
             (7, Some(chosen)) => server.close(chosen),
-            (8, Some(chosen)) => server.vanish(chosen),
+            (8, Some(chosen)) => server.disconnect(chosen),
             (what @ 9..=15, Some(chosen)) => {
                 let text = [
                     "leave", "join", "update", "update", "fail", "panic", "garble",
                 ][what - 9];
                 if server.closed(chosen).is_none() {
-                    server.say(chosen, text);
+                    server.send(chosen, text);
                 }
             }
             _ => {}
@@ -155,7 +155,7 @@ fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
         longest = longest.max(truth.0.len());
         for (conn, seen) in &mut clients {
             server
-                .heard(*conn)
+                .received(*conn)
                 .iter()
                 .for_each(|message| seen.hear(&message.json().unwrap()));
         }
@@ -208,10 +208,10 @@ fn messages_are_as_they_are_written_down() {
     let bob = server.connect("/rooms/tea?name=bob");
     let ids: Vec<String> = truth(&mut server).0.into_keys().collect();
     let [a, b] = [&ids[0], &ids[1]];
-    server.say(bob, "update");
+    server.send(bob, "update");
     server.close(bob);
     assert_eq!(
-        server.heard(ann),
+        server.received(ann),
         [
             format!(
                 r#"{{"kind":"snapshot","self":"{a}","members":[{{"id":"{a}","meta":{{"name":"ann"}}}}]}}"#

@@ -44,7 +44,7 @@ impl Room for Chat {
         }
     }
 
-    async fn close(&mut self, cx: &Cx, _: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&mut self, cx: &Cx, _: &Conn, _: &CloseEvent) -> Result {
         cx.broadcast(format!("{} left", cx.connections().len()))
     }
 
@@ -82,15 +82,15 @@ fn server() -> testing::Server {
 fn a_room_keeps_its_log_through_sleep_and_restart() {
     let mut server = server();
     let ann = server.connect("/rooms/tea");
-    server.say(ann, "hi");
+    server.send(ann, "hi");
     server.sleep("/rooms/tea");
     let bob = server.connect("/rooms/tea");
-    assert_eq!(server.heard(bob), ["2 here", "hi"]);
+    assert_eq!(server.received(bob), ["2 here", "hi"]);
     server.restart();
     assert_eq!(server.closed(ann), Some((1006, String::new())));
     let eve = server.connect("/rooms/tea");
     assert_eq!(
-        (server.heard(eve), server.get("/rooms/milk").text()),
+        (server.received(eve), server.get("/rooms/milk").text()),
         (vec!["1 here".into(), Message::from("hi")], "milk:")
     );
 }
@@ -106,12 +106,12 @@ fn an_event_that_fails_has_not_happened() {
     for (text, (code, reason)) in cases {
         let mut server = server();
         let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
-        server.say(ann, "a");
-        server.heard(bob);
-        server.say(ann, text);
+        server.send(ann, "a");
+        server.received(bob);
+        server.send(ann, text);
         assert_eq!(server.closed(ann), Some((code, reason.into())), "{text}");
-        assert_eq!(server.heard(bob), ["1 left"], "{text}");
-        server.say(bob, "b");
+        assert_eq!(server.received(bob), ["1 left"], "{text}");
+        server.send(bob, "b");
         assert_eq!(
             server.get("/rooms/tea").text(),
             "tea:ab",
@@ -139,10 +139,10 @@ fn of_messages_that_come_together_those_before_a_failure_happen() {
     for (texts, log, code) in cases {
         let mut server = server();
         let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
-        server.heard(bob);
-        server.say_all(ann, texts.iter().copied());
+        server.received(bob);
+        server.send_all(ann, texts.iter().copied());
         let heard: String = server
-            .heard(bob)
+            .received(bob)
             .iter()
             .map(|message| message.text().unwrap())
             .filter(|text| !text.contains(' '))
@@ -165,10 +165,10 @@ fn of_messages_that_come_together_those_before_a_failure_happen() {
 fn what_was_flushed_before_a_panic_stays() {
     let mut server = server();
     let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
-    server.heard(bob);
-    server.say(ann, "flush");
+    server.received(bob);
+    server.send(ann, "flush");
     assert_eq!(
-        (server.heard(bob), server.get("/rooms/tea").text()),
+        (server.received(bob), server.get("/rooms/tea").text()),
         (vec!["flush".into(), Message::from("1 left")], "tea:flush")
     );
 }
@@ -177,11 +177,11 @@ fn what_was_flushed_before_a_panic_stays() {
 fn an_event_whose_commit_fails_has_not_happened() {
     let mut server = server();
     let (ann, bob) = (server.connect("/rooms/tea"), server.connect("/rooms/tea"));
-    server.heard(bob);
+    server.received(bob);
     server.fail_next_commit();
-    server.say(ann, "a");
+    server.send(ann, "a");
     assert_eq!(
-        (server.closed(ann).unwrap().0, server.heard(bob)),
+        (server.closed(ann).unwrap().0, server.received(bob)),
         (1011, vec![Message::from("1 left")])
     );
     server.fail_next_commit();
@@ -201,10 +201,10 @@ fn requests_sockets_and_feeds_of_a_path_meet_in_one_room() {
     let mut server = server();
     let ann = server.connect("/rooms/a%20b");
     let feed = server.subscribe("/rooms/a b");
-    server.say(ann, "x");
+    server.send(ann, "x");
     assert_eq!(server.post("/rooms/a%20b", "y").text(), "a b:x");
     assert_eq!(server.post("/rooms/a%20b", "panic").status(), 500);
-    assert_eq!(server.heard(ann), ["1 here", "", "posted"]);
+    assert_eq!(server.received(ann), ["1 here", "", "posted"]);
     let events: Vec<String> = server
         .events(feed)
         .iter()
@@ -221,12 +221,12 @@ fn requests_sockets_and_feeds_of_a_path_meet_in_one_room() {
 fn an_alarm_is_tried_until_it_succeeds() {
     let mut server = server();
     let ann = server.connect("/rooms/tea");
-    server.say(ann, "alarm");
+    server.send(ann, "alarm");
     server.sleep("/rooms/tea");
-    server.heard(ann);
+    server.received(ann);
     for (seconds, heard) in [(59, 0), (1, 0), (2, 0), (3, 0), (1, 1), (600, 0)] {
         server.advance(Duration::from_secs(seconds));
-        assert_eq!(server.heard(ann).len(), heard, "{seconds}");
+        assert_eq!(server.received(ann).len(), heard, "{seconds}");
     }
 }
 
@@ -249,7 +249,7 @@ fn an_alarm_whose_commit_fails_comes_again_at_its_first_attempt() {
     server.fail_next_commit();
     for (seconds, heard) in [(1, &[][..]), (1, &[]), (1, &["attempt 1"]), (60, &[])] {
         server.advance(Duration::from_secs(seconds));
-        assert_eq!(server.heard(ann), heard, "{seconds}");
+        assert_eq!(server.received(ann), heard, "{seconds}");
     }
 }
 
@@ -333,14 +333,14 @@ fn a_limit_is_told_by_its_name() {
         async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
             let told =
                 |outcome: Result| outcome.unwrap_err().downcast_ref::<StorageError>().copied();
-            assert_eq!(told(cx.put("", "x")), Some(StorageError::Key(2048)));
+            assert_eq!(told(cx.put("", "x")), Some(StorageError::KeySize(2048)));
             assert_eq!(
                 told(cx.put(&"k".repeat(2049), "x")),
-                Some(StorageError::Key(2048))
+                Some(StorageError::KeySize(2048))
             );
             assert_eq!(
                 told(cx.put("k", vec![0; (2 << 20) + 1])),
-                Some(StorageError::Value(2 << 20))
+                Some(StorageError::ValueSize(2 << 20))
             );
             // Eight would fit without their records.
             for key in 0..7 {
@@ -348,7 +348,7 @@ fn a_limit_is_told_by_its_name() {
             }
             assert_eq!(
                 told(cx.put("k", vec![0; 2 << 20])),
-                Some(StorageError::Event(16 << 20))
+                Some(StorageError::EventSize(16 << 20))
             );
             assert_eq!(
                 (
@@ -369,8 +369,8 @@ fn another_version_wakes_the_same_rooms_for_the_same_connections() {
     let app = || App::new().room::<Chat>("/chat/{name}");
     let mut server = testing::serve(app());
     let (ann, feed) = (server.connect("/chat/tea"), server.subscribe("/chat/tea"));
-    server.say(ann, "hi");
-    server.heard(ann);
+    server.send(ann, "hi");
+    server.received(ann);
     // The same room behind another index.
     server.reload(
         App::new()
@@ -378,10 +378,10 @@ fn another_version_wakes_the_same_rooms_for_the_same_connections() {
             .room::<Chat>("/chat/{name}"),
     );
     let bob = server.connect("/chat/tea");
-    assert_eq!(server.heard(ann), ["2 here"]);
-    server.say(bob, "x");
+    assert_eq!(server.received(ann), ["2 here"]);
+    server.send(bob, "x");
     assert_eq!(
-        (server.get("/chat/tea").text(), server.heard(ann)),
+        (server.get("/chat/tea").text(), server.received(ann)),
         ("tea:hix", vec!["x".into()])
     );
     assert!(!server.ended(feed) && server.get("/new").status() == 200);

@@ -22,23 +22,23 @@ impl Socket for Follower {
 fn a_client_that_stalls_gets_what_waited_when_it_reads_on() {
     let mut server = testing::serve(App::new().socket("/", Follower));
     let ann = server.connect("/");
-    server.stall(ann);
-    server.say(ann, "12345");
-    assert!(server.heard(ann).is_empty());
-    server.resume(ann);
-    assert_eq!(server.heard(ann), ["12345", "5"]);
+    server.pause_reading(ann);
+    server.send(ann, "12345");
+    assert!(server.received(ann).is_empty());
+    server.resume_reading(ann);
+    assert_eq!(server.received(ann), ["12345", "5"]);
 }
 
 #[test]
 fn a_send_that_does_not_fit_closes_with_1013_unless_the_handler_sees_to_it() {
     let mut server = testing::serve(App::new().socket("/", Follower));
     let ann = server.connect("/");
-    server.stall(ann);
+    server.pause_reading(ann);
     for _ in 0..OUTBOX_MESSAGES_MAX {
-        server.say(ann, "tick");
+        server.send(ann, "tick");
     }
-    server.resume(ann);
-    assert_eq!(server.heard(ann).len(), OUTBOX_MESSAGES_MAX);
+    server.resume_reading(ann);
+    assert_eq!(server.received(ann).len(), OUTBOX_MESSAGES_MAX);
     assert_eq!(server.closed(ann), Some((1013, "too slow".into())));
 }
 
@@ -46,14 +46,14 @@ fn a_send_that_does_not_fit_closes_with_1013_unless_the_handler_sees_to_it() {
 fn a_follower_that_stalls_is_closed_and_the_others_hear_on() {
     let mut server = testing::serve(App::new().socket("/", Follower));
     let (ann, bob) = (server.connect("/"), server.connect("/"));
-    server.stall(ann);
+    server.pause_reading(ann);
     for _ in 0..=OUTBOX_MESSAGES_MAX {
         server.publish("news", "tick");
     }
-    server.resume(ann);
+    server.resume_reading(ann);
     assert_eq!(server.closed(ann).map(|(code, _)| code), Some(1013));
-    assert!(server.heard(ann).is_empty());
-    assert_eq!(server.heard(bob).len(), OUTBOX_MESSAGES_MAX + 1);
+    assert!(server.received(ann).is_empty());
+    assert_eq!(server.received(bob).len(), OUTBOX_MESSAGES_MAX + 1);
 }
 
 #[test]

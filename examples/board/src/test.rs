@@ -6,7 +6,7 @@ use tidegate::testing::{ConnRef, Server, serve};
 
 fn heard(server: &mut Server, conn: ConnRef) -> Vec<Value> {
     server
-        .heard(conn)
+        .received(conn)
         .iter()
         .map(|message| message.json().unwrap())
         .collect()
@@ -18,8 +18,8 @@ fn a_stroke_has_its_drawers_colour_and_stays() {
     let (ann, bob) = (server.connect("/boards/sea"), server.connect("/boards/sea"));
     let id = heard(&mut server, ann)[0]["self"].clone();
     assert_eq!(heard(&mut server, bob)[0]["members"][1]["meta"], COLOURS[1]);
-    server.say(ann, r#"{"kind":"move","at":[1,2],"id":"forged"}"#);
-    server.say(
+    server.send(ann, r#"{"kind":"move","at":[1,2],"id":"forged"}"#);
+    server.send(
         ann,
         r##"{"kind":"stroke","points":[[1,2],[3,4]],"colour":"#forged"}"##,
     );
@@ -34,7 +34,7 @@ fn a_stroke_has_its_drawers_colour_and_stays() {
     server.restart();
     assert_eq!(server.get("/boards/sea").json::<Vec<Value>>(), [stroke]);
     let eve = server.connect("/boards/sea");
-    server.say(eve, r#"{"kind":"clear"}"#);
+    server.send(eve, r#"{"kind":"clear"}"#);
     assert_eq!(server.get("/boards/sea").text(), "[]");
 }
 
@@ -43,7 +43,7 @@ fn a_board_is_bounded() {
     let mut server = serve(app());
     let ann = server.connect("/boards/sea");
     for number in 0..STROKES_MAX + 3 {
-        server.say(
+        server.send(
             ann,
             format!(r#"{{"kind":"stroke","points":[[{number},0]]}}"#),
         );
@@ -53,7 +53,7 @@ fn a_board_is_bounded() {
         (strokes.len() as u64, &strokes[0]["points"][0][0]),
         (STROKES_MAX, &json!(3))
     );
-    server.say(
+    server.send(
         ann,
         json!({ "kind": "stroke", "points": vec![(0, 0); 257] }).to_string(),
     );

@@ -7,10 +7,10 @@ use serde_json::Value;
 fn who_comes_later_reads_what_was_said_and_sees_who_is_there() {
     let mut server = tidegate::testing::serve(app());
     let ann = server.connect("/rooms/tea?name=Ann");
-    server.say(ann, "hi");
+    server.send(ann, "hi");
     server.sleep("/rooms/tea");
     let bob = server.connect("/rooms/tea?name=Bob");
-    let heard = server.heard(bob);
+    let heard = server.received(bob);
     assert_eq!(
         heard[0],
         r#"{"kind":"history","lines":[["000000001",{"kind":"say","name":"Ann","text":"hi"}]]}"#
@@ -20,11 +20,11 @@ fn who_comes_later_reads_what_was_said_and_sees_who_is_there() {
         [0, 1].map(|member: usize| &snapshot["members"][member]["meta"]),
         ["Ann", "Bob"]
     );
-    server.say(bob, "hello");
-    server.vanish(bob);
+    server.send(bob, "hello");
+    server.disconnect(bob);
     let kinds = ["history", "snapshot", "say", "join", "say", "leave"]
         .map(|kind| format!(r#"{{"kind":"{kind}""#));
-    let heard = server.heard(ann);
+    let heard = server.received(ann);
     assert!(
         heard.len() == 6
             && heard
@@ -35,5 +35,5 @@ fn who_comes_later_reads_what_was_said_and_sees_who_is_there() {
     );
     server.restart();
     let eve = server.connect("/rooms/tea?name=Eve");
-    assert!(server.heard(eve)[0].text().unwrap().contains("hello"));
+    assert!(server.received(eve)[0].text().unwrap().contains("hello"));
 }

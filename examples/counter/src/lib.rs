@@ -62,8 +62,8 @@ fn it_counts_for_everybody_and_through_a_restart() {
     let mut server = tidegate::testing::serve(app());
     let ann = server.connect("/counters/tea");
     assert_eq!(server.post("/counters/tea", "2").text(), "2");
-    server.say(ann, "40");
-    assert_eq!(server.heard(ann), ["0", "2", "42"]);
+    server.send(ann, "40");
+    assert_eq!(server.received(ann), ["0", "2", "42"]);
     server.restart();
     assert_eq!(
         (

@@ -87,6 +87,6 @@ fn the_dashboard_begins_with_a_reading_and_notes_reach_everybody() {
         [20, 57, 94]
     );
     let (ann, bob) = (server.connect("/notes"), server.connect("/notes"));
-    server.say(ann, "fan is loud");
+    server.send(ann, "fan is loud");
     server.expect(bob, "fan is loud");
 }

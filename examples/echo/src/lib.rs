@@ -25,8 +25,11 @@ fn it_sends_back_what_it_gets() {
     use tidegate::testing::{self, Connect};
     let mut server = testing::serve(app());
     let ann = server.connect(Connect::to("/echo").protocol("chat").protocol("v1.echo"));
-    server.say(ann, "hi");
-    server.say(ann, b"\x00\xff");
+    server.send(ann, "hi");
+    server.send(ann, b"\x00\xff");
     assert_eq!(server.protocol(ann), Some("v1.echo"));
-    assert_eq!(server.heard(ann), ["hi".into(), Message::from(b"\x00\xff")]);
+    assert_eq!(
+        server.received(ann),
+        ["hi".into(), Message::from(b"\x00\xff")]
+    );
 }

@@ -64,5 +64,5 @@ fn only_who_is_known_comes_in() {
     );
     assert_eq!(server.try_connect("/socket").unwrap_err().status(), 401);
     let bob = server.connect("/socket?token=tide-bob");
-    assert_eq!(server.heard(bob), ["hello bob"]);
+    assert_eq!(server.received(bob), ["hello bob"]);
 }

@@ -43,7 +43,7 @@ impl Socket for Lobby {
         tell("say", conn, msg.text()?)
     }
 
-    async fn close(&self, conn: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&self, conn: &Conn, _: &CloseEvent) -> Result {
         tell("leave", conn, "")
     }
 }
@@ -67,7 +67,9 @@ fn everybody_hears_what_anybody_says() {
         server.connect("/lobby?name=Ann"),
         server.connect("/lobby?name=Bob"),
     );
-    server.say(ann, "hi");
+    server.send(ann, "hi");
     let line = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
-    assert!(server.heard(ann).pop().unwrap() == line && server.heard(bob).pop().unwrap() == line);
+    assert!(
+        server.received(ann).pop().unwrap() == line && server.received(bob).pop().unwrap() == line
+    );
 }

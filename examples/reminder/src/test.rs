@@ -38,7 +38,7 @@ fn each_comes_when_it_is_due_and_once() {
     ] {
         server.advance(Duration::from_secs(seconds));
         server.sleep(ANN);
-        assert_eq!(server.heard(socket), due);
+        assert_eq!(server.received(socket), due);
         let events = server.events(feed);
         assert!(events.iter().all(|event| event.name() == Some("reminder")));
         assert_eq!(events, due);
@@ -53,9 +53,9 @@ fn one_that_could_not_be_kept_is_told_again() {
     let socket = server.connect(ANN);
     server.fail_next_commit();
     server.advance(Duration::from_secs(2));
-    assert!(server.heard(socket).is_empty());
+    assert!(server.received(socket).is_empty());
     server.advance(Duration::from_secs(1));
-    assert_eq!(server.heard(socket), ["tea"]);
+    assert_eq!(server.received(socket), ["tea"]);
 }
 
 #[test]

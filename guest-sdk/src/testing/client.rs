@@ -16,7 +16,7 @@ pub(super) struct Client {
     /// None once it is closed.
     pub(super) opened: Option<Opened>,
     pub(super) handshake: Reply,
-    pub(super) heard: Vec<Message>,
+    pub(super) received: Vec<Message>,
     pub(super) closed: Option<(u16, String)>,
     /// Reads nothing.
     pub(super) is_stalled: bool,
@@ -50,7 +50,7 @@ impl Client {
             room,
             opened,
             handshake,
-            heard: Vec::new(),
+            received: Vec::new(),
             closed: None,
             is_stalled: false,
         })
@@ -80,9 +80,9 @@ impl Client {
         outbox.written();
         for outgoing in batch {
             match outgoing {
-                Outgoing::Message(message) => self.heard.push(world::inward(&message)),
+                Outgoing::Message(message) => self.received.push(world::inward(&message)),
                 Outgoing::Publication(publication) => {
-                    self.heard.push(world::inward(&publication.message))
+                    self.received.push(world::inward(&publication.message))
                 }
                 Outgoing::Close(close) => return Some(close),
             }

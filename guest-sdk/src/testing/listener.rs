@@ -1,6 +1,6 @@
 //! The client of a feed.
 
-use super::Heard;
+use super::FeedEvent;
 use crate::Feed;
 use std::{collections::VecDeque, sync::Arc};
 use tidegate_hub::{self as hub, Hub, LimitError, Outgoing, Positions, hub::Subscribed};
@@ -15,7 +15,7 @@ pub(super) struct Listener {
     subscribed: Option<Subscribed>,
     /// Where it is.
     pub(super) positions: Positions,
-    pub(super) heard: Vec<Heard>,
+    pub(super) received: Vec<FeedEvent>,
     pub(super) has_ended: bool,
 }
 
@@ -31,20 +31,20 @@ impl Listener {
         let first = feed
             .first
             .iter()
-            .map(|(data, name)| Heard::of_feed(None, name.as_deref(), data));
+            .map(|(data, name)| FeedEvent::of_feed(None, name.as_deref(), data));
         let positions = subscribed.positions().clone();
         let gap = subscribed.has_gap().then(|| {
-            Heard::of_feed(
+            FeedEvent::of_feed(
                 Some(positions.to_string()),
                 Some("tidegate-gap"),
                 "read the state anew",
             )
         });
-        let heard = first.chain(gap).collect();
+        let received = first.chain(gap).collect();
         Ok(Listener {
             subscribed: Some(subscribed),
             positions,
-            heard,
+            received,
             has_ended: false,
         })
     }
@@ -69,7 +69,7 @@ impl Listener {
                         self.positions.advance(&publication);
                         self.positions.to_string()
                     });
-                    self.heard.extend(heard(&publication, id));
+                    self.received.extend(feed_event(&publication, id));
                 }
                 Outgoing::Close(_) => self.has_ended = true,
                 Outgoing::Message(_) => {}
@@ -79,9 +79,9 @@ impl Listener {
 }
 
 /// What a feed makes of a publication: nothing of a binary one.
-fn heard(publication: &hub::Publication, id: Option<String>) -> Option<Heard> {
+fn feed_event(publication: &hub::Publication, id: Option<String>) -> Option<FeedEvent> {
     let hub::Message::Text(text) = &publication.message else {
         return None;
     };
-    Some(Heard::of_feed(id, publication.event.as_deref(), text))
+    Some(FeedEvent::of_feed(id, publication.event.as_deref(), text))
 }

@@ -1,6 +1,6 @@
 //! An answer as its client gets it: what the app gave, and what the host makes of that.
 
-use super::Heard;
+use super::FeedEvent;
 use crate::{Accept, Response, world::Recording};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::DeserializeOwned;
@@ -63,8 +63,8 @@ impl Reply {
     }
 
     /// The body as the events of a stream, as a browser reads them. Panics if it is no text.
-    pub fn events(&self) -> Vec<Heard> {
-        Heard::read(self.text())
+    pub fn events(&self) -> Vec<FeedEvent> {
+        FeedEvent::read(self.text())
     }
 
     /// Whether the answer came to its end: a streamed one may be broken off, by either side.

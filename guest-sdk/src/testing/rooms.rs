@@ -31,10 +31,10 @@ impl Server {
     ///
     /// let mut server = testing::serve(App::new().room::<Forgetful>("/{name}"));
     /// let ann = server.connect("/tea");
-    /// server.say(ann, "x");
+    /// server.send(ann, "x");
     /// server.sleep("/tea");
-    /// server.say(ann, "x");
-    /// assert_eq!(server.heard(ann), ["1", "1"]);
+    /// server.send(ann, "x");
+    /// assert_eq!(server.received(ann), ["1", "1"]);
     /// ```
     pub fn sleep(&mut self, path: &str) {
         let room = self.room_at(path);
@@ -65,9 +65,9 @@ impl Server {
     /// let mut server = testing::serve(App::new().room::<Egg>("/eggs/{name}"));
     /// let ann = server.connect("/eggs/soft");
     /// server.advance(Duration::from_secs(299));
-    /// assert!(server.heard(ann).is_empty());
+    /// assert!(server.received(ann).is_empty());
     /// server.advance(Duration::from_secs(1));
-    /// assert_eq!(server.heard(ann), ["done"]);
+    /// assert_eq!(server.received(ann), ["done"]);
     /// ```
     pub fn advance(&mut self, time: Duration) {
         let until = self.stage.now() + time;
@@ -131,7 +131,7 @@ impl Server {
     /// let mut server = testing::serve(App::new().socket("/", async |conn: Conn, _| conn.send("one")));
     /// let ann = server.connect("/");
     /// server.reload(App::new().get("/new", async |_| "new").socket("/", async |conn: Conn, _| conn.send("two")));
-    /// server.say(ann, "x");
+    /// server.send(ann, "x");
     /// server.expect(ann, "two");
     /// server.reload(App::new().get("/new", async |_| "new"));
     /// assert_eq!(server.closed(ann).unwrap().0, 1012);

@@ -1,15 +1,15 @@
 //! The server under test: what its clients do, and what they got.
 
 use super::{
-    ConnRef, Connect, FeedRef, Heard, Reply,
+    ConnRef, Connect, FeedEvent, FeedRef, Reply,
     call::{Call, Opened},
     client::Client,
     listener::Listener,
     stage::{Membership, Stage, Undone},
 };
 use crate::{
-    App, CloseInfo, Conn, Cx, Message, Publication,
-    room::Live,
+    App, CloseEvent, Conn, Cx, Message, Publication,
+    room::DynRoom,
     world::{self, Handle, outward},
 };
 use std::{rc::Rc, sync::Arc};
@@ -110,8 +110,8 @@ impl Server {
     }
 
     /// Sends a message. Panics if the connection is closed.
-    pub fn say(&mut self, conn: ConnRef, message: impl Into<Message>) {
-        self.say_all(conn, [message]);
+    pub fn send(&mut self, conn: ConnRef, message: impl Into<Message>) {
+        self.send_all(conn, [message]);
     }
 
     /// Sends messages that the host hands over together, as it does with those that come while a handler runs. Panics if the
@@ -126,11 +126,11 @@ impl Server {
     /// };
     /// let mut server = testing::serve(App::new().socket("/", short));
     /// let ann = server.connect("/");
-    /// server.say_all(ann, ["hi", "hello", "bye"]);
-    /// assert_eq!(server.heard(ann), ["hi"]);
+    /// server.send_all(ann, ["hi", "hello", "bye"]);
+    /// assert_eq!(server.received(ann), ["hi"]);
     /// assert_eq!(server.closed(ann), Some((1008, "too long".into())));
     /// ```
-    pub fn say_all<M: Into<Message>>(
+    pub fn send_all<M: Into<Message>>(
         &mut self,
         conn: ConnRef,
         messages: impl IntoIterator<Item = M>,
@@ -140,7 +140,7 @@ impl Server {
             panic!("the connection is closed: {:?}", client.closed)
         };
         if opened.outbox().is_closed() {
-            return; // a client that stalls doesn't know yet, and isn't heard any more
+            return; // a client that does not read does not know yet, and its messages are dropped
         }
         let opened = Arc::clone(opened);
         let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
@@ -172,8 +172,8 @@ impl Server {
     }
 
     /// What came since the last look.
-    pub fn heard(&mut self, conn: ConnRef) -> Vec<Message> {
-        std::mem::take(&mut self.clients[conn.0].heard)
+    pub fn received(&mut self, conn: ConnRef) -> Vec<Message> {
+        std::mem::take(&mut self.clients[conn.0].received)
     }
 
     /// The next message is this one. Panics if it is another, or if there is none.
@@ -183,25 +183,28 @@ impl Server {
     ///
     /// let mut server = testing::serve(App::new().socket("/", async |conn: Conn, msg| conn.send(msg)));
     /// let ann = server.connect("/");
-    /// server.say(ann, "hi");
+    /// server.send(ann, "hi");
     /// server.expect(ann, "hi");
     /// server.expect_nothing(ann);
     /// ```
     #[track_caller]
     pub fn expect(&mut self, conn: ConnRef, message: impl Into<Message>) {
-        let (heard, message) = (&mut self.clients[conn.0].heard, message.into());
-        match heard.first() {
-            Some(next) if *next == message => _ = heard.remove(0),
-            Some(next) => panic!("heard {next:?} instead of {message:?}"),
-            None => panic!("heard nothing instead of {message:?}"),
+        let (received, message) = (&mut self.clients[conn.0].received, message.into());
+        match received.first() {
+            Some(next) if *next == message => _ = received.remove(0),
+            Some(next) => panic!("received {next:?} instead of {message:?}"),
+            None => panic!("received no message instead of {message:?}"),
         }
     }
 
     /// Nothing came since the last look. Panics at what came.
     #[track_caller]
     pub fn expect_nothing(&self, conn: ConnRef) {
-        let heard = &self.clients[conn.0].heard;
-        assert!(heard.is_empty(), "heard {heard:?}, and nothing was to come");
+        let received = &self.clients[conn.0].received;
+        assert!(
+            received.is_empty(),
+            "no message was expected, and {received:?} arrived"
+        );
     }
 
     /// The client reads no more: what it is sent waits in its outbox (1 MiB, 1,024 messages), until
@@ -217,19 +220,19 @@ impl Server {
     /// };
     /// let mut server = testing::serve(App::new().socket("/", send));
     /// let ann = server.connect("/");
-    /// server.stall(ann);
+    /// server.pause_reading(ann);
     /// for _ in 0..2000 {
-    ///     server.say(ann, "tick");
+    ///     server.send(ann, "tick");
     /// }
-    /// server.resume(ann);
-    /// assert_eq!(server.heard(ann).len(), 1024);
+    /// server.resume_reading(ann);
+    /// assert_eq!(server.received(ann).len(), 1024);
     /// ```
-    pub fn stall(&mut self, conn: ConnRef) {
+    pub fn pause_reading(&mut self, conn: ConnRef) {
         self.clients[conn.0].is_stalled = true;
     }
 
     /// The client reads on.
-    pub fn resume(&mut self, conn: ConnRef) {
+    pub fn resume_reading(&mut self, conn: ConnRef) {
         self.clients[conn.0].is_stalled = false;
         self.settle();
     }
@@ -243,25 +246,25 @@ impl Server {
     pub fn close_with(&mut self, conn: ConnRef, code: u16, reason: &str) {
         self.end(
             conn.0,
-            CloseInfo {
+            CloseEvent {
                 code,
                 reason: reason.to_owned(),
-                clean: true,
-                by_peer: true,
+                was_clean: true,
+                is_peer_initiated: true,
             },
         );
         self.settle();
     }
 
     /// The client goes away without a word.
-    pub fn vanish(&mut self, conn: ConnRef) {
+    pub fn disconnect(&mut self, conn: ConnRef) {
         self.end(
             conn.0,
-            CloseInfo {
+            CloseEvent {
                 code: 1006,
                 reason: String::new(),
-                clean: false,
-                by_peer: true,
+                was_clean: false,
+                is_peer_initiated: true,
             },
         );
         self.settle();
@@ -294,8 +297,8 @@ impl Server {
     }
 
     /// The events that came since the last look.
-    pub fn events(&mut self, feed: FeedRef) -> Vec<Heard> {
-        std::mem::take(&mut self.listeners[feed.0].heard)
+    pub fn events(&mut self, feed: FeedRef) -> Vec<FeedEvent> {
+        std::mem::take(&mut self.listeners[feed.0].received)
     }
 
     /// Where the feed is: what a browser sends as `Last-Event-ID` when it comes again.
@@ -321,13 +324,9 @@ impl Server {
         self.listeners[feed.0].has_ended
     }
 
-    /// Publishes from outside of the app.
-    pub fn publish(&mut self, topic: &str, message: impl Into<Message>) {
-        self.announce(topic, Publication::new(message));
-    }
-
-    /// As [`publish`](Server::publish), with all that a publication may have.
-    pub fn announce(&mut self, topic: &str, publication: Publication) {
+    /// Publishes to a topic from outside of the app.
+    pub fn publish(&mut self, topic: &str, publication: impl Into<Publication>) {
+        let publication = publication.into();
         let published = world::enter(Scope::App(self.stage.hub.clone()), || {
             publication.publish(topic)
         });
@@ -375,18 +374,18 @@ impl Server {
             let Some((at, close)) = closing else { break };
             self.end(
                 at,
-                CloseInfo {
+                CloseEvent {
                     code: close.code,
                     reason: close.reason,
-                    clean: true,
-                    by_peer: false,
+                    was_clean: true,
+                    is_peer_initiated: false,
                 },
             );
             self.listeners.iter_mut().for_each(Listener::drain);
         }
     }
 
-    fn end(&mut self, at: usize, info: CloseInfo) {
+    fn end(&mut self, at: usize, info: CloseEvent) {
         let client = &mut self.clients[at];
         let Some(opened) = client.opened.take() else {
             return;
@@ -408,7 +407,7 @@ impl Server {
                         handle.again(),
                         info.clone(),
                     );
-                    let close = |live: &mut dyn Live, cx: &Cx, _: &_| {
+                    let close = |live: &mut dyn DynRoom, cx: &Cx, _: &_| {
                         Conn::lend(handle, |conn| live.close(cx, conn, info))
                     };
                     if !matches!(

@@ -3,7 +3,7 @@
 use super::reply::within_contract;
 use crate::{
     App, CallError, Cx, Message,
-    room::Live,
+    room::DynRoom,
     world::{self, Handle},
 };
 use std::{
@@ -43,7 +43,7 @@ pub(super) struct Rooms {
 }
 
 /// A room in memory, and what answers for its connections.
-type Awake = (Cx, Box<dyn Live>, Arc<Automatic>);
+type Awake = (Cx, Box<dyn DynRoom>, Arc<Automatic>);
 
 /// Why an event has not happened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Stage {
         let room = RoomId::new(class, name)
             .ok()
             .filter(|room| self.app().make_room(room.class()).is_some());
-        let room = room.ok_or(CallError::NotValid)?;
+        let room = room.ok_or(CallError::NoSuchRoom)?;
         let max = self.hub.limits().call_bytes_max;
         if payload.len() > max {
             return Err(CallError::TooLarge);
@@ -154,7 +154,7 @@ impl Stage {
         &self,
         room: &RoomId,
         membership: Membership,
-        event: impl FnOnce(&mut dyn Live, &Cx, &Transaction) -> T,
+        event: impl FnOnce(&mut dyn DynRoom, &Cx, &Transaction) -> T,
     ) -> Option<T> {
         self.try_room_event(room, membership, event).ok()
     }
@@ -164,7 +164,7 @@ impl Stage {
         &self,
         room: &RoomId,
         membership: Membership,
-        event: impl FnOnce(&mut dyn Live, &Cx, &Transaction) -> T,
+        event: impl FnOnce(&mut dyn DynRoom, &Cx, &Transaction) -> T,
     ) -> Result<T, Undone> {
         let transaction = self.transaction(room);
         let value = self.run_event(room, &transaction, membership, event);
@@ -212,7 +212,7 @@ impl Stage {
         room: &RoomId,
         transaction: &Transaction,
         membership: Membership,
-        event: impl FnOnce(&mut dyn Live, &Cx, &Transaction) -> T,
+        event: impl FnOnce(&mut dyn DynRoom, &Cx, &Transaction) -> T,
     ) -> Option<T> {
         world::set_now(self.now());
         self.running.borrow_mut().push(room.clone());

@@ -6,7 +6,7 @@ mod io;
 mod room;
 
 use crate::{
-    Followed, LimitError, Message, Position, Publication, SendError,
+    LimitError, Message, Position, Publication, SendError, StartPoint,
     bindings::tidegate::app::{
         topics, types,
         websockets::{self, Connection},
@@ -78,13 +78,13 @@ impl Handle {
         &self,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<Followed, LimitError> {
+    ) -> Result<StartPoint, LimitError> {
         Connection::follow(self, topic, since.map(position))
-            .map(followed)
+            .map(start_point)
             .map_err(limit_error)
     }
 
-    pub(crate) fn resume(&self, since: Position) -> Result<Followed, LimitError> {
+    pub(crate) fn resume(&self, since: Position) -> Result<StartPoint, LimitError> {
         room::resume(self, since)
     }
 
@@ -151,11 +151,11 @@ fn position(position: Position) -> types::Position {
     }
 }
 
-fn followed(start: types::StartPoint) -> Followed {
+fn start_point(start: types::StartPoint) -> StartPoint {
     let types::Position { epoch, sequence } = start.position;
-    Followed {
-        from: Position { epoch, sequence },
-        gap: start.has_gap,
+    StartPoint {
+        position: Position { epoch, sequence },
+        has_gap: start.has_gap,
     }
 }
 
@@ -171,6 +171,6 @@ fn limit_error(error: types::LimitError) -> LimitError {
     match error {
         types::LimitError::TooLarge => LimitError::TooLarge,
         types::LimitError::TooMany => LimitError::TooMany,
-        types::LimitError::Invalid => LimitError::NotValid,
+        types::LimitError::Invalid => LimitError::Invalid,
     }
 }

@@ -4,7 +4,7 @@ mod form;
 mod room;
 
 use crate::{
-    Error, Followed, LimitError, Message, Position, Publication, Response, Result, SendError,
+    Error, LimitError, Message, Position, Publication, Response, Result, SendError, StartPoint,
     stream::Gone,
 };
 pub(crate) use form::Form;
@@ -99,14 +99,14 @@ impl Handle {
         &self,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<Followed, LimitError> {
+    ) -> Result<StartPoint, LimitError> {
         scope()
             .follow(&self.0, topic, since.map(position))
-            .map(followed)
+            .map(start_point)
             .map_err(limit_error)
     }
 
-    pub(crate) fn resume(&self, since: Position) -> Result<Followed, LimitError> {
+    pub(crate) fn resume(&self, since: Position) -> Result<StartPoint, LimitError> {
         room::resume(&self.0, since)
     }
 
@@ -193,11 +193,11 @@ fn position(position: Position) -> hub::Position {
     }
 }
 
-fn followed(followed: hub::Followed) -> Followed {
+fn start_point(followed: hub::Followed) -> StartPoint {
     let hub::Position { epoch, sequence } = followed.from;
-    Followed {
-        from: Position { epoch, sequence },
-        gap: followed.gap,
+    StartPoint {
+        position: Position { epoch, sequence },
+        has_gap: followed.gap,
     }
 }
 
@@ -213,7 +213,7 @@ fn limit_error(error: hub::LimitError) -> LimitError {
     match error {
         hub::LimitError::TooLarge => LimitError::TooLarge,
         hub::LimitError::TooMany => LimitError::TooMany,
-        hub::LimitError::NotValid => LimitError::NotValid,
+        hub::LimitError::NotValid => LimitError::Invalid,
     }
 }
 

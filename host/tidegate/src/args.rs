@@ -88,7 +88,7 @@ A script is a list of tests, each with steps:
   steps = [
     { connect = \"ann\", to = \"/rooms/tea?name=Ann\" },
     { expect = \"ann\", json = { kind = \"history\" } },
-    { say = \"ann\", text = \"hi\" },
+    { send = \"ann\", text = \"hi\" },
     { expect = \"ann\", contains = \"hi\" },
     { sleep = \"/rooms/tea\" },
     { advance = \"1h\" },
@@ -96,7 +96,7 @@ A script is a list of tests, each with steps:
     { request = \"GET /health\", status = 200, text = \"ok\" },
   ]
 
-Each test begins with an app that nobody used. There are also subscribe, close, vanish, publish,
+Each test begins with an app that nobody used. There are also subscribe, close, disconnect, publish,
 restart and fail_next_commit.
 The exit code is 0 if all passed, 1 if not, 2 if a script can't be read.";
 

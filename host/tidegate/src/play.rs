@@ -299,12 +299,12 @@ async fn act(
             }
             Ok(())
         }
-        Action::Say { who, payload } => {
+        Action::Send { who, payload } => {
             participant(participants, who)?.commands(who, ClientCommand::Send(message(payload)))
         }
         Action::Close { who, code, reason } => participant(participants, who)?
             .commands(who, ClientCommand::Close(Close::new(*code, reason))),
-        Action::Vanish { who } => participants
+        Action::Disconnect { who } => participants
             .remove(who)
             .map(drop)
             .ok_or_else(|| nobody(who)),
@@ -439,7 +439,7 @@ async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> St
         settle().await;
         return match participant.events.try_recv() {
             Ok(events) => Err(format!(
-                "{who} events {}, and nothing was to come",
+                "{who} received {}, and no message was expected",
                 describe(&events)
             )),
             Err(_) => Ok(()),
@@ -453,10 +453,10 @@ async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> St
     };
     let events = match timeout(WITHIN, participant.events.recv()).await {
         Ok(Some(events)) => events,
-        Ok(None) => return Err(format!("{who} is gone, and was to hear {wanted}")),
+        Ok(None) => return Err(format!("{who} is gone and cannot receive {wanted}")),
         Err(_) => {
             return Err(format!(
-                "{who} events nothing in {} s, and was to hear {wanted}",
+                "{who} received nothing in {} s instead of {wanted}",
                 WITHIN.as_secs()
             ));
         }
@@ -484,7 +484,7 @@ async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> St
         Ok(())
     } else {
         Err(format!(
-            "{who} events {} instead of {wanted}",
+            "{who} received {} instead of {wanted}",
             describe(&events)
         ))
     }

@@ -47,7 +47,7 @@ pub(crate) enum Action {
         headers: Pairs,
         status: u16,
     },
-    Say {
+    Send {
         who: String,
         payload: Payload,
     },
@@ -60,8 +60,8 @@ pub(crate) enum Action {
         code: u16,
         reason: String,
     },
-    /// Goes away without a word.
-    Vanish {
+    /// Ends the connection without a Close frame.
+    Disconnect {
         who: String,
     },
     Request {
@@ -239,8 +239,8 @@ impl<'a> ScriptReader<'a> {
                 status: fields.status()?.unwrap_or(200),
             });
         }
-        if let Some(who) = fields.text("say")? {
-            return Ok(Action::Say {
+        if let Some(who) = fields.text("send")? {
+            return Ok(Action::Send {
                 who,
                 payload: fields.payload()?,
             });
@@ -259,8 +259,8 @@ impl<'a> ScriptReader<'a> {
                 reason: fields.text("reason")?.unwrap_or_default(),
             });
         }
-        if let Some(who) = fields.text("vanish")? {
-            return Ok(Action::Vanish { who });
+        if let Some(who) = fields.text("disconnect")? {
+            return Ok(Action::Disconnect { who });
         }
         if let Some(request) = fields.text("request")? {
             let (method, path) = request.split_once(' ').ok_or_else(|| {
@@ -444,7 +444,7 @@ impl<'a, 't> TableReader<'a, 't> {
     fn payload(&mut self) -> Result<Payload, ScriptError> {
         self.maybe_payload("text")?.ok_or_else(|| ScriptError {
             line: self.at,
-            what: "say what: text, json or hex is missing".into(),
+            what: "write what to send: text, json or hex is missing".into(),
         })
     }
 
@@ -489,8 +489,7 @@ impl<'a, 't> TableReader<'a, 't> {
         let event = self.text("event")?.map(Assertion::Event);
         let checks: Vec<Assertion> = event.into_iter().chain(self.checks()?).collect();
         if checks.is_empty() {
-            let what =
-                "say what: text, contains, json, hex, event, closed, ended or nothing is missing";
+            let what = "write what to expect: text, contains, json, hex, event, closed, ended or nothing is missing";
             return Err(ScriptError {
                 line: self.at,
                 what: what.into(),
@@ -561,7 +560,7 @@ mod tests {
     fn every_step_is_read() {
         let who = || "ann".to_owned();
         let cases = [
-            ("vanish = \"ann\"", Action::Vanish { who: who() }),
+            ("disconnect = \"ann\"", Action::Disconnect { who: who() }),
             (
                 "close = \"ann\"",
                 Action::Close {
@@ -571,15 +570,15 @@ mod tests {
                 },
             ),
             (
-                "say = \"ann\", json = { a = [1, 2.5, true] }",
-                Action::Say {
+                "send = \"ann\", json = { a = [1, 2.5, true] }",
+                Action::Send {
                     who: who(),
                     payload: Payload::Text(r#"{"a":[1,2.5,true]}"#.into()),
                 },
             ),
             (
-                "say = \"ann\", hex = \"00 ff\"",
-                Action::Say {
+                "send = \"ann\", hex = \"00 ff\"",
+                Action::Send {
                     who: who(),
                     payload: Payload::Binary(vec![0, 255]),
                 },
@@ -636,19 +635,22 @@ mod tests {
                 "4: unknown key \"conect\": did you mean \"connect\"?",
             ),
             ("connect = \"ann\"", "4: to is missing"),
-            ("say = \"ann\"", "4: say what: text, json or hex is missing"),
             (
-                "say = \"ann\", txt = \"x\", text = \"y\"",
+                "send = \"ann\"",
+                "4: write what to send: text, json or hex is missing",
+            ),
+            (
+                "send = \"ann\", txt = \"x\", text = \"y\"",
                 "4: unknown key \"txt\": did you mean \"text\"?",
             ),
-            ("say = 1, text = \"x\"", "4: say: write a string"),
+            ("send = 1, text = \"x\"", "4: send: write a string"),
             (
-                "say = \"ann\", hex = \"0\"",
+                "send = \"ann\", hex = \"0\"",
                 "4: hex: write bytes in hex, as in \"00ff2a\"",
             ),
             (
                 "expect = \"ann\"",
-                "4: say what: text, contains, json, hex, event, closed, ended or nothing is missing",
+                "4: write what to expect: text, contains, json, hex, event, closed, ended or nothing is missing",
             ),
             (
                 "expect = \"ann\", nothing = false",
@@ -681,7 +683,7 @@ mod tests {
         assert!(
             action("")
                 .unwrap_err()
-                .starts_with("4: a step is one of connect, subscribe, say, expect, ")
+                .starts_with("4: a step is one of connect, subscribe, send, expect, ")
         );
         let files = [
             ("", "1: no test is here: begin one with [[test]]"),

@@ -58,11 +58,11 @@ fn every_step_does_what_a_client_or_the_world_does() {
     for steps in [
         // A trap costs its connection, and nobody else.
         r#"{ connect = "ann", to = "/socket" }, { connect = "bob", to = "/socket" },
-           { say = "ann", text = "do panic" }, { expect = "ann", closed = 1011, reason = "internal error" },
-           { say = "bob", text = "say fine" }, { expect = "bob", text = "fine" }"#,
-        // Who vanishes is closed with 1006, and is gone for the app.
-        r#"{ connect = "ann", to = "/socket?tag=x" }, { connect = "bob", to = "/socket" }, { vanish = "ann" },
-           { say = "bob", text = "tagged x" }, { expect = "bob", text = "" }"#,
+           { send = "ann", text = "do panic" }, { expect = "ann", closed = 1011, reason = "internal error" },
+           { send = "bob", text = "say fine" }, { expect = "bob", text = "fine" }"#,
+        // A client that disconnects is closed with 1006.
+        r#"{ connect = "ann", to = "/socket?tag=x" }, { connect = "bob", to = "/socket" }, { disconnect = "ann" },
+           { send = "bob", text = "tagged x" }, { expect = "bob", text = "" }"#,
         // A feed follows what is published from outside.
         r#"{ subscribe = "ann", to = "/feed?topic=news" }, { expect = "ann", event = "begun" },
            { publish = "news", text = "high water", event = "alert" }, { expect = "ann", event = "alert", text = "high water" }"#,
@@ -70,15 +70,15 @@ fn every_step_does_what_a_client_or_the_world_does() {
         r#"{ request = "POST /rooms/tea", body = "one", text = "0" }, { fail_next_commit = true },
            { request = "POST /rooms/tea", body = "two", status = 500 }, { request = "GET /rooms/tea", text = "1\none" }"#,
         // A room that was asleep wakes anew; one that is served again has what it kept.
-        r#"{ connect = "ann", to = "/rooms/tea" }, { say = "ann", text = "wake" }, { expect = "ann", text = "1" }, { sleep = "/rooms/tea" },
-           { say = "ann", text = "wake" }, { expect = "ann", text = "2" }, { restart = true }, { expect = "ann", closed = 1006 },
-           { connect = "ann", to = "/rooms/tea" }, { say = "ann", text = "wake" }, { expect = "ann", text = "3" }"#,
+        r#"{ connect = "ann", to = "/rooms/tea" }, { send = "ann", text = "wake" }, { expect = "ann", text = "1" }, { sleep = "/rooms/tea" },
+           { send = "ann", text = "wake" }, { expect = "ann", text = "2" }, { restart = true }, { expect = "ann", closed = 1006 },
+           { connect = "ann", to = "/rooms/tea" }, { send = "ann", text = "wake" }, { expect = "ann", text = "3" }"#,
         // Guards, headers of answers, refusals.
         r#"{ request = "GET /guarded/calm", header = { x-guarded = "yes" }, contains = "calm" }, { request = "GET /status/204", status = 204 },
            { connect = "ann", to = "/socket?refuse=1", status = 418 }, { connect = "ann", to = "/nowhere", status = 404 },
            { request = "GET /socket", status = 426 }"#,
         // The server closes a connection whose message is too large.
-        r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "close 4001" }, { expect = "ann", closed = 4001, reason = "asked" }"#,
+        r#"{ connect = "ann", to = "/socket" }, { send = "ann", text = "close 4001" }, { expect = "ann", closed = 4001, reason = "asked" }"#,
     ] {
         assert_eq!(
             play(steps),
@@ -111,7 +111,7 @@ fn what_was_not_expected_is_told_with_its_line() {
             "4: the header x-no is None instead of \"1\"",
         ),
         (
-            r#"{ say = "ann", text = "x" }"#,
+            r#"{ send = "ann", text = "x" }"#,
             "4: nobody is called ann: let them connect or subscribe first",
         ),
         (
@@ -123,12 +123,12 @@ fn what_was_not_expected_is_told_with_its_line() {
             "4: ann has a WebSocket, and was to be refused with 403",
         ),
         (
-            r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "say x" }, { expect = "ann", nothing = true }"#,
-            "4: ann heard \"x\", and nothing was to come",
+            r#"{ connect = "ann", to = "/socket" }, { send = "ann", text = "say x" }, { expect = "ann", nothing = true }"#,
+            "4: ann received \"x\", and no message was expected",
         ),
         (
-            r#"{ connect = "ann", to = "/socket" }, { say = "ann", text = "close 4001" }, { expect = "ann", text = "x" }"#,
-            "4: ann heard the close 4001 (as asked) instead of \"x\"",
+            r#"{ connect = "ann", to = "/socket" }, { send = "ann", text = "close 4001" }, { expect = "ann", text = "x" }"#,
+            "4: ann received the close 4001 (as asked) instead of \"x\"",
         ),
         (r#"{ sleep = "/calm" }"#, "4: /calm leads to no room"),
         (
@@ -152,10 +152,10 @@ fn what_was_not_expected_is_told_with_its_line() {
 fn a_script_that_cannot_be_read_plays_nothing() {
     for (steps, told) in [
         (
-            r#"{ sya = "ann" }"#,
-            "PLACE/script.toml:4: unknown key \"sya\": did you mean \"say\"?",
+            r#"{ snd = "ann" }"#,
+            "PLACE/script.toml:4: unknown key \"snd\": did you mean \"send\"?",
         ),
-        ("{ say = ", "PLACE/script.toml:5: missing array opening"),
+        ("{ send = ", "PLACE/script.toml:5: missing array opening"),
     ] {
         let (code, all) = play(steps);
         assert!(

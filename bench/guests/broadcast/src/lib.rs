@@ -24,9 +24,9 @@ impl Socket for Broadcast {
 fn everybody_hears_it_once() {
     let mut server = tidegate::testing::serve(app());
     let (ann, bob) = (server.connect("/all"), server.connect("/all"));
-    server.say(ann, "hi");
+    server.send(ann, "hi");
     assert_eq!(
-        (server.heard(ann), server.heard(bob)),
+        (server.received(ann), server.received(bob)),
         (vec!["hi".into()], vec!["hi".into()])
     );
 }

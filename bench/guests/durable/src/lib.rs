@@ -40,8 +40,8 @@ fn what_comes_back_is_kept() {
     let mut server = tidegate::testing::serve(app());
     let (kept, quiet) = (server.connect("/kept/a"), server.connect("/quiet/a"));
     for conn in [kept, quiet] {
-        server.say(conn, "hi");
-        assert_eq!(server.heard(conn), ["hi"]);
+        server.send(conn, "hi");
+        assert_eq!(server.received(conn), ["hi"]);
     }
     assert_eq!(
         (

@@ -2,8 +2,8 @@
 
 use super::{Form, Handle, inward, io};
 use crate::{
-    App, CloseInfo, Conn, Cx, Request, Response, Serve, Upgrade,
-    app::{Answers, RoomEvents},
+    App, CloseEvent, Conn, Cx, Request, Response, Serve, Upgrade,
+    app::{RoomEvents, RouteHandler},
     bindings::{
         exports::tidegate::app::{
             feed_handler::{self, FeedEvent},
@@ -19,7 +19,7 @@ use crate::{
     loader::{Progress, Running},
     page::{First as Initial, Mounted, View},
     request::Head,
-    room::Live,
+    room::DynRoom,
     stream::Body,
 };
 use std::{
@@ -39,7 +39,7 @@ use wasip2::{
 thread_local! {
     static APP: OnceCell<App> = const { OnceCell::new() };
     /// The room that this instance stands for, if it was woken as one.
-    static ROOM: RefCell<Option<(Cx, Box<dyn Live>)>> = const { RefCell::new(None) };
+    static ROOM: RefCell<Option<(Cx, Box<dyn DynRoom>)>> = const { RefCell::new(None) };
 }
 
 /// Exports the app of `S`.
@@ -64,7 +64,7 @@ impl Drop for EndOutput {
 /// Hands the event to the room, if this instance is one, and to the app otherwise.
 fn with_room<S: Serve, E, T>(
     event: E,
-    of_room: impl FnOnce(&mut dyn Live, &Cx, E) -> T,
+    of_room: impl FnOnce(&mut dyn DynRoom, &Cx, E) -> T,
     of_app: impl FnOnce(&App, E) -> T,
 ) -> T {
     ROOM.with_borrow_mut(|room| match room {
@@ -109,10 +109,16 @@ impl<S: Serve> manifest::Guest for Served<S> {
                 methods: route.methods.clone(),
                 pattern: route.pattern.clone(),
                 target: match route.handler {
-                    Answers::Http(_) | Answers::Room(_, RoomEvents::Requests) => Target::Http,
-                    Answers::Stream(_) => Target::Stream,
-                    Answers::Socket(_) | Answers::Room(_, RoomEvents::Sockets) => Target::Websocket,
-                    Answers::Feed(_) | Answers::Room(_, RoomEvents::Feeds) => Target::Feed,
+                    RouteHandler::Http(_) | RouteHandler::Room(_, RoomEvents::Requests) => {
+                        Target::Http
+                    }
+                    RouteHandler::Stream(_) => Target::Stream,
+                    RouteHandler::Socket(_) | RouteHandler::Room(_, RoomEvents::Sockets) => {
+                        Target::Websocket
+                    }
+                    RouteHandler::Feed(_) | RouteHandler::Room(_, RoomEvents::Feeds) => {
+                        Target::Feed
+                    }
                 },
                 room: route.handler.class().map(str::to_owned),
             });
@@ -208,14 +214,14 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
         let websocket_handler::CloseEvent {
             code,
             reason,
-            was_clean: clean,
-            is_peer_initiated: by_peer,
+            was_clean,
+            is_peer_initiated,
         } = event;
-        let info = CloseInfo {
+        let info = CloseEvent {
             code,
             reason,
-            clean,
-            by_peer,
+            was_clean,
+            is_peer_initiated,
         };
         Conn::lend(Handle::lent(connection), |conn| {
             with_room::<S, _, _>(

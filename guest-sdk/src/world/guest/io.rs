@@ -145,9 +145,9 @@ impl fmt::Debug for Incoming {
 
 /// An answer's way out. Dropped before it is finished, it is broken off.
 #[derive(Clone)]
-pub(crate) struct Outgoing(Rc<RefCell<Stage>>);
+pub(crate) struct Outgoing(Rc<RefCell<OutgoingState>>);
 
-enum Stage {
+enum OutgoingState {
     Fresh(ResponseOutparam),
     Started {
         stream: OutputStream,
@@ -158,28 +158,28 @@ enum Stage {
 
 impl Outgoing {
     pub(crate) fn new(outparam: ResponseOutparam) -> Outgoing {
-        Outgoing(Rc::new(RefCell::new(Stage::Fresh(outparam))))
+        Outgoing(Rc::new(RefCell::new(OutgoingState::Fresh(outparam))))
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        !matches!(*self.0.borrow(), Stage::Fresh(_))
+        !matches!(*self.0.borrow(), OutgoingState::Fresh(_))
     }
 
     pub(crate) fn start(&self, head: &Response) -> Result {
         let response = self::head(head)?;
-        let mut stage = self.0.borrow_mut();
-        match std::mem::replace(&mut *stage, Stage::Done) {
-            Stage::Fresh(outparam) => {
+        let mut state = self.0.borrow_mut();
+        match std::mem::replace(&mut *state, OutgoingState::Done) {
+            OutgoingState::Fresh(outparam) => {
                 let body = response
                     .body()
                     .expect("a new answer has a body to be written");
                 let stream = body.write().expect("a new body has a stream to be written");
                 ResponseOutparam::set(outparam, Ok(response));
-                *stage = Stage::Started { stream, body };
+                *state = OutgoingState::Started { stream, body };
                 Ok(())
             }
             other => {
-                *stage = other;
+                *state = other;
                 Err(Error::fault("the answer has begun already"))
             }
         }
@@ -212,13 +212,13 @@ impl Outgoing {
 
     fn on_stream<T>(&self, act: impl FnOnce(&OutputStream) -> Result<T, StreamError>) -> Result<T> {
         match &*self.0.borrow() {
-            Stage::Started { stream, .. } => act(stream).map_err(|_| Gone.into()),
+            OutgoingState::Started { stream, .. } => act(stream).map_err(|_| Gone.into()),
             _ => Err(Gone.into()),
         }
     }
 
     pub(crate) fn finish(&self) {
-        if let Stage::Started { stream, body } = self.0.replace(Stage::Done) {
+        if let OutgoingState::Started { stream, body } = self.0.replace(OutgoingState::Done) {
             drop(stream);
             // A client that is gone by now misses nothing that it could be told.
             _ = OutgoingBody::finish(body, None);

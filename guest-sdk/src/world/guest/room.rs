@@ -1,8 +1,8 @@
 //! What a room's handlers reach, by imports.
 
-use super::{followed, limit_error, position, published};
+use super::{limit_error, position, published, start_point};
 use crate::{
-    CallError, Followed, LimitError, Position, Publication, StorageError,
+    CallError, LimitError, Position, Publication, StartPoint, StorageError,
     bindings::tidegate::app::{room, rooms, websockets::Connection},
 };
 use std::time::SystemTime;
@@ -13,10 +13,10 @@ pub(crate) fn room_get(key: &str) -> Option<Vec<u8>> {
 
 pub(crate) fn room_put(key: &str, value: &[u8]) -> Result<(), StorageError> {
     room::put(key, value).map_err(|error| match error {
-        room::StorageError::KeySize(max) => StorageError::Key(max),
-        room::StorageError::ValueSize(max) => StorageError::Value(max),
-        room::StorageError::RoomSize(max) => StorageError::Room(max),
-        room::StorageError::EventSize(max) => StorageError::Event(max),
+        room::StorageError::KeySize(max) => StorageError::KeySize(max),
+        room::StorageError::ValueSize(max) => StorageError::ValueSize(max),
+        room::StorageError::RoomSize(max) => StorageError::RoomSize(max),
+        room::StorageError::EventSize(max) => StorageError::EventSize(max),
     })
 }
 
@@ -64,9 +64,9 @@ pub(crate) fn room_position() -> Position {
     Position { epoch, sequence }
 }
 
-pub(super) fn resume(connection: &Connection, since: Position) -> Result<Followed, LimitError> {
+pub(super) fn resume(connection: &Connection, since: Position) -> Result<StartPoint, LimitError> {
     room::resume(connection, position(since))
-        .map(followed)
+        .map(start_point)
         .map_err(limit_error)
 }
 
@@ -82,20 +82,20 @@ pub(crate) fn call(
     class: &str,
     name: &str,
     payload: &[u8],
-    deadline: Option<u32>,
+    timeout_ms: Option<u32>,
     attempts: u32,
 ) -> Result<Vec<u8>, CallError> {
     let options = rooms::CallOptions {
-        timeout_ms: deadline,
+        timeout_ms,
         attempts_max: Some(attempts),
     };
     rooms::call(class, name, payload, options).map_err(|error| match error {
-        rooms::CallError::NoSuchRoom => CallError::NotValid,
+        rooms::CallError::NoSuchRoom => CallError::NoSuchRoom,
         rooms::CallError::TooLarge => CallError::TooLarge,
         rooms::CallError::Cycle => CallError::Cycle,
         rooms::CallError::Busy => CallError::Busy,
         rooms::CallError::Failed => CallError::Failed,
-        rooms::CallError::Timeout => CallError::Deadline,
+        rooms::CallError::Timeout => CallError::Timeout,
         rooms::CallError::Refused(error) => CallError::Refused(error.status, error.message),
     })
 }

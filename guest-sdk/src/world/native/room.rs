@@ -1,7 +1,7 @@
 //! What a room's handlers reach natively: the hub's transaction of the room, and a clock that the test moves.
 
-use super::{followed, limit_error, position, published, scope};
-use crate::{CallError, Followed, LimitError, Position, Publication, StorageError};
+use super::{limit_error, position, published, scope, start_point};
+use crate::{CallError, LimitError, Position, Publication, StartPoint, StorageError};
 use std::{
     cell::{Cell, RefCell},
     pin::pin,
@@ -44,10 +44,10 @@ pub(crate) fn room_put(key: &str, value: &[u8]) -> Result<(), StorageError> {
     transaction()
         .put(key, value.to_vec().into())
         .map_err(|error| match error {
-            Key(max) => StorageError::Key(max as u64),
-            Value(max) => StorageError::Value(max as u64),
-            Room(max) => StorageError::Room(max as u64),
-            Event(max) => StorageError::Event(max as u64),
+            Key(max) => StorageError::KeySize(max as u64),
+            Value(max) => StorageError::ValueSize(max as u64),
+            Room(max) => StorageError::RoomSize(max as u64),
+            Event(max) => StorageError::EventSize(max as u64),
             Engine(error) => panic!("{error}"),
         })
 }
@@ -98,11 +98,11 @@ pub(crate) fn room_position() -> Position {
     Position { epoch, sequence }
 }
 
-pub(super) fn resume(conn: &Arc<hub::Conn>, since: Position) -> Result<Followed, LimitError> {
+pub(super) fn resume(conn: &Arc<hub::Conn>, since: Position) -> Result<StartPoint, LimitError> {
     transaction()
         .resume(conn, position(since))
         .expect(FAILED)
-        .map(followed)
+        .map(start_point)
         .map_err(limit_error)
 }
 
@@ -119,12 +119,12 @@ pub(crate) fn rollback() {
     }
 }
 
-/// Deadlines are not waited for: every handler ends at once.
+/// Every handler ends at once, so no call times out.
 pub(crate) fn call(
     class: &str,
     name: &str,
     payload: &[u8],
-    _deadline: Option<u32>,
+    _timeout_ms: Option<u32>,
     attempts: u32,
 ) -> Result<Vec<u8>, CallError> {
     let caller = CALLER

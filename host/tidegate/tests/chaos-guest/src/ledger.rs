@@ -106,7 +106,7 @@ impl Room for Ledger {
         }
     }
 
-    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseEvent) -> Result {
         count(cx, &format!("close/{}/{}", life(), conn.id())).map(drop)
     }
 

@@ -55,7 +55,7 @@ impl Socket for Plain {
         }
     }
 
-    async fn close(&self, conn: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&self, conn: &Conn, _: &CloseEvent) -> Result {
         publish(ENDS, format!("close {}", conn.id())).map(drop)
     }
 }

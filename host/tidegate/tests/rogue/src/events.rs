@@ -42,7 +42,7 @@ impl Socket for Account {
         conn.send(message)
     }
 
-    async fn close(&self, conn: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&self, conn: &Conn, _: &CloseEvent) -> Result {
         publish(TOPIC, format!("close {};", conn.id()))
     }
 }
@@ -90,7 +90,7 @@ impl Room for Guests {
         conn.send(format!("done {text}"))
     }
 
-    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseInfo) -> Result {
+    async fn close(&mut self, cx: &Cx, conn: &Conn, _: &CloseEvent) -> Result {
         self.add(
             cx,
             &format!("close {}", conn.state::<String>()?.unwrap_or_default()),

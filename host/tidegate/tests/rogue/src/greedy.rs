@@ -75,9 +75,9 @@ pub(crate) async fn storm(req: Request) -> Result<String> {
     let mut given_up = 0;
     for _ in 0..count {
         let call = tidegate::room::<Greedy>(room.clone())
-            .deadline(Duration::ZERO)
+            .timeout(Duration::ZERO)
             .try_call(&payload);
-        given_up += u64::from(matches!(call, Err(CallError::Deadline)));
+        given_up += u64::from(matches!(call, Err(CallError::Timeout)));
     }
     Ok(given_up.to_string())
 }

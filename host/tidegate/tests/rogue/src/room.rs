@@ -27,7 +27,7 @@ impl Rogue {
 /// "NAME rest": the room's answer, or why there is none.
 pub(crate) fn via(with: &str) -> Result<Vec<u8>> {
     let (name, payload) = with.split_once(' ').unwrap_or((with, ""));
-    let call = tidegate::room::<Rogue>(name).deadline(Duration::from_millis(300));
+    let call = tidegate::room::<Rogue>(name).timeout(Duration::from_millis(300));
     match call.try_call(payload) {
         Err(CallError::Refused(status, text)) => Err(Error::status(status, text)),
         Err(error) => Ok(error.to_string().into()),

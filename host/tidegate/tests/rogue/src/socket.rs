@@ -84,14 +84,14 @@ impl Socket for Rogue {
         }
     }
 
-    async fn close(&self, conn: &Conn, info: &CloseInfo) -> Result {
+    async fn close(&self, conn: &Conn, info: &CloseEvent) -> Result {
         let kept = String::from_utf8(conn.attachment())?;
         println!(
             "closed {} code={} clean={} by_peer={} kept={kept}",
             conn.id(),
             info.code,
-            info.clean,
-            info.by_peer
+            info.was_clean,
+            info.is_peer_initiated
         );
         match kept.strip_prefix("do ") {
             Some(how) => misbehave(how).await,
@@ -108,8 +108,8 @@ fn follow_since(conn: &Conn, with: &str) -> Result {
     let followed = conn.follow_since(topic, since.map(str::parse).transpose()?)?;
     conn.send(format!(
         "{} {}",
-        followed.from,
-        if followed.gap { "gap" } else { "whole" }
+        followed.position,
+        if followed.has_gap { "gap" } else { "whole" }
     ))
 }
 

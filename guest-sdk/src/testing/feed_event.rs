@@ -4,13 +4,13 @@ use crate::sse::lines;
 
 /// An event as a client gets it. Equal to a text if that is its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct FeedEvent {
     id: Option<String>,
     name: Option<String>,
     data: String,
 }
 
-impl Heard {
+impl FeedEvent {
     /// Its id, if it has one.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -27,9 +27,9 @@ impl Heard {
     }
 
     /// What becomes of an event that a feed carries.
-    pub(super) fn of_feed(id: Option<String>, name: Option<&str>, data: &str) -> Heard {
+    pub(super) fn of_feed(id: Option<String>, name: Option<&str>, data: &str) -> FeedEvent {
         let data: Vec<&str> = lines(data).collect();
-        Heard {
+        FeedEvent {
             id,
             name: name.map(str::to_owned),
             data: data.join("\n"),
@@ -38,34 +38,34 @@ impl Heard {
 
     /// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): what has no data is no event,
     /// and neither is what has no blank line behind it.
-    pub(super) fn read(stream: &str) -> Vec<Heard> {
+    pub(super) fn read(stream: &str) -> Vec<FeedEvent> {
         let stream = stream.strip_prefix('\u{feff}').unwrap_or(stream);
         let mut lines: Vec<&str> = lines(stream).collect();
         lines.pop(); // what no line end stands behind
         let mut events: Vec<&[&str]> = lines.split(|line| line.is_empty()).collect();
         events.pop(); // what no blank line stands behind
-        events.into_iter().filter_map(Heard::of_lines).collect()
+        events.into_iter().filter_map(FeedEvent::of_lines).collect()
     }
 
-    fn of_lines(lines: &[&str]) -> Option<Heard> {
-        let mut heard = Heard::default();
+    fn of_lines(lines: &[&str]) -> Option<FeedEvent> {
+        let mut event = FeedEvent::default();
         let mut data: Vec<&str> = Vec::new();
         for line in lines {
             let (field, value) = line.split_once(':').unwrap_or((line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value);
             match field {
                 "data" => data.push(value),
-                "event" => heard.name = Some(value.to_owned()).filter(|name| !name.is_empty()),
-                "id" if !value.contains('\0') => heard.id = Some(value.to_owned()),
+                "event" => event.name = Some(value.to_owned()).filter(|name| !name.is_empty()),
+                "id" if !value.contains('\0') => event.id = Some(value.to_owned()),
                 _ => {}
             }
         }
-        heard.data = data.join("\n");
-        (!data.is_empty()).then_some(heard)
+        event.data = data.join("\n");
+        (!data.is_empty()).then_some(event)
     }
 }
 
-impl PartialEq<&str> for Heard {
+impl PartialEq<&str> for FeedEvent {
     fn eq(&self, data: &&str) -> bool {
         self.data == *data
     }
@@ -98,16 +98,16 @@ mod tests {
             ("", &[]),
         ];
         for (stream, expected) in cases {
-            let tell = |heard: &Heard| {
+            let tell = |event: &FeedEvent| {
                 format!(
                     "{}-{}-{}",
-                    heard.id().unwrap_or_default(),
-                    heard.name().unwrap_or_default(),
-                    heard.data()
+                    event.id().unwrap_or_default(),
+                    event.name().unwrap_or_default(),
+                    event.data()
                 )
             };
             assert_eq!(
-                Heard::read(stream).iter().map(tell).collect::<Vec<_>>(),
+                FeedEvent::read(stream).iter().map(tell).collect::<Vec<_>>(),
                 expected,
                 "{stream:?}"
             );
@@ -133,17 +133,17 @@ mod tests {
                 .event("tick")
                 .encode()
                 .unwrap();
-            let read = Heard::read(&event);
+            let read = FeedEvent::read(&event);
             assert_eq!(
                 read,
-                [Heard {
+                [FeedEvent {
                     id: Some("7".into()),
                     name: Some("tick".into()),
                     data: data.into()
                 }]
             );
             assert_eq!(
-                Heard::read(&crate::Event::data(data).encode().unwrap()),
+                FeedEvent::read(&crate::Event::data(data).encode().unwrap()),
                 [data]
             );
         }
