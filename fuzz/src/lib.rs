@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{Config, Local, Server, Version};
-use tidegate_hub::{Hub, Limits, Message, page::{Form, Outcome, Update}, testing::FakeApp};
-use tidegate_routing::{Exports, Manifest, Page, Route, Table, Target};
+use tidegate_hub::{Hub, Limits, Message, page::{Form, ActionOutcome, ActionStep}, testing::FakeApp};
+use tidegate_routing::{Exports, Manifest, Page, Route, Router, Target};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::{Builder, Runtime},
@@ -59,7 +59,7 @@ impl Stage {
             guards: vec![],
             pages: vec![page],
         };
-        let table = Table::new(&manifest, Exports::ALL)
+        let router = Router::new(&manifest, Exports::ALL)
             .unwrap_or_else(|violations| panic!("{violations:?}"));
         // So small that a fuzzer crosses them.
         let limits = Limits {
@@ -74,7 +74,7 @@ impl Stage {
         };
         let version = Arc::new(Version {
             app: Arc::new(app),
-            table,
+            router,
         });
         let server = Server::new(
             Hub::new(limits, Default::default(), 1),
@@ -124,7 +124,7 @@ impl Stage {
     }
 }
 
-async fn read(mut form: Box<dyn Form>) -> Result<Vec<Update>, tidegate_hub::Fault> {
+async fn read(mut form: Box<dyn Form>) -> Result<Vec<ActionStep>, tidegate_hub::Fault> {
     let mut fields = 0;
     while let Ok(Some(_)) = form.next().await {
         fields += 1;
@@ -132,7 +132,7 @@ async fn read(mut form: Box<dyn Form>) -> Result<Vec<Update>, tidegate_hub::Faul
             assert!(!piece.is_empty(), "an empty piece is no end");
         }
     }
-    Ok(vec![Update::Done(Ok(Outcome::Success {
+    Ok(vec![ActionStep::Done(Ok(ActionOutcome::Success {
         value: fields.to_string(),
         stale: vec![],
     }))])

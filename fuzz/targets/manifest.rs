@@ -1,8 +1,8 @@
-//! Reads a manifest, one entry per line. If the rules accept it, every pattern must be found in its table, and no reserved path may be.
+//! Reads a manifest, one entry per line. If the rules accept it, every pattern must be found in its router, and no reserved path may be.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidegate_routing::{Exports, Found, Guard, Manifest, Page, Route, Table, Target, AskedFor, LoaderInfo, Path, Pattern};
+use tidegate_routing::{Exports, RouteMatch, Guard, Manifest, Page, Route, Router, Target, Wants, LoaderInfo, Path, Pattern};
 
 /// "http GET,POST /a/{b} room", "guard /a/*", "page /a loader,loader action,action", "fallback /{*rest}"
 fn read(text: &str) -> Manifest {
@@ -41,7 +41,7 @@ fn read(text: &str) -> Manifest {
                     pattern,
                     loaders,
                     actions: list(fourth),
-                    fallback: kind == "fallback",
+                    is_fallback: kind == "fallback",
                 });
                 continue;
             }
@@ -60,8 +60,8 @@ fn read(text: &str) -> Manifest {
 
 fuzz_target!(|text: &str| {
     let manifest = read(text);
-    let table = match Table::new(&manifest, Exports::ALL) {
-        Ok(table) => table,
+    let router = match Router::new(&manifest, Exports::ALL) {
+        Ok(router) => router,
         Err(violations) => {
             assert!(
                 !violations.is_empty()
@@ -86,24 +86,24 @@ fuzz_target!(|text: &str| {
         let path =
             Path::parse(&path).unwrap_or_else(|why| panic!("{text:?} makes {path:?}: {why}"));
         assert_eq!(path.segments().len(), pattern.segments().len(), "{text:?}");
-        let found = table.find("GET", AskedFor::Other, &path);
+        let found = router.find("GET", Wants::Other, &path);
         assert!(
-            matches!(found, Found::Route { .. } | Found::Methods(_)),
+            matches!(found, RouteMatch::Route { .. } | RouteMatch::MethodNotAllowed(_)),
             "{text:?} is not found: {found:?}"
         );
         assert_eq!(
-            table.guards(&[&path]).count() <= manifest.guards.len(),
+            router.guards(&[&path]).count() <= manifest.guards.len(),
             true
         );
     }
     for reserved in ["/__x", "/__loaders", "/%5F_tidegate/a", "/a/../__x/y"] {
         assert_eq!(
-            table.find(
+            router.find(
                 "GET",
-                AskedFor::Other,
+                Wants::Other,
                 &Path::parse(reserved).expect("a path")
             ),
-            Found::Nothing
+            RouteMatch::NotFound
         );
     }
 });

@@ -8,7 +8,7 @@ use crate::{
 };
 use serde::de::DeserializeOwned;
 use std::{future::Future, pin::Pin, rc::Rc};
-use tidegate_routing::Due;
+use tidegate_routing::FirstValue;
 
 /// One page. The host starts its loaders, has it rendered with what they have by then (within 50 ms by default), sends that at once,
 /// and streams to the browser what they bring later; `/__tidegate/client.js` takes it there. Its forms are posted to its own path,
@@ -106,7 +106,7 @@ pub trait Page: 'static {
 pub struct Loader {
     pub(crate) name: &'static str,
     pub(crate) live: bool,
-    pub(crate) due: Due,
+    pub(crate) due: FirstValue,
 }
 
 impl Loader {
@@ -115,7 +115,7 @@ impl Loader {
         Loader {
             name,
             live: false,
-            due: Due::Soon,
+            due: FirstValue::Soon,
         }
     }
 
@@ -130,7 +130,7 @@ impl Loader {
     /// The page is not rendered before its first value.
     pub const fn awaited(self) -> Loader {
         Loader {
-            due: Due::Awaited,
+            due: FirstValue::Awaited,
             ..self
         }
     }
@@ -138,7 +138,7 @@ impl Loader {
     /// It begins when the page has gone out: for what is known to be slow. One that sleeps at first is not waited for either way.
     pub const fn deferred(self) -> Loader {
         Loader {
-            due: Due::Deferred,
+            due: FirstValue::Deferred,
             ..self
         }
     }

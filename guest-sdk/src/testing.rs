@@ -45,7 +45,7 @@ pub use listener::FeedRef;
 pub use pages::{Load, Upload};
 pub use reply::Reply;
 pub use server::{Server, Streaming};
-use tidegate_routing::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Table, Target};
+use tidegate_routing::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Router, Target};
 
 /// Serves the app to this test.
 ///
@@ -57,12 +57,12 @@ use tidegate_routing::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Table,
 /// testing::serve(App::new().get("/__mine", async |_| "no: such paths are the host's"));
 /// ```
 pub fn serve(app: App) -> Server {
-    let table = table(&app);
-    Server::new(app, table)
+    let router = router(&app);
+    Server::new(app, router)
 }
 
-fn table(app: &App) -> Table {
-    Table::new(&manifest(app), Exports::ALL).unwrap_or_else(|violations| {
+fn router(app: &App) -> Router {
+    Router::new(&manifest(app), Exports::ALL).unwrap_or_else(|violations| {
         let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
         panic!("the host refuses this app:\n{}", lines.join("\n"))
     })
@@ -92,12 +92,12 @@ fn manifest(app: &App) -> Manifest {
             .iter()
             .map(|it| LoaderInfo {
                 name: it.name.into(),
-                live: it.live,
-                due: it.due,
+                is_live: it.live,
+                first_value: it.due,
             })
             .collect(),
         actions: page.actions.iter().map(ToString::to_string).collect(),
-        fallback: page.fallback,
+        is_fallback: page.fallback,
     });
     Manifest {
         routes: routes.collect(),

@@ -11,8 +11,8 @@ use crate::{
     world::{Handle, Incoming, Outgoing},
 };
 use std::sync::Arc;
-use tidegate_hub::{First, Positions, RoomId, contract};
-use tidegate_routing::{AMBIGUOUS, AskedFor, BadPath, Found, Path, Target};
+use tidegate_hub::{FeedEvent, Positions, RoomId, contract};
+use tidegate_routing::{AMBIGUOUS, BadPath, Path, RouteMatch, Target, Wants};
 
 /// Bytes of a piece of a streamed body: few, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 64;
 pub(super) struct Call<'a> {
     pub(super) method: &'a str,
     pub(super) connect: Connect,
-    pub(super) asked: AskedFor,
+    pub(super) asked: Wants,
     pub(super) body: &'a [u8],
     /// Of a streamed answer; then the client goes away.
     pub(super) pieces_max: usize,
@@ -33,9 +33,9 @@ impl Call<'_> {
             name.eq_ignore_ascii_case("accept") && value.contains("text/event-stream")
         };
         let asked = if connect.headers.iter().any(accepts) {
-            AskedFor::Events
+            Wants::Events
         } else {
-            AskedFor::Other
+            Wants::Other
         };
         Call {
             method: "GET",
@@ -104,17 +104,17 @@ impl Server {
         if path.is_host() {
             return Reply::of_host(404, "nothing is here").into();
         }
-        let found = self.table.find(call.method, call.asked, &path);
-        if found == Found::Ambiguous {
+        let found = self.router.find(call.method, call.asked, &path);
+        if found == RouteMatch::Ambiguous {
             return Reply::of_host(400, AMBIGUOUS).into();
         }
         if matches!(
             found,
-            Found::Route {
+            RouteMatch::Route {
                 target: Target::WebSocket,
                 ..
             }
-        ) && call.asked != AskedFor::WebSocket
+        ) && call.asked != Wants::WebSocket
         {
             return Reply::of_host(426, "a WebSocket is here")
                 .with("upgrade", "websocket")
@@ -142,7 +142,7 @@ impl Server {
         paths: &[&Path<'_>],
     ) -> (Headers, Result<(), Reply>) {
         let mut added = Headers::new();
-        for index in self.table.guards(paths) {
+        for index in self.router.guards(paths) {
             let request = Request {
                 head: Head {
                     route: index,
@@ -163,16 +163,16 @@ impl Server {
         (added, Ok(()))
     }
 
-    fn dispatch(&mut self, mut head: Head, found: Found, call: &Call<'_>) -> Answer {
+    fn dispatch(&mut self, mut head: Head, found: RouteMatch, call: &Call<'_>) -> Answer {
         let target = match found {
-            Found::Ambiguous => unreachable!("it was refused before the guards"),
-            Found::Nothing => return Reply::of_host(404, "nothing is here").into(),
-            Found::Methods(allow) => {
+            RouteMatch::Ambiguous => unreachable!("it was refused before the guards"),
+            RouteMatch::NotFound => return Reply::of_host(404, "nothing is here").into(),
+            RouteMatch::MethodNotAllowed(allow) => {
                 return Reply::of_host(405, "the path has no such method")
                     .with("allow", &allow.join(", "))
                     .into();
             }
-            Found::Route {
+            RouteMatch::Route {
                 index,
                 target,
                 params,
@@ -340,10 +340,10 @@ impl Server {
             }
         };
         let feed = admitted.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let first: Vec<First> = feed
+        let first: Vec<FeedEvent> = feed
             .first
             .iter()
-            .map(|(data, event)| First {
+            .map(|(data, event)| FeedEvent {
                 data: data.clone(),
                 event: event.clone(),
             })

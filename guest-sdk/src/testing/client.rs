@@ -3,7 +3,7 @@
 use super::Reply;
 use crate::{Accept, Message, world};
 use std::{collections::VecDeque, sync::Arc};
-use tidegate_hub::{self as hub, Close, Hub, LimitError, Opened, Outgoing, RoomId};
+use tidegate_hub::{self as hub, Close, ConnectionGuard, Hub, LimitError, Outgoing, RoomId};
 
 /// A WebSocket of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub(super) struct Client {
     pub(super) route: u32,
     pub(super) room: Option<RoomId>,
     /// None once it is closed.
-    pub(super) opened: Option<Opened>,
+    pub(super) opened: Option<ConnectionGuard>,
     pub(super) handshake: Reply,
     pub(super) received: Vec<Message>,
     pub(super) closed: Option<(u16, String)>,

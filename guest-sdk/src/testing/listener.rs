@@ -3,7 +3,7 @@
 use super::FeedEvent;
 use crate::Feed;
 use std::{collections::VecDeque, sync::Arc};
-use tidegate_hub::{self as hub, Hub, LimitError, Outgoing, Positions, hub::Subscribed};
+use tidegate_hub::{self as hub, Hub, LimitError, Outgoing, Positions, hub::FeedGuard};
 
 /// A feed of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct FeedRef(pub(super) usize);
 /// One feed and what its client knows.
 pub(super) struct Listener {
     /// None once the host is gone.
-    subscribed: Option<Subscribed>,
+    subscribed: Option<FeedGuard>,
     /// Where it is.
     pub(super) positions: Positions,
     pub(super) received: Vec<FeedEvent>,
@@ -25,7 +25,7 @@ impl Listener {
         hub: &Arc<Hub>,
         feed: Feed,
         since: Option<&Positions>,
-        opened: Option<Subscribed>,
+        opened: Option<FeedGuard>,
     ) -> Result<Listener, LimitError> {
         let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics, since), Ok)?;
         let first = feed

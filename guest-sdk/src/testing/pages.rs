@@ -16,9 +16,9 @@ use std::{collections::VecDeque, time::Duration};
 use tidegate_hub::{
     contract,
     json::members,
-    page::{Denial, Outcome},
+    page::{ActionOutcome, FormDenial},
 };
-use tidegate_routing::{AMBIGUOUS, AskedFor, Found, Page, Path, Pattern};
+use tidegate_routing::{AMBIGUOUS, Page, Path, Pattern, RouteMatch, Wants};
 
 /// Bytes of a piece of an upload: few, so that a test's file has several.
 const PIECE_BYTES: usize = 64;
@@ -88,7 +88,7 @@ impl Server {
         values: usize,
     ) -> Load {
         let route = self
-            .table
+            .router
             .page_of(page)
             .unwrap_or_else(|| panic!("there is no page {page:?}"))
             .0;
@@ -106,9 +106,9 @@ impl Server {
             Ok(path) => path,
             Err(bad) => return Load::refused(400, &format!("with these parameters {bad}")),
         };
-        let params = match self.table.find("GET", AskedFor::Other, &path) {
-            Found::Route { index, params, .. } if index == route => params,
-            Found::Ambiguous => return Load::refused(400, AMBIGUOUS),
+        let params = match self.router.find("GET", Wants::Other, &path) {
+            RouteMatch::Route { index, params, .. } if index == route => params,
+            RouteMatch::Ambiguous => return Load::refused(400, AMBIGUOUS),
             _ => return Load::refused(404, "with these parameters it is another page"),
         };
         let mut head = Call::get(Connect::to(path.target()), PIECES_MAX).head(&path);
@@ -188,7 +188,8 @@ impl Server {
             ..Call::get(Connect::to(path).header("accept", "text/html"), PIECES_MAX)
         };
         let parsed = Path::parse(path).expect("a path");
-        let Found::Route { index, params, .. } = self.table.find("POST", AskedFor::Other, &parsed)
+        let RouteMatch::Route { index, params, .. } =
+            self.router.find("POST", Wants::Other, &parsed)
         else {
             panic!("there is no page with actions at {path}")
         };
@@ -311,7 +312,7 @@ impl Server {
 
     fn page_of(&self, head: &Head) -> (usize, Page) {
         let (index, page) = self
-            .table
+            .router
             .page(head.route)
             .expect("the request was led to a page");
         (index as usize, page.clone())
@@ -431,13 +432,13 @@ impl Load {
 }
 
 /// The outcome as the host gets it; the checks need nothing of a denial but its status.
-fn outcome(done: &Done) -> Outcome {
+fn outcome(done: &Done) -> ActionOutcome {
     match done.clone() {
-        Done::Success(value, stale) => Outcome::Success { value, stale },
-        Done::Redirect(status, location) => Outcome::Redirect { status, location },
-        Done::Deny(Denied { status, .. }) => Outcome::Deny(Denial {
+        Done::Success(value, stale) => ActionOutcome::Success { value, stale },
+        Done::Redirect(status, location) => ActionOutcome::Redirect { status, location },
+        Done::Deny(Denied { status, .. }) => ActionOutcome::Deny(FormDenial {
             status,
-            ..Denial::default()
+            ..FormDenial::default()
         }),
     }
 }

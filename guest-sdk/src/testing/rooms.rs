@@ -4,7 +4,7 @@ use super::{Reply, Server};
 use crate::App;
 use std::time::Duration;
 use tidegate_hub::{Engine as _, EngineError, LimitError, RoomId};
-use tidegate_routing::{AskedFor, Found, Path};
+use tidegate_routing::{Path, RouteMatch, Wants};
 
 /// Alarms that may come at one and the same time.
 const ALARMS_MAX: usize = 1000;
@@ -137,18 +137,18 @@ impl Server {
     /// assert_eq!(server.closed(ann).unwrap().0, 1012);
     /// ```
     pub fn reload(&mut self, app: App) {
-        let table = super::table(&app);
+        let router = super::router(&app);
         for client in &mut self.clients {
             let route = self
-                .table
+                .router
                 .route(client.route)
                 .expect("it was matched with it");
-            match table.successor(route) {
+            match router.successor(route) {
                 Some(index) => client.route = index,
                 None => client.drop_dead(1012, "a new version of the app has no such route"),
             }
         }
-        self.table = table;
+        self.router = router;
         self.stage.set_app(app);
     }
 
@@ -181,8 +181,8 @@ impl Server {
     /// The room that this path leads to. Panics if it leads to none.
     fn room_at(&self, path: &str) -> RoomId {
         let parsed = Path::parse(path).unwrap_or_else(|_| panic!("{path:?} is no path"));
-        let found = self.table.find("GET", AskedFor::WebSocket, &parsed);
-        let Found::Route { index, params, .. } = found else {
+        let found = self.router.find("GET", Wants::WebSocket, &parsed);
+        let RouteMatch::Route { index, params, .. } = found else {
             panic!("no route leads to {path:?}")
         };
         let room = self
@@ -198,7 +198,7 @@ impl Server {
         params: &[(String, String)],
     ) -> Result<Option<RoomId>, Reply> {
         let Some(class) = self
-            .table
+            .router
             .route(route)
             .and_then(|route| route.room.as_deref())
         else {

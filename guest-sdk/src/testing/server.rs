@@ -14,7 +14,7 @@ use crate::{
 };
 use std::{rc::Rc, sync::Arc};
 use tidegate_hub::{self as hub, Scope};
-use tidegate_routing::{AskedFor, Table};
+use tidegate_routing::{Router, Wants};
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
 pub(super) const PIECES_MAX: usize = 1000;
@@ -22,17 +22,17 @@ pub(super) const PIECES_MAX: usize = 1000;
 /// A served app and its clients. Each call runs to its end, events that follow from it included.
 pub struct Server {
     pub(super) stage: Rc<Stage>,
-    pub(super) table: Table,
+    pub(super) router: Router,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
 }
 
 /// Requests.
 impl Server {
-    pub(super) fn new(app: App, table: Table) -> Server {
+    pub(super) fn new(app: App, router: Router) -> Server {
         Server {
             stage: Stage::new(app),
-            table,
+            router,
             clients: Vec::new(),
             listeners: Vec::new(),
         }
@@ -90,7 +90,7 @@ impl Server {
     /// Opens a WebSocket, or gives the refusal.
     pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
         let answer = self.call(Call {
-            asked: AskedFor::WebSocket,
+            asked: Wants::WebSocket,
             ..Call::get(connect.into(), PIECES_MAX)
         });
         match answer.opened {
@@ -287,7 +287,7 @@ impl Server {
     /// Opens a feed, or gives the refusal.
     pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
         let answer = self.call(Call {
-            asked: AskedFor::Events,
+            asked: Wants::Events,
             ..Call::get(connect.into(), PIECES_MAX)
         });
         match answer.opened {

@@ -18,7 +18,7 @@ use std::{
 };
 use tidegate_hub::{
     Alarm, Conn, Engine as _, EngineError, Fault, Hub, Limits, Now, RoomId, Scope, TopicPolicy,
-    Transaction, auto_response::Automatic, contract, limits::ALARM_RETRY, testing::Memory,
+    Transaction, auto_response::AutoResponder, contract, limits::ALARM_RETRY, testing::Memory,
 };
 
 /// An app, its hub and its rooms. Handlers reach it again when they call rooms, so nothing of it is borrowed while one runs.
@@ -43,7 +43,7 @@ pub(super) struct Rooms {
 }
 
 /// A room in memory, and what answers for its connections.
-type Awake = (Cx, Box<dyn DynRoom>, Arc<Automatic>);
+type Awake = (Cx, Box<dyn DynRoom>, Arc<AutoResponder>);
 
 /// Why an event has not happened.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -256,7 +256,7 @@ impl Stage {
             panic!("the room {room} could not wake: {why}");
         }
         transaction.keep();
-        (cx, live, self.hub.connections().automatic_of(room))
+        (cx, live, self.hub.connections().auto_responder_of(room))
     }
 
     pub(super) fn now(&self) -> SystemTime {

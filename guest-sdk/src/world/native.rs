@@ -193,11 +193,11 @@ fn position(position: Position) -> hub::Position {
     }
 }
 
-fn start_point(followed: hub::Followed) -> StartPoint {
-    let hub::Position { epoch, sequence } = followed.from;
+fn start_point(start: hub::StartPoint) -> StartPoint {
+    let hub::Position { epoch, sequence } = start.position;
     StartPoint {
         position: Position { epoch, sequence },
-        has_gap: followed.gap,
+        has_gap: start.has_gap,
     }
 }
 

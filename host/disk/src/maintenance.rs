@@ -21,7 +21,7 @@ use std::{
     io::{self, ErrorKind},
     path::Path,
 };
-use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, Stored};
+use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, RoomRecord};
 
 /// What [`Storage::verify`] found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Storage {
         class: Option<&str>,
         after: Option<&RoomId>,
         limit: usize,
-    ) -> Result<Vec<(RoomId, Stored)>, EngineError> {
+    ) -> Result<Vec<(RoomId, RoomRecord)>, EngineError> {
         let prefix = class.map_or_else(Vec::new, |class| [class.as_bytes(), b"\0"].concat());
         let start = after
             .map_or_else(
@@ -81,7 +81,7 @@ impl Storage {
         if there {
             self.commit(Batch {
                 clear: true,
-                ..Batch::new(room.clone(), Stored::default())
+                ..Batch::new(room.clone(), RoomRecord::default())
             })
             .await?;
         }

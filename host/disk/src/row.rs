@@ -1,6 +1,6 @@
 //! What is kept of a room besides its entries, and the keys under which it is all found.
 
-use tidegate_hub::{Alarm, Position, RoomId, Stored, storage::Logged};
+use tidegate_hub::{Alarm, Position, RoomId, RoomRecord, storage::LogHead};
 
 /// Numbers, size, alarm and history of one room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,7 +9,7 @@ pub(crate) struct Row {
     pub(crate) number: u64,
     /// Of its log, if it has a history; else 0.
     pub(crate) log: u64,
-    pub(crate) stored: Stored,
+    pub(crate) stored: RoomRecord,
 }
 
 /// Which parts a row has.
@@ -18,7 +18,7 @@ const HISTORY: u8 = 2;
 
 impl Row {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let Stored {
+        let RoomRecord {
             bytes: size,
             alarm,
             history,
@@ -33,7 +33,7 @@ impl Row {
             bytes.extend_from_slice(&at.to_be_bytes());
             bytes.extend_from_slice(&attempt.to_be_bytes());
         }
-        if let Some(Logged {
+        if let Some(LogHead {
             position: Position { epoch, sequence },
             expires,
         }) = history
@@ -53,9 +53,9 @@ impl Row {
         let mut row = Row {
             number,
             log: 0,
-            stored: Stored {
+            stored: RoomRecord {
                 bytes,
-                ..Stored::default()
+                ..RoomRecord::default()
             },
         };
         if parts & ALARM != 0 {
@@ -74,7 +74,7 @@ impl Row {
                 Some(number)
             };
             row.log = next()?;
-            row.stored.history = Some(Logged {
+            row.stored.history = Some(LogHead {
                 position: Position {
                     epoch: next()?,
                     sequence: next()?,
@@ -128,7 +128,7 @@ mod tests {
             at: u64::MAX,
             attempt: 3,
         });
-        let history = Some(Logged {
+        let history = Some(LogHead {
             position: Position {
                 epoch: 8,
                 sequence: u64::MAX,
@@ -145,7 +145,7 @@ mod tests {
             let row = Row {
                 number: 7,
                 log,
-                stored: Stored {
+                stored: RoomRecord {
                     bytes: 9,
                     alarm,
                     history,

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 use tidegate_hub::{
-    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, Stored,
+    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, RoomRecord,
     storage::{Commit, Range},
 };
 use tokio::sync::oneshot;
@@ -90,10 +90,10 @@ impl Engine for Storage {
         }
     }
 
-    fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
+    fn stored(&self, room: &RoomId) -> Result<RoomRecord, EngineError> {
         Ok(self
             .row(room)?
-            .map_or_else(Stored::default, |row| row.stored))
+            .map_or_else(RoomRecord::default, |row| row.stored))
     }
 
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {

@@ -34,7 +34,7 @@ use std::{
     thread::{self, JoinHandle},
     time::{Duration, SystemTime},
 };
-use tidegate_hub::{Batch, EngineError, RoomId, Stored};
+use tidegate_hub::{Batch, EngineError, RoomId, RoomRecord};
 use tokio::sync::{
     mpsc::{self, Receiver, Sender, error::TryRecvError},
     oneshot,
@@ -661,7 +661,7 @@ impl Work {
             (Some(_), None) => write.remove(&tables.alarms, &room[..]),
             _ => {}
         }
-        if batch.stored == Stored::default() {
+        if batch.stored == RoomRecord::default() {
             write.remove(&tables.rooms, room);
             return None;
         }
@@ -758,7 +758,7 @@ impl Work {
             .map(|(room, row)| {
                 Batch::new(
                     room,
-                    Stored {
+                    RoomRecord {
                         history: None,
                         ..row.stored
                     },

@@ -12,7 +12,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tidegate_disk::Storage;
-use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, Stored};
+use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, RoomRecord};
 
 const MIB: u64 = 1 << 20;
 const VALUE_BYTES: usize = 10_000;
@@ -91,9 +91,9 @@ impl Model {
             writes,
             ..Batch::new(
                 room,
-                Stored {
+                RoomRecord {
                     bytes,
-                    ..Stored::default()
+                    ..RoomRecord::default()
                 },
             )
         });

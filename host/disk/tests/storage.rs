@@ -12,8 +12,8 @@ use std::{
 use tempfile::TempDir;
 use tidegate_disk::Storage;
 use tidegate_hub::{
-    Alarm, Batch, Engine, EngineError, Position, RoomId, Stored,
-    storage::{Commit, Logged, Range},
+    Alarm, Batch, Engine, EngineError, Position, RoomId, RoomRecord,
+    storage::{Commit, LogHead, Range},
     testing::suite,
 };
 
@@ -53,14 +53,14 @@ fn put(storage: &Storage, name: &str, key: &str, value: &str) -> Result<(), Engi
     let before = storage
         .get(&room, key)?
         .map_or(0, |old| key.len() + old.len());
-    let Stored { bytes, alarm, .. } = storage.stored(&room)?;
+    let RoomRecord { bytes, alarm, .. } = storage.stored(&room)?;
     let bytes = bytes + (key.len() + value.len() - before) as u64;
     let writes = BTreeMap::from([(key.to_owned(), Some(Bytes::from(value.to_owned())))]);
     run(storage.commit(Batch {
         writes,
         ..Batch::new(
             room,
-            Stored {
+            RoomRecord {
                 bytes,
                 alarm,
                 history: None,
@@ -102,7 +102,7 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
     }
     let clear = Batch {
         clear: true,
-        ..Batch::new(room("tea"), Stored::default())
+        ..Batch::new(room("tea"), RoomRecord::default())
     };
     run(storage.commit(clear)).unwrap();
     put(&storage, "milk", "k", "v").unwrap();
@@ -122,7 +122,7 @@ fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
     let place = Place::new();
     let storage = place.open();
     let logged = |expires| {
-        Some(Logged {
+        Some(LogHead {
             position: Position {
                 epoch: 7,
                 sequence: 1,
@@ -142,7 +142,7 @@ fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
         };
         let batch = Batch::new(
             room(name),
-            Stored {
+            RoomRecord {
                 bytes,
                 alarm: None,
                 history: logged(expires),
@@ -224,9 +224,9 @@ fn a_backup_is_what_was_there_at_one_moment_and_takes_no_place_of_another() {
     let alarm = Some(Alarm { at: 5, attempt: 1 });
     run(storage.commit(Batch::new(
         room("alarm"),
-        Stored {
+        RoomRecord {
             alarm,
-            ..Stored::default()
+            ..RoomRecord::default()
         },
     )))
     .unwrap();

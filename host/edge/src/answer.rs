@@ -141,7 +141,7 @@ pub(crate) const ID: HeaderName = HeaderName::from_static("tidegate-id");
 
 /// The answer that an app gives in pieces, to a client that accepts trailers or not.
 pub(crate) fn from_stream(
-    streamed: hub::Streamed,
+    streamed: hub::StreamingResponse,
     id: RequestId,
     accepts_trailers: bool,
 ) -> Result<Answer, Fault> {

@@ -85,7 +85,7 @@ impl Closing {
     fn app(&self, server: &Server) -> Option<Arc<dyn App>> {
         let version = server.version();
         match self.conn.route() {
-            Some(route) if !version.table.has_successor(route) => {
+            Some(route) if !version.router.has_successor(route) => {
                 let last = self.conn.last_version()?.downcast_ref::<Version>()?;
                 Some(last.app.clone())
             }

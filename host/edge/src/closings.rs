@@ -5,15 +5,15 @@ use std::{
     collections::VecDeque,
     sync::{Mutex, MutexGuard},
 };
-use tidegate_hub::{CloseInfo, Opened};
+use tidegate_hub::{CloseEvent, ConnectionGuard};
 
 /// Tries of the queue's entries at a time: each may wait for an instance.
 const WORKERS_MAX: usize = 8;
 
 /// A connection that is owed its on-close.
 pub(crate) struct Closing {
-    pub(crate) conn: Opened,
-    pub(crate) info: CloseInfo,
+    pub(crate) conn: ConnectionGuard,
+    pub(crate) info: CloseEvent,
     pub(crate) _lifeline: Lifeline,
 }
 

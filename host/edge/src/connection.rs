@@ -22,10 +22,10 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    Call, Close, CloseInfo, Fault, Opened, Request, Session,
+    Call, Close, CloseEvent, ConnectionGuard, Fault, Request, Session,
     budget::{Charge, Kind},
     outbox::Sink,
-    session::{Due, Event},
+    session::{Event, Wait},
 };
 use tokio::time::{Sleep, sleep_until};
 use tracing::field::display;
@@ -45,7 +45,7 @@ pub(crate) struct First {
 pub(crate) struct Connection<Io> {
     wire: Wire<Io>,
     session: Session,
-    conn: Opened,
+    conn: ConnectionGuard,
     server: Arc<Server>,
     lifeline: Lifeline,
     first: Option<Box<First>>,
@@ -55,7 +55,7 @@ pub(crate) struct Connection<Io> {
     /// Whether that call is the on-open.
     opening: bool,
     /// How it ended, for its last event: that is delivered without the socket.
-    ended: Option<CloseInfo>,
+    ended: Option<CloseEvent>,
     reading: Reading,
     /// The socket takes no more for now; what waits in the outbox waits for that.
     stuck: bool,
@@ -153,7 +153,7 @@ impl<Io: Socket> Connection<Io> {
     /// `first`: none for a connection that the app is not told of.
     pub(crate) fn new(
         wire: Wire<Io>,
-        conn: Opened,
+        conn: ConnectionGuard,
         server: Arc<Server>,
         lifeline: Lifeline,
         first: Option<Box<First>>,
@@ -393,7 +393,7 @@ impl<Io: Socket> Connection<Io> {
             conn.outbox().is_closed()
                 && conn
                     .route()
-                    .is_some_and(|route| !version.table.has_successor(route))
+                    .is_some_and(|route| !version.router.has_successor(route))
         };
         self.log_access(&event);
         match event {
@@ -435,7 +435,7 @@ impl<Io: Socket> Connection<Io> {
         match end {
             None => tracing::debug!(target: ACCESS, connection, room, route, "opened"),
             Some(info) => {
-                tracing::debug!(target: ACCESS, connection, room, route, code = info.code, by_peer = info.by_peer, "closed")
+                tracing::debug!(target: ACCESS, connection, room, route, code = info.code, is_peer_initiated = info.is_peer_initiated, "closed")
             }
         }
     }
@@ -688,24 +688,24 @@ impl<Io: Socket> Connection<Io> {
             self.give_up(late);
         }
         match if late.is_some() {
-            Due::Drop
+            Wait::Drop
         } else {
             self.session.poll_time(now)
         } {
-            Due::Wait(until) => {
+            Wait::Until(until) => {
                 let due = self.pace.as_ref().and_then(|pace| pace.due);
                 self.set_clock(until.map(Into::into).into_iter().chain(due).min());
                 return false;
             }
-            Due::Ping => {
+            Wait::Ping => {
                 self.ping = Ping::Due;
                 self.clock_is_stale = true;
             }
-            Due::Close(close) => {
+            Wait::Close(close) => {
                 self.conn.outbox().close(close);
                 self.set_clock(None);
             }
-            Due::Drop => {
+            Wait::Drop => {
                 self.session.handle_dropped();
                 self.reading = Reading::Gone;
                 self.set_clock(None);

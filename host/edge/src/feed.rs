@@ -10,16 +10,16 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    BodyError, First, Frame, Outgoing, Positions, Publication,
+    BodyError, FeedEvent, Frame, Outgoing, Positions, Publication,
     app::Stream,
     budget::{Charge, Kind, OutOfMemory},
-    hub::Subscribed,
+    hub::FeedGuard,
 };
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Ends when its outbox is closed: too slow for its topics, or the server is going away.
 pub(crate) struct FeedBody {
-    subscribed: Subscribed,
+    subscribed: FeedGuard,
     /// Where the client is, when it has what is ready.
     positions: Positions,
     ready: VecDeque<Bytes>,
@@ -33,8 +33,8 @@ impl FeedBody {
     /// # Errors
     /// There is no memory for its first events.
     pub(crate) fn new(
-        subscribed: Subscribed,
-        first: &[First],
+        subscribed: FeedGuard,
+        first: &[FeedEvent],
         comment_every: Duration,
     ) -> Result<FeedBody, OutOfMemory> {
         let positions = subscribed.positions().clone();

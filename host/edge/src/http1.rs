@@ -35,7 +35,7 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    self as hub, BodyError, EngineStatus, Fault, Frame, Header, Passed, Positions, Request,
+    self as hub, BodyError, EngineStatus, Fault, Frame, Header, Pass, Positions, Request,
     RequestId, Verdict,
     app::Stream,
     budget::OutOfMemory,
@@ -45,7 +45,7 @@ use tidegate_hub::{
         LOADERS_PATH, RequestFacts,
     },
 };
-use tidegate_routing::{AskedFor, BadPath, Path, Target};
+use tidegate_routing::{BadPath, Path, Target, Wants};
 use tokio::time::timeout;
 
 /// The other end of a connection.
@@ -455,11 +455,11 @@ impl Exchange {
         let facts = RequestFacts {
             method: method.as_str(),
             path,
-            wants: asked_for(request.headers()),
+            wants: wants(request.headers()),
             is_served,
             has_files: self.server.files.is_some(),
         };
-        let mut dispatch = Dispatch::new(&version.table, facts);
+        let mut dispatch = Dispatch::new(&version.router, facts);
         let mut handshake = None;
         loop {
             match dispatch.admit() {
@@ -683,7 +683,7 @@ impl Exchange {
         head.route = index;
         match version.app.check(index, head).await? {
             Verdict::Answer(response) => answer::from_app(response).map(Some),
-            Verdict::Pass(Passed { headers, context }) => {
+            Verdict::Pass(Pass { headers, context }) => {
                 contract::check_context(&context)?;
                 added.extend(headers);
                 head.context.extend(context);
@@ -744,7 +744,7 @@ impl Exchange {
         }
     }
 
-    fn streamed(&self, head: &Request, streamed: hub::Streamed) -> Result<Answer, Fault> {
+    fn streamed(&self, head: &Request, streamed: hub::StreamingResponse) -> Result<Answer, Fault> {
         let accepts_trailers = trailers::are_accepted(&head.headers);
         let answer = heartbeats::add(
             answer::from_stream(streamed, head.id, accepts_trailers)?,
@@ -807,7 +807,7 @@ impl Exchange {
         let mut head = self.head(Method::GET, authority, &wanted.target, parts.headers);
         let page_path = Path::parse(&wanted.target).expect("it was parsed before");
         let loaders_path = Path::parse(LOADERS_PATH).expect("a path");
-        let mut dispatch = Dispatch::of_loader(&version.table, &page_path, &loaders_path, &wanted);
+        let mut dispatch = Dispatch::of_loader(&version.router, &page_path, &loaders_path, &wanted);
         let route = dispatch.pattern();
         let place = Place {
             request: Some(LOADERS_PATH),
@@ -1006,7 +1006,7 @@ fn remove_content(answer: &mut Answer) {
 }
 
 /// What the request asks for, where a path has routes for more than one thing.
-fn asked_for(headers: &HeaderMap) -> AskedFor {
+fn wants(headers: &HeaderMap) -> Wants {
     let names = |name: HeaderName, value: &str| {
         let mut values = headers
             .get_all(name)
@@ -1019,11 +1019,11 @@ fn asked_for(headers: &HeaderMap) -> AskedFor {
         })
     };
     if names(header::UPGRADE, "websocket") {
-        AskedFor::WebSocket
+        Wants::WebSocket
     } else if names(header::ACCEPT, "text/event-stream") {
-        AskedFor::Events
+        Wants::Events
     } else {
-        AskedFor::Other
+        Wants::Other
     }
 }
 

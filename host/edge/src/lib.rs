@@ -6,12 +6,12 @@
 //! use std::{net::TcpListener, sync::Arc};
 //! use tidegate_edge::{Config, Server, Version, serve};
 //! use tidegate_hub::{Hub, Limits, testing::FakeApp};
-//! use tidegate_routing::{Exports, Manifest, Route, Table, Target};
+//! use tidegate_routing::{Exports, Manifest, Route, Router, Target};
 //!
 //! let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };
-//! let table = Table::new(&manifest, Exports::ALL).unwrap();
+//! let router = Router::new(&manifest, Exports::ALL).unwrap();
 //! let hub = Hub::new(Limits::default(), Default::default(), 1);
-//! let version = Arc::new(Version { app: Arc::new(FakeApp::default()), table });
+//! let version = Arc::new(Version { app: Arc::new(FakeApp::default()), router });
 //! let server = Server::new(hub, version, Config::default());
 //!
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

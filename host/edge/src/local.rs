@@ -20,12 +20,12 @@ const PIPE_BYTES: usize = 64 << 10;
 /// use std::sync::Arc;
 /// use tidegate_edge::{Config, Local, Server, Version};
 /// use tidegate_hub::{Hub, Limits, testing::FakeApp};
-/// use tidegate_routing::{Exports, Manifest, Route, Table, Target};
+/// use tidegate_routing::{Exports, Manifest, Route, Router, Target};
 /// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 ///
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };
-/// let table = Table::new(&manifest, Exports::ALL).unwrap();
-/// let version = Arc::new(Version { app: Arc::new(FakeApp::default()), table });
+/// let router = Router::new(&manifest, Exports::ALL).unwrap();
+/// let version = Arc::new(Version { app: Arc::new(FakeApp::default()), router });
 /// let local = Local::new(Server::new(Hub::new(Limits::default(), Default::default(), 1), version, Config::default()));
 ///
 /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

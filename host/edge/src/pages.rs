@@ -66,7 +66,7 @@ impl Visited {
     /// The page and its index.
     fn page(&self) -> (u32, &Page) {
         self.version
-            .table
+            .router
             .page(self.route)
             .expect("the request was led to a page")
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{App, Close, Hub};
-use tidegate_routing::Table;
+use tidegate_routing::Router;
 
 /// How the edge treats clients. A plain struct: take the default and change what you must.
 #[derive(Clone, Debug)]
@@ -92,12 +92,12 @@ impl Default for Config {
     }
 }
 
-/// One version of an app: its code, and the table that leads to it. They are changed together or not at all.
+/// One version of an app: its code, and the router that leads to it. They are changed together or not at all.
 pub struct Version {
     /// Its code.
     pub app: Arc<dyn App>,
     /// Its routes and guards.
-    pub table: Table,
+    pub router: Router,
 }
 
 /// What became of the connections when another version was put in place.
@@ -172,8 +172,11 @@ impl Server {
         let sweep = || {
             // Their last events go to the version that had their route.
             connections
-                .set_last_version(|route| !version.table.has_successor(route), before.clone());
-            connections.close_unless(|route| version.table.has_successor(route), &route_is_gone())
+                .set_last_version(|route| !version.router.has_successor(route), before.clone());
+            connections.close_unless(
+                |route| version.router.has_successor(route),
+                &route_is_gone(),
+            )
         };
         // Before, so that the version hears of none that it doesn't know; after, for those that came in between.
         let (_, before) = sweep();

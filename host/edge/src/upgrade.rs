@@ -14,16 +14,16 @@ use http::{HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use std::sync::Arc;
-use tidegate_hub::{Accept, Decision, Fault, LimitError, Opened, Request, contract};
+use tidegate_hub::{Accept, ConnectionGuard, Decision, Fault, LimitError, Request, contract};
 
 /// Goes on with a socket as a WebSocket. Of what type the socket is, is known where the connection began.
-pub(crate) type GoOn = fn(Arc<Server>, Lifeline, Opened, Option<Box<First>>, OnUpgrade);
+pub(crate) type GoOn = fn(Arc<Server>, Lifeline, ConnectionGuard, Option<Box<First>>, OnUpgrade);
 
 /// For sockets of this type.
 pub(crate) fn go_on<Io>(
     server: Arc<Server>,
     lifeline: Lifeline,
-    opened: Opened,
+    opened: ConnectionGuard,
     first: Option<Box<First>>,
     on_upgrade: OnUpgrade,
 ) where
@@ -66,7 +66,7 @@ pub(crate) async fn upgrade(
     };
     let mut switching = switching(&handshake, &accept)?;
     contract::append_headers(switching.headers_mut(), accept.headers.clone())?;
-    accept.route = version.table.route(request.route).cloned();
+    accept.route = version.router.route(request.route).cloned();
     let opened = match server.hub.open(accept) {
         Ok(opened) => opened,
         Err(LimitError::TooMany)
@@ -80,7 +80,7 @@ pub(crate) async fn upgrade(
     // The version may have changed while the app decided.
     let is_gone = opened
         .route()
-        .is_some_and(|route| !server.version().table.has_successor(route));
+        .is_some_and(|route| !server.version().router.has_successor(route));
     if is_gone {
         opened.set_last_version(version.clone());
     }

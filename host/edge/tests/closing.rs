@@ -12,7 +12,7 @@ use std::{
 use support::{Served, routes, usual, wait_until};
 use tidegate_edge::Version;
 use tidegate_hub::{Conn, Fault, testing::FakeApp};
-use tidegate_routing::{Exports, Table, Target};
+use tidegate_routing::{Exports, Router, Target};
 
 /// How often each connection's on-close was delivered.
 type Delivered = Arc<Mutex<BTreeMap<String, usize>>>;
@@ -149,10 +149,10 @@ fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_h
     let gone = served.websocket();
     wait_until("on-open", || served.hub.connections().owed_closes() == 1);
     let version = |manifest| {
-        let table = Table::new(&manifest, Exports::ALL).unwrap();
+        let router = Router::new(&manifest, Exports::ALL).unwrap();
         Arc::new(Version {
             app: Arc::new(hindered(Fault::Busy, &never, &tries, &by_new)),
-            table,
+            router,
         })
     };
     assert_eq!(

@@ -12,14 +12,14 @@ use std::{
 use support::{PATIENCE, Served, routes, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Feed, First, Frame, Limits, Message, Publication, Streamed,
+    BodyError, Feed, FeedEvent, Frame, Limits, Message, Publication, StreamingResponse,
     app::{Body, Stream},
     testing::FakeApp,
 };
 use tidegate_routing::Target;
 
 fn feeds() -> FakeApp {
-    let first = || First {
+    let first = || FeedEvent {
         data: "hello".into(),
         event: None,
     };
@@ -114,7 +114,7 @@ fn what_was_asked_before_is_answered_whole_though_nobody_read_it_yet() {
             bytes: Some(Bytes::from(vec![b'x'; BYTES])),
             _upload: upload,
         };
-        Ok(Streamed {
+        Ok(StreamingResponse {
             status: 200,
             headers: Default::default(),
             body: Box::pin(body),

@@ -8,8 +8,8 @@ use std::sync::{Arc, mpsc};
 use support::{Served, guarded, told, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Fault, Feed, First, Frame, Limits, Message, Passed, Publication, Response, Streamed,
-    Verdict, app::Stream, testing::FakeApp,
+    BodyError, Fault, Feed, FeedEvent, Frame, Limits, Message, Pass, Publication, Response,
+    StreamingResponse, Verdict, app::Stream, testing::FakeApp,
 };
 
 fn status(answer: &str) -> &str {
@@ -271,7 +271,7 @@ fn a_fault_answers_one_request_and_the_next_one_is_served() {
 fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
     let (tell, told) = told();
     let check = |(guard, request): (u32, tidegate_hub::Request)| match guard {
-        0 => Ok(Verdict::Pass(Passed {
+        0 => Ok(Verdict::Pass(Pass {
             headers: vec![("x-guard".into(), "0".into())],
             context: vec![("user".into(), "ann".into())],
         })),
@@ -280,7 +280,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
             headers: vec![],
             body: "who?".into(),
         })),
-        _ => Ok(Verdict::Pass(Passed {
+        _ => Ok(Verdict::Pass(Pass {
             headers: vec![],
             context: vec![("saw".into(), format!("{:?}", request.context))],
         })),
@@ -337,7 +337,7 @@ fn a_feed_begins_with_its_first_events_and_brings_publications_until_the_drain()
         })),
         _ => Ok(Ok(Feed {
             topics: vec!["news".into()],
-            first: vec![First {
+            first: vec![FeedEvent {
                 data: format!("{last:?}\nhi"),
                 event: Some("welcome".into()),
             }],
@@ -438,7 +438,7 @@ fn a_streamed_answer_comes_in_pieces_and_a_broken_one_can_be_told_from_a_whole()
         };
         let mut headers = HeaderMap::new();
         headers.insert("connection", "upgrade".parse().unwrap());
-        Ok(Streamed {
+        Ok(StreamingResponse {
             status: 200,
             headers,
             body: Box::pin(pieces),

@@ -13,9 +13,10 @@ use std::{
 use support::{Served, handshake, masked, usual, wait_until};
 use tidegate_edge::Config;
 use tidegate_hub::{
-    BodyError, Call, Conn, Feed, First, Frame, Limits, Message, Publication, Response, Streamed,
+    BodyError, Call, Conn, Feed, FeedEvent, Frame, Limits, Message, Publication, Response,
+    StreamingResponse,
     app::{Body, Stream},
-    page::{Form, Outcome, Update},
+    page::{ActionOutcome, ActionStep, Form},
     testing::FakeApp,
 };
 use tidegate_routing::{Manifest, Page};
@@ -59,7 +60,7 @@ impl Stream for Endless {
 fn echoing() -> FakeApp {
     FakeApp {
         stream: Box::new(|_, upload| {
-            Ok(Streamed {
+            Ok(StreamingResponse {
                 status: 200,
                 headers: Default::default(),
                 body: upload,
@@ -72,7 +73,7 @@ fn echoing() -> FakeApp {
 /// Answers without end, and does not read the upload.
 fn deaf(piece: usize) -> FakeApp {
     let stream = move |_, upload| {
-        Ok(Streamed {
+        Ok(StreamingResponse {
             status: 200,
             headers: Default::default(),
             body: Box::pin(Endless(piece, Some(upload))),
@@ -87,7 +88,7 @@ fn deaf(piece: usize) -> FakeApp {
 fn feeds() -> FakeApp {
     let feed = || Feed {
         topics: vec!["news".into()],
-        first: vec![First {
+        first: vec![FeedEvent {
             data: "hello".into(),
             event: None,
         }],
@@ -281,7 +282,7 @@ fn a_client_that_drips_is_as_slow_as_one_that_stops() {
 /// A page with an action that reads its form to the end; says when it begins and how it ends.
 fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
     let (tell, told) = mpsc::channel();
-    let act = move |_, _, mut form: Box<dyn Form>| -> Call<'static, Vec<Update>> {
+    let act = move |_, _, mut form: Box<dyn Form>| -> Call<'static, Vec<ActionStep>> {
         let tell = tell.clone();
         Box::pin(async move {
             tell.send("begun".to_owned()).unwrap();
@@ -293,7 +294,7 @@ fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
                 }
             };
             tell.send(end).unwrap();
-            Ok(vec![Update::Done(Ok(Outcome::Success {
+            Ok(vec![ActionStep::Done(Ok(ActionOutcome::Success {
                 value: "1".into(),
                 stale: vec![],
             }))])

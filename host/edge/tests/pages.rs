@@ -10,11 +10,14 @@ use std::{
 use support::{Served, guarded, told};
 use tidegate_edge::{Config, Origins, Pages};
 use tidegate_hub::{
-    Fault, Limits, Passed, Request, Response, Verdict,
-    page::{Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
-    testing::{FakeApp, Loaded},
+    Fault, Limits, Pass, Request, Response, Verdict,
+    page::{
+        ActionOutcome, ActionStep, FormDenial, HandlerError, LoaderState, LoaderStep, RenderInput,
+        Shell,
+    },
+    testing::{FakeApp, LoadReply},
 };
-use tidegate_routing::{Due, LoaderInfo, Manifest, Page, Route, Target};
+use tidegate_routing::{FirstValue, LoaderInfo, Manifest, Page, Route, Target};
 
 fn loader(name: &str) -> LoaderInfo {
     LoaderInfo {
@@ -25,7 +28,7 @@ fn loader(name: &str) -> LoaderInfo {
 
 fn manifest() -> Manifest {
     let live = LoaderInfo {
-        live: true,
+        is_live: true,
         ..loader("live")
     };
     let names = [
@@ -62,19 +65,19 @@ fn manifest() -> Manifest {
         page(
             "/waits",
             vec![LoaderInfo {
-                due: Due::Awaited,
+                first_value: FirstValue::Awaited,
                 ..loader("later")
             }],
         ),
         page(
             "/live",
             vec![LoaderInfo {
-                live: true,
+                is_live: true,
                 ..loader("live")
             }],
         ),
         Page {
-            fallback: true,
+            is_fallback: true,
             ..page("/{*rest}", Vec::new())
         },
     ];
@@ -88,13 +91,13 @@ fn manifest() -> Manifest {
     }
 }
 
-fn value(json: &str) -> Loaded {
-    Loaded::Step(Ok(Step::Value(json.into())))
+fn value(json: &str) -> LoadReply {
+    LoadReply::Step(Ok(LoaderStep::Value(json.into())))
 }
 
-fn steps(name: &str) -> Vec<Loaded> {
+fn steps(name: &str) -> Vec<LoadReply> {
     let problem = |status| {
-        Loaded::Step(Err(Problem {
+        LoadReply::Step(Err(HandlerError {
             status,
             message: "no more tea".into(),
         }))
@@ -103,52 +106,52 @@ fn steps(name: &str) -> Vec<Loaded> {
         "one" => vec![value("{\"n\":\n1}")],
         "two" => vec![value("1"), value("\"</script>\"")],
         "fails" => vec![value("1"), problem(404)],
-        "busy" => vec![Loaded::Fault(Fault::Busy)],
-        "traps" => vec![Loaded::Fault(Fault::Trap("secret".into()))],
-        "loops" => vec![Loaded::Fault(Fault::Cpu)],
-        "stuck" => vec![Loaded::Stuck],
+        "busy" => vec![LoadReply::Fault(Fault::Busy)],
+        "traps" => vec![LoadReply::Fault(Fault::Trap("secret".into()))],
+        "loops" => vec![LoadReply::Fault(Fault::Cpu)],
+        "stuck" => vec![LoadReply::Stuck],
         "no-json" => vec![value("{")],
         "large" => vec![value(&format!("\"{}\"", "x".repeat(2000)))],
         "odd" => vec![problem(200)],
         "later" => vec![
-            Loaded::Step(Ok(Step::Later(Duration::from_millis(120)))),
+            LoadReply::Step(Ok(LoaderStep::Later(Duration::from_millis(120)))),
             value("7"),
         ],
-        "live" => vec![value("1"), Loaded::Stuck],
+        "live" => vec![value("1"), LoadReply::Stuck],
         _ => vec![],
     }
 }
 
-fn updates(action: &str) -> Result<Vec<Update>, Fault> {
-    let done = |outcome| vec![Update::Done(Ok(outcome))];
-    let success = |stale: &[&str]| Outcome::Success {
+fn updates(action: &str) -> Result<Vec<ActionStep>, Fault> {
+    let done = |outcome| vec![ActionStep::Done(Ok(outcome))];
+    let success = |stale: &[&str]| ActionOutcome::Success {
         value: "[1]".into(),
         stale: stale.iter().map(ToString::to_string).collect(),
     };
     Ok(match action {
         "ok" => done(success(&[])),
-        "away" => done(Outcome::Redirect {
+        "away" => done(ActionOutcome::Redirect {
             status: 303,
             location: "/plain".into(),
         }),
-        "deny" => done(Outcome::Deny(Denial {
+        "deny" => done(ActionOutcome::Deny(FormDenial {
             status: 422,
             message: "look again".into(),
             errors: vec![("n".into(), "a number".into())],
             values: vec![("n".into(), "x".into())],
         })),
-        "problem" => vec![Update::Done(Err(Problem {
+        "problem" => vec![ActionStep::Done(Err(HandlerError {
             status: 409,
             message: "sold out".into(),
         }))],
         "trap" => return Err(Fault::Trap("secret".into())),
         "progress" => vec![
-            Update::Progress("50".into()),
-            Update::Later(Duration::from_millis(1)),
-            Update::Done(Ok(success(&[]))),
+            ActionStep::Progress("50".into()),
+            ActionStep::Later(Duration::from_millis(1)),
+            ActionStep::Done(Ok(success(&[]))),
         ],
-        "stuck" => vec![Update::Later(Duration::from_secs(3600))],
-        "bad-status" => done(Outcome::Redirect {
+        "stuck" => vec![ActionStep::Later(Duration::from_secs(3600))],
+        "bad-status" => done(ActionOutcome::Redirect {
             status: 200,
             location: "/".into(),
         }),
@@ -157,14 +160,14 @@ fn updates(action: &str) -> Result<Vec<Update>, Fault> {
     })
 }
 
-fn render((request, view): (Request, View)) -> Result<Shell, Fault> {
+fn render((request, view): (Request, RenderInput)) -> Result<Shell, Fault> {
     let first: Vec<String> = view
         .first
         .iter()
         .map(|(name, first)| match first {
-            Initial::Value(json) => format!("{name}={json}"),
-            Initial::Failed(problem) => format!("{name}!{}", problem.status),
-            Initial::Pending => format!("{name}?"),
+            LoaderState::Value(json) => format!("{name}={json}"),
+            LoaderState::Failed(problem) => format!("{name}!{}", problem.status),
+            LoaderState::Pending => format!("{name}?"),
         })
         .collect();
     let denied = view.denied.map(|(action, denial)| {
@@ -239,7 +242,7 @@ fn app() -> FakeApp {
                     }
                 }
                 let value = format!("{:?}", all.join("; "));
-                Ok(vec![Update::Done(Ok(Outcome::Success {
+                Ok(vec![ActionStep::Done(Ok(ActionOutcome::Success {
                     value,
                     stale: vec![],
                 }))])
@@ -943,7 +946,7 @@ fn a_client_that_goes_away_takes_its_loaders_with_it() {
         let held = Arc::new(Held(tell.clone()));
         _ = tell.send(format!("began {}", request.path));
         // Whoever asks for the next step holds this one's clone.
-        Ok(vec![value("1"), Loaded::Held(held)])
+        Ok(vec![value("1"), LoadReply::Held(held)])
     };
     let served = Served::new(
         FakeApp {
@@ -968,7 +971,7 @@ fn the_guards_of_the_page_guard_its_loaders_whatever_the_client_names() {
     let check = move |(guard, request): (u32, Request)| {
         _ = tell.send(format!("{guard} {} {}", request.method, request.path));
         match request.headers.contains_key("x-key") {
-            true => Ok(Verdict::Pass(Passed {
+            true => Ok(Verdict::Pass(Pass {
                 headers: vec![("x-by".into(), "guard".into())],
                 context: vec![("user".into(), "ann".into())],
             })),

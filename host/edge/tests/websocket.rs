@@ -9,13 +9,13 @@ use std::{
 use support::{Raw, Served, guarded, handshake, masked, told, usual};
 use tidegate_edge::{Config, Origins};
 use tidegate_hub::{
-    Accept, CloseInfo, Conn, Decision, Fault, Limits, Message, Passed, Response, SendError,
-    Verdict, testing::FakeApp,
+    Accept, CloseEvent, Conn, Decision, Fault, Limits, Message, Pass, Response, SendError, Verdict,
+    testing::FakeApp,
 };
 
 /// Sends back what comes, and tells how each connection ends.
 fn echo(tell: Sender<String>) -> FakeApp {
-    let close = move |(conn, info): (Arc<Conn>, CloseInfo)| {
+    let close = move |(conn, info): (Arc<Conn>, CloseEvent)| {
         assert_eq!(
             conn.send(Message::text("late")),
             Err(SendError::Closed),
@@ -31,12 +31,12 @@ fn echo(tell: Sender<String>) -> FakeApp {
 }
 
 fn describe(
-    CloseInfo {
+    CloseEvent {
         code,
         reason,
-        clean,
-        by_peer,
-    }: &CloseInfo,
+        was_clean: clean,
+        is_peer_initiated: by_peer,
+    }: &CloseEvent,
 ) -> String {
     format!("{code} {reason:?} clean={clean} by_peer={by_peer}")
 }
@@ -343,7 +343,7 @@ fn an_app_decides_before_the_handshake() {
             })),
         };
     let check = |_| {
-        Ok(Verdict::Pass(Passed {
+        Ok(Verdict::Pass(Pass {
             headers: vec![("set-cookie".into(), "guard=1".into())],
             context: vec![],
         }))

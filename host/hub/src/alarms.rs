@@ -31,12 +31,12 @@ pub(crate) struct Alarms {
 struct Entry {
     /// The stored alarm. `None` if a commit that would have changed it has failed, so that it has to be read from the storage.
     alarm: Option<Alarm>,
-    due: Due,
+    due: NextCall,
     backoff: Backoff,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
+enum NextCall {
     Wall(u64),
     Monotonic(u64),
     /// The room has the event, and has not said what became of it.
@@ -69,8 +69,8 @@ impl Alarms {
     }
 
     /// A commit that would have changed the room's alarm has failed: the room is called soon, to find out what is stored.
-    pub(crate) fn doubt(&mut self, room: &RoomId, now: Now) {
-        let soon = Due::Monotonic(now.monotonic + Backoff::default().pause());
+    pub(crate) fn mark_unknown(&mut self, room: &RoomId, now: Now) {
+        let soon = NextCall::Monotonic(now.monotonic + Backoff::default().pause());
         let mut entry = self.remove(room).unwrap_or(Entry {
             alarm: None,
             due: soon,
@@ -78,7 +78,7 @@ impl Alarms {
         });
         entry.alarm = None;
         // The event of one that was called finds out.
-        if entry.due != Due::Called {
+        if entry.due != NextCall::Called {
             entry.due = soon;
         }
         self.insert(room, entry);
@@ -86,9 +86,9 @@ impl Alarms {
 
     /// The alarm that was called could not be handed to the app, which is no fault of the app: another try after a pause of at least
     /// this.
-    pub(crate) fn put_off(&mut self, room: &RoomId, at_least: Duration, now: Now) {
+    pub(crate) fn postpone(&mut self, room: &RoomId, at_least: Duration, now: Now) {
         if let Some(mut entry) = self.remove(room) {
-            entry.due = Due::Monotonic(
+            entry.due = NextCall::Monotonic(
                 now.monotonic + entry.backoff.pause().max(at_least.as_millis() as u64),
             );
             self.insert(room, entry);
@@ -100,7 +100,7 @@ impl Alarms {
         if self
             .by_room
             .get(room)
-            .is_some_and(|entry| entry.due == Due::Called || entry.alarm.is_none())
+            .is_some_and(|entry| entry.due == NextCall::Called || entry.alarm.is_none())
         {
             self.remove(room);
         }
@@ -111,7 +111,7 @@ impl Alarms {
     pub(crate) fn is_called(&self, room: &RoomId, alarm: Alarm) -> bool {
         self.by_room
             .get(room)
-            .is_some_and(|entry| entry.due == Due::Called && entry.alarm == Some(alarm))
+            .is_some_and(|entry| entry.due == NextCall::Called && entry.alarm == Some(alarm))
     }
 
     /// Returns the time at which the next alarm is called, in Unix milliseconds, if the wall clock is not set until then.
@@ -156,7 +156,7 @@ impl Alarms {
                 self.insert(
                     room,
                     Entry {
-                        due: Due::Called,
+                        due: NextCall::Called,
                         ..entry
                     },
                 );
@@ -167,9 +167,9 @@ impl Alarms {
 
     fn insert(&mut self, room: &RoomId, entry: Entry) {
         match entry.due {
-            Due::Wall(at) => _ = self.by_wall.insert((at, room.clone())),
-            Due::Monotonic(at) => _ = self.by_monotonic.insert((at, room.clone())),
-            Due::Called => {}
+            NextCall::Wall(at) => _ = self.by_wall.insert((at, room.clone())),
+            NextCall::Monotonic(at) => _ = self.by_monotonic.insert((at, room.clone())),
+            NextCall::Called => {}
         }
         self.by_room.insert(room.clone(), entry);
     }
@@ -177,9 +177,9 @@ impl Alarms {
     fn remove(&mut self, room: &RoomId) -> Option<Entry> {
         let entry = self.by_room.remove(room)?;
         match entry.due {
-            Due::Wall(at) => _ = self.by_wall.remove(&(at, room.clone())),
-            Due::Monotonic(at) => _ = self.by_monotonic.remove(&(at, room.clone())),
-            Due::Called => {}
+            NextCall::Wall(at) => _ = self.by_wall.remove(&(at, room.clone())),
+            NextCall::Monotonic(at) => _ = self.by_monotonic.remove(&(at, room.clone())),
+            NextCall::Called => {}
         }
         Some(entry)
     }
@@ -187,12 +187,12 @@ impl Alarms {
 
 /// Returns when the alarm is due. The pause before a later try keeps its length even if the wall clock was set after the alarm was
 /// stored.
-fn due(alarm: Alarm, now: Now) -> Due {
+fn due(alarm: Alarm, now: Now) -> NextCall {
     match alarm.attempt {
-        0 | 1 => Due::Wall(alarm.at),
-        attempt => {
-            Due::Monotonic(now.monotonic + alarm.at.saturating_sub(now.wall).min(pause(attempt)))
-        }
+        0 | 1 => NextCall::Wall(alarm.at),
+        attempt => NextCall::Monotonic(
+            now.monotonic + alarm.at.saturating_sub(now.wall).min(pause(attempt)),
+        ),
     }
 }
 
@@ -282,7 +282,7 @@ mod tests {
     fn an_alarm_that_is_loaded_gives_way_to_what_was_committed_or_is_in_doubt() {
         let ([tea, milk, rum], mut alarms) = (rooms(), Alarms::default());
         alarms.commit(&milk, first(3), Now::at(0));
-        alarms.doubt(&rum, Now::at(0));
+        alarms.mark_unknown(&rum, Now::at(0));
         for room in [&tea, &milk, &rum] {
             alarms.load(
                 room,
@@ -304,8 +304,8 @@ mod tests {
         let hour = 3_600_000;
         alarms.commit(&tea, first(hour), Now::at(hour));
         alarms.call_due(Now::at(hour));
-        alarms.put_off(&tea, Duration::ZERO, Now::at(hour));
-        alarms.doubt(&milk, Now::at(hour));
+        alarms.postpone(&tea, Duration::ZERO, Now::at(hour));
+        alarms.mark_unknown(&milk, Now::at(hour));
         alarms.commit(
             &rum,
             Some(Alarm {
@@ -336,7 +336,7 @@ mod tests {
             (0, vec![rum])
         );
         // Each further pause is longer.
-        alarms.put_off(&tea, Duration::ZERO, back(2000));
+        alarms.postpone(&tea, Duration::ZERO, back(2000));
         assert_eq!(
             (
                 alarms.call_due(back(2499)).len(),

@@ -1,8 +1,9 @@
 //! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
 
 use crate::{
-    CloseInfo, Conn, Decision, EngineError, Feed, Message, Request, Response, Transaction, Verdict,
-    page::{Form, Problem, Shell, Step, Update, View},
+    CloseEvent, Conn, Decision, EngineError, Feed, Message, Request, Response, Transaction,
+    Verdict,
+    page::{ActionStep, Form, HandlerError, LoaderStep, RenderInput, Shell},
     request::headers_weight,
 };
 use bytes::Bytes;
@@ -19,7 +20,7 @@ pub trait App: Send + Sync + 'static {
     /// WIT `http-handler.handle`.
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response>;
     /// The app's `wasi:http` export: the answer's head, its body still to come.
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed>;
+    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse>;
     /// WIT `websocket-handler.on-upgrade`.
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision>;
     /// WIT `websocket-handler.on-open`.
@@ -27,7 +28,7 @@ pub trait App: Send + Sync + 'static {
     /// WIT `websocket-handler.on-messages`. Never empty.
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()>;
     /// WIT `websocket-handler.on-close`.
-    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()>;
+    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseEvent) -> Call<'static, ()>;
     /// WIT `feed-handler.on-subscribe`.
     fn subscribe<'a>(
         &'a self,
@@ -48,9 +49,14 @@ pub trait Pages: Send + Sync {
         page: u32,
         loader: &'a str,
         request: &'a Request,
-    ) -> Call<'a, Box<dyn Loader>>;
+    ) -> Call<'a, Box<dyn LoaderRun>>;
     /// WIT `pages.render`.
-    fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell>;
+    fn render<'a>(
+        &'a self,
+        page: u32,
+        request: &'a Request,
+        view: &'a RenderInput,
+    ) -> Call<'a, Shell>;
     /// WIT `pages.act`: in an instance of its own, until it is dropped.
     fn act<'a>(
         &'a self,
@@ -58,19 +64,19 @@ pub trait Pages: Send + Sync {
         action: &'a str,
         request: &'a Request,
         form: Box<dyn Form>,
-    ) -> Call<'a, Box<dyn Attempt>>;
+    ) -> Call<'a, Box<dyn ActionRun>>;
 }
 
 /// One run of a loader. After a fault it is not asked again.
-pub trait Loader: Send {
+pub trait LoaderRun: Send {
     /// WIT `pages.loader.next`.
-    fn next(&mut self) -> Call<'_, Result<Step, Problem>>;
+    fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>>;
 }
 
 /// One run of an action. After a fault, or when it is done, it is not asked again.
-pub trait Attempt: Send {
+pub trait ActionRun: Send {
     /// WIT `pages.attempt.next`.
-    fn next(&mut self) -> Call<'_, Update>;
+    fn next(&mut self) -> Call<'_, ActionStep>;
 }
 
 /// Guest code that stands for one room.
@@ -97,7 +103,7 @@ pub enum RoomEvent {
     /// WIT `websocket-handler.on-messages`. Never empty.
     Messages(Arc<Conn>, Vec<Message>),
     /// WIT `websocket-handler.on-close`.
-    Close(Arc<Conn>, CloseInfo),
+    Close(Arc<Conn>, CloseEvent),
     /// WIT `feed-handler.on-subscribe`, with the id of the last event that the client had.
     Subscribe(Box<Request>, Option<String>),
     /// WIT `room-handler.on-alarm`: the attempt, from 1.
@@ -275,7 +281,7 @@ impl From<EngineError> for Fault {
 }
 
 /// The head of a streamed answer, its body still to come.
-pub struct Streamed {
+pub struct StreamingResponse {
     /// Status, as the app's `wasi:http` export gave it.
     pub status: u16,
     /// Headers likewise.

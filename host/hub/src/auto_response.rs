@@ -41,13 +41,13 @@ impl AutoResponse {
 
 /// The auto-response of some connections, shared by them: of all of a room's, or of all that are in none.
 #[derive(Default)]
-pub struct Automatic {
+pub struct AutoResponder {
     /// Most have none: then a message costs no lock.
     is_set: AtomicBool,
     response: Mutex<Option<AutoResponse>>,
 }
 
-impl Automatic {
+impl AutoResponder {
     pub(crate) fn set(&self, response: Option<AutoResponse>) {
         let mut current = self
             .response

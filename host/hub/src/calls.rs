@@ -8,13 +8,13 @@ use std::{fmt, future::Future, pin::Pin};
 pub trait Callee: Send + Sync {
     /// Calls a room, once. `caller`: the room whose event calls, and waits for the answer. Dropping the future gives the answer up;
     /// a call that waits for its turn is given up with it.
-    fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called;
+    fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> RoomCall;
     /// Returns whether rooms can be read and written now.
     fn storage_status(&self) -> EngineStatus;
 }
 
 /// A call on its way.
-pub type Called = Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>;
+pub type RoomCall = Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>;
 
 /// Why a call gave no answer (WIT `rooms.call-error`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, AutoResponse, Budget, Close, ConnId, Counters, Followed, LimitError, Limits, Message,
-    Outbox, Position, Positions, RoomId, SendError,
-    auto_response::Automatic,
+    Accept, AutoResponse, Budget, Close, ConnId, Counters, LimitError, Limits, Message, Outbox,
+    Position, Positions, RoomId, SendError, StartPoint,
+    auto_response::AutoResponder,
     budget::{Charge, Kind},
     limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
     topics::Topics,
@@ -28,7 +28,7 @@ pub struct Conn {
     route: Option<Arc<Route>>,
     outbox: Arc<Outbox>,
     /// A room's is known from the moment on that the connection is one of the room's.
-    automatic: OnceLock<Arc<Automatic>>,
+    auto_responder: OnceLock<Arc<AutoResponder>>,
     /// Whether its on-open has happened: then it is owed an on-close.
     opened: AtomicBool,
     last_version: OnceLock<LastVersion>,
@@ -47,7 +47,7 @@ struct State {
     /// Bytes of the names in `follows`.
     follows_bytes: usize,
     charge: Charge,
-    /// Gone for the registry: nothing is followed or tagged any more.
+    /// Gone for the registry: nothing is start or tagged any more.
     gone: bool,
 }
 
@@ -56,9 +56,9 @@ const NAME_BYTES: usize = 128;
 
 impl State {
     /// Bytes that they take here and in the registry with this attachment, these tags and so many bytes of topics' names more.
-    fn weight(&self, attachment: &[u8], tags: &[String], followed: usize) -> usize {
+    fn weight(&self, attachment: &[u8], tags: &[String], start: usize) -> usize {
         let tags: usize = tags.iter().map(|tag| NAME_BYTES + tag.len()).sum();
-        attachment.len() + tags + self.follows.len() * NAME_BYTES + self.follows_bytes + followed
+        attachment.len() + tags + self.follows.len() * NAME_BYTES + self.follows_bytes + start
     }
 }
 
@@ -123,16 +123,16 @@ impl Conn {
     /// Whether some message is answered without the app. Most connections have none.
     #[inline]
     pub fn has_auto_response(&self) -> bool {
-        self.automatic
+        self.auto_responder
             .get()
-            .is_some_and(|automatic| automatic.is_set())
+            .is_some_and(|auto_responder| auto_responder.is_set())
     }
 
     fn send_auto_response(&self, message: &Message) -> bool {
         let Some(answer) = self
-            .automatic
+            .auto_responder
             .get()
-            .and_then(|automatic| automatic.answer(message))
+            .and_then(|auto_responder| auto_responder.answer(message))
         else {
             return false;
         };
@@ -187,7 +187,7 @@ impl Conn {
     }
 
     /// From now on what is published to `topic` is sent to this connection; first what was published behind `since`.
-    pub fn follow(&self, topic: &str, since: Option<Position>) -> Result<Followed, LimitError> {
+    pub fn follow(&self, topic: &str, since: Option<Position>) -> Result<StartPoint, LimitError> {
         let mut state = self.state();
         if state.gone || state.follows.contains(topic) {
             return self.others.topics.check(topic, None);
@@ -199,14 +199,14 @@ impl Conn {
             state.weight(&state.attachment, &state.tags, NAME_BYTES + topic.len())
         })?;
         let since = since.map(|since| Positions(vec![since]));
-        let (followed, missed) =
+        let (start, missed) =
             self.others
                 .topics
                 .follow(topic, self.id, &self.outbox, since.as_ref())?;
         self.others.counters.deliveries.add(missed);
         state.follows.insert(topic.to_owned());
         state.follows_bytes += topic.len();
-        Ok(followed)
+        Ok(start)
     }
 
     /// Undoes [`follow`](Conn::follow).
@@ -233,7 +233,7 @@ impl Conn {
     pub(crate) fn join(self: &Arc<Conn>) {
         let state = self.state();
         if let Some(room) = self.room.as_ref().filter(|_| !state.gone) {
-            _ = self.automatic.set(self.others.automatic_of(room));
+            _ = self.auto_responder.set(self.others.auto_responder_of(room));
             self.others
                 .registry()
                 .members
@@ -273,22 +273,22 @@ impl Conn {
 }
 
 /// An opened connection in its owner's hand; dropping it takes it out of topics and registry.
-pub struct Opened {
+pub struct ConnectionGuard {
     conn: Arc<Conn>,
     is_owner: bool,
 }
 
-impl Opened {
+impl ConnectionGuard {
     /// Returns a new owner. Dropping this value has no effect afterwards.
-    pub fn hand_over(&mut self) -> Opened {
-        Opened {
+    pub fn hand_over(&mut self) -> ConnectionGuard {
+        ConnectionGuard {
             conn: self.conn.clone(),
             is_owner: std::mem::take(&mut self.is_owner),
         }
     }
 }
 
-impl ops::Deref for Opened {
+impl ops::Deref for ConnectionGuard {
     type Target = Arc<Conn>;
 
     fn deref(&self) -> &Arc<Conn> {
@@ -296,7 +296,7 @@ impl ops::Deref for Opened {
     }
 }
 
-impl Drop for Opened {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         if self.is_owner {
             self.conn.leave();
@@ -311,9 +311,9 @@ pub struct Connections {
     room_topics: Arc<Topics>,
     next: AtomicU64,
     /// Of connections that are in no room.
-    automatic: Arc<Automatic>,
+    auto_responder: Arc<AutoResponder>,
     /// A room's lives as long as one of its connections, or whoever keeps the room awake.
-    room_automatic: Mutex<HashMap<RoomId, Weak<Automatic>>>,
+    room_auto_responders: Mutex<HashMap<RoomId, Weak<AutoResponder>>>,
     counters: Arc<Counters>,
     budget: Arc<Budget>,
     registry: Mutex<Registry>,
@@ -340,14 +340,14 @@ impl Connections {
         seed: u64,
     ) -> Arc<Connections> {
         let next = AtomicU64::new((seed << 40) | 1);
-        let (automatic, room_automatic, registry) = Default::default();
+        let (auto_responder, room_auto_responders, registry) = Default::default();
         Arc::new(Connections {
             limits,
             topics,
             room_topics,
             next,
-            automatic,
-            room_automatic,
+            auto_responder,
+            room_auto_responders,
             counters,
             budget,
             registry,
@@ -358,7 +358,10 @@ impl Connections {
         ConnId(self.next.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn open(self: &Arc<Connections>, accept: Accept) -> Result<Opened, LimitError> {
+    pub(crate) fn open(
+        self: &Arc<Connections>,
+        accept: Accept,
+    ) -> Result<ConnectionGuard, LimitError> {
         if accept.attachment.len() > self.limits.attachment_bytes_max {
             return Err(LimitError::TooLarge);
         }
@@ -396,9 +399,9 @@ impl Connections {
         if let Some(close) = &registry.closing {
             outbox.close(close.clone());
         }
-        let automatic = OnceLock::new();
+        let auto_responder = OnceLock::new();
         if room.is_none() {
-            _ = automatic.set(self.automatic.clone());
+            _ = auto_responder.set(self.auto_responder.clone());
         }
         let (opened, last_version, others, state) = (
             AtomicBool::new(false),
@@ -412,14 +415,14 @@ impl Connections {
             room,
             route,
             outbox,
-            automatic,
+            auto_responder,
             opened,
             last_version,
             others,
             state,
         });
         registry.conns.insert(id, conn.clone());
-        Ok(Opened {
+        Ok(ConnectionGuard {
             conn,
             is_owner: true,
         })
@@ -517,24 +520,24 @@ impl Connections {
 
     /// Sets what answers for the connections that are in no room (WIT `websockets.set-auto-response`).
     pub fn set_auto_response(&self, response: Option<AutoResponse>) {
-        self.automatic.set(response);
+        self.auto_responder.set(response);
     }
 
     /// What answers for the room's connections. Whoever keeps the room awake keeps this too.
-    pub fn automatic_of(&self, room: &RoomId) -> Arc<Automatic> {
+    pub fn auto_responder_of(&self, room: &RoomId) -> Arc<AutoResponder> {
         let mut all = self
-            .room_automatic
+            .room_auto_responders
             .lock()
             .expect("nothing panics while it holds the auto-responses");
-        if let Some(automatic) = all.get(room).and_then(Weak::upgrade) {
-            return automatic;
+        if let Some(auto_responder) = all.get(room).and_then(Weak::upgrade) {
+            return auto_responder;
         }
         if all.len() == all.capacity() {
-            all.retain(|_, automatic| automatic.strong_count() > 0);
+            all.retain(|_, auto_responder| auto_responder.strong_count() > 0);
         }
-        let automatic = Arc::<Automatic>::default();
-        all.insert(room.clone(), Arc::downgrade(&automatic));
-        automatic
+        let auto_responder = Arc::<AutoResponder>::default();
+        all.insert(room.clone(), Arc::downgrade(&auto_responder));
+        auto_responder
     }
 
     /// All live connections, in the order of their opening.
@@ -759,7 +762,7 @@ mod tests {
     #[test]
     fn one_connection_too_many_is_refused_and_a_place_is_free_again_after_one_leaves() {
         let hub = hub();
-        let mut conns: Vec<Opened> = (0..3)
+        let mut conns: Vec<ConnectionGuard> = (0..3)
             .map(|_| hub.open(Accept::default()).unwrap())
             .collect();
         assert_eq!(hub.open(Accept::default()).err(), Some(LimitError::TooMany));

@@ -10,10 +10,10 @@
 //! ```
 
 use crate::{
-    Close, Fault, First, Header, LimitError,
+    Close, Fault, FeedEvent, Header, LimitError,
     connections::check_close,
     limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX, GUARD_CONTEXT_BYTES_MAX},
-    page::{Outcome, Problem},
+    page::{ActionOutcome, HandlerError},
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tidegate_routing::Page;
@@ -120,7 +120,7 @@ pub fn bad_accept(error: LimitError) -> Fault {
 }
 
 /// Checks the first events of a feed, which have at most so many bytes together.
-pub fn check_first_events(first: &[First], bytes_max: usize) -> Result<(), Fault> {
+pub fn check_first_events(first: &[FeedEvent], bytes_max: usize) -> Result<(), Fault> {
     if first.iter().any(|first| {
         first
             .event
@@ -163,7 +163,7 @@ pub fn check_value(json: &str, bytes_max: usize) -> Result<(), Fault> {
 }
 
 /// Checks the error of a loader or an action: its status is 400 to 599.
-pub fn check_problem(problem: &Problem) -> Result<(), Fault> {
+pub fn check_problem(problem: &HandlerError) -> Result<(), Fault> {
     match problem.status {
         400..=599 => Ok(()),
         status => broken(format!("{status} is no status of a problem: 400 to 599")),
@@ -171,9 +171,9 @@ pub fn check_problem(problem: &Problem) -> Result<(), Fault> {
 }
 
 /// Checks the outcome of an action of this page; a value has at most so many bytes.
-pub fn check_outcome(outcome: &Outcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
+pub fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
     match outcome {
-        Outcome::Success { value, stale } => {
+        ActionOutcome::Success { value, stale } => {
             match stale.iter().find(|name| page.loader(name).is_none()) {
                 Some(other) => broken(format!(
                     "the page has no loader {other:?} that could be stale"
@@ -181,20 +181,20 @@ pub fn check_outcome(outcome: &Outcome, page: &Page, bytes_max: usize) -> Result
                 None => check_value(value, bytes_max),
             }
         }
-        Outcome::Redirect {
+        ActionOutcome::Redirect {
             status: 301 | 302 | 303 | 307 | 308,
             location,
         } if is_location(location) => Ok(()),
-        Outcome::Redirect {
+        ActionOutcome::Redirect {
             status: 301 | 302 | 303 | 307 | 308,
             location,
         } => broken(format!(
             "{location:?} is no path and no http or https URL, so no client is sent there"
         )),
-        Outcome::Redirect { status, .. } => broken(format!(
+        ActionOutcome::Redirect { status, .. } => broken(format!(
             "{status} is no status of a redirect: 301, 302, 303, 307 or 308"
         )),
-        Outcome::Deny(denial) => match denial.status {
+        ActionOutcome::Deny(denial) => match denial.status {
             400..=499 => Ok(()),
             status => broken(format!("{status} is no status of a denial: 400 to 499")),
         },
@@ -223,7 +223,7 @@ fn is_location(location: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Denial;
+    use crate::page::FormDenial;
     use bytes::Bytes;
 
     #[test]
@@ -317,17 +317,17 @@ mod tests {
 
     #[test]
     fn an_outcome_has_a_status_of_its_kind() {
-        let redirect = |status, location: &str| Outcome::Redirect {
+        let redirect = |status, location: &str| ActionOutcome::Redirect {
             status,
             location: location.to_owned(),
         };
         let deny = |status| {
-            Outcome::Deny(Denial {
+            ActionOutcome::Deny(FormDenial {
                 status,
-                ..Denial::default()
+                ..FormDenial::default()
             })
         };
-        let success = |stale: &[&str]| Outcome::Success {
+        let success = |stale: &[&str]| ActionOutcome::Success {
             value: "[1]".to_owned(),
             stale: stale.iter().map(ToString::to_string).collect(),
         };
@@ -351,7 +351,7 @@ mod tests {
                 "{outcome:?}"
             );
             assert!(
-                !matches!(&outcome, Outcome::Success { .. })
+                !matches!(&outcome, ActionOutcome::Success { .. })
                     || check_outcome(&outcome, &Page::default(), 2).is_err()
             );
         }
@@ -363,7 +363,7 @@ mod tests {
             (200, false),
         ] {
             assert_eq!(
-                check_problem(&Problem {
+                check_problem(&HandlerError {
                     status,
                     message: String::new()
                 })

@@ -17,10 +17,10 @@
 //! The machine knows no HTTP version, headers or bodies: the driver reads the handshake, compares
 //! origins and calls the app. A step allocates nothing.
 
-use crate::page::Problem;
+use crate::page::HandlerError;
 use http::uri::PathAndQuery;
 use std::{collections::BTreeMap, mem};
-use tidegate_routing::{AMBIGUOUS, AskedFor, Found, Path, Pattern, Table, Target};
+use tidegate_routing::{AMBIGUOUS, Path, Pattern, RouteMatch, Router, Target, Wants};
 
 /// Path at which clients ask for one loader of a page.
 pub const LOADERS_PATH: &str = "/__loaders";
@@ -36,7 +36,7 @@ pub struct RequestFacts<'a> {
     /// Path, in normal form.
     pub path: &'a Path<'a>,
     /// Kind of response that the client asks for.
-    pub wants: AskedFor,
+    pub wants: Wants,
     /// True if the request names a host that the server serves.
     pub is_served: bool,
     /// True if the server has a directory of files.
@@ -47,19 +47,19 @@ pub struct RequestFacts<'a> {
 ///
 /// ```
 /// use tidegate_hub::dispatch::{AdmissionStep, Dispatch, DispatchStep, RequestFacts};
-/// use tidegate_routing::{AskedFor, Exports, Guard, Manifest, Path, Route, Table, Target};
+/// use tidegate_routing::{Wants, Exports, Guard, Manifest, Path, Route, Router, Target};
 ///
 /// let manifest = Manifest {
 ///     routes: vec![Route::new("GET", "/users/{id}", Target::Http)],
 ///     guards: vec![Guard { pattern: "/users/*".into() }],
 ///     pages: vec![],
 /// };
-/// let table = Table::new(&manifest, Exports::ALL).unwrap();
+/// let router = Router::new(&manifest, Exports::ALL).unwrap();
 /// let path = Path::parse("/users/7").unwrap();
-/// let mut dispatch = Dispatch::new(&table, RequestFacts {
+/// let mut dispatch = Dispatch::new(&router, RequestFacts {
 ///     method: "GET",
 ///     path: &path,
-///     wants: AskedFor::Other,
+///     wants: Wants::Other,
 ///     is_served: true,
 ///     has_files: false,
 /// });
@@ -69,12 +69,12 @@ pub struct RequestFacts<'a> {
 /// assert_eq!((destination.route, destination.params), (0, vec![("id".into(), "7".into())]));
 /// ```
 pub struct Dispatch<'a> {
-    table: &'a Table,
+    router: &'a Router,
     facts: RequestFacts<'a>,
     /// The path of the loaders, if `facts.path` is that of a page whose loader is asked for.
     loaders_path: Option<&'a Path<'a>>,
     state: State,
-    found: Found,
+    found: RouteMatch,
     has_file: bool,
 }
 
@@ -133,7 +133,7 @@ pub enum DispatchStep {
 /// A route, and the values of its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Index of the route in the table.
+    /// Index of the route in the router.
     pub route: u32,
     /// Kind of the route.
     pub target: Target,
@@ -190,13 +190,13 @@ impl HostRefusal {
 
 impl<'a> Dispatch<'a> {
     /// Begins with a request.
-    pub fn new(table: &'a Table, facts: RequestFacts<'a>) -> Dispatch<'a> {
+    pub fn new(router: &'a Router, facts: RequestFacts<'a>) -> Dispatch<'a> {
         Dispatch {
-            table,
+            router,
             facts,
             loaders_path: None,
             state: State::Entered,
-            found: Found::Nothing,
+            found: RouteMatch::NotFound,
             has_file: false,
         }
     }
@@ -205,7 +205,7 @@ impl<'a> Dispatch<'a> {
     /// the path of the page, as which `page_path` was parsed from `loader`. The request has been
     /// admitted.
     pub fn of_loader(
-        table: &'a Table,
+        router: &'a Router,
         page_path: &'a Path<'a>,
         loaders_path: &'a Path<'a>,
         loader: &LoaderTarget,
@@ -213,19 +213,19 @@ impl<'a> Dispatch<'a> {
         let facts = RequestFacts {
             method: "GET",
             path: page_path,
-            wants: AskedFor::Other,
+            wants: Wants::Other,
             is_served: true,
             has_files: false,
         };
         Dispatch {
             loaders_path: Some(loaders_path),
             state: State::Guards(0),
-            found: Found::Route {
+            found: RouteMatch::Route {
                 index: loader.route,
                 target: Target::Page,
                 params: loader.params.clone(),
             },
-            ..Dispatch::new(table, facts)
+            ..Dispatch::new(router, facts)
         }
     }
 
@@ -255,7 +255,7 @@ impl<'a> Dispatch<'a> {
         if path.is_host() {
             return AdmissionStep::HostEndpoint;
         }
-        if is_loaders(path) && self.table.has_pages() {
+        if is_loaders(path) && self.router.has_pages() {
             if method != "POST" {
                 let allow = vec!["POST".to_owned()];
                 return AdmissionStep::Refuse(HostRefusal::MethodNotAllowed(allow));
@@ -264,14 +264,14 @@ impl<'a> Dispatch<'a> {
             return AdmissionStep::CheckFormOrigin;
         }
         self.state = State::Guards(0);
-        self.found = self.table.find(method, wants, path);
+        self.found = self.router.find(method, wants, path);
         match &self.found {
-            Found::Ambiguous => AdmissionStep::Refuse(HostRefusal::Ambiguous),
-            Found::Route {
+            RouteMatch::Ambiguous => AdmissionStep::Refuse(HostRefusal::Ambiguous),
+            RouteMatch::Route {
                 target: Target::WebSocket,
                 ..
             } => AdmissionStep::CheckHandshake,
-            Found::Route {
+            RouteMatch::Route {
                 target: Target::Page,
                 ..
             } if method == "POST" => AdmissionStep::CheckFormOrigin,
@@ -302,7 +302,7 @@ impl<'a> Dispatch<'a> {
                     }
                 }
                 State::Destination => match &mut self.found {
-                    Found::Route {
+                    RouteMatch::Route {
                         index,
                         target,
                         params,
@@ -315,8 +315,10 @@ impl<'a> Dispatch<'a> {
                         self.state = State::Refused;
                         return DispatchStep::Respond(destination);
                     }
-                    Found::Methods(_) => self.state = State::FileLookup,
-                    Found::Nothing | Found::Ambiguous => self.state = State::FallbackFile,
+                    RouteMatch::MethodNotAllowed(_) => self.state = State::FileLookup,
+                    RouteMatch::NotFound | RouteMatch::Ambiguous => {
+                        self.state = State::FallbackFile
+                    }
                 },
                 State::FallbackFile => {
                     self.state = State::FileLookup;
@@ -341,8 +343,8 @@ impl<'a> Dispatch<'a> {
             _ => 0,
         };
         match self.loaders_path {
-            None => self.table.next_guard(from, &[self.facts.path]),
-            Some(own) => self.table.next_guard(from, &[self.facts.path, own]),
+            None => self.router.next_guard(from, &[self.facts.path]),
+            Some(own) => self.router.next_guard(from, &[self.facts.path, own]),
         }
     }
 
@@ -353,7 +355,7 @@ impl<'a> Dispatch<'a> {
 
     fn refuse(&mut self) -> HostRefusal {
         let mut allow = match &mut self.found {
-            Found::Methods(allow) => mem::take(allow),
+            RouteMatch::MethodNotAllowed(allow) => mem::take(allow),
             _ => Vec::new(),
         };
         if self.has_file {
@@ -372,13 +374,13 @@ impl<'a> Dispatch<'a> {
 
     /// Returns true if a guard covers the request: the response is for its client alone.
     pub fn is_guarded(&self) -> bool {
-        self.table.next_guard(0, &[self.facts.path]).is_some()
+        self.router.next_guard(0, &[self.facts.path]).is_some()
     }
 
     /// Returns the pattern of the route that the request leads to, if there is one.
     pub fn pattern(&self) -> Option<&'a str> {
         match self.found {
-            Found::Route { index, .. } => Some(&self.table.route(index)?.pattern),
+            RouteMatch::Route { index, .. } => Some(&self.router.route(index)?.pattern),
             _ => None,
         }
     }
@@ -409,7 +411,7 @@ pub struct LoaderName<'a> {
 /// A loader that exists, with the request that its page would get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderTarget {
-    /// Index of the page's route in the table.
+    /// Index of the page's route in the router.
     pub route: u32,
     /// Path and query of the page with these parameters, in normal form.
     pub target: String,
@@ -420,14 +422,14 @@ pub struct LoaderTarget {
 impl LoaderTarget {
     /// Finds the loader. The path that the page's pattern makes with the parameters must lead back
     /// to the page; otherwise guards of another path would decide.
-    pub fn find(table: &Table, name: LoaderName<'_>) -> Result<LoaderTarget, Problem> {
+    pub fn find(router: &Router, name: LoaderName<'_>) -> Result<LoaderTarget, HandlerError> {
         let LoaderName {
             page: pattern,
             loader,
             params,
             search,
         } = name;
-        let (route, page) = table
+        let (route, page) = router
             .page_of(pattern)
             .ok_or_else(|| problem(404, "there is no such page"))?;
         if page.loader(loader).is_none() {
@@ -445,13 +447,13 @@ impl LoaderTarget {
             .map_err(|_| problem(400, "\"search\" is not a query"))?;
         let path = Path::parse(target.as_str())
             .map_err(|bad| problem(400, format!("with these parameters {bad}")))?;
-        match table.find("GET", AskedFor::Other, &path) {
-            Found::Route { index, params, .. } if index == route => Ok(LoaderTarget {
+        match router.find("GET", Wants::Other, &path) {
+            RouteMatch::Route { index, params, .. } if index == route => Ok(LoaderTarget {
                 route,
                 target: path.target().to_owned(),
                 params,
             }),
-            Found::Ambiguous => Err(problem(400, AMBIGUOUS)),
+            RouteMatch::Ambiguous => Err(problem(400, AMBIGUOUS)),
             _ => Err(problem(404, "with these parameters it is another page")),
         }
     }
@@ -470,8 +472,8 @@ fn path_of(pattern: &Pattern, params: &BTreeMap<String, String>) -> Result<Strin
         .map_err(|name| format!("the parameter {name:?} is missing, or empty"))
 }
 
-fn problem(status: u16, message: impl Into<String>) -> Problem {
-    Problem {
+fn problem(status: u16, message: impl Into<String>) -> HandlerError {
+    HandlerError {
         status,
         message: message.into(),
     }

@@ -1,12 +1,12 @@
 //! What others will see of a room's events: collected while they run, done in their order when they are durable.
 
 use crate::{
-    AutoResponse, Budget, Close, Conn, ConnId, Followed, Hub, LimitError, Limits, Message,
-    Position, Positions, Publication, RoomId, SendError,
+    AutoResponse, Budget, Close, Conn, ConnId, Hub, LimitError, Limits, Message, Position,
+    Positions, Publication, RoomId, SendError, StartPoint,
     budget::Charge,
     connections::{check_close, check_tags},
-    history::{self, Missed},
-    hub::Subscribed,
+    history::{self, Replay},
+    hub::FeedGuard,
     topics::check_name,
 };
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use std::{
 pub(crate) struct Effects {
     in_order: Vec<Effect>,
     /// What was changed of connections: read before it is done.
-    drafts: BTreeMap<ConnId, Draft>,
+    changes: BTreeMap<ConnId, ConnectionChanges>,
     /// Connections that came, and none for those that went.
     members: BTreeMap<ConnId, Option<Arc<Conn>>>,
     /// Only the last one that was set counts.
@@ -97,13 +97,13 @@ struct Subscription {
     topics: Vec<String>,
     since: Option<Positions>,
     /// Of the room's own topic.
-    missed: (Followed, Missed),
-    slot: Arc<Slot>,
+    missed: (StartPoint, Replay),
+    slot: Arc<PendingFeed>,
 }
 
 /// Bytes of memory that so many messages of so many bytes take.
 pub(crate) fn sends_weight(bytes: usize, messages: usize) -> usize {
-    bytes + messages * size_of::<Effect>() + size_of::<(ConnId, Draft)>()
+    bytes + messages * size_of::<Effect>() + size_of::<(ConnId, ConnectionChanges)>()
 }
 
 impl Subscription {
@@ -127,7 +127,7 @@ impl Subscription {
     }
 }
 
-struct Draft {
+struct ConnectionChanges {
     conn: Arc<Conn>,
     attachment: Option<Bytes>,
     tags: Option<Vec<String>>,
@@ -138,11 +138,11 @@ struct Draft {
 
 /// Where a feed of a room is found once the event that admitted it is durable.
 #[derive(Default)]
-pub struct Slot(Mutex<Option<Result<Subscribed, LimitError>>>);
+pub struct PendingFeed(Mutex<Option<Result<FeedGuard, LimitError>>>);
 
-impl Slot {
+impl PendingFeed {
     /// The feed, once.
-    pub fn take(&self) -> Option<Result<Subscribed, LimitError>> {
+    pub fn take(&self) -> Option<Result<FeedGuard, LimitError>> {
         self.0
             .lock()
             .expect("nothing panics while it holds a slot")
@@ -189,13 +189,13 @@ impl Effects {
             return Err(SendError::TooLarge);
         }
         let ([bytes, messages], closed) = earlier.pending(conn.id());
-        let draft = self.draft(conn, allowance).map_err(|_| SendError::Full)?;
-        if closed || draft.closed || conn.outbox().is_closed() {
+        let changes = self.changes(conn, allowance).map_err(|_| SendError::Full)?;
+        if closed || changes.closed || conn.outbox().is_closed() {
             return Err(SendError::Closed);
         }
         if !conn.outbox().has_room(
-            bytes + draft.bytes,
-            messages + draft.messages,
+            bytes + changes.bytes,
+            messages + changes.messages,
             message.len(),
         ) {
             return Err(SendError::Full);
@@ -203,9 +203,9 @@ impl Effects {
         let length = message.len();
         self.push(Effect::Send(conn.clone(), message), allowance)
             .map_err(|_| SendError::Full)?;
-        let draft = self.draft(conn, allowance).map_err(|_| SendError::Full)?;
-        draft.bytes += length;
-        draft.messages += 1;
+        let changes = self.changes(conn, allowance).map_err(|_| SendError::Full)?;
+        changes.bytes += length;
+        changes.messages += 1;
         Ok(())
     }
 
@@ -222,12 +222,12 @@ impl Effects {
         if self.pending(conn.id()).1 || earlier.pending(conn.id()).1 {
             return Ok(());
         }
-        self.draft(conn, allowance)?;
+        self.changes(conn, allowance)?;
         self.push(
             Effect::Close(conn.clone(), Close::new(code, reason)),
             allowance,
         )?;
-        self.draft(conn, allowance)?.closed = true;
+        self.changes(conn, allowance)?.closed = true;
         Ok(())
     }
 
@@ -241,9 +241,12 @@ impl Effects {
         if value.len() > limits.attachment_bytes_max {
             return Err(LimitError::TooLarge);
         }
-        let draft = self.draft(conn, allowance)?;
-        allowance.admit(value.len(), draft.attachment.as_ref().map_or(0, Bytes::len))?;
-        draft.attachment = Some(value);
+        let changes = self.changes(conn, allowance)?;
+        allowance.admit(
+            value.len(),
+            changes.attachment.as_ref().map_or(0, Bytes::len),
+        )?;
+        changes.attachment = Some(value);
         Ok(())
     }
 
@@ -256,9 +259,9 @@ impl Effects {
     ) -> Result<(), LimitError> {
         check_tags(&tags, limits)?;
         let weight = |tags: &[String]| tags.iter().map(|tag| size_of::<String>() + tag.len()).sum();
-        let draft = self.draft(conn, allowance)?;
-        allowance.admit(weight(&tags), draft.tags.as_deref().map_or(0, weight))?;
-        draft.tags = Some(tags);
+        let changes = self.changes(conn, allowance)?;
+        allowance.admit(weight(&tags), changes.tags.as_deref().map_or(0, weight))?;
+        changes.tags = Some(tags);
         Ok(())
     }
 
@@ -369,10 +372,10 @@ impl Effects {
         &mut self,
         topics: Vec<String>,
         since: Option<Positions>,
-        missed: (Followed, Missed),
+        missed: (StartPoint, Replay),
         allowance: &mut Allowance<'_>,
-    ) -> Arc<Slot> {
-        let slot = Arc::<Slot>::default();
+    ) -> Arc<PendingFeed> {
+        let slot = Arc::<PendingFeed>::default();
         self.force(
             Effect::Subscribe(Box::new(Subscription {
                 topics,
@@ -387,17 +390,17 @@ impl Effects {
 
     /// The attachment that was set, if any was.
     pub(crate) fn attachment(&self, id: ConnId) -> Option<Bytes> {
-        self.drafts.get(&id)?.attachment.clone()
+        self.changes.get(&id)?.attachment.clone()
     }
 
     /// The tags that were set, if any were.
     pub(crate) fn tags(&self, id: ConnId) -> Option<Vec<String>> {
-        self.drafts.get(&id)?.tags.clone()
+        self.changes.get(&id)?.tags.clone()
     }
 
     /// Bytes that will be sent to it.
     pub(crate) fn queued(&self, id: ConnId) -> usize {
-        self.drafts.get(&id).map_or(0, |draft| draft.bytes)
+        self.changes.get(&id).map_or(0, |changes| changes.bytes)
     }
 
     /// What was changed of the room's connections: came, went, or by their tags.
@@ -412,12 +415,12 @@ impl Effects {
             }
         }
         let is_here = |id| !matches!(self.members.get(id), Some(None));
-        for (id, draft) in self
-            .drafts
+        for (id, changes) in self
+            .changes
             .iter()
-            .filter(|(id, draft)| draft.conn.room().is_some() && is_here(*id))
+            .filter(|(id, changes)| changes.conn.room().is_some() && is_here(*id))
         {
-            if let (Some(tag), Some(tags)) = (tag, &draft.tags) {
+            if let (Some(tag), Some(tags)) = (tag, &changes.tags) {
                 match tags.iter().any(|own| own == tag) {
                     true => _ = ids.insert(*id),
                     false => _ = ids.remove(id),
@@ -430,9 +433,9 @@ impl Effects {
     pub(crate) fn amends_max(&self) -> usize {
         self.members.len()
             + self
-                .drafts
+                .changes
                 .values()
-                .filter(|draft| draft.tags.is_some())
+                .filter(|changes| changes.tags.is_some())
                 .count()
     }
 
@@ -461,7 +464,7 @@ impl Effects {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.in_order.is_empty() && self.drafts.is_empty() && self.auto_response.is_none()
+        self.in_order.is_empty() && self.changes.is_empty() && self.auto_response.is_none()
     }
 
     /// Adds what was done later.
@@ -469,10 +472,10 @@ impl Effects {
         self.in_order.extend(later.in_order);
         self.members.extend(later.members);
         self.auto_response = later.auto_response.or(self.auto_response.take());
-        for (id, draft) in later.drafts {
-            match self.drafts.get_mut(&id) {
-                None => _ = self.drafts.insert(id, draft),
-                Some(earlier) => earlier.absorb(draft),
+        for (id, changes) in later.changes {
+            match self.changes.get_mut(&id) {
+                None => _ = self.changes.insert(id, changes),
+                Some(earlier) => earlier.absorb(changes),
             }
         }
     }
@@ -480,16 +483,18 @@ impl Effects {
     /// Does it all.
     pub(crate) fn release(self, hub: &Arc<Hub>, room: &RoomId) {
         if let Some(response) = self.auto_response {
-            hub.connections().automatic_of(room).set(response);
+            hub.connections().auto_responder_of(room).set(response);
         }
-        for draft in self.drafts.into_values() {
+        for changes in self.changes.into_values() {
             // Both were checked when they were set, so a refusal here means that there is not enough memory.
-            let attached = draft
+            let attached = changes
                 .attachment
-                .map_or(Ok(()), |value| draft.conn.set_attachment(value));
-            let tagged = draft.tags.map_or(Ok(()), |tags| draft.conn.set_tags(tags));
+                .map_or(Ok(()), |value| changes.conn.set_attachment(value));
+            let tagged = changes
+                .tags
+                .map_or(Ok(()), |tags| changes.conn.set_tags(tags));
             if attached.is_err() || tagged.is_err() {
-                draft
+                changes
                     .conn
                     .outbox()
                     .close(Close::new(1013, "the server is short of memory"));
@@ -508,7 +513,7 @@ impl Effects {
                 }
                 Effect::Close(conn, close) => conn.outbox().close(close),
                 Effect::Follow(conn, topic, from) => match conn.follow(&topic, Some(from)) {
-                    Ok(Followed { gap: false, .. }) => {}
+                    Ok(StartPoint { has_gap: false, .. }) => {}
                     Ok(_) => conn
                         .outbox()
                         .close(Close::new(1013, "too slow for what it follows")),
@@ -540,16 +545,16 @@ impl Effects {
         }
     }
 
-    fn draft(
+    fn changes(
         &mut self,
         conn: &Arc<Conn>,
         allowance: &mut Allowance<'_>,
-    ) -> Result<&mut Draft, LimitError> {
-        match self.drafts.entry(conn.id()) {
+    ) -> Result<&mut ConnectionChanges, LimitError> {
+        match self.changes.entry(conn.id()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                allowance.admit(size_of::<(ConnId, Draft)>(), 0)?;
-                Ok(entry.insert(Draft {
+                allowance.admit(size_of::<(ConnId, ConnectionChanges)>(), 0)?;
+                Ok(entry.insert(ConnectionChanges {
                     conn: conn.clone(),
                     attachment: None,
                     tags: None,
@@ -563,14 +568,16 @@ impl Effects {
 
     /// Bytes and messages on their way to it, and whether it will be closed.
     fn pending(&self, id: ConnId) -> ([usize; 2], bool) {
-        self.drafts.get(&id).map_or_else(Default::default, |draft| {
-            ([draft.bytes, draft.messages], draft.closed)
-        })
+        self.changes
+            .get(&id)
+            .map_or_else(Default::default, |changes| {
+                ([changes.bytes, changes.messages], changes.closed)
+            })
     }
 }
 
-impl Draft {
-    fn absorb(&mut self, later: Draft) {
+impl ConnectionChanges {
+    fn absorb(&mut self, later: ConnectionChanges) {
         self.attachment = later.attachment.or(self.attachment.take());
         self.tags = later.tags.or(self.tags.take());
         self.bytes += later.bytes;

@@ -9,14 +9,14 @@ use tidegate_routing::Route;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Go on.
-    Pass(Passed),
+    Pass(Pass),
     /// Stop here with this answer.
     Answer(Response),
 }
 
 /// What a guard that passes adds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct Pass {
     /// To the answer.
     pub headers: Vec<Header>,
     /// To the request's context.
@@ -53,13 +53,13 @@ pub struct Accept {
 
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CloseInfo {
+pub struct CloseEvent {
     /// As in the close frame; 1005 when it had none, 1006 when there was no close frame.
     pub code: u16,
     /// As in the close frame.
     pub reason: String,
     /// Whether the close handshake was completed.
-    pub clean: bool,
+    pub was_clean: bool,
     /// Whether the peer began it.
-    pub by_peer: bool,
+    pub is_peer_initiated: bool,
 }

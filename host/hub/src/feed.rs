@@ -1,6 +1,6 @@
 //! What an app answers to a client that asks for an event stream.
 
-use crate::{LimitError, hub::Subscribed};
+use crate::{LimitError, hub::FeedGuard};
 
 /// What a feed begins with and follows.
 #[derive(Default)]
@@ -8,14 +8,14 @@ pub struct Feed {
     /// Names of topics.
     pub topics: Vec<String>,
     /// Sent before anything else.
-    pub first: Vec<First>,
+    pub first: Vec<FeedEvent>,
     /// A room's feed, which began with the event that admitted it: nothing between the two is missed.
-    pub opened: Option<Result<Subscribed, LimitError>>,
+    pub opened: Option<Result<FeedGuard, LimitError>>,
 }
 
 /// One event that a feed begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct First {
+pub struct FeedEvent {
     /// The event's data, of any number of lines.
     pub data: String,
     /// The event's name, without line breaks.

@@ -1,8 +1,8 @@
 //! What leads an app's events to its rooms: one for each version of the app.
 
 use crate::{
-    App, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Message, Request, Response, RoomId,
-    Rooms, Streamed, Verdict,
+    App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, Message, Request, Response, RoomId,
+    Rooms, StreamingResponse, Verdict,
     app::{Instance, Pages, RoomAnswer, RoomEvent},
     limits::LimitError,
     rooms::Version,
@@ -12,15 +12,15 @@ use std::sync::Arc;
 use tidegate_routing::Manifest;
 
 /// An app whose events go to rooms where its routes say so, and to the app itself elsewhere.
-pub struct Front {
+pub struct RoomRouter {
     rooms: Arc<Rooms>,
     version: Arc<Version>,
 }
 
-impl Front {
-    /// This version does nothing to the rooms before it is [served](Front::serve).
-    pub fn new(rooms: Arc<Rooms>, app: Arc<dyn App>, manifest: Manifest) -> Arc<Front> {
-        Arc::new(Front {
+impl RoomRouter {
+    /// This version does nothing to the rooms before it is [served](RoomRouter::serve).
+    pub fn new(rooms: Arc<Rooms>, app: Arc<dyn App>, manifest: Manifest) -> Arc<RoomRouter> {
+        Arc::new(RoomRouter {
             rooms,
             version: Arc::new(Version { app, manifest }),
         })
@@ -55,7 +55,7 @@ impl Front {
     }
 }
 
-impl App for Front {
+impl App for RoomRouter {
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
         self.version.app.check(guard, request)
     }
@@ -78,7 +78,7 @@ impl App for Front {
         })
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
+    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
         self.version.app.stream(request, body)
     }
 
@@ -130,7 +130,7 @@ impl App for Front {
         }
     }
 
-    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
+    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseEvent) -> Call<'static, ()> {
         match conn.room().cloned() {
             None => self.version.app.clone().close(conn, info),
             Some(room) => Box::pin(async move {

@@ -100,23 +100,31 @@ impl fmt::Display for Positions {
 
 /// How somebody begins to follow a topic (WIT `types.followed`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Followed {
+pub struct StartPoint {
     /// What is behind it will come.
-    pub from: Position,
-    /// Something between what it had and `from` is gone.
-    pub gap: bool,
+    pub position: Position,
+    /// Something between what it had and `position` is gone.
+    pub has_gap: bool,
 }
 
 /// Numbered publications that were kept, without one missing.
-pub(crate) type Missed = Vec<Arc<Publication>>;
+pub(crate) type Replay = Vec<Arc<Publication>>;
 
 /// What is to be sent to somebody who had everything up to `since`, now that the topic is at `now`.
 pub(crate) fn resume(
     since: Option<Position>,
     now: Position,
-    kept: impl FnOnce(u64) -> Missed,
-) -> (Followed, Missed) {
-    let fresh = |gap| (Followed { from: now, gap }, Missed::new());
+    kept: impl FnOnce(u64) -> Replay,
+) -> (StartPoint, Replay) {
+    let fresh = |has_gap| {
+        (
+            StartPoint {
+                position: now,
+                has_gap,
+            },
+            Replay::new(),
+        )
+    };
     let Some(since) = since else {
         return fresh(false);
     };
@@ -128,15 +136,15 @@ pub(crate) fn resume(
         return fresh(true);
     };
     let kept = if missed == 0 {
-        Missed::new()
+        Replay::new()
     } else {
         kept(since.sequence)
     };
     match kept.len() as u64 == missed {
         true => (
-            Followed {
-                from: since,
-                gap: false,
+            StartPoint {
+                position: since,
+                has_gap: false,
             },
             kept,
         ),
@@ -198,7 +206,7 @@ impl History {
     }
 
     /// What is kept behind this number.
-    pub(crate) fn behind(&self, sequence: u64) -> Missed {
+    pub(crate) fn after(&self, sequence: u64) -> Replay {
         self.kept
             .iter()
             .map(|(_, publication)| publication)
@@ -362,11 +370,11 @@ mod tests {
                 0,
             ),
         ];
-        for (since, from, gap, missed) in cases {
-            let (followed, got) = resume(since, at(5), |sequence| history.behind(sequence));
+        for (since, position, has_gap, missed) in cases {
+            let (start, got) = resume(since, at(5), |sequence| history.after(sequence));
             assert_eq!(
-                (followed, got.len()),
-                (Followed { from, gap }, missed),
+                (start, got.len()),
+                (StartPoint { position, has_gap }, missed),
                 "{since:?}"
             );
         }
@@ -381,23 +389,23 @@ mod tests {
             history.push(&publication(sequence, text), sequence, &limits);
         }
         assert_eq!(
-            (history.behind(0).len(), total.load(Ordering::Relaxed)),
+            (history.after(0).len(), total.load(Ordering::Relaxed)),
             (3, 3 * RECORD + 10)
         );
         other.push(&publication(1, "x"), 0, &limits);
         assert_eq!(
-            other.behind(0).len(),
+            other.after(0).len(),
             0,
             "nothing of another topic gives way"
         );
         history.push(&publication(4, "123"), 4, &limits);
         assert_eq!(
-            (history.behind(0).len(), total.load(Ordering::Relaxed)),
+            (history.after(0).len(), total.load(Ordering::Relaxed)),
             (3, 3 * RECORD + 9)
         );
         history.push(&publication(5, "123456"), 5, &limits);
         assert_eq!(
-            history.behind(0).last().unwrap().sequence,
+            history.after(0).last().unwrap().sequence,
             4,
             "it is too large to be kept"
         );

@@ -1,12 +1,12 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, Budget, CallError, ConnId, Counters, EngineStatus, Followed, LimitError, Limits, Now,
-    Opened, Outbox, Position, Positions, Publication, RoomId, TopicPolicy,
+    Accept, Budget, CallError, ConnId, ConnectionGuard, Counters, EngineStatus, LimitError, Limits,
+    Now, Outbox, Position, Positions, Publication, RoomId, StartPoint, TopicPolicy,
     alarms::Alarms,
-    calls::{Called, Callee},
+    calls::{Callee, RoomCall},
     connections::Connections,
-    history::Missed,
+    history::Replay,
     limits::ROOM_NAME_BYTES_MAX,
     topics::Topics,
 };
@@ -97,7 +97,7 @@ impl Hub {
     }
 
     /// Registers a connection that an app accepted.
-    pub fn open(self: &Arc<Hub>, accept: Accept) -> Result<Opened, LimitError> {
+    pub fn open(self: &Arc<Hub>, accept: Accept) -> Result<ConnectionGuard, LimitError> {
         let opened = self.connections.open(accept)?;
         self.counters.connections.add(1);
         Ok(opened)
@@ -125,7 +125,7 @@ impl Hub {
         self: &Arc<Hub>,
         topics: Vec<String>,
         since: Option<&Positions>,
-    ) -> Result<Subscribed, LimitError> {
+    ) -> Result<FeedGuard, LimitError> {
         self.open_feed(topics, since, None)
     }
 
@@ -135,8 +135,8 @@ impl Hub {
         topics: Vec<String>,
         since: Option<&Positions>,
         room: &RoomId,
-        missed: (Followed, Missed),
-    ) -> Result<Subscribed, LimitError> {
+        missed: (StartPoint, Replay),
+    ) -> Result<FeedGuard, LimitError> {
         self.open_feed(topics, since, Some((room, missed)))
     }
 
@@ -144,8 +144,8 @@ impl Hub {
         self: &Arc<Hub>,
         topics: Vec<String>,
         since: Option<&Positions>,
-        room: Option<(&RoomId, (Followed, Missed))>,
-    ) -> Result<Subscribed, LimitError> {
+        room: Option<(&RoomId, (StartPoint, Replay))>,
+    ) -> Result<FeedGuard, LimitError> {
         if topics.len() > self.limits.follows_max {
             return Err(LimitError::TooMany);
         }
@@ -153,7 +153,7 @@ impl Hub {
         let id = self.connections.add_feed(&outbox)?;
         self.counters.feeds.add(1);
         let (positions, gap) = Default::default();
-        let mut subscribed = Subscribed {
+        let mut guard = FeedGuard {
             id,
             outbox,
             topics: Vec::new(),
@@ -165,16 +165,16 @@ impl Hub {
         if let Some((room, missed)) = room {
             let followed =
                 self.room_topics
-                    .follow_with(&room.to_string(), id, &subscribed.outbox, missed)?;
-            subscribed.room = Some(room.clone());
-            subscribed.note(followed);
+                    .follow_with(&room.to_string(), id, &guard.outbox, missed)?;
+            guard.room = Some(room.clone());
+            guard.note(followed);
         }
         for topic in topics {
-            let followed = self.topics.follow(&topic, id, &subscribed.outbox, since)?;
-            subscribed.topics.push(topic);
-            subscribed.note(followed);
+            let followed = self.topics.follow(&topic, id, &guard.outbox, since)?;
+            guard.topics.push(topic);
+            guard.note(followed);
         }
-        Ok(subscribed)
+        Ok(guard)
     }
 
     /// Sends a message to everyone who follows `topic`; its number in the topic, from 1, or 0 if it is transient.
@@ -191,7 +191,7 @@ impl Hub {
         room: &RoomId,
         publication: &Arc<Publication>,
     ) -> Result<(), LimitError> {
-        let taken = self.room_topics.pass_on(&room.to_string(), publication)?;
+        let taken = self.room_topics.deliver(&room.to_string(), publication)?;
         self.counters.publications.add(1);
         self.counters.deliveries.add(taken);
         Ok(())
@@ -202,7 +202,7 @@ impl Hub {
         &self,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<Followed, LimitError> {
+    ) -> Result<StartPoint, LimitError> {
         self.topics.check(topic, since)
     }
 
@@ -226,7 +226,7 @@ impl Hub {
         class: &str,
         name: &str,
         payload: Bytes,
-    ) -> Called {
+    ) -> RoomCall {
         let callee = self.callee.get().and_then(Weak::upgrade);
         let call = match (callee, RoomId::new(class, name)) {
             (Some(_), Ok(_)) if payload.len() > self.limits.call_bytes_max => {
@@ -245,7 +245,7 @@ impl Hub {
 }
 
 /// An open feed in its owner's hand; dropping it takes it out of topics and registry.
-pub struct Subscribed {
+pub struct FeedGuard {
     id: ConnId,
     outbox: Arc<Outbox>,
     topics: Vec<String>,
@@ -255,7 +255,7 @@ pub struct Subscribed {
     hub: Arc<Hub>,
 }
 
-impl Subscribed {
+impl FeedGuard {
     /// What is on its way to the client.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
@@ -271,14 +271,14 @@ impl Subscribed {
         self.gap
     }
 
-    fn note(&mut self, (followed, missed): (Followed, u64)) {
-        self.positions.0.push(followed.from);
-        self.gap |= followed.gap;
+    fn note(&mut self, (start, missed): (StartPoint, u64)) {
+        self.positions.0.push(start.position);
+        self.gap |= start.has_gap;
         self.hub.counters.deliveries.add(missed);
     }
 }
 
-impl Drop for Subscribed {
+impl Drop for FeedGuard {
     fn drop(&mut self) {
         self.outbox.abandon();
         for topic in &self.topics {

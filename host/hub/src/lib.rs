@@ -51,16 +51,18 @@ pub mod testing;
 pub mod topics;
 pub mod transaction;
 
-pub use app::{App, Attempt, Body, BodyError, Call, Fault, Frame, Loader, Pages, Streamed};
+pub use app::{
+    ActionRun, App, Body, BodyError, Call, Fault, Frame, LoaderRun, Pages, StreamingResponse,
+};
 pub use auto_response::AutoResponse;
 pub use budget::Budget;
 pub use calls::CallError;
-pub use connections::{Conn, Opened};
+pub use connections::{Conn, ConnectionGuard};
 pub use counters::Counters;
-pub use event::{Accept, CloseInfo, Decision, Passed, Verdict};
-pub use feed::{Feed, First};
-pub use front::Front;
-pub use history::{Followed, Position, Positions};
+pub use event::{Accept, CloseEvent, Decision, Pass, Verdict};
+pub use feed::{Feed, FeedEvent};
+pub use front::RoomRouter;
+pub use history::{Position, Positions, StartPoint};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};
 pub use message::Message;
@@ -72,5 +74,5 @@ pub use request::{Header, Request, RequestId, Response};
 pub use rooms::Rooms;
 pub use scope::Scope;
 pub use session::Session;
-pub use storage::{Alarm, Batch, Engine, EngineError, EngineStatus, Stored};
+pub use storage::{Alarm, Batch, Engine, EngineError, EngineStatus, RoomRecord};
 pub use transaction::{StorageError, Transaction};

@@ -29,12 +29,12 @@ impl Now {
 
 /// The latest moment that was given, for many readers.
 #[derive(Default)]
-pub(crate) struct Latest {
+pub(crate) struct SharedNow {
     monotonic: AtomicU64,
     wall: AtomicU64,
 }
 
-impl Latest {
+impl SharedNow {
     pub(crate) fn set(&self, now: Now) {
         self.monotonic.store(now.monotonic, Ordering::Relaxed);
         self.wall.store(now.wall, Ordering::Relaxed);

@@ -124,7 +124,7 @@ impl Sink for Option<Outgoing> {
 
 /// What a drainer learns besides what it took.
 #[derive(Debug)]
-pub struct Taken {
+pub struct TakeOutcome {
     /// Whether there was anything to take.
     pub any: bool,
     /// Whether nothing is left.
@@ -234,7 +234,7 @@ impl Outbox {
 
     /// Whether a message of this length would be queued behind so many more bytes and messages.
     pub(crate) fn has_room(&self, bytes: usize, messages: usize, length: usize) -> bool {
-        self.has_room_behind(&self.state(), bytes, messages, length)
+        self.has_room_after(&self.state(), bytes, messages, length)
     }
 
     /// Queues a publication; if it doesn't fit, `overflow` says who gives way. Whether it was queued.
@@ -291,12 +291,12 @@ impl Outbox {
 
     /// Moves what is queued, oldest first, into `sink` as far as that has room. Until it is
     /// [`written`](Outbox::written) it counts as queued.
-    pub fn take(&self, sink: &mut impl Sink) -> Taken {
+    pub fn take(&self, sink: &mut impl Sink) -> TakeOutcome {
         self.take_from(&mut self.state(), sink)
     }
 
     /// As [`take`](Outbox::take), and from now on the next thing queued wakes `cx`, until [`unwatch`](Outbox::unwatch).
-    pub fn take_and_watch(&self, cx: &mut Context<'_>, sink: &mut impl Sink) -> Taken {
+    pub fn take_and_watch(&self, cx: &mut Context<'_>, sink: &mut impl Sink) -> TakeOutcome {
         let mut state = self.state();
         match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -367,7 +367,7 @@ impl Outbox {
     /// is reserved then.
     fn admit(&self, state: &mut State, length: usize, shared: usize) -> bool {
         let (bytes, count) = self.pending(state);
-        if !self.fits_behind(bytes, count, length) {
+        if !self.fits_after(bytes, count, length) {
             return false;
         }
         let weight = weight(bytes + length, count + 1);
@@ -410,9 +410,9 @@ impl Outbox {
         }
     }
 
-    fn take_from(&self, state: &mut State, sink: &mut impl Sink) -> Taken {
+    fn take_from(&self, state: &mut State, sink: &mut impl Sink) -> TakeOutcome {
         if state.queue.is_empty() {
-            return Taken {
+            return TakeOutcome {
                 any: false,
                 all: true,
                 close: None,
@@ -438,7 +438,7 @@ impl Outbox {
         };
         add(&self.in_flight_bytes, bytes);
         add(&self.in_flight_messages, messages);
-        Taken {
+        TakeOutcome {
             all: state.queue.is_empty(),
             any: messages > 0,
             close,
@@ -456,12 +456,12 @@ impl Outbox {
     }
 
     fn is_full(&self, state: &State, length: usize) -> bool {
-        !self.has_room_behind(state, 0, 0, length)
+        !self.has_room_after(state, 0, 0, length)
     }
 
-    fn has_room_behind(&self, state: &State, bytes: usize, messages: usize, length: usize) -> bool {
+    fn has_room_after(&self, state: &State, bytes: usize, messages: usize, length: usize) -> bool {
         let pending = self.pending(state);
-        self.fits_behind(pending.0 + bytes, pending.1 + messages, length)
+        self.fits_after(pending.0 + bytes, pending.1 + messages, length)
     }
 
     /// Bytes and number of what is queued and not yet written.
@@ -473,7 +473,7 @@ impl Outbox {
         )
     }
 
-    fn fits_behind(&self, bytes: usize, count: usize, length: usize) -> bool {
+    fn fits_after(&self, bytes: usize, count: usize, length: usize) -> bool {
         count < self.messages_max && (bytes == 0 || bytes + length <= self.bytes_max)
     }
 

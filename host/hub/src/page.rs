@@ -6,7 +6,7 @@ use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 /// Why a loader or an action has nothing to give, for the client (WIT `pages.problem`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct HandlerError {
     /// 400 to 599.
     pub status: u16,
     /// One line.
@@ -15,7 +15,7 @@ pub struct Problem {
 
 /// What a loader has (WIT `pages.step`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LoaderStep {
     /// A value, as JSON text: not yet checked.
     Value(String),
     /// Nothing before so much time has gone.
@@ -26,18 +26,18 @@ pub enum Step {
 
 /// What a loader had when the shell was due (WIT `pages.first`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Initial {
+pub enum LoaderState {
     /// A value, as JSON text.
     Value(String),
     /// It failed.
-    Failed(Problem),
+    Failed(HandlerError),
     /// Nothing yet.
     Pending,
 }
 
 /// A form that was refused (WIT `pages.denial`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Denial {
+pub struct FormDenial {
     /// 400 to 499.
     pub status: u16,
     /// For people.
@@ -50,13 +50,13 @@ pub struct Denial {
 
 /// What a page is rendered of (WIT `pages.view`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
+pub struct RenderInput {
     /// Of each loader, by its name.
-    pub first: Vec<(String, Initial)>,
+    pub first: Vec<(String, LoaderState)>,
     /// Of the answer.
     pub nonce: String,
     /// The action that was refused.
-    pub denied: Option<(String, Denial)>,
+    pub denied: Option<(String, FormDenial)>,
 }
 
 /// A rendered page, into which values may still be streamed (WIT `pages.shell`).
@@ -72,18 +72,18 @@ pub struct Shell {
 
 /// How far an action is (WIT `pages.update`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Update {
+pub enum ActionStep {
     /// For clients that look on, as JSON text: not yet checked.
     Progress(String),
     /// Nothing before so much time has gone.
     Later(Duration),
     /// It has ended.
-    Done(Result<Outcome, Problem>),
+    Done(Result<ActionOutcome, HandlerError>),
 }
 
 /// What became of an action (WIT `pages.outcome`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ActionOutcome {
     /// Done.
     Success {
         /// As JSON text: not yet checked.
@@ -99,7 +99,7 @@ pub enum Outcome {
         location: String,
     },
     /// Refused.
-    Deny(Denial),
+    Deny(FormDenial),
 }
 
 /// The beginning of a field of a form (WIT `forms.field`).

@@ -24,14 +24,14 @@ pub(crate) struct Room<I, E> {
 
 /// Events in the order of their coming, each with a number that only grows. One that was given up leaves its place empty.
 struct Inbox<E> {
-    events: VecDeque<Waiting<E>>,
+    events: VecDeque<InboxEntry<E>>,
     next: u64,
     /// Number of waiting events, without the empty places.
     count: usize,
     bytes: usize,
 }
 
-struct Waiting<E> {
+struct InboxEntry<E> {
     number: u64,
     bytes: usize,
     event: Option<E>,
@@ -56,7 +56,7 @@ enum Phase<I> {
 
 /// What follows from an event's coming.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Posted<I> {
+pub(crate) enum Admission<I> {
     /// Nobody takes turns: begin, with this instance if the room is awake.
     Start(Option<I>),
     /// It waits for its turn.
@@ -67,7 +67,7 @@ pub(crate) enum Posted<I> {
 
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
+pub(crate) enum PostError {
     /// Too many wait.
     Full,
     /// The room fails to wake: closed for so long.
@@ -101,20 +101,20 @@ impl<I, E> Room<I, E> {
         bytes: usize,
         max: InboxMax,
         now: u64,
-    ) -> Result<(u64, Posted<I>), Refused> {
+    ) -> Result<(u64, Admission<I>), PostError> {
         self.check_open(now)?;
         // An empty inbox takes one event of any size.
         let is_full = self.inbox.count >= max.events
             || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
         if is_full {
-            return Err(Refused::Full);
+            return Err(PostError::Full);
         }
         let number = self.inbox.push(event, bytes);
         Ok((number, self.start()))
     }
 
     /// An event of so many bytes has come that must happen.
-    pub(crate) fn post_certain(&mut self, event: E, bytes: usize, now: u64) -> Posted<I> {
+    pub(crate) fn post_required(&mut self, event: E, bytes: usize, now: u64) -> Admission<I> {
         if self.pending.is_empty() && self.check_open(now).is_ok() {
             self.inbox.push(event, bytes);
             return self.start();
@@ -124,12 +124,12 @@ impl<I, E> Room<I, E> {
         }
         // The room is closed, or earlier events are pending: this event is tried after them.
         self.pending.push_back(event);
-        Posted::Pending(self.again_at)
+        Admission::Pending(self.again_at)
     }
 
-    /// It is the time that [`post_certain`](Room::post_certain) or [`put_back`](Room::put_back) gave: begin; none if that has been
+    /// It is the time that [`post_required`](Room::post_required) or [`requeue`](Room::requeue) gave: begin; none if that has been
     /// overtaken.
-    pub(crate) fn resume(&mut self, at: u64) -> Option<Posted<I>> {
+    pub(crate) fn resume(&mut self, at: u64) -> Option<Admission<I>> {
         let is_due = at == self.again_at
             && !self.pending.is_empty()
             && !matches!(self.phase, Phase::Running);
@@ -138,7 +138,7 @@ impl<I, E> Room<I, E> {
 
     /// These events of the turn that runs could not be handed over: they are the first of the next try. When that is, and whether it is
     /// the first one.
-    pub(crate) fn put_back(
+    pub(crate) fn requeue(
         &mut self,
         events: impl DoubleEndedIterator<Item = E>,
         now: u64,
@@ -151,11 +151,11 @@ impl<I, E> Room<I, E> {
         (self.again_at, is_first)
     }
 
-    fn start(&mut self) -> Posted<I> {
+    fn start(&mut self) -> Admission<I> {
         match std::mem::replace(&mut self.phase, Phase::Running) {
-            Phase::Running => Posted::Queued,
-            Phase::Asleep => Posted::Start(None),
-            Phase::Awake { instance, .. } => Posted::Start(Some(instance)),
+            Phase::Running => Admission::Queued,
+            Phase::Asleep => Admission::Start(None),
+            Phase::Awake { instance, .. } => Admission::Start(Some(instance)),
         }
     }
 
@@ -185,10 +185,10 @@ impl<I, E> Room<I, E> {
     }
 
     /// Whether the room may be woken.
-    pub(crate) fn check_open(&self, now: u64) -> Result<(), Refused> {
+    pub(crate) fn check_open(&self, now: u64) -> Result<(), PostError> {
         match self.closed_until.checked_sub(now).filter(|left| *left > 0) {
             None => Ok(()),
-            Some(left) => Err(Refused::Closed(Duration::from_millis(left))),
+            Some(left) => Err(PostError::Closed(Duration::from_millis(left))),
         }
     }
 
@@ -244,7 +244,7 @@ impl<I, E> Room<I, E> {
     }
 
     /// Wakes that failed were those of another version of the app. Whether events are pending, which can be tried now.
-    pub(crate) fn forgive(&mut self) -> bool {
+    pub(crate) fn reset_wake_failures(&mut self) -> bool {
         (self.failures, self.closed_until, self.again_at) = (0, 0, 0);
         !self.pending.is_empty()
     }
@@ -285,7 +285,7 @@ impl<I, E> Room<I, E> {
 impl<E> Inbox<E> {
     fn push(&mut self, event: E, bytes: usize) -> u64 {
         let number = self.next;
-        self.events.push_back(Waiting {
+        self.events.push_back(InboxEntry {
             number,
             bytes,
             event: Some(event),
@@ -295,7 +295,7 @@ impl<E> Inbox<E> {
     }
 
     fn pop(&mut self) -> Option<(E, usize)> {
-        while let Some(Waiting { bytes, event, .. }) = self.events.pop_front() {
+        while let Some(InboxEntry { bytes, event, .. }) = self.events.pop_front() {
             if let Some(event) = event {
                 (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
                 return Some((event, bytes));
@@ -337,7 +337,7 @@ mod tests {
         event: u32,
         events: usize,
         now: u64,
-    ) -> Result<Posted<&'static str>, Refused> {
+    ) -> Result<Admission<&'static str>, PostError> {
         room.post(
             event,
             10,
@@ -353,9 +353,9 @@ mod tests {
     #[test]
     fn events_of_one_room_wait_for_the_turn_that_runs() {
         let mut room = Tea::default();
-        assert_eq!(post(&mut room, 1, 9, 0), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 1, 9, 0), Ok(Admission::Start(None)));
         for event in [2, 3] {
-            assert_eq!(post(&mut room, event, 9, 0), Ok(Posted::Queued));
+            assert_eq!(post(&mut room, event, 9, 0), Ok(Admission::Queued));
         }
         let mut instance = Some("one");
         assert_eq!(
@@ -368,7 +368,7 @@ mod tests {
         assert_eq!(room.sleep(), None, "it runs");
         assert_eq!((turn(&mut room, &mut instance), instance), (vec![], None));
         assert_eq!(room.idle_since(), Some(100));
-        assert_eq!(post(&mut room, 4, 9, 0), Ok(Posted::Start(Some("one"))));
+        assert_eq!(post(&mut room, 4, 9, 0), Ok(Admission::Start(Some("one"))));
     }
 
     #[test]
@@ -380,7 +380,7 @@ mod tests {
         assert!(!room.is_blank(100) && room.is_awake());
         assert_eq!((room.sleep(), room.sleep()), (Some("one"), None));
         assert!(room.is_blank(100) && !room.is_awake());
-        assert_eq!(post(&mut room, 2, 9, 100), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 2, 9, 100), Ok(Admission::Start(None)));
     }
 
     #[test]
@@ -393,35 +393,35 @@ mod tests {
         room.handle_wake(false, 1000);
         assert_eq!(
             post(&mut room, 1, 9, 1000),
-            Err(Refused::Closed(Duration::from_secs(30)))
+            Err(PostError::Closed(Duration::from_secs(30)))
         );
         assert_eq!(
             post(&mut room, 1, 9, 30_999),
-            Err(Refused::Closed(Duration::from_millis(1)))
+            Err(PostError::Closed(Duration::from_millis(1)))
         );
         assert!(!room.is_blank(30_999));
-        assert_eq!(post(&mut room, 1, 9, 31_000), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 1, 9, 31_000), Ok(Admission::Start(None)));
     }
 
     #[test]
     fn an_event_that_must_happen_is_taken_by_a_room_that_is_full_or_closed() {
         let mut room = Tea::default();
-        assert_eq!(post(&mut room, 1, 1, 0), Ok(Posted::Start(None)));
+        assert_eq!(post(&mut room, 1, 1, 0), Ok(Admission::Start(None)));
         assert_eq!(
-            (post(&mut room, 2, 1, 0), room.post_certain(3, 10, 0)),
-            (Err(Refused::Full), Posted::Queued)
+            (post(&mut room, 2, 1, 0), room.post_required(3, 10, 0)),
+            (Err(PostError::Full), Admission::Queued)
         );
         let mut instance = None;
         assert_eq!(turn(&mut room, &mut instance), [1, 3]);
         (0..5).for_each(|_| room.handle_wake(false, 100));
         let reopens = 100 + 30_000;
-        assert_eq!(room.put_back([3].into_iter(), 100), (reopens, true));
-        assert_eq!(room.post_certain(4, 10, 100), Posted::Pending(reopens));
+        assert_eq!(room.requeue([3].into_iter(), 100), (reopens, true));
+        assert_eq!(room.post_required(4, 10, 100), Admission::Pending(reopens));
         assert_eq!(turn(&mut room, &mut instance), [], "it rests");
         assert_eq!((room.resume(100), room.is_blank(reopens)), (None, false));
         assert_eq!(
             (room.resume(reopens), room.resume(reopens)),
-            (Some(Posted::Start(None)), None)
+            (Some(Admission::Start(None)), None)
         );
         assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), [3, 4]);
         room.handle_delivery();
@@ -437,12 +437,12 @@ mod tests {
     fn pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them()
      {
         let (mut room, mut instance, mut now) = (Tea::default(), None, 0);
-        room.post_certain(1, 10, now);
+        room.post_required(1, 10, now);
         for pause in [250, 500, 1000] {
             assert_eq!(room.next_turn(9, 1000, &mut instance, now), [1]);
-            let (again, is_first) = room.put_back([1].into_iter(), now);
+            let (again, is_first) = room.requeue([1].into_iter(), now);
             assert_eq!((again, is_first), (now + pause, pause == 250));
-            assert_eq!(post(&mut room, 7, 9, now), Ok(Posted::Queued));
+            assert_eq!(post(&mut room, 7, 9, now), Ok(Admission::Queued));
             assert_eq!(
                 (
                     room.next_turn(9, 1000, &mut instance, now),
@@ -453,11 +453,11 @@ mod tests {
             now = again;
             assert_eq!(
                 (room.resume(now - 1), room.resume(now)),
-                (None, Some(Posted::Start(None)))
+                (None, Some(Admission::Start(None)))
             );
         }
         // As soon as the room wakes, they are next.
-        room.put_back([].into_iter(), now);
+        room.requeue([].into_iter(), now);
         room.handle_wake(true, now);
         assert_eq!(room.next_turn(9, 1000, &mut instance, now), [1]);
     }
@@ -465,9 +465,9 @@ mod tests {
     #[test]
     fn one_event_too_many_is_refused() {
         let mut room = Tea::default();
-        assert_eq!(post(&mut room, 1, 2, 0), Ok(Posted::Start(None)));
-        assert_eq!(post(&mut room, 2, 2, 0), Ok(Posted::Queued));
-        assert_eq!(post(&mut room, 3, 2, 0), Err(Refused::Full));
+        assert_eq!(post(&mut room, 1, 2, 0), Ok(Admission::Start(None)));
+        assert_eq!(post(&mut room, 2, 2, 0), Ok(Admission::Queued));
+        assert_eq!(post(&mut room, 3, 2, 0), Err(PostError::Full));
     }
 
     #[test]

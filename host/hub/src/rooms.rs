@@ -4,14 +4,14 @@ use crate::{
     App, Budget, CallError, Conn, Engine, EngineError, EngineStatus, Fault, Feed, Hub, Now,
     Positions, RoomId, Transaction,
     app::{Instance, RoomAnswer, RoomEvent},
-    auto_response::Automatic,
+    auto_response::AutoResponder,
     budget::{CONSUMER_BYTES_MIN, Consumer, Kind},
-    calls::{Called, Callee},
+    calls::{Callee, RoomCall},
     contract,
-    effects::Slot,
+    effects::PendingFeed,
     limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX, ROOMS_FAILING_MAX},
     retry::Backoff,
-    room::{InboxMax, Posted, Refused, Room},
+    room::{Admission, InboxMax, PostError, Room},
 };
 use bytes::Bytes;
 use std::{
@@ -48,7 +48,7 @@ pub struct Rooms {
     current: RwLock<Option<Arc<Version>>>,
     spawn: Spawn,
     /// Rooms that are awake, or of which there is something to remember.
-    live: Mutex<HashMap<RoomId, Arc<Live>>>,
+    live: Mutex<HashMap<RoomId, Arc<RoomSlot>>>,
     /// Rooms with pending events, by the monotonic time of their next try.
     retries: Mutex<BTreeSet<(u64, RoomId)>>,
     /// Rooms whose event waits for the answer of another room.
@@ -68,11 +68,11 @@ struct UnreadAlarms {
     backoff: Backoff,
 }
 
-struct Live {
+struct RoomSlot {
     id: RoomId,
     /// As long as the room is awake, it is there also without connections.
-    _automatic: Arc<Automatic>,
-    room: Mutex<Room<Awake, Waiting>>,
+    _auto_responder: Arc<AutoResponder>,
+    room: Mutex<Room<RoomInstance, QueuedEvent>>,
     is_consumer: AtomicBool,
 }
 
@@ -92,82 +92,82 @@ impl Version {
 }
 
 /// The one instance of a room.
-struct Awake {
+struct RoomInstance {
     instance: Box<dyn Instance>,
     version: Arc<Version>,
 }
 
 /// An event, and who waits for its outcome.
-struct Waiting {
+struct QueuedEvent {
     event: RoomEvent,
     /// The version whose routes the event's request was matched with; none for events without a request.
     version: Option<Arc<Version>>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
-    held: Held,
+    held: InboxCharge,
 }
 
 /// Reservation for an event that waits.
-struct Held {
+struct InboxCharge {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
-impl Held {
+impl InboxCharge {
     /// Refused beyond `max` bytes of all rooms together, and if there is no memory for it.
-    fn reserve(budget: &Arc<Budget>, bytes: usize, max: usize) -> Result<Held, Fault> {
+    fn reserve(budget: &Arc<Budget>, bytes: usize, max: usize) -> Result<InboxCharge, Fault> {
         if budget.reserved_for(Kind::Inbox) + bytes > max
             || budget.reserve(Kind::Inbox, bytes).is_err()
         {
             return Err(Fault::Busy);
         }
-        Ok(Held {
+        Ok(InboxCharge {
             budget: budget.clone(),
             bytes,
         })
     }
 
-    fn force(budget: &Arc<Budget>, bytes: usize) -> Held {
+    fn force(budget: &Arc<Budget>, bytes: usize) -> InboxCharge {
         budget.add(Kind::Inbox, bytes);
-        Held {
+        InboxCharge {
             budget: budget.clone(),
             bytes,
         }
     }
 }
 
-impl Drop for Held {
+impl Drop for InboxCharge {
     fn drop(&mut self) {
         self.budget.give_back(Kind::Inbox, self.bytes);
     }
 }
 
 /// Whether the event has to be handed to the app, however often that has to be tried.
-fn is_certain(event: &RoomEvent) -> bool {
+fn must_happen(event: &RoomEvent) -> bool {
     matches!(event, RoomEvent::Close(..))
 }
 
-impl Waiting {
+impl QueuedEvent {
     /// Returns true if the caller has gone and the event can be skipped. Events of a connection and alarms are never skipped.
     fn is_given_up(&self) -> bool {
         self.reply.is_closed() && self.event.can_be_given_up()
     }
 
     /// Whether the event has to be handed to the app, however often that has to be tried.
-    fn is_certain(&self) -> bool {
-        is_certain(&self.event)
+    fn must_happen(&self) -> bool {
+        must_happen(&self.event)
     }
 }
 
 /// A room's events that are run one after the other and committed at once.
 struct Turn<'a> {
-    live: &'a Live,
-    instance: &'a mut Option<Awake>,
+    live: &'a RoomSlot,
+    instance: &'a mut Option<RoomInstance>,
     transaction: Transaction,
-    done: Vec<Done>,
+    done: Vec<FinishedEvent>,
     /// Bytes of their answers.
     answers: usize,
     /// Events that must happen and could not be handed over, by their place in the turn.
-    pending: Vec<(usize, Waiting)>,
+    pending: Vec<(usize, QueuedEvent)>,
     /// Why the host can't run events of the room: the other events of the turn need not find that out one by one.
     unreachable: Option<Fault>,
     /// Version that posted the running event. `called` is true if the event was handed to the app.
@@ -176,26 +176,26 @@ struct Turn<'a> {
 }
 
 /// An event that ran, and is not durable yet.
-struct Done {
+struct FinishedEvent {
     place: usize,
     /// The commit that makes it durable; none if it flushed, and has done nothing since.
     commit: Option<u64>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
     outcome: Result<RoomAnswer, Fault>,
     /// Where the feed is found that the event admitted.
-    feed: Option<Arc<Slot>>,
+    feed: Option<Arc<PendingFeed>>,
     /// The event once more, if it must happen.
-    again: Option<(RoomEvent, Held)>,
+    again: Option<(RoomEvent, InboxCharge)>,
     version: Option<Arc<Version>>,
     /// The connection that the event opened.
-    opened: Option<Opened>,
+    opened: Option<OpenedConnection>,
     is_alarm: bool,
 }
 
 /// A connection whose on-open ran, and whether some of that is sure to have happened: the app failed in it, or flushed.
-struct Opened {
+struct OpenedConnection {
     conn: Arc<Conn>,
-    is_certain: bool,
+    must_happen: bool,
 }
 
 impl Rooms {
@@ -251,16 +251,16 @@ impl Rooms {
         for room in due {
             if !self.has_class(room.class()) {
                 // Of a version that is not served now: it must not fail until it is given up.
-                self.hub.alarms().put_off(&room, ALARM_OF_NOBODY, now);
+                self.hub.alarms().postpone(&room, ALARM_OF_NOBODY, now);
             } else if let Err(fault) = self.post(&room, RoomEvent::Alarm(0), None) {
                 tracing::warn!(%room, "its alarm has to wait: {fault}");
-                self.hub.alarms().put_off(&room, ALARM_RETRY, now);
+                self.hub.alarms().postpone(&room, ALARM_RETRY, now);
             }
         }
         self.resume_pending(now.monotonic);
         let idle_max = self.hub.limits().room_idle_max.as_millis() as u64;
         self.sleep_where(|since| since + idle_max <= now.monotonic);
-        self.make_place();
+        self.evict_idle();
     }
 
     /// Reads the stored alarms if that has not succeeded yet and its pause is over.
@@ -296,7 +296,7 @@ impl Rooms {
                 continue;
             };
             let resumed = live.room().resume(at);
-            if let Some(Posted::Start(instance)) = resumed {
+            if let Some(Admission::Start(instance)) = resumed {
                 self.start(live, instance);
             }
         }
@@ -361,7 +361,7 @@ impl Rooms {
 
     /// Puts those to sleep that are more than may be awake, the longest idle first. Those that run are not idle: many at once are
     /// bounded by the app's instances only, until they rest.
-    fn make_place(&self) {
+    fn evict_idle(&self) {
         let asleep: Vec<_> = {
             let live = self.live();
             let awake = live.values().filter(|live| live.room().is_awake()).count();
@@ -392,7 +392,7 @@ impl Rooms {
         let pending: Vec<RoomId> = self
             .live()
             .values()
-            .filter(|live| live.room().forgive())
+            .filter(|live| live.room().reset_wake_failures())
             .map(|live| live.id.clone())
             .collect();
         pending.iter().for_each(|room| self.retry_at(0, room));
@@ -416,24 +416,24 @@ impl Rooms {
         id: &RoomId,
         event: RoomEvent,
         version: Option<&Arc<Version>>,
-    ) -> Result<Outcome, Fault> {
+    ) -> Result<EventOutcome, Fault> {
         let (reply, outcome) = oneshot::channel();
         let (bytes, can_be_given_up, limits) =
             (event.weight(), event.can_be_given_up(), self.hub.limits());
-        let held = match is_certain(&event) {
-            true => Held::force(self.hub.budget(), bytes),
-            false => Held::reserve(self.hub.budget(), bytes, limits.rooms_inbox_bytes_max)?,
+        let held = match must_happen(&event) {
+            true => InboxCharge::force(self.hub.budget(), bytes),
+            false => InboxCharge::reserve(self.hub.budget(), bytes, limits.rooms_inbox_bytes_max)?,
         };
         // The room is found and gets its event under one lock: it can't be forgotten in between.
         let mut rooms = self.live();
         let live = match rooms.get(id) {
             Some(live) => live.clone(),
             None => {
-                let _automatic = self.hub.connections().automatic_of(id);
+                let _auto_responder = self.hub.connections().auto_responder_of(id);
                 let (room, is_consumer) = Default::default();
-                let live = Arc::new(Live {
+                let live = Arc::new(RoomSlot {
                     id: id.clone(),
-                    _automatic,
+                    _auto_responder,
                     room,
                     is_consumer,
                 });
@@ -445,7 +445,7 @@ impl Rooms {
             events: limits.room_inbox_max,
             bytes: limits.room_inbox_bytes_max,
         };
-        let waiting = Waiting {
+        let waiting = QueuedEvent {
             event,
             version: version.cloned(),
             reply,
@@ -453,8 +453,8 @@ impl Rooms {
         };
         let (posted, bytes) = {
             let mut room = live.room();
-            let posted = match waiting.is_certain() {
-                true => Ok((0, room.post_certain(waiting, bytes, self.now()))),
+            let posted = match waiting.must_happen() {
+                true => Ok((0, room.post_required(waiting, bytes, self.now()))),
                 false => room.post(waiting, bytes, max, self.now()),
             };
             (posted, room.waiting_bytes())
@@ -462,26 +462,26 @@ impl Rooms {
         drop(rooms);
         live.register(self.hub.budget(), bytes);
         let (number, posted) = posted.map_err(|refused| match refused {
-            Refused::Full => Fault::Busy,
-            Refused::Closed(wait) => Fault::Closed(wait),
+            PostError::Full => Fault::Busy,
+            PostError::Closed(wait) => Fault::Closed(wait),
         })?;
         match posted {
-            Posted::Queued => {}
-            Posted::Start(instance) => self.start(live.clone(), instance),
-            Posted::Pending(at) => self.retry_at(at, id),
+            Admission::Queued => {}
+            Admission::Start(instance) => self.start(live.clone(), instance),
+            Admission::Pending(at) => self.retry_at(at, id),
         }
-        Ok(Outcome {
+        Ok(EventOutcome {
             outcome,
             waits: can_be_given_up.then_some((live, number)),
         })
     }
 
-    fn start(&self, live: Arc<Live>, instance: Option<Awake>) {
+    fn start(&self, live: Arc<RoomSlot>, instance: Option<RoomInstance>) {
         let me = self.me.upgrade().expect("it is being called");
-        (self.spawn)(Box::pin(me.take_turns(live, instance)));
+        (self.spawn)(Box::pin(me.run_room(live, instance)));
     }
 
-    async fn take_turns(self: Arc<Rooms>, live: Arc<Live>, mut instance: Option<Awake>) {
+    async fn run_room(self: Arc<Rooms>, live: Arc<RoomSlot>, mut instance: Option<RoomInstance>) {
         loop {
             let waiting =
                 live.room()
@@ -489,17 +489,17 @@ impl Rooms {
             if waiting.is_empty() {
                 return;
             }
-            self.take_turn(&live, &mut instance, waiting).await;
+            self.run_turn(&live, &mut instance, waiting).await;
             // A room that never rests leaves its thread to the others between two turns.
             yield_once().await;
         }
     }
 
-    async fn take_turn(
+    async fn run_turn(
         &self,
-        live: &Live,
-        instance: &mut Option<Awake>,
-        waiting: impl IntoIterator<Item = Waiting>,
+        live: &RoomSlot,
+        instance: &mut Option<RoomInstance>,
+        waiting: impl IntoIterator<Item = QueuedEvent>,
     ) {
         // While the storage is closed, the app's writes could not be committed.
         let unreachable = match self.engine.status() {
@@ -521,22 +521,22 @@ impl Rooms {
             if waiting.is_given_up() {
                 continue;
             }
-            self.take_event(&mut turn, place, waiting).await;
+            self.run_event(&mut turn, place, waiting).await;
             if turn.transaction.is_heavy(turn.answers) {
-                self.settle(&mut turn).await;
+                self.commit_turn(&mut turn).await;
                 turn.answers = 0;
             }
         }
-        self.settle(&mut turn).await;
-        self.put_back(turn);
+        self.commit_turn(&mut turn).await;
+        self.requeue(turn);
     }
 
-    async fn take_event(&self, turn: &mut Turn<'_>, place: usize, waiting: Waiting) {
+    async fn run_event(&self, turn: &mut Turn<'_>, place: usize, waiting: QueuedEvent) {
         // A flush that the event before gave up decides what this one reads.
         turn.transaction.finish().await;
-        let again = waiting.is_certain().then(|| waiting.event.clone());
+        let again = waiting.must_happen().then(|| waiting.event.clone());
         let is_alarm = matches!(waiting.event, RoomEvent::Alarm(_));
-        let Waiting {
+        let QueuedEvent {
             event,
             version,
             reply,
@@ -549,7 +549,7 @@ impl Rooms {
         };
         (turn.called, turn.version) = (false, version.clone());
         let first = turn.transaction.number();
-        let (outcome, feed) = match self.adopt(event, version.clone()) {
+        let (outcome, feed) = match self.rebind_route(event, version.clone()) {
             Some(event) => self.run(turn, event).await,
             None => (Err(Fault::Busy), None),
         };
@@ -558,7 +558,7 @@ impl Rooms {
                 tracing::debug!(room = %turn.live.id, "an event has to wait: {fault}");
                 turn.pending.push((
                     place,
-                    Waiting {
+                    QueuedEvent {
                         event,
                         version,
                         reply,
@@ -573,11 +573,11 @@ impl Rooms {
                 let has_flushed = number != first && turn.transaction.outcome(first).is_ok();
                 let commit = (!has_flushed || !turn.transaction.is_clean()).then_some(number);
                 let has_failed = outcome.as_ref().is_err_and(|fault| !fault.is_of_host());
-                let opened = conn.filter(|_| turn.called).map(|conn| Opened {
+                let opened = conn.filter(|_| turn.called).map(|conn| OpenedConnection {
                     conn,
-                    is_certain: has_flushed || has_failed,
+                    must_happen: has_flushed || has_failed,
                 });
-                turn.done.push(Done {
+                turn.done.push(FinishedEvent {
                     place,
                     commit,
                     reply,
@@ -593,13 +593,13 @@ impl Rooms {
     }
 
     /// Commits what was done, then says to everybody what became of it.
-    async fn settle(&self, turn: &mut Turn<'_>) {
+    async fn commit_turn(&self, turn: &mut Turn<'_>) {
         if turn.transaction.commit().await.is_err() {
             // The instance remembers changes that did not happen, so it is dropped.
             *turn.instance = None;
         }
         let mut failures = Vec::new();
-        for Done {
+        for FinishedEvent {
             place,
             commit,
             reply,
@@ -623,7 +623,7 @@ impl Rooms {
                     if let Some((event, held)) = again {
                         turn.pending.push((
                             place,
-                            Waiting {
+                            QueuedEvent {
                                 event,
                                 version,
                                 reply,
@@ -647,8 +647,8 @@ impl Rooms {
                 }
             };
             // An on-open that has not happened is owed no on-close.
-            if let Some(Opened { conn, .. }) =
-                opened.filter(|opened| opened.is_certain || outcome.is_ok())
+            if let Some(OpenedConnection { conn, .. }) =
+                opened.filter(|opened| opened.must_happen || outcome.is_ok())
             {
                 conn.handle_opening();
             }
@@ -664,12 +664,12 @@ impl Rooms {
         let (room, now) = (&turn.live.id, self.hub.now());
         match turn.transaction.stored_alarm() {
             Ok(stored) if !is_of_host => self.hub.alarms().finish(room, stored, now),
-            _ => self.hub.alarms().put_off(room, ALARM_RETRY, now),
+            _ => self.hub.alarms().postpone(room, ALARM_RETRY, now),
         }
     }
 
     /// Keeps the turn's events that must happen and could not be handed over, for another try.
-    fn put_back(&self, turn: Turn<'_>) {
+    fn requeue(&self, turn: Turn<'_>) {
         let Turn {
             live, mut pending, ..
         } = turn;
@@ -679,16 +679,16 @@ impl Rooms {
         pending.sort_by_key(|(place, _)| *place);
         // An old version is kept only if no other one can be called.
         let is_served = self.has_class(live.id.class());
-        let forget = |waiting: Waiting| Waiting {
+        let forget = |waiting: QueuedEvent| QueuedEvent {
             version: waiting.version.filter(|_| !is_served),
             ..waiting
         };
-        let events: Vec<Waiting> = pending
+        let events: Vec<QueuedEvent> = pending
             .into_iter()
             .map(|(_, waiting)| forget(waiting))
             .collect();
         let count = events.len();
-        let (again, is_first) = live.room().put_back(events.into_iter(), self.now());
+        let (again, is_first) = live.room().requeue(events.into_iter(), self.now());
         if is_first {
             tracing::warn!(room = %live.id, "{count} on-close events have to wait");
         }
@@ -696,7 +696,11 @@ impl Rooms {
     }
 
     /// The event as the version that is served now knows it; none if that has no such route any more.
-    fn adopt(&self, mut event: RoomEvent, version: Option<Arc<Version>>) -> Option<RoomEvent> {
+    fn rebind_route(
+        &self,
+        mut event: RoomEvent,
+        version: Option<Arc<Version>>,
+    ) -> Option<RoomEvent> {
         let (Some(version), Some(current)) = (version, self.current()) else {
             return Some(event);
         };
@@ -718,7 +722,7 @@ impl Rooms {
         &self,
         turn: &mut Turn<'_>,
         event: RoomEvent,
-    ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+    ) -> (Result<RoomAnswer, Fault>, Option<Arc<PendingFeed>>) {
         match event {
             // Rare, as the other calls in boxes here: so the future of each turn is small, which is moved when the turn starts.
             RoomEvent::Alarm(_) => (Box::pin(self.run_alarm(turn)).await, None),
@@ -759,7 +763,7 @@ impl Rooms {
         transaction: &Transaction,
         mut feed: Feed,
         since: Option<Positions>,
-    ) -> (Result<RoomAnswer, Fault>, Option<Arc<Slot>>) {
+    ) -> (Result<RoomAnswer, Fault>, Option<Arc<PendingFeed>>) {
         match transaction.subscribe(std::mem::take(&mut feed.topics), since) {
             Ok(slot) => {
                 transaction.keep();
@@ -888,7 +892,7 @@ impl Rooms {
     }
 
     /// Notes that the caller waits for the room; refused if that, or what it waits for, waits for the caller.
-    fn wait_for(&self, caller: &RoomId, room: &RoomId) -> Result<Wait, CallError> {
+    fn begin_call(&self, caller: &RoomId, room: &RoomId) -> Result<CallGuard, CallError> {
         let mut waits = self.waits();
         let mut next = Some(room);
         while let Some(room) = next {
@@ -898,7 +902,7 @@ impl Rooms {
             next = waits.get(room);
         }
         waits.insert(caller.clone(), room.clone());
-        Ok(Wait {
+        Ok(CallGuard {
             rooms: self.me.clone(),
             caller: caller.clone(),
         })
@@ -906,19 +910,19 @@ impl Rooms {
 
     async fn wake(
         &self,
-        live: &Live,
+        live: &RoomSlot,
         transaction: &Transaction,
         version: Arc<Version>,
-    ) -> Result<Awake, Fault> {
-        if let Err(Refused::Closed(wait)) = live.room().check_open(self.now()) {
+    ) -> Result<RoomInstance, Fault> {
+        if let Err(PostError::Closed(wait)) = live.room().check_open(self.now()) {
             return Err(Fault::Closed(wait));
         }
-        self.make_place();
+        self.evict_idle();
         let woken = async {
             let mut instance = version.app.instance().await?;
             self.hub.counters().wakes.add(1);
             instance.call(RoomEvent::Wake, transaction).await?;
-            Ok(Awake { instance, version })
+            Ok(RoomInstance { instance, version })
         };
         let woken = woken.await;
         match &woken {
@@ -955,7 +959,7 @@ impl Rooms {
         let forgotten = forgotten.and_then(|room| self.live().get(&room).cloned());
         if let Some(live) = forgotten {
             // Pending events of the room are tried again at their own time.
-            _ = live.room().forgive();
+            _ = live.room().reset_wake_failures();
         }
     }
 
@@ -964,7 +968,7 @@ impl Rooms {
         self.hub.now().monotonic
     }
 
-    fn live(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<Live>>> {
+    fn live(&self) -> MutexGuard<'_, HashMap<RoomId, Arc<RoomSlot>>> {
         self.live
             .lock()
             .expect("nothing panics while it holds the rooms")
@@ -985,12 +989,12 @@ impl Rooms {
 
 /// The outcome of a posted event. Dropping it gives up the event if it still waits and can be given up: its memory is freed now, not when
 /// its turn comes.
-pub(crate) struct Outcome {
+pub(crate) struct EventOutcome {
     outcome: oneshot::Receiver<Result<RoomAnswer, Fault>>,
-    waits: Option<(Arc<Live>, u64)>,
+    waits: Option<(Arc<RoomSlot>, u64)>,
 }
 
-impl Future for Outcome {
+impl Future for EventOutcome {
     type Output = Result<Result<RoomAnswer, Fault>, oneshot::error::RecvError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -1000,7 +1004,7 @@ impl Future for Outcome {
     }
 }
 
-impl Drop for Outcome {
+impl Drop for EventOutcome {
     fn drop(&mut self) {
         let Some((live, number)) = self.waits.take() else {
             return;
@@ -1011,12 +1015,12 @@ impl Drop for Outcome {
 }
 
 /// A room's event waits for the answer of another room.
-struct Wait {
+struct CallGuard {
     rooms: Weak<Rooms>,
     caller: RoomId,
 }
 
-impl Drop for Wait {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         if let Some(rooms) = self.rooms.upgrade() {
             rooms.waits().remove(&self.caller);
@@ -1029,18 +1033,18 @@ impl Callee for Rooms {
         self.engine.status()
     }
 
-    fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> Called {
+    fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> RoomCall {
         let begin = || {
             if !self.has_class(room.class()) {
                 return Err(CallError::NotValid);
             }
             let wait = caller
-                .map(|caller| self.wait_for(caller, &room))
+                .map(|caller| self.begin_call(caller, &room))
                 .transpose()?;
             Ok((
                 wait,
                 self.post(&room, RoomEvent::Call(payload), None)
-                    .map_err(no_answer)?,
+                    .map_err(call_error)?,
             ))
         };
         let begun = begin();
@@ -1050,7 +1054,7 @@ impl Callee for Rooms {
                 Ok(Ok(RoomAnswer::Called(answer))) => {
                     answer.map_err(|(status, text)| CallError::Refused(status, text))
                 }
-                Ok(Err(fault)) => Err(no_answer(fault)),
+                Ok(Err(fault)) => Err(call_error(fault)),
                 _ => Err(CallError::Failed),
             }
         })
@@ -1058,7 +1062,7 @@ impl Callee for Rooms {
 }
 
 /// What a caller learns of a fault: nothing of its text, which the log has.
-fn no_answer(fault: Fault) -> CallError {
+fn call_error(fault: Fault) -> CallError {
     match fault {
         Fault::Busy | Fault::Shortage | Fault::Closed(_) | Fault::Unavailable(_) => CallError::Busy,
         _ => CallError::Failed,
@@ -1078,16 +1082,16 @@ async fn yield_once() {
     .await;
 }
 
-impl Live {
+impl RoomSlot {
     /// Registers the room as a consumer of memory when its inbox is large for the first time.
-    fn register(self: &Arc<Live>, budget: &Budget, waiting: usize) {
+    fn register(self: &Arc<RoomSlot>, budget: &Budget, waiting: usize) {
         if waiting >= CONSUMER_BYTES_MIN && !self.is_consumer.swap(true, Relaxed) {
-            let me: Weak<Live> = Arc::downgrade(self);
+            let me: Weak<RoomSlot> = Arc::downgrade(self);
             budget.register(me);
         }
     }
 
-    fn room(&self) -> MutexGuard<'_, Room<Awake, Waiting>> {
+    fn room(&self) -> MutexGuard<'_, Room<RoomInstance, QueuedEvent>> {
         self.room
             .lock()
             .expect("nothing panics while it holds a room")
@@ -1095,7 +1099,7 @@ impl Live {
 }
 
 /// The waiting events of a room. If memory runs short, waiting requests and calls are answered as if the room were busy.
-impl Consumer for Live {
+impl Consumer for RoomSlot {
     fn bytes(&self) -> usize {
         self.room().waiting_bytes()
     }
@@ -1104,7 +1108,7 @@ impl Consumer for Live {
         let refused = self
             .room()
             .give_up_where(|waiting| waiting.event.can_be_given_up());
-        for Waiting { reply, .. } in refused {
+        for QueuedEvent { reply, .. } in refused {
             _ = reply.send(Err(Fault::Busy));
         }
     }

@@ -1,8 +1,8 @@
 //! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
 
 use crate::{
-    AutoResponse, Conn, ConnId, Followed, Hub, LimitError, Message, Position, Publication,
-    SendError, Transaction, calls::Called,
+    AutoResponse, Conn, ConnId, Hub, LimitError, Message, Position, Publication, SendError,
+    StartPoint, Transaction, calls::RoomCall,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl Scope {
     }
 
     /// Calls a room (WIT `rooms.call`), once.
-    pub fn call(&self, class: &str, name: &str, payload: Bytes) -> Called {
+    pub fn call(&self, class: &str, name: &str, payload: Bytes) -> RoomCall {
         match self {
             Scope::App(hub) => hub.call(None, class, name, payload),
             Scope::Room(transaction) => transaction.call(class, name, payload),
@@ -117,7 +117,7 @@ impl Scope {
         conn: &Arc<Conn>,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<Followed, LimitError> {
+    ) -> Result<StartPoint, LimitError> {
         match self {
             Scope::App(_) => conn.follow(topic, since),
             Scope::Room(transaction) => transaction.follow(conn, topic, since),

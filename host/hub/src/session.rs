@@ -1,7 +1,7 @@
 //! The life of one WebSocket connection as a state machine: which event the app gets next, when to
 //! read on, when to ping, when to close and when it is over. It is handed frames and the time.
 
-use crate::{Close, CloseInfo, Limits, Message, limits::CONTROL_FRAMES_PERIOD};
+use crate::{Close, CloseEvent, Limits, Message, limits::CONTROL_FRAMES_PERIOD};
 use std::{
     mem,
     time::{Duration, Instant},
@@ -47,14 +47,14 @@ pub enum Event {
     /// Messages in their order; never empty.
     Messages(Vec<Message>),
     /// The last event.
-    Close(CloseInfo),
+    Close(CloseEvent),
 }
 
 /// What time asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Due {
+pub enum Wait {
     /// Nothing before this moment; nothing at all if none.
-    Wait(Option<Instant>),
+    Until(Option<Instant>),
     /// Send a ping, and say when it [left](Session::handle_ping_left).
     Ping,
     /// Begin to close with this now.
@@ -93,7 +93,7 @@ enum Phase {
         until: Instant,
     },
     /// The socket is done; `Close` is to be handed out.
-    Ended(CloseInfo),
+    Ended(CloseEvent),
     /// Everything was handed out.
     Over,
 }
@@ -361,20 +361,20 @@ impl Session {
     }
 
     /// What is due at `now`, or when to ask again.
-    pub fn poll_time(&mut self, now: Instant) -> Due {
+    pub fn poll_time(&mut self, now: Instant) -> Wait {
         match &self.phase {
             Phase::Open => self.poll_open(now),
             Phase::Closing { until, .. } | Phase::Answering { until, .. } if now >= *until => {
-                Due::Drop
+                Wait::Drop
             }
             Phase::Closing { until, .. } | Phase::Answering { until, .. } => {
-                Due::Wait(Some(*until))
+                Wait::Until(Some(*until))
             }
-            Phase::Ended(_) | Phase::Over => Due::Wait(None),
+            Phase::Ended(_) | Phase::Over => Wait::Until(None),
         }
     }
 
-    fn poll_open(&mut self, now: Instant) -> Due {
+    fn poll_open(&mut self, now: Instant) -> Wait {
         let ends = [
             (self.opened, self.times.lifetime_max, "its lifetime is over"),
             (self.busy, self.times.idle_max, "idle"),
@@ -382,12 +382,12 @@ impl Session {
         let ends =
             ends.map(|(since, max, reason)| ((!max.is_zero()).then_some(since + max), reason));
         if let Some((_, reason)) = ends.iter().find(|(at, _)| at.is_some_and(|at| now >= at)) {
-            return Due::Close(Close::new(1001, reason));
+            return Wait::Close(Close::new(1001, reason));
         }
         let ping = match self.ping {
             Ping::At(at) if now >= at => {
                 self.ping = Ping::Due;
-                return Due::Ping;
+                return Wait::Ping;
             }
             // How long the peer may take to let it out is the owner's to judge.
             Ping::Due => None,
@@ -397,30 +397,30 @@ impl Session {
                 self.ping = Ping::At(next);
                 Some(next)
             }
-            Ping::Sent { until, .. } if now >= until => return Due::Drop,
+            Ping::Sent { until, .. } if now >= until => return Wait::Drop,
             Ping::Sent { until, .. } => Some(until),
             Ping::At(at) => Some(at),
             Ping::Off => None,
         };
-        Due::Wait(ends.iter().filter_map(|(at, _)| *at).chain(ping).min())
+        Wait::Until(ends.iter().filter_map(|(at, _)| *at).chain(ping).min())
     }
 }
 
-fn ended(Close { code, reason }: Close, clean: bool, by_peer: bool) -> CloseInfo {
-    CloseInfo {
+fn ended(Close { code, reason }: Close, clean: bool, by_peer: bool) -> CloseEvent {
+    CloseEvent {
         code,
         reason,
-        clean,
-        by_peer,
+        was_clean: clean,
+        is_peer_initiated: by_peer,
     }
 }
 
-fn lost(by_peer: bool) -> CloseInfo {
-    CloseInfo {
+fn lost(by_peer: bool) -> CloseEvent {
+    CloseEvent {
         code: 1006,
         reason: String::new(),
-        clean: false,
-        by_peer,
+        was_clean: false,
+        is_peer_initiated: by_peer,
     }
 }
 
@@ -442,11 +442,11 @@ mod tests {
     }
 
     fn told(code: u16, clean: bool, by_peer: bool) -> Option<Event> {
-        Some(Event::Close(CloseInfo {
+        Some(Event::Close(CloseEvent {
             code,
             reason: String::new(),
-            clean,
-            by_peer,
+            was_clean: clean,
+            is_peer_initiated: by_peer,
         }))
     }
 
@@ -589,16 +589,16 @@ mod tests {
         let (mut session, start) = opened(Limits::default());
         assert_eq!(
             session.poll_time(start),
-            Due::Wait(Some(start + 30 * SECOND))
+            Wait::Until(Some(start + 30 * SECOND))
         );
-        assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
         session.handle_ping_left(start + 30 * SECOND);
         assert_eq!(
             session.poll_time(start + 31 * SECOND),
-            Due::Wait(Some(start + 40 * SECOND))
+            Wait::Until(Some(start + 40 * SECOND))
         );
         assert!(session.is_pong_late(start + 40 * SECOND));
-        assert_eq!(session.poll_time(start + 40 * SECOND), Due::Drop);
+        assert_eq!(session.poll_time(start + 40 * SECOND), Wait::Drop);
         session.handle_dropped();
         assert_eq!(session.next_call(), told(1006, false, false));
     }
@@ -619,40 +619,40 @@ mod tests {
         ];
         for (name, answer) in answers {
             let (mut session, start) = opened(Limits::default());
-            assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+            assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
             session.handle_ping_left(start + 30 * SECOND);
             answer(&mut session, start + 32 * SECOND);
             assert!(!session.is_pong_late(start + 40 * SECOND), "{name}");
             assert_eq!(
                 session.poll_time(start + 40 * SECOND),
-                Due::Wait(Some(start + 62 * SECOND)),
+                Wait::Until(Some(start + 62 * SECOND)),
                 "{name}"
             );
-            assert_eq!(session.poll_time(start + 62 * SECOND), Due::Ping, "{name}");
+            assert_eq!(session.poll_time(start + 62 * SECOND), Wait::Ping, "{name}");
         }
     }
 
     #[test]
     fn the_time_for_a_pong_begins_when_the_ping_has_left_the_host() {
         let (mut session, start) = opened(Limits::default());
-        assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
         assert_eq!(
             session.poll_time(start + 90 * SECOND),
-            Due::Wait(None),
+            Wait::Until(None),
             "it still waits for the socket"
         );
         session.handle_ping_left(start + 90 * SECOND);
         assert_eq!(
             session.poll_time(start + 90 * SECOND),
-            Due::Wait(Some(start + 100 * SECOND))
+            Wait::Until(Some(start + 100 * SECOND))
         );
         session.handle_ping_left(start + 100 * SECOND);
         assert_eq!(
             session.poll_time(start + 100 * SECOND),
-            Due::Wait(Some(start + 110 * SECOND)),
+            Wait::Until(Some(start + 110 * SECOND)),
             "it had not left the machine"
         );
-        assert_eq!(session.poll_time(start + 110 * SECOND), Due::Drop);
+        assert_eq!(session.poll_time(start + 110 * SECOND), Wait::Drop);
     }
 
     #[test]
@@ -678,12 +678,12 @@ mod tests {
             ..Limits::default()
         });
         session.handle_message(text("waits"), start);
-        assert_eq!(session.poll_time(start + 30 * SECOND), Due::Ping);
+        assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
         session.handle_ping_left(start + 30 * SECOND);
         assert!(!session.is_pong_late(start + 50 * SECOND));
         assert_eq!(
             session.poll_time(start + 50 * SECOND),
-            Due::Wait(Some(start + 60 * SECOND))
+            Wait::Until(Some(start + 60 * SECOND))
         );
     }
 
@@ -701,30 +701,30 @@ mod tests {
         session.handle_message(text("x"), start + 30 * SECOND);
         assert_eq!(
             session.poll_time(start + 60 * SECOND),
-            Due::Wait(Some(start + 90 * SECOND))
+            Wait::Until(Some(start + 90 * SECOND))
         );
         session.handle_part(start + 80 * SECOND);
         assert_eq!(
             session.poll_time(start + 90 * SECOND),
-            Due::Wait(Some(start + 140 * SECOND)),
+            Wait::Until(Some(start + 140 * SECOND)),
             "a part of a message counts"
         );
         assert!(session.handle_control(start + 90 * SECOND));
         assert_eq!(
             session.poll_time(start + 140 * SECOND),
-            Due::Wait(Some(start + 150 * SECOND)),
+            Wait::Until(Some(start + 150 * SECOND)),
             "so do pings and pongs"
         );
         assert!(session.is_idle(start + 150 * SECOND));
         session.handle_sent(start + 150 * SECOND);
         assert_eq!(
             session.poll_time(start + 150 * SECOND),
-            Due::Wait(Some(start + 210 * SECOND)),
+            Wait::Until(Some(start + 210 * SECOND)),
             "and what is still on its way"
         );
         assert_eq!(
             session.poll_time(start + 210 * SECOND),
-            Due::Close(Close::new(1001, "idle"))
+            Wait::Close(Close::new(1001, "idle"))
         );
         let lifetime = Limits {
             lifetime_max: 60 * SECOND,
@@ -734,9 +734,9 @@ mod tests {
         session.handle_message(text("x"), start + 59 * SECOND);
         assert_eq!(
             session.poll_time(start + 60 * SECOND),
-            Due::Close(Close::new(1001, "its lifetime is over"))
+            Wait::Close(Close::new(1001, "its lifetime is over"))
         );
-        assert_eq!(opened(off).0.poll_time(start), Due::Wait(None));
+        assert_eq!(opened(off).0.poll_time(start), Wait::Until(None));
     }
 
     #[test]
@@ -745,8 +745,8 @@ mod tests {
         session.handle_closing(Close::new(1000, ""), start);
         assert_eq!(
             session.poll_time(start),
-            Due::Wait(Some(start + 5 * SECOND))
+            Wait::Until(Some(start + 5 * SECOND))
         );
-        assert_eq!(session.poll_time(start + 5 * SECOND), Due::Drop);
+        assert_eq!(session.poll_time(start + 5 * SECOND), Wait::Drop);
     }
 }

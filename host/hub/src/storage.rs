@@ -13,7 +13,7 @@ pub trait Engine: Send + Sync + 'static {
     /// Entries in the order of their keys' bytes. May block for reads of the disk.
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError>;
     /// What is known of the room besides its entries; the default if it never wrote.
-    fn stored(&self, room: &RoomId) -> Result<Stored, EngineError>;
+    fn stored(&self, room: &RoomId) -> Result<RoomRecord, EngineError>;
     /// The room's latest publications, in any order: what batches put into the slots of its log.
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError>;
     /// Every room that has an alarm.
@@ -67,7 +67,7 @@ impl Range<'_> {
 }
 
 /// The first key behind all that begin with `prefix`; none if there is no such key.
-pub(crate) fn behind_prefix(prefix: &str) -> Option<String> {
+pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
     let mut kept = prefix;
     while let Some(last) = kept.chars().next_back() {
         kept = &kept[..kept.len() - last.len_utf8()];
@@ -91,18 +91,18 @@ pub struct Alarm {
 
 /// What is kept of a room besides its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stored {
+pub struct RoomRecord {
     /// Of all keys and values.
     pub bytes: u64,
     /// Its alarm.
     pub alarm: Option<Alarm>,
     /// Of its topic, if anything was broadcast.
-    pub history: Option<Logged>,
+    pub history: Option<LogHead>,
 }
 
 /// What is kept of a room's topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Logged {
+pub struct LogHead {
     /// Where the topic is.
     pub position: Position,
     /// Unix time in milliseconds; from then on nothing in the log is of any use.
@@ -121,12 +121,12 @@ pub struct Batch {
     /// Publications for the slots of the room's log, each in the place of the one before it.
     pub log: Vec<(u32, Bytes)>,
     /// What is to be known of the room from now on. A room without entries, alarm and history is forgotten.
-    pub stored: Stored,
+    pub stored: RoomRecord,
 }
 
 impl Batch {
     /// Changes no entry.
-    pub fn new(room: RoomId, stored: Stored) -> Batch {
+    pub fn new(room: RoomId, stored: RoomRecord) -> Batch {
         Batch {
             room,
             clear: false,
@@ -191,7 +191,7 @@ mod tests {
             ("\u{10ffff}", None),
         ];
         for (prefix, expected) in cases {
-            assert_eq!(behind_prefix(prefix).as_deref(), expected, "{prefix:?}");
+            assert_eq!(prefix_end(prefix).as_deref(), expected, "{prefix:?}");
         }
     }
 }

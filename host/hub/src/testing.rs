@@ -7,15 +7,15 @@ pub use memory::Memory;
 pub use suite::suite;
 
 use crate::{
-    Accept, App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Loader, Message,
-    Pages, Passed, Request, Response, Streamed, Transaction, Verdict,
+    Accept, ActionRun, App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, LoaderRun,
+    Message, Pages, Pass, Request, Response, StreamingResponse, Transaction, Verdict,
     app::{Instance, RoomAnswer, RoomEvent},
-    page::{Form, Outcome, Problem, Shell, Step, Update, View},
+    page::{ActionOutcome, ActionStep, Form, HandlerError, LoaderStep, RenderInput, Shell},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 
-type Answer<In, Out> = Box<dyn Fn(In) -> Result<Out, Fault> + Send + Sync>;
+type Script<In, Out> = Box<dyn Fn(In) -> Result<Out, Fault> + Send + Sync>;
 
 /// What a room does with an event.
 pub type RoomScript = dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync;
@@ -29,40 +29,40 @@ pub type RoomScript = dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Faul
 /// ```
 pub struct FakeApp {
     /// Guard index and request.
-    pub check: Answer<(u32, Request), Verdict>,
+    pub check: Script<(u32, Request), Verdict>,
     /// Request and body.
-    pub handle: Answer<(Request, Bytes), Response>,
+    pub handle: Script<(Request, Bytes), Response>,
     /// Request and body; the answer's body is the whole answer.
-    pub stream: Box<dyn Fn(Request, Body) -> Result<Streamed, Fault> + Send + Sync>,
+    pub stream: Box<dyn Fn(Request, Body) -> Result<StreamingResponse, Fault> + Send + Sync>,
     /// Request and offered subprotocols.
-    pub upgrade: Answer<(Request, Vec<String>), Decision>,
+    pub upgrade: Script<(Request, Vec<String>), Decision>,
     /// Whether `on-upgrade` never comes to its end.
     pub undecided: bool,
     /// A connection that opened.
-    pub open: Answer<(Arc<Conn>, Request), ()>,
+    pub open: Script<(Arc<Conn>, Request), ()>,
     /// Messages of a connection.
-    pub messages: Answer<(Arc<Conn>, Vec<Message>), ()>,
+    pub messages: Script<(Arc<Conn>, Vec<Message>), ()>,
     /// A connection that ended.
-    pub close: Answer<(Arc<Conn>, CloseInfo), ()>,
+    pub close: Script<(Arc<Conn>, CloseEvent), ()>,
     /// Request and last event id.
-    pub subscribe: Answer<(Request, Option<String>), Result<Feed, Response>>,
+    pub subscribe: Script<(Request, Option<String>), Result<Feed, Response>>,
     /// Whether there is an instance for a room.
-    pub instance: Answer<(), ()>,
+    pub instance: Script<(), ()>,
     /// An event of a room, and what it may use.
     pub room: Arc<RoomScript>,
     /// Name of a loader and request; what it gives, one after the other, and from then on that it has ended.
-    pub load: Answer<(String, Request), Vec<Loaded>>,
+    pub load: Script<(String, Request), Vec<LoadReply>>,
     /// Request and view.
-    pub render: Answer<(Request, View), Shell>,
+    pub render: Script<(Request, RenderInput), Shell>,
     /// Name of an action and request, and its form; how far it comes.
     pub act: Arc<ActionScript>,
 }
 
 /// What a loader gives when it is asked, or a moment in which it never answers.
 #[derive(Clone, Debug)]
-pub enum Loaded {
+pub enum LoadReply {
     /// At once.
-    Step(Result<Step, Problem>),
+    Step(Result<LoaderStep, HandlerError>),
     /// Never.
     Stuck,
     /// Never, and it holds this.
@@ -73,12 +73,12 @@ pub enum Loaded {
 
 /// What an action does with its form.
 pub type ActionScript =
-    dyn Fn(String, Request, Box<dyn Form>) -> Call<'static, Vec<Update>> + Send + Sync;
+    dyn Fn(String, Request, Box<dyn Form>) -> Call<'static, Vec<ActionStep>> + Send + Sync;
 
 impl Default for FakeApp {
     fn default() -> FakeApp {
         FakeApp {
-            check: Box::new(|_| Ok(Verdict::Pass(Passed::default()))),
+            check: Box::new(|_| Ok(Verdict::Pass(Pass::default()))),
             handle: Box::new(|(request, _)| {
                 Ok(Response {
                     status: 200,
@@ -87,7 +87,7 @@ impl Default for FakeApp {
                 })
             }),
             stream: Box::new(|_, body| {
-                Ok(Streamed {
+                Ok(StreamingResponse {
                     status: 200,
                     headers: Default::default(),
                     body,
@@ -128,11 +128,11 @@ impl Default for FakeApp {
                 })
             }),
             act: Arc::new(|name, _, _| {
-                let outcome = Outcome::Success {
+                let outcome = ActionOutcome::Success {
                     value: format!("{name:?}"),
                     stale: vec![],
                 };
-                ready(Ok(vec![Update::Done(Ok(outcome))]))
+                ready(Ok(vec![ActionStep::Done(Ok(outcome))]))
             }),
         }
     }
@@ -151,7 +151,7 @@ impl App for FakeApp {
         ready((self.handle)((request.clone(), body)))
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
+    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
         ready((self.stream)(request.clone(), body))
     }
 
@@ -170,7 +170,7 @@ impl App for FakeApp {
         ready((self.messages)((conn, messages)))
     }
 
-    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
+    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseEvent) -> Call<'static, ()> {
         ready((self.close)((conn, info)))
     }
 
@@ -215,12 +215,17 @@ impl Pages for FakeApp {
         _: u32,
         loader: &'a str,
         request: &'a Request,
-    ) -> Call<'a, Box<dyn Loader>> {
+    ) -> Call<'a, Box<dyn LoaderRun>> {
         let steps = (self.load)((loader.to_owned(), request.clone()));
-        ready(steps.map(|steps| Box::new(FakeLoader(steps.into_iter())) as Box<dyn Loader>))
+        ready(steps.map(|steps| Box::new(FakeLoader(steps.into_iter())) as Box<dyn LoaderRun>))
     }
 
-    fn render<'a>(&'a self, _: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell> {
+    fn render<'a>(
+        &'a self,
+        _: u32,
+        request: &'a Request,
+        view: &'a RenderInput,
+    ) -> Call<'a, Shell> {
         ready((self.render)((request.clone(), view.clone())))
     }
 
@@ -230,40 +235,40 @@ impl Pages for FakeApp {
         action: &'a str,
         request: &'a Request,
         form: Box<dyn Form>,
-    ) -> Call<'a, Box<dyn Attempt>> {
+    ) -> Call<'a, Box<dyn ActionRun>> {
         let script = (self.act)(action.to_owned(), request.clone(), form);
         ready(Ok(Box::new(FakeAttempt {
             script: Some(script),
             updates: Vec::new().into_iter(),
-        }) as Box<dyn Attempt>))
+        }) as Box<dyn ActionRun>))
     }
 }
 
-struct FakeLoader(std::vec::IntoIter<Loaded>);
+struct FakeLoader(std::vec::IntoIter<LoadReply>);
 
-impl Loader for FakeLoader {
-    fn next(&mut self) -> Call<'_, Result<Step, Problem>> {
+impl LoaderRun for FakeLoader {
+    fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
         match self.0.next() {
-            Some(Loaded::Step(step)) => ready(Ok(step)),
-            Some(Loaded::Stuck) => Box::pin(std::future::pending()),
-            Some(Loaded::Held(held)) => Box::pin(async move {
+            Some(LoadReply::Step(step)) => ready(Ok(step)),
+            Some(LoadReply::Stuck) => Box::pin(std::future::pending()),
+            Some(LoadReply::Held(held)) => Box::pin(async move {
                 std::future::pending::<()>().await;
                 drop(held);
                 unreachable!("it never ends")
             }),
-            Some(Loaded::Fault(fault)) => ready(Err(fault)),
-            None => ready(Ok(Ok(Step::End))),
+            Some(LoadReply::Fault(fault)) => ready(Err(fault)),
+            None => ready(Ok(Ok(LoaderStep::End))),
         }
     }
 }
 
 struct FakeAttempt {
-    script: Option<Call<'static, Vec<Update>>>,
-    updates: std::vec::IntoIter<Update>,
+    script: Option<Call<'static, Vec<ActionStep>>>,
+    updates: std::vec::IntoIter<ActionStep>,
 }
 
-impl Attempt for FakeAttempt {
-    fn next(&mut self) -> Call<'_, Update> {
+impl ActionRun for FakeAttempt {
+    fn next(&mut self) -> Call<'_, ActionStep> {
         Box::pin(async {
             if let Some(script) = self.script.take() {
                 self.updates = script.await?.into_iter();

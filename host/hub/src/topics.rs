@@ -1,10 +1,10 @@
 //! Publish and follow: a publication is made once and shared by every follower's outbox.
 
 use crate::{
-    Budget, ConnId, Followed, LimitError, Limits, Now, Outbox, Overflow, Position, Positions,
-    Publication, TopicPolicy,
-    history::{self, History, Missed},
-    now::Latest,
+    Budget, ConnId, LimitError, Limits, Now, Outbox, Overflow, Position, Positions, Publication,
+    StartPoint, TopicPolicy,
+    history::{self, History, Replay},
+    now::SharedNow,
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -27,7 +27,7 @@ pub struct Topics {
     policy: TopicPolicy,
     seed: u64,
     /// As of the last tick.
-    now: Latest,
+    now: SharedNow,
     /// Time of the last check for publications that are too old, in monotonic milliseconds.
     swept: AtomicU64,
     /// Bytes that all topics keep.
@@ -42,12 +42,12 @@ struct Names {
     by_name: HashMap<Arc<str>, Arc<Topic>>,
     /// Topics that may be forgotten, in the order in which they lost their last follower or were made. One that has got a
     /// follower since stays here until its turn comes, so that a follow costs nothing; no topic is here twice.
-    unfollowed: VecDeque<Listed>,
+    unfollowed: VecDeque<UnfollowedTopic>,
     /// Topics that were made so far: the time by which their use is compared.
     made: u64,
 }
 
-struct Listed {
+struct UnfollowedTopic {
     name: Arc<str>,
     /// How many topics had been made when it was put here.
     at: u64,
@@ -138,13 +138,13 @@ impl Topics {
         id: ConnId,
         outbox: &Arc<Outbox>,
         since: Option<&Positions>,
-    ) -> Result<(Followed, u64), LimitError> {
+    ) -> Result<(StartPoint, u64), LimitError> {
         // Under the names' lock, so that a sweep can't take the topic away in between.
         let mut names = self.names();
         let topic = self.topic(&mut names, name)?;
         let mut followers = topic.followers();
-        let (followed, missed) = followers.resume(since, self.now().wall, &self.limits);
-        Ok(followers.enter(id, outbox, followed, missed, topic.overflow))
+        let (start, missed) = followers.resume(since, self.now().wall, &self.limits);
+        Ok(followers.subscribe(id, outbox, start, missed, topic.overflow))
     }
 
     /// As [`follow`](Topics::follow), of a topic whose history somebody else has.
@@ -153,14 +153,14 @@ impl Topics {
         name: &str,
         id: ConnId,
         outbox: &Arc<Outbox>,
-        (followed, missed): (Followed, Missed),
-    ) -> Result<(Followed, u64), LimitError> {
+        (start, missed): (StartPoint, Replay),
+    ) -> Result<(StartPoint, u64), LimitError> {
         let mut names = self.names();
         let topic = self.topic(&mut names, name)?;
-        let entered = topic
+        let start = topic
             .followers()
-            .enter(id, outbox, followed, missed, topic.overflow);
-        Ok(entered)
+            .subscribe(id, outbox, start, missed, topic.overflow);
+        Ok(start)
     }
 
     /// How [`follow`](Topics::follow) would begin now.
@@ -168,13 +168,13 @@ impl Topics {
         &self,
         name: &str,
         since: Option<Position>,
-    ) -> Result<Followed, LimitError> {
+    ) -> Result<StartPoint, LimitError> {
         let topic = self.topic(&mut self.names(), name)?;
         let since = since.map(|since| Positions(vec![since]));
-        let (followed, _) = topic
+        let (start, _) = topic
             .followers()
             .resume(since.as_ref(), self.now().wall, &self.limits);
-        Ok(followed)
+        Ok(start)
     }
 
     /// Where the topic is.
@@ -230,7 +230,7 @@ impl Topics {
     }
 
     /// As [`publish`](Topics::publish), of a publication that has its number already, in a topic whose history somebody else has.
-    pub(crate) fn pass_on(
+    pub(crate) fn deliver(
         &self,
         name: &str,
         publication: &Arc<Publication>,
@@ -287,7 +287,7 @@ impl Names {
     /// The topic has no follower: it may be forgotten when its turn comes.
     fn list(&mut self, name: &str, topic: &Topic) {
         if !topic.is_listed.swap(true, Ordering::Relaxed) {
-            self.unfollowed.push_back(Listed {
+            self.unfollowed.push_back(UnfollowedTopic {
                 name: name.into(),
                 at: self.made,
             });
@@ -298,7 +298,7 @@ impl Names {
     /// to since it was put there, so this costs little in the long run.
     fn forget_one(&mut self) -> bool {
         let mut chances = SECOND_CHANCES_MAX;
-        while let Some(Listed { name, at }) = self.unfollowed.pop_front() {
+        while let Some(UnfollowedTopic { name, at }) = self.unfollowed.pop_front() {
             let Some(topic) = self.by_name.get(&name) else {
                 continue;
             };
@@ -306,7 +306,7 @@ impl Names {
                 topic.is_listed.store(false, Ordering::Relaxed);
             } else if chances > 0 && topic.used_at.load(Ordering::Relaxed) > at {
                 chances -= 1;
-                self.unfollowed.push_back(Listed {
+                self.unfollowed.push_back(UnfollowedTopic {
                     name,
                     at: self.made,
                 });
@@ -333,22 +333,22 @@ impl Followers {
         since: Option<&Positions>,
         now: u64,
         limits: &Limits,
-    ) -> (Followed, Missed) {
+    ) -> (StartPoint, Replay) {
         let here = self.position;
         let since = since.map(|since| since.within(here));
         self.history.expire(now, limits);
-        history::resume(since, here, |sequence| self.history.behind(sequence))
+        history::resume(since, here, |sequence| self.history.after(sequence))
     }
 
     /// One more follows, and gets first what it missed; that is a gap if there is no room for it. How many it got.
-    fn enter(
+    fn subscribe(
         &mut self,
         id: ConnId,
         outbox: &Arc<Outbox>,
-        mut followed: Followed,
-        missed: Missed,
+        mut start: StartPoint,
+        missed: Replay,
         overflow: Overflow,
-    ) -> (Followed, u64) {
+    ) -> (StartPoint, u64) {
         let bytes = missed
             .iter()
             .map(|publication| publication.message.len())
@@ -359,13 +359,13 @@ impl Followers {
                 .iter()
                 .for_each(|publication| _ = outbox.deliver(publication, overflow));
         } else {
-            followed = Followed {
-                from: self.position,
-                gap: true,
+            start = StartPoint {
+                position: self.position,
+                has_gap: true,
             };
         }
         self.by_id.insert(id, outbox.clone());
-        (followed, if fits { missed.len() as u64 } else { 0 })
+        (start, if fits { missed.len() as u64 } else { 0 })
     }
 
     /// To how many.
@@ -394,7 +394,7 @@ pub(crate) fn check_name(name: &str, limits: &Limits) -> Result<(), LimitError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Accept, Hub, Message, Opened, Outgoing};
+    use crate::{Accept, ConnectionGuard, Hub, Message, Outgoing};
     use std::collections::VecDeque;
 
     fn hub(limits: Limits) -> Arc<Hub> {
@@ -407,7 +407,7 @@ mod tests {
         )
     }
 
-    fn heard(conn: &Opened) -> Vec<String> {
+    fn heard(conn: &ConnectionGuard) -> Vec<String> {
         let mut batch = VecDeque::new();
         conn.outbox().take(&mut batch);
         let text = |outgoing: &Outgoing| match outgoing {
@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn one_allocation_serves_all_followers() {
         let hub = hub(Limits::default());
-        let conns: Vec<Opened> = (0..3)
+        let conns: Vec<ConnectionGuard> = (0..3)
             .map(|_| hub.open(Accept::default()).unwrap())
             .collect();
         conns

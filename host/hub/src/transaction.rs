@@ -1,17 +1,17 @@
 //! A room's events since its last commit: what they did happens as a whole once it is durable, or not at all.
 
-pub use crate::effects::Slot;
+pub use crate::effects::PendingFeed;
 use crate::{
-    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Followed, Hub, LimitError,
-    Message, Position, Positions, Publication, RoomId, SendError, Stored,
+    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message,
+    Position, Positions, Publication, RoomId, RoomRecord, SendError, StartPoint,
     alarms::pause,
     budget::{Charge, Kind},
-    calls::Called,
+    calls::RoomCall,
     effects::{self, Allowance, Effects},
-    history::{self, Missed},
+    history::{self, Replay},
     limits::{ALARM_ATTEMPTS_MAX, IDS_PAGE_MAX},
     overlay::{self, Overlay},
-    storage::{Commit, Logged, Range, behind_prefix},
+    storage::{Commit, LogHead, Range, prefix_end},
     topics::check_name,
 };
 use bytes::Bytes;
@@ -47,16 +47,16 @@ pub struct Transaction {
 
 struct State {
     /// As the engine has it, once it was asked.
-    stored: Option<Stored>,
+    stored: Option<RoomRecord>,
     /// Where the room's topic is without what was kept, once somebody asked.
     base: Option<Position>,
-    kept: Part,
-    event: Part,
+    kept: Staged,
+    event: Staged,
     flushes: u64,
     /// Reservation for the bytes of `kept` and `event`.
     charge: Charge,
     /// The commit that has started and whose outcome has not been taken yet.
-    committing: Option<Committing>,
+    committing: Option<PendingCommit>,
     /// Number of commits that have started. The writes and effects in `kept` belong to the next one.
     commits: u64,
     /// Commits that failed, by their number.
@@ -65,17 +65,17 @@ struct State {
 
 /// A commit on its way, and what follows from it. It belongs to the transaction, not to the call that began it: a guest's flush may
 /// be given up (the event takes too long), and then the next event must not run before it is known what is durable.
-struct Committing {
+struct PendingCommit {
     commit: Commit,
-    /// Stored state after the commit, if it succeeds.
-    stored: Stored,
+    /// RoomRecord state after the commit, if it succeeds.
+    stored: RoomRecord,
     changes_alarm: bool,
     effects: Effects,
 }
 
 /// What some events did.
 #[derive(Default)]
-struct Part {
+struct Staged {
     overlay: Overlay,
     /// What that adds to the room's size.
     bytes: i64,
@@ -261,7 +261,7 @@ impl Transaction {
         reverse: bool,
         limit: usize,
     ) -> Result<Vec<(String, Bytes)>, EngineError> {
-        let behind = behind_prefix(prefix);
+        let behind = prefix_end(prefix);
         let end = [end, behind.as_deref()].into_iter().flatten().min();
         let start = Bound::Included(start.map_or(prefix, |start| start.max(prefix)));
         self.entries(Range {
@@ -303,7 +303,7 @@ impl Transaction {
         Ok(self.stored(state)?.bytes as i64 + state.kept.bytes + state.event.bytes)
     }
 
-    fn stored(&self, state: &mut State) -> Result<Stored, EngineError> {
+    fn stored(&self, state: &mut State) -> Result<RoomRecord, EngineError> {
         match state.stored {
             Some(stored) => Ok(stored),
             None => Ok(*state.stored.insert(self.engine.stored(&self.room)?)),
@@ -314,7 +314,7 @@ impl Transaction {
 /// What others will see.
 impl Transaction {
     /// Calls another room, which sees nothing of what this event has done.
-    pub fn call(&self, class: &str, name: &str, payload: Bytes) -> Called {
+    pub fn call(&self, class: &str, name: &str, payload: Bytes) -> RoomCall {
         self.hub.call(Some(&self.room), class, name, payload)
     }
 
@@ -411,12 +411,12 @@ impl Transaction {
         conn: &Arc<Conn>,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<Followed, LimitError> {
-        let followed = self.hub.check_follow(topic, since)?;
+    ) -> Result<StartPoint, LimitError> {
+        let start = self.hub.check_follow(topic, since)?;
         let mut state = self.state();
         let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.follow(conn, topic, followed.from, &mut allowance)?;
-        Ok(followed)
+        effects.follow(conn, topic, start.position, &mut allowance)?;
+        Ok(start)
     }
 
     /// Undoes [`follow`](Transaction::follow). It is refused if the event does too much.
@@ -468,7 +468,7 @@ impl Transaction {
         &self,
         conn: &Arc<Conn>,
         since: Position,
-    ) -> Result<Result<Followed, LimitError>, EngineError> {
+    ) -> Result<Result<StartPoint, LimitError>, EngineError> {
         let mut state = self.state();
         if !state.event.joined.contains(&conn.id()) {
             return Ok(Err(LimitError::NotValid));
@@ -478,7 +478,7 @@ impl Transaction {
             sequence: base.sequence + state.kept.numbered,
             ..base
         };
-        let (followed, missed) = self.missed(&state, Some(since), came)?;
+        let (start, missed) = self.missed(&state, Some(since), came)?;
         let bytes = missed
             .iter()
             .map(|publication| publication.message.len())
@@ -487,9 +487,9 @@ impl Transaction {
         if !effects.has_room(conn, bytes, missed.len(), earlier)
             || !allowance.has_room(effects::sends_weight(bytes, missed.len()))
         {
-            return Ok(Ok(Followed {
-                from: came,
-                gap: true,
+            return Ok(Ok(StartPoint {
+                position: came,
+                has_gap: true,
             }));
         }
         for publication in missed {
@@ -511,7 +511,7 @@ impl Transaction {
                 );
             }
         }
-        Ok(Ok(followed))
+        Ok(Ok(start))
     }
 
     /// Sets what answers for the room's connections.
@@ -541,7 +541,7 @@ impl Transaction {
         &self,
         topics: Vec<String>,
         since: Option<Positions>,
-    ) -> Result<Arc<Slot>, EngineError> {
+    ) -> Result<Arc<PendingFeed>, EngineError> {
         let mut state = self.state();
         let here = self.place(&mut state)?;
         let was = since.as_ref().map(|since| since.within(here));
@@ -580,7 +580,7 @@ impl Transaction {
         state: &State,
         since: Option<Position>,
         here: Position,
-    ) -> Result<(Followed, Missed), EngineError> {
+    ) -> Result<(StartPoint, Replay), EngineError> {
         let mut log = Ok(Vec::new());
         let resumed = history::resume(since, here, |sequence| {
             log = self.engine.log(&self.room);
@@ -592,7 +592,7 @@ impl Transaction {
             let recent = [&state.kept, &state.event]
                 .into_iter()
                 .flat_map(|part| part.effects.numbered().cloned());
-            let mut missed: Missed = stored.chain(recent).collect();
+            let mut missed: Replay = stored.chain(recent).collect();
             missed.retain(|publication| {
                 (sequence + 1..=here.sequence).contains(&publication.sequence)
             });
@@ -612,21 +612,21 @@ impl Transaction {
 
     /// It has not: nothing of it happened.
     pub fn discard(&self) {
-        self.state().event = Part::default();
+        self.state().event = Staged::default();
     }
 
     /// Undoes what the event that runs has done so far, but for connections that came or went with it (WIT `room.rollback`).
     pub fn rollback(&self) {
         let mut state = self.state();
-        let Part {
+        let Staged {
             effects, joined, ..
         } = mem::take(&mut state.event);
         let effects = effects.members_only();
-        state.event = Part {
+        state.event = Staged {
             weight: effects.weight(),
             effects,
             joined,
-            ..Part::default()
+            ..Staged::default()
         };
     }
 
@@ -688,7 +688,7 @@ impl Transaction {
 
     /// Whether nothing was kept since the last commit.
     pub(crate) fn is_clean(&self) -> bool {
-        let Part {
+        let Staged {
             overlay,
             alarm,
             effects,
@@ -713,7 +713,7 @@ impl Transaction {
     fn begin(&self) {
         let now = self.hub.now().wall;
         let mut state = self.state();
-        let Part {
+        let Staged {
             overlay,
             bytes,
             alarm,
@@ -724,7 +724,7 @@ impl Transaction {
         let base = state.base.take();
         let logged = base
             .filter(|_| numbered > 0 && self.hub.limits().history_messages_max > 0)
-            .map(|base| Logged {
+            .map(|base| LogHead {
                 position: Position {
                     sequence: base.sequence + numbered,
                     ..base
@@ -743,7 +743,7 @@ impl Transaction {
             Err(error) => return self.handle_failure(&mut state, error, alarm.is_some()),
         };
         let bytes = before.bytes.saturating_add_signed(bytes);
-        let stored = Stored {
+        let stored = RoomRecord {
             bytes,
             alarm: alarm.unwrap_or(before.alarm),
             history: logged.or(before.history),
@@ -757,7 +757,7 @@ impl Transaction {
             stored,
         };
         let changes_alarm = stored.alarm != before.alarm;
-        state.committing = Some(Committing {
+        state.committing = Some(PendingCommit {
             commit: self.engine.commit(batch),
             stored,
             changes_alarm,
@@ -783,7 +783,7 @@ impl Transaction {
         });
         let Some((
             outcome,
-            Committing {
+            PendingCommit {
                 stored,
                 changes_alarm,
                 effects,
@@ -815,7 +815,7 @@ impl Transaction {
         // Read the stored state again, because the engine may not know the outcome of the commit.
         state.stored = None;
         if changes_alarm {
-            self.hub.alarms().doubt(&self.room, self.hub.now());
+            self.hub.alarms().mark_unknown(&self.room, self.hub.now());
         }
         self.refit(state);
     }
@@ -836,7 +836,7 @@ impl Transaction {
 
 impl State {
     fn keep(&mut self) {
-        let Part {
+        let Staged {
             overlay,
             bytes,
             alarm,
@@ -857,11 +857,11 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Accept, Limits, Opened, RoomId, TopicPolicy, testing::Memory};
+    use crate::{Accept, ConnectionGuard, Limits, RoomId, TopicPolicy, testing::Memory};
 
     const MAX: usize = 64 << 10;
 
-    fn room(limits: Limits) -> (Arc<Hub>, Transaction, Opened) {
+    fn room(limits: Limits) -> (Arc<Hub>, Transaction, ConnectionGuard) {
         let hub = Hub::new(
             Limits {
                 room_event_bytes_max: MAX,

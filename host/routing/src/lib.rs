@@ -12,13 +12,13 @@
 //! - `router` finds guards and route of a request.
 //!
 //! ```
-//! use tidegate_routing::{AskedFor, Exports, Found, Manifest, Path, Route, Table, Target};
+//! use tidegate_routing::{Wants, Exports, RouteMatch, Manifest, Path, Route, Router, Target};
 //!
 //! let routes = vec![Route::new("GET", "/users/{id}", Target::Http)];
-//! let table = Table::new(&Manifest { routes, ..Manifest::default() }, Exports::ALL).unwrap();
-//! let found = table.find("GET", AskedFor::Other, &Path::parse("/users/7").unwrap());
+//! let router = Router::new(&Manifest { routes, ..Manifest::default() }, Exports::ALL).unwrap();
+//! let found = router.find("GET", Wants::Other, &Path::parse("/users/7").unwrap());
 //! let params = vec![("id".to_owned(), "7".to_owned())];
-//! assert_eq!(found, Found::Route { index: 0, target: Target::Http, params });
+//! assert_eq!(found, RouteMatch::Route { index: 0, target: Target::Http, params });
 //! ```
 
 mod manifest;
@@ -28,9 +28,9 @@ mod room_class;
 mod router;
 mod rules;
 
-pub use manifest::{AskedFor, Due, Exports, Guard, LoaderInfo, Manifest, Page, Route, Target};
+pub use manifest::{Exports, FirstValue, Guard, LoaderInfo, Manifest, Page, Route, Target, Wants};
 pub use path::{BadPath, Path, TARGET_BYTES_MAX, decode};
-pub use pattern::{BadPattern, Cover, Pattern, Segment};
+pub use pattern::{BadPattern, GuardPattern, Pattern, Segment};
 pub use room_class::{BadRoomClass, ROOM_CLASS_BYTES_MAX, RoomClass};
-pub use router::{AMBIGUOUS, Found, Table};
+pub use router::{AMBIGUOUS, RouteMatch, Router};
 pub use rules::{Rule, Violation};

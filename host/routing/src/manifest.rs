@@ -5,9 +5,9 @@ use std::fmt;
 /// An app's routes and guards, as it described them: not yet checked.
 ///
 /// ```
-/// use tidegate_routing::{Exports, Manifest, Route, Table, Target};
+/// use tidegate_routing::{Exports, Manifest, Route, Router, Target};
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
-/// assert!(Table::new(&manifest, Exports::ALL).is_ok());
+/// assert!(Router::new(&manifest, Exports::ALL).is_ok());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
@@ -98,7 +98,7 @@ pub struct Page {
     /// What its forms do, by name.
     pub actions: Vec<String>,
     /// Whether it answers what nothing else does.
-    pub fallback: bool,
+    pub is_fallback: bool,
 }
 
 impl Page {
@@ -128,14 +128,14 @@ pub struct LoaderInfo {
     /// Of its page's own.
     pub name: String,
     /// Whether it has no deadline.
-    pub live: bool,
+    pub is_live: bool,
     /// When its first value is.
-    pub due: Due,
+    pub first_value: FirstValue,
 }
 
 /// How long the shell of a page waits for a loader's first value (WIT `pages.due`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Due {
+pub enum FirstValue {
     /// For the setting `first_within`, and only if the loader can have one by then.
     #[default]
     Soon,
@@ -145,12 +145,12 @@ pub enum Due {
     Deferred,
 }
 
-impl fmt::Display for Due {
+impl fmt::Display for FirstValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Due::Soon => "soon",
-            Due::Awaited => "awaited",
-            Due::Deferred => "deferred",
+            FirstValue::Soon => "soon",
+            FirstValue::Awaited => "awaited",
+            FirstValue::Deferred => "deferred",
         })
     }
 }
@@ -185,7 +185,7 @@ impl Target {
 
 /// What a request asks for, as its headers tell: routes that answer different ones may have the same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AskedFor {
+pub enum Wants {
     /// Nothing in particular.
     Other,
     /// `Accept: text/event-stream`.
@@ -196,11 +196,11 @@ pub enum AskedFor {
 
 impl Target {
     /// What it answers best.
-    pub fn asked_for(self) -> AskedFor {
+    pub fn wants(self) -> Wants {
         match self {
-            Target::WebSocket => AskedFor::WebSocket,
-            Target::Feed => AskedFor::Events,
-            Target::Http | Target::Stream | Target::Page => AskedFor::Other,
+            Target::WebSocket => Wants::WebSocket,
+            Target::Feed => Wants::Events,
+            Target::Http | Target::Stream | Target::Page => Wants::Other,
         }
     }
 }

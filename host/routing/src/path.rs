@@ -8,7 +8,7 @@
 //!   so an app that splits it by itself finds the host's segments.
 //!
 //! Two readings are left to an app that decodes a path before it splits it: `a%2Fb` is one segment here and two there. Such a
-//! segment [has a separator](Path::has_separator); [`Table::find`](crate::Table::find) lets it stand only where a single parameter
+//! segment [has a separator](Path::has_separator); [`Router::find`](crate::Router::find) lets it stand only where a single parameter
 //! takes it and no guard could read it otherwise.
 
 use std::{borrow::Cow, fmt};

@@ -191,20 +191,20 @@ impl Segment {
 
 /// What a guard covers: a pattern, or with a last `*` a path and all below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cover {
+pub struct GuardPattern {
     pattern: Pattern,
     below: bool,
 }
 
-impl Cover {
+impl GuardPattern {
     /// Reads a guard's pattern: a route's, "/private/*" or "/*".
-    pub fn parse(text: &str) -> Result<Cover, BadPattern> {
+    pub fn parse(text: &str) -> Result<GuardPattern, BadPattern> {
         match text.strip_suffix("/*") {
-            Some(above) => Ok(Cover {
+            Some(above) => Ok(GuardPattern {
                 pattern: Pattern::parse(if above.is_empty() { "/" } else { above })?,
                 below: true,
             }),
-            None => Ok(Cover {
+            None => Ok(GuardPattern {
                 pattern: Pattern::parse(text)?,
                 below: false,
             }),
@@ -356,7 +356,7 @@ mod tests {
         for (pattern, path, covered) in cases {
             let path_parsed = Path::parse(path).unwrap();
             assert_eq!(
-                Cover::parse(pattern).unwrap().covers(&path_parsed),
+                GuardPattern::parse(pattern).unwrap().covers(&path_parsed),
                 covered,
                 "{pattern} over {path}"
             );

@@ -1,9 +1,9 @@
 //! The router: from a method and a path to the one route that answers, by the most literal pattern.
 
 use crate::{
-    manifest::{AskedFor, Exports, Manifest, Page, Route, Target},
+    manifest::{Exports, Manifest, Page, Route, Target, Wants},
     path::{Path, SEPARATORS},
-    pattern::{Cover, Pattern, Segment},
+    pattern::{GuardPattern, Pattern, Segment},
     rules::{self, Violation},
 };
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
@@ -11,17 +11,17 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 /// The routes and guards of an app that broke no rule.
 ///
 /// ```
-/// use tidegate_routing::{AskedFor, Exports, Found, Manifest, Path, Route, Table, Target};
+/// use tidegate_routing::{Wants, Exports, RouteMatch, Manifest, Path, Route, Router, Target};
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
-/// let table = Table::new(&manifest, Exports::ALL).unwrap();
-/// let found = table.find("GET", AskedFor::Other, &Path::parse("/users/7").unwrap());
-/// assert_eq!(found, Found::Route { index: 0, target: Target::Http, params: vec![("id".into(), "7".into())] });
+/// let router = Router::new(&manifest, Exports::ALL).unwrap();
+/// let found = router.find("GET", Wants::Other, &Path::parse("/users/7").unwrap());
+/// assert_eq!(found, RouteMatch::Route { index: 0, target: Target::Http, params: vec![("id".into(), "7".into())] });
 /// ```
-pub struct Table {
+pub struct Router {
     routes: Vec<Entry>,
     root: Node,
-    guards: Vec<Cover>,
-    /// Their routes are behind all others.
+    guards: Vec<GuardPattern>,
+    /// Their routes are rest all others.
     pages: Vec<Page>,
     /// The page that answers paths which are nobody's in the tree.
     fallback: Node,
@@ -35,7 +35,7 @@ struct Entry {
 
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum RouteMatch {
     /// This route.
     Route {
         /// Its index in the manifest.
@@ -46,14 +46,14 @@ pub enum Found {
         params: Vec<(String, String)>,
     },
     /// There are routes for the path, but none for the method: 405 with these in `Allow`.
-    Methods(Vec<String>),
+    MethodNotAllowed(Vec<String>),
     /// There is no route.
-    Nothing,
+    NotFound,
     /// An encoded slash or backslash stands where programs read the path in two ways: 400, before any guard.
     Ambiguous,
 }
 
-/// Why a path is [`Found::Ambiguous`], for its client.
+/// Why a path is [`RouteMatch::Ambiguous`], for its client.
 pub const AMBIGUOUS: &str =
     "an encoded slash or backslash may stand only in a single parameter of the path";
 
@@ -63,58 +63,58 @@ struct Node {
     parameter: Option<Box<Node>>,
     /// Routes that end here.
     here: Vec<u32>,
-    /// Routes that take whatever comes behind.
+    /// Routes that take whatever comes rest.
     rest: Vec<u32>,
 }
 
-impl Table {
+impl Router {
     /// Checks the manifest and builds its router; every violation otherwise.
-    pub fn new(manifest: &Manifest, exports: Exports) -> Result<Table, Vec<Violation>> {
+    pub fn new(manifest: &Manifest, exports: Exports) -> Result<Router, Vec<Violation>> {
         let violations = rules::check(manifest, exports);
         if !violations.is_empty() {
             return Err(violations);
         }
-        let mut table = Table::empty();
+        let mut router = Router::empty();
         let routes = manifest.routes.iter().map(|route| (route.clone(), false));
         for (route, is_fallback) in routes.chain(
             manifest
                 .pages
                 .iter()
-                .map(|page| (page.route(), page.fallback)),
+                .map(|page| (page.route(), page.is_fallback)),
         ) {
             let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
-            let index = table.add(&pattern, route);
+            let index = router.add(&pattern, route);
             let tree = if is_fallback {
-                &mut table.fallback
+                &mut router.fallback
             } else {
-                &mut table.root
+                &mut router.root
             };
             tree.insert(pattern.segments(), index);
         }
-        table.pages = manifest.pages.clone();
+        router.pages = manifest.pages.clone();
         let covers = manifest
             .guards
             .iter()
-            .map(|guard| Cover::parse(&guard.pattern));
-        table.guards = covers
+            .map(|guard| GuardPattern::parse(&guard.pattern));
+        router.guards = covers
             .collect::<Result<_, _>>()
             .expect("the rules let only patterns pass");
-        Ok(table)
+        Ok(router)
     }
 
     /// A component of `wasi:http` alone, built for any host: it answers every path that is not reserved.
-    pub fn whole() -> Table {
-        let mut table = Table::empty();
+    pub fn for_wasi_http() -> Router {
+        let mut router = Router::empty();
         for text in ["/", "/{*rest}"] {
             let pattern = Pattern::parse(text).expect("a pattern");
-            let index = table.add(&pattern, Route::new("", text, Target::Stream));
-            table.root.insert(pattern.segments(), index);
+            let index = router.add(&pattern, Route::new("", text, Target::Stream));
+            router.root.insert(pattern.segments(), index);
         }
-        table
+        router
     }
 
-    fn empty() -> Table {
-        Table {
+    fn empty() -> Router {
+        Router {
             routes: Vec::new(),
             root: Node::default(),
             guards: Vec::new(),
@@ -173,7 +173,7 @@ impl Table {
 
     /// Indices of the guards that run before one of these paths, in their order.
     pub fn guards<'a>(&'a self, paths: &'a [&'a Path<'_>]) -> impl Iterator<Item = u32> + 'a {
-        let covers = |cover: &Cover| paths.iter().any(|path| cover.covers(path));
+        let covers = |cover: &GuardPattern| paths.iter().any(|path| cover.covers(path));
         self.guards
             .iter()
             .enumerate()
@@ -195,20 +195,20 @@ impl Table {
     /// The fallback page has what no other route knows, with any method. A reserved path has none.
     /// A path that [has a separator](Path::has_separator) leads to a route only if a single parameter takes that segment and no guard
     /// could be passed by it; otherwise it is ambiguous.
-    pub fn find(&self, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
+    pub fn find(&self, method: &str, asked: Wants, path: &Path<'_>) -> RouteMatch {
         if path.has_separator() && self.guards_may_be_misread(path) {
-            return Found::Ambiguous;
+            return RouteMatch::Ambiguous;
         }
         let found = match path.is_reserved() {
-            true => Found::Nothing,
+            true => RouteMatch::NotFound,
             false => match self.find_in(&self.root, method, asked, path) {
-                Found::Nothing => self.find_in(&self.fallback, method, asked, path),
+                RouteMatch::NotFound => self.find_in(&self.fallback, method, asked, path),
                 found => found,
             },
         };
         // Without a route no parameter takes the separator: it may be meant for the name of a file.
-        if found == Found::Nothing && path.has_separator() {
-            Found::Ambiguous
+        if found == RouteMatch::NotFound && path.has_separator() {
+            RouteMatch::Ambiguous
         } else {
             found
         }
@@ -221,10 +221,10 @@ impl Table {
             .any(|cover| cover.may_be_misread(path, &decoded_first))
     }
 
-    fn find_in(&self, tree: &Node, method: &str, asked: AskedFor, path: &Path<'_>) -> Found {
+    fn find_in(&self, tree: &Node, method: &str, asked: Wants, path: &Path<'_>) -> RouteMatch {
         let has_separator = path.has_separator();
         let mut search = Search {
-            table: self,
+            router: self,
             method,
             asked,
             allow: Vec::new(),
@@ -233,18 +233,18 @@ impl Table {
             is_ambiguous: false,
         };
         match search.walk(tree, path.segments()) {
-            _ if search.is_ambiguous => Found::Ambiguous,
+            _ if search.is_ambiguous => RouteMatch::Ambiguous,
             Some(index) => {
                 let entry = &self.routes[index as usize];
                 let params = entry.names.iter().cloned().zip(search.params).collect();
-                Found::Route {
+                RouteMatch::Route {
                     index,
                     target: entry.route.target,
                     params,
                 }
             }
-            None if search.allow.is_empty() => Found::Nothing,
-            None => Found::Methods(search.allow),
+            None if search.allow.is_empty() => RouteMatch::NotFound,
+            None => RouteMatch::MethodNotAllowed(search.allow),
         }
     }
 }
@@ -266,13 +266,13 @@ impl Node {
         match segments.split_first() {
             None => self.here.push(index),
             Some((Segment::Rest(_), _)) => self.rest.push(index),
-            Some((Segment::Literal(literal), behind)) => self
+            Some((Segment::Literal(literal), rest)) => self
                 .literals
                 .entry(literal.clone())
                 .or_default()
-                .insert(behind, index),
-            Some((Segment::Parameter(_), behind)) => {
-                self.parameter.get_or_insert_default().insert(behind, index)
+                .insert(rest, index),
+            Some((Segment::Parameter(_), rest)) => {
+                self.parameter.get_or_insert_default().insert(rest, index)
             }
         }
     }
@@ -280,9 +280,9 @@ impl Node {
 
 /// One walk through the tree; backtracks where a deeper step finds nothing.
 struct Search<'a> {
-    table: &'a Table,
+    router: &'a Router,
     method: &'a str,
-    asked: AskedFor,
+    asked: Wants,
     /// Methods of routes that match the path but not the method.
     allow: Vec<String>,
     /// Values of the parameters on the way.
@@ -295,19 +295,19 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn walk(&mut self, node: &Node, segments: &[Cow<'_, str>]) -> Option<u32> {
-        let Some((first, behind)) = segments.split_first() else {
+        let Some((first, rest)) = segments.split_first() else {
             return self.pick(&node.here);
         };
         if let Some(found) = node
             .literals
             .get(&**first)
-            .and_then(|next| self.walk(next, behind))
+            .and_then(|next| self.walk(next, rest))
         {
             return Some(found);
         }
         if let Some(next) = &node.parameter {
             self.params.push(first.clone().into_owned());
-            match self.walk(next, behind) {
+            match self.walk(next, rest) {
                 Some(found) => return Some(found),
                 None => _ = self.params.pop(),
             }
@@ -325,9 +325,9 @@ impl Search<'_> {
 
     fn pick(&mut self, routes: &[u32]) -> Option<u32> {
         let rank = |index: &u32| {
-            let entry = &self.table.routes[*index as usize];
+            let entry = &self.router.routes[*index as usize];
             let by_method = entry.rank(self.method)?;
-            let asked_for = entry.route.target.asked_for();
+            let asked_for = entry.route.target.wants();
             // What is asked for by nothing in particular can be answered to anybody, a WebSocket only to who asks for one.
             Some((asked_for != self.asked, asked_for, by_method, *index))
         };
@@ -345,7 +345,7 @@ impl Search<'_> {
     fn note_allowed(&mut self, routes: &[u32]) {
         let methods = routes
             .iter()
-            .flat_map(|index| &self.table.routes[*index as usize].route.methods);
+            .flat_map(|index| &self.router.routes[*index as usize].route.methods);
         for method in methods {
             let implied = (method == "GET").then_some("HEAD");
             for name in [Some(method.as_str()), implied].into_iter().flatten() {
@@ -376,13 +376,13 @@ mod tests {
         ("GET", "/{x}/b/d"),
     ];
 
-    fn table() -> Table {
+    fn router() -> Router {
         let mut routes: Vec<Route> = ROUTES
             .iter()
             .map(|(method, pattern)| Route::new(method, pattern, Target::Http))
             .collect();
         routes.swap(4, 5); // a named method before "any"
-        Table::new(
+        Router::new(
             &Manifest {
                 routes,
                 guards: vec![],
@@ -397,7 +397,7 @@ mod tests {
     fn the_fallback_page_answers_what_is_nobody_else_s() {
         let page = |pattern: &str, fallback| Page {
             pattern: pattern.into(),
-            fallback,
+            is_fallback: fallback,
             ..Page::default()
         };
         let routes = vec![
@@ -409,7 +409,7 @@ mod tests {
             guards: vec![],
             pages: vec![page("/{*rest}", true), page("/about", false)],
         };
-        let table = Table::new(&manifest, Exports::ALL)
+        let router = Router::new(&manifest, Exports::ALL)
             .unwrap_or_else(|violations| panic!("{violations:?}"));
         let cases = [
             // method, path, index of the route or the methods that there are
@@ -423,10 +423,10 @@ mod tests {
             ("GET", "/", Err("")),
         ];
         for (method, path, expected) in cases {
-            let found = match table.find(method, AskedFor::Other, &Path::parse(path).unwrap()) {
-                Found::Route { index, .. } => Ok(index),
-                Found::Methods(allow) => Err(allow.join(", ")),
-                Found::Nothing | Found::Ambiguous => Err(String::new()),
+            let found = match router.find(method, Wants::Other, &Path::parse(path).unwrap()) {
+                RouteMatch::Route { index, .. } => Ok(index),
+                RouteMatch::MethodNotAllowed(allow) => Err(allow.join(", ")),
+                RouteMatch::NotFound | RouteMatch::Ambiguous => Err(String::new()),
             };
             assert_eq!(found, expected.map_err(str::to_owned), "{method} {path}");
         }
@@ -470,13 +470,13 @@ mod tests {
             ("GET", "/%5f%5floaders", "404"),
             ("POST", "/__x/y", "404"),
         ];
-        let table = table();
+        let router = router();
         for (method, path, expected) in cases {
-            let found = match table.find(method, AskedFor::Other, &Path::parse(path).unwrap()) {
-                Found::Nothing => "404".to_owned(),
-                Found::Ambiguous => "400".to_owned(),
-                Found::Methods(allow) => format!("405 {}", allow.join(",")),
-                Found::Route { index, params, .. } => {
+            let found = match router.find(method, Wants::Other, &Path::parse(path).unwrap()) {
+                RouteMatch::NotFound => "404".to_owned(),
+                RouteMatch::Ambiguous => "400".to_owned(),
+                RouteMatch::MethodNotAllowed(allow) => format!("405 {}", allow.join(",")),
+                RouteMatch::Route { index, params, .. } => {
                     let params: String = params
                         .iter()
                         .map(|(name, value)| format!(" {name}={value}"))
@@ -524,7 +524,7 @@ mod tests {
             let guards = vec![crate::manifest::Guard {
                 pattern: guard.into(),
             }];
-            let table = Table::new(
+            let router = Router::new(
                 &Manifest {
                     routes,
                     guards,
@@ -533,14 +533,14 @@ mod tests {
                 Exports::ALL,
             )
             .unwrap_or_else(|violations| panic!("{violations:?}"));
-            let found = table.find("GET", AskedFor::Other, &Path::parse(path).unwrap());
+            let found = router.find("GET", Wants::Other, &Path::parse(path).unwrap());
             assert_eq!(
-                matches!(found, Found::Route { .. }),
+                matches!(found, RouteMatch::Route { .. }),
                 is_served,
                 "{guard} before {path}: {found:?}"
             );
             assert_eq!(
-                found == Found::Ambiguous,
+                found == RouteMatch::Ambiguous,
                 !is_served,
                 "{guard} before {path}: {found:?}"
             );
@@ -549,14 +549,14 @@ mod tests {
 
     #[test]
     fn routes_of_one_path_are_told_apart_by_what_is_asked_for() {
-        use AskedFor::{Events, Other, WebSocket};
-        let table = |targets: &[(&str, Target)]| {
+        use Wants::{Events, Other, WebSocket};
+        let router = |targets: &[(&str, Target)]| {
             let route = |(method, target): &(&str, Target)| Route {
                 room: Some("tea".into()),
                 ..Route::new(method, "/tea", *target)
             };
             let routes = targets.iter().map(route).collect();
-            Table::new(
+            Router::new(
                 &Manifest {
                     routes,
                     guards: vec![],
@@ -578,11 +578,11 @@ mod tests {
             (&all[..1], [WebSocket, Events, Other], ["0", "0", "0"]),
         ];
         for (targets, asked, expected) in cases {
-            let table = table(targets);
+            let router = router(targets);
             let found =
                 asked.map(
-                    |asked| match table.find("GET", asked, &Path::parse("/tea").unwrap()) {
-                        Found::Route { index, .. } => index.to_string(),
+                    |asked| match router.find("GET", asked, &Path::parse("/tea").unwrap()) {
+                        RouteMatch::Route { index, .. } => index.to_string(),
                         other => format!("{other:?}"),
                     },
                 );
@@ -592,7 +592,7 @@ mod tests {
 
     #[test]
     fn a_whole_component_answers_everything_but_reserved_paths() {
-        let table = Table::whole();
+        let router = Router::for_wasi_http();
         for (path, answered) in [
             ("/", true),
             ("/a/b", true),
@@ -600,11 +600,11 @@ mod tests {
             ("/__loaders", false),
             ("/__tidegate/x", false),
         ] {
-            let found = table.find("PUT", AskedFor::Other, &Path::parse(path).unwrap());
+            let found = router.find("PUT", Wants::Other, &Path::parse(path).unwrap());
             assert_eq!(
                 matches!(
                     found,
-                    Found::Route {
+                    RouteMatch::Route {
                         target: Target::Stream,
                         ..
                     }

@@ -2,7 +2,7 @@
 
 use crate::{
     manifest::{Exports, Manifest, Page, Route, Target},
-    pattern::{BadPattern, Cover, Pattern, Segment},
+    pattern::{BadPattern, GuardPattern, Pattern, Segment},
     room_class::RoomClass,
 };
 use std::{collections::HashMap, fmt};
@@ -195,7 +195,7 @@ pub(crate) fn check(manifest: &Manifest, exports: Exports) -> Vec<Violation> {
                 "export `tidegate:app/guard-handler` from the component",
             );
         }
-        if let Err(why) = Cover::parse(&guard.pattern) {
+        if let Err(why) = GuardPattern::parse(&guard.pattern) {
             refuse_pattern(&why, &mut refuse);
         }
     }
@@ -276,7 +276,7 @@ fn check_names<'a>(
 }
 
 fn check_page(page: &Page, pattern: &Pattern, refuse: &mut impl Refuse) {
-    match (page.fallback, pattern.is_catch_all()) {
+    match (page.is_fallback, pattern.is_catch_all()) {
         (false, true) => {
             let why = "only the fallback page matches every path".to_owned();
             refuse(
@@ -409,7 +409,7 @@ impl<'a> Earlier<'a> {
             );
         }
         same_shape.push((index, route));
-        if route.target.asked_for() == Target::Page.asked_for() && answers(route, &["POST"]) {
+        if route.target.wants() == Target::Page.wants() && answers(route, &["POST"]) {
             self.posts.push((index, route, pattern.clone()));
         }
     }
@@ -424,7 +424,7 @@ impl<'a> Earlier<'a> {
     ) {
         let shape = shape(pattern);
         let takes = |route: &Route| {
-            route.target.asked_for() == Target::Page.asked_for() && answers(route, &PAGE_METHODS)
+            route.target.wants() == Target::Page.wants() && answers(route, &PAGE_METHODS)
         };
         let same_path = self
             .by_shape
@@ -436,7 +436,7 @@ impl<'a> Earlier<'a> {
         let takes_post = || {
             self.posts
                 .iter()
-                .find(|(_, _, route)| !page.fallback && route.includes(pattern))
+                .find(|(_, _, route)| !page.is_fallback && route.includes(pattern))
                 .map(|(at, route, _)| (at, route))
         };
         if let Some((at, route)) = same_path.map(|(at, route)| (at, route)).or_else(takes_post) {
@@ -475,7 +475,7 @@ fn answers(route: &Route, methods: &[&str]) -> bool {
 /// WebSocket, one for an event stream and any other are told apart by their headers.
 fn overlap(earlier: &Route, later: &Route) -> Option<Rule> {
     let one_class = earlier.room.is_some() && earlier.room == later.room;
-    if one_class && earlier.target.asked_for() != later.target.asked_for() {
+    if one_class && earlier.target.wants() != later.target.wants() {
         return None;
     }
     match (earlier.methods.is_empty(), later.methods.is_empty()) {
@@ -829,7 +829,7 @@ mod tests {
             ..Page::default()
         };
         let fallback = |pattern: &str| Page {
-            fallback: true,
+            is_fallback: true,
             ..page(pattern)
         };
         let loaders = |names: &[&str]| Page {

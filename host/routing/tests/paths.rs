@@ -5,7 +5,7 @@ mod reading;
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use reading::{GUARDS, ROUTES, table};
-use tidegate_routing::{AskedFor, Path};
+use tidegate_routing::{Path, Wants};
 
 /// Pieces that patterns and paths are made of: few, so that they meet.
 const NAMES: [&str; 4] = ["files", "secret", "a", ".well-known"];
@@ -79,7 +79,7 @@ proptest! {
         let (plain, spelled) = (Path::parse(&plain).unwrap(), Path::parse(&spelled).unwrap());
         prop_assert_eq!(plain.segments(), spelled.segments());
         prop_assert_eq!(plain.target().trim_end_matches('/'), spelled.target().trim_end_matches('/'));
-        prop_assert_eq!(table.find("GET", AskedFor::Other, &plain), table.find("GET", AskedFor::Other, &spelled));
+        prop_assert_eq!(table.find("GET", Wants::Other, &plain), table.find("GET", Wants::Other, &spelled));
         prop_assert!(table.guards(&[&plain]).eq(table.guards(&[&spelled])));
     }
 }

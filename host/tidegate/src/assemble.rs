@@ -1,4 +1,4 @@
-//! Puts the parts together: an app and its table, a hub, worker threads, the signals to stop.
+//! Puts the parts together: an app and its router, a hub, worker threads, the signals to stop.
 
 use crate::{
     command_error::CommandError, config::Config, logging, memory_limit, problem::Rejection,
@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{Hub, Limits, Now};
-use tidegate_routing::Table;
+use tidegate_routing::Router;
 use tidegate_wasm::{Loaded, Options};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
@@ -42,16 +42,16 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Loads the component and checks its routes: every rule that it breaks is listed.
-pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Table), CommandError> {
+pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Router), CommandError> {
     let loaded = tidegate_wasm::load(path, options)
         .await
         .map_err(|error| CommandError::Rejected(Rejection::load(path, &error)))?;
-    let table = match loaded.manifest() {
-        Some(manifest) => Table::new(manifest, loaded.exports())
+    let router = match loaded.manifest() {
+        Some(manifest) => Router::new(manifest, loaded.exports())
             .map_err(|violations| CommandError::Rejected(Rejection::rules(path, &violations)))?,
-        None => Table::whole(),
+        None => Router::for_wasi_http(),
     };
-    Ok((loaded, table))
+    Ok((loaded, router))
 }
 
 /// A hub whose ids and topics are told from those of every other run.

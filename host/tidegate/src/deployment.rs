@@ -10,8 +10,8 @@ use std::{
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
-use tidegate_hub::{App, Engine, Front, Hub, Now, Rooms, testing::Memory};
-use tidegate_routing::{Manifest, Table};
+use tidegate_hub::{App, Engine, Hub, Now, RoomRouter, Rooms, testing::Memory};
+use tidegate_routing::{Manifest, Router};
 use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as AsyncMutex, task::spawn_blocking};
 
@@ -57,7 +57,7 @@ struct VersionHistory {
 struct NumberedVersion {
     number: u32,
     version: Arc<Version>,
-    front: Option<Arc<Front>>,
+    front: Option<Arc<RoomRouter>>,
     manifest: Option<Arc<Manifest>>,
 }
 
@@ -79,7 +79,7 @@ impl Deployment {
         config: &Config,
         environment: Environment,
         loaded: Loaded,
-        table: Table,
+        router: Router,
     ) -> Result<Arc<Deployment>, CommandError> {
         let hub = assemble::hub(config);
         let room_store = Arc::<RoomStore>::default();
@@ -93,7 +93,7 @@ impl Deployment {
         let present = numbered_version(
             1,
             loaded,
-            table,
+            router,
             (&hub, &instances),
             &room_store,
             config,
@@ -180,7 +180,7 @@ impl Deployment {
                 deployment.options().clone(),
             ))
         };
-        let (loaded, table) = spawn_blocking(load)
+        let (loaded, router) = spawn_blocking(load)
             .await
             .map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
         let compiled = loaded.compiled();
@@ -189,7 +189,7 @@ impl Deployment {
         let numbered_version = numbered_version(
             number,
             loaded,
-            table,
+            router,
             (&self.hub, &self.instances),
             &self.room_store,
             &self.config,
@@ -273,7 +273,7 @@ pub(crate) fn log_outcome(
 fn numbered_version(
     number: u32,
     loaded: Loaded,
-    table: Table,
+    router: Router,
     (hub, instances): (&Arc<Hub>, &Instances),
     room_store: &RoomStore,
     config: &Config,
@@ -282,17 +282,19 @@ fn numbered_version(
     let manifest = loaded.manifest().cloned();
     let app: Arc<dyn App> = loaded.start(hub.clone(), instances);
     let front = match &manifest {
-        Some(manifest) if manifest.has_rooms() || room_store.0.get().is_some() => Some(Front::new(
-            room_store.rooms(hub, config, environment)?,
-            app.clone(),
-            Manifest::clone(manifest),
-        )),
+        Some(manifest) if manifest.has_rooms() || room_store.0.get().is_some() => {
+            Some(RoomRouter::new(
+                room_store.rooms(hub, config, environment)?,
+                app.clone(),
+                Manifest::clone(manifest),
+            ))
+        }
         _ => None,
     };
     let app = front.clone().map_or(app, |front| front as Arc<dyn App>);
     Ok(NumberedVersion {
         number,
-        version: Arc::new(Version { app, table }),
+        version: Arc::new(Version { app, router }),
         front,
         manifest,
     })

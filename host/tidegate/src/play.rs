@@ -21,7 +21,7 @@ use tidegate_edge::{
     client::{Answer, Client, ClientError, Event, Received, request},
 };
 use tidegate_hub::{Close, EngineError, Message, Now, Publication, RoomId, testing::Memory};
-use tidegate_routing::{AskedFor, Found};
+use tidegate_routing::{RouteMatch, Wants};
 use tidegate_wasm::Clock;
 use tokio::{
     io::DuplexStream,
@@ -183,13 +183,13 @@ impl TestRun {
     ) -> Result<TestRun, CommandError> {
         let runtime = assemble::runtime()?;
         let deployment = runtime.block_on(async {
-            let (loaded, table) = assemble::load(app, config.app.clone()).await?;
+            let (loaded, router) = assemble::load(app, config.app.clone()).await?;
             Deployment::new(
                 app,
                 config,
                 Environment::Test(memory.clone(), clock.clone()),
                 loaded,
-                table,
+                router,
             )
         })?;
         let local = Local::new(deployment.server().clone());
@@ -358,13 +358,13 @@ async fn act(
 fn room_at(deployment: &Deployment, path: &str) -> StepResult<RoomId> {
     let parsed = tidegate_routing::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
     let version = deployment.server().version();
-    let rooms_of = |asked| match version.table.find("GET", asked, &parsed) {
-        Found::Route { index, params, .. } => {
-            Some((version.table.route(index)?.room.clone()?, params))
+    let rooms_of = |asked| match version.router.find("GET", asked, &parsed) {
+        RouteMatch::Route { index, params, .. } => {
+            Some((version.router.route(index)?.room.clone()?, params))
         }
         _ => None,
     };
-    let found = [AskedFor::WebSocket, AskedFor::Events, AskedFor::Other]
+    let found = [Wants::WebSocket, Wants::Events, Wants::Other]
         .into_iter()
         .find_map(rooms_of);
     let (class, params) = found.ok_or_else(|| format!("{path} leads to no room"))?;

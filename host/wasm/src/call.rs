@@ -18,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use std::{pin::pin, time::Duration};
 use tidegate_hub::{
-    Accept, CloseInfo, Decision, Fault, Feed, First, Header, Message, Passed, Request, Response,
+    Accept, CloseEvent, Decision, Fault, Feed, FeedEvent, Header, Message, Pass, Request, Response,
     RoomId, Verdict, page,
 };
 use wasmtime::{
@@ -69,7 +69,7 @@ impl Instance {
         let params = (guard, RequestRef::new(request, &headers));
         let (verdict,) = call!(self.check, Check<'_> => (guard_handler::Verdict,), params)?;
         Ok(match verdict {
-            guard_handler::Verdict::Pass(pass) => Verdict::Pass(Passed {
+            guard_handler::Verdict::Pass(pass) => Verdict::Pass(Pass {
                 headers: self::headers(pass.headers),
                 context: pass.context,
             }),
@@ -132,7 +132,7 @@ impl Instance {
         call!(self.messages, Messages<'_> => (), params)
     }
 
-    pub(crate) async fn close(&mut self, info: &CloseInfo) -> Result<()> {
+    pub(crate) async fn close(&mut self, info: &CloseEvent) -> Result<()> {
         let params = (self.connection(), CloseEventRef::from(info));
         call!(self.close, Close<'_> => (), params)
     }
@@ -147,7 +147,7 @@ impl Instance {
         let (feed,) = call!(self.subscribe, Subscribe<'_> => (std::result::Result<feed_handler::Feed, types::Response>,), params)?;
         Ok(match feed {
             Ok(feed) => {
-                let first = feed.initial_events.into_iter().map(|event| First {
+                let first = feed.initial_events.into_iter().map(|event| FeedEvent {
                     data: event.data,
                     event: event.event,
                 });
@@ -204,7 +204,7 @@ impl Instance {
         &mut self,
         page: u32,
         request: &Request,
-        view: &page::View,
+        view: &page::RenderInput,
     ) -> Result<page::Shell> {
         let (headers, input) = (contract::headers(request), pages::render_input(view));
         let params = (page, RequestRef::new(request, &headers), &input);

@@ -5,7 +5,7 @@ use crate::{
     connection::Connection,
     form::Form,
 };
-use tidegate_hub::{CloseInfo, Message, Request};
+use tidegate_hub::{CloseEvent, Message, Request};
 use wasmtime::component::{ComponentType, Lower, Resource, ResourceAny};
 
 /// WIT `types.request`.
@@ -80,13 +80,13 @@ pub(crate) struct CloseEventRef<'a> {
     is_peer_initiated: bool,
 }
 
-impl<'a> From<&'a CloseInfo> for CloseEventRef<'a> {
-    fn from(info: &'a CloseInfo) -> CloseEventRef<'a> {
+impl<'a> From<&'a CloseEvent> for CloseEventRef<'a> {
+    fn from(info: &'a CloseEvent) -> CloseEventRef<'a> {
         CloseEventRef {
             code: info.code,
             reason: &info.reason,
-            was_clean: info.clean,
-            is_peer_initiated: info.by_peer,
+            was_clean: info.was_clean,
+            is_peer_initiated: info.is_peer_initiated,
         }
     }
 }

@@ -5,15 +5,15 @@ use crate::{
     instances::Use,
     pages,
     pool::{Instance, Pool},
-    room::RoomInstance,
+    room::RoomGuest,
     stdio::About,
 };
 use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_hub::{
-    App, Attempt, Body, Call, CloseInfo, Conn, Decision, Fault, Feed, Hub, Loader, Message, Pages,
-    Request, Response, Streamed, Verdict, app,
-    page::{Form, Shell, View},
+    ActionRun, App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, Hub, LoaderRun, Message,
+    Pages, Request, Response, StreamingResponse, Verdict, app,
+    page::{Form, RenderInput, Shell},
 };
 
 /// A started app.
@@ -93,7 +93,7 @@ impl App for Guest {
         }))
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, Streamed> {
+    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
         self.hub.counters().guest_calls.add(1);
         Box::pin(async move {
             let outcome = match self.pool.interfaces().handler {
@@ -151,7 +151,7 @@ impl App for Guest {
         })
     }
 
-    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseInfo) -> Call<'static, ()> {
+    fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseEvent) -> Call<'static, ()> {
         Box::pin(async move {
             self.event(of(conn), async |instance| instance.close(&info).await)
                 .await
@@ -170,7 +170,7 @@ impl App for Guest {
 
     fn instance(&self) -> Call<'_, Box<dyn app::Instance>> {
         Box::pin(async {
-            let instance = RoomInstance::new(&self.pool, &self.hub).await?;
+            let instance = RoomGuest::new(&self.pool, &self.hub).await?;
             Ok(Box::new(instance) as Box<dyn app::Instance>)
         })
     }
@@ -186,11 +186,16 @@ impl Pages for Guest {
         page: u32,
         loader: &'a str,
         request: &'a Request,
-    ) -> Call<'a, Box<dyn Loader>> {
+    ) -> Call<'a, Box<dyn LoaderRun>> {
         Box::pin(pages::load((&self.pool, &self.hub), page, loader, request))
     }
 
-    fn render<'a>(&'a self, page: u32, request: &'a Request, view: &'a View) -> Call<'a, Shell> {
+    fn render<'a>(
+        &'a self,
+        page: u32,
+        request: &'a Request,
+        view: &'a RenderInput,
+    ) -> Call<'a, Shell> {
         Box::pin(
             self.event_of(Use::Render, at(request), async move |instance| {
                 instance.render(page, request, view).await
@@ -204,7 +209,7 @@ impl Pages for Guest {
         action: &'a str,
         request: &'a Request,
         form: Box<dyn Form>,
-    ) -> Call<'a, Box<dyn Attempt>> {
+    ) -> Call<'a, Box<dyn ActionRun>> {
         Box::pin(pages::act(
             (&self.pool, &self.hub),
             page,

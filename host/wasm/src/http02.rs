@@ -10,7 +10,7 @@ use crate::{
     streamed::{self, Answer},
 };
 use std::sync::Arc;
-use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
+use tidegate_hub::{Body, Fault, Hub, Request, StreamingResponse};
 use tokio::sync::oneshot;
 use wasmtime_wasi_http::{
     WasiHttpView,
@@ -27,7 +27,7 @@ pub(crate) async fn stream(
     body: Body,
     of: Use,
     reuse: bool,
-) -> Result<Streamed, Fault> {
+) -> Result<StreamingResponse, Fault> {
     let (answer, answered) = oneshot::channel();
     let (route, request) = (
         head.route,

@@ -19,7 +19,7 @@ use std::{
     future::{Future, poll_fn},
     sync::Arc,
 };
-use tidegate_hub::{Body, Fault, Hub, Request, Streamed};
+use tidegate_hub::{Body, Fault, Hub, Request, StreamingResponse};
 use tokio::sync::oneshot;
 use wasmtime::{AsContextMut, component::Accessor};
 use wasmtime_wasi_http::{
@@ -37,7 +37,7 @@ pub(crate) async fn stream(
     body: Body,
     of: Use,
     reuse: bool,
-) -> Result<Streamed, Fault> {
+) -> Result<StreamingResponse, Fault> {
     let (answer, answered) = oneshot::channel();
     let (route, request) = (
         head.route,

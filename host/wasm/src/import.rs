@@ -78,11 +78,11 @@ impl From<hub::Position> for Position {
     }
 }
 
-impl From<hub::Followed> for StartPoint {
-    fn from(followed: hub::Followed) -> StartPoint {
+impl From<hub::StartPoint> for StartPoint {
+    fn from(start: hub::StartPoint) -> StartPoint {
         StartPoint {
-            position: followed.from.into(),
-            has_gap: followed.gap,
+            position: start.position.into(),
+            has_gap: start.has_gap,
         }
     }
 }

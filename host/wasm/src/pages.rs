@@ -1,7 +1,7 @@
 //! Loaders and actions: each runs in an instance that it has to itself, and that goes back to the others when it ends well.
 
 use crate::{
-    bindings::{exports::tidegate::app::pages as wit, tidegate::app::types::HandlerError},
+    bindings::{exports::tidegate::app::pages as wit, tidegate::app::types},
     form::Form,
     instances::Use,
     pool::{Instance, Pool, Taken},
@@ -9,10 +9,13 @@ use crate::{
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tidegate_hub::{
-    Attempt, Call, Fault, Hub, Loader, Request,
-    page::{self, Denial, Initial, Outcome, Problem, Shell, Step, Update, View},
+    ActionRun, Call, Fault, Hub, LoaderRun, Request,
+    page::{
+        self, ActionOutcome, ActionStep, FormDenial, HandlerError, LoaderState, LoaderStep,
+        RenderInput, Shell,
+    },
 };
-use tidegate_routing::{Due, LoaderInfo, Page};
+use tidegate_routing::{FirstValue, LoaderInfo, Page};
 use tokio::{runtime::Handle, time::timeout};
 use wasmtime::component::ResourceAny;
 
@@ -118,7 +121,14 @@ async fn end(
 }
 
 type Asked = Pin<
-    Box<dyn Future<Output = (Result<Result<wit::LoaderStep, HandlerError>, Fault>, Taken)> + Send>,
+    Box<
+        dyn Future<
+                Output = (
+                    Result<Result<wit::LoaderStep, types::HandlerError>, Fault>,
+                    Taken,
+                ),
+            > + Send,
+    >,
 >;
 
 struct RunningLoader {
@@ -132,7 +142,10 @@ async fn ask(
     loader: ResourceAny,
     about: About,
     wall_max: Duration,
-) -> (Result<Result<wit::LoaderStep, HandlerError>, Fault>, Taken) {
+) -> (
+    Result<Result<wit::LoaderStep, types::HandlerError>, Fault>,
+    Taken,
+) {
     let step = taken
         .instance
         .run(about, wall_max, async |instance| {
@@ -142,8 +155,8 @@ async fn ask(
     (step, taken)
 }
 
-impl Loader for RunningLoader {
-    fn next(&mut self) -> Call<'_, Result<Step, Problem>> {
+impl LoaderRun for RunningLoader {
+    fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
         Box::pin(async {
             if let Some((taken, loader)) = self.running.rest.take() {
                 self.asked = Some((
@@ -166,10 +179,10 @@ impl Loader for RunningLoader {
             let step = counted(&self.running.hub, step)?;
             self.running.rest = Some((taken, loader));
             Ok(match step {
-                Ok(wit::LoaderStep::Value(json)) => Ok(Step::Value(json)),
-                Ok(wit::LoaderStep::Later(ms)) => Ok(Step::Later(later(ms))),
-                Ok(wit::LoaderStep::End) => Ok(Step::End),
-                Err(problem) => Err(self::problem(problem)),
+                Ok(wit::LoaderStep::Value(json)) => Ok(LoaderStep::Value(json)),
+                Ok(wit::LoaderStep::Later(ms)) => Ok(LoaderStep::Later(later(ms))),
+                Ok(wit::LoaderStep::End) => Ok(LoaderStep::End),
+                Err(error) => Err(handler_error(error)),
             })
         })
     }
@@ -200,18 +213,18 @@ impl Drop for RunningLoader {
 
 struct RunningAttempt(Running);
 
-impl Attempt for RunningAttempt {
-    fn next(&mut self) -> Call<'_, Update> {
+impl ActionRun for RunningAttempt {
+    fn next(&mut self) -> Call<'_, ActionStep> {
         Box::pin(async {
             let update = self
                 .0
                 .ask(async |instance, attempt| instance.next_update(attempt).await)
                 .await?;
             Ok(match update {
-                wit::ActionStep::Progress(json) => Update::Progress(json),
-                wit::ActionStep::Later(ms) => Update::Later(later(ms)),
-                wit::ActionStep::Done(Ok(outcome)) => Update::Done(Ok(self::outcome(outcome))),
-                wit::ActionStep::Done(Err(problem)) => Update::Done(Err(self::problem(problem))),
+                wit::ActionStep::Progress(json) => ActionStep::Progress(json),
+                wit::ActionStep::Later(ms) => ActionStep::Later(later(ms)),
+                wit::ActionStep::Done(Ok(outcome)) => ActionStep::Done(Ok(self::outcome(outcome))),
+                wit::ActionStep::Done(Err(error)) => ActionStep::Done(Err(handler_error(error))),
             })
         })
     }
@@ -222,7 +235,7 @@ pub(crate) async fn load(
     index: u32,
     loader: &str,
     request: &Request,
-) -> Result<Box<dyn Loader>, Fault> {
+) -> Result<Box<dyn LoaderRun>, Fault> {
     let wall_max = app.0.options().wall_max;
     let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
     let running = Running::begin(app, Use::Loader, request.route, wall_max, begin).await?;
@@ -238,7 +251,7 @@ pub(crate) async fn act(
     action: &str,
     request: &Request,
     form: Box<dyn page::Form>,
-) -> Result<Box<dyn Attempt>, Fault> {
+) -> Result<Box<dyn ActionRun>, Fault> {
     // It waits for its form.
     let wall_max = app.1.limits().upload_within;
     let begin = async |instance: &mut Instance| {
@@ -254,20 +267,20 @@ fn later(ms: u32) -> Duration {
     Duration::from_millis(ms.into()).max(LATER_MIN)
 }
 
-fn problem(error: HandlerError) -> Problem {
-    Problem {
+fn handler_error(error: types::HandlerError) -> HandlerError {
+    HandlerError {
         status: error.status,
         message: error.message,
     }
 }
 
-fn outcome(outcome: wit::ActionOutcome) -> Outcome {
+fn outcome(outcome: wit::ActionOutcome) -> ActionOutcome {
     match outcome {
-        wit::ActionOutcome::Success(success) => Outcome::Success {
+        wit::ActionOutcome::Success(success) => ActionOutcome::Success {
             value: success.value,
             stale: success.stale_loaders,
         },
-        wit::ActionOutcome::Redirect(redirect) => Outcome::Redirect {
+        wit::ActionOutcome::Redirect(redirect) => ActionOutcome::Redirect {
             status: redirect.status,
             location: redirect.location,
         },
@@ -276,7 +289,7 @@ fn outcome(outcome: wit::ActionOutcome) -> Outcome {
             message,
             errors,
             values,
-        }) => Outcome::Deny(Denial {
+        }) => ActionOutcome::Deny(FormDenial {
             status,
             message,
             errors,
@@ -286,22 +299,22 @@ fn outcome(outcome: wit::ActionOutcome) -> Outcome {
 }
 
 /// Converts a view to the contract's type.
-pub(crate) fn render_input(view: &View) -> wit::RenderInput {
+pub(crate) fn render_input(view: &RenderInput) -> wit::RenderInput {
     let loaders = view.first.iter().map(|(name, initial)| {
         let state = match initial {
-            Initial::Value(json) => wit::LoaderState::Value(json.clone()),
-            Initial::Failed(Problem { status, message }) => {
-                wit::LoaderState::Failed(HandlerError {
+            LoaderState::Value(json) => wit::LoaderState::Value(json.clone()),
+            LoaderState::Failed(HandlerError { status, message }) => {
+                wit::LoaderState::Failed(types::HandlerError {
                     status: *status,
                     message: message.clone(),
                 })
             }
-            Initial::Pending => wit::LoaderState::Pending,
+            LoaderState::Pending => wit::LoaderState::Pending,
         };
         (name.clone(), state)
     });
     let denied = view.denied.clone().map(|(action, denial)| {
-        let Denial {
+        let FormDenial {
             status,
             message,
             errors,
@@ -336,11 +349,11 @@ pub(crate) fn shell(shell: wit::Shell) -> Shell {
     }
 }
 
-fn due(due: wit::FirstValue) -> Due {
-    match due {
-        wit::FirstValue::Soon => Due::Soon,
-        wit::FirstValue::Awaited => Due::Awaited,
-        wit::FirstValue::Deferred => Due::Deferred,
+fn first_value(value: wit::FirstValue) -> FirstValue {
+    match value {
+        wit::FirstValue::Soon => FirstValue::Soon,
+        wit::FirstValue::Awaited => FirstValue::Awaited,
+        wit::FirstValue::Deferred => FirstValue::Deferred,
     }
 }
 
@@ -348,14 +361,14 @@ fn due(due: wit::FirstValue) -> Due {
 pub(crate) fn described(pages: Vec<wit::Page>) -> Vec<Page> {
     let loader = |loader: wit::LoaderInfo| LoaderInfo {
         name: loader.name,
-        live: loader.is_live,
-        due: due(loader.first_value),
+        is_live: loader.is_live,
+        first_value: first_value(loader.first_value),
     };
     let page = |page: wit::Page| Page {
         pattern: page.pattern,
         loaders: page.loaders.into_iter().map(loader).collect(),
         actions: page.actions,
-        fallback: page.is_fallback,
+        is_fallback: page.is_fallback,
     };
     pages.into_iter().map(page).collect()
 }

@@ -11,7 +11,7 @@ use tidegate_hub::{
     app::{self, RoomAnswer, RoomEvent},
 };
 
-pub(crate) struct RoomInstance {
+pub(crate) struct RoomGuest {
     instance: Box<Instance>,
     pool: Arc<Pool>,
     hub: Arc<Hub>,
@@ -19,10 +19,10 @@ pub(crate) struct RoomInstance {
     _permit: Permit,
 }
 
-impl RoomInstance {
-    pub(crate) async fn new(pool: &Arc<Pool>, hub: &Arc<Hub>) -> Result<RoomInstance, Fault> {
+impl RoomGuest {
+    pub(crate) async fn new(pool: &Arc<Pool>, hub: &Arc<Hub>) -> Result<RoomGuest, Fault> {
         let permit = pool.account().permit(Use::Room).await?;
-        Ok(RoomInstance {
+        Ok(RoomGuest {
             instance: pool.make().await?,
             pool: pool.clone(),
             hub: hub.clone(),
@@ -81,7 +81,7 @@ impl RoomInstance {
     }
 }
 
-impl app::Instance for RoomInstance {
+impl app::Instance for RoomGuest {
     fn call<'a>(
         &'a mut self,
         event: RoomEvent,

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     task::Poll,
 };
-use tidegate_hub::{Fault, Request, Streamed};
+use tidegate_hub::{Fault, Request, StreamingResponse};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::WasiBody;
 
@@ -25,7 +25,7 @@ pub(crate) async fn begin<E: Debug>(
     mut call: Rest,
     answered: oneshot::Receiver<Answer<E>>,
     origin: Origin,
-) -> Result<Streamed, Fault> {
+) -> Result<StreamingResponse, Fault> {
     let (mut awaited, mut ended) = (Some(answered), None);
     let head = poll_fn(|cx| {
         if ended.is_none()
@@ -54,7 +54,7 @@ pub(crate) async fn begin<E: Debug>(
                 None => outgoing.with_rest(call),
                 Some(ended) => outgoing.settle(ended),
             };
-            Ok(Streamed {
+            Ok(StreamingResponse {
                 status: parts.status.as_u16(),
                 headers: parts.headers,
                 body: Box::pin(Reader::new(outgoing)),

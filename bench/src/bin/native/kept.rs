@@ -10,7 +10,7 @@ use std::rc::Rc;
 use anyhow::{Context as _, Result};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tidegate_disk::Storage;
-use tidegate_hub::{Batch, Engine as _, RoomId, Stored};
+use tidegate_hub::{Batch, Engine as _, RoomId, RoomRecord};
 use tokio::net::TcpListener;
 
 use crate::websocket::{self, Socket};
@@ -55,9 +55,9 @@ async fn commit_each(mut socket: Socket, storage: Rc<Storage>, room: RoomId) {
             continue;
         }
         let value = message.clone().into_data();
-        let stored = Stored {
+        let stored = RoomRecord {
             bytes: (KEY.len() + value.len()) as u64,
-            ..Stored::default()
+            ..RoomRecord::default()
         };
         let writes = BTreeMap::from([(KEY.to_owned(), Some(value))]);
         let batch = Batch {

@@ -30,7 +30,7 @@ use std::{
     panic::{self, PanicHookInfo},
     time::Duration,
 };
-use tidegate_routing::Due;
+use tidegate_routing::FirstValue;
 use wasip2::{
     exports::http::incoming_handler,
     http::types::{IncomingRequest, ResponseOutparam},
@@ -454,11 +454,11 @@ impl pages::GuestActionRun for Run<Done> {
     }
 }
 
-fn first_value(due: Due) -> pages::FirstValue {
+fn first_value(due: FirstValue) -> pages::FirstValue {
     match due {
-        Due::Soon => pages::FirstValue::Soon,
-        Due::Awaited => pages::FirstValue::Awaited,
-        Due::Deferred => pages::FirstValue::Deferred,
+        FirstValue::Soon => pages::FirstValue::Soon,
+        FirstValue::Awaited => pages::FirstValue::Awaited,
+        FirstValue::Deferred => pages::FirstValue::Deferred,
     }
 }
 

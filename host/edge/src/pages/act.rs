@@ -16,10 +16,10 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tidegate_hub::{
-    Attempt, Fault,
+    ActionRun, Fault,
     budget::Share,
     contract,
-    page::{Denial, Outcome, Problem, Update},
+    page::{ActionOutcome, ActionStep, FormDenial, HandlerError},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -94,13 +94,15 @@ pub(crate) async fn act(
             ))
         }
         Told::Html => match run.end().await? {
-            Ok(Outcome::Success { .. }) => redirect(StatusCode::SEE_OTHER, &visit.request.path),
-            Ok(Outcome::Redirect { status, location }) => redirect(
+            Ok(ActionOutcome::Success { .. }) => {
+                redirect(StatusCode::SEE_OTHER, &visit.request.path)
+            }
+            Ok(ActionOutcome::Redirect { status, location }) => redirect(
                 StatusCode::from_u16(status).expect("a checked status"),
                 &location,
             ),
-            Ok(Outcome::Deny(denial)) => show::show(visit, Some((action, denial))).await,
-            Err(Problem { status, message }) => Ok(answer::text(
+            Ok(ActionOutcome::Deny(denial)) => show::show(visit, Some((action, denial))).await,
+            Err(HandlerError { status, message }) => Ok(answer::text(
                 StatusCode::from_u16(status).expect("a checked status"),
                 &message,
             )),
@@ -144,17 +146,17 @@ struct Run {
     deadline: Instant,
     client_fault: ClientFault,
     /// None when it has ended.
-    attempt: Option<Result<Box<dyn Attempt>, Fault>>,
+    attempt: Option<Result<Box<dyn ActionRun>, Fault>>,
 }
 
 /// What an action came to.
-type Ended = Result<Result<Outcome, Problem>, Fault>;
+type Ended = Result<Result<ActionOutcome, HandlerError>, Fault>;
 
 /// What is heard of an action next.
 enum Heard {
     /// JSON.
     Progress(String),
-    Ended(Result<Outcome, Problem>),
+    Ended(Result<ActionOutcome, HandlerError>),
 }
 
 impl Run {
@@ -189,7 +191,7 @@ impl Run {
         let update = async {
             loop {
                 match attempt.next().await? {
-                    Update::Later(wait) => sleep(wait).await,
+                    ActionStep::Later(wait) => sleep(wait).await,
                     update => return Ok(update),
                 }
             }
@@ -198,27 +200,27 @@ impl Run {
             .await
             .unwrap_or(Err(Fault::Wall))?
         {
-            Update::Progress(json) => {
+            ActionStep::Progress(json) => {
                 self.attempt = Some(Ok(attempt));
                 Ok(Heard::Progress(json::checked(json, bytes_max)?))
             }
-            Update::Done(ended) => Ok(Heard::Ended(self.check(ended, bytes_max)?)),
-            Update::Later(_) => unreachable!("it was waited for"),
+            ActionStep::Done(ended) => Ok(Heard::Ended(self.check(ended, bytes_max)?)),
+            ActionStep::Later(_) => unreachable!("it was waited for"),
         }
     }
 
     /// Against the contract.
     fn check(
         &self,
-        ended: Result<Outcome, Problem>,
+        ended: Result<ActionOutcome, HandlerError>,
         bytes_max: usize,
-    ) -> Result<Result<Outcome, Problem>, Fault> {
+    ) -> Result<Result<ActionOutcome, HandlerError>, Fault> {
         match &ended {
             Ok(outcome) => contract::check_outcome(outcome, self.visited.page().1, bytes_max)?,
             Err(problem) => contract::check_problem(problem)?,
         }
         Ok(match ended {
-            Ok(Outcome::Success { value, stale }) => Ok(Outcome::Success {
+            Ok(ActionOutcome::Success { value, stale }) => Ok(ActionOutcome::Success {
                 value: json::checked(value, bytes_max)?,
                 stale,
             }),
@@ -239,10 +241,10 @@ fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-fn status(ended: &Result<Outcome, Problem>) -> StatusCode {
+fn status(ended: &Result<ActionOutcome, HandlerError>) -> StatusCode {
     let status = match ended {
-        Ok(Outcome::Success { .. } | Outcome::Redirect { .. }) => 200,
-        Ok(Outcome::Deny(denial)) => denial.status,
+        Ok(ActionOutcome::Success { .. } | ActionOutcome::Redirect { .. }) => 200,
+        Ok(ActionOutcome::Deny(denial)) => denial.status,
         Err(problem) => problem.status,
     };
     StatusCode::from_u16(status).expect("a checked status")
@@ -259,16 +261,16 @@ fn fault_status(fault: &Fault) -> StatusCode {
 /// The outcome as JSON. The app's value stands in it as the app wrote it.
 fn envelope(visited: &Visited, ended: Ended) -> String {
     let envelope = match ended {
-        Ok(Ok(Outcome::Success { value, stale })) => {
+        Ok(Ok(ActionOutcome::Success { value, stale })) => {
             return format!(
                 r#"{{"outcome":"success","stale":{},"value":{value}}}"#,
                 json!(stale)
             );
         }
-        Ok(Ok(Outcome::Redirect { status, location })) => {
+        Ok(Ok(ActionOutcome::Redirect { status, location })) => {
             json!({ "outcome": "redirect", "status": status, "location": location })
         }
-        Ok(Ok(Outcome::Deny(Denial {
+        Ok(Ok(ActionOutcome::Deny(FormDenial {
             status,
             message,
             errors,
@@ -280,7 +282,7 @@ fn envelope(visited: &Visited, ended: Ended) -> String {
                 .collect();
             json!({ "outcome": "deny", "status": status, "message": message, "errors": errors })
         }
-        Ok(Err(Problem { status, message })) => {
+        Ok(Err(HandlerError { status, message })) => {
             json!({ "outcome": "error", "status": status, "message": message })
         }
         Err(fault) => {

@@ -22,7 +22,7 @@ use tidegate_hub::{
     budget::{OutOfMemory, Share},
     json,
     limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
-    page::{self, Field, FormError, Piece, Problem},
+    page::{self, Field, FormError, HandlerError, Piece},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -268,14 +268,14 @@ pub(super) struct ClientFault(Option<Arc<Progress>>);
 
 impl ClientFault {
     /// Why the form can't be read to its end, if its client is too slow or what it sent is no form.
-    pub(super) fn get(&self) -> Option<Problem> {
+    pub(super) fn get(&self) -> Option<HandlerError> {
         let cause = self
             .0
             .as_ref()?
             .cause
             .get()
             .filter(|cause| **cause != FormError::TooLarge)?;
-        Some(Problem {
+        Some(HandlerError {
             status: status(*cause),
             message: cause.to_string(),
         })

@@ -2,7 +2,7 @@
 
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tidegate_hub::{Fault, contract, page::Problem};
+use tidegate_hub::{Fault, contract, page::HandlerError};
 
 /// A value that an app gave: JSON on one line, if it is JSON of at most so many bytes.
 pub(super) fn checked(text: String, bytes_max: usize) -> Result<String, Fault> {
@@ -40,7 +40,7 @@ pub(super) fn for_script(json: &str) -> String {
 }
 
 /// `{"error":{"status":504,"message":"it took too long"}}`
-pub(super) fn error(problem: &Problem) -> String {
+pub(super) fn error(problem: &HandlerError) -> String {
     json!({ "error": { "status": problem.status, "message": problem.message } }).to_string()
 }
 

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, future::poll_fn, task::Poll, time::Duration};
 use tidegate_hub::{
     dispatch::{LoaderName, LoaderTarget},
-    page::Problem,
+    page::HandlerError,
 };
 use tokio::time::sleep;
 
@@ -53,7 +53,7 @@ struct Asked {
 }
 
 /// How the values are wanted; before the body is read.
-pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Problem> {
+pub(crate) fn form(headers: &HeaderMap) -> Result<Form, HandlerError> {
     if media::content_type(headers).as_deref() != Some("application/json") {
         return Err(refused(415, "send the loader's name as application/json"));
     }
@@ -67,7 +67,7 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, Problem> {
 }
 
 /// Reads which loader is asked for: its name, and what its page would get.
-pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarget), Problem> {
+pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarget), HandlerError> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| {
         refused(
             400,
@@ -80,7 +80,7 @@ pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarg
         params: &asked.params,
         search: &asked.search,
     };
-    let target = LoaderTarget::find(&version.table, name)?;
+    let target = LoaderTarget::find(&version.router, name)?;
     Ok((asked.loader, target))
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> Answer {
 }
 
 fn going_away() -> Brought {
-    Brought::Failed(Problem {
+    Brought::Failed(HandlerError {
         status: 503,
         message: "the server is going away".into(),
     })
@@ -165,7 +165,7 @@ fn frame(form: Form, brought: &Brought) -> Bytes {
         Brought::Value(json) => ("value", json.clone()),
         Brought::End => ("end", "{}".into()),
         Brought::TimedOut => ("timeout", "{}".into()),
-        Brought::Failed(Problem { status, message }) => (
+        Brought::Failed(HandlerError { status, message }) => (
             "error",
             serde_json::json!({ "status": status, "message": message }).to_string(),
         ),
@@ -178,15 +178,15 @@ fn frame(form: Form, brought: &Brought) -> Bytes {
     }
 }
 
-fn refused(status: u16, message: &str) -> Problem {
-    Problem {
+fn refused(status: u16, message: &str) -> HandlerError {
+    HandlerError {
         status,
         message: message.to_owned(),
     }
 }
 
 /// The host's own refusal, and a loader's.
-pub(crate) fn refusal(problem: &Problem) -> Answer {
+pub(crate) fn refusal(problem: &HandlerError) -> Answer {
     whole(
         StatusCode::from_u16(problem.status).expect("a checked status"),
         "application/json",

@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, Loader, Request, contract,
-    page::{Problem, Step},
+    Fault, LoaderRun, Request, contract,
+    page::{HandlerError, LoaderStep},
 };
 use tidegate_routing::LoaderInfo;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
@@ -23,18 +23,18 @@ pub(super) enum Brought {
     /// It ended well.
     End,
     /// It ended otherwise.
-    Failed(Problem),
+    Failed(HandlerError),
     /// Its time was up.
     TimedOut,
 }
 
 impl Brought {
     /// For a client that wants to know what is wrong; none if nothing is.
-    pub(super) fn problem(&self) -> Option<Problem> {
+    pub(super) fn problem(&self) -> Option<HandlerError> {
         match self {
             Brought::Value(_) | Brought::End => None,
             Brought::Failed(problem) => Some(problem.clone()),
-            Brought::TimedOut => Some(Problem {
+            Brought::TimedOut => Some(HandlerError {
                 status: 504,
                 message: "it took too long".into(),
             }),
@@ -45,7 +45,7 @@ impl Brought {
 type Asked = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;
 
 /// The loader, and what it answered.
-type Outcome = (Box<dyn Loader>, Result<Step, Problem>);
+type Outcome = (Box<dyn LoaderRun>, Result<LoaderStep, HandlerError>);
 
 /// One loader of a visit. Dropping it cancels the loader.
 pub(super) struct Loading {
@@ -60,16 +60,16 @@ enum Stage {
     /// Until it answers.
     Asked(Asked),
     /// Until it wants to be asked again, or its time is up.
-    Sleeping(Box<dyn Loader>, Pin<Box<Sleep>>),
+    Sleeping(Box<dyn LoaderRun>, Pin<Box<Sleep>>),
     /// What it brought last was taken.
-    Idle(Box<dyn Loader>),
+    Idle(Box<dyn LoaderRun>),
     Ended,
 }
 
 impl Loading {
     pub(super) fn begin(visit: &Visit, info: &LoaderInfo) -> Loading {
-        let deadline =
-            (!info.live).then(|| Instant::now() + visit.visited.server.hub.limits().loader_within);
+        let deadline = (!info.is_live)
+            .then(|| Instant::now() + visit.visited.server.hub.limits().loader_within);
         let begun = begin(
             visit.visited.clone(),
             visit.request.clone(),
@@ -126,10 +126,10 @@ impl Loading {
                         self.stage = Stage::Asked(asked);
                         return Poll::Pending;
                     }
-                    Poll::Ready(Ok((loader, Ok(Step::Later(wait))))) => {
+                    Poll::Ready(Ok((loader, Ok(LoaderStep::Later(wait))))) => {
                         Stage::Sleeping(loader, self.sleep(wait))
                     }
-                    Poll::Ready(Ok((loader, Ok(Step::Value(text))))) => {
+                    Poll::Ready(Ok((loader, Ok(LoaderStep::Value(text))))) => {
                         match json::checked(text, self.bytes_max()) {
                             Ok(json) => {
                                 self.stage = Stage::Idle(loader);
@@ -138,7 +138,7 @@ impl Loading {
                             Err(fault) => return Poll::Ready(failed(&self.visited, &fault)),
                         }
                     }
-                    Poll::Ready(Ok((_, Ok(Step::End)))) => return Poll::Ready(Brought::End),
+                    Poll::Ready(Ok((_, Ok(LoaderStep::End)))) => return Poll::Ready(Brought::End),
                     Poll::Ready(Ok((_, Err(problem)))) => {
                         return Poll::Ready(refused(&self.visited, problem));
                     }
@@ -176,7 +176,7 @@ async fn begin(
     ask(loader).await
 }
 
-async fn ask(mut loader: Box<dyn Loader>) -> Result<Outcome, Fault> {
+async fn ask(mut loader: Box<dyn LoaderRun>) -> Result<Outcome, Fault> {
     let step = loader.next().await?;
     Ok((loader, step))
 }
@@ -197,7 +197,7 @@ fn in_time(
 }
 
 /// Its own error, if it is one that a client can be told.
-fn refused(visited: &Visited, problem: Problem) -> Brought {
+fn refused(visited: &Visited, problem: HandlerError) -> Brought {
     match contract::check_problem(&problem) {
         Ok(()) => Brought::Failed(problem),
         Err(fault) => failed(visited, &fault),
@@ -209,11 +209,11 @@ fn failed(visited: &Visited, fault: &Fault) -> Brought {
     let message = visited.told(fault);
     match fault {
         Fault::Cpu | Fault::Wall => Brought::TimedOut,
-        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => Brought::Failed(Problem {
+        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => Brought::Failed(HandlerError {
             status: 503,
             message,
         }),
-        _ => Brought::Failed(Problem {
+        _ => Brought::Failed(HandlerError {
             status: 500,
             message,
         }),

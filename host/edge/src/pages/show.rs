@@ -17,9 +17,9 @@ use std::{
 };
 use tidegate_hub::{
     Fault,
-    page::{Denial, Initial, Problem, View},
+    page::{FormDenial, HandlerError, LoaderState, RenderInput},
 };
-use tidegate_routing::{Due, LoaderInfo, Page};
+use tidegate_routing::{FirstValue, LoaderInfo, Page};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// Where an app wants the stream to go.
@@ -29,7 +29,10 @@ const MARKER: &str = "<!--tidegate-->";
 const EARLY_MAX: usize = 1000;
 
 /// Renders the page; `denied`: the action that was refused, for the page to say so.
-pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Result<Answer, Fault> {
+pub(crate) async fn show(
+    visit: Visit,
+    denied: Option<(String, FormDenial)>,
+) -> Result<Answer, Fault> {
     let Visited {
         server, version, ..
     } = &*visit.visited;
@@ -41,7 +44,7 @@ pub(crate) async fn show(visit: Visit, denied: Option<(String, Denial)>) -> Resu
         .map(|info| Loading::begin(&visit, info))
         .collect();
     let brought = first(&mut loadings, page, server.hub.limits().first_within).await;
-    let view = View {
+    let view = RenderInput {
         first: initial(page, &brought),
         nonce: nonce()?,
         denied,
@@ -117,7 +120,7 @@ async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<O
         for ((info, loading), brought) in page.loaders.iter().zip(&mut *loadings).zip(&mut brought)
         {
             if brought.is_none()
-                && info.due != Due::Deferred
+                && info.first_value != FirstValue::Deferred
                 && let Poll::Ready(first) = loading.poll_next(cx)
             {
                 *brought = Some(first);
@@ -126,14 +129,15 @@ async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<O
         let is_due = due.is_elapsed() || due.as_mut().poll(cx).is_ready();
         let may_bring =
             |loading: &Loading| loading.sleeps_until().is_none_or(|wakes| wakes < until);
-        let waits = |((info, loading), brought): ((&LoaderInfo, &Loading), &Option<Brought>)| {
-            match info.due {
+        let waits =
+            |((info, loading), brought): ((&LoaderInfo, &Loading), &Option<Brought>)| match info
+                .first_value
+            {
                 _ if brought.is_some() => false,
-                Due::Soon => !is_due && may_bring(loading),
-                Due::Awaited => true,
-                Due::Deferred => false,
-            }
-        };
+                FirstValue::Soon => !is_due && may_bring(loading),
+                FirstValue::Awaited => true,
+                FirstValue::Deferred => false,
+            };
         if page.loaders.iter().zip(&*loadings).zip(&brought).any(waits) {
             Poll::Pending
         } else {
@@ -144,11 +148,13 @@ async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<O
     brought
 }
 
-fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, Initial)> {
+fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, LoaderState)> {
     let initial = |brought: &Option<Brought>| match brought {
-        Some(Brought::Value(json)) => Initial::Value(json.clone()),
-        Some(other) => other.problem().map_or(Initial::Pending, Initial::Failed),
-        None => Initial::Pending,
+        Some(Brought::Value(json)) => LoaderState::Value(json.clone()),
+        Some(other) => other
+            .problem()
+            .map_or(LoaderState::Pending, LoaderState::Failed),
+        None => LoaderState::Pending,
     };
     page.loaders
         .iter()
@@ -307,7 +313,7 @@ impl Streaming {
         }
         self.loadings.retain(|loading| !loading.has_ended());
         if !self.loadings.is_empty() && self.stopped.as_mut().poll(cx).is_ready() {
-            let gone = Brought::Failed(Problem {
+            let gone = Brought::Failed(HandlerError {
                 status: 503,
                 message: "the server is going away".into(),
             });
@@ -339,7 +345,7 @@ fn mark(name: &str, brought: &Brought) -> String {
     match brought {
         Brought::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
         Brought::End => format!("[\"end\",\"{name}\"]"),
-        Brought::Failed(Problem { status, message }) => {
+        Brought::Failed(HandlerError { status, message }) => {
             json!(["error", name, status, message]).to_string()
         }
         Brought::TimedOut => format!("[\"timeout\",\"{name}\"]"),

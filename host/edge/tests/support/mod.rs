@@ -10,7 +10,7 @@ use std::{
 };
 use tidegate_edge::{Config, Drained, Server, Version, serve};
 use tidegate_hub::{Hub, Limits, testing::FakeApp};
-use tidegate_routing::{Exports, Guard, Manifest, Route, Table, Target};
+use tidegate_routing::{Exports, Guard, Manifest, Route, Router, Target};
 use tokio::sync::oneshot;
 
 /// Longer than anything here takes; a client that waits so long has failed.
@@ -60,14 +60,14 @@ impl Served {
     }
 
     pub fn new(app: FakeApp, manifest: Manifest, limits: Limits, config: Config) -> Served {
-        let table = Table::new(&manifest, Exports::ALL)
+        let router = Router::new(&manifest, Exports::ALL)
             .unwrap_or_else(|violations| panic!("{violations:?}"));
         let hub = Hub::new(limits, Default::default(), 1);
         let server = Server::new(
             hub.clone(),
             Arc::new(Version {
                 app: Arc::new(app),
-                table,
+                router,
             }),
             config,
         );

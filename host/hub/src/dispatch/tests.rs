@@ -1,19 +1,19 @@
 //! The order of handling, as the trace of its steps.
 
 use super::*;
-use tidegate_routing::{Due, Exports, Guard, LoaderInfo, Manifest, Page, Route};
+use tidegate_routing::{Exports, FirstValue, Guard, LoaderInfo, Manifest, Page, Route};
 
 /// Routes, guards and pages that the cases are about.
-fn table() -> Table {
+fn router() -> Router {
     let page = |pattern: &str, fallback| Page {
         pattern: pattern.to_owned(),
         loaders: vec![LoaderInfo {
             name: "stock".to_owned(),
-            live: false,
-            due: Due::Soon,
+            is_live: false,
+            first_value: FirstValue::Soon,
         }],
         actions: vec!["buy".to_owned()],
-        fallback,
+        is_fallback: fallback,
     };
     let guard = |pattern: &str| Guard {
         pattern: pattern.to_owned(),
@@ -33,12 +33,12 @@ fn table() -> Table {
         ],
         pages: vec![page("/shop/{id}", false), page("/shop/sale", false)],
     };
-    Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
+    Router::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"))
 }
 
 /// Steps of a driver for which every check passes, every guard passes and no step has a file.
-fn trace(table: &Table, facts: RequestFacts<'_>, has_file: bool) -> String {
-    let mut dispatch = Dispatch::new(table, facts);
+fn trace(router: &Router, facts: RequestFacts<'_>, has_file: bool) -> String {
+    let mut dispatch = Dispatch::new(router, facts);
     let mut steps = Vec::new();
     loop {
         let (text, is_last) = match dispatch.admit() {
@@ -147,19 +147,19 @@ fn every_request_takes_the_steps_in_one_order() {
             "guard 0, guard 2, file, route 4",
         ),
     ];
-    let table = table();
+    let router = router();
     for (method, path, plain, with_files) in cases {
         let path = Path::parse(path).unwrap();
         for (has_files, expected) in [(false, plain), (true, with_files)] {
             let facts = RequestFacts {
                 method,
                 path: &path,
-                wants: AskedFor::Other,
+                wants: Wants::Other,
                 is_served: true,
                 has_files,
             };
             assert_eq!(
-                trace(&table, facts, false),
+                trace(&router, facts, false),
                 expected,
                 "{method} {}, has_files: {has_files}",
                 path.target()
@@ -170,7 +170,7 @@ fn every_request_takes_the_steps_in_one_order() {
 
 #[test]
 fn a_host_that_is_not_served_reaches_only_the_health_endpoint() {
-    let table = table();
+    let router = router();
     for (path, expected) in [
         ("/__tidegate/health", "host endpoint"),
         ("/__tidegate/client.js", "421"),
@@ -183,17 +183,17 @@ fn a_host_that_is_not_served_reaches_only_the_health_endpoint() {
         let facts = RequestFacts {
             method: "GET",
             path: &path,
-            wants: AskedFor::Other,
+            wants: Wants::Other,
             is_served: false,
             has_files: true,
         };
-        assert_eq!(trace(&table, facts, true), expected, "{}", path.target());
+        assert_eq!(trace(&router, facts, true), expected, "{}", path.target());
     }
 }
 
 #[test]
 fn a_file_adds_its_methods_to_those_of_the_routes() {
-    let table = table();
+    let router = router();
     for (method, path, expected) in [
         ("POST", "/none", "file, fallback file, look, 405 GET, HEAD"),
         ("GET", "/b/c", "file, look, 405 PUT, GET, HEAD"),
@@ -203,12 +203,12 @@ fn a_file_adds_its_methods_to_those_of_the_routes() {
         let facts = RequestFacts {
             method,
             path: &path,
-            wants: AskedFor::Other,
+            wants: Wants::Other,
             is_served: true,
             has_files: true,
         };
         assert_eq!(
-            trace(&table, facts, true),
+            trace(&router, facts, true),
             expected,
             "{method} {}",
             path.target()
@@ -218,7 +218,7 @@ fn a_file_adds_its_methods_to_those_of_the_routes() {
 
 #[test]
 fn without_pages_the_loaders_path_is_like_every_other() {
-    let table = Table::new(
+    let router = Router::new(
         &Manifest {
             routes: vec![Route::new("GET", "/a", Target::Http)],
             guards: vec![Guard {
@@ -233,11 +233,11 @@ fn without_pages_the_loaders_path_is_like_every_other() {
     let facts = RequestFacts {
         method: "POST",
         path: &path,
-        wants: AskedFor::Other,
+        wants: Wants::Other,
         is_served: true,
         has_files: false,
     };
-    assert_eq!(trace(&table, facts, false), "guard 0, 404");
+    assert_eq!(trace(&router, facts, false), "guard 0, 404");
 }
 
 /// `id=7,x=1` as a map.
@@ -267,15 +267,15 @@ fn a_loader_is_found_by_its_page_and_guarded_as_the_page_is() {
                 pattern: pattern.to_owned(),
                 loaders: vec![LoaderInfo {
                     name: "stock".to_owned(),
-                    live: false,
-                    due: Due::Soon,
+                    is_live: false,
+                    first_value: FirstValue::Soon,
                 }],
                 ..Page::default()
             })
             .collect(),
     };
-    let table =
-        Table::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
+    let router =
+        Router::new(&manifest, Exports::ALL).unwrap_or_else(|violations| panic!("{violations:?}"));
     let cases = [
         // page, loader, parameters, query, expected
         ("/open", "stock", "", "", "/open: guard 1, route 1"),
@@ -327,11 +327,11 @@ fn a_loader_is_found_by_its_page_and_guarded_as_the_page_is() {
             params: &map(params),
             search,
         };
-        let outcome = match LoaderTarget::find(&table, name) {
+        let outcome = match LoaderTarget::find(&router, name) {
             Err(problem) => format!("{} {}", problem.status, problem.message),
             Ok(loader) => {
                 let path = Path::parse(&loader.target).unwrap();
-                let mut dispatch = Dispatch::of_loader(&table, &path, &loaders_path, &loader);
+                let mut dispatch = Dispatch::of_loader(&router, &path, &loaders_path, &loader);
                 assert_eq!(dispatch.admit(), AdmissionStep::Admitted);
                 format!(
                     "{}: {}",

@@ -1,7 +1,7 @@
 //! Storage in memory, which tests can make fail and hold back.
 
 use crate::{
-    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, Stored, storage::Commit,
+    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, RoomRecord, storage::Commit,
     storage::Range,
 };
 use bytes::Bytes;
@@ -38,7 +38,7 @@ struct State {
 struct Kept {
     entries: BTreeMap<String, Bytes>,
     log: BTreeMap<u32, Bytes>,
-    stored: Stored,
+    stored: RoomRecord,
 }
 
 impl Memory {
@@ -117,7 +117,7 @@ impl State {
         }
         log.extend(batch.log);
         *stored = batch.stored;
-        if *stored == Stored::default() {
+        if *stored == RoomRecord::default() {
             self.rooms.remove(&batch.room);
         }
         Ok(())
@@ -152,12 +152,12 @@ impl Engine for Memory {
         })
     }
 
-    fn stored(&self, room: &RoomId) -> Result<Stored, EngineError> {
+    fn stored(&self, room: &RoomId) -> Result<RoomRecord, EngineError> {
         Ok(self
             .read()?
             .rooms
             .get(room)
-            .map_or_else(Stored::default, |kept| kept.stored))
+            .map_or_else(RoomRecord::default, |kept| kept.stored))
     }
 
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError> {

@@ -1,8 +1,8 @@
 //! What every engine must do, whatever it keeps its rooms on.
 
 use crate::{
-    Alarm, Batch, Engine, EngineError, Position, RoomId, Stored,
-    storage::{Commit, Logged, Range},
+    Alarm, Batch, Engine, EngineError, Position, RoomId, RoomRecord,
+    storage::{Commit, LogHead, Range},
 };
 use bytes::Bytes;
 use std::ops::Bound::{Excluded, Included, Unbounded};
@@ -53,9 +53,9 @@ fn batch(room: &RoomId, writes: &[(&str, Option<&str>)]) -> Batch {
         writes,
         ..Batch::new(
             room.clone(),
-            Stored {
+            RoomRecord {
                 bytes: 1,
-                ..Stored::default()
+                ..RoomRecord::default()
             },
         )
     }
@@ -186,7 +186,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
         assert_eq!(self.engine.get(&tea, "a"), Ok(None));
         self.commit(Batch {
             clear: true,
-            stored: Stored::default(),
+            stored: RoomRecord::default(),
             ..batch(&tea, &[])
         });
         self.commit(batch(&tea, &[("d", Some("3"))]));
@@ -195,7 +195,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
 
     fn sizes_and_alarms_are_kept_until_the_room_is_forgotten(&self) {
         let [tea, milk] = [room("fifth", "tea"), room("fifth", "milk")];
-        let stored = |bytes, at: Option<u64>| Stored {
+        let stored = |bytes, at: Option<u64>| RoomRecord {
             bytes,
             alarm: at.map(|at| Alarm { at, attempt: 2 }),
             history: None,
@@ -208,7 +208,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
                 .map(|(room, alarm)| (room, alarm.at))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(self.engine.stored(&tea), Ok(Stored::default()));
+        assert_eq!(self.engine.stored(&tea), Ok(RoomRecord::default()));
         let steps = [
             (&tea, stored(0, Some(5)), vec![(tea.clone(), 5)]),
             (
@@ -222,7 +222,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
                 vec![(milk.clone(), u64::MAX), (tea.clone(), 6)],
             ),
             (&milk, stored(3, None), vec![(tea.clone(), 6)]),
-            (&tea, Stored::default(), vec![]),
+            (&tea, RoomRecord::default(), vec![]),
         ];
         for (room, stored, alarms) in steps {
             self.commit(Batch {
@@ -235,7 +235,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
 
     fn a_log_has_the_latest_of_each_slot_and_outlives_a_clear(&self) {
         let (tea, rum) = (room("sixth", "tea"), room("sixth", "rum"));
-        let logged = |sequence| Logged {
+        let logged = |sequence| LogHead {
             position: Position { epoch: 9, sequence },
             expires: u64::MAX,
         };
@@ -250,7 +250,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
             log.sort();
             log
         };
-        let stored = |bytes, sequence| Stored {
+        let stored = |bytes, sequence| RoomRecord {
             bytes,
             alarm: None,
             history: Some(logged(sequence)),
@@ -281,7 +281,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
         );
         assert_eq!(self.engine.stored(&tea), Ok(stored(0, 5)));
         self.commit(Batch {
-            stored: Stored::default(),
+            stored: RoomRecord::default(),
             ..batch(&tea, &[])
         });
         self.commit(Batch {
@@ -295,7 +295,7 @@ impl<R: Fn(Commit) -> Result<(), EngineError>> Suite<'_, R> {
             "it was forgotten with its room"
         );
         self.commit(Batch {
-            stored: Stored::default(),
+            stored: RoomRecord::default(),
             ..batch(&tea, &[])
         });
     }

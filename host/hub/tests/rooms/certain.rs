@@ -81,7 +81,7 @@ impl Course {
         };
         let memory = Memory::default();
         let mut world = World::at(Now::at(START), limits, memory.clone(), Arc::new(fine));
-        world.front = Front::new(world.rooms.clone(), Arc::new(app), manifest("chat"));
+        world.front = RoomRouter::new(world.rooms.clone(), Arc::new(app), manifest("chat"));
         world.front.serve();
         Course {
             world,
@@ -90,7 +90,7 @@ impl Course {
         }
     }
 
-    fn join(&self, name: &str) -> Opened {
+    fn join(&self, name: &str) -> ConnectionGuard {
         let accept = Accept {
             room: Some(room("tea")),
             protocol: Some(name.into()),
@@ -103,12 +103,12 @@ impl Course {
         conn
     }
 
-    fn leave(&self, conn: &Opened) -> tidegate_hub::Call<'static, ()> {
-        let gone = CloseInfo {
+    fn leave(&self, conn: &ConnectionGuard) -> tidegate_hub::Call<'static, ()> {
+        let gone = CloseEvent {
             code: 1000,
             reason: String::new(),
-            clean: true,
-            by_peer: true,
+            was_clean: true,
+            is_peer_initiated: true,
         };
         let mut call = self.world.front.clone().close(Arc::clone(conn), gone);
         assert!(poll(&mut call).is_none());
@@ -327,11 +327,11 @@ fn an_on_close_that_traps_was_delivered() {
         _ => Ok(()),
     });
     let ann = world.join("tea");
-    let gone = CloseInfo {
+    let gone = CloseEvent {
         code: 1000,
         reason: String::new(),
-        clean: true,
-        by_peer: true,
+        was_clean: true,
+        is_peer_initiated: true,
     };
     assert!(matches!(
         world.run(world.front.clone().close(Arc::clone(&ann), gone)),
@@ -355,12 +355,12 @@ fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_h
     };
     let world = World::new(note("old"));
     let (ann, bob) = (world.join("tea"), world.join("tea"));
-    let close = |front: &Arc<Front>, conn: &Opened| {
-        let gone = CloseInfo {
+    let close = |front: &Arc<RoomRouter>, conn: &ConnectionGuard| {
+        let gone = CloseEvent {
             code: 1012,
             reason: String::new(),
-            clean: true,
-            by_peer: false,
+            was_clean: true,
+            is_peer_initiated: false,
         };
         world
             .run(front.clone().close(Arc::clone(conn), gone))
@@ -400,8 +400,8 @@ fn an_alarm_rings_whichever_commit_made_it_durable() {
         &["set", "set and flush", "only flush"],
     ] {
         let world = World::new(flushing);
-        let conns: Vec<Opened> = turn.iter().map(|_| world.join("tea")).collect();
-        let call = |(conn, text): (&Opened, &&'static str)| {
+        let conns: Vec<ConnectionGuard> = turn.iter().map(|_| world.join("tea")).collect();
+        let call = |(conn, text): (&ConnectionGuard, &&'static str)| {
             world
                 .front
                 .clone()
@@ -483,9 +483,9 @@ fn alarms_that_are_overdue_at_the_start_are_spread() {
         });
         let batch = Batch::new(
             room(&format!("room{n:02}")),
-            Stored {
+            RoomRecord {
                 alarm,
-                ..Stored::default()
+                ..RoomRecord::default()
             },
         );
         assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
@@ -504,12 +504,12 @@ fn alarms_that_are_overdue_at_the_start_are_spread() {
 fn alarms_of_a_storage_that_is_closed_at_the_start_ring_once_when_it_has_opened() {
     let memory = Memory::default();
     for n in 0..3 {
-        let stored = Stored {
+        let stored = RoomRecord {
             alarm: Some(Alarm {
                 at: START + 1000 * n,
                 attempt: 1,
             }),
-            ..Stored::default()
+            ..RoomRecord::default()
         };
         let batch = Batch::new(room(&format!("room{n}")), stored);
         assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
@@ -598,7 +598,7 @@ fn events_before_a_flush_that_fails_have_not_happened_and_those_before_one_that_
         });
         let conns = [(); 3].map(|()| world.join("tea"));
         let says = ["a", "flush", "b"];
-        let call = |(conn, text): (&Opened, &'static str)| {
+        let call = |(conn, text): (&ConnectionGuard, &'static str)| {
             world
                 .front
                 .clone()

@@ -16,9 +16,10 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseInfo, Conn, Decision, Engine,
-    EngineError, Fault, Front, Hub, LimitError, Limits, Message, Now, Opened, Outgoing, Position,
-    Publication, Request, Response, RoomId, Rooms, Scope, Stored, Transaction,
+    Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseEvent, Conn, ConnectionGuard,
+    Decision, Engine, EngineError, Fault, Hub, LimitError, Limits, Message, Now, Outgoing,
+    Position, Publication, Request, Response, RoomId, RoomRecord, RoomRouter, Rooms, Scope,
+    Transaction,
     app::{RoomAnswer, RoomEvent},
     calls,
     limits::ROOMS_FAILING_MAX,
@@ -36,7 +37,7 @@ struct World {
     hub: Arc<Hub>,
     memory: Memory,
     rooms: Arc<Rooms>,
-    front: Arc<Front>,
+    front: Arc<RoomRouter>,
     tasks: Arc<Mutex<VecDeque<Task>>>,
     /// Monotonic milliseconds.
     now: AtomicU64,
@@ -73,7 +74,7 @@ impl World {
         let queue = tasks.clone();
         let spawn = Box::new(move |task| queue.lock().unwrap().push_back(task));
         let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, now).unwrap();
-        let front = Front::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
+        let front = RoomRouter::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
         // The first tick may come before the first version: no alarm may be late for it.
         rooms.tick(now);
         front.serve();
@@ -95,13 +96,13 @@ impl World {
         &self,
         class: &str,
         script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static,
-    ) -> Arc<Front> {
+    ) -> Arc<RoomRouter> {
         // Its routes stand elsewhere than those of the first.
         let mut manifest = manifest(class);
         manifest
             .routes
             .insert(0, Route::new("GET", "/", Target::Http));
-        Front::new(
+        RoomRouter::new(
             self.rooms.clone(),
             app(Arc::new(script), self.wakes.clone()),
             manifest,
@@ -151,7 +152,7 @@ impl World {
         self.rooms.tick(self.time());
     }
 
-    fn join(&self, name: &str) -> Opened {
+    fn join(&self, name: &str) -> ConnectionGuard {
         let conn = self
             .hub
             .open(Accept {
@@ -600,9 +601,9 @@ fn a_hundred_thousand_alarms_that_sleep_are_no_task_until_they_are_due() {
         });
         let batch = Batch::new(
             room(&format!("room{n}")),
-            Stored {
+            RoomRecord {
                 alarm,
-                ..Stored::default()
+                ..RoomRecord::default()
             },
         );
         assert_eq!(poll(&mut memory.commit(batch)), Some(Ok(())));
@@ -760,13 +761,13 @@ fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     assert_eq!(world.hub.counters().auto_responses.get(), 2);
 }
 
-fn answer(call: &mut calls::Called) -> Result<Bytes, CallError> {
+fn answer(call: &mut calls::RoomCall) -> Result<Bytes, CallError> {
     poll(call).expect("it has its answer")
 }
 
 #[test]
 fn a_room_that_waits_for_its_caller_is_not_called_whoever_is_in_between() {
-    let waiting = Arc::<Mutex<Vec<calls::Called>>>::default();
+    let waiting = Arc::<Mutex<Vec<calls::RoomCall>>>::default();
     let calls = waiting.clone();
     let world = World::new(move |event, transaction| {
         if let RoomEvent::Messages(_, messages) = event {
@@ -869,7 +870,7 @@ fn resuming(
             let followed = transaction.resume(conn, since).unwrap().unwrap();
             seen.lock()
                 .unwrap()
-                .push((followed.from.sequence, followed.gap));
+                .push((followed.position.sequence, followed.has_gap));
         }
         if let RoomEvent::Messages(conn, messages) = event {
             if messages[0] == Message::text("trap") {
@@ -886,7 +887,7 @@ fn resuming(
     }
 }
 
-fn come(world: &World, since: Position) -> Opened {
+fn come(world: &World, since: Position) -> ConnectionGuard {
     let conn = world
         .hub
         .open(Accept {
@@ -1136,11 +1137,11 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
     });
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     let _elsewhere = world.join("milk");
-    let gone = CloseInfo {
+    let gone = CloseEvent {
         code: 1000,
         reason: String::new(),
-        clean: true,
-        by_peer: true,
+        was_clean: true,
+        is_peer_initiated: true,
     };
     world
         .run(world.front.clone().close(Arc::clone(&ann), gone))

@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Accept, Alarm, App as _, Call, CloseInfo, Engine as _, EngineError, Fault, Limits, Message,
-    Now, Opened, Position, Request, Transaction, app::RoomEvent, testing::Memory,
+    Accept, Alarm, App as _, Call, CloseEvent, ConnectionGuard, Engine as _, EngineError, Fault,
+    Limits, Message, Now, Position, Request, Transaction, app::RoomEvent, testing::Memory,
 };
 
 const ROOMS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -93,7 +93,7 @@ struct RoomModel {
     alarm: Option<Alarm>,
     sulks: bool,
     /// Time at which the room is called for its alarm.
-    due: Option<Due>,
+    due: Option<NextCall>,
     /// The stored alarm as the index knows it; `None` if the index has to read it.
     known: Option<Alarm>,
     pauses: u32,
@@ -105,7 +105,7 @@ struct RoomModel {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
+enum NextCall {
     Wall(u64),
     Monotonic(u64),
     Called,
@@ -123,7 +123,7 @@ struct Uncommitted {
 
 /// A connection, its number and room, and what it should have heard since the last look.
 struct Client {
-    conn: Opened,
+    conn: ConnectionGuard,
     number: u64,
     room: usize,
     expected: Vec<String>,
@@ -133,7 +133,7 @@ struct Client {
 struct Leaving {
     number: u64,
     call: Call<'static, ()>,
-    conn: Opened,
+    conn: ConnectionGuard,
 }
 
 /// The rooms under test, the model, and who is connected to both.
@@ -168,7 +168,7 @@ fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<
             RoomEvent::Open(conn, request) => {
                 if let Ok(since) = request.path.rsplit('/').next().unwrap().parse() {
                     *gap.lock().unwrap() =
-                        Some(transaction.resume(conn, since).unwrap().unwrap().gap);
+                        Some(transaction.resume(conn, since).unwrap().unwrap().has_gap);
                 }
             }
             RoomEvent::Messages(_, messages) => {
@@ -417,11 +417,11 @@ impl Pair {
         let Client {
             conn, number, room, ..
         } = self.clients.swap_remove(client);
-        let gone = CloseInfo {
+        let gone = CloseEvent {
             code: 1000,
             reason: String::new(),
-            clean: true,
-            by_peer: true,
+            was_clean: true,
+            is_peer_initiated: true,
         };
         let mut call = self.world.front.clone().close(Arc::clone(&conn), gone);
         assert!(poll(&mut call).is_none());
@@ -547,12 +547,12 @@ impl Pair {
         match rang {
             // The host could not keep what became of it.
             Some(rings) if rings && open.rang => {
-                model.due = Some(Due::Monotonic(
+                model.due = Some(NextCall::Monotonic(
                     now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER),
                 ));
             }
             // The stored alarm says when the room is called next.
-            Some(_) if model.due == Some(Due::Called) || model.known.is_none() => {
+            Some(_) if model.due == Some(NextCall::Called) || model.known.is_none() => {
                 (model.known, model.due, model.pauses) =
                     (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
             }
@@ -570,7 +570,7 @@ impl Pair {
         let model = &self.model.rooms[room];
         let alarm = open.alarm.unwrap_or(model.alarm);
         let is_called =
-            |alarm: &Alarm| model.due == Some(Due::Called) && model.known == Some(*alarm);
+            |alarm: &Alarm| model.due == Some(NextCall::Called) && model.known == Some(*alarm);
         let Some(alarm) = alarm.filter(|alarm| alarm.at <= now.wall || is_called(alarm)) else {
             return false;
         };
@@ -649,8 +649,8 @@ impl Pair {
             open.rang = rang;
             if stored != model.alarm {
                 model.known = None;
-                if model.due != Some(Due::Called) {
-                    model.due = Some(Due::Monotonic(now.monotonic + 250));
+                if model.due != Some(NextCall::Called) {
+                    model.due = Some(NextCall::Monotonic(now.monotonic + 250));
                 }
             }
             calls.into_iter().for_each(|call| happened[call] = false);
@@ -714,9 +714,9 @@ impl Pair {
         }
         let next = self.model.rooms.iter().filter_map(|room| room.due);
         let next = next.filter_map(|due| match due {
-            Due::Wall(at) => Some(at),
-            Due::Monotonic(at) => Some(self.model.now.wall + (at - self.model.now.monotonic)),
-            Due::Called => None,
+            NextCall::Wall(at) => Some(at),
+            NextCall::Monotonic(at) => Some(self.model.now.wall + (at - self.model.now.monotonic)),
+            NextCall::Called => None,
         });
         assert_eq!(self.world.rooms.next_alarm(), next.min(), "the next call");
     }
@@ -726,12 +726,12 @@ impl Model {
     /// The rooms that a tick starts, in their order: those that are called for their alarms, and those whose events are tried again.
     fn tick(&mut self) -> Vec<(usize, bool)> {
         let now = self.now;
-        let is_due = |due: Due| match due {
-            Due::Wall(at) => at <= now.wall,
-            Due::Monotonic(at) => at <= now.monotonic,
-            Due::Called => false,
+        let is_due = |due: NextCall| match due {
+            NextCall::Wall(at) => at <= now.wall,
+            NextCall::Monotonic(at) => at <= now.monotonic,
+            NextCall::Called => false,
         };
-        let mut called: Vec<(Due, usize)> = self
+        let mut called: Vec<(NextCall, usize)> = self
             .rooms
             .iter()
             .enumerate()
@@ -741,7 +741,7 @@ impl Model {
         called.sort_unstable();
         called
             .iter()
-            .for_each(|(_, room)| self.rooms[*room].due = Some(Due::Called));
+            .for_each(|(_, room)| self.rooms[*room].due = Some(NextCall::Called));
         let is_pending = |(_, room): &(usize, &RoomModel)| {
             !room.closes.is_empty() && room.again_at <= now.monotonic
         };
@@ -762,10 +762,12 @@ impl Model {
 }
 
 /// Returns when the alarm is due. A second try waits for its pause, even if the wall clock is set.
-fn due(alarm: Alarm, now: Now) -> Due {
+fn due(alarm: Alarm, now: Now) -> NextCall {
     match alarm.attempt {
-        1 => Due::Wall(alarm.at),
-        _ => Due::Monotonic(now.monotonic + alarm.at.saturating_sub(now.wall).min(RETRY_AFTER)),
+        1 => NextCall::Wall(alarm.at),
+        _ => {
+            NextCall::Monotonic(now.monotonic + alarm.at.saturating_sub(now.wall).min(RETRY_AFTER))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Properties that hold for any path, checked by readers that share no code with the host's own.
 
-use tidegate_routing::{AskedFor, Exports, Found, Guard, Manifest, Path, Route, Table, Target};
+use tidegate_routing::{Exports, Guard, Manifest, Path, Route, RouteMatch, Router, Target, Wants};
 
 /// Patterns of routes, which meet each other and the paths of the tests.
 pub(crate) const ROUTES: [&str; 9] = [
@@ -34,7 +34,7 @@ pub(crate) const GUARDS: [&str; 14] = [
 ];
 
 /// A table of some of [`ROUTES`] and [`GUARDS`].
-pub(crate) fn table(routes: &[&str], guards: &[&str]) -> Table {
+pub(crate) fn table(routes: &[&str], guards: &[&str]) -> Router {
     let routes = routes
         .iter()
         .map(|pattern| Route::new("GET", pattern, Target::Http))
@@ -45,7 +45,7 @@ pub(crate) fn table(routes: &[&str], guards: &[&str]) -> Table {
             pattern: (*pattern).into(),
         })
         .collect();
-    Table::new(
+    Router::new(
         &Manifest {
             routes,
             guards,
@@ -57,7 +57,7 @@ pub(crate) fn table(routes: &[&str], guards: &[&str]) -> Table {
 }
 
 /// Panics unless the guards that run are those of the path that the app receives, however it reads it.
-pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
+pub(crate) fn check(sent: &str, guards: &[&str], table: &Router) {
     let Ok(path) = Path::parse(sent) else { return };
     let received = path.target();
 
@@ -74,7 +74,7 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
         received
     );
 
-    let found = table.find("GET", AskedFor::Other, &path);
+    let found = table.find("GET", Wants::Other, &path);
     let run: Vec<&str> = table
         .guards(&[&path])
         .map(|index| guards[index as usize])
@@ -89,7 +89,7 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
     assert_eq!(&split_first[..], path.segments());
     assert_eq!(&run, &covering(guards, &split_first));
 
-    if found != Found::Ambiguous {
+    if found != RouteMatch::Ambiguous {
         // A reader that decodes first and then splits, with or without backslashes as separators, reads no path that another guard
         // covers.
         let decoded_first = decoded(bare);
@@ -112,7 +112,7 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
         }
     }
     match found {
-        Found::Route { index, params, .. } => {
+        RouteMatch::Route { index, params, .. } => {
             let pattern = &table.route(index).unwrap().pattern;
             for (name, value) in &params {
                 let is_rest = pattern.contains(&format!("{{*{name}}}"));
@@ -134,8 +134,8 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Table) {
                 );
             }
         }
-        Found::Nothing => assert!(!path.has_separator(), "{}", sent),
-        Found::Methods(_) | Found::Ambiguous => {}
+        RouteMatch::NotFound => assert!(!path.has_separator(), "{}", sent),
+        RouteMatch::MethodNotAllowed(_) | RouteMatch::Ambiguous => {}
     }
 }
 

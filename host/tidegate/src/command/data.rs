@@ -18,7 +18,7 @@ use std::{
     ops::Bound,
 };
 use tidegate_disk::Storage;
-use tidegate_hub::{Alarm, Batch, Engine, RoomId, Stored, storage::Range};
+use tidegate_hub::{Alarm, Batch, Engine, RoomId, RoomRecord, storage::Range};
 
 /// Rooms or entries that are read, and entries that are written, at a time.
 const PAGE: usize = 1000;
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), CommandError> {
 fn rooms(
     storage: &Storage,
     class: Option<&str>,
-    mut each: impl FnMut(&RoomId, Stored) -> Result<(), CommandError>,
+    mut each: impl FnMut(&RoomId, RoomRecord) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let mut after: Option<RoomId> = None;
     loop {
@@ -107,7 +107,7 @@ fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), Comman
 /// A line for the room, then a line for each entry.
 fn export(storage: &Storage, room: &RoomId) -> Result<(), CommandError> {
     let stored = storage.stored(room)?;
-    if stored == Stored::default() {
+    if stored == RoomRecord::default() {
         return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into());
     }
     // Not beside what is written to the same terminal.
@@ -212,9 +212,9 @@ fn room_line(line: &Value) -> Result<Batch, anyhow::Error> {
         clear: true,
         ..Batch::new(
             room,
-            Stored {
+            RoomRecord {
                 alarm,
-                ..Stored::default()
+                ..RoomRecord::default()
             },
         )
     })

@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tidegate_edge::{Hosts, Pages};
-use tidegate_routing::Table;
+use tidegate_routing::Router;
 use tidegate_wasm::Loaded;
 use tokio::{
     sync::{
@@ -220,8 +220,9 @@ async fn dev(
     let project = workshop.project.clone();
     let keys = Keys::listen(pressed, |key| key);
 
-    let (loaded, table) = begin(&workshop, &config, &mut inputs).await?;
-    let serving = serve::Serving::open(project.artifact(), &config, loaded, table, signals).await?;
+    let (loaded, router) = begin(&workshop, &config, &mut inputs).await?;
+    let serving =
+        serve::Serving::open(project.artifact(), &config, loaded, router, signals).await?;
     serving.announce(format)?;
     let banner = if keys.is_some() {
         "r rebuild   o open in the browser   c list connections   q quit"
@@ -246,7 +247,7 @@ async fn begin(
     workshop: &ProjectWatch,
     config: &Config,
     inputs: &mut SessionEvents,
-) -> Result<(Loaded, Table), CommandError> {
+) -> Result<(Loaded, Router), CommandError> {
     loop {
         if workshop.build().await.is_ok() {
             match assemble::load(workshop.project.artifact(), config.app.clone()).await {

@@ -1,4 +1,4 @@
-//! `tidegate routes`: an app's table, for people or as JSON.
+//! `tidegate routes`: an app's routes, for people or as JSON.
 
 use crate::{args::RoutesArgs, assemble, command::say, command_error::CommandError, report};
 use serde_json::{Value, json};
@@ -46,9 +46,9 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
         .enumerate()
         .map(|(index, guard)| json!({ "index": index, "pattern": guard.pattern }));
     let pages = manifest.pages.iter().enumerate().map(|(index, page)| {
-        let loader = |loader: &LoaderInfo| json!({ "name": loader.name, "live": loader.live, "due": loader.due.to_string() });
+        let loader = |loader: &LoaderInfo| json!({ "name": loader.name, "live": loader.is_live, "due": loader.first_value.to_string() });
         let loaders: Vec<Value> = page.loaders.iter().map(loader).collect();
-        json!({ "index": index, "pattern": page.pattern, "loaders": loaders, "actions": page.actions, "fallback": page.fallback })
+        json!({ "index": index, "pattern": page.pattern, "loaders": loaders, "actions": page.actions, "fallback": page.is_fallback })
     });
     json!({
         "whole": whole,
@@ -61,7 +61,7 @@ fn to_json(manifest: Option<&Manifest>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_routing::Due;
+    use tidegate_routing::FirstValue;
     use tidegate_routing::{Guard, Page, Route, Target};
 
     #[test]
@@ -73,14 +73,14 @@ mod tests {
         let routes = vec![Route::new("GET", "/users/{id}", Target::Http), chat];
         let loaders = vec![LoaderInfo {
             name: "stock".into(),
-            live: true,
-            due: Due::Soon,
+            is_live: true,
+            first_value: FirstValue::Soon,
         }];
         let pages = vec![Page {
             pattern: "/shop".into(),
             loaders,
             actions: vec!["buy".into()],
-            fallback: false,
+            is_fallback: false,
         }];
         let manifest = Manifest {
             routes,

@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
 };
 use tidegate_edge::Hosts;
-use tidegate_routing::Table;
+use tidegate_routing::Router;
 use tidegate_wasm::{Compiled, Loaded};
 use tokio::{runtime::Handle, sync::mpsc::Receiver};
 
@@ -31,8 +31,8 @@ pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), CommandErro
     let config = args.config()?;
     control::check_path(&config.data)?;
     assemble::runtime()?.block_on(async {
-        let (loaded, table) = assemble::load(&args.load.app, config.app.clone()).await?;
-        let serving = Serving::open(&args.load.app, &config, loaded, table, signals).await?;
+        let (loaded, router) = assemble::load(&args.load.app, config.app.clone()).await?;
+        let serving = Serving::open(&args.load.app, &config, loaded, router, signals).await?;
         serving.announce(format)?;
         if config.edge.hosts == Hosts::Any {
             tracing::warn!(
@@ -60,7 +60,7 @@ impl Serving {
         app: &Path,
         config: &Config,
         loaded: Loaded,
-        table: Table,
+        router: Router,
         signals: Signals,
     ) -> Result<Serving, CommandError> {
         let mut resolved = config.clone();
@@ -79,7 +79,7 @@ impl Serving {
             &resolved,
             Environment::Real(workers[0].clone()),
             loaded,
-            table,
+            router,
         )?;
         let (stop, wishes) = signals.serve();
         memory::watch(&deployment, &workers)
