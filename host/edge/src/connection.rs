@@ -6,6 +6,7 @@ use crate::{
     closings::Closing,
     lifeline::Lifeline,
     pace::{Meter, Rule, Socket, poll_timer},
+    ping::Ping,
     server::{Server, Version},
     turn::yield_to_others,
     wire::{Received, Wire},
@@ -72,18 +73,6 @@ pub(crate) struct Connection<Io> {
     pace: Option<Box<Pace>>,
     /// Memory of the messages that have come, and of the one that is coming.
     charge: Charge,
-}
-
-/// A ping on its way.
-enum Ping {
-    None,
-    /// It waits until everything before it is written.
-    Due,
-    /// It is in the kernel: the client's machine has it when `end` bytes are acknowledged. So many were when it was looked at last.
-    Left {
-        end: u64,
-        acknowledged: u64,
-    },
 }
 
 /// How slow the client is, in each direction.
@@ -504,45 +493,35 @@ impl<Io: Socket> Connection<Io> {
         self.advance_end() || progress || was_full
     }
 
-    /// Everything that was framed is written: whether a ping follows now.
+    /// Everything that was framed is written. Returns true if a ping is framed now.
     fn advance_ping(&mut self) -> bool {
         match self.ping {
             Ping::Due if !self.session.is_closing() => {
-                self.wire.ping();
-                self.ping = Ping::Left {
-                    end: u64::MAX,
-                    acknowledged: 0,
+                self.ping = Ping::Framed {
+                    start: self.wire.sent(),
                 };
+                self.wire.ping();
                 true
             }
-            // It was framed last, and is written now.
-            Ping::Left { end: u64::MAX, .. } => {
-                self.ping = Ping::Left {
-                    end: self.wire.sent(),
-                    acknowledged: self.wire.acknowledged(),
-                };
+            Ping::Framed { start } => {
+                self.ping = Ping::written(start, self.wire.sent(), self.wire.acknowledged());
                 self.session.handle_ping_left(Instant::now());
                 self.clock_is_stale = true;
                 false
             }
-            Ping::None | Ping::Due | Ping::Left { .. } => false,
+            Ping::None | Ping::Due | Ping::Queued { .. } => false,
         }
     }
 
-    /// The answer to a ping is late. While the ping itself is still in the kernel, and what is before it moves at the least rate, that is
-    /// the link's fault and not the client's.
+    /// The pong is late. The link may be slow rather than the client.
     fn excuse_pong(&mut self, now: Instant) {
-        let (config, acknowledged) = (&self.server.config, self.wire.acknowledged());
+        let config = &self.server.config;
         let rule = Rule::new(config.write_within, config.bytes_per_second_min);
-        if let Ping::Left {
-            end,
-            acknowledged: before,
-        } = &mut self.ping
-            && acknowledged < *end
-            && acknowledged > *before
-            && rule.is_kept_by(acknowledged - *before, self.server.hub.limits().pong_within)
+        let pong_within = self.server.hub.limits().pong_within;
+        if self
+            .ping
+            .excuses_pong(self.wire.acknowledged(), rule, pong_within)
         {
-            *before = acknowledged;
             self.session.handle_ping_left(now);
         }
     }

@@ -49,6 +49,7 @@ mod origin;
 mod pace;
 mod paced;
 mod pages;
+mod ping;
 mod server;
 mod sockets;
 mod target;
