@@ -1,14 +1,18 @@
 //! A WebSocket connection in a handler's hand: the host owns it, an event lends it.
 
-use crate::{Error, Message, Position, Result, StartPoint, world};
+use crate::{Message, Position, Result, StartPoint, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::Cell, fmt};
 
 /// One connection, for as long as the event lasts that it came with. To reach it later, keep its
 /// [`id`](Conn::id) and [`find`] it.
 ///
-/// What is done with a connection after its event is an error, or a panic where a method has none
-/// to give; it never reaches another connection.
+/// # Panics
+///
+/// Every method panics if it is called after the event has ended, for example on a connection that a
+/// `static` or a room's field kept: that is a fault of the app, and the event that does it fails.
+/// Keep the [`id`](Conn::id) instead. A connection that [`find`] returned has no event and stays
+/// valid; its methods fail with [`SendError::Closed`] or change nothing once it is closed.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -35,7 +39,7 @@ thread_local! {
     static EVENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Why a message was not queued (WIT `websockets.send-error`); the cause in an [`Error`] of [`Conn::send`].
+/// Why a message was not queued (WIT `websockets.send-error`); the cause in an [`Error`](crate::Error) of [`Conn::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The connection is closing or gone. There is nothing to do.
@@ -83,7 +87,7 @@ impl std::error::Error for LimitError {}
 
 /// A [`Conn`] was used after its event.
 const STALE: &str =
-    "this connection's event is over: keep `conn.id()` and `find` the connection by it";
+    "the event of this connection has ended: keep `conn.id()` and get the connection with `find`";
 
 impl Conn {
     /// Lends the connection to `event`, and takes it back.
@@ -108,44 +112,44 @@ impl Conn {
 
     /// Its name: stable across events and instances, never used again.
     pub fn id(&self) -> String {
-        self.lent().id()
+        self.handle().id()
     }
 
     /// The subprotocol that was chosen, if any.
     pub fn protocol(&self) -> Option<String> {
-        self.lent().protocol()
+        self.handle().protocol()
     }
 
     /// Queues a message of at most 1 MiB; never blocks. The cause of a failure is a [`SendError`],
     /// which [`Error::downcast_ref`] finds; given up by `?`, a full outbox closes the connection with 1013.
     pub fn send(&self, message: impl Into<Message>) -> Result {
-        Ok(self.live()?.send(message.into())?)
+        Ok(self.handle().send(message.into())?)
     }
 
     /// Returns the number of bytes in the outbox that are not yet written to the network.
     pub fn buffered_amount(&self) -> u64 {
-        self.lent().buffered_amount()
+        self.handle().buffered_amount()
     }
 
     /// Sends what is queued, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to 4999;
     /// reason at most 123 bytes. Closing again changes nothing.
     pub fn close(&self, code: u16, reason: &str) -> Result {
-        Ok(self.live()?.close(code, reason)?)
+        Ok(self.handle().close(code, reason)?)
     }
 
     /// The app's own bytes for this connection, kept by the host across events, instances and traps.
     pub fn attachment(&self) -> Vec<u8> {
-        self.lent().attachment()
+        self.handle().attachment()
     }
 
     /// Replaces the attachment, at most 16 KiB.
     pub fn set_attachment(&self, bytes: &[u8]) -> Result {
-        Ok(self.live()?.set_attachment(bytes)?)
+        Ok(self.handle().set_attachment(bytes)?)
     }
 
     /// The value that [`set_state`](Conn::set_state) or [`Accept::state`](crate::Accept::state) left in the attachment, if any.
     pub fn state<T: DeserializeOwned>(&self) -> Result<Option<T>> {
-        let bytes = self.live()?.attachment();
+        let bytes = self.handle().attachment();
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -190,48 +194,47 @@ impl Conn {
     /// assert!(server.received(lost)[0].text().unwrap().starts_with("gap "));
     /// ```
     pub fn follow_since(&self, topic: &str, since: Option<Position>) -> Result<StartPoint> {
-        Ok(self.live()?.follow(topic, since)?)
+        Ok(self.handle().follow(topic, since)?)
     }
 
     /// What its room broadcast behind `since`.
     pub(crate) fn resume(&self, since: Position) -> Result<StartPoint> {
-        Ok(self.live()?.resume(since)?)
+        Ok(self.handle().resume(since)?)
     }
 
-    /// Undoes [`follow`](Conn::follow).
-    pub fn unfollow(&self, topic: &str) -> Result {
-        self.live()?.unfollow(topic);
-        Ok(())
+    /// Ends [`follow`](Conn::follow). No change if the connection does not follow the topic.
+    pub fn unfollow(&self, topic: &str) {
+        self.handle().unfollow(topic);
     }
 
     /// The connection's tags, by which [`ids`] finds it.
     pub fn tags(&self) -> Vec<String> {
-        self.lent().tags()
+        self.handle().tags()
     }
 
     /// Replaces the tags: at most 10, of 1 to 256 bytes.
     pub fn set_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result {
         let tags: Vec<String> = tags.into_iter().map(Into::into).collect();
-        Ok(self.live()?.set_tags(&tags)?)
+        Ok(self.handle().set_tags(&tags)?)
     }
 
-    fn live(&self) -> Result<&world::Handle> {
-        match self.event.is_none_or(|event| event == EVENT.get()) {
-            true => Ok(&self.handle),
-            false => Err(Error::fault(STALE)),
-        }
+    /// True until the event that lent the connection has ended.
+    fn is_valid(&self) -> bool {
+        self.event.is_none_or(|event| event == EVENT.get())
     }
 
-    fn lent(&self) -> &world::Handle {
-        self.live().unwrap_or_else(|_| panic!("{STALE}"))
+    fn handle(&self) -> &world::Handle {
+        assert!(self.is_valid(), "{STALE}");
+        &self.handle
     }
 }
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.live() {
-            Ok(handle) => write!(f, "Conn({})", handle.id()),
-            Err(_) => write!(f, "Conn(its event is over)"),
+        if self.is_valid() {
+            write!(f, "Conn({})", self.handle.id())
+        } else {
+            write!(f, "Conn(its event has ended)")
         }
     }
 }
@@ -286,12 +289,12 @@ pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
+/// #[derive(Default)]
 /// struct Tea;
 ///
 /// impl Room for Tea {
-///     async fn wake(_: &Cx) -> Result<Self> {
-///         set_auto_response("ping", "pong")?;
-///         Ok(Tea)
+///     async fn wake(&mut self, _: &Cx) -> Result {
+///         set_auto_response("ping", "pong")
 ///     }
 ///     async fn message(&mut self, _: &Cx, _: &Conn, _: Message) -> Result {
 ///         panic!("nobody may wake me")

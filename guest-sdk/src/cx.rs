@@ -13,18 +13,16 @@ use std::{
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
+/// #[derive(Default)]
 /// struct Notes;
 ///
 /// impl Room for Notes {
-///     async fn wake(_: &Cx) -> Result<Self> {
-///         Ok(Notes)
-///     }
 ///     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
 ///         if req.method() == "POST" {
-///             let number = cx.range("note/").count()?;
+///             let number = cx.range("note/").count();
 ///             cx.put(&format!("note/{number:06}"), req.text()?)?;
 ///         }
-///         let notes = cx.range("note/").reverse().limit(10).entries()?;
+///         let notes = cx.range("note/").reverse().limit(10).entries();
 ///         let lines: Vec<String> = notes.into_iter().map(|(_, text)| String::from_utf8_lossy(&text).into_owned()).collect();
 ///         Ok(Response::text(lines.join(",")))
 ///     }
@@ -100,8 +98,8 @@ impl Cx {
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &str) -> Result<Option<Vec<u8>>> {
-        Ok(world::room_get(key))
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        world::room_get(key)
     }
 
     /// Writes a key of 1 to 2,048 bytes; a value has at most 2 MiB, a room 1 GiB in all. The cause of a failure is a [`StorageError`].
@@ -111,8 +109,7 @@ impl Cx {
 
     /// A value that [`put_json`](Cx::put_json) wrote.
     pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
-        let value = self.get(key)?;
-        value
+        self.get(key)
             .map(|value| serde_json::from_slice(&value).map_err(Error::from))
             .transpose()
     }
@@ -123,14 +120,13 @@ impl Cx {
     }
 
     /// Deletes a key; whether it was there.
-    pub fn delete(&self, key: &str) -> Result<bool> {
-        Ok(world::room_delete(key))
+    pub fn delete(&self, key: &str) -> bool {
+        world::room_delete(key)
     }
 
     /// Deletes every key. The alarm stays.
-    pub fn clear(&self) -> Result {
+    pub fn clear(&self) {
         world::room_clear();
-        Ok(())
     }
 
     /// The entries whose keys begin with `prefix`, in the order of their bytes.
@@ -145,29 +141,27 @@ impl Cx {
     }
 
     /// Calls the room after this time, give or take a second. A room has one alarm: setting it again moves it.
-    pub fn alarm_in(&self, duration: Duration) -> Result {
-        self.set_alarm(unix_time(self.now()).saturating_add(duration))
+    pub fn alarm_in(&self, duration: Duration) {
+        self.set_alarm(unix_time(self.now()).saturating_add(duration));
     }
 
     /// Calls the room at this time; if it has passed, at once.
-    pub fn alarm_at(&self, time: SystemTime) -> Result {
-        self.set_alarm(unix_time(time))
+    pub fn alarm_at(&self, time: SystemTime) {
+        self.set_alarm(unix_time(time));
     }
 
-    fn set_alarm(&self, since: Duration) -> Result {
+    fn set_alarm(&self, since: Duration) {
         world::room_set_alarm(Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
-        Ok(())
     }
 
     /// Takes the alarm away.
-    pub fn cancel_alarm(&self) -> Result {
+    pub fn cancel_alarm(&self) {
         world::room_set_alarm(None);
-        Ok(())
     }
 
     /// When the room will be called. None while it is being called, until it is set again.
-    pub fn alarm(&self) -> Result<Option<SystemTime>> {
-        Ok(world::room_alarm().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at)))
+    pub fn alarm(&self) -> Option<SystemTime> {
+        world::room_alarm().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at))
     }
 
     /// Which call of the alarm this is, in [`Room::alarm`](crate::Room::alarm): 1 at first, and 6 the last time that it is tried
@@ -188,12 +182,10 @@ impl Cx {
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
+    /// #[derive(Default)]
     /// struct Prices;
     ///
     /// impl Room for Prices {
-    ///     async fn wake(_: &Cx) -> Result<Self> {
-    ///         Ok(Prices)
-    ///     }
     ///     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
     ///         cx.broadcast(Publication::new(req.text()?).event("price"))?;
     ///         Ok(Response::new(204))
@@ -229,12 +221,10 @@ impl Cx {
     /// ```
     /// use tidegate::{StartPoint, prelude::*, testing};
     ///
+    /// #[derive(Default)]
     /// struct Tea;
     ///
     /// impl Room for Tea {
-    ///     async fn wake(_: &Cx) -> Result<Self> {
-    ///         Ok(Tea)
-    ///     }
     ///     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
     ///         match req.query_opt("since")? {
     ///             Some(since) if !cx.resume(conn, since)?.has_gap => Ok(()),
@@ -292,10 +282,9 @@ impl Cx {
     /// Makes what this event has done so far durable, and lets its messages out: what comes behind is an event of its own.
     /// An error or a panic undoes what was done since. If the commit fails, the handler ends here, and nothing since the last flush has
     /// happened. If the disk could not record that either, the outcome is unknown: after a crash of the machine it may be there.
-    pub fn flush(&self) -> Result {
+    pub fn flush(&self) {
         self.flushes.set(self.flushes.get().wrapping_add(1));
         world::room_flush();
-        Ok(())
     }
 }
 
@@ -310,19 +299,17 @@ fn unix_time(time: SystemTime) -> Duration {
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
+/// #[derive(Default)]
 /// struct Days;
 ///
 /// impl Room for Days {
-///     async fn wake(_: &Cx) -> Result<Self> {
-///         Ok(Days)
-///     }
 ///     async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
 ///         for (day, cups) in [("day/mon", 1), ("day/tue", 2), ("day/wed", 3), ("other", 4)] {
 ///             cx.put_json(day, &cups)?;
 ///         }
 ///         assert_eq!(cx.range("day/").reverse().limit(1).json::<u32>()?, [("day/wed".to_owned(), 3)]);
-///         assert_eq!(cx.range("day/").start("day/tue").end("day/wed").entries()?, [("day/tue".to_owned(), b"2".to_vec())]);
-///         Ok(Response::text(cx.range("day/").count()?.to_string()))
+///         assert_eq!(cx.range("day/").start("day/tue").end("day/wed").entries(), [("day/tue".to_owned(), b"2".to_vec())]);
+///         Ok(Response::text(cx.range("day/").count().to_string()))
 ///     }
 /// }
 ///
@@ -368,25 +355,25 @@ impl<'a> Range<'a> {
     }
 
     /// Reads them: all at once, so give a limit where there may be many.
-    pub fn entries(self) -> Result<Vec<(String, Vec<u8>)>> {
+    pub fn entries(self) -> Vec<(String, Vec<u8>)> {
         let mut entries = Vec::new();
         self.each(|key, value| entries.push((key, value)));
-        Ok(entries)
+        entries
     }
 
     /// Reads them as values that [`Cx::put_json`] wrote.
     pub fn json<T: DeserializeOwned>(self) -> Result<Vec<(String, T)>> {
-        let entries = self.entries()?.into_iter();
+        let entries = self.entries().into_iter();
         entries
             .map(|(key, value)| Ok((key, serde_json::from_slice(&value)?)))
             .collect()
     }
 
     /// How many there are. They are read for that.
-    pub fn count(self) -> Result<usize> {
+    pub fn count(self) -> usize {
         let mut count = 0;
         self.each(|_, _| count += 1);
-        Ok(count)
+        count
     }
 
     /// The host gives pages, each from behind the last key of the one before.

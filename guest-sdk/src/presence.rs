@@ -30,12 +30,10 @@ const TAG: &str = "present";
 /// use serde_json::json;
 /// use tidegate::{prelude::*, testing};
 ///
+/// #[derive(Default)]
 /// struct Tea;
 ///
 /// impl Room for Tea {
-///     async fn wake(_: &Cx) -> Result<Self> {
-///         Ok(Tea)
-///     }
 ///     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
 ///         let name: String = req.query("name")?;
 ///         cx.presence().join(conn, &json!({ "name": name }))

@@ -24,11 +24,13 @@ use std::{
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
+/// #[derive(Default)]
 /// struct Counter(u64);
 ///
 /// impl Room for Counter {
-///     async fn wake(cx: &Cx) -> Result<Self> {
-///         Ok(Counter(cx.get_json("count")?.unwrap_or(0)))
+///     async fn wake(&mut self, cx: &Cx) -> Result {
+///         self.0 = cx.get_json("count")?.unwrap_or(0);
+///         Ok(())
 ///     }
 ///     async fn message(&mut self, cx: &Cx, _: &Conn, _: Message) -> Result {
 ///         self.0 += 1;
@@ -47,9 +49,9 @@ use std::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no room",
     label = "this type does not implement `Room`",
-    note = "implement `Room` for it: `async fn wake(cx: &Cx) -> Result<Self>`, and a function for each event that it wants"
+    note = "derive `Default` for it and write `impl Room for {Self}` with a function for each event that it handles"
 )]
-pub trait Room: Sized + 'static {
+pub trait Room: Default + 'static {
     /// The class of these rooms: with the name it says which room an event is for, and where its data lies. 1 to 64 of a-z, 0-9,
     /// `-` and `_`. It is the type's name in lower case, with `-` before each further capital: when you rename the type, write the
     /// old class here, or its rooms begin anew.
@@ -57,9 +59,17 @@ pub trait Room: Sized + 'static {
         class_of(type_name::<Self>())
     }
 
-    /// Reads what the room needs in memory. An error is told to whoever the room was woken for; after five in a row the room is
-    /// closed for 30 seconds.
-    fn wake(cx: &Cx) -> impl Future<Output = Result<Self>>;
+    /// Loads what the room needs in memory, into its `Default` value. The first event of a room's
+    /// instance: after a start, a sleep or a fault. A room without state leaves it out.
+    ///
+    /// # Errors
+    ///
+    /// An error goes to the log, and the event that woke the room fails. After five failures in a row
+    /// the host does not wake the room for 30 seconds.
+    fn wake(&mut self, cx: &Cx) -> impl Future<Output = Result> {
+        let _ = cx;
+        async { Ok(()) }
+    }
 
     /// Decides about a WebSocket, before its handshake; the default accepts.
     fn upgrade(&mut self, cx: &Cx, upgrade: &Upgrade) -> impl Future<Output = Result<Accept>> {
@@ -187,10 +197,11 @@ impl<R: Room> Awake<R> {
     /// it panics, and the host wakes the room in another instance, and counts.
     async fn awake(&mut self, cx: &Cx) -> &mut R {
         if self.room.is_none() {
-            let woken = R::wake(cx).await;
-            self.room = Some(
-                woken.unwrap_or_else(|error| panic!("{} can't wake: {}", Place(cx), error.told())),
-            );
+            let mut room = R::default();
+            if let Err(error) = room.wake(cx).await {
+                panic!("{} can't wake: {}", Place(cx), error.told());
+            }
+            self.room = Some(room);
         }
         self.room.as_mut().expect("it was woken above")
     }
@@ -227,7 +238,7 @@ impl<R: Room> Awake<R> {
             }
             if has_flushed && index + 1 < count {
                 // It is durable but for its end: were that undone with a later message, it could not run again.
-                cx.flush()?;
+                cx.flush();
                 *from = index + 1;
             }
         }
@@ -237,10 +248,9 @@ impl<R: Room> Awake<R> {
 
 impl<R: Room> DynRoom for Awake<R> {
     fn wake(&mut self, cx: &Cx) -> Result<(), String> {
-        match task::run(R::wake(cx)) {
-            Ok(room) => self.room = Some(room),
-            Err(error) => return Err(error.told()),
-        }
+        let mut room = R::default();
+        task::run(room.wake(cx)).map_err(|error| error.told())?;
+        self.room = Some(room);
         Ok(())
     }
 
@@ -271,7 +281,7 @@ impl<R: Room> DynRoom for Awake<R> {
             .part(conn)
             .is_ok_and(|was_present| was_present)
         {
-            _ = cx.flush();
+            cx.flush();
         }
         self.socket_event(cx, conn, async |room| room.close(cx, conn, &info).await);
     }

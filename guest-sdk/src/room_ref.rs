@@ -13,11 +13,13 @@ use std::{fmt, marker::PhantomData, time::Duration};
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
+/// #[derive(Default)]
 /// struct Counter(u64);
 ///
 /// impl Room for Counter {
-///     async fn wake(cx: &Cx) -> Result<Self> {
-///         Ok(Counter(cx.get_json("count")?.unwrap_or(0)))
+///     async fn wake(&mut self, cx: &Cx) -> Result {
+///         self.0 = cx.get_json("count")?.unwrap_or(0);
+///         Ok(())
 ///     }
 ///     async fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>> {
 ///         let more: u64 = serde_json::from_slice(&payload)?;

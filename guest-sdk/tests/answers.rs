@@ -40,11 +40,9 @@ impl Page for Sloppy {
 
 #[test]
 fn an_answer_that_no_client_may_get_fails_the_test_with_the_hosts_text() {
+    #[derive(Default)]
     struct Verbose;
     impl Room for Verbose {
-        async fn wake(_: &Cx) -> Result<Verbose> {
-            Ok(Verbose)
-        }
         async fn call(&mut self, _: &Cx, _: Vec<u8>) -> Result<Vec<u8>> {
             Ok(vec![0; 2 << 20])
         }

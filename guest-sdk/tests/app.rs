@@ -33,16 +33,15 @@ impl Socket for Lobby {
 }
 
 /// A room remembers (`&mut self`): one for each name, one event at a time, asleep when idle.
+#[derive(Default)]
 struct Chat {
     log: String,
 }
 
 impl Room for Chat {
-    async fn wake(cx: &Cx) -> Result<Self> {
-        let log = cx.get("log")?.unwrap_or_default();
-        Ok(Chat {
-            log: String::from_utf8(log)?,
-        })
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        self.log = String::from_utf8(cx.get("log").unwrap_or_default())?;
+        Ok(())
     }
     async fn open(&mut self, _: &Cx, conn: &Conn, _: &Request) -> Result {
         conn.send(self.log.as_str())
@@ -50,12 +49,13 @@ impl Room for Chat {
     async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
         self.log += msg.text()?;
         cx.put("log", self.log.as_str())?;
-        cx.alarm_in(Duration::from_secs(3600))?;
+        cx.alarm_in(Duration::from_secs(3600));
         cx.broadcast_except(conn, msg)
     }
     async fn alarm(&mut self, cx: &Cx) -> Result {
         self.log.clear();
-        cx.clear()
+        cx.clear();
+        Ok(())
     }
 }
 

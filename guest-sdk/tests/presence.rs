@@ -8,13 +8,10 @@ use tidegate::{
 };
 
 /// Who connects is present; what a client sends decides what becomes of it. A name says how its hooks fail.
+#[derive(Default)]
 struct Crowd;
 
 impl Room for Crowd {
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Crowd)
-    }
-
     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
         let name: String = req.query("name")?;
         cx.put_json("opened", &name)?; // so that there is a commit, which can fail

@@ -4,15 +4,15 @@ use std::time::Duration;
 use tidegate::{StorageError, prelude::*, testing};
 
 /// Adds what it hears to a log, and does what some messages ask for.
+#[derive(Default)]
 struct Chat {
     log: String,
 }
 
 impl Room for Chat {
-    async fn wake(cx: &Cx) -> Result<Self> {
-        Ok(Chat {
-            log: cx.get_json("log")?.unwrap_or_default(),
-        })
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        self.log = cx.get_json("log")?.unwrap_or_default();
+        Ok(())
     }
 
     async fn open(&mut self, cx: &Cx, conn: &Conn, _: &Request) -> Result {
@@ -31,15 +31,21 @@ impl Room for Chat {
             "fault" => Err(Error::fault("as asked")),
             "too much" => cx.put("k", vec![0; 3 << 20]),
             "flush" => {
-                cx.flush()?;
+                cx.flush();
                 panic!("as asked")
             }
-            "save" => cx.flush(),
+            "save" => {
+                cx.flush();
+                Ok(())
+            }
             "save and refuse" => {
-                cx.flush()?;
+                cx.flush();
                 Err(Error::bad_request("not that"))
             }
-            "alarm" => cx.alarm_in(Duration::from_secs(60)),
+            "alarm" => {
+                cx.alarm_in(Duration::from_secs(60));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -232,13 +238,12 @@ fn an_alarm_is_tried_until_it_succeeds() {
 
 #[test]
 fn an_alarm_whose_commit_fails_comes_again_at_its_first_attempt() {
+    #[derive(Default)]
     struct Egg;
     impl Room for Egg {
-        async fn wake(_: &Cx) -> Result<Self> {
-            Ok(Egg)
-        }
         async fn open(&mut self, cx: &Cx, _: &Conn, _: &Request) -> Result {
-            cx.alarm_in(Duration::from_secs(1))
+            cx.alarm_in(Duration::from_secs(1));
+            Ok(())
         }
         async fn alarm(&mut self, cx: &Cx) -> Result {
             cx.broadcast(format!("attempt {}", cx.attempt()))
@@ -281,12 +286,9 @@ fn a_restart_ends_feeds_and_connections() {
 fn two_types_of_one_class_are_refused() {
     mod other {
         use tidegate::prelude::*;
+        #[derive(Default)]
         pub(super) struct Chat;
-        impl Room for Chat {
-            async fn wake(_: &Cx) -> Result<Self> {
-                Ok(Chat)
-            }
-        }
+        impl Room for Chat {}
     }
     let _ = App::new()
         .room::<Chat>("/rooms/{name}")
@@ -295,19 +297,19 @@ fn two_types_of_one_class_are_refused() {
 
 #[test]
 fn a_room_that_cannot_wake_again_is_a_fault_and_no_answer() {
+    #[derive(Default)]
     struct Touchy;
     impl Room for Touchy {
-        async fn wake(cx: &Cx) -> Result<Self> {
-            if cx.get("broken")?.is_some() {
-                Err(Error::not_found("the operator reads this"))
-            } else {
-                Ok(Touchy)
+        async fn wake(&mut self, cx: &Cx) -> Result {
+            match cx.get("broken") {
+                Some(_) => Err(Error::not_found("the operator reads this")),
+                None => Ok(()),
             }
         }
         async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
             if req.method() == "POST" {
                 cx.put("broken", "")?;
-                cx.flush()?;
+                cx.flush();
             }
             Err(Error::bad_request("undone"))
         }
@@ -325,11 +327,9 @@ fn a_room_that_cannot_wake_again_is_a_fault_and_no_answer() {
 
 #[test]
 fn a_limit_is_told_by_its_name() {
+    #[derive(Default)]
     struct Greedy;
     impl Room for Greedy {
-        async fn wake(_: &Cx) -> Result<Self> {
-            Ok(Greedy)
-        }
         async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
             let told =
                 |outcome: Result| outcome.unwrap_err().downcast_ref::<StorageError>().copied();
@@ -352,8 +352,8 @@ fn a_limit_is_told_by_its_name() {
             );
             assert_eq!(
                 (
-                    cx.range("").count()?,
-                    cx.range("").start("2").end("5").count()?
+                    cx.range("").count(),
+                    cx.range("").start("2").end("5").count()
                 ),
                 (7, 3)
             );

@@ -15,6 +15,7 @@ const COLOURS: [&str; 8] = [
 const STROKES_MAX: u64 = 2000;
 
 /// Awake it knows the number of the next stroke. Strokes are in its storage, colours in the states of its connections.
+#[derive(Default)]
 struct Board(u64);
 
 /// What a client does: `{"kind":"move","at":[10,20]}`. What others get has in it who did it: an id, or a colour.
@@ -33,11 +34,10 @@ enum Act {
 }
 
 impl Room for Board {
-    async fn wake(cx: &Cx) -> Result<Self> {
-        let last = cx.range("").reverse().limit(1).entries()?;
-        Ok(Board(
-            last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1,
-        ))
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        let last = cx.range("").reverse().limit(1).entries();
+        self.0 = last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1;
+        Ok(())
     }
     async fn open(&mut self, cx: &Cx, conn: &Conn, _: &Request) -> Result {
         let here = cx.presence().list::<String>()?;
@@ -65,17 +65,17 @@ impl Room for Board {
             Act::Stroke { colour, .. } => {
                 *colour = conn.state()?;
                 cx.put_json(&format!("{:012}", self.0), &act)?;
-                cx.delete(&format!("{:012}", self.0.saturating_sub(STROKES_MAX)))?;
+                cx.delete(&format!("{:012}", self.0.saturating_sub(STROKES_MAX)));
                 self.0 += 1;
             }
-            Act::Clear => cx.clear()?,
+            Act::Clear => cx.clear(),
         }
         cx.broadcast_except(conn, Message::from_json(&act)?)
     }
     async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
         let strokes: Vec<_> = cx
             .range("")
-            .entries()?
+            .entries()
             .into_iter()
             .map(|(_, stroke)| stroke)
             .collect();

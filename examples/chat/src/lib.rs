@@ -10,6 +10,7 @@ fn app() -> App {
 }
 
 /// Awake it knows the number of the next line. Lines are in its storage, names in the states of its connections.
+#[derive(Default)]
 struct Chat(u64);
 
 /// What a client gets, beside what [`Presence`] tells of who comes and goes: `{"kind":"say","name":"Ann","text":"hi"}`.
@@ -21,11 +22,10 @@ enum Line {
 }
 
 impl Room for Chat {
-    async fn wake(cx: &Cx) -> Result<Self> {
-        let last = cx.range("").reverse().limit(1).entries()?;
-        Ok(Chat(
-            last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1,
-        ))
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        let last = cx.range("").reverse().limit(1).entries();
+        self.0 = last.first().map_or(Ok(0), |(key, _)| key.parse::<u64>())? + 1;
+        Ok(())
     }
     async fn upgrade(&mut self, _: &Cx, upgrade: &Upgrade) -> Result<Accept> {
         match upgrade.query::<String>("name")?.len() {

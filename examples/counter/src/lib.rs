@@ -9,6 +9,7 @@ fn app() -> App {
 }
 
 /// Awake it has the count in memory; what lasts is in its storage.
+#[derive(Default)]
 struct Counter(i64);
 
 impl Counter {
@@ -20,8 +21,9 @@ impl Counter {
 }
 
 impl Room for Counter {
-    async fn wake(cx: &Cx) -> Result<Self> {
-        Ok(Counter(cx.get_json("count")?.unwrap_or(0)))
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        self.0 = cx.get_json("count")?.unwrap_or(0);
+        Ok(())
     }
 
     async fn open(&mut self, _: &Cx, conn: &Conn, _: &Request) -> Result {

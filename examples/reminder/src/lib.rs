@@ -10,17 +10,15 @@ fn app() -> App {
 }
 
 /// Remembers nothing: what is pending is in its storage, by the time when it is due.
+#[derive(Default)]
 struct Reminders;
 
 impl Room for Reminders {
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Reminders)
-    }
     async fn feed(&mut self, _: &Cx, _: Request) -> Result<Feed> {
         Ok(Feed::new())
     }
     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
-        let pending = cx.range("").entries()?;
+        let pending = cx.range("").entries();
         if req.method() != "POST" {
             let lines = pending
                 .iter()
@@ -36,10 +34,7 @@ impl Room for Reminders {
             .parse::<u32>();
         let wait = wait.map_err(|_| Error::bad_request("in how many seconds? `in=90s`"))?;
         let due = key(cx.now() + Duration::from_secs(wait.into()))?;
-        cx.put(
-            &format!("{due}-{:03}", cx.range(&due).count()?),
-            req.text()?,
-        )?; // those of one time go together
+        cx.put(&format!("{due}-{:03}", cx.range(&due).count()), req.text()?)?; // those of one time go together
         set_alarm(cx)?;
         Ok(Response::text(format!("{due}\n")).with_status(201))
     }
@@ -47,10 +42,10 @@ impl Room for Reminders {
         for (due, text) in cx
             .range("")
             .end(&key(cx.now() + Duration::from_millis(1))?)
-            .entries()?
+            .entries()
         {
             cx.broadcast(Publication::new(String::from_utf8(text)?).event("reminder"))?;
-            cx.delete(&due)?;
+            cx.delete(&due);
         }
         set_alarm(cx)
     }
@@ -58,10 +53,12 @@ impl Room for Reminders {
 
 /// A room has one alarm: it is that of the earliest.
 fn set_alarm(cx: &Cx) -> Result {
-    let Some((due, _)) = cx.range("").limit(1).entries()?.pop() else {
-        return cx.cancel_alarm();
+    let Some((due, _)) = cx.range("").limit(1).entries().pop() else {
+        cx.cancel_alarm();
+        return Ok(());
     };
-    cx.alarm_at(SystemTime::UNIX_EPOCH + Duration::from_millis(due[..15].parse()?))
+    cx.alarm_at(SystemTime::UNIX_EPOCH + Duration::from_millis(due[..15].parse()?));
+    Ok(())
 }
 
 /// Unix milliseconds, in the order of time.

@@ -176,11 +176,13 @@ impl Drop for Watching {
 }
 
 /// How many look at products now. It is kept, so that it outlasts a sleep: a server that is killed has nobody to take them away.
+#[derive(Default)]
 struct Watchers(i64);
 
 impl Room for Watchers {
-    async fn wake(cx: &Cx) -> Result<Self> {
-        Ok(Watchers(cx.get_json("count")?.unwrap_or(0)))
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        self.0 = cx.get_json("count")?.unwrap_or(0);
+        Ok(())
     }
 
     async fn request(&mut self, _: &Cx, _: Request) -> Result<Response> {

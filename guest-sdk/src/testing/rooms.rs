@@ -17,12 +17,10 @@ impl Server {
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
+    /// #[derive(Default)]
     /// struct Forgetful(u32);
     ///
     /// impl Room for Forgetful {
-    ///     async fn wake(_: &Cx) -> Result<Self> {
-    ///         Ok(Forgetful(0))
-    ///     }
     ///     async fn message(&mut self, _: &Cx, conn: &Conn, _: Message) -> Result {
     ///         self.0 += 1;
     ///         conn.send(self.0.to_string())
@@ -48,14 +46,13 @@ impl Server {
     /// use std::time::Duration;
     /// use tidegate::{prelude::*, testing};
     ///
+    /// #[derive(Default)]
     /// struct Egg;
     ///
     /// impl Room for Egg {
-    ///     async fn wake(_: &Cx) -> Result<Self> {
-    ///         Ok(Egg)
-    ///     }
     ///     async fn open(&mut self, cx: &Cx, _: &Conn, _: &Request) -> Result {
-    ///         cx.alarm_in(Duration::from_secs(300))
+    ///         cx.alarm_in(Duration::from_secs(300));
+    ///         Ok(())
     ///     }
     ///     async fn alarm(&mut self, cx: &Cx) -> Result {
     ///         cx.broadcast("done")
@@ -94,12 +91,10 @@ impl Server {
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
+    /// #[derive(Default)]
     /// struct Note;
     ///
     /// impl Room for Note {
-    ///     async fn wake(_: &Cx) -> Result<Self> {
-    ///         Ok(Note)
-    ///     }
     ///     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
     ///         cx.put("note", req.bytes())?;
     ///         Ok(Response::text("kept"))

@@ -10,26 +10,20 @@ fn app() -> App {
         .room::<Quiet>("/quiet/{name}")
 }
 
+#[derive(Default)]
 struct Kept;
 
 impl Room for Kept {
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Kept)
-    }
-
     async fn message(&mut self, cx: &Cx, conn: &Conn, msg: Message) -> Result {
         cx.put("last", msg.bytes())?;
         conn.send(msg)
     }
 }
 
+#[derive(Default)]
 struct Quiet;
 
 impl Room for Quiet {
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Quiet)
-    }
-
     async fn message(&mut self, _: &Cx, conn: &Conn, msg: Message) -> Result {
         conn.send(msg)
     }

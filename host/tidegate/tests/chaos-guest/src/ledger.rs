@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 use tidegate::prelude::*;
 
+#[derive(Default)]
 pub(crate) struct Ledger;
 
 impl Ledger {
@@ -27,7 +28,7 @@ impl Ledger {
             ["add", id] => Ledger::add(cx, id)?,
             ["addflush", id] => {
                 Ledger::add(cx, id)?;
-                cx.flush()?;
+                cx.flush();
                 Ledger::add(cx, &format!("{id}+"))?;
             }
             ["alarm", id, ms, how] => Ledger::set_alarm(cx, id, ms.parse()?, how)?,
@@ -54,9 +55,9 @@ impl Ledger {
     fn set_alarm(cx: &Cx, id: &str, ms: u64, how: &str) -> Result {
         count(cx, "generation")?;
         cx.put(&format!("pending/{id}"), how)?;
-        cx.alarm_in(Duration::from_millis(ms))?;
+        cx.alarm_in(Duration::from_millis(ms));
         if how == "flush" {
-            cx.flush()?;
+            cx.flush();
         }
         Ok(())
     }
@@ -78,17 +79,13 @@ fn numbers(cx: &Cx, prefix: &str) -> Result<Map<String, Value>> {
 }
 
 fn texts(cx: &Cx, prefix: &str) -> Result<Vec<(String, String)>> {
-    let entries = cx.range(prefix).entries()?.into_iter();
+    let entries = cx.range(prefix).entries().into_iter();
     entries
         .map(|(key, value)| Ok((key[prefix.len()..].to_owned(), String::from_utf8(value)?)))
         .collect()
 }
 
 impl Room for Ledger {
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Ledger)
-    }
-
     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
         count(cx, &format!("open/{}/{}", life(), conn.id()))?;
         conn.send(format!("you {}", conn.id()))?;
@@ -134,7 +131,7 @@ impl Room for Ledger {
             "rang": numbers(cx, "rang/")?,
             "members": members,
             "connections": connections,
-            "alarm": cx.alarm()?.is_some(),
+            "alarm": cx.alarm().is_some(),
         }))
     }
 
@@ -151,7 +148,7 @@ impl Room for Ledger {
         count(cx, &format!("rang/{generation:09}"))?;
         for (id, how) in pending {
             count(cx, &format!("rung/{id}"))?;
-            cx.delete(&format!("pending/{id}"))?;
+            cx.delete(&format!("pending/{id}"));
             if how == "again" {
                 Ledger::set_alarm(cx, &format!("{id}+"), 5, "flush")?;
             }

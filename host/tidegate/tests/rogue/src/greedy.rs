@@ -83,15 +83,12 @@ pub(crate) async fn storm(req: Request) -> Result<String> {
 }
 
 /// A room that does what its requests say: what, how often, and with how many bytes.
+#[derive(Default)]
 pub(crate) struct Greedy;
 
 impl Room for Greedy {
     fn class() -> String {
         "greedy".into()
-    }
-
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Greedy)
     }
 
     async fn message(&mut self, _: &Cx, conn: &Conn, msg: Message) -> Result {
@@ -137,16 +134,22 @@ fn act(cx: &Cx, what: &str, n: usize, bytes: usize) -> Result {
         "close" => conn()?.close(4000, &text()),
         "send" => conn()?.send(text()),
         "follow" => conn()?.follow(&text()),
-        "unfollow" => conn()?.unfollow(&text()),
+        "unfollow" => {
+            conn()?.unfollow(&text());
+            Ok(())
+        }
         "attach" => conn()?.set_attachment(text().as_bytes()),
         "tag" => conn()?.set_tags([text()]),
         "put" => cx.put(&format!("{n:09}"), text()),
         "delete" => {
             cx.put(&format!("{n:09}"), "")?;
-            cx.delete(&format!("{n:09}"))?;
+            cx.delete(&format!("{n:09}"));
             Ok(())
         }
-        "alarm" => cx.alarm_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40)),
+        "alarm" => {
+            cx.alarm_at(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40));
+            Ok(())
+        }
         _ => Err(Error::fault("no such verb")),
     }
 }

@@ -37,13 +37,10 @@ fn told(req: &Request, name: &str) -> Result<String> {
     ))
 }
 
+#[derive(Default)]
 struct Named;
 
 impl Room for Named {
-    async fn wake(_: &Cx) -> Result<Self> {
-        Ok(Named)
-    }
-
     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
         Ok(Response::text(format!("{} room={}", req.uri(), cx.name())))
     }

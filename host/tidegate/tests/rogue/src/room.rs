@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidegate::{CallError, prelude::*};
 
 /// Which wake of the room this is: if the storage knows of a later one, two instances live.
+#[derive(Default)]
 pub(crate) struct Rogue {
     wake: u64,
 }
@@ -40,12 +41,12 @@ impl Room for Rogue {
         "rogue".into()
     }
 
-    async fn wake(cx: &Cx) -> Result<Self> {
-        let wake = cx.get_json("wakes")?.unwrap_or(0) + 1;
-        cx.put_json("wakes", &wake)?;
+    async fn wake(&mut self, cx: &Cx) -> Result {
+        self.wake = cx.get_json("wakes")?.unwrap_or(0) + 1;
+        cx.put_json("wakes", &self.wake)?;
         match cx.name() {
             "never" => panic!("it never wakes"),
-            _ => Ok(Rogue { wake }),
+            _ => Ok(()),
         }
     }
 
@@ -57,7 +58,10 @@ impl Room for Rogue {
             "limit" => limits::of_room(cx, conn, with),
             "print" => print(with),
             "wake" => conn.send(self.wake.to_string()),
-            "alarm" => cx.alarm_in(Duration::from_millis(with.parse()?)),
+            "alarm" => {
+                cx.alarm_in(Duration::from_millis(with.parse()?));
+                Ok(())
+            }
             "members" => conn.send(cx.connections().len().to_string()),
             "via" => conn.send(via(with)?),
             "keep" => conn.set_attachment(with.as_bytes()),
@@ -79,7 +83,7 @@ impl Room for Rogue {
         }
         let lines = cx
             .range("line/")
-            .entries()?
+            .entries()
             .into_iter()
             .map(|(_, line)| String::from_utf8(line))
             .collect::<Result<Vec<_>, _>>()?;

@@ -64,7 +64,10 @@ impl Socket for Rogue {
             "keep" => conn.set_attachment(with.as_bytes()),
             "follow" => conn.follow(with),
             "since" => follow_since(conn, with),
-            "unfollow" => conn.unfollow(with),
+            "unfollow" => {
+                conn.unfollow(with);
+                Ok(())
+            }
             "publish" => with
                 .split_once(' ')
                 .map_or(Ok(()), |(topic, text)| publish(topic, text)),
