@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{Config, Local, Server, Version};
-use tidegate_hub::{Hub, Limits, Message, page::{Form, ActionOutcome, ActionStep}, testing::FakeApp};
+use tidegate_hub::{Hub, Limits, Message, page::{ActionOutcome, ActionStep, Form}, testing::FakeApp};
 use tidegate_routing::{Exports, Manifest, Page, Route, Router, Target};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

@@ -18,7 +18,8 @@ use std::{
 };
 use tidegate_hub::{
     Alarm, Conn, Engine as _, EngineError, Fault, Hub, Limits, Now, RoomId, Scope, TopicPolicy,
-    Transaction, auto_response::AutoResponder, contract, limits::ALARM_RETRY, testing::Memory,
+    Transaction, contract, limits::ALARM_RETRY, realtime::auto_response::AutoResponder,
+    testing::Memory,
 };
 
 /// An app, its hub and its rooms. Handlers reach it again when they call rooms, so nothing of it is borrowed while one runs.

@@ -1,6 +1,6 @@
 //! What is kept of a room besides its entries, and the keys under which it is all found.
 
-use tidegate_hub::{Alarm, Position, RoomId, RoomRecord, storage::LogHead};
+use tidegate_hub::{Alarm, Position, RoomId, RoomRecord, rooms::storage::LogHead};
 
 /// Numbers, size, alarm and history of one room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use std::{
 };
 use tidegate_hub::{
     Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, RoomRecord,
-    storage::{Commit, Range},
+    rooms::storage::{Commit, Range},
 };
 use tokio::sync::oneshot;
 

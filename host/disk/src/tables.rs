@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tidegate_hub::{EngineError, RoomId, storage::Range};
+use tidegate_hub::{EngineError, RoomId, rooms::storage::Range};
 
 /// Of blocks that were read.
 const CACHE_BYTES: u64 = 64 << 20;

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tidegate_disk::Storage;
 use tidegate_hub::{
     Alarm, Batch, Engine, EngineError, Position, RoomId, RoomRecord,
-    storage::{Commit, LogHead, Range},
+    rooms::storage::{Commit, LogHead, Range},
     testing::suite,
 };
 

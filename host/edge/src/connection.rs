@@ -25,8 +25,10 @@ use std::{
 use tidegate_hub::{
     Call, Close, CloseEvent, ConnectionGuard, Fault, Request, Session,
     budget::{Charge, Kind},
-    outbox::Sink,
-    session::{Event, Wait},
+    realtime::{
+        outbox::Sink,
+        session::{Event, Wait},
+    },
 };
 use tokio::time::{Sleep, sleep_until};
 use tracing::field::display;

@@ -14,7 +14,7 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tidegate_hub::{Close, Limits, Message, Outgoing, outbox::Sink};
+use tidegate_hub::{Close, Limits, Message, Outgoing, realtime::outbox::Sink};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     self,

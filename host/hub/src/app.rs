@@ -1,10 +1,12 @@
 //! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
 
 use crate::{
-    CloseEvent, Conn, Decision, EngineError, Feed, Message, Request, Response, Transaction,
-    Verdict,
+    event::{CloseEvent, Decision, Verdict},
+    message::Message,
     page::{ActionStep, Form, HandlerError, LoaderStep, RenderInput, Shell},
-    request::headers_weight,
+    realtime::{connections::Conn, feed::Feed},
+    request::{Request, Response, headers_weight},
+    rooms::{storage::EngineError, transaction::Transaction},
 };
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};

@@ -14,7 +14,7 @@
 //! [`Consumer`]s: they are closed, the largest first, when refusing was not enough. The process that owns the budget sheds memory and
 //! decides when to look again: nothing here has a clock or does I/O.
 
-use crate::{LimitError, counters::Counter};
+use crate::{counters::Counter, limits::LimitError};
 use std::{
     fmt,
     sync::{

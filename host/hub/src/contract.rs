@@ -10,10 +10,11 @@
 //! ```
 
 use crate::{
-    Close, Fault, FeedEvent, Header, LimitError,
-    connections::check_close,
-    limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX, GUARD_CONTEXT_BYTES_MAX},
+    app::Fault,
+    limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX, GUARD_CONTEXT_BYTES_MAX, LimitError},
     page::{ActionOutcome, HandlerError},
+    realtime::{connections::check_close, feed::FeedEvent, outbox::Close},
+    request::Header,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tidegate_routing::Page;

@@ -1,6 +1,9 @@
 //! What an app is told, and what it answers: plain values on both sides of a call.
 
-use crate::{Response, RoomId, request::Header};
+use crate::{
+    name::RoomId,
+    request::{Header, Response},
+};
 use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_routing::Route;

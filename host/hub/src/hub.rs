@@ -1,14 +1,24 @@
 //! The one handle: limits, connections, topics and counters of a running app.
 
 use crate::{
-    Accept, Budget, CallError, ConnId, ConnectionGuard, Counters, EngineStatus, LimitError, Limits,
-    Now, Outbox, Position, Positions, Publication, RoomId, StartPoint, TopicPolicy,
-    alarms::Alarms,
-    calls::{Callee, RoomCall},
-    connections::Connections,
-    history::Replay,
-    limits::ROOM_NAME_BYTES_MAX,
-    topics::Topics,
+    budget::Budget,
+    counters::Counters,
+    event::Accept,
+    limits::{LimitError, Limits, ROOM_NAME_BYTES_MAX},
+    name::{ConnId, RoomId},
+    now::Now,
+    realtime::{
+        connections::{ConnectionGuard, Connections},
+        history::{Position, Positions, Replay, StartPoint},
+        outbox::Outbox,
+        publication::{Publication, TopicPolicy},
+        topics::Topics,
+    },
+    rooms::{
+        alarms::Alarms,
+        calls::{CallError, Callee, RoomCall},
+        storage::EngineStatus,
+    },
 };
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};

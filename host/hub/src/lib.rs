@@ -1,11 +1,18 @@
-//! The middle of Tidegate: what a request, a connection, a topic and an app are, and every rule about them.
+//! The middle of Tidegate: requests, connections, topics and rooms, and the rules for each of them.
 //!
-//! Nothing here does I/O, reads a clock or knows wasmtime, hyper or a command line: time is an
-//! argument, a socket is an [`Outbox`] that somebody drains, guest code is an [`App`].
+//! The hub does no I/O, reads no clock, and does not know wasmtime, hyper or a command line: time is an
+//! argument, a socket is an [`Outbox`] that its owner drains, and guest code is an [`App`].
+//!
+//! - [`app`] is the seam to guest code: the events that an app receives, and faults.
+//! - [`dispatch`] is the order in which a request is handled.
+//! - [`contract`] checks what an app returns.
+//! - [`realtime`] has connections, feeds and topics; [`rooms`] has rooms and their storage.
+//! - [`hub`] is the handle that the walls share; [`limits`], [`budget`] and [`counters`] are its bounds
+//!   and figures.
 //!
 //! ```
 //! use std::sync::Arc;
-//! use tidegate_hub::{Hub, Limits, Message, Outgoing, Accept, Publication};
+//! use tidegate_hub::{Accept, Hub, Limits, Message, Outgoing, Publication};
 //!
 //! let hub = Hub::new(Limits::default(), Default::default(), 1);
 //! let ann = hub.open(Accept::default()).unwrap();
@@ -16,63 +23,48 @@
 //! assert!(matches!(&batch[0], Outgoing::Publication(p) if p.message == Message::text("hello")));
 //! ```
 
-mod alarms;
 pub mod app;
-pub mod auto_response;
 pub mod budget;
-pub mod calls;
-pub mod connections;
 pub mod contract;
 pub mod counters;
 pub mod dispatch;
-mod effects;
 pub mod event;
-pub mod feed;
-pub mod front;
-pub mod history;
 pub mod hub;
 pub mod json;
 pub mod limits;
 pub mod message;
 pub mod name;
 pub mod now;
-pub mod outbox;
-mod overlay;
 pub mod page;
-pub mod publication;
+pub mod realtime;
 pub mod request;
 pub mod retry;
-mod room;
 pub mod rooms;
 pub mod scope;
-pub mod session;
-pub mod storage;
 pub mod testing;
-pub mod topics;
-pub mod transaction;
 
 pub use app::{
     ActionRun, App, Body, BodyError, Call, Fault, Frame, LoaderRun, Pages, StreamingResponse,
 };
-pub use auto_response::AutoResponse;
 pub use budget::Budget;
-pub use calls::CallError;
-pub use connections::{Conn, ConnectionGuard};
 pub use counters::Counters;
 pub use event::{Accept, CloseEvent, Decision, Pass, Verdict};
-pub use feed::{Feed, FeedEvent};
-pub use front::RoomRouter;
-pub use history::{Position, Positions, StartPoint};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};
 pub use message::Message;
 pub use name::{ConnId, RoomId};
 pub use now::Now;
-pub use outbox::{Close, Outbox, Outgoing, SendError};
-pub use publication::{Overflow, Publication, TopicPolicy};
+pub use realtime::auto_response::AutoResponse;
+pub use realtime::connections::{Conn, ConnectionGuard};
+pub use realtime::feed::{Feed, FeedEvent};
+pub use realtime::history::{Position, Positions, StartPoint};
+pub use realtime::outbox::{Close, Outbox, Outgoing, SendError};
+pub use realtime::publication::{Overflow, Publication, TopicPolicy};
+pub use realtime::session::Session;
 pub use request::{Header, Request, RequestId, Response};
-pub use rooms::Rooms;
+pub use rooms::calls::CallError;
+pub use rooms::router::RoomRouter;
+pub use rooms::scheduler::Rooms;
+pub use rooms::storage::{Alarm, Batch, Engine, EngineError, EngineStatus, RoomRecord};
+pub use rooms::transaction::{StorageError, Transaction};
 pub use scope::Scope;
-pub use session::Session;
-pub use storage::{Alarm, Batch, Engine, EngineError, EngineStatus, RoomRecord};
-pub use transaction::{StorageError, Transaction};

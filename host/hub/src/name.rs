@@ -1,6 +1,6 @@
 //! Names that the host gives: what apps hold instead of the things themselves.
 
-use crate::{LimitError, limits::ROOM_NAME_BYTES_MAX};
+use crate::limits::{LimitError, ROOM_NAME_BYTES_MAX};
 use std::{fmt, str::FromStr, sync::Arc};
 use tidegate_routing::{BadRoomClass, RoomClass};
 

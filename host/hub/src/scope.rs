@@ -1,8 +1,18 @@
 //! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
 
 use crate::{
-    AutoResponse, Conn, ConnId, Hub, LimitError, Message, Position, Publication, SendError,
-    StartPoint, Transaction, calls::RoomCall,
+    hub::Hub,
+    limits::LimitError,
+    message::Message,
+    name::ConnId,
+    realtime::{
+        auto_response::AutoResponse,
+        connections::Conn,
+        history::{Position, StartPoint},
+        outbox::SendError,
+        publication::Publication,
+    },
+    rooms::{calls::RoomCall, transaction::Transaction},
 };
 use bytes::Bytes;
 use std::sync::Arc;

@@ -7,10 +7,16 @@ pub use memory::Memory;
 pub use suite::suite;
 
 use crate::{
-    Accept, ActionRun, App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, LoaderRun,
-    Message, Pages, Pass, Request, Response, StreamingResponse, Transaction, Verdict,
-    app::{Instance, RoomAnswer, RoomEvent},
+    app::{
+        ActionRun, App, Body, Call, Fault, Instance, LoaderRun, Pages, RoomAnswer, RoomEvent,
+        StreamingResponse,
+    },
+    event::{Accept, CloseEvent, Decision, Pass, Verdict},
+    message::Message,
     page::{ActionOutcome, ActionStep, Form, HandlerError, LoaderStep, RenderInput, Shell},
+    realtime::{connections::Conn, feed::Feed},
+    request::{Request, Response},
+    rooms::transaction::Transaction,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -24,7 +30,7 @@ pub type RoomScript = dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Faul
 /// 200 with the path, accepts upgrades, sends messages back and follows nothing.
 ///
 /// ```
-/// use tidegate_hub::{testing::FakeApp, Fault};
+/// use tidegate_hub::{Fault, testing::FakeApp};
 /// let app = FakeApp { handle: Box::new(|_| Err(Fault::Cpu)), ..FakeApp::default() };
 /// ```
 pub struct FakeApp {

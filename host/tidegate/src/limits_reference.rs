@@ -640,7 +640,7 @@ const GROUPS: &[Group] = &[
                 "Time after which an alarm that was not called is late",
                 "late alarms are spread",
                 &[
-                    "hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
+                    "hub/src/rooms/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
                 ],
             ),
             fixed(
@@ -649,7 +649,7 @@ const GROUPS: &[Group] = &[
                 "Late alarms that are called in a tenth of a second, and as many that are tried again",
                 "they wait, the longest due first",
                 &[
-                    "hub/src/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
+                    "hub/src/rooms/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
                 ],
             ),
             fixed(
@@ -667,7 +667,7 @@ const GROUPS: &[Group] = &[
                 "The longest such pause",
                 "",
                 &[
-                    "hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
+                    "hub/src/rooms/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
                 ],
             ),
             fixed(
@@ -676,7 +676,7 @@ const GROUPS: &[Group] = &[
                 "Rooms whose pending events are tried again in a tenth of a second",
                 "they wait, the longest due first",
                 &[
-                    "hub/src/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
+                    "hub/src/rooms/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
                 ],
             ),
             fixed(

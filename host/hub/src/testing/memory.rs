@@ -1,8 +1,8 @@
 //! Storage in memory, which tests can make fail and hold back.
 
 use crate::{
-    Alarm, Batch, Engine, EngineError, EngineStatus, RoomId, RoomRecord, storage::Commit,
-    storage::Range,
+    name::RoomId,
+    rooms::storage::{Alarm, Batch, Commit, Engine, EngineError, EngineStatus, Range, RoomRecord},
 };
 use bytes::Bytes;
 use std::{
@@ -16,7 +16,7 @@ use std::{
 /// An [`Engine`] without a disk. Clones share what is kept, as a restarted host would.
 ///
 /// ```
-/// use tidegate_hub::{testing::Memory, Engine, EngineError, RoomId};
+/// use tidegate_hub::{Engine, EngineError, RoomId, testing::Memory};
 /// let memory = Memory::default();
 /// memory.fail_next([EngineError::Full("no space".into())]);
 /// assert_eq!(memory.get(&RoomId::new("chat", "tea").unwrap(), "cups"), Ok(None));

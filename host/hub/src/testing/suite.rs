@@ -1,8 +1,9 @@
 //! What every engine must do, whatever it keeps its rooms on.
 
 use crate::{
-    Alarm, Batch, Engine, EngineError, Position, RoomId, RoomRecord,
-    storage::{Commit, LogHead, Range},
+    name::RoomId,
+    realtime::history::Position,
+    rooms::storage::{Alarm, Batch, Commit, Engine, EngineError, LogHead, Range, RoomRecord},
 };
 use bytes::Bytes;
 use std::ops::Bound::{Excluded, Included, Unbounded};

@@ -21,9 +21,8 @@ use tidegate_hub::{
     Position, Publication, Request, Response, RoomId, RoomRecord, RoomRouter, Rooms, Scope,
     Transaction,
     app::{RoomAnswer, RoomEvent},
-    calls,
     limits::ROOMS_FAILING_MAX,
-    storage::Range,
+    rooms::{calls, storage::Range},
     testing::{FakeApp, Memory},
 };
 use tidegate_routing::{Manifest, Route, Target};

@@ -18,7 +18,7 @@ use std::{
     ops::Bound,
 };
 use tidegate_disk::Storage;
-use tidegate_hub::{Alarm, Batch, Engine, RoomId, RoomRecord, storage::Range};
+use tidegate_hub::{Alarm, Batch, Engine, RoomId, RoomRecord, rooms::storage::Range};
 
 /// Rooms or entries that are read, and entries that are written, at a time.
 const PAGE: usize = 1000;

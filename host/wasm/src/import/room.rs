@@ -9,7 +9,7 @@ use crate::{
     connection::Connection,
     state::State,
 };
-use tidegate_hub::{EngineError, Fault, Transaction, transaction};
+use tidegate_hub::{EngineError, Fault, Transaction, rooms::transaction};
 use wasmtime::{Result, bail, component::Resource};
 
 impl State {

@@ -1,6 +1,9 @@
 //! Answers that need no app: one text is answered with another, and nobody wakes for it.
 
-use crate::{LimitError, Message, limits::AUTO_RESPONSE_BYTES_MAX};
+use crate::{
+    limits::{AUTO_RESPONSE_BYTES_MAX, LimitError},
+    message::Message,
+};
 use bytestring::ByteString;
 use std::sync::{
     Mutex,

@@ -1,8 +1,10 @@
 //! What is on its way to one client: a bounded queue that anyone fills and the client's own task drains.
 
 use crate::{
-    Budget, Limits, Message, Overflow, Publication,
-    budget::{CONSUMER_BYTES_MIN, Charge, Consumer, Kind, OutOfMemory},
+    budget::{Budget, CONSUMER_BYTES_MIN, Charge, Consumer, Kind, OutOfMemory},
+    limits::Limits,
+    message::Message,
+    realtime::publication::{Overflow, Publication},
 };
 use std::{
     collections::VecDeque,

@@ -1,6 +1,6 @@
 //! The seam to the storage of rooms: one trait, answered by a file in the host and by memory in tests.
 
-use crate::{Position, RoomId};
+use crate::{name::RoomId, realtime::history::Position};
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, future::Future, ops::Bound, pin::Pin};
 

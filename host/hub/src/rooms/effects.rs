@@ -1,13 +1,19 @@
 //! What others will see of a room's events: collected while they run, done in their order when they are durable.
 
 use crate::{
-    AutoResponse, Budget, Close, Conn, ConnId, Hub, LimitError, Limits, Message, Position,
-    Positions, Publication, RoomId, SendError, StartPoint,
-    budget::Charge,
-    connections::{check_close, check_tags},
-    history::{self, Replay},
-    hub::FeedGuard,
-    topics::check_name,
+    budget::{Budget, Charge},
+    hub::{FeedGuard, Hub},
+    limits::{LimitError, Limits},
+    message::Message,
+    name::{ConnId, RoomId},
+    realtime::{
+        auto_response::AutoResponse,
+        connections::{Conn, check_close, check_tags},
+        history::{self, Position, Positions, Replay, StartPoint},
+        outbox::{Close, SendError},
+        publication::Publication,
+        topics::check_name,
+    },
 };
 use bytes::Bytes;
 use std::{

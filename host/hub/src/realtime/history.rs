@@ -1,6 +1,10 @@
 //! What a topic said lately, so that whoever comes back misses nothing, or is told that something is missing.
 
-use crate::{LimitError, Limits, Message, Publication};
+use crate::{
+    limits::{LimitError, Limits},
+    message::Message,
+    realtime::publication::Publication,
+};
 use bytes::Bytes;
 use std::{
     collections::VecDeque,

@@ -1,9 +1,9 @@
 //! Writes of a room that its storage does not have yet, and reads that see both.
 
 use crate::{
-    Engine, EngineError, RoomId,
     limits::{ENTRIES_PAGE_BYTES, ENTRIES_PAGE_MAX},
-    storage::Range,
+    name::RoomId,
+    rooms::storage::{Engine, EngineError, Range},
 };
 use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound};

@@ -9,9 +9,11 @@
 //! that is set moves no pause, and one that is set back while an alarm waits for its room's turn loses none.
 
 use crate::{
-    Alarm, Now, RoomId,
     limits::{ALARM_RETRY, ALARMS_LATE, ALARMS_LATE_MAX},
+    name::RoomId,
+    now::Now,
     retry::Backoff,
+    rooms::storage::Alarm,
 };
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,8 +1,10 @@
 //! One message to all who follow a topic, and what becomes of those who are too slow for it.
 
 use crate::{
-    Budget, ConnId, LimitError, Limits, Message,
-    budget::{Charge, Kind, OutOfMemory},
+    budget::{Budget, Charge, Kind, OutOfMemory},
+    limits::{LimitError, Limits},
+    message::Message,
+    name::ConnId,
 };
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};

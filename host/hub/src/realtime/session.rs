@@ -1,7 +1,12 @@
 //! The life of one WebSocket connection as a state machine: which event the app gets next, when to
 //! read on, when to ping, when to close and when it is over. It is handed frames and the time.
 
-use crate::{Close, CloseEvent, Limits, Message, limits::CONTROL_FRAMES_PERIOD};
+use crate::{
+    event::CloseEvent,
+    limits::{CONTROL_FRAMES_PERIOD, Limits},
+    message::Message,
+    realtime::outbox::Close,
+};
 use std::{
     mem,
     time::{Duration, Instant},
@@ -12,7 +17,7 @@ use std::{
 ///
 /// ```
 /// use std::time::Instant;
-/// use tidegate_hub::{Limits, Message, Session, session::Event};
+/// use tidegate_hub::{Limits, Message, Session, realtime::session::Event};
 /// let mut session = Session::new(&Limits::default(), Instant::now());
 /// assert_eq!(session.next_call(), Some(Event::Open));
 /// session.handle_returned(true);

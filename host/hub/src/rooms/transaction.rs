@@ -1,18 +1,29 @@
 //! A room's events since its last commit: what they did happens as a whole once it is durable, or not at all.
 
-pub use crate::effects::PendingFeed;
+pub use crate::rooms::effects::PendingFeed;
 use crate::{
-    Alarm, AutoResponse, Batch, Conn, ConnId, Engine, EngineError, Hub, LimitError, Message,
-    Position, Positions, Publication, RoomId, RoomRecord, SendError, StartPoint,
-    alarms::pause,
     budget::{Charge, Kind},
-    calls::RoomCall,
-    effects::{self, Allowance, Effects},
-    history::{self, Replay},
-    limits::{ALARM_ATTEMPTS_MAX, IDS_PAGE_MAX},
-    overlay::{self, Overlay},
-    storage::{Commit, LogHead, Range, prefix_end},
-    topics::check_name,
+    hub::Hub,
+    limits::{ALARM_ATTEMPTS_MAX, IDS_PAGE_MAX, LimitError},
+    message::Message,
+    name::{ConnId, RoomId},
+    realtime::{
+        auto_response::AutoResponse,
+        connections::Conn,
+        history::{self, Position, Positions, Replay, StartPoint},
+        outbox::SendError,
+        publication::Publication,
+        topics::check_name,
+    },
+    rooms::{
+        alarms::pause,
+        calls::RoomCall,
+        effects::{self, Allowance, Effects},
+        overlay::{self, Overlay},
+        storage::{
+            Alarm, Batch, Commit, Engine, EngineError, LogHead, Range, RoomRecord, prefix_end,
+        },
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -29,7 +40,7 @@ use std::{
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tidegate_hub::{testing::Memory, Hub, Limits, RoomId, Transaction};
+/// use tidegate_hub::{Hub, Limits, RoomId, Transaction, testing::Memory};
 /// let hub = Hub::new(Limits::default(), Default::default(), 1);
 /// let tea = Transaction::new(hub, Arc::new(Memory::default()), RoomId::new("chat", "tea").unwrap());
 /// tea.put("cups", "2".into()).unwrap();
@@ -857,7 +868,13 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Accept, ConnectionGuard, Limits, RoomId, TopicPolicy, testing::Memory};
+    use crate::{
+        event::Accept,
+        limits::Limits,
+        name::RoomId,
+        realtime::{connections::ConnectionGuard, publication::TopicPolicy},
+        testing::Memory,
+    };
 
     const MAX: usize = 64 << 10;
 

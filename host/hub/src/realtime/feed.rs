@@ -1,6 +1,6 @@
 //! What an app answers to a client that asks for an event stream.
 
-use crate::{LimitError, hub::FeedGuard};
+use crate::{hub::FeedGuard, limits::LimitError};
 
 /// What a feed begins with and follows.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Calls into rooms, from routes and from other rooms: who answers them, and why one gave no answer.
 
-use crate::{EngineStatus, RoomId};
+use crate::{name::RoomId, rooms::storage::EngineStatus};
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin};
 

@@ -1,10 +1,15 @@
 //! Publish and follow: a publication is made once and shared by every follower's outbox.
 
 use crate::{
-    Budget, ConnId, LimitError, Limits, Now, Outbox, Overflow, Position, Positions, Publication,
-    StartPoint, TopicPolicy,
-    history::{self, History, Replay},
-    now::SharedNow,
+    budget::Budget,
+    limits::{LimitError, Limits},
+    name::ConnId,
+    now::{Now, SharedNow},
+    realtime::{
+        history::{self, History, Position, Positions, Replay, StartPoint},
+        outbox::Outbox,
+        publication::{Overflow, Publication, TopicPolicy},
+    },
 };
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -394,7 +399,12 @@ pub(crate) fn check_name(name: &str, limits: &Limits) -> Result<(), LimitError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Accept, ConnectionGuard, Hub, Message, Outgoing};
+    use crate::{
+        event::Accept,
+        hub::Hub,
+        message::Message,
+        realtime::{connections::ConnectionGuard, outbox::Outgoing},
+    };
     use std::collections::VecDeque;
 
     fn hub(limits: Limits) -> Arc<Hub> {

@@ -1,11 +1,14 @@
 //! What leads an app's events to its rooms: one for each version of the app.
 
 use crate::{
-    App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, Message, Request, Response, RoomId,
-    Rooms, StreamingResponse, Verdict,
-    app::{Instance, Pages, RoomAnswer, RoomEvent},
+    app::{App, Body, Call, Fault, Instance, Pages, RoomAnswer, RoomEvent, StreamingResponse},
+    event::{CloseEvent, Decision, Verdict},
     limits::LimitError,
-    rooms::Version,
+    message::Message,
+    name::RoomId,
+    realtime::{connections::Conn, feed::Feed},
+    request::{Request, Response},
+    rooms::scheduler::{Rooms, Version},
 };
 use bytes::Bytes;
 use std::sync::Arc;

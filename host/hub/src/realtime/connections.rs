@@ -1,12 +1,18 @@
 //! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
 
 use crate::{
-    Accept, AutoResponse, Budget, Close, ConnId, Counters, LimitError, Limits, Message, Outbox,
-    Position, Positions, RoomId, SendError, StartPoint,
-    auto_response::AutoResponder,
-    budget::{Charge, Kind},
-    limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX},
-    topics::Topics,
+    budget::{Budget, Charge, Kind},
+    counters::Counters,
+    event::Accept,
+    limits::{CLOSE_REASON_BYTES_MAX, IDS_PAGE_MAX, LimitError, Limits},
+    message::Message,
+    name::{ConnId, RoomId},
+    realtime::{
+        auto_response::{AutoResponder, AutoResponse},
+        history::{Position, Positions, StartPoint},
+        outbox::{Close, Outbox, SendError},
+        topics::Topics,
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -681,7 +687,7 @@ pub(crate) fn check_tags(tags: &[String], limits: &Limits) -> Result<(), LimitEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Hub;
+    use crate::hub::Hub;
 
     fn hub() -> Arc<Hub> {
         Hub::new(
