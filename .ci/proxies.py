@@ -1,18 +1,20 @@
-"""Tries the settings of a proxy from the guide: over TLS, with a WebSocket, a feed, a page, a large upload, and requests around its time-outs."""
+"""Tests the settings of a proxy from the guide: TLS, a WebSocket, a feed, a page, a large upload, and
+requests around its timeouts."""
 
 import http.client, re, socket, ssl, subprocess, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 UPLOAD_BYTES = 100 << 20
-# Of the proxy's own connections, in the place of 60 s; Tidegate keeps them a quarter longer, as it does by default.
+# Idle timeout of the proxy's connections, instead of 60 s. Tidegate's is a quarter longer, as its
+# default is.
 IDLE, IDLE_OF_TIDEGATE = 1.0, "1250ms"
 CLIENTS, ROUNDS = 200, 10
-# A build without optimisation takes its time for a large form.
+# A debug build computes for a long time on a large form.
 SETTINGS = f'[server]\ntrusted = ["127.0.0.1"]\n[app]\ncpu = "30s"\n[limits]\nupload_bytes_max = "256 MiB"\nidle_within = "{IDLE_OF_TIDEGATE}"\n'
 
 
 def certificate(folder):
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    """Writes a self-signed certificate for 127.0.0.1 and its key."""
     cert, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
                     "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
@@ -21,7 +23,7 @@ def certificate(folder):
 
 
 def nginx(folder, text, port):
-    """The command that runs nginx with the guide's settings, on this port."""
+    """Returns the command that runs nginx with the guide's settings on this port."""
     cert, key = certificate(folder)
     text = replaced(text, "listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
     text = replaced(text, "server_name example.org;", "server_name _;")
@@ -36,7 +38,7 @@ def nginx(folder, text, port):
 
 
 def caddy(folder, text, port):
-    """The command that runs Caddy with the guide's settings, on this port."""
+    """Returns the command that runs Caddy with the guide's settings on this port."""
     cert, key = certificate(folder)
     text = replaced(text, "example.org {", f"https://127.0.0.1:{port} {{\ntls {cert} {key}")
     text = replaced(text, "keepalive 60s", f"keepalive {int(IDLE)}s")
@@ -165,7 +167,7 @@ class Client:
 
 
 def read_until(stream, end):
-    """What comes up to this text, or in 10 s: a proxy that holds events back has said nothing by then."""
+    """Reads up to this text, for at most 10 s: a proxy that buffers events sends nothing before that."""
     text, due = b"", time.monotonic() + 10
     while not re.search(re.escape(end), text) and time.monotonic() < due:
         stream.settimeout(max(due - time.monotonic(), 0.1))

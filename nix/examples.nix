@@ -38,7 +38,7 @@ stdenv.mkDerivation {
     runHook postInstall
   '';
 
-  # wasm is not ELF: leave it as the compiler wrote it
+  # wasm is not ELF, so it must not be stripped or patched
   dontStrip = true;
   dontPatchELF = true;
 

@@ -1,4 +1,4 @@
-# services.tidegate: one tidegate that serves one component.
+# services.tidegate: a service that serves one component.
 {
   config,
   lib,
@@ -72,7 +72,7 @@ in
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
 
-      # compiled components, kept over restarts
+      # compiled components, which outlive a restart
       environment.TIDEGATE_CACHE_DIR = "%C/tidegate";
 
       serviceConfig = {
@@ -101,13 +101,13 @@ in
         Restart = "on-failure";
 
         DynamicUser = true;
-        StateDirectory = "tidegate"; # what rooms keep
+        StateDirectory = "tidegate"; # storage of rooms
         StateDirectoryMode = "0700";
         CacheDirectory = "tidegate";
-        CacheDirectoryMode = "0700"; # compiled code: whoever can write it is trusted
+        CacheDirectoryMode = "0700"; # compiled code is trusted, so only the service may write it
         LimitNOFILE = 1048576;
 
-        # Not MemoryDenyWriteExecute: compiled guest code has to become executable.
+        # MemoryDenyWriteExecute is not set: compiled guest code has to become executable.
         AmbientCapabilities = capabilities;
         CapabilityBoundingSet = if capabilities == [ ] then "" else capabilities;
         LockPersonality = true;

@@ -1,5 +1,5 @@
-# The server. Its tests are not run here: they need a browser and built components, and
-# `nix run` would compile everything once more (scripts/test runs them).
+# The server. Its tests do not run here: they need a browser and built components, and `nix run` would
+# compile everything twice. scripts/test runs them.
 { lib, rustPlatform }:
 let
   root = ../.;

@@ -1,4 +1,4 @@
-# What cargo reads, and no more: editing flake.nix, documents or CI does not rebuild anything.
+# Exactly the files that cargo reads, so that a change of flake.nix, documents or CI rebuilds nothing.
 { lib }:
 let
   root = ../.;

@@ -13,7 +13,7 @@ use httparse::{EMPTY_HEADER, Header, Response, Status};
 
 const HEADERS_MAX: usize = 32;
 
-/// What the load generator asks of an answer.
+/// The properties of an answer that the load generator checks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
@@ -65,7 +65,7 @@ fn length_of(headers: &[Header<'_>]) -> Result<Length> {
             return Ok(Length::Chunked);
         }
     }
-    bail!("an answer on a kept connection must tell its length")
+    bail!("an answer on a kept connection must have a length")
 }
 
 fn whole(rest: &[u8], length: usize) -> Option<Body> {

@@ -13,7 +13,7 @@ use crate::server::Server;
 /// Before anything counts: the server's first instances are made then.
 const WARM_UP: usize = 10;
 
-/// Between two of them: what the last one left behind is over then.
+/// Pause between two requests, after which the work of the earlier one is over.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks `times`; each answer has to begin with 200, and is left at its first bytes.

@@ -17,7 +17,7 @@ const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
 
-/// What a frame carries. Fragments are absent: no server under test has a reason to send them.
+/// Type of a frame. Fragments are absent: no server under test has a reason to send them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
     /// A whole text message.
@@ -35,7 +35,7 @@ pub enum Opcode {
 /// One frame from a server, borrowed from the bytes it was parsed from.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// What it carries.
+    /// Type of the frame.
     pub opcode: Opcode,
     /// The application's bytes.
     pub payload: &'a [u8],

@@ -1,4 +1,4 @@
-//! What a socket has delivered and nobody has taken yet.
+//! Bytes that a socket has delivered and that were not taken yet.
 
 use anyhow::{Result, ensure};
 use tokio::io::AsyncReadExt as _;

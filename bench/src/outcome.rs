@@ -31,12 +31,12 @@ impl Figure {
     }
 }
 
-/// What one run of a scenario found; exactly one figure is the cost.
+/// Figures of one run of a scenario; exactly one of them is the cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome(pub Vec<Figure>);
 
 impl Outcome {
-    /// What is compared.
+    /// Returns the figure that is compared.
     pub fn cost(&self) -> f64 {
         self.0
             .iter()

@@ -19,7 +19,7 @@ use crate::talks::Talks;
 const SETTLE: Duration = Duration::from_secs(3);
 const OPENED_AT_ONCE_MAX: usize = 50;
 
-/// What stands before and behind the time of a value, in microseconds since 1970.
+/// Text before the time of a value (microseconds since 1970), and the byte after it.
 const MARK: (&[u8], u8) = (b"[\"value\",\"live\",", b']');
 
 /// Opens `pages` and reads them all through the window. The server is weighed before, at the window's beginning and at its end. One page

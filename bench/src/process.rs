@@ -1,4 +1,4 @@
-//! What the kernel says of a process: the processor time that it used and the memory that it holds.
+//! The kernel's account of a process: the processor time that it used and the memory that it holds.
 
 use std::fs;
 use std::time::Duration;

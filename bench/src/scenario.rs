@@ -79,7 +79,7 @@ pub struct Setting {
 pub struct Target {
     /// How to start it.
     pub command: Command,
-    /// What to ask for.
+    /// Path of the request.
     pub path: String,
 }
 

@@ -68,7 +68,7 @@ impl Command {
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
-    /// What it uses.
+    /// Processor time and memory of the server.
     pub process: Process,
     child: Child,
     _data: TempDir,
@@ -149,7 +149,8 @@ impl Drop for Server {
 fn forward(output: impl Read + Send + 'static, lines: Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            // Nobody listens any more once the address is known; the pipe still has to be emptied.
+            // The receiver is dropped when the address is known. The pipe is still read, so that the
+            // server never blocks on it.
             let _ = lines.send(String::from_utf8_lossy(&line).into_owned());
         }
     });

@@ -43,12 +43,12 @@ fn first_answer(command: &Command, path: &str, core: usize) -> Result<Duration> 
     Ok(began.elapsed())
 }
 
-/// A port that nobody has now; the server takes it a moment later.
+/// Returns a free port, which the server takes a moment later.
 fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(ANY_PORT)?.local_addr()?.port())
 }
 
-/// Whether the server answers yet; that nobody listens is no error.
+/// Returns true if the server answers; a refused connection is no error.
 fn answers(address: SocketAddr, path: &str) -> Result<bool> {
     let Ok(mut stream) = TcpStream::connect(address) else {
         return Ok(false);

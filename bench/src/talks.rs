@@ -13,7 +13,7 @@ impl Talks {
         self.0.spawn_local(talk);
     }
 
-    /// What `watched` finds while they go on, unless one of them fails before.
+    /// Returns the result of `watched`, which runs beside the talks, unless a talk fails before.
     pub async fn during<T>(&mut self, watched: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::pin!(watched);
         loop {

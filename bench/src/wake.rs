@@ -13,7 +13,7 @@ use crate::server::Server;
 use crate::stamp::Stamp;
 
 const MESSAGE_BYTES: usize = 64;
-/// The server is told that rooms sleep after less than that, or never.
+/// Pause between two messages of a room. The server's rooms sleep after less than that, or never.
 const REST: Duration = Duration::from_millis(1500);
 
 /// Opens `connections`, which go to as many rooms, and in each round says one thing to every one of them.

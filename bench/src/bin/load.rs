@@ -58,7 +58,7 @@ enum Scenario {
         #[command(flatten)]
         subject: Subject,
     },
-    /// Memory of event streams that bring nothing behind their first event.
+    /// Memory of event streams that are silent after their first event.
     Feeds {
         #[arg(long, default_value_t = 10_000)]
         feeds: usize,

@@ -1,4 +1,4 @@
-//! Fan-out through a topic: whoever connects follows it, and what anybody says is published to it.
+//! Fan-out through a topic: each connection follows it, and each message is published to it.
 
 use tidegate::prelude::*;
 

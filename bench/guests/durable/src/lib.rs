@@ -1,4 +1,5 @@
-//! What a room costs: `/kept/{name}` writes each message to its storage and sends it back, `/quiet/{name}` only sends it back.
+//! Rooms with and without storage: `/kept/{name}` stores each message and sends it back,
+//! `/quiet/{name}` only sends it back.
 
 use tidegate::prelude::*;
 

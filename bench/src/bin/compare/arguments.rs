@@ -1,4 +1,4 @@
-//! What to compare, for how long, and where the contenders' files are.
+//! Arguments: the parts to compare, the duration, and the files of the contenders.
 
 use std::path::PathBuf;
 use std::time::Duration;

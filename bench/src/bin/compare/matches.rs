@@ -22,11 +22,11 @@ const AWAKE: &str = "rooms_awake_max=1500";
 /// One row group of the table.
 pub(crate) struct Match {
     part: Part,
-    /// What the load is.
+    /// Name of the load.
     pub(crate) title: String,
     /// The load itself.
     pub(crate) load: Load,
-    /// Who takes it; the first is what the others are compared with.
+    /// Servers under this load; the first is the yardstick.
     pub(crate) contenders: Vec<Contender>,
 }
 

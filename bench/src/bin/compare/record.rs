@@ -19,7 +19,7 @@ pub(crate) fn of_this_run(others_cores: f64) -> String {
     )
 }
 
-/// What a program printed, or that it is not there.
+/// Returns the output of a program, or that the program is missing.
 fn said(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)

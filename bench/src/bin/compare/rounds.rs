@@ -7,9 +7,9 @@ use crate::arguments::Arguments;
 use crate::contender::Contender;
 use crate::matches::Match;
 
-/// What a match brought.
+/// Results of a match.
 pub(crate) struct Played {
-    /// What the load was.
+    /// Name of the load.
     pub(crate) title: String,
     /// Each contender's runs, the yardstick's first.
     pub(crate) scores: Vec<Score>,

@@ -33,9 +33,9 @@ async fn follow(socket: Socket, followers: Rc<Followers>) {
 struct Followers(RefCell<Vec<SplitSink<Socket, Message>>>);
 
 impl Followers {
-    /// Writes to every socket at once, with the payload's bytes shared. A follower whose socket takes no more
-    /// is dropped, as one that failed is: nobody waits for the slowest. Without `unconstrained` tokio would call
-    /// every socket not ready after 128 writes.
+    /// Writes to every socket at once, with the payload's bytes shared. A follower whose socket is full
+    /// is dropped, as one that failed is, so that the fast do not wait for the slowest. Without
+    /// `unconstrained` tokio would report every socket as not ready after 128 writes.
     async fn publish(&self, message: &Message) {
         unconstrained(async {
             self.0.borrow_mut().retain_mut(|sink| {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::Result;
 use tokio::net::{TcpListener, TcpStream};
 
-/// Binds and tells the address, which a load generator waits for.
+/// Binds and prints the address, which a load generator waits for.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     println!("listening on {}", listener.local_addr()?);
