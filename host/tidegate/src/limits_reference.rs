@@ -515,7 +515,7 @@ const GROUPS: &[Group] = &[
             ),
             limit(
                 "room_event_bytes_max",
-                "What one event of a room writes, sends and publishes before it is committed",
+                "Writes, messages and publications of one event of a room before it is committed",
                 "an error to the app",
                 &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
             ),

@@ -9,7 +9,7 @@ const PAGE: &str = "../../docs/src/reference/command.md";
 #[test]
 fn the_guide_has_every_command_as_its_help_tells_it() {
     let mut page = String::from(
-        "# The command\n\nWhat `tidegate --help` says, and the help of each command.\n",
+        "# The command\n\nThe output of `tidegate --help`, and the help of each command.\n",
     );
     let mut command = Args::command().color(ColorChoice::Never);
     command.build();
