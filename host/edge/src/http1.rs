@@ -319,8 +319,13 @@ impl Exchange {
             answer = Box::pin(self.abandon_body(answer)).await;
         }
         self.memory.end_request();
-        if answer.status() == StatusCode::RESET_CONTENT {
-            remove_content(&mut answer);
+        match answer.status() {
+            StatusCode::RESET_CONTENT => remove_content(&mut answer),
+            // The body is hyper's to drop (RFC 9110 section 8.6).
+            StatusCode::NO_CONTENT => {
+                answer.headers_mut().remove(header::CONTENT_LENGTH);
+            }
+            _ => {}
         }
         self.reserve(answer)
     }

@@ -479,6 +479,35 @@ async fn an_answer_without_content_has_the_length_of_another_and_is_no_fault() {
     }
 }
 
+/// Each answer of the guest has five bytes and says so.
+#[tokio::test]
+async fn a_status_without_content_has_none_and_its_connection_goes_on() {
+    for (app, args) in APPS {
+        let server = serve(app, args);
+        for (status, length, content) in [
+            (200, Some("5"), "hello"),
+            (404, Some("5"), "hello"),
+            // RFC 9110 section 8.6: a 204 has no Content-Length, a 304 may have that of a 200.
+            (204, None, ""),
+            (205, Some("0"), ""),
+            (304, Some("5"), ""),
+        ] {
+            let first = format!("GET /status/{status} HTTP/1.1\r\nhost: x\r\n\r\n");
+            let last = "GET /last HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let mut answers = Raw::send(server.address(), &(first + last)).await;
+            let answers = answers.rest().await;
+            let (head, rest) = answers.split_once("\r\n\r\n").unwrap();
+            assert_eq!(header(head, "content-length"), length, "{app} {head}");
+            assert_eq!(header(head, "transfer-encoding"), None, "{app} {head}");
+            assert!(
+                rest.starts_with(&format!("{content}HTTP/1.1 200 OK\r\n")),
+                "{app} {status}: {answers}"
+            );
+        }
+        assert_eq!(server.stop().counter("faults"), 0, "{app} {args:?}");
+    }
+}
+
 /// `wasi:http` 0.3: a guest may answer with a body that it was given and has not read.
 #[tokio::test]
 async fn a_body_that_is_passed_on_goes_on_without_its_guest() {

@@ -62,6 +62,10 @@ impl Guest for Proxy {
             _ if target.starts_with("/world/") => {
                 whole(answer, 200, &world::reach(&target["/world/".len()..]))
             }
+            _ if target.starts_with("/status/") => {
+                let status = target["/status/".len()..].parse().expect("a number");
+                whole(answer, status, "hello");
+            }
             _ if target.starts_with("/trailers?") => {
                 ends::trailers(&target["/trailers?".len()..], answer)
             }

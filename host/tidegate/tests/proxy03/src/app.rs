@@ -65,6 +65,12 @@ impl Guest for Proxy {
                 }
                 .to_owned(),
             )),
+            _ if target.starts_with("/status/") => {
+                let response = whole("hello".to_owned());
+                let status = target["/status/".len()..].parse().expect("a number");
+                response.set_status_code(status).expect("it is one");
+                Ok(response)
+            }
             _ if target.starts_with("/trailers?") => {
                 Ok(ends::trailers(&target["/trailers?".len()..]))
             }
