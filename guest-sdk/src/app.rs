@@ -198,13 +198,13 @@ impl App {
     }
 
     /// Answers GET with a page, and POST with its actions. See [`Page`].
-    pub fn page(mut self, pattern: &str, page: impl Page) -> App {
+    pub fn page(mut self, pattern: &str, page: Page) -> App {
         self.pages.push(Mounted::new(pattern, page, false));
         self
     }
 
     /// The page for every path that nothing else answers, but "/". An app has one at most.
-    pub fn fallback(mut self, page: impl Page) -> App {
+    pub fn fallback(mut self, page: Page) -> App {
         self.pages.push(Mounted::new("/{*rest}", page, true));
         self
     }

@@ -9,30 +9,25 @@ use std::fmt;
 /// ```
 /// use tidegate::{prelude::*, testing, testing::Upload};
 ///
-/// struct Scale;
-///
-/// impl Page for Scale {
-///     const ACTIONS: &[&str] = &["weigh"];
-///
-///     async fn act(&self, _: &str, _: &Request, form: &mut Form) -> Result<Done> {
-///         let mut bytes = 0;
-///         while let Some(field) = form.next().await? {
-///             if field.filename().is_none() {
-///                 return Ok(Done::deny(422, "files, please").field(field.name(), "no file"));
-///             }
-///             while let Some(piece) = form.piece().await? {
-///                 bytes += piece.len();
-///             }
+/// async fn weigh(_: &Request, form: &mut Form) -> Result<Done> {
+///     let mut bytes = 0;
+///     while let Some(field) = form.next().await? {
+///         if field.filename().is_none() {
+///             return Ok(Done::deny(422, "files, please").field(field.name(), "no file"));
 ///         }
-///         Ok(Done::redirect(&format!("/weighed?bytes={bytes}")))
+///         while let Some(piece) = form.piece().await? {
+///             bytes += piece.len();
+///         }
 ///     }
-///
-///     fn render(&self, _: &Request, view: &View) -> Result<Response> {
-///         Ok(Response::html(format!("<em>{}</em>", view.field_error("note").unwrap_or_default())))
-///     }
+///     Ok(Done::redirect(&format!("/weighed?bytes={bytes}")))
 /// }
 ///
-/// let mut server = testing::serve(App::new().page("/scale", Scale));
+/// fn render(_: &Request, view: &View) -> Response {
+///     Response::html(format!("<em>{}</em>", view.field_error("note").unwrap_or_default()))
+/// }
+///
+/// let scale = Page::new(render).action("weigh", weigh);
+/// let mut server = testing::serve(App::new().page("/scale", scale));
 /// let stone = Upload { name: "stone".into(), filename: "stone.jpg".into(), bytes: vec![7; 500] };
 /// assert_eq!(server.upload("/scale", "weigh", &[], &[stone]).header("location"), Some("/weighed?bytes=500"));
 /// let refused = server.upload("/scale", "weigh", &[("note", "heavy")], &[]);
@@ -122,21 +117,9 @@ impl Form {
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
-    /// struct Counter;
-    ///
-    /// impl Page for Counter {
-    ///     const ACTIONS: &[&str] = &["set"];
-    ///
-    ///     async fn act(&self, _: &str, _: &Request, form: &mut Form) -> Result<Done> {
-    ///         Done::success(&form.json())
-    ///     }
-    ///
-    ///     fn render(&self, _: &Request, _: &View) -> Result<Response> {
-    ///         Ok(Response::html("<p>a counter</p>"))
-    ///     }
-    /// }
-    ///
-    /// let mut server = testing::serve(App::new().page("/counter", Counter));
+    /// let set = async |_: &Request, form: &mut Form| Done::success(&form.json());
+    /// let counter = Page::new(|_, _| Response::html("<p>a counter</p>")).action("set", set);
+    /// let mut server = testing::serve(App::new().page("/counter", counter));
     /// let head = [("content-type", "application/json"), ("accept", "application/json")];
     /// let reply = server.request("POST", "/counter", &head, r#"{"__action":"set","n":12345678901234567890123}"#);
     /// assert!(reply.text().contains(r#"{\"n\":12345678901234567890123}"#), "{}", reply.text());

@@ -19,25 +19,20 @@ use std::{
 /// use std::time::Duration;
 /// use tidegate::{prelude::*, testing};
 ///
-/// struct Countdown;
-///
-/// impl Page for Countdown {
-///     const LOADERS: &[Loader] = &[Loader::new("seconds")];
-///
-///     async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-///         for left in (1..=3).rev() {
-///             sink.send(&left).await?;
-///             sleep(Duration::from_secs(1)).await;
-///         }
-///         Err(Error::status(410, "lift-off"))
+/// async fn seconds(_: &Request, sink: &mut Sink) -> Result {
+///     for left in (1..=3).rev() {
+///         sink.send(&left).await?;
+///         sleep(Duration::from_secs(1)).await;
 ///     }
-///
-///     fn render(&self, _: &Request, view: &View) -> Result<Response> {
-///         Ok(Response::html(format!("{:?}", view.value::<u32>("seconds")?)))
-///     }
+///     Err(Error::status(410, "lift-off"))
 /// }
 ///
-/// let mut server = testing::serve(App::new().page("/", Countdown));
+/// fn render(_: &Request, view: &View) -> Result<Response> {
+///     Ok(Response::html(format!("{:?}", view.value::<u32>("seconds")?)))
+/// }
+///
+/// let countdown = Page::new(render).loader("seconds", seconds);
+/// let mut server = testing::serve(App::new().page("/", countdown));
 /// assert_eq!(server.get("/").text(), "Some(3)");
 /// let load = server.load("/", "seconds", &[]);
 /// assert_eq!((load.values::<u32>(), load.error(), load.took()), (vec![3, 2, 1], Some((410, "lift-off")), Duration::from_secs(3)));

@@ -10,98 +10,163 @@ use serde::de::DeserializeOwned;
 use std::{future::Future, pin::Pin, rc::Rc};
 use tidegate_routing::FirstValue;
 
-/// One page. The host starts its loaders, has it rendered with what they have by then (within 50 ms by default), sends that at once,
-/// and streams to the browser what they bring later; `/__tidegate/client.js` takes it there. Its forms are posted to its own path,
-/// with a field `__action`.
+/// A page: a function that renders it, loaders that bring its values, and actions for its forms.
+///
+/// The host starts the loaders, renders the page with the values that are there (within 50 ms by
+/// default), sends it at once, and streams later values to the browser, where
+/// `/__tidegate/client.js` receives them. Forms are posted to the page's own path with a field
+/// `__action`, the name of the action.
+///
+/// A name is declared together with its function, so a loader or an action without one does not
+/// compile.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
-/// struct Tides;
+/// fn app() -> App {
+///     let tides = Page::new(render).loader("water", water).action("rename", rename);
+///     App::new().page("/tides/{port}", tides)
+/// }
 ///
-/// impl Page for Tides {
-///     const LOADERS: &[Loader] = &[Loader::new("water")];
-///     const ACTIONS: &[&str] = &["rename"];
+/// async fn water(req: &Request, sink: &mut Sink) -> Result {
+///     let port: String = req.param("port")?;
+///     sink.send(&format!("high at {port}")).await?;
+///     sink.send(&"falling").await
+/// }
 ///
-///     async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
-///         let port: String = req.param("port")?;
-///         sink.send(&format!("high at {port}")).await?;
-///         sink.send(&"falling").await
-///     }
+/// #[derive(serde::Deserialize)]
+/// struct Name {
+///     name: String,
+/// }
 ///
-///     async fn act(&self, _: &str, _: &Request, form: &mut Form) -> Result<Done> {
-///         #[derive(serde::Deserialize)]
-///         struct Name {
-///             name: String,
-///         }
-///         let Name { name } = form.read().await?; // a missing field is the client's 422, at its place in the form
-///         match name.as_str() {
-///             "" => Ok(Done::deny(422, "please look again").field("name", "a name, please")),
-///             _ => Ok(Done::redirect(&format!("/tides/{name}"))),
-///         }
-///     }
-///
-///     fn render(&self, _: &Request, view: &View) -> Result<Response> {
-///         let water: Option<String> = view.value("water")?;
-///         Ok(Response::html(format!("<p>{}</p>{}", water.unwrap_or_default(), view.script())))
+/// async fn rename(_: &Request, form: &mut Form) -> Result<Done> {
+///     let Name { name } = form.read().await?; // a missing field is a 422, shown at the field
+///     match name.as_str() {
+///         "" => Ok(Done::deny(422, "please look again").field("name", "a name, please")),
+///         _ => Ok(Done::redirect(&format!("/tides/{name}"))),
 ///     }
 /// }
 ///
-/// let mut server = testing::serve(App::new().page("/tides/{port}", Tides));
+/// fn render(_: &Request, view: &View) -> Result<Response> {
+///     let water: Option<String> = view.value("water")?;
+///     Ok(Response::html(format!("<p>{}</p>{}", water.unwrap_or_default(), view.script())))
+/// }
+///
+/// let mut server = testing::serve(app());
 /// let page = server.get("/tides/calais");
 /// assert!(page.text().contains("<p>high at calais</p>"));
-/// assert_eq!(server.load("/tides/{port}", "water", &[("port", "calais")]).values::<String>(), ["high at calais", "falling"]);
+/// let load = server.load("/tides/{port}", "water", &[("port", "calais")]);
+/// assert_eq!(load.values::<String>(), ["high at calais", "falling"]);
 /// let reply = server.submit("/tides/calais", "rename", &[("name", "dover")]);
 /// assert_eq!((reply.status(), reply.header("location")), (303, Some("/tides/dover")));
 /// assert_eq!(server.submit("/tides/calais", "rename", &[("name", "")]).status(), 422);
 /// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no page",
-    label = "not a type that implements `Page`",
-    note = "write `impl Page for {Self}`; of its functions only `render` is needed"
-)]
-pub trait Page: 'static {
-    /// What brings its values, each by a name of its own.
-    const LOADERS: &[Loader] = &[];
-    /// What its forms do, by name.
-    const ACTIONS: &[&str] = &[];
-
-    /// Brings the values of a loader, one after the other. Each run of each loader has an instance of its own; it is dropped where it
-    /// waits when its client goes away. Returning ends it.
-    fn load(
-        &self,
-        loader: &str,
-        request: &Request,
-        sink: &mut Sink,
-    ) -> impl Future<Output = Result> {
-        _ = (request, sink);
-        async move {
-            Err(Error::fault(format!(
-                "the page has a loader {loader:?}, and no `load`"
-            )))
-        }
-    }
-
-    /// Does what a form asks for. It has an instance of its own.
-    fn act(
-        &self,
-        action: &str,
-        request: &Request,
-        form: &mut Form,
-    ) -> impl Future<Output = Result<Done>> {
-        _ = (request, form);
-        async move {
-            Err(Error::fault(format!(
-                "the page has an action {action:?}, and no `act`"
-            )))
-        }
-    }
-
-    /// The whole page. What comes later goes where `<!--tidegate-->` stands, or else before the end of the body.
-    fn render(&self, request: &Request, view: &View) -> Result<Response>;
+///
+/// A name without its function is an error of the compiler:
+///
+/// ```compile_fail,E0061
+/// # use tidegate::prelude::*;
+/// let page = Page::new(|_: &Request, _: &View| Response::html("")).loader("water");
+/// ```
+pub struct Page {
+    loaders: Vec<(Loader, RunLoader)>,
+    actions: Vec<(&'static str, RunAction)>,
+    render: Render,
 }
 
-/// What brings values to a page, one after the other.
+type LoaderFuture = Pin<Box<dyn Future<Output = Result>>>;
+type ActionFuture = Pin<Box<dyn Future<Output = Result<Done>>>>;
+type RunLoader = Box<dyn Fn(Request, Sink) -> LoaderFuture>;
+type RunAction = Box<dyn Fn(Request, Form) -> ActionFuture>;
+type Render = Box<dyn Fn(&Request, &View) -> Result<Response>>;
+
+/// A loader's function: an async closure or function.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a loader",
+    label = "neither an `async` closure nor an `async fn` of a `&Request` and a `&mut Sink`",
+    note = "write `async fn name(req: &Request, sink: &mut Sink) -> Result`"
+)]
+pub trait LoaderHandler: AsyncFn(&Request, &mut Sink) -> Result {}
+
+#[diagnostic::do_not_recommend]
+impl<F> LoaderHandler for F where F: AsyncFn(&Request, &mut Sink) -> Result {}
+
+/// An action's function: an async closure or function.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an action",
+    label = "neither an `async` closure nor an `async fn` of a `&Request` and a `&mut Form`",
+    note = "write `async fn name(req: &Request, form: &mut Form) -> Result<Done>`"
+)]
+pub trait ActionHandler: AsyncFn(&Request, &mut Form) -> Result<Done> {}
+
+#[diagnostic::do_not_recommend]
+impl<F> ActionHandler for F where F: AsyncFn(&Request, &mut Form) -> Result<Done> {}
+
+impl Page {
+    /// A page without loaders and actions. `render` returns the complete page; values that arrive
+    /// later are inserted at `<!--tidegate-->`, or before the end of the body.
+    pub fn new<R: IntoResponse>(render: impl Fn(&Request, &View) -> R + 'static) -> Page {
+        Page {
+            loaders: Vec::new(),
+            actions: Vec::new(),
+            render: Box::new(move |request, view| render(request, view).into_response()),
+        }
+    }
+
+    /// Adds a loader: its name, or a [`Loader`] with options, and the function that sends its values
+    /// one after the other. Each run has an instance of its own, and ends when the function returns.
+    /// The host drops a run that waits when its client disconnects.
+    ///
+    /// # Errors
+    ///
+    /// An error is sent to the browser with its status and text; a fault with 500 and a fixed text.
+    ///
+    /// # Limits
+    ///
+    /// A name has 1 to 64 letters, digits, `-`, `_` and `.`, and is unique in the page; the host
+    /// refuses another one with TG024.
+    pub fn loader(
+        mut self,
+        loader: impl Into<Loader>,
+        handler: impl LoaderHandler + 'static,
+    ) -> Page {
+        let handler = Rc::new(handler);
+        let run: RunLoader = Box::new(move |request, mut sink| {
+            let handler = handler.clone();
+            Box::pin(async move { handler(&request, &mut sink).await })
+        });
+        self.loaders.push((loader.into(), run));
+        self
+    }
+
+    /// Adds an action: its name and the function that handles its form. Each run has an instance of
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// An error is the answer, with its status and text; a fault with 500 and a fixed text. To show
+    /// the page again with what is wrong, return [`Done::deny`].
+    ///
+    /// # Limits
+    ///
+    /// Names are as those of [loaders](Page::loader).
+    pub fn action(mut self, name: &'static str, handler: impl ActionHandler + 'static) -> Page {
+        let handler = Rc::new(handler);
+        let run: RunAction = Box::new(move |request, mut form| {
+            let handler = handler.clone();
+            Box::pin(async move {
+                let done = handler(&request, &mut form).await;
+                form.with_values(done)
+            })
+        });
+        self.actions.push((name, run));
+        self
+    }
+}
+
+/// Name and options of a loader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loader {
     pub(crate) name: &'static str,
@@ -110,7 +175,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// It ends within 30 seconds, or the host ends it.
+    /// A loader that has 30 seconds by default; a plain name is converted to it.
     pub const fn new(name: &'static str) -> Loader {
         Loader {
             name,
@@ -119,7 +184,7 @@ impl Loader {
         }
     }
 
-    /// It goes on for as long as the client stays.
+    /// A loader that may run as long as the client stays.
     pub const fn live(name: &'static str) -> Loader {
         Loader {
             live: true,
@@ -127,7 +192,7 @@ impl Loader {
         }
     }
 
-    /// The page is not rendered before its first value.
+    /// Renders the page only when the loader has its first value.
     pub const fn awaited(self) -> Loader {
         Loader {
             due: FirstValue::Awaited,
@@ -135,7 +200,8 @@ impl Loader {
         }
     }
 
-    /// It begins when the page has gone out: for what is known to be slow. One that sleeps at first is not waited for either way.
+    /// Starts the loader when the page was sent, for values that are known to be slow. The host does not
+    /// wait for a loader that sleeps before its first value, with or without this.
     pub const fn deferred(self) -> Loader {
         Loader {
             due: FirstValue::Deferred,
@@ -144,7 +210,13 @@ impl Loader {
     }
 }
 
-/// What a page is rendered of.
+impl From<&'static str> for Loader {
+    fn from(name: &'static str) -> Loader {
+        Loader::new(name)
+    }
+}
+
+/// Input of a page's render function: first values of its loaders, and the form that was refused.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub(crate) first: Vec<(String, First)>,
@@ -242,70 +314,53 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.as_str())
 }
 
-/// A page, its type forgotten.
+/// A page at its pattern.
 pub(crate) struct Mounted {
     pub(crate) pattern: String,
     pub(crate) fallback: bool,
-    pub(crate) loaders: &'static [Loader],
-    pub(crate) actions: &'static [&'static str],
-    page: Rc<dyn Live>,
-}
-
-type Loaded = Pin<Box<dyn Future<Output = Result>>>;
-type Acted = Pin<Box<dyn Future<Output = Result<Done>>>>;
-
-trait Live {
-    fn load(self: Rc<Self>, loader: String, request: Request, sink: Sink) -> Loaded;
-    fn act(self: Rc<Self>, action: String, request: Request, form: Form) -> Acted;
-    fn render(&self, request: &Request, view: &View) -> Result<Response>;
-}
-
-impl<P: Page> Live for P {
-    fn load(self: Rc<Self>, loader: String, request: Request, mut sink: Sink) -> Loaded {
-        Box::pin(async move { Page::load(&*self, &loader, &request, &mut sink).await })
-    }
-
-    fn act(self: Rc<Self>, action: String, request: Request, mut form: Form) -> Acted {
-        Box::pin(async move {
-            let done = Page::act(&*self, &action, &request, &mut form).await;
-            form.with_values(done)
-        })
-    }
-
-    fn render(&self, request: &Request, view: &View) -> Result<Response> {
-        Page::render(self, request, view)
-    }
+    pub(crate) loaders: Vec<Loader>,
+    pub(crate) actions: Vec<&'static str>,
+    page: Page,
 }
 
 impl Mounted {
-    pub(crate) fn new<P: Page>(pattern: &str, page: P, fallback: bool) -> Mounted {
+    pub(crate) fn new(pattern: &str, page: Page, fallback: bool) -> Mounted {
         Mounted {
             pattern: pattern.to_owned(),
             fallback,
-            loaders: P::LOADERS,
-            actions: P::ACTIONS,
-            page: Rc::new(page),
+            loaders: page.loaders.iter().map(|(loader, _)| *loader).collect(),
+            actions: page.actions.iter().map(|(name, _)| *name).collect(),
+            page,
         }
     }
 
-    /// A run of a loader.
+    /// Starts a run of a loader. The name is one of those that the manifest declares.
     pub(crate) fn load(&self, loader: String, request: Request) -> Running<()> {
         let place = format!("page {}, loader {loader}", self.pattern);
-        let page = self.page.clone();
-        Running::new(place, |yielded| page.load(loader, request, Sink(yielded)))
+        let found = self.page.loaders.iter().find(|(own, _)| own.name == loader);
+        Running::new(place, |yielded| match found {
+            Some((_, run)) => run(request, Sink(yielded)),
+            None => Box::pin(async { Err(undeclared()) }),
+        })
     }
 
-    /// A run of an action.
+    /// Starts a run of an action. The name is one of those that the manifest declares.
     pub(crate) fn act(&self, action: String, request: Request, form: world::Form) -> Running<Done> {
         let place = format!("page {}, action {action}", self.pattern);
-        let page = self.page.clone();
-        Running::new(place, |yielded| {
-            page.act(action, request, Form::new(form, yielded))
+        let found = self.page.actions.iter().find(|(name, _)| *name == action);
+        Running::new(place, |yielded| match found {
+            Some((_, run)) => run(request, Form::new(form, yielded)),
+            None => Box::pin(async { Err(undeclared()) }),
         })
     }
 
     pub(crate) fn render(&self, request: &Request, view: &View) -> Response {
-        let rendered = self.page.render(request, view).into_response();
-        rendered.unwrap_or_else(|error| error.answer(format_args!("page {}", self.pattern)))
+        (self.page.render)(request, view)
+            .unwrap_or_else(|error| error.answer(format_args!("page {}", self.pattern)))
     }
+}
+
+/// The host asked for a name that the manifest does not have.
+fn undeclared() -> Error {
+    Error::fault("the page does not declare this name")
 }

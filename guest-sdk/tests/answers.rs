@@ -13,29 +13,26 @@ fn failure(act: impl FnOnce()) -> String {
 }
 
 /// A page whose loader and actions break the contract, one each.
-struct Sloppy;
-
-impl Page for Sloppy {
-    const LOADERS: &[Loader] = &[Loader::new("long")];
-    const ACTIONS: &[&str] = &["scheme", "skip", "deny", "stale", "long"];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        sink.send(&"x".repeat(2 << 20)).await
-    }
-
-    async fn act(&self, action: &str, _: &Request, _: &mut Form) -> Result<Done> {
-        match action {
-            "scheme" => Ok(Done::redirect("javascript:alert(1)")),
-            "skip" => Ok(Done::redirect("\\\\evil")),
-            "deny" => Ok(Done::deny(200, "no")),
-            "stale" => Ok(Done::success(&1)?.stale("water")),
-            _ => Done::success(&"x".repeat(2 << 20)),
-        }
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html("x"))
-    }
+fn sloppy() -> Page {
+    Page::new(|_, _| Response::html("x"))
+        .loader("long", async |_: &Request, sink: &mut Sink| {
+            sink.send(&"x".repeat(2 << 20)).await
+        })
+        .action("scheme", async |_: &Request, _: &mut Form| {
+            Ok(Done::redirect("javascript:alert(1)"))
+        })
+        .action("skip", async |_: &Request, _: &mut Form| {
+            Ok(Done::redirect("\\\\evil"))
+        })
+        .action("deny", async |_: &Request, _: &mut Form| {
+            Ok(Done::deny(200, "no"))
+        })
+        .action("stale", async |_: &Request, _: &mut Form| {
+            Ok(Done::success(&1)?.stale("water"))
+        })
+        .action("long", async |_: &Request, _: &mut Form| {
+            Done::success(&"x".repeat(2 << 20))
+        })
 }
 
 #[test]
@@ -77,7 +74,7 @@ fn an_answer_that_no_client_may_get_fails_the_test_with_the_hosts_text() {
             tidegate::room::<Verbose>("x").call("").map(drop)
         })
         .room::<Verbose>("/rooms/{name}")
-        .page("/page", Sloppy)
+        .page("/page", sloppy())
         .socket("/socket", Choosy);
     let mut server = testing::serve(app);
     let cases = [

@@ -12,7 +12,7 @@ fn app() -> App {
         .stream("/stream/{name}", async |req: Request, reply: Reply| {
             reply.send(told(&req, "name")?).await
         })
-        .page("/page/{name}", Shown)
+        .page("/page/{name}", shown())
 }
 
 fn told(req: &Request, name: &str) -> Result<String> {
@@ -23,18 +23,11 @@ fn told(req: &Request, name: &str) -> Result<String> {
     ))
 }
 
-struct Shown;
-
-impl Page for Shown {
-    const LOADERS: &[Loader] = &[Loader::new("path")];
-
-    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
-        sink.send(&told(req, "name")?).await
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html("<!doctype html><body>"))
-    }
+fn shown() -> Page {
+    Page::new(|_, _| Response::html("<!doctype html><body>"))
+        .loader("path", async |req: &Request, sink: &mut Sink| {
+            sink.send(&told(req, "name")?).await
+        })
 }
 
 #[test]

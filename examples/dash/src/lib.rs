@@ -8,7 +8,8 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().page("/", Dashboard).socket("/notes", Notes)
+    let dashboard = Page::new(render).loader(Loader::live("load").awaited(), load);
+    App::new().page("/", dashboard).socket("/notes", Notes)
 }
 
 /// One reading.
@@ -25,35 +26,29 @@ struct Screen<'a> {
     reading: Reading,
 }
 
-struct Dashboard;
-
-impl Page for Dashboard {
-    const LOADERS: &[Loader] = &[Loader::live("load").awaited()];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        for second in 0.. {
-            sink.send(&Reading {
-                second,
-                percent: (second * 37 + 20) % 100,
-            })
-            .await?;
-            sleep(Duration::from_millis(250)).await;
-        }
-        Ok(())
+async fn load(_: &Request, sink: &mut Sink) -> Result {
+    for second in 0.. {
+        sink.send(&Reading {
+            second,
+            percent: (second * 37 + 20) % 100,
+        })
+        .await?;
+        sleep(Duration::from_millis(250)).await;
     }
+    Ok(())
+}
 
-    fn render(&self, _: &Request, view: &View) -> Result<Response> {
-        let reading = view.value("load")?.unwrap_or(Reading {
-            second: 0,
-            percent: 0,
-        });
-        let page = Screen {
-            nonce: view.nonce(),
-            reading,
-        }
-        .render()?;
-        Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
+fn render(_: &Request, view: &View) -> Result<Response> {
+    let reading = view.value("load")?.unwrap_or(Reading {
+        second: 0,
+        percent: 0,
+    });
+    let page = Screen {
+        nonce: view.nonce(),
+        reading,
     }
+    .render()?;
+    Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
 }
 
 /// What one visitor notes, all see.

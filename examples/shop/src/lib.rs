@@ -8,9 +8,13 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
+    let details = Page::new(details)
+        .loader("reviews", reviews)
+        .loader(Loader::live("stock"), stock)
+        .action("buy", buy);
     App::new()
-        .page("/", Shelf)
-        .page("/products/{id}", Product)
+        .page("/", Page::new(shelf))
+        .page("/products/{id}", details)
         .room::<Watchers>("/watchers")
 }
 
@@ -27,19 +31,13 @@ fn product(id: &str) -> Result<(&'static str, u32)> {
         .ok_or_else(|| Error::not_found("we don't sell that"))
 }
 
-struct Shelf;
-
-impl Page for Shelf {
-    fn render(&self, _: &Request, view: &View) -> Result<Response> {
-        let shelf = html! {
-            h1 { "Harbour shop" }
-            ul { @for (id, name, price) in PRODUCTS { li { a href={ "/products/" (id) } { (name) } " " (price) " €" } } }
-        };
-        Ok(framed("Harbour shop", &shelf, view))
-    }
+fn shelf(_: &Request, view: &View) -> Result<Response> {
+    let shelf = html! {
+        h1 { "Harbour shop" }
+        ul { @for (id, name, price) in PRODUCTS { li { a href={ "/products/" (id) } { (name) } " " (price) " €" } } }
+    };
+    Ok(framed("Harbour shop", &shelf, view))
 }
-
-struct Product;
 
 /// What a visitor reads about the stock.
 #[derive(Serialize, Deserialize)]
@@ -54,78 +52,74 @@ struct Order {
     email: String,
 }
 
-impl Page for Product {
-    const LOADERS: &[Loader] = &[Loader::new("reviews"), Loader::live("stock")];
-    const ACTIONS: &[&str] = &["buy"];
+async fn reviews(req: &Request, sink: &mut Sink) -> Result {
+    let (name, price) = product(&req.param::<String>("id")?)?;
+    sleep(Duration::from_millis(800)).await; // another service that is slow
+    sink.send(&[
+        format!("{name}: worth every one of its {price} €"),
+        "came on time".into(),
+    ])
+    .await
+}
 
-    async fn load(&self, loader: &str, req: &Request, sink: &mut Sink) -> Result {
-        let (name, price) = product(&req.param::<String>("id")?)?;
-        if loader == "reviews" {
-            sleep(Duration::from_millis(800)).await; // another service, and not a fast one
-            return sink
-                .send(&[
-                    format!("{name}: worth every one of its {price} €"),
-                    "came on time".into(),
-                ])
-                .await;
-        }
-        let _one = Watching::begin()?;
-        for round in 0.. {
-            sink.send(&Stock {
-                left: 12 - (price + round) % 10,
-                round,
-            })
-            .await?;
-            sleep(Duration::from_millis(500)).await;
-        }
-        Ok(())
+async fn stock(req: &Request, sink: &mut Sink) -> Result {
+    let (_, price) = product(&req.param::<String>("id")?)?;
+    let _one = Watching::begin()?;
+    for round in 0.. {
+        sink.send(&Stock {
+            left: 12 - (price + round) % 10,
+            round,
+        })
+        .await?;
+        sleep(Duration::from_millis(500)).await;
     }
+    Ok(())
+}
 
-    async fn act(&self, _: &str, req: &Request, form: &mut Form) -> Result<Done> {
-        let (_, price) = product(&req.param::<String>("id")?)?;
-        let Order { amount, email } = form.read().await?;
-        match () {
-            () if !(1..=10).contains(&amount) => {
-                Ok(Done::deny(422, "please look again").field("amount", "from 1 to 10"))
-            }
-            () if !email.contains('@') => {
-                Ok(Done::deny(422, "please look again").field("email", "an address, please"))
-            }
-            () => Ok(Done::success(&format!("{amount} for {} €", amount * price))?.stale("stock")),
+async fn buy(req: &Request, form: &mut Form) -> Result<Done> {
+    let (_, price) = product(&req.param::<String>("id")?)?;
+    let Order { amount, email } = form.read().await?;
+    match () {
+        () if !(1..=10).contains(&amount) => {
+            Ok(Done::deny(422, "please look again").field("amount", "from 1 to 10"))
         }
+        () if !email.contains('@') => {
+            Ok(Done::deny(422, "please look again").field("email", "an address, please"))
+        }
+        () => Ok(Done::success(&format!("{amount} for {} €", amount * price))?.stale("stock")),
     }
+}
 
-    fn render(&self, req: &Request, view: &View) -> Result<Response> {
-        let Ok((name, price)) = product(&req.param::<String>("id")?) else {
-            return Ok(framed(
-                "Not here",
-                &html! { h1 { "We don't sell that" } a href="/" { "All we have" } },
-                view,
-            )
-            .with_status(404));
-        };
-        let (stock, reviews): (Option<Stock>, Option<Vec<String>>) =
-            (view.value("stock")?, view.value("reviews")?);
-        let page = html! {
-            p { a href="/" { "Harbour shop" } }
-            h1 { (name) }
-            p { (price) " € · " b id="left" data-slot="stock.left" { (stock.map_or("…".into(), |stock| stock.left.to_string())) }
-                " left " small data-loader="stock" {} }
-            form method="post" data-enhance novalidate {
-                input type="hidden" name="__action" value="buy";
-                label { "Amount " input id="amount" name="amount" inputmode="numeric" value=(if view.denied().is_some() { view.field("amount") } else { "1" }); }
-                em id="amount-error" data-error="amount" { (view.field_error("amount").unwrap_or_default()) }
-                label { "E-mail " input id="email" name="email" value=(view.field("email")); }
-                em id="email-error" data-error="email" { (view.field_error("email").unwrap_or_default()) }
-                button id="buy" { "Buy" }
-                p id="outcome" role="status" data-error="" { (view.message().unwrap_or_default()) }
-            }
-            h2 { "Reviews" }
-            ul id="reviews" { @for review in reviews.unwrap_or_default() { li { (review) } } }
-            script type="module" async nonce=(view.nonce()) { (PreEscaped(SCRIPT)) }
-        };
-        Ok(framed(name, &page, view))
-    }
+fn details(req: &Request, view: &View) -> Result<Response> {
+    let Ok((name, price)) = product(&req.param::<String>("id")?) else {
+        return Ok(framed(
+            "Not here",
+            &html! { h1 { "We don't sell that" } a href="/" { "All we have" } },
+            view,
+        )
+        .with_status(404));
+    };
+    let (stock, reviews): (Option<Stock>, Option<Vec<String>>) =
+        (view.value("stock")?, view.value("reviews")?);
+    let page = html! {
+        p { a href="/" { "Harbour shop" } }
+        h1 { (name) }
+        p { (price) " € · " b id="left" data-slot="stock.left" { (stock.map_or("…".into(), |stock| stock.left.to_string())) }
+            " left " small data-loader="stock" {} }
+        form method="post" data-enhance novalidate {
+            input type="hidden" name="__action" value="buy";
+            label { "Amount " input id="amount" name="amount" inputmode="numeric" value=(if view.denied().is_some() { view.field("amount") } else { "1" }); }
+            em id="amount-error" data-error="amount" { (view.field_error("amount").unwrap_or_default()) }
+            label { "E-mail " input id="email" name="email" value=(view.field("email")); }
+            em id="email-error" data-error="email" { (view.field_error("email").unwrap_or_default()) }
+            button id="buy" { "Buy" }
+            p id="outcome" role="status" data-error="" { (view.message().unwrap_or_default()) }
+        }
+        h2 { "Reviews" }
+        ul id="reviews" { @for review in reviews.unwrap_or_default() { li { (review) } } }
+        script type="module" async nonce=(view.nonce()) { (PreEscaped(SCRIPT)) }
+    };
+    Ok(framed(name, &page, view))
 }
 
 /// The one thing that slots can't do: a list.

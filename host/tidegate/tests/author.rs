@@ -258,26 +258,20 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    App::new().page("/", Clock)
+    App::new().page("/", Page::new(render).loader(Loader::live("seconds"), seconds))
 }
 
-struct Clock;
-
-impl Page for Clock {
-    const LOADERS: &[Loader] = &[Loader::live("seconds")];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        for second in 0.. {
-            sink.send(&second).await?;
-            sleep(Duration::from_secs(1)).await;
-        }
-        Ok(())
+async fn seconds(_: &Request, sink: &mut Sink) -> Result {
+    for second in 0.. {
+        sink.send(&second).await?;
+        sleep(Duration::from_secs(1)).await;
     }
+    Ok(())
+}
 
-    fn render(&self, _: &Request, view: &View) -> Result<Response> {
-        let page = format!("<!doctype html><head>{}</head><h1>the first</h1><p id=seconds data-slot=seconds></p>", view.script());
-        Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
-    }
+fn render(_: &Request, view: &View) -> Response {
+    let page = format!("<!doctype html><head>{}</head><h1>the first</h1><p id=seconds data-slot=seconds></p>", view.script());
+    Response::html(page).header("content-security-policy", view.strict_policy())
 }
 "#;
 

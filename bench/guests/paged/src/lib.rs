@@ -7,69 +7,38 @@ tidegate::serve!(app);
 
 fn app() -> App {
     App::new()
-        .page("/plain", Plain)
-        .page("/slow", Slow)
-        .page("/busy", Busy)
-        .page("/live/{ms}", Live)
+        .page("/plain", page())
+        .page("/slow", page().loader("slow", slow))
+        .page("/busy", page().loader(Loader::new("busy").deferred(), busy))
+        .page(
+            "/live/{ms}",
+            page().loader(Loader::live("live").awaited(), live),
+        )
 }
 
 const HTML: &str = "<!doctype html><html><head><title>measured</title></head><body><h1>measured</h1></body></html>";
 
-struct Plain;
-
-impl Page for Plain {
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(HTML))
-    }
+fn page() -> Page {
+    Page::new(|_, _| Response::html(HTML))
 }
 
-struct Slow;
-
-impl Page for Slow {
-    const LOADERS: &[Loader] = &[Loader::new("slow")];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        sleep(Duration::from_millis(300)).await;
-        sink.send("at last").await
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(HTML))
-    }
+async fn slow(_: &Request, sink: &mut Sink) -> Result {
+    sleep(Duration::from_millis(300)).await;
+    sink.send("at last").await
 }
 
-struct Busy;
-
-impl Page for Busy {
-    const LOADERS: &[Loader] = &[Loader::new("busy").deferred()];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        let until = Instant::now() + Duration::from_millis(300);
-        while Instant::now() < until {}
-        sink.send("at last").await
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(HTML))
-    }
+async fn busy(_: &Request, sink: &mut Sink) -> Result {
+    let until = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < until {}
+    sink.send("at last").await
 }
 
-struct Live;
-
-impl Page for Live {
-    const LOADERS: &[Loader] = &[Loader::live("live").awaited()];
-
-    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
-        let ms: u64 = req.param("ms")?;
-        loop {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-            sink.send(&(now.as_micros() as u64)).await?;
-            sleep(Duration::from_millis(ms)).await;
-        }
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(HTML))
+async fn live(req: &Request, sink: &mut Sink) -> Result {
+    let ms: u64 = req.param("ms")?;
+    loop {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+        sink.send(&(now.as_micros() as u64)).await?;
+        sleep(Duration::from_millis(ms)).await;
     }
 }
 

@@ -133,7 +133,10 @@ impl Room for Guests {
 }
 
 /// A page whose loader says when it is dropped, and waits for a room before it has anything.
-pub(crate) struct Parting;
+pub(crate) fn parting() -> Page {
+    Page::new(|_, _| Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
+        .loader(Loader::live("parting"), wait)
+}
 
 struct Guard;
 
@@ -143,23 +146,13 @@ impl Drop for Guard {
     }
 }
 
-impl Page for Parting {
-    const LOADERS: &[Loader] = &[Loader::live("parting")];
-
-    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
-        let _guard = Guard;
-        if let Some(ms) = req.query_opt::<String>("call")? {
-            tidegate::room::<Guests>("slow").call(ms)?;
-        }
-        loop {
-            sink.send("still here").await?;
-            sleep(Duration::from_secs(3600)).await;
-        }
+async fn wait(req: &Request, sink: &mut Sink) -> Result {
+    let _guard = Guard;
+    if let Some(ms) = req.query_opt::<String>("call")? {
+        tidegate::room::<Guests>("slow").call(ms)?;
     }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(
-            "<!doctype html><body>a page<!--tidegate--></body>",
-        ))
+    loop {
+        sink.send("still here").await?;
+        sleep(Duration::from_secs(3600)).await;
     }
 }

@@ -3,43 +3,30 @@
 use crate::misbehave::misbehave;
 use tidegate::prelude::*;
 
-pub(crate) struct Rogue;
-
-impl Page for Rogue {
-    const LOADERS: &[Loader] = &[
-        Loader::new("panic"),
-        Loader::new("spin"),
-        Loader::new("eat"),
-        Loader::new("fail"),
-        Loader::new("calm"),
-    ];
-    const ACTIONS: &[&str] = &["panic", "spin", "eat", "fail", "weigh", "linger"];
-
-    async fn load(&self, loader: &str, _: &Request, sink: &mut Sink) -> Result {
-        match loader {
-            "calm" => sink.send("calm").await,
-            how => misbehave(how).await,
-        }
-    }
-
-    async fn act(&self, action: &str, _: &Request, form: &mut Form) -> Result<Done> {
-        match action {
-            "weigh" => weigh(form).await,
-            "linger" => {
-                form.progress(&"begun").await?;
-                misbehave("sleep").await?;
-                Done::success(&())
-            }
-            how => {
+pub(crate) fn rogue() -> Page {
+    let page = Page::new(|_, _| Response::html("<!doctype html><body>a page</body>"))
+        .loader("calm", async |_: &Request, sink: &mut Sink| {
+            sink.send("calm").await
+        })
+        .action("weigh", async |_: &Request, form: &mut Form| {
+            weigh(form).await
+        })
+        .action("linger", async |_: &Request, form: &mut Form| {
+            form.progress(&"begun").await?;
+            misbehave("sleep").await?;
+            Done::success(&())
+        });
+    ["panic", "spin", "eat", "fail"]
+        .into_iter()
+        .fold(page, |page, how| {
+            page.loader(how, async move |_: &Request, _: &mut Sink| {
+                misbehave(how).await
+            })
+            .action(how, async move |_: &Request, _: &mut Form| {
                 misbehave(how).await?;
                 Done::success(&())
-            }
-        }
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html("<!doctype html><body>a page</body>"))
-    }
+            })
+        })
 }
 
 /// The bytes of each field, however large.
@@ -57,20 +44,15 @@ async fn weigh(form: &mut Form) -> Result<Done> {
 }
 
 /// A page whose loader never stops for want of anything but a reader.
-pub(crate) struct Flood;
+pub(crate) fn flood() -> Page {
+    Page::new(|_, _| Response::html("<!doctype html><body>a flood</body>"))
+        .loader("flood", send_endlessly)
+}
 
-impl Page for Flood {
-    const LOADERS: &[Loader] = &[Loader::new("flood")];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        let text = "x".repeat(64 << 10);
-        for number in 0.. {
-            sink.send(&(number, &text)).await?;
-        }
-        Ok(())
+async fn send_endlessly(_: &Request, sink: &mut Sink) -> Result {
+    let text = "x".repeat(64 << 10);
+    for number in 0.. {
+        sink.send(&(number, &text)).await?;
     }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html("<!doctype html><body>a flood</body>"))
-    }
+    Ok(())
 }

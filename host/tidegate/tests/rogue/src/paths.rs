@@ -26,7 +26,7 @@ pub(crate) fn register(app: App) -> App {
         async |req: Request, reply: Reply| reply.send(told(&req, "rest")?).await,
     )
     .room::<Named>("/paths/rooms/{name}")
-    .page("/paths/page/{name}", Shown)
+    .page("/paths/page/{name}", shown())
 }
 
 fn told(req: &Request, name: &str) -> Result<String> {
@@ -46,24 +46,16 @@ impl Room for Named {
     }
 }
 
-struct Shown;
-
-impl Page for Shown {
-    const LOADERS: &[Loader] = &[Loader::new("path")];
-    const ACTIONS: &[&str] = &["stay"];
-
-    async fn load(&self, _: &str, req: &Request, sink: &mut Sink) -> Result {
-        sink.send(&told(req, "name")?).await
-    }
-
-    async fn act(&self, _: &str, _: &Request, _: &mut Form) -> Result<Done> {
-        Done::success(&())
-    }
-
-    fn render(&self, req: &Request, _: &View) -> Result<Response> {
+fn shown() -> Page {
+    let render = |req: &Request, _: &View| -> Result<Response> {
         Ok(Response::html(format!(
             "<!doctype html><body>{}</body>",
             told(req, "name")?
         )))
-    }
+    };
+    Page::new(render)
+        .loader("path", async |req: &Request, sink: &mut Sink| {
+            sink.send(&told(req, "name")?).await
+        })
+        .action("stay", async |_: &Request, _: &mut Form| Done::success(&()))
 }

@@ -17,7 +17,7 @@ pub(crate) fn register(app: App) -> App {
         .stream_on("", "/web/refuse", large)
         .stream("/web/slow", slow)
         .stream("/web/events", events)
-        .page("/web/page", Slow)
+        .page("/web/page", slow_page())
 }
 
 async fn refuse(_: Request) -> Result<Pass> {
@@ -61,19 +61,12 @@ async fn events(req: Request, reply: Reply) -> Result {
 }
 
 /// A page whose loader takes longer than its shell.
-struct Slow;
-
-impl Page for Slow {
-    const LOADERS: &[Loader] = &[Loader::new("slow")];
-
-    async fn load(&self, _: &str, _: &Request, sink: &mut Sink) -> Result {
-        sleep(Duration::from_millis(200)).await;
-        sink.send("the slow value").await
-    }
-
-    fn render(&self, _: &Request, _: &View) -> Result<Response> {
-        Ok(Response::html(
-            "<!doctype html><body>a page<!--tidegate--></body>",
-        ))
-    }
+fn slow_page() -> Page {
+    Page::new(|_, _| Response::html("<!doctype html><body>a page<!--tidegate--></body>")).loader(
+        "slow",
+        async |_: &Request, sink: &mut Sink| {
+            sleep(Duration::from_millis(200)).await;
+            sink.send("the slow value").await
+        },
+    )
 }
