@@ -50,12 +50,12 @@ function connect() {
   };
 }
 
-// The socket is open: what is drawn from now on comes by it, perhaps twice, which nobody sees.
+// The socket is open, so new strokes arrive by it. One may arrive twice, which looks the same.
 async function load() {
   const before = clears;
   const response = await fetch(path);
   const earlier = await response.json();
-  if (clears !== before) return load(); // nobody knows which came first
+  if (clears !== before) return load(); // the order of the two is unknown
   strokes = [...earlier, ...strokes];
   drawAll();
 }

@@ -18,7 +18,8 @@ const STROKES_MAX: u64 = 2000;
 #[derive(Default)]
 struct Board(u64);
 
-/// What a client does: `{"kind":"move","at":[10,20]}`. What others get has in it who did it: an id, or a colour.
+/// An action of a client: `{"kind":"move","at":[10,20]}`. The others receive it with its author, as an
+/// id or a colour.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Act {

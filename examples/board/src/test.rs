@@ -1,4 +1,4 @@
-//! What is drawn is seen by all, and still there when everybody has gone.
+//! All clients see each stroke, and strokes are still there after all clients have left.
 
 use super::{COLOURS, STROKES_MAX, app};
 use serde_json::{Value, json};

@@ -13,7 +13,8 @@ fn app() -> App {
 #[derive(Default)]
 struct Chat(u64);
 
-/// What a client gets, beside what [`Presence`] tells of who comes and goes: `{"kind":"say","name":"Ann","text":"hi"}`.
+/// A message to the clients: `{"kind":"say","name":"Ann","text":"hi"}`. [`Presence`] sends the others:
+/// members that join and leave.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line {

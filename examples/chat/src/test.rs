@@ -1,4 +1,4 @@
-//! What two people and a sleeping room see of each other.
+//! Two clients and a room that sleeps between their messages.
 
 use super::app;
 use serde_json::Value;

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 /**
- * What the loader has brought so far; the component is drawn again with each change.
+ * Returns the values of a loader so far; each change renders the component again.
  *
  * @template T
  * @param {import("/__tidegate/client.js").Loader<T>} loader

@@ -51,7 +51,7 @@ fn render(_: &Request, view: &View) -> Result<Response> {
     Ok(Response::html(page).header("content-security-policy", view.strict_policy()))
 }
 
-/// What one visitor notes, all see.
+/// Notes, which all visitors see.
 struct Notes;
 
 impl Socket for Notes {

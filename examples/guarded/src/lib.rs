@@ -1,4 +1,4 @@
-//! Guards: one that adds a header to every answer, one that wants a token and tells who it is.
+//! Guards: one adds a header to every answer, the other requires a token and passes the user's name.
 
 use tidegate::prelude::*;
 
@@ -30,7 +30,7 @@ async fn known(req: Request) -> Result<Pass> {
     }
 }
 
-/// What the guard found out; a client can't forge it.
+/// Returns the name that the guard passed. A client cannot forge it.
 fn user(req: &Request) -> &str {
     req.context("user").unwrap_or("nobody")
 }

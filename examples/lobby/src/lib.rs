@@ -12,7 +12,7 @@ fn app() -> App {
 /// Remembers nothing: the name is in the connection's state, who is there is in the topic.
 struct Lobby;
 
-/// What everybody hears: `{"kind": "say", "name": "Ann", "text": "hi"}`.
+/// A message to all clients: `{"kind": "say", "name": "Ann", "text": "hi"}`.
 #[derive(Serialize, Deserialize)]
 struct Line<'a> {
     kind: &'a str,

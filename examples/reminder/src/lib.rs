@@ -1,4 +1,5 @@
-//! Reminders: `curl -d 'the tea' 'localhost:8080/reminders/ann?in=90s'` tells Ann's sockets and feeds in 90 seconds, restart or not.
+//! Reminders: `curl -d 'the tea' 'localhost:8080/reminders/ann?in=90s'` sends "the tea" to Ann's sockets
+//! and feeds after 90 seconds, also if the server restarts meanwhile.
 
 use std::time::{Duration, SystemTime};
 use tidegate::prelude::*;

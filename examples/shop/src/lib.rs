@@ -39,7 +39,7 @@ fn shelf(_: &Request, view: &View) -> Result<Response> {
     Ok(framed("Harbour shop", &shelf, view))
 }
 
-/// What a visitor reads about the stock.
+/// The stock of a product, as a visitor reads it.
 #[derive(Serialize, Deserialize)]
 struct Stock {
     left: u32,
@@ -128,7 +128,7 @@ import { loader } from "/__tidegate/client.js";
 loader("reviews").subscribe(({ status, value }) => {
   const list = document.getElementById("reviews");
   list.dataset.status = status;
-  if (value) performance.mark("reviews"); // for whoever measures how long it was waited for
+  if (value) performance.mark("reviews"); // to measure how long it took
   if (value) list.replaceChildren(...value.map((text) => Object.assign(document.createElement("li"), { textContent: text })));
 });
 document.addEventListener("tidegate:outcome", ({ detail }) => {
@@ -153,7 +153,7 @@ fn framed(title: &str, main: &Markup, view: &View) -> Response {
     Response::html(page.into_string()).header("content-security-policy", view.strict_policy())
 }
 
-/// One who looks at a product: counted from the beginning of the loader until it is dropped.
+/// A visitor of a product's page: counted from the start of the loader until it is dropped.
 struct Watching;
 
 impl Watching {
@@ -169,7 +169,8 @@ impl Drop for Watching {
     }
 }
 
-/// How many look at products now. It is kept, so that it outlasts a sleep: a server that is killed has nobody to take them away.
+/// Number of visitors now. It is stored, so that it outlives a sleep. If the server is killed, the
+/// visitors of that moment stay in the number.
 #[derive(Default)]
 struct Watchers(i64);
 

@@ -30,7 +30,7 @@ fn a_page_holds_first_values_and_its_loaders_go_on() {
     assert_eq!(
         server.get("/watchers").text(),
         "0",
-        "who goes away is counted no more"
+        "a visitor who leaves is no longer counted"
     );
     assert_eq!(
         (

@@ -14,7 +14,8 @@ fn app() -> App {
         .stream("/ticks", ticks)
 }
 
-/// Takes `{"name": "tea", "price": 12.5}` and gives the price's number. Whoever follows gets it as it came.
+/// Takes `{"name": "tea", "price": 12.5}` and returns the price's number.
+/// Followers receive the body unchanged.
 async fn post_price(req: Request) -> Result<(u16, String)> {
     let price: serde_json::Value = req.json()?;
     if !price["name"].is_string() || !price["price"].is_number() {

@@ -1,4 +1,4 @@
-//! What an operator does with the storage: look, export, delete, verify, back up.
+//! Maintenance of the storage by an operator: list, export, delete, verify, back up.
 
 use crate::{
     OpenError, Storage,
@@ -23,7 +23,7 @@ use std::{
 };
 use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, RoomRecord};
 
-/// What [`Storage::verify`] found.
+/// Results of [`Storage::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Rooms that keep something.
@@ -32,7 +32,7 @@ pub struct Verified {
     pub entries: usize,
     /// Bytes of keys and values.
     pub bytes: u64,
-    /// What is not as it should be, a line each; none if all is well.
+    /// Errors, one line each; empty if the storage is intact.
     pub wrong: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl Verified {
 }
 
 impl Storage {
-    /// A page of rooms in the order of class and name: those of the class, behind `after`, at most `limit`.
+    /// A page of rooms in the order of class and name: those of the class, after `after`, at most `limit`.
     pub fn rooms(
         &self,
         class: Option<&str>,

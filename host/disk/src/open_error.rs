@@ -50,7 +50,7 @@ pub(crate) enum Why {
     Io(io::Error),
     /// The disk is full, or could not be read or written by the store.
     Disk(EngineError),
-    /// What is in it is not what was written.
+    /// Its content differs from what was written.
     Corrupt(String),
     /// Something is there already.
     Exists,

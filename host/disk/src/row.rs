@@ -1,4 +1,4 @@
-//! What is kept of a room besides its entries, and the keys under which it is all found.
+//! The stored row of a room (everything but its entries), and the keys of the store.
 
 use tidegate_hub::{Alarm, Position, RoomId, RoomRecord, rooms::storage::LogHead};
 
@@ -107,7 +107,7 @@ pub(crate) fn entry_key(number: u64, key: &str) -> Vec<u8> {
     [&number.to_be_bytes()[..], key.as_bytes()].concat()
 }
 
-/// Whose entry it is, and its key.
+/// Returns the number of the entry's room, and the entry's key.
 pub(crate) fn entry_of(key: &[u8]) -> Option<(u64, &str)> {
     let (number, key) = number(key)?;
     Some((number, std::str::from_utf8(key).ok()?))

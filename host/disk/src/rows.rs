@@ -57,7 +57,7 @@ impl Rows {
         }))
     }
 
-    /// What was committed.
+    /// Keeps the committed row of a room in memory.
     pub(crate) fn set(&self, room: &RoomId, row: Option<Row>) {
         self.rows().set(room.clone(), row);
     }

@@ -1,4 +1,4 @@
-//! How much space the disk has left, and who may use it.
+//! The free space of the disk, and its users.
 //!
 //! The store's own threads flush and merge without asking for space, and end with their first error. So commits ask for them: a commit
 //! is refused unless there is space for it and for what the store has yet to flush and may merge, or at least a reserve. Another
