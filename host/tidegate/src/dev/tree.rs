@@ -252,8 +252,8 @@ impl Scan {
         self.inputs.insert((kind, entry(file)));
     }
 
-    /// Has the entry watched from its folder, so that it is seen when it comes, goes, or is replaced; the same for each symbolic link on
-    /// the way to its target.
+    /// Has the entry watched from its folder, so that it is seen when it comes, goes, or is replaced;
+    /// the same for each folder above it, and for each symbolic link on the way to its target.
     fn approach(&mut self, path: &Path) {
         let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         for _ in 0..LINKS_MAX {
@@ -269,6 +269,9 @@ impl Scan {
             let Some(name) = rest.components().next() else {
                 return;
             };
+            // A folder above may be renamed, and another may take its name.
+            let above = folder.1.ancestors().filter(|it| it.parent().is_some());
+            self.points.extend(above.map(Path::to_owned));
             let point = folder.1.join(name);
             let target = point.read_link();
             self.points.insert(point);

@@ -183,33 +183,37 @@ mod tests {
         }
     }
 
+    /// Writes all files of a project, with links.
+    fn write_project(root: &Path) {
+        for file in [
+            "app/Cargo.toml",
+            "app/Cargo.lock",
+            "app/src/lib.rs",
+            "lib/src/lib.rs",
+            "settings/dev.toml",
+            "read/by/compiler.txt",
+        ] {
+            write(root, file, "first");
+        }
+        for file in [
+            "app/assets/style.css",
+            "app/assets/index.html",
+            "linked/file.rs",
+            "linked/folder/a.rs",
+            "app/said.txt",
+        ] {
+            write(root, file, "first");
+        }
+        symlink("../../linked/file.rs", root.join("app/src/linked.rs")).unwrap();
+        symlink(root.join("linked/folder"), root.join("app/src/folder")).unwrap();
+    }
+
     impl Fixture {
         fn new() -> Fixture {
             let place = tempfile::tempdir().unwrap();
-            let root = place.path();
-            for file in [
-                "app/Cargo.toml",
-                "app/Cargo.lock",
-                "app/src/lib.rs",
-                "lib/src/lib.rs",
-                "settings/dev.toml",
-                "read/by/compiler.txt",
-            ] {
-                write(root, file, "first");
-            }
-            for file in [
-                "app/assets/style.css",
-                "app/assets/index.html",
-                "linked/file.rs",
-                "linked/folder/a.rs",
-                "app/said.txt",
-            ] {
-                write(root, file, "first");
-            }
-            symlink("../../linked/file.rs", root.join("app/src/linked.rs")).unwrap();
-            symlink(root.join("linked/folder"), root.join("app/src/folder")).unwrap();
+            write_project(place.path());
             let (tell, events) = mpsc::channel();
-            let watch = FileWatcher::new(places(root), move || _ = tell.send(()))
+            let watch = FileWatcher::new(places(place.path()), move || _ = tell.send(()))
                 .unwrap_or_else(|failure| panic!("{failure}"));
             Fixture {
                 place,
@@ -428,6 +432,32 @@ mod tests {
             act(scene.place.path());
             scene.sees(kinds, what);
         }
+    }
+
+    /// A name that is swapped, such as that of the current release, is often not that of the project
+    /// itself.
+    #[test]
+    fn a_folder_above_the_project_may_be_replaced() {
+        let outer = tempfile::tempdir().unwrap();
+        let (above, aside) = (outer.path().join("above"), outer.path().join("aside"));
+        let place = above.join("between");
+        write_project(&place);
+        let (tell, events) = mpsc::channel();
+        let watch = FileWatcher::new(places(&place), move || _ = tell.send(()))
+            .unwrap_or_else(|failure| panic!("{failure}"));
+        let mut scene = Fixture {
+            place: outer,
+            watch,
+            events,
+        };
+        let other = scene.place.path().join("other");
+        write_project(&other.join("between"));
+        write(&other, "between/app/src/lib.rs", "other");
+        fs::rename(&above, &aside).unwrap();
+        fs::rename(&other, &above).unwrap();
+        scene.sees(&[FileKind::Source], "another folder of this name");
+        write(&place, "app/src/lib.rs", "again");
+        scene.sees(&[FileKind::Source], "a file in the other folder");
     }
 
     type NoChange = (&'static str, fn(&Path));
