@@ -5,7 +5,7 @@ use crate::{
     guarded::guarded,
     open_error::Why,
     row::{Row, entry_key, entry_of, room_key},
-    space::FILE_BYTES_MAX,
+    space::{FILE_BYTES_MAX, Usage},
 };
 use bytes::Bytes;
 use fjall::{AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, compaction::Leveled};
@@ -140,6 +140,15 @@ impl Tables {
             .into_iter()
             .map(|table| merged(table).min(table.disk_space()))
             .sum()
+    }
+
+    /// Bytes that the tables take, and that the store may take by itself.
+    pub(crate) fn usage(&self, file_bytes: u64) -> Usage {
+        Usage {
+            tables: self.bytes(),
+            unflushed: self.unflushed_bytes(),
+            merging: self.merging_bytes(file_bytes),
+        }
     }
 
     /// Waits until the store has flushed and merged enough for another commit: it would wait without end for its own threads, which end

@@ -21,12 +21,12 @@ use crate::{
     journal,
     open_error::Why,
     row::{Row, entry_key, room_key, room_of, slot_key},
-    space::Space,
+    space::{Measured, Purpose, Space},
     tables::Tables,
 };
-use fjall::{OwnedWriteBatch as WriteBatch, PersistMode};
+use fjall::{OwnedWriteBatch as WriteBatch, PersistMode, Slice};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -58,7 +58,7 @@ const CLOSED_PAUSE: Duration = Duration::from_millis(20);
 const REWRITE_BYTES_MIN: u64 = 4 << 20;
 /// Bytes that deleting one entry takes, about.
 const SWEPT_BYTES: u64 = 256;
-/// Pause after a rewrite that gave back too little, unless there is more space since.
+/// Pause after a rewrite, unless another one is likely to give back more.
 const REWRITE_PAUSE: Duration = Duration::from_secs(2);
 /// Times that tables are flushed and merged for one commit.
 const GIVE_BACK_ROUNDS: usize = 3;
@@ -263,10 +263,20 @@ struct Work {
     closed: Option<Closed>,
     /// Bytes that were written since the generation was made, about.
     written: u64,
-    /// If the last rewrite gave back too little: the time of the next one, and the free space that there was.
-    failed_rewrite: Option<(Duration, u64)>,
+    last_rewrite: Option<Rewrite>,
     /// The last to be dropped: then another process may have it.
     directory: Directory,
+}
+
+/// The last try to give back space.
+#[derive(Clone, Copy)]
+struct Rewrite {
+    /// Time of the next one, by [`clock::now`].
+    next: Duration,
+    /// Free bytes after it.
+    free: u64,
+    /// True if it gave back enough for the commit that it was made for.
+    was_enough: bool,
 }
 
 struct Closed {
@@ -290,7 +300,7 @@ impl Work {
             swept: Vec::new(),
             sweep_at: clock::now(),
             closed: None,
-            failed_rewrite: None,
+            last_rewrite: None,
         }
     }
 
@@ -321,9 +331,8 @@ impl Work {
             Order::Commit(batch, done) => {
                 let group = gather((batch, done), orders, &mut compact);
                 let (batches, waiting): (Vec<Batch>, Vec<Done>) = group.into_iter().unzip();
-                let outcome = self.write(batches);
-                for done in waiting {
-                    _ = done.send(outcome.clone());
+                for (done, outcome) in waiting.into_iter().zip(self.write_group(batches)) {
+                    _ = done.send(outcome);
                 }
             }
             Order::Compact(done) => compact = Some(done),
@@ -339,10 +348,39 @@ impl Work {
         })
     }
 
-    fn write(&mut self, batches: Vec<Batch>) -> Result<(), EngineError> {
+    /// The outcome for each batch. If there is no space for all of them, those that only delete are
+    /// written without the others.
+    fn write_group(&mut self, batches: Vec<Batch>) -> Vec<Result<(), EngineError>> {
+        let purpose = match batches.iter().all(only_deletes) {
+            true => Purpose::Delete,
+            false => Purpose::Write,
+        };
+        let count = batches.len();
+        let space = self.make_space_for(&batches, purpose);
+        if purpose == Purpose::Delete || !matches!(space, Err(EngineError::Full(_))) {
+            return vec![space.and_then(|()| self.write(batches)); count];
+        }
+        let (numbers, deletes) = independent_deletes(batches);
+        let mut outcomes = vec![space; count];
+        if !deletes.is_empty() {
+            let deleted = self
+                .make_space_for(&deletes, Purpose::Delete)
+                .and_then(|()| self.write(deletes));
+            numbers
+                .into_iter()
+                .for_each(|number| outcomes[number] = deleted.clone());
+        }
+        outcomes
+    }
+
+    fn make_space_for(&mut self, batches: &[Batch], purpose: Purpose) -> Result<(), EngineError> {
         self.check_open()?;
+        self.make_space(batches.iter().map(weight).sum::<usize>() as u64, purpose)
+    }
+
+    /// Writes batches for which there is space.
+    fn write(&mut self, batches: Vec<Batch>) -> Result<(), EngineError> {
         let bytes = batches.iter().map(weight).sum::<usize>() as u64;
-        self.make_space(bytes)?;
         self.check_open()?; // a rewrite may have closed it
         if self.generation.tables.are_merges_due(self.file_bytes) {
             self.merge()?;
@@ -513,36 +551,71 @@ impl Work {
         Ok(())
     }
 
-    /// Refuses a commit of so many bytes if the disk lacks space for it, after journals and what was overwritten have given their space
-    /// back.
-    fn make_space(&mut self, bytes: u64) -> Result<(), EngineError> {
-        let checked = self.check_space(bytes).or_else(|_| {
+    /// Refuses a commit of so many bytes if the disk lacks space for it, after journals and what was
+    /// overwritten or deleted have given their space back.
+    fn make_space(&mut self, bytes: u64, purpose: Purpose) -> Result<(), EngineError> {
+        let mut measured = self.space.measure()?;
+        let mut checked = self.check_measured(measured, bytes, purpose);
+        if checked.is_err() {
             // A merge takes space before it gives some back.
             _ = self.generation.tables.finish_merges();
-            self.check_space(bytes)
-        });
-        let measured = self.space.measure()?;
+            measured = self.space.measure()?;
+            checked = self.check_measured(measured, bytes, purpose);
+        }
         let is_due = match (&checked, measured.rewrite_after()) {
             (Err(_), _) => true,
             (Ok(()), Some(after)) => self.written >= after.max(REWRITE_BYTES_MIN),
             (Ok(()), None) => false,
         };
-        // Without more space than after the last try, this one would end as that did.
-        let is_hopeless = self
-            .failed_rewrite
-            .is_some_and(|(retry_at, free)| clock::now() < retry_at && measured.free() <= free);
-        if !is_due || is_hopeless {
-            return checked;
+        if is_due && !self.is_rewrite_hopeless(measured.free()) {
+            if let Err(error) = self.give_back(bytes, purpose) {
+                tracing::debug!("the storage could give back no space: {error}");
+            }
+            measured = self.space.measure()?;
+            checked = self.check_measured(measured, bytes, purpose);
+            self.last_rewrite = Some(Rewrite {
+                next: clock::now() + REWRITE_PAUSE,
+                free: measured.free(),
+                was_enough: checked.is_ok(),
+            });
         }
-        if let Err(error) = self.give_back(bytes) {
-            tracing::debug!("the storage could give back no space: {error}");
+        match (checked, purpose) {
+            (Err(EngineError::Full(_)), Purpose::Delete) => self.check_last_delete(bytes),
+            (checked, _) => checked,
         }
-        let checked = self.check_space(bytes);
-        self.failed_rewrite = match &checked {
-            Ok(()) => None,
-            Err(_) => Some((clock::now() + REWRITE_PAUSE, self.space.measure()?.free())),
-        };
-        checked
+    }
+
+    /// True if another rewrite would give back little or nothing: there is no more space than after
+    /// the last one, which was not enough, or little was written since.
+    fn is_rewrite_hopeless(&self, free: u64) -> bool {
+        self.last_rewrite.is_some_and(|last| {
+            let is_as_before = if last.was_enough {
+                self.written < self.file_bytes
+            } else {
+                free <= last.free
+            };
+            is_as_before && clock::now() < last.next
+        })
+    }
+
+    fn check_space(&self, bytes: u64, purpose: Purpose) -> Result<(), EngineError> {
+        self.check_measured(self.space.measure()?, bytes, purpose)
+    }
+
+    fn check_measured(
+        &self,
+        measured: Measured,
+        bytes: u64,
+        purpose: Purpose,
+    ) -> Result<(), EngineError> {
+        let usage = || self.generation.tables.usage(self.file_bytes);
+        measured.check_commit(bytes, purpose, usage)
+    }
+
+    /// Refuses a commit that only deletes, if it has no space though all was given back that could be.
+    fn check_last_delete(&self, bytes: u64) -> Result<(), EngineError> {
+        let usage = self.generation.tables.usage(self.file_bytes);
+        self.space.measure()?.check_last_delete(bytes, usage)
     }
 
     /// Merges tables as long as there is space for it. If that fails, the store is replaced.
@@ -559,17 +632,16 @@ impl Work {
         self.replace_store(&error)
     }
 
-    fn check_space(&self, bytes: u64) -> Result<(), EngineError> {
-        let tables = &self.generation.tables;
-        let flushed = || tables.unflushed_bytes() + tables.merging_bytes(self.file_bytes);
-        self.space.measure()?.check_commit(bytes, flushed)
-    }
-
-    /// Gives back the space of journals and of what was overwritten, until there is enough for a commit of so many bytes. If a thread of the
-    /// store has failed, gives back what it has left.
-    fn give_back(&mut self, bytes: u64) -> Result<(), EngineError> {
+    /// Gives back the space of journals and of what was overwritten or deleted, until there is enough
+    /// for a commit of so many bytes. If a thread of the store has failed, gives back what it has left.
+    fn give_back(&mut self, bytes: u64, purpose: Purpose) -> Result<(), EngineError> {
         if let Err(error) = self.generation.tables.wait_for_flushes() {
             return self.replace_store(&error);
+        }
+        // A copy has these entries, too.
+        if let Err(error) = self.sweep_all_garbage() {
+            self.check_open()?;
+            tracing::debug!("some garbage is left: {error}");
         }
         match self.copy() {
             Err(EngineError::Full(_)) => {}
@@ -583,7 +655,7 @@ impl Work {
             }
             self.adopt(Journals::Flushed)?;
             self.merge()?;
-            if self.check_space(bytes).is_ok() {
+            if self.check_space(bytes, purpose).is_ok() {
                 break;
             }
         }
@@ -690,17 +762,37 @@ impl Work {
 
     /// Entries and logs that rooms have given up.
     fn sweep_garbage(&mut self) -> Result<bool, EngineError> {
-        let tables = &self.generation.tables;
-        let Some(number) = guarded(|| {
-            tables
-                .garbage
-                .first_key_value()
-                .map(|guard| guard.key())
-                .transpose()
-        })?
-        else {
+        if self.garbage()?.is_none() {
+            return Ok(false);
+        }
+        self.prepare_sweep(SWEEP)?;
+        self.delete_garbage()
+    }
+
+    /// As [`sweep_garbage`](Work::sweep_garbage), until nothing is left, and with the last space.
+    fn sweep_all_garbage(&mut self) -> Result<(), EngineError> {
+        while self.garbage()?.is_some() {
+            self.check_last_delete(SWEPT_BYTES * SWEEP as u64)?;
+            self.check_store()?;
+            self.delete_garbage()?;
+        }
+        Ok(())
+    }
+
+    /// The first number whose entries are garbage.
+    fn garbage(&self) -> Result<Option<Slice>, EngineError> {
+        guarded(|| {
+            let first = self.generation.tables.garbage.first_key_value();
+            first.map(|guard| guard.key()).transpose()
+        })
+    }
+
+    /// Deletes some entries of the first number whose entries are garbage; true if there is one.
+    fn delete_garbage(&mut self) -> Result<bool, EngineError> {
+        let Some(number) = self.garbage()? else {
             return Ok(false);
         };
+        let tables = &self.generation.tables;
         let keys: Vec<_> = guarded(|| {
             tables
                 .entries
@@ -715,15 +807,15 @@ impl Work {
         }
         keys.into_iter()
             .for_each(|key| write.remove(&tables.entries, key));
-        self.commit_swept(write)?;
+        // Not synced: a commit after it syncs it, too, and if there is none it is swept again.
+        self.commit(write)?;
         Ok(true)
     }
 
-    /// Not synced: a commit after it syncs it, too, and if there is none it is swept again.
-    fn commit_swept(&mut self, write: WriteBatch) -> Result<(), EngineError> {
-        self.check_space(SWEPT_BYTES * write.len() as u64)?;
-        self.check_store()?;
-        self.commit(write)
+    /// Before a batch that sweeps up to so many entries is made: the store may be replaced for it.
+    fn prepare_sweep(&mut self, entries: usize) -> Result<(), EngineError> {
+        self.make_space(SWEPT_BYTES * entries as u64, Purpose::Delete)?;
+        self.check_store()
     }
 
     /// Gives up histories that are too old to be of use, and rooms that kept nothing else: some rooms at a time, all of them every
@@ -766,8 +858,9 @@ impl Work {
             })
             .collect();
         if !batches.is_empty() {
+            self.prepare_sweep(batches.len())?;
             let (batch, rows) = self.prepare(batches, None)?;
-            self.commit_swept(batch)?;
+            self.commit(batch)?;
             rows.iter()
                 .for_each(|(room, row)| self.generation.rows.set(room, *row));
         }
@@ -867,6 +960,27 @@ fn unix_ms() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
+/// True for a batch that deletes, and writes nothing but the room's row.
+fn only_deletes(batch: &Batch) -> bool {
+    let deletes = batch.clear || !batch.writes.is_empty();
+    let writes = !batch.log.is_empty() || batch.writes.values().any(Option::is_some);
+    deletes && !writes
+}
+
+/// The batches that only delete, and their numbers in the group. Left out are those after another
+/// batch of their room, which they may depend on.
+fn independent_deletes(batches: Vec<Batch>) -> (Vec<usize>, Vec<Batch>) {
+    let mut left_out = HashSet::new();
+    let deletes = batches.into_iter().enumerate().filter(|(_, batch)| {
+        let deletes = only_deletes(batch) && !left_out.contains(&batch.room);
+        if !deletes {
+            left_out.insert(batch.room.clone());
+        }
+        deletes
+    });
+    deletes.unzip()
+}
+
 /// About what it takes on the disk.
 fn weight(batch: &Batch) -> usize {
     let writes = batch
@@ -883,6 +997,39 @@ fn weight(batch: &Batch) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deletes_are_written_without_writes_unless_they_may_depend_on_one() {
+        let batch = |room: &str, value: Option<&'static [u8]>| {
+            let room = RoomId::new("chat", room).unwrap();
+            let writes = [("key".to_owned(), value.map(bytes::Bytes::from_static))];
+            Batch {
+                writes: writes.into(),
+                ..Batch::new(room, RoomRecord::default())
+            }
+        };
+        let clear = Batch {
+            clear: true,
+            ..batch("cleared", None)
+        };
+        let only_row = Batch {
+            writes: [].into(),
+            ..batch("row", None)
+        };
+        let group = vec![
+            batch("one", None),
+            batch("two", Some(b"value")),
+            batch("one", None),
+            batch("two", None),
+            clear,
+            only_row,
+            batch("one", Some(b"value")),
+            batch("one", None),
+        ];
+        let (numbers, deletes) = independent_deletes(group);
+        assert_eq!(numbers, [0, 2, 4]);
+        assert!(deletes.iter().all(only_deletes));
+    }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_a_jump_of_the_clock_ends_one() {
