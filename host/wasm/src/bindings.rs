@@ -1,4 +1,4 @@
-//! What wasmtime makes of `wit/`: imports that the host answers, and the types of both sides.
+//! The code that wasmtime generates from `wit/`: traits of the imports, and the types of both sides.
 #![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 
 wasmtime::component::bindgen!({

@@ -42,7 +42,7 @@ macro_rules! call {
 }
 
 impl Instance {
-    /// Runs one event within its limits. After a fault the instance is of no use any more.
+    /// Runs one event within its limits. After a fault the instance must not be used again.
     pub(crate) async fn run<T>(
         &mut self,
         about: About,

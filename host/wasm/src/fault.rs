@@ -1,4 +1,4 @@
-//! What became of a call that gave no result, for those who have to act on it.
+//! The outcomes of a call without a result, by the action that its caller has to take.
 
 use crate::{
     meter::{Evicted, OverBudget},

@@ -118,7 +118,8 @@ impl App for Guest {
                     .await
                 }
             };
-            // What the guest answered against the contract is counted by who finds it at every other route.
+            // An answer that breaks the contract is counted by the caller that checks it, as on every
+            // other route.
             if outcome
                 .as_ref()
                 .is_err_and(|fault| !matches!(fault, Fault::Answer(_)))

@@ -37,7 +37,7 @@ impl State {
     }
 }
 
-/// What the app publishes, as the hub has it.
+/// Converts a publication of the app to the hub's.
 fn publication(publication: topics::Publication) -> Result<hub::Publication, hub::LimitError> {
     let topics::Publication {
         message,

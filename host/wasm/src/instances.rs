@@ -491,7 +491,7 @@ mod tests {
         drop(third);
         let _many = [(); 9].map(|()| Waiting::new(&account));
         assert_eq!(given_up(), [5]);
-        // What comes later is given up at once: the work of the first two goes on.
+        // A later request gives up at once, and the work of the first two continues.
         let mut later = Box::pin(account.wanted(true));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(later.as_mut().poll(&mut cx).is_ready());

@@ -50,7 +50,7 @@ pub use outbound::{Authority, Grant, OutboundOptions, OwnAddresses};
 
 use std::{path::PathBuf, time::Duration};
 
-/// What an app is given and how far it may go. A plain struct: take the default and change what you must.
+/// Grants and limits of an app. It is a plain struct: change the fields of the default.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Memory of one instance.
@@ -79,8 +79,8 @@ pub struct Options {
     /// Whether an instance of a component without a manifest serves more than one request, one after the other; such
     /// components are made for hosts that make a new one each time.
     pub reuse_foreign: bool,
-    /// Compile in a third of the time (Winch), to code that takes more of it: for development. What that compiler can't do is
-    /// left to the usual one.
+    /// True if Winch compiles, in a third of the time and to slower code, for development. Cranelift
+    /// compiles components that Winch cannot.
     pub quick: bool,
     /// The app's wall clock, where that is not the time of day.
     pub clock: Option<Clock>,
@@ -110,10 +110,10 @@ impl Default for Options {
 /// A directory that an app sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dir {
-    /// Where it is.
+    /// Path on the host.
     pub host: PathBuf,
-    /// What the app calls it.
+    /// Path in the app.
     pub guest: String,
-    /// Whether the app may change what is in it.
+    /// True if the app may change its files.
     pub writable: bool,
 }

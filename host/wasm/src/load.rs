@@ -32,13 +32,13 @@ use wasmtime::{
 /// Where the machine code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compiled {
-    /// Who made it.
+    /// Origin of the machine code.
     pub origin: Origin,
     /// Reading and compiling, or only reading.
     pub took: Duration,
 }
 
-/// Who made the machine code.
+/// Origin of the machine code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The compiler, just now.
@@ -71,7 +71,8 @@ pub struct Ungranted {
 }
 
 impl Loaded {
-    /// What the app asks the host to mount; none for a component of `wasi:http` alone, which is served whole.
+    /// Returns the app's manifest, or none for a component that exports only `wasi:http`, which
+    /// receives every request.
     pub fn manifest(&self) -> Option<&Arc<Manifest>> {
         self.manifest.as_ref()
     }
@@ -253,7 +254,7 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
     }
 }
 
-/// What the `describe` of an interface says.
+/// Calls the `describe` function of an interface.
 async fn told_by<T: ComponentNamedList + Lift + 'static>(
     instance: &mut Instance,
     interface: &str,

@@ -39,7 +39,7 @@ pub enum LoadError {
     Describe(Fault),
     /// The compiled file can't be written.
     Write(std::io::Error),
-    /// Compiled ahead, and not whole any more.
+    /// Compiled ahead, and altered since.
     Altered,
     /// Compiled ahead by another engine.
     OtherEngine,
@@ -48,7 +48,7 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Its code, for ever: "TG013". What it means is told by `tidegate explain`.
+    /// Returns the permanent code, such as "TG013", which `tidegate explain` describes.
     pub fn code(&self) -> &'static str {
         match self {
             LoadError::Read(_) => "TG010",
@@ -67,7 +67,7 @@ impl LoadError {
         }
     }
 
-    /// What is wrong, as it goes on behind the file's name.
+    /// Returns the problem, as a text that follows the file's name.
     pub fn what(&self) -> String {
         match self {
             LoadError::Read(error) => format!("can't be read: {error}"),
@@ -94,7 +94,7 @@ impl LoadError {
         }
     }
 
-    /// What to do next, where that can be said.
+    /// Returns the next step, if there is one.
     pub fn help(&self) -> Option<&'static str> {
         Some(match self {
             LoadError::TooLarge(_) => "build it in release, or raise the limit",

@@ -112,8 +112,8 @@ fn pool(options: &Options, concurrent: bool) -> PoolingAllocationConfig {
         .max_tables_per_component(32)
         .max_memory_size(options.memory_bytes_max)
         .table_elements(100_000)
-        // What an instance wrote is reset in place for the next one; without the scan (before Linux 6.7) all of it would be,
-        // and stay in memory, written or not.
+        // Pages that an instance wrote are reset in place for the next one. Without the scan (before
+        // Linux 6.7) all pages would be reset, and stay in memory.
         .pagemap_scan(Enabled::Auto)
         // Memory that a slot keeps without an instance is in no budget, so its bound is small: 18 MiB in all.
         .max_unused_warm_slots(WARM_SLOTS_MAX)

@@ -357,7 +357,7 @@ fn first_value(value: wit::FirstValue) -> FirstValue {
     }
 }
 
-/// What the app says of its pages.
+/// Converts the pages of the app's manifest.
 pub(crate) fn described(pages: Vec<wit::Page>) -> Vec<Page> {
     let loader = |loader: wit::LoaderInfo| LoaderInfo {
         name: loader.name,

@@ -188,7 +188,7 @@ impl Instance {
     }
 }
 
-/// What the component does not export is none.
+/// Exports of the component; none for an interface that it does not export.
 pub(crate) struct Exports {
     pub(crate) check: Option<Export<Check<'static>, (Verdict,)>>,
     pub(crate) handle: Option<Export<Handle<'static>, (Response,)>>,

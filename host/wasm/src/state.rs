@@ -1,4 +1,4 @@
-//! What belongs to one instance: its WASI context, its resources, its memory limit and its meter.
+//! The state of one instance: its WASI context, its resources, its memory limit and its meter.
 
 use crate::{
     Options,
@@ -44,7 +44,8 @@ pub(crate) struct State {
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
-    /// Whom the event that runs acts for; none while an app is asked for its manifest: then nobody is connected.
+    /// Scope of the running event; none while the app describes its manifest, which has no
+    /// connection.
     pub(crate) scope: Option<Scope>,
     /// Why an import had to end the event, if that is not the guest's fault.
     pub(crate) failure: Option<Fault>,
@@ -54,7 +55,7 @@ pub(crate) struct State {
     pub(crate) event_conn: Option<Arc<Conn>>,
     event_handle: u32,
     output: Arc<Output>,
-    /// The routes of the app, once it has told them.
+    /// Manifest of the app, after it was described.
     pub(crate) manifest: Option<Arc<Manifest>>,
 }
 
@@ -423,7 +424,7 @@ mod tests {
         let mut limit = limit(MIB, true);
         let mut growing = limit.memory_growing(MIB, MIB + 1, None);
         assert!(growing.as_mut().poll(&mut cx).is_pending());
-        // What was measured is forgotten with time.
+        // Earlier measurements expire.
         (0..10_000).for_each(|_| _ = budget.look(0));
         assert!(growing.await.unwrap() && !limit.denied && limit.bytes == MIB + 1);
     }

@@ -1,4 +1,4 @@
-//! What a guest prints goes to the log, a line at a time.
+//! The output of a guest goes to the log, one line at a time.
 //!
 //! An [`Output`] belongs to one instance. It knows what the event that runs is about, and keeps the begun line of each of its
 //! two channels. A write is done when it returns: no task stands between guest and log, so a line can't come when the event is
@@ -42,12 +42,12 @@ pub(crate) enum Channel {
     Err,
 }
 
-/// What an event is about.
+/// Connection, room and route of an event, for its log lines.
 #[derive(Clone, Default)]
 pub(crate) struct About {
     pub(crate) conn: Option<Arc<Conn>>,
     pub(crate) room: Option<RoomId>,
-    /// Of a request: index into the manifest's routes, and the pages behind them.
+    /// Index into the manifest's routes, then its pages, of a request.
     pub(crate) route: Option<u32>,
 }
 

@@ -1,8 +1,8 @@
 //! Components that were compiled ahead: a file with the component, and its machine code for one engine.
 //!
 //! Machine code runs outside of the sandbox, so such a file is trusted as the `tidegate` binary itself is. It is read only if it
-//! belongs to this user or root and nobody else may write to it, if it is whole, and if this very engine made its code. The digest
-//! finds damage and carelessness; it is no signature, and whoever may write the file may have anything run.
+//! belongs to this user or root and no other user may write to it, if it is intact, and if the same engine made its code. The
+//! digest finds damage and mistakes. It is not a signature: a user who may write the file can run any code.
 
 use crate::{cache::Key, load_error::LoadError};
 use sha2::{Digest as _, Sha256};
@@ -13,7 +13,8 @@ use std::{
 };
 use wasmtime::{Engine, component::Component};
 
-/// Behind it come: a digest of all the rest, the engine's fingerprint, the length of the component, the component, its code.
+/// First bytes of the file. The rest follows: a digest of all after it, the engine's fingerprint, the
+/// length of the component, the component, its code.
 const MAGIC: &[u8; 8] = b"\0tide\x00\x00\x01";
 const DIGEST_BYTES: usize = 32;
 
@@ -99,7 +100,7 @@ fn fingerprint(engine: &Engine) -> [u8; DIGEST_BYTES] {
     Key::of(&engine.precompile_compatibility_hash())
 }
 
-/// As the binary itself: it is root's or this user's, and nobody else may write to it.
+/// Checks that the file belongs to root or this user, and that no other user may write to it.
 fn check_trust(metadata: &fs::Metadata) -> Result<(), LoadError> {
     let this_user =
         fs::metadata("/proc/self").map_or_else(|_| metadata.uid(), |process| process.uid());
