@@ -51,7 +51,7 @@ pub(crate) struct Usage {
     pub(crate) merging: u64,
 }
 
-/// What a commit does to the space that is taken.
+/// Effect of a commit on the used space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// It may take more.
