@@ -4,7 +4,7 @@ use crate::{
     answer::NO_SEAT,
     http1::{self, Peer},
     lifeline::Lifeline,
-    pace,
+    memory, pace,
     server::Server,
     sockets::{Refusal, Seated},
 };
@@ -18,10 +18,14 @@ use std::{
     task::Poll,
     time::{Duration, Instant},
 };
-use tidegate_hub::Close;
+use tidegate_hub::{
+    Close,
+    budget::{Charge, Kind},
+};
 use tokio::{
     net::TcpStream,
     runtime::Handle,
+    sync::watch,
     time::{sleep, timeout},
 };
 
@@ -49,7 +53,7 @@ pub async fn serve(
 ) -> io::Result<Drained> {
     let (lifeline, stop, mut all_gone) = Lifeline::new();
 
-    accept(listeners, &server, workers, &lifeline, shutdown).await?;
+    accept(listeners, &server, workers, (&lifeline, &stop), shutdown).await?;
 
     server
         .hub
@@ -67,7 +71,7 @@ async fn accept(
     listeners: Vec<TcpListener>,
     server: &Arc<Server>,
     workers: &[Handle],
-    lifeline: &Lifeline,
+    (lifeline, stop): (&Lifeline, &watch::Sender<bool>),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     // A server that listens at several addresses, or again, keeps the first one: only requests without `Host` see it.
@@ -79,6 +83,11 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = listeners.accept() => accepted,
+            () = server.hub.budget().hurried() => {
+                // Wakes every connection. Each one sees for itself whether it has to go.
+                stop.send_modify(|_| {});
+                continue;
+            }
             () = &mut shutdown => return Ok(()),
         };
         let (stream, peer) = match accepted {
@@ -112,8 +121,14 @@ async fn accept(
         } else {
             server.sockets.take_seat(peer.ip())
         };
+        let mut buffers = Charge::new(Kind::Socket);
+        let seat = seat.and_then(|seat| {
+            memory::admit(&mut buffers, server.hub.budget())
+                .map(|()| Arc::new(seat))
+                .map_err(|_| Refusal::Memory)
+        });
         let seat = match seat {
-            Ok(seat) => Arc::new(seat),
+            Ok(seat) => seat,
             Err(refusal) => {
                 server
                     .sockets
@@ -135,6 +150,7 @@ async fn accept(
                         Peer {
                             address: peer,
                             proxy,
+                            buffers,
                         },
                         server,
                         lifeline,

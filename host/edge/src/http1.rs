@@ -9,12 +9,12 @@ use crate::{
     heartbeats, held,
     lifeline::Lifeline,
     linger,
-    memory::Memory,
+    memory::{self, Memory},
     pace::Socket,
     paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
     pages::{self, Visit},
     server::{Server, Version},
-    sockets::Seat,
+    sockets::{Refusal as SocketRefusal, Seat},
     target::{self, Form, Named},
     trailers, upgrade,
 };
@@ -32,13 +32,13 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tidegate_hub::{
     self as hub, BodyError, EngineStatus, Fault, Frame, Header, Pass, Positions, Request,
     RequestId, Verdict,
     app::Stream,
-    budget::OutOfMemory,
+    budget::{Charge, OutOfMemory},
     contract,
     dispatch::{
         AdmissionStep, Destination, Dispatch, DispatchStep, FILE_METHODS, HostRefusal,
@@ -53,12 +53,18 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     /// Of a trusted proxy: the seat of the connection, which stands for one of its clients after the other.
     pub(crate) proxy: Option<Arc<Seat>>,
+    /// Reserved for the buffers of the connection.
+    pub(crate) buffers: Charge,
 }
 
 /// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain ends it.
 pub(crate) async fn serve<Io: Socket>(
     mut stream: Io,
-    Peer { address, proxy }: Peer,
+    Peer {
+        address,
+        proxy,
+        mut buffers,
+    }: Peer,
     server: Arc<Server>,
     lifeline: Lifeline,
 ) {
@@ -79,8 +85,16 @@ pub(crate) async fn serve<Io: Socket>(
             Conversed::Answered(stream) => break stream,
             Conversed::Holds(io, held, read) => (io, *held, read),
         };
+        // Less than before is never refused.
+        _ = buffers.fit(server.hub.budget(), 0);
         match held::write(io, held, read, server.clone(), lifeline.clone()).await {
-            Ok(Some(written)) if written.goes_on => (stream, ahead) = (written.io, written.ahead),
+            Ok(Some(written)) if written.goes_on => {
+                if memory::admit(&mut buffers, server.hub.budget()).is_err() {
+                    note_scarcity(&server);
+                    return;
+                }
+                (stream, ahead) = (written.io, written.ahead);
+            }
             Ok(Some(written)) => break written.io,
             Ok(None) => return,
             Err(error) => {
@@ -110,6 +124,11 @@ enum End {
     Answered,
     Held(Box<HeldAnswer>),
     Late(Late),
+    /// There is no memory for what it sends, or for one that waits.
+    Refused {
+        /// True if a part of a head came, whose client learns why.
+        has_begun: bool,
+    },
     /// An answer broke off whose end is that of the connection.
     BrokenOff,
 }
@@ -187,6 +206,7 @@ async fn converse<Io: Socket>(
         .with_upgrades();
     let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
     let (mut is_stopped, mut watch) = (false, Watch::new(&server.config));
+    let mut hurries = memory.hurries();
     let end = poll_fn(|cx| {
         if !is_stopped && stopped.as_mut().poll(cx).is_ready() {
             is_stopped = true;
@@ -203,6 +223,9 @@ async fn converse<Io: Socket>(
                     return Poll::Ready(End::Late(Late::Reader));
                 }
                 Poll::Ready(_) if shared.is_broken_off() => return Poll::Ready(End::BrokenOff),
+                Poll::Ready(_) if memory.is_refused() => {
+                    return Poll::Ready(End::Refused { has_begun: true });
+                }
                 // Errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
                 Poll::Ready(_) => return Poll::Ready(End::Answered),
                 Poll::Pending => {}
@@ -214,6 +237,15 @@ async fn converse<Io: Socket>(
             // A drain waits for requests that came whole; hyper would wait for the rest of a head as well.
             if is_stopped && !shared.is_busy() && shared.is_flushed() {
                 return Poll::Ready(End::Over);
+            }
+            let asked = memory.hurries();
+            if std::mem::replace(&mut hurries, asked) != asked
+                && shared.is_flushed()
+                && let Some(late) = watch.has_waited(HURRIED_PATIENCE, &shared)
+            {
+                return Poll::Ready(End::Refused {
+                    has_begun: late == Late::Head,
+                });
             }
             match ready!(watch.poll_late(&shared, cx)) {
                 // The body has ended for the app, which may answer now.
@@ -236,6 +268,13 @@ async fn converse<Io: Socket>(
         }
         End::Answered => Conversed::Answered(stream),
         End::Held(held) => Conversed::Holds(stream, held, read_buf),
+        End::Refused { has_begun } => {
+            note_scarcity(&server);
+            if has_begun {
+                _ = write_at_once(&mut stream, answer::NO_SEAT).await;
+            }
+            Conversed::Over
+        }
         End::Late(late) => {
             count_late(&server, &peer, late);
             match late {
@@ -255,6 +294,16 @@ async fn converse<Io: Socket>(
             Conversed::Over
         }
     }
+}
+
+/// For how long a connection may be without a whole request when connections have to go.
+const HURRIED_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A connection ends for want of memory.
+fn note_scarcity(server: &Server) {
+    server
+        .sockets
+        .note(SocketRefusal::Memory, server.hub.counters(), Instant::now());
 }
 
 /// The least that hyper's buffer may be bounded to.
@@ -284,6 +333,11 @@ fn count_late(server: &Server, peer: &str, late: Late) {
 /// Says 408 where hyper can't; none if the client does not take it at once.
 async fn answer_late(stream: &mut impl Socket) -> Option<()> {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    write_at_once(stream, answer).await
+}
+
+/// Writes an answer where hyper can't; none if the client does not take it at once.
+async fn write_at_once(stream: &mut impl Socket, answer: &[u8]) -> Option<()> {
     poll_fn(|cx| {
         Poll::Ready(
             matches!(

@@ -6,6 +6,7 @@ use crate::{
     server::Server,
 };
 use std::{net::SocketAddr, sync::Arc};
+use tidegate_hub::budget::{Charge, Kind};
 use tokio::{
     io::{DuplexStream, duplex},
     sync::watch,
@@ -60,6 +61,7 @@ impl Local {
         let peer = Peer {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             proxy: None,
+            buffers: Charge::new(Kind::Socket),
         };
         tokio::spawn(http1::serve(
             server,

@@ -1,7 +1,9 @@
 //! Memory that one HTTP connection holds: the head and body of its request, and the answer until it is sent.
 //!
-//! Small amounts are not counted. Large ones are reserved before they are held, and refused if there is not enough memory. An account
-//! that grew large may be evicted; its connection then ends.
+//! A connection reserves what each of them takes when it is opened ([`admit`]), and more when its
+//! reads are larger: the buffer that they make grow stays as long as the conversation. Other small
+//! amounts are not counted. Large ones are reserved before they are held, and refused if there is
+//! not enough memory. An account that grew large may be evicted; its connection then ends.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -17,20 +19,35 @@ use std::{
 use tidegate_hub::{
     self as hub, BodyError, Budget, Frame,
     app::Stream,
-    budget::{Account, Kind, OutOfMemory, Share},
+    budget::{Account, Charge, Kind, OutOfMemory, Share},
 };
 
 /// Beyond this something is counted at all; at least what is free for its kind.
 const LARGE: usize = 16 << 10;
+/// Bytes of a connection whose reads are small, for its state and buffers: 5 KiB before anything was
+/// read, 13 KiB after an answer and 18 KiB in the middle of a head of 8 KiB, as measured.
+const SOCKET_BYTES: usize = 20 << 10;
+/// Reads up to this many bytes fit into the buffers that [`SOCKET_BYTES`] are for.
+const READ_BYTES: usize = 8 << 10;
 /// Bytes that a streamed answer holds besides its pieces: the buffers on both of its sides, and the guest that waits.
 const STREAM_BYTES: usize = 128 << 10;
+
+/// Reserves what an HTTP connection takes, as long as it is one: a WebSocket, or an answer that is
+/// held, has given its buffers back.
+pub(crate) fn admit(charge: &mut Charge, budget: &Arc<Budget>) -> Result<(), OutOfMemory> {
+    charge.admit(budget, SOCKET_BYTES)
+}
 
 /// The account of one connection.
 pub(crate) struct Memory {
     account: Arc<Account>,
     /// Bytes that were read since the last request was answered, until the head of the next one is whole.
     head_bytes: AtomicUsize,
-    head: Mutex<Share>,
+    /// Size of the largest head or read for which the buffers' bytes are reserved.
+    counted: AtomicUsize,
+    buffers: Mutex<Share>,
+    /// True if there was no memory for a head.
+    is_refused: AtomicBool,
     /// True while a request is being handled: bytes read now belong to its body.
     is_handling: AtomicBool,
 }
@@ -38,11 +55,13 @@ pub(crate) struct Memory {
 impl Memory {
     pub(crate) fn new(budget: &Arc<Budget>) -> Arc<Memory> {
         let account = Account::new(budget);
-        let head = Mutex::new(Share::new(&account, Kind::Request));
+        let buffers = Mutex::new(Share::new(&account, Kind::Request));
         Arc::new(Memory {
             account,
             head_bytes: AtomicUsize::new(0),
-            head,
+            counted: AtomicUsize::new(READ_BYTES),
+            buffers,
+            is_refused: AtomicBool::new(false),
             is_handling: AtomicBool::new(false),
         })
     }
@@ -61,27 +80,56 @@ impl Memory {
         self.account.is_evicted()
     }
 
+    /// Number of times that connections without a request were to be closed.
+    pub(crate) fn hurries(&self) -> u64 {
+        self.account.budget().hurries()
+    }
+
+    /// Whether the connection ends because there was no memory for a request's head.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.is_refused.load(Relaxed)
+    }
+
     /// So many bytes have been read from the socket.
     pub(crate) fn handle_read(&self, bytes: usize) -> Result<(), OutOfMemory> {
-        if self.is_handling.load(Relaxed) {
-            return Ok(());
-        }
-        let bytes = self.head_bytes.load(Relaxed) + bytes;
-        self.head_bytes.store(bytes, Relaxed);
-        if bytes <= LARGE {
+        let is_handling = self.is_handling.load(Relaxed);
+        let held = if is_handling {
+            bytes
+        } else {
+            let bytes = self.head_bytes.load(Relaxed) + bytes;
+            self.head_bytes.store(bytes, Relaxed);
+            bytes
+        };
+        if held <= self.counted.load(Relaxed) {
             Ok(())
         } else {
-            self.head().fit(bytes)
+            self.grow(held, is_handling)
         }
+    }
+
+    /// The buffers have grown. They grow by doubling, and the old one is there until its bytes are
+    /// copied.
+    #[cold]
+    fn grow(&self, held: usize, is_handling: bool) -> Result<(), OutOfMemory> {
+        let mut buffers = self
+            .buffers
+            .lock()
+            .expect("nothing panics while it holds a share");
+        if is_handling {
+            // Its body is refused elsewhere, with an answer.
+            buffers.force(2 * held);
+        } else if let Err(error) = buffers.fit(2 * held) {
+            self.is_refused.store(true, Relaxed);
+            return Err(error);
+        }
+        self.counted.store(held, Relaxed);
+        Ok(())
     }
 
     /// The head of a request is whole.
     pub(crate) fn begin_request(&self) {
         self.is_handling.store(true, Relaxed);
-        if self.head_bytes.swap(0, Relaxed) > LARGE {
-            // Less than before is never refused.
-            _ = self.head().fit(0);
-        }
+        self.head_bytes.store(0, Relaxed);
     }
 
     /// Marks the request as handled: bytes read from now on belong to the next one.
@@ -159,12 +207,6 @@ impl Memory {
             base: 0,
             id: id.cloned().map(Box::new),
         })
-    }
-
-    fn head(&self) -> std::sync::MutexGuard<'_, Share> {
-        self.head
-            .lock()
-            .expect("nothing panics while it holds a share")
     }
 }
 

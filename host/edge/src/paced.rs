@@ -651,6 +651,19 @@ impl Watch {
         }
     }
 
+    /// Whether the next request has been waited for so long, or its head has come for so long.
+    pub(crate) fn has_waited(&self, time: Duration, shared: &Shared) -> Option<Late> {
+        let (since, late) = match self.head {
+            Head::Idle { until, received } if received == shared.received.load(Relaxed) => {
+                (until - self.times.idle_within, Late::Idle)
+            }
+            Head::Begun { until } => (until - self.times.header_within, Late::Head),
+            Head::Idle { .. } | Head::None => return None,
+        };
+        let is_waiting = self.count == shared.in_flight.count.load(Relaxed) && !shared.is_busy();
+        (is_waiting && since + time <= Instant::now()).then_some(late)
+    }
+
     /// The server goes away: from now on it is less patient, so that slow clients do not hold the drain.
     pub(crate) fn drain(&mut self) {
         self.times.body = self.times.body.at_most(self.times.drain);

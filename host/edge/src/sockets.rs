@@ -32,7 +32,7 @@ pub(crate) struct Sockets {
     /// None: [`SOCKETS_PER_ADDRESS_MAX`] for public addresses, and no cap for the others. Zero: no cap.
     per_address_max: Option<usize>,
     taken: Mutex<Taken>,
-    refusals: Mutex<[Refused; 3]>,
+    refusals: Mutex<[Refused; 4]>,
 }
 
 #[derive(Default)]
@@ -57,6 +57,8 @@ pub(crate) enum Refusal {
     Address(IpAddr),
     /// The process or the machine has no descriptor left.
     Descriptors,
+    /// Memory is short.
+    Memory,
 }
 
 /// Log state for one kind of refusal.
@@ -148,6 +150,7 @@ impl Sockets {
             Refusal::All => (0, &counters.refused_sockets),
             Refusal::Address(_) => (1, &counters.refused_address),
             Refusal::Descriptors => (2, &counters.refused_descriptors),
+            Refusal::Memory => (3, &counters.refused_memory),
         };
         counter.add(1);
         let mut refusals = self
@@ -182,6 +185,11 @@ impl Sockets {
             Refusal::Descriptors => tracing::warn!(
                 count,
                 "refused connections: no file descriptor is left: lower sockets_max, or raise the open files of the process (RLIMIT_NOFILE)"
+            ),
+            Refusal::Memory => tracing::warn!(
+                count,
+                "refused connections, or closed some that wait for a request: \
+                 memory is short: raise memory_max, or lower sockets_max"
             ),
         }
     }

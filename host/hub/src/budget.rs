@@ -19,10 +19,11 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
 };
+use tokio::sync::Notify;
 
 /// Percent of `memory_max` from which idle instances and histories are dropped.
 const SHED_PERCENT: usize = 70;
@@ -36,6 +37,12 @@ const CLOSE_PERCENT: usize = 92;
 const RELIEF_PERCENT: usize = 15;
 /// At each look this part of the uncounted bytes is forgotten, if fewer are measured: half of them in 0.5 s of looks every 10 ms.
 const UNCOUNTED_DECAY: usize = 64;
+/// Percent of `memory_max` that HTTP connections have, whatever else is reserved: a client that
+/// opens a few of them is served while others hold all the rest.
+const SOCKETS_PERCENT: usize = 10;
+/// Percent of `memory_max` from which connections that wait for a request are closed, if memory is
+/// short: then they are a reason for it.
+const CROWD_PERCENT: usize = 25;
 /// A consumer with fewer reserved bytes is never closed for want of memory.
 pub const CONSUMER_BYTES_MIN: usize = 64 << 10;
 
@@ -47,6 +54,8 @@ pub const INSTANCE_FREE_BYTES: usize = 2 << 20;
 pub enum Kind {
     /// Messages on their way to a client.
     Outbox,
+    /// Buffers and state of an HTTP connection, whether it sends anything or not.
+    Socket,
     /// Attachment, tags and topics of a connection.
     Connection,
     /// Parts of a message, a request's head or its body.
@@ -67,8 +76,9 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Outbox,
+        Kind::Socket,
         Kind::Connection,
         Kind::Request,
         Kind::Response,
@@ -84,7 +94,7 @@ impl Kind {
         match self {
             Kind::Connection | Kind::Publication => 4 << 10,
             Kind::Outbox | Kind::Request | Kind::Response => 16 << 10,
-            Kind::Inbox => 0,
+            Kind::Socket | Kind::Inbox => 0,
             Kind::Transaction => 64 << 10,
             Kind::HandOver => 128 << 10,
             Kind::Instance => INSTANCE_FREE_BYTES,
@@ -96,7 +106,7 @@ impl Kind {
         match self {
             Kind::Connection | Kind::Publication => 4 << 10,
             Kind::Outbox | Kind::Request | Kind::Response => 16 << 10,
-            Kind::Inbox => 1,
+            Kind::Socket | Kind::Inbox => 1,
             Kind::Transaction | Kind::Instance | Kind::HandOver => 64 << 10,
         }
     }
@@ -188,6 +198,9 @@ pub struct Budget {
     refusals: Counter,
     evictions: Counter,
     consumers: Mutex<Vec<Weak<dyn Consumer>>>,
+    /// Number of calls of [`hurry`](Budget::hurry), and the wake-up for them.
+    hurries: AtomicU64,
+    hurry: Notify,
 }
 
 impl Budget {
@@ -203,6 +216,8 @@ impl Budget {
             refusals: Counter::default(),
             evictions: Counter::default(),
             consumers: Mutex::default(),
+            hurries: AtomicU64::new(0),
+            hurry: Notify::new(),
         }
     }
 
@@ -266,6 +281,29 @@ impl Budget {
         };
         self.stage.store(stage as u8, Relaxed);
         stage
+    }
+
+    /// Whether HTTP connections have so much of the budget that those without a request have to go
+    /// when memory is short.
+    pub fn is_crowded(&self) -> bool {
+        self.bytes_max > 0
+            && self.reserved_for(Kind::Socket) >= percent(self.bytes_max, CROWD_PERCENT)
+    }
+
+    /// Has connections closed that wait for a request.
+    pub fn hurry(&self) {
+        self.hurries.fetch_add(1, Relaxed);
+        self.hurry.notify_one();
+    }
+
+    /// Number of [`hurry`](Budget::hurry) calls so far.
+    pub fn hurries(&self) -> u64 {
+        self.hurries.load(Relaxed)
+    }
+
+    /// Resolves after the next [`hurry`](Budget::hurry), or at once if one came since the last call.
+    pub async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// Bytes that are to be freed when work was refused for too long.
@@ -445,6 +483,18 @@ impl Charge {
         Ok(())
     }
 
+    /// As [`fit`](Charge::fit), for an HTTP connection that is opened: it is never refused while
+    /// all of them have little.
+    pub fn admit(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
+        let all = budget.reserved_for(self.kind).saturating_add(bytes);
+        if all <= percent(budget.bytes_max, SOCKETS_PERCENT) {
+            self.force(budget, bytes);
+            Ok(())
+        } else {
+            self.fit(budget, bytes)
+        }
+    }
+
     /// As [`fit`](Charge::fit), for what was admitted already.
     pub fn force(&mut self, budget: &Arc<Budget>, bytes: usize) {
         if self.fit(budget, bytes).is_err() {
@@ -595,6 +645,15 @@ impl Share {
             self.counted = counted;
         }
         Ok(())
+    }
+
+    /// As [`Charge::force`].
+    pub fn force(&mut self, bytes: usize) {
+        if self.fit(bytes).is_err() {
+            self.charge.force(&self.account.budget, bytes);
+            // It is reserved now, so this only notes it.
+            _ = self.fit(bytes);
+        }
     }
 
     /// Bytes that are reserved.
@@ -768,6 +827,38 @@ mod tests {
             (budget.reserved(), budget.close_largest(1)),
             (15 * MIB, (1, MIB))
         );
+    }
+
+    #[test]
+    fn http_connections_always_have_a_part_of_the_budget() {
+        let budget = budget();
+        let admit = |charge: &mut Charge| charge.admit(&budget, MIB).is_ok();
+        let new = || Charge::new(Kind::Socket);
+        let mut all = Charge::new(Kind::Request);
+        all.fit(&budget, 85 * MIB).unwrap();
+        let mut sockets: Vec<Charge> = (0..12).map(|_| new()).collect();
+        assert_eq!(
+            sockets
+                .iter_mut()
+                .filter_map(|one| admit(one).then_some(()))
+                .count(),
+            10
+        );
+        assert!(!budget.is_crowded());
+        drop((all, sockets));
+        let mut sockets: Vec<Charge> = (0..100).map(|_| new()).collect();
+        assert_eq!(
+            sockets
+                .iter_mut()
+                .filter_map(|one| admit(one).then_some(()))
+                .count(),
+            85
+        );
+        assert!(budget.is_crowded());
+        sockets[0].fit(&budget, 0).unwrap();
+        assert!(admit(&mut new()), "one has ended");
+        drop(sockets);
+        assert_eq!(budget.reserved(), 0);
     }
 
     #[test]

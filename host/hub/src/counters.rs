@@ -57,6 +57,9 @@ pub struct Counters {
     pub refused_address: Counter,
     /// Connections that were refused because no file descriptor was left.
     pub refused_descriptors: Counter,
+    /// HTTP connections that were refused, or closed while they waited for a request, because
+    /// memory was short.
+    pub refused_memory: Counter,
     /// WebSockets that were refused because `connections_max` were open.
     pub refused_websockets: Counter,
     /// Feeds that were refused because `feeds_max` were open.

@@ -33,6 +33,8 @@ const CLOSE_EVERY: Duration = Duration::from_millis(50);
 const REFUSE_WITHIN: Duration = Duration::from_secs(2);
 /// Time between two such closes, and without a refusal until the time counts anew.
 const RELIEF_EVERY: Duration = Duration::from_secs(1);
+/// Time between two closes of connections that wait for a request.
+const HURRY_EVERY: Duration = Duration::from_millis(250);
 /// A room that was idle for less is shed only from the second stage on.
 const ROOM_IDLE: Duration = Duration::from_secs(1);
 /// Time between two log lines about the same shortage.
@@ -65,6 +67,7 @@ pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Res
         collecting,
         shed: None,
         closed: None,
+        hurried: None,
         refusing: RefusalClock::default(),
         logged: None,
     };
@@ -82,6 +85,7 @@ struct MemoryMonitor {
     collecting: Vec<(Handle, Arc<AtomicBool>)>,
     shed: Option<Instant>,
     closed: Option<Instant>,
+    hurried: Option<Instant>,
     refusing: RefusalClock,
     logged: Option<(Instant, Stage)>,
 }
@@ -115,6 +119,12 @@ impl MemoryMonitor {
             self.close_largest(self.budget.excess(measured));
         } else if is_relief_due {
             self.close_largest(self.budget.relief());
+        }
+        let is_crowded = stage >= Stage::Shed && self.budget.is_crowded();
+        if (is_crowded || self.refusing.is_refusing(now))
+            && is_due(&mut self.hurried, now, HURRY_EVERY)
+        {
+            self.budget.hurry();
         }
         self.log(stage, measured, now);
         drop(deployment);
@@ -205,10 +215,16 @@ impl RefusalClock {
         if is_refusing {
             self.time = Some((self.time.map_or(now, |(since, _)| since), now));
         }
-        let is_late = self
-            .time
-            .is_some_and(|(since, last)| last == now && now >= since + REFUSE_WITHIN);
+        let is_late = self.is_refusing(now)
+            && self
+                .time
+                .is_some_and(|(since, _)| now >= since + REFUSE_WITHIN);
         is_late && is_due(&mut self.relieved, now, RELIEF_EVERY)
+    }
+
+    /// Whether work was refused at the look of that moment.
+    fn is_refusing(&self, now: Instant) -> bool {
+        self.time.is_some_and(|(_, last)| last == now)
     }
 }
 

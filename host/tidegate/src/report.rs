@@ -318,6 +318,7 @@ counted! {
     refused_sockets,
     refused_address,
     refused_descriptors,
+    refused_memory,
     refused_websockets,
     refused_feeds,
 }
@@ -448,6 +449,7 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
             "refused_sockets",
             "refused_address",
             "refused_descriptors",
+            "refused_memory",
             "refused_websockets",
             "refused_feeds",
         ];

@@ -487,7 +487,7 @@ async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
     let last = stopped.stderr.lines().last().unwrap();
     assert_eq!(
         last,
-        "stopped: requests=2 connections=0 feeds=0 guest_calls=1 faults=1 publications=0 deliveries=0 auto_responses=0 wakes=0 commits=0 late_heads=0 stalled_uploads=0 stalled_readers=0 control_floods=0 output_dropped=0 refused_sockets=0 refused_address=0 refused_descriptors=0 refused_websockets=0 refused_feeds=0 log_dropped=0"
+        "stopped: requests=2 connections=0 feeds=0 guest_calls=1 faults=1 publications=0 deliveries=0 auto_responses=0 wakes=0 commits=0 late_heads=0 stalled_uploads=0 stalled_readers=0 control_floods=0 output_dropped=0 refused_sockets=0 refused_address=0 refused_descriptors=0 refused_memory=0 refused_websockets=0 refused_feeds=0 log_dropped=0"
     );
     assert_eq!(stopped.counter("faults"), 1);
 }

@@ -1,6 +1,7 @@
 //! One budget covers the memory of the process: guests, clients that do not read, and waiting events.
 
 use crate::support::{PATIENCE, Tidegate, component};
+use rustix::process::Resource;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
@@ -653,4 +654,80 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
         is_answered,
         "it is refused for {PATIENCE:?}; was the memory full: {is_full:?}"
     );
+}
+
+/// Connections whose clients ask for nothing, or not yet: each has state and buffers.
+#[test]
+fn connections_without_a_request_never_exceed_the_budget() {
+    const BUDGET: usize = 128 * MIB;
+    const COUNT: usize = 6000;
+    raise_open_files();
+    let head = |length: usize| {
+        let fields = "x: 0123456789\r\n".repeat(length / 15);
+        format!("GET /calm HTTP/1.1\r\nhost: localhost\r\n{fields}").into_bytes()
+    };
+    let whole = b"GET /calm HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec();
+    let body = vec![b'x'; 60 << 10];
+    let post = format!(
+        "POST /greedy/body HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let kinds = [
+        ("nothing", Vec::new()),
+        ("a head of 15 KB", head(15_000)),
+        ("a request", whole),
+        ("a request with a body", [post.as_bytes(), &body].concat()),
+    ];
+    let args = [
+        "--limit",
+        "memory_max=128MiB",
+        "--limit",
+        "header_within=10m",
+        "--limit",
+        "idle_within=10m",
+        "--workers",
+        "2",
+    ];
+    for (name, sent) in kinds {
+        let server = Tidegate::serve(&component("rogue"), &args);
+        let (address, statm) = (server.address(), format!("/proc/{}/statm", server.pid()));
+        let mut peak = 0;
+        // A client that is there already goes on.
+        let mut member = join(address, "/other");
+        let mut streams = Vec::new();
+        for number in 0..COUNT {
+            let mut stream = connect(address);
+            stream.set_nonblocking(true).unwrap();
+            // A server that closes the connection is no failure of this client.
+            _ = stream.write(&sent);
+            streams.push(stream);
+            if number % 20 == 0 {
+                let mut echo = [0; 3];
+                let text = [&frame(1, 1)[..], b"x"].concat();
+                member.write_all(&text).unwrap();
+                member.read_exact(&mut echo).unwrap();
+                peak = peak.max(anonymous(&statm));
+            }
+        }
+        // They stay, and others are served: once the oldest were closed, at the latest.
+        let is_served = || ask(address, "GET", "/calm", b"").starts_with("HTTP/1.1 200");
+        assert!(wait_for(is_served), "{name}: no other client is served");
+        peak = peak.max(anonymous(&statm));
+        assert!(
+            peak <= BUDGET + BUDGET / 10,
+            "{name}: {} MiB of {} MiB",
+            peak / MIB,
+            BUDGET / MIB
+        );
+        drop(streams);
+        let refused = server.stop().counter("refused_memory");
+        assert!(refused > 0, "{name}");
+    }
+}
+
+/// Has this process open as many files as it may.
+fn raise_open_files() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(Resource::Nofile, limit).unwrap();
 }
