@@ -1,4 +1,5 @@
-//! Puts into the binary what `tidegate new` writes: the SDK's sources, and the examples that are templates.
+//! Embeds the files that `tidegate new` writes: the sources of the SDK, and the examples that serve
+//! as templates.
 
 use std::{
     env,
@@ -7,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a crate needs to build against the SDK, without tests.
+/// Paths that a crate needs to build against the SDK, without tests.
 const SDK: [&str; 7] = [
     "guest-sdk/Cargo.toml",
     "guest-sdk/src",
@@ -35,7 +36,7 @@ fn main() -> io::Result<()> {
         ["Cargo.toml".to_owned()].into_iter(),
         &mut code,
     )?;
-    // The versions that this was tested with, and that this machine may have already.
+    // The versions that were tested, and that the machine may have already.
     list(
         &root,
         "VERSIONS",
@@ -50,7 +51,7 @@ fn main() -> io::Result<()> {
     )
 }
 
-/// A constant of names and contents of all files below these paths.
+/// Writes a constant with the names and contents of all files below these paths.
 fn list(
     root: &Path,
     name: &str,
@@ -59,7 +60,9 @@ fn list(
 ) -> io::Result<()> {
     _ = writeln!(code, "pub(crate) const {name}: &[(&str, &[u8])] = &[");
     for path in paths {
-        println!("cargo::rerun-if-changed={}", root.join(&path).display());
+        // Relative to this package, as are the includes below: a target directory that several
+        // clones share would otherwise take the files of another clone.
+        println!("cargo::rerun-if-changed=../../{path}");
         let mut files = Vec::new();
         collect(&root.join(&path), &mut files)?;
         files.sort();
@@ -67,9 +70,9 @@ fn list(
             let within = file.strip_prefix(root).expect("it is below the root");
             _ = writeln!(
                 code,
-                "    ({:?}, include_bytes!({:?})),",
+                "    ({:?}, include_bytes!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {:?}))),",
                 within.display().to_string(),
-                file.display().to_string()
+                format!("/../../{}", within.display())
             );
         }
     }

@@ -6,7 +6,7 @@
 //! that, and a body without an end has broken off.
 
 use crate::{
-    fed,
+    host_body,
     instances::Account,
     pool::{Pool, Taken},
 };

@@ -15,7 +15,7 @@ use crate::{
     Options,
     connection::Connection,
     contract::{
-        Act, Alarm, Answer, Answered, Check, Close, Handle, Load, Messages, Next, Open, Render,
+        Act, Alarm, Answer, AnswerResult, Check, Close, Handle, Load, Messages, Next, Open, Render,
         Subscribe, Upgrade, Wake,
     },
     fault::{is_full, told},
@@ -199,7 +199,7 @@ pub(crate) struct Exports {
     pub(crate) subscribe: Option<Export<Subscribe<'static>, (Result<Feed, Response>,)>>,
     pub(crate) wake: Option<Export<Wake<'static>, (Result<(), String>,)>>,
     pub(crate) alarm: Option<Export<Alarm, ()>>,
-    pub(crate) answer: Option<Export<Answer<'static>, Answered>>,
+    pub(crate) answer: Option<Export<Answer<'static>, AnswerResult>>,
     pub(crate) load: Option<Export<Load<'static>, (ResourceAny,)>>,
     pub(crate) next_step: Option<Export<Next, (Result<LoaderStep, HandlerError>,)>>,
     pub(crate) render: Option<Export<Render<'static>, (Shell,)>>,

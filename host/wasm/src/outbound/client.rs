@@ -4,7 +4,7 @@ use super::{
     connect::{CONNECT_WITHIN, ConnectError, Connector},
     destination::Destination,
 };
-use crate::fed;
+use crate::host_body;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, Uri, header::HOST};
 use http_body::{Body, Frame, SizeHint};
