@@ -26,6 +26,6 @@ mod storage;
 mod tables;
 mod writer;
 
-pub use maintenance::Verified;
+pub use maintenance::VerifyReport;
 pub use open_error::OpenError;
 pub use storage::Storage;

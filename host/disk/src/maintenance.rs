@@ -25,7 +25,7 @@ use tidegate_hub::{Batch, Engine as _, EngineError, RoomId, RoomRecord};
 
 /// Results of [`Storage::verify`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verified {
+pub struct VerifyReport {
     /// Rooms that keep something.
     pub rooms: usize,
     /// Their entries.
@@ -36,7 +36,7 @@ pub struct Verified {
     pub wrong: Vec<String>,
 }
 
-impl Verified {
+impl VerifyReport {
     fn wrong(&mut self, what: impl fmt::Display) {
         self.wrong.push(what.to_string());
     }
@@ -97,7 +97,7 @@ impl Storage {
 
     /// Reads everything and compares: each block with its checksum, each room's size with its entries, alarms with rooms. `each` is
     /// called with each entry.
-    pub fn verify(&self, each: impl FnMut()) -> Result<Verified, EngineError> {
+    pub fn verify(&self, each: impl FnMut()) -> Result<VerifyReport, EngineError> {
         verify(&self.shared.generation()?.tables, each)
     }
 
@@ -200,9 +200,9 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn verify(tables: &Tables, mut each: impl FnMut()) -> Result<Verified, EngineError> {
+fn verify(tables: &Tables, mut each: impl FnMut()) -> Result<VerifyReport, EngineError> {
     let snapshot = tables.store.snapshot();
-    let mut found = Verified::default();
+    let mut found = VerifyReport::default();
     let mut by_number = HashMap::<u64, (RoomId, u64)>::new();
     let mut logs = HashSet::new();
     let mut alarms = 0;

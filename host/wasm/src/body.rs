@@ -8,7 +8,7 @@
 use crate::{
     host_body,
     instances::Account,
-    pool::{Pool, Taken},
+    pool::{Pool, PooledInstance},
 };
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -58,7 +58,7 @@ impl http_body::Body for Incoming {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
-        fed::note_poll();
+        host_body::note_poll();
         self.body.as_mut().poll_frame(cx).map(|next| {
             next.map(|frame| match frame {
                 Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
@@ -79,16 +79,16 @@ impl http_body::Body for Incoming {
 }
 
 /// How a guest's call ended.
-pub(crate) struct Ended {
+pub(crate) struct CallEnd {
     pub(crate) outcome: Result<(), Fault>,
     /// The instance of the call, and whether it may serve another request. None if there was none.
-    pub(crate) instance: Option<(Taken, bool)>,
+    pub(crate) instance: Option<(PooledInstance, bool)>,
 }
 
-impl Ended {
+impl CallEnd {
     /// There was no instance for the call.
-    pub(crate) fn without_instance(fault: Fault) -> Ended {
-        Ended {
+    pub(crate) fn without_instance(fault: Fault) -> CallEnd {
+        CallEnd {
             outcome: Err(fault),
             instance: None,
         }
@@ -96,7 +96,7 @@ impl Ended {
 }
 
 /// Work of a guest, until its call ends.
-pub(crate) type Rest = Pin<Box<dyn Future<Output = Ended> + Send>>;
+pub(crate) type RemainingWork = Pin<Box<dyn Future<Output = CallEnd> + Send>>;
 
 /// The request that an answer belongs to.
 pub(crate) struct Origin {
@@ -180,7 +180,7 @@ pub(crate) struct Outgoing {
     /// Why the body breaks off after `frames`.
     failure: Option<Failure>,
     /// None once the guest's call has ended.
-    rest: Option<Rest>,
+    rest: Option<RemainingWork>,
     /// Length of the body in bytes, as the answer's head has it or will have it.
     promised: Option<u64>,
     /// Bytes that were read.
@@ -225,27 +225,27 @@ impl Outgoing {
     }
 
     /// The guest's call goes on.
-    pub(crate) fn with_rest(mut self, rest: Rest) -> Outgoing {
+    pub(crate) fn with_rest(mut self, rest: RemainingWork) -> Outgoing {
         self.rest = Some(rest);
         self
     }
 
     /// The guest's call has ended: takes what is left in the body, and finds out whether the body has an end.
-    pub(crate) fn settle(mut self, Ended { outcome, instance }: Ended) -> Outgoing {
+    pub(crate) fn settle(mut self, CallEnd { outcome, instance }: CallEnd) -> Outgoing {
         self.end_rest(outcome, instance);
         self
     }
 
-    fn end_rest(&mut self, outcome: Result<(), Fault>, instance: Option<(Taken, bool)>) {
+    fn end_rest(&mut self, outcome: Result<(), Fault>, instance: Option<(PooledInstance, bool)>) {
         let has_failed = outcome.is_err();
         let left = self
             .body
             .as_mut()
-            .map_or(Left::End, |body| drain(body, &mut self.frames));
+            .map_or(Remainder::End, |body| drain(body, &mut self.frames));
         match (left, outcome) {
-            (Left::Fed, Ok(())) => {}
-            (Left::End, Ok(())) => self.body = None,
-            (Left::End, Err(fault)) => {
+            (Remainder::Fed, Ok(())) => {}
+            (Remainder::End, Ok(())) => self.body = None,
+            (Remainder::End, Err(fault)) => {
                 self.body = None;
                 let place = if self.has_left {
                     "the app failed after its client had left"
@@ -254,9 +254,9 @@ impl Outgoing {
                 };
                 self.origin.report(place, &fault);
             }
-            (Left::Nothing, Ok(())) => self.fail(None),
-            (Left::Error(error), Ok(())) => self.fail(Some(&error)),
-            (Left::Fed | Left::Nothing | Left::Error(_), Err(fault)) => {
+            (Remainder::Nothing, Ok(())) => self.fail(None),
+            (Remainder::Error(error), Ok(())) => self.fail(Some(&error)),
+            (Remainder::Fed | Remainder::Nothing | Remainder::Error(_), Err(fault)) => {
                 (self.body, self.failure) = (None, Some(Failure::Fault(fault)));
             }
         }
@@ -297,7 +297,7 @@ impl Outgoing {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         if let Some(rest) = &mut self.rest
-            && let Poll::Ready(Ended { outcome, instance }) = rest.as_mut().poll(cx)
+            && let Poll::Ready(CallEnd { outcome, instance }) = rest.as_mut().poll(cx)
         {
             self.rest = None;
             self.end_rest(outcome, instance);
@@ -402,7 +402,7 @@ impl Outgoing {
 }
 
 /// The rest of the body of a guest whose call has ended.
-enum Left {
+enum Remainder {
     /// The last pieces, and an end.
     End,
     /// The last pieces, and no end.
@@ -413,19 +413,19 @@ enum Left {
 }
 
 /// Takes what is left. The guest does nothing meanwhile, so that is as much as the buffers between it and the body hold.
-fn drain(body: &mut WasiBody, frames: &mut VecDeque<Frame>) -> Left {
+fn drain(body: &mut WasiBody, frames: &mut VecDeque<Frame>) -> Remainder {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
-        let (next, is_fed) = fed::watch(|| Pin::new(&mut *body).poll_frame(&mut cx));
+        let (next, is_fed) = host_body::watch(|| Pin::new(&mut *body).poll_frame(&mut cx));
         match next {
-            Poll::Ready(None) => return Left::End,
-            Poll::Ready(Some(Err(error))) => return Left::Error(error),
+            Poll::Ready(None) => return Remainder::End,
+            Poll::Ready(Some(Err(error))) => return Remainder::Error(error),
             Poll::Ready(Some(Ok(next))) => frames.push_back(frame(next)),
-            Poll::Pending if !is_fed => return Left::Nothing,
+            Poll::Pending if !is_fed => return Remainder::Nothing,
             Poll::Pending => {}
         }
         if is_fed {
-            return Left::Fed;
+            return Remainder::Fed;
         }
     }
 }

@@ -6,14 +6,14 @@ use crate::{
         tidegate::app::types,
     },
     contract::{
-        self, Act, Alarm, Answer, Answered, Check, Close, CloseEventRef, Handle, Load, MessageRef,
-        Messages, Next, Open, Render, RequestRef, Subscribe, Upgrade, Wake,
+        self, Act, Alarm, Answer, AnswerResult, Check, Close, CloseEventRef, Handle, Load,
+        MessageRef, Messages, Next, Open, Render, RequestRef, Subscribe, Upgrade, Wake,
     },
     fault::fault,
     form::Form,
     meter, pages,
     pool::{Instance, shortened},
-    stdio::About,
+    stdio::EventContext,
 };
 use bytes::Bytes;
 use std::{pin::pin, time::Duration};
@@ -45,7 +45,7 @@ impl Instance {
     /// Runs one event within its limits. After a fault the instance must not be used again.
     pub(crate) async fn run<T>(
         &mut self,
-        about: About,
+        about: EventContext,
         wall_max: Duration,
         call: impl AsyncFnOnce(&mut Instance) -> Result<T>,
     ) -> std::result::Result<T, Fault> {
@@ -57,7 +57,7 @@ impl Instance {
         let outcome = meter::event(&clock, wall_max, pin!(call(self))).await?;
         match outcome {
             Ok(value) => {
-                self.store.data_mut().set_about(About::default());
+                self.store.data_mut().set_about(EventContext::default());
                 Ok(value)
             }
             Err(error) => Err(fault(&error, &self.store)),
@@ -171,7 +171,7 @@ impl Instance {
         &mut self,
         payload: &[u8],
     ) -> Result<std::result::Result<Bytes, (u16, String)>> {
-        let (answer,) = call!(self.answer, Answer<'_> => Answered, (payload,))?;
+        let (answer,) = call!(self.answer, Answer<'_> => AnswerResult, (payload,))?;
         let answer = answer.map_err(|error| (error.status, error.message));
         Ok(answer.map(Bytes::from))
     }

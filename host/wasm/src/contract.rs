@@ -105,4 +105,4 @@ pub(crate) type Load<'a> = (u32, &'a str, RequestRef<'a>);
 pub(crate) type Render<'a> = (u32, RequestRef<'a>, &'a RenderInput);
 pub(crate) type Act<'a> = (u32, &'a str, RequestRef<'a>, Resource<Form>);
 pub(crate) type Next = (ResourceAny,);
-pub(crate) type Answered = (Result<Vec<u8>, HandlerError>,);
+pub(crate) type AnswerResult = (Result<Vec<u8>, HandlerError>,);

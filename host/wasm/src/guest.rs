@@ -6,7 +6,7 @@ use crate::{
     pages,
     pool::{Instance, Pool},
     room::RoomGuest,
-    stdio::About,
+    stdio::EventContext,
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl Guest {
     /// Runs one event on an idle instance, which goes back to the others unless it failed.
     fn event<T>(
         &self,
-        about: About,
+        about: EventContext,
         call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
     ) -> impl Future<Output = Result<T, Fault>> {
         self.event_of(Use::Event, about, call)
@@ -56,7 +56,7 @@ impl Guest {
     async fn event_of<T>(
         &self,
         of: Use,
-        about: About,
+        about: EventContext,
         call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
@@ -82,7 +82,7 @@ impl Guest {
 
 impl App for Guest {
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
-        Box::pin(self.event(About::default(), async move |instance| {
+        Box::pin(self.event(EventContext::default(), async move |instance| {
             instance.check(guard, request).await
         }))
     }
@@ -221,16 +221,16 @@ impl Pages for Guest {
     }
 }
 
-fn at(request: &Request) -> About {
-    About {
+fn at(request: &Request) -> EventContext {
+    EventContext {
         route: Some(request.route),
-        ..About::default()
+        ..EventContext::default()
     }
 }
 
-fn of(conn: Arc<Conn>) -> About {
-    About {
+fn of(conn: Arc<Conn>) -> EventContext {
+    EventContext {
         conn: Some(conn),
-        ..About::default()
+        ..EventContext::default()
     }
 }

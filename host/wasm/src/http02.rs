@@ -1,12 +1,12 @@
 //! `wasi:http/incoming-handler` 0.2: one streamed request to one instance, which goes on while its answer streams.
 
 use crate::{
-    body::{Ended, Incoming, Origin},
+    body::{CallEnd, Incoming, Origin},
     fault::fault,
     instances::Use,
     meter,
     pool::Pool,
-    stdio::About,
+    stdio::EventContext,
     streamed::{self, Answer},
 };
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn run(
     route: u32,
     request: http::Request<Incoming>,
     answer: oneshot::Sender<Answer<ErrorCode>>,
-) -> Ended {
+) -> CallEnd {
     let taken = if reuse {
         pool.take(of).await
     } else {
@@ -57,13 +57,13 @@ async fn run(
     };
     let mut taken = match taken {
         Ok(taken) => taken,
-        Err(fault) => return Ended::without_instance(fault),
+        Err(fault) => return CallEnd::without_instance(fault),
     };
     let instance = &mut taken.instance;
     let clock = instance.begin_stream();
-    let about = About {
+    let about = EventContext {
         route: Some(route),
-        ..About::default()
+        ..EventContext::default()
     };
     let call = async {
         instance.store.data_mut().set_about(about);
@@ -79,7 +79,7 @@ async fn run(
     let outcome = meter::stream(&clock, call)
         .await
         .map_err(|error| fault(&error, &taken.instance.store));
-    Ended {
+    CallEnd {
         outcome,
         instance: Some((taken, reuse)),
     }

@@ -5,13 +5,13 @@
 //! it, and is bounded where the answer's body is read (`body.rs`).
 
 use crate::{
-    body::{Ended, Incoming, Origin},
+    body::{CallEnd, Incoming, Origin},
     fault::fault,
     instances::Use,
     meter,
     pool::Pool,
     state::State,
-    stdio::About,
+    stdio::EventContext,
     streamed::{self, Answer},
 };
 use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
@@ -59,7 +59,7 @@ async fn run(
     route: u32,
     request: http::Request<Incoming>,
     answer: oneshot::Sender<Answer<ErrorCode>>,
-) -> Ended {
+) -> CallEnd {
     let taken = if reuse {
         pool.take(of).await
     } else {
@@ -67,13 +67,13 @@ async fn run(
     };
     let mut taken = match taken {
         Ok(taken) => taken,
-        Err(fault) => return Ended::without_instance(fault),
+        Err(fault) => return CallEnd::without_instance(fault),
     };
     let instance = &mut taken.instance;
     let clock = instance.begin_stream();
-    let about = About {
+    let about = EventContext {
         route: Some(route),
-        ..About::default()
+        ..EventContext::default()
     };
     let call = async {
         instance.store.data_mut().set_about(about);
@@ -94,7 +94,7 @@ async fn run(
     let outcome = meter::stream(&clock, call)
         .await
         .map_err(|error| fault(&error, &taken.instance.store));
-    Ended {
+    CallEnd {
         outcome,
         instance: Some((taken, reuse)),
     }

@@ -8,11 +8,11 @@ use crate::{
     import,
     instances::Instances,
     load_error::{LoadError, UNGRANTED},
-    machine::Machine,
     meter, pages,
     pool::{Instance, Interfaces, Pool},
+    precompiled::{self, Precompiled},
+    runtime::Runtime,
     state::State,
-    tide::{self, Tide},
 };
 use std::{
     fs,
@@ -114,20 +114,20 @@ impl Loaded {
 pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
     let began = Instant::now();
     let bytes = read(path, options.component_bytes_max)?;
-    let ahead = Tide::read(path, &bytes)?;
-    let outline = Outline::read(ahead.as_ref().map_or(&bytes, |ahead| ahead.wasm))?;
+    let ahead = Precompiled::read(path, &bytes)?;
+    let outline = ComponentInfo::read(ahead.as_ref().map_or(&bytes, |ahead| ahead.wasm))?;
     let ungranted = outline.check(&options)?;
     let concurrent = outline.is_concurrent();
-    let (machine, component, origin) = match &ahead {
+    let (runtime, component, origin) = match &ahead {
         None => make(&bytes, &options, concurrent).map_err(LoadError::Invalid)?,
         Some(ahead) => {
-            let machine = Machine::new(&options, concurrent, Strategy::Cranelift)
+            let runtime = Runtime::new(&options, concurrent, Strategy::Cranelift)
                 .map_err(LoadError::Invalid)?;
-            let component = ahead.component(&machine.engine)?;
-            (machine, component, Origin::Ahead)
+            let component = ahead.component(&runtime.engine)?;
+            (runtime, component, Origin::Ahead)
         }
     };
-    let pre = link(&machine, &component).map_err(LoadError::Invalid)?;
+    let pre = link(&runtime, &component).map_err(LoadError::Invalid)?;
     let compiled = Compiled {
         origin,
         took: began.elapsed(),
@@ -142,7 +142,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
         room: interfaces.room.is_some(),
         pages: interfaces.pages.is_some(),
     };
-    let pool = Pool::new(machine, pre, interfaces, options);
+    let pool = Pool::new(runtime, pre, interfaces, options);
     let manifest = match &pool.interfaces().manifest {
         Some(name) => Some(Arc::new(
             describe(&pool, name).await.map_err(LoadError::Describe)?,
@@ -171,11 +171,11 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
 /// Blocks while it compiles. Nothing of the app is run, and no grant is looked at.
 pub fn compile(path: &Path, to: &Path, options: &Options) -> Result<u64, LoadError> {
     let wasm = read(path, options.component_bytes_max)?;
-    let concurrent = Outline::read(&wasm)?.is_concurrent();
-    let machine =
-        Machine::new(options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
-    let component = Component::new(&machine.engine, &wasm).map_err(LoadError::Invalid)?;
-    tide::write(to, &machine.engine, &wasm, &component).map_err(LoadError::Write)
+    let concurrent = ComponentInfo::read(&wasm)?.is_concurrent();
+    let runtime =
+        Runtime::new(options, concurrent, Strategy::Cranelift).map_err(LoadError::Invalid)?;
+    let component = Component::new(&runtime.engine, &wasm).map_err(LoadError::Invalid)?;
+    precompiled::write(to, &runtime.engine, &wasm, &component).map_err(LoadError::Write)
 }
 
 /// From the cache, or else from the compiler.
@@ -183,15 +183,15 @@ fn make(
     wasm: &[u8],
     options: &Options,
     concurrent: bool,
-) -> wasmtime::Result<(Machine, Component, Origin)> {
+) -> wasmtime::Result<(Runtime, Component, Origin)> {
     if options.quick {
-        let quick = Machine::new(options, concurrent, Strategy::Winch);
-        match quick.and_then(|machine| Ok((Component::new(&machine.engine, wasm)?, machine))) {
-            Ok((component, machine)) => return Ok((machine, component, Origin::Compiler)),
+        let quick = Runtime::new(options, concurrent, Strategy::Winch);
+        match quick.and_then(|runtime| Ok((Component::new(&runtime.engine, wasm)?, runtime))) {
+            Ok((component, runtime)) => return Ok((runtime, component, Origin::Compiler)),
             Err(error) => tracing::debug!("left to the slower compiler: {error:#}"),
         }
     }
-    let machine = Machine::new(options, concurrent, Strategy::Cranelift)?;
+    let runtime = Runtime::new(options, concurrent, Strategy::Cranelift)?;
     let cache = options
         .cache
         .as_deref()
@@ -204,25 +204,25 @@ fn make(
         });
     if let Some(component) = cache
         .as_ref()
-        .and_then(|cache| cache.get(&machine.engine, wasm))
+        .and_then(|cache| cache.get(&runtime.engine, wasm))
     {
-        return Ok((machine, component, Origin::Cache));
+        return Ok((runtime, component, Origin::Cache));
     }
-    let component = Component::new(&machine.engine, wasm)?;
-    if let Some(Err(error)) = cache.map(|cache| cache.put(&machine.engine, wasm, &component)) {
+    let component = Component::new(&runtime.engine, wasm)?;
+    if let Some(Err(error)) = cache.map(|cache| cache.put(&runtime.engine, wasm, &component)) {
         tracing::warn!("the compiled code could not be kept: {error:#}");
     }
-    Ok((machine, component, Origin::Compiler))
+    Ok((runtime, component, Origin::Compiler))
 }
 
 fn link(
-    machine: &Machine,
+    runtime: &Runtime,
     component: &Component,
 ) -> wasmtime::Result<wasmtime::component::InstancePre<State>> {
-    let mut linker = Linker::new(&machine.engine);
+    let mut linker = Linker::new(&runtime.engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    if machine.concurrent {
+    if runtime.concurrent {
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
@@ -301,20 +301,20 @@ fn manifest(app: wit::App, pages: Vec<Page>) -> Manifest {
 }
 
 /// Names of a component's imports and exports, read without compiling it.
-struct Outline {
+struct ComponentInfo {
     imports: Vec<String>,
     exports: Vec<String>,
 }
 
-impl Outline {
-    fn read(wasm: &[u8]) -> Result<Outline, LoadError> {
+impl ComponentInfo {
+    fn read(wasm: &[u8]) -> Result<ComponentInfo, LoadError> {
         if !wasm.starts_with(b"\0asm") {
             return Err(LoadError::NotWasm);
         }
         if Parser::is_core_wasm(wasm) {
             return Err(LoadError::CoreModule);
         }
-        let mut outline = Outline {
+        let mut outline = ComponentInfo {
             imports: Vec::new(),
             exports: Vec::new(),
         };

@@ -152,7 +152,7 @@ impl Shared {
 }
 
 type Work = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type Sent = Result<(http::Response<WasiBody>, Work), Error>;
+type SendResult = Result<(http::Response<WasiBody>, Work), Error>;
 
 /// Bytes of a guest's body that are passed on at once. A few such chunks wait for a slow reader.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -171,7 +171,7 @@ impl WasiHttpHooks for Outbound {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Work,
-    ) -> Box<dyn Future<Output = Sent> + Send> {
+    ) -> Box<dyn Future<Output = SendResult> + Send> {
         let shared = self.0.clone();
         Box::new(async move {
             let response = shared.send(request, options).await?;

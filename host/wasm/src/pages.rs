@@ -4,8 +4,8 @@ use crate::{
     bindings::{exports::tidegate::app::pages as wit, tidegate::app::types},
     form::Form,
     instances::Use,
-    pool::{Instance, Pool, Taken},
-    stdio::About,
+    pool::{Instance, Pool, PooledInstance},
+    stdio::EventContext,
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tidegate_hub::{
@@ -23,30 +23,30 @@ use wasmtime::component::ResourceAny;
 const LATER_MIN: Duration = Duration::from_millis(1);
 
 /// A resource of the guest that is asked again and again.
-struct Running {
+struct Run {
     /// None while it is asked: a call that is given up takes the instance with it.
-    rest: Option<(Taken, ResourceAny)>,
-    about: About,
+    rest: Option<(PooledInstance, ResourceAny)>,
+    about: EventContext,
     wall_max: Duration,
     hub: Arc<Hub>,
 }
 
-impl Running {
+impl Run {
     async fn begin(
         (pool, hub): (&Arc<Pool>, &Arc<Hub>),
         of: Use,
         route: u32,
         wall_max: Duration,
         call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<ResourceAny>,
-    ) -> Result<Running, Fault> {
-        let about = About {
+    ) -> Result<Run, Fault> {
+        let about = EventContext {
             route: Some(route),
-            ..About::default()
+            ..EventContext::default()
         };
         let outcome = async {
             let mut taken = pool.take(of).await?;
             let resource = taken.instance.run(about.clone(), wall_max, call).await?;
-            Ok(Running {
+            Ok(Run {
                 rest: Some((taken, resource)),
                 about,
                 wall_max,
@@ -88,7 +88,7 @@ fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
 
 /// The guest's destructor runs as an event of its own, so a loader releases its resources when its client leaves. It counts as work after
 /// an answer and has the same time limit.
-impl Drop for Running {
+impl Drop for Run {
     fn drop(&mut self) {
         let (Some((taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current())
         else {
@@ -105,9 +105,9 @@ impl Drop for Running {
 }
 
 async fn end(
-    mut taken: Taken,
+    mut taken: PooledInstance,
     resource: ResourceAny,
-    about: About,
+    about: EventContext,
     wall_max: Duration,
     hub: Arc<Hub>,
 ) {
@@ -120,31 +120,31 @@ async fn end(
     }
 }
 
-type Asked = Pin<
+type PendingCall = Pin<
     Box<
         dyn Future<
                 Output = (
                     Result<Result<wit::LoaderStep, types::HandlerError>, Fault>,
-                    Taken,
+                    PooledInstance,
                 ),
             > + Send,
     >,
 >;
 
-struct RunningLoader {
-    running: Running,
+struct LoaderInstance {
+    running: Run,
     /// The call that is asking it for its next step. If the client leaves, the call goes on, so that the destructor can run.
-    asked: Option<(Asked, ResourceAny)>,
+    asked: Option<(PendingCall, ResourceAny)>,
 }
 
 async fn ask(
-    mut taken: Taken,
+    mut taken: PooledInstance,
     loader: ResourceAny,
-    about: About,
+    about: EventContext,
     wall_max: Duration,
 ) -> (
     Result<Result<wit::LoaderStep, types::HandlerError>, Fault>,
-    Taken,
+    PooledInstance,
 ) {
     let step = taken
         .instance
@@ -155,7 +155,7 @@ async fn ask(
     (step, taken)
 }
 
-impl LoaderRun for RunningLoader {
+impl LoaderRun for LoaderInstance {
     fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
         Box::pin(async {
             if let Some((taken, loader)) = self.running.rest.take() {
@@ -188,7 +188,7 @@ impl LoaderRun for RunningLoader {
     }
 }
 
-impl Drop for RunningLoader {
+impl Drop for LoaderInstance {
     fn drop(&mut self) {
         let (Some((asked, loader)), Ok(runtime)) = (self.asked.take(), Handle::try_current())
         else {
@@ -211,9 +211,9 @@ impl Drop for RunningLoader {
     }
 }
 
-struct RunningAttempt(Running);
+struct ActionInstance(Run);
 
-impl ActionRun for RunningAttempt {
+impl ActionRun for ActionInstance {
     fn next(&mut self) -> Call<'_, ActionStep> {
         Box::pin(async {
             let update = self
@@ -238,8 +238,8 @@ pub(crate) async fn load(
 ) -> Result<Box<dyn LoaderRun>, Fault> {
     let wall_max = app.0.options().wall_max;
     let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
-    let running = Running::begin(app, Use::Loader, request.route, wall_max, begin).await?;
-    Ok(Box::new(RunningLoader {
+    let running = Run::begin(app, Use::Loader, request.route, wall_max, begin).await?;
+    Ok(Box::new(LoaderInstance {
         running,
         asked: None,
     }))
@@ -258,8 +258,8 @@ pub(crate) async fn act(
         let form = instance.store.data_mut().table.push(Form(form))?;
         instance.act(index, action, request, form).await
     };
-    Ok(Box::new(RunningAttempt(
-        Running::begin(app, Use::Action, request.route, wall_max, begin).await?,
+    Ok(Box::new(ActionInstance(
+        Run::begin(app, Use::Action, request.route, wall_max, begin).await?,
     )))
 }
 

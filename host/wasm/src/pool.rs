@@ -20,9 +20,9 @@ use crate::{
     },
     fault::{is_full, told},
     instances::{Account, Idle, Instances, Permit, Slot, Use},
-    machine::Machine,
     meter::{Evicted, Meter, TICK},
     outbound::Outbound,
+    runtime::Runtime,
     state::{MEMORY_RETRY, MEMORY_WAIT, Shares, State},
 };
 use std::{
@@ -63,7 +63,7 @@ const IDLE_WITHIN: Duration = Duration::from_secs(10);
 const IDLE_GROWTH_MAX: usize = 4 << 20;
 
 pub(crate) struct Pool {
-    machine: Machine,
+    runtime: Runtime,
     pre: InstancePre<State>,
     interfaces: Interfaces,
     options: Options,
@@ -265,16 +265,16 @@ impl<Params, Return> Export<Params, Return> {
 }
 
 /// An instance in use. Dropped with it, unless it is given back: after a fault, and when the call is given up.
-pub(crate) struct Taken {
+pub(crate) struct PooledInstance {
     pub(crate) instance: Box<Instance>,
     pool: Arc<Pool>,
     /// After the instance, which is dropped first.
     permit: Permit,
 }
 
-impl Taken {
+impl PooledInstance {
     pub(crate) fn give_back(self) {
-        let Taken {
+        let PooledInstance {
             mut instance,
             pool,
             permit,
@@ -293,17 +293,17 @@ impl Taken {
 
 impl Pool {
     pub(crate) fn new(
-        machine: Machine,
+        runtime: Runtime,
         pre: InstancePre<State>,
         interfaces: Interfaces,
         options: Options,
     ) -> Pool {
         let idle = Arc::new(IdleStack {
             stack: Mutex::default(),
-            now: machine.now.clone(),
+            now: runtime.now.clone(),
         });
         let old = Arc::downgrade(&idle);
-        machine.each_second(Box::new(move || {
+        runtime.each_second(Box::new(move || {
             if let Some(idle) = old.upgrade() {
                 idle.drop_old();
             }
@@ -312,7 +312,7 @@ impl Pool {
         let account = Account::new(1);
         let outbound = Outbound::new(&options.outbound);
         Pool {
-            machine,
+            runtime,
             pre,
             interfaces,
             options,
@@ -365,7 +365,7 @@ impl Pool {
     }
 
     /// The instance that was used last, or a new one; waits a while if all that this use may have are in use.
-    pub(crate) async fn take(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
+    pub(crate) async fn take(self: &Arc<Pool>, of: Use) -> Result<PooledInstance, Fault> {
         let permit = self.account.permit(of).await?;
         // One that is to be closed, or has no memory for what it may hand over, makes way for a new one.
         let idle = self.idle.pop().and_then(Instance::begin_call);
@@ -374,7 +374,7 @@ impl Pool {
             // Rare: in a box, so that it does not make the future of each event larger.
             None => Box::pin(self.make()).await?,
         };
-        Ok(Taken {
+        Ok(PooledInstance {
             instance,
             pool: self.clone(),
             permit,
@@ -382,9 +382,9 @@ impl Pool {
     }
 
     /// As [`take`](Pool::take), but always an instance that was not used before.
-    pub(crate) async fn take_fresh(self: &Arc<Pool>, of: Use) -> Result<Taken, Fault> {
+    pub(crate) async fn take_fresh(self: &Arc<Pool>, of: Use) -> Result<PooledInstance, Fault> {
         let permit = self.account.permit(of).await?;
-        Ok(Taken {
+        Ok(PooledInstance {
             instance: Box::pin(self.make()).await?,
             pool: self.clone(),
             permit,
@@ -471,7 +471,7 @@ impl Pool {
             .as_ref()
             .map(|hub| budget::Account::new(hub.budget()));
         let meter = Meter::new(
-            self.machine.now.clone(),
+            self.runtime.now.clone(),
             self.options.cpu_max,
             reserved.clone(),
         );
@@ -485,13 +485,13 @@ impl Pool {
         let state = State::new(
             &self.options,
             self.outbound.clone(),
-            &self.machine.output,
+            &self.runtime.output,
             hub,
             manifest,
             accounts,
             meter,
         )?;
-        let mut store = Store::new(&self.machine.engine, state);
+        let mut store = Store::new(&self.runtime.engine, state);
         store.limiter_async(|state| &mut state.memory);
         store.set_hostcall_fuel(handed_over_max);
         store.set_max_component_handles(10_000);

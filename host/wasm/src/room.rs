@@ -3,7 +3,7 @@
 use crate::{
     instances::{Permit, Use},
     pool::{Instance, Pool},
-    stdio::About,
+    stdio::EventContext,
 };
 use std::sync::Arc;
 use tidegate_hub::{
@@ -37,9 +37,9 @@ impl RoomGuest {
     ) -> Result<RoomAnswer, Fault> {
         self.instance.store.data_mut().scope = Some(Scope::Room(transaction.clone()));
         let room = transaction.room().clone();
-        let mut about = About {
+        let mut about = EventContext {
             room: Some(room.clone()),
-            ..About::default()
+            ..EventContext::default()
         };
         match &event {
             RoomEvent::Open(conn, _) | RoomEvent::Messages(conn, _) | RoomEvent::Close(conn, _) => {

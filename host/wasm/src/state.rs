@@ -6,7 +6,7 @@ use crate::{
     instances::Account,
     meter::Meter,
     outbound::Outbound,
-    stdio::{About, AppOutput, Channel, GuestOutput, Output},
+    stdio::{AppOutput, Channel, EventContext, GuestOutput, Output},
 };
 use std::{
     any::Any,
@@ -102,7 +102,7 @@ impl State {
     }
 
     /// Sets the connection, route and room that the next call is for.
-    pub(crate) fn set_about(&mut self, about: About) {
+    pub(crate) fn set_about(&mut self, about: EventContext) {
         self.event_conn = about.conn.clone();
         self.output.begin(about);
     }

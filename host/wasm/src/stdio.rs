@@ -44,7 +44,7 @@ pub(crate) enum Channel {
 
 /// Connection, room and route of an event, for its log lines.
 #[derive(Clone, Default)]
-pub(crate) struct About {
+pub(crate) struct EventContext {
     pub(crate) conn: Option<Arc<Conn>>,
     pub(crate) room: Option<RoomId>,
     /// Index into the manifest's routes, then its pages, of a request.
@@ -149,7 +149,7 @@ pub(crate) struct Output {
     hub: Option<Arc<Hub>>,
     manifest: Option<Arc<Manifest>>,
     /// Description of the running event.
-    about: Mutex<About>,
+    about: Mutex<EventContext>,
     /// By channel: a line that has begun.
     lines: [Mutex<Vec<u8>>; 2],
     /// Whether any has.
@@ -176,7 +176,7 @@ impl Output {
 
     /// Ends the output of the last event and starts that of the next, if there is one. Text printed without a line's end is logged as a
     /// line of its own.
-    pub(crate) fn begin(&self, about: About) {
+    pub(crate) fn begin(&self, about: EventContext) {
         self.end_lines();
         *self.about.lock().expect("nothing panics while it holds it") = about;
     }
@@ -239,7 +239,7 @@ impl Output {
             return;
         }
         let text = text(line);
-        let About { conn, room, route } = self
+        let EventContext { conn, room, route } = self
             .about
             .lock()
             .expect("nothing panics while it holds it")

@@ -1,7 +1,7 @@
 //! One streamed request to one instance, whichever `wasi:http` it is of: its head, and what goes on after it.
 
 use crate::{
-    body::{Ended, Origin, Outgoing, Reader, Rest},
+    body::{CallEnd, Origin, Outgoing, Reader, RemainingWork},
     pool::Pool,
 };
 use http::{HeaderMap, header::CONTENT_LENGTH};
@@ -22,7 +22,7 @@ pub(crate) type Answer<E> = Result<http::Response<WasiBody>, E>;
 /// given up with it. Dropping the answer's body makes the guest's next write fail.
 pub(crate) async fn begin<E: Debug>(
     pool: &Pool,
-    mut call: Rest,
+    mut call: RemainingWork,
     answered: oneshot::Receiver<Answer<E>>,
     origin: Origin,
 ) -> Result<StreamingResponse, Fault> {
@@ -64,7 +64,7 @@ pub(crate) async fn begin<E: Debug>(
             "the guest answered with the error {code:?}"
         ))),
         Ok(None) => match ended {
-            Some(Ended {
+            Some(CallEnd {
                 outcome: Err(fault),
                 ..
             }) => Err(fault),

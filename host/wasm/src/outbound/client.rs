@@ -56,7 +56,7 @@ pub(super) struct Bounds {
 }
 
 pub(super) struct HttpClient {
-    client: Client<Deadline, Sent>,
+    client: Client<Deadline, RequestBody>,
     bounds: Bounds,
     permits: Arc<Semaphore>,
 }
@@ -120,7 +120,7 @@ impl HttpClient {
             return Err(Failure::Other(Error::ConnectionLimitReached));
         };
         let sent = Arc::new(AtomicBool::new(false));
-        let request = prepared(destination, request)?.map(|body| Sent {
+        let request = prepared(destination, request)?.map(|body| RequestBody {
             body,
             moved: sent.clone(),
         });
@@ -140,7 +140,7 @@ impl HttpClient {
             let body = body
                 .map_err(|_| Error::HttpResponseIncomplete)
                 .boxed_unsync();
-            Received {
+            ResponseBody {
                 body,
                 left,
                 bytes_max: left,
@@ -217,12 +217,12 @@ impl Service<Uri> for Deadline {
 }
 
 /// A request's body, which notes that it moves.
-struct Sent {
+struct RequestBody {
     body: WasiBody,
     moved: Arc<AtomicBool>,
 }
 
-impl Body for Sent {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -247,7 +247,7 @@ impl Body for Sent {
 }
 
 /// A response's body within its bounds. The time runs only while the guest waits for the next piece.
-struct Received {
+struct ResponseBody {
     body: WasiBody,
     left: u64,
     bytes_max: u64,
@@ -256,7 +256,7 @@ struct Received {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Body for Received {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -264,7 +264,7 @@ impl Body for Received {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        fed::note_poll();
+        host_body::note_poll();
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             let silence = this

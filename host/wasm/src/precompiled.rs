@@ -19,15 +19,15 @@ const MAGIC: &[u8; 8] = b"\0tide\x00\x00\x01";
 const DIGEST_BYTES: usize = 32;
 
 /// The parts of such a file, which is whole.
-pub(crate) struct Tide<'a> {
+pub(crate) struct Precompiled<'a> {
     pub(crate) wasm: &'a [u8],
     engine: &'a [u8],
     code: &'a [u8],
 }
 
-impl<'a> Tide<'a> {
+impl<'a> Precompiled<'a> {
     /// None if the file is of another kind.
-    pub(crate) fn read(path: &Path, bytes: &'a [u8]) -> Result<Option<Tide<'a>>, LoadError> {
+    pub(crate) fn read(path: &Path, bytes: &'a [u8]) -> Result<Option<Precompiled<'a>>, LoadError> {
         let Some(rest) = bytes.strip_prefix(MAGIC) else {
             return Ok(None);
         };
@@ -45,7 +45,7 @@ impl<'a> Tide<'a> {
         let length =
             usize::try_from(u64::from_le_bytes(*length)).map_err(|_| LoadError::Altered)?;
         let (wasm, code) = body.split_at_checked(length).ok_or(LoadError::Altered)?;
-        Ok(Some(Tide { wasm, engine, code }))
+        Ok(Some(Precompiled { wasm, engine, code }))
     }
 
     /// The component, if it was compiled by an engine like this one.
@@ -131,7 +131,7 @@ mod tests {
         )
         .unwrap();
         let bytes = fs::read(&path).unwrap();
-        let tide = Tide::read(&path, &bytes).unwrap().unwrap();
+        let tide = Precompiled::read(&path, &bytes).unwrap().unwrap();
         assert!(tide.wasm == wasm && tide.component(&engine).is_ok());
 
         let mut config = wasmtime::Config::new();
@@ -144,20 +144,23 @@ mod tests {
             let mut altered = bytes.clone();
             altered[at] ^= 1;
             assert!(
-                matches!(Tide::read(&path, &altered), Err(LoadError::Altered)),
+                matches!(Precompiled::read(&path, &altered), Err(LoadError::Altered)),
                 "byte {at}"
             );
         }
         for length in [MAGIC.len(), 60, bytes.len() - 1] {
             assert!(
-                matches!(Tide::read(&path, &bytes[..length]), Err(LoadError::Altered)),
+                matches!(
+                    Precompiled::read(&path, &bytes[..length]),
+                    Err(LoadError::Altered)
+                ),
                 "{length} bytes"
             );
         }
-        assert!(matches!(Tide::read(&path, wasm), Ok(None)));
+        assert!(matches!(Precompiled::read(&path, wasm), Ok(None)));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
         assert!(matches!(
-            Tide::read(&path, &bytes),
+            Precompiled::read(&path, &bytes),
             Err(LoadError::Untrusted)
         ));
         fs::remove_dir_all(place).unwrap();

@@ -18,7 +18,7 @@ use wasmtime::{
 const WARM_SLOTS_MAX: u32 = 32;
 
 /// One engine: an app's own, since an app with `async` exports wants another configuration than one without.
-pub(crate) struct Machine {
+pub(crate) struct Runtime {
     pub(crate) engine: Engine,
     /// Ticks since the engine was made.
     pub(crate) now: Arc<AtomicU64>,
@@ -34,13 +34,13 @@ type Housekeeping = Box<dyn Fn() + Send + Sync>;
 /// Ticks between two turns of it.
 const SECOND: u64 = 100;
 
-impl Machine {
+impl Runtime {
     /// `concurrent`: for `wasi:http` 0.3; without it a call costs half.
     pub(crate) fn new(
         options: &Options,
         concurrent: bool,
         compiler: Strategy,
-    ) -> wasmtime::Result<Machine> {
+    ) -> wasmtime::Result<Runtime> {
         let pooled = Engine::new(&config(options, concurrent, compiler, true));
         let engine = match pooled {
             Ok(engine) => engine,
@@ -55,7 +55,7 @@ impl Machine {
         let each_second = Arc::new(OnceLock::new());
         let output = AppOutput::new(options);
         start_clock(&engine, now.clone(), each_second.clone(), output.clone());
-        Ok(Machine {
+        Ok(Runtime {
             engine,
             now,
             concurrent,
