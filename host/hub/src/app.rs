@@ -240,6 +240,20 @@ impl Fault {
         }
     }
 
+    /// Returns the HTTP status of the response that the fault becomes.
+    pub fn status(&self) -> u16 {
+        match self {
+            Fault::Busy | Fault::Shortage | Fault::Closed(_) | Fault::Unavailable(_) => 503,
+            Fault::Wall => 504,
+            Fault::Trap(_)
+            | Fault::Cpu
+            | Fault::Memory
+            | Fault::Answer(_)
+            | Fault::Host(_)
+            | Fault::Storage(_) => 500,
+        }
+    }
+
     /// Whether the app may have run a part of the event. A room discards that part; outside of rooms it is done.
     pub fn has_begun(&self) -> bool {
         !self.is_of_host() || matches!(self, Fault::Shortage)

@@ -10,7 +10,7 @@ use std::{
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
-use tidegate_hub::{App, Engine, Hub, Now, RoomRouter, Rooms, testing::Memory};
+use tidegate_hub::{App, Engine, Hub, Now, RoomId, RoomRouter, Rooms, testing::Memory};
 use tidegate_routing::{Manifest, Router};
 use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as AsyncMutex, task::spawn_blocking};
@@ -320,7 +320,7 @@ impl RoomStore {
                 (None, Arc::new(memory.clone()), Now::at(clock.now()))
             }
         };
-        let spawn = Box::new(|task| _ = tokio::spawn(task));
+        let spawn = Box::new(|_: &RoomId, task| _ = tokio::spawn(task));
         let rooms = Rooms::new(hub.clone(), engine, spawn, now)
             .with_context(|| format!("can't read the alarms of {}", config.data.display()))?;
         if let Environment::Real(worker) = environment {

@@ -13,13 +13,12 @@ use crate::{
 use bytes::Bytes;
 use futures_util::stream::unfold;
 use http::{HeaderValue, StatusCode, header};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use tidegate_hub::{
     ActionRun, Fault,
     budget::Share,
-    contract,
-    page::{ActionOutcome, ActionStep, FormDenial, HandlerError},
+    contract, envelope,
+    page::{ActionOutcome, ActionStep, HandlerError},
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -85,13 +84,8 @@ pub(crate) async fn act(
     match told {
         Told::Events => Ok(events(run)),
         Told::Json => {
-            let ended = run.end().await;
-            let status = ended.as_ref().map_or_else(fault_status, status);
-            Ok(whole(
-                status,
-                "application/json",
-                envelope(&visit.visited, ended),
-            ))
+            let (status, envelope) = envelope(&visit.visited, run.end().await);
+            Ok(whole(status, "application/json", envelope))
         }
         Told::Html => match run.end().await? {
             Ok(ActionOutcome::Success { .. }) => {
@@ -136,7 +130,9 @@ async fn read(
                 .await
                 .map_err(refuse)
         }
-        kind => form::whole(&kind, &collect(body).await?, share).map_err(refuse),
+        Kind::Whole(encoding) => {
+            form::whole(encoding, &collect(body).await?, share).map_err(refuse)
+        }
     }
 }
 
@@ -241,55 +237,16 @@ fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-fn status(ended: &Result<ActionOutcome, HandlerError>) -> StatusCode {
-    let status = match ended {
-        Ok(ActionOutcome::Success { .. } | ActionOutcome::Redirect { .. }) => 200,
-        Ok(ActionOutcome::Deny(denial)) => denial.status,
-        Err(problem) => problem.status,
-    };
-    StatusCode::from_u16(status).expect("a checked status")
-}
-
-fn fault_status(fault: &Fault) -> StatusCode {
-    match fault {
-        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-        Fault::Wall => StatusCode::GATEWAY_TIMEOUT,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
-/// The outcome as JSON. The app's value stands in it as the app wrote it.
-fn envelope(visited: &Visited, ended: Ended) -> String {
-    let envelope = match ended {
-        Ok(Ok(ActionOutcome::Success { value, stale })) => {
-            return format!(
-                r#"{{"outcome":"success","stale":{},"value":{value}}}"#,
-                json!(stale)
-            );
-        }
-        Ok(Ok(ActionOutcome::Redirect { status, location })) => {
-            json!({ "outcome": "redirect", "status": status, "location": location })
-        }
-        Ok(Ok(ActionOutcome::Deny(FormDenial {
-            status,
-            message,
-            errors,
-            ..
-        }))) => {
-            let errors: serde_json::Map<String, Value> = errors
-                .into_iter()
-                .map(|(name, text)| (name, text.into()))
-                .collect();
-            json!({ "outcome": "deny", "status": status, "message": message, "errors": errors })
-        }
-        Ok(Err(HandlerError { status, message })) => {
-            json!({ "outcome": "error", "status": status, "message": message })
-        }
-        Err(fault) => {
-            json!({ "outcome": "error", "status": fault_status(&fault).as_u16(), "message": visited.told(&fault) })
-        }
-    };
-    envelope.to_string()
+/// The outcome as status and JSON.
+fn envelope(visited: &Visited, ended: Ended) -> (StatusCode, String) {
+    let ended = ended.unwrap_or_else(|fault| {
+        Err(HandlerError {
+            status: fault.status(),
+            message: visited.told(&fault),
+        })
+    });
+    let status = StatusCode::from_u16(envelope::status(&ended)).expect("a checked status");
+    (status, envelope::encode(&ended))
 }
 
 /// Each progress as an event, then the outcome.
@@ -312,5 +269,5 @@ fn events(run: Run) -> Answer {
 }
 
 fn outcome(visited: &Visited, ended: Ended) -> Bytes {
-    event_stream::event(None, Some("outcome"), &envelope(visited, ended))
+    event_stream::event(None, Some("outcome"), &envelope(visited, ended).1)
 }

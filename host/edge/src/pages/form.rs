@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Body as _;
 use multer::Multipart;
-use serde::de::IgnoredAny;
 use std::{
     collections::VecDeque,
     future::poll_fn,
@@ -20,14 +19,11 @@ use std::{
 };
 use tidegate_hub::{
     budget::{OutOfMemory, Share},
-    json,
+    form::{self, ACTION_FIELD, FIELD_BYTES, FormEncoding, WholeForm},
     limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
     page::{self, Field, FormError, HandlerError, Piece},
 };
 use tokio::time::{Instant, timeout_at};
-
-/// The field that names the action.
-pub(super) const ACTION: &str = "__action";
 
 /// Memory that a small form takes while it is parsed, for each of its bytes: values of JSON are not parsed.
 const WHOLE_FACTOR: usize = 2;
@@ -60,6 +56,12 @@ impl From<FormError> for Refused {
     }
 }
 
+impl From<HandlerError> for Refused {
+    fn from(problem: HandlerError) -> Refused {
+        Refused::Bad(problem.status, problem.message)
+    }
+}
+
 fn status(error: FormError) -> u16 {
     match error {
         FormError::Broken => 400,
@@ -68,13 +70,10 @@ fn status(error: FormError) -> u16 {
     }
 }
 
-/// Fields that were read already.
-type Read = VecDeque<(Field, Bytes)>;
-
 /// The kinds of forms that the host reads.
 pub(super) enum Kind {
-    UrlEncoded,
-    Json,
+    /// Small, and read whole.
+    Whole(FormEncoding),
     /// With its boundary.
     Multipart(String),
 }
@@ -82,8 +81,8 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) fn of(headers: &http::HeaderMap) -> Result<Kind, Refused> {
         match crate::media::content_type(headers).as_deref() {
-            Some("application/x-www-form-urlencoded") => Ok(Kind::UrlEncoded),
-            Some("application/json") => Ok(Kind::Json),
+            Some("application/x-www-form-urlencoded") => Ok(Kind::Whole(FormEncoding::UrlEncoded)),
+            Some("application/json") => Ok(Kind::Whole(FormEncoding::Json)),
             Some("multipart/form-data") => {
                 let boundary = headers
                     .get(http::header::CONTENT_TYPE)
@@ -103,74 +102,21 @@ impl Kind {
     }
 }
 
-/// Memory of a field beside its text.
-const FIELD_BYTES: usize = size_of::<(Field, Bytes)>();
-
 /// The action that a small form names, and the form, whose memory is reserved in `share`.
-pub(super) fn whole(kind: &Kind, body: &[u8], mut share: Share) -> Result<(String, Form), Refused> {
+pub(super) fn whole(
+    encoding: FormEncoding,
+    body: &[u8],
+    mut share: Share,
+) -> Result<(String, Form), Refused> {
     share.fit(WHOLE_FACTOR * body.len())?;
-    let (action, json, read) = match kind {
-        Kind::Json => {
-            let (action, json) = split_json(body)?;
-            (action, Some(json), Read::new())
-        }
-        _ => {
-            let field = |(name, value): (std::borrow::Cow<'_, str>, std::borrow::Cow<'_, str>)| {
-                (
-                    Field {
-                        name: name.into_owned(),
-                        ..Field::default()
-                    },
-                    Bytes::from(value.into_owned()),
-                )
-            };
-            let mut read: Read = form_urlencoded::parse(body)
-                .map(field)
-                .take(FORM_FIELDS_MAX + 1)
-                .collect();
-            if read.len() > FORM_FIELDS_MAX {
-                return Err(too_many());
-            }
-            (take_action(&mut read), None, read)
-        }
+    let (action, read) = WholeForm::read(encoding, body)?;
+    share.fit(read.weight())?;
+    let form = Form {
+        read,
+        rest: None,
+        _share: share,
     };
-    let texts = read
-        .iter()
-        .map(|(field, value)| FIELD_BYTES + field.name.len() + value.len());
-    share.fit(texts.sum::<usize>() + json.as_ref().map_or(0, String::len))?;
-    Ok((
-        action.ok_or_else(no_action)?,
-        Form {
-            json,
-            read,
-            current: None,
-            rest: None,
-            _share: share,
-        },
-    ))
-}
-
-/// The action that a form of JSON names, and its other members as the client wrote them.
-fn split_json(body: &[u8]) -> Result<(Option<String>, String), Refused> {
-    // RFC 8259 section 8.1: a parser may ignore it instead of treating it as an error.
-    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
-    let wrong =
-        |why: &dyn std::fmt::Display| refused(400, format!("the form is no JSON object: {why}"));
-    let text = str::from_utf8(body).map_err(|error| wrong(&error))?;
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| wrong(&error))?;
-    let (mut action, mut others) = (None, String::with_capacity(text.len()));
-    for (name, value) in json::members(text).ok_or_else(|| wrong(&"it is another value"))? {
-        match serde_json::from_str::<String>(name).map_err(|error| wrong(&error))? == ACTION {
-            false => others.extend([if others.is_empty() { "{" } else { "," }, name, ":", value]),
-            true if action.is_none() => action = Some(value),
-            true => return Err(refused(400, format!("the form has two members {ACTION}"))),
-        }
-    }
-    others.push_str(if others.is_empty() { "{}" } else { "}" });
-    Ok((
-        action.and_then(|action| serde_json::from_str(action).ok()),
-        others,
-    ))
+    Ok((action, form))
 }
 
 /// Reads a multipart form up to the name of its action. The fields before it are kept in memory, at most `held_max` bytes, which `share` reserves.
@@ -182,7 +128,7 @@ pub(super) async fn parts(
 ) -> Result<(String, Form), Refused> {
     let mut rest = Rest::begin(boundary, body, limits, &mut share).await?;
     let begun = share.bytes();
-    let (mut read, mut held) = (Read::new(), 0);
+    let (mut read, mut held) = (VecDeque::new(), 0);
     while let Some(field) = rest.next().await? {
         let mut whole = Vec::new();
         held += field.name.len() + field.filename.as_ref().map_or(0, String::len);
@@ -198,19 +144,17 @@ pub(super) async fn parts(
             return Err(refused(
                 413,
                 format!(
-                    "put the field {ACTION} before files: {} bytes came before it",
+                    "put the field {ACTION_FIELD} before files: {} bytes came before it",
                     limits.held_max
                 ),
             ));
         }
-        if field.name == ACTION {
-            let action = String::from_utf8(whole).map_err(|_| no_action())?;
+        if field.name == ACTION_FIELD {
+            let action = String::from_utf8(whole).map_err(|_| form::no_action())?;
             return Ok((
                 action,
                 Form {
-                    json: None,
-                    read,
-                    current: None,
+                    read: WholeForm::of_fields(read),
                     rest: Some(rest),
                     _share: share,
                 },
@@ -218,29 +162,10 @@ pub(super) async fn parts(
         }
         read.push_back((field, whole.into()));
         if read.len() > FORM_FIELDS_MAX {
-            return Err(too_many());
+            return Err(form::too_many_fields().into());
         }
     }
-    Err(no_action())
-}
-
-fn too_many() -> Refused {
-    refused(413, format!("more than {FORM_FIELDS_MAX} fields"))
-}
-
-/// The first of its name; the app sees none of them.
-fn take_action(read: &mut Read) -> Option<String> {
-    let at = read.iter().position(|(field, _)| field.name == ACTION)?;
-    let (_, action) = read.remove(at)?;
-    read.retain(|(field, _)| field.name != ACTION);
-    String::from_utf8(action.into()).ok()
-}
-
-fn no_action() -> Refused {
-    refused(
-        400,
-        format!("the form names no action: it needs a field {ACTION}"),
-    )
+    Err(form::no_action().into())
 }
 
 /// Bounds of a form that comes piece by piece.
@@ -253,10 +178,8 @@ pub(super) struct Limits {
 
 /// A form whose action is known.
 pub(super) struct Form {
-    json: Option<String>,
-    read: Read,
-    /// What is left of a field that was read already.
-    current: Option<Bytes>,
+    /// Fields that are in memory.
+    read: WholeForm,
     rest: Option<Rest>,
     /// Memory of all of this.
     _share: Share,
@@ -290,22 +213,20 @@ impl Form {
 
 impl page::Form for Form {
     fn json(&self) -> Option<&str> {
-        self.json.as_deref()
+        page::Form::json(&self.read)
     }
 
     fn next(&mut self) -> Piece<'_, Field> {
         Box::pin(async {
-            if let Some((field, value)) = self.read.pop_front() {
-                self.current = Some(value);
+            if let Some(field) = self.read.next_field() {
                 return Ok(Some(field));
             }
-            self.current = None;
             let Some(rest) = &mut self.rest else {
                 return Ok(None);
             };
             loop {
                 match rest.next().await? {
-                    Some(field) if field.name == ACTION => {}
+                    Some(field) if field.name == ACTION_FIELD => {}
                     next => return Ok(next),
                 }
             }
@@ -314,12 +235,9 @@ impl page::Form for Form {
 
     fn read(&mut self) -> Piece<'_, Bytes> {
         Box::pin(async {
-            match (&mut self.current, &mut self.rest) {
-                (Some(current), _) => {
-                    Ok(Some(std::mem::take(current)).filter(|value| !value.is_empty()))
-                }
-                (None, Some(rest)) => rest.read().await,
-                (None, None) => Ok(None),
+            match &mut self.rest {
+                Some(rest) if !self.read.is_in_field() => rest.read().await,
+                _ => Ok(self.read.take_value()),
             }
         })
     }
@@ -518,10 +436,6 @@ mod tests {
         )
     }
 
-    fn share() -> Share {
-        share_of(0)
-    }
-
     fn status(refused: &Refused) -> u16 {
         match refused {
             Refused::Bad(status, _) => *status,
@@ -533,88 +447,15 @@ mod tests {
     fn a_small_form_for_which_there_is_no_memory_is_refused() {
         let body = format!("__action=buy&n={}", "1".repeat(100_000));
         for (bytes_max, fits) in [(2 << 20, true), (200 << 10, false)] {
-            let read = whole(&Kind::UrlEncoded, body.as_bytes(), share_of(bytes_max));
+            let read = whole(
+                FormEncoding::UrlEncoded,
+                body.as_bytes(),
+                share_of(bytes_max),
+            );
             assert_eq!(
                 read.as_ref().map(drop).map_err(status),
                 if fits { Ok(()) } else { Err(503) }
             );
         }
-    }
-
-    #[test]
-    fn a_small_form_names_its_action() {
-        let cases = [
-            (Kind::UrlEncoded, "__action=buy&n=1", Ok("buy")),
-            (Kind::UrlEncoded, "n=1&__action=a+b", Ok("a b")),
-            (Kind::UrlEncoded, "n=1", Err(400)),
-            (Kind::UrlEncoded, "", Err(400)),
-            (Kind::Json, r#"{"__action":"buy","n":1}"#, Ok("buy")),
-            (Kind::Json, "\u{feff}{\"__action\":\"buy\"}", Ok("buy")),
-            (Kind::Json, r#"{"_\u005faction":"buy"}"#, Ok("buy")),
-            (
-                Kind::Json,
-                r#"{"__action":"buy","__action":"sell"}"#,
-                Err(400),
-            ),
-            (Kind::Json, r#"{"__action":"buy"} x"#, Err(400)),
-            (Kind::Json, r#"{"__action":1}"#, Err(400)),
-            (Kind::Json, r#"{"n":1}"#, Err(400)),
-            (Kind::Json, "[]", Err(400)),
-            (Kind::Json, "{", Err(400)),
-        ];
-        for (kind, body, expected) in cases {
-            let read = whole(&kind, body.as_bytes(), share());
-            assert_eq!(
-                read.as_ref()
-                    .map(|(action, _)| action.as_str())
-                    .map_err(status),
-                expected,
-                "{body}"
-            );
-        }
-        let many = |fields: usize| {
-            let body = "__action=buy&".to_owned() + &"a&".repeat(fields);
-            whole(&Kind::UrlEncoded, body.as_bytes(), share())
-                .map(drop)
-                .map_err(|refused| status(&refused))
-        };
-        assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
-        let json = [
-            (r#"{"__action":"buy","n":1}"#, r#"{"n":1}"#),
-            (
-                r#"{ "z": 12345678901234567890123, "__action": "buy", "a": 1.10 }"#,
-                r#"{"z":12345678901234567890123,"a":1.10}"#,
-            ),
-            (
-                r#"{"__action":"buy","a":1e400,"a":{"b" : [ 1 ]}}"#,
-                r#"{"a":1e400,"a":{"b" : [ 1 ]}}"#,
-            ),
-            (
-                r#"{"__action":"buy","__proto__":{"x":1},"\u00e9":"\u00e9"}"#,
-                r#"{"__proto__":{"x":1},"\u00e9":"\u00e9"}"#,
-            ),
-            (r#"{"__action":"buy"}"#, "{}"),
-        ];
-        for (body, expected) in json {
-            let (_, form) = whole(&Kind::Json, body.as_bytes(), share())
-                .unwrap_or_else(|refused| panic!("{body}: {refused:?}"));
-            assert_eq!(page::Form::json(&form), Some(expected));
-        }
-        let mut read: Read = [("__action", "a"), ("n", "1"), ("__action", "b")]
-            .map(|(name, value)| {
-                (
-                    Field {
-                        name: name.into(),
-                        ..Field::default()
-                    },
-                    Bytes::from(value),
-                )
-            })
-            .into();
-        assert_eq!(
-            (take_action(&mut read).as_deref(), read.len()),
-            (Some("a"), 1),
-            "the first one counts"
-        );
     }
 }

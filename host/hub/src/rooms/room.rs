@@ -417,7 +417,7 @@ mod tests {
         let reopens = 100 + 30_000;
         assert_eq!(room.requeue([3].into_iter(), 100), (reopens, true));
         assert_eq!(room.post_required(4, 10, 100), Admission::Pending(reopens));
-        assert_eq!(turn(&mut room, &mut instance), [], "it rests");
+        assert_eq!(turn(&mut room, &mut instance), [0; 0], "it rests");
         assert_eq!((room.resume(100), room.is_blank(reopens)), (None, false));
         assert_eq!(
             (room.resume(reopens), room.resume(reopens)),
@@ -425,7 +425,7 @@ mod tests {
         );
         assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), [3, 4]);
         room.handle_delivery();
-        assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), []);
+        assert_eq!(room.next_turn(9, 1000, &mut instance, reopens), [0; 0]);
         assert_eq!(
             (room.resume(reopens), room.is_blank(reopens)),
             (None, true),

@@ -39,8 +39,12 @@ const TURN_EVENTS_MAX: usize = 256;
 /// Bytes of events with which a turn ends.
 const TURN_BYTES: usize = 4 << 20;
 
-/// Runs a task to its end, on whatever thread: what takes a room's turns must not end with the client that began them.
-pub type Spawn = Box<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+/// A task that runs a room until no event waits for it.
+pub type RoomTask = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs a task of this room to its end, on any thread. The task must not end with the client whose
+/// event started it.
+pub type Spawn = Box<dyn Fn(&RoomId, RoomTask) + Send + Sync>;
 
 /// The rooms of an app, whichever version of it is served. What leads a version's events to them is a [`Front`](crate::Front).
 ///
@@ -483,7 +487,7 @@ impl Rooms {
 
     fn start(&self, live: Arc<RoomSlot>, instance: Option<RoomInstance>) {
         let me = self.me.upgrade().expect("it is being called");
-        (self.spawn)(Box::pin(me.run_room(live, instance)));
+        (self.spawn)(&live.id, Box::pin(me.run_room(live.clone(), instance)));
     }
 
     async fn run_room(self: Arc<Rooms>, live: Arc<RoomSlot>, mut instance: Option<RoomInstance>) {

@@ -71,7 +71,7 @@ impl World {
         let wakes = Arc::<AtomicUsize>::default();
         let tasks = Arc::<Mutex<VecDeque<Task>>>::default();
         let queue = tasks.clone();
-        let spawn = Box::new(move |task| queue.lock().unwrap().push_back(task));
+        let spawn = Box::new(move |_: &RoomId, task| queue.lock().unwrap().push_back(task));
         let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, now).unwrap();
         let front = RoomRouter::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
         // The first tick may come before the first version: no alarm may be late for it.
