@@ -1,7 +1,8 @@
 //! An app under test, natively: the host's own routes, rules, guards, connections, topics and
 //! limits, without network, wasm and waiting.
 //!
-//! A client gets what it would get of the host. An answer that breaks the contract fails the test with the text that the
+//! A client gets what it would get from the host: requests take the host's own order of handling,
+//! and the host's own scheduler runs the rooms. An answer that breaks the contract fails the test with the text that the
 //! operator of the host would read. A panic ends its event as a trap does: with a 500, or for a connection 1011, and all
 //! others go on. The configuration of the host is not here: origins, files, time-outs.
 //!
@@ -27,12 +28,15 @@ mod call;
 mod client;
 mod connect;
 mod feed_event;
+mod host;
 mod listener;
+mod native_app;
 mod pages;
 mod reply;
 mod rooms;
 mod server;
-mod stage;
+mod tasks;
+mod thread_bound;
 
 use crate::{
     App,
@@ -57,15 +61,17 @@ use tidegate_routing::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Router
 /// testing::serve(App::new().get("/__mine", async |_| "no: such paths are the host's"));
 /// ```
 pub fn serve(app: App) -> Server {
-    let router = router(&app);
-    Server::new(app, router)
+    Server::new(app)
 }
 
-fn router(app: &App) -> Router {
-    Router::new(&manifest(app), Exports::ALL).unwrap_or_else(|violations| {
+/// Returns the router and the manifest of an app that breaks no rule.
+fn checked(app: &App) -> (Router, Manifest) {
+    let manifest = manifest(app);
+    let router = Router::new(&manifest, Exports::ALL).unwrap_or_else(|violations| {
         let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
         panic!("the host refuses this app:\n{}", lines.join("\n"))
-    })
+    });
+    (router, manifest)
 }
 
 fn manifest(app: &App) -> Manifest {

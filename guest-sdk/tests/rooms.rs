@@ -386,3 +386,92 @@ fn another_version_wakes_the_same_rooms_for_the_same_connections() {
     );
     assert!(!server.ended(feed) && server.get("/new").status() == 200);
 }
+
+/// Its alarm calls the room that is named in its own name, `a-b` calls `b`.
+#[derive(Default)]
+struct Chain;
+
+impl Room for Chain {
+    async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
+        cx.alarm_in(Duration::from_secs(1));
+        Ok(Response::text("set"))
+    }
+    async fn call(&mut self, cx: &Cx, _: Vec<u8>) -> Result<Vec<u8>> {
+        cx.put("called", "yes")?;
+        match cx.name().split_once('-') {
+            Some((_, next)) => tidegate::room::<Chain>(next).call(""),
+            None => Ok(Vec::new()),
+        }
+    }
+    async fn alarm(&mut self, cx: &Cx) -> Result {
+        let (_, next) = cx.name().split_once('-').unwrap_or_default();
+        tidegate::room::<Chain>(next).call("").map(drop)
+    }
+}
+
+#[test]
+fn rooms_whose_alarms_come_together_may_call_each_other() {
+    let mut server = testing::serve(App::new().room::<Chain>("/{name}"));
+    let names = ["y-x", "z-y-x", "w-z-y-x", "v-y-x"];
+    for name in names {
+        server.get(&format!("/{name}"));
+    }
+    server.advance(Duration::from_secs(1));
+    for name in ["x", "y-x", "z-y-x"] {
+        let called = server.stored(&format!("/{name}"), "called");
+        assert_eq!(called.as_deref(), Some(&b"yes"[..]), "{name}");
+    }
+}
+
+#[test]
+fn an_idle_room_sleeps_as_in_the_host() {
+    #[derive(Default)]
+    struct Forgetful(u32);
+    impl Room for Forgetful {
+        async fn request(&mut self, _: &Cx, _: Request) -> Result<Response> {
+            self.0 += 1;
+            Ok(Response::text(self.0.to_string()))
+        }
+    }
+    let mut server = testing::serve(App::new().room::<Forgetful>("/"));
+    let mut counts = Vec::new();
+    for seconds in [0, 9, 9, 11] {
+        server.advance(Duration::from_secs(seconds));
+        counts.push(server.get("/").text().to_owned());
+    }
+    assert_eq!(counts, ["1", "2", "3", "1"]);
+}
+
+#[test]
+fn the_last_event_of_a_connection_happens_though_a_commit_fails() {
+    #[derive(Default)]
+    struct Guests;
+    impl Room for Guests {
+        async fn close(&mut self, cx: &Cx, _: &Conn, info: &CloseEvent) -> Result {
+            cx.put("last", info.code.to_string())
+        }
+    }
+    let mut server = testing::serve(App::new().room::<Guests>("/"));
+    let ann = server.connect("/");
+    server.fail_next_commit();
+    server.close(ann);
+    assert_eq!(server.stored("/", "last"), Some(b"1000".to_vec()));
+}
+
+#[test]
+fn a_connection_without_a_route_in_the_new_version_ends_in_the_old_one() {
+    #[derive(Default)]
+    struct Old;
+    impl Room for Old {
+        async fn close(&mut self, cx: &Cx, _: &Conn, info: &CloseEvent) -> Result {
+            cx.put("last", info.code.to_string())
+        }
+    }
+    let app = || App::new().room::<Old>("/old");
+    let mut server = testing::serve(app());
+    let ann = server.connect("/old");
+    server.reload(App::new().get("/new", async |_| "new"));
+    assert_eq!(server.closed(ann).map(|(code, _)| code), Some(1012));
+    server.reload(app());
+    assert_eq!(server.stored("/old", "last"), Some(b"1012".to_vec()));
+}

@@ -1,18 +1,18 @@
-//! One request, led through the order of handling as the host has it: guards, then the route.
+//! One request, led through the host's order of handling.
 
 use super::{
     ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener,
-    reply::within_contract, stage::Membership,
+    native_app::body_of,
 };
-use crate::{
-    Conn, Request, Upgrade,
-    request::Head,
-    stream::Body,
-    world::{Handle, Incoming, Outgoing},
-};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::sync::Arc;
-use tidegate_hub::{FeedEvent, Positions, RoomId, contract};
-use tidegate_routing::{AMBIGUOUS, BadPath, Path, RouteMatch, Target, Wants};
+use tidegate_hub::{
+    Accept, App as _, Conn, Decision, Fault, Header, Pass, Positions, Request, RequestId, Verdict,
+    contract,
+    dispatch::{AdmissionStep, Dispatch, DispatchStep, RequestFacts},
+};
+use tidegate_routing::{BadPath, Path, Target, Wants};
 
 /// Bytes of a piece of a streamed body: few, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
@@ -23,7 +23,7 @@ pub(super) struct Call<'a> {
     pub(super) connect: Connect,
     pub(super) asked: Wants,
     pub(super) body: &'a [u8],
-    /// Of a streamed answer; then the client goes away.
+    /// Number of pieces of a streamed answer after which the client leaves.
     pub(super) pieces_max: usize,
 }
 
@@ -46,23 +46,28 @@ impl Call<'_> {
         }
     }
 
-    /// Returns the head of the request, with the path as the host read it.
-    pub(super) fn head(&self, path: &Path<'_>) -> Head {
-        let headers = self
-            .connect
-            .headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.clone().into_bytes()));
-        Head {
-            method: self.method.to_owned(),
-            scheme: "http".to_owned(),
+    /// Returns the head of the request, with the path as the host read it. Panics if the method or
+    /// a header is not one of HTTP: no client sends it.
+    pub(super) fn head(&self, path: &Path<'_>) -> Request {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.connect.headers {
+            let name: HeaderName = name.parse().expect("the name of a header");
+            headers.append(
+                name,
+                HeaderValue::from_str(value).expect("a header of text"),
+            );
+        }
+        Request {
+            method: Method::from_bytes(self.method.as_bytes()).expect("a method"),
+            scheme: "http",
             authority: "localhost".to_owned(),
             path: path.target().to_owned(),
-            headers: headers.collect(),
+            headers,
             params: Vec::new(),
             peer: "127.0.0.1:1".to_owned(),
             route: 0,
             context: Vec::new(),
+            id: RequestId::default(),
         }
     }
 }
@@ -89,41 +94,12 @@ impl From<Reply> for Answer {
     }
 }
 
-type Headers = Vec<(String, Vec<u8>)>;
-
 impl Server {
     pub(super) fn call(&mut self, call: Call<'_>) -> Answer {
-        let path = match Path::parse(&call.connect.path) {
-            Ok(path) => path,
-            Err(bad @ BadPath::TooLong) => return Reply::of_host(414, &bad.to_string()).into(),
-            Err(bad) => return Reply::of_host(400, &bad.to_string()).into(),
-        };
-        if path.is_reserved() && path.has_separator() {
-            return Reply::of_host(400, AMBIGUOUS).into();
-        }
-        if path.is_host() {
-            return Reply::of_host(404, "nothing is here").into();
-        }
-        let found = self.router.find(call.method, call.asked, &path);
-        if found == RouteMatch::Ambiguous {
-            return Reply::of_host(400, AMBIGUOUS).into();
-        }
-        if matches!(
-            found,
-            RouteMatch::Route {
-                target: Target::WebSocket,
-                ..
-            }
-        ) && call.asked != Wants::WebSocket
-        {
-            return Reply::of_host(426, "a WebSocket is here")
-                .with("upgrade", "websocket")
-                .into();
-        }
-        let mut head = call.head(&path);
-        let mut answer = match self.guard(&mut head, &[&path]) {
-            (added, Ok(())) => self.dispatch(head, found, &call).with_headers(added),
-            (added, Err(refusal)) => Answer::from(refusal).with_headers(added),
+        let mut answer = match Path::parse(&call.connect.path) {
+            Ok(path) => self.handle(&call, &path),
+            Err(bad @ BadPath::TooLong) => Reply::of_host(414, &bad.to_string()).into(),
+            Err(bad) => Reply::of_host(400, &bad.to_string()).into(),
         };
         if let Opened::Conn(conn) = answer.opened {
             self.clients[conn.0].handshake = answer.reply.clone();
@@ -135,241 +111,180 @@ impl Server {
         answer
     }
 
-    /// The headers that guards added, and whether all let the request pass.
-    pub(super) fn guard(
-        &self,
-        head: &mut Head,
-        paths: &[&Path<'_>],
-    ) -> (Headers, Result<(), Reply>) {
-        let mut added = Headers::new();
-        for index in self.router.guards(paths) {
-            let request = Request {
-                head: Head {
-                    route: index,
-                    ..head.clone()
-                },
-                body: Body::default(),
-            };
-            match self.stage.event(|app| app.check(index, request)) {
-                None => return (added, Err(Reply::trap())),
-                Some(Err(refusal)) => return (added, Err(Reply::of_app(refusal))),
-                Some(Ok(pass)) => {
-                    within_contract(contract::check_context(&pass.context));
-                    added.extend(pass.headers);
-                    head.context.extend(pass.context);
+    fn handle(&mut self, call: &Call<'_>, path: &Path<'_>) -> Answer {
+        let router = self.host.router.clone();
+        let facts = RequestFacts {
+            method: call.method,
+            path,
+            wants: call.asked,
+            is_served: true,
+            has_files: false,
+        };
+        let mut dispatch = Dispatch::new(&router, facts);
+        loop {
+            match dispatch.admit() {
+                AdmissionStep::Admitted => break,
+                AdmissionStep::Refuse(refusal) => return Reply::of_refusal(&refusal).into(),
+                // Every client of a test is a page of the app's own origin.
+                AdmissionStep::CheckFormOrigin => {}
+                AdmissionStep::CheckHandshake if call.asked == Wants::WebSocket => {}
+                AdmissionStep::CheckHandshake => {
+                    return Reply::of_host(426, "a WebSocket is here")
+                        .with("upgrade", "websocket")
+                        .into();
+                }
+                AdmissionStep::HostEndpoint => {
+                    return Reply::of_host(404, "nothing is here").into();
+                }
+                AdmissionStep::Loaders => {
+                    return Reply::of_host(404, "under test, call `Server::load`").into();
                 }
             }
         }
-        (added, Ok(()))
-    }
-
-    fn dispatch(&mut self, mut head: Head, found: RouteMatch, call: &Call<'_>) -> Answer {
-        let target = match found {
-            RouteMatch::Ambiguous => unreachable!("it was refused before the guards"),
-            RouteMatch::NotFound => return Reply::of_host(404, "nothing is here").into(),
-            RouteMatch::MethodNotAllowed(allow) => {
-                return Reply::of_host(405, "the path has no such method")
-                    .with("allow", &allow.join(", "))
-                    .into();
-            }
-            RouteMatch::Route {
-                index,
-                target,
-                params,
-            } => {
-                head.route = index;
-                head.params = params;
-                target
-            }
-        };
-        match target {
-            Target::Http if call.body.len() > self.stage.hub.limits().body_bytes_max => {
-                Reply::of_host(413, "the body is too large").into()
-            }
-            Target::Http => self
-                .answer(head, call)
-                .unwrap_or_else(|refusal| refusal)
-                .into(),
-            Target::Stream => self.run_stream(head, call).into(),
-            Target::Page => self
-                .page(head, call)
-                .unwrap_or_else(|refusal| refusal)
-                .into(),
-            Target::WebSocket => self.upgrade(head, call).unwrap_or_else(Answer::from),
-            Target::Feed => self.open_feed(head).unwrap_or_else(Answer::from),
+        let mut head = call.head(path);
+        let mut added = Vec::new();
+        let outcome = self.run(
+            &mut dispatch,
+            &mut head,
+            &mut added,
+            |server, head, target| server.respond(head, target, call),
+        );
+        let answer = outcome.unwrap_or_else(|fault| Reply::of_fault(&fault).into());
+        Answer {
+            reply: answer.reply.with_headers(added),
+            ..answer
         }
     }
 
-    fn answer(&mut self, head: Head, call: &Call<'_>) -> Result<Reply, Reply> {
-        let room = self.room_of(head.route, &head.params)?;
-        let request = Request {
-            head,
-            body: Body::of_bytes(call.body.to_vec()),
-        };
-        let answer = match room {
-            None => self.stage.event(|app| app.handle(request)),
-            Some(room) => self
-                .stage
-                .room_event(&room, Membership::Stays, |live, cx, _| {
-                    live.request(cx, request)
-                }),
-        };
-        answer.map(Reply::of_app).ok_or_else(Reply::trap)
+    /// Takes the steps of a request that was admitted. `respond` answers for the route.
+    pub(super) fn run<T: From<Reply>>(
+        &mut self,
+        dispatch: &mut Dispatch<'_>,
+        head: &mut Request,
+        added: &mut Vec<Header>,
+        respond: impl FnOnce(&mut Server, Request, Target) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        loop {
+            match dispatch.next() {
+                DispatchStep::Guard(index) => {
+                    if let Some(refusal) = self.guard(index, head, added)? {
+                        return Ok(refusal.into());
+                    }
+                }
+                DispatchStep::Respond(destination) => {
+                    head.route = destination.route;
+                    head.params = destination.params;
+                    return respond(self, head.clone(), destination.target);
+                }
+                // There are no files under test.
+                DispatchStep::File | DispatchStep::FallbackFile | DispatchStep::LookForFile => {}
+                DispatchStep::Refuse(refusal) => return Ok(Reply::of_refusal(&refusal).into()),
+            }
+        }
     }
 
-    fn run_stream(&self, mut head: Head, call: &Call<'_>) -> Reply {
-        // `wasi:http` says nothing of route, peer and context: the app finds the route again.
-        let again = self.stage.app().find_stream(call.method, &head.path);
-        assert_eq!(
-            again,
-            Some((head.route, head.params.clone())),
-            "guest and host agree on the route"
-        );
-        head.peer.clear();
-        head.context.clear();
-        let pieces = call.body.chunks(PIECE_BYTES).map(<[u8]>::to_vec).collect();
-        let outgoing = Outgoing::new(call.pieces_max);
-        let request = Request {
-            head,
-            body: Body::of_pieces(Incoming(pieces)),
-        };
-        self.stage
-            .event(|app| app.stream_to(request, outgoing.clone()));
-        Reply::of_stream(outgoing.recorded())
+    /// Runs one guard. Returns its refusal if it does not let the request pass.
+    fn guard(
+        &self,
+        index: u32,
+        head: &mut Request,
+        added: &mut Vec<Header>,
+    ) -> Result<Option<Reply>, Fault> {
+        head.route = index;
+        let verdict = self.host.call(self.host.app.check(index, head))?;
+        match verdict {
+            Verdict::Answer(refusal) => Ok(Some(Reply::of_app(refusal))),
+            Verdict::Pass(Pass { headers, context }) => {
+                contract::check_context(&context)?;
+                added.extend(headers);
+                head.context.extend(context);
+                Ok(None)
+            }
+        }
     }
 
-    fn upgrade(&mut self, head: Head, call: &Call<'_>) -> Result<Answer, Reply> {
-        let offered = call.connect.protocols.clone();
-        let upgrade = Upgrade {
-            request: Request {
-                head: head.clone(),
-                body: Body::default(),
-            },
-            offered,
+    fn respond(&mut self, head: Request, target: Target, call: &Call<'_>) -> Result<Answer, Fault> {
+        let app = self.host.app.clone();
+        match target {
+            Target::Http if call.body.len() > self.host.limits().body_bytes_max => {
+                Ok(Reply::of_host(413, "the body is too large").into())
+            }
+            Target::Http => {
+                let body = Bytes::copy_from_slice(call.body);
+                let response = self.host.call(app.handle(&head, body))?;
+                Ok(Reply::of_app(response).into())
+            }
+            Target::Stream => {
+                self.host.set_pieces_max(call.pieces_max);
+                let body = body_of(call.body.chunks(PIECE_BYTES).map(<[u8]>::to_vec));
+                let streamed = self.host.call(app.stream(&head, body))?;
+                Ok(Reply::of_stream(streamed).into())
+            }
+            Target::Page => self.page(head, call).map(Answer::from),
+            Target::WebSocket => self.upgrade(head, &call.connect.protocols),
+            Target::Feed => self.open_feed(&head),
+        }
+    }
+
+    fn upgrade(&mut self, head: Request, offered: &[String]) -> Result<Answer, Fault> {
+        let app = self.host.app.clone();
+        let (mut accept, close) = match self.host.call(app.upgrade(&head, offered))? {
+            Decision::Reject(refusal) => return Ok(Reply::of_app(refusal).into()),
+            Decision::Accept(accept) => (accept, None),
+            Decision::AcceptThenClose(code, reason) => {
+                let close = contract::check_final_close(code, reason)?;
+                (Accept::default(), Some(close))
+            }
         };
-        let room = self.room_of(head.route, &head.params)?;
-        let decided = match &room {
-            None => self.stage.event(|app| app.upgrade(upgrade)),
-            Some(room) => self
-                .stage
-                .room_event(room, Membership::Stays, |live, cx, _| {
-                    live.upgrade(cx, upgrade)
-                }),
-        };
-        let accept = decided.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let close = accept
-            .close
-            .clone()
-            .map(|(code, reason)| within_contract(contract::check_final_close(code, reason)));
-        within_contract(contract::check_protocol(
-            accept.protocol.as_deref(),
-            &call.connect.protocols,
-        ));
+        contract::check_protocol(accept.protocol.as_deref(), offered)?;
         let reply = Reply::of_upgrade(&accept);
-        let client = Client::open(
-            &self.stage.hub,
-            head.route,
-            room.clone(),
-            accept,
-            reply.clone(),
-        );
-        let client = within_contract(client.map_err(contract::bad_accept));
-        self.clients.push(client);
-        let conn = ConnRef(self.clients.len() - 1);
+        accept.route = self.host.router.route(head.route).cloned();
+        let opened = self.host.hub().open(accept);
+        let opened = opened.map_err(contract::bad_accept)?;
+        let conn = Arc::clone(&opened);
+        self.clients.push(Client::new(opened, reply.clone()));
+        let client = ConnRef(self.clients.len() - 1);
         match close {
-            Some(close) => self.clients[conn.0].refuse(close),
-            None => self.open(
-                conn,
-                room,
-                Request {
-                    head,
-                    body: Body::default(),
-                },
-            ),
+            Some(close) => self.clients[client.0].refuse(close),
+            None => {
+                let outcome = self.host.call(app.open(conn.clone(), head));
+                self.end_event(&conn, outcome);
+            }
         }
         Ok(Answer {
             reply,
-            opened: Opened::Conn(conn),
+            opened: Opened::Conn(client),
         })
     }
 
-    fn open(&mut self, conn: ConnRef, room: Option<RoomId>, request: Request) {
-        let Some(room) = room else {
-            return self.socket_event(conn, |app, _, conn| app.open(conn, request));
-        };
-        let opened = Arc::clone(
-            self.clients[conn.0]
-                .opened
-                .as_ref()
-                .expect("it was opened just now"),
-        );
-        let done =
-            self.stage
-                .room_event(&room, Membership::Joins(opened.clone()), |live, cx, _| {
-                    Conn::lend(Handle(opened), |conn| live.open(cx, conn, request));
-                });
-        self.close_if_failed(conn, done);
+    /// Closes the connection if its event failed.
+    pub(super) fn end_event(&self, conn: &Arc<Conn>, outcome: Result<(), Fault>) {
+        match outcome {
+            Ok(()) => conn.handle_opening(),
+            Err(_) => conn.close(1011, "internal error").expect("a valid code"),
+        }
     }
 
-    fn open_feed(&mut self, head: Head) -> Result<Answer, Reply> {
-        let room = self.room_of(head.route, &head.params)?;
+    fn open_feed(&mut self, head: &Request) -> Result<Answer, Fault> {
         let last = head
             .headers
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case("last-event-id"));
-        let since = last.and_then(|(_, id)| Some(Positions::parse(std::str::from_utf8(id).ok()?)));
-        let again = since.clone();
-        let request = Request {
-            head,
-            body: Body::default(),
+            .get("last-event-id")
+            .and_then(|id| id.to_str().ok());
+        let app = self.host.app.clone();
+        let feed = match self.host.call(app.subscribe(head, last))? {
+            Ok(feed) => feed,
+            Err(refusal) => return Ok(Reply::of_app(refusal).into()),
         };
-        let mut slot = None;
-        let admitted = match room {
-            None => self.stage.event(|app| app.subscribe(request)),
-            Some(room) => {
-                self.stage
-                    .room_event(&room, Membership::Stays, |live, cx, transaction| {
-                        let feed = live.feed(cx, request)?;
-                        slot = Some(
-                            transaction
-                                .subscribe(feed.topics.clone(), again)
-                                .expect("memory can be read"),
-                        );
-                        Ok(feed)
-                    })
-            }
-        };
-        let feed = admitted.ok_or_else(Reply::trap)?.map_err(Reply::of_app)?;
-        let first: Vec<FeedEvent> = feed
-            .first
-            .iter()
-            .map(|(data, event)| FeedEvent {
-                data: data.clone(),
-                event: event.clone(),
-            })
-            .collect();
-        within_contract(contract::check_first_events(
-            &first,
-            self.stage.hub.limits().outbox_bytes_max,
-        ));
-        let opened = within_contract(
-            slot.and_then(|slot| slot.take())
-                .transpose()
-                .map_err(contract::bad_topics),
-        );
-        let listener = Listener::open(&self.stage.hub, feed, since.as_ref(), opened);
-        let listener = within_contract(listener.map_err(contract::bad_topics));
-        self.listeners.push(listener);
+        contract::check_first_events(&feed.first, self.host.limits().outbox_bytes_max)?;
+        let since = last.map(Positions::parse);
+        let opened = feed
+            .opened
+            .unwrap_or_else(|| self.host.hub().subscribe(feed.topics, since.as_ref()));
+        let opened = opened.map_err(contract::bad_topics)?;
+        self.listeners.push(Listener::open(&feed.first, opened));
         Ok(Answer {
             reply: Reply::of_feed(),
             opened: Opened::Feed(FeedRef(self.listeners.len() - 1)),
         })
-    }
-}
-
-impl Answer {
-    fn with_headers(mut self, headers: Headers) -> Answer {
-        self.reply = self.reply.with_headers(headers);
-        self
     }
 }

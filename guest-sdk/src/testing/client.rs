@@ -1,9 +1,9 @@
 //! The client of a WebSocket.
 
 use super::Reply;
-use crate::{Accept, Message, world};
-use std::{collections::VecDeque, sync::Arc};
-use tidegate_hub::{self as hub, Close, ConnectionGuard, Hub, LimitError, Outgoing, RoomId};
+use crate::{Message, world};
+use std::collections::VecDeque;
+use tidegate_hub::{Close, ConnectionGuard, Outgoing};
 
 /// A WebSocket of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,49 +11,24 @@ pub struct ConnRef(pub(super) usize);
 
 /// One WebSocket and what its client knows.
 pub(super) struct Client {
-    pub(super) route: u32,
-    pub(super) room: Option<RoomId>,
     /// None once it is closed.
     pub(super) opened: Option<ConnectionGuard>,
     pub(super) handshake: Reply,
     pub(super) received: Vec<Message>,
     pub(super) closed: Option<(u16, String)>,
-    /// Reads nothing.
+    /// True if the client reads nothing.
     pub(super) is_stalled: bool,
 }
 
 impl Client {
-    pub(super) fn open(
-        hub: &Arc<Hub>,
-        route: u32,
-        room: Option<RoomId>,
-        accept: Accept,
-        handshake: Reply,
-    ) -> Result<Client, LimitError> {
-        let Accept {
-            protocol,
-            attachment,
-            tags,
-            ..
-        } = accept;
-        let accept = hub::Accept {
-            protocol,
-            headers: Vec::new(),
-            attachment: attachment.into(),
-            tags,
-            room: room.clone(),
-            route: None,
-        };
-        let opened = Some(hub.open(accept)?);
-        Ok(Client {
-            route,
-            room,
-            opened,
+    pub(super) fn new(opened: ConnectionGuard, handshake: Reply) -> Client {
+        Client {
+            opened: Some(opened),
             handshake,
             received: Vec::new(),
             closed: None,
             is_stalled: false,
-        })
+        }
     }
 
     /// Closed before it was opened.

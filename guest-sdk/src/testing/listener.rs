@@ -1,9 +1,8 @@
 //! The client of a feed.
 
 use super::FeedEvent;
-use crate::Feed;
-use std::{collections::VecDeque, sync::Arc};
-use tidegate_hub::{self as hub, Hub, LimitError, Outgoing, Positions, hub::FeedGuard};
+use std::collections::VecDeque;
+use tidegate_hub::{self as hub, Outgoing, Positions, hub::FeedGuard};
 
 /// A feed of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,18 +19,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// `opened`: a room's feed, which began with its event.
-    pub(super) fn open(
-        hub: &Arc<Hub>,
-        feed: Feed,
-        since: Option<&Positions>,
-        opened: Option<FeedGuard>,
-    ) -> Result<Listener, LimitError> {
-        let subscribed = opened.map_or_else(|| hub.subscribe(feed.topics, since), Ok)?;
-        let first = feed
-            .first
+    pub(super) fn open(first: &[hub::FeedEvent], subscribed: FeedGuard) -> Listener {
+        let first = first
             .iter()
-            .map(|(data, name)| FeedEvent::of_feed(None, name.as_deref(), data));
+            .map(|first| FeedEvent::of_feed(None, first.event.as_deref(), &first.data));
         let positions = subscribed.positions().clone();
         let gap = subscribed.has_gap().then(|| {
             FeedEvent::of_feed(
@@ -41,12 +32,12 @@ impl Listener {
             )
         });
         let received = first.chain(gap).collect();
-        Ok(Listener {
+        Listener {
             subscribed: Some(subscribed),
             positions,
             received,
             has_ended: false,
-        })
+        }
     }
 
     /// The host is gone.

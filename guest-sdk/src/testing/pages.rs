@@ -1,24 +1,21 @@
 //! Pages under test: rendered with what their loaders bring, loaders by themselves, and forms.
 
-use super::{Connect, Reply, Server, call::Call, reply::within_contract, server::PIECES_MAX};
-use crate::{
-    Field, Request, Response,
-    form::{Denied, Done},
-    loader::{Progress, Running},
-    page::{First, View},
-    request::Head,
-    stream::Body,
-    world::{self, Form},
-};
+use super::{Connect, Reply, Server, call::Call, server::PIECES_MAX};
+use crate::world;
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use serde_json::json;
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, future::ready, time::Duration};
 use tidegate_hub::{
-    contract,
-    json::members,
-    page::{ActionOutcome, FormDenial},
+    App as _, Fault, Request, contract,
+    dispatch::{AdmissionStep, Dispatch, LOADERS_PATH, LoaderName, LoaderTarget, RequestFacts},
+    envelope,
+    form::{FormEncoding, WholeForm},
+    page::{
+        ActionOutcome, ActionStep, Field, Form, FormDenial, HandlerError, LoaderState, LoaderStep,
+        Piece, RenderInput,
+    },
 };
-use tidegate_routing::{AMBIGUOUS, Page, Path, Pattern, RouteMatch, Wants};
+use tidegate_routing::{Page, Path};
 
 /// Bytes of a piece of an upload: few, so that a test's file has several.
 const PIECE_BYTES: usize = 64;
@@ -29,7 +26,7 @@ const NONCE: &str = "test-nonce";
 type Parameters<'a> = &'a [(&'a str, &'a str)];
 
 /// What a loader brought.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     values: Vec<String>,
     ended: Option<(u16, String)>,
@@ -87,39 +84,37 @@ impl Server {
         params: Parameters<'_>,
         values: usize,
     ) -> Load {
-        let route = self
-            .router
-            .page_of(page)
-            .unwrap_or_else(|| panic!("there is no page {page:?}"))
-            .0;
-        let pattern = Pattern::parse(page).expect("the rules let only patterns pass");
-        let value_of = |name: &str| {
-            params
-                .iter()
-                .find(|(own, _)| *own == name)
-                .map(|(_, value)| *value)
+        let params = params
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let name = LoaderName {
+            page,
+            loader,
+            params: &params,
+            search: "",
         };
-        let path = pattern.path(value_of).unwrap_or_else(|name| {
-            panic!("the parameter {name:?} of the page is missing, or empty")
-        });
-        let path = match Path::parse(&path) {
-            Ok(path) => path,
-            Err(bad) => return Load::refused(400, &format!("with these parameters {bad}")),
+        let router = self.host.router.clone();
+        let target = match LoaderTarget::find(&router, name) {
+            Ok(target) => target,
+            Err(problem) if router.page_of(page).is_none() => {
+                panic!("{}: {page:?}", problem.message)
+            }
+            Err(problem) => return Load::refused(problem.status, &problem.message),
         };
-        let params = match self.router.find("GET", Wants::Other, &path) {
-            RouteMatch::Route { index, params, .. } if index == route => params,
-            RouteMatch::Ambiguous => return Load::refused(400, AMBIGUOUS),
-            _ => return Load::refused(404, "with these parameters it is another page"),
-        };
-        let mut head = Call::get(Connect::to(path.target()), PIECES_MAX).head(&path);
-        let own = Path::parse("/__loaders").expect("a path");
-        if let (_, Err(refusal)) = self.guard(&mut head, &[&path, &own]) {
-            return Load::refused(refusal.status(), refusal.text());
-        }
-        (head.route, head.params) = (route, params);
-        let outcome = self.run_loader(head, loader, values);
+        let page_path = Path::parse(&target.target).expect("it was parsed before");
+        let loaders_path = Path::parse(LOADERS_PATH).expect("a path");
+        let mut dispatch = Dispatch::of_loader(&router, &page_path, &loaders_path, &target);
+        let mut head = Call::get(Connect::to(&target.target), PIECES_MAX).head(&page_path);
+        let outcome = self.run(
+            &mut dispatch,
+            &mut head,
+            &mut Vec::new(),
+            |server, head, _| Ok(server.run_loader(&head, loader, values)),
+        );
+        let load = outcome.unwrap_or_else(|fault| Load::from(Reply::of_fault(&fault)));
         self.settle();
-        outcome
+        load
     }
 
     /// Sends a form of text fields to a page, as a browser without JavaScript does.
@@ -160,329 +155,248 @@ impl Server {
         fields: Parameters<'_>,
         files: &[Upload],
     ) -> Reply {
-        let mut form = Form::default();
-        for (name, value) in fields {
-            form.fields.push_back((
-                Field {
-                    name: (*name).to_owned(),
-                    ..Field::default()
-                },
-                pieces(value.as_bytes()),
-            ));
-        }
-        for Upload {
-            name,
-            filename,
-            bytes,
-        } in files
-        {
+        let texts = fields.iter().map(|(name, value)| {
             let field = Field {
-                name: name.clone(),
-                filename: Some(filename.clone()),
+                name: (*name).to_owned(),
+                ..Field::default()
+            };
+            (field, pieces(value.as_bytes()))
+        });
+        let files = files.iter().map(|file| {
+            let field = Field {
+                name: file.name.clone(),
+                filename: Some(file.filename.clone()),
                 content_type: None,
             };
-            form.fields.push_back((field, pieces(bytes)));
-        }
+            (field, pieces(&file.bytes))
+        });
+        let form = PiecedForm {
+            fields: texts.chain(files).collect(),
+            current: VecDeque::new(),
+        };
         let call = Call {
             method: "POST",
             ..Call::get(Connect::to(path).header("accept", "text/html"), PIECES_MAX)
         };
         let parsed = Path::parse(path).expect("a path");
-        let RouteMatch::Route { index, params, .. } =
-            self.router.find("POST", Wants::Other, &parsed)
-        else {
-            panic!("there is no page with actions at {path}")
+        let router = self.host.router.clone();
+        let facts = RequestFacts {
+            method: call.method,
+            path: &parsed,
+            wants: call.asked,
+            is_served: true,
+            has_files: false,
         };
-        let mut head = call.head(&parsed);
-        if let (_, Err(refusal)) = self.guard(&mut head, &[&parsed]) {
-            return refusal;
-        }
-        (head.route, head.params) = (index, params);
-        let reply = self
-            .act(head, action, form, false)
-            .unwrap_or_else(|refusal| refusal);
+        let mut dispatch = Dispatch::new(&router, facts);
+        assert_eq!(
+            dispatch.admit(),
+            AdmissionStep::CheckFormOrigin,
+            "there is a page with actions at {path}"
+        );
+        let mut added = Vec::new();
+        let outcome = self.run(
+            &mut dispatch,
+            &mut call.head(&parsed),
+            &mut added,
+            |server, head, _| server.act(head, action, Box::new(form), false),
+        );
+        let reply = outcome.unwrap_or_else(|fault| Reply::of_fault(&fault));
         self.settle();
-        reply
+        reply.with_headers(added)
     }
 
-    pub(super) fn page(&mut self, head: Head, call: &Call<'_>) -> Result<Reply, Reply> {
+    pub(super) fn page(&mut self, head: Request, call: &Call<'_>) -> Result<Reply, Fault> {
         if call.method != "POST" {
-            return self.show(head, None);
+            return self.show(&head, None);
         }
-        let header = |name: &str| {
-            head.headers
-                .iter()
-                .find(|(own, _)| own.eq_ignore_ascii_case(name))
-        };
         let text = |name: &str| {
-            header(name)
-                .map(|(_, value)| String::from_utf8_lossy(value).into_owned())
-                .unwrap_or_default()
+            let value = head.headers.get(name);
+            value.map_or(String::new(), |value| {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            })
         };
         let is_json = text("accept").contains("application/json");
-        let no_action =
-            || Reply::of_host(400, "the form names no action: it needs a field __action");
-        let (action, form) = match text("content-type").as_str() {
-            "application/json" => {
-                let text = std::str::from_utf8(call.body).map_err(|_| no_action())?;
-                serde_json::from_str::<serde::de::IgnoredAny>(text).map_err(|_| no_action())?;
-                // Its members reach the app as they were written, as the host hands them over.
-                let is_action = |name: &str| {
-                    serde_json::from_str::<String>(name).is_ok_and(|name| name == "__action")
-                };
-                let (actions, others): (Vec<_>, Vec<_>) = members(text)
-                    .ok_or_else(no_action)?
-                    .partition(|(name, _)| is_action(name));
-                let action = actions
-                    .first()
-                    .and_then(|(_, action)| serde_json::from_str(action).ok())
-                    .ok_or_else(no_action)?;
-                let others: Vec<String> = others
-                    .iter()
-                    .map(|(name, value)| format!("{name}:{value}"))
-                    .collect();
-                (
-                    action,
-                    Form {
-                        json: Some(format!("{{{}}}", others.join(","))),
-                        ..Form::default()
-                    },
-                )
-            }
-            "application/x-www-form-urlencoded" => {
-                let mut form = Form::default();
-                let mut action = None;
-                for (name, value) in form_urlencoded::parse(call.body) {
-                    match &*name {
-                        "__action" => action = Some(value.into_owned()),
-                        _ => form.fields.push_back((
-                            Field {
-                                name: name.into_owned(),
-                                ..Field::default()
-                            },
-                            pieces(value.as_bytes()),
-                        )),
-                    }
-                }
-                (action.ok_or_else(no_action)?, form)
-            }
+        let encoding = match text("content-type").as_str() {
+            "application/json" => FormEncoding::Json,
+            "application/x-www-form-urlencoded" => FormEncoding::UrlEncoded,
             _ => {
-                return Err(Reply::of_host(
+                return Ok(Reply::of_host(
                     415,
-                    "a form is multipart/form-data, application/x-www-form-urlencoded or application/json",
+                    "a form is application/x-www-form-urlencoded or application/json; send files with `Server::upload`",
                 ));
             }
         };
-        self.act(head, &action, form, is_json)
+        match WholeForm::read(encoding, call.body) {
+            Ok((action, form)) => self.act(head, &action, Box::new(form), is_json),
+            Err(problem) => Ok(Reply::of_host(problem.status, &problem.message)),
+        }
     }
 
-    /// With the first value of each loader, all of which have time enough here.
-    fn show(&mut self, head: Head, denied: Option<(String, Denied)>) -> Result<Reply, Reply> {
-        let (index, page) = self.page_of(&head);
+    /// Renders the page with the first value of each loader, all of which have time enough here.
+    fn show(
+        &mut self,
+        head: &Request,
+        denied: Option<(String, FormDenial)>,
+    ) -> Result<Reply, Fault> {
+        let (index, page) = self.page_at(head);
         let first = page.loaders.iter().map(|info| {
-            let load = self.run_loader(head.clone(), &info.name, 1);
-            let first = match (load.values.into_iter().next(), load.ended) {
-                (Some(json), _) => First::Value(json),
-                (None, Some((status, message))) => First::Failed(status, message),
-                (None, None) => First::Pending,
+            let load = self.run_loader(head, &info.name, 1);
+            let initial = match (load.values.into_iter().next(), load.ended) {
+                (Some(json), _) => LoaderState::Value(json),
+                (None, Some((status, message))) => {
+                    LoaderState::Failed(HandlerError { status, message })
+                }
+                (None, None) => LoaderState::Pending,
             };
-            (info.name.clone(), first)
+            (info.name.clone(), initial)
         });
-        let first = first.collect();
-        let status = denied.as_ref().map(|(_, denied)| denied.status);
-        let denied = denied.map(|(action, denied)| (action, Done::Deny(denied)));
-        let view = View {
-            first,
+        let view = RenderInput {
+            first: first.collect(),
             nonce: NONCE.to_owned(),
             denied,
         };
-        let request = Request {
-            head,
-            body: Body::default(),
+        let app = self.host.app.clone();
+        let shell = self.host.call(app.pages().render(index, head, &view))?;
+        let status = match &view.denied {
+            Some((_, denial)) if shell.status == 200 => denial.status,
+            _ => shell.status,
         };
-        let shell = self
-            .stage
-            .event(|app| app.pages[index].render(&request, &view))
-            .ok_or_else(Reply::trap)?;
-        Ok(Reply::of_app(match status {
-            Some(status) if shell.status == 200 => shell.with_status(status),
-            _ => shell,
+        Ok(Reply::of_app(tidegate_hub::Response {
+            status,
+            headers: shell.headers,
+            body: shell.html.into(),
         }))
     }
 
-    fn page_of(&self, head: &Head) -> (usize, Page) {
-        let (index, page) = self
-            .router
-            .page(head.route)
-            .expect("the request was led to a page");
-        (index as usize, page.clone())
+    fn page_at(&self, head: &Request) -> (u32, Page) {
+        let page = self.host.router.page(head.route);
+        let (index, page) = page.expect("the request was led to a page");
+        (index, page.clone())
     }
 
-    fn run_loader(&self, head: Head, loader: &str, values_max: usize) -> Load {
-        let (index, page) = self.page_of(&head);
-        assert!(
-            page.loader(loader).is_some(),
-            "the page {:?} has no loader {loader:?}",
-            page.pattern
-        );
-        let request = Request {
-            head,
-            body: Body::default(),
-        };
-        let mut load = Load {
-            values: Vec::new(),
-            ended: None,
-            took: Duration::ZERO,
-        };
-        let Some(mut run) = self
-            .stage
-            .event(|app| app.pages[index].load(loader.to_owned(), request))
-        else {
-            return load.trapped();
-        };
-        while load.values.len() < values_max {
-            match self.step(&mut run) {
-                None => return load.trapped(),
-                Some(Progress::Value(json)) => {
-                    self.check_value(&json);
-                    load.values.push(json);
-                }
-                Some(Progress::Later(wait)) => {
-                    load.took += wait;
-                    world::pass(wait);
-                }
-                Some(Progress::Ended(Ok(()))) => return load,
-                Some(Progress::Ended(Err(error))) => {
-                    load.ended = Some(run.told(error));
-                    return load;
-                }
-            }
+    fn run_loader(&self, head: &Request, loader: &str, values_max: usize) -> Load {
+        let mut load = Load::default();
+        if let Err(fault) = self.try_load(head, loader, values_max, &mut load) {
+            let reply = Reply::of_fault(&fault);
+            load.ended = Some((reply.status(), reply.text().trim_end().to_owned()));
         }
-        // Its client goes away: what it holds is given up within an event, too.
-        self.stage.event(|_| drop(run));
         load
     }
 
-    fn step<T>(&self, run: &mut Running<T>) -> Option<Progress<T>> {
-        self.stage.event(|_| run.next())
-    }
-
-    fn check_value(&self, json: &str) {
-        within_contract(contract::check_value(
-            json,
-            self.stage.hub.limits().message_bytes_max,
-        ));
-    }
-
-    fn act(&mut self, head: Head, action: &str, form: Form, is_json: bool) -> Result<Reply, Reply> {
-        let (index, page) = self.page_of(&head);
-        if !page.actions.iter().any(|own| own == action) {
-            return Err(Reply::of_host(404, "the page has no such action"));
+    fn try_load(
+        &self,
+        head: &Request,
+        loader: &str,
+        values_max: usize,
+        load: &mut Load,
+    ) -> Result<(), Fault> {
+        let (index, _) = self.page_at(head);
+        let (app, bytes_max) = (&self.host.app, self.host.limits().message_bytes_max);
+        let mut run = self.host.call(app.pages().load(index, loader, head))?;
+        while load.values.len() < values_max {
+            match self.host.call(run.next())? {
+                Ok(LoaderStep::Value(json)) => {
+                    contract::check_value(&json, bytes_max)?;
+                    load.values.push(json);
+                }
+                Ok(LoaderStep::Later(wait)) => {
+                    load.took += wait;
+                    world::pass(wait);
+                }
+                Ok(LoaderStep::End) => return Ok(()),
+                Err(problem) => {
+                    contract::check_problem(&problem)?;
+                    load.ended = Some((problem.status, problem.message));
+                    return Ok(());
+                }
+            }
         }
-        let request = Request {
-            head: head.clone(),
-            body: Body::default(),
-        };
-        let begun = self
-            .stage
-            .event(|app| app.pages[index].act(action.to_owned(), request, form));
-        let mut run = begun.ok_or_else(Reply::trap)?;
-        let done = loop {
-            match self.step(&mut run).ok_or_else(Reply::trap)? {
-                Progress::Value(json) => self.check_value(&json),
-                Progress::Later(wait) => world::pass(wait),
-                Progress::Ended(done) => break done,
+        Ok(())
+    }
+
+    fn act(
+        &mut self,
+        head: Request,
+        action: &str,
+        form: Box<dyn Form>,
+        is_json: bool,
+    ) -> Result<Reply, Fault> {
+        let (index, page) = self.page_at(&head);
+        if !page.actions.iter().any(|own| own == action) {
+            return Ok(Reply::of_host(404, "the page has no such action"));
+        }
+        let (app, bytes_max) = (self.host.app.clone(), self.host.limits().message_bytes_max);
+        let mut run = self
+            .host
+            .call(app.pages().act(index, action, &head, form))?;
+        let ended = loop {
+            match self.host.call(run.next())? {
+                ActionStep::Progress(json) => contract::check_value(&json, bytes_max)?,
+                ActionStep::Later(wait) => world::pass(wait),
+                ActionStep::Done(ended) => break ended,
             }
         };
-        let done = done.map_err(|error| run.told(error));
-        if let Ok(done) = &done {
-            within_contract(contract::check_outcome(
-                &outcome(done),
-                &page,
-                self.stage.hub.limits().message_bytes_max,
-            ));
+        match &ended {
+            Ok(outcome) => contract::check_outcome(outcome, &page, bytes_max)?,
+            Err(problem) => contract::check_problem(problem)?,
         }
         if is_json {
-            return Ok(envelope(done));
+            let (status, json) = (envelope::status(&ended), envelope::encode(&ended));
+            return Ok(Reply::of_host_json(status, json));
         }
-        match done {
-            Ok(Done::Success(..)) => Ok(Reply::of_app(Response::redirect(&head.path))),
-            Ok(Done::Redirect(status, location)) => Ok(Reply::of_app(
-                Response::redirect(&location).with_status(status),
-            )),
-            Ok(Done::Deny(denied)) => self.show(head, Some((action.to_owned(), denied))),
-            Err((status, message)) => Ok(Reply::of_host(status, &message)),
+        match ended {
+            Ok(ActionOutcome::Success { .. }) => Ok(Reply::of_redirect(303, &head.path)),
+            Ok(ActionOutcome::Redirect { status, location }) => {
+                Ok(Reply::of_redirect(status, &location))
+            }
+            Ok(ActionOutcome::Deny(denial)) => self.show(&head, Some((action.to_owned(), denial))),
+            Err(problem) => Ok(Reply::of_host(problem.status, &problem.message)),
         }
     }
+}
+
+/// A form whose files come in several pieces.
+struct PiecedForm {
+    fields: VecDeque<(Field, VecDeque<Bytes>)>,
+    /// Pieces that are left of the current field.
+    current: VecDeque<Bytes>,
+}
+
+impl Form for PiecedForm {
+    fn json(&self) -> Option<&str> {
+        None
+    }
+
+    fn next(&mut self) -> Piece<'_, Field> {
+        let (field, pieces) = self.fields.pop_front().unzip();
+        self.current = pieces.unwrap_or_default();
+        Box::pin(ready(Ok(field)))
+    }
+
+    fn read(&mut self) -> Piece<'_, Bytes> {
+        Box::pin(ready(Ok(self.current.pop_front())))
+    }
+}
+
+fn pieces(bytes: &[u8]) -> VecDeque<Bytes> {
+    bytes
+        .chunks(PIECE_BYTES)
+        .map(Bytes::copy_from_slice)
+        .collect()
 }
 
 impl Load {
     fn refused(status: u16, text: &str) -> Load {
         Load {
-            values: Vec::new(),
             ended: Some((status, text.to_owned())),
-            took: Duration::ZERO,
+            ..Load::default()
         }
-    }
-
-    fn trapped(mut self) -> Load {
-        self.ended = Some((500, "internal error".to_owned()));
-        self
     }
 }
 
-/// The outcome as the host gets it; the checks need nothing of a denial but its status.
-fn outcome(done: &Done) -> ActionOutcome {
-    match done.clone() {
-        Done::Success(value, stale) => ActionOutcome::Success { value, stale },
-        Done::Redirect(status, location) => ActionOutcome::Redirect { status, location },
-        Done::Deny(Denied { status, .. }) => ActionOutcome::Deny(FormDenial {
-            status,
-            ..FormDenial::default()
-        }),
+/// A refusal before the loader ran.
+impl From<Reply> for Load {
+    fn from(reply: Reply) -> Load {
+        Load::refused(reply.status(), reply.text())
     }
-}
-
-fn envelope(done: Result<Done, (u16, String)>) -> Reply {
-    let (status, envelope) = match done {
-        Ok(Done::Success(value, stale)) => {
-            let value: serde_json::Value = serde_json::from_str(&value).expect("the SDK made it");
-            (
-                200,
-                json!({ "outcome": "success", "value": value, "stale": stale }),
-            )
-        }
-        Ok(Done::Redirect(status, location)) => (
-            200,
-            json!({ "outcome": "redirect", "status": status, "location": location }),
-        ),
-        Ok(Done::Deny(Denied {
-            status,
-            message,
-            errors,
-            ..
-        })) => {
-            let errors: serde_json::Map<_, _> = errors
-                .into_iter()
-                .map(|(name, why)| (name, why.into()))
-                .collect();
-            (
-                status,
-                json!({ "outcome": "deny", "status": status, "message": message, "errors": errors }),
-            )
-        }
-        Err((status, message)) => (
-            status,
-            json!({ "outcome": "error", "status": status, "message": message }),
-        ),
-    };
-    Reply::of_app(
-        Response::json(&envelope)
-            .expect("a value")
-            .with_status(status),
-    )
-}
-
-fn pieces(bytes: &[u8]) -> VecDeque<Vec<u8>> {
-    bytes.chunks(PIECE_BYTES).map(<[u8]>::to_vec).collect()
 }

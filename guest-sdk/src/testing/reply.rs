@@ -1,11 +1,17 @@
 //! An answer as its client gets it: what the app gave, and what the host makes of that.
 
 use super::FeedEvent;
-use crate::{Accept, Response, world::Recording};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use crate::Response;
+use bytes::Bytes;
+use http::HeaderMap;
 use serde::de::DeserializeOwned;
-use std::fmt;
-use tidegate_hub::{Fault, contract};
+use std::{
+    fmt,
+    task::{Context, Poll, Waker},
+};
+use tidegate_hub::{
+    self as hub, Accept, Fault, Frame, Header, StreamingResponse, contract, dispatch::HostRefusal,
+};
 
 /// An answer.
 ///
@@ -92,43 +98,62 @@ pub(super) fn within_contract<T>(checked: Result<T, Fault>) -> T {
 /// What the host makes of it.
 impl Reply {
     /// An app's whole answer, without the headers that are the host's.
-    pub(super) fn of_app(response: Response) -> Reply {
-        let Response {
-            status,
-            headers,
-            body,
-        } = response;
-        within_contract(contract::check_status(status));
+    pub(super) fn of_app(response: hub::Response) -> Reply {
+        let status = within_contract(contract::check_status(response.status));
         Reply::new(Response {
-            status,
+            status: status.as_u16(),
             headers: Vec::new(),
-            body,
+            body: response.body.to_vec(),
         })
-        .with_headers(headers)
+        .with_headers(response.headers)
     }
 
-    /// A streamed answer: headers that no answer may have never left the app.
-    pub(super) fn of_stream(recording: Recording) -> Reply {
-        let Some(Response {
-            status, headers, ..
-        }) = recording.head
-        else {
-            return Reply::trap();
-        };
+    /// A streamed answer.
+    pub(super) fn of_stream(streamed: StreamingResponse) -> Reply {
+        let status = within_contract(contract::check_status(streamed.status));
+        let headers = streamed.headers.iter().map(|(name, value)| {
+            (
+                name.as_str().to_owned(),
+                Bytes::copy_from_slice(value.as_bytes()),
+            )
+        });
+        let headers = headers.collect();
+        let (body, is_whole) = read_body(streamed.body);
         let response = Response {
-            status,
+            status: status.as_u16(),
             headers: Vec::new(),
-            body: recording.pieces.concat(),
+            body,
         };
-        let headers = headers
-            .into_iter()
-            .filter(|(name, value)| is_header(name, value))
-            .collect();
-        Reply {
-            response,
-            is_whole: recording.is_finished,
+        Reply { response, is_whole }.with_headers(headers)
+    }
+
+    /// The host's refusal.
+    pub(super) fn of_refusal(refusal: &HostRefusal) -> Reply {
+        let reply = Reply::of_host(refusal.status(), &refusal.text());
+        match refusal.allow() {
+            Some(allow) => reply.with("allow", &allow),
+            None => reply,
         }
-        .with_headers(headers)
+    }
+
+    /// The host's own answer of JSON.
+    pub(super) fn of_host_json(status: u16, json: String) -> Reply {
+        let response = Response::new(status).header("content-type", "application/json");
+        Reply::new(Response {
+            body: json.into_bytes(),
+            ..response
+        })
+    }
+
+    /// The host's redirection.
+    pub(super) fn of_redirect(status: u16, location: &str) -> Reply {
+        Reply::new(Response::redirect(location).with_status(status))
+    }
+
+    /// For an event that ended in a fault. Fails the test if the app broke the contract.
+    pub(super) fn of_fault(fault: &Fault) -> Reply {
+        assert!(!matches!(fault, Fault::Answer(_)), "{fault}");
+        Reply::of_host(fault.status(), "internal error")
     }
 
     /// The 101 for what the app accepts.
@@ -153,18 +178,10 @@ impl Reply {
         Reply::new(Response::text(text).with_status(status))
     }
 
-    /// For an event that ended in a panic.
-    pub(super) fn trap() -> Reply {
-        Reply::of_host(500, "internal error")
-    }
-
     /// With these headers of the app, but for those that are the host's.
-    pub(super) fn with_headers(mut self, headers: Vec<(String, Vec<u8>)>) -> Reply {
+    pub(super) fn with_headers(mut self, given: Vec<Header>) -> Reply {
         let mut kept = HeaderMap::new();
-        let given = headers
-            .into_iter()
-            .map(|(name, value)| (name, value.into()));
-        within_contract(contract::append_headers(&mut kept, given.collect()));
+        within_contract(contract::append_headers(&mut kept, given));
         let kept = kept
             .iter()
             .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
@@ -191,6 +208,16 @@ impl Reply {
     }
 }
 
-fn is_header(name: &str, value: &[u8]) -> bool {
-    HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_bytes(value).is_ok()
+/// Reads a body, whose pieces are there already, and whether it has an end.
+fn read_body(mut body: hub::Body) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        match body.as_mut().poll_frame(&mut cx) {
+            Poll::Ready(Some(Ok(Frame::Data(piece)))) => bytes.extend_from_slice(&piece),
+            Poll::Ready(Some(Ok(Frame::Trailers(_)))) => {}
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return (bytes, false),
+            Poll::Ready(None) => return (bytes, true),
+        }
+    }
 }

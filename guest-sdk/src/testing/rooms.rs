@@ -1,9 +1,9 @@
 //! What a test does with the server's rooms: lets them sleep, moves their clock, fails their storage, looks into it.
 
-use super::{Reply, Server};
+use super::Server;
 use crate::App;
 use std::time::Duration;
-use tidegate_hub::{Engine as _, EngineError, LimitError, RoomId};
+use tidegate_hub::{CloseEvent, Engine as _, EngineError, RoomId};
 use tidegate_routing::{Path, RouteMatch, Wants};
 
 /// Alarms that may come at one and the same time.
@@ -35,8 +35,7 @@ impl Server {
     /// assert_eq!(server.received(ann), ["1", "1"]);
     /// ```
     pub fn sleep(&mut self, path: &str) {
-        let room = self.room_at(path);
-        self.stage.rooms.borrow_mut().awake.remove(&room);
+        self.host.rooms.sleep(&self.room_at(path));
     }
 
     /// Lets so much time go by: alarms that become due in it are called in their order, those that fail again as often as the host
@@ -67,23 +66,22 @@ impl Server {
     /// assert_eq!(server.received(ann), ["done"]);
     /// ```
     pub fn advance(&mut self, time: Duration) {
-        let until = self.stage.now() + time;
-        let mut left = ALARMS_MAX;
-        while let Some((due, room, alarm)) = self.stage.next_alarm(until) {
-            left = if due > self.stage.now() {
+        let until = self.host.wall() + time.as_millis() as u64;
+        let (mut wall, mut left) = (self.host.wall(), ALARMS_MAX);
+        while self.host.advance_to(until) {
+            self.settle();
+            left = if self.host.wall() > wall {
                 ALARMS_MAX
             } else {
                 left - 1
             };
+            wall = self.host.wall();
             assert!(
                 left > 0,
-                "{room} sets its alarm to the time that it is called at, again and again"
+                "a room sets its alarm to the time that it is called at, again and again"
             );
-            self.stage.set_now(due.max(self.stage.now()));
-            self.stage.call_alarm(&room, alarm);
-            self.settle();
         }
-        self.stage.set_now(until);
+        self.settle();
     }
 
     /// The next event of a room that writes fails to become durable: it has not happened, and its client is told so.
@@ -109,9 +107,7 @@ impl Server {
     /// assert_eq!(server.stored("/note", "note").unwrap(), b"tea");
     /// ```
     pub fn fail_next_commit(&mut self) {
-        self.stage
-            .rooms
-            .borrow_mut()
+        self.host
             .memory
             .fail_next([EngineError::Io("the test asked for it".into())]);
     }
@@ -132,42 +128,42 @@ impl Server {
     /// assert_eq!(server.closed(ann).unwrap().0, 1012);
     /// ```
     pub fn reload(&mut self, app: App) {
-        let router = super::router(&app);
-        for client in &mut self.clients {
-            let route = self
-                .router
-                .route(client.route)
-                .expect("it was matched with it");
-            match router.successor(route) {
-                Some(index) => client.route = index,
-                None => client.drop_dead(1012, "a new version of the app has no such route"),
+        let (router, manifest) = super::checked(&app);
+        for at in 0..self.clients.len() {
+            let route = self.clients[at]
+                .opened
+                .as_ref()
+                .and_then(|opened| opened.route());
+            // Its last event goes to the version that had its route.
+            if route.is_some_and(|route| !router.has_successor(route)) {
+                let info = CloseEvent {
+                    code: 1012,
+                    reason: "a new version of the app has no such route".to_owned(),
+                    was_clean: true,
+                    is_peer_initiated: false,
+                };
+                self.end(at, info);
             }
         }
-        self.router = router;
-        self.stage.set_app(app);
+        self.host.reload(app, router, manifest);
+        self.settle();
     }
 
     /// As if the host had been killed and started again: connections, feeds and everything in memory are gone, what rooms keep is
     /// there, and the clock is where it was.
     pub fn restart(&mut self) {
-        self.stage.rooms.borrow_mut().awake.clear();
-        self.stage.rooms.borrow_mut().deferred.clear();
         self.clients
             .iter_mut()
             .for_each(|client| client.drop_dead(1006, ""));
         self.listeners
             .iter_mut()
             .for_each(super::listener::Listener::drop_dead);
+        self.host.restart();
     }
 
     /// The value that the room of this path keeps under a key.
     pub fn stored(&self, path: &str, key: &str) -> Option<Vec<u8>> {
-        let value = self
-            .stage
-            .rooms
-            .borrow_mut()
-            .memory
-            .get(&self.room_at(path), key);
+        let value = self.host.memory.get(&self.room_at(path), key);
         value
             .expect("memory can be read")
             .map(|value| value.to_vec())
@@ -176,36 +172,14 @@ impl Server {
     /// The room that this path leads to. Panics if it leads to none.
     fn room_at(&self, path: &str) -> RoomId {
         let parsed = Path::parse(path).unwrap_or_else(|_| panic!("{path:?} is no path"));
-        let found = self.router.find("GET", Wants::WebSocket, &parsed);
+        let found = self.host.router.find("GET", Wants::WebSocket, &parsed);
         let RouteMatch::Route { index, params, .. } = found else {
             panic!("no route leads to {path:?}")
         };
-        let room = self
-            .room_of(index, &params)
-            .unwrap_or_else(|reply| panic!("{path:?}: {reply:?}"));
-        room.unwrap_or_else(|| panic!("{path:?} is no room's"))
-    }
-
-    /// The room of a route, if it has any; a 400 if no room can have this name.
-    pub(super) fn room_of(
-        &self,
-        route: u32,
-        params: &[(String, String)],
-    ) -> Result<Option<RoomId>, Reply> {
-        let Some(class) = self
-            .router
-            .route(route)
-            .and_then(|route| route.room.as_deref())
-        else {
-            return Ok(None);
-        };
-        match RoomId::of_params(class, params.iter().map(|(_, value)| value.as_str())) {
-            Ok(room) => Ok(Some(room)),
-            Err(LimitError::TooLarge) => Err(Reply::of_host(400, "the room's name is too long")),
-            Err(_) => Err(Reply::of_host(
-                400,
-                "the room's name has a control character",
-            )),
-        }
+        let route = self.host.router.route(index);
+        let class = route.and_then(|route| route.room.as_deref());
+        let class = class.unwrap_or_else(|| panic!("{path:?} is no room's"));
+        RoomId::of_params(class, params.iter().map(|(_, value)| value.as_str()))
+            .unwrap_or_else(|error| panic!("{path:?}: {error}"))
     }
 }

@@ -4,35 +4,32 @@ use super::{
     ConnRef, Connect, FeedEvent, FeedRef, Reply,
     call::{Call, Opened},
     client::Client,
+    host::TestHost,
     listener::Listener,
-    stage::{Membership, Stage, Undone},
 };
 use crate::{
-    App, CloseEvent, Conn, Cx, Message, Publication,
-    room::DynRoom,
-    world::{self, Handle, outward},
+    App, Message, Publication,
+    world::{self, outward},
 };
-use std::{rc::Rc, sync::Arc};
-use tidegate_hub::{self as hub, Scope};
-use tidegate_routing::{Router, Wants};
+use std::sync::Arc;
+use tidegate_hub::{self as hub, App as _, CloseEvent, Scope};
+use tidegate_routing::Wants;
 
 /// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
 pub(super) const PIECES_MAX: usize = 1000;
 
 /// A served app and its clients. Each call runs to its end, events that follow from it included.
 pub struct Server {
-    pub(super) stage: Rc<Stage>,
-    pub(super) router: Router,
+    pub(super) host: TestHost,
     pub(super) clients: Vec<Client>,
     pub(super) listeners: Vec<Listener>,
 }
 
 /// Requests.
 impl Server {
-    pub(super) fn new(app: App, router: Router) -> Server {
+    pub(super) fn new(app: App) -> Server {
         Server {
-            stage: Stage::new(app),
-            router,
+            host: TestHost::start(app),
             clients: Vec::new(),
             listeners: Vec::new(),
         }
@@ -146,10 +143,10 @@ impl Server {
         let mut messages: Vec<Message> = messages.into_iter().map(Into::into).collect();
         let too_large = messages
             .iter()
-            .position(|message| message.len() > self.stage.hub.limits().message_bytes_max);
+            .position(|message| message.len() > self.host.limits().message_bytes_max);
         messages.truncate(too_large.unwrap_or(messages.len()));
         messages.retain(|message| !opened.answer_automatically(&outward(message.clone())));
-        self.hand_over(conn, &opened, messages);
+        self.hand_over(&opened, messages);
         if too_large.is_some() {
             opened
                 .close(1009, "the message is too large")
@@ -158,17 +155,14 @@ impl Server {
         self.settle();
     }
 
-    fn hand_over(&mut self, conn: ConnRef, opened: &Arc<hub::Conn>, messages: Vec<Message>) {
-        match self.clients[conn.0].room.clone() {
-            _ if messages.is_empty() => {}
-            None => self.socket_event(conn, |app, route, conn| {
-                app.messages(route, conn, &mut messages.into_iter())
-            }),
-            Some(room) => {
-                let done = self.stage.room_messages(&room, opened, messages);
-                self.close_if_failed(conn, done);
-            }
+    fn hand_over(&self, conn: &Arc<hub::Conn>, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
         }
+        let messages = messages.into_iter().map(outward).collect();
+        let app = self.host.app.clone();
+        let outcome = self.host.call(app.messages(conn.clone(), messages));
+        self.end_event(conn, outcome);
     }
 
     /// What came since the last look.
@@ -327,7 +321,7 @@ impl Server {
     /// Publishes to a topic from outside of the app.
     pub fn publish(&mut self, topic: &str, publication: impl Into<Publication>) {
         let publication = publication.into();
-        let published = world::enter(Scope::App(self.stage.hub.clone()), || {
+        let published = world::enter(Scope::App(self.host.hub().clone()), || {
             publication.publish(topic)
         });
         published.unwrap_or_else(|error| panic!("not published to {topic:?}: {error}"));
@@ -337,33 +331,8 @@ impl Server {
 
 /// Events.
 impl Server {
-    /// Runs one event of a connection: a panic closes it.
-    pub(super) fn socket_event(&self, conn: ConnRef, event: impl FnOnce(&App, u32, &Conn)) {
-        let client = &self.clients[conn.0];
-        let opened = client
-            .opened
-            .as_ref()
-            .expect("events are of open connections");
-        let handle = Handle(Arc::clone(opened));
-        if self
-            .stage
-            .event(|app| Conn::lend(handle, |conn| event(app, client.route, conn)))
-            .is_none()
-        {
-            opened.close(1011, "internal error").expect("a valid code");
-        }
-    }
-
-    /// A room's event that has not happened costs its connection.
-    pub(super) fn close_if_failed(&self, conn: ConnRef, done: Option<()>) {
-        if let (None, Some(opened)) = (done, &self.clients[conn.0].opened) {
-            opened.close(1011, "internal error").expect("a valid code");
-        }
-    }
-
     /// Brings every outbox to its client, and every close to the app, until nothing moves.
     pub(super) fn settle(&mut self) {
-        self.stage.check_calls();
         self.listeners.iter_mut().for_each(Listener::drain);
         loop {
             let closing = self
@@ -385,40 +354,21 @@ impl Server {
         }
     }
 
-    fn end(&mut self, at: usize, info: CloseEvent) {
+    /// Ends a connection, and hands over its last event.
+    pub(super) fn end(&mut self, at: usize, info: CloseEvent) {
         let client = &mut self.clients[at];
         let Some(opened) = client.opened.take() else {
             return;
         };
         client.closed = Some((info.code, info.reason.clone()));
-        opened.outbox().abandon(); // as the host does: nobody is there any more
-        let (handle, route) = (Handle(Arc::clone(&opened)), client.route);
-        match client.room.clone() {
-            None => {
-                _ = self
-                    .stage
-                    .event(|app| Conn::lend(handle, |conn| app.close(route, conn, info)))
-            }
-            Some(room) => {
-                // As in the host, it is tried again if it did not become durable.
-                loop {
-                    let (leaves, handle, info) = (
-                        Membership::Leaves(Arc::clone(&opened)),
-                        handle.again(),
-                        info.clone(),
-                    );
-                    let close = |live: &mut dyn DynRoom, cx: &Cx, _: &_| {
-                        Conn::lend(handle, |conn| live.close(cx, conn, info))
-                    };
-                    if !matches!(
-                        self.stage.try_room_event(&room, leaves, close),
-                        Err(Undone::Commit)
-                    ) {
-                        break;
-                    }
-                }
-            }
+        // As the host does: nothing is sent to a client that has left.
+        opened.outbox().abandon();
+        if !opened.has_opened() {
+            return;
         }
+        let app = self.host.app.clone();
+        // An app that fails in its last event has had it.
+        _ = self.host.call(app.close(Arc::clone(&opened), info));
     }
 }
 

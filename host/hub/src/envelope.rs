@@ -15,7 +15,7 @@ pub fn status(ended: &Result<ActionOutcome, HandlerError>) -> u16 {
 /// Returns the envelope. The value of a success stands in it as the app wrote it.
 ///
 /// ```
-/// use tidegate_hub::{envelope, page::Outcome};
+/// use tidegate_hub::{envelope, page::ActionOutcome};
 ///
 /// let ended = Ok(ActionOutcome::Success { value: "1.0e2".into(), stale: vec!["cart".into()] });
 /// assert_eq!(envelope::encode(&ended), r#"{"outcome":"success","stale":["cart"],"value":1.0e2}"#);

@@ -1,30 +1,46 @@
-//! A form that a test sends.
+//! The form of an action, as the host under test hands it over.
 
-use crate::{Field, Result};
-use std::collections::VecDeque;
+use crate::{Error, Field, Result};
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+use tidegate_hub::page::{self, FormError, Piece};
 
-/// Its fields, each in pieces.
-#[derive(Default)]
-pub(crate) struct Form {
-    pub(crate) json: Option<String>,
-    pub(crate) fields: VecDeque<(Field, VecDeque<Vec<u8>>)>,
-    pub(crate) current: VecDeque<Vec<u8>>,
-}
+pub(crate) struct Form(pub(crate) Box<dyn page::Form>);
 
 impl Form {
     pub(crate) fn json(&self) -> Option<String> {
-        self.json.clone()
+        self.0.json().map(str::to_owned)
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Field>> {
-        let Some((field, pieces)) = self.fields.pop_front() else {
-            return Ok(None);
-        };
-        self.current = pieces;
-        Ok(Some(field))
+        let field = take(self.0.next())?;
+        Ok(field.map(|field| Field {
+            name: field.name,
+            filename: field.filename,
+            content_type: field.content_type,
+        }))
     }
 
     pub(crate) async fn read(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.current.pop_front())
+        Ok(take(self.0.read())?.map(|piece| piece.to_vec()))
     }
+}
+
+/// A piece of a form, which is in memory.
+fn take<T>(piece: Piece<'_, T>) -> Result<Option<T>> {
+    match pin!(piece).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(piece) => piece.map_err(error),
+        Poll::Pending => unreachable!("a test's form is in memory"),
+    }
+}
+
+fn error(error: FormError) -> Error {
+    let status = match error {
+        FormError::Broken => 400,
+        FormError::TooLarge => 413,
+        FormError::TooSlow => 408,
+    };
+    Error::status(status, error.to_string())
 }

@@ -12,8 +12,8 @@ use std::{
 };
 use tidegate_hub::{self as hub, Transaction};
 
-/// Calls a room of the server under test: class, name, payload.
-pub(crate) type Caller = Rc<dyn Fn(&str, &str, &[u8]) -> Result<Vec<u8>, CallError>>;
+/// Calls a room of the server under test for an event of this scope: class, name, payload.
+pub(crate) type Caller = Rc<dyn Fn(hub::Scope, &str, &str, &[u8]) -> Result<Vec<u8>, CallError>>;
 
 thread_local! {
     /// The rooms that can be called, while a handler runs.
@@ -133,7 +133,7 @@ pub(crate) fn call(
     let mut left = attempts;
     loop {
         left = left.saturating_sub(1);
-        match caller(class, name, payload) {
+        match caller(scope(), class, name, payload) {
             Err(CallError::Busy | CallError::Failed) if left > 0 => {}
             outcome => return outcome,
         }

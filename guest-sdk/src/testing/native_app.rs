@@ -1,0 +1,622 @@
+//! The app under test as the hub calls it: the hub's traits, answered by the SDK's handlers.
+//!
+//! Handlers run to their end inside a call, by a clock that waits for nobody, so every future here
+//! is ready at once. A panic is a trap: the event ends with a fault, and the room's instance is
+//! dropped. An app outside of rooms has no second instance here; it goes on with what its closures
+//! captured.
+
+use super::{tasks::Tasks, thread_bound::ThreadBound};
+use crate::{
+    App, CallError, Conn, Cx, Message, Upgrade,
+    form::{Denied, Done},
+    loader::{Progress, Running},
+    page::{First, View},
+    request::Head,
+    room::DynRoom,
+    stream::Body,
+    world::{self, Form, Handle, Incoming, Outgoing, Recording},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
+use tidegate_hub::{
+    self as hub, Accept, ActionRun, BodyError, Call, CloseEvent, Decision, Fault, Feed, Frame, Hub,
+    LoaderRun, Pass, Request, Response, RoomId, Scope, StreamingResponse, Transaction, Verdict,
+    app::{Instance, Pages, RoomAnswer, RoomEvent, Stream},
+    contract,
+    page::{
+        self, ActionOutcome, ActionStep, FormDenial, HandlerError, LoaderState, LoaderStep, Shell,
+    },
+};
+use tidegate_routing::Manifest;
+
+/// State of the server under test that every version of its app shares.
+#[derive(Clone)]
+pub(super) struct Surroundings {
+    pub(super) hub: Arc<Hub>,
+    pub(super) tasks: Tasks,
+    /// Time of day, in Unix milliseconds.
+    pub(super) wall: Arc<AtomicU64>,
+    /// Number of pieces of a streamed answer after which its client leaves.
+    pub(super) pieces_max: Arc<AtomicUsize>,
+    /// How a room that was called broke the contract. Its caller learns only that the call failed.
+    pub(super) broken: Arc<Mutex<Option<Fault>>>,
+}
+
+/// One version of the app.
+pub(super) struct NativeApp {
+    app: Arc<ThreadBound<App>>,
+    manifest: Manifest,
+    surroundings: Surroundings,
+}
+
+impl NativeApp {
+    pub(super) fn new(
+        app: Arc<ThreadBound<App>>,
+        manifest: Manifest,
+        surroundings: Surroundings,
+    ) -> NativeApp {
+        NativeApp {
+            app,
+            manifest,
+            surroundings,
+        }
+    }
+
+    /// Runs an event outside of rooms.
+    fn event<'a, T: Send + 'a>(&self, handler: impl FnOnce(&App) -> T) -> Call<'a, T> {
+        let app = self.app.get();
+        ready(self.surroundings.event(|| handler(&app)))
+    }
+
+    /// Runs an event of a connection, with the index that its route has in this version.
+    fn socket_event(
+        &self,
+        conn: &Arc<hub::Conn>,
+        handler: impl FnOnce(&App, u32, &Conn),
+    ) -> Call<'static, ()> {
+        let route = conn
+            .route()
+            .and_then(|route| self.manifest.successor(route));
+        let handle = Handle(conn.clone());
+        self.event(|app| {
+            Conn::lend(handle, |conn| {
+                if let Some(route) = route {
+                    handler(app, route, conn);
+                }
+            });
+        })
+    }
+}
+
+impl Surroundings {
+    fn event<T>(&self, handler: impl FnOnce() -> T) -> Result<T, Fault> {
+        self.enter(Scope::App(self.hub.clone()), handler)
+    }
+
+    fn enter<T>(&self, scope: Scope, handler: impl FnOnce() -> T) -> Result<T, Fault> {
+        let tasks = self.tasks.clone();
+        world::set_now(SystemTime::UNIX_EPOCH + Duration::from_millis(self.wall.load(Relaxed)));
+        world::set_caller(Rc::new(move |scope, class, name, payload| {
+            call_room(&tasks, &scope, class, name, payload)
+        }));
+        catch_unwind(AssertUnwindSafe(|| world::enter(scope, handler)))
+            .map_err(|_| Fault::Trap("a handler panicked".to_owned()))
+    }
+}
+
+fn call_room(
+    tasks: &Tasks,
+    scope: &Scope,
+    class: &str,
+    name: &str,
+    payload: &[u8],
+) -> Result<Vec<u8>, CallError> {
+    let room = RoomId::new(class, name).map_err(|_| CallError::NoSuchRoom)?;
+    let answer = scope.call(class, name, Bytes::copy_from_slice(payload));
+    let answer = tasks.block_on(answer, Some(&room));
+    match answer.expect("a room that is called has a task") {
+        Ok(answer) => Ok(answer.to_vec()),
+        Err(error) => Err(match error {
+            hub::CallError::NotValid => CallError::NoSuchRoom,
+            hub::CallError::TooLarge => CallError::TooLarge,
+            hub::CallError::Cycle => CallError::Cycle,
+            hub::CallError::Busy => CallError::Busy,
+            hub::CallError::Failed => CallError::Failed,
+            hub::CallError::Deadline => CallError::Timeout,
+            hub::CallError::Refused(status, text) => CallError::Refused(status, text),
+        }),
+    }
+}
+
+fn ready<'a, T: Send + 'a>(outcome: Result<T, Fault>) -> Call<'a, T> {
+    Box::pin(std::future::ready(outcome))
+}
+
+impl hub::App for NativeApp {
+    fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
+        self.event(|app| match app.check(guard, whole(request, &[])) {
+            Ok(pass) => Verdict::Pass(Pass {
+                headers: headers(pass.headers),
+                context: pass.context,
+            }),
+            Err(refusal) => Verdict::Answer(response(refusal)),
+        })
+    }
+
+    fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response> {
+        self.event(|app| response(app.handle(whole(request, &body))))
+    }
+
+    fn stream<'a>(&'a self, request: &'a Request, body: hub::Body) -> Call<'a, StreamingResponse> {
+        let outgoing = Outgoing::new(self.surroundings.pieces_max.load(Relaxed));
+        let run = self.surroundings.event(|| {
+            let app = self.app.get();
+            // `wasi:http` says nothing of route, peer and context: the app finds the route again.
+            let again = app.find_stream(request.method.as_str(), &request.path);
+            assert_eq!(
+                again,
+                Some((request.route, request.params.clone())),
+                "guest and host agree on the route"
+            );
+            let mut head = head(request);
+            head.peer.clear();
+            head.context.clear();
+            let body = Body::of_pieces(Incoming(pieces(body)));
+            app.stream_to(crate::Request { head, body }, outgoing.clone());
+        });
+        let recording = outgoing.recorded();
+        ready(match (run, &recording.head) {
+            (Err(fault), None) => Err(fault),
+            (Ok(()), None) => Err(Fault::Trap("the handler gave no answer".to_owned())),
+            (_, Some(_)) => Ok(streamed(recording)),
+        })
+    }
+
+    fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision> {
+        self.event(|app| decision(app.upgrade(upgrade(request, offered))))
+    }
+
+    fn open(self: Arc<Self>, conn: Arc<hub::Conn>, request: Request) -> Call<'static, ()> {
+        self.socket_event(&conn, |app, _, conn| app.open(conn, whole(&request, &[])))
+    }
+
+    fn messages(
+        self: Arc<Self>,
+        conn: Arc<hub::Conn>,
+        messages: Vec<hub::Message>,
+    ) -> Call<'static, ()> {
+        self.socket_event(&conn, |app, route, conn| {
+            app.messages(route, conn, &mut messages.iter().map(world::inward));
+        })
+    }
+
+    fn close(self: Arc<Self>, conn: Arc<hub::Conn>, info: CloseEvent) -> Call<'static, ()> {
+        self.socket_event(&conn, |app, route, conn| {
+            app.close(route, conn, close_info(info));
+        })
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        request: &'a Request,
+        _: Option<&'a str>,
+    ) -> Call<'a, Result<Feed, Response>> {
+        self.event(|app| feed(app.subscribe(whole(request, &[]))))
+    }
+
+    fn instance(&self) -> Call<'_, Box<dyn Instance>> {
+        let instance: Box<dyn Instance> = Box::new(NativeRoom {
+            app: self.app.clone(),
+            surroundings: self.surroundings.clone(),
+            room: ThreadBound::new(RefCell::new(None)),
+        });
+        ready(Ok(instance))
+    }
+
+    fn pages(&self) -> &dyn Pages {
+        self
+    }
+}
+
+/// An instance that stands for a room.
+struct NativeRoom {
+    app: Arc<ThreadBound<App>>,
+    surroundings: Surroundings,
+    /// None before it woke.
+    room: ThreadBound<RefCell<Option<WokenRoom>>>,
+}
+
+type WokenRoom = (Cx, Box<dyn DynRoom>);
+
+impl Instance for NativeRoom {
+    fn call<'a>(
+        &'a mut self,
+        event: RoomEvent,
+        transaction: &'a Transaction,
+    ) -> Call<'a, RoomAnswer> {
+        // When it is polled: the handler may call another room, whose task is polled meanwhile.
+        Box::pin(async move {
+            let scope = Scope::Room(transaction.clone());
+            let answer = self.surroundings.enter(scope, || match event {
+                RoomEvent::Wake => self.wake(transaction.room()),
+                event => self.run(event),
+            })??;
+            if let RoomAnswer::Called(Ok(answer)) = &answer {
+                self.check_call_answer(answer.len());
+            }
+            Ok(answer)
+        })
+    }
+}
+
+impl NativeRoom {
+    fn wake(&self, room: &RoomId) -> Result<RoomAnswer, Fault> {
+        let cx = Cx::new(room.class().to_owned(), room.name().to_owned());
+        let made = self.app.get().make_room(room.class());
+        let mut live = made.expect("routes are of classes that the app has");
+        live.wake(&cx)
+            .map_err(|why| Fault::Trap(format!("the room {room} could not wake: {why}")))?;
+        *self.room.get().borrow_mut() = Some((cx, live));
+        Ok(RoomAnswer::Done)
+    }
+
+    fn run(&self, event: RoomEvent) -> Result<RoomAnswer, Fault> {
+        let room = self.room.get();
+        let mut room = room.borrow_mut();
+        let (cx, live) = room.as_mut().expect("it was woken");
+        Ok(match event {
+            RoomEvent::Wake => RoomAnswer::Done,
+            RoomEvent::Handle(request, body) => {
+                RoomAnswer::Response(response(live.request(cx, whole(&request, &body))))
+            }
+            RoomEvent::Upgrade(request, offered) => {
+                RoomAnswer::Decision(decision(live.upgrade(cx, upgrade(&request, &offered))))
+            }
+            RoomEvent::Open(conn, request) => {
+                let request = whole(&request, &[]);
+                Conn::lend(Handle(conn), |conn| live.open(cx, conn, request));
+                RoomAnswer::Done
+            }
+            RoomEvent::Messages(conn, messages) => {
+                let messages: Vec<Message> = messages.iter().map(world::inward).collect();
+                Conn::lend(Handle(conn), |conn| live.messages(cx, conn, messages));
+                RoomAnswer::Done
+            }
+            RoomEvent::Close(conn, info) => {
+                Conn::lend(Handle(conn), |conn| live.close(cx, conn, close_info(info)));
+                RoomAnswer::Done
+            }
+            RoomEvent::Subscribe(request, _) => {
+                RoomAnswer::Feed(feed(live.feed(cx, whole(&request, &[]))))
+            }
+            RoomEvent::Alarm(attempt) => {
+                live.alarm(cx, attempt);
+                RoomAnswer::Done
+            }
+            RoomEvent::Call(payload) => {
+                RoomAnswer::Called(live.call(cx, payload.to_vec()).map(Bytes::from))
+            }
+        })
+    }
+
+    fn check_call_answer(&self, bytes: usize) {
+        let max = self.surroundings.hub.limits().call_bytes_max;
+        if let Err(fault) = contract::check_call_answer(bytes, max) {
+            let broken = &self.surroundings.broken;
+            *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        }
+    }
+}
+
+impl Pages for NativeApp {
+    fn load<'a>(
+        &'a self,
+        page: u32,
+        loader: &'a str,
+        request: &'a Request,
+    ) -> Call<'a, Box<dyn LoaderRun>> {
+        let begun = self.surroundings.event(|| {
+            let app = self.app.get();
+            app.pages[page as usize].load(loader.to_owned(), whole(request, &[]))
+        });
+        ready(begun.map(|running| -> Box<dyn LoaderRun> {
+            Box::new(NativeRun::new(running, &self.surroundings))
+        }))
+    }
+
+    fn render<'a>(
+        &'a self,
+        page: u32,
+        request: &'a Request,
+        view: &'a page::RenderInput,
+    ) -> Call<'a, Shell> {
+        self.event(|app| {
+            let rendered =
+                app.pages[page as usize].render(&whole(request, &[]), &native_view(view));
+            Shell {
+                status: rendered.status,
+                headers: headers(rendered.headers),
+                html: String::from_utf8(rendered.body).expect("a page is text"),
+            }
+        })
+    }
+
+    fn act<'a>(
+        &'a self,
+        page: u32,
+        action: &'a str,
+        request: &'a Request,
+        form: Box<dyn page::Form>,
+    ) -> Call<'a, Box<dyn ActionRun>> {
+        let begun = self.surroundings.event(|| {
+            let app = self.app.get();
+            app.pages[page as usize].act(action.to_owned(), whole(request, &[]), Form(form))
+        });
+        ready(begun.map(|running| -> Box<dyn ActionRun> {
+            Box::new(NativeRun::new(running, &self.surroundings))
+        }))
+    }
+}
+
+/// A loader or an action that runs.
+struct NativeRun<T: 'static> {
+    running: ThreadBound<RefCell<Option<Running<T>>>>,
+    surroundings: Surroundings,
+}
+
+impl<T> NativeRun<T> {
+    fn new(running: Running<T>, surroundings: &Surroundings) -> NativeRun<T> {
+        NativeRun {
+            running: ThreadBound::new(RefCell::new(Some(running))),
+            surroundings: surroundings.clone(),
+        }
+    }
+
+    /// Goes on to the next value, wait or end, and makes it a step of this kind.
+    fn step<S>(
+        &self,
+        value: impl FnOnce(String) -> S,
+        later: impl FnOnce(Duration) -> S,
+        ended: impl FnOnce(Result<T, HandlerError>) -> S,
+    ) -> Result<S, Fault> {
+        let running = self.running.get();
+        let mut running = running.borrow_mut();
+        let running = running.as_mut().expect("it is there until it is dropped");
+        Ok(match self.surroundings.event(|| running.next())? {
+            Progress::Value(json) => value(json),
+            Progress::Later(wait) => later(wait),
+            Progress::Ended(outcome) => ended(outcome.map_err(|error| {
+                let (status, message) = running.told(error);
+                HandlerError { status, message }
+            })),
+        })
+    }
+}
+
+impl<T> Drop for NativeRun<T> {
+    /// What the run holds is given up within an event, too.
+    fn drop(&mut self) {
+        let running = self.running.get().take();
+        _ = self.surroundings.event(|| drop(running));
+    }
+}
+
+impl LoaderRun for NativeRun<()> {
+    fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
+        ready(self.step(
+            |json| Ok(LoaderStep::Value(json)),
+            |wait| Ok(LoaderStep::Later(wait)),
+            |ended| ended.map(|()| LoaderStep::End),
+        ))
+    }
+}
+
+impl ActionRun for NativeRun<Done> {
+    fn next(&mut self) -> Call<'_, ActionStep> {
+        ready(self.step(ActionStep::Progress, ActionStep::Later, |ended| {
+            ActionStep::Done(ended.map(outcome))
+        }))
+    }
+}
+
+fn head(request: &Request) -> Head {
+    let headers = request
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
+    Head {
+        method: request.method.to_string(),
+        scheme: request.scheme.to_owned(),
+        authority: request.authority.clone(),
+        path: request.path.clone(),
+        headers: headers.collect(),
+        params: request.params.clone(),
+        peer: request.peer.clone(),
+        route: request.route,
+        context: request.context.clone(),
+    }
+}
+
+fn whole(request: &Request, body: &[u8]) -> crate::Request {
+    crate::Request {
+        head: head(request),
+        body: Body::of_bytes(body.to_vec()),
+    }
+}
+
+fn upgrade(request: &Request, offered: &[String]) -> Upgrade {
+    Upgrade {
+        request: whole(request, &[]),
+        offered: offered.to_vec(),
+    }
+}
+
+fn headers(headers: Vec<(String, Vec<u8>)>) -> Vec<hub::Header> {
+    headers
+        .into_iter()
+        .map(|(name, value)| (name, value.into()))
+        .collect()
+}
+
+fn response(given: crate::Response) -> Response {
+    Response {
+        status: given.status,
+        headers: headers(given.headers),
+        body: given.body.into(),
+    }
+}
+
+fn decision(decided: Result<crate::Accept, crate::Response>) -> Decision {
+    match decided {
+        Err(refusal) => Decision::Reject(response(refusal)),
+        Ok(crate::Accept {
+            close: Some((code, reason)),
+            ..
+        }) => Decision::AcceptThenClose(code, reason),
+        Ok(accept) => Decision::Accept(Accept {
+            protocol: accept.protocol,
+            headers: headers(accept.headers),
+            attachment: accept.attachment.into(),
+            tags: accept.tags,
+            ..Accept::default()
+        }),
+    }
+}
+
+fn feed(admitted: Result<crate::Feed, crate::Response>) -> Result<Feed, Response> {
+    let feed = admitted.map_err(response)?;
+    let first = feed
+        .first
+        .into_iter()
+        .map(|(data, event)| hub::FeedEvent { data, event });
+    Ok(Feed {
+        topics: feed.topics,
+        first: first.collect(),
+        opened: None,
+    })
+}
+
+fn close_info(info: CloseEvent) -> crate::CloseEvent {
+    crate::CloseEvent {
+        code: info.code,
+        reason: info.reason,
+        was_clean: info.was_clean,
+        is_peer_initiated: info.is_peer_initiated,
+    }
+}
+
+fn native_view(view: &page::RenderInput) -> View {
+    let first = view.first.iter().map(|(name, initial)| {
+        let first = match initial {
+            LoaderState::Value(json) => First::Value(json.clone()),
+            LoaderState::Failed(problem) => First::Failed(problem.status, problem.message.clone()),
+            LoaderState::Pending => First::Pending,
+        };
+        (name.clone(), first)
+    });
+    let denied = view.denied.clone().map(|(action, denial)| {
+        let FormDenial {
+            status,
+            message,
+            errors,
+            values,
+        } = denial;
+        let denied = Denied {
+            status,
+            message,
+            errors,
+            values,
+        };
+        (action, Done::Deny(denied))
+    });
+    View {
+        first: first.collect(),
+        nonce: view.nonce.clone(),
+        denied,
+    }
+}
+
+fn outcome(done: Done) -> ActionOutcome {
+    match done {
+        Done::Success(value, stale) => ActionOutcome::Success { value, stale },
+        Done::Redirect(status, location) => ActionOutcome::Redirect { status, location },
+        Done::Deny(denied) => ActionOutcome::Deny(FormDenial {
+            status: denied.status,
+            message: denied.message,
+            errors: denied.errors,
+            values: denied.values,
+        }),
+    }
+}
+
+/// All pieces of a body, which are there already.
+fn pieces(mut body: hub::Body) -> VecDeque<Vec<u8>> {
+    let mut pieces = VecDeque::new();
+    let mut cx = Context::from_waker(Waker::noop());
+    while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) {
+        if let Frame::Data(bytes) = frame {
+            pieces.push_back(bytes.to_vec());
+        }
+    }
+    pieces
+}
+
+/// A body of these pieces.
+pub(super) fn body_of(pieces: impl IntoIterator<Item = Vec<u8>>) -> hub::Body {
+    Box::pin(Pieces {
+        pieces: pieces.into_iter().map(Bytes::from).collect(),
+        is_whole: true,
+    })
+}
+
+/// A streamed answer as `wasi:http` passes it on: headers that no answer may have stay in the guest.
+fn streamed(recording: Recording) -> StreamingResponse {
+    let head = recording.head.unwrap_or_else(|| crate::Response::new(500));
+    let mut headers = HeaderMap::new();
+    for (name, value) in head.headers {
+        let name = HeaderName::from_bytes(name.as_bytes());
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(&value)) {
+            headers.append(name, value);
+        }
+    }
+    StreamingResponse {
+        status: head.status,
+        headers,
+        body: Box::pin(Pieces {
+            pieces: recording.pieces.into_iter().map(Bytes::from).collect(),
+            is_whole: recording.is_finished,
+        }),
+    }
+}
+
+/// Pieces that are there already. Without an end, an error follows them.
+struct Pieces {
+    pieces: VecDeque<Bytes>,
+    is_whole: bool,
+}
+
+impl Stream for Pieces {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        Poll::Ready(match self.pieces.pop_front() {
+            Some(bytes) => Some(Ok(Frame::Data(bytes))),
+            None if self.is_whole => None,
+            None => Some(Err(BodyError("it has no end".to_owned()))),
+        })
+    }
+}
