@@ -14,11 +14,11 @@ use crate::{
 use std::fmt;
 use tidegate_routing::{Path, Pattern, Segment};
 
-/// What the host mounts: built by a function without arguments, in each instance anew.
+/// Routes, guards, pages and rooms. Each instance builds its app with a function without arguments.
 ///
-/// What a handler captures is its instance's own. Any event may meet another instance, and an
-/// instance is gone after a panic: what has to last belongs to a connection
-/// ([`Conn::set_state`]) or to a service outside.
+/// Values that a handler captures belong to one instance. Each event may run in another instance, and
+/// a panic ends an instance: keep lasting state with a connection ([`Conn::set_state`]), in a
+/// [room](Room), or in a service outside.
 ///
 /// A pattern is made of literal segments, `{parameters}` and perhaps a last `{*rest}`; the most
 /// literal route answers. The host refuses an app with a pattern that covers every path or one that
@@ -49,7 +49,7 @@ pub struct App {
     classes: Vec<Class>,
 }
 
-/// Methods (none for any), pattern and who answers.
+/// Methods (empty for any), pattern and handler.
 pub(crate) struct Route {
     pub(crate) methods: Vec<String>,
     pub(crate) pattern: String,
@@ -62,7 +62,7 @@ pub(crate) struct Guard {
     handler: guard::Handler,
 }
 
-/// Who answers a route.
+/// The handler of a route.
 pub(crate) enum RouteHandler {
     Http(Box<dyn Fn(Request) -> Result<Response>>),
     Stream(stream::Handler),
@@ -80,9 +80,9 @@ pub(crate) enum RoomEvents {
     Requests,
 }
 
-/// What answers a request, or guards it: an async closure or function.
+/// A handler of requests, or a guard: an async closure or function.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler of requests",
+    message = "`{Self}` is not a request handler",
     label = "neither an `async` closure nor an `async fn` of one `Request`",
     note = "write `async |req: Request| ...`, or give the name of an `async fn(Request) -> ...`"
 )]
@@ -386,7 +386,7 @@ impl fmt::Display for Route {
 /// Names and values.
 type Params = Vec<(String, String)>;
 
-/// What a pattern makes of a path: a rank for each segment, a literal before a parameter before a
+/// Matches a path with a pattern. Returns a rank for each segment, a literal before a parameter before a
 /// rest, and the parameters' values.
 fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Params)> {
     let (mut ranks, mut params) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! `wit/` as Rust, generated: what crosses between guest and host. Nobody outside this crate sees it.
+//! `wit/` as Rust, generated: the types that cross between guest and host. They are private to this crate.
 
 #![allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
 

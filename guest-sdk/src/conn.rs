@@ -110,7 +110,7 @@ impl Conn {
         }
     }
 
-    /// Its name: stable across events and instances, never used again.
+    /// Returns the connection's id: the same in every event and instance, never used again.
     pub fn id(&self) -> String {
         self.handle().id()
     }
@@ -120,8 +120,12 @@ impl Conn {
         self.handle().protocol()
     }
 
-    /// Queues a message of at most 1 MiB; never blocks. The cause of a failure is a [`SendError`],
-    /// which [`Error::downcast_ref`] finds; given up by `?`, a full outbox closes the connection with 1013.
+    /// Adds a message of at most 1 MiB to the connection's outbox; never blocks.
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] is the cause; [`Error::downcast_ref`](crate::Error::downcast_ref) returns it. If
+    /// the handler returns the error, a full outbox closes the connection with 1013.
     pub fn send(&self, message: impl Into<Message>) -> Result {
         Ok(self.handle().send(message.into())?)
     }
@@ -167,9 +171,12 @@ impl Conn {
         self.follow_since(topic, None).map(drop)
     }
 
-    /// As [`follow`](Conn::follow), for a client that was here before: first it gets what was published behind `since`, if all of
-    /// that is still kept (256 messages, of at most 64 KiB, for 2 minutes) and fits into its outbox. Without `since` it says where
-    /// the client begins; that and the number of messages that came behind it are where the client is when it comes back.
+    /// Follows a topic for a client that reconnects: the connection first receives what was published
+    /// after `since`, if the history still has all of it (256 messages of at most 64 KiB, for 2
+    /// minutes) and it fits into the outbox. Without `since` the result says where the client starts;
+    /// that position, plus the number of messages received after it, is the client's position.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{StartPoint, prelude::*, testing};
@@ -197,7 +204,7 @@ impl Conn {
         Ok(self.handle().follow(topic, since)?)
     }
 
-    /// What its room broadcast behind `since`.
+    /// Sends the connection what its room broadcast after `since`.
     pub(crate) fn resume(&self, since: Position) -> Result<StartPoint> {
         Ok(self.handle().resume(since)?)
     }
@@ -245,13 +252,13 @@ impl fmt::Debug for Conn {
 /// use tidegate::{prelude::*, testing};
 ///
 /// let poke = async |req: Request| {
-///     let conn = find(&req.param::<String>("id")?).ok_or_else(|| Error::not_found("nobody here"))?;
+///     let conn = find(&req.param::<String>("id")?).ok_or_else(|| Error::not_found("no such connection"))?;
 ///     conn.send("poke")
 /// };
-/// let tell = async |conn: Conn, _: Message| conn.send(conn.id());
-/// let mut server = testing::serve(App::new().post("/poke/{id}", poke).socket("/", tell));
+/// let echo_id = async |conn: Conn, _: Message| conn.send(conn.id());
+/// let mut server = testing::serve(App::new().post("/poke/{id}", poke).socket("/", echo_id));
 /// let ann = server.connect("/");
-/// server.send(ann, "who am I?");
+/// server.send(ann, "id?");
 /// let id = server.received(ann)[0].text().unwrap().to_owned();
 /// assert_eq!(server.request("POST", &format!("/poke/{id}"), &[], b"").status(), 204);
 /// assert_eq!(server.received(ann), ["poke"]);
@@ -263,8 +270,8 @@ pub fn find(id: &str) -> Option<Conn> {
     })
 }
 
-/// Ids of live connections in the order of their opening: all, or those with the tag; those behind
-/// `after`; at most `limit`, and at most 1,000.
+/// Returns ids of open connections in the order in which they opened: all or those with the tag, those
+/// that opened after `after`, at most `limit` and at most 1,000.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -281,10 +288,16 @@ pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
     world::ids(tag, after, limit)
 }
 
-/// From now on the host answers the text message `request` with `response`, and calls nobody for it: a heartbeat costs no event,
-/// and leaves a sleeping room asleep. In a room it is for the room's connections, and takes effect with the event; set it when the
-/// room wakes. Elsewhere it is for every connection that is in no room. It replaces the one before. Each has at most 2,048 bytes;
-/// the cause of a failure is a [`LimitError`].
+/// Makes the host answer each text message that is equal to `request` with `response`, without an
+/// event: a heartbeat does not wake a sleeping room. In a room it applies to the room's connections
+/// and takes effect with the event; set it in [`Room::wake`](crate::Room::wake). Elsewhere it applies
+/// to all connections that are in no room. It replaces the one before.
+///
+/// # Errors
+///
+/// A [`LimitError`] is the cause if one of the texts has more than 2,048 bytes.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -297,7 +310,7 @@ pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
 ///         set_auto_response("ping", "pong")
 ///     }
 ///     async fn message(&mut self, _: &Cx, _: &Conn, _: Message) -> Result {
-///         panic!("nobody may wake me")
+///         panic!("the heartbeat woke the room")
 ///     }
 /// }
 ///

@@ -1,4 +1,4 @@
-//! What a room's handlers use: its storage, its alarm, its connections.
+//! Storage, alarm and connections of the room whose event runs.
 
 use crate::{Conn, Error, Message, Position, Publication, Result, StartPoint, conn, ids, world};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,7 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// The room whose event runs. What is done through it takes effect with the event; reads see the event's own writes.
+/// The room whose event runs. All effects take place together when the event commits; reads see the
+/// event's own writes.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -97,12 +100,20 @@ impl Cx {
         &self.name
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<Vec<u8>> {
         world::room_get(key)
     }
 
-    /// Writes a key of 1 to 2,048 bytes; a value has at most 2 MiB, a room 1 GiB in all. The cause of a failure is a [`StorageError`].
+    /// Writes a value.
+    ///
+    /// # Errors
+    ///
+    /// A [`StorageError`] is the cause if a limit is exceeded.
+    ///
+    /// # Limits
+    ///
+    /// A key has 1 to 2,048 bytes, a value at most 2 MiB, a room 1 GiB in all.
     pub fn put(&self, key: &str, value: impl AsRef<[u8]>) -> Result {
         Ok(world::room_put(key, value.as_ref())?)
     }
@@ -119,7 +130,7 @@ impl Cx {
         self.put(key, serde_json::to_vec(value)?)
     }
 
-    /// Deletes a key; whether it was there.
+    /// Deletes a key. Returns true if it existed.
     pub fn delete(&self, key: &str) -> bool {
         world::room_delete(key)
     }
@@ -154,12 +165,12 @@ impl Cx {
         world::room_set_alarm(Some(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)));
     }
 
-    /// Takes the alarm away.
+    /// Removes the alarm.
     pub fn cancel_alarm(&self) {
         world::room_set_alarm(None);
     }
 
-    /// When the room will be called. None while it is being called, until it is set again.
+    /// Returns the time of the alarm. None in the alarm's own event, until it is set again.
     pub fn alarm(&self) -> Option<SystemTime> {
         world::room_alarm().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at))
     }
@@ -175,9 +186,15 @@ impl Cx {
         world::now()
     }
 
-    /// Sends a message of at most 1 MiB to all of the room's connections and feeds; a [`Publication`] has more to say. The latest
-    /// 256, of at most 64 KiB, are kept on the disk for 2 minutes, for those who come back: feeds by themselves, connections by
-    /// [`resume`](Cx::resume). The cause of a failure is a [`LimitError`](crate::LimitError).
+    /// Sends a message of at most 1 MiB, or a [`Publication`] with options, to all of the room's
+    /// connections and feeds. The latest 256 of at most 64 KiB are stored for 2 minutes for clients
+    /// that reconnect: feeds resume by themselves, connections with [`resume`](Cx::resume).
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`](crate::LimitError) is the cause.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -209,14 +226,20 @@ impl Cx {
         self.broadcast(Publication::new(message).except(conn))
     }
 
-    /// Where the room is in what it broadcasts, this event's broadcasts included. A client that knows its position can come back to
-    /// it: say it in [`Room::open`](crate::Room::open), and count what comes behind it; or have it in each message.
+    /// Returns the position of the room's topic after this event's broadcasts. Send it to a client in
+    /// [`Room::open`](crate::Room::open), so that it can resume: it counts the messages after it.
     pub fn position(&self) -> Position {
         world::room_position()
     }
 
-    /// In [`Room::open`](crate::Room::open): sends a connection that comes back what was broadcast behind `since`, and before it
-    /// came. For another connection it is a [`LimitError::Invalid`](crate::LimitError).
+    /// Sends a connection that reconnects what was broadcast after `since` and before it opened. To be
+    /// called in [`Room::open`](crate::Room::open).
+    ///
+    /// # Errors
+    ///
+    /// [`LimitError::Invalid`](crate::LimitError) for a connection that this event does not open.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{StartPoint, prelude::*, testing};
@@ -279,9 +302,10 @@ impl Cx {
         }
     }
 
-    /// Makes what this event has done so far durable, and lets its messages out: what comes behind is an event of its own.
-    /// An error or a panic undoes what was done since. If the commit fails, the handler ends here, and nothing since the last flush has
-    /// happened. If the disk could not record that either, the outcome is unknown: after a crash of the machine it may be there.
+    /// Commits what this event has done so far and sends its messages. The rest of the handler counts as
+    /// another event: an error or a panic undoes only what was done since. If the commit fails, the
+    /// handler ends here and everything since the last flush is undone. If the disk could not record
+    /// that either, the outcome is unknown: after a crash of the machine the effects may be there.
     pub fn flush(&self) {
         self.flushes.set(self.flushes.get().wrapping_add(1));
         world::room_flush();
@@ -376,7 +400,7 @@ impl<'a> Range<'a> {
         count
     }
 
-    /// The host gives pages, each from behind the last key of the one before.
+    /// Reads page by page: each starts after the last key of the page before.
     fn each(self, mut take: impl FnMut(String, Vec<u8>)) {
         let (mut left, mut start, mut end) = (
             self.limit,
@@ -395,7 +419,7 @@ impl<'a> Range<'a> {
             let Some((last, _)) = page.last() else { return };
             match self.reverse {
                 true => end = Some(last.clone()),
-                // The first key behind it.
+                // The first key after it.
                 false => start = Some(format!("{last}\0")),
             }
             left -= page.len().min(left);

@@ -1,15 +1,15 @@
-//! What goes wrong, and who is told: the client reads its own mistakes, the operator reads ours.
+//! Errors of handlers: a refusal goes to the client, a fault to the operator's log.
 
 use crate::{Response, SendError, stream::Gone};
 use std::{error::Error as StdError, fmt};
 
-/// What a handler gives: a value, or what to answer instead.
+/// Result of a handler: a value, or an [`Error`].
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
-/// What to answer instead: a refusal that the client may read, or a fault that only the operator may.
+/// A refusal with a response for the client, or a fault whose cause only the operator sees.
 ///
 /// Any `std::error::Error` becomes a fault by `?`: the client gets 500 and a fixed text, the
-/// operator the chain of causes on standard error. What the client did wrong is made by
+/// operator the chain of causes on standard error. Errors of the client are made by
 /// [`bad_request`](Error::bad_request), [`status`](Error::status) and the like, and by the parts of
 /// a [`Request`](crate::Request) that don't parse.
 ///
@@ -39,7 +39,7 @@ enum Kind {
     Fault(Box<dyn StdError>),
 }
 
-/// What the client reads of a fault.
+/// Text that the client receives for a fault.
 const FAULT_TEXT: &str = "internal error";
 
 /// Bytes that a close frame has for its reason (RFC 6455 section 5.5).
@@ -96,7 +96,7 @@ impl Error {
         }
     }
 
-    /// The answer; a fault is told to the operator, `place` says where it happened.
+    /// Returns the response; logs a fault with `place`, where it happened.
     pub(crate) fn answer(self, place: fmt::Arguments<'_>) -> Response {
         match *self.0 {
             Kind::Answer(response) => response,
@@ -107,7 +107,7 @@ impl Error {
         }
     }
 
-    /// What a room that calls gets instead of an answer; a fault is told to the operator.
+    /// Returns status and text for a caller; logs a fault with `place`.
     pub(crate) fn refusal(self, place: fmt::Arguments<'_>) -> (u16, String) {
         let response = self.answer(place);
         (
@@ -132,7 +132,7 @@ impl Error {
         }
     }
 
-    /// Whether the client went away while it was being answered: nobody's fault.
+    /// True if the client disconnected while it received the response. That is not a fault.
     pub(crate) fn is_gone(&self) -> bool {
         self.downcast_ref::<Gone>().is_some()
     }
@@ -207,12 +207,12 @@ mod tests {
         assert!(fault.downcast_ref::<std::fmt::Error>().is_some());
         let masked = fault.answer(format_args!("test"));
         assert_eq!((masked.status, masked.body), (500, FAULT_TEXT.into()));
-        let refused = Error::status(401, "who are you?")
+        let refused = Error::status(401, "token required")
             .header("www-authenticate", "Bearer")
             .answer(format_args!("test"));
         assert_eq!(
             (refused.status, refused.body.as_slice()),
-            (401, &b"who are you?"[..])
+            (401, &b"token required"[..])
         );
         assert!(
             refused

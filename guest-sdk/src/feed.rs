@@ -3,7 +3,9 @@
 use crate::{Error, Request, Result, task};
 use std::future::Future;
 
-/// What a feed follows, and what its client gets first.
+/// A feed: the topics that it follows, and its first events.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -59,10 +61,10 @@ impl Feed {
     }
 }
 
-/// What a feed's handler may return: now, or when it was awaited. `When` is found by the compiler.
+/// Results of a feed's handler, returned directly or by a future. `When` is found by the compiler.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no feed",
-    label = "what this handler returns is no feed",
+    message = "`{Self}` is not a feed",
+    label = "this handler does not return a feed",
     note = "write `|_| Feed::follow(\"topic\")`, or return a `Result<Feed>`, or make the closure `async`"
 )]
 pub trait IntoFeed<When> {

@@ -77,7 +77,7 @@ impl Form {
         }
     }
 
-    /// The form as a `T`: of its fields as text, or of the JSON that was sent. What does not fit is the client's 422, told at its field.
+    /// The form as a `T`: from the text of its fields, or from the JSON that was sent. A value that does not fit is a 422 with a message at its field.
     /// Files end it: read what stands before them by [`next`](Form::next). An input of files in which none was chosen is skipped.
     pub async fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         if let Some(json) = self.form.json() {
@@ -128,7 +128,7 @@ impl Form {
         self.form.json()
     }
 
-    /// The next field, in the client's order; `None` behind the last. What was not read of the one before is skipped.
+    /// Returns the next field in the client's order, or `None` after the last. The unread rest of the field before it is skipped.
     pub async fn next(&mut self) -> Result<Option<Field>> {
         self.form.next().await
     }
@@ -153,7 +153,7 @@ impl Form {
         String::from_utf8(bytes).map_err(|_| Error::bad_request("a field is not UTF-8"))
     }
 
-    /// Tells how far it is, to clients that asked for an event stream; the others hear nothing.
+    /// Sends progress to a client that accepts an event stream; others do not receive it.
     pub async fn progress(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
         self.yielded.give(value).await
     }
@@ -177,7 +177,7 @@ impl Form {
     }
 }
 
-/// What the reader says, at the field that it says it of.
+/// The deserializer's message, at the field that it concerns.
 fn misfit(path: &str, why: &str) -> Error {
     let missing = why
         .split('`')
@@ -195,7 +195,7 @@ fn misfit(path: &str, why: &str) -> Error {
         .into()
 }
 
-/// What became of an action.
+/// Outcome of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
     /// With a value as JSON, and the loaders whose values have changed by it. Made by [`Done::success`].
@@ -210,7 +210,7 @@ pub enum Done {
 }
 
 impl Done {
-    /// It is done. Without JavaScript the browser is sent to the page again (303), so that nobody sends the form twice.
+    /// It is done. Without JavaScript the browser is sent to the page again (303), so that a reload does not send the form again.
     pub fn success(value: &impl Serialize) -> Result<Done> {
         Ok(Done::Success(serde_json::to_string(value)?, Vec::new()))
     }
@@ -237,7 +237,7 @@ impl Done {
         })
     }
 
-    /// What is wrong with a field. Of a refusal; nothing otherwise.
+    /// Adds a message at a field. No effect unless this is a refusal.
     pub fn field(mut self, name: &str, why: impl Into<String>) -> Done {
         if let Done::Deny(denied) = &mut self {
             denied.errors.push((name.to_owned(), why.into()));

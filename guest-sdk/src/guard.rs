@@ -2,13 +2,15 @@
 
 use crate::{Error, Request, Result};
 
-/// Go on: with headers for the answer, and with what the guard found out for whoever comes behind it.
+/// Lets a request pass, with headers for the response and context for later guards and the handler.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
 /// async fn known(req: Request) -> Result<Pass> {
-///     let name = req.bearer().ok_or_else(|| Error::status(401, "who are you?").header("www-authenticate", "Bearer"))?;
+///     let name = req.bearer().ok_or_else(|| Error::status(401, "token required").header("www-authenticate", "Bearer"))?;
 ///     Ok(Pass::new().context("user", name).header("cache-control", "private"))
 /// }
 ///
@@ -39,14 +41,14 @@ impl Pass {
         self
     }
 
-    /// Tells the guards and the handler behind this one; clients can't forge it.
+    /// Adds to the context of the request for later guards and the handler. Clients cannot set it.
     pub fn context(mut self, name: impl Into<String>, value: impl Into<String>) -> Pass {
         self.context.push((name.into(), value.into()));
         self
     }
 }
 
-/// What a guard may return.
+/// Results of a guard.
 #[diagnostic::on_unimplemented(
     message = "a guard returns `Pass` or `Result<Pass>`, not `{Self}`",
     label = "this guard returns something else",

@@ -1,7 +1,27 @@
 //! Write an app for Tidegate: HTTP routes, WebSockets, event streams and rooms in a WebAssembly component.
 //!
-//! The host owns every connection; an app is called with events and answers with effects. Build one
-//! with `cargo component build`, or with `cargo build --target wasm32-wasip2`, and serve it:
+//! The host owns every connection; it calls an app with events, and the app answers with effects.
+//! Build an app with `cargo build --target wasm32-wasip2` or `cargo component build`. An echo and a
+//! room without state:
+//!
+//! ```
+//! use tidegate::prelude::*;
+//!
+//! tidegate::serve!(|| App::new().room::<Chat>("/rooms/{name}").socket("/echo", echo));
+//!
+//! async fn echo(conn: Conn, msg: Message) -> Result {
+//!     conn.send(msg)
+//! }
+//! #[derive(Default)]
+//! struct Chat;
+//! impl Room for Chat {
+//!     async fn message(&mut self, cx: &Cx, _: &Conn, msg: Message) -> Result {
+//!         cx.broadcast(msg)
+//!     }
+//! }
+//! ```
+//!
+//! Routes, errors and a test:
 //!
 //! ```
 //! use tidegate::prelude::*;
@@ -16,7 +36,7 @@
 //! }
 //!
 //! async fn show_user(req: Request) -> Result<String> {
-//!     let id: u64 = req.param("id")?; // a bad id is the client's 400, not our 500
+//!     let id: u64 = req.param("id")?; // an invalid id is answered with 400
 //!     Ok(format!("user {id}"))
 //! }
 //!
@@ -80,7 +100,7 @@ pub use stream::{Body, Reply};
 pub use task::sleep;
 pub use topic::{Publication, publish, publish_except};
 
-/// What an app needs every day: `use tidegate::prelude::*;`.
+/// The names that most apps need: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Accept, App, CloseEvent, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json,
@@ -124,7 +144,7 @@ macro_rules! serve {
     };
 }
 
-/// What [`serve!`] makes.
+/// Implemented by [`serve!`].
 #[doc(hidden)]
 pub trait Serve {
     /// Builds the app.

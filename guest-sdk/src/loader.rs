@@ -101,7 +101,7 @@ impl<T> Running<T> {
         }
     }
 
-    /// What a client is told of an error: status and text.
+    /// Returns status and text of an error for the client; logs a fault.
     pub(crate) fn told(&self, error: Error) -> (u16, String) {
         match error.refusal(format_args!("{}", self.place)) {
             (status @ 400..=599, message) => (status, message),

@@ -73,14 +73,14 @@ use tidegate_routing::FirstValue;
 pub struct Page {
     loaders: Vec<(Loader, RunLoader)>,
     actions: Vec<(&'static str, RunAction)>,
-    render: Render,
+    render: RenderPage,
 }
 
 type LoaderFuture = Pin<Box<dyn Future<Output = Result>>>;
 type ActionFuture = Pin<Box<dyn Future<Output = Result<Done>>>>;
 type RunLoader = Box<dyn Fn(Request, Sink) -> LoaderFuture>;
 type RunAction = Box<dyn Fn(Request, Form) -> ActionFuture>;
-type Render = Box<dyn Fn(&Request, &View) -> Result<Response>>;
+type RenderPage = Box<dyn Fn(&Request, &View) -> Result<Response>>;
 
 /// A loader's function: an async closure or function.
 #[diagnostic::on_unimplemented(
@@ -224,7 +224,7 @@ pub struct View {
     pub(crate) denied: Option<(String, Done)>,
 }
 
-/// What a loader had when the page was due.
+/// State of a loader when the page is rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum First {
     Value(String),
@@ -287,12 +287,12 @@ impl View {
         self.denial().map(|denial| denial.message.as_str())
     }
 
-    /// What is wrong with a field of the form that was refused.
+    /// Returns the message at a field of the form that was refused.
     pub fn field_error(&self, field: &str) -> Option<&str> {
         find(&self.denial()?.errors, field)
     }
 
-    /// What was sent in a field of the form that was refused; empty if nothing was.
+    /// Returns the value of a field of the form that was refused; empty if it was not sent.
     pub fn field(&self, field: &str) -> &str {
         self.denial()
             .and_then(|denial| find(&denial.values, field))

@@ -1,11 +1,11 @@
-//! Places in topics, for those who come back.
+//! Positions in topics, for clients that reconnect.
 
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// A place in a topic: behind the publication with this number. As text, which JSON has too, `<epoch>-<sequence>` with the epoch in
-/// hex: the id of an event on a feed.
+/// A position in a topic: after the publication with this sequence number. Its text form, also in JSON,
+/// is `<epoch>-<sequence>` with the epoch in hexadecimal: the id of an event on a feed.
 ///
 /// ```
 /// use tidegate::Position;
@@ -17,7 +17,7 @@ use std::{fmt, str::FromStr};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Position {
-    /// Tells this topic's numbers from those of other topics, and from those that the same name had earlier.
+    /// Identifies one numbering of one topic. A topic that lost its history starts a new epoch.
     pub epoch: u64,
     /// The number of a publication, from 1; 0 is before the first.
     pub sequence: u64,

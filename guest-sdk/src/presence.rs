@@ -1,25 +1,28 @@
-//! Presence: who is in a room. The host keeps it with the connections, so that it survives sleep, and nobody has to be forgotten.
+//! Presence: the members of a room. The host keeps them with the connections, so presence survives a
+//! sleep, and a connection that ends is no longer a member.
 
 use crate::{Conn, Cx, Error, Message, Publication, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// By this tag those who joined are found.
+/// The tag of connections that joined.
 const TAG: &str = "present";
 
-/// Who is in the room whose event runs, by [`Cx::presence`]. What others see of a connection is its [state](Conn::state).
+/// Members of the room whose event runs, by [`Cx::presence`]. Others see a connection's
+/// [state](Conn::state).
 ///
-/// A connection that [`join`](Presence::join)s gets a snapshot with everybody in it, itself included, and then hears who comes,
-/// changes and goes. Events of a room come one after the other, and what one of them tells is told as a whole or not at all: between
-/// the snapshot and what follows it nobody is missed, and nobody comes twice. When a connection ends, everybody else is told before
-/// [`Room::close`](crate::Room::close) is called, and whatever becomes of that.
+/// A connection that [`join`](Presence::join)s receives a snapshot of all members, itself included, and
+/// then a message for each member that joins, changes or leaves. Events of a room run one after the
+/// other, and the messages of one event are sent together or not at all, so no member is missing and
+/// none appears twice. When a connection ends, the others receive `leave` before
+/// [`Room::close`](crate::Room::close) is called, also if that handler fails.
 ///
 /// These are text messages with JSON in them, to connections and feeds alike. An `id` is the [connection's](Conn::id); a person
 /// with two windows is there twice.
 ///
 /// | when | message |
 /// |---|---|
-/// | to whoever joins | `{"kind":"snapshot","self":"1","members":[{"id":"1","meta":{"name":"Ann"}}]}` |
+/// | to the connection that joins | `{"kind":"snapshot","self":"1","members":[{"id":"1","meta":{"name":"Ann"}}]}` |
 /// | to the others | `{"kind":"join","id":"1","meta":{"name":"Ann"}}` |
 /// | to all, after a change | `{"kind":"update","id":"1","meta":{"name":"Ann","busy":true}}` |
 /// | to all, at the end | `{"kind":"leave","id":"1","meta":{"name":"Ann","busy":true}}` |
@@ -44,8 +47,8 @@ const TAG: &str = "present";
 /// let ann = server.connect("/rooms/tea?name=Ann");
 /// server.sleep("/rooms/tea");
 /// let bob = server.connect("/rooms/tea?name=Bob");
-/// let told: serde_json::Value = server.received(bob)[0].json().unwrap();
-/// assert_eq!((&told["members"][0]["meta"]["name"], &told["members"][1]["id"]), (&json!("Ann"), &told["self"]));
+/// let snapshot: serde_json::Value = server.received(bob)[0].json().unwrap();
+/// assert_eq!((&snapshot["members"][0]["meta"]["name"], &snapshot["members"][1]["id"]), (&json!("Ann"), &snapshot["self"]));
 /// server.disconnect(bob);
 /// let kinds: Vec<serde_json::Value> = server.received(ann).iter().map(|message| message.json().unwrap()).collect();
 /// assert_eq!((&kinds[1]["kind"], &kinds[2]["kind"], kinds.len()), (&json!("join"), &json!("leave"), 3));
@@ -53,12 +56,12 @@ const TAG: &str = "present";
 #[derive(Clone, Copy)]
 pub struct Presence<'a>(&'a Cx);
 
-/// Somebody who is in a room.
+/// A member of a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member<T> {
     /// The connection's, for [`Cx::find`].
     pub id: String,
-    /// What it joined with, or was updated to.
+    /// Its `meta`, as it joined or was updated.
     pub meta: T,
 }
 
@@ -76,16 +79,21 @@ enum Notice {
 }
 
 impl Cx {
-    /// Who is in the room.
+    /// Returns the members of the room.
     pub fn presence(&self) -> Presence<'_> {
         Presence(self)
     }
 }
 
 impl Presence<'_> {
-    /// The connection is there: it gets a snapshot, the others are told. `meta` becomes its [state](Conn::set_state), at most 16 KiB
-    /// of JSON; what nobody may see has its place elsewhere, in tags or in the room's storage. It also gets the tag `present`, one
-    /// of its 10, to be kept when you set others. Joining again is an [`update`](Presence::update).
+    /// Adds a connection: it receives a snapshot, the others a `join`. `meta` becomes its
+    /// [state](Conn::set_state), which all members see. The connection also gets the tag `present`, one
+    /// of its 10, which has to stay when you set others. Joining again is an
+    /// [`update`](Presence::update).
+    ///
+    /// # Limits
+    ///
+    /// `meta` has at most 16 KiB of JSON.
     pub fn join(&self, conn: &Conn, meta: &impl Serialize) -> Result {
         if is_present(conn) {
             return self.update(conn, meta);
@@ -99,10 +107,16 @@ impl Presence<'_> {
         self.tell(Publication::new(Message::from_json(&Notice::Join(member(conn)))?).except(conn))
     }
 
-    /// What others see of the connection has changed: all are told, itself included. Fails if it has not joined.
+    /// Changes the `meta` of a member; all members receive it, itself included.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the connection has not joined.
     pub fn update(&self, conn: &Conn, meta: &impl Serialize) -> Result {
         if !is_present(conn) {
-            return Err(Error::fault("only who has joined can be updated"));
+            return Err(Error::fault(
+                "only a connection that has joined can be updated",
+            ));
         }
         conn.set_state(meta)?;
         self.tell(Publication::new(Message::from_json(&Notice::Update(
@@ -110,7 +124,8 @@ impl Presence<'_> {
         ))?))
     }
 
-    /// The connection goes, and stays open: all are told, itself included. Nothing happens if it is not there.
+    /// Removes a member whose connection stays open; all members receive it, itself included. No change
+    /// if it has not joined.
     pub fn leave(&self, conn: &Conn) -> Result {
         self.part(conn).map(drop)
     }
@@ -148,7 +163,7 @@ impl Presence<'_> {
         })?)
     }
 
-    /// Who comes back gets a snapshot: what was told meanwhile is of no use.
+    /// Transient: a client that reconnects receives a snapshot.
     fn tell(&self, notice: Publication) -> Result {
         self.0.broadcast(notice.transient())
     }
@@ -162,7 +177,7 @@ fn is_present(conn: &Conn) -> bool {
     conn.tags().iter().any(|tag| tag == TAG)
 }
 
-/// As the connection's state has it. That may have been set to what is no JSON: then nobody sees it.
+/// A member with the connection's state. A state that is not JSON counts as null.
 fn member(conn: &Conn) -> Member<Value> {
     Member {
         id: conn.id(),

@@ -28,7 +28,7 @@ pub struct Request {
     pub(crate) body: Body,
 }
 
-/// What stands before the body (WIT `types.request`).
+/// The head of a request (WIT `types.request`).
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
     pub(crate) method: String,
@@ -144,9 +144,8 @@ impl Request {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// What a guard found out about the request (a user, a tenant); never from the client. The last
-    /// word counts. None in a stream route, as `wasi:http` has no place for it: what the route needs to
-    /// know, it has to find out itself.
+    /// Returns a value that a guard added to the request (a user, a tenant), the last one of this name.
+    /// Clients cannot set it. None in a stream route, because `wasi:http` does not carry it.
     pub fn context(&self, name: &str) -> Option<&str> {
         self.head
             .context
@@ -156,7 +155,7 @@ impl Request {
             .map(|(_, value)| value.as_str())
     }
 
-    /// What a feed's client had last, if it was here before.
+    /// Returns the id of the last event that a feed's client received, if it reconnects.
     pub fn last_event_id(&self) -> Option<&str> {
         self.header("last-event-id")
     }

@@ -91,7 +91,7 @@ impl Response {
     }
 }
 
-/// What a handler may return.
+/// Results of a request handler.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be an answer",
     label = "what this handler returns can't be an answer",

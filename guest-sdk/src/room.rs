@@ -13,10 +13,10 @@ use std::{
 /// One room of a class: made by [`wake`](Room::wake) when an event comes for it and it is not awake, dropped when it was idle
 /// for 10 seconds. Its connections, and what it wrote through [`Cx`], stay.
 ///
-/// What an event writes, sends, broadcasts and answers takes effect together, when it is durable. An event that panics, or whose
-/// handler returns an error, has not happened: nothing of it is kept or sent but the error's own answer, and the room is woken
-/// anew before its next event. A request gets the error as its answer, a connection is closed: with 1008 and the error's text if it
-/// is the client's (a status below 500), else with 1011.
+/// All effects of an event (writes, messages, broadcasts, the answer) take place together, when they are
+/// durable. If the handler panics or returns an error, none of them takes place and the room is woken
+/// again before its next event. A request receives the error as its response. A connection is closed:
+/// with 1008 and the error's text if the status is below 500, else with 1011.
 ///
 /// Messages that came together are handed over together; each of them happens whole or not at all nevertheless. If one fails,
 /// all are undone and those before it run again: what a handler does outside of Tidegate may be done twice.
@@ -47,7 +47,7 @@ use std::{
 /// assert_eq!(server.received(ann), ["1", "2"]);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no room",
+    message = "`{Self}` is not a room",
     label = "this type does not implement `Room`",
     note = "derive `Default` for it and write `impl Room for {Self}` with a function for each event that it handles"
 )]
@@ -212,7 +212,7 @@ impl<R: Room> Awake<R> {
     }
 
     /// Runs messages from the index `from` on, each of them if those before it went well. After a failure none from there on has
-    /// happened, and `messages` are those before the one that failed; `from` moves behind those that were flushed.
+    /// happened, and `messages` are those before the one that failed; `from` moves past those that were flushed.
     fn run_messages(
         &mut self,
         cx: &Cx,

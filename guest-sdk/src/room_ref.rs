@@ -104,8 +104,8 @@ impl<R: Room> RoomRef<R> {
         }
     }
 
-    /// Tries so often in all, if it fails or is busy: once by default. What the room does is done again then; it is undone before
-    /// that, but for what it flushed.
+    /// Tries so often in all, if it fails or is busy: once by default. The event before is undone first,
+    /// except for what it flushed.
     pub fn attempts(self, attempts: u32) -> RoomRef<R> {
         RoomRef { attempts, ..self }
     }

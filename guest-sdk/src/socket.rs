@@ -4,8 +4,8 @@ use crate::{Conn, Error, Message, Request, Response, Result, task};
 use serde::Serialize;
 use std::{fmt, future::Future, ops};
 
-/// What a WebSocket route does. It remembers nothing (`&self`), so any instance serves it: the
-/// attachment remembers for a connection, topics connect it to the others.
+/// The handler of a WebSocket route. It has no state (`&self`), so any instance can run it: the
+/// attachment holds the state of a connection, and topics reach the others.
 ///
 /// A closure `async |conn: Conn, msg| ...` is a socket too, with the first three hooks unwritten.
 ///
@@ -38,7 +38,7 @@ use std::{fmt, future::Future, ops};
 /// assert_eq!(server.try_connect("/lobby").unwrap_err().status(), 400);
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no socket",
+    message = "`{Self}` is not a socket",
     label = "neither an `async` closure of a `Conn` and a `Message` that returns `()` or `Result`, nor a type that implements `Socket`",
     note = "write `async |conn: Conn, msg| conn.send(msg)`, with the type of `conn`",
     note = "or implement `Socket` for a type of your own and give a value of it"
@@ -82,10 +82,10 @@ where
     }
 }
 
-/// What a closure for messages may return, and the handler of a stream route.
+/// Results of a message closure and of a stream handler.
 #[diagnostic::on_unimplemented(
     message = "a handler of messages or of a stream returns `()` or `Result`, not `{Self}`",
-    note = "end it with `;`, or with `Ok(())` behind a `?`"
+    note = "end it with `;`, or with `Ok(())` after a `?`"
 )]
 pub trait Outcome {
     /// Whether it went well.

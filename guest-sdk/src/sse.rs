@@ -80,7 +80,7 @@ impl Event {
         self
     }
 
-    /// Tells the client how long to wait before it comes again, in whole milliseconds.
+    /// Sets the time after which the client reconnects, in whole milliseconds.
     pub fn retry(mut self, after: Duration) -> Event {
         self.retry = Some(after);
         self

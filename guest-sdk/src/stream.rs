@@ -187,7 +187,7 @@ impl Events {
 }
 
 /// The client went away while it was being answered: the cause in an [`Error`] of [`Writer::write`].
-/// There is nothing to do, and nobody is told.
+/// There is nothing to do, and nothing is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -199,9 +199,9 @@ impl fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// What answers a stream route.
+/// The handler of a stream route.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no handler of a stream route",
+    message = "`{Self}` is not a stream handler",
     label = "neither an `async` closure nor an `async fn` of a `Request` and a `Reply`",
     note = "write `async |req: Request, reply: Reply| -> Result {{ ... }}`"
 )]

@@ -29,7 +29,9 @@ pub fn publish_except(conn: &Conn, topic: &str, message: impl Into<Message>) -> 
         .map(drop)
 }
 
-/// A message to a topic with more to say: an event's name, or who is left out.
+/// A message to a topic with options: an event's name, a connection that is left out.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -72,7 +74,8 @@ impl Publication {
         self
     }
 
-    /// Of no use to who comes back later, like a pointer's move: it gets no number, is not kept, and in a room waits for no disk.
+    /// For a publication that a client does not need when it reconnects, such as a pointer's position:
+    /// it has no sequence number, the history does not keep it, and in a room it needs no commit.
     pub fn transient(mut self) -> Publication {
         self.transient = true;
         self

@@ -23,7 +23,7 @@ impl Yielded {
         Ok(())
     }
 
-    /// What waits.
+    /// Takes the value that waits, if any.
     pub(crate) fn take(&self) -> Option<String> {
         self.0.borrow_mut().take()
     }

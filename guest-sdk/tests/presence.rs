@@ -44,7 +44,7 @@ impl Room for Crowd {
         let here = cx.presence().list::<Value>()?;
         assert!(
             here.iter().all(|member| member.id != conn.id()),
-            "who has gone is not there"
+            "a client that left is not a member"
         );
         match conn.state::<Value>() {
             Ok(Some(meta)) if meta["name"] == "other" => Err(Error::fault("the hook fails")),
@@ -77,7 +77,11 @@ impl Seen {
             .clone()
             .map(|member| (text(&member["id"]), member["meta"].clone()))
             .collect();
-        assert_eq!(seen.len(), members.len(), "nobody is twice in a snapshot");
+        assert_eq!(
+            seen.len(),
+            members.len(),
+            "no member is twice in a snapshot"
+        );
         Seen(seen)
     }
 
@@ -91,9 +95,15 @@ impl Seen {
                     "a newcomer sees itself"
                 );
             }
-            "join" => assert_eq!(self.0.insert(id, meta), None, "nobody comes twice"),
-            "update" => assert!(self.0.insert(id, meta).is_some(), "who changes is there"),
-            "leave" => assert!(self.0.remove(&id).is_some(), "who goes was there"),
+            "join" => assert_eq!(self.0.insert(id, meta), None, "no member joins twice"),
+            "update" => assert!(
+                self.0.insert(id, meta).is_some(),
+                "a member that changes is there"
+            ),
+            "leave" => assert!(
+                self.0.remove(&id).is_some(),
+                "a member that leaves was there"
+            ),
             kind => panic!("{kind}"),
         }
     }

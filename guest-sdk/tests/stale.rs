@@ -8,7 +8,7 @@ thread_local! {
     static KEPT: RefCell<Option<Conn>> = const { RefCell::new(None) };
 }
 
-/// What is done with the connection that was kept.
+/// A call of a method of the connection that was kept.
 type Use = fn(&Conn);
 
 const USES: [(&str, Use); 14] = [

@@ -42,7 +42,7 @@ impl ops::Deref for Handle {
 }
 
 impl Handle {
-    /// Another name for a connection that an event lends. `Conn` sees to it that nobody uses it
+    /// Another name for a connection that an event lends. `Conn` ensures that it is not used
     /// after the event.
     #[allow(unsafe_code)]
     fn lent(connection: &Connection) -> Handle {
@@ -53,7 +53,7 @@ impl Handle {
         }))
     }
 
-    /// The same connection, for whoever takes part in the same event.
+    /// The same connection, for another owner within the event.
     pub(crate) fn again(&self) -> Handle {
         Handle::lent(self)
     }

@@ -1,4 +1,4 @@
-//! The seam natively, for `testing`: the real hub without its walls, and a clock that nobody waits for.
+//! The seam natively, for `testing`: the real hub without its walls, and a clock that moves by itself.
 
 mod form;
 mod room;
@@ -26,11 +26,11 @@ use std::{
 };
 use tidegate_hub as hub;
 
-/// What an answer's status may be.
+/// Valid statuses of a response.
 const STATUSES: RangeInclusive<u16> = 200..=599;
 
 thread_local! {
-    /// What the handler that runs on this thread acts for.
+    /// Scope of the handler that runs on this thread.
     static SCOPE: RefCell<Option<hub::Scope>> = const { RefCell::new(None) };
     /// Goes on only when every future waits.
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
@@ -283,7 +283,7 @@ impl Incoming {
 #[derive(Clone)]
 pub(crate) struct Outgoing(Rc<RefCell<Recording>>);
 
-/// What a client has got of an answer.
+/// The part of a response that the client has received.
 #[derive(Default)]
 pub(crate) struct Recording {
     pub(crate) head: Option<Response>,

@@ -1,4 +1,4 @@
-//! What may take its time: timers, and the streamed bodies of `wasi:http`.
+//! Waiting: timers, and the streamed bodies of `wasi:http`.
 
 use crate::{
     Error, Request, Response, Result,
@@ -31,7 +31,7 @@ use wasip2::{
 const PIECE_BYTES_MAX: u64 = 64 << 10;
 
 thread_local! {
-    /// What futures of this instance wait for, and whom to wake.
+    /// Pollables that futures of this instance wait for, with their wakers.
     static WAITING: RefCell<Vec<(Rc<Awaited>, Waker)>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -87,7 +87,7 @@ impl Drop for Wait {
     }
 }
 
-/// Blocks until something that is waited for is ready, and wakes who waits for it.
+/// Blocks until something that is waited for is ready, and wakes its future.
 pub(crate) fn wait() {
     let waiting = WAITING.with_borrow(|waiting| waiting.clone());
     assert!(
@@ -220,7 +220,7 @@ impl Outgoing {
     pub(crate) fn finish(&self) {
         if let OutgoingState::Started { stream, body } = self.0.replace(OutgoingState::Done) {
             drop(stream);
-            // A client that is gone by now misses nothing that it could be told.
+            // A client that is gone by now misses nothing.
             _ = OutgoingBody::finish(body, None);
         }
     }
@@ -262,8 +262,8 @@ pub(super) fn read(incoming: IncomingRequest) -> Request {
         route: 0,
         context: Vec::new(),
     };
-    let body = incoming.consume().expect("nobody has taken the body yet");
-    let stream = body.stream().expect("nobody has taken the stream yet");
+    let body = incoming.consume().expect("the body is taken once");
+    let stream = body.stream().expect("the stream is taken once");
     Request {
         head,
         body: Body::of_pieces(Incoming {

@@ -1,4 +1,4 @@
-//! What a room's handlers reach, by imports.
+//! The functions of a room's handlers, by imports.
 
 use super::{limit_error, position, published, start_point};
 use crate::{

@@ -1,4 +1,4 @@
-//! What a room's handlers reach natively: the hub's transaction of the room, and a clock that the test moves.
+//! The functions of a room's handlers, natively: the hub's transaction of the room, and a clock that the test moves.
 
 use super::{limit_error, position, published, scope, start_point};
 use crate::{CallError, LimitError, Position, Publication, StartPoint, StorageError};
@@ -21,7 +21,7 @@ thread_local! {
     static NOW: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
 }
 
-/// What a test's commits can fail with, and no handler goes on after.
+/// Message of a panic when the storage in memory fails, which ends the handler.
 const FAILED: &str = "the storage failed";
 
 fn transaction() -> Transaction {
