@@ -424,19 +424,21 @@ impl LoaderTarget {
     /// to the page; otherwise guards of another path would decide.
     pub fn find(router: &Router, name: LoaderName<'_>) -> Result<LoaderTarget, HandlerError> {
         let LoaderName {
-            page: pattern,
+            page,
             loader,
             params,
             search,
         } = name;
         let (route, page) = router
-            .page_of(pattern)
+            .page_of(page)
             .ok_or_else(|| problem(404, "there is no such page"))?;
         if page.loader(loader).is_none() {
             return Err(problem(404, "the page has no such loader"));
         }
-        let pattern = Pattern::parse(&page.pattern).expect("the rules let only patterns pass");
-        let mut target = path_of(&pattern, params).map_err(|why| problem(400, why))?;
+        let pattern = router
+            .pattern(route)
+            .ok_or_else(|| problem(404, "there is no such page"))?;
+        let mut target = path_of(pattern, params).map_err(|why| problem(400, why))?;
         let query = search.trim_start_matches('?');
         if !query.is_empty() {
             target.push('?');

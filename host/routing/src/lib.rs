@@ -27,10 +27,11 @@ mod pattern;
 mod room_class;
 mod router;
 mod rules;
+mod violation;
 
 pub use manifest::{Exports, FirstValue, Guard, LoaderInfo, Manifest, Page, Route, Target, Wants};
 pub use path::{BadPath, Path, TARGET_BYTES_MAX, decode};
 pub use pattern::{BadPattern, GuardPattern, Pattern, Segment};
 pub use room_class::{BadRoomClass, ROOM_CLASS_BYTES_MAX, RoomClass};
 pub use router::{AMBIGUOUS, RouteMatch, Router};
-pub use rules::{Rule, Violation};
+pub use violation::{Rule, Subject, Violation};

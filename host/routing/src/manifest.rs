@@ -133,6 +133,12 @@ pub struct LoaderInfo {
     pub first_value: FirstValue,
 }
 
+impl LoaderInfo {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 /// How long the shell of a page waits for a loader's first value (WIT `pages.due`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstValue {

@@ -82,6 +82,20 @@ impl Pattern {
         Ok(Pattern { segments })
     }
 
+    /// Returns the pattern "/".
+    pub(crate) fn root() -> Pattern {
+        Pattern {
+            segments: Vec::new(),
+        }
+    }
+
+    /// Returns the pattern "/{*rest}".
+    pub(crate) fn catch_all() -> Pattern {
+        Pattern {
+            segments: vec![Segment::Rest("rest".to_owned())],
+        }
+    }
+
     /// The steps in order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments

@@ -1,59 +1,75 @@
-//! The router: from a method and a path to the one route that answers, by the most literal pattern.
+//! The router: from the method and the path of a request to guards and one route.
+//!
+//! Ours, because patterns are matched on decoded segments and a parameter and a rest may stand at the
+//! same place. Routes form a tree by segments; the most literal route that matches answers:
+//!
+//! - a literal before a parameter, a parameter before a rest;
+//! - then a route for what the request wants (a WebSocket, a feed, or neither) before others;
+//! - then a named method before a route for any method. HEAD is answered by GET.
+//!
+//! A walk that finds nothing below a literal comes back and tries the parameter. The fallback page has
+//! a tree of its own, which is asked when nothing else matches.
+//!
+//! An encoded slash or backslash stands in a path only where one parameter takes it. Everywhere else
+//! the path is [ambiguous](RouteMatch::Ambiguous), because an app that decodes before it splits would
+//! read another path than the guards did.
 
 use crate::{
     manifest::{Exports, Manifest, Page, Route, Target, Wants},
     path::{Path, SEPARATORS},
     pattern::{GuardPattern, Pattern, Segment},
-    rules::{self, Violation},
+    rules::{self, CheckedManifest},
+    violation::Violation,
 };
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-/// The routes and guards of an app that broke no rule.
+/// Routes, guards and pages of an app that broke no rule.
 ///
 /// ```
-/// use tidegate_routing::{Wants, Exports, RouteMatch, Manifest, Path, Route, Router, Target};
-/// let manifest = Manifest { routes: vec![Route::new("GET", "/users/{id}", Target::Http)], guards: vec![], pages: vec![] };
-/// let router = Router::new(&manifest, Exports::ALL).unwrap();
+/// use tidegate_routing::{Exports, Manifest, Path, Route, RouteMatch, Router, Target, Wants};
+/// let routes = vec![Route::new("GET", "/users/{id}", Target::Http)];
+/// let router = Router::new(&Manifest { routes, ..Manifest::default() }, Exports::ALL).unwrap();
 /// let found = router.find("GET", Wants::Other, &Path::parse("/users/7").unwrap());
-/// assert_eq!(found, RouteMatch::Route { index: 0, target: Target::Http, params: vec![("id".into(), "7".into())] });
+/// let params = vec![("id".into(), "7".into())];
+/// assert_eq!(found, RouteMatch::Route { index: 0, target: Target::Http, params });
 /// ```
 pub struct Router {
+    /// Routes of the manifest, then one for each page.
     routes: Vec<Entry>,
     root: Node,
     guards: Vec<GuardPattern>,
-    /// Their routes are rest all others.
     pages: Vec<Page>,
-    /// The page that answers paths which are nobody's in the tree.
+    /// Tree of the fallback page.
     fallback: Node,
 }
 
 struct Entry {
     route: Arc<Route>,
-    /// Of its parameters.
-    names: Vec<String>,
+    pattern: Pattern,
 }
 
 /// Where a path leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteMatch {
-    /// This route.
+    /// This route answers.
     Route {
-        /// Its index in the manifest.
+        /// Index of the route in the router.
         index: u32,
-        /// Who answers.
+        /// The handler that answers.
         target: Target,
-        /// Names and values of the parameters.
+        /// Names and values of the parameters, in the order of the pattern.
         params: Vec<(String, String)>,
     },
-    /// There are routes for the path, but none for the method: 405 with these in `Allow`.
+    /// Routes match the path, but none has the method: 405, with these methods in `Allow`.
     MethodNotAllowed(Vec<String>),
-    /// There is no route.
+    /// No route matches.
     NotFound,
-    /// An encoded slash or backslash stands where programs read the path in two ways: 400, before any guard.
+    /// An encoded slash or backslash stands where programs read the path in two ways: 400, before any
+    /// guard runs.
     Ambiguous,
 }
 
-/// Why a path is [`RouteMatch::Ambiguous`], for its client.
+/// Text for the client whose path is [`RouteMatch::Ambiguous`].
 pub const AMBIGUOUS: &str =
     "an encoded slash or backslash may stand only in a single parameter of the path";
 
@@ -63,52 +79,38 @@ struct Node {
     parameter: Option<Box<Node>>,
     /// Routes that end here.
     here: Vec<u32>,
-    /// Routes that take whatever comes rest.
+    /// Routes that match everything below.
     rest: Vec<u32>,
 }
 
 impl Router {
-    /// Checks the manifest and builds its router; every violation otherwise.
+    /// Checks the manifest and builds its router.
+    ///
+    /// # Errors
+    /// Every violation of a rule, if there is one.
     pub fn new(manifest: &Manifest, exports: Exports) -> Result<Router, Vec<Violation>> {
-        let violations = rules::check(manifest, exports);
-        if !violations.is_empty() {
-            return Err(violations);
-        }
-        let mut router = Router::empty();
-        let routes = manifest.routes.iter().map(|route| (route.clone(), false));
-        for (route, is_fallback) in routes.chain(
-            manifest
-                .pages
-                .iter()
-                .map(|page| (page.route(), page.is_fallback)),
-        ) {
-            let pattern = Pattern::parse(&route.pattern).expect("the rules let only patterns pass");
-            let index = router.add(&pattern, route);
-            let tree = if is_fallback {
-                &mut router.fallback
-            } else {
-                &mut router.root
-            };
-            tree.insert(pattern.segments(), index);
-        }
-        router.pages = manifest.pages.clone();
-        let covers = manifest
-            .guards
-            .iter()
-            .map(|guard| GuardPattern::parse(&guard.pattern));
-        router.guards = covers
-            .collect::<Result<_, _>>()
-            .expect("the rules let only patterns pass");
-        Ok(router)
+        rules::check(manifest, exports).map(Router::build)
     }
 
-    /// A component of `wasi:http` alone, built for any host: it answers every path that is not reserved.
+    fn build(manifest: CheckedManifest) -> Router {
+        let mut router = Router::empty();
+        for (route, pattern) in manifest.routes {
+            router.add(route, pattern, false);
+        }
+        for (page, pattern) in manifest.pages {
+            router.add(page.route(), pattern, page.is_fallback);
+            router.pages.push(page);
+        }
+        router.guards = manifest.guards;
+        router
+    }
+
+    /// Returns the router of a component of `wasi:http` alone, which was built for any host: it
+    /// answers every path that is not reserved.
     pub fn for_wasi_http() -> Router {
         let mut router = Router::empty();
-        for text in ["/", "/{*rest}"] {
-            let pattern = Pattern::parse(text).expect("a pattern");
-            let index = router.add(&pattern, Route::new("", text, Target::Stream));
-            router.root.insert(pattern.segments(), index);
+        for (text, pattern) in [("/", Pattern::root()), ("/{*rest}", Pattern::catch_all())] {
+            router.add(Route::new("", text, Target::Stream), pattern, false);
         }
         router
     }
@@ -123,32 +125,42 @@ impl Router {
         }
     }
 
-    /// Its index; it is still in no tree.
-    fn add(&mut self, pattern: &Pattern, route: Route) -> u32 {
+    fn add(&mut self, route: Route, pattern: Pattern, is_fallback: bool) {
+        let index = self.routes.len() as u32;
+        let tree = if is_fallback {
+            &mut self.fallback
+        } else {
+            &mut self.root
+        };
+        tree.insert(pattern.segments(), index);
         self.routes.push(Entry {
             route: Arc::new(route),
-            names: pattern.names().map(str::to_owned).collect(),
+            pattern,
         });
-        self.routes.len() as u32 - 1
     }
 
-    /// The route of this index.
+    /// Returns the route with this index.
     pub fn route(&self, index: u32) -> Option<&Arc<Route>> {
         self.routes.get(index as usize).map(|entry| &entry.route)
     }
 
-    /// Whether there are any.
+    /// Returns the pattern of the route with this index.
+    pub fn pattern(&self, index: u32) -> Option<&Pattern> {
+        self.routes.get(index as usize).map(|entry| &entry.pattern)
+    }
+
+    /// Returns true if the app has pages.
     pub fn has_pages(&self) -> bool {
         !self.pages.is_empty()
     }
 
-    /// The page that a route of this index leads to, and its index among the pages.
+    /// Returns the page that the route with this index leads to, and the page's index.
     pub fn page(&self, route: u32) -> Option<(u32, &Page)> {
         let index = route.checked_sub(self.first_page())?;
         Some((index, self.pages.get(index as usize)?))
     }
 
-    /// The page of this pattern, as the app wrote it, and the index of its route.
+    /// Returns the page with this pattern, as the app wrote it, and the index of its route.
     pub fn page_of(&self, pattern: &str) -> Option<(u32, &Page)> {
         let index = self.pages.iter().position(|page| page.pattern == pattern)?;
         Some((self.first_page() + index as u32, &self.pages[index]))
@@ -158,12 +170,12 @@ impl Router {
         (self.routes.len() - self.pages.len()) as u32
     }
 
-    /// Whether a route answers what that one of another version does.
+    /// Returns true if a route of this app answers what `route` of another version does.
     pub fn has_successor(&self, route: &Route) -> bool {
         self.successor(route).is_some()
     }
 
-    /// The route that answers what that one of another version does.
+    /// Returns the index of the route that answers what `route` of another version does.
     pub fn successor(&self, route: &Route) -> Option<u32> {
         self.routes
             .iter()
@@ -190,23 +202,20 @@ impl Router {
         Some((from + at) as u32)
     }
 
-    /// The route for a method and path. A literal segment goes before a parameter, a parameter
-    /// before a rest, a route for what is asked for before others, a named method before any; HEAD is answered by GET.
-    /// The fallback page has what no other route knows, with any method. A reserved path has none.
-    /// A path that [has a separator](Path::has_separator) leads to a route only if a single parameter takes that segment and no guard
-    /// could be passed by it; otherwise it is ambiguous.
-    pub fn find(&self, method: &str, asked: Wants, path: &Path<'_>) -> RouteMatch {
+    /// Returns the route for a method and a path, by the order at the head of this module. No route has
+    /// a reserved path.
+    pub fn find(&self, method: &str, wants: Wants, path: &Path<'_>) -> RouteMatch {
         if path.has_separator() && self.guards_may_be_misread(path) {
             return RouteMatch::Ambiguous;
         }
-        let found = match path.is_reserved() {
-            true => RouteMatch::NotFound,
-            false => match self.find_in(&self.root, method, asked, path) {
-                RouteMatch::NotFound => self.find_in(&self.fallback, method, asked, path),
-                found => found,
-            },
-        };
-        // Without a route no parameter takes the separator: it may be meant for the name of a file.
+        let mut found = RouteMatch::NotFound;
+        if !path.is_reserved() {
+            found = self.find_in(&self.root, method, wants, path);
+            if found == RouteMatch::NotFound {
+                found = self.find_in(&self.fallback, method, wants, path);
+            }
+        }
+        // Without a route no parameter takes the separator, and a file's name must not have one.
         if found == RouteMatch::NotFound && path.has_separator() {
             RouteMatch::Ambiguous
         } else {
@@ -221,12 +230,12 @@ impl Router {
             .any(|cover| cover.may_be_misread(path, &decoded_first))
     }
 
-    fn find_in(&self, tree: &Node, method: &str, asked: Wants, path: &Path<'_>) -> RouteMatch {
+    fn find_in(&self, tree: &Node, method: &str, wants: Wants, path: &Path<'_>) -> RouteMatch {
         let has_separator = path.has_separator();
         let mut search = Search {
             router: self,
             method,
-            asked,
+            wants,
             allow: Vec::new(),
             params: Vec::new(),
             has_separator,
@@ -236,7 +245,12 @@ impl Router {
             _ if search.is_ambiguous => RouteMatch::Ambiguous,
             Some(index) => {
                 let entry = &self.routes[index as usize];
-                let params = entry.names.iter().cloned().zip(search.params).collect();
+                let params = entry
+                    .pattern
+                    .names()
+                    .map(str::to_owned)
+                    .zip(search.params)
+                    .collect();
                 RouteMatch::Route {
                     index,
                     target: entry.route.target,
@@ -250,7 +264,7 @@ impl Router {
 }
 
 impl Entry {
-    /// How well it fits the method: the less the better.
+    /// Returns how well the route fits the method, the lower the better; none if it does not.
     fn rank(&self, method: &str) -> Option<u8> {
         let has = |method: &str| self.route.methods.iter().any(|own| own == method);
         match method {
@@ -278,18 +292,18 @@ impl Node {
     }
 }
 
-/// One walk through the tree; backtracks where a deeper step finds nothing.
+/// One walk through a tree.
 struct Search<'a> {
     router: &'a Router,
     method: &'a str,
-    asked: Wants,
-    /// Methods of routes that match the path but not the method.
+    wants: Wants,
+    /// Methods of the routes that match the path, but not the request's method.
     allow: Vec<String>,
-    /// Values of the parameters on the way.
+    /// Values of the parameters on the way to the present node.
     params: Vec<String>,
-    /// Whether a segment of the path has a separator.
+    /// True if a segment of the path has a separator.
     has_separator: bool,
-    /// Whether the route that was found takes such a segment as a part of its rest.
+    /// True if the route that was found takes such a segment as part of its rest.
     is_ambiguous: bool,
 }
 
@@ -327,9 +341,9 @@ impl Search<'_> {
         let rank = |index: &u32| {
             let entry = &self.router.routes[*index as usize];
             let by_method = entry.rank(self.method)?;
-            let asked_for = entry.route.target.wants();
-            // What is asked for by nothing in particular can be answered to anybody, a WebSocket only to who asks for one.
-            Some((asked_for != self.asked, asked_for, by_method, *index))
+            let serves = entry.route.target.wants();
+            // If no route is for what the request wants, a plain one goes before the others.
+            Some((serves != self.wants, serves, by_method, *index))
         };
         let found = routes
             .iter()
@@ -337,12 +351,12 @@ impl Search<'_> {
             .min()
             .map(|(.., index)| index);
         if found.is_none() {
-            self.note_allowed(routes);
+            self.add_allowed(routes);
         }
         found
     }
 
-    fn note_allowed(&mut self, routes: &[u32]) {
+    fn add_allowed(&mut self, routes: &[u32]) {
         let methods = routes
             .iter()
             .flat_map(|index| &self.router.routes[*index as usize].route.methods);
@@ -358,260 +372,4 @@ impl Search<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ROUTES: [(&str, &str); 12] = [
-        ("GET", "/"),
-        ("GET", "/users/{id}"),
-        ("POST", "/users/{id}"),
-        ("GET", "/users/me"),
-        ("", "/any"),
-        ("PUT", "/any"),
-        ("GET", "/files/{*path}"),
-        ("GET", "/files/{name}/info"),
-        ("GET", "/{x}"),
-        ("POST", "/{x}/{y}"),
-        ("GET", "/a/b/c"),
-        ("GET", "/{x}/b/d"),
-    ];
-
-    fn router() -> Router {
-        let mut routes: Vec<Route> = ROUTES
-            .iter()
-            .map(|(method, pattern)| Route::new(method, pattern, Target::Http))
-            .collect();
-        routes.swap(4, 5); // a named method before "any"
-        Router::new(
-            &Manifest {
-                routes,
-                guards: vec![],
-                pages: vec![],
-            },
-            Exports::ALL,
-        )
-        .unwrap_or_else(|violations| panic!("{violations:?}"))
-    }
-
-    #[test]
-    fn the_fallback_page_answers_what_is_nobody_else_s() {
-        let page = |pattern: &str, fallback| Page {
-            pattern: pattern.into(),
-            is_fallback: fallback,
-            ..Page::default()
-        };
-        let routes = vec![
-            Route::new("POST", "/api", Target::Http),
-            Route::new("GET", "/files/{*path}", Target::Http),
-        ];
-        let manifest = Manifest {
-            routes,
-            guards: vec![],
-            pages: vec![page("/{*rest}", true), page("/about", false)],
-        };
-        let router = Router::new(&manifest, Exports::ALL)
-            .unwrap_or_else(|violations| panic!("{violations:?}"));
-        let cases = [
-            // method, path, index of the route or the methods that there are
-            ("GET", "/nowhere/at/all", Ok(2)),
-            ("HEAD", "/nowhere", Ok(2)),
-            ("POST", "/nowhere", Err("GET, HEAD")),
-            ("GET", "/about", Ok(3)),
-            ("GET", "/api", Err("POST")),
-            ("PUT", "/files/x", Err("GET, HEAD")),
-            ("GET", "/__loaders", Err("")),
-            ("GET", "/", Err("")),
-        ];
-        for (method, path, expected) in cases {
-            let found = match router.find(method, Wants::Other, &Path::parse(path).unwrap()) {
-                RouteMatch::Route { index, .. } => Ok(index),
-                RouteMatch::MethodNotAllowed(allow) => Err(allow.join(", ")),
-                RouteMatch::NotFound | RouteMatch::Ambiguous => Err(String::new()),
-            };
-            assert_eq!(found, expected.map_err(str::to_owned), "{method} {path}");
-        }
-    }
-
-    #[test]
-    fn a_path_leads_to_its_most_literal_route() {
-        let cases = [
-            ("GET", "/", "0"),
-            ("GET", "/users/7", "1 id=7"),
-            ("POST", "/users/7", "2 id=7"),
-            ("GET", "/users/me", "3"),
-            ("POST", "/users/me", "2 id=me"),
-            ("GET", "/users/a%2Fb", "1 id=a/b"),
-            ("GET", "/users/a%5cb%2f", "1 id=a\\b/"),
-            ("PUT", "/users/a%2Fb", "405 GET,HEAD,POST"),
-            ("GET", "/files/a%2Fb", "400"),
-            ("PUT", "/files/a%2Fb", "405 POST"),
-            ("PUT", "/files/a/b%2Fc", "400"),
-            ("GET", "/files/a/b%5C/c", "400"),
-            ("GET", "/files/a%2Fb/info", "7 name=a/b"),
-            ("GET", "/files/a%2Fb/else", "400"),
-            ("GET", "/nowhere/at/all%2F", "400"),
-            ("GET", "/__x%2Fy", "400"),
-            ("GET", "/users/%7B", "1 id={"),
-            ("HEAD", "/users/me", "3"),
-            ("PUT", "/any", "4"),
-            ("DELETE", "/any", "5"),
-            ("GET", "/files/a/b%20c/d", "6 path=a/b c/d"),
-            ("GET", "/files/a/info", "7 name=a"),
-            ("GET", "/files/a/b/info", "6 path=a/b/info"),
-            ("GET", "/files", "8 x=files"),
-            ("GET", "/a/b/c", "10"),
-            ("GET", "/a/b/d", "11 x=a"),
-            ("GET", "//a/./b//d/", "11 x=a"),
-            ("GET", "/Users/me", "405 POST"),
-            ("PUT", "/users/7", "405 GET,HEAD,POST"),
-            ("POST", "/", "405 GET,HEAD"),
-            ("GET", "/a/b/x", "404"),
-            ("GET", "/__loaders", "404"),
-            ("GET", "/%5f%5floaders", "404"),
-            ("POST", "/__x/y", "404"),
-        ];
-        let router = router();
-        for (method, path, expected) in cases {
-            let found = match router.find(method, Wants::Other, &Path::parse(path).unwrap()) {
-                RouteMatch::NotFound => "404".to_owned(),
-                RouteMatch::Ambiguous => "400".to_owned(),
-                RouteMatch::MethodNotAllowed(allow) => format!("405 {}", allow.join(",")),
-                RouteMatch::Route { index, params, .. } => {
-                    let params: String = params
-                        .iter()
-                        .map(|(name, value)| format!(" {name}={value}"))
-                        .collect();
-                    format!("{index}{params}")
-                }
-            };
-            assert_eq!(found, expected, "{method} {path}");
-        }
-    }
-
-    #[test]
-    fn a_separator_leads_past_no_guard() {
-        let routes = [
-            ("GET", "/{a}"),
-            ("GET", "/{a}/{b}"),
-            ("GET", "/{a}/{b}/{c}"),
-        ];
-        let cases = [
-            // the guard, the path, whether it is served
-            ("/a/b/*", "/a%2Fb/c", false),
-            ("/a/b/*", "/a%5Cb/c", false),
-            ("/a/b/*", "/a/b%2Fc", false),
-            ("/a/b/*", "/a/x%2Fc", false),
-            ("/a/b/*", "/x/b%2Fc", true),
-            ("/a/b/*", "/a/b/c%2Fd", true),
-            ("/a/b/*", "/x/..%2F..%2Fa%2Fb%2Fc", false),
-            ("/a/b/*", "/x/..%2F..%2Fa%2Fc", true),
-            ("/a/{id}/b", "/a/7%2Fb", false),
-            ("/a/{id}/b", "/a/7%2F8/b", false),
-            ("/a/{id}", "/a/7%2F8", true),
-            ("/a/{id}/*", "/a/7%2F8", true),
-            ("/a/{*rest}", "/a/7%2F8", true),
-            ("/a", "/a/%2F", false),
-            ("/a", "/a%2F", false),
-            ("/a/*", "/a/%2F", true),
-            ("/", "/%2F", false),
-            ("/*", "/a%2Fb/c%5C", true),
-        ];
-        for (guard, path, is_served) in cases {
-            let routes = routes
-                .iter()
-                .map(|(method, pattern)| Route::new(method, pattern, Target::Http))
-                .collect();
-            let guards = vec![crate::manifest::Guard {
-                pattern: guard.into(),
-            }];
-            let router = Router::new(
-                &Manifest {
-                    routes,
-                    guards,
-                    pages: vec![],
-                },
-                Exports::ALL,
-            )
-            .unwrap_or_else(|violations| panic!("{violations:?}"));
-            let found = router.find("GET", Wants::Other, &Path::parse(path).unwrap());
-            assert_eq!(
-                matches!(found, RouteMatch::Route { .. }),
-                is_served,
-                "{guard} before {path}: {found:?}"
-            );
-            assert_eq!(
-                found == RouteMatch::Ambiguous,
-                !is_served,
-                "{guard} before {path}: {found:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn routes_of_one_path_are_told_apart_by_what_is_asked_for() {
-        use Wants::{Events, Other, WebSocket};
-        let router = |targets: &[(&str, Target)]| {
-            let route = |(method, target): &(&str, Target)| Route {
-                room: Some("tea".into()),
-                ..Route::new(method, "/tea", *target)
-            };
-            let routes = targets.iter().map(route).collect();
-            Router::new(
-                &Manifest {
-                    routes,
-                    guards: vec![],
-                    pages: vec![],
-                },
-                Exports::ALL,
-            )
-            .unwrap_or_else(|violations| panic!("{violations:?}"))
-        };
-        let all = [
-            ("GET", Target::WebSocket),
-            ("GET", Target::Feed),
-            ("", Target::Http),
-        ];
-        let cases = [
-            (&all[..], [WebSocket, Events, Other], ["0", "1", "2"]),
-            (&all[..2], [WebSocket, Events, Other], ["0", "1", "1"]),
-            (&all[1..], [WebSocket, Events, Other], ["1", "0", "1"]),
-            (&all[..1], [WebSocket, Events, Other], ["0", "0", "0"]),
-        ];
-        for (targets, asked, expected) in cases {
-            let router = router(targets);
-            let found =
-                asked.map(
-                    |asked| match router.find("GET", asked, &Path::parse("/tea").unwrap()) {
-                        RouteMatch::Route { index, .. } => index.to_string(),
-                        other => format!("{other:?}"),
-                    },
-                );
-            assert_eq!(found, expected, "{targets:?}");
-        }
-    }
-
-    #[test]
-    fn a_whole_component_answers_everything_but_reserved_paths() {
-        let router = Router::for_wasi_http();
-        for (path, answered) in [
-            ("/", true),
-            ("/a/b", true),
-            ("/a%2Fb", false),
-            ("/__loaders", false),
-            ("/__tidegate/x", false),
-        ] {
-            let found = router.find("PUT", Wants::Other, &Path::parse(path).unwrap());
-            assert_eq!(
-                matches!(
-                    found,
-                    RouteMatch::Route {
-                        target: Target::Stream,
-                        ..
-                    }
-                ),
-                answered,
-                "{path}"
-            );
-        }
-    }
-}
+mod tests;

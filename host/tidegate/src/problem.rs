@@ -52,7 +52,11 @@ impl Rejection {
         let problem = |violation: &Violation| Diagnostic {
             code: violation.rule.code(),
             title: violation.rule.to_string(),
-            place: Some((violation.kind, violation.index, violation.place())),
+            place: Some((
+                violation.subject.as_str(),
+                violation.index,
+                violation.place(),
+            )),
             why: violation.why.clone(),
             help: violation.help.clone(),
             line: violation.to_string(),
