@@ -25,6 +25,7 @@ use std::{
 use tidegate_hub::{
     Call, Close, CloseEvent, ConnectionGuard, Fault, Request, Session,
     budget::{Charge, Kind},
+    limits::TURN_BYTES_MAX,
     realtime::{
         outbox::Sink,
         session::{Event, Wait},
@@ -33,10 +34,9 @@ use tidegate_hub::{
 use tokio::time::{Sleep, sleep_until};
 use tracing::field::display;
 
-/// A connection that always has more to do leaves its worker to the others after so many rounds of reading, calling and writing,
+/// A connection that always has more to do leaves its worker to the others after so many rounds of
+/// reading, calling and writing, or after the round in which it has moved [`TURN_BYTES_MAX`].
 const ROUNDS_MAX: usize = 4;
-/// or after the round in which it has moved so many bytes: a large message costs as much as many small ones.
-const BYTES_MAX: u64 = 256 << 10;
 
 /// The first event, for the version that accepted the connection.
 pub(crate) struct First {
@@ -212,7 +212,7 @@ impl<Io: Socket> Connection<Io> {
             if !progress {
                 return Poll::Pending;
             }
-            if self.wire.moved() - before >= BYTES_MAX {
+            if self.wire.moved() - before >= TURN_BYTES_MAX as u64 {
                 break;
             }
         }

@@ -14,7 +14,9 @@ use std::{
     pin::Pin,
     task::{Context, Poll, ready},
 };
-use tidegate_hub::{Close, Limits, Message, Outgoing, realtime::outbox::Sink};
+use tidegate_hub::{
+    Close, Limits, Message, Outgoing, limits::TURN_FRAMES_MAX, realtime::outbox::Sink,
+};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio_tungstenite::tungstenite::{
     self,
@@ -34,9 +36,6 @@ const READ_BYTES: usize = 16 << 10;
 const DECODER_BYTES: usize = 512;
 /// A larger payload is not copied behind its header but written from where it is.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// Frames that are decoded before the connection turns to its calls and its outbox. A message of many frames counts as all of them:
-/// empty ones cost a client next to nothing.
-const FRAMES_MAX: usize = 256;
 /// Framed bytes that wait for the socket before no more is framed.
 const OUT_BYTES_MAX: usize = 64 << 10;
 
@@ -132,7 +131,7 @@ impl<Io: Socket> Wire<Io> {
         self.fragments.is_within_message()
     }
 
-    /// Hands over what comes until `take` has enough or [`FRAMES_MAX`] frames have come (ready), or nothing more is there (pending).
+    /// Hands over what comes until `take` has enough or [`TURN_FRAMES_MAX`] frames have come (ready), or nothing more is there (pending).
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -174,7 +173,8 @@ impl<Io: Socket> Wire<Io> {
                 };
                 let frames = source.fragments.total().wrapping_sub(frames_before);
                 // Pongs are framed while this reads: no more of them than the socket is given at a time.
-                if !take(received) || frames >= FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX {
+                if !take(received) || frames >= TURN_FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX
+                {
                     break Poll::Ready(());
                 }
             };
@@ -504,7 +504,7 @@ mod tests {
                 _ => [frame(0x02), middle, frame(0x80)].concat(),
             };
             let (mut client, server) = tokio::io::duplex(1 << 20);
-            let bytes = message.repeat(MESSAGES * FRAMES_MAX.div_ceil(parts));
+            let bytes = message.repeat(MESSAGES * TURN_FRAMES_MAX.div_ceil(parts));
             tokio::io::AsyncWriteExt::write_all(&mut client, &bytes)
                 .await
                 .unwrap();
@@ -519,7 +519,7 @@ mod tests {
             // The decoder is given some hundred bytes at once.
             let frames = messages * parts;
             assert!(
-                frames <= FRAMES_MAX + DECODER_BYTES.max(parts),
+                frames <= TURN_FRAMES_MAX + DECODER_BYTES.max(parts),
                 "{messages} messages of {parts} frames"
             );
         }

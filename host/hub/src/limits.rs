@@ -167,6 +167,14 @@ pub const FORM_BEGUN_BYTES: usize = 64 << 10;
 /// The time for which `control_frames_max` counts.
 pub const CONTROL_FRAMES_PERIOD: Duration = Duration::from_secs(1);
 
+/// Frames of a WebSocket that are decoded before its connection turns to its calls and its outbox. A
+/// message of many frames counts as all of them: empty ones cost a client next to nothing.
+pub const TURN_FRAMES_MAX: usize = 256;
+
+/// Bytes of frames with which a WebSocket's turn on its worker ends: a large message costs as much
+/// as many small ones.
+pub const TURN_BYTES_MAX: usize = 256 << 10;
+
 /// What the host reads of a form of parts without finding one: the head of a part is no longer.
 pub const PART_HEAD_BYTES_MAX: usize = 64 << 10;
 

@@ -19,7 +19,8 @@ const HEAD: &str = "\
 # Limits
 
 Everything that a client or an app could let grow has a bound. Those with a setting are set in `tidegate.toml`, or for one run by `--limit KEY=VALUE` (keys of
-`[limits]`); the others are fixed. A test crosses each of them: from outside if a client or an app can reach it in a short time, else in the part of the server that has it.
+`[limits]`); the others are fixed. A test crosses each of them from outside, except for the retries of
+rooms and alarms, whose pauses are long: their tests are in the part of the server that has them.
 
 Close codes are those of WebSockets, other numbers are those of HTTP. An error to the app is the error that its call returns; the app decides what the client sees.
 ";
@@ -287,6 +288,25 @@ const GROUPS: &[Group] = &[
                 "close 1008; counted as `control_floods`",
                 &[
                     "tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008",
+                ],
+            ),
+            fixed(
+                "TURN_FRAMES_MAX",
+                LimitValue::Count(TURN_FRAMES_MAX),
+                "Frames of a WebSocket that are read before its calls and its outbox have their turn",
+                "the rest waits",
+                &[
+                    "tidegate/tests/hostile/fairness.rs::a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns",
+                    "edge/src/wire.rs::frames_are_counted_however_few_messages_they_are",
+                ],
+            ),
+            fixed(
+                "TURN_BYTES_MAX",
+                LimitValue::Bytes(TURN_BYTES_MAX),
+                "Bytes that a WebSocket moves before other connections of its worker have their turn",
+                "the rest waits",
+                &[
+                    "tidegate/tests/hostile/fairness.rs::a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns",
                 ],
             ),
             fixed(

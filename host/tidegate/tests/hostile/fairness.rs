@@ -108,15 +108,21 @@ async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns
     ]
     .concat()
     .repeat(10);
+    let large = {
+        const LENGTH: usize = 900_000;
+        let head = [&[0x82, 0x80 | 127], &LENGTH.to_be_bytes()[..], &[0; 4]].concat();
+        [head, vec![b'x'; LENGTH]].concat()
+    };
     let floods = join_all((0..8).map(|number| {
         let (server, piece, is_socket) = (
             &server,
             match number % 4 {
                 1 => frames.clone(),
+                2 => large.clone(),
                 3 => fragments.clone(),
                 _ => requests.clone(),
             },
-            number % 2 == 1,
+            number % 4 > 0,
         );
         async move {
             let mut raw = Raw::connect(server.address()).await;
