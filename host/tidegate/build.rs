@@ -46,7 +46,7 @@ fn main() -> io::Result<()> {
         &mut code,
     )?;
     fs::write(
-        Path::new(&env::var("OUT_DIR").expect("Cargo sets it")).join("carried.rs"),
+        Path::new(&env::var("OUT_DIR").expect("Cargo sets it")).join("embedded.rs"),
         code,
     )
 }

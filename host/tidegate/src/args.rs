@@ -1,4 +1,4 @@
-//! The command line: what may be typed, and how it goes before `tidegate.toml`.
+//! Command-line arguments. Flags override the settings of `tidegate.toml`.
 
 use crate::{
     command_error::CommandError, config::Config, file, grant, key, listen::Listen,
@@ -17,7 +17,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.\n\n\
     The host owns every socket; the app is called with events and answers with effects. So connections\n\
-    outlive a trap of the app, cost it no memory while they are idle, and broadcasts never enter it.";
+    outlive a trap of the app, use none of its memory while they are idle, and broadcasts bypass it.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,27 +28,27 @@ Examples:
   tidegate routes app.wasm --json
   tidegate data rooms
 
-Exit codes: 0 all went well; 1 the app, the port, the data or the disk; 2 what was typed, or written
-in tidegate.toml; 130 or 143 a second SIGINT or SIGTERM.";
+Exit codes: 0 success; 1 the app, the port, the data or the disk failed; 2 wrong arguments or
+settings; 130 or 143 after a second SIGINT or SIGTERM.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
   tidegate serve app.wasm                            on http://127.0.0.1:8080
-  tidegate serve app.wasm --listen 127.0.0.1:0       on a free port; the first lines say which
+  tidegate serve app.wasm --listen 127.0.0.1:0       on a free port; the first lines show it
   tidegate serve app.wasm --assets web               with files, and web/index.html for other pages
   tidegate serve app.wasm --env TOKEN --dir data::/data::rw --allow-outbound api.example.com
   tidegate serve app.wasm --origin https://example.org --limit message_bytes_max=4MiB
-  tidegate serve app.wasm --config tidegate.toml     settings from a file; flags go before it
+  tidegate serve app.wasm --config tidegate.toml     settings from a file; flags override it
 
-Ctrl-C or SIGTERM drains: no new connections, WebSockets closed with 1001, requests ended.
-A second one stops at once.";
+Ctrl-C or SIGTERM drains: the server accepts no new connections, closes WebSockets with 1001, and
+finishes requests. A second signal stops it at once.";
 
 const NEW_EXAMPLES: &str = "\
 Examples:
   tidegate new hello
   tidegate new apps/talk --template chat
 
-It needs no network, and changes nothing that is there.";
+The command needs no network, and never overwrites a file.";
 
 const DEV_HELP: &str = "\
 Examples:
@@ -57,13 +57,13 @@ Examples:
 
 Open WebSockets, feeds and rooms stay when the app changes. A page that has
   <script src=\"/__tidegate/dev.js\"></script>
-shows what doesn't build, and takes changed styles in place. With data-reload=\"assets\" it is
-loaded again when another of its files changes, with data-reload after each version of the app too.
+shows build errors, and replaces changed styles in place. With data-reload=\"assets\" it reloads
+when another of its files changes; with data-reload it also reloads after each version of the app.
 In `tidegate serve` that script is empty.";
 
 const CHECK_HELP: &str = "\
-Each problem has a code; `tidegate explain TG003` says what it means. The exit code is 0 if the app
-can be served, 1 if not.";
+Each problem has a code; `tidegate explain TG003` explains it. The exit code is 0 if the app can be
+served, 1 if not.";
 
 const COMPLETIONS_HELP: &str = "\
 Examples:
@@ -76,15 +76,15 @@ Examples:
   tidegate compile app.wasm -o app.tide
   tidegate serve app.tide
 
-The file holds machine code, which runs outside of the sandbox: it is trusted as the tidegate binary
-is. It is taken only if it belongs to root or to the user who serves it, if nobody else may write to
-it, if it is whole, and if it was made by the same version for the same kind of processor. Never
-serve one that comes from elsewhere: compile the .wasm yourself.";
+The file holds machine code, which runs outside of the sandbox: trust it as much as the tidegate
+binary. It is accepted only if it belongs to root or to the user that runs the server, no other user
+may write to it, its digest is right, and the same version compiled it for the same kind of
+processor. Never serve a compiled file from elsewhere: compile the .wasm yourself.";
 
 const TEST_HELP: &str = "\
-A script is a list of tests, each with steps:
+A script is a list of tests. Each test is a list of steps:
   [[test]]
-  name = \"what one says, all hear\"
+  name = \"each message reaches all members\"
   steps = [
     { connect = \"ann\", to = \"/rooms/tea?name=Ann\" },
     { expect = \"ann\", json = { kind = \"history\" } },
@@ -96,9 +96,8 @@ A script is a list of tests, each with steps:
     { request = \"GET /health\", status = 200, text = \"ok\" },
   ]
 
-Each test begins with an app that nobody used. There are also subscribe, close, disconnect, publish,
-restart and fail_next_commit.
-The exit code is 0 if all passed, 1 if not, 2 if a script can't be read.";
+Each test begins with an app without state. Further steps: subscribe, close, disconnect, publish, restart
+and fail_next_commit. The exit code is 0 if all tests passed, 1 if not, 2 if a script can't be read.";
 
 const CONNECT_EXAMPLES: &str = "\
 Examples:
@@ -106,25 +105,25 @@ Examples:
   echo hi | tidegate connect ws://127.0.0.1:8080/echo --protocol v1.echo --header 'authorization: Bearer x'
   tidegate connect ws://127.0.0.1:8080/echo --bench 10000
 
-Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with
-another code than 1000, 1001 or none.";
+Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with a code
+other than 1000 or 1001.";
 
 const TAIL_HELP: &str = "\
 Examples:
-  tidegate tail                                   all, requests and connections included
-  tidegate tail --level warn                      only what the app prints on stderr, and what fails
+  tidegate tail                                   everything, with requests and connections
+  tidegate tail --level warn                      only stderr of the app, and errors
   tidegate tail --route '/chat/{room}' --json
   tidegate tail --room chat/tea
 
-Nothing of it is kept: it begins when you ask, and a server whose log nobody watches spends nothing
-on it.";
+The output begins when the command connects: the server keeps no earlier lines, and spends nothing on
+this log while no command is connected.";
 
 const RELOAD_HELP: &str = "\
-New events go to the new version; what is in flight ends on the old one. WebSockets, feeds and rooms
-stay; only WebSockets whose route the new version doesn't have are closed (1012). A file that can't
-be served changes nothing. SIGHUP does the same.";
+New events go to the new version; events in progress finish on the old one. WebSockets, feeds and
+rooms stay; the server closes only WebSockets whose route the new version lacks (1012). A file that
+can't be served changes nothing. SIGHUP does the same.";
 
-/// What was typed.
+/// Command-line arguments.
 #[derive(Parser)]
 #[command(name = "tidegate", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true)]
 pub(crate) struct Args {
@@ -134,60 +133,60 @@ pub(crate) struct Args {
     pub(crate) log: LogArgs,
 }
 
-/// What to do.
+/// Subcommand with its arguments.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Write a project to begin with: an app, its test, its page, and the SDK of this version
+    /// Create a project: an app, its test, its page, and the SDK of this version
     #[command(after_help = NEW_EXAMPLES)]
     New(NewArgs),
-    /// Build a project, serve it, and swap each change in while its connections stay
+    /// Build and serve a project, and reload it on each change while its connections stay open
     #[command(after_help = DEV_HELP)]
     Dev(DevArgs),
     /// Serve an app until Ctrl-C or SIGTERM
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeArgs>),
-    /// Check an app's routes and imports as `serve` does, and list every rule that it breaks
+    /// Check an app's routes and imports as `serve` does, and list all problems
     #[command(after_help = CHECK_HELP)]
     Check(CheckArgs),
-    /// Say what a code of a report means, as in TG003, and what to do about it
+    /// Explain a code of a report, as in TG003, and how to fix the problem
     Explain {
-        /// All of them if none is given
+        /// Codes to explain; without one, all codes are listed
         #[arg(value_name = "CODE")]
         codes: Vec<String>,
     },
     /// List an app's routes and guards
     Routes(RoutesArgs),
-    /// Let a running server load its app's file again, without losing a connection
+    /// Reload the app of a running server while its connections stay open
     #[command(after_help = RELOAD_HELP)]
     Reload(ReloadArgs),
-    /// Compile an app ahead of time, for starts without a compiler
+    /// Compile an app ahead of time, so that a start needs no compiler
     #[command(after_help = COMPILE_HELP)]
     Compile(CompileArgs),
-    /// Play scripted conversations with an app, without a network
+    /// Run scripted conversations with an app, without a network
     #[command(after_help = TEST_HELP)]
     Test(TestArgs),
-    /// Talk to a WebSocket from the terminal, a line a message
+    /// Talk to a WebSocket from the terminal: each line is a message
     #[command(after_help = CONNECT_EXAMPLES)]
     Connect(ConnectArgs),
-    /// Show the log of a running server as it grows: requests, connections, what the app prints, faults
+    /// Follow the log of a running server: requests, connections, output of the app, faults
     #[command(after_help = TAIL_HELP)]
     Tail(TailArgs),
-    /// Write the completions of a shell to stdout
+    /// Write shell completions to stdout
     #[command(after_help = COMPLETIONS_HELP)]
     Completions {
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
-    /// Write the manual's pages into a directory
+    /// Write the manual pages to a directory
     Man {
         #[arg(value_name = "DIR")]
         to: PathBuf,
     },
-    /// Look after the data of rooms while no server has it open, or back it up at any time
+    /// Inspect, export, repair or back up the data of rooms
     Data(DataArgs),
 }
 
-/// How to log.
+/// Arguments of the log.
 #[derive(Group)]
 #[command(next_help_heading = "Log (on stderr)")]
 pub(crate) struct LogArgs {
@@ -202,21 +201,21 @@ pub(crate) struct LogArgs {
     )]
     #[arg(value_parser = filter)]
     pub(crate) log: EnvFilter,
-    /// Text to read, or a JSON object a line
+    /// Text for people, or one JSON object per line
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Colours on stderr; auto: on a terminal, unless NO_COLOR is set
+    /// Colours on stderr; auto means on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
 }
 
-/// What to begin with.
+/// Arguments of `tidegate new`.
 #[derive(Group)]
 pub(crate) struct NewArgs {
-    /// Where to write it; its last part is the name of the crate
+    /// Directory to create; its last part is the name of the crate
     #[arg(value_name = "NAME")]
     pub(crate) path: PathBuf,
-    /// What to begin with
+    /// App that the project begins with
     #[arg(long, value_name = "TEMPLATE", default_value = "hello")]
     pub(crate) template: Template,
     /// The language of the app
@@ -224,38 +223,39 @@ pub(crate) struct NewArgs {
     pub(crate) lang: Lang,
 }
 
-/// What an app may be written in. Others are to come.
+/// Language of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Lang {
     Rust,
 }
 
-/// Which project, and where to serve it.
+/// Arguments of `tidegate dev`.
 #[derive(Clone, Group)]
 pub(crate) struct DevArgs {
-    /// The project: a folder with a Cargo.toml
+    /// Directory of the project, with its Cargo.toml
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// Where to listen; port 0 for any free one [default: 127.0.0.1:8080]
+    /// Address to listen on; port 0 for any free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<Listen>,
-    /// Settings [default: tidegate.toml of the project, if there is one]
+    /// Settings file [default: tidegate.toml of the project, if it exists]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where rooms keep what has to last [default: tidegate-data in the project]
+    /// Data directory of rooms [default: tidegate-data in the project]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 impl DevArgs {
-    /// The file with the settings, which may not be there.
+    /// Returns the path of the settings file, which may not exist.
     pub(crate) fn settings(&self, project: &Path) -> PathBuf {
         self.config
             .clone()
             .unwrap_or_else(|| project.join("tidegate.toml"))
     }
 
-    /// The project's settings with these flags before them. Nothing is cached: each version is compiled once.
+    /// Returns the project's settings, overridden by these flags. Compiled code is not cached: each
+    /// version is compiled once.
     pub(crate) fn config(&self, project: &Path) -> Result<Config, CommandError> {
         let settings = self.settings(project);
         let is_asked_for = self.config.is_some() || settings.is_file();
@@ -274,27 +274,28 @@ impl DevArgs {
     }
 }
 
-/// Which app, and what it may use.
+/// Arguments that load an app: its file, its grants and the cache.
 #[derive(Group)]
 pub(crate) struct LoadArgs {
     /// The app: a WebAssembly component
     #[arg(value_name = "APP.WASM")]
     pub(crate) app: PathBuf,
-    /// Read settings from this file (none is read otherwise); flags go before it
+    /// Settings file (without this flag none is read); flags override it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// A variable of the environment; without a value, the one that it has here
+    /// Environment variable for the app; without a value, the value in this environment
     #[arg(long, value_name = "NAME[=VALUE]", value_parser = grant::env, help_heading = "Grants (an app has nothing else)")]
     env: Vec<(String, String)>,
-    /// A directory to read; with ::rw to write as well
+    /// Directory that the app may read; with ::rw it may write too
     #[arg(long, value_name = "HOST::GUEST[::rw]", value_parser = dir, help_heading = "Grants (an app has nothing else)")]
     dir: Vec<Dir>,
-    /// A host to send requests to: https unless it begins with http://; with ::private it may lead to private addresses
+    /// Host that the app may send requests to: https unless it begins with http://; with ::private,
+    /// private addresses too
     #[arg(long, value_name = "[SCHEME://]HOST[:PORT][::private]", value_parser = Grant::parse, help_heading = "Grants (an app has nothing else)")]
     allow_outbound: Vec<Grant>,
 
-    /// Where to keep it [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
+    /// Cache directory [default: $XDG_CACHE_HOME/tidegate or ~/.cache/tidegate]
     #[arg(
         long,
         value_name = "DIR",
@@ -303,52 +304,54 @@ pub(crate) struct LoadArgs {
         help_heading = "Compiled code"
     )]
     cache: Option<PathBuf>,
-    /// Compile at every start and keep nothing
+    /// Compile at every start, and write no cache
     #[arg(long, help_heading = "Compiled code")]
     no_cache: bool,
 }
 
-/// How to serve it.
+/// Arguments of `tidegate serve`.
 #[derive(Group)]
 pub(crate) struct ServeArgs {
-    /// Where to listen; port 0 for any free one [default: 127.0.0.1:8080]
+    /// Address to listen on; port 0 for any free one [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", help_heading = "Server")]
     listen: Option<Listen>,
-    /// Files to serve before the app's routes, index.html for pages that nothing else answers
+    /// Directory of static files, which precede the app's routes; its index.html answers other page
+    /// requests
     #[arg(long, value_name = "DIR", value_parser = assets, help_heading = "Server")]
     assets: Option<PathBuf>,
-    /// Where rooms keep what has to last [default: tidegate-data]
+    /// Data directory of rooms [default: tidegate-data]
     #[arg(long, value_name = "DIR", help_heading = "Server")]
     data: Option<PathBuf>,
-    /// Pages that may open WebSockets: same-origin, any, or an origin (repeatable) [default: same-origin]
+    /// Origins that may open WebSockets: same-origin, any, or an origin (repeatable) [default:
+    /// same-origin]
     #[arg(long, value_name = "ORIGIN", help_heading = "Server")]
     origin: Vec<String>,
-    /// Refuse WebSockets of clients that send no Origin (they are not browsers)
+    /// Refuse WebSockets without an Origin header, which only browsers send
     #[arg(long, help_heading = "Server")]
     require_origin: bool,
-    /// Threads that serve connections [default: one a core]
+    /// Number of threads that serve connections [default: one per core]
     #[arg(long, value_name = "N", value_parser = workers, help_heading = "Server")]
     workers: Option<usize>,
-    /// Time to end what is open when the server stops [default: 10s]
+    /// Time for requests and connections to end when the server stops [default: 10s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time, help_heading = "Server")]
     drain: Option<Duration>,
 
-    /// Memory of one instance of the app [default: 64 MiB]
+    /// Memory of each instance of the app [default: 64 MiB]
     #[arg(long, value_name = "SIZE", value_parser = quantity::size, help_heading = "Limits")]
     memory: Option<usize>,
-    /// Instances of the app in all [default: 2000]
+    /// Number of instances of the app [default: 2000]
     #[arg(long, value_name = "N", value_parser = instances, help_heading = "Limits")]
     instances: Option<usize>,
-    /// Time that the app may compute for one event [default: 1s]
+    /// CPU time of one event of the app [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
     cpu: Option<Duration>,
-    /// Time that one event may take, waiting included [default: 30s]
+    /// Duration of one event of the app, including waits [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = quantity::time_above_zero, help_heading = "Limits")]
     wall: Option<Duration>,
-    /// Let an instance of a component without a manifest serve one request after the other
+    /// Reuse instances of a component without a manifest for further requests
     #[arg(long, help_heading = "Limits")]
     reuse_foreign: bool,
-    /// Any limit of tidegate.toml by its key, as in message_bytes_max=4MiB (repeatable)
+    /// A limit of tidegate.toml by its key, as in message_bytes_max=4MiB (repeatable)
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Limits")]
     limit: Vec<String>,
 
@@ -356,119 +359,117 @@ pub(crate) struct ServeArgs {
     pub(crate) load: LoadArgs,
 }
 
-/// What to check, and for whom.
+/// Arguments of `tidegate check`.
 #[derive(Group)]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// The report as JSON on stdout, for editors and CI
+    /// Print the report as JSON on stdout, for editors and CI
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What to compile, and where to.
+/// Arguments of `tidegate compile`.
 #[derive(Group)]
 pub(crate) struct CompileArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// Where to write it [default: APP.tide]
+    /// File to write [default: APP.tide]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }
 
-/// Which app, and what to say to it.
+/// Arguments of `tidegate test`.
 #[derive(Group)]
 pub(crate) struct TestArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// Files with conversations
+    /// Script files
     #[arg(value_name = "SCRIPT.TOML", required = true)]
     pub(crate) scripts: Vec<PathBuf>,
 }
 
-/// Whom to talk to, and how.
+/// Arguments of `tidegate connect`.
 #[derive(Group)]
 pub(crate) struct ConnectArgs {
-    /// As in ws://127.0.0.1:8080/echo
+    /// URL of the WebSocket, as in ws://127.0.0.1:8080/echo
     pub(crate) url: String,
-    /// A header of the handshake (repeatable)
+    /// Header of the handshake (repeatable)
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     pub(crate) header: Vec<(String, String)>,
-    /// A subprotocol to offer (repeatable)
+    /// Subprotocol to offer (repeatable)
     #[arg(long, value_name = "NAME")]
     pub(crate) protocol: Vec<String>,
-    /// Send each line as bytes, which it has in hex; bytes that come are shown so in any case
+    /// Read each line as hex, and send it as a binary message; received binary messages are always
+    /// shown in hex
     #[arg(long)]
     pub(crate) binary: bool,
-    /// Send so many messages, each behind the answer to the one before, and say how long the answers took
+    /// Send this number of messages, each after the answer to the previous one, and report the
+    /// latency
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=10_000_000), conflicts_with = "binary")]
     pub(crate) bench: Option<u32>,
 }
 
-/// What to list.
+/// Arguments of `tidegate routes`.
 #[derive(Group)]
 pub(crate) struct RoutesArgs {
     #[command(flatten)]
     pub(crate) load: LoadArgs,
-    /// As JSON, with index, methods, pattern and target of each route
+    /// Print JSON, with index, methods, pattern and target of each route
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Which server, and what of its log.
+/// Arguments of `tidegate tail`.
 #[derive(Group)]
 pub(crate) struct TailArgs {
-    /// The --data that the server was given: its control socket is beside it
+    /// Data directory of the server (its --data); the control socket is next to it
     #[arg(long, value_name = "DIR", default_value = "tidegate-data")]
     pub(crate) data: PathBuf,
-    /// error, warn, info, or debug: with each request, and each connection that comes or goes
+    /// error, warn, info, or debug, which includes each request and each connection
     #[arg(long, value_name = "LEVEL", default_value = "debug", value_parser = tail_level)]
     level: LevelFilter,
-    /// Only what is about this route, as in "/chat/{room}"
+    /// Only lines about this route, as in "/chat/{room}"
     #[arg(long, value_name = "PATTERN")]
     route: Option<String>,
-    /// Only what is about this connection; its id is in each line about it
+    /// Only lines about this connection, by its id in the log
     #[arg(long, value_name = "ID")]
     connection: Option<ConnId>,
-    /// Only what is about this room
+    /// Only lines about this room
     #[arg(long, value_name = "CLASS/NAME", value_parser = room)]
     room: Option<RoomId>,
-    /// A JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl TailArgs {
-    /// What of the log.
-    pub(crate) fn wanted(&self) -> LineFilter {
-        let (connection, room) = (
-            self.connection.map(|id| id.to_string()),
-            self.room.as_ref().map(RoomId::to_string),
-        );
+    /// Returns the filter of these arguments.
+    pub(crate) fn line_filter(&self) -> LineFilter {
         LineFilter {
             level: self.level,
             route: self.route.clone(),
-            connection,
-            room,
+            connection: self.connection.map(|id| id.to_string()),
+            room: self.room.as_ref().map(RoomId::to_string),
         }
     }
 }
 
-/// Which server, and which version.
+/// Arguments of `tidegate reload`.
 #[derive(Group)]
 pub(crate) struct ReloadArgs {
-    /// The --data that the server was given: its control socket is beside it
+    /// Data directory of the server (its --data); the control socket is next to it
     #[arg(long, value_name = "DIR", default_value = "tidegate-data")]
     pub(crate) data: PathBuf,
-    /// Go back to the version that was served before; a second time undoes that
+    /// Return to the version that was served before; a second rollback undoes the first
     #[arg(long)]
     pub(crate) rollback: bool,
 }
 
-/// Which data, and what to do with it.
+/// Arguments of `tidegate data`.
 #[derive(Group)]
 pub(crate) struct DataArgs {
-    /// The directory that `serve` was given
+    /// Data directory of rooms, the --data of `serve`
     #[arg(
         long,
         global = true,
@@ -480,15 +481,15 @@ pub(crate) struct DataArgs {
     pub(crate) command: DataCommand,
 }
 
-/// What to do with the data of rooms.
+/// Subcommand of `tidegate data`.
 #[derive(Subcommand)]
 pub(crate) enum DataCommand {
     /// List rooms, their sizes and alarms
     Rooms {
-        /// Only those of this class
+        /// Only rooms of this class
         #[arg(long)]
         class: Option<String>,
-        /// As JSON, a line for each room
+        /// Print one JSON object per room
         #[arg(long)]
         json: bool,
     },
@@ -497,18 +498,18 @@ pub(crate) enum DataCommand {
         #[arg(value_name = "CLASS/NAME", value_parser = room)]
         room: RoomId,
     },
-    /// Read rooms as JSON lines from stdin; each replaces the room of its name
+    /// Read rooms as JSON lines from stdin; each replaces the room with its name
     Import,
-    /// Delete one room with all that it keeps
+    /// Delete one room and all its data
     Delete {
         #[arg(value_name = "CLASS/NAME", value_parser = room)]
         room: RoomId,
     },
-    /// Read everything and compare it with its checksums and sizes; exit code 1 if something is wrong
+    /// Read all data and compare it with its checksums and sizes; exit code 1 after a mismatch
     Verify,
-    /// Give back the space of what was overwritten and deleted
+    /// Reclaim the space of overwritten and deleted entries
     Compact,
-    /// Copy everything, as it is at one moment, to a directory that is not there yet; also while a server has it open
+    /// Copy a consistent snapshot to a new directory, also while a server has the data open
     Backup {
         #[arg(value_name = "DIR")]
         to: PathBuf,
@@ -516,7 +517,7 @@ pub(crate) enum DataCommand {
 }
 
 impl LoadArgs {
-    /// The file's settings with these flags before them.
+    /// Returns the settings of the file, overridden by these flags.
     pub(crate) fn config(&self) -> Result<Config, CommandError> {
         let mut config = self
             .config
@@ -545,7 +546,7 @@ impl LoadArgs {
             .cache
             .clone()
             .filter(|path| !path.as_os_str().is_empty());
-        // A relative one would be another place after each change of the working directory.
+        // A relative path would name another directory after each change of the working directory.
         let home = |name: &str| set(name).filter(|path| path.is_absolute());
         let homes =
             || home("XDG_CACHE_HOME").or_else(|| home("HOME").map(|home| home.join(".cache")));
@@ -555,7 +556,7 @@ impl LoadArgs {
         let cache = named.or_else(|| homes().map(|home| home.join("tidegate")));
         if cache.is_none() {
             tracing::warn!(
-                "compiled components are not kept: neither HOME nor XDG_CACHE_HOME is set; name a directory with --cache"
+                "compiled components are not cached: neither HOME nor XDG_CACHE_HOME is set; name a directory with --cache"
             );
         }
         cache
@@ -563,7 +564,7 @@ impl LoadArgs {
 }
 
 impl ServeArgs {
-    /// The file's settings with these flags before them.
+    /// Returns the settings of the file, overridden by these flags.
     pub(crate) fn config(&self) -> Result<Config, CommandError> {
         let mut config = self.load.config()?;
         put(&mut config.listen, &self.listen);
@@ -591,12 +592,12 @@ impl ServeArgs {
     }
 }
 
-/// "chat/tea"
+/// Parses "CLASS/NAME", as in "chat/tea".
 pub(crate) fn room(text: &str) -> Result<RoomId, String> {
     let (class, name) = text
         .split_once('/')
-        .ok_or_else(|| format!("{text:?} is no room: write CLASS/NAME"))?;
-    RoomId::new(class, name).map_err(|error| format!("{text:?} is no room: {error}"))
+        .ok_or_else(|| format!("{text:?} is not a room: write CLASS/NAME"))?;
+    RoomId::new(class, name).map_err(|error| format!("{text:?} is not a room: {error}"))
 }
 
 fn put<T: Clone>(place: &mut T, given: &Option<T>) {
@@ -618,7 +619,8 @@ fn read(path: &Path) -> Result<Config, CommandError> {
         .map_err(|wrong| CommandError::usage(format!("{}:{wrong}", path.display())))
 }
 
-/// A level alone, or a filter; a word that is no level would silence everything.
+/// Parses a level or a filter. A word that is not a level would be a filter that matches no target,
+/// so it is refused.
 fn filter(text: &str) -> Result<EnvFilter, String> {
     let is_known = text.contains('=')
         || text
@@ -636,10 +638,10 @@ fn tail_level(text: &str) -> Result<LevelFilter, String> {
     level.ok_or_else(|| "write error, warn, info or debug".into())
 }
 
-/// "name: value"
+/// Parses "name: value".
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or_else(|| {
-        format!("{text:?} is no header: write it as in \"authorization: Bearer x\"")
+        format!("{text:?} is not a header: write it as in \"authorization: Bearer x\"")
     })?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }

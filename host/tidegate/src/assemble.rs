@@ -1,4 +1,5 @@
-//! Puts the parts together: an app and its router, a hub, worker threads, the signals to stop.
+//! Builds the parts of a server: the app with its routes, the hub, worker threads, and signal
+//! handlers.
 
 use crate::{
     command_error::CommandError, config::Config, logging, memory_limit, problem::Rejection,
@@ -30,10 +31,11 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-/// Tasks that a worker polls before it looks at its sockets again, if it always has one that is ready.
+/// Number of tasks that a worker polls before it polls its sockets again, while a task is always
+/// ready.
 const TASKS_BETWEEN_SOCKETS: u32 = 16;
 
-/// A runtime for the thread that it is driven on.
+/// Builds a single-threaded runtime, driven by the thread that calls `block_on`.
 pub(crate) fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread()
         .enable_all()
@@ -41,7 +43,7 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Loads the component and checks its routes: every rule that it breaks is listed.
+/// Loads the component and checks its routes. The error lists every violated rule.
 pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Router), CommandError> {
     let loaded = tidegate_wasm::load(path, options)
         .await
@@ -54,14 +56,15 @@ pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Route
     Ok((loaded, router))
 }
 
-/// A hub whose ids and topics are told from those of every other run.
+/// Builds a hub whose ids and topic epochs differ from those of every other run.
 pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let seed = RandomState::new().hash_one((now, process::id()));
-    // The quarter of all instances that clients cannot take from rooms: one more awake room always finds an idle one to put to sleep,
-    // or an instance. Rooms that run at the same time may have more.
+    // A quarter of the instances is reserved for rooms. So a room that wakes always finds an
+    // instance, or an idle room to evict. Rooms that run at the same time may use more than the
+    // quarter.
     let rooms_awake_max = config
         .limits
         .rooms_awake_max
@@ -78,10 +81,11 @@ pub(crate) fn hub(config: &Config) -> Arc<Hub> {
     )
 }
 
-/// How often hub and rooms learn what time it is: an alarm is late by no more than this and the time that its room needs.
+/// Time between two ticks of hub and rooms. An alarm is late by at most this, plus the time that
+/// its room needs.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Calls `ticked` with the time every now and then, as long as somebody has it.
+/// Calls `tick` with `ticked` every [`TICK`], on this worker, until `ticked` is dropped elsewhere.
 pub(crate) fn tick<T: Send + Sync + 'static>(
     worker: &Handle,
     ticked: &Arc<T>,
@@ -97,7 +101,8 @@ pub(crate) fn tick<T: Send + Sync + 'static>(
     });
 }
 
-/// The time, which the hub doesn't know by itself. Its durations count the time for which the machine was suspended.
+/// Returns the current time for the hub, which reads no clock. Its durations include the time for
+/// which the machine was suspended.
 pub(crate) fn now() -> Now {
     #[cfg(target_os = "linux")]
     const MONOTONIC: ClockId = ClockId::Boottime;
@@ -110,7 +115,7 @@ pub(crate) fn now() -> Now {
     }
 }
 
-/// The time of day.
+/// Returns the Unix time, in milliseconds.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -118,7 +123,7 @@ pub(crate) fn unix_ms() -> u64 {
         .as_millis() as u64
 }
 
-/// Threads with a runtime each, driven until the process ends.
+/// Starts `count` threads, each with a runtime that it drives until the process ends.
 pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, CommandError> {
     let start = |number: usize| -> io::Result<Handle> {
         let runtime = runtime()?;
@@ -130,16 +135,19 @@ pub(crate) fn workers(count: usize) -> Result<Vec<Handle>, CommandError> {
     };
     let workers: io::Result<Vec<Handle>> = (0..count).map(start).collect();
     Ok(workers
-        .with_context(|| format!("can't start {count} workers: pass fewer with --workers"))?)
+        .with_context(|| format!("can't start {count} workers: use fewer, with --workers"))?)
 }
 
-/// Descriptors that are reserved for storage, log, control socket and outgoing requests; half of all if there are fewer than twice as many.
+/// Number of descriptors reserved for storage, log, control socket and outgoing requests. If the
+/// process may open fewer than twice as many, half of them are reserved.
 const FILES_RESERVED: u64 = 512;
 
-/// Lets the process open as many files as it is allowed to: each connection is one. Returns how many that is; none if there is no limit.
+/// Raises the limit of open files (RLIMIT_NOFILE) to its maximum, since each connection uses one.
+/// Returns the limit; none if the number is not limited.
 pub(crate) fn raise_open_files() -> Option<u64> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Where the hard limit can't be taken (macOS has a lower one of the kernel), what was there before stays.
+    // If the hard limit can't be reached (the kernel of macOS has a lower one), the old limit
+    // stays.
     _ = setrlimit(
         Resource::Nofile,
         Rlimit {
@@ -150,7 +158,8 @@ pub(crate) fn raise_open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// How many sockets clients may hold if the process may open `files`, and a warning for the operator if that is less than is set, or little.
+/// Returns the number of sockets for clients if the process may open `files`, and a warning for the
+/// operator if the number is below the setting `set`, or low.
 pub(crate) fn sockets_max(
     files: Option<u64>,
     set: Option<usize>,
@@ -163,26 +172,28 @@ pub(crate) fn sockets_max(
     let advice = "raise RLIMIT_NOFILE (ulimit -n, LimitNOFILE of systemd)";
     let warning = match set {
         Some(set) if set > room => Some(format!(
-            "sockets_max is {room} and not {set}: the process may open {files} files; {advice}"
+            "sockets_max is {room} instead of {set}: the process may open {files} files; {advice}"
         )),
         None if reserved < FILES_RESERVED => Some(format!(
-            "clients may hold {room} sockets at a time: the process may open only {files} files; {advice}"
+            "sockets_max is {room}: the process may open only {files} files; {advice}"
         )),
         _ => None,
     };
     (Some(set.map_or(room, |set| set.min(room))), warning)
 }
 
-/// Signals that the process receives. A thread of their own handles them from the moment that this value is made, so they work while
-/// other threads compile, and in process 1 of a container, to which the kernel does not deliver unhandled signals.
+/// The signal handlers of the process. A separate thread runs them from the construction of this
+/// value on. So signals work while other threads compile, and in process 1 of a container, to which
+/// the kernel delivers only handled signals.
 pub(crate) struct Signals {
     is_serving: Arc<AtomicBool>,
     stop: oneshot::Receiver<()>,
-    wishes: mpsc::Receiver<()>,
+    reloads: mpsc::Receiver<()>,
 }
 
 impl Signals {
-    /// Until [`serve`](Signals::serve), SIGINT and SIGTERM end the process with exit code 0: there is nothing to drain.
+    /// Starts the thread. Until [`serve`](Signals::serve), SIGINT and SIGTERM end the process with
+    /// exit code 0, since there is nothing to drain.
     pub(crate) fn handle() -> io::Result<Signals> {
         let runtime = runtime()?;
         let handlers = {
@@ -190,25 +201,28 @@ impl Signals {
             Handlers::register()?
         };
         let is_serving = Arc::<AtomicBool>::default();
-        let (tell, stop) = oneshot::channel();
-        let (wish, wishes) = mpsc::channel(1);
+        let (stop_sender, stop) = oneshot::channel();
+        let (reload_sender, reloads) = mpsc::channel(1);
         let signals = Signals {
             is_serving: is_serving.clone(),
             stop,
-            wishes,
+            reloads,
         };
         thread::Builder::new()
             .name("signals".into())
-            .spawn(move || runtime.block_on(handlers.handle(&is_serving, tell, wish)))?;
+            .spawn(move || {
+                runtime.block_on(handlers.handle(&is_serving, stop_sender, reload_sender))
+            })?;
         Ok(signals)
     }
 
-    /// From now on a stop is a drain. Ready at the first SIGINT or SIGTERM, or when the terminal is gone that the process was started
-    /// from; a second one ends the process at once. A SIGHUP otherwise is a wish to reload.
+    /// Makes the first signal start a drain. The returned future resolves at the first SIGINT or
+    /// SIGTERM, or when the terminal of the process closes; a second signal ends the process at
+    /// once. Any other SIGHUP sends a request to reload to the returned channel.
     pub(crate) fn serve(self) -> (impl Future<Output = ()>, mpsc::Receiver<()>) {
         self.is_serving.store(true, Ordering::SeqCst);
         let stop = self.stop;
-        (async { _ = stop.await }, self.wishes)
+        (async { _ = stop.await }, self.reloads)
     }
 }
 
@@ -235,19 +249,19 @@ impl Handlers {
         mut self,
         is_serving: &AtomicBool,
         stop: oneshot::Sender<()>,
-        wish: mpsc::Sender<()>,
+        reload: mpsc::Sender<()>,
     ) {
         loop {
             tokio::select! {
-                _ = either(&mut self.stops) => break,
-                _ = self.hangup.recv() => {
-                    if self.had_terminal && !io::stdin().is_terminal() {
-                        break;
-                    }
-                    // One that waits already will see the newest file.
-                    _ = wish.try_send(());
-                }
-            }
+                            _ = either(&mut self.stops) => break,
+                            _ = self.hangup.recv() => {
+                                if self.had_terminal && !io::stdin().is_terminal() {
+                                    break;
+                                }
+                                // A pending reload will read the newest file, so a second one is not needed.
+            _ = reload.try_send(());
+                            }
+                        }
         }
         if !is_serving.load(Ordering::SeqCst) {
             tracing::info!("stopped before anything was served");
@@ -261,7 +275,7 @@ impl Handlers {
     }
 }
 
-/// Waits for one of the two; its number.
+/// Waits for one of the two signals, and returns its number.
 async fn either([interrupt, terminate]: &mut [Signal; 2]) -> i32 {
     tokio::select! {
         _ = interrupt.recv() => SignalKind::interrupt().as_raw_value(),

@@ -1,4 +1,4 @@
-//! Whether what people read has colours.
+//! Decides whether the output has colours.
 
 use clap::ColorChoice;
 use std::{
@@ -10,34 +10,34 @@ use std::{
 
 static CHOICE: OnceLock<ColorChoice> = OnceLock::new();
 
-/// What was typed about colours.
+/// Stores the value of `--color`.
 pub(crate) fn choose(choice: ColorChoice) {
     _ = CHOICE.set(choice);
 }
 
-/// Whether what is written to stderr has colours: as was typed, or else on a terminal, unless NO_COLOR is set (https://no-color.org) or the
-/// terminal is a dumb one.
+/// Returns true if stderr has colours: as `--color` says, or else on a terminal, unless NO_COLOR is
+/// set (https://no-color.org) or TERM is `dumb`.
 pub(crate) fn is_on() -> bool {
-    is_on_at(&stderr())
+    has_colours(&stderr())
 }
 
-/// The same for stdout.
+/// Returns true if stdout has colours, by the same rules.
 pub(crate) fn is_on_stdout() -> bool {
-    is_on_at(&stdout())
+    has_colours(&stdout())
 }
 
-fn is_on_at(output: &impl IsTerminal) -> bool {
+fn has_colours(output: &impl IsTerminal) -> bool {
     match CHOICE.get() {
         Some(ColorChoice::Always) => true,
         Some(ColorChoice::Never) => false,
         _ => {
             output.is_terminal()
-                && takes_colours(var_os("NO_COLOR").as_deref(), var_os("TERM").as_deref())
+                && can_colour(var_os("NO_COLOR").as_deref(), var_os("TERM").as_deref())
         }
     }
 }
 
-fn takes_colours(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+fn can_colour(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     no_color.is_none_or(OsStr::is_empty) && term != Some(OsStr::new("dumb"))
 }
 
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dumb_terminal_and_one_whose_user_wants_none_have_no_colours() {
+    fn no_color_and_a_dumb_terminal_turn_colours_off() {
         let cases = [
             (None, Some("xterm-256color"), true),
             (None, None, true),
@@ -57,7 +57,7 @@ mod tests {
         ];
         for (no_color, term, expected) in cases {
             assert_eq!(
-                takes_colours(no_color.map(OsStr::new), term.map(OsStr::new)),
+                can_colour(no_color.map(OsStr::new), term.map(OsStr::new)),
                 expected,
                 "{no_color:?} {term:?}"
             );

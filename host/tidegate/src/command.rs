@@ -1,4 +1,4 @@
-//! The commands, one a file, and what they share: ways to say something.
+//! The subcommands, one per file, and their output.
 
 pub(crate) mod check;
 pub(crate) mod compile;
@@ -22,7 +22,7 @@ pub(crate) fn plural(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Writes to stdout; a reader that has seen enough is no failure.
+/// Writes to stdout. A reader that closed the pipe early is not an error.
 fn say(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
     match stdout

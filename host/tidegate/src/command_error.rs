@@ -1,27 +1,27 @@
-//! How a command that failed tells it: a line or a report on stderr, and an exit code.
+//! The error of a subcommand: a line or a report on stderr, and an exit code.
 
 use crate::{colour, logging, problem::Rejection};
 use std::{fmt, process::ExitCode};
 
-/// Why a command failed.
+/// Error of a subcommand.
 pub(crate) enum CommandError {
-    /// What was typed, or written in `tidegate.toml`: exit code 2, as for any other wrong argument.
+    /// Wrong arguments or settings. Exit code 2, as clap uses for wrong arguments.
     Usage(anyhow::Error),
     /// The app can't be served. Exit code 1.
     Rejected(Rejection),
-    /// Everything else: the port, the data, the disk. Exit code 1.
+    /// Any other error, such as one of the port, the data or the disk. Exit code 1.
     Run(anyhow::Error),
-    /// It was told already. Exit code 1.
+    /// The report is already on stdout or stderr. Exit code 1.
     AlreadyReported,
 }
 
 impl CommandError {
-    /// A mistake in what was typed or written.
+    /// An error in arguments or settings.
     pub(crate) fn usage(what: impl fmt::Display) -> CommandError {
         CommandError::Usage(anyhow::anyhow!("{what}"))
     }
 
-    /// For people: the report on an app, or a line.
+    /// Returns the text for people: the report on an app, or one line.
     pub(crate) fn report(&self) -> String {
         match self {
             CommandError::Rejected(rejection) => rejection.report(colour::is_on()),
@@ -30,7 +30,7 @@ impl CommandError {
         }
     }
 
-    /// Writes the report; the exit code.
+    /// Writes the report to stderr, and returns the exit code.
     pub(crate) fn print(self) -> ExitCode {
         logging::say(&self.report());
         ExitCode::from(if matches!(self, CommandError::Usage(_)) {
@@ -41,7 +41,7 @@ impl CommandError {
     }
 }
 
-/// In short, with the causes.
+/// Formats the error with its causes, in one line where possible.
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,25 +1,25 @@
-//! What was chosen for a run: plain settings, filled from the defaults, then `tidegate.toml`, then flags.
+//! The settings of a run: defaults, overridden by `tidegate.toml`, overridden by flags.
 
 use crate::listen::Listen;
 use std::path::PathBuf;
 use tidegate_hub::{Limits, TopicPolicy};
 
-/// All settings. The walls' own structs are filled here and handed in as they are.
+/// All settings. The structs of hub, edge and wasm are filled here and passed on unchanged.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Where to listen.
+    /// Address to listen on.
     pub(crate) listen: Listen,
-    /// Threads that serve connections.
+    /// Number of threads that serve connections.
     pub(crate) workers: usize,
-    /// The bounds of the hub.
+    /// Limits of the hub.
     pub(crate) limits: Limits,
-    /// What happens to slow followers.
+    /// Policies for slow subscribers of topics.
     pub(crate) topics: TopicPolicy,
-    /// Where rooms keep what has to last.
+    /// Data directory of rooms.
     pub(crate) data: PathBuf,
-    /// How clients are treated.
+    /// Settings of HTTP, WebSockets and static files.
     pub(crate) edge: tidegate_edge::Config,
-    /// What the app may use.
+    /// Grants and limits of the app.
     pub(crate) app: tidegate_wasm::Options,
 }
 
@@ -38,7 +38,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Gives the app a variable; a later one of the same name goes before an earlier one.
+    /// Grants the app an environment variable. A later value replaces an earlier one of the same
+    /// name.
     pub(crate) fn grant_env(&mut self, (name, value): (String, String)) {
         self.app.env.retain(|(earlier, _)| *earlier != name);
         self.app.env.push((name, value));

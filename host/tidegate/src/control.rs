@@ -1,7 +1,19 @@
-//! The control_socket of a running server: a Unix socket beside its data, by which commands of its owner reach it.
+//! The control socket of a running server: a Unix socket next to its data directory.
 //!
-//! A command is one line of JSON: `"reload"`, `"rollback"` or `{"backup":"/absolute/path"}`. The answer is another,
-//! `{"done":"what"}` or `{"error":"why"}`. To `{"tail":…}` come lines of the log, as long as both sides like.
+//! `tidegate reload`, `tail` and `data backup` connect to it. A request is one line of JSON:
+//! `"reload"`, `"rollback"`, `{"backup":"/absolute/path"}` or `{"tail":…}`. The response is one
+//! line, `{"done":"…"}` or `{"error":"…"}`; after `{"tail":…}` lines of the log follow until one
+//! side closes.
+//!
+//! Owner: `Serving` holds the [`ControlSocket`], and one task on the first worker accepts
+//! connections. Each connection serves one request, on a task of its own.
+//!
+//! Invariants: at most one server has the socket of a data directory, a socket file of a server
+//! that still runs is never replaced, and only root and the user of the server may send requests.
+//! The mode of the file (0600) and the peer's credentials both check that, since the file exists
+//! for a moment before its mode is set.
+//!
+//! The deployment runs the requests and keeps their order; this module only transports them.
 
 use crate::{
     command_error::CommandError,
@@ -31,21 +43,23 @@ use tokio::{
     time::timeout,
 };
 
-/// A command's line.
-const LINE_BYTES_MAX: u64 = 64 << 10;
-/// For a command to come.
-const LINE_WITHIN: Duration = Duration::from_secs(10);
+/// Number of bytes of a request. A longer one is not answered.
+const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// Time for a request to arrive.
+const REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
-/// "tidegate-data" → "tidegate-data.sock"
+/// Returns the path of the socket: "tidegate-data.sock" for "tidegate-data".
 fn socket(data: &Path) -> PathBuf {
-    let mut name = OsString::from(data.components().as_path()); // without a slash at its end
+    let mut name = OsString::from(data.components().as_path()); // removes a slash at the end
     name.push(".sock");
     name.into()
 }
 
-/// An open control_socket. Dropping it takes the socket's file away, if it is still this one's.
+/// An open control socket. Dropping it removes the socket's file, unless another server replaced
+/// it.
 pub(crate) struct ControlSocket {
     path: PathBuf,
+    /// Device and inode of the socket's file.
     file: (u64, u64),
 }
 
@@ -57,21 +71,21 @@ impl Drop for ControlSocket {
     }
 }
 
-/// Refuses a data directory whose control socket would have a path that is longer than the system takes.
+/// Returns an error if the path of the control socket is too long for a Unix socket.
 pub(crate) fn check_path(data: &Path) -> Result<(), CommandError> {
     let path = socket(data);
     match net::SocketAddr::from_pathname(&path) {
         Ok(_) => Ok(()),
         Err(error) => Err(CommandError::usage(format!(
-            "the control socket {} has a path of {} bytes, {error}: name a directory with a shorter path with --data",
+            "the path of the control socket {} has {} bytes, {error}: choose a directory with a shorter path, with --data",
             path.display(),
             path.as_os_str().len()
         ))),
     }
 }
 
-/// Opens the control_socket of a server. A socket that an earlier one left is replaced; that of a server that still runs, and any other file, is
-/// left alone.
+/// Opens the control socket of a server. A socket of a server that has ended is replaced. If a
+/// server still listens there, or the file is not a socket, this is an error.
 pub(crate) fn open(
     worker: &Handle,
     data: &Path,
@@ -96,7 +110,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
         Ok(metadata) if !metadata.file_type().is_socket() => {
             let message = format!(
-                "{} is there and is not a socket: move it away, or name another --data",
+                "{} exists and is not a socket: move it, or choose another --data",
                 path.display()
             );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
@@ -104,13 +118,13 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => {}
     }
     match net::UnixStream::connect(path) {
-        // Its server is gone.
+        // The server of this socket has ended.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => {
             let message = format!(
-                "another server has {}: give each its own --data, or use SIGHUP to reload",
+                "another server listens at {}: give each server its own --data, or reload with SIGHUP",
                 path.display()
             );
             Err(io::Error::new(io::ErrorKind::AddrInUse, message))
@@ -118,7 +132,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Device and number of a file, which no other has while it is there.
+/// Returns device and inode of a file, which identify it while it exists.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
@@ -127,14 +141,14 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 async fn answer_all(listener: UnixListener, deployment: Arc<Deployment>) {
     loop {
         match listener.accept().await {
-            // Somebody may have come in before the file had its mode.
+            // A client may have connected before the file had its mode.
             Ok((stream, _)) if is_owner(&stream) => {
                 drop(tokio::spawn(answer(stream, deployment.clone())))
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!("the control socket took no command: {error}");
-                tokio::time::sleep(LINE_WITHIN).await;
+                tracing::warn!("the control socket can't accept a connection: {error}");
+                tokio::time::sleep(REQUEST_WITHIN).await;
             }
         }
     }
@@ -150,30 +164,31 @@ async fn answer(mut stream: UnixStream, deployment: Arc<Deployment>) {
     let mut line = String::new();
     let (reading, mut writing) = stream.split();
     let read = timeout(
-        LINE_WITHIN,
-        BufReader::new(reading.take(LINE_BYTES_MAX)).read_line(&mut line),
+        REQUEST_WITHIN,
+        BufReader::new(reading.take(REQUEST_BYTES_MAX)).read_line(&mut line),
     )
     .await;
     if !matches!(read, Ok(Ok(1..))) {
         return;
     }
-    if let Some(wanted) = serde_json::from_str(&line)
+    if let Some(filter) = serde_json::from_str(&line)
         .ok()
         .and_then(|command: Value| LineFilter::from_json(&command["tail"]))
     {
-        return show_tail(Tail::open(wanted), stream).await;
+        return send_tail(Tail::open(filter), stream).await;
     }
-    let answer = match obey(&line, &deployment).await {
+    let answer = match run_request(&line, &deployment).await {
         Ok(done) => json!({ "done": done }),
         Err(failure) => json!({ "error": failure.to_string() }),
     };
     _ = writing.write_all(format!("{answer}\n").as_bytes()).await;
 }
 
-/// The log goes on until one side ends; that the other has gone is seen even while nothing is logged.
-async fn show_tail(mut tail: Tail, mut stream: UnixStream) {
+/// Sends lines of the log until one side closes. Reading detects a client that has closed even
+/// while nothing is logged.
+async fn send_tail(mut tail: Tail, mut stream: UnixStream) {
     let (mut reading, mut writing) = stream.split();
-    let mut gone = [0];
+    let mut byte = [0];
     let begun = format!("{}\n", json!({ "done": "begun" }));
     if writing.write_all(begun.as_bytes()).await.is_err() {
         return;
@@ -188,13 +203,13 @@ async fn show_tail(mut tail: Tail, mut stream: UnixStream) {
                 }
                 None => return,
             },
-            _ = reading.read(&mut gone) => return,
+            _ = reading.read(&mut byte) => return,
         }
     }
 }
 
-async fn obey(line: &str, deployment: &Arc<Deployment>) -> Result<String, CommandError> {
-    let command: Value = serde_json::from_str(line).context("a command is a line of JSON")?;
+async fn run_request(line: &str, deployment: &Arc<Deployment>) -> Result<String, CommandError> {
+    let command: Value = serde_json::from_str(line).context("a request is one line of JSON")?;
     match (
         command.as_str(),
         command["backup"].as_str().map(PathBuf::from),
@@ -206,77 +221,83 @@ async fn obey(line: &str, deployment: &Arc<Deployment>) -> Result<String, Comman
         (_, Some(to)) if to.is_absolute() => {
             let storage = deployment
                 .storage()
-                .context("this app has no rooms: there is nothing to back up")?;
+                .context("this app has no rooms, so there is no data to back up")?;
             tracing::info!("backing up to {}", to.display());
             spawn_blocking(move || storage.backup(&to, || {})).await??;
             Ok("backed up".into())
         }
-        _ => Err(anyhow!("there is no such command").into()),
+        _ => {
+            Err(anyhow!("unknown request: the server has another version than this command").into())
+        }
     }
 }
 
-/// Lets the server that has this data open copy it, while it serves.
+/// Asks the server that has this data open to copy it to `to`.
 pub(crate) fn backup(data: &Path, to: &Path) -> Result<(), CommandError> {
-    let to = path::absolute(to).with_context(|| format!("{} is no path", to.display()))?;
+    let to = path::absolute(to).with_context(|| format!("{} is not a path", to.display()))?;
     let to = to
         .to_str()
-        .context("a path that is no text can't be told to the server")?;
-    let unheard = |socket: &Path| {
+        .context("the path of a backup must be valid UTF-8")?;
+    let no_answer = |socket: &Path| {
         format!(
-            "another process has {} open, and does not answer at {}",
+            "another process has {} open, but no server answers at {}",
             data.display(),
             socket.display()
         )
     };
-    command(data, &json!({ "backup": to }), unheard).map(drop)
+    command(data, &json!({ "backup": to }), no_answer).map(drop)
 }
 
-/// Lets the server that has this data put another version of its app in place; what it says then.
+/// Asks the server with this data directory to load its app again, or to roll back. Returns its
+/// response.
 pub(crate) fn reload(data: &Path, rollback: bool) -> Result<String, CommandError> {
     command(
         data,
         &json!(if rollback { "rollback" } else { "reload" }),
-        unheard,
+        no_answer,
     )
     .map(|(done, _)| done)
 }
 
-/// The log of the server that has this data, from now on: lines of JSON, until it ends.
+/// Returns the log of the server with this data directory, from now until it ends, as lines of
+/// JSON.
 pub(crate) fn tail(
     data: &Path,
-    wanted: &LineFilter,
+    filter: &LineFilter,
 ) -> Result<io::Lines<io::BufReader<net::UnixStream>>, CommandError> {
     Ok(
-        command(data, &json!({ "tail": wanted.to_json() }), unheard)?
+        command(data, &json!({ "tail": filter.to_json() }), no_answer)?
             .1
             .lines(),
     )
 }
 
-fn unheard(socket: &Path) -> String {
+fn no_answer(socket: &Path) -> String {
     format!(
-        "no server answers at {}: is it running, with this --data?",
+        "no server answers at {}: start one, or name its --data",
         socket.display()
     )
 }
 
-/// What it answers, and whatever comes behind that.
+/// Sends one request. Returns the response, and the stream with the lines after it.
 fn command(
     data: &Path,
     command: &Value,
-    unheard: impl Fn(&Path) -> String,
+    no_answer: impl Fn(&Path) -> String,
 ) -> Result<(String, io::BufReader<net::UnixStream>), CommandError> {
     let path = socket(data);
-    let unheard = || unheard(&path);
-    let mut stream = net::UnixStream::connect(&path).with_context(unheard)?;
+    let no_answer = || no_answer(&path);
+    let mut stream = net::UnixStream::connect(&path).with_context(no_answer)?;
     stream
         .write_all(format!("{command}\n").as_bytes())
-        .with_context(unheard)?;
+        .with_context(no_answer)?;
     let (mut line, mut reading) = (String::new(), io::BufReader::new(stream));
-    reading.read_line(&mut line).with_context(unheard)?;
-    let answer: Value = serde_json::from_str(&line).with_context(unheard)?;
+    reading.read_line(&mut line).with_context(no_answer)?;
+    let answer: Value = serde_json::from_str(&line).with_context(no_answer)?;
     match (answer["done"].as_str(), answer["error"].as_str()) {
         (Some(done), _) => Ok((done.to_owned(), reading)),
-        (_, error) => Err(anyhow!("{}", error.unwrap_or("an answer that is none")).into()),
+        (_, error) => {
+            Err(anyhow!("{}", error.unwrap_or("the server sent an invalid response")).into())
+        }
     }
 }

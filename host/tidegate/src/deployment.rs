@@ -1,4 +1,21 @@
-//! What is served: an app in its present version, its rooms, and how another version takes its place.
+//! A served app: its current version, its rooms, and the replacement of one version by another.
+//!
+//! A version is a compiled component with its routes. A reload compiles the next version on a
+//! blocking thread while the current one serves, then replaces it in one step; a rollback serves
+//! the previous version again. Hub, rooms, storage and connections belong to the deployment and
+//! survive both.
+//!
+//! Owner: the commands `serve` and `dev`, the control socket and the scripts of `tidegate test`
+//! share one [`Deployment`] per server.
+//!
+//! States: the current version, and the previous one as the target of a rollback. `changes` is held
+//! for a whole reload or rollback, so versions change one at a time, in the order of the requests.
+//!
+//! Invariant: a version serves only if all of it was loaded. An error leaves the current one
+//! unchanged.
+//!
+//! The edge's [`Server`] moves requests and WebSockets to the new version; rooms move by their
+//! router (`Front`). This module does neither.
 
 use crate::{assemble, command_error::CommandError, config::Config, report};
 use anyhow::{Context as _, anyhow};
@@ -15,11 +32,12 @@ use tidegate_routing::{Manifest, Router};
 use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
 use tokio::{runtime::Handle, sync::Mutex as AsyncMutex, task::spawn_blocking};
 
-/// A served app. Its versions follow each other; hub, rooms and connections stay.
+/// A served app. Versions replace each other; hub, rooms and connections stay.
 pub(crate) struct Deployment {
+    /// File of later versions.
     app: Mutex<PathBuf>,
     config: Config,
-    /// Of the versions to come.
+    /// Options of later versions.
     options: Mutex<Options>,
     environment: Environment,
     hub: Arc<Hub>,
@@ -27,32 +45,32 @@ pub(crate) struct Deployment {
     instances: Instances,
     server: Arc<Server>,
     room_store: Arc<RoomStore>,
-    /// One change at a time.
+    /// Held during a reload or rollback, so that one runs at a time.
     changes: AsyncMutex<()>,
     history: Mutex<VersionHistory>,
 }
 
-/// What a deployment stands on: where rooms keep what they keep, and where time comes from.
+/// The storage of rooms, and the source of time.
 pub(crate) enum Environment {
-    /// The disk, and the time of day, told by this worker.
+    /// The disk, and the system's clock, which this worker reads.
     Real(Handle),
-    /// Memory, and a clock that somebody else moves.
+    /// Memory, and a clock that the caller advances.
     Test(Memory, Clock),
 }
 
-/// What rooms keep: opened with the first version that has rooms.
+/// Storage and scheduler of rooms: opened with the first version that has rooms.
 #[derive(Default)]
 struct RoomStore(OnceLock<(Option<Arc<Storage>>, Arc<Rooms>)>);
 
 struct VersionHistory {
-    present: NumberedVersion,
-    /// Where a rollback goes.
-    before: Option<NumberedVersion>,
-    /// Of the newest.
+    current: NumberedVersion,
+    /// Target of a rollback.
+    previous: Option<NumberedVersion>,
+    /// Number of the newest version.
     number: u32,
 }
 
-/// A version with what is to be done to serve it.
+/// A version, its number, and its router of room events.
 #[derive(Clone)]
 struct NumberedVersion {
     number: u32,
@@ -61,19 +79,20 @@ struct NumberedVersion {
     manifest: Option<Arc<Manifest>>,
 }
 
-/// Another version is served. Its `Display` is one line for operators.
+/// Result of a reload or rollback. Its `Display` is one line for operators.
 pub(crate) struct DeployReport {
     /// Counted from 1, since the start of the server.
     pub(crate) number: u32,
-    /// None for a version that was there before.
+    /// None after a rollback.
     pub(crate) compiled: Option<Compiled>,
-    /// From its being ready until it was served.
+    /// Time from the end of loading until the version was served.
     pub(crate) took: Duration,
     pub(crate) swapped: Swapped,
 }
 
 impl Deployment {
-    /// The first version. Nothing is served before somebody serves [`server`](Deployment::server).
+    /// Creates a deployment with its first version. Requests arrive once the edge serves
+    /// [`server`](Deployment::server).
     pub(crate) fn new(
         app: &Path,
         config: &Config,
@@ -90,7 +109,7 @@ impl Deployment {
             }
             Environment::Test(_, clock) => hub.tick(Now::at(clock.now())),
         }
-        let present = numbered_version(
+        let current = numbered_version(
             1,
             loaded,
             router,
@@ -99,13 +118,13 @@ impl Deployment {
             config,
             &environment,
         )?;
-        if let Some(front) = &present.front {
+        if let Some(front) = &current.front {
             front.serve();
         }
-        let server = Server::new(hub.clone(), present.version.clone(), config.edge.clone());
+        let server = Server::new(hub.clone(), current.version.clone(), config.edge.clone());
         let history = Mutex::new(VersionHistory {
-            present,
-            before: None,
+            current,
+            previous: None,
             number: 1,
         });
         Ok(Arc::new(Deployment {
@@ -130,22 +149,23 @@ impl Deployment {
         &self.server
     }
 
-    /// What the present version mounts.
+    /// Returns the manifest of the current version.
     pub(crate) fn manifest(&self) -> Option<Arc<Manifest>> {
-        self.history().present.manifest.clone()
+        self.history().current.manifest.clone()
     }
 
-    /// Where rooms are kept, if the app has any.
+    /// Returns the storage of rooms; none without rooms, or in memory.
     pub(crate) fn storage(&self) -> Option<Arc<Storage>> {
         self.room_store.0.get()?.0.clone()
     }
 
-    /// Its rooms, if it ever had any.
+    /// Returns the rooms; none if no version had any.
     pub(crate) fn rooms(&self) -> Option<Arc<Rooms>> {
         self.room_store.0.get().map(|(_, rooms)| rooms.clone())
     }
 
-    /// Drops what is kept in case it is wanted: idle instances, rooms that were idle for so long, and what topics keep.
+    /// Frees memory that only saves time later: idle instances, rooms that were idle for
+    /// `room_idle`, and histories of topics.
     pub(crate) fn shed(&self, room_idle: Duration) {
         self.instances.shed_idle();
         if let Some(rooms) = self.rooms() {
@@ -154,26 +174,27 @@ impl Deployment {
         self.hub.shed();
     }
 
-    /// Versions to come are loaded from this file.
+    /// Sets the file of later versions.
     pub(crate) fn set_app(&self, path: &Path) {
         *self.app() = path.to_owned();
     }
 
-    /// Loads the file again, beside the version that is served, and puts it in its place. If anything is wrong with it, nothing changes.
+    /// Loads the file again while the current version serves, and then serves the new version. An
+    /// error changes nothing.
     pub(crate) async fn reload(self: &Arc<Deployment>) -> Result<DeployReport, CommandError> {
         let _turn = self.changes.lock().await;
         self.load().await
     }
 
-    /// Puts the version that was served before in its place again; a second rollback undoes that.
+    /// Serves the previous version again; a second rollback undoes the first.
     pub(crate) async fn roll_back(&self) -> Result<DeployReport, CommandError> {
         let _turn = self.changes.lock().await;
-        self.go_back()
+        self.serve_previous()
     }
 
     async fn load(self: &Arc<Deployment>) -> Result<DeployReport, CommandError> {
         let deployment = self.clone();
-        // Compiling takes seconds, and nobody may have to wait for it.
+        // Compiling takes seconds: on a blocking thread it delays no request.
         let load = move || {
             assemble::runtime()?.block_on(assemble::load(
                 &deployment.app().clone(),
@@ -182,7 +203,7 @@ impl Deployment {
         };
         let (loaded, router) = spawn_blocking(load)
             .await
-            .map_err(|error| anyhow!("loading it ended in a panic: {error}"))??;
+            .map_err(|error| anyhow!("the load of the app panicked: {error}"))??;
         let compiled = loaded.compiled();
         let number = self.history().number + 1;
         let began = Instant::now();
@@ -204,14 +225,14 @@ impl Deployment {
         })
     }
 
-    fn go_back(&self) -> Result<DeployReport, CommandError> {
-        let before = self
+    fn serve_previous(&self) -> Result<DeployReport, CommandError> {
+        let previous = self
             .history()
-            .before
+            .previous
             .clone()
-            .context("there is no version before this one")?;
-        let (began, number) = (Instant::now(), before.number);
-        let swapped = self.put(before);
+            .context("there is no earlier version")?;
+        let (began, number) = (Instant::now(), previous.number);
+        let swapped = self.put(previous);
         Ok(DeployReport {
             number,
             compiled: None,
@@ -220,6 +241,7 @@ impl Deployment {
         })
     }
 
+    /// Serves this version from now on.
     fn put(&self, numbered_version: NumberedVersion) -> Swapped {
         if let Some(front) = &numbered_version.front {
             front.serve();
@@ -227,16 +249,16 @@ impl Deployment {
         let swapped = self.server.swap(numbered_version.version.clone());
         let mut history = self.history();
         history.number = history.number.max(numbered_version.number);
-        history.before = Some(std::mem::replace(&mut history.present, numbered_version));
+        history.previous = Some(std::mem::replace(&mut history.current, numbered_version));
         swapped
     }
 
     /// Sets the options of later versions. The addresses at which the server listens do not change.
     pub(crate) fn set_options(&self, options: Options) {
-        let mut present = self.options();
-        let own = present.outbound.own.clone();
-        *present = options;
-        present.outbound.own = own;
+        let mut current = self.options();
+        let own = current.outbound.own.clone();
+        *current = options;
+        current.outbound.own = own;
     }
 
     fn options(&self) -> MutexGuard<'_, Options> {
@@ -258,18 +280,18 @@ impl Deployment {
     }
 }
 
-/// Tells the log what became of a change.
+/// Logs the outcome of a reload or rollback, and returns it.
 pub(crate) fn log_outcome(
     outcome: Result<DeployReport, CommandError>,
 ) -> Result<DeployReport, CommandError> {
     match &outcome {
         Ok(change) => tracing::info!("{change}"),
-        Err(failure) => tracing::error!("nothing changes: {failure}"),
+        Err(failure) => tracing::error!("the current version stays: {failure}"),
     }
     outcome
 }
 
-/// Connects a version to hub and rooms; nobody calls it yet.
+/// Connects a version to hub and rooms. No events reach it yet.
 fn numbered_version(
     number: u32,
     loaded: Loaded,
@@ -301,7 +323,7 @@ fn numbered_version(
 }
 
 impl RoomStore {
-    /// Opens the storage, and has rooms called when their alarms are due.
+    /// Opens the storage at the first call, and starts the ticks that deliver alarms.
     fn rooms(
         &self,
         hub: &Arc<Hub>,

@@ -1,4 +1,4 @@
-//! What `tidegate dev` is made of: the project that it builds, its files, the terminal, and the updates for open pages.
+//! Parts of `tidegate dev`: the project and its files, the keyboard, and updates of open pages.
 
 mod keys;
 mod project;

@@ -1,4 +1,4 @@
-//! `tidegate.toml`: read into a [`Config`], or refused with the line and what to write instead.
+//! Parses `tidegate.toml` to a [`Config`]. An error has the line and the correction.
 
 use crate::{
     config::Config,
@@ -10,7 +10,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// The defaults with what the text of a `tidegate.toml` says; its relative paths begin at `base`.
+/// Returns the defaults, overridden by the text of a `tidegate.toml`. Relative paths begin at
+/// `base`.
 pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, SettingsError> {
     let at = |span: Range<usize>| {
         1 + text.as_bytes()[..span.start.min(text.len())]
@@ -55,7 +56,7 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Config, SettingsError> {
     Ok(config)
 }
 
-/// Sets one key of `[limits]` from "KEY=VALUE".
+/// Sets a key of `[limits]` from "KEY=VALUE".
 pub(crate) fn set_limit(config: &mut Config, text: &str) -> Result<(), String> {
     let (name, value) = text
         .split_once('=')
@@ -65,7 +66,7 @@ pub(crate) fn set_limit(config: &mut Config, text: &str) -> Result<(), String> {
         .map_err(|what| format!("{name}: {what}"))
 }
 
-/// What is wrong in a `tidegate.toml`, and on which line.
+/// An error in a `tidegate.toml`, with its line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct SettingsError {
     line: usize,
@@ -78,7 +79,8 @@ impl fmt::Display for SettingsError {
     }
 }
 
-/// Entries as they stand in the file, so that the first mistake is the one that is told.
+/// Returns the entries in the order of the file, so that the first error is the one that is
+/// reported.
 fn in_order<'a, 'b>(
     table: &'a DeTable<'b>,
 ) -> Vec<(&'a Spanned<Cow<'b, str>>, &'a Spanned<DeValue<'b>>)> {
@@ -116,7 +118,8 @@ fn read(value: &DeValue<'_>) -> Result<TomlValue, String> {
     value.ok_or_else(|| "write a string, a number, true, false, or a list of strings".into())
 }
 
-/// `{ host = "db.internal", private = true }` as "db.internal::private"; `private` may be left out.
+/// Converts `{ host = "db.internal", private = true }` to "db.internal::private". `private` is
+/// optional.
 fn host(value: &DeValue<'_>) -> Option<String> {
     let DeValue::Table(table) = value else {
         return None;
@@ -141,7 +144,7 @@ fn host(value: &DeValue<'_>) -> Option<String> {
 fn unknown_section(name: &str) -> String {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return format!(
-            "{name:?} stands in a section: write it below [{}]",
+            "{name:?} belongs to a section: write it below [{}]",
             key.section
         );
     }
@@ -152,7 +155,7 @@ fn unknown_section(name: &str) -> String {
 fn unknown_key(section: &str, name: &str) -> String {
     if let Some(elsewhere) = KEYS.iter().find(|key| key.name == name) {
         return format!(
-            "unknown key {name:?} in [{section}]: it stands in [{}]",
+            "unknown key {name:?} in [{section}]: it belongs to [{}]",
             elsewhere.section
         );
     }
@@ -187,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line_and_what_to_write_instead() {
+    fn every_error_has_its_line_and_a_correction() {
         let cases = [
             (
                 "[server]\nlisen = \"x\"",
@@ -199,7 +202,7 @@ mod tests {
             ),
             (
                 "[app]\nlisten = \"x\"",
-                "2: unknown key \"listen\" in [app]: it stands in [server]",
+                "2: unknown key \"listen\" in [app]: it belongs to [server]",
             ),
             (
                 "[limit]\n",
@@ -207,7 +210,7 @@ mod tests {
             ),
             (
                 "listen = \"127.0.0.1:80\"",
-                "1: \"listen\" stands in a section: write it below [server]",
+                "1: \"listen\" belongs to a section: write it below [server]",
             ),
             (
                 "server = 1",
@@ -215,7 +218,7 @@ mod tests {
             ),
             (
                 "[server]\nlisten = \"here\"",
-                "2: listen: \"here\" is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
+                "2: listen: \"here\" is not an address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
             ),
             (
                 "[server]\nworkers = 0",
@@ -231,15 +234,15 @@ mod tests {
             ),
             (
                 "[limits]\nbody_bytes_max = -1",
-                "2: body_bytes_max: \"-1\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
+                "2: body_bytes_max: \"-1\" is not a size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
             ),
             (
                 "[limits]\nping_every = 30",
-                "2: ping_every: \"30\" is no time: write a number with ms, s, m, h or d, as in \"30s\"",
+                "2: ping_every: \"30\" is not a duration: write a number with ms, s, m, h or d, as in \"30s\"",
             ),
             (
                 "[limits]\ntags_max = 1.5",
-                "2: tags_max: \"1.5\" is no whole number: write one, as in \"1000\"",
+                "2: tags_max: \"1.5\" is not a whole number: write one, as in \"1000\"",
             ),
             (
                 "[limits]\ntags_max = { a = 1 }",
@@ -255,7 +258,7 @@ mod tests {
             ),
             (
                 "[grants]\nenv = [\"TIDEGATE_NEVER_SET\"]",
-                "2: env: TIDEGATE_NEVER_SET is not set here: set it, or write \"TIDEGATE_NEVER_SET=VALUE\"",
+                "2: env: TIDEGATE_NEVER_SET is not set in this environment: set it, or write \"TIDEGATE_NEVER_SET=VALUE\"",
             ),
             (
                 "[grants]\noutbound = [\"https://a.example/path\"]",
@@ -292,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_sets_what_it_names_and_leaves_the_rest() {
+    fn a_file_overrides_the_keys_that_it_names() {
         let config = read(
             r#"
             [server]
@@ -404,8 +407,9 @@ mod tests {
         );
     }
 
-    /// Texts of `fuzz/corpus/settings`, altered, for `TIDEGATE_FUZZ_SECONDS`: a proptest and no fuzz target, as what settings set brings
-    /// wasmtime along, which is not to be built with coverage.
+    /// Mutates the texts of `fuzz/corpus/settings` for `TIDEGATE_FUZZ_SECONDS`. This is a proptest
+    /// instead of a fuzz target, because the settings depend on wasmtime, which should not be built
+    /// with coverage.
     #[test]
     fn any_text_is_settings_or_is_refused_on_one_of_its_lines() {
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/settings");

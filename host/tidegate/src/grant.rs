@@ -1,9 +1,9 @@
-//! What an app is given of the world, as people write it: variables, directories, hosts, assets.
+//! Parses the grants of an app: environment variables and directories; also the assets directory.
 
 use std::path::{Path, PathBuf};
 use tidegate_wasm::Dir;
 
-/// "NAME=VALUE", or "NAME" for the value that it has here.
+/// Parses "NAME=VALUE", or "NAME" for its value in this environment.
 pub(crate) fn env(text: &str) -> Result<(String, String), String> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
@@ -11,15 +11,16 @@ pub(crate) fn env(text: &str) -> Result<(String, String), String> {
     };
     if name.is_empty() || text.contains('\0') {
         return Err(format!(
-            "{text:?} is no variable: write \"NAME=VALUE\", or \"NAME\" to pass on its value"
+            "{text:?} is not a variable: write \"NAME=VALUE\", or \"NAME\" to pass on its value"
         ));
     }
-    let value = value
-        .ok_or_else(|| format!("{name} is not set here: set it, or write \"{name}=VALUE\""))?;
+    let value = value.ok_or_else(|| {
+        format!("{name} is not set in this environment: set it, or write \"{name}=VALUE\"")
+    })?;
     Ok((name.to_owned(), value))
 }
 
-/// "HOST::GUEST" to read, "HOST::GUEST::rw" to write as well.
+/// Parses "HOST::GUEST" (read only) or "HOST::GUEST::rw" (read and write).
 pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
     let parts: Vec<&str> = text.split("::").collect();
     let (host, guest, writable) = match parts[..] {
@@ -29,7 +30,7 @@ pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
     };
     if host.is_empty() || guest.is_empty() {
         return Err(format!(
-            "{text:?} is no grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write"
+            "{text:?} is not a grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write"
         ));
     }
     Ok(Dir {
@@ -39,7 +40,7 @@ pub(crate) fn dir(text: &str, base: &Path) -> Result<Dir, String> {
     })
 }
 
-/// A directory of files to serve.
+/// Parses the path of the assets directory, which must exist.
 pub(crate) fn assets(text: &str, base: &Path) -> Result<PathBuf, String> {
     directory(text, base)
 }
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variable_has_a_name_and_a_value_from_there_or_from_here() {
+    fn a_variable_has_a_name_and_a_value() {
         let pair = |name: &str, value: &str| Some((name.to_owned(), value.to_owned()));
         let cases = [
             ("A=b", pair("A", "b")),
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_read_only_unless_said_otherwise() {
+    fn a_directory_is_read_only_without_rw() {
         let base = Path::new(env!("CARGO_MANIFEST_DIR"));
         let cases = [
             ("src::/data", Some(false)),

@@ -1,6 +1,6 @@
-//! Bytes as people write them: "00ff2a", with or without spaces and 0x. Both ways.
+//! Bytes in hex: "00ff2a", with or without spaces and a leading 0x.
 
-/// None if it is something else.
+/// Parses hex. Returns none if the text is not hex.
 pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .trim()
@@ -16,7 +16,7 @@ pub(crate) fn read(text: &str) -> Option<Vec<u8>> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// With 0x.
+/// Formats bytes in hex, with a leading 0x.
 pub(crate) fn write(bytes: &[u8]) -> String {
     bytes
         .iter()

@@ -1,4 +1,4 @@
-//! Every key of `tidegate.toml`: its section, its name and the place in [`Config`] that it sets.
+//! Every key of `tidegate.toml`: its section, its name and the field of [`Config`] that it sets.
 
 use crate::{
     config::Config,
@@ -9,41 +9,43 @@ use std::{path::Path, time::Duration};
 use tidegate_edge::{CacheRule, Hosts, Origins, is_web_origin};
 use tidegate_wasm::{Authority, Grant};
 
-/// One key.
+/// A key of `tidegate.toml`.
 pub(crate) struct SettingKey {
     pub(crate) section: &'static str,
     pub(crate) name: &'static str,
     field: KeyTarget,
 }
 
-/// What a key sets and how its value is written.
+/// The field that a key sets, and the syntax of its value.
 enum KeyTarget {
     Bytes(fn(&mut Config) -> &mut usize),
     Count(fn(&mut Config) -> &mut usize),
-    /// From 1 to this number.
+    /// A number from 1 to this maximum.
     CountTo(usize, fn(&mut Config) -> &mut usize),
     Time(fn(&mut Config) -> &mut Duration),
-    /// From this number on, or "auto".
+    /// A number from this minimum on, or "auto".
     CountOrAuto(usize, fn(&mut Config) -> &mut Option<usize>),
-    /// Zero says that there is none.
+    /// A duration; zero turns the limit off.
     TimeOrNone(fn(&mut Config) -> &mut Duration),
-    /// Read on its own; relative paths begin at the given directory.
+    /// A value with a parser of its own. Relative paths begin at the given directory.
     Own(fn(&mut Config, TomlValue, &Path) -> Result<(), String>),
 }
 
-/// A value as it stands in the file.
+/// A value as written in the file.
 pub(crate) enum TomlValue {
-    /// A string, or a number as it is written.
+    /// A string, or a number in its notation.
     Text(String),
     Flag(bool),
     List(Vec<String>),
-    /// A list in which a table stands for a host: `{ host = "db.internal", private = true }`, here as "db.internal::private".
+    /// A list with hosts as tables, converted to text: `{ host = "db.internal", private = true }`
+    /// is "db.internal::private".
     Hosts(Vec<String>),
 }
 
-/// More threads serve nobody better.
+/// Maximum of `workers`. More threads than cores bring no throughput.
 pub(crate) const WORKERS_MAX: usize = 1024;
-/// Each takes address space from a pool that is made at the start.
+/// Maximum of `instances`. Each instance uses address space of a pool that is allocated at the
+/// start.
 pub(crate) const INSTANCES_MAX: usize = 100_000;
 
 macro_rules! keys {
@@ -52,7 +54,7 @@ macro_rules! keys {
     };
 }
 
-/// All of them, in the order in which people read about them.
+/// All keys, in the order of the documentation.
 pub(crate) const KEYS: &[SettingKey] = keys! {
     [server]
     listen: Own(|config, value, _| put(&mut config.listen, value.text()?.parse())),
@@ -149,13 +151,13 @@ pub(crate) const KEYS: &[SettingKey] = keys! {
 };
 
 impl SettingKey {
-    /// The key of this section and name.
+    /// Returns the key with this section and name.
     pub(crate) fn find(section: &str, name: &str) -> Option<&'static SettingKey> {
         KEYS.iter()
             .find(|key| key.section == section && key.name == name)
     }
 
-    /// Sets it in `config`; what to write instead if the value is of no use.
+    /// Sets the value in `config`. The error is the correction of an invalid value.
     pub(crate) fn set(
         &self,
         config: &mut Config,
@@ -178,7 +180,8 @@ impl SettingKey {
         Ok(())
     }
 
-    /// Its value in `config` as [`set`](SettingKey::set) reads it, if it is a quantity.
+    /// Returns the value in `config` in the syntax of [`set`](SettingKey::set); none if it is not a
+    /// quantity.
     pub(crate) fn quantity(&self, config: &Config) -> Option<String> {
         let mut config = config.clone();
         match self.field {
@@ -252,15 +255,16 @@ fn add<T>(
     values.try_for_each(|value| value.map(|value| place.push(value)))
 }
 
-/// Hosts that are served: patterns, at least one.
+/// Parses the patterns of served hosts: at least one.
 fn hosts(list: &[String]) -> Result<Hosts, String> {
     match list {
-        [] => Err("an empty list serves nobody: name a host, as in \"example.org\", or write \"*\" for any".into()),
+        [] => Err("an empty list refuses every request: name a host, as in \"example.org\", or write \"*\" for any".into()),
         list => list.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Hosts::List),
     }
 }
 
-/// Which pages may open a WebSocket: "same-origin", "any", or origins as browsers send them.
+/// Parses the origins that may open a WebSocket: "same-origin", "any", or a list of origins in the
+/// form that browsers send.
 pub(crate) fn origins(list: &[String]) -> Result<Origins, String> {
     match list {
         [] => Ok(Origins::SameOrigin),
@@ -277,14 +281,15 @@ pub(crate) fn origins(list: &[String]) -> Result<Origins, String> {
 fn origin(text: &str) -> Result<String, String> {
     if text == "same-origin" || text == "any" {
         return Err(format!(
-            "{text:?} stands alone: leave the other origins out, or {text:?}"
+            "{text:?} must be the only value: remove the other origins, or {text:?}"
         ));
     }
-    match is_web_origin(text) {
-        true => Ok(text.to_owned()),
-        false => Err(format!(
-            "{text:?} is no origin: write scheme and host as a browser sends them, as in \"https://example.org\""
-        )),
+    if is_web_origin(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "{text:?} is not an origin: write scheme and host, as in \"https://example.org\""
+        ))
     }
 }
 
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_sets_the_field_of_its_name_and_reads_back_what_it_set() {
+    fn each_limit_sets_the_field_of_its_name_and_reads_it_back() {
         for key in KEYS.iter().filter(|key| key.section == "limits") {
             let mut config = Config::default();
             let text = if matches!(key.field, KeyTarget::Time(_) | KeyTarget::TimeOrNone(_)) {
@@ -332,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_may_be_off_may_be_zero_and_no_other() {
+    fn zero_is_valid_only_where_it_turns_a_limit_off() {
         for (name, zero_is_fine) in [
             ("comment_every", false),
             ("pong_within", false),
@@ -354,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_a_list_of_patterns_and_never_none() {
+    fn hosts_are_patterns_and_at_least_one() {
         for (texts, valid) in [
             (&["a.example", "*.a.example", "[::1]"][..], true),
             (&["*"], true),
@@ -367,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_a_word_or_a_list_of_what_browsers_send() {
+    fn origins_are_a_keyword_or_a_list_of_origins() {
         let list = |texts: &[&str]| {
             Some(Origins::List(
                 texts.iter().map(|text| text.to_string()).collect(),

@@ -1,8 +1,10 @@
-//! The guide's page of limits: this test compares it with the settings, the constants and the tests, or writes it anew.
+//! Compares the guide's page of limits with the settings, the constants and the tests, or rewrites
+//! it.
 //!
-//! A row says what is bounded, what happens beyond the bound, and which tests cross it: those in `tidegate/tests` from outside, the others
-//! in the crate that has the limit. Defaults are not written here: they are those of [`Config`] and of the constants. A limit without a
-//! row, a row without a limit, and a row without a test fail.
+//! A row has the bounded quantity, the effect beyond the limit, and the tests that cross the limit:
+//! those in `tidegate/tests` from outside, the others in the crate that enforces it. Defaults come
+//! from [`Config`] and from the constants. A limit without a row, a row without a limit, and a row
+//! without a test are errors.
 
 use crate::{
     config::Config,
@@ -18,14 +20,16 @@ const PAGE: &str = "../../docs/src/reference/limits.md";
 const HEAD: &str = "\
 # Limits
 
-Everything that a client or an app could let grow has a bound. Those with a setting are set in `tidegate.toml`, or for one run by `--limit KEY=VALUE` (keys of
-`[limits]`); the others are fixed. A test crosses each of them from outside, except for the retries of
-rooms and alarms, whose pauses are long: their tests are in the part of the server that has them.
+Every quantity that a client or an app can increase has a limit. Limits with a setting are set in
+`tidegate.toml`, or for one run by `--limit KEY=VALUE` (keys of `[limits]`); the others are fixed. A
+test crosses each limit from outside, except for the retries of rooms and alarms, whose pauses are
+long: their tests are in the part of the server that enforces them.
 
-Close codes are those of WebSockets, other numbers are those of HTTP. An error to the app is the error that its call returns; the app decides what the client sees.
+Numbers are HTTP statuses, except close codes of WebSockets, which are named so. An error to the app is
+the error that its call returns; the app chooses the answer to the client.
 ";
 
-/// One limit.
+/// A limit.
 struct LimitRow {
     limit: LimitSource,
     /// The bounded quantity.
@@ -88,7 +92,7 @@ const fn fixed(
     }
 }
 
-/// Settings that bound nothing.
+/// Settings that are not limits.
 const NO_LIMITS: [&str; 17] = [
     "listen",
     "assets",
@@ -111,7 +115,7 @@ const NO_LIMITS: [&str; 17] = [
 
 type Group = (&'static str, &'static [LimitRow]);
 
-/// All limits, in groups.
+/// All limits, by group.
 const GROUPS: &[Group] = &[
     (
         "Connections",
@@ -535,7 +539,7 @@ const GROUPS: &[Group] = &[
             ),
             limit(
                 "room_event_bytes_max",
-                "Writes, messages and publications of one event of a room before it is committed",
+                "Bytes that one event of a room writes, sends and publishes before its commit",
                 "an error to the app",
                 &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
             ),
@@ -891,11 +895,11 @@ const GROUPS: &[Group] = &[
     ),
 ];
 
-/// The default of a setting that is read on its own.
+/// Returns the default of a setting with a parser of its own.
 fn own(config: &Config, name: &str) -> String {
     match name {
         "outbound_bytes_max" => Size(config.app.outbound.body_bytes_max as usize).to_string(),
-        name => panic!("{name} is no quantity"),
+        name => panic!("{name} is not a quantity"),
     }
 }
 
@@ -948,12 +952,12 @@ fn the_guide_has_every_limit_with_its_default() {
     assert_eq!(
         fs::read_to_string(&path).expect("the page is there"),
         page,
-        "with TIDEGATE_GOLDEN=1 this test writes {PAGE}"
+        "run this test with TIDEGATE_GOLDEN=1 to rewrite {PAGE}"
     );
 }
 
 #[test]
-fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
+fn every_limiting_setting_and_constant_has_a_row() {
     let set: BTreeSet<&str> = rows()
         .filter_map(|row| match row.limit {
             LimitSource::Setting(_, name) => Some(name),
@@ -985,7 +989,7 @@ fn every_setting_and_every_constant_that_bounds_something_has_a_row() {
         .filter_map(|line| line.strip_prefix("pub const ")?.split_once(':'))
         .map(|(name, _)| name)
         .collect();
-    assert_eq!(constants, fixed, "constants of limits, and rows");
+    assert_eq!(constants, fixed, "the constants differ from the rows");
 }
 
 #[test]

@@ -1,10 +1,19 @@
-//! Lines on their way to stderr: a thread of its own writes them, and nothing else ever waits for a reader of the log.
+//! A bounded queue of lines for stderr, written by a thread of its own.
 //!
-//! The queue is bounded in bytes. A line that finds no room is dropped and counted; once lines flow again, one line says how many
-//! are missing. While the reader is gone (a closed pipe, a full disk) lines are dropped as they come, and counted too. At the
-//! end, [`drain`](LineQueue::drain) waits until the queued lines are written, for at most the given time.
+//! A server must never wait for the reader of its log: a full pipe would block every worker. So all
+//! threads append lines to a shared buffer, and only the log thread writes to the output.
 //!
-//! Invariant: only the writing thread touches the output, and it holds no lock meanwhile.
+//! Owner: `logging` has the one queue of the process. Its thread lives as long as the process.
+//!
+//! State: `waiting` are bytes of whole lines to be written; `writing` counts the bytes that the
+//! thread has taken. Both together are bounded. A line beyond the bound is dropped and counted;
+//! when a write succeeds again, one line reports the number of missing lines. While the reader is
+//! gone (a closed pipe, a full disk) lines are dropped when their write fails, and counted too.
+//!
+//! Invariant: only the log thread touches the output, and it holds no lock while it writes.
+//!
+//! At the end of the process [`drain`](LineQueue::drain) waits for the queued lines, for a bounded
+//! time.
 
 use std::{
     io::Write,
@@ -16,16 +25,16 @@ use std::{
     time::Duration,
 };
 
-/// Bytes of all lines that wait to be written, those included that are being written.
+/// Number of bytes of lines that wait or are being written.
 pub(crate) const QUEUE_BYTES_MAX: usize = 4 << 20;
 
-/// So much more there is for what the server says of itself at its start and its end.
+/// Number of further bytes for the reports of the server's start and end.
 const IMPORTANT_BYTES_MAX: usize = 64 << 10;
 
-/// Capacity that an empty buffer keeps.
+/// Capacity of an empty buffer, in bytes; a larger one is shrunk.
 const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
-/// Cloning shares it.
+/// A queue of lines. Clones share it.
 #[derive(Clone)]
 pub(crate) struct LineQueue(Arc<Inner>);
 
@@ -40,13 +49,14 @@ struct Inner {
 #[derive(Default)]
 struct QueueState {
     waiting: Vec<u8>,
-    /// Bytes that the thread has taken and not yet written.
+    /// Number of bytes that the thread has taken but not yet written.
     writing: usize,
-    /// The thread writes, or says what was dropped.
+    /// True while the thread writes, or reports dropped lines.
     is_busy: bool,
-    /// Lines that were dropped since a line last said so.
+    /// Number of dropped lines that no line has reported yet.
     unreported: u64,
-    /// True if the last write failed. The number of missing lines is logged when a write succeeds again.
+    /// True if the last write failed. The number of missing lines is logged when a write succeeds
+    /// again.
     is_broken: bool,
 }
 
@@ -57,8 +67,8 @@ impl QueueState {
 }
 
 impl LineQueue {
-    /// Starts the thread that writes to `output`. `report_dropped` is called with a number of lines that were dropped, when others
-    /// were written: its line goes into the queue like any other.
+    /// Starts the thread that writes to `output`. It calls `report_dropped` with a number of
+    /// dropped lines once other lines were written; that line is queued like any other.
     pub(crate) fn start(
         bytes_max: usize,
         output: impl Write + Send + 'static,
@@ -73,29 +83,31 @@ impl LineQueue {
             dropped,
         }));
         let shared = queue.0.clone();
-        // Without the thread there is no log: the process could start no worker either.
+        // If this thread can't start, the workers can't start either, and their error ends the
+        // process.
         _ = thread::Builder::new()
             .name("log".into())
             .spawn(move || shared.write_all(output, report_dropped));
         queue
     }
 
-    /// Queues whole lines, each with its end; never waits.
+    /// Queues whole lines with their line ends. Never waits.
     pub(crate) fn push(&self, lines: &[u8]) {
         self.0.push(lines, self.0.bytes_max);
     }
 
-    /// As [`push`](LineQueue::push), of what the server says of itself.
+    /// Like [`push`](LineQueue::push), for reports of the server's start and end, which may use
+    /// [`IMPORTANT_BYTES_MAX`] more.
     pub(crate) fn push_important(&self, lines: &[u8]) {
         self.0.push(lines, self.0.bytes_max + IMPORTANT_BYTES_MAX);
     }
 
-    /// Lines that were dropped since the start.
+    /// Returns the number of lines dropped since the start.
     pub(crate) fn dropped(&self) -> u64 {
         self.0.dropped.load(Relaxed)
     }
 
-    /// Waits until all is written, or for so long.
+    /// Waits until all lines are written, or for `within`.
     pub(crate) fn drain(&self, within: Duration) {
         let has_work = |state: &mut QueueState| state.has_work() || state.is_busy;
         drop(
@@ -152,7 +164,8 @@ impl Inner {
         }
     }
 
-    /// Waits for lines and takes them, or, if there are none, the number of those that were dropped.
+    /// Waits for lines and moves them to `batch`. If there are none, returns the number of dropped
+    /// lines to report.
     fn take(&self, batch: &mut Vec<u8>) -> u64 {
         let waiting = self
             .filled
@@ -180,7 +193,7 @@ mod tests {
         sync::mpsc::{Receiver, SyncSender, sync_channel},
     };
 
-    /// A pipe that takes a write when its reader takes it, and fails once the reader is gone.
+    /// A pipe of which each write waits for a read, and fails once the reader is gone.
     struct Pipe(SyncSender<Vec<u8>>);
 
     impl Write for Pipe {
@@ -210,7 +223,7 @@ mod tests {
     const FOREVER: Duration = Duration::from_secs(60);
 
     #[test]
-    fn lines_come_in_their_order() {
+    fn lines_keep_their_order() {
         let (queue, output) = queue(|_| {});
         queue.push(b"one\n");
         queue.push(b"two\n");
@@ -224,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_reads_nothing_stops_nobody_and_what_is_missing_is_said_when_it_reads() {
+    fn a_stalled_reader_blocks_no_push_and_dropped_lines_are_reported() {
         static SAID: AtomicU64 = AtomicU64::new(0);
         let (queue, output) = queue(|lines| _ = SAID.fetch_add(lines, Relaxed));
         for _ in 0..30 {
@@ -244,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_gone_costs_its_lines_and_ends_no_wait() {
+    fn without_a_reader_lines_are_dropped_and_drain_returns() {
         let (queue, output) = queue(|_| unreachable!("nothing was written"));
         drop(output);
         for number in 1..=3 {

@@ -1,4 +1,4 @@
-//! Where to listen: an address as people write it, opened as a socket.
+//! The listen address: parsing and opening sockets.
 
 use crate::command_error::CommandError;
 use anyhow::anyhow;
@@ -12,13 +12,14 @@ use std::{
 };
 use tokio::net::TcpSocket;
 
-/// Connections that wait to be accepted: a burst of them is not refused.
+/// Number of connections that the kernel queues until they are accepted, so that a burst is not
+/// refused.
 const BACKLOG: u32 = 1024;
 
-/// Ports that are tried if any free one will do and the host has several addresses.
+/// Number of ports to try for port 0 if the host has several addresses.
 const PORT_TRIES: u32 = 10;
 
-/// Host and port; a name is resolved when the socket is opened.
+/// Host and port. A name is resolved when the sockets are opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listen(String);
 
@@ -48,14 +49,15 @@ impl FromStr for Listen {
         match parts {
             Some((host, _)) if is_host(host) => Ok(Listen(text.to_owned())),
             _ => Err(format!(
-                "{text:?} is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\""
+                "{text:?} is not an address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\""
             )),
         }
     }
 }
 
 impl Listen {
-    /// The addresses of the host. `localhost` is both loopback addresses, whatever the machine's resolver knows (RFC 6761 section 6.3).
+    /// Returns the addresses of the host. `localhost` is always both loopback addresses, without
+    /// the machine's resolver (RFC 6761 section 6.3).
     fn addresses(&self) -> io::Result<BTreeSet<SocketAddr>> {
         match self.0.rsplit_once(':') {
             Some((host, port)) if host.eq_ignore_ascii_case("localhost") => {
@@ -69,13 +71,13 @@ impl Listen {
         }
     }
 
-    /// Opens a socket for each address of the host, IPv4 first, all with the same port. An address that this machine does not have is left
-    /// out, unless there is no other: `localhost` is `::1` as well, also where IPv6 is off. The runtime that this is called in gives the
-    /// sockets up again.
+    /// Opens a socket for each address of the host, IPv4 first, all with the same port. An address
+    /// that this machine lacks is skipped if another one can be opened: `localhost` includes `::1`
+    /// even where IPv6 is off. Must be called in a runtime, which creates the sockets.
     pub(crate) fn open(&self) -> Result<Vec<TcpListener>, CommandError> {
-        let addresses = self.addresses().map_err(|error| {
-            CommandError::usage(format!("can't find the address {self}: {error}"))
-        })?;
+        let addresses = self
+            .addresses()
+            .map_err(|error| CommandError::usage(format!("can't resolve {self}: {error}")))?;
         if addresses.is_empty() {
             return Err(CommandError::usage(format!("{self} has no address")));
         }
@@ -83,7 +85,7 @@ impl Listen {
         loop {
             match open_all(&addresses) {
                 Ok(listeners) => return Ok(listeners),
-                // A port that was free at the first address may be taken at the second.
+                // The free port of the first address may be in use at the second.
                 Err((address, error))
                     if error.kind() == ErrorKind::AddrInUse
                         && self.0.ends_with(":0")
@@ -119,7 +121,7 @@ fn open_all(addresses: &BTreeSet<SocketAddr>) -> Result<Vec<TcpListener>, (Socke
     }
 }
 
-/// Whether this machine does not have the address, or none of its family.
+/// True if this machine lacks the address, or its address family.
 fn is_missing(error: &io::Error) -> bool {
     error.kind() == ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
@@ -127,7 +129,8 @@ fn is_missing(error: &io::Error) -> bool {
 
 fn refused(address: SocketAddr, error: &io::Error) -> CommandError {
     let other = SocketAddr::new(address.ip(), address.port().checked_add(1).unwrap_or(8080));
-    let advice = format!("pass another address, as in --listen {other} (port 0 for any free one)");
+    let advice =
+        format!("choose another address, as in --listen {other} (port 0 for any free one)");
     match error.kind() {
         ErrorKind::AddrInUse => anyhow!("{address} is in use: {advice}").into(),
         _ => anyhow!("can't listen on {address}: {error}: {advice}").into(),
@@ -150,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn localhost_is_of_both_families() {
+    fn localhost_has_both_families() {
         let addresses = |text: &str| {
             text.parse::<Listen>()
                 .unwrap()
@@ -194,7 +197,7 @@ mod tests {
             opened[0].port() == opened[1].port() && opened[0].port() != 0,
             "{opened:?}"
         );
-        // 192.0.2.1 is an address of no machine (RFC 5737).
+        // No machine has the address 192.0.2.1 (RFC 5737).
         assert_eq!(
             open_all(&addresses(&["127.0.0.1:0", "192.0.2.1:0"]))
                 .unwrap()

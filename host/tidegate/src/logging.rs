@@ -1,4 +1,8 @@
-//! The log: lines on stderr, for people or for machines, and for whoever looks on.
+//! The log of the process: lines on stderr, as text or JSON, and the live log of `tidegate tail`.
+//!
+//! A server writes through [`LineQueue`], so that no thread waits for the reader of stderr. Other
+//! commands write directly, and wait. Lines contain text of clients and guests, so control
+//! characters are escaped, and a line has at most [`LINE_BYTES_MAX`] bytes.
 
 use crate::{
     colour,
@@ -20,27 +24,29 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-/// Bytes of one line. A longer one is cut; as JSON, which can't be cut, it is dropped and counted.
+/// Number of bytes of a line. A longer line of text is cut; a longer line of JSON is dropped, and a
+/// warning reports it.
 const LINE_BYTES_MAX: usize = 128 << 10;
 
-/// Time for writing the queued lines when the process ends, if their reader is slow.
+/// Time for writing the queued lines at the end of the process.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Time between two looks at a stderr that takes nothing now and was set not to block.
+/// Pause before a write is repeated, if stderr is full and in non-blocking mode.
 const FULL_PAUSE: Duration = Duration::from_millis(10);
 
-/// The queue of a server; commands that end by themselves have none, and wait for their reader.
+/// The queue of a server. Other commands have none: they write directly, and wait for the reader.
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 
-/// The form of a line of the log.
+/// Format of the lines of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    // No doc comments here: with them clap writes a long help, of four screens.
+    // No doc comments here: with them clap prints the long help, of four screens.
     Text,
     Json,
 }
 
-/// Starts to write the events that `tracing` receives. A server (`is_server`) never waits for the reader of its log.
+/// Installs the log as the subscriber of `tracing`. A server (`is_server`) never waits for the
+/// reader of its log.
 pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
     if is_server {
         _ = QUEUE.set(LineQueue::start(QUEUE_BYTES_MAX, Stderr, report_dropped));
@@ -50,7 +56,7 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
         format,
         is_coloured: colour::is_on(),
     };
-    // A reader of the log that went away must not bring the server down: errors of writing are left alone.
+    // An error of a write, such as a closed pipe, must not end the server, so it is ignored.
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(writer)
         .with_ansi(writer.is_coloured)
@@ -65,21 +71,21 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
         .init();
 }
 
-/// Writes text of our own to stderr, whole lines, as a part of the log or beside it.
+/// Writes whole lines of the command's own output to stderr, in order with the log.
 pub(crate) fn say(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push_important(text.as_bytes()),
-        // Nobody may be there to read it any more.
+        // The reader may have closed the pipe: then the text is lost.
         None => _ = stderr().write_all(text.as_bytes()),
     }
 }
 
-/// LogWriter that were dropped since the start.
+/// Returns the number of lines dropped since the start.
 pub(crate) fn dropped() -> u64 {
     QUEUE.get().map_or(0, LineQueue::dropped)
 }
 
-/// Waits for what is still queued, for a while. The last thing that the process does.
+/// Waits for the queued lines, for at most [`DRAIN_WITHIN`]. Called at the end of the process.
 pub(crate) fn finish() {
     if let Some(queue) = QUEUE.get() {
         queue.drain(DRAIN_WITHIN);
@@ -89,11 +95,11 @@ pub(crate) fn finish() {
 fn report_dropped(lines: u64) {
     tracing::warn!(
         lines,
-        "lines of the log were dropped: they came faster than they were read"
+        "lines of the log were dropped: their reader is too slow"
     );
 }
 
-/// In place of the standard hook, which writes to stderr itself and so may wait for ever.
+/// Replaces the standard panic hook, which writes to stderr directly and so may wait for ever.
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("unnamed").to_owned();
@@ -103,7 +109,7 @@ fn log_panic(info: &panic::PanicHookInfo<'_>) {
     tracing::error!(thread, backtrace, "{info}");
 }
 
-/// Destination of formatted lines.
+/// Writer of formatted lines.
 #[derive(Clone, Copy)]
 struct LogWriter {
     format: LogFormat,
@@ -119,18 +125,19 @@ impl<'a> MakeWriter<'a> for LogWriter {
 }
 
 impl Write for LogWriter {
-    /// Takes a whole line with its end. A line may contain text from clients and guests, so control characters are escaped.
+    /// Writes one line with its line end, with control characters escaped.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let line = match (self.format, self.is_coloured) {
             (LogFormat::Text, false) => printable::escaped(text),
-            // Escape sequences of others are not in it: the formatter has shown them.
+            // Escape sequences in fields are escaped already by the formatter; only its own colours
+            // remain.
             (LogFormat::Text, true) => printable::escaped_coloured(text),
             (LogFormat::Json, _) if text.len() > LINE_BYTES_MAX => {
                 tracing::warn!(
                     bytes = text.len(),
-                    "a line of the log was too long, and is left out"
+                    "a line of the log was dropped: it is too long"
                 );
                 return Ok(bytes.len());
             }
@@ -149,14 +156,15 @@ impl Write for LogWriter {
     }
 }
 
-/// Stderr without the lock of the standard library, which a writer that waits would hold.
+/// Stderr without the lock of the standard library, which a waiting writer would hold.
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(stderr(), bytes) {
-                // Another process that has the same terminal or pipe may have set it so.
+                // Another process with the same terminal or pipe may have set the non-blocking
+                // mode.
                 Err(Errno::AGAIN) => thread::sleep(FULL_PAUSE),
                 written => return Ok(written?),
             }

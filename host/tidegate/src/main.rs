@@ -1,4 +1,4 @@
-//! The command `tidegate`: reads arguments, runs a command, and exits with its code.
+//! The command `tidegate`: parses the arguments, runs a subcommand, and exits with its code.
 
 mod args;
 mod assemble;
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         memory::avoid_huge_pages();
     }
     logging::start(args.log.log, format, is_server);
-    let done = match args.command {
+    let outcome = match args.command {
         Command::New(args) => command::new::run(&args),
         Command::Dev(args) => command::dev::run(&args, format),
         Command::Serve(args) => command::serve::run(&args, format),
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
         Command::Reload(args) => command::reload::run(&args),
         Command::Data(args) => command::data::run(&args),
     };
-    let code = match done {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.print(),
     };

@@ -1,8 +1,20 @@
-//! The memory of the process: how much it has, and what is done when it runs short.
+//! Watches the memory of the process, and frees memory when it runs short.
 //!
-//! The hub's [`Budget`] decides; this is its eye and its hand. A thread of its own reads the anonymous memory of the process, also
-//! while every worker is busy with guests, and more often the more there is. It drops what is idle, has the allocator give free pages
-//! back to the system, and has the largest consumers closed.
+//! Owner: a thread of its own, so that it runs also while every worker is busy with guests. It
+//! measures the anonymous memory of the process (which includes memory that no reservation counts),
+//! and asks the hub's [`Budget`] for the stage. It measures more often while more than half of the
+//! budget is in use.
+//!
+//! States (`Stage`): in `Calm` nothing happens. From `Shed` on, idle instances, rooms and histories
+//! are dropped, and every thread's allocator returns free pages to the system. From `Refuse` on,
+//! the budget refuses new work. In `Close`, or if work was refused for [`REFUSE_WITHIN`], the
+//! largest consumers are closed, since refusing alone frees nothing while clients keep their
+//! memory.
+//!
+//! Invariant: one action of a kind at a time. After each, its pause lets the freed memory show in
+//! the next measurement.
+//!
+//! The budget decides and counts; this module only measures and acts.
 
 use crate::deployment::Deployment;
 use std::{
@@ -19,37 +31,40 @@ use std::{
 use tidegate_hub::{Budget, budget::Stage};
 use tokio::runtime::Handle;
 
-/// Time between two looks while less than half of the budget is used.
-const CALM_LOOK: Duration = Duration::from_millis(100);
-/// Time between two looks otherwise. Uncounted memory may grow by about 2 MiB per millisecond.
-const LOOK: Duration = Duration::from_millis(10);
+/// Time between two measurements while less than half of the budget is used.
+const CALM_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two measurements otherwise. Uncounted memory may grow by about 2 MiB per
+/// millisecond.
+const INTERVAL: Duration = Duration::from_millis(10);
 /// Time between two rounds in which idle memory is dropped.
 const SHED_EVERY: Duration = Duration::from_millis(200);
-/// The same from the second stage on.
+/// The same in the stages `Refuse` and `Close`.
 const SHED_FAST: Duration = Duration::from_millis(50);
-/// Time between two closes, in which a closed consumer gives its memory back.
+/// Time between two closes, in which a closed consumer releases its memory.
 const CLOSE_EVERY: Duration = Duration::from_millis(50);
-/// If work was refused for so long without a pause, the largest consumers are closed, so that it is not refused for ever.
+/// Time of continuous refusals after which the largest consumers are closed, so that work is not
+/// refused for ever.
 const REFUSE_WITHIN: Duration = Duration::from_secs(2);
-/// Time between two such closes, and without a refusal until the time counts anew.
+/// Time between two such closes; also the time without a refusal that ends a period of refusals.
 const RELIEF_EVERY: Duration = Duration::from_secs(1);
 /// Time between two closes of connections that wait for a request.
 const HURRY_EVERY: Duration = Duration::from_millis(250);
-/// A room that was idle for less is shed only from the second stage on.
+/// Idle time of rooms that are dropped in the stage `Shed`. Later stages drop all idle rooms.
 const ROOM_IDLE: Duration = Duration::from_secs(1);
-/// Time between two log lines about the same shortage.
+/// Time between two log lines about the same stage.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Has the kernel give this process, and the children that it starts, only as much memory as they touch. The allocator asks for huge
-/// pages, and then the first byte of a buffer takes 2 MiB: a client that announces a large message would hold what it never sends, and
-/// no reservation would count it. To be called before much is allocated.
+/// Disables transparent huge pages for this process and its children. The allocator asks for huge
+/// pages, of which the first byte of a buffer occupies 2 MiB: a client that announces a large
+/// message would occupy memory for bytes that it never sends, and no reservation would count it.
+/// Must be called before much memory is allocated.
 pub(crate) fn avoid_huge_pages() {
-    // Without it the server runs as well: it only measures more than it counts.
+    // On an error the server runs too: it only measures more memory than it counts.
     _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
-/// Looks after the memory of the process as long as the deployment is served. `workers` are the threads whose allocators have memory to
-/// give back.
+/// Starts the thread, which ends with the deployment. `workers` are the threads whose allocators
+/// keep free pages.
 pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Result<()> {
     let budget = deployment.hub().budget().clone();
     if budget.bytes_max() == 0 {
@@ -60,7 +75,7 @@ pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Res
         .iter()
         .map(|worker| (worker.clone(), Arc::default()))
         .collect();
-    let mut watch = MemoryMonitor {
+    let mut monitor = MemoryMonitor {
         budget,
         statm,
         deployment,
@@ -73,7 +88,7 @@ pub(crate) fn watch(deployment: &Arc<Deployment>, workers: &[Handle]) -> io::Res
     };
     thread::Builder::new()
         .name("memory".into())
-        .spawn(move || while watch.look() {})?;
+        .spawn(move || while monitor.check() {})?;
     Ok(())
 }
 
@@ -81,7 +96,7 @@ struct MemoryMonitor {
     budget: Arc<Budget>,
     statm: File,
     deployment: Weak<Deployment>,
-    /// The workers, and whether each has been asked to collect and has not done so yet.
+    /// The workers; true while a request to collect is pending.
     collecting: Vec<(Handle, Arc<AtomicBool>)>,
     shed: Option<Instant>,
     closed: Option<Instant>,
@@ -91,8 +106,9 @@ struct MemoryMonitor {
 }
 
 impl MemoryMonitor {
-    /// One look, and the time until the next. Returns false when the deployment is gone.
-    fn look(&mut self) -> bool {
+    /// Measures, acts, and sleeps until the next measurement. Returns false when the deployment is
+    /// gone.
+    fn check(&mut self) -> bool {
         let Some(deployment) = self.deployment.upgrade() else {
             return false;
         };
@@ -129,9 +145,9 @@ impl MemoryMonitor {
         self.log(stage, measured, now);
         drop(deployment);
         thread::sleep(if measured < self.budget.bytes_max() / 2 {
-            CALM_LOOK
+            CALM_INTERVAL
         } else {
-            LOOK
+            INTERVAL
         });
         true
     }
@@ -139,12 +155,13 @@ impl MemoryMonitor {
     fn close_largest(&self, bytes: usize) {
         let (count, bytes) = self.budget.close_largest(bytes);
         tracing::debug!(
-            "{count} consumers of memory are closed, with {} KiB",
+            "closed {count} consumers of memory, with {} KiB",
             bytes >> 10
         );
     }
 
-    /// Has every allocator give back its free pages. Each thread has its own allocator, which no other thread may touch.
+    /// Makes every allocator return its free pages. Each thread has its own allocator, which no
+    /// other thread may touch.
     fn collect(&self) {
         allocator::set_purge_delay(0);
         allocator::collect();
@@ -185,27 +202,30 @@ impl MemoryMonitor {
             refusals,
             evictions,
             reserved,
-            "{} MiB of memory_max = {max} MiB are used: {what}",
+            "{} of {max} MiB (memory_max) are used: {what}",
             measured >> 20
         );
     }
 }
 
-/// For how long work has been refused. As long as clients keep what they have reserved, and so keep the process below the last stage,
-/// refusing alone frees nothing.
+/// Measures for how long work has been refused. While clients keep their reservations, and the
+/// process stays below the stage `Close`, refusing alone frees nothing.
 #[derive(Default)]
 struct RefusalClock {
-    /// Refused reservations at the last look.
+    /// Number of refused reservations at the last measurement.
     count: u64,
-    /// Begin and latest moment of the time in which work was refused, and the last relief in it.
+    /// Begin and end of the current period of refusals.
     time: Option<(Instant, Instant)>,
+    /// Time of the last relief.
     relieved: Option<Instant>,
 }
 
 impl RefusalClock {
-    /// Asked at each look, with the reservations that were refused until then.
+    /// True if the largest consumers should be closed now. `count` is the number of refused
+    /// reservations so far.
     fn is_relief_due(&mut self, stage: Stage, count: u64, now: Instant) -> bool {
-        // In the first stage there is enough memory, so a reservation that was refused is larger than any can be.
+        // In the stage `Calm` enough memory is free: a refused reservation is larger than the
+        // budget.
         let is_refusing = stage >= Stage::Refuse || (stage == Stage::Shed && count != self.count);
         self.count = count;
         self.time = match self.time {
@@ -222,13 +242,13 @@ impl RefusalClock {
         is_late && is_due(&mut self.relieved, now, RELIEF_EVERY)
     }
 
-    /// Whether work was refused at the look of that moment.
+    /// True if work was refused at the measurement of `now`.
     fn is_refusing(&self, now: Instant) -> bool {
         self.time.is_some_and(|(_, last)| last == now)
     }
 }
 
-/// Whether it was not done for so long; then it counts as done.
+/// True if `last` is at least `every` ago; then sets it to `now`.
 fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
     let is_due = last.is_none_or(|last| now >= last + every);
     if is_due {
@@ -237,7 +257,8 @@ fn is_due(last: &mut Option<Instant>, now: Instant, every: Duration) -> bool {
     is_due
 }
 
-/// Returns the bytes of anonymous memory of this process: resident pages that belong to no file (proc(5), `statm`).
+/// Returns the bytes of anonymous memory of this process: resident pages that belong to no file
+/// (proc(5), `statm`).
 fn anonymous(statm: &File) -> io::Result<usize> {
     let mut bytes = [0; 128];
     let length = statm.read_at(&mut bytes, 0)?;
@@ -250,24 +271,26 @@ fn anonymous(statm: &File) -> io::Result<usize> {
     Ok(resident.saturating_sub(of_files) * rustix::param::page_size())
 }
 
-/// mimalloc keeps pages that are free, for a while, for the thread that freed them.
+/// The controls of mimalloc, which keeps free pages for a while for the thread that freed them.
 #[allow(unsafe_code)]
 mod allocator {
     use std::ffi::c_long;
 
-    /// Milliseconds that a free page is kept, unless memory is scarce: the allocator's default.
+    /// Time that a free page is kept while memory is not scarce, in milliseconds: the allocator's
+    /// default.
     pub(super) const PURGE_DELAY: c_long = 1000;
     /// `mi_option_purge_delay` of mimalloc.h, which the bindings lack.
     const OPTION: libmimalloc_sys::mi_option_t = 15;
 
-    /// Gives back what this thread keeps, and what no thread owns.
+    /// Returns the free pages of this thread, and of no thread, to the system.
     pub(super) fn collect() {
-        // SAFETY: it may be called at any time, and touches the heap of the calling thread and what is shared.
+        // SAFETY: mi_collect may be called at any time; it touches the calling thread's heap and
+        // shared pages.
         unsafe { libmimalloc_sys::mi_collect(true) }
     }
 
     pub(super) fn set_purge_delay(milliseconds: c_long) {
-        // SAFETY: the option exists, and any value is valid; it is read anew at each purge.
+        // SAFETY: the option exists, any value is valid, and mimalloc reads it at each purge.
         unsafe { libmimalloc_sys::mi_option_set(OPTION, milliseconds) }
     }
 }
@@ -277,7 +300,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_that_is_refused_for_long_is_relieved_once_a_second() {
+    fn a_long_period_of_refusals_is_relieved_once_a_second() {
         let began = Instant::now();
         let relieved = |looks: &[(u64, Stage, u64)]| {
             let mut refusing = RefusalClock::default();
@@ -296,14 +319,14 @@ mod tests {
         assert_eq!(relieved(&every(100, Stage::Refuse, 0)), [2000, 3000, 4000]);
         assert_eq!(relieved(&every(100, Stage::Shed, 1)), [2100, 3100, 4100]);
         assert_eq!(relieved(&every(100, Stage::Shed, 0)), [0; 0]);
-        // Below the first stage a refused reservation is one that could never fit.
+        // In the stage `Calm` a refused reservation is larger than the budget.
         assert_eq!(relieved(&every(100, Stage::Calm, 1)), [0; 0]);
-        // A second without a refusal is a pause.
+        // A second without a refusal ends the period.
         assert_eq!(relieved(&every(1100, Stage::Shed, 1)), [0; 0]);
     }
 
     #[test]
-    fn anonymous_memory_is_what_was_written_to() {
+    fn anonymous_memory_grows_with_written_pages() {
         let statm = File::open("/proc/self/statm").unwrap();
         let before = anonymous(&statm).unwrap();
         let written = vec![1u8; 64 << 20];

@@ -1,24 +1,25 @@
-//! How much memory the process may have: as it was set, or a share of what its control groups and the machine have.
+//! The memory limit of the process: the setting, or a share of the memory of its control groups and
+//! the machine.
 
 use std::{fs, path::Path};
 
-/// Percent of the available memory that the process may have if nothing else is set.
+/// Share of the available memory that the process may use by default, in percent.
 const DEFAULT_PERCENT: u64 = 75;
 
-/// `memory_max` as it was set, or else three quarters of what the control groups of the process, or the machine, have.
+/// Returns the setting `memory_max`, in bytes. If it is 0, returns three quarters of the available
+/// memory; 0 (no limit) if that is unknown.
 pub(crate) fn bytes_max(set: usize) -> usize {
     if set > 0 {
         return set;
     }
     let available = available(Path::new("/"));
-    // Without a bound if the system says nothing.
     available.map_or(0, |bytes| {
         usize::try_from(bytes / 100 * DEFAULT_PERCENT).unwrap_or(usize::MAX)
     })
 }
 
-/// Bytes of memory that the process could have: the least of the machine's and of those of each control group above it. `root` is
-/// where `proc` and `sys` are found.
+/// Returns the available memory, in bytes: the least of the machine's memory and the limits of the
+/// process's control groups. `root` contains `proc` and `sys`.
 fn available(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let of_groups = groups.lines().filter_map(|line| {
@@ -48,8 +49,8 @@ fn available(root: &Path) -> Option<u64> {
     of_groups.chain(of_machine).min()
 }
 
-/// Returns the least limit of a control group and its ancestors. In a container the path may be one outside of it, so missing files are
-/// skipped.
+/// Returns the least limit of a control group and its ancestors. In a container the path may lie
+/// outside of the mount, so missing files are skipped.
 fn least(mount: &Path, path: &str, file: &str) -> Option<u64> {
     let path = Path::new(path.trim_start_matches('/'));
     let limit = |group: &Path| {
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_of_machine_and_control_groups_counts_also_nested_and_of_either_version() {
+    fn the_least_limit_of_machine_and_control_groups_counts() {
         let memory = (
             "proc/meminfo",
             "MemTotal:        1048576 kB\nMemFree:  1 kB\n",
@@ -119,7 +120,7 @@ mod tests {
                 ],
                 Some(100 * MIB),
             ),
-            // The path is one of the outside: only the container's own group is there.
+            // The path lies outside of the container: only the container's own group is visible.
             (
                 &[memory, v2, ("sys/fs/cgroup/memory.max", "104857600\n")],
                 Some(100 * MIB),
@@ -153,8 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_set_counts_as_it_is() {
+    fn the_setting_overrides_the_available_memory() {
         assert_eq!(bytes_max(7), 7);
-        assert!(bytes_max(0) > 0, "this machine has some");
+        assert!(bytes_max(0) > 0, "this machine has memory");
     }
 }

@@ -1,4 +1,19 @@
-//! Plays a script's conversations with the real component: the real edge over pipes, rooms in memory, a clock that the script moves.
+//! Runs the tests of a script against the real component, for `tidegate test`.
+//!
+//! Each test has a server of its own, without a network: the real edge serves in-process pipes,
+//! rooms are stored in memory, and the clock moves only by the steps of the script.
+//!
+//! Owner: [`Play`] holds the memory and the clock for the whole test, and one [`TestRun`] with
+//! runtime, deployment and participants. The step `restart` replaces the run, as after a kill.
+//!
+//! Each participant (a WebSocket or a feed) is a task that queues received events; `expect` takes
+//! the next one.
+//!
+//! Invariant: after each step all tasks have run until nothing more can proceed (`settle`), so a
+//! result does not depend on the order of tasks. Only an app that waits for something outside of
+//! the script needs real time, bounded by [`WITHIN`].
+//!
+//! `script` parses the steps; this module reads no TOML.
 
 use crate::{
     assemble,
@@ -31,22 +46,24 @@ use tokio::{
     time::timeout,
 };
 
-/// When every test begins, in Unix milliseconds: any time will do, but the same in each run.
+/// Start time of every test, in Unix milliseconds. It is arbitrary but constant, so that tests are
+/// reproducible.
 const BEGIN: u64 = 2_000_000_000_000;
-/// For whatever is expected, in real time: an app may wait for something that no script moves.
+/// Time for an expected event or answer, in real time, since an app may wait for something outside
+/// of the script.
 const WITHIN: Duration = Duration::from_secs(5);
-/// So often everything that can go on commands, before nothing is said to move any more.
+/// Number of times that all tasks are polled before they count as idle.
 const TURNS: usize = 500;
-/// Alarms of one and the same time: beyond it, one sets itself for ever.
+/// Number of alarms at the same time. Beyond it, an alarm counts as setting itself for ever.
 const ALARMS_MAX: u32 = 1000;
 
-/// What went wrong, and on which line.
+/// A failed step, with its line.
 pub(crate) struct StepFailure {
     pub(crate) line: usize,
     pub(crate) what: String,
 }
 
-/// Plays one test against an app that nobody used before.
+/// Runs one test against an app without state.
 pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), StepFailure> {
     let Some(first) = test.steps.first() else {
         return Ok(());
@@ -61,16 +78,17 @@ pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), StepF
     })
 }
 
-/// An app that is served to nobody but the script's participants.
+/// A running test.
 struct Play {
     app: PathBuf,
     config: Config,
     memory: Memory,
     clock: Clock,
-    /// Of the version that runs; dropped with it, everything stops at once.
+    /// The server. Dropping it stops all its tasks.
     run: TestRun,
 }
 
+/// A server from its start to its end or a restart.
 struct TestRun {
     runtime: Runtime,
     deployment: Arc<Deployment>,
@@ -78,10 +96,10 @@ struct TestRun {
     participants: HashMap<String, Participant>,
 }
 
-/// Somebody with a WebSocket or a feed.
+/// A client with a WebSocket or a feed.
 struct Participant {
     events: UnboundedReceiver<ClientEvent>,
-    /// None for feeds, and for those who went away.
+    /// None for feeds, and after the connection has ended.
     commands: Option<UnboundedSender<ClientCommand>>,
 }
 
@@ -105,7 +123,7 @@ impl Play {
         let (clock, memory) = (Clock::at(BEGIN), Memory::default());
         let mut config = config.clone();
         config.app.clock = Some(clock.clone());
-        // A script names no host, and no network leads here.
+        // Requests of a script have no host of their own, and no network reaches this server.
         config.edge.hosts = Hosts::Any;
         let run = TestRun::begin(app, &config, &memory, &clock)?;
         Ok(Play {
@@ -120,11 +138,11 @@ impl Play {
     fn step(&mut self, action: &Action) -> StepResult {
         match action {
             Action::Restart => {
-                // The old run ends before the new one begins.
+                // The old server must end before the new one starts, as after a kill.
                 self.run
                     .participants
                     .values_mut()
-                    .for_each(|participant| *participant = Participant::gone());
+                    .for_each(|participant| *participant = Participant::disconnected());
                 let participants = std::mem::take(&mut self.run.participants);
                 let run = TestRun::begin(&self.app, &self.config, &self.memory, &self.clock)
                     .map_err(|failure| failure.to_string())?;
@@ -167,7 +185,7 @@ impl Play {
     }
 }
 
-/// Lets everything go on that can.
+/// Polls all tasks until none can proceed.
 async fn settle() {
     for _ in 0..TURNS {
         yield_now().await;
@@ -215,7 +233,7 @@ impl TestRun {
         })
     }
 
-    /// Alarms that become due are called at their time, and in their order.
+    /// Advances the clock, and delivers each alarm at its time, in order.
     fn advance(&self, clock: &Clock, time: Duration) -> StepResult {
         let until = clock.now() + time.as_millis() as u64;
         let mut at_once = 0;
@@ -228,9 +246,7 @@ impl TestRun {
             let now = next.unwrap_or(until).max(clock.now());
             at_once = if now > clock.now() { 0 } else { at_once + 1 };
             if at_once > ALARMS_MAX {
-                return Err(
-                    "an alarm sets itself to the time that it is called at, again and again".into(),
-                );
+                return Err("an alarm sets itself again for the same time, without end".into());
             }
             clock.set(now);
             self.runtime.block_on(async {
@@ -255,7 +271,7 @@ async fn act(
 ) -> StepResult {
     match action {
         Action::Connect {
-            who,
+            client,
             to,
             headers,
             protocols,
@@ -265,25 +281,25 @@ async fn act(
             let url = format!("ws://localhost{to}");
             let opened = within(Client::over(local.connect(), &url, headers, protocols)).await?;
             match opened {
-                Ok(client) if *status == 101 => {
-                    if client.protocol() != protocol.as_deref().or(client.protocol()) {
+                Ok(socket) if *status == 101 => {
+                    if socket.protocol() != protocol.as_deref().or(socket.protocol()) {
                         return Err(format!(
                             "the app chose the subprotocol {:?}",
-                            client.protocol().unwrap_or_default()
+                            socket.protocol().unwrap_or_default()
                         ));
                     }
-                    participants.insert(who.clone(), Participant::with_socket(client));
+                    participants.insert(client.clone(), Participant::with_socket(socket));
                     Ok(())
                 }
                 Ok(_) => Err(format!(
-                    "{who} has a WebSocket, and was to be refused with {status}"
+                    "{client} has a WebSocket, but {status} was expected"
                 )),
                 Err(ClientError::Refused(refused, _)) if refused.as_u16() == *status => Ok(()),
-                Err(error) => Err(format!("{who} has no WebSocket: {error}")),
+                Err(error) => Err(format!("{client} has no WebSocket: {error}")),
             }
         }
         Action::Subscribe {
-            who,
+            client,
             to,
             headers,
             status,
@@ -292,23 +308,28 @@ async fn act(
             headers.push(("accept".into(), "text/event-stream".into()));
             let answer = ask(local, "GET", to, &headers, &Payload::Text(String::new())).await?;
             if answer.status.as_u16() != *status {
-                return Err(format!("{who} was answered {}", answer.status));
+                return Err(format!("{client} received status {}", answer.status));
             }
             if *status == 200 {
-                participants.insert(who.clone(), Participant::with_feed(answer));
+                participants.insert(client.clone(), Participant::with_feed(answer));
             }
             Ok(())
         }
-        Action::Send { who, payload } => {
-            participant(participants, who)?.commands(who, ClientCommand::Send(message(payload)))
-        }
-        Action::Close { who, code, reason } => participant(participants, who)?
-            .commands(who, ClientCommand::Close(Close::new(*code, reason))),
-        Action::Disconnect { who } => participants
-            .remove(who)
+        Action::Send { client, payload } => participant(participants, client)?
+            .command(client, ClientCommand::Send(message(payload))),
+        Action::Close {
+            client,
+            code,
+            reason,
+        } => participant(participants, client)?
+            .command(client, ClientCommand::Close(Close::new(*code, reason))),
+        Action::Disconnect { client } => participants
+            .remove(client)
             .map(drop)
-            .ok_or_else(|| nobody(who)),
-        Action::Expect { who, what } => expect(who, participant(participants, who)?, what).await,
+            .ok_or_else(|| unknown_client(client)),
+        Action::Expect { client, what } => {
+            expect(client, participant(participants, client)?, what).await
+        }
         Action::Request {
             method,
             path,
@@ -342,21 +363,22 @@ async fn act(
             if rooms.sleep(&room) {
                 Ok(())
             } else {
-                Err(format!("{room} is busy, and can't sleep"))
+                Err(format!("{room} is busy and can't sleep"))
             }
         }
         Action::Advance { .. }
         | Action::Reload { .. }
         | Action::Restart
         | Action::FailNextCommit => {
-            unreachable!("these are done to everybody")
+            unreachable!("`Play::step` handles the steps of the whole server")
         }
     }
 }
 
-/// Where the routes of the present version lead.
+/// Returns the room at a path, by the routes of the current version.
 fn room_at(deployment: &Deployment, path: &str) -> StepResult<RoomId> {
-    let parsed = tidegate_routing::Path::parse(path).map_err(|_| format!("{path:?} is no path"))?;
+    let parsed =
+        tidegate_routing::Path::parse(path).map_err(|_| format!("{path:?} is not a path"))?;
     let version = deployment.server().version();
     let rooms_of = |asked| match version.router.find("GET", asked, &parsed) {
         RouteMatch::Route { index, params, .. } => {
@@ -367,7 +389,7 @@ fn room_at(deployment: &Deployment, path: &str) -> StepResult<RoomId> {
     let found = [Wants::WebSocket, Wants::Events, Wants::Other]
         .into_iter()
         .find_map(rooms_of);
-    let (class, params) = found.ok_or_else(|| format!("{path} leads to no room"))?;
+    let (class, params) = found.ok_or_else(|| format!("no room has the path {path}"))?;
     RoomId::of_params(&class, params.iter().map(|(_, value)| value.as_str()))
         .map_err(|error| format!("{path}: {error}"))
 }
@@ -392,7 +414,7 @@ async fn ask(
     };
     let head = head
         .body(body)
-        .map_err(|error| format!("that is no request: {error}"))?;
+        .map_err(|error| format!("the request is invalid: {error}"))?;
     within(request(local.connect(), head))
         .await?
         .map_err(|error| error.to_string())
@@ -420,57 +442,67 @@ async fn check_answer(
         _ => {}
     }
     for (name, value) in headers {
-        let had = answer
+        let actual = answer
             .headers
             .get(name)
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        if had.as_ref() != Some(value) {
-            return Err(format!("the header {name} is {had:?} instead of {value:?}"));
+        if actual.as_ref() != Some(value) {
+            return Err(format!(
+                "the header {name} is {actual:?} instead of {value:?}"
+            ));
         }
     }
-    let wrong = checks.iter().find_map(|check| differs(check, &body, None));
-    wrong.map_or(Ok(()), |wanted| {
-        Err(format!("answered {shown} instead of {wanted}"))
+    let unmet = checks.iter().find_map(|check| unmet(check, &body, None));
+    unmet.map_or(Ok(()), |expected| {
+        Err(format!("answered {shown} instead of {expected}"))
     })
 }
 
-async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> StepResult {
+async fn expect(client: &str, participant: &mut Participant, what: &Expected) -> StepResult {
     if *what == Expected::Nothing {
         settle().await;
         return match participant.events.try_recv() {
-            Ok(events) => Err(format!(
-                "{who} received {}, and no message was expected",
-                describe(&events)
+            Ok(event) => Err(format!(
+                "{client} received {}, but nothing was expected",
+                describe(&event)
             )),
             Err(_) => Ok(()),
         };
     }
-    let wanted = match what {
-        Expected::Message(checks) => checks.iter().map(wanted).collect::<Vec<_>>().join(" and "),
+    let expected = match what {
+        Expected::Message(checks) => checks
+            .iter()
+            .map(describe_check)
+            .collect::<Vec<_>>()
+            .join(" and "),
         Expected::Closed(code, _) => format!("the close {code}"),
         Expected::Ended => "the end of the feed".into(),
-        Expected::Nothing => unreachable!("it is looked at above"),
+        Expected::Nothing => unreachable!("the branch above returns"),
     };
-    let events = match timeout(WITHIN, participant.events.recv()).await {
-        Ok(Some(events)) => events,
-        Ok(None) => return Err(format!("{who} is gone and cannot receive {wanted}")),
+    let event = match timeout(WITHIN, participant.events.recv()).await {
+        Ok(Some(event)) => event,
+        Ok(None) => {
+            return Err(format!(
+                "{client} is disconnected, but {expected} was expected"
+            ));
+        }
         Err(_) => {
             return Err(format!(
-                "{who} received nothing in {} s instead of {wanted}",
+                "{client} received nothing in {} s, but {expected} was expected",
                 WITHIN.as_secs()
             ));
         }
     };
-    let fits = match (what, &events) {
+    let fits = match (what, &event) {
         (Expected::Message(checks), ClientEvent::Message(message)) => {
             let (Message::Text(_) | Message::Binary(_)) = message;
             checks
                 .iter()
-                .all(|check| differs(check, bytes(message), None).is_none())
+                .all(|check| unmet(check, bytes(message), None).is_none())
         }
         (Expected::Message(checks), ClientEvent::Event(event)) => checks
             .iter()
-            .all(|check| differs(check, event.data.as_bytes(), event.name.as_deref()).is_none()),
+            .all(|check| unmet(check, event.data.as_bytes(), event.name.as_deref()).is_none()),
         (Expected::Closed(code, reason), ClientEvent::Closed(close)) => {
             close.code == *code
                 && reason
@@ -484,14 +516,14 @@ async fn expect(who: &str, participant: &mut Participant, what: &Expected) -> St
         Ok(())
     } else {
         Err(format!(
-            "{who} received {} instead of {wanted}",
-            describe(&events)
+            "{client} received {} instead of {expected}",
+            describe(&event)
         ))
     }
 }
 
-/// What was wanted, if it is something else.
-fn differs(check: &Assertion, bytes: &[u8], event: Option<&str>) -> Option<String> {
+/// Returns the description of the assertion if it does not hold.
+fn unmet(check: &Assertion, bytes: &[u8], event: Option<&str>) -> Option<String> {
     let text = std::str::from_utf8(bytes);
     let fits = match check {
         Assertion::Text(wanted) => text == Ok(wanted),
@@ -500,20 +532,20 @@ fn differs(check: &Assertion, bytes: &[u8], event: Option<&str>) -> Option<Strin
         Assertion::Binary(wanted) => bytes == wanted,
         Assertion::Event(wanted) => event == Some(wanted),
     };
-    (!fits).then(|| wanted(check))
+    (!fits).then(|| describe_check(check))
 }
 
-fn wanted(check: &Assertion) -> String {
+fn describe_check(check: &Assertion) -> String {
     match check {
         Assertion::Text(text) => format!("{text:?}"),
-        Assertion::Contains(part) => format!("something with {part:?}"),
+        Assertion::Contains(part) => format!("a text with {part:?}"),
         Assertion::Json(json) => json.to_string(),
         Assertion::Binary(bytes) => hex::write(bytes),
         Assertion::Event(name) => format!("an event {name:?}"),
     }
 }
 
-/// Whether it has all that is wanted: an object may have more members.
+/// True if `had` equals `wanted`, except that objects in `had` may have further members.
 fn has(had: &Value, wanted: &Value) -> bool {
     match (had, wanted) {
         (Value::Object(had), Value::Object(wanted)) => wanted
@@ -528,8 +560,8 @@ fn has(had: &Value, wanted: &Value) -> bool {
     }
 }
 
-fn describe(events: &ClientEvent) -> String {
-    match events {
+fn describe(event: &ClientEvent) -> String {
+    match event {
         ClientEvent::Message(message) => shown(bytes(message)),
         ClientEvent::Event(Event {
             name: Some(name),
@@ -573,20 +605,22 @@ async fn within<T>(future: impl Future<Output = T>) -> StepResult<T> {
 
 fn participant<'a>(
     participants: &'a mut HashMap<String, Participant>,
-    who: &str,
+    client: &str,
 ) -> StepResult<&'a mut Participant> {
-    participants.get_mut(who).ok_or_else(|| nobody(who))
+    participants
+        .get_mut(client)
+        .ok_or_else(|| unknown_client(client))
 }
 
-fn nobody(who: &str) -> String {
-    format!("nobody is called {who}: let them connect or subscribe first")
+fn unknown_client(client: &str) -> String {
+    format!("there is no client {client}: add a step that connects or subscribes it")
 }
 
 impl Participant {
-    /// Whose connection broke off with the server.
-    fn gone() -> Participant {
-        let (hear, events) = unbounded_channel();
-        _ = hear.send(ClientEvent::Closed(Close {
+    /// A participant whose connection ended with the server.
+    fn disconnected() -> Participant {
+        let (sender, events) = unbounded_channel();
+        _ = sender.send(ClientEvent::Closed(Close {
             code: 1006,
             reason: String::new(),
         }));
@@ -596,33 +630,33 @@ impl Participant {
         }
     }
 
-    fn commands(&self, who: &str, commands: ClientCommand) -> StepResult {
-        let done = self
+    fn command(&self, client: &str, command: ClientCommand) -> StepResult {
+        let is_sent = self
             .commands
             .as_ref()
-            .is_some_and(|way| way.send(commands).is_ok());
-        if done {
+            .is_some_and(|commands| commands.send(command).is_ok());
+        if is_sent {
             Ok(())
         } else {
-            Err(format!("{who} has no WebSocket any more"))
+            Err(format!("the WebSocket of {client} is closed"))
         }
     }
 
     fn with_socket(mut client: Client<DuplexStream>) -> Participant {
-        let (hear, events) = unbounded_channel();
-        let (commands, mut done) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
+        let (commands, mut received) = unbounded_channel();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
-                    commands = done.recv() => match commands {
+                    command = received.recv() => match command {
                         Some(ClientCommand::Send(message)) => _ = client.send(message).await,
                         Some(ClientCommand::Close(close)) => client.close(close).await,
                         None => return,
                     },
                     received = client.receive() => match received {
-                        Received::Message(message) => _ = hear.send(ClientEvent::Message(message)),
+                        Received::Message(message) => _ = sender.send(ClientEvent::Message(message)),
                         Received::Closed(close) => {
-                            _ = hear.send(ClientEvent::Closed(close));
+                            _ = sender.send(ClientEvent::Closed(close));
                             return;
                         }
                     },
@@ -636,18 +670,18 @@ impl Participant {
     }
 
     fn with_feed(mut answer: Answer) -> Participant {
-        let (hear, events) = unbounded_channel();
+        let (sender, events) = unbounded_channel();
         tokio::spawn(async move {
             let mut read = String::new();
             while let Ok(Some(piece)) = answer.piece().await {
                 read += &String::from_utf8_lossy(&piece);
                 while let Some(event) = Event::take(&mut read) {
-                    if hear.send(ClientEvent::Event(event)).is_err() {
+                    if sender.send(ClientEvent::Event(event)).is_err() {
                         return;
                     }
                 }
             }
-            _ = hear.send(ClientEvent::Ended);
+            _ = sender.send(ClientEvent::Ended);
         });
         Participant {
             events,

@@ -1,15 +1,15 @@
-//! Text of clients and guests on its way to a terminal or a log: control characters are shown, not obeyed.
+//! Makes text of clients and guests safe for terminals and logs: control characters are escaped.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// Whether a terminal or a reader of lines may take this character for more than itself: control characters (C0, DEL and C1),
-/// separators of lines, and those that turn the direction of text.
+/// True for characters that a terminal or a line reader may interpret: control characters (C0, DEL
+/// and C1), line separators, and characters that change the direction of text.
 fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Returns the text with each of these characters as a Rust escape: `\n`, `\r`, `\t`, `\u{1b}`.
+/// Returns the text with each control character as a Rust escape: `\n`, `\r`, `\t`, `\u{1b}`.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     escaped_but(text, |_| 0)
 }
@@ -31,7 +31,8 @@ pub(crate) fn escaped_coloured(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// `kept` says how many bytes, from a control character on, stay as they are.
+/// Escapes control characters, except where `kept` returns the length of a sequence that stays
+/// unchanged.
 fn escaped_but(text: &str, kept: impl Fn(&str) -> usize) -> Cow<'_, str> {
     let Some(first) = text.find(is_control) else {
         return text.into();
@@ -54,22 +55,23 @@ fn escaped_but(text: &str, kept: impl Fn(&str) -> usize) -> Cow<'_, str> {
     escaped.into()
 }
 
-/// JSON in which also those control characters are escaped that JSON allows: they can only stand in its strings.
+/// Escapes the control characters that JSON allows unescaped. They can occur only in strings.
 pub(crate) fn escaped_json(json: &str) -> Cow<'_, str> {
     if !json.contains(is_control) {
         return json.into();
     }
     let mut escaped = String::with_capacity(json.len() + 16);
     for c in json.chars() {
-        match is_control(c) {
-            true => _ = write!(escaped, "\\u{:04x}", u32::from(c)),
-            false => escaped.push(c),
+        if is_control(c) {
+            _ = write!(escaped, "\\u{:04x}", u32::from(c));
+        } else {
+            escaped.push(c);
         }
     }
     escaped.into()
 }
 
-/// At most so many bytes of the text, and a mark where it was cut.
+/// Returns at most `bytes_max` bytes of the text, with a mark and the full length if it was cut.
 pub(crate) fn cut(text: &str, bytes_max: usize) -> Cow<'_, str> {
     if text.len() <= bytes_max {
         return text.into();
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown() {
+    fn control_characters_are_escaped() {
         let cases = [
             ("plain é 😀", "plain é 😀"),
             ("a\nb\r\tc", "a\\nb\\r\\tc"),
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_the_same_json() {
+    fn escaped_json_has_the_same_value() {
         for text in [
             "plain",
             "\u{9b}2J",

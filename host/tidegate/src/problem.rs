@@ -1,4 +1,5 @@
-//! Why an app is not served: each problem with its code, in one line for the log, as a report for people, as JSON for editors.
+//! Problems of an app, each with its code: as one line for the log, a report for people, and JSON
+//! for editors.
 
 use serde_json::{Value, json};
 use std::{
@@ -10,20 +11,20 @@ use tidegate_wasm::{LoadError, UNGRANTED, Ungranted};
 
 const EXPLANATIONS: &str = include_str!("explanations.md");
 
-/// A file that is not served. Its `Display` is the short form.
+/// The problems that keep an app from being served. Its `Display` is the short form.
 #[derive(Debug)]
 pub(crate) struct Rejection {
     app: PathBuf,
     problems: Vec<Diagnostic>,
 }
 
-/// One problem.
+/// A problem with its code.
 #[derive(Debug)]
 struct Diagnostic {
     code: &'static str,
-    /// What is wrong, in a few words.
+    /// The problem in a few words.
     title: String,
-    /// Which route or guard.
+    /// Kind, index and text of the route or guard.
     place: Option<(&'static str, usize, String)>,
     why: String,
     help: String,
@@ -67,7 +68,7 @@ impl Rejection {
         }
     }
 
-    /// As rustc tells errors.
+    /// Formats the problems in the style of rustc's errors.
     pub(crate) fn report(&self, colour: bool) -> String {
         let (app, mut report) = (self.app.display(), String::new());
         self.problems.iter().for_each(|problem| {
@@ -85,19 +86,19 @@ impl Rejection {
         };
         _ = writeln!(
             report,
-            "{app} is not served, for {count}. More about it: tidegate explain {}",
+            "{app} can't be served: {count}. For details run tidegate explain {}",
             codes.join(" ")
         );
         report
     }
 
-    /// For editors and CI.
+    /// Returns JSON for editors and CI.
     pub(crate) fn json(&self) -> Value {
         json!({ "app": self.app.display().to_string(), "ok": false, "problems": self.problems.iter().map(Diagnostic::json).collect::<Vec<_>>() })
     }
 }
 
-/// Things about an app that is served all the same.
+/// Problems of an app that can be served despite them.
 pub(crate) struct Warnings<'a> {
     app: &'a Path,
     problems: Vec<Diagnostic>,
@@ -105,19 +106,13 @@ pub(crate) struct Warnings<'a> {
 
 impl<'a> Warnings<'a> {
     pub(crate) fn new(app: &'a Path, ungranted: &[Ungranted]) -> Warnings<'a> {
-        let problem = |ungranted: &Ungranted| {
-            let (title, why) = (
-                format!("imports {}, which is not granted", ungranted.import),
-                ungranted.refusal.to_owned(),
-            );
-            Diagnostic {
-                code: UNGRANTED,
-                title,
-                place: None,
-                why,
-                help: ungranted.help.to_owned(),
-                line: String::new(),
-            }
+        let problem = |ungranted: &Ungranted| Diagnostic {
+            code: UNGRANTED,
+            title: format!("imports {}, which is not granted", ungranted.import),
+            place: None,
+            why: ungranted.refusal.to_owned(),
+            help: ungranted.help.to_owned(),
+            line: String::new(),
         };
         Warnings {
             app,
@@ -125,7 +120,7 @@ impl<'a> Warnings<'a> {
         }
     }
 
-    /// As rustc tells warnings.
+    /// Formats the problems in the style of rustc's warnings.
     pub(crate) fn report(&self, colour: bool) -> String {
         self.problems
             .iter()
@@ -133,7 +128,7 @@ impl<'a> Warnings<'a> {
             .collect()
     }
 
-    /// For editors and CI.
+    /// Returns JSON for editors and CI.
     pub(crate) fn json(&self) -> Vec<Value> {
         self.problems.iter().map(Diagnostic::json).collect()
     }
@@ -157,7 +152,7 @@ impl Diagnostic {
             ..
         } = self;
         let app = app.display();
-        // `app.wasm is a core module` needs its file; what is said of a route has a line for it.
+        // A title without a place, as in `app.wasm is a core module`, begins with the file.
         let title = if place.is_some() {
             title.clone()
         } else {
@@ -209,7 +204,7 @@ impl fmt::Display for Rejection {
                 };
                 write!(
                     f,
-                    "{app} breaks {count} for routes and guards, so nothing of it is served:"
+                    "{app} can't be served, because it violates {count} of routes and guards:"
                 )?;
                 problems
                     .iter()
@@ -219,12 +214,12 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// A compiler tells in many lines; here it is one.
+/// Joins a text of several lines, such as a compiler's error, to one line.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// What a code means, with its title; none if there is no such code.
+/// Returns the explanation of a code, with its title; none if the code does not exist.
 pub(crate) fn explain(code: &str) -> Option<&'static str> {
     let code = code.to_ascii_uppercase();
     sections()
@@ -236,7 +231,7 @@ pub(crate) fn explain(code: &str) -> Option<&'static str> {
         .map(str::trim_end)
 }
 
-/// All codes with their titles.
+/// Returns all codes with their titles.
 pub(crate) fn titles() -> impl Iterator<Item = &'static str> {
     sections().filter_map(|section| section.lines().next())
 }

@@ -1,16 +1,17 @@
-//! How far long work is: a line on stderr that comes and goes, if somebody sits there.
+//! Progress of long work: a temporary line on stderr if stderr is a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
-/// How often the line moves though nothing is told.
+/// Time between two updates of the line while the work reports nothing.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Work under way; the line goes when this is dropped. Nothing is written if stderr is no terminal.
+/// The line of one piece of work. Dropping the value removes the line. Nothing is written if stderr
+/// is not a terminal.
 pub(crate) struct ProgressLine(ProgressBar);
 
 impl ProgressLine {
-    /// Work of which nobody knows how long it takes. `what`, as in "compiling".
+    /// Starts a line for work of unknown length, with a label such as "compiling".
     pub(crate) fn unknown(what: &str) -> ProgressLine {
         ProgressLine::begin(
             ProgressBar::new_spinner(),
@@ -19,7 +20,7 @@ impl ProgressLine {
         )
     }
 
-    /// Work of about so many steps.
+    /// Starts a line for work of about `steps` steps.
     pub(crate) fn of(what: &str, steps: u64) -> ProgressLine {
         ProgressLine::begin(
             ProgressBar::new(steps),
@@ -36,7 +37,7 @@ impl ProgressLine {
         ProgressLine(bar)
     }
 
-    /// So many steps more are done.
+    /// Adds finished steps.
     pub(crate) fn step(&self, steps: u64) {
         self.0.inc(steps);
     }

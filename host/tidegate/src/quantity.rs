@@ -1,4 +1,4 @@
-//! Sizes and times as people write them: "64 MiB", "30s". Both ways.
+//! Parses and formats sizes, durations and counts: "64 MiB", "30s", "1000".
 
 use std::{fmt, time::Duration};
 
@@ -22,24 +22,25 @@ const TIMES: [(&str, u64); 5] = [
     ("d", 86_400_000),
 ];
 
-/// Beyond it a time is a mistake, and a clock that adds it may overflow.
+/// Maximum of a duration. A longer one is a mistake, and adding it to a clock may overflow.
 const TIME_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
-/// Reads a size in bytes.
+/// Parses a size, in bytes.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
     let wrong = || {
         format!(
-            "{text:?} is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\""
+            "{text:?} is not a size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\""
         )
     };
     let bytes = read(text, &SIZES).ok_or_else(wrong)?;
     usize::try_from(bytes).map_err(|_| wrong())
 }
 
-/// Reads a time.
+/// Parses a duration.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    let wrong =
-        || format!("{text:?} is no time: write a number with ms, s, m, h or d, as in \"30s\"");
+    let wrong = || {
+        format!("{text:?} is not a duration: write a number with ms, s, m, h or d, as in \"30s\"")
+    };
     let time = match text.trim() {
         "0" => Duration::ZERO,
         text => Duration::from_millis(read(text, &TIMES).ok_or_else(wrong)?),
@@ -51,25 +52,25 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Reads a time that may not be zero.
+/// Parses a duration that must not be zero.
 pub(crate) fn time_above_zero(text: &str) -> Result<Duration, String> {
     let time = time(text)?;
     if time.is_zero() {
-        Err("zero is too short: write a time above it, as in \"30s\"".into())
+        Err("zero is too short: write a longer duration, as in \"30s\"".into())
     } else {
         Ok(time)
     }
 }
 
-/// Reads a whole number.
+/// Parses a whole number.
 pub(crate) fn count(text: &str) -> Result<usize, String> {
     text.trim()
         .replace('_', "")
         .parse()
-        .map_err(|_| format!("{text:?} is no whole number: write one, as in \"1000\""))
+        .map_err(|_| format!("{text:?} is not a whole number: write one, as in \"1000\""))
 }
 
-/// Reads a whole number of at least `min`, or "auto": none.
+/// Parses a whole number of at least `min`, or "auto", which is none.
 pub(crate) fn count_or_auto(min: usize, text: &str) -> Result<Option<usize>, String> {
     if text.trim() == "auto" {
         return Ok(None);
@@ -82,7 +83,7 @@ pub(crate) fn count_or_auto(min: usize, text: &str) -> Result<Option<usize>, Str
     }
 }
 
-/// Reads a whole number from 1 to `max`.
+/// Parses a whole number from 1 to `max`.
 pub(crate) fn count_to(max: usize, text: &str) -> Result<usize, String> {
     let count = count(text)?;
     if (1..=max).contains(&count) {
@@ -103,7 +104,7 @@ fn read(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.checked_mul(*factor)
 }
 
-/// A size as [`size`] reads it, in the largest unit that divides it.
+/// Formats a size in the syntax of [`size`], in the largest unit that divides it.
 pub(crate) struct Size(pub(crate) usize);
 
 impl fmt::Display for Size {
@@ -121,7 +122,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A time as [`time`] reads it, in the largest unit that divides it.
+/// Formats a duration in the syntax of [`time`], in the largest unit that divides it.
 pub(crate) struct Time(pub(crate) Duration);
 
 impl fmt::Display for Time {
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_size_is_read_in_every_unit_and_nothing_else_is() {
+    fn a_size_has_a_whole_number_and_a_unit() {
         let cases = [
             ("0", Some(0)),
             ("1048576", Some(1 << 20)),
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_read_in_every_unit_and_nothing_else_is() {
+    fn a_duration_has_a_whole_number_and_a_unit() {
         let cases = [
             ("0", Some(0)),
             ("0s", Some(0)),
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_may_be_left_to_the_host() {
+    fn a_count_may_be_auto() {
         let cases = [
             ("auto", Some(None)),
             (" auto ", Some(None)),
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn formatted_quantities_parse_to_the_same_value() {
         for bytes in [0, 1, 1000, 1024, 64 << 10, 1 << 20, 3 << 30, 1025] {
             assert_eq!(size(&Size(bytes).to_string()), Ok(bytes));
         }

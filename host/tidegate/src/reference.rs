@@ -1,4 +1,4 @@
-//! The guide's page of commands is what their help says: this test compares it, or writes it anew.
+//! Compares the guide's page of commands with `--help`, or rewrites it.
 
 use crate::args::Args;
 use clap::{ColorChoice, Command, CommandFactory as _};
@@ -7,9 +7,9 @@ use std::{env, fmt::Write as _, fs, path::Path};
 const PAGE: &str = "../../docs/src/reference/command.md";
 
 #[test]
-fn the_guide_has_every_command_as_its_help_tells_it() {
+fn the_guide_has_the_help_of_every_command() {
     let mut page = String::from(
-        "# The command\n\nThe output of `tidegate --help`, and the help of each command.\n",
+        "# The command\n\nThe output of `tidegate --help`, and the help of each subcommand.\n",
     );
     let mut command = Args::command().color(ColorChoice::Never);
     command.build();
@@ -21,15 +21,15 @@ fn the_guide_has_every_command_as_its_help_tells_it() {
     assert_eq!(
         fs::read_to_string(&path).expect("the page is there"),
         page,
-        "with TIDEGATE_GOLDEN=1 this test writes {PAGE}"
+        "run this test with TIDEGATE_GOLDEN=1 to rewrite {PAGE}"
     );
 }
 
-/// A heading and the help of a command, then of those below it.
+/// Appends a heading and the help of a command, then those of its subcommands.
 fn describe(command: &mut Command, above: &str, page: &mut String) {
     let name = format!("{above}{}", command.get_name());
     let help = command.render_help().to_string();
-    // The same for all; it stands at the top.
+    // The section about the log is the same for all commands, so only the first has it.
     let own = if above.is_empty() {
         help.clone()
     } else {
@@ -41,7 +41,7 @@ fn describe(command: &mut Command, above: &str, page: &mut String) {
     }
 }
 
-/// A help without its section about the log.
+/// Returns the help without its section about the log.
 fn without_log(help: &str) -> String {
     let sections = help
         .split("\n\n")

@@ -1,4 +1,4 @@
-//! What the server says of itself when it starts and when it stops: one screen, one line.
+//! The reports of a server: one screen at the start, one line at the end.
 
 use crate::{
     config::Config,
@@ -17,10 +17,10 @@ use tidegate_hub::Hub;
 use tidegate_routing::{Manifest, Page, Route};
 use tidegate_wasm::{Compiled, Dir, Origin};
 
-/// Routes that the start shows; `tidegate routes` shows all.
+/// Number of routes in the start report; `tidegate routes` lists all.
 const ROUTES_SHOWN: usize = 20;
 
-/// What is served where. Its `Display` is the screen.
+/// The start report. Its `Display` is the screen.
 pub(crate) struct Report<'a> {
     /// At least one.
     pub(crate) addresses: Vec<SocketAddr>,
@@ -58,7 +58,7 @@ impl fmt::Display for Report<'_> {
                 f,
                 "address",
                 [format!(
-                    "every one of this machine, port {}",
+                    "all addresses of this machine, port {}",
                     self.addresses[0].port()
                 )],
             )?;
@@ -87,7 +87,7 @@ impl fmt::Display for Report<'_> {
         section(
             f,
             "data",
-            has_rooms.then(|| format!("{}, what rooms keep", self.config.data.display())),
+            has_rooms.then(|| format!("{} (rooms)", self.config.data.display())),
         )?;
         section(
             f,
@@ -96,15 +96,17 @@ impl fmt::Display for Report<'_> {
                 .edge
                 .assets
                 .iter()
-                .map(|path| format!("{}, before the routes", path.display())),
+                .map(|path| format!("{} (precede the routes)", path.display())),
         )?;
         section(f, "hosts", hosts(&self.config.edge.hosts))?;
         section(
             f,
             "trusted",
-            self.config.edge.trusted.iter().map(|network| {
-                format!("{network}, whose X-Forwarded-* and Forwarded are believed")
-            }),
+            self.config
+                .edge
+                .trusted
+                .iter()
+                .map(|network| format!("{network} (X-Forwarded-* and Forwarded are trusted)")),
         )?;
         section(
             f,
@@ -116,12 +118,12 @@ impl fmt::Display for Report<'_> {
         let drain = Time(self.config.edge.drain_within);
         writeln!(
             f,
-            "\nStop with Ctrl-C: what is open has {drain} to end; a second Ctrl-C stops at once.\n"
+            "\nCtrl-C stops the server: open requests have {drain} to end; a second Ctrl-C stops at once.\n"
         )
     }
 }
 
-/// Lines with a word before the first; nothing where there are none.
+/// Writes lines, the first of them after a heading; writes nothing if there are no lines.
 fn section(
     f: &mut fmt::Formatter<'_>,
     word: &str,
@@ -133,7 +135,7 @@ fn section(
         .try_for_each(|(word, line)| writeln!(f, "  {word:<9}{line}"))
 }
 
-/// Where a browser on this machine finds it.
+/// Returns the URL for a browser on this machine.
 pub(crate) fn url(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
@@ -161,12 +163,12 @@ fn compiled(compiled: &Compiled) -> String {
     format!("{} in {took}", origin(compiled.origin))
 }
 
-/// How it came to its machine code.
+/// Describes the origin of the machine code.
 pub(crate) fn origin(origin: Origin) -> &'static str {
     match origin {
         Origin::Compiler => "compiled",
         Origin::Cache => "from the cache",
-        Origin::Ahead => "compiled ahead, read",
+        Origin::Ahead => "compiled ahead of time, read",
     }
 }
 
@@ -183,7 +185,7 @@ fn shown_routes(manifest: Option<&Manifest>, app: &Path) -> Vec<String> {
     lines
 }
 
-/// One line a route, and a page: methods, pattern and target, aligned.
+/// Returns one aligned line for each route and page: methods, pattern and target.
 pub(crate) fn route_lines(manifest: Option<&Manifest>) -> Vec<String> {
     let Some(manifest) = manifest else {
         return vec!["any  every path  stream (wasi:http, without a manifest)".into()];
@@ -229,16 +231,16 @@ fn hosts(hosts: &Hosts) -> Option<String> {
 }
 
 fn origins(origins: &Origins, require_origin: bool) -> Option<String> {
-    let who = match origins {
+    let allowed = match origins {
         Origins::SameOrigin if !require_origin => return None,
         Origins::SameOrigin => "same-origin".to_owned(),
         Origins::List(list) => list.join(", "),
-        Origins::Any => "any: every page in the web may open a WebSocket here".to_owned(),
+        Origins::Any => "any: every web page may open a WebSocket here".to_owned(),
     };
     Some(if require_origin {
-        format!("{who}; clients without one are refused")
+        format!("{allowed}; clients without an Origin header are refused")
     } else {
-        who
+        allowed
     })
 }
 
@@ -283,10 +285,12 @@ fn changed_limits(config: &Config) -> Vec<String> {
         .collect()
 }
 
-/// Names the counters once: the list of their values, and the event of the log that has them as fields.
+/// Defines the counters once, for the list of their values and for the log event with them as
+/// fields.
 macro_rules! counted {
     ($($name:ident),* $(,)?) => {
-        /// Names and values. Names and order are a promise, which new ones only extend: tests and benches read them.
+        /// Returns names and values of the counters. Names and order are stable, since tests and
+        /// benchmarks read them; new counters are appended.
         fn counters(hub: &Hub) -> Vec<(&'static str, u64)> {
             let counters = hub.counters();
             vec![$((stringify!($name), counters.$name.get())),*]
@@ -323,7 +327,7 @@ counted! {
     refused_feeds,
 }
 
-/// Writes what was counted since the start to stderr.
+/// Writes the counters since the start to stderr.
 pub(crate) fn report_stop(hub: &Hub, format: LogFormat) {
     match format {
         LogFormat::Text => {
@@ -376,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_says_what_is_served_where() {
+    fn the_start_report_lists_routes_grants_and_limits() {
         let mut config = Config::default();
         config.limits.message_bytes_max = 4 << 20;
         config.grant_env(("TOKEN".into(), "secret".into()));
@@ -391,7 +395,7 @@ tidegate {}: http://127.0.0.1:4000
   grants   variable TOKEN
   limits   message_bytes_max = 4 MiB (default 1 MiB)
 
-Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
+Ctrl-C stops the server: open requests have 10s to end; a second Ctrl-C stops at once.
 
 ",
             env!("CARGO_PKG_VERSION")
@@ -400,7 +404,7 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
     }
 
     #[test]
-    fn many_routes_are_cut_to_a_screen() {
+    fn the_start_report_cuts_a_long_list_of_routes() {
         let screen = screen(23, &Config::default());
         assert!(
             screen.contains(
@@ -412,7 +416,7 @@ Stop with Ctrl-C: what is open has 10s to end; a second Ctrl-C stops at once.
     }
 
     #[test]
-    fn the_url_is_one_that_a_browser_here_can_open() {
+    fn the_url_works_in_a_browser_on_this_machine() {
         let cases = [
             ("127.0.0.1:80", "http://127.0.0.1:80"),
             ("0.0.0.0:80", "http://127.0.0.1:80"),

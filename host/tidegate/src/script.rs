@@ -1,4 +1,5 @@
-//! Scripted conversations as they are written: TOML, read into steps, or refused with the line and what to write instead.
+//! Parses the scripts of `tidegate test` from TOML to steps. An error has the line and the
+//! correction.
 
 use crate::quantity;
 use serde_json::Value;
@@ -14,56 +15,52 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-/// One test: its steps are taken one after the other, against an app that nobody used before.
+/// A test: its steps run one after the other, against an app without state.
 #[derive(Debug)]
 pub(crate) struct Test {
     pub(crate) name: String,
     pub(crate) steps: Vec<TestStep>,
 }
 
-/// What somebody does, and the line on which that is written.
+/// A step, with its line.
 #[derive(Debug)]
 pub(crate) struct TestStep {
     pub(crate) line: usize,
     pub(crate) action: Action,
 }
 
-/// What can be done.
+/// An action of a client, or on the server.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Opens a WebSocket, or is refused with another status than 101.
+    /// Opens a WebSocket; a `status` other than 101 expects a refusal.
     Connect {
-        who: String,
+        client: String,
         to: String,
         headers: Pairs,
         protocols: Vec<String>,
         status: u16,
         protocol: Option<String>,
     },
-    /// Opens a feed, or is refused with another status than 200.
+    /// Opens a feed; a `status` other than 200 expects a refusal.
     Subscribe {
-        who: String,
+        client: String,
         to: String,
         headers: Pairs,
         status: u16,
     },
-    Send {
-        who: String,
-        payload: Payload,
-    },
-    Expect {
-        who: String,
-        what: Expected,
-    },
+    /// Sends a message.
+    Send { client: String, payload: Payload },
+    /// Checks the next event that the client receives.
+    Expect { client: String, what: Expected },
+    /// Closes the WebSocket.
     Close {
-        who: String,
+        client: String,
         code: u16,
         reason: String,
     },
-    /// Ends the connection without a Close frame.
-    Disconnect {
-        who: String,
-    },
+    /// Disconnects without a close.
+    Disconnect { client: String },
+    /// Sends a request, and checks the answer.
     Request {
         method: String,
         path: String,
@@ -73,63 +70,60 @@ pub(crate) enum Action {
         checks: Vec<Assertion>,
         answer: Pairs,
     },
-    /// From outside of the app.
+    /// Publishes to a topic from outside of the app.
     Publish {
         topic: String,
         payload: Payload,
         event: Option<String>,
     },
-    /// The room of this path.
-    Sleep {
-        path: String,
-    },
-    Advance {
-        time: Duration,
-    },
-    /// Another version, of this file or of the same again.
-    Reload {
-        file: Option<PathBuf>,
-    },
-    /// As after a kill.
+    /// Puts the room of this path to sleep.
+    Sleep { path: String },
+    /// Advances the clock.
+    Advance { time: Duration },
+    /// Loads this file, or the same file again, as another version.
+    Reload { file: Option<PathBuf> },
+    /// Restarts the server, as after a kill.
     Restart,
+    /// Makes the next commit of a room fail.
     FailNextCommit,
 }
 
 /// Names and values.
 pub(crate) type Pairs = Vec<(String, String)>;
 
-/// What is sent.
+/// Content of a message or body.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Payload {
     Text(String),
     Binary(Vec<u8>),
 }
 
-/// What somebody is to hear next.
+/// The expected next event of a client.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Expected {
-    /// A message or event that passes all of these.
+    /// A message or event that passes all of these assertions.
     Message(Vec<Assertion>),
+    /// No event.
     Nothing,
-    /// The end of a WebSocket, with a part of its reason.
+    /// The close of a WebSocket, with its code and a part of its reason.
     Closed(u16, Option<String>),
     /// The end of a feed.
     Ended,
 }
 
-/// What a message, event or body is to be.
+/// An assertion on a message, event or body.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Assertion {
     Text(String),
     Contains(String),
-    /// Has at least these members, and otherwise is the same.
+    /// Equal JSON, except that objects may have further members.
     Json(Value),
     Binary(Vec<u8>),
     /// The name of an event.
     Event(String),
 }
 
-/// What is wrong in a script, and on which line.
+/// An error in a script, with its line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ScriptError {
     pub(crate) line: usize,
@@ -142,7 +136,7 @@ impl fmt::Display for ScriptError {
     }
 }
 
-/// Reads a script; relative paths in it begin at `base`.
+/// Parses a script. Relative paths in it begin at `base`.
 pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, ScriptError> {
     let line = |span: Range<usize>| {
         1 + text.as_bytes()[..span.start.min(text.len())]
@@ -162,7 +156,7 @@ pub(crate) fn parse(text: &str, base: &Path) -> Result<Vec<Test>, ScriptError> {
     if tests.is_empty() {
         return Err(ScriptError {
             line: 1,
-            what: "no test is here: begin one with [[test]]".into(),
+            what: "the script has no test: begin one with [[test]]".into(),
         });
     }
     tests
@@ -178,7 +172,7 @@ struct ScriptReader<'a> {
 
 type TableList<'a, 't> = Vec<(usize, &'a DeTable<'t>)>;
 
-/// The keys of one table that were not asked for yet.
+/// Reads the keys of one table, and keeps the keys that were not read yet.
 struct TableReader<'a, 't> {
     left: Vec<(&'a Spanned<Cow<'t, str>>, &'a Spanned<DeValue<'t>>)>,
     known: Vec<&'static str>,
@@ -213,69 +207,60 @@ impl<'a> ScriptReader<'a> {
         })
     }
 
-    /// The first key says what is done, the others how.
+    /// Parses a step: the first key names the action, the others are its arguments.
     fn action(&self, fields: &mut TableReader<'a, '_>) -> Result<Action, ScriptError> {
-        if let Some(who) = fields.text("connect")? {
-            let (to, headers, protocols) = (
-                fields.needed("to")?,
-                fields.pairs("headers")?,
-                fields.list("protocols")?,
-            );
+        if let Some(client) = fields.text("connect")? {
             return Ok(Action::Connect {
-                who,
-                to,
-                headers,
-                protocols,
+                client,
+                to: fields.needed("to")?,
+                headers: fields.pairs("headers")?,
+                protocols: fields.list("protocols")?,
                 status: fields.status()?.unwrap_or(101),
                 protocol: fields.text("protocol")?,
             });
         }
-        if let Some(who) = fields.text("subscribe")? {
-            let (to, headers) = (fields.needed("to")?, fields.pairs("headers")?);
+        if let Some(client) = fields.text("subscribe")? {
             return Ok(Action::Subscribe {
-                who,
-                to,
-                headers,
+                client,
+                to: fields.needed("to")?,
+                headers: fields.pairs("headers")?,
                 status: fields.status()?.unwrap_or(200),
             });
         }
-        if let Some(who) = fields.text("send")? {
+        if let Some(client) = fields.text("send")? {
             return Ok(Action::Send {
-                who,
+                client,
                 payload: fields.payload()?,
             });
         }
-        if let Some(who) = fields.text("expect")? {
+        if let Some(client) = fields.text("expect")? {
             return Ok(Action::Expect {
-                who,
+                client,
                 what: fields.expected()?,
             });
         }
-        if let Some(who) = fields.text("close")? {
-            let code = fields.number("code")?.unwrap_or(1000);
+        if let Some(client) = fields.text("close")? {
             return Ok(Action::Close {
-                who,
-                code,
+                client,
+                code: fields.number("code")?.unwrap_or(1000),
                 reason: fields.text("reason")?.unwrap_or_default(),
             });
         }
-        if let Some(who) = fields.text("disconnect")? {
-            return Ok(Action::Disconnect { who });
+        if let Some(client) = fields.text("disconnect")? {
+            return Ok(Action::Disconnect { client });
         }
         if let Some(request) = fields.text("request")? {
             let (method, path) = request.split_once(' ').ok_or_else(|| {
                 fields.wrong("request", "write method and path, as in \"GET /users/7\"")
             })?;
-            let (headers, body) = (fields.pairs("headers")?, fields.body()?);
-            let (status, answer) = (fields.status()?, fields.pairs("header")?);
             return Ok(Action::Request {
                 method: method.into(),
                 path: path.into(),
-                headers,
-                body,
-                status,
+                headers: fields.pairs("headers")?,
+                body: fields.body()?,
+                status: fields.status()?,
+                answer: fields.pairs("header")?,
                 checks: fields.checks()?,
-                answer,
             });
         }
         if let Some(topic) = fields.text("publish")? {
@@ -440,15 +425,16 @@ impl<'a, 't> TableReader<'a, 't> {
         .transpose()
     }
 
-    /// One of text, json and hex.
+    /// Reads one of text, json and hex.
     fn payload(&mut self) -> Result<Payload, ScriptError> {
         self.maybe_payload("text")?.ok_or_else(|| ScriptError {
             line: self.at,
-            what: "write what to send: text, json or hex is missing".into(),
+            what: "text, json or hex is missing".into(),
         })
     }
 
-    /// A request's: its text is called body, since text is the answer's.
+    /// Reads the body of a request. Its key is `body`, since `text` is the expected text of the
+    /// answer.
     fn body(&mut self) -> Result<Payload, ScriptError> {
         let text = self.text("body")?.map(Payload::Text);
         let json = self
@@ -489,7 +475,7 @@ impl<'a, 't> TableReader<'a, 't> {
         let event = self.text("event")?.map(Assertion::Event);
         let checks: Vec<Assertion> = event.into_iter().chain(self.checks()?).collect();
         if checks.is_empty() {
-            let what = "write what to expect: text, contains, json, hex, event, closed, ended or nothing is missing";
+            let what = "text, contains, json, hex, event, closed, ended or nothing is missing";
             return Err(ScriptError {
                 line: self.at,
                 what: what.into(),
@@ -504,7 +490,7 @@ impl<'a, 't> TableReader<'a, 't> {
             .known
             .iter()
             .min_by_key(|known| strsim::damerau_levenshtein(name.get_ref(), known));
-        let nearest = nearest.expect("something is known everywhere");
+        let nearest = nearest.expect("every table has known keys");
         ScriptError {
             line: (self.line)(name.span()),
             what: format!(
@@ -558,13 +544,16 @@ mod tests {
 
     #[test]
     fn every_step_is_read() {
-        let who = || "ann".to_owned();
+        let client = || "ann".to_owned();
         let cases = [
-            ("disconnect = \"ann\"", Action::Disconnect { who: who() }),
+            (
+                "disconnect = \"ann\"",
+                Action::Disconnect { client: client() },
+            ),
             (
                 "close = \"ann\"",
                 Action::Close {
-                    who: who(),
+                    client: client(),
                     code: 1000,
                     reason: String::new(),
                 },
@@ -572,28 +561,28 @@ mod tests {
             (
                 "send = \"ann\", json = { a = [1, 2.5, true] }",
                 Action::Send {
-                    who: who(),
+                    client: client(),
                     payload: Payload::Text(r#"{"a":[1,2.5,true]}"#.into()),
                 },
             ),
             (
                 "send = \"ann\", hex = \"00 ff\"",
                 Action::Send {
-                    who: who(),
+                    client: client(),
                     payload: Payload::Binary(vec![0, 255]),
                 },
             ),
             (
                 "expect = \"ann\", closed = 1011",
                 Action::Expect {
-                    who: who(),
+                    client: client(),
                     what: Expected::Closed(1011, None),
                 },
             ),
             (
                 "expect = \"ann\", event = \"tick\", json = { a = 1 }",
                 Action::Expect {
-                    who: who(),
+                    client: client(),
                     what: Expected::Message(vec![
                         Assertion::Event("tick".into()),
                         Assertion::Json(json!({ "a": 1 })),
@@ -628,17 +617,15 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_with_its_line_and_what_to_write_instead() {
+    fn every_error_has_its_line_and_a_correction() {
         let steps = [
             (
                 "conect = \"ann\"",
                 "4: unknown key \"conect\": did you mean \"connect\"?",
             ),
             ("connect = \"ann\"", "4: to is missing"),
-            (
-                "send = \"ann\"",
-                "4: write what to send: text, json or hex is missing",
-            ),
+            ("send = \"ann\"", "4: text, json or hex is missing"),
+            ("send = \"ann\"", "4: text, json or hex is missing"),
             (
                 "send = \"ann\", txt = \"x\", text = \"y\"",
                 "4: unknown key \"txt\": did you mean \"text\"?",
@@ -650,7 +637,7 @@ mod tests {
             ),
             (
                 "expect = \"ann\"",
-                "4: write what to expect: text, contains, json, hex, event, closed, ended or nothing is missing",
+                "4: text, contains, json, hex, event, closed, ended or nothing is missing",
             ),
             (
                 "expect = \"ann\", nothing = false",
@@ -658,7 +645,7 @@ mod tests {
             ),
             (
                 "advance = \"soon\"",
-                "4: advance: \"soon\" is no time: write a number with ms, s, m, h or d, as in \"30s\"",
+                "4: advance: \"soon\" is not a duration: write a number with ms, s, m, h or d, as in \"30s\"",
             ),
             (
                 "request = \"/\"",
@@ -686,7 +673,7 @@ mod tests {
                 .starts_with("4: a step is one of connect, subscribe, send, expect, ")
         );
         let files = [
-            ("", "1: no test is here: begin one with [[test]]"),
+            ("", "1: the script has no test: begin one with [[test]]"),
             (
                 "\ntests = 1",
                 "2: unknown key \"tests\": did you mean \"test\"?",

@@ -1,4 +1,16 @@
-//! The live log: what a server logs, for its owner who looks on, as lines of JSON. While nobody does, it costs nothing.
+//! The live log of a server, for `tidegate tail`: events of the log as lines of JSON.
+//!
+//! Owner: one broadcast channel of the process. [`TailLayer`] sends every event of the log to it;
+//! each connected client has a [`Tail`], which filters the lines that it receives.
+//!
+//! States: without a client, [`TailFilter`] disables all call sites that no other layer wants, so
+//! that an event costs one atomic load. The first and the last client rebuild the interest cache of
+//! `tracing`, which enables and disables them.
+//!
+//! Invariant: logging never waits for a client. The channel keeps [`LINES_MAX`] lines; a slow
+//! client loses the oldest, and receives a line with the number of lost ones.
+//!
+//! The control socket transports the lines; `command::tail` formats them for people.
 
 use crate::printable;
 use serde_json::{Map, Value};
@@ -23,11 +35,12 @@ use tracing_subscriber::{
     layer::{Context, Filter},
 };
 
-/// TailLayer that wait for somebody who reads slowly; the oldest are left out then, and counted.
+/// Number of lines that the channel keeps for slow clients. Beyond it a client loses the oldest, and
+/// receives their number.
 const LINES_MAX: usize = 4096;
-/// Bytes of one field; the rest is cut off.
+/// Number of bytes of a field; the rest is cut off.
 const FIELD_BYTES_MAX: usize = 8 << 10;
-/// The lowest level that can be asked for.
+/// The most verbose level that a client may request.
 const LEVEL_MAX: LevelFilter = LevelFilter::DEBUG;
 
 static LINES: LazyLock<Sender<Arc<Line>>> = LazyLock::new(|| broadcast::channel(LINES_MAX).0);
@@ -38,26 +51,26 @@ struct Line {
     fields: Map<String, Value>,
 }
 
-/// What somebody wants to see.
+/// The filter of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LineFilter {
-    /// This and what is worse.
+    /// Minimum severity.
     pub(crate) level: LevelFilter,
-    /// A route's pattern.
+    /// Pattern of a route.
     pub(crate) route: Option<String>,
-    /// A connection's id.
+    /// Id of a connection.
     pub(crate) connection: Option<String>,
-    /// "CLASS/NAME"
+    /// Room, as "CLASS/NAME".
     pub(crate) room: Option<String>,
 }
 
 impl LineFilter {
-    /// As a command to a server has it.
+    /// Returns the form for a request to the control socket.
     pub(crate) fn to_json(&self) -> Value {
         serde_json::json!({ "level": self.level.to_string(), "route": self.route, "connection": self.connection, "room": self.room })
     }
 
-    /// The same, read by the server.
+    /// Parses that form. Returns none if it is invalid.
     pub(crate) fn from_json(json: &Value) -> Option<LineFilter> {
         let text = |key: &str| json[key].as_str().map(str::to_owned);
         Some(LineFilter {
@@ -83,35 +96,36 @@ impl LineFilter {
     }
 }
 
-/// Somebody who looks on.
+/// A client of the live log.
 pub(crate) struct Tail {
-    wanted: LineFilter,
+    filter: LineFilter,
     lines: Receiver<Arc<Line>>,
-    // Behind the receiver: dropped when that is gone.
-    _interest: CallsiteRefresh,
+    // After the receiver, since fields drop in order: the rebuild must see that the receiver is
+    // gone.
+    _refresh: CallsiteRefresh,
 }
 
 impl Tail {
-    pub(crate) fn open(wanted: LineFilter) -> Tail {
+    pub(crate) fn open(filter: LineFilter) -> Tail {
         let lines = LINES.subscribe();
         Tail {
-            wanted,
+            filter,
             lines,
-            _interest: CallsiteRefresh::new(),
+            _refresh: CallsiteRefresh::new(),
         }
     }
 
-    /// The next line of what is wanted, as JSON; none when there will be no more.
+    /// Returns the next line that passes the filter, as JSON; none at the end of the log.
     pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
             match self.lines.recv().await {
-                Ok(line) if self.wanted.admits(&line) => {
+                Ok(line) if self.filter.admits(&line) => {
                     return Some(Value::Object(line.fields.clone()).to_string());
                 }
                 Ok(_) => {}
                 Err(RecvError::Lagged(count)) => {
                     let message =
-                        format!("{count} lines were left out: they come faster than they are read");
+                        format!("{count} lines were dropped: this client reads too slowly");
                     return Some(serde_json::json!({ "level": "WARN", "target": "tail", "message": message }).to_string());
                 }
                 Err(RecvError::Closed) => return None,
@@ -120,7 +134,8 @@ impl Tail {
     }
 }
 
-/// Whoever logs asks anew whether anybody looks on, at the beginning and at the end of this.
+/// Makes `tracing` ask [`TailFilter`] again, when a client connects (`new`) and after it
+/// disconnects (`drop`).
 struct CallsiteRefresh;
 
 impl CallsiteRefresh {
@@ -136,7 +151,7 @@ impl Drop for CallsiteRefresh {
     }
 }
 
-/// Where the log's events get into the lines.
+/// Sends the events of the log to the channel.
 pub(crate) struct TailLayer;
 
 impl<S: Subscriber> Layer<S> for TailLayer {
@@ -149,7 +164,7 @@ impl<S: Subscriber> Layer<S> for TailLayer {
         fields.put("level", metadata.level().as_str().into());
         fields.put("target", metadata.target().into());
         event.record(&mut fields);
-        // Nobody reads it any more: then there is nothing to say.
+        // An error means that the last client has just left.
         _ = LINES.send(Arc::new(Line {
             level: LevelFilter::from_level(*metadata.level()),
             fields: fields.0,
@@ -157,6 +172,7 @@ impl<S: Subscriber> Layer<S> for TailLayer {
     }
 }
 
+/// Collects the fields of an event.
 struct FieldVisitor(Map<String, Value>);
 
 impl FieldVisitor {
@@ -193,11 +209,11 @@ impl Visit for FieldVisitor {
     }
 }
 
-/// Lets our own events and the app's in, as long as somebody looks on.
+/// Enables the events of Tidegate and of the app while a client is connected.
 pub(crate) struct TailFilter;
 
 impl TailFilter {
-    fn lets_in(metadata: &Metadata<'_>) -> bool {
+    fn is_enabled(metadata: &Metadata<'_>) -> bool {
         let is_ours =
             |target: &str| target.starts_with("tidegate") || matches!(target, "app" | "access");
         LINES.receiver_count() > 0 && *metadata.level() <= LEVEL_MAX && is_ours(metadata.target())
@@ -206,11 +222,11 @@ impl TailFilter {
 
 impl<S> Filter<S> for TailFilter {
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
-        TailFilter::lets_in(metadata)
+        TailFilter::is_enabled(metadata)
     }
 
     fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
-        if TailFilter::lets_in(metadata) {
+        if TailFilter::is_enabled(metadata) {
             Interest::always()
         } else {
             Interest::never()
@@ -232,7 +248,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_line_is_seen_by_who_wants_all_that_it_has() {
+    fn a_filter_admits_lines_with_all_its_fields() {
         let Value::Object(fields) = json!({ "route": "/chat/{room}", "connection": "00000000000000ff", "room": "chat/tea" })
         else {
             panic!()

@@ -1,27 +1,28 @@
-//! What `tidegate new` writes: an example with the files of a project around it, and the SDK that this command was built with.
+//! The project that `tidegate new` writes: an example, the files around it, and the SDK of this
+//! binary's version.
 
 use clap::ValueEnum;
 use std::{fs, io, path::Path};
 
-mod carried {
-    include!(concat!(env!("OUT_DIR"), "/carried.rs"));
+mod embedded {
+    include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 }
 
-/// An app to begin with.
+/// A template of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Template {
-    /// HTTP: an answer, a parameter, JSON in and out
+    /// HTTP: text, a path parameter, JSON
     Hello,
-    /// A WebSocket that sends back what it gets
+    /// A WebSocket that returns each message
     Echo,
-    /// Rooms that remember what was said and know who is there
+    /// Rooms with a history and a list of present members
     Chat,
-    /// Server-Sent Events: a feed that everybody follows, and an answer that goes on and on
+    /// Server-Sent Events: a shared feed, and an endless response
     Feed,
 }
 
 impl Template {
-    /// The example that it is.
+    /// Returns the name of the example.
     fn example(self) -> &'static str {
         match self {
             Template::Hello => "hello",
@@ -31,7 +32,7 @@ impl Template {
         }
     }
 
-    /// Where its page is.
+    /// Returns the path of its page.
     pub(crate) fn page(self) -> &'static str {
         match self {
             Template::Hello => "/index.html",
@@ -40,7 +41,7 @@ impl Template {
     }
 }
 
-/// The files around the example; words in braces are filled in.
+/// The files around the example. Words in braces are replaced.
 const PROJECT: [(&str, &str); 7] = [
     ("Cargo.toml", include_str!("../templates/Cargo.toml")),
     (".gitignore", include_str!("../templates/gitignore")),
@@ -51,7 +52,7 @@ const PROJECT: [(&str, &str); 7] = [
     ("README.md", include_str!("../templates/README.md")),
 ];
 
-/// Writes a project into a directory that is there and empty. `name` is a crate's.
+/// Writes a project to an existing, empty directory. `name` is the name of the crate.
 pub(crate) fn write(template: Template, name: &str, to: &Path) -> io::Result<()> {
     let words = [
         ("{name}", name.to_owned()),
@@ -67,24 +68,24 @@ pub(crate) fn write(template: Template, name: &str, to: &Path) -> io::Result<()>
         put(&to.join(path), text.as_bytes())?;
     }
     let example = format!("examples/{}/", template.example());
-    for (path, bytes) in carried::EXAMPLES {
+    for (path, bytes) in embedded::EXAMPLES {
         if let Some(path) = path.strip_prefix(&example) {
             put(&to.join(path), bytes)?;
         }
     }
-    for (path, bytes) in carried::VERSIONS {
+    for (path, bytes) in embedded::VERSIONS {
         put(&to.join(path), bytes)?;
     }
     let vendor = to.join("vendor/tidegate");
-    for (path, bytes) in carried::SDK {
+    for (path, bytes) in embedded::SDK {
         put(&vendor.join(path), bytes)?;
     }
     put(&vendor.join("Cargo.toml"), sdk_workspace().as_bytes())
 }
 
-/// The workspace of Tidegate itself, without the members that are not carried.
+/// Returns the Cargo.toml of Tidegate's workspace, with only the members that the project contains.
 fn sdk_workspace() -> String {
-    let [(_, text)] = carried::WORKSPACE else {
+    let [(_, text)] = embedded::WORKSPACE else {
         unreachable!("one file is one entry")
     };
     let text = String::from_utf8_lossy(text);
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_template_is_carried_whole_and_leaves_no_word_unfilled() {
+    fn every_template_is_complete_and_has_no_word_left_in_braces() {
         for template in Template::value_variants() {
             let place = tempfile::tempdir().unwrap();
             write(*template, "my_app", place.path()).unwrap();

@@ -244,7 +244,7 @@ async fn an_app_that_was_compiled_ahead_is_served_as_any_other() {
         "{told}"
     );
     let server = Tidegate::serve(&tide, &[]);
-    server.wait_for("hello.tide, compiled ahead, read in ");
+    server.wait_for("hello.tide, compiled ahead of time, read in ");
     assert_eq!(
         reqwest::get(server.url("/"))
             .await
@@ -275,7 +275,7 @@ fn what_a_code_means_is_told_and_what_is_no_code_is_refused() {
         (none.status.code(), none.stderr),
         (
             Some(2),
-            b"error: there is no code TG999: `tidegate explain` lists all\n".to_vec()
+            b"error: there is no code TG999: `tidegate explain` lists all codes\n".to_vec()
         )
     );
 }

@@ -105,7 +105,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             .unwrap_or(8080)
     );
     let in_use = format!(
-        "error: {address} is in use: pass another address, as in --listen {next} (port 0 for any free one)"
+        "error: {address} is in use: choose another address, as in --listen {next} (port 0 for any free one)"
     );
     let cases: &[(&[&str], i32, &str)] = &[
         // the app
@@ -179,12 +179,12 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         (
             &["serve", "app.wasm", "--listen", "8080"],
             2,
-            "error: invalid value '8080' for '--listen <ADDRESS>': \"8080\" is no address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
+            "error: invalid value '8080' for '--listen <ADDRESS>': \"8080\" is not an address: write host and port, as in \"127.0.0.1:8080\" or \"[::1]:8080\"",
         ),
         (
             &["serve", "app.wasm", "--listen", "host.invalid:80"],
             2,
-            "error: can't find the address host.invalid:80: ",
+            "error: can't resolve host.invalid:80: ",
         ),
         (
             &["serve", "app.wasm", "--assets", "nowhere"],
@@ -199,7 +199,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         (
             &["serve", "app.wasm", "--memory", "much"],
             2,
-            "error: invalid value 'much' for '--memory <SIZE>': \"much\" is no size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
+            "error: invalid value 'much' for '--memory <SIZE>': \"much\" is not a size: write a number of bytes, or one with KiB, MiB or GiB, as in \"64 MiB\"",
         ),
         (
             &["serve", "app.wasm", "--workers", "0"],
@@ -214,7 +214,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         (
             &["serve", "app.wasm", "--origin", "example.org"],
             2,
-            "error: --origin: \"example.org\" is no origin: write scheme and host as a browser sends them, as in \"https://example.org\"",
+            "error: --origin: \"example.org\" is not an origin: write scheme and host, as in \"https://example.org\"",
         ),
         (
             &["serve", "app.wasm", "--log", "inof"],
@@ -224,7 +224,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         (
             &["check", "app.wasm", "--dir", "files"],
             2,
-            "error: invalid value 'files' for '--dir <HOST::GUEST[::rw]>': \"files\" is no grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write",
+            "error: invalid value 'files' for '--dir <HOST::GUEST[::rw]>': \"files\" is not a grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write",
         ),
         // what was written
         (
@@ -279,7 +279,7 @@ fn every_broken_rule_is_listed_and_nothing_is_served() {
         "error[TG002]: matches every path",
         "error[TG004]: the same as an earlier route",
         "error[TG008]: its handler is not exported",
-        "many.wasm is not served, for 5 problems. More about it: tidegate explain TG002 TG003 TG004 TG006 TG008",
+        "many.wasm can't be served: 5 problems. For details run tidegate explain TG002 TG003 TG004 TG006 TG008",
     ];
     for args in [
         &["check", "many.wasm"][..],
@@ -474,9 +474,9 @@ async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
     assert_eq!(stopped.status.code(), Some(0));
     for line in [
         "  routes   GET  /  http\n",
-        "before the routes\n",
+        "(precede the routes)\n",
         "  limits   tags_max = 3 (default 10)\n",
-        "Stop with Ctrl-C",
+        "Ctrl-C stops the server",
     ] {
         assert!(
             stopped.stderr.contains(line),

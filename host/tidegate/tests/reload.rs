@@ -124,7 +124,7 @@ async fn a_rollback_goes_to_the_version_before_and_another_one_undoes_it() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let nowhere = server.reload(&["--rollback"]).unwrap_err();
-    assert_eq!(nowhere, "error: there is no version before this one\n");
+    assert_eq!(nowhere, "error: there is no earlier version\n");
     release.put(2);
     server.signal(Signal::HUP);
     server.wait_for("version 2 is served");
@@ -165,7 +165,7 @@ async fn a_file_that_can_not_be_served_changes_nothing_and_says_why() {
     }
     fs::remove_file(release.path()).unwrap();
     assert!(server.reload(&[]).unwrap_err().contains("can't be read"));
-    server.wait_for("nothing changes: ");
+    server.wait_for("the current version stays: ");
     assert_eq!(socket.ask("version").await, "version 01");
 }
 

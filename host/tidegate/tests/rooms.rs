@@ -404,7 +404,7 @@ async fn an_operator_lists_exports_moves_and_verifies_rooms() {
         (true, "1 rooms were imported\n".into())
     );
     for (input, told) in [
-        ("x", "line 1 is no JSON"),
+        ("x", "line 1 is not JSON"),
         (r#"{"key":"k","text":"v"}"#, "line 1 comes before"),
         (r#"{"room":"x"}"#, "line 1"),
     ] {
@@ -417,7 +417,7 @@ async fn an_operator_lists_exports_moves_and_verifies_rooms() {
     assert!(data(&place, &["compact"], "").0);
     let (well, verified) = data(&place, &["verify"], "");
     assert!(
-        well && verified.starts_with("2 rooms, ") && verified.contains("all is well"),
+        well && verified.starts_with("2 rooms, ") && verified.contains("no problems found"),
         "{verified}"
     );
     assert!(
@@ -475,7 +475,11 @@ async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
     }
     let copied = tempfile::tempdir_in(place.path()).unwrap();
     std::fs::rename(&copy, copied.path().join("data")).unwrap();
-    assert!(data(&copied, &["verify"], "").1.ends_with("all is well\n"));
+    assert!(
+        data(&copied, &["verify"], "")
+            .1
+            .ends_with("no problems found\n")
+    );
     let lines: u64 = (0..4)
         .map(|room| {
             data(&copied, &["export", &format!("rogue/{room}")], "")
@@ -680,7 +684,9 @@ async fn what_was_acknowledged_before_the_disk_failed_is_there_and_nothing_half_
             }
             server.stop();
             assert!(
-                data(&place, &["verify"], "").1.ends_with("all is well\n"),
+                data(&place, &["verify"], "")
+                    .1
+                    .ends_with("no problems found\n"),
                 "{told}"
             );
         }

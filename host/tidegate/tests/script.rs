@@ -112,7 +112,7 @@ fn what_was_not_expected_is_told_with_its_line() {
         ),
         (
             r#"{ send = "ann", text = "x" }"#,
-            "4: nobody is called ann: let them connect or subscribe first",
+            "4: there is no client ann: add a step that connects or subscribes it",
         ),
         (
             r#"{ connect = "ann", to = "/socket?refuse=1" }"#,
@@ -120,17 +120,17 @@ fn what_was_not_expected_is_told_with_its_line() {
         ),
         (
             r#"{ connect = "ann", to = "/socket", status = 403 }"#,
-            "4: ann has a WebSocket, and was to be refused with 403",
+            "4: ann has a WebSocket, but 403 was expected",
         ),
         (
             r#"{ connect = "ann", to = "/socket" }, { send = "ann", text = "say x" }, { expect = "ann", nothing = true }"#,
-            "4: ann received \"x\", and no message was expected",
+            "4: ann received \"x\", but nothing was expected",
         ),
         (
             r#"{ connect = "ann", to = "/socket" }, { send = "ann", text = "close 4001" }, { expect = "ann", text = "x" }"#,
             "4: ann received the close 4001 (as asked) instead of \"x\"",
         ),
-        (r#"{ sleep = "/calm" }"#, "4: /calm leads to no room"),
+        (r#"{ sleep = "/calm" }"#, "4: no room has the path /calm"),
         (
             r#"{ reload = "bad.wasm" }"#,
             "4: PLACE/bad.wasm is not WebAssembly",

@@ -35,7 +35,7 @@ impl Tail {
         BufReader::new(child.stderr.as_mut().unwrap())
             .read_line(&mut begun)
             .unwrap();
-        assert!(begun.starts_with("the log from now on"), "{begun}");
+        assert!(begun.starts_with("following the log"), "{begun}");
         let lines = BufReader::new(child.stdout.take().unwrap());
         Tail { child, lines }
     }

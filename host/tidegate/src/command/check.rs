@@ -1,4 +1,4 @@
-//! `tidegate check`: every rule that `serve` enforces when it loads an app, and nothing served.
+//! `tidegate check`: checks every rule that `serve` enforces when it loads an app.
 
 use crate::{
     args::CheckArgs,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use std::{path::Path, sync::Arc};
 use tidegate_routing::{Manifest, Target};
 
-/// Says OK, after warnings, or reports every problem.
+/// Prints warnings and OK, or reports every problem.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let loaded = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app));
@@ -43,16 +43,18 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
 
 fn json(app: &Path, manifest: Option<&Arc<Manifest>>, warnings: &Warnings<'_>) -> Value {
     let count = |count: fn(&Manifest) -> usize| manifest.map_or(0, |manifest| count(manifest));
-    let (routes, guards) = (
-        count(|manifest| manifest.routes.len()),
-        count(|manifest| manifest.guards.len()),
-    );
-    let pages = count(|manifest| manifest.pages.len());
-    let (app, warnings) = (app.display().to_string(), warnings.json());
-    json!({ "app": app, "ok": true, "problems": [], "warnings": warnings, "routes": routes, "guards": guards, "pages": pages })
+    json!({
+    "app": app.display().to_string(),
+    "ok": true,
+    "problems": [],
+    "warnings": warnings.json(),
+    "routes": count(|manifest| manifest.routes.len()),
+    "guards": count(|manifest| manifest.guards.len()),
+    "pages": count(|manifest| manifest.pages.len()),
+    })
 }
 
-/// "3 routes (2 http, 1 websocket), 1 guard"
+/// Formats the counts: "3 routes (2 http, 1 websocket), 1 guard".
 fn counts(manifest: &Manifest) -> String {
     let targets = [
         Target::Http,

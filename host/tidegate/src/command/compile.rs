@@ -1,4 +1,4 @@
-//! `tidegate compile`: machine code ahead of time, for starts without a compiler.
+//! `tidegate compile`: compiles an app ahead of time, so that a start needs no compiler.
 
 use crate::{
     args::CompileArgs, command::say, command_error::CommandError, problem::Rejection,
@@ -6,7 +6,7 @@ use crate::{
 };
 use std::time::Instant;
 
-/// Writes the compiled file, and says how large it is.
+/// Writes the compiled file, and prints its size.
 pub(crate) fn run(args: &CompileArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (app, began) = (&args.load.app, Instant::now());
@@ -16,7 +16,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<(), CommandError> {
         .unwrap_or_else(|| app.with_extension("tide"));
     if to == *app {
         return Err(CommandError::usage(format!(
-            "{} would be written over: name another file with -o",
+            "the output would overwrite {}: choose another file with -o",
             app.display()
         )));
     }
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<(), CommandError> {
         began.elapsed().as_secs_f64(),
     );
     say(&format!(
-        "{}: {mib:.1} MiB, compiled in {took:.1} s; for this version of tidegate on this kind of processor\n",
+        "{}: {mib:.1} MiB, compiled in {took:.1} s, for this version of tidegate on this kind of processor\n",
         to.display()
     ))
 }

@@ -1,4 +1,4 @@
-//! `tidegate connect`: a WebSocket in the terminal, a line a message.
+//! `tidegate connect`: a WebSocket in the terminal, one line per message.
 
 use crate::{args::ConnectArgs, assemble, command_error::CommandError, hex};
 use anyhow::{Context as _, anyhow};
@@ -11,13 +11,15 @@ use tidegate_edge::client::{Client, ClientError, Received};
 use tidegate_hub::{Close, Message};
 use tokio::{sync::mpsc, time::timeout};
 
-/// Silence after which the server is pinged; it counts as gone when two pings bring nothing.
+/// Time without a message after which the server is pinged. Two unanswered pings end the
+/// connection.
 const PING_AFTER: Duration = Duration::from_secs(30);
 
-/// For the server's half of the close handshake.
+/// Time for the server's half of the close handshake.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Talks until one of both sides closes. That the server closed otherwise than by 1000, 1001 or 1005 is a failure.
+/// Sends and receives until one side closes. A close code of the server other than 1000, 1001 or
+/// 1005 is an error.
 pub(crate) fn run(args: &ConnectArgs) -> Result<(), CommandError> {
     assemble::runtime()?.block_on(async {
         let client = Client::connect(&args.url, &args.header, &args.protocol)
@@ -55,8 +57,8 @@ async fn talk(mut client: Client, binary: bool) -> Result<(), CommandError> {
                 },
                 None => {
                     client.close(Close::new(1000, "")).await;
-                    let heard = timeout(CLOSE_WITHIN, hear_out(&mut client)).await;
-                    return Ok(heard.unwrap_or_else(|_| Err(anyhow!("the server did not answer the close")))?);
+                    let outcome = timeout(CLOSE_WITHIN, receive_rest(&mut client)).await;
+                    return Ok(outcome.unwrap_or_else(|_| Err(anyhow!("the server did not answer the close")))?);
                 }
             },
             received = client.receive_or_ping(PING_AFTER) => match received {
@@ -67,8 +69,8 @@ async fn talk(mut client: Client, binary: bool) -> Result<(), CommandError> {
     }
 }
 
-/// What is still on its way when nothing more is said.
-async fn hear_out(client: &mut Client) -> Result<(), anyhow::Error> {
+/// Shows messages until the server closes, after stdin has ended.
+async fn receive_rest(client: &mut Client) -> Result<(), anyhow::Error> {
     loop {
         match client.receive().await {
             Received::Message(message) => show(&message)?,
@@ -79,8 +81,8 @@ async fn hear_out(client: &mut Client) -> Result<(), anyhow::Error> {
 
 fn end(close: &Close) -> Result<(), anyhow::Error> {
     let reason = match close.code {
-        1006 if close.reason.is_empty() => "the connection broke off".to_owned(),
-        1006 => format!("the connection broke off: {}", close.reason),
+        1006 if close.reason.is_empty() => "the connection was lost".to_owned(),
+        1006 => format!("the connection was lost: {}", close.reason),
         code if close.reason.is_empty() => format!("closed with {code}"),
         code => format!("closed with {code}: {}", close.reason),
     };
@@ -93,17 +95,18 @@ fn end(close: &Close) -> Result<(), anyhow::Error> {
     }
 }
 
-/// A line as a message: text, or bytes in hex.
+/// Converts a line to a message: text, or bytes in hex.
 fn message(line: &str, binary: bool) -> Result<Message, &'static str> {
     if !binary {
         return Ok(Message::text(line.to_owned()));
     }
     hex::read(line)
         .map(|bytes| Message::Binary(bytes.into()))
-        .ok_or("not sent: with --binary a line is bytes in hex, as in 00ff2a")
+        .ok_or("not sent: with --binary each line is hex, as in 00ff2a")
 }
 
-/// Text as it is, bytes in hex; marked where somebody types in between.
+/// Prints a message: text unchanged, bytes in hex. On a terminal a mark sets it apart from typed
+/// lines.
 fn show(message: &Message) -> Result<(), anyhow::Error> {
     let mark = if stdin().is_terminal() && stdout().is_terminal() {
         "< "
@@ -122,7 +125,7 @@ fn note(text: &str) {
     _ = writeln!(stderr(), "{text}");
 }
 
-/// One message after the other, each when the answer to the one before it is there.
+/// Sends `count` messages, each after the answer to the previous one, and prints the latency.
 async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
     let text = "x".repeat(64);
     let mut times = Vec::with_capacity(count as usize);
@@ -133,9 +136,9 @@ async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
         match client.receive().await {
             Received::Message(_) => times.push(sent.elapsed()),
             Received::Closed(close) => {
-                return end(&close)
-                    .map_err(Into::into)
-                    .and_then(|()| Err(anyhow!("it closed before the end").into()));
+                return end(&close).map_err(Into::into).and_then(|()| {
+                    Err(anyhow!("the server closed the connection before the end").into())
+                });
             }
         }
     }
@@ -143,7 +146,7 @@ async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
     times.sort();
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
     super::say(&format!(
-        "{} round trips of 64 bytes: {:.0} a second, p50 {:.0} µs, p99 {:.0} µs, slowest {:.0} µs\n",
+        "{} round trips of 64 bytes: {:.0} per second, p50 {:.0} µs, p99 {:.0} µs, slowest {:.0} µs\n",
         times.len(),
         times.len() as f64 / took,
         at(0.5),

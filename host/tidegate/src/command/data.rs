@@ -1,4 +1,5 @@
-//! `tidegate data`: what an operator does with the data of rooms. A backup needs no end of the server that has it open.
+//! `tidegate data`: operations on the data of rooms. While a server has the data open, only a
+//! backup is possible: the server makes it.
 
 use crate::{
     args::{self, DataArgs, DataCommand},
@@ -20,19 +21,20 @@ use std::{
 use tidegate_disk::Storage;
 use tidegate_hub::{Alarm, Batch, Engine, RoomId, RoomRecord, rooms::storage::Range};
 
-/// Rooms or entries that are read, and entries that are written, at a time.
+/// Number of rooms or entries that are read, or entries that are written, at a time.
 const PAGE: usize = 1000;
 
-/// Opens the directory, and does it.
+/// Opens the data directory, and runs the operation.
 pub(crate) fn run(args: &DataArgs) -> Result<(), CommandError> {
-    // Only an import begins something; everything else looks at what is there.
+    // Only an import may create the directory. Elsewhere a missing one is an error of the
+    // arguments.
     let storage = match args.command {
         DataCommand::Import => Storage::open(&args.data),
         _ => Storage::open_existing(&args.data),
     };
     let storage = match (storage, &args.command) {
         (Err(error), DataCommand::Backup { to }) if error.is_locked() => {
-            let _progress = ProgressLine::unknown("copying, by the server that has it open");
+            let _progress = ProgressLine::unknown("copying, by the running server");
             return control::backup(&args.data, to);
         }
         (storage, _) => storage?,
@@ -45,15 +47,10 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), CommandError> {
             say(&format!("{imported} rooms were imported\n"))?;
         }
         DataCommand::Delete { room } => {
-            match assemble::runtime()?.block_on(storage.delete(room))? {
-                true => say(&format!("{room} was deleted\n"))?,
-                false => {
-                    return Err(anyhow!(
-                        "there is no room {room}: `tidegate data rooms` lists them"
-                    )
-                    .into());
-                }
+            if !assemble::runtime()?.block_on(storage.delete(room))? {
+                return Err(no_room(room));
             }
+            say(&format!("{room} was deleted\n"))?;
         }
         DataCommand::Verify => verify(&storage)?,
         DataCommand::Compact => {
@@ -68,7 +65,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Every room, page by page.
+/// Calls `each` with every room of the class, or of all classes, page by page.
 fn rooms(
     storage: &Storage,
     class: Option<&str>,
@@ -90,27 +87,25 @@ fn rooms(
 fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), CommandError> {
     rooms(storage, class, |room, stored| {
         let at = stored.alarm.map(|alarm| alarm.at);
-        match json {
-            true => say(&format!(
+        say(&if json {
+            format!(
                 "{}\n",
                 json!({ "room": room.to_string(), "bytes": stored.bytes, "alarm": at })
-            )),
-            false => say(&format!(
-                "{room}  {} bytes{}\n",
-                stored.bytes,
-                at.map_or_else(String::new, |at| format!("  alarm at {at} ms"))
-            )),
-        }
+            )
+        } else {
+            let alarm = at.map_or_else(String::new, |at| format!("  alarm at {at} ms"));
+            format!("{room}  {} bytes{alarm}\n", stored.bytes)
+        })
     })
 }
 
-/// A line for the room, then a line for each entry.
+/// Prints a line for the room, then a line for each entry.
 fn export(storage: &Storage, room: &RoomId) -> Result<(), CommandError> {
     let stored = storage.stored(room)?;
     if stored == RoomRecord::default() {
-        return Err(anyhow!("there is no room {room}: `tidegate data rooms` lists them").into());
+        return Err(no_room(room));
     }
-    // Not beside what is written to the same terminal.
+    // On a terminal the progress line would mix with the exported lines.
     let progress =
         (!io::stdout().is_terminal()).then(|| ProgressLine::of("exporting", stored.bytes));
     let alarm = stored
@@ -152,14 +147,15 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), CommandError> {
     }
 }
 
-/// Reads what `export` wrote, of any number of rooms; a room that is there already is replaced. How many there were.
+/// Reads exported rooms, any number of them, and replaces existing rooms. Returns the number of
+/// rooms.
 async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow::Error> {
     let _progress = ProgressLine::unknown("importing");
     let (mut count, mut open) = (0, None::<Batch>);
     for (number, line) in (1..).zip(lines.lines()) {
-        let line = line.context("the input can't be read")?;
+        let line = line.context("can't read the input")?;
         let line: Value =
-            serde_json::from_str(&line).with_context(|| format!("line {number} is no JSON"))?;
+            serde_json::from_str(&line).with_context(|| format!("line {number} is not JSON"))?;
         if line.get("room").is_some() {
             if let Some(done) = open.take() {
                 storage.commit(done).await?;
@@ -189,11 +185,12 @@ async fn import(storage: &Storage, lines: impl BufRead) -> Result<usize, anyhow:
     Ok(count)
 }
 
+/// Converts the line of a room to a batch that replaces the room.
 fn room_line(line: &Value) -> Result<Batch, anyhow::Error> {
     let room = line["room"]
         .as_str()
         .and_then(|name| args::room(name).ok())
-        .context("\"room\" is no class/name")?;
+        .context("\"room\" is not CLASS/NAME")?;
     let alarm = match &line["alarm"] {
         Value::Null => None,
         alarm => {
@@ -220,6 +217,7 @@ fn room_line(line: &Value) -> Result<Batch, anyhow::Error> {
     })
 }
 
+/// Returns key and value of the line of an entry.
 fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {
     let key = line["key"]
         .as_str()
@@ -229,11 +227,16 @@ fn entry_line(line: &Value) -> Result<(String, Bytes), anyhow::Error> {
         (Some(text), None) => text.to_owned().into(),
         (None, Some(base64)) => BASE64_STANDARD
             .decode(base64)
-            .context("\"base64\" is none")?
+            .context("\"base64\" is not base64")?
             .into(),
         _ => bail!("there is neither \"text\" nor \"base64\""),
     };
     Ok((key.to_owned(), value))
+}
+
+/// The error for a room that does not exist.
+fn no_room(room: &RoomId) -> CommandError {
+    anyhow!("there is no room {room}: `tidegate data rooms` lists the rooms").into()
 }
 
 fn verify(storage: &Storage) -> Result<(), CommandError> {
@@ -245,12 +248,12 @@ fn verify(storage: &Storage) -> Result<(), CommandError> {
         found.rooms, found.entries, found.bytes
     );
     if found.wrong.is_empty() {
-        return say(&format!("{summary}: all is well\n"));
+        return say(&format!("{summary}: no problems found\n"));
     }
     let lines: String = found
         .wrong
         .iter()
         .map(|wrong| format!("\n  {wrong}"))
         .collect();
-    Err(anyhow!("{summary}; restore a backup, or export what is well:{lines}").into())
+    Err(anyhow!("{summary}; restore a backup, or export the intact rooms:{lines}").into())
 }

@@ -1,4 +1,16 @@
-//! `tidegate dev`: builds a project, serves it, and swaps each change in while its connections stay.
+//! `tidegate dev`: builds a project, serves it, and reloads it after each change.
+//!
+//! Owner: [`DevSession`] is one task beside the server. It takes events (changed files and keys) in
+//! batches: editors save in several steps, so a batch ends when nothing happened for [`REST`].
+//!
+//! States: until the first successful build nothing is served (`begin`). From then on each batch
+//! builds, reloads, or only notifies pages, by the kinds of the changed files.
+//!
+//! Invariant: a failed build or load leaves the served version in place, and its report is shown in
+//! the terminal and on open pages until a later build succeeds.
+//!
+//! `FileWatcher` finds the changed files, `Project` runs Cargo, `Deployment` replaces the version,
+//! and `DevUpdates` notifies pages.
 
 use crate::{
     args::DevArgs,
@@ -37,27 +49,27 @@ use tokio::{
     time::{Instant as Deadline, timeout_at},
 };
 
-/// Without another change: what an editor saves in several steps is one change.
+/// Time without another event after which a batch ends: an editor saves a file in several steps.
 const REST: Duration = Duration::from_millis(40);
 
-/// Time after which files are looked at even if events still arrive.
+/// Time after which a batch ends even if events still arrive.
 const REST_WITHIN: Duration = Duration::from_secs(1);
 
-/// What the session does.
+/// An event of the session.
 enum SessionEvent {
     /// Files may have changed.
     Changed,
     Key(u8),
 }
 
-/// The project, and the watch over its files.
+/// A project, and the watcher of its files. Clones share the watcher.
 #[derive(Clone)]
 struct ProjectWatch {
-    project: Project,
+    cargo: Project,
     watch: Arc<Mutex<FileWatcher>>,
 }
 
-/// Changes and keys. Changes that were not looked at yet count as one, so the queue is bounded.
+/// Sources of session events. Pending changes count as one, so the queue is bounded by the keys.
 struct SessionEvents {
     changes: watch::Receiver<()>,
     keys: UnboundedReceiver<u8>,
@@ -72,7 +84,7 @@ impl SessionEvents {
         }
     }
 
-    /// The keys that were pressed, and whether files may have changed, after there was a rest.
+    /// Waits for a batch. Returns whether files may have changed, and the pressed keys.
     async fn gather(&mut self) -> Option<(bool, Vec<u8>)> {
         let (mut has_changes, mut keys) = (false, Vec::new());
         let mut next = Some(self.next().await?);
@@ -106,14 +118,14 @@ impl ProjectWatch {
         };
         let watch = FileWatcher::new(places, move || changed.send_replace(()))?;
         Ok(ProjectWatch {
-            project,
+            cargo: project,
             watch: Arc::new(Mutex::new(watch)),
         })
     }
 
-    /// The kinds of the files that changed since the last call.
+    /// Returns the kinds of the files that changed since the last call.
     async fn changes(&self) -> BTreeSet<FileKind> {
-        self.with(|workshop| workshop.watch().changes())
+        self.with(|project| project.watch().changes())
             .await
             .unwrap_or_else(|failure| {
                 report(&failure);
@@ -121,15 +133,15 @@ impl ProjectWatch {
             })
     }
 
-    /// Builds, and watches the files that this was built from.
+    /// Builds the project, then watches the files that the build read.
     async fn build(&self) -> Result<Build, String> {
-        self.with(|workshop| {
-            let built = workshop.project.build();
-            let sources = workshop.project.sources();
-            let mut watch = workshop.watch();
+        self.with(|project| {
+            let built = project.cargo.build();
+            let sources = project.cargo.sources();
+            let mut watch = project.watch();
             let mut places = watch.places().clone();
             places.sources = sources.unwrap_or(places.sources);
-            if let Err(failure) = watch.follow(places, &workshop.project.made_sources()) {
+            if let Err(failure) = watch.follow(places, &project.cargo.made_sources()) {
                 report(&failure);
             }
             built
@@ -137,10 +149,10 @@ impl ProjectWatch {
         .await
     }
 
-    /// The app may write here too from now on.
+    /// Adds directories that the app may write, so that changes there are ignored.
     async fn add_written(&self, written: BTreeSet<PathBuf>) {
-        let add = |workshop: &ProjectWatch| {
-            let mut watch = workshop.watch();
+        let add = |project: &ProjectWatch| {
+            let mut watch = project.watch();
             let mut places = watch.places().clone();
             places.written.extend(written);
             watch.follow(places, &[])
@@ -154,19 +166,19 @@ impl ProjectWatch {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Works outside of the loop that serves.
+    /// Runs `work` on a blocking thread, outside of the event loop.
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&ProjectWatch) -> T + Send + 'static,
     ) -> T {
-        let workshop = self.clone();
-        spawn_blocking(move || work(&workshop))
+        let project = self.clone();
+        spawn_blocking(move || work(&project))
             .await
             .expect("the work does not panic")
     }
 }
 
-/// Folders that Cargo, the host and the app write.
+/// Returns the directories that Cargo, the host and the app write.
 fn written(project: &Project, config: &Config) -> BTreeSet<PathBuf> {
     let granted = config
         .app
@@ -179,7 +191,7 @@ fn written(project: &Project, config: &Config) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// The files that stdout and stderr lead to.
+/// Returns device and inode of the files that stdout and stderr are redirected to.
 fn logs() -> Vec<(u64, u64)> {
     let (out, err) = (stdout(), stderr());
     let files = [out.as_fd(), err.as_fd()]
@@ -200,7 +212,8 @@ pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), CommandError>
     control::check_path(&config.data)?;
     let pages = Arc::<Pages>::default();
     config.edge.pages = Some(pages.clone());
-    // The setting `hosts` does not apply: a page of a listed name could read the app and its faults by DNS rebinding.
+    // The setting `hosts` is ignored: by DNS rebinding, a page of a listed host could read the app
+    // and its error reports.
     config.edge.hosts = Hosts::Local;
     assemble::runtime()?.block_on(dev(args, project, config, pages, format, signals))
 }
@@ -215,14 +228,13 @@ async fn dev(
 ) -> Result<(), CommandError> {
     let (changed, changes) = watch::channel(());
     let (pressed, keys) = unbounded_channel();
-    let mut inputs = SessionEvents { changes, keys };
-    let workshop = ProjectWatch::open(project, args, &config, changed)?;
-    let project = workshop.project.clone();
+    let mut events = SessionEvents { changes, keys };
+    let project = ProjectWatch::open(project, args, &config, changed)?;
+    let artifact = project.cargo.artifact().to_owned();
     let keys = Keys::listen(pressed, |key| key);
 
-    let (loaded, router) = begin(&workshop, &config, &mut inputs).await?;
-    let serving =
-        serve::Serving::open(project.artifact(), &config, loaded, router, signals).await?;
+    let (loaded, router) = build_first(&project, &config, &mut events).await?;
+    let serving = serve::Serving::open(&artifact, &config, loaded, router, signals).await?;
     serving.announce(format)?;
     let banner = if keys.is_some() {
         "r rebuild   o open in the browser   c list connections   q quit"
@@ -235,53 +247,53 @@ async fn dev(
         updates: DevUpdates::new(pages),
         deployment: serving.deployment().clone(),
         args: args.clone(),
-        workshop,
+        project,
     };
     session.updates.send();
-    tokio::spawn(session.attend(inputs));
+    tokio::spawn(session.run(events));
     serving.run(format).await
 }
 
-/// Builds until there is something to serve.
-async fn begin(
-    workshop: &ProjectWatch,
+/// Builds after each change until a build succeeds and its app can be served.
+async fn build_first(
+    project: &ProjectWatch,
     config: &Config,
-    inputs: &mut SessionEvents,
+    events: &mut SessionEvents,
 ) -> Result<(Loaded, Router), CommandError> {
     loop {
-        if workshop.build().await.is_ok() {
-            match assemble::load(workshop.project.artifact(), config.app.clone()).await {
+        if project.build().await.is_ok() {
+            match assemble::load(project.cargo.artifact(), config.app.clone()).await {
                 Ok(loaded) => return Ok(loaded),
                 Err(failure) => _ = report(&failure),
             }
         }
-        say("Nothing is served yet: it begins when a change has made this right.");
+        say("Nothing is served yet: fix the error, and save to build again.");
         loop {
-            let (has_changes, keys) = inputs.gather().await.unwrap_or((false, vec![b'q']));
+            let (has_changes, keys) = events.gather().await.unwrap_or((false, vec![b'q']));
             if keys.contains(&b'q') {
-                return Err(anyhow::anyhow!("nothing was served").into());
+                return Err(anyhow::anyhow!("stopped before the first successful build").into());
             }
-            if !keys.is_empty() || has_changes && !workshop.changes().await.is_empty() {
+            if !keys.is_empty() || has_changes && !project.changes().await.is_empty() {
                 break;
             }
         }
     }
 }
 
-/// Whoever changes files and presses keys, and what follows from it.
+/// A development session: reacts to changed files and keys.
 struct DevSession {
     address: SocketAddr,
     updates: DevUpdates,
     deployment: Arc<Deployment>,
     args: DevArgs,
-    workshop: ProjectWatch,
+    project: ProjectWatch,
 }
 
 impl DevSession {
-    async fn attend(mut self, mut inputs: SessionEvents) {
-        while let Some((has_changes, keys)) = inputs.gather().await {
+    async fn run(mut self, mut events: SessionEvents) {
+        while let Some((has_changes, keys)) = events.gather().await {
             let mut kinds = if has_changes {
-                self.workshop.changes().await
+                self.project.changes().await
             } else {
                 BTreeSet::new()
             };
@@ -308,7 +320,7 @@ impl DevSession {
             (false, false) => Ok(()),
         };
         if let Err(why) = outcome {
-            say("The version before it is still served.");
+            say("The previous version is still served.");
             self.updates.error = Some(why);
         }
         self.updates.styles += u32::from(kinds.contains(&FileKind::Style));
@@ -318,12 +330,13 @@ impl DevSession {
         }
     }
 
-    /// `anyway`: also when the component is the one that is served already.
-    async fn rebuild(&mut self, anyway: bool) -> Result<(), String> {
-        let built = self.workshop.build().await?;
-        if !built.is_new && !anyway && self.updates.error.is_none() {
+    /// Builds, and reloads if the component changed, the last reload failed, or `is_forced` is
+    /// true.
+    async fn rebuild(&mut self, is_forced: bool) -> Result<(), String> {
+        let built = self.project.build().await?;
+        if !built.is_new && !is_forced && self.updates.error.is_none() {
             say(&format!(
-                "built in {:.1} s: the component is as it was",
+                "built in {:.1} s: the component did not change",
                 built.took.as_secs_f64()
             ));
             return Ok(());
@@ -334,38 +347,39 @@ impl DevSession {
             .reload()
             .await
             .map_err(|failure| report(&failure))?;
-        let swap = began.elapsed();
+        let load_time = began.elapsed();
         self.updates.version = change.number;
         self.updates.error = None;
         let kept = change.swapped;
         say(&format!(
-            "version {}: built in {:.1} s, swapped in {} ms, {} and {} kept",
+            "version {}: built in {:.1} s, loaded in {} ms, {} and {} kept",
             change.number,
             built.took.as_secs_f64(),
-            swap.as_millis(),
+            load_time.as_millis(),
             plural(kept.kept, "WebSocket"),
             plural(kept.feeds, "feed")
         ));
         if kept.closed > 0 {
             say(&format!(
-                "{} closed (1012), as the new version has no route for that",
+                "{} closed (1012): the new version lacks the route",
                 plural(kept.closed, "WebSocket")
             ));
         }
         Ok(())
     }
 
-    /// Grants and bounds of instances are those of the next version; what else changed begins with the next start.
+    /// Reads the settings again, and reloads. [app] and [grants] apply to the new version, other
+    /// settings only after a restart.
     async fn reconfigure(&mut self) -> Result<(), String> {
         let config = self
             .args
-            .config(self.workshop.project.dir())
+            .config(self.project.cargo.dir())
             .map_err(|failure| report(&failure))?;
-        self.workshop
-            .add_written(written(&self.workshop.project, &config))
+        self.project
+            .add_written(written(&self.project.cargo, &config))
             .await;
         say(
-            "Settings were read again: [app] and [grants] hold from this version on, the others from the next start.",
+            "Settings were read again: [app] and [grants] apply now, other sections after a restart.",
         );
         self.deployment.set_options(config.app);
         self.rebuild(true).await
@@ -406,7 +420,7 @@ impl DevSession {
     }
 }
 
-/// Shows what is wrong in the terminal; the same for the page.
+/// Prints the report of an error to the terminal, and returns it for open pages.
 fn report(failure: &CommandError) -> String {
     let report = failure.report();
     say(&report);

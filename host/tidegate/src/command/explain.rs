@@ -1,8 +1,8 @@
-//! `tidegate explain`: what a code of a report means, and what to do about it.
+//! `tidegate explain`: explains codes of reports.
 
 use crate::{command::say, command_error::CommandError, problem};
 
-/// Says what the codes mean; all of their titles if none is given.
+/// Prints the explanations of the codes, or all titles if none is given.
 pub(crate) fn run(codes: &[String]) -> Result<(), CommandError> {
     if codes.is_empty() {
         let titles: String = problem::titles()
@@ -15,7 +15,7 @@ pub(crate) fn run(codes: &[String]) -> Result<(), CommandError> {
         .map(|code| {
             problem::explain(code).ok_or_else(|| {
                 CommandError::usage(format!(
-                    "there is no code {code}: `tidegate explain` lists all"
+                    "there is no code {code}: `tidegate explain` lists all codes"
                 ))
             })
         })

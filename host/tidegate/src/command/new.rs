@@ -1,10 +1,10 @@
-//! `tidegate new`: a project to begin with, from what this command carries.
+//! `tidegate new`: creates a project from the templates in this binary.
 
 use crate::{args::NewArgs, command_error::CommandError, template};
 use anyhow::Context as _;
 use std::{fs, path::Path};
 
-/// Words that no crate may be called, or that would hide what every crate uses.
+/// Names that Cargo refuses for a crate, or that would shadow a dependency of every app.
 const TAKEN: [&str; 10] = [
     "tidegate",
     "core",
@@ -18,7 +18,7 @@ const TAKEN: [&str; 10] = [
     "self",
 ];
 
-/// Writes the project, all of it or nothing, and says what to do next.
+/// Writes the project, completely or not at all, and prints the next steps.
 pub(crate) fn run(args: &NewArgs) -> Result<(), CommandError> {
     let name = args
         .path
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &NewArgs) -> Result<(), CommandError> {
     })?;
     if args.path.exists() {
         return Err(CommandError::usage(format!(
-            "{} is there already, and nothing of it is changed: choose another name",
+            "{} exists already: choose another name",
             args.path.display()
         )));
     }
@@ -61,7 +61,7 @@ fn make(args: &NewArgs, name: &str, beside: &Path) -> std::io::Result<()> {
     fs::rename(beside, &args.path)
 }
 
-/// As Cargo has it, and as the Component Model does: what both take.
+/// Checks a name by the rules of Cargo and of the Component Model.
 fn check(name: &str) -> Result<(), String> {
     let taken = TAKEN.contains(&name.replace('-', "_").as_str());
     let words_begin = |name: &str| {
@@ -73,11 +73,11 @@ fn check(name: &str) -> Result<(), String> {
     });
     match stray {
         _ if name.is_empty() => Err("it is empty".into()),
-        _ if taken => Err("it is taken".into()),
+        _ if taken => Err("it is the name of a crate that every app uses".into()),
         Some(stray) => Err(format!(
-            "it has {stray:?}; write lower-case letters, digits, - and _"
+            "it contains {stray:?}; use lower-case letters, digits, - and _"
         )),
-        None if !words_begin(name) => Err("each of its words begins with a letter".into()),
+        None if !words_begin(name) => Err("each of its words must begin with a letter".into()),
         None => Ok(()),
     }
 }
@@ -87,7 +87,7 @@ mod tests {
     use super::check;
 
     #[test]
-    fn a_name_is_one_that_cargo_and_components_take() {
+    fn a_name_follows_the_rules_of_cargo_and_components() {
         for good in ["chat", "my-app", "my_app2", "a"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }

@@ -1,8 +1,8 @@
-//! `tidegate reload`: another version of a running server's app, without losing a connection.
+//! `tidegate reload`: replaces the app of a running server.
 
 use crate::{args::ReloadArgs, command_error::CommandError, control};
 
-/// Asks the server that has this data, and tells what it says.
+/// Sends the request to the server with this data directory, and prints its response.
 pub(crate) fn run(args: &ReloadArgs) -> Result<(), CommandError> {
     let done = control::reload(&args.data, args.rollback)?;
     super::say(&format!("{done}\n"))

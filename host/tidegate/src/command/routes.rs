@@ -1,10 +1,10 @@
-//! `tidegate routes`: an app's routes, for people or as JSON.
+//! `tidegate routes`: lists an app's routes, for people or as JSON.
 
 use crate::{args::RoutesArgs, assemble, command::say, command_error::CommandError, report};
 use serde_json::{Value, json};
 use tidegate_routing::{LoaderInfo, Manifest};
 
-/// Lists routes and guards of an app that breaks no rule.
+/// Prints routes, guards and pages of an app.
 pub(crate) fn run(args: &RoutesArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app))?;
@@ -29,7 +29,8 @@ fn to_text(manifest: Option<&Manifest>) -> String {
     text
 }
 
-/// Without a manifest `whole` is true: the app's `wasi:http` export answers every path.
+/// Returns the manifest as JSON. Without a manifest `whole` is true: the `wasi:http` export of the
+/// app answers every path.
 fn to_json(manifest: Option<&Manifest>) -> Value {
     let whole = manifest.is_none();
     let manifest = manifest.cloned().unwrap_or_default();
@@ -65,7 +66,7 @@ mod tests {
     use tidegate_routing::{Guard, Page, Route, Target};
 
     #[test]
-    fn the_table_reads_well_and_is_the_same_as_json() {
+    fn text_and_json_list_the_same_routes() {
         let chat = Route {
             room: Some("chat".into()),
             ..Route::new("", "/ws", Target::WebSocket)

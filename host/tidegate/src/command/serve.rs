@@ -1,4 +1,4 @@
-//! `tidegate serve`: an app behind a socket, until a signal.
+//! `tidegate serve`: serves an app until a signal.
 
 use crate::{
     args::ServeArgs,
@@ -25,7 +25,7 @@ use tidegate_routing::Router;
 use tidegate_wasm::{Compiled, Loaded};
 use tokio::{runtime::Handle, sync::mpsc::Receiver};
 
-/// Serves until SIGINT or SIGTERM, and drains. At each SIGHUP the app's file is loaded again.
+/// Serves until SIGINT or SIGTERM, then drains. Each SIGHUP loads the app's file again.
 pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), CommandError> {
     let signals = Signals::handle()?;
     let config = args.config()?;
@@ -36,14 +36,14 @@ pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), CommandErro
         serving.announce(format)?;
         if config.edge.hosts == Hosts::Any {
             tracing::warn!(
-                "requests may name any host: list yours as hosts in [server] of tidegate.toml, or write hosts = \"*\" if any is right"
+                "requests may name any host: list the hosts of this server as hosts in [server] of tidegate.toml, or set hosts = \"*\" to allow any"
             );
         }
         serving.run(format).await
     })
 }
 
-/// A server whose socket is open, and which serves nobody yet.
+/// A server with open sockets, before it accepts connections.
 pub(crate) struct Serving {
     app: PathBuf,
     config: Config,
@@ -52,7 +52,8 @@ pub(crate) struct Serving {
     listeners: Vec<TcpListener>,
     workers: Vec<Handle>,
     stop: Pin<Box<dyn Future<Output = ()>>>,
-    _door: Option<control::ControlSocket>,
+    /// Kept for its `Drop`, which removes the socket's file.
+    _control_socket: Option<control::ControlSocket>,
 }
 
 impl Serving {
@@ -81,24 +82,23 @@ impl Serving {
             loaded,
             router,
         )?;
-        let (stop, wishes) = signals.serve();
-        memory::watch(&deployment, &workers)
-            .context("can't look after the memory of the process")?;
-        let control_socket = control::open(&workers[0], &config.data, &deployment);
-        let _door = control_socket
-            .inspect_err(|error| tracing::warn!("there is no control socket: {error:#}"))
+        let (stop, reloads) = signals.serve();
+        memory::watch(&deployment, &workers).context("can't watch the memory of the process")?;
+        let _control_socket = control::open(&workers[0], &config.data, &deployment)
+            .inspect_err(|error| {
+                tracing::warn!("the server runs without a control socket: {error:#}")
+            })
             .ok();
-        tokio::spawn(reload_all(deployment.clone(), wishes));
-        let (app, config) = (app.to_owned(), config.clone());
+        tokio::spawn(reload_all(deployment.clone(), reloads));
         Ok(Serving {
-            app,
-            config,
+            app: app.to_owned(),
+            config: config.clone(),
             compiled,
             deployment,
             listeners,
             workers,
             stop: Box::pin(stop),
-            _door,
+            _control_socket,
         })
     }
 
@@ -106,12 +106,12 @@ impl Serving {
         &self.deployment
     }
 
-    /// Where it listens: at least one address.
+    /// Returns the addresses on which the server listens: at least one.
     pub(crate) fn addresses(&self) -> Result<Vec<SocketAddr>, CommandError> {
         Ok(addresses(&self.listeners)?)
     }
 
-    /// Says what is served where.
+    /// Prints the start report.
     pub(crate) fn announce(&self, format: LogFormat) -> Result<(), CommandError> {
         let manifest = self.deployment.manifest();
         let Serving {
@@ -140,7 +140,9 @@ impl Serving {
         )
         .await?;
         if !drained.in_time {
-            tracing::warn!("cut off what was still open; give it longer with --drain");
+            tracing::warn!(
+                "requests or connections were cut off at the end of the drain; allow more time with --drain"
+            );
         }
         let undelivered = self.deployment.hub().connections().owed_closes();
         if undelivered > 0 {
@@ -155,8 +157,8 @@ fn addresses(listeners: &[TcpListener]) -> io::Result<Vec<SocketAddr>> {
     listeners.iter().map(TcpListener::local_addr).collect()
 }
 
-async fn reload_all(deployment: Arc<Deployment>, mut wishes: Receiver<()>) {
-    while wishes.recv().await.is_some() {
+async fn reload_all(deployment: Arc<Deployment>, mut reloads: Receiver<()>) {
+    while reloads.recv().await.is_some() {
         _ = deployment::log_outcome(deployment.reload().await);
     }
 }

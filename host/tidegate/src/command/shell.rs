@@ -1,4 +1,5 @@
-//! `tidegate completions` and `tidegate man`: what shells and `man` know of the commands, made from the same definitions as `--help`.
+//! `tidegate completions` and `tidegate man`: shell completions and manual pages, generated from
+//! the definitions of `--help`.
 
 use crate::{args::Args, command::say, command_error::CommandError};
 use anyhow::Context as _;
@@ -6,14 +7,14 @@ use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
 use std::path::Path;
 
-/// Writes the completions of this shell to stdout.
+/// Writes the completions for a shell to stdout.
 pub(crate) fn completions(shell: Shell) -> Result<(), CommandError> {
     let mut script = Vec::new();
     generate(shell, &mut Args::command(), "tidegate", &mut script);
     say(&String::from_utf8_lossy(&script))
 }
 
-/// Writes a page for each command into the directory, which is made if there is none.
+/// Writes a manual page for each command to a directory, which is created if necessary.
 pub(crate) fn man(to: &Path) -> Result<(), CommandError> {
     let write = || {
         std::fs::create_dir_all(to)?;
@@ -21,7 +22,7 @@ pub(crate) fn man(to: &Path) -> Result<(), CommandError> {
     };
     write().with_context(|| format!("can't write to {}", to.display()))?;
     say(&format!(
-        "the pages are in {0}: man {0}/tidegate.1\n",
+        "the manual pages are in {0}: man {0}/tidegate.1\n",
         to.display()
     ))
 }

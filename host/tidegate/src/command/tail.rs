@@ -7,13 +7,10 @@ use std::{
     io::{Write as _, stderr},
 };
 
-/// Shows lines until the server ends.
+/// Prints lines until the server ends.
 pub(crate) fn run(args: &TailArgs) -> Result<(), CommandError> {
-    let lines = control::tail(&args.data, &args.wanted())?;
-    _ = writeln!(
-        stderr(),
-        "the log from now on; Ctrl-C ends this, and nothing else"
-    );
+    let lines = control::tail(&args.data, &args.line_filter())?;
+    _ = writeln!(stderr(), "following the log; Ctrl-C ends this command only");
     for line in lines {
         let line = line?;
         let text = match serde_json::from_str(&line) {
@@ -25,7 +22,7 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Time, level, what is told, and where.
+/// Formats a line for people: time, level, target, message and fields.
 fn readable(mut fields: Map<String, Value>, coloured: bool) -> String {
     let mut take = |key: &str| {
         fields
@@ -65,7 +62,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_line_has_what_is_told_before_where() {
+    fn a_line_has_its_message_before_its_fields() {
         let Value::Object(fields) = json!({
             "time": "2026-05-01T10:20:30.123456Z", "level": "INFO", "target": "tidegate_edge::http1", "message": "GET /", "route": "/", "status": 200,
         }) else {

@@ -1,4 +1,4 @@
-//! `tidegate test`: scripted conversations with an app, without a network.
+//! `tidegate test`: runs scripted conversations with an app, without a network.
 
 use super::{plural, say};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 use std::path::Path;
 
-/// Plays every test of every script, and says what became of each. One that failed is a failure.
+/// Runs every test of every script, and prints each result. Returns an error if a test failed.
 pub(crate) fn run(args: &TestArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (mut passed, mut failures) = (0, Vec::new());

@@ -1,4 +1,4 @@
-//! Keys of the terminal, each as it is pressed.
+//! Key presses of the terminal, without waiting for Enter.
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::{
@@ -7,13 +7,13 @@ use std::{
 };
 use tokio::sync::mpsc::UnboundedSender;
 
-/// The terminal gives up its lines as long as this lives.
+/// Puts the terminal into unbuffered mode without echo until it is dropped.
 pub(crate) struct Keys {
     before: Termios,
 }
 
 impl Keys {
-    /// None without a terminal.
+    /// Starts a thread that sends each pressed key. Returns none if stdin is not a terminal.
     pub(crate) fn listen<T: Send + 'static>(
         pressed: UnboundedSender<T>,
         key: impl Fn(u8) -> T + Send + 'static,

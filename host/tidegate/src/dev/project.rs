@@ -1,4 +1,4 @@
-//! The author's crate: where it is, and how it becomes a component.
+//! The crate of an app: its location, its sources, and its build by Cargo.
 
 use super::tree::Sources;
 use crate::{colour, command_error::CommandError, logging};
@@ -14,29 +14,30 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// A crate that makes a component.
+/// A crate that builds a component.
 #[derive(Clone, Debug)]
 pub(crate) struct Project {
     dir: PathBuf,
-    /// Build by `cargo component`: its bindings come from its own WIT.
-    component: bool,
+    /// True if `cargo component` builds it: its bindings come from its own WIT.
+    is_cargo_component: bool,
+    /// Path of the built component.
     artifact: PathBuf,
-    /// Where Cargo builds.
+    /// Cargo's target directory.
     target: PathBuf,
     workspace: PathBuf,
-    /// Sources that were known before the first build.
+    /// Sources that are known before the first build.
     sources: Sources,
 }
 
-/// A build that went well.
+/// A successful build.
 pub(crate) struct Build {
     pub(crate) took: Duration,
-    /// Whether there is another component than before.
+    /// True if the component changed.
     pub(crate) is_new: bool,
 }
 
 impl Project {
-    /// Asks Cargo about the crate in this directory.
+    /// Reads the metadata of the crate in this directory from Cargo.
     pub(crate) fn find(dir: &Path) -> Result<Project, CommandError> {
         let dir = dir
             .canonicalize()
@@ -51,7 +52,7 @@ impl Project {
         let metadata = metadata(&manifest, &["--no-deps"])?;
         Ok(Project::read(&metadata, &dir, &manifest).ok_or_else(|| {
             anyhow!(
-                "{} has no library of crate-type cdylib: a component is one",
+                "{} has no library of crate-type cdylib, which a component needs: add it to [lib]",
                 manifest.display()
             )
         })?)
@@ -73,8 +74,9 @@ impl Project {
             .as_str()?
             .replace('-', "_");
         let component = &package["metadata"]["component"];
-        let component = component["target"].is_object() || component["dependencies"].is_object();
-        let target = if component {
+        let is_cargo_component =
+            component["target"].is_object() || component["dependencies"].is_object();
+        let target = if is_cargo_component {
             "wasm32-wasip1"
         } else {
             "wasm32-wasip2"
@@ -94,7 +96,7 @@ impl Project {
         };
         Some(Project {
             dir: dir.to_owned(),
-            component,
+            is_cargo_component,
             artifact,
             target: target_directory,
             workspace,
@@ -102,19 +104,20 @@ impl Project {
         })
     }
 
-    /// The sources that it has before it was built.
+    /// Returns the sources that are known before the first build.
     pub(crate) fn declared(&self) -> &Sources {
         &self.sources
     }
 
-    /// All sources, after a build: path dependencies of dependencies, and files that the compiler read elsewhere. None while Cargo can't say.
+    /// Returns all sources after a build: also transitive path dependencies, and files that the
+    /// compiler read elsewhere. Returns none if Cargo fails.
     pub(crate) fn sources(&self) -> Option<Sources> {
-        let target = if self.component {
+        let target = if self.is_cargo_component {
             "wasm32-wasip1"
         } else {
             "wasm32-wasip2"
         };
-        // The build has fetched all that there is for this target.
+        // The build has fetched all dependencies for this target, so no network is needed.
         let metadata = metadata(
             &self.dir.join("Cargo.toml"),
             &["--offline", "--filter-platform", target],
@@ -131,12 +134,12 @@ impl Project {
         })
     }
 
-    /// Where Cargo builds.
+    /// Returns Cargo's target directory.
     pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Files among the sources that a build writes.
+    /// Returns the files among the sources that a build writes.
     pub(crate) fn made_sources(&self) -> [PathBuf; 2] {
         [
             self.workspace.join("Cargo.lock"),
@@ -144,22 +147,22 @@ impl Project {
         ]
     }
 
-    /// Where the crate is.
+    /// Returns the directory of the crate.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The component, once it was built.
+    /// Returns the path of the built component.
     pub(crate) fn artifact(&self) -> &Path {
         &self.artifact
     }
 
-    /// Builds the component; shows what Cargo says, and gives it back where the build failed.
+    /// Builds the component, and prints Cargo's output. The error is the compiler's diagnostics.
     pub(crate) fn build(&self) -> Result<Build, String> {
-        let (began, before) = (Instant::now(), self.made());
+        let (began, before) = (Instant::now(), self.modified());
         let colour = colour::is_on();
         let mut cargo = Command::new("cargo");
-        if self.component {
+        if self.is_cargo_component {
             cargo.args(["component", "build"]);
         } else {
             cargo.args(["build", "--target", "wasm32-wasip2"]);
@@ -196,18 +199,20 @@ impl Project {
         let progress = progress.join().unwrap_or_default();
         let status = child
             .wait()
-            .map_err(|error| format!("cargo was lost: {error}"))?;
-        match status.success() {
-            true => Ok(Build {
+            .map_err(|error| format!("can't wait for cargo: {error}"))?;
+        if status.success() {
+            Ok(Build {
                 took: began.elapsed(),
-                is_new: self.made() != before,
-            }),
-            false if diagnostics.is_empty() => Err(progress),
-            false => Err(diagnostics),
+                is_new: self.modified() != before,
+            })
+        } else if diagnostics.is_empty() {
+            Err(progress)
+        } else {
+            Err(diagnostics)
         }
     }
 
-    fn made(&self) -> Option<SystemTime> {
+    fn modified(&self) -> Option<SystemTime> {
         self.artifact
             .metadata()
             .and_then(|metadata| metadata.modified())
@@ -225,7 +230,7 @@ fn metadata(manifest: &Path, args: &[&str]) -> anyhow::Result<Value> {
         .stdin(Stdio::null());
     let output = cargo
         .output()
-        .context("can't run cargo: is it installed (https://rustup.rs)?")?;
+        .context("can't run cargo: install it (https://rustup.rs)")?;
     if !output.status.success() {
         return Err(anyhow!(
             "{}",
@@ -235,7 +240,7 @@ fn metadata(manifest: &Path, args: &[&str]) -> anyhow::Result<Value> {
     serde_json::from_slice(&output.stdout).context("cargo metadata")
 }
 
-/// Files outside of packages, or hidden in them, that change how Cargo builds.
+/// Returns files that configure Cargo, which lie outside of packages or are hidden.
 fn settings(dir: &Path, workspace: &Path) -> BTreeSet<PathBuf> {
     const NAMES: [&str; 6] = [
         "Cargo.toml",
@@ -251,8 +256,8 @@ fn settings(dir: &Path, workspace: &Path) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-/// Folders of the package in this directory, and of all packages that it is built from and that lie on this machine. A declared path
-/// dependency that is not there counts too: it may come.
+/// Returns the directories of the package in `dir`, and of its local dependencies. A path
+/// dependency whose directory is missing is included, since it may be created.
 fn packages(metadata: &Value, dir: &Path) -> BTreeSet<PathBuf> {
     let packages = || metadata["packages"].as_array().into_iter().flatten();
     let folder = |package: &Value| {
@@ -286,7 +291,7 @@ fn packages(metadata: &Value, dir: &Path) -> BTreeSet<PathBuf> {
         if !seen.insert(id) {
             continue;
         }
-        // With [patch] a path dependency may be one of a package from a registry.
+        // With [patch] a package from a registry may have a path dependency.
         next.extend(
             resolved
                 .get(id)
@@ -314,7 +319,7 @@ fn packages(metadata: &Value, dir: &Path) -> BTreeSet<PathBuf> {
     folders
 }
 
-/// Each `path` of what Cargo.toml says to `cargo component`: files and folders of WIT.
+/// Calls `found` with each `path` in `[package.metadata.component]`: files and directories of WIT.
 fn wit_paths(component: &Value, found: &mut impl FnMut(&str)) {
     for (name, value) in component.as_object().into_iter().flatten() {
         match value {
@@ -324,7 +329,8 @@ fn wit_paths(component: &Value, found: &mut impl FnMut(&str)) {
     }
 }
 
-/// The files that a build has read, from its dep-info: one rule of a makefile, in which spaces of paths have a backslash before them.
+/// Returns the files that a build read, from its dep-info: one makefile rule, in which a space of a
+/// path has a backslash before it.
 fn read_files(dep_info: &str, workspace: &Path) -> Vec<PathBuf> {
     let Some((_, files)) = dep_info
         .lines()
@@ -341,7 +347,7 @@ fn read_files(dep_info: &str, workspace: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What rustc wants to be read of a line of JSON.
+/// Returns the rendered diagnostic in a line of rustc's JSON.
 fn rendered(line: &str) -> Option<String> {
     let message: Value = serde_json::from_str(line).ok()?;
     Some(
@@ -352,7 +358,7 @@ fn rendered(line: &str) -> Option<String> {
     )
 }
 
-/// Writes the texts to the terminal as they come; all of them.
+/// Prints the texts as they arrive, and returns all of them.
 fn show(texts: impl Iterator<Item = String>) -> String {
     texts.fold(String::new(), |all, text| {
         logging::say(&format!("{text}\n"));
@@ -381,23 +387,23 @@ mod tests {
     }
 
     #[test]
-    fn cargo_component_builds_what_has_bindings_of_its_own() {
+    fn cargo_component_builds_crates_with_their_own_bindings() {
         let by_cargo = project(json!({ "component": { "package": "a:b" } })).unwrap();
         assert_eq!(
-            (by_cargo.component, by_cargo.artifact()),
+            (by_cargo.is_cargo_component, by_cargo.artifact()),
             (false, Path::new("/t/wasm32-wasip2/debug/my_app.wasm"))
         );
         let by_component =
             project(json!({ "component": { "package": "a:b", "target": { "path": "wit" } } }))
                 .unwrap();
         assert_eq!(
-            (by_component.component, by_component.artifact()),
+            (by_component.is_cargo_component, by_component.artifact()),
             (true, Path::new("/t/wasm32-wasip1/debug/my_app.wasm"))
         );
     }
 
     #[test]
-    fn sources_are_those_of_all_packages_on_this_machine() {
+    fn sources_include_all_local_packages() {
         let package = |id: &str, source: Value, paths: &[&str]| {
             let dependencies: Vec<Value> =
                 paths.iter().map(|path| json!({ "path": path })).collect();

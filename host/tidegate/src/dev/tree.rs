@@ -1,9 +1,10 @@
-//! The files that a project is made of: where they are, of which kind each is, and which of them changed.
+//! The files of a project: where they are, the kind of each, and the changes between two reads.
 //!
-//! `ProjectPaths` lists folders and single files; `ProjectPaths::scan` finds all files in them, and the folders that must be watched. A `Snapshot` holds
-//! a digest of each file's content, and the difference between two of them is what changed. Events of the file system only say when to look
-//! again. So files that were written with the same content, that only exist for a moment, or whose mode changed cause nothing, and events
-//! that were lost or came in another order lose no change.
+//! `ProjectPaths` lists folders and single files; `ProjectPaths::scan` finds all files in them, and
+//! the folders that must be watched. A `Snapshot` has a digest of each file's content, and the
+//! difference of two snapshots is the set of changed files. Events of the file system only trigger
+//! another read. So a file that is rewritten with the same content, exists only briefly, or changes
+//! its mode causes nothing, and lost or reordered events lose no change.
 
 use ignore::{DirEntry, WalkBuilder};
 use std::{
@@ -19,36 +20,38 @@ use std::{
 
 /// Number of files in all folders together. Changes of further files are not seen.
 const FILES_MAX: usize = 100_000;
-/// Symbolic links from one to the next, as in Linux (path_resolution(7)).
+/// Number of symbolic links in a chain, as in Linux (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 /// Size of a file, in bytes, above which its size and times stand for its content.
 const DIGEST_BYTES_MAX: u64 = 16 << 20;
-/// Age at which a file's times identify its content. A younger file may have changed again within the clock's resolution.
+/// Age at which a file's times identify its content. A younger file may have changed again within
+/// the clock's resolution.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
-/// The kind of a file, which decides what follows when it changes.
+/// The kind of a file, which decides the reaction to a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FileKind {
     /// The app is built again.
     Source,
-    /// Settings are read again, and the app is loaded with them.
+    /// The settings are read again, and the app is loaded with them.
     Config,
-    /// Pages take it in place.
+    /// Open pages replace the style sheet.
     Style,
-    /// Pages are notified.
+    /// Open pages are notified.
     Asset,
 }
 
-/// The sources of a component, as far as Cargo knows them.
+/// The sources of a component, as Cargo knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sources {
-    /// Folders of packages: the project's own, and those of its path dependencies; also folders and files of WIT elsewhere.
+    /// Folders of packages: the project and its path dependencies; also folders and files of WIT
+    /// elsewhere.
     pub(crate) packages: BTreeSet<PathBuf>,
-    /// Single files, in these folders or not.
+    /// Single files, inside or outside of these folders.
     pub(crate) files: BTreeSet<PathBuf>,
 }
 
-/// Where the files are that matter.
+/// The paths at which a session watches files.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProjectPaths {
     pub(crate) sources: Sources,
@@ -56,20 +59,20 @@ pub(crate) struct ProjectPaths {
     pub(crate) assets: Option<PathBuf>,
     /// Folders that Cargo, the host or the app write.
     pub(crate) written: BTreeSet<PathBuf>,
-    /// Files that stdout and stderr lead to: device and inode.
+    /// Device and inode of files that stdout and stderr are redirected to.
     pub(crate) logs: Vec<(u64, u64)>,
 }
 
-/// A file, and why it matters: a file of the assets that is part of the component too is listed twice.
+/// A file and its kind. A file that is both an asset and a source is listed twice.
 type WatchedFile = (FileKind, PathBuf);
 
-/// All files of the places, and where changes of them show.
+/// All files at the paths, and the folders in which their changes are visible.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scan {
     inputs: BTreeSet<WatchedFile>,
-    /// Folders in which every entry matters, and whether they are of a package; without symbolic links in their paths.
+    /// Folders of which every entry is watched, by real path; true for folders of a package.
     folders: BTreeMap<PathBuf, bool>,
-    /// Single entries that matter, in folders in which the others don't.
+    /// Single watched entries of other folders.
     points: BTreeSet<PathBuf>,
 }
 
@@ -82,13 +85,13 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug)]
 struct FileDigest {
     digest: u64,
-    /// Device, inode, size, and the time of the last change.
+    /// Device, inode, size, and ctime in seconds and nanoseconds.
     stamp: (u64, u64, u64, i64, i64),
     read_at: SystemTime,
 }
 
 impl ProjectPaths {
-    /// Finds all files, in the state of this moment.
+    /// Finds all files that exist now.
     pub(crate) fn scan(&self) -> Scan {
         let mut scan = Scan::default();
         let settings = entry(&self.settings);
@@ -137,14 +140,15 @@ impl ProjectPaths {
         scan.approach(root);
         let root = real(root);
         let skipped = written.clone();
-        // Version control ignores what tools write; what the app serves may well be written by a tool.
+        // .gitignore lists files that tools generate. Sources exclude them; served files may be
+        // generated.
         let mut walk = WalkBuilder::new(&root);
         walk.standard_filters(false)
             .git_ignore(is_source)
             .require_git(false)
             .follow_links(true);
         walk.filter_entry(move |entry| entry.depth() == 0 || is_wanted(entry, is_source, &skipped));
-        // An entry that can't be read, or that leads in a circle, has nothing in it.
+        // An entry that can't be read, or a link to a parent, counts as empty.
         for entry in walk.build().filter_map(Result::ok) {
             if scan.inputs.len() >= FILES_MAX {
                 break;
@@ -180,28 +184,29 @@ fn is_wanted(entry: &DirEntry, is_source: bool, written: &BTreeSet<PathBuf>) -> 
     if !is_folder {
         return !is_passing(name, is_source);
     }
-    // The folders of Cargo have the tag, as soon as they have content.
-    let is_made = || {
+    // Cargo tags its target directory when it creates it (CACHEDIR.TAG).
+    let is_generated = || {
         is_source
-            && (entry.depth() == 1 && is_made(name) || entry.path().join("CACHEDIR.TAG").is_file())
+            && (entry.depth() == 1 && is_generated(name)
+                || entry.path().join("CACHEDIR.TAG").is_file())
     };
-    !is_hidden(name) && !is_made() && !written.contains(&real(entry.path()))
+    !is_hidden(name) && !is_generated() && !written.contains(&real(entry.path()))
 }
 
-/// True for folders of a package that hold no sources.
-fn is_made(folder: &OsStr) -> bool {
+/// True for folders of a package that hold generated files.
+fn is_generated(folder: &OsStr) -> bool {
     ["target", "node_modules", "log", "logs"]
         .iter()
         .any(|name| folder == *name)
 }
 
-/// True for what editors and version control keep for themselves.
+/// True for hidden files, such as those of editors and version control.
 fn is_hidden(name: &OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b".") && name != b".well-known"
 }
 
-/// True for files of editors that exist for a moment, and for logs.
+/// True for temporary files of editors, and for logs among sources.
 pub(crate) fn is_passing(file: &OsStr, is_source: bool) -> bool {
     let Some(name) = file.to_str() else {
         return is_hidden(file);
@@ -210,14 +215,14 @@ pub(crate) fn is_passing(file: &OsStr, is_source: bool) -> bool {
         || name.starts_with('#') && name.ends_with('#')
         || name.ends_with("___jb_tmp___")
         || name.ends_with("___jb_old___")
-        // Vim tries whether it may make a file here: 4913, or a number that is larger by a multiple of 123.
+        // Vim tests whether it may create a file: 4913, or that plus a multiple of 123.
         || name.parse::<u32>().is_ok_and(|number| number >= 4913 && (number - 4913) % 123 == 0)
         || [".swp", ".swo", ".swx", ".tmp"].iter().any(|ending| name.ends_with(ending));
     let is_log = || name == "nohup.out" || name.split('.').skip(1).any(|part| part == "log");
     is_hidden(file) || of_editor || is_source && is_log()
 }
 
-/// The path without symbolic links, as far as it exists.
+/// Resolves symbolic links of the part of the path that exists.
 pub(crate) fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for folder in path.ancestors() {
@@ -237,7 +242,7 @@ pub(crate) fn real(path: &Path) -> PathBuf {
     path
 }
 
-/// The path without symbolic links; the file itself may be one.
+/// Resolves symbolic links of the parent; the file itself may be a link.
 fn entry(file: &Path) -> PathBuf {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     match (file.parent(), file.file_name()) {
@@ -252,12 +257,12 @@ impl Scan {
         self.inputs.insert((kind, entry(file)));
     }
 
-    /// Has the entry watched from its folder, so that it is seen when it comes, goes, or is replaced;
-    /// the same for each folder above it, and for each symbolic link on the way to its target.
+    /// Watches the entry in its folder, so that its creation, removal and replacement are seen;
+    /// likewise each folder above it, and each symbolic link on the way to its target.
     fn approach(&mut self, path: &Path) {
         let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         for _ in 0..LINKS_MAX {
-            // The first part that is not there, if one isn't, is what has to come first.
+            // If a part of the path is missing, the first missing part is watched.
             let there = path.ancestors().skip(1).find(|folder| folder.is_dir());
             let Some(folder) = there.and_then(|folder| Some((folder, folder.canonicalize().ok()?)))
             else {
@@ -282,7 +287,7 @@ impl Scan {
         }
     }
 
-    /// Folders to watch, each without those below it.
+    /// Returns the folders to watch, not recursively.
     pub(crate) fn watched(&self) -> BTreeSet<PathBuf> {
         let of_points = self.points.iter().filter_map(|point| point.parent());
         self.folders
@@ -293,7 +298,7 @@ impl Scan {
             .collect()
     }
 
-    /// True if a change of this entry may be a change of a file.
+    /// True if a change of this entry may be a change of a watched file.
     pub(crate) fn concerns(&self, path: &Path) -> bool {
         let is_of_file = |is_source: &bool| {
             path.file_name()
@@ -309,7 +314,7 @@ impl Scan {
 }
 
 impl Snapshot {
-    /// Reads the files that may have changed since `self` was taken.
+    /// Reads the files that may have changed since `self`, and returns a new snapshot.
     pub(crate) fn next(&self, scan: &Scan) -> Snapshot {
         let read = |input: &WatchedFile| {
             Some((
@@ -322,8 +327,9 @@ impl Snapshot {
         }
     }
 
-    /// The kinds of the files that changed until `next` was taken of other places. `now` are the files that the places of before have: a file
-    /// that only one of the places has did not change, nor did one that the build `made`.
+    /// Returns the kinds of the files that changed between `self` and `next`. `now` are the files
+    /// that exist at the paths of `self`: a file that only one set of paths contains did not
+    /// change. Files that the build wrote (`made`) are excluded.
     pub(crate) fn changes(
         &self,
         next: &Snapshot,
@@ -354,7 +360,7 @@ impl FileDigest {
     fn read(path: &Path, before: Option<&FileDigest>) -> io::Result<FileDigest> {
         let metadata = path.metadata()?;
         if !metadata.is_file() {
-            // To open a pipe would wait for a writer.
+            // Opening a named pipe would wait for a writer.
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let (stamp, read_at) = (stamp(&metadata), SystemTime::now());
@@ -390,7 +396,8 @@ impl FileDigest {
     }
 }
 
-/// The time is that of the inode (ctime): no program can set it back.
+/// Returns the identity of a file's content. The time is the inode's (ctime), which no program can
+/// set back.
 fn stamp(metadata: &Metadata) -> (u64, u64, u64, i64, i64) {
     (
         metadata.dev(),

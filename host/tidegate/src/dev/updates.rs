@@ -1,19 +1,21 @@
-//! What open pages are told: how far the app has come, and what keeps it from coming further.
+//! Updates for open pages: the served version, changed assets, and the latest error.
 
 use crate::assemble;
 use serde_json::json;
 use std::sync::Arc;
 use tidegate_edge::Pages;
 
-/// Counters that pages compare with what they heard before.
+/// The state that pages compare with the state that they received before.
 pub(crate) struct DevUpdates {
     pages: Arc<Pages>,
+    /// Identifies the run of the command: its start, as Unix time in milliseconds.
     run: u64,
     pub(crate) version: u32,
-    /// Files other than styles that changed.
+    /// Number of changes of assets other than style sheets.
     pub(crate) assets: u32,
+    /// Number of changes of style sheets.
     pub(crate) styles: u32,
-    /// Why the latest change is not served.
+    /// Report of the error that keeps the latest change from being served.
     pub(crate) error: Option<String>,
 }
 
@@ -29,6 +31,7 @@ impl DevUpdates {
         }
     }
 
+    /// Sends the state to all open pages.
     pub(crate) fn send(&self) {
         let DevUpdates {
             run,
@@ -43,7 +46,7 @@ impl DevUpdates {
     }
 }
 
-/// Without the colours of a terminal (ECMA-48: `ESC [ … letter`).
+/// Removes the colours of a terminal (ECMA-48: `ESC [ … letter`).
 fn plain(text: &str) -> String {
     let mut parts = text.split("\x1b[");
     let first = parts.next().unwrap_or_default().to_owned();
@@ -59,7 +62,7 @@ fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn colours_are_for_terminals() {
+    fn colours_are_removed() {
         assert_eq!(
             super::plain("\x1b[1m\x1b[38;5;9merror[E0425]\x1b[0m: a[0] and ü\x1b[0m"),
             "error[E0425]: a[0] and ü"

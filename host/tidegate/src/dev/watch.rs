@@ -1,5 +1,16 @@
-//! Watches the files of a project. Its invariant: when `changes` returns, every folder that may hold a file of the project was watched
-//! before the files were read, so that a change that was not read yet causes another event.
+//! Watches the files of a project, and finds the files that changed.
+//!
+//! Owner: `tidegate dev` has one [`FileWatcher`] in a mutex. `notify` runs the callback of each
+//! event on a thread of its own, which shares only `scan` with the rest.
+//!
+//! State: the watched folders, the paths of the project, and a snapshot of the digests of all
+//! files. An event only wakes the session; `changes` reads the files and compares the digests.
+//!
+//! Invariant: when `changes` returns, every folder that may hold a file of the project was watched
+//! before the files were read. So a change after that read causes another event. Folders may appear
+//! while others are being watched, so scan and watch repeat until a scan finds nothing new.
+//!
+//! `tree` decides which files belong to the project and which kind each has.
 
 use super::tree::{FileKind, ProjectPaths, Scan, Snapshot};
 use crate::command_error::CommandError;
@@ -14,22 +25,23 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// How often folders are looked for anew while others appear. After that an event of one of them leads here again.
+/// Number of repeated scans while folders appear. After the last one, an event of such a folder
+/// triggers the next scan.
 const SCANS_MAX: usize = 10;
 
-/// Reports that files may have changed as long as it lives, and finds out which.
+/// Calls back when files may have changed, until it is dropped, and finds the changed files.
 pub(crate) struct FileWatcher {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
     places: ProjectPaths,
     scan: Arc<RwLock<Scan>>,
     snapshot: Snapshot,
-    /// Kinds of changes that were found and not asked for yet.
+    /// Kinds of found changes that [`changes`](FileWatcher::changes) has not returned yet.
     changed: BTreeSet<FileKind>,
 }
 
 impl FileWatcher {
-    /// `changed` is called for each event of the file system that may change a file of these places.
+    /// Starts the watch. `changed` is called for each event that may change a file at these paths.
     pub(crate) fn new(
         places: ProjectPaths,
         changed: impl Fn() + Send + 'static,
@@ -43,7 +55,7 @@ impl FileWatcher {
                     || may_change_content(&event.kind)
                         && event.paths.iter().any(|path| scan.concerns(path))
             };
-            // An error, such as too many folders, may hide events.
+            // After an error, such as a full queue, events may be missing.
             if event.as_ref().map_or(true, concerns) {
                 changed();
             }
@@ -57,11 +69,11 @@ impl FileWatcher {
             snapshot: Snapshot::default(),
             changed: BTreeSet::new(),
         };
-        watch.snapshot = watch.look()?;
+        watch.snapshot = watch.read()?;
         Ok(watch)
     }
 
-    /// The kinds of the files that changed since the last call. Files that were written with the same content did not change.
+    /// Returns the kinds of the files whose content changed since the last call.
     pub(crate) fn changes(&mut self) -> Result<BTreeSet<FileKind>, CommandError> {
         self.follow(self.places.clone(), &[])?;
         Ok(mem::take(&mut self.changed))
@@ -71,22 +83,23 @@ impl FileWatcher {
         &self.places
     }
 
-    /// Watches these places from now on. Files that only one of both has are no changes, nor are those that the build `made`.
+    /// Watches other paths from now on. Files that only one set of paths contains are not changes,
+    /// nor are files that the build wrote (`made`).
     pub(crate) fn follow(
         &mut self,
         places: ProjectPaths,
         made: &[PathBuf],
     ) -> Result<(), CommandError> {
         let before = mem::replace(&mut self.places, places);
-        let next = self.look()?;
+        let next = self.read()?;
         self.changed
             .extend(self.snapshot.changes(&next, &before.scan(), made));
         self.snapshot = next;
         Ok(())
     }
 
-    /// Watches all folders that there are, then reads the files.
-    fn look(&mut self) -> Result<Snapshot, CommandError> {
+    /// Watches all folders, then reads the files.
+    fn read(&mut self) -> Result<Snapshot, CommandError> {
         let mut scan = self.places.scan();
         for _ in 0..SCANS_MAX {
             *self.scan.write().unwrap_or_else(PoisonError::into_inner) = scan.clone();
@@ -102,10 +115,10 @@ impl FileWatcher {
 
     fn watch(&mut self, folders: BTreeSet<PathBuf>) -> Result<(), CommandError> {
         for gone in self.watched.difference(&folders) {
-            // Its end may have ended the watch.
+            // The watch of a removed folder may have ended already, so an error is ignored.
             _ = self.watcher.unwatch(gone);
         }
-        // All of them: a folder that was replaced by another of its name is not watched any more.
+        // Each call watches all folders again: the watch of a replaced folder has ended.
         for folder in &folders {
             match self.watcher.watch(folder, RecursiveMode::NonRecursive) {
                 Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
@@ -115,7 +128,7 @@ impl FileWatcher {
                     )
                     .into());
                 }
-                // It was removed since it was seen, or can't be read: then it has no sources.
+                // A folder that was removed since the scan, or can't be read, has no sources.
                 Ok(()) | Err(_) => {}
             }
         }

@@ -256,7 +256,7 @@ fn with_files(files: u32, args: &[&str]) -> (Tidegate, tempfile::TempDir) {
 #[tokio::test]
 async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
     let (server, _data) = with_files(300, &[]);
-    let warning = server.wait_for("clients may hold 150 sockets");
+    let warning = server.wait_for("sockets_max is 150: the process");
     assert!(warning.contains("raise RLIMIT_NOFILE"), "{warning}");
     let write = "POST /rooms/tea HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n".to_owned()
         + &"w".repeat(1000);
@@ -407,7 +407,7 @@ async fn a_connection_that_can_be_neither_accepted_nor_refused_is_accepted_later
 #[tokio::test]
 async fn more_sockets_than_files_are_not_promised() {
     let (server, _data) = with_files(700, &["--limit", "sockets_max=5000"]);
-    let warning = server.wait_for("sockets_max is 350 and not 5000");
+    let warning = server.wait_for("sockets_max is 350 instead of 5000");
     assert!(warning.contains("may open 700 files"), "{warning}");
     drop(server);
     let (server, _data) = with_files(300, &["--limit", "sockets_max=10"]);
