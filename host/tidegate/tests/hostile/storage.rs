@@ -418,13 +418,15 @@ async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
     disk.verify("at the end");
 }
 
-/// More than half of the disk is data, so no copy of them fits.
+/// Another program takes the space for a copy while the storage is closed.
 #[tokio::test]
 async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_without_a_loss() {
     const DISK_BYTES: u64 = 64 << 20;
     const LINE_BYTES: usize = 30_000;
     /// Each is stored twice: as an entry, and in the room's history.
-    const LINES: usize = 190;
+    const LINES: usize = 120;
+    /// Less than the data, and enough for the journals.
+    const LEFT_BYTES: u64 = 13 << 20;
     let Some(mut disk) = Faulty::small(DISK_BYTES, LINE_BYTES) else {
         return;
     };
@@ -447,7 +449,22 @@ async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_wi
             status == 503 && why.starts_with("the storage of rooms is closed: "),
             "{what}: {why}"
         );
+        let hog = disk.disk.as_ref().unwrap().fill();
+        let hog_bytes = fs::metadata(&hog).unwrap().len();
+        // Closed at once: an open file keeps its space when it is removed.
+        let resized = File::options().write(true).open(&hog).unwrap();
+        resized
+            .set_len(hog_bytes.saturating_sub(LEFT_BYTES))
+            .unwrap();
+        drop(resized);
         disk.set(call, 0);
+        soon("a storage that opens without a copy", async {
+            while get(&server, "/__tidegate/health").await.0 != 200 {
+                tokio::time::sleep(PAUSE).await;
+            }
+        })
+        .await;
+        fs::remove_file(hog).unwrap();
         disk.post_until(&server, 200).await;
         assert_eq!(ann.ask("id").await, id, "{what}: the connection stayed");
         disk.check(&server, what).await;
