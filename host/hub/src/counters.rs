@@ -1,4 +1,4 @@
-//! What is counted since the start, for operators and tests.
+//! Counters since the start of the process, for operators and tests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,56 +12,73 @@ impl Counter {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// What was counted so far.
+    /// Returns the count so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What happened since the start.
-#[derive(Debug, Default)]
-pub struct Counters {
+/// Defines the counters once: the struct, and the list of their names and values.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Numbers of events since the start.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Counters {
+            /// Returns the name and the value of each counter. Names and order are stable; new
+            /// counters come last.
+            pub fn values(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.get())),*]
+            }
+        }
+    };
+}
+
+counters! {
     /// HTTP requests, upgrades included.
-    pub requests: Counter,
+    requests,
     /// WebSocket connections that were opened.
-    pub connections: Counter,
+    connections,
     /// Feeds that were opened.
-    pub feeds: Counter,
+    feeds,
     /// Calls into guest code.
-    pub guest_calls: Counter,
+    guest_calls,
     /// Calls that ended in a fault.
-    pub faults: Counter,
+    faults,
     /// Publications to topics.
-    pub publications: Counter,
+    publications,
     /// Publications that were queued towards a follower.
-    pub deliveries: Counter,
+    deliveries,
     /// Messages that were answered without a call.
-    pub auto_responses: Counter,
+    auto_responses,
     /// Instances that were made for a room.
-    pub wakes: Counter,
+    wakes,
     /// Commits of rooms; one may be of several events.
-    pub commits: Counter,
+    commits,
     /// Connections that were closed because a request's head took longer than `header_within`.
-    pub late_heads: Counter,
+    late_heads,
     /// Connections that were closed because a body, a form or a WebSocket message came too slowly (`read_within`, `bytes_per_second_min`).
-    pub stalled_uploads: Counter,
+    stalled_uploads,
     /// Connections that were closed because their client took too slowly what waited for it (`write_within`, `bytes_per_second_min`).
-    pub stalled_readers: Counter,
+    stalled_readers,
     /// WebSockets that were closed because of `control_frames_max`.
-    pub control_floods: Counter,
+    control_floods,
     /// Lines of the app's output that were left out of the log because it printed too much.
-    pub output_dropped: Counter,
+    output_dropped,
     /// Connections, and static files, that were refused because `sockets_max` were open.
-    pub refused_sockets: Counter,
+    refused_sockets,
     /// Connections that were refused because their address had `sockets_per_address_max`.
-    pub refused_address: Counter,
+    refused_address,
     /// Connections that were refused because no file descriptor was left.
-    pub refused_descriptors: Counter,
+    refused_descriptors,
     /// HTTP connections that were refused, or closed while they waited for a request, because
     /// memory was short.
-    pub refused_memory: Counter,
+    refused_memory,
     /// WebSockets that were refused because `connections_max` were open.
-    pub refused_websockets: Counter,
+    refused_websockets,
     /// Feeds that were refused because `feeds_max` were open.
-    pub refused_feeds: Counter,
+    refused_feeds,
 }
