@@ -85,7 +85,7 @@ impl Error {
     }
 
     /// In words, for the operator.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn description(&self) -> String {
         match &*self.0 {
             Kind::Answer(response) => format!(
                 "{} {}",

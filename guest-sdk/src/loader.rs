@@ -102,7 +102,7 @@ impl<T> Running<T> {
     }
 
     /// Returns status and text of an error for the client; logs a fault.
-    pub(crate) fn told(&self, error: Error) -> (u16, String) {
+    pub(crate) fn status_and_text(&self, error: Error) -> (u16, String) {
         match error.refusal(format_args!("{}", self.place)) {
             (status @ 400..=599, message) => (status, message),
             (other, _) => (500, format!("{other} is no status of an error")),

@@ -199,7 +199,7 @@ impl<R: Room> Awake<R> {
         if self.room.is_none() {
             let mut room = R::default();
             if let Err(error) = room.wake(cx).await {
-                panic!("{} can't wake: {}", Place(cx), error.told());
+                panic!("{} can't wake: {}", Place(cx), error.description());
             }
             self.room = Some(room);
         }
@@ -249,7 +249,7 @@ impl<R: Room> Awake<R> {
 impl<R: Room> DynRoom for Awake<R> {
     fn wake(&mut self, cx: &Cx) -> Result<(), String> {
         let mut room = R::default();
-        task::run(room.wake(cx)).map_err(|error| error.told())?;
+        task::run(room.wake(cx)).map_err(|error| error.description())?;
         self.room = Some(room);
         Ok(())
     }
@@ -304,7 +304,7 @@ impl<R: Room> DynRoom for Awake<R> {
     fn alarm(&mut self, cx: &Cx, attempt: u32) {
         cx.set_attempt(attempt);
         if let Err(error) = self.event(cx, async |room| room.alarm(cx).await) {
-            panic!("the alarm of {} failed: {}", Place(cx), error.told());
+            panic!("the alarm of {} failed: {}", Place(cx), error.description());
         }
         cx.set_attempt(0);
     }

@@ -399,7 +399,7 @@ impl<T> NativeRun<T> {
             Progress::Value(json) => value(json),
             Progress::Later(wait) => later(wait),
             Progress::Ended(outcome) => ended(outcome.map_err(|error| {
-                let (status, message) = running.told(error);
+                let (status, message) = running.status_and_text(error);
                 HandlerError { status, message }
             })),
         })

@@ -414,7 +414,7 @@ impl pages::GuestLoaderRun for Run<()> {
             Progress::Value(json) => Ok(pages::LoaderStep::Value(json)),
             Progress::Later(wait) => Ok(pages::LoaderStep::Later(millis(wait))),
             Progress::Ended(Ok(())) => Ok(pages::LoaderStep::End),
-            Progress::Ended(Err(error)) => Err(handler_error(run.told(error))),
+            Progress::Ended(Err(error)) => Err(handler_error(run.status_and_text(error))),
         }
     }
 }
@@ -428,7 +428,7 @@ impl pages::GuestActionRun for Run<Done> {
             Progress::Later(wait) => return pages::ActionStep::Later(millis(wait)),
             Progress::Ended(Ok(done)) => done,
             Progress::Ended(Err(error)) => {
-                return pages::ActionStep::Done(Err(handler_error(run.told(error))));
+                return pages::ActionStep::Done(Err(handler_error(run.status_and_text(error))));
             }
         };
         pages::ActionStep::Done(Ok(match done {
