@@ -576,7 +576,7 @@ fn pieces(mut body: hub::Body) -> VecDeque<Vec<u8>> {
 
 /// A body of these pieces.
 pub(super) fn body_of(pieces: impl IntoIterator<Item = Vec<u8>>) -> hub::Body {
-    Box::pin(Pieces {
+    Box::pin(RecordedBody {
         pieces: pieces.into_iter().map(Bytes::from).collect(),
         is_whole: true,
     })
@@ -595,20 +595,20 @@ fn streamed(recording: Recording) -> StreamingResponse {
     StreamingResponse {
         status: head.status,
         headers,
-        body: Box::pin(Pieces {
+        body: Box::pin(RecordedBody {
             pieces: recording.pieces.into_iter().map(Bytes::from).collect(),
             is_whole: recording.is_finished,
         }),
     }
 }
 
-/// Pieces that are there already. Without an end, an error follows them.
-struct Pieces {
+/// A body whose pieces are all known. If it is not whole, an error follows them.
+struct RecordedBody {
     pieces: VecDeque<Bytes>,
     is_whole: bool,
 }
 
-impl Stream for Pieces {
+impl Stream for RecordedBody {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
