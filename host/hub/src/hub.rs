@@ -4,7 +4,7 @@ use crate::{
     budget::Budget,
     counters::Counters,
     event::Accept,
-    limits::{LimitError, Limits, ROOM_NAME_BYTES_MAX},
+    limits::{LimitError, Limits},
     name::{ConnId, RoomId},
     now::Now,
     realtime::{
@@ -22,15 +22,14 @@ use crate::{
 };
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
-use tidegate_routing::ROOM_CLASS_BYTES_MAX;
 
 /// What the walls share. Made once for a served app.
 pub struct Hub {
     limits: Limits,
     connections: Arc<Connections>,
-    topics: Arc<Topics>,
-    /// Those of rooms, by class and name.
-    room_topics: Arc<Topics>,
+    topics: Arc<Topics<str>>,
+    /// The topics of rooms.
+    room_topics: Arc<Topics<RoomId>>,
     counters: Arc<Counters>,
     /// The stored alarm of every room that has one.
     alarms: Mutex<Alarms>,
@@ -49,16 +48,7 @@ impl Hub {
             budget.clone(),
             seed,
         ));
-        let topic_bytes_max = ROOM_CLASS_BYTES_MAX + 1 + ROOM_NAME_BYTES_MAX;
-        let room_topics = Arc::new(Topics::new(
-            Limits {
-                topic_bytes_max,
-                ..limits.clone()
-            },
-            policy,
-            budget.clone(),
-            !seed,
-        ));
+        let room_topics = Arc::new(Topics::new(limits.clone(), policy, budget.clone(), !seed));
         let counters = Arc::<Counters>::default();
         let connections = Connections::new(
             limits.clone(),
@@ -173,9 +163,9 @@ impl Hub {
             hub: self.clone(),
         };
         if let Some((room, missed)) = room {
-            let followed =
-                self.room_topics
-                    .follow_with(&room.to_string(), id, &guard.outbox, missed)?;
+            let followed = self
+                .room_topics
+                .follow_with(room, id, &guard.outbox, missed)?;
             guard.room = Some(room.clone());
             guard.note(followed);
         }
@@ -201,7 +191,7 @@ impl Hub {
         room: &RoomId,
         publication: &Arc<Publication>,
     ) -> Result<(), LimitError> {
-        let taken = self.room_topics.deliver(&room.to_string(), publication)?;
+        let taken = self.room_topics.deliver(room, publication)?;
         self.counters.publications.add(1);
         self.counters.deliveries.add(taken);
         Ok(())
@@ -250,7 +240,7 @@ impl Hub {
 
     /// Where a room's topic is, as far as is known in memory.
     pub(crate) fn room_position(&self, room: &RoomId) -> Result<Position, LimitError> {
-        self.room_topics.position(&room.to_string())
+        self.room_topics.position(room)
     }
 }
 
@@ -295,7 +285,7 @@ impl Drop for FeedGuard {
             self.hub.topics.unfollow(topic, self.id);
         }
         if let Some(room) = &self.room {
-            self.hub.room_topics.unfollow(&room.to_string(), self.id);
+            self.hub.room_topics.unfollow(room, self.id);
         }
         self.hub.connections.remove_feed(self.id);
     }

@@ -313,8 +313,8 @@ impl Drop for ConnectionGuard {
 /// Who is there, by id and by tag; feeds too, so that one close reaches all.
 pub struct Connections {
     limits: Limits,
-    topics: Arc<Topics>,
-    room_topics: Arc<Topics>,
+    topics: Arc<Topics<str>>,
+    room_topics: Arc<Topics<RoomId>>,
     next: AtomicU64,
     /// Of connections that are in no room.
     auto_responder: Arc<AutoResponder>,
@@ -339,8 +339,8 @@ impl Connections {
     /// `seed` tells this run's ids from those of others; its low 24 bits count.
     pub(crate) fn new(
         limits: Limits,
-        topics: Arc<Topics>,
-        room_topics: Arc<Topics>,
+        topics: Arc<Topics<str>>,
+        room_topics: Arc<Topics<RoomId>>,
         counters: Arc<Counters>,
         budget: Arc<Budget>,
         seed: u64,
@@ -605,17 +605,13 @@ impl Connections {
 
     fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {
         // Refused only if there are too many topics; a room that has connections is one of those that are kept.
-        if self
-            .room_topics
-            .follow(&room.to_string(), id, outbox, None)
-            .is_err()
-        {
+        if self.room_topics.follow(room, id, outbox, None).is_err() {
             outbox.close(Close::new(1013, "too many rooms"));
         }
     }
 
     fn part(&self, room: &RoomId, id: ConnId) {
-        self.room_topics.unfollow(&room.to_string(), id);
+        self.room_topics.unfollow(room, id);
         let mut registry = self.registry();
         if let Some(members) = registry.members.get_mut(room) {
             members.remove(&id);

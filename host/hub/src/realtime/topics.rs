@@ -3,7 +3,7 @@
 use crate::{
     budget::Budget,
     limits::{LimitError, Limits},
-    name::ConnId,
+    name::{ConnId, RoomId},
     now::{Now, SharedNow},
     realtime::{
         history::{self, History, Position, Positions, Replay, StartPoint},
@@ -12,7 +12,9 @@ use crate::{
     },
 };
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, HashMap, VecDeque},
+    hash::Hash,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -25,9 +27,54 @@ const SWEEP_EVERY: u64 = 10_000;
 /// Histories have at most one part in this many of `memory_max`, even if `history_bytes_max` is larger.
 const HISTORY_PART: usize = 8;
 
+/// The name of a topic: a text that an app chose, or a room.
+pub trait TopicName: Eq + Hash {
+    /// The name as a table keeps it.
+    type Key: Borrow<Self> + Clone + Eq + Hash;
+    /// Returns the name as a table keeps it.
+    fn to_key(&self) -> Self::Key;
+    /// Checks the name before its topic is made.
+    fn check(&self, limits: &Limits) -> Result<(), LimitError>;
+    /// Returns the topic's policy for followers that are too slow.
+    fn overflow(&self, policy: &TopicPolicy) -> Overflow;
+}
+
+impl TopicName for str {
+    type Key = Arc<str>;
+
+    fn to_key(&self) -> Arc<str> {
+        self.into()
+    }
+
+    fn check(&self, limits: &Limits) -> Result<(), LimitError> {
+        check_name(self, limits)
+    }
+
+    fn overflow(&self, policy: &TopicPolicy) -> Overflow {
+        policy.overflow(self)
+    }
+}
+
+impl TopicName for RoomId {
+    type Key = RoomId;
+
+    fn to_key(&self) -> RoomId {
+        self.clone()
+    }
+
+    /// A room's class and name were checked when the id was made.
+    fn check(&self, _: &Limits) -> Result<(), LimitError> {
+        Ok(())
+    }
+
+    fn overflow(&self, policy: &TopicPolicy) -> Overflow {
+        policy.overflow(&self.to_string())
+    }
+}
+
 /// All topics by name. One without followers is kept, for its numbers and its history, until there are too many; then the
 /// one that was used least lately gives way to a new one.
-pub struct Topics {
+pub struct Topics<N: TopicName + ?Sized> {
     limits: Limits,
     policy: TopicPolicy,
     seed: u64,
@@ -39,21 +86,20 @@ pub struct Topics {
     kept: Arc<AtomicUsize>,
     budget: Arc<Budget>,
     /// Held only to look a topic up; each topic has its own lock for its followers.
-    topics: Mutex<Names>,
+    topics: Mutex<Names<N>>,
 }
 
-#[derive(Default)]
-struct Names {
-    by_name: HashMap<Arc<str>, Arc<Topic>>,
+struct Names<N: TopicName + ?Sized> {
+    by_name: HashMap<N::Key, Arc<Topic>>,
     /// Topics that may be forgotten, in the order in which they lost their last follower or were made. One that has got a
     /// follower since stays here until its turn comes, so that a follow costs nothing; no topic is here twice.
-    unfollowed: VecDeque<UnfollowedTopic>,
+    unfollowed: VecDeque<UnfollowedTopic<N::Key>>,
     /// Topics that were made so far: the time by which their use is compared.
     made: u64,
 }
 
-struct UnfollowedTopic {
-    name: Arc<str>,
+struct UnfollowedTopic<K> {
+    name: K,
     /// How many topics had been made when it was put here.
     at: u64,
 }
@@ -79,13 +125,13 @@ struct Followers {
     by_id: BTreeMap<ConnId, Arc<Outbox>>,
 }
 
-impl Topics {
+impl<N: TopicName + ?Sized> Topics<N> {
     pub(crate) fn new(
         mut limits: Limits,
         policy: TopicPolicy,
         budget: Arc<Budget>,
         seed: u64,
-    ) -> Topics {
+    ) -> Topics<N> {
         if limits.memory_max > 0 {
             limits.history_bytes_max = limits
                 .history_bytes_max
@@ -139,7 +185,7 @@ impl Topics {
     /// With `since`, what was missed comes first; how many that were.
     pub(crate) fn follow(
         &self,
-        name: &str,
+        name: &N,
         id: ConnId,
         outbox: &Arc<Outbox>,
         since: Option<&Positions>,
@@ -155,7 +201,7 @@ impl Topics {
     /// As [`follow`](Topics::follow), of a topic whose history somebody else has.
     pub(crate) fn follow_with(
         &self,
-        name: &str,
+        name: &N,
         id: ConnId,
         outbox: &Arc<Outbox>,
         (start, missed): (StartPoint, Replay),
@@ -171,7 +217,7 @@ impl Topics {
     /// How [`follow`](Topics::follow) would begin now.
     pub(crate) fn check(
         &self,
-        name: &str,
+        name: &N,
         since: Option<Position>,
     ) -> Result<StartPoint, LimitError> {
         let topic = self.topic(&mut self.names(), name)?;
@@ -183,11 +229,11 @@ impl Topics {
     }
 
     /// Where the topic is.
-    pub(crate) fn position(&self, name: &str) -> Result<Position, LimitError> {
+    pub(crate) fn position(&self, name: &N) -> Result<Position, LimitError> {
         Ok(self.topic(&mut self.names(), name)?.followers().position)
     }
 
-    pub(crate) fn unfollow(&self, name: &str, id: ConnId) {
+    pub(crate) fn unfollow(&self, name: &N, id: ConnId) {
         let mut names = self.names();
         if let Some(topic) = names.by_name.get(name).cloned() {
             let is_empty = {
@@ -204,7 +250,7 @@ impl Topics {
     /// The publication's number, and how many outboxes took it.
     pub(crate) fn publish(
         &self,
-        name: &str,
+        name: &N,
         mut publication: Publication,
     ) -> Result<(u64, u64), LimitError> {
         publication.check(&self.limits)?;
@@ -237,7 +283,7 @@ impl Topics {
     /// As [`publish`](Topics::publish), of a publication that has its number already, in a topic whose history somebody else has.
     pub(crate) fn deliver(
         &self,
-        name: &str,
+        name: &N,
         publication: &Arc<Publication>,
     ) -> Result<u64, LimitError> {
         let topic = self.topic(&mut self.names(), name)?;
@@ -251,11 +297,11 @@ impl Topics {
         Ok(followers.deliver(publication, topic.overflow))
     }
 
-    fn topic(&self, names: &mut Names, name: &str) -> Result<Arc<Topic>, LimitError> {
+    fn topic(&self, names: &mut Names<N>, name: &N) -> Result<Arc<Topic>, LimitError> {
         if let Some(topic) = names.by_name.get(name) {
             return Ok(topic.clone());
         }
-        check_name(name, &self.limits)?;
+        name.check(&self.limits)?;
         if names.by_name.len() >= self.limits.topics_max && !names.forget_one() {
             return Err(LimitError::TooMany);
         }
@@ -269,31 +315,41 @@ impl Topics {
             history: History::new(self.kept.clone()),
             by_id: BTreeMap::new(),
         };
-        let (overflow, followers) = (self.policy.overflow(name), Mutex::new(followers));
+        let (overflow, followers) = (name.overflow(&self.policy), Mutex::new(followers));
         let topic = Arc::new(Topic {
             overflow,
             is_listed: AtomicBool::new(false),
             used_at: AtomicU64::new(0),
             followers,
         });
-        names.by_name.insert(name.into(), topic.clone());
+        names.by_name.insert(name.to_key(), topic.clone());
         names.list(name, &topic);
         Ok(topic)
     }
 
-    fn names(&self) -> MutexGuard<'_, Names> {
+    fn names(&self) -> MutexGuard<'_, Names<N>> {
         self.topics
             .lock()
             .expect("nothing panics while it holds the topics")
     }
 }
 
-impl Names {
+impl<N: TopicName + ?Sized> Default for Names<N> {
+    fn default() -> Names<N> {
+        Names {
+            by_name: HashMap::new(),
+            unfollowed: VecDeque::new(),
+            made: 0,
+        }
+    }
+}
+
+impl<N: TopicName + ?Sized> Names<N> {
     /// The topic has no follower: it may be forgotten when its turn comes.
-    fn list(&mut self, name: &str, topic: &Topic) {
+    fn list(&mut self, name: &N, topic: &Topic) {
         if !topic.is_listed.swap(true, Ordering::Relaxed) {
             self.unfollowed.push_back(UnfollowedTopic {
-                name: name.into(),
+                name: name.to_key(),
                 at: self.made,
             });
         }
@@ -304,7 +360,7 @@ impl Names {
     fn forget_one(&mut self) -> bool {
         let mut chances = SECOND_CHANCES_MAX;
         while let Some(UnfollowedTopic { name, at }) = self.unfollowed.pop_front() {
-            let Some(topic) = self.by_name.get(&name) else {
+            let Some(topic) = self.by_name.get(name.borrow()) else {
                 continue;
             };
             if !topic.followers().by_id.is_empty() {
@@ -316,7 +372,7 @@ impl Names {
                     at: self.made,
                 });
             } else {
-                self.by_name.remove(&name);
+                self.by_name.remove(name.borrow());
                 return true;
             }
         }
