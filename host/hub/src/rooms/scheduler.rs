@@ -1,4 +1,21 @@
-//! All rooms of an app: leads each event to its room, takes the turns of each, and calls rooms when their alarms are due.
+//! The scheduler of rooms: it queues each event in its room, runs turns, and wakes rooms for alarms.
+//!
+//! A room has at most one live instance and runs one event at a time. The first event that finds no
+//! turn running starts a task (`Spawn`), which takes turns until the queue is empty. A turn is a batch:
+//! all events that wait, up to a bound, run one after the other, and what they did is committed at
+//! once. Replies, messages and publications leave after the commit, so that no client sees a state
+//! that a crash could undo. One commit for many events is also what makes rooms fast on a disk.
+//!
+//! The task belongs to the room, not to the client that started it: a client that leaves gives up its
+//! event only while that waits.
+//!
+//! Invariants: an event runs in an instance of the version that is served at that moment; after a
+//! fault of the app or a failed commit the instance is dropped, because it may remember what did not
+//! happen; an on-close is tried until it was delivered. Names of rooms are chosen by clients, so every
+//! table here is bounded or holds only rooms that are awake or have pending events.
+//!
+//! The states of one room are in `room`, its writes and effects in `transaction`, the times of alarms
+//! in `alarms`.
 
 use crate::{
     app::{App, Fault, Instance, RoomAnswer, RoomEvent},

@@ -1,4 +1,17 @@
-//! A room's events since its last commit: what they did happens as a whole once it is durable, or not at all.
+//! The transaction of a room: what its events did since the last commit.
+//!
+//! It has two layers. The event that runs writes to `event`; when the event ends well, `keep` adds it to
+//! `kept`, and after a fault `discard` drops it. Reads see both layers above the stored state. A commit
+//! takes all of `kept`: writes go to the storage as one batch, and the effects (messages, publications,
+//! closes, feeds) are released when the batch is durable. If it fails, none of them happens.
+//!
+//! A flush is a commit in the middle of an event. The running commit belongs to the transaction and
+//! not to the future that waits for it, because a guest's call may be given up while it flushes: the
+//! next event must not run before it is known what is durable. `finish` is the only place where a
+//! commit becomes known as durable.
+//!
+//! Everything that an event stages is weighed first, so that one event cannot fill the memory:
+//! `room_event_bytes_max` bounds the event, the budget of the process bounds all of them.
 
 pub use crate::rooms::effects::PendingFeed;
 use crate::{
