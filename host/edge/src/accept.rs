@@ -1,10 +1,11 @@
 //! Accepts connections, hands each to a worker, and drains them all when it is told to stop.
 
 use crate::{
-    answer::NO_SEAT,
-    http1::{self, Peer},
+    http::answer::NO_SEAT,
+    http::http1::{self, Peer},
+    http::pace,
     lifeline::Lifeline,
-    memory, pace,
+    memory,
     server::Server,
     sockets::{Refusal, Seated},
 };

@@ -1,8 +1,8 @@
 //! What `tidegate dev` tells open pages, over a channel of its own below the host's reserved path.
 
 use crate::{
-    answer::{self, Answer, Body},
-    event_stream,
+    http::answer::{self, Answer, Body},
+    sse::event_stream,
 };
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

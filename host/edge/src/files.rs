@@ -7,6 +7,7 @@
 mod caching;
 mod codings;
 mod conditions;
+pub(crate) mod file_body;
 mod kind;
 mod ranges;
 mod tags;
@@ -15,9 +16,9 @@ pub use caching::CacheRule;
 pub(crate) use caching::make_private;
 
 use crate::{
-    answer::{self, Answer, Body},
-    file_body::{self, FileBody, Piece},
-    media,
+    files::file_body::{FileBody, Piece},
+    http::answer::{self, Answer, Body},
+    http::media,
     sockets::{Seat, Sockets},
 };
 use bytes::Bytes;

@@ -1,7 +1,7 @@
 //! Clients in this process: connections that are pipes instead of sockets, and are served in every other way as those are.
 
 use crate::{
-    http1::{self, Peer},
+    http::http1::{self, Peer},
     lifeline::Lifeline,
     server::Server,
 };

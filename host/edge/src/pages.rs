@@ -9,8 +9,8 @@ mod part;
 pub(crate) mod show;
 
 use crate::{
-    answer::{self, Answer, Body, Place},
     dev,
+    http::answer::{self, Answer, Body, Place},
     server::{Server, Version},
 };
 use bytes::Bytes;

@@ -1,7 +1,8 @@
 //! What every connection of a served app needs.
 
 use crate::{
-    CacheRule, Hosts, Network, Origins, Pages, closings::Closings, files::Files, sockets::Sockets,
+    CacheRule, Hosts, Network, Origins, Pages, files::Files, sockets::Sockets,
+    websocket::closings::Closings,
 };
 use std::{
     net::SocketAddr,

@@ -7,7 +7,7 @@
 //!
 //! Invariant: an address has an entry only while it has a seat, so the table is never larger than the cap on all.
 
-use crate::pace::{End, Socket};
+use crate::http::pace::{End, Socket};
 use std::{
     collections::{HashMap, hash_map::Entry},
     io::{self, IoSlice},

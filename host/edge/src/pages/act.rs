@@ -6,9 +6,11 @@ use super::{
     json, show, streamed, whole,
 };
 use crate::{
-    answer::{self, Answer, Body},
-    event_stream, heartbeats, media,
-    paced::RequestBody,
+    http::answer::{self, Answer, Body},
+    http::media,
+    http::paced::RequestBody,
+    sse::event_stream,
+    sse::heartbeats,
 };
 use bytes::Bytes;
 use futures_util::stream::unfold;

@@ -1,7 +1,7 @@
 //! Forms as they come: fields of `multipart/form-data` are handed on piece by piece, other kinds are small and read whole.
 
 use super::part;
-use crate::paced::{BodyFailure, RequestBody};
+use crate::http::paced::{BodyFailure, RequestBody};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Body as _;
@@ -80,7 +80,7 @@ pub(super) enum Kind {
 
 impl Kind {
     pub(super) fn of(headers: &http::HeaderMap) -> Result<Kind, Refused> {
-        match crate::media::content_type(headers).as_deref() {
+        match crate::http::media::content_type(headers).as_deref() {
             Some("application/x-www-form-urlencoded") => Ok(Kind::Whole(FormEncoding::UrlEncoded)),
             Some("application/json") => Ok(Kind::Whole(FormEncoding::Json)),
             Some("multipart/form-data") => {

@@ -6,9 +6,10 @@ use super::{
     streamed, whole,
 };
 use crate::{
-    answer::{Answer, Body, Lasts},
-    event_stream, media,
+    http::answer::{Answer, Body, Lasts},
+    http::media,
     server::Version,
+    sse::event_stream,
 };
 use bytes::Bytes;
 use futures_util::stream::unfold;

@@ -4,7 +4,7 @@ use super::{
     Pieces, Stopped, Visit, Visited, json,
     loading::{Brought, Loading},
 };
-use crate::answer::{self, Answer, Body, Lasts};
+use crate::http::answer::{self, Answer, Body, Lasts};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};

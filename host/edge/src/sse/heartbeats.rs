@@ -5,8 +5,8 @@
 //! dispatch the event. Within a line it writes nothing.
 
 use crate::{
-    answer::{Answer, Body},
-    event_stream,
+    http::answer::{Answer, Body},
+    sse::event_stream,
 };
 use bytes::{Buf as _, Bytes};
 use http::{StatusCode, header};

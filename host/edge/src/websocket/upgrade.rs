@@ -1,14 +1,14 @@
 //! Decides an upgrade with the app and, if it is accepted, gives the socket a task of its own.
 
 use crate::{
-    answer::{self, Answer, Body},
-    connection::{Connection, First},
-    handshake::Handshake,
+    http::answer::{self, Answer, Body},
+    http::pace::Socket,
+    http::paced::Paced,
     lifeline::Lifeline,
-    pace::Socket,
-    paced::Paced,
     server::{self, Server, Version},
-    wire::Wire,
+    websocket::connection::{Connection, First},
+    websocket::handshake::Handshake,
+    websocket::wire::Wire,
 };
 use http::{HeaderValue, StatusCode, header};
 use hyper::upgrade::OnUpgrade;

@@ -5,7 +5,7 @@
 //! slow link takes seconds for them. So a late pong is excused in two cases: these bytes still move
 //! at the least rate, or the ping has left since the connection last looked.
 
-use crate::pace::Rule;
+use crate::http::pace::Rule;
 use std::time::Duration;
 
 /// Where the ping is.

@@ -1,6 +1,6 @@
 //! Answers to HTTP requests: from the host itself, from an app, and what a fault looks like to a client.
 
-use crate::{file_body::FileBody, sockets::Seat, trailers};
+use crate::{files::file_body::FileBody, http::trailers, sockets::Seat};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, response::Parts};
 use http_body::SizeHint;

@@ -7,7 +7,7 @@
 //! Invariant: a request whose socket is not that of a trusted proxy has none of these headers from here on, so neither the host nor the app
 //! can take what a client claims for what a proxy says.
 
-use crate::authority::Authority;
+use crate::http::authority::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use std::{
     fmt,

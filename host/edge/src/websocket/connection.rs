@@ -1,15 +1,15 @@
 //! One WebSocket's task: moves frames, time and calls between the socket, its session and the app.
 
 use crate::{
-    answer::{ACCESS, Place, log_fault},
-    closing,
-    closings::Closing,
+    http::answer::{ACCESS, Place, log_fault},
+    http::pace::{Meter, Rule, Socket, poll_timer},
+    http::turn::yield_to_others,
     lifeline::Lifeline,
-    pace::{Meter, Rule, Socket, poll_timer},
-    ping::Ping,
     server::{Server, Version},
-    turn::yield_to_others,
-    wire::{Received, Wire},
+    websocket::closing,
+    websocket::closings::Closing,
+    websocket::ping::Ping,
+    websocket::wire::{Received, Wire},
 };
 use std::{
     future::Future,

@@ -1,22 +1,25 @@
 //! One HTTP/1.1 connection: reads each request's head and leads it through the order of handling.
 
 use crate::{
-    answer::{self, ACCESS, Answer, Body, HeldAnswer, Lasts, Place},
-    dev, event_stream,
-    feed::FeedBody,
-    files, forwarded,
-    handshake::{self, Refusal},
-    heartbeats, held,
+    dev, files,
+    http::answer::{self, ACCESS, Answer, Body, HeldAnswer, Lasts, Place},
+    http::forwarded,
+    http::held,
+    http::linger,
+    http::pace::Socket,
+    http::paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
+    http::target::{self, Form, Named},
+    http::trailers,
     lifeline::Lifeline,
-    linger,
     memory::{self, Memory},
-    pace::Socket,
-    paced::{BodyFailure, Late, Paced, RequestBody, Shared, Watch},
     pages::{self, Visit},
     server::{Server, Version},
     sockets::{Refusal as SocketRefusal, Seat},
-    target::{self, Form, Named},
-    trailers, upgrade,
+    sse::event_stream,
+    sse::feed::FeedBody,
+    sse::heartbeats,
+    websocket::handshake::{self, Refusal},
+    websocket::upgrade,
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};

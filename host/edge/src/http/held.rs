@@ -3,12 +3,12 @@
 //! If such an answer ends whole, its connection goes back to hyper with the few bytes that the client has sent meanwhile.
 
 use crate::{
-    answer::{Answer, Body, HeldAnswer, Lasts},
+    http::answer::{Answer, Body, HeldAnswer, Lasts},
+    http::pace::{Meter, Rule, Socket, stopped},
+    http::paced::Shared,
+    http::trailers,
     lifeline::Lifeline,
-    pace::{Meter, Rule, Socket, stopped},
-    paced::Shared,
     server::Server,
-    trailers,
 };
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response::Parts};
@@ -341,8 +341,8 @@ fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::paced::Paced;
     use crate::memory::Memory;
-    use crate::paced::Paced;
     use http::Version;
     use std::task::Waker;
     use tokio::io::{AsyncReadExt as _, AsyncWrite as _, duplex};

@@ -4,7 +4,7 @@
 //! thread share, and only what could not be decoded yet is kept; frames are made in one that is handed
 //! from connection to connection, and kept only while the socket takes no more.
 
-use crate::{fragments::Fragments, pace::Socket};
+use crate::{http::pace::Socket, websocket::fragments::Fragments};
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},

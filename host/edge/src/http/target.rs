@@ -1,8 +1,8 @@
 //! Whom a request is for and what it is about: the forms of a target (RFC 9112 section 3.2), before anything of it is used.
 
 use crate::{
-    answer::{Answer, Body},
-    authority::{Authority, Hosts},
+    http::answer::{Answer, Body},
+    http::authority::{Authority, Hosts},
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 

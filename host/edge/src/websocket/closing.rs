@@ -1,7 +1,7 @@
 //! The last event of a connection, delivered after the socket is gone: exactly once for each on-open that was delivered.
 //!
 //! A connection hands itself over when its socket has ended; from then on it is one entry here. In a room the room keeps the event, in
-//! the order of its other events, until it was handed to the app. Outside of rooms [`Closings`](crate::closings::Closings) does: entries wait in their
+//! the order of its other events, until it was handed to the app. Outside of rooms [`Closings`](crate::websocket::closings::Closings) does: entries wait in their
 //! order while the host can't call the app, and a few workers, which exist only while something waits, try the first ones again with
 //! pauses that grow.
 //!
@@ -9,9 +9,9 @@
 //! waits for it.
 
 use crate::{
-    answer::{Place, log_fault},
-    closings::Closing,
+    http::answer::{Place, log_fault},
     server::{Server, Version},
+    websocket::closings::Closing,
 };
 use std::{sync::Arc, time::Duration};
 use tidegate_hub::{App, Fault, retry::Backoff};

@@ -1,6 +1,6 @@
 //! Which pages may open a WebSocket: the check against cross-site hijacking, before any guest code.
 
-use crate::authority::{Authority, Host};
+use crate::http::authority::{Authority, Host};
 use http::{HeaderMap, header};
 
 /// A policy for the `Origin` of an upgrade (RFC 6455 section 10.2).

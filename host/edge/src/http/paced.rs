@@ -4,12 +4,12 @@
 //! connection becomes idle and while the client is waited for, and there is one timer, which is moved only when it fires too early.
 
 use crate::{
-    answer::{Body, HeldAnswer},
-    linger,
+    http::answer::{Body, HeldAnswer},
+    http::linger,
+    http::pace::{End, Meter, Rule, Socket, poll_timer},
+    http::turn::Requests,
     memory::Memory,
-    pace::{End, Meter, Rule, Socket, poll_timer},
     server::Config,
-    turn::Requests,
 };
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Version, header};

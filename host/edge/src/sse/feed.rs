@@ -1,6 +1,6 @@
 //! The body of a held feed: its first events, then whatever its topics bring, and comments while they are silent.
 
-use crate::event_stream;
+use crate::sse::event_stream;
 use bytes::Bytes;
 use std::{
     collections::VecDeque,

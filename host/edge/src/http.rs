@@ -1,0 +1,19 @@
+//! HTTP: connections, what a request's head says, and answers.
+//!
+//! `http1` is one HTTP/1.1 connection and the exchange of a request on it. `paced` and `pace` are
+//! its clock, `held` writes answers that last, `linger` closes a socket whose client still sends.
+//! `target`, `authority`, `origin`, `forwarded`, `media` and `trailers` read fields of a head.
+
+pub(crate) mod answer;
+pub(crate) mod authority;
+pub(crate) mod forwarded;
+pub(crate) mod held;
+pub(crate) mod http1;
+pub(crate) mod linger;
+pub(crate) mod media;
+pub(crate) mod origin;
+pub(crate) mod pace;
+pub(crate) mod paced;
+pub(crate) mod target;
+pub(crate) mod trailers;
+pub(crate) mod turn;
