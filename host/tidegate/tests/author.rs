@@ -1,4 +1,5 @@
-//! An author's day: a new project, a live server, and each change in it while a browser and its WebSocket stay.
+//! The work of an author: a new project, a live server, and changes to the project while a browser
+//! and its WebSocket stay connected.
 
 mod support;
 
@@ -21,10 +22,11 @@ use tokio::{
     time::timeout,
 };
 
-/// One project at a time: they share what Cargo builds, and would wait for each other in the middle of a test.
+/// Runs one project at a time: the projects share Cargo's target directory, and one build would
+/// block the other in the middle of a test.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// A project in a folder that is the same in each run, so that Cargo has built its SDK before.
+/// A project in a directory that is the same in each run, so that Cargo has built its SDK before.
 struct Project(PathBuf);
 
 impl Project {
@@ -40,7 +42,7 @@ impl Project {
             String::from_utf8_lossy(&made.stderr)
         );
         let project = Project(dir);
-        // The first build takes its time; what the tests wait for is the next ones.
+        // The first build is slow; the tests await only the builds after it.
         project.cargo(&["build", "--quiet", "--target", "wasm32-wasip2"]);
         project
     }
@@ -75,7 +77,7 @@ impl Project {
         )
     }
 
-    /// Writes a file with one text in the place of another.
+    /// Replaces one text by another in a file.
     fn edit(&self, file: &str, text: &str, with: &str) {
         let path = self.0.join(file);
         let before = fs::read_to_string(&path).unwrap();
@@ -84,10 +86,11 @@ impl Project {
     }
 }
 
-/// In the page: what the overlay of `dev.js` says, if there is one.
+/// A script that returns the text of the overlay of `dev.js`, if the page shows one.
 const OVERLAY: &str = "const overlay = document.querySelector('tidegate-overlay'); return overlay && overlay.shadowRoot.textContent";
 
-/// Waits until this is true in the page, which may be loaded again meanwhile: then it is asked anew.
+/// Waits until the script's result is true. If the page is reloaded meanwhile, the script runs
+/// again.
 async fn until(browser: &Browser, what: &str, script: &str) {
     let script = format!(
         "const done = arguments[0]; (function look() {{ if ({script}) done(true); else requestAnimationFrame(look) }})()"
@@ -126,7 +129,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
         .await
         .unwrap();
 
-    // A new version answers on the connection that is there.
+    // A new version answers on the open connection.
     project.edit(
         "src/lib.rs",
         "conn.send(msg)",
@@ -144,7 +147,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
         .unwrap();
     browser.sees("log", "and again").await;
 
-    // What doesn't build is shown, and changes nothing.
+    // A project that doesn't build is reported, and the running version stays.
     project.edit("src/lib.rs", "and again\")", "and again\").nonsense()");
     until(
         &browser,
@@ -175,7 +178,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
     )
     .await;
 
-    // A rule that is broken is told as `check` tells it.
+    // A violated rule is reported as `check` reports it.
     project.edit(
         "src/lib.rs",
         "App::new()",
@@ -202,7 +205,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
     )
     .await;
 
-    // Styles are taken in place.
+    // Styles are replaced without a reload.
     project.edit(
         "assets/style.css",
         "body { margin: 0;",
@@ -229,7 +232,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
         "the page was loaded again"
     );
 
-    // Another file of the page asks for the whole of it, and the page wants that.
+    // Any other file of the page causes a reload.
     project.edit(
         "assets/index.html",
         "<h1>Echo</h1>",
@@ -250,7 +253,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
     assert!(status.success() && !stderr.contains("panicked"), "{stderr}");
 }
 
-/// An app of one page, which streams for as long as somebody looks at it, under a strict policy.
+/// An app of one page, which streams for as long as a client reads it, under a strict policy.
 const PAGE: &str = r#"
 use std::time::Duration;
 use tidegate::prelude::*;
@@ -372,7 +375,8 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
         .await
         .unwrap();
     assert_eq!(answer, "hello");
-    // A page of another site that rebinds its own name to this machine can read neither the app nor the channel of its pages.
+    // A page of another site that rebinds its own name to this machine can read neither the app nor
+    // the channel of its pages.
     let status = async |target: &str, host: &str| {
         let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         Raw::send(server.address(), &head).await.until("\r\n").await
@@ -416,7 +420,7 @@ async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
     );
 }
 
-/// Forwards connections to a server, and counts those that have an event stream of `dev.js`.
+/// Forwards connections to a server, and counts the open event streams of `dev.js`.
 struct Gate {
     url: String,
     streams: watch::Sender<usize>,
@@ -438,7 +442,7 @@ impl Gate {
         gate
     }
 
-    /// Waits until there are as many event streams as this.
+    /// Waits until the number of open event streams is `count`.
     async fn has(&self, count: usize, when: &str) {
         let mut streams = self.streams.subscribe();
         let seen = timeout(PATIENCE, streams.wait_for(|streams| *streams == count))
@@ -517,7 +521,8 @@ async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forw
         "the back/forward cache restored {restored} pages"
     );
 
-    // The stream of a restored page works, as does one that was closed and opened by hand.
+    // The stream of a restored page works, and so does a stream that was closed and opened by a
+    // script.
     project.edit("assets/1.html", "page 1.", "page one.");
     browser.sees("page", "page one.").await;
     browser
@@ -529,7 +534,7 @@ async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forw
         .await;
     gate.has(1, "after pageshow").await;
 
-    // More tabs than the browser has connections to one host; those in the background need none.
+    // There are more tabs than the browser has connections to one host; background tabs need none.
     for tab in 0..7 {
         browser.open_tab(&format!("{}/{tab}.html", gate.url)).await;
         gate.has(1, &format!("with {tab} tabs in the background"))
@@ -548,7 +553,7 @@ async fn every_change_of_a_project_is_built_once_and_nothing_else_is() {
     const APP: &str = "use tidegate::prelude::*;\n\ntidegate::serve!(app);\n\nfn app() -> App {\n    App::new().get(\"/\", async |_| format!(\"{} one\", part::TEXT))\n}\n";
     let _turn = TURN.lock().await;
     let project = Project::new("my-changes", "hello");
-    // A path dependency and settings, both outside of the project.
+    // A path dependency and a settings file, both outside the project.
     let beside = project.0.parent().unwrap().join("my-changes-part");
     fs::create_dir_all(beside.join("src")).unwrap();
     fs::write(
@@ -612,7 +617,7 @@ async fn every_change_of_a_project_is_built_once_and_nothing_else_is() {
     .unwrap();
     server.wait_for("version 2: built in ");
     assert_eq!(text().await, "second one");
-    // As another branch is checked out.
+    // Changes the file as a checkout of another branch does.
     fs::remove_dir_all(project.0.join("src")).unwrap();
     fs::create_dir(project.0.join("src")).unwrap();
     fs::write(project.0.join("src/lib.rs"), APP.replace("one", "two")).unwrap();

@@ -4,7 +4,7 @@ mod support;
 
 use support::{Tidegate, browser::Browser, component, workspace};
 
-/// The example with its pages.
+/// The example that has pages.
 fn serve(example: &str) -> Tidegate {
     serve_at("127.0.0.1:0", example, &[])
 }
@@ -59,7 +59,8 @@ async fn two_tabs_chat_through_a_topic() {
         (stopped.counter("connections"), stopped.counter("faults")),
         (2, 0)
     );
-    // Two joins, two messages, two leaves; Ann has heard all but her own leave, Bob all between his join and his leave.
+    // Two joins, two messages and two leaves. Ann received all but her own leave, and Bob received
+    // all from his join to his leave.
     assert_eq!(
         (
             stopped.counter("publications"),

@@ -1,4 +1,5 @@
-//! What keeps an app from being served: every code has an app that triggers it, and a report that is the same to the letter.
+//! Each problem that prevents an app from being served: every code has an app that triggers it, and
+//! a report that is compared byte by byte.
 
 mod support;
 
@@ -14,7 +15,7 @@ use tidegate_routing::Target::{Feed, Http, WebSocket};
 
 type Routes = &'static [(&'static str, &'static str, tidegate_routing::Target)];
 
-/// An app of these routes that exports every handler.
+/// An app with these routes that exports every handler.
 fn app(routes: Routes) -> Fixture<'static> {
     let handlers = &[
         "http-handler",
@@ -29,7 +30,7 @@ fn app(routes: Routes) -> Fixture<'static> {
     }
 }
 
-/// A code, and an app that has that problem.
+/// A code, and an app that has its problem.
 fn cases() -> Vec<(&'static str, Vec<u8>)> {
     let fine = || app(&[("GET", "/", Http)]).build();
     vec![
@@ -65,8 +66,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
             }
             .build(),
         ),
-        ("TG010", Vec::new()), // there is no such file
-        ("TG011", fine()),     // its settings allow less
+        ("TG010", Vec::new()), // the file does not exist
+        ("TG011", fine()),     // the settings allow less
         ("TG012", b"(component)".to_vec()),
         ("TG013", core_module()),
         (
@@ -118,7 +119,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Runs a command in the directory, which fails with this code; its report.
+/// Runs a command in the directory, which must fail with this code; returns its report.
 fn report(dir: &Path, code: &str, args: &[&str]) -> String {
     let told = tidegate().current_dir(dir).args(args).output().unwrap();
     let text = String::from_utf8(told.stderr).unwrap();
@@ -148,7 +149,7 @@ fn report(dir: &Path, code: &str, args: &[&str]) -> String {
     text + "\n"
 }
 
-/// Files of `tidegate compile` that are no good any more.
+/// Makes files of `tidegate compile` that are no longer valid.
 fn spoil(dir: &Path) {
     fs::write(dir.join("fine.wasm"), app(&[("GET", "/", Http)]).build()).unwrap();
     let compiled = tidegate()
@@ -165,7 +166,7 @@ fn spoil(dir: &Path) {
     let mut altered = bytes.clone();
     *altered.last_mut().unwrap() ^= 1;
     fs::write(dir.join("tg019.tide"), altered).unwrap();
-    // Its engine's fingerprint stands behind magic and digest; the digest fits again.
+    // The engine's fingerprint follows magic and digest; the digest is adjusted to it.
     let mut other_engine = bytes.clone();
     other_engine[40] ^= 1;
     let digest = Sha256::digest(&other_engine[40..]);
@@ -207,7 +208,7 @@ fn every_code_is_triggered_and_reported() {
         &["compile", "fine.wasm", "-o", "nowhere/fine.tide"],
     );
 
-    // Places in a trap's code are the compiler's.
+    // The compiler decides the places in a trap's code.
     let stable = |text: &str| {
         text.lines()
             .filter(|line| !line.contains("offset 0x"))

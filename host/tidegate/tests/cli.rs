@@ -1,4 +1,5 @@
-//! The command line as a person meets it: what is refused and with which line, what is listed, how a server starts and stops.
+//! The command line from outside: which arguments are refused with which line, what is listed, and
+//! how a server starts and stops.
 
 mod support;
 
@@ -12,7 +13,7 @@ use support::{
 use tempfile::TempDir;
 use tidegate_routing::Target::{Feed, Http, Stream, WebSocket};
 
-/// A directory with one of everything that is named below.
+/// A directory with one of each file that the tests below name.
 fn place() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
@@ -67,7 +68,7 @@ fn place() -> TempDir {
     dir
 }
 
-/// Five rules broken at once.
+/// A component that violates five rules at once.
 fn many() -> Fixture<'static> {
     let routes = &[
         ("GET", "/ok", Http),
@@ -108,7 +109,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         "error: {address} is in use: choose another address, as in --listen {next} (port 0 for any free one)"
     );
     let cases: &[(&[&str], i32, &str)] = &[
-        // the app
+        // problems of the app
         (
             &["serve", "nowhere.wasm"],
             1,
@@ -160,7 +161,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             "error[TG016]: door.wasm imports test:secret/door, which this host does not have",
         ),
         (&["serve", "app.wasm", "--listen", &address], 1, &in_use),
-        // what was typed
+        // problems of the arguments
         (
             &["serve"],
             2,
@@ -226,7 +227,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
             2,
             "error: invalid value 'files' for '--dir <HOST::GUEST[::rw]>': \"files\" is not a grant of a directory: write \"HOST::GUEST\", or \"HOST::GUEST::rw\" to let the app write",
         ),
-        // what was written
+        // problems of settings files
         (
             &["serve", "app.wasm", "--config", "none.toml"],
             2,
@@ -254,14 +255,16 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         let stderr = text(&output.stderr);
         let first = stderr.lines().next().unwrap_or_default();
         assert_eq!(output.status.code(), Some(*code), "{args:?}\n{stderr}");
-        // A text that ends in a colon and a space is the beginning of a line; the rest is the system's or a library's.
+        // A text that ends in a colon and a space is the beginning of a line; the system or a
+        // library wrote the rest.
         let told = if line.ends_with(": ") {
             first.starts_with(line) && first.len() > line.len()
         } else {
             first == *line
         };
         assert!(told, "{args:?}\n{stderr}");
-        // What is wrong with an app has a report, everything else a line; clap shows the usage as well.
+        // A problem of an app has a report, every other problem one line; clap also shows the
+        // usage.
         assert!(
             *code == 2 || line.starts_with("error[") || stderr.lines().count() == 1,
             "more than one line: {args:?}\n{stderr}"

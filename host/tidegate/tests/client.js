@@ -1,5 +1,5 @@
-// What /__tidegate/client.js promises of sockets, event streams and loaders, tried in a browser with a network and a clock of our own.
-// The last line's value is a list of what is wrong.
+// Promises of /__tidegate/client.js about sockets, event streams and loaders, tested in a browser
+// whose network and clock the test controls. The value of the last line is a list of failures.
 const done = arguments[0];
 (async () => {
   const wrong = [];
@@ -14,7 +14,7 @@ const done = arguments[0];
   self.setTimeout = (run, ms, ...args) => (timers.set(++timer, { at: now + ms, ms, run: () => run(...args) }), timer);
   self.clearTimeout = (id) => timers.delete(id);
   performance.now = () => now;
-  // Lets time pass, and everything happen that is due by then.
+  // Advances the clock, and runs everything that is due by then.
   const pass = (ms) => {
     const end = now + ms;
     for (;;) {
@@ -39,17 +39,17 @@ const done = arguments[0];
   };
   const { socket, events, loader } = await import("/__tidegate/client.js");
 
-  // A socket comes back, later each time, and asks for what it missed.
+  // A socket reconnects after growing delays, and asks for the messages that it missed.
   const lost = [], heard = [], statuses = [];
   const chat = socket("/chat?a=1", {
     queue: 2, protocols: ["v1"], id: (data) => JSON.parse(data).id, onmessage: (data) => heard.push(data), onoverflow: (message) => lost.push(message),
     onstatus: (status) => statuses.push(status),
   });
-  check("what fits waits", ["a", "b", "c"].map((message) => chat.send(message)), [true, true, false]);
-  check("what does not is told", lost, ["c"]);
+  check("messages that fit are queued", ["a", "b", "c"].map((message) => chat.send(message)), [true, true, false]);
+  check("a message that does not fit is reported", lost, ["c"]);
   check("where", [opened[0].url, opened[0].protocols], [location.origin.replace("http", "ws") + "/chat?a=1", ["v1"]]);
   opened[0].open();
-  check("what waited goes first", [chat.send("d"), opened[0].sent], [true, ["a", "b", "d"]]);
+  check("queued messages are sent first", [chat.send("d"), opened[0].sent], [true, ["a", "b", "d"]]);
   opened[0].onmessage({ data: '{"id":7}' });
   const longer = [];
   for (let turn = 0; turn < 8; turn++) {
@@ -59,19 +59,19 @@ const done = arguments[0];
     longer.push(...waits());
     pass(longer.at(-1));
   }
-  check("it waits longer each time, though it opens in between", longer, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-  check("it says where it was", opened.at(-1).url, location.origin.replace("http", "ws") + "/chat?a=1&since=7");
+  check("each delay is longer, though it opens in between", longer, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
+  check("it sends its position", opened.at(-1).url, location.origin.replace("http", "ws") + "/chat?a=1&since=7");
   opened.at(-1).open();
   pass(10000);
   opened.at(-1).end(1012);
-  check("a connection that held begins anew", waits(), [500]);
+  check("a lasting connection resets the delay", waits(), [500]);
   pass(500);
   const before = opened.length;
   pass(35000);
-  check("one that does not open is given up", [opened.at(-1).closed, waits()], [[null, null], [1000]]);
+  check("a connection that does not open is given up", [opened.at(-1).closed, waits()], [[null, null], [1000]]);
   opened.at(-1).onclose?.({ code: 1000, reason: "too late" });
   pass(1000);
-  check("and its own end is too late", opened.length, before + 1);
+  check("its own end has no further effect", opened.length, before + 1);
   for (const code of [1000, 4000, 4999]) {
     const [before, own] = [opened.length, []];
     const other = socket("/other", { onstatus: (status) => own.push(status) });
@@ -80,16 +80,16 @@ const done = arguments[0];
     check(`${code} is the end`, [opened.length - before, own, other.send("x")], [1, ["connecting", "open", "closed"], false]);
   }
   chat.close();
-  check("it is closed once", [opened[before].closed, statuses[0]], [[1000, ""], "connecting"]);
+  check("it closes once", [opened[before].closed, statuses[0]], [[1000, ""], "connecting"]);
   opened[before].end(1000);
-  check("nothing is left of it", [statuses.at(-1), waits()], ["closed", []]);
+  check("no timer is left", [statuses.at(-1), waits()], ["closed", []]);
   const waiting = [], idle = socket("/idle", { onstatus: (status) => waiting.push(status) });
   opened.at(-1).end(1006);
   idle.close();
   idle.close();
-  check("it can be closed between two connections", [waiting, waits()], [["connecting", "waiting", "closed"], []]);
+  check("it closes between two connections", [waiting, waits()], [["connecting", "waiting", "closed"], []]);
 
-  // Silence is noticed by a probe, if its answer does not come.
+  // Silence is detected by a probe that is not answered.
   const texts = [], probes = [];
   const probed = socket("/probed", {
     probe: { text: "ping", answer: "pong", every: 1000 }, onmessage: (text) => texts.push(text), onstatus: (status, detail) => probes.push([status, detail?.reason ?? null]),
@@ -97,28 +97,28 @@ const done = arguments[0];
   const first = opened.at(-1);
   first.open();
   pass(999);
-  check("it is not asked too early", first.sent, []);
+  check("no probe is sent too early", first.sent, []);
   pass(1);
   first.onmessage({ data: "pong" });
   pass(1000);
   first.onmessage({ data: "hello" });
   pass(999);
-  check("an answer is no message, and every message is a sign of life", [first.sent, texts], [["ping", "ping"], ["hello"]]);
+  check("the answer to a probe is not a message, and every message shows life", [first.sent, texts], [["ping", "ping"], ["hello"]]);
   pass(2000);
-  check("two that are missing", [first.sent.length, first.closed ?? null, probes.at(-1)[0]], [4, null, "open"]);
+  check("two answers are missing", [first.sent.length, first.closed ?? null, probes.at(-1)[0]], [4, null, "open"]);
   pass(1);
-  check("are its end", [first.closed, probes.at(-1)], [[null, null], ["waiting", "nothing came for too long"]]);
+  check("two missing answers end it", [first.closed, probes.at(-1)], [[null, null], ["waiting", "nothing came for too long"]]);
   pass(500);
-  check("it comes back", opened.at(-1) !== first && probes.at(-1)[0], "connecting");
+  check("it reconnects", opened.at(-1) !== first && probes.at(-1)[0], "connecting");
   probed.close();
   opened.at(-1).end(1000);
   const silent = socket("/silent");
   opened.at(-1).open();
-  check("without a probe no question is sent", [waits(), opened.at(-1).sent], [[], []]);
+  check("without a probe nothing is sent", [waits(), opened.at(-1).sent], [[], []]);
   silent.close();
   opened.at(-1).end(1000);
 
-  // An event stream comes back to where it was; a refusal ends it.
+  // An event stream resumes from its position; a refusal ends it.
   let asked = [], answers = [];
   const never = ({ signal }) => new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
   const answerNext = async (url, options) => {
@@ -147,7 +147,7 @@ const done = arguments[0];
       await settle();
     }
   };
-  // The events of a stream that comes in pieces: data, names, and the id of the next request.
+  // The events of a stream that arrives in pieces: data, names, and the id of the next request.
   const read = async (...pieces) => {
     [asked, answers] = [[], [stream(...pieces)]];
     const told = [], own = events("/stream", { lastEventId: "0", onevent: ({ type, data }) => told.push(type === "message" ? data : [type, data]) });
@@ -193,10 +193,10 @@ const done = arguments[0];
   events("/prices", { onevent: (event) => told.push(event), onstatus: (status, detail) => ends.push([status, detail?.status ?? null]) });
   const between = [];
   for (let turn = 0; turn < 4; turn++) { await turns(); between.push(...waits()); pass(waits()[0] ?? 0); }
-  check("each event, and nothing of one that was cut off", told, [
+  check("each event, and nothing of a truncated event", told, [
     { type: "message", data: "a", lastEventId: "e-1" }, { type: "price", data: "b", lastEventId: "e-2" }]);
-  check("it comes back to where it was", asked.map(([, headers]) => headers["last-event-id"] ?? null), [null, "e-2", "e-2", "e-2"]);
-  check("later each time", between, [500, 1000, 2000]);
+  check("it resumes from its position", asked.map(([, headers]) => headers["last-event-id"] ?? null), [null, "e-2", "e-2", "e-2"]);
+  check("each delay is longer", between, [500, 1000, 2000]);
   check("a refusal ends it", ends.filter(([status]) => status !== "connecting"), [["open", null], ["waiting", 200], ["waiting", 503], ["waiting", 429], ["closed", 403]]);
 
   for (const [answer, message] of [
@@ -221,7 +221,7 @@ const done = arguments[0];
   await turns();
   thrown.close();
   await turns();
-  check("what a listener throws", [reported, waits()], [["a", "b"], []]);
+  check("errors that a listener throws", [reported, waits()], [["a", "b"], []]);
   [asked, answers] = [[], [new Response("", { status: 503 })]];
   const failing = events("/throws", { onstatus: (status) => { throw new Error(status); } });
   await turns();
@@ -229,15 +229,15 @@ const done = arguments[0];
   await turns();
   failing.close();
   await turns();
-  check("the stream comes back all the same", [asked.length, reported.slice(2)], [2, ["connecting", "waiting", "connecting", "closed"]]);
+  check("the stream reconnects nevertheless", [asked.length, reported.slice(2)], [2, ["connecting", "waiting", "connecting", "closed"]]);
   const broken = socket("/throws", { onstatus: (status) => { throw new Error(status); } }), count = opened.length;
   opened.at(-1).end(1006);
   pass(500);
-  check("and so does a socket", opened.length, count + 1);
+  check("a socket reconnects, too", opened.length, count + 1);
   broken.close();
   opened.at(-1).end(1000);
 
-  // A listener may close it.
+  // A listener may close the stream.
   answers = [stream("data: a\n\ndata: b\n\n")];
   const few = [], short = events("/few", { onevent: ({ data }) => { few.push(data); short.close(); } });
   await turns();
@@ -248,17 +248,17 @@ const done = arguments[0];
   pass(500);
   check("nothing is opened after a close", [opened.length, waits()], [made, []]);
 
-  // Silence: two heartbeats that the host announced are missing, or no answer comes at all.
+  // Silence: two heartbeats that the host announced are missing, or no answer arrives at all.
   [asked, answers] = [[], [typed("text/event-stream", [":\n\n"], { "tidegate-heartbeat": "1000" }, true), typed("text/event-stream", [":\n\n"], {}, true)]];
   const silence = [], quiet = events("/quiet", { onstatus: (status, detail) => silence.push([status, detail?.message ?? null]) });
   await turns();
-  check("it is waited for", waits(), [3000]);
+  check("it waits for the heartbeats", waits(), [3000]);
   pass(3000);
   await turns();
-  check("silence is noticed", silence.at(-1), ["waiting", "Error: nothing came for too long"]);
+  check("silence is detected", silence.at(-1), ["waiting", "Error: nothing came for too long"]);
   pass(500);
   await turns();
-  check("without heartbeats silence is not noticed", [silence.at(-1)[0], waits()], ["open", []]);
+  check("without heartbeats silence is not detected", [silence.at(-1)[0], waits()], ["open", []]);
   quiet.close();
   await turns();
   check("the end", [silence.at(-1), waits()], [["closed", null], []]);
@@ -271,7 +271,7 @@ const done = arguments[0];
   muted.close();
   await turns();
 
-  // A loader by itself: only its end says that nothing is missing.
+  // A loader without a page: only the end record says that nothing is missing.
   const runs = [
     ['{"value":1}\n\n{"value":2}\n{"end":{}}\n', ["done", 2, null]],
     ['{"value":1}\n', ["error", 1, { status: 0, message: "the stream broke off" }]],
@@ -298,7 +298,7 @@ const done = arguments[0];
   const refused = loader("stock", { page: "/refused" });
   await refused.reload();
   check("a refusal", refused.error, { status: 403, message: "not you" });
-  check("what it asks for", JSON.parse(asked.at(-4)[2]), { page: "/p/{id}", loader: "stock", params: { id: "3" } });
+  check("its request", JSON.parse(asked.at(-4)[2]), { page: "/p/{id}", loader: "stock", params: { id: "3" } });
   const given = loader("stock", { page: "/never" });
   given.reload();
   given.abort();

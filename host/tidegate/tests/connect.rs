@@ -1,4 +1,4 @@
-//! `tidegate connect` as a person or a script uses it, against the real server.
+//! `tidegate connect` as a user or a script runs it, against the real server.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::{
 };
 use support::{Tidegate, component, tidegate};
 
-/// Says these lines, and waits for the end; if `waits`, the server's.
+/// Writes these lines to stdin, and waits for the end, or with `waits` for the server's end.
 fn connect(url: &str, args: &[&str], lines: &str, waits: bool) -> Output {
     let mut command = tidegate();
     let command = command
@@ -19,7 +19,7 @@ fn connect(url: &str, args: &[&str], lines: &str, waits: bool) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
-    // It may have ended before it heard anything.
+    // The process may have ended before it read anything.
     let mut stdin = child.stdin.take();
     _ = stdin.as_mut().unwrap().write_all(lines.as_bytes());
     if !waits {

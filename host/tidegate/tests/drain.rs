@@ -1,4 +1,5 @@
-//! The end of a server: what is open is brought to its end, each kind in its way, and nothing is waited for without end.
+//! A drain of the server: each kind of connection is brought to its end in its own way, and every
+//! wait is bounded.
 
 mod support;
 
@@ -27,7 +28,7 @@ async fn either_signal_ends_each_kind_of_connection_in_its_way() {
         let feed = reqwest::get(server.url("/feed?topic=news")).await.unwrap();
         let mut idle = Raw::send(server.address(), "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n").await;
         idle.until("calm").await;
-        // The 100 says that the host waits for the body: the request has begun.
+        // The 100 shows that the host waits for the body: the request has begun.
         let head = "POST /publish/news HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\nexpect: 100-continue\r\n\r\n";
         let mut upload = Raw::send(server.address(), head).await;
         upload.until("100 Continue\r\n\r\n").await;
@@ -52,7 +53,7 @@ async fn either_signal_ends_each_kind_of_connection_in_its_way() {
         );
         assert!(
             TcpStream::connect(server.address()).await.is_err(),
-            "nobody is let in any more"
+            "no further connection is accepted"
         );
         assert_eq!(idle.rest().await, "", "a connection without a request ends");
         let told = soon(
@@ -69,7 +70,7 @@ async fn either_signal_ends_each_kind_of_connection_in_its_way() {
             "{told}"
         );
 
-        // What has begun is finished: nobody has waited for it yet but the drain.
+        // The request that has begun is finished: only the drain has waited for it so far.
         upload.write("-last").await;
         let answer = upload.rest().await;
         assert!(

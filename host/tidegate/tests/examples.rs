@@ -1,4 +1,4 @@
-//! The examples as a visitor uses them, built in both ways that the README shows.
+//! The examples over HTTP and WebSockets, built in both ways that the README shows.
 
 mod support;
 
@@ -12,7 +12,7 @@ use support::{
 };
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-/// Serves an example of each build in turn; at its end nothing has failed.
+/// Serves an example of each build in turn, and checks at the end that nothing failed.
 async fn visit(example: &str, visitor: impl AsyncFn(&Tidegate)) {
     for build in BUILDS {
         let data = tempfile::tempdir().unwrap();
@@ -28,7 +28,7 @@ async fn visit(example: &str, visitor: impl AsyncFn(&Tidegate)) {
             (Some(0), 0),
             "{example} by {build:?}\n{log}"
         );
-        // Any host may be named here, which the start warns of.
+        // A request may name any host here, and the start warns about that.
         let is_expected = |line: &str| line.contains("requests may name any host");
         let mut wrong = log
             .lines()
@@ -131,7 +131,8 @@ async fn lobby_lets_everybody_hear_what_anybody_says() {
     .await;
 }
 
-// On several threads, so that the client's side of a dropped stream goes away while the server is waited for.
+// The runtime has several threads, so that the client's side of a dropped stream is closed while
+// the test waits for the server.
 #[tokio::test(flavor = "multi_thread")]
 async fn ticker_tells_prices_and_counts_on() {
     visit("ticker", async |server| {
@@ -324,7 +325,7 @@ async fn chat_remembers_what_was_said_and_knows_who_is_there() {
 async fn board_shows_pointers_and_keeps_strokes() {
     visit("board", async |server| {
         let mut ann = Socket::connect(server.ws("/boards/sea")).await;
-        let anns: Value = serde_json::from_str(&ann.text().await).unwrap(); // a handshake is done before the room knows of it
+        let anns: Value = serde_json::from_str(&ann.text().await).unwrap(); // the handshake completes before the room receives the open
         let mut bob = Socket::connect(server.ws("/boards/sea")).await;
         let bobs: Value = serde_json::from_str(&bob.text().await).unwrap();
         assert_eq!(bobs["members"][0], anns["members"][0]);
@@ -412,7 +413,7 @@ async fn shop_sells_with_and_without_scripts() {
             ),
             (303, "/products/rope")
         );
-        // The page again: its stock goes on for as long as somebody reads.
+        // The refused form shows the page again; its stock streams for as long as the client reads.
         let denied = form("__action=buy&amount=99&email=ann")
             .send()
             .await
@@ -456,7 +457,7 @@ async fn dash_streams_readings_and_takes_notes() {
             .unwrap();
         assert_eq!(first, "{\"value\":{\"second\":0,\"percent\":20}}\n");
         let mut ann = Socket::connect(server.ws("/notes")).await;
-        // Whoever hears its own note follows the others'.
+        // A socket that receives its own note follows the topic.
         assert_eq!(ann.ask("the fan is loud").await, "the fan is loud");
         let mut bob = Socket::connect(server.ws("/notes")).await;
         bob.say("so it is").await;

@@ -1,4 +1,5 @@
-//! Guest code that goes wrong, in every way and everywhere that it is called: it hurts itself alone, and nobody reads its secrets.
+//! Guest code that fails, in every way and in every place where it is called: the fault affects
+//! only its own call, and no client reads the secrets of the app.
 
 mod support;
 
@@ -11,14 +12,14 @@ use support::{
 };
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-/// Ways that end by a trap, and what the log says of them.
+/// Ways that end by a trap, and the cause in the log.
 const TRAPS: [(&str, &str); 4] = [
     ("panic", "the app trapped: "),
     ("abort", "the app trapped: "),
     ("exit", "the app trapped: "),
     ("recurse", "the app trapped: "),
 ];
-/// Ways that a limit ends.
+/// Ways that a limit ends, and the cause in the log.
 const EXCESSES: [(&str, &str); 3] = [
     ("spin", "the app computed for longer than one event may"),
     (
@@ -27,7 +28,7 @@ const EXCESSES: [(&str, &str); 3] = [
     ),
     ("sleep", "the app took longer than one event may"),
 ];
-/// Stands in every panic of the rogue app.
+/// Part of the text of every panic of the rogue app.
 const SECRET: &str = "the app's own secret";
 
 fn ways() -> impl Iterator<Item = (&'static str, &'static str)> {
@@ -41,7 +42,7 @@ fn rogue(args: &[&str]) -> Tidegate {
     Tidegate::serve(&component("rogue"), &args)
 }
 
-/// What a client is told: nothing but an id, with which the log has the cause.
+/// Checks that the client received only an id, under which the log has the cause.
 fn assert_masked(server: &Tidegate, told: &str, cause: &str) {
     let id = told
         .split_once("(id ")
@@ -121,7 +122,7 @@ async fn a_fault_in_an_http_route_is_an_answer_with_an_id_and_the_next_request_o
         assert_masked(&server, &body, cause);
         assert_eq!(get("/calm").await.2, "calm", "{how}");
     }
-    // Its own answer to its own error: the SDK masks that one.
+    // The app's own answer to its own error is masked by the SDK.
     let (status, _, body) = get("/do/fail").await;
     assert_eq!((status, body.as_str()), (500, "internal error"));
     server.wait_for(SECRET);
@@ -414,13 +415,13 @@ async fn what_was_said_before_a_trap_in_the_same_batch_arrives_and_what_came_beh
     assert_eq!(
         bob.ask("say still here").await,
         "still here",
-        "nothing was published behind the trap"
+        "nothing was published after the trap"
     );
     bob.close().await;
     assert_counts(&server.stop(), 1);
 }
 
-/// A client's text frame, its mask zero.
+/// A client's text frame whose mask is zero.
 fn frame(text: &str) -> Vec<u8> {
     [
         &[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0],

@@ -1,4 +1,5 @@
-//! The floors of ARCHITECTURE.md, read from `cargo metadata` and the sources: who may import whom, and what the hub never touches.
+//! The floors of ARCHITECTURE.md, read from `cargo metadata` and the sources: which crates and
+//! modules may import which, and which crates the hub must not use.
 
 use serde_json::Value;
 use std::{
@@ -8,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// A crate of the workspace, its directory, and what it names in `[dependencies]` (of any target).
+/// A crate of the workspace, its directory, and its `[dependencies]` (of any target).
 struct Member {
     name: String,
     directory: PathBuf,
@@ -41,7 +42,7 @@ fn members() -> Vec<Member> {
             .parent()
             .unwrap()
             .to_owned(),
-        // Without a kind: neither for tests nor for a build script.
+        // Dependencies for tests and for build scripts have a kind.
         dependencies: list(&package["dependencies"])
             .filter(|it| it["kind"].is_null())
             .map(|it| string(&it["name"]))
@@ -61,8 +62,8 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().unwrap().iter()
 }
 
-/// The crates of the workspace that each crate may depend on. A crate that is not listed is an app or
-/// a tool.
+/// The crates of the workspace that each crate may depend on. A crate that is not listed is an app
+/// or a tool.
 const FLOORS: [(&str, &[&str]); 6] = [
     ("tidegate-routing", &[]),
     ("tidegate-hub", &["tidegate-routing"]),
@@ -81,7 +82,8 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ),
 ];
 
-/// Heavy dependencies have one owner each. A star stands for any ending. edge uses the server part of hyper-util, wasm uses its client.
+/// Heavy dependencies have one owner each. A star stands for any ending. The edge uses the server
+/// part of hyper-util, wasm uses its client.
 const OWNERS: [(&str, &str); 15] = [
     ("fjall", "tidegate-disk"),
     ("wasmtime*", "tidegate-wasm"),
@@ -100,7 +102,7 @@ const OWNERS: [(&str, &str); 15] = [
     ("wit-bindgen*", "tidegate"),
 ];
 
-/// All that the hub uses outside of std and the workspace. The floor below it uses nothing.
+/// All crates that the hub uses outside of std and the workspace. The floor below it uses none.
 const HUB_MAY_USE: [&str; 9] = [
     "bytes",
     "bytestring",
@@ -113,7 +115,7 @@ const HUB_MAY_USE: [&str; 9] = [
     "tracing",
 ];
 
-/// Crates that no component contains: guests are small and are built quickly.
+/// Crates that no component contains: guests are small and build quickly.
 const NOT_IN_GUESTS: [&str; 5] = ["tidegate-hub", "tokio", "tracing", "bytes", "http"];
 
 fn is_like(pattern: &str, name: &str) -> bool {
@@ -245,7 +247,7 @@ fn the_hub_never_reads_a_clock_a_file_a_socket_or_the_environment() {
         "std::process",
         "std::thread",
     ];
-    // Its channels and locks do nothing by themselves: the hub may have those.
+    // Its channels and locks need no runtime, so the hub may use them.
     let of_tokio = [
         "tokio::{",
         "tokio::time",
@@ -270,7 +272,7 @@ fn the_hub_never_reads_a_clock_a_file_a_socket_or_the_environment() {
     }
 }
 
-/// Whether code names this path, also in a nested `use std::{fs, ..}`.
+/// Returns true if code names this path, also in a nested `use std::{fs, ..}`.
 fn mentions(code: &str, name: &str) -> bool {
     let nested = name.strip_prefix("std::").is_some_and(|module| {
         code.split("use std::{").skip(1).any(|rest| {
@@ -412,16 +414,17 @@ fn a_type_name_has_one_meaning() {
     );
 }
 
-/// One source file, and the module that it is.
+/// One source file, and the path of its module.
 struct Source {
     path: PathBuf,
-    /// "outbox", "command::serve"; empty for the root.
+    /// The module's path, as in "outbox" or "command::serve"; empty for the root.
     module: String,
     text: String,
 }
 
 impl Source {
-    /// Without comments, and without what stands behind the first `#[cfg(test)]`: tests stand at the end.
+    /// Returns the text without comments and without the tests, which begin at the first
+    /// `#[cfg(test)]` and stand at the end.
     fn code(&self) -> String {
         let code = self
             .text
@@ -486,7 +489,8 @@ fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
     files.sort();
 }
 
-/// Which module imports which, of one crate. A name that the root re-exports is its home's.
+/// Returns the imports of each module of a crate. A name that the root re-exports belongs to its
+/// own module.
 fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let modules: BTreeSet<&str> = sources
         .iter()
@@ -519,7 +523,7 @@ fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
                 .find(|module| modules.contains(module.as_str()));
             longest.or_else(|| homes.get(path.first()?).cloned())
         });
-        // A module and those inside it are one thing to the others.
+        // A module and the modules inside it count as one for the others.
         let is_inside = |module: &String| {
             *module == source.module || source.module.starts_with(&format!("{module}::"))
         };
@@ -531,12 +535,12 @@ fn graph(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// Every path behind `crate::`, without it.
+/// Returns every path that follows a `crate::`.
 fn paths(code: &str) -> Vec<Vec<String>> {
     code.split("crate::").skip(1).flat_map(flatten).collect()
 }
 
-/// Takes the use tree at the beginning of a text apart: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Splits the use tree at the beginning of a text: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn flatten(tree: &str) -> Vec<Vec<String>> {
     let tree = tree.trim_start();
     if let Some(group) = tree.strip_prefix('{') {
@@ -558,7 +562,7 @@ fn flatten(tree: &str) -> Vec<Vec<String>> {
     }
 }
 
-/// What stands between the commas of a group, up to the brace that closes it.
+/// Returns the items of a group, up to the brace that closes it.
 fn split_group(group: &str) -> Vec<&str> {
     let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
     for (at, c) in group.char_indices() {
@@ -583,7 +587,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '_')
 }
 
-/// Modules that reach each other, each group once.
+/// Returns the groups of modules that reach each other.
 fn cycles(graph: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<BTreeSet<&str>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> = graph
         .keys()

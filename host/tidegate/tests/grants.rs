@@ -1,4 +1,4 @@
-//! What an app may reach of the world: nothing, and then what was granted and no more.
+//! The grants of an app: it has no access by default, and exactly the granted access afterwards.
 
 mod support;
 
@@ -22,7 +22,7 @@ async fn put(server: &Tidegate, path: &str) -> u16 {
     soon(path, request.send()).await.unwrap().status().as_u16()
 }
 
-/// A directory that may be granted, with a file beside it that may not.
+/// A directory that may be granted, beside a file that may not be read.
 fn place() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("secret.txt"), "secret").unwrap();
@@ -48,7 +48,7 @@ fn settings(dir: &TempDir, text: &str) -> String {
 async fn by_default_an_app_has_no_variable_and_no_file() {
     let mut command = tidegate();
     let place = place();
-    command.current_dir(place.path()); // where its rooms would keep their data
+    command.current_dir(place.path()); // the default place of the rooms' data
     command
         .arg("serve")
         .arg(component("rogue"))

@@ -1,4 +1,5 @@
-//! Pages from outside: what goes over the wire and when, and what a browser makes of it, with scripts and without.
+//! Pages from outside: the bytes on the wire and their order, and their effect in a browser, with
+//! scripts and without.
 
 mod support;
 
@@ -15,7 +16,7 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
 }
 
-/// How many look at a product of the shop, by its own count.
+/// Returns the shop's count of the clients that watch a product.
 async fn watchers(server: &Tidegate) -> String {
     reqwest::get(server.url("/watchers"))
         .await
@@ -25,7 +26,7 @@ async fn watchers(server: &Tidegate) -> String {
         .unwrap()
 }
 
-/// Asks until so many do.
+/// Repeats the request until the count is `count`.
 async fn until_watched_by(server: &Tidegate, count: &str) {
     soon("the count", async {
         while watchers(server).await != count {}
@@ -51,7 +52,7 @@ async fn the_shell_goes_out_before_the_first_value_of_a_slow_loader() {
             < reviews,
         "{behind}"
     );
-    // It goes on for as long as somebody reads, and is given up when nobody does any more.
+    // The stock streams for as long as a client reads, and ends when the client disconnects.
     until_watched_by(&server, "1").await;
     drop(page);
     until_watched_by(&server, "0").await;
@@ -92,7 +93,7 @@ async fn a_strict_policy_lets_the_page_s_own_scripts_run_and_no_others() {
     browser
         .has("small[data-loader=stock][data-status=streaming]")
         .await;
-    // It was there to be seen while the reviews were still looked for.
+    // The page was visible while its loader still fetched the reviews.
     let times = "return ['first-contentful-paint', 'reviews'].map((name) => performance.getEntriesByName(name)[0].startTime)";
     let times: Vec<f64> = serde_json::from_value(browser.run(times).await).unwrap();
     eprintln!(
@@ -102,7 +103,8 @@ async fn a_strict_policy_lets_the_page_s_own_scripts_run_and_no_others() {
     assert!(times[0] < times[1], "{times:?}");
     let others = "const script = document.createElement('script'); script.textContent = 'window.intruder = 1'; document.body.append(script); \
         return [window.intruder ?? null, document.querySelectorAll('body script').length]";
-    // One of them is the page's module, the other is the intruder: what streamed values in has left nothing behind.
+    // One script is the page's module, the other is the intruder: no script remains that streamed
+    // values in.
     assert_eq!(browser.run(others).await, json!([null, 2]));
     browser.screenshot("shop.png").await;
     browser.close().await;
@@ -125,7 +127,8 @@ async fn a_form_is_sent_without_a_reload_while_the_page_still_streams() {
     browser.click("buy").await;
     browser.sees("outcome", "Thank you: 2 for 30 €").await;
     assert_eq!(browser.text("amount-error").await, "");
-    // The action says that the stock is stale: it is asked for again, and goes on by itself.
+    // The action marks the stock as stale: the page requests it again, and streams it without a
+    // reload.
     browser
         .has("small[data-loader=stock][data-status=streaming]")
         .await;
@@ -138,7 +141,7 @@ async fn a_form_is_sent_without_a_reload_while_the_page_still_streams() {
 
 #[tokio::test]
 async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
-    // Time for the first values, however busy the machine is.
+    // Time for the first values on a busy machine.
     let server = Tidegate::serve(&component("shop"), &["--limit", "first_within=20s"]);
     let browser = Browser::open_as(Manner::WithoutScripts).await;
     browser.goto(&server.url("/products/rope")).await;
@@ -153,7 +156,7 @@ async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
     browser.write("amount", "99").await;
     browser.write("email", "ann@example.org").await;
     browser.click("buy").await;
-    // Shown again, with what is wrong and what was sent.
+    // The page is shown again, with the errors and the values that were sent.
     browser.has("#amount[value='99']").await;
     browser.has("#email[value='ann@example.org']").await;
     assert_eq!(
@@ -166,7 +169,7 @@ async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
     browser.screenshot("shop-without-scripts.png").await;
     browser.write("amount", "2").await;
     browser.click("buy").await;
-    // Sent to the page again, so that nobody buys twice by a reload.
+    // The form redirects to the page, so that a reload does not buy twice.
     browser.has("#amount[value='1']").await;
     assert_eq!(
         browser.client.current_url().await.unwrap().as_str(),
@@ -270,11 +273,12 @@ async fn a_client_that_does_not_read_holds_its_loader_back() {
     slow.until("{\"value\":[0,").await;
     swift.until("{\"value\":[9,").await;
     let peak = most_memory(&server);
-    // While the one gets 64 MiB, the other gets what the sockets between them hold, and the server keeps nothing for it.
+    // While one client gets 64 MiB, the other gets only the bytes that the sockets buffer, and the
+    // server keeps nothing for it.
     swift.until("{\"value\":[1024,").await;
     let grown = most_memory(&server).saturating_sub(peak);
     assert!(grown < 16 << 20, "the server grew by {grown} bytes");
-    // Whoever reads on gets the next one, none missing.
+    // A client that reads on gets each next value, without a gap.
     for number in 1..200 {
         slow.until(&format!("{{\"value\":[{number},")).await;
     }
@@ -443,7 +447,7 @@ async fn an_upload_is_handed_on_and_kept_nowhere() {
     assert_eq!(server.stop().counter("faults"), 0);
 }
 
-/// The most memory that the server has had at any time, in bytes.
+/// Returns the peak memory of the server, in bytes.
 fn most_memory(server: &Tidegate) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let peak = status

@@ -1,4 +1,5 @@
-//! Components that know nothing of Tidegate: they export `wasi:http`, 0.2 or 0.3, and are served whole.
+//! Components without Tidegate's interfaces: they export `wasi:http`, 0.2 or 0.3, and serve every
+//! request.
 
 mod support;
 
@@ -10,7 +11,7 @@ use support::{
     component, tidegate,
 };
 
-/// A component of each version, and what it says of itself.
+/// A component of each version, and the version that it reports.
 const PROXIES: [(&str, &str); 2] = [("proxy02", "0.2"), ("proxy03", "0.3")];
 
 fn serve(proxy: &str, args: &[&str]) -> Tidegate {
@@ -25,7 +26,7 @@ async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     )
 }
 
-/// Nothing of the guest's own words, but an id that the log has too.
+/// Checks that the answer has no text of the guest, and has an id that the log has, too.
 fn assert_masked(server: &Tidegate, (status, body): (u16, String), cause: &str) {
     assert_eq!(status, 500, "{body}");
     let id = body
@@ -130,7 +131,7 @@ async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
         .await;
         for piece in ["first", "other", "third"] {
             raw.write(format!("5\r\n{piece}\r\n")).await;
-            raw.until(piece).await; // before the next is sent
+            raw.until(piece).await; // the answer arrives before the next piece is sent
         }
         raw.write("0\r\n\r\n").await;
         assert_eq!(
@@ -139,7 +140,8 @@ async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
             "{proxy}: a good end"
         );
 
-        // Far beyond the limit of bounded bodies, and more than any buffer on the way.
+        // The body is far beyond the limit of bounded bodies, and larger than any buffer on the
+        // way.
         let large: Vec<u8> = (0..8_000_000_u32).map(|n| (n / 251) as u8).collect();
         let answer = soon(
             proxy,

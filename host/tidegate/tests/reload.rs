@@ -1,4 +1,4 @@
-//! Another version of an app takes the place of the one that is served, and nobody loses anything.
+//! A reload replaces the version of an app, and no client loses anything.
 
 mod support;
 
@@ -16,7 +16,7 @@ use support::{
     component,
 };
 
-/// A file that is served, and may be another version later.
+/// A file that is served, and whose version a test may replace.
 struct Release {
     place: tempfile::TempDir,
     wasm: Vec<u8>,
@@ -48,7 +48,7 @@ impl Release {
         self.place.path().join("app.wasm")
     }
 
-    /// As a deployment does: the file is never there in part.
+    /// Replaces the file as a deployment does: it is never incomplete.
     fn put(&self, version: u8) {
         let mut wasm = self.wasm.clone();
         wasm[self.at..self.at + 10].copy_from_slice(format!("version {version:02}").as_bytes());
@@ -185,7 +185,7 @@ async fn a_route_that_is_gone_takes_its_sockets_with_it_and_what_is_new_is_there
             .contains("0 WebSockets and 0 feeds go on, 1 WebSockets were closed (1012)")
     );
     assert_eq!(socket.closed().await.0, 1012);
-    // Rooms begin with a version that has some.
+    // The rooms begin with a version that has some.
     let mut counter = Socket::connect(server.ws("/counters/tea")).await;
     assert_eq!(counter.text().await, "0");
     put("echo");
@@ -207,7 +207,7 @@ async fn a_request_ends_on_the_version_where_it_began() {
         server.address()
     );
     let mut upload = Raw::send(server.address(), &head).await;
-    // The host asks for the body when it knows who gets it.
+    // The host requests the body when it knows which version gets it.
     upload.until("100 Continue\r\n\r\n").await;
     release.put(2);
     server.reload(&[]).unwrap();
@@ -245,7 +245,7 @@ async fn fifty_reloads_under_load_drop_nobody_and_lose_double_or_reorder_nothing
     let over = AtomicBool::new(false);
 
     let busy = join_all((0..BUSY).map(async |number| {
-        // Some of them in rooms, where every answer is on the disk.
+        // Some of them write to rooms, where every answer is durable.
         let path = if number < ROOMS {
             format!("/rooms/{number}")
         } else {

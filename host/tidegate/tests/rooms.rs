@@ -1,4 +1,5 @@
-//! Rooms behind the real binary: what is kept over faults, sleep, kills and restarts, and what is not sent.
+//! Rooms in the real binary: their data over faults, sleep, kills and restarts, and the messages of
+//! uncommitted events, which must not be sent.
 
 mod support;
 
@@ -533,8 +534,9 @@ fn an_app_without_rooms_keeps_nothing() {
     assert!(!place.path().join("data").exists());
 }
 
-/// Clients write numbered lines to 50 rooms while the host is killed again and again. Whatever was acknowledged, by an answer or
-/// by a broadcast, is there afterwards, once and in order; nothing is half done. `TIDEGATE_CRASH_SECONDS` says for how long.
+/// Clients write numbered lines to 50 rooms while the host is killed repeatedly. Every write that
+/// an answer or a broadcast acknowledged is stored afterwards, once and in order, and no event is
+/// stored in part. `TIDEGATE_CRASH_SECONDS` is the duration of the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_every_kill() {
     const ROOMS: usize = 50;
@@ -598,9 +600,8 @@ async fn what_was_acknowledged_survives_every_kill() {
     println!("{total} acknowledgements in {ROOMS} rooms survived {kills} kills");
 }
 
-/// Writes numbers until the server is gone, over HTTP in half of the rooms and over a WebSocket in the others. What was
-/// acknowledged, and the next number that nobody used.
-/// Posts lines to three rooms until one is refused. Returns the number of acknowledged lines of each.
+/// Posts lines to three rooms until one is refused. Returns the number of acknowledged lines of
+/// each.
 async fn write_until_it_fails(server: &Tidegate) -> [u64; 3] {
     let client = reqwest::Client::new();
     let mut acknowledged = [0; 3];
@@ -677,7 +678,8 @@ async fn what_was_acknowledged_before_the_disk_failed_is_there_and_nothing_half_
                     .map(|number| format!("line {number}"))
                     .collect();
                 assert_eq!(lines, expected.join("\n"), "{told}, room {room}");
-                // The event that failed was not acknowledged; it may be there nevertheless, as a whole.
+                // The event that failed was not acknowledged; it may still be stored, but only as a
+                // whole.
                 assert!(
                     (acknowledged..=acknowledged + 1).contains(&(expected.len() as u64)),
                     "{told}, room {room}: {acknowledged} of {count}"
@@ -738,7 +740,7 @@ async fn write(url: &str, room: usize, first: u64, stopped: &AtomicBool) -> (Vec
     (heard, number)
 }
 
-/// Enough for when to kill (xorshift).
+/// A random generator (xorshift), good enough to choose the times of kills.
 struct Random(u64);
 
 impl Random {

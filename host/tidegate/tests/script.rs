@@ -5,7 +5,7 @@ mod support;
 use std::{fs, path::Path};
 use support::{component, run};
 
-/// Plays one test with these steps against the app that misbehaves: exit code, and what is told.
+/// Plays one test with these steps against the app `rogue`. Returns the exit code and the output.
 fn play(steps: &str) -> (Option<i32>, String) {
     let place = tempfile::tempdir().unwrap();
     let script = place.path().join("script.toml");
@@ -56,24 +56,25 @@ fn the_conversations_of_every_example_pass() {
 #[test]
 fn every_step_does_what_a_client_or_the_world_does() {
     for steps in [
-        // A trap costs its connection, and nobody else.
+        // A trap closes only its own connection.
         r#"{ connect = "ann", to = "/socket" }, { connect = "bob", to = "/socket" },
            { send = "ann", text = "do panic" }, { expect = "ann", closed = 1011, reason = "internal error" },
            { send = "bob", text = "say fine" }, { expect = "bob", text = "fine" }"#,
         // A client that disconnects is closed with 1006.
         r#"{ connect = "ann", to = "/socket?tag=x" }, { connect = "bob", to = "/socket" }, { disconnect = "ann" },
            { send = "bob", text = "tagged x" }, { expect = "bob", text = "" }"#,
-        // A feed follows what is published from outside.
+        // A feed receives publications from outside.
         r#"{ subscribe = "ann", to = "/feed?topic=news" }, { expect = "ann", event = "begun" },
            { publish = "news", text = "high water", event = "alert" }, { expect = "ann", event = "alert", text = "high water" }"#,
-        // Events that can't be made durable have not happened.
+        // Events that can't be made durable have no effect.
         r#"{ request = "POST /rooms/tea", body = "one", text = "0" }, { fail_next_commit = true },
            { request = "POST /rooms/tea", body = "two", status = 500 }, { request = "GET /rooms/tea", text = "1\none" }"#,
-        // A room that was asleep wakes anew; one that is served again has what it kept.
+        // A room that was asleep wakes as a new instance; a room after a restart has its stored
+        // data.
         r#"{ connect = "ann", to = "/rooms/tea" }, { send = "ann", text = "wake" }, { expect = "ann", text = "1" }, { sleep = "/rooms/tea" },
            { send = "ann", text = "wake" }, { expect = "ann", text = "2" }, { restart = true }, { expect = "ann", closed = 1006 },
            { connect = "ann", to = "/rooms/tea" }, { send = "ann", text = "wake" }, { expect = "ann", text = "3" }"#,
-        // Guards, headers of answers, refusals.
+        // The next steps check guards, headers of answers, and refusals.
         r#"{ request = "GET /guarded/calm", header = { x-guarded = "yes" }, contains = "calm" }, { request = "GET /status/204", status = 204 },
            { connect = "ann", to = "/socket?refuse=1", status = 418 }, { connect = "ann", to = "/nowhere", status = 404 },
            { request = "GET /socket", status = 426 }"#,

@@ -1,4 +1,5 @@
-//! `tidegate tail` beside a server: who looks on sees what was asked for, and the server does not mind.
+//! `tidegate tail` beside a server: an operator sees the requested lines, and the server is not
+//! affected.
 
 mod support;
 
@@ -20,7 +21,7 @@ struct Tail {
 }
 
 impl Tail {
-    /// Sees all that is logged when this is back.
+    /// Starts the command. Every later line of the log is seen.
     fn begin(server: &Tidegate, args: &[&str]) -> Tail {
         let mut command = tidegate();
         command
@@ -70,7 +71,7 @@ async fn requests_connections_output_and_faults_are_told_with_where_they_belong(
         ["GET /socket?x=1", "/socket", "DEBUG"]
     );
     assert_eq!(request["status"], 101);
-    // The app prints while it handles the opening, of which the host tells first.
+    // The app prints while it handles the opening, which the host logs first.
     for (message, target) in [
         ("opened".to_owned(), "access"),
         (format!("opened {id}"), "app"),
@@ -174,7 +175,7 @@ async fn who_looks_on_sees_only_what_was_asked_for() {
         ["rogue/tea", "app", "about to nothing-like-it"]
     );
 
-    // What nobody asked for at the start is not in the server's own log.
+    // Lines that only `tail` requested are not in the server's own log.
     let stopped = server.stop();
     assert!(!stopped.stderr.contains(" access:"), "{}", stopped.stderr);
     let mut rest = String::new();

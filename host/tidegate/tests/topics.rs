@@ -1,4 +1,5 @@
-//! Publications on their way to followers: no guest code runs for them, and a slow follower costs itself alone.
+//! Publications on their way to followers: no guest code runs for them, and a slow follower affects
+//! only itself.
 
 mod support;
 
@@ -16,7 +17,7 @@ fn rogue(args: &[&str]) -> Tidegate {
     Tidegate::serve(&component("rogue"), args)
 }
 
-/// Its number in the topic.
+/// Publishes a text; returns its number in the topic.
 async fn publish(server: &Tidegate, topic: &str, text: impl Into<reqwest::Body>) -> String {
     let answer = Client::new()
         .post(server.url(&format!("/publish/{topic}")))
@@ -27,7 +28,7 @@ async fn publish(server: &Tidegate, topic: &str, text: impl Into<reqwest::Body>)
     answer.text().await.unwrap()
 }
 
-/// Serves some followers some publications.
+/// Serves some followers, and publishes to them.
 async fn broadcast(followers: usize, publications: usize) -> Stopped {
     let server = rogue(&[]);
     let mut sockets =
@@ -67,9 +68,10 @@ async fn a_publication_reaches_every_follower_in_order_and_costs_no_guest_call()
     assert_eq!(
         calls(&many) - calls(&few),
         9,
-        "one for each request that publishes, none for who follows"
+        "one for each request that publishes, none for a follower"
     );
-    // Upgrade, open, one message, close; subscribe; publish.
+    // Each socket has upgrade, open, one message and close; then come the feeds and the
+    // publications.
     assert_eq!(calls(&many), 20 * 4 + 20 + 10);
     assert_eq!(
         (many.counter("publications"), many.counter("deliveries")),
@@ -144,7 +146,8 @@ async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is
                 !told.contains("data: one") && !told.contains("data: more"),
                 "{feed} {lost}: {told}"
             );
-            // One event with its id: a client that has the id has the notice, wherever the connection breaks off.
+            // The notice is one event with its id: a client that has the id has the notice,
+            // wherever the connection breaks.
             assert!(
                 told.contains("\n\nid: ") && told.matches("id: ").count() == 1,
                 "{feed} {lost}: {told}"
@@ -270,7 +273,7 @@ async fn an_event_is_framed_line_by_line_with_its_id_and_its_name() {
         format!("id: {epoch}-2\ndata: ü\n\n")
     );
 
-    // A name that would be read as another event is the app's error, and nobody hears of it.
+    // A name with a line break is the app's error, and no follower receives it.
     let refused = Client::new()
         .post(server.url("/publish/news?event=a%0Adata:%20b"))
         .body("x")
@@ -299,7 +302,7 @@ const PIECE: usize = 400_000;
 const UPGRADE: &str = "GET /socket?follow=prices/tea HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// A WebSocket and a feed that follow, and whose clients don't read.
+/// Opens a WebSocket and a feed that follow, and whose clients don't read.
 async fn slow(server: &Tidegate) -> (Raw, Raw) {
     let mut socket = Raw::send(server.address(), UPGRADE).await;
     socket.until("\r\n\r\n").await;
@@ -313,7 +316,7 @@ async fn slow(server: &Tidegate) -> (Raw, Raw) {
     (socket, feed)
 }
 
-/// Publishes more than slow followers can take, to a quick one as well, which gets all of it.
+/// Publishes more than slow followers can receive. A quick follower receives all of it.
 async fn flood(server: &Tidegate) {
     let mut quick = Socket::connect(server.ws("/socket?follow=prices/tea")).await;
     quick.ask("say ready").await;
@@ -325,7 +328,7 @@ async fn flood(server: &Tidegate) {
     assert_eq!(quick.ask("say fine").await, "fine");
 }
 
-/// The numbers of the publications that stand in these bytes.
+/// Returns the numbers of the publications in these bytes.
 fn numbers(bytes: &str) -> Vec<usize> {
     bytes
         .split('<')

@@ -1,4 +1,4 @@
-//! Compares what the clients know with what the rooms have stored.
+//! Compares the record of the clients with the stored state of the rooms.
 
 use crate::record::{Outcome, PlainRecord, RoomRecord};
 use serde::Deserialize;
@@ -19,7 +19,8 @@ pub(crate) struct Ledger {
     alarm: bool,
 }
 
-/// Checks the invariants that hold at any time: no acknowledged write is missing, no refused write is there, no write is there twice.
+/// Checks the invariants that hold at any time: no acknowledged write is missing, no refused write
+/// is stored, and no write is stored twice.
 pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
     let mut wrong = record.oddities.clone();
     if ledger.count != ledger.lines.len() {
@@ -57,7 +58,7 @@ pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
         .chain(ledger.rung.keys().map(String::as_str))
         .collect();
     for (id, outcome) in &record.alarms {
-        // One that another sets is there when that has rung.
+        // An alarm that another alarm sets is stored when that one has rung.
         let is_set = set.contains(id.as_str())
             || id
                 .strip_suffix('+')
@@ -89,8 +90,8 @@ pub(crate) fn always(record: &RoomRecord, ledger: &Ledger) -> Vec<String> {
     wrong
 }
 
-/// Checks the conditions that hold once all is quiet: every alarm has rung, every on-close was delivered, and presence and connections
-/// equal the open sockets.
+/// Checks the conditions that hold once all is quiet: every alarm has rung, every on-close was
+/// delivered, and presence and connections equal the open sockets.
 pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<String> {
     let mut wrong: Vec<String> = Vec::new();
     for (id, how) in &ledger.pending {
@@ -152,14 +153,15 @@ pub(crate) fn quiet(record: &RoomRecord, ledger: &Ledger, life: u64) -> Vec<Stri
         let view = &state(id).view;
         if *view != names(&members) {
             wrong.push(format!(
-                "{id} was told that {view:?} are present, the members' open sockets are {members:?}"
+                "{id} received {view:?} as present, the members' open sockets are {members:?}"
             ));
         }
     }
     wrong
 }
 
-/// Checks the lives that ended by a drain: an on-close that is missing in all of the rooms together is one that the log counted.
+/// Checks the lives that ended by a drain: an on-close that is missing in all rooms together was
+/// counted in the log.
 pub(crate) fn drained(drains: &BTreeMap<u64, usize>, ledgers: &[Ledger]) -> Vec<String> {
     let check = |(life, counted): (&u64, &usize)| {
         let of_life = format!("{life}/");
@@ -182,7 +184,7 @@ pub(crate) fn drained(drains: &BTreeMap<u64, usize>, ledgers: &[Ledger]) -> Vec<
     drains.iter().filter_map(check).collect()
 }
 
-/// Ends of sockets without a room, when all is quiet.
+/// Checks the ends of sockets without a room, when all is quiet.
 pub(crate) fn plain(record: &PlainRecord) -> Vec<String> {
     let mut wrong = Vec::new();
     if record.is_incomplete {
@@ -199,7 +201,7 @@ pub(crate) fn plain(record: &PlainRecord) -> Vec<String> {
         ));
     }
     for id in record.opens.keys() {
-        // One that the client never heard of has ended as well.
+        // A connection that the client never received an id for has ended as well.
         let is_open = record.connections.get(id).copied().unwrap_or(false);
         match (is_open, record.closes.contains_key(id)) {
             (true, true) => wrong.push(format!(
@@ -214,7 +216,8 @@ pub(crate) fn plain(record: &PlainRecord) -> Vec<String> {
     wrong
 }
 
-/// Lines that stand after a later one of a writer that waits for each answer: "h1-0-2-000007".
+/// Returns the lines that stand after a later line of a writer that waits for each answer:
+/// "h1-0-2-000007".
 fn out_of_order(ledger: &Ledger) -> impl Iterator<Item = &String> {
     let mut last: HashMap<&str, &str> = HashMap::new();
     ledger.lines.iter().filter(move |line| {

@@ -1,4 +1,5 @@
-//! The clients of one life of the server: good ones, who write down what they were answered, and bad ones, who hold what is scarce.
+//! The clients of one life of the server: good clients, which record the answers that they receive,
+//! and bad clients, which hold scarce resources.
 
 use crate::{
     random::Random,
@@ -23,7 +24,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite::Message};
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Time after which the server has ended a client that makes no progress.
 const STAY: Duration = Duration::from_millis(1500);
-/// How many of each there are.
+/// Number of clients of each kind.
 const WRITERS: u64 = 3;
 const MEMBERS: u64 = 3;
 const PLAIN: u64 = 6;
@@ -36,16 +37,16 @@ pub(crate) struct Life {
     pub(crate) address: String,
     pub(crate) era: u64,
     pub(crate) record: Arc<Mutex<Record>>,
-    /// Becomes true when the clients are to come to an end.
+    /// Becomes true when the clients must stop.
     pub(crate) quiet: watch::Receiver<bool>,
-    /// Takes the sockets that stay open meanwhile.
+    /// Receives the sockets that stay open during the check.
     pub(crate) held: mpsc::UnboundedSender<Held>,
     pub(crate) http: reqwest::Client,
-    /// Alarms are set in events that flush, too.
+    /// True if alarms are also set in events that flush.
     pub(crate) flushes: bool,
 }
 
-/// A socket that stays open while all is quiet.
+/// A socket that stays open during the check.
 pub(crate) struct Held {
     socket: Socket,
     place: Place,
@@ -107,12 +108,12 @@ impl Life {
         *self.quiet.borrow()
     }
 
-    /// Sleeps, unless all is to be quiet.
+    /// Sleeps, or returns early if the clients must stop.
     async fn pause(&self, ms: u64) {
         self.unless_quiet(sleep(Duration::from_millis(ms))).await;
     }
 
-    /// Waits for something, or for the quiet.
+    /// Awaits a future, or returns early if the clients must stop.
     async fn unless_quiet<T>(&self, future: impl Future<Output = T>) -> Option<T> {
         let mut quiet = self.quiet.clone();
         tokio::select! {
@@ -142,7 +143,7 @@ impl Life {
     }
 }
 
-/// The next text of a socket; none at its end.
+/// Returns the next text of a socket, or none at its end.
 async fn text(socket: &mut Socket) -> Option<String> {
     loop {
         match socket.next().await? {
@@ -153,7 +154,7 @@ async fn text(socket: &mut Socket) -> Option<String> {
     }
 }
 
-/// Ends a connection: politely, by leaving, or by a reset.
+/// Ends a connection by a close frame, by dropping it, or by a reset.
 async fn end(mut socket: Socket, random: &mut Random) {
     match random.below(3) {
         0 => {
@@ -168,13 +169,14 @@ async fn end(mut socket: Socket, random: &mut Random) {
     }
 }
 
-/// A command to a room, and what becomes of the things that it asks for.
+/// A command to a room, with the outcomes of the changes that it requests.
 #[derive(Debug)]
 pub(crate) struct Command {
     text: String,
     lines: Vec<String>,
     alarms: Vec<String>,
-    /// Lines that the event flushes before it ends. If the event is refused, they may or may not be stored.
+    /// Lines that the event flushes before it ends. If the event is refused, they may or may not be
+    /// stored.
     flushed: Vec<String>,
     fails: bool,
 }
@@ -249,7 +251,7 @@ impl Command {
                     outcome
                 };
                 let known = things.entry(id.clone()).or_insert(Outcome::Unknown);
-                // A broadcast may have said so before the answer came.
+                // A broadcast may have confirmed it before the answer arrived.
                 if *known == Outcome::Unknown {
                     *known = outcome;
                 } else if outcome == Outcome::Refused {
@@ -262,7 +264,7 @@ impl Command {
     }
 }
 
-/// Posts commands, one after the other.
+/// Posts commands, one after another.
 async fn write_by_requests(life: Arc<Life>, room: usize, writer: String, mut random: Random) {
     let url = format!("http://{}{}", life.address, life.path(room));
     for number in 0_u64.. {
@@ -291,7 +293,7 @@ async fn write_by_requests(life: Arc<Life>, room: usize, writer: String, mut ran
                         });
                         Outcome::Unknown
                     }
-                    // The log says whether it is known what became of it.
+                    // The log says whether the outcome is known.
                     (500, Ok(text)) if !command.fails => {
                         let id = text
                             .split_once("(id ")
@@ -314,7 +316,7 @@ async fn write_by_requests(life: Arc<Life>, room: usize, writer: String, mut ran
     }
 }
 
-/// Sends a command and leaves before the answer.
+/// Sends a command and disconnects before the answer.
 async fn vanish_after_requests(life: Arc<Life>, room: usize, writer: String, mut random: Random) {
     for number in 0_u64.. {
         life.pause(random.below(60)).await;
@@ -341,7 +343,7 @@ async fn vanish_after_requests(life: Arc<Life>, room: usize, writer: String, mut
     }
 }
 
-/// A WebSocket in a room that has got the app's first message.
+/// A WebSocket in a room that has received the app's first message.
 struct Member {
     life: Arc<Life>,
     room: usize,
@@ -370,7 +372,7 @@ impl Member {
         })
     }
 
-    /// Takes what comes for a while; false at the end of the connection.
+    /// Reads messages for a while; returns false at the end of the connection.
     async fn listen(&mut self, ms: u64) -> bool {
         let life = self.life.clone();
         let listening = async { while self.take().await.is_some() {} };
@@ -387,7 +389,7 @@ impl Member {
         Some(text)
     }
 
-    /// Sends a command, and waits for its answer; none at the end of the connection.
+    /// Sends a command and waits for its answer; returns none at the end of the connection.
     async fn ask(&mut self, command: &str, answer: &str) -> Option<()> {
         self.socket.send(Message::text(command)).await.ok()?;
         let answered = async {
@@ -397,7 +399,7 @@ impl Member {
         timeout(ANSWER_WITHIN, answered).await.ok()?
     }
 
-    /// It counts as ended before it ends.
+    /// Counts the connection as ended before it ends.
     fn forget(&self) {
         self.life.room(self.room, |record| {
             record
@@ -408,7 +410,7 @@ impl Member {
         });
     }
 
-    /// Stays open while all is quiet, or ends.
+    /// Stays open during the check, or ends.
     async fn leave(self, hold: bool, random: &mut Random) {
         if hold && self.life.is_quiet() {
             _ = self.life.held.send(Held {
@@ -455,7 +457,7 @@ async fn write_by_messages(life: Arc<Life>, room: usize, writer: String, mut ran
     }
 }
 
-/// Joins and leaves.
+/// Joins and leaves rooms.
 async fn come_and_go(life: Arc<Life>, room: usize, mut random: Random) {
     while !life.is_quiet() {
         life.pause(random.below(100)).await;
@@ -472,7 +474,7 @@ async fn come_and_go(life: Arc<Life>, room: usize, mut random: Random) {
     }
 }
 
-/// Sockets without a room.
+/// Opens and closes sockets without a room.
 async fn plain(life: Arc<Life>, mut random: Random) {
     while !life.is_quiet() {
         life.pause(random.below(50)).await;
@@ -502,7 +504,8 @@ async fn plain(life: Arc<Life>, mut random: Random) {
     }
 }
 
-/// Listens to what the app says of sockets without a room. None if it is not heard from.
+/// Follows the topic to which the app reports sockets without a room. Returns none if it receives
+/// nothing.
 pub(crate) async fn watch(life: Arc<Life>) -> Option<impl Future<Output = ()>> {
     let mut socket = life.connect("/watch").await?;
     timeout(ANSWER_WITHIN, text(&mut socket))
@@ -517,7 +520,7 @@ pub(crate) async fn watch(life: Arc<Life>) -> Option<impl Future<Output = ()>> {
     })
 }
 
-/// Keeps a socket open, and takes what comes.
+/// Keeps a socket open, and reads its messages.
 pub(crate) async fn hold(life: Arc<Life>, held: Held) {
     let Held { mut socket, place } = held;
     while let Some(text) = text(&mut socket).await {
@@ -535,7 +538,8 @@ pub(crate) async fn hold(life: Arc<Life>, held: Held) {
     }
 }
 
-/// Holds what is scarce, in one way after the other: connections, heads, bodies, outboxes. Some stay until the server ends them.
+/// Holds scarce resources, one kind after another: connections, heads, bodies, outboxes. Some stay
+/// until the server ends them.
 async fn misbehave(life: Arc<Life>, mut random: Random) {
     while !life.is_quiet() {
         life.pause(random.below(100)).await;
@@ -583,7 +587,7 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
                 continue;
             }
             _ => {
-                // It never reads what it asked for.
+                // It never reads the answer to its request.
                 let Some(mut socket) = life.connect("/plain").await else {
                     continue;
                 };
@@ -608,7 +612,7 @@ async fn misbehave(life: Arc<Life>, mut random: Random) {
     }
 }
 
-/// A connection that stands still as soon as little is unread.
+/// A connection whose receive buffer is so small that it stalls after few unread bytes.
 async fn connect_with_small_buffer(address: &str) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4096)?;

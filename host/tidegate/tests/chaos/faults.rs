@@ -1,4 +1,5 @@
-//! The faults of the machine that a storm turns on and off: errors of calls, too few descriptors, steps of the clock, stops, reloads.
+//! The faults of the machine that a storm turns on and off: errors of calls, too few descriptors,
+//! steps of the clock, stopped processes, reloads.
 
 use crate::{random::Random, support::Tidegate};
 use futures_util::future::join_all;
@@ -19,16 +20,17 @@ const EIO: u64 = 5;
 const ENFILE: u64 = 23;
 const EMFILE: u64 = 24;
 const ENOSPC: u64 = 28;
-/// The library writes one half of the bytes.
+/// Flag of the library for a short write: half of the bytes are written.
 const SHORT: u64 = 1 << 32;
-/// The library's numbers of what it injected begin here.
+/// First of the library's numbers that count injected faults.
 const INJECTED: u64 = 8;
 const NUMBERS: u64 = 16;
 const HOUR_MS: i64 = 3_600_000;
-/// The first part of a life's decisions that is a lane's; the clients have those below.
+/// First part of a life's random decisions that belongs to a lane; the clients use the parts below
+/// it.
 const LANE_PART: u64 = 1 << 32;
 
-/// A kind of fault that lasts for a while.
+/// A kind of fault, which lasts for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     WriteFails,
@@ -37,17 +39,17 @@ pub(crate) enum Kind {
     SyncFails,
     OpenFails,
     AcceptFails,
-    /// The process may not open more descriptors than it has, and a few.
+    /// Limits the process to the descriptors that it has open, and a few more.
     FewDescriptors,
     ClockForward,
     ClockBack,
-    /// The process stands still.
+    /// Stops the process.
     Stop,
-    /// The app is loaded anew.
+    /// Reloads the app.
     Reload,
     /// Requests occupy all instances.
     Overload,
-    /// No fault of a time: alarms are set in events that flush.
+    /// Not an injected fault: alarms are set in events that flush.
     Flush,
 }
 
@@ -67,7 +69,7 @@ pub(crate) const KINDS: [(&str, Kind); 13] = [
     ("flush", Kind::Flush),
 ];
 
-/// Kinds of which one at a time is inflicted. Faults of different lanes overlap.
+/// Kinds of which at most one is injected at a time. Faults of different lanes overlap.
 const LANES: [&[Kind]; 4] = [
     &[
         Kind::WriteFails,
@@ -79,11 +81,12 @@ const LANES: [&[Kind]; 4] = [
     &[Kind::ClockForward, Kind::ClockBack],
     &[Kind::Stop, Kind::Reload, Kind::Overload],
 ];
-/// Requests of one overload: sleepers that occupy the instances, or commands to one room, more than its inbox takes.
+/// Number of requests of one overload: sleepers that occupy the instances, or commands to one room,
+/// more than its inbox holds.
 const SLEEPERS_MAX: u64 = 30;
 const COMMANDS_MAX: u64 = 300;
 
-/// The numbers of the library `faulty`, in the order of their places.
+/// The fault numbers of the library `faulty`, in the order of their places.
 #[derive(Clone, Copy)]
 enum Number {
     Write = 0,
@@ -93,11 +96,11 @@ enum Number {
     Clock = 4,
 }
 
-/// The file by which the library takes orders.
+/// The file by which the library is controlled.
 pub(crate) struct Control {
     path: PathBuf,
     file: File,
-    /// How far the wall clock was ahead at most.
+    /// Maximum offset of the wall clock so far.
     ahead_max_ms: Cell<i64>,
 }
 
@@ -136,7 +139,7 @@ impl Control {
         u64::from_ne_bytes(bytes)
     }
 
-    /// How many calls failed by order: writes, syncs, opens, accepts.
+    /// Returns the number of calls that failed by injection: writes, syncs, opens, accepts.
     pub(crate) fn injected(&self) -> [u64; 4] {
         [Number::Write, Number::Sync, Number::Open, Number::Accept]
             .map(|number| self.get(INJECTED + number as u64))
@@ -154,13 +157,14 @@ impl Control {
         self.set(Number::Clock, ahead_ms as u64);
     }
 
-    /// Sets the clock to a time at which every alarm is due that was set so far.
+    /// Sets the clock to a time at which every alarm set so far is due.
     pub(crate) fn let_alarms_ring(&self) {
         self.set_clock(self.ahead_max_ms.get() + 10_000);
     }
 
-    /// Inflicts faults of these kinds until then, in all lanes at once; `room` is the path of one. Returns the number of faults. Those that
-    /// have not ended by then go on: see [`Control::end`].
+    /// Injects faults of these kinds until `until`, in all lanes at once; `room` is the path of a
+    /// room. Returns the number of faults. A fault that has not ended by then continues: see
+    /// [`Control::end`].
     pub(crate) async fn rage(
         &self,
         kinds: &[Kind],
@@ -191,7 +195,7 @@ impl Control {
         count.get()
     }
 
-    /// Ends all faults that this process still has. The clock keeps its offset.
+    /// Ends all faults of this process. The clock keeps its offset.
     pub(crate) fn end(&self, server: &Tidegate) {
         self.calm();
         server.signal(Signal::CONT);
@@ -238,22 +242,23 @@ impl Control {
             Kind::AcceptFails => self.set(Number::Accept, 0),
             Kind::FewDescriptors => limit_descriptors(server, None),
             Kind::Stop => server.signal(Signal::CONT),
-            // The clock stays, until the next step.
+            // The clock keeps its offset until the next step.
             Kind::ClockForward | Kind::ClockBack | Kind::Reload | Kind::Flush => {}
-            // Their clients leave, or wait on.
+            // Their clients disconnect, or keep waiting.
             Kind::Overload if random.one_in(2) => requests.detach_all(),
             Kind::Overload => {}
         }
     }
 }
 
-/// The soft limit of the process: so many more than it has, or all that the hard limit allows.
+/// Sets the soft limit of the process: `more` above its open descriptors, or all that the hard
+/// limit allows.
 fn limit_descriptors(server: &Tidegate, more: Option<u64>) {
     let pid = Pid::from_raw(server.pid() as i32);
     let open = fs::read_dir(format!("/proc/{}/fd", server.pid()))
         .map_or(0, |entries| entries.count() as u64);
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = more.map_or(maximum, |more| Some(open + more));
-    // The process may have ended by itself, which the storm finds out.
+    // The process may have ended already, which the storm detects.
     _ = prlimit(pid, Resource::Nofile, Rlimit { current, maximum });
 }

@@ -1,15 +1,18 @@
-//! A storm over the real server: kills, faults of disk, descriptors and clock, clients that are slow or vanish, overload, all at once.
+//! A storm over the real server: kills, faults of disk, descriptors and clock, slow and vanishing
+//! clients, and overload, all at once.
 //!
-//! A storm has eras, an era has lives, and a life is one process: it starts on the data of the one before it, has clients and faults for
-//! a while, and is killed in the middle, drained (in the middle, or after the clients), or left in quiet and checked. At the end of an era all that its rooms have stored is
-//! compared with what the clients were answered; an era has rooms of its own.
+//! A storm has eras, an era has lives, and a life is one process. A life starts on the data of the
+//! life before it and has clients and faults for a while. Then it is killed in the middle, drained
+//! (in the middle, or after the clients), or left in quiet and checked. At the end of an era, the
+//! stored state of its rooms is compared with the answers that the clients received. An era has
+//! rooms of its own.
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `TIDEGATE_CHAOS_SECONDS` | how long | 10 |
 //! | `TIDEGATE_CHAOS_KILLS` | and at least so many kills | 1 |
-//! | `TIDEGATE_CHAOS_SEED` | the decisions of plan, faults and clients; how they interleave is up to the machine | the time |
-//! | `TIDEGATE_CHAOS_FAULTS` | names of `faults::KINDS` with commas between, or "all"; "" for kills and clients alone | all |
+//! | `TIDEGATE_CHAOS_SEED` | seed of the decisions of plan, faults and clients | the time |
+//! | `TIDEGATE_CHAOS_FAULTS` | names of `faults::KINDS` with commas, "all", or "" for none | all |
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -42,20 +45,20 @@ use tokio::{
 
 const ROOMS: usize = 4;
 const LIVES_OF_AN_ERA: u64 = 12;
-/// One life in so many ends in quiet, one in so many by a drain, the others by a kill.
+/// One in so many lives ends in quiet, one in so many by a drain, and the others by a kill.
 const QUIET: u64 = 6;
 const DRAIN: u64 = 5;
-/// Beyond so many it is of no use to go on.
+/// Number of problems after which the storm stops.
 const WRONG_MAX: usize = 20;
 /// Maximum wait for a room's report. A room that does not answer is asked again.
 const LEDGER_WITHIN: Duration = Duration::from_secs(10);
 /// Time between two checks of a condition that becomes true soon.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// More than so many of one look are the same again.
+/// Number of problems of one check that are shown; more of them are repetitions.
 const TOLD: usize = 8;
 /// Text of the log line that counts the on-close events that a drain did not deliver.
 const UNDELIVERED: &str = "on-close events that were not delivered within --drain: ";
-/// Counters of the last line for clients that made no progress or sent too much.
+/// Counters of the last log line for clients that made no progress or sent too much.
 const CUT_OFF: [&str; 4] = [
     "late_heads",
     "stalled_uploads",
@@ -103,7 +106,8 @@ struct Tally {
     drains: u64,
     quiets: u64,
     faults: u64,
-    /// Clients that the server cut off, in lives that ended by a drain: only those report it.
+    /// Number of clients that the server cut off in lives that ended by a drain; only a drain
+    /// reports it.
     cut_off: u64,
     done: usize,
     refused: usize,
@@ -206,7 +210,7 @@ impl Storm {
         is_done || self.wrong.len() >= WRONG_MAX
     }
 
-    /// Some lives with the same rooms; the last one is checked in quiet.
+    /// Runs some lives with the same rooms; the last life is checked in quiet.
     async fn era(&mut self) {
         self.era += 1;
         self.record(|record| {
@@ -283,7 +287,7 @@ impl Storm {
         Tidegate::try_spawn(command)
     }
 
-    /// One process, from its start to its end.
+    /// Runs one process, from its start to its end.
     async fn live(&mut self, end: End, mut random: Random) {
         self.life += 1;
         self.control.calm();
@@ -319,7 +323,7 @@ impl Storm {
         let mut holding = JoinSet::new();
         let is_in_the_middle = random.one_in(2);
         let wrong = match end {
-            // Kills hit, and one half of the drains begin, in the middle of faults and clients.
+            // Kills, and one half of the drains, happen in the middle of faults and clients.
             End::Kill => Vec::new(),
             End::Drain if is_in_the_middle => {
                 server.signal(Signal::TERM);
@@ -345,7 +349,8 @@ impl Storm {
             End::Kill | End::Quiet => server.signal(Signal::KILL),
         }
         let stopped = tokio::task::spawn_blocking(|| server.wait()).await;
-        // Dropped only after the server has stopped: a client must not record the end of a killed server as an end of its own.
+        // The clients are dropped only after the server has stopped: a client must not record the
+        // end of a killed server as its own.
         drop((clients, holding, watching, to_hold));
         match (end, stopped) {
             (_, Err(_)) => self.report(vec!["it did not end".into()], ""),
@@ -392,7 +397,8 @@ impl Storm {
         }
     }
 
-    /// Removes all faults and waits for the clients to end. Clients with an open socket hand it over.
+    /// Removes all faults and waits for the clients to end. Clients with an open socket hand it
+    /// over.
     async fn settle(
         &self,
         server: &Tidegate,
@@ -411,7 +417,7 @@ impl Storm {
         }
     }
 
-    /// Looks at every room until all is as it should be, or patience ends.
+    /// Checks every room until all conditions hold, or patience ends.
     async fn check(&self, life: &Life) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
         let mut wrong = Vec::new();
@@ -483,7 +489,7 @@ impl Storm {
     }
 }
 
-/// The end of the log, without what a client's wish caused.
+/// Returns the end of the log, without the lines that a client's request caused.
 fn tail(stopped: &Stopped) -> String {
     const LINES: usize = 40;
     let lines: Vec<&str> = stopped

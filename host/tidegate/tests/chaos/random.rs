@@ -1,6 +1,7 @@
 //! Random decisions that a seed repeats.
 
-/// A generator (SplitMix64). Each part of a storm has one of its own, so that their decisions do not depend on how they interleave.
+/// A generator (SplitMix64). Each part of a storm has one of its own, so that their decisions do
+/// not depend on how they interleave.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -33,7 +34,7 @@ impl Random {
         least + self.below(most - least + 1)
     }
 
-    /// True once in so many times.
+    /// Returns true once in `times` calls.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Outcome of a request as its client knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was answered that it happened.
+    /// An answer confirmed that it happened.
     Done,
-    /// It was answered that it did not happen.
+    /// An answer confirmed that it did not happen.
     Refused,
-    /// There was no answer, or one that promises nothing.
+    /// There was no answer, or an answer that confirms nothing.
     Unknown,
 }
 
@@ -20,11 +20,11 @@ pub(crate) type ConnectionName = (u64, String);
 
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionRecord {
-    /// Neither side has ended it.
+    /// True if neither side has ended it.
     pub(crate) is_open: bool,
     /// True if it has joined the presence and received the confirmation.
     pub(crate) is_member: bool,
-    /// Whom the presence's messages say to be there.
+    /// The members by the presence messages that this connection received.
     pub(crate) view: BTreeSet<String>,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct RoomRecord {
     pub(crate) lines: HashMap<String, Outcome>,
     pub(crate) alarms: HashMap<String, Outcome>,
     pub(crate) connections: BTreeMap<ConnectionName, ConnectionRecord>,
-    /// Commands that were answered with 500, by the id that the log has for the cause.
+    /// Commands that were answered with 500, by the id under which the log has the cause.
     pub(crate) failed: Vec<(String, Command)>,
     /// Messages that no client can have caused.
     pub(crate) oddities: Vec<String>,
@@ -48,7 +48,8 @@ pub(crate) struct PlainRecord {
     /// Number of opens that the app published, by the id.
     pub(crate) opens: HashMap<String, u32>,
     pub(crate) closes: HashMap<String, u32>,
-    /// True if there was a time without a follower of the topic, so that publications may be missing.
+    /// True if there was a time without a follower of the topic, so that publications may be
+    /// missing.
     pub(crate) is_incomplete: bool,
 }
 
@@ -57,7 +58,8 @@ pub(crate) struct PlainRecord {
 pub(crate) struct Record {
     pub(crate) rooms: Vec<RoomRecord>,
     pub(crate) plain: PlainRecord,
-    /// Lives of this era that ended by a drain, with the number of on-close events that the log reported as not delivered.
+    /// Lives of this era that ended by a drain, with the number of on-close events that the log
+    /// reported as not delivered.
     pub(crate) drains: BTreeMap<u64, usize>,
 }
 
@@ -65,8 +67,8 @@ pub(crate) struct Record {
 const UNKNOWN: &str = "it is not known whether";
 
 impl RoomRecord {
-    /// Resolves the commands that failed in the life with this log. A command counts as refused if a log line names it, unless that line
-    /// says that the outcome is unknown.
+    /// Resolves the commands that failed in the life with this log. A command counts as refused if
+    /// a log line names it, unless that line says that the outcome is unknown.
     pub(crate) fn resolve(&mut self, log: &str) {
         for (id, command) in std::mem::take(&mut self.failed) {
             if log
@@ -78,10 +80,11 @@ impl RoomRecord {
         }
     }
 
-    /// Takes a message that a connection of the room got.
+    /// Records a message that a connection of the room received.
     pub(crate) fn take(&mut self, name: &ConnectionName, text: &str) {
         if let Some(id) = text.strip_prefix("line ") {
-            // A room broadcasts after its commit, so a client that receives the line knows that it is stored.
+            // A room broadcasts after its commit, so a client that receives the line knows that it
+            // is stored.
             match self.lines.get_mut(id) {
                 Some(Outcome::Refused) | None => self.oddities.push(format!(
                     "heard {text:?}, which was refused or never asked for"
@@ -116,7 +119,7 @@ impl ConnectionRecord {
 }
 
 impl PlainRecord {
-    /// Takes what the app published.
+    /// Records a publication of the app.
     pub(crate) fn take(&mut self, text: &str) {
         let events = match text.split_once(' ') {
             Some(("open", _)) => &mut self.opens,

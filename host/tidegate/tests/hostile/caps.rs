@@ -21,7 +21,8 @@ use tokio::{
 
 const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A connection from this address, if it is served: then it stays open.
+/// Connects from this address. If the connection is served, it stays open; otherwise the answer is
+/// returned.
 async fn served_from(server: &Tidegate, from: &str) -> Result<TcpStream, String> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
@@ -31,7 +32,7 @@ async fn served_from(server: &Tidegate, from: &str) -> Result<TcpStream, String>
     )
     .await
     .expect("it is accepted");
-    // One that is refused may be closed already.
+    // A refused connection may be closed already.
     _ = stream.write_all(CALM.as_bytes()).await;
     let mut answer = Vec::new();
     while !answer.ends_with(b"calm") {
@@ -43,7 +44,7 @@ async fn served_from(server: &Tidegate, from: &str) -> Result<TcpStream, String>
     Ok(stream)
 }
 
-/// As [`served_from`], until a place is free.
+/// Repeats [`served_from`] until a place is free.
 async fn served_again(server: &Tidegate, from: &str) -> TcpStream {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -75,7 +76,7 @@ async fn sockets_are_capped_whatever_they_have_become() {
     for _ in 0..3 {
         assert_is_refusal(&served_from(&server, "127.0.0.2").await.unwrap_err());
     }
-    // Each kind of connection gives its place back.
+    // Each kind of connection frees its place when it ends.
     let again = {
         drop(kept);
         served_again(&server, "127.0.0.1").await
@@ -166,7 +167,7 @@ async fn an_address_has_a_cap_of_its_own_if_it_is_set() {
     for _ in 0..5 {
         assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
     }
-    // The others notice nothing.
+    // Clients of other addresses are served.
     let _others = [
         served_from(&server, "127.0.0.2").await.unwrap(),
         served_from(&server, "127.0.0.3").await.unwrap(),
@@ -231,7 +232,7 @@ async fn a_mapped_address_is_the_ipv4_address_for_cap_app_and_log() {
     assert!(!stopped.stderr.contains("::ffff:"), "{}", stopped.stderr);
 }
 
-/// A server that may open so many files.
+/// Serves with this limit of open files.
 fn with_files(files: u32, args: &[&str]) -> (Tidegate, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
     let mut shell = Command::new("sh");
@@ -271,7 +272,7 @@ async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
         let answer = good.until("\r\n\r\n").await;
         assert!(answer.contains("HTTP/1.1 200 "), "{answer}");
     }
-    // Those beyond the cap were refused, and none was left without an answer.
+    // Connections beyond the cap were refused, and each received an answer.
     let refused = flood.split_off(200);
     for mut raw in refused {
         assert_is_refusal(&raw.rest().await);
@@ -284,7 +285,7 @@ async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
     assert_eq!(stopped.counter("refused_descriptors"), 0);
 }
 
-/// Sets how many files the process may open.
+/// Sets the number of files that the process may open.
 fn limit_files(server: &Tidegate, files: u64) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     prlimit(
@@ -298,7 +299,7 @@ fn limit_files(server: &Tidegate, files: u64) {
     .unwrap();
 }
 
-/// The highest descriptor of the process.
+/// Returns the highest descriptor of the process.
 fn highest_file(server: &Tidegate) -> u64 {
     let files = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
     files
@@ -332,7 +333,8 @@ async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_
         warning.contains("raise the open files of the process (RLIMIT_NOFILE)"),
         "{warning}"
     );
-    // A connection that ends leaves its descriptor to the next one, and the reserve is there again.
+    // A connection that ends frees its descriptor for the next one, and the reserve is available
+    // again.
     drop(served.pop());
     served.push(served_again(&server, "127.0.0.1").await);
     assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
@@ -342,7 +344,7 @@ async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_
     }
     drop((served, kept));
     let stopped = server.stop();
-    // Each refusal is one: the acceptor did not try again and again meanwhile.
+    // Each refusal was counted once: the acceptor did not retry in a loop.
     let refused = stopped.counter("refused_descriptors");
     assert!(
         (MORE + 2..2 * MORE).contains(&refused),
@@ -356,7 +358,8 @@ async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_
     );
 }
 
-/// Errors of accept(2): the first two mean that no descriptor is left, the last three that one connection has failed.
+/// Errors of accept(2): the first two mean that no descriptor is left, the last three that one
+/// connection has failed.
 const ACCEPT_ERRORS: [(&str, i64); 7] = [
     ("EMFILE", 24),
     ("ENFILE", 23),
@@ -466,11 +469,12 @@ async fn names_of_topics_push_out_one_topic_each_and_none_that_is_in_use() {
         answer.text().await.unwrap().parse().unwrap()
     };
     let mut follower = Socket::connect(server.ws("/socket?follow=followed")).await;
-    // It follows from its on-open on, which comes before the answer to its first message.
+    // It follows as soon as its on-open has run, which precedes the answer to its first message.
     assert_eq!(follower.ask("say here").await, "here");
     assert_eq!(publish("followed").await, 1);
     for round in 1..=30 {
-        // Its numbers go on, though many times as many names come as there may be topics.
+        // The numbers of the topic continue although many times more names are used than there may
+        // be topics.
         assert_eq!(publish("in-use").await, round);
         for number in 0..5 {
             publish(&format!("made-up-{round}-{number}")).await;

@@ -1,4 +1,4 @@
-//! Events that must happen do happen: `on-close`, presence leaves and alarms under overload.
+//! Guaranteed events happen: `on-close`, presence leaves and alarms under overload.
 
 use super::support::{
     PATIENCE, Tidegate,
@@ -13,7 +13,8 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// Interval for polling state that sends no notification. It is longer than the idle time after which a room sleeps.
+/// Interval for polling state that sends no notification. It is longer than the idle time after
+/// which a room sleeps.
 const LOOK: Duration = Duration::from_millis(500);
 const HOUR: i64 = 3_600_000;
 
@@ -25,11 +26,12 @@ fn serve(args: &[&str]) -> Tidegate {
     Tidegate::serve(&component("rogue"), &args)
 }
 
-/// Requests that hold every instance until they are dropped.
+/// Opens requests that hold every instance until they are dropped.
 async fn hold_all(server: &Tidegate, instances: usize, account: &mut Reader) -> Vec<Raw> {
     let mut holders = Vec::new();
     for _ in 0..instances {
-        // A room that has not slept yet may still have the last instance: then this one waits for it, and may have to come again.
+        // A room that is not asleep yet may still hold the last instance. In that case the request
+        // waits for it, and may have to be sent again.
         loop {
             let request = format!(
                 "GET /hold/3600000 HTTP/1.1\r\nhost: {}\r\n\r\n",
@@ -53,7 +55,7 @@ async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     )
 }
 
-/// Asks again until the answer is so.
+/// Repeats the request until the answer satisfies `is_it`.
 async fn get_until(server: &Tidegate, path: &str, is_it: impl Fn(u16, &str) -> bool) -> String {
     let began = Instant::now();
     loop {
@@ -66,7 +68,7 @@ async fn get_until(server: &Tidegate, path: &str, is_it: impl Fn(u16, &str) -> b
     }
 }
 
-/// A connection that opened, and its id.
+/// Opens a connection, and returns it with its id.
 async fn account(server: &Tidegate, query: &str, account: &mut Reader) -> (Socket, String) {
     let socket = Socket::connect(server.ws(&format!("/account{query}"))).await;
     let said = account.until("open ").await;
@@ -107,7 +109,7 @@ async fn an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_i
         get_until(&server, "/guests/tea", |status, _| status == 200).await,
         "close bob | cid"
     );
-    // Neither comes again.
+    // Neither event is repeated.
     assert_eq!(dan.ask("x").await, "x");
     let (_eve, _) = account(&server, "", &mut said).await;
     assert_eq!(cid.ask("x").await, "done x");
@@ -165,7 +167,7 @@ async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
     let mut ann = Socket::connect(server.ws("/socket")).await;
     ann.ask("id").await;
     let holders = hold_all(&server, 1, &mut said).await;
-    // The other instance decides this upgrade, and then is in its on-open.
+    // The other instance decides this upgrade, and then runs its on-open.
     let _cid = Socket::connect(server.ws("/account?hold=3600000")).await;
     said.until("open ").await;
     // If no instance is free, the upgrade is refused and no on-close follows.
@@ -192,7 +194,7 @@ async fn a_presence_leave_waits_for_a_room_that_does_not_wake_until_another_vers
     let bob = guest(&server, "tea", "bob").await;
     ann.text().await;
     assert_eq!(ann.ask("sleepy").await, "done sleepy");
-    // It sleeps, and then is closed after five wakes that fail.
+    // The room sleeps, and is closed after five failed wakes.
     get_until(&server, "/guests/tea", |status, _| status == 503).await;
     drop(bob);
     write_version(&component, &app, b"version 02");
@@ -205,7 +207,7 @@ async fn a_presence_leave_waits_for_a_room_that_does_not_wake_until_another_vers
     );
 }
 
-/// The component, as another version of itself.
+/// Writes the component as another version of itself.
 fn write_version(component: &Path, app: &Path, version: &[u8; 10]) {
     let mut wasm = fs::read(component).unwrap();
     let marks: Vec<usize> = wasm
@@ -221,7 +223,7 @@ fn write_version(component: &Path, app: &Path, version: &[u8; 10]) {
     fs::write(app, wasm).unwrap();
 }
 
-/// A server of one app after the other.
+/// A server of one app after another.
 struct Served {
     machine: Machine,
     folder: tempfile::TempDir,
@@ -256,12 +258,12 @@ impl Served {
 async fn an_on_close_whose_route_is_gone_goes_to_the_last_version_that_had_it() {
     let served = Served::new("rogue", &["--instances", "4"]);
     let server = served.server();
-    // A feed needs no route once it is there.
+    // An open feed needs no route.
     let mut said = Reader::follow(server, "account").await;
     let (mut ann, ann_id) = account(server, "", &mut said).await;
     let mut bob = guest(server, "tea", "bob").await;
     let holders = hold_all(server, 4, &mut said).await;
-    // Every instance is busy while two versions come that have neither route.
+    // Every instance is busy while the app is replaced by two versions without these routes.
     served.replace_by("echo");
     assert_eq!((ann.closed().await.0, bob.closed().await.0), (1012, 1012));
     server.wait_for("its on-close has to wait: every instance of the app is busy");
@@ -277,7 +279,7 @@ async fn an_on_close_whose_route_is_gone_goes_to_the_last_version_that_had_it() 
         .await,
         "close bob | "
     );
-    // Neither comes again.
+    // Neither event is repeated.
     let (_cid, cid_id) = account(server, "", &mut said).await;
     assert_ne!(cid_id, ann_id);
     assert_eq!(get(server, "/guests/tea").await.1, "close bob | ");
@@ -292,7 +294,7 @@ async fn a_handshake_that_ends_after_its_route_is_gone_is_closed_and_has_its_on_
     let url = server.ws("/account?wait=2000");
     let connecting = tokio::spawn(Socket::connect(url));
     said.until("asked").await;
-    // Nothing has to be compiled for this.
+    // A rollback compiles nothing.
     server.reload(&["--rollback"]).unwrap();
     let mut ann = connecting.await.unwrap();
     assert_eq!(ann.closed().await.0, 1012);
@@ -310,7 +312,7 @@ async fn an_alarm_whose_class_is_gone_waits_for_a_version_that_has_it() {
     assert_eq!(ann.ask("alarm 1800000").await, "done alarm 1800000");
     served.replace_by("echo");
     assert_eq!(ann.closed().await.0, 1012);
-    // It is due, and no version could be called.
+    // The alarm is due, and no version could be called.
     served.machine.set(Number::Clock, HOUR);
     sleep(LOOK).await;
     served.replace_by("rogue");
@@ -393,7 +395,7 @@ async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
         ],
     );
     let server = &machine.server;
-    // An alarm comes when the clock says so.
+    // An alarm is due by the clock.
     let mut ann = guest(server, "tea", "ann").await;
     ann.ask("alarm 1800000").await;
     machine.set(Number::Clock, -HOUR);
@@ -402,7 +404,8 @@ async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
     assert_eq!(bob.text().await, "alarm 1");
     machine.set(Number::Clock, HOUR);
     assert_eq!(ann.text().await, "alarm 1");
-    // A room sleeps after its idle time, and connections stay, whichever way the clock goes.
+    // A room sleeps after its idle time, and connections stay open, in whichever direction the
+    // clock is set.
     let mut cid = Socket::connect(server.ws("/rooms/rum")).await;
     for ahead in [0, HOUR, -HOUR, 0] {
         machine.set(Number::Clock, ahead);

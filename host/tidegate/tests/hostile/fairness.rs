@@ -43,7 +43,7 @@ async fn status(server: &Tidegate, client: &Client, path: &str) -> u16 {
         .as_u16()
 }
 
-/// Asks one thing after the other, and counts the answers, for as long as `other` takes.
+/// Sends one request after another, and counts the answers, until `other` ends.
 async fn calm_answers(server: &Tidegate, other: impl Future) -> usize {
     let (client, count) = (Client::new(), AtomicUsize::new(0));
     let ask = async {
@@ -64,7 +64,8 @@ async fn calls_that_end_within_a_tick_go_before_guests_that_spin() {
         let spinners = join_all((0..SPINNERS).map(|_| status(&server, &client, "/do/spin"))).await;
         assert_eq!(spinners, [500; SPINNERS]);
     };
-    // In all they compute for 600 ticks. Each would have one of them before an answer, if they went first: 20 answers.
+    // The spinners compute for 600 ticks in all. If each had one tick before every answer, there
+    // would be 20 answers.
     let answers = calm_answers(&server, spinners).await;
     assert!(
         answers >= 4 * 20,
@@ -84,7 +85,7 @@ async fn a_guest_that_spins_has_its_tenth_of_a_worker_that_is_always_busy() {
     }
 }
 
-/// Writes this again and again, and reads what comes back, until it is dropped.
+/// Writes `piece` repeatedly, and reads the answers, until it is dropped.
 async fn flood(mut raw: Raw, piece: Vec<u8>) {
     let mut wrote = true;
     while wrote {
@@ -100,7 +101,7 @@ async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns
         .repeat(1000)
         .into_bytes();
     let frames = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'].repeat(8000);
-    // Messages of as many frames as one may have, all of them empty.
+    // Messages of empty frames, with as many frames as a message may have.
     let fragments = [
         [0x01, 0x80, 0, 0, 0, 0].to_vec(),
         [0x00, 0x80, 0, 0, 0, 0].repeat(1022),

@@ -1,11 +1,11 @@
-//! Only hosts that may be named are served.
+//! Only requests that name an allowed host are served.
 
 use crate::support::{Tidegate, client::Raw, component, tidegate};
 use std::fs;
 
 const SOCKET: &str = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// The status of one request.
+/// Returns the status of one request.
 async fn status(server: &Tidegate, request: &str) -> u16 {
     let answer = Raw::send(server.address(), request)
         .await
@@ -99,7 +99,7 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
         get(&server, "http://a.example/calm", "evil.example").await,
         200
     );
-    // The app reads one host, however it asks for it.
+    // The app receives the same host from each of its interfaces.
     for request in [
         "GET http://a.example/client HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n",
         "GET http://a.example/client HTTP/1.0\r\nhost: evil.example\r\n\r\n",

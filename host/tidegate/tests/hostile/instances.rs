@@ -1,4 +1,4 @@
-//! An instance whose client has left ends, and idle instances yield their place.
+//! An instance whose client has disconnected ends, and idle instances yield their place.
 
 use crate::support::{
     Tidegate,
@@ -13,24 +13,25 @@ use tokio::{
     time::sleep,
 };
 
-/// Instances of each server: enough for a share of everything.
+/// Number of instances of each server: enough for a share of everything.
 const INSTANCES: usize = 8;
 
-/// An app that answers streams, and where it does what.
+/// An app that streams answers, and its paths by their behaviour.
 struct App {
     component: &'static str,
     args: &'static [&'static str],
-    /// Streams that it may have at a time.
+    /// Number of streams that it may have at a time.
     streams: usize,
     wait: &'static str,
     collect: &'static str,
     idle: &'static str,
     echo: &'static str,
-    /// It answers, and goes on.
+    /// Answers, and continues to work afterwards.
     after: &'static str,
 }
 
-/// Each `wasi:http` and our own contract, with and without instances that serve more than one request.
+/// Returns each `wasi:http` and the own contract, with and without instances that serve more than
+/// one request.
 fn apps() -> Vec<App> {
     let foreign = |component, args| App {
         component,
@@ -57,7 +58,7 @@ fn apps() -> Vec<App> {
         .into_iter()
         .flat_map(|name| [foreign(name, &[]), foreign(name, reuse)])
         .collect();
-    // The last blocks its whole instance, which only 0.3 can do otherwise.
+    // The last app blocks its whole instance. Without this, only 0.3 does so.
     apps.extend([&[][..], reuse].map(|args| App {
         wait: "/block",
         ..foreign("proxy03", args)
@@ -76,7 +77,8 @@ impl App {
         )
     }
 
-    /// Opens as many conversations at once as there may be streams. Each holds an instance until all have one.
+    /// Opens as many conversations at once as there may be streams. Each holds an instance until
+    /// all have one.
     async fn assert_all_are_free(&self, server: &Tidegate, after: &str) {
         let head = format!(
             "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
@@ -106,12 +108,12 @@ fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")
 }
 
-/// A request of which most of the body never comes.
+/// Returns a request whose body is incomplete.
 fn part(path: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 99\r\n\r\npart")
 }
 
-/// Sends this once for each stream that there may be, and waits for `until`.
+/// Sends this once for each possible stream, and waits for `until`.
 async fn all(app: &App, server: &Tidegate, request: &str, until: &str) -> Vec<Raw> {
     let one = async || {
         let mut raw = Raw::send(server.address(), request).await;
@@ -150,7 +152,7 @@ async fn an_instance_whose_client_left_is_free_again() {
             drop(all(&app, &server, &request, "a first piece").await);
             app.assert_all_are_free(&server, &request).await;
         }
-        // Before the head there is nothing to wait for; a request that comes later is answered all the same.
+        // Nothing has to be awaited before the head; a later request is answered as well.
         for request in [get(app.wait), part(app.wait)] {
             let early =
                 join_all((0..app.streams).map(|_| Raw::send(server.address(), &request))).await;
@@ -235,7 +237,7 @@ async fn work_after_answers_leaves_instances_to_the_requests_that_wait() {
             "--drain",
             "0",
         ]);
-        // More than there are instances, side by side and one after the other.
+        // There are more requests than instances, side by side and one after another.
         for _ in 0..3 {
             let answers = (0..INSTANCES).map(|_| text(&server, app.after));
             for answer in join_all(answers).await {
@@ -246,7 +248,7 @@ async fn work_after_answers_leaves_instances_to_the_requests_that_wait() {
             "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
             app.echo
         );
-        // An eighth goes on with its work.
+        // An eighth request continues its work.
         let others = join_all((1..app.streams).map(|_| async {
             let mut raw = Raw::send(server.address(), &begun).await;
             raw.until("first").await;
@@ -273,7 +275,7 @@ async fn status(server: &Tidegate, path: &str) -> u16 {
         .as_u16()
 }
 
-/// All instances at once, each for one request of this path.
+/// Uses all instances at once, each for one request of this path.
 async fn burst(server: &Tidegate, path: &str) {
     let statuses = join_all((0..INSTANCES).map(|_| status(server, path))).await;
     assert!(
@@ -311,7 +313,8 @@ async fn idle_instances_yield_to_rooms_and_streams() {
         );
     }
     burst(&server, "/pause/300").await;
-    // Another version of the app counts in the same account, and its instances yield to each other.
+    // Instances of another version of the app count in the same account, and both yield to each
+    // other.
     server.reload(&[]).unwrap();
     burst(&server, "/pause/300").await;
     assert_eq!(status(&server, "/rooms/another").await, 200);
@@ -371,7 +374,7 @@ async fn an_instance_that_grew_is_not_kept() {
     burst(&server, "/pause/300").await;
     let before = resident();
     burst(&server, "/grow/40").await;
-    // Eight of them would have 320 MiB; a pool's slot keeps one.
+    // Eight instances would have 320 MiB; a slot of the pool keeps one.
     let small = async {
         while resident() > before + 80 {
             sleep(Duration::from_millis(10)).await;
@@ -381,7 +384,7 @@ async fn an_instance_that_grew_is_not_kept() {
     assert_eq!(status(&server, "/calm").await, 200);
 }
 
-/// Waits until so many requests have come, so that as many instances are in use at once.
+/// Waits until all instances have sent a request, so that all are in use at once.
 async fn requests(upstream: &TcpListener) -> Vec<TcpStream> {
     let mut asking = Vec::new();
     while asking.len() < INSTANCES {

@@ -1,4 +1,5 @@
-//! Crosses each limit from outside: the value at the limit is accepted, and the client or the app gets the documented error beyond it.
+//! Crosses each limit from outside: the value at the limit is accepted, and the client or the app
+//! gets the documented error beyond it.
 
 use crate::support::{
     PATIENCE, Tidegate,
@@ -24,7 +25,7 @@ async fn check_sizes(server: &Tidegate, path: &str, cases: &[(&str, usize, usize
         );
         let told = socket.ask(&format!("limit {what} {beyond}")).await;
         assert!(told != "ok" && told.len() < 500, "{what} {beyond}: {told}");
-        // The connection goes on.
+        // The connection stays open.
         assert!(socket.ask("version").await.starts_with("version"), "{what}");
     }
 }
@@ -51,7 +52,8 @@ async fn what_an_app_may_do_with_a_connection_is_bounded() {
         ("room-name", 256, 257),
     ];
     check_sizes(&server, "/socket", &cases).await;
-    // A valid reason closes the socket, so only an error for a reason that is too long can be reported.
+    // A valid reason closes the socket, so only an error for a reason that is too long can be
+    // reported.
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let told = socket.ask("limit reason 124").await;
     assert!(told != "ok", "{told}");
@@ -84,7 +86,7 @@ async fn what_a_room_keeps_and_does_is_bounded() {
 async fn pages_of_entries_and_ids_end_and_the_next_ones_go_on() {
     let server = serve(&[]);
     let mut socket = Socket::connect(server.ws("/rooms/tea")).await;
-    // More than one call of the host gives; the SDK asks again.
+    // One call of the host returns fewer entries, so the SDK calls again.
     assert_eq!(socket.ask("limit page 2500").await, "2500");
     let mut others = Vec::new();
     for _ in 0..1002 {
@@ -192,7 +194,7 @@ async fn a_body_and_a_head_are_bounded() {
         ),
     ];
     for (request, expected) in cases {
-        // One that is refused may be closed before all of it is sent.
+        // A refused request may be closed before all of it is sent.
         let mut raw = Raw::send(server.address(), &request).await;
         let answer = raw.rest().await;
         assert!(
@@ -253,7 +255,7 @@ async fn a_client_that_sends_faster_than_the_app_reads_has_to_wait() {
     let handshake = "GET /socket HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     raw.write_all(handshake.as_bytes()).await.unwrap();
-    // The app sleeps in its first event; the host stops reading meanwhile.
+    // The app sleeps in its first event; meanwhile the host stops reading.
     raw.write_all(b"\x81\x88\0\0\0\0do sleep").await.unwrap();
     let flood = [
         b"\x81\xfe".to_vec(),
@@ -263,7 +265,7 @@ async fn a_client_that_sends_faster_than_the_app_reads_has_to_wait() {
     ]
     .concat();
     let mut sent = 0;
-    // Buffers of the kernel take some megabytes.
+    // The buffers of the kernel hold some megabytes.
     while sent < 64 << 20 {
         match timeout(Duration::from_secs(2), raw.write_all(&flood)).await {
             Ok(Ok(())) => sent += flood.len(),
@@ -365,7 +367,8 @@ async fn events_that_wait_for_a_room_are_bounded() {
     let mut socket = Socket::connect(server.ws("/rooms/tea")).await;
     socket.say("then sleep").await;
     let client = reqwest::Client::new();
-    // One more than may wait finds no place, however many came before it had theirs.
+    // A call beyond the number of waiting ones is refused, even if many calls before it had a
+    // place.
     let calls = (0..20).map(|_| {
         let request = client
             .post(server.url("/rooms/tea"))
@@ -383,7 +386,8 @@ async fn events_that_wait_for_a_room_are_bounded() {
     assert!(refused >= 10, "{refused}");
 }
 
-/// A form of parts for the action that weighs them, as a browser sends it, and as long as it says.
+/// A multipart form for the action that counts its bytes, as a browser sends it, with this
+/// Content-Length.
 fn form(server: &Tidegate, parts: &str, bytes: usize) -> String {
     let address = server.address();
     let head = format!(
@@ -507,7 +511,8 @@ async fn requests_of_an_app_in_progress_are_bounded() {
         &format!("http://{address}"),
     ];
     let server = Tidegate::serve(&component("errand"), &args);
-    // Nothing answers there: the first has the only place until it is given up, and the second waits for less than that.
+    // Nothing answers there: the first request has the only place until it is given up, and the
+    // second waits for less time than that.
     let fetch = async || {
         let answer = soon(
             "the answer",

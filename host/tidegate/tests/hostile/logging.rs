@@ -27,7 +27,7 @@ impl Unread {
     fn serve(args: &[&str]) -> Unread {
         let data = tempfile::tempdir().unwrap();
         let config = data.path().join("tidegate.toml");
-        // More than the queue of the log holds must come through.
+        // The pipe must receive more than the queue of the log holds.
         std::fs::write(
             &config,
             "[app]\noutput_rate = \"1 GiB\"\ninstance_output_rate = \"1 GiB\"\n",
@@ -73,7 +73,7 @@ impl Unread {
             .as_u16()
     }
 
-    /// 6 MB of lines: pipe and queue have 4 MiB and some.
+    /// Requests 6 MB of lines: pipe and queue hold little more than 4 MiB.
     async fn flood(&self) {
         for _ in 0..24 {
             assert_eq!(self.get("/print/kilobyte-250").await, 204);
@@ -116,7 +116,7 @@ async fn a_log_that_is_not_read_stops_nothing_and_its_gaps_are_counted() {
             (200, 200),
             "{format}"
         );
-        // Read again, the log flows, and says what is missing.
+        // When it is read again, the log continues, and reports the missing lines.
         let mut said = 0;
         let mut line = String::new();
         while said == 0 {
@@ -150,7 +150,7 @@ async fn a_log_that_is_not_read_stops_nothing_and_its_gaps_are_counted() {
     }
 }
 
-/// The number after this text.
+/// Returns the number that follows this text.
 fn number(line: &str, before: &str) -> u64 {
     let rest = line
         .split(before)
@@ -184,7 +184,7 @@ async fn a_log_whose_reader_has_gone_stops_nothing() {
     assert!(server.wait().success());
 }
 
-/// The end of a pipe of a process that says nothing.
+/// Returns the end of a pipe of a process that prints nothing.
 fn other_pipe() -> ChildStderr {
     std::process::Command::new("true")
         .stderr(Stdio::piped())
@@ -195,7 +195,7 @@ fn other_pipe() -> ChildStderr {
         .unwrap()
 }
 
-/// Serves with a settings file of these lines.
+/// Serves with these lines as settings file.
 fn serve(component: &Path, settings: &str, args: &[&str]) -> (Tidegate, tempfile::NamedTempFile) {
     let mut config = tempfile::NamedTempFile::new().unwrap();
     config.write_all(settings.as_bytes()).unwrap();
@@ -224,7 +224,8 @@ async fn what_is_printed_without_a_lines_end_is_logged_with_its_event_and_joined
         let mut socket = Socket::connect(server.ws("/socket")).await;
         let mut room = Socket::connect(server.ws("/rooms/tea")).await;
         for socket in [&mut socket, &mut room] {
-            // Two events of one connection, in instances that both can be any other's.
+            // There are two events of one connection, and each may run in an instance of any other
+            // event.
             for what in [kind, "line"] {
                 socket.say(format!("print {what}")).await;
                 socket.ask("version").await;
@@ -409,7 +410,7 @@ async fn an_instance_and_an_app_print_no_faster_than_they_may() {
         };
         assert_eq!(get("/print/kilobyte-100").await, 204);
         server.wait_for("lines of the app's output were left out");
-        // It prints again in a later second.
+        // The app's output is logged again in a later second.
         let until = Instant::now() + PATIENCE;
         let mut lines = 0;
         while !server.stderr().contains(" app: a line") {
@@ -425,7 +426,7 @@ async fn an_instance_and_an_app_print_no_faster_than_they_may() {
         };
         let printed =
             |log: &str, what: &str| log.lines().filter(|line| line.contains(what)).count() as u64;
-        // All that are missing are said, also when nothing more is printed.
+        // All missing lines are reported, also when nothing more is printed.
         let missing =
             |log: &str| 100 + lines - printed(log, " app: kkkk") - printed(log, " app: a line");
         while said(&server.stderr()) < missing(&server.stderr()) {

@@ -1,6 +1,8 @@
-//! Hostile clients, hostile guests and faults of the machine against the real binary: one module for each kind.
+//! Hostile clients, hostile guests and faults of the machine against the real binary: one module
+//! for each kind.
 //!
-//! Each test lowers a limit by a setting instead of waiting for its default, and checks that only the offender notices.
+//! Each test lowers a limit by a setting instead of waiting for its default, and checks that only
+//! the offender notices.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,4 +1,5 @@
-//! One budget covers the memory of the process: guests, clients that do not read, and waiting events.
+//! One budget covers the memory of the process: guests, clients that do not read, and waiting
+//! events.
 
 use crate::support::{PATIENCE, Tidegate, component};
 use rustix::process::Resource;
@@ -15,10 +16,10 @@ use std::{
 };
 
 const MIB: usize = 1 << 20;
-/// So small that every attack exceeds it, and large enough for the server itself without optimisation.
+/// The budget is so small that every attack exceeds it, and large enough for an unoptimised server.
 const BUDGET: usize = 256 * MIB;
 const MEMORY_MAX: &str = "memory_max=256MiB";
-/// The most memory that the process may have. It is measured, and a busy machine may measure late.
+/// Maximum memory of the process. It is measured, and a busy machine may measure late.
 const PEAK_MAX: usize = BUDGET + BUDGET / 10;
 
 fn serve(limits: &[&str]) -> Tidegate {
@@ -32,7 +33,8 @@ fn serve_guest(guest: &str, limits: &[&str], more: &[&str]) -> Tidegate {
     Tidegate::serve(&component(guest), &args)
 }
 
-/// The highest anonymous memory of a server, and a client that asks it for another path all the while.
+/// The peak of a server's anonymous memory, and a client that requests another path during the
+/// attack.
 struct Bystanders {
     ended: Arc<AtomicBool>,
     peak: Arc<AtomicUsize>,
@@ -128,14 +130,14 @@ fn request(method: &str, path: &str, length: usize) -> String {
     )
 }
 
-/// The head of a form for the page of the hostile guest.
+/// Returns the head of a form for the page of the hostile guest.
 fn form(kind: &str, length: usize) -> String {
     format!(
         "POST /page HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n"
     )
 }
 
-/// A field of a form, after the name of its action if it is a file.
+/// Returns a field of a form, after the name of its action if it is a file.
 fn part(name: &str, length: usize) -> Vec<u8> {
     let head = |name| format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
     let action = if name == "file" {
@@ -151,7 +153,7 @@ fn part(name: &str, length: usize) -> Vec<u8> {
     .concat()
 }
 
-/// The whole answer, as far as it came.
+/// Returns the answer, which may be incomplete.
 fn ask(address: &str, method: &str, path: &str, body: &[u8]) -> String {
     send(
         address,
@@ -172,7 +174,7 @@ fn send(address: &str, request: &[u8]) -> String {
 fn hold_open(address: &str, path: &str, count: usize) {
     let streams = (0..count).map(|_| {
         let mut stream = connect(address);
-        // A server that closes the connection is no failure of this client.
+        // If the server closes the connection, this client has not failed.
         _ = stream.write_all(request("GET", path, 0).as_bytes());
         stream
     });
@@ -197,7 +199,7 @@ fn upgrade(address: &str, path: &str) -> Option<TcpStream> {
     answer.starts_with(b"HTTP/1.1 101").then_some(stream)
 }
 
-/// A connection of a room, which the room has already: it has echoed a message.
+/// Opens a connection of a room, and waits until the room has echoed a message.
 fn join(address: &str, path: &str) -> TcpStream {
     let mut stream = upgrade(address, path).unwrap();
     stream
@@ -209,7 +211,7 @@ fn join(address: &str, path: &str) -> TcpStream {
     stream
 }
 
-/// The head of a frame with an empty mask.
+/// Returns the head of a frame whose mask is zero.
 fn frame(opcode: u8, length: usize) -> Vec<u8> {
     let size = match length {
         0..126 => vec![0x80 | length as u8],
@@ -219,7 +221,7 @@ fn frame(opcode: u8, length: usize) -> Vec<u8> {
     [&[0x80 | opcode][..], &size, &[0; 4]].concat()
 }
 
-/// Does the same on many threads.
+/// Runs `work` on many threads.
 fn crowd(count: usize, work: impl Fn(usize) + Sync) {
     thread::scope(|scope| {
         for number in 0..count {
@@ -229,7 +231,8 @@ fn crowd(count: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
-/// Writes to each without waiting for any, as far as each takes it; ends when none takes more.
+/// Writes to each stream as much as it accepts, without waiting for any; ends when none accepts
+/// more.
 fn pump(streams: &mut [TcpStream], bytes: &[u8]) {
     streams
         .iter()
@@ -253,7 +256,7 @@ fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
     let server = serve(&["room_event_bytes_max=2MiB"]);
     let address = server.address();
     let _conn = join(address, "/greedy/rooms/tea");
-    // Effects that add up are refused or fail; values that replace an earlier one do not.
+    // Effects that accumulate are refused or fail; values that replace an earlier one do not.
     let added = [
         "publish 1000000 200",
         "broadcast 1000000 0",
@@ -310,7 +313,8 @@ fn a_call_that_is_given_up_takes_its_payload_with_it() {
         .unwrap();
     busy.write_all(body).unwrap();
     let bystanders = Bystanders::of(&server);
-    // Each call waits after the running event. A call that was given up frees its bytes, otherwise the next one would not fit.
+    // Each call waits until the running event ends. A call that was abandoned frees its bytes;
+    // otherwise the next one would not fit.
     let answer = ask(
         address,
         "POST",
@@ -341,7 +345,7 @@ fn bytes_that_wait_for_a_room_are_bounded() {
         .take(MIB - 100)
         .collect::<Vec<u8>>();
     let mut waiting: Vec<TcpStream> = (0..8).map(|_| hold(&waits)).collect();
-    // The first ones wait; those beyond the bound are refused at once.
+    // The first calls wait; those beyond the bound are refused at once.
     waiting.iter().for_each(|stream| {
         stream
             .set_read_timeout(Some(Duration::from_secs(3)))
@@ -462,7 +466,7 @@ fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
             );
         }),
     ];
-    // One server for all of them: each attack has to leave enough to the next.
+    // All attacks use one server: each has to leave enough memory to the next.
     let server = serve(&["control_frames_max=1000000"]);
     for (name, attack) in attacks {
         let bystanders = Bystanders::of(&server);
@@ -471,7 +475,7 @@ fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
     }
 }
 
-/// A server that answers each request with 30 MB. It ends with the test.
+/// Starts a server that answers each request with 30 MB, until the test ends.
 fn upstream() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -547,12 +551,12 @@ fn post_all(address: &str, path: &str) {
     );
 }
 
-/// The head of the largest message, and a part of it.
+/// Returns the head of the largest message, and a part of its payload.
 fn part_of_a_message(length: usize) -> Vec<u8> {
     [&frame(2, MIB - 1)[..], &vec![b'x'; length]].concat()
 }
 
-/// Whether this is so within the patience of a test.
+/// Waits until the condition holds; returns false if it does not within the patience of a test.
 fn wait_for(is_so: impl Fn() -> bool) -> bool {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -566,7 +570,8 @@ fn wait_for(is_so: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Waits until the server has read all that this client sent: neither kernel keeps any of it (proc(5), `net/tcp`).
+/// Waits until the server has read everything that this client sent: neither kernel buffers any of
+/// it (proc(5), `net/tcp`).
 fn wait_until_read(stream: &TcpStream) {
     let port = format!(":{:04X}", stream.local_addr().unwrap().port());
     let is_read = || {
@@ -593,7 +598,7 @@ fn what_a_client_announces_takes_no_memory_before_it_comes() {
         stream.write_all(&part_of_a_message(100)).unwrap();
     }
     streams.iter().for_each(wait_until_read);
-    // They announced 200 MiB.
+    // The clients announced 200 MiB.
     let taken = anonymous(&statm).saturating_sub(before);
     assert!(
         taken < 32 * MIB,
@@ -603,7 +608,7 @@ fn what_a_client_announces_takes_no_memory_before_it_comes() {
     );
 }
 
-/// Clients may keep what they have reserved, and stay below the last stage with it.
+/// Clients may keep the memory that they have reserved, and stay below the last stage with it.
 #[test]
 fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
     let limits = [
@@ -619,7 +624,7 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
         .filter_map(|_| upgrade(address, "/socket"))
         .collect();
     pump(&mut holders, &part_of_a_message(MIB - 100));
-    // Takes what is free, 1 MiB at a time, and what becomes free.
+    // Takes free memory, 1 MiB at a time, as it becomes free.
     let hold = || {
         while !ended.load(Relaxed) {
             if let Some(mut stream) = upgrade(address, "/socket")
@@ -629,7 +634,7 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
                 stream.set_nonblocking(true).unwrap();
                 holders.push(stream);
             }
-            // One that hears anything is closed.
+            // A connection that has received anything is closed.
             let before = holders.len();
             holders.retain(|stream| {
                 stream
@@ -656,7 +661,8 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
     );
 }
 
-/// Connections whose clients ask for nothing, or not yet: each has state and buffers.
+/// Connections whose clients have sent no request, or only a part of it: each has state and
+/// buffers.
 #[test]
 fn connections_without_a_request_never_exceed_the_budget() {
     const BUDGET: usize = 128 * MIB;
@@ -692,13 +698,13 @@ fn connections_without_a_request_never_exceed_the_budget() {
         let server = Tidegate::serve(&component("rogue"), &args);
         let (address, statm) = (server.address(), format!("/proc/{}/statm", server.pid()));
         let mut peak = 0;
-        // A client that is there already goes on.
+        // An established client is still served.
         let mut member = join(address, "/other");
         let mut streams = Vec::new();
         for number in 0..COUNT {
             let mut stream = connect(address);
             stream.set_nonblocking(true).unwrap();
-            // A server that closes the connection is no failure of this client.
+            // If the server closes the connection, this client has not failed.
             _ = stream.write(&sent);
             streams.push(stream);
             if number % 20 == 0 {
@@ -709,7 +715,8 @@ fn connections_without_a_request_never_exceed_the_budget() {
                 peak = peak.max(anonymous(&statm));
             }
         }
-        // They stay, and others are served: once the oldest were closed, at the latest.
+        // The connections stay open, and other clients are served, at the latest after the oldest
+        // were closed.
         let is_served = || ask(address, "GET", "/calm", b"").starts_with("HTTP/1.1 200");
         assert!(wait_for(is_served), "{name}: no other client is served");
         peak = peak.max(anonymous(&statm));
@@ -725,7 +732,7 @@ fn connections_without_a_request_never_exceed_the_budget() {
     }
 }
 
-/// Has this process open as many files as it may.
+/// Raises the number of files that this process may open to its hard limit.
 fn raise_open_files() {
     let mut limit = rustix::process::getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

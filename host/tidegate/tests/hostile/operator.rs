@@ -1,4 +1,4 @@
-//! The operator's commands refuse what they cannot do, and change nothing then.
+//! The operator's commands refuse impossible tasks, and change nothing in that case.
 
 use crate::support::{Tidegate, client::soon, component, run, tidegate};
 use rustix::process::Signal;
@@ -10,7 +10,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Everything below a directory: names, and what files have in them.
+/// Returns the names below a directory, and the contents of the files.
 fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory)
@@ -47,7 +47,7 @@ fn serve_to_its_end(data: &Path) -> Output {
     command.output().unwrap()
 }
 
-/// Refused with one line that has this text.
+/// Checks that the command was refused with one line that contains this text.
 fn assert_refused(output: &Output, text: &str, what: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     let is_refused = output
@@ -80,7 +80,7 @@ fn serve(data: &Path) -> Tidegate {
     Tidegate::serve(&component("rogue"), &["--data", data.to_str().unwrap()])
 }
 
-/// A store with some rooms, which no server has open.
+/// Creates a store with some rooms, which no server has open.
 async fn store() -> TempDir {
     let place = tempfile::tempdir().unwrap();
     let server = serve(&place.path().join("data"));
@@ -233,7 +233,7 @@ async fn a_backup_has_its_name_only_when_it_is_whole() {
             .unwrap()
     };
     let copy = place.path().join("copy");
-    // One that was killed has left this.
+    // A killed command left this directory.
     let beside = place.path().join("copy.incomplete");
     fs::create_dir(&beside).unwrap();
     ["incomplete", "tidegate.lock"]
@@ -301,7 +301,7 @@ fn a_control_socket_takes_no_file_of_another_and_no_path_that_is_too_long() {
     assert_eq!(fs::read(&socket).unwrap(), b"precious");
     fs::remove_file(&socket).unwrap();
 
-    // One that a killed server has left is replaced, and removed at the end.
+    // A socket that a killed server left is replaced, and removed at the end.
     drop(UnixListener::bind(&socket).unwrap());
     let server = serve(&data);
     assert!(

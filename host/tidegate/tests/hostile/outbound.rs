@@ -1,7 +1,7 @@
-//! Outbound HTTP of a guest cannot reach inside.
+//! A guest's outbound HTTP cannot reach internal addresses.
 //!
-//! Both guests have the same path: `errand` sends over `wasi:http` 0.2, `errand03` over 0.3. Lookups by a scripted resolver are
-//! tested where the connector is (`tidegate_wasm::outbound`).
+//! Both guests have the same route: `errand` sends over `wasi:http` 0.2, `errand03` over 0.3. The
+//! connector's own tests cover lookups by a scripted resolver (`tidegate_wasm::outbound`).
 
 use crate::support::{Tidegate, client::soon, component};
 use rcgen::{CertificateParams, KeyPair};
@@ -31,7 +31,7 @@ async fn fetch(server: &Tidegate, scheme: &str, authority: &str) -> (u16, String
     )
 }
 
-/// Another server on this machine, and its address.
+/// Binds another server on this machine, and returns its address.
 async fn upstream() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -49,7 +49,7 @@ async fn answer(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), bytes: &str)
     String::from_utf8(head).unwrap().to_lowercase()
 }
 
-/// True if no connection waits to be accepted: the next one is the caller's own.
+/// Returns true if no connection waits to be accepted, so that the next one is the caller's own.
 async fn is_untouched(listener: &TcpListener) -> bool {
     let address = listener.local_addr().unwrap();
     let own = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_target_that_no_grant_names_is_refused_and_never_connected() {
         ("http", "169.254.169.254".into(), not_granted),
         ("http", format!("user@{address}"), ""),
         ("http", format!("{address}@{elsewhere}"), ""),
-        // A port in the grant is no permission to lead inside.
+        // A grant of a port does not permit internal addresses.
         ("http", format!("localhost:{other_port}"), "it leads to "),
         ("http", format!("LOCALHOST:{other_port}"), "it leads to "),
     ];
@@ -167,7 +167,7 @@ async fn no_request_comes_back_to_the_server_itself() {
         ("errand03", "127.0.0.1", "localhost"),
         ("errand", "0.0.0.0", "127.0.0.3"),
     ] {
-        // The grant has to name the port before the server has it.
+        // The grant has to name the port before a server listens on it.
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -228,7 +228,7 @@ async fn an_upstream_that_is_silent_or_endless_is_given_up() {
                 let (mut stream, _) = soon("the request", listener.accept()).await.unwrap();
                 let (bytes, cut) = bytes.split_once('\0').unwrap_or((bytes, ""));
                 answer(&mut stream, bytes).await;
-                // Otherwise the connection stays open for as long as the guest waits.
+                // Without a cut, the connection stays open for as long as the guest waits.
                 cut.is_empty().then_some(stream)
             };
             let ((status, text), _stream) = tokio::join!(fetch(&server, "http", &address), serving);

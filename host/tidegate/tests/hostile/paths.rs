@@ -1,4 +1,4 @@
-//! Every consumer of a request's path reads it in the same way.
+//! Every consumer of a request's path decodes it in the same way.
 
 use crate::support::{
     Tidegate,
@@ -7,7 +7,7 @@ use crate::support::{
 };
 use std::fs;
 
-/// The whole answer to one request.
+/// Returns the whole answer to one request.
 async fn ask(server: &Tidegate, request: &str) -> String {
     Raw::send(server.address(), request).await.rest().await
 }
@@ -20,7 +20,7 @@ async fn get(server: &Tidegate, target: &str) -> String {
     .await
 }
 
-/// Status and body.
+/// Returns status and body.
 fn parts(answer: &str) -> (u16, &str) {
     let status = answer
         .get(9..12)
@@ -136,7 +136,7 @@ async fn an_app_receives_the_path_that_its_route_and_guards_were_found_by() {
             && noted.ends_with("/paths/noted/a%2Fb?q name=a/b"),
         "{noted}"
     );
-    // The log names what was handled, and no fragment.
+    // The log names the handled path, without a fragment.
     let failed = get(&server, "/do//panic?q#secret-fragment").await;
     assert_eq!(parts(&failed).0, 500);
     let stopped = server.stop();
@@ -240,7 +240,7 @@ async fn files_pages_loaders_and_host_endpoints_take_no_separator() {
             "{params} {search}\n{answer}"
         );
     }
-    // Where an action leads to is the page's path, and no other host.
+    // The redirect of an action leads to the page's path, and to no other host.
     let form = "__action=stay";
     let head = "POST //paths//page/a%2Fb?q HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\naccept: text/html";
     let acted = ask(

@@ -12,12 +12,13 @@ use tokio::{
     time::sleep,
 };
 
-// --- Deadlines and rates of slow clients.
+// --- Deadlines and minimum rates for slow clients.
 
-/// Longer than anything in these tests.
+/// Longer than any of these tests.
 const NEVER: &str = "1h";
 
-/// The rogue, with patience of a second for what `short` names, and without end for every other wait.
+/// Serves the rogue with waits of one second for the limits in `short`, and practically no other
+/// limit of a wait.
 fn server(short: &[&str], more: &[&str]) -> Tidegate {
     let waits = [
         "header_within",
@@ -50,7 +51,8 @@ fn sockets(server: &Tidegate) -> usize {
         .count()
 }
 
-/// Waits until the server has no more sockets than these: a client that does not read learns nothing of its end.
+/// Waits until the server has at most this number of sockets: a client that does not read does not
+/// notice the end of its connection.
 async fn until_sockets(server: &Tidegate, count: usize) {
     let gone = async {
         while sockets(server) > count {
@@ -60,7 +62,7 @@ async fn until_sockets(server: &Tidegate, count: usize) {
     soon("the end of the connections", gone).await;
 }
 
-/// A client whose socket holds next to nothing.
+/// Connects with a receive buffer of a few kilobytes.
 async fn narrow(server: &Tidegate, says: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -106,13 +108,13 @@ const CHUNKED: &str = "POST /stream/echo HTTP/1.1\r\nhost: x\r\ntransfer-encodin
 const UPLOAD: &str = "POST /publish/news HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n";
 const CALM: &str = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// A client that keeps the host waiting: it sends `first` once, then `again` over and over.
+/// A client that keeps the host waiting: it sends `first` once, then `again` repeatedly.
 struct Slow {
     name: &'static str,
     counter: &'static str,
     first: String,
     again: &'static [u8],
-    /// The answer holds this.
+    /// The answer contains this text.
     told: &'static str,
 }
 
@@ -198,7 +200,7 @@ fn slow_senders() -> Vec<Slow> {
 }
 
 impl Slow {
-    /// Sends it until the connection ends; the answer.
+    /// Sends both texts until the connection ends; returns the answer.
     async fn run(&self, address: &str) -> String {
         let upgrade = upgrade("/socket");
         let first = match self.first.as_bytes().strip_prefix(upgrade.as_bytes()) {
@@ -216,7 +218,7 @@ impl Slow {
             }
             std::future::pending::<()>().await;
         };
-        // A connection that is cut off ends as well.
+        // A connection that is reset ends as well.
         let ended = async {
             tokio::select! { _ = reader.read_to_end(&mut answer) => {}, () = drip => {} }
         };
@@ -245,7 +247,7 @@ async fn who_sends_slowly_is_told_or_closed_and_counted() {
     }
 }
 
-/// A frame whose head lacks the bit of the mask.
+/// Sets the mask bit in the head of a frame.
 fn masked(frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     if let Some(length) = frame.get_mut(1) {
@@ -260,13 +262,13 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
     let says = [
         "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         "GET /bytes/15000000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
-        // The kernel takes all of it: for the host, the connection is idle.
+        // The kernel buffers all of it: for the host, the connection is idle.
         "GET /bytes/100000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         "GET /flood HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         feed.to_owned(),
         upgrade("/socket?follow=news"),
     ];
-    // An outbox that overflows would end the last two in its own way.
+    // With the default limits, an overflow of the outbox would end the last two first.
     let limits = [
         "feeds_max=2",
         "bytes_per_second_min=100000",
@@ -332,7 +334,7 @@ async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let mut kept = Raw::send(server.address(), CALM).await;
     kept.until("calm").await;
-    // Its body is never read: the app waits for something else.
+    // Its body is never read: the app waits for another event.
     let mut deaf = Raw::send(
         server.address(),
         "POST /stream/sleep/midway HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1",
@@ -398,7 +400,7 @@ async fn slow_clients_do_not_hold_the_drain() {
     raws[4].until("\r\n\r\n").await;
     let reader = narrow(&server, b"GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n").await;
     soon("the answer", reader.readable()).await.unwrap();
-    // A request after all of them: they were taken up.
+    // This request is answered after all of them, so the server has accepted them.
     assert_serves(&server).await;
     let stopped = server.stop();
     assert!(!stopped.stderr.contains("cut off"), "{}", stopped.stderr);
@@ -431,7 +433,7 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
         "outbox_bytes_max=10MiB",
     ];
     let limits = [&limits[..], &["--limit", "ping_every=1s"]].concat();
-    // Up: a frame of 400 KB in small pieces, for some seconds, without a pong in between.
+    // Upload: a frame of 400 KB in small pieces, over some seconds, without a pong in between.
     let server = server(&[], &limits);
     let mut raw = Raw::send(server.address(), &upgrade("/other")).await;
     raw.until("\r\n\r\n").await;
@@ -444,10 +446,12 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
     }
     raw.until(&"u".repeat(size as usize)).await;
     drop(raw);
-    // Downwards: a message larger than the kernel takes at once, read in small pieces. The ping is queued after it.
+    // Download: a message larger than the kernel buffers at once, read in small pieces. The ping is
+    // queued after it.
     let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
     take_slowly(&mut stream, 900_000).await;
-    // The kernel hands out what it has after a cut too: only an answer shows that there was none.
+    // The kernel delivers buffered bytes also after a cut: only an answer shows that there was
+    // none.
     stream
         .write_all(&[&[0x81, 0x8e, 0, 0, 0, 0][..], b"say still here"].concat())
         .await
@@ -468,7 +472,7 @@ async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
     );
 }
 
-/// Asks for a message of so many bytes, and reads it in small pieces.
+/// Requests a message of `size` bytes, and reads it in small pieces.
 async fn take_slowly(stream: &mut TcpStream, size: usize) {
     let ask = format!("big {size}");
     stream
@@ -505,15 +509,16 @@ async fn a_websocket_is_idle_only_while_no_byte_moves_either_way() {
             "pong_within=1h",
         ],
     );
-    // It answers pings, and does nothing else.
+    // The client answers pings, and sends nothing else.
     let mut socket = Socket::connect(server.ws("/socket")).await;
     let closed = tokio::time::timeout(Duration::from_secs(3), socket.closed()).await;
     assert!(closed.is_err(), "{closed:?}");
     assert_eq!(socket.ask("say still here").await, "still here");
-    // It answers no ping, and takes one message slowly, which is in the kernel for most of the time.
+    // The client answers no ping, and reads one message slowly, which is in the kernel for most of
+    // the time.
     let mut stream = narrow(&server, upgrade("/socket").as_bytes()).await;
     take_slowly(&mut stream, 300_000).await;
-    // Now nothing moves but pings of the host.
+    // From now on, the host sends only pings.
     let mut rest = Vec::new();
     soon("the end", stream.read_to_end(&mut rest))
         .await

@@ -1,4 +1,4 @@
-//! Only a trusted proxy says who its client is.
+//! Only a trusted proxy may report the address of its client.
 
 use crate::support::{Tidegate, client::Raw, component};
 use std::fs;
@@ -17,7 +17,8 @@ fn serve(trusted: &str, args: &[&str]) -> Tidegate {
     )
 }
 
-/// The status and the body of the answer to a request with these headers, from an address of this machine.
+/// Returns the status and the body of the answer to a request with these headers, from an address
+/// of this machine.
 async fn ask_from(server: &Tidegate, address: &str, line: &str, headers: &[&str]) -> (u16, String) {
     let mut raw = Raw::connect_from(server.address(), address).await;
     let headers: String = headers
@@ -135,7 +136,7 @@ async fn a_trusted_proxy_says_who_its_client_is_and_what_it_asked_for() {
             "{headers:?}: {answer:?}"
         );
     }
-    // The target of a proxy that passes it on whole names the proxy's own host.
+    // A proxy that forwards the target unchanged names its own host in it.
     let answer = ask_from(
         &server,
         "127.0.0.2",
@@ -179,7 +180,7 @@ async fn an_origin_is_compared_with_what_the_client_asked_the_proxy_for() {
             "x-forwarded-proto: https\r\nx-forwarded-host: a.example:8443",
             403,
         ),
-        // Nothing of this is believed.
+        // None of these headers is trusted.
         (
             "127.0.0.1",
             "http://a.example",
@@ -236,7 +237,7 @@ async fn the_cap_of_an_address_counts_a_proxys_clients_and_not_the_proxy() {
         let (status, is_later, _raw) = hold(client).await;
         assert!(status == 503 && is_later, "{client}: {status}");
     }
-    // A connection that carries a request of another client counts for that one.
+    // A connection that carries a request of another client counts for that client.
     held[0]
         .write("GET /client HTTP/1.1\r\nhost: a.example\r\nx-forwarded-for: 192.0.2.9\r\n\r\n")
         .await;

@@ -1,7 +1,8 @@
-//! Storage that failed recovers by itself.
+//! Storage recovers from a failure without a restart.
 //!
-//! A library that is preloaded fails the calls of the C library on the data directory, as the test says, while the server runs. A small
-//! disk is a tmpfs of the test's own; without the right to mount one, its test is skipped.
+//! While the server runs, a preloaded library fails the C library's calls on the data directory, as
+//! the test requests. A small disk is a tmpfs of the test; without the right to mount one, its test
+//! is skipped.
 
 use crate::support::{
     Build, Tidegate,
@@ -19,7 +20,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Faults of the preloaded library: the number of the call, and the error; 1 << 32 is a short write.
+/// Faults of the preloaded library: a name, the number of the call, and the error; 1 << 32 is a
+/// short write.
 const FAULTS: [(&str, u64, u64); 6] = [
     ("write fails", 0, EIO),
     ("no space is left", 0, ENOSPC),
@@ -35,13 +37,13 @@ const ROOMS: usize = 3;
 /// Time between two tries at a closed storage.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A server on a disk that fails as the test says.
+/// A server on a disk that fails as the test requests.
 struct Faulty {
     place: TempDir,
     control: File,
-    /// Lines of each room that were acknowledged: no other may ever be there.
+    /// Number of acknowledged lines of each room; no other line may be stored.
     acknowledged: [usize; ROOMS],
-    /// Bytes that each line has besides its number.
+    /// Number of bytes that each line has besides its number.
     line_bytes: usize,
     disk: Option<SmallDisk>,
 }
@@ -50,7 +52,7 @@ struct Faulty {
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None if this process may not mount one.
+    /// Returns none if this process may not mount one.
     fn mount(at: PathBuf, bytes: u64) -> Option<SmallDisk> {
         fs::create_dir(&at).unwrap();
         let mounted = Command::new("mount")
@@ -74,7 +76,7 @@ impl SmallDisk {
         }
     }
 
-    /// Takes all the space that is left, by a file that may be there already; removing it gives the space back.
+    /// Fills the remaining space with a file that may exist already; removing it frees the space.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("hog");
         let mut hog = File::options()
@@ -110,7 +112,7 @@ impl Faulty {
         }
     }
 
-    /// On a disk of so many bytes; none if this process may not mount one.
+    /// Uses a disk of `disk_bytes`; returns none if this process may not mount one.
     fn small(disk_bytes: u64, line_bytes: usize) -> Option<Faulty> {
         let faulty = Faulty::new();
         let disk = SmallDisk::mount(faulty.place.path().join("disk"), disk_bytes)?;
@@ -152,7 +154,7 @@ impl Faulty {
             .unwrap();
     }
 
-    /// Posts the next line to a room; the status.
+    /// Posts the next line to a room; returns the status.
     async fn post(&mut self, server: &Tidegate, room: usize) -> u16 {
         let body = self.line(self.acknowledged[room]);
         let request = reqwest::Client::new()
@@ -169,7 +171,7 @@ impl Faulty {
         status
     }
 
-    /// Posts to all rooms until one answers so.
+    /// Posts to all rooms until one answers with this status.
     async fn post_until(&mut self, server: &Tidegate, expected: u16) {
         let posting = async {
             for room in (0..ROOMS).cycle() {
@@ -183,7 +185,7 @@ impl Faulty {
         soon("a storage that opens or closes", posting).await;
     }
 
-    /// Every acknowledged line is there, and nothing else.
+    /// Checks that every acknowledged line is stored, and nothing else.
     async fn check(&self, server: &Tidegate, what: &str) {
         for (room, acknowledged) in self.acknowledged.into_iter().enumerate() {
             let expected: Vec<String> = (0..acknowledged).map(|number| self.line(number)).collect();
@@ -214,7 +216,7 @@ async fn get(server: &Tidegate, path: &str) -> (u16, String) {
     )
 }
 
-/// The faults after which a commit can't be acknowledged.
+/// Returns the faults after which a commit can't be acknowledged.
 fn closing() -> impl Iterator<Item = (&'static str, u64, u64)> {
     FAULTS
         .into_iter()
@@ -303,9 +305,9 @@ async fn a_start_on_a_disk_that_fails_serves_the_rest_and_opens_the_storage_late
     /// Content of the data directory at the start.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Store {
-        /// There is no directory.
+        /// The directory does not exist.
         None,
-        /// The last process has ended well.
+        /// The last process ended without a fault.
         Well,
         /// The last process was killed after a failed write, so the store has to be written anew.
         InDoubt,
@@ -335,7 +337,7 @@ async fn a_start_on_a_disk_that_fails_serves_the_rest_and_opens_the_storage_late
             let server = disk.serve();
             let health = get(&server, "/__tidegate/health").await;
             let is_closed = health.0 == 503;
-            // Short writes are an error of nothing, and a store that is well has nothing to write.
+            // A short write is no error, and an undamaged store has nothing to write.
             let may_be_open = error == 1 << 32 || store == Store::Well;
             assert!(is_closed || may_be_open, "{what}: {health:?}");
             if is_closed {
@@ -380,7 +382,7 @@ async fn a_start_on_a_disk_that_fails_serves_the_rest_and_opens_the_storage_late
 async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
     let mut disk = Faulty::new();
     let server = disk.serve();
-    // Values that make the store flush, which needs new files.
+    // These values make the store flush, which needs new files.
     let big = "x".repeat(1_000_000);
     let client = reqwest::Client::new();
     disk.set(2, EMFILE);
@@ -423,7 +425,7 @@ async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
 async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_without_a_loss() {
     const DISK_BYTES: u64 = 64 << 20;
     const LINE_BYTES: usize = 30_000;
-    /// Each is stored twice: as an entry, and in the room's history.
+    /// Each line is stored twice: as an entry, and in the room's history.
     const LINES: usize = 120;
     /// Less than the data, and enough for the journals.
     const LEFT_BYTES: u64 = 13 << 20;
@@ -451,7 +453,7 @@ async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_wi
         );
         let hog = disk.disk.as_ref().unwrap().fill();
         let hog_bytes = fs::metadata(&hog).unwrap().len();
-        // Closed at once: an open file keeps its space when it is removed.
+        // The file is closed at once: an open file keeps its space when it is removed.
         let resized = File::options().write(true).open(&hog).unwrap();
         resized
             .set_len(hog_bytes.saturating_sub(LEFT_BYTES))
@@ -481,7 +483,7 @@ async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_wi
         server = disk.serve();
         disk.check(&server, what).await;
         let mut hog = disk.disk.as_ref().unwrap().fill();
-        // The storage may give back space of its own.
+        // The storage may free space of its own.
         while disk.post(&server, 0).await != 503 {
             hog = disk.disk.as_ref().unwrap().fill();
         }

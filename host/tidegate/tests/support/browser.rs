@@ -15,21 +15,21 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A browser of its own, with a profile that nothing else has used.
+/// A browser with a fresh profile of its own.
 pub(crate) struct Browser {
     driver: Child,
     pub(crate) client: Client,
     _profile: TempDir,
 }
 
-/// What it does with pages.
+/// How the browser loads pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// A page that was gone to is loaded whole.
+    /// Loads a page completely.
     Whole,
-    /// It is looked at while it still loads: for pages that stream.
+    /// Returns while the page still loads: for pages that stream.
     AtOnce,
-    /// As that, and scripts are not run.
+    /// As [`AtOnce`](Manner::AtOnce), and scripts are not run.
     WithoutScripts,
 }
 
@@ -94,7 +94,7 @@ impl Browser {
         }
     }
 
-    /// Waits until the element's text has `text` in it: the page itself says when it changes.
+    /// Waits until the element's text contains `text`, by an observer in the page.
     pub(crate) async fn sees(&self, element: &str, text: &str) {
         const WATCH: &str = "const [id, text, done] = arguments; \
             const watcher = new MutationObserver(look); \
@@ -128,7 +128,7 @@ impl Browser {
         }
     }
 
-    /// The text that an element shows now.
+    /// Returns the current text of an element.
     pub(crate) async fn text(&self, element: &str) -> String {
         let element = self
             .client
@@ -138,7 +138,7 @@ impl Browser {
         element.text().await.expect("it is there")
     }
 
-    /// What a script of the tester's returns.
+    /// Returns the result of a script.
     pub(crate) async fn run(&self, script: &str) -> serde_json::Value {
         self.client
             .execute(script, vec![])
@@ -150,7 +150,7 @@ impl Browser {
         self.client.goto(url).await.expect("the page loads");
     }
 
-    /// Opens another tab and goes there; its handle.
+    /// Opens another tab with this URL; returns its handle.
     pub(crate) async fn open_tab(&self, url: &str) -> WindowHandle {
         let tab = self
             .client
@@ -217,7 +217,7 @@ impl Browser {
             .expect("the mouse moves");
     }
 
-    /// Waits until something is drawn on the canvas: looked for with every picture that the browser makes.
+    /// Waits until something is drawn on the canvas. Each frame of the browser checks it.
     pub(crate) async fn shows_ink(&self) {
         const LOOK: &str = "const [done] = arguments; const board = document.querySelector('canvas'); \
             function look() { \
@@ -228,7 +228,7 @@ impl Browser {
         assert!(matches!(seen, Ok(Ok(_))), "nothing was drawn: {seen:?}");
     }
 
-    /// A picture for whoever wants to look: in the folder that TIDEGATE_SCREENSHOTS names.
+    /// Saves a screenshot for a person in the folder that TIDEGATE_SCREENSHOTS names.
     pub(crate) async fn screenshot(&self, name: &str) {
         if let Ok(folder) = std::env::var("TIDEGATE_SCREENSHOTS") {
             let picture = self

@@ -1,4 +1,4 @@
-//! Clients that read well in tests: a WebSocket of tokio-tungstenite, and bytes on a socket as they are.
+//! Clients of the tests: a WebSocket of tokio-tungstenite, and the bytes of a socket.
 
 use super::PATIENCE;
 use futures_util::{SinkExt as _, StreamExt as _, stream::BoxStream};
@@ -16,7 +16,7 @@ use tokio_tungstenite::{
 };
 pub(crate) use tungstenite::Message;
 
-/// Waits for something that comes soon, or fails.
+/// Waits for an event that should be near, or fails.
 pub(crate) async fn soon<T>(what: impl Debug, future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future)
         .await
@@ -31,14 +31,14 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Connects; a refusal fails the test.
+    /// Connects; fails the test at a refusal.
     pub(crate) async fn connect(request: impl IntoClientRequest + Unpin + Debug) -> Socket {
         Socket::try_connect(request)
             .await
             .unwrap_or_else(|refusal| panic!("refused: {refusal:?}"))
     }
 
-    /// Connects, or is refused: status and body of the refusal are its own.
+    /// Connects, or returns the refusal with its status and body.
     pub(crate) async fn try_connect(
         request: impl IntoClientRequest + Unpin + Debug,
     ) -> Result<Socket, Box<Response>> {
@@ -56,7 +56,7 @@ impl Socket {
             .expect("the connection is open");
     }
 
-    /// The next message; a close fails the test.
+    /// Returns the next message; fails the test at a close.
     pub(crate) async fn hear(&mut self) -> Message {
         match self.next().await {
             Some(Message::Close(frame)) => panic!("closed instead of a message: {frame:?}"),
@@ -65,7 +65,7 @@ impl Socket {
         }
     }
 
-    /// The next message's text.
+    /// Returns the text of the next message.
     pub(crate) async fn text(&mut self) -> String {
         self.hear()
             .await
@@ -74,13 +74,13 @@ impl Socket {
             .to_string()
     }
 
-    /// Sends a text, and gives the text that comes back.
+    /// Sends a text, and returns the answer.
     pub(crate) async fn ask(&mut self, text: &str) -> String {
         self.say(text).await;
         self.text().await
     }
 
-    /// The close frame, which has to come next; after it the close handshake is completed.
+    /// Returns the close frame, which must be next, and completes the close handshake.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         let frame = match self.next().await {
             Some(Message::Close(Some(CloseFrame { code, reason }))) => {
@@ -90,12 +90,12 @@ impl Socket {
         };
         assert!(
             self.next().await.is_none(),
-            "nothing comes behind the close frame"
+            "no frame follows the close frame"
         );
         frame
     }
 
-    /// Closes with 1000, and waits for the other half.
+    /// Closes with 1000, and completes the close handshake.
     pub(crate) async fn close(mut self) {
         soon("to close", self.stream.close(None))
             .await
@@ -103,9 +103,10 @@ impl Socket {
         while self.next().await.is_some() {}
     }
 
-    /// The next message or close, whoever sent pings; none at the end.
+    /// Returns the next message or close and skips pings and pongs; returns none at the end.
     async fn next(&mut self) -> Option<Message> {
-        // All of it has to be soon: pings of the host come for as long as anybody waits.
+        // One deadline covers the whole wait: the host sends pings for as long as the connection is
+        // open.
         soon("a message", async {
             loop {
                 match self.stream.next().await? {
@@ -119,10 +120,10 @@ impl Socket {
     }
 }
 
-/// A connection that carries bytes as they are written.
+/// A connection that sends and receives raw bytes.
 pub(crate) struct Raw {
     stream: TcpStream,
-    /// Read from the socket, and not yet asked for.
+    /// Bytes that were read from the socket and not yet returned.
     unread: Vec<u8>,
 }
 
@@ -164,12 +165,13 @@ impl Raw {
             .expect("the connection is open");
     }
 
-    /// Everything up to and with this text.
+    /// Returns everything up to and including this text.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         let mut searched = 0;
         loop {
             let new = &self.unread[searched..];
-            // The text's own search is compiled with optimisation; that of windows is not, and some tests read megabytes.
+            // The search in a text is compiled with optimisation, unlike that of windows, and some
+            // tests read megabytes.
             if String::from_utf8_lossy(new).contains(end) {
                 let at = new
                     .windows(end.len())
@@ -191,7 +193,8 @@ impl Raw {
         }
     }
 
-    /// Writes these bytes, and reads and drops all bytes that come meanwhile. Returns false if the connection has ended.
+    /// Writes these bytes, and discards all bytes that arrive meanwhile. Returns false if the
+    /// connection has ended.
     pub(crate) async fn exchange(&mut self, bytes: &[u8]) -> bool {
         let (mut reader, mut writer) = self.stream.split();
         let mut write = std::pin::pin!(writer.write_all(bytes));
@@ -204,7 +207,7 @@ impl Raw {
         }
     }
 
-    /// Breaks the connection: the server's machine learns that nothing will be read.
+    /// Resets the connection, so that the server learns that nothing will be read.
     pub(crate) fn reset(self) {
         self.stream.set_zero_linger().expect("it is open");
     }
@@ -214,7 +217,7 @@ impl Raw {
         soon("to write", self.stream.write_all(bytes)).await.is_ok()
     }
 
-    /// Sends nothing more, and still reads.
+    /// Ends the sending side, and continues to read.
     pub(crate) async fn end_sending(&mut self) {
         self.stream
             .shutdown()
@@ -222,21 +225,21 @@ impl Raw {
             .expect("the connection is open");
     }
 
-    /// As [`rest`](Raw::rest), as it came.
+    /// As [`rest`](Raw::rest), in bytes.
     pub(crate) async fn rest_bytes(&mut self) -> Vec<u8> {
         _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;
         std::mem::take(&mut self.unread)
     }
 
-    /// Everything up to the end of the connection.
+    /// Returns everything up to the end of the connection.
     pub(crate) async fn rest(&mut self) -> String {
-        // A connection that is cut off ends as well.
+        // A connection that is reset ends as well.
         _ = soon("the end", self.stream.read_to_end(&mut self.unread)).await;
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
     }
 }
 
-/// A feed's client: reads until it has seen a text.
+/// The client of a feed: reads until a text has arrived.
 pub(crate) struct Reader {
     pieces: BoxStream<'static, reqwest::Result<Vec<u8>>>,
     heard: String,
@@ -256,7 +259,7 @@ impl Reader {
         reader
     }
 
-    /// `last`: the id of the last event that the client had.
+    /// `last` is the id of the last event that the client received.
     pub(crate) async fn open(server: &super::Tidegate, path: &str, last: Option<&str>) -> Reader {
         let request = reqwest::Client::new()
             .get(server.url(path))
@@ -286,7 +289,7 @@ impl Reader {
         }
     }
 
-    /// The id that the client has once it has seen this text.
+    /// Returns the last id of the client when this text has arrived.
     pub(crate) async fn id_at(&mut self, end: &str) -> String {
         let told = self.until(end).await;
         told.lines()
@@ -296,7 +299,7 @@ impl Reader {
             .to_owned()
     }
 
-    /// All up to and with this text, which is forgotten.
+    /// Removes and returns everything up to and including this text.
     pub(crate) async fn until(&mut self, end: &str) -> String {
         while !self.heard.contains(end) {
             let piece = soon(end, self.pieces.next())

@@ -1,4 +1,4 @@
-//! Components made on the spot: a manifest of any routes, and handlers that trap.
+//! Components that a test generates: a manifest of any routes, and handlers that trap.
 
 use std::path::Path;
 use tidegate_routing::Target;
@@ -10,31 +10,35 @@ use wasm_encoder::{
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{Function as WitFunction, Resolve, abi::AbiVariant, abi::WasmType};
 
-/// What a component is to have. It exports `tidegate:app/manifest` if it has routes or guards.
+/// Description of a component. It exports `tidegate:app/manifest` if it has routes or guards.
 #[derive(Default)]
 pub(crate) struct Fixture<'a> {
-    /// Methods with commas between, pattern, target.
+    /// Routes: methods with commas between them, pattern, target.
     pub(crate) routes: &'a [(&'a str, &'a str, Target)],
-    /// Patterns.
+    /// Patterns of guards.
     pub(crate) guards: &'a [&'a str],
-    /// Interfaces of `tidegate:app` that it exports, as "http-handler": every function of them traps.
+    /// Interfaces of `tidegate:app` that it exports, as in "http-handler": all of their functions
+    /// trap.
     pub(crate) handlers: &'a [&'a str],
-    /// An interface that it imports and no host has, as "test:secret/door", maybe with a version.
+    /// An interface that it imports and that no host has, as in "test:secret/door", with or without
+    /// a version.
     pub(crate) import: Option<&'a str>,
-    /// Patterns of pages, with the names of their actions. It exports `tidegate:app/pages` if there is one.
+    /// Patterns of pages, with the names of their actions. It exports `tidegate:app/pages` if there
+    /// is one.
     pub(crate) pages: &'a [(&'a str, &'a [&'a str])],
     /// The room class of all of its routes.
     pub(crate) room: Option<&'a str>,
-    /// Whether it traps when it is asked for its manifest.
+    /// True if it traps when the host calls for its manifest.
     pub(crate) speechless: bool,
 }
 
-/// A core module with nothing in it: a wasm file, but no component.
+/// Returns an empty core module: a wasm file, but no component.
 pub(crate) fn core_module() -> Vec<u8> {
     Module::new().finish()
 }
 
-/// The component as if it were built for `tidegate:app@0.1.0`: the version of each of its interfaces is replaced.
+/// Returns the component as if it were built for `tidegate:app@0.1.0`: the version of each of its
+/// interfaces is replaced.
 pub(crate) fn built_for_0_1(mut component: Vec<u8>) -> Vec<u8> {
     const PACKAGE: &[u8] = b"tidegate:app/";
     const VERSION: &[u8] = b"@0.2.0";
@@ -57,7 +61,7 @@ pub(crate) fn built_for_0_1(mut component: Vec<u8>) -> Vec<u8> {
 }
 
 impl Fixture<'_> {
-    /// The component's bytes.
+    /// Returns the component's bytes.
     pub(crate) fn build(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
@@ -123,7 +127,8 @@ impl Fixture<'_> {
         format!("package test:fixture;\nworld fixture {{\n{import}{exports}}}\n{foreign}")
     }
 
-    /// The core module: every function traps but `describe`, which returns a pointer to what it describes.
+    /// Builds the core module: every function traps but `describe`, which returns a pointer to the
+    /// manifest.
     fn module(&self, resolve: &Resolve, functions: &[(String, &WitFunction)]) -> Vec<u8> {
         let (mut types, mut imports, mut declared) = (
             TypeSection::new(),
@@ -199,7 +204,7 @@ fn value(ty: &WasmType) -> ValType {
     }
 }
 
-/// The manifest as it lies in memory (canonical ABI).
+/// Lays out the manifest in memory (canonical ABI).
 struct Data {
     bytes: Vec<u8>,
     root: u32,
@@ -260,14 +265,14 @@ impl Data {
         data
     }
 
-    /// Pointer and length.
+    /// Writes pointer and length.
     fn text(&mut self, text: &str) -> [u32; 2] {
         let at = Data::BASE + self.bytes.len() as u32;
         self.bytes.extend(text.as_bytes());
         [at, text.len() as u32]
     }
 
-    /// Pointer and number of elements, each of some words.
+    /// Writes pointer and number of elements, each of some words.
     fn list(&mut self, words: &[u32], count: usize) -> [u32; 2] {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         let at = Data::BASE + self.bytes.len() as u32;

@@ -1,4 +1,5 @@
-//! A server on a machine whose faults a test turns on and off while it runs, by the preloaded library `faulty`.
+//! A server on a machine whose faults a test turns on and off while it runs, by the preloaded
+//! library `faulty`.
 
 use super::{Build, Tidegate, component_of, tidegate};
 use std::{
@@ -12,11 +13,11 @@ use std::{
 pub(crate) enum Number {
     /// Error of each `accept4`; 0 for none.
     Accept = 3,
-    /// Milliseconds that the wall clock is ahead of the machine's.
+    /// Milliseconds by which the wall clock is ahead of the machine's.
     Clock = 4,
 }
 
-/// Distance from the number of a fault to that of its injections.
+/// Distance from the number of a fault to the number that counts its injections.
 const INJECTED: u64 = 8;
 const BYTES: usize = 128;
 
@@ -57,7 +58,7 @@ impl Machine {
             .expect("the file is there");
     }
 
-    /// How many calls have failed so far.
+    /// Returns the number of calls that have failed so far.
     pub(crate) fn injected(&self, number: Number) -> u64 {
         let mut bytes = [0; 8];
         self.control

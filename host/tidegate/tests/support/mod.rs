@@ -1,4 +1,5 @@
-//! What black-box tests are made of: the binary as a child process, and the components that it serves.
+//! Support of the black-box tests: the binary as a child process, and the components that it
+//! serves.
 //!
 //! ```ignore
 //! mod support;
@@ -13,7 +14,7 @@
 //! }
 //! ```
 
-// Each test binary uses another part of this.
+// Each test binary uses another part of this module.
 #![allow(dead_code)]
 
 pub(crate) mod browser;
@@ -34,11 +35,11 @@ use std::{
     time::Duration,
 };
 
-/// For anything that a test waits for: far more than it takes, so that only a hang reaches it.
+/// Maximum wait for anything in a test: far more than it needs, so that only a hang reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The binary, ready to be given arguments; nothing of the tester's own environment changes what it does. `TIDEGATE_BINARY` names another
-/// one to be tested.
+/// Returns a command for the binary, without the environment variables that would change its
+/// behaviour. `TIDEGATE_BINARY` names another binary to be tested.
 pub(crate) fn tidegate() -> Command {
     let binary =
         env::var_os("TIDEGATE_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
@@ -50,7 +51,7 @@ pub(crate) fn tidegate() -> Command {
     command
 }
 
-/// Runs the binary to its end: for what ends by itself.
+/// Runs the binary until it exits without a signal.
 pub(crate) fn run(args: &[&str]) -> Output {
     tidegate().args(args).output().expect("the binary starts")
 }
@@ -60,11 +61,11 @@ pub(crate) struct Tidegate {
     child: Child,
     log: Arc<Log>,
     url: String,
-    /// Where its rooms keep their data, if nobody else said.
+    /// Directory of the rooms' data, unless the arguments name one.
     data: Option<tempfile::TempDir>,
 }
 
-/// How a server ended.
+/// The end of a server.
 pub(crate) struct Stopped {
     /// Its exit status.
     pub(crate) status: ExitStatus,
@@ -72,7 +73,7 @@ pub(crate) struct Stopped {
     pub(crate) stderr: String,
 }
 
-/// Lines of stderr as they come; waiting for one is bounded and takes no polling.
+/// Lines of stderr as they arrive; a wait for a line is bounded and does not poll.
 #[derive(Default)]
 struct Log {
     lines: Mutex<(Vec<String>, bool)>,
@@ -80,12 +81,13 @@ struct Log {
 }
 
 impl Tidegate {
-    /// Serves a component with these arguments behind `--listen 127.0.0.1:0`, and waits until it listens.
+    /// Serves a component with these arguments after `--listen 127.0.0.1:0`, and waits until it
+    /// listens.
     pub(crate) fn serve(component: &Path, args: &[&str]) -> Tidegate {
         Tidegate::serve_at("127.0.0.1:0", component, args)
     }
 
-    /// As [`serve`](Tidegate::serve), where an earlier server was.
+    /// As [`serve`](Tidegate::serve), at the address of an earlier server.
     pub(crate) fn serve_at(address: &str, component: &Path, args: &[&str]) -> Tidegate {
         let mut command = tidegate();
         command
@@ -96,24 +98,25 @@ impl Tidegate {
         if args.contains(&"--data") {
             return Tidegate::spawn(command);
         }
-        // Its rooms keep what they keep as long as it lives.
+        // The rooms keep their data for as long as this value lives.
         let data = tempfile::tempdir().expect("a directory for rooms");
         let mut server = Tidegate::spawn(command.arg("--data").arg(data.path().join("data")));
         server.data = Some(data);
         server
     }
 
-    /// Starts a command that ends up as `tidegate serve`, for what [`serve`](Tidegate::serve) has no words for.
+    /// Starts a command that ends up as `tidegate serve`, if [`serve`](Tidegate::serve) has no
+    /// parameter for it.
     pub(crate) fn spawn(command: impl BorrowMut<Command>) -> Tidegate {
         Tidegate::try_spawn(command).unwrap_or_else(|log| panic!("it does not listen:\n{log}"))
     }
 
-    /// As [`spawn`](Tidegate::spawn), or what it said on stderr instead.
+    /// As [`spawn`](Tidegate::spawn), or returns its stderr.
     pub(crate) fn try_spawn(command: impl BorrowMut<Command>) -> Result<Tidegate, String> {
         Tidegate::begin(command).listening()
     }
 
-    /// Starts a command that may take its time to listen.
+    /// Starts a command that may be slow to listen.
     pub(crate) fn begin(mut command: impl BorrowMut<Command>) -> Tidegate {
         let mut child = command
             .borrow_mut()
@@ -135,7 +138,7 @@ impl Tidegate {
         }
     }
 
-    /// Waits until it listens, or has ended: then what it said.
+    /// Waits until it listens; if it ends instead, returns its stderr.
     pub(crate) fn listening(mut self) -> Result<Tidegate, String> {
         let line = self.log.wait_for("http://")?;
         let url = line
@@ -145,39 +148,40 @@ impl Tidegate {
         Ok(self)
     }
 
-    /// "http://127.0.0.1:PORT" and this path.
+    /// Returns "http://127.0.0.1:PORT" with this path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
 
-    /// "ws://127.0.0.1:PORT" and this path.
+    /// Returns "ws://127.0.0.1:PORT" with this path.
     pub(crate) fn ws(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address())
     }
 
-    /// "127.0.0.1:PORT": for raw bytes, and as `Host`.
+    /// Returns "127.0.0.1:PORT", for raw bytes and for `Host`.
     pub(crate) fn address(&self) -> &str {
         self.url.strip_prefix("http://").expect("it is an http URL")
     }
 
-    /// The process id: for figures from /proc.
+    /// Returns the process id, for figures from /proc.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until a line of stderr, past ones included, contains this text; the whole line.
+    /// Waits until a line of stderr, past ones included, contains this text; returns the whole
+    /// line.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         self.log
             .wait_for(text)
             .unwrap_or_else(|log| panic!("no line with {text:?} in\n{log}"))
     }
 
-    /// Everything on stderr so far.
+    /// Returns everything on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         self.log.text()
     }
 
-    /// Its `--data`, if nobody else said.
+    /// Returns the directory of the rooms' data, unless the arguments named one.
     pub(crate) fn data(&self) -> PathBuf {
         self.data
             .as_ref()
@@ -186,7 +190,7 @@ impl Tidegate {
             .join("data")
     }
 
-    /// Runs `tidegate reload` for it: what it says, on stdout or stderr.
+    /// Runs `tidegate reload` for this server; returns its stdout, or its stderr as the error.
     pub(crate) fn reload(&self, args: &[&str]) -> Result<String, String> {
         let output = tidegate()
             .arg("reload")
@@ -203,10 +207,10 @@ impl Tidegate {
         }
     }
 
-    /// Sends a signal, and goes on.
+    /// Sends a signal without waiting.
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a child has an id");
-        // It may have ended already: whoever waits finds out.
+        // The process may have ended already, which the next wait reports.
         _ = kill_process(pid, signal);
     }
 
@@ -216,7 +220,7 @@ impl Tidegate {
         self.wait()
     }
 
-    /// Waits for an end that something else brings about.
+    /// Waits for an end that has another cause.
     pub(crate) fn wait(mut self) -> Stopped {
         let ended = self.log.wait_for_end();
         if !ended {
@@ -241,7 +245,7 @@ impl Drop for Tidegate {
             return;
         }
         self.signal(Signal::TERM);
-        // In a test that fails already, nobody learns anything from a slow end.
+        // In a test that has already failed, a slow end gives no more information.
         if thread::panicking() || !self.log.wait_for_end() {
             _ = self.child.kill();
         }
@@ -253,7 +257,8 @@ impl Drop for Tidegate {
 }
 
 impl Stopped {
-    /// A number of the last line: "requests", "connections", "feeds", "guest_calls", "faults", "publications", "deliveries".
+    /// Returns a number of the last line: "requests", "connections", "feeds", "guest_calls",
+    /// "faults", "publications", "deliveries".
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let counters = self.counters();
         *counters
@@ -261,7 +266,7 @@ impl Stopped {
             .unwrap_or_else(|| panic!("no counter {name} in\n{}", self.stderr))
     }
 
-    /// All of them by name.
+    /// Returns all numbers of the last line by name.
     pub(crate) fn counters(&self) -> HashMap<&str, u64> {
         let line = self
             .stderr
@@ -321,24 +326,24 @@ impl Log {
     }
 }
 
-/// How a package is made a component.
+/// How a package is built as a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Build {
     /// `cargo build --target wasm32-wasip2`
     Cargo,
     /// `cargo component build`
     CargoComponent,
-    /// `cargo build`: no component, but a library to preload.
+    /// `cargo build`: a library to preload instead of a component.
     Library,
 }
 
 /// Both ways that the README shows.
 pub(crate) const BUILDS: [Build; 2] = [Build::Cargo, Build::CargoComponent];
 
-/// The component of an example or another package of the workspace, by the package's name.
+/// Returns the component of an example or another package of the workspace, by the package's name.
 ///
-/// It is built on the spot, which takes a moment if nothing changed. With `TIDEGATE_APPS=DIR` it is
-/// taken from there as it is.
+/// Builds it, which takes a moment if nothing changed. With `TIDEGATE_APPS=DIR` it is taken from
+/// that directory.
 pub(crate) fn component(package: &str) -> PathBuf {
     if let Some(dir) = env::var_os("TIDEGATE_APPS").filter(|dir| !dir.is_empty()) {
         let path = workspace().join(dir).join(file(package));
@@ -376,7 +381,7 @@ fn file(package: &str) -> String {
 }
 
 impl Build {
-    /// The part of the target directory where the component lies.
+    /// Returns the part of the target directory that has the component.
     fn target(self) -> &'static str {
         match self {
             Build::Cargo => "wasm32-wasip2",
@@ -392,7 +397,8 @@ impl Build {
         }
     }
 
-    /// Cargo's own lock keeps test binaries that run at the same time from building twice.
+    /// Builds a package. Cargo's own lock prevents test binaries that run at the same time from
+    /// building twice.
     fn run(self, package: &str) {
         let mut cargo = Command::new(env!("CARGO"));
         match self {
@@ -405,7 +411,7 @@ impl Build {
             .arg("--target-dir")
             .arg(target_dir())
             .current_dir(workspace());
-        // Flags that the tests themselves were built with (a sanitizer, coverage) are not for a guest.
+        // The flags of the tests (a sanitizer, coverage) are not for a guest.
         let output = cargo
             .env_remove("RUSTFLAGS")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
@@ -420,14 +426,15 @@ impl Build {
     }
 }
 
-/// The root of the repository.
+/// Returns the root of the repository.
 pub(crate) fn workspace() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     root.canonicalize()
         .expect("this crate lies in the workspace")
 }
 
-/// Where Cargo builds to: CARGO_TARGET_DIR and its like are heeded, for Cargo itself says where its `tmp` is.
+/// Returns Cargo's target directory. It respects CARGO_TARGET_DIR and the like, because Cargo
+/// itself sets the path of its `tmp`.
 pub(crate) fn target_dir() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()

@@ -1,4 +1,4 @@
-//! An answer that its guest does not finish is seen to break off, by its client and in the log.
+//! An answer that its guest does not finish is truncated, which its client and the log can see.
 
 use crate::support::{
     Tidegate,
@@ -11,7 +11,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A component of each `wasi:http`, with an instance for each request and with instances that serve one request after another.
+/// A component of each `wasi:http`, with a new instance for each request and with reused instances.
 const APPS: [(&str, &[&str]); 4] = [
     ("proxy02", &[]),
     ("proxy02", REUSE),
@@ -20,17 +20,17 @@ const APPS: [(&str, &[&str]); 4] = [
 ];
 const REUSE: &[&str] = &["--reuse-foreign"];
 
-/// How an answer ends for its client.
+/// End of an answer, as its client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// With its last chunk, or as many bytes as its length says.
+    /// The answer ends with its last chunk, or with as many bytes as its length says.
     Whole,
-    /// The connection ended before.
+    /// The connection ended earlier.
     Broken,
 }
 use End::{Broken, Whole};
 
-/// An answer as it came.
+/// An answer as its client received it.
 struct Answer {
     head: String,
     body: String,
@@ -38,7 +38,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// Of a connection that was closed after it.
+    /// Parses the bytes of a connection that was closed after the answer.
     fn parse(text: &str) -> Answer {
         let (head, rest) = text
             .split_once("\r\n\r\n")
@@ -71,7 +71,7 @@ impl Answer {
                 };
             };
             match usize::from_str_radix(size, 16).unwrap() {
-                // Trailers stand where the next chunk would.
+                // Trailers stand in the place of the next chunk.
                 0 => {
                     return Answer {
                         head,
@@ -111,7 +111,7 @@ async fn get(server: &Tidegate, path: &str) -> Answer {
     request(server, &format!("GET {path}"), "\r\n").await
 }
 
-/// Limits that a guest soon meets.
+/// Limits that a guest reaches soon.
 const LIMITS: [&str; 8] = [
     "--cpu",
     "200ms",
@@ -127,12 +127,12 @@ fn serve(component_of: &str, args: &[&str]) -> Tidegate {
     Tidegate::serve(&component(component_of), &[&LIMITS[..], args].concat())
 }
 
-/// Lines of the log that have an id.
+/// Returns the lines of the log that have an id.
 fn faults(log: &str) -> Vec<&str> {
     log.lines().filter(|line| line.contains(" id=")).collect()
 }
 
-/// How an answer is made to end, its body, its end, and what the log says of it, if it says anything.
+/// The way in which an answer ends, its body, its end, and the cause in the log, if there is one.
 type Case = (&'static str, &'static str, End, Option<&'static str>);
 
 const TRAP: Option<&str> = Some("the app trapped: ");
@@ -140,7 +140,7 @@ const CPU: Option<&str> = Some("computed for longer");
 const MEMORY: Option<&str> = Some("asked for more memory");
 const UNFINISHED: Option<&str> = Some("it returned without finishing its body");
 
-/// The ends that guests of both versions have.
+/// The ways that guests of both versions have.
 const BOTH: [Case; 20] = [
     ("finish", "hello", Whole, None),
     ("finish?length=5", "hello", Whole, None),
@@ -148,7 +148,7 @@ const BOTH: [Case; 20] = [
     ("more?length=14", "hello and more", Whole, None),
     ("trap", "hello", Broken, TRAP),
     ("trap?length=10", "hello", Broken, TRAP),
-    ("trap?length=5", "hello", Whole, TRAP), // its client has all of it
+    ("trap?length=5", "hello", Whole, TRAP), // the client has received everything
     ("exit", "hello", Broken, TRAP),
     ("spin", "hello", Broken, CPU),
     ("spin?length=10", "hello", Broken, CPU),
@@ -311,7 +311,8 @@ async fn a_fault_before_the_head_is_one_line_with_the_id_of_the_answer() {
     }
 }
 
-/// HTTP/1.0 has no chunks: an answer without a length ends with its connection, and a broken one with a reset.
+/// HTTP/1.0 has no chunks: an answer without a length ends with its connection, and a truncated one
+/// with a reset.
 #[tokio::test]
 async fn a_client_without_chunks_sees_a_reset() {
     for (app, args) in APPS {
@@ -389,7 +390,7 @@ async fn a_client_gets_trailers_if_it_accepts_them_and_only_fields_that_may_be_t
         ("GET /trailers?announced&x-a", "\r\n", ""),
         ("GET /trailers?x-a", "\r\n", ""),
         ("GET /trailers?x-a", "te: gzip\r\n\r\n", ""),
-        // hyper writes what is announced; a body that nothing reads keeps the answer there.
+        // hyper writes only the announced trailers here; the request's body is not read.
         (
             "POST /trailers?announced&x-a&set-cookie",
             body,
@@ -479,7 +480,7 @@ async fn an_answer_without_content_has_the_length_of_another_and_is_no_fault() {
     }
 }
 
-/// Each answer of the guest has five bytes and says so.
+/// Each answer of the guest has five bytes and a Content-Length.
 #[tokio::test]
 async fn a_status_without_content_has_none_and_its_connection_goes_on() {
     for (app, args) in APPS {
@@ -508,7 +509,7 @@ async fn a_status_without_content_has_none_and_its_connection_goes_on() {
     }
 }
 
-/// `wasi:http` 0.3: a guest may answer with a body that it was given and has not read.
+/// With `wasi:http` 0.3, a guest may answer with the unread body of the request.
 #[tokio::test]
 async fn a_body_that_is_passed_on_goes_on_without_its_guest() {
     for args in [&[][..], REUSE] {
@@ -517,14 +518,14 @@ async fn a_body_that_is_passed_on_goes_on_without_its_guest() {
         let mut raw = Raw::send(server.address(), head).await;
         raw.until("\r\n\r\n").await;
         for piece in ["first", "other"] {
-            // The guest's call has ended when its answer has begun to come.
+            // The guest's call has ended when its answer begins.
             raw.write(format!("5\r\n{piece}\r\n")).await;
             raw.until(piece).await;
         }
         raw.write("0\r\n\r\n").await;
         raw.until("\r\n0\r\n\r\n").await;
 
-        // The client's own end is no fault of the guest.
+        // The client's disconnect is no fault of the guest.
         let mut raw = Raw::send(server.address(), head).await;
         raw.until("\r\n\r\n").await;
         raw.write("5\r\nfirst\r\n").await;

@@ -15,14 +15,14 @@ fn serve(args: &[&str]) -> Tidegate {
     Tidegate::serve(&component("rogue"), args)
 }
 
-/// Has an input of files choose these.
+/// Selects these files in the file input.
 async fn choose(browser: &Browser, files: &[&std::path::Path]) {
     let paths: Vec<&str> = files.iter().map(|file| file.to_str().unwrap()).collect();
     let input = browser.client.find(Locator::Id("file")).await.unwrap();
     input.send_keys(&paths.join("\n")).await.unwrap();
 }
 
-/// Text of an element, with all of its spaces.
+/// Returns the text of an element, with all of its spaces.
 async fn said(browser: &Browser, id: &str) -> String {
     let text = browser
         .run(&format!(
@@ -32,7 +32,7 @@ async fn said(browser: &Browser, id: &str) -> String {
     text.as_str().unwrap().to_owned()
 }
 
-/// Waits until the browser is there.
+/// Waits until the browser has this URL.
 async fn until_at(browser: &Browser, url: &str) {
     let at = async { while browser.client.current_url().await.unwrap().as_str() != url {} };
     soon(url, at).await;
@@ -85,7 +85,7 @@ async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
                 .await;
             }
             browser.click("go").await;
-            // With and without another page in between.
+            // The test runs with and without another page in between.
             browser.has("#out:not(:empty)").await;
             let got: Value = serde_json::from_str(&said(&browser, "out").await).unwrap();
             let mut expected = vec![json!(["te\"xt", null, null, "one\r\ntwo"])];
@@ -105,7 +105,7 @@ async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
             assert_eq!(got, Value::Array(expected), "{path}");
         }
     }
-    // Without the type of a file: as the script sends a form of text alone.
+    // The form has no file type, so the script sends it as text.
     browser.goto(&server.url("/form")).await;
     browser
         .run("document.getElementById('file').remove()")
@@ -160,7 +160,7 @@ async fn a_guard_sends_an_enhanced_form_where_it_would_send_a_plain_one() {
                 browser.has("#go").await;
                 browser.click("go").await;
                 until_at(&browser, &to).await;
-                // The page that comes back can send its form again.
+                // The restored page can send its form again.
                 browser.client.back().await.unwrap();
                 until_at(&browser, &page).await;
             }
@@ -199,7 +199,7 @@ async fn a_form_works_again_after_its_page_came_back_from_the_cache() {
             "the browser keeps the page"
         );
     }
-    // It was left while its form was on its way: it does not wait for the answer.
+    // The page was left while its form was being sent: it does not wait for the answer.
     browser.goto(&server.url("/form?action=slow")).await;
     browser.click("go").await;
     browser.has("#form[aria-busy=true]").await;
@@ -292,7 +292,7 @@ async fn silence_is_noticed_on_every_kind_of_stream() {
         soon(expected, reached).await;
     };
     until(["streaming", "streaming", "open", "open"]).await;
-    // Nothing is closed, and nothing comes: as when a proxy or a network forgets its connections.
+    // The connections stay open and silent, as when a proxy or a network forgets them.
     server.signal(Signal::STOP);
     soon("all of them to notice", async {
         let noticed = "const { page, loader, events, socket } = window.now; \

@@ -1,4 +1,5 @@
-// clients.mjs URL: npm's `ws` and `eventsource` against the test app. Prints what is wrong; exits with 1 if anything is.
+// clients.mjs URL: npm's `ws` and `eventsource` against the test app. Prints failures; exits with 1
+// if there are any.
 import { once } from "node:events";
 import { EventSource } from "eventsource";
 import WebSocket from "ws";
@@ -26,7 +27,7 @@ const answer = async (ws, ...message) => {
 };
 const closed = async (ws) => (await once(ws, "close")).map(String);
 
-// Messages come back as they went.
+// Messages are echoed unchanged.
 for (const options of [{}, { perMessageDeflate: false }, { perMessageDeflate: { threshold: 0 } }]) {
   const ws = await open("/other", [], options);
   check("an extension that the host does not have", ws.extensions, "");
@@ -42,13 +43,13 @@ for (const options of [{}, { perMessageDeflate: false }, { perMessageDeflate: { 
   check("fragments", await answer(ws, "parts", { fin: true }), "a message in three parts");
   ws.ping("are you there?");
   check("the pong has what the ping had", String((await once(ws, "pong"))[0]), "are you there?");
-  await once(ws, "ping"); // of the host, which `ws` answers
+  await once(ws, "ping"); // a ping of the host, which `ws` answers
   check("the connection goes on after it", await answer(ws, "still here"), "still here");
   ws.close();
   check("a close without a code", await closed(ws), ["1005", ""]);
 }
 
-// Subprotocols: the one that the app picks, or none.
+// Subprotocols: the app picks one, or none.
 for (const [offered, picked] of [[["v2", "v1"], "v1"], [["v1"], "v1"]]) {
   const ws = await open(`/socket?protocol=${picked}`, offered);
   check(`of ${offered}`, ws.protocol, picked);
@@ -58,7 +59,7 @@ const none = await open("/socket");
 check("no subprotocol", none.protocol, "");
 none.terminate();
 
-// Ends: by the client, by the app, by a limit, by a fault of the client.
+// Closes: by the client, by the app, by a limit, by a fault of the client.
 for (const [code, reason] of [[1000, "done"], [1001, ""], [3000, "x"], [4005, "ä".repeat(61)]]) {
   const ws = await open("/socket");
   ws.close(code, reason);
@@ -76,7 +77,7 @@ const broken = await open("/other");
 broken.send(Buffer.from([0xff]), { binary: false });
 check("text that is not UTF-8", (await closed(broken))[0], "1007");
 
-// Refusals.
+// Refused upgrades.
 for (const [path, status] of [["/socket?refuse=1", 418], ["/nothing", 404], ["/calm", 200]]) {
   const ws = new WebSocket(base.replace("http", "ws") + path);
   ws.on("error", () => {});
@@ -85,7 +86,7 @@ for (const [path, status] of [["/socket?refuse=1", 418], ["/nothing", 404], ["/c
   request.destroy();
 }
 
-// An event stream of the app's own comes back to where it was: two events each time.
+// An event stream of the app resumes from its position: two events each time.
 const ids = [];
 const fetchNoted = (url, init) => {
   ids.push(init.headers["Last-Event-ID"] ?? null);
@@ -101,7 +102,7 @@ stream.close();
 check("events", events, [1, 2, 3, 4, 5, 6].map((number) => [`first line of ${number}\nsecond`, String(number)]));
 check("where it was", ids.slice(0, 3), [null, "2", "4"]);
 
-// A feed: its first event, a message, a named one.
+// A feed sends its first event, a message and a named event.
 const feed = new EventSource(base + "/feed?topic=npm");
 const news = [];
 const heard = (count) => new Promise((done) => {
@@ -120,7 +121,7 @@ await three;
 feed.close();
 check("a feed", news, [["begun", "first\nsecond", false], ["message", "high\nwater", true], ["alert", "high\nwater", true]]);
 
-// What is no event stream, and a refusal, are the end.
+// A response that is not an event stream, and a refusal, end the client.
 for (const path of ["/calm", "/nothing", "/status/204"]) {
   const refused = new EventSource(base + path);
   await new Promise((done) => { refused.onerror = done; });

@@ -1,5 +1,5 @@
-//! The end of a connection loses no answer: an upload that is refused before it is read, a client that sends nothing more, a held answer
-//! that ends whole.
+//! The close of a connection loses no answer: an upload that is refused before it is read, a client
+//! that has ended its sending side, and a held answer that ends as a whole.
 
 use crate::support::{
     Tidegate,
@@ -18,7 +18,7 @@ fn limits(limits: &[&'static str]) -> Vec<&'static str> {
     limits.iter().flat_map(|limit| ["--limit", limit]).collect()
 }
 
-/// More than the sockets on both sides hold.
+/// More bytes than the sockets on both sides buffer.
 const UPLOAD_BYTES: usize = 12 << 20;
 
 fn upload(path: &str, more: &str) -> String {
@@ -112,7 +112,7 @@ async fn an_answer_before_the_body_is_read_arrives_and_says_that_it_is_the_last(
             head
         };
         for _ in 0..3 {
-            // A client that sends first, and reads when it has sent everything.
+            // This client reads only after it has sent everything.
             let mut raw = Raw::send(server.address(), &head).await;
             for _ in 0..UPLOAD_BYTES >> 20 {
                 raw.write(vec![b'x'; 1 << 20]).await;
@@ -179,7 +179,7 @@ async fn a_small_body_that_is_there_costs_no_connection() {
     raw.until("calm").await;
 }
 
-/// A hundred tries of each client with each refusal.
+/// Number of tries of each client with each refusal.
 const TRIES: usize = 100;
 
 #[test]
@@ -379,7 +379,7 @@ async fn a_connection_goes_on_after_a_held_answer_that_ended_whole() {
         raw.write(get("/calm")).await;
         raw.until("calm").await;
     }
-    // Requests that come while it is held wait for their turn.
+    // Requests that arrive while the answer is held wait for their turn.
     raw.write(get("/web/page") + &get("/calm")).await;
     raw.until("\r\n0\r\n\r\n").await;
     raw.until("calm").await;
@@ -410,7 +410,7 @@ async fn a_held_answer_is_the_last_if_its_client_says_so_or_sent_much_ahead() {
     }
 }
 
-/// Sends on and on after the answer, and returns the number of bytes that the server took.
+/// Keeps sending after the answer, and returns the number of bytes that the server accepted.
 async fn sends_on(server: &Tidegate, piece: usize, pause: Duration) -> usize {
     let mut raw = Raw::send(
         server.address(),
@@ -437,7 +437,7 @@ async fn what_a_client_sends_after_its_last_answer_is_bounded() {
     assert!(sent >= 1 << 20, "{sent}");
     let time = rogue(&limits(&["linger_within=500ms"]));
     sends_on(&time, 10, Duration::from_millis(20)).await;
-    // One that sends nothing and stays is given up as well: its place is free again.
+    // A client that sends nothing and stays is closed as well, and its place is free again.
     let silence = rogue(&limits(&["sockets_max=2", "linger_within=1h"]));
     let mut stays = Vec::new();
     for _ in 0..2 {

@@ -1,8 +1,11 @@
-// Streams of /__tidegate/client.js over a network that cuts, falls silent, goes half open and refuses: node cuts.mjs URL CUTS SEED HISTORY
+// Streams of /__tidegate/client.js over a network that cuts connections, falls silent, leaves them
+// half open and refuses them.
+// Usage: node cuts.mjs URL CUTS SEED HISTORY
 //
-// Each client follows topics whose messages are counted. Each message has the next number, or a gap notice comes before it; and a
-// gap notice is right only where more messages were published than the topic keeps (HISTORY). Prints one line of counts; exits with 1 if
-// anything was lost without notice, came twice or out of order, or was called lost without need.
+// Each client follows topics whose messages are numbered. Each message has the next number, or a
+// gap notice precedes it; and a gap notice is right only if more messages were published than the
+// topic keeps (HISTORY). The script prints one line of counts. It exits with 1 if a message was
+// lost without notice, was repeated, was out of order, or was reported as lost without need.
 import net from "node:net";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +14,7 @@ import { join } from "node:path";
 const [base, cutsWanted, seed, history] = [process.argv[2], ...process.argv.slice(3).map(Number)];
 const upstream = new URL(base);
 
-// Numbers that are random, and the same for the same seed (xorshift).
+// Random numbers that a seed repeats (xorshift).
 let state = seed * 2654435761 >>> 0 || 1;
 const random = (below) => {
   state ^= state << 13; state >>>= 0; state ^= state >>> 17; state ^= state << 5; state >>>= 0;
@@ -19,7 +22,7 @@ const random = (below) => {
 };
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// The network: each connection is given a fate when it comes.
+// The network: each connection gets its fate when it is accepted.
 const counts = { cuts: 0, refused: 0, silent: 0, halfOpen: 0, storms: 0, events: 0, gaps: 0, drops: 0 };
 const open = new Set(), dead = new Set();
 let isDown = false, isCalm = true;
@@ -35,14 +38,15 @@ const proxy = net.createServer((client) => {
   const cut = (count) => {
     if (!open.delete(end)) return;
     counts[count]++;
-    if (count === "halfOpen") return dead.add(client), server.destroy(); // the client's side stays
+    if (count === "halfOpen") return dead.add(client), server.destroy(); // the client's side stays open
     random(2) ? client.destroy() : client.end();
     server.destroy();
   };
   const end = (count = "storms") => cut(count);
   open.add(end);
-  // The head of an answer is about 300 bytes: some connections break within it, most within events. Silence begins after it: one that
-  // comes before is noticed after 35 seconds, which is tried with a clock of its own.
+  // The head of an answer has about 300 bytes: some connections break within it, most within
+  // events. Silence begins after the head. Earlier silence is detected after 35 seconds, which
+  // client.js tests with a clock of its own.
   let left = fate === "calm" ? Infinity : fate !== "cut" ? 600 + random(1500) : random(5) ? 200 + random(1500) : random(300);
   server.on("error", () => {});
   server.on("close", () => fate === "cut" || fate === "calm" ? (open.delete(end), client.destroy()) : 0);
@@ -61,7 +65,8 @@ const proxy = net.createServer((client) => {
 await new Promise((resolve) => proxy.on("listening", resolve));
 const via = `http://127.0.0.1:${proxy.address().port}`;
 
-// A page, as far as the client's script needs one. It waits little between connections: how long it would is tried elsewhere.
+// The parts of a page that the client's script needs. Delays between connections are short here;
+// client.js tests their lengths.
 globalThis.self = globalThis;
 globalThis.location = new URL(via);
 globalThis.document = { readyState: "complete", querySelectorAll: () => [], addEventListener() {} };
@@ -93,7 +98,8 @@ class Record {
   }
   gap() {
     counts.gaps++;
-    // Topics in which the next message may be a later one, and whether one of them lost what was not kept any more.
+    // Topics in which the next message may have a later number, and whether one of them lost
+    // messages that were no longer kept.
     this.jumps = new Set(Object.keys(this.last));
     this.isRight = false;
   }
@@ -113,7 +119,7 @@ class Record {
 
 const clients = [];
 for (let index = 0; index < 8; index++) {
-  // Feeds of a topic, of two, and of a room, whose history is on the disk.
+  // The feeds follow one topic, two topics, and a room, whose history is on the disk.
   const [path, ...topics] = [["/feed?topic=a", "a"], ["/feed?topic=a&also=b", "a", "b"], ["/rooms/tea", "tea"], ["/feed?topic=b", "b"]][index % 4];
   const record = new Record(`events ${index} of ${path}`, topics);
   const stream = events(via + path, { onevent: ({ type, data }) => type === "tidegate-gap" ? record.gap() : record.message(data),
@@ -125,8 +131,9 @@ for (let index = 0; index < 4; index++) {
   let epoch, early;
   const one = socket(`${via}/socket?resume=a`, {
     probe: { text: "ping", answer: "pong", every: 150 },
-    // A connection says where it began once it follows, and what was published while the app wrote that line has come before it. Only
-    // then is it known whether something before that is gone. The number of a message is its place.
+    // A connection sends its position once it follows. Messages published while the app wrote that
+    // line have arrived before it. Only then is it known whether there is a gap before that
+    // position. The number of a message is its position.
     id(text) {
       const [, ...at] = /^(\S+)-(\d+) (gap|whole)$/.exec(text) ?? /^a (\d+)$/.exec(text);
       if (at.length === 1) return early ? undefined : `${epoch}-${at[0]}`;
@@ -158,34 +165,38 @@ async function all(what, is) {
     await sleep(50);
   }
 }
-// In a calm network all come back and get what is missing, and one message more, so that a gap shows.
+// In a calm network all clients reconnect and receive the missing messages, and one message more,
+// so that a gap shows.
 async function settle(breaks = true) {
   isDown = false;
   isCalm = true;
   if (breaks) for (const end of [...open]) end();
-  // Silence is noticed in less time than this. A WebSocket that was given up still waits for the other side to close it.
+  // Silence is detected within this time. A closed WebSocket still waits for the other side to
+  // close it.
   await sleep(dead.size ? 2500 : 50);
   for (const client of [...dead]) client.destroy();
   await all("all come back", ({ record }) => record.isOpen);
   for (const topic of topics) await publish(topic);
   await all("all get everything", hasAll);
   isCalm = false;
-  // A connection that was let through calmly would stay for ever.
+  // A connection of the calm network would never end.
   for (const end of [...open]) end();
 }
-// No message is published before each client has a position to come back to: without one a loss could not be seen.
+// No message is published before each client has a position to resume from: without one, a loss
+// could not be detected.
 while (!clients.every(({ record }) => record.hasBegun)) await sleep(20);
 await settle(false);
 const rounds = Math.max(2, Math.ceil(cutsWanted / 400));
 for (let round = 0; round < rounds; round++) {
   while (counts.cuts + counts.storms < cutsWanted * (round + 1) / rounds && !wrong.length) {
-    // A burst, or a few slowly; now and then everything breaks at once.
+    // Publishes a burst, or a few messages slowly; sometimes all connections break at once.
     for (let left = 1 + random(12); left > 0; left--) await publish(topics[Math.max(0, random(6) - 3)]);
     if (!random(12)) for (const end of [...open]) end();
     await sleep(random(12));
   }
   await settle();
-  // The network is down while exactly what is kept is published, and once more a little more than that.
+  // While the network is down, exactly the kept number of messages is published, and then some more
+  // than that.
   for (const more of [0, 1 + random(history)]) {
     isDown = true;
     for (const end of [...open]) end();

@@ -1,4 +1,5 @@
-//! Files: validators, ranges, compressed forms, types, caches, links, and the page that a single-page app falls back to.
+//! Files: validators, ranges, compressed forms, types, caches, links, and the fallback page of a
+//! single-page app.
 
 use crate::support::{Tidegate, client::Raw, component};
 use std::{
@@ -31,7 +32,7 @@ fn write(root: &Path, name: &str, content: impl AsRef<[u8]>) {
     write_of(root, name, content, NEW_YEAR);
 }
 
-/// Writes a file that was last changed at this second.
+/// Writes a file whose modification time is this second.
 fn write_of(root: &Path, name: &str, content: impl AsRef<[u8]>, modified: u64) {
     let path = root.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -234,7 +235,7 @@ async fn validators_that_are_sent_are_honoured() {
             );
         }
     }
-    // A date of a store, or one that is still to come, is none.
+    // The fixed date of a package store, or a future date, is not used.
     for path in ["/nix.txt", "/later.txt"] {
         let answer = site.get(path, &[("if-modified-since", AFTER)]).await;
         assert_eq!(
@@ -251,7 +252,7 @@ async fn a_tag_is_of_the_content_whatever_the_dates_say() {
     let root = site.files.path();
     let mut tags = Vec::new();
     for content in ["first", "other", "third", "first"] {
-        // The same length and date each time: as after a rollback, or in a package store.
+        // Length and date are the same each time, as after a rollback or in a package store.
         write(root, "app2.js", content);
         let answer = site.get("/app2.js", &[]).await;
         assert_eq!(answer.text(), content);
@@ -282,7 +283,7 @@ async fn a_tag_is_of_the_content_whatever_the_dates_say() {
         tags[0] == tags[3] && tags[0] != tags[1] && tags[1] != tags[2],
         "{tags:?}"
     );
-    // A file of the same content somewhere else has the same tag: it is not made of an inode.
+    // A copy of the file has the same tag: the tag does not depend on the inode.
     write(root, "copy.js", "first");
     assert_eq!(site.get("/copy.js", &[]).await.header("etag"), tags[0]);
 }
@@ -725,7 +726,7 @@ async fn a_file_refuses_other_methods_unless_a_route_answers_them() {
         ("POST", "/outside.txt", 404, ""),
         ("POST", "/nothing.txt", 404, ""),
         ("POST", "/.env", 404, ""),
-        // A file goes before a route, and a route before the refusal.
+        // A file precedes a route, and a route precedes the refusal.
         ("GET", "/calm", 200, ""),
         ("POST", "/web/upload", 200, ""),
         ("PUT", "/web/upload", 405, "POST, GET, HEAD"),

@@ -1,4 +1,5 @@
-//! Components of other toolchains: an import that was not granted refuses when it is called, and a request finds nothing of the one before it.
+//! Components of other toolchains: an import that was not granted fails when it is called, and a
+//! request has no access to the one before it.
 
 use crate::support::{Tidegate, client::soon, component, fixture::Fixture, tidegate};
 use serde_json::Value;
@@ -41,14 +42,14 @@ async fn a_guest_that_reaches_out_is_refused_with_the_error_that_wasi_has_for_it
             let server = Tidegate::serve(&component(app), args);
             for (what, expected) in cases {
                 let (status, outcome) = get(&server, &format!("/world/{what}")).await;
-                // Bindings write WASI's names with hyphens or in one word.
+                // Bindings write WASI's names with hyphens or as one word.
                 let name = outcome.to_lowercase().replace('-', "");
                 assert!(
                     status == 200 && name.contains(expected),
                     "{app} {args:?} {what}: {status} {outcome}"
                 );
             }
-            // The operator learns it at the start, and how to grant it.
+            // The operator learns at the start that the import is not granted, and how to grant it.
             server.wait_for("which is not granted: each request fails with the error HTTP-request-denied (TG016)");
             server.wait_for("grant it with --allow-outbound http://127.0.0.1:9");
             assert_eq!(server.stop().counter("faults"), 0, "{app} {args:?}");
@@ -186,23 +187,23 @@ async fn an_instance_that_is_used_again_keeps_requests_apart() {
         &component("proxy02"),
         &["--reuse-foreign", "--workers", "1"],
     );
-    // Each number is how many requests the instance has had.
+    // The app answers with the number of requests that its instance has received.
     let steps = [
         ("/count", "1"),
         ("/count", "2"),
-        ("/keep-request", "3"), // it would find the earlier request
+        ("/keep-request", "3"), // a later request would find this one
         ("/count", "1"),
-        ("/end/leak", "hello"), // it could go on with an earlier answer
+        ("/end/leak", "hello"), // it could continue an earlier answer
         ("/count", "1"),
         ("/end/drop", "hello"),
         ("/count", "1"),
-        ("/end/finish-trap", "hello"), // it failed after a whole answer
+        ("/end/finish-trap", "hello"), // it failed after a complete answer
         ("/count", "1"),
         ("/count", "2"),
     ];
     for (path, expected) in steps {
         let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-        // Some break off.
+        // Some answers are truncated.
         if let Ok(body) = soon(path, answer.text()).await {
             assert_eq!(body, expected, "{path}");
         }

@@ -1,4 +1,4 @@
-//! Forms as clients write them: multipart by RFC 7578 and 2046, JSON, and what is no form.
+//! Forms as clients write them: multipart by RFC 7578 and 2046, JSON, and invalid forms.
 
 use crate::support::{Tidegate, client::Raw, component};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ async fn post(
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// The action's value, or the status of the refusal.
+/// Returns the action's value, or the status of the refusal.
 async fn value(server: &Tidegate, kind: &str, body: &[u8]) -> Result<Value, u16> {
     let (status, text) = post(server, "/form", kind, "application/json", body).await;
     if status != 200 {
@@ -39,7 +39,7 @@ async fn value(server: &Tidegate, kind: &str, body: &[u8]) -> Result<Value, u16>
     Ok(envelope["value"].clone())
 }
 
-/// A form of the action and one more part, whose head begins with `head`.
+/// Returns a form of the action and one more part, whose head begins with `head`.
 fn form(boundary: &str, head: &str, content: &str) -> String {
     let action = format!("--{boundary}\r\n{DISPOSITION}name=\"__action\"\r\n\r\nlist\r\n");
     format!("{action}--{boundary}\r\n{head}\r\n\r\n{content}\r\n--{boundary}--\r\n")
@@ -333,13 +333,13 @@ async fn a_broken_form_is_the_client_s_fault_before_and_after_its_action() {
             );
         }
     }
-    // A form that its action does not read is not looked at.
+    // A form that its action does not read is not parsed.
     let body = format!("{}{}--{B}--\r\n", part("__action", "leave"), broken[0]);
     assert_eq!(
         value(&server, &kind, body.as_bytes()).await,
         Ok(json!("not read"))
     );
-    // The client leaves in the middle of it: no fault of the app's.
+    // A client that disconnects in the middle is no fault of the app.
     let head = format!(
         "POST /form HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 100000\r\n\r\n"
     );
@@ -454,7 +454,7 @@ async fn a_form_is_read_into_a_type_whatever_carries_it() {
             "{kind} {body}"
         );
     }
-    // To an app that reads the text itself, it is the client's.
+    // If the app reads the raw text, an invalid value is the client's error.
     let raw = [
         (
             r#"{"__action":"raw","n":12345678901234567890123}"#,

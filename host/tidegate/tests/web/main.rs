@@ -1,4 +1,5 @@
-//! The surface that browsers and HTTP clients see, and components of other toolchains, against the real binary: one module for each kind.
+//! The surface for browsers and HTTP clients, and components of other toolchains, against the real
+//! binary: one module for each kind.
 
 #[path = "../support/mod.rs"]
 mod support;

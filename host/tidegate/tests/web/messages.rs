@@ -1,4 +1,5 @@
-//! Requests and answers as bytes: limits of heads, refusals that close, statuses without content, and where hyper deviates.
+//! Requests and answers as bytes: limits of heads, refusals that close, statuses without content,
+//! and deviations of hyper.
 
 use crate::support::{Tidegate, client::Raw, component};
 
@@ -7,12 +8,12 @@ fn rogue(limits: &[&str]) -> Tidegate {
     Tidegate::serve(&component("rogue"), &args.collect::<Vec<_>>())
 }
 
-/// The whole answer to these bytes.
+/// Returns the whole answer to these bytes.
 async fn ask(server: &Tidegate, bytes: &str) -> String {
     Raw::send(server.address(), bytes).await.rest().await
 }
 
-/// A request whose head has so many bytes.
+/// Returns a request whose head has `bytes` bytes.
 fn head_of(bytes: usize) -> String {
     let head = "GET /calm HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: \r\n\r\n";
     head.replacen(
@@ -22,7 +23,7 @@ fn head_of(bytes: usize) -> String {
     )
 }
 
-/// A request with so many header fields.
+/// Returns a request with `count` header fields.
 fn fields(count: usize) -> String {
     let more: String = (2..count)
         .map(|number| format!("x-{number}: x\r\n"))
@@ -205,7 +206,8 @@ async fn the_server_as_a_whole_answers_options() {
     }
 }
 
-/// Where hyper's parser is more tolerant than RFC 9112, and why that is harmless: the guide lists these.
+/// hyper's parser is more tolerant than RFC 9112 in these cases. The guide lists them, and says why
+/// they are harmless.
 #[tokio::test]
 async fn deviations_of_the_parser_are_those_that_the_guide_lists() {
     let server = rogue(&["read_within=300ms"]);

@@ -1,5 +1,5 @@
-//! Event streams: the heartbeats of each kind, npm's clients, and the streams of the browser's side under Node, over a network that breaks
-//! in every way.
+//! Event streams: the heartbeats of each kind, npm's clients, and the browser's client under Node,
+//! over a network that fails in every way.
 
 use crate::support::{Tidegate, client::Raw, component, workspace};
 use std::{env, process::Command};
@@ -58,7 +58,7 @@ async fn every_kind_of_event_stream_announces_heartbeats_and_has_them() {
     assert!(!head.contains("tidegate-heartbeat"), "{head}");
 }
 
-/// Runs a script of this folder under Node; it says on stdout or stderr what is wrong.
+/// Runs a script of this folder under Node; it prints its failures on stdout or stderr.
 async fn node(script: &str, args: Vec<String>) {
     let mut node = Command::new("node");
     node.args(["--experimental-websocket", "--no-warnings"])
@@ -86,7 +86,7 @@ async fn the_clients_of_npm_find_what_they_expect() {
     assert_eq!(server.stop().counter("faults"), 0);
 }
 
-/// A few hundred cuts; `TIDEGATE_CUTS=2000 TIDEGATE_SEED=7` for as many as wanted, and others.
+/// Runs a few hundred cuts; `TIDEGATE_CUTS=2000 TIDEGATE_SEED=7` selects another number and seed.
 #[tokio::test]
 async fn over_cuts_silence_and_storms_nothing_is_lost_without_a_notice() {
     let number = |name: &str, usual: u32| {

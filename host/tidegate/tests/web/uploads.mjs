@@ -1,4 +1,4 @@
-// uploads.mjs URL TRIES: as uploads.py, with Node's fetch.
+// uploads.mjs URL TRIES: the same as uploads.py, with Node's fetch.
 const [url, tries] = process.argv.slice(2);
 const body = new Uint8Array(2 << 20);
 for (const path of ["/web/upload", "/web/vault/upload", "/nothing/is/here"]) {

@@ -28,7 +28,7 @@ def by_curl(url, path):
     with tempfile.NamedTemporaryFile() as file:
         file.write(BODY)
         file.flush()
-        # Without Expect it sends at once.
+        # Without Expect, the client sends its body at once.
         curl = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-H", "Expect:", "--data-binary", "@" + file.name]
         done = subprocess.run([*curl, url + path], capture_output=True, text=True, check=False)
         return int(done.stdout) if done.returncode == 0 else f"{done.stdout} {done.stderr.strip()}"

@@ -1,4 +1,4 @@
-//! A room whose storage says what happened to it.
+//! A room whose storage records its events.
 //!
 //! | key | value |
 //! |---|---|
@@ -19,9 +19,10 @@ use tidegate::prelude::*;
 pub(crate) struct Ledger;
 
 impl Ledger {
-    /// "add ID": stores a line. "addflush ID": flushes in the middle, between the line and a second one, "ID+".
-    /// "alarm ID MS HOW": sets the alarm; HOW is "plain", "flush" (flushes afterwards), "fail" (its first call fails), or "again"
-    /// (its call sets it again, once). "fail ID": stores a line and fails, so the line must not be there.
+    /// "add ID": stores a line. "addflush ID": flushes in the middle, between the line and a second
+    /// one, "ID+". "alarm ID MS HOW": sets the alarm; HOW is "plain", "flush" (flushes afterwards),
+    /// "fail" (its first call fails), or "again" (its call sets it again, once). "fail ID": stores
+    /// a line and fails, so the line must not be there.
     fn command(cx: &Cx, text: &str) -> Result<String> {
         let words: Vec<&str> = text.split(' ').collect();
         match words[..] {
@@ -63,14 +64,14 @@ impl Ledger {
     }
 }
 
-/// Counts one more under this key.
+/// Increments the counter under this key.
 fn count(cx: &Cx, key: &str) -> Result<u64> {
     let count = cx.get_json(key)?.unwrap_or(0) + 1;
     cx.put_json(key, &count)?;
     Ok(count)
 }
 
-/// The entries below a prefix, their values as JSON.
+/// Returns the entries below a prefix, with their values as JSON.
 fn numbers(cx: &Cx, prefix: &str) -> Result<Map<String, Value>> {
     let entries = cx.range(prefix).json::<Value>()?.into_iter();
     Ok(entries
@@ -107,7 +108,7 @@ impl Room for Ledger {
         count(cx, &format!("close/{}/{}", life(), conn.id())).map(drop)
     }
 
-    /// POST is a command. GET answers with all that is known.
+    /// POST is a command. GET answers with the whole record.
     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
         if req.method() == "POST" {
             return Ok(Response::text(Ledger::command(cx, req.text()?)?));

@@ -1,7 +1,9 @@
-//! An app that records each of its events, so that a checker outside can find lost and repeated events.
+//! An app that records each of its events, so that a checker outside can find lost and repeated
+//! events.
 //!
-//! `/ledger/{name}` is a room that stores lines, alarms, and each open and close of its connections. `/plain` is a socket without a room
-//! that publishes its open and its close to a topic; `/watch` follows that topic. The other routes occupy instances.
+//! `/ledger/{name}` is a room that stores lines, alarms, and each open and close of its
+//! connections. `/plain` is a socket without a room that publishes its open and its close to a
+//! topic; `/watch` follows that topic. The other routes occupy instances.
 //!
 //! The variable `LIFE` numbers the processes: ids of connections are unique in one process.
 
@@ -12,7 +14,7 @@ use tidegate::prelude::*;
 
 tidegate::serve!(app);
 
-/// Topic to which sockets without a room report.
+/// Topic to which sockets without a room publish.
 const ENDS: &str = "ends";
 
 fn app() -> App {
@@ -31,7 +33,7 @@ fn app() -> App {
         .room::<ledger::Ledger>("/ledger/{name}")
 }
 
-/// The number of the process.
+/// Returns the number of the process.
 fn life() -> String {
     std::env::var("LIFE").unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! An app that sends a request to wherever it is told, and tells what came back.
+//! An app that sends a request to the authority in its query, and answers with the outcome.
 
 use tidegate::prelude::*;
 
@@ -11,7 +11,7 @@ fn app() -> App {
     })
 }
 
-/// Natively there is nobody to send it.
+/// A native build has no outbound HTTP.
 #[cfg(not(target_family = "wasm"))]
 fn fetch(_: bool, _: &str) -> Result<String> {
     Err(Error::status(501, "only in wasm"))

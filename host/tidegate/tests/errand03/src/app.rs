@@ -1,4 +1,4 @@
-//! `GET /fetch?scheme=http&authority=127.0.0.1:80`
+//! The only route is `GET /fetch?scheme=http&authority=127.0.0.1:80`.
 
 use wasip3::{
     exports::http::handler::Guest,
@@ -62,7 +62,7 @@ async fn fetch(scheme: Scheme, authority: &str) -> Result<String, String> {
             break;
         }
     }
-    // A body that broke off says so here.
+    // A truncated body is reported here.
     trailers.await.map_err(|code| format!("{code:?}"))?;
     Ok(format!("{status} {}", String::from_utf8_lossy(&text)))
 }

@@ -1,7 +1,9 @@
-//! Faults that a test turns on and off while the server runs, by numbers in a file that both have mapped.
+//! Faults that a test turns on and off while the server runs, by numbers in a file that both have
+//! mapped.
 //!
-//! `FAULTY_CONTROL` is that file, of at least [`BYTES`]; each number is a `u64` in the machine's order, at eight times its place in the list.
-//! A file that is mapped is read without a descriptor, so the faults work when there are none left.
+//! `FAULTY_CONTROL` is that file, of at least [`BYTES`]; each number is a `u64` in the machine's
+//! order, at eight times its place in the list. A file that is mapped is read without a descriptor,
+//! so the faults work when there are none left.
 
 use libc::{MAP_FAILED, MAP_SHARED, O_RDWR, PROT_READ, PROT_WRITE, c_int};
 use std::{
@@ -38,7 +40,8 @@ pub(crate) const SHORT: u64 = 1 << 32;
 
 static NUMBERS: LazyLock<Option<&'static [AtomicU64]>> = LazyLock::new(|| {
     let path = CString::new(env::var("FAULTY_CONTROL").ok()?).ok()?;
-    // SAFETY: the path ends with a zero. The kernel is asked directly, for `open` is one of the calls that fail here.
+    // SAFETY: the path ends with a zero. The kernel is asked directly, for `open` is one of the
+    // calls that fail here.
     let file =
         unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), O_RDWR) } as c_int;
     // SAFETY: a new mapping; it is never taken away.

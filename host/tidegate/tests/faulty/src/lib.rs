@@ -1,12 +1,15 @@
-//! A disk that fails, between a server and the kernel: preloaded, it takes the place of the C library's calls.
+//! A failing disk between a server and the kernel: the preloaded library replaces calls of the C
+//! library.
 //!
-//! `FAULTY_DIR` is the directory that it is about, `FAULTY_CALL` the call that fails (`write` or `sync`), `FAULTY_AT` the number of
-//! the first such call that does, from 1, and each behind it does, too; `FAULTY_HOW` is `io`, `full`, or `short`: that call writes
-//! one half, the later ones nothing.
+//! `FAULTY_DIR` is the directory whose files are affected. `FAULTY_CALL` is the call that fails
+//! (`write` or `sync`). `FAULTY_AT` is the number, from 1, of the first such call that fails; each
+//! later one fails, too. `FAULTY_HOW` is `io`, `full` or `short`: with `short`, that call writes
+//! one half of its bytes, and the later ones fail.
 //!
-//! `FAULTY_CONTROL` is a file by which a test turns faults on and off while the server runs: see `control.rs`.
+//! `FAULTY_CONTROL` is a file by which a test turns faults on and off while the server runs: see
+//! `control.rs`.
 
-#![allow(unsafe_code, reason = "it is what a C library is")]
+#![allow(unsafe_code, reason = "the functions of a C library are unsafe")]
 
 mod control;
 
@@ -49,7 +52,7 @@ static CALLS: AtomicU64 = AtomicU64::new(0);
 static DIRECTORY: LazyLock<Option<PathBuf>> =
     LazyLock::new(|| Some(env::var("FAULTY_DIR").ok()?.into()));
 
-/// How a call on a file fails now, by the control file.
+/// Returns the fault of a call on a file by the control file, if there is one now.
 fn controlled(number: Number, file: c_int) -> Option<u64> {
     let how = control::number(number);
     let directory = DIRECTORY.as_ref().filter(|_| how != 0)?;
@@ -63,11 +66,11 @@ fn controlled(number: Number, file: c_int) -> Option<u64> {
 /// Returns the fault of an `open`, by its path. The storage passes full paths.
 ///
 /// # Safety
-/// `path` ends with a zero.
+/// `path` ends with a zero byte.
 unsafe fn refused_open(path: *const c_char) -> Option<c_int> {
     let how = control::number(Number::Open);
     let directory = DIRECTORY.as_ref().filter(|_| how != 0)?;
-    // SAFETY: as the caller says.
+    // SAFETY: the caller passes a string that ends with a zero byte.
     let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
     PathBuf::from(path)
         .starts_with(directory)
@@ -75,7 +78,8 @@ unsafe fn refused_open(path: *const c_char) -> Option<c_int> {
         .map(|()| how as c_int)
 }
 
-/// How this call fails, if it does: how many bytes of `count` are written, or with which error.
+/// Returns the fault of this call, if it has one: the number of bytes of `count` that are written,
+/// or the error.
 fn fault(call: &str, file: c_int, count: size_t) -> Option<Result<size_t, c_int>> {
     let plan = PLAN.as_ref().filter(|plan| plan.call == call)?;
     fs::read_link(format!("/proc/self/fd/{file}"))
@@ -91,15 +95,15 @@ fn fault(call: &str, file: c_int, count: size_t) -> Option<Result<size_t, c_int>
 }
 
 fn fail(error: c_int) -> c_int {
-    // SAFETY: it is this thread's own.
+    // SAFETY: the location belongs to this thread.
     unsafe { *libc::__errno_location() = error };
     -1
 }
 
-/// The kernel's own call, by its number.
+/// Makes the system call itself, by its number.
 macro_rules! kernel {
     ($number:expr, $($argument:expr),*) => {
-        // SAFETY: the arguments are those that the caller gave to the function of the same meaning.
+        // SAFETY: the caller passes the arguments of the function that has the same meaning.
         unsafe { libc::syscall($number, $($argument as c_long),*) }
     };
 }
@@ -107,7 +111,7 @@ macro_rules! kernel {
 /// `write(2)`
 ///
 /// # Safety
-/// As the C library's.
+/// The requirements are those of the C library's function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn write(file: c_int, bytes: *const c_void, count: size_t) -> ssize_t {
     let controlled = controlled(Number::Write, file).map(|how| {
@@ -146,13 +150,14 @@ pub extern "C" fn fsync(file: c_int) -> c_int {
     }
 }
 
-/// `open(2)`, of large files as of any other.
+/// `open(2)` for large files.
 ///
 /// # Safety
-/// Replaces the function of the C library. The flags say whether there is a mode; it is passed on unchanged.
+/// This replaces the function of the C library. The flags say whether there is a mode; it is passed
+/// on unchanged.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
-    // SAFETY: the path is the caller's.
+    // SAFETY: the caller passes a string that ends with a zero byte.
     match unsafe { refused_open(path) } {
         Some(error) => fail(error),
         None => kernel!(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) as c_int,
@@ -162,7 +167,7 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t)
 /// `accept4(2)`
 ///
 /// # Safety
-/// As the C library's.
+/// The requirements are those of the C library's function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn accept4(
     socket: c_int,
@@ -179,10 +184,10 @@ pub unsafe extern "C" fn accept4(
     }
 }
 
-/// `clock_gettime(2)`: the wall clock is ahead as the control file says.
+/// `clock_gettime(2)`: the wall clock is ahead by the offset in the control file.
 ///
 /// # Safety
-/// As the C library's.
+/// The requirements are those of the C library's function.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
     let status = kernel!(libc::SYS_clock_gettime, clock, time) as c_int;

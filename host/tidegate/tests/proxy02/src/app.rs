@@ -1,4 +1,4 @@
-//! Each path shows one thing that such a component may do, right or wrong.
+//! Each path shows one thing that such a component may do, correctly or not.
 
 use crate::{
     body::{begin, end, wait, write},
@@ -14,7 +14,7 @@ wasip2::http::proxy::export!(Proxy);
 
 struct Proxy;
 
-/// Requests that this instance has had.
+/// Number of requests that this instance has received.
 static REQUESTS: AtomicUsize = AtomicUsize::new(0);
 
 impl Guest for Proxy {
@@ -35,7 +35,7 @@ impl Guest for Proxy {
             }
             "/count" => whole(answer, 200, &count.to_string()),
             "/keep-request" => {
-                // Never dropped: the next request of this instance would find it.
+                // It is never dropped, so that the next request of this instance would find it.
                 std::mem::forget(request);
                 whole(answer, 200, &count.to_string());
             }
@@ -88,7 +88,7 @@ impl Guest for Proxy {
     }
 }
 
-/// An answer with its length.
+/// Answers with a Content-Length.
 fn whole(answer: ResponseOutparam, status: u16, text: &str) {
     let headers = Fields::new();
     headers
@@ -104,11 +104,11 @@ fn whole(answer: ResponseOutparam, status: u16, text: &str) {
     end(body, out);
 }
 
-/// The request's body, piece by piece as it comes.
+/// Sends the request's body back, piece by piece as it arrives.
 fn echo(request: &IncomingRequest, answer: ResponseOutparam) {
     let (body, out) = begin(answer, OutgoingResponse::new(Fields::new()));
-    let incoming = request.consume().expect("nobody took it before");
-    let stream = incoming.stream().expect("nobody took it before");
+    let incoming = request.consume().expect("the body is consumed once");
+    let stream = incoming.stream().expect("the stream is opened once");
     while let Ok(piece) = stream.blocking_read(64 << 10) {
         write(&out, &piece);
     }
@@ -117,13 +117,14 @@ fn echo(request: &IncomingRequest, answer: ResponseOutparam) {
 
 /// Answers when the request's body has ended.
 fn collect(request: &IncomingRequest, answer: ResponseOutparam) {
-    let incoming = request.consume().expect("nobody took it before");
-    let stream = incoming.stream().expect("nobody took it before");
+    let incoming = request.consume().expect("the body is consumed once");
+    let stream = incoming.stream().expect("the stream is opened once");
     while stream.blocking_read(64 << 10).is_ok() {}
     whole(answer, 200, "collected");
 }
 
-/// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
+/// Sends a first piece, and then nothing for as long as the host allows it. It does not read the
+/// request's body.
 fn idle(answer: ResponseOutparam) {
     let (body, out) = begin(answer, OutgoingResponse::new(Fields::new()));
     write(&out, b"a first piece");
@@ -131,7 +132,7 @@ fn idle(answer: ResponseOutparam) {
     end(body, out);
 }
 
-/// Promises more than it gives, and then traps.
+/// Announces more bytes than it sends, and then traps.
 fn half(answer: ResponseOutparam) {
     let headers = Fields::new();
     headers

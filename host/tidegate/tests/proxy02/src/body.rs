@@ -1,4 +1,4 @@
-//! An answer's body, from its beginning to its end.
+//! The body of an answer, from its beginning to its end.
 
 use wasip2::{
     http::types::{OutgoingBody, OutgoingResponse, ResponseOutparam},
@@ -20,13 +20,13 @@ pub(crate) fn begin(
     (body, stream)
 }
 
-/// A client that has gone away misses nothing.
+/// An error means that the client has disconnected, and is ignored.
 pub(crate) fn end(body: OutgoingBody, stream: OutputStream) {
     drop(stream);
     _ = OutgoingBody::finish(body, None);
 }
 
-/// A client that goes away is not an error.
+/// A client that disconnects is not an error.
 pub(crate) fn write(stream: &OutputStream, bytes: &[u8]) {
     for piece in bytes.chunks(4096) {
         if stream.blocking_write_and_flush(piece).is_err() {

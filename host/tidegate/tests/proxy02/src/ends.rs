@@ -1,4 +1,5 @@
-//! `/end/{how}?length=…`: answers that end in each way that a guest may end one, or not. Without `length` they have no Content-Length.
+//! `/end/{how}?length=…`: answers that end in each way in which a guest may end one, or fail to.
+//! Without `length` they have no Content-Length.
 
 use crate::body::{begin, end, wait, write};
 use std::{hint::black_box, mem};
@@ -53,7 +54,8 @@ pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) 
     }
 }
 
-/// Sends the trailers that the query names, after a body; with `announced`, their names are in the head.
+/// Sends the trailers that the query names, after a body; with `announced`, their names are in the
+/// head.
 pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
     let headers = Fields::new();
     let (names, is_announced) = match query.strip_prefix("announced&") {
@@ -70,13 +72,13 @@ pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
     drop(out);
     let trailers = Fields::new();
     for name in names.split('&') {
-        // Some may be refused here already.
+        // Some headers may be refused here already.
         _ = trailers.set(name, &[b"1".to_vec()]);
     }
     _ = OutgoingBody::finish(body, Some(trailers));
 }
 
-/// Sets headers that are not the app's to set.
+/// Sets headers that an app may not set.
 pub(crate) fn headers(answer: ResponseOutparam) {
     let headers = Fields::new();
     let refused = ["date", "host", "connection", "keep-alive", "x-kept"]

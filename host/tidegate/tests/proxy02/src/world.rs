@@ -1,4 +1,5 @@
-//! `/world/{what}`: the errors that a guest gets for sockets, files and requests that it was not granted, through Rust's library or WASI itself.
+//! `/world/{what}`: the errors that a guest gets for sockets, files and requests that it was not
+//! granted, through Rust's library or WASI itself.
 
 use std::{
     fs, io,

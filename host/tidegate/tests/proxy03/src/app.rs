@@ -1,4 +1,4 @@
-//! The same paths as those of `proxy02`, in the words of 0.3: async.
+//! The same paths as those of `proxy02`, in the async interfaces of 0.3.
 
 use crate::{
     body::{AN_HOUR, respond, wait},
@@ -24,7 +24,8 @@ impl Guest for Proxy {
                 Ok(whole("at last".to_owned()))
             }
             "/block" => {
-                // In the contract's blocking way: nothing else of this instance can go on meanwhile.
+                // This call blocks as in the contract: nothing else of this instance can run
+                // meanwhile.
                 std::thread::sleep(std::time::Duration::from_nanos(AN_HOUR));
                 Ok(whole("at last".to_owned()))
             }
@@ -89,7 +90,7 @@ impl Guest for Proxy {
     }
 }
 
-/// An answer with its length.
+/// Answers with a Content-Length.
 fn whole(text: String) -> Response {
     let headers = Fields::new();
     headers
@@ -105,7 +106,7 @@ fn whole(text: String) -> Response {
     respond(headers, reader)
 }
 
-/// The request's body, piece by piece as it comes.
+/// Sends the request's body back, piece by piece as it arrives.
 fn echo(request: Request) -> Response {
     let (_done, result) = wit_future::new(|| Ok(()));
     let (mut incoming, _trailers) = Request::consume_body(request, result);
@@ -118,14 +119,14 @@ fn echo(request: Request) -> Response {
                 return;
             }
             if !body.write_all(piece).await.is_empty() {
-                return; // the client went away
+                return; // the client has disconnected
             }
         }
     });
     respond(Fields::new(), reader)
 }
 
-/// Ready when the request's body has ended.
+/// Completes when the request's body has ended.
 async fn collect(request: Request) {
     let (_done, result) = wit_future::new(|| Ok(()));
     let (mut incoming, _trailers) = Request::consume_body(request, result);
@@ -134,7 +135,8 @@ async fn collect(request: Request) {
     {}
 }
 
-/// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
+/// Sends a first piece, and then nothing for as long as the host allows it. It does not read the
+/// request's body.
 fn idle() -> Response {
     let (mut body, reader) = wit_stream::new();
     spawn_local(async move {
@@ -145,7 +147,7 @@ fn idle() -> Response {
     respond(Fields::new(), reader)
 }
 
-/// Promises more than it gives, and then traps.
+/// Announces more bytes than it sends, and then traps.
 fn half() -> Response {
     let headers = Fields::new();
     headers

@@ -1,4 +1,4 @@
-//! An answer from its body, and how it is made to wait.
+//! An answer with a body, and the ways to delay it.
 
 use wasip3::{
     http::types::{Fields, Response},

@@ -1,4 +1,5 @@
-//! `/end/{how}?length=…`: answers that end in each way that a guest may end one, or not. Without `length` they have no Content-Length.
+//! `/end/{how}?length=…`: answers that end in each way in which a guest may end one, or fail to.
+//! Without `length` they have no Content-Length.
 
 use crate::body::{respond, wait};
 use std::{cell::RefCell, hint::black_box, mem};
@@ -63,7 +64,7 @@ pub(crate) fn answer(how: &str, length: Option<&str>) -> Response {
     respond(headers, reader)
 }
 
-/// Answers with the body that an earlier request left open: it writes to it, if there is one.
+/// Answers with the body that an earlier request left open, and writes to it, if there is one.
 pub(crate) async fn write_to_open() -> bool {
     let Some(mut body) = OPEN.take() else {
         return false;
@@ -90,7 +91,8 @@ fn with_trailers(which: &str, headers: Fields) -> Response {
     Response::new(headers, Some(reader), result).0
 }
 
-/// Sends the trailers that the query names, after a body; with `announced`, their names are in the head.
+/// Sends the trailers that the query names, after a body; with `announced`, their names are in the
+/// head.
 pub(crate) fn trailers(query: &str) -> Response {
     let headers = Fields::new();
     let (names, is_announced) = match query.strip_prefix("announced&") {
@@ -104,7 +106,7 @@ pub(crate) fn trailers(query: &str) -> Response {
     }
     let fields = Fields::new();
     for name in names.split('&') {
-        // Some may be refused here already.
+        // Some headers may be refused here already.
         _ = fields.set(name, &[b"1".to_vec()]);
     }
     let (mut body, reader) = wit_stream::new();
@@ -117,7 +119,7 @@ pub(crate) fn trailers(query: &str) -> Response {
     Response::new(headers, Some(reader), result).0
 }
 
-/// Sets headers that are not the app's to set.
+/// Sets headers that an app may not set.
 pub(crate) fn headers() -> Response {
     let headers = Fields::new();
     let refused = ["date", "host", "connection", "keep-alive", "x-kept"]
@@ -132,7 +134,8 @@ pub(crate) fn headers() -> Response {
     respond(headers, reader)
 }
 
-/// Answers with the request's own body, unread: the host passes it on. `traps` after that.
+/// Answers with the request's own body, unread: the host forwards it. With `traps`, it traps after
+/// that.
 pub(crate) fn pass(request: Request, traps: bool) -> Response {
     let (_done, result) = wit_future::new(|| Ok(()));
     let (body, trailers) = Request::consume_body(request, result);

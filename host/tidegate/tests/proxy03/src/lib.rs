@@ -1,4 +1,4 @@
-//! A component that exports `wasi:http/handler` 0.3 and nothing of Tidegate: it never heard of it.
+//! A component that exports `wasi:http/handler` 0.3 and uses no interface of Tidegate.
 
 #[cfg(target_family = "wasm")]
 mod app;

@@ -1,4 +1,5 @@
-//! `/world/{what}`: the errors that a guest gets for sockets, files and requests that it was not granted.
+//! `/world/{what}`: the errors that a guest gets for sockets, files and requests that it was not
+//! granted.
 
 use std::fmt::Debug;
 use wasip3::{

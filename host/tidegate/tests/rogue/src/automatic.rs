@@ -2,7 +2,7 @@
 
 use tidegate::prelude::*;
 
-/// "ping pong" answers the one with the other; nothing takes that away.
+/// "ping pong" sets "pong" as the response to "ping"; an empty text clears the auto-response.
 pub(crate) fn automatic(with: &str) -> Result {
     match with.split_once(' ') {
         Some((request, response)) => tidegate::set_auto_response(request, response),

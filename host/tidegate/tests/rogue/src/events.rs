@@ -1,4 +1,4 @@
-//! First and last events, and alarms, of which everything is said: to a topic, or to the room.
+//! First and last events, and alarms. Each is reported: to a topic, or to the room.
 
 use crate::version;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use tidegate::prelude::*;
 /// Topic for messages about sockets and about requests that hold an instance.
 const TOPIC: &str = "account";
 
-/// Holds its instance for so long.
+/// Holds its instance for this time.
 pub(crate) async fn hold(req: Request) -> Result<String> {
     publish(TOPIC, "held")?;
     sleep(Duration::from_millis(req.param("ms")?)).await;
     Ok("over".into())
 }
 
-/// `?hold=MS` lets on-open take so long; `?trap=` lets it trap.
+/// With `?hold=MS`, on-open takes this time; with `?trap=`, it traps.
 pub(crate) struct Account;
 
 impl Socket for Account {
-    /// `?wait=MS` lets the decision take so long.
+    /// With `?wait=MS`, the decision takes this time.
     async fn upgrade(&self, upgrade: &Upgrade) -> Result<Accept> {
         if let Some(ms) = upgrade.query_opt("wait")? {
             publish(TOPIC, "asked")?;
@@ -47,7 +47,7 @@ impl Socket for Account {
     }
 }
 
-/// A room that knows who is there, and keeps a line for each last event and each alarm.
+/// A room that tracks its members, and stores a line for each last event and each alarm.
 #[derive(Default)]
 pub(crate) struct Guests;
 
@@ -98,7 +98,7 @@ impl Room for Guests {
         )
     }
 
-    /// Takes so many milliseconds.
+    /// Waits for the number of milliseconds in the payload.
     async fn call(&mut self, _: &Cx, payload: Vec<u8>) -> Result<Vec<u8>> {
         println!("a call waits");
         sleep(Duration::from_millis(String::from_utf8(payload)?.parse()?)).await;
@@ -132,7 +132,7 @@ impl Room for Guests {
     }
 }
 
-/// A page whose loader says when it is dropped, and waits for a room before it has anything.
+/// A page whose loader reports when it is dropped, and waits for a room before its first value.
 pub(crate) fn parting() -> Page {
     Page::new(|_, _| Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
         .loader(Loader::live("parting"), wait)

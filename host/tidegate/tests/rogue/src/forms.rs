@@ -1,4 +1,4 @@
-//! Forms of every kind, and a page whose values have to arrive as they are.
+//! Forms of every kind, and a page whose values must arrive unchanged.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ pub(crate) fn register(app: App) -> App {
         .page("/live", live)
 }
 
-/// `?to=` is where a form is sent, as by a guard that asks for a sign-in.
+/// Redirects a form to `?to=`, as a guard does that requires a sign-in.
 async fn away(request: Request) -> Result<Pass> {
     match (request.method(), request.query_opt::<String>("to")?) {
         ("POST", Some(to)) => Err(Error::status(303, "sign in").header("location", to)),
@@ -36,7 +36,7 @@ fn forms() -> Page {
         .action("list", async |_: &Request, form: &mut Form| {
             Done::success(&fields(form).await?)
         })
-        // As a refusal, so that the page shows it with scripts and without.
+        // This is a refusal, so that the page shows it with scripts and without.
         .action("show", async |_: &Request, form: &mut Form| {
             Ok(Done::deny(422, fields(form).await?.to_string())
                 .field("constructor", "a field's own error"))
@@ -65,7 +65,8 @@ fn forms() -> Page {
         })
 }
 
-/// `?referrer=no`: the page keeps its address to itself. `?plain=yes`: no script. `?action=`: of its form.
+/// With `?referrer=no`, the page sends no referrer. With `?plain=yes`, it has no script. `?action=`
+/// is the action of its form.
 fn render_form(request: &Request, view: &View) -> Result<Response> {
     let has = |name: &str| Ok::<_, Error>(request.query_opt::<String>(name)?.is_some());
     let referrer = if has("referrer")? {
@@ -83,7 +84,7 @@ fn render_form(request: &Request, view: &View) -> Result<Response> {
         .unwrap_or_else(|| "show".into());
     let message = escaped(view.message().unwrap_or_default());
     let mut inputs = String::new();
-    // Properties of every form element, and of every object.
+    // These are properties of every form element or of every object.
     for name in [
         "constructor",
         "__proto__",
@@ -107,7 +108,7 @@ fn render_form(request: &Request, view: &View) -> Result<Response> {
     )))
 }
 
-/// Name, file name, content type and text of each field.
+/// Returns name, file name, content type and text of each field.
 async fn fields(form: &mut Form) -> Result<Value> {
     let mut fields = Vec::new();
     while let Some(field) = form.next().await? {
@@ -129,7 +130,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// JSON that is another value as JavaScript, or ends a script.
+/// JSON that JavaScript would read as another value, or that ends a script.
 const ODD: &str = r#"{"__proto__":{"admin":true},"constructor":{"prototype":1},"big":12345678901234567890,"zero":-0.0,"e":1e-7,
     "end":"</script><script>document.title='run'</script>","comment":"<!--<script>","quotes":"'\"\\'\n`${1}","line":"a\u2028b\u2029c",
     "nul":"\u0000","\u00e9":"\ud834\udd1e"}"#;
@@ -147,7 +148,7 @@ fn render_values(_: &Request, view: &View) -> Result<Response> {
     )))
 }
 
-/// Sends one value and then nothing.
+/// Sends one value and no more.
 async fn one_value(_: &Request, sink: &mut Sink) -> Result {
     sink.send(&1).await?;
     loop {

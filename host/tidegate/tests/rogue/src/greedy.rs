@@ -1,4 +1,4 @@
-//! Makes the host hold memory: in one event, in many, and for clients that do not read.
+//! Makes the host hold memory: in one event, in many events, and for clients that do not read.
 
 use std::{
     hint::black_box,
@@ -6,21 +6,21 @@ use std::{
 };
 use tidegate::{CallError, prelude::*};
 
-/// `?mb=&hold=`: touches so much memory, and keeps it for so many milliseconds.
+/// `?mb=&hold=`: touches `mb` MiB, and keeps them for `hold` milliseconds.
 pub(crate) async fn grow(req: Request) -> Result<String> {
     let kept = black_box(vec![1u8; req.query::<usize>("mb")? << 20]);
     sleep(Duration::from_millis(req.query("hold")?)).await;
     Ok(kept.len().to_string())
 }
 
-/// `?hold=`: as [`grow`], with so little memory that no reservation is made.
+/// `?hold=`: the same as [`grow`], with so little memory that no reservation is made.
 pub(crate) async fn small(req: Request) -> Result<String> {
     let kept = black_box(vec![1u8; 700 << 10]);
     sleep(Duration::from_millis(req.query("hold")?)).await;
     Ok(kept.len().to_string())
 }
 
-/// `?bytes=`: a feed that begins with events of this size in all.
+/// `?bytes=`: a feed whose first events have this size in all.
 pub(crate) async fn feed(req: Request) -> Result<Feed> {
     let event = "x".repeat(req.query::<usize>("bytes")? / 8);
     Ok((0..8).fold(Feed::follow("greedy"), |feed, _| {
@@ -33,7 +33,7 @@ pub(crate) async fn answer(req: Request) -> Result<Vec<u8>> {
     Ok(vec![b'x'; req.query("bytes")?])
 }
 
-/// `?count=`: an answer with so many headers; `&bytes=`: each with a value of this size.
+/// `?count=`: an answer with this number of headers; `&bytes=`: each has a value of this size.
 pub(crate) async fn headers(req: Request) -> Result<Response> {
     let (count, bytes): (usize, Option<usize>) = (req.query("count")?, req.query_opt("bytes")?);
     let value = "x".repeat(bytes.unwrap_or(1));
@@ -42,7 +42,7 @@ pub(crate) async fn headers(req: Request) -> Result<Response> {
     }))
 }
 
-/// Streams pieces of a megabyte as long as the client reads.
+/// Streams pieces of 1 MiB for as long as the client reads.
 pub(crate) async fn stream(_: Request, reply: Reply) -> Result {
     let mut body = reply.start()?;
     loop {
@@ -82,7 +82,7 @@ pub(crate) async fn storm(req: Request) -> Result<String> {
     Ok(given_up.to_string())
 }
 
-/// A room that does what its requests say: what, how often, and with how many bytes.
+/// A room whose requests name an action, a number of repetitions, and a size in bytes.
 #[derive(Default)]
 pub(crate) struct Greedy;
 
@@ -123,7 +123,7 @@ fn act(cx: &Cx, what: &str, n: usize, bytes: usize) -> Result {
         cx.connections()
             .into_iter()
             .next()
-            .ok_or(Error::fault("nobody is here"))
+            .ok_or(Error::fault("the room has no connection"))
     };
     match what {
         "automatic" => tidegate::set_auto_response(&text(), &text()),

@@ -1,6 +1,8 @@
-//! An app that does whatever no app should: it traps, spins, eats memory and never comes back, wherever it is asked to.
+//! An app that does everything that an app should not do: it traps, spins, exhausts memory and
+//! never returns, in every place where a test requests it.
 //!
-//! Every place where guest code runs can be told how to misbehave (see `misbehave`); a socket does as its messages say.
+//! Each place that runs guest code takes a parameter for its misbehaviour (see `misbehave`); a
+//! socket obeys its messages.
 
 mod automatic;
 mod events;
@@ -95,7 +97,7 @@ async fn pause(req: Request) -> Result {
     Ok(())
 }
 
-/// Tests make other versions of this app: they write another text over this one.
+/// Tests make other versions of this app by overwriting this text.
 fn version() -> &'static str {
     std::hint::black_box("version 01")
 }
@@ -110,7 +112,7 @@ async fn guard(req: Request) -> Result<Pass> {
         .context("size", "x".repeat(context.unwrap_or_default())))
 }
 
-/// `?event=` names it.
+/// `?event=` names the event.
 async fn publish(req: Request) -> Result<String> {
     let topic: String = req.param("topic")?;
     let publication = Publication::new(req.text()?);
@@ -132,7 +134,8 @@ async fn feed(req: Request) -> Result<Feed> {
         .fold(feed, Feed::follow_also))
 }
 
-/// Uses so much memory, gives it back to the allocator, and waits a while, so that others need instances of their own.
+/// Touches this much memory, frees it, and waits a while, so that other requests need their own
+/// instances.
 async fn grow(req: Request) -> Result {
     drop(std::hint::black_box(vec![
         1_u8;
@@ -142,7 +145,7 @@ async fn grow(req: Request) -> Result {
     Ok(())
 }
 
-/// All variables, a line each.
+/// Returns all variables, one in a line.
 fn environment() -> String {
     let mut lines: Vec<String> = std::env::vars()
         .map(|(name, value)| format!("{name}={value}"))
@@ -155,12 +158,13 @@ fn path(req: &Request) -> Result<PathBuf> {
     Ok(PathBuf::from(req.query::<String>("path")?))
 }
 
-/// Refusals of the host are what the tests want to read.
+/// Returns a refusal of the host as the answer, which the tests read.
 fn told(error: std::io::Error) -> Error {
     Error::status(403, error.kind().to_string())
 }
 
-/// Who sends the request, and what it says of proxies: "peer scheme authority host, x-forwarded-for=..., forwarded=...".
+/// Returns the sender of the request, and its headers about proxies: "peer scheme authority host,
+/// x-forwarded-for=..., forwarded=...".
 async fn client(req: Request) -> String {
     let named = [
         "x-forwarded-for",

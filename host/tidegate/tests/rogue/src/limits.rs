@@ -2,7 +2,7 @@
 
 use tidegate::prelude::*;
 
-/// "WHAT SIZE" of a connection, or of a call to a room of class `R`: "ok", or why not.
+/// Runs "WHAT SIZE" on a connection, or on a call to a room of class `R`. Sends "ok" or the error.
 pub(crate) fn of_connection<R: Room>(conn: &Conn, with: &str) -> Result {
     let (what, size) = read(with)?;
     let text = "x".repeat(size);
@@ -29,16 +29,16 @@ pub(crate) fn of_connection<R: Room>(conn: &Conn, with: &str) -> Result {
     conn.send(heard(outcome))
 }
 
-/// "WHAT SIZE" of a room's storage and of what its event does.
+/// Runs "WHAT SIZE" on a room's storage and on the effects of its event.
 pub(crate) fn of_room(cx: &Cx, conn: &Conn, with: &str) -> Result {
     let (what, size) = read(with)?;
     let text = "x".repeat(size);
     let outcome = match what {
         "key" => cx.put(&text, "x"),
         "value" => cx.put("value", &text),
-        // In pieces that are no value too large, and no event.
+        // No piece is a value that is too large, and no event has too many bytes.
         "entry" => cx.put(&format!("entry/{}", cx.range("entry/").count()), &text),
-        // In pieces so large that an answer still fits when the next piece does not.
+        // The pieces are so large that an answer still fits when the next piece does not.
         "event" => {
             (0..size).try_for_each(|number| cx.put(&format!("event/{number}"), "x".repeat(4096)))
         }

@@ -1,12 +1,12 @@
-//! Every way in which guest code can go wrong, by name.
+//! Every kind of misbehaviour of guest code, by name.
 
 use std::{hint::black_box, time::Duration};
 use tidegate::prelude::*;
 
-/// What no client may ever read: it stands in every panic and error.
+/// A text in every panic and error, which no client may read.
 const SECRET: &str = "the app's own secret";
 
-/// Does it. `fail` is the only one that the app itself answers.
+/// Misbehaves as `how` says. `fail` is the only way in which the app itself answers.
 pub(crate) async fn misbehave(how: &str) -> Result {
     println!("about to {how}");
     match how {
@@ -27,7 +27,7 @@ pub(crate) async fn misbehave(how: &str) -> Result {
     Ok(())
 }
 
-/// Uses up the stack.
+/// Exhausts the stack.
 fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 64]);
     if depth == 0 {

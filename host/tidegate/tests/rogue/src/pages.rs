@@ -1,4 +1,4 @@
-//! A page whose loaders and actions misbehave as their names say, and some that don't.
+//! A page whose loaders and actions misbehave as their names say, and some that work.
 
 use crate::misbehave::misbehave;
 use tidegate::prelude::*;
@@ -29,7 +29,7 @@ pub(crate) fn rogue() -> Page {
         })
 }
 
-/// The bytes of each field, however large.
+/// Counts the bytes of each field, of any size.
 async fn weigh(form: &mut Form) -> Result<Done> {
     let mut weights = Vec::new();
     while let Some(field) = form.next().await? {
@@ -43,7 +43,7 @@ async fn weigh(form: &mut Form) -> Result<Done> {
     Done::success(&weights)
 }
 
-/// A page whose loader never stops for want of anything but a reader.
+/// A page whose loader stops only when the client no longer reads.
 pub(crate) fn flood() -> Page {
     Page::new(|_, _| Response::html("<!doctype html><body>a flood</body>"))
         .loader("flood", send_endlessly)

@@ -1,4 +1,4 @@
-//! Every consumer of a path: each answers with the path and the parameters that it received.
+//! Every consumer of a path answers with the path and the parameters that it received.
 
 use tidegate::prelude::*;
 

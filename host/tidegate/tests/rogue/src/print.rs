@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use tidegate::prelude::*;
 
-/// "KIND" or "KIND COUNT".
+/// Prints "KIND" once, or "KIND COUNT" repeatedly.
 pub(crate) fn print(what: &str) -> Result {
     let (kind, count) = what.split_once([' ', '-']).unwrap_or((what, "1"));
     for _ in 0..count.parse().unwrap_or(1) {
@@ -15,7 +15,7 @@ pub(crate) fn print(what: &str) -> Result {
 fn print_once(kind: &str) {
     match kind {
         "line" => println!("a line"),
-        // Without a line's end: the first stays in the guest's own buffer, the second doesn't.
+        // Neither ends its line: the first stays in the guest's own buffer, the second doesn't.
         "part" => print!("a part"),
         "errors" => eprint!("a part of errors"),
         "forged" => println!(

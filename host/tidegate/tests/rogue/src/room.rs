@@ -1,17 +1,17 @@
-//! A room that does as its messages say, and notes in its storage how often it woke.
+//! A room that obeys its messages, and counts its wakes in its storage.
 
 use crate::{automatic::automatic, limits, misbehave::misbehave, print::print, version};
 use std::time::Duration;
 use tidegate::{CallError, prelude::*};
 
-/// Which wake of the room this is: if the storage knows of a later one, two instances live.
+/// The number of this wake. If the storage has a later number, the room has two instances.
 #[derive(Default)]
 pub(crate) struct Rogue {
     wake: u64,
 }
 
 impl Rogue {
-    /// Adds a line, and counts it: both, or neither. The line's number.
+    /// Adds a line and increments the count in one event; returns the line's number.
     fn add(&self, cx: &Cx, text: &str) -> Result<u64> {
         let wakes: Option<u64> = cx.get_json("wakes")?;
         if wakes != Some(self.wake) {
@@ -25,7 +25,7 @@ impl Rogue {
     }
 }
 
-/// "NAME rest": the room's answer, or why there is none.
+/// Calls the room in "NAME rest"; returns its answer, or the error.
 pub(crate) fn via(with: &str) -> Result<Vec<u8>> {
     let (name, payload) = with.split_once(' ').unwrap_or((with, ""));
     let call = tidegate::room::<Rogue>(name).timeout(Duration::from_millis(300));
@@ -76,7 +76,7 @@ impl Room for Rogue {
         }
     }
 
-    /// A POST adds the body; a GET lists all lines, and says how many there should be.
+    /// A POST adds the body; a GET returns the count and all lines.
     async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
         if req.method() == "POST" {
             return Ok(Response::text(self.add(cx, req.text()?)?.to_string()));
@@ -91,7 +91,8 @@ impl Room for Rogue {
         Ok(Response::text(format!("{count}\n{}", lines.join("\n"))))
     }
 
-    /// "via NAME rest" calls that room with the rest; "then HOW" adds a line and misbehaves; anything else is a line.
+    /// "via NAME rest" calls that room with the rest; "then HOW" adds a line and misbehaves; any
+    /// other text is added as a line.
     async fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>> {
         let text = String::from_utf8(payload)?;
         let (what, with) = text.split_once(' ').unwrap_or((&text, ""));

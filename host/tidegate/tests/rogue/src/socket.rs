@@ -1,9 +1,9 @@
-//! A socket that does as its messages say: the first word is what to do, the rest is with what.
+//! A socket that obeys its messages: the first word is the command, the rest is its argument.
 
 use crate::{automatic::automatic, limits, misbehave::misbehave, print::print, room, version};
 use tidegate::prelude::*;
 
-/// The query says how to misbehave in `upgrade`, `open` or `close`, and what to refuse.
+/// The query selects the misbehaviour in `upgrade`, `open` or `close`, and the status of a refusal.
 pub(crate) struct Rogue;
 
 impl Socket for Rogue {
@@ -36,7 +36,7 @@ impl Socket for Rogue {
         if let Some(topic) = request.query_opt::<String>("follow")? {
             conn.follow(&topic)?;
         }
-        // As a browser's side comes back: where it was is in its query.
+        // A browser's client reconnects in this way, with its position in the query.
         if let Some(topic) = request.query_opt::<String>("resume")? {
             let since = request
                 .query_opt::<String>("since")?
@@ -103,7 +103,7 @@ impl Socket for Rogue {
     }
 }
 
-/// "topic position": follows from there, and says from where and whether something is gone.
+/// Follows "TOPIC POSITION" from the position; sends the position, and whether there is a gap.
 fn follow_since(conn: &Conn, with: &str) -> Result {
     let (topic, since) = with
         .split_once(' ')
@@ -116,7 +116,7 @@ fn follow_since(conn: &Conn, with: &str) -> Result {
     ))
 }
 
-/// One message of this size, or why not.
+/// Sends one message of this size, or the error.
 fn big(conn: &Conn, bytes: usize) -> Result {
     match conn.send(vec![b'x'; bytes]) {
         Ok(()) => Ok(()),
@@ -124,7 +124,7 @@ fn big(conn: &Conn, bytes: usize) -> Result {
     }
 }
 
-/// Sends messages of this size until one is refused, then closes and says how many there were.
+/// Sends messages of this size until one is refused, then closes with their number.
 fn flood(conn: &Conn, bytes: usize) -> Result {
     let message = vec![b'x'; bytes];
     let mut sent = 0;

@@ -15,7 +15,7 @@ pub(crate) async fn midway(req: Request, reply: Reply) -> Result {
     body.write("and the second").await
 }
 
-/// Ends when nobody reads any more.
+/// Streams until the client no longer reads.
 pub(crate) async fn ever(_: Request, reply: Reply) -> Result {
     let mut body = reply.start()?;
     let gone = loop {
@@ -38,7 +38,7 @@ pub(crate) async fn echo(mut req: Request, reply: Reply) -> Result {
     Ok(())
 }
 
-/// Answers never.
+/// Never answers.
 pub(crate) async fn wait(_: Request, _: Reply) -> Result {
     misbehave("sleep").await
 }
@@ -49,14 +49,15 @@ pub(crate) async fn collect(mut req: Request, reply: Reply) -> Result {
     reply.send("collected").await
 }
 
-/// A first piece, and then nothing for as long as the host allows it. It does not read the request's body.
+/// Sends a first piece, and then nothing for as long as the host allows it. It does not read the
+/// request's body.
 pub(crate) async fn idle(_: Request, reply: Reply) -> Result {
     let mut body = reply.start()?;
     body.write("a first piece").await?;
     misbehave("sleep").await
 }
 
-/// Goes on for as long as the host allows it after an answer with its length.
+/// Continues for as long as the host allows it after an answer with a Content-Length.
 pub(crate) async fn after(_: Request, reply: Reply) -> Result {
     let mut body = reply.header("content-length", "8").start()?;
     body.write("answered").await?;

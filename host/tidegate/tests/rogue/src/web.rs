@@ -1,10 +1,10 @@
-//! Answers as plain as on any site, for clients that close, pause or refuse to wait.
+//! The answers of ordinary sites, for clients that close, pause or refuse to wait.
 
 use crate::misbehave::misbehave;
 use std::time::Duration;
 use tidegate::{prelude::*, sse::Event};
 
-/// Adds them under `/web/`.
+/// Registers the routes under `/web/`.
 pub(crate) fn register(app: App) -> App {
     app.guard("/web/vault/*", refuse)
         .post("/web/vault/upload", async |_| "never")
@@ -24,7 +24,7 @@ async fn refuse(_: Request) -> Result<Pass> {
     Err(Error::status(401, "not without a name"))
 }
 
-/// Refuses without reading the request's body, at more length than a socket takes at once.
+/// Refuses without reading the request's body; the answer is longer than a socket buffers.
 async fn large(req: Request, reply: Reply) -> Result {
     drop(req);
     let mut body = reply.status(403).start()?;
@@ -34,7 +34,7 @@ async fn large(req: Request, reply: Reply) -> Result {
     Ok(())
 }
 
-/// Three pieces with pauses between.
+/// Sends three pieces with pauses between them.
 async fn slow(_: Request, reply: Reply) -> Result {
     let mut body = reply.start()?;
     for piece in ["one ", "two ", "three"] {
@@ -44,7 +44,7 @@ async fn slow(_: Request, reply: Reply) -> Result {
     Ok(())
 }
 
-/// The two events after `Last-Event-ID`. Then the stream ends, or with `?stay=` goes on in silence.
+/// Sends the two events after `Last-Event-ID`. Then the stream ends, or stays silent with `?stay=`.
 async fn events(req: Request, reply: Reply) -> Result {
     let last = req.header("last-event-id").unwrap_or("0");
     let last: u32 = last.parse()?;

@@ -1,4 +1,4 @@
-// The probe in JavaScript: a fetch handler, as componentize-js makes a component of it.
+// The probe in JavaScript: a fetch handler, of which componentize-js makes a component.
 addEventListener("fetch", (event) => event.respondWith(answer(event.request)));
 
 async function answer(request) {

@@ -34,7 +34,8 @@ def echo(request: IncomingRequest, out) -> None:
 
 def connect() -> bytes:
     try:
-        # `create_connection` would need the codec idna, which is not in the component unless the app imports it.
+        # `create_connection` would need the codec idna, which the component has only if the app
+        # imports it.
         socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect(("127.0.0.1", 9))
     except OSError:
         return b"refused"
