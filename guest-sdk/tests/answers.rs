@@ -1,4 +1,5 @@
-//! An app's answers under `tidegate::testing` are those that the host would write. An answer that the host would refuse fails the test.
+//! An app's answers under `tidegate::testing` are those that the host would write. An answer that
+//! the host would refuse fails the test.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tidegate::{
@@ -6,13 +7,13 @@ use tidegate::{
     testing::{self, Connect},
 };
 
-/// The text with which the test fails.
+/// Returns the text with which the test fails.
 fn failure(act: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(act)).expect_err("the app breaks the contract");
     *panic.downcast::<String>().expect("a text")
 }
 
-/// A page whose loader and actions break the contract, one each.
+/// A page whose loaders and actions break the contract, each in its own way.
 fn sloppy() -> Page {
     Page::new(|_, _| Response::html("x"))
         .loader("long", async |_: &Request, sink: &mut Sink| {
@@ -208,7 +209,7 @@ fn the_status_that_a_reply_was_given_is_the_one_that_is_sent() {
     }
 }
 
-/// Accepts as the client wants it.
+/// Accepts with the value that the client's query names.
 struct Choosy;
 
 impl Socket for Choosy {

@@ -1,4 +1,4 @@
-//! The app that the SDK was designed for, as it was written down before there was one: it still reads, and works, like that.
+//! The app for which the SDK was designed, as it was written before the SDK existed.
 
 use std::time::Duration;
 use tidegate::prelude::*;
@@ -16,11 +16,11 @@ fn app() -> App {
 }
 
 async fn show_user(req: Request) -> Result<String> {
-    let id: u64 = req.param("id")?; // a bad id is the client's 400, not our 500
+    let id: u64 = req.param("id")?; // a bad id is the client's error (400), not the app's (500)
     Ok(format!("user {id}"))
 }
 
-/// A socket remembers nothing (`&self`), so any instance serves it; topics connect it to the others.
+/// A socket has no state (`&self`), so any instance serves it; topics connect it to the others.
 struct Lobby;
 
 impl Socket for Lobby {
@@ -32,7 +32,8 @@ impl Socket for Lobby {
     }
 }
 
-/// A room remembers (`&mut self`): one for each name, one event at a time, asleep when idle.
+/// A room has state (`&mut self`): it has one instance for each name, runs one event at a time, and
+/// sleeps when idle.
 #[derive(Default)]
 struct Chat {
     log: String,

@@ -1,9 +1,9 @@
-//! How connections end under `tidegate::testing`: as they do behind the host.
+//! The end of a connection under `tidegate::testing` is the same as in the host.
 
 use std::sync::{Arc, Mutex};
 use tidegate::{prelude::*, testing};
 
-/// Tells what its hooks were given, and what became of a message that it sent too late.
+/// Records the arguments of its hooks, and the result of a message that it sent too late.
 struct Told(Arc<Mutex<Vec<String>>>);
 
 impl Socket for Told {

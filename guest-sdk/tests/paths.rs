@@ -1,4 +1,5 @@
-//! A native test reads a request's path as the host does: the same guards, the same refusals, and the same path for the app.
+//! A native test decodes a request's path as the host does, with the same guards, the same
+//! refusals, and the same path for the app.
 
 use tidegate::{prelude::*, testing};
 

@@ -1,4 +1,4 @@
-//! Presence under churn: what each client makes of what it hears is always who is there.
+//! Presence while clients come and go: the view of each client equals the members of the room.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -7,14 +7,15 @@ use tidegate::{
     testing::{self, ConnRef, Server},
 };
 
-/// Who connects is present; what a client sends decides what becomes of it. A name says how its hooks fail.
+/// A connection joins the presence when it opens, and its messages change it. The name of a client
+/// selects the failure of its hooks.
 #[derive(Default)]
 struct Crowd;
 
 impl Room for Crowd {
     async fn open(&mut self, cx: &Cx, conn: &Conn, req: &Request) -> Result {
         let name: String = req.query("name")?;
-        cx.put_json("opened", &name)?; // so that there is a commit, which can fail
+        cx.put_json("opened", &name)?; // a commit is needed, which can fail
         cx.presence().join(conn, &json!({ "name": name }))?;
         match name.as_str() {
             "refused" => Err(Error::bad_request("not you")),
@@ -66,7 +67,7 @@ fn server() -> Server {
     testing::serve(App::new().room::<Crowd>("/rooms/{name}"))
 }
 
-/// Who is there, as a client has it: metas by id.
+/// The members as a client sees them: metas by id.
 #[derive(Debug, Default, PartialEq)]
 struct Seen(BTreeMap<String, Value>);
 
@@ -117,7 +118,7 @@ fn truth(server: &mut Server) -> Seen {
     Seen::of_snapshot(&server.get("/rooms/tea").json())
 }
 
-/// Numbers that look random and are the same in each run (Knuth's MMIX).
+/// Returns pseudo-random numbers that are the same in each run (Knuth's MMIX).
 fn next(state: &mut u64) -> usize {
     *state = state
         .wrapping_mul(6364136223846793005)
@@ -168,7 +169,7 @@ fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
         }
         clients.retain(|(conn, _)| server.closed(*conn).is_none());
         for (_, seen) in &clients {
-            // Of a garbled state nobody is told, before the next change.
+            // A garbled state is not published before the next change.
             assert!(
                 seen.0.keys().eq(truth.0.keys()),
                 "step {step}: {seen:?} is not {truth:?}"

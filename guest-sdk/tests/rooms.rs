@@ -1,9 +1,9 @@
-//! Rooms under test: what the host promises of them holds in a test as well.
+//! Rooms under test: the promises of the host about rooms also hold in a test.
 
 use std::time::Duration;
 use tidegate::{StorageError, prelude::*, testing};
 
-/// Adds what it hears to a log, and does what some messages ask for.
+/// Appends each message to a log, and runs some messages as commands.
 #[derive(Default)]
 struct Chat {
     log: String,
@@ -342,7 +342,7 @@ fn a_limit_is_told_by_its_name() {
                 told(cx.put("k", vec![0; (2 << 20) + 1])),
                 Some(StorageError::ValueSize(2 << 20))
             );
-            // Eight would fit without their records.
+            // Without their records, eight values would fit.
             for key in 0..7 {
                 cx.put(&format!("{key}"), vec![0; (2 << 20) - 1])?;
             }
@@ -371,7 +371,7 @@ fn another_version_wakes_the_same_rooms_for_the_same_connections() {
     let (ann, feed) = (server.connect("/chat/tea"), server.subscribe("/chat/tea"));
     server.send(ann, "hi");
     server.received(ann);
-    // The same room behind another index.
+    // The same room has another index.
     server.reload(
         App::new()
             .get("/new", async |_| "new")
@@ -387,7 +387,7 @@ fn another_version_wakes_the_same_rooms_for_the_same_connections() {
     assert!(!server.ended(feed) && server.get("/new").status() == 200);
 }
 
-/// Its alarm calls the room that is named in its own name, `a-b` calls `b`.
+/// The alarm of room `a-b` calls room `b`.
 #[derive(Default)]
 struct Chain;
 

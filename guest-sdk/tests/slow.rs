@@ -1,8 +1,9 @@
-//! Clients that read too slowly under `tidegate::testing`: what their outboxes hold, and what becomes of them.
+//! Clients that read too slowly under `tidegate::testing`: the bounds of their outboxes, and the
+//! end of their connections.
 
 use tidegate::{prelude::*, testing};
 
-/// As `Limits::default` of the host has it.
+/// The value in `Limits::default` of the host.
 const OUTBOX_MESSAGES_MAX: usize = 1024;
 
 struct Follower;

@@ -1,4 +1,5 @@
-//! A connection that is used after its event: every method is a fault of the app, and the connection of that later event is closed.
+//! A connection that is used after its event: every method is a fault of the app, and the
+//! connection of that later event is closed.
 
 use std::cell::RefCell;
 use tidegate::{prelude::*, testing};
@@ -8,7 +9,7 @@ thread_local! {
     static KEPT: RefCell<Option<Conn>> = const { RefCell::new(None) };
 }
 
-/// A call of a method of the connection that was kept.
+/// A call of a method of the kept connection.
 type Use = fn(&Conn);
 
 const USES: [(&str, Use); 14] = [

@@ -1,4 +1,4 @@
-// What the types of /__tidegate/client.js promise, as an author uses it; `tsc` reads this, nobody runs it.
+// The types of /__tidegate/client.js as an author uses them. `tsc` checks this file; it never runs.
 import { enhance, events, loader, socket, type Outcome, type Problem } from "/__tidegate/client.js";
 
 const stock = loader<{ left: number }>("stock");
@@ -9,7 +9,7 @@ const stop: () => void = stock.subscribe(({ status, value, error }) => {
   console.log(left, problem?.status, ended);
 });
 stop();
-// @ts-expect-error: only the loader itself says how far it is
+// @ts-expect-error: only the loader itself sets its status
 stock.status = "done";
 // @ts-expect-error: there is no such status
 console.log(stock.status === "ready");
@@ -21,7 +21,7 @@ enhance<string>(document.forms[0]!, (outcome: Outcome<string>) => {
   else if (outcome.outcome === "redirect") console.log(outcome.location);
 });
 
-// @ts-expect-error: a probe has an answer
+// @ts-expect-error: a probe needs an answer
 socket("/chat", { probe: { text: "ping" } });
 const chat = socket("/chat", { queue: 10, probe: { text: "ping", answer: "pong", every: 5000 }, since: 7, id: (data) => JSON.parse(String(data)).id, onoverflow: (lost) => console.log(lost) });
 const isTaken: boolean = chat.send(new Uint8Array(2));

@@ -1,4 +1,5 @@
-//! The on-close of each connection is delivered exactly once, no matter how long the host has to wait.
+//! The on-close of each connection is delivered exactly once, no matter how long the host has to
+//! wait.
 
 mod support;
 
@@ -14,7 +15,7 @@ use tidegate_edge::Version;
 use tidegate_hub::{Conn, Fault, testing::FakeApp};
 use tidegate_routing::{Exports, Router, Target};
 
-/// How often each connection's on-close was delivered.
+/// Number of deliveries of each connection's on-close.
 type Delivered = Arc<Mutex<BTreeMap<String, usize>>>;
 
 fn note(delivered: &Delivered, conn: &Conn) {
@@ -25,7 +26,7 @@ fn note(delivered: &Delivered, conn: &Conn) {
         .or_default() += 1;
 }
 
-/// An app whose on-close meets this fault while the flag is set.
+/// Returns an app whose on-close fails with this fault while the flag is set.
 fn hindered(
     fault: Fault,
     hinders: &Arc<AtomicBool>,
@@ -103,7 +104,7 @@ fn an_on_close_in_which_the_app_fails_was_delivered() {
         wait_until("its end", || {
             tries.load(Ordering::Relaxed) == 1 && served.hub.connections().count().0 == 0
         });
-        // The one after it is delivered once as well: nothing is in its way.
+        // The next on-close is delivered once as well.
         hinders.store(false, Ordering::Relaxed);
         drop(served.websocket());
         wait_until("the next one", || delivered.lock().unwrap().len() == 1);
@@ -168,7 +169,7 @@ fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_h
         (by_old.lock().unwrap().len(), by_new.lock().unwrap().len()),
         (1, 0)
     );
-    // A version that has the route again has its connections.
+    // A version that has the route again gets the on-close of its own connections.
     served.server.swap(version(usual()));
     drop(served.websocket());
     wait_until("the next end", || by_new.lock().unwrap().len() == 1);

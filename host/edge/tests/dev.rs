@@ -1,4 +1,5 @@
-//! What is there while an app is developed, and is not otherwise: the pages' channel, and faults that are shown whole.
+//! Features that exist only while an app is developed: the pages' channel, and full texts of
+//! faults.
 
 mod support;
 

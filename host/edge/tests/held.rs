@@ -1,4 +1,4 @@
-//! Answers that are held: what goes over the wire when hyper has let go of the connection, and when it has not.
+//! Held answers: the bytes on the wire when hyper has given up the connection, and when it has not.
 
 mod support;
 
@@ -85,7 +85,7 @@ fn a_client_of_http_1_0_gets_it_without_chunks() {
     assert_eq!(feed.rest(), "");
 }
 
-/// A body of one piece, which holds the upload that it answers.
+/// A body of one piece, which keeps the upload that it answers.
 struct Piece {
     bytes: Option<Bytes>,
     _upload: Body,
@@ -108,7 +108,7 @@ const BYTES: usize = 4 << 20;
 
 #[test]
 fn what_was_asked_before_is_answered_whole_though_nobody_read_it_yet() {
-    // The upload is let go of unread, with the answer.
+    // The unread upload is dropped with the answer.
     let stream = |_, upload| {
         let body = Piece {
             bytes: Some(Bytes::from(vec![b'x'; BYTES])),

@@ -1,4 +1,4 @@
-//! HTTP at the wall: raw requests against a served fake app.
+//! HTTP on the wire: raw requests against a served fake app.
 
 mod support;
 
@@ -387,7 +387,7 @@ fn a_feed_begins_with_its_first_events_and_brings_publications_until_the_drain()
     );
 }
 
-/// A body of these pieces, with a pause for each `None`, which tells when it is dropped.
+/// A body of these pieces, with a pause for each `None`. It reports when it is dropped.
 struct Pieces(
     Vec<Option<Result<Frame, BodyError>>>,
     Option<mpsc::Sender<String>>,

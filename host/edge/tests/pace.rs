@@ -1,4 +1,4 @@
-//! How slow a client may be, in each direction and for each wait, and which waits are not its fault.
+//! Minimum pace of a client, in each direction and for each wait, and waits that are not its fault.
 
 mod support;
 
@@ -22,7 +22,7 @@ use tidegate_hub::{
 use tidegate_routing::{Manifest, Page};
 
 const SHORT: Duration = Duration::from_millis(300);
-/// Not reached in a test.
+/// A time that no test reaches.
 const LONG: Duration = Duration::from_secs(60);
 
 fn patient() -> Config {
@@ -37,7 +37,7 @@ fn patient() -> Config {
     }
 }
 
-/// A body that never ends, of pieces of this size; none is an end that never comes.
+/// An endless body of pieces of this size; of size zero, it sends nothing and does not end.
 struct Endless(
     usize,
     #[allow(dead_code, reason = "it is held, not read")] Option<Body>,
@@ -56,7 +56,7 @@ impl Stream for Endless {
     }
 }
 
-/// Sends its upload back as it comes.
+/// Returns an app that echoes its upload as it arrives.
 fn echoing() -> FakeApp {
     FakeApp {
         stream: Box::new(|_, upload| {
@@ -70,7 +70,7 @@ fn echoing() -> FakeApp {
     }
 }
 
-/// Answers without end, and does not read the upload.
+/// Returns an app that answers without end, and does not read the upload.
 fn deaf(piece: usize) -> FakeApp {
     let stream = move |_, upload| {
         Ok(StreamingResponse {
@@ -252,7 +252,7 @@ fn a_body_that_is_read_moves_or_ends_with_408() {
             raw.send(piece.as_bytes());
         }
         let rest = raw.rest();
-        // An answer that has begun breaks off: without a last chunk.
+        // An answer that has begun is truncated: it has no last chunk.
         let is_told = if head == CHUNKED {
             !rest.ends_with("0\r\n\r\n")
         } else {
@@ -279,7 +279,8 @@ fn a_client_that_drips_is_as_slow_as_one_that_stops() {
     });
 }
 
-/// A page with an action that reads its form to the end; says when it begins and how it ends.
+/// Returns a page with an action that reads its form to the end, and reports when it begins and how
+/// it ends.
 fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
     let (tell, told) = mpsc::channel();
     let act = move |_, _, mut form: Box<dyn Form>| -> Call<'static, Vec<ActionStep>> {
@@ -414,7 +415,7 @@ fn a_body_that_nobody_reads_is_not_the_clients_fault() {
 #[test]
 fn a_client_that_does_not_read_is_given_up() {
     let follow = "GET /feed HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n";
-    // An outbox that overflows would end the feed before.
+    // With the default limits, an overflow of the outbox would end the feed first.
     let limits = Limits {
         outbox_bytes_max: 1 << 30,
         outbox_messages_max: 1 << 20,
@@ -467,7 +468,7 @@ fn a_slow_client_that_keeps_the_rate_gets_everything() {
     raw.send(b"GET /hello HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     raw.head();
     let (mut read, mut buffer) = (0, vec![0; 1 << 20]);
-    // The kernel's buffers hold some of these megabytes: the host can write on only now and then.
+    // The kernel buffers some of these megabytes, so the host can write only now and then.
     while read < 32 << 20 {
         std::thread::sleep(Duration::from_millis(10));
         let n = std::io::Read::read(&mut raw.0, &mut buffer).unwrap();
@@ -566,7 +567,7 @@ fn bytes_of_a_message_are_a_sign_of_life() {
         std::thread::sleep(Duration::from_millis(2));
     }
     raw.bytes_until(&"x".repeat(1000));
-    // Silent from now on.
+    // The client is silent from now on.
     assert!(raw.rest_bytes().len() < 100);
 }
 
@@ -658,7 +659,7 @@ fn slow_clients_do_not_hold_the_drain() {
         let mut served = Served::new(app(), usual(), Limits::default(), config);
         let mut raw = served.raw();
         raw.send(bytes.as_bytes());
-        // Taken up by the server before it stops.
+        // The server must accept the connection before it stops.
         std::thread::sleep(Duration::from_millis(100));
         served.stop();
         assert!(served.drained().in_time, "{name}");

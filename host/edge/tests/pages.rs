@@ -1,4 +1,5 @@
-//! Pages at the wall: every status, every way to be told, and what becomes of loaders and forms, with an app of closures.
+//! Pages on the wire: every status, every form of an answer, and the ends of loaders and forms,
+//! with an app of closures.
 
 mod support;
 
@@ -290,7 +291,7 @@ fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
-/// A body that came in chunks.
+/// Returns the body of a chunked answer.
 fn unchunked(answer: &str) -> String {
     let (mut rest, mut whole) = (body(answer), String::new());
     while let Some((size, behind)) = rest.split_once("\r\n") {
@@ -663,14 +664,14 @@ fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
             "{kind}\n{answer}"
         );
     }
-    // One that never comes to its end.
+    // This form never ends.
     let head = "POST /shop/7 HTTP/1.1\r\nhost: test\r\naccept: application/json\r\ncontent-length: 1500\r\ncontent-type: ";
     let never_named = (
         format!("{head}{multi}\r\n\r\n{echo}"),
         "408",
         "took too long",
     );
-    // No action starts for it, though it is named.
+    // No action starts for this form, although it names one.
     let named = (
         format!("{head}{multi}\r\n\r\n{echo}{}", &big(100)[..90]),
         "408",
@@ -843,7 +844,7 @@ fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
     }
     assert!(
         text.rfind(r#"["done"]"#) > text.rfind(r#"["end","#),
-        "the end of all is told last: {text}"
+        "the end of all comes last: {text}"
     );
 
     let slow = unchunked(&served.get("/slow"));
@@ -945,7 +946,7 @@ fn a_client_that_goes_away_takes_its_loaders_with_it() {
     let load = move |(_, request): (String, Request)| {
         let held = Arc::new(Held(tell.clone()));
         _ = tell.send(format!("began {}", request.path));
-        // Whoever asks for the next step holds this one's clone.
+        // A task that requests the next step holds a clone of this one.
         Ok(vec![value("1"), LoadReply::Held(held)])
     };
     let served = Served::new(

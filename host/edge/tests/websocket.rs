@@ -1,4 +1,4 @@
-//! WebSockets at the wall: raw frames against a served fake app.
+//! WebSockets on the wire: raw frames against a served fake app.
 
 mod support;
 
@@ -13,13 +13,13 @@ use tidegate_hub::{
     testing::FakeApp,
 };
 
-/// Sends back what comes, and tells how each connection ends.
+/// Returns an app that echoes messages, and reports the end of each connection.
 fn echo(tell: Sender<String>) -> FakeApp {
     let close = move |(conn, info): (Arc<Conn>, CloseEvent)| {
         assert_eq!(
             conn.send(Message::text("late")),
             Err(SendError::Closed),
-            "nobody is there any more"
+            "the connection is closed"
         );
         tell.send(describe(&info)).unwrap();
         Ok(())
@@ -207,7 +207,8 @@ fn what_comes_while_a_large_answer_is_written_is_read_when_that_is_done() {
     let served = limited(FakeApp::default(), limits);
     let mut raw = served.websocket();
     raw.send(&masked(0x82, &vec![7; 16 << 20]));
-    // The answer has begun and fills every buffer on the way: the close comes while the rest waits.
+    // The answer has begun and fills every buffer on the way; the close arrives while the rest
+    // waits.
     assert!(raw.0.peek(&mut [0]).is_ok());
     raw.close(1000);
     assert_eq!(raw.frame().1.len(), 16 << 20);
@@ -247,7 +248,7 @@ fn a_fault_closes_one_connection_with_1011_and_no_other() {
 fn a_slow_reader_is_told_full_and_costs_no_more_than_its_outbox() {
     let (tell, told) = told();
     let messages = move |(conn, _): (Arc<Conn>, Vec<Message>)| {
-        // More than any socket buffers: the outbox has to say no in the end.
+        // More than any socket buffers, so that the outbox finally refuses.
         let sent = (0..1000)
             .take_while(|_| conn.send(Message::binary(vec![0; 100_000])).is_ok())
             .count();
@@ -303,7 +304,7 @@ fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
     drop(slow);
 }
 
-/// Whether the slow one is gone from the registry.
+/// Returns true if the slow connection has left the registry.
 fn told_of(served: &Served) -> bool {
     served.hub.connections().count().0 < 2
 }
@@ -402,7 +403,7 @@ fn an_app_decides_before_the_handshake() {
     }
     assert!(
         served.hub.connections().count().0 <= 2,
-        "a refused upgrade leaves nothing behind"
+        "a refused upgrade leaves no connection"
     );
 
     let mut late = served.raw();

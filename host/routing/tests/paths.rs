@@ -1,5 +1,5 @@
-//! One reading of a path, by random tables and random spellings: the guards that run are those of the path that the app receives,
-//! however the app reads it.
+//! A path has one reading. Random tables and random spellings check that the guards that run are
+//! those of the path that the app receives, however the app decodes it.
 
 mod reading;
 
@@ -7,9 +7,9 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use reading::{GUARDS, ROUTES, table};
 use tidegate_routing::{Path, Wants};
 
-/// Pieces that patterns and paths are made of: few, so that they meet.
+/// Parts of patterns and paths: they are few, so that they meet.
 const NAMES: [&str; 4] = ["files", "secret", "a", ".well-known"];
-/// Raw segments, and parts of them.
+/// Raw segments, and parts of segments.
 const PARTS: [&str; 20] = [
     "files",
     "secret",
@@ -41,7 +41,7 @@ fn spelling() -> impl Strategy<Value = String> {
         .prop_map(|(segments, end)| format!("/{}{end}", segments.join("/")))
 }
 
-/// Routes and guards, each once.
+/// Generates routes and guards without repetition.
 fn patterns() -> impl Strategy<Value = (Vec<&'static str>, Vec<&'static str>)> {
     let some = |all: &'static [&'static str], least| {
         vec(select(all), least..6).prop_map(|mut some| {

@@ -13,7 +13,7 @@ use tidegate_hub::{Hub, Limits, testing::FakeApp};
 use tidegate_routing::{Exports, Guard, Manifest, Route, Router, Target};
 use tokio::sync::oneshot;
 
-/// Longer than anything here takes; a client that waits so long has failed.
+/// Maximum wait, longer than any step of a test; after it, a client has failed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn routes(routes: &[(&str, &str, Target)]) -> Manifest {
@@ -101,7 +101,8 @@ impl Served {
         Raw(stream)
     }
 
-    /// Sends these bytes and gives the whole answer; the connection is to end, or to be closed by `Connection: close`.
+    /// Sends these bytes and returns the whole answer. The connection must end, also by
+    /// `Connection: close`.
     pub fn ask(&self, bytes: &str) -> String {
         let mut raw = self.raw();
         raw.send(bytes.as_bytes());
@@ -114,7 +115,7 @@ impl Served {
         ))
     }
 
-    /// A raw connection whose WebSocket handshake is complete.
+    /// Connects and completes the WebSocket handshake.
     pub fn websocket(&self) -> Raw {
         let mut raw = self.raw();
         raw.send(handshake("/ws", "").as_bytes());
@@ -153,7 +154,7 @@ pub struct Raw(pub TcpStream);
 
 impl Raw {
     pub fn send(&mut self, bytes: &[u8]) {
-        // The server may have closed already: then its answer is what counts.
+        // The server may have closed already: in that case its answer counts.
         _ = self.0.write_all(bytes);
     }
 
@@ -161,7 +162,7 @@ impl Raw {
         self.until("\r\n\r\n")
     }
 
-    /// Everything up to and with this text.
+    /// Returns everything up to and including this text.
     pub fn until(&mut self, end: &str) -> String {
         String::from_utf8(self.bytes_until(end)).unwrap()
     }
@@ -178,7 +179,7 @@ impl Raw {
         text
     }
 
-    /// Everything up to the end of the connection.
+    /// Returns everything up to the end of the connection.
     pub fn rest(&mut self) -> String {
         String::from_utf8_lossy(&self.rest_bytes()).into_owned()
     }
@@ -191,7 +192,7 @@ impl Raw {
         }
     }
 
-    /// One unmasked frame: its first byte and its payload.
+    /// Reads one unmasked frame; returns its first byte and its payload.
     pub fn frame(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 2];
         self.0.read_exact(&mut head).unwrap();
@@ -213,7 +214,7 @@ impl Raw {
         (head[0], payload)
     }
 
-    /// The code and reason of the close frame that comes next.
+    /// Returns the code and reason of the close frame, which must be next.
     pub fn close_frame(&mut self) -> (u16, String) {
         let (first, payload) = self.frame();
         assert_eq!(first, 0x88, "{payload:?}");
@@ -232,7 +233,7 @@ impl Raw {
     }
 }
 
-/// A client's frame. The mask is zero: allowed, and easy to read.
+/// Returns a client's frame. Its mask is zero, which is allowed and easy to read.
 pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -247,16 +248,16 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What an app tells a test.
+/// A channel from an app to its test.
 pub fn told() -> (mpsc::Sender<String>, impl Fn() -> String) {
     let (tell, told) = mpsc::channel();
     (tell, move || {
         told.recv_timeout(PATIENCE)
-            .expect("the app is told in time")
+            .expect("the app reports in time")
     })
 }
 
-/// Waits until it is so.
+/// Waits until the condition holds.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
     while !is_so() {

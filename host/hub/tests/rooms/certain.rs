@@ -1,4 +1,5 @@
-//! Events that must happen: an on-close for each on-open, and every alarm, even if the host cannot call the app for a while.
+//! Guaranteed events: an on-close for each on-open, and every alarm, even if the host cannot call
+//! the app for a while.
 
 use super::*;
 
@@ -29,7 +30,7 @@ const OBSTACLES: [Obstacle; 7] = [
     ManyEventsWait,
 ];
 
-/// A world whose rooms write a line for each event that ends well, and an obstacle in it.
+/// A world whose rooms write a line for each successful event, with an obstacle.
 struct Course {
     world: World,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
@@ -182,7 +183,7 @@ fn whatever_the_obstacle_each_on_close_happens_once_in_order_when_it_is_gone() {
 
 #[test]
 fn whatever_the_obstacle_an_alarm_happens_once_at_its_first_try_also_over_a_restart() {
-    // An app that does not wake has been called, and fails its alarm's tries.
+    // An app that does not wake has been called, so the tries of its alarm fail.
     for obstacle in OBSTACLES
         .into_iter()
         .filter(|obstacle| *obstacle != TheRoomDoesNotWake)
@@ -374,7 +375,8 @@ fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_h
     assert_eq!(*seen.lock().unwrap(), ["old", "new"]);
 }
 
-/// Sets an alarm of ten seconds at each message, flushes where it says so, and says when the alarm comes.
+/// Sets an alarm after ten seconds at each message, flushes if the message requests it, and reports
+/// the alarm.
 fn flushing(event: &RoomEvent, transaction: &Transaction) -> Result<(), Fault> {
     match event {
         RoomEvent::Messages(_, messages) => {

@@ -1,4 +1,5 @@
-//! Rooms, driven by hand: tasks run when the test polls them, time goes on when the test says so.
+//! Rooms on a test's own clock and executor: tasks run only when the test polls them, and time
+//! advances only when the test advances it.
 
 mod certain;
 mod model;
@@ -30,8 +31,8 @@ use tidegate_routing::{Manifest, Route, Target};
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Script = dyn Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync;
 
-/// A host of one app with one class of rooms, `chat`, at `/rooms/{name}`. Its instances add what messages say to `log`,
-/// and broadcast it; `script` goes first.
+/// A host of one app with one class of rooms, `chat`, at `/rooms/{name}`. Its instances append
+/// messages to `log`, and broadcast them; `script` runs first.
 struct World {
     hub: Arc<Hub>,
     memory: Memory,
@@ -40,7 +41,7 @@ struct World {
     tasks: Arc<Mutex<VecDeque<Task>>>,
     /// Monotonic milliseconds.
     now: AtomicU64,
-    /// How far the wall clock was set forward, or back, modulo 2^64.
+    /// Milliseconds by which the wall clock was set forward or back, modulo 2^64.
     set: AtomicU64,
     wakes: Arc<AtomicUsize>,
 }
@@ -74,7 +75,7 @@ impl World {
         let spawn = Box::new(move |_: &RoomId, task| queue.lock().unwrap().push_back(task));
         let rooms = Rooms::new(hub.clone(), Arc::new(memory.clone()), spawn, now).unwrap();
         let front = RoomRouter::new(rooms.clone(), app(script, wakes.clone()), manifest("chat"));
-        // The first tick may come before the first version: no alarm may be late for it.
+        // The first tick may precede the first version: no alarm may be late because of it.
         rooms.tick(now);
         front.serve();
         let set = AtomicU64::new(now.wall.wrapping_sub(now.monotonic));
@@ -90,13 +91,13 @@ impl World {
         }
     }
 
-    /// Another version of the app, not served yet.
+    /// Makes another version of the app, which is not served yet.
     fn version(
         &self,
         class: &str,
         script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static,
     ) -> Arc<RoomRouter> {
-        // Its routes stand elsewhere than those of the first.
+        // Its routes have other indexes than those of the first.
         let mut manifest = manifest(class);
         manifest
             .routes
@@ -108,7 +109,7 @@ impl World {
         )
     }
 
-    /// Polls every task until none gets any further.
+    /// Polls every task until none makes progress.
     fn settle(&self) {
         for _ in 0..6 {
             let tasks = std::mem::take(&mut *self.tasks.lock().unwrap());
@@ -145,7 +146,7 @@ impl World {
         }
     }
 
-    /// Sets the wall clock by so many milliseconds.
+    /// Sets the wall clock by `by` milliseconds.
     fn set_clock(&self, by: i64) {
         self.set.fetch_add(by as u64, Ordering::Relaxed);
         self.rooms.tick(self.time());
@@ -276,7 +277,7 @@ fn fine(_: &RoomEvent, _: &Transaction) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Traps at messages that say so, after they have had their effect.
+/// Traps at a message that requests it, after its effects.
 fn touchy(event: &RoomEvent, transaction: &Transaction) -> Result<(), Fault> {
     match event {
         RoomEvent::Messages(_, messages) if messages.contains(&Message::text("trap")) => {
@@ -326,7 +327,7 @@ fn nobody_sees_an_event_before_it_is_durable() {
     assert!(poll(&mut said).is_none());
     world.settle();
     assert!(poll(&mut said).is_none() && heard(&ann).is_empty());
-    // It does not sleep in the middle of its event.
+    // The room does not sleep in the middle of its event.
     world.advance(Duration::from_secs(60));
     assert_eq!(
         (world.rooms.awake(), world.memory.get(&room("tea"), "log")),
@@ -360,7 +361,7 @@ fn what_a_drain_finds_on_its_way_to_the_disk_is_kept_and_answered() {
     world.rooms.sleep_all();
     world.memory.release();
     world.settle();
-    // Nobody hears anything after the close of its connection, and who comes back finds what was said.
+    // A connection receives no message after its close, and a later client finds the stored text.
     assert_eq!(
         (poll(&mut said), heard(&ann)),
         (Some(Ok(())), vec!["close 1001".to_owned()])
@@ -418,7 +419,7 @@ fn messages_of_which_some_were_flushed_do_not_run_again_after_a_trap() {
         say(transaction, &messages[0]);
         assert!(poll(&mut Box::pin(transaction.flush())).unwrap().is_ok());
         say(transaction, &messages[1]);
-        Err(Fault::Trap("behind the flush".into()))
+        Err(Fault::Trap("after the flush".into()))
     });
     let (ann, bob) = (world.join("tea"), world.join("tea"));
     assert!(matches!(world.say(&ann, &["a", "b"]), Err(Fault::Trap(_))));
@@ -549,7 +550,7 @@ fn a_message_that_comes_while_the_room_wakes_waits_for_it() {
     assert_eq!(world.log("tea"), Ok("woken a".into()));
 }
 
-/// Sets an alarm of so many seconds at a message that says so, and notes each alarm's attempt.
+/// Sets an alarm after the number of seconds in a message, and records each alarm's attempt.
 fn alarming(fails: u32) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
     move |event, transaction| match event {
         RoomEvent::Messages(_, messages) => {
@@ -786,7 +787,7 @@ fn a_room_that_waits_for_its_caller_is_not_called_whoever_is_in_between() {
         poll(waiting.lock().unwrap().last_mut().unwrap())
     };
     assert_eq!(outcome(&a, "a"), Some(Err(CallError::Cycle)));
-    // Whoever has not taken its answer waits.
+    // A caller that has not taken its answer counts as waiting.
     world.say(&a, &["b"]).unwrap();
     world.say(&b, &["c"]).unwrap();
     assert_eq!(outcome(&c, "a"), Some(Err(CallError::Cycle)));
@@ -794,7 +795,7 @@ fn a_room_that_waits_for_its_caller_is_not_called_whoever_is_in_between() {
     assert_ne!(
         outcome(&c, "a"),
         Some(Err(CallError::Cycle)),
-        "nobody waits any more"
+        "no caller waits"
     );
 }
 
@@ -858,7 +859,7 @@ fn a_call_is_an_event_of_its_room_and_what_can_not_be_one_is_told() {
     );
 }
 
-/// Whoever comes resumes from the position at the end of its path, if there is one.
+/// A connection resumes from the position at the end of its path, if there is one.
 fn resuming(
     seen: Arc<Mutex<Vec<(u64, bool)>>>,
 ) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
@@ -879,7 +880,7 @@ fn resuming(
             assert_eq!(
                 transaction.resume(conn, here),
                 Ok(Err(LimitError::NotValid)),
-                "only who comes"
+                "only an opening connection may resume"
             );
         }
         Ok(())
@@ -951,7 +952,7 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     );
 }
 
-/// Writes which version handled an event into the log, with the route of those that are requests.
+/// Writes into the log which version handled an event, and the route of each request.
 fn signed(name: &'static str) -> impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> {
     move |event, transaction| {
         match event {
@@ -971,7 +972,8 @@ fn another_version_takes_over_between_two_events_and_the_room_is_never_there_twi
     let world = World::new(signed("1:"));
     let ann = world.join("tea");
     world.say(&ann, &["a "]).unwrap();
-    // One event is on its way to the disk, one waits for its turn, and one is matched with the routes of the first version.
+    // One event is being written to the disk, one waits for its turn, and one is matched with the
+    // routes of the first version.
     world.memory.hold();
     let say = |text: &str| {
         world
@@ -1013,7 +1015,7 @@ fn a_room_that_is_idle_when_another_version_is_served_sleeps_and_wakes_as_that()
     assert_eq!(world.rooms.awake(), 0);
     world.say(&ann, &["a"]).unwrap();
     assert_eq!((heard(&ann).concat(), world.wakes()), ("2:a".to_owned(), 2));
-    // And back again.
+    // The first version is served again.
     world.front.serve();
     world.say(&ann, &["b"]).unwrap();
     assert_eq!((heard(&ann).concat(), world.wakes()), ("1:b".to_owned(), 3));
@@ -1117,7 +1119,7 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
                 )
                     .1
             }
-            // A tag that comes with the end makes nobody one of the room's again.
+            // A tag that is set at the end does not make the connection a member of the room again.
             RoomEvent::Close(conn, _) => {
                 (
                     transaction
@@ -1196,7 +1198,8 @@ fn an_event_reads_what_it_wrote_itself_in_order() {
     World::new(check).log("tea").unwrap();
 }
 
-/// What overlays make of a storage is what a map would make of the same writes: random histories, the same from run to run.
+/// The overlays over a storage equal a map after the same writes, for pseudo-random histories that
+/// are the same in each run.
 #[test]
 fn pages_over_storage_and_uncommitted_writes_are_those_of_a_plain_map() {
     let world = World::new(fine);
@@ -1262,7 +1265,7 @@ fn pages_over_storage_and_uncommitted_writes_are_those_of_a_plain_map() {
     }
 }
 
-/// The same numbers every time (xorshift).
+/// Returns the same numbers in each run (xorshift).
 struct Random(u64);
 
 impl Random {

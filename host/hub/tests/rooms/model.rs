@@ -1,4 +1,5 @@
-//! Any history of a few rooms, against a model that is a few strings: the same is kept, heard, missed and called.
+//! Any history of a few rooms, against a model of a few strings: both store the same, send the
+//! same, report the same gaps and make the same calls.
 
 use super::{World, heard, poll, request, room};
 use proptest::{collection::vec, prelude::*};
@@ -15,37 +16,38 @@ use tidegate_hub::{
 };
 
 const ROOMS: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// Texts that connections send. Some are also commands. An event runs its commands in this order, then stores and broadcasts all its
-/// texts.
+/// Texts that connections send. Some are also commands. An event runs its commands in this order,
+/// then stores and broadcasts all its texts.
 const TEXTS: [&str; 8] = [
     "1", "2", "later", "later", "cancel", "undo", "flush", "trap",
 ];
 const ALARM_AFTER: u64 = 1000;
-/// Before the second try of an alarm whose handler failed, and at least before one that the host could not keep.
+/// Delay before the second try of an alarm whose handler failed, and minimum delay before that of
+/// an alarm whose outcome the host could not store.
 const RETRY_AFTER: u64 = 2000;
 const KEPT_FOR: u64 = 120_000;
 const HOUR: i64 = 3_600_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Somebody comes to a room.
+    /// A client connects to a room.
     Come(usize),
-    /// Somebody comes back who missed so many of the room's last broadcasts.
+    /// A client reconnects that missed this number of the room's last broadcasts.
     ComeBack(usize, u64),
-    /// Connections of one room say texts, and their events are one turn.
+    /// Connections of one room send texts, and their events are one turn.
     Say(usize, Vec<Vec<usize>>),
     /// Makes the first tries of the room's alarm fail from now on.
     Sulk(usize),
     Leave(usize),
     Sleep,
     Wait(u64),
-    /// The wall clock is set.
+    /// Sets the wall clock.
     Set(i64),
-    /// The wall clock is set between the moment when alarms are due and the turns of their rooms.
+    /// Sets the wall clock between the moment when alarms are due and the turns of their rooms.
     WaitAndSet(u64, i64),
-    /// The next commit fails.
+    /// Makes the next commit fail.
     Fail,
-    /// The host is killed and started again.
+    /// Kills the host and starts it again.
     Restart,
 }
 
@@ -76,11 +78,11 @@ enum Event {
     Alarm,
 }
 
-/// What should be.
+/// The expected state.
 #[derive(Default)]
 struct Model {
     rooms: [RoomModel; ROOMS.len()],
-    /// Commits that are going to fail.
+    /// Number of commits that will fail.
     failures: usize,
     now: Now,
 }
@@ -88,7 +90,7 @@ struct Model {
 #[derive(Default)]
 struct RoomModel {
     log: String,
-    /// When each was broadcast, and what.
+    /// Time and text of each broadcast.
     broadcasts: Vec<(u64, String)>,
     alarm: Option<Alarm>,
     sulks: bool,
@@ -97,7 +99,7 @@ struct RoomModel {
     /// The stored alarm as the index knows it; `None` if the index has to read it.
     known: Option<Alarm>,
     pauses: u32,
-    /// On-close events that were not durable yet, when they are tried again, and the pauses so far.
+    /// On-close events that are not durable yet, the time of their next try, and the pauses so far.
     closes: Vec<u64>,
     again_at: u64,
     tries: u32,
@@ -121,7 +123,8 @@ struct Uncommitted {
     rang: bool,
 }
 
-/// A connection, its number and room, and what it should have heard since the last look.
+/// A connection with its number and room, and the messages that it should have received since the
+/// last check.
 struct Client {
     conn: ConnectionGuard,
     number: u64,
@@ -129,25 +132,25 @@ struct Client {
     expected: Vec<String>,
 }
 
-/// A connection that goes: the call of its on-close.
+/// A closing connection, with the call of its on-close.
 struct Leaving {
     number: u64,
     call: Call<'static, ()>,
     conn: ConnectionGuard,
 }
 
-/// The rooms under test, the model, and who is connected to both.
+/// The rooms under test, the model, and the connections of both.
 struct Pair {
     memory: Memory,
     world: World,
     /// Unix milliseconds, for handlers.
     clock: Arc<AtomicU64>,
-    /// Whether the last that resumed was told of a gap.
+    /// True if the last client that resumed received a gap notice.
     gap: Arc<Mutex<Option<bool>>>,
     model: Model,
     clients: Vec<Client>,
     leaving: Vec<Leaving>,
-    /// Connections so far.
+    /// Number of connections so far.
     count: u64,
 }
 
@@ -192,7 +195,7 @@ fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<
                     transaction.put("sulks", "".into()).unwrap();
                 }
             }
-            // Presence does the same: its message is durable before anything else can fail.
+            // Presence does the same: its message is durable before a later step can fail.
             RoomEvent::Close(..) => {
                 super::say(transaction, &Message::text("bye"));
                 flush(transaction)?;
@@ -222,7 +225,7 @@ impl Pair {
             Arc::<AtomicU64>::default(),
             Arc::<Mutex<Option<bool>>>::default(),
         );
-        // Far enough from zero to be set back often.
+        // The clock is far enough from zero to be set back often.
         let now = Now {
             monotonic: super::START,
             wall: 1 << 40,
@@ -332,7 +335,7 @@ impl Pair {
             .run(self.world.front.clone().open(conn.clone(), request))
             .unwrap();
         self.count += 1;
-        // It comes before what pending events broadcast next.
+        // The open precedes the broadcasts of pending events.
         self.clients.push(Client {
             conn,
             number: self.count,
@@ -369,7 +372,7 @@ impl Pair {
         self.clients[before].expected.splice(0..0, expected);
     }
 
-    /// The client, and as many others of its room as there are texts, speak in one turn.
+    /// The client, and as many others of its room as there are texts, send in one turn.
     fn say(&mut self, client: usize, texts: Vec<Vec<&'static str>>) {
         let room = self.clients[client].room;
         let others = (0..self.clients.len())
@@ -448,7 +451,8 @@ impl Pair {
         self.take_due(due);
     }
 
-    /// Rooms that a tick has started, in that order, and whether for an alarm; a room that is there twice has one turn.
+    /// Runs the rooms that a tick has started, in that order; the flag is true for an alarm. A room
+    /// that is listed twice has one turn.
     fn take_due(&mut self, due: Vec<(usize, bool)>) {
         self.clock.store(self.model.now.wall, Ordering::Relaxed);
         self.world.settle();
@@ -469,7 +473,8 @@ impl Pair {
         }
     }
 
-    /// Runs a turn of these events, and those that follow at once because events are pending; which calls happened.
+    /// Runs a turn of these events, and of those that follow at once because events are pending.
+    /// Returns which calls happened.
     fn turn(&mut self, room: usize, mut events: Vec<Event>) -> Vec<bool> {
         let calls = events
             .iter()
@@ -491,7 +496,7 @@ impl Pair {
         }
     }
 
-    /// An event is handed over. If that woke the room, pending events are next.
+    /// Hands over an event. If that woke the room, pending events are next.
     fn wake(&mut self, room: usize) {
         let model = &mut self.model.rooms[room];
         if !std::mem::replace(&mut model.awake, true) {
@@ -519,7 +524,7 @@ impl Pair {
                         vec![texts]
                     };
                     if parts.len() > 1 {
-                        // All at once, first: that traps.
+                        // All events run at once first, and that turn traps.
                         self.wake(room);
                         self.model.rooms[room].awake = false;
                     }
@@ -545,13 +550,13 @@ impl Pair {
         let now = self.model.now;
         let model = &mut self.model.rooms[room];
         match rang {
-            // The host could not keep what became of it.
+            // The host could not store the outcome of the alarm.
             Some(rings) if rings && open.rang => {
                 model.due = Some(NextCall::Monotonic(
                     now.monotonic + pause(&mut model.pauses).max(RETRY_AFTER),
                 ));
             }
-            // The stored alarm says when the room is called next.
+            // The stored alarm determines the time of the next call.
             Some(_) if model.due == Some(NextCall::Called) || model.known.is_none() => {
                 (model.known, model.due, model.pauses) =
                     (model.alarm, model.alarm.map(|alarm| due(alarm, now)), 0);
@@ -564,7 +569,8 @@ impl Pair {
         }
     }
 
-    /// Whether its handler is called or fails, so that a commit has to say what becomes of the alarm.
+    /// Returns true if the alarm's handler is called or fails, so that a commit has to store the
+    /// outcome.
     fn ring(&mut self, room: usize, open: &mut Uncommitted) -> bool {
         let now = self.model.now;
         let model = &self.model.rooms[room];
@@ -625,7 +631,7 @@ impl Pair {
         true
     }
 
-    /// Whether it succeeds.
+    /// Returns true if the commit succeeds.
     fn commit(
         &mut self,
         room: usize,
@@ -723,7 +729,8 @@ impl Pair {
 }
 
 impl Model {
-    /// The rooms that a tick starts, in their order: those that are called for their alarms, and those whose events are tried again.
+    /// Returns the rooms that a tick starts, in their order: those that are called for their
+    /// alarms, and those whose events are tried again.
     fn tick(&mut self) -> Vec<(usize, bool)> {
         let now = self.now;
         let is_due = |due: NextCall| match due {

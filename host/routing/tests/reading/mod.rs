@@ -56,12 +56,13 @@ pub(crate) fn table(routes: &[&str], guards: &[&str]) -> Router {
     .unwrap_or_else(|violations| panic!("{violations:?}"))
 }
 
-/// Panics unless the guards that run are those of the path that the app receives, however it reads it.
+/// Panics unless the guards that run are those of the path that the app receives, however the app
+/// decodes it.
 pub(crate) fn check(sent: &str, guards: &[&str], table: &Router) {
     let Ok(path) = Path::parse(sent) else { return };
     let received = path.target();
 
-    // The app's path is in normal form, and is read as what it was made of.
+    // The app's path is in normal form, and parsing it gives the same segments.
     let again = Path::parse(received).unwrap();
     assert_eq!(
         (again.segments(), again.target()),
@@ -80,7 +81,7 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Router) {
         .map(|index| guards[index as usize])
         .collect();
 
-    // An app that splits it and then decodes reads what the host read.
+    // An app that splits the path and then decodes it gets the host's segments.
     let split_first: Vec<String> = bare
         .split('/')
         .filter(|segment| !segment.is_empty())
@@ -90,8 +91,8 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Router) {
     assert_eq!(&run, &covering(guards, &split_first));
 
     if found != RouteMatch::Ambiguous {
-        // A reader that decodes first and then splits, with or without backslashes as separators, reads no path that another guard
-        // covers.
+        // A reader that decodes first and then splits, with or without backslashes as separators,
+        // gets no path that another guard covers.
         let decoded_first = decoded(bare);
         let readings = [
             resolved(decoded_first.split('/')),
@@ -139,7 +140,7 @@ pub(crate) fn check(sent: &str, guards: &[&str], table: &Router) {
     }
 }
 
-/// A reader of its own: percent-decoded bytes as text, where that is possible.
+/// A decoder of the test's own: percent-decoded bytes as text, where that is possible.
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::new();
