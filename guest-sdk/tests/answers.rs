@@ -315,7 +315,7 @@ fn context_comes_to_every_handler_but_a_streams() {
     assert_eq!(
         server.get("/stream").text(),
         "None",
-        "wasi:http has no place for it"
+        "wasi:http cannot carry it"
     );
     let feed = server.subscribe("/feed");
     server.publish("ann", "hi");

@@ -153,7 +153,7 @@ fn a_panic_ends_its_event_and_nothing_else() {
     assert_eq!(
         server.received(ann),
         ["welcome"],
-        "what was sent before arrives"
+        "messages that were sent before arrive"
     );
     assert_eq!(server.closed(ann), Some((1011, "internal error".into())));
 

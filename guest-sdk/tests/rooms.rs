@@ -121,7 +121,7 @@ fn an_event_that_fails_has_not_happened() {
         assert_eq!(
             server.get("/rooms/tea").text(),
             "tea:ab",
-            "{text}: woken from what is stored"
+            "{text}: the room woke with its stored data"
         );
     }
 }
@@ -156,7 +156,7 @@ fn of_messages_that_come_together_those_before_a_failure_happen() {
         assert_eq!(
             heard,
             log.replace("save and refuse", ""),
-            "{texts:?}: each is heard once"
+            "{texts:?}: each is received once"
         );
         assert_eq!(
             server.get("/rooms/tea").text(),
@@ -219,7 +219,7 @@ fn requests_sockets_and_feeds_of_a_path_meet_in_one_room() {
     assert_eq!(
         events,
         ["", "x", "posted"],
-        "what panicked is not among them"
+        "the text that panicked is not among them"
     );
 }
 

@@ -49,7 +49,7 @@ fn a_page_hears_the_latest_news_at_once_and_all_that_come_until_the_drain() {
     served.stop();
     assert!(
         page.rest().ends_with("0\r\n\r\n"),
-        "the channel ends as it should"
+        "the channel ends with its last chunk"
     );
     assert!(served.drained().in_time);
 }
@@ -151,7 +151,7 @@ fn a_host_that_is_not_served_gets_nothing_but_health() {
     }
     assert!(
         ask("http://evil.example/hello", "localhost").starts_with("HTTP/1.1 421"),
-        "the target goes before the header"
+        "the target takes precedence over the header"
     );
     assert!(
         served

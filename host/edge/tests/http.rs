@@ -323,7 +323,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
     );
     assert!(
         !served.get("/__tidegate/health").contains("x-guard"),
-        "the host's own come before guards"
+        "the host's own paths precede guards"
     );
 }
 
@@ -383,7 +383,7 @@ fn a_feed_begins_with_its_first_events_and_brings_publications_until_the_drain()
     assert!(all.contains("id: 2-1\nevent: tick\ndata: one\n\n"), "{all}");
     assert!(
         all.ends_with("0\r\n\r\n") && !all.contains("two"),
-        "a drain ends a feed whole: {all}"
+        "a drain completes a feed: {all}"
     );
 }
 
@@ -469,7 +469,7 @@ fn a_streamed_request_reaches_the_app_as_it_comes() {
     raw.send(b"POST /stream HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\none\r\n");
     assert!(
         raw.head().starts_with("HTTP/1.1 200"),
-        "the head comes before the request is whole"
+        "the head precedes the end of the request"
     );
     raw.send(b"3\r\ntwo\r\n0\r\n\r\n");
     assert!(raw.rest().ends_with("3\r\ntwo\r\n0\r\n\r\n"));

@@ -408,7 +408,7 @@ fn a_body_that_nobody_reads_is_not_the_clients_fault() {
         .unwrap();
     assert!(
         std::io::Read::read(&mut raw.0, &mut [0]).is_err(),
-        "it is still open"
+        "the connection is still open"
     );
 }
 
@@ -599,7 +599,7 @@ fn a_ping_waits_for_the_message_before_it() {
             0x82 => {
                 assert!(
                     payload.iter().all(|byte| *byte == b'x'),
-                    "nothing stands within a message"
+                    "no ping interrupts a message"
                 );
                 messages += 1;
                 bytes += payload.len();

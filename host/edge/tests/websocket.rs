@@ -125,7 +125,7 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_code_and_the_end()
         assert_eq!(
             raw.frame(),
             (0x81, b"before".to_vec()),
-            "{name}: what was right is answered"
+            "{name}: the valid messages are answered"
         );
         assert_eq!(raw.close_frame().0, code, "{name}");
         assert_eq!(raw.rest_bytes(), b"", "{name}");
@@ -191,7 +191,7 @@ fn a_close_is_echoed_and_the_server_ends_the_socket() {
     assert_eq!(
         raw.frame(),
         (0x81, b"last".to_vec()),
-        "what came before the close is answered first"
+        "messages before the close are answered first"
     );
     assert_eq!(raw.close_frame().0, 4001);
     assert_eq!(raw.rest_bytes(), b"");
@@ -379,7 +379,7 @@ fn an_app_decides_before_the_handshake() {
     plain.send(handshake("/ws", "sec-websocket-protocol: other\r\n").as_bytes());
     assert!(
         !plain.head().contains("sec-websocket-protocol"),
-        "none was chosen"
+        "the app chose no subprotocol"
     );
 
     let refusals = [

@@ -229,7 +229,7 @@ async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_o
             .unwrap()
             .as_str()
             .is_some_and(|log| log.contains("and again")),
-        "the page was loaded again"
+        "the page was reloaded"
     );
 
     // Any other file of the page causes a reload.

@@ -267,7 +267,7 @@ fn every_mistake_is_one_clear_line_and_an_exit_code() {
         // usage.
         assert!(
             *code == 2 || line.starts_with("error[") || stderr.lines().count() == 1,
-            "more than one line: {args:?}\n{stderr}"
+            "the error has more than one line: {args:?}\n{stderr}"
         );
         assert_eq!(text(&output.stdout), "", "{args:?}");
     }
@@ -442,7 +442,7 @@ fn help_and_version_are_on_stdout() {
         assert!(text(&output.stdout).contains(contains), "{args:?}");
         assert!(
             text(&output.stdout).lines().count() < 70,
-            "{args:?} is longer than a screen or two"
+            "the help of {args:?} is longer than two screens"
         );
     }
 }
@@ -538,7 +538,7 @@ fn the_log_is_for_machines_if_asked() {
     assert_eq!(lines.last().unwrap()["requests"], 0);
     assert!(
         !stopped.stderr.contains('\u{1b}'),
-        "no colour where there is no terminal"
+        "the output has no colours without a terminal"
     );
 }
 

@@ -133,7 +133,7 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
         let rest = raw.rest().await;
         assert!(
             !rest.ends_with("0\r\n\r\n"),
-            "{path}: it looks as if it were whole"
+            "{path}: the truncated answer looks complete"
         );
         let stopped = server.wait();
         assert!(

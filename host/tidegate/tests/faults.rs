@@ -191,7 +191,7 @@ async fn a_fault_when_a_connection_opens_closes_it_and_it_is_told_of_its_end() {
     assert_eq!(
         ids(": opened "),
         ids(": closed "),
-        "once for each that was opened"
+        "each opened connection is closed once"
     );
     assert_counts(&stopped, TRAPS.len());
 }
@@ -273,7 +273,7 @@ async fn an_endless_answer_ends_when_its_client_goes_away() {
     assert_eq!(
         get(&server, "/calm").await.0,
         200,
-        "its instance is free again"
+        "the instance is free again"
     );
     assert_counts(&server.stop(), 0);
 }

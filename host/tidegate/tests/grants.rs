@@ -91,7 +91,7 @@ async fn an_app_has_the_variables_that_were_granted_and_no_other() {
     assert_eq!(
         get(&server, "/env").await,
         (200, "A=flag\nC=file\nTOKEN=passed on".into()),
-        "a flag goes before the file"
+        "a flag takes precedence over the file"
     );
 }
 

@@ -154,7 +154,7 @@ async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
         .unwrap();
         assert!(
             soon(proxy, answer.bytes()).await.unwrap() == large,
-            "{proxy}: something else came back"
+            "{proxy}: the echo differs"
         );
         assert_eq!(server.stop().counter("faults"), 0, "{proxy}");
     }

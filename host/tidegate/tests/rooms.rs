@@ -491,7 +491,7 @@ async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
         .sum();
     assert!(
         (before..1200).contains(&lines),
-        "{before} were acknowledged before, and {lines} are there"
+        "{before} lines were acknowledged before, and {lines} are stored"
     );
 
     let door = place.path().join("data.sock");
@@ -592,7 +592,7 @@ async fn what_was_acknowledged_survives_every_kill() {
             .collect();
         assert!(
             lost.is_empty(),
-            "room {room} lost what it had acknowledged: {lost:?}"
+            "room {room} lost acknowledged lines: {lost:?}"
         );
         total += acknowledged.len();
     }

@@ -182,7 +182,7 @@ async fn who_looks_on_sees_only_what_was_asked_for() {
     while by_route.lines.read_line(&mut rest).unwrap() > 0 {}
     assert!(
         by_route.child.wait().unwrap().success(),
-        "the server's end is a tail's end"
+        "a tail ends with its server"
     );
 }
 

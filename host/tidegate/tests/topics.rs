@@ -355,7 +355,7 @@ async fn a_slow_follower_is_closed_and_the_quick_one_hears_all() {
         assert!(heard.len() < FLOOD, "{name} lost nothing");
         assert!(
             heard.iter().copied().eq(1..=heard.len()),
-            "{name}: what came was without a gap: {heard:?}"
+            "{name}: the received messages have no gap: {heard:?}"
         );
     }
     server.stop();

@@ -483,7 +483,7 @@ fn a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds() 
     world.advance(Duration::from_secs(1));
     assert!(
         matches!(world.log("tea"), Err(Fault::Trap(_))),
-        "it is tried again"
+        "the wake is tried again"
     );
 }
 
@@ -646,7 +646,7 @@ fn an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_giv
     assert_eq!(
         (stored(&world), world.log("tea")),
         (None, Ok("10".into())),
-        "and nothing of it happened"
+        "the event has no effect"
     );
 }
 
@@ -744,7 +744,7 @@ fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
         .unwrap();
     assert!(
         !bob.answer_automatically(&ping),
-        "not before it is one of the room's"
+        "the connection is not a member of the room yet"
     );
     world
         .run(world.front.clone().open(bob.clone(), request("tea")))
@@ -855,7 +855,7 @@ fn a_call_is_an_event_of_its_room_and_what_can_not_be_one_is_told() {
     assert_eq!(
         world.log("tea"),
         Ok("yy".into()),
-        "of the call that trapped, and of the one given up, nothing is there"
+        "the call that trapped and the abandoned call stored nothing"
     );
 }
 
@@ -948,7 +948,7 @@ fn a_connection_that_comes_back_gets_what_the_room_broadcast_meanwhile_each_once
     assert_eq!(
         (heard(&late).len(), seen.lock().unwrap().pop()),
         (0, Some((4, true))),
-        "all of it is too old"
+        "the whole history is too old"
     );
 }
 

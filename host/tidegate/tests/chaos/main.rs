@@ -115,7 +115,7 @@ struct Tally {
     alarms: usize,
 }
 
-/// How a life ends.
+/// The end of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Kill,

@@ -418,7 +418,7 @@ async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
             }
             assert!(
                 began.elapsed() < PATIENCE,
-                "it does not sleep, {ahead} ms ahead"
+                "the room does not sleep, {ahead} ms ahead"
             );
         }
     }

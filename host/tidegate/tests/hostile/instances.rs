@@ -437,7 +437,7 @@ async fn an_instance_whose_upstream_is_silent_is_free_again() {
         let (statuses, ()) = tokio::join!(ask(), answers);
         assert_eq!(
             statuses, [200; INSTANCES],
-            "{guest} {args:?}: all are free again"
+            "{guest} {args:?}: all instances are free again"
         );
     }
 }

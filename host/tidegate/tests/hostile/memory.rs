@@ -657,7 +657,7 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
     });
     assert!(
         is_answered,
-        "it is refused for {PATIENCE:?}; was the memory full: {is_full:?}"
+        "the work is refused for {PATIENCE:?}; the memory was full: {is_full:?}"
     );
 }
 

@@ -88,7 +88,7 @@ async fn no_spelling_of_a_path_passes_a_guard() {
     assert_eq!(
         server.stop().counter("guest_calls"),
         guarded.len() as u64,
-        "a path that is refused reaches no guest code"
+        "a refused path reaches no guest code"
     );
 }
 

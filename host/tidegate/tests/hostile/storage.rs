@@ -413,7 +413,7 @@ async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
     assert_eq!(
         answer.text().await.unwrap(),
         taken.to_string(),
-        "lines that were there"
+        "all stored lines are counted"
     );
     disk.check(&server, "after descriptors ran out").await;
     server.stop();

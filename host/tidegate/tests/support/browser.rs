@@ -86,7 +86,7 @@ impl Browser {
         client
             .update_timeouts(patience)
             .await
-            .expect("chromedriver takes time limits");
+            .expect("chromedriver accepts time limits");
         Browser {
             driver,
             client,

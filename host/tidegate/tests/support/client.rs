@@ -86,7 +86,7 @@ impl Socket {
             Some(Message::Close(Some(CloseFrame { code, reason }))) => {
                 (code.into(), reason.to_string())
             }
-            other => panic!("no close frame but {other:?}"),
+            other => panic!("{other:?} instead of a close frame"),
         };
         assert!(
             self.next().await.is_none(),
@@ -254,7 +254,7 @@ impl Reader {
         );
         assert!(
             reader.until("-0\n\n").await.starts_with("id: "),
-            "where it begins"
+            "the feed begins with its position"
         );
         reader
     }

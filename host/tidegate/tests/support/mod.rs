@@ -67,7 +67,7 @@ pub(crate) struct Tidegate {
 
 /// The end of a server.
 pub(crate) struct Stopped {
-    /// Its exit status.
+    /// Exit status of the process.
     pub(crate) status: ExitStatus,
     /// Everything that it wrote to stderr.
     pub(crate) stderr: String,
@@ -185,7 +185,7 @@ impl Tidegate {
     pub(crate) fn data(&self) -> PathBuf {
         self.data
             .as_ref()
-            .expect("it has the directory that was made for it")
+            .expect("the arguments named no directory")
             .path()
             .join("data")
     }

@@ -254,7 +254,7 @@ async fn what_a_guest_does_not_finish_breaks_off_and_is_logged_with_the_id_that_
         assert_eq!(
             lines.len(),
             expected.len(),
-            "{app} {args:?}: one line for each\n{}",
+            "{app} {args:?}: the log has one line for each fault\n{}",
             lines.join("\n")
         );
         assert_eq!(

@@ -245,7 +245,7 @@ async fn what_a_page_streams_are_the_values_of_a_reload() {
         assert_eq!(
             value,
             [json!(text), json!(true), json!(true), json!(true), json!(5)],
-            "streamed and loaded again"
+            "the value is streamed and loaded again"
         );
     }
     assert_eq!(seen[20], "Values", "nothing of a value ran");
@@ -256,7 +256,7 @@ async fn what_a_page_streams_are_the_values_of_a_reload() {
     assert_eq!(
         said(&browser, "none").await,
         "nothing",
-        "a property of every object is no part of a value"
+        "a value has no inherited properties"
     );
     browser.screenshot("values.png").await;
     browser.close().await;

@@ -451,7 +451,7 @@ async fn what_a_client_sends_after_its_last_answer_is_bounded() {
         .await;
     assert!(
         refused.starts_with("HTTP/1.1 503 "),
-        "a connection that is being closed has its place: {refused}"
+        "a connection that is being closed keeps its place: {refused}"
     );
     let served = async {
         while !Raw::send(

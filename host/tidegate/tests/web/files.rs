@@ -166,7 +166,7 @@ async fn validators_that_are_sent_are_honoured() {
     let etag = whole.header("etag").to_owned();
     assert!(
         etag.starts_with('"') && etag.ends_with('"') && etag.len() > 20,
-        "a strong tag: {etag}"
+        "the tag is strong: {etag}"
     );
     let list = format!("\"x\", {etag}");
     let weak = format!("W/{etag}");
@@ -496,7 +496,7 @@ async fn several_ranges_come_as_parts() {
     assert_eq!(
         (many.status, many.body.len()),
         (200, 400_000),
-        "more than eight ranges"
+        "more than eight ranges are ignored"
     );
 }
 
@@ -591,7 +591,7 @@ async fn a_compressed_form_beside_the_file_goes_to_clients_that_take_it() {
     assert_eq!(
         (part.status, part.text(), part.header("content-encoding")),
         (206, "br", "br"),
-        "a range is of the form"
+        "a range refers to the compressed form"
     );
     let plain = site.get("/ten.txt", &[("accept-encoding", "br")]).await;
     assert_eq!(plain.header("vary"), "", "it has no other form");

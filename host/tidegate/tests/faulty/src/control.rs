@@ -61,7 +61,7 @@ static NUMBERS: LazyLock<Option<&'static [AtomicU64]>> = LazyLock::new(|| {
     (map != MAP_FAILED).then(|| unsafe { std::slice::from_raw_parts(map.cast(), BYTES / 8) })
 });
 
-/// One of the numbers; 0 without a file.
+/// Returns one of the numbers, or 0 without a file.
 pub(crate) fn number(number: Number) -> u64 {
     NUMBERS.as_ref().map_or(0, |numbers| {
         numbers[number as usize].load(Ordering::Relaxed)
