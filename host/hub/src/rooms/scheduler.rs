@@ -63,7 +63,7 @@ pub type RoomTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// event started it.
 pub type Spawn = Box<dyn Fn(&RoomId, RoomTask) + Send + Sync>;
 
-/// The rooms of an app, whichever version of it is served. What leads a version's events to them is a [`Front`](crate::Front).
+/// The rooms of an app, whichever version of it is served. What leads a version's events to them is a [`RoomRouter`](crate::RoomRouter).
 ///
 /// A room has one live instance, and one event at a time. All events that wait are one turn: they run one after the other,
 /// then what they did is committed at once, and only then anybody sees it.
