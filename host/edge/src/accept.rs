@@ -1,4 +1,4 @@
-//! Accepts connections, hands each to a worker, and drains them all when it is told to stop.
+//! Accepts connections, hands each one to a worker, and drains them all when the shutdown begins.
 
 use crate::{
     http::answer::NO_SEAT,
@@ -33,19 +33,20 @@ use tokio::{
 /// Time before the next try when a connection can be neither accepted nor refused.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How the drain went.
+/// Result of the drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drained {
-    /// Whether every connection ended within `drain_within`; otherwise the rest is cut off.
+    /// True if every connection ended within `drain_within`. Otherwise the remaining ones are
+    /// closed.
     pub in_time: bool,
 }
 
-/// Serves until `shutdown` is ready, then stops accepting, closes WebSockets with 1001, ends feeds
-/// and waits for requests. Connections of all `listeners`, of which there is at least one, go to `workers` in turn: runtimes that others
-/// keep running.
+/// Serves until `shutdown` is ready. Then it stops accepting, closes WebSockets with 1001, ends
+/// feeds and waits for requests. `listeners` has at least one element. Their connections go to the
+/// runtimes in `workers` in turn; the caller keeps these running.
 ///
 /// # Errors
-/// If a listener can't be used.
+/// Returns an error if a listener can't be used.
 pub async fn serve(
     listeners: Vec<TcpListener>,
     server: Arc<Server>,
@@ -75,7 +76,8 @@ async fn accept(
     (lifeline, stop): (&Lifeline, &watch::Sender<bool>),
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    // A server that listens at several addresses, or again, keeps the first one: only requests without `Host` see it.
+    // A server with several addresses, or one that listens again, keeps the first address: only
+    // requests without `Host` use it.
     _ = server.address.set(listeners[0].local_addr()?);
     let mut listeners = Listeners::new(listeners)?;
     let mut shutdown = pin!(shutdown);
@@ -85,7 +87,7 @@ async fn accept(
         let accepted = tokio::select! {
             accepted = listeners.accept() => accepted,
             () = server.hub.budget().hurried() => {
-                // Wakes every connection. Each one sees for itself whether it has to go.
+                // This wakes every connection; each one checks whether it has to end.
                 stop.send_modify(|_| {});
                 continue;
             }
@@ -93,7 +95,7 @@ async fn accept(
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
-            // It was over before it began: the next one may be fine.
+            // The connection ended before it was accepted; the next one may be fine.
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 if is_out_of_descriptors(&error) {
@@ -103,14 +105,15 @@ async fn accept(
                         Instant::now(),
                     );
                 }
-                // Without the reserve, or with any other error, the next try would fail at once: it must not take a core.
+                // Without the reserve, or with another error, the next `accept` would fail at once.
+                // The loop must not take a whole core.
                 if !reserve.refuse_one(&mut listeners).await {
                     sleep(PAUSE).await;
                 }
                 continue;
             }
         };
-        // A socket that listens on IPv6 sees IPv4 clients as mapped addresses.
+        // A socket that listens on IPv6 reports IPv4 clients as mapped addresses.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let is_proxy = server
             .config
@@ -138,7 +141,7 @@ async fn accept(
                 continue;
             }
         };
-        // A socket belongs to the runtime where it is first used: this one gives it up.
+        // A socket belongs to the runtime that first uses it, so this runtime gives it up.
         if let (Ok(stream), Some(worker)) = (stream.into_std(), turn.next()) {
             let (server, lifeline) = (server.clone(), lifeline.clone());
             worker.spawn(async move {
@@ -163,7 +166,7 @@ async fn accept(
     }
 }
 
-/// Sockets that listen at the addresses of one name. None of them can keep the others waiting.
+/// Sockets that listen at the addresses of one name. No socket can starve the others.
 struct Listeners {
     sockets: Vec<tokio::net::TcpListener>,
     next: usize,
@@ -196,15 +199,17 @@ impl Listeners {
     }
 }
 
-/// Answers 503, as far as that goes without waiting, before the socket is closed.
+/// Writes a 503 as far as the socket takes it without waiting. The caller then closes the socket.
 fn refuse(stream: &TcpStream) {
-    // Nothing was sent yet, so the socket's buffer takes it whole.
+    // Nothing was sent before, so the socket's buffer takes the whole answer.
     _ = stream.try_write(NO_SEAT);
-    // Closing a socket with unread bytes sends a reset, which may overtake the answer.
+    // If a socket with unread bytes is closed, the kernel sends a reset, which may overtake the
+    // answer.
     _ = stream.try_read(&mut [0; 4096]);
 }
 
-/// Errors that `accept` passes on from the one connection that it took (accept(2), "Error handling").
+/// Returns true for errors that `accept` reports about the accepted connection (accept(2), "Error
+/// handling").
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
@@ -219,13 +224,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// EMFILE or ENFILE, which have no kind of their own: the numbers are those of every Unix.
+/// Returns true for EMFILE and ENFILE, which have no `ErrorKind`. Every Unix has the same numbers.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// A descriptor that is kept for the time when none is left: then it is given up for the next connection, which so can be
-/// refused instead of waiting in the queue without an answer.
+/// A spare descriptor for the time when no other is left. It is then closed to accept the next
+/// connection, so that the server can refuse that one instead of leaving it in the queue without an
+/// answer.
 struct Reserve(Option<File>);
 
 impl Reserve {
@@ -233,7 +239,8 @@ impl Reserve {
         Reserve(File::open("/dev/null").ok())
     }
 
-    /// Accepts and refuses one connection in the place of the reserve; false if there was none, or no reserve.
+    /// Accepts and refuses one connection with the reserve's descriptor. Returns false if there was
+    /// no connection or no reserve.
     async fn refuse_one(&mut self, listeners: &mut Listeners) -> bool {
         if self.0.take().is_none() {
             *self = Reserve::new();
@@ -244,7 +251,7 @@ impl Reserve {
             refuse(stream);
         }
         let is_refused = matches!(accepted, Ok(Ok(_)));
-        // The socket that was refused gives its descriptor back to the reserve.
+        // The refused socket gives its descriptor back to the reserve.
         drop(accepted);
         *self = Reserve::new();
         is_refused

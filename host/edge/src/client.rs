@@ -1,4 +1,5 @@
-//! The other side: WebSockets (RFC 6455) over plain TCP or over a pipe, and requests over a pipe. For `tidegate connect` and `tidegate test`.
+//! The client's side: WebSockets (RFC 6455) over plain TCP or a pipe, and requests over a pipe.
+//! `tidegate connect` and `tidegate test` use it.
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -32,33 +33,34 @@ use tokio_tungstenite::{
 pub struct Client<Io = TcpStream> {
     stream: WebSocketStream<Io>,
     protocol: Option<String>,
-    /// Time of the last frame of the server.
+    /// Time of the last frame from the server.
     heard: Instant,
     /// Number of pings since then.
     pings: u32,
 }
 
-/// What the server did.
+/// Event from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// A message, whole.
+    /// A whole message.
     Message(Message),
-    /// The end: the code and reason of its close frame, 1005 where that had none, 1006 where there was no such frame.
+    /// The end: the code and reason of the close frame, 1005 if that frame has no code, or 1006 if
+    /// there was no close frame.
     Closed(Close),
 }
 
-/// Why there is no WebSocket.
+/// Error of a client: no WebSocket, or no answer.
 #[derive(Debug)]
 pub enum ClientError {
-    /// Not a URL of a WebSocket.
+    /// The text is not a WebSocket URL.
     Url(String),
-    /// A header or subprotocol that none can be.
+    /// The header or subprotocol is invalid.
     Header(String),
-    /// The server can't be reached, or went away.
+    /// The server can't be reached, or it closed the connection.
     Io(io::Error),
     /// The server refused the upgrade: its status and the beginning of its answer.
     Refused(StatusCode, String),
-    /// The server broke the protocol.
+    /// The server violated the protocol.
     Protocol(String),
 }
 
@@ -80,7 +82,8 @@ impl fmt::Display for ClientError {
 impl std::error::Error for ClientError {}
 
 impl Client {
-    /// Connects and completes the handshake. Headers are names and values; of the subprotocols the server picks one.
+    /// Connects and completes the handshake. Headers are pairs of name and value. The server
+    /// selects one of the subprotocols.
     pub async fn connect(
         url: &str,
         headers: &[(String, String)],
@@ -111,7 +114,7 @@ impl Client {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
-    /// Completes the handshake on a connection that is there already.
+    /// Completes the handshake on an existing connection.
     pub async fn over(
         io: Io,
         url: &str,
@@ -149,7 +152,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         })
     }
 
-    /// The subprotocol that the server picked.
+    /// Returns the subprotocol that the server selected.
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
     }
@@ -163,7 +166,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         self.stream.send(message).await.map_err(refused)
     }
 
-    /// Begins the close handshake; the server's half is received as any other close.
+    /// Begins the close handshake. The server's close frame is then received like any other.
     pub async fn close(&mut self, close: Close) {
         _ = self
             .stream
@@ -174,14 +177,15 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
             .await;
     }
 
-    /// As [`receive`](Client::receive), and sends a ping when no frame has come for `every`. If two pings bring none either, the connection
-    /// counts as lost (1006). Dropping the future loses nothing.
+    /// Does the same as [`receive`](Client::receive), and sends a ping if no frame has come for
+    /// `every`. If two pings get no answer, the connection counts as lost (1006). Dropping the
+    /// future loses nothing.
     pub async fn receive_or_ping(&mut self, every: Duration) -> Received {
         loop {
             let due = self.heard + every * (self.pings + 1);
             match timeout_at(due, self.receive()).await {
                 Ok(received) => return received,
-                // A ping or pong has come meanwhile.
+                // A ping or pong has come in the meantime.
                 Err(_) if self.heard + every * (self.pings + 1) > due => {}
                 Err(_) if self.pings == 2 => {
                     return Received::Closed(Close {
@@ -191,7 +195,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
                 }
                 Err(_) => {
                     self.pings += 1;
-                    // Also a connection that takes no more bytes is found by the time alone.
+                    // The timeout also ends a connection that takes no more bytes.
                     _ = timeout_at(
                         due + every,
                         self.stream.send(tungstenite::Message::Ping(Bytes::new())),
@@ -202,7 +206,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
         }
     }
 
-    /// The next message, or the end. Dropping the future loses nothing.
+    /// Returns the next message or the end. Dropping the future loses nothing.
     pub async fn receive(&mut self) -> Received {
         let gone = || {
             Received::Closed(Close {
@@ -221,7 +225,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
                     return Received::Message(Message::Binary(bytes));
                 }
                 Some(Ok(tungstenite::Message::Close(frame))) => {
-                    // Polled on, so that our half is written.
+                    // The stream is polled further so that our close frame is written.
                     while let Some(Ok(_)) = self.stream.next().await {}
                     let close = frame.map_or(
                         Close {
@@ -256,19 +260,19 @@ fn refused(error: tungstenite::Error) -> ClientError {
     }
 }
 
-/// The answer to a request, its body still to come.
+/// Head of the answer to a request, with a body that is still to be read.
 pub struct Answer {
-    /// Status.
+    /// Status code.
     pub status: StatusCode,
     /// All headers.
     pub headers: HeaderMap,
     body: Incoming,
 }
 
-/// Sends a request on a connection that is there already, and is of no use for others then.
+/// Sends a request on an existing connection. The connection can't be used for another request.
 ///
 /// # Errors
-/// If the server can't be understood, or went away.
+/// Returns an error if the answer is invalid, or if the server closes the connection.
 pub async fn request<Io>(io: Io, request: http::Request<Bytes>) -> Result<Answer, ClientError>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -289,10 +293,10 @@ where
 }
 
 impl Answer {
-    /// The next piece of the body; none at its end.
+    /// Returns the next piece of the body, or `None` at its end.
     ///
     /// # Errors
-    /// If it broke off.
+    /// Returns an error if the body breaks off.
     pub async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             match self.body.frame().await {
@@ -315,14 +319,15 @@ impl Answer {
 /// An event of an event stream (WHATWG HTML, section 9.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// Its name, where it has one.
+    /// Name of the event, if it has one.
     pub name: Option<String>,
-    /// Its data, lines joined by LF.
+    /// Data of the event; its lines are joined by LF.
     pub data: String,
 }
 
 impl Event {
-    /// Takes the first whole event from what was read of a stream; comments, and blocks without data, are none.
+    /// Takes the first whole event from the text read so far. Comments, and blocks without data,
+    /// are not events.
     ///
     /// ```
     /// use tidegate_edge::client::Event;
@@ -370,7 +375,8 @@ mod tests {
         );
         let (mut server, mut client) = (server.unwrap(), client.unwrap());
         let every = Duration::from_millis(20);
-        // A server that is read answers: more pings than would be missed.
+        // A server that still reads answers the pings. The loop has more of them than may be
+        // missed.
         let pings = async {
             for _ in 0..5 {
                 assert!(matches!(

@@ -1,8 +1,10 @@
-// Part of `tidegate dev`: shows what doesn't build, takes changed styles in place, and tells the page of new versions of the app.
-// The page asks for it by <script src="/__tidegate/dev.js"></script>. With data-reload="assets" it is loaded again when a file of its own
-// changes, with data-reload also after each version of the app.
-// A page has one event stream, while it is shown: browsers open six HTTP/1.1 connections to a host for all of their tabs together, and keep
-// those of pages in the back/forward cache. A page that is shown again gets the latest news at once, so it misses nothing.
+// Part of `tidegate dev`: shows build errors, replaces changed styles in place, and notifies the page
+// of new versions of the app. The page loads it by <script src="/__tidegate/dev.js"></script>. With
+// data-reload="assets" the page is loaded again when one of its files changes, with data-reload also
+// after each version of the app.
+// A page has one event stream, while it is visible: browsers open six HTTP/1.1 connections to a host
+// for all of their tabs together, and keep those of pages in the back/forward cache. A page that is
+// shown again receives the latest news at once, so it misses nothing.
 (() => {
   const loaded = Symbol.for("tidegate.dev");
   if (window[loaded]) return;
@@ -75,8 +77,8 @@
   addEventListener("keydown", (event) => event.key === "Escape" && show());
   addEventListener("pagehide", moved);
   addEventListener("pageshow", moved);
-  // Also of a page that is rendered before it is shown.
+  // This also covers a page that is rendered before it is shown.
   document.addEventListener("visibilitychange", connect);
-  // A page that streams has its `pageshow` only when it ends.
+  // A streamed page gets `pageshow` only when it ends.
   connect();
 })();

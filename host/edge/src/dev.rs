@@ -1,4 +1,4 @@
-//! What `tidegate dev` tells open pages, over a channel of its own below the host's reserved path.
+//! Channel from `tidegate dev` to open pages, below the host's reserved path.
 
 use crate::{
     http::answer::{self, Answer, Body},
@@ -17,7 +17,8 @@ use tokio::sync::watch;
 
 const SCRIPT: &str = include_str!("dev.js");
 
-/// Tells every open page the same: the latest news, as JSON of which the edge reads nothing. A page that connects gets them at once.
+/// Sends every open page the same: the latest news, as JSON that the edge does not parse. A page
+/// that connects receives it at once.
 ///
 /// ```
 /// let pages = tidegate_edge::Pages::default();
@@ -33,13 +34,14 @@ impl Default for Pages {
 }
 
 impl Pages {
-    /// The news from now on, in one line.
+    /// Replaces the news, which is one line.
     pub fn tell(&self, news: &str) {
         self.0.send_replace(news.into());
     }
 }
 
-/// What a page asks for: the script, or the channel. Where nothing is developed, the script is empty and there is no channel.
+/// Answers a page's request for the script or the channel. If no app is in development, the script
+/// is empty and there is no channel.
 pub(crate) fn answer(
     endpoint: &str,
     pages: Option<&Pages>,
@@ -91,7 +93,7 @@ struct Channel {
     next: Next,
 }
 
-/// The next news, or none when the server stops.
+/// Returns the next news, or `None` when the server stops.
 fn next(mut news: watch::Receiver<Arc<str>>, mut stopping: watch::Receiver<bool>) -> Next {
     Box::pin(async move {
         tokio::select! {
@@ -116,14 +118,14 @@ impl Stream for Channel {
     }
 }
 
-/// A fault in its author's words.
+/// Returns the fault as text for the app's developer.
 pub(crate) fn told(fault: &Fault) -> String {
     format!(
         "{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log."
     )
 }
 
-/// A fault as its author wants to see it.
+/// Returns the fault as a page for the app's developer.
 pub(crate) fn show_fault(fault: &Fault, masked: &Answer) -> Answer {
     let mut shown = answer::text(masked.status(), &told(fault));
     let kept = masked

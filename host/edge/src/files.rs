@@ -1,8 +1,17 @@
-//! Files of `--assets DIR`, by their exact path. The directory is the only state: each request looks at it anew, opens the file, and takes
-//! length, tag and content from the descriptor that it then sends, so that they belong together also while files are replaced.
+//! Files of `--assets DIR`, by their exact path.
 //!
-//! A file costs a look at the disk for each request that could be for one, and no more if there is none. Everything after that runs on
-//! threads that may wait for the disk.
+//! The directory is the only state. Each request looks at it anew and opens the file. It takes
+//! length, tag and content from the descriptor that it then sends, so that they describe the same
+//! file even while files are replaced.
+//!
+//! Invariant: a served path leads to a file below the directory, unless the operator allows links
+//! out of it, and no name with a leading dot is served except `.well-known`.
+//!
+//! A request that can be for a file costs one look at the disk, and no more if there is no such
+//! file. All further work runs on threads that may block on the disk.
+//!
+//! `caching`, `codings`, `conditions`, `kind`, `ranges` and `tags` decide on header fields;
+//! `file_body` sends the bytes. The order of files and routes is the router's.
 
 mod caching;
 mod codings;
@@ -38,13 +47,14 @@ use tidegate_hub::Hub;
 use tidegate_routing::Path;
 use tokio::task::spawn_blocking;
 
-/// A file of at most this length is read at once: its descriptor is not held while the client takes it.
+/// Maximum length of a file that is read at once, in bytes. Its descriptor is closed before the
+/// client has read it.
 const WHOLE_BYTES_MAX: u64 = 16 << 10;
 
-/// Dates before this one are no dates: archives and package stores set them so that builds are alike.
+/// Dates before this one are ignored: archives and package stores set them for reproducible builds.
 const DATES_FROM: Duration = Duration::from_secs(315_619_200); // 1980-01-02
 
-/// A directory of files; its dotfiles are not served, but for `.well-known`.
+/// A directory of files. Its dotfiles are not served, except `.well-known`.
 pub(crate) struct Files {
     place: Arc<Place>,
     rules: Vec<CacheRule>,
@@ -55,7 +65,7 @@ pub(crate) struct Files {
 
 struct Place {
     root: PathBuf,
-    /// Whether symbolic links may lead out of it.
+    /// True if symbolic links may lead out of the directory.
     may_leave: bool,
 }
 
@@ -65,7 +75,7 @@ struct Opened {
     metadata: Metadata,
     coding: Option<Coding>,
     kind: HeaderValue,
-    /// Whether other clients may get another form of it.
+    /// True if other clients may get another form of the file.
     varies: bool,
 }
 
@@ -90,7 +100,7 @@ impl Files {
         }
     }
 
-    /// The answer to a GET or HEAD of exactly the path of a file.
+    /// Returns the answer to a GET or HEAD of exactly the path of a file.
     pub(crate) async fn file(
         &self,
         method: &Method,
@@ -104,13 +114,14 @@ impl Files {
         self.serve(name, method, headers).await
     }
 
-    /// True if this is the path of a file, for which methods other than GET and HEAD are refused.
+    /// Returns true if this is the path of a file. Methods other than GET and HEAD are refused for
+    /// it.
     pub(crate) fn has(&self, path: &Path<'_>) -> bool {
         self.name(path)
             .is_some_and(|name| self.place.locate(&name).is_ok())
     }
 
-    /// `index.html`, for a path that nothing else answers and a client that asks for a page.
+    /// Returns `index.html` for a path without any other answer, if the client asks for a page.
     pub(crate) async fn fallback(
         &self,
         method: &Method,
@@ -127,7 +138,7 @@ impl Files {
         Some(answer)
     }
 
-    /// The relative name of an existing file.
+    /// Returns the relative name of an existing file.
     fn name(&self, path: &Path<'_>) -> Option<String> {
         let segments = path.segments();
         let hidden = |segment: &str| segment.starts_with('.') && segment != ".well-known";
@@ -149,7 +160,7 @@ impl Files {
     }
 
     async fn serve(&self, name: String, method: &Method, headers: &HeaderMap) -> Option<Answer> {
-        // It holds a descriptor for as long as the client takes to read it.
+        // The answer holds a descriptor until the client has read it.
         let seat = match self.sockets.take_shared() {
             Ok(seat) => seat,
             Err(refusal) => {
@@ -171,7 +182,7 @@ impl Files {
             kind,
             varies,
         } = opened;
-        // It was there a moment ago: a file that can't be read is as none.
+        // The file existed a moment ago. A file that can't be read counts as missing.
         let (file, etag) = self.tags.of(file, &metadata).await.ok()?;
         let sent = Sent {
             length: metadata.len(),
@@ -190,7 +201,7 @@ fn is_read(method: &Method) -> bool {
     method == Method::GET || method == Method::HEAD
 }
 
-/// The headers of a request on which the choice of a compressed form depends.
+/// Returns the request's headers that the choice of a compressed form depends on.
 fn accepted(headers: &HeaderMap) -> HeaderMap {
     headers
         .get_all(header::ACCEPT_ENCODING)
@@ -199,8 +210,9 @@ fn accepted(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
-/// Whether the client asks for a page: it names HTML, or takes anything and the path does not end in the name of a file. So a script
-/// or a picture that is missing is not answered with a page, and neither is a call of an interface.
+/// Returns true if the client asks for a page: it names HTML, or it accepts anything and the path
+/// does not end in a file's name. A missing script or picture is therefore not answered with a
+/// page, and neither is a call of an API.
 fn wants_page(path: &Path<'_>, headers: &HeaderMap) -> bool {
     if media::names(headers, "text/html") || media::names(headers, "application/xhtml+xml") {
         return true;
@@ -212,7 +224,8 @@ fn wants_page(path: &Path<'_>, headers: &HeaderMap) -> bool {
     !is_file && media::pick(headers, &[("text/html", ())]).is_some()
 }
 
-/// None if the file system has no date that means anything, or one that is still to come (RFC 9110 section 8.8.2.1).
+/// Returns the modification date. Returns `None` if the file system has no meaningful date, or a
+/// future one (RFC 9110 section 8.8.2.1).
 fn modified(metadata: &Metadata) -> Option<SystemTime> {
     let since = metadata
         .modified()
@@ -224,7 +237,7 @@ fn modified(metadata: &Metadata) -> Option<SystemTime> {
 }
 
 impl Place {
-    /// The path of a file, all links followed.
+    /// Returns the path of a file with all links resolved.
     fn locate(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.root.join(name);
         if self.may_leave {
@@ -238,7 +251,7 @@ impl Place {
         }
     }
 
-    /// Opens a file, or the compressed form beside it that the client likes best.
+    /// Opens a file, or the compressed form next to it that the client prefers.
     fn open(&self, name: &str, accepted: &HeaderMap) -> io::Result<Opened> {
         let beside = |coding: &Coding| format!("{name}{}", coding.suffix);
         let is_there = |coding: &Coding| {
@@ -276,7 +289,7 @@ impl Place {
     }
 }
 
-/// One form of a file, and what its headers say.
+/// One form of a file with the values of its headers.
 struct Sent<'a> {
     length: u64,
     modified: Option<SystemTime>,
@@ -313,7 +326,8 @@ impl Sent<'_> {
                 return Ok(self.with_validators(told, StatusCode::PRECONDITION_FAILED));
             }
         }
-        // A date within whose second the file may change again is a weak validator (RFC 9110 section 8.8.2.2).
+        // If the file may change again within the second of its date, the date is a weak validator
+        // (RFC 9110 section 8.8.2.2).
         let is_past = |date: &SystemTime| {
             date.elapsed()
                 .is_ok_and(|since| since >= Duration::from_secs(1))
@@ -322,7 +336,7 @@ impl Sent<'_> {
             modified: self.modified.filter(is_past),
             ..validators
         };
-        // RFC 9110 section 14.2: ranges are for GET.
+        // RFC 9110 section 14.2: ranges are defined for GET only.
         let ranges = match method == Method::GET && conditions::allows_range(headers, strong) {
             true => ranges::read(headers, self.length),
             false => Ranges::Whole,
@@ -373,7 +387,8 @@ impl Sent<'_> {
         format!("bytes {}-{}/{}", part.start, part.end - 1, self.length)
     }
 
-    /// Returns the pieces of a `multipart/byteranges` body (RFC 9110 section 14.6), and its media type.
+    /// Returns the pieces of a `multipart/byteranges` body (RFC 9110 section 14.6), and its media
+    /// type.
     fn multipart(&self, parts: &[std::ops::Range<u64>]) -> io::Result<(Vec<Piece>, HeaderValue)> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
@@ -395,7 +410,8 @@ impl Sent<'_> {
         ))
     }
 
-    /// Sets the status, and the headers that caches need in every answer about the file (RFC 9110 section 15.4.5).
+    /// Sets the status, and the headers that caches need in every answer about the file (RFC 9110
+    /// section 15.4.5).
     fn with_validators(&self, mut answer: Answer, status: StatusCode) -> Answer {
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
@@ -413,7 +429,7 @@ impl Sent<'_> {
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.kind.clone());
         if self.length == 0 {
-            // hyper says any other length to HEAD by itself.
+            // Without this header, hyper writes another length in the answer to HEAD.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         if let Some(coding) = self.coding {

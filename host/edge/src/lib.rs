@@ -1,6 +1,8 @@
-//! The network wall: sockets, HTTP/1.1, WebSocket frames, event streams and files, brokered to a hub's app.
+//! The network boundary: it connects sockets, HTTP/1.1, WebSocket frames, event streams and files
+//! with the app of a hub.
 //!
-//! What a request may do and what an app is live in [`tidegate_hub`]; nothing here knows wasmtime.
+//! [`tidegate_hub`] has the app interface and the calls of an app. This crate does not depend on
+//! wasmtime.
 //!
 //! ```
 //! use std::{net::TcpListener, sync::Arc};

@@ -1,8 +1,9 @@
-//! What ties each connection to the drain.
+//! The connection of each client with the drain.
 
 use tokio::sync::{mpsc, watch};
 
-/// What each connection's tasks hold: the news of the shutdown, and a sign of life.
+/// Each task of a connection holds one: it announces the shutdown, and its drop shows that the task
+/// has ended.
 #[derive(Clone)]
 pub(crate) struct Lifeline {
     pub(crate) stopping: watch::Receiver<bool>,
@@ -10,7 +11,8 @@ pub(crate) struct Lifeline {
 }
 
 impl Lifeline {
-    /// A lifeline; who says that the shutdown began; and who is told when no lifeline is left.
+    /// Returns a lifeline, the sender that announces the shutdown, and a receiver that ends when no
+    /// lifeline is left.
     pub(crate) fn new() -> (Lifeline, watch::Sender<bool>, mpsc::Receiver<()>) {
         let (stop, stopping) = watch::channel(false);
         let (alive, all_gone) = mpsc::channel(1);

@@ -1,4 +1,5 @@
-//! Clients in this process: connections that are pipes instead of sockets, and are served in every other way as those are.
+//! Clients in this process: their connections are pipes instead of sockets, and are served in the
+//! same way.
 
 use crate::{
     http::http1::{self, Peer},
@@ -12,10 +13,10 @@ use tokio::{
     sync::watch,
 };
 
-/// What a pipe holds on its way, in each direction.
+/// Size of a pipe's buffer in each direction, in bytes.
 const PIPE_BYTES: usize = 64 << 10;
 
-/// A server that no network leads to. Dropping it ends its connections as a drain does.
+/// A server without a network. Dropping it ends its connections like a drain.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -45,7 +46,7 @@ pub struct Local {
 }
 
 impl Local {
-    /// Serves nobody yet.
+    /// Creates a server without connections.
     pub fn new(server: Arc<Server>) -> Local {
         let (lifeline, stop, _) = Lifeline::new();
         Local {
@@ -55,7 +56,7 @@ impl Local {
         }
     }
 
-    /// The client's end of a new connection, served on the current runtime.
+    /// Opens a connection, served on the current runtime, and returns the client's end.
     pub fn connect(&self) -> DuplexStream {
         let (client, server) = duplex(PIPE_BYTES);
         let peer = Peer {

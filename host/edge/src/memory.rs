@@ -1,9 +1,10 @@
-//! Memory that one HTTP connection holds: the head and body of its request, and the answer until it is sent.
+//! Memory that one HTTP connection holds: the head and body of its request, and the answer until it
+//! is sent.
 //!
-//! A connection reserves what each of them takes when it is opened ([`admit`]), and more when its
-//! reads are larger: the buffer that they make grow stays as long as the conversation. Other small
-//! amounts are not counted. Large ones are reserved before they are held, and refused if there is
-//! not enough memory. An account that grew large may be evicted; its connection then ends.
+//! A connection reserves a fixed amount when it is opened ([`admit`]), and more when its reads are
+//! larger: a buffer that has grown stays for the rest of the conversation. Other small amounts are
+//! not counted. Large amounts are reserved before they are held, and refused if there is not enough
+//! memory. An account that grew large may be evicted; its connection then ends.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -22,18 +23,19 @@ use tidegate_hub::{
     budget::{Account, Charge, Kind, OutOfMemory, Share},
 };
 
-/// Beyond this something is counted at all; at least what is free for its kind.
+/// Amounts up to this size are not counted. It is at least the free part of each kind.
 const LARGE: usize = 16 << 10;
-/// Bytes of a connection whose reads are small, for its state and buffers: 5 KiB before anything was
-/// read, 13 KiB after an answer and 18 KiB in the middle of a head of 8 KiB, as measured.
+/// Bytes for the state and buffers of a connection with small reads: 5 KiB before the first read,
+/// 13 KiB after an answer and 18 KiB in the middle of a head of 8 KiB, as measured.
 const SOCKET_BYTES: usize = 20 << 10;
-/// Reads up to this many bytes fit into the buffers that [`SOCKET_BYTES`] are for.
+/// Size of the reads, in bytes, that the buffers in [`SOCKET_BYTES`] can take.
 const READ_BYTES: usize = 8 << 10;
-/// Bytes that a streamed answer holds besides its pieces: the buffers on both of its sides, and the guest that waits.
+/// Number of bytes that a streamed answer holds besides its pieces: the buffers on both of its
+/// sides, and the waiting guest.
 const STREAM_BYTES: usize = 128 << 10;
 
-/// Reserves what an HTTP connection takes, as long as it is one: a WebSocket, or an answer that is
-/// held, has given its buffers back.
+/// Reserves the memory of an HTTP connection while it is one: a WebSocket or a held answer has
+/// given its buffers back.
 pub(crate) fn admit(charge: &mut Charge, budget: &Arc<Budget>) -> Result<(), OutOfMemory> {
     charge.admit(budget, SOCKET_BYTES)
 }
@@ -41,14 +43,14 @@ pub(crate) fn admit(charge: &mut Charge, budget: &Arc<Budget>) -> Result<(), Out
 /// The account of one connection.
 pub(crate) struct Memory {
     account: Arc<Account>,
-    /// Bytes that were read since the last request was answered, until the head of the next one is whole.
+    /// Number of bytes read since the last answer, until the head of the next request is whole.
     head_bytes: AtomicUsize,
-    /// Size of the largest head or read for which the buffers' bytes are reserved.
+    /// Size of the largest head or read for which buffers are reserved.
     counted: AtomicUsize,
     buffers: Mutex<Share>,
     /// True if there was no memory for a head.
     is_refused: AtomicBool,
-    /// True while a request is being handled: bytes read now belong to its body.
+    /// True while a request is handled: bytes read now belong to its body.
     is_handling: AtomicBool,
 }
 
@@ -66,12 +68,12 @@ impl Memory {
         })
     }
 
-    /// Whether work that would hold memory for long is refused for now.
+    /// Returns true if work that would hold memory for long is refused now.
     pub(crate) fn is_scarce(&self) -> bool {
         self.account.budget().is_scarce()
     }
 
-    /// Whether the connection is to end, for want of memory; `waker` is woken when that changes.
+    /// Returns true if the connection has to end for lack of memory. A change wakes `waker`.
     pub(crate) fn is_evicted(&self, waker: &Waker) -> bool {
         if !self.account.is_large() {
             return false;
@@ -80,17 +82,17 @@ impl Memory {
         self.account.is_evicted()
     }
 
-    /// Number of times that connections without a request were to be closed.
+    /// Returns the number of times that connections without a request had to be closed.
     pub(crate) fn hurries(&self) -> u64 {
         self.account.budget().hurries()
     }
 
-    /// Whether the connection ends because there was no memory for a request's head.
+    /// Returns true if the connection ends because there was no memory for a request's head.
     pub(crate) fn is_refused(&self) -> bool {
         self.is_refused.load(Relaxed)
     }
 
-    /// So many bytes have been read from the socket.
+    /// Counts bytes that were read from the socket.
     pub(crate) fn handle_read(&self, bytes: usize) -> Result<(), OutOfMemory> {
         let is_handling = self.is_handling.load(Relaxed);
         let held = if is_handling {
@@ -107,7 +109,7 @@ impl Memory {
         }
     }
 
-    /// The buffers have grown. They grow by doubling, and the old one is there until its bytes are
+    /// Counts larger buffers. They grow by doubling, and the old one stays until its bytes are
     /// copied.
     #[cold]
     fn grow(&self, held: usize, is_handling: bool) -> Result<(), OutOfMemory> {
@@ -116,7 +118,7 @@ impl Memory {
             .lock()
             .expect("nothing panics while it holds a share");
         if is_handling {
-            // Its body is refused elsewhere, with an answer.
+            // The body itself is refused elsewhere, with an answer.
             buffers.force(2 * held);
         } else if let Err(error) = buffers.fit(2 * held) {
             self.is_refused.store(true, Relaxed);
@@ -126,7 +128,7 @@ impl Memory {
         Ok(())
     }
 
-    /// The head of a request is whole.
+    /// Notes that the head of a request is whole.
     pub(crate) fn begin_request(&self) {
         self.is_handling.store(true, Relaxed);
         self.head_bytes.store(0, Relaxed);
@@ -137,7 +139,8 @@ impl Memory {
         self.is_handling.store(false, Relaxed);
     }
 
-    /// Reads the whole body. Its memory stays reserved until the last clone is dropped. Returns `None` if there is not enough memory.
+    /// Reads the whole body. Its memory stays reserved until the last clone is dropped. Returns
+    /// `None` if there is not enough memory.
     pub(crate) async fn collect<B>(&self, body: B) -> Result<Option<Bytes>, B::Error>
     where
         B: http_body::Body<Data = Bytes>,
@@ -150,7 +153,8 @@ impl Memory {
                 continue;
             };
             bytes += piece.len();
-            // Only what has come: a client that announces much and sends nothing holds nothing.
+            // Only received bytes count: a client that announces much and sends nothing holds
+            // nothing.
             if share.fit(bytes).is_err() {
                 return Ok(None);
             }
@@ -162,17 +166,17 @@ impl Memory {
             _ => pieces.concat().into(),
         };
         drop(pieces);
-        // Less than before is never refused.
+        // A smaller amount than before is never refused.
         _ = share.fit(bytes);
         Ok(Some(held(whole, share)))
     }
 
-    /// A share for the part of a form that is read before its action starts.
+    /// Returns a share for the part of a form that is read before its action starts.
     pub(crate) fn form(&self) -> Share {
         Share::new(&self.account, Kind::Request)
     }
 
-    /// The bytes of an answer, held as long as they wait for the client.
+    /// Reserves the bytes of an answer while they wait for the client.
     pub(crate) fn answer(&self, bytes: Bytes) -> Result<Bytes, OutOfMemory> {
         if bytes.len() <= LARGE {
             return Ok(bytes);
@@ -182,8 +186,8 @@ impl Memory {
         Ok(held(bytes, share))
     }
 
-    /// The body of an answer that streams: its pieces are held as long as they wait for the client.
-    /// `id`: of the request, in the log.
+    /// Wraps the body of a streamed answer: its pieces are reserved while they wait for the client.
+    /// `id` is that of the request in the log.
     pub(crate) fn stream(
         &self,
         body: hub::Body,
@@ -199,7 +203,8 @@ impl Memory {
         }))
     }
 
-    /// As [`stream`](Memory::stream), of an answer that mostly waits and has nothing meanwhile.
+    /// Does the same as [`stream`](Memory::stream) for an answer that mostly waits and holds
+    /// nothing while it does.
     pub(crate) fn hold(&self, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
         Box::pin(Streaming {
             body,
@@ -210,7 +215,7 @@ impl Memory {
     }
 }
 
-/// The bytes, and what is reserved for them.
+/// Bytes with their reservation.
 struct Held {
     bytes: Bytes,
     _share: Share,
@@ -236,9 +241,9 @@ fn held(bytes: Bytes, share: Share) -> Bytes {
 struct Streaming {
     body: hub::Body,
     share: Share,
-    /// Reserved as long as it streams.
+    /// Number of bytes reserved while the answer streams.
     base: usize,
-    /// Of the request, in the log.
+    /// Id of the request in the log.
     id: Option<Box<HeaderValue>>,
 }
 
@@ -249,7 +254,7 @@ impl Stream for Streaming {
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         let this = &mut *self;
         let next = std::task::ready!(this.body.as_mut().poll_frame(cx));
-        // Asked for another piece: the last one is about to leave.
+        // The connection asks for another piece: the last one is about to leave.
         if let Some(Ok(Frame::Data(bytes))) = &next
             && let Err(error) = this.share.fit(this.base + bytes.len())
         {

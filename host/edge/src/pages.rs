@@ -1,4 +1,19 @@
-//! Pages: GET streams a shell and what its loaders bring, POST is an action, and `/__loaders` runs one loader by itself.
+//! Pages: GET streams a shell and the values of its loaders, POST runs an action, and `/__loaders`
+//! runs a single loader.
+//!
+//! Owner: each answer owns its page's run. A `Visit` is one request that has passed the guards.
+//! `show`, `act` and `load` turn it into an answer; the shorter `Visited` is the part that they
+//! keep while it streams.
+//!
+//! The bodies are `Pieces`: the app is polled for the next value only after the last piece has been
+//! written, so a slow client slows the app and no queue grows. Dropping the body cancels the
+//! loaders and the action.
+//!
+//! Invariant: a client receives the id of a fault and not its text, unless the app is in
+//! development. All values are checked JSON on one line.
+//!
+//! `loading` runs one loader, `form` and `part` read forms, `json` checks values. Guards, routes
+//! and origins are checked before, in `http1`; the connection writes the bodies.
 
 pub(crate) mod act;
 mod form;
@@ -25,10 +40,10 @@ use tidegate_hub::{self as hub, BodyError, Fault, Frame, Request, app::Stream};
 use tidegate_routing::Page;
 use tokio::sync::watch;
 
-/// A request to a page that its guards let pass.
+/// A request to a page that has passed its guards.
 pub(crate) struct Visit {
     visited: Arc<Visited>,
-    /// Its route is the page's.
+    /// Request whose route is the page's.
     request: Arc<Request>,
 }
 
@@ -53,7 +68,8 @@ impl Visit {
     }
 }
 
-/// What is still to be known of a visit while it streams, when nobody reads its request any more: that holds buffers of its connection.
+/// The part of a visit that is needed while it streams. It does not hold the request, which holds
+/// buffers of its connection.
 struct Visited {
     server: Arc<Server>,
     version: Arc<Version>,
@@ -63,7 +79,7 @@ struct Visited {
 }
 
 impl Visited {
-    /// The page and its index.
+    /// Returns the page and its index.
     fn page(&self) -> (u32, &Page) {
         self.version
             .router
@@ -71,7 +87,7 @@ impl Visited {
             .expect("the request was led to a page")
     }
 
-    /// What a client may know of a fault; the log has all of it.
+    /// Returns the client's text for a fault. The log has all of it.
     fn told(&self, fault: &Fault) -> String {
         if matches!(fault, Fault::Answer(_)) {
             self.server.hub.counters().faults.add(1);
@@ -89,7 +105,7 @@ impl Visited {
         }
     }
 
-    /// Resolves when the server begins to go away.
+    /// Returns a future that resolves when the shutdown begins.
     fn stopped(&self) -> Stopped {
         let mut stopping = self.stopping.clone();
         Box::pin(async move { _ = stopping.wait_for(|stopping| *stopping).await })
@@ -98,19 +114,19 @@ impl Visited {
 
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The browser's side: a module without dependencies.
+/// The browser's part: a module without dependencies.
 const CLIENT: &str = include_str!("pages/client.js");
 
-/// In development a page is loaded again with each version of the app that rendered it.
+/// During development a page is loaded again with each version of the app that rendered it.
 const CLIENT_IN_DEVELOPMENT: &str = concat!(
     include_str!("pages/client.js"),
     "\nimport \"/__tidegate/dev.js\";\naddEventListener(\"tidegate:version\", () => page.page && location.reload());\n"
 );
 
-/// Its types, for editors and TypeScript.
+/// Types of the module, for editors and TypeScript.
 const CLIENT_TYPES: &str = include_str!("pages/client.d.ts");
 
-/// One of the two, by its name.
+/// Returns one of the two by its name.
 pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
     let (text, kind) = match name {
         "client.js" if is_developed => (CLIENT_IN_DEVELOPMENT, "text/javascript; charset=utf-8"),
@@ -124,7 +140,7 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
         Body::Whole(Some(Bytes::from_static(text.as_bytes()))),
     );
     if !is_developed {
-        // It changes with the host only.
+        // The content changes only with the host.
         answer.headers_mut().insert(
             header::CACHE_CONTROL,
             HeaderValue::from_static("public, max-age=3600"),
@@ -133,7 +149,7 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
     Some(answer)
 }
 
-/// Content of this type that no cache keeps.
+/// Returns content of this type that no cache keeps.
 fn typed(status: StatusCode, kind: &'static str, body: Body) -> Answer {
     let mut answer = http::Response::new(body);
     *answer.status_mut() = status;
@@ -146,12 +162,12 @@ fn typed(status: StatusCode, kind: &'static str, body: Body) -> Answer {
     answer
 }
 
-/// As [`typed`], of a text.
+/// Does the same as [`typed`] with a text.
 fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
     typed(status, kind, Body::Whole(Some(Bytes::from(text))))
 }
 
-/// As [`typed`], piece by piece: proxies are not to gather them.
+/// Does the same as [`typed`] piece by piece. Proxies must not gather the pieces.
 fn streamed(kind: &'static str, body: Body) -> Answer {
     let mut answer = typed(StatusCode::OK, kind, body);
     answer
@@ -164,10 +180,10 @@ fn streamed(kind: &'static str, body: Body) -> Answer {
     answer
 }
 
-/// A body of pieces, each of which goes out before anybody is asked for the next.
+/// A body of pieces. Each piece is written before the next one is requested.
 struct Pieces {
     pieces: Pin<Box<dyn futures_util::Stream<Item = Bytes> + Send>>,
-    /// The last one may still be in a buffer, which is written when there is nothing more for the moment.
+    /// True if the last piece may still be in a buffer, which is written when the stream waits.
     is_held: bool,
 }
 

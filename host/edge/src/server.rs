@@ -1,4 +1,4 @@
-//! What every connection of a served app needs.
+//! A served app: its versions, and the state and settings that all its connections share.
 
 use crate::{
     CacheRule, Hosts, Network, Origins, Pages, files::Files, sockets::Sockets,
@@ -13,55 +13,64 @@ use std::{
 use tidegate_hub::{App, Close, Hub};
 use tidegate_routing::Router;
 
-/// How the edge treats clients. A plain struct: take the default and change what you must.
+/// Settings of the edge for its clients. It is a plain struct: take the default and change the
+/// fields that you need.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Hosts that requests may name; any other gets 421 before any guest code.
     pub hosts: Hosts,
-    /// Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are believed. These headers are removed from the requests of all
-    /// others.
+    /// Proxies whose `X-Forwarded-For`, `-Proto`, `-Host` and `Forwarded` are trusted. These
+    /// headers are removed from all other requests.
     pub trusted: Vec<Network>,
-    /// Which pages may open a WebSocket.
+    /// Pages that may open a WebSocket.
     pub origins: Origins,
-    /// Whether a request for a WebSocket without `Origin` (not from a browser) is refused.
+    /// True if a request for a WebSocket without `Origin` (not from a browser) is refused.
     pub require_origin: bool,
-    /// Files that are served by their exact path, before the app's routes.
+    /// Directory of files that are served by their exact path, before the app's routes.
     pub assets: Option<PathBuf>,
-    /// How long caches may keep files; the first rule of a path counts.
+    /// Time that caches may keep files; the first matching rule counts.
     pub assets_cache: Vec<CacheRule>,
-    /// Whether symbolic links may lead out of the directory of files.
+    /// True if symbolic links may lead out of the directory of files.
     pub assets_links: bool,
-    /// For a request's head to come whole, from its first byte; then 408 and the end of the connection.
+    /// Maximum time for a whole request head, from its first byte. Then the answer is 408, and the
+    /// connection ends.
     pub header_within: Duration,
-    /// How long an HTTP connection is kept while no request has begun.
+    /// Maximum time that an HTTP connection is kept while no request has begun.
     pub idle_within: Duration,
-    /// Bytes of a request's head; beyond it 431 (or 414).
+    /// Maximum size of a request's head, in bytes. A larger one gets 431 or 414.
     pub header_bytes_max: usize,
-    /// For a bounded body to come whole, then 408.
+    /// Maximum time for a whole bounded body. Then the answer is 408.
     pub body_within: Duration,
-    /// For the next byte of a body, a form or a WebSocket message that the host reads; then 408, or the end of the connection.
+    /// Maximum time for the next byte of a body, form or WebSocket message that the host reads.
+    /// Then the answer is 408, or the connection ends.
     pub read_within: Duration,
-    /// For the client to take one more byte of what waits for it, then the end of the connection.
+    /// Maximum time for the client to take one more byte of the waiting output. Then the connection
+    /// ends.
     pub write_within: Duration,
-    /// Bytes a second that a client moves at least while the host waits for it, averaged over `read_within` or `write_within`; zero for
-    /// no such bound.
+    /// Minimum number of bytes a second that a client moves while the host waits for it, averaged
+    /// over `read_within` or `write_within`. Zero turns this limit off.
     pub bytes_per_second_min: usize,
-    /// For a client that has ended its sending direction to get one more byte of its answer, while its request is handled; then it
-    /// counts as gone. TCP has one sign for a client that left and one that sends nothing more.
+    /// Maximum time for a client that has ended its sending direction to take one more byte of its
+    /// answer, while its request is handled. Then it counts as gone. TCP has the same sign for a
+    /// client that left and for one that sends nothing more.
     pub half_close_within: Duration,
-    /// How long the host reads and drops bytes of a client after the last answer of its connection, so that the answer arrives.
+    /// Maximum time in which the host reads and drops a client's bytes after the last answer of its
+    /// connection, so that the answer arrives.
     pub linger_within: Duration,
-    /// Bytes that are dropped so; then the connection is closed.
+    /// Maximum number of bytes that are dropped in this way. Then the connection is closed.
     pub linger_bytes_max: usize,
-    /// Sockets of clients in all, and files that are being sent to them; none for no limit. One more is answered with 503 and closed.
+    /// Maximum number of client sockets and of files that are being sent; `None` for no limit.
+    /// Another connection is answered with 503 and closed.
     pub sockets_max: Option<usize>,
-    /// Sockets of one client: an IPv4 address, or a /64 network of IPv6. None: [`SOCKETS_PER_ADDRESS_MAX`](crate::SOCKETS_PER_ADDRESS_MAX)
-    /// for public addresses, no limit for loopback and private ones. A number holds for every address; zero for no limit. One
-    /// more is answered with 503 and closed.
+    /// Maximum number of sockets of one client: an IPv4 address, or a /64 network of IPv6. `None`
+    /// means [`SOCKETS_PER_ADDRESS_MAX`](crate::SOCKETS_PER_ADDRESS_MAX) for public addresses, and
+    /// no limit for loopback and private ones. A number applies to every address; zero means no
+    /// limit. Another connection is answered with 503 and closed.
     pub sockets_per_address_max: Option<usize>,
-    /// For connections and requests to end after the shutdown began.
+    /// Maximum time for connections and requests to end after the shutdown began.
     pub drain_within: Duration,
-    /// Pages that are told of changes. Then the app is in development: faults are shown whole.
+    /// Open pages that receive changes. If set, the app is in development, and clients see faults
+    /// in full.
     pub pages: Option<Arc<Pages>>,
 }
 
@@ -93,40 +102,40 @@ impl Default for Config {
     }
 }
 
-/// One version of an app: its code, and the router that leads to it. They are changed together or not at all.
+/// One version of an app: its code and the router for it. They are always replaced together.
 pub struct Version {
-    /// Its code.
+    /// Code of the app.
     pub app: Arc<dyn App>,
-    /// Its routes and guards.
+    /// Routes and guards of the app.
     pub router: Router,
 }
 
-/// What became of the connections when another version was put in place.
+/// Connections at the change to another version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swapped {
-    /// WebSockets that go on.
+    /// Number of WebSockets that continue.
     pub kept: usize,
-    /// WebSockets that were closed with 1012, since the version has no route like theirs.
+    /// Number of WebSockets that were closed with 1012, since the version has no such route.
     pub closed: usize,
-    /// Feeds, which all go on.
+    /// Number of feeds, which all continue.
     pub feeds: usize,
 }
 
-/// One served app: what every connection of it needs.
+/// One served app, shared by all its connections.
 pub struct Server {
     pub(crate) hub: Arc<Hub>,
     current: RwLock<Arc<Version>>,
     pub(crate) config: Config,
     pub(crate) files: Option<Files>,
-    /// Connections outside of rooms whose on-close has to wait.
+    /// Connections outside of rooms with a delayed on-close.
     pub(crate) closings: Closings,
-    /// Where it listens, once it does.
+    /// Address of the listener, once there is one.
     pub(crate) address: OnceLock<SocketAddr>,
     pub(crate) sockets: Arc<Sockets>,
 }
 
 impl Server {
-    /// Puts the parts together; opens nothing.
+    /// Creates a server; opens nothing.
     pub fn new(hub: Arc<Hub>, first: Arc<Version>, config: Config) -> Arc<Server> {
         let sockets = Sockets::new(config.sockets_max, config.sockets_per_address_max);
         let files = config.assets.as_deref().map(|root| {
@@ -151,14 +160,15 @@ impl Server {
         })
     }
 
-    /// The authority of a request that names none (HTTP/1.0): the listener's address, or `localhost` where there is no network.
+    /// Returns the authority for a request that names none (HTTP/1.0): the listener's address, or
+    /// `localhost` without a network.
     pub(crate) fn own_authority(&self) -> String {
         self.address
             .get()
             .map_or_else(|| "localhost".to_owned(), SocketAddr::to_string)
     }
 
-    /// The version that is served now. What begins with one ends with it: whoever asks keeps the answer for as long as that takes.
+    /// Returns the version that is served now. A request or event keeps its version until it ends.
     pub fn version(&self) -> Arc<Version> {
         self.current
             .read()
@@ -166,7 +176,8 @@ impl Server {
             .clone()
     }
 
-    /// From now on requests, and the events of connections, go to this version; what is in flight ends where it began.
+    /// Sends new requests and events of connections to this version. Work in flight ends with the
+    /// version that it began with.
     pub fn swap(&self, version: Arc<Version>) -> Swapped {
         let connections = self.hub.connections();
         let before = self.version();
@@ -179,7 +190,8 @@ impl Server {
                 &route_is_gone(),
             )
         };
-        // Before, so that the version hears of none that it doesn't know; after, for those that came in between.
+        // The first sweep comes before the change, so that the version receives no connection
+        // without a route; the second one covers connections opened in between.
         let (_, before) = sweep();
         *self
             .current
@@ -194,7 +206,8 @@ impl Server {
     }
 }
 
-/// RFC 6455 section 7.4.1, and the registry of close codes: 1012 is "service restart", after which clients come back.
+/// RFC 6455 section 7.4.1 and the registry of close codes: 1012 is "service restart", after which
+/// clients reconnect.
 pub(crate) fn route_is_gone() -> Close {
     Close::new(1012, "a new version of the app has no such route")
 }

@@ -1,7 +1,8 @@
 //! WebSockets (RFC 6455): the handshake, the connection, and its last event.
 //!
-//! `handshake` and `upgrade` make a connection of a request. `connection` is its task, `wire` its
-//! frames, `fragments` its messages of many frames. `closing` and `closings` deliver the on-close.
+//! `handshake` and `upgrade` turn a request into a connection. `connection` is its task, `wire` its
+//! frames, `fragments` the frame count of its messages. `closing` and `closings` deliver the
+//! on-close.
 
 pub(crate) mod closing;
 pub(crate) mod closings;

@@ -1,20 +1,20 @@
-//! How long caches may keep a file: as the operator's rules say, and otherwise by its name.
+//! The time that caches may keep a file: from the operator's rules, otherwise from the file's name.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// A rule of the operator: the value of `Cache-Control` for files of some paths.
+/// An operator's rule: the value of `Cache-Control` for the files of some paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheRule {
-    /// A path; `*` stands for any text, slashes included.
+    /// Path pattern; `*` matches any text, including slashes.
     pattern: String,
     value: HeaderValue,
 }
 
 impl CacheRule {
-    /// Reads "PATTERN VALUE", as in "/downloads/* public, max-age=3600".
+    /// Parses "PATTERN VALUE", as in "/downloads/* public, max-age=3600".
     ///
     /// # Errors
-    /// A text that says what to write instead.
+    /// Returns a text with the correct form.
     pub fn parse(text: &str) -> Result<CacheRule, String> {
         let wrong = || {
             format!(
@@ -36,12 +36,12 @@ impl CacheRule {
     }
 }
 
-/// A name with a hash of the content in it never means other content.
+/// A name that contains a hash of the content never gets other content.
 const HASHED: &str = "max-age=31536000, immutable";
-/// Kept, and asked for by its tag before each use.
+/// Caches keep the file and revalidate its tag before each use.
 const OTHERS: &str = "no-cache";
 
-/// The value for the file of this path, as "/css/style.css".
+/// Returns the value for the file of this path, such as "/css/style.css".
 pub(crate) fn of(path: &str, rules: &[CacheRule]) -> HeaderValue {
     match rules.iter().find(|rule| matches(&rule.pattern, path)) {
         Some(rule) => rule.value.clone(),
@@ -55,7 +55,7 @@ pub(crate) fn of(path: &str, rules: &[CacheRule]) -> HeaderValue {
     }
 }
 
-/// Keeps an answer that a guard let pass out of the caches that clients share, unless a rule says otherwise.
+/// Keeps an answer that passed a guard out of shared caches, unless a rule sets another value.
 pub(crate) fn make_private(headers: &mut HeaderMap) {
     let Some(value) = headers
         .get(header::CACHE_CONTROL)
@@ -72,7 +72,7 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     }
 }
 
-/// Walks both texts once, and goes back to the last star where they part.
+/// Walks both texts once, and goes back to the last star where they differ.
 fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t, mut star) = (0, 0, None);
@@ -93,14 +93,15 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
-/// Whether a part of the name, after its first, looks like the hash that a bundler puts there.
+/// Returns true if a part of the name, after the first one, looks like the hash of a bundler.
 fn is_hashed(name: &str) -> bool {
     let parts = |separators: &'static [char]| name.split(separators).skip(1);
     parts(&['.', '-']).any(is_hash) || parts(&['.', '-', '_']).any(is_hash)
 }
 
-/// At least 8 characters of which letters and digits alternate as no word or date has them: hexadecimal with both, or another alphabet
-/// with at least three changes between digits, small and large letters.
+/// Returns true for at least 8 characters in which letters and digits alternate as in no word or
+/// date: hexadecimal with both, or another alphabet with at least three changes between digits,
+/// small and large letters.
 fn is_hash(part: &str) -> bool {
     let is_of_alphabet = part
         .bytes()

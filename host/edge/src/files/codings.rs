@@ -1,15 +1,16 @@
-//! Files that lie beside a file in a compressed form, and which of them a client takes (RFC 9110 section 12.5.3).
+//! Compressed forms of a file that lie next to it, and the choice among them (RFC 9110 section
+//! 12.5.3).
 
 use http::{HeaderMap, header};
 
-/// A content coding, and how a file's name ends that has it.
+/// A content coding, with the suffix of its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Coding {
     pub(crate) name: &'static str,
     pub(crate) suffix: &'static str,
 }
 
-/// All that are served, the best compression first: it is chosen among those that a client likes alike.
+/// All served codings, best compression first. The order decides between codings of equal quality.
 pub(crate) const CODINGS: [Coding; 3] = [
     Coding {
         name: "br",
@@ -25,7 +26,8 @@ pub(crate) const CODINGS: [Coding; 3] = [
     },
 ];
 
-/// The one of these codings that the client likes best; none if it likes the file as it is better, or takes none of them.
+/// Returns the coding that the client prefers. Returns `None` if the client prefers the plain file,
+/// or accepts none of them.
 pub(crate) fn choose(headers: &HeaderMap, offered: &[Coding]) -> Option<Coding> {
     let values = headers
         .get_all(header::ACCEPT_ENCODING)
@@ -46,19 +48,19 @@ pub(crate) fn choose(headers: &HeaderMap, offered: &[Coding]) -> Option<Coding> 
             .map(|(_, quality)| *quality)
     };
     let any = named("*");
-    // The first of the best: `max_by_key` would take the last.
+    // This finds the first of the best; `max_by_key` would return the last.
     let best = offered
         .iter()
         .rev()
         .filter_map(|coding| Some((named(coding.name).or(any)?, *coding)))
         .max_by_key(|(quality, _)| *quality);
-    // Not named, it is as good as nothing else.
+    // If the client does not name `identity`, it prefers every coding that it accepts.
     let identity = named("identity").unwrap_or(0);
     best.filter(|(quality, _)| *quality > 0 && *quality >= identity)
         .map(|(_, coding)| coding)
 }
 
-/// Name and quality in thousandths.
+/// Returns name and quality, in thousandths.
 fn parse(text: &str) -> Option<(&str, u16)> {
     let mut parts = text.split(';').map(str::trim);
     let name = parts.next().filter(|name| !name.is_empty())?;

@@ -3,26 +3,26 @@
 use http::{HeaderMap, HeaderName, header};
 use std::time::SystemTime;
 
-/// The values that distinguish one state of a file from all others.
+/// Values that distinguish one state of a file from all others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validators<'a> {
-    /// A strong entity tag, with its quotes.
+    /// A strong entity tag, including its quotes.
     pub(crate) etag: &'a str,
-    /// In whole seconds; none if the file system has no date that means anything.
+    /// Date in whole seconds; `None` if the file system has no meaningful date.
     pub(crate) modified: Option<SystemTime>,
 }
 
-/// The result of the preconditions of a GET or HEAD.
+/// Result of the preconditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Send,
-    /// 304.
+    /// The answer is 304.
     NotModified,
-    /// 412.
+    /// The answer is 412.
     Failed,
 }
 
-/// Judges all conditions but `If-Range`.
+/// Evaluates all conditions except `If-Range`.
 pub(crate) fn judge(headers: &HeaderMap, file: Validators<'_>) -> Outcome {
     let is_failed = match tags(headers, &header::IF_MATCH) {
         Some(mut tags) => !tags.any(|tag| tag == Tag::Any || tag == Tag::Strong(file.etag)),
@@ -49,8 +49,8 @@ pub(crate) fn judge(headers: &HeaderMap, file: Validators<'_>) -> Outcome {
     }
 }
 
-/// Whether a range may be sent: there is no `If-Range`, or it names this state by strong comparison (RFC 9110 section 13.1.5). A date
-/// counts only if it is exactly the file's.
+/// Returns true if a range may be sent: there is no `If-Range`, or it names this state by strong
+/// comparison (RFC 9110 section 13.1.5). A date must be exactly that of the file.
 pub(crate) fn allows_range(headers: &HeaderMap, file: Validators<'_>) -> bool {
     let mut values = headers.get_all(header::IF_RANGE).iter();
     match (values.next(), values.next()) {
@@ -70,13 +70,13 @@ pub(crate) fn allows_range(headers: &HeaderMap, file: Validators<'_>) -> bool {
 enum Tag<'a> {
     /// `*`
     Any,
-    /// With its quotes.
+    /// Strong tag, including its quotes.
     Strong(&'a str),
-    /// Without its prefix.
+    /// Weak tag without its prefix.
     Weak(&'a str),
 }
 
-/// All tags of this field, if the request has it. An opaque tag may contain commas.
+/// Returns all tags of this field, if the request has it. An opaque tag may contain commas.
 fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<impl Iterator<Item = Tag<'a>>> {
     let values = headers.get_all(name);
     values.iter().next()?;
@@ -108,7 +108,8 @@ fn tags<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<impl Iterator<I
     )
 }
 
-/// A date that is not valid is as none (RFC 9110 sections 13.1.3 and 13.1.4).
+/// Returns the date of this field. An invalid date counts as missing (RFC 9110 sections 13.1.3 and
+/// 13.1.4).
 fn date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,9 @@
-//! The body of an answer from a file: pieces of the file, with text between them if there are several.
+//! Body of an answer from a file: one piece of the file, or several with text between them.
+//!
+//! The body owns the open descriptor. It reads the next block when the connection polls for it, on
+//! a thread that may block, so a slow client holds one block and not the file. The file must keep
+//! the length that the head announced: if it has become shorter, the body fails and the connection
+//! ends.
 
 use bytes::Bytes;
 use std::{
@@ -13,18 +18,18 @@ use std::{
 };
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Bytes that are read at a time: as much as the memory of a connection is allowed without an account.
+/// Number of bytes in a read: as much as a connection may hold without an account.
 const READ_BYTES: u64 = 16 << 10;
 
-/// One piece of the body, in the order of sending.
+/// A piece of the body, in the order of sending.
 #[derive(Debug)]
 pub(crate) enum Piece {
     Text(Bytes),
-    /// These bytes of the file.
+    /// Range of the file, in bytes.
     Part(Range<u64>),
 }
 
-/// Reads a file as its client takes it. It fails if the file has become shorter.
+/// Reads a file at the speed of its client. It fails if the file has become shorter.
 pub(crate) struct FileBody {
     file: Arc<File>,
     pieces: VecDeque<Piece>,
@@ -43,7 +48,7 @@ impl FileBody {
         }
     }
 
-    /// Bytes that are still to be sent.
+    /// Returns the number of bytes that are still to be sent.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
@@ -84,7 +89,7 @@ impl Piece {
     }
 }
 
-/// These bytes of a file; it must have them.
+/// Returns this range of a file. It fails if the file is shorter.
 pub(crate) fn read(file: &File, part: Range<u64>) -> io::Result<Bytes> {
     let mut bytes = vec![
         0;

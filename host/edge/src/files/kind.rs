@@ -1,12 +1,12 @@
-//! Media types of files, by the end of their names.
+//! Media types of files, by the suffix of their names.
 
 use http::HeaderValue;
 use std::path::Path;
 
-/// Bytes of a file's beginning that [`of`] may look at.
+/// Number of bytes of a file's beginning that [`of`] may look at.
 pub(crate) const BEGINNING_BYTES: u64 = 189;
 
-/// The content type of a file of this name with this beginning. Texts are UTF-8.
+/// Returns the content type of a file with this name and this beginning. Text is UTF-8.
 pub(crate) fn of(name: &str, beginning: &[u8]) -> HeaderValue {
     let end = Path::new(name)
         .extension()
@@ -14,7 +14,8 @@ pub(crate) fn of(name: &str, beginning: &[u8]) -> HeaderValue {
         .unwrap_or_default()
         .to_ascii_lowercase();
     let kind = match end.as_str() {
-        // MPEG streams and TypeScript share these names. Browsers do not run TypeScript, so it is sent as text to read.
+        // MPEG streams and TypeScript share these suffixes. Browsers do not run TypeScript, so it
+        // is sent as plain text.
         "ts" | "mts" if is_mpeg_stream(beginning) => "video/mp2t",
         "ts" | "mts" | "cts" | "tsx" | "jsx" | "vue" | "svelte" => "text/plain",
         "mjs" | "cjs" => "text/javascript",
@@ -35,7 +36,8 @@ pub(crate) fn of(name: &str, beginning: &[u8]) -> HeaderValue {
     }
 }
 
-/// Packets of 188 bytes, each of which begins with the same byte (ISO/IEC 13818-1 section 2.4.3.2).
+/// Returns true for packets of 188 bytes that each begin with the same byte (ISO/IEC 13818-1
+/// section 2.4.3.2).
 fn is_mpeg_stream(beginning: &[u8]) -> bool {
     beginning.first() == Some(&0x47) && beginning.get(188) == Some(&0x47)
 }

@@ -3,21 +3,21 @@
 use http::{HeaderMap, header};
 use std::ops::Range;
 
-/// Ranges of one answer; a request for more is answered with the whole file.
+/// Maximum number of ranges in one answer. A request for more gets the whole file.
 pub(crate) const RANGES_MAX: usize = 8;
 
 /// The part of a file that a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ranges {
-    /// The request asks for no range, or for one that is to be ignored.
+    /// The request has no range, or one that must be ignored.
     Whole,
-    /// One or more, none of which overlaps or touches another.
+    /// One or more ranges, of which no two overlap or touch.
     Parts(Vec<Range<u64>>),
-    /// 416.
+    /// The answer is 416.
     Unsatisfiable,
 }
 
-/// The ranges of a file of `length` bytes that a request asks for.
+/// Returns the ranges that a request asks for, of a file of `length` bytes.
 pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
     let mut values = headers.get_all(header::RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -32,7 +32,7 @@ pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
         .collect();
     let parts = merged(parts);
     match parts.len() {
-        // The last bytes of nothing are all of it, but no range can say so.
+        // The last bytes of an empty file are all of it, but no range can express that.
         0 if length == 0 && specs.iter().any(|spec| matches!(spec, Spec::Last(1..))) => {
             Ranges::Whole
         }
@@ -43,14 +43,14 @@ pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
 }
 
 enum Spec {
-    /// From the first to the last of these.
+    /// First and last index, in bytes.
     Between(u64, u64),
     From(u64),
-    /// So many at the end.
+    /// Number of bytes at the end.
     Last(u64),
 }
 
-/// None if the unit is another one, or anything is not as the grammar has it.
+/// Returns `None` for another unit, or if the value does not match the grammar.
 fn parse(value: &str) -> Option<Vec<Spec>> {
     let (unit, set) = value.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -68,7 +68,7 @@ fn parse(value: &str) -> Option<Vec<Spec>> {
 impl Spec {
     fn parse(text: &str) -> Option<Spec> {
         let (first, last) = text.split_once('-')?;
-        // A number that is too large for us is larger than any file.
+        // A number that does not fit into `u64` is larger than any file.
         let number = |text: &str| -> Option<u64> {
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             is_number.then(|| text.parse().unwrap_or(u64::MAX))
@@ -83,7 +83,7 @@ impl Spec {
         }
     }
 
-    /// The bytes of a file of this length; none if it has none of them.
+    /// Returns the range within a file of this length; `None` if it contains no byte of the file.
     fn within(&self, length: u64) -> Option<Range<u64>> {
         let part = match *self {
             Spec::Between(first, last) => first..last.saturating_add(1).min(length),
@@ -94,7 +94,8 @@ impl Spec {
     }
 }
 
-/// In the order of the request if none overlaps or touches another, and in the order of the file otherwise.
+/// Returns the ranges in the order of the request if no two overlap or touch, otherwise merged in
+/// the order of the file.
 fn merged(parts: Vec<Range<u64>>) -> Vec<Range<u64>> {
     let mut sorted = parts.clone();
     sorted.sort_by_key(|part| part.start);

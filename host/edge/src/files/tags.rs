@@ -1,4 +1,4 @@
-//! Strong entity tags of files: a hash of their content, kept as long as the file system says that nothing has changed.
+//! Strong entity tags of files: a hash of the content, kept until the file system shows a change.
 
 use std::{
     collections::HashMap,
@@ -10,29 +10,33 @@ use std::{
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Files whose tags are kept, in each of two generations.
+/// Maximum number of files with a kept tag, in each of two generations.
 const TAGS_MAX: usize = 4096;
 
-/// Files that are hashed at a time. More of them wait, so that cold files do not take all threads that wait for disks.
+/// Maximum number of files that are hashed at a time. Others wait, so that cold files do not take
+/// all threads that may block on the disk.
 const HASHES_MAX: usize = 2;
 
-/// Time after a change in which a file may change again without a trace: clocks of file systems are coarse.
+/// Time after a change in which a second change may leave no trace: clocks of file systems are
+/// coarse.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 const READ_BYTES: usize = 64 << 10;
 
-/// A state of a file, as the file system tells it from others.
+/// State of a file, as far as the file system distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct State {
     device: u64,
     inode: u64,
     length: u64,
     modified: Option<SystemTime>,
-    /// Of content or attributes. It also shows a change whose author has set the other one back.
+    /// Time of the last change of content or attributes. It also shows a change whose author has
+    /// restored the modification date.
     changed: (i64, i64),
 }
 
-/// The tags. When the younger generation is full, it becomes the older one, and what was in that is forgotten.
+/// Kept tags. When the younger generation is full, it becomes the older one, and the previous older
+/// one is dropped.
 pub(crate) struct Tags {
     kept: Mutex<[HashMap<State, Arc<str>>; 2]>,
     hashes: Semaphore,
@@ -46,10 +50,10 @@ impl Tags {
         }
     }
 
-    /// The tag of an open file, with its quotes. The file has been looked at just before: `metadata` is of that moment.
+    /// Returns the tag of an open file, including its quotes. `metadata` was read just before.
     ///
     /// # Errors
-    /// If the file can't be read.
+    /// Returns an error if the file can't be read.
     pub(crate) async fn of(
         self: &Arc<Tags>,
         file: File,
@@ -60,7 +64,7 @@ impl Tags {
             return Ok((file, tag));
         }
         let _hash = self.hashes.acquire().await.map_err(io::Error::other)?;
-        // It may have been hashed while this waited.
+        // Another request may have hashed it in the meantime.
         if let Some(tag) = self.kept(&state) {
             return Ok((file, tag));
         }
@@ -132,7 +136,7 @@ impl State {
     }
 }
 
-/// XXH3 of 128 bits. It need not resist forgery: only the operator writes these files.
+/// Returns XXH3 of 128 bits. It need not resist forgery: only the operator writes these files.
 fn hash(file: &File) -> io::Result<Arc<str>> {
     use std::os::unix::fs::FileExt as _;
     let (mut hash, mut bytes, mut at) = (Xxh3::new(), vec![0; READ_BYTES], 0);
@@ -170,7 +174,7 @@ mod tests {
         let mut seen = Vec::new();
         for content in ["one", "two", "six", "one"] {
             fs::write(&path, content).unwrap();
-            // As restored from a backup, with its old date.
+            // A file restored from a backup has its old date.
             File::options()
                 .write(true)
                 .open(&path)

@@ -1,4 +1,4 @@
-//! Answers to HTTP requests: from the host itself, from an app, and what a fault looks like to a client.
+//! Answers to HTTP requests: from the host, from an app, and the public form of a fault.
 
 use crate::{files::file_body::FileBody, http::trailers, sockets::Seat};
 use bytes::Bytes;
@@ -19,22 +19,22 @@ use tracing::field::display;
 
 /// The body of an answer.
 pub(crate) enum Body {
-    /// In one piece, or none.
+    /// One piece of bytes, or no content.
     Whole(Option<Bytes>),
-    /// As the app makes it.
+    /// A stream at the app's pace.
     Stream(hub::Body),
-    /// As a feed or a page makes it, for long: see `held`.
+    /// A feed or a page, which lasts long: see `held`.
     Held(hub::Body, Lasts),
-    /// The file of an asset, with the seat of its descriptor.
+    /// A file from the asset directory, with the seat of its descriptor.
     File { file: Box<FileBody>, _seat: Seat },
 }
 
-/// How long an answer that is held goes on.
+/// End of an answer that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lasts {
-    /// As long as its client wants it: the end of what the client sends counts as its leaving.
+    /// The client ends it: the end of the bytes from the client counts as its departure.
     Live,
-    /// Until it is whole.
+    /// The app ends it.
     ToItsEnd,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct HeldAnswer {
     pub(crate) parts: Parts,
     pub(crate) body: hub::Body,
     pub(crate) lasts: Lasts,
-    /// Whether its connection may serve another request after it.
+    /// True if the connection may serve another request after it.
     pub(crate) goes_on: bool,
 }
 
@@ -99,7 +99,7 @@ impl http_body::Body for Body {
     }
 }
 
-/// An answer of the host's own: one line of text.
+/// Returns an answer of the host: one line of text.
 pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
     let mut answer = Response::new(Body::Whole(Some(Bytes::from(format!("{text}\n")))));
     *answer.status_mut() = status;
@@ -110,10 +110,10 @@ pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
     answer
 }
 
-/// Seconds after which a client that was refused may come again.
+/// Time after which a refused client may try again, in seconds.
 const RETRY_AFTER: &str = "5";
 
-/// The host has no room for it now: 503.
+/// Returns a 503: the host has no room now.
 pub(crate) fn retry_later(text: &str) -> Answer {
     let mut answer = self::text(StatusCode::SERVICE_UNAVAILABLE, text);
     answer
@@ -122,11 +122,11 @@ pub(crate) fn retry_later(text: &str) -> Answer {
     answer
 }
 
-/// Answer to a connection that gets no seat. The connection is closed after it, without being read.
+/// Answer to a connection without a seat. The connection is then closed, without a read.
 pub(crate) const NO_SEAT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 38\r\n\
     retry-after: 5\r\nconnection: close\r\n\r\ntoo many connections, try again later\n";
 
-/// What an app answered whole.
+/// Converts a whole response from the app.
 pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
     let status = contract::check_status(response.status)?;
     let body = (!response.body.is_empty()).then_some(response.body);
@@ -136,10 +136,10 @@ pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-/// The id under which the log has what happens to a streamed answer after its head.
+/// Header with the id of a streamed answer, under which the log reports events after its head.
 pub(crate) const ID: HeaderName = HeaderName::from_static("tidegate-id");
 
-/// The answer that an app gives in pieces, to a client that accepts trailers or not.
+/// Converts a streamed response from the app; the client accepts trailers or not.
 pub(crate) fn from_stream(
     streamed: hub::StreamingResponse,
     id: RequestId,
@@ -149,7 +149,7 @@ pub(crate) fn from_stream(
     *answer.status_mut() = contract::check_status(streamed.status)?;
     *answer.headers_mut() = streamed.headers;
     let headers = answer.headers_mut();
-    // A length that the app promised stays: the body is held to it.
+    // The length that the app promised stays: the host enforces it on the body.
     let length = headers.remove(header::CONTENT_LENGTH);
     let trailers = if accepts_trailers {
         trailers::announced(headers)
@@ -171,31 +171,32 @@ pub(crate) fn from_stream(
     Ok(answer)
 }
 
-/// Answer to a request for which there is not enough memory.
+/// Returns the answer to a request for which there is not enough memory.
 pub(crate) fn out_of_memory() -> Answer {
     later("the server is short of memory, try again shortly", 1)
 }
 
-/// What the log calls requests and connections that come and go; it has them from the level `debug` on.
+/// Log target of requests and connections; events have the level `debug`.
 pub(crate) const ACCESS: &str = "access";
 
-/// Where something happened, for who reads the log.
+/// Place of an event, for the log.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Place<'a> {
     /// Path and query.
     pub(crate) request: Option<&'a str>,
-    /// Its pattern.
+    /// Pattern of the route.
     pub(crate) route: Option<&'a str>,
     pub(crate) conn: Option<&'a Conn>,
 }
 
-/// What a client gets for a fault: nothing of its text, but an id that leads to it in the log.
+/// Returns the client's answer for a fault: no text of the fault, but an id that leads to it in the
+/// log.
 pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
     let id = log_fault(fault, place);
     match fault {
         Fault::Busy => {
             let mut answer = later(&format!("busy, try again shortly (id {id})"), 1);
-            // A full host does not keep the connections of clients that it turned away.
+            // A full host closes the connections of refused clients.
             answer
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -224,7 +225,7 @@ pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
     }
 }
 
-/// Says when to try again (RFC 9110 section 10.2.3).
+/// Returns an answer that says when to try again (RFC 9110 section 10.2.3).
 pub(crate) fn later(told: &str, seconds: u64) -> Answer {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, told);
     answer
@@ -233,7 +234,7 @@ pub(crate) fn later(told: &str, seconds: u64) -> Answer {
     answer
 }
 
-/// Writes the whole fault to the log; the id that it has there.
+/// Writes the whole fault to the log and returns its id there.
 pub(crate) fn log_fault(
     fault: &Fault,
     Place {
@@ -252,7 +253,7 @@ pub(crate) fn log_fault(
     id
 }
 
-/// An id that no other request of this server has.
+/// Returns an id that no other request of this server has.
 pub(crate) fn next_id() -> RequestId {
     static NEXT: LazyLock<AtomicU64> =
         LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));

@@ -1,4 +1,5 @@
-//! Host and port as clients name them (RFC 3986 section 3.2), without a copy, and the hosts that are served.
+//! Host and port in a request (RFC 3986 section 3.2), without a copy, and the hosts that are
+//! served.
 
 use std::{
     fmt,
@@ -6,7 +7,8 @@ use std::{
     str::FromStr,
 };
 
-/// A host and an optional port, as in `Host` and in an absolute target. A user or a password is invalid.
+/// A host and an optional port, as in `Host` and in an absolute target. User information is
+/// invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
     pub(crate) host: Host<'a>,
@@ -14,7 +16,7 @@ pub(crate) struct Authority<'a> {
     pub(crate) port: Option<u16>,
 }
 
-/// A host that can be named.
+/// A host in one of its two forms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Host<'a> {
     Ip(IpAddr),
@@ -23,7 +25,7 @@ pub(crate) enum Host<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Nothing if it is not exactly a host, or a host, a colon and a port.
+    /// Returns `None` if the text is not exactly a host, or a host, a colon and a port.
     pub(crate) fn parse(text: &'a str) -> Option<Authority<'a>> {
         let (host, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -41,7 +43,7 @@ impl<'a> Authority<'a> {
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
             None => return None,
-            // A colon without a port is a part of the grammar (RFC 3986 section 3.2.3).
+            // A colon without a port is valid (RFC 3986 section 3.2.3).
             Some("") => None,
             Some(port) => Some(parse_port(port)?),
         };
@@ -61,7 +63,7 @@ impl<'a> Host<'a> {
         if text.is_empty() || !text.bytes().all(is_name) {
             return None;
         }
-        // Only what begins with a digit can be an address.
+        // Only a text that begins with a digit can be an address.
         let address = if text.as_bytes()[0].is_ascii_digit() {
             text.parse::<Ipv4Addr>().ok()
         } else {
@@ -83,8 +85,8 @@ impl PartialEq for Host<'_> {
 
 impl Eq for Host<'_> {}
 
-/// The hosts that a server answers to. A request that names another one gets 421 before any guest code; only
-/// `/__tidegate/health` answers all.
+/// Hosts that the server answers to. A request for another host gets 421 before any guest code;
+/// only `/__tidegate/health` answers for all hosts.
 ///
 /// ```
 /// use tidegate_edge::Hosts;
@@ -93,30 +95,32 @@ impl Eq for Host<'_> {}
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Hosts {
-    /// Any host, and the operator did not say so.
+    /// Any host, as the default: the operator has not set it.
     #[default]
     Any,
-    /// `localhost`, names below it, and IP addresses: none of them can be a name that an attacker lets lead here.
+    /// `localhost`, names below it, and IP addresses. An attacker can't point any of these at this
+    /// server.
     Local,
-    /// Hosts that one of the patterns matches.
+    /// Hosts that match one of the patterns.
     List(Vec<HostPattern>),
 }
 
-/// Hosts of [`Hosts::List`]; a port is not compared. Reads and matches names without regard to case.
+/// A host in [`Hosts::List`]. Ports are not compared. Names are parsed and matched without regard
+/// to case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
     /// `*`: any host.
     Any,
     /// `example.org`: this name and no other.
     Name(String),
-    /// `*.example.org`: every name below this one, at any depth, and not itself.
+    /// `*.example.org`: every name below this one, at any depth, but not the name itself.
     Below(String),
     /// `192.0.2.1` or `[2001:db8::1]`: this address.
     Ip(IpAddr),
 }
 
 impl Hosts {
-    /// Whether a request may name this host. Allocates nothing.
+    /// Returns true if a request may name this host. Allocates nothing.
     pub(crate) fn admit(&self, host: Host<'_>) -> bool {
         match self {
             Hosts::Any => true,
@@ -192,12 +196,12 @@ impl FromStr for HostPattern {
     }
 }
 
-/// A name without the dot that says that it is complete.
+/// Returns the name without a final dot, which marks a complete name.
 fn relative(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// Whether no label is empty.
+/// Returns true if no label is empty.
 fn is_dns_name(name: &str) -> bool {
     name.split('.').all(|label| !label.is_empty())
 }
@@ -206,7 +210,7 @@ fn is_below(name: &str, above: &str) -> bool {
     let Some(at) = name.len().checked_sub(above.len() + 1).filter(|at| *at > 0) else {
         return false;
     };
-    // A name is ASCII, so that any place divides it.
+    // A name is ASCII, so it can be split at any byte.
     name.as_bytes()[at] == b'.' && name.as_bytes()[at + 1..].eq_ignore_ascii_case(above.as_bytes())
 }
 

@@ -1,11 +1,13 @@
-//! The client of a request as trusted proxies describe it: `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host` and `Forwarded`
-//! (RFC 7239).
+//! The client of a request as trusted proxies describe it: `X-Forwarded-For`, `X-Forwarded-Proto`,
+//! `X-Forwarded-Host` and `Forwarded` (RFC 7239).
 //!
-//! A proxy adds the address of its own client at the end of a list, so a list is read from its end: the addresses of trusted proxies are
-//! skipped, and the next one is the client. A client can have written anything that stands before that, and none of it is used.
+//! A proxy appends the address of its own client to a list, so a list is read from its end: the
+//! addresses of trusted proxies are skipped, and the next one is the client. The client may have
+//! written any entry before that one, so these are ignored.
 //!
-//! Invariant: a request whose socket is not that of a trusted proxy has none of these headers from here on, so neither the host nor the app
-//! can take what a client claims for what a proxy says.
+//! Invariant: after this module, a request from a socket that is not a trusted proxy has none of
+//! these headers. Neither the host nor the app can therefore mistake a client's claim for a proxy's
+//! statement.
 
 use crate::http::authority::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -27,12 +29,13 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// How many bits of the address count.
+    /// Number of significant bits in the address.
     bits: u32,
 }
 
 impl Network {
-    /// Whether the address is of this network. An IPv4-mapped address counts as the IPv4 address.
+    /// Returns true if the network contains the address. An IPv4-mapped address counts as the IPv4
+    /// address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(given)) => {
@@ -46,7 +49,7 @@ impl Network {
     }
 }
 
-/// True if two addresses are the same without the last `free` bits.
+/// Returns true if two addresses are equal without the last `free` bits.
 fn is_same_prefix(one: u128, other: u128, free: u32) -> bool {
     (one ^ other).checked_shr(free).unwrap_or(0) == 0
 }
@@ -65,7 +68,7 @@ impl FromStr for Network {
         let max = if given.is_ipv4() { 32 } else { 128 };
         let bits = bits.unwrap_or(max);
         let address = given.to_canonical();
-        // A network of mapped addresses has at least the 96 bits that they share.
+        // A network of mapped addresses has at least the 96 bits that all of them share.
         let (max, bits) = if address.is_ipv4() && !given.is_ipv4() {
             (32, bits.checked_sub(96).ok_or_else(bad)?)
         } else {
@@ -93,10 +96,10 @@ impl fmt::Display for Network {
     }
 }
 
-/// The description of a request by trusted proxies. A field is none if they do not give it.
+/// Description of a request by trusted proxies. A field is `None` if no proxy gives it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Described {
-    /// Port 0 if the proxy does not name it.
+    /// Address of the client. The port is 0 if the proxy does not name it.
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) scheme: Option<&'static str>,
     pub(crate) authority: Option<String>,
@@ -106,7 +109,8 @@ const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Whether a request has one of the headers that only a trusted proxy may send. Cheap, since every request is asked.
+/// Returns true if a request has one of the headers that only a trusted proxy may send. It is
+/// cheap, since it runs for every request.
 pub(crate) fn is_described(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| match name.as_str() {
         name if name.len() < 9 => false,
@@ -117,18 +121,19 @@ pub(crate) fn is_described(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Removes the headers of a request that does not come from a trusted proxy.
+/// Removes these headers from a request that does not come from a trusted proxy.
 pub(crate) fn remove(headers: &mut HeaderMap) {
     for name in [FOR, PROTO, HOST, header::FORWARDED] {
         headers.remove(name);
     }
 }
 
-/// Reads the headers of a request that comes from a trusted proxy. The `Host` header becomes the host that they name.
+/// Reads the headers of a request from a trusted proxy. The `Host` header becomes the host that
+/// they name.
 ///
 /// # Errors
-/// The text of a 400 if a header can't be read, or if `Forwarded` and the other headers contradict each other: then one of them comes from
-/// the client, and it is not known which.
+/// Returns the text of a 400 if a header is invalid, or if `Forwarded` and the other headers
+/// contradict each other: then one of them comes from the client, and the host can't know which.
 pub(crate) fn read(
     headers: &mut HeaderMap,
     trusted: &[Network],
@@ -159,10 +164,11 @@ pub(crate) fn read(
     Ok(described)
 }
 
-/// A step on the way of the request, as the proxy after it tells.
+/// A step of the request's way, as described by the proxy after it.
 type Hop = Option<SocketAddr>;
 
-/// The index of the client in the list of steps, and its address. None if the proxy names no address of its own client.
+/// Returns the index of the client in the list of steps, and its address. Returns `None` if the
+/// proxy names no address of its client.
 fn client(hops: &[Hop], trusted: &[Network]) -> Option<(usize, SocketAddr)> {
     let mut client = None;
     for (index, hop) in hops.iter().enumerate().rev() {
@@ -178,7 +184,8 @@ fn client(hops: &[Hop], trusted: &[Network]) -> Option<(usize, SocketAddr)> {
 fn of_headers(headers: &HeaderMap, trusted: &[Network]) -> Result<Described, &'static str> {
     let hops: Vec<Hop> = list(headers, &FOR)?.into_iter().map(node).collect();
     let client = client(&hops, trusted);
-    // A proxy that adds to one list adds to all; one that sets a single value sets that of its own client.
+    // A proxy that appends to one list appends to all. A proxy that sets a single value describes
+    // its own client.
     let of_client = |values: Vec<&str>| match client {
         Some((index, _)) if values.len() == hops.len() => {
             values.get(index).map(ToString::to_string)
@@ -222,7 +229,7 @@ fn of_forwarded(headers: &HeaderMap, trusted: &[Network]) -> Result<Described, &
     })
 }
 
-/// The elements of a header that is a list, which may have several lines (RFC 9110 section 5.6.1).
+/// Returns the elements of a list header, which may have several lines (RFC 9110 section 5.6.1).
 fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, &'static str> {
     let mut elements = Vec::new();
     for line in headers.get_all(name) {
@@ -238,7 +245,8 @@ fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Vec<&'a str>, &
     Ok(elements)
 }
 
-/// An address, alone or with a port; nothing for "unknown" and for names that hide it (RFC 7239 section 6).
+/// Returns the address, which may have a port; `None` for "unknown" and for obfuscated names (RFC
+/// 7239 section 6).
 fn node(text: &str) -> Hop {
     let text = without_obfuscated_port(text);
     let inner = text
@@ -252,7 +260,8 @@ fn node(text: &str) -> Hop {
     parsed.map(|address| SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
-/// The address before a port that is hidden, such as `192.0.2.1:_web` (RFC 7239 section 6, `obfport`); any other text as it is.
+/// Returns the address before an obfuscated port, such as `192.0.2.1:_web` (RFC 7239 section 6,
+/// `obfport`), and any other text unchanged.
 fn without_obfuscated_port(text: &str) -> &str {
     let is_hidden = |port: &str| {
         !port.is_empty()
@@ -261,7 +270,7 @@ fn without_obfuscated_port(text: &str) -> &str {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
     };
     match text.rsplit_once(":_") {
-        // The colons of an IPv6 address stand in brackets, where a port follows.
+        // If a port follows, an IPv6 address has brackets around its colons.
         Some((address, port))
             if is_hidden(port) && (address.ends_with(']') || !address.contains(':')) =>
         {
@@ -271,7 +280,7 @@ fn without_obfuscated_port(text: &str) -> &str {
     }
 }
 
-/// A WebSocket's scheme is that of the request which opens it.
+/// The scheme of a WebSocket is that of its opening request.
 fn scheme(text: &str) -> Result<&'static str, &'static str> {
     match text {
         text if ["https", "wss"]
@@ -306,7 +315,8 @@ struct Element {
     host: Option<String>,
 }
 
-/// The elements of one line; nothing if it is not valid. A parameter that comes twice in an element is not valid (RFC 7239 section 4).
+/// Returns the elements of one line, or `None` if it is invalid. A repeated parameter makes an
+/// element invalid (RFC 7239 section 4).
 fn parse(line: &str) -> Option<Vec<Element>> {
     let mut elements = vec![Element::default()];
     let mut rest = line.trim_start();
@@ -340,12 +350,12 @@ fn parse(line: &str) -> Option<Vec<Element>> {
     Some(elements)
 }
 
-/// A token or a quoted string (RFC 9110 section 5.6), and what stands after it.
+/// Returns a token or a quoted string (RFC 9110 section 5.6), and the text after it.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([',', ';', ' ', '\t']).unwrap_or(text.len());
         let (token, rest) = text.split_at(end);
-        // An address with a port should be quoted, and often is not.
+        // An address with a port should be quoted, but often is not.
         let is_value = |byte: u8| is_token_byte(byte) || b":[]".contains(&byte);
         return (!token.is_empty() && token.bytes().all(is_value))
             .then(|| (token.to_owned(), rest));

@@ -1,6 +1,20 @@
-//! Answers that are held open for long, without hyper: it keeps two buffers for each of its connections, and what waits needs none.
+//! Answers that are held open for long: feeds and pages, written without hyper.
 //!
-//! If such an answer ends whole, its connection goes back to hyper with the few bytes that the client has sent meanwhile.
+//! Owner: the task of the connection. hyper keeps two buffers for each of its connections, and a
+//! held answer mostly waits without any. So `offer` stores the answer in `Shared` and never
+//! returns; `converse` in `http1` finds it with `take`, takes the socket out of hyper and calls
+//! `write`.
+//!
+//! `write` alternates between the body, the socket and the client: it gathers pieces while the
+//! body has some, writes when the body waits or the buffer is full, and gives the buffer up while
+//! it waits. It also listens, because the end of the client's bytes ends a live answer. The first
+//! bytes of a next request are kept.
+//!
+//! Invariant: an answer that breaks off has no last chunk, so a client never takes a part for the
+//! whole. If the answer ends whole, its connection goes back to hyper with the bytes that the
+//! client has sent in the meantime.
+//!
+//! `sse::feed` and `pages` make the bodies; `pace` decides whether a client is too slow.
 
 use crate::{
     http::answer::{Answer, Body, HeldAnswer, Lasts},
@@ -26,18 +40,21 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// What is gathered before it is written.
+/// Number of bytes that are gathered before a write.
 const WRITE_BYTES: usize = 16 << 10;
 
-/// Bytes of later requests that are kept while an answer is held; with more, the connection ends with the answer.
+/// Maximum number of bytes of later requests that are kept while an answer is held. With more, the
+/// connection ends with the answer.
 const AHEAD_BYTES_MAX: usize = 4 << 10;
 
-/// Bytes that are read while an answer is held, to see whether the client leaves.
+/// Number of bytes in a read while an answer is held. The read shows whether the client leaves.
 const LISTEN_BYTES: usize = 64;
 
-/// Keeps an answer that is to be held for the connection's task, past hyper, and never comes back then; any other is hyper's.
+/// Stores an answer that is to be held for the connection's task, and then never returns. Returns
+/// any other answer for hyper.
 pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answer) -> Answer {
-    // HTTP/1.0 knows no chunks, and these have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+    // HTTP/1.0 has no chunks, and these statuses have no content (RFC 9110 sections 15.3.5, 15.3.6
+    // and 15.4.5).
     let has_no_chunks = version != http::Version::HTTP_11
         || [
             StatusCode::NO_CONTENT,
@@ -45,7 +62,7 @@ pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answe
             StatusCode::NOT_MODIFIED,
         ]
         .contains(&answer.status());
-    // The rest of an earlier answer would be lost.
+    // Otherwise the rest of an earlier answer would be lost.
     if has_no_chunks || !shared.is_flushed() {
         return answer;
     }
@@ -67,7 +84,7 @@ pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answe
     }
 }
 
-/// The answer that was kept.
+/// Takes the stored answer.
 pub(crate) fn take(shared: &Shared) -> Option<Box<HeldAnswer>> {
     shared
         .held
@@ -79,17 +96,18 @@ pub(crate) fn take(shared: &Shared) -> Option<Box<HeldAnswer>> {
 /// A connection whose held answer was written whole.
 pub(crate) struct Written<Io> {
     pub(crate) io: Io,
-    /// Bytes of the next requests.
+    /// First bytes of the next requests.
     pub(crate) ahead: Bytes,
-    /// Whether there may be any: the answer's head has not said otherwise.
+    /// True if the connection may serve another request: the answer's head has not ruled it out.
     pub(crate) goes_on: bool,
 }
 
-/// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client goes away: then there is no connection left. An
-/// answer that breaks off has no last chunk. `ahead`: bytes that the client has sent after its request.
+/// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client leaves. Returns
+/// `None` if no connection is left. An answer that breaks off has no last chunk. `ahead` has the
+/// bytes that the client sent after its request.
 ///
 /// # Errors
-/// `TimedOut` if the client takes what waits for it too slowly.
+/// Returns `TimedOut` if the client reads too slowly.
 pub(crate) async fn write<Io: Socket>(
     io: Io,
     held: HeldAnswer,
@@ -114,12 +132,12 @@ pub(crate) async fn write<Io: Socket>(
     let mut out = head(&parts, goes_on);
     drop(parts);
     let mut hearing = Hearing::new(ahead);
-    // Boxed: most answers have none, and wait long.
+    // Boxed because most answers have no trailers and wait long.
     let mut trailers = None::<Box<HeaderMap>>;
     loop {
         let next = if hearing.has_ended {
             let within = io.server.config.half_close_within;
-            // Its timer takes room, which few answers need.
+            // Boxed because its timer takes room, which few answers need.
             let next = Box::pin(timeout(
                 within,
                 next(&mut io.io, &mut body, !out.is_empty(), &mut hearing),
@@ -166,17 +184,17 @@ pub(crate) async fn write<Io: Socket>(
 enum Next {
     Frame(Result<Frame, BodyError>),
     End,
-    /// There is none yet, and something to write meanwhile.
+    /// The body has nothing yet, and there are bytes to write.
     Waiting,
-    /// The client sends nothing more.
+    /// The client has ended its sending direction.
     Ended,
-    /// The client has left, or was given up by the kernel.
+    /// The client has left, or the kernel has given it up.
     Gone(io::Result<()>),
-    /// The client has sent something, which is kept.
+    /// The client has sent bytes, which are kept.
     Heard,
 }
 
-/// Bytes that the client sends while its answer is held.
+/// Receiver of the bytes that the client sends while its answer is held.
 struct Hearing {
     ahead: Bytes,
     has_ended: bool,
@@ -184,7 +202,7 @@ struct Hearing {
 
 impl Hearing {
     fn new(ahead: Bytes) -> Hearing {
-        // A part of hyper's buffer would hold all of it.
+        // This copies the bytes: a slice of hyper's buffer would keep all of it.
         Hearing {
             ahead: if ahead.is_empty() {
                 Bytes::new()
@@ -195,7 +213,8 @@ impl Hearing {
         }
     }
 
-    /// After the first byte a client that leaves is noticed by the next write: one that sends much would be listened to forever.
+    /// Returns true if the next read is useful. After the first byte, the next write notices a
+    /// client that leaves; a client that sends much would otherwise be read forever.
     fn is_wanted(&self) -> bool {
         self.ahead.is_empty() && !self.has_ended
     }
@@ -229,11 +248,11 @@ async fn next(
     .await
 }
 
-/// A socket whose client has to take what is written to it.
+/// A socket that measures whether the client reads.
 struct Writer<Io> {
     io: Io,
     sent: u64,
-    /// None as long as the socket took everything at once.
+    /// `None` while the socket has accepted every write at once.
     meter: Option<Box<Meter>>,
     server: Arc<Server>,
     lifeline: Lifeline,
@@ -248,7 +267,7 @@ impl<Io: Socket> Writer<Io> {
                 Poll::Pending => Ok(false),
             })
         });
-        // Its timer takes room, which a feed that is read never needs.
+        // Boxed because its timer takes room, which a feed with a fast reader never needs.
         if is_done.await? {
             Ok(())
         } else {
@@ -268,7 +287,8 @@ impl<Io: Socket> Writer<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// While the server goes away it is less patient, so that a slow client does not hold the drain.
+    /// Writes the rest as the client reads. During a drain the limit is shorter, so that a slow
+    /// client does not hold the drain.
     async fn write_slowly(&mut self, mut rest: &[u8]) -> io::Result<()> {
         let config = &self.server.config;
         let (mut rule, drain) = (
@@ -329,7 +349,7 @@ fn reason(status: StatusCode) -> &'static str {
     status.canonical_reason().unwrap_or_default()
 }
 
-/// An empty one would be the end.
+/// An empty chunk would end the body.
 fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
     if !bytes.is_empty() {
         out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
@@ -358,7 +378,7 @@ mod tests {
         }
     }
 
-    /// Whether an answer that is to be held is kept.
+    /// Returns true if an answer that is to be held is stored.
     fn keeps(shared: &Shared, version: Version) -> bool {
         let offer = pin!(offer(
             shared,

@@ -1,4 +1,23 @@
-//! One HTTP/1.1 connection: reads each request's head and leads it through the order of handling.
+//! One HTTP/1.1 connection, and the exchange of one request on it.
+//!
+//! Owner: each connection is one task, which runs `serve`. It alternates between two states. In a
+//! conversation (`converse`) hyper reads heads and writes answers; `Paced` is its socket, and
+//! `Watch` decides after each poll whether the client is late. While an answer is held, `held`
+//! writes to the socket without hyper and its buffers. A conversation ends with an `End`: a lost or
+//! refused client, the last answer, a held answer, or a late client. An upgrade takes the socket to
+//! a task of its own. After the last answer, `linger` closes the socket in two stages.
+//!
+//! `Exchange` handles one request: target and host, the headers of proxies, and then the steps of
+//! the router's dispatch (guards, files, route or page, fallback). It converts the app's response
+//! into an answer.
+//!
+//! Invariant: no guest code runs before the checks of host, target and origin. An answer that
+//! breaks off ends its connection, so that a client can't take it for a whole one.
+//!
+//! The conversation is on the heap: nothing of it is left while an answer is held.
+//!
+//! Left to others: clocks to `paced` and `pace`, memory to `memory`, seats to `sockets`, calls of
+//! the app to the hub.
 
 use crate::{
     dev, files,
@@ -54,13 +73,14 @@ use tokio::time::timeout;
 /// The other end of a connection.
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
-    /// Of a trusted proxy: the seat of the connection, which stands for one of its clients after the other.
+    /// Seat of a trusted proxy's connection, which stands for one of its clients after the other.
     pub(crate) proxy: Option<Arc<Seat>>,
-    /// Reserved for the buffers of the connection.
+    /// Reservation for the buffers of the connection.
     pub(crate) buffers: Charge,
 }
 
-/// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain ends it.
+/// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain
+/// ends the connection.
 pub(crate) async fn serve<Io: Socket>(
     mut stream: Io,
     Peer {
@@ -74,7 +94,7 @@ pub(crate) async fn serve<Io: Socket>(
     let peer: Arc<str> = address.to_string().into();
     let mut ahead = Bytes::new();
     let answered = loop {
-        // On the heap, so that nothing is left of it while an answer is held.
+        // Boxed, so that its memory is free while an answer is held.
         let conversation = Box::pin(converse(
             stream,
             ahead,
@@ -88,7 +108,7 @@ pub(crate) async fn serve<Io: Socket>(
             Conversed::Answered(stream) => break stream,
             Conversed::Holds(io, held, read) => (io, *held, read),
         };
-        // Less than before is never refused.
+        // A smaller amount than before is never refused.
         _ = buffers.fit(server.hub.budget(), 0);
         match held::write(io, held, read, server.clone(), lifeline.clone()).await {
             Ok(Some(written)) if written.goes_on => {
@@ -101,7 +121,7 @@ pub(crate) async fn serve<Io: Socket>(
             Ok(Some(written)) => break written.io,
             Ok(None) => return,
             Err(error) => {
-                // Other errors are the client's: it left.
+                // With any other error the client has left.
                 if error.kind() == io::ErrorKind::TimedOut {
                     count_late(&server, &peer, Late::Reader);
                 }
@@ -119,7 +139,7 @@ pub(crate) async fn serve<Io: Socket>(
     .await;
 }
 
-/// How the conversation of a connection ends.
+/// Reason for the end of a connection's conversation.
 enum End {
     /// The client left, or an upgrade took the socket.
     Over,
@@ -127,26 +147,27 @@ enum End {
     Answered,
     Held(Box<HeldAnswer>),
     Late(Late),
-    /// There is no memory for what it sends, or for one that waits.
+    /// There is no memory for the client's bytes, or for a waiting connection.
     Refused {
-        /// True if a part of a head came, whose client learns why.
+        /// True if a part of a head came; its client receives the reason.
         has_begun: bool,
     },
-    /// An answer broke off whose end is that of the connection.
+    /// An answer broke off, and only the end of the connection can show it.
     BrokenOff,
 }
 
-/// A conversation that has ended.
+/// Connection after the end of its conversation.
 enum Conversed<Io> {
     /// There is no connection left.
     Over,
     /// The last answer has gone to the socket.
     Answered(Io),
-    /// An answer is to be held. The bytes are what the client has sent after its request.
+    /// An answer has to be held. The bytes are those that the client has sent after its request.
     Holds(Io, Box<HeldAnswer>, Bytes),
 }
 
-/// Requests and answers, until the connection ends or an answer is to be held. `ahead`: bytes that were read from it before.
+/// Handles requests until the connection ends or an answer has to be held. `ahead` has bytes that
+/// were read before.
 async fn converse<Io: Socket>(
     stream: Io,
     ahead: Bytes,
@@ -182,7 +203,7 @@ async fn converse<Io: Socket>(
                 go_on: upgrade::go_on::<Io>,
             };
             let version = request.version();
-            // On the heap as long as it lasts: hyper keeps the room for it as long as the connection.
+            // Boxed: hyper would reserve the room for it as long as the connection lasts.
             Box::pin(async move {
                 exchange.shared.requests.begin().await;
                 let answer = exchange.answer(request).await;
@@ -199,11 +220,11 @@ async fn converse<Io: Socket>(
         server.config.linger_bytes_max,
     );
     let mut connection = http1::Builder::new()
-        // Heads have a clock of ours, which knows an idle connection from a slow one.
+        // `Watch` times heads: it distinguishes an idle connection from a slow one.
         .header_read_timeout(None)
         .max_buf_size(server.config.header_bytes_max.max(READ_BYTES_MIN))
         .max_header_size(server.config.header_bytes_max)
-        // The end of what a client sends is not yet its end: it may wait for its answer.
+        // A client may end its sending direction and still wait for its answer.
         .half_close(true)
         .serve_connection(TokioIo::new(paced), service)
         .with_upgrades();
@@ -229,15 +250,16 @@ async fn converse<Io: Socket>(
                 Poll::Ready(_) if memory.is_refused() => {
                     return Poll::Ready(End::Refused { has_begun: true });
                 }
-                // Errors are the client's: it left, or it sent bytes that are not a request and hyper has answered with an error.
+                // Errors come from the client: it left, or its bytes are not a request and hyper
+                // has answered with an error.
                 Poll::Ready(_) => return Poll::Ready(End::Answered),
                 Poll::Pending => {}
             }
-            // An answer is handed over while the connection is polled.
+            // `offer` stores an answer while the connection is polled.
             if let Some(held) = held::take(&shared) {
                 return Poll::Ready(End::Held(held));
             }
-            // A drain waits for requests that came whole; hyper would wait for the rest of a head as well.
+            // A drain waits for whole requests only; hyper would also wait for the rest of a head.
             if is_stopped && !shared.is_busy() && shared.is_flushed() {
                 return Poll::Ready(End::Over);
             }
@@ -299,23 +321,23 @@ async fn converse<Io: Socket>(
     }
 }
 
-/// For how long a connection may be without a whole request when connections have to go.
+/// Maximum time without a whole request while connections are closed for lack of memory.
 const HURRIED_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A connection ends for want of memory.
+/// Counts a connection that ends for lack of memory.
 fn note_scarcity(server: &Server) {
     server
         .sockets
         .note(SocketRefusal::Memory, server.hub.counters(), Instant::now());
 }
 
-/// The least that hyper's buffer may be bounded to.
+/// Minimum size of hyper's buffer, in bytes.
 const READ_BYTES_MIN: usize = 8 << 10;
 
 fn count_late(server: &Server, peer: &str, late: Late) {
     let counters = server.hub.counters();
     let reason = match late {
-        // Nothing was asked for, or it was counted when its body was given up.
+        // There was no request, or it was counted when its body was given up.
         Late::Idle | Late::Answer | Late::Left | Late::Look => return,
         Late::Head => {
             counters.late_heads.add(1);
@@ -333,13 +355,13 @@ fn count_late(server: &Server, peer: &str, late: Late) {
     tracing::debug!(target: ACCESS, peer, "closed a connection: {reason}");
 }
 
-/// Says 408 where hyper can't; none if the client does not take it at once.
+/// Writes a 408 where hyper can't. Returns `None` if the socket does not take it at once.
 async fn answer_late(stream: &mut impl Socket) -> Option<()> {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     write_at_once(stream, answer).await
 }
 
-/// Writes an answer where hyper can't; none if the client does not take it at once.
+/// Writes an answer where hyper can't. Returns `None` if the socket does not take it at once.
 async fn write_at_once(stream: &mut impl Socket, answer: &[u8]) -> Option<()> {
     poll_fn(|cx| {
         Poll::Ready(
@@ -353,19 +375,19 @@ async fn write_at_once(stream: &mut impl Socket, answer: &[u8]) -> Option<()> {
     .await
 }
 
-/// What answers one request.
+/// One request and the answer to it.
 struct Exchange {
     server: Arc<Server>,
     lifeline: Lifeline,
-    /// The client: the socket's address, or the one that a trusted proxy names.
+    /// Address of the client: the socket's, or the one that a trusted proxy names.
     peer: Arc<str>,
-    /// Of a trusted proxy.
+    /// Seat of a trusted proxy's connection.
     proxy: Option<Arc<Seat>>,
-    /// As a trusted proxy says.
+    /// Scheme of the request, if a trusted proxy names it.
     scheme: Option<&'static str>,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
-    /// With an upgraded connection.
+    /// Function that continues with an upgraded connection.
     go_on: upgrade::GoOn,
 }
 
@@ -378,7 +400,7 @@ impl Exchange {
         self.memory.end_request();
         match answer.status() {
             StatusCode::RESET_CONTENT => remove_content(&mut answer),
-            // The body is hyper's to drop (RFC 9110 section 8.6).
+            // hyper drops the body (RFC 9110 section 8.6).
             StatusCode::NO_CONTENT => {
                 answer.headers_mut().remove(header::CONTENT_LENGTH);
             }
@@ -387,8 +409,9 @@ impl Exchange {
         self.reserve(answer)
     }
 
-    /// The answer came before the body was read. hyper reads what is there of it when it is polled next: if that is all, the connection
-    /// goes on, and otherwise it ends with this answer, whose head then says so.
+    /// Handles an answer that came before the body was read. At its next poll, hyper reads the
+    /// available bytes of the body. If these are the rest, the connection goes on; otherwise it
+    /// ends with this answer, and the head says so.
     async fn abandon_body(&self, mut answer: Answer) -> Answer {
         yield_to_reader().await;
         if answer
@@ -403,7 +426,8 @@ impl Exchange {
         answer
     }
 
-    /// Reserves the memory of an answer until it is sent. If there is not enough, returns an answer that says so.
+    /// Reserves the memory of an answer until it is sent. If there is not enough, returns a refusal
+    /// instead.
     fn reserve(&self, answer: Answer) -> Answer {
         let (parts, body) = answer.into_parts();
         let body = match body {
@@ -472,7 +496,8 @@ impl Exchange {
         self.admit(request, authority, &path, is_served).await
     }
 
-    /// Takes over what a trusted proxy says of its client, before anything of the request is used. Otherwise removes what the client says.
+    /// Applies a trusted proxy's description of its client before any part of the request is used.
+    /// For other clients it removes those headers.
     fn forward(&mut self, request: &mut http::Request<Incoming>) -> Result<(), Box<Answer>> {
         let Some(seat) = &self.proxy else {
             forwarded::remove(request.headers_mut());
@@ -491,7 +516,8 @@ impl Exchange {
         }
         self.scheme = described.scheme;
         if let (Some(authority), Some(_)) = (described.authority, request.uri().authority()) {
-            // A target in absolute form names a host, too, and would win over the header.
+            // A target in absolute form also names a host, and would take precedence over the
+            // header.
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
             parts.authority = authority.parse().ok();
             *request.uri_mut() = http::Uri::from_parts(parts).map_err(|_| {
@@ -504,7 +530,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Leads the request through the steps before guest code, then through the others.
+    /// Takes the request through the steps before guest code, then through the others.
     async fn admit(
         &self,
         mut request: http::Request<Incoming>,
@@ -551,7 +577,7 @@ impl Exchange {
         let (parts, body) = request.into_parts();
         let head = self.head(parts.method, authority, path.target(), parts.headers);
         let is_upgrade = handshake.is_some();
-        // In place: it is large, and each move would copy it.
+        // Pinned in place: the future is large, and each move would copy it.
         let run = pin!(self.run(&version, dispatch, head, path, handshake, body, place));
         let began = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(Instant::now);
         let answer = if is_upgrade {
@@ -566,7 +592,7 @@ impl Exchange {
         answer
     }
 
-    /// Takes the steps of a request that was admitted: guards, files, route or page, fallback.
+    /// Takes the steps of an admitted request: guards, files, route or page, fallback.
     #[expect(
         clippy::too_many_arguments,
         reason = "they are the parts of one request"
@@ -642,7 +668,7 @@ impl Exchange {
         Some(with_privacy(file, dispatch))
     }
 
-    /// An upgrade that the app decides in time, or its refusal.
+    /// Lets the app decide an upgrade in time, or refuses it.
     async fn decide_in_time(
         &self,
         decide: Pin<&mut impl Future<Output = Answer>>,
@@ -661,7 +687,8 @@ impl Exchange {
         }
     }
 
-    /// A call's own fault was counted where the call ended; what it answered against the contract is found here.
+    /// Answers a fault. The fault of a call was counted where the call ended; an answer that
+    /// violates the contract is detected here.
     fn answer_fault(&self, fault: &Fault, place: Place<'_>) -> Answer {
         if matches!(fault, Fault::Answer(_)) {
             self.server.hub.counters().faults.add(1);
@@ -674,7 +701,7 @@ impl Exchange {
         }
     }
 
-    /// What the host itself serves.
+    /// Answers for the host's own paths.
     fn host_endpoint(&self, method: &Method, path: &Path<'_>) -> Answer {
         let [_, endpoint] = path.segments() else {
             return refuse(&HostRefusal::NotFound);
@@ -694,7 +721,8 @@ impl Exchange {
         }
     }
 
-    /// Whether everything that the app needs is there, for load balancers and supervisors.
+    /// Answers whether everything that the app needs is available, for load balancers and
+    /// supervisors.
     fn health(&self) -> Answer {
         match self.server.hub.storage_status() {
             EngineStatus::Open => answer::text(StatusCode::OK, "ok"),
@@ -734,7 +762,7 @@ impl Exchange {
         )))
     }
 
-    /// Runs one guard. Returns its response if it does not let the request pass.
+    /// Runs one guard. Returns its response if it stops the request.
     async fn guard(
         &self,
         version: &Version,
@@ -764,14 +792,16 @@ impl Exchange {
         body: Incoming,
     ) -> Result<Answer, Fault> {
         let server = &self.server;
-        // These targets hold memory for long. A plain request is small, or its memory is checked again when its body comes.
+        // These targets hold memory for long. A plain request is small, or its memory is checked
+        // again with its body.
         if target != Target::Http {
             if self.memory.is_scarce() {
                 return Ok(answer::out_of_memory());
             }
             self.shared.note_connection(&head.headers);
         }
-        // All but the most common branch are on the heap: the future of every request has room for the largest that is in place.
+        // All branches but the most common one are boxed: every request's future has room for its
+        // largest inline branch.
         match (target, handshake) {
             (Target::Http, _) => self.http(version, head, body).await,
             (Target::Stream, _) => {
@@ -780,7 +810,7 @@ impl Exchange {
                     .app
                     .stream(&head, Box::pin(Upload(self.shared.body(body))))
                     .await;
-                // The client is at fault, however the app took it.
+                // The client is at fault, whatever the app answers.
                 if self.shared.is_late() {
                     Ok(too_slow())
                 } else {
@@ -812,7 +842,7 @@ impl Exchange {
             answer::from_stream(streamed, head.id, accepts_trailers)?,
             self.server.hub.limits().comment_every,
         );
-        // hyper would leave out trailers that are not announced.
+        // hyper would drop trailers that are not announced.
         let can_be_held = self.shared.has_read_body()
             && head.method != Method::HEAD
             && !answer.headers().contains_key(header::CONTENT_LENGTH);
@@ -846,7 +876,7 @@ impl Exchange {
         Visit::new(self.server.clone(), version.clone(), stopping, head)
     }
 
-    /// Responds with one loader by itself. The guards of its page cover it.
+    /// Answers with one loader. The guards of its page cover it.
     async fn load(&self, request: http::Request<Incoming>, authority: String) -> Answer {
         if self.memory.is_scarce() {
             return answer::out_of_memory();
@@ -890,7 +920,7 @@ impl Exchange {
                     (head.route, head.params) = (destination.route, destination.params);
                     break pages::load::answer(self.visit(&version, head), form, &loader).await;
                 }
-                // A loader has no files; and its page was found.
+                // A loader has no files, and its page was found.
                 DispatchStep::File | DispatchStep::FallbackFile | DispatchStep::LookForFile => {}
                 DispatchStep::Refuse(refusal) => break refuse(&refusal),
             }
@@ -916,7 +946,8 @@ impl Exchange {
         }
     }
 
-    /// Whether a page of this origin may send forms here: the check against cross-site request forgery, before any guest code.
+    /// Checks whether a page of this origin may send forms here: the check against cross-site
+    /// request forgery, before any guest code.
     fn check_form_origin(
         &self,
         request: &http::Request<Incoming>,
@@ -954,7 +985,7 @@ impl Exchange {
         answer::from_app(version.app.handle(&head, body).await?)
     }
 
-    /// The whole body, or what the client is told instead.
+    /// Returns the whole body, or the answer that refuses it.
     async fn collect(&self, body: Incoming) -> Result<Bytes, Answer> {
         self.collect_body(self.shared.body(body)).await
     }
@@ -1045,10 +1076,11 @@ impl Exchange {
     }
 }
 
-/// An answer that is larger than this and comes before its request's body was read may not fit into the socket's buffer.
+/// Size in bytes. A larger answer that comes before its request's body was read may not fit into
+/// the socket's buffer.
 const EARLY_BYTES_MAX: u64 = 16 << 10;
 
-/// Lets the connection look at what its client sends.
+/// Lets the connection read its client's bytes.
 async fn yield_to_reader() {
     let mut has_yielded = false;
     poll_fn(|cx| {
@@ -1061,13 +1093,13 @@ async fn yield_to_reader() {
     .await;
 }
 
-/// A 205 has no content, whatever the app gave it (RFC 9110 section 15.3.6).
+/// Removes the content of a 205, which has none (RFC 9110 section 15.3.6).
 fn remove_content(answer: &mut Answer) {
     *answer.body_mut() = Body::Whole(None);
     answer.headers_mut().remove(header::CONTENT_LENGTH);
 }
 
-/// What the request asks for, where a path has routes for more than one thing.
+/// Returns the kind of answer that the request asks for, where a path has routes of several kinds.
 fn wants(headers: &HeaderMap) -> Wants {
     let names = |name: HeaderName, value: &str| {
         let mut values = headers
@@ -1089,7 +1121,7 @@ fn wants(headers: &HeaderMap) -> Wants {
     }
 }
 
-/// The host's refusal as a response.
+/// Converts the host's refusal into an answer.
 fn refuse(refusal: &HostRefusal) -> Answer {
     let status = StatusCode::from_u16(refusal.status()).expect("a status of the hub");
     let mut answer = answer::text(status, &refusal.text());
@@ -1100,7 +1132,7 @@ fn refuse(refusal: &HostRefusal) -> Answer {
     answer
 }
 
-/// A file whose path a guard covers is for its client alone.
+/// If a guard covers the path of a file, shared caches must not keep it.
 fn with_privacy(mut file: Answer, dispatch: &Dispatch<'_>) -> Answer {
     if dispatch.is_guarded() {
         files::make_private(file.headers_mut());
@@ -1118,7 +1150,7 @@ fn refusal(refusal: Refusal) -> Answer {
     answer
 }
 
-/// The rest of the body will not be read: the connection can't be used again.
+/// Marks an answer whose request's body will not be read: the connection can't be used again.
 fn closing(mut answer: Answer) -> Answer {
     answer
         .headers_mut()
@@ -1133,7 +1165,7 @@ fn too_slow() -> Answer {
     ))
 }
 
-/// A request's body on its way to the app.
+/// Body of a request on its way to the app.
 struct Upload(RequestBody);
 
 impl Stream for Upload {

@@ -1,7 +1,11 @@
-//! The end of a connection whose client may still be sending. If a socket is closed while bytes wait in it or are on their way, the
-//! kernel answers them with a reset, and the client's kernel then drops an answer that its program has not read yet. So the close has two
-//! stages (RFC 9112 section 9.6): the direction in which the host sends ends, and the client's bytes are read and dropped until it ends its
-//! own. Both the time and the number of bytes are bounded. The connection keeps its seat meanwhile and does not hold a drain.
+//! The end of a connection whose client may still be sending.
+//!
+//! If a socket is closed while bytes wait in it or are on their way, the kernel answers them with a
+//! reset, and the client's kernel then drops an answer that its program has not read yet. So the
+//! close has two stages (RFC 9112 section 9.6): the host ends its sending direction, and then reads
+//! and drops the client's bytes until the client ends its own direction. Both the time and the
+//! number of bytes are bounded. The connection keeps its seat in the meantime and does not hold a
+//! drain.
 
 use std::{
     future::poll_fn,
@@ -16,13 +20,16 @@ use tokio::{
     time::timeout,
 };
 
-/// Time without a byte of the client, after which it has had its answer and keeps the connection for nothing.
+/// Maximum time without a byte of the client. A silent client has its answer, and keeps the
+/// connection open for no purpose.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// Bytes that are dropped at a time. They are on the stack: a connection that is being closed holds no buffer.
+/// Number of bytes that are dropped in one read. The buffer is on the stack: a connection that is
+/// being closed holds none.
 const DROP_BYTES: usize = 16 << 10;
 
-/// Ends our direction, and drops bytes of the client until it ends its own: at most for this time and about so many bytes.
+/// Ends our direction, and drops bytes of the client until it ends its own, for at most this time
+/// and about this number of bytes.
 pub(crate) async fn close(
     mut io: impl AsyncRead + AsyncWrite + Unpin,
     within: Duration,
@@ -46,7 +53,7 @@ pub(crate) async fn close(
     .await;
 }
 
-/// Reads and drops some bytes, and returns their number; zero at the end.
+/// Reads and drops some bytes. Returns their number, or zero at the end.
 pub(crate) fn poll_drop(
     io: &mut (impl AsyncRead + Unpin),
     cx: &mut Context<'_>,

@@ -1,9 +1,9 @@
-//! What a client accepts, and what it sends (RFC 9110 sections 8.3 and 12.5.1).
+//! Media types that a client accepts and sends (RFC 9110 sections 8.3 and 12.5.1).
 
 use http::{HeaderMap, header};
 
-/// The one of `offered` that the client likes best, by its `Accept`; none if it takes none of them. Of those that it likes alike, the
-/// one that it names most exactly, then the first.
+/// Returns the element of `offered` that the client's `Accept` prefers, or `None` if it accepts
+/// none. Between elements of equal quality, the most exactly named one wins, then the first.
 pub(crate) fn pick<T: Copy>(headers: &HeaderMap, offered: &[(&str, T)]) -> Option<T> {
     let values: Vec<&str> = headers
         .get_all(header::ACCEPT)
@@ -38,7 +38,7 @@ pub(crate) fn pick<T: Copy>(headers: &HeaderMap, offered: &[(&str, T)]) -> Optio
         .map(|(_, answer)| answer)
 }
 
-/// Whether the client names exactly this type among those that it takes.
+/// Returns true if the client accepts exactly this type by name.
 pub(crate) fn names(headers: &HeaderMap, kind: &str) -> bool {
     let values = headers
         .get_all(header::ACCEPT)
@@ -50,7 +50,7 @@ pub(crate) fn names(headers: &HeaderMap, kind: &str) -> bool {
         .any(|range| range.quality > 0 && range.fit(kind) == Some(2))
 }
 
-/// The media type of the content, in lower case and without parameters.
+/// Returns the media type of the content, in lower case and without parameters.
 pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     Some(
@@ -65,7 +65,7 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
 
 struct Range<'a> {
     kind: &'a str,
-    /// In thousandths.
+    /// Quality in thousandths.
     quality: u16,
 }
 
@@ -82,7 +82,7 @@ impl<'a> Range<'a> {
         })
     }
 
-    /// How exactly it names the type, if it does.
+    /// Returns how exactly the range names the type; `None` if it does not match.
     fn fit(&self, kind: &str) -> Option<u8> {
         let group = kind.split('/').next().unwrap_or_default();
         match self.kind.split_once('/')? {

@@ -1,9 +1,10 @@
-//! Which pages may open a WebSocket: the check against cross-site hijacking, before any guest code.
+//! Origins of pages that may open a WebSocket: the check against cross-site hijacking, before any
+//! guest code.
 
 use crate::http::authority::{Authority, Host};
 use http::{HeaderMap, header};
 
-/// A policy for the `Origin` of an upgrade (RFC 6455 section 10.2).
+/// Policy for the `Origin` of an upgrade (RFC 6455 section 10.2).
 ///
 /// ```
 /// use tidegate_edge::Origins;
@@ -15,16 +16,20 @@ pub enum Origins {
     /// The page comes from the host that it connects to.
     #[default]
     SameOrigin,
-    /// The page comes from one of these, each as a browser sends it: `https://example.org`.
+    /// The page comes from one of these origins, each in the form of a browser:
+    /// `https://example.org`.
     List(Vec<String>),
-    /// Any page, also one without an origin of its own (`null`): only for APIs that ask for credentials that no browser adds by itself.
+    /// Any page, even without an origin of its own (`null`): only for APIs that require credentials
+    /// which no browser adds automatically.
     Any,
 }
 
 impl Origins {
-    /// Whether a request with these headers to this host may send a form: as [`admit`](Origins::admit), and a page that keeps its address to
-    /// itself (`Referrer-Policy: no-referrer`) sends `null` as its origin (Fetch, "append a request `Origin` header"). Then `Sec-Fetch-Site`
-    /// says whether it is of this host; no script can set that header, and the opaque origin of a sandbox is `cross-site`.
+    /// Returns true if a request with these headers may send a form to this host. It does the same
+    /// as [`admit`](Origins::admit), with one exception: a page with `Referrer-Policy: no-referrer`
+    /// sends `null` as its origin (Fetch, "append a request `Origin` header"). Then
+    /// `Sec-Fetch-Site` shows whether the page is from this host. No script can set that header,
+    /// and the opaque origin of a sandbox is `cross-site`.
     pub(crate) fn admit_form(
         &self,
         headers: &HeaderMap,
@@ -51,8 +56,8 @@ impl Origins {
         }
     }
 
-    /// Whether a request with these headers to this host may open a WebSocket. `scheme`: of the request, if a trusted proxy
-    /// says it.
+    /// Returns true if a request with these headers may open a WebSocket to this host. `scheme` is
+    /// that of the request, if a trusted proxy names it.
     pub(crate) fn admit(
         &self,
         headers: &HeaderMap,
@@ -78,8 +83,8 @@ impl Origins {
     }
 }
 
-/// Whether a text is the origin of a web page: `http` or `https`, a host, and perhaps a port, without anything else.
-///
+/// Returns true if a text is the origin of a web page: `http` or `https`, a host and an optional
+/// port, and nothing else.
 /// ```
 /// assert!(tidegate_edge::is_web_origin("https://example.org:8443"));
 /// assert!(!tidegate_edge::is_web_origin("https://example.org/"));
@@ -97,7 +102,7 @@ struct Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// Nothing if it is not exactly a scheme, a host and perhaps a valid port.
+    /// Returns `None` if the text is not exactly a scheme, a host and an optional valid port.
     fn parse(text: &'a str) -> Option<Origin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
         let is_letter =
@@ -121,8 +126,9 @@ impl<'a> Origin<'a> {
         self.port.or(self.default_port())
     }
 
-    /// Compares host and port with those that a request names, and the scheme if it is known. A missing port is the default port of the page's
-    /// scheme, because a proxy that ends TLS may hide the scheme of the request.
+    /// Compares host and port with those in a request, and the scheme if it is known. A missing
+    /// port is the default port of the page's scheme, because a proxy that ends TLS may hide the
+    /// scheme of the request.
     fn is_of(&self, authority: &str, scheme: Option<&str>) -> bool {
         let (Some(target), Some(default_port)) = (Authority::parse(authority), self.default_port())
         else {

@@ -1,4 +1,5 @@
-//! Whom a request is for and what it is about: the forms of a target (RFC 9112 section 3.2), before anything of it is used.
+//! Host and form of a request's target (RFC 9112 section 3.2), read before any other part of the
+//! request.
 
 use crate::{
     http::answer::{Answer, Body},
@@ -9,14 +10,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header}
 /// Form of a request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// A path, by itself or in a URL of this server.
+    /// A path, alone or in a URL of this server.
     Path,
     /// `OPTIONS *`: the server as a whole.
     Server,
 }
 
 impl Form {
-    /// The form of a request's target, or the refusal of a form or a method that is not for servers like this one.
+    /// Returns the form of a request's target, or refuses a form or method that this kind of server
+    /// does not support.
     pub(crate) fn of<B>(request: &Request<B>) -> Result<Form, (StatusCode, &'static str)> {
         let (method, uri) = (request.method(), request.uri());
         if method == Method::CONNECT || method == Method::TRACE {
@@ -39,30 +41,30 @@ impl Form {
             {
                 Ok(Form::Path)
             }
-            // Among them a host and a port, which are for CONNECT.
+            // Among these are a host and a port, which belong to CONNECT.
             _ => Err((StatusCode::BAD_REQUEST, "the target is not a path")),
         }
     }
 }
 
-/// The answer to `OPTIONS *`, which is a ping (RFC 9110 section 9.3.7).
+/// Returns the answer to `OPTIONS *`, which is a ping (RFC 9110 section 9.3.7).
 pub(crate) fn about_server() -> Answer {
     let mut answer = http::Response::new(Body::Whole(None));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }
 
-/// Whom a request is for.
+/// Host that a request names.
 pub(crate) struct Named {
-    /// Host and port in the client's own words.
+    /// Host and port as the client wrote them.
     pub(crate) authority: String,
-    /// Whether this server answers to that host.
+    /// True if this server serves that host.
     pub(crate) is_served: bool,
 }
 
 impl Named {
-    /// Reads it from the target if that is absolute, from the `Host` header otherwise; either has to be valid. `own` is the authority
-    /// of a request of HTTP/1.0 that names none.
+    /// Reads the host from an absolute target, otherwise from the `Host` header; both must be
+    /// valid. `own` is the authority for an HTTP/1.0 request without a host.
     pub(crate) fn of<B>(
         request: &Request<B>,
         hosts: &Hosts,
@@ -109,8 +111,8 @@ impl Named {
     }
 }
 
-/// Makes the `Host` header that the app reads the host of an absolute target (RFC 9112 section 3.2.2). Otherwise the header could name
-/// a host that is not served.
+/// Sets the `Host` header that the app reads to the host of an absolute target (RFC 9112 section
+/// 3.2.2). Otherwise the header could name a host that is not served.
 pub(crate) fn replace_host(headers: &mut HeaderMap, authority: &str) {
     let host = HeaderValue::from_str(authority).expect("an authority is ASCII without controls");
     headers.insert(header::HOST, host);
@@ -122,7 +124,7 @@ const NOT_VALID: &str = "the Host header is not a host, or a host and a port";
 mod tests {
     use super::*;
 
-    /// The status of a refusal, or the form with the authority.
+    /// Returns the status of a refusal, or the form with the authority.
     fn read(line: &str, hosts: &[&str]) -> Result<(Form, String), u16> {
         let mut words = line.split(' ');
         let mut builder = Request::builder()

@@ -1,11 +1,13 @@
-//! Trailers of a streamed answer (RFC 9110 section 6.5): for which clients, and which fields.
+//! Trailers of a streamed answer (RFC 9110 section 6.5): the clients that receive them, and the
+//! permitted fields.
 //!
-//! hyper writes the trailers that the head announces in `Trailer`, and no other. A guest need not announce its trailers, so an answer to
-//! a client that accepts trailers goes past hyper (`held.rs`) where that is possible: when the whole request has been read.
+//! hyper writes only the trailers that the head announces in `Trailer`. A guest need not announce
+//! its trailers, so an answer to a client that accepts trailers bypasses hyper (`held.rs`) where
+//! that is possible: after the whole request has been read.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-/// Whether the client accepts trailers (RFC 9110 section 10.1.4).
+/// Returns true if the client accepts trailers (RFC 9110 section 10.1.4).
 pub(crate) fn are_accepted(headers: &HeaderMap) -> bool {
     let values = headers
         .get_all(header::TE)
@@ -16,11 +18,11 @@ pub(crate) fn are_accepted(headers: &HeaderMap) -> bool {
         .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// The fields of trailers that a client may get.
+/// Returns the fields of trailers that a client may receive.
 pub(crate) fn permitted(trailers: HeaderMap) -> HeaderMap {
     let mut permitted = HeaderMap::with_capacity(trailers.len());
     let mut name = None;
-    // The name stands only with the first of its values.
+    // The iterator yields the name only with the first of its values.
     for (next, value) in trailers {
         name = next.or(name);
         if let Some(name) = name.as_ref().filter(|name| is_permitted(name)) {
@@ -30,7 +32,7 @@ pub(crate) fn permitted(trailers: HeaderMap) -> HeaderMap {
     permitted
 }
 
-/// Names of trailers that an answer announces, without those that its client will not get.
+/// Returns the names of trailers that an answer announces, without those that are not permitted.
 pub(crate) fn announced(headers: &HeaderMap) -> Option<HeaderValue> {
     let values = headers
         .get_all(header::TRAILER)
@@ -50,8 +52,9 @@ pub(crate) fn announced(headers: &HeaderMap) -> Option<HeaderValue> {
     }
 }
 
-/// Whether a field may be a trailer. RFC 9110 section 6.5.1 excludes those that are needed before the body: for framing, routing,
-/// request modifiers, authentication, response control, or to read the body.
+/// Returns true if a field may be a trailer. RFC 9110 section 6.5.1 excludes fields that are needed
+/// before the body: for framing, routing, request modifiers, authentication, response control, or
+/// decoding the body.
 fn is_permitted(name: &HeaderName) -> bool {
     let excluded = [
         // Framing, routing and the connection.
@@ -92,7 +95,7 @@ fn is_permitted(name: &HeaderName) -> bool {
         "retry-after",
         "vary",
         "warning",
-        // Needed to read the body.
+        // Needed to decode the body.
         "content-encoding",
         "content-range",
         "content-type",

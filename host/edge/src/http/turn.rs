@@ -1,6 +1,8 @@
-//! How much one connection does before its worker turns to the others. A client that sends faster than it is served always has more
-//! for the host to do, so every loop over what a connection has is bounded, and goes on after a round of the worker: every task that
-//! is ready has run by then, and the worker has looked at its sockets.
+//! Amount of work that one connection does before its worker turns to the others.
+//!
+//! A client that sends faster than it is served always has more work for the host, so every loop
+//! over a connection's work is bounded. It continues after a round of the worker: by then every
+//! ready task has run, and the worker has polled its sockets.
 
 use std::{
     future::Future,
@@ -10,26 +12,29 @@ use std::{
 };
 use tokio::task::yield_now;
 
-/// Requests of one connection that are begun in one poll of its task; only a client that pipelines has more.
+/// Maximum number of requests of one connection that begin in one poll of its task. Only a client
+/// that pipelines has more.
 const REQUESTS_MAX: usize = 4;
 
-/// Has the task polled again after a round of the worker. A plain wake-up would put it before the sockets are looked at.
+/// Schedules another poll of the task after a round of the worker. A plain wake-up would run it
+/// before the sockets are polled.
 pub(crate) fn yield_to_others(cx: &mut Context<'_>) {
-    // Its first poll asks for the round; the task itself is what goes on afterwards.
+    // The first poll requests the round. The future is then dropped, since the task itself
+    // continues.
     _ = pin!(yield_now()).poll(cx);
 }
 
-/// Requests that one connection began in the current poll of its task.
+/// Number of requests that one connection began in the current poll of its task.
 #[derive(Debug, Default)]
 pub(crate) struct Requests(AtomicUsize);
 
 impl Requests {
-    /// The connection is polled.
+    /// Resets the count at a poll of the connection.
     pub(crate) fn begin_poll(&self) {
         self.0.store(0, Relaxed);
     }
 
-    /// Begins a request: at once, or after a round of the worker.
+    /// Begins a request, at once or after a round of the worker.
     pub(crate) async fn begin(&self) {
         let begun = self.0.load(Relaxed);
         if begun < REQUESTS_MAX {

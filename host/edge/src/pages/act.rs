@@ -1,4 +1,16 @@
-//! POST to a page: an action with its form, answered as HTML, as JSON, or as a stream of how far it is.
+//! POST to a page: an action with its form, answered as HTML, as JSON, or as a stream of its
+//! progress.
+//!
+//! `act` checks the form's kind and finds the action by its name. The name is in the form, so a
+//! multipart form is read up to it before the action starts; the rest is read as the action asks
+//! for it. `Run` owns the running action and yields its progress and then its outcome.
+//!
+//! Invariant: an action runs at most once for each request, and its outcome is the last event. If
+//! the form breaks off because of its client, the client is at fault, whatever the action returned.
+//!
+//!
+//! `form` reads the form, `json` checks the values, and `show` renders the page again after a
+//! refused action.
 
 use super::{
     Pieces, Visit, Visited,
@@ -24,13 +36,13 @@ use tidegate_hub::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// What the client wants to be told as.
+/// Form of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
-    /// A redirection, or the page again: forms without JavaScript.
+    /// A redirection or the page again, for forms without JavaScript.
     Html,
     Json,
-    /// How far it is, and then as JSON.
+    /// The progress as events, then the outcome as JSON.
     Events,
 }
 
@@ -138,21 +150,21 @@ async fn read(
     }
 }
 
-/// An action that runs.
+/// A running action.
 struct Run {
     visited: Arc<Visited>,
     deadline: Instant,
     client_fault: ClientFault,
-    /// None when it has ended.
+    /// `None` when the action has ended.
     attempt: Option<Result<Box<dyn ActionRun>, Fault>>,
 }
 
-/// What an action came to.
+/// Outcome of an action, an error of its handler, or a fault.
 type Ended = Result<Result<ActionOutcome, HandlerError>, Fault>;
 
-/// What is heard of an action next.
+/// Next event of an action.
 enum Heard {
-    /// JSON.
+    /// Progress as JSON.
     Progress(String),
     Ended(Result<ActionOutcome, HandlerError>),
 }
@@ -169,7 +181,7 @@ impl Run {
     async fn next(&mut self) -> Result<Heard, Fault> {
         match self.ask().await {
             Ok(Heard::Progress(json)) => Ok(Heard::Progress(json)),
-            // The client is at fault, however the action took it.
+            // The client is at fault, whatever the action returned.
             ended => match self.client_fault.get() {
                 Some(problem) => Ok(Heard::Ended(Err(problem))),
                 None => ended,
@@ -207,7 +219,7 @@ impl Run {
         }
     }
 
-    /// Against the contract.
+    /// Checks the outcome against the contract.
     fn check(
         &self,
         ended: Result<ActionOutcome, HandlerError>,
@@ -227,7 +239,7 @@ impl Run {
     }
 }
 
-/// Nothing of a redirection is for a client that can't follow it to a page.
+/// Returns a redirection that no cache keeps. It fails if the location is not a header value.
 fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
     let location = HeaderValue::from_str(location)
         .map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
@@ -239,7 +251,7 @@ fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
     Ok(answer)
 }
 
-/// The outcome as status and JSON.
+/// Returns the outcome as status and JSON.
 fn envelope(visited: &Visited, ended: Ended) -> (StatusCode, String) {
     let ended = ended.unwrap_or_else(|fault| {
         Err(HandlerError {
@@ -251,7 +263,7 @@ fn envelope(visited: &Visited, ended: Ended) -> (StatusCode, String) {
     (status, envelope::encode(&ended))
 }
 
-/// Each progress as an event, then the outcome.
+/// Returns a stream of each progress as an event, then the outcome.
 fn events(run: Run) -> Answer {
     let beat_every = run.visited.server.hub.limits().comment_every;
     let pieces = unfold(Some(run), |run| async {
@@ -265,7 +277,7 @@ fn events(run: Run) -> Answer {
             Err(fault) => (outcome(&run.visited, Err(fault)), None),
         })
     });
-    // Not held: its form may still come, through hyper.
+    // This body is not `Held`: the rest of its form may still come through hyper.
     let answer = streamed("text/event-stream", Body::Stream(Pieces::stream(pieces)));
     heartbeats::add(answer, beat_every)
 }

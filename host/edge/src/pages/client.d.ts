@@ -1,22 +1,22 @@
-// Types of /__tidegate/client.js, for `declare module` or a copy beside your code.
+// Types of /__tidegate/client.js, for `declare module` or a copy next to your code.
 
-/** Why there is no value: a status of HTTP, or 0 if the stream broke off or was aborted. */
+/** Reason why there is no value: an HTTP status, or 0 if the stream broke off or was aborted. */
 export interface Problem {
   status: number;
   message: string;
 }
 
-/** What a loader has brought so far. Only `done` says that nothing is missing. */
+/** State of a loader. Only `done` means that its values are complete. */
 export interface Loader<T = unknown> {
   readonly name: string;
   readonly status: "connecting" | "streaming" | "done" | "error";
   readonly value: T | undefined;
   readonly error: Problem | undefined;
-  /** Calls at once, and at each change; call what it returns to hear no more. */
+  /** Calls `listener` at once and at each change. Call the returned function to unsubscribe. */
   subscribe(hear: (loader: Loader<T>) => void): () => void;
-  /** Runs it again by itself, over `/__loaders`. */
+  /** Runs the loader again, over `/__loaders`. */
   reload(): Promise<void>;
-  /** Gives a run up. */
+  /** Cancels the current run. */
   abort(): void;
 }
 
@@ -36,21 +36,23 @@ export type Outcome<T = unknown> =
   | { outcome: "error"; status: number; message: string };
 
 /**
- * As `<form data-enhance>`. Prevent the default of `tidegate:outcome` to stay on the page after a redirect. A form that a guard sends
- * elsewhere, or that goes to another site or window, is left to the browser.
+ * Does the same as `<form data-enhance>`. Prevent the default of `tidegate:outcome` to stay on the
+ * page after a redirect. The browser itself sends a form that a guard redirects, or that goes to
+ * another site or window.
  */
 export function enhance<T = unknown>(form: HTMLFormElement, hear?: (outcome: Outcome<T>) => void): void;
 
 export interface SocketOptions {
   protocols?: string | string[];
-  /** Messages that wait for a connection: 100. */
+  /** Maximum number of messages that wait for a connection, 100 by default. */
   queue?: number;
-  /** The place of a message in its stream; the next connection asks with `?since=`. */
+  /** Returns the position of a message in its stream; the next connection sends it as `?since=`. */
   id?: (data: string | Blob | ArrayBuffer) => string | number | undefined;
   since?: string | number;
   /**
-   * A text that is sent when nothing has come for `every` milliseconds (20,000), and its answer, which `onmessage` does not get. After two
-   * without an answer the connection counts as lost. On the server `set_auto_response(text, answer)` answers it without waking the app.
+   * A text that is sent after `every` milliseconds (20,000) of silence, and its answer, which
+   * `onmessage` does not receive. After two texts without an answer the connection counts as lost.
+   * On the server `set_auto_response(text, answer)` answers it without waking the app.
    */
   probe?: { text: string; answer: string; every?: number };
   onmessage?: (data: any) => void;
@@ -59,8 +61,8 @@ export interface SocketOptions {
 }
 
 /**
- * A WebSocket that comes back, but after 1000 and 4000 to 4999. Waits between connections grow to 30 seconds, until one has held for 10
- * seconds.
+ * A WebSocket that reconnects, except after 1000 and 4000 to 4999. The waits grow up to 30 seconds,
+ * until a connection has lasted for 10 seconds.
  */
 export function socket(
   url: string | URL,
@@ -73,14 +75,15 @@ export function socket(
 
 export interface EventsOptions {
   lastEventId?: string;
-  /** An event named `tidegate-gap` says that events before it are gone for good: read the state anew. */
+  /** An event named `tidegate-gap` means that earlier events are lost: read the state again. */
   onevent?: (event: { type: string; data: string; lastEventId: string }) => void;
   onstatus?: (status: "connecting" | "open" | "waiting" | "closed", detail?: { status?: number; message?: string }) => void;
 }
 
 /**
- * An event stream that comes back to where it was. It ends by `close`, by a refusal (other than 408, 425, 429 and 5xx), or by an answer that
- * is no event stream. Waits between connections grow to 30 seconds, until one has held for 10 seconds; they are at least what the stream says
- * by `retry:`. A stream of this host whose heartbeats stay away counts as lost.
+ * An event stream that reconnects and resumes. It ends by `close`, by a refusal (other than 408, 425,
+ * 429 and 5xx), or by an answer that is not an event stream. The waits grow up to 30 seconds, until a
+ * connection has lasted for 10 seconds; `retry:` in the stream sets their minimum. A stream of this
+ * host without heartbeats counts as lost.
  */
 export function events(url: string | URL, options?: EventsOptions): { close(): void };

@@ -1,5 +1,5 @@
-// Tidegate in the browser: loaders of the page, forms that need no reload, sockets and event streams that come back.
-// Load it with `async`, or it waits for the end of a page that streams: <script type="module" async src="/__tidegate/client.js">
+// Tidegate in the browser: loaders of the page, forms without a reload, sockets and event streams that reconnect.
+// Load it with `async`, or it waits until a streamed page ends: <script type="module" async src="/__tidegate/client.js">
 
 const loaders = new Map();
 let page = {}, beatTimer, pageDone = false;
@@ -38,7 +38,7 @@ class Loader {
     this.#abort?.abort();
     const abort = (this.#abort = new AbortController());
     const mine = () => this.#abort === abort;
-    this.detached = true; // the page's own stream has no say any more
+    this.detached = true; // the page's own stream no longer counts
     this.set({ status: "connecting", error: undefined });
     const { page: pattern, params, search } = { ...page, ...this.where };
     try {
@@ -74,7 +74,7 @@ class Loader {
   }
 }
 
-/** A loader of this page by its name; of another with `{ page, params, search }`, which is first asked by `reload()`. */
+/** A loader of this page by its name, or of another with `{ page, params, search }`: `reload()` starts that one. */
 export function loader(name, where) {
   const key = where ? JSON.stringify([name, where]) : name;
   if (!loaders.has(key)) {
@@ -102,7 +102,7 @@ const own = (name) => [loader(name)].find((it) => !it.detached);
 function take(text) {
   clearTimeout(beatTimer);
   for (const [kind, ...rest] of JSON.parse(text)) marks[kind]?.(...rest);
-  // A browser does not tell a page that its connection is dead: silence does.
+  // A browser does not report a dead connection; only silence shows it.
   if (page.beat && !pageDone) beatTimer = setTimeout(broken, 2 * page.beat + 1000);
 }
 function broken() {
@@ -125,7 +125,7 @@ function fill({ name, value, status }) {
   }
   for (const slot of document.querySelectorAll(`[data-loader="${name}"]`)) slot.dataset.status = status;
 }
-// Only a value's own members are its parts: those of the prototype are not.
+// Only a value's own members are parts, not those of its prototype.
 function member(at, key) {
   return at != null && Object.hasOwn(at, key) ? at[key] : undefined;
 }
@@ -136,10 +136,10 @@ function parsed() {
 if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", parsed);
 else parsed();
 
-// Forms that are sent without a reload, what each of them is waiting for, and those that the browser itself is sending.
+// Forms sent without a reload, each with its pending request, and forms that the browser itself sends.
 const enhanced = new WeakMap(), pending = new Map(), leaving = new WeakSet();
 
-/** As `<form method="post" data-enhance>`: it is sent by fetch, and `hear` is told the outcome. */
+/** As `<form method="post" data-enhance>`: it is sent by fetch, and `hear` gets the outcome. */
 export function enhance(form, hear) {
   enhanced.set(form, hear);
 }
@@ -149,7 +149,7 @@ const places = (form) => Element.prototype.querySelectorAll.call(form, "[data-er
 const controls = (form) => Object.getOwnPropertyDescriptor(HTMLFormElement.prototype, "elements").get.call(form);
 const busy = (form, isBusy) => Element.prototype.setAttribute.call(form, "aria-busy", isBusy);
 
-// One listener for all forms, those too that are still to come: a page that streams has no end to wait for.
+// One listener for all forms, also later ones: a streamed page has no end to wait for.
 document.addEventListener("submit", (event) => {
   const { target: form, submitter } = event;
   if (event.defaultPrevented || leaving.has(form) || !(attribute(form, "data-enhance") != null || enhanced.has(form))) return;
@@ -161,7 +161,7 @@ document.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!pending.has(form)) send(form, submitter, action);
 });
-// A page that comes back from the back/forward cache gets no answer to what it sent before it left.
+// A page from the back/forward cache gets no answer to its earlier requests.
 self.addEventListener?.("pageshow", ({ persisted }) => {
   if (persisted) pending.forEach((abort) => abort.abort(new Error("the page was left before an answer came")));
 });
@@ -170,7 +170,7 @@ self.addEventListener?.("pageshow", ({ persisted }) => {
 async function send(form, submitter, action) {
   const data = new FormData(form, submitter), abort = new AbortController();
   const simple = ![...data.values()].some((value) => value instanceof File);
-  // As the browser encodes a form: every line ends with CRLF (WHATWG HTML, form submission). Of FormData, fetch does it.
+  // As the browser encodes a form: every line ends with CRLF (WHATWG HTML, form submission). For FormData, fetch does it.
   const encoded = simple ? new URLSearchParams([...data].map((pair) => pair.map((text) => text.replace(/\r\n?|\n/g, "\r\n")))) : data;
   pending.set(form, abort);
   busy(form, true);
@@ -208,7 +208,7 @@ function outcome(status, text) {
   return { outcome: "error", status, message: text.trim() };
 }
 
-// A guard sends the client elsewhere, before any action runs. Only the browser can follow as without a script: to other sites, and with
+// A guard sends the client elsewhere, before any action runs. Only the browser can follow it to other sites, and with
 // the method that the status asks for. So the form is sent once more, by the browser.
 function leave(form, submitter) {
   leaving.add(form);
@@ -219,10 +219,10 @@ function leave(form, submitter) {
 /** Milliseconds in which an answer has to begin, or a WebSocket to open: a little more than the host gives an app. */
 const ANSWER_MS = 35000;
 
-/** Milliseconds after which a connection has held: the next waits begin anew. */
+/** Milliseconds after which a connection is stable: waits start again. */
 const HELD_MS = 10000;
 
-// Waits between connections: they grow, at random, until one has held.
+// Random waits between connections, which grow until one is stable.
 function pauses() {
   let tries = 0, openedAt;
   return {
@@ -243,7 +243,7 @@ function sleep(ms, signal) {
   });
 }
 
-/** A WebSocket that comes back, but after 1000 and 4000 to 4999. */
+/** A WebSocket that reconnects, except after 1000 and 4000 to 4999. */
 export function socket(url, { protocols, queue = 100, id, since, probe, onmessage, onstatus, onoverflow } = {}) {
   let ws, timer, ended = false;
   const unsent = [], pause = pauses();
@@ -293,7 +293,7 @@ export function socket(url, { protocols, queue = 100, id, since, probe, onmessag
   }
   open();
   return {
-    /** Whether it was sent, or waits to be. */
+    /** True if it was sent or queued. */
     send(message) {
       if (ws.readyState === 1) ws.send(message);
       else if (ended || unsent.length >= queue) return onoverflow?.(message), false;
@@ -304,7 +304,7 @@ export function socket(url, { protocols, queue = 100, id, since, probe, onmessag
       if (ended) return;
       ended = true;
       ws.close(code, reason);
-      // Between two connections nothing else is going to say so.
+      // Between two connections there is no other close event.
       if (!ws.onclose) {
         clearTimeout(timer);
         tell("closed", { code, reason });
@@ -313,7 +313,7 @@ export function socket(url, { protocols, queue = 100, id, since, probe, onmessag
   };
 }
 
-/** An event stream that comes back to where it was; a refusal, or an answer that is no event stream, ends it. */
+/** An event stream that resumes; a refusal, or an answer that is no event stream, ends it. */
 export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
   const closing = new AbortController(), pause = pauses();
   const tell = (status, detail) => hand(onstatus, status, detail);
@@ -325,7 +325,7 @@ export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
       if (closing.signal.aborted) return; // by a listener, and more has come already
       const [, field, value] = /^([^:]*):? ?(.*)$/s.exec(line);
       if (!line) {
-        // An event that was cut off has not come, and neither has its id.
+        // A partial event does not count, nor does its id.
         lastEventId = id;
         if (data) hand(onevent, { type: type || "message", data: data.slice(0, -1), lastEventId });
         type = data = "";
@@ -352,7 +352,7 @@ export function events(url, { lastEventId = "", onevent, onstatus } = {}) {
         } else {
           response.body?.cancel().catch(() => {});
           if (response.status === 200) detail.message = `the answer is ${kind(response)}, not an event stream`;
-          // Too slow, too early, too many: these and a server's trouble pass.
+          // Too slow, too early, too many: these and server errors are temporary.
           if (response.status < 500 && ![408, 425, 429].includes(response.status)) break;
         }
       } catch (error) {
@@ -377,7 +377,7 @@ const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 const kind = (response) => (response.headers.get("content-type") ?? "").split(";")[0].trim().toLowerCase() || "of no type";
 
-/** `fetch` whose answer has to begin in time; then it may take as long as it likes. */
+/** `fetch` whose answer has to begin in time; then it has no limit. */
 async function ask(url, init, signal) {
   const late = new AbortController();
   const timer = setTimeout(() => late.abort(new Error("no answer came in time")), ANSWER_MS);
@@ -388,8 +388,8 @@ async function ask(url, init, signal) {
   }
 }
 
-// The lines of an answer. If the host announces heartbeats, two that are missing are the end: a browser says nothing of a connection on
-// which nothing comes any more.
+// The lines of an answer. If the host announces heartbeats, two missing ones end it: a browser does not report
+// a silent connection.
 async function* lines(response) {
   const beat = Number(response.headers.get("tidegate-heartbeat"));
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

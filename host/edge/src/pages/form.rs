@@ -1,4 +1,18 @@
-//! Forms as they come: fields of `multipart/form-data` are handed on piece by piece, other kinds are small and read whole.
+//! Forms as they arrive. Fields of `multipart/form-data` are passed on piece by piece; other kinds
+//! are small and read whole.
+//!
+//! Owner: the action's `Form` owns the parser and the request's body, and its share of the memory.
+//! It reads when the action asks for the next field, so the client is slowed to the action's pace.
+//!
+//! States: first the beginning of the body is read, so that a client which sends nothing starts no
+//! action. Then fields are kept in memory until one names the action, up to a limit. After that
+//! each piece goes to the action.
+//!
+//! Invariant: the parser never holds more than a bounded number of bytes. It keeps all bytes in
+//! which it finds nothing, so `Counted` counts these and ends the body at the limit. `Progress`
+//! records the first reason for the end, because the parser reports only that the body failed.
+//!
+//! `part` reads the heads of fields.
 
 use super::part;
 use crate::http::paced::{BodyFailure, RequestBody};
@@ -25,16 +39,16 @@ use tidegate_hub::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Memory that a small form takes while it is parsed, for each of its bytes: values of JSON are not parsed.
+/// Memory that a small form takes while it is parsed, per byte: values in JSON are not parsed.
 const WHOLE_FACTOR: usize = 2;
 
-/// Bytes given to the parser at a time, of those that were read before it started.
+/// Number of bytes given to the parser at a time, of those that were read before it started.
 const PIECE_BYTES: usize = 8 << 10;
 
-/// Why there is no form.
+/// Reason for the refusal of a form.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// With a status and a text for the client.
+    /// Status and text for the client.
     Bad(u16, String),
     /// The server is short of memory.
     NoMemory,
@@ -70,11 +84,11 @@ fn status(error: FormError) -> u16 {
     }
 }
 
-/// The kinds of forms that the host reads.
+/// Kinds of forms that the host reads.
 pub(super) enum Kind {
-    /// Small, and read whole.
+    /// A small form, read whole.
     Whole(FormEncoding),
-    /// With its boundary.
+    /// A multipart form with its boundary.
     Multipart(String),
 }
 
@@ -102,7 +116,7 @@ impl Kind {
     }
 }
 
-/// The action that a small form names, and the form, whose memory is reserved in `share`.
+/// Returns the action that a small form names, and the form. Its memory is reserved in `share`.
 pub(super) fn whole(
     encoding: FormEncoding,
     body: &[u8],
@@ -119,7 +133,8 @@ pub(super) fn whole(
     Ok((action, form))
 }
 
-/// Reads a multipart form up to the name of its action. The fields before it are kept in memory, at most `held_max` bytes, which `share` reserves.
+/// Reads a multipart form up to the name of its action. The fields before it are kept in memory, at
+/// most `held_max` bytes, which `share` reserves.
 pub(super) async fn parts(
     boundary: String,
     body: RequestBody,
@@ -168,7 +183,7 @@ pub(super) async fn parts(
     Err(form::no_action().into())
 }
 
-/// Bounds of a form that comes piece by piece.
+/// Limits of a form that is read piece by piece.
 #[derive(Clone, Copy)]
 pub(super) struct Limits {
     pub(super) bytes_max: usize,
@@ -181,16 +196,17 @@ pub(super) struct Form {
     /// Fields that are in memory.
     read: WholeForm,
     rest: Option<Rest>,
-    /// Memory of all of this.
+    /// Memory of the whole form.
     _share: Share,
 }
 
-/// Whether the client of a form is at fault, also when the form is in other hands.
+/// Shows whether the client of a form is at fault, even while another owner reads the form.
 #[derive(Clone, Default)]
 pub(super) struct ClientFault(Option<Arc<Progress>>);
 
 impl ClientFault {
-    /// Why the form can't be read to its end, if its client is too slow or what it sent is no form.
+    /// Returns the reason why the form can't be read to its end, if its client is too slow or sent
+    /// no valid form.
     pub(super) fn get(&self) -> Option<HandlerError> {
         let cause = self
             .0
@@ -243,7 +259,7 @@ impl page::Form for Form {
     }
 }
 
-/// The parts that are still to come.
+/// Parts that are still to be read.
 struct Rest {
     parts: Multipart<'static>,
     part: Option<multer::Field<'static>>,
@@ -252,7 +268,8 @@ struct Rest {
 }
 
 impl Rest {
-    /// Reads the beginning of the form, so that no action starts for a client that sends next to nothing.
+    /// Reads the beginning of the form, so that no action starts for a client that sends almost
+    /// nothing.
     async fn begin(
         boundary: String,
         mut body: RequestBody,
@@ -263,7 +280,8 @@ impl Rest {
         let begun = timeout_at(deadline, begun(&mut body, share))
             .await
             .unwrap_or(Err(FormError::TooSlow.into()))?;
-        // RFC 2046 section 5.1.1: a boundary begins a line. The parser finds it anywhere.
+        // RFC 2046 section 5.1.1: a boundary is at the beginning of a line. The parser finds it
+        // anywhere.
         let delimiter = format!("--{boundary}");
         if let Some(at) = begun
             .windows(delimiter.len())
@@ -290,9 +308,9 @@ impl Rest {
     }
 
     async fn next(&mut self) -> Result<Option<Field>, FormError> {
-        // Read to its end here: the parser would gather what it skips.
+        // Each part is read to its end here, because the parser would gather a part that it skips.
         while self.part.is_some() && self.read().await?.is_some() {}
-        // The parser goes on only when its last part is dropped.
+        // The parser continues only after its last part is dropped.
         self.part = None;
         self.part = self
             .in_time(async |rest| rest.parts.next_field().await)
@@ -335,7 +353,8 @@ impl Rest {
     }
 }
 
-/// [`FORM_BEGUN_BYTES`] of a body and the rest of their piece, or all of it. One buffer: the pieces of a slow client are small.
+/// Reads [`FORM_BEGUN_BYTES`] of a body and the rest of their piece, or all of it. There is one
+/// buffer, since the pieces of a slow client are small.
 async fn begun(body: &mut RequestBody, share: &mut Share) -> Result<Bytes, Refused> {
     let mut begun = Vec::new();
     while begun.len() < FORM_BEGUN_BYTES
@@ -357,27 +376,28 @@ fn error(failure: BodyFailure) -> FormError {
     }
 }
 
-/// What the parser doesn't say.
+/// State that the parser does not report.
 #[derive(Default)]
 struct Progress {
-    /// Why the body ended early.
+    /// Reason for the early end of the body.
     cause: OnceLock<FormError>,
-    /// Bytes that it was given since it last found anything: it keeps them all.
+    /// Number of bytes since the parser last found anything. It keeps them all.
     unfound: AtomicUsize,
 }
 
 impl Progress {
-    /// Notes why there is no more of the form; the first cause counts.
+    /// Records why the form ends early. The first reason counts.
     fn fail(&self, error: FormError) -> FormError {
         *self.cause.get_or_init(|| error)
     }
 }
 
-/// A body of at most so many bytes, and so many at a time in which the parser finds nothing.
+/// A body with a maximum length, and a maximum number of bytes in which the parser finds nothing.
 struct Counted {
     /// Bytes that were read before the parser started.
     begun: Bytes,
-    /// The parser has looked at what it was given last: it takes all that it can get before it looks.
+    /// True if the parser has searched its last bytes: it takes all available bytes before it
+    /// searches.
     was_parsed: bool,
     body: RequestBody,
     left: usize,

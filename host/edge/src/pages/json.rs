@@ -1,16 +1,16 @@
-//! JSON that apps and clients give: checked, kept on one line, and made fit for a script of a page.
+//! JSON from apps and clients: checked, kept on one line, and escaped for a script of a page.
 
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tidegate_hub::{Fault, contract, page::HandlerError};
 
-/// A value that an app gave: JSON on one line, if it is JSON of at most so many bytes.
+/// Checks a value from an app: JSON of at most this number of bytes. Returns it on one line.
 pub(super) fn checked(text: String, bytes_max: usize) -> Result<String, Fault> {
     contract::check_value(&text, bytes_max)?;
     if let Err(error) = serde_json::from_str::<IgnoredAny>(&text) {
         return Err(Fault::Answer(format!("a value is not JSON: {error}")));
     }
-    // In JSON a line break stands between tokens only.
+    // In valid JSON, line breaks are only between tokens.
     Ok(if text.contains(['\n', '\r']) {
         text.replace(['\n', '\r'], " ")
     } else {
@@ -18,8 +18,8 @@ pub(super) fn checked(text: String, bytes_max: usize) -> Result<String, Fault> {
     })
 }
 
-/// JSON as a string of JavaScript, for `JSON.parse`: as JavaScript itself, JSON can mean another value (`__proto__`). Nothing in it ends the
-/// script, or begins a comment of HTML.
+/// Returns JSON as a JavaScript string for `JSON.parse`. As JavaScript source, JSON can mean
+/// another value (`__proto__`). The result can't end the script or begin an HTML comment.
 pub(super) fn for_script(json: &str) -> String {
     let mut string = String::with_capacity(json.len() + 64);
     string.push('\'');
@@ -39,7 +39,7 @@ pub(super) fn for_script(json: &str) -> String {
     string
 }
 
-/// `{"error":{"status":504,"message":"it took too long"}}`
+/// Returns `{"error":{"status":504,"message":"it took too long"}}`.
 pub(super) fn error(problem: &HandlerError) -> String {
     json!({ "error": { "status": problem.status, "message": problem.message } }).to_string()
 }

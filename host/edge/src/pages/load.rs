@@ -1,4 +1,4 @@
-//! `POST /__loaders`: one loader of a page by itself, as one value or as a stream of all.
+//! `POST /__loaders`: one loader of a page, as its first value or as a stream of all values.
 
 use super::{
     Pieces, Visit, Visited, json,
@@ -22,14 +22,14 @@ use tidegate_hub::{
 };
 use tokio::time::sleep;
 
-/// What the client wants a loader's values as.
+/// Form of a loader's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One value.
     Json,
     /// Server-Sent Events.
     Events,
-    /// A line of JSON each.
+    /// One line of JSON for each value.
     Lines,
 }
 
@@ -39,21 +39,21 @@ const FORMS: [(&str, Form); 3] = [
     ("application/x-ndjson", Form::Lines),
 ];
 
-/// The body of the request.
+/// Body of the request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {
-    /// The page's pattern, as the app wrote it.
+    /// Pattern of the page, as the app wrote it.
     page: String,
     loader: String,
     #[serde(default)]
     params: BTreeMap<String, String>,
-    /// The query of the page, with or without its question mark.
+    /// Query of the page, with or without its question mark.
     #[serde(default)]
     search: String,
 }
 
-/// How the values are wanted; before the body is read.
+/// Returns the requested form, before the body is read.
 pub(crate) fn form(headers: &HeaderMap) -> Result<Form, HandlerError> {
     if media::content_type(headers).as_deref() != Some("application/json") {
         return Err(refused(415, "send the loader's name as application/json"));
@@ -67,7 +67,7 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, HandlerError> {
     })
 }
 
-/// Reads which loader is asked for: its name, and what its page would get.
+/// Reads the name of the requested loader, and the request that its page would have.
 pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarget), HandlerError> {
     let asked: Asked = serde_json::from_slice(body).map_err(|error| {
         refused(
@@ -119,7 +119,7 @@ fn going_away() -> Brought {
     })
 }
 
-/// Everything that it brings, then why it ended.
+/// Returns a stream of all values of the loader, then the reason for its end.
 fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
     let beat_every: Duration = visited.server.hub.limits().comment_every;
     let lasts = if loading.is_live() {
@@ -186,7 +186,7 @@ fn refused(status: u16, message: &str) -> HandlerError {
     }
 }
 
-/// The host's own refusal, and a loader's.
+/// Returns a refusal, either the host's or a loader's.
 pub(crate) fn refusal(problem: &HandlerError) -> Answer {
     whole(
         StatusCode::from_u16(problem.status).expect("a checked status"),

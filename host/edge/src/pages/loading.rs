@@ -1,4 +1,14 @@
-//! Loaders that run: what each has next, asked for only when somebody wants it.
+//! One running loader: its next value is requested only when a stream wants it.
+//!
+//! A `Loading` owns the loader's run; dropping it cancels the loader. Its stages are `Asked` (a
+//! call of the app is in flight), `Sleeping` (the loader has returned a time until which it has
+//! nothing), `Idle` (the last value was taken) and `Ended`.
+//!
+//! The stream polls `poll_next`, which makes at most one call at a time. A loader that is not live
+//! has a deadline for all its steps together; a live loader has none.
+//!
+//! Invariant: nothing comes after an end or an error, and every value is checked JSON within the
+//! limit of a message. A fault goes to the log, and the client receives an error without its text.
 
 use super::{Visit, Visited, json};
 use std::{
@@ -15,21 +25,21 @@ use tidegate_hub::{
 use tidegate_routing::LoaderInfo;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
-/// What a loader brings.
+/// Next item of a loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Brought {
     /// JSON on one line.
     Value(String),
-    /// It ended well.
+    /// The loader ended successfully.
     End,
-    /// It ended otherwise.
+    /// The loader ended with an error.
     Failed(HandlerError),
-    /// Its time was up.
+    /// The deadline has passed.
     TimedOut,
 }
 
 impl Brought {
-    /// For a client that wants to know what is wrong; none if nothing is.
+    /// Returns the problem for the client, or `None` if there is none.
     pub(super) fn problem(&self) -> Option<HandlerError> {
         match self {
             Brought::Value(_) | Brought::End => None,
@@ -44,24 +54,24 @@ impl Brought {
 
 type Asked = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;
 
-/// The loader, and what it answered.
+/// The loader with its answer.
 type Outcome = (Box<dyn LoaderRun>, Result<LoaderStep, HandlerError>);
 
-/// One loader of a visit. Dropping it cancels the loader.
+/// A loader of a visit. Dropping it cancels the loader.
 pub(super) struct Loading {
     name: String,
     visited: Arc<Visited>,
-    /// None while its loader is live.
+    /// `None` if the loader is live.
     deadline: Option<Instant>,
     stage: Stage,
 }
 
 enum Stage {
-    /// Until it answers.
+    /// A call of the loader is in flight.
     Asked(Asked),
-    /// Until it wants to be asked again, or its time is up.
+    /// The loader waits until its time, or until the deadline.
     Sleeping(Box<dyn LoaderRun>, Pin<Box<Sleep>>),
-    /// What it brought last was taken.
+    /// The last value was taken.
     Idle(Box<dyn LoaderRun>),
     Ended,
 }
@@ -91,12 +101,12 @@ impl Loading {
         matches!(self.stage, Stage::Ended)
     }
 
-    /// Whether it goes on for as long as anybody wants it.
+    /// Returns true if the loader continues as long as its stream.
     pub(super) fn is_live(&self) -> bool {
         self.deadline.is_none()
     }
 
-    /// Until when it surely brings nothing, by its own word.
+    /// Returns the time before which the loader brings nothing, as it has announced.
     pub(super) fn sleeps_until(&self) -> Option<Instant> {
         match &self.stage {
             Stage::Sleeping(_, sleep) => Some(sleep.deadline()),
@@ -104,7 +114,8 @@ impl Loading {
         }
     }
 
-    /// What it brings next; nothing more behind an end. It is asked for it now, not before.
+    /// Returns the next item, and stays pending after an end. The loader is asked for it now, not
+    /// before.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Brought> {
         loop {
             if let Stage::Sleeping(_, sleep) = &mut self.stage {
@@ -181,7 +192,7 @@ async fn ask(mut loader: Box<dyn LoaderRun>) -> Result<Outcome, Fault> {
     Ok((loader, step))
 }
 
-/// A loader that is asked when its time is up has taken too long.
+/// Limits the call by the deadline. At the deadline the loader has taken too long.
 fn in_time(
     deadline: Option<Instant>,
     asked: impl Future<Output = Result<Outcome, Fault>> + Send + 'static,
@@ -196,7 +207,7 @@ fn in_time(
     }
 }
 
-/// Its own error, if it is one that a client can be told.
+/// Returns the loader's own error, if a client may receive it.
 fn refused(visited: &Visited, problem: HandlerError) -> Brought {
     match contract::check_problem(&problem) {
         Ok(()) => Brought::Failed(problem),
@@ -204,7 +215,7 @@ fn refused(visited: &Visited, problem: HandlerError) -> Brought {
     }
 }
 
-/// A busy loop is a loader that takes too long, too.
+/// Logs a fault. A busy loop also counts as a loader that takes too long.
 fn failed(visited: &Visited, fault: &Fault) -> Brought {
     let message = visited.told(fault);
     match fault {

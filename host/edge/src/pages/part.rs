@@ -1,19 +1,23 @@
-//! Heads of multipart forms: the boundary in `Content-Type`, and `Content-Disposition` of each part (RFC 7578), as browsers write them.
+//! Heads of multipart forms: the boundary in `Content-Type`, and `Content-Disposition` of each part
+//! (RFC 7578), as browsers write them.
 //!
-//! The parser of bodies is a library; these parameters are read here, because no library that was looked at reads them as browsers write
-//! them. The grammar of RFC 2045 and that of browsers contradict each other in quoted strings: in MIME a backslash escapes
-//! the next character, in a browser it is a character of a file name, and a quote is written as `%22` (WHATWG HTML, multipart/form-data
-//! encoding algorithm). A string ends at the quote after which the value ends or another parameter begins, whatever precedes the quote.
+//! A library parses the bodies. These parameters are read here, because none of the examined
+//! libraries reads them as browsers write them. The grammar of RFC 2045 and that of browsers
+//! contradict each other in quoted strings: in MIME a backslash escapes the next character; in a
+//! browser it is a character of a file name, and a quote is written as `%22` (WHATWG HTML,
+//! multipart/form-data encoding algorithm). A string ends at the quote after which the value ends
+//! or another parameter begins, regardless of the character before the quote.
 
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 use std::{borrow::Cow, str};
 use tidegate_hub::page::Field;
 
-/// Characters of a boundary (RFC 2046 section 5.1.1).
+/// Maximum length of a boundary, in bytes (RFC 2046 section 5.1.1).
 const BOUNDARY_BYTES_MAX: usize = 70;
 
-/// The boundary that a `Content-Type` names; `None` if it names none, two, or one that RFC 2046 does not allow.
+/// Returns the boundary that a `Content-Type` names; `None` if it names none, two, or one that RFC
+/// 2046 does not allow.
 pub(super) fn boundary(content_type: &[u8]) -> Option<String> {
     let (_, parameters) = split(content_type)?;
     let value = find(&parameters, "boundary")??;
@@ -27,8 +31,8 @@ pub(super) fn boundary(content_type: &[u8]) -> Option<String> {
         .flatten()
 }
 
-/// The field that a part's head describes; `None` if the head is broken: it has no `Content-Disposition`, another type than
-/// `form-data`, no name, or a parameter twice.
+/// Returns the field that a part's head describes; `None` if the head is invalid: it has no
+/// `Content-Disposition`, another type than `form-data`, no name, or a repeated parameter.
 pub(super) fn field(head: &HeaderMap) -> Option<Field> {
     let (kind, parameters) = split(head.get(header::CONTENT_DISPOSITION)?.as_bytes())?;
     if !kind.eq_ignore_ascii_case(b"form-data") {
@@ -39,7 +43,8 @@ pub(super) fn field(head: &HeaderMap) -> Option<Field> {
         find(&parameters, "filename*")?,
         find(&parameters, "filename")?,
     ) {
-        // RFC 6266 section 4.3: it goes before the other. RFC 7578 does not want it here, and some clients send it.
+        // RFC 6266 section 4.3: this parameter takes precedence. RFC 7578 rules it out here, but
+        // some clients send it.
         (Some(value), _) => Some(extended(value)?),
         (None, plain) => plain.map(text),
     };
@@ -56,7 +61,7 @@ pub(super) fn field(head: &HeaderMap) -> Option<Field> {
 /// Name in lower case, and value.
 type Parameter<'a> = (String, Cow<'a, [u8]>);
 
-/// The first word of a header's value, and its parameters.
+/// Returns the first word of a header's value, and its parameters.
 fn split(value: &[u8]) -> Option<(&[u8], Vec<Parameter<'_>>)> {
     let end = value
         .iter()
@@ -87,7 +92,8 @@ fn split(value: &[u8]) -> Option<(&[u8], Vec<Parameter<'_>>)> {
     }
 }
 
-/// Index of the `=` after the name with which the text begins; `None` if it begins with no name. Reads no more than that.
+/// Returns the index of the `=` after the name at the beginning of the text; `None` if there is no
+/// name. Reads no further.
 fn name_end(text: &[u8]) -> Option<usize> {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let end = text
@@ -98,7 +104,8 @@ fn name_end(text: &[u8]) -> Option<usize> {
     after.starts_with(b"=").then(|| text.len() - after.len())
 }
 
-/// Content of a quoted string, and the text after it; `string` begins after its first quote.
+/// Returns the content of a quoted string, and the text after it; `string` begins after the first
+/// quote.
 fn quoted(string: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     let mut has_escapes = false;
     for at in (0..string.len()).filter(|at| string[*at] == b'"') {
@@ -108,7 +115,7 @@ fn quoted(string: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
             None => after.is_empty(),
         };
         match ends {
-            // Only a sender that escapes quotes escapes backslashes as well.
+            // Only a sender that escapes quotes also escapes backslashes.
             true if has_escapes => return Some((unescaped(&string[..at]).into(), after)),
             true => return Some((string[..at].into(), after)),
             false if string[..at].ends_with(b"\\") => has_escapes = true,
@@ -136,7 +143,7 @@ fn unquoted(value: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
     (!value.contains(&b'"')).then_some((value.into(), after))
 }
 
-/// The value of a parameter that may be missing; `None` if it is there twice.
+/// Returns the value of an optional parameter; `None` if it is repeated.
 fn find<'a>(parameters: &'a [Parameter<'_>], name: &str) -> Option<Option<&'a [u8]>> {
     let mut values = parameters
         .iter()
@@ -146,8 +153,8 @@ fn find<'a>(parameters: &'a [Parameter<'_>], name: &str) -> Option<Option<&'a [u
     values.next().is_none().then_some(value)
 }
 
-/// A name as browsers write it: three characters are escaped, and bytes that are no UTF-8 are replaced (WHATWG, "parse a
-/// multipart/form-data name").
+/// Decodes a name in the form of browsers: three characters are escaped, and invalid UTF-8 is
+/// replaced (WHATWG, "parse a multipart/form-data name").
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value)
         .replace("%22", "\"")
@@ -155,7 +162,8 @@ fn text(value: &[u8]) -> String {
         .replace("%0A", "\n")
 }
 
-/// An extended value: character set, language and percent-encoded text (RFC 8187 section 3.2).
+/// Decodes an extended value: character set, language and percent-encoded text (RFC 8187 section
+/// 3.2).
 fn extended(value: &[u8]) -> Option<String> {
     let mut parts = str::from_utf8(value).ok()?.splitn(3, '\'');
     let (charset, _, encoded) = (parts.next()?, parts.next()?, parts.next()?);

@@ -1,4 +1,18 @@
-//! GET of a page: the shell goes out with what the loaders have by then, the rest behind it as it comes.
+//! GET of a page: the app's shell with the values that its loaders have by then, and later values
+//! after it.
+//!
+//! `show` starts all loaders, and waits a limited time for their first values. Then the app renders
+//! the shell with these. From then on `Streaming` owns the loaders: it polls them in turn and
+//! writes their items in small scripts at the app's marker. The end of the page follows when all
+//! loaders have ended.
+//!
+//! The scripts carry a nonce for each answer. Until the client's script is loaded, the items wait
+//! in a bounded list in the browser; later ones are dropped there.
+//!
+//! Invariant: no value can end its script (`json::for_script`), and nothing is written outside the
+//! place that the app marked. A 304 keeps the client's page with its own policy and nonce.
+//!
+//! `loading` owns one loader's clock and calls; `client.js` applies the items in the browser.
 
 use super::{
     Pieces, Stopped, Visit, Visited, json,
@@ -22,13 +36,13 @@ use tidegate_hub::{
 use tidegate_routing::{FirstValue, LoaderInfo, Page};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// Where an app wants the stream to go.
+/// Marker at which an app wants the stream.
 const MARKER: &str = "<!--tidegate-->";
 
-/// Marks that wait in a browser for the client's script.
+/// Maximum number of pushes that wait in a browser for the client's script.
 const EARLY_MAX: usize = 1000;
 
-/// Renders the page; `denied`: the action that was refused, for the page to say so.
+/// Renders the page. `denied` is the refused action, so that the page can show it.
 pub(crate) async fn show(
     visit: Visit,
     denied: Option<(String, FormDenial)>,
@@ -98,7 +112,7 @@ fn default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
         .or_insert(HeaderValue::from_static(value));
 }
 
-/// 128 random bits: nobody can guess it (CSP level 3, section 7.1).
+/// Returns 128 random bits, which can't be guessed (CSP level 3, section 7.1).
 fn nonce() -> Result<String, Fault> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
@@ -111,7 +125,7 @@ fn nonce() -> Result<String, Fault> {
         }))
 }
 
-/// What each loader brings first, as far as the shell waits for it.
+/// Returns the first item of each loader that the shell waits for.
 async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<Option<Brought>> {
     let mut brought: Vec<Option<Brought>> = vec![None; loadings.len()];
     let until = Instant::now() + within;
@@ -163,7 +177,7 @@ fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, LoaderState
         .collect()
 }
 
-/// RFC 9110 section 13.1: an entity tag goes before a date.
+/// RFC 9110 section 13.1: an entity tag takes precedence over a date.
 fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
     let text = |headers: &HeaderMap, name: HeaderName| {
         headers
@@ -184,7 +198,7 @@ fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
     known.is_some() && known == text(answered, header::LAST_MODIFIED)
 }
 
-/// What the client has is good: its own policy and nonce too, so nothing of ours replaces them.
+/// The client's page is still valid with its own policy and nonce, so the answer replaces neither.
 fn not_modified(answer: &Answer) -> Answer {
     let mut short = http::Response::new(Body::Whole(None));
     *short.status_mut() = StatusCode::NOT_MODIFIED;
@@ -204,16 +218,16 @@ fn not_modified(answer: &Answer) -> Answer {
     short
 }
 
-/// What comes behind the shell.
+/// The stream after the shell.
 struct Streaming {
     nonce: String,
     loadings: Vec<Loading>,
-    /// What the client's script has to know of the page.
+    /// Data of the page for the client's script.
     about: String,
     beat_every: Duration,
     beat: Pin<Box<Sleep>>,
     stopped: Stopped,
-    /// Of the page, behind the stream.
+    /// End of the page, after the stream.
     tail: Option<String>,
 }
 
@@ -249,7 +263,7 @@ impl Streaming {
         }
     }
 
-    /// The page with what is there already, and the rest as it comes.
+    /// Returns the page with the available items, then the others as they come.
     fn into_body(mut self, html: String, brought: Vec<Option<Brought>>, method: &Method) -> Body {
         if self.loadings.is_empty() {
             return Body::Whole((!html.is_empty()).then(|| html.into()));
@@ -282,7 +296,7 @@ impl Streaming {
             Some(head) => Poll::Ready(Some(head)),
             None => self.poll_piece(cx),
         });
-        // A form that was refused may still come, through hyper.
+        // This body is not `Held`: a refused form may still come through hyper.
         let body = Pieces::stream(pieces);
         if method == Method::POST {
             Body::Stream(body)
@@ -291,8 +305,8 @@ impl Streaming {
         }
     }
 
-    /// It takes itself away, so that a page which streams for long does not grow; nor does what waits for a client's script that never
-    /// comes.
+    /// The script removes its own element, so that a page which streams for long does not grow. The
+    /// list of items is also bounded, in case the client's script never loads.
     fn script(&self, marks: &[String]) -> String {
         let marks = json::for_script(&format!("[{}]", marks.join(",")));
         let nonce = &self.nonce;
@@ -340,7 +354,7 @@ impl Streaming {
     }
 }
 
-/// What the client's script is told of a loader.
+/// Returns a loader's item for the client's script.
 fn mark(name: &str, brought: &Brought) -> String {
     match brought {
         Brought::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
@@ -352,7 +366,8 @@ fn mark(name: &str, brought: &Brought) -> String {
     }
 }
 
-/// Where the stream goes, as the ends of what is before it and of what it replaces.
+/// Returns the place of the stream: the end of the text before it, and the end of the text that it
+/// replaces.
 fn place(html: &str) -> (usize, usize) {
     if let Some(at) = html.find(MARKER) {
         return (at, at + MARKER.len());

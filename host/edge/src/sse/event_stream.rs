@@ -1,23 +1,24 @@
-//! The text of Server-Sent Events (WHATWG HTML, section 9.2): one event to a piece of bytes.
+//! The text of Server-Sent Events (WHATWG HTML, section 9.2): one event per piece of bytes.
 
 use bytes::Bytes;
 use http::HeaderValue;
 use std::time::Duration;
 use tidegate_hub::{Message, Position, Positions, Publication};
 
-/// What keeps a silent stream open: clients ignore it.
+/// Comment that keeps a silent stream open. Clients ignore it.
 pub(crate) const COMMENT: &str = ":\n\n";
 
-/// Names the milliseconds after which a silent stream gets a comment: two that are missing tell its client that the connection is dead.
+/// Header with the number of milliseconds after which a silent stream gets a comment. If two are
+/// missing, the connection is dead.
 pub(crate) const HEARTBEAT: &str = "tidegate-heartbeat";
 
-/// Value of that header.
+/// Returns the value of that header.
 pub(crate) fn heartbeat(every: Duration) -> HeaderValue {
     HeaderValue::from(u64::try_from(every.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Notice for a client that comes back when something that it did not have is gone. It is one event with the id that it leads to, so a
-/// client has both or neither.
+/// Returns the notice for a client that comes back after missed publications were dropped. It is
+/// one event with the id of the new position, so a client receives both or neither.
 pub(crate) fn gap(positions: &Positions) -> Bytes {
     event(
         Some(&positions.to_string()),
@@ -26,12 +27,12 @@ pub(crate) fn gap(positions: &Positions) -> Bytes {
     )
 }
 
-/// The line that tells a client where it is, once its event has ended.
+/// Returns the line with the client's position, which counts after its event has ended.
 pub(crate) fn id(positions: &Positions) -> String {
     format!("id: {positions}\n")
 }
 
-/// A publication's event without the line of its id.
+/// Returns a publication's event without its id line.
 pub(crate) fn without_id(event: &Bytes) -> Bytes {
     let end = event
         .iter()
@@ -40,7 +41,8 @@ pub(crate) fn without_id(event: &Bytes) -> Bytes {
     event.slice(end + 1..)
 }
 
-/// One event; `data` is split on every kind of line end. Name and id have no line breaks: the hub checked.
+/// Returns one event; `data` is split at every kind of line end. Name and id have no line breaks,
+/// as the hub has checked.
 pub(crate) fn event(id: Option<&str>, name: Option<&str>, data: &str) -> Bytes {
     let mut text = String::with_capacity(data.len() + 64);
     for (field, value) in [("id", id), ("event", name)] {
@@ -55,7 +57,8 @@ pub(crate) fn event(id: Option<&str>, name: Option<&str>, data: &str) -> Bytes {
     text.into()
 }
 
-/// A publication as every feed that follows its topic alone gets it: made once, then shared. Binary has no form here.
+/// Returns a publication's event for every feed of only this topic: encoded once, then shared.
+/// Returns `None` for binary data.
 pub(crate) fn publication(publication: &Publication) -> Option<Bytes> {
     let Message::Text(text) = &publication.message else {
         return None;
@@ -73,7 +76,7 @@ pub(crate) fn publication(publication: &Publication) -> Option<Bytes> {
     Some(publication.event_stream.get_or_init(encode).clone())
 }
 
-/// Splits on LF, CR and CRLF, keeping empty lines.
+/// Splits at LF, CR and CRLF, and keeps empty lines.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

@@ -1,4 +1,15 @@
-//! The body of a held feed: its first events, then whatever its topics bring, and comments while they are silent.
+//! Body of a held feed: its first events, then the publications of its topics, and comments during
+//! silence.
+//!
+//! The body owns its subscription; dropping it unsubscribes. The hub puts publications into the
+//! outbox of the subscription. The body encodes one only when the connection asks for the next
+//! piece, so the outbox is the only queue that can grow, and its limit ends a feed that is too
+//! slow.
+//!
+//! Invariant: an id is sent only after everything that it includes. A connection may break off
+//! after any byte, and its client then comes back with the last id that it has.
+//!
+//! `held` writes the body, `event_stream` encodes events, and the hub decides about gaps.
 
 use crate::sse::event_stream;
 use bytes::Bytes;
@@ -17,13 +28,13 @@ use tidegate_hub::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Ends when its outbox is closed: too slow for its topics, or the server is going away.
+/// Ends when its outbox is closed: the client is too slow for its topics, or the server shuts down.
 pub(crate) struct FeedBody {
     subscribed: FeedGuard,
-    /// Where the client is, when it has what is ready.
+    /// Position of the client after the ready events.
     positions: Positions,
     ready: VecDeque<Bytes>,
-    /// Memory of what is ready.
+    /// Memory of the ready events.
     charge: Charge,
     comment_every: Duration,
     silence: Pin<Box<Sleep>>,
@@ -31,7 +42,7 @@ pub(crate) struct FeedBody {
 
 impl FeedBody {
     /// # Errors
-    /// There is no memory for its first events.
+    /// Returns an error if there is no memory for its first events.
     pub(crate) fn new(
         subscribed: FeedGuard,
         first: &[FeedEvent],
@@ -41,8 +52,9 @@ impl FeedBody {
         let first = first
             .iter()
             .map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
-        // A position comes after all that it includes, because the connection can break off anywhere. Without a gap it is an event of its
-        // own without data, so that a client that got nothing yet can come back to where it was, too.
+        // A position comes after all events that it includes, because the connection may break off
+        // anywhere. Without a gap, it is an event of its own without data, so that a client without
+        // any event can also come back to its position.
         let place = match subscribed.has_gap() {
             true => Some(event_stream::gap(&positions)),
             false => (!positions.0.is_empty())
@@ -63,7 +75,8 @@ impl FeedBody {
         })
     }
 
-    /// An event with one position as its id is the same for all who follow the topic; one with several is this client's.
+    /// If the id has one position, the event is the same for all feeds of the topic. With several,
+    /// it belongs to this client only.
     fn prepare(&mut self, publication: &Publication) {
         if !publication.transient {
             self.positions.advance(publication);
@@ -84,7 +97,7 @@ impl FeedBody {
         loop {
             if let Some(ready) = self.ready.pop_front() {
                 if self.charge.bytes() > 0 {
-                    // Less than before is never refused.
+                    // A smaller amount than before is never refused.
                     _ = self
                         .subscribed
                         .outbox()
@@ -92,7 +105,7 @@ impl FeedBody {
                 }
                 return Poll::Ready(Some(ready));
             }
-            // Asked for more: what was taken before has gone to the socket.
+            // The connection asks for more, so the previous event has gone to the socket.
             self.subscribed.outbox().written();
             let mut next = None;
             self.subscribed.outbox().take_and_watch(cx, &mut next);

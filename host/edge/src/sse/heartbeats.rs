@@ -1,8 +1,11 @@
 //! Heartbeats in event streams that an app writes: its own streams, and the progress of an action.
 //!
-//! A comment is a line of its own (WHATWG HTML, section 9.2.5), so it may stand only where no line is open. The wrapper notes where the
-//! bytes so far end. Between two events it writes a comment and a blank line, within an event a comment alone, because a blank line would
-//! dispatch the event. Within a line it writes nothing.
+//! A comment is a line (WHATWG HTML, section 9.2.5), so it may be inserted only between lines. The
+//! wrapper tracks the end of the bytes so far. Between two events it writes a comment and a blank
+//! line. Within an event it writes a comment alone, because a blank line would dispatch the event.
+//! Within a line it writes nothing.
+//!
+//! Invariant: the client reads the same events as without heartbeats.
 
 use crate::{
     http::answer::{Answer, Body},
@@ -18,14 +21,16 @@ use std::{
 use tidegate_hub::{self as hub, BodyError, Frame, app::Stream};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A stream's first character, which only counts as its first (WHATWG HTML, section 9.2.6).
+/// Byte order mark, which a client skips only at the beginning of a stream (WHATWG HTML, section
+/// 9.2.6).
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes at the end of a piece that say where it ends: at most two line ends of two bytes each, after another byte.
+/// Number of bytes at the end of a piece that determine its end: at most two line ends of two bytes
+/// each, after another byte.
 const TAIL_BYTES: usize = 5;
 
-/// Adds heartbeats to a streamed answer, and the header that announces them, if it is an event stream that clients read as one: with
-/// status 200, and neither encoded nor of a known length.
+/// Adds heartbeats to a streamed answer, and the header that announces them, if clients read it as
+/// an event stream: with status 200, without an encoding and without a known length.
 pub(crate) fn add(mut answer: Answer, every: Duration) -> Answer {
     let headers = answer.headers();
     let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
@@ -89,18 +94,19 @@ impl Stream for Heartbeats {
     }
 }
 
-/// The text that has gone out.
+/// Text that has been sent.
 #[derive(Default)]
 struct Text {
     end: End,
-    /// Bytes that are left out if the app goes on with them, because a comment went out before them.
+    /// Bytes that are left out if the app continues with them, because a comment was sent before
+    /// them.
     left_out: &'static [u8],
 }
 
-/// Where it ends.
+/// End of the text so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum End {
-    /// There is none yet.
+    /// There is no text yet.
     #[default]
     Start,
     /// After a blank line.
@@ -115,7 +121,7 @@ enum End {
 }
 
 impl End {
-    /// After one more byte.
+    /// Returns the end after one more byte.
     fn then(self, byte: u8) -> End {
         let is_blank = match self {
             End::Start | End::Event | End::Line => true,
@@ -133,7 +139,7 @@ impl End {
 }
 
 impl Text {
-    /// Takes bytes of the app, and returns those that go out.
+    /// Takes bytes of the app, and returns the bytes to send.
     fn pass(&mut self, mut bytes: Bytes) -> Bytes {
         while !bytes.is_empty() && !self.left_out.is_empty() {
             if bytes[0] == self.left_out[0] {
@@ -153,7 +159,7 @@ impl Text {
         bytes
     }
 
-    /// The comment that goes out here, if one may.
+    /// Returns the comment to send here, if one is allowed.
     fn comment(&mut self) -> Option<&'static str> {
         match self.end {
             End::Start => self.left_out = BOM,
@@ -176,7 +182,7 @@ impl Text {
 mod tests {
     use super::*;
 
-    /// A stream as clients read it: the events' data.
+    /// Reads a stream like a client, and returns the data of its events.
     fn events(text: &str) -> Vec<String> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
@@ -195,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_comment_changes_no_event_wherever_the_app_pauses() {
-        // `|` is a pause, `!` a pause in which no comment may go out.
+        // `|` is a pause, and `!` a pause in which no comment is allowed.
         let cases = [
             "|data:a\n\n|data:b\n\n|",
             "data:a\n|\n|data:b\n|data:c\n\n|",
@@ -256,7 +262,7 @@ mod tests {
         };
         let kind = |kind| ("content-type", kind);
         let stream = kind("text/event-stream");
-        // Timers are made for bodies that are streamed only.
+        // Only streamed bodies get timers.
         assert!(with(200, &[stream]));
         assert!(with(200, &[kind("Text/Event-Stream ; charset=utf-8")]));
         assert!(!with(200, &[]) && !with(200, &[kind("text/event-streams")]));

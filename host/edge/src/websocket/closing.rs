@@ -1,12 +1,14 @@
-//! The last event of a connection, delivered after the socket is gone: exactly once for each on-open that was delivered.
+//! The last event of a connection, delivered after the socket is closed: exactly once for each
+//! on-open that was delivered.
 //!
-//! A connection hands itself over when its socket has ended; from then on it is one entry here. In a room the room keeps the event, in
-//! the order of its other events, until it was handed to the app. Outside of rooms [`Closings`](crate::websocket::closings::Closings) does: entries wait in their
-//! order while the host can't call the app, and a few workers, which exist only while something waits, try the first ones again with
-//! pauses that grow.
+//! A connection hands itself over when its socket has ended; from then on it is one entry here. In
+//! a room, the room keeps the event, in the order of its other events, until the app has received
+//! it. Outside of rooms, [`Closings`](crate::websocket::closings::Closings) keeps it: entries wait
+//! in order while the host can't call the app. A few workers, which exist only while an entry
+//! waits, retry the first entries with growing pauses.
 //!
-//! A pending close keeps its connection in the registry: it keeps its place in `connections_max`, which bounds the queue, and the drain
-//! waits for it.
+//! A pending close keeps its connection in the registry. It counts towards `connections_max`, which
+//! bounds the queue, and the drain waits for it.
 
 use crate::{
     http::answer::{Place, log_fault},
@@ -25,7 +27,7 @@ pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
         let Err(fault) = closing.attempt(&server).await else {
             return;
         };
-        // One line says it for all that wait.
+        // One log line covers all waiting entries.
         match server.closings.is_empty() {
             true => {
                 tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}")
@@ -40,7 +42,7 @@ pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
     }
 }
 
-/// Ends when nothing waits.
+/// Ends when no entry waits.
 async fn work(server: Arc<Server>) {
     let mut backoff = Backoff::default();
     while let Some(closing) = server.closings.take() {
@@ -54,7 +56,8 @@ async fn work(server: Arc<Server>) {
 }
 
 impl Closing {
-    /// One try; an error if the host could not call the app. An app that fails has been called: that is in the log.
+    /// Tries once. Returns an error if the host could not call the app. An app that fails has been
+    /// called; the log has its fault.
     async fn attempt(&self, server: &Server) -> Result<(), Fault> {
         let outcome = match self.app(server) {
             Some(app) => app.close(Arc::clone(&self.conn), self.info.clone()).await,
@@ -81,7 +84,7 @@ impl Closing {
         }
     }
 
-    /// The version that is served; if that has no such route, the last one that had it.
+    /// Returns the served version, or the last version with this route if the served one has none.
     fn app(&self, server: &Server) -> Option<Arc<dyn App>> {
         let version = server.version();
         match self.conn.route() {

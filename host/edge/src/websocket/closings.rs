@@ -1,4 +1,4 @@
-//! Connections outside of rooms whose last event has to wait, in their order.
+//! Queue of connections outside of rooms whose last event has to wait.
 
 use crate::lifeline::Lifeline;
 use std::{
@@ -7,17 +7,18 @@ use std::{
 };
 use tidegate_hub::{CloseEvent, ConnectionGuard};
 
-/// Tries of the queue's entries at a time: each may wait for an instance.
+/// Maximum number of concurrent tries: each one may wait for an instance.
 const WORKERS_MAX: usize = 8;
 
-/// A connection that is owed its on-close.
+/// A connection whose on-close is still to be delivered.
 pub(crate) struct Closing {
     pub(crate) conn: ConnectionGuard,
     pub(crate) info: CloseEvent,
     pub(crate) _lifeline: Lifeline,
 }
 
-/// Those that wait for another try, and how many workers there are. `connections_max` bounds it: each entry keeps its place.
+/// Connections that wait for another try, and the number of workers. `connections_max` bounds the
+/// queue, since each entry keeps its place.
 #[derive(Default)]
 pub(crate) struct Closings(Mutex<(VecDeque<Closing>, usize)>);
 
@@ -35,7 +36,7 @@ impl Closings {
         starts
     }
 
-    /// The first one; without one the worker that asks ends.
+    /// Returns the first connection. If there is none, the calling worker ends.
     pub(crate) fn take(&self) -> Option<Closing> {
         let (waiting, workers) = &mut *self.lock();
         let first = waiting.pop_front();

@@ -1,4 +1,23 @@
-//! One WebSocket's task: moves frames, time and calls between the socket, its session and the app.
+//! The task of one WebSocket: moves frames, time and calls between the socket, its session and the
+//! app.
+//!
+//! A `Connection` is a future that owns the socket (`Wire`), the protocol's state (`Session`,
+//! which does no I/O), the registry entry with its outbox, at most one call of the app, and one
+//! timer. A poll repeats the same round while it makes progress: read frames, poll the call, write
+//! the outbox, check the client's pace, check the clock. After `ROUNDS_MAX` rounds it yields to
+//! the other connections of its worker.
+//!
+//! Reading is `Frames` at first; `Broken` after a protocol error, until earlier messages are
+//! handled; `Discard` after our close was queued; and `Gone` after the socket's end.
+//!
+//! Invariant: events reach the app in order, one call at a time. A delivered on-open gets exactly
+//! one on-close, also if the task ends early.
+//!
+//! An idle connection holds no buffer, and a message to send reads neither the clock nor the
+//! socket: `Outside` records whether one of them woke the task.
+//!
+//! Left to others: frames to `wire`, the close handshake and timeouts to the session, limits and
+//! order of messages to the hub, the on-close to `closing`.
 
 use crate::{
     http::answer::{ACCESS, Place, log_fault},
@@ -34,8 +53,9 @@ use tidegate_hub::{
 use tokio::time::{Sleep, sleep_until};
 use tracing::field::display;
 
-/// A connection that always has more to do leaves its worker to the others after so many rounds of
-/// reading, calling and writing, or after the round in which it has moved [`TURN_BYTES_MAX`].
+/// Maximum number of rounds of reading, calling and writing in one poll. After that, or after the
+/// round in which it has moved [`TURN_BYTES_MAX`], the connection yields to the others of its
+/// worker.
 const ROUNDS_MAX: usize = 4;
 
 /// The first event, for the version that accepted the connection.
@@ -44,7 +64,8 @@ pub(crate) struct First {
     pub(crate) request: Request,
 }
 
-/// Ends when the app has heard of the connection's end, and the socket is closed.
+/// Ends when the app has received the end of the connection, or another task will deliver it, and
+/// the socket is closed.
 pub(crate) struct Connection<Io> {
     wire: Wire<Io>,
     session: Session,
@@ -52,32 +73,33 @@ pub(crate) struct Connection<Io> {
     server: Arc<Server>,
     lifeline: Lifeline,
     first: Option<Box<First>>,
-    /// What the call is for, in development.
+    /// Name of the call's event, during development.
     event: Option<String>,
     call: Option<Call<'static, ()>>,
-    /// Whether that call is the on-open.
+    /// True if that call is the on-open.
     opening: bool,
-    /// How it ended, for its last event: that is delivered without the socket.
+    /// The connection's end for its last event, which is delivered without the socket.
     ended: Option<CloseEvent>,
     reading: Reading,
-    /// The socket takes no more for now; what waits in the outbox waits for that.
+    /// True if the socket takes no more bytes now; the outbox waits for it.
     stuck: bool,
     clock: Option<Pin<Box<Sleep>>>,
-    /// The session's next moment may have changed.
+    /// True if the session's next deadline may have changed.
     clock_is_stale: bool,
     outside: Option<Outside>,
-    /// The socket may have something to read.
+    /// True if the socket may have bytes to read.
     readable: bool,
     ping: Ping,
-    /// Bytes that the client's machine had acknowledged when the connection last seemed idle, if there were more on their way.
+    /// Number of bytes that the client's machine had acknowledged when the connection last seemed
+    /// idle, if more had been sent.
     on_their_way: Option<u64>,
-    /// None until the client is waited for.
+    /// `None` until the host waits for the client.
     pace: Option<Box<Pace>>,
-    /// Memory of the messages that have come, and of the one that is coming.
+    /// Memory of received messages, and of the one that is being received.
     charge: Charge,
 }
 
-/// How slow the client is, in each direction.
+/// Pace of the client, in each direction.
 #[derive(Default)]
 struct Pace {
     reading: Meter,
@@ -89,14 +111,14 @@ struct Pace {
 
 #[derive(Clone, Copy)]
 enum Late {
-    /// A message does not come.
+    /// The rest of a message does not come.
     Upload,
-    /// The client does not take the bytes that wait for it.
+    /// The client does not read the bytes that wait for it.
     Reader,
 }
 
-/// Wakes the task for the socket or the clock, and leaves a note of it: when only a message to send
-/// woke the task, as most often in a broadcast, neither is worth a look.
+/// Waker for the socket and the clock, which records that it was used. If only a message to send
+/// woke the task, as most often in a broadcast, the task polls neither of them.
 struct Outside {
     note: Arc<Note>,
     waker: Waker,
@@ -133,15 +155,15 @@ impl Wake for Note {
 
 enum Reading {
     Frames,
-    /// The peer broke the protocol: what came before is answered, then this is sent.
+    /// The peer violated the protocol: earlier messages are answered, then this close is sent.
     Broken(Close),
-    /// Our close is out and the rest is not decoded any more.
+    /// Our close is queued, and further bytes are no longer decoded.
     Discard,
     Gone,
 }
 
 impl<Io: Socket> Connection<Io> {
-    /// `first`: none for a connection that the app is not told of.
+    /// `first` is `None` for a connection that the app does not hear about.
     pub(crate) fn new(
         wire: Wire<Io>,
         conn: ConnectionGuard,
@@ -178,7 +200,7 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// Takes the waker for socket and clock, and looks whether they woke the task.
+    /// Takes the waker for socket and clock, and checks whether they woke the task.
     fn look_outside(&mut self, task: &Waker) -> Outside {
         let outside = match self.outside.take() {
             Some(outside) if outside.note.task.will_wake(task) => outside,
@@ -193,7 +215,7 @@ impl<Io: Socket> Connection<Io> {
         outside
     }
 
-    /// Ready when the connection is over.
+    /// Returns ready when the connection is over.
     fn poll_all(&mut self, cx: &mut Context<'_>, outside: &mut Context<'_>) -> Poll<()> {
         if self.conn.outbox().is_evicted() {
             self.handle_eviction();
@@ -285,7 +307,7 @@ impl<Io: Socket> Connection<Io> {
         if is_given_up {
             self.give_up(Late::Reader);
         }
-        // Any byte is a sign of life, also of a message that takes long.
+        // Any byte is a sign of life, even within a message that takes long.
         if self.wire.is_within_message() && self.wire.received() != before {
             self.session.handle_part(now.unwrap_or_else(Instant::now));
         }
@@ -298,7 +320,7 @@ impl<Io: Socket> Connection<Io> {
         self.readable
     }
 
-    /// Reserves the memory of what came. If there is none, the connection ends.
+    /// Reserves the memory of received bytes. If there is none, the connection ends.
     fn charge_messages(&mut self) {
         let bytes = self.wire.partial_bytes() + self.session.held_bytes();
         if self
@@ -314,8 +336,9 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// The server is short of memory, and this connection has much of it. The queue was forgotten, with a close in its place; if the
-    /// client does not even take that, the socket is dropped.
+    /// Handles the eviction of this connection: the server is short of memory, and this connection
+    /// holds much of it. Its queue was replaced by a close. If the client does not take even that,
+    /// the socket is dropped.
     fn handle_eviction(&mut self) {
         self.stop_reading();
         if self.stuck && !self.session.is_ended() {
@@ -329,7 +352,7 @@ impl<Io: Socket> Connection<Io> {
         if let Reading::Frames | Reading::Broken(_) = self.reading {
             self.reading = Reading::Discard;
             self.wire.forget_partial();
-            // Less than before is never refused.
+            // A smaller amount than before is never refused.
             _ = self
                 .conn
                 .outbox()
@@ -344,7 +367,8 @@ impl<Io: Socket> Connection<Io> {
                 let Some(event) = self.session.next_call() else {
                     break;
                 };
-                // What the app sends now is looked at behind the call: nobody has to wake us for it.
+                // The outbox is checked after the call, so messages from the app need not wake the
+                // task.
                 self.conn.outbox().unwatch();
                 self.opening = matches!(event, Event::Open);
                 self.call = Some(self.begin(event));
@@ -354,7 +378,7 @@ impl<Io: Socket> Connection<Io> {
                 break;
             };
             self.call = None;
-            // A room says itself when the app is called.
+            // A room reports by itself that the app is called.
             if self.opening
                 && self.conn.room().is_none()
                 && outcome.as_ref().err().is_none_or(Fault::has_begun)
@@ -368,7 +392,7 @@ impl<Io: Socket> Connection<Io> {
             }
             returned = true;
         }
-        // What could not be read while messages waited can be now.
+        // Bytes that were left unread while messages waited can be read now.
         returned && self.readable
     }
 
@@ -388,14 +412,14 @@ impl<Io: Socket> Connection<Io> {
         };
         self.log_access(&event);
         match event {
-            // No version that is served has a handler for it.
+            // No served version has a handler for it.
             Event::Messages(_) if is_gone() => Box::pin(async { Ok(()) }),
             Event::Open => match self.first.take() {
                 Some(first) => first.version.app.clone().open(conn, first.request),
                 None => Box::pin(async { Ok(()) }),
             },
             Event::Messages(mut messages) => {
-                // Those that came before the room had the connection.
+                // These messages came before the room received the connection.
                 if conn.has_auto_response() {
                     messages.retain(|message| !conn.answer_automatically(message));
                 }
@@ -468,7 +492,8 @@ impl<Io: Socket> Connection<Io> {
         }
         let (was_full, mut progress) = (!self.wire.has_room(), false);
         loop {
-            // Asked even while the socket is stuck: there may be a close, whose time has to run.
+            // The outbox is polled even while the socket is stuck: it may contain a close, whose
+            // timeout has to start.
             let taken = self.conn.outbox().take_and_watch(cx, &mut self.wire);
             progress |= taken.close.is_some_and(|close| self.notice_close(close));
             if taken.any && self.session.has_idle_limit() {
@@ -491,11 +516,11 @@ impl<Io: Socket> Connection<Io> {
             }
         }
         self.conn.outbox().written();
-        // With room again, what was left unread meanwhile is worth a look.
+        // The queue has room again, so bytes that were left unread can be read.
         self.advance_end() || progress || was_full
     }
 
-    /// Everything that was framed is written. Returns true if a ping is framed now.
+    /// Handles the end of a write: all frames are written. Returns true if a ping is framed now.
     fn advance_ping(&mut self) -> bool {
         match self.ping {
             Ping::Due if !self.session.is_closing() => {
@@ -515,7 +540,7 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// The pong is late. The link may be slow rather than the client.
+    /// Handles a late pong. The link may be slow rather than the client.
     fn excuse_pong(&mut self, now: Instant) {
         let config = &self.server.config;
         let rule = Rule::new(config.write_within, config.bytes_per_second_min);
@@ -528,7 +553,8 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// No message went either way for long. While earlier bytes are on their way to the client and move, the connection is not idle.
+    /// Handles a long time without a message. While earlier bytes to the client still make
+    /// progress, the connection is not idle.
     fn excuse_idleness(&mut self, now: Instant) {
         let (sent, acknowledged) = (self.wire.sent(), self.wire.acknowledged());
         if self
@@ -540,7 +566,7 @@ impl<Io: Socket> Connection<Io> {
         self.on_their_way = (acknowledged < sent).then_some(acknowledged);
     }
 
-    /// Looks whether the client is waited for. Most never are.
+    /// Checks whether the host waits for the client, which is rare.
     #[inline]
     fn look_at_pace(&mut self, time_passed: bool) {
         if self.pace.is_some() || self.stuck || self.wire.is_within_message() {
@@ -548,7 +574,8 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// As long as that stays as it is, it is looked at again only when time has passed.
+    /// Updates the meters. While their state stays the same, they are updated only when time has
+    /// passed.
     fn update_pace(&mut self, time_passed: bool) {
         let is_open = !self.session.is_closing();
         let owes = is_open
@@ -617,7 +644,7 @@ impl<Io: Socket> Connection<Io> {
         tracing::debug!(target: ACCESS, connection = %self.conn.id(), "gave up a connection: {reason}");
     }
 
-    /// Our close is on its way; whether that is new.
+    /// Notes that our close is on its way. Returns true if that is new.
     fn notice_close(&mut self, close: Close) -> bool {
         if self.session.is_closing() {
             return false;
@@ -627,7 +654,8 @@ impl<Io: Socket> Connection<Io> {
         true
     }
 
-    /// What waited until everything before it was handled and written: the answer to a close, or to a broken frame.
+    /// Sends the answer to a close or to an invalid frame, after everything before it was handled
+    /// and written.
     fn advance_end(&mut self) -> bool {
         if self.session.ready_to_answer() {
             self.wire.reply();
@@ -702,7 +730,7 @@ impl<Io: Socket> Connection<Io> {
         }
     }
 
-    /// If the app has received the on-open, starts a task that delivers the on-close.
+    /// Starts a task that delivers the on-close, if the app has received the on-open.
     fn hand_over(&mut self) {
         if let Some(info) = self.ended.take().filter(|_| self.conn.has_opened()) {
             let closing = Closing {
@@ -719,7 +747,7 @@ impl<Io: Socket> Connection<Io> {
         self.session.handle_disconnect();
     }
 
-    /// The last bytes and our end of the socket, as far as the peer takes them at once.
+    /// Writes the last bytes and our end of the socket, as far as the peer takes them at once.
     fn poll_end_of_socket(&mut self, cx: &mut Context<'_>) {
         let ended = self.session.is_ended();
         let discarding =

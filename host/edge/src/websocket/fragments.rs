@@ -1,27 +1,28 @@
-//! Counts the frames of each incoming message: the one limit that the WebSocket library does not have.
+//! Counts the frames of each incoming message: the one limit that the WebSocket library does not
+//! have.
 
-/// Follows frame boundaries (RFC 6455 section 5.2) in the bytes as they come; checks nothing else.
+/// Tracks frame boundaries (RFC 6455 section 5.2) in the received bytes, and checks nothing else.
 #[derive(Debug, Default)]
 pub(crate) struct Fragments {
     header: [u8; 10],
     header_length: u8,
-    /// Bytes of mask and payload that are still to come.
+    /// Number of bytes of mask and payload that are still to come.
     skip: u64,
-    /// Frames so far of a message that is not whole.
+    /// Number of frames in the current message.
     count: usize,
-    /// Frames so far in all. It wraps.
+    /// Number of frames in all. It wraps.
     total: usize,
-    /// Payload so far of a message that is not whole.
+    /// Number of payload bytes in the current message.
     partial: usize,
-    /// The frame whose payload comes belongs to a message, and is its last.
+    /// True if the current payload is that of a message's last frame.
     is_data: bool,
     is_final: bool,
-    /// A message had too many: nothing is let through any more.
+    /// True if a message had too many frames: no more bytes are admitted.
     exceeded: bool,
 }
 
 impl Fragments {
-    /// How many of these bytes come before the frame that is one too many for its message.
+    /// Returns the number of these bytes before the frame that exceeds the limit of its message.
     pub(crate) fn admit(&mut self, all: &[u8], max: usize) -> usize {
         if self.exceeded {
             return 0;
@@ -46,22 +47,22 @@ impl Fragments {
         all.len()
     }
 
-    /// Number of frames whose header has come. It wraps.
+    /// Number of frames whose header has arrived. It wraps.
     pub(crate) fn total(&self) -> usize {
         self.total
     }
 
-    /// Whether a message had too many.
+    /// Returns true if a message had too many frames.
     pub(crate) fn exceeded(&self) -> bool {
         self.exceeded
     }
 
-    /// Whether a frame, or a message of several, has begun and is not whole.
+    /// Returns true if a frame, or a message of several, has begun and is not whole.
     pub(crate) fn is_within_message(&self) -> bool {
         self.skip > 0 || self.header_length > 0 || self.count > 0
     }
 
-    /// Bytes of the message that has begun and is not whole.
+    /// Returns the number of bytes in the message that has begun and is not whole.
     pub(crate) fn partial(&self) -> usize {
         self.partial
     }
@@ -76,7 +77,7 @@ impl Fragments {
         }
     }
 
-    /// Without the mask, as far as it is known.
+    /// Returns the size without the mask, as far as it is known.
     fn header_size(&self) -> usize {
         match self.header[1] & 0x7f {
             _ if self.header_length < 2 => 2,
@@ -86,7 +87,7 @@ impl Fragments {
         }
     }
 
-    /// Returns the number of frames that the message has with this one; none for a control frame.
+    /// Returns the number of frames of the message, including this one; zero for a control frame.
     fn begin_frame(&mut self) -> usize {
         let length = match (self.header[1] & 0x7f, &self.header) {
             (126, [_, _, a, b, ..]) => u64::from(u16::from_be_bytes([*a, *b])),

@@ -1,4 +1,5 @@
-//! The client's half of the opening handshake (RFC 6455 section 4.2.1): what is wrong with it, or what it offers.
+//! The client's half of the opening handshake (RFC 6455 section 4.2.1): its offer, or the reason
+//! for its refusal.
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -6,22 +7,22 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 /// A valid opening handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Handshake {
-    /// For `Sec-WebSocket-Accept`.
+    /// Value of `Sec-WebSocket-Accept`.
     pub(crate) accept_key: String,
-    /// Subprotocols, in the client's order, each once.
+    /// Subprotocols in the client's order, without repetition.
     pub(crate) offered: Vec<String>,
 }
 
-/// What the client gets instead of a handshake.
+/// Answer to an invalid handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
-    /// One header that says what would be right.
+    /// Header with the correct value.
     pub(crate) header: Option<(HeaderName, &'static str)>,
     pub(crate) text: &'static str,
 }
 
-/// Reads the handshake out of a request's head.
+/// Reads the handshake from a request's head.
 pub(crate) fn read(
     method: &Method,
     version: Version,
@@ -101,7 +102,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|given| given.trim().eq_ignore_ascii_case(token))
 }
 
-/// The header's value if it is there exactly once.
+/// Returns the header's value if the header occurs exactly once.
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).into_iter();
     match (values.next(), values.next()) {
@@ -110,7 +111,8 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     }
 }
 
-/// Base64 of 16 bytes: 22 digits, the last of which carries two bits, and the padding.
+/// Returns true for base64 of 16 bytes: 22 digits, the last of which carries two bits, and the
+/// padding.
 fn is_key(key: &str) -> bool {
     let Some(digits) = key.strip_suffix("==") else {
         return false;
@@ -119,7 +121,8 @@ fn is_key(key: &str) -> bool {
     digits.len() == 22 && digits.bytes().all(is_digit) && digits.ends_with(['A', 'Q', 'g', 'w'])
 }
 
-/// `None` if an element is no token or comes twice (RFC 6455 section 4.1). Empty elements are ignored (RFC 9110 section 5.6.1.2).
+/// Returns `None` if an element is not a token or is repeated (RFC 6455 section 4.1). Empty
+/// elements are ignored (RFC 9110 section 5.6.1.2).
 fn offered(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut offered: Vec<String> = Vec::new();
     for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {

@@ -1,14 +1,14 @@
 //! A ping on its way to the client.
 //!
 //! The time for the pong starts when the ping has left this machine. The session starts it when the
-//! ping is written; bytes written earlier may still be in the kernel then, up to some 100 KB, and a
-//! slow link takes seconds for them. So a late pong is excused in two cases: these bytes still move
-//! at the least rate, or the ping has left since the connection last looked.
+//! ping is written. At that time, up to some 100 KB of earlier bytes may still be in the kernel,
+//! and a slow link takes seconds for them. So a late pong is excused in two cases: these bytes
+//! still move at the minimum rate, or the ping has left since the last check.
 
 use crate::http::pace::Rule;
 use std::time::Duration;
 
-/// Where the ping is.
+/// Place of the ping.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Ping {
     None,
@@ -67,18 +67,18 @@ mod tests {
 
     #[test]
     fn the_time_for_a_pong_starts_when_the_ping_has_left() {
-        // 100,000 bytes and the ping; at least 1,000 bytes a second are asked for.
+        // 100,000 bytes and the ping; the minimum rate is 1,000 bytes a second.
         let (start, end) = (100_000, 100_002);
         let rule = Rule::new(Duration::from_secs(10), 1_000);
         let pong_within = Duration::from_secs(3);
         for (acknowledged, looks) in [
-            // Nothing was before it, or everything had left: no excuse.
+            // No byte was before the ping, or all had left: no excuse.
             (100_000, &[(100_002, false)][..]),
             (100_001, &[(100_002, false)]),
-            // It left since the last look: the time starts once more, and once only.
+            // The ping left since the last check: the time starts once more, and only once.
             (0, &[(100_002, true), (100_002, false)]),
             (99_999, &[(100_002, true), (100_002, false)]),
-            // The bytes before it move for some looks, then it leaves.
+            // The bytes before the ping move for some checks, then it leaves.
             (
                 0,
                 &[
@@ -88,7 +88,7 @@ mod tests {
                     (100_002, false),
                 ],
             ),
-            // They move at the least rate, or slower, or not at all.
+            // The bytes move at the minimum rate, or slower, or not at all.
             (50_000, &[(53_000, true), (55_999, false)]),
             (50_000, &[(52_999, false)]),
             (50_000, &[(50_000, false)]),

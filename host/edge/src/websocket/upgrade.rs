@@ -1,4 +1,4 @@
-//! Decides an upgrade with the app and, if it is accepted, gives the socket a task of its own.
+//! Lets the app decide about an upgrade and, if it accepts, gives the socket a task of its own.
 
 use crate::{
     http::answer::{self, Answer, Body},
@@ -16,10 +16,11 @@ use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tidegate_hub::{Accept, ConnectionGuard, Decision, Fault, LimitError, Request, contract};
 
-/// Goes on with a socket as a WebSocket. Of what type the socket is, is known where the connection began.
+/// Continues with a socket as a WebSocket. Only the code that accepted the connection knows the
+/// socket's type.
 pub(crate) type GoOn = fn(Arc<Server>, Lifeline, ConnectionGuard, Option<Box<First>>, OnUpgrade);
 
-/// For sockets of this type.
+/// Continues with sockets of this type.
 pub(crate) fn go_on<Io>(
     server: Arc<Server>,
     lifeline: Lifeline,
@@ -30,7 +31,7 @@ pub(crate) fn go_on<Io>(
     Io: Socket,
 {
     tokio::spawn(async move {
-        // The client may be gone before it got its 101: then nothing was opened.
+        // The client may have left before it received its 101: then no connection was opened.
         let Ok(upgraded) = on_upgrade.await else {
             return;
         };
@@ -42,12 +43,12 @@ pub(crate) fn go_on<Io>(
             parts.read_buf,
             server.hub.limits(),
         );
-        // A task that is the connection and nothing else: it lives long, and there are many.
+        // A separate task that consists only of the connection: it lives long, and there are many.
         tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
     });
 }
 
-/// Asks the app; the answer is a 101 or the app's refusal.
+/// Asks the app. Returns a 101 or the app's refusal.
 pub(crate) async fn upgrade(
     server: &Arc<Server>,
     version: Arc<Version>,

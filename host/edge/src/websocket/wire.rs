@@ -1,8 +1,20 @@
-//! WebSocket frames on a socket: what comes is decoded by tungstenite, what goes is framed once and written in one go.
+//! WebSocket frames on a socket: tungstenite decodes the received bytes; sent messages are framed
+//! once and written together.
 //!
-//! An idle connection holds no buffers to speak of: bytes are read into one that all connections of a
-//! thread share, and only what could not be decoded yet is kept; frames are made in one that is handed
-//! from connection to connection, and kept only while the socket takes no more.
+//! A `Wire` owns the socket, the decoder and the bytes that wait in each direction. The decoder
+//! reads through `Source`, which counts frames and bytes, and writes its own control frames to
+//! the same output buffer as the messages, so that frames never interleave.
+//!
+//! An idle connection holds almost no buffers. All connections of a thread read into one shared
+//! buffer, and a connection keeps only the bytes that could not be decoded yet. Output is framed in
+//! a buffer that is passed from connection to connection, and that a connection keeps only while
+//! the socket takes no more.
+//!
+//! Invariant: bytes are sent in the order of framing, and a large payload, which is not copied, is
+//! written directly after its header.
+//!
+//! Left to others: closes, pings and timeouts to the session, the pace of the client to the
+//! connection, the limit of the queue to the outbox.
 
 use crate::{http::pace::Socket, websocket::fragments::Fragments};
 use bytes::Bytes;
@@ -30,35 +42,36 @@ use tokio_tungstenite::tungstenite::{
     },
 };
 
-/// Of the buffer that the connections of a thread share.
+/// Size of the buffer that the connections of a thread share, in bytes.
 const READ_BYTES: usize = 16 << 10;
-/// Of the decoder's own buffer, which each connection keeps.
+/// Size of the decoder's own buffer, which each connection keeps, in bytes.
 const DECODER_BYTES: usize = 512;
-/// A larger payload is not copied behind its header but written from where it is.
+/// Size of the largest payload that is copied, in bytes. A larger one is written from its place
+/// after its header.
 const COPY_BYTES_MAX: usize = 16 << 10;
-/// Framed bytes that wait for the socket before no more is framed.
+/// Number of framed bytes waiting for the socket at which framing stops.
 const OUT_BYTES_MAX: usize = 64 << 10;
 
 thread_local! {
     static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
-    /// A write buffer that no connection of the thread needs now: the last one that was written to its end.
+    /// A free write buffer of the thread: the last one that was written to its end.
     static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// What came from the peer.
+/// An event from the peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     Message(Message),
-    /// It is answered with the next flush.
+    /// A ping, which is answered with the next flush.
     Ping,
     Pong,
     /// The peer's close frame.
     Close(Option<Close>),
-    /// The peer broke the protocol: close with this and read no more.
+    /// The peer violated the protocol: close with this and read no more.
     Broken(Close),
     /// The socket ended.
     Gone,
-    /// The kernel gave the client up: it acknowledged nothing for too long.
+    /// The kernel gave the client up, because it acknowledged nothing for too long.
     GivenUp,
 }
 
@@ -68,22 +81,22 @@ pub(crate) struct Wire<Io> {
     decoder: WebSocketContext,
     fragments: Fragments,
     fragments_max: usize,
-    /// Read from the socket and not yet decoded.
+    /// Bytes that were read from the socket and are not yet decoded.
     unread: Bytes,
     out: Vec<u8>,
-    /// How much of `out` has been written.
+    /// Number of bytes of `out` that have been written.
     written: usize,
-    /// Goes behind `out`.
+    /// Large payload that follows `out`.
     large: Bytes,
-    /// Bytes that came from the socket and went to it.
+    /// Number of bytes received from the socket; `sent` is the number written to it.
     received: u64,
     sent: u64,
-    /// Bytes of control frames that were framed and not yet counted.
+    /// Number of bytes of control frames that were framed and not yet counted.
     control_bytes: usize,
 }
 
 impl<Io: Socket> Wire<Io> {
-    /// `unread`: what came behind the request's head.
+    /// `unread` has the bytes that came after the request's head.
     pub(crate) fn new(io: Io, unread: Bytes, limits: &Limits) -> Wire<Io> {
         let config = WebSocketConfig::default()
             .read_buffer_size(DECODER_BYTES)
@@ -106,32 +119,34 @@ impl<Io: Socket> Wire<Io> {
         }
     }
 
-    /// Bytes that have come so far.
+    /// Returns the number of bytes received so far.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
 
-    /// Bytes that the kernel has taken so far.
+    /// Returns the number of bytes that the kernel has accepted so far.
     pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Bytes that have moved so far, both ways.
+    /// Returns the number of bytes that have moved so far, in both directions.
     pub(crate) fn moved(&self) -> u64 {
         self.received + self.sent
     }
 
-    /// Bytes that the client's machine has acknowledged so far. A system call.
+    /// Returns the number of bytes that the client's machine has acknowledged so far. It makes a
+    /// system call.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.sent.saturating_sub(self.io.unacknowledged())
     }
 
-    /// Whether a frame, or a message of several, has begun and is not whole.
+    /// Returns true if a frame, or a message of several, has begun and is not whole.
     pub(crate) fn is_within_message(&self) -> bool {
         self.fragments.is_within_message()
     }
 
-    /// Hands over what comes until `take` has enough or [`TURN_FRAMES_MAX`] frames have come (ready), or nothing more is there (pending).
+    /// Passes received events to `take`. Returns ready if `take` has enough or [`TURN_FRAMES_MAX`]
+    /// frames have come, and pending if the socket has no more.
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -172,7 +187,7 @@ impl<Io: Socket> Wire<Io> {
                     outcome => received(outcome),
                 };
                 let frames = source.fragments.total().wrapping_sub(frames_before);
-                // Pongs are framed while this reads: no more of them than the socket is given at a time.
+                // Pongs are framed during the read: at most as many as one write may have.
                 if !take(received) || frames >= TURN_FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX
                 {
                     break Poll::Ready(());
@@ -184,29 +199,29 @@ impl<Io: Socket> Wire<Io> {
         })
     }
 
-    /// Bytes of pongs that were framed since the last time.
+    /// Returns the number of bytes of pongs that were framed since the last call.
     pub(crate) fn take_control_bytes(&mut self) -> usize {
         mem::take(&mut self.control_bytes)
     }
 
-    /// Bytes of a message that has begun and is not whole.
+    /// Returns the number of bytes of a message that has begun and is not whole.
     pub(crate) fn partial_bytes(&self) -> usize {
         self.fragments.partial()
     }
 
-    /// Drops a partly received message. Nothing may be received afterwards.
+    /// Drops a partly received message. The caller must not receive afterwards.
     pub(crate) fn forget_partial(&mut self) {
         self.fragments = Fragments::default();
         self.unread = Bytes::new();
         self.decoder = WebSocketContext::new(Role::Server, Some(*self.decoder.get_config()));
     }
 
-    /// Drops the bytes that wait for the socket. Nothing may be written afterwards.
+    /// Drops the bytes that wait for the socket. The caller must not write afterwards.
     pub(crate) fn forget_out(&mut self) {
         (self.out, self.written, self.large) = (Vec::new(), 0, Bytes::new());
     }
 
-    /// Reads and forgets, until the peer is gone.
+    /// Reads and drops bytes until the peer is gone.
     pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         SHARED.with_borrow_mut(|shared| {
             loop {
@@ -219,7 +234,7 @@ impl<Io: Socket> Wire<Io> {
         })
     }
 
-    /// Frames a message; it goes with the next flush.
+    /// Frames a message, which is written with the next flush.
     fn send(&mut self, message: &Message) {
         if self.out.capacity() == 0 {
             self.out = SPARE.take();
@@ -237,19 +252,20 @@ impl<Io: Socket> Wire<Io> {
         }
     }
 
-    /// Frames a ping. Everything before it must be written: it would stand within a large message.
+    /// Frames a ping. Everything before it must be written, or it could come within a large
+    /// message.
     pub(crate) fn ping(&mut self) {
-        // Refused only when a close frame went out: then no ping is due any more.
+        // The decoder refuses only after a close frame; then no ping is due.
         _ = self.decoder.write(
             &mut Out(&mut self.out),
             tungstenite::Message::Ping(Bytes::new()),
         );
     }
 
-    /// Frames what the decoder has to answer: pongs, and the answer to the peer's close.
+    /// Frames the decoder's answers: pongs, and the answer to the peer's close.
     pub(crate) fn reply(&mut self) {
         let before = self.out.len();
-        // Says "closed" when that was the answer to a close: as it should be.
+        // The result "closed" is expected after the answer to a close.
         _ = self.decoder.flush(&mut Out(&mut self.out));
         self.control_bytes += self.out.len() - before;
     }
@@ -263,7 +279,7 @@ impl<Io: Socket> Wire<Io> {
         _ = self.decoder.close(&mut Out(&mut self.out), Some(frame));
     }
 
-    /// Ready when everything that was framed has been written.
+    /// Returns ready when all frames have been written.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.written < self.out.len() || !self.large.is_empty() {
             let first = &self.out[self.written..];
@@ -292,7 +308,7 @@ impl<Io: Socket> Wire<Io> {
         Poll::Ready(Ok(()))
     }
 
-    /// The client takes nothing more: its socket ends at once when this is dropped.
+    /// Resets the connection on drop, since the client takes no more bytes.
     pub(crate) fn abort(&self) {
         self.io.abort();
     }
@@ -342,8 +358,8 @@ fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
     }
 }
 
-/// Writes the header of a message that is one frame without a mask (RFC 6455 section 5.2). Not by the library, whose general form costs
-/// twice as much: each follower of a topic gets a header of its own.
+/// Writes the header of a message in one frame without a mask (RFC 6455 section 5.2). The library's
+/// general form costs twice as much, and each follower of a topic gets a header of its own.
 fn put_header(out: &mut Vec<u8>, opcode: OpCode, length: usize) {
     let first = 0x80 | u8::from(opcode);
     match length {
@@ -363,16 +379,16 @@ fn broken_utf8() -> Received {
     Received::Broken(Close::new(1007, "the text is not UTF-8"))
 }
 
-/// What the decoder reads from; its own control frames go to `out`.
+/// Input of the decoder. Its own control frames go to `out`.
 struct Source<'a, 'cx, Io> {
     io: &'a mut Io,
     cx: &'a mut Context<'cx>,
     shared: &'a mut [u8],
-    /// The part of `shared` that was read and not handed out.
+    /// Range of `shared` that was read and not passed on.
     filled: Range<usize>,
     unread: &'a mut Bytes,
     out: &'a mut Vec<u8>,
-    /// Bytes that came so far.
+    /// Number of bytes received so far.
     count: &'a mut u64,
     fragments: &'a mut Fragments,
     fragments_max: usize,
@@ -420,7 +436,7 @@ impl<Io: AsyncRead + Unpin> Read for Source<'_, '_, Io> {
             self.filled.start += length;
             length
         };
-        // Nothing admitted would read as the end of the socket.
+        // Zero admitted bytes would mean the end of the socket.
         match self.fragments.admit(&buffer[..length], self.fragments_max) {
             0 if length > 0 => Err(io::ErrorKind::InvalidData.into()),
             admitted => Ok(admitted),
@@ -438,7 +454,7 @@ impl<Io> Write for Source<'_, '_, Io> {
     }
 }
 
-/// Where the decoder writes when it does not read.
+/// Output of the decoder when it does not read.
 struct Out<'a>(&'a mut Vec<u8>);
 
 impl Read for Out<'_> {
@@ -516,7 +532,7 @@ mod tests {
                     true
                 });
             assert!(poll.is_ready(), "{parts} frames a message");
-            // The decoder is given some hundred bytes at once.
+            // The decoder receives some hundred bytes at once.
             let frames = messages * parts;
             assert!(
                 frames <= TURN_FRAMES_MAX + DECODER_BYTES.max(parts),
