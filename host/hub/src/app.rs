@@ -1,4 +1,5 @@
-//! The seam to guest code: one trait, answered by wasmtime in the host and by closures in tests.
+//! The interface to guest code: one trait, implemented by wasmtime in the host and by closures in
+//! tests.
 
 use crate::{
     event::{CloseEvent, Decision, Verdict},
@@ -11,23 +12,24 @@ use crate::{
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
 
-/// A call into an app: lives as long as what it borrows. Dropping it before its end gives the call up.
+/// A call into an app. It lives as long as the values that it borrows. Dropping it before its end
+/// cancels it.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + Send + 'a>>;
 
-/// Guest code. Events of one connection never overlap (the caller waits for one call before the
-/// next); everything else may run at once.
+/// Guest code. Events of one connection never overlap: the caller waits for one call before it
+/// makes the next. All other calls may be concurrent.
 pub trait App: Send + Sync + 'static {
     /// WIT `guard-handler.check`.
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict>;
     /// WIT `http-handler.handle`.
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response>;
-    /// The app's `wasi:http` export: the answer's head, its body still to come.
+    /// The app's `wasi:http` export. Returns the head of the response; its body is still to come.
     fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse>;
     /// WIT `websocket-handler.on-upgrade`.
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision>;
     /// WIT `websocket-handler.on-open`.
     fn open(self: Arc<Self>, conn: Arc<Conn>, request: Request) -> Call<'static, ()>;
-    /// WIT `websocket-handler.on-messages`. Never empty.
+    /// WIT `websocket-handler.on-messages`. `messages` is never empty.
     fn messages(self: Arc<Self>, conn: Arc<Conn>, messages: Vec<Message>) -> Call<'static, ()>;
     /// WIT `websocket-handler.on-close`.
     fn close(self: Arc<Self>, conn: Arc<Conn>, info: CloseEvent) -> Call<'static, ()>;
@@ -37,15 +39,15 @@ pub trait App: Send + Sync + 'static {
         request: &'a Request,
         last_event_id: Option<&'a str>,
     ) -> Call<'a, Result<Feed, Response>>;
-    /// A fresh instance for a room, which has it to itself until it is dropped.
+    /// Returns a new instance for a room. The room has it alone until it is dropped.
     fn instance(&self) -> Call<'_, Box<dyn Instance>>;
-    /// Who answers for pages.
+    /// Returns the handlers of pages.
     fn pages(&self) -> &dyn Pages;
 }
 
-/// Guest code for pages, by the index that they have in the manifest.
+/// Guest code for pages, by their index in the manifest.
 pub trait Pages: Send + Sync {
-    /// WIT `pages.load`: in an instance of its own, until it is dropped.
+    /// WIT `pages.load`, in an instance of its own that lives until the run is dropped.
     fn load<'a>(
         &'a self,
         page: u32,
@@ -59,7 +61,7 @@ pub trait Pages: Send + Sync {
         request: &'a Request,
         view: &'a RenderInput,
     ) -> Call<'a, Shell>;
-    /// WIT `pages.act`: in an instance of its own, until it is dropped.
+    /// WIT `pages.act`, in an instance of its own that lives until the run is dropped.
     fn act<'a>(
         &'a self,
         page: u32,
@@ -69,21 +71,22 @@ pub trait Pages: Send + Sync {
     ) -> Call<'a, Box<dyn ActionRun>>;
 }
 
-/// One run of a loader. After a fault it is not asked again.
+/// One run of a loader. After a fault it is not called again.
 pub trait LoaderRun: Send {
     /// WIT `pages.loader.next`.
     fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>>;
 }
 
-/// One run of an action. After a fault, or when it is done, it is not asked again.
+/// One run of an action. After a fault, or when it is done, it is not called again.
 pub trait ActionRun: Send {
     /// WIT `pages.attempt.next`.
     fn next(&mut self) -> Call<'_, ActionStep>;
 }
 
-/// Guest code that stands for one room.
+/// The guest code of one room.
 pub trait Instance: Send {
-    /// Hands it one event, which may use the transaction as long as the call lasts. After a fault it is not called again.
+    /// Handles one event, which may use the transaction until the call ends. After a fault the
+    /// instance is not called again.
     fn call<'a>(
         &'a mut self,
         event: RoomEvent,
@@ -91,14 +94,15 @@ pub trait Instance: Send {
     ) -> Call<'a, RoomAnswer>;
 }
 
-/// An event of a room. Requests are in boxes: an event is moved a dozen times on its way to the guest, and most events are messages.
+/// An event of a room. Requests are boxed: an event is moved a dozen times on its way to the guest,
+/// and most events are messages.
 #[derive(Clone)]
 pub enum RoomEvent {
     /// WIT `room-handler.wake`: the first event of an instance.
     Wake,
     /// WIT `http-handler.handle`.
     Handle(Box<Request>, Bytes),
-    /// WIT `websocket-handler.on-upgrade`, with the subprotocols that were offered.
+    /// WIT `websocket-handler.on-upgrade`, with the offered subprotocols.
     Upgrade(Box<Request>, Vec<String>),
     /// WIT `websocket-handler.on-open`.
     Open(Arc<Conn>, Box<Request>),
@@ -106,16 +110,16 @@ pub enum RoomEvent {
     Messages(Arc<Conn>, Vec<Message>),
     /// WIT `websocket-handler.on-close`.
     Close(Arc<Conn>, CloseEvent),
-    /// WIT `feed-handler.on-subscribe`, with the id of the last event that the client had.
+    /// WIT `feed-handler.on-subscribe`, with the id of the last event that the client has.
     Subscribe(Box<Request>, Option<String>),
-    /// WIT `room-handler.on-alarm`: the attempt, from 1.
+    /// WIT `room-handler.on-alarm`, with the number of the try from 1.
     Alarm(u32),
     /// WIT `room-handler.on-call`.
     Call(Bytes),
 }
 
 impl RoomEvent {
-    /// Bytes of memory that it takes while it waits: the record, and what it holds.
+    /// Returns the bytes of memory that it takes while it waits: the record, and the values in it.
     pub(crate) fn weight(&self) -> usize {
         let held = match self {
             RoomEvent::Wake | RoomEvent::Alarm(_) => 0,
@@ -135,7 +139,8 @@ impl RoomEvent {
         size_of::<RoomEvent>() + held
     }
 
-    /// Returns true if the call can be skipped once no caller waits for its answer. Events of a connection and alarms are never skipped.
+    /// Returns true if the call can be skipped once no caller waits for its answer. Events of a
+    /// connection and alarms are never skipped.
     pub(crate) fn can_be_given_up(&self) -> bool {
         matches!(
             self,
@@ -154,22 +159,22 @@ fn strings(strings: &[String]) -> usize {
         .sum()
 }
 
-/// What a room answers, as the event asks.
+/// The answer of a room, by the kind of event.
 pub enum RoomAnswer {
-    /// To events that want no answer.
+    /// Answer to events that need none.
     Done,
-    /// To [`RoomEvent::Handle`].
+    /// Answer to [`RoomEvent::Handle`].
     Response(Response),
-    /// To [`RoomEvent::Upgrade`].
+    /// Answer to [`RoomEvent::Upgrade`].
     Decision(Decision),
-    /// To [`RoomEvent::Subscribe`].
+    /// Answer to [`RoomEvent::Subscribe`].
     Feed(Result<Feed, Response>),
-    /// To [`RoomEvent::Call`]: the answer, or status and text of a refusal.
+    /// Answer to [`RoomEvent::Call`], or status and text of a refusal.
     Called(Result<Bytes, (u16, String)>),
 }
 
 impl RoomAnswer {
-    /// Bytes of memory that it takes while it waits for the commit.
+    /// Returns the bytes of memory that it takes while it waits for the commit.
     pub(crate) fn weight(&self) -> usize {
         match self {
             RoomAnswer::Done => 0,
@@ -198,36 +203,42 @@ impl RoomAnswer {
     }
 }
 
-/// Why a call into an app gave no result. The instance is thrown away; nobody else notices.
+/// Reason why a call into an app gave no result. The instance is dropped; other instances are not
+/// affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The guest trapped (a panic, an unreachable, an out-of-bounds access); the text is the operator's.
+    /// The guest trapped (a panic, an unreachable, an out-of-bounds access). The text is for the
+    /// operator.
     Trap(String),
-    /// The guest computed for longer than one event may; look for a busy loop.
+    /// The guest computed for longer than one event may. Look for a busy loop.
     Cpu,
-    /// The event took longer than one event may, waiting included.
+    /// The event took longer than one event may, including the time in which it waited.
     Wall,
     /// The guest asked for more memory than an instance may have, and trapped.
     Memory,
-    /// The server was short of memory while the event ran: the guest's memory could not grow, or its instance was closed.
+    /// The server was short of memory while the event ran: the guest's memory could not grow, or
+    /// its instance was closed.
     Shortage,
-    /// Every instance that may exist is busy; try again shortly, or raise the limit.
+    /// All instances are in use. Try again shortly, or raise the limit.
     Busy,
-    /// The guest answered something that the contract does not allow; the text says what.
+    /// The contract does not allow the guest's answer. The text is the reason.
     Answer(String),
-    /// The instance could not be made, or the component does not export the handler.
+    /// The instance could not be created, or the component does not export the handler.
     Host(String),
-    /// The storage of rooms failed under this event, which did not happen; or it is not known whether it did, and the text says so.
+    /// The storage of rooms failed during this event, which did not happen. If that is not certain,
+    /// the text says so.
     Storage(String),
-    /// The storage of rooms was closed or full before this event, which did not happen and may be tried again. The text says why.
+    /// The storage of rooms was closed or full before this event, which did not happen and may be
+    /// tried again. The text is the reason.
     Unavailable(String),
-    /// The room fails to wake, and is closed for so long.
+    /// The room fails to wake, and is closed for this long.
     Closed(Duration),
 }
 
 impl Fault {
-    /// Whether it is the host that could not call the app, or could not keep what the app did. Then the app has not failed: it is no
-    /// try of an alarm and no failed wake, and what must happen is tried again. Otherwise the app was called and has failed.
+    /// Returns true if the host could not call the app, or could not keep its changes. Then the app
+    /// has not failed: it is no try of an alarm and no failed wake, and an event that must happen
+    /// is tried again. Otherwise the app was called and has failed.
     pub fn is_of_host(&self) -> bool {
         match self {
             Fault::Shortage
@@ -254,7 +265,8 @@ impl Fault {
         }
     }
 
-    /// Whether the app may have run a part of the event. A room discards that part; outside of rooms it is done.
+    /// Returns true if the app may have run a part of the event. A room discards that part; outside
+    /// of rooms it has happened.
     pub fn has_begun(&self) -> bool {
         !self.is_of_host() || matches!(self, Fault::Shortage)
     }
@@ -296,28 +308,29 @@ impl From<EngineError> for Fault {
     }
 }
 
-/// The head of a streamed answer, its body still to come.
+/// The head of a streamed response, whose body is still to come.
 pub struct StreamingResponse {
-    /// Status, as the app's `wasi:http` export gave it.
+    /// Status, as the app's `wasi:http` export returned it.
     pub status: u16,
-    /// Headers likewise.
+    /// Headers, as the export returned them.
     pub headers: http::HeaderMap,
     /// The body.
     pub body: Body,
 }
 
-/// A body as it comes, either way. Dropping it tells its maker that nobody reads on.
+/// A streamed body of a request or a response. Dropping it notifies its source that no more is
+/// read.
 pub type Body = Pin<Box<dyn Stream>>;
 
 /// The source of a [`Body`].
 pub trait Stream: Send {
-    /// The next piece; `None` after the last, an error if there is no end in sight any more.
+    /// Returns the next piece; `None` after the last one, and an error if no end will come.
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, BodyError>>>;
 
-    /// The whole length in bytes, if it is known.
+    /// Returns the length of the whole body in bytes, if it is known.
     fn length(&self) -> Option<u64> {
         None
     }
@@ -326,13 +339,14 @@ pub trait Stream: Send {
 /// A piece of a [`Body`].
 #[derive(Clone, Debug)]
 pub enum Frame {
-    /// Some bytes, at least one.
+    /// Bytes, at least one.
     Data(Bytes),
-    /// Trailers, behind all data.
+    /// Trailers, after all data.
     Trailers(http::HeaderMap),
 }
 
-/// A body broke off: the peer went away or the guest failed. The text is the operator's.
+/// Error of a body that broke off: the peer went away or the guest failed. The text is for the
+/// operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyError(pub String);
 

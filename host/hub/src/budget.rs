@@ -1,18 +1,27 @@
 //! The memory of the process as one account, with a bound (`memory_max`).
 //!
-//! Two figures decide. *Reserved* bytes are what the parts of the server asked for before they allocated it: a reservation that
-//! would exceed the budget is refused, so nothing that is counted can exceed it, however fast it comes. *Measured* bytes are the
-//! anonymous memory of the process, which its owner reports by [`look`](Budget::look). Measured bytes beyond the reserved ones are
-//! *uncounted* (allocator, stacks, the store, small amounts), and are taken off what may be reserved.
-//!
-//! Small amounts are not reserved: each [`Kind`] has an amount that is free for each of its owners, and beyond that bytes are reserved in
-//! chunks. So an ordinary message or request touches no shared counter, and is served even when nothing is left for larger ones. The
-//! small memories of instances are admitted one by one ([`admit_small`](Budget::admit_small)): they are many and come fast, so those
-//! since the last look count as uncounted bytes, and have a bound of their own above that of large amounts.
-//!
-//! The measured bytes put the server in one of four stages; each includes what the earlier ones do. Large owners are
-//! [`Consumer`]s: they are closed, the largest first, when refusing was not enough. The process that owns the budget sheds memory and
+//! The process owns one [`Budget`]. It reports the memory that it measures, sheds memory, and
 //! decides when to look again: nothing here has a clock or does I/O.
+//!
+//! Two figures decide. *Reserved* bytes are those that the parts of the server reserve before they
+//! allocate them. *Measured* bytes are the anonymous memory of the process, which its owner reports
+//! by [`look`](Budget::look). Measured bytes beyond the reserved ones are *uncounted* (allocator,
+//! stacks, the store, small amounts), and reduce the bytes that may be reserved.
+//!
+//! Invariant: a reservation that would exceed the budget is refused, so the counted memory stays
+//! within it, however fast it is requested. Only memory that was admitted already is counted in any
+//! case.
+//!
+//! Small amounts are not reserved. Each [`Kind`] has an amount that is free for each of its owners;
+//! beyond that, bytes are reserved in chunks. So an ordinary message or request touches no shared
+//! counter, and is served even when nothing is left for larger ones. Instances with little memory
+//! are admitted one by one ([`admit_small`](Budget::admit_small)), because they are many and come
+//! fast. Those since the last look count as uncounted bytes, and have a bound of their own above
+//! that of large amounts.
+//!
+//! The measured bytes put the server into one of four stages ([`Stage`]); each includes the
+//! measures of the earlier ones. Owners of much memory are [`Consumer`]s: they are closed, the
+//! largest first, when refusing was not enough.
 
 use crate::{counters::Counter, limits::LimitError};
 use std::{
@@ -27,21 +36,24 @@ use tokio::sync::Notify;
 
 /// Percent of `memory_max` from which idle instances and histories are dropped.
 const SHED_PERCENT: usize = 70;
-/// Percent of `memory_max` that may be reserved, and from which new work is refused. The rest is for what is not counted.
+/// Percent of `memory_max` that may be reserved, and from which new work is refused. The rest is
+/// for uncounted bytes.
 const REFUSE_PERCENT: usize = 85;
-/// Percent of `memory_max` up to which instances with little memory are made.
+/// Percent of `memory_max` up to which instances with little memory are created.
 const SMALL_PERCENT: usize = 95;
 /// Percent of `memory_max` from which the largest consumers are closed.
 const CLOSE_PERCENT: usize = 92;
-/// Percent of `memory_max` that is freed by closing the largest consumers, if refusing work for some time freed nothing.
+/// Percent of `memory_max` that is freed by closing the largest consumers, if refusing work for
+/// some time freed nothing.
 const RELIEF_PERCENT: usize = 15;
-/// At each look this part of the uncounted bytes is forgotten, if fewer are measured: half of them in 0.5 s of looks every 10 ms.
+/// At each look one part in this many of the uncounted bytes is dropped, if fewer are measured:
+/// half of them in 0.5 s with a look every 10 ms.
 const UNCOUNTED_DECAY: usize = 64;
-/// Percent of `memory_max` that HTTP connections have, whatever else is reserved: a client that
-/// opens a few of them is served while others hold all the rest.
+/// Percent of `memory_max` that HTTP connections have, even if all else is reserved: a client that
+/// opens a few of them is served while others hold the rest.
 const SOCKETS_PERCENT: usize = 10;
-/// Percent of `memory_max` from which connections that wait for a request are closed, if memory is
-/// short: then they are a reason for it.
+/// Percent of `memory_max` that HTTP connections must have before those that wait for a request are
+/// closed for want of memory: below it they are not the cause.
 const CROWD_PERCENT: usize = 25;
 /// A consumer with fewer reserved bytes is never closed for want of memory.
 pub const CONSUMER_BYTES_MIN: usize = 64 << 10;
@@ -52,7 +64,7 @@ pub const INSTANCE_FREE_BYTES: usize = 2 << 20;
 /// Purpose of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Messages on their way to a client.
+    /// Queued messages to a client.
     Outbox,
     /// Buffers and state of an HTTP connection, whether it sends anything or not.
     Socket,
@@ -60,7 +72,7 @@ pub enum Kind {
     Connection,
     /// Parts of a message, a request's head or its body.
     Request,
-    /// Answers on their way to a client.
+    /// Responses on their way to a client.
     Response,
     /// A large publication, which its followers share.
     Publication,
@@ -70,12 +82,12 @@ pub enum Kind {
     Transaction,
     /// Linear memories of an instance.
     Instance,
-    /// Copies of what an instance may hand over to the host at the end of a call.
+    /// Copies of the values that an instance may pass to the host at the end of a call.
     HandOver,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 10] = [
         Kind::Outbox,
         Kind::Socket,
@@ -89,7 +101,7 @@ impl Kind {
         Kind::HandOver,
     ];
 
-    /// Bytes that each owner has without a reservation.
+    /// Returns the bytes that each owner has without a reservation.
     const fn free(self) -> usize {
         match self {
             Kind::Connection | Kind::Publication => 4 << 10,
@@ -101,7 +113,7 @@ impl Kind {
         }
     }
 
-    /// Bytes that are reserved at once.
+    /// Returns the size of the chunks in which bytes are reserved.
     const fn chunk(self) -> usize {
         match self {
             Kind::Connection | Kind::Publication => 4 << 10,
@@ -121,7 +133,7 @@ impl Kind {
     }
 }
 
-/// How scarce memory is. Later stages include what earlier ones do.
+/// Level of a shortage of memory. Later stages include the measures of earlier ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
@@ -130,7 +142,8 @@ pub enum Stage {
     Calm,
     /// Idle instances and histories are dropped.
     Shed,
-    /// Work that would hold memory is refused: 503, 1013 or an error to the app. Small requests are served.
+    /// Work that would hold memory is refused: 503, 1013 or an error to the app. Small requests are
+    /// served.
     Refuse,
     /// The largest consumers are closed.
     Close,
@@ -147,7 +160,7 @@ impl Stage {
     }
 }
 
-/// There is no memory for it within the budget. Nothing was changed.
+/// The budget has no memory for the request. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
@@ -167,13 +180,13 @@ impl From<OutOfMemory> for LimitError {
 
 /// An owner of much memory, which can be closed.
 pub trait Consumer: Send + Sync {
-    /// Bytes that it has reserved.
+    /// Returns the bytes that it has reserved.
     fn bytes(&self) -> usize;
-    /// Closes it, so that it gives them back soon.
+    /// Closes it, so that it gives its bytes back soon.
     fn evict(&self);
 }
 
-/// The account. Shared by everything that reserves memory.
+/// The account of the memory of the process. All parts that reserve memory share it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -186,13 +199,13 @@ pub trait Consumer: Send + Sync {
 /// assert_eq!(budget.reserved(), 0);
 /// ```
 pub struct Budget {
-    /// Zero for no bound.
+    /// Maximum number of bytes; zero for no bound.
     bytes_max: usize,
     reserved: AtomicUsize,
     by_kind: [AtomicUsize; Kind::ALL.len()],
-    /// Measured bytes beyond the reserved ones: the most at the latest looks.
+    /// Number of measured bytes beyond the reserved ones: the maximum of the latest looks.
     uncounted: AtomicUsize,
-    /// Bytes of small memories that were admitted since the last look.
+    /// Number of bytes of small memories that were admitted since the last look.
     admitted: AtomicUsize,
     stage: AtomicU8,
     refusals: Counter,
@@ -204,7 +217,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes; zero for one without a bound.
+    /// Returns a budget of this many bytes; zero for one without a bound.
     pub fn new(bytes_max: usize) -> Budget {
         Budget {
             bytes_max,
@@ -221,48 +234,50 @@ impl Budget {
         }
     }
 
-    /// `memory_max` in bytes; zero if there is no bound.
+    /// Returns `memory_max` in bytes; zero if there is no bound.
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
 
-    /// Bytes that are reserved now.
+    /// Returns the bytes that are reserved now.
     pub fn reserved(&self) -> usize {
         self.reserved.load(Relaxed)
     }
 
-    /// Bytes of these that are reserved for one kind.
+    /// Returns the bytes that are reserved for one kind.
     pub fn reserved_for(&self, kind: Kind) -> usize {
         self.by_kind[kind as usize].load(Relaxed)
     }
 
-    /// How scarce memory was at the last look.
+    /// Returns the stage at the last look.
     pub fn stage(&self) -> Stage {
         Stage::of(self.stage.load(Relaxed))
     }
 
-    /// Whether work that would hold memory for long is refused: connections, feeds, streams, forms.
+    /// Returns true if work that would hold memory for long is refused: connections, feeds,
+    /// streams, forms.
     pub fn is_scarce(&self) -> bool {
         self.stage.load(Relaxed) >= Stage::Refuse as u8
     }
 
-    /// Reservations that were refused since the start.
+    /// Returns the number of reservations that were refused since the start.
     pub fn refusals(&self) -> u64 {
         self.refusals.get()
     }
 
-    /// Consumers that were closed since the start.
+    /// Returns the number of consumers that were closed since the start.
     pub fn evictions(&self) -> u64 {
         self.evictions.get()
     }
 
-    /// The process has so many bytes of anonymous memory now. Returns the stage that follows.
+    /// Takes the measured bytes of anonymous memory of the process. Returns the stage that follows.
     pub fn look(&self, measured: usize) -> Stage {
         if self.bytes_max == 0 {
             return Stage::Calm;
         }
-        // Not all that is reserved was touched, so the difference may hide uncounted bytes: the most that was seen counts, and is
-        // forgotten slowly. Most bytes that may be handed over never are.
+        // Not all reserved bytes were touched, so the difference may hide uncounted bytes. The
+        // maximum counts therefore, and decays slowly. Most bytes that may be handed over never
+        // are.
         let counted = self
             .reserved()
             .saturating_sub(self.reserved_for(Kind::HandOver));
@@ -283,40 +298,42 @@ impl Budget {
         stage
     }
 
-    /// Whether HTTP connections have so much of the budget that those without a request have to go
-    /// when memory is short.
+    /// Returns true if HTTP connections have so much of the budget that those without a request are
+    /// closed when memory is short.
     pub fn is_crowded(&self) -> bool {
         self.bytes_max > 0
             && self.reserved_for(Kind::Socket) >= percent(self.bytes_max, CROWD_PERCENT)
     }
 
-    /// Has connections closed that wait for a request.
+    /// Requests that connections without a request are closed.
     pub fn hurry(&self) {
         self.hurries.fetch_add(1, Relaxed);
         self.hurry.notify_one();
     }
 
-    /// Number of [`hurry`](Budget::hurry) calls so far.
+    /// Returns the number of [`hurry`](Budget::hurry) calls so far.
     pub fn hurries(&self) -> u64 {
         self.hurries.load(Relaxed)
     }
 
-    /// Resolves after the next [`hurry`](Budget::hurry), or at once if one came since the last call.
+    /// Resolves after the next [`hurry`](Budget::hurry), or at once if one came since the last
+    /// call.
     pub async fn hurried(&self) {
         self.hurry.notified().await;
     }
 
-    /// Bytes that are to be freed when work was refused for too long.
+    /// Returns the bytes to free when work was refused for too long.
     pub fn relief(&self) -> usize {
         percent(self.bytes_max, RELIEF_PERCENT)
     }
 
-    /// Bytes that have to go until new work is taken again.
+    /// Returns the bytes that must be freed before new work is accepted again.
     pub fn excess(&self, measured: usize) -> usize {
         measured.saturating_sub(percent(self.bytes_max, REFUSE_PERCENT))
     }
 
-    /// Closes the largest consumers, until they have so many bytes together. Returns how many were closed, and their bytes.
+    /// Closes the largest consumers until they have this many bytes together. Returns the number of
+    /// closed consumers, and their bytes.
     pub fn close_largest(&self, bytes: usize) -> (usize, usize) {
         let consumers: Vec<Arc<dyn Consumer>> = {
             let mut consumers = self.consumers();
@@ -341,7 +358,7 @@ impl Budget {
         (count, freed)
     }
 
-    /// Adds a consumer to those that may be closed, as long as it lives.
+    /// Adds a consumer to those that may be closed while they live.
     pub(crate) fn register(&self, consumer: Weak<dyn Consumer>) {
         let mut consumers = self.consumers();
         if consumers.len() == consumers.capacity() {
@@ -350,8 +367,8 @@ impl Budget {
         consumers.push(consumer);
     }
 
-    /// Bytes that an instance with little memory has from now on. They are not reserved, but refused if the process has no room
-    /// for them.
+    /// Admits the memory of an instance with little memory. The bytes are not reserved, but refused
+    /// if the process has no room for them.
     pub fn admit_small(&self, bytes: usize) -> Result<(), OutOfMemory> {
         let admitted = self
             .admitted
@@ -372,7 +389,7 @@ impl Budget {
         self.bytes_max == 0 || used <= percent(self.bytes_max, part)
     }
 
-    /// Reserves exactly so many bytes.
+    /// Reserves exactly this many bytes.
     pub(crate) fn reserve(&self, kind: Kind, bytes: usize) -> Result<(), OutOfMemory> {
         let before = self.reserved.fetch_add(bytes, Relaxed);
         if !self.is_within(
@@ -388,13 +405,13 @@ impl Budget {
         Ok(())
     }
 
-    /// Counts so many bytes, whether they fit or not: for what was admitted already.
+    /// Counts this many bytes even if they do not fit, for memory that was admitted already.
     pub(crate) fn add(&self, kind: Kind, bytes: usize) {
         self.reserved.fetch_add(bytes, Relaxed);
         self.by_kind[kind as usize].fetch_add(bytes, Relaxed);
     }
 
-    /// Gives back what was reserved or added.
+    /// Gives back bytes that were reserved or added.
     pub(crate) fn give_back(&self, kind: Kind, bytes: usize) {
         self.reserved.fetch_sub(bytes, Relaxed);
         self.by_kind[kind as usize].fetch_sub(bytes, Relaxed);
@@ -430,17 +447,18 @@ fn percent(bytes: usize, part: usize) -> usize {
     bytes / 100 * part
 }
 
-/// Reservation of one owner. It is empty while the owner stays within the free amount of its kind. Dropping it gives it back.
+/// Reservation of one owner. It is empty while the owner stays within the free amount of its kind.
+/// Dropping it gives it back.
 #[derive(Debug)]
 pub struct Charge {
     kind: Kind,
     bytes: usize,
-    /// None until something is reserved.
+    /// The budget; none until something is reserved.
     budget: Option<Arc<Budget>>,
 }
 
 impl Charge {
-    /// Nothing is reserved.
+    /// Returns an empty reservation.
     pub const fn new(kind: Kind) -> Charge {
         Charge {
             kind,
@@ -449,12 +467,12 @@ impl Charge {
         }
     }
 
-    /// Bytes that are reserved.
+    /// Returns the bytes that are reserved.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The owner has so many bytes from now on. If they are refused, it keeps what it had reserved.
+    /// Sets the bytes of the owner. If they are refused, it keeps the reservation that it had.
     #[inline]
     pub fn fit(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
         if self.is_free(bytes) {
@@ -464,7 +482,7 @@ impl Charge {
         }
     }
 
-    /// Whether so many bytes are free, and nothing is reserved: the common case.
+    /// Returns true if this many bytes are free and nothing is reserved: the common case.
     #[inline]
     pub(crate) fn is_free(&self, bytes: usize) -> bool {
         self.bytes == 0 && bytes <= self.kind.free()
@@ -484,7 +502,7 @@ impl Charge {
     }
 
     /// As [`fit`](Charge::fit), for an HTTP connection that is opened: it is never refused while
-    /// all of them have little.
+    /// all of them together have little.
     pub fn admit(&mut self, budget: &Arc<Budget>, bytes: usize) -> Result<(), OutOfMemory> {
         let all = budget.reserved_for(self.kind).saturating_add(bytes);
         if all <= percent(budget.bytes_max, SOCKETS_PERCENT) {
@@ -495,7 +513,7 @@ impl Charge {
         }
     }
 
-    /// As [`fit`](Charge::fit), for what was admitted already.
+    /// As [`fit`](Charge::fit), for memory that was admitted already.
     pub fn force(&mut self, budget: &Arc<Budget>, bytes: usize) {
         if self.fit(budget, bytes).is_err() {
             let wanted = self.kind.reservation(bytes);
@@ -509,7 +527,8 @@ impl Charge {
         self.budget.get_or_insert_with(|| budget.clone());
     }
 
-    /// So that an owner whose bytes go up and down by little reserves nothing.
+    /// Returns true if the reservation is close enough, so that an owner whose bytes vary a little
+    /// reserves nothing.
     fn is_close(&self, bytes: usize) -> bool {
         bytes <= self.bytes
             && bytes > self.kind.free()
@@ -534,7 +553,8 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// Total reservation of one socket or instance. It is a consumer: its owner checks whether it must end, and is woken for that.
+/// Total reservation of one socket or instance. It is a consumer: its owner checks whether it must
+/// end, and is woken for that.
 pub struct Account {
     budget: Arc<Budget>,
     bytes: AtomicUsize,
@@ -545,7 +565,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Nothing is reserved.
+    /// Returns an account without reservations.
     pub fn new(budget: &Arc<Budget>) -> Arc<Account> {
         let new = |me: &Weak<Account>| Account {
             budget: budget.clone(),
@@ -558,22 +578,22 @@ impl Account {
         Arc::new_cyclic(new)
     }
 
-    /// The budget that it is a part of.
+    /// Returns its budget.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// Whether its owner is to end, for want of memory.
+    /// Returns true if its owner must end, because memory is short.
     pub fn is_evicted(&self) -> bool {
         self.is_evicted.load(Relaxed)
     }
 
-    /// Whether there is enough of it that it may be evicted: only then its owner has to watch.
+    /// Returns true if it is so large that it may be evicted. Only then its owner has to watch.
     pub fn is_large(&self) -> bool {
         self.is_registered.load(Relaxed)
     }
 
-    /// Wakes `waker` when its owner is to end.
+    /// Wakes `waker` when its owner must end.
     pub fn watch(&self, waker: &Waker) {
         let mut current = self
             .waker
@@ -618,12 +638,13 @@ impl Consumer for Account {
 pub struct Share {
     account: Arc<Account>,
     charge: Charge,
-    /// Bytes of it in the account: of an instance also those without a reservation, so that it may be closed.
+    /// Number of its bytes in the account. For an instance they include those without a
+    /// reservation, so that it may be closed.
     counted: usize,
 }
 
 impl Share {
-    /// Nothing is reserved.
+    /// Returns a share without a reservation.
     pub fn new(account: &Arc<Account>, kind: Kind) -> Share {
         Share {
             account: account.clone(),
@@ -651,17 +672,17 @@ impl Share {
     pub fn force(&mut self, bytes: usize) {
         if self.fit(bytes).is_err() {
             self.charge.force(&self.account.budget, bytes);
-            // It is reserved now, so this only notes it.
+            // The bytes are reserved now, so this only updates the account.
             _ = self.fit(bytes);
         }
     }
 
-    /// Bytes that are reserved.
+    /// Returns the bytes that are reserved.
     pub fn bytes(&self) -> usize {
         self.charge.bytes
     }
 
-    /// The account that it is a part of.
+    /// Returns its account.
     pub fn account(&self) -> &Arc<Account> {
         &self.account
     }
@@ -783,7 +804,7 @@ mod tests {
         budget.look(30 * MIB);
         let mut charge = Charge::new(Kind::Request);
         charge.fit(&budget, 50 * MIB).unwrap();
-        // Nothing of it is touched, so the measured bytes are fewer than the reserved ones.
+        // None of it is touched, so the measured bytes are fewer than the reserved ones.
         budget.look(30 * MIB);
         assert!(
             charge.fit(&budget, 56 * MIB).is_err(),

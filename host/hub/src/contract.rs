@@ -1,5 +1,6 @@
-//! Checks of what an app answers, against the contract. The edge makes them before an answer leaves the host, and the SDK's `testing` makes
-//! the same ones, so that an app that would fail in production fails its native test with the same text.
+//! Checks of an app's answers against the contract. The edge makes them before an answer leaves the
+//! host. The SDK's `testing` makes the same ones, so that an app that would fail in production
+//! fails its native test with the same text.
 //!
 //! ```
 //! use tidegate_hub::contract;
@@ -23,7 +24,7 @@ fn broken<T>(how: String) -> Result<T, Fault> {
     Err(Fault::Answer(how))
 }
 
-/// Returns the status of an answer, if it is 200 to 599.
+/// Returns the status of a response, if it is 200 to 599.
 pub fn check_status(status: u16) -> Result<StatusCode, Fault> {
     match StatusCode::from_u16(status) {
         Ok(valid) if (200..=599).contains(&status) => Ok(valid),
@@ -31,8 +32,9 @@ pub fn check_status(status: u16) -> Result<StatusCode, Fault> {
     }
 }
 
-/// Adds an app's headers to those of its answer, without the ones that are the host's: see [`is_hosts_header`]. Fails if a name or a value is
-/// not valid (RFC 9110 section 5), or if there are more than [`ANSWER_HEADERS_MAX`] or [`ANSWER_HEADERS_BYTES_MAX`].
+/// Adds an app's headers to those of its response, without the ones of the host: see
+/// [`is_hosts_header`]. Fails if a name or a value is not valid (RFC 9110 section 5), or if there
+/// are more than [`ANSWER_HEADERS_MAX`] or [`ANSWER_HEADERS_BYTES_MAX`].
 pub fn append_headers(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(), Fault> {
     let bytes: usize = given
         .iter()
@@ -60,8 +62,9 @@ pub fn append_headers(headers: &mut HeaderMap, given: Vec<Header>) -> Result<(),
     Ok(())
 }
 
-/// Whether only the host sets this header: framing and hop-by-hop headers (RFC 9110 section 7.6.1), those of the WebSocket handshake, the
-/// time of the answer (section 6.6.1), and `Host`, which is a request's.
+/// Returns true if only the host sets this header: framing and hop-by-hop headers (RFC 9110 section
+/// 7.6.1), those of the WebSocket handshake, the time of the response (section 6.6.1), and `Host`,
+/// which belongs to requests.
 pub fn is_hosts_header(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
@@ -102,7 +105,8 @@ pub fn check_protocol(protocol: Option<&str>, offered: &[String]) -> Result<(), 
     }
 }
 
-/// Returns the close of a connection that is accepted and closed at once. Its code is one that is free for apps (RFC 6455 section 7.4.2).
+/// Returns the close of a connection that is accepted and closed at once. Its code must be free for
+/// apps (RFC 6455 section 7.4.2).
 pub fn check_final_close(code: u16, reason: String) -> Result<Close, Fault> {
     match check_close(code, &reason) {
         Ok(()) if code >= 3000 => Ok(Close { code, reason }),
@@ -113,14 +117,15 @@ pub fn check_final_close(code: u16, reason: String) -> Result<Close, Fault> {
     }
 }
 
-/// The fault of an app that accepts a connection with an attachment or tags that it can't have.
+/// Returns the fault of an app that accepts a connection with an attachment or tags that are not
+/// allowed.
 pub fn bad_accept(error: LimitError) -> Fault {
     Fault::Answer(format!(
         "the attachment or the tags of the accepted connection: {error}"
     ))
 }
 
-/// Checks the first events of a feed, which have at most so many bytes together.
+/// Checks the first events of a feed, which have at most this many bytes together.
 pub fn check_first_events(first: &[FeedEvent], bytes_max: usize) -> Result<(), Fault> {
     if first.iter().any(|first| {
         first
@@ -139,12 +144,12 @@ pub fn check_first_events(first: &[FeedEvent], bytes_max: usize) -> Result<(), F
     }
 }
 
-/// The fault of an app whose feed follows topics that it can't follow.
+/// Returns the fault of an app whose feed follows topics that are not allowed.
 pub fn bad_topics(error: LimitError) -> Fault {
     Fault::Answer(format!("the topics of a feed: {error}"))
 }
 
-/// Checks the answer of a room to a call, which has at most so many bytes.
+/// Checks the answer of a room to a call, which has at most this many bytes.
 pub fn check_call_answer(bytes: usize, bytes_max: usize) -> Result<(), Fault> {
     if bytes > bytes_max {
         broken(format!("{bytes} bytes to a call: at most {bytes_max}"))
@@ -171,7 +176,7 @@ pub fn check_problem(problem: &HandlerError) -> Result<(), Fault> {
     }
 }
 
-/// Checks the outcome of an action of this page; a value has at most so many bytes.
+/// Checks the outcome of an action of this page. A value has at most this many bytes.
 pub fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
     match outcome {
         ActionOutcome::Success { value, stale } => {
@@ -202,7 +207,8 @@ pub fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> 
     }
 }
 
-/// Whether a browser that goes there loads a page, by a header or by a script: no other scheme, and nothing that URL parsers skip.
+/// Returns true if a browser that gets this location by a header or a script loads a page: it has
+/// no other scheme, and no character that URL parsers skip.
 fn is_location(location: &str) -> bool {
     let scheme = location
         .split(['/', '?', '#'])

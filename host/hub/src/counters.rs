@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Counts `n` more.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
@@ -50,19 +50,21 @@ counters! {
     faults,
     /// Publications to topics.
     publications,
-    /// Publications that were queued towards a follower.
+    /// Publications that were queued for a follower.
     deliveries,
     /// Messages that were answered without a call.
     auto_responses,
-    /// Instances that were made for a room.
+    /// Instances that were created for a room.
     wakes,
-    /// Commits of rooms; one may be of several events.
+    /// Commits of rooms. One commit may be of several events.
     commits,
     /// Connections that were closed because a request's head took longer than `header_within`.
     late_heads,
-    /// Connections that were closed because a body, a form or a WebSocket message came too slowly (`read_within`, `bytes_per_second_min`).
+    /// Connections that were closed because a body, a form or a WebSocket message came too slowly
+    /// (`read_within`, `bytes_per_second_min`).
     stalled_uploads,
-    /// Connections that were closed because their client took too slowly what waited for it (`write_within`, `bytes_per_second_min`).
+    /// Connections that were closed because their client read too slowly (`write_within`,
+    /// `bytes_per_second_min`).
     stalled_readers,
     /// WebSockets that were closed because of `control_frames_max`.
     control_floods,

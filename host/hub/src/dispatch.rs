@@ -229,7 +229,8 @@ impl<'a> Dispatch<'a> {
         }
     }
 
-    /// Returns the next step before guest code. After [`AdmissionStep::Admitted`] there is no other.
+    /// Returns the next step before guest code. After [`AdmissionStep::Admitted`] there is no
+    /// other.
     pub fn admit(&mut self) -> AdmissionStep {
         match self.state {
             State::Entered => self.enter(),

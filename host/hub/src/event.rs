@@ -1,4 +1,4 @@
-//! What an app is told, and what it answers: plain values on both sides of a call.
+//! Events of an app and its answers: plain values on both sides of a call.
 
 use crate::{
     name::RoomId,
@@ -8,61 +8,61 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tidegate_routing::Route;
 
-/// What a guard says.
+/// Result of a guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go on.
+    /// The request goes on.
     Pass(Pass),
-    /// Stop here with this answer.
+    /// The request ends with this response.
     Answer(Response),
 }
 
-/// What a guard that passes adds.
+/// Additions by a guard that passes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// To the answer.
+    /// Headers of the response.
     pub headers: Vec<Header>,
-    /// To the request's context.
+    /// Names and values in the request's context.
     pub context: Vec<(String, String)>,
 }
 
-/// What an app decides about an upgrade.
+/// The app's decision about an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Complete the handshake.
     Accept(Accept),
     /// Refuse it with this answer.
     Reject(Response),
-    /// Complete it and close at once with this code and reason.
+    /// Complete the handshake, and close at once with this code and reason.
     AcceptThenClose(u16, String),
 }
 
-/// How a connection begins.
+/// Properties of an accepted connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
-    /// One of those offered, or none.
+    /// One of the offered subprotocols, or none.
     pub protocol: Option<String>,
-    /// Added to the 101.
+    /// Headers that are added to the 101.
     pub headers: Vec<Header>,
     /// The app's own state for the connection.
     pub attachment: Bytes,
-    /// The connection's tags.
+    /// Tags of the connection.
     pub tags: Vec<String>,
-    /// The room that it is connected to; never the app's choice.
+    /// The room that it is connected to. The host sets it, not the app.
     pub room: Option<RoomId>,
-    /// The route that it came by; never the app's choice either.
+    /// The route by which it came. The host sets it, not the app.
     pub route: Option<Arc<Route>>,
 }
 
-/// How a connection ended.
+/// The end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloseEvent {
-    /// As in the close frame; 1005 when it had none, 1006 when there was no close frame.
+    /// Code of the close frame; 1005 if it had none, 1006 if there was no close frame.
     pub code: u16,
-    /// As in the close frame.
+    /// Reason of the close frame.
     pub reason: String,
-    /// Whether the close handshake was completed.
+    /// True if the close handshake was completed.
     pub was_clean: bool,
-    /// Whether the peer began it.
+    /// True if the peer began the close.
     pub is_peer_initiated: bool,
 }

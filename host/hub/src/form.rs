@@ -35,7 +35,7 @@ pub struct WholeForm {
 pub const FIELD_BYTES: usize = size_of::<(Field, Bytes)>();
 
 impl WholeForm {
-    /// A form of these fields.
+    /// Returns a form of these fields.
     pub fn of_fields(fields: VecDeque<(Field, Bytes)>) -> WholeForm {
         WholeForm {
             fields,
@@ -80,7 +80,7 @@ impl WholeForm {
         Ok((action.ok_or_else(no_action)?, WholeForm::of_fields(fields)))
     }
 
-    /// The members reach the app as the client wrote them.
+    /// Reads a JSON object. Its members reach the app as the client wrote them.
     fn read_json(body: &[u8]) -> Result<(String, WholeForm), HandlerError> {
         // RFC 8259 section 8.1: a parser may ignore a byte order mark.
         let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body);
@@ -110,7 +110,7 @@ impl WholeForm {
         Ok((action.ok_or_else(no_action)?, form))
     }
 
-    /// Bytes of memory that the fields take.
+    /// Returns the bytes of memory that the fields take.
     pub fn weight(&self) -> usize {
         let fields = self
             .fields
@@ -119,14 +119,15 @@ impl WholeForm {
         fields.sum::<usize>() + self.json.as_ref().map_or(0, String::len)
     }
 
-    /// Moves on to the next field.
+    /// Moves on to the next field, and returns it.
     pub fn next_field(&mut self) -> Option<Field> {
         let (field, value) = self.fields.pop_front().unzip();
         self.value = value;
         field
     }
 
-    /// True if the last field of [`next_field`](WholeForm::next_field) was one of this form.
+    /// Returns true if the last field of [`next_field`](WholeForm::next_field) was one of this
+    /// form.
     pub fn is_in_field(&self) -> bool {
         self.value.is_some()
     }
@@ -160,12 +161,12 @@ fn not_an_object(why: &dyn Display) -> HandlerError {
     refusal(400, format!("the form is no JSON object: {why}"))
 }
 
-/// The refusal of a form with more than [`FORM_FIELDS_MAX`] fields.
+/// Returns the refusal of a form with more than [`FORM_FIELDS_MAX`] fields.
 pub fn too_many_fields() -> HandlerError {
     refusal(413, format!("more than {FORM_FIELDS_MAX} fields"))
 }
 
-/// The refusal of a form without a field [`ACTION_FIELD`].
+/// Returns the refusal of a form without a field [`ACTION_FIELD`].
 pub fn no_action() -> HandlerError {
     let text = format!("the form names no action: it needs a field {ACTION_FIELD}");
     refusal(400, text)

@@ -1,4 +1,5 @@
-//! The one handle: limits, connections, topics and counters of a running app.
+//! The hub: the handle to limits, connections, topics, alarms, memory and counters of a running
+//! app.
 
 use crate::{
     budget::Budget,
@@ -23,7 +24,7 @@ use crate::{
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
-/// What the walls share. Made once for a served app.
+/// The state that edge, wasm and the scheduler of rooms share. It is created once for a served app.
 pub struct Hub {
     limits: Limits,
     connections: Arc<Connections>,
@@ -34,12 +35,12 @@ pub struct Hub {
     /// The stored alarm of every room that has one.
     alarms: Mutex<Alarms>,
     budget: Arc<Budget>,
-    /// Whoever answers calls to rooms, if the app has any.
+    /// The receiver of calls to rooms, if the app has rooms.
     callee: OnceLock<Weak<dyn Callee>>,
 }
 
 impl Hub {
-    /// `seed` tells this run's ids and topic epochs from those of other runs.
+    /// `seed` makes the ids and topic epochs of this run differ from those of other runs.
     pub fn new(limits: Limits, policy: TopicPolicy, seed: u64) -> Arc<Hub> {
         let budget = Arc::new(Budget::new(limits.memory_max));
         let topics = Arc::new(Topics::new(
@@ -71,27 +72,27 @@ impl Hub {
         })
     }
 
-    /// Every bound.
+    /// Returns all limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Who is there.
+    /// Returns the live connections.
     pub fn connections(&self) -> &Connections {
         &self.connections
     }
 
-    /// Everything that is counted.
+    /// Returns all counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// The memory of the process.
+    /// Returns the memory of the process.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
     }
 
-    /// Forgets what topics keep for clients that come back, to give its memory back.
+    /// Drops the histories of topics, to free their memory.
     pub fn shed(&self) {
         self.topics.shed();
     }
@@ -103,24 +104,25 @@ impl Hub {
         Ok(opened)
     }
 
-    /// Advances the hub's time to `now`. Call it about every 100 ms, because the histories of topics have a maximum age.
+    /// Advances the hub's time to `now`. Call it about every 100 ms, because the histories of
+    /// topics have a maximum age.
     pub fn tick(&self, now: Now) {
         self.topics.tick(now);
     }
 
-    /// The time as of the last tick.
+    /// Returns the time of the last tick.
     pub(crate) fn now(&self) -> Now {
         self.topics.now()
     }
 
-    /// When rooms are called.
+    /// Returns the index of alarms.
     pub(crate) fn alarms(&self) -> MutexGuard<'_, Alarms> {
         self.alarms
             .lock()
             .expect("nothing panics while it holds the alarms")
     }
 
-    /// Registers a feed that follows these topics, from where it was if it was here before.
+    /// Registers a feed that follows these topics, from its earlier positions if it has any.
     pub fn subscribe(
         self: &Arc<Hub>,
         topics: Vec<String>,
@@ -129,7 +131,8 @@ impl Hub {
         self.open_feed(topics, since, None)
     }
 
-    /// As [`subscribe`](Hub::subscribe), and the feed also gets what is broadcast in the room, first what it missed.
+    /// As [`subscribe`](Hub::subscribe); the feed also gets the broadcasts of the room, first those
+    /// that it missed.
     pub(crate) fn subscribe_in(
         self: &Arc<Hub>,
         topics: Vec<String>,
@@ -177,7 +180,8 @@ impl Hub {
         Ok(guard)
     }
 
-    /// Sends a message to everyone who follows `topic`; its number in the topic, from 1, or 0 if it is transient.
+    /// Sends a message to all followers of `topic`. Returns its number in the topic from 1, or 0 if
+    /// it is transient.
     pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
         let (sequence, taken) = self.topics.publish(topic, publication)?;
         self.counters.publications.add(1);
@@ -197,7 +201,7 @@ impl Hub {
         Ok(())
     }
 
-    /// How a connection would begin to follow a topic now.
+    /// Returns how a connection would begin to follow a topic now.
     pub(crate) fn check_follow(
         &self,
         topic: &str,
@@ -206,12 +210,13 @@ impl Hub {
         self.topics.check(topic, since)
     }
 
-    /// Says who answers calls to rooms; once.
+    /// Sets the receiver of calls to rooms, once.
     pub(crate) fn set_callee(&self, callee: Weak<dyn Callee>) {
         _ = self.callee.set(callee);
     }
 
-    /// Returns whether rooms can be read and written now; [`EngineStatus::Open`] if the app has none.
+    /// Returns whether rooms can be read and written now; [`EngineStatus::Open`] if the app has
+    /// none.
     pub fn storage_status(&self) -> EngineStatus {
         self.callee
             .get()
@@ -238,13 +243,13 @@ impl Hub {
         call.unwrap_or_else(|error| Box::pin(async { Err(error) }))
     }
 
-    /// Where a room's topic is, as far as is known in memory.
+    /// Returns the position of a room's topic, as far as it is known in memory.
     pub(crate) fn room_position(&self, room: &RoomId) -> Result<Position, LimitError> {
         self.room_topics.position(room)
     }
 }
 
-/// An open feed in its owner's hand; dropping it takes it out of topics and registry.
+/// Owner of an open feed. Dropping it takes the feed out of topics and registry.
 pub struct FeedGuard {
     id: ConnId,
     outbox: Arc<Outbox>,
@@ -256,17 +261,17 @@ pub struct FeedGuard {
 }
 
 impl FeedGuard {
-    /// What is on its way to the client.
+    /// Returns the queue of messages to the client.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
-    /// Where it begins, in each topic that it follows.
+    /// Returns its start in each topic that it follows.
     pub fn positions(&self) -> &Positions {
         &self.positions
     }
 
-    /// Whether something is gone that it did not have.
+    /// Returns true if publications that it did not have are gone.
     pub fn has_gap(&self) -> bool {
         self.gap
     }

@@ -1,7 +1,9 @@
-//! The members of a JSON object as the client wrote them: a value that is parsed and written again may change (large numbers do).
+//! The members of a JSON object as the client wrote them. A value that is parsed and written again
+//! may change, as large numbers do.
 
-/// Name and value of each member, in their order, as they stand in the text: names with their quotes and escapes. `None` if the text is
-/// no object. The text has to be valid JSON (RFC 8259); of another text the result is of no use, but there is one.
+/// Returns name and value of each member in their order, as they are in the text: names with their
+/// quotes and escapes. Returns `None` if the text is no object. The text must be valid JSON (RFC
+/// 8259); otherwise the result has no meaning.
 ///
 /// ```
 /// let members = tidegate_hub::json::members(r#" {"n": 1e400, "a": ["}"]} "#);
@@ -18,7 +20,8 @@ pub fn members(json: &str) -> Option<impl Iterator<Item = (&str, &str)>> {
     }))
 }
 
-/// Where the colon and the end of the first member are; `None` if there is no member.
+/// Returns the places of the colon and of the end of the first member; `None` if there is no
+/// member.
 fn member(text: &str) -> Option<(usize, usize)> {
     let (mut depth, mut in_string, mut is_escaped, mut colon) = (0_usize, false, false, None);
     for (at, byte) in text.bytes().enumerate() {

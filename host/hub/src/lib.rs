@@ -1,14 +1,14 @@
 //! The middle of Tidegate: requests, connections, topics and rooms, and the rules for each of them.
 //!
-//! The hub does no I/O, reads no clock, and does not know wasmtime, hyper or a command line: time is an
-//! argument, a socket is an [`Outbox`] that its owner drains, and guest code is an [`App`].
+//! The hub does no I/O, reads no clock, and does not know wasmtime, hyper or a command line: time
+//! is an argument, a socket is an [`Outbox`] that its owner drains, and guest code is an [`App`].
 //!
-//! - [`app`] is the seam to guest code: the events that an app receives, and faults.
+//! - [`app`] is the interface to guest code: the events that an app receives, and faults.
 //! - [`dispatch`] is the order in which a request is handled.
 //! - [`contract`] checks what an app returns.
 //! - [`realtime`] has connections, feeds and topics; [`rooms`] has rooms and their storage.
-//! - [`hub`] is the handle that the walls share; [`limits`], [`budget`] and [`counters`] are its bounds
-//!   and figures.
+//! - [`hub`] is the handle that all layers share; [`limits`], [`budget`] and [`counters`] are its
+//!   bounds and figures.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -11,34 +11,34 @@ use bytestring::ByteString;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// UTF-8, checked when it was made.
+    /// UTF-8, which was checked when it was created.
     Text(ByteString),
     /// Any bytes.
     Binary(Bytes),
 }
 
 impl Message {
-    /// A text message.
+    /// Returns a text message.
     pub fn text(text: impl Into<ByteString>) -> Message {
         Message::Text(text.into())
     }
 
-    /// A binary message.
+    /// Returns a binary message.
     pub fn binary(bytes: impl Into<Bytes>) -> Message {
         Message::Binary(bytes.into())
     }
 
-    /// Length of the payload in bytes.
+    /// Returns the length of the payload in bytes.
     pub fn len(&self) -> usize {
         self.bytes().len()
     }
 
-    /// Whether the payload is empty.
+    /// Returns true if the payload is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes().is_empty()
     }
 
-    /// The payload, of either kind.
+    /// Returns the payload of either kind.
     pub fn bytes(&self) -> &Bytes {
         match self {
             Message::Text(text) => text.as_bytes(),

@@ -1,10 +1,10 @@
-//! Names that the host gives: what apps hold instead of the things themselves.
+//! Names that the host gives to connections and rooms. Apps hold a name instead of the object.
 
 use crate::limits::{LimitError, ROOM_NAME_BYTES_MAX};
 use std::{fmt, str::FromStr, sync::Arc};
 use tidegate_routing::{BadRoomClass, RoomClass};
 
-/// Names one connection or feed for its life; never used again, not after a restart either.
+/// Id of one connection or feed for its life. It is never used again, even after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub(crate) u64);
 
@@ -25,7 +25,7 @@ impl FromStr for ConnId {
     }
 }
 
-/// Names one room: its class and its name in that class. Cloning shares the text.
+/// Id of one room: its class, and its name in that class. A clone shares the text.
 ///
 /// ```
 /// use tidegate_hub::RoomId;
@@ -36,8 +36,8 @@ impl FromStr for ConnId {
 pub struct RoomId(Arc<(String, String)>);
 
 impl RoomId {
-    /// `class`: 1 to 64 of `a` to `z`, `0` to `9`, `-` and `_`. `name`: at most 256 bytes without control characters;
-    /// empty for the one room of its class.
+    /// Returns the id. `class` is 1 to 64 of `a` to `z`, `0` to `9`, `-` and `_`. `name` has at
+    /// most 256 bytes without control characters; it is empty for the only room of its class.
     pub fn new(class: &str, name: &str) -> Result<RoomId, LimitError> {
         RoomClass::check(class).map_err(|error| match error {
             BadRoomClass::TooLong => LimitError::TooLarge,
@@ -52,13 +52,14 @@ impl RoomId {
         Ok(RoomId(Arc::new((class.to_owned(), name.to_owned()))))
     }
 
-    /// Stands before every room in their order, and names none.
+    /// Returns an id that is before every room in their order, and names none.
     pub(crate) fn least() -> RoomId {
         RoomId(Arc::new((String::new(), String::new())))
     }
 
-    /// The room that these values of a route's parameters name: one is the name itself; several are joined by `/`,
-    /// with `/` and `%` in them percent-encoded, so that no two lists make one name.
+    /// Returns the room that these values of a route's parameters name. One value is the name;
+    /// several are joined by `/`, with `/` and `%` in them percent-encoded, so that no two lists
+    /// make one name.
     pub fn of_params<'a>(
         class: &str,
         params: impl ExactSizeIterator<Item = &'a str>,
@@ -75,12 +76,12 @@ impl RoomId {
         RoomId::new(class, &escaped.join("/"))
     }
 
-    /// Which kind of room.
+    /// Returns the class of the room.
     pub fn class(&self) -> &str {
         &self.0.0
     }
 
-    /// Which of that kind.
+    /// Returns the name in the class.
     pub fn name(&self) -> &str {
         &self.0.1
     }

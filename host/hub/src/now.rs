@@ -1,19 +1,21 @@
-//! The time as the hub is given it: two clocks, read at the same moment.
+//! The time that the hub receives: two clocks, read at the same moment.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One moment, by two clocks. Durations are differences of `monotonic`; `wall` is for moments that people and apps name (alarms)
-/// and for ages that must hold over a restart (histories). A wall clock that is set changes nothing else.
+/// One moment by two clocks. Durations are differences of `monotonic`. `wall` is for moments that
+/// people and apps name (alarms), and for ages that must hold over a restart (histories). A wall
+/// clock that is set has no other effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Milliseconds since an unspecified moment before the start, by a clock that cannot be set and that counts suspend.
+    /// Milliseconds since an unspecified moment before the start, by a clock that cannot be set and
+    /// that includes suspends.
     pub monotonic: u64,
     /// Unix time in milliseconds; it may jump in either direction.
     pub wall: u64,
 }
 
 impl Now {
-    /// A moment by a clock that is never set, as tests have it: both readings are the same.
+    /// Returns a moment by a clock that is never set, for tests: both readings are the same.
     ///
     /// ```
     /// use tidegate_hub::Now;
@@ -27,7 +29,7 @@ impl Now {
     }
 }
 
-/// The latest moment that was given, for many readers.
+/// The latest moment, for many readers.
 #[derive(Default)]
 pub(crate) struct SharedNow {
     monotonic: AtomicU64,

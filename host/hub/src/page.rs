@@ -1,126 +1,126 @@
-//! What pages are made of: values of loaders, shells, forms, and what became of an action.
+//! Values of pages: values of loaders, shells, forms, and outcomes of actions.
 
 use crate::request::Header;
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-/// Why a loader or an action has nothing to give, for the client (WIT `pages.problem`).
+/// Error of a loader or an action, for the client (WIT `pages.problem`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerError {
-    /// 400 to 599.
+    /// Status from 400 to 599.
     pub status: u16,
-    /// One line.
+    /// Message of one line.
     pub message: String,
 }
 
-/// What a loader has (WIT `pages.step`).
+/// Step of a loader (WIT `pages.step`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoaderStep {
-    /// A value, as JSON text: not yet checked.
+    /// A value as JSON text, which is not checked yet.
     Value(String),
-    /// Nothing before so much time has gone.
+    /// No value before this time has passed.
     Later(Duration),
-    /// Nothing more.
+    /// The end of the values.
     End,
 }
 
-/// What a loader had when the shell was due (WIT `pages.first`).
+/// State of a loader when the shell was due (WIT `pages.first`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LoaderState {
-    /// A value, as JSON text.
+    /// It had a value, as JSON text.
     Value(String),
     /// It failed.
     Failed(HandlerError),
-    /// Nothing yet.
+    /// It had no value yet.
     Pending,
 }
 
 /// A form that was refused (WIT `pages.denial`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FormDenial {
-    /// 400 to 499.
+    /// Status from 400 to 499.
     pub status: u16,
-    /// For people.
+    /// Message for people.
     pub message: String,
-    /// What is wrong, by field.
+    /// Errors by field.
     pub errors: Vec<(String, String)>,
-    /// What was sent, by field.
+    /// The values that were sent, by field.
     pub values: Vec<(String, String)>,
 }
 
-/// What a page is rendered of (WIT `pages.view`).
+/// Input of the rendering of a page (WIT `pages.view`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenderInput {
-    /// Of each loader, by its name.
+    /// State of each loader, by its name.
     pub first: Vec<(String, LoaderState)>,
-    /// Of the answer.
+    /// Nonce of the response.
     pub nonce: String,
-    /// The action that was refused.
+    /// The action that was refused, with its denial.
     pub denied: Option<(String, FormDenial)>,
 }
 
 /// A rendered page, into which values may still be streamed (WIT `pages.shell`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shell {
-    /// 200 to 599.
+    /// Status from 200 to 599.
     pub status: u16,
-    /// The app's.
+    /// Headers of the app.
     pub headers: Vec<Header>,
-    /// The whole page.
+    /// HTML of the whole page.
     pub html: String,
 }
 
-/// How far an action is (WIT `pages.update`).
+/// Step of an action (WIT `pages.update`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionStep {
-    /// For clients that look on, as JSON text: not yet checked.
+    /// Progress for the client, as JSON text, which is not checked yet.
     Progress(String),
-    /// Nothing before so much time has gone.
+    /// No step before this time has passed.
     Later(Duration),
-    /// It has ended.
+    /// The action has ended.
     Done(Result<ActionOutcome, HandlerError>),
 }
 
-/// What became of an action (WIT `pages.outcome`).
+/// Outcome of an action (WIT `pages.outcome`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionOutcome {
-    /// Done.
+    /// The action succeeded.
     Success {
-        /// As JSON text: not yet checked.
+        /// Value as JSON text, which is not checked yet.
         value: String,
-        /// Loaders whose values have changed by it.
+        /// Names of the loaders whose values have changed.
         stale: Vec<String>,
     },
-    /// Elsewhere.
+    /// The client goes to another location.
     Redirect {
-        /// 301, 302, 303, 307 or 308.
+        /// Status: 301, 302, 303, 307 or 308.
         status: u16,
         /// A URL or a part of one.
         location: String,
     },
-    /// Refused.
+    /// The form was refused.
     Deny(FormDenial),
 }
 
-/// The beginning of a field of a form (WIT `forms.field`).
+/// The head of a field of a form (WIT `forms.field`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Field {
-    /// As the form has it.
+    /// Name in the form.
     pub name: String,
-    /// Of a file.
+    /// Name of the file, if the field is one.
     pub filename: Option<String>,
-    /// As the client says.
+    /// Content type that the client sent.
     pub content_type: Option<String>,
 }
 
-/// Why there is no more of a form (WIT `forms.form-error`).
+/// Reason why the rest of a form cannot be read (WIT `forms.form-error`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormError {
-    /// The client went away, or what it sent is no form.
+    /// The client went away, or sent no valid form.
     Broken,
-    /// More than the limit.
+    /// The form is larger than its limit.
     TooLarge,
-    /// Later than the limit.
+    /// The form came later than its limit.
     TooSlow,
 }
 
@@ -139,7 +139,8 @@ impl std::error::Error for FormError {}
 /// A piece of a form that is still to come.
 pub type Piece<'a, T> = Pin<Box<dyn Future<Output = Result<Option<T>, FormError>> + Send + 'a>>;
 
-/// A form as it comes. What is not read of it stays with the client.
+/// A form that is read as it arrives. The host does not buffer the rest, which stays with the
+/// client.
 pub trait Form: Send {
     /// WIT `forms.form.json`.
     fn json(&self) -> Option<&str>;

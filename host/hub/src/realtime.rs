@@ -1,11 +1,11 @@
 //! Live connections: WebSockets, feeds and the topics that both follow.
 //!
-//! - `session` decides what happens next on one WebSocket; it does no I/O and is given the time.
-//! - `outbox` is the bounded queue of messages that are on their way to one client.
+//! - `session` decides what happens next on one WebSocket. It does no I/O, and receives the time.
+//! - `outbox` is the bounded queue of messages to one client.
 //! - `connections` lists the live connections by id, tag and room.
 //! - `topics` delivers a `publication` to the outbox of each follower; `history` keeps the latest
 //!   ones for clients that come back.
-//! - `feed` is what an app answers to a client that asks for an event stream.
+//! - `feed` is the app's response to a client that asks for an event stream.
 //! - `auto_response` answers a fixed text without a call into the app.
 
 pub mod auto_response;

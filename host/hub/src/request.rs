@@ -1,16 +1,16 @@
-//! A request's head after routing, and a whole answer.
+//! The head of a request after routing, and a whole response.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use std::fmt;
 
-/// Name and value of a header as an app gives it: checked by whoever writes it to a client.
+/// Name and value of a header from an app. The writer checks them before they reach a client.
 pub type Header = (String, Bytes);
 
 /// Bytes that a header takes beside its name and value.
 const FIELD_BYTES: usize = 64;
 
-/// Bytes of memory that headers take.
+/// Returns the bytes of memory that headers take.
 pub(crate) fn headers_weight(headers: &[Header]) -> usize {
     headers
         .iter()
@@ -36,16 +36,17 @@ impl fmt::Display for RequestId {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// As the client sent it.
+    /// Method, as the client sent it.
     pub method: Method,
     /// "https" or "http", as the client sees it.
     pub scheme: &'static str,
-    /// Host and port that the client named: the `Host` header, or the target if that is absolute. The listener's address for
-    /// HTTP/1.0 without `Host`.
+    /// Host and port that the client named: the `Host` header, or the target if that is absolute.
+    /// It is the listener's address for HTTP/1.0 without `Host`.
     pub authority: String,
-    /// The path in normal form, still encoded, and the query as the client sent it: [`Path::target`](tidegate_routing::Path::target).
+    /// The path in normal form, still encoded, and the query as the client sent it:
+    /// [`Path::target`](tidegate_routing::Path::target).
     pub path: String,
-    /// As the client sent them.
+    /// Headers, as the client sent them.
     pub headers: HeaderMap,
     /// Parameters of the matched pattern in its order, percent-decoded once.
     pub params: Vec<(String, String)>,
@@ -53,14 +54,15 @@ pub struct Request {
     pub peer: String,
     /// Index into the manifest's routes; for a guard, into its guards.
     pub route: u32,
-    /// What guards found out; never from the client.
+    /// Names and values that guards have added; never from the client.
     pub context: Vec<(String, String)>,
-    /// Of a request whose answer streams; 0 for all others, whose faults get an id of their own.
+    /// Id of a request whose response streams; 0 for all others. Faults of the others get an id of
+    /// their own.
     pub id: RequestId,
 }
 
 impl Request {
-    /// A GET of this path with nothing else, for tests and examples.
+    /// Returns a GET of this path with nothing else, for tests and examples.
     pub fn get(path: impl Into<String>) -> Request {
         Request {
             method: Method::GET,
@@ -76,7 +78,7 @@ impl Request {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that it takes.
     pub fn weight(&self) -> usize {
         let headers: usize = self
             .headers
@@ -95,25 +97,25 @@ impl Request {
             + pairs
     }
 
-    /// The query string without its question mark, if there is one.
+    /// Returns the query string without its question mark, if there is one.
     pub fn query(&self) -> Option<&str> {
         self.path.split_once('?').map(|(_, query)| query)
     }
 }
 
-/// A whole answer (WIT `types.response`).
+/// A whole response (WIT `types.response`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// HTTP status, 200 to 599; anything else is the app's error.
+    /// HTTP status from 200 to 599. Another one is an error of the app.
     pub status: u16,
-    /// Framing and hop-by-hop headers are left out when it is written.
+    /// Headers. Framing and hop-by-hop headers are left out when it is written.
     pub headers: Vec<Header>,
-    /// Whole.
+    /// The whole body.
     pub body: Bytes,
 }
 
 impl Response {
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that it takes.
     pub fn weight(&self) -> usize {
         size_of::<Response>() + headers_weight(&self.headers) + self.body.len()
     }

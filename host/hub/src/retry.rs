@@ -1,4 +1,4 @@
-//! Pauses between tries of what the host could not do yet.
+//! Pauses between tries of a task that the host could not do.
 
 use crate::limits::{HOST_RETRY, HOST_RETRY_MAX};
 
@@ -7,12 +7,12 @@ use crate::limits::{HOST_RETRY, HOST_RETRY_MAX};
 pub struct Backoff(u32);
 
 impl Backoff {
-    /// Whether there was no pause yet.
+    /// Returns true if there was no pause yet.
     pub fn is_fresh(&self) -> bool {
         self.0 == 0
     }
 
-    /// The pause before the next try, in milliseconds.
+    /// Returns the pause before the next try in milliseconds.
     ///
     /// ```
     /// let mut backoff = tidegate_hub::retry::Backoff::default();

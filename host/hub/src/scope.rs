@@ -1,4 +1,5 @@
-//! Whom an event acts for: the app, whose effects are immediate, or a room, whose effects wait for its commit.
+//! The scope of an event: the app, whose effects are immediate, or a room, whose effects wait for
+//! its commit.
 
 use crate::{
     hub::Hub,
@@ -17,7 +18,7 @@ use crate::{
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// What an event may do, whoever runs it.
+/// The operations of an event. The scope decides when they take effect.
 ///
 /// ```
 /// use tidegate_hub::{Hub, Limits, Message, Publication, Scope};
@@ -26,14 +27,14 @@ use std::sync::Arc;
 /// ```
 #[derive(Clone)]
 pub enum Scope {
-    /// Any connection; at once.
+    /// The app: any connection, with immediate effects.
     App(Arc<Hub>),
-    /// The room's own connections; with its commit.
+    /// A room: its own connections, with effects at its commit.
     Room(Transaction),
 }
 
 impl Scope {
-    /// The room's transaction, if this is a room.
+    /// Returns the room's transaction, if this is a room.
     pub fn room(&self) -> Option<&Transaction> {
         match self {
             Scope::App(_) => None,
@@ -49,7 +50,7 @@ impl Scope {
         }
     }
 
-    /// A live connection by its id.
+    /// Returns a live connection by its id.
     pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
         match self {
             Scope::App(hub) => hub.connections().find(id),
@@ -57,7 +58,7 @@ impl Scope {
         }
     }
 
-    /// A page of ids (WIT `websockets.ids`).
+    /// Returns a page of ids (WIT `websockets.ids`).
     pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
         match self {
             Scope::App(hub) => hub.connections().ids(tag, after, limit),
@@ -73,7 +74,7 @@ impl Scope {
         }
     }
 
-    /// Bytes queued towards the connection.
+    /// Returns the bytes queued for the connection.
     pub fn queued(&self, conn: &Conn) -> usize {
         match self {
             Scope::App(_) => conn.outbox().queued(),
@@ -81,7 +82,7 @@ impl Scope {
         }
     }
 
-    /// Closes behind what is queued.
+    /// Closes the connection after the messages in its queue.
     pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
         match self {
             Scope::App(_) => conn.close(code, reason),
@@ -89,7 +90,7 @@ impl Scope {
         }
     }
 
-    /// The app's own state for the connection.
+    /// Returns the app's own state for the connection.
     pub fn attachment(&self, conn: &Conn) -> Bytes {
         match self {
             Scope::App(_) => conn.attachment(),
@@ -105,7 +106,7 @@ impl Scope {
         }
     }
 
-    /// The connection's tags.
+    /// Returns the connection's tags.
     pub fn tags(&self, conn: &Conn) -> Vec<String> {
         match self {
             Scope::App(_) => conn.tags(),
@@ -121,7 +122,7 @@ impl Scope {
         }
     }
 
-    /// Lets the connection follow a topic, from `since` on.
+    /// Subscribes the connection to a topic, from `since` on.
     pub fn follow(
         &self,
         conn: &Arc<Conn>,
@@ -134,7 +135,7 @@ impl Scope {
         }
     }
 
-    /// Undoes [`follow`](Scope::follow). It is refused if a room's event does too much.
+    /// Undoes [`follow`](Scope::follow). Fails if a room's event exceeds its bound.
     pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
         match self {
             Scope::App(_) => {
@@ -145,7 +146,7 @@ impl Scope {
         }
     }
 
-    /// Sets what answers for the connections that are in no room, or for the room's.
+    /// Sets the auto-response of the connections that are in no room, or of the room's.
     pub fn set_auto_response(&self, response: Option<AutoResponse>) -> Result<(), LimitError> {
         match self {
             Scope::App(hub) => {
@@ -156,7 +157,7 @@ impl Scope {
         }
     }
 
-    /// Publishes to a topic; the publication's number, or 0 if it waits for a commit.
+    /// Publishes to a topic. Returns the publication's number, or 0 if it waits for a commit.
     pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
         match self {
             Scope::App(hub) => hub.publish(topic, publication),

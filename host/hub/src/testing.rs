@@ -1,4 +1,4 @@
-//! An app of closures and a storage in memory, for tests of whoever calls apps and rooms.
+//! An app of closures and a storage in memory, for tests of code that calls apps and rooms.
 
 mod memory;
 mod suite;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 type Script<In, Out> = Box<dyn Fn(In) -> Result<Out, Fault> + Send + Sync>;
 
-/// What a room does with an event.
+/// Handler of a room's events.
 pub type RoomScript = dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Fault> + Send + Sync;
 
 /// Guest code without a guest. Every handler can be replaced; the default passes guards, answers
@@ -34,50 +34,51 @@ pub type RoomScript = dyn Fn(RoomEvent, &Transaction) -> Result<RoomAnswer, Faul
 /// let app = FakeApp { handle: Box::new(|_| Err(Fault::Cpu)), ..FakeApp::default() };
 /// ```
 pub struct FakeApp {
-    /// Guard index and request.
+    /// `check`: guard index and request.
     pub check: Script<(u32, Request), Verdict>,
-    /// Request and body.
+    /// `handle`: request and body.
     pub handle: Script<(Request, Bytes), Response>,
-    /// Request and body; the answer's body is the whole answer.
+    /// `stream`: request and body. The returned body is the whole body of the response.
     pub stream: Box<dyn Fn(Request, Body) -> Result<StreamingResponse, Fault> + Send + Sync>,
-    /// Request and offered subprotocols.
+    /// `upgrade`: request and offered subprotocols.
     pub upgrade: Script<(Request, Vec<String>), Decision>,
-    /// Whether `on-upgrade` never comes to its end.
+    /// True if `on-upgrade` never ends.
     pub undecided: bool,
-    /// A connection that opened.
+    /// `open`: a connection that opened.
     pub open: Script<(Arc<Conn>, Request), ()>,
-    /// Messages of a connection.
+    /// `messages`: messages of a connection.
     pub messages: Script<(Arc<Conn>, Vec<Message>), ()>,
-    /// A connection that ended.
+    /// `close`: a connection that ended.
     pub close: Script<(Arc<Conn>, CloseEvent), ()>,
-    /// Request and last event id.
+    /// `subscribe`: request and last event id.
     pub subscribe: Script<(Request, Option<String>), Result<Feed, Response>>,
-    /// Whether there is an instance for a room.
+    /// `instance`: an error if a room gets no instance.
     pub instance: Script<(), ()>,
-    /// An event of a room, and what it may use.
+    /// Handler of a room's events, with the room's transaction.
     pub room: Arc<RoomScript>,
-    /// Name of a loader and request; what it gives, one after the other, and from then on that it has ended.
+    /// `load`: name of a loader and request. Returns its replies in their order; after them it has
+    /// ended.
     pub load: Script<(String, Request), Vec<LoadReply>>,
-    /// Request and view.
+    /// `render`: request and view.
     pub render: Script<(Request, RenderInput), Shell>,
-    /// Name of an action and request, and its form; how far it comes.
+    /// `act`: name of an action, request and form. Returns its steps.
     pub act: Arc<ActionScript>,
 }
 
-/// What a loader gives when it is asked, or a moment in which it never answers.
+/// Reply of a loader.
 #[derive(Clone, Debug)]
 pub enum LoadReply {
-    /// At once.
+    /// It has this step at once.
     Step(Result<LoaderStep, HandlerError>),
-    /// Never.
+    /// It never has one.
     Stuck,
-    /// Never, and it holds this.
+    /// It never has one, and holds this value.
     Held(Arc<dyn std::any::Any + Send + Sync>),
-    /// It faults.
+    /// It fails with this fault.
     Fault(Fault),
 }
 
-/// What an action does with its form.
+/// Handler of an action and its form.
 pub type ActionScript =
     dyn Fn(String, Request, Box<dyn Form>) -> Call<'static, Vec<ActionStep>> + Send + Sync;
 

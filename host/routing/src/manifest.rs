@@ -1,8 +1,9 @@
-//! What an app asks the host to mount (WIT `manifest`), and which handlers its component exports.
+//! The routes, guards and pages that an app asks the host to mount (WIT `manifest`), and the
+//! handlers that its component exports.
 
 use std::fmt;
 
-/// An app's routes and guards, as it described them: not yet checked.
+/// An app's routes, guards and pages, as it described them. They are not checked yet.
 ///
 /// ```
 /// use tidegate_routing::{Exports, Manifest, Route, Router, Target};
@@ -11,16 +12,17 @@ use std::fmt;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
-    /// In the order of the app; requests name them by index.
+    /// Routes in the order of the app. Requests name them by index.
     pub routes: Vec<Route>,
-    /// In the order in which they run.
+    /// Guards in the order in which they run.
     pub guards: Vec<Guard>,
-    /// In the order of the app, which counts them on their own.
+    /// Pages in the order of the app, with indices of their own.
     pub pages: Vec<Page>,
 }
 
 impl Manifest {
-    /// The route that answers what that one does, of this version or another.
+    /// Returns the index of the route that answers the requests of `route`, which may be of another
+    /// version.
     pub fn successor(&self, route: &Route) -> Option<u32> {
         self.routes
             .iter()
@@ -28,7 +30,8 @@ impl Manifest {
             .map(|index| index as u32)
     }
 
-    /// The pattern of what requests name by this index: a route, or a page behind all routes.
+    /// Returns the pattern for an index in a request: that of a route, or of a page after all
+    /// routes.
     pub fn pattern(&self, index: u32) -> Option<&str> {
         let (index, routes) = (index as usize, self.routes.len());
         match self.routes.get(index) {
@@ -40,27 +43,27 @@ impl Manifest {
         }
     }
 
-    /// Whether any route is of a room.
+    /// Returns true if any route belongs to a room.
     pub fn has_rooms(&self) -> bool {
         self.routes.iter().any(|route| route.room.is_some())
     }
 }
 
-/// Methods, pattern and who answers.
+/// A route: its methods, its pattern and its target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Upper-case; empty for any.
+    /// Methods in upper case; empty for any method.
     pub methods: Vec<String>,
-    /// "/users/{id}", "/files/{*rest}"
+    /// Pattern, such as "/users/{id}" or "/files/{*rest}".
     pub pattern: String,
-    /// Who answers.
+    /// Handler of the route.
     pub target: Target,
-    /// A room class: events go to the one room that class and parameters name.
+    /// Room class: events go to the room that class and parameters name.
     pub room: Option<String>,
 }
 
 impl Route {
-    /// A route for one method, or for any if `method` is empty.
+    /// Returns a route for one method, or for any if `method` is empty.
     pub fn new(method: &str, pattern: &str, target: Target) -> Route {
         let methods = if method.is_empty() {
             vec![]
@@ -75,34 +78,36 @@ impl Route {
         }
     }
 
-    /// Whether it answers what the other one does, in another version of the app: by the same pattern, with the same target and room class.
+    /// Returns true if it answers the requests of `other`, a route of another version of the app:
+    /// pattern, target and room class are the same.
     pub fn succeeds(&self, other: &Route) -> bool {
         (&self.pattern, self.target, &self.room) == (&other.pattern, other.target, &other.room)
     }
 }
 
-/// App code that runs before the routes it covers.
+/// App code that runs before the routes that it covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {
-    /// As a route's, or "/private/*".
+    /// Pattern as that of a route, or "/private/*".
     pub pattern: String,
 }
 
-/// HTML that the host answers GET with, and forms that it answers POST with (WIT `pages.page`).
+/// HTML with which the host answers GET, and the forms of a page, which come by POST (WIT
+/// `pages.page`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// As a route's.
+    /// Pattern as that of a route.
     pub pattern: String,
-    /// What brings its values.
+    /// Loaders of its values.
     pub loaders: Vec<LoaderInfo>,
-    /// What its forms do, by name.
+    /// Names of its actions.
     pub actions: Vec<String>,
-    /// Whether it answers what nothing else does.
+    /// True if it answers the paths that no route matches.
     pub is_fallback: bool,
 }
 
 impl Page {
-    /// The route that leads to it.
+    /// Returns the route that leads to it.
     pub fn route(&self) -> Route {
         let methods: &[&str] = if self.actions.is_empty() {
             &["GET"]
@@ -116,20 +121,20 @@ impl Page {
         }
     }
 
-    /// Its loader of this name.
+    /// Returns its loader of this name.
     pub fn loader(&self, name: &str) -> Option<&LoaderInfo> {
         self.loaders.iter().find(|loader| loader.name == name)
     }
 }
 
-/// What brings values to a page (WIT `pages.loader-info`).
+/// A source of values for a page (WIT `pages.loader-info`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoaderInfo {
-    /// Of its page's own.
+    /// Name in the page.
     pub name: String,
-    /// Whether it has no deadline.
+    /// True if it has no deadline.
     pub is_live: bool,
-    /// When its first value is.
+    /// Time of its first value.
     pub first_value: FirstValue,
 }
 
@@ -142,12 +147,13 @@ impl LoaderInfo {
 /// How long the shell of a page waits for a loader's first value (WIT `pages.due`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstValue {
-    /// For the setting `first_within`, and only if the loader can have one by then.
+    /// The shell waits for the setting `first_within`, and only if the loader can have a value by
+    /// then.
     #[default]
     Soon,
-    /// For as long as the loader may take.
+    /// The shell waits for as long as the loader may take.
     Awaited,
-    /// Not at all: it begins behind the shell.
+    /// The shell does not wait: the loader begins after the shell.
     Deferred,
 }
 
@@ -161,7 +167,7 @@ impl fmt::Display for FirstValue {
     }
 }
 
-/// Who answers a route.
+/// Handler of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// `http-handler`: bounded bodies, one plain call.
@@ -177,7 +183,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// The interface that a component has to export for this target.
+    /// Returns the interface that a component has to export for this target.
     pub fn interface(self) -> &'static str {
         match self {
             Target::Http => "tidegate:app/http-handler",
@@ -189,10 +195,11 @@ impl Target {
     }
 }
 
-/// What a request asks for, as its headers tell: routes that answer different ones may have the same path.
+/// Kind of response that a request asks for by its headers. Routes for different kinds may have the
+/// same path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wants {
-    /// Nothing in particular.
+    /// No special kind.
     Other,
     /// `Accept: text/event-stream`.
     Events,
@@ -201,7 +208,7 @@ pub enum Wants {
 }
 
 impl Target {
-    /// What it answers best.
+    /// Returns the kind of response that the target serves best.
     pub fn wants(self) -> Wants {
         match self {
             Target::WebSocket => Wants::WebSocket,
@@ -223,7 +230,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Which handlers a component exports.
+/// Handlers that a component exports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exports {
     /// `guard-handler`
@@ -243,7 +250,7 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Every handler.
+    /// Exports of every handler.
     pub const ALL: Exports = Exports {
         guard: true,
         http: true,
@@ -254,7 +261,7 @@ impl Exports {
         pages: true,
     };
 
-    /// Whether there is a handler for this target.
+    /// Returns true if there is a handler for this target.
     pub fn has(&self, target: Target) -> bool {
         match target {
             Target::Http => self.http,

@@ -1,20 +1,25 @@
 //! A request's path, read once: segments for the host, and one spelling for the app.
 //!
-//! Guards, router, files, room names, host endpoints and the app itself have to agree on what a path means, or a spelling of it
-//! passes a guard. So there is one parser, and nothing else in the host splits or decodes a path. [`Path::parse`] gives
+//! Guards, router, files, room names, host endpoints and the app have to agree on the meaning of a
+//! path; otherwise a spelling of it passes a guard. So there is one parser, and no other code in
+//! the host splits or decodes a path. [`Path::parse`] returns
 //!
-//! - the **segments**: percent-decoded once, without empty and dot segments. The host matches these.
-//! - the **target**: the same segments encoded in one way (RFC 3986 section 6.2.2), with the query as it came. The app receives this,
-//!   so an app that splits it by itself finds the host's segments.
+//! - the **segments**: percent-decoded once, without empty and dot segments. The host matches
+//!   these.
+//! - the **target**: the same segments encoded in one way (RFC 3986 section 6.2.2), with the query
+//!   as the client sent it. The app receives this, so an app that splits it finds the host's
+//!   segments.
 //!
-//! Two readings are left to an app that decodes a path before it splits it: `a%2Fb` is one segment here and two there. Such a
-//! segment [has a separator](Path::has_separator); [`Router::find`](crate::Router::find) lets it stand only where a single parameter
-//! takes it and no guard could read it otherwise.
+//! An app that decodes a path before it splits it may read it in another way: `a%2Fb` is one
+//! segment here and two there. Such a segment [has a separator](Path::has_separator).
+//! [`Router::find`](crate::Router::find) accepts it only where a single parameter takes it and no
+//! guard could read it otherwise.
 
 use std::{borrow::Cow, fmt};
 
-/// The normal form of a path. Double slashes, `.` and `..` (also encoded) are gone, so that no spelling of a path escapes the
-/// rules for it. A slash at the end stays in the target and makes no segment.
+/// The normal form of a path. Double slashes, `.` and `..` (also encoded) are removed, so that no
+/// spelling of a path escapes the rules for it. A slash at the end stays in the target and makes no
+/// segment.
 ///
 /// ```
 /// let path = tidegate_routing::Path::parse("/a//b/./x/../%5f%5Fc/?q=1#top").unwrap();
@@ -28,18 +33,19 @@ pub struct Path<'a> {
     has_separator: bool,
 }
 
-/// Why a text is no path.
+/// Reason why a text is no path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadPath {
     /// A percent-encoding is broken, is not UTF-8, or stands for a control character.
     Encoding,
-    /// A backslash stands as it is: some programs read it as a slash.
+    /// A backslash is not encoded: some programs read it as a slash.
     Backslash,
     /// The normal form is longer than [`TARGET_BYTES_MAX`].
     TooLong,
 }
 
-/// Maximum length of a normal form with its query, in bytes: the maximum of a URI in the `http` crate.
+/// Maximum length of a normal form with its query, in bytes: the maximum of a URI in the `http`
+/// crate.
 pub const TARGET_BYTES_MAX: usize = (u16::MAX - 1) as usize;
 
 impl<'a> Path<'a> {
@@ -48,7 +54,7 @@ impl<'a> Path<'a> {
         let target = target.split_once('#').map_or(target, |(target, _)| target);
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         if is_normal(path) {
-            // The usual case: one pass over the bytes, and nothing is copied.
+            // The usual case: one pass over the bytes, without a copy.
             let segments = path
                 .split('/')
                 .filter(|segment| !segment.is_empty())
@@ -85,36 +91,38 @@ impl<'a> Path<'a> {
         })
     }
 
-    /// The segments; none for "/".
+    /// Returns the segments; none for "/".
     pub fn segments(&self) -> &[Cow<'a, str>] {
         &self.segments
     }
 
-    /// Returns the path in its normal form with the query as it came. The app receives this text.
+    /// Returns the path in its normal form with the query as the client sent it. The app receives
+    /// this text.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Whether a segment contains a slash or a backslash, which the client had encoded.
+    /// Returns true if a segment contains a slash or a backslash, which the client had encoded.
     pub fn has_separator(&self) -> bool {
         self.has_separator
     }
 
-    /// Whether no app may serve it: its first segment begins with two underscores.
+    /// Returns true if no app may serve it: its first segment begins with two underscores.
     pub fn is_reserved(&self) -> bool {
         self.segments
             .first()
             .is_some_and(|first| first.starts_with("__"))
     }
 
-    /// Whether it is one of the host's own: `/__tidegate/` and all below.
+    /// Returns true if it is a path of the host: `/__tidegate/` and all below.
     pub fn is_host(&self) -> bool {
         self.segments
             .first()
             .is_some_and(|first| first.eq_ignore_ascii_case("__tidegate"))
     }
 
-    /// The segments of a reader that decodes first and splits then, a backslash being a slash to it.
+    /// Returns the segments as a reader sees them that decodes before it splits, and that reads a
+    /// backslash as a slash.
     pub(crate) fn decoded_first(&self) -> Vec<&str> {
         let mut segments = Vec::new();
         for part in self
@@ -135,7 +143,8 @@ impl<'a> Path<'a> {
 /// Characters that some readers of a path take as separators of segments.
 pub(crate) const SEPARATORS: [char; 2] = ['/', '\\'];
 
-/// Whether a path is in normal form already. A name that begins with a dot is looked at more closely, as it may be a dot segment.
+/// Returns true if a path is in normal form already. A name that begins with a dot needs a closer
+/// look, because it may be a dot segment.
 fn is_normal(path: &str) -> bool {
     let bytes = path.as_bytes();
     let pairs = bytes.iter().zip(&bytes[1.min(bytes.len())..]);
@@ -166,18 +175,18 @@ fn is_plain(byte: u8) -> bool {
         )
 }
 
-/// Means the same whether it is encoded or not (RFC 3986 section 2.3).
+/// Returns true if the byte means the same whether it is encoded or not (RFC 3986 section 2.3).
 pub(crate) fn is_unreserved(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~')
 }
 
-/// A normal form that grows by segments.
+/// A normal form to which segments are appended.
 #[derive(Default)]
 struct Normal<'a> {
     text: String,
-    /// Each decoded, with the length of the text before it.
+    /// Decoded segments, each with the length of the text before it.
     segments: Vec<(Cow<'a, str>, usize)>,
-    /// Whether the last one was empty or a dot segment: then a slash ends the path.
+    /// True if the last segment was empty or a dot segment: then a slash ends the path.
     is_open_ended: bool,
 }
 
@@ -202,8 +211,9 @@ impl<'a> Normal<'a> {
     }
 }
 
-/// Appends a segment that can be decoded. Unreserved characters are appended unencoded; other encodings are kept, in capitals. Encoded
-/// characters with a meaning in some paths (`;`, `=`) stay encoded.
+/// Appends a segment that can be decoded. Unreserved characters are appended unencoded; other
+/// encodings are kept, in capitals. Encoded characters with a meaning in some paths (`;`, `=`) stay
+/// encoded.
 fn encode(raw: &str, text: &mut String) {
     let mut rest = raw.bytes();
     while let Some(byte) = rest.next() {
@@ -221,7 +231,7 @@ fn encode(raw: &str, text: &mut String) {
     }
 }
 
-/// One byte, percent-encoded.
+/// Returns one byte, percent-encoded.
 pub(crate) fn encoded(byte: u8) -> [char; 3] {
     let digit = |value: u8| {
         char::from_digit(value.into(), 16)
@@ -287,7 +297,7 @@ mod tests {
     #[test]
     fn every_spelling_of_a_path_has_one_normal_form() {
         let cases = [
-            // as it was sent, its segments, its normal form
+            // Columns: the path as it was sent, its segments, its normal form.
             ("/", "", "/"),
             ("", "", "/"),
             ("//", "", "/"),

@@ -1,9 +1,9 @@
-//! What a route or guard covers: literal segments, `{parameters}` and a last `{*rest}`.
+//! Patterns of routes and guards: literal segments, `{parameters}` and a last `{*rest}`.
 
 use crate::path::{BadPath, Path, SEPARATORS, decode, encoded, is_unreserved};
 use std::fmt;
 
-/// A pattern in normal form: the same shape as the paths that it is held against.
+/// A pattern in normal form, which has the same shape as the paths that it is compared with.
 ///
 /// ```
 /// use tidegate_routing::Pattern;
@@ -15,27 +15,27 @@ pub struct Pattern {
     segments: Vec<Segment>,
 }
 
-/// One step of a [`Pattern`].
+/// One segment of a [`Pattern`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// Matches this text, percent-decoded.
     Literal(String),
-    /// Matches any one segment; the only place for a slash that a client encoded.
+    /// Matches any one segment. Only here a client may encode a slash.
     Parameter(String),
-    /// Matches the one or more segments that are left.
+    /// Matches the remaining segments, at least one.
     Rest(String),
 }
 
-/// Why a text is no pattern; its `Display` says what to write.
+/// Reason why a text is no pattern. Its `Display` says what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadPattern {
-    /// The text says what is wrong.
+    /// A syntax error; the text is the reason.
     Syntax(&'static str),
-    /// A segment that other routers take for a parameter or a rest: `:id`, `*`.
+    /// A segment that other routers read as a parameter or a rest: `:id`, `*`.
     Wildcard {
-        /// As it was written.
+        /// The segment as it was written.
         segment: String,
-        /// The same here: `{id}`, `{*rest}`.
+        /// The same in the syntax of this router: `{id}`, `{*rest}`.
         instead: String,
     },
 }
@@ -51,7 +51,7 @@ impl fmt::Display for BadPattern {
     }
 }
 
-/// Segments of a pattern: more than any API has, few enough for recursion.
+/// Maximum number of segments of a pattern: more than any API has, and few enough for recursion.
 const SEGMENTS_MAX: usize = 64;
 
 impl Pattern {
@@ -96,21 +96,21 @@ impl Pattern {
         }
     }
 
-    /// The steps in order.
+    /// Returns the segments in their order.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
-    /// Names of the parameters in order.
+    /// Returns the names of the parameters in their order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.segments.iter().filter_map(Segment::name)
     }
 
-    /// The path that the pattern makes of the values of its parameters, with all but the unreserved encoded (RFC 3986 section 2.3).
-    /// The slashes of a rest stay. A path of dot segments may lead elsewhere: ask the router.
+    /// Returns the path of the pattern with these values of its parameters. All but unreserved
+    /// characters are encoded (RFC 3986 section 2.3). The slashes of a rest stay. A path with dot
+    /// segments may lead elsewhere: ask the router.
     ///
-    /// # Errors
-    /// The name of a parameter that has no value, or an empty one.
+    /// # Errors Returns the name of a parameter without a value or with an empty one.
     pub fn path<'v>(&self, value_of: impl Fn(&str) -> Option<&'v str>) -> Result<String, String> {
         let value = |name: &str| {
             value_of(name)
@@ -130,17 +130,18 @@ impl Pattern {
         Ok(if path.is_empty() { "/".into() } else { path })
     }
 
-    /// Whether it matches every path but "/".
+    /// Returns true if it matches every path but "/".
     pub fn is_catch_all(&self) -> bool {
         matches!(self.segments[..], [Segment::Rest(_)])
     }
 
-    /// Whether it names a reserved path: its first segment is a literal that begins with two underscores.
+    /// Returns true if it names a reserved path: its first segment is a literal that begins with
+    /// two underscores.
     pub fn is_reserved(&self) -> bool {
         matches!(self.segments.first(), Some(Segment::Literal(literal)) if literal.starts_with("__"))
     }
 
-    /// Whether it matches every path that the other matches.
+    /// Returns true if it matches every path that the other matches.
     pub fn includes(&self, other: &Pattern) -> bool {
         let (own, other) = (&self.segments[..], &other.segments[..]);
         let all = own
@@ -167,7 +168,8 @@ impl Pattern {
         all && (given.len() == steps.len() || open_end && given.len() > steps.len())
     }
 
-    /// Whether a segment that has a separator stands where the pattern has more to compare than a last parameter.
+    /// Returns true if a segment with a separator is at a place where the pattern compares more
+    /// than a last parameter.
     fn goes_on_at_separator(&self, path: &Path<'_>) -> bool {
         let mut steps = self.segments.iter().peekable();
         for given in path.segments() {
@@ -203,7 +205,7 @@ impl Segment {
     }
 }
 
-/// What a guard covers: a pattern, or with a last `*` a path and all below it.
+/// The pattern of a guard: that of a route, or with a last `*` a path and all below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardPattern {
     pattern: Pattern,
@@ -211,7 +213,7 @@ pub struct GuardPattern {
 }
 
 impl GuardPattern {
-    /// Reads a guard's pattern: a route's, "/private/*" or "/*".
+    /// Reads a guard's pattern: that of a route, "/private/*" or "/*".
     pub fn parse(text: &str) -> Result<GuardPattern, BadPattern> {
         match text.strip_suffix("/*") {
             Some(above) => Ok(GuardPattern {
@@ -225,19 +227,20 @@ impl GuardPattern {
         }
     }
 
-    /// Whether the guard runs before this path, however it is spelled.
+    /// Returns true if the guard runs before this path, however it is spelled.
     pub fn covers(&self, path: &Path<'_>) -> bool {
         self.pattern.covers(path.segments(), self.below)
     }
 
-    /// Whether an app could read a path that has a separator as one that the guard covers, though it does not run, or as another one
-    /// below the guard's pattern. `decoded_first`: the path's segments to such an app.
+    /// Returns true if an app could read a path with a separator as one that the guard covers
+    /// although the guard does not run, or as another one below the guard's pattern.
+    /// `decoded_first` has the path's segments as such an app reads them.
     pub(crate) fn may_be_misread(&self, path: &Path<'_>, decoded_first: &[&str]) -> bool {
         self.pattern.goes_on_at_separator(path)
             || self.pattern.covers(decoded_first, self.below) && !self.covers(path)
     }
 
-    /// The pattern without its star.
+    /// Returns the pattern without its star.
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
     }
@@ -262,8 +265,9 @@ fn is_of_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// The parameter or rest that another router would see in this segment, as it is written here: Hono, Express and others have `:id`,
-/// `:id{[0-9]+}`, `:id?`, `:path*`, `*` and `*path`. A literal that begins with a colon can be written with `%3A`.
+/// Returns the parameter or rest that another router would see in this segment, in the syntax of
+/// this router. Hono, Express and others have `:id`, `:id{[0-9]+}`, `:id?`, `:path*`, `*` and
+/// `*path`. A literal that begins with a colon can be written with `%3A`.
 fn foreign_wildcard(raw: &str) -> Option<String> {
     let (name, is_rest) = match raw.strip_prefix(':') {
         Some(name) => (name, name.ends_with(['*', '+'])),

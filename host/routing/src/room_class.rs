@@ -15,12 +15,12 @@ pub const ROOM_CLASS_BYTES_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RoomClass(String);
 
-/// Why a text does not name a room class.
+/// Reason why a text does not name a room class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadRoomClass {
-    /// Longer than [`ROOM_CLASS_BYTES_MAX`].
+    /// The name is longer than [`ROOM_CLASS_BYTES_MAX`].
     TooLong,
-    /// Empty, or with a character that is not allowed.
+    /// The name is empty, or has a character that is not allowed.
     NotValid,
 }
 
@@ -30,7 +30,7 @@ impl RoomClass {
         RoomClass::check(text).map(|()| RoomClass(text.to_owned()))
     }
 
-    /// Returns whether [`parse`](RoomClass::parse) takes this text, without a copy of it.
+    /// Checks that [`parse`](RoomClass::parse) accepts this text, without a copy of it.
     pub fn check(text: &str) -> Result<(), BadRoomClass> {
         if text.len() > ROOM_CLASS_BYTES_MAX {
             return Err(BadRoomClass::TooLong);
@@ -41,7 +41,7 @@ impl RoomClass {
         Ok(())
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

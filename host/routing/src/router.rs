@@ -1,18 +1,19 @@
 //! The router: from the method and the path of a request to guards and one route.
 //!
-//! Ours, because patterns are matched on decoded segments and a parameter and a rest may stand at the
-//! same place. Routes form a tree by segments; the most literal route that matches answers:
+//! It is our own code because patterns are matched on decoded segments, and because a parameter and
+//! a rest may be at the same place. Routes form a tree by segments; the most literal route that
+//! matches answers:
 //!
 //! - a literal before a parameter, a parameter before a rest;
 //! - then a route for what the request wants (a WebSocket, a feed, or neither) before others;
 //! - then a named method before a route for any method. HEAD is answered by GET.
 //!
-//! A walk that finds nothing below a literal comes back and tries the parameter. The fallback page has
-//! a tree of its own, which is asked when nothing else matches.
+//! A walk that finds nothing below a literal comes back and tries the parameter. The fallback page
+//! has a tree of its own, which is asked when nothing else matches.
 //!
-//! An encoded slash or backslash stands in a path only where one parameter takes it. Everywhere else
-//! the path is [ambiguous](RouteMatch::Ambiguous), because an app that decodes before it splits would
-//! read another path than the guards did.
+//! An encoded slash or backslash stands in a path only where one parameter takes it. Everywhere
+//! else the path is [ambiguous](RouteMatch::Ambiguous), because an app that decodes before it
+//! splits would read another path than the guards did.
 
 use crate::{
     manifest::{Exports, Manifest, Page, Route, Target, Wants},
@@ -48,7 +49,7 @@ struct Entry {
     pattern: Pattern,
 }
 
-/// Where a path leads.
+/// Result of the search for a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteMatch {
     /// This route answers.
@@ -64,8 +65,8 @@ pub enum RouteMatch {
     MethodNotAllowed(Vec<String>),
     /// No route matches.
     NotFound,
-    /// An encoded slash or backslash stands where programs read the path in two ways: 400, before any
-    /// guard runs.
+    /// An encoded slash or backslash stands where programs read the path in two ways: 400, before
+    /// any guard runs.
     Ambiguous,
 }
 
@@ -183,7 +184,7 @@ impl Router {
             .map(|index| index as u32)
     }
 
-    /// Indices of the guards that run before one of these paths, in their order.
+    /// Returns the indices of the guards that run before one of these paths, in their order.
     pub fn guards<'a>(&'a self, paths: &'a [&'a Path<'_>]) -> impl Iterator<Item = u32> + 'a {
         let covers = |cover: &GuardPattern| paths.iter().any(|path| cover.covers(path));
         self.guards
@@ -193,7 +194,7 @@ impl Router {
             .map(|(index, _)| index as u32)
     }
 
-    /// Index of the first guard from index `from` on that covers one of these paths.
+    /// Returns the index of the first guard from index `from` on that covers one of these paths.
     pub fn next_guard(&self, from: u32, paths: &[&Path<'_>]) -> Option<u32> {
         let (from, covers) = (from as usize, self.guards.get(from as usize..)?);
         let at = covers
@@ -202,8 +203,8 @@ impl Router {
         Some((from + at) as u32)
     }
 
-    /// Returns the route for a method and a path, by the order at the head of this module. No route has
-    /// a reserved path.
+    /// Returns the route for a method and a path, by the order at the head of this module. No route
+    /// has a reserved path.
     pub fn find(&self, method: &str, wants: Wants, path: &Path<'_>) -> RouteMatch {
         if path.has_separator() && self.guards_may_be_misread(path) {
             return RouteMatch::Ambiguous;

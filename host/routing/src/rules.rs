@@ -1,13 +1,13 @@
 //! The rules for an app's routes, guards and pages, checked when the app is loaded.
 //!
-//! [`check`] is the only way from a [`Manifest`], which is what an app wrote, to a [`CheckedManifest`],
-//! which holds parsed patterns. The router is built from the latter, so no code after this module
-//! parses a pattern again or proves once more that it is one.
+//! [`check`] is the only way from a [`Manifest`], which is what an app wrote, to a
+//! [`CheckedManifest`], which holds parsed patterns. The router is built from the latter, so no
+//! code after this module parses a pattern again or proves once more that it is one.
 //!
-//! All violations are collected before the app is refused, so that its author sees them at once. The
-//! rules are about three things: the host's own paths, which no route may take; routes that the router
-//! could not tell apart; and targets that the component has no handler for. Patterns are decoded as
-//! paths are, so that no spelling of a path escapes a rule.
+//! All violations are collected before the app is refused, so that its author sees them at once.
+//! The rules are about three things: the host's own paths, which no route may take; routes that the
+//! router could not tell apart; and targets that the component has no handler for. Patterns are
+//! decoded as paths are, so that no spelling of a path escapes a rule.
 
 use crate::{
     manifest::{Exports, LoaderInfo, Manifest, Page, Route, Target},
@@ -19,11 +19,11 @@ use std::collections::HashMap;
 
 /// A manifest that breaks no rule, with its patterns parsed.
 pub(crate) struct CheckedManifest {
-    /// In the order of the manifest.
+    /// Routes in the order of the manifest.
     pub(crate) routes: Vec<(Route, Pattern)>,
-    /// In the order in which they run.
+    /// Guards in the order in which they run.
     pub(crate) guards: Vec<GuardPattern>,
-    /// In the order of the manifest.
+    /// Pages in the order of the manifest.
     pub(crate) pages: Vec<(Page, Pattern)>,
 }
 
@@ -325,8 +325,8 @@ impl<'a> Earlier<'a> {
         }
     }
 
-    /// The host answers the path of a page; an app's routes there can be for WebSockets and feeds only,
-    /// which other requests ask for.
+    /// The host answers the path of a page; an app's routes there can be for WebSockets and feeds
+    /// only, which other requests ask for.
     fn check_page(
         &mut self,
         index: usize,
@@ -342,8 +342,8 @@ impl<'a> Earlier<'a> {
             .flatten()
             .find(|(_, route)| answers_like_a_page(route, &PAGE_METHODS))
             .copied();
-        // A route of another shape that matches the page's path would take its forms. The fallback page
-        // has only the paths that no route matches, so it loses none.
+        // A route of another shape that matches the page's path would take its forms. The fallback
+        // page has only the paths that no route matches, so it loses none.
         let takes_forms = self
             .posts
             .iter()
@@ -402,7 +402,8 @@ fn overlap(earlier: &Route, later: &Route) -> Option<Rule> {
     }
 }
 
-/// Returns the pattern without the names of its parameters. Patterns of one shape match the same paths.
+/// Returns the pattern without the names of its parameters. Patterns of one shape match the same
+/// paths.
 fn shape(pattern: &Pattern) -> String {
     let step = |segment: &Segment| match segment {
         Segment::Literal(literal) => format!("/={literal}"),

@@ -11,7 +11,7 @@ pub enum Rule {
     CatchAll,
     /// The first segment of the path begins with two underscores.
     Reserved,
-    /// The router cannot tell the route from an earlier one.
+    /// An earlier route of the same shape answers the same method.
     Duplicate,
     /// An earlier route answers every request that this one matches.
     Shadowed,
@@ -109,7 +109,7 @@ pub struct Violation {
     pub rule: Rule,
     /// The reason in this case; empty where the rule says enough.
     pub why: String,
-    /// What to write instead.
+    /// Advice: the text to write instead.
     pub help: String,
 }
 

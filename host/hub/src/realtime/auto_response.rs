@@ -1,4 +1,4 @@
-//! Answers that need no app: one text is answered with another, and nobody wakes for it.
+//! Auto-responses: the host answers a fixed text with another one, without a call into the app.
 
 use crate::{
     limits::{AUTO_RESPONSE_BYTES_MAX, LimitError},
@@ -10,7 +10,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-/// Which text message is answered, and with what (WIT `websockets.set-auto-response`).
+/// A text message, and the text with which the host answers it (WIT
+/// `websockets.set-auto-response`).
 ///
 /// ```
 /// use tidegate_hub::AutoResponse;
@@ -24,7 +25,7 @@ pub struct AutoResponse {
 }
 
 impl AutoResponse {
-    /// Each has at most 2,048 bytes.
+    /// Returns an auto-response. Each text has at most 2,048 bytes.
     pub fn new(
         request: impl Into<ByteString>,
         response: impl Into<ByteString>,
@@ -36,16 +37,16 @@ impl AutoResponse {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the memory that it takes, in bytes.
     pub(crate) fn weight(&self) -> usize {
         size_of::<AutoResponse>() + self.request.len() + self.response.len()
     }
 }
 
-/// The auto-response of some connections, shared by them: of all of a room's, or of all that are in none.
+/// The auto-response of a group of connections: all of one room, or all that are in no room.
 #[derive(Default)]
 pub struct AutoResponder {
-    /// Most have none: then a message costs no lock.
+    /// Most groups have no auto-response: then a message costs no lock.
     is_set: AtomicBool,
     response: Mutex<Option<AutoResponse>>,
 }
@@ -60,13 +61,13 @@ impl AutoResponder {
         *current = response;
     }
 
-    /// Whether any message is answered.
+    /// Returns true if there is an auto-response.
     #[inline]
     pub(crate) fn is_set(&self) -> bool {
         self.is_set.load(Ordering::Acquire)
     }
 
-    /// What answers this message; none if the app has to.
+    /// Returns the answer to this message; none if the message is for the app.
     pub(crate) fn answer(&self, message: &Message) -> Option<Message> {
         let Message::Text(text) = message else {
             return None;

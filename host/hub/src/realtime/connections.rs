@@ -1,4 +1,21 @@
-//! The live WebSocket connections of an app: each one's name, attachment, tags and topics.
+//! The registry of live connections: it lists them by id, tag and room, and owns the changes that
+//! apps make to them.
+//!
+//! A `Conn` is a connection as apps see it: id, attachment, tags and topics. The socket belongs to
+//! its owner in the edge, which holds a `ConnectionGuard`. Dropping the guard takes the connection
+//! out of the registry and of its topics. Feeds are listed too, so that one call closes everything.
+//!
+//! A connection is either live or gone. Each has its own lock for the attachment, tags and topics
+//! that an app may change from any instance; the registry has one lock for all indexes.
+//!
+//! Invariant: a connection that is gone stands in no index, and no later call puts it into one.
+//! This is why changes of tags and topics check `gone` under the connection's lock.
+//!
+//! A room's connections are a list of their own, because clients choose tags: a search in a room
+//! visits at most as many connections as the room has, under the lock that all connections need.
+//!
+//! The module leaves messages to `outbox`, delivery to `topics`, and the order of events to
+//! `session`. Whether a change waits for a commit is decided by `scope`.
 
 use crate::{
     budget::{Budget, Charge, Kind},
@@ -26,16 +43,16 @@ use std::{
 };
 use tidegate_routing::Route;
 
-/// One WebSocket connection as apps see it; the socket itself is its owner's.
+/// A WebSocket connection as apps see it. Its owner has the socket.
 pub struct Conn {
     id: ConnId,
     protocol: Option<String>,
     room: Option<RoomId>,
     route: Option<Arc<Route>>,
     outbox: Arc<Outbox>,
-    /// A room's is known from the moment on that the connection is one of the room's.
+    /// The auto-response of a room is set when the connection joins the room.
     auto_responder: OnceLock<Arc<AutoResponder>>,
-    /// Whether its on-open has happened: then it is owed an on-close.
+    /// True if its on-open has happened: then the app must get an on-close.
     opened: AtomicBool,
     last_version: OnceLock<LastVersion>,
     others: Arc<Connections>,
@@ -50,18 +67,20 @@ struct State {
     attachment: Bytes,
     tags: Vec<String>,
     follows: BTreeSet<String>,
-    /// Bytes of the names in `follows`.
+    /// Number of bytes of the names in `follows`.
     follows_bytes: usize,
     charge: Charge,
-    /// Gone for the registry: nothing is start or tagged any more.
+    /// True if the registry has removed it: it can no longer follow topics or get tags.
     gone: bool,
 }
 
-/// Bytes that a tag or a topic takes beside its name: an entry of the connection, and one of the index.
+/// Bytes that a tag or a topic takes beside its name: an entry of the connection and one of the
+/// index.
 const NAME_BYTES: usize = 128;
 
 impl State {
-    /// Bytes that they take here and in the registry with this attachment, these tags and so many bytes of topics' names more.
+    /// Returns the bytes that the connection takes here and in the registry with this attachment,
+    /// these tags, and `start` more bytes of names of topics.
     fn weight(&self, attachment: &[u8], tags: &[String], start: usize) -> usize {
         let tags: usize = tags.iter().map(|tag| NAME_BYTES + tag.len()).sum();
         attachment.len() + tags + self.follows.len() * NAME_BYTES + self.follows_bytes + start
@@ -69,64 +88,64 @@ impl State {
 }
 
 impl Conn {
-    /// Its name.
+    /// Returns the id.
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// The subprotocol that was chosen.
+    /// Returns the subprotocol that was chosen.
     pub fn protocol(&self) -> Option<&str> {
         self.protocol.as_deref()
     }
 
-    /// The room that it is connected to.
+    /// Returns the room that it is connected to.
     pub fn room(&self) -> Option<&RoomId> {
         self.room.as_ref()
     }
 
-    /// The route that it came by, in the version of the app that accepted it.
+    /// Returns the route by which it came, in the version of the app that accepted it.
     pub fn route(&self) -> Option<&Arc<Route>> {
         self.route.as_ref()
     }
 
-    /// The app was called with its on-open, and that has happened or the app has failed in it.
+    /// Notes that the on-open has happened, or that the app has failed in it.
     pub fn handle_opening(&self) {
         self.opened.store(true, Ordering::Relaxed);
     }
 
-    /// Whether its on-open has happened: then the app is owed its on-close.
+    /// Returns true if its on-open has happened: then the app must get its on-close.
     pub fn has_opened(&self) -> bool {
         self.opened.load(Ordering::Relaxed)
     }
 
-    /// The last version of the app that has its route. Only the first that is set counts.
+    /// Sets the last version of the app that has its route. Only the first call has an effect.
     pub fn set_last_version(&self, version: LastVersion) {
         _ = self.last_version.set(version);
     }
 
-    /// The last version of the app that has its route, if later ones don't have it.
+    /// Returns the last version of the app that has its route, if later ones don't have it.
     pub fn last_version(&self) -> Option<&LastVersion> {
         self.last_version.get()
     }
 
-    /// What is on its way to the client.
+    /// Returns the queue of messages to the client.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.outbox
     }
 
-    /// Queues a message; never blocks.
+    /// Queues a message. Never blocks.
     pub fn send(&self, message: Message) -> Result<(), SendError> {
         self.outbox.send(message)
     }
 
-    /// Answers a message that has come, if that needs no app; whether it did. A client that sends such messages and does not
-    /// read the answers is closed with 1013.
+    /// Answers the message if it has an auto-response. Returns true if it does. A client that sends
+    /// such messages and does not read the answers is closed with 1013.
     #[inline]
     pub fn answer_automatically(&self, message: &Message) -> bool {
         self.has_auto_response() && self.send_auto_response(message)
     }
 
-    /// Whether some message is answered without the app. Most connections have none.
+    /// Returns true if there is an auto-response. Most connections have none.
     #[inline]
     pub fn has_auto_response(&self) -> bool {
         self.auto_responder
@@ -150,14 +169,15 @@ impl Conn {
         true
     }
 
-    /// Closes behind what is queued. Code and reason are checked (RFC 6455 section 7.4).
+    /// Queues a close after the messages in the queue. Code and reason are checked (RFC 6455
+    /// section 7.4).
     pub fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
         check_close(code, reason)?;
         self.outbox.close(Close::new(code, reason));
         Ok(())
     }
 
-    /// The app's own state for this connection.
+    /// Returns the app's own state for this connection.
     pub fn attachment(&self) -> Bytes {
         self.state().attachment.clone()
     }
@@ -173,7 +193,7 @@ impl Conn {
         Ok(())
     }
 
-    /// The connection's tags.
+    /// Returns the tags.
     pub fn tags(&self) -> Vec<String> {
         self.state().tags.clone()
     }
@@ -192,7 +212,7 @@ impl Conn {
         Ok(())
     }
 
-    /// From now on what is published to `topic` is sent to this connection; first what was published behind `since`.
+    /// Subscribes the connection to `topic`. The publications after `since` are sent first.
     pub fn follow(&self, topic: &str, since: Option<Position>) -> Result<StartPoint, LimitError> {
         let mut state = self.state();
         if state.gone || state.follows.contains(topic) {
@@ -225,7 +245,7 @@ impl Conn {
         }
     }
 
-    /// Reserves what the connection will have; refused if there is no memory for it.
+    /// Reserves the memory of the connection after a change. Fails if there is not enough.
     fn charge(
         &self,
         state: &mut State,
@@ -235,7 +255,7 @@ impl Conn {
         Ok(self.outbox.charge_beside(&mut state.charge, bytes)?)
     }
 
-    /// From now on it is listed among its room's connections, and hears what is broadcast there.
+    /// Adds it to the connections of its room: from now on it receives the broadcasts of the room.
     pub(crate) fn join(self: &Arc<Conn>) {
         let state = self.state();
         if let Some(room) = self.room.as_ref().filter(|_| !state.gone) {
@@ -278,7 +298,7 @@ impl Conn {
     }
 }
 
-/// An opened connection in its owner's hand; dropping it takes it out of topics and registry.
+/// Owner of an open connection. Dropping it takes the connection out of topics and registry.
 pub struct ConnectionGuard {
     conn: Arc<Conn>,
     is_owner: bool,
@@ -310,15 +330,16 @@ impl Drop for ConnectionGuard {
     }
 }
 
-/// Who is there, by id and by tag; feeds too, so that one close reaches all.
+/// The live connections by id and by tag. Feeds are included, so that one close reaches all.
 pub struct Connections {
     limits: Limits,
     topics: Arc<Topics<str>>,
     room_topics: Arc<Topics<RoomId>>,
     next: AtomicU64,
-    /// Of connections that are in no room.
+    /// The auto-response of connections that are in no room.
     auto_responder: Arc<AutoResponder>,
-    /// A room's lives as long as one of its connections, or whoever keeps the room awake.
+    /// The auto-responses of rooms. Each lives as long as a connection of the room, or the awake
+    /// room.
     room_auto_responders: Mutex<HashMap<RoomId, Weak<AutoResponder>>>,
     counters: Arc<Counters>,
     budget: Arc<Budget>,
@@ -330,13 +351,13 @@ struct Registry {
     conns: BTreeMap<ConnId, Arc<Conn>>,
     feeds: HashMap<ConnId, Arc<Outbox>>,
     tagged: HashMap<String, BTreeSet<ConnId>>,
-    /// Of each room that has any.
+    /// The connections of each room that has any.
     members: HashMap<RoomId, BTreeMap<ConnId, Arc<Conn>>>,
     closing: Option<Close>,
 }
 
 impl Connections {
-    /// `seed` tells this run's ids from those of others; its low 24 bits count.
+    /// `seed` makes the ids of this run differ from those of other runs; its low 24 bits count.
     pub(crate) fn new(
         limits: Limits,
         topics: Arc<Topics<str>>,
@@ -451,12 +472,12 @@ impl Connections {
         self.registry().feeds.remove(&id);
     }
 
-    /// A live connection by its id.
+    /// Returns a live connection by its id.
     pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
         self.registry().conns.get(&id).cloned()
     }
 
-    /// A page of ids in the order of their opening (WIT `websockets.ids`).
+    /// Returns a page of ids in the order of their opening (WIT `websockets.ids`).
     pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
         let behind = (
             after.map_or(ops::Bound::Unbounded, ops::Bound::Excluded),
@@ -478,12 +499,13 @@ impl Connections {
         }
     }
 
-    /// A connection of this room by its id.
+    /// Returns a connection of this room by its id.
     pub(crate) fn member(&self, room: &RoomId, id: ConnId) -> Option<Arc<Conn>> {
         self.registry().members.get(room)?.get(&id).cloned()
     }
 
-    /// A page of the room's connections, or of those of them with the tag, in the order of their opening.
+    /// Returns a page of the room's connections in the order of their opening; with a tag, only
+    /// those that have it.
     pub(crate) fn members(
         &self,
         room: &RoomId,
@@ -507,7 +529,8 @@ impl Connections {
                 .collect(),
             Some(tag) => match registry.tagged.get(tag) {
                 None => BTreeSet::new(),
-                // The smaller set is walked: never all connections that have the tag in other rooms, under the lock that all need.
+                // Walk through the smaller set: never through all connections that have the tag in
+                // other rooms, under the lock that all need.
                 Some(tagged) if tagged.len() < members.len() => tagged
                     .range(behind)
                     .filter(|id| members.contains_key(id))
@@ -524,12 +547,14 @@ impl Connections {
         }
     }
 
-    /// Sets what answers for the connections that are in no room (WIT `websockets.set-auto-response`).
+    /// Sets the auto-response of the connections that are in no room (WIT
+    /// `websockets.set-auto-response`).
     pub fn set_auto_response(&self, response: Option<AutoResponse>) {
         self.auto_responder.set(response);
     }
 
-    /// What answers for the room's connections. Whoever keeps the room awake keeps this too.
+    /// Returns the auto-response of the room's connections. An awake room keeps it, even without
+    /// connections.
     pub fn auto_responder_of(&self, room: &RoomId) -> Arc<AutoResponder> {
         let mut all = self
             .room_auto_responders
@@ -546,19 +571,20 @@ impl Connections {
         auto_responder
     }
 
-    /// All live connections, in the order of their opening.
+    /// Returns all live connections in the order of their opening.
     pub fn all(&self) -> Vec<Arc<Conn>> {
         self.registry().conns.values().cloned().collect()
     }
 
-    /// How many connections and feeds are open.
+    /// Returns the number of open connections and the number of open feeds.
     pub fn count(&self) -> (usize, usize) {
         let registry = self.registry();
         (registry.conns.len(), registry.feeds.len())
     }
 
-    /// How many connections are owed an on-close: their on-open has happened. A connection stays until its on-close was
-    /// delivered, after its socket is gone too.
+    /// Returns the number of connections whose on-close is still to be delivered, because their
+    /// on-open has happened. A connection is listed until its on-close was delivered, even if its
+    /// socket has closed.
     pub fn owed_closes(&self) -> usize {
         self.registry()
             .conns
@@ -567,7 +593,7 @@ impl Connections {
             .count()
     }
 
-    /// Closes every connection and feed, and each that is opened later.
+    /// Closes every connection and feed, and each one that is opened later.
     pub fn close_all(&self, close: &Close) {
         let mut registry = self.registry();
         registry.closing = Some(close.clone());
@@ -577,7 +603,8 @@ impl Connections {
         }
     }
 
-    /// Closes the connections whose route isn't one of those that stay; how many are left, and how many were closed.
+    /// Closes the connections whose route does not stay. Returns the number of the connections that
+    /// are left, and the number of those that were closed.
     pub fn close_unless(&self, stays: impl Fn(&Route) -> bool, close: &Close) -> (usize, usize) {
         let conns: Vec<_> = self
             .registry()
@@ -594,7 +621,8 @@ impl Connections {
         (stay.len(), gone.len())
     }
 
-    /// Sets the last version of each connection whose route is removed after it, closing connections included.
+    /// Sets the last version of each connection whose route the next version removes. Closing
+    /// connections are included.
     pub fn set_last_version(&self, is_gone: impl Fn(&Route) -> bool, version: LastVersion) {
         let conns = self.all();
         let gone = conns
@@ -604,7 +632,8 @@ impl Connections {
     }
 
     fn follow_room(&self, room: &RoomId, id: ConnId, outbox: &Arc<Outbox>) {
-        // Refused only if there are too many topics; a room that has connections is one of those that are kept.
+        // This fails only if there are too many topics; the topic of a room with connections is
+        // kept.
         if self.room_topics.follow(room, id, outbox, None).is_err() {
             outbox.close(Close::new(1013, "too many rooms"));
         }
@@ -655,7 +684,7 @@ impl Registry {
     }
 }
 
-/// Whether an app may close with this code and reason.
+/// Checks that an app may close with this code and reason.
 pub fn check_close(code: u16, reason: &str) -> Result<(), LimitError> {
     if reason.len() > CLOSE_REASON_BYTES_MAX {
         return Err(LimitError::TooLarge);

@@ -1,15 +1,16 @@
-//! What an app answers to a client that asks for an event stream.
+//! Feeds: the app's response to a client that asks for an event stream.
 
 use crate::{hub::FeedGuard, limits::LimitError};
 
-/// What a feed begins with and follows.
+/// The first events of a feed, and the topics that it follows.
 #[derive(Default)]
 pub struct Feed {
     /// Names of topics.
     pub topics: Vec<String>,
-    /// Sent before anything else.
+    /// Events that are sent before all others.
     pub first: Vec<FeedEvent>,
-    /// A room's feed, which began with the event that admitted it: nothing between the two is missed.
+    /// The feed of a room. It was opened in the event that admitted it, so it misses nothing after
+    /// that.
     pub opened: Option<Result<FeedGuard, LimitError>>,
 }
 

@@ -1,4 +1,19 @@
-//! What a topic said lately, so that whoever comes back misses nothing, or is told that something is missing.
+//! The history of a topic: its latest publications, so that a client that comes back misses nothing
+//! or learns that there is a gap.
+//!
+//! A topic owns one `History` in memory. A room keeps its history in its storage instead, by
+//! `encode` and `decode`, because it has to outlast the process.
+//!
+//! A client names its place by a `Position`: the epoch of the topic and the number of the last
+//! publication that it has. The epoch changes when the numbers begin again, so a position of an
+//! earlier run matches nothing.
+//!
+//! Invariant: a client that resumes gets either every publication after its position, or a gap is
+//! reported to it. `resume` compares the number of kept publications with the number of missed
+//! ones, so a client never gets a part of them without notice.
+//!
+//! Bounds are count, age and length of each message, and the bytes of all topics together. The
+//! module reads no clock and delivers nothing: `topics` passes the time and sends the publications.
 
 use crate::{
     limits::{LimitError, Limits},
@@ -16,8 +31,8 @@ use std::{
     },
 };
 
-/// A place in a topic: behind the publication with this number. In text `<epoch>-<sequence>`, the epoch in hex: the id of an event
-/// on an event stream.
+/// A place in a topic: after the publication with this number. Its text is `<epoch>-<sequence>`
+/// with the epoch in hex: the id of an event on an event stream.
 ///
 /// ```
 /// use tidegate_hub::Position;
@@ -27,9 +42,10 @@ use std::{
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Tells this topic's numbers from those of other topics, and from those that the same name had earlier.
+    /// Distinguishes the numbers of this topic from those of other topics, and from earlier ones of
+    /// the same name.
     pub epoch: u64,
-    /// The number of a publication, from 1; 0 is before the first.
+    /// Number of a publication, from 1; 0 is before the first.
     pub sequence: u64,
 }
 
@@ -54,12 +70,14 @@ impl FromStr for Position {
     }
 }
 
-/// Where somebody is in each topic that it follows, as the id of an event says it: positions with commas between them.
+/// The position of a client in each topic that it follows. As the id of an event it is a list with
+/// commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions(pub Vec<Position>);
 
 impl Positions {
-    /// The positions that can be read in an id. One that is not ours leads nowhere: who has it is told of a gap.
+    /// Reads the positions in an id. A position that is not ours is in no topic: its client gets a
+    /// gap.
     pub fn parse(id: &str) -> Positions {
         Positions(
             id.split(',')
@@ -68,7 +86,8 @@ impl Positions {
         )
     }
 
-    /// Where in the topic that is `here` now. Whoever was nowhere in it may have missed anything.
+    /// Returns the position in the topic that is now at `here`. A client without one may have
+    /// missed anything.
     pub(crate) fn within(&self, here: Position) -> Position {
         let nowhere = Position {
             epoch: here.epoch.wrapping_add(1),
@@ -81,7 +100,7 @@ impl Positions {
             .unwrap_or(nowhere)
     }
 
-    /// The publication has come.
+    /// Moves on to this publication, which has been sent.
     pub fn advance(&mut self, publication: &Publication) {
         let Publication {
             epoch, sequence, ..
@@ -102,19 +121,20 @@ impl fmt::Display for Positions {
     }
 }
 
-/// How somebody begins to follow a topic (WIT `types.followed`).
+/// The point at which a subscription begins (WIT `types.followed`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartPoint {
-    /// What is behind it will come.
+    /// The position; all later publications will be sent.
     pub position: Position,
-    /// Something between what it had and `position` is gone.
+    /// True if publications between the client's position and `position` are gone.
     pub has_gap: bool,
 }
 
-/// Numbered publications that were kept, without one missing.
+/// Consecutive publications that were kept.
 pub(crate) type Replay = Vec<Arc<Publication>>;
 
-/// What is to be sent to somebody who had everything up to `since`, now that the topic is at `now`.
+/// Returns the start of a subscription, and the publications to send to a client that has
+/// everything up to `since`, now that the topic is at `now`.
 pub(crate) fn resume(
     since: Option<Position>,
     now: Position,
@@ -156,15 +176,16 @@ pub(crate) fn resume(
     }
 }
 
-/// The latest publications of a topic in memory, within the limits for count and age, and for the bytes of all topics together.
+/// The latest publications of a topic in memory, within the limits for count and age, and for the
+/// bytes of all topics together.
 pub(crate) struct History {
-    /// With the time when each was published.
+    /// Each with the time at which it was published.
     kept: VecDeque<(u64, Arc<Publication>)>,
     bytes: Arc<AtomicUsize>,
 }
 
 impl History {
-    /// `bytes`: what all topics keep.
+    /// `bytes` is the counter of the bytes that all topics keep.
     pub(crate) fn new(bytes: Arc<AtomicUsize>) -> History {
         History {
             kept: VecDeque::new(),
@@ -188,7 +209,7 @@ impl History {
         }
     }
 
-    /// Forgets what is too old; whether anything is left.
+    /// Removes the publications that are too old. Returns true if any are left.
     pub(crate) fn expire(&mut self, now: u64, limits: &Limits) -> bool {
         while self
             .kept
@@ -203,13 +224,13 @@ impl History {
         !self.kept.is_empty()
     }
 
-    /// Forgets everything.
+    /// Removes all publications.
     pub(crate) fn clear(&mut self) {
         while self.pop() {}
         self.kept = VecDeque::new();
     }
 
-    /// What is kept behind this number.
+    /// Returns the publications after this number.
     pub(crate) fn after(&self, sequence: u64) -> Replay {
         self.kept
             .iter()
@@ -235,7 +256,7 @@ impl Drop for History {
     }
 }
 
-/// Bytes that count for a publication that is kept: an empty one takes memory too.
+/// Returns the bytes that a publication counts in a history. An empty one takes memory too.
 fn weight(publication: &Publication) -> usize {
     size_of::<(u64, Arc<Publication>)>() + publication.weight()
 }
@@ -244,7 +265,7 @@ fn is_old(at: u64, now: u64, limits: &Limits) -> bool {
     at.saturating_add(limits.history_age_max.as_millis() as u64) <= now
 }
 
-/// A room's publication as its storage keeps it; none if it is none of those that are kept.
+/// Returns a room's publication as its storage keeps it; none if publications like it are not kept.
 pub(crate) fn encode(publication: &Publication, now: u64, limits: &Limits) -> Option<Bytes> {
     if publication.sequence == 0 || publication.message.len() > limits.history_message_bytes_max {
         return None;
@@ -262,7 +283,8 @@ pub(crate) fn encode(publication: &Publication, now: u64, limits: &Limits) -> Op
     Some(bytes.into())
 }
 
-/// What [`encode`] made, if it is not too old; with this epoch.
+/// Reads a publication that [`encode`] wrote, and gives it this epoch. Returns none if it is too
+/// old.
 pub(crate) fn decode(
     bytes: &Bytes,
     epoch: u64,
@@ -310,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Bytes that an empty publication counts.
+    /// Number of bytes that an empty publication counts.
     const RECORD: usize = size_of::<(u64, Arc<Publication>)>() + size_of::<Publication>();
 
     fn publication(sequence: u64, text: &str) -> Arc<Publication> {

@@ -1,4 +1,26 @@
-//! What is on its way to one client: a bounded queue that anyone fills and the client's own task drains.
+//! The outbox: the bounded queue of messages to one client. Any thread fills it, and the task that
+//! owns the client's socket (the drainer) empties it.
+//!
+//! An outbox is open until a close is queued or the client has gone (`abandon`). After that it
+//! takes nothing. A close is always the last entry, and the first close wins.
+//!
+//! A message counts against the limits from the moment it is queued until the drainer reports it
+//! `written`. Messages in between are *in flight*; only the drainer changes their counters. Without
+//! them a slow client could hold a second outbox in the buffers of its socket.
+//!
+//! Memory is reserved in the budget of the process before a message is queued, and given back when
+//! the message has been written. A large publication is reserved once by its maker, because all
+//! followers share it. An outbox with much memory is a `Consumer`: it can be evicted if memory runs
+//! short.
+//!
+//! Invariant: a message is admitted only within `outbox_bytes_max` and `outbox_messages_max`,
+//! counting those in flight. There are two exceptions: an empty outbox takes one message of any
+//! size, and a topic that drops its oldest publications keeps the newest one after messages in
+//! flight.
+//!
+//! Nothing here waits. If there is no room, the caller gets `SendError::Full`, or the topic's
+//! policy decides which message is lost. Writing, timeouts and the close handshake are left to the
+//! owner.
 
 use crate::{
     budget::{Budget, CONSUMER_BYTES_MIN, Charge, Consumer, Kind, OutOfMemory},
@@ -19,25 +41,25 @@ use std::{
 /// One thing to write to a client.
 #[derive(Clone, Debug)]
 pub enum Outgoing {
-    /// Sent to this client alone.
+    /// A message to this client alone.
     Message(Message),
-    /// Shared with every follower of its topic.
+    /// A publication, shared with every follower of its topic.
     Publication(Arc<Publication>),
-    /// The last: nothing is queued behind it.
+    /// The last entry: nothing is queued after it.
     Close(Close),
 }
 
-/// A close frame's content (RFC 6455 section 7.4).
+/// Content of a close frame (RFC 6455 section 7.4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// 1000 to 4999.
+    /// Code from 1000 to 4999.
     pub code: u16,
-    /// At most 123 bytes.
+    /// Reason of at most 123 bytes.
     pub reason: String,
 }
 
 impl Close {
-    /// A close with one of the protocol's own codes.
+    /// Returns a close with one of the protocol's own codes.
     pub fn new(code: u16, reason: &str) -> Close {
         Close {
             code,
@@ -53,7 +75,7 @@ pub enum SendError {
     Closed,
     /// The outbox is at its bound. Wait until `queued` falls, or drop the message.
     Full,
-    /// The message is larger than any may be.
+    /// The message is larger than `message_bytes_max`.
     TooLarge,
 }
 
@@ -70,7 +92,7 @@ impl fmt::Display for SendError {
 impl std::error::Error for SendError {}
 
 impl Outgoing {
-    /// Bytes of its payload; a close has none that count.
+    /// Returns the bytes of its payload; a close counts none.
     fn len(&self) -> usize {
         match self {
             Outgoing::Message(message) => message.len(),
@@ -79,8 +101,8 @@ impl Outgoing {
         }
     }
 
-    /// Bytes of its payload that do not count as memory of this outbox: those of a large publication, which its followers share, are
-    /// counted once, where it was made.
+    /// Returns the bytes of its payload that do not count as memory of this outbox. The bytes of a
+    /// large publication, which its followers share, are counted once where it was made.
     fn shared(&self) -> usize {
         match self {
             Outgoing::Publication(publication) => shared(publication.message.len()),
@@ -89,18 +111,19 @@ impl Outgoing {
     }
 }
 
-/// Beyond this a publication is counted once for all of its followers.
+/// A publication with more bytes is counted once for all of its followers.
 const SHARED_BYTES_MAX: usize = 4 << 10;
 
 fn shared(length: usize) -> usize {
     length.saturating_sub(SHARED_BYTES_MAX)
 }
 
-/// Where a drainer puts what it takes. Called under the outbox's lock: it must not come back to that.
+/// The destination of a drainer. It is called under the lock of the outbox, so it must not call the
+/// outbox.
 pub trait Sink {
-    /// Whether it takes another one.
+    /// Returns true if it can take another entry.
     fn has_room(&self) -> bool;
-    /// Takes one.
+    /// Takes an entry.
     fn put(&mut self, outgoing: Outgoing);
 }
 
@@ -124,19 +147,19 @@ impl Sink for Option<Outgoing> {
     }
 }
 
-/// What a drainer learns besides what it took.
+/// Result of a drain beside the entries.
 #[derive(Debug)]
 pub struct TakeOutcome {
-    /// Whether there was anything to take.
+    /// True if there was an entry to take.
     pub any: bool,
-    /// Whether nothing is left.
+    /// True if no entry is left.
     pub all: bool,
-    /// The close that was the last in the queue: its time runs even while there is no room for it.
+    /// The close at the end of the queue: its time runs even while there is no room for it.
     pub close: Option<Close>,
 }
 
-/// The queue towards one client. Its bounds are `outbox_bytes_max` and `outbox_messages_max`; one
-/// message fits into an empty outbox whatever its size.
+/// The queue of messages to one client. Its limits are `outbox_bytes_max` and
+/// `outbox_messages_max`; an empty outbox takes one message of any size.
 ///
 /// ```
 /// use tidegate_hub::{Limits, Message, Outbox, SendError};
@@ -149,13 +172,13 @@ pub struct Outbox {
     bytes_max: usize,
     messages_max: usize,
     message_bytes_max: usize,
-    /// Bytes and messages that were taken out and are not yet written. Only the drainer changes them.
+    /// Bytes and messages that were taken and are not yet written. Only the drainer changes them.
     in_flight_bytes: AtomicUsize,
     in_flight_messages: AtomicUsize,
     budget: Arc<Budget>,
-    /// Something is reserved for the queue.
+    /// True if memory is reserved for the queue.
     is_charged: AtomicBool,
-    /// Bytes reserved for the same client outside this outbox.
+    /// Number of bytes reserved for the same client outside this outbox.
     beside: AtomicUsize,
     is_registered: AtomicBool,
     is_evicted: AtomicBool,
@@ -166,26 +189,28 @@ pub struct Outbox {
 #[derive(Debug)]
 struct State {
     queue: VecDeque<Outgoing>,
-    /// Of what is in the queue.
+    /// Number of bytes in the queue.
     bytes: usize,
-    /// Bytes of these that other outboxes share, and the same of what was taken out and may not be written yet.
+    /// Number of these bytes that other outboxes share; the next field counts the same for the
+    /// entries that were taken and may not be written yet.
     shared: usize,
     shared_taken: usize,
     charge: Charge,
-    /// A close is queued, or the client is gone.
+    /// True if a close is queued or the client has gone.
     closed: bool,
-    /// Wakes the task that drains, if `is_watched`: it has nothing to drain. Kept while the task is awake, for the next time.
+    /// Wakes the drainer if `is_watched` is true: then it waits for an entry. It is kept while the
+    /// task is awake, for the next time.
     waker: Option<Waker>,
     is_watched: bool,
 }
 
 impl Outbox {
-    /// An empty outbox, in no budget.
+    /// Returns an empty outbox without a budget.
     pub fn new(limits: &Limits) -> Outbox {
         Outbox::build(limits, Arc::new(Budget::new(0)), Weak::new())
     }
 
-    /// An empty outbox whose memory is a part of the budget.
+    /// Returns an empty outbox whose memory is a part of the budget.
     pub(crate) fn in_budget(limits: &Limits, budget: &Arc<Budget>) -> Arc<Outbox> {
         Arc::new_cyclic(|me| Outbox::build(limits, budget.clone(), me.clone()))
     }
@@ -234,13 +259,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a message of this length would be queued behind so many more bytes and messages.
+    /// Returns true if a message of this length would be queued after `bytes` and `messages` more.
     pub(crate) fn has_room(&self, bytes: usize, messages: usize, length: usize) -> bool {
         self.has_room_after(&self.state(), bytes, messages, length)
     }
 
-    /// Queues a publication; if it doesn't fit, `overflow` says who gives way. Whether it was queued.
-    /// The newest of a topic that drops its oldest is lost only for messages to this client alone.
+    /// Queues a publication. If it does not fit, `overflow` decides what is lost. Returns true if
+    /// it was queued. If the oldest ones are dropped, the newest is lost only if messages to this
+    /// client alone fill the outbox, or if memory is short.
     pub fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> bool {
         let length = publication.message.len();
         let mut state = self.state();
@@ -254,7 +280,8 @@ impl Outbox {
                 }
                 Overflow::DropOldest => {
                     while self.is_full(&state, length) && state.drop_oldest_publication() {}
-                    // Behind what is being written alone, the newest is kept: it replaces what it made room for.
+                    // If only messages in flight are before it, the newest publication is kept: it
+                    // takes the room of the ones that were dropped for it.
                     if !state.queue.is_empty() && !self.admit(&mut state, length, shared(length)) {
                         return false;
                     }
@@ -270,7 +297,8 @@ impl Outbox {
         true
     }
 
-    /// Queues a close behind what is there; what comes later is refused. The second close changes nothing.
+    /// Queues a close after the entries in the queue. Later entries are refused. A second close has
+    /// no effect.
     pub fn close(&self, close: Close) {
         let mut state = self.state();
         if !state.closed {
@@ -279,7 +307,7 @@ impl Outbox {
         }
     }
 
-    /// The client is gone: forgets the queue and refuses everything.
+    /// Empties the queue and refuses all later entries, because the client has gone.
     pub fn abandon(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -291,13 +319,14 @@ impl Outbox {
         self.release(&mut state);
     }
 
-    /// Moves what is queued, oldest first, into `sink` as far as that has room. Until it is
-    /// [`written`](Outbox::written) it counts as queued.
+    /// Moves the entries into `sink`, oldest first, while it has room. They count as queued until
+    /// they are [`written`](Outbox::written).
     pub fn take(&self, sink: &mut impl Sink) -> TakeOutcome {
         self.take_from(&mut self.state(), sink)
     }
 
-    /// As [`take`](Outbox::take), and from now on the next thing queued wakes `cx`, until [`unwatch`](Outbox::unwatch).
+    /// As [`take`](Outbox::take); then the next entry wakes `cx`, until
+    /// [`unwatch`](Outbox::unwatch).
     pub fn take_and_watch(&self, cx: &mut Context<'_>, sink: &mut impl Sink) -> TakeOutcome {
         let mut state = self.state();
         match &mut state.waker {
@@ -308,12 +337,12 @@ impl Outbox {
         self.take_from(&mut state, sink)
     }
 
-    /// The drainer is awake and will look by itself.
+    /// Stops the wake-ups: the drainer is awake and will look for entries without one.
     pub fn unwatch(&self) {
         self.state().is_watched = false;
     }
 
-    /// Everything that was taken has reached the network.
+    /// Reports that everything that was taken has reached the network.
     pub fn written(&self) {
         self.in_flight_bytes.store(0, Ordering::Relaxed);
         self.in_flight_messages.store(0, Ordering::Relaxed);
@@ -322,8 +351,8 @@ impl Outbox {
         }
     }
 
-    /// Bytes that the owner queued beside the outbox, as pongs are: they count as queued until they are
-    /// [`written`](Outbox::written).
+    /// Counts bytes that the owner queued beside the outbox, such as pongs. They count as queued
+    /// until they are [`written`](Outbox::written).
     pub fn count_in_flight(&self, bytes: usize) {
         self.in_flight_bytes.store(
             self.in_flight_bytes.load(Ordering::Relaxed) + bytes,
@@ -331,13 +360,14 @@ impl Outbox {
         );
     }
 
-    /// Whether the client is to be dropped at once, for want of memory. Its owner is woken when that changes.
+    /// Returns true if the client has to be dropped at once, because memory is short. The owner is
+    /// woken when this changes.
     pub fn is_evicted(&self) -> bool {
         self.is_evicted.load(Ordering::Relaxed)
     }
 
-    /// As [`Charge::fit`], for memory that is held for the same client beside its outbox: all of it counts when the largest
-    /// consumers are closed.
+    /// As [`Charge::fit`], for memory that is held for the same client beside its outbox. All of it
+    /// counts when the largest consumers are closed.
     #[inline]
     pub fn charge_beside(&self, charge: &mut Charge, bytes: usize) -> Result<(), OutOfMemory> {
         if charge.is_free(bytes) {
@@ -365,15 +395,15 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether a payload of this length is within the bounds and, but for the bytes of it that are shared, within the budget. Its memory
-    /// is reserved then.
+    /// Returns true if a payload of this length is within the limits and, without the bytes of it
+    /// that are shared, within the budget. Then its memory is reserved.
     fn admit(&self, state: &mut State, length: usize, shared: usize) -> bool {
         let (bytes, count) = self.pending(state);
         if !self.fits_after(bytes, count, length) {
             return false;
         }
         let weight = weight(bytes + length, count + 1);
-        // The common case: that little is free, whatever of it is shared.
+        // The common case: so few bytes are free, whether they are shared or not.
         state.charge.is_free(weight) || self.reserve(state, weight, shared)
     }
 
@@ -388,17 +418,17 @@ impl Outbox {
         fits
     }
 
-    /// Gives back what was reserved for what has gone.
+    /// Gives back the memory that was reserved for entries that have gone.
     fn release(&self, state: &mut State) {
         let (bytes, count) = self.pending(state);
         let weight = weight(bytes, count).saturating_sub(self.shared(state));
-        // Less than before is never refused.
+        // A smaller reservation is never refused.
         _ = state.charge.fit(&self.budget, weight);
         self.is_charged
             .store(state.charge.bytes() > 0, Ordering::Relaxed);
     }
 
-    /// Bytes of what is pending that do not count as memory of this outbox.
+    /// Returns the bytes of the pending entries that do not count as memory of this outbox.
     fn shared(&self, state: &mut State) -> usize {
         if self.in_flight_messages.load(Ordering::Relaxed) == 0 {
             state.shared_taken = 0;
@@ -447,12 +477,12 @@ impl Outbox {
         }
     }
 
-    /// Bytes queued and not yet written to the network.
+    /// Returns the bytes that are queued and not yet written to the network.
     pub fn queued(&self) -> usize {
         self.state().bytes + self.in_flight_bytes.load(Ordering::Relaxed)
     }
 
-    /// Whether a close is queued or the client is gone.
+    /// Returns true if a close is queued or the client has gone.
     pub fn is_closed(&self) -> bool {
         self.state().closed
     }
@@ -466,7 +496,7 @@ impl Outbox {
         self.fits_after(pending.0 + bytes, pending.1 + messages, length)
     }
 
-    /// Bytes and number of what is queued and not yet written.
+    /// Returns bytes and number of the messages that are queued and not yet written.
     fn pending(&self, state: &State) -> (usize, usize) {
         let bytes = state.bytes + self.in_flight_bytes.load(Ordering::Relaxed);
         (
@@ -485,7 +515,7 @@ impl Outbox {
             .expect("nothing panics while it holds an outbox")
     }
 
-    /// Wakes outside the lock: the drainer's first step is to take it.
+    /// Wakes the drainer outside the lock, because its first step is to take the lock.
     fn wake(mut state: MutexGuard<'_, State>) {
         if !std::mem::take(&mut state.is_watched) {
             return;
@@ -498,7 +528,7 @@ impl Outbox {
     }
 }
 
-/// Bytes of memory that so many payloads take.
+/// Returns the bytes of memory that `count` payloads of `bytes` bytes take.
 fn weight(bytes: usize, count: usize) -> usize {
     bytes + count * size_of::<Outgoing>()
 }
@@ -541,7 +571,8 @@ impl State {
         }
     }
 
-    /// Whether there was one to drop: messages to this client alone are not given up for a publication.
+    /// Drops the oldest publication. Returns false if there is none: messages to this client alone
+    /// are not dropped for a publication.
     fn drop_oldest_publication(&mut self) -> bool {
         let Some(at) = self
             .queue

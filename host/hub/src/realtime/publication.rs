@@ -1,4 +1,4 @@
-//! One message to all who follow a topic, and what becomes of those who are too slow for it.
+//! A message to all followers of a topic, and the policy for followers that are too slow.
 
 use crate::{
     budget::{Budget, Charge, Kind, OutOfMemory},
@@ -9,7 +9,7 @@ use crate::{
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
 
-/// What happens when a follower's outbox has no room for a publication.
+/// Policy for a publication that does not fit into a follower's outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Overflow {
     /// The follower is closed with 1013.
@@ -19,15 +19,16 @@ pub enum Overflow {
     DropOldest,
 }
 
-/// Which topics have which overflow policy: by full name, or by a prefix that ends in `*`.
+/// Overflow policies of topics, by full name or by a prefix that ends in `*`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopicPolicy {
-    /// Topics whose slow followers lose their oldest; all others close.
+    /// Topics whose slow followers lose their oldest publications. Followers of all others are
+    /// closed.
     pub drop_oldest: Vec<String>,
 }
 
 impl TopicPolicy {
-    /// The policy of this topic.
+    /// Returns the policy of this topic.
     pub fn overflow(&self, topic: &str) -> Overflow {
         let matches = |name: &String| match name.strip_suffix('*') {
             Some(prefix) => topic.starts_with(prefix),
@@ -41,29 +42,29 @@ impl TopicPolicy {
     }
 }
 
-/// One message to everyone who follows a topic.
+/// One message to all followers of a topic.
 #[derive(Debug)]
 pub struct Publication {
-    /// What WebSockets get.
+    /// Message for WebSockets.
     pub message: Message,
-    /// The event's name on event streams.
+    /// Name of the event on event streams.
     pub event: Option<String>,
-    /// Not kept, and without a number: of no use to who comes back.
+    /// True if it is not kept and has no number: a client that comes back does not get it.
     pub transient: bool,
-    /// Who is left out.
+    /// Connection that does not get it.
     pub except: Option<ConnId>,
-    /// Tells this topic's numbers from those that the same name had before a restart.
+    /// Distinguishes the numbers of this topic from those that the same name had before a restart.
     pub epoch: u64,
-    /// The publication's number in its topic, from 1; 0 if it is transient.
+    /// Number of the publication in its topic, from 1; 0 if it is transient.
     pub sequence: u64,
-    /// As event streams carry it: kept by the first who writes it there.
+    /// The message as event streams carry it. The first writer stores it here.
     pub event_stream: OnceLock<Bytes>,
     /// Reservation for a large publication. Its followers share it.
     pub charge: Charge,
 }
 
 impl Publication {
-    /// A message without an event's name, to everybody.
+    /// Returns a message to all followers, without an event name.
     pub fn new(message: Message) -> Publication {
         let (event_stream, charge) = (OnceLock::new(), Charge::new(Kind::Publication));
         Publication {
@@ -78,7 +79,7 @@ impl Publication {
         }
     }
 
-    /// Bytes of memory that it takes: the record and its strings.
+    /// Returns the memory that it takes, in bytes: the record and its strings.
     pub(crate) fn weight(&self) -> usize {
         size_of::<Publication>() + self.message.len() + self.event.as_ref().map_or(0, String::len)
     }

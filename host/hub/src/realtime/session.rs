@@ -1,5 +1,24 @@
-//! The life of one WebSocket connection as a state machine: which event the app gets next, when to
-//! read on, when to ping, when to close and when it is over. It is handed frames and the time.
+//! The life of one WebSocket connection as a state machine: it decides which event the app gets
+//! next, when to read, when to ping, when to close, and when the connection is over.
+//!
+//! The task that owns the socket owns the session. It reports each thing that happens (a message, a
+//! close frame, the end of a call, bytes on their way out), and asks what to do next. The session
+//! does no I/O and reads no clock, so a test can play any order of events and moments.
+//!
+//! States: `Open`; then `Closing` (our close frame is out) or `Answering` (the peer's close came
+//! and waits for the calls before it); then `Ended` (the socket is done) and `Over` (the app has
+//! had its last event).
+//!
+//! Invariants: at most one call into the app runs at a time. The app gets `Open` first, then
+//! messages in their order, then `Close` exactly once; a silent session gets none of them. A
+//! message that comes after the close has begun never reaches the app.
+//!
+//! Reading stops while the messages that wait for the app reach the limits of the inbox. So a slow
+//! app slows its client down by TCP, and memory stays bounded. A silence during such a pause is no
+//! proof against the peer, so no pong is expected then.
+//!
+//! Frames, the close code of a fault, and the judgement whether bytes still move are left to the
+//! owner.
 
 use crate::{
     event::CloseEvent,
@@ -12,8 +31,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the owner of the socket asks, in this order, after each thing that happened:
-/// [`next_call`](Session::next_call), [`wants_read`](Session::wants_read), [`poll_time`](Session::poll_time).
+/// The session. After each thing that happened, the owner of the socket asks in this order:
+/// [`next_call`](Session::next_call), [`wants_read`](Session::wants_read),
+/// [`poll_time`](Session::poll_time).
 ///
 /// ```
 /// use std::time::Instant;
@@ -28,41 +48,41 @@ pub struct Session {
     times: Times,
     inbox: Vec<Message>,
     inbox_bytes: usize,
-    /// Bytes of the messages that the running call has.
+    /// Number of bytes of the messages in the running call.
     calling_bytes: usize,
     inbox_bytes_max: usize,
     inbox_messages_max: usize,
     phase: Phase,
     calling: bool,
     opening: Opening,
-    /// Last time that anything came from the peer.
+    /// Last time at which anything came from the peer.
     heard: Instant,
-    /// Last time that anything came from the peer, or moved towards it.
+    /// Last time at which anything came from the peer or moved towards it.
     busy: Instant,
     opened: Instant,
     ping: Ping,
     control_frames: ControlFrames,
 }
 
-/// What the app is called with.
+/// An event for the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The connection is open.
     Open,
     /// Messages in their order; never empty.
     Messages(Vec<Message>),
-    /// The last event.
+    /// The last event: the connection has ended.
     Close(CloseEvent),
 }
 
-/// What time asks for.
+/// The next action that depends on time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
-    /// Nothing before this moment; nothing at all if none.
+    /// Wait until this moment; if there is none, until something happens.
     Until(Option<Instant>),
-    /// Send a ping, and say when it [left](Session::handle_ping_left).
+    /// Send a ping, and report when it has [left](Session::handle_ping_left).
     Ping,
-    /// Begin to close with this now.
+    /// Begin to close with this code and reason now.
     Close(Close),
     /// Drop the socket now: the peer does not answer.
     Drop,
@@ -78,26 +98,26 @@ struct Times {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Opening {
-    /// `Open` was not handed out yet.
+    /// `Open` is still to be handed out.
     Due,
     Done,
-    /// The app never hears of this connection: accepted only to be closed.
+    /// The app gets no event: the connection was accepted only to be closed.
     Silent,
 }
 
 enum Phase {
     Open,
-    /// Our close frame is out; the peer's is due until then.
+    /// Our close frame is out; the peer's close frame is due at a fixed time.
     Closing {
         close: Close,
         until: Instant,
     },
-    /// The peer's close frame came; it is answered when what came before it has been.
+    /// The peer's close frame came. It is answered after the messages before it have been handled.
     Answering {
         close: Close,
         until: Instant,
     },
-    /// The socket is done; `Close` is to be handed out.
+    /// The socket is done; `Close` is still to be handed out.
     Ended(CloseEvent),
     /// Everything was handed out.
     Over,
@@ -105,9 +125,9 @@ enum Phase {
 
 enum Ping {
     At(Instant),
-    /// Asked for, and still in the host: the time for its answer does not run yet.
+    /// The ping was asked for and is still in the host: the time for its answer does not run yet.
     Due,
-    /// It left the host at `at`; the answer is due at `until`.
+    /// The ping left the host at `at`; the answer is due at `until`.
     Sent {
         at: Instant,
         until: Instant,
@@ -115,7 +135,7 @@ enum Ping {
     Off,
 }
 
-/// Pings and pongs that came in the second that began at `since`.
+/// Number of pings and pongs in the second that began at `since`.
 struct ControlFrames {
     since: Instant,
     count: usize,
@@ -123,7 +143,7 @@ struct ControlFrames {
 }
 
 impl Session {
-    /// A connection whose handshake is complete.
+    /// Returns the session of a connection whose handshake is complete.
     pub fn new(limits: &Limits, now: Instant) -> Session {
         Session {
             times: Times {
@@ -157,7 +177,8 @@ impl Session {
         }
     }
 
-    /// A connection that was accepted only to be closed: the app gets no event of it.
+    /// Returns the session of a connection that was accepted only to be closed: the app gets no
+    /// event.
     pub fn silent(limits: &Limits, now: Instant) -> Session {
         Session {
             opening: Opening::Silent,
@@ -165,7 +186,7 @@ impl Session {
         }
     }
 
-    /// A message came. What comes after a close has begun is not for the app any more.
+    /// Handles a message. After a close has begun, the app no longer gets messages.
     pub fn handle_message(&mut self, message: Message, now: Instant) {
         self.handle_answered_message(now);
         if matches!(self.phase, Phase::Open) && self.opening != Opening::Silent {
@@ -174,18 +195,19 @@ impl Session {
         }
     }
 
-    /// A message came that needs no call.
+    /// Handles a message that needs no call.
     pub fn handle_answered_message(&mut self, now: Instant) {
         self.handle_part(now);
     }
 
-    /// Bytes came: the peer is alive, and not idle.
+    /// Handles bytes from the peer: it is alive, and not idle.
     pub fn handle_part(&mut self, now: Instant) {
         self.heard = now;
         self.busy = now;
     }
 
-    /// A ping or a pong came. Returns false if it is one too many in this second: the owner closes with 1008.
+    /// Handles a ping or a pong. Returns false if there were too many in this second: then the
+    /// owner closes with 1008.
     #[must_use]
     pub fn handle_control(&mut self, now: Instant) -> bool {
         self.handle_part(now);
@@ -197,7 +219,8 @@ impl Session {
         frames.count <= frames.max
     }
 
-    /// The ping that [`poll_time`](Session::poll_time) asked for has left the host, or is still leaving it: its answer is due from now on.
+    /// Handles the report that the ping of [`poll_time`](Session::poll_time) has left the host, or
+    /// is still leaving it. The time for its answer runs from now on.
     pub fn handle_ping_left(&mut self, now: Instant) {
         if matches!(self.ping, Ping::Due | Ping::Sent { .. }) {
             self.ping = Ping::Sent {
@@ -207,33 +230,36 @@ impl Session {
         }
     }
 
-    /// Whether the answer to a ping that left the host is late. The owner may know that it has not left the machine yet,
-    /// and say so by [`handle_ping_left`](Session::handle_ping_left) before it asks [`poll_time`](Session::poll_time).
+    /// Returns true if the answer to a ping that left the host is late. An owner that knows that
+    /// the ping has not left the machine yet reports
+    /// [`handle_ping_left`](Session::handle_ping_left) before it asks
+    /// [`poll_time`](Session::poll_time).
     pub fn is_pong_late(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Open)
             && matches!(self.ping, Ping::Sent { at, until } if self.heard <= at && now >= until && self.wants_read())
     }
 
-    /// Whether it matters when a message went out.
+    /// Returns true if the time of outgoing bytes matters.
     pub fn has_idle_limit(&self) -> bool {
         !self.times.idle_max.is_zero()
     }
 
-    /// Whether the connection ends at `now` because it is idle. The owner may know that earlier bytes are still on their way to the peer, and
-    /// report it by [`handle_sent`](Session::handle_sent) before it asks [`poll_time`](Session::poll_time).
+    /// Returns true if the connection ends at `now` because it is idle. An owner that knows that
+    /// earlier bytes are still on their way to the peer reports
+    /// [`handle_sent`](Session::handle_sent) before it asks [`poll_time`](Session::poll_time).
     pub fn is_idle(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Open)
             && self.has_idle_limit()
             && now >= self.busy + self.times.idle_max
     }
 
-    /// A message went out, or moved on towards the peer.
+    /// Handles the report that bytes moved towards the peer.
     pub fn handle_sent(&mut self, now: Instant) {
         self.busy = now;
     }
 
-    /// The peer's close frame came. If it began, the owner answers it when the session is
-    /// [`ready_to_answer`](Session::ready_to_answer), and says so.
+    /// Handles the peer's close frame. If the peer began the close, the owner answers it when the
+    /// session is [`ready_to_answer`](Session::ready_to_answer), and reports that.
     pub fn handle_peer_close(&mut self, close: Option<Close>, now: Instant) {
         self.phase = match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Open => {
@@ -248,12 +274,13 @@ impl Session {
         }
     }
 
-    /// Whether the peer waits for the answer to its close, and nothing that came before it is left to do.
+    /// Returns true if the peer waits for the answer to its close, and all events before it are
+    /// done.
     pub fn ready_to_answer(&self) -> bool {
         matches!(self.phase, Phase::Answering { .. }) && self.is_quiet()
     }
 
-    /// The peer's close was answered.
+    /// Handles the report that the peer's close was answered.
     pub fn handle_answered(&mut self) {
         self.phase = match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Answering { close, .. } => Phase::Ended(ended(close, true, true)),
@@ -261,17 +288,18 @@ impl Session {
         }
     }
 
-    /// Whether no call runs and no message waits.
+    /// Returns true if no call runs and no message waits.
     pub fn is_quiet(&self) -> bool {
         !self.calling && self.inbox.is_empty() && self.opening != Opening::Due
     }
 
-    /// Whether a close has begun, on either side.
+    /// Returns true if either side has begun a close.
     pub fn is_closing(&self) -> bool {
         !matches!(self.phase, Phase::Open)
     }
 
-    /// Our close frame is on its way, for whatever reason. Undelivered messages stay due.
+    /// Handles the report that our close frame is on its way. Messages that wait are still
+    /// delivered.
     pub fn handle_closing(&mut self, close: Close, now: Instant) {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Closing {
@@ -281,7 +309,7 @@ impl Session {
         }
     }
 
-    /// The socket is gone, without the close handshake if that was not complete.
+    /// Handles the end of the socket. Without a complete close handshake the end is not clean.
     pub fn handle_disconnect(&mut self) {
         self.phase = match mem::replace(&mut self.phase, Phase::Over) {
             Phase::Open => Phase::Ended(lost(true)),
@@ -291,7 +319,7 @@ impl Session {
         }
     }
 
-    /// We gave the socket up: the peer did not answer.
+    /// Handles the report that the owner dropped the socket because the peer did not answer.
     pub fn handle_dropped(&mut self) {
         if matches!(self.phase, Phase::Open) {
             self.phase = Phase::Ended(lost(false));
@@ -299,8 +327,9 @@ impl Session {
         self.handle_disconnect();
     }
 
-    /// The call that [`next_call`](Session::next_call) asked for has ended; `well`: without a fault.
-    /// After a fault the messages that wait are forgotten, and the owner closes with 1011.
+    /// Handles the end of the call that [`next_call`](Session::next_call) asked for; `well` is true
+    /// if there was no fault. After a fault the waiting messages are dropped, and the owner closes
+    /// with 1011.
     pub fn handle_returned(&mut self, well: bool) {
         self.calling = false;
         self.calling_bytes = 0;
@@ -310,7 +339,7 @@ impl Session {
         }
     }
 
-    /// The event that the app is to be called with now, if none is running.
+    /// Returns the event for the next call into the app, if none is running.
     pub fn next_call(&mut self) -> Option<Event> {
         if self.calling {
             return None;
@@ -338,12 +367,12 @@ impl Session {
         }
     }
 
-    /// Bytes of the messages that wait for the app, or that its running call has.
+    /// Returns the bytes of the messages that wait for the app or are in its running call.
     pub fn held_bytes(&self) -> usize {
         self.inbox_bytes + self.calling_bytes
     }
 
-    /// Whether there is room for what the client sends. One message is always taken.
+    /// Returns true if there is room for more from the client. One message always fits.
     pub fn wants_read(&self) -> bool {
         match self.phase {
             Phase::Open => {
@@ -355,17 +384,17 @@ impl Session {
         }
     }
 
-    /// Whether the socket is of no more use.
+    /// Returns true if the socket has no further use.
     pub fn is_ended(&self) -> bool {
         matches!(self.phase, Phase::Ended(_) | Phase::Over)
     }
 
-    /// Whether everything is done: no call runs and none will come.
+    /// Returns true if everything is done: no call runs and none will follow.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Over) && !self.calling && self.inbox.is_empty()
     }
 
-    /// What is due at `now`, or when to ask again.
+    /// Returns the action that is due at `now`, or the time of the next question.
     pub fn poll_time(&mut self, now: Instant) -> Wait {
         match &self.phase {
             Phase::Open => self.poll_open(now),
@@ -394,9 +423,10 @@ impl Session {
                 self.ping = Ping::Due;
                 return Wait::Ping;
             }
-            // How long the peer may take to let it out is the owner's to judge.
+            // The owner judges how long the peer may take until the ping has left.
             Ping::Due => None,
-            // What is not read can't be heard: then silence says nothing about the peer.
+            // While the host does not read, a pong cannot arrive: silence is no proof against the
+            // peer.
             Ping::Sent { at, .. } if self.heard > at || !self.wants_read() => {
                 let next = at.max(self.heard) + self.times.ping_every;
                 self.ping = Ping::At(next);
@@ -433,7 +463,7 @@ fn lost(by_peer: bool) -> CloseEvent {
 mod tests {
     use super::*;
 
-    /// A session whose `Open` has been handled, and the moment when it began.
+    /// Returns a session whose `Open` has been handled, and the moment at which it began.
     fn opened(limits: Limits) -> (Session, Instant) {
         let now = Instant::now();
         let mut session = Session::new(&limits, now);

@@ -1,4 +1,22 @@
-//! Publish and follow: a publication is made once and shared by every follower's outbox.
+//! Topics: a publication is made once, and every follower's outbox shares it.
+//!
+//! `Topics` owns all topics of one kind by name: one table for the names that apps choose, one for
+//! rooms. A topic holds its followers, its position (epoch and number of the latest publication)
+//! and its history. The history of a room's topic is in the storage of the room instead.
+//!
+//! A topic without followers is listed in `unfollowed`: it is kept for its numbers and its history
+//! until a new topic needs its place. The topic that was used least recently goes first.
+//!
+//! Locks: the lock of the names is taken first, to look a topic up or to add or remove a follower.
+//! Each topic has a lock for its followers, under which a publication gets its number and enters
+//! all outboxes; a publication to many followers does not hold the lock of the names.
+//!
+//! Invariant: a follower gets the publications of a topic in the order of their numbers. If its
+//! outbox has no room for one, the topic's policy decides: the follower is closed, or loses
+//! publications.
+//!
+//! Clients may choose names of topics, so their number is bounded by `topics_max`, and their
+//! histories together by `history_bytes_max`. The module reads no clock: `tick` passes the time.
 
 use crate::{
     budget::Budget,
@@ -21,10 +39,11 @@ use std::{
     },
 };
 
-/// Milliseconds between two looks at what is too old to be kept.
+/// Milliseconds between two searches for publications that are too old.
 const SWEEP_EVERY: u64 = 10_000;
 
-/// Histories have at most one part in this many of `memory_max`, even if `history_bytes_max` is larger.
+/// Histories have at most one part in this many of `memory_max`, even if `history_bytes_max` is
+/// larger.
 const HISTORY_PART: usize = 8;
 
 /// The name of a topic: a text that an app chose, or a room.
@@ -72,47 +91,48 @@ impl TopicName for RoomId {
     }
 }
 
-/// All topics by name. One without followers is kept, for its numbers and its history, until there are too many; then the
-/// one that was used least lately gives way to a new one.
+/// All topics by name. A topic without followers is kept for its numbers and its history until
+/// there are too many; then the one that was used least recently is removed for a new one.
 pub struct Topics<N: TopicName + ?Sized> {
     limits: Limits,
     policy: TopicPolicy,
     seed: u64,
-    /// As of the last tick.
+    /// Time of the last tick.
     now: SharedNow,
     /// Time of the last check for publications that are too old, in monotonic milliseconds.
     swept: AtomicU64,
-    /// Bytes that all topics keep.
+    /// Number of bytes that all topics keep.
     kept: Arc<AtomicUsize>,
     budget: Arc<Budget>,
-    /// Held only to look a topic up; each topic has its own lock for its followers.
+    /// Not held while a publication is delivered. Each topic has its own lock for its followers.
     topics: Mutex<Names<N>>,
 }
 
 struct Names<N: TopicName + ?Sized> {
     by_name: HashMap<N::Key, Arc<Topic>>,
-    /// Topics that may be forgotten, in the order in which they lost their last follower or were made. One that has got a
-    /// follower since stays here until its turn comes, so that a follow costs nothing; no topic is here twice.
+    /// Topics that may be removed, in the order in which they were made or lost their last
+    /// follower. A topic that has a follower again stays here until its turn, so that a follow
+    /// costs nothing. No topic is here twice.
     unfollowed: VecDeque<UnfollowedTopic<N::Key>>,
-    /// Topics that were made so far: the time by which their use is compared.
+    /// Number of topics that were made so far: the clock by which their use is compared.
     made: u64,
 }
 
 struct UnfollowedTopic<K> {
     name: K,
-    /// How many topics had been made when it was put here.
+    /// Number of topics that had been made when this one was listed.
     at: u64,
 }
 
-/// Topics that are kept once more, though it is their turn, because something was published to them meanwhile: no more of them are
-/// passed over for one new topic.
+/// Number of topics that one new topic may pass over because they have had a publication since they
+/// were listed. They are kept and listed again.
 const SECOND_CHANCES_MAX: usize = 64;
 
 struct Topic {
     overflow: Overflow,
-    /// Whether its name is in [`Names::unfollowed`]; changed under the lock of the names.
+    /// True if its name is in [`Names::unfollowed`]. It changes under the lock of the names.
     is_listed: AtomicBool,
-    /// How many topics had been made when it was published to last.
+    /// Number of topics that had been made at the last publication to it.
     used_at: AtomicU64,
     followers: Mutex<Followers>,
 }
@@ -120,8 +140,9 @@ struct Topic {
 struct Followers {
     position: Position,
     history: History,
-    /// In the order of their opening, which is about their order in memory: with thousands of followers,
-    /// a walk through them costs half as many cache misses as one in a hash's order.
+    /// In the order of their opening, which is about their order in memory. With thousands of
+    /// followers, a walk through them costs half as many cache misses as one in the order of a
+    /// hash.
     by_id: BTreeMap<ConnId, Arc<Outbox>>,
 }
 
@@ -150,7 +171,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         }
     }
 
-    /// Forgets what is kept of every topic. A client that comes back learns of a gap.
+    /// Removes the histories of all topics. A client that comes back gets a gap.
     pub(crate) fn shed(&self) {
         if self.kept.load(Ordering::Relaxed) > 0 {
             self.all()
@@ -163,7 +184,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         self.names().by_name.values().cloned().collect()
     }
 
-    /// Advances the time to `now`, and forgets what is too old.
+    /// Advances the time to `now`, and removes publications that are too old.
     pub(crate) fn tick(&self, now: Now) {
         self.now.set(now);
         if self.kept.load(Ordering::Relaxed) == 0
@@ -177,12 +198,13 @@ impl<N: TopicName + ?Sized> Topics<N> {
         }
     }
 
-    /// As of the last tick.
+    /// Returns the time of the last tick.
     pub(crate) fn now(&self) -> Now {
         self.now.get()
     }
 
-    /// With `since`, what was missed comes first; how many that were.
+    /// Adds a follower. With `since`, the missed publications are sent first. Returns their number
+    /// too.
     pub(crate) fn follow(
         &self,
         name: &N,
@@ -190,7 +212,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         outbox: &Arc<Outbox>,
         since: Option<&Positions>,
     ) -> Result<(StartPoint, u64), LimitError> {
-        // Under the names' lock, so that a sweep can't take the topic away in between.
+        // Under the lock of the names, so that no sweep removes the topic in between.
         let mut names = self.names();
         let topic = self.topic(&mut names, name)?;
         let mut followers = topic.followers();
@@ -198,7 +220,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         Ok(followers.subscribe(id, outbox, start, missed, topic.overflow))
     }
 
-    /// As [`follow`](Topics::follow), of a topic whose history somebody else has.
+    /// As [`follow`](Topics::follow), for a topic whose history is kept elsewhere.
     pub(crate) fn follow_with(
         &self,
         name: &N,
@@ -214,7 +236,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         Ok(start)
     }
 
-    /// How [`follow`](Topics::follow) would begin now.
+    /// Returns how [`follow`](Topics::follow) would begin now.
     pub(crate) fn check(
         &self,
         name: &N,
@@ -228,7 +250,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         Ok(start)
     }
 
-    /// Where the topic is.
+    /// Returns the position of the topic.
     pub(crate) fn position(&self, name: &N) -> Result<Position, LimitError> {
         Ok(self.topic(&mut self.names(), name)?.followers().position)
     }
@@ -247,7 +269,7 @@ impl<N: TopicName + ?Sized> Topics<N> {
         }
     }
 
-    /// The publication's number, and how many outboxes took it.
+    /// Returns the number of the publication, and the number of outboxes that took it.
     pub(crate) fn publish(
         &self,
         name: &N,
@@ -280,7 +302,8 @@ impl<N: TopicName + ?Sized> Topics<N> {
         ))
     }
 
-    /// As [`publish`](Topics::publish), of a publication that has its number already, in a topic whose history somebody else has.
+    /// As [`publish`](Topics::publish), for a publication that has its number already, in a topic
+    /// whose history is kept elsewhere.
     pub(crate) fn deliver(
         &self,
         name: &N,
@@ -345,7 +368,7 @@ impl<N: TopicName + ?Sized> Default for Names<N> {
 }
 
 impl<N: TopicName + ?Sized> Names<N> {
-    /// The topic has no follower: it may be forgotten when its turn comes.
+    /// Lists a topic that has no follower: it may be removed when its turn comes.
     fn list(&mut self, name: &N, topic: &Topic) {
         if !topic.is_listed.swap(true, Ordering::Relaxed) {
             self.unfollowed.push_back(UnfollowedTopic {
@@ -355,8 +378,8 @@ impl<N: TopicName + ?Sized> Names<N> {
         }
     }
 
-    /// Makes place for one topic; false if all have followers. Each name that is passed over leaves the queue or was published
-    /// to since it was put there, so this costs little in the long run.
+    /// Removes one topic. Returns false if all have followers. Each name that is passed over leaves
+    /// the queue, or has had a publication since it was listed; so the amortized cost is low.
     fn forget_one(&mut self) -> bool {
         let mut chances = SECOND_CHANCES_MAX;
         while let Some(UnfollowedTopic { name, at }) = self.unfollowed.pop_front() {
@@ -401,7 +424,8 @@ impl Followers {
         history::resume(since, here, |sequence| self.history.after(sequence))
     }
 
-    /// One more follows, and gets first what it missed; that is a gap if there is no room for it. How many it got.
+    /// Adds a follower, and sends it the publications that it missed. If there is no room for them,
+    /// that is a gap. Returns the number of those that were sent.
     fn subscribe(
         &mut self,
         id: ConnId,
@@ -429,7 +453,7 @@ impl Followers {
         (start, if fits { missed.len() as u64 } else { 0 })
     }
 
-    /// To how many.
+    /// Returns the number of followers that took it.
     fn deliver(&self, publication: &Arc<Publication>, overflow: Overflow) -> u64 {
         let others = self
             .by_id
@@ -593,11 +617,12 @@ mod tests {
             assert_eq!(say(&hub, &number.to_string(), "x"), 1);
         }
         say(&hub, "new", "x");
-        // None was used since it was made, so the oldest gave way.
+        // None was used since it was made, so the oldest one was removed.
         for number in 1..10 {
             assert_eq!(say(&hub, &number.to_string(), "x"), 2, "{number}");
         }
-        // Names that come and go push out each other, and not one that is published to all the time.
+        // Names that come and go replace each other, and never one that gets publications all the
+        // time.
         for number in 0..100_u64 {
             say(&hub, &format!("new/{number}"), "x");
             assert_eq!(say(&hub, "9", "x"), number + 3);

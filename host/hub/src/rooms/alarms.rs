@@ -1,12 +1,24 @@
-//! When rooms are to be called: one index of all alarms, so that a sleeping alarm costs no task.
+//! Alarms: one index of the alarms of all rooms, so that the alarm of a sleeping room costs no
+//! task.
 //!
-//! The index says of each room what its storage has, and when the room is called next. Only [`commit`](Alarms::commit) learns an
-//! alarm: it is called by the one place where a transaction becomes durable, for every kind of commit. Calling an alarm takes nothing out
-//! of
-//! the index; the alarm is `Called` until its event has ended, and is queued again unless a commit has changed it.
+//! The hub owns the index; the scheduler asks it at each tick which rooms to call. For each room it
+//! holds the alarm as it is stored, and the time of the next call.
 //!
-//! The first try of an alarm has a time of day. Later tries, and tries that the host could not make, have a pause: a wall clock
-//! that is set moves no pause, and one that is set back while an alarm waits for its room's turn loses none.
+//! Only [`commit`](Alarms::commit) changes an alarm. It is called at the one place where a
+//! transaction becomes durable, for every kind of commit. If the outcome of a commit is not known,
+//! [`mark_unknown`](Alarms::mark_unknown) has the room called soon, and its event reads the
+//! storage.
+//!
+//! A room waits by the wall clock, waits by the monotonic clock, or is `Called`. A call takes
+//! nothing out of the index: the alarm stays `Called` until its event has ended, and is queued
+//! again unless a commit has changed it. So no failure between the call and the commit loses an
+//! alarm.
+//!
+//! The first try of an alarm has a time of day. Later tries, and tries that the host could not
+//! make, have a pause. A wall clock that is set therefore changes no pause, and one that is set
+//! back while an alarm waits for its room's turn loses no alarm.
+//!
+//! The module calls no room and reads no storage or clock.
 
 use crate::{
     limits::{ALARM_RETRY, ALARMS_LATE, ALARMS_LATE_MAX},
@@ -20,18 +32,19 @@ use std::{
     time::Duration,
 };
 
-/// Invariant: each room of `by_room` stands in exactly one queue, or in none while it is `Called`.
+/// Invariant: each room of `by_room` is in exactly one queue, or in none while it is `Called`.
 #[derive(Default)]
 pub(crate) struct Alarms {
     by_room: HashMap<RoomId, Entry>,
-    /// By Unix milliseconds.
+    /// Rooms by Unix time in milliseconds.
     by_wall: BTreeSet<(u64, RoomId)>,
-    /// By monotonic milliseconds.
+    /// Rooms by monotonic time in milliseconds.
     by_monotonic: BTreeSet<(u64, RoomId)>,
 }
 
 struct Entry {
-    /// The stored alarm. `None` if a commit that would have changed it has failed, so that it has to be read from the storage.
+    /// The stored alarm. `None` if a commit that would have changed it has failed, so that it has
+    /// to be read from the storage.
     alarm: Option<Alarm>,
     due: NextCall,
     backoff: Backoff,
@@ -41,12 +54,13 @@ struct Entry {
 enum NextCall {
     Wall(u64),
     Monotonic(u64),
-    /// The room has the event, and has not said what became of it.
+    /// The room has the event, and its outcome is not known yet.
     Called,
 }
 
 impl Alarms {
-    /// This alarm of the room is durable now. Nothing changes if it was that before: neither a pause nor a call in progress ends.
+    /// Notes that this alarm of the room is durable. If it is the same as before, nothing changes:
+    /// a pause or a call in progress does not end.
     pub(crate) fn commit(&mut self, room: &RoomId, alarm: Option<Alarm>, now: Now) {
         if self.by_room.get(room).and_then(|entry| entry.alarm) != alarm {
             self.remove(room);
@@ -63,14 +77,16 @@ impl Alarms {
         }
     }
 
-    /// The storage had this alarm a moment ago. What a commit said since then is newer, and stays.
+    /// Notes that the storage had this alarm a moment ago. An alarm from a commit since then is
+    /// newer, and stays.
     pub(crate) fn load(&mut self, room: &RoomId, alarm: Alarm, now: Now) {
         if !self.by_room.contains_key(room) {
             self.commit(room, Some(alarm), now);
         }
     }
 
-    /// A commit that would have changed the room's alarm has failed: the room is called soon, to find out what is stored.
+    /// Notes that a commit that would have changed the room's alarm has failed. The room is called
+    /// soon, to find out which alarm is stored.
     pub(crate) fn mark_unknown(&mut self, room: &RoomId, now: Now) {
         let soon = NextCall::Monotonic(now.monotonic + Backoff::default().pause());
         let mut entry = self.remove(room).unwrap_or(Entry {
@@ -79,15 +95,15 @@ impl Alarms {
             backoff: Backoff::default(),
         });
         entry.alarm = None;
-        // The event of one that was called finds out.
+        // If the room has been called already, its event reads the storage.
         if entry.due != NextCall::Called {
             entry.due = soon;
         }
         self.insert(room, entry);
     }
 
-    /// The alarm that was called could not be handed to the app, which is no fault of the app: another try after a pause of at least
-    /// this.
+    /// Queues the alarm that was called but did not reach the app, which is no fault of the app.
+    /// The next try comes after a pause of at least `at_least`.
     pub(crate) fn postpone(&mut self, room: &RoomId, at_least: Duration, now: Now) {
         if let Some(mut entry) = self.remove(room) {
             entry.due = NextCall::Monotonic(
@@ -97,7 +113,7 @@ impl Alarms {
         }
     }
 
-    /// The event of the alarm that was called has ended, and this is stored.
+    /// Notes that the event of the alarm that was called has ended, and which alarm is stored.
     pub(crate) fn finish(&mut self, room: &RoomId, stored: Option<Alarm>, now: Now) {
         if self
             .by_room
@@ -109,14 +125,15 @@ impl Alarms {
         self.commit(room, stored, now);
     }
 
-    /// Whether the room was called for this very alarm, which was due then.
+    /// Returns true if the room was called for exactly this alarm, which was due then.
     pub(crate) fn is_called(&self, room: &RoomId, alarm: Alarm) -> bool {
         self.by_room
             .get(room)
             .is_some_and(|entry| entry.due == NextCall::Called && entry.alarm == Some(alarm))
     }
 
-    /// Returns the time at which the next alarm is called, in Unix milliseconds, if the wall clock is not set until then.
+    /// Returns the time of the next call in Unix milliseconds, as long as the wall clock is not
+    /// set.
     pub(crate) fn next(&self, now: Now) -> Option<u64> {
         let paused = self
             .by_monotonic
@@ -130,8 +147,9 @@ impl Alarms {
             .min()
     }
 
-    /// Rooms to call now: every alarm whose time has just come, and a few of those that are late or come again, the longest due
-    /// first. So what a start, a resumed machine or a mended storage finds overdue is spread over the next ticks.
+    /// Returns the rooms to call now: every alarm whose time has just come, and a few of those that
+    /// are late or tried again, the longest overdue first. So the alarms that are overdue after a
+    /// start, a suspend or a repair of the storage are spread over the next ticks.
     pub(crate) fn call_due(&mut self, now: Now) -> Vec<RoomId> {
         let late = now.wall.saturating_sub(ALARMS_LATE.as_millis() as u64);
         let overdue = self
@@ -187,8 +205,8 @@ impl Alarms {
     }
 }
 
-/// Returns when the alarm is due. The pause before a later try keeps its length even if the wall clock was set after the alarm was
-/// stored.
+/// Returns when the alarm is due. The pause before a later try keeps its length even if the wall
+/// clock was set after the alarm was stored.
 fn due(alarm: Alarm, now: Now) -> NextCall {
     match alarm.attempt {
         0 | 1 => NextCall::Wall(alarm.at),
@@ -198,7 +216,7 @@ fn due(alarm: Alarm, now: Now) -> NextCall {
     }
 }
 
-/// Milliseconds before this try, from the second on, after the one before it failed.
+/// Returns the pause before this try in milliseconds, from the second try on.
 pub(crate) fn pause(attempt: u32) -> u64 {
     (ALARM_RETRY.as_millis() as u64) << attempt.saturating_sub(2).min(16)
 }

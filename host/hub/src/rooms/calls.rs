@@ -1,19 +1,21 @@
-//! Calls into rooms, from routes and from other rooms: who answers them, and why one gave no answer.
+//! Calls into rooms, from routes and from other rooms: the receiver of calls, and the errors of a
+//! call.
 
 use crate::{name::RoomId, rooms::storage::EngineStatus};
 use bytes::Bytes;
 use std::{fmt, future::Future, pin::Pin};
 
-/// Answers calls: all rooms of an app.
+/// Receiver of calls: all rooms of an app.
 pub trait Callee: Send + Sync {
-    /// Calls a room, once. `caller`: the room whose event calls, and waits for the answer. Dropping the future gives the answer up;
-    /// a call that waits for its turn is given up with it.
+    /// Calls a room once. `caller` is the room whose event calls and waits for the answer. Dropping
+    /// the future cancels the call if it still waits for its turn; otherwise only its answer is
+    /// lost.
     fn call_room(&self, caller: Option<&RoomId>, room: RoomId, payload: Bytes) -> RoomCall;
     /// Returns whether rooms can be read and written now.
     fn storage_status(&self) -> EngineStatus;
 }
 
-/// A call on its way.
+/// A call whose answer is still to come.
 pub type RoomCall = Pin<Box<dyn Future<Output = Result<Bytes, CallError>> + Send>>;
 
 /// Why a call gave no answer (WIT `rooms.call-error`).
@@ -25,13 +27,14 @@ pub enum CallError {
     TooLarge,
     /// The room that is called waits for the room that calls.
     Cycle,
-    /// Nothing has happened: too many wait for the room, every instance is in use, or it is closed for a while.
+    /// The call was not made: the room's queue is full, every instance is in use, or the room is
+    /// closed for a while.
     Busy,
     /// The room's event failed, and was undone unless it flushed.
     Failed,
     /// There was no answer in time; the event may have happened, or may still.
     Deadline,
-    /// The room's own refusal: a status as in HTTP, and a text.
+    /// Refusal by the room: a status as in HTTP, and a text.
     Refused(u16, String),
 }
 

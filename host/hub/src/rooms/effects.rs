@@ -1,4 +1,5 @@
-//! What others will see of a room's events: collected while they run, done in their order when they are durable.
+//! The effects of a room's events that others can see. They are collected while the events run, and
+//! released in their order when the events are durable.
 
 use crate::{
     budget::{Budget, Charge},
@@ -25,20 +26,21 @@ use std::{
 #[derive(Default)]
 pub(crate) struct Effects {
     in_order: Vec<Effect>,
-    /// What was changed of connections: read before it is done.
+    /// Changes of connections. Later events read them before they are released.
     changes: BTreeMap<ConnId, ConnectionChanges>,
-    /// Connections that came, and none for those that went.
+    /// Connections that joined the room, and `None` for those that left it.
     members: BTreeMap<ConnId, Option<Arc<Conn>>>,
-    /// Only the last one that was set counts.
+    /// The auto-response, if one was set; the last one counts.
     auto_response: Option<Option<AutoResponse>>,
 }
 
-/// The bound of the running event. Each of its writes and effects has a weight: the bytes of memory that it takes until the commit. Their
-/// sum is at most `room_event_bytes_max` and within the budget of the process.
+/// The bound of the running event. Each of its writes and effects has a weight: the bytes of memory
+/// that it takes until the commit. Their sum is at most `room_event_bytes_max`, and within the
+/// budget of the process.
 pub(crate) struct Allowance<'a> {
     /// Weight of the running event so far.
     pub(crate) weight: &'a mut usize,
-    /// Weight of the events before it.
+    /// Weight of the events before it that are not committed.
     pub(crate) kept: usize,
     pub(crate) max: usize,
     pub(crate) budget: &'a Arc<Budget>,
@@ -46,7 +48,7 @@ pub(crate) struct Allowance<'a> {
 }
 
 impl Allowance<'_> {
-    /// The event takes so many bytes more, and so many less for what they replace.
+    /// Adds `more` bytes to the event and removes `less`, which they replace.
     pub(crate) fn admit(&mut self, more: usize, less: usize) -> Result<(), LimitError> {
         let weight = *self.weight + more - less;
         if weight > self.max && more > less {
@@ -57,19 +59,20 @@ impl Allowance<'_> {
         Ok(())
     }
 
-    /// As [`admit`](Allowance::admit), for what the host does: it is not refused.
+    /// As [`admit`](Allowance::admit), for an effect of the host, which is never refused.
     pub(crate) fn force(&mut self, more: usize) {
         *self.weight += more;
         self.charge.force(self.budget, self.kept + *self.weight);
     }
 
-    /// Whether so many bytes more would be admitted.
+    /// Returns true if this many more bytes would be admitted.
     pub(crate) fn has_room(&self, more: usize) -> bool {
         *self.weight + more <= self.max
     }
 }
 
-/// An effect of an event. Each kind needs an arm in [`weight`](Effect::weight) that returns its bytes of memory.
+/// An effect of an event. Each kind needs an arm in [`weight`](Effect::weight) that returns its
+/// bytes of memory.
 enum Effect {
     Join(Arc<Conn>),
     Leave(Arc<Conn>),
@@ -83,7 +86,8 @@ enum Effect {
 }
 
 impl Effect {
-    /// Bytes of memory that it takes until it is done: the record, and the strings that it holds.
+    /// Returns the bytes of memory that it takes until its release: the record, and the strings in
+    /// it.
     fn weight(&self) -> usize {
         let held = match self {
             Effect::Join(_) | Effect::Leave(_) => size_of::<(ConnId, Option<Arc<Conn>>)>(),
@@ -102,12 +106,12 @@ impl Effect {
 struct Subscription {
     topics: Vec<String>,
     since: Option<Positions>,
-    /// Of the room's own topic.
+    /// Start and missed publications of the room's own topic.
     missed: (StartPoint, Replay),
     slot: Arc<PendingFeed>,
 }
 
-/// Bytes of memory that so many messages of so many bytes take.
+/// Returns the bytes of memory that `messages` messages of `bytes` bytes take.
 pub(crate) fn sends_weight(bytes: usize, messages: usize) -> usize {
     bytes + messages * size_of::<Effect>() + size_of::<(ConnId, ConnectionChanges)>()
 }
@@ -142,12 +146,12 @@ struct ConnectionChanges {
     closed: bool,
 }
 
-/// Where a feed of a room is found once the event that admitted it is durable.
+/// The feed of a room, once the event that admitted it is durable.
 #[derive(Default)]
 pub struct PendingFeed(Mutex<Option<Result<FeedGuard, LimitError>>>);
 
 impl PendingFeed {
-    /// The feed, once.
+    /// Returns the feed, once.
     pub fn take(&self) -> Option<Result<FeedGuard, LimitError>> {
         self.0
             .lock()
@@ -157,32 +161,33 @@ impl PendingFeed {
 }
 
 impl Effects {
-    /// Admits an effect and queues it in order. Only this function and [`force`](Effects::force) queue effects, so each one is counted.
+    /// Admits an effect and queues it in order. Only this function and [`force`](Effects::force)
+    /// queue effects, so each one is counted.
     fn push(&mut self, effect: Effect, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
         allowance.admit(effect.weight(), 0)?;
         self.in_order.push(effect);
         Ok(())
     }
 
-    /// As `push`, for what is the host's doing.
+    /// As `push`, for an effect of the host.
     fn force(&mut self, effect: Effect, allowance: &mut Allowance<'_>) {
         allowance.force(effect.weight());
         self.in_order.push(effect);
     }
 
-    /// The connection is one of the room's from here on, and hears what is broadcast.
+    /// Adds a connection to the room. It receives the broadcasts from here on.
     pub(crate) fn join(&mut self, conn: Arc<Conn>, allowance: &mut Allowance<'_>) {
         self.members.insert(conn.id(), Some(conn.clone()));
         self.force(Effect::Join(conn), allowance);
     }
 
-    /// It is none of the room's any more.
+    /// Removes the connection from the room.
     pub(crate) fn leave(&mut self, conn: Arc<Conn>, allowance: &mut Allowance<'_>) {
         self.members.insert(conn.id(), None);
         self.force(Effect::Leave(conn), allowance);
     }
 
-    /// `earlier`: what the room's earlier events sent to it.
+    /// Sends a message. `earlier` counts the messages that earlier events of the room sent to it.
     pub(crate) fn send(
         &mut self,
         conn: &Arc<Conn>,
@@ -215,7 +220,7 @@ impl Effects {
         Ok(())
     }
 
-    /// The first close counts; a later one changes nothing.
+    /// Closes the connection. The first close counts; a later one has no effect.
     pub(crate) fn close(
         &mut self,
         conn: &Arc<Conn>,
@@ -271,7 +276,8 @@ impl Effects {
         Ok(())
     }
 
-    /// From there on. Whether a connection may follow one more is found out when it is done: until then nobody knows what it follows.
+    /// Subscribes the connection to a topic from there on. Its limit of topics is checked at the
+    /// release, because its topics are not known before.
     pub(crate) fn follow(
         &mut self,
         conn: &Arc<Conn>,
@@ -306,7 +312,7 @@ impl Effects {
         self.push(Effect::Publish(topic.to_owned(), publication), allowance)
     }
 
-    /// It was checked, and has its number.
+    /// Adds a broadcast, which has been checked and has its number.
     pub(crate) fn broadcast(
         &mut self,
         publication: Publication,
@@ -315,7 +321,7 @@ impl Effects {
         self.push(Effect::Broadcast(Arc::new(publication)), allowance)
     }
 
-    /// What was broadcast and has a number.
+    /// Returns the broadcasts that have a number.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = &Arc<Publication>> {
         self.in_order.iter().filter_map(|effect| match effect {
             Effect::Broadcast(publication) if !publication.transient => Some(publication),
@@ -323,7 +329,7 @@ impl Effects {
         })
     }
 
-    /// The log's slots that change with what was broadcast.
+    /// Returns the slots of the log that the broadcasts change.
     pub(crate) fn log(&self, now: u64, limits: &Limits) -> Vec<(u32, Bytes)> {
         let slot = |publication: &Publication| {
             (publication.sequence % limits.history_messages_max as u64) as u32
@@ -343,7 +349,7 @@ impl Effects {
             .collect()
     }
 
-    /// Whether so much more could be sent to the connection.
+    /// Returns true if this much more can be sent to the connection.
     pub(crate) fn has_room(
         &self,
         conn: &Conn,
@@ -394,22 +400,22 @@ impl Effects {
         slot
     }
 
-    /// The attachment that was set, if any was.
+    /// Returns the attachment that was set, if there is one.
     pub(crate) fn attachment(&self, id: ConnId) -> Option<Bytes> {
         self.changes.get(&id)?.attachment.clone()
     }
 
-    /// The tags that were set, if any were.
+    /// Returns the tags that were set, if there are any.
     pub(crate) fn tags(&self, id: ConnId) -> Option<Vec<String>> {
         self.changes.get(&id)?.tags.clone()
     }
 
-    /// Bytes that will be sent to it.
+    /// Returns the bytes that will be sent to the connection.
     pub(crate) fn queued(&self, id: ConnId) -> usize {
         self.changes.get(&id).map_or(0, |changes| changes.bytes)
     }
 
-    /// What was changed of the room's connections: came, went, or by their tags.
+    /// Changes `ids` by the connections of the room that joined, left or changed their tags.
     pub(crate) fn amend(&self, ids: &mut BTreeSet<ConnId>, tag: Option<&str>) {
         for (id, member) in &self.members {
             match member {
@@ -435,7 +441,7 @@ impl Effects {
         }
     }
 
-    /// How many ids [`amend`](Effects::amend) adds or removes at most.
+    /// Returns the maximum number of ids that [`amend`](Effects::amend) adds or removes.
     pub(crate) fn amends_max(&self) -> usize {
         self.members.len()
             + self
@@ -445,12 +451,13 @@ impl Effects {
                 .count()
     }
 
-    /// Whether the connection came or went; nothing if neither.
+    /// Returns the connection if it joined, and `Some(None)` if it left.
     pub(crate) fn member(&self, id: ConnId) -> Option<Option<Arc<Conn>>> {
         self.members.get(&id).cloned()
     }
 
-    /// What is left if the event undoes itself: that connections came or went is not its doing.
+    /// Returns the effects that stay if the event is rolled back: connections that joined or left,
+    /// which is not the event's doing.
     pub(crate) fn members_only(self) -> Effects {
         let in_order = self
             .in_order
@@ -464,7 +471,7 @@ impl Effects {
         }
     }
 
-    /// Bytes of memory that they take.
+    /// Returns the bytes of memory that they take.
     pub(crate) fn weight(&self) -> usize {
         self.in_order.iter().map(Effect::weight).sum()
     }
@@ -473,7 +480,7 @@ impl Effects {
         self.in_order.is_empty() && self.changes.is_empty() && self.auto_response.is_none()
     }
 
-    /// Adds what was done later.
+    /// Appends later effects.
     pub(crate) fn absorb(&mut self, later: Effects) {
         self.in_order.extend(later.in_order);
         self.members.extend(later.members);
@@ -486,13 +493,13 @@ impl Effects {
         }
     }
 
-    /// Does it all.
+    /// Releases all effects.
     pub(crate) fn release(self, hub: &Arc<Hub>, room: &RoomId) {
         if let Some(response) = self.auto_response {
             hub.connections().auto_responder_of(room).set(response);
         }
         for changes in self.changes.into_values() {
-            // Both were checked when they were set, so a refusal here means that there is not enough memory.
+            // Both were checked when they were set, so a refusal here means that memory is short.
             let attached = changes
                 .attachment
                 .map_or(Ok(()), |value| changes.conn.set_attachment(value));
@@ -512,7 +519,8 @@ impl Effects {
                 Effect::Leave(conn) => conn.part(),
                 Effect::Send(conn, message) => {
                     if conn.send(message) == Err(SendError::Full) {
-                        // What others published to it meanwhile took its place: it must not miss a message unnoticed.
+                        // Publications of others have taken its room in the meantime. Close it,
+                        // because it must not lose a message without notice.
                         conn.outbox()
                             .close(Close::new(1013, "too slow for what it is sent"));
                     }
@@ -528,9 +536,9 @@ impl Effects {
                         .close(Close::new(1011, "it follows too many topics")),
                 },
                 Effect::Unfollow(conn, topic) => conn.unfollow(&topic),
-                // Refused only if there are too many topics: then nobody follows this one.
+                // Fails only if there are too many topics: then the topic has no followers.
                 Effect::Publish(topic, mut publication) => {
-                    // It was admitted with the event: no want of memory undoes that now.
+                    // It was admitted with the event, so a shortage of memory cannot undo it now.
                     let weight = publication.weight();
                     publication.charge.force(hub.budget(), weight);
                     _ = hub.publish(&topic, publication);
@@ -572,7 +580,8 @@ impl Effects {
         }
     }
 
-    /// Bytes and messages on their way to it, and whether it will be closed.
+    /// Returns the bytes and the number of messages that will be sent to it, and true if it will be
+    /// closed.
     fn pending(&self, id: ConnId) -> ([usize; 2], bool) {
         self.changes
             .get(&id)

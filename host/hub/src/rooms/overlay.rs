@@ -1,4 +1,4 @@
-//! Writes of a room that its storage does not have yet, and reads that see both.
+//! Overlays: the writes of a room that its storage does not have yet, and reads that see both.
 
 use crate::{
     limits::{ENTRIES_PAGE_BYTES, ENTRIES_PAGE_MAX},
@@ -8,21 +8,22 @@ use crate::{
 use bytes::Bytes;
 use std::{collections::BTreeMap, ops::Bound};
 
-/// Entries that are asked of the storage at once.
+/// Number of entries that are read from the storage at once.
 const READ: usize = 32;
 
-/// What was written since the last commit.
+/// Writes since the last commit.
 #[derive(Default)]
 pub(crate) struct Overlay {
-    /// Everything that the storage has is gone.
+    /// True if all entries of the storage are deleted.
     pub(crate) clear: bool,
-    /// New values; none for a key that was deleted.
+    /// New values; `None` for a key that was deleted.
     pub(crate) writes: BTreeMap<String, Option<Bytes>>,
     weight: usize,
 }
 
 impl Overlay {
-    /// What is known of the key here: nothing, that it is gone, or its value.
+    /// Returns the value of the key if it was written, `Some(None)` if it was deleted, and `None`
+    /// if the storage decides.
     pub(crate) fn find(&self, key: &str) -> Option<Option<Bytes>> {
         match self.writes.get(key) {
             Some(value) => Some(value.clone()),
@@ -34,12 +35,12 @@ impl Overlay {
         !self.clear && self.writes.is_empty()
     }
 
-    /// Bytes of memory that it takes.
+    /// Returns the bytes of memory that it takes.
     pub(crate) fn weight(&self) -> usize {
         self.weight
     }
 
-    /// Bytes that this write takes, and those of the one that it replaces.
+    /// Returns the bytes that this write takes, and those of the write that it replaces.
     pub(crate) fn cost(&self, key: &str, value: Option<&Bytes>) -> (usize, usize) {
         (
             weight(key, value),
@@ -56,7 +57,7 @@ impl Overlay {
         self.writes.insert(key.to_owned(), value);
     }
 
-    /// Deletes everything.
+    /// Deletes all entries.
     pub(crate) fn clear(&mut self) {
         *self = Overlay {
             clear: true,
@@ -64,7 +65,7 @@ impl Overlay {
         };
     }
 
-    /// Adds what was written later.
+    /// Adds the writes of a later overlay.
     pub(crate) fn absorb(&mut self, later: Overlay) {
         if later.clear {
             *self = later;
@@ -78,13 +79,14 @@ impl Overlay {
     }
 }
 
-/// Bytes of memory that a write takes: the record and its strings.
+/// Returns the bytes of memory that a write takes: the record and its strings.
 fn weight(key: &str, value: Option<&Bytes>) -> usize {
     size_of::<(String, Option<Bytes>)>() + key.len() + value.map_or(0, Bytes::len)
 }
 
-/// A page of entries as they would be with both overlays committed, the older one first. It ends at the range's limit,
-/// at 1,000 entries, or with the entry that makes it 1 MiB; it is empty only if there is nothing.
+/// Returns a page of entries as they would be with both overlays committed, the older one first. It
+/// ends at the range's limit, at 1,000 entries, or with the entry that makes it 1 MiB. It is empty
+/// only if there are no entries.
 pub(crate) fn page(
     engine: &dyn Engine,
     room: &RoomId,
@@ -159,7 +161,7 @@ pub(crate) fn page(
     }
 }
 
-/// Whether no key is between the two: such a range is no error of an app's.
+/// Returns true if no key is between the two. Such a range is no error of the app.
 fn is_empty(start: Bound<&str>, end: Bound<&str>) -> bool {
     match (start, end) {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,

@@ -1,4 +1,5 @@
-//! One room as a state machine: who waits for it, whether it runs, is awake or sleeps, and when it is closed for a while.
+//! One room as a state machine: its queue, whether it sleeps, runs or is awake, and how long it is
+//! closed after failed wakes.
 
 use crate::{
     limits::{WAKE_FAILURES_MAX, WAKE_PAUSE},
@@ -6,10 +7,12 @@ use crate::{
 };
 use std::{collections::VecDeque, time::Duration};
 
-/// `I` is an instance of the app, `E` an event and who waits for its outcome. Times are monotonic milliseconds.
+/// The state of a room. `I` is an instance of the app; `E` is an event with the receiver of its
+/// outcome. Times are monotonic milliseconds.
 ///
-/// Events that must happen are never refused. If the host cannot hand them to the app, or cannot keep what they did, they are
-/// `pending`: in their order, until the pause before the next try is over. At most one of each connection of the room is.
+/// Events that must happen are never refused. If the host cannot hand them to the app, or cannot
+/// keep their effects, they are `pending` in their order until the pause before the next try is
+/// over. Each connection of the room has at most one pending event.
 pub(crate) struct Room<I, E> {
     phase: Phase<I>,
     inbox: Inbox<E>,
@@ -17,12 +20,13 @@ pub(crate) struct Room<I, E> {
     /// Time at which pending events are tried again.
     again_at: u64,
     backoff: Backoff,
-    /// Wakes that failed, in a row.
+    /// Number of consecutive wakes that failed.
     failures: u32,
     closed_until: u64,
 }
 
-/// Events in the order of their coming, each with a number that only grows. One that was given up leaves its place empty.
+/// Events in the order of their arrival, each with a number that only grows. A cancelled event
+/// leaves an empty place.
 struct Inbox<E> {
     events: VecDeque<InboxEntry<E>>,
     next: u64,
@@ -37,7 +41,7 @@ struct InboxEntry<E> {
     event: Option<E>,
 }
 
-/// How much may wait for a room.
+/// Maximum number and bytes of the events that wait for a room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InboxMax {
     pub(crate) events: usize,
@@ -46,7 +50,7 @@ pub(crate) struct InboxMax {
 
 enum Phase<I> {
     Asleep,
-    /// Somebody takes turns, and has the instance if there is one.
+    /// A task takes turns, and has the instance if there is one.
     Running,
     Awake {
         instance: I,
@@ -54,23 +58,23 @@ enum Phase<I> {
     },
 }
 
-/// What follows from an event's coming.
+/// Result of the arrival of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission<I> {
-    /// Nobody takes turns: begin, with this instance if the room is awake.
+    /// No task takes turns: start one, with this instance if the room is awake.
     Start(Option<I>),
-    /// It waits for its turn.
+    /// The event waits for its turn.
     Queued,
-    /// It is pending until then: call [`resume`](Room::resume).
+    /// The event is pending until this time: call [`resume`](Room::resume) then.
     Pending(u64),
 }
 
 /// Why an event was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PostError {
-    /// Too many wait.
+    /// The queue is full.
     Full,
-    /// The room fails to wake: closed for so long.
+    /// The room fails to wake, and is closed for this long.
     Closed(Duration),
 }
 
@@ -94,7 +98,7 @@ impl<I, E> Default for Room<I, E> {
 }
 
 impl<I, E> Room<I, E> {
-    /// An event of so many bytes has come. It gets a number.
+    /// Queues an event of this many bytes, and returns its number.
     pub(crate) fn post(
         &mut self,
         event: E,
@@ -103,7 +107,7 @@ impl<I, E> Room<I, E> {
         now: u64,
     ) -> Result<(u64, Admission<I>), PostError> {
         self.check_open(now)?;
-        // An empty inbox takes one event of any size.
+        // An empty queue takes one event of any size.
         let is_full = self.inbox.count >= max.events
             || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
         if is_full {
@@ -113,7 +117,7 @@ impl<I, E> Room<I, E> {
         Ok((number, self.start()))
     }
 
-    /// An event of so many bytes has come that must happen.
+    /// Queues an event that must happen. It is never refused.
     pub(crate) fn post_required(&mut self, event: E, bytes: usize, now: u64) -> Admission<I> {
         if self.pending.is_empty() && self.check_open(now).is_ok() {
             self.inbox.push(event, bytes);
@@ -127,8 +131,8 @@ impl<I, E> Room<I, E> {
         Admission::Pending(self.again_at)
     }
 
-    /// It is the time that [`post_required`](Room::post_required) or [`requeue`](Room::requeue) gave: begin; none if that has been
-    /// overtaken.
+    /// Starts the next try at the time that [`post_required`](Room::post_required) or
+    /// [`requeue`](Room::requeue) gave. Returns none if another time has replaced it.
     pub(crate) fn resume(&mut self, at: u64) -> Option<Admission<I>> {
         let is_due = at == self.again_at
             && !self.pending.is_empty()
@@ -136,8 +140,8 @@ impl<I, E> Room<I, E> {
         is_due.then(|| self.start())
     }
 
-    /// These events of the turn that runs could not be handed over: they are the first of the next try. When that is, and whether it is
-    /// the first one.
+    /// Puts events of the running turn back that could not be handed over: they are the first of
+    /// the next try. Returns the time of that try, and true if it is the first one.
     pub(crate) fn requeue(
         &mut self,
         events: impl DoubleEndedIterator<Item = E>,
@@ -159,17 +163,17 @@ impl<I, E> Room<I, E> {
         }
     }
 
-    /// The event with this number is given up, and its bytes with it; none if its turn has come.
+    /// Cancels the event with this number, and frees its bytes. Returns none if its turn has come.
     pub(crate) fn give_up(&mut self, number: u64) -> Option<E> {
         self.inbox.take(number)
     }
 
-    /// Bytes of the events that wait.
+    /// Returns the bytes of the waiting events.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.inbox.bytes
     }
 
-    /// Gives up those of the events that wait for which `is_it` says so.
+    /// Cancels the waiting events for which `is_it` returns true.
     pub(crate) fn give_up_where(&mut self, is_it: impl Fn(&E) -> bool) -> Vec<E> {
         let numbers: Vec<u64> = self
             .inbox
@@ -184,7 +188,7 @@ impl<I, E> Room<I, E> {
             .collect()
     }
 
-    /// Whether the room may be woken.
+    /// Checks that the room may be woken.
     pub(crate) fn check_open(&self, now: u64) -> Result<(), PostError> {
         match self.closed_until.checked_sub(now).filter(|left| *left > 0) {
             None => Ok(()),
@@ -192,8 +196,9 @@ impl<I, E> Room<I, E> {
         }
     }
 
-    /// The events of the next turn, at most `max` of them and the one that makes them `bytes_max` bytes: pending ones first, if it is
-    /// time for them. If there are none, the room takes the instance back and rests.
+    /// Returns the events of the next turn: at most `max`, and none after the one that makes them
+    /// `bytes_max` bytes. Pending events come first, if it is time for them. If there are no
+    /// events, the room takes the instance back and is idle.
     pub(crate) fn next_turn(
         &mut self,
         max: usize,
@@ -225,12 +230,12 @@ impl<I, E> Room<I, E> {
         events
     }
 
-    /// An event that must happen was handed over: the next pause is short again.
+    /// Notes that an event that must happen was handed over: the next pause is short again.
     pub(crate) fn handle_delivery(&mut self) {
         self.backoff = Backoff::default();
     }
 
-    /// The room has woken, or has failed to.
+    /// Notes that the room has woken, or has failed to.
     pub(crate) fn handle_wake(&mut self, woke: bool, now: u64) {
         self.failures = if woke { 0 } else { self.failures + 1 };
         if woke {
@@ -243,13 +248,14 @@ impl<I, E> Room<I, E> {
         }
     }
 
-    /// Wakes that failed were those of another version of the app. Whether events are pending, which can be tried now.
+    /// Forgets the failed wakes, which were those of another version of the app. Returns true if
+    /// pending events can be tried now.
     pub(crate) fn reset_wake_failures(&mut self) -> bool {
         (self.failures, self.closed_until, self.again_at) = (0, 0, 0);
         !self.pending.is_empty()
     }
 
-    /// Since when it is awake without an event.
+    /// Returns the time since which it has been awake without an event.
     pub(crate) fn idle_since(&self) -> Option<u64> {
         match self.phase {
             Phase::Awake { since, .. } => Some(since),
@@ -257,7 +263,7 @@ impl<I, E> Room<I, E> {
         }
     }
 
-    /// Puts an idle room to sleep: its instance, to be dropped.
+    /// Puts an idle room to sleep. Returns its instance for the caller to drop.
     pub(crate) fn sleep(&mut self) -> Option<I> {
         match std::mem::replace(&mut self.phase, Phase::Asleep) {
             Phase::Awake { instance, .. } => Some(instance),
@@ -268,7 +274,7 @@ impl<I, E> Room<I, E> {
         }
     }
 
-    /// Whether nothing of it has to be remembered: it sleeps, and would wake like any other.
+    /// Returns true if the room sleeps and has no state that differs from that of a new room.
     pub(crate) fn is_blank(&self, now: u64) -> bool {
         matches!(self.phase, Phase::Asleep)
             && self.pending.is_empty()
@@ -276,7 +282,7 @@ impl<I, E> Room<I, E> {
             && self.closed_until <= now
     }
 
-    /// Whether it is awake, running or idle.
+    /// Returns true if it is awake, running or idle.
     pub(crate) fn is_awake(&self) -> bool {
         !matches!(self.phase, Phase::Asleep)
     }
@@ -313,7 +319,7 @@ impl<E> Inbox<E> {
             .ok()?;
         let (event, bytes) = (self.events[at].event.take()?, self.events[at].bytes);
         (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
-        // Empty places are less than half, so that they need no bound of their own.
+        // Empty places are less than half of all, so they need no bound of their own.
         if self.events.len() > 2 * self.count + 16 {
             self.events.retain(|waiting| waiting.event.is_some());
         }
@@ -331,7 +337,7 @@ mod tests {
         room.next_turn(2, 100, instance, 100)
     }
 
-    /// Posts an event of ten bytes to a room with a place for so many.
+    /// Posts an event of ten bytes to a room whose queue has this many places.
     fn post(
         room: &mut Tea,
         event: u32,

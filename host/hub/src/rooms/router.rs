@@ -1,4 +1,4 @@
-//! What leads an app's events to its rooms: one for each version of the app.
+//! The router of a version's events: to rooms where its routes say so, and to the app elsewhere.
 
 use crate::{
     app::{App, Body, Call, Fault, Instance, Pages, RoomAnswer, RoomEvent, StreamingResponse},
@@ -21,7 +21,8 @@ pub struct RoomRouter {
 }
 
 impl RoomRouter {
-    /// This version does nothing to the rooms before it is [served](RoomRouter::serve).
+    /// Returns a router. It has no effect on the rooms before its version is
+    /// [served](RoomRouter::serve).
     pub fn new(rooms: Arc<Rooms>, app: Arc<dyn App>, manifest: Manifest) -> Arc<RoomRouter> {
         Arc::new(RoomRouter {
             rooms,
@@ -29,12 +30,13 @@ impl RoomRouter {
         })
     }
 
-    /// From now on the rooms wake as this version. One that is awake has its event in progress finished by the version before.
+    /// Serves this version: rooms wake as it from now on. In a room that is awake, the version
+    /// before finishes the event in progress.
     pub fn serve(&self) {
         self.rooms.serve(self.version.clone());
     }
 
-    /// The room of a route's event; none if the route has none.
+    /// Returns the room of a route's event; none if the route has none.
     fn room_of(&self, request: &Request) -> Option<Result<RoomId, LimitError>> {
         let class = self
             .version
@@ -49,7 +51,7 @@ impl RoomRouter {
         ))
     }
 
-    /// Hands the event to its room, and waits for its outcome.
+    /// Hands the event to its room, and waits for the outcome.
     async fn ask(&self, room: &RoomId, event: RoomEvent) -> Result<RoomAnswer, Fault> {
         let outcome = self.rooms.post(room, event, Some(&self.version))?;
         outcome
@@ -182,7 +184,7 @@ impl App for RoomRouter {
     }
 }
 
-/// What a client is told whose path names no room that can be.
+/// Returns the response for a path that cannot name a room.
 fn no_room(error: LimitError) -> Response {
     let text = match error {
         LimitError::TooLarge => "the room's name is too long",
@@ -199,7 +201,7 @@ fn no_room(error: LimitError) -> Response {
     }
 }
 
-/// An answer of another kind than the event asks for.
+/// Returns the fault of an answer whose kind does not match the event.
 fn mistaken() -> Fault {
     Fault::Host("the room answered another event than it was asked".into())
 }

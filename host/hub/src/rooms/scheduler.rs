@@ -1,21 +1,24 @@
-//! The scheduler of rooms: it queues each event in its room, runs turns, and wakes rooms for alarms.
+//! The scheduler of rooms: it queues each event in its room, runs turns, and wakes rooms for
+//! alarms.
 //!
 //! A room has at most one live instance and runs one event at a time. The first event that finds no
-//! turn running starts a task (`Spawn`), which takes turns until the queue is empty. A turn is a batch:
-//! all events that wait, up to a bound, run one after the other, and what they did is committed at
-//! once. Replies, messages and publications leave after the commit, so that no client sees a state
-//! that a crash could undo. One commit for many events is also what makes rooms fast on a disk.
+//! turn running starts a task (`Spawn`), which takes turns until the queue is empty. A turn is a
+//! batch: all waiting events, up to a bound, run one after the other, and their changes are
+//! committed at once. Replies, messages and publications leave after the commit, so that no client
+//! sees a state that a crash could undo. One commit for many events also makes rooms fast on a
+//! disk.
 //!
-//! The task belongs to the room, not to the client that started it: a client that leaves gives up its
-//! event only while that waits.
+//! The task belongs to the room, not to the client that started it. A client that leaves cancels
+//! its event only while that waits.
 //!
-//! Invariants: an event runs in an instance of the version that is served at that moment; after a
-//! fault of the app or a failed commit the instance is dropped, because it may remember what did not
-//! happen; an on-close is tried until it was delivered. Names of rooms are chosen by clients, so every
-//! table here is bounded or holds only rooms that are awake or have pending events.
+//! Invariants: an event runs in an instance of the version that is served at that moment. After a
+//! fault of the app or a failed commit the instance is dropped, because it may remember changes
+//! that did not happen. An on-close is tried until it was delivered. Names of rooms are chosen by
+//! clients, so every table here is bounded, or holds only rooms that are awake or have pending
+//! events.
 //!
-//! The states of one room are in `room`, its writes and effects in `transaction`, the times of alarms
-//! in `alarms`.
+//! The states of one room are in `room`, its writes and effects in `transaction`, the times of
+//! alarms in `alarms`.
 
 use crate::{
     app::{App, Fault, Instance, RoomAnswer, RoomEvent},
@@ -50,10 +53,10 @@ use std::{
 use tidegate_routing::Manifest;
 use tokio::sync::oneshot;
 
-/// Events that one commit is for, at most.
+/// Maximum number of events in one turn, and so in one commit.
 const TURN_EVENTS_MAX: usize = 256;
 
-/// Bytes of events with which a turn ends.
+/// Bytes of events at which a turn ends.
 const TURN_BYTES: usize = 4 << 20;
 
 /// A task that runs a room until no event waits for it.
@@ -63,17 +66,18 @@ pub type RoomTask = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// event started it.
 pub type Spawn = Box<dyn Fn(&RoomId, RoomTask) + Send + Sync>;
 
-/// The rooms of an app, whichever version of it is served. What leads a version's events to them is a [`RoomRouter`](crate::RoomRouter).
+/// The rooms of an app, for all of its versions. A [`RoomRouter`](crate::RoomRouter) leads the
+/// events of one version to them.
 ///
-/// A room has one live instance, and one event at a time. All events that wait are one turn: they run one after the other,
-/// then what they did is committed at once, and only then anybody sees it.
+/// A room has one live instance, and one event at a time. All waiting events are one turn: they run
+/// one after the other, then their changes are committed at once, and only then are they visible.
 pub struct Rooms {
     hub: Arc<Hub>,
     engine: Arc<dyn Engine>,
-    /// Whose instances are woken from now on; none before the first is served.
+    /// The version that rooms wake as; none before the first version is served.
     current: RwLock<Option<Arc<Version>>>,
     spawn: Spawn,
-    /// Rooms that are awake, or of which there is something to remember.
+    /// Rooms that are awake or have a state to remember.
     live: Mutex<HashMap<RoomId, Arc<RoomSlot>>>,
     /// Rooms with pending events, by the monotonic time of their next try.
     retries: Mutex<BTreeSet<(u64, RoomId)>>,
@@ -81,28 +85,29 @@ pub struct Rooms {
     waits: Mutex<HashMap<RoomId, RoomId>>,
     /// The next try to read the stored alarms; none once they are in the index.
     unread_alarms: Mutex<Option<UnreadAlarms>>,
-    /// Rooms whose last wake failed, in the order in which they first did: clients choose names, so they are bounded.
+    /// Rooms whose last wake failed, in the order of their first failure. Clients choose names of
+    /// rooms, so the length is bounded.
     failing: Mutex<VecDeque<RoomId>>,
     me: Weak<Rooms>,
 }
 
-/// Stored alarms that could not be read yet, since the storage is closed.
+/// Stored alarms that could not be read yet, because the storage is closed.
 #[derive(Default)]
 struct UnreadAlarms {
-    /// Monotonic milliseconds.
+    /// Time of the next try in monotonic milliseconds.
     retry_at: u64,
     backoff: Backoff,
 }
 
 struct RoomSlot {
     id: RoomId,
-    /// As long as the room is awake, it is there also without connections.
+    /// Keeps the auto-response while the room is awake, even without connections.
     _auto_responder: Arc<AutoResponder>,
     room: Mutex<Room<RoomInstance, QueuedEvent>>,
     is_consumer: AtomicBool,
 }
 
-/// One version of the app: its code, and what it asked the host to mount.
+/// One version of the app: its code and its manifest.
 pub(crate) struct Version {
     pub(crate) app: Arc<dyn App>,
     pub(crate) manifest: Manifest,
@@ -123,23 +128,25 @@ struct RoomInstance {
     version: Arc<Version>,
 }
 
-/// An event, and who waits for its outcome.
+/// An event, and the receiver of its outcome.
 struct QueuedEvent {
     event: RoomEvent,
-    /// The version whose routes the event's request was matched with; none for events without a request.
+    /// The version whose routes the event's request was matched with; none for events without a
+    /// request.
     version: Option<Arc<Version>>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
     held: InboxCharge,
 }
 
-/// Reservation for an event that waits.
+/// Reservation for a waiting event.
 struct InboxCharge {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 impl InboxCharge {
-    /// Refused beyond `max` bytes of all rooms together, and if there is no memory for it.
+    /// Reserves memory. Fails if all rooms together would have more than `max` bytes, or if memory
+    /// is short.
     fn reserve(budget: &Arc<Budget>, bytes: usize, max: usize) -> Result<InboxCharge, Fault> {
         if budget.reserved_for(Kind::Inbox) + bytes > max
             || budget.reserve(Kind::Inbox, bytes).is_err()
@@ -167,50 +174,52 @@ impl Drop for InboxCharge {
     }
 }
 
-/// Whether the event has to be handed to the app, however often that has to be tried.
+/// Returns true if the event must reach the app, even after many tries.
 fn must_happen(event: &RoomEvent) -> bool {
     matches!(event, RoomEvent::Close(..))
 }
 
 impl QueuedEvent {
-    /// Returns true if the caller has gone and the event can be skipped. Events of a connection and alarms are never skipped.
+    /// Returns true if the caller has gone and the event can be skipped. Events of a connection and
+    /// alarms are never skipped.
     fn is_given_up(&self) -> bool {
         self.reply.is_closed() && self.event.can_be_given_up()
     }
 
-    /// Whether the event has to be handed to the app, however often that has to be tried.
+    /// Returns true if the event must reach the app, even after many tries.
     fn must_happen(&self) -> bool {
         must_happen(&self.event)
     }
 }
 
-/// A room's events that are run one after the other and committed at once.
+/// A room's events that run one after the other and are committed at once.
 struct Turn<'a> {
     live: &'a RoomSlot,
     instance: &'a mut Option<RoomInstance>,
     transaction: Transaction,
     done: Vec<FinishedEvent>,
-    /// Bytes of their answers.
+    /// Number of bytes of their answers.
     answers: usize,
-    /// Events that must happen and could not be handed over, by their place in the turn.
+    /// Events that must happen and could not be handed over, with their place in the turn.
     pending: Vec<(usize, QueuedEvent)>,
-    /// Why the host can't run events of the room: the other events of the turn need not find that out one by one.
+    /// Reason why the host cannot run events of the room. The other events of the turn fail with it
+    /// at once.
     unreachable: Option<Fault>,
     /// Version that posted the running event. `called` is true if the event was handed to the app.
     version: Option<Arc<Version>>,
     called: bool,
 }
 
-/// An event that ran, and is not durable yet.
+/// An event that ran and is not durable yet.
 struct FinishedEvent {
     place: usize,
-    /// The commit that makes it durable; none if it flushed, and has done nothing since.
+    /// Number of the commit that makes it durable; none if it flushed, and changed nothing since.
     commit: Option<u64>,
     reply: oneshot::Sender<Result<RoomAnswer, Fault>>,
     outcome: Result<RoomAnswer, Fault>,
-    /// Where the feed is found that the event admitted.
+    /// The feed that the event admitted.
     feed: Option<Arc<PendingFeed>>,
-    /// The event once more, if it must happen.
+    /// A copy of the event, if it must happen.
     again: Option<(RoomEvent, InboxCharge)>,
     version: Option<Arc<Version>>,
     /// The connection that the event opened.
@@ -218,17 +227,18 @@ struct FinishedEvent {
     is_alarm: bool,
 }
 
-/// A connection whose on-open ran, and whether some of that is sure to have happened: the app failed in it, or flushed.
+/// A connection whose on-open ran. `must_happen` is true if a part of that is certain to have
+/// happened: the app failed in it, or flushed.
 struct OpenedConnection {
     conn: Arc<Conn>,
     must_happen: bool,
 }
 
 impl Rooms {
-    /// Alarms that the storage has are called from the next [`tick`](Rooms::tick) on, or as soon as a storage that is closed has opened.
+    /// Returns the rooms. Stored alarms are called from the next [`tick`](Rooms::tick) on, or after
+    /// a closed storage has opened.
     ///
-    /// # Errors
-    /// [`EngineError::Corrupt`] if a stored alarm can't be read.
+    /// # Errors Returns [`EngineError::Corrupt`] if a stored alarm cannot be read.
     pub fn new(
         hub: Arc<Hub>,
         engine: Arc<dyn Engine>,
@@ -260,15 +270,16 @@ impl Rooms {
         Ok(rooms)
     }
 
-    /// Advances the time to `now`, also the hub's: calls rooms whose alarms are due, tries again what the host could not do, and puts to
-    /// sleep those that were idle for long enough. Call it every tenth of a second or so.
+    /// Advances the time to `now`, also that of the hub. It calls rooms whose alarms are due,
+    /// retries the tasks that the host could not do, and puts rooms to sleep that were idle for
+    /// long enough. Call it about every 100 ms.
     pub fn tick(&self, now: Now) {
         self.hub.tick(now);
         if let Err(error) = self.load_alarms(now) {
             tracing::debug!("alarms still wait until they can be read: {error}");
         }
         // No room has a class before the first version is served. An alarm that came due now would
-        // be put off as the alarm of a class that is gone.
+        // be postponed as the alarm of a class that is gone.
         let due = if self.current().is_some() {
             self.hub.alarms().call_due(now)
         } else {
@@ -276,7 +287,8 @@ impl Rooms {
         };
         for room in due {
             if !self.has_class(room.class()) {
-                // Of a version that is not served now: it must not fail until it is given up.
+                // A class of a version that is not served now: its alarm must not fail until it is
+                // dropped.
                 self.hub.alarms().postpone(&room, ALARM_OF_NOBODY, now);
             } else if let Err(fault) = self.post(&room, RoomEvent::Alarm(0), None) {
                 tracing::warn!(%room, "its alarm has to wait: {fault}");
@@ -289,7 +301,7 @@ impl Rooms {
         self.evict_idle();
     }
 
-    /// Reads the stored alarms if that has not succeeded yet and its pause is over.
+    /// Reads the stored alarms if that has not succeeded yet and the pause is over.
     fn load_alarms(&self, now: Now) -> Result<(), EngineError> {
         let mut unread = self
             .unread_alarms
@@ -337,18 +349,19 @@ impl Rooms {
         self.sleep_where(|_| true);
     }
 
-    /// Puts every room to sleep that has had no event for so long, to give its memory back.
+    /// Puts every room to sleep that has been idle for this long, to free its memory.
     pub fn shed(&self, idle: Duration) {
         let (now, idle) = (self.now(), idle.as_millis() as u64);
         self.sleep_where(|since| since + idle <= now);
     }
 
-    /// Returns the time at which the next alarm is due, in Unix milliseconds, if the wall clock is not set until then.
+    /// Returns the time of the next alarm in Unix milliseconds, as long as the wall clock is not
+    /// set.
     pub fn next_alarm(&self) -> Option<u64> {
         self.hub.alarms().next(self.hub.now())
     }
 
-    /// Puts one room to sleep, if it has no event; whether it sleeps now.
+    /// Puts one room to sleep if it has no event. Returns true if it sleeps now.
     pub fn sleep(&self, room: &RoomId) -> bool {
         let Some(live) = self.live().get(room).cloned() else {
             return true;
@@ -364,7 +377,7 @@ impl Rooms {
         !still_awake
     }
 
-    /// How many rooms are awake.
+    /// Returns the number of rooms that are awake.
     pub fn awake(&self) -> usize {
         self.live()
             .values()
@@ -372,7 +385,7 @@ impl Rooms {
             .count()
     }
 
-    /// Drops the instances of idle rooms, and forgets rooms of which there is nothing to remember.
+    /// Drops the instances of idle rooms, and removes rooms that have no state to remember.
     fn sleep_where(&self, is_due: impl Fn(u64) -> bool) {
         let mut asleep = Vec::new();
         self.live().retain(|_, live| {
@@ -385,8 +398,8 @@ impl Rooms {
         drop(asleep); // outside of the locks: it gives memory back to the system
     }
 
-    /// Puts those to sleep that are more than may be awake, the longest idle first. Those that run are not idle: many at once are
-    /// bounded by the app's instances only, until they rest.
+    /// Puts rooms to sleep that exceed the maximum of awake rooms, the longest idle first. Rooms
+    /// that run are not idle: while many run at once, only the app's instances bound them.
     fn evict_idle(&self) {
         let asleep: Vec<_> = {
             let live = self.live();
@@ -408,8 +421,9 @@ impl Rooms {
         drop(asleep);
     }
 
-    /// From now on rooms wake as this version. Those that are idle sleep now; one that runs changes between two of its events.
-    /// What made the version before it fail to wake is forgiven.
+    /// Serves this version: rooms wake as it from now on. Idle rooms are put to sleep now; a
+    /// running room changes between two of its events. Failed wakes of the version before are
+    /// forgotten.
     pub(crate) fn serve(&self, version: Arc<Version>) {
         *self
             .current
@@ -450,7 +464,8 @@ impl Rooms {
             true => InboxCharge::force(self.hub.budget(), bytes),
             false => InboxCharge::reserve(self.hub.budget(), bytes, limits.rooms_inbox_bytes_max)?,
         };
-        // The room is found and gets its event under one lock: it can't be forgotten in between.
+        // Find the room and post its event under one lock, so that the room is not removed in
+        // between.
         let mut rooms = self.live();
         let live = match rooms.get(id) {
             Some(live) => live.clone(),
@@ -516,7 +531,7 @@ impl Rooms {
                 return;
             }
             self.run_turn(&live, &mut instance, waiting).await;
-            // A room that never rests leaves its thread to the others between two turns.
+            // A room that is never idle lets the other tasks of its thread run between two turns.
             yield_once().await;
         }
     }
@@ -558,7 +573,7 @@ impl Rooms {
     }
 
     async fn run_event(&self, turn: &mut Turn<'_>, place: usize, waiting: QueuedEvent) {
-        // A flush that the event before gave up decides what this one reads.
+        // A flush that the previous event gave up decides which state this event reads.
         turn.transaction.finish().await;
         let again = waiting.must_happen().then(|| waiting.event.clone());
         let is_alarm = matches!(waiting.event, RoomEvent::Alarm(_));
@@ -618,7 +633,7 @@ impl Rooms {
         }
     }
 
-    /// Commits what was done, then says to everybody what became of it.
+    /// Commits the changes, then reports the outcomes of the events.
     async fn commit_turn(&self, turn: &mut Turn<'_>) {
         if turn.transaction.commit().await.is_err() {
             // The instance remembers changes that did not happen, so it is dropped.
@@ -672,7 +687,7 @@ impl Rooms {
                     outcome
                 }
             };
-            // An on-open that has not happened is owed no on-close.
+            // An on-open that has not happened needs no on-close.
             if let Some(OpenedConnection { conn, .. }) =
                 opened.filter(|opened| opened.must_happen || outcome.is_ok())
             {
@@ -685,7 +700,8 @@ impl Rooms {
         }
     }
 
-    /// Handles the end of an alarm's event. The stored alarm says when the room is called again, unless the host has failed.
+    /// Handles the end of an alarm's event. The stored alarm decides when the room is called again,
+    /// unless the host has failed.
     fn finish_alarm(&self, turn: &Turn<'_>, is_of_host: bool) {
         let (room, now) = (&turn.live.id, self.hub.now());
         match turn.transaction.stored_alarm() {
@@ -694,7 +710,7 @@ impl Rooms {
         }
     }
 
-    /// Keeps the turn's events that must happen and could not be handed over, for another try.
+    /// Keeps the events of the turn that must happen and could not be handed over, for another try.
     fn requeue(&self, turn: Turn<'_>) {
         let Turn {
             live, mut pending, ..
@@ -721,7 +737,8 @@ impl Rooms {
         self.retry_at(again, &live.id);
     }
 
-    /// The event as the version that is served now knows it; none if that has no such route any more.
+    /// Returns the event with its route in the version that is served now; none if that version no
+    /// longer has the route.
     fn rebind_route(
         &self,
         mut event: RoomEvent,
@@ -742,15 +759,16 @@ impl Rooms {
         Some(event)
     }
 
-    /// Runs one event; of messages that trap together, those before the first that traps by itself, unless they flushed: then
-    /// nobody knows which of them are durable.
+    /// Runs one event. If messages that run together trap, those before the first one that traps
+    /// alone are kept, unless they flushed: then it is not known which of them are durable.
     async fn run(
         &self,
         turn: &mut Turn<'_>,
         event: RoomEvent,
     ) -> (Result<RoomAnswer, Fault>, Option<Arc<PendingFeed>>) {
         match event {
-            // Rare, as the other calls in boxes here: so the future of each turn is small, which is moved when the turn starts.
+            // It is rare, and boxed like the other calls here: the future of each turn is small,
+            // because it is moved when the turn starts.
             RoomEvent::Alarm(_) => (Box::pin(self.run_alarm(turn)).await, None),
             RoomEvent::Messages(conn, messages) if messages.len() > 1 => {
                 let flushes = turn.transaction.flushes();
@@ -784,7 +802,7 @@ impl Rooms {
         }
     }
 
-    /// The feed begins with the event that admitted it.
+    /// Opens a feed, which begins with the event that admitted it.
     fn open_feed(
         transaction: &Transaction,
         mut feed: Feed,
@@ -799,11 +817,12 @@ impl Rooms {
         }
     }
 
-    /// A try counts only if it was the app that failed.
+    /// Runs the event of an alarm. A try counts only if the app has failed.
     async fn run_alarm(&self, turn: &mut Turn<'_>) -> Result<RoomAnswer, Fault> {
         let (room, now) = (&turn.live.id, self.hub.now());
         let alarm = turn.transaction.alarm().map_err(Fault::from)?;
-        // It was moved or taken away while it waited for its turn; or it was due then, and the clock was set back.
+        // The alarm may have been moved or removed while it waited for its turn. It may also have
+        // been due then, before the clock was set back.
         let Some(alarm) =
             alarm.filter(|alarm| alarm.at <= now.wall || self.hub.alarms().is_called(room, *alarm))
         else {
@@ -835,7 +854,7 @@ impl Rooms {
         outcome
     }
 
-    /// Calls the room's instance with the event, and keeps what it did if it ends well.
+    /// Calls the room's instance with the event, and keeps its changes if it ends well.
     async fn call(&self, turn: &mut Turn<'_>, event: RoomEvent) -> Result<RoomAnswer, Fault> {
         self.ensure_awake(turn).await?;
         let transaction = &turn.transaction;
@@ -854,7 +873,8 @@ impl Rooms {
         match &outcome {
             Ok(_) => transaction.keep(),
             Err(_) => {
-                // A flush that the call gave up is over before the event's own changes are.
+                // A flush that the call gave up must be over before the event's own changes are
+                // discarded.
                 transaction.finish().await;
                 transaction.discard();
                 *turn.instance = None;
@@ -863,7 +883,7 @@ impl Rooms {
         outcome
     }
 
-    /// The room has an instance of the version that is served.
+    /// Gives the room an instance of the version that is served.
     async fn ensure_awake(&self, turn: &mut Turn<'_>) -> Result<(), Fault> {
         if let Some(fault) = &turn.unreachable {
             return Err(fault.clone());
@@ -885,8 +905,9 @@ impl Rooms {
         Ok(())
     }
 
-    /// The version that is served; if that has no such rooms, the one that the event was posted by: a connection that is closed because
-    /// its route is gone still has its last event.
+    /// Returns the version that is served. If that has no rooms of this class, it is the version
+    /// that the event was posted by: a connection that is closed because its route is gone still
+    /// gets its last event.
     fn version_for(&self, turn: &Turn<'_>) -> Result<Arc<Version>, Fault> {
         let current = self
             .current()
@@ -903,7 +924,7 @@ impl Rooms {
         Ok(turn.version.clone().filter(is_known).unwrap_or(current))
     }
 
-    /// An answer that is too long is none, before anything happens.
+    /// Replaces an answer that is too long by a fault, before any effect is released.
     fn check_answer(&self, answer: RoomAnswer) -> Result<RoomAnswer, Fault> {
         let (weight, limits) = (answer.weight(), self.hub.limits());
         if let RoomAnswer::Called(_) = &answer {
@@ -917,7 +938,7 @@ impl Rooms {
         }
     }
 
-    /// Notes that the caller waits for the room; refused if that, or what it waits for, waits for the caller.
+    /// Notes that the caller waits for the room. Fails if that would be a cycle.
     fn begin_call(&self, caller: &RoomId, room: &RoomId) -> Result<CallGuard, CallError> {
         let mut waits = self.waits();
         let mut next = Some(room);
@@ -955,7 +976,7 @@ impl Rooms {
             Ok(_) => transaction.keep(),
             Err(_) => transaction.discard(),
         }
-        // That every instance is in use, for one, is not the room's fault.
+        // A fault of the host, such as no free instance, is not the room's.
         if !woken.as_ref().is_err_and(Fault::is_of_host) {
             live.room().handle_wake(woken.is_ok(), self.now());
             if woken.is_err() {
@@ -965,7 +986,8 @@ impl Rooms {
         woken
     }
 
-    /// Notes a failed wake. Beyond the bound, what is remembered of the room that failed first is forgotten.
+    /// Notes a failed wake. Beyond the bound, the failures of the room that failed first are
+    /// forgotten.
     fn remember_failing(&self, room: &RoomId) {
         let forgotten = {
             let mut failing = self
@@ -989,7 +1011,7 @@ impl Rooms {
         }
     }
 
-    /// Monotonic milliseconds.
+    /// Returns the monotonic time in milliseconds.
     fn now(&self) -> u64 {
         self.hub.now().monotonic
     }
@@ -1013,8 +1035,8 @@ impl Rooms {
     }
 }
 
-/// The outcome of a posted event. Dropping it gives up the event if it still waits and can be given up: its memory is freed now, not when
-/// its turn comes.
+/// The outcome of a posted event. Dropping it cancels the event if that still waits and can be
+/// cancelled: its memory is freed now, not at its turn.
 pub(crate) struct EventOutcome {
     outcome: oneshot::Receiver<Result<RoomAnswer, Fault>>,
     waits: Option<(Arc<RoomSlot>, u64)>,
@@ -1040,7 +1062,7 @@ impl Drop for EventOutcome {
     }
 }
 
-/// A room's event waits for the answer of another room.
+/// Marks that a room's event waits for the answer of another room.
 struct CallGuard {
     rooms: Weak<Rooms>,
     caller: RoomId,
@@ -1087,7 +1109,7 @@ impl Callee for Rooms {
     }
 }
 
-/// What a caller learns of a fault: nothing of its text, which the log has.
+/// Returns the error that a caller gets for a fault. The text of the fault is only in the log.
 fn call_error(fault: Fault) -> CallError {
     match fault {
         Fault::Busy | Fault::Shortage | Fault::Closed(_) | Fault::Unavailable(_) => CallError::Busy,
@@ -1095,7 +1117,7 @@ fn call_error(fault: Fault) -> CallError {
     }
 }
 
-/// Lets every other task of the thread go first.
+/// Lets every other task of the thread run first.
 async fn yield_once() {
     let mut yielded = false;
     poll_fn(|cx| match std::mem::replace(&mut yielded, true) {
@@ -1109,7 +1131,7 @@ async fn yield_once() {
 }
 
 impl RoomSlot {
-    /// Registers the room as a consumer of memory when its inbox is large for the first time.
+    /// Registers the room as a consumer of memory when its queue is large for the first time.
     fn register(self: &Arc<RoomSlot>, budget: &Budget, waiting: usize) {
         if waiting >= CONSUMER_BYTES_MIN && !self.is_consumer.swap(true, Relaxed) {
             let me: Weak<RoomSlot> = Arc::downgrade(self);
@@ -1124,7 +1146,8 @@ impl RoomSlot {
     }
 }
 
-/// The waiting events of a room. If memory runs short, waiting requests and calls are answered as if the room were busy.
+/// The waiting events of a room. If memory is short, waiting requests and calls are answered as if
+/// the room were busy.
 impl Consumer for RoomSlot {
     fn bytes(&self) -> usize {
         self.room().waiting_bytes()

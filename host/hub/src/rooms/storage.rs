@@ -1,61 +1,63 @@
-//! The seam to the storage of rooms: one trait, answered by a file in the host and by memory in tests.
+//! The interface to the storage of rooms: one trait, implemented by a file in the host and by
+//! memory in tests.
 
 use crate::{name::RoomId, realtime::history::Position};
 use bytes::Bytes;
 use std::{collections::BTreeMap, fmt, future::Future, ops::Bound, pin::Pin};
 
-/// Where rooms keep what has to last: for each room ordered keys with values, a size and an alarm.
+/// The durable storage of rooms. Each room has ordered keys with values, a size and an alarm.
 ///
-/// A room reads and commits from one place at a time; different rooms do so at once.
+/// Reads and commits of one room come one at a time; those of different rooms may be concurrent.
 pub trait Engine: Send + Sync + 'static {
-    /// The value of a key. May block for a read of the disk.
+    /// Returns the value of a key. May block for a read of the disk.
     fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError>;
-    /// Entries in the order of their keys' bytes. May block for reads of the disk.
+    /// Returns entries in the order of their keys' bytes. May block for reads of the disk.
     fn range(&self, room: &RoomId, range: &Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError>;
-    /// What is known of the room besides its entries; the default if it never wrote.
+    /// Returns the record of the room beside its entries; the default if it never wrote.
     fn stored(&self, room: &RoomId) -> Result<RoomRecord, EngineError>;
-    /// The room's latest publications, in any order: what batches put into the slots of its log.
+    /// Returns the room's latest publications in any order: the contents of the slots of its log.
     fn log(&self, room: &RoomId) -> Result<Vec<Bytes>, EngineError>;
-    /// Every room that has an alarm.
+    /// Returns every room that has an alarm.
     fn alarms(&self) -> Result<Vec<(RoomId, Alarm)>, EngineError>;
-    /// Writes all of the batch. Ready when it is durable: from then on no crash undoes it. After an error nothing of it was
-    /// written, and nothing of it is read back later, except after [`EngineError::Unknown`]: then this process does not read it
-    /// back, and a later one may.
+    /// Writes all of the batch. The future is ready when the batch is durable: no crash undoes it
+    /// then. After an error nothing of the batch was written, and no part is read back later. The
+    /// exception is [`EngineError::Unknown`]: this process does not read the batch back, but a
+    /// later one may.
     fn commit(&self, batch: Batch) -> Commit;
-    /// Returns whether rooms can be read and written now. Cheap: reads no disk.
+    /// Returns whether rooms can be read and written now. It is cheap: it reads no disk.
     fn status(&self) -> EngineStatus {
         EngineStatus::Open
     }
 }
 
-/// Whether an engine can be used.
+/// State of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineStatus {
     /// Reads and commits are taken.
     Open,
-    /// Reads and commits are refused with [`EngineError::Closed`] until the engine has opened again by itself. The text is the
-    /// operator's.
+    /// Reads and commits are refused with [`EngineError::Closed`] until the engine has opened
+    /// again, which it does without help. The text is for the operator.
     Closed(String),
 }
 
-/// A commit on its way. Dropping it does not undo the commit.
+/// A commit in progress. Dropping it does not undo the commit.
 pub type Commit = Pin<Box<dyn Future<Output = Result<(), EngineError>> + Send>>;
 
-/// Which entries of a room.
+/// A range of a room's entries.
 #[derive(Clone, Copy, Debug)]
 pub struct Range<'a> {
-    /// From this key on.
+    /// Lower bound of the keys.
     pub start: Bound<&'a str>,
-    /// Up to this key.
+    /// Upper bound of the keys.
     pub end: Bound<&'a str>,
-    /// From the end to the start.
+    /// True for the order from the end to the start.
     pub reverse: bool,
-    /// At most so many.
+    /// Maximum number of entries.
     pub limit: usize,
 }
 
 impl Range<'_> {
-    /// Every entry, the first `limit` of them.
+    /// Returns the range of the first `limit` entries.
     pub fn all(limit: usize) -> Range<'static> {
         Range {
             start: Bound::Unbounded,
@@ -66,7 +68,7 @@ impl Range<'_> {
     }
 }
 
-/// The first key behind all that begin with `prefix`; none if there is no such key.
+/// Returns the first key after all that begin with `prefix`; none if there is no such key.
 pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
     let mut kept = prefix;
     while let Some(last) = kept.chars().next_back() {
@@ -80,52 +82,52 @@ pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
     None
 }
 
-/// When a room is to be called again.
+/// The time at which a room is called again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alarm {
     /// Unix time in milliseconds.
     pub at: u64,
-    /// Of its tries, the next one: from 1.
+    /// Number of the next try, from 1.
     pub attempt: u32,
 }
 
-/// What is kept of a room besides its entries.
+/// The record of a room beside its entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoomRecord {
-    /// Of all keys and values.
+    /// Number of bytes of all keys and values.
     pub bytes: u64,
-    /// Its alarm.
+    /// The alarm, if there is one.
     pub alarm: Option<Alarm>,
-    /// Of its topic, if anything was broadcast.
+    /// Head of the log, if anything was broadcast.
     pub history: Option<LogHead>,
 }
 
-/// What is kept of a room's topic.
+/// The durable state of a room's topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogHead {
-    /// Where the topic is.
+    /// Position of the topic.
     pub position: Position,
-    /// Unix time in milliseconds; from then on nothing in the log is of any use.
+    /// Unix time in milliseconds from which all entries of the log are too old.
     pub expires: u64,
 }
 
-/// What a room changes at once.
+/// Changes of a room that are written at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Whose.
+    /// The room.
     pub room: RoomId,
-    /// Whether everything that was there goes first.
+    /// True if all entries are deleted first.
     pub clear: bool,
-    /// New values; none deletes the key.
+    /// New values; `None` deletes the key.
     pub writes: BTreeMap<String, Option<Bytes>>,
-    /// Publications for the slots of the room's log, each in the place of the one before it.
+    /// Publications for slots of the room's log. Each replaces the one before it.
     pub log: Vec<(u32, Bytes)>,
-    /// What is to be known of the room from now on. A room without entries, alarm and history is forgotten.
+    /// The new record of the room. A room without entries, alarm and history is deleted.
     pub stored: RoomRecord,
 }
 
 impl Batch {
-    /// Changes no entry.
+    /// Returns a batch that changes no entry.
     pub fn new(room: RoomId, stored: RoomRecord) -> Batch {
         Batch {
             room,
@@ -137,20 +139,25 @@ impl Batch {
     }
 }
 
-/// Why storage did not do what it was asked to. The text is the operator's.
+/// An error of the storage. The text is for the operator.
 ///
-/// After all but [`Unknown`](EngineError::Unknown) the batch of a refused commit has not happened, and never will.
+/// After all errors but [`Unknown`](EngineError::Unknown) the batch of the commit has not happened,
+/// and never will.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineError {
-    /// Space on the disk, or file descriptors, are used up. The engine goes on by itself when there are some again.
+    /// The disk is full, or no file descriptor is left. The engine continues when there is space
+    /// again.
     Full(String),
     /// This call could not read or write the disk. A later call may succeed.
     Io(String),
-    /// What was read is not what was written. Restore a backup, or export what can still be read.
+    /// The bytes that were read differ from those that were written. Restore a backup, or export
+    /// the data that can still be read.
     Corrupt(String),
-    /// An earlier failure closed the engine: the text is that failure's. It opens again by itself.
+    /// An earlier failure closed the engine; the text is that failure's. It opens again without
+    /// help.
     Closed(String),
-    /// A commit failed, and the disk took no note of that either: after a crash of the machine the batch may be there or not.
+    /// A commit failed, and the failure could not be written either: after a crash of the machine
+    /// the batch may be there or not.
     Unknown(String),
 }
 

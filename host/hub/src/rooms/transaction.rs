@@ -1,17 +1,19 @@
 //! The transaction of a room: what its events did since the last commit.
 //!
-//! It has two layers. The event that runs writes to `event`; when the event ends well, `keep` adds it to
-//! `kept`, and after a fault `discard` drops it. Reads see both layers above the stored state. A commit
-//! takes all of `kept`: writes go to the storage as one batch, and the effects (messages, publications,
-//! closes, feeds) are released when the batch is durable. If it fails, none of them happens.
+//! It has two layers. The event that runs writes to `event`; when the event ends well, `keep` adds
+//! it to `kept`, and after a fault `discard` drops it. Reads see both layers above the stored
+//! state. A commit takes all of `kept`: writes go to the storage as one batch, and the effects
+//! (messages, publications, closes, feeds) are released when the batch is durable. If it fails,
+//! none of them happens.
 //!
 //! A flush is a commit in the middle of an event. The running commit belongs to the transaction and
-//! not to the future that waits for it, because a guest's call may be given up while it flushes: the
-//! next event must not run before it is known what is durable. `finish` is the only place where a
-//! commit becomes known as durable.
+//! not to the future that waits for it, because a guest's call may be given up while it flushes:
+//! the next event must not run before it is known what is durable. `finish` is the only place where
+//! a commit becomes known as durable.
 //!
-//! Everything that an event stages is weighed first, so that one event cannot fill the memory:
-//! `room_event_bytes_max` bounds the event, the budget of the process bounds all of them.
+//! Every write and effect of an event is weighed before it is staged, so that one event cannot fill
+//! the memory: `room_event_bytes_max` bounds the event, the budget of the process bounds all of
+//! them.
 
 pub use crate::rooms::effects::PendingFeed;
 use crate::{
@@ -49,7 +51,8 @@ use std::{
     task::{Poll, ready},
 };
 
-/// Events that ended well are kept; the one that runs may still be discarded. Reads see both. Cloning shares it.
+/// The changes of a room since its last commit. Events that ended well are kept; the running event
+/// may still be discarded. Reads see both. A clone shares the state.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -70,9 +73,9 @@ pub struct Transaction {
 }
 
 struct State {
-    /// As the engine has it, once it was asked.
+    /// The stored record, once it was read.
     stored: Option<RoomRecord>,
-    /// Where the room's topic is without what was kept, once somebody asked.
+    /// Position of the room's topic without the kept events, once it was asked for.
     base: Option<Position>,
     kept: Staged,
     event: Staged,
@@ -81,39 +84,41 @@ struct State {
     charge: Charge,
     /// The commit that has started and whose outcome has not been taken yet.
     committing: Option<PendingCommit>,
-    /// Number of commits that have started. The writes and effects in `kept` belong to the next one.
+    /// Number of commits that have started. The writes and effects in `kept` belong to the next
+    /// one.
     commits: u64,
-    /// Commits that failed, by their number.
+    /// Failed commits by their number.
     failed: Vec<(u64, EngineError)>,
 }
 
-/// A commit on its way, and what follows from it. It belongs to the transaction, not to the call that began it: a guest's flush may
-/// be given up (the event takes too long), and then the next event must not run before it is known what is durable.
+/// A commit in progress, and the changes that follow from it. It belongs to the transaction, not to
+/// the call that began it: a guest's flush may be given up because the event takes too long, and
+/// the next event must not run before it is known which state is durable.
 struct PendingCommit {
     commit: Commit,
-    /// RoomRecord state after the commit, if it succeeds.
+    /// The record after the commit, if it succeeds.
     stored: RoomRecord,
     changes_alarm: bool,
     effects: Effects,
 }
 
-/// What some events did.
+/// Changes of some events.
 #[derive(Default)]
 struct Staged {
     overlay: Overlay,
-    /// What that adds to the room's size.
+    /// Number of bytes that the overlay adds to the room's size.
     bytes: i64,
     alarm: Option<Option<Alarm>>,
     effects: Effects,
-    /// Broadcasts that have a number.
+    /// Number of broadcasts that have a number.
     numbered: u64,
-    /// Connections that came with the event that runs.
+    /// Connections that joined with the running event.
     joined: Vec<ConnId>,
-    /// Bytes of memory that everything takes that is kept here until the commit.
+    /// Number of bytes of memory that all changes here take until the commit.
     weight: usize,
 }
 
-/// Why a room's storage did not take what it was given (WIT `room.storage-error`).
+/// An error of a room's write (WIT `room.storage-error`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StorageError {
     /// The key is empty or longer than this many bytes.
@@ -122,9 +127,10 @@ pub enum StorageError {
     Value(usize),
     /// The room would hold more than this many bytes.
     Room(usize),
-    /// One event would write and send more than this many bytes: commit in between, by `flush`. Also if the host has no memory for it.
+    /// One event would write and send more than this many bytes: call `flush` in between. It is
+    /// also the error if memory is short.
     Event(usize),
-    /// The engine failed; that ends the event.
+    /// The engine failed. This ends the event.
     Engine(EngineError),
 }
 
@@ -148,9 +154,9 @@ impl From<EngineError> for StorageError {
     }
 }
 
-/// What the storage holds.
+/// Reads and writes of the storage.
 impl Transaction {
-    /// Nothing has happened yet.
+    /// Returns a transaction without changes.
     pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, room: RoomId) -> Transaction {
         let (stored, base, kept, event, flushes, committing, commits, failed) = Default::default();
         let charge = Charge::new(Kind::Transaction);
@@ -173,12 +179,12 @@ impl Transaction {
         }
     }
 
-    /// Whose it is.
+    /// Returns the room.
     pub fn room(&self) -> &RoomId {
         &self.room
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Result<Option<Bytes>, EngineError> {
         self.value(&self.state(), key)
     }
@@ -205,7 +211,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Deletes a key; whether it was there. It is refused if the event does too much.
+    /// Deletes a key. Returns true if it existed. Fails if the event exceeds its bound.
     pub fn delete(&self, key: &str) -> Result<bool, StorageError> {
         let mut state = self.state();
         let Some(old) = self.value(&state, key)? else {
@@ -216,7 +222,7 @@ impl Transaction {
         Ok(true)
     }
 
-    /// Deletes every key. The alarm stays.
+    /// Deletes all keys. The alarm stays.
     pub fn clear(&self) -> Result<(), EngineError> {
         let mut state = self.state();
         state.event.bytes -= self.bytes(&mut state)?;
@@ -239,7 +245,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Returns the bound of the running event, its effects, and the effects of the events before it.
+    /// Returns the bound of the running event, its effects, and the effects of the events before
+    /// it.
     fn allowance<'a>(
         &'a self,
         state: &'a mut State,
@@ -264,8 +271,8 @@ impl Transaction {
         )
     }
 
-    /// A page of entries in the order of their keys: it ends at the range's limit, at 1,000 entries, or with the entry
-    /// that makes it 1 MiB; it is empty only if there is nothing.
+    /// Returns a page of entries in the order of their keys. It ends at the range's limit, at 1,000
+    /// entries, or with the entry that makes it 1 MiB. It is empty only if there are no entries.
     pub fn entries(&self, range: Range<'_>) -> Result<Vec<(String, Bytes)>, EngineError> {
         let state = self.state();
         overlay::page(
@@ -276,7 +283,8 @@ impl Transaction {
         )
     }
 
-    /// As [`entries`](Transaction::entries), of keys that begin with `prefix` (WIT `room.query`): from `start` on, up to `end`.
+    /// As [`entries`](Transaction::entries), for keys that begin with `prefix` (WIT `room.query`),
+    /// from `start` to `end`.
     pub fn query(
         &self,
         prefix: &str,
@@ -296,7 +304,7 @@ impl Transaction {
         })
     }
 
-    /// The room's alarm.
+    /// Returns the room's alarm.
     pub fn alarm(&self) -> Result<Option<Alarm>, EngineError> {
         let mut state = self.state();
         match state.event.alarm.or(state.kept.alarm) {
@@ -305,7 +313,7 @@ impl Transaction {
         }
     }
 
-    /// Sets the alarm to a Unix time in milliseconds, or takes it away.
+    /// Sets the alarm to a Unix time in milliseconds, or removes it.
     pub fn set_alarm(&self, at: Option<u64>) {
         self.state().event.alarm = Some(at.map(|at| Alarm { at, attempt: 1 }));
     }
@@ -322,7 +330,7 @@ impl Transaction {
         }
     }
 
-    /// The room's size as it would be now.
+    /// Returns the room's size with all changes.
     fn bytes(&self, state: &mut State) -> Result<i64, EngineError> {
         Ok(self.stored(state)?.bytes as i64 + state.kept.bytes + state.event.bytes)
     }
@@ -335,14 +343,14 @@ impl Transaction {
     }
 }
 
-/// What others will see.
+/// Effects that others can see.
 impl Transaction {
-    /// Calls another room, which sees nothing of what this event has done.
+    /// Calls another room, which sees no change of this event.
     pub fn call(&self, class: &str, name: &str, payload: Bytes) -> RoomCall {
         self.hub.call(Some(&self.room), class, name, payload)
     }
 
-    /// A connection of this room by its id.
+    /// Returns a connection of this room by its id.
     pub fn find(&self, id: ConnId) -> Option<Arc<Conn>> {
         let state = self.state();
         let member = state
@@ -353,11 +361,12 @@ impl Transaction {
         member.unwrap_or_else(|| self.hub.connections().member(&self.room, id))
     }
 
-    /// A page of ids of the room's connections, in the order of their opening (WIT `websockets.ids`).
+    /// Returns a page of ids of the room's connections in the order of their opening (WIT
+    /// `websockets.ids`).
     pub fn ids(&self, tag: Option<&str>, after: Option<ConnId>, limit: usize) -> Vec<ConnId> {
         let state = self.state();
         let limit = limit.min(IDS_PAGE_MAX);
-        // So many that the page is full also after what the room's events take away.
+        // Read so many that the page is full even after the connections that left are removed.
         let with_spare = limit + state.kept.effects.amends_max() + state.event.effects.amends_max();
         let mut ids: BTreeSet<ConnId> = self
             .hub
@@ -378,7 +387,7 @@ impl Transaction {
         effects.send(conn, message, self.hub.limits(), earlier, &mut allowance)
     }
 
-    /// Bytes queued towards a connection, those of this room's events included.
+    /// Returns the bytes queued for a connection, those of this room's events included.
     pub fn queued(&self, conn: &Conn) -> usize {
         let state = self.state();
         conn.outbox().queued()
@@ -386,14 +395,14 @@ impl Transaction {
             + state.event.effects.queued(conn.id())
     }
 
-    /// Closes behind what is sent.
+    /// Closes the connection after the messages to it.
     pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
         let mut state = self.state();
         let (mut allowance, effects, earlier) = self.allowance(&mut state);
         effects.close(conn, code, reason, earlier, &mut allowance)
     }
 
-    /// The connection's attachment.
+    /// Returns the connection's attachment.
     pub fn attachment(&self, conn: &Conn) -> Bytes {
         let state = self.state();
         let set = state
@@ -411,7 +420,7 @@ impl Transaction {
         effects.set_attachment(conn, value, self.hub.limits(), &mut allowance)
     }
 
-    /// The connection's tags.
+    /// Returns the connection's tags.
     pub fn tags(&self, conn: &Conn) -> Vec<String> {
         let state = self.state();
         let set = state
@@ -429,7 +438,7 @@ impl Transaction {
         effects.set_tags(conn, tags, self.hub.limits(), &mut allowance)
     }
 
-    /// Lets the connection follow a topic, from `since` on.
+    /// Subscribes the connection to a topic, from `since` on.
     pub fn follow(
         &self,
         conn: &Arc<Conn>,
@@ -443,7 +452,7 @@ impl Transaction {
         Ok(start)
     }
 
-    /// Undoes [`follow`](Transaction::follow). It is refused if the event does too much.
+    /// Undoes [`follow`](Transaction::follow). Fails if the event exceeds its bound.
     pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
         if check_name(topic, self.hub.limits()).is_err() {
             return Ok(()); // no connection follows it
@@ -460,7 +469,8 @@ impl Transaction {
         effects.publish(topic, publication, self.hub.limits(), &mut allowance)
     }
 
-    /// Publishes to the room's own topic: to its connections and feeds. Its number, or 0 if it is transient.
+    /// Publishes to the room's own topic, which its connections and feeds follow. Returns the
+    /// number of the publication, or 0 if it is transient.
     pub fn broadcast(
         &self,
         mut publication: Publication,
@@ -481,13 +491,13 @@ impl Transaction {
         Ok(Ok(sequence))
     }
 
-    /// Where the room's topic is, behind what this event has broadcast so far.
+    /// Returns the position of the room's topic after the broadcasts of this event so far.
     pub fn position(&self) -> Result<Position, EngineError> {
         self.place(&mut self.state())
     }
 
-    /// Sends a connection that comes with this event what was broadcast behind `since`, and before it came; refused as not valid
-    /// for any other connection.
+    /// Sends the broadcasts after `since` to a connection that joins with this event, up to the
+    /// moment when it joined. Fails as not valid for any other connection.
     pub fn resume(
         &self,
         conn: &Arc<Conn>,
@@ -517,7 +527,8 @@ impl Transaction {
             }));
         }
         for publication in missed {
-            // A connection that closes already wants nothing; one that there is no memory for must not miss one in the middle.
+            // A connection that closes already gets nothing. One that memory is short for must not
+            // miss a message in the middle.
             if effects.send(
                 conn,
                 publication.message.clone(),
@@ -538,14 +549,14 @@ impl Transaction {
         Ok(Ok(start))
     }
 
-    /// Sets what answers for the room's connections.
+    /// Sets the auto-response of the room's connections.
     pub fn set_auto_response(&self, response: Option<AutoResponse>) -> Result<(), LimitError> {
         let mut state = self.state();
         let (mut allowance, effects, _) = self.allowance(&mut state);
         effects.auto_respond(response, &mut allowance)
     }
 
-    /// The connection is one of the room's from this event on.
+    /// Adds the connection to the room with this event.
     pub fn join(&self, conn: Arc<Conn>) {
         let mut state = self.state();
         state.event.joined.push(conn.id());
@@ -553,14 +564,15 @@ impl Transaction {
         effects.join(conn, &mut allowance);
     }
 
-    /// It is none of the room's any more.
+    /// Removes the connection from the room.
     pub fn leave(&self, conn: Arc<Conn>) {
         let mut state = self.state();
         let (mut allowance, effects, _) = self.allowance(&mut state);
         effects.leave(conn, &mut allowance);
     }
 
-    /// Opens a feed that gets what the room broadcasts from this event on, or from where it was, and what it follows besides.
+    /// Opens a feed. It gets the broadcasts of the room from this event on or from its earlier
+    /// position, and the publications of the topics that it follows.
     pub fn subscribe(
         &self,
         topics: Vec<String>,
@@ -574,7 +586,7 @@ impl Transaction {
         Ok(effects.subscribe(topics, since, missed, &mut allowance))
     }
 
-    /// Where the room's topic is, behind what was broadcast so far.
+    /// Returns the position of the room's topic after the broadcasts so far.
     fn place(&self, state: &mut State) -> Result<Position, EngineError> {
         let base = self.base(state)?;
         Ok(Position {
@@ -589,7 +601,7 @@ impl Transaction {
         }
         let base = match self.stored(state)?.history {
             Some(logged) => logged.position,
-            // Refused only if there are too many topics: then nobody hears of it.
+            // Fails only if there are too many topics: then the broadcast reaches no client.
             None => self.hub.room_position(&self.room).unwrap_or(Position {
                 epoch: 0,
                 sequence: 0,
@@ -598,7 +610,7 @@ impl Transaction {
         Ok(*state.base.insert(base))
     }
 
-    /// What was broadcast behind `since` and up to `here`.
+    /// Returns the broadcasts after `since` and up to `here`.
     fn missed(
         &self,
         state: &State,
@@ -627,19 +639,20 @@ impl Transaction {
     }
 }
 
-/// The end of an event.
+/// End of an event.
 impl Transaction {
-    /// The event that runs has ended well.
+    /// Keeps the changes of the running event, which has ended well.
     pub fn keep(&self) {
         self.state().keep();
     }
 
-    /// It has not: nothing of it happened.
+    /// Discards the changes of the running event.
     pub fn discard(&self) {
         self.state().event = Staged::default();
     }
 
-    /// Undoes what the event that runs has done so far, but for connections that came or went with it (WIT `room.rollback`).
+    /// Undoes the changes of the running event. Connections that joined or left with it stay so
+    /// (WIT `room.rollback`).
     pub fn rollback(&self) {
         let mut state = self.state();
         let Staged {
@@ -654,12 +667,14 @@ impl Transaction {
         };
     }
 
-    /// Whether so much was kept, with the answers that wait for the commit, that it is time to commit.
+    /// Returns true if the kept changes and the answers that wait for the commit are so large that
+    /// it is time to commit.
     pub(crate) fn is_heavy(&self, answers: usize) -> bool {
         self.state().kept.weight + answers >= self.hub.limits().room_event_bytes_max
     }
 
-    /// The alarm's handler has failed: it is tried again after a while, or given up. Whether it is tried again.
+    /// Handles a failure of the alarm's handler: the alarm is set for another try, or removed after
+    /// its last one. Returns true if it is tried again.
     pub fn retry_alarm(&self, alarm: Alarm, now: u64) -> bool {
         let again = alarm.attempt < ALARM_ATTEMPTS_MAX;
         let next = Alarm {
@@ -670,7 +685,7 @@ impl Transaction {
         again
     }
 
-    /// The alarm's handler could not be called, which is no fault of the app: the alarm is there as it was.
+    /// Restores the alarm, because its handler could not be called, which is no fault of the app.
     pub(crate) fn restore_alarm(&self, alarm: Alarm) {
         let mut state = self.state();
         let is_stored = state
@@ -679,24 +694,27 @@ impl Transaction {
         state.kept.alarm = (!is_stored).then_some(Some(alarm));
     }
 
-    /// The alarm as it is durable.
+    /// Returns the durable alarm.
     pub(crate) fn stored_alarm(&self) -> Result<Option<Alarm>, EngineError> {
         Ok(self.stored(&mut self.state())?.alarm)
     }
 
-    /// How often events flushed: one that did must not run again, because part of it is durable.
+    /// Returns the number of flushes. An event that flushed must not run again, because a part of
+    /// it is durable.
     pub fn flushes(&self) -> u64 {
         self.state().flushes
     }
 
-    /// Commits what this event has done so far, and everything before it: then others see it (WIT `room.flush`).
+    /// Commits the changes of this event so far and of everything before it; then others see them
+    /// (WIT `room.flush`).
     pub async fn flush(&self) -> Result<(), EngineError> {
         self.state().flushes += 1;
         self.keep();
         self.commit().await
     }
 
-    /// Commits what was kept, then does what others see of it. After an error nothing of it has happened.
+    /// Commits the kept changes, then releases their effects. After an error none of them has
+    /// happened.
     pub async fn commit(&self) -> Result<(), EngineError> {
         self.finish().await;
         let number = self.state().commits;
@@ -705,12 +723,12 @@ impl Transaction {
         self.outcome(number)
     }
 
-    /// The number of the commit that what is kept now belongs to.
+    /// Returns the number of the commit that will contain the kept changes.
     pub(crate) fn number(&self) -> u64 {
         self.state().commits
     }
 
-    /// Whether nothing was kept since the last commit.
+    /// Returns true if nothing was kept since the last commit.
     pub(crate) fn is_clean(&self) -> bool {
         let Staged {
             overlay,
@@ -733,7 +751,8 @@ impl Transaction {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Starts to commit the kept writes and effects. If nothing has to be stored, the effects happen at once.
+    /// Starts to commit the kept changes. If nothing has to be stored, the effects are released at
+    /// once.
     fn begin(&self) {
         let now = self.hub.now().wall;
         let mut state = self.state();
@@ -789,8 +808,8 @@ impl Transaction {
         });
     }
 
-    /// Waits for the running commit, if there is one. This is the only place where a commit becomes known as durable: it updates the
-    /// index of alarms and releases the effects.
+    /// Waits for the running commit, if there is one. This is the only place where a commit becomes
+    /// known as durable: it updates the index of alarms and releases the effects.
     pub(crate) async fn finish(&self) {
         let done = poll_fn(|cx| {
             let mut state = self.state();
@@ -844,10 +863,10 @@ impl Transaction {
         self.refit(state);
     }
 
-    /// Gives back what was reserved for what a commit took.
+    /// Gives back the memory that was reserved for the changes of a commit.
     fn refit(&self, state: &mut State) {
         let weight = state.kept.weight + state.event.weight;
-        // Less than before is never refused.
+        // A smaller reservation is never refused.
         _ = state.charge.fit(self.hub.budget(), weight);
     }
 
@@ -914,10 +933,11 @@ mod tests {
         )
     }
 
-    /// Does something for the n-th time; whether it was admitted.
+    /// Runs the n-th call of an operation. Returns true if it was admitted.
     type Verb = fn(&Transaction, &Arc<Conn>, usize) -> bool;
 
-    /// Everything that an event can do. The first: each one takes memory until the commit. The second: only the last one counts.
+    /// Every operation of an event. In the first list each one takes memory until the commit; in
+    /// the second only the last one counts.
     const ADDED: &[(&str, Verb)] = &[
         ("send", |room, conn, _| {
             room.send(conn, Message::text("")).is_ok()

@@ -1,4 +1,4 @@
-//! Storage in memory, which tests can make fail and hold back.
+//! Storage in memory. Tests can make it fail and hold its commits.
 
 use crate::{
     name::RoomId,
@@ -13,7 +13,7 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// An [`Engine`] without a disk. Clones share what is kept, as a restarted host would.
+/// An [`Engine`] without a disk. Clones share the stored state, as a restarted host would.
 ///
 /// ```
 /// use tidegate_hub::{Engine, EngineError, RoomId, testing::Memory};
@@ -33,7 +33,7 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-/// Of one room.
+/// Stored state of one room.
 #[derive(Default)]
 struct Kept {
     entries: BTreeMap<String, Bytes>,
@@ -42,32 +42,33 @@ struct Kept {
 }
 
 impl Memory {
-    /// The next commits fail, each with one of these.
+    /// Makes the next commits fail, each with one of these errors.
     pub fn fail_next(&self, failures: impl IntoIterator<Item = EngineError>) {
         self.state().failures.extend(failures);
     }
 
-    /// Commits succeed again.
+    /// Lets commits succeed again.
     pub fn fail_no_more(&self) {
         self.state().failures.clear();
     }
 
-    /// Refuses reads and commits until [`open`](Memory::open), as an engine after a failed write.
+    /// Refuses reads and commits until [`open`](Memory::open), as an engine does after a failed
+    /// write.
     pub fn close(&self) {
         self.state().is_closed = true;
     }
 
-    /// Takes reads and commits again.
+    /// Accepts reads and commits again.
     pub fn open(&self) {
         self.state().is_closed = false;
     }
 
-    /// From now on commits wait.
+    /// Holds commits from now on.
     pub fn hold(&self) {
         self.state().held = true;
     }
 
-    /// Commits go on.
+    /// Lets held commits go on.
     pub fn release(&self) {
         let waiting = {
             let mut state = self.state();
@@ -77,7 +78,7 @@ impl Memory {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// The state for a read.
+    /// Returns the state for a read.
     fn read(&self) -> Result<MutexGuard<'_, State>, EngineError> {
         let state = self.state();
         if state.is_closed {

@@ -1,4 +1,4 @@
-//! What every engine must do, whatever it keeps its rooms on.
+//! The cases that every engine must pass, on any medium.
 
 use crate::{
     name::RoomId,
