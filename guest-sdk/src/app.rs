@@ -1,4 +1,4 @@
-//! The app: its routes and guards, and the way from an event to the handler that it is for.
+//! The app: its routes and guards, and the dispatch of events to their handlers.
 
 use crate::{
     Accept, CloseEvent, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request,
@@ -16,13 +16,14 @@ use tidegate_routing::{Path, Pattern, Segment};
 
 /// Routes, guards, pages and rooms. Each instance builds its app with a function without arguments.
 ///
-/// Values that a handler captures belong to one instance. Each event may run in another instance, and
-/// a panic ends an instance: keep lasting state with a connection ([`Conn::set_state`]), in a
+/// Values that a handler captures belong to one instance. Each event may run in another instance,
+/// and a panic ends an instance: keep lasting state with a connection ([`Conn::set_state`]), in a
 /// [room](Room), or in a service outside.
 ///
 /// A pattern is made of literal segments, `{parameters}` and perhaps a last `{*rest}`; the most
 /// literal route answers. The host refuses an app with a pattern that covers every path or one that
-/// begins with `__`, or with two routes that it can't tell apart; [`testing`](crate::testing) does too.
+/// begins with `__`, or with two routes that it can't tell apart; [`testing`](crate::testing) does
+/// too.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -56,7 +57,7 @@ pub(crate) struct Route {
     pub(crate) handler: RouteHandler,
 }
 
-/// App code for the paths that the pattern covers.
+/// Handler for the paths that the pattern covers.
 pub(crate) struct Guard {
     pub(crate) pattern: String,
     handler: guard::Handler,
@@ -72,7 +73,7 @@ pub(crate) enum RouteHandler {
     Room(String, RoomEvents),
 }
 
-/// Which of a room's events a route is for.
+/// Kind of a room's events on a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RoomEvents {
     Sockets,
@@ -92,12 +93,12 @@ pub trait Handler<R>: AsyncFn(Request) -> R {}
 impl<F, R> Handler<R> for F where F: AsyncFn(Request) -> R {}
 
 impl App {
-    /// An app without routes.
+    /// Creates an app without routes.
     pub fn new() -> App {
         App::default()
     }
 
-    /// Answers GET, and HEAD likewise.
+    /// Answers GET and HEAD.
     pub fn get<R: IntoResponse>(self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
         self.route(&["GET"], pattern, handler)
     }
@@ -122,7 +123,7 @@ impl App {
         self.route(&["DELETE"], pattern, handler)
     }
 
-    /// Answers these methods, in upper case, or any if there is none.
+    /// Answers these methods, in upper case, or any method if the list is empty.
     pub fn route<R: IntoResponse>(
         self,
         methods: &[&str],
@@ -133,7 +134,7 @@ impl App {
         self.add(methods, pattern, RouteHandler::Http(Box::new(handler)))
     }
 
-    /// Opens WebSockets: with a closure for messages, or a [`Socket`].
+    /// Opens WebSockets, with a closure for messages or a [`Socket`].
     pub fn socket(self, pattern: &str, socket: impl Socket + 'static) -> App {
         self.add(&["GET"], pattern, RouteHandler::Socket(Box::new(socket)))
     }
@@ -150,7 +151,8 @@ impl App {
         )
     }
 
-    /// Answers GET piece by piece: with an event stream, or with what is too large or takes too long for [`get`](App::get).
+    /// Answers GET piece by piece: with an event stream, or with an answer that is too large or
+    /// takes too long for [`get`](App::get).
     pub fn stream<R: Outcome>(
         self,
         pattern: &str,
@@ -159,7 +161,7 @@ impl App {
         self.stream_on("GET", pattern, handler)
     }
 
-    /// Answers this method, in upper case, piece by piece; any, if it is empty.
+    /// Answers this method, in upper case, piece by piece; any method if it is empty.
     pub fn stream_on<R: Outcome>(
         self,
         method: &str,
@@ -174,9 +176,10 @@ impl App {
         )
     }
 
-    /// Opens rooms: WebSockets, feeds and other requests of this path go to the one room that its parameters name (see [`Cx::name`](crate::Cx::name)).
-    /// Several patterns may lead to the rooms of one type. Panics if another type has the same [class](Room::class): their rooms
-    /// would share what they keep.
+    /// Opens rooms: WebSockets, feeds and other requests of this path go to the one room that its
+    /// parameters name (see [`Cx::name`](crate::Cx::name)). Several patterns may lead to the rooms
+    /// of one type. Panics if another type has the same [class](Room::class): their rooms would
+    /// share their storage.
     pub fn room<R: Room>(mut self, pattern: &str) -> App {
         let class = Class::of::<R>();
         let name = class.name.clone();
@@ -203,14 +206,15 @@ impl App {
         self
     }
 
-    /// The page for every path that nothing else answers, but "/". An app has one at most.
+    /// Sets the page for every path without any other answer, except "/". An app has at most one.
     pub fn fallback(mut self, page: Page) -> App {
         self.pages.push(Mounted::new("/{*rest}", page, true));
         self
     }
 
-    /// Runs before whatever has a path that the pattern covers, reserved paths included. A guard's
-    /// pattern may end in `/*`: that path and all below it. Guards run in the order of the app.
+    /// Adds a guard, which runs before every route that the pattern covers, including reserved
+    /// paths. A guard's pattern may end in `/*`: that path and all below it. Guards run in the
+    /// order of the app.
     pub fn guard<R: IntoPass>(mut self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
         let handler = move |request| task::run(handler(request)).into_pass();
         self.guards.push(Guard {
@@ -231,7 +235,7 @@ impl App {
     }
 }
 
-/// From an event to its handler. The host counts routes and guards as the manifest lists them.
+/// Dispatch of events. The host counts routes and guards in the order of the manifest.
 impl App {
     pub(crate) fn check(&self, guard: u32, request: Request) -> Result<Pass, Response> {
         let Some(guard) = self.guards.get(guard as usize) else {
@@ -301,8 +305,8 @@ impl App {
         }
     }
 
-    /// The stream route for a request that came by `wasi:http`, which doesn't say which route the
-    /// host found: the same that the host's router finds, and the parameters.
+    /// Returns the stream route of a `wasi:http` request, which does not carry the host's route.
+    /// The result is the route that the host's router finds, and the parameters.
     pub(crate) fn find_stream(
         &self,
         method: &str,
@@ -323,7 +327,7 @@ impl App {
         Some((index, params))
     }
 
-    /// A room of this class, not yet awake.
+    /// Creates a room of this class, which is not yet awake.
     pub(crate) fn make_room(&self, class: &str) -> Option<Box<dyn DynRoom>> {
         self.classes
             .iter()
@@ -331,7 +335,7 @@ impl App {
             .map(|class| (class.make)())
     }
 
-    /// The socket route, where there is one and no more; those of rooms are not asked for.
+    /// Returns the socket route if there is exactly one. Routes of rooms do not count.
     #[cfg(target_family = "wasm")]
     pub(crate) fn only_socket(&self) -> Option<u32> {
         let mut sockets = (0..)
@@ -350,7 +354,7 @@ impl App {
 }
 
 impl RouteHandler {
-    /// The class, if it is of rooms.
+    /// Returns the class if the events belong to rooms.
     pub(crate) fn class(&self) -> Option<&str> {
         match self {
             RouteHandler::Room(class, _) => Some(class),
@@ -360,7 +364,7 @@ impl RouteHandler {
 }
 
 impl Route {
-    /// How well the route fits the method: the less the better.
+    /// Returns the rank of the route for the method; a lower rank fits better.
     fn rank(&self, method: &str) -> Option<u8> {
         let has = |method: &str| self.methods.iter().any(|own| own == method);
         match self.methods.is_empty() {
@@ -383,11 +387,11 @@ impl fmt::Display for Route {
     }
 }
 
-/// Names and values.
+/// Names and values of parameters.
 type Params = Vec<(String, String)>;
 
-/// Matches a path with a pattern. Returns a rank for each segment, a literal before a parameter before a
-/// rest, and the parameters' values.
+/// Matches a path with a pattern. Returns a rank for each segment, a literal before a parameter
+/// before a rest, and the parameters' values.
 fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Params)> {
     let (mut ranks, mut params) = (Vec::new(), Vec::new());
     let mut given = path.segments();
@@ -411,7 +415,8 @@ fn hold(pattern: &Pattern, path: &Path<'_>) -> Option<(Vec<u8>, Params)> {
     given.is_empty().then_some((ranks, params))
 }
 
-/// The host asked for a route that the manifest doesn't have: it speaks of another app.
+/// Returns the answer to a route that the manifest does not have: the host has another version of
+/// the app.
 fn no_route() -> Response {
     Error::fault("the host asked for a route that this app doesn't have")
         .answer(format_args!("tidegate"))

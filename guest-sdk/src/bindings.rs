@@ -1,6 +1,7 @@
-//! `wit/` as Rust, generated: the types that cross between guest and host. They are private to this crate.
+//! Generated Rust types of `wit/`, which cross between guest and host. They are private to this
+//! crate.
 
 #![allow(missing_docs, unreachable_pub, unsafe_code, clippy::all)]
 
-// The path is the workspace's; a release to a registry has to bring a copy of `wit/` along.
+// The path is the workspace's. A release to a registry must include a copy of `wit/`.
 wit_bindgen::generate!({ path: "../wit", world: "app", pub_export_macro: true, export_macro_name: "export_app" });

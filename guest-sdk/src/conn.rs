@@ -1,16 +1,16 @@
-//! A WebSocket connection in a handler's hand: the host owns it, an event lends it.
+//! A WebSocket connection in a handler. The host owns it, and lends it to an event.
 
 use crate::{Message, Position, Result, StartPoint, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::Cell, fmt};
 
-/// One connection, for as long as the event lasts that it came with. To reach it later, keep its
+/// A connection, valid during the event that it came with. To reach it later, keep its
 /// [`id`](Conn::id) and [`find`] it.
 ///
 /// # Panics
 ///
-/// Every method panics if it is called after the event has ended, for example on a connection that a
-/// `static` or a room's field kept: that is a fault of the app, and the event that does it fails.
+/// Every method panics if it is called after the event has ended, for example on a connection that
+/// a `static` or a room's field kept: that is a fault of the app, and the event that does it fails.
 /// Keep the [`id`](Conn::id) instead. A connection that [`find`] returned has no event and stays
 /// valid; its methods fail with [`SendError::Closed`] or change nothing once it is closed.
 ///
@@ -30,23 +30,25 @@ use std::{cell::Cell, fmt};
 /// ```
 pub struct Conn {
     handle: world::Handle,
-    /// Which event lent it; none for one that was found, which is lent for good.
+    /// Number of the event that lent it; `None` for a connection that was found, which stays valid.
     event: Option<u64>,
 }
 
 thread_local! {
-    /// The event that runs, or the last one if none does.
+    /// Number of the current event, or of the last one.
     static EVENT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Why a message was not queued (WIT `websockets.send-error`); the cause in an [`Error`](crate::Error) of [`Conn::send`].
+/// Why a message was not queued (WIT `websockets.send-error`); the cause in an
+/// [`Error`](crate::Error) of [`Conn::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
     /// The connection is closing or gone. There is nothing to do.
     Closed,
-    /// The connection's outbox is at its bound: 1 MiB, 1,024 messages. Wait until [`buffered_amount`](Conn::buffered_amount) falls, or leave the message out.
+    /// The connection's outbox is full: 1 MiB, 1,024 messages. Wait until
+    /// [`buffered_amount`](Conn::buffered_amount) falls, or drop the message.
     Full,
-    /// The message is larger than the host's limit. Send less.
+    /// The message is larger than the host's limit. Send a smaller one.
     TooLarge,
 }
 
@@ -62,14 +64,15 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
-/// Why the host did not take what it was given (WIT `types.limit-error`). Nothing was changed.
+/// Reason why the host refused a value (WIT `types.limit-error`). Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitError {
-    /// Longer than the host's limit for it. Send less.
+    /// The value is longer than the host's limit.
     TooLarge,
-    /// One more than the host's limit for it. Remove one first.
+    /// The host's limit on the number of values is reached. Remove one first.
     TooMany,
-    /// Of a form that the protocol does not allow: a close code, a topic's name, a line break in an event's name.
+    /// The protocol does not allow the value: a close code, a topic's name, or a line break in an
+    /// event's name.
     Invalid,
 }
 
@@ -85,12 +88,12 @@ impl fmt::Display for LimitError {
 
 impl std::error::Error for LimitError {}
 
-/// A [`Conn`] was used after its event.
+/// Panic message for a [`Conn`] that is used after its event.
 const STALE: &str =
     "the event of this connection has ended: keep `conn.id()` and get the connection with `find`";
 
 impl Conn {
-    /// Lends the connection to `event`, and takes it back.
+    /// Lends the connection to `event`, and ends the loan afterwards.
     pub(crate) fn lend<T>(handle: world::Handle, event: impl FnOnce(&Conn) -> T) -> T {
         let number = EVENT.get() + 1; // not that of an event that panicked
         EVENT.set(number);
@@ -102,7 +105,7 @@ impl Conn {
         value
     }
 
-    /// The same connection, for a handler that wants to own it.
+    /// Returns the same connection for a handler that needs to own it.
     pub(crate) fn again(&self) -> Conn {
         Conn {
             handle: self.handle.again(),
@@ -115,7 +118,7 @@ impl Conn {
         self.handle().id()
     }
 
-    /// The subprotocol that was chosen, if any.
+    /// Returns the selected subprotocol, if any.
     pub fn protocol(&self) -> Option<String> {
         self.handle().protocol()
     }
@@ -124,8 +127,8 @@ impl Conn {
     ///
     /// # Errors
     ///
-    /// A [`SendError`] is the cause; [`Error::downcast_ref`](crate::Error::downcast_ref) returns it. If
-    /// the handler returns the error, a full outbox closes the connection with 1013.
+    /// A [`SendError`] is the cause; [`Error::downcast_ref`](crate::Error::downcast_ref) returns
+    /// it. If the handler returns the error, a full outbox closes the connection with 1013.
     pub fn send(&self, message: impl Into<Message>) -> Result {
         Ok(self.handle().send(message.into())?)
     }
@@ -135,13 +138,14 @@ impl Conn {
         self.handle().buffered_amount()
     }
 
-    /// Sends what is queued, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to 4999;
-    /// reason at most 123 bytes. Closing again changes nothing.
+    /// Sends the queued messages, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to
+    /// 4999; reason at most 123 bytes. Closing again changes nothing.
     pub fn close(&self, code: u16, reason: &str) -> Result {
         Ok(self.handle().close(code, reason)?)
     }
 
-    /// The app's own bytes for this connection, kept by the host across events, instances and traps.
+    /// Returns the attachment: the app's bytes for this connection, which the host keeps across
+    /// events, instances and traps.
     pub fn attachment(&self) -> Vec<u8> {
         self.handle().attachment()
     }
@@ -151,7 +155,8 @@ impl Conn {
         Ok(self.handle().set_attachment(bytes)?)
     }
 
-    /// The value that [`set_state`](Conn::set_state) or [`Accept::state`](crate::Accept::state) left in the attachment, if any.
+    /// Returns the value that [`set_state`](Conn::set_state) or
+    /// [`Accept::state`](crate::Accept::state) stored in the attachment, if any.
     pub fn state<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let bytes = self.handle().attachment();
         if bytes.is_empty() {
@@ -160,21 +165,22 @@ impl Conn {
         Ok(Some(serde_json::from_slice(&bytes)?))
     }
 
-    /// Keeps a value in the attachment, as JSON. Bounded as that is.
+    /// Stores a value as JSON in the attachment, with the limit of the attachment.
     pub fn set_state(&self, value: &impl Serialize) -> Result {
         self.set_attachment(&serde_json::to_vec(value)?)
     }
 
-    /// From now on what is published to the topic is sent to this connection. A name has 1 to 256
-    /// bytes; a connection follows at most 128 topics; following twice is following once.
+    /// Sends this connection all later publications of the topic. A name has 1 to 256 bytes; a
+    /// connection follows at most 128 topics; following a topic again changes nothing.
     pub fn follow(&self, topic: &str) -> Result {
         self.follow_since(topic, None).map(drop)
     }
 
-    /// Follows a topic for a client that reconnects: the connection first receives what was published
-    /// after `since`, if the history still has all of it (256 messages of at most 64 KiB, for 2
-    /// minutes) and it fits into the outbox. Without `since` the result says where the client starts;
-    /// that position, plus the number of messages received after it, is the client's position.
+    /// Follows a topic for a client that reconnects: the connection first receives what was
+    /// published after `since`, if the history still has all of it (256 messages of at most 64 KiB,
+    /// for 2 minutes) and it fits into the outbox. Without `since` the result says where the client
+    /// starts; that position, plus the number of messages received after it, is the client's
+    /// position.
     ///
     /// # Examples
     ///
@@ -214,7 +220,7 @@ impl Conn {
         self.handle().unfollow(topic);
     }
 
-    /// The connection's tags, by which [`ids`] finds it.
+    /// Returns the connection's tags, by which [`ids`] finds it.
     pub fn tags(&self) -> Vec<String> {
         self.handle().tags()
     }
@@ -246,7 +252,7 @@ impl fmt::Debug for Conn {
     }
 }
 
-/// A live connection of this app by its id, to be used in this event and later ones.
+/// Returns an open connection of this app by its id. It stays valid after this event.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -270,8 +276,8 @@ pub fn find(id: &str) -> Option<Conn> {
     })
 }
 
-/// Returns ids of open connections in the order in which they opened: all or those with the tag, those
-/// that opened after `after`, at most `limit` and at most 1,000.
+/// Returns ids of open connections in the order in which they opened: all or those with the tag,
+/// those that opened after `after`, at most `limit` and at most 1,000.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -290,8 +296,8 @@ pub fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<String> {
 
 /// Makes the host answer each text message that is equal to `request` with `response`, without an
 /// event: a heartbeat does not wake a sleeping room. In a room it applies to the room's connections
-/// and takes effect with the event; set it in [`Room::wake`](crate::Room::wake). Elsewhere it applies
-/// to all connections that are in no room. It replaces the one before.
+/// and takes effect with the event; set it in [`Room::wake`](crate::Room::wake). Elsewhere it
+/// applies to all connections that are in no room. It replaces the one before.
 ///
 /// # Errors
 ///
@@ -324,7 +330,7 @@ pub fn set_auto_response(request: &str, response: &str) -> Result {
     Ok(world::set_auto_response(Some((request, response)))?)
 }
 
-/// Undoes [`set_auto_response`].
+/// Removes the pair of [`set_auto_response`].
 pub fn clear_auto_response() -> Result {
     Ok(world::set_auto_response(None)?)
 }

@@ -43,16 +43,17 @@ pub struct Cx {
     flushes: Cell<u32>,
 }
 
-/// Why a room's storage did not take what it was given (WIT `room.storage-error`); the cause in an [`Error`] of [`Cx::put`].
+/// Reason why a room's storage refused a write (WIT `room.storage-error`); the cause in an
+/// [`Error`] of [`Cx::put`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageError {
     /// A key has 1 to this many bytes (2,048).
     KeySize(u64),
     /// A value has at most this many bytes (2 MiB).
     ValueSize(u64),
-    /// A room holds at most this many bytes of keys and values (1 GiB). Delete some.
+    /// A room holds at most this many bytes of keys and values (1 GiB). Delete some entries.
     RoomSize(u64),
-    /// One event writes and sends at most this many bytes (16 MiB). [`Cx::flush`] in between.
+    /// One event writes and sends at most this many bytes (16 MiB). Call [`Cx::flush`] in between.
     EventSize(u64),
 }
 
@@ -85,17 +86,18 @@ impl Cx {
         self.attempt.set(attempt);
     }
 
-    /// How often it was flushed.
+    /// Returns the number of flushes in this event.
     pub(crate) fn flushes(&self) -> u32 {
         self.flushes.get()
     }
 
-    /// Which kind of room.
+    /// Returns the class of the room.
     pub fn class(&self) -> &str {
         &self.class
     }
 
-    /// Which of that kind: the value of the route's parameter. Several are joined by `/`; empty for a route without parameters.
+    /// Returns the name of the room: the value of the route's parameter. Several values are joined
+    /// by `/`; the name is empty for a route without parameters.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -118,14 +120,14 @@ impl Cx {
         Ok(world::room_put(key, value.as_ref())?)
     }
 
-    /// A value that [`put_json`](Cx::put_json) wrote.
+    /// Returns a value that [`put_json`](Cx::put_json) wrote.
     pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         self.get(key)
             .map(|value| serde_json::from_slice(&value).map_err(Error::from))
             .transpose()
     }
 
-    /// Writes a value as JSON. Bounded as by [`put`](Cx::put).
+    /// Writes a value as JSON, with the limits of [`put`](Cx::put).
     pub fn put_json(&self, key: &str, value: &impl Serialize) -> Result {
         self.put(key, serde_json::to_vec(value)?)
     }
@@ -135,12 +137,12 @@ impl Cx {
         world::room_delete(key)
     }
 
-    /// Deletes every key. The alarm stays.
+    /// Deletes every key. The alarm remains.
     pub fn clear(&self) {
         world::room_clear();
     }
 
-    /// The entries whose keys begin with `prefix`, in the order of their bytes.
+    /// Returns the entries whose keys begin with `prefix`, in the order of their bytes.
     pub fn range<'a>(&self, prefix: &'a str) -> Range<'a> {
         Range {
             prefix,
@@ -151,12 +153,13 @@ impl Cx {
         }
     }
 
-    /// Calls the room after this time, give or take a second. A room has one alarm: setting it again moves it.
+    /// Sets the alarm to this time from now, to within a second. A room has one alarm: setting it
+    /// again moves it.
     pub fn alarm_in(&self, duration: Duration) {
         self.set_alarm(unix_time(self.now()).saturating_add(duration));
     }
 
-    /// Calls the room at this time; if it has passed, at once.
+    /// Sets the alarm to this time. A past time is due at once.
     pub fn alarm_at(&self, time: SystemTime) {
         self.set_alarm(unix_time(time));
     }
@@ -175,13 +178,13 @@ impl Cx {
         world::room_alarm().map(|at| SystemTime::UNIX_EPOCH + Duration::from_millis(at))
     }
 
-    /// Which call of the alarm this is, in [`Room::alarm`](crate::Room::alarm): 1 at first, and 6 the last time that it is tried
-    /// again. 0 in other events.
+    /// Returns the number of the alarm's attempt in [`Room::alarm`](crate::Room::alarm): 1 for the
+    /// first call, 6 for the last retry. Returns 0 in other events.
     pub fn attempt(&self) -> u32 {
         self.attempt.get()
     }
 
-    /// The time of day; in a test, that of the server.
+    /// Returns the time of day; in a test, that of the server.
     pub fn now(&self) -> SystemTime {
         world::now()
     }
@@ -221,19 +224,20 @@ impl Cx {
         Ok(world::room_broadcast(publication.into())?)
     }
 
-    /// As [`broadcast`](Cx::broadcast), to everybody but this connection.
+    /// Does the same as [`broadcast`](Cx::broadcast) for all except this connection.
     pub fn broadcast_except(&self, conn: &Conn, message: impl Into<Message>) -> Result {
         self.broadcast(Publication::new(message).except(conn))
     }
 
-    /// Returns the position of the room's topic after this event's broadcasts. Send it to a client in
-    /// [`Room::open`](crate::Room::open), so that it can resume: it counts the messages after it.
+    /// Returns the position of the room's topic after this event's broadcasts. Send it to a client
+    /// in [`Room::open`](crate::Room::open), so that it can resume: it counts the messages after
+    /// it.
     pub fn position(&self) -> Position {
         world::room_position()
     }
 
-    /// Sends a connection that reconnects what was broadcast after `since` and before it opened. To be
-    /// called in [`Room::open`](crate::Room::open).
+    /// Sends a connection that reconnects what was broadcast after `since` and before it opened. To
+    /// be called in [`Room::open`](crate::Room::open).
     ///
     /// # Errors
     ///
@@ -272,17 +276,18 @@ impl Cx {
         conn.resume(since)
     }
 
-    /// The room's connections in the order of their opening: from the `open` of each to its `close`.
+    /// Returns the room's connections in the order in which they opened: each from its `open` to
+    /// its `close`.
     pub fn connections(&self) -> Vec<Conn> {
         self.connections_with(None)
     }
 
-    /// One of them by its id; none if it has ended.
+    /// Returns one of the room's connections by its id; `None` if it has ended.
     pub fn find(&self, id: &str) -> Option<Conn> {
         conn::find(id)
     }
 
-    /// Those of them that have the tag.
+    /// Returns the room's connections with this tag.
     pub fn connections_tagged(&self, tag: &str) -> Vec<Conn> {
         self.connections_with(Some(tag))
     }
@@ -302,23 +307,24 @@ impl Cx {
         }
     }
 
-    /// Commits what this event has done so far and sends its messages. The rest of the handler counts as
-    /// another event: an error or a panic undoes only what was done since. If the commit fails, the
-    /// handler ends here and everything since the last flush is undone. If the disk could not record
-    /// that either, the outcome is unknown: after a crash of the machine the effects may be there.
+    /// Commits what this event has done so far and sends its messages. The rest of the handler
+    /// counts as another event: an error or a panic undoes only what was done since. If the commit
+    /// fails, the handler ends here and everything since the last flush is undone. If the disk
+    /// could not record that either, the outcome is unknown: after a crash of the machine the
+    /// effects may be there.
     pub fn flush(&self) {
         self.flushes.set(self.flushes.get().wrapping_add(1));
         world::room_flush();
     }
 }
 
-/// Since 1970; times before are none of an alarm's.
+/// Returns the time since 1970. An earlier time counts as 1970.
 fn unix_time(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
 }
 
-/// Some of a room's entries, about to be read: all that begin with a prefix, or those of them that its methods leave.
+/// Selects entries of a room by a prefix, and narrows the selection by its methods.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -349,7 +355,7 @@ pub struct Range<'a> {
 }
 
 impl<'a> Range<'a> {
-    /// From this key on, itself included.
+    /// Starts at this key, inclusive.
     pub fn start(self, key: &'a str) -> Range<'a> {
         Range {
             start: Some(key),
@@ -357,7 +363,7 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// Up to this key, itself not included.
+    /// Ends at this key, exclusive.
     pub fn end(self, key: &'a str) -> Range<'a> {
         Range {
             end: Some(key),
@@ -365,7 +371,7 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// From the last key to the first.
+    /// Reads from the last key to the first.
     pub fn reverse(self) -> Range<'a> {
         Range {
             reverse: true,
@@ -373,19 +379,19 @@ impl<'a> Range<'a> {
         }
     }
 
-    /// At most so many.
+    /// Reads at most this number of entries.
     pub fn limit(self, limit: usize) -> Range<'a> {
         Range { limit, ..self }
     }
 
-    /// Reads them: all at once, so give a limit where there may be many.
+    /// Reads all entries at once. Set a limit if there may be many.
     pub fn entries(self) -> Vec<(String, Vec<u8>)> {
         let mut entries = Vec::new();
         self.each(|key, value| entries.push((key, value)));
         entries
     }
 
-    /// Reads them as values that [`Cx::put_json`] wrote.
+    /// Reads the entries as values that [`Cx::put_json`] wrote.
     pub fn json<T: DeserializeOwned>(self) -> Result<Vec<(String, T)>> {
         let entries = self.entries().into_iter();
         entries
@@ -393,14 +399,14 @@ impl<'a> Range<'a> {
             .collect()
     }
 
-    /// How many there are. They are read for that.
+    /// Returns the number of entries, which it has to read.
     pub fn count(self) -> usize {
         let mut count = 0;
         self.each(|_, _| count += 1);
         count
     }
 
-    /// Reads page by page: each starts after the last key of the page before.
+    /// Reads page by page; each page starts after the last key of the one before.
     fn each(self, mut take: impl FnMut(String, Vec<u8>)) {
         let (mut left, mut start, mut end) = (
             self.limit,
@@ -419,7 +425,7 @@ impl<'a> Range<'a> {
             let Some((last, _)) = page.last() else { return };
             match self.reverse {
                 true => end = Some(last.clone()),
-                // The first key after it.
+                // The first key after the last one.
                 false => start = Some(format!("{last}\0")),
             }
             left -= page.len().min(left);

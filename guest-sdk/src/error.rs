@@ -8,10 +8,10 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 /// A refusal with a response for the client, or a fault whose cause only the operator sees.
 ///
-/// Any `std::error::Error` becomes a fault by `?`: the client gets 500 and a fixed text, the
-/// operator the chain of causes on standard error. Errors of the client are made by
-/// [`bad_request`](Error::bad_request), [`status`](Error::status) and the like, and by the parts of
-/// a [`Request`](crate::Request) that don't parse.
+/// By `?`, any `std::error::Error` becomes a fault: the client receives 500 and a fixed text, and
+/// the operator finds the chain of causes on standard error. Errors of the client are made by
+/// [`bad_request`](Error::bad_request), [`status`](Error::status) and similar functions, and by
+/// invalid parts of a [`Request`](crate::Request).
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -33,41 +33,43 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 pub struct Error(Box<Kind>);
 
 enum Kind {
-    /// For the client.
+    /// Response for the client.
     Answer(Response),
-    /// For the operator.
+    /// Cause for the operator.
     Fault(Box<dyn StdError>),
 }
 
 /// Text that the client receives for a fault.
 const FAULT_TEXT: &str = "internal error";
 
-/// Bytes that a close frame has for its reason (RFC 6455 section 5.5).
+/// Maximum length of the reason in a close frame, in bytes (RFC 6455 section 5.5).
 const REASON_BYTES_MAX: usize = 123;
 
 impl Error {
-    /// An answer with this status and text, both for the client.
+    /// Returns an error with this status and text for the client.
     pub fn status(status: u16, text: impl Into<String>) -> Error {
         Error::from(Response::text(text).with_status(status))
     }
 
-    /// 400: the client sent something that can't be read.
+    /// Returns a 400: the client sent an invalid value.
     pub fn bad_request(text: impl Into<String>) -> Error {
         Error::status(400, text)
     }
 
-    /// 404: there is no such thing.
+    /// Returns a 404: the resource does not exist.
     pub fn not_found(text: impl Into<String>) -> Error {
         Error::status(404, text)
     }
 
-    /// Our own fault: the client gets 500 and a fixed text, the operator gets this. Takes a text, or
-    /// what is no `std::error::Error` itself, as that of anyhow: `.map_err(Error::fault)?`.
+    /// Returns a fault of the app: the client receives 500 and a fixed text, the operator receives
+    /// `cause`. It takes a text, or a value that is not a `std::error::Error`, such as that of
+    /// anyhow: `.map_err(Error::fault)?`.
     pub fn fault(cause: impl Into<Box<dyn StdError>>) -> Error {
         Error(Box::new(Kind::Fault(cause.into())))
     }
 
-    /// Adds a header to the answer, `www-authenticate` for one. The answer to a fault stays as it is.
+    /// Adds a header to the answer, such as `www-authenticate`. The answer to a fault does not
+    /// change.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Error {
         if let Kind::Answer(response) = *self.0 {
             *self.0 = Kind::Answer(response.header(name, value));
@@ -75,8 +77,8 @@ impl Error {
         self
     }
 
-    /// The cause of a fault, if it is of this type: [`SendError`] or
-    /// [`LimitError`](crate::LimitError), for example.
+    /// Returns the cause of a fault if it has this type, for example [`SendError`] or
+    /// [`LimitError`](crate::LimitError).
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         match &*self.0 {
             Kind::Fault(cause) => cause.downcast_ref(),
@@ -84,7 +86,7 @@ impl Error {
         }
     }
 
-    /// In words, for the operator.
+    /// Returns the text for the operator.
     pub(crate) fn description(&self) -> String {
         match &*self.0 {
             Kind::Answer(response) => format!(
@@ -96,7 +98,7 @@ impl Error {
         }
     }
 
-    /// Returns the response; logs a fault with `place`, where it happened.
+    /// Returns the response. Logs a fault with its `place`.
     pub(crate) fn answer(self, place: fmt::Arguments<'_>) -> Response {
         match *self.0 {
             Kind::Answer(response) => response,
@@ -107,7 +109,7 @@ impl Error {
         }
     }
 
-    /// Returns status and text for a caller; logs a fault with `place`.
+    /// Returns status and text for a caller. Logs a fault with its `place`.
     pub(crate) fn refusal(self, place: fmt::Arguments<'_>) -> (u16, String) {
         let response = self.answer(place);
         (
@@ -116,7 +118,8 @@ impl Error {
         )
     }
 
-    /// How a connection ends whose handler failed; `None` if it is ending already.
+    /// Returns the close code and reason for a connection whose handler failed; `None` if the
+    /// connection is closing already.
     pub(crate) fn close(&self, place: fmt::Arguments<'_>) -> Option<(u16, &str)> {
         match &*self.0 {
             Kind::Answer(response) if response.status < 500 => Some((1008, reason(&response.body))),
@@ -138,13 +141,13 @@ impl Error {
     }
 }
 
-/// The longest beginning of the text that fits into a close frame.
+/// Returns the longest prefix of the text that fits into a close frame.
 fn reason(text: &[u8]) -> &str {
     let text = std::str::from_utf8(text).unwrap_or_default();
     &text[..text.floor_char_boundary(REASON_BYTES_MAX)]
 }
 
-/// Standard error is the operator's: the host shows it with the request that it belongs to.
+/// Writes to standard error for the operator. The host shows it with its request.
 fn report(place: fmt::Arguments<'_>, cause: &dyn StdError) {
     eprintln!("{place}: {}", Chain(cause));
 }
@@ -171,7 +174,7 @@ impl<E: StdError + 'static> From<E> for Error {
 }
 
 impl From<Response> for Error {
-    /// This answer instead, whatever it is: a redirection, for example.
+    /// Answers with this response, for example a redirection.
     fn from(response: Response) -> Error {
         Error(Box::new(Kind::Answer(response)))
     }

@@ -24,17 +24,18 @@ use std::future::Future;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Feed {
     pub(crate) topics: Vec<String>,
-    /// Data and event's name.
+    /// Data and event's name of the first events.
     pub(crate) first: Vec<(String, Option<String>)>,
 }
 
 impl Feed {
-    /// Follows no topic; in a room it gets what the room broadcasts.
+    /// Creates a feed without topics. In a room it receives the room's broadcasts.
     pub fn new() -> Feed {
         Feed::default()
     }
 
-    /// Follows one topic. A name has 1 to 256 bytes; another is our fault: 500.
+    /// Creates a feed that follows one topic. A name has 1 to 256 bytes; any other is a fault of
+    /// the app: 500.
     pub fn follow(topic: impl Into<String>) -> Feed {
         Feed {
             topics: vec![topic.into()],
@@ -42,40 +43,41 @@ impl Feed {
         }
     }
 
-    /// Follows one more, up to 128.
+    /// Follows one more topic; the maximum is 128.
     pub fn follow_also(mut self, topic: impl Into<String>) -> Feed {
         self.topics.push(topic.into());
         self
     }
 
-    /// Sends this client an event before anything else.
+    /// Sends this client an event before any publication.
     pub fn first(mut self, data: impl Into<String>) -> Feed {
         self.first.push((data.into(), None));
         self
     }
 
-    /// As [`first`](Feed::first), with an event's name, which has no line break and no NUL.
+    /// Does the same as [`first`](Feed::first) with an event's name, which has no line break and no
+    /// NUL.
     pub fn first_event(mut self, name: impl Into<String>, data: impl Into<String>) -> Feed {
         self.first.push((data.into(), Some(name.into())));
         self
     }
 }
 
-/// Results of a feed's handler, returned directly or by a future. `When` is found by the compiler.
+/// Results of a feed's handler, returned directly or by a future. The compiler infers `When`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a feed",
     label = "this handler does not return a feed",
     note = "write `|_| Feed::follow(\"topic\")`, or return a `Result<Feed>`, or make the closure `async`"
 )]
 pub trait IntoFeed<When> {
-    /// The feed, or what to answer instead.
+    /// Converts into the feed, or into another answer.
     fn into_feed(self) -> Result<Feed>;
 }
 
-/// Marks what is a feed already.
+/// Marks a value.
 pub enum Now {}
 
-/// Marks what has to be awaited.
+/// Marks a future.
 pub enum Later<When> {
     #[doc(hidden)]
     Never(std::convert::Infallible, std::marker::PhantomData<When>),
@@ -102,7 +104,7 @@ where
     }
 }
 
-/// A feed's handler, its types forgotten.
+/// The handler of a feed, type-erased.
 pub(crate) type Handler = Box<dyn Fn(Request) -> Result<Feed>>;
 
 pub(crate) fn handler<F, R, When>(handler: F) -> Handler

@@ -1,10 +1,10 @@
-//! Forms: read as they come, or whole into a type; and what became of an action.
+//! Forms, read field by field or as a whole into a type, and outcomes of actions.
 
 use crate::{Error, Result, world, yielded::Yielded};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
-/// The form of an action. Its files are not buffered by anybody: read them piece by piece.
+/// The form of an action. The host does not buffer its files: read them piece by piece.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing, testing::Upload};
@@ -36,14 +36,14 @@ use std::fmt;
 pub struct Form {
     form: world::Form,
     yielded: Yielded,
-    /// Text fields that were read, for the page that shows the form again.
+    /// Text fields read so far, for the page that shows the form again.
     values: Vec<(String, String)>,
 }
 
-/// Text of all fields together, if the form is read whole.
+/// Maximum size of the text in all fields together, in bytes, if the form is read as a whole.
 const TEXT_BYTES_MAX: usize = 1 << 20;
 
-/// The beginning of a field of a form.
+/// Head of a form's field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Field {
     pub(crate) name: String,
@@ -52,17 +52,18 @@ pub struct Field {
 }
 
 impl Field {
-    /// As the form has it.
+    /// Returns the field's name in the form.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Of a file: as the client calls it. Not to be trusted as a path; empty if no file was chosen.
+    /// Returns the name that the client gives a file. It is not safe as a path. It is empty if no
+    /// file was chosen.
     pub fn filename(&self) -> Option<&str> {
         self.filename.as_deref()
     }
 
-    /// As the client says.
+    /// Returns the content type that the client gives.
     pub fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
     }
@@ -77,8 +78,9 @@ impl Form {
         }
     }
 
-    /// The form as a `T`: from the text of its fields, or from the JSON that was sent. A value that does not fit is a 422 with a message at its field.
-    /// Files end it: read what stands before them by [`next`](Form::next). An input of files in which none was chosen is skipped.
+    /// Reads the form as a `T`: from the text of its fields, or from its JSON. An invalid value is
+    /// a 422 with a message at its field. A file is an error: read the fields before it by
+    /// [`next`](Form::next). An empty file input is skipped.
     pub async fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         if let Some(json) = self.form.json() {
             let mut reader = serde_json::Deserializer::from_str(&json);
@@ -88,7 +90,7 @@ impl Form {
         let mut bytes = 0;
         while let Some(field) = self.next().await? {
             if let Some(filename) = &field.filename {
-                // An input of files in which none was chosen (WHATWG HTML, constructing the entry list).
+                // A file input without a chosen file (WHATWG HTML, constructing the entry list).
                 if filename.is_empty() && self.piece().await?.is_none() {
                     continue;
                 }
@@ -111,8 +113,9 @@ impl Form {
         }
     }
 
-    /// The form as the client wrote it, if it was sent as JSON: the text of an object without its member `__action`. Numbers have all of
-    /// their digits; a [`serde_json::Value`] would keep 64 bits of them.
+    /// Returns the form as the client wrote it, if it was sent as JSON: the text of an object
+    /// without its member `__action`. Numbers keep all their digits; a [`serde_json::Value`] would
+    /// keep 64 bits of them.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -128,17 +131,20 @@ impl Form {
         self.form.json()
     }
 
-    /// Returns the next field in the client's order, or `None` after the last. The unread rest of the field before it is skipped.
+    /// Returns the next field in the client's order, or `None` after the last. The unread rest of
+    /// the field before it is skipped.
     pub async fn next(&mut self) -> Result<Option<Field>> {
         self.form.next().await
     }
 
-    /// The next bytes of the field that [`next`](Form::next) gave, never empty; `None` at its end.
+    /// Returns the next bytes of the field that [`next`](Form::next) returned, never empty; `None`
+    /// at its end.
     pub async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         self.form.read().await
     }
 
-    /// The rest of the field as text; more than `bytes_max` is the client's 413, other bytes than UTF-8 its 400.
+    /// Returns the rest of the field as text. If it is larger than `bytes_max`, the client receives
+    /// 413; if it is not UTF-8, 400.
     pub async fn text(&mut self, bytes_max: usize) -> Result<String> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.piece().await? {
@@ -158,7 +164,7 @@ impl Form {
         self.yielded.give(value).await
     }
 
-    /// A denial, with what was sent.
+    /// Adds the form's values to a denial.
     pub(crate) fn with_values(self, done: Result<Done>) -> Result<Done> {
         let done = match done {
             Err(error) => match error.downcast_ref::<Denied>() {
@@ -177,7 +183,7 @@ impl Form {
     }
 }
 
-/// The deserializer's message, at the field that it concerns.
+/// Returns the deserializer's message at the invalid field.
 fn misfit(path: &str, why: &str) -> Error {
     let missing = why
         .split('`')
@@ -198,24 +204,27 @@ fn misfit(path: &str, why: &str) -> Error {
 /// Outcome of an action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// With a value as JSON, and the loaders whose values have changed by it. Made by [`Done::success`].
+    /// Success with a value as JSON, and the loaders whose values have changed. [`Done::success`]
+    /// creates it.
     #[doc(hidden)]
     Success(String, Vec<String>),
-    /// Made by [`Done::redirect`].
+    /// Redirection. [`Done::redirect`] creates it.
     #[doc(hidden)]
     Redirect(u16, String),
-    /// Made by [`Done::deny`].
+    /// Denial. [`Done::deny`] creates it.
     #[doc(hidden)]
     Deny(Denied),
 }
 
 impl Done {
-    /// It is done. Without JavaScript the browser is sent to the page again (303), so that a reload does not send the form again.
+    /// Reports success. Without JavaScript, the browser is redirected to the page (303), so that a
+    /// reload does not send the form again.
     pub fn success(value: &impl Serialize) -> Result<Done> {
         Ok(Done::Success(serde_json::to_string(value)?, Vec::new()))
     }
 
-    /// The values of this loader have changed: the browser asks for them anew. Of a success; nothing otherwise.
+    /// Reports that the values of this loader have changed: the browser loads them again. It has no
+    /// effect unless this is a success.
     pub fn stale(mut self, loader: &str) -> Done {
         if let Done::Success(_, stale) = &mut self {
             stale.push(loader.to_owned());
@@ -223,12 +232,13 @@ impl Done {
         self
     }
 
-    /// It goes on elsewhere, by GET (303).
+    /// Redirects to another location by GET (303).
     pub fn redirect(location: &str) -> Done {
         Done::Redirect(303, location.to_owned())
     }
 
-    /// It is refused: a status of 400 to 499, and a text for people. Without JavaScript the page is shown again.
+    /// Refuses the form with a status of 400 to 499 and a text for people. Without JavaScript the
+    /// page is shown again.
     pub fn deny(status: u16, message: impl Into<String>) -> Done {
         Done::Deny(Denied {
             status,
@@ -237,7 +247,7 @@ impl Done {
         })
     }
 
-    /// Adds a message at a field. No effect unless this is a refusal.
+    /// Adds a message at a field. It has no effect unless this is a refusal.
     pub fn field(mut self, name: &str, why: impl Into<String>) -> Done {
         if let Done::Deny(denied) = &mut self {
             denied.errors.push((name.to_owned(), why.into()));
@@ -246,7 +256,8 @@ impl Done {
     }
 }
 
-/// A refusal as the cause in an [`Error`]: `return Err(Done::deny(…).into())`, and by `?` what can't be read of a [`Form`].
+/// A refusal as the cause in an [`Error`]: `return Err(Done::deny(…).into())`, or by `?` the
+/// invalid part of a [`Form`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Denied {

@@ -1,4 +1,4 @@
-//! Guards: app code that runs before the routes it covers, and passes or answers.
+//! Guards: app code that runs before the routes that it covers, and passes or answers a request.
 
 use crate::{Error, Request, Result};
 
@@ -29,12 +29,12 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Go on.
+    /// Passes the request on.
     pub fn new() -> Pass {
         Pass::default()
     }
 
-    /// Adds a header to the answer, the 101 of an upgrade included.
+    /// Adds a header to the answer, including the 101 of an upgrade.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Pass {
         self.headers
             .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
@@ -55,7 +55,7 @@ impl Pass {
     note = "let the request through with `Pass::new()`; answer it with `Err(Error::status(401, \"...\"))` or `Err(response.into())`"
 )]
 pub trait IntoPass {
-    /// Go on, or what to answer instead.
+    /// Converts into a pass or another answer.
     fn into_pass(self) -> Result<Pass>;
 }
 
@@ -71,5 +71,5 @@ impl<E: Into<Error>> IntoPass for std::result::Result<Pass, E> {
     }
 }
 
-/// A guard, its types forgotten.
+/// The handler of a guard, type-erased.
 pub(crate) type Handler = Box<dyn Fn(Request) -> Result<Pass>>;

@@ -1,4 +1,5 @@
-//! Write an app for Tidegate: HTTP routes, WebSockets, event streams and rooms in a WebAssembly component.
+//! Write an app for Tidegate: HTTP routes, WebSockets, event streams and rooms in a WebAssembly
+//! component.
 //!
 //! The host owns every connection; it calls an app with events, and the app answers with effects.
 //! Build an app with `cargo build --target wasm32-wasip2` or `cargo component build`. An echo and a
@@ -100,7 +101,7 @@ pub use stream::{Body, Reply};
 pub use task::sleep;
 pub use topic::{Publication, publish, publish_except};
 
-/// The names that most apps need: `use tidegate::prelude::*;`.
+/// Names that most apps need: `use tidegate::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Accept, App, CloseEvent, Conn, Cx, Done, Error, Event, Feed, Form, IntoResponse, Json,
@@ -109,8 +110,8 @@ pub mod prelude {
     };
 }
 
-/// Makes the crate a component that serves the app: its argument is a function without arguments
-/// that builds an [`App`]. Once in a crate; natively it only checks the function's type.
+/// Makes the crate a component that serves the app. Its argument is a function without arguments
+/// that builds an [`App`]. Use it once in a crate. Natively it only checks the function's type.
 ///
 /// ```
 /// use tidegate::prelude::*;
@@ -155,7 +156,7 @@ pub trait Serve {
 #[doc(hidden)]
 pub use {wasip2, world::Served};
 
-/// Every export of the component.
+/// Exports everything of the component.
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
 #[macro_export]

@@ -1,4 +1,5 @@
-//! Loaders that run: asked again and again, each goes on from where it waits.
+//! Running loaders: the host asks for each value, and the loader then continues from its last
+//! await.
 
 use crate::{Error, Result, world, yielded::Yielded};
 use serde::Serialize;
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-/// Where a loader sends its values.
+/// The receiver of a loader's values.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,25 +41,25 @@ use std::{
 pub struct Sink(pub(crate) Yielded);
 
 impl Sink {
-    /// Sends a value, as JSON; goes on when the client has taken it.
+    /// Sends a value as JSON, and continues when the client has received it.
     pub async fn send(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
         self.0.give(value).await
     }
 }
 
-/// A future of the app that gives values away before it ends.
+/// A future of the app that yields values before it ends.
 pub(crate) struct Running<T> {
     place: String,
     future: Option<Pin<Box<dyn Future<Output = Result<T>>>>>,
     yielded: Yielded,
 }
 
-/// How far it is.
+/// Progress of a running future.
 #[derive(Debug)]
 pub(crate) enum Progress<T> {
-    /// JSON.
+    /// A value as JSON.
     Value(String),
-    /// It waits for so long, and for nothing else.
+    /// The future waits only for this duration.
     Later(Duration),
     Ended(Result<T>),
 }
@@ -76,7 +77,7 @@ impl<T> Running<T> {
         }
     }
 
-    /// Goes on to the next value, the next wait, or the end.
+    /// Runs to the next value, the next wait, or the end.
     pub(crate) fn next(&mut self) -> Progress<T> {
         let woken = Arc::new(Woken(AtomicBool::new(false)));
         let waker = Waker::from(woken.clone());
@@ -110,7 +111,7 @@ impl<T> Running<T> {
     }
 }
 
-/// Whether anything asked for another poll.
+/// True if another poll was requested.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {

@@ -1,9 +1,9 @@
-//! One WebSocket message, whole.
+//! A complete WebSocket message.
 
 use crate::{Error, Result};
 use serde::{Serialize, de::DeserializeOwned};
 
-/// Text or binary (RFC 6455 section 5.6). Strings and bytes become messages by themselves.
+/// Text or binary (RFC 6455 section 5.6). Strings and bytes convert into messages.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -16,19 +16,20 @@ use serde::{Serialize, de::DeserializeOwned};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
-    /// UTF-8.
+    /// UTF-8 text.
     Text(String),
     /// Any bytes.
     Binary(Vec<u8>),
 }
 
 impl Message {
-    /// The value as JSON in a text message; fails if it has no JSON form (a map with keys that are no strings).
+    /// Returns the value as JSON in a text message. Fails if it has no JSON form (a map with keys
+    /// that are not strings).
     pub fn from_json(value: &impl Serialize) -> Result<Message> {
         Ok(Message::Text(serde_json::to_string(value)?))
     }
 
-    /// The text; a binary message is the client's error.
+    /// Returns the text. A binary message is the client's error.
     pub fn text(&self) -> Result<&str> {
         match self {
             Message::Text(text) => Ok(text),
@@ -36,13 +37,13 @@ impl Message {
         }
     }
 
-    /// The value that the message carries as JSON; what is not it is the client's error.
+    /// Returns the value that the message carries as JSON. An invalid value is the client's error.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.bytes())
             .map_err(|error| Error::bad_request(format!("the message: {error}")))
     }
 
-    /// The payload, of either kind.
+    /// Returns the payload of either kind.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Message::Text(text) => text.as_bytes(),
@@ -50,12 +51,12 @@ impl Message {
         }
     }
 
-    /// Length of the payload in bytes.
+    /// Returns the length of the payload in bytes.
     pub fn len(&self) -> usize {
         self.bytes().len()
     }
 
-    /// Whether the payload is empty.
+    /// Returns true if the payload is empty.
     pub fn is_empty(&self) -> bool {
         self.bytes().is_empty()
     }

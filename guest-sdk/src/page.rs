@@ -1,4 +1,5 @@
-//! Pages: HTML with values that loaders bring, in the first answer and for as long as they like, and forms that work without JavaScript.
+//! Pages: HTML with the values of loaders, in the first answer and streamed after it, and forms
+//! that work without JavaScript.
 
 use crate::{
     Error, IntoResponse, Request, Response, Result,
@@ -115,9 +116,9 @@ impl Page {
         }
     }
 
-    /// Adds a loader: its name, or a [`Loader`] with options, and the function that sends its values
-    /// one after the other. Each run has an instance of its own, and ends when the function returns.
-    /// The host drops a run that waits when its client disconnects.
+    /// Adds a loader: its name, or a [`Loader`] with options, and the function that sends its
+    /// values one after the other. Each run has an instance of its own, and ends when the function
+    /// returns. The host drops a run that waits when its client disconnects.
     ///
     /// # Errors
     ///
@@ -200,8 +201,8 @@ impl Loader {
         }
     }
 
-    /// Starts the loader when the page was sent, for values that are known to be slow. The host does not
-    /// wait for a loader that sleeps before its first value, with or without this.
+    /// Starts the loader when the page was sent, for values that are known to be slow. The host
+    /// does not wait for a loader that sleeps before its first value, with or without this.
     pub const fn deferred(self) -> Loader {
         Loader {
             due: FirstValue::Deferred,
@@ -233,7 +234,7 @@ pub(crate) enum First {
 }
 
 impl View {
-    /// The first value of a loader; none if it has none yet, or failed.
+    /// Returns the first value of a loader; `None` if it has no value yet, or failed.
     pub fn value<T: DeserializeOwned>(&self, loader: &str) -> Result<Option<T>> {
         match self.first(loader)? {
             First::Value(json) => Ok(Some(serde_json::from_str(json)?)),
@@ -241,7 +242,7 @@ impl View {
         }
     }
 
-    /// Status and text of a loader that failed.
+    /// Returns status and text of a failed loader.
     pub fn error(&self, loader: &str) -> Option<(u16, &str)> {
         match self.first(loader) {
             Ok(First::Failed(status, message)) => Some((*status, message)),
@@ -256,12 +257,12 @@ impl View {
             .ok_or_else(|| Error::fault(format!("the page has no loader {loader:?}")))
     }
 
-    /// Of this answer, for the `nonce` of every script of the page.
+    /// Returns the nonce of this answer, for every script of the page.
     pub fn nonce(&self) -> &str {
         &self.nonce
     }
 
-    /// A `Content-Security-Policy` under which only scripts with the nonce run.
+    /// Returns a `Content-Security-Policy` that allows only scripts with the nonce.
     pub fn strict_policy(&self) -> String {
         format!(
             "script-src 'nonce-{}'; object-src 'none'; base-uri 'none'",
@@ -269,7 +270,8 @@ impl View {
         )
     }
 
-    /// The element that loads the browser's side. It runs at once, while the page still streams.
+    /// Returns the element that loads the client's script, which runs at once while the page still
+    /// streams.
     pub fn script(&self) -> String {
         format!(
             r#"<script type="module" async src="/__tidegate/client.js" nonce="{}"></script>"#,
@@ -277,12 +279,12 @@ impl View {
         )
     }
 
-    /// The action that was refused, if this page is shown again because of that.
+    /// Returns the refused action, if this page is shown again for that reason.
     pub fn denied(&self) -> Option<&str> {
         self.denied.as_ref().map(|(action, _)| action.as_str())
     }
 
-    /// Why it was refused.
+    /// Returns the reason of the refusal.
     pub fn message(&self) -> Option<&str> {
         self.denial().map(|denial| denial.message.as_str())
     }
@@ -314,7 +316,7 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.as_str())
 }
 
-/// A page at its pattern.
+/// A page with its pattern.
 pub(crate) struct Mounted {
     pub(crate) pattern: String,
     pub(crate) fallback: bool,

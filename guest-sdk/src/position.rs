@@ -4,8 +4,8 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// A position in a topic: after the publication with this sequence number. Its text form, also in JSON,
-/// is `<epoch>-<sequence>` with the epoch in hexadecimal: the id of an event on a feed.
+/// A position in a topic: after the publication with this sequence number. Its text form, also in
+/// JSON, is `<epoch>-<sequence>` with the epoch in hexadecimal: the id of an event on a feed.
 ///
 /// ```
 /// use tidegate::Position;
@@ -19,7 +19,7 @@ use std::{fmt, str::FromStr};
 pub struct Position {
     /// Identifies one numbering of one topic. A topic that lost its history starts a new epoch.
     pub epoch: u64,
-    /// The number of a publication, from 1; 0 is before the first.
+    /// Sequence number of a publication, from 1; 0 is before the first.
     pub sequence: u64,
 }
 
@@ -27,8 +27,8 @@ pub struct Position {
 /// [`Conn::follow_since`](crate::Conn::follow_since) and [`Cx::resume`](crate::Cx::resume).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartPoint {
-    /// The connection receives the publications after this position: first those it missed, then new
-    /// ones.
+    /// The connection receives the publications after this position: first those it missed, then
+    /// new ones.
     pub position: Position,
     /// True if the history no longer has all publications since the requested position, or they do
     /// not fit into the outbox: the client has to read the current state.

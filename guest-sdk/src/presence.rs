@@ -1,5 +1,5 @@
-//! Presence: the members of a room. The host keeps them with the connections, so presence survives a
-//! sleep, and a connection that ends is no longer a member.
+//! Presence: the members of a room. The host keeps them with the connections, so presence survives
+//! a sleep, and a connection that ends is no longer a member.
 
 use crate::{Conn, Cx, Error, Message, Publication, Result};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -11,14 +11,14 @@ const TAG: &str = "present";
 /// Members of the room whose event runs, by [`Cx::presence`]. Others see a connection's
 /// [state](Conn::state).
 ///
-/// A connection that [`join`](Presence::join)s receives a snapshot of all members, itself included, and
-/// then a message for each member that joins, changes or leaves. Events of a room run one after the
-/// other, and the messages of one event are sent together or not at all, so no member is missing and
-/// none appears twice. When a connection ends, the others receive `leave` before
+/// A connection that [`join`](Presence::join)s receives a snapshot of all members, itself included,
+/// and then a message for each member that joins, changes or leaves. Events of a room run one after
+/// the other, and the messages of one event are sent together or not at all, so no member is
+/// missing and none appears twice. When a connection ends, the others receive `leave` before
 /// [`Room::close`](crate::Room::close) is called, also if that handler fails.
 ///
-/// These are text messages with JSON in them, to connections and feeds alike. An `id` is the [connection's](Conn::id); a person
-/// with two windows is there twice.
+/// These are text messages with JSON in them, to connections and feeds alike. An `id` is the
+/// [connection's](Conn::id); a person with two windows is there twice.
 ///
 /// | when | message |
 /// |---|---|
@@ -59,9 +59,9 @@ pub struct Presence<'a>(&'a Cx);
 /// A member of a room.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member<T> {
-    /// The connection's, for [`Cx::find`].
+    /// Id of the connection, for [`Cx::find`].
     pub id: String,
-    /// Its `meta`, as it joined or was updated.
+    /// Latest `meta` of the member.
     pub meta: T,
 }
 
@@ -87,8 +87,8 @@ impl Cx {
 
 impl Presence<'_> {
     /// Adds a connection: it receives a snapshot, the others a `join`. `meta` becomes its
-    /// [state](Conn::set_state), which all members see. The connection also gets the tag `present`, one
-    /// of its 10, which has to stay when you set others. Joining again is an
+    /// [state](Conn::set_state), which all members see. The connection also gets the tag `present`,
+    /// one of its 10, which has to stay when you set others. Joining again is an
     /// [`update`](Presence::update).
     ///
     /// # Limits
@@ -124,13 +124,14 @@ impl Presence<'_> {
         ))?))
     }
 
-    /// Removes a member whose connection stays open; all members receive it, itself included. No change
-    /// if it has not joined.
+    /// Removes a member whose connection stays open; all members receive it, itself included. No
+    /// change if it has not joined.
     pub fn leave(&self, conn: &Conn) -> Result {
         self.part(conn).map(drop)
     }
 
-    /// As [`leave`](Presence::leave); whether it was there.
+    /// Does the same as [`leave`](Presence::leave), and returns true if the connection was a
+    /// member.
     pub(crate) fn part(&self, conn: &Conn) -> Result<bool> {
         if !is_present(conn) {
             return Ok(false);
@@ -142,7 +143,8 @@ impl Presence<'_> {
         Ok(true)
     }
 
-    /// Everybody who is there, in the order of their opening. Fails if a meta is no `T`.
+    /// Returns all members in the order in which their connections opened. Fails if a meta is not a
+    /// `T`.
     pub fn list<T: DeserializeOwned>(&self) -> Result<Vec<Member<T>>> {
         let members = self.members().into_iter();
         members
@@ -155,7 +157,8 @@ impl Presence<'_> {
             .collect()
     }
 
-    /// A snapshot without `self`, as JSON: for a feed's first event, or an answer to a request.
+    /// Returns a snapshot without `self` as JSON, for a feed's first event or the answer to a
+    /// request.
     pub fn snapshot(&self) -> Result<String> {
         Ok(serde_json::to_string(&Notice::Snapshot {
             me: None,

@@ -1,10 +1,10 @@
-//! A request as a handler reads it: what doesn't parse is the client's error.
+//! A request as a handler reads it. An invalid part is the client's error.
 
 use crate::{Error, Result, stream::Body};
 use serde::de::DeserializeOwned;
 use std::{fmt::Display, str::FromStr};
 
-/// A request after routing, its body included.
+/// A request after routing, with its body.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -43,46 +43,48 @@ pub(crate) struct Head {
 }
 
 impl Request {
-    /// "GET", "POST", ...: as the client sent it.
+    /// Returns the method as the client sent it: "GET", "POST", ...
     pub fn method(&self) -> &str {
         &self.head.method
     }
 
-    /// "https" or "http", as the client sees it.
+    /// Returns "https" or "http", as the client sees it.
     pub fn scheme(&self) -> &str {
         &self.head.scheme
     }
 
-    /// Host and port that the client asked for: "example.org" or "127.0.0.1:8080".
+    /// Returns host and port of the request's target: "example.org" or "127.0.0.1:8080".
     pub fn authority(&self) -> &str {
         &self.head.authority
     }
 
-    /// The path, still encoded, and the query as the client sent it: "/users/a%20b?tab=1". The path is the one that guards and
-    /// routes were found by, in its one spelling: without empty and dot segments, and with nothing encoded that need not be.
+    /// Returns the path, still encoded, and the query as the client sent it: "/users/a%20b?tab=1".
+    /// Guards and routes were matched against this path. It is normalized: without empty and dot
+    /// segments, and with minimal encoding.
     pub fn uri(&self) -> &str {
         &self.head.path
     }
 
-    /// The path alone, still encoded.
+    /// Returns the path alone, still encoded.
     pub fn path(&self) -> &str {
         self.uri()
             .split_once('?')
             .map_or(self.uri(), |(path, _)| path)
     }
 
-    /// The query without its question mark, undecoded; empty if there is none.
+    /// Returns the query without its question mark, not decoded; empty if there is none.
     pub fn query_string(&self) -> &str {
         self.uri().split_once('?').map_or("", |(_, query)| query)
     }
 
-    /// The client's address, "ip:port", with port 0 if a trusted proxy names the address without one; empty in a stream route, as `wasi:http` doesn't say it.
+    /// Returns the client's address, "ip:port". The port is 0 if a trusted proxy gives the address
+    /// without one. The text is empty in a stream route, because `wasi:http` does not carry it.
     pub fn peer(&self) -> &str {
         &self.head.peer
     }
 
-    /// A parameter of the route's pattern, percent-decoded. One that isn't a `T` is the client's 400;
-    /// one that the pattern doesn't have is our fault.
+    /// Returns a parameter of the route's pattern, percent-decoded. If it isn't a `T`, the client
+    /// receives 400; if the pattern doesn't have it, that is a fault of the app.
     pub fn param<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
         match find(&self.head.params, name) {
             Some(value) => parse("parameter", name, value),
@@ -92,13 +94,14 @@ impl Request {
         }
     }
 
-    /// A parameter of the query. One that is missing or isn't a `T` is the client's 400.
+    /// Returns a parameter of the query. If it is missing or isn't a `T`, the client receives 400.
     pub fn query<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
         let missing = || Error::bad_request(format!("query parameter `{name}` is missing"));
         self.query_opt(name)?.ok_or_else(missing)
     }
 
-    /// A parameter of the query that may be missing, the first of its name. One that isn't a `T` is the client's 400.
+    /// Returns an optional parameter of the query, the first of its name. If it isn't a `T`, the
+    /// client receives 400.
     pub fn query_opt<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
         let mut pairs = form_urlencoded::parse(self.query_string().as_bytes());
         match pairs.find(|(other, _)| other == name) {
@@ -107,14 +110,14 @@ impl Request {
         }
     }
 
-    /// The first header of this name, if it is text. Names are lower-case.
+    /// Returns the first header of this name, if it is text. Names are lower-case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers();
         let (_, value) = headers.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
 
-    /// All headers in their order, names in lower case.
+    /// Returns all headers in their order, with names in lower case.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.head
             .headers
@@ -122,7 +125,8 @@ impl Request {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
-    /// The first cookie of this name, as the client sent it (RFC 6265 section 4.2.1): nothing is decoded.
+    /// Returns the first cookie of this name as the client sent it (RFC 6265 section 4.2.1), not
+    /// decoded.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         let headers = self.headers().filter(|(other, _)| *other == "cookie");
         let mut cookies = headers
@@ -138,14 +142,14 @@ impl Request {
             .map(|(_, value)| value)
     }
 
-    /// The token of an `authorization: Bearer` header.
+    /// Returns the token of an `authorization: Bearer` header.
     pub fn bearer(&self) -> Option<&str> {
         let (scheme, token) = self.header("authorization")?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// Returns a value that a guard added to the request (a user, a tenant), the last one of this name.
-    /// Clients cannot set it. None in a stream route, because `wasi:http` does not carry it.
+    /// Returns a value that a guard added to the request (a user, a tenant), the last one of this
+    /// name. Clients cannot set it. None in a stream route, because `wasi:http` does not carry it.
     pub fn context(&self, name: &str) -> Option<&str> {
         self.head
             .context
@@ -160,23 +164,24 @@ impl Request {
         self.header("last-event-id")
     }
 
-    /// The body, whole: at most 1 MiB, beyond which the client gets 413. Empty in a stream route, whose body comes in pieces: see [`body`](Request::body).
+    /// Returns the whole body of at most 1 MiB; the client of a larger one receives 413. It is
+    /// empty in a stream route, whose body comes in pieces: see [`body`](Request::body).
     pub fn bytes(&self) -> &[u8] {
         self.body.whole()
     }
 
-    /// The body as text; other bytes are the client's 400.
+    /// Returns the body as text. If it is not UTF-8, the client receives 400.
     pub fn text(&self) -> Result<&str> {
         std::str::from_utf8(self.bytes()).map_err(|_| Error::bad_request("the body is not UTF-8"))
     }
 
-    /// The body as JSON; what isn't it is the client's 400.
+    /// Returns the value of a JSON body. If it is invalid, the client receives 400.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.bytes())
             .map_err(|error| Error::bad_request(format!("the body: {error}")))
     }
 
-    /// The body as it comes, in a stream route.
+    /// Returns the body of a stream route, to be read in pieces.
     pub fn body(&mut self) -> &mut Body {
         &mut self.body
     }

@@ -1,9 +1,9 @@
-//! Answers: everything that a handler may return for a request.
+//! Answers: all types that a handler may return for a request.
 
 use crate::{Error, Result};
 use serde::Serialize;
 
-/// A whole answer. One with a status or a header that HTTP doesn't have is our fault: 500.
+/// A whole answer. An invalid status or header is a fault of the app: 500.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -29,7 +29,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// An answer without headers and body; its status is 200 to 599.
+    /// Creates an answer without headers and body. The status is 200 to 599.
     pub fn new(status: u16) -> Response {
         Response {
             status,
@@ -38,22 +38,23 @@ impl Response {
         }
     }
 
-    /// 200 with a text.
+    /// Creates a 200 with a text.
     pub fn text(text: impl Into<String>) -> Response {
         Response::typed("text/plain; charset=utf-8", text.into().into_bytes())
     }
 
-    /// 200 with a web page.
+    /// Creates a 200 with an HTML page.
     pub fn html(html: impl Into<String>) -> Response {
         Response::typed("text/html; charset=utf-8", html.into().into_bytes())
     }
 
-    /// 200 with bytes of no known kind.
+    /// Creates a 200 with bytes of unknown type.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Response {
         Response::typed("application/octet-stream", bytes.into())
     }
 
-    /// 200 with a value as JSON; fails if the value has no JSON form (a map with keys that are no strings).
+    /// Creates a 200 with a value as JSON. Fails if the value has no JSON form (a map with keys
+    /// that are not strings).
     pub fn json(value: &impl Serialize) -> Result<Response> {
         Ok(Response::typed(
             "application/json",
@@ -61,7 +62,7 @@ impl Response {
         ))
     }
 
-    /// 303: see there, by GET.
+    /// Creates a 303, which redirects by GET.
     pub fn redirect(location: &str) -> Response {
         Response::new(303).header("location", location)
     }
@@ -72,7 +73,7 @@ impl Response {
         self
     }
 
-    /// Adds a header. `content-type` is replaced; the host leaves out framing and hop-by-hop headers.
+    /// Adds a header. `content-type` is replaced; the host drops framing and hop-by-hop headers.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response {
         let name = name.to_ascii_lowercase();
         if name == "content-type" {
@@ -98,7 +99,7 @@ impl Response {
     note = "answers are: `&str`, `String`, `Vec<u8>`, `Json<T>`, `()`, `Response`, `(u16, answer)`, `Option<answer>` and `Result<answer>`"
 )]
 pub trait IntoResponse {
-    /// The answer, or what to answer instead.
+    /// Converts into the answer, or into another answer.
     fn into_response(self) -> Result<Response>;
 }
 
@@ -132,21 +133,21 @@ impl IntoResponse for &[u8] {
     }
 }
 
-/// 204: done, and nothing to say about it.
+/// A 204, without content.
 impl IntoResponse for () {
     fn into_response(self) -> Result<Response> {
         Ok(Response::new(204))
     }
 }
 
-/// A status for any answer.
+/// Any answer with this status.
 impl<T: IntoResponse> IntoResponse for (u16, T) {
     fn into_response(self) -> Result<Response> {
         Ok(self.1.into_response()?.with_status(self.0))
     }
 }
 
-/// `None` is 404.
+/// `None` is a 404.
 impl<T: IntoResponse> IntoResponse for Option<T> {
     fn into_response(self) -> Result<Response> {
         self.ok_or_else(|| Error::not_found("not found"))?
@@ -166,7 +167,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// A value as JSON, out; what comes in is read by [`Request::json`](crate::Request::json).
+/// A value as JSON in an answer. [`Request::json`](crate::Request::json) reads JSON from a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 

@@ -1,4 +1,5 @@
-//! Rooms: state beside the connections, one event at a time, each of them whole or not at all.
+//! Rooms: state next to the connections, and one event at a time, each of which takes place as a
+//! whole or not at all.
 
 use crate::{
     Accept, CloseEvent, Conn, Cx, Error, Feed, Message, Request, Response, Result, Upgrade, task,
@@ -10,16 +11,18 @@ use std::{
     future::Future,
 };
 
-/// One room of a class: made by [`wake`](Room::wake) when an event comes for it and it is not awake, dropped when it was idle
-/// for 10 seconds. Its connections, and what it wrote through [`Cx`], stay.
+/// One room of a class: made by [`wake`](Room::wake) when an event comes for it and it is not
+/// awake, dropped when it was idle for 10 seconds. Its connections, and what it wrote through
+/// [`Cx`], stay.
 ///
-/// All effects of an event (writes, messages, broadcasts, the answer) take place together, when they are
-/// durable. If the handler panics or returns an error, none of them takes place and the room is woken
-/// again before its next event. A request receives the error as its response. A connection is closed:
-/// with 1008 and the error's text if the status is below 500, else with 1011.
+/// All effects of an event (writes, messages, broadcasts, the answer) take place together, when
+/// they are durable. If the handler panics or returns an error, none of them takes place and the
+/// room is woken again before its next event. A request receives the error as its response. A
+/// connection is closed: with 1008 and the error's text if the status is below 500, else with 1011.
 ///
-/// Messages that came together are handed over together; each of them happens whole or not at all nevertheless. If one fails,
-/// all are undone and those before it run again: what a handler does outside of Tidegate may be done twice.
+/// Messages that came together are handed over together; each of them happens whole or not at all
+/// nevertheless. If one fails, all are undone and those before it run again: what a handler does
+/// outside of Tidegate may be done twice.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -52,9 +55,10 @@ use std::{
     note = "derive `Default` for it and write `impl Room for {Self}` with a function for each event that it handles"
 )]
 pub trait Room: Default + 'static {
-    /// The class of these rooms: with the name it says which room an event is for, and where its data lies. 1 to 64 of a-z, 0-9,
-    /// `-` and `_`. It is the type's name in lower case, with `-` before each further capital: when you rename the type, write the
-    /// old class here, or its rooms begin anew.
+    /// Returns the class of these rooms. Class and name identify a room and its storage. A class
+    /// has 1 to 64 of a-z, 0-9, `-` and `_`. The default is the type's name in lower case, with `-`
+    /// before each further capital. If you rename the type, return the old class here, or its rooms
+    /// start without their data.
     fn class() -> String {
         class_of(type_name::<Self>())
     }
@@ -64,60 +68,63 @@ pub trait Room: Default + 'static {
     ///
     /// # Errors
     ///
-    /// An error goes to the log, and the event that woke the room fails. After five failures in a row
-    /// the host does not wake the room for 30 seconds.
+    /// An error goes to the log, and the event that woke the room fails. After five failures in a
+    /// row the host does not wake the room for 30 seconds.
     fn wake(&mut self, cx: &Cx) -> impl Future<Output = Result> {
         let _ = cx;
         async { Ok(()) }
     }
 
-    /// Decides about a WebSocket, before its handshake; the default accepts.
+    /// Decides about a WebSocket before its handshake. The default accepts it.
     fn upgrade(&mut self, cx: &Cx, upgrade: &Upgrade) -> impl Future<Output = Result<Accept>> {
         let _ = (cx, upgrade);
         async { Ok(Accept::new()) }
     }
 
-    /// A connection is open: from now on it hears what the room broadcasts, and is among its [`connections`](Cx::connections).
+    /// A connection is open. From now on it receives the room's broadcasts, and is one of its
+    /// [`connections`](Cx::connections).
     fn open(&mut self, cx: &Cx, conn: &Conn, request: &Request) -> impl Future<Output = Result> {
         let _ = (cx, conn, request);
         async { Ok(()) }
     }
 
-    /// A message has come; those of one connection come in their order.
+    /// A message has arrived. The messages of a connection come in order.
     fn message(&mut self, cx: &Cx, conn: &Conn, message: Message) -> impl Future<Output = Result> {
         let _ = (cx, conn, message);
         async { Ok(()) }
     }
 
-    /// A connection has ended and is no longer in the room's list. Called exactly once for each connection for which [`open`](Room::open)
-    /// was called, even if that call failed: the host tries again until the room could be called and its changes are on the disk.
+    /// A connection has ended and is no longer in the room's list. The host calls this exactly once
+    /// for each connection for which [`open`](Room::open) was called, even if that call failed: it
+    /// tries again until the room could be called and its changes are on the disk.
     fn close(&mut self, cx: &Cx, conn: &Conn, info: &CloseEvent) -> impl Future<Output = Result> {
         let _ = (cx, conn, info);
         async { Ok(()) }
     }
 
-    /// Answers an HTTP request of any method; the default has nothing to say but 404.
+    /// Answers an HTTP request of any method. The default is 404.
     fn request(&mut self, cx: &Cx, request: Request) -> impl Future<Output = Result<Response>> {
         let _ = (cx, request);
         async { Err(Error::not_found("this room answers no requests")) }
     }
 
-    /// Admits a feed, for a request that accepts `text/event-stream`: it gets what the room broadcasts from now on, and what it
-    /// follows besides. The default has nothing to say but 404.
+    /// Admits a feed, for a request that accepts `text/event-stream`. The feed receives the room's
+    /// later broadcasts, and the topics that it also follows. The default is 404.
     fn feed(&mut self, cx: &Cx, request: Request) -> impl Future<Output = Result<Feed>> {
         let _ = (cx, request);
         async { Err(Error::not_found("this room has no feed")) }
     }
 
-    /// Answers a call from elsewhere, made by [`room`](crate::room()); an error is a refusal, with its status and text. The default has
-    /// nothing to say but 404.
+    /// Answers a call that was made by [`room`](crate::room()). An error is a refusal with its
+    /// status and text. The default is 404.
     fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> impl Future<Output = Result<Vec<u8>>> {
         let _ = (cx, payload);
         async { Err(Error::not_found("this room answers no calls")) }
     }
 
-    /// The room's alarm, which is gone now. After an error or a panic it comes again, 2 seconds later and then after twice the
-    /// time, 6 times in all: [`Cx::attempt`] counts.
+    /// The room's alarm is due, and has been removed. After an error or a panic the host calls
+    /// again, 2 seconds later and then after twice the time, 6 times in all: [`Cx::attempt`]
+    /// counts.
     fn alarm(&mut self, cx: &Cx) -> impl Future<Output = Result> {
         let _ = cx;
         async { Ok(()) }
@@ -138,7 +145,7 @@ fn class_of(type_name: &str) -> String {
     class
 }
 
-/// A class of rooms, whatever its type.
+/// A class of rooms, type-erased.
 pub(crate) struct Class {
     pub(crate) name: String,
     pub(crate) of: TypeId,
@@ -155,9 +162,9 @@ impl Class {
     }
 }
 
-/// One room, whatever its type. Each event is undone if its handler fails.
+/// A room, type-erased. Each event is undone if its handler fails.
 pub(crate) trait DynRoom {
-    /// The reason is the operator's.
+    /// The error is a text for the operator.
     fn wake(&mut self, cx: &Cx) -> Result<(), String>;
     fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response>;
     fn open(&mut self, cx: &Cx, conn: &Conn, request: Request);
@@ -165,19 +172,20 @@ pub(crate) trait DynRoom {
     fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseEvent);
     fn request(&mut self, cx: &Cx, request: Request) -> Response;
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response>;
-    /// Status and text of a refusal.
+    /// The error is status and text of a refusal.
     fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)>;
     /// Panics if the handler fails: the host tries again after a trap.
     fn alarm(&mut self, cx: &Cx, attempt: u32);
 }
 
 struct Awake<R> {
-    /// None before it woke, and after an event that failed: what it remembers may not have happened.
+    /// `None` before the room woke, and after an event that failed: its memory may contain effects
+    /// that were undone.
     room: Option<R>,
 }
 
 impl<R: Room> Awake<R> {
-    /// Runs a handler; if it fails, what it did is undone.
+    /// Runs a handler. If it fails, its effects are undone.
     fn event<T>(&mut self, cx: &Cx, handler: impl AsyncFnOnce(&mut R) -> Result<T>) -> Result<T> {
         let outcome = task::run(async { handler(self.awake(cx).await).await });
         if outcome.is_err() {
@@ -186,15 +194,17 @@ impl<R: Room> Awake<R> {
         outcome
     }
 
-    /// As [`event`](Awake::event), of a connection: it is closed if the handler fails.
+    /// Does the same as [`event`](Awake::event) for an event of a connection, which is closed if
+    /// the handler fails.
     fn socket_event(&mut self, cx: &Cx, conn: &Conn, handler: impl AsyncFnOnce(&mut R) -> Result) {
         if let Err(error) = self.event(cx, handler) {
             close(cx, conn, &error);
         }
     }
 
-    /// The room, woken again if an event of this instance failed. If it can't wake, that is no answer for whose event this is:
-    /// it panics, and the host wakes the room in another instance, and counts.
+    /// Returns the room, which is woken again if an event of this instance failed. If it can't
+    /// wake, the event has no answer: the function panics, so that the host wakes the room in
+    /// another instance and counts the failure.
     async fn awake(&mut self, cx: &Cx) -> &mut R {
         if self.room.is_none() {
             let mut room = R::default();
@@ -211,8 +221,9 @@ impl<R: Room> Awake<R> {
         world::rollback();
     }
 
-    /// Runs messages from the index `from` on, each of them if those before it went well. After a failure none from there on has
-    /// happened, and `messages` are those before the one that failed; `from` moves past those that were flushed.
+    /// Runs messages from the index `from` on, each of them if all before it succeeded. After a
+    /// failure, no message from `from` on has taken place, and `messages` contains those before the
+    /// failed one; `from` moves past the flushed ones.
     fn run_messages(
         &mut self,
         cx: &Cx,
@@ -222,7 +233,7 @@ impl<R: Room> Awake<R> {
     ) -> Result {
         let count = messages.len();
         for index in *from..count {
-            // The last one is never run again: either it is the one that fails, or none does.
+            // The last message is never run again: either it fails, or no message does.
             let message = if index + 1 == count {
                 messages.pop().expect("it is the last")
             } else {
@@ -237,7 +248,8 @@ impl<R: Room> Awake<R> {
                 return Err(error);
             }
             if has_flushed && index + 1 < count {
-                // It is durable but for its end: were that undone with a later message, it could not run again.
+                // The event is durable except for its end. If that were undone with a later
+                // message, it could not run again.
                 cx.flush();
                 *from = index + 1;
             }
@@ -275,7 +287,7 @@ impl<R: Room> DynRoom for Awake<R> {
     }
 
     fn close(&mut self, cx: &Cx, conn: &Conn, info: CloseEvent) {
-        // That it is gone is no doing of the handler, and not undone with it.
+        // The close is not an effect of the handler, and is not undone with it.
         if cx
             .presence()
             .part(conn)
@@ -313,7 +325,7 @@ impl<R: Room> DynRoom for Awake<R> {
 /// Closes a connection whose event failed.
 fn close(cx: &Cx, conn: &Conn, error: &Error) {
     if let Some((code, reason)) = error.close(format_args!("{}", Place(cx))) {
-        // A connection that is closing already closes as it was going to.
+        // If the connection is closing already, its first close counts.
         _ = conn.close(code, reason);
     }
 }

@@ -4,11 +4,13 @@ use crate::{Error, Result, Room, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{fmt, marker::PhantomData, time::Duration};
 
-/// The room of this name, to be called from any handler, another room's included.
+/// Returns a reference to the room of this name. Any handler may call it, including that of another
+/// room.
 ///
-/// A call is an event of that room ([`Room::call`]): its answer comes when what it did is durable. It sees nothing of what the
-/// caller's own event has done so far, and is not undone with it. A room that is called while it waits, perhaps through others, for
-/// the one that calls it, is a [`CallError::Cycle`].
+/// A call is an event of that room ([`Room::call`]): its answer comes when its effects are durable.
+/// It does not see the uncommitted effects of the caller's own event, and is not undone with it. If
+/// the called room waits, directly or through others, for its caller, the call fails with
+/// [`CallError::Cycle`].
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -51,7 +53,7 @@ pub fn room<R: Room>(name: impl Into<String>) -> RoomRef<R> {
     }
 }
 
-/// A room that is about to be called.
+/// A reference to a room, with options for a call.
 #[derive(Clone, Debug)]
 pub struct RoomRef<R> {
     name: String,
@@ -60,22 +62,24 @@ pub struct RoomRef<R> {
     class: PhantomData<fn() -> R>,
 }
 
-/// Why a call gave no answer (WIT `rooms.call-error`); the cause in an [`Error`] of [`RoomRef::call`].
+/// Reason why a call has no answer (WIT `rooms.call-error`); the cause in an [`Error`] of
+/// [`RoomRef::call`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The app has no room of this class, or no room can have this name.
+    /// The app has no room of this class, or the name is invalid.
     NoSuchRoom,
-    /// A payload, and an answer, have at most 1 MiB.
+    /// The payload or the answer has more than 1 MiB.
     TooLarge,
-    /// The room waits for the one that calls it.
+    /// The room waits for its caller.
     Cycle,
-    /// Nothing has happened: too many wait for the room, every instance is in use, or it fails to wake. Try again later.
+    /// The room was not called: too many events wait for it, every instance is in use, or it fails
+    /// to wake. Try again later.
     Busy,
-    /// The room's event failed, and was undone unless it flushed. Its own log says why.
+    /// The room's event failed, and was undone except for what it flushed. The log has the reason.
     Failed,
-    /// There was no answer in time: the event may have happened, or may still.
+    /// There was no answer in time: the event may have taken place, or may still.
     Timeout,
-    /// The room's own refusal: a status as in HTTP, and a text.
+    /// The room refused the call with an HTTP status and a text.
     Refused(u16, String),
 }
 
@@ -96,7 +100,8 @@ impl fmt::Display for CallError {
 impl std::error::Error for CallError {}
 
 impl<R: Room> RoomRef<R> {
-    /// Waits so long for the answer, all tries included: 5 seconds by default, and never longer than the caller's own event may take.
+    /// Sets the maximum time for all tries together: 5 seconds by default, and never longer than
+    /// the caller's own event may take.
     pub fn timeout(self, timeout: Duration) -> RoomRef<R> {
         RoomRef {
             timeout: Some(timeout),
@@ -104,14 +109,15 @@ impl<R: Room> RoomRef<R> {
         }
     }
 
-    /// Tries so often in all, if it fails or is busy: once by default. The event before is undone first,
-    /// except for what it flushed.
+    /// Sets the maximum number of tries if the room fails or is busy: 1 by default. A failed event
+    /// is undone before the next try, except for what it flushed.
     pub fn attempts(self, attempts: u32) -> RoomRef<R> {
         RoomRef { attempts, ..self }
     }
 
-    /// Calls the room, and waits for the answer. Given up by `?`, a refusal with a status below 500 is the answer to the client, too;
-    /// every other failure is our own fault, with a [`CallError`] as its cause.
+    /// Calls the room, and waits for the answer. If the handler passes the error on by `?`, a
+    /// refusal with a status below 500 is also the answer to the client; every other failure is a
+    /// fault of the app, with a [`CallError`] as its cause.
     pub fn call(&self, payload: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         self.try_call(payload).map_err(|error| match error {
             CallError::Refused(status, text) if status < 500 => Error::status(status, text),
@@ -119,7 +125,7 @@ impl<R: Room> RoomRef<R> {
         })
     }
 
-    /// As [`call`](RoomRef::call), and why not.
+    /// Does the same as [`call`](RoomRef::call), and returns the reason of a failure.
     pub fn try_call(&self, payload: impl AsRef<[u8]>) -> Result<Vec<u8>, CallError> {
         let timeout_ms = self
             .timeout
@@ -133,7 +139,7 @@ impl<R: Room> RoomRef<R> {
         )
     }
 
-    /// As [`call`](RoomRef::call), with values as JSON both ways.
+    /// Does the same as [`call`](RoomRef::call) with JSON values.
     pub fn call_json<T: DeserializeOwned>(&self, payload: &impl Serialize) -> Result<T> {
         Ok(serde_json::from_slice(
             &self.call(serde_json::to_vec(payload)?)?,

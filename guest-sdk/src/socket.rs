@@ -1,16 +1,16 @@
-//! WebSocket routes: from the handshake to the close, as four hooks of which none is a must.
+//! WebSocket routes: from the handshake to the close, as four optional hooks.
 
 use crate::{Conn, Error, Message, Request, Response, Result, task};
 use serde::Serialize;
 use std::{fmt, future::Future, ops};
 
 /// The handler of a WebSocket route. It has no state (`&self`), so any instance can run it: the
-/// attachment holds the state of a connection, and topics reach the others.
+/// attachment holds the state of a connection, and topics reach the other connections.
 ///
-/// A closure `async |conn: Conn, msg| ...` is a socket too, with the first three hooks unwritten.
+/// A closure `async |conn: Conn, msg| ...` is also a socket, with defaults for the other hooks.
 ///
-/// An error ends the connection: with 1008 and its text if it is the client's (a status below
-/// 500), else with 1011 and a fixed text.
+/// An error ends the connection: with 1008 and the error's text for a client's error (a status
+/// below 500), otherwise with 1011 and a fixed text.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -44,27 +44,28 @@ use std::{fmt, future::Future, ops};
     note = "or implement `Socket` for a type of your own and give a value of it"
 )]
 pub trait Socket {
-    /// Before the handshake: accept, or refuse by an error, whose answer the client gets. With the
-    /// guards before it it has 10 s; then the client gets 503.
+    /// Decides about the handshake: accepts it, or refuses it with an error, whose answer the
+    /// client receives. With its guards it has 10 s; then the client receives 503.
     fn upgrade(&self, upgrade: &Upgrade) -> impl Future<Output = Result<Accept>> {
         let _ = upgrade;
         async { Ok(Accept::new()) }
     }
 
-    /// After the handshake and before the first message.
+    /// Called after the handshake and before the first message.
     fn open(&self, conn: &Conn, request: &Request) -> impl Future<Output = Result> {
         let _ = (conn, request);
         async { Ok(()) }
     }
 
-    /// One message; messages of one connection come in their order, one at a time.
+    /// Called with one message. Messages of one connection come in order, one at a time.
     fn message(&self, conn: &Conn, message: Message) -> impl Future<Output = Result> {
         let _ = (conn, message);
         async { Ok(()) }
     }
 
-    /// Exactly once after the end of a connection that [`open`](Socket::open) was called for, also if the client left in the middle of
-    /// that. It comes later while every instance is busy, and not again if it fails.
+    /// Called exactly once after the end of a connection for which [`open`](Socket::open) was
+    /// called, even if the client left during that call. It is called later while every instance is
+    /// busy, and not again if it fails.
     fn close(&self, conn: &Conn, info: &CloseEvent) -> impl Future<Output = Result> {
         let _ = (conn, info);
         async { Ok(()) }
@@ -88,7 +89,7 @@ where
     note = "end it with `;`, or with `Ok(())` after a `?`"
 )]
 pub trait Outcome {
-    /// Whether it went well.
+    /// Converts into a result.
     fn into_result(self) -> Result;
 }
 
@@ -112,12 +113,12 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// The subprotocols that the client offers, its favourite first.
+    /// Returns the subprotocols that the client offers, in its order of preference.
     pub fn offered(&self) -> &[String] {
         &self.offered
     }
 
-    /// The first of ours that the client offers.
+    /// Returns the first of `ours` that the client offers.
     pub fn pick<'a>(&self, ours: &[&'a str]) -> Option<&'a str> {
         ours.iter()
             .copied()
@@ -133,7 +134,7 @@ impl ops::Deref for Upgrade {
     }
 }
 
-/// How a connection begins: by default without anything.
+/// Initial state of a connection, empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
     pub(crate) protocol: Option<String>,
@@ -144,13 +145,13 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// Accept.
+    /// Accepts the connection.
     pub fn new() -> Accept {
         Accept::default()
     }
 
-    /// Accept and close at once, with a code of 3000 to 4999 and a reason of at most 123 bytes: for
-    /// browsers, which can't read a refusal's status.
+    /// Accepts and closes at once, with a code of 3000 to 4999 and a reason of at most 123 bytes:
+    /// for browsers, which can't read a refusal's status.
     pub fn then_close(code: u16, reason: &str) -> Accept {
         Accept {
             close: Some((code, reason.to_owned())),
@@ -158,31 +159,33 @@ impl Accept {
         }
     }
 
-    /// The subprotocol: one of those that the client offered, or none. Another is our fault: 500.
+    /// Sets the subprotocol: one that the client offered, or none. Any other is a fault of the app:
+    /// 500.
     pub fn protocol<'a>(mut self, protocol: impl Into<Option<&'a str>>) -> Accept {
         self.protocol = protocol.into().map(str::to_owned);
         self
     }
 
-    /// Adds a header to the 101; the host leaves out hop-by-hop and `sec-websocket-*` headers.
+    /// Adds a header to the 101. The host drops hop-by-hop and `sec-websocket-*` headers.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Accept {
         self.headers
             .push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
         self
     }
 
-    /// The connection's attachment, at most 16 KiB.
+    /// Sets the connection's attachment, at most 16 KiB.
     pub fn attachment(mut self, bytes: impl Into<Vec<u8>>) -> Accept {
         self.attachment = bytes.into();
         self
     }
 
-    /// A value as the connection's attachment, for [`Conn::state`].
+    /// Sets the connection's attachment to a value as JSON, for [`Conn::state`].
     pub fn state(self, value: &impl Serialize) -> Result<Accept> {
         Ok(self.attachment(serde_json::to_vec(value)?))
     }
 
-    /// Adds a tag, by which [`ids`](crate::ids) finds the connection: at most 10, of 1 to 256 bytes.
+    /// Adds a tag, by which [`ids`](crate::ids) finds the connection: at most 10, of 1 to 256
+    /// bytes.
     pub fn tag(mut self, tag: impl Into<String>) -> Accept {
         self.tags.push(tag.into());
         self
@@ -202,8 +205,8 @@ pub struct CloseEvent {
     pub is_peer_initiated: bool,
 }
 
-/// A [`Socket`] whose type is forgotten. Its hooks run to their end inside the call, so that no
-/// future needs a box.
+/// A type-erased [`Socket`]. Its hooks run to their end inside the call, so that no future needs a
+/// box.
 pub(crate) trait DynSocket {
     fn upgrade(&self, upgrade: Upgrade, place: fmt::Arguments<'_>) -> Result<Accept, Response>;
     fn open(&self, conn: &Conn, request: Request, place: fmt::Arguments<'_>);
@@ -243,11 +246,11 @@ impl<S: Socket> DynSocket for S {
     }
 }
 
-/// Closes a connection whose hook failed. Whether it may go on.
+/// Closes a connection whose hook failed. Returns true if it stays open.
 fn settle(outcome: Result, conn: &Conn, place: fmt::Arguments<'_>) -> bool {
     let Err(error) = outcome else { return true };
     if let Some((code, reason)) = error.close(place) {
-        // A connection that is closing already closes as it was going to.
+        // If the connection is closing already, its first close counts.
         _ = conn.close(code, reason);
     }
     false

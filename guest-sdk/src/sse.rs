@@ -1,4 +1,4 @@
-//! Server-Sent Events as bytes (WHATWG HTML, section 9.2): pure, for answers that the app streams itself.
+//! Server-Sent Events as bytes (WHATWG HTML, section 9.2), for answers that the app streams itself.
 
 use crate::{Message, Result};
 use serde::Serialize;
@@ -24,7 +24,7 @@ pub struct Event {
     data: Option<String>,
 }
 
-/// An event that can't be written: it would be read as another one.
+/// An invalid event, which a client would read as a different one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadEvent {
     /// A CR, an LF or a NUL in the event's name.
@@ -45,7 +45,7 @@ impl fmt::Display for BadEvent {
 impl std::error::Error for BadEvent {}
 
 impl Event {
-    /// An event with this data, of any number of lines: a client gets CR and CRLF as LF.
+    /// Creates an event with this data of any number of lines. A client receives CR and CRLF as LF.
     pub fn data(data: impl Into<String>) -> Event {
         Event {
             data: Some(data.into()),
@@ -53,12 +53,12 @@ impl Event {
         }
     }
 
-    /// An event with a value as JSON.
+    /// Creates an event with a value as JSON.
     pub fn json(value: &impl Serialize) -> Result<Event> {
         Ok(Event::data(serde_json::to_string(value)?))
     }
 
-    /// A comment, which clients skip: it keeps the stream alive.
+    /// Creates a comment, which clients skip: it keeps the stream alive.
     pub fn comment(text: impl Into<String>) -> Event {
         Event {
             comment: Some(text.into()),
@@ -66,15 +66,15 @@ impl Event {
         }
     }
 
-    /// Gives it a name: in a browser, what `addEventListener` listens to. Without one it is
-    /// "message". A line break or NUL in it is an error of [`encode`](Event::encode).
+    /// Sets the name: the event type for `addEventListener` in a browser. The default is "message".
+    /// A line break or NUL in it is an error of [`encode`](Event::encode).
     pub fn event(mut self, name: impl Into<String>) -> Event {
         self.event = Some(name.into());
         self
     }
 
-    /// Gives it an id: what the client had last, when it comes again. A line break or NUL in it is an
-    /// error of [`encode`](Event::encode).
+    /// Sets the id, which a client sends when it reconnects. A line break or NUL in it is an error
+    /// of [`encode`](Event::encode).
     pub fn id(mut self, id: impl Into<String>) -> Event {
         self.id = Some(id.into());
         self
@@ -86,7 +86,7 @@ impl Event {
         self
     }
 
-    /// The event as it stands in the stream, with the blank line that ends it.
+    /// Returns the event's text in the stream, including the blank line at its end.
     pub fn encode(&self) -> Result<String, BadEvent> {
         check(self.event.as_deref(), BadEvent::Name)?;
         check(self.id.as_deref(), BadEvent::Id)?;
@@ -120,7 +120,7 @@ impl From<String> for Event {
 }
 
 impl From<Message> for Event {
-    /// The message's text; bytes that are none are replaced.
+    /// Converts the message's text; invalid UTF-8 is replaced.
     fn from(message: Message) -> Event {
         Event::data(String::from_utf8_lossy(message.bytes()))
     }
@@ -133,7 +133,7 @@ fn check(value: Option<&str>, error: BadEvent) -> Result<(), BadEvent> {
     }
 }
 
-/// Lines as the reader of a stream sees them: ended by CR, LF or both together.
+/// Splits a text into lines as the reader of a stream does: at CR, LF or CRLF.
 pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {

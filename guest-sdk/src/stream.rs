@@ -1,4 +1,4 @@
-//! Stream routes: bodies that are read and written piece by piece, for as long as client and handler like.
+//! Stream routes: bodies are read and written piece by piece, as long as client and handler want.
 
 use crate::{Error, IntoResponse, Outcome, Request, Response, Result, sse::Event, task, world};
 use std::fmt;
@@ -43,8 +43,8 @@ impl Body {
         &self.whole
     }
 
-    /// The next piece, never empty and at most 64 KiB; `None` after the last. A client that goes
-    /// away is an error, [`Gone`].
+    /// Returns the next piece, never empty and at most 64 KiB; `None` after the last. A client that
+    /// disconnects is an error, [`Gone`].
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         match &mut self.pieces {
             Some(pieces) => pieces.next().await,
@@ -52,7 +52,7 @@ impl Body {
         }
     }
 
-    /// All that is still to come; more than `bytes_max` is the client's 413.
+    /// Returns the rest of the body. If it is larger than `bytes_max`, the client receives 413.
     pub async fn rest(&mut self, bytes_max: usize) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(piece) = self.next().await? {
@@ -68,8 +68,8 @@ impl Body {
     }
 }
 
-/// The answer of a stream route, still to be begun. An error before that is answered as everywhere
-/// else; an error after it breaks the answer off, and the client notices.
+/// The answer of a stream route before its head. An error before the head is answered as on any
+/// other route; a later error breaks the answer off, which the client notices.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -90,7 +90,7 @@ impl Body {
 /// ```
 pub struct Reply {
     outgoing: world::Outgoing,
-    /// As it was set.
+    /// Status that the handler set.
     status: Option<u16>,
     head: Response,
 }
@@ -104,7 +104,8 @@ impl Reply {
         }
     }
 
-    /// Sets the status, 200 to 599. Without it, it is 200, or that of the whole answer that is [sent](Reply::send).
+    /// Sets the status, 200 to 599. The default is 200, or the status of the whole answer that is
+    /// [sent](Reply::send).
     pub fn status(mut self, status: u16) -> Reply {
         self.status = Some(status);
         self
@@ -116,7 +117,7 @@ impl Reply {
         self
     }
 
-    /// Sends the head; the body is to be written. It ends when the handler does.
+    /// Sends the head and returns the writer of the body, which ends with the handler.
     pub fn start(self) -> Result<Writer> {
         self.outgoing
             .start(&self.head.with_status(self.status.unwrap_or(200)))?;
@@ -125,7 +126,7 @@ impl Reply {
         })
     }
 
-    /// Sends the head of an event stream; events are to be sent.
+    /// Sends the head of an event stream and returns its writer.
     pub fn events(self) -> Result<Events> {
         let stream = self
             .header("content-type", "text/event-stream")
@@ -135,7 +136,8 @@ impl Reply {
         })
     }
 
-    /// Sends a whole answer: its status, unless another one was [set](Reply::status), its headers after those that were added here, its body.
+    /// Sends a whole answer: its status, unless another one was [set](Reply::status), the headers
+    /// added here and then its own, and its body.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -159,35 +161,35 @@ impl Reply {
     }
 }
 
-/// The body of an answer that was begun.
+/// The body of an answer whose head was sent.
 pub struct Writer {
     outgoing: world::Outgoing,
 }
 
 impl Writer {
-    /// Sends a piece; waits while the client is slow. A client that went away is an error: let it
-    /// end the handler by `?`.
+    /// Sends a piece, and waits while the client is slow. A client that disconnected is an error;
+    /// use `?` to end the handler.
     pub async fn write(&mut self, piece: impl AsRef<[u8]>) -> Result {
         self.outgoing.write(piece.as_ref()).await
     }
 }
 
-/// An event stream that was begun.
+/// An event stream whose head was sent.
 pub struct Events {
     writer: Writer,
 }
 
 impl Events {
-    /// Sends an event at once; waits while the client is slow. A client that went away is an error:
-    /// let it end the handler by `?`.
+    /// Sends an event at once, and waits while the client is slow. A client that disconnected is an
+    /// error; use `?` to end the handler.
     pub async fn send(&mut self, event: impl Into<Event>) -> Result {
         let text = event.into().encode()?;
         self.writer.write(text).await
     }
 }
 
-/// The client went away while it was being answered: the cause in an [`Error`] of [`Writer::write`].
-/// There is nothing to do, and nothing is logged.
+/// The client disconnected while it received the answer: the cause in an [`Error`] of
+/// [`Writer::write`]. The handler has nothing to do, and nothing is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -210,7 +212,7 @@ pub trait StreamHandler<R>: AsyncFn(Request, Reply) -> R {}
 #[diagnostic::do_not_recommend]
 impl<F, R> StreamHandler<R> for F where F: AsyncFn(Request, Reply) -> R {}
 
-/// A stream route's handler, its types forgotten.
+/// The handler of a stream route, type-erased.
 pub(crate) type Handler = Box<dyn Fn(Request, Reply) -> Result>;
 
 pub(crate) fn handler<F, R>(handler: F) -> Handler
@@ -221,7 +223,7 @@ where
     Box::new(move |request, reply| task::run(handler(request, reply)).into_result())
 }
 
-/// Lets the handler answer, and ends the answer as the handler ended.
+/// Lets the handler answer, and ends the answer according to the handler's result.
 pub(crate) fn answer(
     handler: &Handler,
     request: Request,

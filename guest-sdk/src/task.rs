@@ -1,4 +1,4 @@
-//! Handlers may await: a handler's future is run to its end inside the one call that it answers.
+//! Awaiting in handlers: a handler's future runs to its end inside the one call that it answers.
 
 use crate::world;
 use std::{
@@ -12,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-/// Waits for so long, and lets what else the handler awaits go on. Other events of this instance
-/// wait as well; other instances don't. An event has 30 s in all, and then counts as a fault; a
-/// streamed answer that has begun has as long as its client reads. Under test time moves by itself:
-/// nothing really waits.
+/// Waits for this duration, while other futures of the handler continue. Other events of this
+/// instance wait as well; other instances don't. An event may take 30 s in all, and then counts as
+/// a fault; a streamed answer that has begun may continue as long as its client reads. In a test
+/// the clock moves without waiting.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -32,7 +32,8 @@ pub async fn sleep(duration: Duration) {
     world::Wait::timer(duration).await;
 }
 
-/// Runs a future to its end. Most never wait: for those it costs one poll and no allocation.
+/// Runs a future to its end. Most futures never wait; for these it costs one poll and no
+/// allocation.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     match future
@@ -44,12 +45,12 @@ pub(crate) fn run<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Polls until there is a value, and in between lets the world wait for what the future waits for.
+/// Polls until there is a value, and waits for pollables in between.
 fn run_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     let woken = Arc::new(Woken(AtomicBool::new(false)));
     let waker = Waker::from(woken.clone());
     loop {
-        // Always once before the first wait: the first poll, in `run`, had no waker to give.
+        // This polls once before the first wait, because the first poll in `run` had no waker.
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return value;
         }
@@ -59,7 +60,7 @@ fn run_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
     }
 }
 
-/// Whether anything asked for another poll.
+/// True if another poll was requested.
 struct Woken(AtomicBool);
 
 impl Wake for Woken {

@@ -2,9 +2,10 @@
 //! limits, without network, wasm and waiting.
 //!
 //! A client gets what it would get from the host: requests take the host's own order of handling,
-//! and the host's own scheduler runs the rooms. An answer that breaks the contract fails the test with the text that the
-//! operator of the host would read. A panic ends its event as a trap does: with a 500, or for a connection 1011, and all
-//! others go on. The configuration of the host is not here: origins, files, time-outs.
+//! and the host's own scheduler runs the rooms. An answer that breaks the contract fails the test
+//! with the text that the operator of the host would read. A panic ends its event as a trap does:
+//! with a 500, or for a connection 1011, and all others go on. The configuration of the host is not
+//! here: origins, files, time-outs.
 //!
 //! ```
 //! use tidegate::{prelude::*, testing::{self, Connect}};

@@ -1,10 +1,12 @@
-//! Publish and follow, over WebSockets and feeds alike: a publication never enters an app.
+//! Publishing and following, over WebSockets and feeds: the host delivers a publication without
+//! calling the app.
 
 use crate::{Conn, Message, Result, world};
 
 /// Sends a message of at most 1 MiB to every connection and feed that follows the topic, whose name
 /// has 1 to 256 bytes. A follower whose outbox is full is closed with 1013, or loses its oldest
-/// publications where the host's configuration says so. The cause of a failure is a [`LimitError`](crate::LimitError).
+/// publications where the host's configuration says so. The cause of a failure is a
+/// [`LimitError`](crate::LimitError).
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -21,7 +23,7 @@ pub fn publish(topic: &str, message: impl Into<Message>) -> Result {
     Publication::new(message).publish(topic).map(drop)
 }
 
-/// As [`publish`], to everybody but this connection.
+/// Does the same as [`publish`] for all followers except this connection.
 pub fn publish_except(conn: &Conn, topic: &str, message: impl Into<Message>) -> Result {
     Publication::new(message)
         .except(conn)
@@ -29,7 +31,7 @@ pub fn publish_except(conn: &Conn, topic: &str, message: impl Into<Message>) -> 
         .map(drop)
 }
 
-/// A message to a topic with options: an event's name, a connection that is left out.
+/// A message to a topic with options, such as an event's name or an excluded connection.
 ///
 /// # Examples
 ///
@@ -52,7 +54,8 @@ pub struct Publication {
 }
 
 impl Publication {
-    /// To everybody, without an event's name. A binary message goes to WebSockets only.
+    /// Creates a publication for all followers, without an event's name. Only WebSockets receive a
+    /// binary message.
     pub fn new(message: impl Into<Message>) -> Publication {
         Publication {
             message: message.into(),
@@ -62,32 +65,35 @@ impl Publication {
         }
     }
 
-    /// The event's name on feeds, without line breaks and NUL; WebSockets get the message alone.
+    /// Sets the event's name on feeds, without line breaks and NUL. WebSockets receive only the
+    /// message.
     pub fn event(mut self, name: impl Into<String>) -> Publication {
         self.event = Some(name.into());
         self
     }
 
-    /// Leaves this connection out.
+    /// Excludes this connection.
     pub fn except(mut self, conn: &Conn) -> Publication {
         self.except = Some(conn.id());
         self
     }
 
-    /// For a publication that a client does not need when it reconnects, such as a pointer's position:
-    /// it has no sequence number, the history does not keep it, and in a room it needs no commit.
+    /// Marks a publication that a client does not need when it reconnects, such as a pointer's
+    /// position: it has no sequence number, the history does not keep it, and in a room it needs no
+    /// commit.
     pub fn transient(mut self) -> Publication {
         self.transient = true;
         self
     }
 
-    /// Sends it; its number in the topic, from 1. 0 if it is transient, and in a room, where it is published with the event.
+    /// Publishes, and returns the sequence number in the topic, from 1. It is 0 if the publication
+    /// is transient, and in a room, where it is published with the event.
     pub fn publish(self, topic: &str) -> Result<u64> {
         Ok(world::publish(topic, self)?)
     }
 }
 
-/// To everybody, without an event's name.
+/// A publication for all followers, without an event's name.
 impl<M: Into<Message>> From<M> for Publication {
     fn from(message: M) -> Publication {
         Publication::new(message)

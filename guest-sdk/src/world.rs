@@ -1,5 +1,5 @@
-//! The seam between handlers and the host: the component's imports and exports in wasm, a hub in
-//! memory natively. Both sides have the same names, so that everything above is the same code.
+//! The boundary between handlers and the host: the component's imports and exports in wasm, a hub
+//! in memory natively. Both implementations have the same names, so all other code is shared.
 
 #[cfg(target_family = "wasm")]
 mod guest;

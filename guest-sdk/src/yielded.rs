@@ -1,15 +1,16 @@
-//! A value on its way from a loader or an action to the host: one at a time, taken before the next is made.
+//! A value on its way from a loader or an action to the host. Each value is taken before the next
+//! is made.
 
 use crate::Result;
 use serde::Serialize;
 use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll};
 
-/// Where it waits; clones are the same place.
+/// Place of the waiting value; clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Yielded(Rc<RefCell<Option<String>>>);
 
 impl Yielded {
-    /// Gives a value away, as JSON, and is ready when the host wants the next.
+    /// Stores a value as JSON, and is ready when the host wants the next one.
     pub(crate) async fn give(&self, value: &(impl Serialize + ?Sized)) -> Result {
         *self.0.borrow_mut() = Some(serde_json::to_string(value)?);
         poll_fn(|_| {
@@ -23,7 +24,7 @@ impl Yielded {
         Ok(())
     }
 
-    /// Takes the value that waits, if any.
+    /// Takes the waiting value, if any.
     pub(crate) fn take(&self) -> Option<String> {
         self.0.borrow_mut().take()
     }

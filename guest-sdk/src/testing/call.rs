@@ -1,4 +1,4 @@
-//! One request, led through the host's order of handling.
+//! One request on its way through the host's order of handling.
 
 use super::{
     ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener,
@@ -14,10 +14,10 @@ use tidegate_hub::{
 };
 use tidegate_routing::{BadPath, Path, Target, Wants};
 
-/// Bytes of a piece of a streamed body: few, so that a test's body has several.
+/// Size of a piece of a streamed body, in bytes: small, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
 
-/// A request that is on its way.
+/// A request that is being handled.
 pub(super) struct Call<'a> {
     pub(super) method: &'a str,
     pub(super) connect: Connect,
@@ -72,13 +72,13 @@ impl Call<'_> {
     }
 }
 
-/// What a client gets.
+/// Answer to a client.
 pub(super) struct Answer {
     pub(super) reply: Reply,
     pub(super) opened: Opened,
 }
 
-/// What the answer is the beginning of.
+/// The connection, feed or stream that the answer opens.
 pub(super) enum Opened {
     Nothing,
     Conn(ConnRef),
@@ -125,7 +125,7 @@ impl Server {
             match dispatch.admit() {
                 AdmissionStep::Admitted => break,
                 AdmissionStep::Refuse(refusal) => return Reply::of_refusal(&refusal).into(),
-                // Every client of a test is a page of the app's own origin.
+                // Every client of a test counts as a page of the app's own origin.
                 AdmissionStep::CheckFormOrigin => {}
                 AdmissionStep::CheckHandshake if call.asked == Wants::WebSocket => {}
                 AdmissionStep::CheckHandshake => {
@@ -156,7 +156,7 @@ impl Server {
         }
     }
 
-    /// Takes the steps of a request that was admitted. `respond` answers for the route.
+    /// Takes the steps of an admitted request. `respond` answers for the route.
     pub(super) fn run<T: From<Reply>>(
         &mut self,
         dispatch: &mut Dispatch<'_>,
@@ -176,14 +176,14 @@ impl Server {
                     head.params = destination.params;
                     return respond(self, head.clone(), destination.target);
                 }
-                // There are no files under test.
+                // A test has no files.
                 DispatchStep::File | DispatchStep::FallbackFile | DispatchStep::LookForFile => {}
                 DispatchStep::Refuse(refusal) => return Ok(Reply::of_refusal(&refusal).into()),
             }
         }
     }
 
-    /// Runs one guard. Returns its refusal if it does not let the request pass.
+    /// Runs one guard. Returns its refusal if it stops the request.
     fn guard(
         &self,
         index: u32,

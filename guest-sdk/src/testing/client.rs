@@ -9,9 +9,9 @@ use tidegate_hub::{Close, ConnectionGuard, Outgoing};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnRef(pub(super) usize);
 
-/// One WebSocket and what its client knows.
+/// One WebSocket and the state of its client.
 pub(super) struct Client {
-    /// None once it is closed.
+    /// `None` once it is closed.
     pub(super) opened: Option<ConnectionGuard>,
     pub(super) handshake: Reply,
     pub(super) received: Vec<Message>,
@@ -31,20 +31,20 @@ impl Client {
         }
     }
 
-    /// Closed before it was opened.
+    /// Records a connection that was closed before it was opened.
     pub(super) fn refuse(&mut self, close: Close) {
         self.opened = None;
         self.closed = Some((close.code, close.reason));
     }
 
-    /// Ends it without a word to the app.
+    /// Ends the connection without an event for the app.
     pub(super) fn drop_dead(&mut self, code: u16, reason: &str) {
         if self.opened.take().is_some() {
             self.closed = Some((code, reason.to_owned()));
         }
     }
 
-    /// Takes what is on its way to the client; a close, if that is the last of it.
+    /// Takes the messages on their way to the client. Returns the close if it is the last of them.
     pub(super) fn drain(&mut self) -> Option<Close> {
         if self.is_stalled {
             return None;

@@ -1,6 +1,6 @@
-//! How a client asks for a WebSocket, a feed or a stream.
+//! A client's request for a WebSocket, a feed or a stream.
 
-/// How to connect; a path alone is one.
+/// Options of a connection. A path alone converts to it.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing::{self, Connect}};
@@ -24,7 +24,7 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// To this path, which may have a query.
+    /// Connects to this path, which may have a query.
     pub fn to(path: &str) -> Connect {
         Connect {
             path: path.to_owned(),
@@ -32,14 +32,14 @@ impl Connect {
         }
     }
 
-    /// With this header.
+    /// Adds a header.
     pub fn header(mut self, name: &str, value: &str) -> Connect {
         self.headers
             .push((name.to_ascii_lowercase(), value.to_owned()));
         self
     }
 
-    /// Offering this subprotocol, behind those offered before.
+    /// Offers this subprotocol, after those offered before.
     pub fn protocol(mut self, protocol: &str) -> Connect {
         self.protocols.push(protocol.to_owned());
         self

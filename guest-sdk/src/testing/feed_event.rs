@@ -1,8 +1,8 @@
-//! An event of a stream as its client gets it.
+//! An event of a stream as its client receives it.
 
 use crate::sse::lines;
 
-/// An event as a client gets it. Equal to a text if that is its data.
+/// An event as a client receives it. It is equal to a text that is its data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedEvent {
     id: Option<String>,
@@ -11,22 +11,22 @@ pub struct FeedEvent {
 }
 
 impl FeedEvent {
-    /// Its id, if it has one.
+    /// Returns the id, if the event has one.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Its name, if it has one; a browser calls it "message" otherwise.
+    /// Returns the name, if the event has one. A browser uses "message" otherwise.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Its data, the lines joined by LF.
+    /// Returns the data, with lines joined by LF.
     pub fn data(&self) -> &str {
         &self.data
     }
 
-    /// What becomes of an event that a feed carries.
+    /// Returns the client's view of an event in a feed.
     pub(super) fn of_feed(id: Option<String>, name: Option<&str>, data: &str) -> FeedEvent {
         let data: Vec<&str> = lines(data).collect();
         FeedEvent {
@@ -36,14 +36,14 @@ impl FeedEvent {
         }
     }
 
-    /// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): what has no data is no event,
-    /// and neither is what has no blank line behind it.
+    /// Reads a stream as a browser does (WHATWG HTML, section 9.2.6): an event without data does
+    /// not count, nor does one without a blank line after it.
     pub(super) fn read(stream: &str) -> Vec<FeedEvent> {
         let stream = stream.strip_prefix('\u{feff}').unwrap_or(stream);
         let mut lines: Vec<&str> = lines(stream).collect();
-        lines.pop(); // what no line end stands behind
+        lines.pop(); // text without a line end
         let mut events: Vec<&[&str]> = lines.split(|line| line.is_empty()).collect();
-        events.pop(); // what no blank line stands behind
+        events.pop(); // an event without a blank line
         events.into_iter().filter_map(FeedEvent::of_lines).collect()
     }
 

@@ -1,8 +1,8 @@
 //! The host under test: the hub with its rooms, without network and wasm.
 //!
-//! It owns the clock. The time of day moves when the test says so ([`advance`](TestHost::advance)).
-//! The other clock, by which the host waits before it tries again, also moves when nothing else can
-//! happen: so an event that the host repeats has happened when a call of the test returns.
+//! It owns the clock. The time of day moves when the test moves it
+//! ([`advance`](TestHost::advance)). The other clock, which delays the host's retries, also moves
+//! when nothing else can happen. So a repeated event has finished when a call of the test returns.
 
 use super::{
     native_app::{NativeApp, Surroundings},
@@ -23,13 +23,13 @@ use std::{
 use tidegate_hub::{Fault, Hub, Limits, Now, RoomRouter, Rooms, TopicPolicy, testing::Memory};
 use tidegate_routing::{Manifest, Router};
 
-/// Start of the test's time, in Unix milliseconds: any will do, but the same in each run.
+/// Start of the test's time, in Unix milliseconds: an arbitrary value, equal in each run.
 const START: u64 = 2_000_000_000_000;
 
-/// Milliseconds between two ticks of a host that waits.
+/// Milliseconds between two ticks of a waiting host.
 const TICK: u64 = 250;
 
-/// Ticks after which what the host waits for does not come.
+/// Maximum number of ticks to wait for an event.
 const TICKS_MAX: usize = 1000;
 
 pub(super) struct TestHost {
@@ -41,7 +41,7 @@ pub(super) struct TestHost {
     native: Arc<ThreadBound<App>>,
     manifest: Manifest,
     now: Cell<Now>,
-    /// Number of starts, which distinguishes the ids of one from those of another.
+    /// Number of starts; it distinguishes the ids of one start from those of another.
     starts: u64,
 }
 
@@ -94,7 +94,7 @@ impl TestHost {
         }
     }
 
-    /// The host is killed and starts again with the same storage and app.
+    /// Kills the host, and starts it again with the same storage and app.
     pub(super) fn restart(&mut self) {
         *self = TestHost::start_on(
             self.memory.clone(),
@@ -106,7 +106,7 @@ impl TestHost {
         );
     }
 
-    /// Another version of the app is served from now on.
+    /// Replaces the served version of the app.
     pub(super) fn reload(&mut self, app: App, router: Router, manifest: Manifest) {
         self.native = Arc::new(ThreadBound::new(app));
         self.app = route_to(&self.rooms, &self.native, &manifest, &self.surroundings);
@@ -122,18 +122,18 @@ impl TestHost {
         self.surroundings.hub.limits()
     }
 
-    /// From now on clients leave after so many pieces of a streamed answer.
+    /// Sets the number of pieces of a streamed answer after which clients leave.
     pub(super) fn set_pieces_max(&self, pieces_max: usize) {
         self.surroundings.pieces_max.store(pieces_max, Relaxed);
     }
 
-    /// Runs a call of the app to its end. While it waits for the host's next try, the host's clock
-    /// moves. Fails the test if the app breaks the contract.
+    /// Runs a call of the app to its end. While the call waits for the host's next try, the host's
+    /// clock moves. Fails the test if the app violates the contract.
     pub(super) fn call<T>(&self, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let mut call = pin!(call);
         for _ in 0..TICKS_MAX {
             if let Some(outcome) = self.surroundings.tasks.block_on(call.as_mut(), None) {
-                // The room rests only when its task has found that nothing waits.
+                // The room is idle only after its task has found that nothing waits.
                 self.surroundings.tasks.run();
                 self.check_calls();
                 return outcome.inspect_err(|fault| {
@@ -149,7 +149,7 @@ impl TestHost {
         panic!("an event waits for what nothing brings")
     }
 
-    /// Fails the test if a room that was called broke the contract.
+    /// Fails the test if a called room violated the contract.
     fn check_calls(&self) {
         let broken = &self.surroundings.broken;
         let broken = broken.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -162,8 +162,8 @@ impl TestHost {
         self.rooms.tick(now);
     }
 
-    /// Moves both clocks on to the next alarm that is due within `until`, in Unix milliseconds, and
-    /// calls it. Without one, moves them on to `until` and returns false.
+    /// Moves both clocks to the next alarm that is due within `until`, in Unix milliseconds, and
+    /// calls it. If there is none, moves them to `until` and returns false.
     pub(super) fn advance_to(&self, until: u64) -> bool {
         let now = self.now.get();
         let next = self.rooms.next_alarm().filter(|next| *next <= until);
@@ -177,7 +177,7 @@ impl TestHost {
         next.is_some()
     }
 
-    /// Time of day, in Unix milliseconds.
+    /// Returns the time of day, in Unix milliseconds.
     pub(super) fn wall(&self) -> u64 {
         self.now.get().wall
     }

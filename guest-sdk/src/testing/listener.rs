@@ -8,11 +8,11 @@ use tidegate_hub::{self as hub, Outgoing, Positions, hub::FeedGuard};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedRef(pub(super) usize);
 
-/// One feed and what its client knows.
+/// One feed and the state of its client.
 pub(super) struct Listener {
-    /// None once the host is gone.
+    /// `None` once the host is gone.
     subscribed: Option<FeedGuard>,
-    /// Where it is.
+    /// Positions of the client.
     pub(super) positions: Positions,
     pub(super) received: Vec<FeedEvent>,
     pub(super) has_ended: bool,
@@ -40,7 +40,7 @@ impl Listener {
         }
     }
 
-    /// The host is gone.
+    /// Ends the feed, because the host is gone.
     pub(super) fn drop_dead(&mut self) {
         self.subscribed = None;
         self.has_ended = true;
@@ -69,7 +69,7 @@ impl Listener {
     }
 }
 
-/// What a feed makes of a publication: nothing of a binary one.
+/// Converts a publication into a feed's event; `None` for a binary one.
 fn feed_event(publication: &hub::Publication, id: Option<String>) -> Option<FeedEvent> {
     let hub::Message::Text(text) = &publication.message else {
         return None;

@@ -1,9 +1,9 @@
-//! The app under test as the hub calls it: the hub's traits, answered by the SDK's handlers.
+//! The app under test as the hub calls it: the hub's traits, implemented by the SDK's handlers.
 //!
-//! Handlers run to their end inside a call, by a clock that waits for nobody, so every future here
-//! is ready at once. A panic is a trap: the event ends with a fault, and the room's instance is
-//! dropped. An app outside of rooms has no second instance here; it goes on with what its closures
-//! captured.
+//! Handlers run to their end inside a call, and the clock moves without waiting, so every future
+//! here is ready at once. A panic is a trap: the event ends with a fault, and the room's instance
+//! is dropped. An app outside of rooms has no second instance here; its closures keep the values
+//! that they captured.
 
 use super::{tasks::Tasks, thread_bound::ThreadBound};
 use crate::{
@@ -51,7 +51,8 @@ pub(super) struct Surroundings {
     pub(super) wall: Arc<AtomicU64>,
     /// Number of pieces of a streamed answer after which its client leaves.
     pub(super) pieces_max: Arc<AtomicUsize>,
-    /// How a room that was called broke the contract. Its caller learns only that the call failed.
+    /// Fault of a called room that violated the contract. Its caller only receives that the call
+    /// failed.
     pub(super) broken: Arc<Mutex<Option<Fault>>>,
 }
 
@@ -81,7 +82,7 @@ impl NativeApp {
         ready(self.surroundings.event(|| handler(&app)))
     }
 
-    /// Runs an event of a connection, with the index that its route has in this version.
+    /// Runs an event of a connection, with the index of its route in this version.
     fn socket_event(
         &self,
         conn: &Arc<hub::Conn>,
@@ -164,7 +165,7 @@ impl hub::App for NativeApp {
         let outgoing = Outgoing::new(self.surroundings.pieces_max.load(Relaxed));
         let run = self.surroundings.event(|| {
             let app = self.app.get();
-            // `wasi:http` says nothing of route, peer and context: the app finds the route again.
+            // `wasi:http` does not carry route, peer and context: the app finds the route again.
             let again = app.find_stream(request.method.as_str(), &request.path);
             assert_eq!(
                 again,
@@ -231,11 +232,11 @@ impl hub::App for NativeApp {
     }
 }
 
-/// An instance that stands for a room.
+/// An instance of a room.
 struct NativeRoom {
     app: Arc<ThreadBound<App>>,
     surroundings: Surroundings,
-    /// None before it woke.
+    /// `None` before the room woke.
     room: ThreadBound<RefCell<Option<WokenRoom>>>,
 }
 
@@ -247,7 +248,8 @@ impl Instance for NativeRoom {
         event: RoomEvent,
         transaction: &'a Transaction,
     ) -> Call<'a, RoomAnswer> {
-        // When it is polled: the handler may call another room, whose task is polled meanwhile.
+        // The borrow starts with the poll: the handler may call another room, whose task is then
+        // polled.
         Box::pin(async move {
             let scope = Scope::Room(transaction.clone());
             let answer = self.surroundings.enter(scope, || match event {
@@ -371,7 +373,7 @@ impl Pages for NativeApp {
     }
 }
 
-/// A loader or an action that runs.
+/// A running loader or action.
 struct NativeRun<T: 'static> {
     running: ThreadBound<RefCell<Option<Running<T>>>>,
     surroundings: Surroundings,
@@ -385,7 +387,7 @@ impl<T> NativeRun<T> {
         }
     }
 
-    /// Goes on to the next value, wait or end, and makes it a step of this kind.
+    /// Runs to the next value, wait or end, and converts it into a step of this kind.
     fn step<S>(
         &self,
         value: impl FnOnce(String) -> S,
@@ -407,7 +409,7 @@ impl<T> NativeRun<T> {
 }
 
 impl<T> Drop for NativeRun<T> {
-    /// What the run holds is given up within an event, too.
+    /// The values of the run are also dropped within an event.
     fn drop(&mut self) {
         let running = self.running.get().take();
         _ = self.surroundings.event(|| drop(running));
@@ -562,7 +564,7 @@ fn outcome(done: Done) -> ActionOutcome {
     }
 }
 
-/// All pieces of a body, which are there already.
+/// Returns all pieces of a body, which are available already.
 fn pieces(mut body: hub::Body) -> VecDeque<Vec<u8>> {
     let mut pieces = VecDeque::new();
     let mut cx = Context::from_waker(Waker::noop());
@@ -574,7 +576,7 @@ fn pieces(mut body: hub::Body) -> VecDeque<Vec<u8>> {
     pieces
 }
 
-/// A body of these pieces.
+/// Returns a body of these pieces.
 pub(super) fn body_of(pieces: impl IntoIterator<Item = Vec<u8>>) -> hub::Body {
     Box::pin(RecordedBody {
         pieces: pieces.into_iter().map(Bytes::from).collect(),
@@ -582,7 +584,7 @@ pub(super) fn body_of(pieces: impl IntoIterator<Item = Vec<u8>>) -> hub::Body {
     })
 }
 
-/// A streamed answer as `wasi:http` passes it on: headers that no answer may have stay in the guest.
+/// Converts a streamed answer as `wasi:http` does: forbidden headers stay in the guest.
 fn streamed(recording: Recording) -> StreamingResponse {
     let head = recording.head.unwrap_or_else(|| crate::Response::new(500));
     let mut headers = HeaderMap::new();
@@ -602,7 +604,7 @@ fn streamed(recording: Recording) -> StreamingResponse {
     }
 }
 
-/// A body whose pieces are all known. If it is not whole, an error follows them.
+/// A body whose pieces are all known. An error follows them if it is not whole.
 struct RecordedBody {
     pieces: VecDeque<Bytes>,
     is_whole: bool,

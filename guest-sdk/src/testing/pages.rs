@@ -1,4 +1,4 @@
-//! Pages under test: rendered with what their loaders bring, loaders by themselves, and forms.
+//! Pages under test: rendering with the values of their loaders, single loaders, and forms.
 
 use super::{Connect, Reply, Server, call::Call, server::PIECES_MAX};
 use crate::world;
@@ -17,25 +17,25 @@ use tidegate_hub::{
 };
 use tidegate_routing::{Page, Path};
 
-/// Bytes of a piece of an upload: few, so that a test's file has several.
+/// Size of a piece of an upload, in bytes: small, so that a test's file has several.
 const PIECE_BYTES: usize = 64;
 
-/// The nonce of every page under test.
+/// Nonce of every page under test.
 const NONCE: &str = "test-nonce";
 
 type Parameters<'a> = &'a [(&'a str, &'a str)];
 
-/// What a loader brought.
+/// Result of a loader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Load {
     values: Vec<String>,
     ended: Option<(u16, String)>,
-    /// Under the clock of the test.
+    /// Duration on the clock of the test.
     took: Duration,
 }
 
 impl Load {
-    /// Its values in their order. Panics if one is no `T`.
+    /// Returns the values in their order. Panics if one is not a `T`.
     pub fn values<T: DeserializeOwned>(&self) -> Vec<T> {
         self.values
             .iter()
@@ -45,14 +45,15 @@ impl Load {
             .collect()
     }
 
-    /// Status and text of its error; none if it ended well, or was left while it went on.
+    /// Returns status and text of the error; `None` if the loader ended successfully, or was
+    /// dropped while it ran.
     pub fn error(&self) -> Option<(u16, &str)> {
         self.ended
             .as_ref()
             .map(|(status, message)| (*status, message.as_str()))
     }
 
-    /// How long it slept.
+    /// Returns the time that the loader slept.
     pub fn took(&self) -> Duration {
         self.took
     }
@@ -61,22 +62,23 @@ impl Load {
 /// A file of a form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
-    /// Of its field.
+    /// Name of the field.
     pub name: String,
-    /// As the client calls it.
+    /// Name of the file at the client.
     pub filename: String,
-    /// Its content.
+    /// Content of the file.
     pub bytes: Vec<u8>,
 }
 
 /// Pages.
 impl Server {
-    /// Runs a loader by itself, as `/__loaders` does: to its end, or to its thousandth value. The page is named by its pattern.
+    /// Runs a loader, as `/__loaders` does, to its end or to its thousandth value. `page` is the
+    /// page's pattern.
     pub fn load(&mut self, page: &str, loader: &str, params: Parameters<'_>) -> Load {
         self.load_some(page, loader, params, PIECES_MAX)
     }
 
-    /// As [`load`](Server::load), until it has brought so many values; then the client goes away.
+    /// Does the same as [`load`](Server::load) up to this number of values. Then the client leaves.
     pub fn load_some(
         &mut self,
         page: &str,
@@ -132,7 +134,8 @@ impl Server {
         self.request("POST", path, &kind, body)
     }
 
-    /// Sends JSON to an action, as the browser's side does with `accept: application/json`: the answer is an envelope.
+    /// Sends JSON to an action, as the client's script does with `accept: application/json`. The
+    /// answer is an envelope.
     pub fn submit_json(&mut self, path: &str, action: &str, value: &serde_json::Value) -> Reply {
         let mut value = value.clone();
         value["__action"] = action.into();
@@ -232,7 +235,7 @@ impl Server {
         }
     }
 
-    /// Renders the page with the first value of each loader, all of which have time enough here.
+    /// Renders the page with the first value of each loader. Each one has enough time here.
     fn show(
         &mut self,
         head: &Request,
@@ -358,7 +361,7 @@ impl Server {
 /// A form whose files come in several pieces.
 struct PiecedForm {
     fields: VecDeque<(Field, VecDeque<Bytes>)>,
-    /// Pieces that are left of the current field.
+    /// Remaining pieces of the current field.
     current: VecDeque<Bytes>,
 }
 
@@ -394,7 +397,7 @@ impl Load {
     }
 }
 
-/// A refusal before the loader ran.
+/// Converts a refusal before the loader ran.
 impl From<Reply> for Load {
     fn from(reply: Reply) -> Load {
         Load::refused(reply.status(), reply.text())

@@ -1,4 +1,4 @@
-//! An answer as its client gets it: what the app gave, and what the host makes of that.
+//! An answer as its client receives it: the app's, changed by the host.
 
 use super::FeedEvent;
 use crate::Response;
@@ -30,19 +30,19 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Status.
+    /// Returns the status.
     pub fn status(&self) -> u16 {
         self.response.status
     }
 
-    /// The first header of this name. Panics if it is not text.
+    /// Returns the first header of this name. Panics if it is not text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers()
             .find(|(other, _)| other.eq_ignore_ascii_case(name))
             .map(|(_, value)| value)
     }
 
-    /// All headers, names in lower case. Panics at one that is not text.
+    /// Returns all headers, with names in lower case. Panics if one is not text.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         let text = |value| std::str::from_utf8(value).expect("a header of text");
         self.response
@@ -51,29 +51,29 @@ impl Reply {
             .map(move |(name, value)| (name.as_str(), text(value)))
     }
 
-    /// The body.
+    /// Returns the body.
     pub fn bytes(&self) -> &[u8] {
         &self.response.body
     }
 
-    /// The body as text. Panics if it is none.
+    /// Returns the body as text. Panics if it is not text.
     pub fn text(&self) -> &str {
         std::str::from_utf8(self.bytes()).expect("a body of text")
     }
 
-    /// The body as JSON. Panics if it is none of this type.
+    /// Returns the body as JSON. Panics if it does not have this type.
     pub fn json<T: DeserializeOwned>(&self) -> T {
         serde_json::from_slice(self.bytes()).unwrap_or_else(|error| {
             panic!("{error} in {:?}", String::from_utf8_lossy(self.bytes()))
         })
     }
 
-    /// The body as the events of a stream, as a browser reads them. Panics if it is no text.
+    /// Returns the events of the body as a browser reads them. Panics if the body is not text.
     pub fn events(&self) -> Vec<FeedEvent> {
         FeedEvent::read(self.text())
     }
 
-    /// Whether the answer came to its end: a streamed one may be broken off, by either side.
+    /// Returns true if the answer is whole: either side may break off a streamed one.
     pub fn is_whole(&self) -> bool {
         self.is_whole
     }
@@ -90,14 +90,15 @@ impl fmt::Debug for Reply {
     }
 }
 
-/// Returns a value that the host would take from the app. Otherwise the host would answer with a fault, and the test fails with its text.
+/// Returns a value that the host accepts from the app. Otherwise the host would answer with a
+/// fault, and the test fails with its text.
 pub(super) fn within_contract<T>(checked: Result<T, Fault>) -> T {
     checked.unwrap_or_else(|fault| panic!("{fault}"))
 }
 
-/// What the host makes of it.
+/// Answers as the host sends them.
 impl Reply {
-    /// An app's whole answer, without the headers that are the host's.
+    /// Converts an app's whole answer, without the headers that the host controls.
     pub(super) fn of_app(response: hub::Response) -> Reply {
         let status = within_contract(contract::check_status(response.status));
         Reply::new(Response {
@@ -108,7 +109,7 @@ impl Reply {
         .with_headers(response.headers)
     }
 
-    /// A streamed answer.
+    /// Converts a streamed answer.
     pub(super) fn of_stream(streamed: StreamingResponse) -> Reply {
         let status = within_contract(contract::check_status(streamed.status));
         let headers = streamed.headers.iter().map(|(name, value)| {
@@ -127,7 +128,7 @@ impl Reply {
         Reply { response, is_whole }.with_headers(headers)
     }
 
-    /// The host's refusal.
+    /// Converts the host's refusal.
     pub(super) fn of_refusal(refusal: &HostRefusal) -> Reply {
         let reply = Reply::of_host(refusal.status(), &refusal.text());
         match refusal.allow() {
@@ -136,7 +137,7 @@ impl Reply {
         }
     }
 
-    /// The host's own answer of JSON.
+    /// Returns the host's own JSON answer.
     pub(super) fn of_host_json(status: u16, json: String) -> Reply {
         let response = Response::new(status).header("content-type", "application/json");
         Reply::new(Response {
@@ -145,18 +146,19 @@ impl Reply {
         })
     }
 
-    /// The host's redirection.
+    /// Returns the host's redirection.
     pub(super) fn of_redirect(status: u16, location: &str) -> Reply {
         Reply::new(Response::redirect(location).with_status(status))
     }
 
-    /// For an event that ended in a fault. Fails the test if the app broke the contract.
+    /// Returns the answer to an event that ended in a fault. Fails the test if the app violated the
+    /// contract.
     pub(super) fn of_fault(fault: &Fault) -> Reply {
         assert!(!matches!(fault, Fault::Answer(_)), "{fault}");
         Reply::of_host(fault.status(), "internal error")
     }
 
-    /// The 101 for what the app accepts.
+    /// Returns the 101 for an accepted upgrade.
     pub(super) fn of_upgrade(accept: &Accept) -> Reply {
         let reply = Reply::new(Response::new(101)).with_headers(accept.headers.clone());
         match &accept.protocol {
@@ -165,7 +167,7 @@ impl Reply {
         }
     }
 
-    /// The head of a feed.
+    /// Returns the head of a feed.
     pub(super) fn of_feed() -> Reply {
         let head = Response::new(200)
             .header("content-type", "text/event-stream")
@@ -173,12 +175,12 @@ impl Reply {
         Reply::new(head.header("x-accel-buffering", "no"))
     }
 
-    /// The host's own answer.
+    /// Returns the host's own answer.
     pub(super) fn of_host(status: u16, text: &str) -> Reply {
         Reply::new(Response::text(text).with_status(status))
     }
 
-    /// With these headers of the app, but for those that are the host's.
+    /// Adds headers of the app, except those that the host controls.
     pub(super) fn with_headers(mut self, given: Vec<Header>) -> Reply {
         let mut kept = HeaderMap::new();
         within_contract(contract::append_headers(&mut kept, given));
@@ -189,7 +191,7 @@ impl Reply {
         self
     }
 
-    /// With a header that is the host's.
+    /// Adds a header of the host.
     pub(super) fn with(mut self, name: &str, value: &str) -> Reply {
         self.response = self.response.header(name, value);
         self
@@ -208,7 +210,7 @@ impl Reply {
     }
 }
 
-/// Reads a body, whose pieces are there already, and whether it has an end.
+/// Reads a body whose pieces are available already. Returns true if it has an end.
 fn read_body(mut body: hub::Body) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! What a test does with the server's rooms: lets them sleep, moves their clock, fails their storage, looks into it.
+//! Control of a test over the server's rooms: sleep, clock, storage failures and stored values.
 
 use super::Server;
 use crate::App;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use tidegate_hub::{CloseEvent, Engine as _, EngineError, RoomId};
 use tidegate_routing::{Path, RouteMatch, Wants};
 
-/// Alarms that may come at one and the same time.
+/// Maximum number of alarms at the same time.
 const ALARMS_MAX: usize = 1000;
 
 /// Rooms.
 impl Server {
-    /// Puts the room of this path to sleep, as the host does after 10 seconds without an event: what it has in memory is gone,
-    /// its connections stay, and the next event wakes it.
+    /// Puts the room of this path to sleep, as the host does after 10 seconds without an event. Its
+    /// values in memory are dropped, its connections stay, and the next event wakes it.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -38,8 +38,8 @@ impl Server {
         self.host.rooms.sleep(&self.room_at(path));
     }
 
-    /// Lets so much time go by: alarms that become due in it are called in their order, those that fail again as often as the host
-    /// does. Panics at the thousandth alarm of one and the same time.
+    /// Moves the clock forward. Alarms that become due are called in order, and failed ones are
+    /// repeated as often as by the host. Panics at the thousandth alarm of the same time.
     ///
     /// ```
     /// use std::time::Duration;
@@ -84,7 +84,8 @@ impl Server {
         self.settle();
     }
 
-    /// The next event of a room that writes fails to become durable: it has not happened, and its client is told so.
+    /// Makes the commit of the next event that writes fail: the event has no effect, and its client
+    /// receives the error.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -112,9 +113,10 @@ impl Server {
             .fail_next([EngineError::Io("the test asked for it".into())]);
     }
 
-    /// Another version of the app takes the place of this one, as `tidegate reload` and `tidegate dev` do it: connections, feeds and what
-    /// rooms keep stay, rooms wake anew, and WebSockets whose route is gone are closed with 1012. Panics, as [`serve`](super::serve)
-    /// does, at a version that the host refuses.
+    /// Replaces the app by another version, as `tidegate reload` and `tidegate dev` do.
+    /// Connections, feeds and stored values stay, rooms wake again, and WebSockets without a route
+    /// are closed with 1012. Panics, as [`serve`](super::serve) does, if the host would refuse the
+    /// version.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -134,7 +136,7 @@ impl Server {
                 .opened
                 .as_ref()
                 .and_then(|opened| opened.route());
-            // Its last event goes to the version that had its route.
+            // The last event goes to the version that had the route.
             if route.is_some_and(|route| !router.has_successor(route)) {
                 let info = CloseEvent {
                     code: 1012,
@@ -149,8 +151,8 @@ impl Server {
         self.settle();
     }
 
-    /// As if the host had been killed and started again: connections, feeds and everything in memory are gone, what rooms keep is
-    /// there, and the clock is where it was.
+    /// Kills the host and starts it again: connections, feeds and everything in memory are gone,
+    /// stored values remain, and the clock keeps its time.
     pub fn restart(&mut self) {
         self.clients
             .iter_mut()
@@ -161,7 +163,7 @@ impl Server {
         self.host.restart();
     }
 
-    /// The value that the room of this path keeps under a key.
+    /// Returns the stored value of a key in the room of this path.
     pub fn stored(&self, path: &str, key: &str) -> Option<Vec<u8>> {
         let value = self.host.memory.get(&self.room_at(path), key);
         value
@@ -169,7 +171,7 @@ impl Server {
             .map(|value| value.to_vec())
     }
 
-    /// The room that this path leads to. Panics if it leads to none.
+    /// Returns the room of this path. Panics if there is none.
     fn room_at(&self, path: &str) -> RoomId {
         let parsed = Path::parse(path).unwrap_or_else(|_| panic!("{path:?} is no path"));
         let found = self.host.router.find("GET", Wants::WebSocket, &parsed);

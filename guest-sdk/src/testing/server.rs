@@ -1,4 +1,4 @@
-//! The server under test: what its clients do, and what they got.
+//! The server under test: actions of its clients, and the answers that they received.
 
 use super::{
     ConnRef, Connect, FeedEvent, FeedRef, Reply,
@@ -15,10 +15,11 @@ use std::sync::Arc;
 use tidegate_hub::{self as hub, App as _, CloseEvent, Scope};
 use tidegate_routing::Wants;
 
-/// Pieces of a streamed answer that a client reads which doesn't say how many it wants.
+/// Default number of pieces of a streamed answer that a client reads.
 pub(super) const PIECES_MAX: usize = 1000;
 
-/// A served app and its clients. Each call runs to its end, events that follow from it included.
+/// A served app and its clients. Each call runs to its end, including all events that follow from
+/// it.
 pub struct Server {
     pub(super) host: TestHost,
     pub(super) clients: Vec<Client>,
@@ -35,18 +36,18 @@ impl Server {
         }
     }
 
-    /// Answers a GET.
+    /// Sends a GET.
     pub fn get(&mut self, path: &str) -> Reply {
         self.request("GET", path, &[], "")
     }
 
-    /// Answers a POST.
+    /// Sends a POST.
     pub fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> Reply {
         self.request("POST", path, &[], body)
     }
 
-    /// Answers a request. Of an answer without end, the client reads 1,000 pieces; a feed that it
-    /// opens is of no use to it but for its head.
+    /// Sends a request. The client reads at most 1,000 pieces of an endless answer. For a feed it
+    /// receives only the head.
     pub fn request(
         &mut self,
         method: &str,
@@ -67,7 +68,7 @@ impl Server {
         .reply
     }
 
-    /// Answers a GET piece by piece; [`Streaming::take`] says of how many.
+    /// Sends a GET and reads the answer piece by piece; [`Streaming::take`] sets the number.
     pub fn stream(&mut self, connect: impl Into<Connect>) -> Streaming<'_> {
         Streaming {
             connect: connect.into(),
@@ -84,7 +85,7 @@ impl Server {
             .unwrap_or_else(|reply| panic!("the WebSocket was refused: {reply:?}"))
     }
 
-    /// Opens a WebSocket, or gives the refusal.
+    /// Opens a WebSocket, or returns the refusal.
     pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
         let answer = self.call(Call {
             asked: Wants::WebSocket,
@@ -96,12 +97,12 @@ impl Server {
         }
     }
 
-    /// The 101 that opened the connection.
+    /// Returns the 101 that opened the connection.
     pub fn handshake(&self, conn: ConnRef) -> &Reply {
         &self.clients[conn.0].handshake
     }
 
-    /// The subprotocol that the app chose.
+    /// Returns the subprotocol that the app selected.
     pub fn protocol(&self, conn: ConnRef) -> Option<&str> {
         self.handshake(conn).header("sec-websocket-protocol")
     }
@@ -111,8 +112,8 @@ impl Server {
         self.send_all(conn, [message]);
     }
 
-    /// Sends messages that the host hands over together, as it does with those that come while a handler runs. Panics if the
-    /// connection is closed.
+    /// Sends messages that the host delivers together, like messages that come while a handler
+    /// runs. Panics if the connection is closed.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -165,12 +166,12 @@ impl Server {
         self.end_event(conn, outcome);
     }
 
-    /// What came since the last look.
+    /// Returns the messages since the last call.
     pub fn received(&mut self, conn: ConnRef) -> Vec<Message> {
         std::mem::take(&mut self.clients[conn.0].received)
     }
 
-    /// The next message is this one. Panics if it is another, or if there is none.
+    /// Checks the next message. Panics if it is a different one, or if there is none.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -191,7 +192,7 @@ impl Server {
         }
     }
 
-    /// Nothing came since the last look. Panics at what came.
+    /// Checks that no message came since the last call. Panics if one came.
     #[track_caller]
     pub fn expect_nothing(&self, conn: ConnRef) {
         let received = &self.clients[conn.0].received;
@@ -201,8 +202,8 @@ impl Server {
         );
     }
 
-    /// The client reads no more: what it is sent waits in its outbox (1 MiB, 1,024 messages), until
-    /// that is full.
+    /// Stops reading: messages to the client wait in its outbox (1 MiB, 1,024 messages) until that
+    /// is full.
     ///
     /// ```
     /// use tidegate::{SendError, prelude::*, testing};
@@ -225,7 +226,7 @@ impl Server {
         self.clients[conn.0].is_stalled = true;
     }
 
-    /// The client reads on.
+    /// Continues reading.
     pub fn resume_reading(&mut self, conn: ConnRef) {
         self.clients[conn.0].is_stalled = false;
         self.settle();
@@ -236,7 +237,8 @@ impl Server {
         self.close_with(conn, 1000, "");
     }
 
-    /// As [`close`](Server::close), with this code and reason; a browser that gives none has 1005.
+    /// Does the same as [`close`](Server::close) with this code and reason. A browser without a
+    /// code has 1005.
     pub fn close_with(&mut self, conn: ConnRef, code: u16, reason: &str) {
         self.end(
             conn.0,
@@ -250,7 +252,7 @@ impl Server {
         self.settle();
     }
 
-    /// The client goes away without a word.
+    /// Disconnects the client without a close frame.
     pub fn disconnect(&mut self, conn: ConnRef) {
         self.end(
             conn.0,
@@ -264,7 +266,7 @@ impl Server {
         self.settle();
     }
 
-    /// Code and reason with which the connection was closed, by either side, if it was.
+    /// Returns code and reason of the close, by either side, if the connection is closed.
     pub fn closed(&self, conn: ConnRef) -> Option<(u16, String)> {
         self.clients[conn.0].closed.clone()
     }
@@ -278,7 +280,7 @@ impl Server {
             .unwrap_or_else(|reply| panic!("the feed was refused: {reply:?}"))
     }
 
-    /// Opens a feed, or gives the refusal.
+    /// Opens a feed, or returns the refusal.
     pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
         let answer = self.call(Call {
             asked: Wants::Events,
@@ -290,12 +292,12 @@ impl Server {
         }
     }
 
-    /// The events that came since the last look.
+    /// Returns the events since the last call.
     pub fn events(&mut self, feed: FeedRef) -> Vec<FeedEvent> {
         std::mem::take(&mut self.listeners[feed.0].received)
     }
 
-    /// Where the feed is: what a browser sends as `Last-Event-ID` when it comes again.
+    /// Returns the feed's position: a browser sends it as `Last-Event-ID` when it reconnects.
     ///
     /// ```
     /// use tidegate::{prelude::*, testing::{self, Connect}};
@@ -313,7 +315,8 @@ impl Server {
         self.listeners[feed.0].positions.to_string()
     }
 
-    /// Whether the feed was ended: more was published in one event than its outbox holds, or the server was restarted.
+    /// Returns true if the feed was ended: one event published more than its outbox holds, or the
+    /// server was restarted.
     pub fn ended(&self, feed: FeedRef) -> bool {
         self.listeners[feed.0].has_ended
     }
@@ -331,7 +334,7 @@ impl Server {
 
 /// Events.
 impl Server {
-    /// Brings every outbox to its client, and every close to the app, until nothing moves.
+    /// Delivers every outbox to its client, and every close to the app, until nothing moves.
     pub(super) fn settle(&mut self) {
         self.listeners.iter_mut().for_each(Listener::drain);
         loop {
@@ -354,32 +357,32 @@ impl Server {
         }
     }
 
-    /// Ends a connection, and hands over its last event.
+    /// Ends a connection, and delivers its last event.
     pub(super) fn end(&mut self, at: usize, info: CloseEvent) {
         let client = &mut self.clients[at];
         let Some(opened) = client.opened.take() else {
             return;
         };
         client.closed = Some((info.code, info.reason.clone()));
-        // As the host does: nothing is sent to a client that has left.
+        // Like the host, the test sends nothing to a client that has left.
         opened.outbox().abandon();
         if !opened.has_opened() {
             return;
         }
         let app = self.host.app.clone();
-        // An app that fails in its last event has had it.
+        // An app that fails in its last event has received it.
         _ = self.host.call(app.close(Arc::clone(&opened), info));
     }
 }
 
-/// A streamed answer that is about to be read.
+/// A streamed answer that is still to be read.
 pub struct Streaming<'a> {
     server: &'a mut Server,
     connect: Connect,
 }
 
 impl Streaming<'_> {
-    /// Reads so many pieces (events, of an event stream), then goes away.
+    /// Reads this number of pieces (events, for an event stream), and then leaves.
     pub fn take(self, pieces: usize) -> Reply {
         self.server.call(Call::get(self.connect, pieces)).reply
     }

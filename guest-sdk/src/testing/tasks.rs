@@ -1,10 +1,10 @@
 //! The spawner of the hub's room scheduler under test: tasks wait in a queue until a test polls
 //! them.
 //!
-//! A handler that calls a room runs inside a poll, and its answer must be there when it returns.
-//! So [`block_on`](Tasks::block_on) is called again inside that poll. It then polls tasks of the
-//! called room only: another task might call a room whose own task is further up the stack, and
-//! would wait for it forever. The hub refuses such a call only if rooms wait in a circle.
+//! A handler that calls a room runs inside a poll, and its answer must be available when it
+//! returns. So [`block_on`](Tasks::block_on) is called again inside that poll. It then polls tasks
+//! of the called room only: another task might call a room whose own task is further up the stack,
+//! and would wait for it forever. The hub refuses such a call only if rooms wait in a circle.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +34,7 @@ impl Tasks {
     }
 
     /// Polls the future, and tasks, until it is ready. Returns `None` if it waits for something
-    /// else than a task. With `room` only tasks of that room are polled.
+    /// other than a task. With `room`, only tasks of that room are polled.
     pub(super) fn block_on<T>(
         &self,
         future: impl Future<Output = T>,
@@ -64,8 +64,8 @@ impl Tasks {
         let Some((own, mut task)) = next else {
             return false;
         };
-        // Storage is in memory and calls end inside the poll: a task that is pending has only
-        // yielded to the others.
+        // Storage is in memory and calls end inside the poll, so a pending task has only yielded to
+        // the others.
         if task
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))

@@ -1,4 +1,4 @@
-//! Values of the test's thread behind handles that the hub may pass around.
+//! Handles to values of the test's thread, which the hub may send to other threads.
 
 use std::{
     any::Any,
@@ -13,8 +13,8 @@ thread_local! {
     static NEXT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A handle on a value that never leaves its thread. The hub's traits ask for `Send`, and handlers
-/// of an app are not: so the value stays in the thread's table, and only its key moves.
+/// A handle to a value that never leaves its thread. The hub's traits require `Send`, but handlers
+/// of an app are not `Send`. So the value stays in the thread's table, and only its key moves.
 pub(super) struct ThreadBound<T> {
     key: u64,
     value: PhantomData<fn(T)>,
@@ -41,8 +41,8 @@ impl<T: 'static> ThreadBound<T> {
 
 impl<T> Drop for ThreadBound<T> {
     fn drop(&mut self) {
-        // After the borrow: the value may hold other handles. At the end of the thread the table
-        // is gone, and the value with it.
+        // Removed before the drop, because the value may hold other handles. At the end of the
+        // thread the table and its values are gone.
         let value = VALUES.try_with(|values| values.borrow_mut().remove(&self.key));
         drop(value);
     }

@@ -1,4 +1,5 @@
-//! The seam in wasm: handlers reach the host by imports, the host reaches handlers by exports.
+//! The boundary in wasm: handlers call the host through imports, and the host calls handlers
+//! through exports.
 
 mod exports;
 mod form;
@@ -24,7 +25,7 @@ pub(crate) use room::{
 
 /// A connection of the host.
 pub(crate) enum Handle {
-    /// Lent for one event; its name in this instance is the event's to give up.
+    /// Lent for one event, which owns the handle and drops it.
     Lent(ManuallyDrop<Connection>),
     /// Found by its id.
     Found(Connection),
@@ -42,18 +43,19 @@ impl ops::Deref for Handle {
 }
 
 impl Handle {
-    /// Another name for a connection that an event lends. `Conn` ensures that it is not used
-    /// after the event.
+    /// Returns a second handle to a connection that an event lends. `Conn` ensures that it is not
+    /// used after the event.
     #[allow(unsafe_code)]
     fn lent(connection: &Connection) -> Handle {
-        // SAFETY: the handle is one of this instance, and `ManuallyDrop` leaves its end to its owner.
-        // A handle is a number that the host checks: a wrong one traps and touches no memory.
+        // SAFETY: the handle belongs to this instance, and `ManuallyDrop` leaves the drop to its
+        // owner. A handle is a number that the host checks: a wrong one traps and touches no
+        // memory.
         Handle::Lent(ManuallyDrop::new(unsafe {
             Connection::from_handle(connection.handle())
         }))
     }
 
-    /// The same connection, for another owner within the event.
+    /// Returns the same connection for another owner within the event.
     pub(crate) fn again(&self) -> Handle {
         Handle::lent(self)
     }
@@ -113,7 +115,8 @@ pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, Limi
     topics::publish(topic, &published(publication)).map_err(limit_error)
 }
 
-// Functions, where `From` would show generated types in the documentation and the errors of ours.
+// These are functions, because `From` would show generated types in the documentation and error
+// messages.
 
 fn published(publication: Publication) -> topics::Publication {
     let Publication {

@@ -1,4 +1,5 @@
-//! The seam natively, for `testing`: the real hub without its walls, and a clock that moves by itself.
+//! The native boundary, for `testing`: the real hub without wasm and network, and a clock that
+//! moves without waiting.
 
 mod form;
 mod room;
@@ -32,7 +33,7 @@ const STATUSES: RangeInclusive<u16> = 200..=599;
 thread_local! {
     /// Scope of the handler that runs on this thread.
     static SCOPE: RefCell<Option<hub::Scope>> = const { RefCell::new(None) };
-    /// Goes on only when every future waits.
+    /// Moves only when every future waits.
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     static TIMERS: RefCell<Vec<(Rc<Duration>, Waker)>> = const { RefCell::new(Vec::new()) };
 }
@@ -43,7 +44,7 @@ pub(crate) fn enter<T>(scope: hub::Scope, handler: impl FnOnce() -> T) -> T {
     handler()
 }
 
-/// The way out of a handler, by a panic too.
+/// Restores the scope at the end of a handler, even after a panic.
 struct Leave(Option<hub::Scope>);
 
 impl Drop for Leave {
@@ -170,7 +171,7 @@ fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
     })
 }
 
-// Functions, where `From` would show the host's types in the documentation of ours.
+// These are functions, because `From` would show the host's types in the documentation.
 
 pub(crate) fn outward(message: Message) -> hub::Message {
     match message {
@@ -217,7 +218,7 @@ fn limit_error(error: hub::LimitError) -> LimitError {
     }
 }
 
-/// Ready when the clock has come so far.
+/// A future that is ready at this time.
 pub(crate) struct Wait(Rc<Duration>);
 
 impl Wait {
@@ -258,18 +259,18 @@ pub(crate) fn wait() {
     waker.wake();
 }
 
-/// For how long nothing can happen, if anything is waited for.
+/// Returns the time until the next timer, if any future waits.
 pub(crate) fn idle() -> Option<Duration> {
     let next = TIMERS.with_borrow(|timers| timers.iter().map(|(due, _)| **due).min());
     Some(next?.saturating_sub(NOW.get()))
 }
 
-/// Lets so much time go.
+/// Moves the clock forward.
 pub(crate) fn pass(duration: Duration) {
     NOW.set(NOW.get() + duration);
 }
 
-/// A request's body that comes in pieces.
+/// Body of a request in pieces.
 #[derive(Debug)]
 pub(crate) struct Incoming(pub(crate) VecDeque<Vec<u8>>);
 
@@ -279,7 +280,7 @@ impl Incoming {
     }
 }
 
-/// An answer's way out: into a recording.
+/// Output of an answer into a recording.
 #[derive(Clone)]
 pub(crate) struct Outgoing(Rc<RefCell<Recording>>);
 
@@ -289,7 +290,7 @@ pub(crate) struct Recording {
     pub(crate) head: Option<Response>,
     pub(crate) pieces: Vec<Vec<u8>>,
     pub(crate) is_finished: bool,
-    /// Then the client goes away.
+    /// Number of pieces after which the client leaves.
     pieces_max: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The component's exports: each hands its event to the app, which is built once an instance.
+//! The component's exports: each passes its event to the app, which is built once per instance.
 
 use super::{Form, Handle, inward, io};
 use crate::{
@@ -38,7 +38,7 @@ use wasip2::{
 
 thread_local! {
     static APP: OnceCell<App> = const { OnceCell::new() };
-    /// The room that this instance stands for, if it was woken as one.
+    /// The room of this instance, if it was woken as one.
     static ROOM: RefCell<Option<(Cx, Box<dyn DynRoom>)>> = const { RefCell::new(None) };
 }
 
@@ -50,18 +50,18 @@ fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
     APP.with(|app| event(app.get_or_init(build::<S>)))
 }
 
-/// At the end of an event: text printed without a line's end would stay in the buffer of the standard library, and begin the output of
-/// a later event.
+/// Flushes the output at the end of an event: text without a line end would stay in the buffer of
+/// the standard library, and precede the output of a later event.
 struct EndOutput;
 
 impl Drop for EndOutput {
     fn drop(&mut self) {
-        // The host refuses no output.
+        // The host accepts all output.
         _ = stdout().flush();
     }
 }
 
-/// Hands the event to the room, if this instance is one, and to the app otherwise.
+/// Passes the event to the room if this instance is one, and to the app otherwise.
 fn with_room<S: Serve, E, T>(
     event: E,
     of_room: impl FnOnce(&mut dyn DynRoom, &Cx, E) -> T,
@@ -77,12 +77,12 @@ fn with_room<S: Serve, E, T>(
 }
 
 fn build<S: Serve>() -> App {
-    // Before the app is built: it may have a better one.
+    // This comes before the app is built, which may set a better hook.
     panic::set_hook(Box::new(|panic| eprintln!("{}", OneLine(panic))));
     S::app()
 }
 
-/// A panic as the operator reads it: the host logs each line by itself, so there is only one.
+/// A panic for the operator on one line, since the host logs each line separately.
 struct OneLine<'a>(&'a PanicHookInfo<'a>);
 
 impl fmt::Display for OneLine<'_> {
@@ -237,8 +237,8 @@ impl<S: Serve> websocket_handler::Guest for Served<S> {
     }
 }
 
-/// The socket route that the connection came by; none if this version of the app has it no more. Where there is one such route,
-/// nobody has to be asked.
+/// Returns the socket route of the connection; `None` if this version of the app no longer has it.
+/// If there is only one such route, the host is not asked.
 fn route_of(app: &App, connection: &Connection) -> Option<u32> {
     app.only_socket().or_else(|| connection.route())
 }
@@ -305,7 +305,8 @@ impl<S: Serve> room_handler::Guest for Served<S> {
     }
 }
 
-/// A run of a loader or an action, in an instance that it has to itself. Its output ends after it was dropped.
+/// A run of a loader or an action, in its own instance. Its output is flushed after the run is
+/// dropped.
 #[doc(hidden)]
 pub struct Run<T>(RefCell<Running<T>>, EndOutput);
 
@@ -462,7 +463,7 @@ fn first_value(due: FirstValue) -> pages::FirstValue {
     }
 }
 
-/// Not a moment too early: the timer would not be ready yet.
+/// The wait is rounded up: the timer would not be ready at an earlier time.
 fn millis(wait: Duration) -> u32 {
     wait.as_nanos()
         .div_ceil(1_000_000)

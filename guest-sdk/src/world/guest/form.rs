@@ -1,4 +1,4 @@
-//! The form of an action, as the host hands it over.
+//! The form of an action, read from the host.
 
 use crate::{
     Error, Field, Result,

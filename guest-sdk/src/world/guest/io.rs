@@ -27,7 +27,7 @@ use wasip2::{
     },
 };
 
-/// Bytes that are asked of a body at once.
+/// Maximum number of bytes in one read of a body.
 const PIECE_BYTES_MAX: u64 = 64 << 10;
 
 thread_local! {
@@ -35,14 +35,14 @@ thread_local! {
     static WAITING: RefCell<Vec<(Rc<Awaited>, Waker)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Something that the host says is ready.
+/// A pollable of the host.
 struct Awaited {
     pollable: Pollable,
-    /// Of a timer.
+    /// Time at which a timer is ready; `None` if it is not a timer.
     until: Option<Instant>,
 }
 
-/// Ready when the host says so.
+/// A future that is ready when the host reports it.
 pub(crate) struct Wait(Rc<Awaited>);
 
 impl Wait {
@@ -87,7 +87,7 @@ impl Drop for Wait {
     }
 }
 
-/// Blocks until something that is waited for is ready, and wakes its future.
+/// Blocks until one of the pollables is ready, and wakes its future.
 pub(crate) fn wait() {
     let waiting = WAITING.with_borrow(|waiting| waiting.clone());
     assert!(
@@ -103,7 +103,7 @@ pub(crate) fn wait() {
     }
 }
 
-/// For how long nothing can happen, if timers are all that is waited for.
+/// Returns the time until the next timer, if the instance waits only for timers.
 pub(crate) fn idle() -> Option<Duration> {
     WAITING.with_borrow(|waiting| {
         let timers: Option<Vec<Instant>> =
@@ -117,9 +117,9 @@ pub(crate) fn idle() -> Option<Duration> {
     })
 }
 
-/// A request's body as it comes.
+/// Body of a request, read piece by piece.
 pub(crate) struct Incoming {
-    // Before the body that it is of: the host wants the child gone first.
+    // Declared before its body: the host requires that the child is dropped first.
     stream: InputStream,
     _body: IncomingBody,
 }
@@ -143,7 +143,7 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// An answer's way out. Dropped before it is finished, it is broken off.
+/// Output of an answer. It breaks off if it is dropped before it is finished.
 #[derive(Clone)]
 pub(crate) struct Outgoing(Rc<RefCell<OutgoingState>>);
 
@@ -196,7 +196,8 @@ impl Outgoing {
         self.on_stream(OutputStream::flush)
     }
 
-    /// Writes what the host takes at once; if it takes nothing, what to wait for.
+    /// Writes the bytes that the host accepts at once. If it accepts none, returns the future to
+    /// wait for.
     fn write_some(&self, bytes: &mut &[u8]) -> Result<Option<Wait>> {
         self.on_stream(|stream| {
             let room = stream.check_write()?;
@@ -226,7 +227,7 @@ impl Outgoing {
     }
 }
 
-/// The head of an answer as `wasi:http` has it. Headers that the host doesn't let apps set are left out.
+/// Converts the head of an answer for `wasi:http`. Headers that the host forbids are left out.
 fn head(response: &Response) -> Result<OutgoingResponse> {
     let fields = Fields::new();
     for (name, value) in &response.headers {
@@ -242,14 +243,14 @@ fn head(response: &Response) -> Result<OutgoingResponse> {
     }
 }
 
-/// Answers whole.
+/// Sends a whole answer.
 pub(super) fn answer(outgoing: Outgoing, response: Response) {
     if task::run(Reply::new(outgoing.clone()).send(response)).is_ok() {
         outgoing.finish();
     }
 }
 
-/// A request of `wasi:http`. It says nothing of route, parameters, context and peer.
+/// Reads a request of `wasi:http`, which has no route, parameters, context and peer.
 pub(super) fn read(incoming: IncomingRequest) -> Request {
     let head = Head {
         method: method(incoming.method()),

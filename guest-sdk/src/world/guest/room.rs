@@ -1,4 +1,4 @@
-//! The functions of a room's handlers, by imports.
+//! The functions of a room's handlers, as imports.
 
 use super::{limit_error, position, published, start_point};
 use crate::{

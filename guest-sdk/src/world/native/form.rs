@@ -1,4 +1,4 @@
-//! The form of an action, as the host under test hands it over.
+//! The form of an action, read from the host under test.
 
 use crate::{Error, Field, Result};
 use std::{
@@ -28,7 +28,7 @@ impl Form {
     }
 }
 
-/// A piece of a form, which is in memory.
+/// Returns a piece of a form, which is in memory.
 fn take<T>(piece: Piece<'_, T>) -> Result<Option<T>> {
     match pin!(piece).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(piece) => piece.map_err(error),

@@ -1,4 +1,5 @@
-//! The functions of a room's handlers, natively: the hub's transaction of the room, and a clock that the test moves.
+//! The functions of a room's handlers, natively: the hub's transaction of the room, and the clock
+//! of the test.
 
 use super::{limit_error, position, published, scope, start_point};
 use crate::{CallError, LimitError, Position, Publication, StartPoint, StorageError};
@@ -16,12 +17,12 @@ use tidegate_hub::{self as hub, Transaction};
 pub(crate) type Caller = Rc<dyn Fn(hub::Scope, &str, &str, &[u8]) -> Result<Vec<u8>, CallError>>;
 
 thread_local! {
-    /// The rooms that can be called, while a handler runs.
+    /// The function for calls of rooms, while a handler runs.
     static CALLER: RefCell<Option<Caller>> = const { RefCell::new(None) };
     static NOW: Cell<SystemTime> = const { Cell::new(SystemTime::UNIX_EPOCH) };
 }
 
-/// Message of a panic when the storage in memory fails, which ends the handler.
+/// Panic message for a failure of the storage in memory, which ends the handler.
 const FAILED: &str = "the storage failed";
 
 fn transaction() -> Transaction {
@@ -140,12 +141,12 @@ pub(crate) fn call(
     }
 }
 
-/// From now on calls of this thread go there.
+/// Sets the function for calls from this thread.
 pub(crate) fn set_caller(caller: Caller) {
     CALLER.set(Some(caller));
 }
 
-/// The server's time of day.
+/// Returns the server's time of day.
 pub(crate) fn now() -> SystemTime {
     NOW.get()
 }

@@ -8,7 +8,6 @@
 //! Invariant: an action runs at most once for each request, and its outcome is the last event. If
 //! the form breaks off because of its client, the client is at fault, whatever the action returned.
 //!
-//!
 //! `form` reads the form, `json` checks the values, and `show` renders the page again after a
 //! refused action.
 
