@@ -349,7 +349,7 @@ impl<'a> Dispatch<'a> {
         }
     }
 
-    /// The answer to [`DispatchStep::LookForFile`].
+    /// Sets the answer to [`DispatchStep::LookForFile`].
     pub fn set_has_file(&mut self, has_file: bool) {
         self.has_file = has_file;
     }
@@ -387,7 +387,8 @@ impl<'a> Dispatch<'a> {
     }
 }
 
-/// `/__tidegate/health` answers for any host: a health check does not know the server's names.
+/// Returns true for `/__tidegate/health`, which answers for any host: a health check does not know
+/// the server's names.
 fn is_health(path: &Path<'_>) -> bool {
     path.is_host() && matches!(path.segments(), [_, endpoint] if endpoint == "health")
 }

@@ -12,7 +12,7 @@ pub fn status(ended: &Result<ActionOutcome, HandlerError>) -> u16 {
     }
 }
 
-/// Returns the envelope. The value of a success stands in it as the app wrote it.
+/// Returns the envelope. It contains the value of a success as the app wrote it.
 ///
 /// ```
 /// use tidegate_hub::{envelope, page::ActionOutcome};

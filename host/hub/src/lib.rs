@@ -5,7 +5,7 @@
 //!
 //! - [`app`] is the interface to guest code: the events that an app receives, and faults.
 //! - [`dispatch`] is the order in which a request is handled.
-//! - [`contract`] checks what an app returns.
+//! - [`contract`] checks the answers of an app.
 //! - [`realtime`] has connections, feeds and topics; [`rooms`] has rooms and their storage.
 //! - [`hub`] is the handle that all layers share; [`limits`], [`budget`] and [`counters`] are its
 //!   bounds and figures.

@@ -5,9 +5,9 @@
 //! them:
 //!
 //! - `path` reads the path of a request once, into segments and one normal form.
-//! - `pattern` reads what a route or a guard covers.
+//! - `pattern` reads the pattern of a route or a guard.
 //! - `room_class` is the name of a kind of room.
-//! - `manifest` is what an app declares.
+//! - `manifest` has the routes, guards and pages that an app declares.
 //! - `rules` lists what is refused when an app is loaded, and what to write instead.
 //! - `router` finds guards and route of a request.
 //!

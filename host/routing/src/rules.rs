@@ -1,6 +1,6 @@
 //! The rules for an app's routes, guards and pages, checked when the app is loaded.
 //!
-//! [`check`] is the only way from a [`Manifest`], which is what an app wrote, to a
+//! [`check`] is the only way from a [`Manifest`], as an app wrote it, to a
 //! [`CheckedManifest`], which holds parsed patterns. The router is built from the latter, so no
 //! code after this module parses a pattern again or proves once more that it is one.
 //!
@@ -325,8 +325,8 @@ impl<'a> Earlier<'a> {
         }
     }
 
-    /// The host answers the path of a page; an app's routes there can be for WebSockets and feeds
-    /// only, which other requests ask for.
+    /// Checks a page. The host answers its path; an app's routes there can be for WebSockets and
+    /// feeds only, which other requests ask for.
     fn check_page(
         &mut self,
         index: usize,

@@ -32,7 +32,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Returns the rule's code, such as "TG003". `tidegate explain` prints what it means.
+    /// Returns the rule's code, such as "TG003". `tidegate explain` prints its meaning.
     pub fn code(&self) -> &'static str {
         match self {
             Rule::Pattern => "TG001",

@@ -8,7 +8,7 @@
 //! A connection is either live or gone. Each has its own lock for the attachment, tags and topics
 //! that an app may change from any instance; the registry has one lock for all indexes.
 //!
-//! Invariant: a connection that is gone stands in no index, and no later call puts it into one.
+//! Invariant: a connection that is gone is in no index, and no later call puts it into one.
 //! This is why changes of tags and topics check `gone` under the connection's lock.
 //!
 //! A room's connections are a list of their own, because clients choose tags: a search in a room
@@ -62,7 +62,7 @@ pub struct Conn {
 /// A version of the app. Its type is chosen by the owner of the connections.
 pub type LastVersion = Arc<dyn Any + Send + Sync>;
 
-/// Guards what an app may change, from any instance.
+/// The parts of a connection that an app may change, from any instance.
 struct State {
     attachment: Bytes,
     tags: Vec<String>,

@@ -81,7 +81,7 @@ impl TopicName for RoomId {
         self.clone()
     }
 
-    /// A room's class and name were checked when the id was made.
+    /// Checks nothing: class and name of a room were checked when the id was created.
     fn check(&self, _: &Limits) -> Result<(), LimitError> {
         Ok(())
     }

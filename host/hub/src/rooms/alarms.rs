@@ -265,7 +265,7 @@ mod tests {
         let ([tea, ..], mut alarms) = (rooms(), Alarms::default());
         alarms.commit(&tea, first(5), Now::at(0));
         assert_eq!(alarms.call_due(Now::at(5)).len(), 1);
-        // Another event of the room commits meanwhile.
+        // Another event of the room commits in the meantime.
         alarms.commit(&tea, first(5), Now::at(6));
         assert!(alarms.is_called(&tea, first(5).unwrap()));
         alarms.finish(

@@ -1,4 +1,4 @@
-//! The transaction of a room: what its events did since the last commit.
+//! The transaction of a room: the changes of its events since the last commit.
 //!
 //! It has two layers. The event that runs writes to `event`; when the event ends well, `keep` adds
 //! it to `kept`, and after a fault `discard` drops it. Reads see both layers above the stored

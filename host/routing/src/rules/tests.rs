@@ -84,7 +84,7 @@ fn every_registration_is_taken_or_refused_by_its_rule() {
         ("GET", "/__x/{*rest}", Stream, Some(Reserved)),
         ("GET", "/__ws", WebSocket, Some(Reserved)),
         ("GET", "/__feed", Feed, Some(Reserved)),
-        // what is no pattern
+        // texts that are no pattern
         ("GET", "", Http, Some(Pattern)),
         ("GET", "hello", Http, Some(Pattern)),
         ("GET", "*", Http, Some(Pattern)),
