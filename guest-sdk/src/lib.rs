@@ -1,4 +1,4 @@
-//! Write an app for Tidegate: HTTP routes, WebSockets, event streams and rooms in a WebAssembly
+//! SDK for Tidegate apps: HTTP routes, WebSockets, event streams and rooms in a WebAssembly
 //! component.
 //!
 //! The host owns every connection; it calls an app with events, and the app answers with effects.

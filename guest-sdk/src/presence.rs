@@ -17,8 +17,8 @@ const TAG: &str = "present";
 /// missing and none appears twice. When a connection ends, the others receive `leave` before
 /// [`Room::close`](crate::Room::close) is called, also if that handler fails.
 ///
-/// These are text messages with JSON in them, to connections and feeds alike. An `id` is the
-/// [connection's](Conn::id); a person with two windows is there twice.
+/// These are text messages with JSON, for connections and feeds. An `id` is the
+/// [connection's](Conn::id), so a person with two windows is a member twice.
 ///
 /// | when | message |
 /// |---|---|

@@ -11,18 +11,18 @@ use std::{
     future::Future,
 };
 
-/// One room of a class: made by [`wake`](Room::wake) when an event comes for it and it is not
-/// awake, dropped when it was idle for 10 seconds. Its connections, and what it wrote through
-/// [`Cx`], stay.
+/// One room of a class. An event for a room that is not awake creates it by [`wake`](Room::wake);
+/// after 10 seconds without an event it is dropped. Its connections, and the data that it wrote
+/// through [`Cx`], stay.
 ///
 /// All effects of an event (writes, messages, broadcasts, the answer) take place together, when
 /// they are durable. If the handler panics or returns an error, none of them takes place and the
 /// room is woken again before its next event. A request receives the error as its response. A
 /// connection is closed: with 1008 and the error's text if the status is below 500, else with 1011.
 ///
-/// Messages that came together are handed over together; each of them happens whole or not at all
-/// nevertheless. If one fails, all are undone and those before it run again: what a handler does
-/// outside of Tidegate may be done twice.
+/// Messages that arrive together are delivered together, but each of them takes place as a whole or
+/// not at all. If one fails, all are undone and those before it run again, so effects of a handler
+/// outside of Tidegate may occur twice.
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};

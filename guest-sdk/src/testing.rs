@@ -1,11 +1,11 @@
-//! An app under test, natively: the host's own routes, rules, guards, connections, topics and
+//! Native tests of an app with the host's own routes, rules, guards, connections, topics and
 //! limits, without network, wasm and waiting.
 //!
-//! A client gets what it would get from the host: requests take the host's own order of handling,
-//! and the host's own scheduler runs the rooms. An answer that breaks the contract fails the test
-//! with the text that the operator of the host would read. A panic ends its event as a trap does:
-//! with a 500, or for a connection 1011, and all others go on. The configuration of the host is not
-//! here: origins, files, time-outs.
+//! A client receives the same as from the host: requests take the host's own order of handling, and
+//! the host's own scheduler runs the rooms. An answer that violates the contract fails the test
+//! with the text that the host writes for its operator. A panic ends its event as a trap does, with
+//! a 500 or, for a connection, 1011; all other events continue. The host's configuration does not
+//! apply: origins, files, timeouts.
 //!
 //! ```
 //! use tidegate::{prelude::*, testing::{self, Connect}};

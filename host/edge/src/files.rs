@@ -1,6 +1,6 @@
 //! Files of `--assets DIR`, by their exact path.
 //!
-//! The directory is the only state. Each request looks at it anew and opens the file. It takes
+//! The directory is the only state. Each request looks the file up and opens it. It takes
 //! length, tag and content from the descriptor that it then sends, so that they describe the same
 //! file even while files are replaced.
 //!

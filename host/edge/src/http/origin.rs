@@ -85,6 +85,7 @@ impl Origins {
 
 /// Returns true if a text is the origin of a web page: `http` or `https`, a host and an optional
 /// port, and nothing else.
+///
 /// ```
 /// assert!(tidegate_edge::is_web_origin("https://example.org:8443"));
 /// assert!(!tidegate_edge::is_web_origin("https://example.org/"));

@@ -9,8 +9,9 @@
 //! The scripts carry a nonce for each answer. Until the client's script is loaded, the items wait
 //! in a bounded list in the browser; later ones are dropped there.
 //!
-//! Invariant: no value can end its script (`json::for_script`), and nothing is written outside the
-//! place that the app marked. A 304 keeps the client's page with its own policy and nonce.
+//! Invariant: no value can end its script (`json::for_script`), and scripts are inserted in one
+//! place only: the marker or, without one, the end of the body. A 304 keeps the client's page with
+//! its own policy and nonce.
 //!
 //! `loading` owns one loader's clock and calls; `client.js` applies the items in the browser.
 

@@ -11,10 +11,10 @@
 //! handled; `Discard` after our close was queued; and `Gone` after the socket's end.
 //!
 //! Invariant: events reach the app in order, one call at a time. A delivered on-open gets exactly
-//! one on-close, also if the task ends early.
+//! one on-close, which `closing` delivers after the end of the socket.
 //!
-//! An idle connection holds no buffer, and a message to send reads neither the clock nor the
-//! socket: `Outside` records whether one of them woke the task.
+//! An idle connection holds almost no buffers, and a message to send reads neither the clock nor
+//! the socket: `Outside` records whether one of them woke the task.
 //!
 //! Left to others: frames to `wire`, the close handshake and timeouts to the session, limits and
 //! order of messages to the hub, the on-close to `closing`.
@@ -64,8 +64,7 @@ pub(crate) struct First {
     pub(crate) request: Request,
 }
 
-/// Ends when the app has received the end of the connection, or another task will deliver it, and
-/// the socket is closed.
+/// A future that ends when the connection is over. It then hands the on-close to `closing`.
 pub(crate) struct Connection<Io> {
     wire: Wire<Io>,
     session: Session,
@@ -378,7 +377,7 @@ impl<Io: Socket> Connection<Io> {
                 break;
             };
             self.call = None;
-            // A room reports by itself that the app is called.
+            // For a connection of a room, the room records that the on-open was delivered.
             if self.opening
                 && self.conn.room().is_none()
                 && outcome.as_ref().err().is_none_or(Fault::has_begun)
