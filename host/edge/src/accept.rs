@@ -3,7 +3,7 @@
 use crate::{
     http::answer::NO_SEAT,
     http::http1::{self, Peer},
-    http::pace,
+    http::pace::{self, Rule},
     lifeline::Lifeline,
     memory,
     server::Server,
@@ -148,9 +148,13 @@ async fn accept(
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
                     pace::bound(&stream, server.config.write_within);
+                    let rule = Rule::new(
+                        server.config.write_within,
+                        server.config.bytes_per_second_min,
+                    );
                     let proxy = is_proxy.then(|| seat.clone());
                     http1::serve(
-                        Seated::new(stream, seat),
+                        Seated::new(stream, seat, rule),
                         Peer {
                             address: peer,
                             proxy,

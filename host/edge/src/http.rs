@@ -1,11 +1,13 @@
 //! HTTP: connections, what a request's head says, and answers.
 //!
 //! `http1` is one HTTP/1.1 connection and the exchange of a request on it. `paced` and `pace` are
-//! its clock, `held` writes answers that last, `linger` closes a socket whose client still sends.
+//! its clock, `delivery` is that of the bytes in the kernel, `held` writes answers that last,
+//! `linger` closes a socket whose client still sends.
 //! `target`, `authority`, `origin`, `forwarded`, `media` and `trailers` read fields of a head.
 
 pub(crate) mod answer;
 pub(crate) mod authority;
+pub(crate) mod delivery;
 pub(crate) mod forwarded;
 pub(crate) mod held;
 pub(crate) mod http1;

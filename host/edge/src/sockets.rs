@@ -7,7 +7,10 @@
 //!
 //! Invariant: an address has an entry only while it has a seat, so the table is never larger than the cap on all.
 
-use crate::http::pace::{End, Socket};
+use crate::{
+    http::delivery::Delivery,
+    http::pace::{End, Rule, Socket},
+};
 use std::{
     collections::{HashMap, hash_map::Entry},
     io::{self, IoSlice},
@@ -261,15 +264,41 @@ impl Drop for Seat {
     }
 }
 
-/// A socket with its seat. The socket is closed first: a seat that is free stands for a descriptor that is free.
+/// A socket with its seat, and with the clock of the bytes that the kernel has for its client. The
+/// socket is closed first: a seat that is free stands for a descriptor that is free.
 pub(crate) struct Seated<Io> {
     io: Io,
+    delivery: Delivery,
     _seat: Arc<Seat>,
 }
 
 impl<Io> Seated<Io> {
-    pub(crate) fn new(io: Io, seat: Arc<Seat>) -> Seated<Io> {
-        Seated { io, _seat: seat }
+    /// `rule`: how fast the client has to take what the kernel has for it.
+    pub(crate) fn new(io: Io, seat: Arc<Seat>, rule: Rule) -> Seated<Io> {
+        Seated {
+            io,
+            delivery: Delivery::new(rule),
+            _seat: seat,
+        }
+    }
+}
+
+impl<Io: Socket> Seated<Io> {
+    #[inline]
+    fn check_delivery(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.delivery.check(|| self.io.unacknowledged(), cx)
+    }
+
+    #[inline]
+    fn note_written(
+        &mut self,
+        poll: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = poll {
+            self.delivery.note_written(written, cx);
+        }
+        poll
     }
 }
 
@@ -282,28 +311,35 @@ impl<Io: Socket> Socket for Seated<Io> {
         self.io.poll_end(cx)
     }
 
+    fn change_task(&mut self) {
+        self.delivery.reset();
+    }
+
     fn abort(&self) {
         self.io.abort();
     }
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Seated<Io> {
+impl<Io: Socket> AsyncRead for Seated<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check_delivery(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buffer)
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
+impl<Io: Socket> AsyncWrite for Seated<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        self.check_delivery(cx)?;
+        let poll = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.note_written(poll, cx)
     }
 
     fn poll_write_vectored(
@@ -311,7 +347,9 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
+        self.check_delivery(cx)?;
+        let poll = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
+        self.note_written(poll, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -319,6 +357,7 @@ impl<Io: AsyncWrite + Unpin> AsyncWrite for Seated<Io> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_delivery(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -36,7 +36,7 @@ use std::{
 };
 use tidegate_hub::{BodyError, Frame, app};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::ReadBuf,
     time::{Instant, sleep, timeout},
 };
 
@@ -221,7 +221,7 @@ impl Hearing {
 }
 
 async fn next(
-    io: &mut (impl AsyncRead + Unpin),
+    io: &mut impl Socket,
     body: &mut app::Body,
     has_more: bool,
     hearing: &mut Hearing,
@@ -231,7 +231,13 @@ async fn next(
             Poll::Ready(Some(frame)) => return Poll::Ready(Next::Frame(frame)),
             Poll::Ready(None) => return Poll::Ready(Next::End),
             Poll::Pending if has_more => return Poll::Ready(Next::Waiting),
-            Poll::Pending if !hearing.is_wanted() => return Poll::Pending,
+            Poll::Pending if !hearing.is_wanted() => {
+                // It fails if the client does not take what the kernel has for it.
+                return match std::task::ready!(Pin::new(&mut *io).poll_flush(cx)) {
+                    Ok(()) => Poll::Pending,
+                    Err(error) => Poll::Ready(Next::Gone(Err(error))),
+                };
+            }
             Poll::Pending => {}
         }
         let mut bytes = [0; LISTEN_BYTES];

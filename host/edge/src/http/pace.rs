@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// Looks at a client in the time that it has for a byte.
-const LOOKS: u32 = 10;
+pub(crate) const LOOKS: u32 = 10;
 
 /// Bytes that a client has to move while the host waits for it.
 #[derive(Clone, Copy, Debug)]
@@ -168,6 +168,9 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// How much of the connection the client has ended, without reading. Wakes the task when that changes, or when bytes come.
     fn poll_end(&self, cx: &mut Context<'_>) -> End;
 
+    /// Another task has the socket from now on.
+    fn change_task(&mut self) {}
+
     /// Makes the end of the connection, which comes with its drop, forget what the kernel still has for the client.
     fn abort(&self);
 }
@@ -242,23 +245,23 @@ const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// Time between two probes of a client's machine that does not answer them.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
-/// Lets the kernel end a connection whose client acknowledges nothing for this long (RFC 5482): bytes that wait in the kernel are not the
-/// process's to see. If there are none, it probes the client's machine after the same time (RFC 9293 section 3.8.4): a client that has
-/// vanished would otherwise hold an answer that is idle for ever. The connection then fails with `TimedOut`. And bounds these bytes.
+/// Number of such probes before the connection fails.
+const PROBES_MAX: u32 = 2;
+
+/// Bounds the bytes that wait in the kernel. If there are none, it probes the client's machine after
+/// this time without a byte from it (RFC 9293 section 3.8.4): a client that has vanished would
+/// otherwise hold an idle answer forever. The connection then fails with `TimedOut`.
 pub(crate) fn bound(socket: &TcpStream, within: Duration) {
     // Where there are no such options, the meters have to do.
     #[cfg(target_os = "linux")]
     {
-        _ = rustix::net::sockopt::set_tcp_user_timeout(
-            socket,
-            within.as_millis().try_into().unwrap_or(u32::MAX),
-        );
         let socket = socket2::SockRef::from(socket);
         _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
         _ = socket.set_tcp_keepalive(
             &socket2::TcpKeepalive::new()
                 .with_time(within.max(Duration::from_secs(1)))
-                .with_interval(PROBE_EVERY),
+                .with_interval(PROBE_EVERY)
+                .with_retries(PROBES_MAX),
         );
     }
     #[cfg(not(target_os = "linux"))]

@@ -417,7 +417,11 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
             self.shared.note_failure(&error);
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut self.io).poll_flush(cx)
+        let poll = Pin::new(&mut self.io).poll_flush(cx);
+        if let Poll::Ready(Err(error)) = &poll {
+            self.shared.note_failure(error);
+        }
+        poll
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -97,12 +97,13 @@ pub(crate) struct Wire<Io> {
 
 impl<Io: Socket> Wire<Io> {
     /// `unread` has the bytes that came after the request's head.
-    pub(crate) fn new(io: Io, unread: Bytes, limits: &Limits) -> Wire<Io> {
+    pub(crate) fn new(mut io: Io, unread: Bytes, limits: &Limits) -> Wire<Io> {
         let config = WebSocketConfig::default()
             .read_buffer_size(DECODER_BYTES)
             .write_buffer_size(0)
             .max_message_size(Some(limits.message_bytes_max))
             .max_frame_size(Some(limits.frame_bytes_max));
+        io.change_task();
         Wire {
             io,
             decoder: WebSocketContext::new(Role::Server, Some(config)),

@@ -322,6 +322,47 @@ async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
     );
 }
 
+/// Reads until `size` bytes have come and returns how many came. Some 12 KB a second: the window is
+/// closed for longer than the kernel waits before it probes it, and over and over.
+async fn read_steadily(stream: &mut TcpStream, size: usize) -> usize {
+    let (mut count, mut bytes) = (0, [0; 4096]);
+    while count < size {
+        match soon("more", stream.read(&mut bytes)).await {
+            Ok(read @ 1..) => count += read,
+            _ => break,
+        }
+        sleep(Duration::from_millis(300)).await;
+    }
+    count
+}
+
+#[tokio::test]
+async fn a_client_that_reads_steadily_gets_all_however_small_its_window() {
+    let message = |size: usize| {
+        let ask = format!("big {size}");
+        let head = [0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0];
+        [upgrade("/socket").as_bytes(), &head, ask.as_bytes()].concat()
+    };
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").into_bytes();
+    // The kernel takes the smaller ones whole: for the host, the connection is idle then.
+    let cases = [
+        ("an answer in the kernel", get("/bytes/90000")),
+        ("a large answer", get("/bytes/15000000")),
+        ("a stream", get("/stream/ever")),
+        ("a message in the kernel", message(90_000)),
+        ("a large message", message(900_000)),
+    ];
+    let limits = ["write_within=3s", "outbox_bytes_max=10MiB"];
+    let server = server(&[], &limits.map(|limit| ["--limit", limit]).concat());
+    let reads = cases.map(async |(name, says)| {
+        let mut stream = narrow(&server, &says).await;
+        let count = read_steadily(&mut stream, 90_000).await;
+        assert!(count >= 90_000, "{name}: cut after {count} bytes");
+    });
+    futures_util::future::join_all(reads).await;
+    assert_eq!(server.stop().counter("stalled_readers"), 0);
+}
+
 #[tokio::test]
 async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
     let server = server(&["header_within", "read_within", "write_within"], &[]);
