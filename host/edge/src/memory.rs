@@ -50,8 +50,6 @@ pub(crate) struct Memory {
     buffers: Mutex<Share>,
     /// True if there was no memory for a head.
     is_refused: AtomicBool,
-    /// True while a request is handled: bytes read now belong to its body.
-    is_handling: AtomicBool,
 }
 
 impl Memory {
@@ -64,7 +62,6 @@ impl Memory {
             counted: AtomicUsize::new(READ_BYTES),
             buffers,
             is_refused: AtomicBool::new(false),
-            is_handling: AtomicBool::new(false),
         })
     }
 
@@ -92,10 +89,10 @@ impl Memory {
         self.is_refused.load(Relaxed)
     }
 
-    /// Counts bytes that were read from the socket.
-    pub(crate) fn handle_read(&self, bytes: usize) -> Result<(), OutOfMemory> {
-        let is_handling = self.is_handling.load(Relaxed);
-        let held = if is_handling {
+    /// Counts bytes that were read from the socket: of a head, or, while a request is open
+    /// (`is_open`), of its body, which may still arrive after the answer has begun.
+    pub(crate) fn handle_read(&self, bytes: usize, is_open: bool) -> Result<(), OutOfMemory> {
+        let held = if is_open {
             bytes
         } else {
             let bytes = self.head_bytes.load(Relaxed) + bytes;
@@ -105,21 +102,22 @@ impl Memory {
         if held <= self.counted.load(Relaxed) {
             Ok(())
         } else {
-            self.grow(held, is_handling)
+            self.grow(held, is_open)
         }
     }
 
     /// Counts larger buffers. They grow by doubling, and the old one stays until its bytes are
     /// copied.
     #[cold]
-    fn grow(&self, held: usize, is_handling: bool) -> Result<(), OutOfMemory> {
+    fn grow(&self, held: usize, is_open: bool) -> Result<(), OutOfMemory> {
         let mut buffers = self
             .buffers
             .lock()
             .expect("nothing panics while it holds a share");
-        if is_handling {
-            // The body itself is refused elsewhere, with an answer.
-            buffers.force(2 * held);
+        if is_open {
+            // The body itself is refused elsewhere, with an answer. Its pieces are passed on without
+            // a copy, so the buffer counts once.
+            buffers.force(held);
         } else if let Err(error) = buffers.fit(2 * held) {
             self.is_refused.store(true, Relaxed);
             return Err(error);
@@ -130,13 +128,7 @@ impl Memory {
 
     /// Notes that the head of a request is whole.
     pub(crate) fn begin_request(&self) {
-        self.is_handling.store(true, Relaxed);
         self.head_bytes.store(0, Relaxed);
-    }
-
-    /// Marks the request as handled: bytes read from now on belong to the next one.
-    pub(crate) fn end_request(&self) {
-        self.is_handling.store(false, Relaxed);
     }
 
     /// Reads the whole body. Its memory stays reserved until the last clone is dropped. Returns

@@ -137,7 +137,9 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
         );
         let stopped = server.wait();
         assert!(
-            stopped.stderr.contains("cut off what was still open"),
+            stopped
+                .stderr
+                .contains("were cut off at the end of the drain"),
             "{path}: {}",
             stopped.stderr
         );

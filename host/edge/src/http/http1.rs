@@ -397,7 +397,6 @@ impl Exchange {
         if self.shared.is_body_abandoned() {
             answer = Box::pin(self.abandon_body(answer)).await;
         }
-        self.memory.end_request();
         match answer.status() {
             StatusCode::RESET_CONTENT => remove_content(&mut answer),
             // hyper drops the body (RFC 9110 section 8.6).

@@ -372,7 +372,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Paced<Io> {
         let read = &buffer.filled()[before..];
         if !read.is_empty() {
             self.memory
-                .handle_read(read.len())
+                .handle_read(read.len(), self.shared.is_busy())
                 .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
             add(&self.shared.received, read.len());
             self.shared
