@@ -1,9 +1,9 @@
-//! HTTP: connections, what a request's head says, and answers.
+//! HTTP: connections, heads of requests, and answers.
 //!
 //! `http1` is one HTTP/1.1 connection and the exchange of a request on it. `paced` and `pace` are
-//! its clock, `delivery` is that of the bytes in the kernel, `held` writes answers that last,
-//! `linger` closes a socket whose client still sends.
-//! `target`, `authority`, `origin`, `forwarded`, `media` and `trailers` read fields of a head.
+//! its clock, `delivery` is the clock of the bytes in the kernel, `held` writes long answers, and
+//! `linger` closes a socket whose client still sends. `target`, `authority`, `origin`, `forwarded`,
+//! `media` and `trailers` read fields of a head.
 
 pub(crate) mod answer;
 pub(crate) mod authority;

@@ -1,11 +1,13 @@
-//! Sockets that clients hold: a cap on all of them together, and one on those of an address.
+//! Sockets that clients hold: a limit on all of them together, and one per address.
 //!
-//! A connection takes a [`Seat`] when it is accepted and gives it back when its socket is closed, no matter how it was used in between
-//! (requests, a held answer, a WebSocket). A static file that is being sent takes one too. So
-//! the number of seats is the number of descriptors that clients can make the process hold, and storage, log and control
-//! socket always have the rest.
+//! A connection takes a [`Seat`] when it is accepted and gives it back when its socket is closed,
+//! no matter how it was used in between (requests, a held answer, a WebSocket). A static file that
+//! is being sent takes one too. So the number of seats is the number of descriptors that clients
+//! can make the process hold, and the remaining descriptors are always free for storage, log and
+//! control socket.
 //!
-//! Invariant: an address has an entry only while it has a seat, so the table is never larger than the cap on all.
+//! Invariant: an address has an entry only while it has a seat, so the table is never larger than
+//! the limit on all.
 
 use crate::{
     http::delivery::Delivery,
@@ -23,16 +25,17 @@ use std::{
 use tidegate_hub::Counters;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Connections of one public address, if no setting says otherwise.
+/// Default maximum number of connections of one public address.
 pub const SOCKETS_PER_ADDRESS_MAX: usize = 1024;
 
-/// Time between two lines of the log about refusals for the same reason.
+/// Minimum time between two log lines about refusals for the same reason.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// The seats, and how many are taken.
+/// The seats, and the number of taken ones.
 pub(crate) struct Sockets {
     max: usize,
-    /// None: [`SOCKETS_PER_ADDRESS_MAX`] for public addresses, and no cap for the others. Zero: no cap.
+    /// Limit per address. `None` means [`SOCKETS_PER_ADDRESS_MAX`] for public addresses, and no
+    /// limit for the others. Zero means no limit.
     per_address_max: Option<usize>,
     taken: Mutex<Taken>,
     refusals: Mutex<[Refused; 4]>,
@@ -44,19 +47,20 @@ struct Taken {
     by_client: HashMap<Client, usize>,
 }
 
-/// Key by which clients are counted: an IPv4 address, or the /64 network of an IPv6 address, since one customer usually has a whole /64.
+/// Key by which clients are counted: an IPv4 address, or the /64 network of an IPv6 address, since
+/// one customer usually has a whole /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Client {
     V4(u32),
     V6(u64),
 }
 
-/// Why a connection gets no seat.
+/// Reason why a connection gets no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// All seats are taken.
     All,
-    /// The client has as many as an address may have.
+    /// The client has as many seats as an address may have.
     Address(IpAddr),
     /// The process or the machine has no descriptor left.
     Descriptors,
@@ -81,8 +85,9 @@ impl Client {
     }
 }
 
-/// Whether an address is of this machine or of a private network, where a proxy may stand for many clients: loopback,
-/// private and link-local addresses, and those shared by a carrier's customers (RFC 1918, RFC 3927, RFC 4193, RFC 4291, RFC 6598).
+/// Returns true for an address of this machine or of a private network, where a proxy may represent
+/// many clients: loopback, private and link-local addresses, and those shared by a carrier's
+/// customers (RFC 1918, RFC 3927, RFC 4193, RFC 4291, RFC 6598).
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -94,7 +99,7 @@ fn is_private(address: IpAddr) -> bool {
 }
 
 impl Sockets {
-    /// `max` none: no cap on all.
+    /// `max` is `None` for no limit on all sockets.
     pub(crate) fn new(max: Option<usize>, per_address_max: Option<usize>) -> Arc<Sockets> {
         let (taken, refusals) = Default::default();
         Arc::new(Sockets {
@@ -105,7 +110,7 @@ impl Sockets {
         })
     }
 
-    /// A seat for a connection from this address.
+    /// Takes a seat for a connection from this address.
     pub(crate) fn take_seat(self: &Arc<Sockets>, address: IpAddr) -> Result<Seat, Refusal> {
         let address = address.to_canonical();
         let mut taken = self.taken();
@@ -120,7 +125,8 @@ impl Sockets {
         })
     }
 
-    /// A seat that counts for no address: of a file that is being sent, or of a connection from a trusted proxy.
+    /// Takes a seat that counts for no address: for a file that is being sent, or a connection from
+    /// a trusted proxy.
     pub(crate) fn take_shared(self: &Arc<Sockets>) -> Result<Seat, Refusal> {
         let mut taken = self.taken();
         if taken.all >= self.max {
@@ -133,7 +139,7 @@ impl Sockets {
         })
     }
 
-    /// Counts one more seat of an address, if a cap holds for it.
+    /// Counts one more seat of an address, if it has a limit.
     fn enter(&self, taken: &mut Taken, address: IpAddr) -> Result<Option<Client>, Refusal> {
         let Some(max) = self.max_of(address) else {
             return Ok(None);
@@ -147,7 +153,8 @@ impl Sockets {
         Ok(Some(client))
     }
 
-    /// Counts a refusal, and logs which setting to change: at the first one, and then once in [`LOG_EVERY`].
+    /// Counts a refusal, and logs the setting to change: at the first refusal, and then once in
+    /// [`LOG_EVERY`].
     pub(crate) fn note(&self, refusal: Refusal, counters: &Counters, now: Instant) {
         let (kind, counter) = match refusal {
             Refusal::All => (0, &counters.refused_sockets),
@@ -197,7 +204,7 @@ impl Sockets {
         }
     }
 
-    /// How many sockets this address may have; none for no cap.
+    /// Returns the maximum number of sockets of this address; `None` for no limit.
     fn max_of(&self, address: IpAddr) -> Option<usize> {
         match self.per_address_max {
             Some(0) => None,
@@ -213,15 +220,16 @@ impl Sockets {
     }
 }
 
-/// The right to hold one descriptor; given back when it is dropped.
+/// The right to hold one descriptor. The drop gives it back.
 pub(crate) struct Seat {
     sockets: Arc<Sockets>,
-    /// None if no cap holds for its address. Locked only while [`Sockets::taken`] is.
+    /// `None` if its address has no limit. Locked only while [`Sockets::taken`] is.
     client: Mutex<Option<Client>>,
 }
 
 impl Seat {
-    /// Counts the seat for this address from now on: for the client of the request that a proxy's connection carries.
+    /// Counts the seat for this address from now on: for the client of the request that a proxy's
+    /// connection carries.
     pub(crate) fn stand_for(&self, address: IpAddr) -> Result<(), Refusal> {
         let mut taken = self.sockets.taken();
         let mut own = self
@@ -265,7 +273,7 @@ impl Drop for Seat {
 }
 
 /// A socket with its seat, and with the clock of the bytes that the kernel has for its client. The
-/// socket is closed first: a seat that is free stands for a descriptor that is free.
+/// socket is closed first, so that a free seat means a free descriptor.
 pub(crate) struct Seated<Io> {
     io: Io,
     delivery: Delivery,
@@ -273,7 +281,7 @@ pub(crate) struct Seated<Io> {
 }
 
 impl<Io> Seated<Io> {
-    /// `rule`: how fast the client has to take what the kernel has for it.
+    /// `rule` is the minimum pace at which the client takes bytes from the kernel.
     pub(crate) fn new(io: Io, seat: Arc<Seat>, rule: Rule) -> Seated<Io> {
         Seated {
             io,
@@ -449,7 +457,7 @@ mod tests {
         );
         drop(first);
         assert!(sockets.take_seat(ann).is_ok());
-        // A connection of a proxy stands for one client after the other.
+        // A proxy's connection represents one client after the other.
         assert_eq!(file.stand_for(ann), Ok(()));
         assert_eq!(
             (file.stand_for(ann), sockets.take_seat(ann).err()),

@@ -1,14 +1,15 @@
-//! Bytes that wait in the kernel until the client's machine acknowledges them. The connection's task
-//! may have nothing to do then, and no timer: an answer of 100 KB fits into the kernel.
+//! Bytes that wait in the kernel until the client's machine acknowledges them. The connection's
+//! task may have nothing to do then, and no timer: an answer of 100 KB fits into the kernel.
 //!
-//! [`Delivery`] belongs to the socket and outlives what uses it (hyper, a held answer). The first
-//! write starts a timer. When it has fired, the next use of the socket looks at what is not
-//! acknowledged. If nothing is, the timer goes, so an idle connection has none. Otherwise the looks go
-//! on, and a client that acknowledges the bytes of a look too slowly fails the socket with `TimedOut`.
-//! Bytes that were written after that look do not count, since they may just have left.
+//! [`Delivery`] belongs to the socket and outlives the users of the socket (hyper, a held answer).
+//! The first write starts a timer. After it has fired, the next use of the socket checks the number
+//! of unacknowledged bytes. If there are none, the timer is removed, so an idle connection has
+//! none. Otherwise the checks continue. If a client acknowledges the bytes of a check too slowly,
+//! the socket fails with `TimedOut`. Bytes that were written after that check do not count, since
+//! they may just have left.
 //!
-//! `TCP_USER_TIMEOUT` does not serve for this. Linux starts its time with the first probe of a window
-//! that is smaller than the next segment, and acknowledged bytes do not restart it.
+//! `TCP_USER_TIMEOUT` is not suitable for this. Linux starts its time with the first probe of a
+//! window that is smaller than the next segment, and acknowledged bytes do not restart it.
 
 use crate::http::pace::{LOOKS, Rule, poll_timer};
 use std::{io, pin::Pin, task::Context};
@@ -19,23 +20,23 @@ pub(crate) struct Delivery {
     rule: Rule,
     /// Number of bytes that the kernel has taken so far.
     sent: u64,
-    /// None while nothing is known to wait in the kernel.
+    /// `None` while no bytes are known to wait in the kernel.
     timer: Option<Pin<Box<Sleep>>>,
-    /// None until a look has found bytes that wait.
+    /// `None` until a check has found waiting bytes.
     backlog: Option<Box<Backlog>>,
 }
 
-/// Bytes that a look found in the kernel. All counts are since the connection began.
+/// Bytes that a check found in the kernel. All counts are since the connection began.
 struct Backlog {
-    /// Time of that look.
+    /// Time of that check.
     since: Instant,
     /// Number of bytes that were acknowledged by then.
     start: u64,
     /// Number of bytes that were sent by then.
     end: u64,
-    /// Number of bytes that the last look found acknowledged.
+    /// Number of acknowledged bytes at the last check.
     acknowledged: u64,
-    /// Time of the first look that found so many.
+    /// Time of the first check with that number.
     moved_at: Instant,
 }
 
@@ -77,7 +78,7 @@ impl Delivery {
         }
     }
 
-    /// Notes that the kernel took some bytes.
+    /// Records that the kernel accepted some bytes.
     #[inline]
     pub(crate) fn note_written(&mut self, bytes: usize, cx: &mut Context<'_>) {
         self.sent += bytes as u64;
@@ -95,11 +96,11 @@ impl Delivery {
         }
     }
 
-    /// Looks at the bytes in the kernel if it is time to. The timer wakes the task that last wrote or
-    /// looked.
+    /// Checks the bytes in the kernel if it is time to. The timer wakes the task that last wrote or
+    /// checked.
     ///
     /// # Errors
-    /// `TimedOut` if the client acknowledges them too slowly.
+    /// Returns `TimedOut` if the client acknowledges the bytes too slowly.
     #[inline]
     pub(crate) fn check(
         &mut self,
@@ -130,7 +131,7 @@ impl Delivery {
         Ok(())
     }
 
-    /// Stops the timer until the next write, which may be another task's.
+    /// Stops the timer until the next write, which may come from another task.
     pub(crate) fn reset(&mut self) {
         self.timer = None;
         self.backlog = None;

@@ -232,7 +232,7 @@ async fn next(
             Poll::Ready(None) => return Poll::Ready(Next::End),
             Poll::Pending if has_more => return Poll::Ready(Next::Waiting),
             Poll::Pending if !hearing.is_wanted() => {
-                // It fails if the client does not take what the kernel has for it.
+                // The flush fails if the client does not take the bytes that the kernel has for it.
                 return match std::task::ready!(Pin::new(&mut *io).poll_flush(cx)) {
                     Ok(()) => Poll::Pending,
                     Err(error) => Poll::Ready(Next::Gone(Err(error))),

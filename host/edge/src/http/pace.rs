@@ -1,6 +1,9 @@
-//! How slow a client may be. A [`Meter`] adds up the time that the host waits for a client, in one direction, and the bytes that move
-//! meanwhile; the [`Rule`] says when that is too slow. Time in which the host does not wait counts for nothing: a guest that does not
-//! read, or a feed without events, is not the client's fault. The owner of the connection has the clock and the timer.
+//! Limits on a slow client.
+//!
+//! A [`Meter`] adds up the time that the host waits for a client in one direction, and the bytes
+//! that move in that time; the [`Rule`] decides when that is too slow. Time in which the host does
+//! not wait does not count: a guest that does not read, or a feed without events, is not the
+//! client's fault. The owner of the connection has the clock and the timer.
 
 use std::{
     future::Future as _,
@@ -15,15 +18,15 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Looks at a client in the time that it has for a byte.
+/// Number of checks in the time that a client has for a byte.
 pub(crate) const LOOKS: u32 = 10;
 
-/// Bytes that a client has to move while the host waits for it.
+/// Minimum pace of a client while the host waits for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rule {
-    /// At least one byte in this time, and `bytes_min` in all.
+    /// At least one byte moves in this time, and `bytes_min` in all.
     pub(crate) within: Duration,
-    /// Zero for no such bound.
+    /// Minimum number of bytes; zero for no such limit.
     bytes_min: u64,
 }
 
@@ -36,7 +39,7 @@ impl Rule {
         }
     }
 
-    /// Whether so many bytes in this time are not too slow on average.
+    /// Returns true if this number of bytes in this time is fast enough on average.
     pub(crate) fn is_kept_by(self, moved: u64, time: Duration) -> bool {
         u128::from(moved) * self.within.as_millis() >= u128::from(self.bytes_min) * time.as_millis()
     }
@@ -55,17 +58,17 @@ impl Rule {
     }
 }
 
-/// Time that the host waited for a client, and what moved meanwhile.
+/// Time that the host waited for a client, and the bytes that moved in it.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     state: State,
-    /// Bytes that had moved in all when this was last looked at.
+    /// Total number of bytes at the last check.
     total: u64,
     /// Time waited since the last byte moved.
     silence: Duration,
-    /// Time waited since the rate was last judged.
+    /// Time waited since the rate was last evaluated.
     waited: Duration,
-    /// Bytes that moved in `waited`.
+    /// Number of bytes that moved in `waited`.
     moved: u64,
 }
 
@@ -73,25 +76,26 @@ pub(crate) struct Meter {
 enum State {
     #[default]
     Unused,
-    /// The host waits for the client, and looked at it last at this moment.
+    /// The host waits for the client. The value is the time of the last check.
     Waiting(Instant),
-    /// The host waited until then.
+    /// The host waited until this time.
     Rested(Instant),
 }
 
 impl Meter {
-    /// Whether the host waited for the client when this was last looked at.
+    /// Returns true if the host waited for the client at the last check.
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting(_))
     }
 
-    /// Forgets what was waited: the client has brought what it owed.
+    /// Resets the waiting time: the client has sent the expected bytes.
     pub(crate) fn reset(&mut self) {
         *self = Meter::default();
     }
 
-    /// Notes that `total` bytes have moved since the connection began, and whether the host waits from now on. Returns true if it
-    /// waits and the client is too slow. A rest ends no average: the client would begin a new one by a byte at the right moment.
+    /// Records that `total` bytes have moved since the connection began, and whether the host waits
+    /// from now on. Returns true if it waits and the client is too slow. A pause does not end an
+    /// average; otherwise a client could start a new one by a byte at the right moment.
     pub(crate) fn note(&mut self, total: u64, is_waiting: bool, rule: Rule, now: Instant) -> bool {
         match self.state {
             State::Waiting(since) => {
@@ -107,7 +111,7 @@ impl Meter {
                     self.silence + passed
                 };
             }
-            // After a rest of this length nothing of before is in the average.
+            // After a pause of this length, the average has no earlier time.
             State::Rested(until) if now.saturating_duration_since(until) >= rule.within => {
                 self.reset()
             }
@@ -131,8 +135,8 @@ impl Meter {
         is_late
     }
 
-    /// When to look at this again, if the host waits. Bytes that moved since the last look may have moved just after it, so the looks
-    /// are closer than `within`.
+    /// Returns the time of the next check, if the host waits. Bytes that moved since the last check
+    /// may have moved just after it, so checks are closer together than `within`.
     pub(crate) fn due(&self, rule: Rule) -> Option<Instant> {
         let State::Waiting(since) = self.state else {
             return None;
@@ -147,14 +151,16 @@ impl Meter {
     }
 }
 
-/// How much of a connection its client has ended.
+/// The directions of a connection that its client has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// Nothing.
+    /// Neither direction.
     None,
-    /// Nothing yet, but bytes are there to be read: its end would come after them and wakes no task.
+    /// Neither direction yet, but bytes are ready to be read: the end would come after them and
+    /// wakes no task.
     Unread,
-    /// The direction in which it sends: it may have left, or wait for its answer. TCP has one sign for both.
+    /// The sending direction of the client: it may have left, or it may wait for its answer. TCP
+    /// has the same sign for both.
     Sending,
     /// Both directions.
     Both,
@@ -162,23 +168,25 @@ pub(crate) enum End {
 
 /// A stream of bytes to and from a client.
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Bytes that were written and that the client's machine has not acknowledged.
+    /// Returns the number of written bytes that the client's machine has not acknowledged.
     fn unacknowledged(&self) -> u64;
 
-    /// How much of the connection the client has ended, without reading. Wakes the task when that changes, or when bytes come.
+    /// Returns the directions that the client has ended, without reading. Wakes the task when that
+    /// changes, or when bytes arrive.
     fn poll_end(&self, cx: &mut Context<'_>) -> End;
 
-    /// Another task has the socket from now on.
+    /// Notifies the socket that another task uses it from now on.
     fn change_task(&mut self) {}
 
-    /// Makes the end of the connection, which comes with its drop, forget what the kernel still has for the client.
+    /// Makes the drop of the connection discard the bytes that the kernel still holds for the
+    /// client.
     fn abort(&self);
 }
 
 impl Socket for TcpStream {
     #[cfg(target_os = "linux")]
     fn unacknowledged(&self) -> u64 {
-        /// tcp(7): bytes in the send queue.
+        /// tcp(7): number of bytes in the send queue.
         const SIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
         // SAFETY: this ioctl of a TCP socket writes one C int.
         #[allow(unsafe_code)]
@@ -213,7 +221,8 @@ impl Socket for TcpStream {
     }
 
     fn abort(&self) {
-        // Without it the kernel would go on to offer some megabytes to a client that takes none. If it fails, it does.
+        // Otherwise the kernel would continue to send some megabytes to a client that reads
+        // nothing. A failure has only this effect.
         _ = self.set_zero_linger();
     }
 }
@@ -224,7 +233,7 @@ impl Socket for DuplexStream {
         0
     }
 
-    /// Its end is read like any other byte.
+    /// The end of a pipe is read like any other byte.
     fn poll_end(&self, _: &mut Context<'_>) -> End {
         End::None
     }
@@ -232,14 +241,15 @@ impl Socket for DuplexStream {
     fn abort(&self) {}
 }
 
-/// Polls a timer that is polled once and then left alone until it fires. A task that has moved much in one turn has used up tokio's
-/// budget, and a poll of a timer would then not even set it.
+/// Polls a timer that is polled once and then left alone until it fires. A task that has moved many
+/// bytes in one turn has used up tokio's budget, and polling a timer would then not even set it.
 pub(crate) fn poll_timer(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<()> {
     pin!(unconstrained(timer)).poll(cx)
 }
 
-/// Bytes of one connection that the kernel takes before it can send them. A client that reads nothing is so noticed after these, and
-/// not after megabytes, which would be made for nothing.
+/// Maximum number of bytes of one connection that the kernel accepts before it can send them. The
+/// host therefore notices a client that reads nothing after these bytes, and not after megabytes
+/// that would be produced for nothing.
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 
 /// Time between two probes of a client's machine that does not answer them.
@@ -248,11 +258,11 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Number of such probes before the connection fails.
 const PROBES_MAX: u32 = 2;
 
-/// Bounds the bytes that wait in the kernel. If there are none, it probes the client's machine after
-/// this time without a byte from it (RFC 9293 section 3.8.4): a client that has vanished would
-/// otherwise hold an idle answer forever. The connection then fails with `TimedOut`.
+/// Limits the bytes that wait in the kernel. If there are none, the kernel probes the client's
+/// machine after this time without a byte from it (RFC 9293 section 3.8.4): a client that has
+/// vanished would otherwise hold an idle answer forever. The connection then fails with `TimedOut`.
 pub(crate) fn bound(socket: &TcpStream, within: Duration) {
-    // Where there are no such options, the meters have to do.
+    // On systems without these options, only the meters apply.
     #[cfg(target_os = "linux")]
     {
         let socket = socket2::SockRef::from(socket);
@@ -268,7 +278,7 @@ pub(crate) fn bound(socket: &TcpStream, within: Duration) {
     let _ = (socket, within);
 }
 
-/// Resolves when the server begins to go away.
+/// Resolves when the shutdown begins.
 pub(crate) async fn stopped(mut stopping: tokio::sync::watch::Receiver<bool>) {
     _ = stopping.wait_for(|stopping| *stopping).await;
 }
@@ -283,7 +293,8 @@ mod tests {
         Rule::new(30 * SECOND, 256)
     }
 
-    /// Moves `bytes` at the end of every `every` while the host waits; the second in which that is too slow, if it is within an hour.
+    /// Moves `bytes` at the end of every `every` while the host waits. Returns the second in which
+    /// that is too slow, if it is within an hour.
     fn late(every: u32, bytes: u64) -> Option<u32> {
         let (start, mut meter) = (Instant::now(), Meter::default());
         assert!(!meter.note(0, true, rule(), start));

@@ -1,7 +1,22 @@
-//! The clock of an HTTP/1.1 connection that hyper reads and writes. hyper knows what it waits for and does not say; so the socket, the
-//! request's body and the answer's body note what happens to them in one place, [`Shared`], and the connection's task asks the
-//! [`Watch`] after each look at hyper whether the client is late. Most of these notes are plain stores. The clock is read when a
-//! connection becomes idle and while the client is waited for, and there is one timer, which is moved only when it fires too early.
+//! The clock of an HTTP/1.1 connection that hyper reads and writes.
+//!
+//! hyper does not report what it waits for. So the socket (`Paced`), the request's body and the
+//! answer's body record their events in one place, [`Shared`], and the connection's task asks the
+//! [`Watch`] after each poll of hyper whether the client is late. The task owns the `Watch`; all
+//! parts share the `Shared`, and each of its counters has one writer.
+//!
+//! `Watch` distinguishes four waits: for the next request (`Head`, idle or begun), for the
+//! request's body, for the client to read its answer, and, after the client has ended its sending
+//! direction, for any progress. A late body ends for the app, which then has `ANSWER_WITHIN` to
+//! answer; every other verdict except `Look` ends the connection.
+//!
+//! Invariant: a meter counts only time in which the host waits for the client, so a slow app does
+//! not make a slow client.
+//!
+//! Most records are plain stores. The clock is read when a connection becomes idle and while the
+//! host waits for the client. There is one timer, which is moved only when it fires too early.
+//!
+//! `pace` has the rules and meters; `http1` acts on the verdict.
 
 use crate::{
     http::answer::{Body, HeldAnswer},
@@ -33,34 +48,38 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-/// How long an app has to answer a client whose request broke off for want of progress; then the connection ends.
+/// Maximum time for an app to answer a client whose request's body was too slow. Then the
+/// connection ends.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
-/// How often a connection is looked at while a request is handled and bytes of the client are not read: its end would come after them.
+/// Time between checks of a connection while a request is handled and bytes of the client are not
+/// read: the end of the connection would come after them.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// State shared by the parts of one connection.
 #[derive(Default)]
 pub(crate) struct Shared {
-    /// An answer that hyper is not to write.
+    /// An answer that `held` writes instead of hyper.
     pub(crate) held: Mutex<Option<Box<HeldAnswer>>>,
     received: AtomicU64,
     sent: AtomicU64,
-    /// Bytes of `sent` that the client's machine had acknowledged when the socket last accepted no more.
+    /// Number of bytes of `sent` that the client's machine had acknowledged when the socket last
+    /// accepted no more.
     acknowledged: AtomicU64,
     is_reading: AtomicBool,
     is_writing: AtomicBool,
-    /// True if the kernel gave the client up, because it acknowledged nothing for too long.
+    /// True if the socket failed with `TimedOut`: the client acknowledges too slowly, or its
+    /// machine no longer answers.
     is_given_up: AtomicBool,
-    /// True if the client sends nothing more.
+    /// True if the client has ended its sending direction.
     has_ended_sending: AtomicBool,
-    /// True if the request that is handled asks for the end of the connection after it.
+    /// True if the current request asks for the end of the connection.
     wants_close: AtomicBool,
     /// The last eight bytes that were read.
     tail: AtomicU64,
     in_flight: InFlight,
     is_broken_off: AtomicBool,
-    /// Requests that begin.
+    /// Number of requests that begin in one poll.
     pub(crate) requests: Requests,
 }
 
@@ -74,36 +93,37 @@ struct InFlight {
     /// True if its answer has begun.
     is_answered: AtomicBool,
     has_body: AtomicBool,
-    /// True if a reader of its body has come to the end.
+    /// True if the request's body has been read to its end.
     has_read_body: AtomicBool,
-    /// True while its body has a reader.
+    /// True while the request's body has a reader.
     has_reader: AtomicBool,
-    /// True if the bytes that its client still sends are dropped while the answer is written.
+    /// True if further bytes of the client are dropped while the answer is written.
     is_discarding: AtomicBool,
     /// Number of bytes dropped.
     discarded: AtomicU64,
-    /// True if bytes were there that are not read.
+    /// True if bytes are available that are not read.
     has_unread: AtomicBool,
-    /// Bytes of its body that were read, and the last eight of them.
+    /// Number of bytes read from the body; `body_tail` has the last eight of them.
     body_received: AtomicU64,
     body_tail: AtomicU64,
-    /// `received` when it ended.
+    /// Value of `received` at the end of the exchange.
     received: AtomicU64,
-    /// True while a reader waits for more of its body.
+    /// True while a reader waits for more of the body.
     wants_body: AtomicBool,
-    /// True if its client is too slow; the body has then ended.
+    /// True if the client is too slow; the body has then ended.
     is_late: AtomicBool,
-    /// Waker of the reader of its body.
+    /// Waker of the body's reader.
     waker: Mutex<Option<Waker>>,
 }
 
 impl Shared {
-    /// Whether all that was written to the socket has been taken by it.
+    /// Returns true if the socket has accepted all written bytes.
     pub(crate) fn is_flushed(&self) -> bool {
         !self.is_writing.load(Relaxed)
     }
 
-    /// Whether the kernel gave the client up. hyper does not report it if no request is open.
+    /// Returns true if the socket failed with `TimedOut`. hyper does not report it if no request is
+    /// open.
     pub(crate) fn is_given_up(&self) -> bool {
         self.is_given_up.load(Relaxed)
     }
@@ -115,27 +135,27 @@ impl Shared {
         }
     }
 
-    /// Whether a request is being handled or answered.
+    /// Returns true while a request is handled or answered.
     pub(crate) fn is_busy(&self) -> bool {
         self.in_flight.is_open.load(Relaxed)
     }
 
-    /// Whether the client of the request that is being handled was too slow with its body.
+    /// Returns true if the client of the current request was too slow with its body.
     pub(crate) fn is_late(&self) -> bool {
         self.in_flight.is_late.load(Relaxed)
     }
 
-    /// Whether the request that is being handled has been read to its end.
+    /// Returns true if the current request has been read to its end.
     pub(crate) fn has_read_body(&self) -> bool {
         self.in_flight.has_read_body.load(Relaxed)
     }
 
-    /// Whether an answer to the request that is being handled has begun.
+    /// Returns true if an answer to the current request has begun.
     pub(crate) fn is_answered(&self) -> bool {
         self.in_flight.is_answered.load(Relaxed)
     }
 
-    /// A request came.
+    /// Records the head of a request.
     pub(crate) fn begin(&self, has_body: bool) {
         let in_flight = &self.in_flight;
         in_flight
@@ -160,7 +180,8 @@ impl Shared {
         }
     }
 
-    /// Notes whether the request asks for the end of the connection (RFC 9112 section 9.6). Only answers that are held need it.
+    /// Records whether the request asks for the end of the connection (RFC 9112 section 9.6). Only
+    /// held answers need it.
     pub(crate) fn note_connection(&self, headers: &HeaderMap) {
         let values = headers
             .get_all(header::CONNECTION)
@@ -172,18 +193,20 @@ impl Shared {
         self.wants_close.store(wants_close, Relaxed);
     }
 
-    /// Whether the connection may serve another request after an answer that hyper does not write.
+    /// Returns true if the connection may serve another request after an answer that hyper does not
+    /// write.
     pub(crate) fn may_go_on(&self) -> bool {
         !self.wants_close.load(Relaxed) && self.has_read_body()
     }
 
-    /// Whether the request has a body that has not been read to its end and never will be.
+    /// Returns true if the request has a body that has not been read to its end and never will be.
     pub(crate) fn is_body_abandoned(&self) -> bool {
         !self.has_read_body() && !self.in_flight.has_reader.load(Relaxed)
     }
 
-    /// From now on the rest of an abandoned body is dropped when the answer can't be written: a client that sends first and reads later
-    /// would never read it. The connection has to end with the answer, or bytes of the next request would be dropped.
+    /// From now on, drops the rest of an abandoned body when the answer can't be written: a client
+    /// that sends first and reads later would never read it. The connection has to end with the
+    /// answer, or bytes of the next request would be dropped.
     pub(crate) fn discard_body(&self) {
         self.in_flight.is_discarding.store(true, Relaxed);
     }
@@ -202,18 +225,20 @@ impl Shared {
         }
     }
 
-    /// Whether an answer broke off that ends with its connection: only a reset tells it from a whole one (RFC 9112 section 8).
+    /// Returns true if an answer broke off that ends with its connection: only a reset
+    /// distinguishes it from a whole one (RFC 9112 section 8).
     pub(crate) fn is_broken_off(&self) -> bool {
         self.is_broken_off.load(Relaxed)
     }
 
-    /// Whether a request is handled and hyper does not read, so that it does not notice if the client leaves.
+    /// Returns true if a request is handled and hyper does not read, so that it does not notice a
+    /// client that leaves.
     fn is_unwatched(&self) -> bool {
         let in_flight = &self.in_flight;
         in_flight.is_open.load(Relaxed) && !in_flight.wants_body.load(Relaxed)
     }
 
-    /// Ends the body of the request: its client is too slow.
+    /// Ends the body of the request, because its client is too slow.
     fn give_up_body(&self) {
         self.in_flight.is_late.store(true, Release);
         if let Some(waker) = self
@@ -227,16 +252,18 @@ impl Shared {
         }
     }
 
-    /// Bytes of the next request came, and not all of its head.
+    /// Returns true if bytes of the next request came, but not its whole head.
     fn has_part_of_head(&self) -> bool {
         let in_flight = &self.in_flight;
         let came_since = self.received.load(Relaxed) != in_flight.received.load(Relaxed);
-        // Several requests may come at once, the last of them in part. The last bytes read are then not the end of the earlier request.
+        // Several requests may come at once, the last of them in part. The last bytes read are then
+        // not the end of the earlier request.
         let came_before = in_flight.count.load(Relaxed) > 0 && !self.ends_request();
         came_since || came_before
     }
 
-    /// Returns true if the last bytes read are the end of the last request: of its head, its last chunk and trailers, or its body.
+    /// Returns true if the last bytes read are the end of the last request: of its head, its last
+    /// chunk and trailers, or its body.
     fn ends_request(&self) -> bool {
         let (tail, in_flight) = (self.tail.load(Relaxed), &self.in_flight);
         let is_blank_line = tail as u16 == u16::from_be_bytes(*b"\n\n")
@@ -249,7 +276,7 @@ impl Shared {
     }
 }
 
-/// The last eight bytes of a stream that ended with `tail` and goes on with these.
+/// Returns the last eight bytes of a stream that ended with `tail` and continues with these bytes.
 fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
     match bytes.last_chunk() {
         Some(last) => u64::from_be_bytes(*last),
@@ -259,19 +286,19 @@ fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
     }
 }
 
-/// A counter that has one writer.
+/// Adds to a counter that has only one writer.
 fn add(counter: &AtomicU64, n: usize) {
     counter.store(counter.load(Relaxed) + n as u64, Relaxed);
 }
 
-/// A socket that notes what moves and what waits.
+/// A socket that records the bytes that move and the directions that wait.
 pub(crate) struct Paced<Io> {
     io: Io,
-    /// Bytes that were read before, and come first.
+    /// Bytes that were read before; they come first.
     ahead: Bytes,
     shared: Arc<Shared>,
     memory: Arc<Memory>,
-    /// Bytes of an abandoned body that are dropped at most.
+    /// Maximum number of bytes of an abandoned body that are dropped.
     discard_max: usize,
 }
 
@@ -311,7 +338,8 @@ impl<Io: Socket> Paced<Io> {
         let (was_writing, is_writing) = (self.shared.is_writing.load(Relaxed), poll.is_pending());
         if was_writing || is_writing {
             self.shared.is_writing.store(is_writing, Relaxed);
-            // The kernel takes more only when a third of its buffer is free: on a slow link that is long after the client took a part.
+            // The kernel accepts more only when a third of its buffer is free. On a slow link, the
+            // client has read a part long before that.
             let acknowledged = self
                 .shared
                 .sent
@@ -325,7 +353,7 @@ impl<Io: Socket> Paced<Io> {
         poll
     }
 
-    /// Drops bytes that the client sends.
+    /// Drops bytes from the client.
     fn discard(&mut self, cx: &mut Context<'_>) {
         let discarded = &self.shared.in_flight.discarded;
         while discarded.load(Relaxed) < self.discard_max as u64 {
@@ -336,13 +364,13 @@ impl<Io: Socket> Paced<Io> {
         }
     }
 
-    /// Whether the client has left, as far as that can be seen without reading.
+    /// Returns true if the client has left, as far as that is visible without reading.
     fn has_left(&self, cx: &mut Context<'_>) -> bool {
         let end = self.io.poll_end(cx);
         match end {
             End::None => {}
             End::Unread => self.shared.in_flight.has_unread.store(true, Relaxed),
-            // It may still wait for its answer: the clock decides.
+            // The client may still wait for its answer: the clock decides.
             End::Sending => self.shared.has_ended_sending.store(true, Relaxed),
             End::Both => return true,
         }
@@ -409,7 +437,8 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
     /// hyper flushes whenever it is polled.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.shared.is_unwatched() && self.has_left(cx) {
-            // The socket says why: the client's machine has reset the connection, or no longer answers.
+            // The socket has the reason: the client's machine has reset the connection, or no
+            // longer answers.
             let error = match linger::poll_drop(&mut self.io, cx) {
                 Poll::Ready(Err(error)) => error,
                 _ => io::ErrorKind::ConnectionReset.into(),
@@ -429,19 +458,20 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
     }
 }
 
-/// A request's body. It records whether a reader waits for it, and ends when its client is too slow.
+/// A request's body. It records whether a reader waits for it, and ends when its client is too
+/// slow.
 pub(crate) struct RequestBody {
     body: Incoming,
     shared: Arc<Shared>,
     has_ended: bool,
 }
 
-/// Why a request's body ended early.
+/// Reason for the early end of a request's body.
 #[derive(Debug)]
 pub(crate) enum BodyFailure {
     /// The client was too slow.
     Late,
-    /// The client left, or broke the protocol.
+    /// The client left, or violated the protocol.
     Broken(hyper::Error),
 }
 
@@ -471,7 +501,8 @@ impl http_body::Body for RequestBody {
         let in_flight = &this.shared.in_flight;
         let poll = Pin::new(&mut this.body).poll_frame(cx);
         if poll.is_pending() {
-            // Before the look at `is_late`: then the one who sets it sees the waker, or this sees it.
+            // This comes before the load of `is_late`: either the writer of `is_late` sees the
+            // waker, or this load sees the flag.
             match &mut *in_flight
                 .waker
                 .lock()
@@ -515,7 +546,7 @@ impl Drop for RequestBody {
         let in_flight = &self.shared.in_flight;
         in_flight.wants_body.store(false, Relaxed);
         in_flight.has_reader.store(false, Relaxed);
-        // The last bytes of a body of known length are its end, which need not be asked for.
+        // The last bytes of a body of known length are its end, which a reader need not poll for.
         if self.body.is_end_stream() {
             in_flight.has_read_body.store(true, Relaxed);
         }
@@ -542,7 +573,8 @@ impl http_body::Body for AnswerBody {
             return Poll::Ready(Some(Err(failure)));
         }
         match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            // hyper drops the connection at once, with what it has not written: first it writes the head and the pieces so far.
+            // hyper drops the connection at once, including its unwritten bytes. It has to write
+            // the head and the pieces so far first.
             Some(Err(failure)) => {
                 self.failure = Some(failure);
                 self.shared
@@ -577,35 +609,38 @@ impl Drop for AnswerBody {
 /// Verdict of a connection's clock on its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Late {
-    /// It has asked for nothing for long.
+    /// The client has sent no request for too long.
     Idle,
     /// A request's head took too long.
     Head,
-    /// A request's body comes too slowly: the app may still answer.
+    /// A request's body comes too slowly. The app may still answer.
     Body,
     /// The app did not answer after that.
     Answer,
-    /// It takes its answer too slowly.
+    /// The client reads its answer too slowly.
     Reader,
-    /// It has ended its sending direction, and nothing went to it for a while since: it has left.
+    /// The client has ended its sending direction and has taken no bytes for a while since then: it
+    /// has left.
     Left,
-    /// Nothing is late, but hyper has to be polled, to see whether the client is still there.
+    /// The client is not late, but hyper has to be polled to find out whether the client is still
+    /// connected.
     Look,
 }
 
 /// The clock of a connection.
 pub(crate) struct Watch {
     times: Times,
-    /// The exchange that this was last asked in.
+    /// Number of the exchange at the last check.
     count: u64,
     head: Head,
     body: Meter,
-    /// The body was given up: the end of the app's time to answer.
+    /// End of the app's time to answer, after the body was given up.
     answer_until: Option<Instant>,
     reader: Meter,
-    /// The client has ended its sending direction: bytes sent by then, and the time by which more of them have to go.
+    /// Set when the client has ended its sending direction: the number of bytes sent by then, and
+    /// the time by which more must be sent.
     left: Option<(u64, Instant)>,
-    /// Time of the next check whether the client is still there.
+    /// Time of the next check whether the client is still connected.
     look_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -616,17 +651,17 @@ struct Times {
     body: Rule,
     reader: Rule,
     half_close_within: Duration,
-    /// Patience while the server goes away.
+    /// Maximum waiting time during a drain.
     drain: Duration,
 }
 
-/// The next request.
+/// State of the next request.
 enum Head {
-    /// Another one is being answered.
+    /// Another request is being answered.
     None,
-    /// Due at that moment; so many bytes had come in all.
+    /// It is due at `until`; `received` bytes had come in all.
     Idle { until: Instant, received: u64 },
-    /// It has begun, and is due whole at that moment.
+    /// Its head has begun, and is due at `until`.
     Begun { until: Instant },
 }
 
@@ -655,7 +690,8 @@ impl Watch {
         }
     }
 
-    /// Whether the next request has been waited for so long, or its head has come for so long.
+    /// Returns a verdict if the next request has been waited for, or its head has been coming, for
+    /// this time.
     pub(crate) fn has_waited(&self, time: Duration, shared: &Shared) -> Option<Late> {
         let (since, late) = match self.head {
             Head::Idle { until, received } if received == shared.received.load(Relaxed) => {
@@ -668,16 +704,16 @@ impl Watch {
         (is_waiting && since + time <= Instant::now()).then_some(late)
     }
 
-    /// The server goes away: from now on it is less patient, so that slow clients do not hold the drain.
+    /// Shortens the limits from now on, so that slow clients do not hold the drain.
     pub(crate) fn drain(&mut self) {
         self.times.body = self.times.body.at_most(self.times.drain);
         self.times.reader = self.times.reader.at_most(self.times.drain);
         self.times.half_close_within = self.times.half_close_within.min(self.times.drain);
-        // All are looked at anew.
+        // Without a timer, all limits are checked again.
         self.timer = None;
     }
 
-    /// Asked after hyper has done all that it can for now.
+    /// Checks whether the client is late. The caller has polled hyper before.
     pub(crate) fn poll_late(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Late> {
         loop {
             if let Some(late) = self.look(shared) {
@@ -695,7 +731,7 @@ impl Watch {
                 return Poll::Pending;
             };
             match &mut self.timer {
-                // It fires early at the worst, and is set anew then.
+                // The timer may fire too early, and is then reset.
                 Some(timer) if timer.deadline() <= due && !timer.is_elapsed() => {
                     return Poll::Pending;
                 }
@@ -763,7 +799,8 @@ impl Watch {
         self.look_at_client(shared)
     }
 
-    /// A client that has ended its sending direction is there as long as its answer moves.
+    /// Checks a client that has ended its sending direction: it counts as connected while its
+    /// answer makes progress.
     fn look_at_half_closed(&mut self, shared: &Shared, is_open: bool) -> Option<Late> {
         if !is_open {
             self.left = None;
@@ -828,12 +865,13 @@ impl Watch {
         None
     }
 
-    /// Whether a meter is worth a look: as long as the client is waited for, only when time has passed.
+    /// Returns true if a meter has to be updated: its state has changed, or it waits and time has
+    /// passed.
     fn has_changed(&self, was_waiting: bool, is_waiting: bool) -> bool {
         was_waiting != is_waiting || (is_waiting && self.is_due())
     }
 
-    /// Whether the timer has fired: without it nothing is late.
+    /// Returns true if the timer has fired. Otherwise no limit can have passed.
     fn is_due(&self) -> bool {
         self.timer.as_ref().is_none_or(|timer| timer.is_elapsed())
     }

@@ -71,7 +71,8 @@ pub(crate) enum Received {
     Broken(Close),
     /// The socket ended.
     Gone,
-    /// The kernel gave the client up, because it acknowledged nothing for too long.
+    /// The socket failed with `TimedOut`: the client acknowledges too slowly, or its machine no
+    /// longer answers.
     GivenUp,
 }
 
