@@ -301,7 +301,7 @@ const GROUPS: &[Group] = &[
                 "the rest waits",
                 &[
                     "tidegate/tests/hostile/fairness.rs::a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns",
-                    "edge/src/wire.rs::frames_are_counted_however_few_messages_they_are",
+                    "edge/src/websocket/wire.rs::frames_are_counted_however_few_messages_they_are",
                 ],
             ),
             fixed(

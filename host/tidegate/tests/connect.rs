@@ -56,7 +56,7 @@ fn lines_are_messages_and_the_end_of_input_closes_when_all_is_heard() {
     );
     let wrong = connect(&url, &["--binary"], "hi\n", false);
     assert_eq!(
-        (told(&wrong).1, told(&wrong).2.contains("bytes in hex")),
+        (told(&wrong).1, told(&wrong).2.contains("each line is hex")),
         ("", true)
     );
 }

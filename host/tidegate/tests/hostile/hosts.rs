@@ -180,7 +180,7 @@ fn a_list_of_no_use_is_refused_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tidegate.toml");
     for (hosts, told) in [
-        ("[]", "serves nobody"),
+        ("[]", "refuses every request"),
         ("[\"a.example:80\"]", "has a port"),
         ("[\"http://a.example\"]", "is no host"),
         ("[\"a.*\"]", "is no host"),

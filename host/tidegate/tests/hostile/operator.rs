@@ -339,7 +339,7 @@ fn without_a_home_one_line_says_that_nothing_is_kept() {
         assert_eq!(
             stderr
                 .lines()
-                .filter(|line| line.contains("compiled components are not kept"))
+                .filter(|line| line.contains("compiled components are not cached"))
                 .count(),
             1,
             "{stderr}"
