@@ -392,11 +392,12 @@ impl Budget {
     /// Reserves exactly this many bytes.
     pub(crate) fn reserve(&self, kind: Kind, bytes: usize) -> Result<(), OutOfMemory> {
         let before = self.reserved.fetch_add(bytes, Relaxed);
-        if !self.is_within(
-            REFUSE_PERCENT,
-            before.saturating_add(bytes),
-            self.admitted.load(Relaxed),
-        ) {
+        let reserved = before.saturating_add(bytes);
+        // A burst of small instances counts as if it had touched all its memory, until the next
+        // look. It may use the space above the bound of large amounts, and so does not refuse them.
+        if !self.is_within(REFUSE_PERCENT, reserved, 0)
+            || !self.is_within(SMALL_PERCENT, reserved, self.admitted.load(Relaxed))
+        {
             self.reserved.fetch_sub(bytes, Relaxed);
             self.refusals.add(1);
             return Err(OutOfMemory);
