@@ -16,12 +16,14 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 use tidegate_hub::{
     self as hub, BodyError, Budget, Frame,
     app::Stream,
     budget::{Account, Charge, Kind, OutOfMemory, Share},
 };
+use tokio::time::{Instant, sleep};
 
 /// Amounts up to this size are not counted. It is at least the free part of each kind.
 const LARGE: usize = 16 << 10;
@@ -33,6 +35,10 @@ const READ_BYTES: usize = 8 << 10;
 /// Number of bytes that a streamed answer holds besides its pieces: the buffers on both of its
 /// sides, and the waiting guest.
 const STREAM_BYTES: usize = 128 << 10;
+/// Time for which a streamed answer waits for these bytes before it is refused (503), and the pause
+/// between two tries.
+const STREAM_WAIT: Duration = Duration::from_secs(2);
+const STREAM_RETRY: Duration = Duration::from_millis(10);
 
 /// Reserves the memory of an HTTP connection while it is one: a WebSocket or a held answer has
 /// given its buffers back.
@@ -178,24 +184,28 @@ impl Memory {
         Ok(held(bytes, share))
     }
 
-    /// Wraps the body of a streamed answer: its pieces are reserved while they wait for the client.
-    /// `id` is that of the request in the log.
-    pub(crate) fn stream(
-        &self,
-        body: hub::Body,
-        id: Option<&HeaderValue>,
-    ) -> Result<hub::Body, OutOfMemory> {
+    /// Reserves the memory that a streamed answer holds besides its pieces.
+    pub(crate) fn stream_share(&self) -> Result<Share, OutOfMemory> {
         let mut share = Share::new(&self.account, Kind::Response);
         share.fit(STREAM_BYTES)?;
-        Ok(Box::pin(Streaming {
-            body,
-            share,
-            base: STREAM_BYTES,
-            id: id.cloned().map(Box::new),
-        }))
+        Ok(share)
     }
 
-    /// Does the same as [`stream`](Memory::stream) for an answer that mostly waits and holds
+    /// Does the same as [`stream_share`](Memory::stream_share), and waits for up to [`STREAM_WAIT`]
+    /// if memory is short: a burst of others is often over by then, and this answer holds nothing
+    /// yet.
+    pub(crate) async fn wait_for_stream_share(&self) -> Result<Share, OutOfMemory> {
+        let until = Instant::now() + STREAM_WAIT;
+        loop {
+            sleep(STREAM_RETRY).await;
+            let share = self.stream_share();
+            if share.is_ok() || Instant::now() >= until {
+                return share;
+            }
+        }
+    }
+
+    /// Does the same as [`stream`] for an answer that mostly waits and holds
     /// nothing while it does.
     pub(crate) fn hold(&self, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
         Box::pin(Streaming {
@@ -205,6 +215,17 @@ impl Memory {
             id: id.cloned().map(Box::new),
         })
     }
+}
+
+/// Wraps the body of a streamed answer: its pieces are reserved while they wait for the client.
+/// `id` is that of the request in the log.
+pub(crate) fn stream(share: Share, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
+    Box::pin(Streaming {
+        body,
+        share,
+        base: STREAM_BYTES,
+        id: id.cloned().map(Box::new),
+    })
 }
 
 /// Bytes with their reservation.

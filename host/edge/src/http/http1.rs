@@ -60,7 +60,7 @@ use tidegate_hub::{
     self as hub, BodyError, EngineStatus, Fault, Frame, Header, Pass, Positions, Request,
     RequestId, Verdict,
     app::Stream,
-    budget::{Charge, OutOfMemory},
+    budget::{Charge, OutOfMemory, Share},
     contract,
     dispatch::{
         AdmissionStep, Destination, Dispatch, DispatchStep, FILE_METHODS, HostRefusal,
@@ -405,7 +405,14 @@ impl Exchange {
             }
             _ => {}
         }
-        self.reserve(answer)
+        let stream_share = match answer.body() {
+            Body::Stream(_) => match self.memory.stream_share() {
+                Ok(share) => Some(share),
+                Err(_) => Box::pin(self.memory.wait_for_stream_share()).await.ok(),
+            },
+            _ => None,
+        };
+        self.reserve(answer, stream_share)
     }
 
     /// Handles an answer that came before the body was read. At its next poll, hyper reads the
@@ -426,18 +433,17 @@ impl Exchange {
     }
 
     /// Reserves the memory of an answer until it is sent. If there is not enough, returns a refusal
-    /// instead.
-    fn reserve(&self, answer: Answer) -> Answer {
+    /// instead. A streamed answer has its share already, unless there was no memory for it.
+    fn reserve(&self, answer: Answer, stream_share: Option<Share>) -> Answer {
         let (parts, body) = answer.into_parts();
         let body = match body {
             Body::Whole(Some(bytes)) => self
                 .memory
                 .answer(bytes)
                 .map(|bytes| Body::Whole(Some(bytes))),
-            Body::Stream(body) => self
-                .memory
-                .stream(body, parts.headers.get(answer::ID))
-                .map(Body::Stream),
+            Body::Stream(body) => stream_share.ok_or(OutOfMemory).map(|share| {
+                Body::Stream(memory::stream(share, body, parts.headers.get(answer::ID)))
+            }),
             Body::Held(body, lasts) => Ok(Body::Held(
                 self.memory.hold(body, parts.headers.get(answer::ID)),
                 lasts,
