@@ -370,16 +370,18 @@ impl Budget {
     /// Admits the memory of an instance with little memory. The bytes are not reserved, but refused
     /// if the process has no room for them.
     pub fn admit_small(&self, bytes: usize) -> Result<(), OutOfMemory> {
-        let admitted = self
-            .admitted
-            .fetch_add(bytes, Relaxed)
-            .saturating_add(bytes);
-        if self.is_within(SMALL_PERCENT, self.reserved(), admitted) {
-            return Ok(());
+        // One atomic step: if a refused admission were added and subtracted again, a look in between
+        // would set the sum to zero, and the subtraction would wrap.
+        let admit = |admitted: usize| {
+            let admitted = admitted.saturating_add(bytes);
+            self.is_within(SMALL_PERCENT, self.reserved(), admitted)
+                .then_some(admitted)
+        };
+        if self.admitted.fetch_update(Relaxed, Relaxed, admit).is_err() {
+            self.refusals.add(1);
+            return Err(OutOfMemory);
         }
-        self.admitted.fetch_sub(bytes, Relaxed);
-        self.refusals.add(1);
-        Err(OutOfMemory)
+        Ok(())
     }
 
     fn is_within(&self, part: usize, reserved: usize, admitted: usize) -> bool {
