@@ -854,6 +854,30 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_of_small_instances_does_not_refuse_larger_amounts() {
+        // MiB: instances admitted since the look, and the most that is reserved after them. With 60
+        // measured, the bound of large amounts is 85, and that of both together is 95.
+        for (admitted, reserved_max) in [(0, 25), (1, 25), (10, 25), (11, 24), (20, 15), (35, 0)] {
+            let budget = budget();
+            budget.look(60 * MIB);
+            for _ in 0..admitted {
+                budget.admit_small(MIB).unwrap();
+            }
+            let reserved = |mib: usize| budget.reserve(Kind::Request, mib * MIB);
+            assert_eq!(
+                (reserved(reserved_max + 1), budget.reserved()),
+                (Err(OutOfMemory), 0),
+                "{admitted} admitted"
+            );
+            assert_eq!(
+                (reserved(reserved_max), budget.reserved()),
+                (Ok(()), reserved_max * MIB),
+                "{admitted} admitted"
+            );
+        }
+    }
+
+    #[test]
     fn http_connections_always_have_a_part_of_the_budget() {
         let budget = budget();
         let admit = |charge: &mut Charge| charge.admit(&budget, MIB).is_ok();
