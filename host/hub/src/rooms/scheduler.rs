@@ -1025,7 +1025,7 @@ impl Rooms {
     fn waits(&self) -> MutexGuard<'_, HashMap<RoomId, RoomId>> {
         self.waits
             .lock()
-            .expect("nothing panics while it holds who waits")
+            .expect("nothing panics while it holds the table of waits")
     }
 
     fn retries(&self) -> MutexGuard<'_, BTreeSet<(u64, RoomId)>> {
