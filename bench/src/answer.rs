@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_an_answer_waits_for_the_rest() {
+    fn an_incomplete_answer_needs_more_bytes() {
         let sized = b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno";
         for wire in [CHUNKED, sized] {
             for cut in 0..wire.len() {

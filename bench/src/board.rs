@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_come_from_what_was_recorded() {
+    fn figures_are_computed_from_the_recorded_values() {
         let board = Board::new();
         board.record(Duration::from_micros(100), 98);
         board.record(Duration::from_micros(900), 2);

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_is_told_with_its_code() {
+    fn a_close_is_reported_with_its_code() {
         assert_eq!(close_reason(&[0x03, 0xF5, b'n', b'o']), "1013 no");
         assert_eq!(close_reason(&[]), "no code");
     }

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_parsed_at_every_length_form() {
+    fn frames_of_every_length_form_round_trip() {
         for (length, header_bytes) in [
             (0, 2),
             (1, 2),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_a_frame_waits_for_the_rest() {
+    fn an_incomplete_frame_needs_more_bytes() {
         let mut wire = vec![0x82, 126, 0, 200];
         wire.extend_from_slice(&[7; 200]);
         for cut in 0..wire.len() {
@@ -176,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_of_two_frames_is_taken() {
+    fn only_the_first_of_two_frames_is_consumed() {
         let frame = parse(&[0x81, 1, b'a', 0x81, 1, b'b']).unwrap().unwrap();
         assert_eq!((frame.payload, frame.wire_bytes), (&b"a"[..], 3));
     }
 
     #[test]
-    fn what_was_not_negotiated_is_an_error() {
+    fn an_extension_that_was_not_negotiated_is_an_error() {
         for wire in [[0x01, 0], [0x80, 0], [0xC1, 0], [0x81, 0x80], [0x83, 0]] {
             assert!(parse(&wire).is_err(), "{wire:x?}");
         }

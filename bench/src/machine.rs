@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_is_the_first_one_named() {
+    fn the_model_is_the_first_name_in_the_list() {
         assert_eq!(
             model("processor\t: 0\nmodel name\t: AMD EPYC\nmodel name\t: other\n"),
             "AMD EPYC"

@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_of_a_value_is_found_when_all_of_it_is_there() {
+    fn the_time_of_a_value_is_that_of_its_last_byte() {
         let page = b"HTTP/1.1 200 OK\r\n\r\n<p><script>push([\"value\",\"live\",1234567])</script>";
         let end = page.windows(2).position(|window| window == b"7]").unwrap() + 1;
         for cut in 0..page.len() {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_costs_what_the_server_grew_by() {
+    fn the_cost_of_a_page_is_the_growth_of_the_server() {
         let none = Outcome(vec![]);
         let outcome = figures(1024, 1 << 20, 3 << 20, 5 << 20, &none);
         assert_eq!((outcome.0[1].value, outcome.cost()), (2.0, 4.0));

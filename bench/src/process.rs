@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_sees_itself() {
+    fn a_process_reads_its_own_figures() {
         let process = Process::new(std::process::id()).unwrap();
         assert!(process.resident_bytes().unwrap() > 0);
         assert!(process.cpu().unwrap() > Duration::ZERO);

@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_port_is_found_in_what_servers_print() {
+    fn the_port_is_found_in_the_output_of_servers() {
         for (line, port) in [
             ("listening on 127.0.0.1:4001", Some(4001)),
             ("Serving HTTP on http://127.0.0.1:39881/", Some(39881)),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn any_port_becomes_the_one_that_is_wanted() {
+    fn any_port_is_replaced_by_the_given_one() {
         let command = Command(vec!["x".into(), "--listen".into(), ANY_PORT.into()]);
         assert_eq!(
             command.at_port(99).unwrap().0,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_ends_says_its_last_words() {
+    fn a_server_that_exits_reports_its_last_output() {
         let command = Command(vec![
             "sh".into(),
             "-c".into(),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_printed_address_is_where_it_listens() {
+    fn the_server_listens_on_the_printed_address() {
         let command = Command(vec![
             "sh".into(),
             "-c".into(),

@@ -13,7 +13,7 @@ fn heard(server: &mut Server, conn: ConnRef) -> Vec<Value> {
 }
 
 #[test]
-fn a_stroke_has_its_drawers_colour_and_stays() {
+fn a_stroke_has_the_colour_of_its_author_and_is_stored() {
     let mut server = serve(app());
     let (ann, bob) = (server.connect("/boards/sea"), server.connect("/boards/sea"));
     let id = heard(&mut server, ann)[0]["self"].clone();

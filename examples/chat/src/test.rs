@@ -4,7 +4,7 @@ use super::app;
 use serde_json::Value;
 
 #[test]
-fn who_comes_later_reads_what_was_said_and_sees_who_is_there() {
+fn a_new_member_gets_earlier_messages_and_the_member_list() {
     let mut server = tidegate::testing::serve(app());
     let ann = server.connect("/rooms/tea?name=Ann");
     server.send(ann, "hi");

@@ -60,7 +60,7 @@ impl Room for Counter {
 }
 
 #[test]
-fn it_counts_for_everybody_and_through_a_restart() {
+fn the_count_is_shared_and_survives_a_restart() {
     let mut server = tidegate::testing::serve(app());
     let ann = server.connect("/counters/tea");
     assert_eq!(server.post("/counters/tea", "2").text(), "2");

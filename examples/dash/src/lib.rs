@@ -65,7 +65,7 @@ impl Socket for Notes {
 }
 
 #[test]
-fn the_dashboard_begins_with_a_reading_and_notes_reach_everybody() {
+fn the_dashboard_begins_with_a_reading_and_shares_notes() {
     let mut server = tidegate::testing::serve(app());
     assert!(
         server

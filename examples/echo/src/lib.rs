@@ -21,7 +21,7 @@ impl Socket for Echo {
 }
 
 #[test]
-fn it_sends_back_what_it_gets() {
+fn echo_returns_the_message() {
     use tidegate::testing::{self, Connect};
     let mut server = testing::serve(app());
     let ann = server.connect(Connect::to("/echo").protocol("chat").protocol("v1.echo"));

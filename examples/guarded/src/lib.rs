@@ -44,7 +44,7 @@ impl Socket for Greeter {
 }
 
 #[test]
-fn only_who_is_known_comes_in() {
+fn only_known_users_are_admitted() {
     let mut server = tidegate::testing::serve(app());
     assert_eq!(server.get("/").header("x-served-by"), Some("guarded"));
     let refused = server.get("/private/name");

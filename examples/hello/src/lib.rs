@@ -25,7 +25,7 @@ async fn sum(req: Request) -> Result<Json<serde_json::Value>> {
 }
 
 #[test]
-fn it_greets_and_tells_a_bad_id_from_a_good_one() {
+fn hello_greets_and_refuses_a_bad_id() {
     let mut server = tidegate::testing::serve(app());
     assert_eq!(server.get("/").text(), "hello");
     assert_eq!(server.get("/users/7").text(), "user 7");

@@ -61,7 +61,7 @@ fn tell(kind: &str, conn: &Conn, text: &str) -> Result {
 }
 
 #[test]
-fn everybody_hears_what_anybody_says() {
+fn a_message_reaches_every_connection() {
     let mut server = tidegate::testing::serve(app());
     let (ann, bob) = (
         server.connect("/lobby?name=Ann"),

@@ -7,7 +7,7 @@ use tidegate::testing::serve;
 const ANN: &str = "/reminders/ann";
 
 #[test]
-fn each_comes_when_it_is_due_and_once() {
+fn each_reminder_is_sent_once_when_it_is_due() {
     let mut server = serve(app());
     for (wait, text) in [
         ("60s", "second"),
@@ -47,7 +47,7 @@ fn each_comes_when_it_is_due_and_once() {
 }
 
 #[test]
-fn one_that_could_not_be_kept_is_told_again() {
+fn a_failed_reminder_is_sent_again() {
     let mut server = serve(app());
     server.post(&format!("{ANN}?in=1s"), "tea");
     let socket = server.connect(ANN);
@@ -59,7 +59,7 @@ fn one_that_could_not_be_kept_is_told_again() {
 }
 
 #[test]
-fn a_time_that_is_none_is_refused() {
+fn an_invalid_time_is_refused() {
     let mut server = serve(app());
     for query in [
         "",

@@ -4,7 +4,7 @@ use super::*;
 use tidegate::testing;
 
 #[test]
-fn a_page_holds_first_values_and_its_loaders_go_on() {
+fn a_page_holds_first_values_and_its_loaders_continue() {
     let mut server = testing::serve(app());
     let page = server.get("/products/rope");
     assert!(
@@ -46,7 +46,7 @@ fn a_page_holds_first_values_and_its_loaders_go_on() {
 }
 
 #[test]
-fn a_form_is_taken_or_shown_again_with_what_is_wrong() {
+fn an_invalid_form_is_shown_again_with_its_errors() {
     let mut server = testing::serve(app());
     let bought = server.submit(
         "/products/rope",

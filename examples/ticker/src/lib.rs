@@ -50,7 +50,7 @@ async fn ticks(req: Request, reply: Reply) -> Result {
 }
 
 #[test]
-fn a_price_reaches_whoever_follows() {
+fn a_price_reaches_every_follower() {
     let mut server = tidegate::testing::serve(app());
     let feed = server.subscribe("/prices");
     assert_eq!(
@@ -67,7 +67,7 @@ fn a_price_reaches_whoever_follows() {
 }
 
 #[test]
-fn ticks_go_on_where_they_were() {
+fn ticks_resume_at_their_number() {
     let mut server = tidegate::testing::serve(app());
     let again = tidegate::testing::Connect::to("/ticks").header("last-event-id", "41");
     assert_eq!(

@@ -314,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_what_stands_in_it() {
+    fn the_content_decides_the_kind_of_a_directory() {
         let cases: [(&[&str], &str); 9] = [
             (&[], "empty"),
             (&[LOCK], "empty"),
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_written_names_a_generation() {
+    fn only_a_complete_file_names_a_generation() {
         assert_eq!(decode(encode(7).as_bytes()), Some((FORMAT, 7)));
         let cases = [
             (

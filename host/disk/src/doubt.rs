@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_read_as_it_was_written_and_nothing_else_is_one() {
+    fn only_a_written_note_is_parsed() {
         let place = tempfile::tempdir().unwrap();
         let doubt = Doubt::create(place.path()).unwrap();
         assert_eq!(Doubt::open(place.path()).unwrap().1, None);

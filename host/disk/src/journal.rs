@@ -190,7 +190,7 @@ mod tests {
 
     /// Reads journals that the store itself wrote: a version of it that writes another format fails here.
     #[test]
-    fn a_cut_takes_the_batches_from_a_number_on_and_leaves_those_before_it() {
+    fn a_cut_removes_the_batches_from_a_number_on() {
         let place = tempfile::tempdir().unwrap();
         let origin = place.path().join("origin");
         let store = Database::builder(&origin).open().unwrap();

@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_read_as_it_was_written_and_nothing_else_is_one() {
+    fn only_a_written_row_is_parsed() {
         let alarm = Some(Alarm {
             at: u64::MAX,
             attempt: 3,

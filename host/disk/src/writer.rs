@@ -1032,7 +1032,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_a_jump_of_the_clock_ends_one() {
+    fn pauses_double_up_to_a_maximum_and_end_on_a_clock_jump() {
         let mut now = Duration::from_secs(1000);
         let mut pause = Pause::begin(now);
         for milliseconds in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {

@@ -135,7 +135,7 @@ impl Model {
 }
 
 #[test]
-fn overwriting_needs_no_more_space_however_long_it_goes_on() {
+fn endless_overwriting_needs_bounded_space() {
     // Bytes that live: a small part of the disk, and nearly as much as has space for a copy.
     for (disk_bytes, live) in [(32 * MIB, 50), (80 * MIB, 2500)] {
         let Some(disk) = Disk::new(disk_bytes) else {
@@ -154,7 +154,7 @@ fn overwriting_needs_no_more_space_however_long_it_goes_on() {
 }
 
 #[test]
-fn a_disk_that_fills_and_empties_refuses_commits_meanwhile_and_nothing_else() {
+fn a_full_disk_refuses_commits_only_while_it_is_full() {
     let Some(disk) = Disk::new(64 * MIB) else {
         return;
     };
@@ -186,7 +186,7 @@ fn a_disk_that_fills_and_empties_refuses_commits_meanwhile_and_nothing_else() {
 /// deleting some of them has to bring writes back, again and again. The long form, with disks of more
 /// sizes, runs if `TIDEGATE_LONG_TESTS` is set.
 #[test]
-fn writes_come_back_after_deletes_on_a_disk_that_its_rooms_have_filled() {
+fn deletes_on_a_full_disk_make_room_for_writes() {
     let is_long = std::env::var_os("TIDEGATE_LONG_TESTS").is_some();
     let (sizes, rounds) = match is_long {
         true => (&[64, 128, 300][..], 4),

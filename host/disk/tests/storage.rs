@@ -70,12 +70,12 @@ fn put(storage: &Storage, name: &str, key: &str, value: &str) -> Result<(), Engi
 }
 
 #[test]
-fn it_does_what_every_engine_must_do() {
+fn the_disk_passes_the_suite_of_engines() {
     suite(&Place::new().open(), run);
 }
 
 #[test]
-fn what_was_committed_is_there_after_a_restart() {
+fn commits_survive_a_restart() {
     let place = Place::new();
     for round in 0..3 {
         let storage = place.open();
@@ -94,7 +94,7 @@ fn what_was_committed_is_there_after_a_restart() {
 }
 
 #[test]
-fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
+fn a_cleared_room_is_empty_after_a_restart() {
     let place = Place::new();
     let storage = place.open();
     for key in 0..2500 {
@@ -118,7 +118,7 @@ fn a_cleared_room_leaves_nothing_behind_over_a_restart() {
 }
 
 #[test]
-fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
+fn an_expired_history_is_removed_with_its_otherwise_empty_room() {
     let place = Place::new();
     let storage = place.open();
     let logged = |expires| {
@@ -177,7 +177,7 @@ fn a_history_that_is_too_old_goes_and_so_does_a_room_that_kept_nothing_else() {
 }
 
 #[test]
-fn another_process_is_refused_and_told_which_directory() {
+fn another_process_is_refused_with_the_directorys_name() {
     let place = Place::new();
     let _open = place.open();
     let error = Storage::open(&place.data()).err().unwrap().to_string();
@@ -189,7 +189,7 @@ fn another_process_is_refused_and_told_which_directory() {
 }
 
 #[test]
-fn a_directory_that_can_not_be_used_is_told_in_one_line() {
+fn an_unusable_directory_is_one_error_line() {
     let place = Place::new();
     let file = place.0.path().join("file");
     fs::write(&file, "x").unwrap();
@@ -209,7 +209,7 @@ fn a_directory_that_can_not_be_used_is_told_in_one_line() {
 }
 
 #[test]
-fn a_backup_is_what_was_there_at_one_moment_and_takes_no_place_of_another() {
+fn a_backup_is_consistent_and_replaces_nothing() {
     let place = Place::new();
     let storage = Arc::new(place.open());
     for number in 0..200 {
@@ -320,7 +320,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 #[test]
-fn a_damaged_directory_is_refused_or_told_by_verify_or_reads_as_it_was_written() {
+fn damage_is_refused_or_found_by_verify_or_has_no_effect() {
     let place = Place::new();
     let storage = place.open();
     for number in 0..300 {

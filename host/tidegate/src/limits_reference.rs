@@ -124,13 +124,13 @@ const GROUPS: &[Group] = &[
                 "sockets_max",
                 "Sockets of clients, and static files that are being sent to them. `auto`: the open files of the process (RLIMIT_NOFILE), less 512; half of them, if there are fewer than 1,024",
                 "503 with `Retry-After`, and the connection is closed without being read; counted as `refused_sockets`",
-                &["tidegate/tests/hostile/caps.rs::sockets_are_capped_whatever_they_have_become"],
+                &["tidegate/tests/hostile/caps.rs::the_socket_cap_counts_every_kind_of_socket"],
             ),
             limit(
                 "sockets_per_address_max",
                 "Sockets of one IPv4 address, or of one /64 network of IPv6. `auto`: 1,024 for public addresses, no bound for loopback and private ones. A number holds for every address, 0 for no bound",
                 "503 with `Retry-After`, and the connection is closed; counted as `refused_address`",
-                &["tidegate/tests/hostile/caps.rs::an_address_has_a_cap_of_its_own_if_it_is_set"],
+                &["tidegate/tests/hostile/caps.rs::a_configured_cap_for_each_address_holds"],
             ),
             limit(
                 "connections_max",
@@ -153,7 +153,7 @@ const GROUPS: &[Group] = &[
                 "Time for the next byte of a body, a form or a WebSocket message that the host reads",
                 "408, or the connection is closed; counted as `stalled_uploads`",
                 &[
-                    "tidegate/tests/hostile/progress.rs::who_sends_slowly_is_told_or_closed_and_counted",
+                    "tidegate/tests/hostile/progress.rs::a_client_that_sends_slowly_is_refused_or_closed_and_counted",
                 ],
             ),
             limit(
@@ -161,7 +161,7 @@ const GROUPS: &[Group] = &[
                 "Time for the client to take one more byte of what waits for it",
                 "the connection is closed; counted as `stalled_readers`",
                 &[
-                    "tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted",
+                    "tidegate/tests/hostile/progress.rs::a_client_that_reads_too_slowly_is_closed_and_counted",
                 ],
             ),
             limit(
@@ -169,7 +169,7 @@ const GROUPS: &[Group] = &[
                 "Bytes a second that a client moves at least while the host waits for it, on average over `read_within` or `write_within`",
                 "as for those two",
                 &[
-                    "tidegate/tests/hostile/progress.rs::who_reads_nothing_or_next_to_nothing_is_closed_and_counted",
+                    "tidegate/tests/hostile/progress.rs::a_client_that_reads_too_slowly_is_closed_and_counted",
                 ],
             ),
             limit(
@@ -177,31 +177,27 @@ const GROUPS: &[Group] = &[
                 "Time for a client that sends nothing more (it closed that direction) to get one more byte of its answer",
                 "it counts as gone, and the connection is closed",
                 &[
-                    "tidegate/tests/web/close.rs::a_half_closed_client_whose_answer_does_not_move_counts_as_gone",
+                    "tidegate/tests/web/close.rs::a_half_closed_client_that_stops_reading_is_dropped",
                 ],
             ),
             limit(
                 "linger_within",
                 "Time in which bytes of a client are read and dropped after the last answer of its connection, so that the answer arrives",
                 "the connection is closed",
-                &[
-                    "tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded",
-                ],
+                &["tidegate/tests/web/close.rs::data_after_the_last_answer_is_bounded"],
             ),
             limit(
                 "linger_bytes_max",
                 "Bytes of a client that are read and dropped after, or while, its last answer is written",
                 "the connection is closed",
-                &[
-                    "tidegate/tests/web/close.rs::what_a_client_sends_after_its_last_answer_is_bounded",
-                ],
+                &["tidegate/tests/web/close.rs::data_after_the_last_answer_is_bounded"],
             ),
             setting(
                 "server",
                 "drain",
                 "Time for what is open to end when the server stops",
                 "what is still open is cut off",
-                &["tidegate/tests/drain.rs::what_does_not_end_is_cut_off_at_the_deadline"],
+                &["tidegate/tests/drain.rs::requests_that_do_not_end_are_cut_off_at_the_deadline"],
             ),
         ],
     ),
@@ -212,30 +208,26 @@ const GROUPS: &[Group] = &[
                 "header_bytes_max",
                 "Head of a request",
                 "431, or 414 if its first line is too long",
-                &["tidegate/tests/hostile/limits.rs::a_body_and_a_head_are_bounded"],
+                &["tidegate/tests/hostile/limits.rs::the_bytes_of_head_and_body_are_bounded"],
             ),
             limit(
                 "header_within",
                 "Time for a head to come, from its first byte",
                 "the connection is closed; counted as `late_heads`",
-                &[
-                    "tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
             ),
             limit(
                 "idle_within",
                 "Time between two requests of a connection",
                 "the connection is closed",
-                &[
-                    "tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
             ),
             limit(
                 "body_bytes_max",
                 "Body of a request to an `http` route",
                 "413",
                 &[
-                    "tidegate/tests/hostile/limits.rs::a_body_and_a_head_are_bounded",
+                    "tidegate/tests/hostile/limits.rs::the_bytes_of_head_and_body_are_bounded",
                     "edge/tests/http.rs::a_body_without_a_length_is_still_bounded",
                 ],
             ),
@@ -243,17 +235,15 @@ const GROUPS: &[Group] = &[
                 "body_within",
                 "Time for such a body to come",
                 "408",
-                &[
-                    "tidegate/tests/hostile/limits.rs::a_head_or_a_body_that_does_not_come_is_given_up",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
             ),
             limit(
                 "after_answer_max",
                 "Time for what an app still does after an answer has ended, or its client has left",
                 "the instance is dropped; earlier if a request waits for an instance, except for an eighth of all that work after whole answers",
                 &[
-                    "tidegate/tests/hostile/instances.rs::work_after_an_answer_is_bounded_and_does_not_hold_the_answer",
-                    "tidegate/tests/hostile/instances.rs::work_after_answers_leaves_instances_to_the_requests_that_wait",
+                    "tidegate/tests/hostile/instances.rs::work_after_an_answer_is_bounded_and_does_not_delay_it",
+                    "tidegate/tests/hostile/instances.rs::work_after_answers_leaves_instances_to_waiting_requests",
                 ],
             ),
         ],
@@ -266,25 +256,21 @@ const GROUPS: &[Group] = &[
                 "One WebSocket message, either way",
                 "close 1009; an error to the app for a message of its own",
                 &[
-                    "tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009",
-                    "tidegate/tests/hostile/limits.rs::a_message_that_an_app_sends_is_bounded_too",
+                    "tidegate/tests/hostile/limits.rs::an_oversized_message_is_closed_with_1009",
+                    "tidegate/tests/hostile/limits.rs::a_message_from_the_app_is_bounded",
                 ],
             ),
             limit(
                 "frame_bytes_max",
                 "Payload of one frame that comes in",
                 "close 1009",
-                &[
-                    "tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_oversized_message_is_closed_with_1009"],
             ),
             limit(
                 "fragments_max",
                 "Frames of one message that comes in",
                 "close 1009",
-                &[
-                    "tidegate/tests/hostile/limits.rs::messages_beyond_their_limits_are_closed_with_1009",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_oversized_message_is_closed_with_1009"],
             ),
             limit(
                 "control_frames_max",
@@ -300,7 +286,7 @@ const GROUPS: &[Group] = &[
                 "Frames of a WebSocket that are read before its calls and its outbox have their turn",
                 "the rest waits",
                 &[
-                    "tidegate/tests/hostile/fairness.rs::a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns",
+                    "tidegate/tests/hostile/fairness.rs::a_flooding_client_does_not_starve_others",
                     "edge/src/websocket/wire.rs::frames_are_counted_however_few_messages_they_are",
                 ],
             ),
@@ -309,9 +295,7 @@ const GROUPS: &[Group] = &[
                 LimitValue::Bytes(TURN_BYTES_MAX),
                 "Bytes that a WebSocket moves before other connections of its worker have their turn",
                 "the rest waits",
-                &[
-                    "tidegate/tests/hostile/fairness.rs::a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns",
-                ],
+                &["tidegate/tests/hostile/fairness.rs::a_flooding_client_does_not_starve_others"],
             ),
             fixed(
                 "CONTROL_FRAMES_PERIOD",
@@ -327,7 +311,7 @@ const GROUPS: &[Group] = &[
                 "Messages that wait for the app",
                 "the host stops reading the connection until the app has had them",
                 &[
-                    "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait",
+                    "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_waits",
                 ],
             ),
             limit(
@@ -335,31 +319,27 @@ const GROUPS: &[Group] = &[
                 "Bytes of messages that wait for the app",
                 "the host stops reading the connection until the app has had them",
                 &[
-                    "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_has_to_wait",
+                    "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_waits",
                 ],
             ),
             limit(
                 "outbox_messages_max",
                 "Messages queued towards one client",
                 "`full` to the app; a publication closes the client with 1013, or drops its oldest (`drop_oldest`)",
-                &[
-                    "tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told",
-                ],
+                &["tidegate/tests/hostile/limits.rs::a_full_outbox_returns_an_error_to_the_app"],
             ),
             limit(
                 "outbox_bytes_max",
                 "Bytes queued towards one client",
                 "as for messages",
-                &[
-                    "tidegate/tests/hostile/limits.rs::an_app_that_sends_more_than_an_outbox_holds_is_told",
-                ],
+                &["tidegate/tests/hostile/limits.rs::a_full_outbox_returns_an_error_to_the_app"],
             ),
             limit(
                 "attachment_bytes_max",
                 "An app's attachment to one connection",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             limit(
@@ -367,7 +347,7 @@ const GROUPS: &[Group] = &[
                 "Tags of one connection",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             limit(
@@ -375,28 +355,26 @@ const GROUPS: &[Group] = &[
                 "One tag",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             limit(
                 "upgrade_within",
                 "Time for guards and the app to decide about an upgrade",
                 "503",
-                &[
-                    "tidegate/tests/faults.rs::an_app_that_does_not_decide_in_time_is_a_fault_and_a_503",
-                ],
+                &["tidegate/tests/faults.rs::a_slow_on_upgrade_is_a_fault_and_a_503"],
             ),
             limit(
                 "ping_every",
                 "Time between two pings of the host",
                 "a ping; 0 for none",
-                &["tidegate/tests/hostile/limits.rs::a_peer_that_answers_no_ping_is_dropped"],
+                &["tidegate/tests/hostile/limits.rs::a_client_that_answers_no_ping_is_dropped"],
             ),
             limit(
                 "pong_within",
                 "Time for any byte to come after a ping",
                 "the connection is dropped; the app hears 1006",
-                &["tidegate/tests/hostile/limits.rs::a_peer_that_answers_no_ping_is_dropped"],
+                &["tidegate/tests/hostile/limits.rs::a_client_that_answers_no_ping_is_dropped"],
             ),
             limit(
                 "idle_max",
@@ -404,7 +382,7 @@ const GROUPS: &[Group] = &[
                  0 for no bound",
                 "close 1001",
                 &[
-                    "tidegate/tests/hostile/limits.rs::a_websocket_has_a_life_and_a_time_to_be_idle",
+                    "tidegate/tests/hostile/limits.rs::a_websocket_has_a_lifetime_and_an_idle_timeout",
                     "tidegate/tests/hostile/progress.rs::a_websocket_is_idle_only_while_no_byte_moves_either_way",
                 ],
             ),
@@ -412,21 +390,23 @@ const GROUPS: &[Group] = &[
                 "lifetime_max",
                 "Age of a WebSocket; 0 for no bound",
                 "close 1001",
-                &["tidegate/tests/hostile/limits.rs::a_websocket_has_a_life_and_a_time_to_be_idle"],
+                &[
+                    "tidegate/tests/hostile/limits.rs::a_websocket_has_a_lifetime_and_an_idle_timeout",
+                ],
             ),
             limit(
                 "close_within",
                 "Time for the client's half of the close handshake",
                 "the socket is dropped",
                 &[
-                    "tidegate/tests/drain.rs::a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told_the_truth",
+                    "tidegate/tests/drain.rs::a_client_that_ignores_the_close_frame_is_dropped_and_on_close_reports_it",
                 ],
             ),
             limit(
                 "comment_every",
                 "Time between two comments on a silent feed, and between two signs of life of a page that streams",
                 "a comment",
-                &["tidegate/tests/topics.rs::a_silent_feed_is_kept_open_by_comments"],
+                &["tidegate/tests/topics.rs::comments_keep_a_silent_feed_open"],
             ),
             fixed(
                 "CLOSE_REASON_BYTES_MAX",
@@ -434,7 +414,7 @@ const GROUPS: &[Group] = &[
                 "Reason of a close (RFC 6455 section 5.5)",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             fixed(
@@ -443,7 +423,7 @@ const GROUPS: &[Group] = &[
                 "Text of an auto-response, and the one that it answers",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             fixed(
@@ -451,9 +431,7 @@ const GROUPS: &[Group] = &[
                 LimitValue::Count(IDS_PAGE_MAX),
                 "Ids of connections that one call of the app gets",
                 "the app asks for the next page",
-                &[
-                    "tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on",
-                ],
+                &["tidegate/tests/hostile/limits.rs::listings_of_entries_and_ids_are_paged"],
             ),
         ],
     ),
@@ -464,16 +442,14 @@ const GROUPS: &[Group] = &[
                 "topics_max",
                 "Topics in all",
                 "the one without followers that was not published to lately is forgotten; an error to the app if all have followers",
-                &[
-                    "tidegate/tests/hostile/caps.rs::names_of_topics_push_out_one_topic_each_and_none_that_is_in_use",
-                ],
+                &["tidegate/tests/hostile/caps.rs::a_new_topic_evicts_one_unused_topic"],
             ),
             limit(
                 "topic_bytes_max",
                 "Name of a topic",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             limit(
@@ -481,38 +457,32 @@ const GROUPS: &[Group] = &[
                 "Topics that one connection or feed follows",
                 "an error to the app",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             limit(
                 "history_messages_max",
                 "Publications that a topic keeps for clients that come back",
                 "the client receives a gap notice",
-                &[
-                    "tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes",
-                ],
+                &["tidegate/tests/hostile/limits.rs::a_history_is_bounded_in_messages_and_bytes"],
             ),
             limit(
                 "history_message_bytes_max",
                 "A publication that is kept",
                 "it is not kept: the client receives a gap notice",
-                &[
-                    "tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes",
-                ],
+                &["tidegate/tests/hostile/limits.rs::a_history_is_bounded_in_messages_and_bytes"],
             ),
             limit(
                 "history_bytes_max",
                 "Publications that all topics together keep in memory; those of rooms are in their storage",
                 "the topic's oldest are forgotten: the client receives a gap notice",
-                &[
-                    "tidegate/tests/hostile/limits.rs::a_history_keeps_so_many_messages_and_so_many_bytes",
-                ],
+                &["tidegate/tests/hostile/limits.rs::a_history_is_bounded_in_messages_and_bytes"],
             ),
             limit(
                 "history_age_max",
                 "Age of a publication that is kept",
                 "the client receives a gap notice",
-                &["tidegate/tests/hostile/limits.rs::a_history_is_forgotten_with_its_age"],
+                &["tidegate/tests/hostile/limits.rs::a_history_expires"],
             ),
         ],
     ),
@@ -523,63 +493,63 @@ const GROUPS: &[Group] = &[
                 "room_key_bytes_max",
                 "A key in a room's storage",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+                &["tidegate/tests/hostile/limits.rs::storage_and_effects_of_a_room_are_bounded"],
             ),
             limit(
                 "room_value_bytes_max",
                 "A value in a room's storage",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+                &["tidegate/tests/hostile/limits.rs::storage_and_effects_of_a_room_are_bounded"],
             ),
             limit(
                 "room_bytes_max",
                 "All keys and values of one room",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+                &["tidegate/tests/hostile/limits.rs::storage_and_effects_of_a_room_are_bounded"],
             ),
             limit(
                 "room_event_bytes_max",
                 "Bytes that one event of a room writes, sends and publishes before its commit",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::what_a_room_keeps_and_does_is_bounded"],
+                &["tidegate/tests/hostile/limits.rs::storage_and_effects_of_a_room_are_bounded"],
             ),
             limit(
                 "room_inbox_max",
                 "Events that wait for one room",
                 "503, or close 1013",
-                &["tidegate/tests/hostile/limits.rs::events_that_wait_for_a_room_are_bounded"],
+                &["tidegate/tests/hostile/limits.rs::events_queued_for_a_room_are_bounded"],
             ),
             limit(
                 "room_inbox_bytes_max",
                 "Bytes of the events that wait for one room",
                 "503, close 1013, or `busy` to a caller",
-                &["tidegate/tests/hostile/memory.rs::bytes_that_wait_for_a_room_are_bounded"],
+                &["tidegate/tests/hostile/memory.rs::bytes_queued_for_a_room_are_bounded"],
             ),
             limit(
                 "rooms_inbox_bytes_max",
                 "Bytes of the events that wait for all rooms together",
                 "503, close 1013, or `busy` to a caller",
-                &["tidegate/tests/hostile/memory.rs::bytes_that_wait_for_a_room_are_bounded"],
+                &["tidegate/tests/hostile/memory.rs::bytes_queued_for_a_room_are_bounded"],
             ),
             limit(
                 "call_bytes_max",
                 "Payload of a call to a room, and of its answer",
                 "an error to the caller",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             limit(
                 "rooms_awake_max",
                 "Rooms that are awake at a time; at most half of the instances",
                 "the room that was idle longest sleeps",
-                &["tidegate/tests/rooms.rs::there_is_never_more_than_one_instance_of_a_room"],
+                &["tidegate/tests/rooms.rs::a_room_never_has_two_instances"],
             ),
             limit(
                 "room_idle_max",
                 "Time without an event before a room sleeps",
                 "its instance is dropped; its connections stay",
-                &["tidegate/tests/rooms.rs::a_room_sleeps_and_wakes_under_its_connections"],
+                &["tidegate/tests/rooms.rs::a_room_sleeps_and_wakes_while_connections_stay_open"],
             ),
             fixed(
                 "ROOM_CLASS_BYTES_MAX",
@@ -594,7 +564,7 @@ const GROUPS: &[Group] = &[
                 "Name of a room in its class",
                 "400, or an error to the caller",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_an_app_may_do_with_a_connection_is_bounded",
+                    "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
                 ],
             ),
             fixed(
@@ -602,25 +572,21 @@ const GROUPS: &[Group] = &[
                 LimitValue::Count(ENTRIES_PAGE_MAX),
                 "Entries that one call of the app gets",
                 "the app asks for the next page; the SDK does so by itself",
-                &[
-                    "tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on",
-                ],
+                &["tidegate/tests/hostile/limits.rs::listings_of_entries_and_ids_are_paged"],
             ),
             fixed(
                 "ENTRIES_PAGE_BYTES",
                 LimitValue::Bytes(ENTRIES_PAGE_BYTES),
                 "Bytes of keys and values with which such a call ends",
                 "the app asks for the next page; the SDK does so by itself",
-                &[
-                    "tidegate/tests/hostile/limits.rs::pages_of_entries_and_ids_end_and_the_next_ones_go_on",
-                ],
+                &["tidegate/tests/hostile/limits.rs::listings_of_entries_and_ids_are_paged"],
             ),
             fixed(
                 "WAKE_FAILURES_MAX",
                 LimitValue::Count(WAKE_FAILURES_MAX as usize),
                 "Wakes of a room that fail in a row",
                 "the room is closed for a while: 503, or close 1013",
-                &["tidegate/tests/rooms.rs::a_room_that_never_wakes_is_closed_for_a_while"],
+                &["tidegate/tests/rooms.rs::a_room_that_fails_to_wake_is_refused_for_a_pause"],
             ),
             fixed(
                 "WAKE_PAUSE",
@@ -682,7 +648,7 @@ const GROUPS: &[Group] = &[
                 "First pause before the host tries again what it could not do: each later one is twice as long",
                 "",
                 &[
-                    "tidegate/tests/hostile/events.rs::an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_is_free",
+                    "tidegate/tests/hostile/events.rs::an_on_close_waits_for_an_instance_and_runs_once",
                 ],
             ),
             fixed(
@@ -722,7 +688,7 @@ const GROUPS: &[Group] = &[
                 "Time that the shell of a page waits for first values",
                 "the shell goes out without them",
                 &[
-                    "tidegate/tests/pages.rs::the_shell_goes_out_before_the_first_value_of_a_slow_loader",
+                    "tidegate/tests/pages.rs::the_shell_is_sent_before_the_first_value_of_a_slow_loader",
                 ],
             ),
             limit(
@@ -730,7 +696,7 @@ const GROUPS: &[Group] = &[
                 "Time for a loader that is not live to end",
                 "504, or `timeout` in a stream",
                 &[
-                    "tidegate/tests/pages.rs::a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing",
+                    "tidegate/tests/pages.rs::a_faulty_loader_is_reported_and_leaves_the_others_running",
                 ],
             ),
             limit(
@@ -743,7 +709,7 @@ const GROUPS: &[Group] = &[
                 "upload_within",
                 "Time for an action, and for the form that it reads",
                 "504",
-                &["tidegate/tests/hostile/limits.rs::an_action_has_its_time"],
+                &["tidegate/tests/hostile/limits.rs::an_action_has_a_timeout"],
             ),
             fixed(
                 "FORM_FIELDS_MAX",
@@ -757,9 +723,7 @@ const GROUPS: &[Group] = &[
                 LimitValue::Bytes(FORM_BEGUN_BYTES),
                 "Bytes of a form that are there before its action starts, or the whole form",
                 "the action waits",
-                &[
-                    "tidegate/tests/hostile/progress.rs::no_action_starts_for_a_form_that_has_only_begun",
-                ],
+                &["tidegate/tests/hostile/progress.rs::no_action_starts_for_a_stalled_form"],
             ),
             fixed(
                 "PART_HEAD_BYTES_MAX",
@@ -767,7 +731,7 @@ const GROUPS: &[Group] = &[
                 "Bytes of a form of parts in which no part is found",
                 "413",
                 &[
-                    "tidegate/tests/hostile/limits.rs::a_form_in_which_nothing_is_found_is_not_gathered",
+                    "tidegate/tests/hostile/limits.rs::a_form_without_a_complete_part_is_not_buffered",
                 ],
             ),
         ],
@@ -780,9 +744,9 @@ const GROUPS: &[Group] = &[
                 "Anonymous memory of the process; `0 B` for 75 % of what the machine or the control group has",
                 "from 70 % on idle instances and histories are dropped, from 85 % on work that would hold memory is refused (503, 1013, or an error to the app), from 92 % on, or when work was refused for 2 s without a pause, the largest connections, requests and instances are closed. HTTP connections count with 20 KiB each: those that no longer fit get 503 with `Retry-After`, and those without a whole request for 1 s are then closed; counted as `refused_memory`",
                 &[
-                    "tidegate/tests/hostile/memory.rs::guests_and_clients_that_hold_memory_never_exceed_the_budget",
-                    "tidegate/tests/hostile/memory.rs::work_is_not_refused_for_ever_while_others_hold_the_memory",
-                    "tidegate/tests/hostile/memory.rs::connections_without_a_request_never_exceed_the_budget",
+                    "tidegate/tests/hostile/memory.rs::guests_and_clients_never_exceed_the_memory_budget",
+                    "tidegate/tests/hostile/memory.rs::clients_that_hold_memory_do_not_block_work_for_ever",
+                    "tidegate/tests/hostile/memory.rs::connections_without_a_request_never_exceed_the_memory_budget",
                 ],
             ),
             fixed(
@@ -791,7 +755,7 @@ const GROUPS: &[Group] = &[
                 "Headers of an answer, those that guards add included",
                 "500",
                 &[
-                    "tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_the_apps_failure",
+                    "tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_an_app_fault",
                 ],
             ),
             fixed(
@@ -800,7 +764,7 @@ const GROUPS: &[Group] = &[
                 "Names and values of the headers that one call of an app gives",
                 "500",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_answers_and_guards_add_is_bounded_in_bytes",
+                    "tidegate/tests/hostile/limits.rs::headers_of_answers_and_guards_are_bounded_in_bytes",
                 ],
             ),
             fixed(
@@ -809,7 +773,7 @@ const GROUPS: &[Group] = &[
                 "Context that one guard adds to a request",
                 "500",
                 &[
-                    "tidegate/tests/hostile/limits.rs::what_answers_and_guards_add_is_bounded_in_bytes",
+                    "tidegate/tests/hostile/limits.rs::headers_of_answers_and_guards_are_bounded_in_bytes",
                 ],
             ),
             setting(
@@ -817,9 +781,7 @@ const GROUPS: &[Group] = &[
                 "memory",
                 "Memory of one instance",
                 "500, or close 1011",
-                &[
-                    "tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_event_is_bounded_in_time_cpu_and_memory"],
             ),
             setting(
                 "app",
@@ -827,7 +789,7 @@ const GROUPS: &[Group] = &[
                 "Instances in use at a time; streams, loaders, actions and rooms have shares of them",
                 "the call waits for a while, then 503",
                 &[
-                    "tidegate/tests/faults.rs::more_events_than_instances_are_told_to_come_again_and_nothing_is_broken",
+                    "tidegate/tests/faults.rs::events_beyond_the_instances_get_a_503_with_retry_after",
                 ],
             ),
             setting(
@@ -835,61 +797,49 @@ const GROUPS: &[Group] = &[
                 "cpu",
                 "Computing for one event; for a streamed request, between two waits",
                 "500, or close 1011",
-                &[
-                    "tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_event_is_bounded_in_time_cpu_and_memory"],
             ),
             setting(
                 "app",
                 "wall",
                 "One event from its beginning to its end; for a streamed request, to the head of the answer",
                 "504, or close 1011",
-                &[
-                    "tidegate/tests/hostile/limits.rs::an_event_has_its_time_its_computing_and_its_memory",
-                ],
+                &["tidegate/tests/hostile/limits.rs::an_event_is_bounded_in_time_cpu_and_memory"],
             ),
             setting(
                 "app",
                 "output_rate",
                 "Bytes that all instances together may print in a second",
                 "more lines are left out of the log; counted as `output_dropped`",
-                &[
-                    "tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may",
-                ],
+                &["tidegate/tests/hostile/logging.rs::output_is_limited_per_instance_and_per_app"],
             ),
             setting(
                 "app",
                 "instance_output_rate",
                 "Bytes that one instance may print in a second",
                 "more lines are left out of the log; counted as `output_dropped`",
-                &[
-                    "tidegate/tests/hostile/logging.rs::an_instance_and_an_app_print_no_faster_than_they_may",
-                ],
+                &["tidegate/tests/hostile/logging.rs::output_is_limited_per_instance_and_per_app"],
             ),
             setting(
                 "app",
                 "outbound_silence_max",
                 "Time to the head of a response to the app's own requests, and between two pieces of its body",
                 "an error to the app",
-                &[
-                    "tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up",
-                ],
+                &["tidegate/tests/hostile/outbound.rs::a_silent_or_endless_upstream_is_cut_off"],
             ),
             setting(
                 "app",
                 "outbound_bytes_max",
                 "Body of such a response",
                 "an error to the app",
-                &[
-                    "tidegate/tests/hostile/outbound.rs::an_upstream_that_is_silent_or_endless_is_given_up",
-                ],
+                &["tidegate/tests/hostile/outbound.rs::a_silent_or_endless_upstream_is_cut_off"],
             ),
             setting(
                 "app",
                 "outbound_requests_max",
                 "Such requests in progress",
                 "an error to the app",
-                &["tidegate/tests/hostile/limits.rs::requests_of_an_app_in_progress_are_bounded"],
+                &["tidegate/tests/hostile/limits.rs::concurrent_requests_of_an_app_are_bounded"],
             ),
         ],
     ),

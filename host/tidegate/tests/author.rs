@@ -104,7 +104,7 @@ fn is_file(path: &Path) {
 }
 
 #[tokio::test]
-async fn a_new_project_is_built_both_ways_and_its_changes_are_swapped_in_under_open_connections() {
+async fn a_new_project_builds_both_ways_and_its_changes_keep_connections_open() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-echo", "echo");
     project.cargo(&["test", "--quiet"]);
@@ -279,7 +279,7 @@ fn render(_: &Request, view: &View) -> Response {
 "#;
 
 #[tokio::test]
-async fn a_page_is_loaded_again_with_each_version_of_its_app() {
+async fn a_page_reloads_with_each_version_of_its_app() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-page", "hello");
     fs::write(project.0.join("src/lib.rs"), PAGE).unwrap();
@@ -317,7 +317,7 @@ async fn a_page_is_loaded_again_with_each_version_of_its_app() {
 }
 
 #[tokio::test]
-async fn a_trap_is_told_with_its_place_its_event_and_its_attachment_and_costs_one_connection() {
+async fn a_trap_is_reported_with_source_line_event_and_attachment() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-traps", "echo");
     project.edit(
@@ -349,7 +349,7 @@ async fn a_trap_is_told_with_its_place_its_event_and_its_attachment_and_costs_on
 }
 
 #[tokio::test]
-async fn a_project_that_does_not_build_at_first_is_served_as_soon_as_it_does() {
+async fn a_project_that_fails_to_build_is_served_after_its_correction() {
     let _turn = TURN.lock().await;
     let project = Project::new("my-late", "hello");
     project.edit("src/lib.rs", "fn app()", "fn ap()");
@@ -483,7 +483,7 @@ async fn forward(mut client: TcpStream, server: String, streams: watch::Sender<u
 }
 
 #[tokio::test]
-async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forward_cache() {
+async fn a_page_holds_an_event_stream_only_while_it_is_visible() {
     const PAGES: usize = 9;
     let _turn = TURN.lock().await;
     let project = Project::new("my-pages", "hello");
@@ -549,7 +549,7 @@ async fn a_page_has_one_event_stream_while_it_is_shown_and_none_in_the_back_forw
 }
 
 #[tokio::test]
-async fn every_change_of_a_project_is_built_once_and_nothing_else_is() {
+async fn only_changes_of_the_project_cause_builds_and_each_causes_one() {
     const APP: &str = "use tidegate::prelude::*;\n\ntidegate::serve!(app);\n\nfn app() -> App {\n    App::new().get(\"/\", async |_| format!(\"{} one\", part::TEXT))\n}\n";
     let _turn = TURN.lock().await;
     let project = Project::new("my-changes", "hello");

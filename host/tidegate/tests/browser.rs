@@ -71,7 +71,7 @@ async fn two_tabs_chat_through_a_topic() {
 }
 
 #[tokio::test]
-async fn a_price_published_in_one_tab_is_seen_in_another_and_ticks_go_on() {
+async fn a_price_published_in_one_tab_appears_in_another() {
     let server = serve("ticker");
     let browser = Browser::open().await;
     let (page, first) = (server.url("/"), browser.tab().await);
@@ -104,7 +104,7 @@ async fn a_price_published_in_one_tab_is_seen_in_another_and_ticks_go_on() {
 }
 
 #[tokio::test]
-async fn a_room_remembers_what_two_tabs_said_over_a_kill() {
+async fn a_room_keeps_the_messages_of_two_tabs_after_a_kill() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     let start = |address: &str| serve_at(address, "chat", &["--data", data.to_str().unwrap()]);
@@ -151,7 +151,7 @@ async fn a_room_remembers_what_two_tabs_said_over_a_kill() {
 }
 
 #[tokio::test]
-async fn what_one_tab_draws_another_shows_and_a_restart_keeps() {
+async fn a_drawing_appears_in_other_tabs_and_survives_a_restart() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("data");
     let start = |address: &str| serve_at(address, "board", &["--data", data.to_str().unwrap()]);

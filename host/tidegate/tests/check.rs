@@ -229,7 +229,7 @@ fn every_code_is_triggered_and_reported() {
 }
 
 #[tokio::test]
-async fn an_app_that_was_compiled_ahead_is_served_as_any_other() {
+async fn a_precompiled_app_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let tide = dir.path().join("hello.tide");
     let compiled = tidegate()
@@ -258,7 +258,7 @@ async fn an_app_that_was_compiled_ahead_is_served_as_any_other() {
 }
 
 #[test]
-fn what_a_code_means_is_told_and_what_is_no_code_is_refused() {
+fn explain_describes_every_code_and_refuses_others() {
     let explain = |codes: &[&str]| tidegate().arg("explain").args(codes).output().unwrap();
     let one = explain(&["TG003"]);
     assert!(
@@ -282,7 +282,7 @@ fn what_a_code_means_is_told_and_what_is_no_code_is_refused() {
 }
 
 #[test]
-fn an_app_that_can_be_served_is_ok_in_json_as_well() {
+fn a_valid_app_is_ok_as_text_and_json() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(
         dir.path().join("app.wasm"),

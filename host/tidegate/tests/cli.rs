@@ -93,7 +93,7 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 #[test]
-fn every_mistake_is_one_clear_line_and_an_exit_code() {
+fn every_usage_error_is_one_line_and_an_exit_code() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let next = format!(
@@ -303,7 +303,7 @@ fn every_broken_rule_is_listed_and_nothing_is_served() {
 }
 
 #[test]
-fn a_table_that_breaks_no_rule_is_checked_and_listed() {
+fn a_valid_manifest_is_checked_and_listed() {
     let dir = place();
     let routes = &[
         ("GET,POST", "/users/{id}", Http),
@@ -385,7 +385,7 @@ fn a_stream_route_needs_a_wasi_http_export() {
 }
 
 #[test]
-fn shells_and_man_know_every_command() {
+fn completions_and_man_page_list_every_command() {
     let dir = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
         let output = run(&dir, &["completions", shell]);
@@ -410,7 +410,7 @@ fn shells_and_man_know_every_command() {
 }
 
 #[test]
-fn colours_are_there_when_they_are_asked_for_and_never_otherwise() {
+fn colours_appear_only_on_request() {
     let dir = place();
     let cases: [(&[&str], bool); 3] = [
         (&[], false),
@@ -448,7 +448,7 @@ fn help_and_version_are_on_stdout() {
 }
 
 #[tokio::test]
-async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
+async fn the_start_report_lists_routes_and_the_end_report_lists_counters() {
     let dir = place();
     let files = dir.path().join("files");
     let server = Tidegate::serve(
@@ -496,7 +496,7 @@ async fn a_server_says_what_it_serves_and_at_its_end_what_it_did() {
 }
 
 #[test]
-fn either_signal_drains_and_the_exit_code_is_zero() {
+fn each_signal_drains_with_exit_code_zero() {
     let dir = place();
     for signal in [Signal::INT, Signal::TERM] {
         let server = Tidegate::serve(&dir.path().join("app.wasm"), &[]);
@@ -506,7 +506,7 @@ fn either_signal_drains_and_the_exit_code_is_zero() {
 }
 
 #[test]
-fn settings_come_from_the_file_that_is_named_and_from_no_other() {
+fn settings_are_read_only_from_the_named_file() {
     let dir = place();
     fs::copy(
         dir.path().join("bad.toml"),
@@ -526,7 +526,7 @@ fn settings_come_from_the_file_that_is_named_and_from_no_other() {
 }
 
 #[test]
-fn the_log_is_for_machines_if_asked() {
+fn the_log_is_json_on_request() {
     let dir = place();
     let stopped = Tidegate::serve(&dir.path().join("app.wasm"), &["--log-format", "json"]).stop();
     let lines: Vec<serde_json::Value> = stopped
@@ -543,7 +543,7 @@ fn the_log_is_for_machines_if_asked() {
 }
 
 #[test]
-fn compiled_code_is_kept_and_taken_again() {
+fn compiled_code_is_cached_and_reused() {
     let dir = place();
     let cache = dir.path().join("cache");
     let app = dir.path().join("app.wasm");

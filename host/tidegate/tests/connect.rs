@@ -40,7 +40,7 @@ fn told(output: &Output) -> (Option<i32>, &str, &str) {
 }
 
 #[test]
-fn lines_are_messages_and_the_end_of_input_closes_when_all_is_heard() {
+fn each_line_is_a_message_and_end_of_input_closes_after_all_answers() {
     let server = Tidegate::serve(&component("echo"), &[]);
     let url = server.ws("/echo");
     let output = connect(&url, &["--protocol", "v1.echo"], "hi\n\nü\n", false);
@@ -62,7 +62,7 @@ fn lines_are_messages_and_the_end_of_input_closes_when_all_is_heard() {
 }
 
 #[test]
-fn what_the_server_refuses_or_closes_is_told_and_is_the_exit_code() {
+fn refusals_and_closes_are_reported_and_set_the_exit_code() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let nowhere = "ws://127.0.0.1:9/".to_owned();
     let cases: [(String, &str, Option<i32>, &str); 7] = [
@@ -120,7 +120,7 @@ fn what_the_server_refuses_or_closes_is_told_and_is_the_exit_code() {
 }
 
 #[test]
-fn a_bench_says_how_long_the_answers_took() {
+fn the_bench_reports_latencies() {
     let server = Tidegate::serve(&component("echo"), &[]);
     let output = connect(&server.ws("/echo"), &["--bench", "100"], "", false);
     let (code, stdout, _) = told(&output);

@@ -20,7 +20,7 @@ const UPGRADE: &str = "GET /socket HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\n
     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 #[tokio::test]
-async fn either_signal_ends_each_kind_of_connection_in_its_way() {
+async fn each_signal_drains_every_kind_of_connection() {
     for signal in [Signal::TERM, Signal::INT] {
         let server = rogue(&["--drain", "1h"]);
         let mut ann = Socket::connect(server.ws("/socket")).await;
@@ -99,7 +99,7 @@ async fn either_signal_ends_each_kind_of_connection_in_its_way() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told_the_truth() {
+async fn a_client_that_ignores_the_close_frame_is_dropped_and_on_close_reports_it() {
     let server = rogue(&["--drain", "1h", "--limit", "close_within=50ms"]);
     let mut silent = Raw::send(server.address(), UPGRADE).await;
     silent.until("\r\n\r\n").await;
@@ -117,7 +117,7 @@ async fn a_client_that_does_not_answer_the_close_is_given_up_and_the_app_is_told
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_cut_off_at_the_deadline() {
+async fn requests_that_do_not_end_are_cut_off_at_the_deadline() {
     for path in ["/do/sleep", "/stream/ever"] {
         let server = rogue(&["--drain", "100ms", "--wall", "1h"]);
         let mut raw = Raw::send(
@@ -148,7 +148,7 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_even_a_busy_server_at_once() {
+async fn a_second_signal_ends_a_busy_server_at_once() {
     for (second, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let server = rogue(&[
             "--drain",
@@ -171,7 +171,7 @@ async fn a_second_signal_ends_even_a_busy_server_at_once() {
 }
 
 #[tokio::test]
-async fn a_fault_while_the_server_drains_holds_nothing_up() {
+async fn a_fault_does_not_delay_the_drain() {
     let server = rogue(&["--drain", "1h"]);
     let mut ann = Socket::connect(server.ws("/socket?close=do%20panic")).await;
     ann.ask("say ready").await;

@@ -46,7 +46,7 @@ async fn ask(request: reqwest::RequestBuilder) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn hello_greets_and_adds_up() {
+async fn hello_greets_and_adds() {
     visit("hello", async |server| {
         let client = Client::new();
         assert_eq!(
@@ -73,7 +73,7 @@ async fn hello_greets_and_adds_up() {
 }
 
 #[tokio::test]
-async fn echo_sends_back_what_it_gets() {
+async fn echo_returns_each_message() {
     visit("echo", async |server| {
         let mut request = server.ws("/echo").into_client_request().unwrap();
         request
@@ -97,7 +97,7 @@ async fn echo_sends_back_what_it_gets() {
 }
 
 #[tokio::test]
-async fn lobby_lets_everybody_hear_what_anybody_says() {
+async fn lobby_sends_each_message_to_all() {
     visit("lobby", async |server| {
         let mut ann = Socket::connect(server.ws("/lobby?name=Ann")).await;
         assert_eq!(
@@ -134,7 +134,7 @@ async fn lobby_lets_everybody_hear_what_anybody_says() {
 // The runtime has several threads, so that the client's side of a dropped stream is closed while
 // the test waits for the server.
 #[tokio::test(flavor = "multi_thread")]
-async fn ticker_tells_prices_and_counts_on() {
+async fn ticker_sends_prices_and_counts_on() {
     visit("ticker", async |server| {
         let client = Client::new();
         let mut feed = client
@@ -185,7 +185,7 @@ async fn ticker_tells_prices_and_counts_on() {
 }
 
 #[tokio::test]
-async fn guarded_lets_only_those_in_who_are_known() {
+async fn guarded_admits_only_known_users() {
     visit("guarded", async |server| {
         let client = Client::new();
         let open = client.get(server.url("/")).send().await.unwrap();
@@ -242,7 +242,7 @@ async fn guarded_lets_only_those_in_who_are_known() {
 }
 
 #[tokio::test]
-async fn counter_counts_over_requests_and_sockets() {
+async fn counter_counts_requests_and_messages() {
     visit("counter", async |server| {
         let client = Client::new();
         let mut ann = Socket::connect(server.ws("/counters/tea")).await;
@@ -277,7 +277,7 @@ async fn counter_counts_over_requests_and_sockets() {
 }
 
 #[tokio::test]
-async fn chat_remembers_what_was_said_and_knows_who_is_there() {
+async fn chat_keeps_messages_and_lists_members() {
     visit("chat", async |server| {
         let mut ann = Socket::connect(server.ws("/rooms/tea?name=Ann")).await;
         assert_eq!(ann.text().await, r#"{"kind":"history","lines":[]}"#);
@@ -322,7 +322,7 @@ async fn chat_remembers_what_was_said_and_knows_who_is_there() {
 }
 
 #[tokio::test]
-async fn board_shows_pointers_and_keeps_strokes() {
+async fn board_shares_pointers_and_keeps_strokes() {
     visit("board", async |server| {
         let mut ann = Socket::connect(server.ws("/boards/sea")).await;
         let anns: Value = serde_json::from_str(&ann.text().await).unwrap(); // the handshake completes before the room receives the open
@@ -350,7 +350,7 @@ async fn board_shows_pointers_and_keeps_strokes() {
 }
 
 #[tokio::test]
-async fn reminder_tells_when_it_is_time() {
+async fn reminder_sends_each_reminder_when_it_is_due() {
     visit("reminder", async |server| {
         let client = Client::new();
         let mut ann = Socket::connect(server.ws("/reminders/ann")).await;
@@ -439,7 +439,7 @@ async fn shop_sells_with_and_without_scripts() {
 }
 
 #[tokio::test]
-async fn dash_streams_readings_and_takes_notes() {
+async fn dash_streams_readings_and_accepts_notes() {
     visit("dash", async |server| {
         let asked = r#"{"page":"/","loader":"load"}"#;
         let request = Client::new()

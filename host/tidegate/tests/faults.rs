@@ -101,8 +101,7 @@ async fn a_fault_in_a_message_closes_that_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_fault_in_an_http_route_is_an_answer_with_an_id_and_the_next_request_on_that_connection_goes_well()
- {
+async fn a_fault_in_an_http_route_is_a_500_with_an_id_and_keeps_the_connection() {
     let server = rogue(&[]);
     let client = Client::builder().pool_max_idle_per_host(1).build().unwrap();
     let get = async |path: &str| {
@@ -130,7 +129,7 @@ async fn a_fault_in_an_http_route_is_an_answer_with_an_id_and_the_next_request_o
 }
 
 #[tokio::test]
-async fn a_fault_while_an_upgrade_is_decided_is_an_answer_and_opens_nothing() {
+async fn a_fault_in_on_upgrade_is_a_500_and_opens_no_connection() {
     let server = rogue(&[]);
     for (how, cause) in ways() {
         let refusal = Socket::try_connect(server.ws(&format!("/socket?upgrade={how}")))
@@ -153,7 +152,7 @@ async fn a_fault_while_an_upgrade_is_decided_is_an_answer_and_opens_nothing() {
 }
 
 #[tokio::test]
-async fn an_app_that_does_not_decide_in_time_is_a_fault_and_a_503() {
+async fn a_slow_on_upgrade_is_a_fault_and_a_503() {
     let server = rogue(&["--limit", "upgrade_within=100ms"]);
     let refusal = Socket::try_connect(server.ws("/socket?upgrade=sleep"))
         .await
@@ -169,7 +168,7 @@ async fn an_app_that_does_not_decide_in_time_is_a_fault_and_a_503() {
 }
 
 #[tokio::test]
-async fn a_fault_when_a_connection_opens_closes_it_and_it_is_told_of_its_end() {
+async fn a_fault_in_on_open_closes_the_connection_with_on_close() {
     let server = rogue(&[]);
     for (how, cause) in TRAPS {
         let mut ann = Socket::connect(server.ws(&format!("/socket?open={how}"))).await;
@@ -197,7 +196,7 @@ async fn a_fault_when_a_connection_opens_closes_it_and_it_is_told_of_its_end() {
 }
 
 #[tokio::test]
-async fn a_fault_when_a_connection_closes_is_logged_and_nobody_else_notices() {
+async fn a_fault_in_on_close_is_logged_and_affects_no_other_connection() {
     let server = rogue(&[]);
     let mut bob = Socket::connect(server.ws("/socket")).await;
     for (how, cause) in ways() {
@@ -214,7 +213,7 @@ async fn a_fault_when_a_connection_closes_is_logged_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn a_fault_in_a_guard_or_a_feeds_handler_is_an_answer_and_the_guarded_stays_shut() {
+async fn a_fault_in_a_guard_or_a_feed_handler_is_a_500_and_admits_no_request() {
     let server = rogue(&[]);
     for path in ["/guarded/calm", "/feed"] {
         for (how, cause) in TRAPS {
@@ -230,7 +229,7 @@ async fn a_fault_in_a_guard_or_a_feeds_handler_is_an_answer_and_the_guarded_stay
 }
 
 #[tokio::test]
-async fn a_fault_before_a_streamed_answer_begins_is_an_answer() {
+async fn a_fault_before_a_streamed_answer_begins_is_a_500() {
     let server = rogue(&[]);
     for (how, cause) in ways() {
         let (status, body) = get(&server, &format!("/stream/{how}/before")).await;
@@ -241,7 +240,7 @@ async fn a_fault_before_a_streamed_answer_begins_is_an_answer() {
 }
 
 #[tokio::test]
-async fn a_fault_in_the_middle_of_a_streamed_answer_breaks_it_off_so_that_the_client_sees_it() {
+async fn a_fault_during_a_streamed_answer_is_visible_to_the_client() {
     let server = rogue(&[]);
     let ways = || ways().filter(|(how, _)| *how != "sleep"); // a stream may last as long as its client reads
     for (how, cause) in ways() {
@@ -260,7 +259,7 @@ async fn a_fault_in_the_middle_of_a_streamed_answer_breaks_it_off_so_that_the_cl
 }
 
 #[tokio::test]
-async fn an_endless_answer_ends_when_its_client_goes_away() {
+async fn an_endless_answer_ends_when_its_client_disconnects() {
     let server = rogue(&["--instances", "1"]);
     let mut raw = Raw::send(
         server.address(),
@@ -279,7 +278,7 @@ async fn an_endless_answer_ends_when_its_client_goes_away() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_frees_the_instance_that_worked_for_it() {
+async fn a_client_that_disconnects_frees_its_instance() {
     for path in [
         "/do/sleep",
         "/stream/sleep/before",
@@ -305,7 +304,7 @@ async fn a_client_that_goes_away_frees_the_instance_that_worked_for_it() {
 }
 
 #[tokio::test]
-async fn a_busy_loop_leaves_its_thread_to_the_others() {
+async fn a_busy_loop_yields_its_thread() {
     let server = rogue(&[
         "--workers",
         "1",
@@ -351,7 +350,7 @@ async fn thousands_of_faults_in_a_row_leave_every_instance_free() {
 }
 
 #[tokio::test]
-async fn more_events_than_instances_are_told_to_come_again_and_nothing_is_broken() {
+async fn events_beyond_the_instances_get_a_503_with_retry_after() {
     let server = rogue(&["--instances", "1", "--wall", "1h", "--drain", "0"]);
     let _sleeper = Raw::send(
         server.address(),
@@ -377,8 +376,7 @@ async fn more_events_than_instances_are_told_to_come_again_and_nothing_is_broken
 }
 
 #[tokio::test]
-async fn what_was_said_before_a_trap_in_the_same_batch_arrives_and_what_came_behind_it_is_forgotten()
- {
+async fn answers_before_a_trap_in_a_batch_arrive_and_later_messages_are_dropped() {
     let server = rogue(&[]);
     let mut bob = Socket::connect(server.ws("/socket?follow=news")).await;
     bob.ask("say ready").await;
@@ -431,7 +429,7 @@ fn frame(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_refusal_is_seen_exactly_as_the_app_made_it() {
+async fn a_refusal_reaches_the_client_unchanged() {
     let server = rogue(&[]);
     let refusal = Socket::try_connect(server.ws("/socket?refuse=yes"))
         .await
@@ -457,7 +455,7 @@ async fn a_refusal_is_seen_exactly_as_the_app_made_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_the_contract_is_a_fault_of_the_app() {
+async fn an_answer_that_breaks_the_contract_is_an_app_fault() {
     let server = rogue(&[]);
     let cause = "the app broke the contract: ";
     for path in ["/status/101", "/status/600", "/status/0", "/header"] {
@@ -501,7 +499,7 @@ async fn an_answer_that_breaks_the_contract_is_a_fault_of_the_app() {
 }
 
 #[tokio::test]
-async fn an_app_that_sends_without_end_is_told_full_and_the_client_gets_all_that_was_taken() {
+async fn an_endless_sender_gets_full_and_its_client_gets_all_accepted_messages() {
     let server = rogue(&[
         "--limit",
         "outbox_messages_max=10",

@@ -125,7 +125,7 @@ fn is_like(pattern: &str, name: &str) -> bool {
 }
 
 #[test]
-fn imports_go_down_and_siblings_never_meet() {
+fn crates_import_only_lower_layers() {
     let members = members();
     let ours: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
     assert!(
@@ -284,7 +284,7 @@ fn mentions(code: &str, name: &str) -> bool {
 }
 
 #[test]
-fn only_the_door_reads_arguments_and_environment() {
+fn only_the_command_reads_arguments_and_environment() {
     for (name, _) in FLOORS.iter().filter(|(name, _)| *name != "tidegate-cli") {
         for source in sources(name) {
             let code = source.code();
@@ -297,7 +297,7 @@ fn only_the_door_reads_arguments_and_environment() {
 }
 
 #[test]
-fn every_source_file_opens_with_what_it_is() {
+fn every_source_file_opens_with_a_doc_comment() {
     let root = workspace();
     let mut files = Vec::new();
     for place in ["host", "guest-sdk", "examples", "bench", "tests"] {
@@ -619,7 +619,7 @@ fn reached<'a>(graph: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTr
 }
 
 #[test]
-fn the_reader_of_imports_reads_them() {
+fn imports_are_parsed_and_cycles_are_found() {
     let code = "use crate::{A, b::{C, d::E}, f};\nlet x = crate::g::h();\n";
     let paths: Vec<String> = paths(code).iter().map(|path| path.join("::")).collect();
     assert_eq!(paths, ["A", "b::C", "b::d::E", "f", "g::h"]);

@@ -45,7 +45,7 @@ fn settings(dir: &TempDir, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn by_default_an_app_has_no_variable_and_no_file() {
+async fn an_app_without_grants_has_no_variables_and_no_files() {
     let mut command = tidegate();
     let place = place();
     command.current_dir(place.path()); // the default place of the rooms' data
@@ -74,7 +74,7 @@ async fn by_default_an_app_has_no_variable_and_no_file() {
 }
 
 #[tokio::test]
-async fn an_app_has_the_variables_that_were_granted_and_no_other() {
+async fn an_app_has_only_granted_variables() {
     let place = place();
     let settings = settings(&place, "[grants]\nenv = [\"A=file\", \"C=file\"]\n");
     let mut command = tidegate();
@@ -96,7 +96,7 @@ async fn an_app_has_the_variables_that_were_granted_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_directory_is_seen_under_its_name_and_nothing_outside_of_it() {
+async fn a_granted_directory_is_confined_to_its_name() {
     for (grant, status) in [("data::/data", 403), ("data::/data::rw", 204)] {
         let place = place();
         let grant = format!("{}/{grant}", place.path().display());

@@ -35,7 +35,7 @@ async fn until_watched_by(server: &Tidegate, count: &str) {
 }
 
 #[tokio::test]
-async fn the_shell_goes_out_before_the_first_value_of_a_slow_loader() {
+async fn the_shell_is_sent_before_the_first_value_of_a_slow_loader() {
     let server = Tidegate::serve(&component("shop"), &[]);
     let mut page = Raw::send(server.address(), &get("/products/rope")).await;
     let shell = page.until("[\"value\",\"stock\",").await;
@@ -60,7 +60,7 @@ async fn the_shell_goes_out_before_the_first_value_of_a_slow_loader() {
 }
 
 #[tokio::test]
-async fn what_takes_long_is_given_up_with_its_client_wherever_it_is() {
+async fn a_loader_stream_ends_with_its_client() {
     let server = Tidegate::serve(&component("shop"), &[]);
     let asked = json!({ "page": "/products/{id}", "loader": "stock", "params": { "id": "rope" } })
         .to_string();
@@ -83,7 +83,7 @@ async fn what_takes_long_is_given_up_with_its_client_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn a_strict_policy_lets_the_page_s_own_scripts_run_and_no_others() {
+async fn a_strict_policy_admits_only_the_scripts_of_the_page() {
     let server = Tidegate::serve(&component("shop"), &[]);
     let browser = Browser::open_as(Manner::AtOnce).await;
     browser.goto(&server.url("/products/rope")).await;
@@ -180,7 +180,7 @@ async fn without_scripts_a_page_holds_its_first_values_and_its_form_works() {
 }
 
 #[tokio::test]
-async fn whoever_goes_to_another_page_takes_the_loaders_of_the_last_one_along() {
+async fn navigation_to_another_page_ends_the_loaders_of_the_last_one() {
     let server = Tidegate::serve(&component("shop"), &[]);
     let browser = Browser::open_as(Manner::AtOnce).await;
     for product in ["rope", "lantern"] {
@@ -197,7 +197,7 @@ async fn whoever_goes_to_another_page_takes_the_loaders_of_the_last_one_along() 
 }
 
 #[tokio::test]
-async fn a_stream_that_is_killed_is_shown_as_broken_and_a_socket_comes_back() {
+async fn a_killed_stream_is_shown_as_broken_and_a_socket_reconnects() {
     let serve = |address: &str| Tidegate::serve_at(address, &component("dash"), &[]);
     let server = serve("127.0.0.1:0");
     let browser = Browser::open_as(Manner::AtOnce).await;
@@ -226,7 +226,7 @@ async fn a_stream_that_is_killed_is_shown_as_broken_and_a_socket_comes_back() {
 }
 
 #[tokio::test]
-async fn a_page_ends_well_when_the_server_is_drained() {
+async fn a_drain_ends_a_page_cleanly() {
     let server = Tidegate::serve(&component("dash"), &[]);
     let mut page = Raw::send(server.address(), &get("/")).await;
     page.until("[\"value\",\"load\",").await;
@@ -241,7 +241,7 @@ async fn a_page_ends_well_when_the_server_is_drained() {
 }
 
 #[tokio::test]
-async fn the_browser_s_side_keeps_its_promises() {
+async fn the_browser_client_passes_its_own_tests() {
     let server = Tidegate::serve(&component("hello"), &[]);
     let browser = Browser::open().await;
     browser.goto(&server.url("/__tidegate/health")).await;
@@ -258,7 +258,7 @@ async fn the_browser_s_side_keeps_its_promises() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_its_loader_back() {
+async fn a_client_that_does_not_read_slows_its_loader() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let flood = || async {
         let asked = json!({ "page": "/flood", "loader": "flood" }).to_string();
@@ -287,7 +287,7 @@ async fn a_client_that_does_not_read_holds_its_loader_back() {
 }
 
 #[tokio::test]
-async fn preact_draws_what_a_loader_brings() {
+async fn preact_renders_the_values_of_a_loader() {
     let assets = workspace().join("examples/dash/assets");
     assert!(
         assets.join("node_modules/preact").is_dir(),
@@ -311,7 +311,7 @@ async fn preact_draws_what_a_loader_brings() {
 }
 
 #[tokio::test]
-async fn a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing() {
+async fn a_faulty_loader_is_reported_and_leaves_the_others_running() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let ask = |loader: &str, accept: &str| {
         let asked = json!({ "page": "/page", "loader": loader }).to_string();
@@ -384,7 +384,7 @@ async fn a_loader_that_misbehaves_is_told_apart_and_costs_the_others_nothing() {
 const MASKED: &str = "internal error (id ";
 
 #[tokio::test]
-async fn an_action_that_misbehaves_is_told_as_the_client_wants_it() {
+async fn a_faulty_action_is_reported_in_the_format_of_the_client() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     for (action, status) in [("spin", 500), ("panic", 500), ("eat", 500), ("fail", 500)] {
         for accept in ["text/html", "application/json"] {
@@ -406,7 +406,7 @@ async fn an_action_that_misbehaves_is_told_as_the_client_wants_it() {
 }
 
 #[tokio::test]
-async fn an_upload_is_handed_on_and_kept_nowhere() {
+async fn an_upload_is_streamed_and_not_stored() {
     const BYTES: usize = 64 << 20;
     let server = Tidegate::serve(&component("rogue"), &[]);
     let part = |name: &str, more: &str| {

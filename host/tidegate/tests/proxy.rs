@@ -37,7 +37,7 @@ fn assert_masked(server: &Tidegate, (status, body): (u16, String), cause: &str) 
 }
 
 #[tokio::test]
-async fn every_path_and_method_is_the_components_own_but_those_of_the_host() {
+async fn a_wasi_http_component_gets_every_path_and_method_but_reserved_paths() {
     for (proxy, version) in PROXIES {
         let server = serve(proxy, &[]);
         for (method, name) in [
@@ -101,7 +101,7 @@ async fn every_path_and_method_is_the_components_own_but_those_of_the_host() {
 }
 
 #[test]
-fn what_is_served_whole_is_said_so_when_it_is_checked() {
+fn check_reports_wasi_http_components() {
     for (proxy, _) in PROXIES {
         let output = tidegate()
             .arg("check")
@@ -121,7 +121,7 @@ fn what_is_served_whole_is_said_so_when_it_is_checked() {
 }
 
 #[tokio::test]
-async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
+async fn request_and_response_bodies_are_streamed_at_the_same_time() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
         let mut raw = Raw::send(
@@ -161,7 +161,7 @@ async fn bodies_are_streamed_both_ways_while_both_are_still_being_made() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_is_masked() {
+async fn faults_are_masked_from_clients() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &["--cpu", "200ms"]);
         assert_masked(
@@ -189,7 +189,7 @@ async fn what_goes_wrong_is_masked() {
 }
 
 #[tokio::test]
-async fn a_trap_costs_no_request_that_is_answered_at_the_same_time() {
+async fn a_trap_ends_no_concurrent_request() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
         let mut raw = Raw::send(
@@ -207,7 +207,7 @@ async fn a_trap_costs_no_request_that_is_answered_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_seen_to_break_off() {
+async fn an_incomplete_answer_is_visible_as_incomplete() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
         let answer = soon(proxy, reqwest::get(server.url("/half")))
@@ -228,7 +228,7 @@ async fn an_answer_that_breaks_off_is_seen_to_break_off() {
 }
 
 #[tokio::test]
-async fn a_component_of_0_2_has_an_instance_for_each_request_unless_it_may_be_used_again() {
+async fn a_0_2_component_gets_an_instance_for_each_request_unless_reuse_is_allowed() {
     for (args, second) in [(&[][..], "1"), (&["--reuse-foreign"], "2")] {
         let server = serve("proxy02", &[&["--workers", "1"], args].concat());
         assert_eq!(get(&server, "/count").await.1, "1");
@@ -237,7 +237,7 @@ async fn a_component_of_0_2_has_an_instance_for_each_request_unless_it_may_be_us
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_in_the_middle_harms_nobody() {
+async fn a_client_that_disconnects_affects_no_other() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &["--instances", "1"]);
         for _ in 0..20 {

@@ -80,7 +80,7 @@ async fn post(server: &Tidegate, path: &str, body: String) {
 }
 
 #[tokio::test]
-async fn connections_and_rooms_hear_of_the_new_version_and_never_of_the_swap() {
+async fn connections_and_rooms_use_the_new_version_without_a_break() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let (mut socket, mut room) = (
@@ -120,7 +120,7 @@ async fn connections_and_rooms_hear_of_the_new_version_and_never_of_the_swap() {
 }
 
 #[tokio::test]
-async fn a_rollback_goes_to_the_version_before_and_another_one_undoes_it() {
+async fn a_rollback_restores_the_previous_version_and_a_second_one_undoes_it() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let nowhere = server.reload(&["--rollback"]).unwrap_err();
@@ -136,7 +136,7 @@ async fn a_rollback_goes_to_the_version_before_and_another_one_undoes_it() {
 }
 
 #[tokio::test]
-async fn a_file_that_can_not_be_served_changes_nothing_and_says_why() {
+async fn an_invalid_component_is_refused_and_changes_nothing() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let mut socket = Socket::connect(server.ws("/socket")).await;
@@ -170,7 +170,7 @@ async fn a_file_that_can_not_be_served_changes_nothing_and_says_why() {
 }
 
 #[tokio::test]
-async fn a_route_that_is_gone_takes_its_sockets_with_it_and_what_is_new_is_there() {
+async fn a_removed_route_closes_its_sockets_and_a_new_route_works() {
     let place = tempfile::tempdir().unwrap();
     let app = place.path().join("app.wasm");
     let put = |package: &str| _ = fs::copy(component(package), &app).unwrap();
@@ -199,7 +199,7 @@ async fn a_route_that_is_gone_takes_its_sockets_with_it_and_what_is_new_is_there
 }
 
 #[tokio::test]
-async fn a_request_ends_on_the_version_where_it_began() {
+async fn a_request_ends_on_the_version_on_which_it_began() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let head = format!(
@@ -227,7 +227,7 @@ const ROOMS: usize = 20;
 const FEEDS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_reloads_under_load_drop_nobody_and_lose_double_or_reorder_nothing() {
+async fn fifty_reloads_under_load_keep_every_connection_and_message_order() {
     let release = Release::new();
     let server = Tidegate::serve(&release.path(), &[]);
     let mut idle = Vec::new();

@@ -60,7 +60,7 @@ async fn post(server: &Tidegate, path: &str, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn sockets_requests_and_feeds_of_a_path_meet_in_one_room() {
+async fn sockets_requests_and_feeds_of_a_path_share_one_room() {
     let place = place();
     let server = serve(&place, "rogue", &[]);
     let mut ann = Socket::connect(server.ws("/rooms/a%20b")).await;
@@ -102,7 +102,7 @@ async fn sockets_requests_and_feeds_of_a_path_meet_in_one_room() {
 }
 
 #[tokio::test]
-async fn an_event_that_fails_leaves_nothing_behind_and_costs_its_sender_alone() {
+async fn a_failed_event_is_rolled_back_and_closes_only_its_sender() {
     let place = place();
     let server = serve(
         &place,
@@ -132,7 +132,7 @@ async fn an_event_that_fails_leaves_nothing_behind_and_costs_its_sender_alone() 
 }
 
 #[tokio::test]
-async fn a_room_that_never_wakes_is_closed_for_a_while() {
+async fn a_room_that_fails_to_wake_is_refused_for_a_pause() {
     let place = place();
     let server = serve(&place, "rogue", &[]);
     for _ in 0..5 {
@@ -158,7 +158,7 @@ async fn a_room_that_never_wakes_is_closed_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_room_sleeps_and_wakes_under_its_connections() {
+async fn a_room_sleeps_and_wakes_while_connections_stay_open() {
     let place = place();
     let server = serve(&place, "rogue", &["--limit", "room_idle_max=1ms"]);
     let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
@@ -182,7 +182,7 @@ async fn a_room_sleeps_and_wakes_under_its_connections() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_is_answered_without_a_call_and_leaves_a_sleeping_room_asleep() {
+async fn an_auto_response_calls_no_guest_and_wakes_no_room() {
     const BEATS: u64 = 200;
     let place = place();
     for (path, args) in [
@@ -207,7 +207,7 @@ async fn a_heartbeat_is_answered_without_a_call_and_leaves_a_sleeping_room_aslee
 }
 
 #[tokio::test]
-async fn a_room_answers_calls_of_routes_and_of_rooms_and_what_fails_is_told() {
+async fn calls_of_rooms_return_answers_and_errors() {
     let place = place();
     let server = serve(&place, "rogue", &["--limit", "call_bytes_max=1000 B"]);
     let long = format!("tea {}", "x".repeat(1001));
@@ -242,7 +242,7 @@ async fn a_room_answers_calls_of_routes_and_of_rooms_and_what_fails_is_told() {
 }
 
 #[tokio::test]
-async fn there_is_never_more_than_one_instance_of_a_room() {
+async fn a_room_never_has_two_instances() {
     let place = place();
     let server = Arc::new(serve(
         &place,
@@ -297,7 +297,7 @@ async fn there_is_never_more_than_one_instance_of_a_room() {
 }
 
 #[tokio::test]
-async fn an_alarm_is_kept_over_a_kill() {
+async fn an_alarm_survives_a_kill() {
     let place = place();
     let mut server = serve(&place, "rogue", &[]);
     let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
@@ -314,7 +314,7 @@ async fn an_alarm_is_kept_over_a_kill() {
 }
 
 #[test]
-fn data_that_can_not_be_used_is_told_in_one_line_and_nothing_is_served() {
+fn unusable_data_is_one_error_line_and_prevents_serving() {
     let place = place();
     let _first = serve(&place, "rogue", &[]);
     let file = place.path().join("file");
@@ -437,7 +437,7 @@ async fn an_operator_lists_exports_moves_and_verifies_rooms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_a_busy_server_is_what_was_there_at_one_moment() {
+async fn a_backup_of_a_busy_server_is_consistent() {
     let place = place();
     let server = Arc::new(serve(&place, "rogue", &[]));
     let acknowledged = Arc::new(AtomicU64::new(0));
@@ -528,7 +528,7 @@ fn serve_to_its_end(data: &Path) -> std::process::Output {
 }
 
 #[test]
-fn an_app_without_rooms_keeps_nothing() {
+fn an_app_without_rooms_stores_nothing() {
     let place = place();
     serve(&place, "echo", &[]).stop();
     assert!(!place.path().join("data").exists());
@@ -538,7 +538,7 @@ fn an_app_without_rooms_keeps_nothing() {
 /// an answer or a broadcast acknowledged is stored afterwards, once and in order, and no event is
 /// stored in part. `TIDEGATE_CRASH_SECONDS` is the duration of the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_acknowledged_survives_every_kill() {
+async fn acknowledged_events_survive_every_kill() {
     const ROOMS: usize = 50;
     let seconds = env::var("TIDEGATE_CRASH_SECONDS")
         .ok()
@@ -626,7 +626,7 @@ async fn write_until_it_fails(server: &Tidegate) -> [u64; 3] {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_before_the_disk_failed_is_there_and_nothing_half_done() {
+async fn a_disk_failure_keeps_acknowledged_events_and_no_partial_event() {
     let library = component_of(Build::Library, "faulty");
     let (app, mut started) = (component("rogue"), 0);
     for (call, how) in [

@@ -32,7 +32,7 @@ fn play(steps: &str) -> (Option<i32>, String) {
 }
 
 #[test]
-fn the_conversations_of_every_example_pass() {
+fn the_scripts_of_every_example_pass() {
     let examples =
         fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples")).unwrap();
     let mut played = 0;
@@ -54,7 +54,7 @@ fn the_conversations_of_every_example_pass() {
 }
 
 #[test]
-fn every_step_does_what_a_client_or_the_world_does() {
+fn every_kind_of_step_has_its_effect() {
     for steps in [
         // A trap closes only its own connection.
         r#"{ connect = "ann", to = "/socket" }, { connect = "bob", to = "/socket" },
@@ -93,7 +93,7 @@ fn every_step_does_what_a_client_or_the_world_does() {
 }
 
 #[test]
-fn what_was_not_expected_is_told_with_its_line() {
+fn a_failed_expectation_is_reported_with_its_line() {
     for (steps, told) in [
         (
             r#"{ request = "GET /calm", text = "storm" }"#,
@@ -150,7 +150,7 @@ fn what_was_not_expected_is_told_with_its_line() {
 }
 
 #[test]
-fn a_script_that_cannot_be_read_plays_nothing() {
+fn a_script_with_an_error_is_not_started() {
     for (steps, told) in [
         (
             r#"{ snd = "ann" }"#,

@@ -60,7 +60,7 @@ impl Drop for Tail {
 }
 
 #[tokio::test]
-async fn requests_connections_output_and_faults_are_told_with_where_they_belong() {
+async fn tail_shows_requests_connections_output_and_faults_with_their_ids() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let mut tail = Tail::begin(&server, &["--json"]);
     let mut socket = Socket::connect(server.ws("/socket?x=1")).await;
@@ -131,7 +131,7 @@ async fn requests_connections_output_and_faults_are_told_with_where_they_belong(
 }
 
 #[tokio::test]
-async fn who_looks_on_sees_only_what_was_asked_for() {
+async fn tail_shows_only_lines_that_match_its_filter() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let (mut one, mut other) = (
         Socket::connect(server.ws("/socket")).await,
@@ -187,7 +187,7 @@ async fn who_looks_on_sees_only_what_was_asked_for() {
 }
 
 #[test]
-fn without_a_server_or_with_words_that_mean_nothing_it_says_so() {
+fn tail_reports_a_missing_server_and_unknown_arguments() {
     let nowhere = tempfile::tempdir().unwrap();
     let data = nowhere.path().join("data");
     for (args, code, told) in [

@@ -62,7 +62,7 @@ async fn broadcast(followers: usize, publications: usize) -> Stopped {
 }
 
 #[tokio::test]
-async fn a_publication_reaches_every_follower_in_order_and_costs_no_guest_call() {
+async fn a_publication_reaches_every_follower_in_order_without_a_guest_call() {
     let (few, many) = (broadcast(20, 1).await, broadcast(20, 10).await);
     let calls = |stopped: &Stopped| stopped.counter("guest_calls");
     assert_eq!(
@@ -88,7 +88,7 @@ async fn a_publication_reaches_every_follower_in_order_and_costs_no_guest_call()
 }
 
 #[tokio::test]
-async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is_gone() {
+async fn a_feed_that_resumes_gets_missed_publications_or_a_gap_notice() {
     let place = tempfile::tempdir().unwrap();
     let data = [
         "--data",
@@ -159,7 +159,7 @@ async fn a_feed_that_comes_back_gets_what_it_missed_or_is_told_that_something_is
 }
 
 #[tokio::test]
-async fn a_feed_of_several_topics_comes_back_to_its_place_in_each() {
+async fn a_feed_of_several_topics_resumes_at_its_position_in_each() {
     let server = rogue(&[]);
     let mut ann = Reader::open(&server, "/feed?topic=tea&also=milk", None).await;
     ann.until("begun").await;
@@ -188,7 +188,7 @@ async fn a_feed_of_several_topics_comes_back_to_its_place_in_each() {
 }
 
 #[tokio::test]
-async fn a_socket_that_comes_back_gets_what_it_missed_or_is_told_that_something_is_gone() {
+async fn a_socket_that_resumes_gets_missed_publications_or_a_gap_notice() {
     let server = rogue(&[]);
     let mut ann = Socket::connect(server.ws("/socket")).await;
     let from = ann.ask("since news").await;
@@ -219,7 +219,7 @@ async fn a_socket_that_comes_back_gets_what_it_missed_or_is_told_that_something_
 }
 
 #[tokio::test]
-async fn who_is_left_out_and_who_follows_no_more_hears_nothing() {
+async fn excluded_connections_and_former_followers_get_no_publication() {
     let server = rogue(&[]);
     let mut ann = Socket::connect(server.ws("/socket?follow=news")).await;
     let mut bob = Socket::connect(server.ws("/socket?follow=news")).await;
@@ -237,7 +237,7 @@ async fn who_is_left_out_and_who_follows_no_more_hears_nothing() {
 }
 
 #[tokio::test]
-async fn connections_find_each_other_by_id_and_by_tag() {
+async fn connections_are_found_by_id_and_by_tag() {
     let server = rogue(&[]);
     let mut ann = Socket::connect(server.ws("/socket?tag=red")).await;
     let mut bob = Socket::connect(server.ws("/socket?tag=blue")).await;
@@ -253,7 +253,7 @@ async fn connections_find_each_other_by_id_and_by_tag() {
 }
 
 #[tokio::test]
-async fn an_event_is_framed_line_by_line_with_its_id_and_its_name() {
+async fn an_event_is_encoded_line_by_line_with_its_id_and_name() {
     let server = rogue(&[]);
     let mut feed = Reader::follow(&server, "news").await;
     publish(&server, "news?event=tick", "a\r\nb\rc\nd\n\nid: 7").await;
@@ -289,7 +289,7 @@ async fn an_event_is_framed_line_by_line_with_its_id_and_its_name() {
 }
 
 #[tokio::test]
-async fn a_silent_feed_is_kept_open_by_comments() {
+async fn comments_keep_a_silent_feed_open() {
     let server = rogue(&["--limit", "comment_every=20ms"]);
     let mut feed = Reader::follow(&server, "news").await;
     assert_eq!(feed.until(":\n\n:\n\n").await, ":\n\n:\n\n");
@@ -338,7 +338,7 @@ fn numbers(bytes: &str) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn a_slow_follower_is_closed_and_the_quick_one_hears_all() {
+async fn a_slow_follower_is_closed_and_a_fast_one_gets_everything() {
     let server = rogue(&["--limit", "close_within=50ms"]);
     let (mut socket, mut feed) = slow(&server).await;
     flood(&server).await;
@@ -362,7 +362,7 @@ async fn a_slow_follower_is_closed_and_the_quick_one_hears_all() {
 }
 
 #[tokio::test]
-async fn a_slow_follower_of_a_topic_that_drops_loses_the_oldest_and_stays() {
+async fn a_slow_follower_of_a_dropping_topic_loses_the_oldest_and_stays() {
     let dir = tempfile::tempdir().unwrap();
     let settings = dir.path().join("tidegate.toml");
     fs::write(&settings, "[topics]\ndrop_oldest = [\"prices/*\"]\n").unwrap();

@@ -21,7 +21,7 @@ impl Socket for Broadcast {
 }
 
 #[test]
-fn everybody_hears_it_once() {
+fn each_connection_gets_a_message_once() {
     let mut server = tidegate::testing::serve(app());
     let (ann, bob) = (server.connect("/all"), server.connect("/all"));
     server.send(ann, "hi");

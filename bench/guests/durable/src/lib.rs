@@ -31,7 +31,7 @@ impl Room for Quiet {
 }
 
 #[test]
-fn what_comes_back_is_kept() {
+fn a_returned_message_is_stored() {
     let mut server = tidegate::testing::serve(app());
     let (kept, quiet) = (server.connect("/kept/a"), server.connect("/quiet/a"));
     for conn in [kept, quiet] {

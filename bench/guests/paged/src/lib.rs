@@ -43,7 +43,7 @@ async fn live(req: &Request, sink: &mut Sink) -> Result {
 }
 
 #[test]
-fn each_page_is_there() {
+fn each_page_is_served() {
     let mut server = tidegate::testing::serve(app());
     for path in ["/plain", "/slow", "/busy", "/live/1000"] {
         assert_eq!(server.get(path).status(), 200, "{path}");

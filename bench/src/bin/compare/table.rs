@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_missing_is_said_below() {
+    fn missing_contenders_are_listed_below() {
         let mut absent = score("tidegate", &[]);
         absent.dropped_out = Some("skipped, there is no x".into());
         let text = markdown(&[Played {

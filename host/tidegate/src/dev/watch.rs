@@ -450,7 +450,7 @@ mod tests {
     /// A name that is swapped, such as that of the current release, is often not that of the project
     /// itself.
     #[test]
-    fn a_folder_above_the_project_may_be_replaced() {
+    fn a_replaced_parent_folder_is_seen() {
         let outer = tempfile::tempdir().unwrap();
         let (above, aside) = (outer.path().join("above"), outer.path().join("aside"));
         let place = above.join("between");
@@ -562,7 +562,7 @@ mod tests {
         ("git commits", |place| write(place, "app/.git/index", "x")),
         ("a program writes next to other files", |place| {
             write(place, "settings/other.toml", "x");
-            write(place, "read/by/nobody.txt", "x");
+            write(place, "read/by/none.txt", "x");
             write(place, "linked/other.rs", "x");
             write(place, "beside/lib.rs", "x");
         }),
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn what_version_control_ignores_is_no_source_unless_the_compiler_reads_it() {
+    fn ignored_files_are_sources_only_if_the_compiler_reads_them() {
         let mut scene = Fixture::new();
         let place = scene.place.path().to_owned();
         write(&place, "app/.gitignore", "/scratch\n*.gen.rs\n/assets\n");
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_build_only_what_others_wrote_meanwhile_is_a_change() {
+    fn files_that_a_build_writes_are_no_change() {
         let mut scene = Fixture::new();
         let place = scene.place.path().to_owned();
         write(&place, "new/lib/src/lib.rs", "x");

@@ -155,7 +155,7 @@ impl Settings {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_loses_nothing() {
+async fn a_storm_of_faults_loses_no_acknowledged_write() {
     let settings = Settings::from_environment();
     println!(
         "TIDEGATE_CHAOS_SEED={} with {:?}",

@@ -67,7 +67,7 @@ fn assert_is_refusal(answer: &str) {
 }
 
 #[tokio::test]
-async fn sockets_are_capped_whatever_they_have_become() {
+async fn the_socket_cap_counts_every_kind_of_socket() {
     let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_max=4"]);
     let kept = served_from(&server, "127.0.0.1").await.unwrap();
     let idle = Raw::connect(server.address()).await;
@@ -123,7 +123,7 @@ async fn feeds_and_held_answers_count_as_sockets() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_being_sent_has_a_place_of_its_own() {
+async fn a_file_being_sent_counts_against_a_cap_of_its_own() {
     let assets = tempfile::tempdir().unwrap();
     std::fs::write(assets.path().join("big.bin"), vec![b'b'; 32 << 20]).unwrap();
     let args = [
@@ -152,7 +152,7 @@ async fn a_file_that_is_being_sent_has_a_place_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_address_has_a_cap_of_its_own_if_it_is_set() {
+async fn a_configured_cap_for_each_address_holds() {
     let server = Tidegate::serve(
         &component("rogue"),
         &[
@@ -185,7 +185,7 @@ async fn an_address_has_a_cap_of_its_own_if_it_is_set() {
 }
 
 #[tokio::test]
-async fn a_proxy_on_this_machine_is_not_cut_off() {
+async fn a_local_proxy_has_no_address_cap() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let mut connections = Vec::new();
     for _ in 0..SOCKETS_PER_ADDRESS_MAX + 10 {
@@ -203,7 +203,7 @@ async fn a_proxy_on_this_machine_is_not_cut_off() {
 }
 
 #[tokio::test]
-async fn a_mapped_address_is_the_ipv4_address_for_cap_app_and_log() {
+async fn a_mapped_address_counts_as_ipv4_in_cap_app_and_log() {
     let args = [
         "--limit",
         "sockets_per_address_max=1",
@@ -255,7 +255,7 @@ fn with_files(files: u32, args: &[&str]) -> (Tidegate, tempfile::TempDir) {
 }
 
 #[tokio::test]
-async fn a_flood_of_connections_leaves_descriptors_to_the_storage() {
+async fn a_connection_flood_leaves_descriptors_for_storage() {
     let (server, _data) = with_files(300, &[]);
     let warning = server.wait_for("sockets_max is 150: the process");
     assert!(warning.contains("raise RLIMIT_NOFILE"), "{warning}");
@@ -309,7 +309,7 @@ fn highest_file(server: &Tidegate) -> u64 {
 }
 
 #[tokio::test]
-async fn without_descriptors_each_connection_is_refused_and_those_that_are_open_go_on() {
+async fn without_descriptors_new_connections_are_refused_and_open_ones_continue() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let mut kept = Raw::send(server.address(), CALM).await;
     kept.until("calm").await;
@@ -371,7 +371,7 @@ const ACCEPT_ERRORS: [(&str, i64); 7] = [
 ];
 
 #[tokio::test]
-async fn a_connection_that_can_be_neither_accepted_nor_refused_is_accepted_later() {
+async fn a_connection_that_cannot_be_refused_is_accepted_later() {
     let machine = Machine::serve(&component("rogue"), &[]);
     let server = &machine.server;
     let mut kept = Raw::send(server.address(), CALM).await;
@@ -408,7 +408,7 @@ async fn a_connection_that_can_be_neither_accepted_nor_refused_is_accepted_later
 }
 
 #[tokio::test]
-async fn more_sockets_than_files_are_not_promised() {
+async fn the_socket_cap_stays_below_the_descriptor_limit() {
     let (server, _data) = with_files(700, &["--limit", "sockets_max=5000"]);
     let warning = server.wait_for("sockets_max is 350 instead of 5000");
     assert!(warning.contains("may open 700 files"), "{warning}");
@@ -453,7 +453,7 @@ async fn websockets_and_feeds_beyond_their_limits_are_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn names_of_topics_push_out_one_topic_each_and_none_that_is_in_use() {
+async fn a_new_topic_evicts_one_unused_topic() {
     let server = Tidegate::serve(&component("rogue"), &["--limit", "topics_max=20"]);
     let client = reqwest::Client::new();
     let publish = async |topic: &str| -> u64 {

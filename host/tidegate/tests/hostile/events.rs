@@ -88,7 +88,7 @@ fn leaves(message: &str, name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_is_free() {
+async fn an_on_close_waits_for_an_instance_and_runs_once() {
     let server = serve(&["--instances", "4"]);
     let mut said = Reader::follow(&server, "account").await;
     let (ann, ann_id) = account(&server, "", &mut said).await;
@@ -124,7 +124,7 @@ async fn an_on_close_that_finds_every_instance_busy_is_delivered_once_when_one_i
 }
 
 #[tokio::test]
-async fn the_log_counts_what_the_drain_could_not_deliver() {
+async fn the_log_counts_events_that_the_drain_dropped() {
     let server = serve(&["--instances", "2", "--drain", "1s"]);
     let mut said = Reader::follow(&server, "account").await;
     let (ann, _) = account(&server, "", &mut said).await;
@@ -144,7 +144,7 @@ async fn the_log_counts_what_the_drain_could_not_deliver() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_of_on_open_or_before_it_traps_has_one_on_close() {
+async fn a_client_that_disconnects_during_on_open_has_one_on_close() {
     let server = serve(&[]);
     let mut said = Reader::follow(&server, "account").await;
     for query in ["?hold=500", "?trap=yes", ""] {
@@ -184,7 +184,7 @@ async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
 }
 
 #[tokio::test]
-async fn a_presence_leave_waits_for_a_room_that_does_not_wake_until_another_version_is_served() {
+async fn a_presence_leave_waits_for_a_version_that_wakes_its_room() {
     let component = component("rogue");
     let folder = tempfile::tempdir().unwrap();
     let app = folder.path().join("app.wasm");
@@ -255,7 +255,7 @@ impl Served {
 }
 
 #[tokio::test]
-async fn an_on_close_whose_route_is_gone_goes_to_the_last_version_that_had_it() {
+async fn an_on_close_without_a_route_runs_in_the_last_version_that_had_it() {
     let served = Served::new("rogue", &["--instances", "4"]);
     let server = served.server();
     // An open feed needs no route.
@@ -286,7 +286,7 @@ async fn an_on_close_whose_route_is_gone_goes_to_the_last_version_that_had_it() 
 }
 
 #[tokio::test]
-async fn a_handshake_that_ends_after_its_route_is_gone_is_closed_and_has_its_on_close() {
+async fn a_handshake_whose_route_was_removed_is_closed_with_on_close() {
     let served = Served::new("echo", &[]);
     let server = served.server();
     served.replace_by("rogue");
@@ -305,7 +305,7 @@ async fn a_handshake_that_ends_after_its_route_is_gone_is_closed_and_has_its_on_
 }
 
 #[tokio::test]
-async fn an_alarm_whose_class_is_gone_waits_for_a_version_that_has_it() {
+async fn an_alarm_without_a_class_waits_for_a_version_that_has_it() {
     let served = Served::new("rogue", &[]);
     let server = served.server();
     let mut ann = guest(server, "tea", "ann").await;
@@ -324,7 +324,7 @@ async fn an_alarm_whose_class_is_gone_waits_for_a_version_that_has_it() {
 }
 
 #[tokio::test]
-async fn an_alarm_rings_whichever_commit_made_it_durable() {
+async fn an_alarm_fires_whichever_commit_made_it_durable() {
     let server = serve(&[]);
     for set in ["alarm 300", "alarm-flush 300"] {
         let room = set.replace(' ', "-");
@@ -340,7 +340,7 @@ async fn an_alarm_rings_whichever_commit_made_it_durable() {
 }
 
 #[tokio::test]
-async fn an_alarm_that_finds_every_instance_busy_keeps_its_tries() {
+async fn an_alarm_without_a_free_instance_keeps_its_retries() {
     let server = serve(&["--instances", "4"]);
     let mut said = Reader::follow(&server, "account").await;
     let mut ann = guest(&server, "tea", "ann").await;
@@ -361,8 +361,7 @@ async fn an_alarm_that_finds_every_instance_busy_keeps_its_tries() {
 }
 
 #[tokio::test]
-async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_busy_or_it_waits_for_a_room()
- {
+async fn a_waiting_loader_is_dropped_when_its_client_disconnects() {
     for (path, sign) in [("/parting", "still here"), ("/parting?call=1000", "a page")] {
         let server = serve(&["--instances", "8"]);
         let mut said = Reader::follow(&server, "account").await;
@@ -384,7 +383,7 @@ async fn a_loader_whose_client_leaves_is_dropped_also_when_every_instance_is_bus
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_moves_alarms_and_nothing_else() {
+async fn a_changed_system_clock_moves_only_alarms() {
     let machine = Machine::serve(
         &component("rogue"),
         &[

@@ -57,7 +57,7 @@ async fn calm_answers(server: &Tidegate, other: impl Future) -> usize {
 }
 
 #[tokio::test]
-async fn calls_that_end_within_a_tick_go_before_guests_that_spin() {
+async fn short_calls_run_before_busy_guests() {
     let server = rogue(&["--cpu", "200ms"]);
     let spinners = async {
         let client = Client::new();
@@ -74,7 +74,7 @@ async fn calls_that_end_within_a_tick_go_before_guests_that_spin() {
 }
 
 #[tokio::test]
-async fn a_guest_that_spins_has_its_tenth_of_a_worker_that_is_always_busy() {
+async fn a_busy_guest_gets_a_tenth_of_a_loaded_worker() {
     let server = rogue(&["--cpu", "100ms"]);
     let client = Client::new();
     let busy = join_all((0..8).map(|_| calm_answers(&server, pending::<()>())));
@@ -94,7 +94,7 @@ async fn flood(mut raw: Raw, piece: Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_more_than_can_be_done_leaves_the_others_their_turns() {
+async fn a_flooding_client_does_not_starve_others() {
     const HANDSHAKE: &str = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let server = rogue(&[]);
     let requests = "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n"

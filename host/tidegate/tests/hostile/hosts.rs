@@ -157,7 +157,7 @@ async fn a_host_that_is_not_listed_reaches_no_guest_code() {
 }
 
 #[tokio::test]
-async fn without_a_list_every_host_is_served_and_the_start_warns_once() {
+async fn without_a_host_list_every_host_is_served_with_one_warning() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     for host in ["evil.example", "localhost", "[::1]"] {
         assert_eq!(get(&server, "/calm", host).await, 200, "{host}");
@@ -176,7 +176,7 @@ async fn without_a_list_every_host_is_served_and_the_start_warns_once() {
 }
 
 #[test]
-fn a_list_of_no_use_is_refused_at_the_start() {
+fn an_invalid_host_list_is_refused_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tidegate.toml");
     for (hosts, told) in [

@@ -124,7 +124,7 @@ async fn all(app: &App, server: &Tidegate, request: &str, until: &str) -> Vec<Ra
 }
 
 #[tokio::test]
-async fn an_instance_whose_request_is_given_up_is_free_again() {
+async fn a_timed_out_request_frees_its_instance() {
     for app in apps() {
         let server = app.serve(&["--wall", "1s"]);
         for request in [get(app.wait), part(app.wait), part(app.collect)] {
@@ -136,7 +136,7 @@ async fn an_instance_whose_request_is_given_up_is_free_again() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_client_left_is_free_again() {
+async fn a_disconnected_client_frees_its_instance() {
     for app in apps() {
         let server = app.serve(&[
             "--wall",
@@ -163,7 +163,7 @@ async fn an_instance_whose_client_left_is_free_again() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_client_pipelined_and_left_is_free_again() {
+async fn a_client_that_pipelines_and_disconnects_frees_its_instance() {
     for app in apps() {
         let server = app.serve(&[
             "--wall",
@@ -185,7 +185,7 @@ async fn an_instance_whose_client_pipelined_and_left_is_free_again() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_no_fault_of_the_app() {
+async fn an_incomplete_request_body_is_not_an_app_fault() {
     for app in apps() {
         let server = app.serve(&[]);
         let request = format!(
@@ -207,7 +207,7 @@ async fn a_body_that_breaks_off_is_no_fault_of_the_app() {
 }
 
 #[tokio::test]
-async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
+async fn work_after_an_answer_is_bounded_and_does_not_delay_it() {
     for app in apps() {
         let path = app.after;
         let server = app.serve(&["--wall", "1h", "--limit", "after_answer_max=500ms"]);
@@ -227,7 +227,7 @@ async fn work_after_an_answer_is_bounded_and_does_not_hold_the_answer() {
 }
 
 #[tokio::test]
-async fn work_after_answers_leaves_instances_to_the_requests_that_wait() {
+async fn work_after_answers_leaves_instances_to_waiting_requests() {
     for app in apps() {
         let server = app.serve(&[
             "--wall",
@@ -322,7 +322,7 @@ async fn idle_instances_yield_to_rooms_and_streams() {
 }
 
 #[tokio::test]
-async fn whatever_streams_hold_leaves_instances_to_everything_else() {
+async fn streams_leave_a_share_of_instances_to_other_events() {
     let server = rogue(&["--wall", "1h", "--drain", "0"]);
     let app = apps()
         .into_iter()
@@ -357,7 +357,7 @@ async fn whatever_streams_hold_leaves_instances_to_everything_else() {
 }
 
 #[tokio::test]
-async fn an_instance_that_grew_is_not_kept() {
+async fn an_instance_that_grew_is_not_reused() {
     let server = rogue(&[]);
     let resident = || {
         let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
@@ -399,7 +399,7 @@ async fn requests(upstream: &TcpListener) -> Vec<TcpStream> {
 }
 
 #[tokio::test]
-async fn an_instance_whose_upstream_is_silent_is_free_again() {
+async fn a_silent_upstream_frees_its_instance() {
     for (guest, args) in [
         ("errand", &[][..]),
         ("errand03", &[]),

@@ -31,7 +31,7 @@ async fn check_sizes(server: &Tidegate, path: &str, cases: &[(&str, usize, usize
 }
 
 #[tokio::test]
-async fn what_an_app_may_do_with_a_connection_is_bounded() {
+async fn connection_tags_attachments_and_topics_are_bounded() {
     let limits = [
         "attachment_bytes_max=10B",
         "tags_max=3",
@@ -62,7 +62,7 @@ async fn what_an_app_may_do_with_a_connection_is_bounded() {
 }
 
 #[tokio::test]
-async fn what_a_room_keeps_and_does_is_bounded() {
+async fn storage_and_effects_of_a_room_are_bounded() {
     let limits = [
         "room_key_bytes_max=20B",
         "room_value_bytes_max=2KiB",
@@ -83,7 +83,7 @@ async fn what_a_room_keeps_and_does_is_bounded() {
 }
 
 #[tokio::test]
-async fn pages_of_entries_and_ids_end_and_the_next_ones_go_on() {
+async fn listings_of_entries_and_ids_are_paged() {
     let server = serve(&[]);
     let mut socket = Socket::connect(server.ws("/rooms/tea")).await;
     // One call of the host returns fewer entries, so the SDK calls again.
@@ -97,7 +97,7 @@ async fn pages_of_entries_and_ids_end_and_the_next_ones_go_on() {
 }
 
 #[tokio::test]
-async fn messages_beyond_their_limits_are_closed_with_1009() {
+async fn an_oversized_message_is_closed_with_1009() {
     let server = serve(&[
         "message_bytes_max=100B",
         "frame_bytes_max=60B",
@@ -158,14 +158,14 @@ async fn messages_beyond_their_limits_are_closed_with_1009() {
 }
 
 #[tokio::test]
-async fn a_message_that_an_app_sends_is_bounded_too() {
+async fn a_message_from_the_app_is_bounded() {
     let server = serve(&["message_bytes_max=100B"]);
     let mut socket = Socket::connect(server.ws("/socket")).await;
     assert_ne!(socket.ask("limit message 101").await, "ok");
 }
 
 #[tokio::test]
-async fn a_body_and_a_head_are_bounded() {
+async fn the_bytes_of_head_and_body_are_bounded() {
     let server = serve(&["body_bytes_max=1000B", "header_bytes_max=8KiB"]);
     let request = |path: &str, headers: &str, bytes: usize| {
         format!(
@@ -205,7 +205,7 @@ async fn a_body_and_a_head_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_head_or_a_body_that_does_not_come_is_given_up() {
+async fn an_unfinished_head_or_body_times_out() {
     let server = serve(&[
         "header_within=300ms",
         "body_within=300ms",
@@ -229,7 +229,7 @@ async fn a_head_or_a_body_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_websocket_has_a_life_and_a_time_to_be_idle() {
+async fn a_websocket_has_a_lifetime_and_an_idle_timeout() {
     for limit in ["idle_max=300ms", "lifetime_max=300ms"] {
         let server = serve(&[limit]);
         let mut socket = Socket::connect(server.ws("/other")).await;
@@ -238,7 +238,7 @@ async fn a_websocket_has_a_life_and_a_time_to_be_idle() {
 }
 
 #[tokio::test]
-async fn a_peer_that_answers_no_ping_is_dropped() {
+async fn a_client_that_answers_no_ping_is_dropped() {
     let server = serve(&["ping_every=200ms", "pong_within=200ms"]);
     let handshake = "GET /socket HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
         sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -249,7 +249,7 @@ async fn a_peer_that_answers_no_ping_is_dropped() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_faster_than_the_app_reads_has_to_wait() {
+async fn a_client_that_sends_faster_than_the_app_reads_waits() {
     let server = serve(&["inbox_messages_max=4", "inbox_bytes_max=4KiB"]);
     let mut raw = TcpStream::connect(server.address()).await.unwrap();
     let handshake = "GET /socket HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\n\
@@ -277,7 +277,7 @@ async fn a_client_that_sends_faster_than_the_app_reads_has_to_wait() {
 }
 
 #[tokio::test]
-async fn an_app_that_sends_more_than_an_outbox_holds_is_told() {
+async fn a_full_outbox_returns_an_error_to_the_app() {
     for limit in ["outbox_messages_max=5", "outbox_bytes_max=5KiB"] {
         let server = serve(&[limit]);
         let mut socket = Socket::connect(server.ws("/socket")).await;
@@ -294,7 +294,7 @@ async fn an_app_that_sends_more_than_an_outbox_holds_is_told() {
 }
 
 #[tokio::test]
-async fn a_history_keeps_so_many_messages_and_so_many_bytes() {
+async fn a_history_is_bounded_in_messages_and_bytes() {
     let cases = [
         (&["history_messages_max=2"][..], 3, 10),
         (&["history_message_bytes_max=100B"], 1, 101),
@@ -329,7 +329,7 @@ async fn a_history_keeps_so_many_messages_and_so_many_bytes() {
 }
 
 #[tokio::test]
-async fn a_history_is_forgotten_with_its_age() {
+async fn a_history_expires() {
     let server = serve(&["history_age_max=200ms"]);
     let client = reqwest::Client::new();
     let mut socket = Socket::connect(server.ws("/socket")).await;
@@ -362,7 +362,7 @@ async fn a_history_is_forgotten_with_its_age() {
 }
 
 #[tokio::test]
-async fn events_that_wait_for_a_room_are_bounded() {
+async fn events_queued_for_a_room_are_bounded() {
     let server = serve(&["room_inbox_max=3"]);
     let mut socket = Socket::connect(server.ws("/rooms/tea")).await;
     socket.say("then sleep").await;
@@ -428,7 +428,7 @@ async fn a_form_is_bounded_in_bytes_and_in_fields() {
 }
 
 #[tokio::test]
-async fn a_form_in_which_nothing_is_found_is_not_gathered() {
+async fn a_form_without_a_complete_part_is_not_buffered() {
     let server = serve(&["upload_bytes_max=10MiB"]);
     for begun in [
         "--B\r\ncontent-disposition: form-data; name=\"",
@@ -443,7 +443,7 @@ async fn a_form_in_which_nothing_is_found_is_not_gathered() {
 }
 
 #[tokio::test]
-async fn what_answers_and_guards_add_is_bounded_in_bytes() {
+async fn headers_of_answers_and_guards_are_bounded_in_bytes() {
     let server = serve(&[]);
     for (path, status) in [
         ("/greedy/headers?count=4&bytes=60000", 200),
@@ -466,7 +466,7 @@ async fn what_answers_and_guards_add_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
-async fn an_action_has_its_time() {
+async fn an_action_has_a_timeout() {
     let server = serve(&["upload_within=500ms"]);
     let begun = part("__action", "weigh") + &part("a", &"x".repeat(100 << 10));
     let mut raw = Raw::send(server.address(), &form(&server, &begun, 200 << 10)).await;
@@ -478,7 +478,7 @@ async fn an_action_has_its_time() {
 }
 
 #[tokio::test]
-async fn an_event_has_its_time_its_computing_and_its_memory() {
+async fn an_event_is_bounded_in_time_cpu_and_memory() {
     let server = Tidegate::serve(
         &component("rogue"),
         &["--wall", "300ms", "--cpu", "100ms", "--memory", "8MiB"],
@@ -494,7 +494,7 @@ async fn an_event_has_its_time_its_computing_and_its_memory() {
 }
 
 #[tokio::test]
-async fn requests_of_an_app_in_progress_are_bounded() {
+async fn concurrent_requests_of_an_app_are_bounded() {
     let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = upstream.local_addr().unwrap();
     let dir = tempfile::tempdir().unwrap();

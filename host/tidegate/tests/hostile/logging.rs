@@ -104,7 +104,7 @@ impl Drop for Unread {
 }
 
 #[tokio::test]
-async fn a_log_that_is_not_read_stops_nothing_and_its_gaps_are_counted() {
+async fn a_log_without_a_reader_blocks_nothing_and_counts_its_gaps() {
     for format in ["text", "json"] {
         let mut server = Unread::serve(&["--log-format", format]);
         server.flood().await;
@@ -164,7 +164,7 @@ fn number(line: &str, before: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_drain_ends_though_its_log_is_not_read() {
+async fn a_stalled_log_does_not_block_the_drain() {
     let mut server = Unread::serve(&[]);
     server.flood().await;
     server.terminate();
@@ -172,7 +172,7 @@ async fn a_drain_ends_though_its_log_is_not_read() {
 }
 
 #[tokio::test]
-async fn a_log_whose_reader_has_gone_stops_nothing() {
+async fn a_closed_log_pipe_blocks_nothing() {
     let mut server = Unread::serve(&[]);
     drop(std::mem::replace(
         &mut server.stderr,
@@ -207,7 +207,7 @@ fn serve(component: &Path, settings: &str, args: &[&str]) -> (Tidegate, tempfile
 }
 
 #[tokio::test]
-async fn what_is_printed_without_a_lines_end_is_logged_with_its_event_and_joined_with_no_other() {
+async fn output_without_a_newline_is_logged_with_its_own_event() {
     let server = Tidegate::serve(&component("rogue"), &["--workers", "1"]);
     let get = async |path: &str| {
         soon(path, reqwest::get(server.url(path)))
@@ -281,7 +281,7 @@ async fn what_is_printed_without_a_lines_end_is_logged_with_its_event_and_joined
 }
 
 #[tokio::test]
-async fn foreign_components_that_are_used_again_join_no_output_either() {
+async fn reused_wasi_http_instances_keep_output_apart() {
     for name in ["proxy02", "proxy03"] {
         let server = Tidegate::serve(&component(name), &["--reuse-foreign", "--workers", "1"]);
         for _ in 0..3 {
@@ -315,7 +315,7 @@ async fn foreign_components_that_are_used_again_join_no_output_either() {
 const FORGED: &str = "one\r2026-11-27T00:00:00.000000Z  INFO forged: line\u{1b}[2J\u{1b}[31mred\u{7}\u{9b}31m\u{202e}\u{2028}end";
 
 #[tokio::test]
-async fn control_characters_reach_no_log() {
+async fn control_characters_are_escaped_in_logs() {
     for (format, color) in [("text", "never"), ("text", "always"), ("json", "never")] {
         let server = Tidegate::serve(
             &component("rogue"),
@@ -378,7 +378,7 @@ async fn control_characters_reach_no_log() {
 }
 
 #[tokio::test]
-async fn a_long_line_comes_in_pieces_that_cut_no_character() {
+async fn a_long_line_is_split_between_characters() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     soon("to print", reqwest::get(server.url("/print/long")))
         .await
@@ -395,7 +395,7 @@ async fn a_long_line_comes_in_pieces_that_cut_no_character() {
 }
 
 #[tokio::test]
-async fn an_instance_and_an_app_print_no_faster_than_they_may() {
+async fn output_is_limited_per_instance_and_per_app() {
     for settings in [
         "[app]\ninstance_output_rate = \"20 KiB\"\n",
         "[app]\noutput_rate = \"20 KiB\"\n",

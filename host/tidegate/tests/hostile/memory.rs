@@ -252,7 +252,7 @@ fn pump(streams: &mut [TcpStream], bytes: &[u8]) {
 }
 
 #[test]
-fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
+fn the_effects_of_one_room_event_are_bounded() {
     let server = serve(&["room_event_bytes_max=2MiB"]);
     let address = server.address();
     let _conn = join(address, "/greedy/rooms/tea");
@@ -290,7 +290,7 @@ fn one_event_of_a_room_does_only_so_much_whatever_it_does() {
 }
 
 #[test]
-fn an_answer_with_too_many_headers_is_the_apps_failure() {
+fn an_answer_with_too_many_headers_is_an_app_fault() {
     let server = serve(&[]);
     for (count, status) in [(900, "200"), (1001, "500"), (100_000, "500")] {
         let answer = ask(
@@ -304,7 +304,7 @@ fn an_answer_with_too_many_headers_is_the_apps_failure() {
 }
 
 #[test]
-fn a_call_that_is_given_up_takes_its_payload_with_it() {
+fn an_abandoned_room_call_releases_its_payload() {
     let server = serve(&["room_inbox_bytes_max=4MiB"]);
     let address = server.address();
     let mut busy = connect(address);
@@ -326,7 +326,7 @@ fn a_call_that_is_given_up_takes_its_payload_with_it() {
 }
 
 #[test]
-fn bytes_that_wait_for_a_room_are_bounded() {
+fn bytes_queued_for_a_room_are_bounded() {
     let server = serve(&["room_inbox_bytes_max=3MiB"]);
     let address = server.address();
     let hold = |body: &[u8]| {
@@ -366,7 +366,7 @@ fn bytes_that_wait_for_a_room_are_bounded() {
 }
 
 #[test]
-fn guests_and_clients_that_hold_memory_never_exceed_the_budget() {
+fn guests_and_clients_never_exceed_the_memory_budget() {
     type Attack = fn(&str);
     let attacks: [(&str, Attack); 14] = [
         ("instances", |address| {
@@ -498,7 +498,7 @@ fn upstream() -> String {
 }
 
 #[test]
-fn components_of_wasi_http_never_exceed_the_budget() {
+fn wasi_http_components_never_exceed_the_memory_budget() {
     type Attack = fn(&str, &str);
     let attacks: [(&str, [&str; 2], &'static str, Attack); 3] = [
         (
@@ -589,7 +589,7 @@ fn wait_until_read(stream: &TcpStream) {
 }
 
 #[test]
-fn what_a_client_announces_takes_no_memory_before_it_comes() {
+fn an_announced_length_takes_no_memory_before_its_bytes_arrive() {
     let server = serve(&[]);
     let statm = format!("/proc/{}/statm", server.pid());
     let mut streams: Vec<TcpStream> = (0..200).map(|_| join(server.address(), "/other")).collect();
@@ -610,7 +610,7 @@ fn what_a_client_announces_takes_no_memory_before_it_comes() {
 
 /// Clients may keep the memory that they have reserved, and stay below the last stage with it.
 #[test]
-fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
+fn clients_that_hold_memory_do_not_block_work_for_ever() {
     let limits = [
         "read_within=10m",
         "bytes_per_second_min=1B",
@@ -664,7 +664,7 @@ fn work_is_not_refused_for_ever_while_others_hold_the_memory() {
 /// Connections whose clients have sent no request, or only a part of it: each has state and
 /// buffers.
 #[test]
-fn connections_without_a_request_never_exceed_the_budget() {
+fn connections_without_a_request_never_exceed_the_memory_budget() {
     const BUDGET: usize = 128 * MIB;
     const COUNT: usize = 6000;
     raise_open_files();

@@ -92,7 +92,7 @@ async fn store() -> TempDir {
 }
 
 #[test]
-fn what_is_no_store_is_refused_and_left_as_it_is() {
+fn a_path_that_is_no_store_is_refused_and_unchanged() {
     type Make = fn(&Path);
     let places: [(&str, Make, &str); 7] = [
         ("nothing", |_| {}, "there is no directory"),
@@ -172,7 +172,7 @@ fn what_is_no_store_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn serve_makes_a_store_only_where_there_is_nothing_else() {
+fn serve_creates_a_store_only_in_an_empty_directory() {
     let place = tempfile::tempdir().unwrap();
     let notes = place.path().join("notes");
     fs::create_dir(&notes).unwrap();
@@ -220,7 +220,7 @@ fn serve_makes_a_store_only_where_there_is_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_backup_has_its_name_only_when_it_is_whole() {
+async fn a_backup_gets_its_name_when_it_is_complete() {
     let place = store().await;
     let data = place.path().join("data");
     let backup = |to: &Path| {
@@ -276,7 +276,7 @@ async fn a_backup_has_its_name_only_when_it_is_whole() {
 }
 
 #[tokio::test]
-async fn two_servers_on_one_directory_are_one_line() {
+async fn a_second_server_on_a_data_directory_is_one_error_line() {
     let place = store().await;
     let data = place.path().join("data");
     let server = serve(&data);
@@ -290,7 +290,7 @@ async fn two_servers_on_one_directory_are_one_line() {
 }
 
 #[test]
-fn a_control_socket_takes_no_file_of_another_and_no_path_that_is_too_long() {
+fn a_control_socket_replaces_no_foreign_file_and_refuses_a_long_path() {
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("notes");
     let socket = place.path().join("notes.sock");
@@ -322,7 +322,7 @@ fn a_control_socket_takes_no_file_of_another_and_no_path_that_is_too_long() {
 }
 
 #[test]
-fn without_a_home_one_line_says_that_nothing_is_kept() {
+fn without_a_home_one_line_reports_that_compiled_code_is_not_cached() {
     let place = tempfile::tempdir().unwrap();
     for home in [None, Some("relative")] {
         let mut command = tidegate();
@@ -349,7 +349,7 @@ fn without_a_home_one_line_says_that_nothing_is_kept() {
 }
 
 #[test]
-fn a_signal_while_a_component_compiles_ends_it_and_a_hangup_does_not() {
+fn a_signal_ends_a_compilation_and_a_hangup_does_not() {
     for (signal, ends) in [
         (Signal::TERM, true),
         (Signal::INT, true),

@@ -58,7 +58,7 @@ async fn is_untouched(listener: &TcpListener) -> bool {
 }
 
 #[tokio::test]
-async fn a_request_reaches_what_was_granted_and_its_connection_is_used_again() {
+async fn a_granted_request_is_sent_and_its_connection_reused() {
     for guest in GUESTS {
         let (granted, address) = upstream().await;
         let server = Tidegate::serve(
@@ -87,7 +87,7 @@ async fn a_request_reaches_what_was_granted_and_its_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_target_that_no_grant_names_is_refused_and_never_connected() {
+async fn a_target_without_a_grant_is_never_connected() {
     let ((granted, address), (other, elsewhere)) = (upstream().await, upstream().await);
     let [port, other_port] =
         [&address, &elsewhere].map(|address| address.split_once(':').unwrap().1.to_owned());
@@ -138,7 +138,7 @@ async fn a_target_that_no_grant_names_is_refused_and_never_connected() {
 }
 
 #[tokio::test]
-async fn a_name_leads_inside_only_if_its_grant_says_private() {
+async fn a_name_resolves_to_private_addresses_only_with_a_private_grant() {
     let (inside, address) = upstream().await;
     let name = format!("localhost:{}", address.split_once(':').unwrap().1);
     let dir = tempfile::tempdir().unwrap();
@@ -161,7 +161,7 @@ async fn a_name_leads_inside_only_if_its_grant_says_private() {
 }
 
 #[tokio::test]
-async fn no_request_comes_back_to_the_server_itself() {
+async fn no_outbound_request_reaches_this_server() {
     for (guest, listen, spelling) in [
         ("errand", "127.0.0.1", "127.0.0.1"),
         ("errand03", "127.0.0.1", "localhost"),
@@ -187,7 +187,7 @@ async fn no_request_comes_back_to_the_server_itself() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_silent_or_endless_is_given_up() {
+async fn a_silent_or_endless_upstream_is_cut_off() {
     let cases = [
         ("", ["response", "timeout"]),
         (
@@ -244,7 +244,7 @@ async fn an_upstream_that_is_silent_or_endless_is_given_up() {
 }
 
 #[tokio::test]
-async fn https_trusts_the_systems_authorities_and_those_of_the_settings() {
+async fn https_trusts_system_and_configured_authorities() {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["localhost".into()])
         .unwrap()

@@ -31,7 +31,7 @@ fn parts(answer: &str) -> (u16, &str) {
 }
 
 #[tokio::test]
-async fn no_spelling_of_a_path_passes_a_guard() {
+async fn no_spelling_of_a_path_bypasses_a_guard() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let guarded = [
         "/paths/secret",
@@ -93,7 +93,7 @@ async fn no_spelling_of_a_path_passes_a_guard() {
 }
 
 #[tokio::test]
-async fn an_app_receives_the_path_that_its_route_and_guards_were_found_by() {
+async fn an_app_receives_the_path_that_was_matched() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let cases = [
         ("/paths/a/b", "/paths/a/b rest=a/b"),
@@ -148,7 +148,7 @@ async fn an_app_receives_the_path_that_its_route_and_guards_were_found_by() {
 }
 
 #[tokio::test]
-async fn a_component_of_wasi_http_receives_the_same_path() {
+async fn a_wasi_http_component_receives_the_path_that_was_matched() {
     for proxy in ["proxy02", "proxy03"] {
         let server = Tidegate::serve(&component(proxy), &[]);
         for (target, told) in [
@@ -174,7 +174,7 @@ async fn a_component_of_wasi_http_receives_the_same_path() {
 }
 
 #[tokio::test]
-async fn files_pages_loaders_and_host_endpoints_take_no_separator() {
+async fn an_encoded_separator_is_refused_by_files_pages_and_host_endpoints() {
     let assets = tempfile::tempdir().unwrap();
     fs::create_dir(assets.path().join("css")).unwrap();
     for (name, text) in [("index.html", "index"), ("css/a b.css", "p{}")] {
@@ -258,7 +258,7 @@ async fn files_pages_loaders_and_host_endpoints_take_no_separator() {
 }
 
 #[tokio::test]
-async fn a_target_has_the_form_that_its_method_wants() {
+async fn a_request_target_has_the_form_of_its_method() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let cases = [
         ("GET x HTTP/1.1\r\nhost: x", 400),

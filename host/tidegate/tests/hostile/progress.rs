@@ -228,7 +228,7 @@ impl Slow {
 }
 
 #[tokio::test]
-async fn who_sends_slowly_is_told_or_closed_and_counted() {
+async fn a_client_that_sends_slowly_is_refused_or_closed_and_counted() {
     let server = server(
         &["header_within", "read_within"],
         &["--limit", "bytes_per_second_min=2000"],
@@ -257,7 +257,7 @@ fn masked(frame: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_reads_nothing_or_next_to_nothing_is_closed_and_counted() {
+async fn a_client_that_reads_too_slowly_is_closed_and_counted() {
     let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
     let says = [
         "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
@@ -337,7 +337,7 @@ async fn read_steadily(stream: &mut TcpStream, size: usize) -> usize {
 }
 
 #[tokio::test]
-async fn a_client_that_reads_steadily_gets_all_however_small_its_window() {
+async fn a_steady_reader_with_a_small_window_gets_the_whole_answer() {
     let message = |size: usize| {
         let ask = format!("big {size}");
         let head = [0x81, 0x80 | ask.len() as u8, 0, 0, 0, 0];
@@ -364,7 +364,7 @@ async fn a_client_that_reads_steadily_gets_all_however_small_its_window() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
+async fn idle_and_unread_clients_are_not_closed() {
     let server = server(&["header_within", "read_within", "write_within"], &[]);
     let mut feed = Raw::send(
         server.address(),
@@ -404,7 +404,7 @@ async fn who_has_nothing_to_say_or_is_not_read_is_not_at_fault() {
 }
 
 #[tokio::test]
-async fn no_action_starts_for_a_form_that_has_only_begun() {
+async fn no_action_starts_for_a_stalled_form() {
     let server = server(&["read_within"], &[]);
     let forms = (0..20).map(|_| async {
         let answer = Raw::send(server.address(), &form(1 << 20))
@@ -425,7 +425,7 @@ async fn no_action_starts_for_a_form_that_has_only_begun() {
 }
 
 #[tokio::test]
-async fn slow_clients_do_not_hold_the_drain() {
+async fn slow_clients_do_not_delay_the_drain() {
     let server = server(&[], &["--drain", "4s"]);
     let heads = ["", "GET /calm HT", CALM];
     let bodies = [
@@ -464,7 +464,7 @@ async fn a_flood_of_pings_or_pongs_is_closed_with_1008() {
 }
 
 #[tokio::test]
-async fn a_message_that_takes_longer_than_a_pong_is_not_cut() {
+async fn a_message_slower_than_the_pong_timeout_is_not_cut_off() {
     let limits = [
         "--limit",
         "pong_within=1s",

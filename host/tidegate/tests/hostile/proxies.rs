@@ -37,7 +37,7 @@ async fn ask_from(server: &Tidegate, address: &str, line: &str, headers: &[&str]
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_reaches_neither_host_nor_app() {
+async fn forwarded_headers_of_untrusted_clients_are_ignored() {
     let claims = [
         "x-forwarded-for: 192.0.2.1",
         "X-Forwarded-For: 127.0.0.1",
@@ -72,7 +72,7 @@ async fn what_a_client_says_of_itself_reaches_neither_host_nor_app() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_says_who_its_client_is_and_what_it_asked_for() {
+async fn a_trusted_proxy_provides_client_address_scheme_and_host() {
     let server = serve(
         "[\"127.0.0.2\", \"10.0.0.0/8\"]",
         &["--log", "info,access=debug"],
@@ -152,7 +152,7 @@ async fn a_trusted_proxy_says_who_its_client_is_and_what_it_asked_for() {
 }
 
 #[tokio::test]
-async fn an_origin_is_compared_with_what_the_client_asked_the_proxy_for() {
+async fn an_origin_is_compared_with_the_host_that_the_proxy_received() {
     let server = serve("[\"127.0.0.2\"]", &[]);
     let upgrade = "upgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==";
     for (address, origin, headers, status) in [
@@ -205,7 +205,7 @@ async fn an_origin_is_compared_with_what_the_client_asked_the_proxy_for() {
 }
 
 #[tokio::test]
-async fn the_cap_of_an_address_counts_a_proxys_clients_and_not_the_proxy() {
+async fn the_address_cap_counts_clients_of_a_proxy_and_not_the_proxy() {
     let server = serve("[\"127.0.0.2\"]", &["--limit", "sockets_per_address_max=2"]);
     let hold = async |client: &str| {
         let mut raw = Raw::connect_from(server.address(), "127.0.0.2").await;
@@ -248,7 +248,7 @@ async fn the_cap_of_an_address_counts_a_proxys_clients_and_not_the_proxy() {
 }
 
 #[test]
-fn a_network_of_no_use_is_refused_at_the_start() {
+fn an_invalid_proxy_network_is_refused_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("tidegate.toml");
     for (trusted, reason) in [

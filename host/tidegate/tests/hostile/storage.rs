@@ -224,8 +224,7 @@ fn closing() -> impl Iterator<Item = (&'static str, u64, u64)> {
 }
 
 #[tokio::test]
-async fn a_storage_that_failed_is_closed_to_reads_and_writes_and_opens_again_under_its_connections()
-{
+async fn failed_storage_is_closed_and_reopens_while_connections_stay() {
     let mut disk = Faulty::new();
     let server = disk.serve();
     for (what, call, error) in closing() {
@@ -273,7 +272,7 @@ async fn a_storage_that_failed_is_closed_to_reads_and_writes_and_opens_again_und
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_and_what_was_refused_is_not_over_faults_and_kills() {
+async fn acknowledged_writes_survive_and_refused_writes_vanish_over_faults_and_kills() {
     let mut disk = Faulty::new();
     let mut server = disk.serve();
     for (what, call, error) in FAULTS {
@@ -301,7 +300,7 @@ async fn what_was_acknowledged_is_there_and_what_was_refused_is_not_over_faults_
 }
 
 #[tokio::test]
-async fn a_start_on_a_disk_that_fails_serves_the_rest_and_opens_the_storage_later() {
+async fn a_start_with_a_failing_disk_serves_and_opens_storage_later() {
     /// Content of the data directory at the start.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Store {
@@ -379,7 +378,7 @@ async fn a_start_on_a_disk_that_fails_serves_the_rest_and_opens_the_storage_late
 }
 
 #[tokio::test]
-async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
+async fn a_process_without_descriptors_refuses_writes_and_recovers() {
     let mut disk = Faulty::new();
     let server = disk.serve();
     // These values make the store flush, which needs new files.
@@ -422,7 +421,7 @@ async fn a_process_without_descriptors_refuses_for_a_while_and_goes_on() {
 
 /// Another program takes the space for a copy while the storage is closed.
 #[tokio::test]
-async fn a_small_disk_recovers_without_space_for_a_copy_and_fills_and_empties_without_a_loss() {
+async fn a_small_disk_recovers_without_a_copy_and_loses_no_acknowledged_write() {
     const DISK_BYTES: u64 = 64 << 20;
     const LINE_BYTES: usize = 30_000;
     /// Each line is stored twice: as an entry, and in the room's history.

@@ -228,7 +228,7 @@ const ONLY_03: [Case; 3] = [
 ];
 
 #[tokio::test]
-async fn what_a_guest_does_not_finish_breaks_off_and_is_logged_with_the_id_that_its_client_has() {
+async fn an_unfinished_answer_is_cut_off_and_logged_with_the_id_that_its_client_has() {
     for (app, args) in APPS {
         let server = serve(app, args);
         let only: &[Case] = if app == "proxy02" { &ONLY_02 } else { &ONLY_03 };
@@ -266,7 +266,7 @@ async fn what_a_guest_does_not_finish_breaks_off_and_is_logged_with_the_id_that_
 }
 
 #[tokio::test]
-async fn a_fault_before_the_head_is_one_line_with_the_id_of_the_answer() {
+async fn a_fault_before_the_head_is_one_log_line_with_the_id_of_the_answer() {
     for (app, args) in APPS {
         let server = serve(app, &[args, &["--wall", "500ms"]].concat());
         let only = if app == "proxy02" {
@@ -314,7 +314,7 @@ async fn a_fault_before_the_head_is_one_line_with_the_id_of_the_answer() {
 /// HTTP/1.0 has no chunks: an answer without a length ends with its connection, and a truncated one
 /// with a reset.
 #[tokio::test]
-async fn a_client_without_chunks_sees_a_reset() {
+async fn a_client_without_chunked_encoding_sees_a_reset() {
     for (app, args) in APPS {
         let server = serve(app, args);
         for (how, end) in [
@@ -343,7 +343,7 @@ async fn a_client_without_chunks_sees_a_reset() {
 }
 
 #[tokio::test]
-async fn other_streams_of_the_app_go_on_when_one_breaks_off() {
+async fn a_stream_that_is_cut_off_leaves_other_streams_running() {
     for (app, args) in APPS {
         let server = serve(app, args);
         let mut other = Raw::send(
@@ -370,7 +370,7 @@ async fn other_streams_of_the_app_go_on_when_one_breaks_off() {
 }
 
 #[tokio::test]
-async fn a_client_gets_trailers_if_it_accepts_them_and_only_fields_that_may_be_trailers() {
+async fn only_clients_that_accept_trailers_get_them_and_only_permitted_fields() {
     let accepts = "te: gzip;q=0.1, trailers\r\n\r\n";
     let body = "te: trailers\r\ncontent-length: 3\r\n\r\nabc";
     let cases = [
@@ -428,7 +428,7 @@ async fn a_client_gets_trailers_if_it_accepts_them_and_only_fields_that_may_be_t
 }
 
 #[tokio::test]
-async fn headers_that_are_the_hosts_are_not_the_guests() {
+async fn a_guest_cannot_set_headers_that_the_host_owns() {
     for (app, args) in APPS {
         let server = serve(app, args);
         let answer = get(&server, "/headers").await;
@@ -449,7 +449,7 @@ async fn headers_that_are_the_hosts_are_not_the_guests() {
 }
 
 #[tokio::test]
-async fn an_answer_without_content_has_the_length_of_another_and_is_no_fault() {
+async fn an_answer_to_head_or_304_may_declare_a_length_without_content() {
     for (app, args) in APPS {
         let server = serve(app, args);
         for path in [
@@ -482,7 +482,7 @@ async fn an_answer_without_content_has_the_length_of_another_and_is_no_fault() {
 
 /// Each answer of the guest has five bytes and a Content-Length.
 #[tokio::test]
-async fn a_status_without_content_has_none_and_its_connection_goes_on() {
+async fn a_status_without_content_sends_none_and_keeps_its_connection() {
     for (app, args) in APPS {
         let server = serve(app, args);
         for (status, length, content) in [
@@ -511,7 +511,7 @@ async fn a_status_without_content_has_none_and_its_connection_goes_on() {
 
 /// With `wasi:http` 0.3, a guest may answer with the unread body of the request.
 #[tokio::test]
-async fn a_body_that_is_passed_on_goes_on_without_its_guest() {
+async fn a_forwarded_body_continues_without_its_guest() {
     for args in [&[][..], REUSE] {
         let server = serve("proxy03", args);
         let head = "POST /pass HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -52,7 +52,7 @@ const ODD_NAMES: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
+async fn a_form_sends_the_same_fields_with_scripts_and_without() {
     let server = serve(&[]);
     let dir = tempfile::tempdir().unwrap();
     let names = [
@@ -124,7 +124,7 @@ async fn a_form_arrives_as_the_user_sees_it_with_scripts_and_without() {
 }
 
 #[tokio::test]
-async fn names_of_fields_touch_nothing_but_their_fields() {
+async fn field_errors_mark_only_their_fields() {
     let server = serve(&[]);
     let browser = Browser::open().await;
     browser.goto(&server.url("/form")).await;
@@ -144,7 +144,7 @@ async fn names_of_fields_touch_nothing_but_their_fields() {
 }
 
 #[tokio::test]
-async fn a_guard_sends_an_enhanced_form_where_it_would_send_a_plain_one() {
+async fn a_guard_redirects_an_enhanced_form_like_a_plain_one() {
     let (server, other) = (serve(&[]), serve(&[]));
     let browser = Browser::open().await;
     for plain in ["plain=yes&", ""] {
@@ -180,7 +180,7 @@ fn form_query(to: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_form_works_again_after_its_page_came_back_from_the_cache() {
+async fn a_form_works_after_its_page_returns_from_the_back_forward_cache() {
     let server = serve(&[]);
     let browser = Browser::open().await;
     browser.goto(&server.url("/form?action=go")).await;
@@ -214,7 +214,7 @@ async fn a_form_works_again_after_its_page_came_back_from_the_cache() {
 }
 
 #[tokio::test]
-async fn what_a_page_streams_are_the_values_of_a_reload() {
+async fn streamed_values_equal_reloaded_values() {
     const LOOK: &str = "const done = arguments[0]; (async () => { \
         const { loader } = await import('/__tidegate/client.js'); \
         const seen = []; \
@@ -264,7 +264,7 @@ async fn what_a_page_streams_are_the_values_of_a_reload() {
 }
 
 #[tokio::test]
-async fn silence_is_noticed_on_every_kind_of_stream() {
+async fn every_kind_of_stream_detects_silence() {
     const OPEN: &str = "const done = arguments[0]; (async () => { \
         const { events, loader, socket } = await import('/__tidegate/client.js'); \
         const now = window.now = { page: [], loader: [], events: [], socket: [], heard: [] }; \

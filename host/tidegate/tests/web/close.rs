@@ -26,7 +26,7 @@ fn upload(path: &str, more: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_body_is_read_arrives_and_says_that_it_is_the_last() {
+async fn an_answer_before_the_body_is_read_arrives_with_connection_close() {
     let server = rogue(&[]);
     let form = |with: &str| format!("content-type: {with}\r\n");
     let multipart = "content-type: multipart/form-data; boundary=b\r\n";
@@ -132,7 +132,7 @@ async fn an_answer_before_the_body_is_read_arrives_and_says_that_it_is_the_last(
 }
 
 #[tokio::test]
-async fn a_client_that_sends_first_gets_a_large_answer_too() {
+async fn a_client_that_sends_its_body_first_gets_a_large_answer() {
     let server = rogue(&[]);
     for framing in [
         format!("content-length: {UPLOAD_BYTES}"),
@@ -163,7 +163,7 @@ async fn a_client_that_sends_first_gets_a_large_answer_too() {
 }
 
 #[tokio::test]
-async fn a_small_body_that_is_there_costs_no_connection() {
+async fn a_small_unread_body_keeps_the_connection() {
     let server = rogue(&[]);
     let mut raw = Raw::connect(server.address()).await;
     for _ in 0..3 {
@@ -183,7 +183,7 @@ async fn a_small_body_that_is_there_costs_no_connection() {
 const TRIES: usize = 100;
 
 #[test]
-fn real_clients_get_the_status_of_an_upload_that_is_refused() {
+fn common_clients_see_the_status_of_a_refused_upload() {
     let server = rogue(&[]);
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/web");
     let (url, tries) = (server.url(""), TRIES.to_string());
@@ -226,7 +226,7 @@ fn get(path: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_nothing_more_gets_its_answer() {
+async fn a_half_closed_client_gets_its_answer() {
     let server = rogue(&[]);
     let post = "POST /web/upload HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello";
     let chunked = "POST /stream/collect HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
@@ -319,7 +319,7 @@ async fn a_client_that_sends_nothing_more_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_half_closed_client_whose_answer_does_not_move_counts_as_gone() {
+async fn a_half_closed_client_that_stops_reading_is_dropped() {
     for path in [
         "/do/sleep",
         "/stream/sleep/before",
@@ -349,7 +349,7 @@ async fn a_half_closed_client_whose_answer_does_not_move_counts_as_gone() {
 }
 
 #[tokio::test]
-async fn a_feed_and_a_live_page_end_with_what_their_client_sends() {
+async fn a_feed_and_a_live_page_end_when_their_client_half_closes() {
     let server = rogue(&[]);
     let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
     for (request, begun) in [
@@ -366,7 +366,7 @@ async fn a_feed_and_a_live_page_end_with_what_their_client_sends() {
 }
 
 #[tokio::test]
-async fn a_connection_goes_on_after_a_held_answer_that_ended_whole() {
+async fn a_connection_continues_after_a_complete_held_answer() {
     let server = rogue(&[]);
     let mut raw = Raw::connect(server.address()).await;
     for _ in 0..3 {
@@ -392,7 +392,7 @@ async fn a_connection_goes_on_after_a_held_answer_that_ended_whole() {
 }
 
 #[tokio::test]
-async fn a_held_answer_is_the_last_if_its_client_says_so_or_sent_much_ahead() {
+async fn a_held_answer_closes_on_request_or_after_much_pipelined_data() {
     let server = rogue(&[]);
     let close = get("/web/page").replacen("host", "connection: x, Close\r\nhost", 1);
     let ahead = get("/web/page")
@@ -431,7 +431,7 @@ async fn sends_on(server: &Tidegate, piece: usize, pause: Duration) -> usize {
 }
 
 #[tokio::test]
-async fn what_a_client_sends_after_its_last_answer_is_bounded() {
+async fn data_after_the_last_answer_is_bounded() {
     let bytes = rogue(&limits(&["linger_bytes_max=1MiB", "linger_within=1h"]));
     let sent = sends_on(&bytes, 64 << 10, Duration::ZERO).await;
     assert!(sent >= 1 << 20, "{sent}");
@@ -470,7 +470,7 @@ async fn what_a_client_sends_after_its_last_answer_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_being_closed_does_not_hold_the_drain() {
+async fn a_closing_connection_does_not_delay_the_drain() {
     let server = rogue(&["--limit", "linger_within=1h", "--drain", "1h"]);
     let mut raw = Raw::send(server.address(), &upload("/web/upload", "")).await;
     raw.until("larger than").await;

@@ -156,7 +156,7 @@ impl Answer {
 }
 
 #[tokio::test]
-async fn validators_that_are_sent_are_honoured() {
+async fn conditional_requests_are_honoured() {
     let site = Site::new("");
     let whole = site.get("/ten.txt", &[]).await;
     assert_eq!(
@@ -247,7 +247,7 @@ async fn validators_that_are_sent_are_honoured() {
 }
 
 #[tokio::test]
-async fn a_tag_is_of_the_content_whatever_the_dates_say() {
+async fn an_entity_tag_depends_on_content_and_not_on_dates() {
     let site = Site::new("");
     let root = site.files.path();
     let mut tags = Vec::new();
@@ -289,7 +289,7 @@ async fn a_tag_is_of_the_content_whatever_the_dates_say() {
 }
 
 #[tokio::test]
-async fn ranges_are_sent_merged_and_bounded() {
+async fn ranges_are_merged_and_bounded() {
     let site = Site::new("");
     let etag = site.get("/ten.txt", &[]).await.header("etag").to_owned();
     let weak = format!("W/{etag}");
@@ -421,7 +421,7 @@ async fn ranges_are_sent_merged_and_bounded() {
 }
 
 #[tokio::test]
-async fn several_ranges_come_as_parts() {
+async fn several_ranges_are_sent_as_multipart() {
     let site = Site::new("");
     let parts = |count: u32| {
         (0..count)
@@ -501,7 +501,7 @@ async fn several_ranges_come_as_parts() {
 }
 
 #[tokio::test]
-async fn a_compressed_form_beside_the_file_goes_to_clients_that_take_it() {
+async fn a_precompressed_file_is_sent_to_clients_that_accept_it() {
     let site = Site::new("");
     let mut tags = Vec::new();
     let rows: &[(&str, Option<&str>, &str, &str)] = &[
@@ -598,7 +598,7 @@ async fn a_compressed_form_beside_the_file_goes_to_clients_that_take_it() {
 }
 
 #[tokio::test]
-async fn a_head_has_the_headers_of_the_get() {
+async fn head_has_the_headers_of_get() {
     let site = Site::new("");
     for (path, headers) in [
         ("/ten.txt", None),
@@ -638,7 +638,7 @@ async fn a_head_has_the_headers_of_the_get() {
 }
 
 #[tokio::test]
-async fn types_are_those_of_the_names_and_texts_are_utf_8() {
+async fn the_extension_decides_the_media_type_and_text_is_utf_8() {
     let site = Site::new("");
     let stream = [&[0x47][..], &[0; 187], &[0x47], &[0; 187]].concat();
     let rows: &[(&str, &[u8], &str)] = &[
@@ -674,7 +674,7 @@ async fn types_are_those_of_the_names_and_texts_are_utf_8() {
 }
 
 #[tokio::test]
-async fn only_files_of_the_directory_are_served_and_only_by_their_exact_path() {
+async fn only_files_in_the_directory_are_served_and_only_by_their_exact_path() {
     let site = Site::new("");
     let rows = [
         ("/ten.txt", 200),
@@ -714,7 +714,7 @@ async fn only_files_of_the_directory_are_served_and_only_by_their_exact_path() {
 }
 
 #[tokio::test]
-async fn a_file_refuses_other_methods_unless_a_route_answers_them() {
+async fn a_file_refuses_other_methods_unless_a_route_handles_them() {
     let site = Site::new("");
     let rows = [
         ("POST", "/ten.txt", 405, "GET, HEAD"),
@@ -744,7 +744,7 @@ async fn a_file_refuses_other_methods_unless_a_route_answers_them() {
 }
 
 #[tokio::test]
-async fn caches_keep_files_as_the_rules_and_their_names_say() {
+async fn cache_control_follows_the_rules_and_the_file_names() {
     let rules = r#"[server]
         assets_cache = ["/downloads/* public, max-age=3600", "*.html no-store"]"#;
     let immutable = "max-age=31536000, immutable";
@@ -794,7 +794,7 @@ async fn caches_keep_files_as_the_rules_and_their_names_say() {
 }
 
 #[tokio::test]
-async fn the_page_of_a_single_page_app_goes_to_clients_that_want_a_page() {
+async fn the_page_of_a_single_page_app_is_sent_only_to_navigations() {
     let site = Site::new("");
     let browser =
         "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";

@@ -15,7 +15,7 @@ async fn get(server: &Tidegate, path: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_guest_that_reaches_out_is_refused_with_the_error_that_wasi_has_for_it() {
+async fn outbound_access_without_a_grant_is_refused_with_the_wasi_error() {
     let cases_02 = [
         ("std-connect", "permissiondenied"),
         ("std-listen", "permissiondenied"),
@@ -73,7 +73,7 @@ fn check(app: &Path, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn an_import_that_is_not_granted_is_a_warning_that_says_what_would_grant_it() {
+fn an_import_without_a_grant_causes_a_warning_that_names_the_grant() {
     let outbound = (
         "wasi:http/",
         "HTTP-request-denied",
@@ -130,7 +130,7 @@ fn an_import_that_is_not_granted_is_a_warning_that_says_what_would_grant_it() {
 }
 
 #[test]
-fn an_interface_or_a_version_that_the_host_does_not_have_is_refused_by_a_line_that_names_it() {
+fn an_unknown_interface_or_version_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let app = dir.path().join("app.wasm");
     let candidate = "a release candidate of WASI, and this host has WASI 0.2 and 0.3";
@@ -182,7 +182,7 @@ fn an_interface_or_a_version_that_the_host_does_not_have_is_refused_by_a_line_th
 }
 
 #[tokio::test]
-async fn an_instance_that_is_used_again_keeps_requests_apart() {
+async fn a_reused_instance_keeps_requests_apart() {
     let server = Tidegate::serve(
         &component("proxy02"),
         &["--reuse-foreign", "--workers", "1"],

@@ -46,7 +46,7 @@ fn form(boundary: &str, head: &str, content: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_names_of_parts_are_read_as_browsers_write_them() {
+async fn part_names_are_parsed_as_browsers_write_them() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let field = |name: &str| Ok(json!([[name, null, null, "x"]]));
     let file = |name: &str, filename: &str| Ok(json!([[name, filename, null, "x"]]));
@@ -118,7 +118,7 @@ async fn the_names_of_parts_are_read_as_browsers_write_them() {
 }
 
 #[tokio::test]
-async fn the_bodies_of_forms_are_read_as_rfc_2046_has_them() {
+async fn multipart_bodies_are_parsed_as_rfc_2046_defines() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let kind = format!("multipart/form-data; boundary={B}");
     let head = format!("{DISPOSITION}name=\"a\"");
@@ -294,7 +294,7 @@ async fn the_bodies_of_forms_are_read_as_rfc_2046_has_them() {
 }
 
 #[tokio::test]
-async fn a_broken_form_is_the_client_s_fault_before_and_after_its_action() {
+async fn a_malformed_form_is_answered_with_400_before_and_during_its_action() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let kind = format!("multipart/form-data; boundary={B}");
     let part = |name: &str, value: &str| {
@@ -354,7 +354,7 @@ async fn a_broken_form_is_the_client_s_fault_before_and_after_its_action() {
 }
 
 #[tokio::test]
-async fn a_form_is_read_into_a_type_whatever_carries_it() {
+async fn every_encoding_of_a_form_is_parsed_into_a_type() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let multipart = format!("multipart/form-data; boundary={B}");
     let part = |head: &str, value: &str| format!("--{B}\r\n{DISPOSITION}{head}\r\n\r\n{value}\r\n");
@@ -483,7 +483,7 @@ async fn a_form_is_read_into_a_type_whatever_carries_it() {
 }
 
 #[tokio::test]
-async fn a_page_that_keeps_its_address_to_itself_may_send_its_forms() {
+async fn a_page_without_a_referrer_may_send_its_forms() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let cases = [
         ("origin: null\r\nsec-fetch-site: same-origin", 200),

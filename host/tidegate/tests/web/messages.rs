@@ -32,7 +32,7 @@ fn fields(count: usize) -> String {
 }
 
 #[tokio::test]
-async fn limits_of_a_head_hold_at_their_figure() {
+async fn the_limits_of_a_head_hold_at_their_exact_value() {
     for (limit, bytes) in [
         ("header_bytes_max=9000B", 9000),
         ("header_bytes_max=2KiB", 2048),
@@ -65,7 +65,7 @@ async fn limits_of_a_head_hold_at_their_figure() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_closes_says_so() {
+async fn a_refusal_that_closes_sends_connection_close() {
     let server = rogue(&[
         "header_bytes_max=8KiB",
         "body_bytes_max=100B",
@@ -169,7 +169,7 @@ async fn a_refusal_that_closes_says_so() {
 }
 
 #[tokio::test]
-async fn a_205_has_no_content_and_the_connection_goes_on() {
+async fn a_205_has_no_content_and_keeps_the_connection() {
     let server = rogue(&[]);
     let mut raw = Raw::send(
         server.address(),
@@ -186,7 +186,7 @@ async fn a_205_has_no_content_and_the_connection_goes_on() {
 }
 
 #[tokio::test]
-async fn the_server_as_a_whole_answers_options() {
+async fn options_for_the_whole_server_is_answered() {
     let server = rogue(&[]);
     for (line, status) in [
         ("OPTIONS *", 204),
@@ -209,7 +209,7 @@ async fn the_server_as_a_whole_answers_options() {
 /// hyper's parser is more tolerant than RFC 9112 in these cases. The guide lists them, and says why
 /// they are harmless.
 #[tokio::test]
-async fn deviations_of_the_parser_are_those_that_the_guide_lists() {
+async fn the_guide_lists_every_deviation_of_the_parser() {
     let server = rogue(&["read_within=300ms"]);
     let post = |coding: &str, body: &str| {
         format!("POST /web/upload HTTP/1.1\r\nhost: x\r\n{coding}\r\n{body}")

@@ -5,7 +5,7 @@ use crate::support::{Tidegate, client::Raw, component, workspace};
 use std::{env, process::Command};
 
 #[tokio::test]
-async fn every_kind_of_event_stream_announces_heartbeats_and_has_them() {
+async fn every_kind_of_event_stream_announces_and_sends_heartbeats() {
     let server = Tidegate::serve(&component("rogue"), &["--limit", "comment_every=100ms"]);
     let form = "__action=linger";
     let action = format!(
@@ -79,7 +79,7 @@ async fn node(script: &str, args: Vec<String>) {
 }
 
 #[tokio::test]
-async fn the_clients_of_npm_find_what_they_expect() {
+async fn event_source_clients_from_npm_work() {
     let limits = ["--limit", "ping_every=200ms"];
     let server = Tidegate::serve(&component("rogue"), &limits);
     node("clients.mjs", vec![server.url("")]).await;
@@ -88,7 +88,7 @@ async fn the_clients_of_npm_find_what_they_expect() {
 
 /// Runs a few hundred cuts; `TIDEGATE_CUTS=2000 TIDEGATE_SEED=7` selects another number and seed.
 #[tokio::test]
-async fn over_cuts_silence_and_storms_nothing_is_lost_without_a_notice() {
+async fn cuts_silence_and_bursts_lose_no_event_without_a_notice() {
     let number = |name: &str, usual: u32| {
         env::var(name).map_or(usual, |text| text.parse().expect("a number"))
     };
