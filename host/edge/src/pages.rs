@@ -13,7 +13,7 @@
 //! development. All values are checked JSON on one line.
 //!
 //! `loading` runs one loader, `form` and `part` read forms, `json` checks values. Guards, routes
-//! and origins are checked before, in `http1`; the connection writes the bodies.
+//! and origins are checked before, in `exchange`; the connection writes the bodies.
 
 pub(crate) mod act;
 mod form;

@@ -110,6 +110,15 @@ pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
     answer
 }
 
+/// Marks an answer after which the connection can't be used again: its request's body is not read,
+/// or the host is full.
+pub(crate) fn with_close(mut answer: Answer) -> Answer {
+    answer
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
 /// Time after which a refused client may try again, in seconds.
 const RETRY_AFTER: &str = "5";
 
@@ -194,14 +203,8 @@ pub(crate) struct Place<'a> {
 pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
     let id = log_fault(fault, place);
     match fault {
-        Fault::Busy => {
-            let mut answer = later(&format!("busy, try again shortly (id {id})"), 1);
-            // A full host closes the connections of refused clients.
-            answer
-                .headers_mut()
-                .insert(header::CONNECTION, HeaderValue::from_static("close"));
-            answer
-        }
+        // A full host closes the connections of refused clients.
+        Fault::Busy => with_close(later(&format!("busy, try again shortly (id {id})"), 1)),
         Fault::Shortage => later(
             &format!("the server is short of memory, try again shortly (id {id})"),
             1,

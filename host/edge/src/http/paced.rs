@@ -29,15 +29,14 @@ use crate::{
 use bytes::{Buf as _, Bytes};
 use http::{HeaderMap, Version, header};
 use http_body::{Body as _, SizeHint};
-use hyper::body::Incoming;
 use std::{
-    fmt, io,
+    io,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{Relaxed, Release},
         },
     },
     task::{Context, Poll, Waker, ready},
@@ -77,7 +76,7 @@ pub(crate) struct Shared {
     wants_close: AtomicBool,
     /// The last eight bytes that were read.
     tail: AtomicU64,
-    in_flight: InFlight,
+    pub(super) in_flight: InFlight,
     is_broken_off: AtomicBool,
     /// Number of requests that begin in one poll.
     pub(crate) requests: Requests,
@@ -85,7 +84,7 @@ pub(crate) struct Shared {
 
 /// A request and its answer.
 #[derive(Default)]
-struct InFlight {
+pub(super) struct InFlight {
     /// Number of requests so far.
     count: AtomicU64,
     /// True between a request's head and the end of its answer.
@@ -94,9 +93,9 @@ struct InFlight {
     is_answered: AtomicBool,
     has_body: AtomicBool,
     /// True if the request's body has been read to its end.
-    has_read_body: AtomicBool,
+    pub(super) has_read_body: AtomicBool,
     /// True while the request's body has a reader.
-    has_reader: AtomicBool,
+    pub(super) has_reader: AtomicBool,
     /// True if further bytes of the client are dropped while the answer is written.
     is_discarding: AtomicBool,
     /// Number of bytes dropped.
@@ -104,16 +103,16 @@ struct InFlight {
     /// True if bytes are available that are not read.
     has_unread: AtomicBool,
     /// Number of bytes read from the body; `body_tail` has the last eight of them.
-    body_received: AtomicU64,
-    body_tail: AtomicU64,
+    pub(super) body_received: AtomicU64,
+    pub(super) body_tail: AtomicU64,
     /// Value of `received` at the end of the exchange.
     received: AtomicU64,
     /// True while a reader waits for more of the body.
-    wants_body: AtomicBool,
+    pub(super) wants_body: AtomicBool,
     /// True if the client is too slow; the body has then ended.
-    is_late: AtomicBool,
+    pub(super) is_late: AtomicBool,
     /// Waker of the body's reader.
-    waker: Mutex<Option<Waker>>,
+    pub(super) waker: Mutex<Option<Waker>>,
 }
 
 impl Shared {
@@ -168,16 +167,6 @@ impl Shared {
         in_flight.has_unread.store(false, Relaxed);
         in_flight.body_received.store(0, Relaxed);
         in_flight.is_open.store(true, Relaxed);
-    }
-
-    /// Wraps the request's body for the app.
-    pub(crate) fn body(self: &Arc<Shared>, body: Incoming) -> RequestBody {
-        self.in_flight.has_reader.store(true, Relaxed);
-        RequestBody {
-            body,
-            shared: self.clone(),
-            has_ended: false,
-        }
     }
 
     /// Records whether the request asks for the end of the connection (RFC 9112 section 9.6). Only
@@ -277,7 +266,7 @@ impl Shared {
 }
 
 /// Returns the last eight bytes of a stream that ended with `tail` and continues with these bytes.
-fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
+pub(super) fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
     match bytes.last_chunk() {
         Some(last) => u64::from_be_bytes(*last),
         None => bytes
@@ -287,7 +276,7 @@ fn tail_of(tail: u64, bytes: &[u8]) -> u64 {
 }
 
 /// Adds to a counter that has only one writer.
-fn add(counter: &AtomicU64, n: usize) {
+pub(super) fn add(counter: &AtomicU64, n: usize) {
     counter.store(counter.load(Relaxed) + n as u64, Relaxed);
 }
 
@@ -455,101 +444,6 @@ impl<Io: Socket> AsyncWrite for Paced<Io> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-/// A request's body. It records whether a reader waits for it, and ends when its client is too
-/// slow.
-pub(crate) struct RequestBody {
-    body: Incoming,
-    shared: Arc<Shared>,
-    has_ended: bool,
-}
-
-/// Reason for the early end of a request's body.
-#[derive(Debug)]
-pub(crate) enum BodyFailure {
-    /// The client was too slow.
-    Late,
-    /// The client left, or violated the protocol.
-    Broken(hyper::Error),
-}
-
-impl fmt::Display for BodyFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BodyFailure::Late => write!(f, "the client sent the body too slowly"),
-            BodyFailure::Broken(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for BodyFailure {}
-
-impl http_body::Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyFailure;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyFailure>>> {
-        let this = &mut *self;
-        if this.has_ended {
-            return Poll::Ready(None);
-        }
-        let in_flight = &this.shared.in_flight;
-        let poll = Pin::new(&mut this.body).poll_frame(cx);
-        if poll.is_pending() {
-            // This comes before the load of `is_late`: either the writer of `is_late` sees the
-            // waker, or this load sees the flag.
-            match &mut *in_flight
-                .waker
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-            {
-                Some(waker) => waker.clone_from(cx.waker()),
-                none => *none = Some(cx.waker().clone()),
-            }
-        }
-        if in_flight.is_late.load(Acquire) {
-            this.has_ended = true;
-            in_flight.wants_body.store(false, Relaxed);
-            return Poll::Ready(Some(Err(BodyFailure::Late)));
-        }
-        in_flight.wants_body.store(poll.is_pending(), Relaxed);
-        if matches!(poll, Poll::Ready(None)) || this.body.is_end_stream() {
-            in_flight.has_read_body.store(true, Relaxed);
-        }
-        if let Poll::Ready(Some(Ok(frame))) = &poll
-            && let Some(data) = frame.data_ref()
-        {
-            add(&in_flight.body_received, data.len());
-            in_flight
-                .body_tail
-                .store(tail_of(in_flight.body_tail.load(Relaxed), data), Relaxed);
-        }
-        Poll::Ready(ready!(poll).map(|frame| frame.map_err(BodyFailure::Broken)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.has_ended || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for RequestBody {
-    fn drop(&mut self) {
-        let in_flight = &self.shared.in_flight;
-        in_flight.wants_body.store(false, Relaxed);
-        in_flight.has_reader.store(false, Relaxed);
-        // The last bytes of a body of known length are its end, which a reader need not poll for.
-        if self.body.is_end_stream() {
-            in_flight.has_read_body.store(true, Relaxed);
-        }
     }
 }
 

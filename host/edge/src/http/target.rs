@@ -4,6 +4,7 @@
 use crate::{
     http::answer::{Answer, Body},
     http::authority::{Authority, Hosts},
+    http::refusal::RequestRefusal,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
@@ -19,10 +20,10 @@ pub(crate) enum Form {
 impl Form {
     /// Returns the form of a request's target, or refuses a form or method that this kind of server
     /// does not support.
-    pub(crate) fn of<B>(request: &Request<B>) -> Result<Form, (StatusCode, &'static str)> {
+    pub(crate) fn of<B>(request: &Request<B>) -> Result<Form, RequestRefusal> {
         let (method, uri) = (request.method(), request.uri());
         if method == Method::CONNECT || method == Method::TRACE {
-            return Err((
+            return Err(RequestRefusal::head(
                 StatusCode::NOT_IMPLEMENTED,
                 "this server answers no CONNECT and no TRACE",
             ));
@@ -32,8 +33,7 @@ impl Form {
         };
         match (uri.scheme_str(), uri.authority(), uri.path()) {
             (None, None, "*") if method == Method::OPTIONS => Ok(Form::Server),
-            (Some(scheme), ..) if !is_web(scheme) => Err((
-                StatusCode::BAD_REQUEST,
+            (Some(scheme), ..) if !is_web(scheme) => Err(RequestRefusal::bad_head(
                 "the target has another scheme than http or https",
             )),
             (None, None, path) | (Some(_), Some(_), path)
@@ -42,7 +42,7 @@ impl Form {
                 Ok(Form::Path)
             }
             // Among these are a host and a port, which belong to CONNECT.
-            _ => Err((StatusCode::BAD_REQUEST, "the target is not a path")),
+            _ => Err(RequestRefusal::bad_head("the target is not a path")),
         }
     }
 }
@@ -123,6 +123,7 @@ const NOT_VALID: &str = "the Host header is not a host, or a host and a port";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::refusal::refuse;
 
     /// Returns the status of a refusal, or the form with the authority.
     fn read(line: &str, hosts: &[&str]) -> Result<(Form, String), u16> {
@@ -144,7 +145,7 @@ mod tests {
             Named::of(&request, &Hosts::Any, || "127.0.0.1:80".into()).map_err(|_| 400_u16)?;
         Form::of(&request)
             .map(|form| (form, named.authority))
-            .map_err(|(status, _)| status.as_u16())
+            .map_err(|refusal| refuse(refusal).status().as_u16())
     }
 
     #[test]

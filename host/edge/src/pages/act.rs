@@ -19,7 +19,7 @@ use super::{
 use crate::{
     http::answer::{self, Answer, Body},
     http::media,
-    http::paced::RequestBody,
+    http::request_body::RequestBody,
     sse::event_stream,
     sse::heartbeats,
 };

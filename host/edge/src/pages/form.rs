@@ -15,7 +15,7 @@
 //! `part` reads the heads of fields.
 
 use super::part;
-use crate::http::paced::{BodyFailure, RequestBody};
+use crate::http::request_body::{BodyFailure, RequestBody};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Body as _;

@@ -3,59 +3,70 @@
 use crate::{
     http::answer::{self, Answer, Body},
     http::pace::Socket,
-    http::paced::Paced,
     lifeline::Lifeline,
     server::{self, Server, Version},
     websocket::connection::{Connection, First},
     websocket::handshake::Handshake,
     websocket::wire::Wire,
 };
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use std::sync::Arc;
 use tidegate_hub::{Accept, ConnectionGuard, Decision, Fault, LimitError, Request, contract};
 
-/// Continues with a socket as a WebSocket. Only the code that accepted the connection knows the
-/// socket's type.
-pub(crate) type GoOn = fn(Arc<Server>, Lifeline, ConnectionGuard, Option<Box<First>>, OnUpgrade);
+/// The right to take over the socket of a request whose answer is a 101. The connection makes it:
+/// only the connection knows the socket's type, and when the 101 has been written.
+pub(crate) struct UpgradeHandle(Box<dyn FnOnce(AcceptedWebSocket) + Send + Sync>);
 
-/// Continues with sockets of this type.
-pub(crate) fn go_on<Io>(
+impl UpgradeHandle {
+    /// `start` waits for the 101, and then calls [`AcceptedWebSocket::start`]. It does not block.
+    pub(crate) fn new(
+        start: impl FnOnce(AcceptedWebSocket) + Send + Sync + 'static,
+    ) -> UpgradeHandle {
+        UpgradeHandle(Box::new(start))
+    }
+}
+
+/// An opening handshake that is valid, and the right to the socket on which it came.
+pub(crate) struct UpgradeRequest {
+    pub(crate) handshake: Handshake,
+    pub(crate) handle: UpgradeHandle,
+}
+
+/// A WebSocket that the app has accepted, before it has its socket.
+pub(crate) struct AcceptedWebSocket {
     server: Arc<Server>,
     lifeline: Lifeline,
-    opened: ConnectionGuard,
+    connection: ConnectionGuard,
+    /// Event of the connection's first call, if it has one.
     first: Option<Box<First>>,
-    on_upgrade: OnUpgrade,
-) where
-    Io: Socket,
-{
-    tokio::spawn(async move {
-        // The client may have left before it received its 101: then no connection was opened.
-        let Ok(upgraded) = on_upgrade.await else {
-            return;
-        };
-        let Ok(parts) = upgraded.downcast::<TokioIo<Paced<Io>>>() else {
-            return;
-        };
-        let wire = Wire::new(
-            parts.io.into_inner().into_inner(),
-            parts.read_buf,
-            server.hub.limits(),
-        );
+}
+
+impl AcceptedWebSocket {
+    /// Continues with the socket in a task of its own. `ahead` has the bytes that the client sent
+    /// after its request.
+    pub(crate) fn start(self, io: impl Socket, ahead: Bytes) {
+        let wire = Wire::new(io, ahead, self.server.hub.limits());
         // A separate task that consists only of the connection: it lives long, and there are many.
-        tokio::spawn(Connection::new(wire, opened, server, lifeline, first));
-    });
+        tokio::spawn(Connection::new(
+            wire,
+            self.connection,
+            self.server,
+            self.lifeline,
+            self.first,
+        ));
+    }
 }
 
 /// Asks the app. Returns a 101 or the app's refusal.
 pub(crate) async fn upgrade(
-    server: &Arc<Server>,
+    server: Arc<Server>,
     version: Arc<Version>,
     lifeline: Lifeline,
     request: Request,
-    (handshake, on_upgrade, go_on): (Handshake, OnUpgrade, GoOn),
+    opening: Box<UpgradeRequest>,
 ) -> Result<Answer, Fault> {
+    let UpgradeRequest { handshake, handle } = *opening;
     let decision = version.app.upgrade(&request, &handshake.offered).await?;
     let (mut accept, close) = match decision {
         Decision::Reject(response) => return answer::from_app(response),
@@ -91,7 +102,12 @@ pub(crate) async fn upgrade(
     if let Some(close) = close.or_else(|| is_gone.then(server::route_is_gone)) {
         opened.outbox().close(close);
     }
-    go_on(server.clone(), lifeline, opened, first, on_upgrade);
+    (handle.0)(AcceptedWebSocket {
+        server,
+        lifeline,
+        connection: opened,
+        first,
+    });
     Ok(switching)
 }
 
