@@ -236,6 +236,14 @@ fn modified(metadata: &Metadata) -> Option<SystemTime> {
     (since >= DATES_FROM && date <= SystemTime::now()).then_some(date)
 }
 
+/// Returns true if the file system has an earlier modification date for `one` than for `other`.
+fn is_older(one: &Metadata, other: &Metadata) -> bool {
+    match (one.modified(), other.modified()) {
+        (Ok(one), Ok(other)) => one < other,
+        _ => false,
+    }
+}
+
 impl Place {
     /// Returns the path of a file with all links resolved.
     fn locate(&self, name: &str) -> io::Result<PathBuf> {
@@ -251,29 +259,29 @@ impl Place {
         }
     }
 
-    /// Opens a file, or the compressed form next to it that the client prefers.
+    /// Opens a file, or the compressed form next to it that the client prefers. A form that is older
+    /// than the file is of an earlier content, and is not offered.
     fn open(&self, name: &str, accepted: &HeaderMap) -> io::Result<Opened> {
         let beside = |coding: &Coding| format!("{name}{}", coding.suffix);
-        let is_there = |coding: &Coding| {
-            fs::metadata(self.root.join(beside(coding))).is_ok_and(|found| found.is_file())
+        let (plain, plain_metadata) = self.open_one(name)?;
+        let is_offered = |coding: &Coding| {
+            let found = fs::metadata(self.root.join(beside(coding)));
+            found.is_ok_and(|found| found.is_file() && !is_older(&found, &plain_metadata))
                 && self.locate(&beside(coding)).is_ok()
         };
-        let offered: Vec<Coding> = CODINGS.into_iter().filter(is_there).collect();
+        let offered: Vec<Coding> = CODINGS.into_iter().filter(is_offered).collect();
+        let beginning_bytes = plain_metadata.len().min(kind::BEGINNING_BYTES);
+        let kind = kind::of(name, &file_body::read(&plain, 0..beginning_bytes)?);
         let coding = codings::choose(accepted, &offered);
-        let (file, metadata) =
-            self.open_one(&coding.map_or_else(|| name.to_owned(), |coding| beside(&coding)))?;
-        let beginning = match coding {
-            None => file_body::read(&file, 0..metadata.len().min(kind::BEGINNING_BYTES))?,
-            Some(_) => {
-                let (plain, metadata) = self.open_one(name)?;
-                file_body::read(&plain, 0..metadata.len().min(kind::BEGINNING_BYTES))?
-            }
+        let (file, metadata) = match coding {
+            Some(coding) => self.open_one(&beside(&coding))?,
+            None => (plain, plain_metadata),
         };
         Ok(Opened {
-            kind: kind::of(name, &beginning),
             file,
             metadata,
             coding,
+            kind,
             varies: !offered.is_empty(),
         })
     }

@@ -598,6 +598,32 @@ async fn a_precompressed_file_is_sent_to_clients_that_accept_it() {
 }
 
 #[tokio::test]
+async fn a_compressed_form_that_is_older_than_the_file_is_not_served() {
+    let site = Site::new("");
+    let root = site.files.path();
+    let accept = ("accept-encoding", "br, gzip");
+    let get = async || {
+        let answer = site.get("/late.js", &[accept]).await;
+        let [coding, vary] = ["content-encoding", "vary"].map(|name| answer.header(name));
+        (answer.text().to_owned(), coding.to_owned(), vary.to_owned())
+    };
+    let expected = |text: &str, coding: &str, vary: &str| {
+        (text.to_owned(), coding.to_owned(), vary.to_owned())
+    };
+    write_of(root, "late.js", "plain", NEW_YEAR);
+    write_of(root, "late.js.br", "br", NEW_YEAR);
+    write_of(root, "late.js.gz", "gz", NEW_YEAR + 1);
+    assert_eq!(get().await, expected("br", "br", "accept-encoding"));
+    // The file is edited, and only one of the forms is written again.
+    write_of(root, "late.js", "plain 2", NEW_YEAR + 1);
+    assert_eq!(get().await, expected("gz", "gzip", "accept-encoding"));
+    write_of(root, "late.js", "plain 3", NEW_YEAR + 2);
+    assert_eq!(get().await, expected("plain 3", "", ""));
+    write_of(root, "late.js.br", "br 3", NEW_YEAR + 3);
+    assert_eq!(get().await, expected("br 3", "br", "accept-encoding"));
+}
+
+#[tokio::test]
 async fn head_has_the_headers_of_get() {
     let site = Site::new("");
     for (path, headers) in [
