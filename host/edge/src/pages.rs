@@ -20,6 +20,7 @@ mod form;
 mod json;
 pub(crate) mod load;
 mod loading;
+mod multipart;
 mod part;
 pub(crate) mod show;
 

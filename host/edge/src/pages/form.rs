@@ -1,49 +1,42 @@
 //! Forms as they arrive. Fields of `multipart/form-data` are passed on piece by piece; other kinds
 //! are small and read whole.
 //!
-//! Owner: the action's `Form` owns the parser and the request's body, and its share of the memory.
+//! Owner: the action's `Form` owns the parser with the request's body, and its share of the memory.
 //! It reads when the action asks for the next field, so the client is slowed to the action's pace.
 //!
 //! States: first the beginning of the body is read, so that a client which sends nothing starts no
 //! action. Then fields are kept in memory until one names the action, up to a limit. After that
 //! each piece goes to the action.
 //!
-//! Invariant: the parser never holds more than a bounded number of bytes. It keeps all bytes in
-//! which it finds nothing, so `Counted` counts these and ends the body at the limit. `Progress`
-//! records the first reason for the end, because the parser reports only that the body failed.
+//! Invariant: the first reason why the form ends early is the one that counts. `Rest` keeps it,
+//! because the app reads the form and the host answers for it.
 //!
-//! `part` reads the heads of fields.
+//! `multipart` finds the fields, `part` reads their heads.
 
-use super::part;
-use crate::http::request_body::{BodyFailure, RequestBody};
+use super::{
+    multipart::{Multipart, body_error},
+    part,
+};
+use crate::http::request_body::RequestBody;
 use bytes::Bytes;
-use futures_util::Stream;
 use http_body::Body as _;
-use multer::Multipart;
 use std::{
     collections::VecDeque,
     future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tidegate_hub::{
     budget::{OutOfMemory, Share},
     form::{self, ACTION_FIELD, FIELD_BYTES, FormEncoding, WholeForm},
-    limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX, PART_HEAD_BYTES_MAX},
+    limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX},
     page::{self, Field, FormError, HandlerError, Piece},
 };
 use tokio::time::{Instant, timeout_at};
 
 /// Memory that a small form takes while it is parsed, per byte: values in JSON are not parsed.
 const WHOLE_FACTOR: usize = 2;
-
-/// Number of bytes given to the parser at a time, of those that were read before it started.
-const PIECE_BYTES: usize = 8 << 10;
 
 /// Reason for the refusal of a form.
 #[derive(Debug, PartialEq, Eq)]
@@ -141,7 +134,7 @@ pub(super) async fn parts(
     limits: Limits,
     mut share: Share,
 ) -> Result<(String, Form), Refused> {
-    let mut rest = Rest::begin(boundary, body, limits, &mut share).await?;
+    let mut rest = Rest::begin(&boundary, body, limits, &mut share).await?;
     let begun = share.bytes();
     let (mut read, mut held) = (VecDeque::new(), 0);
     while let Some(field) = rest.next().await? {
@@ -202,7 +195,7 @@ pub(super) struct Form {
 
 /// Shows whether the client of a form is at fault, even while another owner reads the form.
 #[derive(Clone, Default)]
-pub(super) struct ClientFault(Option<Arc<Progress>>);
+pub(super) struct ClientFault(Option<Arc<OnceLock<FormError>>>);
 
 impl ClientFault {
     /// Returns the reason why the form can't be read to its end, if its client is too slow or sent
@@ -211,7 +204,6 @@ impl ClientFault {
         let cause = self
             .0
             .as_ref()?
-            .cause
             .get()
             .filter(|cause| **cause != FormError::TooLarge)?;
         Some(HandlerError {
@@ -223,7 +215,7 @@ impl ClientFault {
 
 impl Form {
     pub(super) fn client_fault(&self) -> ClientFault {
-        ClientFault(self.rest.as_ref().map(|rest| rest.progress.clone()))
+        ClientFault(self.rest.as_ref().map(|rest| rest.failure.clone()))
     }
 }
 
@@ -261,17 +253,17 @@ impl page::Form for Form {
 
 /// Parts that are still to be read.
 struct Rest {
-    parts: Multipart<'static>,
-    part: Option<multer::Field<'static>>,
+    parts: Multipart<RequestBody>,
     deadline: Instant,
-    progress: Arc<Progress>,
+    /// Reason why the form ends early.
+    failure: Arc<OnceLock<FormError>>,
 }
 
 impl Rest {
     /// Reads the beginning of the form, so that no action starts for a client that sends almost
     /// nothing.
     async fn begin(
-        boundary: String,
+        boundary: &str,
         mut body: RequestBody,
         limits: Limits,
         share: &mut Share,
@@ -280,76 +272,34 @@ impl Rest {
         let begun = timeout_at(deadline, begun(&mut body, share))
             .await
             .unwrap_or(Err(FormError::TooSlow.into()))?;
-        // RFC 2046 section 5.1.1: a boundary is at the beginning of a line. The parser finds it
-        // anywhere.
-        let delimiter = format!("--{boundary}");
-        if let Some(at) = begun
-            .windows(delimiter.len())
-            .position(|window| window == delimiter.as_bytes())
-            && at > 0
-            && !begun[..at].ends_with(b"\r\n")
-        {
-            return Err(FormError::Broken.into());
-        }
-        let progress = Arc::<Progress>::default();
-        let body = Counted {
-            begun,
-            was_parsed: true,
-            body,
-            left: limits.bytes_max,
-            progress: progress.clone(),
-        };
         Ok(Rest {
-            parts: Multipart::new(body, boundary),
-            part: None,
+            parts: Multipart::new(boundary, begun, body, limits.bytes_max),
             deadline,
-            progress,
+            failure: Arc::default(),
         })
     }
 
     async fn next(&mut self) -> Result<Option<Field>, FormError> {
-        // Each part is read to its end here, because the parser would gather a part that it skips.
-        while self.part.is_some() && self.read().await?.is_some() {}
-        // The parser continues only after its last part is dropped.
-        self.part = None;
-        self.part = self
-            .in_time(async |rest| rest.parts.next_field().await)
-            .await?;
-        let Some(part) = &self.part else {
-            return Ok(None);
-        };
-        match part::field(part.headers()) {
-            Some(field) => Ok(Some(field)),
-            None => Err(self.progress.fail(FormError::Broken)),
-        }
+        self.in_time(async |parts| parts.next_part().await).await
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>, FormError> {
-        let piece = async |rest: &mut Rest| match &mut rest.part {
-            Some(part) => part.chunk().await,
-            None => Ok(None),
-        };
-        loop {
-            match self.in_time(piece).await? {
-                Some(piece) if piece.is_empty() => {}
-                piece => return Ok(piece),
-            }
-        }
+        self.in_time(async |parts| parts.read_content().await).await
     }
 
+    /// Takes a step of the parser before the deadline. The first error is also that of all later
+    /// steps.
     async fn in_time<T>(
         &mut self,
-        step: impl AsyncFnOnce(&mut Rest) -> Result<T, multer::Error>,
+        step: impl AsyncFnOnce(&mut Multipart<RequestBody>) -> Result<T, FormError>,
     ) -> Result<T, FormError> {
-        let deadline = self.deadline;
-        match timeout_at(deadline, step(self)).await {
-            Ok(Ok(value)) => {
-                self.progress.unfound.store(0, Relaxed);
-                Ok(value)
-            }
-            Ok(Err(_)) => Err(self.progress.fail(FormError::Broken)),
-            Err(_) => Err(self.progress.fail(FormError::TooSlow)),
+        if let Some(failure) = self.failure.get() {
+            return Err(*failure);
         }
+        let outcome = timeout_at(self.deadline, step(&mut self.parts))
+            .await
+            .unwrap_or(Err(FormError::TooSlow));
+        outcome.inspect_err(|error| _ = self.failure.set(*error))
     }
 }
 
@@ -360,85 +310,13 @@ async fn begun(body: &mut RequestBody, share: &mut Share) -> Result<Bytes, Refus
     while begun.len() < FORM_BEGUN_BYTES
         && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
     {
-        if let Ok(bytes) = frame.map_err(error)?.into_data() {
+        if let Ok(bytes) = frame.map_err(body_error)?.into_data() {
             // The buffer grows to at most twice its length.
             share.fit(2 * (begun.len() + bytes.len()))?;
             begun.extend_from_slice(&bytes);
         }
     }
     Ok(begun.into())
-}
-
-fn error(failure: BodyFailure) -> FormError {
-    match failure {
-        BodyFailure::Late => FormError::TooSlow,
-        BodyFailure::Broken(_) => FormError::Broken,
-    }
-}
-
-/// State that the parser does not report.
-#[derive(Default)]
-struct Progress {
-    /// Reason for the early end of the body.
-    cause: OnceLock<FormError>,
-    /// Number of bytes since the parser last found anything. It keeps them all.
-    unfound: AtomicUsize,
-}
-
-impl Progress {
-    /// Records why the form ends early. The first reason counts.
-    fn fail(&self, error: FormError) -> FormError {
-        *self.cause.get_or_init(|| error)
-    }
-}
-
-/// A body with a maximum length, and a maximum number of bytes in which the parser finds nothing.
-struct Counted {
-    /// Bytes that were read before the parser started.
-    begun: Bytes,
-    /// True if the parser has searched its last bytes: it takes all available bytes before it
-    /// searches.
-    was_parsed: bool,
-    body: RequestBody,
-    left: usize,
-    progress: Arc<Progress>,
-}
-
-impl Stream for Counted {
-    type Item = Result<Bytes, FormError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if !std::mem::replace(&mut self.was_parsed, true) && self.progress.unfound.load(Relaxed) > 0
-        {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        loop {
-            let piece = self.begun.len().min(PIECE_BYTES);
-            let mut bytes = self.begun.split_to(piece);
-            if bytes.is_empty() {
-                let Some(frame) = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) else {
-                    return Poll::Ready(None);
-                };
-                bytes = match frame.map(http_body::Frame::into_data) {
-                    Ok(Ok(bytes)) => bytes,
-                    Ok(Err(_)) => continue,
-                    Err(failure) => {
-                        return Poll::Ready(Some(Err(self.progress.fail(error(failure)))));
-                    }
-                };
-            }
-            let unfound = self.progress.unfound.fetch_add(bytes.len(), Relaxed);
-            match self.left.checked_sub(bytes.len()) {
-                Some(left) if unfound <= PART_HEAD_BYTES_MAX => self.left = left,
-                _ => {
-                    return Poll::Ready(Some(Err(self.progress.fail(FormError::TooLarge))));
-                }
-            }
-            self.was_parsed = false;
-            return Poll::Ready(Some(Ok(bytes)));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,17 +1,19 @@
 //! Heads of multipart forms: the boundary in `Content-Type`, and `Content-Disposition` of each part
 //! (RFC 7578), as browsers write them.
 //!
-//! A library parses the bodies. These parameters are read here, because none of the examined
+//! `multipart` finds the heads. These parameters are read here, because none of the examined
 //! libraries reads them as browsers write them. The grammar of RFC 2045 and that of browsers
 //! contradict each other in quoted strings: in MIME a backslash escapes the next character; in a
 //! browser it is a character of a file name, and a quote is written as `%22` (WHATWG HTML,
 //! multipart/form-data encoding algorithm). A string ends at the quote after which the value ends
 //! or another parameter begins, regardless of the character before the quote.
 
-use http::{HeaderMap, header};
 use percent_encoding::percent_decode;
 use std::{borrow::Cow, str};
 use tidegate_hub::page::Field;
+
+/// Maximum number of fields in the head of a part. Browsers write two.
+const HEAD_FIELDS_MAX: usize = 32;
 
 /// Maximum length of a boundary, in bytes (RFC 2046 section 5.1.1).
 const BOUNDARY_BYTES_MAX: usize = 70;
@@ -31,10 +33,22 @@ pub(super) fn boundary(content_type: &[u8]) -> Option<String> {
         .flatten()
 }
 
-/// Returns the field that a part's head describes; `None` if the head is invalid: it has no
-/// `Content-Disposition`, another type than `form-data`, no name, or a repeated parameter.
-pub(super) fn field(head: &HeaderMap) -> Option<Field> {
-    let (kind, parameters) = split(head.get(header::CONTENT_DISPOSITION)?.as_bytes())?;
+/// Returns the field of a form that a part's head describes, with the blank line at its end.
+///
+/// Returns `None` if the head is invalid: it has no `Content-Disposition`, another type than
+/// `form-data`, no name, or a repeated parameter. Two fields `Content-Disposition` or
+/// `Content-Type` are also invalid, since another reader may use the other one.
+pub(super) fn field(head: &[u8]) -> Option<Field> {
+    let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];
+    let fields = match httparse::parse_headers(head, &mut fields) {
+        Ok(httparse::Status::Complete((length, fields))) if length == head.len() => fields,
+        _ => return None,
+    };
+    let value = |name: &str| {
+        let of_name = |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
+        single(fields.iter().filter(of_name).map(|field| field.value))
+    };
+    let (kind, parameters) = split(value("content-disposition")??)?;
     if !kind.eq_ignore_ascii_case(b"form-data") {
         return None;
     }
@@ -44,13 +58,13 @@ pub(super) fn field(head: &HeaderMap) -> Option<Field> {
         find(&parameters, "filename")?,
     ) {
         // RFC 6266 section 4.3: this parameter takes precedence. RFC 7578 rules it out here, but
-        // some clients send it.
+        // some clients send it. An invalid one is not ignored: with the name in `filename`, two
+        // readers of the same form would see different files.
         (Some(value), _) => Some(extended(value)?),
         (None, plain) => plain.map(text),
     };
-    let content_type = head
-        .get(header::CONTENT_TYPE)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let content_type =
+        value("content-type")?.map(|value| String::from_utf8_lossy(value).into_owned());
     Some(Field {
         name,
         filename,
@@ -145,10 +159,12 @@ fn unquoted(value: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
 
 /// Returns the value of an optional parameter; `None` if it is repeated.
 fn find<'a>(parameters: &'a [Parameter<'_>], name: &str) -> Option<Option<&'a [u8]>> {
-    let mut values = parameters
-        .iter()
-        .filter(|(own, _)| own == name)
-        .map(|(_, value)| &**value);
+    let of_name = parameters.iter().filter(|(own, _)| own == name);
+    single(of_name.map(|(_, value)| &**value))
+}
+
+/// Returns the only value or no value; `None` if there are several.
+fn single<T>(mut values: impl Iterator<Item = T>) -> Option<Option<T>> {
     let value = values.next();
     values.next().is_none().then_some(value)
 }
@@ -163,10 +179,21 @@ fn text(value: &[u8]) -> String {
 }
 
 /// Decodes an extended value: character set, language and percent-encoded text (RFC 8187 section
-/// 3.2).
+/// 3.2). Returns `None` if it is invalid.
 fn extended(value: &[u8]) -> Option<String> {
     let mut parts = str::from_utf8(value).ok()?.splitn(3, '\'');
     let (charset, _, encoded) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(byte);
+    let is_encoded = |text: &str| {
+        let (digits, plain) = text.as_bytes().split_at_checked(2)?;
+        let is_valid = digits.iter().all(u8::is_ascii_hexdigit) && plain.iter().all(is_plain);
+        is_valid.then_some(())
+    };
+    let mut pieces = encoded.split('%');
+    if !pieces.next()?.bytes().all(|byte| is_plain(&byte)) {
+        return None;
+    }
+    pieces.try_for_each(is_encoded)?;
     let bytes: Cow<'_, [u8]> = percent_decode(encoded.as_bytes()).into();
     match charset {
         utf8 if utf8.eq_ignore_ascii_case("utf-8") => String::from_utf8(bytes.into_owned()).ok(),
@@ -311,29 +338,64 @@ mod tests {
             ("form-data; name=a; filename*=UTF-8''%E4", None),
             ("form-data; name=a; filename*=klingon''b", None),
             ("form-data; name=a; filename*=b", None),
+            (
+                "form-data; name=a; filename*=utf-8''100%.txt; filename=b",
+                None,
+            ),
+            ("form-data; name=a; filename*=utf-8''%4", None),
+            ("form-data; name=a; filename*=utf-8''%zz", None),
+            ("form-data; name=a; filename*=utf-8''a b", None),
+            ("form-data; name=a; filename*=\"utf-8''a'b\"", None),
+            (
+                "form-data; name=a; filename*=utf-8''a; filename*=utf-8''b",
+                None,
+            ),
             ("", None),
         ];
         for (value, expected) in cases {
-            let head = HeaderMap::from_iter([(
-                header::CONTENT_DISPOSITION,
-                http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            )]);
+            let head = format!("Content-Disposition: {value}\r\n\r\n");
             assert_eq!(
-                field(&head).map(|field| (field.name, field.filename)),
+                field(head.as_bytes()).map(|field| (field.name, field.filename)),
                 expected,
                 "{value}"
             );
         }
-        let latin1 =
-            http::HeaderValue::from_bytes(b"form-data; name=\"a\"; filename=\"\xe4\"").unwrap();
-        let replaced = field(&HeaderMap::from_iter([(
-            header::CONTENT_DISPOSITION,
-            latin1,
-        )]))
-        .and_then(|field| field.filename);
-        assert_eq!(
-            (replaced.as_deref(), field(&HeaderMap::new())),
-            (Some("\u{fffd}"), None)
-        );
+        let latin1 = b"content-disposition: form-data; name=a; filename=\"\xe4\"\r\n\r\n";
+        let replaced = field(latin1).and_then(|field| field.filename);
+        assert_eq!(replaced.as_deref(), Some("\u{fffd}"));
+    }
+
+    #[test]
+    fn a_head_with_two_meanings_is_refused() {
+        const NAME: &str = "content-disposition: form-data; name=\"a\"\r\n";
+        const TYPE: &str = "content-type: text/plain\r\n";
+        let cases = [
+            (format!("{NAME}\r\n"), true),
+            (format!("{NAME}{TYPE}x: y\r\nx: y\r\n\r\n"), true),
+            (format!("{NAME}{NAME}\r\n"), false),
+            (
+                format!("{NAME}Content-Disposition: form-data; name=\"b\"\r\n\r\n"),
+                false,
+            ),
+            (
+                format!("{NAME}CONTENT-DISPOSITION: attachment\r\n\r\n"),
+                false,
+            ),
+            (format!("{TYPE}{NAME}{TYPE}\r\n"), false),
+            (format!("{NAME}\n{NAME}\r\n"), false),
+            (format!("{NAME}x: y\r\n continued: z\r\n\r\n"), false),
+            (
+                format!("{NAME}{}\r\n", "x: y\r\n".repeat(HEAD_FIELDS_MAX - 1)),
+                true,
+            ),
+            (
+                format!("{NAME}{}\r\n", "x: y\r\n".repeat(HEAD_FIELDS_MAX)),
+                false,
+            ),
+            ("\r\n".into(), false),
+        ];
+        for (head, is_valid) in cases {
+            assert_eq!(field(head.as_bytes()).is_some(), is_valid, "{head}");
+        }
     }
 }

@@ -104,6 +104,11 @@ async fn part_names_are_parsed_as_browsers_write_them() {
         ("name", Err(400)),
         ("name=\"f\"; filename*=UTF-8''%E4.txt", Err(400)),
         ("name=\"f\"; filename*=nothing", Err(400)),
+        ("name=\"f\"; filename*=UTF-8''50%.txt", Err(400)),
+        (
+            "name=\"f\"; filename*=UTF-8''%zz; filename=\"a.txt\"",
+            Err(400),
+        ),
     ];
     let kind = format!("multipart/form-data; boundary={B}");
     for (parameters, expected) in cases {
@@ -201,6 +206,20 @@ async fn multipart_bodies_are_parsed_as_rfc_2046_defines() {
         (
             "no disposition",
             form(B, "content-type: text/plain", "1"),
+            Err(400),
+        ),
+        (
+            "two dispositions",
+            form(B, &format!("{head}\r\n{DISPOSITION}name=\"b\""), "1"),
+            Err(400),
+        ),
+        (
+            "two types",
+            form(
+                B,
+                &format!("{head}\r\ncontent-type: text/plain\r\nContent-Type: text/html"),
+                "1",
+            ),
             Err(400),
         ),
         (
@@ -303,6 +322,10 @@ async fn a_malformed_form_is_answered_with_400_before_and_during_its_action() {
     let broken = [
         format!("--{B}\r\n{DISPOSITION}filename=\"x\"\r\n\r\n1\r\n"),
         format!("--{B}\r\nno head\r\n\r\n1\r\n"),
+        format!(
+            "--{B}\r\n{0}name=\"x\"\r\n{0}name=\"x\"\r\n\r\n1\r\n",
+            DISPOSITION
+        ),
         format!("--{B}?\r\n"),
     ];
     for broken in &broken {
