@@ -259,7 +259,7 @@ async fn the_browser_client_passes_its_own_tests() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_slows_its_loader() {
-    let server = Tidegate::serve(&component("rogue"), &[]);
+    let server = Tidegate::serve(&component("rogue"), &["--wall", "10m"]);
     let flood = || async {
         let asked = json!({ "page": "/flood", "loader": "flood" }).to_string();
         let head = "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: application/x-ndjson\r\n";
@@ -408,7 +408,7 @@ async fn a_faulty_action_is_reported_in_the_format_of_the_client() {
 #[tokio::test]
 async fn an_upload_is_streamed_and_not_stored() {
     const BYTES: usize = 64 << 20;
-    let server = Tidegate::serve(&component("rogue"), &[]);
+    let server = Tidegate::serve(&component("rogue"), &["--cpu", "30s"]);
     let part = |name: &str, more: &str| {
         format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"{more}\r\n\r\n")
     };

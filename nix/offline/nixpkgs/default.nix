@@ -15,11 +15,11 @@ let
     PATH = "${lib.concatStringsSep ":" (map (p: "${p}/bin") (env.nativeBuildInputs or [ ]))}:/usr/bin:/bin";
   });
 
-  # The machine's cargo and its registry, read only; the sandbox has no network.
+  # The machine's cargo and its registry, read only; the sandbox has no network. The registry keeps its
+  # path, which is a part of cargo's fingerprints: the kept target directory is then used as it is.
   setup = lockFile: ''
-    mkdir $TMPDIR/cargo; ln -s ${host.cargoHome}/registry $TMPDIR/cargo/registry
     ${if host.target or null == null then "" else "export CARGO_TARGET_DIR=${host.target}"}
-    export CARGO_HOME=$TMPDIR/cargo CARGO_BUILD_JOBS=''${NIX_BUILD_CORES:-1}
+    export CARGO_HOME=${host.cargoHome} CARGO_BUILD_JOBS=''${NIX_BUILD_CORES:-1}
     cp -r $src $TMPDIR/source; chmod -R u+w $TMPDIR/source; cd $TMPDIR/source
     cmp Cargo.lock ${lockFile}
   '';
@@ -30,9 +30,13 @@ let
     buildRustPackage = { pname, version, src, cargoLock, cargoBuildFlags ? [ ], cargoTestFlags ? [ ], doCheck ? true, nativeBuildInputs ? [ ], buildInputs ? [ ], env ? { }, meta }:
       run "${pname}-${version}" (env // { inherit src; nativeBuildInputs = [ rust ] ++ nativeBuildInputs; }) ''
         ${setup cargoLock.lockFile}
-        # nixpkgs builds in release, which takes twice as long and shows nothing more here.
-        cargo build --locked --offline ${toString cargoBuildFlags}
-        mkdir -p $out/bin; find ${if host.target or null == null then "target" else host.target}/debug -maxdepth 1 -type f -executable -exec cp -t $out/bin {} + # (doCheck: CI runs the tests without Nix)
+        # nixpkgs builds in release, which takes twice as long and shows nothing more here. The flags
+        # have to name packages. What is built are the same programs with the features that the whole
+        # workspace and its tests select (--examples does that), as .ci/run has built them already:
+        # otherwise wasmtime is compiled a second time.
+        cargo tree --locked --offline --quiet --depth 0 ${toString cargoBuildFlags} > $TMPDIR/packages
+        cargo build --locked --offline --workspace --bin ${meta.mainProgram} --examples
+        install -D -t $out/bin ${if host.target or null == null then "target" else host.target}/debug/${meta.mainProgram} # (doCheck: CI runs the tests without Nix)
       '' // { inherit pname version meta; };
   };
 
