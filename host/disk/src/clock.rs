@@ -3,8 +3,8 @@
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Time since an unspecified moment before the start, by a clock that cannot be set and that counts suspend. A pause that a suspended
-/// machine has slept through is over when it resumes.
+/// Time since an unspecified moment before the start, by a clock that cannot be set and that counts
+/// suspend. A pause that a suspended machine has slept through is over when it resumes.
 pub(crate) fn now() -> Duration {
     #[cfg(target_os = "linux")]
     const MONOTONIC: ClockId = ClockId::Boottime;

@@ -1,8 +1,9 @@
-//! The data directory: the lock that keeps other processes out, and the file that names the current generation of the store.
+//! The data directory: the lock that keeps other processes out, and the file that names the current
+//! generation of the store.
 //!
-//! A *generation* is a whole store in a directory of its own, named by a number. The file `current` names the one that counts; it
-//! is replaced in one step, so that another generation takes over as a whole or not at all. All others are leftovers of a process
-//! that was killed, and are removed.
+//! A *generation* is a whole store in a directory of its own, named by a number. The file `current`
+//! names the one that counts; it is replaced in one step, so that another generation takes over as
+//! a whole or not at all. All others are leftovers of a process that was killed, and are removed.
 //!
 //! ```text
 //! tidegate.lock   locked as long as a process has the directory open
@@ -11,7 +12,8 @@
 //! incomplete      only in a backup that has not been finished
 //! ```
 //!
-//! Invariant: nothing is written before it is clear that the directory is a store of this host, or may become one.
+//! Invariant: nothing is written before it is clear that the directory is a store of this host, or
+//! may become one.
 
 use crate::{OpenError, open_error::Why};
 use std::{
@@ -23,7 +25,8 @@ use std::{
     time::Duration,
 };
 
-/// Version of the directory format that this host writes. A directory in another format is refused. Format 1 had no generations.
+/// Version of the directory format that this host writes. A directory in another format is refused.
+/// Format 1 had no generations.
 const FORMAT: u64 = 2;
 /// Locked as long as a process has the directory open.
 const LOCK: &str = "tidegate.lock";
@@ -33,7 +36,8 @@ const CURRENT: &str = "current";
 const CURRENT_NEXT: &str = "current.next";
 /// Stands in a backup until it is complete.
 const INCOMPLETE: &str = "incomplete";
-/// Tries to lock a directory, whose last owner may be about to end, and the time between two of them.
+/// Tries to lock a directory, whose last owner may be about to end, and the time between two of
+/// them.
 const LOCK_TRIES: usize = 3;
 const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
@@ -53,7 +57,8 @@ pub(crate) struct Directory {
     _lock: File,
     /// The generation that counts; none before the first is complete.
     current: Option<u64>,
-    /// The highest number that a generation was made for. One whose taking over failed may count after a crash: it is left alone.
+    /// The highest number that a generation was made for. One whose taking over failed may count
+    /// after a crash: it is left alone.
     highest: u64,
 }
 
@@ -104,7 +109,8 @@ impl Directory {
         Ok(directory)
     }
 
-    /// A directory for a backup, which is none to anybody else before [`complete`](Directory::complete).
+    /// A directory for a backup, which is none to anybody else before
+    /// [`complete`](Directory::complete).
     pub(crate) fn create_incomplete(path: &Path) -> Result<Directory, OpenError> {
         let made = create(path).and_then(|()| File::create_new(path.join(INCOMPLETE)));
         made.map_err(|error| OpenError::new(path, Why::Io(error)))?;
@@ -132,8 +138,8 @@ impl Directory {
             .map(|number| self.path.join(number.to_string()))
     }
 
-    /// Returns the number and the path of the next generation. This process never uses a number twice. Files that another process left at
-    /// that path are removed first.
+    /// Returns the number and the path of the next generation. This process never uses a number
+    /// twice. Files that another process left at that path are removed first.
     pub(crate) fn next(&mut self) -> io::Result<(u64, PathBuf)> {
         let number = self.highest + 1;
         let path = self.path.join(number.to_string());
@@ -146,8 +152,8 @@ impl Directory {
         Ok((number, path))
     }
 
-    /// Forgets a first generation whose making failed, so that the next one has its number: a start takes no other for a leftover.
-    /// Only for a directory in which no generation counts.
+    /// Forgets a first generation whose making failed, so that the next one has its number: a start
+    /// takes no other for a leftover. Only for a directory in which no generation counts.
     pub(crate) fn begin_anew(&mut self) -> io::Result<()> {
         self.highest = 0;
         match fs::remove_file(self.path.join(CURRENT)) {
@@ -156,8 +162,8 @@ impl Directory {
         }
     }
 
-    /// From now on this generation counts. Durable when it returns; after an error the one before it counts, or either of them
-    /// after a crash of the machine: both have the same content.
+    /// From now on this generation counts. Durable when it returns; after an error the one before
+    /// it counts, or either of them after a crash of the machine: both have the same content.
     pub(crate) fn set_current(&mut self, number: u64) -> io::Result<()> {
         sync(&self.path.join(number.to_string()))?;
         let next = self.path.join(CURRENT_NEXT);
@@ -258,7 +264,8 @@ fn look(path: &Path) -> io::Result<Content> {
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<io::Result<Vec<_>>>()?;
     let has = |name: &str| names.iter().any(|other| other == name);
-    // A process that was killed at its first start leaves these files. A file system puts `lost+found` into its root.
+    // A process that was killed at its first start leaves these files. A file system puts
+    // `lost+found` into its root.
     let is_leftover =
         |name: &&String| [LOCK, CURRENT_NEXT, "1", "lost+found"].contains(&name.as_str());
     if has(INCOMPLETE) {
@@ -327,11 +334,11 @@ mod tests {
             (&["version", "keyspaces", "0.jnl", "lock"], "old"),
         ];
         for (names, expected) in cases {
-            let place = tempfile::tempdir().unwrap();
+            let dir = tempfile::tempdir().unwrap();
             names
                 .iter()
-                .for_each(|name| fs::write(place.path().join(name), "").unwrap());
-            let found = match look(place.path()).unwrap() {
+                .for_each(|name| fs::write(dir.path().join(name), "").unwrap());
+            let found = match look(dir.path()).unwrap() {
                 Content::Store => "store",
                 Content::Empty => "empty",
                 Content::Incomplete => "incomplete",

@@ -1,7 +1,7 @@
 //! A note in each generation: from which batch on its journal must not be believed.
 //!
-//! It is written in place, by a descriptor that is open since the generation was made, so that neither a full disk nor a lack of
-//! descriptors is in its way.
+//! It is written in place, by a descriptor that is open since the generation was made, so that
+//! neither a full disk nor a lack of descriptors is in its way.
 
 use std::{
     fs::{File, OpenOptions},
@@ -76,14 +76,14 @@ mod tests {
 
     #[test]
     fn only_a_written_note_is_parsed() {
-        let place = tempfile::tempdir().unwrap();
-        let doubt = Doubt::create(place.path()).unwrap();
-        assert_eq!(Doubt::open(place.path()).unwrap().1, None);
+        let dir = tempfile::tempdir().unwrap();
+        let doubt = Doubt::create(dir.path()).unwrap();
+        assert_eq!(Doubt::open(dir.path()).unwrap().1, None);
         for from in [0, 1, 77, u64::MAX] {
             doubt.set(from).unwrap();
-            assert_eq!(Doubt::open(place.path()).unwrap().1, Some(from));
+            assert_eq!(Doubt::open(dir.path()).unwrap().1, Some(from));
         }
-        std::fs::write(place.path().join(NAME), [1; BYTES]).unwrap();
-        assert!(Doubt::open(place.path()).is_err());
+        std::fs::write(dir.path().join(NAME), [1; BYTES]).unwrap();
+        assert!(Doubt::open(dir.path()).is_err());
     }
 }

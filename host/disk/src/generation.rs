@@ -1,12 +1,14 @@
 //! One generation of the store, open; and the one that counts now, which reads and commits share.
 //!
-//! All handles are replaced at once. Each read takes the current generation when it starts and holds it until it ends. The memory of a
-//! generation contains exactly the acknowledged batches, also after a failed write, because the store applies a batch only after its
-//! write has succeeded. So a failed generation is closed for every reader except the copy into the next one.
+//! All handles are replaced at once. Each read takes the current generation when it starts and
+//! holds it until it ends. The memory of a generation contains exactly the acknowledged batches,
+//! also after a failed write, because the store applies a batch only after its write has succeeded.
+//! So a failed generation is closed for every reader except the copy into the next one.
 //!
-//! The next generation is a copy of every row, or, where a copy has no space, it *adopts* the files of the one before it: hard links to
-//! the files of tables, and copies of everything else. A file of a table never changes and was synced before the store counted it, so
-//! it can't have lost a write. Journals may have, so their batches are always written to new files and synced.
+//! The next generation is a copy of every row, or, where a copy has no space, it *adopts* the files
+//! of the one before it: hard links to the files of tables, and copies of everything else. A file
+//! of a table never changes and was synced before the store counted it, so it can't have lost a
+//! write. Journals may have, so their batches are always written to new files and synced.
 
 use crate::{directory, doubt::Doubt, guarded::guarded, journal, rows::Rows, tables::Tables};
 use std::{
@@ -21,7 +23,8 @@ use std::{
 };
 use tidegate_hub::{EngineError, EngineStatus};
 
-/// Time to wait for a generation that has been replaced to be removed; after it that goes on in its own thread.
+/// Time to wait for a generation that has been replaced to be removed; after it that goes on in its
+/// own thread.
 const RETIRE_WITHIN: Duration = Duration::from_secs(5);
 /// Time between two checks whether a replaced generation is still read.
 const RETIRE_PAUSE: Duration = Duration::from_millis(5);
@@ -29,8 +32,9 @@ const RETIRE_PAUSE: Duration = Duration::from_millis(5);
 const CHECK_EVERY: usize = 256;
 /// Tries to adopt the files of a generation while its own threads replace some of them.
 const ADOPT_TRIES: usize = 20;
-/// Names within a generation that the store gives: the mark of a store, its lock, and a directory for each table with a list of its files
-/// (`v7`), the number of the list that counts, and the files.
+/// Names within a generation that the store gives: the mark of a store, its lock, and a directory
+/// for each table with a list of its files (`v7`), the number of the list that counts, and the
+/// files.
 const STORE_MARK: &str = "version";
 const STORE_LOCK: &str = "lock";
 const TABLES: &str = "keyspaces";
@@ -69,8 +73,9 @@ impl Generation {
         &self.path
     }
 
-    /// Copies everything as it is at one moment into a new generation at `path`, an empty directory: in new files, all of them
-    /// synced. `each` is called with each row, and `may_go_on` now and then: its error ends the copy.
+    /// Copies everything as it is at one moment into a new generation at `path`, an empty
+    /// directory: in new files, all of them synced. `each` is called with each row, and `may_go_on`
+    /// now and then: its error ends the copy.
     pub(crate) fn copy(
         &self,
         path: &Path,
@@ -114,8 +119,9 @@ impl Generation {
         Ok(Generation::new(path, copy, doubt))
     }
 
-    /// Makes a new generation at `path`, an empty directory, from the files of this one. Takes space for the batches of the journals,
-    /// and none for tables. Fails where the file system has no hard links.
+    /// Makes a new generation at `path`, an empty directory, from the files of this one. Takes
+    /// space for the batches of the journals, and none for tables. Fails where the file system has
+    /// no hard links.
     pub(crate) fn adopt(
         &self,
         path: &Path,
@@ -126,8 +132,9 @@ impl Generation {
             for _ in 0..ADOPT_TRIES {
                 let lists = lists(&self.path)?;
                 let linked = link(&self.path, path, &lists, journals);
-                // The store's threads may replace files of this generation meanwhile, or remove journals whose batches are in tables. If all
-                // tables still have the same files, then none of those was missed.
+                // The store's threads may replace files of this generation meanwhile, or remove
+                // journals whose batches are in tables. If all tables still have the same files,
+                // then none of those was missed.
                 if lists == self::lists(&self.path)? {
                     return Ok(linked?);
                 }
@@ -146,7 +153,8 @@ impl Generation {
     }
 }
 
-/// Content of the file that names the current list of files, for each table by the name of its directory.
+/// Content of the file that names the current list of files, for each table by the name of its
+/// directory.
 fn lists(generation: &Path) -> io::Result<BTreeMap<OsString, Vec<u8>>> {
     let tables = fs::read_dir(generation.join(TABLES))?;
     tables
@@ -207,12 +215,12 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// The generation that counts, or why there is none for now.
-pub(crate) struct Shared(RwLock<Result<Arc<Generation>, String>>);
+pub(crate) struct CurrentGeneration(RwLock<Result<Arc<Generation>, String>>);
 
-impl Shared {
+impl CurrentGeneration {
     /// Closed for this reason.
-    pub(crate) fn closed(why: String) -> Shared {
-        Shared(RwLock::new(Err(why)))
+    pub(crate) fn closed(why: String) -> CurrentGeneration {
+        CurrentGeneration(RwLock::new(Err(why)))
     }
 
     /// Returns the current generation for one read, or an error while the storage is closed.
@@ -248,8 +256,8 @@ impl Shared {
     }
 }
 
-/// Closes a replaced generation and removes its files as soon as no read uses it, in a thread of its own. Waits a while for that thread,
-/// because the space is needed.
+/// Closes a replaced generation and removes its files as soon as no read uses it, in a thread of
+/// its own. Waits a while for that thread, because the space is needed.
 pub(crate) fn retire(generation: Arc<Generation>) {
     let remove = move || {
         let mut generation = generation;

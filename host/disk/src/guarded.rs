@@ -10,17 +10,18 @@ use tidegate_hub::EngineError;
 /// Errors for the descriptor limit of the process (`EMFILE`) and of the machine (`ENFILE`).
 const OUT_OF_DESCRIPTORS: [i32; 2] = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
 
-/// Runs it. The store panics at some of what it can't read: that is damage, not a fault of the caller.
+/// Runs it. The store panics at some of what it can't read: that is damage, not a fault of the
+/// caller.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> fjall::Result<T>) -> Result<T, EngineError> {
     match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(outcome) => outcome.map_err(|error| told(&error)),
+        Ok(outcome) => outcome.map_err(|error| engine_error(&error)),
         Err(_) => Err(EngineError::Corrupt(
             "the store could not read what is on the disk".into(),
         )),
     }
 }
 
-fn told(error: &fjall::Error) -> EngineError {
+fn engine_error(error: &fjall::Error) -> EngineError {
     let io = match error {
         fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => Some(error),
         _ => None,

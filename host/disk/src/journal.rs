@@ -1,7 +1,9 @@
-//! The store's journals, as far as this host has to know them: where a batch begins, and its sequence number.
+//! The store's journals, as far as this host has to know them: where a batch begins, and its
+//! sequence number.
 //!
-//! After a failed write or fsync, a journal may hold the whole of a batch that was refused: the kernel keeps what was written, and
-//! the store would replay it. So everything from the first refused batch on is cut off before the store reads the file.
+//! After a failed write or fsync, a journal may hold the whole of a batch that was refused: the
+//! kernel keeps what was written, and the store would replay it. So everything from the first
+//! refused batch on is cut off before the store reads the file.
 
 use crate::directory::sync;
 use std::{
@@ -22,7 +24,8 @@ const CLEAR_BYTES: u64 = 8;
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 256 << 10;
 
-/// Cuts each journal of a closed generation before its first batch whose sequence number is `from` or higher. Durable when it returns.
+/// Cuts each journal of a closed generation before its first batch whose sequence number is `from`
+/// or higher. Durable when it returns.
 pub(crate) fn cut(generation: &Path, from: u64) -> io::Result<()> {
     for path in paths(generation)? {
         let file = OpenOptions::new().read(true).write(true).open(&path)?;
@@ -32,8 +35,8 @@ pub(crate) fn cut(generation: &Path, from: u64) -> io::Result<()> {
     sync(generation)
 }
 
-/// Copies the complete batches of each journal whose sequence number is below `from` into new files in `to`, with the same names. The
-/// files are synced; their directory is not.
+/// Copies the complete batches of each journal whose sequence number is below `from` into new files
+/// in `to`, with the same names. The files are synced; their directory is not.
 ///
 /// A journal that the store removes meanwhile is left out: its batches are in tables.
 pub(crate) fn copy(generation: &Path, to: &Path, from: u64) -> io::Result<()> {
@@ -51,8 +54,8 @@ pub(crate) fn copy(generation: &Path, to: &Path, from: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// As `io::copy`, which lets some file systems share the blocks of both files instead: then the copy, too, might lack on the disk what the
-/// kernel shows.
+/// As `io::copy`, which lets some file systems share the blocks of both files instead: then the
+/// copy, too, might lack on the disk what the kernel shows.
 fn write_all(mut from: impl Read, to: &mut File) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
     loop {
@@ -63,8 +66,8 @@ fn write_all(mut from: impl Read, to: &mut File) -> io::Result<()> {
     }
 }
 
-/// Makes one empty journal in `to`, for a generation whose tables contain every batch. Without any journal, the store would count
-/// its sequence numbers from the start again.
+/// Makes one empty journal in `to`, for a generation whose tables contain every batch. Without any
+/// journal, the store would count its sequence numbers from the start again.
 pub(crate) fn create_empty(to: &Path) -> io::Result<()> {
     File::create_new(to.join("0.jnl"))?.sync_all()
 }
@@ -91,17 +94,17 @@ fn paths(generation: &Path) -> io::Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Position after the last complete batch that stands before the first one whose sequence number is `from` or higher, and before the
-/// first bytes that are no journal: the store stops there, too.
+/// Position after the last complete batch that stands before the first one whose sequence number is
+/// `from` or higher, and before the first bytes that are no journal: the store stops there, too.
 fn end(mut journal: impl BufRead, from: u64) -> io::Result<u64> {
     let (mut position, mut complete) = (0, 0);
     loop {
         match read_entry(&mut journal) {
-            Ok(Some(Entry {
+            Ok(Some(JournalEntry {
                 sequence: Some(sequence),
                 ..
             })) if sequence >= from => return Ok(complete),
-            Ok(Some(Entry { bytes, ends, .. })) => {
+            Ok(Some(JournalEntry { bytes, ends, .. })) => {
                 position += bytes;
                 if ends {
                     complete = position;
@@ -114,7 +117,8 @@ fn end(mut journal: impl BufRead, from: u64) -> io::Result<u64> {
     }
 }
 
-struct Entry {
+/// The head of an entry in a journal of the store.
+struct JournalEntry {
     /// Sequence number of the batch that begins with this entry, if one does.
     sequence: Option<u64>,
     /// Length of the entry.
@@ -124,12 +128,12 @@ struct Entry {
 }
 
 /// None if there is no entry.
-fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
+fn read_entry(journal: &mut impl Read) -> io::Result<Option<JournalEntry>> {
     let [tag] = read(journal)?;
     let entry = match tag {
         START => {
             let _count: [u8; 4] = read(journal)?;
-            Entry {
+            JournalEntry {
                 sequence: Some(u64::from_le_bytes(read(journal)?)),
                 bytes: 1 + 4 + 8,
                 ends: false,
@@ -143,7 +147,7 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
             let value = u32::from_le_bytes(read(journal)?);
             let content = u64::from(key) + u64::from(value);
             skip(journal, content)?;
-            Entry {
+            JournalEntry {
                 sequence: None,
                 bytes: 1 + 2 + 8 + 2 + 4 + 4 + content,
                 ends: false,
@@ -151,7 +155,7 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
         }
         END => {
             skip(journal, END_BYTES)?;
-            Entry {
+            JournalEntry {
                 sequence: None,
                 bytes: 1 + END_BYTES,
                 ends: true,
@@ -159,7 +163,7 @@ fn read_entry(journal: &mut impl Read) -> io::Result<Option<Entry>> {
         }
         CLEAR => {
             skip(journal, CLEAR_BYTES)?;
-            Entry {
+            JournalEntry {
                 sequence: None,
                 bytes: 1 + CLEAR_BYTES,
                 ends: false,
@@ -188,11 +192,12 @@ mod tests {
     use super::*;
     use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 
-    /// Reads journals that the store itself wrote: a version of it that writes another format fails here.
+    /// Reads journals that the store itself wrote: a version of it that writes another format fails
+    /// here.
     #[test]
     fn a_cut_removes_the_batches_from_a_number_on() {
-        let place = tempfile::tempdir().unwrap();
-        let origin = place.path().join("origin");
+        let dir = tempfile::tempdir().unwrap();
+        let origin = dir.path().join("origin");
         let store = Database::builder(&origin).open().unwrap();
         let table = store
             .keyspace("table", KeyspaceCreateOptions::default)
@@ -207,9 +212,9 @@ mod tests {
         }
         drop((table, store));
         for (kept, from) in before.iter().enumerate() {
-            let copy = place.path().join(kept.to_string());
+            let copy = dir.path().join(kept.to_string());
             copy_all(&origin, &copy);
-            let rewritten = place.path().join(format!("{kept} rewritten"));
+            let rewritten = dir.path().join(format!("{kept} rewritten"));
             copy_all(&origin, &rewritten);
             paths(&rewritten)
                 .unwrap()

@@ -1,6 +1,7 @@
 //! The disk wall: keeps what rooms have to keep, in one store for all of them.
 //!
-//! Nothing here knows apps, sockets or quotas: batches come from the hub, and are durable or refused.
+//! Nothing here knows apps, sockets or quotas: batches come from the hub, and are durable or
+//! refused.
 //!
 //! ```
 //! # let directory = tempfile::tempdir().unwrap();

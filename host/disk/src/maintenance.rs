@@ -43,7 +43,8 @@ impl VerifyReport {
 }
 
 impl Storage {
-    /// A page of rooms in the order of class and name: those of the class, after `after`, at most `limit`.
+    /// A page of rooms in the order of class and name: those of the class, after `after`, at most
+    /// `limit`.
     pub fn rooms(
         &self,
         class: Option<&str>,
@@ -95,15 +96,15 @@ impl Storage {
             .map_or(0, |generation| generation.tables.entries.approximate_len())
     }
 
-    /// Reads everything and compares: each block with its checksum, each room's size with its entries, alarms with rooms. `each` is
-    /// called with each entry.
+    /// Reads everything and compares: each block with its checksum, each room's size with its
+    /// entries, alarms with rooms. `each` is called with each entry.
     pub fn verify(&self, each: impl FnMut()) -> Result<VerifyReport, EngineError> {
         verify(&self.shared.generation()?.tables, each)
     }
 
-    /// Copies everything as it is at one moment, while commits go on, into a directory that is not there yet. The copy is made beside
-    /// it, under the same name with `.incomplete` at its end, is read again, and only then gets its name. So a copy with its final name
-    /// is complete.
+    /// Copies everything as it is at one moment, while commits go on, into a directory that is not
+    /// there yet. The copy is made beside it, under the same name with `.incomplete` at its end, is
+    /// read again, and only then gets its name. So a copy with its final name is complete.
     /// `each` is called with each row, once for its copy and once for its check.
     pub fn backup(&self, to: &Path, mut each: impl FnMut()) -> Result<(), OpenError> {
         let fail = |why| OpenError::new(to, why);
@@ -173,7 +174,8 @@ fn is_inside(path: &Path, directory: &Path) -> io::Result<bool> {
         .starts_with(directory))
 }
 
-/// Takes away what an earlier backup, which was killed, has left; refused if it is anything else, or that backup still runs.
+/// Takes away what an earlier backup, which was killed, has left; refused if it is anything else,
+/// or that backup still runs.
 fn clear(beside: &Path) -> Result<(), OpenError> {
     if beside.symlink_metadata().is_err() {
         return Ok(());

@@ -8,7 +8,8 @@ use std::{
 };
 use tidegate_hub::EngineError;
 
-/// Errors of a disk that may be well again, and of a lack of space, memory or descriptors: a server waits for their end.
+/// Errors of a disk that may be well again, and of a lack of space, memory or descriptors: a server
+/// waits for their end.
 const PASSING: [Errno; 11] = [
     Errno::IO,
     Errno::NOSPC,
@@ -73,7 +74,8 @@ impl OpenError {
         matches!(self.why, Why::Locked)
     }
 
-    /// Returns true if a later try may succeed without anything that an operator does to the directory.
+    /// Returns true if a later try may succeed without anything that an operator does to the
+    /// directory.
     pub(crate) fn is_passing(&self) -> bool {
         match &self.why {
             Why::Directory(error) | Why::Io(error) => {

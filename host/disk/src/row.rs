@@ -5,7 +5,8 @@ use tidegate_hub::{Alarm, Position, RoomId, RoomRecord, rooms::storage::LogHead}
 /// Numbers, size, alarm and history of one room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Of its entries. Given when the room first wrote, and anew when it is cleared: what the old number has is garbage at once.
+    /// Of its entries. Given when the room first wrote, and anew when it is cleared: what the old
+    /// number has is garbage at once.
     pub(crate) number: u64,
     /// Of its log, if it has a history; else 0.
     pub(crate) log: u64,

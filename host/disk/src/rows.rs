@@ -7,15 +7,17 @@ use std::{
 };
 use tidegate_hub::{EngineError, RoomId};
 
-/// Rows in memory, at most. Those that were used least lately give way to others, and are read again when they are needed.
+/// Rows in memory, at most. Those that were used least lately give way to others, and are read
+/// again when they are needed.
 const ROWS_MAX: usize = 10_000;
 
 /// Rows of rooms as of their last commit; none for a room that keeps nothing.
 #[derive(Default)]
 pub(crate) struct Rows(Mutex<Generations>);
 
-/// A cache in two halves: a row that is used moves to the young half, and when that is full it becomes the old one, whose rows
-/// are forgotten. So names that are used once push out each other, and not the rows of rooms that are in use.
+/// A cache in two halves: a row that is used moves to the young half, and when that is full it
+/// becomes the old one, whose rows are forgotten. So names that are used once push out each other,
+/// and not the rows of rooms that are in use.
 #[derive(Default)]
 struct Generations {
     young: HashMap<RoomId, Option<Row>>,

@@ -1,8 +1,9 @@
 //! The free space of the disk, and its users.
 //!
-//! The store's own threads flush and merge without asking for space, and end with their first error. So commits ask for them: a commit
-//! is refused unless there is space for it and for what the store has yet to flush and may merge, or at least a reserve. Another
-//! generation of the store, which gives back more than it takes, may use most of that.
+//! The store's own threads flush and merge without asking for space, and end with their first
+//! error. So commits ask for them: a commit is refused unless there is space for it and for what
+//! the store has yet to flush and may merge, or at least a reserve. Another generation of the
+//! store, which gives back more than it takes, may use most of that.
 //!
 //! On a small disk a commit also leaves space for a copy of all tables. Merges do not give back the
 //! space of deleted entries as long as the levels of a table are below their targets, so only a
@@ -13,14 +14,16 @@ use tidegate_hub::EngineError;
 
 /// Free space below which commits are refused. On a small disk an eighth of it is enough.
 const RESERVE_BYTES: u64 = 64 << 20;
-/// A disk below this size has its journals rewritten early, since full-grown ones would fill it, and
-/// keeps space for a copy.
+/// A disk below this size has its journals rewritten early, since full-grown ones would fill it,
+/// and keeps space for a copy.
 const SMALL_BYTES: u64 = 1 << 30;
-/// On a small disk, one part in this many is the reserve, and as much is written before the journals are rewritten.
+/// On a small disk, one part in this many is the reserve, and as much is written before the
+/// journals are rewritten.
 const PARTS: u64 = 8;
 /// A copy, and commits that only delete, leave one part in this many of the reserve free.
 const RESERVE_PARTS: u64 = 4;
-/// Bytes of a table's latest writes that are kept in memory before they are flushed, and size of the files of a table: one part in
+/// Bytes of a table's latest writes that are kept in memory before they are flushed, and size of
+/// the files of a table: one part in
 /// `FILE_PARTS` of a small disk, so that a flush or a merge needs little space at a time.
 pub(crate) const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILE_BYTES_MIN: u64 = 1 << 20;
@@ -80,16 +83,17 @@ impl Space {
         measured.check(measured.small_reserve() + bytes)
     }
 
-    /// Refuses `bytes` bytes of files that give back space as soon as they are complete, if the disk lacks space for them.
+    /// Refuses `bytes` bytes of files that give back space as soon as they are complete, if the
+    /// disk lacks space for them.
     pub(crate) fn check_files(&self, bytes: u64) -> Result<(), EngineError> {
         self.measure()?.check(SMALL_FILES_BYTES + bytes)
     }
 }
 
 impl Measured {
-    /// Refuses a commit of so many bytes if it would leave less than the reserve, less than what the
-    /// store has yet to flush and may merge, or, on a small disk, less than a copy takes. The bytes
-    /// count twice: they stand in the journal and, for a while, in a table.
+    /// Refuses a commit of so many bytes if it would leave less than the reserve, less than what
+    /// the store has yet to flush and may merge, or, on a small disk, less than a copy takes. The
+    /// bytes count twice: they stand in the journal and, for a while, in a table.
     pub(crate) fn check_commit(
         &self,
         bytes: u64,
@@ -112,8 +116,8 @@ impl Measured {
         self.check(needed + 2 * bytes)
     }
 
-    /// Refuses a commit that only deletes, after all space was given back that could be, if there is
-    /// no space to flush it.
+    /// Refuses a commit that only deletes, after all space was given back that could be, if there
+    /// is no space to flush it.
     pub(crate) fn check_last_delete(&self, bytes: u64, usage: Usage) -> Result<(), EngineError> {
         let flushed = if self.is_small() {
             self.small_reserve() + usage.unflushed

@@ -3,10 +3,10 @@
 use crate::{
     OpenError,
     directory::Make,
-    generation::Shared,
+    generation::CurrentGeneration,
     guarded::guarded,
     row::{Row, room_of},
-    writer::{Order, Writer},
+    writer::{Order, WriterThread},
 };
 use bytes::Bytes;
 use std::{
@@ -21,23 +21,25 @@ use tokio::sync::oneshot;
 
 /// An open data directory. Dropping it finishes the commits that were asked for.
 ///
-/// After a failed write it is closed: reads and commits are refused with [`EngineError::Closed`], and it opens again by itself, with
-/// everything that was acknowledged.
+/// After a failed write it is closed: reads and commits are refused with [`EngineError::Closed`],
+/// and it opens again by itself, with everything that was acknowledged.
 pub struct Storage {
     pub(crate) directory: PathBuf,
-    pub(crate) shared: Arc<Shared>,
-    writer: Writer,
+    pub(crate) shared: Arc<CurrentGeneration>,
+    writer: WriterThread,
 }
 
 impl Storage {
-    /// Opens the directory. A new or empty directory becomes a store. Any other directory that is not a store is refused and left as it
-    /// is. If another process has the directory open, this one is refused. Blocks while it reads the log of an earlier run.
+    /// Opens the directory. A new or empty directory becomes a store. Any other directory that is
+    /// not a store is refused and left as it is. If another process has the directory open, this
+    /// one is refused. Blocks while it reads the log of an earlier run.
     pub fn open(directory: &Path) -> Result<Storage, OpenError> {
         Storage::with(directory, Make::IfEmpty, false)
     }
 
-    /// As [`open`](Storage::open), for a server: if the disk is full or fails at this moment, returns a closed storage, which opens by
-    /// itself as after a failed write. A directory that is damaged, no store, or open in another process is an error.
+    /// As [`open`](Storage::open), for a server: if the disk is full or fails at this moment,
+    /// returns a closed storage, which opens by itself as after a failed write. A directory that is
+    /// damaged, no store, or open in another process is an error.
     pub fn start(directory: &Path) -> Result<Storage, OpenError> {
         Storage::with(directory, Make::IfEmpty, true)
     }
@@ -48,7 +50,7 @@ impl Storage {
     }
 
     fn with(directory: &Path, make: Make, waits: bool) -> Result<Storage, OpenError> {
-        let (writer, shared) = Writer::start(directory, make, waits)?;
+        let (writer, shared) = WriterThread::start(directory, make, waits)?;
         Ok(Storage {
             directory: directory.to_owned(),
             shared,
@@ -56,8 +58,9 @@ impl Storage {
         })
     }
 
-    /// Gives back the space of what was overwritten and deleted, by a copy of everything else into new files. Takes as much space
-    /// again while it runs, and commits wait for it. Blocks: not for async code.
+    /// Gives back the space of what was overwritten and deleted, by a copy of everything else into
+    /// new files. Takes as much space again while it runs, and commits wait for it. Blocks: not for
+    /// async code.
     pub fn compact(&self) -> Result<(), EngineError> {
         let (done, outcome) = oneshot::channel();
         self.writer

@@ -20,17 +20,21 @@ use tidegate_hub::{EngineError, RoomId, rooms::storage::Range};
 
 /// Of blocks that were read.
 const CACHE_BYTES: u64 = 64 << 20;
-/// Bytes of full journals from which on the store flushes what still needs them, so that they can go.
+/// Bytes of full journals from which on the store flushes what still needs them, so that they can
+/// go.
 const JOURNALS_BYTES: u64 = 64 << 20;
-/// Flushes of a table that may wait when a commit begins, and tables that may wait to be merged: below the numbers (4 and 30) at
-/// which the store holds a commit up, without an end if one of its threads has failed meanwhile.
+/// Flushes of a table that may wait when a commit begins, and tables that may wait to be merged:
+/// below the numbers (4 and 30) at which the store holds a commit up, without an end if one of its
+/// threads has failed meanwhile.
 const SEALED_MAX: usize = 1;
 const UNMERGED_MAX: usize = 20;
 /// Files of a table's first level that are merged.
 const UNMERGED_DUE: usize = 4;
-/// Longest time that the store may take for its flushes and merges while a commit waits. The storage is closed then, and opens again.
+/// Longest time that the store may take for its flushes and merges while a commit waits. The
+/// storage is closed then, and opens again.
 const FLUSH_WITHIN: Duration = Duration::from_secs(60);
-/// Files that one merge takes at most: of the first level its own and those of the next, of the others one and those below it.
+/// Files that one merge takes at most: of the first level its own and those of the next, of the
+/// others one and those below it.
 const MERGED_NEXT: u64 = 6;
 const MERGED_MAX: u64 = 12;
 /// Merges of one table in a row.
@@ -57,7 +61,8 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Opens a generation that is complete. `directory` is the data directory, for what is reported.
+    /// Opens a generation that is complete. `directory` is the data directory, for what is
+    /// reported.
     pub(crate) fn open(
         generation: &Path,
         directory: &Path,
@@ -75,8 +80,9 @@ impl Tables {
         Ok(tables)
     }
 
-    /// Opens the tables of a generation, or makes them without any rows where there are none. New ones are flushed at `file_bytes`, and
-    /// have files of that size. On a small disk the store merges nothing by itself: see [`merge`](Tables::merge).
+    /// Opens the tables of a generation, or makes them without any rows where there are none. New
+    /// ones are flushed at `file_bytes`, and have files of that size. On a small disk the store
+    /// merges nothing by itself: see [`merge`](Tables::merge).
     pub(crate) fn create(generation: &Path, file_bytes: u64) -> fjall::Result<Tables> {
         let store = Database::builder(generation)
             .cache_size(CACHE_BYTES)
@@ -151,8 +157,9 @@ impl Tables {
         }
     }
 
-    /// Waits until the store has flushed and merged enough for another commit: it would wait without end for its own threads, which end
-    /// with the first error of the disk. Refused if they have, and if they take too long.
+    /// Waits until the store has flushed and merged enough for another commit: it would wait
+    /// without end for its own threads, which end with the first error of the disk. Refused if they
+    /// have, and if they take too long.
     pub(crate) fn wait_for_flushes(&self) -> Result<(), EngineError> {
         let is_ready = |table: &Keyspace| {
             table.sealed_memtable_count() <= SEALED_MAX && table.l0_table_count() < UNMERGED_MAX
@@ -181,7 +188,9 @@ impl Tables {
                 .any(|table| table.l0_table_count() >= UNMERGED_DUE)
     }
 
-    /// Merges what the store would merge in time, and removes the files that this replaces, as long as `may_go_on`. After an error, such as of a full disk, files that were begun stay until the store is opened again.
+    /// Merges what the store would merge in time, and removes the files that this replaces, as long
+    /// as `may_go_on`. After an error, such as of a full disk, files that were begun stay until the
+    /// store is opened again.
     pub(crate) fn merge(&self, may_go_on: impl Fn() -> bool) -> Result<(), EngineError> {
         for table in self.all() {
             for _ in 0..MERGES_MAX {
@@ -210,8 +219,8 @@ impl Tables {
         self.finish_merges()
     }
 
-    /// Waits for the store's own merges, and removes files that merges have replaced and that no read needs. The store does that only when
-    /// it flushes a table.
+    /// Waits for the store's own merges, and removes files that merges have replaced and that no
+    /// read needs. The store does that only when it flushes a table.
     pub(crate) fn finish_merges(&self) -> Result<(), EngineError> {
         self.wait_until(|| self.store.active_compactions() == 0)?;
         for table in self.all() {
@@ -226,7 +235,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Number of the first batch that a read which runs now, or begins later, may have to leave out.
+    /// Number of the first batch that a read which runs now, or begins later, may have to leave
+    /// out.
     fn first_read(&self) -> u64 {
         let reads = &self.store.supervisor.snapshot_tracker;
         let next = reads.get();

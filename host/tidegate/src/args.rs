@@ -1,5 +1,11 @@
 //! Command-line arguments. Flags override the settings of `tidegate.toml`.
 
+mod data;
+mod help;
+mod parsers;
+
+pub(crate) use self::data::{DataArgs, DataCommand};
+use self::{help::*, parsers::*};
 use crate::{
     command_error::CommandError, config::Config, file, grant, key, listen::Listen,
     logging::LogFormat, quantity, tail::LineFilter, template::Template,
@@ -14,114 +20,6 @@ use std::{
 use tidegate_hub::{ConnId, RoomId};
 use tidegate_wasm::{Dir, Grant};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
-
-const ABOUT: &str = "Tidegate serves WebAssembly components: HTTP, WebSockets and event streams.\n\n\
-    The host owns every socket; the app is called with events and answers with effects. So connections\n\
-    outlive a trap of the app, use none of its memory while they are idle, and broadcasts bypass it.";
-
-const EXAMPLES: &str = "\
-Examples:
-  tidegate new talk --template chat
-  tidegate serve app.wasm
-  tidegate serve app.wasm --assets web --listen 0.0.0.0:80
-  tidegate check app.wasm
-  tidegate routes app.wasm --json
-  tidegate data rooms
-
-Exit codes: 0 success; 1 the app, the port, the data or the disk failed; 2 wrong arguments or
-settings; 130 or 143 after a second SIGINT or SIGTERM.";
-
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  tidegate serve app.wasm                            on http://127.0.0.1:8080
-  tidegate serve app.wasm --listen 127.0.0.1:0       on a free port; the first lines show it
-  tidegate serve app.wasm --assets web               with files, and web/index.html for other pages
-  tidegate serve app.wasm --env TOKEN --dir data::/data::rw --allow-outbound api.example.com
-  tidegate serve app.wasm --origin https://example.org --limit message_bytes_max=4MiB
-  tidegate serve app.wasm --config tidegate.toml     settings from a file; flags override it
-
-Ctrl-C or SIGTERM drains: the server accepts no new connections, closes WebSockets with 1001, and
-finishes requests. A second signal stops it at once.";
-
-const NEW_EXAMPLES: &str = "\
-Examples:
-  tidegate new hello
-  tidegate new apps/talk --template chat
-
-The command needs no network, and never overwrites a file.";
-
-const DEV_HELP: &str = "\
-Examples:
-  tidegate dev
-  tidegate dev apps/talk --listen 127.0.0.1:3000
-
-Open WebSockets, feeds and rooms stay when the app changes. A page that has
-  <script src=\"/__tidegate/dev.js\"></script>
-shows build errors, and replaces changed styles in place. With data-reload=\"assets\" it reloads
-when another of its files changes; with data-reload it also reloads after each version of the app.
-In `tidegate serve` that script is empty.";
-
-const CHECK_HELP: &str = "\
-Each problem has a code; `tidegate explain TG003` explains it. The exit code is 0 if the app can be
-served, 1 if not.";
-
-const COMPLETIONS_HELP: &str = "\
-Examples:
-  tidegate completions bash > ~/.local/share/bash-completion/completions/tidegate
-  tidegate completions zsh > ~/.zfunc/_tidegate
-  tidegate completions fish > ~/.config/fish/completions/tidegate.fish";
-
-const COMPILE_HELP: &str = "\
-Examples:
-  tidegate compile app.wasm -o app.tide
-  tidegate serve app.tide
-
-The file holds machine code, which runs outside of the sandbox: trust it as much as the tidegate
-binary. It is accepted only if it belongs to root or to the user that runs the server, no other user
-may write to it, its digest is right, and the same version compiled it for the same kind of
-processor. Never serve a compiled file from elsewhere: compile the .wasm yourself.";
-
-const TEST_HELP: &str = "\
-A script is a list of tests. Each test is a list of steps:
-  [[test]]
-  name = \"each message reaches all members\"
-  steps = [
-    { connect = \"ann\", to = \"/rooms/tea?name=Ann\" },
-    { expect = \"ann\", json = { kind = \"history\" } },
-    { send = \"ann\", text = \"hi\" },
-    { expect = \"ann\", contains = \"hi\" },
-    { sleep = \"/rooms/tea\" },
-    { advance = \"1h\" },
-    { reload = true },
-    { request = \"GET /health\", status = 200, text = \"ok\" },
-  ]
-
-Each test begins with an app without state. Further steps: subscribe, close, disconnect, publish, restart
-and fail_next_commit. The exit code is 0 if all tests passed, 1 if not, 2 if a script can't be read.";
-
-const CONNECT_EXAMPLES: &str = "\
-Examples:
-  tidegate connect ws://127.0.0.1:8080/echo
-  echo hi | tidegate connect ws://127.0.0.1:8080/echo --protocol v1.echo --header 'authorization: Bearer x'
-  tidegate connect ws://127.0.0.1:8080/echo --bench 10000
-
-Messages go to stdout, everything else to stderr. The exit code is 1 if the server closes with a code
-other than 1000 or 1001.";
-
-const TAIL_HELP: &str = "\
-Examples:
-  tidegate tail                                   everything, with requests and connections
-  tidegate tail --level warn                      only stderr of the app, and errors
-  tidegate tail --route '/chat/{room}' --json
-  tidegate tail --room chat/tea
-
-The output begins when the command connects: the server keeps no earlier lines, and spends nothing on
-this log while no command is connected.";
-
-const RELOAD_HELP: &str = "\
-New events go to the new version; events in progress finish on the old one. WebSockets, feeds and
-rooms stay; the server closes only WebSockets whose route the new version lacks (1012). A file that
-can't be served changes nothing. SIGHUP does the same.";
 
 /// Command-line arguments.
 #[derive(Parser)]
@@ -466,56 +364,6 @@ pub(crate) struct ReloadArgs {
     pub(crate) rollback: bool,
 }
 
-/// Arguments of `tidegate data`.
-#[derive(Group)]
-pub(crate) struct DataArgs {
-    /// Data directory of rooms, the --data of `serve`
-    #[arg(
-        long,
-        global = true,
-        value_name = "DIR",
-        default_value = "tidegate-data"
-    )]
-    pub(crate) data: PathBuf,
-    #[command(subcommand)]
-    pub(crate) command: DataCommand,
-}
-
-/// Subcommand of `tidegate data`.
-#[derive(Subcommand)]
-pub(crate) enum DataCommand {
-    /// List rooms, their sizes and alarms
-    Rooms {
-        /// Only rooms of this class
-        #[arg(long)]
-        class: Option<String>,
-        /// Print one JSON object per room
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write one room as JSON lines to stdout
-    Export {
-        #[arg(value_name = "CLASS/NAME", value_parser = room)]
-        room: RoomId,
-    },
-    /// Read rooms as JSON lines from stdin; each replaces the room with its name
-    Import,
-    /// Delete one room and all its data
-    Delete {
-        #[arg(value_name = "CLASS/NAME", value_parser = room)]
-        room: RoomId,
-    },
-    /// Read all data and compare it with its checksums and sizes; exit code 1 after a mismatch
-    Verify,
-    /// Reclaim the space of overwritten and deleted entries
-    Compact,
-    /// Copy a consistent snapshot to a new directory, also while a server has the data open
-    Backup {
-        #[arg(value_name = "DIR")]
-        to: PathBuf,
-    },
-}
-
 impl LoadArgs {
     /// Returns the settings of the file, overridden by these flags.
     pub(crate) fn config(&self) -> Result<Config, CommandError> {
@@ -600,9 +448,9 @@ pub(crate) fn room(text: &str) -> Result<RoomId, String> {
     RoomId::new(class, name).map_err(|error| format!("{text:?} is not a room: {error}"))
 }
 
-fn put<T: Clone>(place: &mut T, given: &Option<T>) {
+fn put<T: Clone>(field: &mut T, given: &Option<T>) {
     if let Some(given) = given {
-        place.clone_from(given);
+        field.clone_from(given);
     }
 }
 
@@ -619,142 +467,5 @@ fn read(path: &Path) -> Result<Config, CommandError> {
         .map_err(|wrong| CommandError::usage(format!("{}:{wrong}", path.display())))
 }
 
-/// Parses a level or a filter. A word that is not a level would be a filter that matches no target,
-/// so it is refused.
-fn filter(text: &str) -> Result<EnvFilter, String> {
-    let is_known = text.contains('=')
-        || text
-            .split(',')
-            .any(|part| part.trim().parse::<LevelFilter>().is_ok());
-    let filter = EnvFilter::try_new(text).ok().filter(|_| is_known);
-    filter.ok_or_else(|| "write error, warn, info, debug, trace or off, or a filter as in \"tidegate_edge=debug,info\"".into())
-}
-
-fn tail_level(text: &str) -> Result<LevelFilter, String> {
-    let level = text
-        .parse()
-        .ok()
-        .filter(|level| (LevelFilter::ERROR..=LevelFilter::DEBUG).contains(level));
-    level.ok_or_else(|| "write error, warn, info or debug".into())
-}
-
-/// Parses "name: value".
-fn header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once(':').ok_or_else(|| {
-        format!("{text:?} is not a header: write it as in \"authorization: Bearer x\"")
-    })?;
-    Ok((name.trim().to_owned(), value.trim().to_owned()))
-}
-
-fn workers(text: &str) -> Result<usize, String> {
-    quantity::count_to(key::WORKERS_MAX, text)
-}
-
-fn instances(text: &str) -> Result<usize, String> {
-    quantity::count_to(key::INSTANCES_MAX, text)
-}
-
-fn dir(text: &str) -> Result<Dir, String> {
-    grant::dir(text, Path::new(""))
-}
-
-fn assets(text: &str) -> Result<PathBuf, String> {
-    grant::assets(text, Path::new(""))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_go_before_the_defaults() {
-        let args = Args::try_parse_from([
-            "tidegate",
-            "serve",
-            "a.wasm",
-            "--listen",
-            "localhost:0",
-            "--memory",
-            "1 MiB",
-            "--drain",
-            "0",
-            "--origin",
-            "any",
-            "--limit",
-            "tags_max=3",
-            "--env",
-            "A=1",
-            "--no-cache",
-            "--workers",
-            "7",
-        ]);
-        let Ok(Args {
-            command: Command::Serve(serve),
-            ..
-        }) = args
-        else {
-            panic!("not taken")
-        };
-        let Ok(config) = serve.config() else {
-            panic!("refused")
-        };
-        assert_eq!(
-            (
-                config.listen.to_string(),
-                config.workers,
-                config.app.memory_bytes_max
-            ),
-            ("localhost:0".into(), 7, 1 << 20)
-        );
-        assert_eq!(
-            (config.edge.origins, config.limits.tags_max),
-            (tidegate_edge::Origins::Any, 3)
-        );
-        assert_eq!(
-            (config.edge.drain_within, config.app.cache),
-            (Duration::ZERO, None)
-        );
-        assert_eq!(config.app.env, [("A".to_owned(), "1".to_owned())]);
-    }
-
-    #[test]
-    fn help_names_the_defaults_as_they_are() {
-        let mut command = Args::command();
-        let help = command
-            .find_subcommand_mut("serve")
-            .expect("there is one")
-            .render_help()
-            .to_string();
-        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
-        let config = Config::default();
-        let quantity = |section, name| {
-            key::SettingKey::find(section, name)
-                .and_then(|key| key.quantity(&config))
-                .expect("it is one")
-        };
-        let flags = [
-            ("--listen", config.listen.to_string()),
-            ("--drain", quantity("server", "drain")),
-            ("--memory", quantity("app", "memory")),
-            ("--instances", quantity("app", "instances")),
-            ("--cpu", quantity("app", "cpu")),
-            ("--wall", quantity("app", "wall")),
-        ];
-        for (flag, default) in flags {
-            let told = words
-                .split(&format!(" {flag} <"))
-                .nth(1)
-                .and_then(|rest| rest.split(" --").next());
-            assert!(
-                told.is_some_and(|told| told.contains(&format!("[default: {default}]"))),
-                "{flag}: {told:?}"
-            );
-        }
-    }
-}
+mod tests;

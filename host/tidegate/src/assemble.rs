@@ -258,7 +258,8 @@ impl Handlers {
                                 if self.had_terminal && !io::stdin().is_terminal() {
                                     break;
                                 }
-                                // A pending reload will read the newest file, so a second one is not needed.
+                                // A pending reload will read the newest file, so a second one is
+                                // not needed.
             _ = reload.try_send(());
                             }
                         }

@@ -23,7 +23,7 @@ pub(crate) fn plural(count: usize, word: &str) -> String {
 }
 
 /// Writes to stdout. A reader that closed the pipe early is not an error.
-fn say(text: &str) -> Result<(), CommandError> {
+fn print(text: &str) -> Result<(), CommandError> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

@@ -32,7 +32,7 @@ impl CommandError {
 
     /// Writes the report to stderr, and returns the exit code.
     pub(crate) fn print(self) -> ExitCode {
-        logging::say(&self.report());
+        logging::print(&self.report());
         ExitCode::from(if matches!(self, CommandError::Usage(_)) {
             2
         } else {

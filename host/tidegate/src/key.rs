@@ -49,8 +49,8 @@ pub(crate) const WORKERS_MAX: usize = 1024;
 pub(crate) const INSTANCES_MAX: usize = 100_000;
 
 macro_rules! keys {
-    ($([$section:ident] $($name:ident: $kind:ident($($place:expr),+),)*)*) => {
-        &[$($(SettingKey { section: stringify!($section), name: stringify!($name), field: KeyTarget::$kind($($place),+) }),*),*]
+    ($([$section:ident] $($name:ident: $kind:ident($($field:expr),+),)*)*) => {
+        &[$($(SettingKey { section: stringify!($section), name: stringify!($name), field: KeyTarget::$kind($($field),+) }),*),*]
     };
 }
 
@@ -243,16 +243,16 @@ impl TomlValue {
     }
 }
 
-fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
+fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *field = value?;
     Ok(())
 }
 
 fn add<T>(
-    place: &mut Vec<T>,
+    field: &mut Vec<T>,
     mut values: impl Iterator<Item = Result<T, String>>,
 ) -> Result<(), String> {
-    values.try_for_each(|value| value.map(|value| place.push(value)))
+    values.try_for_each(|value| value.map(|value| field.push(value)))
 }
 
 /// Parses the patterns of served hosts: at least one.

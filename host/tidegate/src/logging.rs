@@ -72,7 +72,7 @@ pub(crate) fn start(filter: EnvFilter, format: LogFormat, is_server: bool) {
 }
 
 /// Writes whole lines of the command's own output to stderr, in order with the log.
-pub(crate) fn say(text: &str) {
+pub(crate) fn print(text: &str) {
     match QUEUE.get() {
         Some(queue) => queue.push_important(text.as_bytes()),
         // The reader may have closed the pipe: then the text is lost.

@@ -15,16 +15,21 @@
 //!
 //! `script` parses the steps; this module reads no TOML.
 
+mod assertion;
+mod participant;
+
+use self::{
+    assertion::{check_answer, expect},
+    participant::{ClientCommand, Participant},
+};
 use crate::{
     assemble,
     command_error::CommandError,
     config::Config,
     deployment::{Deployment, Environment},
-    hex,
-    script::{Action, Assertion, Expected, Pairs, Payload, Test, TestStep},
+    script::{Action, Pairs, Payload, Test, TestStep},
 };
 use bytes::Bytes;
-use serde_json::Value;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -33,18 +38,12 @@ use std::{
 };
 use tidegate_edge::{
     Hosts, Local,
-    client::{Answer, Client, ClientError, Event, Received, request},
+    client::{Answer, Client, ClientError, request},
 };
 use tidegate_hub::{Close, EngineError, Message, Now, Publication, RoomId, testing::Memory};
 use tidegate_routing::{RouteMatch, Wants};
 use tidegate_wasm::Clock;
-use tokio::{
-    io::DuplexStream,
-    runtime::Runtime,
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    task::yield_now,
-    time::timeout,
-};
+use tokio::{runtime::Runtime, task::yield_now, time::timeout};
 
 /// Start time of every test, in Unix milliseconds. It is arbitrary but constant, so that tests are
 /// reproducible.
@@ -94,26 +93,6 @@ struct TestRun {
     deployment: Arc<Deployment>,
     local: Local,
     participants: HashMap<String, Participant>,
-}
-
-/// A client with a WebSocket or a feed.
-struct Participant {
-    events: UnboundedReceiver<ClientEvent>,
-    /// None for feeds, and after the connection has ended.
-    commands: Option<UnboundedSender<ClientCommand>>,
-}
-
-enum ClientCommand {
-    Send(Message),
-    Close(Close),
-}
-
-#[derive(Debug)]
-enum ClientEvent {
-    Message(Message),
-    Event(Event),
-    Closed(Close),
-    Ended,
 }
 
 type StepResult<T = ()> = Result<T, String>;
@@ -420,176 +399,6 @@ async fn ask(
         .map_err(|error| error.to_string())
 }
 
-async fn check_answer(
-    mut answer: Answer,
-    status: Option<u16>,
-    checks: &[Assertion],
-    headers: &Pairs,
-) -> StepResult {
-    let (got, mut body) = (answer.status, Vec::new());
-    while let Some(piece) = within(answer.piece())
-        .await?
-        .map_err(|error| error.to_string())?
-    {
-        body.extend_from_slice(&piece);
-    }
-    let shown = shown(&body);
-    match status {
-        Some(status) if got.as_u16() != status => {
-            return Err(format!("answered {got} instead of {status}: {shown}"));
-        }
-        None if !got.is_success() => return Err(format!("answered {got}: {shown}")),
-        _ => {}
-    }
-    for (name, value) in headers {
-        let actual = answer
-            .headers
-            .get(name)
-            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        if actual.as_ref() != Some(value) {
-            return Err(format!(
-                "the header {name} is {actual:?} instead of {value:?}"
-            ));
-        }
-    }
-    let unmet = checks.iter().find_map(|check| unmet(check, &body, None));
-    unmet.map_or(Ok(()), |expected| {
-        Err(format!("answered {shown} instead of {expected}"))
-    })
-}
-
-async fn expect(client: &str, participant: &mut Participant, what: &Expected) -> StepResult {
-    if *what == Expected::Nothing {
-        settle().await;
-        return match participant.events.try_recv() {
-            Ok(event) => Err(format!(
-                "{client} received {}, but nothing was expected",
-                describe(&event)
-            )),
-            Err(_) => Ok(()),
-        };
-    }
-    let expected = match what {
-        Expected::Message(checks) => checks
-            .iter()
-            .map(describe_check)
-            .collect::<Vec<_>>()
-            .join(" and "),
-        Expected::Closed(code, _) => format!("the close {code}"),
-        Expected::Ended => "the end of the feed".into(),
-        Expected::Nothing => unreachable!("the branch above returns"),
-    };
-    let event = match timeout(WITHIN, participant.events.recv()).await {
-        Ok(Some(event)) => event,
-        Ok(None) => {
-            return Err(format!(
-                "{client} is disconnected, but {expected} was expected"
-            ));
-        }
-        Err(_) => {
-            return Err(format!(
-                "{client} received nothing in {} s, but {expected} was expected",
-                WITHIN.as_secs()
-            ));
-        }
-    };
-    let fits = match (what, &event) {
-        (Expected::Message(checks), ClientEvent::Message(message)) => {
-            let (Message::Text(_) | Message::Binary(_)) = message;
-            checks
-                .iter()
-                .all(|check| unmet(check, bytes(message), None).is_none())
-        }
-        (Expected::Message(checks), ClientEvent::Event(event)) => checks
-            .iter()
-            .all(|check| unmet(check, event.data.as_bytes(), event.name.as_deref()).is_none()),
-        (Expected::Closed(code, reason), ClientEvent::Closed(close)) => {
-            close.code == *code
-                && reason
-                    .as_ref()
-                    .is_none_or(|reason| close.reason.contains(&**reason))
-        }
-        (Expected::Ended, ClientEvent::Ended) => true,
-        _ => false,
-    };
-    if fits {
-        Ok(())
-    } else {
-        Err(format!(
-            "{client} received {} instead of {expected}",
-            describe(&event)
-        ))
-    }
-}
-
-/// Returns the description of the assertion if it does not hold.
-fn unmet(check: &Assertion, bytes: &[u8], event: Option<&str>) -> Option<String> {
-    let text = std::str::from_utf8(bytes);
-    let fits = match check {
-        Assertion::Text(wanted) => text == Ok(wanted),
-        Assertion::Contains(part) => text.is_ok_and(|text| text.contains(&**part)),
-        Assertion::Json(wanted) => serde_json::from_slice(bytes).is_ok_and(|had| has(&had, wanted)),
-        Assertion::Binary(wanted) => bytes == wanted,
-        Assertion::Event(wanted) => event == Some(wanted),
-    };
-    (!fits).then(|| describe_check(check))
-}
-
-fn describe_check(check: &Assertion) -> String {
-    match check {
-        Assertion::Text(text) => format!("{text:?}"),
-        Assertion::Contains(part) => format!("a text with {part:?}"),
-        Assertion::Json(json) => json.to_string(),
-        Assertion::Binary(bytes) => hex::write(bytes),
-        Assertion::Event(name) => format!("an event {name:?}"),
-    }
-}
-
-/// True if `had` equals `wanted`, except that objects in `had` may have further members.
-fn has(had: &Value, wanted: &Value) -> bool {
-    match (had, wanted) {
-        (Value::Object(had), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(name, wanted)| had.get(name).is_some_and(|had| has(had, wanted))),
-        (Value::Array(had), Value::Array(wanted)) => {
-            had.len() == wanted.len()
-                && had.iter().zip(wanted).all(|(had, wanted)| has(had, wanted))
-        }
-        (Value::Number(had), Value::Number(wanted)) => had.as_f64() == wanted.as_f64(),
-        (had, wanted) => had == wanted,
-    }
-}
-
-fn describe(event: &ClientEvent) -> String {
-    match event {
-        ClientEvent::Message(message) => shown(bytes(message)),
-        ClientEvent::Event(Event {
-            name: Some(name),
-            data,
-        }) => format!("the event {name:?} with {data:?}"),
-        ClientEvent::Event(Event { name: None, data }) => format!("{data:?}"),
-        ClientEvent::Closed(close) if close.reason.is_empty() => {
-            format!("the close {}", close.code)
-        }
-        ClientEvent::Closed(close) => format!("the close {} ({})", close.code, close.reason),
-        ClientEvent::Ended => "the end of the feed".into(),
-    }
-}
-
-fn shown(bytes: &[u8]) -> String {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => format!("{text:?}"),
-        Err(_) => hex::write(bytes),
-    }
-}
-
-fn bytes(message: &Message) -> &[u8] {
-    match message {
-        Message::Text(text) => text.as_bytes(),
-        Message::Binary(bytes) => bytes,
-    }
-}
-
 fn message(payload: &Payload) -> Message {
     match payload {
         Payload::Text(text) => Message::text(text.clone()),
@@ -614,78 +423,4 @@ fn participant<'a>(
 
 fn unknown_client(client: &str) -> String {
     format!("there is no client {client}: add a step that connects or subscribes it")
-}
-
-impl Participant {
-    /// A participant whose connection ended with the server.
-    fn disconnected() -> Participant {
-        let (sender, events) = unbounded_channel();
-        _ = sender.send(ClientEvent::Closed(Close {
-            code: 1006,
-            reason: String::new(),
-        }));
-        Participant {
-            events,
-            commands: None,
-        }
-    }
-
-    fn command(&self, client: &str, command: ClientCommand) -> StepResult {
-        let is_sent = self
-            .commands
-            .as_ref()
-            .is_some_and(|commands| commands.send(command).is_ok());
-        if is_sent {
-            Ok(())
-        } else {
-            Err(format!("the WebSocket of {client} is closed"))
-        }
-    }
-
-    fn with_socket(mut client: Client<DuplexStream>) -> Participant {
-        let (sender, events) = unbounded_channel();
-        let (commands, mut received) = unbounded_channel();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    command = received.recv() => match command {
-                        Some(ClientCommand::Send(message)) => _ = client.send(message).await,
-                        Some(ClientCommand::Close(close)) => client.close(close).await,
-                        None => return,
-                    },
-                    received = client.receive() => match received {
-                        Received::Message(message) => _ = sender.send(ClientEvent::Message(message)),
-                        Received::Closed(close) => {
-                            _ = sender.send(ClientEvent::Closed(close));
-                            return;
-                        }
-                    },
-                }
-            }
-        });
-        Participant {
-            events,
-            commands: Some(commands),
-        }
-    }
-
-    fn with_feed(mut answer: Answer) -> Participant {
-        let (sender, events) = unbounded_channel();
-        tokio::spawn(async move {
-            let mut read = String::new();
-            while let Ok(Some(piece)) = answer.piece().await {
-                read += &String::from_utf8_lossy(&piece);
-                while let Some(event) = Event::take(&mut read) {
-                    if sender.send(ClientEvent::Event(event)).is_err() {
-                        return;
-                    }
-                }
-            }
-            _ = sender.send(ClientEvent::Ended);
-        });
-        Participant {
-            events,
-            commands: None,
-        }
-    }
 }

@@ -14,14 +14,19 @@ fn the_guide_has_the_help_of_every_command() {
     let mut command = Args::command().color(ColorChoice::Never);
     command.build();
     describe(&mut command, "", &mut page);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    assert_page_is(PAGE, &page);
+}
+
+/// Checks that a page, relative to this crate, has this content; with `TIDEGATE_GOLDEN`, writes it.
+pub(crate) fn assert_page_is(page: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     if env::var_os("TIDEGATE_GOLDEN").is_some() {
-        fs::write(&path, &page).expect("the page is written");
+        fs::write(&path, expected).expect("the page is written");
     }
     assert_eq!(
-        fs::read_to_string(&path).expect("the page is there"),
-        page,
-        "run this test with TIDEGATE_GOLDEN=1 to rewrite {PAGE}"
+        fs::read_to_string(&path).expect("the page exists"),
+        expected,
+        "run this test with TIDEGATE_GOLDEN=1 to rewrite {page}"
     );
 }
 

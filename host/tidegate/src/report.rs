@@ -34,7 +34,7 @@ impl Report<'_> {
     /// Writes it to stderr.
     pub(crate) fn print(&self, format: LogFormat) {
         match format {
-            LogFormat::Text => logging::say(&self.to_string()),
+            LogFormat::Text => logging::print(&self.to_string()),
             LogFormat::Json => {
                 let routes = self
                     .manifest
@@ -334,7 +334,7 @@ pub(crate) fn report_stop(hub: &Hub, format: LogFormat) {
                         _ = write!(line, " {name}={count}");
                         line
                     });
-            logging::say(&format!(
+            logging::print(&format!(
                 "stopped:{pairs} log_dropped={}\n",
                 logging::dropped()
             ));

@@ -35,8 +35,8 @@ use tracing_subscriber::{
     layer::{Context, Filter},
 };
 
-/// Number of lines that the channel keeps for slow clients. Beyond it a client loses the oldest, and
-/// receives their number.
+/// Number of lines that the channel keeps for slow clients. Beyond it a client loses the oldest,
+/// and receives their number.
 const LINES_MAX: usize = 4096;
 /// Number of bytes of a field; the rest is cut off.
 const FIELD_BYTES_MAX: usize = 8 << 10;

@@ -114,8 +114,8 @@ mod tests {
     #[test]
     fn every_template_is_complete_and_has_no_word_left_in_braces() {
         for template in Template::value_variants() {
-            let place = tempfile::tempdir().unwrap();
-            write(*template, "my_app", place.path()).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            write(*template, "my_app", dir.path()).unwrap();
             for path in [
                 "src/lib.rs",
                 "conversations.toml",
@@ -124,12 +124,12 @@ mod tests {
                 "vendor/tidegate/wit/world.wit",
             ] {
                 assert!(
-                    place.path().join(path).is_file(),
+                    dir.path().join(path).is_file(),
                     "{template:?} has no {path}"
                 );
             }
             for (path, _) in PROJECT {
-                let text = fs::read_to_string(place.path().join(path)).unwrap();
+                let text = fs::read_to_string(dir.path().join(path)).unwrap();
                 for word in ["{name}", "{package}", "{crate}", "{page}", "{version}"] {
                     assert!(!text.contains(word), "{template:?} {path}: {word}");
                 }

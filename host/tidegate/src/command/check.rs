@@ -3,7 +3,7 @@
 use crate::{
     args::CheckArgs,
     assemble, colour,
-    command::{plural, say},
+    command::{plural, print},
     command_error::CommandError,
     logging,
     problem::Warnings,
@@ -19,22 +19,22 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CommandError> {
     match loaded {
         Ok((loaded, _)) if args.json => {
             let warnings = Warnings::new(&args.load.app, loaded.ungranted());
-            say(&format!(
+            print(&format!(
                 "{:#}\n",
                 json(&args.load.app, loaded.manifest(), &warnings)
             ))
         }
         Ok((loaded, _)) => {
-            logging::say(
+            logging::print(
                 &Warnings::new(&args.load.app, loaded.ungranted()).report(colour::is_on()),
             );
-            say(&match loaded.manifest() {
+            print(&match loaded.manifest() {
                 Some(manifest) => format!("OK: {}\n", counts(manifest)),
                 None => "OK: no manifest; its wasi:http export answers every path\n".into(),
             })
         }
         Err(CommandError::Rejected(rejection)) if args.json => {
-            say(&format!("{:#}\n", rejection.json()))?;
+            print(&format!("{:#}\n", rejection.json()))?;
             Err(CommandError::AlreadyReported)
         }
         Err(failure) => Err(failure),

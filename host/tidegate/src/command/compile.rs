@@ -1,7 +1,7 @@
 //! `tidegate compile`: compiles an app ahead of time, so that a start needs no compiler.
 
 use crate::{
-    args::CompileArgs, command::say, command_error::CommandError, problem::Rejection,
+    args::CompileArgs, command::print, command_error::CommandError, problem::Rejection,
     progress::ProgressLine,
 };
 use std::time::Instant;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<(), CommandError> {
         bytes as f64 / (1 << 20) as f64,
         began.elapsed().as_secs_f64(),
     );
-    say(&format!(
+    print(&format!(
         "{}: {mib:.1} MiB, compiled in {took:.1} s, for this version of tidegate on this kind of processor\n",
         to.display()
     ))

@@ -40,17 +40,17 @@ async fn talk(mut client: Client, binary: bool) -> Result<(), CommandError> {
         .protocol()
         .map_or_else(String::new, |protocol| format!(", subprotocol {protocol}"));
     note(&format!("connected{protocol}; Ctrl-D closes"));
-    let (say, mut said) = mpsc::unbounded_channel();
+    let (sender, mut lines) = mpsc::unbounded_channel();
     thread::spawn(move || {
         stdin()
             .lock()
             .lines()
             .map_while(Result::ok)
-            .all(|line| say.send(line).is_ok())
+            .all(|line| sender.send(line).is_ok())
     });
     loop {
         tokio::select! {
-            line = said.recv() => match line {
+            line = lines.recv() => match line {
                 Some(line) => match message(&line, binary) {
                     Ok(message) => client.send(message).await.context("the message was not sent")?,
                     Err(why) => note(why),
@@ -145,7 +145,7 @@ async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
     let took = began.elapsed().as_secs_f64();
     times.sort();
     let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1e6;
-    super::say(&format!(
+    super::print(&format!(
         "{} round trips of 64 bytes: {:.0} per second, p50 {:.0} µs, p99 {:.0} µs, slowest {:.0} µs\n",
         times.len(),
         times.len() as f64 / took,

@@ -4,7 +4,7 @@
 use crate::{
     args::{self, DataArgs, DataCommand},
     assemble,
-    command::say,
+    command::print,
     command_error::CommandError,
     control,
     progress::ProgressLine,
@@ -44,13 +44,13 @@ pub(crate) fn run(args: &DataArgs) -> Result<(), CommandError> {
         DataCommand::Export { room } => export(&storage, room)?,
         DataCommand::Import => {
             let imported = assemble::runtime()?.block_on(import(&storage, io::stdin().lock()))?;
-            say(&format!("{imported} rooms were imported\n"))?;
+            print(&format!("{imported} rooms were imported\n"))?;
         }
         DataCommand::Delete { room } => {
             if !assemble::runtime()?.block_on(storage.delete(room))? {
                 return Err(no_room(room));
             }
-            say(&format!("{room} was deleted\n"))?;
+            print(&format!("{room} was deleted\n"))?;
         }
         DataCommand::Verify => verify(&storage)?,
         DataCommand::Compact => {
@@ -87,7 +87,7 @@ fn rooms(
 fn list(storage: &Storage, class: Option<&str>, json: bool) -> Result<(), CommandError> {
     rooms(storage, class, |room, stored| {
         let at = stored.alarm.map(|alarm| alarm.at);
-        say(&if json {
+        print(&if json {
             format!(
                 "{}\n",
                 json!({ "room": room.to_string(), "bytes": stored.bytes, "alarm": at })
@@ -111,7 +111,7 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), CommandError> {
     let alarm = stored
         .alarm
         .map(|alarm| json!({ "at": alarm.at, "attempt": alarm.attempt }));
-    say(&format!(
+    print(&format!(
         "{}\n",
         json!({ "room": room.to_string(), "alarm": alarm })
     ))?;
@@ -132,7 +132,7 @@ fn export(storage: &Storage, room: &RoomId) -> Result<(), CommandError> {
                 json!({ "key": key, "base64": BASE64_STANDARD.encode(value) })
             ),
         };
-        say(&page.iter().map(line).collect::<String>())?;
+        print(&page.iter().map(line).collect::<String>())?;
         if let Some(progress) = &progress {
             progress.step(
                 page.iter()
@@ -248,7 +248,7 @@ fn verify(storage: &Storage) -> Result<(), CommandError> {
         found.rooms, found.entries, found.bytes
     );
     if found.wrong.is_empty() {
-        return say(&format!("{summary}: no problems found\n"));
+        return print(&format!("{summary}: no problems found\n"));
     }
     let lines: String = found
         .wrong

@@ -109,14 +109,14 @@ impl ProjectWatch {
         config: &Config,
         changed: watch::Sender<()>,
     ) -> Result<ProjectWatch, CommandError> {
-        let places = ProjectPaths {
+        let paths = ProjectPaths {
             sources: project.declared().clone(),
             settings: args.settings(project.dir()),
             assets: config.edge.assets.clone(),
             written: written(&project, config),
             logs: logs(),
         };
-        let watch = FileWatcher::new(places, move || changed.send_replace(()))?;
+        let watch = FileWatcher::new(paths, move || changed.send_replace(()))?;
         Ok(ProjectWatch {
             cargo: project,
             watch: Arc::new(Mutex::new(watch)),
@@ -139,9 +139,9 @@ impl ProjectWatch {
             let built = project.cargo.build();
             let sources = project.cargo.sources();
             let mut watch = project.watch();
-            let mut places = watch.places().clone();
-            places.sources = sources.unwrap_or(places.sources);
-            if let Err(failure) = watch.follow(places, &project.cargo.made_sources()) {
+            let mut paths = watch.paths().clone();
+            paths.sources = sources.unwrap_or(paths.sources);
+            if let Err(failure) = watch.follow(paths, &project.cargo.made_sources()) {
                 report(&failure);
             }
             built
@@ -153,9 +153,9 @@ impl ProjectWatch {
     async fn add_written(&self, written: BTreeSet<PathBuf>) {
         let add = |project: &ProjectWatch| {
             let mut watch = project.watch();
-            let mut places = watch.places().clone();
-            places.written.extend(written);
-            watch.follow(places, &[])
+            let mut paths = watch.paths().clone();
+            paths.written.extend(written);
+            watch.follow(paths, &[])
         };
         if let Err(failure) = self.with(add).await {
             report(&failure);
@@ -241,7 +241,7 @@ async fn dev(
     } else {
         "Watching."
     };
-    say(&format!("{banner}\n"));
+    print(&format!("{banner}\n"));
     let session = DevSession {
         address: serving.addresses()?[0],
         updates: DevUpdates::new(pages),
@@ -267,7 +267,7 @@ async fn build_first(
                 Err(failure) => _ = report(&failure),
             }
         }
-        say("Nothing is served yet: fix the error, and save to build again.");
+        print("Nothing is served yet: fix the error, and save to build again.");
         loop {
             let (has_changes, keys) = events.gather().await.unwrap_or((false, vec![b'q']));
             if keys.contains(&b'q') {
@@ -320,7 +320,7 @@ impl DevSession {
             (false, false) => Ok(()),
         };
         if let Err(why) = outcome {
-            say("The previous version is still served.");
+            print("The previous version is still served.");
             self.updates.error = Some(why);
         }
         self.updates.styles += u32::from(kinds.contains(&FileKind::Style));
@@ -335,7 +335,7 @@ impl DevSession {
     async fn rebuild(&mut self, is_forced: bool) -> Result<(), String> {
         let built = self.project.build().await?;
         if !built.is_new && !is_forced && self.updates.error.is_none() {
-            say(&format!(
+            print(&format!(
                 "built in {:.1} s: the component did not change",
                 built.took.as_secs_f64()
             ));
@@ -351,7 +351,7 @@ impl DevSession {
         self.updates.version = change.number;
         self.updates.error = None;
         let kept = change.swapped;
-        say(&format!(
+        print(&format!(
             "version {}: built in {:.1} s, loaded in {} ms, {} and {} kept",
             change.number,
             built.took.as_secs_f64(),
@@ -360,7 +360,7 @@ impl DevSession {
             plural(kept.feeds, "feed")
         ));
         if kept.closed > 0 {
-            say(&format!(
+            print(&format!(
                 "{} closed (1012): the new version lacks the route",
                 plural(kept.closed, "WebSocket")
             ));
@@ -378,7 +378,7 @@ impl DevSession {
         self.project
             .add_written(written(&self.project.cargo, &config))
             .await;
-        say(
+        print(
             "Settings were read again: [app] and [grants] apply now, other sections after a restart.",
         );
         self.deployment.set_options(config.app);
@@ -399,19 +399,19 @@ impl DevSession {
             .stderr(Stdio::null())
             .spawn();
         if let Err(error) = opened.with_context(|| format!("can't run {opener}; open {url}")) {
-            say(&format!("{error:#}"));
+            print(&format!("{error:#}"));
         }
     }
 
     fn list_connections(&self) {
         let conns = self.deployment.hub().connections().all();
-        say(&plural(conns.len(), "WebSocket"));
+        print(&plural(conns.len(), "WebSocket"));
         for conn in conns {
             let route = conn.route().map_or("", |route| route.pattern.as_str());
             let room = conn
                 .room()
                 .map_or_else(String::new, |room| format!(" in room {room}"));
-            say(&format!(
+            print(&format!(
                 "  {}  {route}{room}, {} bytes queued",
                 conn.id(),
                 conn.outbox().queued()
@@ -423,10 +423,10 @@ impl DevSession {
 /// Prints the report of an error to the terminal, and returns it for open pages.
 fn report(failure: &CommandError) -> String {
     let report = failure.report();
-    say(&report);
+    print(&report);
     report
 }
 
-fn say(line: &str) {
-    logging::say(&format!("{line}\n"));
+fn print(line: &str) {
+    logging::print(&format!("{line}\n"));
 }

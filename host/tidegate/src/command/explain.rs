@@ -1,6 +1,6 @@
 //! `tidegate explain`: explains codes of reports.
 
-use crate::{command::say, command_error::CommandError, problem};
+use crate::{command::print, command_error::CommandError, problem};
 
 /// Prints the explanations of the codes, or all titles if none is given.
 pub(crate) fn run(codes: &[String]) -> Result<(), CommandError> {
@@ -8,7 +8,7 @@ pub(crate) fn run(codes: &[String]) -> Result<(), CommandError> {
         let titles: String = problem::titles()
             .map(|title| format!("{title}\n"))
             .collect();
-        return say(&titles);
+        return print(&titles);
     }
     let explained: Result<Vec<_>, _> = codes
         .iter()
@@ -20,5 +20,5 @@ pub(crate) fn run(codes: &[String]) -> Result<(), CommandError> {
             })
         })
         .collect();
-    say(&(explained?.join("\n\n") + "\n"))
+    print(&(explained?.join("\n\n") + "\n"))
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &NewArgs) -> Result<(), CommandError> {
     }
     made?;
     let page = args.template.page();
-    super::say(&format!(
+    super::print(&format!(
         "{} is ready:\n\n  cd {}\n  tidegate dev    # then open http://127.0.0.1:8080{page}, and change src/lib.rs\n  cargo test\n",
         args.path.display(),
         args.path.display()

@@ -5,5 +5,5 @@ use crate::{args::ReloadArgs, command_error::CommandError, control};
 /// Sends the request to the server with this data directory, and prints its response.
 pub(crate) fn run(args: &ReloadArgs) -> Result<(), CommandError> {
     let done = control::reload(&args.data, args.rollback)?;
-    super::say(&format!("{done}\n"))
+    super::print(&format!("{done}\n"))
 }

@@ -1,6 +1,6 @@
 //! `tidegate routes`: lists an app's routes, for people or as JSON.
 
-use crate::{args::RoutesArgs, assemble, command::say, command_error::CommandError, report};
+use crate::{args::RoutesArgs, assemble, command::print, command_error::CommandError, report};
 use serde_json::{Value, json};
 use tidegate_routing::{LoaderInfo, Manifest};
 
@@ -9,7 +9,7 @@ pub(crate) fn run(args: &RoutesArgs) -> Result<(), CommandError> {
     let config = args.load.config()?;
     let (loaded, _) = assemble::runtime()?.block_on(assemble::load(&args.load.app, config.app))?;
     let manifest = loaded.manifest().map(|manifest| &**manifest);
-    say(&if args.json {
+    print(&if args.json {
         format!("{:#}\n", to_json(manifest))
     } else {
         to_text(manifest)

@@ -1,7 +1,7 @@
 //! `tidegate completions` and `tidegate man`: shell completions and manual pages, generated from
 //! the definitions of `--help`.
 
-use crate::{args::Args, command::say, command_error::CommandError};
+use crate::{args::Args, command::print, command_error::CommandError};
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::{Shell, generate};
@@ -11,7 +11,7 @@ use std::path::Path;
 pub(crate) fn completions(shell: Shell) -> Result<(), CommandError> {
     let mut script = Vec::new();
     generate(shell, &mut Args::command(), "tidegate", &mut script);
-    say(&String::from_utf8_lossy(&script))
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// Writes a manual page for each command to a directory, which is created if necessary.
@@ -21,7 +21,7 @@ pub(crate) fn man(to: &Path) -> Result<(), CommandError> {
         clap_mangen::generate_to(Args::command(), to)
     };
     write().with_context(|| format!("can't write to {}", to.display()))?;
-    say(&format!(
+    print(&format!(
         "the manual pages are in {0}: man {0}/tidegate.1\n",
         to.display()
     ))

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &TailArgs) -> Result<(), CommandError> {
             Ok(Value::Object(fields)) if !args.json => readable(fields, colour::is_on_stdout()),
             _ => printable::escaped_json(&line).into_owned(),
         };
-        super::say(&format!("{text}\n"))?;
+        super::print(&format!("{text}\n"))?;
     }
     Ok(())
 }

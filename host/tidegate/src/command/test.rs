@@ -1,6 +1,6 @@
 //! `tidegate test`: runs scripted conversations with an app, without a network.
 
-use super::{plural, say};
+use super::{plural, print};
 use crate::{
     args::TestArgs,
     command_error::CommandError,
@@ -19,10 +19,10 @@ pub(crate) fn run(args: &TestArgs) -> Result<(), CommandError> {
         .map(|file| Ok((file, read(file)?)))
         .collect();
     for (file, tests) in read? {
-        say(&format!("{}\n", file.display()))?;
+        print(&format!("{}\n", file.display()))?;
         for test in &tests {
             let outcome = play(&args.load.app, &config, test);
-            say(&format!(
+            print(&format!(
                 "  {} {}\n",
                 if outcome.is_ok() { "ok    " } else { "FAILED" },
                 test.name
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &TestArgs) -> Result<(), CommandError> {
         .iter()
         .map(|failure| format!("\n{failure}\n"))
         .collect();
-    say(&format!(
+    print(&format!(
         "{list}\n{} passed, {} failed\n",
         plural(passed, "test"),
         failures.len()

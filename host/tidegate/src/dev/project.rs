@@ -361,7 +361,7 @@ fn rendered(line: &str) -> Option<String> {
 /// Prints the texts as they arrive, and returns all of them.
 fn show(texts: impl Iterator<Item = String>) -> String {
     texts.fold(String::new(), |all, text| {
-        logging::say(&format!("{text}\n"));
+        logging::print(&format!("{text}\n"));
         all + &text + "\n"
     })
 }
