@@ -1,4 +1,5 @@
-//! The scoreboard of one run: what was received within the measured window, and what the server used for it.
+//! The scoreboard of one run: what was received within the measured window, and what the server
+//! used for it.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};

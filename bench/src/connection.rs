@@ -50,8 +50,8 @@ impl Connection {
         Ok(self.stream.write_all(wire).await?)
     }
 
-    /// Hands every whole message that has arrived to `each`, and waits for bytes only if no frame had; there may
-    /// be no message among them.
+    /// Hands every whole message that has arrived to `each`, and waits for bytes only if no frame
+    /// had; there may be no message among them.
     pub async fn read(&mut self, mut each: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if self.deliver(&mut each)? == 0 {
             self.inbox.fill(&mut self.stream).await?;
@@ -165,13 +165,13 @@ mod tests {
         let script = [ACCEPTED.as_bytes(), &frames, &[0x81, 1, b'c']].concat();
         let server = tokio::spawn(serve(listener, script, 7));
         let mut connection = Connection::open(address, "/").await.unwrap();
-        let mut heard = Vec::new();
-        while heard != b"abc" {
-            let hear = |payload: &[u8]| {
-                heard.extend_from_slice(payload);
+        let mut received = Vec::new();
+        while received != b"abc" {
+            let receive = |payload: &[u8]| {
+                received.extend_from_slice(payload);
                 Ok(())
             };
-            connection.read(hear).await.unwrap();
+            connection.read(receive).await.unwrap();
         }
         let mut pong = Vec::new();
         frame::encode(Opcode::Pong, b"p", PONG_MASK, &mut pong);

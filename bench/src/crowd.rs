@@ -9,7 +9,8 @@ use crate::connection::Connection;
 
 const HANDSHAKES_AT_ONCE_MAX: usize = 50;
 
-/// Opens `count` connections to one path, or in turn to each of as many as the path says: `/kept/{50}` is `/kept/0` to `/kept/49`.
+/// Opens `count` connections to one path, or in turn to each of as many as the path says:
+/// `/kept/{50}` is `/kept/0` to `/kept/49`.
 pub async fn open(address: SocketAddr, path: &str, count: usize) -> Result<Vec<Connection>> {
     let open = |index| async move { Connection::open(address, &path_of(path, index)).await };
     stream::iter(0..count)

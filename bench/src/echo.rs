@@ -1,4 +1,5 @@
-//! Echo: each connection sends some messages in one write, and waits until every one of them came back.
+//! Echo: each connection sends some messages in one write, and waits until every one of them came
+//! back.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -25,7 +26,8 @@ pub struct Echo {
     pub message_bytes: usize,
 }
 
-/// Runs the load; every message is checked, and one that is lost, changed or out of order is an error.
+/// Runs the load; every message is checked, and one that is lost, changed or out of order is an
+/// error.
 pub async fn run(echo: Echo, server: &Server, path: &str, window: Window) -> Result<Outcome> {
     let board = Rc::new(Board::new());
     let mut talks = Talks::default();
@@ -65,13 +67,13 @@ async fn talk(
         }
         let began = Instant::now();
         connection.write(&wire).await?;
-        hear_all(&mut connection, &sent, echo, began, &board).await?;
+        receive_all(&mut connection, &sent, echo, began, &board).await?;
     }
     Ok(())
 }
 
 /// Reads until all of `sent` has come back, in order.
-async fn hear_all(
+async fn receive_all(
     connection: &mut Connection,
     sent: &[u8],
     echo: Echo,
@@ -82,11 +84,11 @@ async fn hear_all(
     while expected.len() > 0 {
         let before = expected.len();
         connection
-            .read(|heard| {
+            .read(|payload| {
                 ensure!(
-                    expected.next() == Some(heard),
+                    expected.next() == Some(payload),
                     "the echo is not what was sent: {}",
-                    heard.escape_ascii()
+                    payload.escape_ascii()
                 );
                 Ok(())
             })

@@ -1,7 +1,7 @@
 //! Fan-out: one connection publishes, all of them receive it, and only then comes the next message.
 //!
-//! The publisher follows the topic as well. Because the loop is closed, the processor time of a delivery is
-//! exact whatever the rate.
+//! The publisher follows the topic as well. Because the loop is closed, the processor time of a
+//! delivery is exact whatever the rate.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -70,11 +70,11 @@ impl Round {
         self.awaited.set(receivers);
     }
 
-    fn receive(&self, heard: &[u8]) -> Result<()> {
+    fn receive(&self, payload: &[u8]) -> Result<()> {
         ensure!(
-            *self.message.borrow() == heard,
+            *self.message.borrow() == payload,
             "not the message that was published: {}",
-            heard.escape_ascii()
+            payload.escape_ascii()
         );
         let awaited = self
             .awaited
@@ -91,7 +91,7 @@ impl Round {
 
 async fn follow(mut connection: Connection, round: Rc<Round>) -> Result<()> {
     loop {
-        connection.read(|heard| round.receive(heard)).await?;
+        connection.read(|payload| round.receive(payload)).await?;
     }
 }
 
@@ -133,7 +133,7 @@ impl Publisher {
         let own = Cell::new(false);
         while !own.get() {
             self.connection
-                .read(|heard| self.round.receive(heard).map(|()| own.set(true)))
+                .read(|payload| self.round.receive(payload).map(|()| own.set(true)))
                 .await?;
         }
         self.round.done.notified().await;

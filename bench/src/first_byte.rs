@@ -1,4 +1,5 @@
-//! First byte: from a request on a fresh connection to the first byte of its answer, one after the other.
+//! First byte: from a request on a fresh connection to the first byte of its answer, one after the
+//! other.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! RFC 6455 frames as a client needs them: masked ones out, unmasked ones in. Nothing here knows sockets.
+//! RFC 6455 frames as a client needs them: masked ones out, unmasked ones in. Nothing here knows
+//! sockets.
 //!
 //! ```
 //! use tidegate_bench::frame::{Opcode, encode, parse};
@@ -53,8 +54,8 @@ pub fn encode(opcode: Opcode, payload: &[u8], mask: [u8; 4], wire: &mut Vec<u8>)
     apply_mask(&mut wire[start..], mask);
 }
 
-/// The frame at the start of `wire`, or `None` when more bytes are needed. A fragment, a masked frame
-/// and a reserved bit are errors: this client negotiated none of them.
+/// The frame at the start of `wire`, or `None` when more bytes are needed. A fragment, a masked
+/// frame and a reserved bit are errors: this client negotiated none of them.
 pub fn parse(wire: &[u8]) -> Result<Option<Frame<'_>>> {
     let [first, second, rest @ ..] = wire else {
         return Ok(None);
@@ -121,7 +122,8 @@ fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
 mod tests {
     use super::*;
 
-    /// Turns a client's frame into the one that a server would send, to read it with our own parser.
+    /// Turns a client's frame into the one that a server would send, to read it with our own
+    /// parser.
     fn unmasked(mut wire: Vec<u8>, header_bytes: usize) -> Vec<u8> {
         wire[1] &= !MASKED;
         let mask = *wire[header_bytes..]

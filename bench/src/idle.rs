@@ -1,4 +1,5 @@
-//! Idle: connections or feeds that were opened and do nothing, and the server's resident memory for each of them.
+//! Idle: connections or feeds that were opened and do nothing, and the server's resident memory for
+//! each of them.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,8 +20,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 const FEEDS_AT_ONCE_MAX: usize = 50;
 const EVENT_END: &[u8] = b"\n\n";
 
-/// Opens `connections` and weighs the server before and after. `earlier` connections come and go before that: what the server
-/// keeps for its busiest moment (a pool's instances, the allocator's pages) is no connection's.
+/// Opens `connections` and weighs the server before and after. `earlier` connections come and go
+/// before that: what the server keeps for its busiest moment (a pool's instances, the allocator's
+/// pages) is no connection's.
 pub async fn run(
     connections: usize,
     earlier: usize,

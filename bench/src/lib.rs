@@ -1,6 +1,7 @@
 //! Measures a server from outside: a load generator, the process it loads, and the figures of both.
 //!
-//! Nothing here knows Tidegate, but for one yardstick that is its storage alone: a server is a command line that prints its address. The binaries are
+//! Nothing here knows Tidegate, but for one yardstick that is its storage alone: a server is a
+//! command line that prints its address. The binaries are
 //! `load` (one scenario, one server), `native` (the yardstick servers) and `compare` (all of it, side by side).
 
 pub mod answer;

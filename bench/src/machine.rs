@@ -1,4 +1,5 @@
-//! The machine below: which core a thread runs on, how many files it may open, and its name for the record.
+//! The machine below: which core a thread runs on, how many files it may open, and its name for the
+//! record.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! How much of the machine other processes took meanwhile: figures of a busy machine are not worth keeping.
+//! How much of the machine other processes took meanwhile: figures of a busy machine are not worth
+//! keeping.
 
 use std::fs;
 use std::time::{Duration, Instant};

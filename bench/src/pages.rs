@@ -22,8 +22,9 @@ const OPENED_AT_ONCE_MAX: usize = 50;
 /// Text before the time of a value (microseconds since 1970), and the byte after it.
 const MARK: (&[u8], u8) = (b"[\"value\",\"live\",", b']');
 
-/// Opens `pages` and reads them all through the window. The server is weighed before, at the window's beginning and at its end. One page
-/// comes and goes before that: what is read into memory to run its code is no page's.
+/// Opens `pages` and reads them all through the window. The server is weighed before, at the
+/// window's beginning and at its end. One page comes and goes before that: what is read into memory
+/// to run its code is no page's.
 pub async fn run(pages: usize, server: &Server, path: &str, window: Window) -> Result<Outcome> {
     drop(open(server.address, path).await?);
     tokio::time::sleep(SETTLE).await;

@@ -21,14 +21,15 @@ impl Process {
         Ok(Self { pid, clock })
     }
 
-    /// User and system time of all of its threads, the ended ones included. This is its CPU clock: the sum
-    /// that `/proc/PID/task/*/schedstat` gives in parts, in nanoseconds, where `/proc/PID/stat` counts ticks.
+    /// User and system time of all of its threads, the ended ones included. This is its CPU clock:
+    /// the sum that `/proc/PID/task/*/schedstat` gives in parts, in nanoseconds, where
+    /// `/proc/PID/stat` counts ticks.
     pub fn cpu(&self) -> Result<Duration> {
         Ok(self.clock.now().context("the server has ended")?.into())
     }
 
-    /// Resident memory, of shared pages the share (`Pss`): one page of code or of a guest's image that is mapped a thousand times
-    /// is there once.
+    /// Resident memory, of shared pages the share (`Pss`): one page of code or of a guest's image
+    /// that is mapped a thousand times is there once.
     pub fn resident_bytes(&self) -> Result<u64> {
         let maps = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid))
             .context("the server has ended")?;

@@ -14,7 +14,8 @@ use crate::outcome::Outcome;
 use crate::server::{Command, Server};
 use crate::{first_byte, idle, pages, request, start, wake};
 
-/// After the window, conversations finish what is in flight; a server that loses something makes them wait.
+/// After the window, conversations finish what is in flight; a server that loses something makes
+/// them wait.
 const FINISH_MAX: Duration = Duration::from_secs(60);
 
 /// The kinds of load.

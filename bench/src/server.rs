@@ -16,7 +16,8 @@ use crate::process::Process;
 /// The argument that stands for an empty directory, which goes with the server.
 pub const DATA: &str = "{data}";
 
-/// The argument that asks for any free port; a scenario that needs to know the port first replaces it.
+/// The argument that asks for any free port; a scenario that needs to know the port first replaces
+/// it.
 pub const ANY_PORT: &str = "127.0.0.1:0";
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -42,8 +43,8 @@ impl Command {
         ))
     }
 
-    /// Starts it on `core`. A thread pins itself there for the spawn and the child inherits that, so nothing
-    /// else (`taskset` would) runs between the spawn and the server.
+    /// Starts it on `core`. A thread pins itself there for the spawn and the child inherits that,
+    /// so nothing else (`taskset` would) runs between the spawn and the server.
     fn spawn(&self, core: usize, data: &str) -> Result<Child> {
         let (program, arguments) = self.0.split_first().context("no server command")?;
         let arguments = arguments
@@ -115,15 +116,17 @@ impl Server {
         self.drain(&lines)?;
         drop(lines);
         let deadline = Instant::now() + START_MAX;
-        let mut said = String::new();
+        let mut output = String::new();
         loop {
             match printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => match port_in(&line) {
                     Some(port) => return Ok(port),
-                    None => said.push_str(&format!("\n  {line}")),
+                    None => output.push_str(&format!("\n  {line}")),
                 },
-                Err(RecvTimeoutError::Timeout) => bail!("no address after {START_MAX:?}:{said}"),
-                Err(RecvTimeoutError::Disconnected) => bail!("it ended before it listened:{said}"),
+                Err(RecvTimeoutError::Timeout) => bail!("no address after {START_MAX:?}:{output}"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("it ended before it listened:{output}")
+                }
             }
         }
     }
@@ -149,8 +152,8 @@ impl Drop for Server {
 fn forward(output: impl Read + Send + 'static, lines: Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            // The receiver is dropped when the address is known. The pipe is still read, so that the
-            // server never blocks on it.
+            // The receiver is dropped when the address is known. The pipe is still read, so that
+            // the server never blocks on it.
             let _ = lines.send(String::from_utf8_lossy(&line).into_owned());
         }
     });

@@ -1,4 +1,5 @@
-//! Payloads that differ: each text names its sender and its number, so that a mix-up cannot go unnoticed.
+//! Payloads that differ: each text names its sender and its number, so that a mix-up cannot go
+//! unnoticed.
 
 const STAMP_DIGITS: usize = 16;
 
@@ -10,7 +11,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Messages of `message_bytes` (at least 16), all of them different from those of other senders.
+    /// Messages of `message_bytes` (at least 16), all of them different from those of other
+    /// senders.
     pub fn new(sender: usize, message_bytes: usize) -> Self {
         assert!(
             message_bytes >= STAMP_DIGITS,

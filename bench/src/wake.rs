@@ -1,4 +1,5 @@
-//! Wake: one message at a time to rooms that were left alone for long enough to sleep, each answered by the room.
+//! Wake: one message at a time to rooms that were left alone for long enough to sleep, each
+//! answered by the room.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ const MESSAGE_BYTES: usize = 64;
 /// Pause between two messages of a room. The server's rooms sleep after less than that, or never.
 const REST: Duration = Duration::from_millis(1500);
 
-/// Opens `connections`, which go to as many rooms, and in each round says one thing to every one of them.
+/// Opens `connections`, which go to as many rooms, and in each round says one thing to every one of
+/// them.
 pub async fn run(
     connections: usize,
     rounds: usize,
@@ -53,11 +55,11 @@ async fn ask(connection: &mut Connection, stamp: &mut Stamp) -> Result<()> {
     let mut answered = false;
     while !answered {
         connection
-            .read(|heard| {
+            .read(|payload| {
                 ensure!(
-                    heard == message,
+                    payload == message,
                     "the answer is not what was sent: {}",
-                    heard.escape_ascii()
+                    payload.escape_ascii()
                 );
                 answered = true;
                 Ok(())

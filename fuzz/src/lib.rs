@@ -1,4 +1,5 @@
-//! Code shared by several fuzz targets: a server in this process, and clients that send bytes in pieces.
+//! Code shared by several fuzz targets: a server in this process, and clients that send bytes in
+//! pieces.
 
 use std::{
     sync::{Arc, Mutex, OnceLock},
@@ -14,7 +15,8 @@ use tokio::{
     time::timeout,
 };
 
-/// Maximum duration of one exchange. The client signals the end of its input, so a longer exchange is a hang.
+/// Maximum duration of one exchange. The client signals the end of its input, so a longer exchange
+/// is a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server of an app that sends messages back and reads forms to their end.
@@ -33,12 +35,12 @@ pub fn stage() -> &'static Stage {
 impl Stage {
     fn new() -> Stage {
         let messages = Arc::<Mutex<Vec<Message>>>::default();
-        let heard = messages.clone();
+        let log = messages.clone();
         let app = FakeApp {
             messages: Box::new(move |(conn, messages)| {
-                heard
+                log
                     .lock()
-                    .expect("nobody panics")
+                    .expect("no holder of the lock panics")
                     .extend(messages.iter().cloned());
                 messages
                     .into_iter()
@@ -92,9 +94,10 @@ impl Stage {
         }
     }
 
-    /// Sends these pieces as one client, then ends the input. Returns the server's output and the messages that the app received.
+    /// Sends these pieces as one client, then ends the input. Returns the server's output and the
+    /// messages that the app received.
     pub fn exchange(&self, pieces: &[&[u8]]) -> (Vec<u8>, Vec<Message>) {
-        self.messages.lock().expect("nobody panics").clear();
+        self.messages.lock().expect("no holder of the lock panics").clear();
         let answered = self.runtime.block_on(async {
             let (mut reader, mut writer) = tokio::io::split(self.local.connect());
             let write = async {
@@ -119,7 +122,7 @@ impl Stage {
         });
         (
             answered,
-            std::mem::take(&mut *self.messages.lock().expect("nobody panics")),
+            std::mem::take(&mut *self.messages.lock().expect("no holder of the lock panics")),
         )
     }
 }
@@ -151,7 +154,8 @@ pub fn pieces(lengths: &[u8], mut bytes: &[u8]) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Panics unless these bytes begin as an answer of HTTP/1; its status otherwise. None if there is no answer.
+/// Panics unless these bytes begin as an answer of HTTP/1; its status otherwise. None if there is
+/// no answer.
 pub fn status(answer: &[u8]) -> Option<u16> {
     if answer.is_empty() {
         return None;
@@ -169,7 +173,8 @@ pub fn status(answer: &[u8]) -> Option<u16> {
     Some(status)
 }
 
-/// Panics unless these bytes are whole frames of a server (RFC 6455 section 5.2) with nothing after a close; the payloads of data frames.
+/// Panics unless these bytes are whole frames of a server (RFC 6455 section 5.2) with nothing after
+/// a close; the payloads of data frames.
 pub fn frames(mut bytes: &[u8]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     let mut is_closed = false;

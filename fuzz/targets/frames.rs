@@ -1,5 +1,5 @@
-//! Sends a client's bytes on an open WebSocket, in pieces. The app must receive the same messages as if all bytes came at once, and the
-//! server must send back only whole frames.
+//! Sends a client's bytes on an open WebSocket, in pieces. The app must receive the same messages
+//! as if all bytes came at once, and the server must send back only whole frames.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

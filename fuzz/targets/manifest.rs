@@ -1,10 +1,12 @@
-//! Reads a manifest, one entry per line. If the rules accept it, every pattern must be found in its router, and no reserved path may be.
+//! Reads a manifest, one entry per line. If the rules accept it, every pattern must be found in its
+//! router, and no reserved path may be.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tidegate_routing::{Exports, RouteMatch, Guard, Manifest, Page, Route, Router, Target, Wants, LoaderInfo, Path, Pattern};
 
-/// "http GET,POST /a/{b} room", "guard /a/*", "page /a loader,loader action,action", "fallback /{*rest}"
+/// "http GET,POST /a/{b} room", "guard /a/*", "page /a loader,loader action,action", "fallback
+/// /{*rest}"
 fn read(text: &str) -> Manifest {
     let mut manifest = Manifest::default();
     let list = |text: Option<&str>| {

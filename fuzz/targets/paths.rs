@@ -1,4 +1,5 @@
-//! A path, and which routes and guards there are: the guards that run are those of the path that the app receives.
+//! A path, and which routes and guards there are: the guards that run are those of the path that
+//! the app receives.
 #![no_main]
 
 #[path = "../../host/routing/tests/reading/mod.rs"]

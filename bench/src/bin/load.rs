@@ -1,4 +1,5 @@
-//! One scenario against one server, for a quick look: `load echo --depth 16 --path /echo -- SERVER ARGUMENTS`.
+//! One scenario against one server, for a quick look: `load echo --depth 16 --path /echo -- SERVER
+//! ARGUMENTS`.
 
 use std::time::Duration;
 

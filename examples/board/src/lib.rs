@@ -14,12 +14,13 @@ const COLOURS: [&str; 8] = [
 ];
 const STROKES_MAX: u64 = 2000;
 
-/// Awake it knows the number of the next stroke. Strokes are in its storage, colours in the states of its connections.
+/// Awake it knows the number of the next stroke. Strokes are in its storage, colours in the states
+/// of its connections.
 #[derive(Default)]
 struct Board(u64);
 
-/// An action of a client: `{"kind":"move","at":[10,20]}`. The others receive it with its author, as an
-/// id or a colour.
+/// An action of a client: `{"kind":"move","at":[10,20]}`. The others receive it with its author, as
+/// an id or a colour.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Act {

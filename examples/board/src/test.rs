@@ -4,7 +4,7 @@ use super::{COLOURS, STROKES_MAX, app};
 use serde_json::{Value, json};
 use tidegate::testing::{ConnRef, Server, serve};
 
-fn heard(server: &mut Server, conn: ConnRef) -> Vec<Value> {
+fn received(server: &mut Server, conn: ConnRef) -> Vec<Value> {
     server
         .received(conn)
         .iter()
@@ -16,8 +16,11 @@ fn heard(server: &mut Server, conn: ConnRef) -> Vec<Value> {
 fn a_stroke_has_the_colour_of_its_author_and_is_stored() {
     let mut server = serve(app());
     let (ann, bob) = (server.connect("/boards/sea"), server.connect("/boards/sea"));
-    let id = heard(&mut server, ann)[0]["self"].clone();
-    assert_eq!(heard(&mut server, bob)[0]["members"][1]["meta"], COLOURS[1]);
+    let id = received(&mut server, ann)[0]["self"].clone();
+    assert_eq!(
+        received(&mut server, bob)[0]["members"][1]["meta"],
+        COLOURS[1]
+    );
     server.send(ann, r#"{"kind":"move","at":[1,2],"id":"forged"}"#);
     server.send(
         ann,
@@ -25,7 +28,7 @@ fn a_stroke_has_the_colour_of_its_author_and_is_stored() {
     );
     let stroke = json!({ "kind": "stroke", "points": [[1, 2], [3, 4]], "colour": COLOURS[0] });
     assert_eq!(
-        heard(&mut server, bob),
+        received(&mut server, bob),
         [
             json!({ "kind": "move", "at": [1, 2], "id": id }),
             stroke.clone()

@@ -9,12 +9,13 @@ fn app() -> App {
     App::new().room::<Chat>("/rooms/{name}")
 }
 
-/// Awake it knows the number of the next line. Lines are in its storage, names in the states of its connections.
+/// Awake it knows the number of the next line. Lines are in its storage, names in the states of its
+/// connections.
 #[derive(Default)]
 struct Chat(u64);
 
-/// A message to the clients: `{"kind":"say","name":"Ann","text":"hi"}`. [`Presence`] sends the others:
-/// members that join and leave.
+/// A message to the clients: `{"kind":"say","name":"Ann","text":"hi"}`. [`Presence`] sends the
+/// others: members that join and leave.
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Line {

@@ -10,12 +10,12 @@ fn a_new_member_gets_earlier_messages_and_the_member_list() {
     server.send(ann, "hi");
     server.sleep("/rooms/tea");
     let bob = server.connect("/rooms/tea?name=Bob");
-    let heard = server.received(bob);
+    let received = server.received(bob);
     assert_eq!(
-        heard[0],
+        received[0],
         r#"{"kind":"history","lines":[["000000001",{"kind":"say","name":"Ann","text":"hi"}]]}"#
     );
-    let snapshot: Value = heard[1].json().unwrap();
+    let snapshot: Value = received[1].json().unwrap();
     assert_eq!(
         [0, 1].map(|member: usize| &snapshot["members"][member]["meta"]),
         ["Ann", "Bob"]
@@ -24,14 +24,14 @@ fn a_new_member_gets_earlier_messages_and_the_member_list() {
     server.disconnect(bob);
     let kinds = ["history", "snapshot", "say", "join", "say", "leave"]
         .map(|kind| format!(r#"{{"kind":"{kind}""#));
-    let heard = server.received(ann);
+    let received = server.received(ann);
     assert!(
-        heard.len() == 6
-            && heard
+        received.len() == 6
+            && received
                 .iter()
                 .zip(kinds)
                 .all(|(line, kind)| line.text().unwrap().starts_with(&kind)),
-        "{heard:?}"
+        "{received:?}"
     );
     server.restart();
     let eve = server.connect("/rooms/tea?name=Eve");

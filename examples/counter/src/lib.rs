@@ -1,4 +1,5 @@
-//! A counter for each name, over HTTP and WebSocket: `GET /counters/tea` reads it, `POST` adds what the body says.
+//! A counter for each name, over HTTP and WebSocket: `GET /counters/tea` reads it, `POST` adds what
+//! the body says.
 
 use tidegate::prelude::*;
 

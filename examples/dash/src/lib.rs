@@ -1,4 +1,5 @@
-//! A dashboard: askama renders it, a live loader streams the load of a machine into it, and a WebSocket beside it takes notes.
+//! A dashboard: askama renders it, a live loader streams the load of a machine into it, and a
+//! WebSocket beside it takes notes.
 
 use askama::Template;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! A WebSocket that sends back what it gets, text or binary, and speaks "echo" or "v1.echo" if asked to.
+//! A WebSocket that sends back what it gets, text or binary, and speaks "echo" or "v1.echo" if
+//! asked to.
 
 use tidegate::prelude::*;
 

@@ -1,4 +1,5 @@
-//! Guards: one adds a header to every answer, the other requires a token and passes the user's name.
+//! Guards: one adds a header to every answer, the other requires a token and passes the user's
+//! name.
 
 use tidegate::prelude::*;
 
@@ -20,7 +21,8 @@ async fn sign(_: Request) -> Pass {
     Pass::new().header("x-served-by", "guarded")
 }
 
-/// The token comes as `authorization: Bearer ...`, or as `?token=...` from a browser's `new WebSocket`.
+/// The token comes as `authorization: Bearer ...`, or as `?token=...` from a browser's `new
+/// WebSocket`.
 async fn known(req: Request) -> Result<Pass> {
     let token = req.bearer().map(str::to_owned).or(req.query_opt("token")?);
     match token.as_deref() {

@@ -36,19 +36,19 @@ impl Socket for Lobby {
 
     async fn open(&self, conn: &Conn, _: &Request) -> Result {
         conn.follow("lobby")?;
-        tell("join", conn, "")
+        publish_line("join", conn, "")
     }
 
     async fn message(&self, conn: &Conn, msg: Message) -> Result {
-        tell("say", conn, msg.text()?)
+        publish_line("say", conn, msg.text()?)
     }
 
     async fn close(&self, conn: &Conn, _: &CloseEvent) -> Result {
-        tell("leave", conn, "")
+        publish_line("leave", conn, "")
     }
 }
 
-fn tell(kind: &str, conn: &Conn, text: &str) -> Result {
+fn publish_line(kind: &str, conn: &Conn, text: &str) -> Result {
     let name: String = conn.state()?.unwrap_or_default();
     publish(
         "lobby",

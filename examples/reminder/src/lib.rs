@@ -1,5 +1,5 @@
-//! Reminders: `curl -d 'the tea' 'localhost:8080/reminders/ann?in=90s'` sends "the tea" to Ann's sockets
-//! and feeds after 90 seconds, also if the server restarts meanwhile.
+//! Reminders: `curl -d 'the tea' 'localhost:8080/reminders/ann?in=90s'` sends "the tea" to Ann's
+//! sockets and feeds after 90 seconds, also if the server restarts meanwhile.
 
 use std::time::{Duration, SystemTime};
 use tidegate::prelude::*;

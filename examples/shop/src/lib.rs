@@ -1,4 +1,5 @@
-//! A shop: pages rendered by maud, a slow loader, stock levels that keep coming, and a form that works without JavaScript.
+//! A shop: pages rendered by maud, a slow loader, stock levels that keep coming, and a form that
+//! works without JavaScript.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde::{Deserialize, Serialize};

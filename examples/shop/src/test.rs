@@ -74,7 +74,7 @@ fn an_invalid_form_is_shown_again_with_its_errors() {
             shown.text()
         );
     }
-    let told: serde_json::Value = server
+    let answer: serde_json::Value = server
         .submit_json(
             "/products/rope",
             "buy",
@@ -82,7 +82,7 @@ fn an_invalid_form_is_shown_again_with_its_errors() {
         )
         .json();
     assert_eq!(
-        told,
+        answer,
         serde_json::json!({ "outcome": "success", "value": "2 for 30 €", "stale": ["stock"] })
     );
 }

@@ -1,4 +1,5 @@
-//! Two event streams: one that the host holds and anyone may publish to, one that the app writes itself.
+//! Two event streams: one that the host holds and anyone may publish to, one that the app writes
+//! itself.
 
 use std::time::Duration;
 use tidegate::prelude::*;

@@ -1,4 +1,5 @@
-//! The storage on a small disk of its own: journals and what was overwritten give their space back before commits are refused.
+//! The storage on a small disk of its own: journals and what was overwritten give their space back
+//! before commits are refused.
 
 use bytes::Bytes;
 use std::{
@@ -27,7 +28,7 @@ struct Disk(TempDir);
 impl Disk {
     /// None where the process may not mount: the test is skipped then.
     fn new(bytes: u64) -> Option<Disk> {
-        let place = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args([
                 "-t",
@@ -36,10 +37,10 @@ impl Disk {
                 &format!("size={bytes},mode=700"),
                 "tmpfs",
             ])
-            .arg(place.path())
+            .arg(dir.path())
             .output();
         match mounted {
-            Ok(output) if output.status.success() => Some(Disk(place)),
+            Ok(output) if output.status.success() => Some(Disk(dir)),
             refused => {
                 eprintln!(
                     "skipped: this process may not mount a tmpfs, which takes root: {refused:?}"
@@ -182,9 +183,9 @@ fn a_full_disk_refuses_commits_only_while_it_is_full() {
     model.check(&storage);
 }
 
-/// Rooms fill the disk with values of many sizes, overwrites and deletes until writes are refused. Then
-/// deleting some of them has to bring writes back, again and again. The long form, with disks of more
-/// sizes, runs if `TIDEGATE_LONG_TESTS` is set.
+/// Rooms fill the disk with values of many sizes, overwrites and deletes until writes are refused.
+/// Then deleting some of them has to bring writes back, again and again. The long form, with disks
+/// of more sizes, runs if `TIDEGATE_LONG_TESTS` is set.
 #[test]
 fn deletes_on_a_full_disk_make_room_for_writes() {
     let is_long = std::env::var_os("TIDEGATE_LONG_TESTS").is_some();
@@ -361,9 +362,9 @@ impl Filling {
     fn check(&self, storage: &Storage) {
         for ((room, key), (number, bytes)) in &self.values {
             let room = RoomId::new("chat", &room.to_string()).unwrap();
-            let kept = storage.get(&room, &format!("{key:06}")).unwrap();
+            let value = storage.get(&room, &format!("{key:06}")).unwrap();
             assert!(
-                kept.is_some_and(|kept| kept == Filling::value(*number, *bytes)),
+                value.is_some_and(|value| value == Filling::value(*number, *bytes)),
                 "{room} {key} has not value {number}"
             );
         }

@@ -1,4 +1,5 @@
-//! The storage on a real disk: what every engine must do, restarts, other processes, damage, and what an operator does with it.
+//! The storage on a real disk: what every engine must do, restarts, other processes, damage, and
+//! what an operator does with it.
 
 use bytes::Bytes;
 use std::{
@@ -27,11 +28,11 @@ fn runtime() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-struct Place(TempDir);
+struct TestDir(TempDir);
 
-impl Place {
-    fn new() -> Place {
-        Place(tempfile::tempdir().unwrap())
+impl TestDir {
+    fn new() -> TestDir {
+        TestDir(tempfile::tempdir().unwrap())
     }
 
     fn data(&self) -> PathBuf {
@@ -71,14 +72,14 @@ fn put(storage: &Storage, name: &str, key: &str, value: &str) -> Result<(), Engi
 
 #[test]
 fn the_disk_passes_the_suite_of_engines() {
-    suite(&Place::new().open(), run);
+    suite(&TestDir::new().open(), run);
 }
 
 #[test]
 fn commits_survive_a_restart() {
-    let place = Place::new();
+    let dir = TestDir::new();
     for round in 0..3 {
-        let storage = place.open();
+        let storage = dir.open();
         for earlier in 0..round {
             assert_eq!(
                 storage.get(&room("tea"), &earlier.to_string()),
@@ -88,15 +89,15 @@ fn commits_survive_a_restart() {
         put(&storage, "tea", &round.to_string(), "x").unwrap();
         put(&storage, &format!("new {round}"), "k", "v").unwrap();
     }
-    let storage = place.open();
+    let storage = dir.open();
     assert_eq!(storage.rooms(None, None, 9).unwrap().len(), 4);
     assert_eq!(storage.verify(|| {}).unwrap().wrong, [""; 0]);
 }
 
 #[test]
 fn a_cleared_room_is_empty_after_a_restart() {
-    let place = Place::new();
-    let storage = place.open();
+    let dir = TestDir::new();
+    let storage = dir.open();
     for key in 0..2500 {
         put(&storage, "tea", &format!("{key}"), "x").unwrap();
     }
@@ -107,7 +108,7 @@ fn a_cleared_room_is_empty_after_a_restart() {
     run(storage.commit(clear)).unwrap();
     put(&storage, "milk", "k", "v").unwrap();
     drop(storage);
-    let storage = place.open();
+    let storage = dir.open();
     put(&storage, "tea", "new", "x").unwrap();
     assert_eq!(
         storage.range(&room("tea"), &Range::all(9)).unwrap().len(),
@@ -119,8 +120,8 @@ fn a_cleared_room_is_empty_after_a_restart() {
 
 #[test]
 fn an_expired_history_is_removed_with_its_otherwise_empty_room() {
-    let place = Place::new();
-    let storage = place.open();
+    let dir = TestDir::new();
+    let storage = dir.open();
     let logged = |expires| {
         Some(LogHead {
             position: Position {
@@ -156,7 +157,7 @@ fn an_expired_history_is_removed_with_its_otherwise_empty_room() {
         .unwrap();
     }
     drop(storage);
-    let storage = place.open(); // which looks at all rooms once it has nothing else to do
+    let storage = dir.open(); // which looks at all rooms once it has nothing else to do
     let deadline = Instant::now() + Duration::from_secs(20);
     while storage.rooms(None, None, 9).unwrap().len() > 2
         || !storage.log(&room("old with a key")).unwrap().is_empty()
@@ -178,31 +179,30 @@ fn an_expired_history_is_removed_with_its_otherwise_empty_room() {
 
 #[test]
 fn another_process_is_refused_with_the_directorys_name() {
-    let place = Place::new();
-    let _open = place.open();
-    let error = Storage::open(&place.data()).err().unwrap().to_string();
+    let dir = TestDir::new();
+    let _open = dir.open();
+    let error = Storage::open(&dir.data()).err().unwrap().to_string();
     assert!(
-        error.contains("another process has")
-            && error.contains(&place.data().display().to_string()),
+        error.contains("another process has") && error.contains(&dir.data().display().to_string()),
         "{error}"
     );
 }
 
 #[test]
 fn an_unusable_directory_is_one_error_line() {
-    let place = Place::new();
-    let file = place.0.path().join("file");
+    let dir = TestDir::new();
+    let file = dir.0.path().join("file");
     fs::write(&file, "x").unwrap();
-    let open = place.0.path().join("open");
+    let open = dir.0.path().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-    for (directory, told) in [
+    for (directory, expected) in [
         (file.join("data"), "can't use"),
         (open, "others than its owner may write there"),
     ] {
         let error = Storage::open(&directory).err().unwrap().to_string();
         assert!(
-            error.contains(told) && error.lines().count() == 1,
+            error.contains(expected) && error.lines().count() == 1,
             "{error}"
         );
     }
@@ -210,8 +210,8 @@ fn an_unusable_directory_is_one_error_line() {
 
 #[test]
 fn a_backup_is_consistent_and_replaces_nothing() {
-    let place = Place::new();
-    let storage = Arc::new(place.open());
+    let dir = TestDir::new();
+    let storage = Arc::new(dir.open());
     for number in 0..200 {
         put(
             &storage,
@@ -230,7 +230,7 @@ fn a_backup_is_consistent_and_replaces_nothing() {
         },
     )))
     .unwrap();
-    let copy = place.0.path().join("copy");
+    let copy = dir.0.path().join("copy");
     storage.backup(&copy, || {}).unwrap();
     put(&storage, "0", "later", "x").unwrap();
     assert!(
@@ -263,8 +263,8 @@ fn a_backup_is_consistent_and_replaces_nothing() {
 
 #[test]
 fn rooms_are_listed_in_pages_deleted_and_compacted() {
-    let place = Place::new();
-    let storage = place.open();
+    let dir = TestDir::new();
+    let storage = dir.open();
     for name in ["a", "b", "c", "d"] {
         put(&storage, name, "k", "value").unwrap();
     }
@@ -321,8 +321,8 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 #[test]
 fn damage_is_refused_or_found_by_verify_or_has_no_effect() {
-    let place = Place::new();
-    let storage = place.open();
+    let dir = TestDir::new();
+    let storage = dir.open();
     for number in 0..300 {
         put(&storage, "tea", &format!("{number:03}"), &"x".repeat(200)).unwrap();
     }
@@ -331,7 +331,7 @@ fn damage_is_refused_or_found_by_verify_or_has_no_effect() {
         put(&storage, "tea", &format!("{number:03}"), &"x".repeat(200)).unwrap();
     }
     drop(storage);
-    let names = files(&place.data());
+    let names = files(&dir.data());
     for (index, name) in names.iter().enumerate() {
         let length = fs::metadata(name).unwrap().len();
         for damage in [
@@ -341,10 +341,10 @@ fn damage_is_refused_or_found_by_verify_or_has_no_effect() {
             Damage::Flip(7),
             Damage::Gone,
         ] {
-            let damaged = place.0.path().join(format!("damaged {index} {damage:?}"));
-            copy(&place.data(), &damaged).unwrap();
+            let damaged = dir.0.path().join(format!("damaged {index} {damage:?}"));
+            copy(&dir.data(), &damaged).unwrap();
             damage.apply(
-                &damaged.join(name.strip_prefix(place.data()).unwrap()),
+                &damaged.join(name.strip_prefix(dir.data()).unwrap()),
                 length,
             );
             check_damaged(&damaged, name, &damage);

@@ -31,9 +31,9 @@ struct Project(PathBuf);
 
 impl Project {
     fn new(name: &str, template: &str) -> Project {
-        let place = target_dir().join("tmp").join("author");
-        fs::create_dir_all(&place).unwrap();
-        let dir = place.join(name);
+        let parent = target_dir().join("tmp").join("author");
+        fs::create_dir_all(&parent).unwrap();
+        let dir = parent.join(name);
         _ = fs::remove_dir_all(&dir);
         let made = run(&["new", dir.to_str().unwrap(), "--template", template]);
         assert!(
@@ -87,7 +87,27 @@ impl Project {
 }
 
 /// A script that returns the text of the overlay of `dev.js`, if the page shows one.
-const OVERLAY: &str = "const overlay = document.querySelector('tidegate-overlay'); return overlay && overlay.shadowRoot.textContent";
+/// Waits for the overlay of build errors, and returns its text.
+async fn overlay_text(browser: &Browser) -> String {
+    const TEXT: &str = "return document.querySelector('tidegate-overlay').shadowRoot.textContent";
+    until(
+        browser,
+        "an overlay",
+        "document.querySelector('tidegate-overlay')",
+    )
+    .await;
+    let text = browser.client.execute(TEXT, vec![]).await.unwrap();
+    text.to_string()
+}
+
+async fn until_no_overlay(browser: &Browser) {
+    until(
+        browser,
+        "no overlay",
+        "!document.querySelector('tidegate-overlay')",
+    )
+    .await;
+}
 
 /// Waits until the script's result is true. If the page is reloaded meanwhile, the script runs
 /// again.
@@ -135,8 +155,11 @@ async fn a_new_project_builds_both_ways_and_its_changes_keep_connections_open() 
         "conn.send(msg)",
         "conn.send(msg)?;\n        conn.send(\"and again\")",
     );
-    let told = server.wait_for("version 2: built in ");
-    assert!(told.ends_with("2 WebSockets and 0 feeds kept"), "{told}");
+    let report = server.wait_for("version 2: built in ");
+    assert!(
+        report.ends_with("2 WebSockets and 0 feeds kept"),
+        "{report}"
+    );
     assert_eq!(socket.ask("hi").await, "hi");
     assert_eq!(socket.text().await, "and again");
     browser.write("text", "heard").await;
@@ -149,18 +172,7 @@ async fn a_new_project_builds_both_ways_and_its_changes_keep_connections_open() 
 
     // A project that doesn't build is reported, and the running version stays.
     project.edit("src/lib.rs", "and again\")", "and again\").nonsense()");
-    until(
-        &browser,
-        "an overlay",
-        "document.querySelector('tidegate-overlay')",
-    )
-    .await;
-    let overlay = browser
-        .client
-        .execute(OVERLAY, vec![])
-        .await
-        .unwrap()
-        .to_string();
+    let overlay = overlay_text(&browser).await;
     assert!(
         overlay.contains("error[E0599]: no method named `nonsense`")
             && overlay.contains("src/lib.rs:"),
@@ -171,12 +183,7 @@ async fn a_new_project_builds_both_ways_and_its_changes_keep_connections_open() 
     assert_eq!(socket.ask("still").await, "still");
     assert_eq!(socket.text().await, "and again");
     project.edit("src/lib.rs", ".nonsense()", "");
-    until(
-        &browser,
-        "no overlay",
-        "!document.querySelector('tidegate-overlay')",
-    )
-    .await;
+    until_no_overlay(&browser).await;
 
     // A violated rule is reported as `check` reports it.
     project.edit(
@@ -184,26 +191,10 @@ async fn a_new_project_builds_both_ways_and_its_changes_keep_connections_open() 
         "App::new()",
         "App::new().get(\"/__loaders\", async |_| \"\")",
     );
-    until(
-        &browser,
-        "an overlay",
-        "document.querySelector('tidegate-overlay')",
-    )
-    .await;
-    let overlay = browser
-        .client
-        .execute(OVERLAY, vec![])
-        .await
-        .unwrap()
-        .to_string();
+    let overlay = overlay_text(&browser).await;
     assert!(overlay.contains("/__loaders"), "{overlay}");
     project.edit("src/lib.rs", ".get(\"/__loaders\", async |_| \"\")", "");
-    until(
-        &browser,
-        "no overlay",
-        "!document.querySelector('tidegate-overlay')",
-    )
-    .await;
+    until_no_overlay(&browser).await;
 
     // Styles are replaced without a reload.
     project.edit(
@@ -328,7 +319,7 @@ async fn a_trap_is_reported_with_source_line_event_and_attachment() {
     let server = project.dev();
     let mut socket = Socket::connect(server.ws("/echo")).await;
     let mut other = Socket::connect(server.ws("/echo")).await;
-    socket.say("the message").await;
+    socket.send("the message").await;
     assert_eq!(socket.closed().await.0, 1011);
     let line = fs::read_to_string(project.0.join("src/lib.rs"))
         .unwrap()
@@ -338,9 +329,9 @@ async fn a_trap_is_reported_with_source_line_event_and_attachment() {
         + 1;
     server.wait_for(&format!("src/lib.rs:{line}:"));
     server.wait_for("no such thing");
-    let told = server.wait_for("the event that failed");
+    let report = server.wait_for("the event that failed");
     for part in ["the message", "of Ann", "/echo"] {
-        assert!(told.contains(part), "{part:?} is not in {told}");
+        assert!(report.contains(part), "{part:?} is not in {report}");
     }
     project.edit("src/lib.rs", "panic!(\"no such thing\")", "conn.send(msg)");
     server.wait_for("version 2: ");

@@ -105,8 +105,8 @@ async fn a_price_published_in_one_tab_appears_in_another() {
 
 #[tokio::test]
 async fn a_room_keeps_the_messages_of_two_tabs_after_a_kill() {
-    let place = tempfile::tempdir().unwrap();
-    let data = place.path().join("data");
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
     let start = |address: &str| serve_at(address, "chat", &["--data", data.to_str().unwrap()]);
     let server = start("127.0.0.1:0");
     let browser = Browser::open().await;
@@ -152,8 +152,8 @@ async fn a_room_keeps_the_messages_of_two_tabs_after_a_kill() {
 
 #[tokio::test]
 async fn a_drawing_appears_in_other_tabs_and_survives_a_restart() {
-    let place = tempfile::tempdir().unwrap();
-    let data = place.path().join("data");
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
     let start = |address: &str| serve_at(address, "board", &["--data", data.to_str().unwrap()]);
     let server = start("127.0.0.1:0");
     let browser = Browser::open().await;

@@ -121,13 +121,13 @@ fn cases() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Runs a command in the directory, which must fail with this code; returns its report.
 fn report(dir: &Path, code: &str, args: &[&str]) -> String {
-    let told = tidegate().current_dir(dir).args(args).output().unwrap();
-    let text = String::from_utf8(told.stderr).unwrap();
+    let output = tidegate().current_dir(dir).args(args).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        text.starts_with(&format!("error[{code}]: ")) && told.stdout.is_empty(),
+        text.starts_with(&format!("error[{code}]: ")) && output.stdout.is_empty(),
         "{code}\n{text}"
     );
-    assert_eq!(told.status.code(), Some(1), "{code}");
+    assert_eq!(output.status.code(), Some(1), "{code}");
     if args[0] == "check" {
         let json = tidegate()
             .current_dir(dir)
@@ -239,10 +239,10 @@ async fn a_precompiled_app_is_served() {
         .arg(&tide)
         .output()
         .unwrap();
-    let told = String::from_utf8(compiled.stdout).unwrap();
+    let report = String::from_utf8(compiled.stdout).unwrap();
     assert!(
-        told.contains("hello.tide: ") && told.contains(" MiB, compiled in "),
-        "{told}"
+        report.contains("hello.tide: ") && report.contains(" MiB, compiled in "),
+        "{report}"
     );
     let server = Tidegate::serve(&tide, &[]);
     server.wait_for("hello.tide, compiled ahead of time, read in ");

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tidegate_routing::Target::{Feed, Http, Stream, WebSocket};
 
 /// A directory with one of each file that the tests below name.
-fn place() -> TempDir {
+fn temp_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
     write(
@@ -94,11 +94,11 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn every_usage_error_is_one_line_and_an_exit_code() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
     let next = format!(
         "127.0.0.1:{}",
-        taken
+        listener
             .local_addr()
             .unwrap()
             .port()
@@ -249,7 +249,7 @@ fn every_usage_error_is_one_line_and_an_exit_code() {
             "error: broken.toml:1: ",
         ),
     ];
-    let dir = place();
+    let dir = temp_dir();
     for (args, code, line) in cases {
         let output = run(&dir, args);
         let stderr = text(&output.stderr);
@@ -257,12 +257,12 @@ fn every_usage_error_is_one_line_and_an_exit_code() {
         assert_eq!(output.status.code(), Some(*code), "{args:?}\n{stderr}");
         // A text that ends in a colon and a space is the beginning of a line; the system or a
         // library wrote the rest.
-        let told = if line.ends_with(": ") {
+        let is_expected = if line.ends_with(": ") {
             first.starts_with(line) && first.len() > line.len()
         } else {
             first == *line
         };
-        assert!(told, "{args:?}\n{stderr}");
+        assert!(is_expected, "{args:?}\n{stderr}");
         // A problem of an app has a report, every other problem one line; clap also shows the
         // usage.
         assert!(
@@ -275,7 +275,7 @@ fn every_usage_error_is_one_line_and_an_exit_code() {
 
 #[test]
 fn every_broken_rule_is_listed_and_nothing_is_served() {
-    let dir = place();
+    let dir = temp_dir();
     let expected = [
         "error[TG006]: not a method of a route",
         "error[TG003]: a reserved path",
@@ -304,7 +304,7 @@ fn every_broken_rule_is_listed_and_nothing_is_served() {
 
 #[test]
 fn a_valid_manifest_is_checked_and_listed() {
-    let dir = place();
+    let dir = temp_dir();
     let routes = &[
         ("GET,POST", "/users/{id}", Http),
         ("", "/any", Http),
@@ -368,7 +368,7 @@ guards, in their order
 
 #[test]
 fn a_stream_route_needs_a_wasi_http_export() {
-    let dir = place();
+    let dir = temp_dir();
     let app = Fixture {
         routes: &[("GET", "/", Stream)],
         handlers: &["http-handler"],
@@ -411,7 +411,7 @@ fn completions_and_man_page_list_every_command() {
 
 #[test]
 fn colours_appear_only_on_request() {
-    let dir = place();
+    let dir = temp_dir();
     let cases: [(&[&str], bool); 3] = [
         (&[], false),
         (&["--color", "always"], true),
@@ -429,7 +429,7 @@ fn colours_appear_only_on_request() {
 
 #[test]
 fn help_and_version_are_on_stdout() {
-    let dir = place();
+    let dir = temp_dir();
     for (args, contains) in [
         (&["--help"][..], "Commands:"),
         (&["serve", "--help"], "--config"),
@@ -449,7 +449,7 @@ fn help_and_version_are_on_stdout() {
 
 #[tokio::test]
 async fn the_start_report_lists_routes_and_the_end_report_lists_counters() {
-    let dir = place();
+    let dir = temp_dir();
     let files = dir.path().join("files");
     let server = Tidegate::serve(
         &dir.path().join("app.wasm"),
@@ -497,7 +497,7 @@ async fn the_start_report_lists_routes_and_the_end_report_lists_counters() {
 
 #[test]
 fn each_signal_drains_with_exit_code_zero() {
-    let dir = place();
+    let dir = temp_dir();
     for signal in [Signal::INT, Signal::TERM] {
         let server = Tidegate::serve(&dir.path().join("app.wasm"), &[]);
         server.signal(signal);
@@ -507,7 +507,7 @@ fn each_signal_drains_with_exit_code_zero() {
 
 #[test]
 fn settings_are_read_only_from_the_named_file() {
-    let dir = place();
+    let dir = temp_dir();
     fs::copy(
         dir.path().join("bad.toml"),
         dir.path().join("tidegate.toml"),
@@ -527,7 +527,7 @@ fn settings_are_read_only_from_the_named_file() {
 
 #[test]
 fn the_log_is_json_on_request() {
-    let dir = place();
+    let dir = temp_dir();
     let stopped = Tidegate::serve(&dir.path().join("app.wasm"), &["--log-format", "json"]).stop();
     let lines: Vec<serde_json::Value> = stopped
         .stderr
@@ -544,7 +544,7 @@ fn the_log_is_json_on_request() {
 
 #[test]
 fn compiled_code_is_cached_and_reused() {
-    let dir = place();
+    let dir = temp_dir();
     let cache = dir.path().join("cache");
     let app = dir.path().join("app.wasm");
     let start = |args: &[&str]| Tidegate::serve(&app, args).stop().stderr;

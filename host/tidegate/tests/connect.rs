@@ -30,7 +30,7 @@ fn connect(url: &str, args: &[&str], lines: &str, waits: bool) -> Output {
     output
 }
 
-fn told(output: &Output) -> (Option<i32>, &str, &str) {
+fn report(output: &Output) -> (Option<i32>, &str, &str) {
     let text = |bytes| std::str::from_utf8(bytes).unwrap();
     (
         output.status.code(),
@@ -44,19 +44,22 @@ fn each_line_is_a_message_and_end_of_input_closes_after_all_answers() {
     let server = Tidegate::serve(&component("echo"), &[]);
     let url = server.ws("/echo");
     let output = connect(&url, &["--protocol", "v1.echo"], "hi\n\nü\n", false);
-    let (code, stdout, stderr) = told(&output);
+    let (code, stdout, stderr) = report(&output);
     assert_eq!((code, stdout), (Some(0), "hi\n\nü\n"));
     assert_eq!(
         stderr,
         "connected, subprotocol v1.echo; Ctrl-D closes\nclosed with 1000\n"
     );
     assert_eq!(
-        told(&connect(&url, &["--binary"], "00 ff\n", false)).1,
+        report(&connect(&url, &["--binary"], "00 ff\n", false)).1,
         "0x00ff\n"
     );
     let wrong = connect(&url, &["--binary"], "hi\n", false);
     assert_eq!(
-        (told(&wrong).1, told(&wrong).2.contains("each line is hex")),
+        (
+            report(&wrong).1,
+            report(&wrong).2.contains("each line is hex")
+        ),
         ("", true)
     );
 }
@@ -111,7 +114,7 @@ fn refusals_and_closes_are_reported_and_set_the_exit_code() {
     ];
     for (url, line, code, expected) in cases {
         let output = connect(&url, &[], &format!("{line}\n"), true);
-        let (ended, _, stderr) = told(&output);
+        let (ended, _, stderr) = report(&output);
         assert!(
             ended == code && stderr.contains(expected),
             "{url} {line:?}\n{ended:?} {stderr}"
@@ -123,7 +126,7 @@ fn refusals_and_closes_are_reported_and_set_the_exit_code() {
 fn the_bench_reports_latencies() {
     let server = Tidegate::serve(&component("echo"), &[]);
     let output = connect(&server.ws("/echo"), &["--bench", "100"], "", false);
-    let (code, stdout, _) = told(&output);
+    let (code, stdout, _) = report(&output);
     assert!(
         code == Some(0)
             && stdout.starts_with("100 round trips of 64 bytes: ")

@@ -56,18 +56,18 @@ async fn each_signal_drains_every_kind_of_connection() {
             "no further connection is accepted"
         );
         assert_eq!(idle.rest().await, "", "a connection without a request ends");
-        let told = soon(
+        let events = soon(
             "the feed's end",
             feed.bytes_stream()
                 .map(|piece| piece.expect("it ends well"))
                 .collect::<Vec<_>>(),
         )
         .await;
-        let told = String::from_utf8(told.concat()).unwrap();
+        let events = String::from_utf8(events.concat()).unwrap();
         assert!(
-            told.starts_with("event: begun\ndata: first\ndata: second\n\nid: ")
-                && told.ends_with("\n\n"),
-            "{told}"
+            events.starts_with("event: begun\ndata: first\ndata: second\n\nid: ")
+                && events.ends_with("\n\n"),
+            "{events}"
         );
 
         // The request that has begun is finished: only the drain has waited for it so far.

@@ -87,8 +87,8 @@ async fn echo_returns_each_message() {
             Message::binary(vec![0, 255]),
             Message::binary(vec![7; 1 << 20]),
         ] {
-            ann.say(message.clone()).await;
-            assert!(ann.hear().await == message);
+            ann.send(message.clone()).await;
+            assert!(ann.receive().await == message);
         }
         ann.close().await;
         assert_eq!(ask(Client::new().get(server.url("/echo"))).await.0, 426);
@@ -110,11 +110,11 @@ async fn lobby_sends_each_message_to_all() {
             (ann.text().await.as_str(), bob.text().await.as_str()),
             (joined, joined)
         );
-        bob.say("hi \"all\"").await;
-        let said = r#"{"kind":"say","name":"somebody","text":"hi \"all\""}"#;
+        bob.send("hi \"all\"").await;
+        let line = r#"{"kind":"say","name":"somebody","text":"hi \"all\""}"#;
         assert_eq!(
             (ann.text().await.as_str(), bob.text().await.as_str()),
-            (said, said)
+            (line, line)
         );
         bob.close().await;
         assert_eq!(
@@ -270,7 +270,7 @@ async fn counter_counts_requests_and_messages() {
                 .0,
             400
         );
-        ann.say("many").await;
+        ann.send("many").await;
         assert_eq!(ann.closed().await, (1008, "a number, please".into()));
     })
     .await;
@@ -287,12 +287,12 @@ async fn chat_keeps_messages_and_lists_members() {
             snapshot,
             json!({ "kind": "snapshot", "self": member["id"], "members": [member] })
         );
-        let said = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
-        assert_eq!(ann.ask("hi").await, said);
+        let line = r#"{"kind":"say","name":"Ann","text":"hi"}"#;
+        assert_eq!(ann.ask("hi").await, line);
         let mut bob = Socket::connect(server.ws("/rooms/tea?name=Bob")).await;
         assert_eq!(
             bob.text().await,
-            format!(r#"{{"kind":"history","lines":[["000000001",{said}]]}}"#)
+            format!(r#"{{"kind":"history","lines":[["000000001",{line}]]}}"#)
         );
         let snapshot: Value = serde_json::from_str(&bob.text().await).unwrap();
         assert_eq!(
@@ -329,20 +329,21 @@ async fn board_shares_pointers_and_keeps_strokes() {
         let mut bob = Socket::connect(server.ws("/boards/sea")).await;
         let bobs: Value = serde_json::from_str(&bob.text().await).unwrap();
         assert_eq!(bobs["members"][0], anns["members"][0]);
-        ann.say(r#"{"kind":"move","at":[1,2]}"#).await;
+        ann.send(r#"{"kind":"move","at":[1,2]}"#).await;
         let moved: Value = serde_json::from_str(&bob.text().await).unwrap();
         assert_eq!(
             moved,
             json!({ "kind": "move", "at": [1, 2], "id": anns["self"] })
         );
-        ann.say(r#"{"kind":"stroke","points":[[1,2],[3,4]]}"#).await;
+        ann.send(r#"{"kind":"stroke","points":[[1,2],[3,4]]}"#)
+            .await;
         let stroke = bob.text().await;
         assert_eq!(
             ask(Client::new().get(server.url("/boards/sea"))).await,
             (200, format!("[{stroke}]"))
         );
         assert!(ann.text().await.starts_with(r#"{"kind":"join""#));
-        ann.say(r#"{"kind":"scribble"}"#).await;
+        ann.send(r#"{"kind":"scribble"}"#).await;
         assert_eq!(ann.closed().await.0, 1008);
         bob.close().await;
     })
@@ -441,11 +442,11 @@ async fn shop_sells_with_and_without_scripts() {
 #[tokio::test]
 async fn dash_streams_readings_and_accepts_notes() {
     visit("dash", async |server| {
-        let asked = r#"{"page":"/","loader":"load"}"#;
+        let query = r#"{"page":"/","loader":"load"}"#;
         let request = Client::new()
             .post(server.url("/__loaders"))
             .header("content-type", "application/json")
-            .body(asked);
+            .body(query);
         let readings = request
             .header("accept", "application/x-ndjson")
             .send()
@@ -460,7 +461,7 @@ async fn dash_streams_readings_and_accepts_notes() {
         // A socket that receives its own note follows the topic.
         assert_eq!(ann.ask("the fan is loud").await, "the fan is loud");
         let mut bob = Socket::connect(server.ws("/notes")).await;
-        bob.say("so it is").await;
+        bob.send("so it is").await;
         assert_eq!(
             (ann.text().await.as_str(), bob.text().await.as_str()),
             ("so it is", "so it is")

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, future::join_all};
 use reqwest::Client;
 use support::{
     Stopped, Tidegate,
-    client::{Raw, Socket, soon},
+    client::{Raw, Socket, serve_sleeping_request, soon},
     component,
 };
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -43,13 +43,16 @@ fn rogue(args: &[&str]) -> Tidegate {
 }
 
 /// Checks that the client received only an id, under which the log has the cause.
-fn assert_masked(server: &Tidegate, told: &str, cause: &str) {
-    let id = told
+fn assert_masked(server: &Tidegate, answer: &str, cause: &str) {
+    let id = answer
         .split_once("(id ")
         .and_then(|(_, rest)| rest.split_once(')'))
         .map(|(id, _)| id);
-    let id = id.unwrap_or_else(|| panic!("no id in {told:?}"));
-    assert!(!told.contains(SECRET) && !told.contains("trap"), "{told:?}");
+    let id = id.unwrap_or_else(|| panic!("no id in {answer:?}"));
+    assert!(
+        !answer.contains(SECRET) && !answer.contains("trap"),
+        "{answer:?}"
+    );
     let line = server.wait_for(id);
     assert!(
         line.contains(cause) && line.contains("ERROR"),
@@ -84,7 +87,7 @@ async fn a_fault_in_a_message_closes_that_connection_and_no_other() {
     for (how, cause) in ways() {
         let mut ann = Socket::connect(server.ws("/socket")).await;
         let id = ann.ask("id").await;
-        ann.say(format!("do {how}")).await;
+        ann.send(format!("do {how}")).await;
         let (code, reason) = ann.closed().await;
         assert_eq!(code, 1011, "{how}: {reason}");
         assert_masked(&server, &reason, cause);
@@ -284,20 +287,7 @@ async fn a_client_that_disconnects_frees_its_instance() {
         "/stream/sleep/before",
         "/guarded/calm?how=sleep",
     ] {
-        let server = rogue(&[
-            "--instances",
-            "1",
-            "--wall",
-            "1h",
-            "--limit",
-            "half_close_within=300ms",
-        ]);
-        let raw = Raw::send(
-            server.address(),
-            &format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"),
-        )
-        .await;
-        server.wait_for("about to sleep");
+        let (server, raw) = serve_sleeping_request(path, &[]).await;
         drop(raw);
         assert_eq!(get(&server, "/calm").await, (200, "calm".into()), "{path}");
     }
@@ -317,7 +307,7 @@ async fn a_busy_loop_yields_its_thread() {
     ]);
     let mut ann = Socket::connect(server.ws("/socket")).await;
     let mut bob = Socket::connect(server.ws("/socket")).await;
-    ann.say("do spin").await;
+    ann.send("do spin").await;
     server.wait_for("about to spin");
     for _ in 0..3 {
         assert_eq!(bob.ask("say fine").await, "fine");
@@ -449,7 +439,7 @@ async fn a_refusal_reaches_the_client_unchanged() {
 
     let mut accepted = Socket::connect(server.ws("/socket")).await;
     assert_eq!(accepted.response.headers()["x-accepted"], "yes");
-    accepted.say("close 4001").await;
+    accepted.send("close 4001").await;
     assert_eq!(accepted.closed().await, (4001, "as asked".into()));
     assert_counts(&server.stop(), 0);
 }
@@ -507,9 +497,9 @@ async fn an_endless_sender_gets_full_and_its_client_gets_all_accepted_messages()
         "message_bytes_max=1000",
     ]);
     let mut ann = Socket::connect(server.ws("/socket")).await;
-    ann.say("flood 100").await;
+    ann.send("flood 100").await;
     for _ in 0..10 {
-        assert_eq!(ann.hear().await.len(), 100);
+        assert_eq!(ann.receive().await.len(), 100);
     }
     assert_eq!(
         ann.closed().await,
@@ -520,8 +510,8 @@ async fn an_endless_sender_gets_full_and_its_client_gets_all_accepted_messages()
     );
 
     let mut bob = Socket::connect(server.ws("/socket")).await;
-    bob.say("big 1000").await;
-    assert_eq!(bob.hear().await.len(), 1000);
+    bob.send("big 1000").await;
+    assert_eq!(bob.receive().await.len(), 1000);
     assert_eq!(
         bob.ask("big 1001").await,
         "the message is larger than the host's limit"

@@ -300,18 +300,18 @@ fn only_the_command_reads_arguments_and_environment() {
 fn every_source_file_opens_with_a_doc_comment() {
     let root = workspace();
     let mut files = Vec::new();
-    for place in ["host", "guest-sdk", "examples", "bench", "tests"] {
-        collect(&root.join(place), &mut files);
+    for dir in ["host", "guest-sdk", "examples", "bench", "tests"] {
+        collect(&root.join(dir), &mut files);
     }
     assert!(files.len() > 30);
     for path in files {
         let text = fs::read_to_string(&path).unwrap();
-        let says = text
+        let summary = text
             .lines()
             .next()
             .and_then(|line| line.strip_prefix("//! "));
         assert!(
-            says.is_some_and(|says| says.len() > 5),
+            summary.is_some_and(|summary| summary.len() > 5),
             "{} does not open with `//!` and a sentence",
             path.display()
         );
@@ -333,13 +333,13 @@ fn no_module_of_a_crate_is_part_of_a_cycle() {
                 .filter(|other| tied.contains(other.as_str()))
                 .collect::<Vec<_>>()
         };
-        let told: String = tied
+        let list: String = tied
             .iter()
             .map(|module| format!("  {module} imports {:?}\n", imports(module)))
             .collect();
         assert!(
             tied.is_empty(),
-            "{}: modules import each other\n{told}",
+            "{}: modules import each other\n{list}",
             member.name
         );
     }

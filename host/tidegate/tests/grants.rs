@@ -4,16 +4,12 @@ mod support;
 
 use reqwest::Client;
 use std::{fs, os::unix::fs::symlink, path::Path};
-use support::{Tidegate, client::soon, component, tidegate};
+use support::{
+    Tidegate,
+    client::{get, soon},
+    component, tidegate,
+};
 use tempfile::TempDir;
-
-async fn get(server: &Tidegate, path: &str) -> (u16, String) {
-    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (
-        answer.status().as_u16(),
-        soon(path, answer.text()).await.unwrap(),
-    )
-}
 
 async fn put(server: &Tidegate, path: &str) -> u16 {
     let request = Client::new()
@@ -23,7 +19,7 @@ async fn put(server: &Tidegate, path: &str) -> u16 {
 }
 
 /// A directory that may be granted, beside a file that may not be read.
-fn place() -> TempDir {
+fn temp_dir() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("secret.txt"), "secret").unwrap();
     fs::create_dir_all(dir.path().join("data/deep")).unwrap();
@@ -47,8 +43,8 @@ fn settings(dir: &TempDir, text: &str) -> String {
 #[tokio::test]
 async fn an_app_without_grants_has_no_variables_and_no_files() {
     let mut command = tidegate();
-    let place = place();
-    command.current_dir(place.path()); // the default place of the rooms' data
+    let dir = temp_dir();
+    command.current_dir(dir.path()); // the default directory of the rooms' data
     command
         .arg("serve")
         .arg(component("rogue"))
@@ -75,14 +71,14 @@ async fn an_app_without_grants_has_no_variables_and_no_files() {
 
 #[tokio::test]
 async fn an_app_has_only_granted_variables() {
-    let place = place();
-    let settings = settings(&place, "[grants]\nenv = [\"A=file\", \"C=file\"]\n");
+    let dir = temp_dir();
+    let settings = settings(&dir, "[grants]\nenv = [\"A=file\", \"C=file\"]\n");
     let mut command = tidegate();
     command
         .arg("serve")
         .arg(component("rogue"))
         .args(["--listen", "127.0.0.1:0", "--config", &settings])
-        .current_dir(place.path());
+        .current_dir(dir.path());
     command
         .args(["--env", "A=flag", "--env", "TOKEN"])
         .env("TOKEN", "passed on")
@@ -98,8 +94,8 @@ async fn an_app_has_only_granted_variables() {
 #[tokio::test]
 async fn a_granted_directory_is_confined_to_its_name() {
     for (grant, status) in [("data::/data", 403), ("data::/data::rw", 204)] {
-        let place = place();
-        let grant = format!("{}/{grant}", place.path().display());
+        let dir = temp_dir();
+        let grant = format!("{}/{grant}", dir.path().display());
         let server = Tidegate::serve(&component("rogue"), &["--dir", &grant]);
         assert_eq!(
             get(&server, "/read?path=/data/a.txt").await,
@@ -109,7 +105,7 @@ async fn a_granted_directory_is_confined_to_its_name() {
             get(&server, "/read?path=/data/deep/../deep/b.txt").await,
             (200, "as well".into())
         );
-        let host = place.path().join("secret.txt");
+        let host = dir.path().join("secret.txt");
         let outside = [
             "/data/../secret.txt",
             "/data/absolute",
@@ -118,18 +114,18 @@ async fn a_granted_directory_is_confined_to_its_name() {
             host.to_str().unwrap(),
         ];
         for path in outside {
-            let (status, told) = get(&server, &format!("/read?path={path}")).await;
+            let (status, answer) = get(&server, &format!("/read?path={path}")).await;
             assert!(
-                status == 403 && !told.contains("secret"),
-                "{path}: {status} {told}"
+                status == 403 && !answer.contains("secret"),
+                "{path}: {status} {answer}"
             );
             assert_eq!(put(&server, path).await, 403, "{path}");
         }
         assert_eq!(put(&server, "/data/new.txt").await, status, "{grant}");
         assert_eq!(put(&server, "/data/a.txt").await, status, "{grant}");
-        let kept = fs::read_to_string(place.path().join("data/a.txt")).unwrap();
-        assert_eq!(kept, if status == 204 { "written" } else { "granted" });
-        assert_eq!(place.path().join("data/new.txt").exists(), status == 204);
+        let content = fs::read_to_string(dir.path().join("data/a.txt")).unwrap();
+        assert_eq!(content, if status == 204 { "written" } else { "granted" });
+        assert_eq!(dir.path().join("data/new.txt").exists(), status == 204);
         assert_eq!(fs::read_to_string(host).unwrap(), "secret");
     }
 }

@@ -62,11 +62,11 @@ async fn the_shell_is_sent_before_the_first_value_of_a_slow_loader() {
 #[tokio::test]
 async fn a_loader_stream_ends_with_its_client() {
     let server = Tidegate::serve(&component("shop"), &[]);
-    let asked = json!({ "page": "/products/{id}", "loader": "stock", "params": { "id": "rope" } })
+    let query = json!({ "page": "/products/{id}", "loader": "stock", "params": { "id": "rope" } })
         .to_string();
     let post = format!(
-        "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: text/event-stream\r\ncontent-length: {}\r\n\r\n{asked}",
-        asked.len()
+        "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: text/event-stream\r\ncontent-length: {}\r\n\r\n{query}",
+        query.len()
     );
     let mut streams = Vec::new();
     for _ in 0..3 {
@@ -261,11 +261,11 @@ async fn the_browser_client_passes_its_own_tests() {
 async fn a_client_that_does_not_read_slows_its_loader() {
     let server = Tidegate::serve(&component("rogue"), &["--wall", "10m"]);
     let flood = || async {
-        let asked = json!({ "page": "/flood", "loader": "flood" }).to_string();
+        let query = json!({ "page": "/flood", "loader": "flood" }).to_string();
         let head = "POST /__loaders HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\naccept: application/x-ndjson\r\n";
         Raw::send(
             server.address(),
-            &format!("{head}content-length: {}\r\n\r\n{asked}", asked.len()),
+            &format!("{head}content-length: {}\r\n\r\n{query}", query.len()),
         )
         .await
     };
@@ -314,13 +314,13 @@ async fn preact_renders_the_values_of_a_loader() {
 async fn a_faulty_loader_is_reported_and_leaves_the_others_running() {
     let server = Tidegate::serve(&component("rogue"), &[]);
     let ask = |loader: &str, accept: &str| {
-        let asked = json!({ "page": "/page", "loader": loader }).to_string();
+        let query = json!({ "page": "/page", "loader": loader }).to_string();
         let request = reqwest::Client::new()
             .post(server.url("/__loaders"))
             .header("content-type", "application/json");
         request
             .header("accept", accept.to_owned())
-            .body(asked)
+            .body(query)
             .send()
     };
     let cases = [
@@ -352,7 +352,7 @@ async fn a_faulty_loader_is_reported_and_leaves_the_others_running() {
             "{loader}: {json} {events}"
         );
         assert!(
-            ![&json, &events].iter().any(|told| told.contains("secret")),
+            ![&json, &events].iter().any(|body| body.contains("secret")),
             "{json} {events}"
         );
     }

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use reqwest::{Client, Method};
 use support::{
     Tidegate,
-    client::{Raw, soon},
+    client::{Raw, get, soon},
     component, tidegate,
 };
 
@@ -18,13 +18,8 @@ fn serve(proxy: &str, args: &[&str]) -> Tidegate {
     Tidegate::serve(&component(proxy), args)
 }
 
-async fn get(server: &Tidegate, path: &str) -> (u16, String) {
-    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (
-        answer.status().as_u16(),
-        soon(path, answer.text()).await.unwrap(),
-    )
-}
+/// Head of a request whose body the guest returns, piece by piece.
+const ECHO: &str = "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";
 
 /// Checks that the answer has no text of the guest, and has an id that the log has, too.
 fn assert_masked(server: &Tidegate, (status, body): (u16, String), cause: &str) {
@@ -61,9 +56,9 @@ async fn a_wasi_http_component_gets_every_path_and_method_but_reserved_paths() {
                 ),
                 (200, version)
             );
-            let said = answer.text().await.unwrap();
+            let text = answer.text().await.unwrap();
             assert_eq!(
-                said,
+                text,
                 format!("Method::{name} /a/b%20c?d=e for {}", server.address()),
                 "{proxy}"
             );
@@ -108,9 +103,9 @@ fn check_reports_wasi_http_components() {
             .arg(component(proxy))
             .output()
             .unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
+        let report = String::from_utf8_lossy(&output.stdout);
         assert_eq!(
-            (output.status.code(), &*told),
+            (output.status.code(), &*report),
             (
                 Some(0),
                 "OK: no manifest; its wasi:http export answers every path\n"
@@ -124,11 +119,7 @@ fn check_reports_wasi_http_components() {
 async fn request_and_response_bodies_are_streamed_at_the_same_time() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
-        let mut raw = Raw::send(
-            server.address(),
-            "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
-        )
-        .await;
+        let mut raw = Raw::send(server.address(), ECHO).await;
         for piece in ["first", "other", "third"] {
             raw.write(format!("5\r\n{piece}\r\n")).await;
             raw.until(piece).await; // the answer arrives before the next piece is sent
@@ -192,11 +183,7 @@ async fn faults_are_masked_from_clients() {
 async fn a_trap_ends_no_concurrent_request() {
     for (proxy, _) in PROXIES {
         let server = serve(proxy, &[]);
-        let mut raw = Raw::send(
-            server.address(),
-            "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n",
-        )
-        .await;
+        let mut raw = Raw::send(server.address(), ECHO).await;
         raw.write("5\r\nfirst\r\n").await;
         raw.until("first").await;
         assert_eq!(get(&server, "/trap").await.0, 500, "{proxy}");

@@ -18,7 +18,7 @@ use support::{
 
 /// A file that is served, and whose version a test may replace.
 struct Release {
-    place: tempfile::TempDir,
+    dir: tempfile::TempDir,
     wasm: Vec<u8>,
     at: usize,
 }
@@ -36,7 +36,7 @@ impl Release {
             panic!("{} marks", marks.len())
         };
         let release = Release {
-            place: tempfile::tempdir().unwrap(),
+            dir: tempfile::tempdir().unwrap(),
             wasm,
             at,
         };
@@ -45,7 +45,7 @@ impl Release {
     }
 
     fn path(&self) -> PathBuf {
-        self.place.path().join("app.wasm")
+        self.dir.path().join("app.wasm")
     }
 
     /// Replaces the file as a deployment does: it is never incomplete.
@@ -56,7 +56,7 @@ impl Release {
     }
 
     fn put_file(&self, bytes: &[u8]) {
-        let beside = self.place.path().join("next");
+        let beside = self.dir.path().join("next");
         fs::write(&beside, bytes).unwrap();
         fs::rename(beside, self.path()).unwrap();
     }
@@ -87,7 +87,7 @@ async fn connections_and_rooms_use_the_new_version_without_a_break() {
         Socket::connect(server.ws("/socket?tag=red")).await,
         Socket::connect(server.ws("/rooms/tea")).await,
     );
-    socket.say("keep this").await;
+    socket.send("keep this").await;
     assert_eq!(
         (socket.ask("version").await, room.ask("version").await),
         ("version 01".into(), "version 01".into())
@@ -95,11 +95,11 @@ async fn connections_and_rooms_use_the_new_version_without_a_break() {
     assert_eq!(room.ask("one").await, "one");
     let id = socket.ask("id").await;
     release.put(2);
-    let told = server.reload(&[]).unwrap();
+    let report = server.reload(&[]).unwrap();
     assert!(
-        told.starts_with("version 2 is served: ")
-            && told.ends_with("; 2 WebSockets and 0 feeds go on\n"),
-        "{told}"
+        report.starts_with("version 2 is served: ")
+            && report.ends_with("; 2 WebSockets and 0 feeds go on\n"),
+        "{report}"
     );
     assert_eq!(get(&server, "/version").await, "version 02");
     assert_eq!(
@@ -129,8 +129,8 @@ async fn a_rollback_restores_the_previous_version_and_a_second_one_undoes_it() {
     server.signal(Signal::HUP);
     server.wait_for("version 2 is served");
     for version in ["version 01", "version 02"] {
-        let told = server.reload(&["--rollback"]).unwrap();
-        assert!(told.contains("is served again; 0 WebSockets"), "{told}");
+        let report = server.reload(&["--rollback"]).unwrap();
+        assert!(report.contains("is served again; 0 WebSockets"), "{report}");
         assert_eq!(get(&server, "/version").await, version);
     }
 }
@@ -156,8 +156,11 @@ async fn an_invalid_component_is_refused_and_changes_nothing() {
     ];
     for (bytes, why) in cases {
         release.put_file(bytes);
-        let told = server.reload(&[]).unwrap_err();
-        assert!(told.contains(why) && told.contains("app.wasm"), "{told}");
+        let report = server.reload(&[]).unwrap_err();
+        assert!(
+            report.contains(why) && report.contains("app.wasm"),
+            "{report}"
+        );
         assert_eq!(
             (get(&server, "/version").await, socket.ask("version").await),
             ("version 01".into(), "version 01".into())
@@ -171,8 +174,8 @@ async fn an_invalid_component_is_refused_and_changes_nothing() {
 
 #[tokio::test]
 async fn a_removed_route_closes_its_sockets_and_a_new_route_works() {
-    let place = tempfile::tempdir().unwrap();
-    let app = place.path().join("app.wasm");
+    let dir = tempfile::tempdir().unwrap();
+    let app = dir.path().join("app.wasm");
     let put = |package: &str| _ = fs::copy(component(package), &app).unwrap();
     put("echo");
     let server = Tidegate::serve(&app, &[]);
@@ -252,16 +255,16 @@ async fn fifty_reloads_under_load_keep_every_connection_and_message_order() {
             "/socket".into()
         };
         let mut socket = Socket::connect(server.ws(&path)).await;
-        let mut said = 0;
-        while !over.load(Ordering::Relaxed) || said == 0 {
+        let mut sent = 0;
+        while !over.load(Ordering::Relaxed) || sent == 0 {
             assert_eq!(
-                socket.ask(&format!("number {said}")).await,
-                format!("number {said}"),
+                socket.ask(&format!("number {sent}")).await,
+                format!("number {sent}"),
                 "{path}"
             );
-            said += 1;
+            sent += 1;
         }
-        (socket, said)
+        (socket, sent)
     }));
     let publish = async {
         let mut published = 0;
@@ -301,13 +304,13 @@ async fn fifty_reloads_under_load_keep_every_connection_and_message_order() {
             );
         }
     }
-    for (number, (mut socket, said)) in busy.into_iter().enumerate() {
+    for (number, (mut socket, sent)) in busy.into_iter().enumerate() {
         assert_eq!(socket.ask("version").await, "version 01");
         if number < ROOMS {
-            let lines: String = (0..said).map(|line| format!("\nnumber {line}")).collect();
+            let lines: String = (0..sent).map(|line| format!("\nnumber {line}")).collect();
             assert_eq!(
                 get(&server, &format!("/rooms/{number}")).await,
-                format!("{said}{lines}")
+                format!("{sent}{lines}")
             );
         }
     }

@@ -10,7 +10,6 @@ use std::{
     env,
     io::{BufRead as _, BufReader, Write as _},
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,17 +19,17 @@ use std::{
 use support::{
     Build, Tidegate,
     client::{Socket, soon},
-    component, component_of, tidegate,
+    component, component_of, serve_to_its_end, tidegate,
 };
 use tempfile::TempDir;
 
 /// A directory for a server's data, which outlives the server.
-fn place() -> TempDir {
+fn temp_dir() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-fn serve(place: &TempDir, app: &str, args: &[&str]) -> Tidegate {
-    let data = place.path().join("data");
+fn serve(dir: &TempDir, app: &str, args: &[&str]) -> Tidegate {
+    let data = dir.path().join("data");
     Tidegate::serve(
         &component(app),
         &[&["--data", data.to_str().unwrap()], args].concat(),
@@ -61,8 +60,8 @@ async fn post(server: &Tidegate, path: &str, body: &str) -> String {
 
 #[tokio::test]
 async fn sockets_requests_and_feeds_of_a_path_share_one_room() {
-    let place = place();
-    let server = serve(&place, "rogue", &[]);
+    let dir = temp_dir();
+    let server = serve(&dir, "rogue", &[]);
     let mut ann = Socket::connect(server.ws("/rooms/a%20b")).await;
     assert_eq!(ann.ask("hello").await, "hello");
     let request = reqwest::Client::new()
@@ -79,14 +78,15 @@ async fn sockets_requests_and_feeds_of_a_path_share_one_room() {
         ),
         ("2\nhello\nposted".into(), "0\n".into())
     );
-    let mut told = String::new();
+    let mut events = String::new();
     let mut pieces = feed.bytes_stream();
-    while !told.contains("posted") {
-        told += &String::from_utf8_lossy(&soon("the feed", pieces.next()).await.unwrap().unwrap());
+    while !events.contains("posted") {
+        events +=
+            &String::from_utf8_lossy(&soon("the feed", pieces.next()).await.unwrap().unwrap());
     }
     assert!(
-        told.contains("data: begun") && !told.contains("hello"),
-        "{told}"
+        events.contains("data: begun") && !events.contains("hello"),
+        "{events}"
     );
     for (path, status) in [
         (format!("/rooms/{}", "x".repeat(257)), 400),
@@ -103,9 +103,9 @@ async fn sockets_requests_and_feeds_of_a_path_share_one_room() {
 
 #[tokio::test]
 async fn a_failed_event_is_rolled_back_and_closes_only_its_sender() {
-    let place = place();
+    let dir = temp_dir();
     let server = serve(
-        &place,
+        &dir,
         "rogue",
         &["--cpu", "100ms", "--wall", "1s", "--memory", "16MiB"],
     );
@@ -116,7 +116,7 @@ async fn a_failed_event_is_rolled_back_and_closes_only_its_sender() {
     ] {
         let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
         assert_eq!(ann.ask("members").await, "2");
-        ann.say(format!("then {how}")).await;
+        ann.send(format!("then {how}")).await;
         assert_eq!(ann.closed().await.0, 1011, "{how}");
     }
     assert_eq!(
@@ -133,8 +133,8 @@ async fn a_failed_event_is_rolled_back_and_closes_only_its_sender() {
 
 #[tokio::test]
 async fn a_room_that_fails_to_wake_is_refused_for_a_pause() {
-    let place = place();
-    let server = serve(&place, "rogue", &[]);
+    let dir = temp_dir();
+    let server = serve(&dir, "rogue", &[]);
     for _ in 0..5 {
         assert_eq!(
             reqwest::get(server.url("/rooms/never"))
@@ -159,10 +159,10 @@ async fn a_room_that_fails_to_wake_is_refused_for_a_pause() {
 
 #[tokio::test]
 async fn a_room_sleeps_and_wakes_while_connections_stay_open() {
-    let place = place();
-    let server = serve(&place, "rogue", &["--limit", "room_idle_max=1ms"]);
+    let dir = temp_dir();
+    let server = serve(&dir, "rogue", &["--limit", "room_idle_max=1ms"]);
     let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
-    ann.say("keep a cup").await;
+    ann.send("keep a cup").await;
     let mut wakes = Vec::new();
     while wakes.len() < 3 {
         let wake: u64 = ann.ask("wake").await.parse().unwrap();
@@ -175,7 +175,7 @@ async fn a_room_sleeps_and_wakes_while_connections_stay_open() {
         (ann.ask("kept").await, ann.ask("members").await),
         ("a cup".into(), "1".into())
     );
-    ann.say("alarm 1").await;
+    ann.send("alarm 1").await;
     assert_eq!(ann.text().await, "alarm 1");
     ann.close().await;
     assert!(server.stop().counter("wakes") >= 3);
@@ -184,20 +184,20 @@ async fn a_room_sleeps_and_wakes_while_connections_stay_open() {
 #[tokio::test]
 async fn an_auto_response_calls_no_guest_and_wakes_no_room() {
     const BEATS: u64 = 200;
-    let place = place();
+    let dir = temp_dir();
     for (path, args) in [
         ("/socket", &[][..]),
         ("/rooms/tea", &["--limit", "room_idle_max=1ms"]),
     ] {
-        let server = serve(&place, "rogue", args);
+        let server = serve(&dir, "rogue", args);
         let mut ann = Socket::connect(server.ws(path)).await;
-        ann.say("automatic ping pong").await;
+        ann.send("automatic ping pong").await;
         assert_ne!(ann.ask("pin").await, "pong");
         for _ in 0..BEATS {
             assert_eq!(ann.ask("ping").await, "pong", "{path}");
         }
         assert_ne!(ann.ask("pin").await, "pong", "{path}");
-        ann.say("automatic").await;
+        ann.send("automatic").await;
         assert_eq!(ann.ask("ping").await, "ping", "{path}: it was taken away");
         ann.close().await;
         let stopped = server.stop();
@@ -208,8 +208,8 @@ async fn an_auto_response_calls_no_guest_and_wakes_no_room() {
 
 #[tokio::test]
 async fn calls_of_rooms_return_answers_and_errors() {
-    let place = place();
-    let server = serve(&place, "rogue", &["--limit", "call_bytes_max=1000 B"]);
+    let dir = temp_dir();
+    let server = serve(&dir, "rogue", &["--limit", "call_bytes_max=1000 B"]);
     let long = format!("tea {}", "x".repeat(1001));
     let calls = [
         ("tea one", "0"),
@@ -234,8 +234,8 @@ async fn calls_of_rooms_return_answers_and_errors() {
         assert_eq!(post(&server, "/via", call).await, answer, "{call}");
     }
     let mut ann = Socket::connect(server.ws("/rooms/rum")).await;
-    ann.say("via tea six").await;
-    assert_eq!(ann.hear().await.into_data(), "3");
+    ann.send("via tea six").await;
+    assert_eq!(ann.receive().await.into_data(), "3");
     assert_eq!(get(&server, "/rooms/tea").await, "4\none\ntwo\nfour\nsix");
     assert_eq!(get(&server, "/rooms/milk").await, "1\nthree");
     ann.close().await;
@@ -243,9 +243,9 @@ async fn calls_of_rooms_return_answers_and_errors() {
 
 #[tokio::test]
 async fn a_room_never_has_two_instances() {
-    let place = place();
+    let dir = temp_dir();
     let server = Arc::new(serve(
-        &place,
+        &dir,
         "rogue",
         &[
             "--limit",
@@ -262,7 +262,7 @@ async fn a_room_never_has_two_instances() {
                 let room = (client + round) % 4;
                 let mut socket = Socket::connect(server.ws(&format!("/rooms/{room}"))).await;
                 socket
-                    .say(if round % 7 == 0 { "then panic" } else { "x" })
+                    .send(if round % 7 == 0 { "then panic" } else { "x" })
                     .await;
                 _ = reqwest::get(server.url(&format!("/rooms/{room}")))
                     .await
@@ -275,11 +275,11 @@ async fn a_room_never_has_two_instances() {
     for task in tasks.collect::<Vec<_>>() {
         soon("the churn", task).await.unwrap();
     }
-    bob.say("last").await;
+    bob.send("last").await;
     loop {
         match &*bob.text().await {
             "last" => break,
-            heard => assert_eq!(heard, "x"),
+            other => assert_eq!(other, "x"),
         }
     }
     for room in 0..4 {
@@ -298,14 +298,14 @@ async fn a_room_never_has_two_instances() {
 
 #[tokio::test]
 async fn an_alarm_survives_a_kill() {
-    let place = place();
-    let mut server = serve(&place, "rogue", &[]);
+    let dir = temp_dir();
+    let mut server = serve(&dir, "rogue", &[]);
     let mut ann = Socket::connect(server.ws("/rooms/tea")).await;
-    ann.say("alarm 300").await;
+    ann.send("alarm 300").await;
     assert_eq!(ann.ask("set").await, "set");
     server.signal(Signal::KILL);
     server.wait();
-    server = serve(&place, "rogue", &[]);
+    server = serve(&dir, "rogue", &[]);
     let mut bob = Socket::connect(server.ws("/rooms/tea")).await;
     if !get(&server, "/rooms/tea").await.contains("alarm 1") {
         assert_eq!(bob.text().await, "alarm 1");
@@ -315,34 +315,34 @@ async fn an_alarm_survives_a_kill() {
 
 #[test]
 fn unusable_data_is_one_error_line_and_prevents_serving() {
-    let place = place();
-    let _first = serve(&place, "rogue", &[]);
-    let file = place.path().join("file");
+    let dir = temp_dir();
+    let _first = serve(&dir, "rogue", &[]);
+    let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     let cases = [
-        (place.path().join("data"), "another process has"),
+        (dir.path().join("data"), "another process has"),
         (file.join("data"), "can't use"),
     ];
-    for (data, told) in cases {
+    for (data, expected) in cases {
         let output = serve_to_its_end(&data);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.code() == Some(1)
-                && stderr.contains(told)
+                && stderr.contains(expected)
                 && stderr.trim().lines().count() == 1,
             "{stderr}"
         );
     }
 }
 
-fn data(place: &TempDir, args: &[&str], stdin: &str) -> (bool, String) {
+fn data(dir: &TempDir, args: &[&str], stdin: &str) -> (bool, String) {
     use std::process::Stdio;
     let mut command = tidegate();
     command
         .arg("data")
         .args(args)
         .arg("--data")
-        .arg(place.path().join("data"));
+        .arg(dir.path().join("data"));
     let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -351,39 +351,37 @@ fn data(place: &TempDir, args: &[&str], stdin: &str) -> (bool, String) {
         .unwrap();
     _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
     let output = child.wait_with_output().unwrap();
-    let told = if output.status.success() {
+    let bytes = if output.status.success() {
         output.stdout
     } else {
         output.stderr
     };
-    (output.status.success(), String::from_utf8(told).unwrap())
+    (output.status.success(), String::from_utf8(bytes).unwrap())
 }
 
 #[tokio::test]
 async fn an_operator_lists_exports_moves_and_verifies_rooms() {
-    let place = place();
+    let dir = temp_dir();
     assert!(
-        data(&place, &["rooms"], "")
+        data(&dir, &["rooms"], "")
             .1
             .contains("there is no directory")
     );
-    let server = serve(&place, "rogue", &[]);
+    let server = serve(&dir, "rogue", &[]);
     for (room, body) in [("tea", "a"), ("tea", "b"), ("milk", "c")] {
         post(&server, &format!("/rooms/{room}"), body).await;
     }
     assert!(
-        data(&place, &["rooms"], "")
-            .1
-            .contains("another process has"),
+        data(&dir, &["rooms"], "").1.contains("another process has"),
         "the server has it open"
     );
     server.stop();
-    let (_, listed) = data(&place, &["rooms"], "");
+    let (_, listed) = data(&dir, &["rooms"], "");
     assert!(
         listed.starts_with("rogue/milk  ") && listed.lines().count() == 2,
         "{listed}"
     );
-    let (_, tea) = data(&place, &["export", "rogue/tea"], "");
+    let (_, tea) = data(&dir, &["export", "rogue/tea"], "");
     assert_eq!(
         tea.lines().next(),
         Some(r#"{"alarm":null,"room":"rogue/tea"}"#)
@@ -392,41 +390,41 @@ async fn an_operator_lists_exports_moves_and_verifies_rooms() {
         tea.contains(r#"{"key":"line/000000001","text":"b"}"#),
         "{tea}"
     );
-    let copy = place.path().join("copy");
-    assert!(data(&place, &["backup", copy.to_str().unwrap()], "").0 && copy.is_dir());
+    let copy = dir.path().join("copy");
+    assert!(data(&dir, &["backup", copy.to_str().unwrap()], "").0 && copy.is_dir());
     assert_eq!(
-        data(&place, &["delete", "rogue/tea"], ""),
+        data(&dir, &["delete", "rogue/tea"], ""),
         (true, "rogue/tea was deleted\n".into())
     );
-    assert!(!data(&place, &["delete", "rogue/tea"], "").0);
+    assert!(!data(&dir, &["delete", "rogue/tea"], "").0);
     let rum = tea.replace("rogue/tea", "rogue/rum") + r#"{"key":"binary","base64":"AP8="}"# + "\n";
     assert_eq!(
-        data(&place, &["import"], &rum),
+        data(&dir, &["import"], &rum),
         (true, "1 rooms were imported\n".into())
     );
-    for (input, told) in [
+    for (input, expected) in [
         ("x", "line 1 is not JSON"),
         (r#"{"key":"k","text":"v"}"#, "line 1 comes before"),
         (r#"{"room":"x"}"#, "line 1"),
     ] {
-        let (imported, error) = data(&place, &["import"], input);
+        let (imported, error) = data(&dir, &["import"], input);
         assert!(
-            !imported && error.contains(told) && error.trim().lines().count() == 1,
+            !imported && error.contains(expected) && error.trim().lines().count() == 1,
             "{error}"
         );
     }
-    assert!(data(&place, &["compact"], "").0);
-    let (well, verified) = data(&place, &["verify"], "");
+    assert!(data(&dir, &["compact"], "").0);
+    let (well, verified) = data(&dir, &["verify"], "");
     assert!(
         well && verified.starts_with("2 rooms, ") && verified.contains("no problems found"),
         "{verified}"
     );
     assert!(
-        data(&place, &["export", "rogue/rum"], "")
+        data(&dir, &["export", "rogue/rum"], "")
             .1
             .contains(r#"{"base64":"AP8=","key":"binary"}"#)
     );
-    let server = serve(&place, "rogue", &[]);
+    let server = serve(&dir, "rogue", &[]);
     assert_eq!(
         (
             get(&server, "/rooms/rum").await,
@@ -438,8 +436,8 @@ async fn an_operator_lists_exports_moves_and_verifies_rooms() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_of_a_busy_server_is_consistent() {
-    let place = place();
-    let server = Arc::new(serve(&place, "rogue", &[]));
+    let dir = temp_dir();
+    let server = Arc::new(serve(&dir, "rogue", &[]));
     let acknowledged = Arc::new(AtomicU64::new(0));
     let writers: Vec<_> = (0..4)
         .map(|room| {
@@ -458,23 +456,20 @@ async fn a_backup_of_a_busy_server_is_consistent() {
     while acknowledged.load(Ordering::SeqCst) < 100 {
         tokio::task::yield_now().await;
     }
-    let (before, copy) = (
-        acknowledged.load(Ordering::SeqCst),
-        place.path().join("copy"),
-    );
+    let (before, copy) = (acknowledged.load(Ordering::SeqCst), dir.path().join("copy"));
     assert_eq!(
-        data(&place, &["backup", copy.to_str().unwrap()], ""),
+        data(&dir, &["backup", copy.to_str().unwrap()], ""),
         (true, String::new())
     );
     assert!(
-        data(&place, &["backup", copy.to_str().unwrap()], "")
+        data(&dir, &["backup", copy.to_str().unwrap()], "")
             .1
             .contains("exists already")
     );
     for writer in writers {
         writer.await.unwrap();
     }
-    let copied = tempfile::tempdir_in(place.path()).unwrap();
+    let copied = tempfile::tempdir_in(dir.path()).unwrap();
     std::fs::rename(&copy, copied.path().join("data")).unwrap();
     assert!(
         data(&copied, &["verify"], "")
@@ -494,44 +489,38 @@ async fn a_backup_of_a_busy_server_is_consistent() {
         "{before} lines were acknowledged before, and {lines} are stored"
     );
 
-    let door = place.path().join("data.sock");
+    let socket_path = dir.path().join("data.sock");
     assert_eq!(
-        std::fs::metadata(&door).unwrap().permissions().mode() & 0o777,
+        std::fs::metadata(&socket_path)
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
         0o600
     );
-    for (command, told) in [
+    for (command, expected) in [
         ("nonsense", "one line of JSON"),
         (r#"{"backup":"relative"}"#, "unknown request"),
         ("{}", "unknown request"),
     ] {
-        let mut stream = BufReader::new(UnixStream::connect(&door).unwrap());
+        let mut stream = BufReader::new(UnixStream::connect(&socket_path).unwrap());
         stream
             .get_mut()
             .write_all(format!("{command}\n").as_bytes())
             .unwrap();
         let mut answer = String::new();
         stream.read_line(&mut answer).unwrap();
-        assert!(answer.contains(told), "{command}: {answer}");
+        assert!(answer.contains(expected), "{command}: {answer}");
     }
     Arc::into_inner(server).unwrap().stop();
-    assert!(!door.exists());
-}
-
-fn serve_to_its_end(data: &Path) -> std::process::Output {
-    let mut command = tidegate();
-    command
-        .arg("serve")
-        .arg(component("rogue"))
-        .args(["--listen", "127.0.0.1:0", "--data"])
-        .arg(data);
-    command.output().unwrap()
+    assert!(!socket_path.exists());
 }
 
 #[test]
 fn an_app_without_rooms_stores_nothing() {
-    let place = place();
-    serve(&place, "echo", &[]).stop();
-    assert!(!place.path().join("data").exists());
+    let dir = temp_dir();
+    serve(&dir, "echo", &[]).stop();
+    assert!(!dir.path().join("data").exists());
 }
 
 /// Clients write numbered lines to 50 rooms while the host is killed repeatedly. Every write that
@@ -545,13 +534,13 @@ async fn acknowledged_events_survive_every_kill() {
         .and_then(|seconds| seconds.parse().ok())
         .unwrap_or(10);
     let until = Instant::now() + Duration::from_secs(seconds);
-    let place = place();
+    let dir = temp_dir();
     let mut all = vec![Vec::<u64>::new(); ROOMS];
     let mut next = vec![1_u64; ROOMS];
     let mut random = Random(Instant::now().elapsed().as_nanos() as u64 | 0x9E37_79B9);
     let mut kills = 0;
     while Instant::now() < until {
-        let server = serve(&place, "rogue", &["--limit", "room_idle_max=300ms"]);
+        let server = serve(&dir, "rogue", &["--limit", "room_idle_max=300ms"]);
         let url = server.url("");
         let stopped = Arc::new(AtomicBool::new(false));
         let writers = (0..ROOMS).map(|room| {
@@ -565,12 +554,12 @@ async fn acknowledged_events_survive_every_kill() {
         stopped.store(true, Ordering::Relaxed);
         kills += 1;
         for (room, writer) in writers.into_iter().enumerate() {
-            let (heard, first_free) = soon("a writer", writer).await.unwrap();
-            all[room].extend(heard);
+            let (numbers, first_free) = soon("a writer", writer).await.unwrap();
+            all[room].extend(numbers);
             next[room] = first_free;
         }
     }
-    let server = serve(&place, "rogue", &[]);
+    let server = serve(&dir, "rogue", &[]);
     let mut total = 0;
     for (room, acknowledged) in all.iter().enumerate() {
         let log = get(&server, &format!("/rooms/{room}")).await;
@@ -636,8 +625,8 @@ async fn a_disk_failure_keeps_acknowledged_events_and_no_partial_event() {
         ("sync", "io"),
     ] {
         for at in [1, 12, 60, 100, 150, 200, 201, 300, 400] {
-            let place = place();
-            let data_dir = place.path().join("data");
+            let dir = temp_dir();
+            let data_dir = dir.path().join("data");
             let mut command = tidegate();
             command
                 .arg("serve")
@@ -650,13 +639,13 @@ async fn a_disk_failure_keeps_acknowledged_events_and_no_partial_event() {
                 .env("FAULTY_CALL", call)
                 .env("FAULTY_HOW", how);
             command.env("FAULTY_AT", at.to_string());
-            let told = format!("{call} {at} fails ({how})");
+            let case = format!("{call} {at} fails ({how})");
             let server = match Tidegate::try_spawn(command) {
                 Ok(server) => server,
                 Err(stderr) => {
                     assert!(
                         stderr.trim().lines().count() == 1 && stderr.contains("data"),
-                        "{told}: {stderr}"
+                        "{case}: {stderr}"
                     );
                     continue;
                 }
@@ -666,31 +655,31 @@ async fn a_disk_failure_keeps_acknowledged_events_and_no_partial_event() {
             assert_eq!(
                 get(&server, "/calm").await,
                 "calm",
-                "{told}: the rest is served"
+                "{case}: the rest is served"
             );
             server.signal(Signal::KILL);
-            assert!(!server.wait().stderr.contains("panicked"), "{told}");
-            let server = serve(&place, "rogue", &[]);
+            assert!(!server.wait().stderr.contains("panicked"), "{case}");
+            let server = serve(&dir, "rogue", &[]);
             for (room, acknowledged) in acknowledged.into_iter().enumerate() {
-                let kept = get(&server, &format!("/rooms/{room}")).await;
-                let (count, lines) = kept.split_once('\n').unwrap();
+                let stored = get(&server, &format!("/rooms/{room}")).await;
+                let (count, lines) = stored.split_once('\n').unwrap();
                 let expected: Vec<String> = (0..count.parse().unwrap())
                     .map(|number| format!("line {number}"))
                     .collect();
-                assert_eq!(lines, expected.join("\n"), "{told}, room {room}");
+                assert_eq!(lines, expected.join("\n"), "{case}, room {room}");
                 // The event that failed was not acknowledged; it may still be stored, but only as a
                 // whole.
                 assert!(
                     (acknowledged..=acknowledged + 1).contains(&(expected.len() as u64)),
-                    "{told}, room {room}: {acknowledged} of {count}"
+                    "{case}, room {room}: {acknowledged} of {count}"
                 );
             }
             server.stop();
             assert!(
-                data(&place, &["verify"], "")
+                data(&dir, &["verify"], "")
                     .1
                     .ends_with("no problems found\n"),
-                "{told}"
+                "{case}"
             );
         }
     }
@@ -698,7 +687,7 @@ async fn a_disk_failure_keeps_acknowledged_events_and_no_partial_event() {
 }
 
 async fn write(url: &str, room: usize, first: u64, stopped: &AtomicBool) -> (Vec<u64>, u64) {
-    let (mut heard, mut number) = (Vec::new(), first);
+    let (mut acknowledged, mut number) = (Vec::new(), first);
     let path = format!("{url}/rooms/{room}");
     if room.is_multiple_of(2) {
         let client = reqwest::Client::builder()
@@ -713,7 +702,7 @@ async fn write(url: &str, room: usize, first: u64, stopped: &AtomicBool) -> (Vec
                 .send()
                 .await
             {
-                Ok(answer) if answer.status() == 200 => heard.push(number - 1),
+                Ok(answer) if answer.status() == 200 => acknowledged.push(number - 1),
                 _ => break,
             }
         }
@@ -732,12 +721,12 @@ async fn write(url: &str, room: usize, first: u64, stopped: &AtomicBool) -> (Vec
                 break;
             }
             match socket.next().await {
-                Some(Ok(Message::Text(text))) => heard.push(text.parse().unwrap()),
+                Some(Ok(Message::Text(text))) => acknowledged.push(text.parse().unwrap()),
                 _ => break,
             }
         }
     }
-    (heard, number)
+    (acknowledged, number)
 }
 
 /// A random generator (xorshift), good enough to choose the times of kills.

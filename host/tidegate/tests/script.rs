@@ -7,14 +7,14 @@ use support::{component, run};
 
 /// Plays one test with these steps against the app `rogue`. Returns the exit code and the output.
 fn play(steps: &str) -> (Option<i32>, String) {
-    let place = tempfile::tempdir().unwrap();
-    let script = place.path().join("script.toml");
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script.toml");
     fs::write(
         &script,
         format!("[[test]]\nname = \"it\"\nsteps = [\n{steps}\n]\n"),
     )
     .unwrap();
-    fs::write(place.path().join("bad.wasm"), "no component").unwrap();
+    fs::write(dir.path().join("bad.wasm"), "no component").unwrap();
     let app = component("rogue");
     let output = run(&[
         "test",
@@ -23,11 +23,11 @@ fn play(steps: &str) -> (Option<i32>, String) {
         "--log",
         "off",
     ]);
-    let told =
+    let all =
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
     (
         output.status.code(),
-        told.replace(place.path().to_str().unwrap(), "PLACE"),
+        all.replace(dir.path().to_str().unwrap(), "PLACE"),
     )
 }
 
@@ -94,7 +94,7 @@ fn every_kind_of_step_has_its_effect() {
 
 #[test]
 fn a_failed_expectation_is_reported_with_its_line() {
-    for (steps, told) in [
+    for (steps, error) in [
         (
             r#"{ request = "GET /calm", text = "storm" }"#,
             "4: answered \"calm\" instead of \"storm\"",
@@ -139,8 +139,8 @@ fn a_failed_expectation_is_reported_with_its_line() {
     ] {
         let (code, all) = play(steps);
         assert!(
-            code == Some(1) && all.contains(&format!("PLACE/script.toml:{told}")),
-            "{steps}\n{told}\n{all}"
+            code == Some(1) && all.contains(&format!("PLACE/script.toml:{error}")),
+            "{steps}\n{error}\n{all}"
         );
         assert!(
             all.contains("  FAILED it\n") && all.ends_with("\n0 tests passed, 1 failed\n"),
@@ -151,7 +151,7 @@ fn a_failed_expectation_is_reported_with_its_line() {
 
 #[test]
 fn a_script_with_an_error_is_not_started() {
-    for (steps, told) in [
+    for (steps, error) in [
         (
             r#"{ snd = "ann" }"#,
             "PLACE/script.toml:4: unknown key \"snd\": did you mean \"send\"?",
@@ -160,7 +160,7 @@ fn a_script_with_an_error_is_not_started() {
     ] {
         let (code, all) = play(steps);
         assert!(
-            code == Some(2) && all.starts_with(&format!("error: {told}")),
+            code == Some(2) && all.starts_with(&format!("error: {error}")),
             "{all}"
         );
     }

@@ -87,15 +87,16 @@ async fn tail_shows_requests_connections_output_and_faults_with_their_ids() {
             [&*message, target, "/socket", &*id]
         );
     }
-    socket.say("do panic").await;
+    socket.send("do panic").await;
     assert_eq!(socket.closed().await.0, 1011);
-    let told: Vec<Value> = (0..5).map(|_| tail.json()).collect();
+    let lines: Vec<Value> = (0..5).map(|_| tail.json()).collect();
     assert!(
-        told.iter()
+        lines
+            .iter()
             .all(|line| line["connection"] == id && line["route"] == "/socket"),
-        "{told:#?}"
+        "{lines:#?}"
     );
-    let fault = told.iter().find(|line| line["level"] == "ERROR").unwrap();
+    let fault = lines.iter().find(|line| line["level"] == "ERROR").unwrap();
     assert!(
         fault["message"]
             .as_str()
@@ -103,7 +104,7 @@ async fn tail_shows_requests_connections_output_and_faults_with_their_ids() {
             .contains("the app trapped"),
         "{fault}"
     );
-    let panic = told.iter().find(|line| line["level"] == "WARN").unwrap();
+    let panic = lines.iter().find(|line| line["level"] == "WARN").unwrap();
     assert!(
         panic["message"].as_str().unwrap().contains("panic at"),
         "{panic}"
@@ -146,7 +147,7 @@ async fn tail_shows_only_lines_that_match_its_filter() {
     );
     assert_ne!(first, second);
     for socket in [&mut one, &mut other] {
-        socket.say("do nothing-like-it").await;
+        socket.send("do nothing-like-it").await;
         socket.closed().await;
     }
     let line = by_connection.line();
@@ -166,7 +167,7 @@ async fn tail_shows_only_lines_that_match_its_filter() {
 
     for room in ["milk", "tea"] {
         let mut socket = Socket::connect(server.ws(&format!("/rooms/{room}"))).await;
-        socket.say("then nothing-like-it").await;
+        socket.send("then nothing-like-it").await;
         assert_eq!(socket.closed().await.0, 1008);
     }
     let line = by_room.json();
@@ -190,7 +191,7 @@ async fn tail_shows_only_lines_that_match_its_filter() {
 fn tail_reports_a_missing_server_and_unknown_arguments() {
     let nowhere = tempfile::tempdir().unwrap();
     let data = nowhere.path().join("data");
-    for (args, code, told) in [
+    for (args, code, expected) in [
         (
             vec!["--data", data.to_str().unwrap()],
             1,
@@ -212,7 +213,7 @@ fn tail_reports_a_missing_server_and_unknown_arguments() {
         let output = support::run(&[&["tail"], &args[..]].concat());
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(
-            (output.status.code(), stderr.contains(told)),
+            (output.status.code(), stderr.contains(expected)),
             (Some(code), true),
             "{args:?}: {stderr}"
         );

@@ -89,10 +89,10 @@ async fn a_publication_reaches_every_follower_in_order_without_a_guest_call() {
 
 #[tokio::test]
 async fn a_feed_that_resumes_gets_missed_publications_or_a_gap_notice() {
-    let place = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     let data = [
         "--data",
-        place.path().to_str().unwrap(),
+        dir.path().to_str().unwrap(),
         "--limit",
         "history_messages_max=3",
         "--limit",
@@ -139,18 +139,18 @@ async fn a_feed_that_resumes_gets_missed_publications_or_a_gap_notice() {
         for lost in ["0-1", "neither ours", &begun] {
             post(&server, "more").await;
             let mut reader = Reader::open(&server, feed, Some(lost)).await;
-            let told = reader
+            let received = reader
                 .until("event: tidegate-gap\ndata: read the state anew\n\n")
                 .await;
             assert!(
-                !told.contains("data: one") && !told.contains("data: more"),
-                "{feed} {lost}: {told}"
+                !received.contains("data: one") && !received.contains("data: more"),
+                "{feed} {lost}: {received}"
             );
             // The notice is one event with its id: a client that has the id has the notice,
             // wherever the connection breaks.
             assert!(
-                told.contains("\n\nid: ") && told.matches("id: ").count() == 1,
-                "{feed} {lost}: {told}"
+                received.contains("\n\nid: ") && received.matches("id: ").count() == 1,
+                "{feed} {lost}: {received}"
             );
             post(&server, "new").await;
             reader.until("data: new\n\n").await;
@@ -171,13 +171,13 @@ async fn a_feed_of_several_topics_resumes_at_its_position_in_each() {
     publish(&server, "milk", "sour").await;
     publish(&server, "tea", "stale").await;
     let mut again = Reader::open(&server, "/feed?topic=tea&also=milk", Some(&last)).await;
-    let told = again.until("data: sour\n\n").await;
+    let received = again.until("data: sour\n\n").await;
     assert!(
-        told.contains("data: stale\n")
-            && !told.contains("hot")
-            && !told.contains("fresh")
-            && !told.contains("gap"),
-        "{told}"
+        received.contains("data: stale\n")
+            && !received.contains("hot")
+            && !received.contains("fresh")
+            && !received.contains("gap"),
+        "{received}"
     );
     let sequences = |id: &str| {
         id.split(',')
@@ -199,14 +199,14 @@ async fn a_socket_that_resumes_gets_missed_publications_or_a_gap_notice() {
     publish(&server, "news", "one").await;
     assert_eq!(ann.text().await, "one");
     let epoch = from.strip_suffix("-0").unwrap();
-    for (since, told) in [
+    for (since, texts) in [
         ("-0", vec!["one", "-0 whole"]),
         ("-1", vec!["-1 whole"]),
         ("-2", vec!["-1 gap"]),
     ] {
         let mut again = Socket::connect(server.ws("/socket")).await;
-        again.say(format!("since news {epoch}{since}")).await;
-        for expected in told {
+        again.send(format!("since news {epoch}{since}")).await;
+        for expected in texts {
             assert_eq!(
                 again.text().await.replace(epoch, ""),
                 expected,
@@ -224,13 +224,13 @@ async fn excluded_connections_and_former_followers_get_no_publication() {
     let mut ann = Socket::connect(server.ws("/socket?follow=news")).await;
     let mut bob = Socket::connect(server.ws("/socket?follow=news")).await;
     bob.ask("say ready").await;
-    ann.say("tell-others news for the others").await;
+    ann.send("tell-others news for the others").await;
     assert_eq!(bob.text().await, "for the others");
     assert_eq!(ann.ask("say mine").await, "mine", "nothing came before");
 
-    bob.say("unfollow news").await;
+    bob.send("unfollow news").await;
     bob.ask("say done").await;
-    ann.say("publish news for ann alone").await;
+    ann.send("publish news for ann alone").await;
     assert_eq!(ann.text().await, "for ann alone");
     assert_eq!(bob.ask("say mine").await, "mine", "nothing came before");
     assert_eq!(server.stop().counter("deliveries"), 2);
@@ -245,7 +245,7 @@ async fn connections_are_found_by_id_and_by_tag() {
     assert_ne!(ann_id, bob_id);
     assert_eq!(ann.ask("tagged blue").await, bob_id);
     assert_eq!(ann.ask("tagged green").await, "");
-    ann.say(format!("poke {bob_id}")).await;
+    ann.send(format!("poke {bob_id}")).await;
     assert_eq!(bob.text().await, format!("poked by {ann_id}"));
     bob.close().await;
     server.wait_for(&format!("closed {bob_id}"));
@@ -342,20 +342,20 @@ async fn a_slow_follower_is_closed_and_a_fast_one_gets_everything() {
     let server = rogue(&["--limit", "close_within=50ms"]);
     let (mut socket, mut feed) = slow(&server).await;
     flood(&server).await;
-    let told = server.wait_for("code=1013");
+    let line = server.wait_for("code=1013");
     assert!(
-        told.contains("clean=false by_peer=false kept= connection="),
-        "{told}"
+        line.contains("clean=false by_peer=false kept= connection="),
+        "{line}"
     );
     for (name, bytes) in [
         ("socket", socket.rest().await),
         ("feed", feed.until("\r\n0\r\n\r\n").await),
     ] {
-        let heard = numbers(&bytes);
-        assert!(heard.len() < FLOOD, "{name} lost nothing");
+        let received = numbers(&bytes);
+        assert!(received.len() < FLOOD, "{name} lost nothing");
         assert!(
-            heard.iter().copied().eq(1..=heard.len()),
-            "{name}: the received messages have no gap: {heard:?}"
+            received.iter().copied().eq(1..=received.len()),
+            "{name}: the received messages have no gap: {received:?}"
         );
     }
     server.stop();
@@ -372,14 +372,14 @@ async fn a_slow_follower_of_a_dropping_topic_loses_the_oldest_and_stays() {
 
     let last = format!("<{FLOOD}>");
     for (name, raw) in [("socket", &mut socket), ("feed", &mut feed)] {
-        let heard = numbers(&raw.until(&last).await);
-        assert!(heard.len() < FLOOD, "{name} lost nothing");
+        let received = numbers(&raw.until(&last).await);
+        assert!(received.len() < FLOOD, "{name} lost nothing");
         assert!(
-            heard.is_sorted_by(|one, other| one < other),
-            "{name}: in order, each once: {heard:?}"
+            received.is_sorted_by(|one, other| one < other),
+            "{name}: in order, each once: {received:?}"
         );
         assert_eq!(
-            (heard.first(), heard.last()),
+            (received.first(), received.last()),
             (Some(&1), Some(&FLOOD)),
             "{name}"
         );

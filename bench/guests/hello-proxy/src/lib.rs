@@ -1,4 +1,5 @@
-//! A `wasi:http` 0.2 component that answers `hello`, by the bindings alone: no executor, no framework.
+//! A `wasi:http` 0.2 component that answers `hello`, by the bindings alone: no executor, no
+//! framework.
 
 use wasip2::exports::http::incoming_handler::Guest;
 use wasip2::http::types::{

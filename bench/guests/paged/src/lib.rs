@@ -1,4 +1,5 @@
-//! Pages to be measured: the same one without loaders, with a slow one, and with one that brings the time of its yield again and again.
+//! Pages to be measured: the same one without loaders, with a slow one, and with one that brings
+//! the time of its yield again and again.
 
 use std::time::{Duration, Instant, SystemTime};
 use tidegate::prelude::*;

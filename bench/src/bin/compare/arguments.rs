@@ -70,7 +70,8 @@ pub(crate) struct Arguments {
     pub(crate) files: Files,
 }
 
-/// Programs and components. One that does not exist is left out of the comparison, and that is said.
+/// Programs and components. One that does not exist is left out of the comparison, and that is
+/// said.
 #[derive(clap::Args)]
 pub(crate) struct Files {
     #[arg(long, env = "NATIVE", default_value = "target/release/native")]

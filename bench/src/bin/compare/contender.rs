@@ -87,8 +87,9 @@ impl Contender {
         }
     }
 
-    /// A `wasi:http` component in `wasmtime serve`, at its best: instances pooled and used again for ever, and
-    /// compiled code cached. Its other defaults were not slower than what could replace them. It cannot do without
+    /// A `wasi:http` component in `wasmtime serve`, at its best: instances pooled and used again
+    /// for ever, and compiled code cached. Its other defaults were not slower than what could
+    /// replace them. It cannot do without
     /// `concurrency-support`: every request is then answered with 500.
     pub(crate) fn wasmtime(name: &'static str, component: &Path, files: &Files) -> Self {
         const OPTIONS: [&str; 10] = [

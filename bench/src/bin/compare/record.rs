@@ -11,16 +11,16 @@ pub(crate) fn of_this_run(others_cores: f64) -> String {
     format!(
         "- machine: {}\n- date: {}\n- commit: {}\n- tools: {}, {}\n- command: `bench/run {}`\n- other processes used {others_cores:.2} cores meanwhile\n",
         machine::describe(),
-        said("date", &["-u", "+%F %H:%M UTC"]),
-        said("git", &["describe", "--always", "--dirty"]),
-        said("rustc", &["--version"]),
-        said("wasmtime", &["--version"]),
+        output_of("date", &["-u", "+%F %H:%M UTC"]),
+        output_of("git", &["describe", "--always", "--dirty"]),
+        output_of("rustc", &["--version"]),
+        output_of("wasmtime", &["--version"]),
         invoked.join(" "),
     )
 }
 
 /// Returns the output of a program, or that the program is missing.
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program)
         .args(arguments)
         .output()

@@ -1,4 +1,5 @@
-//! Plays a match: every contender once, then all of them again, so that a slow minute hits them all.
+//! Plays a match: every contender once, then all of them again, so that a slow minute hits them
+//! all.
 
 use tidegate_bench::outcome::{Outcome, digits};
 use tidegate_bench::scenario;

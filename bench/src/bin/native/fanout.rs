@@ -1,4 +1,5 @@
-//! Fan-out: a message from any connection goes to all of them, straight into their sockets in one loop.
+//! Fan-out: a message from any connection goes to all of them, straight into their sockets in one
+//! loop.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -33,8 +34,9 @@ async fn follow(socket: Socket, followers: Rc<Followers>) {
 struct Followers(RefCell<Vec<SplitSink<Socket, Message>>>);
 
 impl Followers {
-    /// Writes to every socket at once, with the payload's bytes shared. A follower whose socket is full
-    /// is dropped, as one that failed is, so that the fast do not wait for the slowest. Without
+    /// Writes to every socket at once, with the payload's bytes shared. A follower whose socket is
+    /// full is dropped, as one that failed is, so that the fast do not wait for the slowest.
+    /// Without
     /// `unconstrained` tokio would report every socket as not ready after 128 writes.
     async fn publish(&self, message: &Message) {
         unconstrained(async {

@@ -1,4 +1,5 @@
-//! Messages that come back when they are durable: with an fsync for each, and through Tidegate's storage without wasm.
+//! Messages that come back when they are durable: with an fsync for each, and through Tidegate's
+//! storage without wasm.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -17,7 +18,8 @@ use crate::websocket::{self, Socket};
 
 const KEY: &str = "last";
 
-/// One log for all, written and synced message by message: what is durable without a storage engine.
+/// One log for all, written and synced message by message: what is durable without a storage
+/// engine.
 pub(crate) async fn synced_each(listener: TcpListener, data: &Path) -> Result<()> {
     let log = Rc::new(File::create(data.join("log")).context("cannot make the log")?);
     websocket::serve(listener, move |socket| append_each(socket, log.clone())).await
@@ -37,7 +39,8 @@ async fn append_each(mut socket: Socket, log: Rc<File>) {
     }
 }
 
-/// The storage that rooms have: one commit for each message, of the room that the connection's number gives.
+/// The storage that rooms have: one commit for each message, of the room that the connection's
+/// number gives.
 pub(crate) async fn engine(listener: TcpListener, data: &Path, rooms: usize) -> Result<()> {
     let storage = Rc::new(Storage::open(&data.join("store"))?);
     let next = Rc::new(Cell::new(0));

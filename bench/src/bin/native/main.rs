@@ -1,4 +1,5 @@
-//! The yardsticks: what hyper and tungstenite do by themselves, in the shape that a good engineer would write.
+//! The yardsticks: what hyper and tungstenite do by themselves, in the shape that a good engineer
+//! would write.
 
 mod echo;
 mod fanout;

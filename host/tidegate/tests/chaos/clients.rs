@@ -49,12 +49,12 @@ pub(crate) struct Life {
 /// A socket that stays open during the check.
 pub(crate) struct Held {
     socket: Socket,
-    place: Place,
+    owner: SocketOwner,
 }
 
 /// The owner of a socket.
 #[derive(Clone)]
-enum Place {
+enum SocketOwner {
     Room(usize, ConnectionName),
     Plain(String),
 }
@@ -415,7 +415,7 @@ impl Member {
         if hold && self.life.is_quiet() {
             _ = self.life.held.send(Held {
                 socket: self.socket,
-                place: Place::Room(self.room, self.name),
+                owner: SocketOwner::Room(self.room, self.name),
             });
         } else {
             self.forget();
@@ -495,7 +495,7 @@ async fn plain(life: Arc<Life>, mut random: Random) {
         if sent && message == "hello" && life.is_quiet() && random.one_in(2) {
             _ = life.held.send(Held {
                 socket,
-                place: Place::Plain(id),
+                owner: SocketOwner::Plain(id),
             });
             continue;
         }
@@ -522,17 +522,17 @@ pub(crate) async fn watch(life: Arc<Life>) -> Option<impl Future<Output = ()>> {
 
 /// Keeps a socket open, and reads its messages.
 pub(crate) async fn hold(life: Arc<Life>, held: Held) {
-    let Held { mut socket, place } = held;
+    let Held { mut socket, owner } = held;
     while let Some(text) = text(&mut socket).await {
-        if let Place::Room(room, name) = &place {
+        if let SocketOwner::Room(room, name) = &owner {
             life.room(*room, |record| record.take(name, &text));
         }
     }
-    match place {
-        Place::Room(room, name) => life.room(room, |record| {
+    match owner {
+        SocketOwner::Room(room, name) => life.room(room, |record| {
             record.connections.entry(name).or_default().is_open = false
         }),
-        Place::Plain(id) => {
+        SocketOwner::Plain(id) => {
             life.record(|record| record.plain.connections.insert(id, false));
         }
     }

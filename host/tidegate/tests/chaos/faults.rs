@@ -131,10 +131,10 @@ impl Control {
             .expect("the file is there");
     }
 
-    fn get(&self, place: u64) -> u64 {
+    fn get(&self, index: u64) -> u64 {
         let mut bytes = [0; 8];
         self.file
-            .read_exact_at(&mut bytes, 8 * place)
+            .read_exact_at(&mut bytes, 8 * index)
             .expect("the file is there");
         u64::from_ne_bytes(bytes)
     }

@@ -89,7 +89,7 @@ struct Storm {
     settings: Settings,
     app: PathBuf,
     library: PathBuf,
-    place: tempfile::TempDir,
+    dir: tempfile::TempDir,
     control: Control,
     record: Arc<Mutex<Record>>,
     http: reqwest::Client,
@@ -187,16 +187,16 @@ async fn a_storm_of_faults_loses_no_acknowledged_write() {
 
 impl Storm {
     fn new(settings: Settings) -> Storm {
-        let place = tempfile::tempdir().expect("a directory");
+        let dir = tempfile::tempdir().expect("a directory");
         Storm {
             app: component("chaos-guest"),
             library: component_of(Build::Library, "faulty"),
-            control: Control::new(place.path()),
+            control: Control::new(dir.path()),
             record: Arc::default(),
             http: reqwest::Client::new(),
             begun: Instant::now(),
             settings,
-            place,
+            dir,
             era: 0,
             life: 0,
             tally: Tally::default(),
@@ -268,7 +268,7 @@ impl Storm {
 
     fn serve(&self) -> Result<Tidegate, String> {
         let mut command = tidegate();
-        let data = self.place.path().join("data");
+        let data = self.dir.path().join("data");
         command
             .arg("serve")
             .arg(&self.app)
@@ -437,12 +437,12 @@ impl Storm {
                                 checker::quiet(record, &ledger, life.number),
                             )
                         });
-                        let told = |text| format!("room {}-{room}: {text}", self.era);
+                        let describe = |text| format!("room {}-{room}: {text}", self.era);
                         // Lost writes do not come back, so waiting longer is pointless.
                         if !always.is_empty() {
-                            return always.into_iter().map(told).collect();
+                            return always.into_iter().map(describe).collect();
                         }
-                        wrong.extend(quiet.into_iter().map(told));
+                        wrong.extend(quiet.into_iter().map(describe));
                         ledgers.push(ledger);
                     }
                 }

@@ -69,7 +69,7 @@ fn assert_is_refusal(answer: &str) {
 #[tokio::test]
 async fn the_socket_cap_counts_every_kind_of_socket() {
     let server = Tidegate::serve(&component("rogue"), &["--limit", "sockets_max=4"]);
-    let kept = served_from(&server, "127.0.0.1").await.unwrap();
+    let kept_alive = served_from(&server, "127.0.0.1").await.unwrap();
     let idle = Raw::connect(server.address()).await;
     let _half = Raw::send(server.address(), "GET /calm HT").await;
     let socket = Socket::connect(server.ws("/socket")).await;
@@ -78,7 +78,7 @@ async fn the_socket_cap_counts_every_kind_of_socket() {
     }
     // Each kind of connection frees its place when it ends.
     let again = {
-        drop(kept);
+        drop(kept_alive);
         served_again(&server, "127.0.0.1").await
     };
     socket.close().await;
@@ -214,8 +214,8 @@ async fn a_mapped_address_counts_as_ipv4_in_cap_app_and_log() {
     let port = server.address().rsplit_once(':').unwrap().1.to_owned();
     let peer = "GET /peer HTTP/1.1\r\nhost: x\r\n\r\n";
     let mut v4 = Raw::send(&format!("127.0.0.1:{port}"), peer).await;
-    let told = v4.until("127.0.0.1:").await;
-    assert!(!told.contains("ffff"), "{told}");
+    let answer = v4.until("127.0.0.1:").await;
+    assert!(!answer.contains("ffff"), "{answer}");
     let mut refused = Raw::send(&format!("127.0.0.1:{port}"), "").await;
     assert_is_refusal(&refused.rest().await);
     let mut v6 = Raw::send(&format!("[::1]:{port}"), peer).await;
@@ -311,8 +311,8 @@ fn highest_file(server: &Tidegate) -> u64 {
 #[tokio::test]
 async fn without_descriptors_new_connections_are_refused_and_open_ones_continue() {
     let server = Tidegate::serve(&component("rogue"), &[]);
-    let mut kept = Raw::send(server.address(), CALM).await;
-    kept.until("calm").await;
+    let mut kept_alive = Raw::send(server.address(), CALM).await;
+    kept_alive.until("calm").await;
     limit_files(&server, highest_file(&server) + 3);
     let mut served = Vec::new();
     let refusal = loop {
@@ -325,8 +325,8 @@ async fn without_descriptors_new_connections_are_refused_and_open_ones_continue(
     const MORE: u64 = 20;
     for _ in 0..MORE {
         assert_is_refusal(&served_from(&server, "127.0.0.1").await.unwrap_err());
-        kept.write(CALM).await;
-        assert!(kept.until("calm").await.starts_with("HTTP/1.1 200 "));
+        kept_alive.write(CALM).await;
+        assert!(kept_alive.until("calm").await.starts_with("HTTP/1.1 200 "));
     }
     let warning = server.wait_for("refused connections: no file descriptor is left");
     assert!(
@@ -342,7 +342,7 @@ async fn without_descriptors_new_connections_are_refused_and_open_ones_continue(
     for _ in 0..10 {
         served.push(served_again(&server, "127.0.0.1").await);
     }
-    drop((served, kept));
+    drop((served, kept_alive));
     let stopped = server.stop();
     // Each refusal was counted once: the acceptor did not retry in a loop.
     let refused = stopped.counter("refused_descriptors");
@@ -374,8 +374,8 @@ const ACCEPT_ERRORS: [(&str, i64); 7] = [
 async fn a_connection_that_cannot_be_refused_is_accepted_later() {
     let machine = Machine::serve(&component("rogue"), &[]);
     let server = &machine.server;
-    let mut kept = Raw::send(server.address(), CALM).await;
-    kept.until("calm").await;
+    let mut kept_alive = Raw::send(server.address(), CALM).await;
+    kept_alive.until("calm").await;
     for (name, error) in ACCEPT_ERRORS {
         let before = machine.injected(Number::Accept);
         machine.set(Number::Accept, error);
@@ -385,9 +385,9 @@ async fn a_connection_that_cannot_be_refused_is_accepted_later() {
             assert!(began.elapsed() < PATIENCE, "{name}: it does not try again");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        kept.write(CALM).await;
+        kept_alive.write(CALM).await;
         assert!(
-            kept.until("calm").await.starts_with("HTTP/1.1 200 "),
+            kept_alive.until("calm").await.starts_with("HTTP/1.1 200 "),
             "{name}"
         );
         machine.set(Number::Accept, 0);

@@ -2,7 +2,7 @@
 
 use super::support::{
     PATIENCE, Tidegate,
-    client::{Raw, Reader, Socket, soon},
+    client::{Raw, Reader, Socket, get},
     component,
     machine::{Machine, Number},
 };
@@ -47,14 +47,6 @@ async fn hold_all(server: &Tidegate, instances: usize, account: &mut Reader) -> 
     holders
 }
 
-async fn get(server: &Tidegate, path: &str) -> (u16, String) {
-    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (
-        answer.status().as_u16(),
-        soon(path, answer.text()).await.unwrap(),
-    )
-}
-
 /// Repeats the request until the answer satisfies `is_it`.
 async fn get_until(server: &Tidegate, path: &str, is_it: impl Fn(u16, &str) -> bool) -> String {
     let began = Instant::now();
@@ -71,8 +63,8 @@ async fn get_until(server: &Tidegate, path: &str, is_it: impl Fn(u16, &str) -> b
 /// Opens a connection, and returns it with its id.
 async fn account(server: &Tidegate, query: &str, account: &mut Reader) -> (Socket, String) {
     let socket = Socket::connect(server.ws(&format!("/account{query}"))).await;
-    let said = account.until("open ").await;
-    assert!(!said.contains("close"), "{said}");
+    let events = account.until("open ").await;
+    assert!(!events.contains("close"), "{events}");
     let id = account.until("\n").await.trim().to_owned();
     (socket, id)
 }
@@ -90,18 +82,18 @@ fn leaves(message: &str, name: &str) -> bool {
 #[tokio::test]
 async fn an_on_close_waits_for_an_instance_and_runs_once() {
     let server = serve(&["--instances", "4"]);
-    let mut said = Reader::follow(&server, "account").await;
-    let (ann, ann_id) = account(&server, "", &mut said).await;
-    let (mut dan, _) = account(&server, "", &mut said).await;
+    let mut events = Reader::follow(&server, "account").await;
+    let (ann, ann_id) = account(&server, "", &mut events).await;
+    let (mut dan, _) = account(&server, "", &mut events).await;
     let mut cid = guest(&server, "tea", "cid").await;
     let bob = guest(&server, "tea", "bob").await;
     assert!(cid.text().await.contains("join"));
-    let holders = hold_all(&server, 4, &mut said).await;
+    let holders = hold_all(&server, 4, &mut events).await;
     drop((ann, bob));
     server.wait_for("its on-close has to wait: every instance of the app is busy");
     server.wait_for("1 on-close events have to wait");
     drop(holders);
-    let until_close = said.until(&format!("close {ann_id};")).await;
+    let until_close = events.until(&format!("close {ann_id};")).await;
     assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
     let leave = cid.text().await;
     assert!(leaves(&leave, "bob"), "{leave}");
@@ -111,7 +103,7 @@ async fn an_on_close_waits_for_an_instance_and_runs_once() {
     );
     // Neither event is repeated.
     assert_eq!(dan.ask("x").await, "x");
-    let (_eve, _) = account(&server, "", &mut said).await;
+    let (_eve, _) = account(&server, "", &mut events).await;
     assert_eq!(cid.ask("x").await, "done x");
     assert_eq!(get(&server, "/guests/tea").await.1, "close bob | cid");
     drop((dan, cid));
@@ -126,10 +118,10 @@ async fn an_on_close_waits_for_an_instance_and_runs_once() {
 #[tokio::test]
 async fn the_log_counts_events_that_the_drain_dropped() {
     let server = serve(&["--instances", "2", "--drain", "1s"]);
-    let mut said = Reader::follow(&server, "account").await;
-    let (ann, _) = account(&server, "", &mut said).await;
-    let (bob, _) = account(&server, "", &mut said).await;
-    let holders = hold_all(&server, 2, &mut said).await;
+    let mut events = Reader::follow(&server, "account").await;
+    let (ann, _) = account(&server, "", &mut events).await;
+    let (bob, _) = account(&server, "", &mut events).await;
+    let holders = hold_all(&server, 2, &mut events).await;
     drop((ann, bob));
     server.wait_for("its on-close has to wait");
     let stopped = server.stop();
@@ -146,30 +138,30 @@ async fn the_log_counts_events_that_the_drain_dropped() {
 #[tokio::test]
 async fn a_client_that_disconnects_during_on_open_has_one_on_close() {
     let server = serve(&[]);
-    let mut said = Reader::follow(&server, "account").await;
+    let mut events = Reader::follow(&server, "account").await;
     for query in ["?hold=500", "?trap=yes", ""] {
-        let (ann, id) = account(&server, query, &mut said).await;
+        let (ann, id) = account(&server, query, &mut events).await;
         drop(ann);
-        let until_close = said.until(&format!("close {id};")).await;
+        let until_close = events.until(&format!("close {id};")).await;
         assert_eq!(
             until_close.matches("close ").count(),
             1,
             "{query}: {until_close}"
         );
     }
-    let (_bob, _) = account(&server, "", &mut said).await;
+    let (_bob, _) = account(&server, "", &mut events).await;
 }
 
 #[tokio::test]
 async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
     let server = serve(&["--instances", "2", "--limit", "half_close_within=200ms"]);
-    let mut said = Reader::follow(&server, "account").await;
+    let mut events = Reader::follow(&server, "account").await;
     let mut ann = Socket::connect(server.ws("/socket")).await;
     ann.ask("id").await;
-    let holders = hold_all(&server, 1, &mut said).await;
+    let holders = hold_all(&server, 1, &mut events).await;
     // The other instance decides this upgrade, and then runs its on-open.
     let _cid = Socket::connect(server.ws("/account?hold=3600000")).await;
-    said.until("open ").await;
+    events.until("open ").await;
     // If no instance is free, the upgrade is refused and no on-close follows.
     let refused = Socket::try_connect(server.ws("/account"))
         .await
@@ -177,9 +169,9 @@ async fn a_connection_whose_on_open_was_not_called_has_no_on_close() {
         .map(|refusal| refusal.status().as_u16());
     assert_eq!(refused, Some(503));
     drop(holders);
-    let (bob, id) = account(&server, "", &mut said).await;
+    let (bob, id) = account(&server, "", &mut events).await;
     drop(bob);
-    let until_close = said.until(&format!("close {id};")).await;
+    let until_close = events.until(&format!("close {id};")).await;
     assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
 }
 
@@ -259,10 +251,10 @@ async fn an_on_close_without_a_route_runs_in_the_last_version_that_had_it() {
     let served = Served::new("rogue", &["--instances", "4"]);
     let server = served.server();
     // An open feed needs no route.
-    let mut said = Reader::follow(server, "account").await;
-    let (mut ann, ann_id) = account(server, "", &mut said).await;
+    let mut events = Reader::follow(server, "account").await;
+    let (mut ann, ann_id) = account(server, "", &mut events).await;
     let mut bob = guest(server, "tea", "bob").await;
-    let holders = hold_all(server, 4, &mut said).await;
+    let holders = hold_all(server, 4, &mut events).await;
     // Every instance is busy while the app is replaced by two versions without these routes.
     served.replace_by("echo");
     assert_eq!((ann.closed().await.0, bob.closed().await.0), (1012, 1012));
@@ -270,7 +262,7 @@ async fn an_on_close_without_a_route_runs_in_the_last_version_that_had_it() {
     server.wait_for("1 on-close events have to wait");
     served.replace_by("hello");
     drop(holders);
-    let until_close = said.until(&format!("close {ann_id};")).await;
+    let until_close = events.until(&format!("close {ann_id};")).await;
     assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
     served.replace_by("rogue");
     assert_eq!(
@@ -280,7 +272,7 @@ async fn an_on_close_without_a_route_runs_in_the_last_version_that_had_it() {
         "close bob | "
     );
     // Neither event is repeated.
-    let (_cid, cid_id) = account(server, "", &mut said).await;
+    let (_cid, cid_id) = account(server, "", &mut events).await;
     assert_ne!(cid_id, ann_id);
     assert_eq!(get(server, "/guests/tea").await.1, "close bob | ");
 }
@@ -290,17 +282,17 @@ async fn a_handshake_whose_route_was_removed_is_closed_with_on_close() {
     let served = Served::new("echo", &[]);
     let server = served.server();
     served.replace_by("rogue");
-    let mut said = Reader::follow(server, "account").await;
+    let mut events = Reader::follow(server, "account").await;
     let url = server.ws("/account?wait=2000");
     let connecting = tokio::spawn(Socket::connect(url));
-    said.until("asked").await;
+    events.until("asked").await;
     // A rollback compiles nothing.
     server.reload(&["--rollback"]).unwrap();
     let mut ann = connecting.await.unwrap();
     assert_eq!(ann.closed().await.0, 1012);
-    said.until("open ").await;
-    let id = said.until("\n").await.trim().to_owned();
-    let until_close = said.until(&format!("close {id};")).await;
+    events.until("open ").await;
+    let id = events.until("\n").await.trim().to_owned();
+    let until_close = events.until(&format!("close {id};")).await;
     assert_eq!(until_close.matches("close ").count(), 1, "{until_close}");
 }
 
@@ -316,11 +308,11 @@ async fn an_alarm_without_a_class_waits_for_a_version_that_has_it() {
     served.machine.set(Number::Clock, HOUR);
     sleep(LOOK).await;
     served.replace_by("rogue");
-    let kept = get_until(server, "/guests/tea", |status, text| {
+    let stored = get_until(server, "/guests/tea", |status, text| {
         status == 200 && text.contains("alarm")
     })
     .await;
-    assert_eq!(kept, "close ann, alarm 1 | ");
+    assert_eq!(stored, "close ann, alarm 1 | ");
 }
 
 #[tokio::test]
@@ -342,10 +334,10 @@ async fn an_alarm_fires_whichever_commit_made_it_durable() {
 #[tokio::test]
 async fn an_alarm_without_a_free_instance_keeps_its_retries() {
     let server = serve(&["--instances", "4"]);
-    let mut said = Reader::follow(&server, "account").await;
+    let mut events = Reader::follow(&server, "account").await;
     let mut ann = guest(&server, "tea", "ann").await;
     assert_eq!(ann.ask("alarm 2000").await, "done alarm 2000");
-    let holders = hold_all(&server, 4, &mut said).await;
+    let holders = hold_all(&server, 4, &mut events).await;
     let began = Instant::now();
     while server.stderr().matches("its alarm has to wait").count() < 2 {
         assert!(began.elapsed() < PATIENCE, "{}", server.stderr());
@@ -364,7 +356,7 @@ async fn an_alarm_without_a_free_instance_keeps_its_retries() {
 async fn a_waiting_loader_is_dropped_when_its_client_disconnects() {
     for (path, sign) in [("/parting", "still here"), ("/parting?call=1000", "a page")] {
         let server = serve(&["--instances", "8"]);
-        let mut said = Reader::follow(&server, "account").await;
+        let mut events = Reader::follow(&server, "account").await;
         let mut page = Raw::send(
             server.address(),
             &format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address()),
@@ -375,7 +367,7 @@ async fn a_waiting_loader_is_dropped_when_its_client_disconnects() {
             server.wait_for("a call waits");
         }
         let busy = if path.contains("call") { 6 } else { 7 };
-        let holders = hold_all(&server, busy, &mut said).await;
+        let holders = hold_all(&server, busy, &mut events).await;
         drop(page);
         server.wait_for("the loader was dropped");
         drop(holders);

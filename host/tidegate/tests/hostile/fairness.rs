@@ -142,7 +142,7 @@ async fn a_flooding_client_does_not_starve_others() {
         let mut socket = Socket::connect(server.ws("/socket")).await;
         for number in 0..50 {
             assert_eq!(status(&server, &client, "/calm").await, 200);
-            socket.say(Message::text(format!("say {number}"))).await;
+            socket.send(Message::text(format!("say {number}"))).await;
             assert_eq!(socket.text().await, number.to_string());
         }
     };

@@ -1,6 +1,6 @@
 //! Only requests that name an allowed host are served.
 
-use crate::support::{Tidegate, client::Raw, component, tidegate};
+use crate::support::{Tidegate, assert_settings_refused, client::Raw, component};
 use std::fs;
 
 const SOCKET: &str = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -177,24 +177,12 @@ async fn without_a_host_list_every_host_is_served_with_one_warning() {
 
 #[test]
 fn an_invalid_host_list_is_refused_at_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("tidegate.toml");
-    for (hosts, told) in [
+    for (hosts, expected) in [
         ("[]", "refuses every request"),
         ("[\"a.example:80\"]", "has a port"),
         ("[\"http://a.example\"]", "is no host"),
         ("[\"a.*\"]", "is no host"),
     ] {
-        fs::write(&config, format!("[server]\nhosts = {hosts}\n")).unwrap();
-        let output = tidegate()
-            .args(["serve", "none.wasm", "--config"])
-            .arg(&config)
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.code() == Some(2) && stderr.contains(told),
-            "{hosts}\n{stderr}"
-        );
+        assert_settings_refused(&format!("[server]\nhosts = {hosts}\n"), expected);
     }
 }

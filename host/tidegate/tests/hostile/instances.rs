@@ -16,6 +16,16 @@ use tokio::{
 /// Number of instances of each server: enough for a share of everything.
 const INSTANCES: usize = 8;
 
+/// Arguments with which a call may last until its client disconnects.
+const LONG_CALLS: [&str; 6] = [
+    "--wall",
+    "1h",
+    "--limit",
+    "after_answer_max=1h",
+    "--drain",
+    "0",
+];
+
 /// An app that streams answers, and its paths by their behaviour.
 struct App {
     component: &'static str,
@@ -77,13 +87,18 @@ impl App {
         )
     }
 
+    /// Returns the head of a request to `echo`, and the first piece of its body.
+    fn begun_echo(&self) -> String {
+        format!(
+            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
+            self.echo
+        )
+    }
+
     /// Opens as many conversations at once as there may be streams. Each holds an instance until
     /// all have one.
     async fn assert_all_are_free(&self, server: &Tidegate, after: &str) {
-        let head = format!(
-            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
-            self.echo
-        );
+        let head = self.begun_echo();
         let mut open = join_all((0..self.streams).map(|_| async {
             let mut raw = Raw::send(server.address(), &head).await;
             let answer = raw.until("\r\n\r\n").await;
@@ -165,14 +180,7 @@ async fn a_disconnected_client_frees_its_instance() {
 #[tokio::test]
 async fn a_client_that_pipelines_and_disconnects_frees_its_instance() {
     for app in apps() {
-        let server = app.serve(&[
-            "--wall",
-            "1h",
-            "--limit",
-            "after_answer_max=1h",
-            "--drain",
-            "0",
-        ]);
+        let server = app.serve(&LONG_CALLS);
         for more in ["G", "GET /calm HTTP/1.1\r\nhost: x\r\n\r\n"] {
             let request = get(app.idle) + more;
             all(&app, &server, &request, "a first piece")
@@ -188,10 +196,7 @@ async fn a_client_that_pipelines_and_disconnects_frees_its_instance() {
 async fn an_incomplete_request_body_is_not_an_app_fault() {
     for app in apps() {
         let server = app.serve(&[]);
-        let request = format!(
-            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
-            app.echo
-        );
+        let request = app.begun_echo();
         drop(all(&app, &server, &request, "first").await);
         app.assert_all_are_free(&server, "broken bodies").await;
         let stopped = server.stop();
@@ -229,14 +234,7 @@ async fn work_after_an_answer_is_bounded_and_does_not_delay_it() {
 #[tokio::test]
 async fn work_after_answers_leaves_instances_to_waiting_requests() {
     for app in apps() {
-        let server = app.serve(&[
-            "--wall",
-            "1h",
-            "--limit",
-            "after_answer_max=1h",
-            "--drain",
-            "0",
-        ]);
+        let server = app.serve(&LONG_CALLS);
         // There are more requests than instances, side by side and one after another.
         for _ in 0..3 {
             let answers = (0..INSTANCES).map(|_| text(&server, app.after));
@@ -244,10 +242,7 @@ async fn work_after_answers_leaves_instances_to_waiting_requests() {
                 assert_eq!(answer, "answered", "{} {:?}", app.component, app.args);
             }
         }
-        let begun = format!(
-            "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n",
-            app.echo
-        );
+        let begun = app.begun_echo();
         // An eighth request continues its work.
         let others = join_all((1..app.streams).map(|_| async {
             let mut raw = Raw::send(server.address(), &begun).await;

@@ -23,8 +23,11 @@ async fn check_sizes(server: &Tidegate, path: &str, cases: &[(&str, usize, usize
             "ok",
             "{what} {fine}"
         );
-        let told = socket.ask(&format!("limit {what} {beyond}")).await;
-        assert!(told != "ok" && told.len() < 500, "{what} {beyond}: {told}");
+        let answer = socket.ask(&format!("limit {what} {beyond}")).await;
+        assert!(
+            answer != "ok" && answer.len() < 500,
+            "{what} {beyond}: {answer}"
+        );
         // The connection stays open.
         assert!(socket.ask("version").await.starts_with("version"), "{what}");
     }
@@ -55,9 +58,9 @@ async fn connection_tags_attachments_and_topics_are_bounded() {
     // A valid reason closes the socket, so only an error for a reason that is too long can be
     // reported.
     let mut socket = Socket::connect(server.ws("/socket")).await;
-    let told = socket.ask("limit reason 124").await;
-    assert!(told != "ok", "{told}");
-    socket.say("limit reason 123").await;
+    let answer = socket.ask("limit reason 124").await;
+    assert!(answer != "ok", "{answer}");
+    socket.send("limit reason 123").await;
     assert_eq!(socket.closed().await, (4000, "x".repeat(123)));
 }
 
@@ -281,9 +284,9 @@ async fn a_full_outbox_returns_an_error_to_the_app() {
     for limit in ["outbox_messages_max=5", "outbox_bytes_max=5KiB"] {
         let server = serve(&[limit]);
         let mut socket = Socket::connect(server.ws("/socket")).await;
-        socket.say("flood 1000").await;
+        socket.send("flood 1000").await;
         for _ in 0..5 {
-            socket.hear().await;
+            socket.receive().await;
         }
         let (code, reason) = socket.closed().await;
         assert!(
@@ -323,8 +326,8 @@ async fn a_history_is_bounded_in_messages_and_bytes() {
             publish().await;
         }
         let mut other = Socket::connect(server.ws("/socket")).await;
-        let told = other.ask(&format!("since tea {position}")).await;
-        assert!(told.ends_with(" gap"), "{limits:?}: {told}");
+        let answer = other.ask(&format!("since tea {position}")).await;
+        assert!(answer.ends_with(" gap"), "{limits:?}: {answer}");
     }
 }
 
@@ -349,15 +352,15 @@ async fn a_history_expires() {
     let until = Instant::now() + PATIENCE;
     loop {
         let mut other = Socket::connect(server.ws("/socket")).await;
-        other.say(format!("since tea {position}")).await;
-        let mut told = other.text().await;
-        if told == "old" {
-            told = other.text().await;
+        other.send(format!("since tea {position}")).await;
+        let mut answer = other.text().await;
+        if answer == "old" {
+            answer = other.text().await;
         }
-        if told.ends_with(" gap") {
+        if answer.ends_with(" gap") {
             break;
         }
-        assert!(Instant::now() < until, "{told}");
+        assert!(Instant::now() < until, "{answer}");
     }
 }
 
@@ -365,7 +368,7 @@ async fn a_history_expires() {
 async fn events_queued_for_a_room_are_bounded() {
     let server = serve(&["room_inbox_max=3"]);
     let mut socket = Socket::connect(server.ws("/rooms/tea")).await;
-    socket.say("then sleep").await;
+    socket.send("then sleep").await;
     let client = reqwest::Client::new();
     // A call beyond the number of waiting ones is refused, even if many calls before it had a
     // place.

@@ -117,13 +117,13 @@ async fn a_log_without_a_reader_blocks_nothing_and_counts_its_gaps() {
             "{format}"
         );
         // When it is read again, the log continues, and reports the missing lines.
-        let mut said = 0;
+        let mut dropped = 0;
         let mut line = String::new();
-        while said == 0 {
+        while dropped == 0 {
             line.clear();
             assert_ne!(server.stderr.read_line(&mut line).unwrap(), 0);
             if line.contains("lines of the log were dropped") {
-                said = number(
+                dropped = number(
                     &line,
                     if format == "json" {
                         "\"lines\":"
@@ -146,7 +146,7 @@ async fn a_log_without_a_reader_blocks_nothing_and_counts_its_gaps() {
                 "log_dropped="
             },
         );
-        assert!(said > 1000 && said == counted, "{said} {counted}");
+        assert!(dropped > 1000 && dropped == counted, "{dropped} {counted}");
     }
 }
 
@@ -227,7 +227,7 @@ async fn output_without_a_newline_is_logged_with_its_own_event() {
             // There are two events of one connection, and each may run in an instance of any other
             // event.
             for what in [kind, "line"] {
-                socket.say(format!("print {what}")).await;
+                socket.send(format!("print {what}")).await;
                 socket.ask("version").await;
             }
         }
@@ -263,7 +263,7 @@ async fn output_without_a_newline_is_logged_with_its_own_event() {
             .any(|text| text.contains("a part") && text.contains("a line")),
         "{texts:#?}"
     );
-    for place in [
+    for id in [
         "route=\"/print/{what}\"",
         "route=\"/socket\"",
         "room=rogue/tea",
@@ -273,8 +273,8 @@ async fn output_without_a_newline_is_logged_with_its_own_event() {
             assert!(
                 texts
                     .iter()
-                    .any(|text| text.starts_with(&format!("{what} ")) && text.contains(place)),
-                "{what} {place} {texts:#?}"
+                    .any(|text| text.starts_with(&format!("{what} ")) && text.contains(id)),
+                "{what} {id} {texts:#?}"
             );
         }
     }
@@ -418,7 +418,7 @@ async fn output_is_limited_per_instance_and_per_app() {
             assert_eq!(get("/print/line").await, 204);
             lines += 1;
         }
-        let said = |log: &str| -> u64 {
+        let reported = |log: &str| -> u64 {
             log.lines()
                 .filter(|line| line.contains("output were left out"))
                 .map(|line| number(line, "lines="))
@@ -429,7 +429,7 @@ async fn output_is_limited_per_instance_and_per_app() {
         // All missing lines are reported, also when nothing more is printed.
         let missing =
             |log: &str| 100 + lines - printed(log, " app: kkkk") - printed(log, " app: a line");
-        while said(&server.stderr()) < missing(&server.stderr()) {
+        while reported(&server.stderr()) < missing(&server.stderr()) {
             assert!(Instant::now() < until, "{}", server.stderr());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -437,7 +437,7 @@ async fn output_is_limited_per_instance_and_per_app() {
         let dropped = stopped.counter("output_dropped");
         assert!(dropped > 0 && printed(&stopped.stderr, " app: kkkk") < 100);
         assert_eq!(
-            (said(&stopped.stderr), missing(&stopped.stderr)),
+            (reported(&stopped.stderr), missing(&stopped.stderr)),
             (dropped, dropped),
             "{}",
             stopped.stderr

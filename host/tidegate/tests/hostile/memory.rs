@@ -600,11 +600,11 @@ fn an_announced_length_takes_no_memory_before_its_bytes_arrive() {
     }
     streams.iter().for_each(wait_until_read);
     // The clients announced 200 MiB.
-    let taken = anonymous(&statm).saturating_sub(before);
+    let grown = anonymous(&statm).saturating_sub(before);
     assert!(
-        taken < 32 * MIB,
+        grown < 32 * MIB,
         "{} MiB for {} bytes of each",
-        taken / MIB,
+        grown / MIB,
         100
     );
 }

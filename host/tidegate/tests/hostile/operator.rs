@@ -1,6 +1,6 @@
 //! The operator's commands refuse impossible tasks, and change nothing in that case.
 
-use crate::support::{Tidegate, client::soon, component, run, tidegate};
+use crate::support::{Tidegate, client::soon, component, run, serve_to_its_end, tidegate};
 use rustix::process::Signal;
 use std::{
     fs,
@@ -35,16 +35,6 @@ fn content(directory: &Path) -> Vec<(String, Vec<u8>)> {
     }
     all.sort();
     all
-}
-
-fn serve_to_its_end(data: &Path) -> Output {
-    let mut command = tidegate();
-    command
-        .arg("serve")
-        .arg(component("rogue"))
-        .args(["--listen", "127.0.0.1:0", "--data"])
-        .arg(data);
-    command.output().unwrap()
 }
 
 /// Checks that the command was refused with one line that contains this text.
@@ -82,13 +72,13 @@ fn serve(data: &Path) -> Tidegate {
 
 /// Creates a store with some rooms, which no server has open.
 async fn store() -> TempDir {
-    let place = tempfile::tempdir().unwrap();
-    let server = serve(&place.path().join("data"));
+    let dir = tempfile::tempdir().unwrap();
+    let server = serve(&dir.path().join("data"));
     for room in ["tea", "milk"] {
         post(&server, room, "a line").await;
     }
     server.stop();
-    place
+    dir
 }
 
 #[test]
@@ -150,11 +140,11 @@ fn a_path_that_is_no_store_is_refused_and_unchanged() {
         &["compact"],
         &["backup"],
     ];
-    for (what, make, told) in places {
-        let place = tempfile::tempdir().unwrap();
-        let (data, copy) = (place.path().join("data"), place.path().join("copy"));
+    for (what, make, expected) in places {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, copy) = (dir.path().join("data"), dir.path().join("copy"));
         make(&data);
-        let before = content(place.path());
+        let before = content(dir.path());
         for command in commands {
             let mut run = tidegate();
             run.arg("data").args(command).arg("--data").arg(&data);
@@ -163,47 +153,47 @@ fn a_path_that_is_no_store_is_refused_and_unchanged() {
             }
             assert_refused(
                 &run.output().unwrap(),
-                told,
+                expected,
                 &format!("{command:?} on {what}"),
             );
-            assert_eq!(content(place.path()), before, "{command:?} on {what}");
+            assert_eq!(content(dir.path()), before, "{command:?} on {what}");
         }
     }
 }
 
 #[test]
 fn serve_creates_a_store_only_in_an_empty_directory() {
-    let place = tempfile::tempdir().unwrap();
-    let notes = place.path().join("notes");
+    let dir = tempfile::tempdir().unwrap();
+    let notes = dir.path().join("notes");
     fs::create_dir(&notes).unwrap();
     fs::write(notes.join("notes.txt"), "mine").unwrap();
-    let unfinished = place.path().join("unfinished");
+    let unfinished = dir.path().join("unfinished");
     fs::create_dir(&unfinished).unwrap();
     fs::write(unfinished.join("incomplete"), "").unwrap();
-    let file = place.path().join("file");
+    let file = dir.path().join("file");
     fs::write(&file, "mine").unwrap();
-    let before = content(place.path());
-    for (data, told) in [
+    let before = content(dir.path());
+    for (data, expected) in [
         (&notes, "has other files"),
         (&unfinished, "was not finished"),
         (&file, "it is not a directory"),
     ] {
-        assert_refused(&serve_to_its_end(data), told, told);
-        assert_eq!(content(place.path()), before, "{told}");
+        assert_refused(&serve_to_its_end(data), expected, expected);
+        assert_eq!(content(dir.path()), before, "{expected}");
     }
-    let half_made = place.path().join("half");
+    let half_made = dir.path().join("half");
     fs::create_dir_all(half_made.join("1/keyspaces")).unwrap();
     fs::write(half_made.join("tidegate.lock"), "").unwrap();
-    let empty = place.path().join("empty");
+    let empty = dir.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    for data in [half_made, empty, place.path().join("new/below")] {
+    for data in [half_made, empty, dir.path().join("new/below")] {
         serve(&data).stop();
         let verified = run(&["data", "verify", "--data", data.to_str().unwrap()]);
         assert!(verified.status.success(), "{verified:?}");
     }
     let imported = tidegate()
         .args(["data", "import", "--data"])
-        .arg(place.path().join("imported"))
+        .arg(dir.path().join("imported"))
         .output()
         .unwrap();
     assert!(
@@ -212,7 +202,7 @@ fn serve_creates_a_store_only_in_an_empty_directory() {
                 "data",
                 "rooms",
                 "--data",
-                place.path().join("imported").to_str().unwrap()
+                dir.path().join("imported").to_str().unwrap()
             ])
             .status
             .success()
@@ -221,8 +211,8 @@ fn serve_creates_a_store_only_in_an_empty_directory() {
 
 #[tokio::test]
 async fn a_backup_gets_its_name_when_it_is_complete() {
-    let place = store().await;
-    let data = place.path().join("data");
+    let dir = store().await;
+    let data = dir.path().join("data");
     let backup = |to: &Path| {
         tidegate()
             .args(["data", "backup"])
@@ -232,9 +222,9 @@ async fn a_backup_gets_its_name_when_it_is_complete() {
             .output()
             .unwrap()
     };
-    let copy = place.path().join("copy");
+    let copy = dir.path().join("copy");
     // A killed command left this directory.
-    let beside = place.path().join("copy.incomplete");
+    let beside = dir.path().join("copy.incomplete");
     fs::create_dir(&beside).unwrap();
     ["incomplete", "tidegate.lock"]
         .iter()
@@ -257,28 +247,28 @@ async fn a_backup_gets_its_name_when_it_is_complete() {
         "is in the directory",
         "into itself",
     );
-    fs::write(place.path().join("other.incomplete"), "mine").unwrap();
+    fs::write(dir.path().join("other.incomplete"), "mine").unwrap();
     assert_refused(
-        &backup(&place.path().join("other")),
+        &backup(&dir.path().join("other")),
         "in the way",
         "where a file is",
     );
     assert_eq!(
-        fs::read(place.path().join("other.incomplete")).unwrap(),
+        fs::read(dir.path().join("other.incomplete")).unwrap(),
         b"mine"
     );
 
     let server = serve(&data);
-    assert!(backup(&place.path().join("of a server")).status.success());
+    assert!(backup(&dir.path().join("of a server")).status.success());
     assert_refused(&backup(&copy), "exists already", "by a server");
     server.stop();
-    assert_eq!(rooms(&place.path().join("of a server")), rooms(&data));
+    assert_eq!(rooms(&dir.path().join("of a server")), rooms(&data));
 }
 
 #[tokio::test]
 async fn a_second_server_on_a_data_directory_is_one_error_line() {
-    let place = store().await;
-    let data = place.path().join("data");
+    let dir = store().await;
+    let data = dir.path().join("data");
     let server = serve(&data);
     assert_refused(
         &serve_to_its_end(&data),
@@ -291,9 +281,9 @@ async fn a_second_server_on_a_data_directory_is_one_error_line() {
 
 #[test]
 fn a_control_socket_replaces_no_foreign_file_and_refuses_a_long_path() {
-    let place = tempfile::tempdir().unwrap();
-    let data = place.path().join("notes");
-    let socket = place.path().join("notes.sock");
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("notes");
+    let socket = dir.path().join("notes.sock");
     fs::write(&socket, "precious").unwrap();
     let server = serve(&data);
     server.wait_for("is not a socket");
@@ -316,21 +306,21 @@ fn a_control_socket_replaces_no_foreign_file_and_refuses_a_long_path() {
     server.stop();
     assert!(!socket.exists());
 
-    let long = place.path().join("x".repeat(110));
+    let long = dir.path().join("x".repeat(110));
     assert_refused(&serve_to_its_end(&long), "--data", "a long path");
     assert!(!long.exists());
 }
 
 #[test]
 fn without_a_home_one_line_reports_that_compiled_code_is_not_cached() {
-    let place = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().unwrap();
     for home in [None, Some("relative")] {
         let mut command = tidegate();
         command
             .env_remove("TIDEGATE_CACHE_DIR")
             .env_remove("XDG_CACHE_HOME")
             .env_remove("HOME")
-            .current_dir(place.path());
+            .current_dir(dir.path());
         command.envs(home.map(|home| ("HOME", home)));
         command.arg("check").arg(component("rogue"));
         let output = command.output().unwrap();
@@ -344,7 +334,7 @@ fn without_a_home_one_line_reports_that_compiled_code_is_not_cached() {
             1,
             "{stderr}"
         );
-        assert_eq!(content(place.path()), []);
+        assert_eq!(content(dir.path()), []);
     }
 }
 
@@ -355,7 +345,7 @@ fn a_signal_ends_a_compilation_and_a_hangup_does_not() {
         (Signal::INT, true),
         (Signal::HUP, false),
     ] {
-        let place = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let mut command = tidegate();
         command.arg("serve").arg(component("rogue")).args([
             "--listen",
@@ -363,7 +353,7 @@ fn a_signal_ends_a_compilation_and_a_hangup_does_not() {
             "--no-cache",
             "--data",
         ]);
-        let server = Tidegate::begin(command.arg(place.path().join("data")));
+        let server = Tidegate::begin(command.arg(dir.path().join("data")));
         wait_until_handled(server.pid());
         server.signal(signal);
         if ends {

@@ -114,11 +114,11 @@ async fn an_app_receives_the_path_that_was_matched() {
         ("/paths/rooms//%61%2Fb", "/paths/rooms/a%2Fb room=a/b"),
         ("http://x/paths//a#b", "/paths/a rest=a"),
     ];
-    for (target, told) in cases {
+    for (target, expected) in cases {
         let answer = get(&server, target).await;
         assert!(
-            parts(&answer).0 == 200 && answer.contains(told),
-            "{target} instead of {told:?}\n{answer}"
+            parts(&answer).0 == 200 && answer.contains(expected),
+            "{target} instead of {expected:?}\n{answer}"
         );
     }
     for target in [
@@ -151,7 +151,7 @@ async fn an_app_receives_the_path_that_was_matched() {
 async fn a_wasi_http_component_receives_the_path_that_was_matched() {
     for proxy in ["proxy02", "proxy03"] {
         let server = Tidegate::serve(&component(proxy), &[]);
-        for (target, told) in [
+        for (target, expected) in [
             ("/a//b/./c/../%64?e=//#f", "Method::Get /a/b/d?e=// for x"),
             ("/%7Ea/%2e%2E/b/", "Method::Get /b/ for x"),
             ("http://y:81/a#b", "Method::Get /a for y:81"),
@@ -159,7 +159,7 @@ async fn a_wasi_http_component_receives_the_path_that_was_matched() {
         ] {
             assert_eq!(
                 parts(&get(&server, target).await),
-                (200, told),
+                (200, expected),
                 "{proxy} {target}"
             );
         }
@@ -218,7 +218,7 @@ async fn an_encoded_separator_is_refused_by_files_pages_and_host_endpoints() {
         )
         .await
     };
-    for (params, search, status, told) in [
+    for (params, search, status, expected) in [
         (
             r#"{"name":"a/b"}"#,
             "q=1#secret",
@@ -236,7 +236,7 @@ async fn an_encoded_separator_is_refused_by_files_pages_and_host_endpoints() {
     ] {
         let answer = load(params, search).await;
         assert!(
-            parts(&answer).0 == status && answer.contains(told),
+            parts(&answer).0 == status && answer.contains(expected),
             "{params} {search}\n{answer}"
         );
     }

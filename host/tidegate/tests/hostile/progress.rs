@@ -63,7 +63,7 @@ async fn until_sockets(server: &Tidegate, count: usize) {
 }
 
 /// Connects with a receive buffer of a few kilobytes.
-async fn narrow(server: &Tidegate, says: &[u8]) -> TcpStream {
+async fn narrow(server: &Tidegate, bytes: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = soon(
@@ -72,7 +72,7 @@ async fn narrow(server: &Tidegate, says: &[u8]) -> TcpStream {
     )
     .await
     .unwrap();
-    stream.write_all(says).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
     stream
 }
 
@@ -115,7 +115,7 @@ struct Slow {
     first: String,
     again: &'static [u8],
     /// The answer contains this text.
-    told: &'static str,
+    reply: &'static str,
 }
 
 fn slow_senders() -> Vec<Slow> {
@@ -124,14 +124,14 @@ fn slow_senders() -> Vec<Slow> {
         counter: "late_heads",
         first,
         again,
-        told: "HTTP/1.1 408",
+        reply: "HTTP/1.1 408",
     };
-    let body = |name, first: String, again, told| Slow {
+    let body = |name, first: String, again, reply| Slow {
         name,
         counter: "stalled_uploads",
         first,
         again,
-        told,
+        reply,
     };
     vec![
         head("a byte of a head", "G".into(), b""),
@@ -237,7 +237,7 @@ async fn a_client_that_sends_slowly_is_refused_or_closed_and_counted() {
     let answers =
         futures_util::future::join_all(slow.iter().map(|slow| slow.run(server.address()))).await;
     for (slow, answer) in slow.iter().zip(answers) {
-        assert!(answer.contains(slow.told), "{}: {answer}", slow.name);
+        assert!(answer.contains(slow.reply), "{}: {answer}", slow.name);
     }
     assert_serves(&server).await;
     let stopped = server.stop();
@@ -259,7 +259,7 @@ fn masked(frame: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_client_that_reads_too_slowly_is_closed_and_counted() {
     let feed = "GET /feed?topic=news HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n";
-    let says = [
+    let requests = [
         "GET /stream/ever HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         "GET /bytes/15000000 HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(),
         // The kernel buffers all of it: for the host, the connection is idle.
@@ -281,9 +281,9 @@ async fn a_client_that_reads_too_slowly_is_closed_and_counted() {
     );
     let before = sockets(&server);
     let (mut silent, mut drips) = (Vec::new(), Vec::new());
-    for says in &says {
-        silent.push(narrow(&server, says.as_bytes()).await);
-        drips.push(narrow(&server, says.as_bytes()).await);
+    for requests in &requests {
+        silent.push(narrow(&server, requests.as_bytes()).await);
+        drips.push(narrow(&server, requests.as_bytes()).await);
     }
     for stream in silent.iter().chain(&drips) {
         soon("the answer", stream.readable()).await.unwrap();
@@ -318,7 +318,7 @@ async fn a_client_that_reads_too_slowly_is_closed_and_counted() {
     drop((silent, drips));
     assert_eq!(
         server.stop().counter("stalled_readers"),
-        2 * says.len() as u64
+        2 * requests.len() as u64
     );
 }
 
@@ -354,8 +354,8 @@ async fn a_steady_reader_with_a_small_window_gets_the_whole_answer() {
     ];
     let limits = ["write_within=3s", "outbox_bytes_max=10MiB"];
     let server = server(&[], &limits.map(|limit| ["--limit", limit]).concat());
-    let reads = cases.map(async |(name, says)| {
-        let mut stream = narrow(&server, &says).await;
+    let reads = cases.map(async |(name, request)| {
+        let mut stream = narrow(&server, &request).await;
         let count = read_steadily(&mut stream, 90_000).await;
         assert!(count >= 90_000, "{name}: cut after {count} bytes");
     });
@@ -373,8 +373,8 @@ async fn idle_and_unread_clients_are_not_closed() {
     .await;
     feed.until("second\n\n").await;
     let mut socket = Socket::connect(server.ws("/socket")).await;
-    let mut kept = Raw::send(server.address(), CALM).await;
-    kept.until("calm").await;
+    let mut idle = Raw::send(server.address(), CALM).await;
+    idle.until("calm").await;
     // Its body is never read: the app waits for another event.
     let mut deaf = Raw::send(
         server.address(),
@@ -394,9 +394,9 @@ async fn idle_and_unread_clients_are_not_closed() {
     .unwrap();
     feed.until("data: still here").await;
     assert_eq!(socket.ask("say still here").await, "still here");
-    kept.write(CALM).await;
-    kept.until("calm").await;
-    drop((feed, socket, kept, deaf));
+    idle.write(CALM).await;
+    idle.until("calm").await;
+    drop((feed, socket, idle, deaf));
     let stopped = server.stop();
     for counter in ["late_heads", "stalled_uploads", "stalled_readers"] {
         assert_eq!(stopped.counter(counter), 0, "{counter}");
@@ -434,8 +434,8 @@ async fn slow_clients_do_not_delay_the_drain() {
         form(1 << 20),
     ];
     let mut raws = Vec::new();
-    for says in heads.iter().map(|head| head.to_string()).chain(bodies) {
-        raws.push(Raw::send(server.address(), &says).await);
+    for request in heads.iter().map(|head| head.to_string()).chain(bodies) {
+        raws.push(Raw::send(server.address(), &request).await);
     }
     raws[2].until("calm").await;
     raws[4].until("\r\n\r\n").await;

@@ -1,6 +1,6 @@
 //! Only a trusted proxy may report the address of its client.
 
-use crate::support::{Tidegate, client::Raw, component};
+use crate::support::{Tidegate, assert_settings_refused, client::Raw, component};
 use std::fs;
 
 fn serve(trusted: &str, args: &[&str]) -> Tidegate {
@@ -249,23 +249,11 @@ async fn the_address_cap_counts_clients_of_a_proxy_and_not_the_proxy() {
 
 #[test]
 fn an_invalid_proxy_network_is_refused_at_start() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("tidegate.toml");
-    for (trusted, reason) in [
+    for (trusted, expected) in [
         ("[\"proxy.example\"]", "is no network"),
         ("[\"10.1.0.0/8\"]", "has bits after"),
         ("[\"10.0.0.0/33\"]", "is no network"),
     ] {
-        fs::write(&config, format!("[server]\ntrusted = {trusted}\n")).unwrap();
-        let output = crate::support::tidegate()
-            .args(["serve", "none.wasm", "--config"])
-            .arg(&config)
-            .output()
-            .unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.code() == Some(2) && stderr.contains(reason),
-            "{trusted}\n{stderr}"
-        );
+        assert_settings_refused(&format!("[server]\ntrusted = {trusted}\n"), expected);
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::support::{
     Build, Tidegate,
-    client::{Socket, soon},
+    client::{Socket, get, soon},
     component, component_of, run, tidegate,
 };
 use rustix::process::Signal;
@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A server on a disk that fails as the test requests.
 struct Faulty {
-    place: TempDir,
+    dir: TempDir,
     control: File,
     /// Number of acknowledged lines of each room; no other line may be stored.
     acknowledged: [usize; ROOMS],
@@ -97,14 +97,14 @@ impl Drop for SmallDisk {
 
 impl Faulty {
     fn new() -> Faulty {
-        let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("control"), [0; 128]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("control"), [0; 128]).unwrap();
         let control = File::options()
             .write(true)
-            .open(place.path().join("control"))
+            .open(dir.path().join("control"))
             .unwrap();
         Faulty {
-            place,
+            dir,
             control,
             acknowledged: [0; ROOMS],
             line_bytes: 0,
@@ -115,7 +115,7 @@ impl Faulty {
     /// Uses a disk of `disk_bytes`; returns none if this process may not mount one.
     fn small(disk_bytes: u64, line_bytes: usize) -> Option<Faulty> {
         let faulty = Faulty::new();
-        let disk = SmallDisk::mount(faulty.place.path().join("disk"), disk_bytes)?;
+        let disk = SmallDisk::mount(faulty.dir.path().join("disk"), disk_bytes)?;
         Some(Faulty {
             line_bytes,
             disk: Some(disk),
@@ -126,7 +126,7 @@ impl Faulty {
     fn data(&self) -> PathBuf {
         self.disk
             .as_ref()
-            .map_or(self.place.path(), |disk| &disk.0)
+            .map_or(self.dir.path(), |disk| &disk.0)
             .join("data")
     }
 
@@ -144,7 +144,7 @@ impl Faulty {
         command
             .env("LD_PRELOAD", component_of(Build::Library, "faulty"))
             .env("FAULTY_DIR", self.data());
-        command.env("FAULTY_CONTROL", self.place.path().join("control"));
+        command.env("FAULTY_CONTROL", self.dir.path().join("control"));
         Tidegate::spawn(command)
     }
 
@@ -185,16 +185,32 @@ impl Faulty {
         soon("a storage that opens or closes", posting).await;
     }
 
+    /// Makes this call fail, and checks that the storage closes to writes and reads.
+    async fn fail_until_closed(&mut self, server: &Tidegate, what: &str, call: u64, error: u64) {
+        self.set(call, error);
+        self.post_until(server, 503).await;
+        assert_eq!(
+            get(server, "/rooms/0").await.0,
+            503,
+            "{what}: reads as well"
+        );
+        let (status, why) = get(server, "/__tidegate/health").await;
+        assert!(
+            status == 503 && why.starts_with("the storage of rooms is closed: "),
+            "{what}: {why}"
+        );
+    }
+
     /// Checks that every acknowledged line is stored, and nothing else.
     async fn check(&self, server: &Tidegate, what: &str) {
         for (room, acknowledged) in self.acknowledged.into_iter().enumerate() {
             let expected: Vec<String> = (0..acknowledged).map(|number| self.line(number)).collect();
-            let (status, kept) = get(server, &format!("/rooms/{room}")).await;
-            let is_whole = kept == format!("{acknowledged}\n{}", expected.join("\n"));
+            let (status, stored) = get(server, &format!("/rooms/{room}")).await;
+            let is_whole = stored == format!("{acknowledged}\n{}", expected.join("\n"));
             assert!(
                 status == 200 && is_whole,
                 "{what}, room {room}: {status} {}",
-                kept.chars().take(300).collect::<String>()
+                stored.chars().take(300).collect::<String>()
             );
         }
     }
@@ -206,14 +222,6 @@ impl Faulty {
             "{what}: {verified:?}"
         );
     }
-}
-
-async fn get(server: &Tidegate, path: &str) -> (u16, String) {
-    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (
-        answer.status().as_u16(),
-        soon(path, answer.text()).await.unwrap(),
-    )
 }
 
 /// Returns the faults after which a commit can't be acknowledged.
@@ -233,24 +241,13 @@ async fn failed_storage_is_closed_and_reopens_while_connections_stay() {
         let id = ann.ask("id").await;
         let mut bob = Socket::connect(server.ws("/rooms/0")).await;
         bob.ask("members").await;
-        disk.set(call, error);
-        disk.post_until(&server, 503).await;
-        assert_eq!(
-            get(&server, "/rooms/0").await.0,
-            503,
-            "{what}: reads as well"
-        );
-        let (status, why) = get(&server, "/__tidegate/health").await;
-        assert!(
-            status == 503 && why.starts_with("the storage of rooms is closed: "),
-            "{what}: {why}"
-        );
+        disk.fail_until_closed(&server, what, call, error).await;
         let refused = Socket::try_connect(server.ws("/rooms/0"))
             .await
             .err()
             .unwrap();
         assert_eq!(refused.status(), 503, "{what}");
-        bob.say("a line that does not happen").await;
+        bob.send("a line that does not happen").await;
         assert_eq!(bob.closed().await.0, 1013, "{what}");
         assert_eq!(
             get(&server, "/calm").await,
@@ -385,7 +382,7 @@ async fn a_process_without_descriptors_refuses_writes_and_recovers() {
     let big = "x".repeat(1_000_000);
     let client = reqwest::Client::new();
     disk.set(2, EMFILE);
-    let mut taken = 0;
+    let mut accepted = 0;
     for _ in 0..40 {
         let answer = soon(
             "an answer",
@@ -396,7 +393,7 @@ async fn a_process_without_descriptors_refuses_writes_and_recovers() {
         )
         .await
         .unwrap();
-        taken += usize::from(answer.status() == 200);
+        accepted += usize::from(answer.status() == 200);
     }
     disk.set(2, 0);
     disk.post_until(&server, 200).await;
@@ -411,7 +408,7 @@ async fn a_process_without_descriptors_refuses_writes_and_recovers() {
     .unwrap();
     assert_eq!(
         answer.text().await.unwrap(),
-        taken.to_string(),
+        accepted.to_string(),
         "all stored lines are counted"
     );
     disk.check(&server, "after descriptors ran out").await;
@@ -438,18 +435,7 @@ async fn a_small_disk_recovers_without_a_copy_and_loses_no_acknowledged_write() 
         assert_eq!(disk.post(&server, post % ROOMS).await, 200, "post {post}");
     }
     for (what, call, error) in closing() {
-        disk.set(call, error);
-        disk.post_until(&server, 503).await;
-        assert_eq!(
-            get(&server, "/rooms/0").await.0,
-            503,
-            "{what}: reads as well"
-        );
-        let (status, why) = get(&server, "/__tidegate/health").await;
-        assert!(
-            status == 503 && why.starts_with("the storage of rooms is closed: "),
-            "{what}: {why}"
-        );
+        disk.fail_until_closed(&server, what, call, error).await;
         let hog = disk.disk.as_ref().unwrap().fill();
         let hog_bytes = fs::metadata(&hog).unwrap().len();
         // The file is closed at once: an open file keeps its space when it is removed.

@@ -193,20 +193,20 @@ impl Browser {
         element.click().await.expect("it can be clicked");
     }
 
-    /// Drags the mouse from each of these places to the next.
-    pub(crate) async fn draw<const N: usize>(&self, places: [(f64, f64); N]) {
+    /// Drags the mouse from each of these points to the next.
+    pub(crate) async fn draw<const N: usize>(&self, points: [(f64, f64); N]) {
         let move_to = |(x, y)| PointerAction::MoveTo {
             duration: None,
             x,
             y,
         };
-        let drag = places[1..].iter().fold(
+        let drag = points[1..].iter().fold(
             MouseActions::new("mouse".into())
-                .then(move_to(places[0]))
+                .then(move_to(points[0]))
                 .then(PointerAction::Down {
                     button: MOUSE_BUTTON_LEFT,
                 }),
-            |drag, place| drag.then(move_to(*place)),
+            |drag, point| drag.then(move_to(*point)),
         );
         let drag = drag.then(PointerAction::Up {
             button: MOUSE_BUTTON_LEFT,

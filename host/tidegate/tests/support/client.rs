@@ -23,6 +23,15 @@ pub(crate) async fn soon<T>(what: impl Debug, future: impl Future<Output = T>) -
         .unwrap_or_else(|_| panic!("{what:?} took longer than {PATIENCE:?}"))
 }
 
+/// Requests a path, and returns the status and the body.
+pub(crate) async fn get(server: &super::Tidegate, path: &str) -> (u16, String) {
+    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
+    (
+        answer.status().as_u16(),
+        soon(path, answer.text()).await.unwrap(),
+    )
+}
+
 /// A WebSocket whose handshake is complete.
 pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -50,14 +59,14 @@ impl Socket {
     }
 
     /// Sends a message.
-    pub(crate) async fn say(&mut self, message: impl Into<Message>) {
+    pub(crate) async fn send(&mut self, message: impl Into<Message>) {
         soon("to send", self.stream.send(message.into()))
             .await
             .expect("the connection is open");
     }
 
     /// Returns the next message; fails the test at a close.
-    pub(crate) async fn hear(&mut self) -> Message {
+    pub(crate) async fn receive(&mut self) -> Message {
         match self.next().await {
             Some(Message::Close(frame)) => panic!("closed instead of a message: {frame:?}"),
             Some(message) => message,
@@ -67,7 +76,7 @@ impl Socket {
 
     /// Returns the text of the next message.
     pub(crate) async fn text(&mut self) -> String {
-        self.hear()
+        self.receive()
             .await
             .into_text()
             .expect("it is text")
@@ -76,7 +85,7 @@ impl Socket {
 
     /// Sends a text, and returns the answer.
     pub(crate) async fn ask(&mut self, text: &str) -> String {
-        self.say(text).await;
+        self.send(text).await;
         self.text().await
     }
 
@@ -239,10 +248,28 @@ impl Raw {
     }
 }
 
+/// Serves the rogue app with one instance, and returns a request that occupies it: the guest
+/// sleeps, for an hour at most.
+pub(crate) async fn serve_sleeping_request(path: &str, args: &[&str]) -> (super::Tidegate, Raw) {
+    let limits = [
+        "--instances",
+        "1",
+        "--wall",
+        "1h",
+        "--limit",
+        "half_close_within=300ms",
+    ];
+    let server = super::Tidegate::serve(&super::component("rogue"), &[&limits[..], args].concat());
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+    let raw = Raw::send(server.address(), &request).await;
+    server.wait_for("about to sleep");
+    (server, raw)
+}
+
 /// The client of a feed: reads until a text has arrived.
 pub(crate) struct Reader {
     pieces: BoxStream<'static, reqwest::Result<Vec<u8>>>,
-    heard: String,
+    received: String,
 }
 
 impl Reader {
@@ -285,14 +312,15 @@ impl Reader {
                 .bytes_stream()
                 .map(|piece| piece.map(Into::into))
                 .boxed(),
-            heard: String::new(),
+            received: String::new(),
         }
     }
 
     /// Returns the last id of the client when this text has arrived.
     pub(crate) async fn id_at(&mut self, end: &str) -> String {
-        let told = self.until(end).await;
-        told.lines()
+        let event = self.until(end).await;
+        event
+            .lines()
             .filter_map(|line| line.strip_prefix("id: "))
             .next_back()
             .expect("an id")
@@ -301,16 +329,16 @@ impl Reader {
 
     /// Removes and returns everything up to and including this text.
     pub(crate) async fn until(&mut self, end: &str) -> String {
-        while !self.heard.contains(end) {
+        while !self.received.contains(end) {
             let piece = soon(end, self.pieces.next())
                 .await
-                .unwrap_or_else(|| panic!("no {end:?} after {:?}", self.heard))
+                .unwrap_or_else(|| panic!("no {end:?} after {:?}", self.received))
                 .unwrap();
-            self.heard += std::str::from_utf8(&piece).unwrap();
+            self.received += std::str::from_utf8(&piece).unwrap();
         }
         let rest = self
-            .heard
-            .split_off(self.heard.find(end).unwrap() + end.len());
-        std::mem::replace(&mut self.heard, rest)
+            .received
+            .split_off(self.received.find(end).unwrap() + end.len());
+        std::mem::replace(&mut self.received, rest)
     }
 }

@@ -28,8 +28,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn serve(component: &Path, args: &[&str]) -> Machine {
-        let place = tempfile::tempdir().expect("a directory");
-        let (control, data) = (place.path().join("control"), place.path().join("data"));
+        let dir = tempfile::tempdir().expect("a directory");
+        let (control, data) = (dir.path().join("control"), dir.path().join("data"));
         fs::write(&control, [0; BYTES]).expect("a file for the faults");
         let mut command = tidegate();
         command
@@ -48,7 +48,7 @@ impl Machine {
             .open(control)
             .expect("it was just written");
         let mut server = Tidegate::spawn(command);
-        server.data = Some(place);
+        server.data = Some(dir);
         Machine { server, control }
     }
 

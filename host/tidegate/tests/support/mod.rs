@@ -56,6 +56,35 @@ pub(crate) fn run(args: &[&str]) -> Output {
     tidegate().args(args).output().expect("the binary starts")
 }
 
+/// Checks that `serve` refuses a settings file of this content, and that the error contains this
+/// text.
+pub(crate) fn assert_settings_refused(settings: &str, expected: &str) {
+    let dir = tempfile::tempdir().expect("a directory for settings");
+    let config = dir.path().join("tidegate.toml");
+    std::fs::write(&config, settings).expect("settings are written");
+    let output = tidegate()
+        .args(["serve", "none.wasm", "--config"])
+        .arg(&config)
+        .output()
+        .expect("the binary starts");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(2) && stderr.contains(expected),
+        "{settings}\n{stderr}"
+    );
+}
+
+/// Runs `serve` with the rogue app and this data directory until it exits.
+pub(crate) fn serve_to_its_end(data: &Path) -> Output {
+    let mut command = tidegate();
+    command
+        .arg("serve")
+        .arg(component("rogue"))
+        .args(["--listen", "127.0.0.1:0", "--data"])
+        .arg(data);
+    command.output().expect("the binary starts")
+}
+
 /// A running `tidegate serve` on a free port. Dropping it drains it.
 pub(crate) struct Tidegate {
     child: Child,
@@ -417,10 +446,10 @@ impl Build {
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .output()
             .expect("cargo starts");
-        let told = String::from_utf8_lossy(&output.stderr);
+        let errors = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "{package} can't be built for {} ({self:?}):\n{told}",
+            "{package} can't be built for {} ({self:?}):\n{errors}",
             self.target()
         );
     }

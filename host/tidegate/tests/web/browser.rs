@@ -23,7 +23,7 @@ async fn choose(browser: &Browser, files: &[&std::path::Path]) {
 }
 
 /// Returns the text of an element, with all of its spaces.
-async fn said(browser: &Browser, id: &str) -> String {
+async fn text_of(browser: &Browser, id: &str) -> String {
     let text = browser
         .run(&format!(
             "return document.getElementById('{id}').textContent"
@@ -87,7 +87,7 @@ async fn a_form_sends_the_same_fields_with_scripts_and_without() {
             browser.click("go").await;
             // The test runs with and without another page in between.
             browser.has("#out:not(:empty)").await;
-            let got: Value = serde_json::from_str(&said(&browser, "out").await).unwrap();
+            let got: Value = serde_json::from_str(&text_of(&browser, "out").await).unwrap();
             let mut expected = vec![json!(["te\"xt", null, null, "one\r\ntwo"])];
             expected.extend(ODD_NAMES.map(|name| json!([name, null, null, "x"])));
             match chosen {
@@ -113,7 +113,7 @@ async fn a_form_sends_the_same_fields_with_scripts_and_without() {
     browser.click("go").await;
     browser.has("#out:not(:empty)").await;
     assert!(
-        said(&browser, "out")
+        text_of(&browser, "out")
             .await
             .starts_with(r#"[["te\"xt",null,null,"one\r\ntwo"],"#),
         "lines end as a browser ends them"
@@ -130,7 +130,7 @@ async fn field_errors_mark_only_their_fields() {
     browser.goto(&server.url("/form")).await;
     browser.click("go").await;
     browser.sees("error", "a field's own error").await;
-    assert_eq!(said(&browser, "none").await, "", "an error of no field");
+    assert_eq!(text_of(&browser, "none").await, "", "an error of no field");
     let invalid = "return [...document.querySelectorAll('#form [aria-invalid=true]')].map((field) => field.name)";
     assert_eq!(browser.run(invalid).await, json!(["constructor"]));
     assert_eq!(
@@ -250,11 +250,11 @@ async fn streamed_values_equal_reloaded_values() {
     }
     assert_eq!(seen[20], "Values", "nothing of a value ran");
     assert_eq!(
-        said(&browser, "end").await,
+        text_of(&browser, "end").await,
         "</script><script>document.title='run'</script>"
     );
     assert_eq!(
-        said(&browser, "none").await,
+        text_of(&browser, "none").await,
         "nothing",
         "a value has no inherited properties"
     );

@@ -3,7 +3,7 @@
 
 use crate::support::{
     Tidegate,
-    client::{Raw, soon},
+    client::{Raw, serve_sleeping_request, soon},
     component,
 };
 use futures_util::future::join_all;
@@ -326,18 +326,8 @@ async fn a_half_closed_client_that_stops_reading_is_dropped() {
         "/stream/idle",
         "/guarded/calm?how=sleep",
     ] {
-        let server = rogue(&[
-            "--instances",
-            "1",
-            "--wall",
-            "1h",
-            "--limit",
-            "half_close_within=300ms",
-            "--limit",
-            "after_answer_max=100ms",
-        ]);
-        let mut raw = Raw::send(server.address(), &get(path)).await;
-        server.wait_for("about to sleep");
+        let limits = ["--limit", "after_answer_max=100ms"];
+        let (server, mut raw) = serve_sleeping_request(path, &limits).await;
         raw.end_sending().await;
         let answer = raw.rest().await;
         assert!(!answer.ends_with("0\r\n\r\n"), "{path}: {answer}");

@@ -637,7 +637,7 @@ async fn head_has_the_headers_of_get() {
             site.get(path, &headers).await,
             site.ask("HEAD", path, &headers).await,
         );
-        let told = |answer: &Answer| {
+        let values = |answer: &Answer| {
             let names = [
                 "content-type",
                 "content-length",
@@ -651,8 +651,8 @@ async fn head_has_the_headers_of_get() {
             names.map(|name| answer.header(name).to_owned())
         };
         assert_eq!(
-            (head.status, told(&head), head.body.len()),
-            (200, told(&get), 0),
+            (head.status, values(&head), head.body.len()),
+            (200, values(&get), 0),
             "{path}"
         );
         assert_eq!(

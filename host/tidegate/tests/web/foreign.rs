@@ -1,18 +1,16 @@
 //! Components of other toolchains: an import that was not granted fails when it is called, and a
 //! request has no access to the one before it.
 
-use crate::support::{Tidegate, client::soon, component, fixture::Fixture, tidegate};
+use crate::support::{
+    Tidegate,
+    client::{get, soon},
+    component,
+    fixture::Fixture,
+    tidegate,
+};
 use serde_json::Value;
 use std::{fs, path::Path};
 use tidegate_routing::Target;
-
-async fn get(server: &Tidegate, path: &str) -> (u16, String) {
-    let answer = soon(path, reqwest::get(server.url(path))).await.unwrap();
-    (
-        answer.status().as_u16(),
-        soon(path, answer.text()).await.unwrap(),
-    )
-}
 
 #[tokio::test]
 async fn outbound_access_without_a_grant_is_refused_with_the_wasi_error() {

@@ -1,8 +1,11 @@
 //! `/end/{how}?length=…`: answers that end in each way in which a guest may end one, or fail to.
 //! Without `length` they have no Content-Length.
 
-use crate::body::{begin, end, wait, write};
-use std::{hint::black_box, mem};
+use crate::{
+    body::{begin, end, wait, write},
+    excess,
+};
+use std::mem;
 use wasip2::http::types::{Fields, OutgoingBody, OutgoingResponse, ResponseOutparam};
 
 pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) {
@@ -25,8 +28,8 @@ pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) 
     match how {
         "finish" => end(body, out),
         "trap" => panic!("a secret"),
-        "spin" => spin(),
-        "memory" => grow(),
+        "spin" => excess::spin(),
+        "memory" => excess::grow(),
         "exit" => std::process::exit(0),
         "drop" => drop((out, body)),
         "leak" => {
@@ -48,7 +51,7 @@ pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) 
         }
         "finish-spin" => {
             end(body, out);
-            spin();
+            excess::spin();
         }
         _ => panic!("an answer does not end like {how}"),
     }
@@ -81,24 +84,8 @@ pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
 /// Sets headers that an app may not set.
 pub(crate) fn headers(answer: ResponseOutparam) {
     let headers = Fields::new();
-    let refused = ["date", "host", "connection", "keep-alive", "x-kept"]
-        .into_iter()
-        .filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
-    let refused: Vec<&str> = refused.collect();
+    let refused = excess::refused(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
     let (body, out) = begin(answer, OutgoingResponse::new(headers));
-    write(&out, refused.join(" ").as_bytes());
+    write(&out, refused.as_bytes());
     end(body, out);
-}
-
-fn spin() -> ! {
-    loop {
-        black_box(());
-    }
-}
-
-fn grow() -> ! {
-    let mut pieces = Vec::new();
-    loop {
-        pieces.push(black_box(vec![1u8; 1 << 20]));
-    }
 }

@@ -7,4 +7,7 @@ mod body;
 #[cfg(target_family = "wasm")]
 mod ends;
 #[cfg(target_family = "wasm")]
+#[path = "../../proxy03/src/excess.rs"]
+mod excess;
+#[cfg(target_family = "wasm")]
 mod world;

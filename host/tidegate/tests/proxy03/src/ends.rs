@@ -1,8 +1,11 @@
 //! `/end/{how}?length=…`: answers that end in each way in which a guest may end one, or fail to.
 //! Without `length` they have no Content-Length.
 
-use crate::body::{respond, wait};
-use std::{cell::RefCell, hint::black_box, mem};
+use crate::{
+    body::{respond, wait},
+    excess,
+};
+use std::{cell::RefCell, mem};
 use wasip3::{
     http::types::{ErrorCode, Fields, Request, Response},
     spawn_local,
@@ -36,8 +39,8 @@ pub(crate) fn answer(how: &str, length: Option<&str>) -> Response {
         match how.as_str() {
             "finish" => {}
             "trap" => panic!("a secret"),
-            "spin" => spin(),
-            "memory" => grow(),
+            "spin" => excess::spin(),
+            "memory" => excess::grow(),
             "exit" => std::process::exit(0),
             "leak" => mem::forget(body),
             "keep" => OPEN.set(Some(body)),
@@ -56,7 +59,7 @@ pub(crate) fn answer(how: &str, length: Option<&str>) -> Response {
             "finish-spin" => {
                 drop(body);
                 wasip3::clocks::monotonic_clock::wait_for(1_000_000).await;
-                spin();
+                excess::spin();
             }
             _ => panic!("an answer does not end like {how}"),
         }
@@ -122,11 +125,8 @@ pub(crate) fn trailers(query: &str) -> Response {
 /// Sets headers that an app may not set.
 pub(crate) fn headers() -> Response {
     let headers = Fields::new();
-    let refused = ["date", "host", "connection", "keep-alive", "x-kept"]
-        .into_iter()
-        .filter(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
-    let refused: Vec<&str> = refused.collect();
-    let text = refused.join(" ");
+    let refused = excess::refused(|name| headers.set(name, &[b"guest".to_vec()]).is_err());
+    let text = refused;
     let (mut body, reader) = wit_stream::new();
     spawn_local(async move {
         body.write_all(text.into_bytes()).await;
@@ -146,17 +146,4 @@ pub(crate) fn pass(request: Request, traps: bool) -> Response {
         });
     }
     Response::new(Fields::new(), Some(body), trailers).0
-}
-
-fn spin() -> ! {
-    loop {
-        black_box(());
-    }
-}
-
-fn grow() -> ! {
-    let mut pieces = Vec::new();
-    loop {
-        pieces.push(black_box(vec![1u8; 1 << 20]));
-    }
 }

@@ -7,4 +7,6 @@ mod body;
 #[cfg(target_family = "wasm")]
 mod ends;
 #[cfg(target_family = "wasm")]
+mod excess;
+#[cfg(target_family = "wasm")]
 mod world;

@@ -54,10 +54,10 @@ fn app() -> App {
         .get("/connections", async |_| ids(None, None, 1000).join("\n"))
         .get("/env", async |_| environment())
         .get("/read", async |req: Request| {
-            fs::read_to_string(path(&req)?).map_err(told)
+            fs::read_to_string(path(&req)?).map_err(io_error)
         })
         .put("/write", async |req: Request| {
-            fs::write(path(&req)?, req.bytes()).map_err(told)
+            fs::write(path(&req)?, req.bytes()).map_err(io_error)
         })
         .feed("/feed", feed)
         .socket("/socket", socket::Rogue)
@@ -159,7 +159,7 @@ fn path(req: &Request) -> Result<PathBuf> {
 }
 
 /// Returns a refusal of the host as the answer, which the tests read.
-fn told(error: std::io::Error) -> Error {
+fn io_error(error: std::io::Error) -> Error {
     Error::status(403, error.kind().to_string())
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn of_connection<R: Room>(conn: &Conn, with: &str) -> Result {
             .map_err(|error| Error::fault(error.to_string())),
         what => return Err(Error::bad_request(format!("no limit is called {what:?}"))),
     };
-    conn.send(heard(outcome))
+    conn.send(describe(outcome))
 }
 
 /// Runs "WHAT SIZE" on a room's storage and on the effects of its event.
@@ -49,7 +49,7 @@ pub(crate) fn of_room(cx: &Cx, conn: &Conn, with: &str) -> Result {
         }
         what => return Err(Error::bad_request(format!("no limit is called {what:?}"))),
     };
-    conn.send(heard(outcome))
+    conn.send(describe(outcome))
 }
 
 fn read(with: &str) -> Result<(&str, usize)> {
@@ -57,6 +57,6 @@ fn read(with: &str) -> Result<(&str, usize)> {
     Ok((what, size.parse()?))
 }
 
-fn heard(outcome: Result) -> String {
+fn describe(outcome: Result) -> String {
     outcome.map_or_else(|error| error.to_string(), |()| "ok".to_owned())
 }

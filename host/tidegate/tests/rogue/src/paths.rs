@@ -9,27 +9,31 @@ pub(crate) fn register(app: App) -> App {
     .guard("/paths/noted/*", async |req: Request| {
         Ok::<_, Error>(Pass::new().header("x-guard", req.uri()))
     })
-    .get("/paths/{*rest}", async |req: Request| told(&req, "rest"))
-    .get("/paths/noted/{name}", async |req: Request| {
-        told(&req, "name")
+    .get("/paths/{*rest}", async |req: Request| {
+        describe(&req, "rest")
     })
-    .get("/paths/one/{name}", async |req: Request| told(&req, "name"))
+    .get("/paths/noted/{name}", async |req: Request| {
+        describe(&req, "name")
+    })
+    .get("/paths/one/{name}", async |req: Request| {
+        describe(&req, "name")
+    })
     .get("/paths/one/{name}/tail", async |req: Request| {
-        told(&req, "name")
+        describe(&req, "name")
     })
     .stream(
         "/paths/stream/{name}",
-        async |req: Request, reply: Reply| reply.send(told(&req, "name")?).await,
+        async |req: Request, reply: Reply| reply.send(describe(&req, "name")?).await,
     )
     .stream(
         "/paths/streams/{*rest}",
-        async |req: Request, reply: Reply| reply.send(told(&req, "rest")?).await,
+        async |req: Request, reply: Reply| reply.send(describe(&req, "rest")?).await,
     )
     .room::<Named>("/paths/rooms/{name}")
     .page("/paths/page/{name}", shown())
 }
 
-fn told(req: &Request, name: &str) -> Result<String> {
+fn describe(req: &Request, name: &str) -> Result<String> {
     Ok(format!(
         "{} {name}={}",
         req.uri(),
@@ -50,12 +54,12 @@ fn shown() -> Page {
     let render = |req: &Request, _: &View| -> Result<Response> {
         Ok(Response::html(format!(
             "<!doctype html><body>{}</body>",
-            told(req, "name")?
+            describe(req, "name")?
         )))
     };
     Page::new(render)
         .loader("path", async |req: &Request, sink: &mut Sink| {
-            sink.send(&told(req, "name")?).await
+            sink.send(&describe(req, "name")?).await
         })
         .action("stay", async |_: &Request, _: &mut Form| Done::success(&()))
 }
