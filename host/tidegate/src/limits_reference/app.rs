@@ -59,7 +59,7 @@ pub(super) const ROOMS: Group = (
         ),
         limit(
             "rooms_awake_max",
-            "Rooms that are awake at a time; at most half of the instances",
+            "Rooms that are awake at a time; at most a quarter of the instances",
             "the room that was idle longest sleeps",
             &["tidegate/tests/rooms.rs::a_room_never_has_two_instances"],
         ),
@@ -88,7 +88,7 @@ pub(super) const ROOMS: Group = (
         fixed(
             "ENTRIES_PAGE_MAX",
             LimitValue::Count(ENTRIES_PAGE_MAX),
-            "Entries that one call of the app gets",
+            "Entries that one call of the app receives",
             "the app asks for the next page; the SDK does so by itself",
             &["tidegate/tests/hostile/limits.rs::listings_of_entries_and_ids_are_paged"],
         ),
@@ -127,7 +127,7 @@ pub(super) const ROOMS: Group = (
         fixed(
             "ALARM_ATTEMPTS_MAX",
             LimitValue::Count(ALARM_ATTEMPTS_MAX as usize),
-            "Tries of one alarm",
+            "Attempts of one alarm",
             "it is given up, and logged",
             &[
                 "hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up",
@@ -154,7 +154,7 @@ pub(super) const ROOMS: Group = (
         fixed(
             "ALARMS_LATE_MAX",
             LimitValue::Count(ALARMS_LATE_MAX),
-            "Late alarms that are called in a tenth of a second, and as many that are tried again",
+            "Late alarms that are called in a tenth of a second, and as many retries",
             "they wait, the longest due first",
             &[
                 "hub/src/rooms/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
@@ -163,7 +163,7 @@ pub(super) const ROOMS: Group = (
         fixed(
             "HOST_RETRY",
             LimitValue::Time(HOST_RETRY),
-            "First pause before the host tries again what it could not do: each later one is twice as long",
+            "First pause before the host repeats an event that it could not deliver; each later one is twice as long",
             "",
             &["tidegate/tests/hostile/events.rs::an_on_close_waits_for_an_instance_and_runs_once"],
         ),
@@ -179,7 +179,7 @@ pub(super) const ROOMS: Group = (
         fixed(
             "ROOM_RETRIES_MAX",
             LimitValue::Count(ROOM_RETRIES_MAX),
-            "Rooms whose pending events are tried again in a tenth of a second",
+            "Rooms whose pending events are retried in a tenth of a second",
             "they wait, the longest due first",
             &[
                 "hub/src/rooms/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
@@ -188,7 +188,7 @@ pub(super) const ROOMS: Group = (
         fixed(
             "ALARM_OF_NOBODY",
             LimitValue::Time(ALARM_OF_NOBODY),
-            "Time between two looks at an alarm of a room class that the served version does not have",
+            "Time between two checks for a room class that an alarm needs and the served version lacks",
             "it waits",
             &["hub/tests/rooms/main.rs::an_alarm_of_a_class_that_is_not_served_waits_until_it_is"],
         ),
@@ -201,18 +201,18 @@ pub(super) const PAGES_AND_FORMS: Group = (
         limit(
             "first_within",
             "Time that the shell of a page waits for first values",
-            "the shell goes out without them",
+            "the shell is sent without them",
             &["tidegate/tests/pages.rs::the_shell_is_sent_before_the_first_value_of_a_slow_loader"],
         ),
         limit(
             "loader_within",
-            "Time for a loader that is not live to end",
+            "Time until a loader that is not live ends",
             "504, or `timeout` in a stream",
             &["tidegate/tests/pages.rs::a_faulty_loader_is_reported_and_leaves_the_others_running"],
         ),
         limit(
             "upload_bytes_max",
-            "A form in all, its files included",
+            "A whole form, files included",
             "413",
             &["tidegate/tests/hostile/limits.rs::a_form_is_bounded_in_bytes_and_in_fields"],
         ),
@@ -232,7 +232,7 @@ pub(super) const PAGES_AND_FORMS: Group = (
         fixed(
             "FORM_BEGUN_BYTES",
             LimitValue::Bytes(FORM_BEGUN_BYTES),
-            "Bytes of a form that are there before its action starts, or the whole form",
+            "Bytes of a form that have arrived before its action starts, or the whole form",
             "the action waits",
             &["tidegate/tests/hostile/progress.rs::no_action_starts_for_a_stalled_form"],
         ),
@@ -259,31 +259,6 @@ pub(super) const THE_APP: Group = (
                 "tidegate/tests/hostile/memory.rs::connections_without_a_request_never_exceed_the_memory_budget",
             ],
         ),
-        fixed(
-            "ANSWER_HEADERS_MAX",
-            LimitValue::Count(ANSWER_HEADERS_MAX),
-            "Headers of an answer, those that guards add included",
-            "500",
-            &["tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_an_app_fault"],
-        ),
-        fixed(
-            "ANSWER_HEADERS_BYTES_MAX",
-            LimitValue::Bytes(ANSWER_HEADERS_BYTES_MAX),
-            "Names and values of the headers that one call of an app gives",
-            "500",
-            &[
-                "tidegate/tests/hostile/limits.rs::headers_of_answers_and_guards_are_bounded_in_bytes",
-            ],
-        ),
-        fixed(
-            "GUARD_CONTEXT_BYTES_MAX",
-            LimitValue::Bytes(GUARD_CONTEXT_BYTES_MAX),
-            "Context that one guard adds to a request",
-            "500",
-            &[
-                "tidegate/tests/hostile/limits.rs::headers_of_answers_and_guards_are_bounded_in_bytes",
-            ],
-        ),
         setting(
             "app",
             "memory",
@@ -301,16 +276,41 @@ pub(super) const THE_APP: Group = (
         setting(
             "app",
             "cpu",
-            "Computing for one event; for a streamed request, between two waits",
+            "Processor time of one event; of a streamed request between two waits",
             "500, or close 1011",
             &["tidegate/tests/hostile/limits.rs::an_event_is_bounded_in_time_cpu_and_memory"],
         ),
         setting(
             "app",
             "wall",
-            "One event from its beginning to its end; for a streamed request, to the head of the answer",
+            "Time of one event, including waits; of a streamed request to the head of the answer",
             "504, or close 1011",
             &["tidegate/tests/hostile/limits.rs::an_event_is_bounded_in_time_cpu_and_memory"],
+        ),
+        fixed(
+            "ANSWER_HEADERS_MAX",
+            LimitValue::Count(ANSWER_HEADERS_MAX),
+            "Headers of an answer, including those of guards",
+            "500",
+            &["tidegate/tests/hostile/memory.rs::an_answer_with_too_many_headers_is_an_app_fault"],
+        ),
+        fixed(
+            "ANSWER_HEADERS_BYTES_MAX",
+            LimitValue::Bytes(ANSWER_HEADERS_BYTES_MAX),
+            "Names and values of the headers that one call of an app sets",
+            "500",
+            &[
+                "tidegate/tests/hostile/limits.rs::headers_of_answers_and_guards_are_bounded_in_bytes",
+            ],
+        ),
+        fixed(
+            "GUARD_CONTEXT_BYTES_MAX",
+            LimitValue::Bytes(GUARD_CONTEXT_BYTES_MAX),
+            "Context that one guard adds to a request",
+            "500",
+            &[
+                "tidegate/tests/hostile/limits.rs::headers_of_answers_and_guards_are_bounded_in_bytes",
+            ],
         ),
         setting(
             "app",

@@ -44,7 +44,7 @@ pub(super) const CONNECTIONS: Group = (
         ),
         limit(
             "write_within",
-            "Time for the client to take one more byte of what waits for it",
+            "Time until the client takes one more of the bytes that are queued for it",
             "the connection is closed; counted as `stalled_readers`",
             &[
                 "tidegate/tests/hostile/progress.rs::a_client_that_reads_too_slowly_is_closed_and_counted",
@@ -52,7 +52,7 @@ pub(super) const CONNECTIONS: Group = (
         ),
         limit(
             "bytes_per_second_min",
-            "Bytes a second that a client moves at least while the host waits for it, on average over `read_within` or `write_within`",
+            "Lowest rate of a client that the host waits for, in bytes a second, on average over `read_within` or `write_within`",
             "as for those two",
             &[
                 "tidegate/tests/hostile/progress.rs::a_client_that_reads_too_slowly_is_closed_and_counted",
@@ -60,13 +60,13 @@ pub(super) const CONNECTIONS: Group = (
         ),
         limit(
             "half_close_within",
-            "Time for a client that sends nothing more (it closed that direction) to get one more byte of its answer",
+            "Time until a client that has ended its sending side takes one more byte of its answer",
             "it counts as gone, and the connection is closed",
             &["tidegate/tests/web/close.rs::a_half_closed_client_that_stops_reading_is_dropped"],
         ),
         limit(
             "linger_within",
-            "Time in which bytes of a client are read and dropped after the last answer of its connection, so that the answer arrives",
+            "Time for which bytes of a client are read and dropped after the last answer of its connection, so that the answer arrives",
             "the connection is closed",
             &["tidegate/tests/web/close.rs::data_after_the_last_answer_is_bounded"],
         ),
@@ -79,8 +79,8 @@ pub(super) const CONNECTIONS: Group = (
         setting(
             "server",
             "drain",
-            "Time for what is open to end when the server stops",
-            "what is still open is cut off",
+            "Time until requests and connections end when the server stops",
+            "those that are still open are cut off",
             &["tidegate/tests/drain.rs::requests_that_do_not_end_are_cut_off_at_the_deadline"],
         ),
     ],
@@ -97,14 +97,8 @@ pub(super) const REQUESTS: Group = (
         ),
         limit(
             "header_within",
-            "Time for a head to come, from its first byte",
-            "the connection is closed; counted as `late_heads`",
-            &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
-        ),
-        limit(
-            "idle_within",
-            "Time between two requests of a connection",
-            "the connection is closed",
+            "Time from the first byte of a head to its last",
+            "408, and the connection is closed; counted as `late_heads`",
             &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
         ),
         limit(
@@ -118,13 +112,19 @@ pub(super) const REQUESTS: Group = (
         ),
         limit(
             "body_within",
-            "Time for such a body to come",
+            "Time until such a body is complete",
             "408",
             &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
         ),
         limit(
+            "idle_within",
+            "Time between two requests of a connection",
+            "the connection is closed",
+            &["tidegate/tests/hostile/limits.rs::an_unfinished_head_or_body_times_out"],
+        ),
+        limit(
             "after_answer_max",
-            "Time for what an app still does after an answer has ended, or its client has left",
+            "Time for work of the app after its answer has ended or its client has left",
             "the instance is dropped; earlier if a request waits for an instance, except for an eighth of all that work after whole answers",
             &[
                 "tidegate/tests/hostile/instances.rs::work_after_an_answer_is_bounded_and_does_not_delay_it",
@@ -138,6 +138,12 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
     "WebSockets and feeds",
     &[
         limit(
+            "upgrade_within",
+            "Time for guards and the app to decide about an upgrade",
+            "503",
+            &["tidegate/tests/faults.rs::a_slow_on_upgrade_is_a_fault_and_a_503"],
+        ),
+        limit(
             "message_bytes_max",
             "One WebSocket message, either way",
             "close 1009; an error to the app for a message of its own",
@@ -148,13 +154,13 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
         ),
         limit(
             "frame_bytes_max",
-            "Payload of one frame that comes in",
+            "Payload of one incoming frame",
             "close 1009",
             &["tidegate/tests/hostile/limits.rs::an_oversized_message_is_closed_with_1009"],
         ),
         limit(
             "fragments_max",
-            "Frames of one message that comes in",
+            "Frames of one incoming message",
             "close 1009",
             &["tidegate/tests/hostile/limits.rs::an_oversized_message_is_closed_with_1009"],
         ),
@@ -163,6 +169,41 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
             "Pings and pongs of a client in a second",
             "close 1008; counted as `control_floods`",
             &["tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008"],
+        ),
+        fixed(
+            "CONTROL_FRAMES_PERIOD",
+            LimitValue::Time(CONTROL_FRAMES_PERIOD),
+            "Window of `control_frames_max`",
+            "",
+            &["tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008"],
+        ),
+        limit(
+            "inbox_messages_max",
+            "Messages that wait for the app",
+            "the host stops reading the connection until the app has handled them",
+            &[
+                "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_waits",
+            ],
+        ),
+        limit(
+            "inbox_bytes_max",
+            "Bytes of messages that wait for the app",
+            "the host stops reading the connection until the app has handled them",
+            &[
+                "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_waits",
+            ],
+        ),
+        limit(
+            "outbox_messages_max",
+            "Messages queued for one client",
+            "`full` to the app; a publication closes the client with 1013, or drops its oldest (`drop_oldest`)",
+            &["tidegate/tests/hostile/limits.rs::a_full_outbox_returns_an_error_to_the_app"],
+        ),
+        limit(
+            "outbox_bytes_max",
+            "Bytes queued for one client",
+            "as for messages",
+            &["tidegate/tests/hostile/limits.rs::a_full_outbox_returns_an_error_to_the_app"],
         ),
         fixed(
             "TURN_FRAMES_MAX",
@@ -180,41 +221,6 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
             "Bytes that a WebSocket moves before other connections of its worker have their turn",
             "the rest waits",
             &["tidegate/tests/hostile/fairness.rs::a_flooding_client_does_not_starve_others"],
-        ),
-        fixed(
-            "CONTROL_FRAMES_PERIOD",
-            LimitValue::Time(CONTROL_FRAMES_PERIOD),
-            "The time for which `control_frames_max` counts",
-            "",
-            &["tidegate/tests/hostile/progress.rs::a_flood_of_pings_or_pongs_is_closed_with_1008"],
-        ),
-        limit(
-            "inbox_messages_max",
-            "Messages that wait for the app",
-            "the host stops reading the connection until the app has had them",
-            &[
-                "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_waits",
-            ],
-        ),
-        limit(
-            "inbox_bytes_max",
-            "Bytes of messages that wait for the app",
-            "the host stops reading the connection until the app has had them",
-            &[
-                "tidegate/tests/hostile/limits.rs::a_client_that_sends_faster_than_the_app_reads_waits",
-            ],
-        ),
-        limit(
-            "outbox_messages_max",
-            "Messages queued towards one client",
-            "`full` to the app; a publication closes the client with 1013, or drops its oldest (`drop_oldest`)",
-            &["tidegate/tests/hostile/limits.rs::a_full_outbox_returns_an_error_to_the_app"],
-        ),
-        limit(
-            "outbox_bytes_max",
-            "Bytes queued towards one client",
-            "as for messages",
-            &["tidegate/tests/hostile/limits.rs::a_full_outbox_returns_an_error_to_the_app"],
         ),
         limit(
             "attachment_bytes_max",
@@ -240,11 +246,21 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
                 "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
             ],
         ),
-        limit(
-            "upgrade_within",
-            "Time for guards and the app to decide about an upgrade",
-            "503",
-            &["tidegate/tests/faults.rs::a_slow_on_upgrade_is_a_fault_and_a_503"],
+        fixed(
+            "AUTO_RESPONSE_BYTES_MAX",
+            LimitValue::Bytes(AUTO_RESPONSE_BYTES_MAX),
+            "Text of an auto-response, and the one that it answers",
+            "an error to the app",
+            &[
+                "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
+            ],
+        ),
+        fixed(
+            "IDS_PAGE_MAX",
+            LimitValue::Count(IDS_PAGE_MAX),
+            "Ids of connections that one call of the app receives",
+            "the app asks for the next page",
+            &["tidegate/tests/hostile/limits.rs::listings_of_entries_and_ids_are_paged"],
         ),
         limit(
             "ping_every",
@@ -254,14 +270,13 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
         ),
         limit(
             "pong_within",
-            "Time for any byte to come after a ping",
-            "the connection is dropped; the app hears 1006",
+            "Time until any byte arrives after a ping",
+            "the connection is dropped; the app receives 1006",
             &["tidegate/tests/hostile/limits.rs::a_client_that_answers_no_ping_is_dropped"],
         ),
         limit(
             "idle_max",
-            "Time without a byte from the client or on its way to it; an answered ping is one, so the bound needs a longer or no `ping_every`. \
-                 0 for no bound",
+            "Time without a byte from the client or on its way to it; an answered ping is one, so the bound needs a longer or no `ping_every`. 0 for no bound",
             "close 1001",
             &[
                 "tidegate/tests/hostile/limits.rs::a_websocket_has_a_lifetime_and_an_idle_timeout",
@@ -276,17 +291,11 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
         ),
         limit(
             "close_within",
-            "Time for the client's half of the close handshake",
+            "Time until the client answers a close frame",
             "the socket is dropped",
             &[
                 "tidegate/tests/drain.rs::a_client_that_ignores_the_close_frame_is_dropped_and_on_close_reports_it",
             ],
-        ),
-        limit(
-            "comment_every",
-            "Time between two comments on a silent feed, and between two signs of life of a page that streams",
-            "a comment",
-            &["tidegate/tests/topics.rs::comments_keep_a_silent_feed_open"],
         ),
         fixed(
             "CLOSE_REASON_BYTES_MAX",
@@ -297,21 +306,11 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
                 "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
             ],
         ),
-        fixed(
-            "AUTO_RESPONSE_BYTES_MAX",
-            LimitValue::Bytes(AUTO_RESPONSE_BYTES_MAX),
-            "Text of an auto-response, and the one that it answers",
-            "an error to the app",
-            &[
-                "tidegate/tests/hostile/limits.rs::connection_tags_attachments_and_topics_are_bounded",
-            ],
-        ),
-        fixed(
-            "IDS_PAGE_MAX",
-            LimitValue::Count(IDS_PAGE_MAX),
-            "Ids of connections that one call of the app gets",
-            "the app asks for the next page",
-            &["tidegate/tests/hostile/limits.rs::listings_of_entries_and_ids_are_paged"],
+        limit(
+            "comment_every",
+            "Time between two comments on a silent feed, and between two heartbeats of a streamed page",
+            "a comment",
+            &["tidegate/tests/topics.rs::comments_keep_a_silent_feed_open"],
         ),
     ],
 );
@@ -343,13 +342,19 @@ pub(super) const TOPICS: Group = (
         ),
         limit(
             "history_messages_max",
-            "Publications that a topic keeps for clients that come back",
+            "Publications that a topic keeps for clients that resume",
             "the client receives a gap notice",
             &["tidegate/tests/hostile/limits.rs::a_history_is_bounded_in_messages_and_bytes"],
         ),
         limit(
+            "history_age_max",
+            "Age of a publication in the history",
+            "the client receives a gap notice",
+            &["tidegate/tests/hostile/limits.rs::a_history_expires"],
+        ),
+        limit(
             "history_message_bytes_max",
-            "A publication that is kept",
+            "A publication in the history",
             "it is not kept: the client receives a gap notice",
             &["tidegate/tests/hostile/limits.rs::a_history_is_bounded_in_messages_and_bytes"],
         ),
@@ -358,12 +363,6 @@ pub(super) const TOPICS: Group = (
             "Publications that all topics together keep in memory; those of rooms are in their storage",
             "the topic's oldest are forgotten: the client receives a gap notice",
             &["tidegate/tests/hostile/limits.rs::a_history_is_bounded_in_messages_and_bytes"],
-        ),
-        limit(
-            "history_age_max",
-            "Age of a publication that is kept",
-            "the client receives a gap notice",
-            &["tidegate/tests/hostile/limits.rs::a_history_expires"],
         ),
     ],
 );
