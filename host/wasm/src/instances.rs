@@ -13,7 +13,10 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, Weak,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     task::Poll,
     time::Duration,
@@ -183,7 +186,9 @@ pub(crate) struct Account {
     /// Idle instances of every version that still exists, the oldest version first.
     idle: Mutex<Vec<Weak<dyn Idle>>>,
     /// Number of calls that wait for a permit.
-    waiting: Mutex<usize>,
+    waiting: AtomicUsize,
+    /// Held while the number of waiting calls and the claims change together.
+    claiming: Mutex<()>,
     /// A permit for each of them, as long as no instance was given up for it: whatever takes the permit gives up its instance, the
     /// oldest work first. So as many are given up as calls wait, whichever call gets which.
     claims: Semaphore,
@@ -196,7 +201,8 @@ struct Waiting<'a>(&'a Account);
 
 impl<'a> Waiting<'a> {
     fn new(account: &'a Account) -> Waiting<'a> {
-        *account.waiting() += 1;
+        let _claiming = account.claiming();
+        account.waiting.fetch_add(1, SeqCst);
         account.claims.add_permits(1);
         Waiting(account)
     }
@@ -204,12 +210,10 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut waiting = self.0.waiting();
-        *waiting -= 1;
+        let _claiming = self.0.claiming();
+        let waiting = self.0.waiting.fetch_sub(1, SeqCst) - 1;
         let claims = self.0.claims.available_permits();
-        self.0
-            .claims
-            .forget_permits(claims.saturating_sub(*waiting));
+        self.0.claims.forget_permits(claims.saturating_sub(waiting));
     }
 }
 
@@ -223,7 +227,8 @@ impl Account {
             live,
             bytes,
             idle: Mutex::default(),
-            waiting: Mutex::new(0),
+            waiting: AtomicUsize::new(0),
+            claiming: Mutex::default(),
             claims: Semaphore::new(0),
             after: Semaphore::new(max / 8),
         })
@@ -242,7 +247,10 @@ impl Account {
     /// Waits a while if all that this use may have are in use.
     pub(crate) async fn permit(&self, of: Use) -> Result<Permit, Fault> {
         match self.permits.try_take(of) {
-            Some(permit) => Ok(permit),
+            Some(permit) => {
+                self.replace_claim();
+                Ok(permit)
+            }
             // Rare: in a box, so that it does not make the future of each event larger.
             None => Box::pin(self.wait(of)).await,
         }
@@ -255,10 +263,23 @@ impl Account {
             .map_err(|_| Fault::Busy)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, usize> {
-        self.waiting
+    /// Adds a claim if calls wait. A call that takes a permit without waiting may take the one of an
+    /// instance that was given up for a waiting call, which is then not in the semaphore's queue yet.
+    fn replace_claim(&self) {
+        // The common case reads one word.
+        if self.waiting.load(SeqCst) == 0 {
+            return;
+        }
+        let _claiming = self.claiming();
+        if self.claims.available_permits() < self.waiting.load(SeqCst) {
+            self.claims.add_permits(1);
+        }
+    }
+
+    fn claiming(&self) -> MutexGuard<'_, ()> {
+        self.claiming
             .lock()
-            .expect("nothing panics while it holds the number")
+            .expect("nothing panics while it holds the lock")
     }
 
     /// Ready when an instance that does nothing for a client is to be given up, because a call waits for one. `is_after`: it does work
@@ -496,6 +517,28 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(later.as_mut().poll(&mut cx).is_ready());
         assert_eq!(work.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_takes_the_permit_of_a_waiting_call_replaces_its_claim() {
+        let account = Account::new(2);
+        let [first, second] = [account.permit(Use::Event), account.permit(Use::Event)];
+        let (first, _second) = (first.await.unwrap(), second.await.unwrap());
+        let mut work = [(); 2].map(|()| Box::pin(account.wanted(false)));
+        let mut is_wanted = |index: usize| {
+            let mut cx = Context::from_waker(Waker::noop());
+            work[index].as_mut().poll(&mut cx).is_ready()
+        };
+        // A call waits, and an instance is given up for it before the call is in the queue.
+        let _waiting = Waiting::new(&account);
+        assert!(is_wanted(0) && !is_wanted(1));
+        drop(first);
+        let other = timeout(Duration::ZERO, account.permit(Use::Event)).await;
+        assert!(
+            matches!(other, Ok(Ok(_))),
+            "another call takes the permit at once"
+        );
+        assert!(is_wanted(1), "the waiting call gets the next one");
     }
 
     struct Stack(Mutex<Vec<Slot>>);
