@@ -78,11 +78,60 @@ fn a_client_of_http_1_0_gets_it_without_chunks() {
     let mut served = Served::usual(feeds());
     let mut feed = served.raw();
     feed.send(&ask("/feed", "1.0"));
-    assert!(!feed.head().contains("transfer-encoding"));
+    let head = feed.head();
+    assert!(
+        head.starts_with("HTTP/1.0 200 OK\r\n")
+            && !head.contains("\r\ntransfer-encoding: ")
+            && !head.contains("\r\nconnection: "),
+        "{head}"
+    );
     feed.until("data: hello\n\n");
     feed.until("-0\n\n");
     served.stop();
     assert_eq!(feed.rest(), "");
+}
+
+/// A body that breaks off after its first piece.
+struct BrokenBody(Option<Bytes>);
+
+impl Stream for BrokenBody {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame, BodyError>>> {
+        let piece = self.0.take();
+        Poll::Ready(Some(
+            piece.map(Frame::Data).ok_or(BodyError("broken".into())),
+        ))
+    }
+}
+
+#[test]
+fn a_held_answer_that_breaks_off_has_no_last_chunk_and_in_http_1_0_ends_with_a_reset() {
+    let stream = |_, _| {
+        Ok(StreamingResponse {
+            status: 200,
+            headers: Default::default(),
+            body: Box::pin(BrokenBody(Some(Bytes::from_static(b"first")))),
+        })
+    };
+    let served = Served::usual(FakeApp {
+        stream: Box::new(stream),
+        ..feeds()
+    });
+    for (version, rest) in [("1.1", Some("")), ("1.0", None)] {
+        let mut broken = served.raw();
+        // A client that accepts trailers gets its streamed answer without hyper.
+        let head = format!("GET /stream HTTP/{version}\r\nhost: test\r\nte: trailers\r\n\r\n");
+        broken.send(head.as_bytes());
+        broken.until("first");
+        if version == "1.1" {
+            broken.until("\r\n");
+        }
+        let mut bytes = String::new();
+        let outcome = broken.0.read_to_string(&mut bytes);
+        assert_eq!(outcome.ok().map(|_| &*bytes), rest, "{version}");
+    }
 }
 
 /// A body of one piece, which keeps the upload that it answers.

@@ -38,11 +38,21 @@ pub(crate) enum Lasts {
     ToItsEnd,
 }
 
+/// Framing of an answer that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HeldFraming {
+    /// Chunks, then trailers.
+    Chunked,
+    /// The bytes alone, until the connection ends.
+    UntilClose,
+}
+
 /// An answer that is written without hyper.
 pub(crate) struct HeldAnswer {
     pub(crate) parts: Parts,
     pub(crate) body: hub::Body,
     pub(crate) lasts: Lasts,
+    pub(crate) framing: HeldFraming,
     /// True if the connection may serve another request after it.
     pub(crate) goes_on: bool,
 }

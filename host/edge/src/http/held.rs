@@ -10,14 +10,17 @@
 //! it waits. It also listens, because the end of the client's bytes ends a live answer. The first
 //! bytes of a next request are kept.
 //!
-//! Invariant: an answer that breaks off has no last chunk, so a client never takes a part for the
-//! whole. If the answer ends whole, its connection goes back to hyper with the bytes that the
-//! client has sent in the meantime.
+//! The connection chooses the framing. HTTP/1.1 has chunks (RFC 9112 section 7.1). HTTP/1.0 has
+//! none: the end of the connection is the end of the answer.
+//!
+//! Invariant: an answer that breaks off has no last chunk, or ends with a reset, so a client never
+//! takes a part for the whole. If an answer in chunks ends whole, its connection goes back to hyper
+//! with the bytes that the client has sent in the meantime.
 //!
 //! `sse::feed` and `pages` make the bodies; `pace` decides whether a client is too slow.
 
 use crate::{
-    http::answer::{Answer, Body, HeldAnswer, Lasts},
+    http::answer::{Answer, Body, HeldAnswer, HeldFraming, Lasts},
     http::pace::{Meter, Rule, Socket, stopped},
     http::paced::Shared,
     http::trailers,
@@ -51,19 +54,17 @@ const AHEAD_BYTES_MAX: usize = 4 << 10;
 const LISTEN_BYTES: usize = 64;
 
 /// Stores an answer that is to be held for the connection's task, and then never returns. Returns
-/// any other answer for hyper.
-pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answer) -> Answer {
-    // HTTP/1.0 has no chunks, and these statuses have no content (RFC 9110 sections 15.3.5, 15.3.6
-    // and 15.4.5).
-    let has_no_chunks = version != http::Version::HTTP_11
-        || [
-            StatusCode::NO_CONTENT,
-            StatusCode::RESET_CONTENT,
-            StatusCode::NOT_MODIFIED,
-        ]
-        .contains(&answer.status());
-    // Otherwise the rest of an earlier answer would be lost.
-    if has_no_chunks || !shared.is_flushed() {
+/// any other answer for hyper. The connection chooses the framing.
+pub(crate) async fn offer(shared: &Shared, framing: HeldFraming, answer: Answer) -> Answer {
+    // These statuses have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
+    let has_no_content = [
+        StatusCode::NO_CONTENT,
+        StatusCode::RESET_CONTENT,
+        StatusCode::NOT_MODIFIED,
+    ]
+    .contains(&answer.status());
+    // If the socket still has to take a part of an earlier answer, hyper has to write it.
+    if has_no_content || !shared.is_flushed() {
         return answer;
     }
     match answer.into_parts() {
@@ -72,7 +73,8 @@ pub(crate) async fn offer(shared: &Shared, version: http::Version, answer: Answe
                 parts,
                 body,
                 lasts,
-                goes_on: shared.may_go_on(),
+                framing,
+                goes_on: framing == HeldFraming::Chunked && shared.may_go_on(),
             };
             *shared
                 .held
@@ -102,9 +104,8 @@ pub(crate) struct Written<Io> {
     pub(crate) goes_on: bool,
 }
 
-/// Writes the answer in chunks (RFC 9112 section 7.1) until it ends or the client leaves. Returns
-/// `None` if no connection is left. An answer that breaks off has no last chunk. `ahead` has the
-/// bytes that the client sent after its request.
+/// Writes the answer until it ends or the client leaves. Returns `None` if no connection is left.
+/// `ahead` has the bytes that the client sent after its request.
 ///
 /// # Errors
 /// Returns `TimedOut` if the client reads too slowly.
@@ -126,10 +127,11 @@ pub(crate) async fn write<Io: Socket>(
         parts,
         mut body,
         lasts,
+        framing,
         goes_on,
     } = held;
     let goes_on = goes_on && ahead.len() <= AHEAD_BYTES_MAX && !*io.lifeline.stopping.borrow();
-    let mut out = head(&parts, goes_on);
+    let mut out = framing.head(&parts, goes_on);
     drop(parts);
     let mut hearing = Hearing::new(ahead);
     // Boxed because most answers have no trailers and wait long.
@@ -147,18 +149,21 @@ pub(crate) async fn write<Io: Socket>(
             next(&mut io.io, &mut body, !out.is_empty(), &mut hearing).await
         };
         match next {
-            Next::Frame(Ok(Frame::Data(bytes))) => push_chunk(&mut out, &bytes),
+            Next::Frame(Ok(Frame::Data(bytes))) => framing.push_data(&mut out, &bytes),
             Next::Frame(Ok(Frame::Trailers(fields))) => {
                 trailers = Some(Box::new(trailers::permitted(fields)))
             }
-            Next::Frame(Err(_)) => return io.write_all(&out).await.map(|()| None),
+            Next::Frame(Err(_)) => {
+                io.write_all(&out).await?;
+                if framing == HeldFraming::UntilClose {
+                    // Only a reset distinguishes it from a whole answer (RFC 9112 section 8).
+                    io.io.abort();
+                }
+                return Ok(None);
+            }
             Next::Heard => {}
             Next::End => {
-                out.extend_from_slice(b"0\r\n");
-                trailers
-                    .iter()
-                    .for_each(|fields| push_fields(&mut out, fields));
-                out.extend_from_slice(b"\r\n");
+                framing.push_end(&mut out, trailers.as_deref());
                 io.write_all(&out).await?;
                 return Ok(Some(Written {
                     io: io.io,
@@ -327,22 +332,49 @@ impl<Io: Socket> Writer<Io> {
     }
 }
 
-fn head(parts: &Parts, goes_on: bool) -> Vec<u8> {
-    let mut head = format!(
-        "HTTP/1.1 {} {}\r\n",
-        parts.status.as_str(),
-        reason(parts.status)
-    )
-    .into_bytes();
-    push_fields(&mut head, &parts.headers);
-    head.extend_from_slice(
-        format!("date: {}\r\n", httpdate::fmt_http_date(SystemTime::now())).as_bytes(),
-    );
-    if !goes_on {
-        head.extend_from_slice(b"connection: close\r\n");
+impl HeldFraming {
+    fn head(self, parts: &Parts, goes_on: bool) -> Vec<u8> {
+        let version = match self {
+            HeldFraming::Chunked => "HTTP/1.1",
+            HeldFraming::UntilClose => "HTTP/1.0",
+        };
+        let (status, date) = (parts.status, httpdate::fmt_http_date(SystemTime::now()));
+        let reason = status.canonical_reason().unwrap_or_default();
+        let mut head = format!("{version} {} {reason}\r\n", status.as_str()).into_bytes();
+        push_fields(&mut head, &parts.headers);
+        head.extend_from_slice(format!("date: {date}\r\n").as_bytes());
+        if self == HeldFraming::Chunked {
+            if !goes_on {
+                head.extend_from_slice(b"connection: close\r\n");
+            }
+            head.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        head.extend_from_slice(b"\r\n");
+        head
     }
-    head.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
-    head
+
+    fn push_data(self, out: &mut Vec<u8>, bytes: &[u8]) {
+        match self {
+            // An empty chunk would end the body.
+            HeldFraming::Chunked if !bytes.is_empty() => {
+                out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+                out.extend_from_slice(bytes);
+                out.extend_from_slice(b"\r\n");
+            }
+            HeldFraming::Chunked => {}
+            HeldFraming::UntilClose => out.extend_from_slice(bytes),
+        }
+    }
+
+    fn push_end(self, out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+        if self == HeldFraming::Chunked {
+            out.extend_from_slice(b"0\r\n");
+            trailers
+                .into_iter()
+                .for_each(|fields| push_fields(out, fields));
+            out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
@@ -351,25 +383,11 @@ fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
     }
 }
 
-fn reason(status: StatusCode) -> &'static str {
-    status.canonical_reason().unwrap_or_default()
-}
-
-/// An empty chunk would end the body.
-fn push_chunk(out: &mut Vec<u8>, bytes: &[u8]) {
-    if !bytes.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
-        out.extend_from_slice(bytes);
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::paced::Paced;
     use crate::memory::Memory;
-    use http::Version;
     use std::task::Waker;
     use tokio::io::{AsyncReadExt as _, AsyncWrite as _, duplex};
 
@@ -385,12 +403,9 @@ mod tests {
     }
 
     /// Returns true if an answer that is to be held is stored.
-    fn keeps(shared: &Shared, version: Version) -> bool {
-        let offer = pin!(offer(
-            shared,
-            version,
-            Answer::new(Body::Held(Box::pin(Never), Lasts::Live))
-        ));
+    fn keeps(shared: &Shared) -> bool {
+        let answer = Answer::new(Body::Held(Box::pin(Never), Lasts::Live));
+        let offer = pin!(offer(shared, HeldFraming::Chunked, answer));
         let is_pending = offer
             .poll(&mut Context::from_waker(Waker::noop()))
             .is_pending();
@@ -409,12 +424,12 @@ mod tests {
             Memory::new(&Arc::new(tidegate_hub::Budget::new(0))),
             0,
         );
-        assert!(keeps(&shared, Version::HTTP_11) && !keeps(&shared, Version::HTTP_10));
+        assert!(keeps(&shared));
         let mut write =
             |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
         assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());
-        assert!(!keeps(&shared, Version::HTTP_11), "the rest would be lost");
+        assert!(!keeps(&shared), "the rest would be lost");
         client.read_exact(&mut [0; 4]).await.unwrap();
-        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&shared, Version::HTTP_11));
+        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&shared));
     }
 }

@@ -16,7 +16,7 @@
 //! seats to `sockets`.
 
 use crate::{
-    http::answer::{self, ACCESS, HeldAnswer},
+    http::answer::{self, ACCESS, HeldAnswer, HeldFraming},
     http::exchange::Exchange,
     http::held,
     http::linger,
@@ -177,11 +177,16 @@ async fn converse<Io: Socket>(
                 memory: memory.clone(),
                 upgrade,
             };
+            let framing = if version == http::Version::HTTP_11 {
+                HeldFraming::Chunked
+            } else {
+                HeldFraming::UntilClose
+            };
             // Boxed: hyper would reserve the room for it as long as the connection lasts.
             Box::pin(async move {
                 exchange.shared.requests.begin().await;
                 let answer = exchange.answer(request).await;
-                let answer = held::offer(&exchange.shared, version, answer).await;
+                let answer = held::offer(&exchange.shared, framing, answer).await;
                 Ok::<_, Infallible>(answer.map(|body| exchange.shared.answer(version, body)))
             })
         })
