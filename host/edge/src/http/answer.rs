@@ -59,14 +59,14 @@ pub(crate) struct HeldAnswer {
 
 pub(crate) type Answer = Response<Body>;
 
+/// Next frame of an answer's body, for hyper.
+pub(crate) type FramePoll = Poll<Option<io::Result<http_body::Frame<Bytes>>>>;
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         match &mut *self {
             Body::Whole(bytes) => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))

@@ -19,7 +19,7 @@
 //! `pace` has the rules and meters; `http1` acts on the verdict.
 
 use crate::{
-    http::answer::{Body, HeldAnswer},
+    http::answer::{Body, FramePoll, HeldAnswer},
     http::linger,
     http::pace::{End, Meter, Rule, Socket, poll_timer},
     http::turn::Requests,
@@ -459,10 +459,7 @@ impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         if let Some(failure) = self.failure.take() {
             return Poll::Ready(Some(Err(failure)));
         }
