@@ -23,7 +23,7 @@ mod whole_body;
 use crate::{
     dev, files,
     http::answer::{self, ACCESS, Answer, Body, Place},
-    http::paced::Shared,
+    http::connection_state::ConnectionState,
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     http::target::{self, Form, Named},
@@ -62,7 +62,7 @@ pub(crate) struct Exchange {
     pub(crate) proxy: Option<Arc<Seat>>,
     /// Scheme of the request, if the connection or a trusted proxy names it.
     pub(crate) scheme: Option<&'static str>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) state: Arc<ConnectionState>,
     pub(crate) memory: Arc<Memory>,
     /// `None` if the request can't take over the socket, or has done so.
     pub(crate) upgrade: Option<UpgradeHandle>,
@@ -98,7 +98,7 @@ impl Exchange {
     /// Handles the request.
     pub(crate) async fn answer(&mut self, request: http::Request<RequestBody>) -> Answer {
         let mut answer = self.find_answer(request).await;
-        if self.shared.is_body_abandoned() {
+        if self.state.is_body_abandoned() {
             answer = Box::pin(self.abandon_body(answer)).await;
         }
         match answer.status() {
@@ -131,7 +131,7 @@ impl Exchange {
             .is_none_or(|bytes| bytes > EARLY_BYTES_MAX)
         {
             answer = answer::with_close(answer);
-            self.shared.discard_body();
+            self.state.discard_body();
         }
         answer
     }
@@ -327,7 +327,7 @@ impl Exchange {
         } else {
             files.file(method, path, &head.headers).await?
         };
-        // If a guard covers the path, shared caches must not keep the file.
+        // If a guard covers the path, state caches must not keep the file.
         if dispatch.is_guarded() {
             files::make_private(file.headers_mut());
         }

@@ -1,7 +1,7 @@
 //! Answers that are held open for long: feeds and pages, written without hyper.
 //!
 //! Owner: the task of the connection. hyper keeps two buffers for each of its connections, and a
-//! held answer mostly waits without any. So `offer` stores the answer in `Shared` and never
+//! held answer mostly waits without any. So `offer` stores the answer in `ConnectionState` and never
 //! returns; `converse` in `http1` finds it with `take`, takes the socket out of hyper and calls
 //! `write`.
 //!
@@ -21,8 +21,8 @@
 
 use crate::{
     http::answer::{Answer, Body, HeldAnswer, HeldFraming, Lasts},
+    http::connection_state::ConnectionState,
     http::pace::{Meter, Rule, Socket, stopped},
-    http::paced::Shared,
     http::trailers,
     lifeline::Lifeline,
     server::Server,
@@ -55,7 +55,7 @@ const LISTEN_BYTES: usize = 64;
 
 /// Stores an answer that is to be held for the connection's task, and then never returns. Returns
 /// any other answer for hyper. The connection chooses the framing.
-pub(crate) async fn offer(shared: &Shared, framing: HeldFraming, answer: Answer) -> Answer {
+pub(crate) async fn offer(state: &ConnectionState, framing: HeldFraming, answer: Answer) -> Answer {
     // These statuses have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
     let has_no_content = [
         StatusCode::NO_CONTENT,
@@ -64,7 +64,7 @@ pub(crate) async fn offer(shared: &Shared, framing: HeldFraming, answer: Answer)
     ]
     .contains(&answer.status());
     // If the socket still has to take a part of an earlier answer, hyper has to write it.
-    if has_no_content || !shared.is_flushed() {
+    if has_no_content || !state.is_flushed() {
         return answer;
     }
     match answer.into_parts() {
@@ -74,12 +74,9 @@ pub(crate) async fn offer(shared: &Shared, framing: HeldFraming, answer: Answer)
                 body,
                 lasts,
                 framing,
-                goes_on: framing == HeldFraming::Chunked && shared.may_go_on(),
+                goes_on: framing == HeldFraming::Chunked && state.may_go_on(),
             };
-            *shared
-                .held
-                .lock()
-                .expect("nothing panics while it holds it") = Some(Box::new(held));
+            *state.held.lock().expect("nothing panics while it holds it") = Some(Box::new(held));
             std::future::pending().await
         }
         (parts, body) => Answer::from_parts(parts, body),
@@ -87,8 +84,8 @@ pub(crate) async fn offer(shared: &Shared, framing: HeldFraming, answer: Answer)
 }
 
 /// Takes the stored answer.
-pub(crate) fn take(shared: &Shared) -> Option<Box<HeldAnswer>> {
-    shared
+pub(crate) fn take(state: &ConnectionState) -> Option<Box<HeldAnswer>> {
+    state
         .held
         .lock()
         .expect("nothing panics while it holds it")
@@ -386,7 +383,7 @@ fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::paced::Paced;
+    use crate::http::paced_socket::PacedSocket;
     use crate::memory::Memory;
     use std::task::Waker;
     use tokio::io::{AsyncReadExt as _, AsyncWrite as _, duplex};
@@ -403,33 +400,33 @@ mod tests {
     }
 
     /// Returns true if an answer that is to be held is stored.
-    fn keeps(shared: &Shared) -> bool {
+    fn keeps(state: &ConnectionState) -> bool {
         let answer = Answer::new(Body::Held(Box::pin(Never), Lasts::Live));
-        let offer = pin!(offer(shared, HeldFraming::Chunked, answer));
+        let offer = pin!(offer(state, HeldFraming::Chunked, answer));
         let is_pending = offer
             .poll(&mut Context::from_waker(Waker::noop()))
             .is_pending();
-        assert_eq!(take(shared).is_some(), is_pending);
+        assert_eq!(take(state).is_some(), is_pending);
         is_pending
     }
 
     #[tokio::test]
     async fn an_answer_is_kept_only_when_all_before_it_has_gone_out() {
-        let shared = Arc::<Shared>::default();
+        let state = Arc::<ConnectionState>::default();
         let (io, mut client) = duplex(4);
-        let mut io = Paced::new(
+        let mut io = PacedSocket::new(
             io,
             Bytes::new(),
-            shared.clone(),
+            state.clone(),
             Memory::new(&Arc::new(tidegate_hub::Budget::new(0))),
             0,
         );
-        assert!(keeps(&shared));
+        assert!(keeps(&state));
         let mut write =
             |bytes| Pin::new(&mut io).poll_write(&mut Context::from_waker(Waker::noop()), bytes);
         assert!(matches!(write(b"123456"), Poll::Ready(Ok(4))) && write(b"56").is_pending());
-        assert!(!keeps(&shared), "the rest would be lost");
+        assert!(!keeps(&state), "the rest would be lost");
         client.read_exact(&mut [0; 4]).await.unwrap();
-        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&shared));
+        assert!(matches!(write(b"56"), Poll::Ready(Ok(2))) && keeps(&state));
     }
 }

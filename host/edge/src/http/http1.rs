@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection.
 //!
 //! Owner: each connection is one task, which runs `serve`. It alternates between two states. In a
-//! conversation (`converse`) hyper reads heads and writes answers; `Paced` is its socket, and
+//! conversation (`converse`) hyper reads heads and writes answers; `PacedSocket` is its socket, and
 //! `Watch` decides after each poll whether the client is late. While an answer is held, `held`
 //! writes to the socket without hyper and its buffers. A conversation ends with an `End`: a lost or
 //! refused client, the last answer, a held answer, or a late client. An upgrade takes the socket to
@@ -12,16 +12,19 @@
 //!
 //! The conversation is on the heap: nothing of it is left while an answer is held.
 //!
-//! Left to others: each request to `exchange`, clocks to `paced` and `pace`, memory to `memory`,
+//! Left to others: each request to `exchange`, clocks to `lateness` and `pace`, memory to `memory`,
 //! seats to `sockets`.
 
 use crate::{
     http::answer::{self, ACCESS, HeldAnswer, HeldFraming},
+    http::connection_state::ConnectionState,
     http::exchange::Exchange,
     http::held,
+    http::http1_body::Http1Body,
+    http::lateness::{Lateness, Watch},
     http::linger,
     http::pace::Socket,
-    http::paced::{Late, Paced, Shared, Watch},
+    http::paced_socket::PacedSocket,
     http::request_body::RequestBody,
     lifeline::Lifeline,
     memory::{self, Memory},
@@ -99,7 +102,7 @@ pub(crate) async fn serve<Io: Socket>(
             Err(error) => {
                 // With any other error the client has left.
                 if error.kind() == io::ErrorKind::TimedOut {
-                    count_late(&server, &peer, Late::Reader);
+                    count_late(&server, &peer, Lateness::Reader);
                 }
                 return;
             }
@@ -122,7 +125,7 @@ enum End {
     /// The last answer has gone to the socket.
     Answered,
     Held(Box<HeldAnswer>),
-    Late(Late),
+    Late(Lateness),
     /// There is no memory for the client's bytes, or for a waiting connection.
     Refused {
         /// True if a part of a head came; its client receives the reason.
@@ -154,26 +157,26 @@ async fn converse<Io: Socket>(
 ) -> Conversed<Io> {
     let mut stopping = lifeline.stopping.clone();
     let memory = Memory::new(server.hub.budget());
-    let shared = Arc::<Shared>::default();
+    let state = Arc::<ConnectionState>::default();
     let service = {
-        let (server, shared, peer, memory) =
-            (server.clone(), shared.clone(), peer.clone(), memory.clone());
+        let (server, state, peer, memory) =
+            (server.clone(), state.clone(), peer.clone(), memory.clone());
         service_fn(move |mut request: http::Request<Incoming>| {
-            shared.begin(!request.body().is_end_stream());
+            state.begin(!request.body().is_end_stream());
             memory.begin_request();
             let version = request.version();
             let upgrade = request
                 .extensions_mut()
                 .remove::<OnUpgrade>()
                 .map(upgrade_handle::<Io>);
-            let request = request.map(|body| RequestBody::new(body, &shared));
+            let request = request.map(|body| RequestBody::new(body, &state));
             let mut exchange = Exchange {
                 server: server.clone(),
                 lifeline: lifeline.clone(),
                 peer: peer.clone(),
                 proxy: proxy.clone(),
                 scheme: None,
-                shared: shared.clone(),
+                state: state.clone(),
                 memory: memory.clone(),
                 upgrade,
             };
@@ -184,17 +187,19 @@ async fn converse<Io: Socket>(
             };
             // Boxed: hyper would reserve the room for it as long as the connection lasts.
             Box::pin(async move {
-                exchange.shared.requests.begin().await;
+                exchange.state.turn.begin().await;
                 let answer = exchange.answer(request).await;
-                let answer = held::offer(&exchange.shared, framing, answer).await;
-                Ok::<_, Infallible>(answer.map(|body| exchange.shared.answer(version, body)))
+                let answer = held::offer(&exchange.state, framing, answer).await;
+                Ok::<_, Infallible>(
+                    answer.map(|body| Http1Body::new(body, version, exchange.state)),
+                )
             })
         })
     };
-    let paced = Paced::new(
+    let paced = PacedSocket::new(
         stream,
         ahead,
-        shared.clone(),
+        state.clone(),
         memory.clone(),
         server.config.linger_bytes_max,
     );
@@ -220,12 +225,12 @@ async fn converse<Io: Socket>(
             return Poll::Ready(End::Over);
         }
         loop {
-            shared.requests.begin_poll();
+            state.turn.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
-                Poll::Ready(_) if shared.is_given_up() => {
-                    return Poll::Ready(End::Late(Late::Reader));
+                Poll::Ready(_) if state.is_given_up() => {
+                    return Poll::Ready(End::Late(Lateness::Reader));
                 }
-                Poll::Ready(_) if shared.is_broken_off() => return Poll::Ready(End::BrokenOff),
+                Poll::Ready(_) if state.is_broken_off() => return Poll::Ready(End::BrokenOff),
                 Poll::Ready(_) if memory.is_refused() => {
                     return Poll::Ready(End::Refused { has_begun: true });
                 }
@@ -235,26 +240,26 @@ async fn converse<Io: Socket>(
                 Poll::Pending => {}
             }
             // `offer` stores an answer while the connection is polled.
-            if let Some(held) = held::take(&shared) {
+            if let Some(held) = held::take(&state) {
                 return Poll::Ready(End::Held(held));
             }
             // A drain waits for whole requests only; hyper would also wait for the rest of a head.
-            if is_stopped && !shared.is_busy() && shared.is_flushed() {
+            if is_stopped && !state.is_busy() && state.is_flushed() {
                 return Poll::Ready(End::Over);
             }
             let asked = memory.hurries();
             if std::mem::replace(&mut hurries, asked) != asked
-                && shared.is_flushed()
-                && let Some(late) = watch.has_waited(HURRIED_PATIENCE, &shared)
+                && state.is_flushed()
+                && let Some(late) = watch.has_waited(HURRIED_PATIENCE, &state)
             {
                 return Poll::Ready(End::Refused {
-                    has_begun: late == Late::Head,
+                    has_begun: late == Lateness::Head,
                 });
             }
-            match ready!(watch.poll_late(&shared, cx)) {
+            match ready!(watch.poll_late(&state, cx)) {
                 // The body has ended for the app, which may answer now.
-                Late::Body => count_late(&server, &peer, Late::Body),
-                Late::Look => {}
+                Lateness::Body => count_late(&server, &peer, Lateness::Body),
+                Lateness::Look => {}
                 late => return Poll::Ready(End::Late(late)),
             }
         }
@@ -282,18 +287,22 @@ async fn converse<Io: Socket>(
         End::Late(late) => {
             count_late(&server, &peer, late);
             match late {
-                Late::Reader => stream.abort(),
-                Late::Head => {
+                Lateness::Reader => stream.abort(),
+                Lateness::Head => {
                     return answer_late(&mut stream)
                         .await
                         .map_or(Conversed::Over, |()| Conversed::Answered(stream));
                 }
-                Late::Answer if !shared.is_answered() => {
+                Lateness::Answer if !state.is_answered() => {
                     return answer_late(&mut stream)
                         .await
                         .map_or(Conversed::Over, |()| Conversed::Answered(stream));
                 }
-                Late::Idle | Late::Body | Late::Answer | Late::Left | Late::Look => {}
+                Lateness::Idle
+                | Lateness::Body
+                | Lateness::Answer
+                | Lateness::Left
+                | Lateness::Look => {}
             }
             Conversed::Over
         }
@@ -308,7 +317,7 @@ fn upgrade_handle<Io: Socket>(on_upgrade: OnUpgrade) -> UpgradeHandle {
             let Ok(upgraded) = on_upgrade.await else {
                 return;
             };
-            let Ok(parts) = upgraded.downcast::<TokioIo<Paced<Io>>>() else {
+            let Ok(parts) = upgraded.downcast::<TokioIo<PacedSocket<Io>>>() else {
                 return;
             };
             accepted.start(parts.io.into_inner().into_inner(), parts.read_buf);
@@ -329,20 +338,20 @@ fn note_scarcity(server: &Server) {
 /// Minimum size of hyper's buffer, in bytes.
 const READ_BYTES_MIN: usize = 8 << 10;
 
-fn count_late(server: &Server, peer: &str, late: Late) {
+fn count_late(server: &Server, peer: &str, late: Lateness) {
     let counters = server.hub.counters();
     let reason = match late {
         // There was no request, or it was counted when its body was given up.
-        Late::Idle | Late::Answer | Late::Left | Late::Look => return,
-        Late::Head => {
+        Lateness::Idle | Lateness::Answer | Lateness::Left | Lateness::Look => return,
+        Lateness::Head => {
             counters.late_heads.add(1);
             "the head of its request took too long"
         }
-        Late::Body => {
+        Lateness::Body => {
             counters.stalled_uploads.add(1);
             "it sent a body too slowly"
         }
-        Late::Reader => {
+        Lateness::Reader => {
             counters.stalled_readers.add(1);
             "it took its answer too slowly"
         }

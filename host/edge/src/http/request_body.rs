@@ -8,7 +8,7 @@
 //! Invariant: each frame and each drop is recorded, so the connection knows without a poll whether
 //! the body was abandoned.
 
-use crate::http::paced::{Shared, add, tail_of};
+use crate::http::connection_state::{ConnectionState, add, tail_of};
 use bytes::Bytes;
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
@@ -35,7 +35,7 @@ pub(crate) enum RequestBody {
 /// Content of a request, from hyper.
 pub(crate) struct HyperBody {
     body: Incoming,
-    shared: Arc<Shared>,
+    state: Arc<ConnectionState>,
     has_ended: bool,
 }
 
@@ -61,14 +61,14 @@ impl std::error::Error for BodyFailure {}
 
 impl RequestBody {
     /// Wraps the body of the request that its connection has just begun.
-    pub(crate) fn new(body: Incoming, shared: &Arc<Shared>) -> RequestBody {
+    pub(crate) fn new(body: Incoming, state: &Arc<ConnectionState>) -> RequestBody {
         if body.is_end_stream() {
             return RequestBody::Empty;
         }
-        shared.in_flight.has_reader.store(true, Relaxed);
+        state.request.has_reader.store(true, Relaxed);
         RequestBody::Hyper(Box::new(HyperBody {
             body,
-            shared: shared.clone(),
+            state: state.clone(),
             has_ended: false,
         }))
     }
@@ -131,36 +131,32 @@ impl HyperBody {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        let in_flight = &self.shared.in_flight;
+        let request = &self.state.request;
         let poll = Pin::new(&mut self.body).poll_frame(cx);
         if poll.is_pending() {
             // This comes before the load of `is_late`: either the writer of `is_late` sees the
             // waker, or this load sees the flag.
-            match &mut *in_flight
-                .waker
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-            {
+            match &mut *request.waker.lock().unwrap_or_else(PoisonError::into_inner) {
                 Some(waker) => waker.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
             }
         }
-        if in_flight.is_late.load(Acquire) {
+        if request.is_late.load(Acquire) {
             self.has_ended = true;
-            in_flight.wants_body.store(false, Relaxed);
+            request.wants_body.store(false, Relaxed);
             return Poll::Ready(Some(Err(BodyFailure::Late)));
         }
-        in_flight.wants_body.store(poll.is_pending(), Relaxed);
+        request.wants_body.store(poll.is_pending(), Relaxed);
         if matches!(poll, Poll::Ready(None)) || self.body.is_end_stream() {
-            in_flight.has_read_body.store(true, Relaxed);
+            request.has_read_body.store(true, Relaxed);
         }
         if let Poll::Ready(Some(Ok(frame))) = &poll
             && let Some(data) = frame.data_ref()
         {
-            add(&in_flight.body_received, data.len());
-            in_flight
+            add(&request.body_received, data.len());
+            request
                 .body_tail
-                .store(tail_of(in_flight.body_tail.load(Relaxed), data), Relaxed);
+                .store(tail_of(request.body_tail.load(Relaxed), data), Relaxed);
         }
         Poll::Ready(ready!(poll).map(|frame| frame.map_err(BodyFailure::Broken)))
     }
@@ -168,12 +164,12 @@ impl HyperBody {
 
 impl Drop for HyperBody {
     fn drop(&mut self) {
-        let in_flight = &self.shared.in_flight;
-        in_flight.wants_body.store(false, Relaxed);
-        in_flight.has_reader.store(false, Relaxed);
+        let request = &self.state.request;
+        request.wants_body.store(false, Relaxed);
+        request.has_reader.store(false, Relaxed);
         // The last bytes of a body of known length are its end, which a reader need not poll for.
         if self.body.is_end_stream() {
-            in_flight.has_read_body.store(true, Relaxed);
+            request.has_read_body.store(true, Relaxed);
         }
     }
 }

@@ -72,7 +72,7 @@ impl Exchange {
             Ok(wanted) => wanted,
             Err(problem) => return pages::load::refusal(&problem),
         };
-        self.shared.note_connection(&parts.headers);
+        self.state.note_connection(&parts.headers);
         let page_path = Path::parse(&wanted.target).expect("it was parsed before");
         let loaders_path = Path::parse(LOADERS_PATH).expect("a path");
         let dispatch = Dispatch::of_loader(&version.router, &page_path, &loaders_path, &wanted);

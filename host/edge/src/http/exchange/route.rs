@@ -34,7 +34,7 @@ impl Exchange {
             if self.memory.is_scarce() {
                 return Ok(refuse(RequestRefusal::Memory));
             }
-            self.shared.note_connection(&head.headers);
+            self.state.note_connection(&head.headers);
         }
         // All branches but the most common one are boxed: every request's future has room for its
         // largest inline branch.
@@ -44,7 +44,7 @@ impl Exchange {
                 head.id = answer::next_id();
                 let streamed = version.app.stream(&head, Box::pin(body)).await;
                 // The client is at fault, whatever the app answers.
-                if self.shared.is_late() {
+                if self.state.is_late() {
                     Ok(refuse(RequestRefusal::slow_body()))
                 } else {
                     self.streamed(&head, streamed?)
@@ -74,7 +74,7 @@ impl Exchange {
             self.server.hub.limits().comment_every,
         );
         // hyper would drop trailers that are not announced.
-        let can_be_held = self.shared.has_read_body()
+        let can_be_held = self.state.has_read_body()
             && head.method != Method::HEAD
             && !answer.headers().contains_key(header::CONTENT_LENGTH);
         match answer.into_parts() {
