@@ -6,7 +6,8 @@
 //!
 //! `lateness` and `pace` are the clock of a connection, `delivery` is the clock of the bytes in the
 //! kernel, `held` writes long answers, and `linger` closes a socket whose client still sends.
-//! `target`, `authority`, `origin`, `forwarded`, `media` and `trailers` read fields of a head.
+//! `target`, `authority`, `origin`, `forwarded`, `media` and `trailers` read fields of a head, and
+//! `network` is a set of addresses.
 
 pub(crate) mod answer;
 pub(crate) mod authority;
@@ -20,6 +21,7 @@ pub(crate) mod http1_body;
 pub(crate) mod lateness;
 pub(crate) mod linger;
 pub(crate) mod media;
+pub(crate) mod network;
 pub(crate) mod origin;
 pub(crate) mod pace;
 pub(crate) mod paced_socket;

@@ -42,7 +42,7 @@ pub use accept::{Drained, serve};
 pub use dev::Pages;
 pub use files::CacheRule;
 pub use http::authority::{HostPattern, Hosts};
-pub use http::forwarded::Network;
+pub use http::network::Network;
 pub use http::origin::{Origins, is_web_origin};
 pub use local::Local;
 pub use server::{Config, Server, Swapped, Version};
