@@ -3,11 +3,11 @@
 use crate::{
     http::answer::NO_SEAT,
     http::http1::{self, Peer},
-    http::pace::{self, Rule},
+    http::pace::{self, PaceRule},
     lifeline::Lifeline,
     memory,
     server::Server,
-    sockets::{Refusal, Seated},
+    sockets::{SeatRefusal, SeatedSocket},
 };
 use std::{
     fs::File,
@@ -82,7 +82,7 @@ async fn accept(
     let mut listeners = Listeners::new(listeners)?;
     let mut shutdown = pin!(shutdown);
     let mut turn = workers.iter().cycle();
-    let mut reserve = Reserve::new();
+    let mut reserve = SpareDescriptor::new();
     loop {
         let accepted = tokio::select! {
             accepted = listeners.accept() => accepted,
@@ -100,7 +100,7 @@ async fn accept(
             Err(error) => {
                 if is_out_of_descriptors(&error) {
                     server.sockets.note(
-                        Refusal::Descriptors,
+                        SeatRefusal::Descriptors,
                         server.hub.counters(),
                         Instant::now(),
                     );
@@ -129,7 +129,7 @@ async fn accept(
         let seat = seat.and_then(|seat| {
             memory::admit(&mut buffers, server.hub.budget())
                 .map(|()| Arc::new(seat))
-                .map_err(|_| Refusal::Memory)
+                .map_err(|_| SeatRefusal::Memory)
         });
         let seat = match seat {
             Ok(seat) => seat,
@@ -148,13 +148,13 @@ async fn accept(
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
                     pace::bound(&stream, server.config.write_within);
-                    let rule = Rule::new(
+                    let rule = PaceRule::new(
                         server.config.write_within,
                         server.config.bytes_per_second_min,
                     );
                     let proxy = is_proxy.then(|| seat.clone());
                     http1::serve(
-                        Seated::new(stream, seat, rule),
+                        SeatedSocket::new(stream, seat, rule),
                         Peer {
                             address: peer,
                             proxy,
@@ -236,18 +236,18 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// A spare descriptor for the time when no other is left. It is then closed to accept the next
 /// connection, so that the server can refuse that one instead of leaving it in the queue without an
 /// answer.
-struct Reserve(Option<File>);
+struct SpareDescriptor(Option<File>);
 
-impl Reserve {
-    fn new() -> Reserve {
-        Reserve(File::open("/dev/null").ok())
+impl SpareDescriptor {
+    fn new() -> SpareDescriptor {
+        SpareDescriptor(File::open("/dev/null").ok())
     }
 
     /// Accepts and refuses one connection with the reserve's descriptor. Returns false if there was
     /// no connection or no reserve.
     async fn refuse_one(&mut self, listeners: &mut Listeners) -> bool {
         if self.0.take().is_none() {
-            *self = Reserve::new();
+            *self = SpareDescriptor::new();
             return false;
         }
         let accepted = timeout(Duration::ZERO, listeners.accept()).await;
@@ -257,7 +257,7 @@ impl Reserve {
         let is_refused = matches!(accepted, Ok(Ok(_)));
         // The refused socket gives its descriptor back to the reserve.
         drop(accepted);
-        *self = Reserve::new();
+        *self = SpareDescriptor::new();
         is_refused
     }
 }

@@ -2,7 +2,7 @@
 //! is sent.
 //!
 //! A connection reserves a fixed amount when it is opened ([`admit`]), and more when its reads are
-//! larger: a buffer that has grown stays for the rest of the conversation. Other small amounts are
+//! larger: a buffer that has grown stays until hyper gives the socket up. Other small amounts are
 //! not counted. Large amounts are reserved before they are held, and refused if there is not enough
 //! memory. An account that grew large may be evicted; its connection then ends.
 
@@ -47,7 +47,7 @@ pub(crate) fn admit(charge: &mut Charge, budget: &Arc<Budget>) -> Result<(), Out
 }
 
 /// The account of one connection.
-pub(crate) struct Memory {
+pub(crate) struct ConnectionMemory {
     account: Arc<Account>,
     /// Number of bytes read since the last answer, until the head of the next request is whole.
     head_bytes: AtomicUsize,
@@ -58,11 +58,11 @@ pub(crate) struct Memory {
     is_refused: AtomicBool,
 }
 
-impl Memory {
-    pub(crate) fn new(budget: &Arc<Budget>) -> Arc<Memory> {
+impl ConnectionMemory {
+    pub(crate) fn new(budget: &Arc<Budget>) -> Arc<ConnectionMemory> {
         let account = Account::new(budget);
         let buffers = Mutex::new(Share::new(&account, Kind::Request));
-        Arc::new(Memory {
+        Arc::new(ConnectionMemory {
             account,
             head_bytes: AtomicUsize::new(0),
             counted: AtomicUsize::new(READ_BYTES),
@@ -191,9 +191,9 @@ impl Memory {
         Ok(share)
     }
 
-    /// Does the same as [`stream_share`](Memory::stream_share), and waits for up to [`STREAM_WAIT`]
-    /// if memory is short: a burst of others is often over by then, and this answer holds nothing
-    /// yet.
+    /// Does the same as [`stream_share`](ConnectionMemory::stream_share), and waits for up to
+    /// [`STREAM_WAIT`] if memory is short: a burst of others is often over by then, and this answer
+    /// holds nothing yet.
     pub(crate) async fn wait_for_stream_share(&self) -> Result<Share, OutOfMemory> {
         let until = Instant::now() + STREAM_WAIT;
         loop {
@@ -208,7 +208,7 @@ impl Memory {
     /// Does the same as [`stream`] for an answer that mostly waits and holds
     /// nothing while it does.
     pub(crate) fn hold(&self, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
-        Box::pin(Streaming {
+        Box::pin(ReservedStream {
             body,
             share: Share::new(&self.account, Kind::Response),
             base: 0,
@@ -220,7 +220,7 @@ impl Memory {
 /// Wraps the body of a streamed answer: its pieces are reserved while they wait for the client.
 /// `id` is that of the request in the log.
 pub(crate) fn stream(share: Share, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
-    Box::pin(Streaming {
+    Box::pin(ReservedStream {
         body,
         share,
         base: STREAM_BYTES,
@@ -229,12 +229,12 @@ pub(crate) fn stream(share: Share, body: hub::Body, id: Option<&HeaderValue>) ->
 }
 
 /// Bytes with their reservation.
-struct Held {
+struct ReservedBytes {
     bytes: Bytes,
     _share: Share,
 }
 
-impl AsRef<[u8]> for Held {
+impl AsRef<[u8]> for ReservedBytes {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -244,14 +244,14 @@ fn held(bytes: Bytes, share: Share) -> Bytes {
     if bytes.len() <= LARGE {
         bytes
     } else {
-        Bytes::from_owner(Held {
+        Bytes::from_owner(ReservedBytes {
             bytes,
             _share: share,
         })
     }
 }
 
-struct Streaming {
+struct ReservedStream {
     body: hub::Body,
     share: Share,
     /// Number of bytes reserved while the answer streams.
@@ -260,7 +260,7 @@ struct Streaming {
     id: Option<Box<HeaderValue>>,
 }
 
-impl Stream for Streaming {
+impl Stream for ReservedStream {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

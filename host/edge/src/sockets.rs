@@ -11,7 +11,7 @@
 
 use crate::{
     http::delivery::Delivery,
-    http::pace::{End, Rule, Socket},
+    http::pace::{ClientEnd, ClientSocket, PaceRule},
 };
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -37,27 +37,27 @@ pub(crate) struct Sockets {
     /// Limit per address. `None` means [`SOCKETS_PER_ADDRESS_MAX`] for public addresses, and no
     /// limit for the others. Zero means no limit.
     per_address_max: Option<usize>,
-    taken: Mutex<Taken>,
-    refusals: Mutex<[Refused; 4]>,
+    taken: Mutex<SeatTable>,
+    refusals: Mutex<[RefusalLog; 4]>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct SeatTable {
     all: usize,
-    by_client: HashMap<Client, usize>,
+    by_client: HashMap<ClientKey, usize>,
 }
 
 /// Key by which clients are counted: an IPv4 address, or the /64 network of an IPv6 address, since
 /// one customer usually has a whole /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Client {
+pub(crate) enum ClientKey {
     V4(u32),
     V6(u64),
 }
 
 /// Reason why a connection gets no seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum SeatRefusal {
     /// All seats are taken.
     All,
     /// The client has as many seats as an address may have.
@@ -70,17 +70,17 @@ pub(crate) enum Refusal {
 
 /// Log state for one kind of refusal.
 #[derive(Clone, Copy, Default)]
-struct Refused {
+struct RefusalLog {
     logged: Option<Instant>,
     since: u64,
 }
 
-impl Client {
+impl ClientKey {
     /// `address` is canonical: an IPv4-mapped address has become the IPv4 address.
-    fn of(address: IpAddr) -> Client {
+    fn of(address: IpAddr) -> ClientKey {
         match address {
-            IpAddr::V4(v4) => Client::V4(v4.to_bits()),
-            IpAddr::V6(v6) => Client::V6((v6.to_bits() >> 64) as u64),
+            IpAddr::V4(v4) => ClientKey::V4(v4.to_bits()),
+            IpAddr::V6(v6) => ClientKey::V6((v6.to_bits() >> 64) as u64),
         }
     }
 }
@@ -111,11 +111,11 @@ impl Sockets {
     }
 
     /// Takes a seat for a connection from this address.
-    pub(crate) fn take_seat(self: &Arc<Sockets>, address: IpAddr) -> Result<Seat, Refusal> {
+    pub(crate) fn take_seat(self: &Arc<Sockets>, address: IpAddr) -> Result<Seat, SeatRefusal> {
         let address = address.to_canonical();
         let mut taken = self.taken();
         if taken.all >= self.max {
-            return Err(Refusal::All);
+            return Err(SeatRefusal::All);
         }
         let client = self.enter(&mut taken, address)?;
         taken.all += 1;
@@ -127,10 +127,10 @@ impl Sockets {
 
     /// Takes a seat that counts for no address: for a file that is being sent, or a connection from
     /// a trusted proxy.
-    pub(crate) fn take_shared(self: &Arc<Sockets>) -> Result<Seat, Refusal> {
+    pub(crate) fn take_shared(self: &Arc<Sockets>) -> Result<Seat, SeatRefusal> {
         let mut taken = self.taken();
         if taken.all >= self.max {
-            return Err(Refusal::All);
+            return Err(SeatRefusal::All);
         }
         taken.all += 1;
         Ok(Seat {
@@ -140,14 +140,18 @@ impl Sockets {
     }
 
     /// Counts one more seat of an address, if it has a limit.
-    fn enter(&self, taken: &mut Taken, address: IpAddr) -> Result<Option<Client>, Refusal> {
+    fn enter(
+        &self,
+        taken: &mut SeatTable,
+        address: IpAddr,
+    ) -> Result<Option<ClientKey>, SeatRefusal> {
         let Some(max) = self.max_of(address) else {
             return Ok(None);
         };
-        let client = Client::of(address);
+        let client = ClientKey::of(address);
         let seats = taken.by_client.entry(client).or_default();
         if *seats >= max {
-            return Err(Refusal::Address(address));
+            return Err(SeatRefusal::Address(address));
         }
         *seats += 1;
         Ok(Some(client))
@@ -155,12 +159,12 @@ impl Sockets {
 
     /// Counts a refusal, and logs the setting to change: at the first refusal, and then once in
     /// [`LOG_EVERY`].
-    pub(crate) fn note(&self, refusal: Refusal, counters: &Counters, now: Instant) {
+    pub(crate) fn note(&self, refusal: SeatRefusal, counters: &Counters, now: Instant) {
         let (kind, counter) = match refusal {
-            Refusal::All => (0, &counters.refused_sockets),
-            Refusal::Address(_) => (1, &counters.refused_address),
-            Refusal::Descriptors => (2, &counters.refused_descriptors),
-            Refusal::Memory => (3, &counters.refused_memory),
+            SeatRefusal::All => (0, &counters.refused_sockets),
+            SeatRefusal::Address(_) => (1, &counters.refused_address),
+            SeatRefusal::Descriptors => (2, &counters.refused_descriptors),
+            SeatRefusal::Memory => (3, &counters.refused_memory),
         };
         counter.add(1);
         let mut refusals = self
@@ -176,27 +180,27 @@ impl Sockets {
             return;
         }
         let count = refused.since;
-        *refused = Refused {
+        *refused = RefusalLog {
             logged: Some(now),
             since: 0,
         };
         drop(refusals);
         match refusal {
-            Refusal::All => tracing::warn!(
+            SeatRefusal::All => tracing::warn!(
                 count,
                 "refused connections: {} sockets are open: raise sockets_max, or the open files of the process (RLIMIT_NOFILE)",
                 self.max
             ),
-            Refusal::Address(address) => tracing::warn!(
+            SeatRefusal::Address(address) => tracing::warn!(
                 count,
                 "refused connections: {address} has {} open: if it is a proxy, list it as trusted in [server], or raise sockets_per_address_max (0 for no limit)",
                 self.max_of(address).unwrap_or_default()
             ),
-            Refusal::Descriptors => tracing::warn!(
+            SeatRefusal::Descriptors => tracing::warn!(
                 count,
                 "refused connections: no file descriptor is left: lower sockets_max, or raise the open files of the process (RLIMIT_NOFILE)"
             ),
-            Refusal::Memory => tracing::warn!(
+            SeatRefusal::Memory => tracing::warn!(
                 count,
                 "refused connections, or closed some that wait for a request: \
                  memory is short: raise memory_max, or lower sockets_max"
@@ -213,7 +217,7 @@ impl Sockets {
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, SeatTable> {
         self.taken
             .lock()
             .expect("nothing panics while it holds the seats")
@@ -224,19 +228,19 @@ impl Sockets {
 pub(crate) struct Seat {
     sockets: Arc<Sockets>,
     /// `None` if its address has no limit. Locked only while [`Sockets::taken`] is.
-    client: Mutex<Option<Client>>,
+    client: Mutex<Option<ClientKey>>,
 }
 
 impl Seat {
     /// Counts the seat for this address from now on: for the client of the request that a proxy's
     /// connection carries.
-    pub(crate) fn stand_for(&self, address: IpAddr) -> Result<(), Refusal> {
+    pub(crate) fn stand_for(&self, address: IpAddr) -> Result<(), SeatRefusal> {
         let mut taken = self.sockets.taken();
         let mut own = self
             .client
             .lock()
             .expect("nothing panics while it holds a seat's client");
-        if own.is_some_and(|own| own == Client::of(address)) {
+        if own.is_some_and(|own| own == ClientKey::of(address)) {
             return Ok(());
         }
         let client = self.sockets.enter(&mut taken, address)?;
@@ -247,8 +251,8 @@ impl Seat {
     }
 }
 
-impl Taken {
-    fn leave(&mut self, client: Client) {
+impl SeatTable {
+    fn leave(&mut self, client: ClientKey) {
         if let Entry::Occupied(mut seats) = self.by_client.entry(client) {
             *seats.get_mut() -= 1;
             if *seats.get() == 0 {
@@ -274,16 +278,16 @@ impl Drop for Seat {
 
 /// A socket with its seat, and with the clock of the bytes that the kernel has for its client. The
 /// socket is closed first, so that a free seat means a free descriptor.
-pub(crate) struct Seated<Io> {
+pub(crate) struct SeatedSocket<Io> {
     io: Io,
     delivery: Delivery,
     _seat: Arc<Seat>,
 }
 
-impl<Io> Seated<Io> {
+impl<Io> SeatedSocket<Io> {
     /// `rule` is the minimum pace at which the client takes bytes from the kernel.
-    pub(crate) fn new(io: Io, seat: Arc<Seat>, rule: Rule) -> Seated<Io> {
-        Seated {
+    pub(crate) fn new(io: Io, seat: Arc<Seat>, rule: PaceRule) -> SeatedSocket<Io> {
+        SeatedSocket {
             io,
             delivery: Delivery::new(rule),
             _seat: seat,
@@ -291,7 +295,7 @@ impl<Io> Seated<Io> {
     }
 }
 
-impl<Io: Socket> Seated<Io> {
+impl<Io: ClientSocket> SeatedSocket<Io> {
     #[inline]
     fn check_delivery(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.delivery.check(|| self.io.unacknowledged(), cx)
@@ -310,12 +314,12 @@ impl<Io: Socket> Seated<Io> {
     }
 }
 
-impl<Io: Socket> Socket for Seated<Io> {
+impl<Io: ClientSocket> ClientSocket for SeatedSocket<Io> {
     fn unacknowledged(&self) -> u64 {
         self.io.unacknowledged()
     }
 
-    fn poll_end(&self, cx: &mut Context<'_>) -> End {
+    fn poll_end(&self, cx: &mut Context<'_>) -> ClientEnd {
         self.io.poll_end(cx)
     }
 
@@ -328,7 +332,7 @@ impl<Io: Socket> Socket for Seated<Io> {
     }
 }
 
-impl<Io: Socket> AsyncRead for Seated<Io> {
+impl<Io: ClientSocket> AsyncRead for SeatedSocket<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -339,7 +343,7 @@ impl<Io: Socket> AsyncRead for Seated<Io> {
     }
 }
 
-impl<Io: Socket> AsyncWrite for Seated<Io> {
+impl<Io: ClientSocket> AsyncWrite for SeatedSocket<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -449,11 +453,14 @@ mod tests {
         let [ann, bob] = ["192.0.2.1", "192.0.2.2"].map(address);
         let first = sockets.take_seat(ann).unwrap();
         let second = sockets.take_seat(ann).unwrap();
-        assert_eq!(sockets.take_seat(ann).err(), Some(Refusal::Address(ann)));
+        assert_eq!(
+            sockets.take_seat(ann).err(),
+            Some(SeatRefusal::Address(ann))
+        );
         let file = sockets.take_shared().unwrap();
         assert_eq!(
             (sockets.take_seat(bob).err(), sockets.take_shared().err()),
-            (Some(Refusal::All), Some(Refusal::All))
+            (Some(SeatRefusal::All), Some(SeatRefusal::All))
         );
         drop(first);
         assert!(sockets.take_seat(ann).is_ok());
@@ -461,7 +468,7 @@ mod tests {
         assert_eq!(file.stand_for(ann), Ok(()));
         assert_eq!(
             (file.stand_for(ann), sockets.take_seat(ann).err()),
-            (Ok(()), Some(Refusal::Address(ann)))
+            (Ok(()), Some(SeatRefusal::Address(ann)))
         );
         assert_eq!(file.stand_for(bob), Ok(()));
         assert!(sockets.take_seat(ann).is_ok());

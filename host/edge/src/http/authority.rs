@@ -11,14 +11,14 @@ use std::{
 /// invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
-    pub(crate) host: Host<'a>,
+    pub(crate) host: UriHost<'a>,
     /// 1 to 65535.
     pub(crate) port: Option<u16>,
 }
 
 /// A host in one of its two forms.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Host<'a> {
+pub(crate) enum UriHost<'a> {
     Ip(IpAddr),
     /// Letters, digits, `-`, `_`, `.` and `~`, in any case.
     Name(&'a str),
@@ -31,13 +31,13 @@ impl<'a> Authority<'a> {
             Some(rest) => {
                 let (address, port) = rest.split_once(']')?;
                 (
-                    Host::Ip(IpAddr::V6(address.parse::<Ipv6Addr>().ok()?)),
+                    UriHost::Ip(IpAddr::V6(address.parse::<Ipv6Addr>().ok()?)),
                     port,
                 )
             }
             None => {
                 let (host, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-                (Host::parse_name(host)?, port)
+                (UriHost::parse_name(host)?, port)
             }
         };
         let port = match port.strip_prefix(':') {
@@ -56,8 +56,8 @@ fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| is_number && *port > 0)
 }
 
-impl<'a> Host<'a> {
-    fn parse_name(text: &'a str) -> Option<Host<'a>> {
+impl<'a> UriHost<'a> {
+    fn parse_name(text: &'a str) -> Option<UriHost<'a>> {
         let is_name =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~');
         if text.is_empty() || !text.bytes().all(is_name) {
@@ -69,21 +69,21 @@ impl<'a> Host<'a> {
         } else {
             None
         };
-        Some(address.map_or(Host::Name(text), |address| Host::Ip(address.into())))
+        Some(address.map_or(UriHost::Name(text), |address| UriHost::Ip(address.into())))
     }
 }
 
-impl PartialEq for Host<'_> {
-    fn eq(&self, other: &Host<'_>) -> bool {
+impl PartialEq for UriHost<'_> {
+    fn eq(&self, other: &UriHost<'_>) -> bool {
         match (self, other) {
-            (Host::Ip(one), Host::Ip(other)) => one == other,
-            (Host::Name(one), Host::Name(other)) => one.eq_ignore_ascii_case(other),
+            (UriHost::Ip(one), UriHost::Ip(other)) => one == other,
+            (UriHost::Name(one), UriHost::Name(other)) => one.eq_ignore_ascii_case(other),
             _ => false,
         }
     }
 }
 
-impl Eq for Host<'_> {}
+impl Eq for UriHost<'_> {}
 
 /// Hosts that the server answers to. A request for another host gets 421 before any guest code;
 /// only `/__tidegate/health` answers for all hosts.
@@ -121,12 +121,12 @@ pub enum HostPattern {
 
 impl Hosts {
     /// Returns true if a request may name this host. Allocates nothing.
-    pub(crate) fn admit(&self, host: Host<'_>) -> bool {
+    pub(crate) fn admit(&self, host: UriHost<'_>) -> bool {
         match self {
             Hosts::Any => true,
             Hosts::Local => match host {
-                Host::Ip(_) => true,
-                Host::Name(name) => {
+                UriHost::Ip(_) => true,
+                UriHost::Name(name) => {
                     relative(name).eq_ignore_ascii_case("localhost")
                         || is_below(relative(name), "localhost")
                 }
@@ -137,16 +137,16 @@ impl Hosts {
 }
 
 impl HostPattern {
-    fn matches(&self, host: Host<'_>) -> bool {
+    fn matches(&self, host: UriHost<'_>) -> bool {
         match (self, host) {
             (HostPattern::Any, _) => true,
-            (HostPattern::Ip(own), Host::Ip(given)) => *own == given,
-            (HostPattern::Name(own), Host::Name(given)) => {
+            (HostPattern::Ip(own), UriHost::Ip(given)) => *own == given,
+            (HostPattern::Name(own), UriHost::Name(given)) => {
                 own.eq_ignore_ascii_case(relative(given))
             }
-            (HostPattern::Below(own), Host::Name(given)) => is_below(relative(given), own),
-            (HostPattern::Ip(_), Host::Name(_))
-            | (HostPattern::Name(_) | HostPattern::Below(_), Host::Ip(_)) => false,
+            (HostPattern::Below(own), UriHost::Name(given)) => is_below(relative(given), own),
+            (HostPattern::Ip(_), UriHost::Name(_))
+            | (HostPattern::Name(_) | HostPattern::Below(_), UriHost::Ip(_)) => false,
         }
     }
 }
@@ -177,7 +177,7 @@ impl FromStr for HostPattern {
                 "{text:?} has a port, which is not compared: {advice}"
             )),
             Some(Authority {
-                host: Host::Name(name),
+                host: UriHost::Name(name),
                 ..
             }) if is_dns_name(relative(name)) => {
                 let name = relative(name).to_ascii_lowercase();
@@ -188,7 +188,7 @@ impl FromStr for HostPattern {
                 })
             }
             Some(Authority {
-                host: Host::Ip(address),
+                host: UriHost::Ip(address),
                 ..
             }) if below.is_none() => Ok(HostPattern::Ip(address)),
             _ => Err(format!("{text:?} is no host: {advice}")),
@@ -220,8 +220,8 @@ mod tests {
 
     #[test]
     fn an_authority_is_a_host_and_perhaps_a_port() {
-        let name = Host::Name;
-        let ip = |text: &str| Host::Ip(text.parse().unwrap());
+        let name = UriHost::Name;
+        let ip = |text: &str| UriHost::Ip(text.parse().unwrap());
         let cases = [
             ("a.example", Some((name("A.example"), None))),
             ("a.example:8080", Some((name("a.example"), Some(8080)))),

@@ -11,13 +11,13 @@
 //! `TCP_USER_TIMEOUT` is not suitable for this. Linux starts its time with the first probe of a
 //! window that is smaller than the next segment, and acknowledged bytes do not restart it.
 
-use crate::http::pace::{LOOKS, Rule, poll_timer};
+use crate::http::pace::{LOOKS, PaceRule, poll_timer};
 use std::{io, pin::Pin, task::Context};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Progress of a socket's bytes from the kernel to the client's machine.
 pub(crate) struct Delivery {
-    rule: Rule,
+    rule: PaceRule,
     /// Number of bytes that the kernel has taken so far.
     sent: u64,
     /// `None` while no bytes are known to wait in the kernel.
@@ -52,7 +52,7 @@ impl Backlog {
     }
 
     /// Returns true if the client is too slow.
-    fn note(&mut self, acknowledged: u64, sent: u64, rule: Rule, now: Instant) -> bool {
+    fn note(&mut self, acknowledged: u64, sent: u64, rule: PaceRule, now: Instant) -> bool {
         if acknowledged >= self.end {
             *self = Backlog::new(acknowledged, sent, now);
             return false;
@@ -69,7 +69,7 @@ impl Backlog {
 }
 
 impl Delivery {
-    pub(crate) fn new(rule: Rule) -> Delivery {
+    pub(crate) fn new(rule: PaceRule) -> Delivery {
         Delivery {
             rule,
             sent: 0,
@@ -148,7 +148,7 @@ mod tests {
     /// Returns the second in which a client is too slow that acknowledges `bytes` every `every`
     /// seconds, if 100 KB wait in the kernel and `more` are written every second.
     fn late(every: u32, bytes: u64, more: u64) -> Option<u32> {
-        let (rule, start) = (Rule::new(30 * SECOND, 256), Instant::now());
+        let (rule, start) = (PaceRule::new(30 * SECOND, 256), Instant::now());
         let (mut acknowledged, mut sent) = (0, 100_000);
         let mut backlog = Backlog::new(acknowledged, sent, start);
         (1..3600).find(|second| {
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn bytes_written_after_a_look_are_not_owed_by_it() {
-        let (rule, start) = (Rule::new(30 * SECOND, 256), Instant::now());
+        let (rule, start) = (PaceRule::new(30 * SECOND, 256), Instant::now());
         let mut backlog = Backlog::new(0, 10, start);
         // Ten bytes a second, each acknowledged five seconds after it was written.
         for second in 5..1000_u32 {

@@ -26,9 +26,9 @@ use crate::{
     http::connection_state::ConnectionState,
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
-    http::target::{self, Form, Named},
+    http::target::{self, RequestHost, TargetForm},
     lifeline::Lifeline,
-    memory::{self, Memory},
+    memory::{self, ConnectionMemory},
     pages,
     server::{Server, Version},
     sockets::Seat,
@@ -63,7 +63,7 @@ pub(crate) struct Exchange {
     /// Scheme of the request, if the connection or a trusted proxy names it.
     pub(crate) scheme: Option<&'static str>,
     pub(crate) state: Arc<ConnectionState>,
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) memory: Arc<ConnectionMemory>,
     /// `None` if the request can't take over the socket, or has done so.
     pub(crate) upgrade: Option<UpgradeHandle>,
 }
@@ -162,14 +162,14 @@ impl Exchange {
 
     async fn find_answer(&mut self, mut request: http::Request<RequestBody>) -> Answer {
         self.server.hub.counters().requests.add(1);
-        let named = match self.read_host(&mut request) {
-            Ok(named) => named,
+        let host = match self.read_host(&mut request) {
+            Ok(host) => host,
             Err(refusal) => return refuse(refusal),
         };
-        match Form::of(&request) {
-            Ok(Form::Path) => {}
-            Ok(Form::Server) if named.is_served => return target::about_server(),
-            Ok(Form::Server) => return refuse(HostRefusal::Misdirected),
+        match TargetForm::of(&request) {
+            Ok(TargetForm::Path) => {}
+            Ok(TargetForm::Server) if host.is_served => return target::about_server(),
+            Ok(TargetForm::Server) => return refuse(HostRefusal::Misdirected),
             Err(refusal) => return refuse(refusal),
         }
         let target = request
@@ -187,20 +187,20 @@ impl Exchange {
                 return refuse(RequestRefusal::head(status, bad.to_string()));
             }
         };
-        self.admit(request, named, &path).await
+        self.admit(request, host, &path).await
     }
 
     /// Takes the request through the steps before guest code, then through the others.
     async fn admit(
         &mut self,
         request: http::Request<RequestBody>,
-        named: Named,
+        host: RequestHost,
         path: &Path<'_>,
     ) -> Answer {
-        let Named {
+        let RequestHost {
             authority,
             is_served,
-        } = named;
+        } = host;
         let version = self.server.version();
         let method = request.method().clone();
         let facts = RequestFacts {

@@ -1,9 +1,9 @@
 //! Answers that are held open for long: feeds and pages, written without hyper.
 //!
 //! Owner: the task of the connection. hyper keeps two buffers for each of its connections, and a
-//! held answer mostly waits without any. So `offer` stores the answer in `ConnectionState` and never
-//! returns; `converse` in `http1` finds it with `take`, takes the socket out of hyper and calls
-//! `write`.
+//! held answer mostly waits without any. So `offer` stores the answer in `ConnectionState` and
+//! never returns; `serve_requests` in `http1` finds it with `take`, takes the socket out of hyper
+//! and calls `write`.
 //!
 //! `write` alternates between the body, the socket and the client: it gathers pieces while the
 //! body has some, writes when the body waits or the buffer is full, and gives the buffer up while
@@ -22,7 +22,7 @@
 use crate::{
     http::answer::{Answer, Body, HeldAnswer, HeldFraming, Lasts},
     http::connection_state::ConnectionState,
-    http::pace::{Meter, Rule, Socket, stopped},
+    http::pace::{ClientSocket, PaceMeter, PaceRule, stopped},
     http::trailers,
     lifeline::Lifeline,
     server::Server,
@@ -93,7 +93,7 @@ pub(crate) fn take(state: &ConnectionState) -> Option<Box<HeldAnswer>> {
 }
 
 /// A connection whose held answer was written whole.
-pub(crate) struct Written<Io> {
+pub(crate) struct FinishedAnswer<Io> {
     pub(crate) io: Io,
     /// First bytes of the next requests.
     pub(crate) ahead: Bytes,
@@ -106,14 +106,14 @@ pub(crate) struct Written<Io> {
 ///
 /// # Errors
 /// Returns `TimedOut` if the client reads too slowly.
-pub(crate) async fn write<Io: Socket>(
+pub(crate) async fn write<Io: ClientSocket>(
     io: Io,
     held: HeldAnswer,
     ahead: Bytes,
     server: Arc<Server>,
     lifeline: Lifeline,
-) -> io::Result<Option<Written<Io>>> {
-    let mut io = Writer {
+) -> io::Result<Option<FinishedAnswer<Io>>> {
+    let mut io = HeldWriter {
         io,
         sent: 0,
         meter: None,
@@ -130,27 +130,27 @@ pub(crate) async fn write<Io: Socket>(
     let goes_on = goes_on && ahead.len() <= AHEAD_BYTES_MAX && !*io.lifeline.stopping.borrow();
     let mut out = framing.head(&parts, goes_on);
     drop(parts);
-    let mut hearing = Hearing::new(ahead);
+    let mut read_ahead = ReadAhead::new(ahead);
     // Boxed because most answers have no trailers and wait long.
     let mut trailers = None::<Box<HeaderMap>>;
     loop {
-        let next = if hearing.has_ended {
+        let next = if read_ahead.has_ended {
             let within = io.server.config.half_close_within;
             // Boxed because its timer takes room, which few answers need.
             let next = Box::pin(timeout(
                 within,
-                next(&mut io.io, &mut body, !out.is_empty(), &mut hearing),
+                next(&mut io.io, &mut body, !out.is_empty(), &mut read_ahead),
             ));
-            next.await.unwrap_or(Next::Gone(Ok(())))
+            next.await.unwrap_or(HeldEvent::Gone(Ok(())))
         } else {
-            next(&mut io.io, &mut body, !out.is_empty(), &mut hearing).await
+            next(&mut io.io, &mut body, !out.is_empty(), &mut read_ahead).await
         };
         match next {
-            Next::Frame(Ok(Frame::Data(bytes))) => framing.push_data(&mut out, &bytes),
-            Next::Frame(Ok(Frame::Trailers(fields))) => {
+            HeldEvent::Frame(Ok(Frame::Data(bytes))) => framing.push_data(&mut out, &bytes),
+            HeldEvent::Frame(Ok(Frame::Trailers(fields))) => {
                 trailers = Some(Box::new(trailers::permitted(fields)))
             }
-            Next::Frame(Err(_)) => {
+            HeldEvent::Frame(Err(_)) => {
                 io.write_all(&out).await?;
                 if framing == HeldFraming::UntilClose {
                     // Only a reset distinguishes it from a whole answer (RFC 9112 section 8).
@@ -158,20 +158,20 @@ pub(crate) async fn write<Io: Socket>(
                 }
                 return Ok(None);
             }
-            Next::Heard => {}
-            Next::End => {
+            HeldEvent::ReadAhead => {}
+            HeldEvent::End => {
                 framing.push_end(&mut out, trailers.as_deref());
                 io.write_all(&out).await?;
-                return Ok(Some(Written {
+                return Ok(Some(FinishedAnswer {
                     io: io.io,
-                    ahead: hearing.ahead,
+                    ahead: read_ahead.ahead,
                     goes_on,
                 }));
             }
-            Next::Ended if lasts == Lasts::ToItsEnd => hearing.has_ended = true,
-            Next::Ended => return Ok(None),
-            Next::Gone(outcome) => return outcome.map(|()| None),
-            Next::Waiting => {
+            HeldEvent::Ended if lasts == Lasts::ToItsEnd => read_ahead.has_ended = true,
+            HeldEvent::Ended => return Ok(None),
+            HeldEvent::Gone(outcome) => return outcome.map(|()| None),
+            HeldEvent::Waiting => {
                 io.write_all(&out).await?;
                 out = Vec::new();
             }
@@ -183,7 +183,7 @@ pub(crate) async fn write<Io: Socket>(
     }
 }
 
-enum Next {
+enum HeldEvent {
     Frame(Result<Frame, BodyError>),
     End,
     /// The body has nothing yet, and there are bytes to write.
@@ -193,19 +193,19 @@ enum Next {
     /// The client has left, or the kernel has given it up.
     Gone(io::Result<()>),
     /// The client has sent bytes, which are kept.
-    Heard,
+    ReadAhead,
 }
 
-/// Receiver of the bytes that the client sends while its answer is held.
-struct Hearing {
+/// Bytes that the client sends while its answer is held.
+struct ReadAhead {
     ahead: Bytes,
     has_ended: bool,
 }
 
-impl Hearing {
-    fn new(ahead: Bytes) -> Hearing {
+impl ReadAhead {
+    fn new(ahead: Bytes) -> ReadAhead {
         // This copies the bytes: a slice of hyper's buffer would keep all of it.
-        Hearing {
+        ReadAhead {
             ahead: if ahead.is_empty() {
                 Bytes::new()
             } else {
@@ -223,21 +223,21 @@ impl Hearing {
 }
 
 async fn next(
-    io: &mut impl Socket,
+    io: &mut impl ClientSocket,
     body: &mut app::Body,
     has_more: bool,
-    hearing: &mut Hearing,
-) -> Next {
+    read_ahead: &mut ReadAhead,
+) -> HeldEvent {
     poll_fn(|cx| {
         match body.as_mut().poll_frame(cx) {
-            Poll::Ready(Some(frame)) => return Poll::Ready(Next::Frame(frame)),
-            Poll::Ready(None) => return Poll::Ready(Next::End),
-            Poll::Pending if has_more => return Poll::Ready(Next::Waiting),
-            Poll::Pending if !hearing.is_wanted() => {
+            Poll::Ready(Some(frame)) => return Poll::Ready(HeldEvent::Frame(frame)),
+            Poll::Ready(None) => return Poll::Ready(HeldEvent::End),
+            Poll::Pending if has_more => return Poll::Ready(HeldEvent::Waiting),
+            Poll::Pending if !read_ahead.is_wanted() => {
                 // The flush fails if the client does not take the bytes that the kernel has for it.
                 return match std::task::ready!(Pin::new(&mut *io).poll_flush(cx)) {
                     Ok(()) => Poll::Pending,
-                    Err(error) => Poll::Ready(Next::Gone(Err(error))),
+                    Err(error) => Poll::Ready(HeldEvent::Gone(Err(error))),
                 };
             }
             Poll::Pending => {}
@@ -245,28 +245,28 @@ async fn next(
         let mut bytes = [0; LISTEN_BYTES];
         let mut buffer = ReadBuf::new(&mut bytes);
         match std::task::ready!(Pin::new(&mut *io).poll_read(cx, &mut buffer)) {
-            Ok(()) if buffer.filled().is_empty() => Poll::Ready(Next::Ended),
+            Ok(()) if buffer.filled().is_empty() => Poll::Ready(HeldEvent::Ended),
             Ok(()) => {
-                hearing.ahead = Bytes::copy_from_slice(buffer.filled());
-                Poll::Ready(Next::Heard)
+                read_ahead.ahead = Bytes::copy_from_slice(buffer.filled());
+                Poll::Ready(HeldEvent::ReadAhead)
             }
-            Err(error) => Poll::Ready(Next::Gone(Err(error))),
+            Err(error) => Poll::Ready(HeldEvent::Gone(Err(error))),
         }
     })
     .await
 }
 
 /// A socket that measures whether the client reads.
-struct Writer<Io> {
+struct HeldWriter<Io> {
     io: Io,
     sent: u64,
     /// `None` while the socket has accepted every write at once.
-    meter: Option<Box<Meter>>,
+    meter: Option<Box<PaceMeter>>,
     server: Arc<Server>,
     lifeline: Lifeline,
 }
 
-impl<Io: Socket> Writer<Io> {
+impl<Io: ClientSocket> HeldWriter<Io> {
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         let is_done = poll_fn(|cx| {
@@ -300,7 +300,7 @@ impl<Io: Socket> Writer<Io> {
     async fn write_slowly(&mut self, mut rest: &[u8]) -> io::Result<()> {
         let config = &self.server.config;
         let (mut rule, drain) = (
-            Rule::new(config.write_within, config.bytes_per_second_min),
+            PaceRule::new(config.write_within, config.bytes_per_second_min),
             config.drain_within / 2,
         );
         let (mut stopped, mut is_stopped) = (pin!(stopped(self.lifeline.stopping.clone())), false);
@@ -384,7 +384,7 @@ fn push_fields(out: &mut Vec<u8>, fields: &HeaderMap) {
 mod tests {
     use super::*;
     use crate::http::paced_socket::PacedSocket;
-    use crate::memory::Memory;
+    use crate::memory::ConnectionMemory;
     use std::task::Waker;
     use tokio::io::{AsyncReadExt as _, AsyncWrite as _, duplex};
 
@@ -418,7 +418,7 @@ mod tests {
             io,
             Bytes::new(),
             state.clone(),
-            Memory::new(&Arc::new(tidegate_hub::Budget::new(0))),
+            ConnectionMemory::new(&Arc::new(tidegate_hub::Budget::new(0))),
             0,
         );
         assert!(keeps(&state));

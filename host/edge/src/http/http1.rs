@@ -1,16 +1,16 @@
 //! One HTTP/1.1 connection.
 //!
-//! Owner: each connection is one task, which runs `serve`. It alternates between two states. In a
-//! conversation (`converse`) hyper reads heads and writes answers; `PacedSocket` is its socket, and
-//! `Watch` decides after each poll whether the client is late. While an answer is held, `held`
-//! writes to the socket without hyper and its buffers. A conversation ends with an `End`: a lost or
+//! Owner: each connection is one task, which runs `serve`. It alternates between two states. In
+//! `serve_requests` hyper reads heads and writes answers; `PacedSocket` is its socket, and `Watch`
+//! decides after each poll whether the client is late. While an answer is held, `held` writes to
+//! the socket without hyper and its buffers. `serve_requests` ends with a `ServingEnd`: a lost or
 //! refused client, the last answer, a held answer, or a late client. An upgrade takes the socket to
 //! a task of its own. After the last answer, `linger` closes the socket in two stages.
 //!
 //! Invariant: an answer that breaks off ends its connection, so that a client can't take it for a
 //! whole one.
 //!
-//! The conversation is on the heap: nothing of it is left while an answer is held.
+//! The future of `serve_requests` is on the heap: nothing of it is left while an answer is held.
 //!
 //! Left to others: each request to `exchange`, clocks to `lateness` and `pace`, memory to `memory`,
 //! seats to `sockets`.
@@ -23,13 +23,13 @@ use crate::{
     http::http1_body::Http1Body,
     http::lateness::{Lateness, Watch},
     http::linger,
-    http::pace::Socket,
+    http::pace::ClientSocket,
     http::paced_socket::PacedSocket,
     http::request_body::RequestBody,
     lifeline::Lifeline,
-    memory::{self, Memory},
+    memory::{self, ConnectionMemory},
     server::Server,
-    sockets::{Refusal as SocketRefusal, Seat},
+    sockets::{Seat, SeatRefusal},
     websocket::upgrade::UpgradeHandle,
 };
 use bytes::Bytes;
@@ -59,7 +59,7 @@ pub(crate) struct Peer {
 
 /// Serves requests until the client leaves or is too slow, an upgrade takes the socket, or a drain
 /// ends the connection.
-pub(crate) async fn serve<Io: Socket>(
+pub(crate) async fn serve<Io: ClientSocket>(
     mut stream: Io,
     Peer {
         address,
@@ -73,7 +73,7 @@ pub(crate) async fn serve<Io: Socket>(
     let mut ahead = Bytes::new();
     let answered = loop {
         // Boxed, so that its memory is free while an answer is held.
-        let conversation = Box::pin(converse(
+        let next = Box::pin(serve_requests(
             stream,
             ahead,
             peer.clone(),
@@ -82,10 +82,10 @@ pub(crate) async fn serve<Io: Socket>(
             lifeline.clone(),
         ))
         .await;
-        let (io, held, read) = match conversation {
-            Conversed::Over => return,
-            Conversed::Answered(stream) => break stream,
-            Conversed::Holds(io, held, read) => (io, *held, read),
+        let (io, held, read) = match next {
+            NextStage::Closed => return,
+            NextStage::Linger(stream) => break stream,
+            NextStage::Hold { io, held, ahead } => (io, *held, ahead),
         };
         // A smaller amount than before is never refused.
         _ = buffers.fit(server.hub.budget(), 0);
@@ -118,8 +118,8 @@ pub(crate) async fn serve<Io: Socket>(
     .await;
 }
 
-/// Reason for the end of a connection's conversation.
-enum End {
+/// Reason why hyper serves no more requests.
+enum ServingEnd {
     /// The client left, or an upgrade took the socket.
     Over,
     /// The last answer has gone to the socket.
@@ -135,28 +135,33 @@ enum End {
     BrokenOff,
 }
 
-/// Connection after the end of its conversation.
-enum Conversed<Io> {
+/// Next stage of a connection that hyper no longer serves.
+enum NextStage<Io> {
     /// There is no connection left.
-    Over,
+    Closed,
     /// The last answer has gone to the socket.
-    Answered(Io),
-    /// An answer has to be held. The bytes are those that the client has sent after its request.
-    Holds(Io, Box<HeldAnswer>, Bytes),
+    Linger(Io),
+    /// An answer has to be held.
+    Hold {
+        io: Io,
+        held: Box<HeldAnswer>,
+        /// Bytes that the client has sent after its request.
+        ahead: Bytes,
+    },
 }
 
 /// Handles requests until the connection ends or an answer has to be held. `ahead` has bytes that
 /// were read before.
-async fn converse<Io: Socket>(
+async fn serve_requests<Io: ClientSocket>(
     stream: Io,
     ahead: Bytes,
     peer: Arc<str>,
     proxy: Option<Arc<Seat>>,
     server: Arc<Server>,
     lifeline: Lifeline,
-) -> Conversed<Io> {
+) -> NextStage<Io> {
     let mut stopping = lifeline.stopping.clone();
-    let memory = Memory::new(server.hub.budget());
+    let memory = ConnectionMemory::new(server.hub.budget());
     let state = Arc::<ConnectionState>::default();
     let service = {
         let (server, state, peer, memory) =
@@ -222,37 +227,39 @@ async fn converse<Io: Socket>(
             watch.drain();
         }
         if memory.is_evicted(cx.waker()) {
-            return Poll::Ready(End::Over);
+            return Poll::Ready(ServingEnd::Over);
         }
         loop {
             state.turn.begin_poll();
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(_) if state.is_given_up() => {
-                    return Poll::Ready(End::Late(Lateness::Reader));
+                    return Poll::Ready(ServingEnd::Late(Lateness::Reader));
                 }
-                Poll::Ready(_) if state.is_broken_off() => return Poll::Ready(End::BrokenOff),
+                Poll::Ready(_) if state.is_broken_off() => {
+                    return Poll::Ready(ServingEnd::BrokenOff);
+                }
                 Poll::Ready(_) if memory.is_refused() => {
-                    return Poll::Ready(End::Refused { has_begun: true });
+                    return Poll::Ready(ServingEnd::Refused { has_begun: true });
                 }
                 // Errors come from the client: it left, or its bytes are not a request and hyper
                 // has answered with an error.
-                Poll::Ready(_) => return Poll::Ready(End::Answered),
+                Poll::Ready(_) => return Poll::Ready(ServingEnd::Answered),
                 Poll::Pending => {}
             }
             // `offer` stores an answer while the connection is polled.
             if let Some(held) = held::take(&state) {
-                return Poll::Ready(End::Held(held));
+                return Poll::Ready(ServingEnd::Held(held));
             }
             // A drain waits for whole requests only; hyper would also wait for the rest of a head.
             if is_stopped && !state.is_busy() && state.is_flushed() {
-                return Poll::Ready(End::Over);
+                return Poll::Ready(ServingEnd::Over);
             }
             let asked = memory.hurries();
             if std::mem::replace(&mut hurries, asked) != asked
                 && state.is_flushed()
                 && let Some(late) = watch.has_waited(HURRIED_PATIENCE, &state)
             {
-                return Poll::Ready(End::Refused {
+                return Poll::Ready(ServingEnd::Refused {
                     has_begun: late == Lateness::Head,
                 });
             }
@@ -260,43 +267,47 @@ async fn converse<Io: Socket>(
                 // The body has ended for the app, which may answer now.
                 Lateness::Body => count_late(&server, &peer, Lateness::Body),
                 Lateness::Look => {}
-                late => return Poll::Ready(End::Late(late)),
+                late => return Poll::Ready(ServingEnd::Late(late)),
             }
         }
     });
     let end = end.await;
     let Some(http1::Parts { io, read_buf, .. }) = connection.into_parts() else {
-        return Conversed::Over;
+        return NextStage::Closed;
     };
     let mut stream = io.into_inner().into_inner();
     match end {
-        End::Over => Conversed::Over,
-        End::BrokenOff => {
+        ServingEnd::Over => NextStage::Closed,
+        ServingEnd::BrokenOff => {
             stream.abort();
-            Conversed::Over
+            NextStage::Closed
         }
-        End::Answered => Conversed::Answered(stream),
-        End::Held(held) => Conversed::Holds(stream, held, read_buf),
-        End::Refused { has_begun } => {
+        ServingEnd::Answered => NextStage::Linger(stream),
+        ServingEnd::Held(held) => NextStage::Hold {
+            io: stream,
+            held,
+            ahead: read_buf,
+        },
+        ServingEnd::Refused { has_begun } => {
             note_scarcity(&server);
             if has_begun {
                 _ = write_at_once(&mut stream, answer::NO_SEAT).await;
             }
-            Conversed::Over
+            NextStage::Closed
         }
-        End::Late(late) => {
+        ServingEnd::Late(late) => {
             count_late(&server, &peer, late);
             match late {
                 Lateness::Reader => stream.abort(),
                 Lateness::Head => {
                     return answer_late(&mut stream)
                         .await
-                        .map_or(Conversed::Over, |()| Conversed::Answered(stream));
+                        .map_or(NextStage::Closed, |()| NextStage::Linger(stream));
                 }
                 Lateness::Answer if !state.is_answered() => {
                     return answer_late(&mut stream)
                         .await
-                        .map_or(Conversed::Over, |()| Conversed::Answered(stream));
+                        .map_or(NextStage::Closed, |()| NextStage::Linger(stream));
                 }
                 Lateness::Idle
                 | Lateness::Body
@@ -304,13 +315,13 @@ async fn converse<Io: Socket>(
                 | Lateness::Left
                 | Lateness::Look => {}
             }
-            Conversed::Over
+            NextStage::Closed
         }
     }
 }
 
 /// Returns a handle that gives the socket to a WebSocket when hyper has written the 101.
-fn upgrade_handle<Io: Socket>(on_upgrade: OnUpgrade) -> UpgradeHandle {
+fn upgrade_handle<Io: ClientSocket>(on_upgrade: OnUpgrade) -> UpgradeHandle {
     UpgradeHandle::new(|accepted| {
         tokio::spawn(async move {
             // The client may have left before it received its 101: then no connection was opened.
@@ -332,7 +343,7 @@ const HURRIED_PATIENCE: Duration = Duration::from_secs(1);
 fn note_scarcity(server: &Server) {
     server
         .sockets
-        .note(SocketRefusal::Memory, server.hub.counters(), Instant::now());
+        .note(SeatRefusal::Memory, server.hub.counters(), Instant::now());
 }
 
 /// Minimum size of hyper's buffer, in bytes.
@@ -360,13 +371,13 @@ fn count_late(server: &Server, peer: &str, late: Lateness) {
 }
 
 /// Writes a 408 where hyper can't. Returns `None` if the socket does not take it at once.
-async fn answer_late(stream: &mut impl Socket) -> Option<()> {
+async fn answer_late(stream: &mut impl ClientSocket) -> Option<()> {
     let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     write_at_once(stream, answer).await
 }
 
 /// Writes an answer where hyper can't. Returns `None` if the socket does not take it at once.
-async fn write_at_once(stream: &mut impl Socket, answer: &[u8]) -> Option<()> {
+async fn write_at_once(stream: &mut impl ClientSocket, answer: &[u8]) -> Option<()> {
     poll_fn(|cx| {
         Poll::Ready(
             matches!(

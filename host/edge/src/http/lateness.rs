@@ -18,7 +18,7 @@
 
 use crate::{
     http::connection_state::ConnectionState,
-    http::pace::{Meter, Rule, poll_timer},
+    http::pace::{PaceMeter, PaceRule, poll_timer},
     server::Config,
 };
 use std::{
@@ -64,10 +64,10 @@ pub(crate) struct Watch {
     /// Number of the exchange at the last check.
     count: u64,
     next: NextRequest,
-    body: Meter,
+    body: PaceMeter,
     /// End of the app's time to answer, after the body was given up.
     answer_until: Option<Instant>,
-    reader: Meter,
+    reader: PaceMeter,
     /// Set when the client has ended its sending direction: the number of bytes sent by then, and
     /// the time by which more must be sent.
     left: Option<(u64, Instant)>,
@@ -79,8 +79,8 @@ pub(crate) struct Watch {
 struct TimeLimits {
     idle_within: Duration,
     header_within: Duration,
-    body: Rule,
-    reader: Rule,
+    body: PaceRule,
+    reader: PaceRule,
     half_close_within: Duration,
     /// Maximum waiting time during a drain.
     drain: Duration,
@@ -101,12 +101,12 @@ impl Watch {
         let times = TimeLimits {
             idle_within: config.idle_within,
             header_within: config.header_within,
-            body: Rule::new(config.read_within, config.bytes_per_second_min),
-            reader: Rule::new(config.write_within, config.bytes_per_second_min),
+            body: PaceRule::new(config.read_within, config.bytes_per_second_min),
+            reader: PaceRule::new(config.write_within, config.bytes_per_second_min),
             half_close_within: config.half_close_within,
             drain: config.drain_within / 2,
         };
-        let (body, reader) = (Meter::default(), Meter::default());
+        let (body, reader) = (PaceMeter::default(), PaceMeter::default());
         // No exchange has this number.
         Watch {
             times,

@@ -13,10 +13,10 @@ pub(crate) fn pick<T: Copy>(headers: &HeaderMap, offered: &[(&str, T)]) -> Optio
     if values.is_empty() {
         return offered.first().map(|(_, answer)| *answer);
     }
-    let ranges: Vec<Range<'_>> = values
+    let ranges: Vec<MediaRange<'_>> = values
         .iter()
         .flat_map(|value| value.split(','))
-        .filter_map(Range::parse)
+        .filter_map(MediaRange::parse)
         .collect();
     let rank = |kind: &str| {
         let fitting = ranges
@@ -46,7 +46,7 @@ pub(crate) fn names(headers: &HeaderMap, kind: &str) -> bool {
         .filter_map(|value| value.to_str().ok());
     values
         .flat_map(|value| value.split(','))
-        .filter_map(Range::parse)
+        .filter_map(MediaRange::parse)
         .any(|range| range.quality > 0 && range.fit(kind) == Some(2))
 }
 
@@ -63,20 +63,20 @@ pub(crate) fn content_type(headers: &HeaderMap) -> Option<String> {
     )
 }
 
-struct Range<'a> {
+struct MediaRange<'a> {
     kind: &'a str,
     /// Quality in thousandths.
     quality: u16,
 }
 
-impl<'a> Range<'a> {
-    fn parse(text: &'a str) -> Option<Range<'a>> {
+impl<'a> MediaRange<'a> {
+    fn parse(text: &'a str) -> Option<MediaRange<'a>> {
         let mut parts = text.split(';').map(str::trim);
         let kind = parts.next().filter(|kind| kind.contains('/'))?;
         let quality =
             parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
         let quality = quality.map_or(Some(1.0), |quality| quality.parse::<f32>().ok())?;
-        Some(Range {
+        Some(MediaRange {
             kind,
             quality: (quality.clamp(0.0, 1.0) * 1000.0) as u16,
         })

@@ -1,7 +1,7 @@
 //! Origins of pages that may open a WebSocket: the check against cross-site hijacking, before any
 //! guest code.
 
-use crate::http::authority::{Authority, Host};
+use crate::http::authority::{Authority, UriHost};
 use http::{HeaderMap, header};
 
 /// Policy for the `Origin` of an upgrade (RFC 6455 section 10.2).
@@ -50,7 +50,7 @@ impl Origins {
             Origins::SameOrigin if is_own_page => true,
             Origins::List(list) if is_own_page => list
                 .iter()
-                .filter_map(|listed| Origin::parse(listed))
+                .filter_map(|listed| WebOrigin::parse(listed))
                 .any(|listed| listed.is_of(authority, scheme)),
             _ => self.admit(headers, authority, scheme, require_origin),
         }
@@ -70,12 +70,12 @@ impl Origins {
             return !headers.contains_key(header::ORIGIN) && !require_origin;
         };
         let origin = origin.to_str().unwrap_or_default();
-        match (self, Origin::parse(origin)) {
+        match (self, WebOrigin::parse(origin)) {
             (Origins::Any, None) => origin == "null",
             (Origins::Any, Some(_)) => true,
             (Origins::List(list), Some(origin)) => list
                 .iter()
-                .filter_map(|listed| Origin::parse(listed))
+                .filter_map(|listed| WebOrigin::parse(listed))
                 .any(|listed| listed == origin),
             (Origins::SameOrigin, Some(origin)) => origin.is_of(authority, scheme),
             (_, None) => false,
@@ -91,20 +91,20 @@ impl Origins {
 /// assert!(!tidegate_edge::is_web_origin("https://example.org/"));
 /// ```
 pub fn is_web_origin(text: &str) -> bool {
-    Origin::parse(text).is_some_and(|origin| origin.default_port().is_some())
+    WebOrigin::parse(text).is_some_and(|origin| origin.default_port().is_some())
 }
 
 /// Value of the `Origin` header (RFC 6454 section 7.1), except `null`.
 #[derive(Clone, Copy, Debug)]
-struct Origin<'a> {
+struct WebOrigin<'a> {
     scheme: &'a str,
-    host: Host<'a>,
+    host: UriHost<'a>,
     port: Option<u16>,
 }
 
-impl<'a> Origin<'a> {
+impl<'a> WebOrigin<'a> {
     /// Returns `None` if the text is not exactly a scheme, a host and an optional valid port.
-    fn parse(text: &'a str) -> Option<Origin<'a>> {
+    fn parse(text: &'a str) -> Option<WebOrigin<'a>> {
         let (scheme, authority) = text.split_once("://")?;
         let is_letter =
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
@@ -112,7 +112,7 @@ impl<'a> Origin<'a> {
             && scheme.bytes().all(is_letter);
         let Authority { host, port } =
             Authority::parse(authority).filter(|_| is_scheme && !authority.ends_with(':'))?;
-        Some(Origin { scheme, host, port })
+        Some(WebOrigin { scheme, host, port })
     }
 
     fn default_port(&self) -> Option<u16> {
@@ -141,8 +141,8 @@ impl<'a> Origin<'a> {
     }
 }
 
-impl PartialEq for Origin<'_> {
-    fn eq(&self, other: &Origin<'_>) -> bool {
+impl PartialEq for WebOrigin<'_> {
+    fn eq(&self, other: &WebOrigin<'_>) -> bool {
         self.scheme.eq_ignore_ascii_case(other.scheme)
             && self.host == other.host
             && self.port() == other.port()

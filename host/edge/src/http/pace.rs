@@ -1,9 +1,9 @@
 //! Limits on a slow client.
 //!
-//! A [`Meter`] adds up the time that the host waits for a client in one direction, and the bytes
-//! that move in that time; the [`Rule`] decides when that is too slow. Time in which the host does
-//! not wait does not count: a guest that does not read, or a feed without events, is not the
-//! client's fault. The owner of the connection has the clock and the timer.
+//! A [`PaceMeter`] adds up the time that the host waits for a client in one direction, and the
+//! bytes that move in that time; the [`PaceRule`] decides when that is too slow. Time in which the
+//! host does not wait does not count: a guest that does not read, or a feed without events, is not
+//! the client's fault. The owner of the connection has the clock and the timer.
 
 use std::{
     future::Future as _,
@@ -23,17 +23,17 @@ pub(crate) const LOOKS: u32 = 10;
 
 /// Minimum pace of a client while the host waits for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rule {
+pub(crate) struct PaceRule {
     /// At least one byte moves in this time, and `bytes_min` in all.
     pub(crate) within: Duration,
     /// Minimum number of bytes; zero for no such limit.
     bytes_min: u64,
 }
 
-impl Rule {
-    pub(crate) fn new(within: Duration, bytes_per_second_min: usize) -> Rule {
+impl PaceRule {
+    pub(crate) fn new(within: Duration, bytes_per_second_min: usize) -> PaceRule {
         let bytes_min = (bytes_per_second_min as u128).saturating_mul(within.as_millis()) / 1000;
-        Rule {
+        PaceRule {
             within,
             bytes_min: bytes_min.try_into().unwrap_or(u64::MAX),
         }
@@ -45,13 +45,13 @@ impl Rule {
     }
 
     /// Returns the same rate with a time of at most `within`.
-    pub(crate) fn at_most(self, within: Duration) -> Rule {
+    pub(crate) fn at_most(self, within: Duration) -> PaceRule {
         if within >= self.within {
             return self;
         }
         let bytes_min = u128::from(self.bytes_min).saturating_mul(within.as_millis())
             / self.within.as_millis().max(1);
-        Rule {
+        PaceRule {
             within,
             bytes_min: bytes_min.try_into().unwrap_or(u64::MAX),
         }
@@ -60,8 +60,8 @@ impl Rule {
 
 /// Time that the host waited for a client, and the bytes that moved in it.
 #[derive(Debug, Default)]
-pub(crate) struct Meter {
-    state: State,
+pub(crate) struct PaceMeter {
+    state: MeterState,
     /// Total number of bytes at the last check.
     total: u64,
     /// Time waited since the last byte moved.
@@ -73,7 +73,7 @@ pub(crate) struct Meter {
 }
 
 #[derive(Debug, Default)]
-enum State {
+enum MeterState {
     #[default]
     Unused,
     /// The host waits for the client. The value is the time of the last check.
@@ -82,23 +82,29 @@ enum State {
     Rested(Instant),
 }
 
-impl Meter {
+impl PaceMeter {
     /// Returns true if the host waited for the client at the last check.
     pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Waiting(_))
+        matches!(self.state, MeterState::Waiting(_))
     }
 
     /// Resets the waiting time: the client has sent the expected bytes.
     pub(crate) fn reset(&mut self) {
-        *self = Meter::default();
+        *self = PaceMeter::default();
     }
 
     /// Records that `total` bytes have moved since the connection began, and whether the host waits
     /// from now on. Returns true if it waits and the client is too slow. A pause does not end an
     /// average; otherwise a client could start a new one by a byte at the right moment.
-    pub(crate) fn note(&mut self, total: u64, is_waiting: bool, rule: Rule, now: Instant) -> bool {
+    pub(crate) fn note(
+        &mut self,
+        total: u64,
+        is_waiting: bool,
+        rule: PaceRule,
+        now: Instant,
+    ) -> bool {
         match self.state {
-            State::Waiting(since) => {
+            MeterState::Waiting(since) => {
                 let (passed, moved) = (
                     now.saturating_duration_since(since),
                     total.saturating_sub(self.total),
@@ -112,17 +118,17 @@ impl Meter {
                 };
             }
             // After a pause of this length, the average has no earlier time.
-            State::Rested(until) if now.saturating_duration_since(until) >= rule.within => {
+            MeterState::Rested(until) if now.saturating_duration_since(until) >= rule.within => {
                 self.reset()
             }
-            State::Rested(_) | State::Unused => {}
+            MeterState::Rested(_) | MeterState::Unused => {}
         }
         self.total = total;
         self.state = match (is_waiting, &self.state) {
-            (true, _) => State::Waiting(now),
-            (false, State::Waiting(_)) => State::Rested(now),
-            (false, State::Rested(until)) => State::Rested(*until),
-            (false, State::Unused) => State::Unused,
+            (true, _) => MeterState::Waiting(now),
+            (false, MeterState::Waiting(_)) => MeterState::Rested(now),
+            (false, MeterState::Rested(until)) => MeterState::Rested(*until),
+            (false, MeterState::Unused) => MeterState::Unused,
         };
         if !is_waiting {
             return false;
@@ -137,8 +143,8 @@ impl Meter {
 
     /// Returns the time of the next check, if the host waits. Bytes that moved since the last check
     /// may have moved just after it, so checks are closer together than `within`.
-    pub(crate) fn due(&self, rule: Rule) -> Option<Instant> {
-        let State::Waiting(since) = self.state else {
+    pub(crate) fn due(&self, rule: PaceRule) -> Option<Instant> {
+        let MeterState::Waiting(since) = self.state else {
             return None;
         };
         Some(
@@ -153,7 +159,7 @@ impl Meter {
 
 /// The directions of a connection that its client has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ClientEnd {
     /// Neither direction.
     None,
     /// Neither direction yet, but bytes are ready to be read: the end would come after them and
@@ -167,13 +173,13 @@ pub(crate) enum End {
 }
 
 /// A stream of bytes to and from a client.
-pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+pub(crate) trait ClientSocket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Returns the number of written bytes that the client's machine has not acknowledged.
     fn unacknowledged(&self) -> u64;
 
     /// Returns the directions that the client has ended, without reading. Wakes the task when that
     /// changes, or when bytes arrive.
-    fn poll_end(&self, cx: &mut Context<'_>) -> End;
+    fn poll_end(&self, cx: &mut Context<'_>) -> ClientEnd;
 
     /// Notifies the socket that another task uses it from now on.
     fn change_task(&mut self) {}
@@ -183,7 +189,7 @@ pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     fn abort(&self);
 }
 
-impl Socket for TcpStream {
+impl ClientSocket for TcpStream {
     #[cfg(target_os = "linux")]
     fn unacknowledged(&self) -> u64 {
         /// tcp(7): number of bytes in the send queue.
@@ -207,16 +213,16 @@ impl Socket for TcpStream {
         0
     }
 
-    fn poll_end(&self, cx: &mut Context<'_>) -> End {
+    fn poll_end(&self, cx: &mut Context<'_>) -> ClientEnd {
         if self.poll_read_ready(cx).is_pending() {
-            return End::None;
+            return ClientEnd::None;
         }
         let ready = pin!(self.ready(Interest::READABLE | Interest::WRITABLE))
             .poll(&mut Context::from_waker(Waker::noop()));
         match ready {
-            Poll::Ready(Ok(ready)) if ready.is_write_closed() => End::Both,
-            Poll::Ready(Ok(ready)) if ready.is_read_closed() => End::Sending,
-            _ => End::Unread,
+            Poll::Ready(Ok(ready)) if ready.is_write_closed() => ClientEnd::Both,
+            Poll::Ready(Ok(ready)) if ready.is_read_closed() => ClientEnd::Sending,
+            _ => ClientEnd::Unread,
         }
     }
 
@@ -228,14 +234,14 @@ impl Socket for TcpStream {
 }
 
 /// A pipe in this process: written bytes count as received.
-impl Socket for DuplexStream {
+impl ClientSocket for DuplexStream {
     fn unacknowledged(&self) -> u64 {
         0
     }
 
     /// The end of a pipe is read like any other byte.
-    fn poll_end(&self, _: &mut Context<'_>) -> End {
-        End::None
+    fn poll_end(&self, _: &mut Context<'_>) -> ClientEnd {
+        ClientEnd::None
     }
 
     fn abort(&self) {}
@@ -289,14 +295,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn rule() -> Rule {
-        Rule::new(30 * SECOND, 256)
+    fn rule() -> PaceRule {
+        PaceRule::new(30 * SECOND, 256)
     }
 
     /// Moves `bytes` at the end of every `every` while the host waits. Returns the second in which
     /// that is too slow, if it is within an hour.
     fn late(every: u32, bytes: u64) -> Option<u32> {
-        let (start, mut meter) = (Instant::now(), Meter::default());
+        let (start, mut meter) = (Instant::now(), PaceMeter::default());
         assert!(!meter.note(0, true, rule(), start));
         let mut total = 0;
         (1..3600).find(|second| {
@@ -322,7 +328,7 @@ mod tests {
         for (name, every, bytes, expected) in cases {
             assert_eq!(late(every, bytes), expected, "{name}");
         }
-        let (start, mut meter) = (Instant::now(), Meter::default());
+        let (start, mut meter) = (Instant::now(), PaceMeter::default());
         meter.note(0, true, rule(), start);
         assert!(!meter.note(1 << 20, true, rule(), start + SECOND));
         assert!(!meter.note(1 << 20, true, rule(), start + 30 * SECOND));
@@ -334,7 +340,7 @@ mod tests {
 
     #[test]
     fn only_time_in_which_the_host_waits_counts() {
-        let (start, mut meter) = (Instant::now(), Meter::default());
+        let (start, mut meter) = (Instant::now(), PaceMeter::default());
         let mut now = start;
         for _ in 0..100 {
             assert!(!meter.note(0, true, rule(), now));
@@ -360,7 +366,7 @@ mod tests {
             "after a rest they are forgotten"
         );
         assert_eq!(meter.due(rule()), Some(now + 30 * SECOND));
-        let (before, mut meter) = (now, Meter::default());
+        let (before, mut meter) = (now, PaceMeter::default());
         meter.note(1 << 20, true, rule(), before);
         assert!(
             meter.note(1 << 20, true, rule(), before + 30 * SECOND),
@@ -372,7 +378,7 @@ mod tests {
     fn a_rest_at_the_end_of_an_average_begins_no_new_one() {
         // The guest takes each byte at once, and waits for the next one.
         for every in [1, 5, 10, 15] {
-            let (start, mut meter) = (Instant::now(), Meter::default());
+            let (start, mut meter) = (Instant::now(), PaceMeter::default());
             meter.note(0, true, rule(), start);
             let late = (1..3600).find(|second| {
                 let now = start + *second * SECOND;
@@ -391,8 +397,8 @@ mod tests {
         let rule = rule().at_most(5 * SECOND);
         assert_eq!((rule.within, rule.bytes_min), (5 * SECOND, 1280));
         assert_eq!(rule.at_most(9 * SECOND).within, 5 * SECOND);
-        let off = Rule::new(SECOND, 0);
-        let (start, mut meter) = (Instant::now(), Meter::default());
+        let off = PaceRule::new(SECOND, 0);
+        let (start, mut meter) = (Instant::now(), PaceMeter::default());
         meter.note(0, true, off, start);
         assert!(
             !meter.note(1, true, off, start + SECOND)

@@ -7,8 +7,8 @@
 use crate::{
     http::connection_state::{ConnectionState, add, tail_of},
     http::linger,
-    http::pace::{End, Socket},
-    memory::Memory,
+    http::pace::{ClientEnd, ClientSocket},
+    memory::ConnectionMemory,
 };
 use bytes::{Buf as _, Bytes};
 use std::{
@@ -25,7 +25,7 @@ pub(crate) struct PacedSocket<Io> {
     /// Bytes that were read before; they come first.
     ahead: Bytes,
     state: Arc<ConnectionState>,
-    memory: Arc<Memory>,
+    memory: Arc<ConnectionMemory>,
     /// Maximum number of bytes of an abandoned body that are dropped.
     discard_max: usize,
 }
@@ -35,7 +35,7 @@ impl<Io> PacedSocket<Io> {
         io: Io,
         ahead: Bytes,
         state: Arc<ConnectionState>,
-        memory: Arc<Memory>,
+        memory: Arc<ConnectionMemory>,
         discard_max: usize,
     ) -> PacedSocket<Io> {
         PacedSocket {
@@ -52,7 +52,7 @@ impl<Io> PacedSocket<Io> {
     }
 }
 
-impl<Io: Socket> PacedSocket<Io> {
+impl<Io: ClientSocket> PacedSocket<Io> {
     fn note_written(
         &mut self,
         cx: &mut Context<'_>,
@@ -96,11 +96,11 @@ impl<Io: Socket> PacedSocket<Io> {
     fn has_left(&self, cx: &mut Context<'_>) -> bool {
         let end = self.io.poll_end(cx);
         match end {
-            End::None => {}
-            End::Unread => self.state.request.has_unread.store(true, Relaxed),
+            ClientEnd::None => {}
+            ClientEnd::Unread => self.state.request.has_unread.store(true, Relaxed),
             // The client may still wait for its answer: the clock decides.
-            End::Sending => self.state.has_ended_sending.store(true, Relaxed),
-            End::Both => return true,
+            ClientEnd::Sending => self.state.has_ended_sending.store(true, Relaxed),
+            ClientEnd::Both => return true,
         }
         false
     }
@@ -139,7 +139,7 @@ impl<Io: AsyncRead + Unpin> AsyncRead for PacedSocket<Io> {
     }
 }
 
-impl<Io: Socket> AsyncWrite for PacedSocket<Io> {
+impl<Io: ClientSocket> AsyncWrite for PacedSocket<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

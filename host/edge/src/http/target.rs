@@ -10,17 +10,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header}
 
 /// Form of a request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum TargetForm {
     /// A path, alone or in a URL of this server.
     Path,
     /// `OPTIONS *`: the server as a whole.
     Server,
 }
 
-impl Form {
+impl TargetForm {
     /// Returns the form of a request's target, or refuses a form or method that this kind of server
     /// does not support.
-    pub(crate) fn of<B>(request: &Request<B>) -> Result<Form, RequestRefusal> {
+    pub(crate) fn of<B>(request: &Request<B>) -> Result<TargetForm, RequestRefusal> {
         let (method, uri) = (request.method(), request.uri());
         if method == Method::CONNECT || method == Method::TRACE {
             return Err(RequestRefusal::head(
@@ -32,14 +32,14 @@ impl Form {
             scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
         };
         match (uri.scheme_str(), uri.authority(), uri.path()) {
-            (None, None, "*") if method == Method::OPTIONS => Ok(Form::Server),
+            (None, None, "*") if method == Method::OPTIONS => Ok(TargetForm::Server),
             (Some(scheme), ..) if !is_web(scheme) => Err(RequestRefusal::bad_head(
                 "the target has another scheme than http or https",
             )),
             (None, None, path) | (Some(_), Some(_), path)
                 if path.starts_with('/') && path.is_ascii() =>
             {
-                Ok(Form::Path)
+                Ok(TargetForm::Path)
             }
             // Among these are a host and a port, which belong to CONNECT.
             _ => Err(RequestRefusal::bad_head("the target is not a path")),
@@ -55,21 +55,21 @@ pub(crate) fn about_server() -> Answer {
 }
 
 /// Host that a request names.
-pub(crate) struct Named {
+pub(crate) struct RequestHost {
     /// Host and port as the client wrote them.
     pub(crate) authority: String,
     /// True if this server serves that host.
     pub(crate) is_served: bool,
 }
 
-impl Named {
+impl RequestHost {
     /// Reads the host from an absolute target, otherwise from the `Host` header; both must be
     /// valid. `own` is the authority for an HTTP/1.0 request without a host.
     pub(crate) fn of<B>(
         request: &Request<B>,
         hosts: &Hosts,
         own: impl FnOnce() -> String,
-    ) -> Result<Named, &'static str> {
+    ) -> Result<RequestHost, &'static str> {
         let mut headers = request.headers().get_all(header::HOST).iter();
         let header = match (headers.next(), headers.next()) {
             (Some(host), None) if host.is_empty() => return Err("the Host header is empty"),
@@ -92,7 +92,7 @@ impl Named {
             )),
             None => None,
         };
-        let named = |(text, parsed): (&str, Authority<'_>)| Named {
+        let named = |(text, parsed): (&str, Authority<'_>)| RequestHost {
             authority: text.to_owned(),
             is_served: hosts.admit(parsed.host),
         };
@@ -101,7 +101,7 @@ impl Named {
                 let authority = own();
                 let is_served =
                     Authority::parse(&authority).is_some_and(|own| hosts.admit(own.host));
-                Named {
+                RequestHost {
                     authority,
                     is_served,
                 }
@@ -126,7 +126,7 @@ mod tests {
     use crate::http::refusal::refuse;
 
     /// Returns the status of a refusal, or the form with the authority.
-    fn read(line: &str, hosts: &[&str]) -> Result<(Form, String), u16> {
+    fn read(line: &str, hosts: &[&str]) -> Result<(TargetForm, String), u16> {
         let mut words = line.split(' ');
         let mut builder = Request::builder()
             .method(words.next().unwrap())
@@ -141,21 +141,21 @@ mod tests {
             .fold(builder, |builder, host| builder.header("host", *host))
             .body(())
             .map_err(|_| 400_u16)?;
-        let named =
-            Named::of(&request, &Hosts::Any, || "127.0.0.1:80".into()).map_err(|_| 400_u16)?;
-        Form::of(&request)
+        let named = RequestHost::of(&request, &Hosts::Any, || "127.0.0.1:80".into())
+            .map_err(|_| 400_u16)?;
+        TargetForm::of(&request)
             .map(|form| (form, named.authority))
             .map_err(|refusal| refuse(refusal).status().as_u16())
     }
 
     #[test]
     fn every_form_of_a_target_has_its_meaning() {
-        let path = |authority: &str| Ok((Form::Path, authority.to_owned()));
+        let path = |authority: &str| Ok((TargetForm::Path, authority.to_owned()));
         let cases = [
             ("GET / 1.1", path("a")),
             ("GET /x:80 1.1", path("a")),
             ("OPTIONS /x 1.1", path("a")),
-            ("OPTIONS * 1.1", Ok((Form::Server, "a".to_owned()))),
+            ("OPTIONS * 1.1", Ok((TargetForm::Server, "a".to_owned()))),
             ("GET http://b 1.1", path("b")),
             ("GET http://b:80/x 1.1", path("b:80")),
             ("GET HTTPS://B/x 1.1", path("B")),

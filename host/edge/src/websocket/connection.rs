@@ -21,7 +21,7 @@
 
 use crate::{
     http::answer::{ACCESS, Place, log_fault},
-    http::pace::{Meter, Rule, Socket, poll_timer},
+    http::pace::{ClientSocket, PaceMeter, PaceRule, poll_timer},
     http::turn::yield_to_others,
     lifeline::Lifeline,
     server::{Server, Version},
@@ -101,8 +101,8 @@ pub(crate) struct Connection<Io> {
 /// Pace of the client, in each direction.
 #[derive(Default)]
 struct Pace {
-    reading: Meter,
-    writing: Meter,
+    reading: PaceMeter,
+    writing: PaceMeter,
     /// Time of the next check, if the host waits for the client.
     due: Option<tokio::time::Instant>,
     late: Option<Late>,
@@ -161,7 +161,7 @@ enum Reading {
     Gone,
 }
 
-impl<Io: Socket> Connection<Io> {
+impl<Io: ClientSocket> Connection<Io> {
     /// `first` is `None` for a connection that the app does not hear about.
     pub(crate) fn new(
         wire: Wire<Io>,
@@ -542,7 +542,7 @@ impl<Io: Socket> Connection<Io> {
     /// Handles a late pong. The link may be slow rather than the client.
     fn excuse_pong(&mut self, now: Instant) {
         let config = &self.server.config;
-        let rule = Rule::new(config.write_within, config.bytes_per_second_min);
+        let rule = PaceRule::new(config.write_within, config.bytes_per_second_min);
         let pong_within = self.server.hub.limits().pong_within;
         if self
             .ping
@@ -595,7 +595,7 @@ impl<Io: Socket> Connection<Io> {
         let (config, now) = (&self.server.config, tokio::time::Instant::now());
         let pace = self.pace.get_or_insert_default();
         if owes || pace.reading.is_waiting() {
-            let rule = Rule::new(config.read_within, config.bytes_per_second_min);
+            let rule = PaceRule::new(config.read_within, config.bytes_per_second_min);
             if pace.reading.note(self.wire.received(), owes, rule, now) {
                 pace.late = Some(Late::Upload);
             }
@@ -606,7 +606,7 @@ impl<Io: Socket> Connection<Io> {
             pace.due = pace.reading.due(rule);
         }
         if takes || pace.writing.is_waiting() {
-            let rule = Rule::new(config.write_within, config.bytes_per_second_min);
+            let rule = PaceRule::new(config.write_within, config.bytes_per_second_min);
             if pace
                 .writing
                 .note(self.wire.acknowledged(), takes, rule, now)
@@ -760,7 +760,7 @@ impl<Io: Socket> Connection<Io> {
     }
 }
 
-impl<Io: Socket> Future for Connection<Io> {
+impl<Io: ClientSocket> Future for Connection<Io> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

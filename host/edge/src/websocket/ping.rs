@@ -5,7 +5,7 @@
 //! and a slow link takes seconds for them. So a late pong is excused in two cases: these bytes
 //! still move at the minimum rate, or the ping has left since the last check.
 
-use crate::http::pace::Rule;
+use crate::http::pace::PaceRule;
 use std::time::Duration;
 
 /// Place of the ping.
@@ -41,7 +41,7 @@ impl Ping {
     pub(crate) fn excuses_pong(
         &mut self,
         acknowledged: u64,
-        rule: Rule,
+        rule: PaceRule,
         pong_within: Duration,
     ) -> bool {
         let Ping::Queued {
@@ -69,7 +69,7 @@ mod tests {
     fn the_time_for_a_pong_starts_when_the_ping_has_left() {
         // 100,000 bytes and the ping; the minimum rate is 1,000 bytes a second.
         let (start, end) = (100_000, 100_002);
-        let rule = Rule::new(Duration::from_secs(10), 1_000);
+        let rule = PaceRule::new(Duration::from_secs(10), 1_000);
         let pong_within = Duration::from_secs(3);
         for (acknowledged, looks) in [
             // No byte was before the ping, or all had left: no excuse.

@@ -2,7 +2,7 @@
 
 use crate::{
     http::answer::{self, Answer, Body},
-    http::pace::Socket,
+    http::pace::ClientSocket,
     lifeline::Lifeline,
     server::{self, Server, Version},
     websocket::connection::{Connection, First},
@@ -45,7 +45,7 @@ pub(crate) struct AcceptedWebSocket {
 impl AcceptedWebSocket {
     /// Continues with the socket in a task of its own. `ahead` has the bytes that the client sent
     /// after its request.
-    pub(crate) fn start(self, io: impl Socket, ahead: Bytes) {
+    pub(crate) fn start(self, io: impl ClientSocket, ahead: Bytes) {
         let wire = Wire::new(io, ahead, self.server.hub.limits());
         // A separate task that consists only of the connection: it lives long, and there are many.
         tokio::spawn(Connection::new(

@@ -16,7 +16,7 @@
 //! Left to others: closes, pings and timeouts to the session, the pace of the client to the
 //! connection, the limit of the queue to the outbox.
 
-use crate::{http::pace::Socket, websocket::fragments::Fragments};
+use crate::{http::pace::ClientSocket, websocket::fragments::Fragments};
 use bytes::Bytes;
 use std::{
     cell::{Cell, RefCell},
@@ -96,7 +96,7 @@ pub(crate) struct Wire<Io> {
     control_bytes: usize,
 }
 
-impl<Io: Socket> Wire<Io> {
+impl<Io: ClientSocket> Wire<Io> {
     /// `unread` has the bytes that came after the request's head.
     pub(crate) fn new(mut io: Io, unread: Bytes, limits: &Limits) -> Wire<Io> {
         let config = WebSocketConfig::default()
@@ -321,7 +321,7 @@ impl<Io: Socket> Wire<Io> {
     }
 }
 
-impl<Io: Socket> Sink for Wire<Io> {
+impl<Io: ClientSocket> Sink for Wire<Io> {
     fn has_room(&self) -> bool {
         self.large.is_empty() && self.out.len() < OUT_BYTES_MAX
     }

@@ -6,7 +6,7 @@ use crate::{
     http::forwarded,
     http::refusal::RequestRefusal,
     http::request_body::RequestBody,
-    http::target::{self, Named},
+    http::target::{self, RequestHost},
     websocket::handshake,
     websocket::upgrade::UpgradeRequest,
 };
@@ -20,18 +20,18 @@ impl Exchange {
     pub(super) fn read_host(
         &mut self,
         request: &mut http::Request<RequestBody>,
-    ) -> Result<Named, RequestRefusal> {
+    ) -> Result<RequestHost, RequestRefusal> {
         if forwarded::is_described(request.headers()) {
             self.forward(request)?;
         }
-        let named = Named::of(request, &self.server.config.hosts, || {
+        let host = RequestHost::of(request, &self.server.config.hosts, || {
             self.server.own_authority()
         })
         .map_err(RequestRefusal::bad_head)?;
         if request.uri().authority().is_some() {
-            target::replace_host(request.headers_mut(), &named.authority);
+            target::replace_host(request.headers_mut(), &host.authority);
         }
-        Ok(named)
+        Ok(host)
     }
 
     /// Applies a trusted proxy's description of its client before any part of the request is used.
