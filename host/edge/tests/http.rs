@@ -476,6 +476,37 @@ fn a_streamed_request_reaches_the_app_as_it_comes() {
 }
 
 #[test]
+fn an_upload_larger_than_the_budget_passes_through_a_stream_that_answers_early() {
+    const PIECE: usize = 64 << 10;
+    let limits = Limits {
+        memory_max: 1 << 20,
+        ..Limits::default()
+    };
+    let bytes = 8 * limits.memory_max;
+    let served = Served::new(FakeApp::default(), usual(), limits, Config::default());
+    let mut raw = served.raw();
+    let head = format!(
+        "POST /stream HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"
+    );
+    raw.send(head.as_bytes());
+    assert!(
+        raw.head().starts_with("HTTP/1.1 200"),
+        "the head precedes the upload"
+    );
+    let mut sender = support::Raw(raw.0.try_clone().unwrap());
+    let sending = std::thread::spawn(move || {
+        for _ in 0..bytes / PIECE {
+            sender.send(&[b'x'; PIECE]);
+        }
+    });
+    let answer = raw.rest_bytes();
+    sending.join().unwrap();
+    let received = answer.iter().filter(|byte| **byte == b'x').count();
+    assert_eq!(received, bytes, "the whole upload comes back");
+    assert_eq!(served.hub.budget().refusals(), 0);
+}
+
+#[test]
 fn files_are_served_by_their_exact_path_and_a_page_falls_back_to_the_index() {
     let root = std::env::temp_dir().join(format!("tidegate-assets-{}", std::process::id()));
     std::fs::create_dir_all(root.join("css")).unwrap();
