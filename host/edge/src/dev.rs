@@ -1,7 +1,7 @@
 //! Channel from `tidegate dev` to open pages, below the host's reserved path.
 
 use crate::{
-    http::answer::{self, Answer, Body},
+    http::answer::{self, AnswerBody, HttpAnswer},
     sse::event_stream,
 };
 use bytes::Bytes;
@@ -46,21 +46,21 @@ pub(crate) fn answer(
     endpoint: &str,
     pages: Option<&Pages>,
     stopping: watch::Receiver<bool>,
-) -> Option<Answer> {
+) -> Option<HttpAnswer> {
     match (endpoint, pages) {
         ("dev.js", Some(_)) => Some(with_type(
-            Body::Whole(Some(Bytes::from_static(SCRIPT.as_bytes()))),
+            AnswerBody::Whole(Some(Bytes::from_static(SCRIPT.as_bytes()))),
             "text/javascript; charset=utf-8",
         )),
         ("dev.js", None) => Some(with_type(
-            Body::Whole(None),
+            AnswerBody::Whole(None),
             "text/javascript; charset=utf-8",
         )),
         ("dev", Some(pages)) => {
             let mut news = pages.0.subscribe();
             news.mark_changed();
             Some(with_type(
-                Body::Stream(Box::pin(Channel {
+                AnswerBody::Stream(Box::pin(Channel {
                     next: next(news, stopping),
                 })),
                 "text/event-stream",
@@ -70,7 +70,7 @@ pub(crate) fn answer(
     }
 }
 
-fn with_type(body: Body, kind: &'static str) -> Answer {
+fn with_type(body: AnswerBody, kind: &'static str) -> HttpAnswer {
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::OK;
     answer
@@ -126,7 +126,7 @@ pub(crate) fn told(fault: &Fault) -> String {
 }
 
 /// Returns the fault as a page for the app's developer.
-pub(crate) fn show_fault(fault: &Fault, masked: &Answer) -> Answer {
+pub(crate) fn show_fault(fault: &Fault, masked: &HttpAnswer) -> HttpAnswer {
     let mut shown = answer::text(masked.status(), &told(fault));
     let kept = masked
         .headers()

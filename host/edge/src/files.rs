@@ -26,7 +26,7 @@ pub(crate) use caching::make_private;
 
 use crate::{
     files::file_body::{FileBody, Piece},
-    http::answer::{self, Answer, Body},
+    http::answer::{self, AnswerBody, HttpAnswer},
     http::media,
     sockets::{Seat, Sockets},
 };
@@ -106,7 +106,7 @@ impl Files {
         method: &Method,
         path: &Path<'_>,
         headers: &HeaderMap,
-    ) -> Option<Answer> {
+    ) -> Option<HttpAnswer> {
         if !is_read(method) {
             return None;
         }
@@ -127,7 +127,7 @@ impl Files {
         method: &Method,
         path: &Path<'_>,
         headers: &HeaderMap,
-    ) -> Option<Answer> {
+    ) -> Option<HttpAnswer> {
         if path.is_reserved() || !is_read(method) || !wants_page(path, headers) {
             return None;
         }
@@ -159,7 +159,12 @@ impl Files {
         self.place.root.join(&name).is_file().then_some(name)
     }
 
-    async fn serve(&self, name: String, method: &Method, headers: &HeaderMap) -> Option<Answer> {
+    async fn serve(
+        &self,
+        name: String,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Option<HttpAnswer> {
         // The answer holds a descriptor until the client has read it.
         let seat = match self.sockets.take_shared() {
             Ok(seat) => seat,
@@ -315,7 +320,7 @@ impl Sent<'_> {
         seat: Seat,
         method: &Method,
         headers: &HeaderMap,
-    ) -> io::Result<Answer> {
+    ) -> io::Result<HttpAnswer> {
         let validators = Validators {
             etag: self.etag,
             modified: self.modified,
@@ -323,8 +328,10 @@ impl Sent<'_> {
         match conditions::judge(headers, validators) {
             Outcome::Send => {}
             Outcome::NotModified => {
-                return Ok(self
-                    .with_validators(Response::new(Body::Whole(None)), StatusCode::NOT_MODIFIED));
+                return Ok(self.with_validators(
+                    Response::new(AnswerBody::Whole(None)),
+                    StatusCode::NOT_MODIFIED,
+                ));
             }
             Outcome::Failed => {
                 let told = answer::text(
@@ -363,7 +370,7 @@ impl Sent<'_> {
             }
             Ranges::Whole => {
                 let body = match self.length {
-                    0 => Body::Whole(None),
+                    0 => AnswerBody::Whole(None),
                     length if length <= WHOLE_BYTES_MAX => whole(file, length).await?,
                     length => of_pieces(file, seat, vec![Piece::Part(0..length)]),
                 };
@@ -420,7 +427,7 @@ impl Sent<'_> {
 
     /// Sets the status, and the headers that caches need in every answer about the file (RFC 9110
     /// section 15.4.5).
-    fn with_validators(&self, mut answer: Answer, status: StatusCode) -> Answer {
+    fn with_validators(&self, mut answer: HttpAnswer, status: StatusCode) -> HttpAnswer {
         *answer.status_mut() = status;
         let headers = answer.headers_mut();
         headers.insert(header::ETAG, value(self.etag.to_owned()));
@@ -432,7 +439,7 @@ impl Sent<'_> {
         answer
     }
 
-    fn with_content(&self, answer: Answer, status: StatusCode) -> Answer {
+    fn with_content(&self, answer: HttpAnswer, status: StatusCode) -> HttpAnswer {
         let mut answer = self.with_validators(answer, status);
         let headers = answer.headers_mut();
         headers.insert(header::CONTENT_TYPE, self.kind.clone());
@@ -456,15 +463,15 @@ impl Sent<'_> {
     }
 }
 
-async fn whole(file: File, length: u64) -> io::Result<Body> {
+async fn whole(file: File, length: u64) -> io::Result<AnswerBody> {
     let bytes: Bytes = spawn_blocking(move || file_body::read(&file, 0..length))
         .await
         .map_err(io::Error::other)??;
-    Ok(Body::Whole(Some(bytes)))
+    Ok(AnswerBody::Whole(Some(bytes)))
 }
 
-fn of_pieces(file: File, seat: Seat, pieces: Vec<Piece>) -> Body {
-    Body::File {
+fn of_pieces(file: File, seat: Seat, pieces: Vec<Piece>) -> AnswerBody {
+    AnswerBody::File {
         file: Box::new(FileBody::new(file, pieces)),
         _seat: seat,
     }

@@ -26,7 +26,7 @@ pub(crate) mod show;
 
 use crate::{
     dev,
-    http::answer::{self, Answer, Body, Place},
+    http::answer::{self, AnswerBody, HttpAnswer, LogContext},
     server::{Server, Version},
 };
 use bytes::Bytes;
@@ -94,7 +94,7 @@ impl Visited {
             self.server.hub.counters().faults.add(1);
         }
         let (_, page) = self.page();
-        let place = Place {
+        let place = LogContext {
             request: Some(&self.path),
             route: Some(&page.pattern),
             conn: None,
@@ -128,7 +128,7 @@ const CLIENT_IN_DEVELOPMENT: &str = concat!(
 const CLIENT_TYPES: &str = include_str!("pages/client.d.ts");
 
 /// Returns one of the two by its name.
-pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
+pub(crate) fn script(name: &str, is_developed: bool) -> Option<HttpAnswer> {
     let (text, kind) = match name {
         "client.js" if is_developed => (CLIENT_IN_DEVELOPMENT, "text/javascript; charset=utf-8"),
         "client.js" => (CLIENT, "text/javascript; charset=utf-8"),
@@ -138,7 +138,7 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
     let mut answer = typed(
         StatusCode::OK,
         kind,
-        Body::Whole(Some(Bytes::from_static(text.as_bytes()))),
+        AnswerBody::Whole(Some(Bytes::from_static(text.as_bytes()))),
     );
     if !is_developed {
         // The content changes only with the host.
@@ -151,7 +151,7 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<Answer> {
 }
 
 /// Returns content of this type that no cache keeps.
-fn typed(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+fn typed(status: StatusCode, kind: &'static str, body: AnswerBody) -> HttpAnswer {
     let mut answer = http::Response::new(body);
     *answer.status_mut() = status;
     answer
@@ -164,12 +164,12 @@ fn typed(status: StatusCode, kind: &'static str, body: Body) -> Answer {
 }
 
 /// Does the same as [`typed`] with a text.
-fn whole(status: StatusCode, kind: &'static str, text: String) -> Answer {
-    typed(status, kind, Body::Whole(Some(Bytes::from(text))))
+fn whole(status: StatusCode, kind: &'static str, text: String) -> HttpAnswer {
+    typed(status, kind, AnswerBody::Whole(Some(Bytes::from(text))))
 }
 
 /// Does the same as [`typed`] piece by piece. Proxies must not gather the pieces.
-fn streamed(kind: &'static str, body: Body) -> Answer {
+fn streamed(kind: &'static str, body: AnswerBody) -> HttpAnswer {
     let mut answer = typed(StatusCode::OK, kind, body);
     answer
         .headers_mut()

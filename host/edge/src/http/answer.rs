@@ -18,24 +18,24 @@ use tidegate_hub::{self as hub, Conn, Fault, Frame, RequestId, contract};
 use tracing::field::display;
 
 /// The body of an answer.
-pub(crate) enum Body {
+pub(crate) enum AnswerBody {
     /// One piece of bytes, or no content.
     Whole(Option<Bytes>),
     /// A stream at the app's pace.
     Stream(hub::Body),
     /// A feed or a page, which lasts long: see `held`.
-    Held(hub::Body, Lasts),
+    Held(hub::Body, HeldKind),
     /// A file from the asset directory, with the seat of its descriptor.
     File { file: Box<FileBody>, _seat: Seat },
 }
 
 /// End of an answer that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lasts {
+pub(crate) enum HeldKind {
     /// The client ends it: the end of the bytes from the client counts as its departure.
     Live,
     /// The app ends it.
-    ToItsEnd,
+    Finite,
 }
 
 /// Framing of an answer that is held.
@@ -51,30 +51,30 @@ pub(crate) enum HeldFraming {
 pub(crate) struct HeldAnswer {
     pub(crate) parts: Parts,
     pub(crate) body: hub::Body,
-    pub(crate) lasts: Lasts,
+    pub(crate) kind: HeldKind,
     pub(crate) framing: HeldFraming,
     /// True if the connection may serve another request after it.
     pub(crate) goes_on: bool,
 }
 
-pub(crate) type Answer = Response<Body>;
+pub(crate) type HttpAnswer = Response<AnswerBody>;
 
 /// Next frame of an answer's body, for hyper.
 pub(crate) type FramePoll = Poll<Option<io::Result<http_body::Frame<Bytes>>>>;
 
-impl http_body::Body for Body {
+impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = io::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll {
         match &mut *self {
-            Body::Whole(bytes) => {
+            AnswerBody::Whole(bytes) => {
                 Poll::Ready(bytes.take().map(|bytes| Ok(http_body::Frame::data(bytes))))
             }
-            Body::File { file, .. } => file
+            AnswerBody::File { file, .. } => file
                 .poll_bytes(cx)
                 .map(|next| next.map(|bytes| bytes.map(http_body::Frame::data))),
-            Body::Stream(stream) | Body::Held(stream, _) => {
+            AnswerBody::Stream(stream) | AnswerBody::Held(stream, _) => {
                 stream.as_mut().poll_frame(cx).map(|next| {
                     next.map(|frame| match frame {
                         Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
@@ -90,19 +90,19 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Body::Whole(bytes) => bytes.is_none(),
-            Body::File { file, .. } => file.length() == 0,
-            Body::Stream(_) | Body::Held(..) => false,
+            AnswerBody::Whole(bytes) => bytes.is_none(),
+            AnswerBody::File { file, .. } => file.length() == 0,
+            AnswerBody::Stream(_) | AnswerBody::Held(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Body::Whole(bytes) => {
+            AnswerBody::Whole(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
-            Body::File { file, .. } => SizeHint::with_exact(file.length()),
-            Body::Stream(stream) | Body::Held(stream, _) => stream
+            AnswerBody::File { file, .. } => SizeHint::with_exact(file.length()),
+            AnswerBody::Stream(stream) | AnswerBody::Held(stream, _) => stream
                 .length()
                 .map_or_else(SizeHint::new, SizeHint::with_exact),
         }
@@ -110,8 +110,8 @@ impl http_body::Body for Body {
 }
 
 /// Returns an answer of the host: one line of text.
-pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
-    let mut answer = Response::new(Body::Whole(Some(Bytes::from(format!("{text}\n")))));
+pub(crate) fn text(status: StatusCode, text: &str) -> HttpAnswer {
+    let mut answer = Response::new(AnswerBody::Whole(Some(Bytes::from(format!("{text}\n")))));
     *answer.status_mut() = status;
     answer.headers_mut().insert(
         header::CONTENT_TYPE,
@@ -122,7 +122,7 @@ pub(crate) fn text(status: StatusCode, text: &str) -> Answer {
 
 /// Marks an answer after which the connection can't be used again: its request's body is not read,
 /// or the host is full.
-pub(crate) fn with_close(mut answer: Answer) -> Answer {
+pub(crate) fn with_close(mut answer: HttpAnswer) -> HttpAnswer {
     answer
         .headers_mut()
         .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -133,7 +133,7 @@ pub(crate) fn with_close(mut answer: Answer) -> Answer {
 const RETRY_AFTER: &str = "5";
 
 /// Returns a 503: the host has no room now.
-pub(crate) fn retry_later(text: &str) -> Answer {
+pub(crate) fn retry_later(text: &str) -> HttpAnswer {
     let mut answer = self::text(StatusCode::SERVICE_UNAVAILABLE, text);
     answer
         .headers_mut()
@@ -146,10 +146,10 @@ pub(crate) const NO_SEAT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-
     retry-after: 5\r\nconnection: close\r\n\r\ntoo many connections, try again later\n";
 
 /// Converts a whole response from the app.
-pub(crate) fn from_app(response: hub::Response) -> Result<Answer, Fault> {
+pub(crate) fn from_app(response: hub::Response) -> Result<HttpAnswer, Fault> {
     let status = contract::check_status(response.status)?;
     let body = (!response.body.is_empty()).then_some(response.body);
-    let mut answer = Response::new(Body::Whole(body));
+    let mut answer = Response::new(AnswerBody::Whole(body));
     *answer.status_mut() = status;
     contract::append_headers(answer.headers_mut(), response.headers)?;
     Ok(answer)
@@ -163,8 +163,8 @@ pub(crate) fn from_stream(
     streamed: hub::StreamingResponse,
     id: RequestId,
     accepts_trailers: bool,
-) -> Result<Answer, Fault> {
-    let mut answer = Response::new(Body::Stream(streamed.body));
+) -> Result<HttpAnswer, Fault> {
+    let mut answer = Response::new(AnswerBody::Stream(streamed.body));
     *answer.status_mut() = contract::check_status(streamed.status)?;
     *answer.headers_mut() = streamed.headers;
     let headers = answer.headers_mut();
@@ -191,16 +191,16 @@ pub(crate) fn from_stream(
 }
 
 /// Returns the answer to a request for which there is not enough memory.
-pub(crate) fn out_of_memory() -> Answer {
+pub(crate) fn out_of_memory() -> HttpAnswer {
     later("the server is short of memory, try again shortly", 1)
 }
 
 /// Log target of requests and connections; events have the level `debug`.
 pub(crate) const ACCESS: &str = "access";
 
-/// Place of an event, for the log.
+/// Context of an event, for the log.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Place<'a> {
+pub(crate) struct LogContext<'a> {
     /// Path and query.
     pub(crate) request: Option<&'a str>,
     /// Pattern of the route.
@@ -210,8 +210,8 @@ pub(crate) struct Place<'a> {
 
 /// Returns the client's answer for a fault: no text of the fault, but an id that leads to it in the
 /// log.
-pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
-    let id = log_fault(fault, place);
+pub(crate) fn from_fault(fault: &Fault, context: LogContext<'_>) -> HttpAnswer {
+    let id = log_fault(fault, context);
     match fault {
         // A full host closes the connections of refused clients.
         Fault::Busy => with_close(later(&format!("busy, try again shortly (id {id})"), 1)),
@@ -239,7 +239,7 @@ pub(crate) fn from_fault(fault: &Fault, place: Place<'_>) -> Answer {
 }
 
 /// Returns an answer that says when to try again (RFC 9110 section 10.2.3).
-pub(crate) fn later(told: &str, seconds: u64) -> Answer {
+pub(crate) fn later(told: &str, seconds: u64) -> HttpAnswer {
     let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, told);
     answer
         .headers_mut()
@@ -250,11 +250,11 @@ pub(crate) fn later(told: &str, seconds: u64) -> Answer {
 /// Writes the whole fault to the log and returns its id there.
 pub(crate) fn log_fault(
     fault: &Fault,
-    Place {
+    LogContext {
         request,
         route,
         conn,
-    }: Place<'_>,
+    }: LogContext<'_>,
 ) -> String {
     let id = next_id().to_string();
     let route = route.or_else(|| Some(conn?.route()?.pattern.as_str()));
@@ -290,8 +290,8 @@ mod tests {
             Fault::Storage("secret".into()),
             Fault::Unavailable("secret".into()),
         ] {
-            let answer = from_fault(&fault, Place::default());
-            let Body::Whole(Some(body)) = answer.body() else {
+            let answer = from_fault(&fault, LogContext::default());
+            let AnswerBody::Whole(Some(body)) = answer.body() else {
                 panic!("no body")
             };
             let body = String::from_utf8_lossy(body);

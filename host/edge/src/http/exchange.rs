@@ -22,7 +22,7 @@ mod whole_body;
 
 use crate::{
     dev, files,
-    http::answer::{self, ACCESS, Answer, Body, Place},
+    http::answer::{self, ACCESS, AnswerBody, HttpAnswer, LogContext},
     http::connection_state::ConnectionState,
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
@@ -75,7 +75,7 @@ struct AdmittedRequest<'a> {
     path: &'a Path<'a>,
     head: Request,
     responder: Responder<'a>,
-    place: Place<'a>,
+    context: LogContext<'a>,
 }
 
 /// The part that answers a request after its guards.
@@ -96,7 +96,7 @@ enum Responder<'a> {
 
 impl Exchange {
     /// Handles the request.
-    pub(crate) async fn answer(&mut self, request: http::Request<RequestBody>) -> Answer {
+    pub(crate) async fn answer(&mut self, request: http::Request<RequestBody>) -> HttpAnswer {
         let mut answer = self.find_answer(request).await;
         if self.state.is_body_abandoned() {
             answer = Box::pin(self.abandon_body(answer)).await;
@@ -110,7 +110,7 @@ impl Exchange {
             _ => {}
         }
         let stream_share = match answer.body() {
-            Body::Stream(_) => match self.memory.stream_share() {
+            AnswerBody::Stream(_) => match self.memory.stream_share() {
                 Ok(share) => Some(share),
                 Err(_) => Box::pin(self.memory.wait_for_stream_share()).await.ok(),
             },
@@ -122,7 +122,7 @@ impl Exchange {
     /// Handles an answer that came before the body was read. At its next poll, hyper reads the
     /// available bytes of the body. If these are the rest, the connection goes on; otherwise it
     /// ends with this answer, and the head says so.
-    async fn abandon_body(&self, mut answer: Answer) -> Answer {
+    async fn abandon_body(&self, mut answer: HttpAnswer) -> HttpAnswer {
         yield_to_reader().await;
         if answer
             .body()
@@ -138,17 +138,17 @@ impl Exchange {
 
     /// Reserves the memory of an answer until it is sent. If there is not enough, returns a refusal
     /// instead. A streamed answer has its share already, unless there was no memory for it.
-    fn reserve(&self, answer: Answer, stream_share: Option<Share>) -> Answer {
+    fn reserve(&self, answer: HttpAnswer, stream_share: Option<Share>) -> HttpAnswer {
         let (parts, body) = answer.into_parts();
         let body = match body {
-            Body::Whole(Some(bytes)) => self
+            AnswerBody::Whole(Some(bytes)) => self
                 .memory
                 .answer(bytes)
-                .map(|bytes| Body::Whole(Some(bytes))),
-            Body::Stream(body) => stream_share.ok_or(OutOfMemory).map(|share| {
-                Body::Stream(memory::stream(share, body, parts.headers.get(answer::ID)))
+                .map(|bytes| AnswerBody::Whole(Some(bytes))),
+            AnswerBody::Stream(body) => stream_share.ok_or(OutOfMemory).map(|share| {
+                AnswerBody::Stream(memory::stream(share, body, parts.headers.get(answer::ID)))
             }),
-            Body::Held(body, lasts) => Ok(Body::Held(
+            AnswerBody::Held(body, lasts) => Ok(AnswerBody::Held(
                 self.memory.hold(body, parts.headers.get(answer::ID)),
                 lasts,
             )),
@@ -156,11 +156,11 @@ impl Exchange {
         };
         body.map_or_else(
             |_| answer::out_of_memory(),
-            |body| Answer::from_parts(parts, body),
+            |body| HttpAnswer::from_parts(parts, body),
         )
     }
 
-    async fn find_answer(&mut self, mut request: http::Request<RequestBody>) -> Answer {
+    async fn find_answer(&mut self, mut request: http::Request<RequestBody>) -> HttpAnswer {
         self.server.hub.counters().requests.add(1);
         let host = match self.read_host(&mut request) {
             Ok(host) => host,
@@ -196,7 +196,7 @@ impl Exchange {
         request: http::Request<RequestBody>,
         host: RequestHost,
         path: &Path<'_>,
-    ) -> Answer {
+    ) -> HttpAnswer {
         let RequestHost {
             authority,
             is_served,
@@ -229,7 +229,7 @@ impl Exchange {
                 },
             }
         }
-        let place = Place {
+        let context = LogContext {
             request: Some(path.target()),
             route: dispatch.pattern(),
             conn: None,
@@ -243,16 +243,16 @@ impl Exchange {
             path,
             head: self.head(parts.method, authority, path.target(), parts.headers),
             responder: Responder::Route { body, opening },
-            place,
+            context,
         }));
         let began = tracing::enabled!(target: ACCESS, tracing::Level::DEBUG).then(Instant::now);
         let answer = if is_upgrade {
-            self.decide_in_time(run, place).await
+            self.decide_in_time(run, context).await
         } else {
             run.await
         };
         if let Some(began) = began {
-            let (route, took) = (place.route, began.elapsed());
+            let (route, took) = (context.route, began.elapsed());
             let status = answer.status().as_u16();
             tracing::debug!(target: ACCESS, route, status, ?took, peer = &*self.peer, "{method} {}", path.target());
         }
@@ -260,14 +260,14 @@ impl Exchange {
     }
 
     /// Takes the steps of an admitted request: guards, files, route, page or loader, fallback.
-    async fn run(&self, request: AdmittedRequest<'_>) -> Answer {
+    async fn run(&self, request: AdmittedRequest<'_>) -> HttpAnswer {
         let AdmittedRequest {
             version,
             mut dispatch,
             path,
             mut head,
             responder,
-            place,
+            context,
         } = request;
         let mut added = Vec::new();
         let outcome = loop {
@@ -309,8 +309,8 @@ impl Exchange {
                 DispatchStep::Refuse(refusal) => break Ok(refuse(refusal)),
             }
         };
-        let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, place));
-        self.with_headers(answer, added, place)
+        let answer = outcome.unwrap_or_else(|fault| self.answer_fault(&fault, context));
+        self.with_headers(answer, added, context)
     }
 
     /// Returns the file of the path, or the one for all paths that nothing else answers.
@@ -320,7 +320,7 @@ impl Exchange {
         head: &Request,
         path: &Path<'_>,
         is_fallback: bool,
-    ) -> Option<Answer> {
+    ) -> Option<HttpAnswer> {
         let (files, method) = (self.server.files.as_ref()?, &head.method);
         let mut file = if is_fallback {
             files.fallback(method, path, &head.headers).await?
@@ -337,14 +337,14 @@ impl Exchange {
     /// Lets the app decide an upgrade in time, or refuses it.
     async fn decide_in_time(
         &self,
-        decide: Pin<&mut impl Future<Output = Answer>>,
-        place: Place<'_>,
-    ) -> Answer {
+        decide: Pin<&mut impl Future<Output = HttpAnswer>>,
+        context: LogContext<'_>,
+    ) -> HttpAnswer {
         match timeout(self.server.hub.limits().upgrade_within, decide).await {
             Ok(answer) => answer,
             Err(_) => {
                 self.server.hub.counters().faults.add(1);
-                let id = answer::log_fault(&Fault::Wall, place);
+                let id = answer::log_fault(&Fault::Wall, context);
                 answer::text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     &format!("the app took too long to decide (id {id})"),
@@ -355,11 +355,11 @@ impl Exchange {
 
     /// Answers a fault. The fault of a call was counted where the call ended; an answer that
     /// violates the contract is detected here.
-    fn answer_fault(&self, fault: &Fault, place: Place<'_>) -> Answer {
+    fn answer_fault(&self, fault: &Fault, context: LogContext<'_>) -> HttpAnswer {
         if matches!(fault, Fault::Answer(_)) {
             self.server.hub.counters().faults.add(1);
         }
-        let masked = answer::from_fault(fault, place);
+        let masked = answer::from_fault(fault, context);
         if self.server.config.pages.is_some() {
             dev::show_fault(fault, &masked)
         } else {
@@ -367,10 +367,15 @@ impl Exchange {
         }
     }
 
-    fn with_headers(&self, mut answer: Answer, added: Vec<Header>, place: Place<'_>) -> Answer {
+    fn with_headers(
+        &self,
+        mut answer: HttpAnswer,
+        added: Vec<Header>,
+        context: LogContext<'_>,
+    ) -> HttpAnswer {
         match contract::append_headers(answer.headers_mut(), added) {
             Ok(()) => answer,
-            Err(fault) => self.answer_fault(&fault, place),
+            Err(fault) => self.answer_fault(&fault, context),
         }
     }
 
@@ -381,7 +386,7 @@ impl Exchange {
         index: u32,
         head: &mut Request,
         added: &mut Vec<Header>,
-    ) -> Result<Option<Answer>, Fault> {
+    ) -> Result<Option<HttpAnswer>, Fault> {
         head.route = index;
         match version.app.check(index, head).await? {
             Verdict::Answer(response) => answer::from_app(response).map(Some),
@@ -430,7 +435,7 @@ async fn yield_to_reader() {
 }
 
 /// Removes the content of a 205, which has none (RFC 9110 section 15.3.6).
-fn remove_content(answer: &mut Answer) {
-    *answer.body_mut() = Body::Whole(None);
+fn remove_content(answer: &mut HttpAnswer) {
+    *answer.body_mut() = AnswerBody::Whole(None);
     answer.headers_mut().remove(header::CONTENT_LENGTH);
 }

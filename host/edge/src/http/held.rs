@@ -20,7 +20,7 @@
 //! `sse::feed` and `pages` make the bodies; `pace` decides whether a client is too slow.
 
 use crate::{
-    http::answer::{Answer, Body, HeldAnswer, HeldFraming, Lasts},
+    http::answer::{AnswerBody, HeldAnswer, HeldFraming, HeldKind, HttpAnswer},
     http::connection_state::ConnectionState,
     http::pace::{ClientSocket, PaceMeter, PaceRule, stopped},
     http::trailers,
@@ -55,7 +55,11 @@ const LISTEN_BYTES: usize = 64;
 
 /// Stores an answer that is to be held for the connection's task, and then never returns. Returns
 /// any other answer for hyper. The connection chooses the framing.
-pub(crate) async fn offer(state: &ConnectionState, framing: HeldFraming, answer: Answer) -> Answer {
+pub(crate) async fn offer(
+    state: &ConnectionState,
+    framing: HeldFraming,
+    answer: HttpAnswer,
+) -> HttpAnswer {
     // These statuses have no content (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5).
     let has_no_content = [
         StatusCode::NO_CONTENT,
@@ -68,18 +72,18 @@ pub(crate) async fn offer(state: &ConnectionState, framing: HeldFraming, answer:
         return answer;
     }
     match answer.into_parts() {
-        (parts, Body::Held(body, lasts)) => {
+        (parts, AnswerBody::Held(body, kind)) => {
             let held = HeldAnswer {
                 parts,
                 body,
-                lasts,
+                kind,
                 framing,
                 goes_on: framing == HeldFraming::Chunked && state.may_go_on(),
             };
             *state.held.lock().expect("nothing panics while it holds it") = Some(Box::new(held));
             std::future::pending().await
         }
-        (parts, body) => Answer::from_parts(parts, body),
+        (parts, body) => HttpAnswer::from_parts(parts, body),
     }
 }
 
@@ -123,7 +127,7 @@ pub(crate) async fn write<Io: ClientSocket>(
     let HeldAnswer {
         parts,
         mut body,
-        lasts,
+        kind,
         framing,
         goes_on,
     } = held;
@@ -168,7 +172,7 @@ pub(crate) async fn write<Io: ClientSocket>(
                     goes_on,
                 }));
             }
-            HeldEvent::Ended if lasts == Lasts::ToItsEnd => read_ahead.has_ended = true,
+            HeldEvent::Ended if kind == HeldKind::Finite => read_ahead.has_ended = true,
             HeldEvent::Ended => return Ok(None),
             HeldEvent::Gone(outcome) => return outcome.map(|()| None),
             HeldEvent::Waiting => {
@@ -401,7 +405,7 @@ mod tests {
 
     /// Returns true if an answer that is to be held is stored.
     fn keeps(state: &ConnectionState) -> bool {
-        let answer = Answer::new(Body::Held(Box::pin(Never), Lasts::Live));
+        let answer = HttpAnswer::new(AnswerBody::Held(Box::pin(Never), HeldKind::Live));
         let offer = pin!(offer(state, HeldFraming::Chunked, answer));
         let is_pending = offer
             .poll(&mut Context::from_waker(Waker::noop()))

@@ -1,7 +1,7 @@
 //! The body of an answer as hyper writes it: its end is the end of the exchange.
 
 use crate::{
-    http::answer::{Body, FramePoll},
+    http::answer::{AnswerBody, FramePoll},
     http::connection_state::ConnectionState,
 };
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use std::{
 
 /// An answer's body, whose end is the end of the exchange.
 pub(crate) struct Http1Body {
-    body: Body,
+    body: AnswerBody,
     state: Arc<ConnectionState>,
     failure: Option<io::Error>,
     ends_with_connection: bool,
@@ -24,7 +24,11 @@ pub(crate) struct Http1Body {
 
 impl Http1Body {
     /// Wraps the body of an answer that begins now.
-    pub(crate) fn new(body: Body, version: Version, state: Arc<ConnectionState>) -> Http1Body {
+    pub(crate) fn new(
+        body: AnswerBody,
+        version: Version,
+        state: Arc<ConnectionState>,
+    ) -> Http1Body {
         state.request.is_answered.store(true, Relaxed);
         // HTTP/1.0 has no chunks.
         let ends_with_connection =

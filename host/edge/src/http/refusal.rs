@@ -2,7 +2,7 @@
 //! does not take.
 
 use crate::{
-    http::answer::{self, Answer},
+    http::answer::{self, HttpAnswer},
     websocket::handshake,
 };
 use http::{HeaderValue, StatusCode, header};
@@ -70,7 +70,7 @@ impl From<handshake::Refusal> for RequestRefusal {
 }
 
 /// Returns the answer to a refused request.
-pub(crate) fn refuse(refusal: impl Into<RequestRefusal>) -> Answer {
+pub(crate) fn refuse(refusal: impl Into<RequestRefusal>) -> HttpAnswer {
     match refusal.into() {
         RequestRefusal::Dispatch(refusal) => {
             let status = StatusCode::from_u16(refusal.status()).expect("a status of the hub");

@@ -2,7 +2,7 @@
 //! request.
 
 use crate::{
-    http::answer::{Answer, Body},
+    http::answer::{AnswerBody, HttpAnswer},
     http::authority::{Authority, Hosts},
     http::refusal::RequestRefusal,
 };
@@ -48,8 +48,8 @@ impl TargetForm {
 }
 
 /// Returns the answer to `OPTIONS *`, which is a ping (RFC 9110 section 9.3.7).
-pub(crate) fn about_server() -> Answer {
-    let mut answer = http::Response::new(Body::Whole(None));
+pub(crate) fn about_server() -> HttpAnswer {
+    let mut answer = http::Response::new(AnswerBody::Whole(None));
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer
 }

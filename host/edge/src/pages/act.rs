@@ -17,7 +17,7 @@ use super::{
     json, show, streamed, whole,
 };
 use crate::{
-    http::answer::{self, Answer, Body},
+    http::answer::{self, AnswerBody, HttpAnswer},
     http::media,
     http::request_body::RequestBody,
     sse::event_stream,
@@ -56,8 +56,8 @@ pub(crate) async fn act(
     visit: Visit,
     body: RequestBody,
     share: Share,
-    collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, Answer>,
-) -> Result<Answer, Fault> {
+    collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, HttpAnswer>,
+) -> Result<HttpAnswer, Fault> {
     let headers = &visit.request.headers;
     let Some(told) = media::pick(headers, &TOLD) else {
         return Ok(answer::text(
@@ -121,8 +121,8 @@ async fn read(
     visit: &Visit,
     body: RequestBody,
     share: Share,
-    collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, Answer>,
-) -> Result<(String, Form), Answer> {
+    collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, HttpAnswer>,
+) -> Result<(String, Form), HttpAnswer> {
     let refuse = |refused| match refused {
         Refused::NoMemory => answer::out_of_memory(),
         Refused::Bad(status, text) => answer::text(
@@ -239,7 +239,7 @@ impl Run {
 }
 
 /// Returns a redirection that no cache keeps. It fails if the location is not a header value.
-fn redirect(status: StatusCode, location: &str) -> Result<Answer, Fault> {
+fn redirect(status: StatusCode, location: &str) -> Result<HttpAnswer, Fault> {
     let location = HeaderValue::from_str(location)
         .map_err(|_| Fault::Answer(format!("{location:?} is no location")))?;
     let mut answer = answer::text(status, "see the location");
@@ -263,7 +263,7 @@ fn envelope(visited: &Visited, ended: Ended) -> (StatusCode, String) {
 }
 
 /// Returns a stream of each progress as an event, then the outcome.
-fn events(run: Run) -> Answer {
+fn events(run: Run) -> HttpAnswer {
     let beat_every = run.visited.server.hub.limits().comment_every;
     let pieces = unfold(Some(run), |run| async {
         let mut run = run?;
@@ -277,7 +277,10 @@ fn events(run: Run) -> Answer {
         })
     });
     // This body is not `Held`: the rest of its form may still come through hyper.
-    let answer = streamed("text/event-stream", Body::Stream(Pieces::stream(pieces)));
+    let answer = streamed(
+        "text/event-stream",
+        AnswerBody::Stream(Pieces::stream(pieces)),
+    );
     heartbeats::add(answer, beat_every)
 }
 

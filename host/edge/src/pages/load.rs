@@ -6,7 +6,7 @@ use super::{
     streamed, whole,
 };
 use crate::{
-    http::answer::{Answer, Body, Lasts},
+    http::answer::{AnswerBody, HeldKind, HttpAnswer},
     http::media,
     server::Version,
     sse::event_stream,
@@ -86,7 +86,7 @@ pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarg
 }
 
 /// Runs the loader.
-pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> Answer {
+pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> HttpAnswer {
     let (_, page) = visit.visited.page();
     let info = page.loader(loader).expect("it was looked for");
     let mut loading = Loading::begin(&visit, info);
@@ -107,7 +107,7 @@ pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> Answer {
         (None, _) => super::typed(
             StatusCode::NO_CONTENT,
             "application/json",
-            Body::Whole(None),
+            AnswerBody::Whole(None),
         ),
     }
 }
@@ -120,12 +120,12 @@ fn going_away() -> Brought {
 }
 
 /// Returns a stream of all values of the loader, then the reason for its end.
-fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
+fn stream(visited: &Visited, form: Form, loading: Loading) -> HttpAnswer {
     let beat_every: Duration = visited.server.hub.limits().comment_every;
     let lasts = if loading.is_live() {
-        Lasts::Live
+        HeldKind::Live
     } else {
-        Lasts::ToItsEnd
+        HeldKind::Finite
     };
     let state = Some((loading, visited.stopped()));
     let pieces = unfold(state, move |state| async move {
@@ -146,7 +146,7 @@ fn stream(visited: &Visited, form: Form, loading: Loading) -> Answer {
     } else {
         "application/x-ndjson"
     };
-    let mut answer = streamed(kind, Body::Held(Pieces::stream(pieces), lasts));
+    let mut answer = streamed(kind, AnswerBody::Held(Pieces::stream(pieces), lasts));
     answer
         .headers_mut()
         .insert(event_stream::HEARTBEAT, event_stream::heartbeat(beat_every));
@@ -187,7 +187,7 @@ fn refused(status: u16, message: &str) -> HandlerError {
 }
 
 /// Returns a refusal, either the host's or a loader's.
-pub(crate) fn refusal(problem: &HandlerError) -> Answer {
+pub(crate) fn refusal(problem: &HandlerError) -> HttpAnswer {
     whole(
         StatusCode::from_u16(problem.status).expect("a checked status"),
         "application/json",

@@ -19,7 +19,7 @@ use super::{
     Pieces, Stopped, Visit, Visited, json,
     loading::{Brought, Loading},
 };
-use crate::http::answer::{self, Answer, Body, Lasts};
+use crate::http::answer::{self, AnswerBody, HeldKind, HttpAnswer};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -47,7 +47,7 @@ const EARLY_MAX: usize = 1000;
 pub(crate) async fn show(
     visit: Visit,
     denied: Option<(String, FormDenial)>,
-) -> Result<Answer, Fault> {
+) -> Result<HttpAnswer, Fault> {
     let Visited {
         server, version, ..
     } = &*visit.visited;
@@ -99,7 +99,7 @@ pub(crate) async fn show(
     }
     let stream = Streaming::new(&visit, view.nonce, loadings);
     *answer.body_mut() = stream.into_body(shell.html, brought, &visit.request.method);
-    if let Body::Held(..) | Body::Stream(_) = answer.body() {
+    if let AnswerBody::Held(..) | AnswerBody::Stream(_) = answer.body() {
         answer
             .headers_mut()
             .insert("x-accel-buffering", HeaderValue::from_static("no"));
@@ -200,8 +200,8 @@ fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
 }
 
 /// The client's page is still valid with its own policy and nonce, so the answer replaces neither.
-fn not_modified(answer: &Answer) -> Answer {
-    let mut short = http::Response::new(Body::Whole(None));
+fn not_modified(answer: &HttpAnswer) -> HttpAnswer {
+    let mut short = http::Response::new(AnswerBody::Whole(None));
     *short.status_mut() = StatusCode::NOT_MODIFIED;
     for name in [
         header::CACHE_CONTROL,
@@ -265,9 +265,14 @@ impl Streaming {
     }
 
     /// Returns the page with the available items, then the others as they come.
-    fn into_body(mut self, html: String, brought: Vec<Option<Brought>>, method: &Method) -> Body {
+    fn into_body(
+        mut self,
+        html: String,
+        brought: Vec<Option<Brought>>,
+        method: &Method,
+    ) -> AnswerBody {
         if self.loadings.is_empty() {
-            return Body::Whole((!html.is_empty()).then(|| html.into()));
+            return AnswerBody::Whole((!html.is_empty()).then(|| html.into()));
         }
         let (at, behind) = place(&html);
         let mut marks = vec![std::mem::take(&mut self.about)];
@@ -281,15 +286,15 @@ impl Streaming {
         }
         let head = html[..at].to_owned() + &self.script(&marks);
         if has_ended {
-            return Body::Whole(Some((head + &html[behind..]).into()));
+            return AnswerBody::Whole(Some((head + &html[behind..]).into()));
         }
         if method == Method::HEAD {
-            return Body::Whole(None);
+            return AnswerBody::Whole(None);
         }
         let lasts = if self.loadings.iter().any(Loading::is_live) {
-            Lasts::Live
+            HeldKind::Live
         } else {
-            Lasts::ToItsEnd
+            HeldKind::Finite
         };
         self.tail = Some(html[behind..].to_owned());
         let mut head = Some(Bytes::from(head));
@@ -300,9 +305,9 @@ impl Streaming {
         // This body is not `Held`: a refused form may still come through hyper.
         let body = Pieces::stream(pieces);
         if method == Method::POST {
-            Body::Stream(body)
+            AnswerBody::Stream(body)
         } else {
-            Body::Held(body, lasts)
+            AnswerBody::Held(body, lasts)
         }
     }
 

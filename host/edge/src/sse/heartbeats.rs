@@ -8,7 +8,7 @@
 //! Invariant: the client reads the same events as without heartbeats.
 
 use crate::{
-    http::answer::{Answer, Body},
+    http::answer::{AnswerBody, HttpAnswer},
     sse::event_stream,
 };
 use bytes::{Buf as _, Bytes};
@@ -31,7 +31,7 @@ const TAIL_BYTES: usize = 5;
 
 /// Adds heartbeats to a streamed answer, and the header that announces them, if clients read it as
 /// an event stream: with status 200, without an encoding and without a known length.
-pub(crate) fn add(mut answer: Answer, every: Duration) -> Answer {
+pub(crate) fn add(mut answer: HttpAnswer, every: Duration) -> HttpAnswer {
     let headers = answer.headers();
     let is_event_stream = headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
         let kind = kind.as_bytes().split(|byte| *byte == b';').next();
@@ -49,7 +49,7 @@ pub(crate) fn add(mut answer: Answer, every: Duration) -> Answer {
         .headers_mut()
         .insert(event_stream::HEARTBEAT, announced);
     answer.map(|body| match body {
-        Body::Stream(body) => Body::Stream(Box::pin(Heartbeats::new(body, every))),
+        AnswerBody::Stream(body) => AnswerBody::Stream(Box::pin(Heartbeats::new(body, every))),
         body => body,
     })
 }
@@ -256,7 +256,7 @@ mod tests {
             for (name, value) in headers {
                 answer = answer.header(*name, *value);
             }
-            let answer = answer.body(Body::Whole(None)).unwrap();
+            let answer = answer.body(AnswerBody::Whole(None)).unwrap();
             let announced = add(answer, Duration::from_secs(15));
             announced.headers().contains_key(event_stream::HEARTBEAT)
         };

@@ -11,7 +11,7 @@
 //! bounds the queue, and the drain waits for it.
 
 use crate::{
-    http::answer::{Place, log_fault},
+    http::answer::{LogContext, log_fault},
     server::{Server, Version},
     websocket::closings::Closing,
 };
@@ -68,9 +68,9 @@ impl Closing {
             Err(fault) => {
                 let id = log_fault(
                     &fault,
-                    Place {
+                    LogContext {
                         conn: Some(&self.conn),
-                        ..Place::default()
+                        ..LogContext::default()
                     },
                 );
                 if server.config.pages.is_some() {

@@ -20,7 +20,7 @@
 //! order of messages to the hub, the on-close to `closing`.
 
 use crate::{
-    http::answer::{ACCESS, Place, log_fault},
+    http::answer::{ACCESS, LogContext, log_fault},
     http::pace::{ClientSocket, PaceMeter, PaceRule, poll_timer},
     http::turn::yield_to_others,
     lifeline::Lifeline,
@@ -457,9 +457,9 @@ impl<Io: ClientSocket> Connection<Io> {
     fn handle_fault(&mut self, fault: &Fault) {
         let id = log_fault(
             fault,
-            Place {
+            LogContext {
                 conn: Some(&self.conn),
-                ..Place::default()
+                ..LogContext::default()
             },
         );
         if let Some(event) = &self.event {

@@ -1,7 +1,7 @@
 //! Lets the app decide about an upgrade and, if it accepts, gives the socket a task of its own.
 
 use crate::{
-    http::answer::{self, Answer, Body},
+    http::answer::{self, AnswerBody, HttpAnswer},
     http::pace::ClientSocket,
     lifeline::Lifeline,
     server::{self, Server, Version},
@@ -65,7 +65,7 @@ pub(crate) async fn upgrade(
     lifeline: Lifeline,
     request: Request,
     opening: Box<UpgradeRequest>,
-) -> Result<Answer, Fault> {
+) -> Result<HttpAnswer, Fault> {
     let UpgradeRequest { handshake, handle } = *opening;
     let decision = version.app.upgrade(&request, &handshake.offered).await?;
     let (mut accept, close) = match decision {
@@ -111,8 +111,8 @@ pub(crate) async fn upgrade(
     Ok(switching)
 }
 
-fn switching(handshake: &Handshake, accept: &Accept) -> Result<Answer, Fault> {
-    let mut answer = http::Response::new(Body::Whole(None));
+fn switching(handshake: &Handshake, accept: &Accept) -> Result<HttpAnswer, Fault> {
+    let mut answer = http::Response::new(AnswerBody::Whole(None));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

@@ -4,7 +4,7 @@
 use super::{AdmittedRequest, Exchange, Responder};
 use crate::{
     dev,
-    http::answer::{self, ACCESS, Answer, Place},
+    http::answer::{self, ACCESS, HttpAnswer, LogContext},
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     pages,
@@ -18,7 +18,7 @@ use tidegate_routing::Path;
 
 impl Exchange {
     /// Answers for the host's own paths.
-    pub(super) fn host_endpoint(&self, method: &Method, path: &Path<'_>) -> Answer {
+    pub(super) fn host_endpoint(&self, method: &Method, path: &Path<'_>) -> HttpAnswer {
         let [_, endpoint] = path.segments() else {
             return refuse(HostRefusal::NotFound);
         };
@@ -39,7 +39,7 @@ impl Exchange {
 
     /// Answers whether everything that the app needs is available, for load balancers and
     /// supervisors.
-    fn health(&self) -> Answer {
+    fn health(&self) -> HttpAnswer {
         match self.server.hub.storage_status() {
             EngineStatus::Open => answer::text(StatusCode::OK, "ok"),
             EngineStatus::Closed(why) => answer::text(
@@ -54,7 +54,7 @@ impl Exchange {
         &self,
         request: http::Request<RequestBody>,
         authority: String,
-    ) -> Answer {
+    ) -> HttpAnswer {
         if self.memory.is_scarce() {
             return refuse(RequestRefusal::Memory);
         }
@@ -87,7 +87,7 @@ impl Exchange {
                     name: &loader,
                     form,
                 },
-                place: Place {
+                context: LogContext {
                     request: Some(LOADERS_PATH),
                     route,
                     conn: None,

@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::{
-    http::answer::{self, Answer, Body, Lasts},
+    http::answer::{self, AnswerBody, HeldKind, HttpAnswer},
     http::refusal::{RequestRefusal, refuse},
     server::Version,
     sse::event_stream,
@@ -13,7 +13,7 @@ use tidegate_hub::{self as hub, Fault, Positions, Request, budget::OutOfMemory, 
 
 impl Exchange {
     /// Asks the app for a feed, and subscribes to its topics.
-    pub(super) async fn feed(&self, version: &Version, head: Request) -> Result<Answer, Fault> {
+    pub(super) async fn feed(&self, version: &Version, head: Request) -> Result<HttpAnswer, Fault> {
         let hub = &self.server.hub;
         let last = head
             .headers
@@ -45,9 +45,9 @@ impl Exchange {
             Err(error) => return Err(contract::bad_topics(error)),
         };
         let body = if head.method == Method::HEAD {
-            Body::Whole(None)
+            AnswerBody::Whole(None)
         } else {
-            Body::Held(Box::pin(body), Lasts::Live)
+            AnswerBody::Held(Box::pin(body), HeldKind::Live)
         };
         let mut answer = http::Response::new(body);
         let headers = answer.headers_mut();

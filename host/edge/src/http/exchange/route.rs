@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::{
-    http::answer::{self, Answer, Body, Lasts},
+    http::answer::{self, AnswerBody, HeldKind, HttpAnswer},
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     http::trailers,
@@ -27,7 +27,7 @@ impl Exchange {
         mut head: Request,
         body: RequestBody,
         opening: Option<Box<UpgradeRequest>>,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HttpAnswer, Fault> {
         // These targets hold memory for long. A plain request is small, or its memory is checked
         // again with its body.
         if target != Target::Http {
@@ -67,7 +67,11 @@ impl Exchange {
         }
     }
 
-    fn streamed(&self, head: &Request, streamed: hub::StreamingResponse) -> Result<Answer, Fault> {
+    fn streamed(
+        &self,
+        head: &Request,
+        streamed: hub::StreamingResponse,
+    ) -> Result<HttpAnswer, Fault> {
         let accepts_trailers = trailers::are_accepted(&head.headers);
         let answer = heartbeats::add(
             answer::from_stream(streamed, head.id, accepts_trailers)?,
@@ -78,10 +82,10 @@ impl Exchange {
             && head.method != Method::HEAD
             && !answer.headers().contains_key(header::CONTENT_LENGTH);
         match answer.into_parts() {
-            (parts, Body::Stream(body)) if accepts_trailers && can_be_held => {
-                Ok(Answer::from_parts(parts, Body::Held(body, Lasts::ToItsEnd)))
-            }
-            (parts, body) => Ok(Answer::from_parts(parts, body)),
+            (parts, AnswerBody::Stream(body)) if accepts_trailers && can_be_held => Ok(
+                HttpAnswer::from_parts(parts, AnswerBody::Held(body, HeldKind::Finite)),
+            ),
+            (parts, body) => Ok(HttpAnswer::from_parts(parts, body)),
         }
     }
 
@@ -90,7 +94,7 @@ impl Exchange {
         version: &Version,
         head: Request,
         body: RequestBody,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HttpAnswer, Fault> {
         let body = if body.is_end_stream() {
             Bytes::new()
         } else {
@@ -107,7 +111,7 @@ impl Exchange {
         version: &Arc<Version>,
         head: Request,
         body: RequestBody,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<HttpAnswer, Fault> {
         let is_form = head.method == Method::POST;
         let visit = self.visit(version, head);
         if !is_form {
