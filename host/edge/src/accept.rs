@@ -55,7 +55,7 @@ pub async fn serve(
 ) -> io::Result<Drained> {
     let (lifeline, stop, mut all_gone) = Lifeline::new();
 
-    accept(listeners, &server, workers, (&lifeline, &stop), shutdown).await?;
+    accept(listeners, &server, workers, &lifeline, &stop, shutdown).await?;
 
     server
         .hub
@@ -73,7 +73,8 @@ async fn accept(
     listeners: Vec<TcpListener>,
     server: &Arc<Server>,
     workers: &[Handle],
-    (lifeline, stop): (&Lifeline, &watch::Sender<bool>),
+    lifeline: &Lifeline,
+    stop: &watch::Sender<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     // A server with several addresses, or one that listens again, keeps the first address: only

@@ -29,7 +29,7 @@ pub(crate) enum AnswerBody {
     File { file: Box<FileBody>, _seat: Seat },
 }
 
-/// End of an answer that is held.
+/// Kind of a held answer, by its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeldKind {
     /// The client ends it: the end of the bytes from the client counts as its departure.

@@ -148,9 +148,9 @@ impl Exchange {
             AnswerBody::Stream(body) => stream_share.ok_or(OutOfMemory).map(|share| {
                 AnswerBody::Stream(memory::stream(share, body, parts.headers.get(answer::ID)))
             }),
-            AnswerBody::Held(body, lasts) => Ok(AnswerBody::Held(
+            AnswerBody::Held(body, kind) => Ok(AnswerBody::Held(
                 self.memory.hold(body, parts.headers.get(answer::ID)),
-                lasts,
+                kind,
             )),
             body => Ok(body),
         };
