@@ -111,7 +111,7 @@ impl Hub {
     }
 
     /// Returns the time of the last tick.
-    pub(crate) fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         self.topics.now()
     }
 

@@ -1,5 +1,6 @@
 //! The host's side of the interfaces that apps import, one file an interface.
 
+mod clocks;
 pub(crate) mod forms;
 pub(crate) mod room;
 pub(crate) mod rooms;
@@ -14,9 +15,10 @@ use bytes::Bytes;
 use tidegate_hub as hub;
 use wasmtime::component::{HasSelf, Linker};
 
-/// Answers `tidegate:app`'s imports.
-pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+/// Answers `tidegate:app`'s imports, and replaces the clocks of WASI; those of 0.3 if `concurrent`.
+pub(crate) fn add_to_linker(linker: &mut Linker<State>, concurrent: bool) -> wasmtime::Result<()> {
     use crate::bindings::tidegate::app;
+    clocks::add_to_linker(linker, concurrent)?;
     app::types::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::websockets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     app::topics::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;

@@ -226,7 +226,7 @@ fn link(
         wasmtime_wasi::p3::add_to_linker(&mut linker)?;
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
-    import::add_to_linker(&mut linker)?;
+    import::add_to_linker(&mut linker, runtime.concurrent)?;
     linker.instantiate_pre(component)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     Options,
+    clock::monotonic,
     connection::Connection,
     instances::Account,
     meter::Meter,
@@ -41,6 +42,8 @@ pub(crate) const MEMORY_RETRY: Duration = Duration::from_millis(10);
 
 pub(crate) struct State {
     pub(crate) table: ResourceTable,
+    /// When the instance was made, by [`monotonic`].
+    pub(crate) began: Duration,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     outbound: Outbound,
@@ -77,6 +80,7 @@ impl State {
         let output = Output::new(output, hub.clone(), manifest.clone());
         Ok(State {
             table,
+            began: monotonic(),
             wasi: wasi(options, &output)?,
             http: WasiHttpCtx::new(),
             outbound,

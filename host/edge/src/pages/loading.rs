@@ -23,7 +23,7 @@ use tidegate_hub::{
     page::{HandlerError, LoaderStep},
 };
 use tidegate_routing::LoaderInfo;
-use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
 /// Next item of a loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ enum Stage {
     /// A call of the loader is in flight.
     Asked(Asked),
     /// The loader waits until its time, or until the deadline.
-    Sleeping(Box<dyn LoaderRun>, Pin<Box<Sleep>>),
+    Sleeping(Box<dyn LoaderRun>, Pause),
     /// The last value was taken.
     Idle(Box<dyn LoaderRun>),
     Ended,
@@ -109,7 +109,7 @@ impl Loading {
     /// Returns the time before which the loader brings nothing, as it has announced.
     pub(super) fn sleeps_until(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Sleeping(_, sleep) => Some(sleep.deadline()),
+            Stage::Sleeping(_, pause) => Some(pause.until),
             _ => None,
         }
     }
@@ -118,8 +118,9 @@ impl Loading {
     /// before.
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Brought> {
         loop {
-            if let Stage::Sleeping(_, sleep) = &mut self.stage {
-                ready!(sleep.as_mut().poll(cx));
+            if let Stage::Sleeping(_, pause) = &mut self.stage {
+                let hub = &self.visited.server.hub;
+                ready!(pause.poll(|| hub.now().monotonic, cx));
             }
             self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
                 Stage::Ended => return Poll::Pending,
@@ -138,7 +139,7 @@ impl Loading {
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok((loader, Ok(LoaderStep::Later(wait))))) => {
-                        Stage::Sleeping(loader, self.sleep(wait))
+                        Stage::Sleeping(loader, self.pause(wait))
                     }
                     Poll::Ready(Ok((loader, Ok(LoaderStep::Value(text))))) => {
                         match json::checked(text, self.bytes_max()) {
@@ -159,15 +160,56 @@ impl Loading {
         }
     }
 
-    fn sleep(&self, wait: Duration) -> Pin<Box<Sleep>> {
-        let wake = Instant::now() + wait;
-        Box::pin(sleep_until(
-            self.deadline.map_or(wake, |deadline| deadline.min(wake)),
-        ))
+    fn pause(&self, wait: Duration) -> Pause {
+        let wait = match self.deadline {
+            Some(deadline) => wait.min(deadline.saturating_duration_since(Instant::now())),
+            None => wait,
+        };
+        Pause::new(wait, LOOK, self.visited.server.hub.now().monotonic)
     }
 
     fn bytes_max(&self) -> usize {
         self.visited.server.hub.limits().message_bytes_max
+    }
+}
+
+/// Maximum time between two looks of a pause at the hub's clock.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Maximum delay of the hub's clock.
+const DELAY: Duration = Duration::from_secs(1);
+
+/// The announced time without values. The runtime's timer stands still while the machine is
+/// suspended, so the pause also ends when the hub's clock, which counts suspend, has passed its end.
+struct Pause {
+    until: Instant,
+    /// The same moment by the hub's clock in milliseconds, and [`DELAY`] more.
+    hub_until: u64,
+    look: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Pause {
+    fn new(wait: Duration, look: Duration, hub_now: u64) -> Pause {
+        let until = Instant::now() + wait;
+        let hub_wait = wait.saturating_add(DELAY).as_millis();
+        Pause {
+            until,
+            hub_until: hub_now.saturating_add(hub_wait.try_into().unwrap_or(u64::MAX)),
+            look,
+            timer: Box::pin(sleep(wait.min(look))),
+        }
+    }
+
+    fn poll(&mut self, hub_now: impl Fn() -> u64, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.until || hub_now() >= self.hub_until {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.until.min(now + self.look));
+        }
     }
 }
 
@@ -228,5 +270,36 @@ fn failed(visited: &Visited, fault: &Fault) -> Brought {
             status: 500,
             message,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{cell::Cell, future::poll_fn, pin::pin};
+    use tokio::time::timeout;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const SOON: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn a_pause_that_ends_during_a_suspend_is_over_soon_after_it() {
+        let hub_now = Cell::new(5);
+        let mut pause = Pause::new(HOUR, SOON, hub_now.get());
+        let mut end = pin!(poll_fn(|cx| pause.poll(|| hub_now.get(), cx)));
+        for suspended in [Duration::ZERO, HOUR / 2] {
+            hub_now.set(5 + suspended.as_millis() as u64);
+            assert!(timeout(20 * SOON, end.as_mut()).await.is_err());
+        }
+        hub_now.set(5 + 2 * HOUR.as_millis() as u64);
+        end.await;
+    }
+
+    #[tokio::test]
+    async fn a_pause_without_a_suspend_ends_at_its_time() {
+        let began = Instant::now();
+        let mut pause = Pause::new(20 * SOON, SOON, 5);
+        poll_fn(|cx| pause.poll(|| 5, cx)).await;
+        assert!(began.elapsed() >= 20 * SOON);
     }
 }

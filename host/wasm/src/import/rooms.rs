@@ -5,12 +5,12 @@ use crate::{
         rooms::{CallError, CallOptions, Host},
         types::HandlerError,
     },
+    clock::{sleep, timeout},
     state::State,
 };
 use bytes::Bytes;
 use std::time::Duration;
 use tidegate_hub as hub;
-use tokio::time::{sleep, timeout};
 use wasmtime::Result;
 
 /// Maximum time of a call with all of its attempts, unless the caller sets another.
