@@ -81,7 +81,10 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
-        let Some(at) = text.find(['\r', '\n']) else {
+        // A search for bytes is several times as fast as one for characters, and first events may have
+        // a megabyte.
+        let is_end = |byte| matches!(byte, b'\r' | b'\n');
+        let Some(at) = text.bytes().position(is_end) else {
             return rest.take();
         };
         let width = if text[at..].starts_with("\r\n") { 2 } else { 1 };
