@@ -55,11 +55,8 @@ impl Client {
         outbox.written();
         for outgoing in batch {
             match outgoing {
-                Outgoing::Message(message) => self.received.push(world::inward(&message)),
-                Outgoing::Publication(publication) => {
-                    self.received.push(world::inward(&publication.message))
-                }
                 Outgoing::Close(close) => return Some(close),
+                other => self.received.extend(other.message().map(world::inward)),
             }
         }
         None

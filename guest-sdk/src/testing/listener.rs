@@ -63,7 +63,8 @@ impl Listener {
                     self.received.extend(feed_event(&publication, id));
                 }
                 Outgoing::Close(_) => self.has_ended = true,
-                Outgoing::Message(_) => {}
+                // Only WebSockets have these.
+                _ => {}
             }
         }
     }

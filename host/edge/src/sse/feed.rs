@@ -113,7 +113,8 @@ impl FeedBody {
                 None => return Poll::Pending,
                 Some(Outgoing::Close(_)) => return Poll::Ready(None),
                 Some(Outgoing::Publication(publication)) => self.prepare(&publication),
-                Some(Outgoing::Message(_)) => {}
+                // Only WebSockets have these.
+                Some(_) => {}
             }
         }
     }

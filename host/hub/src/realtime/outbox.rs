@@ -22,11 +22,15 @@
 //! policy decides which message is lost. Writing, timeouts and the close handshake are left to the
 //! owner.
 
+pub use crate::realtime::outgoing::{Close, Outgoing};
 use crate::{
     budget::{Budget, CONSUMER_BYTES_MIN, Charge, Consumer, Kind, OutOfMemory},
     limits::Limits,
     message::Message,
-    realtime::publication::{Overflow, Publication},
+    realtime::{
+        outgoing,
+        publication::{Overflow, Publication},
+    },
 };
 use std::{
     collections::VecDeque,
@@ -37,36 +41,6 @@ use std::{
     },
     task::{Context, Waker},
 };
-
-/// One thing to write to a client.
-#[derive(Clone, Debug)]
-pub enum Outgoing {
-    /// A message to this client alone.
-    Message(Message),
-    /// A publication, shared with every follower of its topic.
-    Publication(Arc<Publication>),
-    /// The last entry: nothing is queued after it.
-    Close(Close),
-}
-
-/// Content of a close frame (RFC 6455 section 7.4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Close {
-    /// Code from 1000 to 4999.
-    pub code: u16,
-    /// Reason of at most 123 bytes.
-    pub reason: String,
-}
-
-impl Close {
-    /// Returns a close with one of the protocol's own codes.
-    pub fn new(code: u16, reason: &str) -> Close {
-        Close {
-            code,
-            reason: reason.to_owned(),
-        }
-    }
-}
 
 /// Why a message was not queued (WIT `websockets.send-error`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,33 +64,6 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
-
-impl Outgoing {
-    /// Returns the bytes of its payload; a close counts none.
-    fn len(&self) -> usize {
-        match self {
-            Outgoing::Message(message) => message.len(),
-            Outgoing::Publication(publication) => publication.message.len(),
-            Outgoing::Close(_) => 0,
-        }
-    }
-
-    /// Returns the bytes of its payload that do not count as memory of this outbox. The bytes of a
-    /// large publication, which its followers share, are counted once where it was made.
-    fn shared(&self) -> usize {
-        match self {
-            Outgoing::Publication(publication) => shared(publication.message.len()),
-            Outgoing::Message(_) | Outgoing::Close(_) => 0,
-        }
-    }
-}
-
-/// A publication with more bytes is counted once for all of its followers.
-const SHARED_BYTES_MAX: usize = 4 << 10;
-
-fn shared(length: usize) -> usize {
-    length.saturating_sub(SHARED_BYTES_MAX)
-}
 
 /// The destination of a drainer. It is called under the lock of the outbox, so it must not call the
 /// outbox.
@@ -244,17 +191,23 @@ impl Outbox {
 
     /// Queues a message to this client alone.
     pub fn send(&self, message: Message) -> Result<(), SendError> {
-        if message.len() > self.message_bytes_max {
+        self.queue(Outgoing::Message(message))
+    }
+
+    /// Queues an entry for this client alone, which is no close.
+    pub(crate) fn queue(&self, outgoing: Outgoing) -> Result<(), SendError> {
+        let length = outgoing.len();
+        if length > outgoing.length_max(self.message_bytes_max) {
             return Err(SendError::TooLarge);
         }
         let mut state = self.state();
         if state.closed {
             return Err(SendError::Closed);
         }
-        if !self.admit(&mut state, message.len(), 0) {
+        if !self.admit(&mut state, length, 0) {
             return Err(SendError::Full);
         }
-        state.push(Outgoing::Message(message));
+        state.push(outgoing);
         Outbox::wake(state);
         Ok(())
     }
@@ -273,7 +226,7 @@ impl Outbox {
         if state.closed {
             return false;
         }
-        if !self.admit(&mut state, length, shared(length)) {
+        if !self.admit(&mut state, length, outgoing::shared(length)) {
             match overflow {
                 Overflow::Close => {
                     state.close(true, Close::new(1013, "too slow for what it follows"))
@@ -282,7 +235,9 @@ impl Outbox {
                     while self.is_full(&state, length) && state.drop_oldest_publication() {}
                     // If only messages in flight are before it, the newest publication is kept: it
                     // takes the room of the ones that were dropped for it.
-                    if !state.queue.is_empty() && !self.admit(&mut state, length, shared(length)) {
+                    if !state.queue.is_empty()
+                        && !self.admit(&mut state, length, outgoing::shared(length))
+                    {
                         return false;
                     }
                     state.push(Outgoing::Publication(publication.clone()));
@@ -656,11 +611,14 @@ mod tests {
     }
 
     fn describe(outgoing: &Outgoing) -> String {
-        let text = |message: &Message| String::from_utf8_lossy(message.bytes()).into_owned();
         match outgoing {
-            Outgoing::Message(message) => text(message),
-            Outgoing::Publication(publication) => text(&publication.message),
             Outgoing::Close(close) => format!("close {}", close.code),
+            other => {
+                let message = other
+                    .message()
+                    .expect("only messages and closes are queued");
+                String::from_utf8_lossy(message.bytes()).into_owned()
+            }
         }
     }
 
