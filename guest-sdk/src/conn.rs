@@ -130,7 +130,10 @@ impl Conn {
     /// A [`SendError`] is the cause; [`Error::downcast_ref`](crate::Error::downcast_ref) returns
     /// it. If the handler returns the error, a full outbox closes the connection with 1013.
     pub fn send(&self, message: impl Into<Message>) -> Result {
-        Ok(self.handle().send(message.into())?)
+        Ok(self
+            .handle()
+            .send(message.into())
+            .map_err(SendError::from)?)
     }
 
     /// Returns the number of bytes in the outbox that are not yet written to the network.
@@ -141,7 +144,10 @@ impl Conn {
     /// Sends the queued messages, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to
     /// 4999; reason at most 123 bytes. Closing again changes nothing.
     pub fn close(&self, code: u16, reason: &str) -> Result {
-        Ok(self.handle().close(code, reason)?)
+        Ok(self
+            .handle()
+            .close(code, reason)
+            .map_err(LimitError::from)?)
     }
 
     /// Returns the attachment: the app's bytes for this connection, which the host keeps across
@@ -152,7 +158,10 @@ impl Conn {
 
     /// Replaces the attachment, at most 16 KiB.
     pub fn set_attachment(&self, bytes: &[u8]) -> Result {
-        Ok(self.handle().set_attachment(bytes)?)
+        Ok(self
+            .handle()
+            .set_attachment(bytes)
+            .map_err(LimitError::from)?)
     }
 
     /// Returns the value that [`set_state`](Conn::set_state) or
@@ -207,7 +216,10 @@ impl Conn {
     /// assert!(server.received(lost)[0].text().unwrap().starts_with("gap "));
     /// ```
     pub fn follow_since(&self, topic: &str, since: Option<Position>) -> Result<StartPoint> {
-        Ok(self.handle().follow(topic, since)?)
+        Ok(self
+            .handle()
+            .follow(topic, since)
+            .map_err(LimitError::from)?)
     }
 
     /// Sends the connection what its room broadcast after `since`.
@@ -228,7 +240,7 @@ impl Conn {
     /// Replaces the tags: at most 10, of 1 to 256 bytes.
     pub fn set_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result {
         let tags: Vec<String> = tags.into_iter().map(Into::into).collect();
-        Ok(self.handle().set_tags(&tags)?)
+        Ok(self.handle().set_tags(&tags).map_err(LimitError::from)?)
     }
 
     /// True until the event that lent the connection has ended.

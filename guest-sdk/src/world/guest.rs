@@ -23,7 +23,7 @@ pub(crate) use room::{
     room_flush, room_get, room_position, room_put, room_set_alarm,
 };
 
-/// A connection of the host.
+/// A connection of the host. Functions that need no conversion are those of the import.
 pub(crate) enum Handle {
     /// Lent for one event, which owns the handle and drops it.
     Lent(ManuallyDrop<Connection>),
@@ -60,38 +60,20 @@ impl Handle {
         Handle::lent(self)
     }
 
-    pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
-        Connection::send(self, &outward(message)).map_err(send_error)
-    }
-
-    pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
-        Connection::close(self, code, reason).map_err(limit_error)
-    }
-
-    pub(crate) fn attachment(&self) -> Vec<u8> {
-        Connection::attachment(self)
-    }
-
-    pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        Connection::set_attachment(self, bytes).map_err(limit_error)
+    pub(crate) fn send(&self, message: Message) -> Result<(), websockets::SendError> {
+        Connection::send(self, &outward(message))
     }
 
     pub(crate) fn follow(
         &self,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<StartPoint, LimitError> {
-        Connection::follow(self, topic, since.map(position))
-            .map(start_point)
-            .map_err(limit_error)
+    ) -> Result<StartPoint, types::LimitError> {
+        Connection::follow(self, topic, since.map(position)).map(start_point)
     }
 
     pub(crate) fn resume(&self, since: Position) -> Result<StartPoint, LimitError> {
         room::resume(self, since)
-    }
-
-    pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
-        Connection::set_tags(self, tags).map_err(limit_error)
     }
 }
 
@@ -108,11 +90,11 @@ pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitE
         request: request.to_owned(),
         response: response.to_owned(),
     });
-    websockets::set_auto_response(pair.as_ref()).map_err(limit_error)
+    Ok(websockets::set_auto_response(pair.as_ref())?)
 }
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
-    topics::publish(topic, &published(publication)).map_err(limit_error)
+    Ok(topics::publish(topic, &published(publication))?)
 }
 
 // These are functions, because `From` would show generated types in the documentation and error
@@ -162,18 +144,26 @@ fn start_point(start: types::StartPoint) -> StartPoint {
     }
 }
 
-fn send_error(error: websockets::SendError) -> SendError {
-    match error {
-        websockets::SendError::Closed => SendError::Closed,
-        websockets::SendError::Full => SendError::Full,
-        websockets::SendError::TooLarge => SendError::TooLarge,
+// Hidden, because the documentation of the SDK does not show generated types.
+
+#[doc(hidden)]
+impl From<websockets::SendError> for SendError {
+    fn from(error: websockets::SendError) -> SendError {
+        match error {
+            websockets::SendError::Closed => SendError::Closed,
+            websockets::SendError::Full => SendError::Full,
+            websockets::SendError::TooLarge => SendError::TooLarge,
+        }
     }
 }
 
-fn limit_error(error: types::LimitError) -> LimitError {
-    match error {
-        types::LimitError::TooLarge => LimitError::TooLarge,
-        types::LimitError::TooMany => LimitError::TooMany,
-        types::LimitError::Invalid => LimitError::Invalid,
+#[doc(hidden)]
+impl From<types::LimitError> for LimitError {
+    fn from(error: types::LimitError) -> LimitError {
+        match error {
+            types::LimitError::TooLarge => LimitError::TooLarge,
+            types::LimitError::TooMany => LimitError::TooMany,
+            types::LimitError::Invalid => LimitError::Invalid,
+        }
     }
 }

@@ -25,7 +25,7 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tidegate_hub as hub;
+use tidegate_hub::{self as hub, Effect, EffectError, EffectOutcome};
 
 /// Valid statuses of a response.
 const STATUSES: RangeInclusive<u16> = 200..=599;
@@ -58,6 +58,11 @@ fn scope() -> hub::Scope {
     scope.expect("connections, topics and rooms are there inside of handlers: drive the app by `tidegate::testing::serve`")
 }
 
+/// Performs an effect of the handler, as an import of a component does.
+fn perform(effect: Effect) -> Result<EffectOutcome, EffectError> {
+    scope().perform(effect)
+}
+
 /// A connection of the hub.
 pub(crate) struct Handle(pub(crate) Arc<hub::Conn>);
 
@@ -74,37 +79,35 @@ impl Handle {
         self.0.protocol().map(str::to_owned)
     }
 
-    pub(crate) fn send(&self, message: Message) -> Result<(), SendError> {
-        scope().send(&self.0, outward(message)).map_err(send_error)
+    pub(crate) fn send(&self, message: Message) -> Result<(), EffectError> {
+        perform(Effect::Send(self.0.clone(), outward(message))).map(drop)
     }
 
     pub(crate) fn buffered_amount(&self) -> u64 {
         scope().queued(&self.0) as u64
     }
 
-    pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), LimitError> {
-        scope().close(&self.0, code, reason).map_err(limit_error)
+    pub(crate) fn close(&self, code: u16, reason: &str) -> Result<(), EffectError> {
+        let close = hub::Close::new(code, reason);
+        perform(Effect::Close(self.0.clone(), close)).map(drop)
     }
 
     pub(crate) fn attachment(&self) -> Vec<u8> {
         scope().attachment(&self.0).to_vec()
     }
 
-    pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), LimitError> {
-        scope()
-            .set_attachment(&self.0, bytes.to_vec().into())
-            .map_err(limit_error)
+    pub(crate) fn set_attachment(&self, bytes: &[u8]) -> Result<(), EffectError> {
+        perform(Effect::SetAttachment(self.0.clone(), bytes.to_vec().into())).map(drop)
     }
 
     pub(crate) fn follow(
         &self,
         topic: &str,
         since: Option<Position>,
-    ) -> Result<StartPoint, LimitError> {
-        scope()
-            .follow(&self.0, topic, since.map(position))
-            .map(start_point)
-            .map_err(limit_error)
+    ) -> Result<StartPoint, EffectError> {
+        let since = since.map(position);
+        perform(Effect::Follow(self.0.clone(), topic.to_owned(), since))
+            .map(|outcome| start_point(outcome.start()))
     }
 
     pub(crate) fn resume(&self, since: Position) -> Result<StartPoint, LimitError> {
@@ -112,8 +115,7 @@ impl Handle {
     }
 
     pub(crate) fn unfollow(&self, topic: &str) {
-        scope()
-            .unfollow(&self.0, topic)
+        perform(Effect::Unfollow(self.0.clone(), topic.to_owned()))
             .expect("one event does more than the host lets it");
     }
 
@@ -121,10 +123,8 @@ impl Handle {
         scope().tags(&self.0)
     }
 
-    pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), LimitError> {
-        scope()
-            .set_tags(&self.0, tags.to_vec())
-            .map_err(limit_error)
+    pub(crate) fn set_tags(&self, tags: &[String]) -> Result<(), EffectError> {
+        perform(Effect::SetTags(self.0.clone(), tags.to_vec())).map(drop)
     }
 }
 
@@ -142,14 +142,13 @@ pub(crate) fn ids(tag: Option<&str>, after: Option<&str>, limit: u32) -> Vec<Str
 pub(crate) fn set_auto_response(pair: Option<(&str, &str)>) -> Result<(), LimitError> {
     let response = pair
         .map(|(request, response)| hub::AutoResponse::new(request, response))
-        .transpose()
-        .map_err(limit_error)?;
-    scope().set_auto_response(response).map_err(limit_error)
+        .transpose()?;
+    Ok(perform(Effect::SetAutoResponse(response)).map(drop)?)
 }
 
 pub(crate) fn publish(topic: &str, publication: Publication) -> Result<u64, LimitError> {
-    let publication = published(publication)?;
-    scope().publish(topic, publication).map_err(limit_error)
+    let effect = Effect::Publish(topic.to_owned(), published(publication)?);
+    Ok(perform(effect)?.sequence())
 }
 
 fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
@@ -159,10 +158,7 @@ fn published(publication: Publication) -> Result<hub::Publication, LimitError> {
         except,
         transient,
     } = publication;
-    let except = except
-        .map(|id| id.parse())
-        .transpose()
-        .map_err(limit_error)?;
+    let except = except.map(|id| id.parse()).transpose()?;
     Ok(hub::Publication {
         event,
         except,
@@ -202,19 +198,34 @@ fn start_point(start: hub::StartPoint) -> StartPoint {
     }
 }
 
-fn send_error(error: hub::SendError) -> SendError {
-    match error {
-        hub::SendError::Closed => SendError::Closed,
-        hub::SendError::Full => SendError::Full,
-        hub::SendError::TooLarge => SendError::TooLarge,
+// Hidden, because the documentation of the SDK does not show the host's types.
+
+#[doc(hidden)]
+impl From<EffectError> for SendError {
+    fn from(error: EffectError) -> SendError {
+        match error {
+            EffectError::Closed | EffectError::NotValid => SendError::Closed,
+            EffectError::Full | EffectError::TooMany => SendError::Full,
+            EffectError::TooLarge => SendError::TooLarge,
+        }
     }
 }
 
-fn limit_error(error: hub::LimitError) -> LimitError {
-    match error {
-        hub::LimitError::TooLarge => LimitError::TooLarge,
-        hub::LimitError::TooMany => LimitError::TooMany,
-        hub::LimitError::NotValid => LimitError::Invalid,
+#[doc(hidden)]
+impl From<EffectError> for LimitError {
+    fn from(error: EffectError) -> LimitError {
+        match error {
+            EffectError::TooLarge => LimitError::TooLarge,
+            EffectError::TooMany | EffectError::Full => LimitError::TooMany,
+            EffectError::NotValid | EffectError::Closed => LimitError::Invalid,
+        }
+    }
+}
+
+#[doc(hidden)]
+impl From<hub::LimitError> for LimitError {
+    fn from(error: hub::LimitError) -> LimitError {
+        EffectError::from(error).into()
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`app`] is the interface to guest code: the events that an app receives, and faults.
 //! - [`dispatch`] is the order in which a request is handled.
 //! - [`contract`] checks the answers of an app.
+//! - [`scope`] performs the [`effect`]s of an event: at once, or when a room's event is durable.
 //! - [`realtime`] has connections, feeds and topics; [`rooms`] has rooms and their storage.
 //! - [`hub`] is the handle that all layers share; [`limits`], [`budget`] and [`counters`] are its
 //!   bounds and figures.
@@ -28,6 +29,7 @@ pub mod budget;
 pub mod contract;
 pub mod counters;
 pub mod dispatch;
+pub mod effect;
 pub mod envelope;
 pub mod event;
 pub mod form;
@@ -50,6 +52,7 @@ pub use app::{
 };
 pub use budget::Budget;
 pub use counters::Counters;
+pub use effect::{Effect, EffectError, EffectOutcome};
 pub use event::{Accept, CloseEvent, Decision, Pass, Verdict};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};

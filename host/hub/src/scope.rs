@@ -2,28 +2,23 @@
 //! its commit.
 
 use crate::{
+    effect::{Effect, EffectError, EffectOutcome},
     hub::Hub,
-    limits::LimitError,
-    message::Message,
     name::ConnId,
-    realtime::{
-        auto_response::AutoResponse,
-        connections::Conn,
-        history::{Position, StartPoint},
-        outbox::SendError,
-        publication::Publication,
-    },
+    realtime::connections::Conn,
     rooms::{calls::RoomCall, transaction::Transaction},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// The operations of an event. The scope decides when they take effect.
+/// The operations of an event: it reads the state with its own changes, and performs effects. The
+/// scope decides when they happen.
 ///
 /// ```
-/// use tidegate_hub::{Hub, Limits, Message, Publication, Scope};
+/// use tidegate_hub::{Effect, EffectOutcome, Hub, Limits, Message, Publication, Scope};
 /// let scope = Scope::App(Hub::new(Limits::default(), Default::default(), 1));
-/// assert_eq!(scope.publish("tea", Publication::new(Message::text("hot"))), Ok(1));
+/// let effect = Effect::Publish("tea".into(), Publication::new(Message::text("hot")));
+/// assert_eq!(scope.perform(effect), Ok(EffectOutcome::Published(1)));
 /// ```
 #[derive(Clone)]
 pub enum Scope {
@@ -66,11 +61,12 @@ impl Scope {
         }
     }
 
-    /// Queues a message.
-    pub fn send(&self, conn: &Arc<Conn>, message: Message) -> Result<(), SendError> {
+    /// Performs an effect: an event of the app applies it at once, an event of a room stages it
+    /// until its commit is durable.
+    pub fn perform(&self, effect: Effect) -> Result<EffectOutcome, EffectError> {
         match self {
-            Scope::App(_) => conn.send(message),
-            Scope::Room(transaction) => transaction.send(conn, message),
+            Scope::App(hub) => effect.apply(hub),
+            Scope::Room(transaction) => transaction.stage(effect),
         }
     }
 
@@ -82,14 +78,6 @@ impl Scope {
         }
     }
 
-    /// Closes the connection after the messages in its queue.
-    pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
-        match self {
-            Scope::App(_) => conn.close(code, reason),
-            Scope::Room(transaction) => transaction.close(conn, code, reason),
-        }
-    }
-
     /// Returns the app's own state for the connection.
     pub fn attachment(&self, conn: &Conn) -> Bytes {
         match self {
@@ -98,70 +86,11 @@ impl Scope {
         }
     }
 
-    /// Replaces the attachment.
-    pub fn set_attachment(&self, conn: &Arc<Conn>, value: Bytes) -> Result<(), LimitError> {
-        match self {
-            Scope::App(_) => conn.set_attachment(value),
-            Scope::Room(transaction) => transaction.set_attachment(conn, value),
-        }
-    }
-
     /// Returns the connection's tags.
     pub fn tags(&self, conn: &Conn) -> Vec<String> {
         match self {
             Scope::App(_) => conn.tags(),
             Scope::Room(transaction) => transaction.tags(conn),
-        }
-    }
-
-    /// Replaces the tags.
-    pub fn set_tags(&self, conn: &Arc<Conn>, tags: Vec<String>) -> Result<(), LimitError> {
-        match self {
-            Scope::App(_) => conn.set_tags(tags),
-            Scope::Room(transaction) => transaction.set_tags(conn, tags),
-        }
-    }
-
-    /// Subscribes the connection to a topic, from `since` on.
-    pub fn follow(
-        &self,
-        conn: &Arc<Conn>,
-        topic: &str,
-        since: Option<Position>,
-    ) -> Result<StartPoint, LimitError> {
-        match self {
-            Scope::App(_) => conn.follow(topic, since),
-            Scope::Room(transaction) => transaction.follow(conn, topic, since),
-        }
-    }
-
-    /// Undoes [`follow`](Scope::follow). Fails if a room's event exceeds its bound.
-    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
-        match self {
-            Scope::App(_) => {
-                conn.unfollow(topic);
-                Ok(())
-            }
-            Scope::Room(transaction) => transaction.unfollow(conn, topic),
-        }
-    }
-
-    /// Sets the auto-response of the connections that are in no room, or of the room's.
-    pub fn set_auto_response(&self, response: Option<AutoResponse>) -> Result<(), LimitError> {
-        match self {
-            Scope::App(hub) => {
-                hub.connections().set_auto_response(response);
-                Ok(())
-            }
-            Scope::Room(transaction) => transaction.set_auto_response(response),
-        }
-    }
-
-    /// Publishes to a topic. Returns the publication's number, or 0 if it waits for a commit.
-    pub fn publish(&self, topic: &str, publication: Publication) -> Result<u64, LimitError> {
-        match self {
-            Scope::App(hub) => hub.publish(topic, publication),
-            Scope::Room(transaction) => transaction.publish(topic, publication).map(|()| 0),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     state::State,
 };
 use bytes::Bytes;
-use tidegate_hub as hub;
+use tidegate_hub::{self as hub, Effect, EffectError, EffectOutcome};
 use wasmtime::component::{HasSelf, Linker};
 
 /// Answers `tidegate:app`'s imports, and replaces the clocks of WASI; those of 0.3 if `concurrent`.
@@ -36,6 +36,15 @@ impl State {
                 "an app can't reach connections or topics while it describes itself"
             )
         })
+    }
+
+    /// Performs an effect of the event: at once, or when the event of a room is durable. `E` is the
+    /// error of the interface that the guest called.
+    fn perform<E: From<EffectError>>(
+        &self,
+        effect: Effect,
+    ) -> wasmtime::Result<Result<EffectOutcome, E>> {
+        Ok(self.scope()?.perform(effect).map_err(E::from))
     }
 }
 
@@ -95,6 +104,16 @@ impl From<hub::LimitError> for LimitError {
             hub::LimitError::TooLarge => LimitError::TooLarge,
             hub::LimitError::TooMany => LimitError::TooMany,
             hub::LimitError::NotValid => LimitError::Invalid,
+        }
+    }
+}
+
+impl From<EffectError> for LimitError {
+    fn from(error: EffectError) -> LimitError {
+        match error {
+            EffectError::TooLarge => LimitError::TooLarge,
+            EffectError::TooMany | EffectError::Full => LimitError::TooMany,
+            EffectError::NotValid | EffectError::Closed => LimitError::Invalid,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The functions of a room's handlers, as imports.
 
-use super::{limit_error, position, published, start_point};
+use super::{position, published, start_point};
 use crate::{
     CallError, LimitError, Position, Publication, StartPoint, StorageError,
     bindings::tidegate::app::{room, rooms, websockets::Connection},
@@ -54,9 +54,7 @@ pub(crate) fn room_alarm() -> Option<u64> {
 }
 
 pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
-    room::broadcast(&published(publication))
-        .map(drop)
-        .map_err(limit_error)
+    Ok(room::broadcast(&published(publication)).map(drop)?)
 }
 
 pub(crate) fn room_position() -> Position {
@@ -65,9 +63,7 @@ pub(crate) fn room_position() -> Position {
 }
 
 pub(super) fn resume(connection: &Connection, since: Position) -> Result<StartPoint, LimitError> {
-    room::resume(connection, position(since))
-        .map(start_point)
-        .map_err(limit_error)
+    Ok(room::resume(connection, position(since)).map(start_point)?)
 }
 
 pub(crate) fn room_flush() {

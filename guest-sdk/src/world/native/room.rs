@@ -1,7 +1,7 @@
 //! The functions of a room's handlers, natively: the hub's transaction of the room, and the clock
 //! of the test.
 
-use super::{limit_error, position, published, scope, start_point};
+use super::{position, published, scope, start_point};
 use crate::{CallError, LimitError, Position, Publication, StartPoint, StorageError};
 use std::{
     cell::{Cell, RefCell},
@@ -87,11 +87,8 @@ pub(crate) fn room_alarm() -> Option<u64> {
 
 pub(crate) fn room_broadcast(publication: Publication) -> Result<(), LimitError> {
     let publication = published(publication)?;
-    transaction()
-        .broadcast(publication)
-        .expect(FAILED)
-        .map(drop)
-        .map_err(limit_error)
+    let broadcast = transaction().broadcast(publication).expect(FAILED);
+    Ok(broadcast.map(drop)?)
 }
 
 pub(crate) fn room_position() -> Position {
@@ -100,11 +97,8 @@ pub(crate) fn room_position() -> Position {
 }
 
 pub(super) fn resume(conn: &Arc<hub::Conn>, since: Position) -> Result<StartPoint, LimitError> {
-    transaction()
-        .resume(conn, position(since))
-        .expect(FAILED)
-        .map(start_point)
-        .map_err(limit_error)
+    let resumed = transaction().resume(conn, position(since)).expect(FAILED);
+    Ok(resumed.map(start_point)?)
 }
 
 pub(crate) fn room_flush() {

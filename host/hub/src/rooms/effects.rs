@@ -1,19 +1,28 @@
-//! The effects of a room's events that others can see. They are collected while the events run, and
-//! released in their order when the events are durable.
+//! The staged effects of a room: the changes of its events that others can see. They are collected
+//! while the events run, and released in their order when the events are durable.
+//!
+//! `Effects` owns them. Most kinds are queued; of the attachment, the tags and the auto-response
+//! only the last value counts, so a later one replaces it. For each connection it counts the
+//! entries that the room will add to its outbox, so that a message is refused when it is sent
+//! rather than lost at the release. Later events of the room read the state as if the effects had
+//! happened.
+//!
+//! Invariant: each effect is weighed before it is staged, so one event cannot fill the memory.
+//!
+//! The kinds of effects and their rules are in `effect`; the room's own kinds (connections that
+//! join or leave, broadcasts, feeds) are here. The commit is left to `transaction`.
 
 use crate::{
     budget::{Budget, Charge},
+    effect::{Effect, EffectError, tags_bytes},
     hub::{FeedGuard, Hub},
     limits::{LimitError, Limits},
-    message::Message,
     name::{ConnId, RoomId},
     realtime::{
         auto_response::AutoResponse,
-        connections::{Conn, check_close, check_tags},
+        connections::Conn,
         history::{self, Position, Positions, Replay, StartPoint},
-        outbox::{Close, SendError},
         publication::Publication,
-        topics::check_name,
     },
 };
 use bytes::Bytes;
@@ -25,7 +34,7 @@ use std::{
 /// The effects of some events.
 #[derive(Default)]
 pub(crate) struct Effects {
-    in_order: Vec<Effect>,
+    in_order: Vec<StagedEffect>,
     /// Changes of connections. Later events read them before they are released.
     changes: BTreeMap<ConnId, ConnectionChanges>,
     /// Connections that joined the room, and `None` for those that left it.
@@ -71,34 +80,39 @@ impl Allowance<'_> {
     }
 }
 
-/// An effect of an event. Each kind needs an arm in [`weight`](Effect::weight) that returns its
-/// bytes of memory.
-enum Effect {
+/// An effect in its place in the order.
+enum StagedEffect {
+    /// An effect of the app's code. Attachments, tags and auto-responses are not in the order.
+    App(Effect),
     Join(Arc<Conn>),
     Leave(Arc<Conn>),
-    Send(Arc<Conn>, Message),
-    Close(Arc<Conn>, Close),
-    Follow(Arc<Conn>, String, Position),
-    Unfollow(Arc<Conn>, String),
-    Publish(String, Publication),
     Broadcast(Arc<Publication>),
     Subscribe(Box<Subscription>),
 }
 
-impl Effect {
+impl StagedEffect {
     /// Returns the bytes of memory that it takes until its release: the record, and the strings in
     /// it.
     fn weight(&self) -> usize {
         let held = match self {
-            Effect::Join(_) | Effect::Leave(_) => size_of::<(ConnId, Option<Arc<Conn>>)>(),
-            Effect::Send(_, message) => message.len(),
-            Effect::Close(_, close) => close.reason.len(),
-            Effect::Follow(_, topic, _) | Effect::Unfollow(_, topic) => topic.len(),
-            Effect::Publish(topic, publication) => topic.len() + publication.weight(),
-            Effect::Broadcast(publication) => publication.weight(),
-            Effect::Subscribe(subscription) => subscription.weight(),
+            StagedEffect::App(effect) => effect.held_bytes(),
+            StagedEffect::Join(_) | StagedEffect::Leave(_) => {
+                size_of::<(ConnId, Option<Arc<Conn>>)>()
+            }
+            StagedEffect::Broadcast(publication) => publication.weight(),
+            StagedEffect::Subscribe(subscription) => subscription.weight(),
         };
-        size_of::<Effect>() + held
+        size_of::<StagedEffect>() + held
+    }
+
+    fn release(self, hub: &Arc<Hub>, room: &RoomId) {
+        match self {
+            StagedEffect::App(effect) => effect.release(hub, room),
+            StagedEffect::Join(conn) => conn.join(),
+            StagedEffect::Leave(conn) => conn.part(),
+            StagedEffect::Broadcast(publication) => _ = hub.broadcast(room, &publication),
+            StagedEffect::Subscribe(subscription) => subscription.open(hub, room),
+        }
     }
 }
 
@@ -113,7 +127,7 @@ struct Subscription {
 
 /// Returns the bytes of memory that `messages` messages of `bytes` bytes take.
 pub(crate) fn sends_weight(bytes: usize, messages: usize) -> usize {
-    bytes + messages * size_of::<Effect>() + size_of::<(ConnId, ConnectionChanges)>()
+    bytes + messages * size_of::<StagedEffect>() + size_of::<(ConnId, ConnectionChanges)>()
 }
 
 impl Subscription {
@@ -134,6 +148,17 @@ impl Subscription {
             .map(|publication| publication.weight())
             .sum();
         size_of::<Subscription>() + topics + positions + missed
+    }
+
+    fn open(self, hub: &Arc<Hub>, room: &RoomId) {
+        let Subscription {
+            topics,
+            since,
+            missed,
+            slot,
+        } = self;
+        let subscribed = hub.subscribe_in(topics, since.as_ref(), room, missed);
+        *slot.0.lock().expect("nothing panics while it holds a slot") = Some(subscribed);
     }
 }
 
@@ -163,14 +188,18 @@ impl PendingFeed {
 impl Effects {
     /// Admits an effect and queues it in order. Only this function and [`force`](Effects::force)
     /// queue effects, so each one is counted.
-    fn push(&mut self, effect: Effect, allowance: &mut Allowance<'_>) -> Result<(), LimitError> {
+    fn push(
+        &mut self,
+        effect: StagedEffect,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), LimitError> {
         allowance.admit(effect.weight(), 0)?;
         self.in_order.push(effect);
         Ok(())
     }
 
     /// As `push`, for an effect of the host.
-    fn force(&mut self, effect: Effect, allowance: &mut Allowance<'_>) {
+    fn force(&mut self, effect: StagedEffect, allowance: &mut Allowance<'_>) {
         allowance.force(effect.weight());
         self.in_order.push(effect);
     }
@@ -178,138 +207,86 @@ impl Effects {
     /// Adds a connection to the room. It receives the broadcasts from here on.
     pub(crate) fn join(&mut self, conn: Arc<Conn>, allowance: &mut Allowance<'_>) {
         self.members.insert(conn.id(), Some(conn.clone()));
-        self.force(Effect::Join(conn), allowance);
+        self.force(StagedEffect::Join(conn), allowance);
     }
 
     /// Removes the connection from the room.
     pub(crate) fn leave(&mut self, conn: Arc<Conn>, allowance: &mut Allowance<'_>) {
         self.members.insert(conn.id(), None);
-        self.force(Effect::Leave(conn), allowance);
+        self.force(StagedEffect::Leave(conn), allowance);
     }
 
-    /// Sends a message. `earlier` counts the messages that earlier events of the room sent to it.
-    pub(crate) fn send(
+    /// Stages an effect of the app's code whose values have been checked. `earlier` has the effects
+    /// of the room's earlier events.
+    pub(crate) fn stage(
         &mut self,
-        conn: &Arc<Conn>,
-        message: Message,
-        limits: &Limits,
+        effect: Effect,
         earlier: &Effects,
         allowance: &mut Allowance<'_>,
-    ) -> Result<(), SendError> {
-        if message.len() > limits.message_bytes_max {
-            return Err(SendError::TooLarge);
+    ) -> Result<(), EffectError> {
+        match effect {
+            Effect::SetAttachment(conn, value) => {
+                let changes = self.changes(&conn, allowance)?;
+                let replaced = changes.attachment.as_ref().map_or(0, Bytes::len);
+                allowance.admit(value.len(), replaced)?;
+                changes.attachment = Some(value);
+            }
+            Effect::SetTags(conn, tags) => {
+                let changes = self.changes(&conn, allowance)?;
+                let replaced = changes.tags.as_deref().map_or(0, tags_bytes);
+                allowance.admit(tags_bytes(&tags), replaced)?;
+                changes.tags = Some(tags);
+            }
+            Effect::SetAutoResponse(response) => self.auto_respond(response, allowance)?,
+            Effect::Close(conn, close) => {
+                let id = conn.id();
+                // The first close counts; a later one has no effect.
+                if self.pending(id).1 || earlier.pending(id).1 {
+                    return Ok(());
+                }
+                self.changes(&conn, allowance)?;
+                self.push(StagedEffect::App(Effect::Close(conn, close)), allowance)?;
+                if let Some(changes) = self.changes.get_mut(&id) {
+                    changes.closed = true;
+                }
+            }
+            effect => match effect.queued() {
+                Some((conn, bytes)) => {
+                    let id = conn.id();
+                    self.check_outbox(conn, bytes, earlier, allowance)?;
+                    self.push(StagedEffect::App(effect), allowance)?;
+                    if let Some(changes) = self.changes.get_mut(&id) {
+                        changes.bytes += bytes;
+                        changes.messages += 1;
+                    }
+                }
+                None => self.push(StagedEffect::App(effect), allowance)?,
+            },
         }
+        Ok(())
+    }
+
+    /// Checks that an entry of this length may be added to the connection's outbox after those of
+    /// this event and of earlier ones.
+    fn check_outbox(
+        &mut self,
+        conn: &Arc<Conn>,
+        length: usize,
+        earlier: &Effects,
+        allowance: &mut Allowance<'_>,
+    ) -> Result<(), EffectError> {
         let ([bytes, messages], closed) = earlier.pending(conn.id());
-        let changes = self.changes(conn, allowance).map_err(|_| SendError::Full)?;
-        if closed || changes.closed || conn.outbox().is_closed() {
-            return Err(SendError::Closed);
-        }
-        if !conn.outbox().has_room(
-            bytes + changes.bytes,
-            messages + changes.messages,
-            message.len(),
-        ) {
-            return Err(SendError::Full);
-        }
-        let length = message.len();
-        self.push(Effect::Send(conn.clone(), message), allowance)
-            .map_err(|_| SendError::Full)?;
-        let changes = self.changes(conn, allowance).map_err(|_| SendError::Full)?;
-        changes.bytes += length;
-        changes.messages += 1;
-        Ok(())
-    }
-
-    /// Closes the connection. The first close counts; a later one has no effect.
-    pub(crate) fn close(
-        &mut self,
-        conn: &Arc<Conn>,
-        code: u16,
-        reason: &str,
-        earlier: &Effects,
-        allowance: &mut Allowance<'_>,
-    ) -> Result<(), LimitError> {
-        check_close(code, reason)?;
-        if self.pending(conn.id()).1 || earlier.pending(conn.id()).1 {
-            return Ok(());
-        }
-        self.changes(conn, allowance)?;
-        self.push(
-            Effect::Close(conn.clone(), Close::new(code, reason)),
-            allowance,
-        )?;
-        self.changes(conn, allowance)?.closed = true;
-        Ok(())
-    }
-
-    pub(crate) fn set_attachment(
-        &mut self,
-        conn: &Arc<Conn>,
-        value: Bytes,
-        limits: &Limits,
-        allowance: &mut Allowance<'_>,
-    ) -> Result<(), LimitError> {
-        if value.len() > limits.attachment_bytes_max {
-            return Err(LimitError::TooLarge);
-        }
         let changes = self.changes(conn, allowance)?;
-        allowance.admit(
-            value.len(),
-            changes.attachment.as_ref().map_or(0, Bytes::len),
-        )?;
-        changes.attachment = Some(value);
-        Ok(())
-    }
-
-    pub(crate) fn set_tags(
-        &mut self,
-        conn: &Arc<Conn>,
-        tags: Vec<String>,
-        limits: &Limits,
-        allowance: &mut Allowance<'_>,
-    ) -> Result<(), LimitError> {
-        check_tags(&tags, limits)?;
-        let weight = |tags: &[String]| tags.iter().map(|tag| size_of::<String>() + tag.len()).sum();
-        let changes = self.changes(conn, allowance)?;
-        allowance.admit(weight(&tags), changes.tags.as_deref().map_or(0, weight))?;
-        changes.tags = Some(tags);
-        Ok(())
-    }
-
-    /// Subscribes the connection to a topic from there on. Its limit of topics is checked at the
-    /// release, because its topics are not known before.
-    pub(crate) fn follow(
-        &mut self,
-        conn: &Arc<Conn>,
-        topic: &str,
-        from: Position,
-        allowance: &mut Allowance<'_>,
-    ) -> Result<(), LimitError> {
-        self.push(
-            Effect::Follow(conn.clone(), topic.to_owned(), from),
-            allowance,
-        )
-    }
-
-    pub(crate) fn unfollow(
-        &mut self,
-        conn: &Arc<Conn>,
-        topic: &str,
-        allowance: &mut Allowance<'_>,
-    ) -> Result<(), LimitError> {
-        self.push(Effect::Unfollow(conn.clone(), topic.to_owned()), allowance)
-    }
-
-    pub(crate) fn publish(
-        &mut self,
-        topic: &str,
-        publication: Publication,
-        limits: &Limits,
-        allowance: &mut Allowance<'_>,
-    ) -> Result<(), LimitError> {
-        check_name(topic, limits)?;
-        publication.check(limits)?;
-        self.push(Effect::Publish(topic.to_owned(), publication), allowance)
+        let outbox = conn.outbox();
+        if closed || changes.closed || outbox.is_closed() {
+            return Err(EffectError::Closed);
+        }
+        let (bytes, messages) = (bytes + changes.bytes, messages + changes.messages);
+        if outbox.has_room(bytes, messages, length) {
+            Ok(())
+        } else {
+            Err(EffectError::Full)
+        }
     }
 
     /// Adds a broadcast, which has been checked and has its number.
@@ -318,13 +295,13 @@ impl Effects {
         publication: Publication,
         allowance: &mut Allowance<'_>,
     ) -> Result<(), LimitError> {
-        self.push(Effect::Broadcast(Arc::new(publication)), allowance)
+        self.push(StagedEffect::Broadcast(Arc::new(publication)), allowance)
     }
 
     /// Returns the broadcasts that have a number.
     pub(crate) fn numbered(&self) -> impl Iterator<Item = &Arc<Publication>> {
         self.in_order.iter().filter_map(|effect| match effect {
-            Effect::Broadcast(publication) if !publication.transient => Some(publication),
+            StagedEffect::Broadcast(publication) if !publication.transient => Some(publication),
             _ => None,
         })
     }
@@ -365,7 +342,7 @@ impl Effects {
         )
     }
 
-    pub(crate) fn auto_respond(
+    fn auto_respond(
         &mut self,
         response: Option<AutoResponse>,
         allowance: &mut Allowance<'_>,
@@ -389,7 +366,7 @@ impl Effects {
     ) -> Arc<PendingFeed> {
         let slot = Arc::<PendingFeed>::default();
         self.force(
-            Effect::Subscribe(Box::new(Subscription {
+            StagedEffect::Subscribe(Box::new(Subscription {
                 topics,
                 since,
                 missed,
@@ -462,7 +439,7 @@ impl Effects {
         let in_order = self
             .in_order
             .into_iter()
-            .filter(|effect| matches!(effect, Effect::Join(_) | Effect::Leave(_)))
+            .filter(|effect| matches!(effect, StagedEffect::Join(_) | StagedEffect::Leave(_)))
             .collect();
         Effects {
             in_order,
@@ -473,7 +450,7 @@ impl Effects {
 
     /// Returns the bytes of memory that they take.
     pub(crate) fn weight(&self) -> usize {
-        self.in_order.iter().map(Effect::weight).sum()
+        self.in_order.iter().map(StagedEffect::weight).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -496,66 +473,19 @@ impl Effects {
     /// Releases all effects.
     pub(crate) fn release(self, hub: &Arc<Hub>, room: &RoomId) {
         if let Some(response) = self.auto_response {
-            hub.connections().auto_responder_of(room).set(response);
+            Effect::SetAutoResponse(response).release(hub, room);
         }
         for changes in self.changes.into_values() {
-            // Both were checked when they were set, so a refusal here means that memory is short.
-            let attached = changes
-                .attachment
-                .map_or(Ok(()), |value| changes.conn.set_attachment(value));
-            let tagged = changes
-                .tags
-                .map_or(Ok(()), |tags| changes.conn.set_tags(tags));
-            if attached.is_err() || tagged.is_err() {
-                changes
-                    .conn
-                    .outbox()
-                    .close(Close::new(1013, "the server is short of memory"));
+            let conn = changes.conn;
+            if let Some(value) = changes.attachment {
+                Effect::SetAttachment(conn.clone(), value).release(hub, room);
+            }
+            if let Some(tags) = changes.tags {
+                Effect::SetTags(conn, tags).release(hub, room);
             }
         }
         for effect in self.in_order {
-            match effect {
-                Effect::Join(conn) => conn.join(),
-                Effect::Leave(conn) => conn.part(),
-                Effect::Send(conn, message) => {
-                    if conn.send(message) == Err(SendError::Full) {
-                        // Publications of others have taken its room in the meantime. Close it,
-                        // because it must not lose a message without notice.
-                        conn.outbox()
-                            .close(Close::new(1013, "too slow for what it is sent"));
-                    }
-                }
-                Effect::Close(conn, close) => conn.outbox().close(close),
-                Effect::Follow(conn, topic, from) => match conn.follow(&topic, Some(from)) {
-                    Ok(StartPoint { has_gap: false, .. }) => {}
-                    Ok(_) => conn
-                        .outbox()
-                        .close(Close::new(1013, "too slow for what it follows")),
-                    Err(_) => conn
-                        .outbox()
-                        .close(Close::new(1011, "it follows too many topics")),
-                },
-                Effect::Unfollow(conn, topic) => conn.unfollow(&topic),
-                // Fails only if there are too many topics: then the topic has no followers.
-                Effect::Publish(topic, mut publication) => {
-                    // It was admitted with the event, so a shortage of memory cannot undo it now.
-                    let weight = publication.weight();
-                    publication.charge.force(hub.budget(), weight);
-                    _ = hub.publish(&topic, publication);
-                }
-                Effect::Broadcast(publication) => _ = hub.broadcast(room, &publication),
-                Effect::Subscribe(subscription) => {
-                    let Subscription {
-                        topics,
-                        since,
-                        missed,
-                        slot,
-                    } = *subscription;
-                    let subscribed = hub.subscribe_in(topics, since.as_ref(), room, missed);
-                    *slot.0.lock().expect("nothing panics while it holds a slot") =
-                        Some(subscribed);
-                }
-            }
+            effect.release(hub, room);
         }
     }
 

@@ -18,17 +18,15 @@
 pub use crate::rooms::effects::PendingFeed;
 use crate::{
     budget::{Charge, Kind},
+    effect::{Effect, EffectError, EffectOutcome},
     hub::Hub,
     limits::{ALARM_ATTEMPTS_MAX, IDS_PAGE_MAX, LimitError},
-    message::Message,
     name::{ConnId, RoomId},
     realtime::{
-        auto_response::AutoResponse,
         connections::Conn,
         history::{self, Position, Positions, Replay, StartPoint},
-        outbox::SendError,
+        outbox::Close,
         publication::Publication,
-        topics::check_name,
     },
     rooms::{
         alarms::pause,
@@ -380,11 +378,16 @@ impl Transaction {
             .collect()
     }
 
-    /// Sends a message to one connection.
-    pub fn send(&self, conn: &Arc<Conn>, message: Message) -> Result<(), SendError> {
+    /// Stages an effect of the running event. It happens when the event's commit is durable.
+    pub fn stage(&self, mut effect: Effect) -> Result<EffectOutcome, EffectError> {
+        if effect.is_void(self.hub.limits()) {
+            return Ok(EffectOutcome::Done);
+        }
+        let outcome = effect.prepare(&self.hub)?;
         let mut state = self.state();
         let (mut allowance, effects, earlier) = self.allowance(&mut state);
-        effects.send(conn, message, self.hub.limits(), earlier, &mut allowance)
+        effects.stage(effect, earlier, &mut allowance)?;
+        Ok(outcome)
     }
 
     /// Returns the bytes queued for a connection, those of this room's events included.
@@ -393,13 +396,6 @@ impl Transaction {
         conn.outbox().queued()
             + state.kept.effects.queued(conn.id())
             + state.event.effects.queued(conn.id())
-    }
-
-    /// Closes the connection after the messages to it.
-    pub fn close(&self, conn: &Arc<Conn>, code: u16, reason: &str) -> Result<(), LimitError> {
-        let mut state = self.state();
-        let (mut allowance, effects, earlier) = self.allowance(&mut state);
-        effects.close(conn, code, reason, earlier, &mut allowance)
     }
 
     /// Returns the connection's attachment.
@@ -413,13 +409,6 @@ impl Transaction {
         set.unwrap_or_else(|| conn.attachment())
     }
 
-    /// Replaces the attachment.
-    pub fn set_attachment(&self, conn: &Arc<Conn>, value: Bytes) -> Result<(), LimitError> {
-        let mut state = self.state();
-        let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.set_attachment(conn, value, self.hub.limits(), &mut allowance)
-    }
-
     /// Returns the connection's tags.
     pub fn tags(&self, conn: &Conn) -> Vec<String> {
         let state = self.state();
@@ -429,44 +418,6 @@ impl Transaction {
             .tags(conn.id())
             .or_else(|| state.kept.effects.tags(conn.id()));
         set.unwrap_or_else(|| conn.tags())
-    }
-
-    /// Replaces the tags.
-    pub fn set_tags(&self, conn: &Arc<Conn>, tags: Vec<String>) -> Result<(), LimitError> {
-        let mut state = self.state();
-        let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.set_tags(conn, tags, self.hub.limits(), &mut allowance)
-    }
-
-    /// Subscribes the connection to a topic, from `since` on.
-    pub fn follow(
-        &self,
-        conn: &Arc<Conn>,
-        topic: &str,
-        since: Option<Position>,
-    ) -> Result<StartPoint, LimitError> {
-        let start = self.hub.check_follow(topic, since)?;
-        let mut state = self.state();
-        let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.follow(conn, topic, start.position, &mut allowance)?;
-        Ok(start)
-    }
-
-    /// Undoes [`follow`](Transaction::follow). Fails if the event exceeds its bound.
-    pub fn unfollow(&self, conn: &Arc<Conn>, topic: &str) -> Result<(), LimitError> {
-        if check_name(topic, self.hub.limits()).is_err() {
-            return Ok(()); // no connection follows it
-        }
-        let mut state = self.state();
-        let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.unfollow(conn, topic, &mut allowance)
-    }
-
-    /// Publishes to a topic.
-    pub fn publish(&self, topic: &str, publication: Publication) -> Result<(), LimitError> {
-        let mut state = self.state();
-        let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.publish(topic, publication, self.hub.limits(), &mut allowance)
     }
 
     /// Publishes to the room's own topic, which its connections and feeds follow. Returns the
@@ -529,31 +480,14 @@ impl Transaction {
         for publication in missed {
             // A connection that closes already gets nothing. One that memory is short for must not
             // miss a message in the middle.
-            if effects.send(
-                conn,
-                publication.message.clone(),
-                self.hub.limits(),
-                earlier,
-                &mut allowance,
-            ) == Err(SendError::Full)
-            {
-                _ = effects.close(
-                    conn,
-                    1013,
-                    "the server is short of memory",
-                    earlier,
-                    &mut allowance,
-                );
+            let send = Effect::Send(conn.clone(), publication.message.clone());
+            let sent = effects.stage(send, earlier, &mut allowance);
+            if matches!(sent, Err(EffectError::Full | EffectError::TooMany)) {
+                let close = Close::new(1013, "the server is short of memory");
+                _ = effects.stage(Effect::Close(conn.clone(), close), earlier, &mut allowance);
             }
         }
         Ok(Ok(start))
-    }
-
-    /// Sets the auto-response of the room's connections.
-    pub fn set_auto_response(&self, response: Option<AutoResponse>) -> Result<(), LimitError> {
-        let mut state = self.state();
-        let (mut allowance, effects, _) = self.allowance(&mut state);
-        effects.auto_respond(response, &mut allowance)
     }
 
     /// Adds the connection to the room with this event.
@@ -903,8 +837,11 @@ mod tests {
     use crate::{
         event::Accept,
         limits::Limits,
+        message::Message,
         name::RoomId,
-        realtime::{connections::ConnectionGuard, publication::TopicPolicy},
+        realtime::{
+            auto_response::AutoResponse, connections::ConnectionGuard, publication::TopicPolicy,
+        },
         testing::Memory,
     };
 
@@ -936,19 +873,25 @@ mod tests {
     /// Runs the n-th call of an operation. Returns true if it was admitted.
     type Verb = fn(&Transaction, &Arc<Conn>, usize) -> bool;
 
+    fn does(room: &Transaction, effect: Effect) -> bool {
+        room.stage(effect).is_ok()
+    }
+
     /// Every operation of an event. In the first list each one takes memory until the commit; in
     /// the second only the last one counts.
     const ADDED: &[(&str, Verb)] = &[
         ("send", |room, conn, _| {
-            room.send(conn, Message::text("")).is_ok()
+            does(room, Effect::Send(conn.clone(), Message::text("")))
         }),
         ("follow", |room, conn, _| {
-            room.follow(conn, "t", None).is_ok()
+            does(room, Effect::Follow(conn.clone(), "t".into(), None))
         }),
-        ("unfollow", |room, conn, _| room.unfollow(conn, "t").is_ok()),
+        ("unfollow", |room, conn, _| {
+            does(room, Effect::Unfollow(conn.clone(), "t".into()))
+        }),
         ("publish", |room, _, _| {
-            room.publish("t", Publication::new(Message::text("")))
-                .is_ok()
+            let publication = Publication::new(Message::text(""));
+            does(room, Effect::Publish("t".into(), publication))
         }),
         ("broadcast", |room, _, _| {
             room.broadcast(Publication::new(Message::text("")))
@@ -972,23 +915,23 @@ mod tests {
     ];
     const REPLACED: &[(&str, Verb)] = &[
         ("close", |room, conn, n| {
-            room.close(conn, 4000, &"r".repeat(n % 100)).is_ok()
+            let close = Close::new(4000, &"r".repeat(n % 100));
+            does(room, Effect::Close(conn.clone(), close))
         }),
         ("attachment", |room, conn, n| {
-            room.set_attachment(conn, vec![0; 1000 + n % 3].into())
-                .is_ok()
+            let value = vec![0; 1000 + n % 3].into();
+            does(room, Effect::SetAttachment(conn.clone(), value))
         }),
         ("tags", |room, conn, n| {
-            room.set_tags(conn, vec!["t".repeat(100 + n % 3)]).is_ok()
+            let tags = vec!["t".repeat(100 + n % 3)];
+            does(room, Effect::SetTags(conn.clone(), tags))
         }),
         ("auto-response", |room, _, n| {
-            room.set_auto_response(Some(
-                AutoResponse::new("p".repeat(2000), n.to_string()).unwrap(),
-            ))
-            .is_ok()
+            let response = AutoResponse::new("p".repeat(2000), n.to_string()).unwrap();
+            does(room, Effect::SetAutoResponse(Some(response)))
         }),
         ("auto-response, none", |room, _, _| {
-            room.set_auto_response(None).is_ok()
+            does(room, Effect::SetAutoResponse(None))
         }),
         ("alarm", |room, _, n| {
             room.set_alarm(Some(n as u64));

@@ -18,7 +18,7 @@ use std::{
 };
 use tidegate_hub::{
     Accept, Alarm, App, AutoResponse, Batch, CallError, Close, CloseEvent, Conn, ConnectionGuard,
-    Decision, Engine, EngineError, Fault, Hub, LimitError, Limits, Message, Now, Outgoing,
+    Decision, Effect, Engine, EngineError, Fault, Hub, LimitError, Limits, Message, Now, Outgoing,
     Position, Publication, Request, Response, RoomId, RoomRecord, RoomRouter, Rooms, Scope,
     Transaction,
     app::{RoomAnswer, RoomEvent},
@@ -266,9 +266,10 @@ fn heard(conn: &Conn) -> Vec<String> {
     conn.outbox().written();
     let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
     let tell = |outgoing: &Outgoing| match outgoing {
-        Outgoing::Message(message) => text(message.bytes()),
-        Outgoing::Publication(publication) => text(publication.message.bytes()),
         Outgoing::Close(close) => format!("close {}", close.code),
+        other => other
+            .message()
+            .map_or(String::new(), |message| text(message.bytes())),
     };
     batch.iter().map(tell).collect()
 }
@@ -718,8 +719,9 @@ fn one_more_that_wakes_puts_the_longest_idle_to_sleep() {
 fn an_auto_response_comes_with_its_commit_and_stays_while_the_room_sleeps() {
     let world = World::new(|event, transaction| match event {
         RoomEvent::Messages(_, messages) => {
+            let response = AutoResponse::new("ping", "pong").unwrap();
             transaction
-                .set_auto_response(Some(AutoResponse::new("ping", "pong").unwrap()))
+                .stage(Effect::SetAutoResponse(Some(response)))
                 .unwrap();
             if messages[0] == Message::text("trap") {
                 Err(Fault::Trap("as asked".into()))
@@ -1111,26 +1113,15 @@ fn a_rooms_connections_are_those_between_their_first_event_and_their_last() {
     let seen = Arc::<Mutex<Vec<(&'static str, usize)>>>::default();
     let note = seen.clone();
     let world = World::new(move |event, transaction| {
-        let what = match event {
-            RoomEvent::Open(conn, _) => {
-                (
-                    transaction.set_tags(conn, vec!["here".into()]).unwrap(),
-                    "open",
-                )
-                    .1
-            }
+        let (what, conn, tags) = match event {
+            RoomEvent::Open(conn, _) => ("open", conn, vec!["here".into()]),
             // A tag that is set at the end does not make the connection a member of the room again.
-            RoomEvent::Close(conn, _) => {
-                (
-                    transaction
-                        .set_tags(conn, vec!["here".into(), "late".into()])
-                        .unwrap(),
-                    "close",
-                )
-                    .1
-            }
+            RoomEvent::Close(conn, _) => ("close", conn, vec!["here".into(), "late".into()]),
             _ => return Ok(()),
         };
+        transaction
+            .stage(Effect::SetTags(conn.clone(), tags))
+            .unwrap();
         let counts = [None, Some("here")].map(|tag| transaction.ids(tag, None, 9).len());
         assert_eq!(counts[0], counts[1]);
         note.lock().unwrap().push((what, counts[0]));

@@ -5,6 +5,7 @@ use crate::{
     bindings::tidegate::app::{topics::Host, types::LimitError},
     state::State,
 };
+use tidegate_hub::{Effect, EffectOutcome};
 use wasmtime::Result;
 
 impl Host for State {
@@ -13,9 +14,12 @@ impl Host for State {
         topic: String,
         publication: Publication,
     ) -> Result<Result<u64, LimitError>> {
-        let scope = self.scope()?;
-        let published = super::publication(publication)
-            .and_then(|publication| scope.publish(&topic, publication));
-        Ok(published.map_err(Into::into))
+        match super::publication(publication) {
+            Ok(publication) => {
+                let published = self.perform(Effect::Publish(topic, publication))?;
+                Ok(published.map(EffectOutcome::sequence))
+            }
+            Err(error) => Ok(Err(error.into())),
+        }
     }
 }

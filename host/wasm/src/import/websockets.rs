@@ -9,7 +9,7 @@ use crate::{
     state::State,
 };
 use std::sync::Arc;
-use tidegate_hub::{self as hub, AutoResponse, Conn};
+use tidegate_hub::{AutoResponse, Close, Conn, Effect, EffectError};
 use wasmtime::{Result, bail, component::Resource};
 
 impl State {
@@ -52,13 +52,13 @@ impl Host for State {
         &mut self,
         pair: Option<websockets::AutoResponse>,
     ) -> Result<Result<(), LimitError>> {
-        let scope = self.scope()?;
         let response = pair
             .map(|pair| AutoResponse::new(pair.request, pair.response))
             .transpose();
-        Ok(response
-            .and_then(|response| scope.set_auto_response(response))
-            .map_err(Into::into))
+        match response {
+            Ok(response) => Ok(self.perform(Effect::SetAutoResponse(response))?.map(drop)),
+            Err(error) => Ok(Err(error.into())),
+        }
     }
 }
 
@@ -86,14 +86,9 @@ impl HostConnection for State {
         connection: Resource<Connection>,
         message: Message,
     ) -> Result<Result<(), SendError>> {
-        let sent = self
-            .scope()?
-            .send(self.conn(&connection)?, super::message(message));
-        Ok(sent.map_err(|error| match error {
-            hub::SendError::Closed => SendError::Closed,
-            hub::SendError::Full => SendError::Full,
-            hub::SendError::TooLarge => SendError::TooLarge,
-        }))
+        let conn = self.conn(&connection)?.clone();
+        let effect = Effect::Send(conn, super::message(message));
+        Ok(self.perform(effect)?.map(drop))
     }
 
     fn buffered_amount(&mut self, connection: Resource<Connection>) -> Result<u64> {
@@ -106,10 +101,9 @@ impl HostConnection for State {
         code: u16,
         reason: String,
     ) -> Result<Result<(), LimitError>> {
-        Ok(self
-            .scope()?
-            .close(self.conn(&connection)?, code, &reason)
-            .map_err(Into::into))
+        let conn = self.conn(&connection)?.clone();
+        let effect = Effect::Close(conn, Close { code, reason });
+        Ok(self.perform(effect)?.map(drop))
     }
 
     fn attachment(&mut self, connection: Resource<Connection>) -> Result<Vec<u8>> {
@@ -121,10 +115,9 @@ impl HostConnection for State {
         connection: Resource<Connection>,
         value: Vec<u8>,
     ) -> Result<Result<(), LimitError>> {
-        Ok(self
-            .scope()?
-            .set_attachment(self.conn(&connection)?, value.into())
-            .map_err(Into::into))
+        let conn = self.conn(&connection)?.clone();
+        let effect = Effect::SetAttachment(conn, value.into());
+        Ok(self.perform(effect)?.map(drop))
     }
 
     fn follow(
@@ -133,15 +126,16 @@ impl HostConnection for State {
         topic: String,
         since: Option<Position>,
     ) -> Result<Result<StartPoint, LimitError>> {
-        let followed =
-            self.scope()?
-                .follow(self.conn(&connection)?, &topic, since.map(super::position));
-        Ok(followed.map(Into::into).map_err(Into::into))
+        let conn = self.conn(&connection)?.clone();
+        let effect = Effect::Follow(conn, topic, since.map(super::position));
+        let followed = self.perform(effect)?;
+        Ok(followed.map(|outcome| outcome.start().into()))
     }
 
     fn unfollow(&mut self, connection: Resource<Connection>, topic: String) -> Result<()> {
-        match self.scope()?.unfollow(self.conn(&connection)?, &topic) {
-            Ok(()) => Ok(()),
+        let effect = Effect::Unfollow(self.conn(&connection)?.clone(), topic);
+        match self.scope()?.perform(effect) {
+            Ok(_) => Ok(()),
             Err(error) => bail!("one event does more than it may: {error}"),
         }
     }
@@ -155,14 +149,23 @@ impl HostConnection for State {
         connection: Resource<Connection>,
         tags: Vec<String>,
     ) -> Result<Result<(), LimitError>> {
-        Ok(self
-            .scope()?
-            .set_tags(self.conn(&connection)?, tags)
-            .map_err(Into::into))
+        let conn = self.conn(&connection)?.clone();
+        let effect = Effect::SetTags(conn, tags);
+        Ok(self.perform(effect)?.map(drop))
     }
 
     fn drop(&mut self, connection: Resource<Connection>) -> Result<()> {
         self.table.delete(connection)?;
         Ok(())
+    }
+}
+
+impl From<EffectError> for SendError {
+    fn from(error: EffectError) -> SendError {
+        match error {
+            EffectError::Closed | EffectError::NotValid => SendError::Closed,
+            EffectError::Full | EffectError::TooMany => SendError::Full,
+            EffectError::TooLarge => SendError::TooLarge,
+        }
     }
 }
