@@ -307,7 +307,7 @@ impl<Io: ClientSocket> Connection<Io> {
             self.give_up(Late::Reader);
         }
         // Any byte is a sign of life, even within a message that takes long.
-        if self.wire.is_within_message() && self.wire.received() != before {
+        if self.wire.received() != before {
             self.session.handle_part(now.unwrap_or_else(Instant::now));
         }
         self.readable = poll.is_ready();
