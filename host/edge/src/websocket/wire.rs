@@ -16,20 +16,22 @@
 //! Left to others: closes, pings and timeouts to the session, the pace of the client to the
 //! connection, the limit of the queue to the outbox.
 
+mod source;
+
 use crate::{http::pace::ClientSocket, websocket::fragments::Fragments};
 use bytes::Bytes;
+use source::{Out, Source};
 use std::{
     cell::{Cell, RefCell},
-    io::{self, IoSlice, Read, Write},
+    io::{self, IoSlice},
     mem,
-    ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 use tidegate_hub::{
     Close, Limits, Message, Outgoing, limits::TURN_FRAMES_MAX, realtime::outbox::Sink,
 };
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::{
     self,
     error::{CapacityError, ProtocolError},
@@ -379,101 +381,6 @@ fn put_header(out: &mut Vec<u8>, opcode: OpCode, length: usize) {
 
 fn broken_utf8() -> Received {
     Received::Broken(Close::new(1007, "the text is not UTF-8"))
-}
-
-/// Input of the decoder. Its own control frames go to `out`.
-struct Source<'a, 'cx, Io> {
-    io: &'a mut Io,
-    cx: &'a mut Context<'cx>,
-    shared: &'a mut [u8],
-    /// Range of `shared` that was read and not passed on.
-    filled: Range<usize>,
-    unread: &'a mut Bytes,
-    out: &'a mut Vec<u8>,
-    /// Number of bytes received so far.
-    count: &'a mut u64,
-    fragments: &'a mut Fragments,
-    fragments_max: usize,
-}
-
-impl<Io: AsyncRead + Unpin> Source<'_, '_, Io> {
-    fn fill(&mut self) -> io::Result<()> {
-        let mut buffer = ReadBuf::new(self.shared);
-        match Pin::new(&mut *self.io).poll_read(self.cx, &mut buffer) {
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(())) => {
-                self.filled = 0..buffer.filled().len();
-                *self.count += self.filled.len() as u64;
-                Ok(())
-            }
-        }
-    }
-
-    fn keep_rest(&mut self) {
-        if !self.filled.is_empty() {
-            *self.unread = Bytes::copy_from_slice(&self.shared[self.filled.clone()]);
-        }
-    }
-}
-
-impl<Io: AsyncRead + Unpin> Read for Source<'_, '_, Io> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.fragments.exceeded() {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        let length = if !self.unread.is_empty() {
-            let length = buffer.len().min(self.unread.len());
-            buffer[..length].copy_from_slice(&self.unread.split_to(length));
-            if self.unread.is_empty() {
-                *self.unread = Bytes::new();
-            }
-            length
-        } else {
-            if self.filled.is_empty() {
-                self.fill()?;
-            }
-            let length = buffer.len().min(self.filled.len());
-            buffer[..length].copy_from_slice(&self.shared[self.filled.start..][..length]);
-            self.filled.start += length;
-            length
-        };
-        // Zero admitted bytes would mean the end of the socket.
-        match self.fragments.admit(&buffer[..length], self.fragments_max) {
-            0 if length > 0 => Err(io::ErrorKind::InvalidData.into()),
-            admitted => Ok(admitted),
-        }
-    }
-}
-
-impl<Io> Write for Source<'_, '_, Io> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Out(self.out).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Output of the decoder when it does not read.
-struct Out<'a>(&'a mut Vec<u8>);
-
-impl Read for Out<'_> {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-}
-
-impl Write for Out<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]
